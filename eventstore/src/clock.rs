@@ -1,0 +1,92 @@
+//! Time and ids as parameters, so that tests can hold both.
+
+use std::sync::Mutex;
+
+use jiff::Timestamp;
+use uuid::Uuid;
+
+/// Tells the time that the memory and SQLite stores record.
+///
+/// Order never depends on it: a clock may stand still or go backwards.
+pub trait Clock: Send + Sync + 'static {
+    /// The present moment. Stores keep microseconds; finer parts are cut off.
+    fn now(&self) -> Timestamp;
+}
+
+/// The machine's clock.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct SystemClock;
+
+impl Clock for SystemClock {
+    #[expect(clippy::disallowed_methods, reason = "this is the one place that reads the machine's clock")]
+    fn now(&self) -> Timestamp {
+        Timestamp::now()
+    }
+}
+
+/// A clock that stands still until it is told otherwise.
+#[derive(Debug)]
+pub struct ManualClock(Mutex<Timestamp>);
+
+impl ManualClock {
+    /// A clock that shows `start`.
+    #[must_use]
+    pub fn at(start: Timestamp) -> Self {
+        Self(Mutex::new(start))
+    }
+
+    /// Makes the clock show `time`, which may lie in the past.
+    pub fn set(&self, time: Timestamp) {
+        *self.0.lock().unwrap_or_else(std::sync::PoisonError::into_inner) = time;
+    }
+
+    /// Moves the clock on by `by`.
+    pub fn advance(&self, by: std::time::Duration) {
+        let mut now = self.0.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+        *now = now
+            .saturating_add(jiff::SignedDuration::try_from(by).unwrap_or(jiff::SignedDuration::MAX))
+            .unwrap_or(Timestamp::MAX);
+    }
+}
+
+impl Clock for ManualClock {
+    fn now(&self) -> Timestamp {
+        *self.0.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
+    }
+}
+
+/// Makes the ids of new events.
+pub trait IdSource: Send + Sync + 'static {
+    /// An id that no other call has given or will give. Ids that grow with time keep the id index small and fast.
+    fn next_id(&self) -> Uuid;
+}
+
+/// UUIDs of version 7: random, but growing with time.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct TimeOrderedIds;
+
+impl IdSource for TimeOrderedIds {
+    #[expect(clippy::disallowed_methods, reason = "this is the one place that makes ids")]
+    fn next_id(&self) -> Uuid {
+        Uuid::now_v7()
+    }
+}
+
+/// Ids that follow from a seed alone, for tests and golden files.
+#[derive(Debug)]
+pub struct SeededIds(Mutex<fastrand::Rng>);
+
+impl SeededIds {
+    /// The sequence of ids that belongs to `seed`.
+    #[must_use]
+    pub fn new(seed: u64) -> Self {
+        Self(Mutex::new(fastrand::Rng::with_seed(seed)))
+    }
+}
+
+impl IdSource for SeededIds {
+    fn next_id(&self) -> Uuid {
+        let random = self.0.lock().unwrap_or_else(std::sync::PoisonError::into_inner).u128(..);
+        uuid::Builder::from_random_bytes(random.to_be_bytes()).into_uuid()
+    }
+}

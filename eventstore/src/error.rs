@@ -1,0 +1,382 @@
+//! What can go wrong, one enum per verb, in five families that callers can tell apart.
+
+use std::fmt;
+use std::time::Duration;
+
+use crate::append::Repeat;
+use crate::event::EventId;
+use crate::position::{Incarnation, Position};
+use crate::stream::{ExpectedVersion, StreamId, StreamVersion, Tenant};
+
+/// What kind of failure an error is, and so what the caller may do about it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum ErrorFamily {
+    /// Another writer came first. Load, decide and append again.
+    Conflict,
+    /// The call can never work as it is. Mend the call.
+    Invalid,
+    /// Nothing happened, and the same call may work later.
+    Transient,
+    /// It may have happened. Repeat it only with the same event ids or request key.
+    OutcomeUnknown,
+    /// Data or installation needs a person. Runners stop on it.
+    Broken,
+}
+
+/// Input that no store accepts: which field, what is wrong with it, and what to do instead.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("`{field}` {problem}; {fix}")]
+pub struct Invalid {
+    /// Where the fault is: a parameter, or a path such as `payload.lines[2].price`.
+    pub field: String,
+    /// What is wrong, as the rest of a sentence that begins with the field.
+    pub problem: String,
+    /// What to do instead.
+    pub fix: String,
+}
+
+impl Invalid {
+    /// An error about `field`.
+    pub fn new(field: impl Into<String>, problem: impl Into<String>, fix: impl Into<String>) -> Self {
+        Self { field: field.into(), problem: problem.into(), fix: fix.into() }
+    }
+}
+
+/// What a database, file or connection said; the cause inside our own errors.
+pub struct BackendError(Box<dyn std::error::Error + Send + Sync>);
+
+impl BackendError {
+    /// Wraps what the engine said.
+    pub fn new(source: impl Into<Box<dyn std::error::Error + Send + Sync>>) -> Self {
+        Self(source.into())
+    }
+}
+
+impl fmt::Display for BackendError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.fmt(f)
+    }
+}
+
+impl fmt::Debug for BackendError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.fmt(f)
+    }
+}
+
+impl std::error::Error for BackendError {
+    fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
+        self.0.source()
+    }
+}
+
+/// Why an append, a unit of work or a request key was not stored.
+///
+/// Unless the family is [`ErrorFamily::OutcomeUnknown`], nothing of the append was stored.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum AppendError {
+    /// Another writer came first; nothing was stored. Load, decide and append again.
+    #[error("stream `{stream}` is at {actual}, but {expected} was expected")]
+    WrongExpectedVersion {
+        /// The stream whose version was not the expected one.
+        stream: StreamId,
+        /// What the caller believed.
+        expected: ExpectedVersion,
+        /// What the store found inside the append's transaction.
+        actual: StreamVersion,
+    },
+    /// A field breaks a rule; nothing was sent to the store. Mend the field it names.
+    #[error(transparent)]
+    Invalid(#[from] Invalid),
+    /// Some of the event ids are stored already, but not as this very append. Use the same events as the first
+    /// time, or new ids.
+    #[error("event `{event_id}` for stream `{stream}` {how}")]
+    EventIdTaken {
+        /// The id that is stored already.
+        event_id: EventId,
+        /// The stream this append meant it for.
+        stream: StreamId,
+        /// In what way the stored event differs from this append.
+        how: Repeat,
+    },
+    /// The request key was used for another request. Give each request a key of its own.
+    #[error("request key `{key}` of tenant `{tenant}` was used for another request")]
+    RequestKeyReused {
+        /// Whose key it is.
+        tenant: Tenant,
+        /// The key.
+        key: String,
+    },
+    /// The stream cannot hold that many more events.
+    #[error("stream `{stream}` is full at {actual}")]
+    StreamFull {
+        /// The stream.
+        stream: StreamId,
+        /// Where it stands.
+        actual: StreamVersion,
+    },
+    /// Too many appends of this tenant wait already. Append again later, or slower.
+    #[error("{queued} appends of tenant `{tenant}` wait already, the most is {limit}")]
+    Overloaded {
+        /// Whose queue is full.
+        tenant: Tenant,
+        /// How many wait.
+        queued: usize,
+        /// How many may wait.
+        limit: usize,
+    },
+    /// The deadline passed before the append was sent; nothing was stored.
+    #[error("the deadline passed before the append to stream `{stream}` was sent")]
+    DeadlineExceeded {
+        /// The first stream of the append.
+        stream: StreamId,
+    },
+    /// Another process or transaction held the write lock all the time that was allowed.
+    #[error("another writer held the store's write lock for more than {waited:?}")]
+    Busy {
+        /// How long this append waited.
+        waited: Duration,
+    },
+    /// The disk, or the size that the database may have, is full; nothing was stored. Make room; the store
+    /// goes on by itself.
+    #[error("the store's disk is full")]
+    StorageFull {
+        /// What the engine said.
+        source: BackendError,
+    },
+    /// The store could not be reached or gave up; nothing was stored. The same append may work later.
+    #[error("the store could not take the append")]
+    Unavailable {
+        /// What the engine said.
+        source: BackendError,
+    },
+    /// The connection or the engine failed while the append was being committed. Appending the same event ids
+    /// again is safe and tells what happened.
+    #[error("append to stream `{stream}` has an unknown outcome")]
+    OutcomeUnknown {
+        /// The first stream of the append.
+        stream: StreamId,
+        /// What the engine said.
+        source: BackendError,
+    },
+    /// The handle was closed. Open the store again.
+    #[error("the store handle is closed")]
+    Closed,
+    /// The store is opened for reading only.
+    #[error("the store is read-only: {reason}")]
+    ReadOnly {
+        /// Why: file permissions, a read-only medium, a standby.
+        reason: String,
+    },
+    /// The store's own data is damaged. Run the command that it names.
+    #[error("the store is damaged: {what}; {remedy}")]
+    Broken {
+        /// What was found.
+        what: String,
+        /// The command or step that helps.
+        remedy: String,
+    },
+}
+
+impl AppendError {
+    /// Which of the five families the error belongs to.
+    #[must_use]
+    pub fn family(&self) -> ErrorFamily {
+        match self {
+            Self::WrongExpectedVersion { .. } => ErrorFamily::Conflict,
+            Self::Invalid(_)
+            | Self::EventIdTaken { .. }
+            | Self::RequestKeyReused { .. }
+            | Self::StreamFull { .. }
+            | Self::Closed => ErrorFamily::Invalid,
+            Self::Overloaded { .. }
+            | Self::DeadlineExceeded { .. }
+            | Self::Busy { .. }
+            | Self::StorageFull { .. }
+            | Self::Unavailable { .. } => ErrorFamily::Transient,
+            Self::OutcomeUnknown { .. } => ErrorFamily::OutcomeUnknown,
+            Self::ReadOnly { .. } | Self::Broken { .. } => ErrorFamily::Broken,
+        }
+    }
+
+    /// Whether the same call may work later without any change.
+    #[must_use]
+    pub fn is_transient(&self) -> bool {
+        self.family() == ErrorFamily::Transient
+    }
+}
+
+/// Why events could not be read.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum ReadError {
+    /// A field breaks a rule; mend the field it names.
+    #[error(transparent)]
+    Invalid(#[from] Invalid),
+    /// The position lies beyond the last event: the reader has seen a log that this store does not have.
+    #[error(
+        "the log ends at {head}, but the read begins after {after}; a restored or another store? read again from an earlier position"
+    )]
+    AheadOfLog {
+        /// Where the read should have begun.
+        after: Position,
+        /// The last position of the log.
+        head: Position,
+    },
+    /// The event at a checkpoint is not the one that the reader has seen: the store was rewound or replaced.
+    #[error(
+        "the checkpoint at {position} of incarnation {incarnation} is not an event of this store; rebuild the reader from the beginning"
+    )]
+    StoreRewound {
+        /// Where the reader stood.
+        position: Position,
+        /// The life of the store in which it stood there.
+        incarnation: Incarnation,
+    },
+    /// An event is stored that this build cannot read. Nothing is skipped: deploy a build that knows it.
+    #[error(
+        "event at position {position} (`{stream}`, {version}) cannot be read as `{name}` schema version {schema_version}"
+    )]
+    Undecodable {
+        /// The event's stream.
+        stream: StreamId,
+        /// Its version in the stream.
+        version: StreamVersion,
+        /// Its position in the log.
+        position: Position,
+        /// Its stored name.
+        name: String,
+        /// Its schema version.
+        schema_version: u32,
+        /// What is wrong with it.
+        source: DecodeError,
+    },
+    /// A row of the store breaks the store's own rules; it was not written by annals.
+    #[error("the row at position {position} is damaged: {what}; run `annals verify`")]
+    Damaged {
+        /// The position of the row.
+        position: Position,
+        /// What was found.
+        what: String,
+    },
+    /// The store was busy or out of reach; the same read may work later.
+    #[error("the store could not be read")]
+    Unavailable {
+        /// What the engine said.
+        source: BackendError,
+    },
+    /// The handle was closed. Open the store again.
+    #[error("the store handle is closed")]
+    Closed,
+}
+
+impl ReadError {
+    /// Which of the five families the error belongs to.
+    #[must_use]
+    pub fn family(&self) -> ErrorFamily {
+        match self {
+            Self::Invalid(_) | Self::Closed => ErrorFamily::Invalid,
+            Self::Unavailable { .. } => ErrorFamily::Transient,
+            Self::AheadOfLog { .. } | Self::StoreRewound { .. } | Self::Undecodable { .. } | Self::Damaged { .. } => {
+                ErrorFamily::Broken
+            }
+        }
+    }
+
+    /// Whether the same call may work later without any change.
+    #[must_use]
+    pub fn is_transient(&self) -> bool {
+        self.family() == ErrorFamily::Transient
+    }
+}
+
+/// Why a stored payload is not the event it should be.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum DecodeError {
+    /// No event of the type has this stored name.
+    #[error("no event is called `{name}`; known are {known}")]
+    UnknownName {
+        /// The stored name.
+        name: String,
+        /// The names that the event type knows.
+        known: String,
+    },
+    /// The event is known, but not in this schema version.
+    #[error("`{name}` is known in schema version {known}, not {found}; deploy a build that knows version {found}")]
+    UnknownSchemaVersion {
+        /// The stored name.
+        name: String,
+        /// The stored schema version.
+        found: u32,
+        /// The version that the event type writes.
+        known: u32,
+    },
+    /// The payload does not have the event's shape.
+    #[error("the payload does not fit")]
+    Payload {
+        /// What serde found, and where.
+        source: serde_json::Error,
+    },
+}
+
+/// Why a store could not be opened. The file or database is left as it was.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum OpenError {
+    /// The path or an option breaks a rule.
+    #[error(transparent)]
+    Invalid(#[from] Invalid),
+    /// The file holds something else. Choose another file.
+    #[error("`{path}` is not an annals store: {found}; choose another file")]
+    NotAStore {
+        /// The file.
+        path: String,
+        /// What it is instead.
+        found: String,
+    },
+    /// A newer build has changed the store in a way that this build cannot follow. Deploy a newer build.
+    #[error("`{path}` needs build {needed} of annals or newer, this is build {ours}; upgrade annals")]
+    NewerStore {
+        /// The file.
+        path: String,
+        /// The oldest build that may open it.
+        needed: i64,
+        /// The build of this library.
+        ours: i64,
+    },
+    /// The file may not be written.
+    #[error("`{path}` cannot be written: {reason}; correct the permissions, or open it with `read_only`")]
+    ReadOnly {
+        /// The file.
+        path: String,
+        /// What the system said.
+        reason: String,
+    },
+    /// The file is damaged or its journal is gone.
+    #[error("`{path}` is damaged: {what}; restore it from a backup")]
+    Damaged {
+        /// The file.
+        path: String,
+        /// What was found.
+        what: String,
+    },
+    /// The disk is full. Make room and open again.
+    #[error("no room on the disk for `{path}`")]
+    StorageFull {
+        /// The file.
+        path: String,
+        /// What the engine said.
+        source: BackendError,
+    },
+    /// Anything else that the engine said; the same call may work later.
+    #[error("`{path}` could not be opened")]
+    Unavailable {
+        /// The file.
+        path: String,
+        /// What the engine said.
+        source: BackendError,
+    },
+}

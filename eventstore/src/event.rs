@@ -1,0 +1,249 @@
+//! Events: a fact in the user's type, on its way into a store, and as the store gives it back.
+
+use std::fmt;
+use std::sync::Arc;
+
+use jiff::Timestamp;
+use uuid::Uuid;
+
+use crate::error::{DecodeError, Invalid, ReadError};
+use crate::metadata::Metadata;
+use crate::name::check_name;
+use crate::payload::Payload;
+use crate::position::Position;
+use crate::stream::{StreamId, StreamVersion};
+
+/// A fact in the past tense, in the domain's own type. Derive it; see `#[derive(Event)]`.
+///
+/// # Obligations on the implementer
+/// `decode(shape.name, shape.version, encode())` gives an equal event for every value; names and schema versions are
+/// chosen once and never change their meaning.
+pub trait Event: Sized + Send + Sync + 'static {
+    /// Every name and schema version that this type writes. No two have the same name.
+    const SHAPES: &'static [EventShape];
+
+    /// The name and schema version under which this value is stored; one of [`Event::SHAPES`].
+    fn shape(&self) -> &'static EventShape;
+
+    /// The value's payload as JSON.
+    ///
+    /// # Errors
+    /// [`Invalid`] naming the field that JSON, PostgreSQL's JSONB or our limits cannot hold (non-finite numbers, U+0000, ..).
+    fn encode(&self) -> Result<Payload, Invalid>;
+
+    /// Reads a stored payload back.
+    ///
+    /// # Errors
+    /// [`DecodeError`] if the name or the schema version is unknown or the payload does not fit.
+    fn decode(name: &str, schema_version: u32, payload: &Payload) -> Result<Self, DecodeError>;
+}
+
+/// Under which name and schema version a type's values are stored.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct EventShape {
+    /// The stored name, `order.placed` say.
+    pub name: &'static str,
+    /// The schema version, from 1.
+    pub version: u32,
+    /// Where it is declared in the code, `OrderEvent::Placed` say; shown to people, never stored.
+    pub rust_name: &'static str,
+}
+
+/// The id of one event, unique over the whole store: the key that makes a repeated append harmless.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct EventId(Uuid);
+
+impl EventId {
+    /// Makes an event id of a UUID.
+    ///
+    /// # Errors
+    /// [`Invalid`] with the field `event_id` for the nil UUID.
+    pub fn new(id: Uuid) -> Result<Self, Invalid> {
+        if id.is_nil() {
+            return Err(Invalid::new("event_id", "is the nil UUID", "make a new UUID of version 7"));
+        }
+        Ok(Self(id))
+    }
+
+    /// The UUID.
+    #[must_use]
+    pub fn get(self) -> Uuid {
+        self.0
+    }
+
+    /// An id that a store has given back.
+    pub(crate) fn stored(id: Uuid) -> Self {
+        Self(id)
+    }
+}
+
+impl fmt::Display for EventId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.fmt(f)
+    }
+}
+
+impl fmt::Debug for EventId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "EventId({})", self.0)
+    }
+}
+
+/// An event with its id and metadata, not yet stored.
+#[derive(Clone, Debug, PartialEq)]
+#[non_exhaustive]
+pub struct NewEvent {
+    /// Unique over the store. Appending the same ids again is the same append.
+    pub event_id: EventId,
+    /// The stored name.
+    pub name: Arc<str>,
+    /// The schema version of the payload, from 1.
+    pub schema_version: u32,
+    /// The event itself, as JSON.
+    pub payload: Payload,
+    /// What is kept beside it.
+    pub metadata: Metadata,
+}
+
+impl NewEvent {
+    /// Encodes `event` under the id `event_id`.
+    ///
+    /// # Errors
+    /// [`Invalid`] as of [`Event::encode`].
+    pub fn of<E: Event>(event_id: EventId, event: &E) -> Result<Self, Invalid> {
+        let shape = event.shape();
+        Self::raw(event_id, shape.name, shape.version, event.encode()?)
+    }
+
+    /// An event whose payload is JSON already: from an import, another language, or a test.
+    ///
+    /// # Errors
+    /// [`Invalid`] with the field `event_type` or `schema_version`.
+    pub fn raw(
+        event_id: EventId,
+        name: impl AsRef<str>,
+        schema_version: u32,
+        payload: Payload,
+    ) -> Result<Self, Invalid> {
+        check_name("event_type", name.as_ref())?;
+        if schema_version == 0 {
+            return Err(Invalid::new("schema_version", "is 0", "count schema versions from 1"));
+        }
+        Ok(Self { event_id, name: name.as_ref().into(), schema_version, payload, metadata: Metadata::default() })
+    }
+
+    /// The same event with other metadata.
+    #[must_use]
+    pub fn with_metadata(mut self, metadata: Metadata) -> Self {
+        self.metadata = metadata;
+        self
+    }
+}
+
+/// An event as a store gives it back: with its stream, version, position and time, and its payload as JSON.
+#[derive(Clone, Debug, PartialEq)]
+#[non_exhaustive]
+pub struct RecordedEvent {
+    /// Its place in the whole log.
+    pub position: Position,
+    /// Its id.
+    pub event_id: EventId,
+    /// The stream it belongs to.
+    pub stream: StreamId,
+    /// Its place in the stream, from 1.
+    pub version: StreamVersion,
+    /// Its stored name.
+    pub name: Arc<str>,
+    /// The schema version of its payload.
+    pub schema_version: u32,
+    /// The event itself, as JSON.
+    pub payload: Payload,
+    /// What is kept beside it.
+    pub metadata: Metadata,
+    /// Shared by the events of one append; `None` when it was alone.
+    pub append_id: Option<Uuid>,
+    /// When the store recorded it, in whole microseconds. Order never follows from it.
+    pub recorded_at: Timestamp,
+}
+
+impl RecordedEvent {
+    /// Reads the payload as the domain's own type.
+    ///
+    /// # Errors
+    /// [`ReadError::Undecodable`] naming the event, if its name or schema version is unknown or its payload does not fit.
+    pub fn decode<E: Event>(&self) -> Result<E, ReadError> {
+        E::decode(&self.name, self.schema_version, &self.payload).map_err(|source| ReadError::Undecodable {
+            stream: self.stream.clone(),
+            version: self.version,
+            position: self.position,
+            name: self.name.to_string(),
+            schema_version: self.schema_version,
+            source,
+        })
+    }
+
+    /// Reads the payload as the domain's own type and keeps the rest beside it.
+    ///
+    /// # Errors
+    /// As of [`RecordedEvent::decode`].
+    pub fn typed<E: Event>(&self) -> Result<Recorded<E>, ReadError> {
+        Ok(Recorded {
+            event: self.decode()?,
+            position: self.position,
+            event_id: self.event_id,
+            stream: self.stream.clone(),
+            version: self.version,
+            metadata: self.metadata.clone(),
+            recorded_at: self.recorded_at,
+        })
+    }
+}
+
+/// A recorded event in the domain's own type.
+#[derive(Clone, Debug, PartialEq)]
+#[non_exhaustive]
+pub struct Recorded<E> {
+    /// The event itself.
+    pub event: E,
+    /// Its place in the whole log.
+    pub position: Position,
+    /// Its id.
+    pub event_id: EventId,
+    /// The stream it belongs to.
+    pub stream: StreamId,
+    /// Its place in the stream, from 1.
+    pub version: StreamVersion,
+    /// What is kept beside it.
+    pub metadata: Metadata,
+    /// When the store recorded it, in whole microseconds.
+    pub recorded_at: Timestamp,
+}
+
+impl<E> Recorded<E> {
+    /// A recorded event from its parts, for tests of folds.
+    #[must_use]
+    pub fn new(
+        event: E,
+        stream: StreamId,
+        version: StreamVersion,
+        position: Position,
+        event_id: EventId,
+        recorded_at: Timestamp,
+    ) -> Self {
+        Self { event, position, event_id, stream, version, metadata: Metadata::default(), recorded_at }
+    }
+
+    /// The aggregate's id in its own type.
+    ///
+    /// # Errors
+    /// [`Invalid`] with the field `aggregate_id` if the text is not such an id.
+    pub fn aggregate_id<I: std::str::FromStr>(&self) -> Result<I, Invalid> {
+        self.stream.aggregate_id().parse().map_err(|_| {
+            Invalid::new(
+                "aggregate_id",
+                format!("`{}` is not a {}", self.stream.aggregate_id(), std::any::type_name::<I>()),
+                "read it as the id type it was written with",
+            )
+        })
+    }
+}

@@ -1,0 +1,110 @@
+//! Which events and streams a read wants.
+
+use crate::error::Invalid;
+use crate::metadata::CorrelationId;
+use crate::name::check_name;
+use crate::stream::Tenant;
+
+/// Which events of the log a read wants; by default all of them.
+///
+/// Conditions are joined by *and*; several names, or several aggregate types, are joined by *or*.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Filter {
+    pub(crate) tenant: Option<Tenant>,
+    pub(crate) aggregate_types: Vec<String>,
+    pub(crate) names: Vec<String>,
+    pub(crate) correlation_id: Option<CorrelationId>,
+}
+
+impl Filter {
+    /// Every event.
+    #[must_use]
+    pub fn all() -> Self {
+        Self::default()
+    }
+
+    /// Only events of this tenant.
+    #[must_use]
+    pub fn tenant(mut self, tenant: Tenant) -> Self {
+        self.tenant = Some(tenant);
+        self
+    }
+
+    /// Only events of this aggregate type, or of those named before.
+    ///
+    /// # Errors
+    /// [`Invalid`] with the field `aggregate_type` if no stream could have it.
+    pub fn aggregate_type(mut self, aggregate_type: impl Into<String>) -> Result<Self, Invalid> {
+        let aggregate_type = aggregate_type.into();
+        check_name("aggregate_type", &aggregate_type)?;
+        self.aggregate_types.push(aggregate_type);
+        Ok(self)
+    }
+
+    /// Only events with this stored name, or those named before.
+    ///
+    /// # Errors
+    /// [`Invalid`] with the field `event_type` if no event could have it.
+    pub fn event_name(mut self, name: impl Into<String>) -> Result<Self, Invalid> {
+        let name = name.into();
+        check_name("event_type", &name)?;
+        self.names.push(name);
+        Ok(self)
+    }
+
+    /// Only events of this story.
+    #[must_use]
+    pub fn correlation(mut self, correlation_id: CorrelationId) -> Self {
+        self.correlation_id = Some(correlation_id);
+        self
+    }
+
+    /// Whether every event is wanted.
+    #[must_use]
+    pub fn is_all(&self) -> bool {
+        *self == Self::default()
+    }
+
+    /// Whether `event` is wanted.
+    #[must_use]
+    pub fn wants(&self, event: &crate::event::RecordedEvent) -> bool {
+        self.tenant.as_ref().is_none_or(|t| t == event.stream.tenant())
+            && (self.aggregate_types.is_empty()
+                || self.aggregate_types.iter().any(|t| t == event.stream.aggregate_type()))
+            && (self.names.is_empty() || self.names.iter().any(|n| **n == *event.name))
+            && (self.correlation_id.is_none() || self.correlation_id == event.metadata.correlation_id)
+    }
+}
+
+/// Which streams a listing wants; by default all of them.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct StreamFilter {
+    pub(crate) tenant: Option<Tenant>,
+    pub(crate) aggregate_type: Option<String>,
+}
+
+impl StreamFilter {
+    /// Every stream.
+    #[must_use]
+    pub fn all() -> Self {
+        Self::default()
+    }
+
+    /// Only streams of this tenant.
+    #[must_use]
+    pub fn tenant(mut self, tenant: Tenant) -> Self {
+        self.tenant = Some(tenant);
+        self
+    }
+
+    /// Only streams of this aggregate type.
+    ///
+    /// # Errors
+    /// [`Invalid`] with the field `aggregate_type` if no stream could have it.
+    pub fn aggregate_type(mut self, aggregate_type: impl Into<String>) -> Result<Self, Invalid> {
+        let aggregate_type = aggregate_type.into();
+        check_name("aggregate_type", &aggregate_type)?;
+        self.aggregate_type = Some(aggregate_type);
+        Ok(self)
+    }
+}

@@ -1,0 +1,41 @@
+//! Streams of events: stores, the repository that decides over them, and a kit to test both.
+
+mod aggregate;
+mod append;
+mod clock;
+mod context;
+mod error;
+mod event;
+mod filter;
+mod limits;
+mod metadata;
+mod name;
+mod payload;
+mod position;
+mod repeat;
+mod request;
+mod store;
+mod stream;
+
+pub use aggregate::{Aggregate, Decide, Evolve, IntoEvents, SnapshotPolicy};
+pub use append::{Append, Appended, AppendedStream, CheckedAppend, Repeat};
+pub use clock::{Clock, IdSource, ManualClock, SeededIds, SystemClock, TimeOrderedIds};
+pub use context::Context;
+pub use error::{AppendError, BackendError, DecodeError, ErrorFamily, Invalid, OpenError, ReadError};
+pub use event::{Event, EventId, EventShape, NewEvent, Recorded, RecordedEvent};
+pub use filter::{Filter, StreamFilter};
+pub use limits::Limits;
+pub use metadata::{Actor, CausationId, CorrelationId, Metadata, TraceParent};
+pub use name::MAX_NAME_BYTES;
+pub use payload::{MAX_DEPTH, Payload};
+pub use position::{Checkpoint, Incarnation, Position};
+pub use request::{Fingerprint, RequestKey};
+pub use store::{EventStore, Page, StreamInfo, StreamPage};
+pub use stream::{ExpectedVersion, StreamId, StreamVersion, Tenant};
+
+/// What derived code calls. Not for people; no promise is made about it.
+#[doc(hidden)]
+pub mod __private {
+    pub use crate::payload::{decode_struct, decode_variant, encode_struct, encode_variant};
+    pub use serde;
+}

@@ -1,0 +1,75 @@
+//! The event itself as JSON text: what every store can hold and give back unchanged.
+
+mod decode;
+mod encode;
+mod scan;
+
+use std::fmt;
+use std::sync::Arc;
+
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+
+use crate::error::Invalid;
+
+pub use decode::{decode_struct, decode_variant};
+pub use encode::{encode_struct, encode_variant};
+
+/// How deep arrays and objects may nest; serde_json refuses to read 128.
+pub const MAX_DEPTH: usize = 64;
+
+/// JSON text that every store gives back unchanged, apart from key order, white space and the sign of zero.
+///
+/// It has no duplicate keys, no U+0000, no lone surrogates, no number beyond the range of `f64`, and nests at most
+/// [`MAX_DEPTH`] deep. Two payloads are equal if they are equal as JSON values. Cloning is cheap.
+#[derive(Clone)]
+pub struct Payload(Arc<str>);
+
+impl Payload {
+    /// Writes `value` as JSON.
+    ///
+    /// # Errors
+    /// [`Invalid`] naming the field that holds NaN or an infinity (which serde_json would write as `null`), U+0000, ..
+    pub fn of<T: Serialize + ?Sized>(value: &T) -> Result<Self, Invalid> {
+        encode::encode(value)
+    }
+
+    /// Takes JSON text as it is, without the white space between tokens.
+    ///
+    /// # Errors
+    /// [`Invalid`] naming the place that breaks a rule above.
+    pub fn from_json(text: &str) -> Result<Self, Invalid> {
+        scan::scan(text).map(|compact| Self(compact.into()))
+    }
+
+    /// JSON that this crate has just checked, or that a store has given back.
+    pub(crate) fn trusted(text: impl Into<Arc<str>>) -> Self {
+        Self(text.into())
+    }
+
+    /// The JSON text.
+    #[must_use]
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+
+    /// Reads the JSON as a `T`.
+    ///
+    /// # Errors
+    /// What serde found.
+    pub fn read<T: DeserializeOwned>(&self) -> Result<T, serde_json::Error> {
+        serde_json::from_str(&self.0)
+    }
+}
+
+impl fmt::Debug for Payload {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+impl PartialEq for Payload {
+    fn eq(&self, other: &Self) -> bool {
+        self.0 == other.0
+    }
+}

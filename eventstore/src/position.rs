@@ -1,0 +1,85 @@
+//! Places in the whole log.
+
+use std::fmt;
+
+use uuid::Uuid;
+
+use crate::error::Invalid;
+use crate::event::EventId;
+
+/// An event's place in the whole log of a store.
+///
+/// Positions only grow as a reader sees them and may skip numbers; the first is above
+/// [`Position::START`] (0). Every read takes the position it starts *after*, so a position that was
+/// handed out can be handed straight back.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct Position(i64);
+
+impl Position {
+    /// Before the first event.
+    pub const START: Self = Self(0);
+
+    /// Checks `position` (0 or more) and makes a position of it.
+    ///
+    /// # Errors
+    /// [`Invalid`] with the field `position` if it is negative.
+    pub fn new(position: i64) -> Result<Self, Invalid> {
+        if position < 0 {
+            return Err(Invalid::new(
+                "position",
+                format!("is {position}, but the log begins at 0"),
+                "use 0 to read from the beginning",
+            ));
+        }
+        Ok(Self(position))
+    }
+
+    /// The number itself.
+    #[must_use]
+    pub fn get(self) -> i64 {
+        self.0
+    }
+
+    /// A number that a store has given back.
+    pub(crate) fn stored(position: i64) -> Self {
+        Self(position)
+    }
+}
+
+impl fmt::Display for Position {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}", self.0)
+    }
+}
+
+/// Which life of a store a position belongs to; a restore or a promotion begins a new one.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct Incarnation(pub Uuid);
+
+impl fmt::Display for Incarnation {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.fmt(f)
+    }
+}
+
+/// The last event that a named reader has finished: where to go on, and proof that the log is still the same.
+///
+/// It always names a committed event of the whole, unfiltered log, or the beginning. A reader stores it in the
+/// transaction of the work it stands for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct Checkpoint {
+    /// Which life of the store the position belongs to.
+    pub incarnation: Incarnation,
+    /// The position of the event; [`Position::START`] before the first.
+    pub position: Position,
+    /// The event's id; `None` only before the first event.
+    pub event_id: Option<EventId>,
+}
+
+impl Checkpoint {
+    /// Before the first event of a store.
+    #[must_use]
+    pub fn start(incarnation: Incarnation) -> Self {
+        Self { incarnation, position: Position::START, event_id: None }
+    }
+}

@@ -1,0 +1,106 @@
+//! Request keys: the same request twice has one effect and one answer.
+
+use std::fmt;
+use std::sync::Arc;
+use std::time::Duration;
+
+use serde::Serialize;
+use uuid::Uuid;
+
+use crate::error::Invalid;
+use crate::name::check_name;
+
+/// A digest of what a request asked for, stable over processes and builds.
+///
+/// Two requests under one key are the same request exactly if their fingerprints are equal.
+#[derive(Clone, Copy, PartialEq, Eq, Hash)]
+pub struct Fingerprint(Uuid);
+
+impl Fingerprint {
+    /// The namespace of our name-based UUIDs (RFC 9562, version 5); changing it would orphan stored fingerprints.
+    const NAMESPACE: Uuid = Uuid::from_u128(0x8f2c_1f0e_6a3b_4f59_9b7d_0d5e_3c21_a774);
+
+    /// The digest of `body` as JSON, whatever the order of its keys.
+    ///
+    /// # Errors
+    /// [`Invalid`] with the field `body` if it cannot be written as JSON.
+    pub fn of<T: Serialize + ?Sized>(body: &T) -> Result<Self, Invalid> {
+        let canonical = serde_json::to_value(body).map_err(|e| {
+            Invalid::new("body", format!("cannot be written as JSON: {e}"), "use a type that serde can write")
+        })?;
+        Ok(Self::of_bytes(canonical.to_string().as_bytes()))
+    }
+
+    /// The digest of raw bytes.
+    #[must_use]
+    pub fn of_bytes(bytes: &[u8]) -> Self {
+        Self(Uuid::new_v5(&Self::NAMESPACE, bytes))
+    }
+
+    /// The digest itself.
+    #[must_use]
+    pub fn get(self) -> Uuid {
+        self.0
+    }
+
+    /// A digest that a store has given back.
+    pub(crate) fn stored(digest: Uuid) -> Self {
+        Self(digest)
+    }
+}
+
+impl fmt::Debug for Fingerprint {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Fingerprint({})", self.0)
+    }
+}
+
+/// The key a client gives its request (`Idempotency-Key`, say), with the fingerprint of what it asked for.
+///
+/// Keys belong to a tenant. They are stored in the transaction of the append they come with and forgotten after
+/// their lifetime, 24 hours by default.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct RequestKey {
+    key: Arc<str>,
+    fingerprint: Fingerprint,
+    lifetime: Duration,
+}
+
+impl RequestKey {
+    /// How long a key is remembered unless said otherwise.
+    pub const LIFETIME: Duration = Duration::from_secs(24 * 60 * 60);
+
+    /// A key for a request with this fingerprint.
+    ///
+    /// # Errors
+    /// [`Invalid`] with the field `request_key`: 1 to 200 bytes, no control characters, not beginning with `$` or `__`.
+    pub fn new(key: impl AsRef<str>, fingerprint: Fingerprint) -> Result<Self, Invalid> {
+        check_name("request_key", key.as_ref())?;
+        Ok(Self { key: key.as_ref().into(), fingerprint, lifetime: Self::LIFETIME })
+    }
+
+    /// The same key, remembered for `lifetime`.
+    #[must_use]
+    pub fn with_lifetime(mut self, lifetime: Duration) -> Self {
+        self.lifetime = lifetime;
+        self
+    }
+
+    /// The key's text.
+    #[must_use]
+    pub fn key(&self) -> &str {
+        &self.key
+    }
+
+    /// What the request asked for.
+    #[must_use]
+    pub fn fingerprint(&self) -> Fingerprint {
+        self.fingerprint
+    }
+
+    /// How long the key is remembered.
+    #[must_use]
+    pub fn lifetime(&self) -> Duration {
+        self.lifetime
+    }
+}

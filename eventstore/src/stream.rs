@@ -1,0 +1,215 @@
+//! Streams: whose history it is, how long it is, and what a writer believes about it.
+
+use std::fmt;
+use std::sync::Arc;
+
+use crate::error::Invalid;
+use crate::name::check_name;
+
+/// The tenant a stream belongs to; names of one tenant never meet those of another.
+///
+/// Text of 1 to 200 bytes without control characters, compared byte for byte. Applications with one
+/// tenant use [`Tenant::default`], which is called `default`.
+#[derive(Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct Tenant(Arc<str>);
+
+impl Tenant {
+    /// Checks `name` and makes a tenant of it.
+    ///
+    /// # Errors
+    /// [`Invalid`] with the field `tenant` if the name breaks the rule above.
+    pub fn new(name: impl AsRef<str>) -> Result<Self, Invalid> {
+        check_name("tenant", name.as_ref())?;
+        Ok(Self(name.as_ref().into()))
+    }
+
+    /// The tenant's name.
+    #[must_use]
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+
+    /// A name that a store has given back; it was checked when it was written.
+    pub(crate) fn stored(name: Arc<str>) -> Self {
+        Self(name)
+    }
+}
+
+impl Default for Tenant {
+    fn default() -> Self {
+        Self("default".into())
+    }
+}
+
+impl fmt::Display for Tenant {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+impl fmt::Debug for Tenant {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Tenant({:?})", &*self.0)
+    }
+}
+
+/// The name of one stream: tenant, aggregate type and aggregate id.
+///
+/// Each part is text of 1 to 200 bytes without control characters, compared byte for byte: `007` and
+/// `7`, `A` and `a`, composed and decomposed accents are different streams. Cloning is cheap.
+///
+/// ```
+/// use annals_eventstore::{StreamId, Tenant};
+///
+/// let stream = StreamId::new(Tenant::default(), "order", "o-17")?;
+/// assert_eq!(stream.to_string(), "default/order/o-17");
+/// # Ok::<(), annals_eventstore::Invalid>(())
+/// ```
+#[derive(Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct StreamId {
+    tenant: Tenant,
+    aggregate_type: Arc<str>,
+    aggregate_id: Arc<str>,
+}
+
+impl StreamId {
+    /// Checks the parts and makes a stream name of them.
+    ///
+    /// # Errors
+    /// [`Invalid`] with the field `aggregate_type` or `aggregate_id` if a part breaks the rule above.
+    pub fn new(
+        tenant: Tenant,
+        aggregate_type: impl AsRef<str>,
+        aggregate_id: impl AsRef<str>,
+    ) -> Result<Self, Invalid> {
+        check_name("aggregate_type", aggregate_type.as_ref())?;
+        check_name("aggregate_id", aggregate_id.as_ref())?;
+        Ok(Self { tenant, aggregate_type: aggregate_type.as_ref().into(), aggregate_id: aggregate_id.as_ref().into() })
+    }
+
+    /// A name that a store has given back; it was checked when it was written.
+    pub(crate) fn stored(tenant: Tenant, aggregate_type: Arc<str>, aggregate_id: Arc<str>) -> Self {
+        Self { tenant, aggregate_type, aggregate_id }
+    }
+
+    /// Whose stream it is.
+    #[must_use]
+    pub fn tenant(&self) -> &Tenant {
+        &self.tenant
+    }
+
+    /// Which kind of aggregate it tells of.
+    #[must_use]
+    pub fn aggregate_type(&self) -> &str {
+        &self.aggregate_type
+    }
+
+    /// Which aggregate of that kind it tells of.
+    #[must_use]
+    pub fn aggregate_id(&self) -> &str {
+        &self.aggregate_id
+    }
+}
+
+impl fmt::Display for StreamId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}/{}/{}", self.tenant, self.aggregate_type, self.aggregate_id)
+    }
+}
+
+impl fmt::Debug for StreamId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "StreamId({self})")
+    }
+}
+
+/// How many events a stream has, which is also the version of its last event.
+///
+/// The first event has version 1; [`StreamVersion::NONE`] (0) means that there is no stream.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct StreamVersion(i64);
+
+impl StreamVersion {
+    /// No stream: zero events.
+    pub const NONE: Self = Self(0);
+
+    /// Checks `version` (0 or more) and makes a stream version of it.
+    ///
+    /// # Errors
+    /// [`Invalid`] with the field `version` if it is negative.
+    pub fn new(version: i64) -> Result<Self, Invalid> {
+        if version < 0 {
+            return Err(Invalid::new(
+                "version",
+                format!("is {version}, but versions count events"),
+                "use 0 for a stream that does not exist, 1 for its first event",
+            ));
+        }
+        Ok(Self(version))
+    }
+
+    /// The number itself.
+    #[must_use]
+    pub fn get(self) -> i64 {
+        self.0
+    }
+
+    /// The version after `events` more events; `None` when the stream would be full.
+    #[must_use]
+    pub fn plus(self, events: usize) -> Option<Self> {
+        i64::try_from(events).ok().and_then(|n| self.0.checked_add(n)).map(Self)
+    }
+
+    /// A number that a store has given back or counted; never negative.
+    pub(crate) fn stored(version: i64) -> Self {
+        debug_assert!(version >= 0, "stores count versions from 1");
+        Self(version)
+    }
+}
+
+impl fmt::Display for StreamVersion {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "version {}", self.0)
+    }
+}
+
+/// What a writer believes about a stream at the moment of the append.
+///
+/// There is no default on purpose: a writer that does not care says [`ExpectedVersion::Any`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum ExpectedVersion {
+    /// The stream must not exist; the same as `Exact` of version 0.
+    NoStream,
+    /// The stream must be exactly at this version.
+    Exact(StreamVersion),
+    /// Whatever the stream's version is, the events go to its end.
+    Any,
+}
+
+impl ExpectedVersion {
+    /// Whether a stream at `actual` meets the belief.
+    #[must_use]
+    pub fn holds(self, actual: StreamVersion) -> bool {
+        match self {
+            Self::NoStream => actual == StreamVersion::NONE,
+            Self::Exact(version) => actual == version,
+            Self::Any => true,
+        }
+    }
+}
+
+impl From<StreamVersion> for ExpectedVersion {
+    fn from(version: StreamVersion) -> Self {
+        Self::Exact(version)
+    }
+}
+
+impl fmt::Display for ExpectedVersion {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::NoStream => f.write_str("no stream"),
+            Self::Exact(version) => version.fmt(f),
+            Self::Any => f.write_str("any version"),
+        }
+    }
+}
