@@ -210,7 +210,7 @@ pub(crate) struct CheckedEvent {
     pub(crate) name: Arc<str>,
     pub(crate) schema_version: u32,
     pub(crate) payload: Payload,
-    pub(crate) metadata: String,
+    pub(crate) metadata: Arc<str>,
     pub(crate) correlation_id: Option<CorrelationId>,
     pub(crate) causation_id: Option<CausationId>,
 }
@@ -227,7 +227,7 @@ impl CheckedEvent {
         }
         Ok(Self {
             event_id: event.event_id,
-            metadata: event.metadata.to_json(limits.metadata_bytes)?,
+            metadata: event.metadata.to_json(limits.metadata_bytes)?.into(),
             correlation_id: event.metadata.correlation_id,
             causation_id: event.metadata.causation_id,
             name: event.name,

@@ -1,6 +1,8 @@
 //! Streams of events: stores, the repository that decides over them, and a kit to test both.
 
 mod aggregate;
+#[cfg(feature = "sqlite")]
+mod answer;
 mod append;
 mod clock;
 mod context;
@@ -14,6 +16,8 @@ mod payload;
 mod position;
 mod repeat;
 mod request;
+#[cfg(feature = "sqlite")]
+mod sqlite;
 mod store;
 mod stream;
 
@@ -30,6 +34,11 @@ pub use name::MAX_NAME_BYTES;
 pub use payload::{MAX_DEPTH, Payload};
 pub use position::{Checkpoint, Incarnation, Position};
 pub use request::{Fingerprint, RequestKey};
+#[cfg(feature = "sqlite")]
+pub use sqlite::{
+    DatabaseError, SqliteDatabase, SqliteOptions, SqliteReader, SqliteStore, SqliteTransaction, SqliteUnitOfWork,
+    Synchronous,
+};
 pub use store::{EventStore, Page, StreamInfo, StreamPage};
 pub use stream::{ExpectedVersion, StreamId, StreamVersion, Tenant};
 
@@ -38,4 +47,11 @@ pub use stream::{ExpectedVersion, StreamId, StreamVersion, Tenant};
 pub mod __private {
     pub use crate::payload::{decode_struct, decode_variant, encode_struct, encode_variant};
     pub use serde;
+}
+
+/// The seed of random tests: `ANNALS_SEED` if it is set, so that a printed failure can be repeated.
+#[cfg(test)]
+pub(crate) fn testing_seed() -> u64 {
+    let seed = std::env::var("ANNALS_SEED").ok().and_then(|seed| seed.parse().ok());
+    seed.unwrap_or_else(|| fastrand::u64(..))
 }

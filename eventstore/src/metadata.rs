@@ -32,6 +32,12 @@ macro_rules! id_text {
                 &self.0
             }
 
+            /// The text, to be bound without copying.
+            #[allow(dead_code, reason = "not every id of this kind has a column of its own")]
+            pub(crate) fn shared(&self) -> Arc<str> {
+                Arc::clone(&self.0)
+            }
+
             /// A text that a store has given back; it was checked when it was written.
             #[allow(dead_code, reason = "not every id of this kind has a column of its own")]
             pub(crate) fn stored(text: Arc<str>) -> Self {

@@ -42,11 +42,6 @@ impl Fingerprint {
     pub fn get(self) -> Uuid {
         self.0
     }
-
-    /// A digest that a store has given back.
-    pub(crate) fn stored(digest: Uuid) -> Self {
-        Self(digest)
-    }
 }
 
 impl fmt::Debug for Fingerprint {

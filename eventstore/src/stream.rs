@@ -92,6 +92,12 @@ impl StreamId {
         Self { tenant, aggregate_type, aggregate_id }
     }
 
+    /// The three parts, to be bound without copying.
+    #[cfg(feature = "sqlite")]
+    pub(crate) fn parts(&self) -> (Arc<str>, Arc<str>, Arc<str>) {
+        (Arc::clone(&self.tenant.0), Arc::clone(&self.aggregate_type), Arc::clone(&self.aggregate_id))
+    }
+
     /// Whose stream it is.
     #[must_use]
     pub fn tenant(&self) -> &Tenant {

@@ -1,1 +1,39 @@
-//! x
+//! The schema of annals stores: the SQL files, and the order in which they are run.
+//!
+//! A released file is never edited, only followed by another. Each migration runs once per database, in a
+//! transaction of its own kind, and is remembered by component and number.
+
+/// The oldest build that may open a store which this build has migrated. It rises only when older builds could
+/// misread or damage what newer ones write.
+pub const MIN_BUILD: i64 = 1;
+
+/// The build of this library. A store whose `min_build` is above it is refused.
+pub const BUILD: i64 = 1;
+
+/// One step of a schema.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Migration {
+    /// The part of the schema it belongs to; parts are migrated independently of each other.
+    pub component: &'static str,
+    /// Its place in the component, from 1, without holes.
+    pub number: i64,
+    /// What it brings, for people.
+    pub name: &'static str,
+    /// The statements.
+    pub sql: &'static str,
+}
+
+/// What remembers the migrations themselves; run before any of them, harmless when repeated.
+pub const SQLITE_LEDGER: &str = include_str!("../sqlite/0000_migrations.sql");
+
+/// The event store on SQLite.
+pub const SQLITE_EVENTS: &[Migration] = &[
+    Migration { component: "events", number: 1, name: "events", sql: include_str!("../sqlite/0001_events.sql") },
+    Migration {
+        component: "events",
+        number: 2,
+        name: "request keys",
+        sql: include_str!("../sqlite/0002_request_keys.sql"),
+    },
+    Migration { component: "events", number: 3, name: "store", sql: include_str!("../sqlite/0003_store.sql") },
+];

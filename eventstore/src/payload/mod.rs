@@ -53,6 +53,12 @@ impl Payload {
         &self.0
     }
 
+    /// The text, to be bound without copying.
+    #[cfg(feature = "sqlite")]
+    pub(crate) fn shared(&self) -> Arc<str> {
+        Arc::clone(&self.0)
+    }
+
     /// Reads the JSON as a `T`.
     ///
     /// # Errors

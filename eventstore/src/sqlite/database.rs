@@ -1,0 +1,352 @@
+//! One SQLite file: a held connection for writing behind a fair lock, and held connections for reading.
+
+use std::collections::VecDeque;
+use std::ops::{Deref, DerefMut};
+use std::path::Path;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use annals_migrations::Migration;
+use sqlx::sqlite::SqliteConnectOptions;
+use sqlx::{ConnectOptions, Connection, SqliteConnection};
+use tokio::sync::{OwnedMutexGuard, OwnedSemaphorePermit, Semaphore};
+
+use super::fault::DatabaseError;
+use super::options::SqliteOptions;
+use crate::clock::{Clock, IdSource};
+use crate::error::OpenError;
+
+const BEGIN: &str = "BEGIN IMMEDIATE";
+const COMMIT: &str = "COMMIT";
+const ROLLBACK: &str = "ROLLBACK";
+
+/// A SQLite file, opened once per process: the lock that writers of this process take in turn, and the connections.
+///
+/// Cloning is cheap; all clones share the connections. The events live in such a file, and read models may live in
+/// the same one or in another.
+#[derive(Clone)]
+pub struct SqliteDatabase(Arc<Inner>);
+
+struct Inner {
+    connect: SqliteConnectOptions,
+    path: std::path::PathBuf,
+    clock: Arc<dyn Clock>,
+    ids: Arc<dyn IdSource>,
+    busy_timeout: Duration,
+    read_only: bool,
+    closed: AtomicBool,
+    writer: Arc<tokio::sync::Mutex<Writer>>,
+    permits: Arc<Semaphore>,
+    readers: Mutex<VecDeque<SqliteConnection>>,
+}
+
+/// The connection for writing. `unclean` is set while a transaction is open, so that whoever takes the lock after a
+/// cancelled owner rolls its transaction back first.
+pub(super) struct Writer {
+    connection: Option<SqliteConnection>,
+    unclean: bool,
+}
+
+impl SqliteDatabase {
+    /// Opens the file at `path` with the defaults of [`SqliteOptions`], creating it if it is not there.
+    ///
+    /// # Errors
+    /// See [`OpenError`]; the file is left as it was.
+    pub async fn open(path: impl AsRef<Path>) -> Result<Self, OpenError> {
+        Self::open_with(&SqliteOptions::new(path)).await
+    }
+
+    /// Opens a file as `options` say.
+    ///
+    /// # Errors
+    /// See [`OpenError`]; the file is left as it was.
+    pub async fn open_with(options: &SqliteOptions) -> Result<Self, OpenError> {
+        let (connect, first) = super::open::connect(options).await?;
+        let writer = Writer { connection: (!options.read_only).then_some(first), unclean: false };
+        Ok(Self(Arc::new(Inner {
+            connect,
+            path: options.path.clone(),
+            clock: Arc::clone(&options.clock),
+            ids: Arc::clone(&options.ids),
+            busy_timeout: options.busy_timeout,
+            read_only: options.read_only,
+            closed: AtomicBool::new(false),
+            writer: Arc::new(tokio::sync::Mutex::new(writer)),
+            permits: Arc::new(Semaphore::new(options.readers)),
+            readers: Mutex::new(VecDeque::with_capacity(options.readers)),
+        })))
+    }
+
+    /// Runs those of `migrations` that this file has not seen, all of them in one transaction. Safe when several
+    /// processes start at once.
+    ///
+    /// # Errors
+    /// [`OpenError`]; nothing of a failed migration remains.
+    pub async fn migrate(&self, migrations: &[Migration]) -> Result<(), OpenError> {
+        super::open::migrate(self, migrations).await
+    }
+
+    /// Takes a connection for reading; it goes back when it is dropped. Waits while all are in use.
+    ///
+    /// # Errors
+    /// [`DatabaseError`] if no connection could be opened.
+    ///
+    /// # Cancel safety
+    /// Dropping the future takes nothing.
+    pub async fn read(&self) -> Result<SqliteReader, DatabaseError> {
+        if self.0.closed.load(Ordering::Acquire) {
+            return Err(DatabaseError::Closed);
+        }
+        let permit = Arc::clone(&self.0.permits).acquire_owned().await.map_err(|_| DatabaseError::Closed)?;
+        let held = self.0.readers.lock().unwrap_or_else(PoisonError::into_inner).pop_front();
+        let connection = match held {
+            Some(connection) => connection,
+            None => self.connect().await?,
+        };
+        Ok(SqliteReader { connection: Some(connection), database: Arc::clone(&self.0), _permit: permit })
+    }
+
+    /// Begins a transaction for writing. Writers of this process take turns; those of other processes are waited for
+    /// as long as the busy time-out says.
+    ///
+    /// # Errors
+    /// [`DatabaseError::Busy`] if another process kept the lock; others as they come.
+    ///
+    /// # Cancel safety
+    /// Dropping the future, or the transaction, rolls back.
+    pub async fn begin(&self) -> Result<SqliteTransaction, DatabaseError> {
+        let mut writer = self.writer().await?;
+        writer.unclean = true;
+        match self.run(&mut writer, BEGIN).await {
+            Ok(()) => Ok(SqliteTransaction { writer: Some(writer), database: self.clone() }),
+            Err(error) => {
+                writer.unclean = false;
+                Err(error)
+            }
+        }
+    }
+
+    /// Whether the file was opened for reading only.
+    #[must_use]
+    pub fn is_read_only(&self) -> bool {
+        self.0.read_only
+    }
+
+    /// Closes all connections once they are free. Later calls fail with [`DatabaseError::Closed`].
+    pub async fn close(&self) {
+        self.0.closed.store(true, Ordering::Release);
+        let mut writer = self.0.writer.lock().await;
+        if let Some(mut connection) = writer.connection.take() {
+            if writer.unclean {
+                if let Err(error) = sqlx::query(ROLLBACK).execute(&mut connection).await {
+                    tracing::debug!(%error, "nothing to roll back while closing");
+                }
+            }
+            close(connection).await;
+        }
+        self.0.permits.close();
+        let readers = std::mem::take(&mut *self.0.readers.lock().unwrap_or_else(PoisonError::into_inner));
+        for connection in readers {
+            close(connection).await;
+        }
+    }
+
+    /// The file.
+    #[must_use]
+    pub fn path(&self) -> &Path {
+        &self.0.path
+    }
+
+    pub(super) fn clock(&self) -> &Arc<dyn Clock> {
+        &self.0.clock
+    }
+
+    pub(super) fn ids(&self) -> &Arc<dyn IdSource> {
+        &self.0.ids
+    }
+
+    /// Waits for the lock of this process's writers and leaves the connection outside of any transaction.
+    pub(super) async fn writer(&self) -> Result<OwnedMutexGuard<Writer>, DatabaseError> {
+        let mut writer = Arc::clone(&self.0.writer).lock_owned().await;
+        self.clean(&mut writer).await?;
+        Ok(writer)
+    }
+
+    /// The same, if nobody holds the lock and the connection is clean.
+    pub(super) fn try_writer(&self) -> Option<OwnedMutexGuard<Writer>> {
+        let writer = Arc::clone(&self.0.writer).try_lock_owned().ok()?;
+        (!writer.unclean && writer.connection.is_some() && !self.0.closed.load(Ordering::Acquire)).then_some(writer)
+    }
+
+    pub(super) async fn clean(&self, writer: &mut Writer) -> Result<(), DatabaseError> {
+        if self.0.closed.load(Ordering::Acquire) {
+            return Err(DatabaseError::Closed);
+        }
+        if self.0.read_only {
+            return Err(DatabaseError::ReadOnly {
+                source: crate::error::BackendError::new("the store was opened with `read_only`"),
+            });
+        }
+        if writer.connection.is_none() {
+            writer.connection = Some(self.connect().await?);
+            writer.unclean = false;
+        }
+        if writer.unclean {
+            // The owner before was cancelled between BEGIN and COMMIT. If it had not begun, or had ended, ROLLBACK
+            // fails, which is as good; a connection that cannot even say so is replaced.
+            let connection = writer.connection.as_mut().expect("it was opened just above");
+            if let Err(error) = sqlx::query(ROLLBACK).execute(connection).await {
+                if super::fault::result_code(&error) != Some(1) {
+                    writer.connection = Some(self.connect().await?);
+                }
+            }
+            writer.unclean = false;
+        }
+        Ok(())
+    }
+
+    async fn run(&self, writer: &mut Writer, statement: &'static str) -> Result<(), DatabaseError> {
+        let connection = writer.connection.as_mut().ok_or(DatabaseError::Closed)?;
+        sqlx::query(statement).execute(connection).await.map_err(|e| self.fault(e))?;
+        Ok(())
+    }
+
+    async fn connect(&self) -> Result<SqliteConnection, DatabaseError> {
+        self.0.connect.connect().await.map_err(|e| self.fault(e))
+    }
+
+    /// A connection that nobody else uses, for watching the file.
+    pub(super) async fn own_connection(&self) -> Result<SqliteConnection, DatabaseError> {
+        self.connect().await
+    }
+
+    pub(super) fn fault(&self, error: sqlx::Error) -> DatabaseError {
+        DatabaseError::of(error, self.0.busy_timeout)
+    }
+}
+
+async fn close(connection: SqliteConnection) {
+    if let Err(error) = connection.close().await {
+        tracing::warn!(%error, "closing a SQLite connection failed");
+    }
+}
+
+impl Writer {
+    pub(super) fn connection(&mut self) -> Result<&mut SqliteConnection, DatabaseError> {
+        self.connection.as_mut().ok_or(DatabaseError::Closed)
+    }
+
+    /// Says that a transaction is open, so that a cancelled owner is cleaned up after.
+    pub(super) fn set_unclean(&mut self, unclean: bool) {
+        self.unclean = unclean;
+    }
+}
+
+/// A connection for reading, outside of any transaction. It goes back when it is dropped.
+pub struct SqliteReader {
+    connection: Option<SqliteConnection>,
+    database: Arc<Inner>,
+    _permit: OwnedSemaphorePermit,
+}
+
+impl Deref for SqliteReader {
+    type Target = SqliteConnection;
+
+    fn deref(&self) -> &SqliteConnection {
+        self.connection.as_ref().expect("it is there until the drop")
+    }
+}
+
+impl DerefMut for SqliteReader {
+    fn deref_mut(&mut self) -> &mut SqliteConnection {
+        self.connection.as_mut().expect("it is there until the drop")
+    }
+}
+
+impl Drop for SqliteReader {
+    fn drop(&mut self) {
+        let Some(connection) = self.connection.take() else { return };
+        // One that is inside a transaction would pin the journal: it is closed instead of going back.
+        if !connection.is_in_transaction() && !self.database.closed.load(Ordering::Acquire) {
+            self.database.readers.lock().unwrap_or_else(PoisonError::into_inner).push_back(connection);
+        }
+    }
+}
+
+/// A transaction for writing. It dereferences to the connection, for the user's own SQL; dropping it rolls back.
+///
+/// The connection is inside a transaction already: `begin()` on it fails, savepoints are plain SQL.
+pub struct SqliteTransaction {
+    writer: Option<OwnedMutexGuard<Writer>>,
+    database: SqliteDatabase,
+}
+
+impl SqliteTransaction {
+    /// Commits.
+    ///
+    /// # Errors
+    /// [`DatabaseError`]; unless it is [`DatabaseError::OutcomeUnknown`], nothing is stored.
+    ///
+    /// # Cancel safety
+    /// Dropping the future leaves the outcome unknown.
+    pub async fn commit(mut self) -> Result<(), DatabaseError> {
+        let mut writer = self.writer.take().expect("it is there until commit or rollback");
+        let ended = self.database.run(&mut writer, COMMIT).await;
+        match ended {
+            Ok(()) => {
+                writer.unclean = false;
+                Ok(())
+            }
+            Err(error) => {
+                // A failed COMMIT may leave the transaction open. Whoever takes the lock next rolls it back; trying it
+                // now as well frees the file for other processes.
+                if let Err(later) = self.database.clean(&mut writer).await {
+                    tracing::debug!(error = %later, "a failed commit is rolled back by the next writer");
+                }
+                Err(error)
+            }
+        }
+    }
+
+    /// Rolls back.
+    ///
+    /// # Errors
+    /// [`DatabaseError`]; nothing is stored whatever happens.
+    pub async fn rollback(mut self) -> Result<(), DatabaseError> {
+        let mut writer = self.writer.take().expect("it is there until commit or rollback");
+        self.database.clean(&mut writer).await
+    }
+}
+
+impl Deref for SqliteTransaction {
+    type Target = SqliteConnection;
+
+    fn deref(&self) -> &SqliteConnection {
+        let writer = self.writer.as_ref().expect("it is there until commit or rollback");
+        writer.connection.as_ref().expect("a transaction has a connection")
+    }
+}
+
+impl DerefMut for SqliteTransaction {
+    fn deref_mut(&mut self) -> &mut SqliteConnection {
+        let writer = self.writer.as_mut().expect("it is there until commit or rollback");
+        writer.connection.as_mut().expect("a transaction has a connection")
+    }
+}
+
+impl Drop for SqliteTransaction {
+    fn drop(&mut self) {
+        let Some(mut writer) = self.writer.take() else { return };
+        // Roll back at once, so that other processes need not wait for the next writer of this one. Without a
+        // runtime the next owner of the lock does it.
+        let database = self.database.clone();
+        if let Ok(runtime) = tokio::runtime::Handle::try_current() {
+            runtime.spawn(async move {
+                if let Err(error) = database.clean(&mut writer).await {
+                    tracing::debug!(%error, "a dropped transaction is rolled back by the next writer");
+                }
+            });
+        }
+    }
+}

@@ -1,0 +1,128 @@
+//! What SQLite's result codes mean. Meaning is read from codes, never from message text.
+
+use std::time::Duration;
+
+use crate::error::{AppendError, BackendError, ReadError};
+use crate::stream::StreamId;
+
+/// Why a statement on a SQLite database failed. Nothing was stored, except by [`DatabaseError::OutcomeUnknown`].
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum DatabaseError {
+    /// Another process or transaction held the write lock all the time that was allowed.
+    #[error("another writer held the database's write lock for more than {waited:?}")]
+    Busy {
+        /// How long was waited.
+        waited: Duration,
+    },
+    /// The disk, or the size that the file may have, is full. Make room; the database goes on by itself.
+    #[error("the disk is full")]
+    StorageFull {
+        /// What SQLite said.
+        source: BackendError,
+    },
+    /// The database may not be written.
+    #[error("the database is read-only")]
+    ReadOnly {
+        /// What SQLite said.
+        source: BackendError,
+    },
+    /// The file is damaged. Restore it from a backup.
+    #[error("the database file is damaged; restore it from a backup")]
+    Damaged {
+        /// What SQLite said.
+        source: BackendError,
+    },
+    /// A constraint or a trigger of the schema refused the rows.
+    #[error("the schema refused the rows")]
+    Refused {
+        /// What SQLite said.
+        source: BackendError,
+    },
+    /// Reading or writing the file failed while a commit was under way.
+    #[error("the outcome of the commit is unknown")]
+    OutcomeUnknown {
+        /// What SQLite said.
+        source: BackendError,
+    },
+    /// Anything else.
+    #[error("the database could not run the statement")]
+    Failed {
+        /// What SQLite said.
+        source: BackendError,
+    },
+    /// The handle was closed.
+    #[error("the database handle is closed")]
+    Closed,
+}
+
+impl DatabaseError {
+    /// Whether the same call may work later without any change.
+    #[must_use]
+    pub fn is_transient(&self) -> bool {
+        matches!(self, Self::Busy { .. } | Self::StorageFull { .. })
+    }
+
+    pub(super) fn of(error: sqlx::Error, waited: Duration) -> Self {
+        match result_code(&error) {
+            Some(BUSY | LOCKED) => Self::Busy { waited },
+            Some(FULL) => Self::StorageFull { source: BackendError::new(error) },
+            Some(READONLY | PERM | CANTOPEN) => Self::ReadOnly { source: BackendError::new(error) },
+            Some(CORRUPT | NOTADB) => Self::Damaged { source: BackendError::new(error) },
+            Some(CONSTRAINT) => Self::Refused { source: BackendError::new(error) },
+            Some(IOERR) => Self::OutcomeUnknown { source: BackendError::new(error) },
+            _ => match error {
+                // The worker thread died in the middle of a statement.
+                sqlx::Error::WorkerCrashed => Self::OutcomeUnknown { source: BackendError::new(error) },
+                error => Self::Failed { source: BackendError::new(error) },
+            },
+        }
+    }
+
+    pub(super) fn into_append(self, stream: impl FnOnce() -> StreamId) -> AppendError {
+        match self {
+            Self::Busy { waited } => AppendError::Busy { waited },
+            Self::StorageFull { source } => AppendError::StorageFull { source },
+            Self::ReadOnly { source } => AppendError::ReadOnly { reason: source.to_string() },
+            Self::Damaged { source } => {
+                AppendError::Broken { what: source.to_string(), remedy: "restore the file from a backup".to_owned() }
+            }
+            Self::Refused { source } => AppendError::Broken {
+                what: format!("the schema refused a checked append: {source}"),
+                remedy: "run `annals verify`".to_owned(),
+            },
+            Self::OutcomeUnknown { source } => AppendError::OutcomeUnknown { stream: stream(), source },
+            Self::Failed { source } => AppendError::Unavailable { source },
+            Self::Closed => AppendError::Closed,
+        }
+    }
+
+    pub(super) fn into_read(self) -> ReadError {
+        match self {
+            Self::Closed => ReadError::Closed,
+            other => ReadError::Unavailable { source: BackendError::new(other) },
+        }
+    }
+}
+
+const PERM: i32 = 3;
+const BUSY: i32 = 5;
+const LOCKED: i32 = 6;
+const READONLY: i32 = 8;
+const IOERR: i32 = 10;
+pub(super) const CORRUPT: i32 = 11;
+pub(super) const FULL: i32 = 13;
+pub(super) const CANTOPEN: i32 = 14;
+const CONSTRAINT: i32 = 19;
+pub(super) const NOTADB: i32 = 26;
+
+/// The primary result code: the low byte of the extended one.
+pub(super) fn result_code(error: &sqlx::Error) -> Option<i32> {
+    let code: i32 = error.as_database_error()?.code()?.parse().ok()?;
+    Some(code & 0xff)
+}
+
+/// Whether a constraint or trigger refused the rows.
+pub(super) fn is_refusal(error: &sqlx::Error) -> bool {
+    result_code(error) == Some(CONSTRAINT)
+}

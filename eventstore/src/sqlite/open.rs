@@ -1,0 +1,300 @@
+//! Opening a file: is it ours, is it sound, does it have the schema?
+
+use std::path::Path;
+use std::time::Duration;
+
+use annals_migrations::{BUILD, MIN_BUILD, Migration, SQLITE_LEDGER};
+use sqlx::sqlite::{SqliteConnectOptions, SqliteSynchronous};
+use sqlx::{ConnectOptions, Connection, Row, SqliteConnection};
+use tokio::time::{Instant, sleep};
+
+use super::database::SqliteDatabase;
+use super::fault::{CANTOPEN, CORRUPT, DatabaseError, FULL, NOTADB, result_code};
+use super::options::{SqliteOptions, Synchronous};
+use crate::error::{BackendError, Invalid, OpenError};
+
+/// Marks a SQLite file as ours: `annl` in ASCII.
+const APPLICATION_ID: i32 = 0x616e_6e6c;
+
+const SET_APPLICATION_ID: &str = "PRAGMA application_id = 1634627180";
+
+const WHAT_IS_IT: &str = "
+    SELECT (SELECT application_id FROM pragma_application_id) AS application_id,
+           (SELECT count(*) FROM sqlite_schema) AS objects,
+           (SELECT count(*) FROM sqlite_schema WHERE type = 'table' AND name = 'annals_store') AS stores
+    ORDER BY 1
+";
+
+const MIN_BUILD_OF_STORE: &str = "
+    SELECT coalesce(max(min_build), 0)
+    FROM annals_store
+    ORDER BY 1
+";
+
+const LEDGER_EXISTS: &str = "
+    SELECT count(*)
+    FROM sqlite_schema
+    WHERE type = 'table' AND name = 'annals_migrations'
+    ORDER BY 1
+";
+
+const APPLIED: &str = "
+    SELECT component, number
+    FROM annals_migrations
+    ORDER BY component, number
+";
+
+const REMEMBER: &str = "
+    INSERT INTO annals_migrations (component, number, name, build, applied_at)
+    VALUES (?1, ?2, ?3, ?4, ?5)
+";
+
+const BEGIN_FIRST_LIFE: &str = "
+    INSERT INTO annals_store (only_row, incarnation, min_build, created_at)
+    VALUES (1, ?1, ?2, ?3)
+";
+
+/// Opens the first connection, after looking at the file from outside and from inside.
+pub(super) async fn connect(options: &SqliteOptions) -> Result<(SqliteConnectOptions, SqliteConnection), OpenError> {
+    let path = shown(&options.path);
+    look_from_outside(options, &path)?;
+    let connect = SqliteConnectOptions::new()
+        .filename(&options.path)
+        .create_if_missing(!options.read_only)
+        .read_only(options.read_only)
+        .busy_timeout(options.busy_timeout)
+        .synchronous(match options.synchronous {
+            Synchronous::Full => SqliteSynchronous::Full,
+            Synchronous::Normal => SqliteSynchronous::Normal,
+        })
+        .statement_cache_capacity(256)
+        .row_buffer_size(256)
+        .disable_statement_logging();
+    let mut connection = connect.connect().await.map_err(|e| fault(&path, e))?;
+    if let Err(error) = look_from_inside(&mut connection, options, &path).await {
+        if let Err(error) = connection.close().await {
+            tracing::debug!(%error, "closing a refused file failed");
+        }
+        return Err(error);
+    }
+    Ok((connect, connection))
+}
+
+fn shown(path: &Path) -> String {
+    path.display().to_string()
+}
+
+/// What can be seen without SQLite, before anything of the file is touched.
+fn look_from_outside(options: &SqliteOptions, path: &str) -> Result<(), OpenError> {
+    let invalid = |problem: String, fix: &str| Err(OpenError::Invalid(Invalid::new("path", problem, fix)));
+    let file = &options.path;
+    if path.is_empty() || path.starts_with(':') {
+        return invalid(format!("is `{path}`, which names no file"), "name a file, or use the memory store");
+    }
+    if file.is_dir() {
+        return invalid(format!("`{path}` is a folder"), "name a file in it");
+    }
+    let folder = match file.parent() {
+        Some(folder) if !folder.as_os_str().is_empty() => folder,
+        _ => Path::new("."),
+    };
+    if !folder.is_dir() {
+        return invalid(format!("`{path}` lies in a folder that does not exist"), "create the folder first");
+    }
+    if let Some(kind) = network_file_system(folder) {
+        return invalid(
+            format!(
+                "`{path}` lies on a network file system ({kind}), where SQLite's locks and shared memory do not work"
+            ),
+            "use a local disk, or PostgreSQL",
+        );
+    }
+    if !file.exists() {
+        return if options.read_only {
+            invalid(format!("`{path}` does not exist"), "open it without `read_only` to create it")
+        } else {
+            Ok(())
+        };
+    }
+    if !options.read_only {
+        if let Err(error) = std::fs::OpenOptions::new().append(true).open(file) {
+            return Err(OpenError::ReadOnly { path: path.to_owned(), reason: error.to_string() });
+        }
+    }
+    let beside = |suffix: &str| {
+        let mut name = file.as_os_str().to_owned();
+        name.push(suffix);
+        Path::new(&name).exists()
+    };
+    // SQLite makes the journal before its index and removes both together, so an index alone means that somebody
+    // removed the journal, and with it perhaps acknowledged appends.
+    if beside("-shm") && !beside("-wal") {
+        return Err(OpenError::Damaged {
+            path: path.to_owned(),
+            what: format!("its journal `{path}-wal` is gone, but `{path}-shm` is there"),
+        });
+    }
+    Ok(())
+}
+
+/// The kind of the file system that holds `folder`, if it is one of another machine.
+fn network_file_system(folder: &Path) -> Option<String> {
+    let folder = folder.canonicalize().ok()?;
+    let mounts = std::fs::read_to_string("/proc/self/mountinfo").ok()?;
+    mount_of(&mounts, &folder).filter(|kind| {
+        ["nfs", "nfs4", "cifs", "smb3", "smbfs", "9p", "afs", "ceph", "glusterfs", "fuse.sshfs"]
+            .contains(&kind.as_str())
+    })
+}
+
+/// The kind of the file system that is mounted nearest to `folder`, as `/proc/self/mountinfo` tells it.
+pub(super) fn mount_of(mountinfo: &str, folder: &Path) -> Option<String> {
+    mountinfo
+        .lines()
+        .filter_map(|line| {
+            let (left, right) = line.split_once(" - ")?;
+            let mount_point = left.split(' ').nth(4)?.replace("\\040", " ");
+            let kind = right.split(' ').next()?;
+            folder.starts_with(&mount_point).then(|| (mount_point.len(), kind.to_owned()))
+        })
+        .max_by_key(|(length, _)| *length)
+        .map(|(_, kind)| kind)
+}
+
+/// What only SQLite can tell. Nothing is written before the file is known to be ours, or empty.
+async fn look_from_inside(
+    connection: &mut SqliteConnection,
+    options: &SqliteOptions,
+    path: &str,
+) -> Result<(), OpenError> {
+    let what = sqlx::query(WHAT_IS_IT).fetch_all(&mut *connection).await.map_err(|e| fault(path, e))?;
+    let number = |column: &str| what.first().map_or(0, |row| row.get::<i64, _>(column));
+    let (application_id, objects, stores) = (number("application_id"), number("objects"), number("stores"));
+    let ours = application_id == i64::from(APPLICATION_ID);
+    if !ours && (objects > 0 || application_id != 0 || options.read_only) {
+        let found = match (objects, application_id) {
+            (0, 0) => "an empty file".to_owned(),
+            (_, 0) => format!("an SQLite database with {objects} tables, indexes and views of its own"),
+            _ => format!("an SQLite database of the application {application_id:#010x}"),
+        };
+        return Err(OpenError::NotAStore { path: path.to_owned(), found });
+    }
+    if stores > 0 {
+        let rows = sqlx::query(MIN_BUILD_OF_STORE).fetch_all(&mut *connection).await.map_err(|e| fault(path, e))?;
+        let needed = rows.first().map_or(0, |row| row.get::<i64, _>(0));
+        if needed > BUILD {
+            return Err(OpenError::NewerStore { path: path.to_owned(), needed, ours: BUILD });
+        }
+    }
+    if options.read_only {
+        return Ok(());
+    }
+    use_write_ahead_log(connection, options.busy_timeout, path).await?;
+    if !ours {
+        sqlx::query(SET_APPLICATION_ID).execute(connection).await.map_err(|e| fault(path, e))?;
+    }
+    Ok(())
+}
+
+/// Switches the journal. The switch needs the whole file for a moment and SQLite does not wait for that, so this does.
+async fn use_write_ahead_log(
+    connection: &mut SqliteConnection,
+    patience: Duration,
+    path: &str,
+) -> Result<(), OpenError> {
+    let until = Instant::now() + patience;
+    loop {
+        match sqlx::query("PRAGMA journal_mode = WAL").fetch_all(&mut *connection).await {
+            Ok(rows) if rows.first().is_some_and(|row| row.get::<String, _>(0) == "wal") => return Ok(()),
+            Ok(_) => {
+                return Err(OpenError::Unavailable {
+                    path: path.to_owned(),
+                    source: BackendError::new("the file system does not support a write-ahead log"),
+                });
+            }
+            Err(error) => {
+                let busy = matches!(DatabaseError::of(error, patience), DatabaseError::Busy { .. });
+                if !busy || Instant::now() >= until {
+                    return Err(OpenError::Unavailable {
+                        path: path.to_owned(),
+                        source: BackendError::new("the write-ahead log could not be switched on"),
+                    });
+                }
+                sleep(Duration::from_millis(5)).await;
+            }
+        }
+    }
+}
+
+/// Runs pending migrations in one transaction. Whoever comes second finds them done.
+pub(super) async fn migrate(database: &SqliteDatabase, migrations: &[Migration]) -> Result<(), OpenError> {
+    let path = shown(database.path());
+    {
+        let mut reader = database.read().await.map_err(|e| unavailable(&path, e))?;
+        if pending(&mut reader, migrations).await.map_err(|e| fault(&path, e))?.is_empty() {
+            return Ok(());
+        }
+    }
+    let mut transaction = database.begin().await.map_err(|e| match e {
+        DatabaseError::ReadOnly { source } => OpenError::ReadOnly { path: path.clone(), reason: source.to_string() },
+        other => unavailable(&path, other),
+    })?;
+    sqlx::raw_sql(SQLITE_LEDGER).execute(&mut *transaction).await.map_err(|e| fault(&path, e))?;
+    let now = database.clock().now().as_microsecond();
+    for migration in pending(&mut transaction, migrations).await.map_err(|e| fault(&path, e))? {
+        sqlx::raw_sql(migration.sql).execute(&mut *transaction).await.map_err(|e| fault(&path, e))?;
+        if migration.component == "events" && migration.name == "store" {
+            sqlx::query(BEGIN_FIRST_LIFE)
+                .bind(database.ids().next_id().as_bytes().to_vec())
+                .bind(MIN_BUILD)
+                .bind(now)
+                .execute(&mut *transaction)
+                .await
+                .map_err(|e| fault(&path, e))?;
+        }
+        sqlx::query(REMEMBER)
+            .bind(migration.component)
+            .bind(migration.number)
+            .bind(migration.name)
+            .bind(BUILD)
+            .bind(now)
+            .execute(&mut *transaction)
+            .await
+            .map_err(|e| fault(&path, e))?;
+    }
+    transaction.commit().await.map_err(|e| unavailable(&path, e))
+}
+
+async fn pending<'m>(
+    connection: &mut SqliteConnection,
+    all: &'m [Migration],
+) -> Result<Vec<&'m Migration>, sqlx::Error> {
+    let ledger = sqlx::query(LEDGER_EXISTS).fetch_all(&mut *connection).await?;
+    if ledger.first().is_none_or(|row| row.get::<i64, _>(0) == 0) {
+        return Ok(all.iter().collect());
+    }
+    let applied: Vec<(String, i64)> =
+        sqlx::query(APPLIED).fetch_all(connection).await?.iter().map(|row| (row.get(0), row.get(1))).collect();
+    Ok(all
+        .iter()
+        .filter(|m| !applied.iter().any(|(component, number)| component == m.component && *number == m.number))
+        .collect())
+}
+
+fn unavailable(path: &str, error: DatabaseError) -> OpenError {
+    match error {
+        DatabaseError::StorageFull { source } => OpenError::StorageFull { path: path.to_owned(), source },
+        other => OpenError::Unavailable { path: path.to_owned(), source: BackendError::new(other) },
+    }
+}
+
+fn fault(path: &str, error: sqlx::Error) -> OpenError {
+    let path = path.to_owned();
+    match result_code(&error) {
+        Some(NOTADB) => OpenError::NotAStore { path, found: "not an SQLite database".to_owned() },
+        Some(CORRUPT) => OpenError::Damaged { path, what: error.to_string() },
+        Some(FULL) => OpenError::StorageFull { path, source: BackendError::new(error) },
+        Some(CANTOPEN) => OpenError::ReadOnly { path, reason: error.to_string() },
+        _ => OpenError::Unavailable { path, source: BackendError::new(error) },
+    }
+}

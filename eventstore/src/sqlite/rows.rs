@@ -1,0 +1,143 @@
+//! Many events in one row of text: how a page comes out of SQLite without a thread hop per event.
+//!
+//! Names hold no control characters and JSON text holds none outside of strings and escapes them inside, so the
+//! ASCII unit and record separators part the columns and the events. Whatever does not come apart into the right
+//! number of parts was not written by annals and is reported as damaged.
+
+use std::sync::Arc;
+
+use jiff::Timestamp;
+use uuid::Uuid;
+
+use crate::error::ReadError;
+use crate::event::{EventId, RecordedEvent};
+use crate::metadata::Metadata;
+use crate::payload::Payload;
+use crate::position::Position;
+use crate::stream::{StreamId, StreamVersion, Tenant};
+
+/// Parts the columns of an event.
+const UNIT: char = '\x1f';
+/// Parts the events of a page.
+const RECORD: char = '\x1e';
+
+/// An event whose contents were too long to be packed, and must be fetched on its own.
+pub(super) struct Long {
+    /// Its place among the events of the page.
+    pub(super) index: usize,
+    /// Its place in the log.
+    pub(super) position: Position,
+}
+
+/// The events of a page, and those of them whose contents are still missing.
+pub(super) struct Unpacked {
+    pub(super) events: Vec<RecordedEvent>,
+    pub(super) long: Vec<Long>,
+}
+
+/// Takes a page apart.
+pub(super) fn unpack(packed: &str, expected: usize) -> Result<Unpacked, ReadError> {
+    let mut names = Names::default();
+    let mut unpacked = Unpacked { events: Vec::with_capacity(expected), long: Vec::new() };
+    for row in packed.split(RECORD) {
+        let event = event(row, &mut names)?;
+        if event.payload.as_str().is_empty() {
+            unpacked.long.push(Long { index: unpacked.events.len(), position: event.position });
+        }
+        unpacked.events.push(event);
+    }
+    Ok(unpacked)
+}
+
+/// Names repeat from event to event; each is kept once per page.
+#[derive(Default)]
+struct Names {
+    tenant: Option<Tenant>,
+    aggregate_id: Option<Arc<str>>,
+    others: Vec<Arc<str>>,
+}
+
+impl Names {
+    fn tenant(&mut self, name: &str) -> Tenant {
+        match &self.tenant {
+            Some(last) if last.as_str() == name => last.clone(),
+            _ => self.tenant.insert(Tenant::stored(name.into())).clone(),
+        }
+    }
+
+    fn aggregate_id(&mut self, id: &str) -> Arc<str> {
+        match &self.aggregate_id {
+            Some(last) if **last == *id => Arc::clone(last),
+            _ => Arc::clone(self.aggregate_id.insert(id.into())),
+        }
+    }
+
+    fn other(&mut self, name: &str) -> Arc<str> {
+        if let Some(known) = self.others.iter().find(|known| ***known == *name) {
+            return Arc::clone(known);
+        }
+        let new: Arc<str> = name.into();
+        if self.others.len() < 32 {
+            self.others.push(Arc::clone(&new));
+        }
+        new
+    }
+}
+
+fn event(row: &str, names: &mut Names) -> Result<RecordedEvent, ReadError> {
+    let mut columns = row.split(UNIT);
+    let mut next = || columns.next().unwrap_or_default();
+    let position = next();
+    let position = Position::stored(position.parse().map_err(|_| damaged(Position::START, "position", position))?);
+    let event_id = next();
+    let tenant = next();
+    let aggregate_type = next();
+    let aggregate_id = next();
+    let version = next();
+    let name = next();
+    let schema_version = next();
+    let correlation_id = next();
+    let causation_id = next();
+    let append_id = next();
+    let recorded_at = next();
+    let metadata = next();
+    let Some(payload) = columns.next() else { return Err(damaged(position, "row", row)) };
+    if columns.next().is_some() {
+        return Err(damaged(position, "row", row));
+    }
+    let uuid = |column: &str, text: &str| Uuid::try_parse(text).map_err(|_| damaged(position, column, text));
+    let optional = |text: &str| (!text.is_empty()).then(|| Arc::<str>::from(text));
+    let metadata = if metadata.is_empty() { "{}" } else { metadata };
+    Ok(RecordedEvent {
+        position,
+        event_id: EventId::stored(uuid("event_id", event_id)?),
+        stream: StreamId::stored(names.tenant(tenant), names.other(aggregate_type), names.aggregate_id(aggregate_id)),
+        version: StreamVersion::stored(version.parse().map_err(|_| damaged(position, "version", version))?),
+        name: names.other(name),
+        schema_version: schema_version.parse().map_err(|_| damaged(position, "schema_version", schema_version))?,
+        payload: Payload::trusted(payload),
+        metadata: read_metadata(position, metadata, optional(correlation_id), optional(causation_id))?,
+        append_id: if append_id.is_empty() { None } else { Some(uuid("append_id", append_id)?) },
+        recorded_at: recorded_at
+            .parse()
+            .ok()
+            .and_then(|at| Timestamp::from_microsecond(at).ok())
+            .ok_or_else(|| damaged(position, "recorded_at", recorded_at))?,
+    })
+}
+
+/// Reads the `metadata` column together with the two beside it.
+pub(super) fn read_metadata(
+    position: Position,
+    metadata: &str,
+    correlation_id: Option<Arc<str>>,
+    causation_id: Option<Arc<str>>,
+) -> Result<Metadata, ReadError> {
+    Metadata::from_stored(metadata, correlation_id, causation_id)
+        .map_err(|e| ReadError::Damaged { position, what: format!("`metadata` does not fit: {e}") })
+}
+
+fn damaged(position: Position, column: &str, found: &str) -> ReadError {
+    let shown: String = found.chars().take(40).collect();
+    ReadError::Damaged { position, what: format!("`{column}` cannot be read: `{}`", shown.escape_debug()) }
+}

@@ -1,0 +1,335 @@
+//! The store: a handle on one file, its writer task and its watch over other processes.
+
+use std::path::Path;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use annals_migrations::SQLITE_EVENTS;
+use async_trait::async_trait;
+use sqlx::Row;
+use tokio::sync::{oneshot, watch};
+use tokio::task::JoinHandle;
+use tokio::time::Instant;
+use uuid::Uuid;
+
+use super::append::{plan_blind, store_blind};
+use super::database::SqliteDatabase;
+use super::fault::{DatabaseError, is_refusal};
+use super::options::{SqliteOptions, Synchronous};
+use super::queue::{Job, Queue, Ticket};
+use super::requests;
+use super::writer::GroupCommit;
+use crate::append::{Append, Appended, CheckedAppend};
+use crate::clock::IdSource;
+use crate::error::{AppendError, BackendError, Invalid, OpenError, ReadError};
+use crate::filter::{Filter, StreamFilter};
+use crate::limits::Limits;
+use crate::position::{Checkpoint, Incarnation, Position};
+use crate::request::RequestKey;
+use crate::store::{EventStore, Page, StreamInfo, StreamPage};
+use crate::stream::{StreamId, StreamVersion, Tenant};
+
+const INCARNATION: &str = "
+    SELECT incarnation
+    FROM annals_store
+    ORDER BY only_row
+";
+
+const DATA_VERSION: &str = "PRAGMA data_version";
+
+/// An event store in one SQLite file. Cloning is cheap; all clones share the connections and the writer.
+///
+/// Several processes may open the same file. Each commit is on disk before it is acknowledged, unless
+/// [`Synchronous::Normal`] was asked for.
+#[derive(Clone)]
+pub struct SqliteStore(Arc<Handle>);
+
+struct Handle {
+    group: Arc<GroupCommit>,
+    incarnation: Incarnation,
+    synchronous: Synchronous,
+    closed: AtomicBool,
+    tasks: Mutex<Vec<JoinHandle<()>>>,
+}
+
+impl Drop for Handle {
+    fn drop(&mut self) {
+        self.group.queue.close();
+        // The writer ends by itself once the queue is empty; the watch over other processes does not.
+        if let Some(watcher) = self.tasks.lock().unwrap_or_else(PoisonError::into_inner).get(1) {
+            watcher.abort();
+        }
+    }
+}
+
+impl SqliteStore {
+    /// Opens the store in the file at `path` with the defaults of [`SqliteOptions`], creating it if it is not there.
+    ///
+    /// # Errors
+    /// See [`OpenError`]; the file is left as it was.
+    pub async fn open(path: impl AsRef<Path>) -> Result<Self, OpenError> {
+        SqliteOptions::new(path).open().await
+    }
+
+    pub(super) async fn open_with(options: SqliteOptions) -> Result<Self, OpenError> {
+        let database = SqliteDatabase::open_with(&options).await?;
+        if let Err(error) = Self::prepare(&database, &options).await {
+            database.close().await;
+            return Err(error);
+        }
+        let incarnation = read_incarnation(&database, &options.path).await?;
+        let head = database.head(incarnation).await.map_err(|e| OpenError::Unavailable {
+            path: options.path.display().to_string(),
+            source: BackendError::new(e),
+        })?;
+        let group = Arc::new(GroupCommit {
+            database,
+            queue: Queue::default(),
+            limits: options.limits.clone(),
+            head: watch::Sender::new(head.position),
+            last_batch: AtomicUsize::new(1),
+        });
+        let writer = tokio::spawn(Arc::clone(&group).write());
+        let watcher = tokio::spawn(watch_others(Arc::clone(&group), incarnation, options.poll_interval));
+        Ok(Self(Arc::new(Handle {
+            group,
+            incarnation,
+            synchronous: options.synchronous,
+            closed: AtomicBool::new(false),
+            tasks: Mutex::new(vec![writer, watcher]),
+        })))
+    }
+
+    async fn prepare(database: &SqliteDatabase, options: &SqliteOptions) -> Result<(), OpenError> {
+        database.migrate(SQLITE_EVENTS).await?;
+        if options.synchronous == Synchronous::Normal {
+            tracing::warn!(path = %options.path.display(), "synchronous = NORMAL: a power cut may lose acknowledged appends");
+        }
+        Ok(())
+    }
+
+    /// The file that the store lives in, for read models beside the events.
+    #[must_use]
+    pub fn database(&self) -> &SqliteDatabase {
+        &self.0.group.database
+    }
+
+    pub(super) fn group(&self) -> &GroupCommit {
+        &self.0.group
+    }
+
+    pub(super) fn limits_ref(&self) -> &Limits {
+        &self.0.group.limits
+    }
+
+    pub(super) fn synchronous(&self) -> Synchronous {
+        self.0.synchronous
+    }
+
+    /// Commits an append on the caller's own task, if nobody else writes: it saves two hops between tasks.
+    async fn append_directly(&self, append: &CheckedAppend) -> Option<Result<Appended, AppendError>> {
+        let group = &self.0.group;
+        if group.last_batch.load(Ordering::Relaxed) > 1 || !group.queue.is_empty() {
+            return None;
+        }
+        let rows = plan_blind(append)?;
+        let mut writer = group.database.try_writer()?;
+        let connection = writer.connection().ok()?;
+        match store_blind(connection, append, &rows, group.now()).await {
+            Ok(appended) => {
+                group.announce(appended.position);
+                Some(Ok(appended))
+            }
+            // A conflict, or the same append again: the writer finds out which.
+            Err(error) if is_refusal(&error) => None,
+            Err(error) => Some(Err(group.database.fault(error).into_append(|| append.first_stream()))),
+        }
+    }
+
+    async fn append_queued(&self, append: CheckedAppend) -> Result<Appended, AppendError> {
+        let (reply, mut answer) = oneshot::channel();
+        let ticket = Arc::new(Ticket::default());
+        let stream = append.first_stream();
+        let deadline = append.deadline;
+        let job = Job { append, reply, ticket: Arc::clone(&ticket) };
+        self.0.group.queue.push(job, &self.0.group.limits)?;
+        let gone = |_| AppendError::OutcomeUnknown {
+            stream: stream.clone(),
+            source: BackendError::new("the store's writer task ended before it answered"),
+        };
+        if let Some(deadline) = deadline {
+            match tokio::time::timeout_at(deadline, &mut answer).await {
+                Ok(answer) => return answer.map_err(gone)?,
+                Err(_) if ticket.withdraw() => return Err(AppendError::DeadlineExceeded { stream }),
+                // It has been sent, so it is answered.
+                Err(_) => {}
+            }
+        }
+        answer.await.map_err(gone)?
+    }
+
+    fn check_open(&self) -> Result<(), ReadError> {
+        if self.0.closed.load(Ordering::Acquire) { Err(ReadError::Closed) } else { Ok(()) }
+    }
+}
+
+async fn read_incarnation(database: &SqliteDatabase, path: &Path) -> Result<Incarnation, OpenError> {
+    let path = path.display().to_string();
+    let unavailable = |e: DatabaseError| OpenError::Unavailable { path: path.clone(), source: BackendError::new(e) };
+    let mut reader = database.read().await.map_err(unavailable)?;
+    let rows = sqlx::query(INCARNATION).fetch_all(&mut *reader).await.map_err(|e| unavailable(database.fault(e)))?;
+    rows.first()
+        .and_then(|row| Uuid::from_slice(row.get::<&[u8], _>(0)).ok())
+        .map(Incarnation)
+        .ok_or_else(|| OpenError::Damaged { path, what: "table `annals_store` has no row".to_owned() })
+}
+
+/// Looks for commits of other processes, and of other connections of this one, while anybody wants to know.
+async fn watch_others(group: Arc<GroupCommit>, incarnation: Incarnation, every: Duration) {
+    let mut connection = None;
+    let mut seen: Option<i64> = None;
+    loop {
+        tokio::time::sleep(every).await;
+        if group.head.receiver_count() == 0 {
+            continue;
+        }
+        let opened = match connection.take() {
+            Some(connection) => connection,
+            None => match group.database.own_connection().await {
+                Ok(connection) => connection,
+                Err(error) => {
+                    tracing::warn!(%error, "commits of other processes cannot be watched; trying again");
+                    continue;
+                }
+            },
+        };
+        let open = connection.insert(opened);
+        let version = match sqlx::query(DATA_VERSION).fetch_all(&mut *open).await {
+            Ok(rows) => rows.first().map(|row| row.get::<i64, _>(0)),
+            Err(error) => {
+                tracing::warn!(%error, "commits of other processes cannot be watched; trying again");
+                connection = None;
+                continue;
+            }
+        };
+        if version == seen {
+            continue;
+        }
+        match group.database.head_of(open, incarnation).await {
+            Ok(head) => {
+                seen = version;
+                group.announce(head.position);
+            }
+            Err(error) => tracing::warn!(%error, "the head of the log cannot be read; trying again"),
+        }
+    }
+}
+
+#[async_trait]
+impl EventStore for SqliteStore {
+    fn incarnation(&self) -> Incarnation {
+        self.0.incarnation
+    }
+
+    fn limits(&self) -> &Limits {
+        &self.0.group.limits
+    }
+
+    fn ids(&self) -> &dyn IdSource {
+        &**self.0.group.database.ids()
+    }
+
+    async fn append_many(&self, append: Append) -> Result<Appended, AppendError> {
+        if self.0.closed.load(Ordering::Acquire) {
+            return Err(AppendError::Closed);
+        }
+        let append = append.check(&self.0.group.limits)?;
+        if self.database().is_read_only() {
+            return Err(AppendError::ReadOnly { reason: "it was opened with `read_only`".to_owned() });
+        }
+        if append.deadline.is_some_and(|deadline| deadline <= Instant::now()) {
+            return Err(AppendError::DeadlineExceeded { stream: append.first_stream() });
+        }
+        if let Some(answer) = self.append_directly(&append).await {
+            return answer;
+        }
+        self.append_queued(append).await
+    }
+
+    async fn find_request(&self, tenant: &Tenant, request: &RequestKey) -> Result<Option<Appended>, AppendError> {
+        if self.0.closed.load(Ordering::Acquire) {
+            return Err(AppendError::Closed);
+        }
+        let group = &self.0.group;
+        let unavailable = |e: DatabaseError| AppendError::Unavailable { source: BackendError::new(e) };
+        let mut reader = group.database.read().await.map_err(unavailable)?;
+        let now = group.now().as_microsecond();
+        let found = requests::find(&mut reader, tenant, request, now)
+            .await
+            .map_err(|e| unavailable(group.database.fault(e)))?;
+        found.map(|found| found.answer(tenant, request)).transpose()
+    }
+
+    async fn load_page(&self, stream: &StreamId, after: StreamVersion, limit: usize) -> Result<StreamPage, ReadError> {
+        self.check_open()?;
+        self.database().load_stream(stream, after, limit).await
+    }
+
+    async fn read_page(&self, after: Position, filter: &Filter, limit: usize) -> Result<Page, ReadError> {
+        self.check_open()?;
+        self.database().read_log(self.0.incarnation, after, filter, limit).await
+    }
+
+    async fn streams_page(
+        &self,
+        filter: &StreamFilter,
+        after: Option<&StreamId>,
+        limit: usize,
+    ) -> Result<Vec<StreamInfo>, ReadError> {
+        self.check_open()?;
+        self.database().streams_after(filter, after, limit).await
+    }
+
+    async fn head(&self) -> Result<Checkpoint, ReadError> {
+        self.check_open()?;
+        self.database().head(self.0.incarnation).await
+    }
+
+    async fn check_checkpoint(&self, checkpoint: &Checkpoint) -> Result<(), ReadError> {
+        self.check_open()?;
+        let rewound = || ReadError::StoreRewound { position: checkpoint.position, incarnation: checkpoint.incarnation };
+        if checkpoint.incarnation != self.0.incarnation {
+            return Err(rewound());
+        }
+        match checkpoint.event_id {
+            None if checkpoint.position == Position::START => Ok(()),
+            None => Err(Invalid::new("checkpoint", "has a position but no event id", "store both").into()),
+            Some(id) if self.database().event_id_at(checkpoint.position).await? == Some(id) => Ok(()),
+            Some(_) => Err(rewound()),
+        }
+    }
+
+    fn watch(&self) -> watch::Receiver<Position> {
+        self.0.group.head.subscribe()
+    }
+
+    async fn close(&self) {
+        if self.0.closed.swap(true, Ordering::AcqRel) {
+            return;
+        }
+        self.0.group.queue.close();
+        let tasks = std::mem::take(&mut *self.0.tasks.lock().unwrap_or_else(PoisonError::into_inner));
+        for (index, task) in tasks.into_iter().enumerate() {
+            if index > 0 {
+                task.abort();
+            }
+            if let Err(error) = task.await {
+                if error.is_panic() {
+                    tracing::error!(%error, "a task of the store panicked");
+                }
+            }
+        }
+        self.0.group.database.close().await;
+    }
+}

@@ -1,0 +1,183 @@
+//! Events together with the user's own SQL: one transaction, one fate.
+
+use std::ops::{Deref, DerefMut};
+
+use sqlx::{Row, Sqlite, SqliteConnection, Transaction};
+
+use super::append::{Round, Stopped, run};
+use super::database::SqliteTransaction;
+use super::options::Synchronous;
+use super::store::SqliteStore;
+use super::writer::GroupCommit;
+use crate::append::{Append, Appended, CheckedAppend};
+use crate::error::{AppendError, Invalid};
+use crate::position::Position;
+
+const SAVEPOINT: &str = "SAVEPOINT annals_append";
+const KEEP: &str = "RELEASE annals_append";
+const UNDO: &str = "ROLLBACK TO annals_append; RELEASE annals_append";
+
+/// A transaction that takes appends and the user's own SQL. It dereferences to the connection; dropping it rolls back.
+///
+/// While it is open no other append of any process can commit, so keep it short. Its readers are woken by the commit.
+pub struct SqliteUnitOfWork {
+    transaction: SqliteTransaction,
+    store: SqliteStore,
+    last: Position,
+}
+
+impl SqliteUnitOfWork {
+    pub(super) fn new(transaction: SqliteTransaction, store: SqliteStore) -> Self {
+        Self { transaction, store, last: Position::START }
+    }
+
+    /// Appends inside the transaction. A refused append leaves the transaction usable and nothing of itself behind.
+    ///
+    /// # Errors
+    /// As of [`EventStore::append_many`](crate::EventStore::append_many).
+    pub async fn append(&mut self, append: Append) -> Result<Appended, AppendError> {
+        let append = append.check(self.store.limits_ref())?;
+        let appended = within(self.store.group(), &mut self.transaction, &append).await?;
+        if !appended.repeated {
+            self.last = self.last.max(appended.position);
+        }
+        Ok(appended)
+    }
+
+    /// Commits the events and the user's own rows.
+    ///
+    /// # Errors
+    /// [`AppendError`]; unless its family is *outcome unknown*, nothing is stored.
+    ///
+    /// # Cancel safety
+    /// Dropping the future leaves the outcome unknown.
+    pub async fn commit(self) -> Result<(), AppendError> {
+        let stream =
+            || crate::stream::StreamId::stored(crate::stream::Tenant::default(), "unit".into(), "of work".into());
+        self.transaction.commit().await.map_err(|e| e.into_append(stream))?;
+        self.store.group().announce(self.last);
+        Ok(())
+    }
+
+    /// Rolls back.
+    ///
+    /// # Errors
+    /// [`AppendError`]; nothing is stored whatever happens.
+    pub async fn rollback(self) -> Result<(), AppendError> {
+        self.transaction.rollback().await.map_err(|e| e.into_append(|| unreachable_stream()))
+    }
+}
+
+/// A rollback has no append that an unknown outcome could be about.
+fn unreachable_stream() -> crate::stream::StreamId {
+    crate::stream::StreamId::stored(crate::stream::Tenant::default(), "unit".into(), "of work".into())
+}
+
+impl Deref for SqliteUnitOfWork {
+    type Target = SqliteConnection;
+
+    fn deref(&self) -> &SqliteConnection {
+        &self.transaction
+    }
+}
+
+impl DerefMut for SqliteUnitOfWork {
+    fn deref_mut(&mut self) -> &mut SqliteConnection {
+        &mut self.transaction
+    }
+}
+
+impl SqliteStore {
+    /// Begins a unit of work: events together with the user's own SQL.
+    ///
+    /// # Errors
+    /// [`AppendError::Busy`] if another process kept the write lock; others as they come.
+    ///
+    /// # Cancel safety
+    /// Dropping the future, or the unit of work, rolls back.
+    pub async fn begin(&self) -> Result<SqliteUnitOfWork, AppendError> {
+        let transaction = self.database().begin().await.map_err(|e| e.into_append(unreachable_stream))?;
+        Ok(SqliteUnitOfWork::new(transaction, self.clone()))
+    }
+
+    /// Appends inside a transaction that the user has begun on a connection of their own to this store's file.
+    ///
+    /// A refused append leaves the transaction usable. Readers notice the commit by polling.
+    ///
+    /// # Errors
+    /// [`AppendError::Invalid`] with the field `transaction` if it is not on this store's file, or naming the setting
+    /// if the connection is less durable than the store; others as of
+    /// [`EventStore::append_many`](crate::EventStore::append_many).
+    pub async fn append_in(
+        &self,
+        transaction: &mut Transaction<'_, Sqlite>,
+        append: Append,
+    ) -> Result<Appended, AppendError> {
+        let append = append.check(self.limits_ref())?;
+        self.check_foreign(transaction).await?;
+        within(self.group(), transaction, &append).await
+    }
+
+    async fn check_foreign(&self, connection: &mut SqliteConnection) -> Result<(), AppendError> {
+        const SETTINGS: &str = "
+            SELECT (SELECT synchronous FROM pragma_synchronous) AS synchronous,
+                   (SELECT file FROM pragma_database_list WHERE name = 'main') AS file,
+                   (SELECT count(*) FROM sqlite_schema WHERE name = 'annals_store') AS stores
+            ORDER BY 1
+        ";
+        let database = self.database();
+        let fault = |e| database.fault(e).into_append(unreachable_stream);
+        let rows = sqlx::query(SETTINGS).fetch_all(&mut *connection).await.map_err(fault)?;
+        let Some(row) = rows.first() else { return Err(AppendError::Closed) };
+        let (synchronous, file, stores): (i64, String, i64) = (row.get(0), row.get(1), row.get(2));
+        let same_file = match (std::fs::canonicalize(&file), std::fs::canonicalize(database.path())) {
+            (Ok(theirs), Ok(ours)) => theirs == ours,
+            _ => false,
+        };
+        if stores == 0 || !same_file {
+            return Err(Invalid::new(
+                "transaction",
+                format!("is on `{file}`, the store is in `{}`", database.path().display()),
+                "begin it on a connection to the store's file",
+            )
+            .into());
+        }
+        let needed = match self.synchronous() {
+            Synchronous::Full => 2,
+            Synchronous::Normal => 1,
+        };
+        if synchronous < needed {
+            return Err(Invalid::new(
+                "synchronous",
+                format!("of the transaction's connection is {synchronous}, the store needs {needed}"),
+                "set `PRAGMA synchronous` on the connection before the transaction begins",
+            )
+            .into());
+        }
+        Ok(())
+    }
+}
+
+/// Runs one append inside an open transaction, behind a savepoint.
+async fn within(
+    group: &GroupCommit,
+    connection: &mut SqliteConnection,
+    append: &CheckedAppend,
+) -> Result<Appended, AppendError> {
+    let fault = |e| group.database.fault(e).into_append(|| append.first_stream());
+    let appends = std::slice::from_ref(append);
+    // A unit of work is rare beside plain appends, so the ids are looked up at once.
+    let round = Round { now: group.now(), look_up_ids: true, own_transaction: false };
+    sqlx::query(SAVEPOINT).execute(&mut *connection).await.map_err(fault)?;
+    match run(connection, appends, round).await {
+        Ok(mut answers) => {
+            sqlx::query(KEEP).execute(connection).await.map_err(fault)?;
+            answers.pop().expect("one append has one answer")
+        }
+        Err(Stopped::Failed(error)) => {
+            sqlx::raw_sql(UNDO).execute(connection).await.map_err(fault)?;
+            Err(fault(error))
+        }
+        Err(Stopped::LookUpIds) => unreachable!("the ids were looked up at once"),
+    }
+}

@@ -1,0 +1,141 @@
+//! The writer task: while one commit is in flight, appends gather; then one transaction carries them all.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use tokio::sync::watch;
+
+use super::append::{Answers, Round, Stopped, run};
+use super::database::{SqliteDatabase, Writer};
+use super::fault::{DatabaseError, is_refusal};
+use super::queue::{Job, Queue};
+use crate::append::CheckedAppend;
+use crate::error::AppendError;
+use crate::limits::Limits;
+use crate::position::Position;
+
+/// What the writer task and its callers share.
+pub(super) struct GroupCommit {
+    pub(super) database: SqliteDatabase,
+    pub(super) queue: Queue,
+    pub(super) limits: Limits,
+    pub(super) head: watch::Sender<Position>,
+    /// How many appends the last batch carried: one means that callers do better without a queue.
+    pub(super) last_batch: AtomicUsize,
+}
+
+impl GroupCommit {
+    /// Tells readers of new events.
+    pub(super) fn announce(&self, position: Position) {
+        self.head.send_if_modified(|head| {
+            let newer = position > *head;
+            if newer {
+                *head = position;
+            }
+            newer
+        });
+    }
+
+    /// Runs until the queue is closed and empty.
+    pub(super) async fn write(self: Arc<Self>) {
+        while self.queue.wait().await {
+            if self.last_batch.load(Ordering::Relaxed) > 1 {
+                // Callers that were answered a moment ago are ready to run: let them, so that the next batch carries
+                // their next appends too. This waits for nothing that is not ready.
+                tokio::task::yield_now().await;
+            }
+            let writer = self.database.writer().await;
+            let jobs = self.queue.gather(&self.limits);
+            if jobs.is_empty() {
+                continue;
+            }
+            self.last_batch.store(jobs.len(), Ordering::Relaxed);
+            let (appends, replies): (Vec<CheckedAppend>, Vec<_>) =
+                jobs.into_iter().map(|Job { append, reply, .. }| (append, reply)).unzip();
+            let answers = match writer {
+                Ok(mut writer) => self.commit(&mut writer, &appends).await,
+                Err(error) => {
+                    let error = Arc::new(error);
+                    appends.iter().map(|append| Err(same_fault(&error, append))).collect()
+                }
+            };
+            let last = answers.iter().filter_map(|answer| answer.as_ref().ok()).map(|appended| appended.position).max();
+            if let Some(last) = last {
+                self.announce(last);
+            }
+            for (reply, answer) in replies.into_iter().zip(answers) {
+                // A caller that has gone away needs no answer; its append is stored all the same.
+                drop(reply.send(answer));
+            }
+        }
+    }
+
+    /// Commits a batch. What cannot be committed together is committed one by one, so that only the append that is at
+    /// fault is refused.
+    async fn commit(&self, writer: &mut Writer, appends: &[CheckedAppend]) -> Answers {
+        match self.attempt(writer, appends).await {
+            Ok(answers) => answers,
+            Err(DatabaseError::Refused { .. }) if appends.len() > 1 => {
+                let mut answers = Vec::with_capacity(appends.len());
+                for append in appends {
+                    answers.push(match self.attempt(writer, std::slice::from_ref(append)).await {
+                        Ok(mut answer) => answer.pop().expect("one append has one answer"),
+                        Err(error) => Err(error.into_append(|| append.first_stream())),
+                    });
+                }
+                answers
+            }
+            Err(error) => {
+                let error = Arc::new(error);
+                appends.iter().map(|append| Err(same_fault(&error, append))).collect()
+            }
+        }
+    }
+
+    /// One transaction, and a second with a look at the event ids if the first shows that some may be stored already.
+    async fn attempt(&self, writer: &mut Writer, appends: &[CheckedAppend]) -> Result<Answers, DatabaseError> {
+        let mut round = Round { now: self.now(), look_up_ids: false, own_transaction: true };
+        loop {
+            self.database.clean(writer).await?;
+            writer.set_unclean(true);
+            match run(writer.connection()?, appends, round).await {
+                Ok(answers) => {
+                    writer.set_unclean(false);
+                    return Ok(answers);
+                }
+                Err(Stopped::LookUpIds) => round.look_up_ids = true,
+                Err(Stopped::Failed(error)) if is_refusal(&error) && !round.look_up_ids => round.look_up_ids = true,
+                Err(Stopped::Failed(error)) => {
+                    // Roll back at once; if that fails too, whoever writes next does it.
+                    if let Err(later) = self.database.clean(writer).await {
+                        tracing::warn!(error = %later, "a failed batch is rolled back by the next writer");
+                    }
+                    return Err(self.database.fault(error));
+                }
+            }
+        }
+    }
+
+    /// The present moment in whole microseconds.
+    pub(super) fn now(&self) -> jiff::Timestamp {
+        let now = self.database.clock().now();
+        jiff::Timestamp::from_microsecond(now.as_microsecond()).unwrap_or(now)
+    }
+}
+
+/// One fault of the database for several callers.
+fn same_fault(error: &Arc<DatabaseError>, append: &CheckedAppend) -> AppendError {
+    use DatabaseError as D;
+    let source = || crate::error::BackendError::new(Arc::clone(error));
+    let copy = match &**error {
+        D::Busy { waited } => D::Busy { waited: *waited },
+        D::StorageFull { .. } => D::StorageFull { source: source() },
+        D::ReadOnly { .. } => D::ReadOnly { source: source() },
+        D::Damaged { .. } => D::Damaged { source: source() },
+        D::Refused { .. } => D::Refused { source: source() },
+        D::OutcomeUnknown { .. } => D::OutcomeUnknown { source: source() },
+        D::Failed { .. } => D::Failed { source: source() },
+        D::Closed => D::Closed,
+    };
+    copy.into_append(|| append.first_stream())
+}

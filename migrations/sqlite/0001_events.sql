@@ -1,0 +1,46 @@
+-- The log: every event of every stream, in the order in which they were committed.
+-- Names are TEXT and never STRING: numeric affinity would merge the streams `007`, `7` and `7.0`.
+CREATE TABLE events (
+    position       INTEGER PRIMARY KEY AUTOINCREMENT,
+    event_id       BLOB    NOT NULL CONSTRAINT events_event_id_is_a_uuid CHECK (length(event_id) = 16),
+    tenant         TEXT    NOT NULL CONSTRAINT events_tenant_is_named CHECK (tenant <> ''),
+    aggregate_type TEXT    NOT NULL CONSTRAINT events_aggregate_type_is_named CHECK (aggregate_type <> ''),
+    aggregate_id   TEXT    NOT NULL CONSTRAINT events_aggregate_id_is_named CHECK (aggregate_id <> ''),
+    version        INTEGER NOT NULL CONSTRAINT events_version_counts_from_one CHECK (version >= 1),
+    event_type     TEXT    NOT NULL CONSTRAINT events_event_type_is_named CHECK (event_type <> ''),
+    schema_version INTEGER NOT NULL CONSTRAINT events_schema_version_counts_from_one CHECK (schema_version >= 1),
+    event_data     TEXT    NOT NULL CONSTRAINT events_event_data_is_json CHECK (json_valid(event_data)),
+    metadata       TEXT    NOT NULL CONSTRAINT events_metadata_is_json CHECK (json_valid(metadata)),
+    correlation_id TEXT,
+    causation_id   TEXT,
+    append_id      BLOB    CONSTRAINT events_append_id_is_a_uuid CHECK (length(append_id) = 16),
+    recorded_at    INTEGER NOT NULL,
+    CONSTRAINT events_event_id UNIQUE (event_id),
+    CONSTRAINT events_stream_version UNIQUE (tenant, aggregate_type, aggregate_id, version)
+) STRICT;
+
+-- For reading one story in order; rows without a correlation id cost nothing.
+CREATE INDEX events_correlation ON events (correlation_id, position) WHERE correlation_id IS NOT NULL;
+
+CREATE TRIGGER events_are_never_updated BEFORE UPDATE ON events
+BEGIN
+    SELECT RAISE(ABORT, 'annals: a recorded event is never updated');
+END;
+
+CREATE TRIGGER events_are_never_deleted BEFORE DELETE ON events
+BEGIN
+    SELECT RAISE(ABORT, 'annals: a recorded event is never deleted');
+END;
+
+-- INSERT OR REPLACE deletes the row in its way without firing delete triggers, so what is in the way is looked for
+-- first. A version that does not continue its stream would leave a hole or take a place that is taken.
+CREATE TRIGGER events_are_never_replaced BEFORE INSERT ON events
+WHEN NEW.version <> 1 + coalesce(
+        (SELECT max(version)
+         FROM events
+         WHERE tenant = NEW.tenant AND aggregate_type = NEW.aggregate_type AND aggregate_id = NEW.aggregate_id), 0)
+    OR EXISTS (SELECT 1 FROM events WHERE event_id = NEW.event_id)
+    OR EXISTS (SELECT 1 FROM events WHERE position = NEW.position)
+BEGIN
+    SELECT RAISE(ABORT, 'annals: the event does not continue its stream, or its id or position is taken');
+END;
