@@ -120,19 +120,30 @@ const EVENT_ID_AT: &str = "
     ORDER BY position
 ";
 
-/// The next stream is found by one index probe each, so that long streams cost no more than short ones.
+/// The next stream is found by at most three index probes, so that long streams cost no more than short ones. (A
+/// comparison of row values would use the first column of the index only.)
 const STREAMS_AFTER: &str = "
     WITH RECURSIVE streams (n, tenant, aggregate_type, aggregate_id) AS (
         SELECT 0, ?1, ?2, ?3
         UNION ALL
         SELECT s.n + 1, e.tenant, e.aggregate_type, e.aggregate_id
         FROM streams AS s
-        JOIN events AS e ON e.position = (
-            SELECT position
-            FROM events
-            WHERE (tenant, aggregate_type, aggregate_id) > (s.tenant, s.aggregate_type, s.aggregate_id)
-            ORDER BY tenant, aggregate_type, aggregate_id, version
-            LIMIT 1)
+        JOIN events AS e ON e.position = coalesce(
+            (SELECT position
+             FROM events
+             WHERE tenant = s.tenant AND aggregate_type = s.aggregate_type AND aggregate_id > s.aggregate_id
+             ORDER BY aggregate_id, version
+             LIMIT 1),
+            (SELECT position
+             FROM events
+             WHERE tenant = s.tenant AND aggregate_type > s.aggregate_type
+             ORDER BY aggregate_type, aggregate_id, version
+             LIMIT 1),
+            (SELECT position
+             FROM events
+             WHERE tenant > s.tenant
+             ORDER BY tenant, aggregate_type, aggregate_id, version
+             LIMIT 1))
         WHERE s.n < ?4
     )
     SELECT tenant, aggregate_type, aggregate_id,
