@@ -1,5 +1,8 @@
 //! Streams of events: stores, the repository that decides over them, and a kit to test both.
 
+#[cfg(feature = "testing")]
+pub mod testing;
+
 mod aggregate;
 mod append;
 mod clock;
@@ -13,6 +16,7 @@ mod metadata;
 mod name;
 mod payload;
 mod position;
+mod read;
 mod repeat;
 mod request;
 mod store;
@@ -31,6 +35,7 @@ pub use metadata::{Actor, CausationId, CorrelationId, Metadata, TraceParent};
 pub use name::MAX_NAME_BYTES;
 pub use payload::{MAX_DEPTH, Payload};
 pub use position::{Checkpoint, Incarnation, Position};
+pub use read::{EventStoreExt, EventStream, Pages, Streams, Subscription};
 pub use request::{Fingerprint, RequestKey};
 pub use store::{EventStore, Page, StreamInfo, StreamPage};
 pub use stream::{ExpectedVersion, StreamId, StreamVersion, Tenant};
