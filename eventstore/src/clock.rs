@@ -1,6 +1,6 @@
 //! Time and ids as parameters, so that tests can hold both.
 
-use std::sync::Mutex;
+use std::sync::{Arc, Mutex};
 
 use jiff::Timestamp;
 use uuid::Uuid;
@@ -11,6 +11,17 @@ use uuid::Uuid;
 pub trait Clock: Send + Sync + 'static {
     /// The present moment. Stores keep microseconds; finer parts are cut off.
     fn now(&self) -> Timestamp;
+}
+
+impl<C: Clock + ?Sized> Clock for Arc<C> {
+    fn now(&self) -> Timestamp {
+        (**self).now()
+    }
+}
+
+/// The moment without what is finer than a microsecond, as stores keep it.
+pub(crate) fn whole_micros(time: Timestamp) -> Timestamp {
+    Timestamp::from_microsecond(time.as_microsecond()).expect("cutting off digits stays within the calendar")
 }
 
 /// The machine's clock.
@@ -59,6 +70,12 @@ impl Clock for ManualClock {
 pub trait IdSource: Send + Sync + 'static {
     /// An id that no other call has given or will give. Ids that grow with time keep the id index small and fast.
     fn next_id(&self) -> Uuid;
+}
+
+impl<I: IdSource + ?Sized> IdSource for Arc<I> {
+    fn next_id(&self) -> Uuid {
+        (**self).next_id()
+    }
 }
 
 /// UUIDs of version 7: random, but growing with time.

@@ -3,7 +3,7 @@
 use crate::error::Invalid;
 use crate::metadata::CorrelationId;
 use crate::name::check_name;
-use crate::stream::Tenant;
+use crate::stream::{StreamId, Tenant};
 
 /// Which events of the log a read wants; by default all of them.
 ///
@@ -106,5 +106,12 @@ impl StreamFilter {
         check_name("aggregate_type", &aggregate_type)?;
         self.aggregate_type = Some(aggregate_type);
         Ok(self)
+    }
+
+    /// Whether `stream` is wanted.
+    #[must_use]
+    pub fn wants(&self, stream: &StreamId) -> bool {
+        self.tenant.as_ref().is_none_or(|t| t == stream.tenant())
+            && self.aggregate_type.as_ref().is_none_or(|t| t == stream.aggregate_type())
     }
 }

@@ -1,5 +1,8 @@
 //! Streams of events: stores, the repository that decides over them, and a kit to test both.
 
+#[cfg(feature = "testing")]
+pub mod testing;
+
 mod aggregate;
 #[cfg(feature = "sqlite")]
 mod answer;
@@ -10,10 +13,12 @@ mod error;
 mod event;
 mod filter;
 mod limits;
+mod memory;
 mod metadata;
 mod name;
 mod payload;
 mod position;
+mod read;
 mod repeat;
 mod request;
 #[cfg(feature = "sqlite")]
@@ -28,11 +33,13 @@ pub use context::Context;
 pub use error::{AppendError, BackendError, DecodeError, ErrorFamily, Invalid, OpenError, ReadError};
 pub use event::{Event, EventId, EventShape, NewEvent, Recorded, RecordedEvent};
 pub use filter::{Filter, StreamFilter};
-pub use limits::Limits;
+pub use limits::{Limits, MAX_PAGE_EVENTS, PAGE_BYTES};
+pub use memory::{MemoryStore, MemoryStoreBuilder};
 pub use metadata::{Actor, CausationId, CorrelationId, Metadata, TraceParent};
 pub use name::MAX_NAME_BYTES;
 pub use payload::{MAX_DEPTH, Payload};
 pub use position::{Checkpoint, Incarnation, Position};
+pub use read::{EventStoreExt, EventStream, Pages, Streams, Subscription};
 pub use request::{Fingerprint, RequestKey};
 #[cfg(feature = "sqlite")]
 pub use sqlite::{

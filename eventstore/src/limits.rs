@@ -1,4 +1,7 @@
-//! How much a store accepts.
+//! How much a store accepts, and how much it gives at once.
+
+use crate::error::Invalid;
+use crate::event::RecordedEvent;
 
 /// Upper bounds that a store checks before it writes anything.
 ///
@@ -29,5 +32,54 @@ impl Default for Limits {
             batch_bytes: 8 << 20,
             queued_appends: 10_000,
         }
+    }
+}
+
+/// The most events that one page of a read holds; a greater limit counts as this one.
+pub const MAX_PAGE_EVENTS: usize = 10_000;
+
+/// Payload bytes after which a page of a read ends, unless a single event is larger.
+pub const PAGE_BYTES: usize = 16 << 20;
+
+/// Checks the limit of a read: at least 1, and what is above [`MAX_PAGE_EVENTS`] is cut down to it.
+///
+/// # Errors
+/// [`Invalid`] with the field `limit` for 0.
+pub(crate) fn page_limit(limit: usize) -> Result<usize, Invalid> {
+    if limit == 0 {
+        return Err(Invalid::new("limit", "is 0, so that nothing could ever be read", "ask for at least 1"));
+    }
+    Ok(limit.min(MAX_PAGE_EVENTS))
+}
+
+/// How much more one page takes.
+#[derive(Debug)]
+pub(crate) struct PageBudget {
+    events: usize,
+    bytes: usize,
+    empty: bool,
+}
+
+impl PageBudget {
+    /// The room of an empty page for at most `events` events.
+    pub(crate) fn of(events: usize) -> Self {
+        Self { events, bytes: PAGE_BYTES, empty: true }
+    }
+
+    /// Whether the page takes `event`, and if so, takes it into account. The first event always fits.
+    pub(crate) fn takes(&mut self, event: &RecordedEvent) -> bool {
+        let bytes = event.payload.as_str().len();
+        if self.events == 0 || (bytes > self.bytes && !self.empty) {
+            return false;
+        }
+        self.events -= 1;
+        self.bytes = self.bytes.saturating_sub(bytes);
+        self.empty = false;
+        true
+    }
+
+    /// Whether no further event can fit.
+    pub(crate) fn is_used_up(&self) -> bool {
+        self.events == 0
     }
 }

@@ -24,6 +24,10 @@ use crate::stream::{ExpectedVersion, StreamId, StreamVersion, Tenant};
 /// removes a recorded event. 7. The same event ids, or the same request key, again: one append, the first answer.
 /// 8. Tenants never see or change each other's events. 9. A refused append leaves no trace.
 ///
+/// # Limits of reads
+/// Every method with a `limit` refuses 0 ([`Invalid`](crate::Invalid) with the field `limit`) and takes a limit above
+/// [`MAX_PAGE_EVENTS`](crate::MAX_PAGE_EVENTS) for that number.
+///
 /// # Cancel safety
 /// Dropping the future of a read is harmless. Dropping the future of an append leaves its outcome unknown; append the same
 /// event ids again to find out.
@@ -93,7 +97,8 @@ pub trait EventStore: Send + Sync + 'static {
     /// skipped, and the position is a hint, never a promise.
     fn watch(&self) -> watch::Receiver<Position>;
 
-    /// Lets what is queued be answered, then stops the handle's tasks. Later calls fail with `Closed`.
+    /// Lets what is queued be answered, then stops the handle's tasks and wakes every receiver of
+    /// [`EventStore::watch`]. Later calls fail with `Closed`, through every clone of the handle.
     async fn close(&self);
 
     /// Appends `events` to the end of `stream`: all of them or none.

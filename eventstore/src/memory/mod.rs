@@ -1,0 +1,158 @@
+//! The store for tests and for small things that need not survive the process: the contract, as briefly as it can be
+//! kept.
+
+mod builder;
+mod log;
+mod requests;
+
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use async_trait::async_trait;
+use tokio::sync::watch;
+
+use crate::append::{Append, Appended};
+use crate::clock::{Clock, IdSource};
+use crate::error::{AppendError, ReadError};
+use crate::filter::{Filter, StreamFilter};
+use crate::limits::Limits;
+use crate::position::{Checkpoint, Incarnation, Position};
+use crate::request::RequestKey;
+use crate::store::{EventStore, Page, StreamInfo, StreamPage};
+use crate::stream::{StreamId, StreamVersion, Tenant};
+
+pub use builder::MemoryStoreBuilder;
+
+use log::Log;
+
+/// An event store that lives and dies with the process.
+///
+/// It keeps the whole contract except the first obligation: a crash forgets everything. Clones are handles of one
+/// store. It needs no runtime of its own, holds no lock while it waits, and answers in the order of the calls.
+///
+/// ```
+/// use annals_eventstore::{EventStore, ExpectedVersion, MemoryStore, NewEvent, Payload, StreamId, Tenant};
+/// use annals_eventstore::EventId;
+///
+/// # tokio::runtime::Builder::new_current_thread().build()?.block_on(async {
+/// let store = MemoryStore::new();
+/// let stream = StreamId::new(Tenant::default(), "order", "o-17")?;
+/// let placed = NewEvent::raw(EventId::new(store.ids().next_id())?, "order.placed", 1, Payload::of(&17)?)?;
+/// let done = store.append(&stream, ExpectedVersion::NoStream, vec![placed]).await?;
+/// assert_eq!(done.version().get(), 1);
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// # })?;
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
+#[derive(Clone)]
+pub struct MemoryStore {
+    inner: Arc<Inner>,
+}
+
+struct Inner {
+    incarnation: Incarnation,
+    limits: Limits,
+    clock: Box<dyn Clock>,
+    ids: Box<dyn IdSource>,
+    log: Mutex<Log>,
+    head: watch::Sender<Position>,
+}
+
+impl MemoryStore {
+    /// An empty store with the machine's clock, ids that grow with time, and the default limits.
+    #[must_use]
+    pub fn new() -> Self {
+        Self::builder().build()
+    }
+
+    /// An empty store whose clock, ids or limits are other ones.
+    #[must_use]
+    pub fn builder() -> MemoryStoreBuilder {
+        MemoryStoreBuilder::default()
+    }
+
+    fn log(&self) -> MutexGuard<'_, Log> {
+        // Only a clock that panics can poison the lock, and the log asks the clock before it changes anything.
+        self.inner.log.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Default for MemoryStore {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl std::fmt::Debug for MemoryStore {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("MemoryStore").field("incarnation", &self.inner.incarnation).finish_non_exhaustive()
+    }
+}
+
+#[async_trait]
+impl EventStore for MemoryStore {
+    fn incarnation(&self) -> Incarnation {
+        self.inner.incarnation
+    }
+
+    fn limits(&self) -> &Limits {
+        &self.inner.limits
+    }
+
+    fn ids(&self) -> &dyn IdSource {
+        &*self.inner.ids
+    }
+
+    async fn append_many(&self, append: Append) -> Result<Appended, AppendError> {
+        if self.log().closed {
+            return Err(AppendError::Closed);
+        }
+        // The checks read the whole append, so they are made before the lock is taken again.
+        let append = append.check(&self.inner.limits)?;
+        let appended = self.log().append(append, &*self.inner.clock)?;
+        self.inner.head.send_if_modified(|head| {
+            let grown = appended.position > *head;
+            *head = appended.position.max(*head);
+            grown
+        });
+        Ok(appended)
+    }
+
+    async fn find_request(&self, tenant: &Tenant, request: &RequestKey) -> Result<Option<Appended>, AppendError> {
+        self.log().find_request(tenant, request, &*self.inner.clock)
+    }
+
+    async fn load_page(&self, stream: &StreamId, after: StreamVersion, limit: usize) -> Result<StreamPage, ReadError> {
+        self.log().load_page(stream, after, limit)
+    }
+
+    async fn read_page(&self, after: Position, filter: &Filter, limit: usize) -> Result<Page, ReadError> {
+        self.log().read_page(self.inner.incarnation, after, filter, limit)
+    }
+
+    async fn streams_page(
+        &self,
+        filter: &StreamFilter,
+        after: Option<&StreamId>,
+        limit: usize,
+    ) -> Result<Vec<StreamInfo>, ReadError> {
+        self.log().streams_page(filter, after, limit)
+    }
+
+    async fn head(&self) -> Result<Checkpoint, ReadError> {
+        self.log().head(self.inner.incarnation)
+    }
+
+    async fn check_checkpoint(&self, checkpoint: &Checkpoint) -> Result<(), ReadError> {
+        self.log().check_checkpoint(self.inner.incarnation, checkpoint)
+    }
+
+    fn watch(&self) -> watch::Receiver<Position> {
+        self.inner.head.subscribe()
+    }
+
+    async fn close(&self) {
+        self.log().closed = true;
+        // Whoever waits for events must come and learn that the handle is closed.
+        self.inner.head.send_modify(|_| {});
+    }
+}

@@ -1,0 +1,74 @@
+//! One page under way while the consumer works on the one before.
+
+use std::future::Future;
+use std::panic::resume_unwind;
+use std::pin::Pin;
+use std::task::{Context, Poll, ready};
+
+use futures::FutureExt;
+use futures::future::BoxFuture;
+use tokio::task::JoinHandle;
+
+use crate::error::{BackendError, ReadError};
+
+/// The events that the first page of the log asks for; a reader that stops early has not read much in vain.
+pub(super) const FIRST_PAGE: usize = 64;
+
+/// The events that the first page of one stream asks for: most aggregates are loaded in one round trip.
+pub(super) const FIRST_STREAM_PAGE: usize = 256;
+
+/// The events that a later page asks for at most.
+const LARGEST_PAGE: usize = 1_024;
+
+/// How many events the page after one of `limit` asks for.
+pub(super) fn grown(limit: usize) -> usize {
+    (limit * 4).min(LARGEST_PAGE)
+}
+
+/// At most one read that is under way, kept between polls, so that nobody who stops polling loses its answer.
+pub(super) struct Ahead<T> {
+    reading: Option<BoxFuture<'static, Result<T, ReadError>>>,
+}
+
+impl<T: Send + 'static> Ahead<T> {
+    pub(super) fn idle() -> Self {
+        Self { reading: None }
+    }
+
+    /// Begins a read in a task of its own, which ends with this value.
+    pub(super) fn begin(&mut self, read: impl Future<Output = Result<T, ReadError>> + Send + 'static) {
+        self.reading = Some(Spawned(tokio::spawn(read)).boxed());
+    }
+
+    /// Waits for the read that is under way, or for the one that `start` makes if none is.
+    pub(super) fn poll(
+        &mut self,
+        cx: &mut Context<'_>,
+        start: impl FnOnce() -> BoxFuture<'static, Result<T, ReadError>>,
+    ) -> Poll<Result<T, ReadError>> {
+        let answer = ready!(self.reading.get_or_insert_with(start).poll_unpin(cx));
+        self.reading = None;
+        Poll::Ready(answer)
+    }
+}
+
+/// A task that is aborted when nobody can want its answer any more.
+struct Spawned<T>(JoinHandle<Result<T, ReadError>>);
+
+impl<T> Future for Spawned<T> {
+    type Output = Result<T, ReadError>;
+
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        Poll::Ready(match ready!(self.0.poll_unpin(cx)) {
+            Ok(answer) => answer,
+            Err(failed) if failed.is_panic() => resume_unwind(failed.into_panic()),
+            Err(cancelled) => Err(ReadError::Unavailable { source: BackendError::new(cancelled) }),
+        })
+    }
+}
+
+impl<T> Drop for Spawned<T> {
+    fn drop(&mut self) {
+        self.0.abort();
+    }
+}

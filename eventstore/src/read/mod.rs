@@ -1,0 +1,16 @@
+//! The reads that every store shares, written once over the contract: whole streams, the log, subscriptions, listings.
+
+mod ahead;
+mod backoff;
+mod events;
+mod ext;
+mod pages;
+mod stream_pages;
+mod streams;
+mod subscription;
+
+pub use events::EventStream;
+pub use ext::EventStoreExt;
+pub use pages::Pages;
+pub use streams::Streams;
+pub use subscription::Subscription;

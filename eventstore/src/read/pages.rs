@@ -1,0 +1,143 @@
+//! The log page by page, from a position into the future.
+
+use std::future::poll_fn;
+use std::sync::Arc;
+use std::task::{Context, Poll, ready};
+
+use futures::FutureExt;
+use futures::future::BoxFuture;
+
+use crate::error::ReadError;
+use crate::filter::Filter;
+use crate::position::Position;
+use crate::read::ahead::{Ahead, FIRST_PAGE, grown};
+use crate::read::backoff::Backoff;
+use crate::store::{EventStore, Page};
+
+/// The log page by page: what is there, then what comes, without a seam.
+///
+/// For readers that keep a checkpoint. A page tells with [`Page::upto`] how far the log has been looked at, also when
+/// the filter wants none of its events, and with [`Page::end`] that nothing more was there. Made by
+/// [`EventStoreExt::pages`](crate::EventStoreExt::pages); the streams of events are built on it.
+///
+/// At most two pages are in memory: the one that was given out, and the next one, which is read meanwhile. A page asks
+/// for 64 events at first and for up to 1,024 later. Nothing is held in the store between pages. Dropping the value
+/// ends its read.
+#[must_use = "nothing is read before `next`"]
+pub struct Pages {
+    store: Arc<dyn EventStore>,
+    filter: Arc<Filter>,
+    after: Position,
+    limit: usize,
+    /// Whether the last page told the caller that nothing more was there.
+    caught_up: bool,
+    /// Whether transient errors are waited out here.
+    patient: bool,
+    ahead: Ahead<Page>,
+}
+
+impl Pages {
+    pub(super) fn new(store: Arc<dyn EventStore>, after: Position, filter: Filter) -> Self {
+        Self {
+            store,
+            filter: Arc::new(filter),
+            after,
+            limit: FIRST_PAGE,
+            caught_up: false,
+            patient: true,
+            ahead: Ahead::idle(),
+        }
+    }
+
+    /// The same pages, but a transient error is given back at once.
+    pub(super) fn impatient(mut self) -> Self {
+        self.patient = false;
+        self
+    }
+
+    /// The position up to which pages have been given out: where another reader would go on.
+    #[must_use]
+    pub fn position(&self) -> Position {
+        self.after
+    }
+
+    /// The next page. If the page before ended at the head, waits until there is more to look at.
+    ///
+    /// The first page comes at once even if there is nothing: empty, and at the end. So whoever wants only what is there
+    /// stops at the first page with [`Page::end`].
+    ///
+    /// Must be called within a tokio runtime.
+    ///
+    /// # Errors
+    /// [`ReadError`] that is not transient: transient ones are waited out, 50 ms at first and up to 5 s later, and
+    /// logged. After an error the next call reads the same page again; no event is skipped.
+    ///
+    /// # Cancel safety
+    /// Dropping the future loses nothing: the next call goes on with the same read.
+    pub async fn next(&mut self) -> Result<Page, ReadError> {
+        poll_fn(|cx| self.poll_page(cx)).await
+    }
+
+    pub(super) fn poll_page(&mut self, cx: &mut Context<'_>) -> Poll<Result<Page, ReadError>> {
+        let (store, filter) = (&self.store, &self.filter);
+        let (after, limit, wait, patient) = (self.after, self.limit, self.caught_up, self.patient);
+        let start = || read(store.clone(), filter.clone(), after, limit, wait, patient);
+        let page = ready!(self.ahead.poll(cx, start))?;
+        if let Some(upto) = &page.upto {
+            self.after = upto.position;
+        }
+        self.caught_up = page.end;
+        self.limit = grown(self.limit);
+        if !page.end {
+            let next = read(self.store.clone(), self.filter.clone(), self.after, self.limit, false, self.patient);
+            self.ahead.begin(next);
+        }
+        Poll::Ready(Ok(page))
+    }
+}
+
+impl std::fmt::Debug for Pages {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Pages").field("after", &self.after).field("filter", &self.filter).finish_non_exhaustive()
+    }
+}
+
+/// Reads one page; with `wait`, one that has something to tell.
+fn read(
+    store: Arc<dyn EventStore>,
+    filter: Arc<Filter>,
+    after: Position,
+    limit: usize,
+    wait: bool,
+    patient: bool,
+) -> BoxFuture<'static, Result<Page, ReadError>> {
+    async move {
+        let mut news = store.watch();
+        let mut backoff = None;
+        loop {
+            // What is announced from here on wakes us below; what was announced before, this read sees.
+            news.borrow_and_update();
+            let page = match store.read_page(after, &filter, limit).await {
+                Err(error) if patient && error.is_transient() => {
+                    let pause = backoff.get_or_insert_with(|| Backoff::seeded(fastrand::u64(..))).next_wait();
+                    tracing::warn!(%after, error = &error as &dyn std::error::Error, ?pause, "the log cannot be read now");
+                    tokio::time::sleep(pause).await;
+                    continue;
+                }
+                answer => answer?,
+            };
+            if page.upto.is_some() || !wait {
+                return Ok(page);
+            }
+            backoff = None;
+            if news.changed().await.is_err() {
+                // Nobody can announce anything any more, so a reader that waited on would wait for ever.
+                return store.read_page(after, &filter, limit).await.and_then(|page| match page.upto {
+                    Some(_) => Ok(page),
+                    None => Err(ReadError::Closed),
+                });
+            }
+        }
+    }
+    .boxed()
+}

@@ -1,0 +1,95 @@
+//! The streams of a store one by one.
+
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll, ready};
+
+use futures::future::BoxFuture;
+use futures::{FutureExt, Stream};
+
+use crate::error::ReadError;
+use crate::filter::StreamFilter;
+use crate::read::ahead::{Ahead, FIRST_PAGE, grown};
+use crate::store::{EventStore, StreamInfo};
+use crate::stream::StreamId;
+
+/// The streams that a listing wants, ordered by tenant, aggregate type and id bytewise.
+///
+/// Streams that begin while the listing goes on appear if their place is still to come. Ends after the last stream or
+/// the first error. Memory, runtime and cancel safety are those of [`EventStream`](crate::EventStream).
+#[must_use = "nothing is read before the stream is polled"]
+pub struct Streams {
+    store: Arc<dyn EventStore>,
+    filter: StreamFilter,
+    after: Option<StreamId>,
+    limit: usize,
+    ahead: Ahead<Vec<StreamInfo>>,
+    page: std::vec::IntoIter<StreamInfo>,
+    finished: bool,
+}
+
+impl Streams {
+    pub(super) fn new(store: Arc<dyn EventStore>, filter: StreamFilter) -> Self {
+        Self {
+            store,
+            filter,
+            after: None,
+            limit: FIRST_PAGE,
+            ahead: Ahead::idle(),
+            page: Vec::new().into_iter(),
+            finished: false,
+        }
+    }
+
+    fn poll_page(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), ReadError>> {
+        let (store, filter, after, limit) = (&self.store, &self.filter, &self.after, self.limit);
+        let page = ready!(self.ahead.poll(cx, || read(store.clone(), filter.clone(), after.clone(), limit)))?;
+        match page.last() {
+            // A page may be short before the end; only an empty one says that nothing follows.
+            None => self.finished = true,
+            Some(last) => {
+                self.after = Some(last.stream.clone());
+                if page.len() == limit {
+                    self.limit = grown(limit);
+                    self.ahead.begin(read(self.store.clone(), self.filter.clone(), self.after.clone(), self.limit));
+                }
+            }
+        }
+        self.page = page.into_iter();
+        Poll::Ready(Ok(()))
+    }
+}
+
+impl Stream for Streams {
+    type Item = Result<StreamInfo, ReadError>;
+
+    fn poll_next(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Self::Item>> {
+        loop {
+            if let Some(info) = self.page.next() {
+                return Poll::Ready(Some(Ok(info)));
+            }
+            if self.finished {
+                return Poll::Ready(None);
+            }
+            if let Err(error) = ready!(self.poll_page(cx)) {
+                self.finished = true;
+                return Poll::Ready(Some(Err(error)));
+            }
+        }
+    }
+}
+
+impl std::fmt::Debug for Streams {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Streams").field("filter", &self.filter).field("after", &self.after).finish_non_exhaustive()
+    }
+}
+
+fn read(
+    store: Arc<dyn EventStore>,
+    filter: StreamFilter,
+    after: Option<StreamId>,
+    limit: usize,
+) -> BoxFuture<'static, Result<Vec<StreamInfo>, ReadError>> {
+    async move { store.streams_page(&filter, after.as_ref(), limit).await }.boxed()
+}

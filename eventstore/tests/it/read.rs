@@ -1,0 +1,256 @@
+//! The streams of events over the pages of a store: seams, cancellation, errors, and what they hold in memory.
+
+use std::future::poll_fn;
+use std::task::Poll;
+use std::time::Duration;
+
+use annals_eventstore::testing::{Fault, FaultyStore};
+use annals_eventstore::{
+    EventId, EventStore, EventStoreExt, ExpectedVersion, Filter, MemoryStore, NewEvent, Payload, Position, ReadError,
+    StreamFilter, StreamId, StreamVersion, Tenant,
+};
+use futures::{FutureExt, StreamExt, TryStreamExt};
+use tokio::time::{Instant, timeout};
+
+type Store = FaultyStore<MemoryStore>;
+
+fn store() -> Store {
+    FaultyStore::new(MemoryStore::new())
+}
+
+fn stream(id: &str) -> StreamId {
+    StreamId::new(Tenant::default(), "order", id).unwrap()
+}
+
+/// Appends `count` events called `name`, in appends of up to 1,000, past the faulty front.
+async fn fill(store: &Store, id: &str, name: &str, count: usize) {
+    let store = store.inner();
+    let mut left = count;
+    while left > 0 {
+        let events = (0..left.min(1_000))
+            .map(|n| {
+                let id = EventId::new(store.ids().next_id()).unwrap();
+                NewEvent::raw(id, name, 1, Payload::of(&n).unwrap()).unwrap()
+            })
+            .collect::<Vec<_>>();
+        left -= events.len();
+        store.append(&stream(id), ExpectedVersion::Any, events).await.unwrap();
+    }
+}
+
+fn expected(positions: std::ops::RangeInclusive<i64>) -> Vec<i64> {
+    positions.collect()
+}
+
+#[tokio::test]
+async fn reads_of_any_length_give_every_event_once_in_order() {
+    for count in [0, 1, 63, 64, 65, 256, 257, 319, 320, 1_343, 1_344, 1_345, 5_000] {
+        let store = store();
+        fill(&store, "a", "n", count).await;
+        let log: Vec<_> = store.read_all(Position::START, Filter::all()).try_collect().await.unwrap();
+        let one: Vec<_> = store.load(&stream("a")).try_collect().await.unwrap();
+        let all = expected(1..=i64::try_from(count).unwrap());
+        assert_eq!(log.iter().map(|e| e.position.get()).collect::<Vec<_>>(), all, "log of {count}");
+        assert_eq!(one.iter().map(|e| e.version.get()).collect::<Vec<_>>(), all, "stream of {count}");
+    }
+}
+
+#[tokio::test]
+async fn a_load_after_a_version_begins_with_the_next_one() {
+    let store = store();
+    fill(&store, "a", "n", 600).await;
+    let rest: Vec<_> = store.load_after(&stream("a"), StreamVersion::new(300).unwrap()).try_collect().await.unwrap();
+    assert_eq!(rest.iter().map(|e| e.version.get()).collect::<Vec<_>>(), expected(301..=600));
+    let none: Vec<_> = store.load_after(&stream("a"), StreamVersion::new(601).unwrap()).try_collect().await.unwrap();
+    assert!(none.is_empty());
+}
+
+#[tokio::test]
+async fn a_listing_of_any_length_gives_every_stream_once_in_order() {
+    for count in [0, 1, 64, 65, 320, 400] {
+        let store = store();
+        for n in 0..count {
+            fill(&store, &format!("{n:04}"), "n", 1).await;
+        }
+        let found: Vec<_> = store.streams(StreamFilter::all()).try_collect().await.unwrap();
+        let ids: Vec<_> = found.iter().map(|info| info.stream.aggregate_id().to_owned()).collect();
+        assert_eq!(ids, (0..count).map(|n| format!("{n:04}")).collect::<Vec<_>>());
+    }
+}
+
+#[tokio::test]
+async fn a_read_ends_with_its_first_error_and_gives_what_came_before() {
+    let store = store();
+    fill(&store, "a", "n", 100).await;
+    store.fail_call(2, Fault::Before);
+    let mut events = store.read_all(Position::START, Filter::all());
+    for n in 1..=64 {
+        assert_eq!(events.next().await.unwrap().unwrap().position.get(), n);
+    }
+    assert!(matches!(events.next().await, Some(Err(ReadError::Unavailable { .. }))));
+    assert!(events.next().await.is_none());
+}
+
+#[tokio::test]
+async fn at_most_one_page_is_read_ahead_of_the_consumer() {
+    let store = store();
+    fill(&store, "a", "n", 5_000).await;
+    let mut events = store.read_all(Position::START, Filter::all());
+    assert_eq!(store.calls(), 0, "nothing is read before the first poll");
+    events.next().await.unwrap().unwrap();
+    for _ in 0..100 {
+        tokio::task::yield_now().await;
+    }
+    assert_eq!(store.calls(), 2, "one page for the consumer and one ahead");
+    for _ in 0..64 {
+        events.next().await.unwrap().unwrap();
+    }
+    for _ in 0..100 {
+        tokio::task::yield_now().await;
+    }
+    assert_eq!(store.calls(), 3);
+}
+
+#[tokio::test]
+async fn a_dropped_read_stops_reading() {
+    let store = store();
+    fill(&store, "a", "n", 5_000).await;
+    let mut events = store.read_all(Position::START, Filter::all());
+    events.next().await.unwrap().unwrap();
+    drop(events);
+    for _ in 0..100 {
+        tokio::task::yield_now().await;
+    }
+    assert!(store.calls() <= 2, "{} calls", store.calls());
+}
+
+#[tokio::test(start_paused = true)]
+async fn transient_errors_only_delay_a_subscription() {
+    let store = store();
+    fill(&store, "a", "n", 200).await;
+    for call in [1, 3, 4, 5] {
+        store.fail_call(call, if call % 2 == 0 { Fault::Before } else { Fault::After });
+    }
+    let begun = Instant::now();
+    let events: Vec<_> = store.subscribe(Position::START, Filter::all()).take(200).try_collect().await.unwrap();
+    assert_eq!(events.iter().map(|e| e.position.get()).collect::<Vec<_>>(), expected(1..=200));
+    let waited = begun.elapsed();
+    let (least, most) = (Duration::from_millis(25 + 25 + 50 + 100), Duration::from_millis(50 + 50 + 100 + 200));
+    assert!(least <= waited && waited <= most + Duration::from_millis(10), "{waited:?}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_long_outage_is_asked_about_every_few_seconds_and_survived() {
+    let store = store();
+    store.fail_next(100, Fault::Before);
+    let mut events = store.subscribe(Position::START, Filter::all());
+    let begun = Instant::now();
+    assert!(timeout(Duration::from_secs(100), events.next()).await.is_err());
+    let calls = store.calls();
+    assert!((20..60).contains(&calls), "{calls} calls in 100 s");
+    fill(&store, "a", "n", 1).await;
+    assert_eq!(events.next().await.unwrap().unwrap().position.get(), 1);
+    assert!(begun.elapsed() < Duration::from_secs(505), "{:?}", begun.elapsed());
+}
+
+#[tokio::test]
+async fn a_subscription_ends_with_the_error_that_no_waiting_mends() {
+    let store = store();
+    let mut events = store.subscribe(Position::new(5).unwrap(), Filter::all());
+    assert!(matches!(events.next().await, Some(Err(ReadError::AheadOfLog { .. }))));
+    assert!(events.next().await.is_none());
+}
+
+#[tokio::test]
+async fn a_waiting_subscription_learns_that_the_store_is_closed() {
+    let store = store();
+    let mut events = store.subscribe(Position::START, Filter::all());
+    assert!(events.next().now_or_never().is_none());
+    store.close().await;
+    assert!(matches!(events.next().await, Some(Err(ReadError::Closed))));
+    assert!(events.next().await.is_none());
+}
+
+#[tokio::test]
+async fn pages_tell_how_far_the_log_was_looked_at_though_nothing_matched() {
+    let store = store();
+    fill(&store, "a", "other", 10).await;
+    let mut pages = store.pages(Position::START, Filter::all().event_name("wanted").unwrap());
+    let page = pages.next().await.unwrap();
+    assert_eq!((page.events.len(), page.upto.unwrap().position.get(), page.end), (0, 10, true));
+    fill(&store, "a", "other", 1).await;
+    fill(&store, "a", "wanted", 1).await;
+    let page = pages.next().await.unwrap();
+    assert_eq!((page.events.len(), page.upto.unwrap().position.get(), page.end), (1, 12, true));
+    assert_eq!(pages.position().get(), 12);
+}
+
+#[tokio::test]
+async fn the_first_page_comes_at_once_and_later_ones_when_there_is_news() {
+    let store = store();
+    let mut pages = store.pages(Position::START, Filter::all());
+    let page = pages.next().await.unwrap();
+    assert_eq!((page.events.len(), page.upto, page.end), (0, None, true));
+    assert!(pages.next().now_or_never().is_none());
+    fill(&store, "a", "n", 1).await;
+    assert_eq!(pages.next().await.unwrap().events.len(), 1);
+    assert!(pages.next().now_or_never().is_none());
+}
+
+#[tokio::test]
+async fn a_page_that_failed_is_read_again_by_the_next_call() {
+    let store = store();
+    fill(&store, "a", "n", 1).await;
+    let mut pages = store.pages(Position::new(2).unwrap(), Filter::all());
+    assert!(matches!(pages.next().await, Err(ReadError::AheadOfLog { .. })));
+    fill(&store, "a", "n", 2).await;
+    assert_eq!(pages.next().await.unwrap().events[0].position.get(), 3);
+}
+
+#[tokio::test]
+async fn dropping_next_between_polls_loses_no_page() {
+    let store = store();
+    fill(&store, "a", "n", 3_000).await;
+    let mut pages = store.pages(Position::START, Filter::all());
+    let mut seen = Vec::new();
+    let mut dropped = 0;
+    while seen.len() < 3_500 {
+        // One poll, then the future is dropped whether it is ready or not.
+        let polled = poll_fn(|cx| Poll::Ready(std::pin::pin!(pages.next()).poll_unpin(cx))).await;
+        match polled {
+            Poll::Ready(page) => seen.extend(page.unwrap().events.iter().map(|e| e.position.get())),
+            Poll::Pending => {
+                dropped += 1;
+                if seen.len() == 3_000 {
+                    fill(&store, "a", "n", 500).await;
+                }
+                tokio::task::yield_now().await;
+            }
+        }
+    }
+    assert_eq!(seen, expected(1..=3_500));
+    assert!(dropped > 0, "the test never dropped a waiting future");
+}
+
+#[tokio::test]
+async fn dropping_the_future_of_an_item_loses_no_event() {
+    let store = store();
+    fill(&store, "a", "n", 500).await;
+    let mut events = store.subscribe(Position::START, Filter::all());
+    let mut seen = Vec::new();
+    let mut dropped = 0;
+    while seen.len() < 600 {
+        match events.next().now_or_never() {
+            Some(event) => seen.push(event.unwrap().unwrap().position.get()),
+            None => {
+                dropped += 1;
+                if seen.len() >= 500 {
+                    fill(&store, "a", "n", 10).await;
+                }
+                tokio::task::yield_now().await;
+            }
+        }
+    }
+    assert_eq!(seen, expected(1..=600));
+    assert!(dropped > 0, "the test never dropped a waiting future");
+}
