@@ -72,6 +72,17 @@ impl Append {
         self
     }
 
+    /// The same append, whenever it may be sent.
+    pub(crate) fn without_deadline(mut self) -> Self {
+        self.deadline = None;
+        self
+    }
+
+    /// The request key that goes with it.
+    pub(crate) fn request(&self) -> Option<&RequestKey> {
+        self.request.as_ref()
+    }
+
     /// Checks everything that can be checked without the store.
     ///
     /// # Errors

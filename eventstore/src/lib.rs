@@ -20,6 +20,7 @@ mod payload;
 mod position;
 mod read;
 mod repeat;
+mod repository;
 mod request;
 #[cfg(feature = "sqlite")]
 mod sqlite;
@@ -40,6 +41,7 @@ pub use name::MAX_NAME_BYTES;
 pub use payload::{MAX_DEPTH, Payload};
 pub use position::{Checkpoint, Incarnation, Position};
 pub use read::{EventStoreExt, EventStream, Pages, Streams, Subscription};
+pub use repository::{AggregateStore, ExecuteError, Executed, Loaded, Repository, SettleToken};
 pub use request::{Fingerprint, RequestKey};
 #[cfg(feature = "sqlite")]
 pub use sqlite::{

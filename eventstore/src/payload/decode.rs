@@ -1,17 +1,30 @@
 //! Reading payloads back into the user's types.
 
-use serde::de::DeserializeOwned;
+use std::fmt;
+
+use serde::de::value::U32Deserializer;
+use serde::de::{
+    DeserializeOwned, DeserializeSeed, Deserializer, EnumAccess, Error, IntoDeserializer, MapAccess, VariantAccess,
+    Visitor,
+};
+use serde::forward_to_deserialize_any;
 
 use super::Payload;
 use crate::error::DecodeError;
 
-/// Reads the variant with this index (in the order of declaration, as serde counts) from its content.
+type Json<'t> = serde_json::Deserializer<serde_json::de::StrRead<'t>>;
+
+/// Reads the variant with this index from its content, as [`encode_variant`](super::encode_variant) writes it.
+///
+/// The index counts the variants that serde can read, in the order of declaration, from 0.
 ///
 /// # Errors
 /// [`DecodeError::Payload`] if the content does not fit.
 pub fn decode_variant<T: DeserializeOwned>(index: u32, payload: &Payload) -> Result<T, DecodeError> {
-    let _ = index;
-    payload.read().map_err(|source| DecodeError::Payload { source })
+    let mut json = serde_json::Deserializer::from_str(payload.as_str());
+    T::deserialize(VariantContent { index, json: &mut json })
+        .and_then(|value| json.end().map(|()| value))
+        .map_err(|source| DecodeError::Payload { source })
 }
 
 /// Reads a struct.
@@ -20,4 +33,89 @@ pub fn decode_variant<T: DeserializeOwned>(index: u32, payload: &Payload) -> Res
 /// [`DecodeError::Payload`] if the content does not fit.
 pub fn decode_struct<T: DeserializeOwned>(payload: &Payload) -> Result<T, DecodeError> {
     payload.read().map_err(|source| DecodeError::Payload { source })
+}
+
+/// The content of a variant that is known by its index.
+struct VariantContent<'j, 't> {
+    index: u32,
+    json: &'j mut Json<'t>,
+}
+
+impl<'de> Deserializer<'de> for VariantContent<'_, 'de> {
+    type Error = serde_json::Error;
+
+    fn deserialize_enum<V: Visitor<'de>>(
+        self,
+        _name: &'static str,
+        _variants: &'static [&'static str],
+        visitor: V,
+    ) -> Result<V::Value, Self::Error> {
+        visitor.visit_enum(self)
+    }
+
+    fn deserialize_any<V: Visitor<'de>>(self, _visitor: V) -> Result<V::Value, Self::Error> {
+        Err(Error::custom("the event is not read by serde as a plain enum"))
+    }
+
+    forward_to_deserialize_any! {
+        bool i8 i16 i32 i64 i128 u8 u16 u32 u64 u128 f32 f64 char str string bytes byte_buf option unit unit_struct
+        newtype_struct seq tuple tuple_struct map struct identifier ignored_any
+    }
+}
+
+impl<'de> EnumAccess<'de> for VariantContent<'_, 'de> {
+    type Error = serde_json::Error;
+    type Variant = Self;
+
+    fn variant_seed<V: DeserializeSeed<'de>>(self, seed: V) -> Result<(V::Value, Self), Self::Error> {
+        let index: U32Deserializer<Self::Error> = self.index.into_deserializer();
+        Ok((seed.deserialize(index)?, self))
+    }
+}
+
+impl<'de> VariantAccess<'de> for VariantContent<'_, 'de> {
+    type Error = serde_json::Error;
+
+    fn unit_variant(self) -> Result<(), Self::Error> {
+        self.json.deserialize_any(EmptyContent)
+    }
+
+    fn newtype_variant_seed<T: DeserializeSeed<'de>>(self, seed: T) -> Result<T::Value, Self::Error> {
+        seed.deserialize(self.json)
+    }
+
+    fn tuple_variant<V: Visitor<'de>>(self, len: usize, visitor: V) -> Result<V::Value, Self::Error> {
+        self.json.deserialize_tuple(len, visitor)
+    }
+
+    fn struct_variant<V: Visitor<'de>>(
+        self,
+        _fields: &'static [&'static str],
+        visitor: V,
+    ) -> Result<V::Value, Self::Error> {
+        // As a struct, serde_json would take an array as well.
+        self.json.deserialize_map(visitor)
+    }
+}
+
+/// The content of a unit variant: `{}`, or `null` as another writer may have put it.
+struct EmptyContent;
+
+impl<'de> Visitor<'de> for EmptyContent {
+    type Value = ();
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("`{}`, as the event has no fields")
+    }
+
+    fn visit_unit<E: Error>(self) -> Result<(), E> {
+        Ok(())
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, mut fields: A) -> Result<(), A::Error> {
+        match fields.next_key::<String>()? {
+            None => Ok(()),
+            Some(field) => Err(Error::custom(format_args!("the event has no fields, but the payload has `{field}`"))),
+        }
+    }
 }

@@ -1,8 +1,14 @@
 //! The event itself as JSON text: what every store can hold and give back unchanged.
 
+mod compare;
+mod content;
 mod decode;
 mod encode;
+mod guard;
+mod path;
 mod scan;
+#[cfg(test)]
+mod tests;
 
 use std::fmt;
 use std::sync::Arc;
@@ -21,7 +27,10 @@ pub const MAX_DEPTH: usize = 64;
 /// JSON text that every store gives back unchanged, apart from key order, white space and the sign of zero.
 ///
 /// It has no duplicate keys, no U+0000, no lone surrogates, no number beyond the range of `f64`, and nests at most
-/// [`MAX_DEPTH`] deep. Two payloads are equal if they are equal as JSON values. Cloning is cheap.
+/// [`MAX_DEPTH`] deep. Cloning is cheap.
+///
+/// Two payloads are equal if they are equal as JSON values: the order of keys, white space, the way a number is written
+/// (`1`, `1.0`, `1e0`) and the sign of zero do not count. Numbers are compared exactly, whatever their size.
 #[derive(Clone)]
 pub struct Payload(Arc<str>);
 
@@ -39,7 +48,7 @@ impl Payload {
     /// # Errors
     /// [`Invalid`] naming the place that breaks a rule above.
     pub fn from_json(text: &str) -> Result<Self, Invalid> {
-        scan::scan(text).map(|compact| Self(compact.into()))
+        scan::scan(text).map(|compact| Self::trusted(&*compact))
     }
 
     /// JSON that this crate has just checked, or that a store has given back.
@@ -76,6 +85,8 @@ impl fmt::Debug for Payload {
 
 impl PartialEq for Payload {
     fn eq(&self, other: &Self) -> bool {
-        self.0 == other.0
+        compare::equal(&self.0, &other.0)
     }
 }
+
+impl Eq for Payload {}

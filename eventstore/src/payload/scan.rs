@@ -1,8 +1,352 @@
-//! The check of JSON text against our rules.
+//! The check of JSON text against our rules, in one pass and without recursion.
 
+use std::borrow::Cow;
+use std::collections::HashSet;
+
+use super::MAX_DEPTH;
+use super::path::{path_at, push_key};
 use crate::error::Invalid;
 
-/// Checks `text` and gives it back without white space between tokens.
-pub(super) fn scan(text: &str) -> Result<String, Invalid> {
-    Ok(text.to_owned())
+/// Objects with more keys than this look their keys up in a set; below it, comparing with each is faster.
+const FEW_KEYS: usize = 16;
+
+/// Integers with at most so many digits are below 1.8e308, the largest `f64`, whatever the digits are.
+const SURELY_FINITE_DIGITS: usize = 308;
+
+/// The most places after the point, and the largest exponent, that PostgreSQL's `numeric` keeps exactly.
+const MAX_SCALE: i64 = 16_383;
+
+const WRITE_PROPERLY: &str = "write it with a JSON library";
+
+/// Checks `text` and gives it back without the white space between tokens; borrowed if there is none.
+///
+/// Accepted is exactly RFC 8259, less what a store could not give back: nesting deeper than [`MAX_DEPTH`], U+0000, lone
+/// surrogates, duplicate keys, and numbers beyond the range of `f64` or of PostgreSQL's `numeric`.
+pub(super) fn scan(text: &str) -> Result<Cow<'_, str>, Invalid> {
+    let mut scanner = Scanner { text, at: 0, compact: None, kept: 0, open: Vec::new(), keys: Vec::new() };
+    scanner.text()?;
+    Ok(match scanner.compact {
+        None => Cow::Borrowed(text),
+        Some(mut compact) => {
+            compact.push_str(&text[scanner.kept..]);
+            Cow::Owned(compact)
+        }
+    })
+}
+
+/// An array or object whose end has not come yet.
+struct Open<'t> {
+    is_object: bool,
+    /// Where its keys begin among those of all open objects.
+    keys_from: usize,
+    /// Its keys once they are many.
+    many_keys: Option<HashSet<Cow<'t, str>>>,
+}
+
+struct Scanner<'t> {
+    text: &'t str,
+    /// The next byte to look at. Always between characters.
+    at: usize,
+    /// What is kept of the text before `kept`, once white space was found.
+    compact: Option<String>,
+    kept: usize,
+    open: Vec<Open<'t>>,
+    /// The keys of all open objects, innermost last.
+    keys: Vec<Cow<'t, str>>,
+}
+
+impl<'t> Scanner<'t> {
+    fn text(&mut self) -> Result<(), Invalid> {
+        if self.text.starts_with('\u{feff}') {
+            return Err(Invalid::new("payload", "begins with a byte order mark", "remove U+FEFF from its beginning"));
+        }
+        loop {
+            if self.value()? {
+                continue;
+            }
+            loop {
+                self.skip_space();
+                let Some(open) = self.open.last() else {
+                    if self.at == self.text.len() {
+                        return Ok(());
+                    }
+                    return Err(self.broken("something follows the end of the value"));
+                };
+                let is_object = open.is_object;
+                match self.peek() {
+                    Some(b',') => {
+                        self.at += 1;
+                        if is_object {
+                            self.skip_space();
+                            self.key()?;
+                        }
+                        break;
+                    }
+                    Some(b'}') if is_object => self.close(),
+                    Some(b']') if !is_object => self.close(),
+                    _ if is_object => return Err(self.broken("expected `,` or `}`")),
+                    _ => return Err(self.broken("expected `,` or `]`")),
+                }
+            }
+        }
+    }
+
+    /// Reads a value, or the beginning of one: `true` if another value comes right after, inside an array or object.
+    fn value(&mut self) -> Result<bool, Invalid> {
+        self.skip_space();
+        match self.peek() {
+            Some(b'"') => self.string().map(|_| false),
+            Some(b'-' | b'0'..=b'9') => self.number().map(|()| false),
+            Some(b'{') => {
+                self.open(true)?;
+                if self.peek() == Some(b'}') {
+                    self.close();
+                    return Ok(false);
+                }
+                self.key().map(|()| true)
+            }
+            Some(b'[') => {
+                self.open(false)?;
+                if self.peek() == Some(b']') {
+                    self.close();
+                    return Ok(false);
+                }
+                Ok(true)
+            }
+            Some(b't') => self.literal("true"),
+            Some(b'f') => self.literal("false"),
+            Some(b'n') => self.literal("null"),
+            _ => Err(self.broken("expected a value")),
+        }
+    }
+
+    fn open(&mut self, is_object: bool) -> Result<(), Invalid> {
+        if self.open.len() == MAX_DEPTH {
+            return Err(self.refuse(
+                self.at,
+                format!("nests deeper than {MAX_DEPTH}"),
+                "flatten it, or keep the inner part as text",
+            ));
+        }
+        self.open.push(Open { is_object, keys_from: self.keys.len(), many_keys: None });
+        self.at += 1;
+        self.skip_space();
+        Ok(())
+    }
+
+    fn close(&mut self) {
+        self.at += 1;
+        if let Some(open) = self.open.pop() {
+            self.keys.truncate(open.keys_from);
+        }
+    }
+
+    /// Reads a key and its colon.
+    fn key(&mut self) -> Result<(), Invalid> {
+        let start = self.at;
+        if self.peek() != Some(b'"') {
+            return Err(self.broken("expected a key in double quotes"));
+        }
+        let escaped = self.string()?;
+        let quoted = &self.text[start..self.at];
+        let key = unescape(quoted, escaped).ok_or_else(|| self.broken("a key that cannot be read"))?;
+        let Some(open) = self.open.last_mut() else { return Ok(()) };
+        let is_new = match &mut open.many_keys {
+            Some(set) => set.insert(key.clone()),
+            None => {
+                let known = &self.keys[open.keys_from..];
+                let is_new = !known.contains(&key);
+                if known.len() == FEW_KEYS {
+                    open.many_keys = Some(known.iter().cloned().chain([key.clone()]).collect());
+                } else if is_new {
+                    self.keys.push(key.clone());
+                }
+                is_new
+            }
+        };
+        if !is_new {
+            let mut field = path_at(&self.text[..start]);
+            push_key(&mut field, &key);
+            return Err(Invalid::new(field, "stands twice in the same object", "give each key once"));
+        }
+        self.skip_space();
+        if self.peek() != Some(b':') {
+            return Err(self.broken("expected `:` after the key"));
+        }
+        self.at += 1;
+        Ok(())
+    }
+
+    /// Reads a string; `true` if it holds an escape.
+    fn string(&mut self) -> Result<bool, Invalid> {
+        let start = self.at;
+        self.at += 1;
+        let mut escaped = false;
+        loop {
+            let rest = &self.text.as_bytes()[self.at..];
+            let Some(plain) = rest.iter().position(|b| matches!(b, b'"' | b'\\' | 0..0x20)) else {
+                self.at = self.text.len();
+                return Err(self.broken("a string has no end"));
+            };
+            self.at += plain;
+            match rest[plain] {
+                b'"' => {
+                    self.at += 1;
+                    return Ok(escaped);
+                }
+                b'\\' => {
+                    escaped = true;
+                    self.escape(start)?;
+                }
+                0 => return Err(self.nul(start)),
+                _ => return Err(self.broken("a control character in a string must be written as an escape")),
+            }
+        }
+    }
+
+    /// Reads one escape of the string that begins at `start`.
+    fn escape(&mut self, start: usize) -> Result<(), Invalid> {
+        match self.text.as_bytes().get(self.at + 1) {
+            Some(b'"' | b'\\' | b'/' | b'b' | b'f' | b'n' | b'r' | b't') => self.at += 2,
+            Some(b'u') => match self.hex(self.at) {
+                None => return Err(self.broken("`\\u` needs four hexadecimal digits")),
+                Some(0) => return Err(self.nul(start)),
+                Some(0xd800..=0xdbff) => {
+                    if !matches!(self.hex(self.at + 6), Some(0xdc00..=0xdfff)) {
+                        return Err(self.lone_surrogate(start));
+                    }
+                    self.at += 12;
+                }
+                Some(0xdc00..=0xdfff) => return Err(self.lone_surrogate(start)),
+                Some(_) => self.at += 6,
+            },
+            _ => return Err(self.broken("an unknown escape in a string")),
+        }
+        Ok(())
+    }
+
+    /// The number in the escape `\uXXXX` at `at`.
+    fn hex(&self, at: usize) -> Option<u32> {
+        let digits = self.text.as_bytes().get(at..at + 6)?.strip_prefix(b"\\u")?;
+        digits.iter().try_fold(0, |n, digit| Some(n * 16 + char::from(*digit).to_digit(16)?))
+    }
+
+    fn number(&mut self) -> Result<(), Invalid> {
+        let start = self.at;
+        self.skip_byte(b'-');
+        let integer = match self.peek() {
+            Some(b'0') => {
+                self.at += 1;
+                1
+            }
+            _ => self.digits(),
+        };
+        if integer == 0 {
+            return Err(self.broken("a number needs a digit"));
+        }
+        if matches!(self.peek(), Some(b'0'..=b'9')) {
+            return Err(self.broken("a number begins with a superfluous zero"));
+        }
+        let mut places = 0;
+        if self.skip_byte(b'.') {
+            places = self.digits();
+            if places == 0 {
+                return Err(self.broken("a number needs a digit after its point"));
+            }
+        }
+        let mut exponent = 0;
+        if matches!(self.peek(), Some(b'e' | b'E')) {
+            self.at += 1;
+            let negative = self.skip_byte(b'-');
+            if !negative {
+                self.skip_byte(b'+');
+            }
+            let digits_from = self.at;
+            if self.digits() == 0 {
+                return Err(self.broken("a number needs a digit in its exponent"));
+            }
+            let size = self.text[digits_from..self.at].parse().unwrap_or(i64::MAX);
+            exponent = if negative { -size } else { size };
+        }
+        if exponent == 0 && integer <= SURELY_FINITE_DIGITS && places <= SURELY_FINITE_DIGITS {
+            return Ok(());
+        }
+        let scale = i64::try_from(places).unwrap_or(i64::MAX).saturating_sub(exponent);
+        let is_finite = || self.text[start..self.at].parse::<f64>().is_ok_and(f64::is_finite);
+        if exponent.saturating_abs() > MAX_SCALE || scale > MAX_SCALE || !is_finite() {
+            return Err(self.refuse(
+                start,
+                "is a number beyond the range of `f64`, which not every store can keep",
+                "keep it as text",
+            ));
+        }
+        Ok(())
+    }
+
+    fn literal(&mut self, word: &str) -> Result<bool, Invalid> {
+        if !self.text[self.at..].starts_with(word) {
+            return Err(self.broken("expected a value"));
+        }
+        self.at += word.len();
+        Ok(false)
+    }
+
+    fn peek(&self) -> Option<u8> {
+        self.text.as_bytes().get(self.at).copied()
+    }
+
+    fn skip_byte(&mut self, byte: u8) -> bool {
+        let found = self.peek() == Some(byte);
+        self.at += usize::from(found);
+        found
+    }
+
+    /// Skips digits and counts them.
+    fn digits(&mut self) -> usize {
+        let from = self.at;
+        while matches!(self.peek(), Some(b'0'..=b'9')) {
+            self.at += 1;
+        }
+        self.at - from
+    }
+
+    /// Skips white space and leaves it out of the compact text.
+    fn skip_space(&mut self) {
+        let from = self.at;
+        while matches!(self.peek(), Some(b' ' | b'\n' | b'\r' | b'\t')) {
+            self.at += 1;
+        }
+        if self.at > from {
+            let compact = self.compact.get_or_insert_with(|| String::with_capacity(self.text.len()));
+            compact.push_str(&self.text[self.kept..from]);
+            self.kept = self.at;
+        }
+    }
+
+    fn nul(&self, start: usize) -> Invalid {
+        self.refuse(start, "holds the character U+0000, which PostgreSQL cannot store", "remove it")
+    }
+
+    fn lone_surrogate(&self, start: usize) -> Invalid {
+        self.refuse(start, "holds a lone surrogate, which is no character", "write both halves, or remove it")
+    }
+
+    /// The text is no JSON at the place where the scanner stands.
+    fn broken(&self, what: &str) -> Invalid {
+        self.refuse(self.at, format!("is not valid JSON at byte {}: {what}", self.at), WRITE_PROPERLY)
+    }
+
+    /// The value that begins at `start` breaks a rule.
+    fn refuse(&self, start: usize, problem: impl Into<String>, fix: &str) -> Invalid {
+        Invalid::new(path_at(&self.text[..start]), problem, fix)
+    }
+}
+
+/// The string inside valid quotes, borrowed if it holds no escape.
+pub(super) fn unescape(quoted: &str, escaped: bool) -> Option<Cow<'_, str>> {
+    if escaped {
+        serde_json::from_str(quoted).ok().map(Cow::Owned)
+    } else {
+        quoted.get(1..quoted.len().checked_sub(1)?).map(Cow::Borrowed)
+    }
 }

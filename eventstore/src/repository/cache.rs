@@ -1,0 +1,68 @@
+//! Folded states of aggregates, kept so that the usual command need not read before it appends.
+
+use std::sync::Arc;
+
+use moka::ops::compute::Op;
+
+use crate::position::Incarnation;
+use crate::stream::{StreamId, StreamVersion};
+
+/// The state of an aggregate at a version of its stream. Cloning it does not clone the state.
+pub(super) struct Known<A> {
+    pub(super) state: Arc<A>,
+    pub(super) version: StreamVersion,
+}
+
+impl<A: Default> Known<A> {
+    /// The state before the first event.
+    pub(super) fn start() -> Self {
+        Self { state: Arc::new(A::default()), version: StreamVersion::NONE }
+    }
+}
+
+impl<A> Clone for Known<A> {
+    fn clone(&self) -> Self {
+        Self { state: self.state.clone(), version: self.version }
+    }
+}
+
+/// A bounded number of states, those used most kept.
+///
+/// What it holds was the truth at some moment: streams only grow, so a state in it may be old but never wrong. The one
+/// exception is a store that was restored; so each state belongs to one life of the store.
+pub(super) struct Cache<A>(Option<moka::sync::Cache<StreamId, (Incarnation, Known<A>)>>);
+
+impl<A: Send + Sync + 'static> Cache<A> {
+    /// Keeps up to `entries` states; none for 0.
+    pub(super) fn new(entries: u64) -> Self {
+        Self((entries > 0).then(|| moka::sync::Cache::new(entries)))
+    }
+
+    pub(super) fn get(&self, incarnation: Incarnation, stream: &StreamId) -> Option<Known<A>> {
+        let (of, known) = self.0.as_ref()?.get(stream)?;
+        (of == incarnation).then_some(known)
+    }
+
+    /// Keeps `known`, unless a later state of the stream is there already.
+    pub(super) fn put(&self, incarnation: Incarnation, stream: &StreamId, known: &Known<A>) {
+        // A stream without events is not worth a place; reading it costs no folding, and ids that do not exist are many.
+        let Some(cache) = self.0.as_ref().filter(|_| known.version != StreamVersion::NONE) else { return };
+        // The closure only compares numbers: no code of the user's runs inside the cache's lock.
+        cache.entry_by_ref(stream).and_compute_with(|there| match there.map(moka::Entry::into_value) {
+            Some((of, there)) if of == incarnation && there.version >= known.version => Op::Nop,
+            _ => Op::Put((incarnation, known.clone())),
+        });
+    }
+
+    pub(super) fn evict(&self, stream: &StreamId) {
+        if let Some(cache) = &self.0 {
+            cache.invalidate(stream);
+        }
+    }
+}
+
+impl<A> Clone for Cache<A> {
+    fn clone(&self) -> Self {
+        Self(self.0.clone())
+    }
+}

@@ -1,0 +1,221 @@
+//! The repository as its users see it.
+
+use std::fmt;
+use std::future::Future;
+use std::sync::Arc;
+
+use super::answer::{Executed, Loaded};
+use super::attempt::Attempt;
+use super::cache::{Cache, Known};
+use super::error::ExecuteError;
+use super::settle::SettleToken;
+use crate::aggregate::{Decide, Evolve, IntoEvents};
+use crate::append::Appended;
+use crate::context::Context;
+use crate::error::{AppendError, Invalid, ReadError};
+use crate::metadata::{CausationId, Metadata};
+use crate::name::check_name;
+use crate::store::EventStore;
+use crate::stream::{StreamId, StreamVersion};
+
+/// How many states a repository keeps unless told otherwise.
+const CACHED_STATES: u64 = 10_000;
+/// How often a command is decided unless told otherwise.
+const ATTEMPTS: u32 = 10;
+
+/// What every event store can do for aggregates. Import it, and `store.aggregate::<Order>()` works.
+pub trait AggregateStore: EventStore + Clone {
+    /// The repository of a kind of aggregate.
+    ///
+    /// Make it once and clone it: each call begins with an empty cache.
+    fn aggregate<A: Evolve>(&self) -> Repository<A> {
+        Repository::new(Arc::new(self.clone()))
+    }
+
+    /// Finds out what became of an append whose outcome was unknown: it is sent once more with the same event ids. If it
+    /// was not stored and its stream is as it was, it is stored now.
+    ///
+    /// # Errors
+    /// [`AppendError::WrongExpectedVersion`] if it was not stored and cannot be any more; [`AppendError::OutcomeUnknown`],
+    /// or a transient error, if the store cannot say now either: ask again with the same token.
+    ///
+    /// # Cancel safety
+    /// Dropping the future leaves the outcome unknown; ask again with the same token.
+    fn settle(&self, token: &SettleToken) -> impl Future<Output = Result<Appended, AppendError>> + Send {
+        self.append_many(token.append().clone())
+    }
+}
+
+impl<S: EventStore + Clone> AggregateStore for S {}
+
+/// Loads aggregates of one kind and executes commands on them. Cloning it is cheap, and clones share one cache.
+///
+/// A command is decided on the aggregate's state and its events are appended on condition that the stream has not moved
+/// on. If another writer came first, only the events that are new are read, and the command is decided again: up to 10
+/// times, then the conflict is returned.
+///
+/// States are cached (10,000 by default), so that the usual command is one round trip to the store. The cache is never
+/// trusted further than the store confirms: a rejection, or a decision without events, that was made on a cached state
+/// is made again after what is new was read, and [`Repository::load`] always reads what is new.
+pub struct Repository<A: Evolve> {
+    pub(super) store: Arc<dyn EventStore>,
+    pub(super) cache: Cache<A>,
+    pub(super) context: Arc<Context>,
+    pub(super) attempts: u32,
+    /// The aggregate type, shared by the stream ids made here.
+    kind: Arc<str>,
+}
+
+impl<A: Evolve> Repository<A> {
+    /// A repository over `store`, for the default tenant. Usually [`AggregateStore::aggregate`] makes it.
+    #[must_use]
+    pub fn new(store: Arc<dyn EventStore>) -> Self {
+        Self {
+            store,
+            cache: Cache::new(CACHED_STATES),
+            context: Arc::default(),
+            attempts: ATTEMPTS,
+            kind: A::TYPE.into(),
+        }
+    }
+
+    /// The same repository for commands in other circumstances: of another tenant, with a deadline, a request key, ..
+    ///
+    /// Events get the context's metadata. Events whose context says nothing of their cause but has a request key are
+    /// caused by that request.
+    #[must_use]
+    pub fn with(&self, context: Context) -> Self {
+        Self { context: Arc::new(context), ..self.clone() }
+    }
+
+    /// The same repository with a new, empty cache of up to `states` states.
+    #[must_use]
+    pub fn cache(self, states: u64) -> Self {
+        Self { cache: Cache::new(states), ..self }
+    }
+
+    /// The same repository, which reads before every command.
+    #[must_use]
+    pub fn without_cache(self) -> Self {
+        self.cache(0)
+    }
+
+    /// The same repository, which decides a command up to `attempts` times (at least once) when other writers come first.
+    #[must_use]
+    pub fn attempts(self, attempts: u32) -> Self {
+        Self { attempts: attempts.max(1), ..self }
+    }
+
+    /// The stream of the aggregate called `id`, in the tenant of the context.
+    ///
+    /// # Errors
+    /// [`Invalid`] with the field `aggregate_type` or `aggregate_id` if a store could not hold it.
+    pub fn stream(&self, id: &A::Id) -> Result<StreamId, Invalid> {
+        let id = id.to_string();
+        check_name("aggregate_type", &self.kind)?;
+        check_name("aggregate_id", &id)?;
+        Ok(StreamId::stored(self.context.tenant_ref().clone(), self.kind.clone(), id.into()))
+    }
+
+    /// The aggregate's state after its last event, with its version; the default state and version 0 if it has no events.
+    ///
+    /// Always reads what is new. The deadline of the context does not concern it.
+    ///
+    /// # Errors
+    /// [`ReadError::Undecodable`] naming an event that this build cannot read; see [`ReadError`] for others.
+    ///
+    /// # Cancel safety
+    /// Dropping the future is harmless.
+    pub async fn load(&self, id: &A::Id) -> Result<Loaded<A>, ReadError> {
+        let attempt = Attempt { repository: self, stream: self.stream(id)? };
+        let known = self.cache.get(self.store.incarnation(), &attempt.stream).unwrap_or_else(Known::start);
+        let known = attempt.read(known).await?;
+        Ok(Loaded { stream: attempt.stream, state: known.state, version: known.version })
+    }
+
+    /// Decides with `decide` what happens to the aggregate called `id`, and appends it: all of its events or none.
+    ///
+    /// `decide` gives an event, several, perhaps one, or none. It must be pure, as it may run several times, each time on
+    /// a newer state. What it rejects is returned as [`ExecuteError::Rejected`] and leaves no trace.
+    ///
+    /// Each event is read back before it is stored, so that what could never be read again is refused.
+    ///
+    /// With a request key in the context, a request that was executed before is not decided again: its first answer comes
+    /// back, with `repeated`. A command without events is remembered as well; a rejection or a conflict is not.
+    ///
+    /// If the store cannot say whether the events are stored, they are sent again with the same ids, a few times within
+    /// the deadline of the context, until it can. This needs a runtime with tokio's timers.
+    ///
+    /// # Errors
+    /// See [`ExecuteError`].
+    ///
+    /// # Cancel safety
+    /// Dropping the future leaves the outcome unknown. With a request key, executing the command again is safe.
+    ///
+    /// # Panics
+    /// Only if `decide` or `evolve` panics. Then nothing of the command is stored, and the repository works as before.
+    pub async fn execute<T, R, F>(&self, id: &A::Id, decide: F) -> Result<Executed, ExecuteError<R>>
+    where
+        T: IntoEvents<A::Event>,
+        F: Fn(&A) -> Result<T, R>,
+    {
+        Attempt { repository: self, stream: self.stream(id)? }.execute(decide).await
+    }
+
+    /// Executes a command that the aggregate knows how to [`Decide`].
+    ///
+    /// # Errors
+    /// As of [`Repository::execute`].
+    ///
+    /// # Cancel safety
+    /// As of [`Repository::execute`].
+    pub async fn send<C>(&self, id: &A::Id, command: C) -> Result<Executed, ExecuteError<<A as Decide<C>>::Rejection>>
+    where
+        A: Decide<C>,
+    {
+        self.execute(id, |state: &A| state.decide(&command)).await
+    }
+
+    /// Finds out what became of a command whose outcome was unknown; see [`AggregateStore::settle`].
+    ///
+    /// # Errors
+    /// As of [`AggregateStore::settle`]. After a conflict the command had no effect, and may be executed again.
+    ///
+    /// # Cancel safety
+    /// Dropping the future leaves the outcome unknown; ask again with the same token.
+    pub async fn settle(&self, token: &SettleToken) -> Result<Executed, AppendError> {
+        let appended = self.store.append_many(token.append().clone()).await?;
+        Executed::of(&appended, token.stream(), StreamVersion::NONE, token.append().request())
+    }
+
+    /// What lands in the metadata of events.
+    pub(super) fn metadata(&self) -> Metadata {
+        let mut metadata = self.context.metadata().clone();
+        if let (None, Some(request)) = (&metadata.causation_id, self.context.request_key()) {
+            metadata.causation_id = Some(CausationId::stored(request.key().into()));
+        }
+        metadata
+    }
+}
+
+impl<A: Evolve> Clone for Repository<A> {
+    fn clone(&self) -> Self {
+        Self {
+            store: self.store.clone(),
+            cache: self.cache.clone(),
+            context: self.context.clone(),
+            attempts: self.attempts,
+            kind: self.kind.clone(),
+        }
+    }
+}
+
+impl<A: Evolve> fmt::Debug for Repository<A> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Repository")
+            .field("aggregate_type", &self.kind)
+            .field("context", &self.context)
+            .field("attempts", &self.attempts)
+            .finish_non_exhaustive()
+    }
+}

@@ -1,0 +1,15 @@
+//! The repository: loads an aggregate, decides, and appends what was decided.
+
+mod answer;
+mod attempt;
+mod cache;
+mod error;
+mod handle;
+mod settle;
+#[cfg(test)]
+mod tests;
+
+pub use answer::{Executed, Loaded};
+pub use error::ExecuteError;
+pub use handle::{AggregateStore, Repository};
+pub use settle::SettleToken;

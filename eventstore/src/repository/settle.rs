@@ -1,0 +1,81 @@
+//! Finding out what became of an append whose outcome is unknown.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::time::{Instant, sleep};
+
+use crate::append::{Append, Appended};
+use crate::error::{AppendError, BackendError, ErrorFamily};
+use crate::store::EventStore;
+use crate::stream::StreamId;
+
+/// How often the same append is sent again.
+const TRIES: u32 = 6;
+/// The pause before the first of these; each next is twice as long, up to [`LONGEST_PAUSE`].
+const FIRST_PAUSE: Duration = Duration::from_millis(20);
+const LONGEST_PAUSE: Duration = Duration::from_secs(1);
+
+/// An append whose outcome is unknown, with the ids of its events: enough to find out later what happened.
+///
+/// It lives in this process only; cloning it is cheap.
+#[derive(Clone, Debug)]
+pub struct SettleToken(Arc<Unsettled>);
+
+#[derive(Debug)]
+struct Unsettled {
+    stream: StreamId,
+    append: Append,
+}
+
+impl SettleToken {
+    pub(super) fn new(stream: StreamId, append: Append) -> Self {
+        // The deadline was that of the command. Whoever settles it later has their own.
+        Self(Arc::new(Unsettled { stream, append: append.without_deadline() }))
+    }
+
+    /// The stream of the aggregate that the command was for.
+    #[must_use]
+    pub fn stream(&self) -> &StreamId {
+        &self.0.stream
+    }
+
+    pub(super) fn append(&self) -> &Append {
+        &self.0.append
+    }
+}
+
+/// How settling ended.
+pub(super) enum Settled {
+    /// The store knows.
+    Known(Result<Appended, AppendError>),
+    /// Nobody could say in time; this is what was said last of the outcome.
+    Unknown(BackendError),
+}
+
+/// Appends the same event ids again until the store tells what became of them: a bounded number of times, and not after
+/// `deadline`.
+pub(super) async fn settle(
+    store: &dyn EventStore,
+    append: &Append,
+    deadline: Option<Instant>,
+    mut source: BackendError,
+) -> Settled {
+    let mut pause = FIRST_PAUSE;
+    for _ in 0..TRIES {
+        if deadline.is_some_and(|deadline| Instant::now() + pause >= deadline) {
+            break;
+        }
+        sleep(pause).await;
+        pause = (pause * 2).min(LONGEST_PAUSE);
+        match store.append_many(append.clone()).await {
+            Err(AppendError::OutcomeUnknown { source: again, .. }) => source = again,
+            // This attempt did nothing, which says nothing of the first one.
+            Err(e) if e.family() == ErrorFamily::Transient || matches!(e, AppendError::Closed) => {}
+            // Event ids are looked up before versions. So a conflict says that the first attempt is not stored, and as the
+            // stream has moved on, that it can never be.
+            known => return Settled::Known(known),
+        }
+    }
+    Settled::Unknown(source)
+}

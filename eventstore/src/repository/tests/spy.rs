@@ -1,0 +1,169 @@
+//! A store that counts what it is asked, and misbehaves when told to.
+
+use std::collections::VecDeque;
+use std::sync::{Arc, Mutex};
+
+use async_trait::async_trait;
+use tokio::sync::watch;
+
+use crate::append::{Append, Appended};
+use crate::clock::IdSource;
+use crate::error::{AppendError, BackendError, ReadError};
+use crate::filter::{Filter, StreamFilter};
+use crate::limits::Limits;
+use crate::memory::MemoryStore;
+use crate::position::{Checkpoint, Incarnation, Position};
+use crate::request::RequestKey;
+use crate::store::{EventStore, Page, StreamInfo, StreamPage};
+use crate::stream::{StreamId, StreamVersion, Tenant};
+
+/// What happens to one call of `append_many`.
+pub(super) enum Fault {
+    /// It is refused for now.
+    Unavailable,
+    /// The answer is lost, with what was asked for stored or not.
+    AnswerLost { stored: bool },
+    /// Another append comes first.
+    Rival(Append),
+    /// Nothing goes wrong.
+    None,
+}
+
+/// A call that reached the store.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum Call {
+    Append,
+    FindRequest,
+    /// After which version, and how many events came back.
+    Load {
+        after: i64,
+        events: usize,
+    },
+}
+
+#[derive(Clone)]
+pub(super) struct Spy {
+    pub(super) inner: MemoryStore,
+    faults: Arc<Mutex<VecDeque<Fault>>>,
+    /// Comes before the next look for a request is answered, but after it was made.
+    after_find: Arc<Mutex<Option<Append>>>,
+    calls: Arc<Mutex<Vec<Call>>>,
+    page: usize,
+    pub(super) incarnation: Arc<Mutex<Incarnation>>,
+}
+
+impl Spy {
+    pub(super) fn new() -> Self {
+        let inner = MemoryStore::new();
+        Self {
+            incarnation: Arc::new(Mutex::new(inner.incarnation())),
+            inner,
+            faults: Arc::default(),
+            after_find: Arc::default(),
+            calls: Arc::default(),
+            page: usize::MAX,
+        }
+    }
+
+    /// The same, with pages of at most `events`.
+    pub(super) fn paged(mut self, events: usize) -> Self {
+        self.page = events;
+        self
+    }
+
+    /// What happens to the next appends.
+    pub(super) fn next(&self, faults: impl IntoIterator<Item = Fault>) {
+        self.faults.lock().unwrap().extend(faults);
+    }
+
+    pub(super) fn after_next_find(&self, append: Append) {
+        *self.after_find.lock().unwrap() = Some(append);
+    }
+
+    /// The calls since the last time.
+    pub(super) fn calls(&self) -> Vec<Call> {
+        std::mem::take(&mut self.calls.lock().unwrap())
+    }
+
+    fn note(&self, call: Call) {
+        self.calls.lock().unwrap().push(call);
+    }
+}
+
+#[async_trait]
+impl EventStore for Spy {
+    fn incarnation(&self) -> Incarnation {
+        *self.incarnation.lock().unwrap()
+    }
+
+    fn limits(&self) -> &Limits {
+        self.inner.limits()
+    }
+
+    fn ids(&self) -> &dyn IdSource {
+        self.inner.ids()
+    }
+
+    async fn append_many(&self, append: Append) -> Result<Appended, AppendError> {
+        self.note(Call::Append);
+        let fault = self.faults.lock().unwrap().pop_front().unwrap_or(Fault::None);
+        let stream = append.clone().check(self.limits())?.first_stream();
+        match fault {
+            Fault::None => {}
+            Fault::Unavailable => return Err(AppendError::Unavailable { source: BackendError::new("gone fishing") }),
+            Fault::Rival(rival) => drop(self.inner.append_many(rival).await.unwrap()),
+            Fault::AnswerLost { stored } => {
+                if stored {
+                    self.inner.append_many(append).await?;
+                }
+                return Err(AppendError::OutcomeUnknown { stream, source: BackendError::new("connection lost") });
+            }
+        }
+        self.inner.append_many(append).await
+    }
+
+    async fn find_request(&self, tenant: &Tenant, request: &RequestKey) -> Result<Option<Appended>, AppendError> {
+        self.note(Call::FindRequest);
+        let found = self.inner.find_request(tenant, request).await;
+        let after = self.after_find.lock().unwrap().take();
+        if let Some(append) = after {
+            self.inner.append_many(append).await.unwrap();
+        }
+        found
+    }
+
+    async fn load_page(&self, stream: &StreamId, after: StreamVersion, limit: usize) -> Result<StreamPage, ReadError> {
+        let page = self.inner.load_page(stream, after, limit.min(self.page)).await?;
+        self.note(Call::Load { after: after.get(), events: page.events.len() });
+        Ok(page)
+    }
+
+    async fn read_page(&self, after: Position, filter: &Filter, limit: usize) -> Result<Page, ReadError> {
+        self.inner.read_page(after, filter, limit).await
+    }
+
+    async fn streams_page(
+        &self,
+        filter: &StreamFilter,
+        after: Option<&StreamId>,
+        limit: usize,
+    ) -> Result<Vec<StreamInfo>, ReadError> {
+        self.inner.streams_page(filter, after, limit).await
+    }
+
+    async fn head(&self) -> Result<Checkpoint, ReadError> {
+        self.inner.head().await
+    }
+
+    async fn check_checkpoint(&self, checkpoint: &Checkpoint) -> Result<(), ReadError> {
+        self.inner.check_checkpoint(checkpoint).await
+    }
+
+    fn watch(&self) -> watch::Receiver<Position> {
+        self.inner.watch()
+    }
+
+    async fn close(&self) {
+        self.inner.close().await;
+    }
+}
