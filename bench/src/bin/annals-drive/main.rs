@@ -1,0 +1,80 @@
+//! `annals-drive`: drives a store from outside, for checkers that we have not seen.
+//!
+//! Every line on standard output is one finished operation. See `bench/README.md` for the format.
+
+mod ack;
+mod dump;
+mod line;
+mod load;
+mod target;
+
+use std::time::Duration;
+
+use clap::{Parser, Subcommand};
+
+type Fault = Box<dyn std::error::Error + Send + Sync>;
+
+/// Drives a store for outside checkers.
+#[derive(Parser)]
+struct Options {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Random appends, loads and full subscriptions from several processes; one JSON line per finished operation.
+    Load {
+        /// The store: `sqlite:FILE`.
+        #[arg(long)]
+        db: String,
+        /// How many processes work at once.
+        #[arg(long, default_value_t = 2)]
+        procs: u32,
+        /// For how long.
+        #[arg(long, default_value_t = 10.0)]
+        secs: f64,
+        /// What the operations follow from.
+        #[arg(long, default_value_t = 1)]
+        seed: u64,
+    },
+    /// One of the processes of `load`.
+    #[command(hide = true)]
+    Client {
+        #[arg(long)]
+        db: String,
+        #[arg(long)]
+        client: u32,
+        #[arg(long)]
+        secs: f64,
+        #[arg(long)]
+        seed: u64,
+    },
+    /// The whole log as one JSON object.
+    Dump {
+        /// The store: `sqlite:FILE`.
+        #[arg(long)]
+        db: String,
+    },
+    /// Appends one event at a time and prints `ACK n` after each answer, until it is ended.
+    Ack {
+        /// The store: `sqlite:FILE`.
+        #[arg(long)]
+        db: String,
+    },
+}
+
+fn main() -> Result<(), Fault> {
+    let options = Options::parse();
+    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build()?;
+    runtime.block_on(async {
+        match options.command {
+            Command::Load { db, procs, secs, seed } => load::processes(&db, procs, secs, seed).await,
+            Command::Client { db, client, secs, seed } => {
+                load::client(&db, client, Duration::from_secs_f64(secs), seed).await
+            }
+            Command::Dump { db } => dump::run(&db).await,
+            Command::Ack { db } => ack::run(&db).await,
+        }
+    })
+}

@@ -1,0 +1,37 @@
+//! The store that is driven, and the events that the driver writes.
+
+use std::sync::Arc;
+
+use annals_eventstore::{EventId, EventStore, NewEvent, Payload, SqliteStore, StreamId, Tenant};
+use uuid::Uuid;
+
+use crate::Fault;
+
+/// Opens the store that `url` names.
+pub(crate) async fn open(url: &str) -> Result<Arc<dyn EventStore>, Fault> {
+    let Some(file) = url.strip_prefix("sqlite://").or_else(|| url.strip_prefix("sqlite:")) else {
+        return Err("the store is not known by its URL; use `sqlite:FILE`".into());
+    };
+    Ok(Arc::new(SqliteStore::open(file).await?))
+}
+
+const AGGREGATE_TYPE: &str = "drive";
+
+/// The driver's stream of this name.
+pub(crate) fn stream(name: &str) -> Result<StreamId, Fault> {
+    Ok(StreamId::new(Tenant::default(), AGGREGATE_TYPE, name)?)
+}
+
+/// How a stream is called in the output: the driver's own by their bare names.
+pub(crate) fn shown(stream: &StreamId) -> String {
+    if stream.aggregate_type() == AGGREGATE_TYPE && *stream.tenant() == Tenant::default() {
+        stream.aggregate_id().to_owned()
+    } else {
+        stream.to_string()
+    }
+}
+
+/// An event that carries `{"n": n}`.
+pub(crate) fn event(id: Uuid, n: i64) -> Result<NewEvent, Fault> {
+    Ok(NewEvent::raw(EventId::new(id)?, "drive.counted", 1, Payload::from_json(&format!("{{\"n\":{n}}}"))?)?)
+}
