@@ -26,6 +26,7 @@ mod request;
 mod sqlite;
 mod store;
 mod stream;
+mod text_id;
 
 pub use aggregate::{Aggregate, Decide, Evolve, IntoEvents, SnapshotPolicy};
 pub use append::{Append, Appended, AppendedStream, CheckedAppend, Repeat};
@@ -55,6 +56,7 @@ pub use stream::{ExpectedVersion, StreamId, StreamVersion, Tenant};
 #[doc(hidden)]
 pub mod __private {
     pub use crate::payload::{decode_struct, decode_variant, encode_struct, encode_variant};
+    pub use crate::text_id::{IdText, id_text, read_id};
     pub use serde;
 }
 
