@@ -65,7 +65,6 @@ impl MemoryStore {
     }
 
     /// An empty store whose clock, ids or limits are other ones.
-    #[must_use]
     pub fn builder() -> MemoryStoreBuilder {
         MemoryStoreBuilder::default()
     }

@@ -12,7 +12,7 @@ use sqlx::sqlite::SqliteConnectOptions;
 use sqlx::{ConnectOptions, Connection, SqliteConnection};
 use tokio::sync::{OwnedMutexGuard, OwnedSemaphorePermit, Semaphore};
 
-use super::fault::DatabaseError;
+use super::fault::{DatabaseError, result_code};
 use super::options::SqliteOptions;
 use crate::clock::{Clock, IdSource};
 use crate::error::OpenError;
@@ -20,6 +20,9 @@ use crate::error::OpenError;
 const BEGIN: &str = "BEGIN IMMEDIATE";
 const COMMIT: &str = "COMMIT";
 const ROLLBACK: &str = "ROLLBACK";
+
+/// The result code of ROLLBACK outside of a transaction (`SQLITE_ERROR`).
+const NO_TRANSACTION: i32 = 1;
 
 /// A SQLite file, opened once per process: the lock that writers of this process take in turn, and the connections.
 ///
@@ -138,10 +141,10 @@ impl SqliteDatabase {
         self.0.closed.store(true, Ordering::Release);
         let mut writer = self.0.writer.lock().await;
         if let Some(mut connection) = writer.connection.take() {
-            if writer.unclean {
-                if let Err(error) = sqlx::query(ROLLBACK).execute(&mut connection).await {
-                    tracing::debug!(%error, "nothing to roll back while closing");
-                }
+            if writer.unclean
+                && let Err(error) = sqlx::query(ROLLBACK).execute(&mut connection).await
+            {
+                tracing::debug!(%error, "nothing to roll back while closing");
             }
             close(connection).await;
         }
@@ -196,10 +199,10 @@ impl SqliteDatabase {
             // The owner before was cancelled between BEGIN and COMMIT. If it had not begun, or had ended, ROLLBACK
             // fails, which is as good; a connection that cannot even say so is replaced.
             let connection = writer.connection.as_mut().expect("it was opened just above");
-            if let Err(error) = sqlx::query(ROLLBACK).execute(connection).await {
-                if super::fault::result_code(&error) != Some(1) {
-                    writer.connection = Some(self.connect().await?);
-                }
+            if let Err(error) = sqlx::query(ROLLBACK).execute(connection).await
+                && result_code(&error) != Some(NO_TRANSACTION)
+            {
+                writer.connection = Some(self.connect().await?);
             }
             writer.unclean = false;
         }

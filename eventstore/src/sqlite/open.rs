@@ -116,10 +116,10 @@ fn look_from_outside(options: &SqliteOptions, path: &str) -> Result<(), OpenErro
             Ok(())
         };
     }
-    if !options.read_only {
-        if let Err(error) = std::fs::OpenOptions::new().append(true).open(file) {
-            return Err(OpenError::ReadOnly { path: path.to_owned(), reason: error.to_string() });
-        }
+    if !options.read_only
+        && let Err(error) = std::fs::OpenOptions::new().append(true).open(file)
+    {
+        return Err(OpenError::ReadOnly { path: path.to_owned(), reason: error.to_string() });
     }
     let beside = |suffix: &str| {
         let mut name = file.as_os_str().to_owned();

@@ -324,10 +324,10 @@ impl EventStore for SqliteStore {
             if index > 0 {
                 task.abort();
             }
-            if let Err(error) = task.await {
-                if error.is_panic() {
-                    tracing::error!(%error, "a task of the store panicked");
-                }
+            if let Err(error) = task.await
+                && error.is_panic()
+            {
+                tracing::error!(%error, "a task of the store panicked");
             }
         }
         self.0.group.database.close().await;

@@ -12,6 +12,7 @@ use super::writer::GroupCommit;
 use crate::append::{Append, Appended, CheckedAppend};
 use crate::error::{AppendError, Invalid};
 use crate::position::Position;
+use crate::stream::{StreamId, Tenant};
 
 const SAVEPOINT: &str = "SAVEPOINT annals_append";
 const KEEP: &str = "RELEASE annals_append";
@@ -24,11 +25,13 @@ pub struct SqliteUnitOfWork {
     transaction: SqliteTransaction,
     store: SqliteStore,
     last: Position,
+    /// The stream of the first append, for errors.
+    stream: Option<StreamId>,
 }
 
 impl SqliteUnitOfWork {
     pub(super) fn new(transaction: SqliteTransaction, store: SqliteStore) -> Self {
-        Self { transaction, store, last: Position::START }
+        Self { transaction, store, last: Position::START, stream: None }
     }
 
     /// Appends inside the transaction. A refused append leaves the transaction usable and nothing of itself behind.
@@ -38,6 +41,7 @@ impl SqliteUnitOfWork {
     pub async fn append(&mut self, append: Append) -> Result<Appended, AppendError> {
         let append = append.check(self.store.limits_ref())?;
         let appended = within(self.store.group(), &mut self.transaction, &append).await?;
+        self.stream.get_or_insert_with(|| append.first_stream());
         if !appended.repeated {
             self.last = self.last.max(appended.position);
         }
@@ -64,13 +68,13 @@ impl SqliteUnitOfWork {
     /// # Errors
     /// [`AppendError`]; nothing is stored whatever happens.
     pub async fn rollback(self) -> Result<(), AppendError> {
-        self.transaction.rollback().await.map_err(|e| e.into_append(|| unreachable_stream()))
+        self.transaction.rollback().await.map_err(|e| e.into_append(no_stream))
     }
 }
 
-/// A rollback has no append that an unknown outcome could be about.
-fn unreachable_stream() -> crate::stream::StreamId {
-    crate::stream::StreamId::stored(crate::stream::Tenant::default(), "unit".into(), "of work".into())
+/// What an error names when it is about no append at all.
+fn no_stream() -> StreamId {
+    StreamId::stored(Tenant::default(), "unit of work".into(), "without appends".into())
 }
 
 impl Deref for SqliteUnitOfWork {
@@ -96,7 +100,7 @@ impl SqliteStore {
     /// # Cancel safety
     /// Dropping the future, or the unit of work, rolls back.
     pub async fn begin(&self) -> Result<SqliteUnitOfWork, AppendError> {
-        let transaction = self.database().begin().await.map_err(|e| e.into_append(unreachable_stream))?;
+        let transaction = self.database().begin().await.map_err(|e| e.into_append(no_stream))?;
         Ok(SqliteUnitOfWork::new(transaction, self.clone()))
     }
 
@@ -126,7 +130,7 @@ impl SqliteStore {
             ORDER BY 1
         ";
         let database = self.database();
-        let fault = |e| database.fault(e).into_append(unreachable_stream);
+        let fault = |e| database.fault(e).into_append(no_stream);
         let rows = sqlx::query(SETTINGS).fetch_all(&mut *connection).await.map_err(fault)?;
         let Some(row) = rows.first() else { return Err(AppendError::Closed) };
         let (synchronous, file, stores): (i64, String, i64) = (row.get(0), row.get(1), row.get(2));
