@@ -1,0 +1,56 @@
+//! What the owner sees: one row per day and currency.
+//!
+//! Here the key of a row is not the order's id. Any event may touch any row; the runner loads what a fold asks for.
+
+use annals::{Projection, ProjectionError, ReadModel, Recorded, Rows};
+use jiff::civil::Date;
+use jiff::tz::TimeZone;
+
+use crate::money::{Currency, Money};
+use crate::order::OrderEvent;
+
+/// One day in one currency, by universal time.
+#[derive(ReadModel, Clone, Debug, PartialEq)]
+#[read_model(table = "daily_sales", key("day", "currency"))]
+pub struct Day {
+    /// Which day.
+    pub day: Date,
+    /// Of which currency.
+    pub currency: String,
+    /// Orders placed on it.
+    pub orders: i64,
+    /// What they cost together, in cents.
+    pub ordered: i64,
+    /// What came in on it less what went back on it, in cents.
+    pub revenue: i64,
+}
+
+/// Builds the table `daily_sales`.
+pub struct DailySales;
+
+impl Projection for DailySales {
+    type Event = OrderEvent;
+    type Row = Day;
+
+    fn apply(&self, event: &Recorded<OrderEvent>, rows: &mut Rows<Day>) -> Result<(), ProjectionError> {
+        let day = event.recorded_at.to_zoned(TimeZone::UTC).date();
+        let mut on = |currency: Currency| {
+            let currency = currency.to_string();
+            rows.get_or_insert_with(&(day, currency.clone()), || Day { day, currency, orders: 0, ordered: 0, revenue: 0 })
+        };
+        match &event.event {
+            OrderEvent::Placed { total: Money { minor, currency }, .. } => {
+                let day = on(*currency)?;
+                day.orders += 1;
+                day.ordered += minor;
+            }
+            OrderEvent::Paid { amount: Money { minor, currency }, .. } => on(*currency)?.revenue += minor,
+            OrderEvent::Refunded { amount: Money { minor, currency }, .. } => on(*currency)?.revenue -= minor,
+            OrderEvent::Reserved { .. }
+            | OrderEvent::Shipped { .. }
+            | OrderEvent::Delivered { .. }
+            | OrderEvent::Cancelled { .. } => {}
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,67 @@
+//! What the shop's staff see: all orders in one list, lean enough to sort and filter.
+
+use annals::{Projection, ProjectionError, ReadModel, Recorded, Rows};
+use jiff::Timestamp;
+
+use crate::money::Currency;
+use crate::order::{CustomerId, OrderEvent, OrderId, Status};
+
+/// One line of the list.
+#[derive(ReadModel, Clone, Debug, PartialEq)]
+#[read_model(table = "order_list", key = "order_id", index("status", "placed_at"))]
+pub struct Listed {
+    /// Which.
+    #[column(text)]
+    pub order_id: OrderId,
+    /// Whose.
+    #[column(text)]
+    pub customer: CustomerId,
+    /// Where it stands.
+    #[column(text)]
+    pub status: Status,
+    /// How many pieces.
+    pub pieces: i64,
+    /// What it costs, in cents.
+    pub total: i64,
+    /// Of what.
+    #[column(text)]
+    pub currency: Currency,
+    /// Since when.
+    pub placed_at: Timestamp,
+}
+
+/// Builds the table `order_list`.
+pub struct OrderList;
+
+impl Projection for OrderList {
+    type Event = OrderEvent;
+    type Row = Listed;
+
+    fn apply(&self, event: &Recorded<OrderEvent>, rows: &mut Rows<Listed>) -> Result<(), ProjectionError> {
+        let order_id: OrderId = event.aggregate_id()?;
+        let status = match &event.event {
+            OrderEvent::Placed { customer, lines, total } => {
+                rows.upsert(Listed {
+                    order_id,
+                    customer: customer.clone(),
+                    status: Status::Placed,
+                    pieces: lines.iter().map(|line| i64::from(line.quantity)).sum(),
+                    total: total.minor,
+                    currency: total.currency,
+                    placed_at: event.recorded_at,
+                });
+                return Ok(());
+            }
+            OrderEvent::Paid { .. } => Status::Paid,
+            OrderEvent::Reserved { .. } => Status::Reserved,
+            OrderEvent::Shipped { .. } => Status::Shipped,
+            OrderEvent::Delivered { .. } => Status::Delivered,
+            OrderEvent::Cancelled { .. } => Status::Cancelled,
+            OrderEvent::Refunded { .. } => return Ok(()),
+        };
+        if let Some(order) = rows.get_mut(&order_id)? {
+            order.status = status;
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,58 @@
+//! Many orders at once: what the shop does in the week before the holidays.
+
+use std::time::Instant;
+
+use futures::{StreamExt, TryStreamExt, stream};
+use indicatif::{ProgressBar, ProgressStyle};
+
+use crate::Fault;
+use crate::money::Money;
+use crate::order::{CustomerId, Line, OrderId, PaymentId};
+use crate::shop::Shop;
+use crate::tables;
+
+/// Orders that are under way at once.
+const AT_ONCE: usize = 128;
+/// Events of one order here: placed, paid, reserved, shipped, delivered.
+const STEPS: u64 = 5;
+
+/// Plays `orders` orders from placed to delivered and prints the rate.
+pub async fn play(shop: &Shop, orders: u64) -> Result<(), Fault> {
+    let first = tables::next_number(&shop.store).await?;
+    let style = ProgressStyle::with_template("{bar:40} {pos}/{len} orders  {per_sec}  {eta} left")?;
+    let bar = ProgressBar::new(orders).with_style(style);
+    let start = Instant::now();
+    let last = stream::iter(0..orders)
+        .map(|n| {
+            let bar = bar.clone();
+            async move {
+                let position = order(shop, first.saturating_add_unsigned(n)).await?;
+                bar.inc(1);
+                Ok::<_, Fault>(position)
+            }
+        })
+        .buffer_unordered(AT_ONCE)
+        .try_fold(annals::Position::START, |last, position| async move { Ok(last.max(position)) })
+        .await?;
+    bar.finish();
+    let appended = start.elapsed().as_secs_f64();
+    shop.caught_up(last).await?;
+    let shown = start.elapsed().as_secs_f64();
+    let rate = |seconds: f64| (orders * STEPS) as f64 / seconds.max(f64::EPSILON);
+    println!("{orders} orders, {} events: {:.0} events/s durable on disk,", orders * STEPS, rate(appended));
+    println!("and visible in all three read models {:.0} ms after the last append.", (shown - appended) * 1e3);
+    Ok(())
+}
+
+async fn order(shop: &Shop, number: i64) -> Result<annals::Position, Fault> {
+    let id = OrderId::new(format!("o-{number}"))?;
+    let customer = CustomerId::new(format!("customer-{}", number % 1_000))?;
+    let price = Money::euro_cents(500 + number % 9_500);
+    let lines = vec![Line { product: "coffee".to_owned(), quantity: 1, price }];
+    let payment = PaymentId::new(format!("pay-{number}"))?;
+    shop.orders.execute(&id, |order| order.place(customer.clone(), lines.clone())).await?;
+    shop.orders.execute(&id, |order| order.pay(payment.clone(), price)).await?;
+    shop.orders.execute(&id, |order| order.reserve("north")).await?;
+    shop.orders.execute(&id, |order| order.ship("snail", &format!("SN-{number}"))).await?;
+    Ok(shop.orders.execute(&id, |order| order.deliver("the customer")).await?.position)
+}
