@@ -115,6 +115,43 @@ fn renamed_rust_code_reads_what_was_written_before() {
     assert_eq!(Happened::decode("order.paid", 1, &paid).unwrap(), Happened::MoneyCame(5));
 }
 
+#[test]
+fn serde_attributes_on_fields_work_as_usual() {
+    #[derive(Serialize, Deserialize, Debug, PartialEq)]
+    struct Money {
+        cents: i64,
+        currency: String,
+    }
+    #[derive(Event, Serialize, Deserialize, Debug, PartialEq)]
+    #[serde(rename_all_fields = "camelCase", deny_unknown_fields)]
+    enum Billed {
+        #[event(name = "billed.once")]
+        Once {
+            order_number: u32,
+            #[serde(default)]
+            note: Option<String>,
+        },
+    }
+    #[derive(Event, Serialize, Deserialize, Debug, PartialEq)]
+    enum Refunded {
+        #[event(name = "refunded.fully")]
+        Fully {
+            #[serde(flatten)]
+            money: Money,
+            #[serde(skip)]
+            cached: u8,
+        },
+    }
+    let billed = Billed::Once { order_number: 1, note: None };
+    check_round_trip(&billed);
+    assert_eq!(billed.encode().unwrap(), Payload::from_json(r#"{"orderNumber":1,"note":null}"#).unwrap());
+    let old = Payload::from_json(r#"{"orderNumber":1}"#).unwrap();
+    assert_eq!(Billed::decode("billed.once", 1, &old).unwrap(), billed);
+    let refunded = Refunded::Fully { money: Money { cents: 5, currency: "EUR".to_owned() }, cached: 0 };
+    check_round_trip(&refunded);
+    assert_eq!(refunded.encode().unwrap(), Payload::from_json(r#"{"cents":5,"currency":"EUR"}"#).unwrap());
+}
+
 /// The stored name alone decides: two variants of one content are never mixed up.
 #[test]
 fn variants_of_equal_content_are_picked_by_name() {

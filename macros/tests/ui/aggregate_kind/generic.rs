@@ -13,4 +13,11 @@ struct Order<T> {
     items: Vec<T>,
 }
 
+/// The use of a refused type gives no second message.
+fn known<A: annals_eventstore::Aggregate>() {}
+
+fn uses() {
+    known::<Order<u32>>();
+}
+
 fn main() {}

@@ -11,4 +11,11 @@ struct OrderRow<T> {
     order_id: T,
 }
 
+/// The use of a refused type gives no second message.
+fn known<R: mirror::ReadModel>() {}
+
+fn uses() {
+    known::<OrderRow<u32>>();
+}
+
 fn main() {}
