@@ -1,5 +1,8 @@
 //! Streams of events: stores, the repository that decides over them, and a kit to test both.
 
+// Derived code says `::annals_eventstore`; so it also compiles in the tests of this crate.
+extern crate self as annals_eventstore;
+
 #[cfg(feature = "testing")]
 pub mod testing;
 
@@ -9,6 +12,7 @@ mod answer;
 mod append;
 mod clock;
 mod context;
+mod derived;
 mod error;
 mod event;
 mod filter;
@@ -55,7 +59,14 @@ pub use stream::{ExpectedVersion, StreamId, StreamVersion, Tenant};
 /// What derived code calls. Not for people; no promise is made about it.
 #[doc(hidden)]
 pub mod __private {
-    pub use crate::payload::{decode_struct, decode_variant, encode_struct, encode_variant};
+    pub use core;
+    pub use std::string::String;
+
+    pub use crate::aggregate::{Aggregate, SnapshotPolicy};
+    pub use crate::derived::{NoEvent, find_shape};
+    pub use crate::error::{DecodeError, Invalid};
+    pub use crate::event::{Event, EventShape};
+    pub use crate::payload::{Payload, decode_struct, decode_variant, encode_struct, encode_variant};
     pub use crate::text_id::{IdText, id_text, read_id};
     pub use serde;
 }

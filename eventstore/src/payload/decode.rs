@@ -2,10 +2,10 @@
 
 use std::fmt;
 
+use serde::Deserialize;
 use serde::de::value::U32Deserializer;
 use serde::de::{
-    DeserializeOwned, DeserializeSeed, Deserializer, EnumAccess, Error, IntoDeserializer, MapAccess, VariantAccess,
-    Visitor,
+    DeserializeSeed, Deserializer, EnumAccess, Error, IntoDeserializer, MapAccess, VariantAccess, Visitor,
 };
 use serde::forward_to_deserialize_any;
 
@@ -18,20 +18,23 @@ type Json<'t> = serde_json::Deserializer<serde_json::de::StrRead<'t>>;
 ///
 /// The index counts the variants that serde can read, in the order of declaration, from 0.
 ///
+/// The bound is spelled out because the compiler then tells users which derive is missing; for `DeserializeOwned` it does
+/// not.
+///
 /// # Errors
 /// [`DecodeError::Payload`] if the content does not fit.
-pub fn decode_variant<T: DeserializeOwned>(index: u32, payload: &Payload) -> Result<T, DecodeError> {
+pub fn decode_variant<T: for<'de> Deserialize<'de>>(index: u32, payload: &Payload) -> Result<T, DecodeError> {
     let mut json = serde_json::Deserializer::from_str(payload.as_str());
     T::deserialize(VariantContent { index, json: &mut json })
         .and_then(|value| json.end().map(|()| value))
         .map_err(|source| DecodeError::Payload { source })
 }
 
-/// Reads a struct.
+/// Reads a struct; the bound is spelled out as at [`decode_variant`].
 ///
 /// # Errors
 /// [`DecodeError::Payload`] if the content does not fit.
-pub fn decode_struct<T: DeserializeOwned>(payload: &Payload) -> Result<T, DecodeError> {
+pub fn decode_struct<T: for<'de> Deserialize<'de>>(payload: &Payload) -> Result<T, DecodeError> {
     payload.read().map_err(|source| DecodeError::Payload { source })
 }
 

@@ -1,0 +1,77 @@
+//! What stands at a type that derives `Event`.
+
+use syn::{Attribute, Data, DeriveInput, Generics, Ident, LitInt, LitStr, Path};
+
+use super::body::{Body, on_fields};
+use crate::attr::{self, CRATE, EVENT, NAME, Said, VERSION};
+use crate::mistakes::Mistakes;
+use crate::serde_words;
+
+pub(crate) struct EventInput {
+    pub(crate) ident: Ident,
+    pub(crate) generics: Generics,
+    pub(crate) labels: EventLabels,
+    pub(crate) serde: Vec<Ident>,
+    pub(crate) body: Body<(), VariantInput>,
+    /// `#[event(..)]` on fields.
+    pub(crate) on_fields: Vec<Attribute>,
+}
+
+pub(crate) struct VariantInput {
+    pub(crate) ident: Ident,
+    pub(crate) labels: EventLabels,
+    pub(crate) serde: Vec<Ident>,
+}
+
+/// The words that belong at one place, and those that belong at another.
+type Places = (&'static [&'static str], &'static [&'static str]);
+
+/// The words of `#[event(..)]` at one place.
+pub(crate) struct EventLabels {
+    pub(crate) name: Said<LitStr>,
+    pub(crate) version: Said<LitInt>,
+    pub(crate) krate: Said<Path>,
+    /// Whether every word was known and every value could be read.
+    pub(crate) understood: bool,
+}
+
+impl EventInput {
+    pub(crate) fn parse(input: &DeriveInput, mistakes: &mut Mistakes) -> Self {
+        let on_type: Places = match &input.data {
+            Data::Enum(_) => (&[CRATE], &[NAME, VERSION]),
+            Data::Struct(_) | Data::Union(_) => (&[NAME, VERSION, CRATE], &[]),
+        };
+        Self {
+            ident: input.ident.clone(),
+            generics: input.generics.clone(),
+            labels: EventLabels::parse(&input.attrs, on_type, mistakes),
+            serde: serde_words::read(&input.attrs),
+            body: Body::of(
+                input,
+                |_| (),
+                |variant| VariantInput {
+                    ident: variant.ident.clone(),
+                    labels: EventLabels::parse(&variant.attrs, (&[NAME, VERSION], &[CRATE]), mistakes),
+                    serde: serde_words::read(&variant.attrs),
+                },
+            ),
+            on_fields: on_fields(input, EVENT),
+        }
+    }
+}
+
+impl EventLabels {
+    fn parse(attrs: &[Attribute], (known, misplaced): Places, mistakes: &mut Mistakes) -> Self {
+        let (mut name, mut version, mut krate) = (Said::default(), Said::default(), Said::default());
+        let understood = attr::read(attrs, EVENT, known, misplaced, mistakes, |word, input| {
+            if word == NAME {
+                name.add(word, attr::text(word, input, "name = \"order.placed\""))
+            } else if word == VERSION {
+                version.add(word, attr::number(word, input, "version = 2"))
+            } else {
+                krate.add(word, attr::path(word, input))
+            }
+        });
+        Self { name, version, krate, understood }
+    }
+}

@@ -1,0 +1,11 @@
+//! PARSE: what the user wrote, as our own trees with every span; nothing is judged yet.
+
+mod aggregate;
+mod body;
+mod event;
+mod read_model;
+
+pub(crate) use aggregate::{AggregateInput, Snapshot};
+pub(crate) use body::Body;
+pub(crate) use event::{EventInput, EventLabels, VariantInput};
+pub(crate) use read_model::{ColumnInput, ReadModelInput};

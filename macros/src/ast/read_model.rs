@@ -1,0 +1,87 @@
+//! What stands at a type that derives `ReadModel`.
+
+use syn::{Attribute, DeriveInput, Error, Field, Fields, Generics, Ident, LitStr, Path, Type};
+
+use super::body::{Body, on_fields};
+use crate::attr::{self, COLUMN, CRATE, INDEX, JSON, KEY, NAME, READ_MODEL, Said, TABLE, TEXT};
+use crate::mistakes::Mistakes;
+
+pub(crate) struct ReadModelInput {
+    pub(crate) ident: Ident,
+    pub(crate) generics: Generics,
+    pub(crate) table: Said<LitStr>,
+    pub(crate) key: Said<Vec<LitStr>>,
+    pub(crate) index: Said<Vec<LitStr>>,
+    pub(crate) krate: Said<Path>,
+    /// Whether every word on the type was known and every value could be read.
+    pub(crate) understood: bool,
+    /// A struct gives its columns, or nothing if its fields have no names.
+    pub(crate) body: Body<Option<Vec<ColumnInput>>, ()>,
+    /// `#[read_model(..)]` on fields, and `#[column(..)]` on the type.
+    pub(crate) misplaced: Vec<Attribute>,
+}
+
+pub(crate) struct ColumnInput {
+    pub(crate) field: Ident,
+    pub(crate) ty: Type,
+    pub(crate) name: Said<LitStr>,
+    pub(crate) text: Said<()>,
+    pub(crate) json: Said<()>,
+}
+
+impl ReadModelInput {
+    pub(crate) fn parse(input: &DeriveInput, mistakes: &mut Mistakes) -> Self {
+        let (mut table, mut key, mut index) = (Said::default(), Said::default(), Said::default());
+        let mut krate = Said::default();
+        let known = [TABLE, KEY, INDEX, CRATE];
+        let understood = attr::read(&input.attrs, READ_MODEL, &known, &[], mistakes, |word, input| {
+            if word == TABLE {
+                table.add(word, attr::text(word, input, "table = \"order_list\""))
+            } else if word == KEY {
+                key.add(word, attr::texts(word, input, "key = \"order_id\""))
+            } else if word == INDEX {
+                index.add(word, attr::texts(word, input, "index = \"status\""))
+            } else {
+                krate.add(word, attr::path(word, input))
+            }
+        });
+        let mut misplaced = on_fields(input, READ_MODEL);
+        misplaced.extend(input.attrs.iter().filter(|attr| attr.path().is_ident(COLUMN)).cloned());
+        let columns = |fields: &Fields| match fields {
+            Fields::Named(fields) => {
+                Some(fields.named.iter().filter_map(|field| ColumnInput::parse(field, mistakes)).collect())
+            }
+            Fields::Unit => Some(Vec::new()),
+            Fields::Unnamed(_) => None,
+        };
+        let body = Body::of(input, columns, |_| ());
+        Self {
+            ident: input.ident.clone(),
+            generics: input.generics.clone(),
+            table,
+            key,
+            index,
+            krate,
+            understood,
+            body,
+            misplaced,
+        }
+    }
+}
+
+impl ColumnInput {
+    /// Nothing for a field without a name.
+    fn parse(field: &Field, mistakes: &mut Mistakes) -> Option<Self> {
+        let (mut name, mut text, mut json) = (Said::default(), Said::default(), Said::default());
+        attr::read(&field.attrs, COLUMN, &[NAME, TEXT, JSON], &[], mistakes, |word, input| {
+            if word == NAME {
+                name.add(word, attr::text(word, input, "name = \"placed\""))
+            } else if input.is_empty() || input.peek(syn::Token![,]) {
+                if word == TEXT { text.add(word, Ok(())) } else { json.add(word, Ok(())) }
+            } else {
+                Err(Error::new(word.span(), format!("`{word}` takes no value; write `#[column({word})]`")))
+            }
+        });
+        Some(Self { field: field.ident.clone()?, ty: field.ty.clone(), name, text, json })
+    }
+}

@@ -1,0 +1,101 @@
+//! The implementation of `ReadModel`.
+
+use proc_macro2::TokenStream;
+use quote::{quote, quote_spanned};
+use syn::spanned::Spanned;
+
+use super::place::at;
+use crate::validate::{Storage, ValidColumn, ValidReadModel};
+
+pub(crate) fn read_model(valid: &ValidReadModel) -> TokenStream {
+    let ValidReadModel { root: p, ident, generics, table, columns, key, indexes } = valid;
+    let where_clause = &generics.where_clause;
+    let specs = columns.iter().map(|column| spec(p, column));
+    let written = columns.iter().map(|column| to_column(p, column));
+    let read = columns.iter().map(|column| from_column(p, column));
+    let key_names = key.iter().map(|column| &column.name);
+    let key_types: Vec<_> = key.iter().map(|column| &column.ty).collect();
+    let key_values: Vec<_> = key
+        .iter()
+        .map(|column| {
+            let field = &column.field;
+            quote!(#p::core::clone::Clone::clone(&self.#field))
+        })
+        .collect();
+    // One column is the key by itself, several are a tuple.
+    let (key_type, key_value) = match (&key_types[..], &key_values[..]) {
+        ([ty], [value]) => (quote!(#ty), quote!(#value)),
+        _ => (quote!((#(#key_types,)*)), quote!((#(#key_values,)*))),
+    };
+    // An `Option` behind an alias is only known to the compiler.
+    let never_null = key.iter().map(|column| {
+        let ValidColumn { ty, name, .. } = column;
+        let message = format!("`{name}` is in the key, and a key is never null; use a type that is not an `Option`");
+        quote_spanned!(at(ty.span())=> const _: () = #p::core::assert!(!<#ty as #p::Column>::NULLABLE, #message);)
+    });
+    let indexes = indexes.iter().map(|columns| quote!(#p::IndexSpec { columns: &[#(#columns),*] }));
+    quote! {
+        #(#never_null)*
+
+        #[automatically_derived]
+        #[allow(deprecated)]
+        impl #p::ReadModel for #ident #where_clause {
+            type Key = #key_type;
+
+            const TABLE: &'static #p::TableSpec = &#p::TableSpec {
+                name: #table,
+                columns: &[#(#specs),*],
+                key: &[#(#key_names),*],
+                indexes: &[#(#indexes),*],
+            };
+
+            fn key(&self) -> Self::Key {
+                #key_value
+            }
+
+            fn to_columns(&self) -> #p::Vec<#p::ColumnValue> {
+                #p::Vec::from([#(#written),*])
+            }
+
+            fn from_columns(
+                __columns: &mut dyn #p::core::iter::Iterator<Item = #p::ColumnValue>,
+            ) -> #p::core::result::Result<Self, #p::ColumnError> {
+                #p::core::result::Result::Ok(Self { #(#read),* })
+            }
+        }
+    }
+}
+
+fn spec(p: &TokenStream, column: &ValidColumn) -> TokenStream {
+    let ValidColumn { ty, name, optional, .. } = column;
+    let (column_type, nullable) = match column.storage {
+        // Asked at the field's type, so that the compiler complains there about a type that is no column.
+        Storage::Column => (
+            quote_spanned!(at(ty.span())=> <#ty as #p::Column>::TYPE),
+            quote_spanned!(at(ty.span())=> <#ty as #p::Column>::NULLABLE),
+        ),
+        Storage::Text => (quote!(#p::ColumnType::Text), quote!(#optional)),
+        Storage::Json => (quote!(#p::ColumnType::Json), quote!(#optional)),
+    };
+    quote!(#p::ColumnSpec { name: #name, column_type: #column_type, nullable: #nullable })
+}
+
+fn to_column(p: &TokenStream, column: &ValidColumn) -> TokenStream {
+    let ValidColumn { field, ty, .. } = column;
+    match column.storage {
+        Storage::Column => quote_spanned!(at(ty.span())=> <#ty as #p::Column>::to_column(&self.#field)),
+        Storage::Text => quote_spanned!(at(ty.span())=> #p::text_to_column::<#ty>(&self.#field)),
+        Storage::Json => quote_spanned!(at(ty.span())=> #p::json_to_column::<#ty>(&self.#field)),
+    }
+}
+
+fn from_column(p: &TokenStream, column: &ValidColumn) -> TokenStream {
+    let ValidColumn { field, ty, name, .. } = column;
+    let value = quote!(#p::next_column(__columns, #name)?);
+    let read = match column.storage {
+        Storage::Column => quote_spanned!(at(ty.span())=> <#ty as #p::Column>::from_column(#value)),
+        Storage::Text => quote_spanned!(at(ty.span())=> #p::text_from_column::<#ty>(#value)),
+        Storage::Json => quote_spanned!(at(ty.span())=> #p::json_from_column::<#ty>(#value)),
+    };
+    quote!(#field: #read.map_err(|__error| __error.in_column(#name))?)
+}

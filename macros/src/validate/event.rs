@@ -1,0 +1,188 @@
+//! The rules of `#[derive(Event)]`.
+
+use proc_macro2::TokenStream;
+use syn::ext::IdentExt;
+use syn::{Error, Generics, Ident, LitStr};
+
+use super::shared::{from_one, not_generic, not_misplaced, once, required, stored_name};
+use crate::ast::{Body, EventInput, EventLabels, VariantInput};
+use crate::attr::EVENT;
+use crate::mistakes::Mistakes;
+
+/// An event that obeys every rule.
+pub(crate) struct ValidEvent {
+    pub(crate) root: TokenStream,
+    pub(crate) ident: Ident,
+    pub(crate) generics: Generics,
+    /// In the order of declaration; a struct has one.
+    pub(crate) shapes: Vec<Shape>,
+}
+
+pub(crate) struct Shape {
+    /// `None` for a struct.
+    pub(crate) variant: Option<Ident>,
+    pub(crate) name: LitStr,
+    pub(crate) version: u32,
+    pub(crate) rust_name: String,
+}
+
+/// Checks every rule; `root` is where annals was found.
+pub(crate) fn event(
+    input: &EventInput,
+    root: Result<TokenStream, Error>,
+    mut mistakes: Mistakes,
+) -> Result<ValidEvent, Error> {
+    let mistakes_so_far = &mut mistakes;
+    once(&input.labels.krate, mistakes_so_far);
+    not_generic(&input.generics, "Event", mistakes_so_far);
+    not_misplaced(
+        &input.on_fields,
+        "`#[event(..)]` says nothing about a field; put it on the variant or the struct",
+        mistakes_so_far,
+    );
+    let shapes = match &input.body {
+        Body::Struct(()) => structure(input, mistakes_so_far),
+        Body::Enum(variants) => enumeration(input, variants, mistakes_so_far),
+        Body::Union(union) => {
+            mistakes.at(union, "a union cannot be an event; make it an enum, whose variant says what happened");
+            None
+        }
+    };
+    let root = root.map_err(|error| mistakes.push(error)).ok();
+    let valid = root.zip(shapes).map(|(root, shapes)| ValidEvent {
+        root,
+        ident: input.ident.clone(),
+        generics: input.generics.clone(),
+        shapes,
+    });
+    mistakes.finish(valid)
+}
+
+fn structure(input: &EventInput, mistakes: &mut Mistakes) -> Option<Vec<Shape>> {
+    struct_stands_alone(&input.serde, mistakes);
+    let rust_name = input.ident.unraw().to_string();
+    label(&input.ident, &input.labels, None, rust_name, mistakes).map(|shape| vec![shape])
+}
+
+fn enumeration(input: &EventInput, variants: &[VariantInput], mistakes: &mut Mistakes) -> Option<Vec<Shape>> {
+    names_belong_to_variants(&input.labels, mistakes);
+    content_stands_alone(&input.serde, mistakes);
+    has_variants(&input.ident, variants, mistakes);
+    let mut shapes = Vec::new();
+    for variant in variants {
+        crate_belongs_to_the_type(&variant.labels, mistakes);
+        every_variant_is_read_and_written(&variant.serde, mistakes);
+        let rust_name = format!("{}::{}", input.ident.unraw(), variant.ident.unraw());
+        shapes.push(label(&variant.ident, &variant.labels, Some(variant.ident.clone()), rust_name, mistakes));
+    }
+    let shapes: Vec<_> = shapes.into_iter().flatten().collect();
+    names_are_unique(&shapes, mistakes);
+    Some(shapes)
+}
+
+/// The stored name is never made from the Rust name: renaming a variant must not change what is stored.
+fn label(
+    at: &Ident,
+    labels: &EventLabels,
+    variant: Option<Ident>,
+    rust_name: String,
+    mistakes: &mut Mistakes,
+) -> Option<Shape> {
+    let name = once(&labels.name, mistakes);
+    let missing = format!(
+        "`{}` has no stored name; write `#[{EVENT}(name = \"..\")]` above it, with a name such as `order.placed` that never \
+         changes",
+        at.unraw()
+    );
+    required(name.is_none(), labels.understood, at, &missing, mistakes);
+    let version = once(&labels.version, mistakes).map_or(1, |version| from_one(version, "a schema version", mistakes));
+    let name = name?;
+    stored_name(name, mistakes);
+    Some(Shape { variant, name: name.clone(), version, rust_name })
+}
+
+/// An event is read back by its name, so two variants of one name could not be told apart.
+fn names_are_unique(shapes: &[Shape], mistakes: &mut Mistakes) {
+    for (at, shape) in shapes.iter().enumerate() {
+        if let Some(first) = shapes[..at].iter().find(|earlier| earlier.name.value() == shape.name.value()) {
+            mistakes.at(
+                &shape.name,
+                format!(
+                    "`{}` is the stored name of `{}` already; choose another, or the two cannot be told apart when read",
+                    shape.name.value(),
+                    first.rust_name
+                ),
+            );
+        }
+    }
+}
+
+/// An enum without variants has no value that could be stored.
+fn has_variants(ident: &Ident, variants: &[VariantInput], mistakes: &mut Mistakes) {
+    if variants.is_empty() {
+        mistakes.at(ident, format!("`{}` has no variants, so nothing can happen; add one", ident.unraw()));
+    }
+}
+
+/// Each variant is an event of its own, with its own name and version.
+fn names_belong_to_variants(labels: &EventLabels, mistakes: &mut Mistakes) {
+    let words = labels.name.0.iter().map(|said| &said.word).chain(labels.version.0.iter().map(|said| &said.word));
+    for word in words {
+        mistakes
+            .at(word, format!("each variant has its own `{word}`; write `#[{EVENT}({word} = ..)]` above the variants"));
+    }
+}
+
+/// All variants are handled by one implementation, which names one crate.
+fn crate_belongs_to_the_type(labels: &EventLabels, mistakes: &mut Mistakes) {
+    for said in &labels.krate.0 {
+        mistakes.at(&said.word, format!("`crate` belongs to the whole enum; write `#[{EVENT}(crate = ..)]` above it"));
+    }
+}
+
+/// annals stores the variant's content alone, and finds the variant by its stored name. With these words serde would
+/// write the Rust name into the content, leave out what tells variants apart, or go through another type.
+fn content_stands_alone(serde: &[Ident], mistakes: &mut Mistakes) {
+    let tagged = serde.iter().any(|word| word == "tag");
+    for word in serde {
+        let why = match word.to_string().as_str() {
+            // It goes with `tag`, which is refused already.
+            "content" if tagged => continue,
+            "tag" | "content" | "untagged" => {
+                "annals stores the content alone and picks the variant by its stored name; remove it"
+            }
+            "from" | "try_from" | "into" | "remote" | "transparent" | "variant_identifier" | "field_identifier" => {
+                "annals picks the variant itself, which needs serde's own code for this enum; remove it, and convert in \
+                 the type of a field instead"
+            }
+            _ => continue,
+        };
+        mistakes.at(word, format!("`#[serde({word})]` cannot be used on an event: {why}"));
+    }
+}
+
+/// With `tag`, serde writes the struct's Rust name into the content, where the stored name already says it.
+fn struct_stands_alone(serde: &[Ident], mistakes: &mut Mistakes) {
+    for word in serde.iter().filter(|word| *word == "tag") {
+        mistakes.at(
+            word,
+            "`#[serde(tag)]` cannot be used on an event: annals stores the content alone, its stored name beside it; remove it",
+        );
+    }
+}
+
+/// Variants are picked by their place among those that serde reads; a variant that serde leaves out would shift the
+/// others, and could be stored but never read.
+fn every_variant_is_read_and_written(serde: &[Ident], mistakes: &mut Mistakes) {
+    for word in serde {
+        let why = match word.to_string().as_str() {
+            "skip" | "skip_serializing" | "skip_deserializing" => {
+                "every variant that can be stored must be readable for ever; remove it, or move the variant to another type"
+            }
+            "other" => "an unknown event is an error that names it, never a variant that swallows it; remove it",
+            "untagged" => "annals stores the content alone and picks the variant by its stored name; remove it",
+            _ => continue,
+        };
+        mistakes.at(word, format!("`#[serde({word})]` cannot be used on an event's variant: {why}"));
+    }
+}

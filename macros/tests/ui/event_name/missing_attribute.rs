@@ -1,0 +1,9 @@
+use annals_macros::Event;
+use serde::{Deserialize, Serialize};
+
+#[derive(Event, Serialize, Deserialize)]
+enum OrderEvent {
+    Placed,
+}
+
+fn main() {}

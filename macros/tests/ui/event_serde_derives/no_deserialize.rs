@@ -1,0 +1,10 @@
+use annals_macros::Event;
+use serde::Serialize;
+
+#[derive(Event, Serialize)]
+enum OrderEvent {
+    #[event(name = "order.placed")]
+    Placed,
+}
+
+fn main() {}

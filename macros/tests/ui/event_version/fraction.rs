@@ -1,0 +1,8 @@
+use annals_macros::Event;
+use serde::{Deserialize, Serialize};
+
+#[derive(Event, Serialize, Deserialize)]
+#[event(name = "order.placed", version = 1.5)]
+struct OrderPlaced;
+
+fn main() {}

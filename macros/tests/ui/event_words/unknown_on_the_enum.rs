@@ -1,0 +1,11 @@
+use annals_macros::Event;
+use serde::{Deserialize, Serialize};
+
+#[derive(Event, Serialize, Deserialize)]
+#[event(title = "order")]
+enum OrderEvent {
+    #[event(name = "order.placed")]
+    Placed,
+}
+
+fn main() {}

@@ -1,0 +1,14 @@
+#![allow(dead_code, unused_imports)]
+
+use annals_macros::ReadModel;
+
+#[path = "../../it/mirror.rs"]
+mod mirror;
+
+#[derive(ReadModel, Clone)]
+#[read_model(table = "order_list", key = "order_id", crate = crate::mirror)]
+enum OrderRow {
+    One,
+}
+
+fn main() {}
