@@ -1,5 +1,7 @@
 //! Streams of events: stores, the repository that decides over them, and a kit to test both.
 
+#[cfg(feature = "conformance")]
+pub mod conformance;
 #[cfg(feature = "testing")]
 pub mod testing;
 
