@@ -9,7 +9,7 @@ use tokio::time::Instant;
 use uuid::Uuid;
 
 use crate::error::{AppendError, Invalid};
-use crate::event::{EventId, NewEvent};
+use crate::event::{EventId, NewEvent, check_event};
 use crate::limits::Limits;
 use crate::metadata::{CausationId, CorrelationId};
 use crate::payload::Payload;
@@ -228,6 +228,8 @@ pub(crate) struct CheckedEvent {
 
 impl CheckedEvent {
     fn of(event: NewEvent, limits: &Limits) -> Result<Self, Invalid> {
+        // The fields are open, so they may have been changed since `NewEvent::raw` looked at them.
+        check_event(&event.name, event.schema_version)?;
         let bytes = event.payload.as_str().len();
         if bytes > limits.event_bytes {
             return Err(Invalid::new(

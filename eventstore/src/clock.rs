@@ -20,8 +20,13 @@ impl<C: Clock + ?Sized> Clock for Arc<C> {
 }
 
 /// The moment without what is finer than a microsecond, as stores keep it.
+///
+/// Within the very last second of the calendar it is the beginning of that second: jiff makes no timestamp of the
+/// microseconds after it, and what is recorded must be readable.
 pub(crate) fn whole_micros(time: Timestamp) -> Timestamp {
-    Timestamp::from_microsecond(time.as_microsecond()).expect("cutting off digits stays within the calendar")
+    Timestamp::from_microsecond(time.as_microsecond()).unwrap_or_else(|_| {
+        Timestamp::from_second(time.as_second()).expect("cutting off digits stays within the calendar")
+    })
 }
 
 /// The machine's clock.
@@ -105,5 +110,23 @@ impl IdSource for SeededIds {
     fn next_id(&self) -> Uuid {
         let random = self.0.lock().unwrap_or_else(std::sync::PoisonError::into_inner).u128(..);
         uuid::Builder::from_random_bytes(random.to_be_bytes()).into_uuid()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn whole_microseconds_are_cut_never_rounded_and_always_readable() {
+        let check = |time: &str, whole: &str| {
+            let kept = whole_micros(time.parse().unwrap());
+            assert_eq!(kept, whole.parse::<Timestamp>().unwrap());
+            assert_eq!(Timestamp::from_microsecond(kept.as_microsecond()).unwrap(), kept);
+        };
+        check("2026-01-02T03:04:05.123456999Z", "2026-01-02T03:04:05.123456Z");
+        check("2026-01-02T03:04:05Z", "2026-01-02T03:04:05Z");
+        check(&Timestamp::MAX.to_string(), "9999-12-30T22:00:00Z");
+        check(&Timestamp::MIN.to_string(), &Timestamp::MIN.to_string());
     }
 }

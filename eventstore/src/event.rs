@@ -125,10 +125,7 @@ impl NewEvent {
         schema_version: u32,
         payload: Payload,
     ) -> Result<Self, Invalid> {
-        check_name("event_type", name.as_ref())?;
-        if schema_version == 0 {
-            return Err(Invalid::new("schema_version", "is 0", "count schema versions from 1"));
-        }
+        check_event(name.as_ref(), schema_version)?;
         Ok(Self { event_id, name: name.as_ref().into(), schema_version, payload, metadata: Metadata::default() })
     }
 
@@ -138,6 +135,15 @@ impl NewEvent {
         self.metadata = metadata;
         self
     }
+}
+
+/// Checks what a store relies on in a new event.
+pub(crate) fn check_event(name: &str, schema_version: u32) -> Result<(), Invalid> {
+    check_name("event_type", name)?;
+    if schema_version == 0 {
+        return Err(Invalid::new("schema_version", "is 0", "count schema versions from 1"));
+    }
+    Ok(())
 }
 
 /// An event as a store gives it back: with its stream, version, position and time, and its payload as JSON.

@@ -3,6 +3,8 @@
 // Derived code says `::annals_eventstore`; so it also compiles in the tests of this crate.
 extern crate self as annals_eventstore;
 
+#[cfg(feature = "conformance")]
+pub mod conformance;
 #[cfg(feature = "testing")]
 pub mod testing;
 

@@ -90,7 +90,7 @@ pub trait EventStore: Send + Sync + 'static {
     /// Checks that the event at a checkpoint is the one that the reader has seen.
     ///
     /// # Errors
-    /// [`ReadError::StoreRewound`] if it is not.
+    /// [`ReadError::StoreRewound`] if it is not, or if the checkpoint is of another incarnation.
     async fn check_checkpoint(&self, checkpoint: &Checkpoint) -> Result<(), ReadError>;
 
     /// Tells of new events: the receiver wakes when the head may have moved to the position it holds. Values may be

@@ -8,7 +8,7 @@ use tokio::time::Instant;
 
 use crate::append::{Appended, AppendedStream, CheckedAppend, CheckedEvent, CheckedPart};
 use crate::clock::{Clock, whole_micros};
-use crate::error::{AppendError, ReadError};
+use crate::error::{AppendError, Invalid, ReadError};
 use crate::event::{EventId, RecordedEvent};
 use crate::filter::{Filter, StreamFilter};
 use crate::limits::{PageBudget, page_limit};
@@ -201,6 +201,9 @@ impl Log {
 
     pub(super) fn check_checkpoint(&self, incarnation: Incarnation, checkpoint: &Checkpoint) -> Result<(), ReadError> {
         self.check_open()?;
+        if checkpoint.event_id.is_none() && checkpoint.position != Position::START {
+            return Err(Invalid::new("checkpoint", "has a position but no event id", "store both").into());
+        }
         let found = match usize::try_from(checkpoint.position.get()) {
             Ok(0) => Some(Checkpoint::start(incarnation)),
             Ok(n) => self.events.get(n - 1).map(|event| checkpoint_at(incarnation, event)),

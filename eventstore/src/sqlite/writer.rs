@@ -119,7 +119,7 @@ impl GroupCommit {
     /// The present moment in whole microseconds.
     pub(super) fn now(&self) -> jiff::Timestamp {
         let now = self.database.clock().now();
-        jiff::Timestamp::from_microsecond(now.as_microsecond()).unwrap_or(now)
+        crate::clock::whole_micros(now)
     }
 }
 

@@ -1,0 +1,115 @@
+//! Where a reader stands, and whether the log is still the one it has read.
+
+use super::case::{Case, names_the_field};
+use crate::error::{ErrorFamily, ReadError};
+use crate::filter::Filter;
+use crate::position::{Checkpoint, Incarnation, Position};
+use crate::stream::ExpectedVersion;
+
+async fn rewound(case: &Case, checkpoint: Checkpoint) {
+    match case.store.check_checkpoint(&checkpoint).await {
+        Err(error @ ReadError::StoreRewound { position, incarnation }) => {
+            assert_eq!((position, incarnation), (checkpoint.position, checkpoint.incarnation));
+            assert_eq!(error.family(), ErrorFamily::Broken);
+        }
+        other => panic!("expected a rewound store at {checkpoint:?}: {other:?}"),
+    }
+}
+
+pub(super) async fn the_head_of_an_empty_store_is_the_start(case: Case) {
+    assert_eq!(case.store.head().await.unwrap(), Checkpoint::start(case.store.incarnation()));
+}
+
+pub(super) async fn the_head_is_the_last_event(case: Case) {
+    for _ in 0..3 {
+        let done = case.append("a", ExpectedVersion::Any, 2).await;
+        let head = case.store.head().await.unwrap();
+        assert_eq!(head.position, done.position);
+        assert_eq!(head.event_id, Some(case.log().await.last().unwrap().event_id));
+        assert_eq!(head.incarnation, case.store.incarnation());
+    }
+}
+
+pub(super) async fn the_start_is_always_a_good_checkpoint(case: Case) {
+    let start = Checkpoint::start(case.store.incarnation());
+    case.store.check_checkpoint(&start).await.unwrap();
+    case.append("a", ExpectedVersion::Any, 1).await;
+    case.store.check_checkpoint(&start).await.unwrap();
+}
+
+pub(super) async fn every_event_is_a_good_checkpoint(case: Case) {
+    case.append("a", ExpectedVersion::Any, 3).await;
+    case.append("b", ExpectedVersion::Any, 2).await;
+    for event in case.log().await {
+        let checkpoint = Checkpoint {
+            incarnation: case.store.incarnation(),
+            position: event.position,
+            event_id: Some(event.event_id),
+        };
+        case.store.check_checkpoint(&checkpoint).await.unwrap();
+    }
+}
+
+pub(super) async fn another_event_at_the_position_is_a_rewound_store(case: Case) {
+    case.append("a", ExpectedVersion::Any, 2).await;
+    let log = case.log().await;
+    let head = case.store.head().await.unwrap();
+    rewound(&case, Checkpoint { event_id: Some(log[0].event_id), ..head }).await;
+    rewound(&case, Checkpoint { event_id: Some(case.id()), ..head }).await;
+}
+
+pub(super) async fn a_checkpoint_without_an_event_id_is_refused(case: Case) {
+    case.append("a", ExpectedVersion::Any, 2).await;
+    let head = case.store.head().await.unwrap();
+    match case.store.check_checkpoint(&Checkpoint { event_id: None, ..head }).await {
+        Err(ReadError::Invalid(invalid)) => names_the_field(&invalid, "checkpoint"),
+        other => panic!("expected an error about `checkpoint`: {other:?}"),
+    }
+}
+
+pub(super) async fn the_start_with_an_event_id_is_a_rewound_store(case: Case) {
+    case.append("a", ExpectedVersion::Any, 2).await;
+    let head = case.store.head().await.unwrap();
+    rewound(&case, Checkpoint { position: Position::START, ..head }).await;
+}
+
+pub(super) async fn a_checkpoint_beyond_the_log_is_a_rewound_store(case: Case) {
+    case.append("a", ExpectedVersion::Any, 2).await;
+    let head = case.store.head().await.unwrap();
+    for beyond in [head.position.get() + 1, i64::MAX] {
+        rewound(&case, Checkpoint { position: Position::new(beyond).unwrap(), ..head }).await;
+    }
+}
+
+pub(super) async fn a_checkpoint_of_another_incarnation_is_a_rewound_store(case: Case) {
+    case.append("a", ExpectedVersion::Any, 2).await;
+    let other = Incarnation(case.store.ids().next_id());
+    rewound(&case, Checkpoint { incarnation: other, ..case.store.head().await.unwrap() }).await;
+    rewound(&case, Checkpoint::start(other)).await;
+}
+
+pub(super) async fn the_checkpoints_of_pages_are_good(case: Case) {
+    case.append("a", ExpectedVersion::Any, 5).await;
+    let nothing = Filter::all().event_name("never.heard.of").unwrap();
+    for (filter, limit) in [(Filter::all(), 2), (Filter::all(), 10), (nothing, 10)] {
+        let page = case.store.read_page(Position::START, &filter, limit).await.unwrap();
+        case.store.check_checkpoint(&page.upto.unwrap()).await.unwrap();
+    }
+}
+
+pub(super) async fn the_incarnation_stays_while_the_log_grows(case: Case) {
+    let before = case.store.incarnation();
+    case.append("a", ExpectedVersion::Any, 5).await;
+    assert_eq!(case.store.incarnation(), before);
+    assert_eq!(case.store.clone().incarnation(), before);
+}
+
+pub(super) async fn a_refused_append_moves_no_head(case: Case) {
+    case.append("a", ExpectedVersion::Any, 2).await;
+    let head = case.store.head().await.unwrap();
+    for _ in 0..3 {
+        let refused = case.store.append(&case.stream("a"), ExpectedVersion::NoStream, case.events(1)).await;
+        assert!(refused.is_err());
+    }
+    assert_eq!(case.store.head().await.unwrap(), head);
+}

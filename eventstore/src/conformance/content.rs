@@ -1,0 +1,173 @@
+//! What is loaded equals what was appended.
+
+use serde_json::{Value, json};
+
+use super::case::{Case, seed};
+use crate::event::{NewEvent, RecordedEvent};
+use crate::filter::Filter;
+use crate::metadata::{Actor, CausationId, CorrelationId, Metadata, TraceParent};
+use crate::payload::Payload;
+use crate::position::Position;
+use crate::stream::{ExpectedVersion, StreamVersion};
+
+/// Appends the events and checks that a load and the log give every one of them back.
+async fn comes_back(case: &Case, events: Vec<NewEvent>) {
+    case.store.append(&case.stream("a"), ExpectedVersion::NoStream, events.clone()).await.unwrap();
+    let loaded = case.store.load_page(&case.stream("a"), StreamVersion::NONE, 1_000).await.unwrap().events;
+    let log = case.store.read_page(Position::START, &Filter::all(), 1_000).await.unwrap().events;
+    for stored in [loaded, log] {
+        assert_eq!(stored.len(), events.len());
+        for (stored, event) in stored.iter().zip(&events) {
+            is(stored, event);
+        }
+    }
+}
+
+fn is(stored: &RecordedEvent, event: &NewEvent) {
+    assert_eq!(stored.event_id, event.event_id);
+    assert_eq!(stored.name, event.name);
+    assert_eq!(stored.schema_version, event.schema_version);
+    assert_eq!(stored.payload, event.payload);
+    // The text too: a payload whose equality were too kind would hide a changed number.
+    let (back, sent): (Value, Value) = (stored.payload.read().unwrap(), event.payload.read().unwrap());
+    assert_eq!(back, sent);
+    assert_eq!(stored.metadata, event.metadata);
+}
+
+fn payloads(case: &Case, values: &[Value]) -> Vec<NewEvent> {
+    values.iter().map(|value| case.holding("n", Payload::of(value).unwrap())).collect()
+}
+
+pub(super) async fn payloads_of_every_json_type_come_back_equal(case: Case) {
+    let values = [
+        json!(null),
+        json!(true),
+        json!(0),
+        json!(""),
+        json!([]),
+        json!({}),
+        json!([null, [], {}, ""]),
+        json!({ "": { "": [1, 2.5, "x", null] }, "a b": false }),
+    ];
+    comes_back(&case, payloads(&case, &values)).await;
+}
+
+pub(super) async fn integers_come_back_exact(case: Case) {
+    let values = [
+        json!(i64::MIN),
+        json!(i64::MAX),
+        json!(u64::MAX),
+        json!((1_u64 << 53) + 1),
+        json!(-((1_i64 << 53) + 1)),
+        json!(9_007_199_254_740_993_u64),
+    ];
+    comes_back(&case, payloads(&case, &values)).await;
+    let back: u64 = case.load(&case.stream("a")).await[2].payload.read().unwrap();
+    assert_eq!(back, u64::MAX);
+}
+
+pub(super) async fn doubles_come_back_to_the_bit(case: Case) {
+    let mut values = vec![0.1 + 0.2, 5e-324, f64::MAX, f64::MIN, f64::MIN_POSITIVE, 1e21, 1e-7, 1.0, 123_456.789];
+    let mut random = fastrand::Rng::with_seed(seed());
+    while values.len() < 500 {
+        let value = f64::from_bits(random.u64(..));
+        if value.is_finite() && value != 0.0 {
+            values.push(value);
+        }
+    }
+    let event = case.holding("n", Payload::of(&values).unwrap());
+    case.store.append(&case.stream("a"), ExpectedVersion::Any, vec![event]).await.unwrap();
+    let back: Vec<f64> = case.load(&case.stream("a")).await[0].payload.read().unwrap();
+    for (back, value) in back.iter().zip(&values) {
+        assert_eq!(back.to_bits(), value.to_bits(), "{value:e}");
+    }
+    assert_eq!(back.len(), values.len());
+}
+
+pub(super) async fn texts_come_back_byte_for_byte(case: Case) {
+    let texts = [
+        "\u{e9} e\u{301}",
+        "\u{1f600}\u{200d}\u{10ffff}",
+        "\u{202e}right to left",
+        "line\nbreak\r\ttab\u{8}\u{c}\u{1}\u{1f}\u{7f}",
+        "quote \" backslash \\ slash / apostrophe '",
+        "'); DROP TABLE events; --",
+        "$1 ?1 :name @name %s {}",
+        "\\u0041 \\x00",
+        "\u{feff}\u{fffe}\u{ffff}",
+        " leading and trailing ",
+    ];
+    let values: Vec<_> = texts.iter().map(|text| json!({ *text: text })).collect();
+    comes_back(&case, payloads(&case, &values)).await;
+}
+
+pub(super) async fn random_payloads_come_back_equal(case: Case) {
+    fn value(random: &mut fastrand::Rng, depth: usize) -> Value {
+        match random.u8(if depth == 0 { 0..6 } else { 0..8 }) {
+            0 => Value::Null,
+            1 => json!(random.bool()),
+            2 => json!(random.i64(..)),
+            3 => json!(random.u64(..)),
+            4 => json!(random.f64() * 1e6),
+            5 => json!((0..random.usize(..12)).map(|_| random.char('\u{1}'..'\u{10ffff}')).collect::<String>()),
+            6 => (0..random.usize(..5)).map(|_| value(random, depth - 1)).collect(),
+            _ => Value::Object((0..random.usize(..5)).map(|n| (format!("k{n}"), value(random, depth - 1))).collect()),
+        }
+    }
+    let mut random = fastrand::Rng::with_seed(seed());
+    let values: Vec<_> = (0..200).map(|_| value(&mut random, 4)).collect();
+    comes_back(&case, payloads(&case, &values)).await;
+}
+
+pub(super) async fn metadata_comes_back_equal(case: Case) {
+    let mut full = Metadata::default();
+    full.correlation_id = Some(CorrelationId::new("story '1'").unwrap());
+    full.causation_id = Some(CausationId::new("\u{e9}\u{1f600}").unwrap());
+    full.actor = Some(Actor::new("user \"7\"").unwrap());
+    full.trace_parent = Some(TraceParent::new("00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01").unwrap());
+    full.extra.insert("note".to_owned(), "line\nbreak \\ \" '".to_owned());
+    full.extra.insert("empty".to_owned(), String::new());
+    let mut only_actor = Metadata::default();
+    only_actor.actor = full.actor.clone();
+    let mut only_correlation = Metadata::default();
+    only_correlation.correlation_id = full.correlation_id.clone();
+    let mut only_causation = Metadata::default();
+    only_causation.causation_id = full.causation_id.clone();
+    let mut only_extra = Metadata::default();
+    only_extra.extra = full.extra.clone();
+    let all = [Metadata::default(), full, only_actor, only_correlation, only_causation, only_extra];
+    comes_back(&case, all.map(|metadata| case.event().with_metadata(metadata)).to_vec()).await;
+}
+
+pub(super) async fn an_event_can_be_the_cause_of_another(case: Case) {
+    let first = case.event();
+    let mut metadata = Metadata::default();
+    metadata.causation_id = Some(first.event_id.into());
+    comes_back(&case, vec![first, case.event().with_metadata(metadata)]).await;
+}
+
+pub(super) async fn names_and_schema_versions_come_back_equal(case: Case) {
+    let mut events = Vec::new();
+    for name in ["n", "order.placed", "Order Placed", "\u{e9}\u{1f600}", "a'b\"c\\d", "007", &"x".repeat(200)] {
+        for schema_version in [1, 2, u32::MAX] {
+            events.push(NewEvent::raw(case.id(), name, schema_version, Payload::of(&1).unwrap()).unwrap());
+        }
+    }
+    comes_back(&case, events).await;
+}
+
+pub(super) async fn equal_contents_under_two_ids_are_two_events(case: Case) {
+    let payload = Payload::of(&json!({ "n": 1 })).unwrap();
+    comes_back(&case, (0..3).map(|_| case.holding("n", payload.clone())).collect()).await;
+}
+
+pub(super) async fn recorded_events_never_change(case: Case) {
+    case.append("a", ExpectedVersion::Any, 3).await;
+    let before = case.log().await;
+    for n in 0..10 {
+        case.append("a", ExpectedVersion::Any, 1 + n % 3).await;
+        let conflict = case.store.append(&case.stream("a"), ExpectedVersion::NoStream, case.events(1)).await;
+        assert!(conflict.is_err());
+    }
+    assert_eq!(case.log().await[..3], before);
+}

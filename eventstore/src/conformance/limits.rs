@@ -1,0 +1,107 @@
+//! How much the store accepts, and how much it gives at once.
+
+use super::case::{Case, versions};
+use crate::append::Append;
+use crate::filter::Filter;
+use crate::limits::{Limits, MAX_PAGE_EVENTS, PAGE_BYTES};
+use crate::metadata::Metadata;
+use crate::payload::Payload;
+use crate::position::Position;
+use crate::stream::{ExpectedVersion, StreamVersion};
+
+/// A payload of exactly so many bytes.
+fn sized(bytes: usize) -> Payload {
+    Payload::of(&"x".repeat(bytes - 2)).unwrap()
+}
+
+pub(super) async fn the_defaults_are_those_of_every_store(case: Case) {
+    assert_eq!(*case.store.limits(), Limits::default());
+}
+
+pub(super) async fn an_event_may_be_as_large_as_the_limit_and_no_larger(case: Case) {
+    let case = case.limited(|limits| limits.event_bytes = 1_000).await;
+    let fits = Append::to(case.stream("a"), ExpectedVersion::Any, vec![case.holding("n", sized(1_000))]);
+    case.store.append_many(fits).await.unwrap();
+    let events = vec![case.event(), case.holding("n", sized(1_001))];
+    case.invalid_without_trace(Append::to(case.stream("a"), ExpectedVersion::Any, events), "payload").await;
+}
+
+pub(super) async fn a_mebibyte_event_comes_back_equal(case: Case) {
+    let payload = sized(1 << 20);
+    let event = case.holding("n", payload.clone());
+    case.store.append(&case.stream("a"), ExpectedVersion::Any, vec![event]).await.unwrap();
+    assert_eq!(case.load(&case.stream("a")).await[0].payload, payload);
+    let event = case.holding("n", sized((1 << 20) + 1));
+    case.invalid_without_trace(Append::to(case.stream("a"), ExpectedVersion::Any, vec![event]), "payload").await;
+}
+
+pub(super) async fn metadata_may_be_as_large_as_the_limit_and_no_larger(case: Case) {
+    let case = case.limited(|limits| limits.metadata_bytes = 500).await;
+    let with_note = |bytes: usize| {
+        let mut metadata = Metadata::default();
+        metadata.extra.insert("note".to_owned(), "x".repeat(bytes));
+        vec![case.event().with_metadata(metadata)]
+    };
+    case.store.append(&case.stream("a"), ExpectedVersion::Any, with_note(400)).await.unwrap();
+    let append = Append::to(case.stream("a"), ExpectedVersion::Any, with_note(500));
+    case.invalid_without_trace(append, "metadata").await;
+}
+
+pub(super) async fn an_append_may_have_as_many_events_as_the_limit_and_no_more(case: Case) {
+    let case = case.limited(|limits| limits.append_events = 10).await;
+    case.append("a", ExpectedVersion::Any, 10).await;
+    let append = Append::to(case.stream("a"), ExpectedVersion::Any, case.events(11));
+    case.invalid_without_trace(append, "events").await;
+    let append = Append::to(case.stream("a"), ExpectedVersion::Any, case.events(6)).and(
+        case.stream("b"),
+        ExpectedVersion::Any,
+        case.events(5),
+    );
+    case.invalid_without_trace(append, "events").await;
+}
+
+pub(super) async fn ten_thousand_and_one_events_are_too_many(case: Case) {
+    let append = Append::to(case.stream("a"), ExpectedVersion::Any, case.events(10_001));
+    case.invalid_without_trace(append, "events").await;
+}
+
+pub(super) async fn an_append_may_have_as_many_bytes_as_the_limit_and_no_more(case: Case) {
+    let case = case.limited(|limits| limits.append_bytes = 1_000).await;
+    let events = |last: usize| vec![case.holding("n", sized(400)), case.holding("n", sized(last))];
+    // The metadata of each event counts too: two bytes for an empty object.
+    case.store.append(&case.stream("a"), ExpectedVersion::Any, events(596)).await.unwrap();
+    let append = Append::to(case.stream("a"), ExpectedVersion::Any, events(597));
+    case.invalid_without_trace(append, "events").await;
+}
+
+pub(super) async fn a_page_holds_about_sixteen_mebibytes_and_at_least_one_event(case: Case) {
+    let payload = sized(1 << 20);
+    for _ in 0..2 {
+        let events = (0..9).map(|_| case.holding("n", payload.clone())).collect();
+        case.store.append(&case.stream("a"), ExpectedVersion::Any, events).await.unwrap();
+    }
+    let page = case.store.load_page(&case.stream("a"), StreamVersion::NONE, 100).await.unwrap();
+    let log = case.store.read_page(Position::START, &Filter::all(), 100).await.unwrap();
+    for (read, end) in [(page.events.len(), page.end), (log.events.len(), log.end)] {
+        let bytes = read * (1 << 20);
+        assert!(read > 0 && bytes <= PAGE_BYTES + (1 << 20), "{read} events of a mebibyte in one page");
+        assert!(!end, "eighteen mebibytes in one page");
+    }
+    assert_eq!(versions(&page.events), (1..=i64::try_from(page.events.len()).unwrap()).collect::<Vec<_>>());
+    assert_eq!(log.upto.unwrap().event_id, Some(log.events.last().unwrap().event_id));
+    let rest = case.store.load_page(&case.stream("a"), page.events.last().unwrap().version, 100).await.unwrap();
+    assert_eq!((page.events.len() + rest.events.len(), rest.end), (18, true));
+}
+
+pub(super) async fn a_page_holds_at_most_ten_thousand_events(case: Case) {
+    for _ in 0..2 {
+        case.append("a", ExpectedVersion::Any, MAX_PAGE_EVENTS / 2 + 1).await;
+    }
+    let log = case.store.read_page(Position::START, &Filter::all(), usize::MAX).await.unwrap();
+    let page = case.store.load_page(&case.stream("a"), StreamVersion::NONE, MAX_PAGE_EVENTS + 1).await.unwrap();
+    for (read, end) in [(log.events, log.end), (page.events, page.end)] {
+        // A store may give less at once, but then it must not say that nothing follows.
+        assert!((1..=MAX_PAGE_EVENTS).contains(&read.len()) && !end, "{} events, end: {end}", read.len());
+        assert_eq!(versions(&read), (1..=i64::try_from(read.len()).unwrap()).collect::<Vec<_>>());
+    }
+}

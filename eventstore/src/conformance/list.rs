@@ -1,0 +1,361 @@
+//! The one list of clauses. A clause that is missing here is code that nobody uses, which the compiler tells.
+
+use futures::FutureExt;
+
+use crate::conformance::run::Clause;
+
+/// Hands every clause, by theme, to the macro that is named first, after whatever else is given.
+#[doc(hidden)]
+#[macro_export]
+macro_rules! __conformance_clauses {
+    ([$($then:tt)*] $($given:tt)*) => {
+        $($then)*! {
+            $($given)*
+            append {
+                the_first_event_of_a_stream_has_version_one,
+                the_answer_names_stream_version_and_positions,
+                events_are_stored_in_the_order_of_the_append,
+                positions_rise_from_append_to_append_whatever_the_stream,
+                the_first_position_is_beyond_the_start,
+                events_of_one_append_share_an_append_id_and_single_ones_have_none,
+                an_append_of_no_events_is_refused,
+                an_append_with_one_empty_part_is_refused_whole,
+                an_event_id_twice_in_one_append_is_refused,
+                an_event_id_twice_across_the_streams_of_one_append_is_refused,
+                ids_of_any_uuid_version_are_kept,
+                a_refused_append_does_not_stop_the_next_one,
+                a_passed_deadline_withdraws_the_append,
+                a_deadline_to_come_changes_nothing,
+                a_thousand_events_are_one_append,
+            }
+            versions {
+                no_stream_holds_only_once,
+                exact_zero_means_no_stream,
+                the_exact_version_is_taken,
+                stale_version_is_refused_and_leaves_no_trace,
+                a_version_ahead_of_the_stream_is_refused,
+                a_version_of_a_stream_that_is_not_there_is_refused,
+                the_greatest_version_is_refused_and_never_wraps,
+                a_negative_version_cannot_be_expected,
+                any_goes_to_the_end_whatever_it_is,
+                versions_have_no_holes_whatever_was_expected,
+                streams_do_not_share_versions,
+                a_conflict_is_of_its_own_family_and_worth_no_blind_retry,
+                the_found_version_of_a_conflict_is_the_right_one_to_expect_next,
+            }
+            several_streams {
+                every_stream_of_the_append_grows,
+                the_answer_has_the_streams_in_the_order_of_the_append,
+                one_wrong_belief_refuses_all_streams,
+                one_stale_event_id_refuses_all_streams,
+                a_stream_twice_in_one_append_is_refused,
+                events_of_all_streams_share_append_id_and_time,
+                positions_rise_with_versions_in_each_stream,
+                a_hundred_streams_are_one_append,
+                streams_of_two_aggregate_types_with_one_id_are_two_streams,
+            }
+            repeat {
+                same_event_ids_twice_are_one_append,
+                a_repeat_is_the_same_whatever_it_expects,
+                a_repeat_gives_the_first_answer_though_the_stream_went_on,
+                a_repeat_of_several_streams_gives_the_first_answer,
+                a_repeat_after_time_has_passed_has_the_first_time,
+                metadata_does_not_count_when_appends_are_compared,
+                payloads_are_compared_as_json_values,
+                an_id_with_other_content_is_refused,
+                an_id_in_another_stream_is_refused,
+                an_id_of_another_tenant_is_refused,
+                old_ids_with_a_new_one_are_refused,
+                a_part_of_an_append_is_not_that_append,
+                two_appends_as_one_are_not_those_appends,
+                the_same_ids_in_another_order_are_refused,
+                one_stream_of_an_append_to_two_is_not_that_append,
+                ids_that_were_refused_are_free,
+                a_taken_id_says_which_and_is_no_use_to_retry,
+                a_repeat_finds_ids_among_thousands,
+                a_repeat_under_the_same_request_key_is_one_append,
+            }
+            requests {
+                the_same_request_again_has_one_effect_and_the_first_answer,
+                the_first_answer_is_whole,
+                a_request_is_found_only_after_its_append,
+                another_request_under_the_key_is_refused,
+                the_key_is_looked_up_before_the_versions,
+                the_key_is_looked_up_before_the_event_ids,
+                a_request_without_events_is_remembered_too,
+                a_request_without_events_keeps_others_from_its_key,
+                a_refused_append_leaves_its_key_free,
+                each_tenant_has_its_own_keys,
+                keys_are_compared_byte_for_byte,
+                a_key_is_remembered_for_its_lifetime_and_no_longer,
+                a_day_is_the_lifetime_unless_said_otherwise,
+                an_expired_key_is_free_for_another_request,
+                asking_again_does_not_lengthen_the_lifetime,
+                a_lifetime_without_end_ends_with_the_calendar,
+                many_expired_keys_neither_answer_nor_stand_in_the_way,
+            }
+            content {
+                payloads_of_every_json_type_come_back_equal,
+                integers_come_back_exact,
+                doubles_come_back_to_the_bit,
+                texts_come_back_byte_for_byte,
+                random_payloads_come_back_equal,
+                metadata_comes_back_equal,
+                an_event_can_be_the_cause_of_another,
+                names_and_schema_versions_come_back_equal,
+                equal_contents_under_two_ids_are_two_events,
+                recorded_events_never_change,
+            }
+            names {
+                numbers_as_names_are_texts,
+                letters_of_either_case_are_different,
+                spaces_make_a_difference,
+                composed_and_decomposed_accents_are_different,
+                characters_with_a_meaning_elsewhere_have_none_here,
+                a_name_cannot_end_a_statement,
+                the_longest_names_are_taken,
+            }
+            bad_input {
+                a_bad_tenant_is_refused,
+                a_bad_aggregate_type_is_refused,
+                a_bad_aggregate_id_is_refused,
+                a_bad_event_name_is_refused,
+                a_bad_metadata_id_is_refused,
+                a_bad_request_key_is_refused,
+                the_nil_event_id_is_refused,
+                schema_version_zero_is_refused,
+                an_event_that_was_changed_after_its_check_is_refused,
+                a_reserved_metadata_name_is_refused,
+                a_metadata_value_with_nul_is_refused,
+                numbers_that_json_has_not_are_refused,
+                numbers_beyond_doubles_are_refused,
+                the_character_nul_is_refused,
+                lone_surrogates_are_refused,
+                a_key_twice_in_one_object_is_refused,
+                text_that_is_no_json_is_refused,
+                a_payload_may_be_as_deep_as_the_limit_and_no_deeper,
+            }
+            limits {
+                the_defaults_are_those_of_every_store,
+                an_event_may_be_as_large_as_the_limit_and_no_larger,
+                a_mebibyte_event_comes_back_equal,
+                metadata_may_be_as_large_as_the_limit_and_no_larger,
+                an_append_may_have_as_many_events_as_the_limit_and_no_more,
+                ten_thousand_and_one_events_are_too_many,
+                an_append_may_have_as_many_bytes_as_the_limit_and_no_more,
+                a_page_holds_about_sixteen_mebibytes_and_at_least_one_event,
+                a_page_holds_at_most_ten_thousand_events,
+            }
+            load {
+                a_stream_that_is_not_there_is_empty,
+                a_load_has_the_stream_alone,
+                a_page_begins_after_the_version,
+                a_version_beyond_the_stream_gives_nothing,
+                pages_of_any_size_make_the_whole_stream,
+                the_end_is_told_truly,
+                a_load_sees_every_answered_append,
+                a_load_and_the_log_give_equal_events,
+                loading_twice_gives_the_same,
+                a_limit_of_nothing_is_refused,
+                the_greatest_limit_reads_what_is_there,
+            }
+            log {
+                an_empty_log_gives_an_empty_page_at_the_end,
+                the_log_has_every_event_once_in_the_order_of_positions,
+                a_read_begins_after_the_position,
+                at_the_head_there_is_nothing_to_look_at,
+                a_position_beyond_the_head_is_ahead_of_the_log,
+                an_empty_log_has_nothing_to_be_after,
+                ahead_of_the_log_is_told_through_a_filter_too,
+                a_negative_position_cannot_be_asked_for,
+                pages_of_any_size_make_the_whole_log,
+                filtered_pages_of_any_size_miss_nothing,
+                the_end_of_the_log_is_told_truly,
+                a_filter_that_wants_nothing_accounts_for_the_whole_log,
+                a_filtered_page_accounts_for_what_lies_behind_its_last_event,
+                a_full_filtered_page_accounts_for_nothing_that_it_leaves_out,
+                a_filter_by_tenant_gives_that_tenant,
+                a_filter_by_aggregate_type_gives_that_type,
+                several_aggregate_types_are_joined_by_or,
+                a_filter_by_name_gives_that_name,
+                several_names_are_joined_by_or,
+                a_filter_by_correlation_gives_that_story,
+                conditions_of_different_kinds_are_joined_by_and,
+                every_combination_of_conditions_gives_what_the_filter_says,
+                filters_compare_byte_for_byte,
+                a_log_limit_of_nothing_is_refused,
+                the_greatest_log_limit_reads_what_is_there,
+                reading_twice_gives_the_same,
+            }
+            subscribe {
+                catch_up_to_live_misses_nothing_and_repeats_nothing,
+                a_subscription_to_an_empty_log_waits_for_the_first_event,
+                a_subscription_from_the_head_gets_only_what_comes,
+                a_subscription_begins_after_its_position,
+                a_waiting_subscription_is_woken_by_an_append,
+                a_filtered_subscription_gets_what_it_wants_and_nothing_else,
+                every_subscriber_gets_every_event,
+                all_events_of_an_append_to_several_streams_arrive,
+                a_refused_append_wakes_nobody_with_anything,
+                a_dropped_subscription_disturbs_nobody,
+                dropping_the_wait_for_an_event_loses_none,
+                a_subscription_ahead_of_the_log_ends_with_that_error,
+                live_pages_account_for_events_that_the_filter_leaves_out,
+                the_watch_wakes_for_every_append_that_follows_a_look,
+            }
+            streams {
+                an_empty_store_lists_nothing,
+                a_listing_has_every_stream_with_its_version,
+                a_listing_is_ordered_by_bytes,
+                a_listing_goes_on_after_any_stream,
+                a_listing_goes_on_after_a_stream_that_is_not_there,
+                listing_pages_of_any_size_make_the_whole_list,
+                a_listing_by_tenant_has_that_tenant_alone,
+                a_listing_by_aggregate_type_has_that_type_alone,
+                a_filtered_listing_goes_on_page_by_page,
+                a_listing_limit_of_nothing_is_refused,
+                the_greatest_listing_limit_reads_what_is_there,
+            }
+            tenants {
+                one_name_under_two_tenants_is_two_streams,
+                the_versions_of_a_tenant_are_its_own,
+                an_append_to_streams_of_two_tenants_is_refused,
+                a_read_of_one_tenant_has_nothing_of_another,
+                a_listing_of_one_tenant_has_nothing_of_another,
+                parts_of_names_do_not_run_into_each_other,
+                a_conflict_of_one_tenant_leaves_another_alone,
+                a_tenant_with_a_full_queue_slows_no_other_to_a_halt,
+            }
+            checkpoint {
+                the_head_of_an_empty_store_is_the_start,
+                the_head_is_the_last_event,
+                the_start_is_always_a_good_checkpoint,
+                every_event_is_a_good_checkpoint,
+                another_event_at_the_position_is_a_rewound_store,
+                a_checkpoint_without_an_event_id_is_refused,
+                the_start_with_an_event_id_is_a_rewound_store,
+                a_checkpoint_beyond_the_log_is_a_rewound_store,
+                a_checkpoint_of_another_incarnation_is_a_rewound_store,
+                the_checkpoints_of_pages_are_good,
+                the_incarnation_stays_while_the_log_grows,
+                a_refused_append_moves_no_head,
+            }
+            time {
+                the_recorded_time_is_the_stores_clock,
+                the_answer_has_the_time_of_its_events,
+                times_are_whole_microseconds_and_cut_never_rounded,
+                a_clock_that_goes_back_changes_no_order,
+                a_clock_that_stands_still_stops_nothing,
+                times_far_away_come_back_equal,
+                a_clock_that_goes_back_forgets_no_request,
+            }
+            close {
+                a_closed_handle_refuses_every_append,
+                a_closed_handle_refuses_every_read,
+                closing_twice_is_closing_once,
+                a_closed_handle_still_says_whose_it_was,
+                a_waiting_subscription_learns_of_the_close,
+                closing_answers_every_append_that_was_asked_before,
+            }
+            durable {
+                what_was_answered_is_there_after_reopening,
+                versions_and_positions_go_on_after_reopening,
+                a_stale_version_is_refused_after_reopening,
+                a_repeat_after_reopening_gives_the_first_answer,
+                a_request_is_remembered_after_reopening,
+                incarnation_and_checkpoints_hold_after_reopening,
+                two_handles_see_one_log,
+                a_conflict_is_found_across_handles,
+                a_repeat_is_found_across_handles,
+                a_subscription_gets_what_another_handle_appends,
+                closing_one_handle_leaves_the_other_open,
+                handles_that_race_for_a_stream_make_one_history,
+            }
+            cancel {
+                a_dropped_append_is_whole_or_absent_and_a_repeat_tells,
+                a_dropped_append_disturbs_no_other,
+                dropped_reads_disturb_nothing,
+            }
+            races {
+                one_of_many_begins_a_stream,
+                each_version_of_a_raced_stream_has_exactly_one_winner,
+                whoever_expects_any_version_gets_one_of_its_own,
+                the_same_events_from_many_are_one_append,
+                the_same_request_from_many_has_one_effect,
+                of_two_requests_under_one_key_one_is_refused,
+                appends_to_the_same_streams_in_any_order_all_end,
+                a_stream_is_never_begun_by_half_of_an_append,
+                a_load_during_appends_is_a_prefix,
+                racing_writers_never_publish_behind_a_reader,
+                a_subscriber_racing_eight_writers_sees_every_event_once_in_order,
+                a_filtered_subscriber_among_writers_misses_nothing,
+                an_append_after_an_answered_one_has_a_later_position,
+                whoever_was_answered_reads_the_own_write,
+                aborted_writers_leave_whole_appends_and_a_working_store,
+            }
+        }
+    };
+}
+
+macro_rules! table {
+    ($($theme:ident { $($clause:ident,)* })*) => {
+        /// Every clause.
+        pub(super) const CLAUSES: &[Clause] = &[$($(
+            Clause {
+                name: concat!(stringify!($theme), "::", stringify!($clause)),
+                check: |case| super::$theme::$clause(case).boxed(),
+            },
+        )*)*];
+    };
+}
+
+__conformance_clauses! { [table] }
+
+/// Makes a test of every clause of the contract for every store: `suite! { memory => InMemory, .. }`, where the
+/// expression makes a new, empty [`Home`](crate::conformance::Home) for each test.
+#[doc(hidden)]
+#[macro_export]
+macro_rules! __conformance_suite {
+    ($($store:ident => $home:expr),+ $(,)?) => {$(
+        #[allow(unused_imports, reason = "the expression for a home may need them or not")]
+        mod $store {
+            use super::*;
+
+            $crate::__conformance_clauses! { [$crate::__conformance_tests] ($home) }
+        }
+    )+};
+}
+
+#[doc(hidden)]
+#[macro_export]
+macro_rules! __conformance_tests {
+    ($home:tt $($theme:ident { $($clause:ident,)* })*) => {
+        $crate::__conformance_themes! { $($theme $home { $($clause,)* })* }
+    };
+}
+
+#[doc(hidden)]
+#[macro_export]
+macro_rules! __conformance_themes {
+    ($($theme:ident ($home:expr) { $($clause:ident,)* })*) => {$(
+        mod $theme {
+            use super::*;
+
+            $crate::__conformance_theme! { $theme ($home) $($clause)* }
+        }
+    )*};
+}
+
+#[doc(hidden)]
+#[macro_export]
+macro_rules! __conformance_theme {
+    ($theme:ident ($home:expr)) => {};
+    ($theme:ident ($home:expr) $clause:ident $($rest:ident)*) => {
+        #[test]
+        fn $clause() {
+            $crate::conformance::run(concat!(stringify!($theme), "::", stringify!($clause)), $home);
+        }
+
+        $crate::__conformance_theme! { $theme ($home) $($rest)* }
+    };
+}

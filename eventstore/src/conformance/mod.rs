@@ -1,0 +1,64 @@
+//! The contract of a store as clauses that run: what [`EventStore`](crate::EventStore) says in words, once for every
+//! store and every wrapper around a store.
+//!
+//! A store takes part by a [`Home`], the place where it lives, and one line:
+//!
+//! ```
+//! use std::sync::Arc;
+//!
+//! use annals_eventstore::conformance::{self, Capabilities, Home, Setup};
+//! use annals_eventstore::{EventStore, MemoryStore};
+//!
+//! struct InMemory;
+//!
+//! #[async_trait::async_trait]
+//! impl Home for InMemory {
+//!     fn capabilities(&self) -> Capabilities {
+//!         Capabilities { durable: false, clock: true }
+//!     }
+//!
+//!     async fn open(&self, setup: &Setup) -> Arc<dyn EventStore> {
+//!         Arc::new(MemoryStore::builder().clock(setup.clock.clone()).limits(setup.limits.clone()).build())
+//!     }
+//! }
+//!
+//! conformance::suite! {
+//!     memory => InMemory,
+//! }
+//! ```
+//!
+//! The macro makes a test of every clause for every store. A capability that a store does not declare is no leave to
+//! skip: the clauses that would need it check that the store indeed lacks it. The clauses know nothing of engines.
+
+#![expect(clippy::unwrap_used, reason = "a clause fails by panicking, and names what it expected by its own name")]
+
+mod case;
+mod home;
+mod list;
+mod run;
+
+mod append;
+mod bad_input;
+mod cancel;
+mod checkpoint;
+mod close;
+mod content;
+mod durable;
+mod limits;
+mod load;
+mod log;
+mod names;
+mod races;
+mod repeat;
+mod requests;
+mod several_streams;
+mod streams;
+mod subscribe;
+mod tenants;
+mod time;
+mod versions;
+
+pub use home::{Capabilities, Home, Setup};
+pub use run::{names, run};
+
+pub use crate::__conformance_suite as suite;

@@ -1,0 +1,47 @@
+//! Runs a clause by its name.
+
+use std::future::Future;
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures::future::BoxFuture;
+
+use crate::conformance::case::Case;
+use crate::conformance::home::Home;
+use crate::conformance::list::CLAUSES;
+
+/// How long a clause may take before it counts as stuck. A clause that does its work takes milliseconds.
+const STUCK: Duration = Duration::from_secs(30);
+
+/// A promise, and how it is checked.
+pub(super) struct Clause {
+    pub(super) name: &'static str,
+    pub(super) check: fn(Case) -> BoxFuture<'static, ()>,
+}
+
+/// The names of all clauses, `theme::claim`, in the order of the list.
+#[must_use]
+pub fn names() -> Vec<&'static str> {
+    CLAUSES.iter().map(|clause| clause.name).collect()
+}
+
+/// Checks one clause on the store that lives at `home`, in a runtime of its own.
+///
+/// # Panics
+/// If the store breaks the clause, if the clause is stuck for 30 s, or if no clause has this name.
+pub fn run(name: &str, home: impl Home) {
+    let clause = CLAUSES.iter().find(|clause| clause.name == name);
+    let clause = clause.unwrap_or_else(|| panic!("no clause is called `{name}`"));
+    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap();
+    runtime.block_on(within(STUCK, async {
+        // A task of its own, so that the clause runs where its helpers run and a panic in it ends it at once.
+        let case = Case::open(Arc::new(home)).await;
+        if let Err(failed) = tokio::spawn((clause.check)(case)).await {
+            std::panic::resume_unwind(failed.into_panic());
+        }
+    }));
+}
+
+async fn within<T>(limit: Duration, work: impl Future<Output = T>) -> T {
+    tokio::time::timeout(limit, work).await.unwrap_or_else(|_| panic!("the clause is stuck: {limit:?} have passed"))
+}

@@ -1,0 +1,100 @@
+//! What a writer believes about a stream, and what the store does with a wrong belief.
+
+use super::case::{Case, exact, is_conflict, version, versions};
+use crate::append::Append;
+use crate::error::ErrorFamily;
+use crate::stream::{ExpectedVersion, StreamVersion};
+
+pub(super) async fn no_stream_holds_only_once(case: Case) {
+    case.append("a", ExpectedVersion::NoStream, 1).await;
+    let again = Append::to(case.stream("a"), ExpectedVersion::NoStream, case.events(1));
+    let error = case.refused_without_trace(again).await;
+    is_conflict(&error, &case.stream("a"), ExpectedVersion::NoStream, 1);
+}
+
+pub(super) async fn exact_zero_means_no_stream(case: Case) {
+    case.append("a", exact(0), 1).await;
+    let again = Append::to(case.stream("a"), exact(0), case.events(1));
+    is_conflict(&case.refused_without_trace(again).await, &case.stream("a"), exact(0), 1);
+}
+
+pub(super) async fn the_exact_version_is_taken(case: Case) {
+    case.append("a", ExpectedVersion::Any, 3).await;
+    assert_eq!(case.append("a", exact(3), 2).await.version(), version(5));
+}
+
+pub(super) async fn stale_version_is_refused_and_leaves_no_trace(case: Case) {
+    case.append("a", ExpectedVersion::Any, 3).await;
+    let stale = Append::to(case.stream("a"), exact(2), case.events(2));
+    is_conflict(&case.refused_without_trace(stale).await, &case.stream("a"), exact(2), 3);
+}
+
+pub(super) async fn a_version_ahead_of_the_stream_is_refused(case: Case) {
+    case.append("a", ExpectedVersion::Any, 3).await;
+    let ahead = Append::to(case.stream("a"), exact(4), case.events(1));
+    is_conflict(&case.refused_without_trace(ahead).await, &case.stream("a"), exact(4), 3);
+}
+
+pub(super) async fn a_version_of_a_stream_that_is_not_there_is_refused(case: Case) {
+    let ahead = Append::to(case.stream("a"), exact(1), case.events(1));
+    is_conflict(&case.refused_without_trace(ahead).await, &case.stream("a"), exact(1), 0);
+}
+
+pub(super) async fn the_greatest_version_is_refused_and_never_wraps(case: Case) {
+    case.append("a", ExpectedVersion::Any, 1).await;
+    for far in [i64::MAX, i64::MAX - 1, i64::from(i32::MAX) + 1, 1 << 53] {
+        let append = Append::to(case.stream("a"), exact(far), case.events(1));
+        is_conflict(&case.refused_without_trace(append).await, &case.stream("a"), exact(far), 1);
+    }
+}
+
+pub(super) async fn a_negative_version_cannot_be_expected(case: Case) {
+    case.append("a", ExpectedVersion::Any, 1).await;
+    for wrong in [-1, i64::MIN] {
+        super::case::names_the_field(&StreamVersion::new(wrong).unwrap_err(), "version");
+    }
+    assert_eq!(case.log().await.len(), 1);
+}
+
+pub(super) async fn any_goes_to_the_end_whatever_it_is(case: Case) {
+    for so_far in 0..5 {
+        assert_eq!(case.append("a", ExpectedVersion::Any, 1).await.version(), version(so_far + 1));
+    }
+}
+
+pub(super) async fn versions_have_no_holes_whatever_was_expected(case: Case) {
+    let mut length = 0;
+    for (n, expected) in [(1, exact(0)), (2, ExpectedVersion::Any), (3, exact(3)), (1, exact(6))] {
+        case.append("a", expected, n).await;
+        length += i64::try_from(n).unwrap();
+        let refused = Append::to(case.stream("a"), exact(length + 1), case.events(3));
+        case.refused_without_trace(refused).await;
+    }
+    assert_eq!(versions(&case.load(&case.stream("a")).await), [1, 2, 3, 4, 5, 6, 7]);
+}
+
+pub(super) async fn streams_do_not_share_versions(case: Case) {
+    case.append("a", ExpectedVersion::NoStream, 5).await;
+    case.append("b", ExpectedVersion::NoStream, 1).await;
+    case.append("a", exact(5), 1).await;
+    assert_eq!(case.append("b", exact(1), 1).await.version(), version(2));
+}
+
+pub(super) async fn a_conflict_is_of_its_own_family_and_worth_no_blind_retry(case: Case) {
+    case.append("a", ExpectedVersion::Any, 1).await;
+    let stale = Append::to(case.stream("a"), ExpectedVersion::NoStream, case.events(1));
+    let error = case.refused_without_trace(stale).await;
+    assert_eq!(error.family(), ErrorFamily::Conflict);
+    assert!(!error.is_transient());
+}
+
+pub(super) async fn the_found_version_of_a_conflict_is_the_right_one_to_expect_next(case: Case) {
+    case.append("a", ExpectedVersion::Any, 7).await;
+    let stale = Append::to(case.stream("a"), exact(2), case.events(1));
+    match case.refused_without_trace(stale).await {
+        crate::AppendError::WrongExpectedVersion { actual, .. } => {
+            assert_eq!(case.append("a", actual.into(), 1).await.version(), version(8));
+        }
+        other => panic!("expected a conflict: {other:?}"),
+    }
+}

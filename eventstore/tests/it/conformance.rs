@@ -1,0 +1,9 @@
+//! Every clause of the contract on every store.
+
+use crate::homes::{FaultyWithoutFaults, InMemory, OnDisk};
+
+annals_eventstore::conformance::suite! {
+    memory => InMemory,
+    sqlite => OnDisk::new(),
+    faulty_without_faults => FaultyWithoutFaults,
+}

@@ -1,0 +1,63 @@
+//! The stores that the contract is checked on.
+
+use std::sync::Arc;
+
+use annals_eventstore::conformance::{Capabilities, Home, Setup};
+use annals_eventstore::testing::FaultyStore;
+use annals_eventstore::{EventStore, MemoryStore, SqliteOptions};
+use async_trait::async_trait;
+
+pub(crate) fn memory_store(setup: &Setup) -> MemoryStore {
+    MemoryStore::builder().clock(setup.clock.clone()).limits(setup.limits.clone()).build()
+}
+
+pub(crate) struct InMemory;
+
+#[async_trait]
+impl Home for InMemory {
+    fn capabilities(&self) -> Capabilities {
+        Capabilities { durable: false, clock: true }
+    }
+
+    async fn open(&self, setup: &Setup) -> Arc<dyn EventStore> {
+        Arc::new(memory_store(setup))
+    }
+}
+
+/// A faulty store that nobody has planned a failure for must not be told from the store behind it.
+pub(crate) struct FaultyWithoutFaults;
+
+#[async_trait]
+impl Home for FaultyWithoutFaults {
+    fn capabilities(&self) -> Capabilities {
+        Capabilities { durable: false, clock: true }
+    }
+
+    async fn open(&self, setup: &Setup) -> Arc<dyn EventStore> {
+        Arc::new(FaultyStore::new(memory_store(setup)))
+    }
+}
+
+/// A file in a folder of its own.
+pub(crate) struct OnDisk(tempfile::TempDir);
+
+impl OnDisk {
+    pub(crate) fn new() -> Self {
+        Self(tempfile::tempdir().unwrap())
+    }
+}
+
+#[async_trait]
+impl Home for OnDisk {
+    fn capabilities(&self) -> Capabilities {
+        Capabilities { durable: true, clock: true }
+    }
+
+    async fn open(&self, setup: &Setup) -> Arc<dyn EventStore> {
+        let options = SqliteOptions::new(self.0.path().join("events.db"))
+            .readers(2)
+            .clock(setup.clock.clone())
+            .limits(setup.limits.clone());
+        Arc::new(options.open().await.unwrap())
+    }
+}
