@@ -32,17 +32,16 @@ pub(crate) fn event(
     root: Result<TokenStream, Error>,
     mut mistakes: Mistakes,
 ) -> Result<ValidEvent, Error> {
-    let mistakes_so_far = &mut mistakes;
-    once(&input.labels.krate, mistakes_so_far);
-    not_generic(&input.generics, "Event", mistakes_so_far);
+    once(&input.labels.krate, &mut mistakes);
+    not_generic(&input.generics, "Event", &mut mistakes);
     not_misplaced(
         &input.on_fields,
         "`#[event(..)]` says nothing about a field; put it on the variant or the struct",
-        mistakes_so_far,
+        &mut mistakes,
     );
     let shapes = match &input.body {
-        Body::Struct(()) => structure(input, mistakes_so_far),
-        Body::Enum(variants) => enumeration(input, variants, mistakes_so_far),
+        Body::Struct(()) => structure(input, &mut mistakes),
+        Body::Enum(variants) => enumeration(input, variants, &mut mistakes),
         Body::Union(union) => {
             mistakes.at(union, "a union cannot be an event; make it an enum, whose variant says what happened");
             None
