@@ -103,7 +103,7 @@ impl<A: Evolve> Repository<A> {
     /// The same repository, which decides a command up to `attempts` times (at least once) when other writers come first.
     #[must_use]
     pub fn attempts(self, attempts: u32) -> Self {
-        Self { attempts: attempts.max(1), ..self }
+        Self { attempts, ..self }
     }
 
     /// The stream of the aggregate called `id`, in the tenant of the context.
