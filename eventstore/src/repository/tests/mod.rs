@@ -1,4 +1,5 @@
 mod account;
+mod programs;
 mod spy;
 
 use std::cell::Cell;

@@ -87,6 +87,11 @@ impl Spy {
         self.faults.lock().unwrap().extend(faults);
     }
 
+    /// What has not happened yet will not.
+    pub(super) fn calm(&self) {
+        self.faults.lock().unwrap().clear();
+    }
+
     pub(super) fn after_next_find(&self, append: Append) {
         *self.after_find.lock().unwrap() = Some(append);
     }
