@@ -57,6 +57,35 @@ impl<S: EventStore + Clone> AggregateStore for S {}
 /// States are cached (10,000 by default), so that the usual command is one round trip to the store. The cache is never
 /// trusted further than the store confirms: a rejection, or a decision without events, that was made on a cached state
 /// is made again after what is new was read, and [`Repository::load`] always reads what is new.
+///
+/// ```
+/// # mod order { include!(concat!(env!("CARGO_MANIFEST_DIR"), "/docs/order.rs")); }
+/// # use order::*;
+/// use annals_eventstore::{AggregateStore, Context, ExecuteError, Fingerprint, MemoryStore, RequestKey, Tenant};
+///
+/// # tokio::runtime::Builder::new_current_thread().enable_time().build()?.block_on(async {
+/// let store = MemoryStore::new();
+/// let orders = store.aggregate::<Order>();
+/// let id = OrderId::new("o-17")?;
+///
+/// let done = orders.execute(&id, |order| order.place(12_00)).await?;
+/// assert_eq!((done.version.get(), done.events), (1, 1));
+///
+/// // The domain may say no.
+/// let refused = orders.execute(&id, |order| order.pay(7_00)).await;
+/// assert!(matches!(refused, Err(ExecuteError::Rejected(OrderError::WrongAmount { due: 12_00 }))));
+///
+/// // The same request twice has one effect.
+/// let request = RequestKey::new("client-4711", Fingerprint::of(&("pay", "o-17", 12_00))?)?;
+/// let keyed = orders.with(Context::of(Tenant::default()).request(request));
+/// assert!(!keyed.send(&id, Pay { amount: 12_00 }).await?.repeated);
+/// assert!(keyed.send(&id, Pay { amount: 12_00 }).await?.repeated);
+///
+/// assert!(orders.load(&id).await?.state.paid);
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// # })?;
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
 pub struct Repository<A: Evolve> {
     pub(super) store: Arc<dyn EventStore>,
     pub(super) cache: Cache<A>,
@@ -103,7 +132,7 @@ impl<A: Evolve> Repository<A> {
     /// The same repository, which decides a command up to `attempts` times (at least once) when other writers come first.
     #[must_use]
     pub fn attempts(self, attempts: u32) -> Self {
-        Self { attempts: attempts.max(1), ..self }
+        Self { attempts, ..self }
     }
 
     /// The stream of the aggregate called `id`, in the tenant of the context.

@@ -12,54 +12,21 @@ use crate::event::Event;
 /// read shows here. Events are compared by their stored name, schema version and payload; they need no `PartialEq`.
 ///
 /// ```
-/// # use annals_eventstore::{Aggregate, DecodeError, Event, EventShape, Evolve, Invalid, Payload, SnapshotPolicy};
+/// # mod order { include!(concat!(env!("CARGO_MANIFEST_DIR"), "/docs/order.rs")); }
+/// # use order::*;
 /// use annals_eventstore::testing::{given, given_nothing};
-/// # #[derive(Clone, serde::Serialize, serde::Deserialize)]
-/// # enum OrderEvent { Placed { total: u32 }, Paid }
-/// # impl Event for OrderEvent {
-/// #     const SHAPES: &'static [EventShape] = &[
-/// #         EventShape { name: "order.placed", version: 1, rust_name: "OrderEvent::Placed" },
-/// #         EventShape { name: "order.paid", version: 1, rust_name: "OrderEvent::Paid" },
-/// #     ];
-/// #     fn shape(&self) -> &'static EventShape { &Self::SHAPES[matches!(self, Self::Paid) as usize] }
-/// #     fn encode(&self) -> Result<Payload, Invalid> { Payload::of(self) }
-/// #     fn decode(_: &str, _: u32, payload: &Payload) -> Result<Self, DecodeError> {
-/// #         payload.read().map_err(|source| DecodeError::Payload { source })
-/// #     }
-/// # }
-/// # #[derive(Clone, Default)]
-/// # struct Order { placed: bool, paid: bool }
-/// # #[derive(Debug, PartialEq)]
-/// # enum OrderError { NotPlaced }
-/// # impl Aggregate for Order {
-/// #     const TYPE: &'static str = "order";
-/// #     const FOLD: u32 = 1;
-/// #     const SNAPSHOT: SnapshotPolicy = SnapshotPolicy::Never;
-/// #     type Id = String;
-/// #     type Event = OrderEvent;
-/// # }
-/// # impl Evolve for Order {
-/// #     fn evolve(&mut self, event: &OrderEvent) {
-/// #         match event { OrderEvent::Placed { .. } => self.placed = true, OrderEvent::Paid => self.paid = true }
-/// #     }
-/// # }
-/// # impl Order {
-/// #     fn pay(&self) -> Result<Option<OrderEvent>, OrderError> {
-/// #         if self.placed { Ok((!self.paid).then_some(OrderEvent::Paid)) } else { Err(OrderError::NotPlaced) }
-/// #     }
-/// # }
 ///
 /// given::<Order>([OrderEvent::Placed { total: 12_00 }])
-///     .when(|order| order.pay())
-///     .then([OrderEvent::Paid])
+///     .when(|order| order.pay(12_00))
+///     .then([OrderEvent::Paid { amount: 12_00 }])
 ///     .then_state(|order| assert!(order.paid));
 ///
-/// given::<Order>([OrderEvent::Placed { total: 12_00 }, OrderEvent::Paid])
-///     .when(|order| order.pay())
+/// given::<Order>([OrderEvent::Placed { total: 12_00 }, OrderEvent::Paid { amount: 12_00 }])
+///     .when_command(Pay { amount: 12_00 })
 ///     .then_nothing();
 ///
 /// given_nothing::<Order>()
-///     .when(|order| order.pay())
+///     .when(|order| order.pay(12_00))
 ///     .then_rejected(OrderError::NotPlaced);
 /// ```
 ///

@@ -11,9 +11,16 @@ const COLUMN: usize = 56;
 /// Every stored name and schema version of an event type, a line each, with its place in the code: for a golden file,
 /// in which a changed name shows in review.
 ///
-/// ```text
-/// order.placed v2  OrderEvent::Placed
-/// order.paid v1  OrderEvent::Paid
+/// ```
+/// # mod order { include!(concat!(env!("CARGO_MANIFEST_DIR"), "/docs/order.rs")); }
+/// # use order::*;
+/// use annals_eventstore::testing::shapes_of;
+///
+/// assert_eq!(
+///     shapes_of::<OrderEvent>(),
+///     "order.placed v1  OrderEvent::Placed\n\
+///      order.paid v1  OrderEvent::Paid\n"
+/// );
 /// ```
 #[must_use]
 pub fn shapes_of<E: Event>() -> String {

@@ -1,4 +1,5 @@
 mod account;
+mod programs;
 mod spy;
 
 use std::cell::Cell;
@@ -13,6 +14,7 @@ use account::{Account, Moved, Settle, Short};
 use spy::{Call, Fault, Spy};
 
 use super::{AggregateStore, ExecuteError, Executed, Repository};
+use crate::aggregate::{Aggregate, Evolve, SnapshotPolicy};
 use crate::append::Append;
 use crate::context::Context;
 use crate::error::{AppendError, ErrorFamily, ReadError};
@@ -164,6 +166,34 @@ async fn ids_that_no_store_could_hold_are_refused() {
         );
     }
     assert_eq!(spy.calls(), []);
+}
+
+#[tokio::test]
+async fn a_kind_that_no_store_could_hold_is_refused() {
+    #[derive(Clone, Debug, Default)]
+    struct Nameless;
+    impl Aggregate for Nameless {
+        const TYPE: &'static str = "$all";
+        const FOLD: u32 = 1;
+        const SNAPSHOT: SnapshotPolicy = SnapshotPolicy::Never;
+        type Id = String;
+        type Event = Moved;
+    }
+    impl Evolve for Nameless {
+        fn evolve(&mut self, _: &Moved) {}
+    }
+    let error = Spy::new().aggregate::<Nameless>().load(&id()).await.unwrap_err();
+    assert!(matches!(error, ReadError::Invalid(e) if e.field == "aggregate_type"));
+}
+
+#[tokio::test]
+async fn a_stream_with_a_hole_is_damaged_and_not_folded() {
+    let (spy, _) = opened().await;
+    spy.inner.append_many(rival(ExpectedVersion::Any, &[Moved::In(1), Moved::In(2)])).await.unwrap();
+    let error = spy.without(2).aggregate::<Account>().load(&id()).await.unwrap_err();
+    let ReadError::Damaged { position, what } = &error else { panic!("{error}") };
+    assert_eq!(*position, Position::new(3).unwrap());
+    assert_eq!(what, "`default/account/a` goes on from version 1 with version 3");
 }
 
 // ---- rejections and decisions without events
@@ -444,6 +474,17 @@ async fn the_later_of_two_concurrent_requests_is_not_rejected_for_what_the_first
     assert_eq!((done.version, done.events, done.repeated), (version(2), 1, true));
 }
 
+#[tokio::test]
+async fn of_two_concurrent_requests_without_events_both_get_the_same_answer() {
+    let (spy, accounts) = opened().await;
+    let context = request("r-1", "x");
+    spy.after_next_find(Append::nothing(Tenant::default(), context.request_key().unwrap().clone()));
+    let keyed = accounts.with(context);
+    let second = keyed.send(&id(), Settle(100)).await.unwrap();
+    assert!(second.repeated);
+    assert_eq!(keyed.send(&id(), Settle(100)).await.unwrap(), second);
+}
+
 // ---- failures of the store
 
 #[tokio::test]
@@ -509,6 +550,15 @@ async fn what_stays_unknown_is_returned_with_a_token_that_settles_it_once() {
         assert!(spy.settle(&token).await.unwrap().repeated);
         assert_eq!(stored(&spy).await.len(), 2);
     }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_store_that_closes_while_settling_leaves_the_outcome_unknown() {
+    let (spy, accounts) = opened().await;
+    spy.next([Fault::AnswerLost { stored: true }]);
+    spy.next((0..6).map(|_| Fault::Closed));
+    let error = accounts.execute(&id(), deposit(1)).await.unwrap_err();
+    assert_eq!(error.family(), Some(ErrorFamily::OutcomeUnknown));
 }
 
 #[tokio::test(start_paused = true)]

@@ -25,6 +25,8 @@ pub(super) enum Fault {
     AnswerLost { stored: bool },
     /// Another append comes first.
     Rival(Append),
+    /// The handle is closed.
+    Closed,
     /// Nothing goes wrong.
     None,
 }
@@ -49,6 +51,8 @@ pub(super) struct Spy {
     after_find: Arc<Mutex<Option<Append>>>,
     calls: Arc<Mutex<Vec<Call>>>,
     page: usize,
+    /// A version that pages leave out, as if its row were gone.
+    gone: i64,
     pub(super) incarnation: Arc<Mutex<Incarnation>>,
 }
 
@@ -62,6 +66,7 @@ impl Spy {
             after_find: Arc::default(),
             calls: Arc::default(),
             page: usize::MAX,
+            gone: 0,
         }
     }
 
@@ -71,9 +76,20 @@ impl Spy {
         self
     }
 
+    /// The same, without the event of this version.
+    pub(super) fn without(mut self, version: i64) -> Self {
+        self.gone = version;
+        self
+    }
+
     /// What happens to the next appends.
     pub(super) fn next(&self, faults: impl IntoIterator<Item = Fault>) {
         self.faults.lock().unwrap().extend(faults);
+    }
+
+    /// What has not happened yet will not.
+    pub(super) fn calm(&self) {
+        self.faults.lock().unwrap().clear();
     }
 
     pub(super) fn after_next_find(&self, append: Append) {
@@ -110,6 +126,7 @@ impl EventStore for Spy {
         let stream = append.clone().check(self.limits())?.first_stream();
         match fault {
             Fault::None => {}
+            Fault::Closed => return Err(AppendError::Closed),
             Fault::Unavailable => return Err(AppendError::Unavailable { source: BackendError::new("gone fishing") }),
             Fault::Rival(rival) => drop(self.inner.append_many(rival).await.unwrap()),
             Fault::AnswerLost { stored } => {
@@ -133,7 +150,8 @@ impl EventStore for Spy {
     }
 
     async fn load_page(&self, stream: &StreamId, after: StreamVersion, limit: usize) -> Result<StreamPage, ReadError> {
-        let page = self.inner.load_page(stream, after, limit.min(self.page)).await?;
+        let mut page = self.inner.load_page(stream, after, limit.min(self.page)).await?;
+        page.events.retain(|event| event.version.get() != self.gone);
         self.note(Call::Load { after: after.get(), events: page.events.len() });
         Ok(page)
     }
