@@ -121,7 +121,7 @@ pub trait EventStore: Send + Sync + 'static {
 pub struct StreamPage {
     /// The events, in the order of their versions.
     pub events: Vec<RecordedEvent>,
-    /// Whether the stream had no more events when the page was read.
+    /// Whether the stream had no more events when the page was read. A page that is full may say no though none follow.
     pub end: bool,
 }
 
@@ -142,7 +142,7 @@ pub struct Page {
     /// The last event of the whole log that this page accounts for, whether the filter wants it or not; `None` if the
     /// page begins at the head, so that there was nothing to look at.
     pub upto: Option<Checkpoint>,
-    /// Whether the log had no more events when the page was read.
+    /// Whether the log had no more events when the page was read. A page that is full may say no though none follow.
     pub end: bool,
 }
 

@@ -1,0 +1,72 @@
+//! Random programs agree with a tiny model: whatever is appended, repeated, refused, read and remembered, on every
+//! store.
+
+mod oracle;
+mod program;
+
+use std::sync::Arc;
+
+use annals_eventstore::conformance::{Home, Setup};
+use annals_eventstore::{Limits, ManualClock};
+use jiff::Timestamp;
+use proptest::collection::vec;
+use proptest::test_runner::{Config, FileFailurePersistence, RngAlgorithm, TestRng, TestRunner};
+
+use crate::homes::{FaultyWithoutFaults, InMemory, OnDisk};
+use program::{Run, operation};
+
+/// Runs so many random programs, each on a store of its own. `ANNALS_SEED` makes them the same programs again.
+fn agrees<H: Home>(cases: u32, home: impl Fn() -> H) {
+    let seed =
+        std::env::var("ANNALS_SEED").ok().and_then(|text| text.parse().ok()).unwrap_or_else(|| fastrand::u64(..));
+    println!("ANNALS_SEED={seed}");
+    let config = Config {
+        cases,
+        max_shrink_iters: 1_000,
+        failure_persistence: Some(Box::new(FileFailurePersistence::Direct(
+            "tests/it/model/found.proptest-regressions",
+        ))),
+        ..Config::default()
+    };
+    let mut bytes = [0; 32];
+    bytes[..8].copy_from_slice(&seed.to_le_bytes());
+    let random = TestRng::from_seed(RngAlgorithm::ChaCha, &bytes);
+    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap();
+    let outcome = TestRunner::new_with_rng(config, random).run(&vec(operation(), 1..40), |program| {
+        runtime.block_on(async {
+            let setup = Setup {
+                clock: Arc::new(ManualClock::at("2026-01-02T03:04:05Z".parse::<Timestamp>().unwrap())),
+                limits: Limits::default(),
+            };
+            let mut run = Run::begin(home(), setup).await;
+            for operation in program {
+                run.step(operation).await?;
+            }
+            run.check_everything().await?;
+            run.reopen().await;
+            run.check_everything().await
+        })
+    });
+    if let Err(failed) = outcome {
+        panic!("ANNALS_SEED={seed}: {failed}");
+    }
+}
+
+fn from_environment<T: std::str::FromStr>(name: &str) -> Option<T> {
+    std::env::var(name).ok().and_then(|text| text.parse().ok())
+}
+
+#[test]
+fn random_programs_on_memory_agree_with_the_model() {
+    agrees(200, || InMemory);
+}
+
+#[test]
+fn random_programs_on_sqlite_agree_with_the_model() {
+    agrees(40, OnDisk::new);
+}
+
+#[test]
+fn random_programs_behind_a_faulty_front_agree_with_the_model() {
+    agrees(50, || FaultyWithoutFaults);
+}

@@ -1,0 +1,343 @@
+//! Random programs, and how a step of one runs on a store and on the model.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use annals_eventstore::conformance::{Home, Setup};
+use annals_eventstore::{
+    Appended, CorrelationId, EventId, EventStore, EventStoreExt, ExpectedVersion, Filter, Fingerprint, Metadata,
+    NewEvent, Payload, Position, ReadError, RecordedEvent, RequestKey, StreamFilter, StreamId, StreamVersion, Tenant,
+};
+use futures::TryStreamExt;
+use proptest::prelude::*;
+use proptest::test_runner::TestCaseError;
+
+use super::oracle::{Asked, LIFETIME, Oracle, Verdict, fits};
+
+type Outcome = Result<(), TestCaseError>;
+
+const TENANTS: [&str; 2] = ["ours", "theirs"];
+const TYPES: [&str; 2] = ["order", "payment"];
+const NAMES: [&str; 3] = ["placed", "paid", "sent"];
+const STORIES: [&str; 2] = ["c1", "c2"];
+
+/// A step of a program. Numbers are taken modulo what there is, so that every shorter program makes sense too.
+#[derive(Clone, Debug)]
+pub(crate) enum Operation {
+    Append { tenant: usize, parts: Vec<(usize, Belief, usize)>, request: Option<(usize, u8)> },
+    Repeat { which: usize, change: Change },
+    Load { stream: usize, after: usize, limit: usize },
+    Read { after: usize, filter: Wanted, limit: usize },
+    Beyond { by: i64 },
+    Find { key: usize, body: u8 },
+    Wait { seconds: u64 },
+    Reopen,
+}
+
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Belief {
+    NoStream,
+    Any,
+    /// The stream's version and so many more.
+    Off(i64),
+}
+
+/// What is different when an earlier append is asked for again.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Change {
+    Nothing,
+    Belief,
+    DropLast,
+    AddOne,
+    Reverse,
+    Content,
+    Stream,
+}
+
+#[derive(Clone, Debug)]
+pub(crate) struct Wanted {
+    tenant: Option<usize>,
+    types: Vec<usize>,
+    names: Vec<usize>,
+    story: Option<usize>,
+}
+
+pub(crate) fn operation() -> impl Strategy<Value = Operation> {
+    let belief = prop_oneof![
+        2 => Just(Belief::Any),
+        1 => Just(Belief::NoStream),
+        4 => Just(Belief::Off(0)),
+        1 => (-2_i64..3).prop_map(Belief::Off),
+    ];
+    let request = proptest::option::weighted(0.3, (0_usize..4, 0_u8..2));
+    let change = prop_oneof![
+        3 => Just(Change::Nothing),
+        1 => Just(Change::Belief),
+        1 => Just(Change::DropLast),
+        1 => Just(Change::AddOne),
+        1 => Just(Change::Reverse),
+        1 => Just(Change::Content),
+        1 => Just(Change::Stream),
+    ];
+    let wanted = (
+        proptest::option::of(0_usize..2),
+        proptest::collection::vec(0_usize..2, 0..2),
+        proptest::collection::vec(0_usize..3, 0..3),
+        proptest::option::weighted(0.3, 0_usize..2),
+    )
+        .prop_map(|(tenant, types, names, story)| Wanted { tenant, types, names, story });
+    prop_oneof![
+        10 => (0_usize..2, proptest::collection::vec((0_usize..4, belief, 1_usize..4), 1..4), request)
+            .prop_map(|(tenant, parts, request)| Operation::Append { tenant, parts, request }),
+        4 => (any::<usize>(), change).prop_map(|(which, change)| Operation::Repeat { which, change }),
+        2 => (0_usize..8, 0_usize..6, 1_usize..8)
+            .prop_map(|(stream, after, limit)| Operation::Load { stream, after, limit }),
+        3 => (any::<usize>(), wanted, 1_usize..8)
+            .prop_map(|(after, filter, limit)| Operation::Read { after, filter, limit }),
+        1 => (1_i64..1_000).prop_map(|by| Operation::Beyond { by }),
+        2 => (0_usize..4, 0_u8..2).prop_map(|(key, body)| Operation::Find { key, body }),
+        1 => (0_u64..4).prop_map(|seconds| Operation::Wait { seconds }),
+        1 => Just(Operation::Reopen),
+    ]
+}
+
+pub(crate) struct Run<H> {
+    home: H,
+    setup: Setup,
+    store: Arc<dyn EventStore>,
+    oracle: Oracle,
+    asked: Vec<Asked>,
+    made: u64,
+}
+
+fn stream(tenant: usize, n: usize) -> StreamId {
+    StreamId::new(Tenant::new(TENANTS[tenant]).unwrap(), TYPES[n % 2], if n / 2 % 2 == 0 { "x" } else { "y" }).unwrap()
+}
+
+fn request_key(key: usize, body: u8) -> RequestKey {
+    let fingerprint = Fingerprint::of_bytes(&[body]);
+    RequestKey::new(format!("k{key}"), fingerprint).unwrap().with_lifetime(Duration::from_secs(LIFETIME))
+}
+
+/// Whether a page tells its end truly: no is allowed at the end only to a page that is full.
+fn told_truly(end: bool, is_end: bool, full: bool) -> bool {
+    end == is_end || (is_end && full)
+}
+
+/// The first answer, as it comes again.
+fn again(first: &Appended) -> Appended {
+    let mut again = first.clone();
+    again.repeated = true;
+    again
+}
+
+/// Keys belong to a tenant, so the model's key has it in front.
+fn model_key(tenant: &Tenant, key: usize) -> String {
+    format!("{tenant}/k{key}")
+}
+
+impl<H: Home> Run<H> {
+    pub(crate) async fn begin(home: H, setup: Setup) -> Self {
+        let store = home.open(&setup).await;
+        Self { home, setup, store, oracle: Oracle::default(), asked: Vec::new(), made: 0 }
+    }
+
+    /// Closes and opens the store if it is durable.
+    pub(crate) async fn reopen(&mut self) {
+        if self.home.capabilities().durable {
+            self.store.close().await;
+            self.store = self.home.open(&self.setup).await;
+        }
+    }
+
+    pub(crate) async fn step(&mut self, operation: Operation) -> Outcome {
+        match operation {
+            Operation::Append { tenant, parts, request } => {
+                let parts = parts.into_iter().map(|(n, belief, count)| {
+                    let stream = stream(tenant, n);
+                    let expected = self.believe(&stream, belief);
+                    (stream, expected, (0..count).map(|_| self.event()).collect())
+                });
+                let parts = parts.collect();
+                let owner = Tenant::new(TENANTS[tenant]).unwrap();
+                let key = request.map(|(key, body)| (model_key(&owner, key), body));
+                self.append(Asked { parts, request: key }, request.map(|(key, body)| request_key(key, body))).await
+            }
+            Operation::Repeat { which, change } => {
+                let Some(earlier) = self.asked.get(which % self.asked.len().max(1)).cloned() else { return Ok(()) };
+                let asked = self.changed(earlier, change);
+                self.append(asked, None).await
+            }
+            Operation::Load { stream: n, after, limit } => {
+                let stream = stream(n / 4, n % 4);
+                let version = StreamVersion::new(i64::try_from(after).unwrap()).unwrap();
+                let page = self.store.load_page(&stream, version, limit).await.unwrap();
+                let wanted = self.oracle.load(&stream, version.get());
+                prop_assert_eq!(&page.events[..], &wanted[..page.events.len().min(wanted.len())]);
+                prop_assert!(page.events.len() <= limit);
+                let all = page.events.len() == wanted.len();
+                prop_assert!(told_truly(page.end, all, page.events.len() == limit));
+                Ok(())
+            }
+            Operation::Read { after, filter, limit } => self.read(after, &filter, limit).await,
+            Operation::Beyond { by } => {
+                let after = Position::new(self.oracle.head().get() + by).unwrap();
+                let refused = self.store.read_page(after, &Filter::all(), 5).await;
+                prop_assert!(matches!(refused, Err(ReadError::AheadOfLog { .. })), "{:?}", refused);
+                Ok(())
+            }
+            Operation::Find { key, body } => {
+                let tenant = Tenant::new(TENANTS[0]).unwrap();
+                let found = self.store.find_request(&tenant, &request_key(key, body)).await;
+                match self.oracle.remembered(&model_key(&tenant, key)) {
+                    None => prop_assert_eq!(found.unwrap(), None),
+                    Some((first, answer, _)) if *first == body => {
+                        prop_assert_eq!(found.unwrap(), Some(again(answer)));
+                    }
+                    Some(_) => prop_assert!(found.is_err_and(|error| fits(&error, &Verdict::KeyReused))),
+                }
+                Ok(())
+            }
+            Operation::Wait { seconds } => {
+                if self.home.capabilities().clock {
+                    self.setup.clock.advance(Duration::from_secs(seconds));
+                    self.oracle.seconds += seconds;
+                }
+                Ok(())
+            }
+            Operation::Reopen => {
+                self.reopen().await;
+                Ok(())
+            }
+        }
+    }
+
+    fn believe(&self, stream: &StreamId, belief: Belief) -> ExpectedVersion {
+        match belief {
+            Belief::NoStream => ExpectedVersion::NoStream,
+            Belief::Any => ExpectedVersion::Any,
+            Belief::Off(by) => {
+                ExpectedVersion::Exact(StreamVersion::new((self.oracle.version(stream) + by).max(0)).unwrap())
+            }
+        }
+    }
+
+    fn event(&mut self) -> NewEvent {
+        self.made += 1;
+        let n = self.made;
+        let name = NAMES[usize::try_from(n * 7 % 3).unwrap()];
+        let id = EventId::new(self.store.ids().next_id()).unwrap();
+        let mut metadata = Metadata::default();
+        if !n.is_multiple_of(3) {
+            metadata.correlation_id = Some(CorrelationId::new(STORIES[usize::try_from(n / 3 % 2).unwrap()]).unwrap());
+        }
+        NewEvent::raw(id, name, 1, Payload::of(&n).unwrap()).unwrap().with_metadata(metadata)
+    }
+
+    fn changed(&mut self, mut asked: Asked, change: Change) -> Asked {
+        asked.request = None;
+        let extra = self.event();
+        let part = asked.parts.last_mut().unwrap();
+        match change {
+            Change::Nothing => {}
+            Change::Belief => part.1 = ExpectedVersion::NoStream,
+            Change::DropLast => drop(part.2.pop()),
+            Change::AddOne => part.2.push(extra),
+            Change::Reverse => part.2.reverse(),
+            Change::Content => part.2[0].payload = extra.payload,
+            Change::Stream => part.0 = StreamId::new(part.0.tenant().clone(), "elsewhere", "z").unwrap(),
+        }
+        asked
+    }
+
+    /// Appends on the store, asks the model, and compares.
+    async fn append(&mut self, asked: Asked, request: Option<RequestKey>) -> Outcome {
+        let verdict = self.oracle.judge(&asked);
+        let answer = self.store.append_many(asked.append(request)).await;
+        match (answer, verdict) {
+            (Ok(answer), Verdict::Again(first)) => {
+                prop_assert_eq!(answer, again(&first));
+            }
+            (Ok(answer), Verdict::New) => {
+                let stored = self.check_new(&asked, &answer).await?;
+                self.oracle.store(&asked, answer, stored);
+                self.asked.push(asked);
+            }
+            (Err(error), verdict) => prop_assert!(fits(&error, &verdict), "{:?}, but {:?}", error, verdict),
+            (Ok(answer), verdict) => prop_assert!(false, "{:?}, but {:?}", answer, verdict),
+        }
+        Ok(())
+    }
+
+    /// Checks the answer to a new append, and gives the events as they must be stored.
+    async fn check_new(&self, asked: &Asked, answer: &Appended) -> Result<Vec<RecordedEvent>, TestCaseError> {
+        prop_assert!(!answer.repeated);
+        prop_assert_eq!(answer.streams.len(), asked.parts.len());
+        let stored: Vec<RecordedEvent> =
+            self.store.read_all(self.oracle.head(), Filter::all()).try_collect().await.unwrap();
+        prop_assert_eq!(stored.len(), asked.parts.iter().map(|part| part.2.len()).sum::<usize>());
+        for ((stream, _, events), told) in asked.parts.iter().zip(&answer.streams) {
+            prop_assert_eq!(&told.stream, stream);
+            let here: Vec<_> = stored.iter().filter(|event| event.stream == *stream).collect();
+            prop_assert_eq!(here.len(), events.len());
+            let before = self.oracle.version(stream);
+            for (n, (event, new)) in here.iter().zip(events).enumerate() {
+                prop_assert_eq!(event.event_id, new.event_id);
+                prop_assert_eq!(&event.name, &new.name);
+                prop_assert_eq!(&event.payload, &new.payload);
+                prop_assert_eq!(&event.metadata, &new.metadata);
+                prop_assert_eq!(event.version.get(), before + i64::try_from(n).unwrap() + 1);
+                prop_assert_eq!(event.position, told.positions[n]);
+                prop_assert_eq!(event.recorded_at, answer.recorded_at);
+            }
+            prop_assert_eq!(told.version.get(), before + i64::try_from(events.len()).unwrap());
+        }
+        prop_assert_eq!(Some(answer.position), stored.last().map(|event| event.position));
+        Ok(stored)
+    }
+
+    async fn read(&self, after: usize, wanted: &Wanted, limit: usize) -> Outcome {
+        let mut filter = Filter::all();
+        if let Some(tenant) = wanted.tenant {
+            filter = filter.tenant(Tenant::new(TENANTS[tenant]).unwrap());
+        }
+        for &kind in &wanted.types {
+            filter = filter.aggregate_type(TYPES[kind]).unwrap();
+        }
+        for &name in &wanted.names {
+            filter = filter.event_name(NAMES[name]).unwrap();
+        }
+        if let Some(story) = wanted.story {
+            filter = filter.correlation(CorrelationId::new(STORIES[story]).unwrap());
+        }
+        let places: Vec<_> = std::iter::once(Position::START).chain(self.oracle.log.keys().copied()).collect();
+        let after = places[after % places.len()];
+        let page = self.store.read_page(after, &filter, limit).await.unwrap();
+        let upto = page.upto.map_or(after, |upto| upto.position);
+        let mut all = self.oracle.read(after, &filter);
+        all.retain(|event| event.position <= upto);
+        prop_assert!(page.events.len() <= limit);
+        let full = page.events.len() == limit;
+        prop_assert_eq!(page.events, all);
+        let at_head = upto == self.oracle.head();
+        prop_assert!(told_truly(page.end, at_head, full));
+        prop_assert!(page.end || page.upto.is_some());
+        Ok(())
+    }
+
+    pub(crate) async fn check_everything(&self) -> Outcome {
+        let log: Vec<_> = self.store.read_all(Position::START, Filter::all()).try_collect().await.unwrap();
+        prop_assert_eq!(&log, &self.oracle.read(Position::START, &Filter::all()));
+        let listed: Vec<_> = self.store.streams(StreamFilter::all()).try_collect().await.unwrap();
+        let listed: Vec<_> = listed.iter().map(|info| (&info.stream, info.version.get())).collect();
+        prop_assert_eq!(listed, self.oracle.streams().collect::<Vec<_>>());
+        for (stream, _) in self.oracle.streams() {
+            let loaded: Vec<_> = self.store.load(stream).try_collect().await.unwrap();
+            prop_assert_eq!(loaded, self.oracle.load(stream, 0));
+        }
+        let head = self.store.head().await.unwrap();
+        prop_assert_eq!(head.position, self.oracle.head());
+        self.store.check_checkpoint(&head).await.unwrap();
+        Ok(())
+    }
+}
