@@ -53,7 +53,7 @@ pub use request::{Fingerprint, RequestKey};
 #[cfg(feature = "sqlite")]
 pub use sqlite::{
     DatabaseError, SqliteDatabase, SqliteOptions, SqliteReader, SqliteStore, SqliteTransaction, SqliteUnitOfWork,
-    Synchronous,
+    Synchronous, sqlite,
 };
 pub use store::{EventStore, Page, StreamInfo, StreamPage};
 pub use stream::{ExpectedVersion, StreamId, StreamVersion, Tenant};

@@ -20,5 +20,5 @@ mod tests;
 pub use database::{SqliteDatabase, SqliteReader, SqliteTransaction};
 pub use fault::DatabaseError;
 pub use options::{SqliteOptions, Synchronous};
-pub use store::SqliteStore;
+pub use store::{SqliteStore, sqlite};
 pub use unit_of_work::SqliteUnitOfWork;

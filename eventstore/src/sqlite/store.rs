@@ -174,6 +174,14 @@ impl SqliteStore {
     }
 }
 
+/// Opens the store in the file at `path`, creating it if it is not there: [`SqliteStore::open`] under a short name.
+///
+/// # Errors
+/// See [`OpenError`]; the file is left as it was.
+pub async fn sqlite(path: impl AsRef<Path>) -> Result<SqliteStore, OpenError> {
+    SqliteStore::open(path).await
+}
+
 async fn read_incarnation(database: &SqliteDatabase, path: &Path) -> Result<Incarnation, OpenError> {
     let path = path.display().to_string();
     let unavailable = |e: DatabaseError| OpenError::Unavailable { path: path.clone(), source: BackendError::new(e) };

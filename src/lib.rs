@@ -1,0 +1,85 @@
+#![doc = include_str!("../README.md")]
+//!
+//! # Finding your way
+//!
+//! | you want to | look at |
+//! |---|---|
+//! | say what can happen | [`Event`], [`text_id!`] |
+//! | say what state follows, and decide | [`Aggregate`], [`Evolve`], [`Decide`] |
+//! | open a store | [`sqlite`], [`SqliteOptions`], [`MemoryStore`] |
+//! | run commands | [`AggregateStore::aggregate`], [`Repository`], [`Context`], [`RequestKey`] |
+//! | append, load, read and subscribe without aggregates | [`EventStore`], [`EventStoreExt`], [`Append`], [`Filter`] |
+//! | commit events and own rows together | [`SqliteStore::begin`], [`SqliteStore::append_in`] |
+//! | build read models | [`ReadModel`], [`Projection`], [`Rows`], [`ProjectionsExt::projections`] |
+//! | test all of that | [`testing`] (feature `testing`) |
+//! | write a store of your own | [`EventStore`], and the module `conformance` (feature `conformance`) |
+//!
+//! # Features
+//!
+//! | feature | default | gives |
+//! |---|---|---|
+//! | `macros` | yes | the derives [`Event`], [`Aggregate`] and [`ReadModel`] |
+//! | `sqlite` | yes | the embedded store |
+//! | `projections` | yes | read models and the runner that keeps them up to date |
+//! | `testing` | no | given/when/then, and a store that fails on demand |
+//! | `conformance` | no | the contract of a store as clauses that run |
+//! | `full` | no | everything that runs in production |
+
+// Derived code says `::annals`; so it also compiles in this crate.
+extern crate self as annals;
+
+pub use annals_eventstore::{
+    Actor, Aggregate, AggregateStore, Append, AppendError, Appended, AppendedStream, BackendError, CausationId, Checkpoint,
+    Clock, Context, CorrelationId, Decide, DecodeError, ErrorFamily, Event, EventId, EventShape, EventStore, EventStoreExt,
+    EventStream, Evolve, ExecuteError, Executed, ExpectedVersion, Filter, Fingerprint, IdSource, Incarnation, IntoEvents,
+    Invalid, Limits, Loaded, MAX_DEPTH, MAX_NAME_BYTES, MAX_PAGE_EVENTS, ManualClock, MemoryStore, MemoryStoreBuilder,
+    Metadata, NewEvent, OpenError, PAGE_BYTES, Page, Pages, Payload, Position, ReadError, Recorded, RecordedEvent, Repeat,
+    Repository, RequestKey, SeededIds, SettleToken, SnapshotPolicy, StreamFilter, StreamId, StreamInfo, StreamPage,
+    StreamVersion, Streams, Subscription, SystemClock, Tenant, TimeOrderedIds, TraceParent, text_id,
+};
+
+#[cfg(feature = "sqlite")]
+pub use annals_eventstore::{
+    DatabaseError, SqliteDatabase, SqliteOptions, SqliteReader, SqliteStore, SqliteTransaction, SqliteUnitOfWork,
+    Synchronous, sqlite,
+};
+
+#[cfg(feature = "macros")]
+pub use annals_macros::{Aggregate, Event, ReadModel};
+
+#[cfg(feature = "projections")]
+pub use annals_projections::{
+    Column, ColumnError, ColumnSpec, ColumnType, ColumnValue, EventPlace, IndexSpec, Projection, ProjectionError,
+    ProjectionState, ProjectionStatus, Projections, ReadModel, RowError, RowKey, Rows, SpecError, StartError, StopCause,
+    Stopped, TableSpec, WaitError, text_column,
+};
+
+#[cfg(all(feature = "projections", feature = "sqlite"))]
+pub use annals_projections::ProjectionsExt;
+
+#[cfg(feature = "conformance")]
+pub use annals_eventstore::conformance;
+
+/// What makes tests of events, aggregates and projections a joy.
+#[cfg(feature = "testing")]
+pub mod testing {
+    pub use annals_eventstore::testing::*;
+    #[cfg(feature = "projections")]
+    pub use annals_projections::{Given, GivenEvents, ProjectionTest, given_events};
+}
+
+/// The traits whose methods one calls, in one line.
+pub mod prelude {
+    #[cfg(all(feature = "projections", feature = "sqlite"))]
+    pub use annals_projections::ProjectionsExt as _;
+
+    pub use annals_eventstore::{AggregateStore as _, EventStore as _, EventStoreExt as _};
+}
+
+/// What derived code calls. Not for people; no promise is made about it.
+#[doc(hidden)]
+pub mod __private {
+    pub use annals_eventstore::__private::*;
+    #[cfg(feature = "projections")]
+    pub use annals_projections::__private::*;
+}
