@@ -30,18 +30,20 @@ impl Part {
 /// and the others go without it; a fault that may pass is waited out. False if it was cancelled while waiting.
 pub(crate) async fn commit(shared: &Shared, members: &mut [Member], mut parts: Vec<Part>) -> bool {
     let mut backoff = Backoff::default();
+    let mut unanswered = false;
     while !parts.is_empty() {
         let work: Vec<&Work> = parts.iter().map(|part| &part.work).collect();
         let fault = match shared.database.commit(&work, shared.clock.now()).await {
             Ok(moved) => {
                 for (part, moved) in parts.into_iter().zip(moved) {
-                    move_on(shared, &mut members[part.member], part, moved).await;
+                    move_on(shared, &mut members[part.member], part, moved, unanswered).await;
                 }
                 return true;
             }
             Err(fault) => fault,
         };
         if fault.transient {
+            unanswered = true;
             for part in &parts {
                 members[part.member].hold_up(&fault.source);
             }
@@ -67,7 +69,8 @@ pub(crate) async fn commit(shared: &Shared, members: &mut [Member], mut parts: V
     true
 }
 
-async fn move_on(shared: &Shared, member: &mut Member, part: Part, moved: Moved) {
+/// `unanswered` says that an earlier try may have been committed all the same.
+async fn move_on(shared: &Shared, member: &mut Member, part: Part, moved: Moved, unanswered: bool) {
     if moved == Moved::Done {
         member.committed(part.work.to, part.applied);
         if let Some(stop) = part.stop {
@@ -75,12 +78,12 @@ async fn move_on(shared: &Shared, member: &mut Member, part: Part, moved: Moved)
         }
         return;
     }
-    // Another process was faster, or an earlier try was committed after all; the stored checkpoint tells how far. Whether
+    // Another process was faster, or the earlier try was committed after all; the stored checkpoint tells how far. Whether
     // this projection must stop is judged again from there.
     let mut backoff = Backoff::default();
     loop {
         match shared.database.checkpoint(&member.model).await {
-            Ok(Some(stored)) if stored.position == part.work.to.position => {
+            Ok(Some(stored)) if unanswered && stored.position == part.work.to.position => {
                 member.committed(stored, part.applied);
                 return;
             }

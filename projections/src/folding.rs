@@ -18,7 +18,7 @@ pub(crate) enum Step {
     /// Load the rows of these keys, supply them, and step again.
     Load(Vec<Vec<ColumnValue>>),
     /// Write this.
-    Ready(Outcome),
+    Ready(Box<Outcome>),
 }
 
 /// What became of a batch, or of its beginning.
@@ -78,7 +78,8 @@ impl Folding {
                 Round::Failed(index, cause) => self.stop_before(index, cause),
                 Round::Done => match self.fold.changes() {
                     Ok(changes) => {
-                        return Step::Ready(Outcome { applied: self.limit, changes, stop: self.stop.take() });
+                        let outcome = Outcome { applied: self.limit, changes, stop: self.stop.take() };
+                        return Step::Ready(Box::new(outcome));
                     }
                     Err(error) => {
                         let (good, why) = narrow(self.fold.as_mut(), self.limit, error);
@@ -87,7 +88,7 @@ impl Folding {
                 },
             }
         }
-        Step::Ready(Outcome { applied: 0, changes: Changes::default(), stop: self.stop.take() })
+        Step::Ready(Box::new(Outcome { applied: 0, changes: Changes::default(), stop: self.stop.take() }))
     }
 
     /// Takes what the table has of the rows that the last step asked for.

@@ -1,5 +1,8 @@
 //! Read models and the projections that build them.
 
+// Derived code says `::annals_projections`; so it also compiles in the tests of this crate.
+extern crate self as annals_projections;
+
 mod backoff;
 mod batch;
 mod builder;
@@ -22,7 +25,7 @@ mod serde_column;
 mod shape;
 mod status;
 #[cfg(any(test, feature = "testing"))]
-mod testing;
+pub mod testing;
 #[cfg(test)]
 mod tests;
 
@@ -38,12 +41,14 @@ pub use read_model::{ColumnSpec, IndexSpec, ReadModel, RowKey, SpecError, TableS
 pub use rows::Rows;
 pub use status::{ProjectionState, ProjectionStatus};
 
-#[cfg(any(test, feature = "testing"))]
-pub use testing::{Given, GivenEvents, ProjectionTest, given_events};
-
 /// What derived code calls. Not for people; no promise is made about it.
 #[doc(hidden)]
 pub mod __private {
-    pub use crate::column::next_column;
+    pub use core;
+    pub use std::string::String;
+    pub use std::vec::Vec;
+
+    pub use crate::column::{Column, ColumnError, ColumnType, ColumnValue, next_column};
+    pub use crate::read_model::{ColumnSpec, IndexSpec, ReadModel, TableSpec};
     pub use crate::serde_column::{json_from_column, json_to_column, text_from_column, text_to_column};
 }

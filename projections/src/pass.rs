@@ -307,7 +307,7 @@ async fn fold(shared: &Shared, member: &Member, batch: &Batch) -> Option<(Foldin
     let mut backoff = Backoff::default();
     loop {
         let keys = match folding.step() {
-            Step::Ready(outcome) => return Some((folding, outcome)),
+            Step::Ready(outcome) => return Some((folding, *outcome)),
             Step::Load(keys) => keys,
         };
         let rows = loop {

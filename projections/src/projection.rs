@@ -14,49 +14,33 @@ use crate::rows::Rows;
 /// `rows`.
 ///
 /// ```
-/// use annals_eventstore::{DecodeError, Event, EventShape, Invalid, Payload, Recorded};
-/// use annals_projections::{
-///     Column, ColumnError, ColumnSpec, ColumnType, ColumnValue, Projection, ProjectionError, ReadModel, Rows, TableSpec,
-/// };
-/// # struct Sold { day: String, cents: i64 }
-/// # impl Event for Sold {
-/// #     const SHAPES: &'static [EventShape] = &[EventShape { name: "sold", version: 1, rust_name: "Sold" }];
-/// #     fn shape(&self) -> &'static EventShape { &Self::SHAPES[0] }
-/// #     fn encode(&self) -> Result<Payload, Invalid> { Payload::of(&(&self.day, self.cents)) }
-/// #     fn decode(_: &str, _: u32, payload: &Payload) -> Result<Self, DecodeError> {
-/// #         let (day, cents) = payload.read().map_err(|source| DecodeError::Payload { source })?;
-/// #         Ok(Self { day, cents })
-/// #     }
-/// # }
-/// # #[derive(Clone)]
-/// # struct Day { day: String, cents: i64 }
-/// # impl ReadModel for Day {
-/// #     type Key = String;
-/// #     const TABLE: &'static TableSpec = &TableSpec {
-/// #         name: "daily_sales",
-/// #         columns: &[
-/// #             ColumnSpec { name: "day", column_type: ColumnType::Text, nullable: false },
-/// #             ColumnSpec { name: "cents", column_type: ColumnType::Integer, nullable: false },
-/// #         ],
-/// #         key: &["day"],
-/// #         indexes: &[],
-/// #     };
-/// #     fn key(&self) -> String { self.day.clone() }
-/// #     fn to_columns(&self) -> Vec<ColumnValue> { vec![self.day.to_column(), self.cents.to_column()] }
-/// #     fn from_columns(columns: &mut dyn Iterator<Item = ColumnValue>) -> Result<Self, ColumnError> {
-/// #         let mut next = |name| annals_projections::__private::next_column(columns, name);
-/// #         Ok(Self { day: Column::from_column(next("day")?)?, cents: Column::from_column(next("cents")?)? })
-/// #     }
-/// # }
+/// use annals_eventstore::Recorded;
+/// use annals_macros::{Event, ReadModel};
+/// use annals_projections::{Projection, ProjectionError, Rows};
+/// use serde::{Deserialize, Serialize};
+///
+/// #[derive(Event, Serialize, Deserialize, Clone)]
+/// enum TillEvent {
+///     #[event(name = "till.sold")]
+///     Sold { day: String, cents: i64 },
+/// }
+///
+/// #[derive(ReadModel, Clone)]
+/// #[read_model(table = "daily_sales", key = "day")]
+/// struct Day {
+///     day: String,
+///     cents: i64,
+/// }
+///
 /// struct DailySales;
 ///
 /// impl Projection for DailySales {
-///     type Event = Sold;
+///     type Event = TillEvent;
 ///     type Row = Day;
 ///
-///     fn apply(&self, sold: &Recorded<Sold>, rows: &mut Rows<Day>) -> Result<(), ProjectionError> {
-///         let day = &sold.event.day;
-///         rows.get_or_insert_with(day, || Day { day: day.clone(), cents: 0 })?.cents += sold.event.cents;
+///     fn apply(&self, event: &Recorded<TillEvent>, rows: &mut Rows<Day>) -> Result<(), ProjectionError> {
+///         let TillEvent::Sold { day, cents } = &event.event;
+///         rows.get_or_insert_with(day, || Day { day: day.clone(), cents: 0 })?.cents += cents;
 ///         Ok(())
 ///     }
 /// }

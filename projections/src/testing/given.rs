@@ -15,7 +15,37 @@ use crate::testing::ProjectionTest;
 /// An event is given as `(aggregate id, event)`, or as a [`Given`] that says more. Versions are counted per stream,
 /// positions from 1, and the store's clock shows one second more for each event, from 2026-01-01T00:00:01Z.
 ///
-/// ```ignore
+/// ```
+/// # use annals_eventstore::Recorded;
+/// # use annals_macros::{Event, ReadModel};
+/// # use annals_projections::{Projection, ProjectionError, Rows};
+/// # use serde::{Deserialize, Serialize};
+/// # #[derive(Event, Serialize, Deserialize, Clone)]
+/// # enum OrderEvent {
+/// #     #[event(name = "order.placed")]
+/// #     Placed { cents: i64 },
+/// #     #[event(name = "order.cancelled")]
+/// #     Cancelled,
+/// # }
+/// # #[derive(ReadModel, Clone)]
+/// # #[read_model(table = "open_orders", key = "id")]
+/// # struct OpenOrder { id: String, cents: i64 }
+/// # struct OpenOrders;
+/// # impl Projection for OpenOrders {
+/// #     type Event = OrderEvent;
+/// #     type Row = OpenOrder;
+/// #     fn apply(&self, e: &Recorded<OrderEvent>, rows: &mut Rows<OpenOrder>) -> Result<(), ProjectionError> {
+/// #         let id = e.stream.aggregate_id().to_owned();
+/// #         match e.event {
+/// #             OrderEvent::Placed { cents } => rows.upsert(OpenOrder { id, cents }),
+/// #             OrderEvent::Cancelled => rows.remove(&id),
+/// #         }
+/// #         Ok(())
+/// #     }
+/// # }
+/// use annals_projections::testing::given_events;
+///
+/// let placed = |cents| OrderEvent::Placed { cents };
 /// given_events([("o-1", placed(12_00)), ("o-2", placed(7_50)), ("o-1", OrderEvent::Cancelled)])
 ///     .with(OpenOrders)
 ///     .then_rows([OpenOrder { id: "o-2".into(), cents: 7_50 }]);

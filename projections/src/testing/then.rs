@@ -90,7 +90,7 @@ where
                 let mut folding = Folding::of(Box::new(fold));
                 let outcome = loop {
                     match folding.step() {
-                        Step::Ready(outcome) => break outcome,
+                        Step::Ready(outcome) => break *outcome,
                         Step::Load(keys) => {
                             folding.supply(table.load(&keys)).unwrap_or_else(|error| panic!("{error}"));
                         }

@@ -25,7 +25,7 @@ fn fold(events: Given<'_>, table: &MemoryTable) -> (Outcome, Vec<Vec<String>>) {
     let mut asked = Vec::new();
     loop {
         match folding.step() {
-            Step::Ready(outcome) => return (outcome, asked),
+            Step::Ready(outcome) => return (*outcome, asked),
             Step::Load(keys) => {
                 let mut names: Vec<_> = keys.iter().map(|key| key[0].to_string()).collect();
                 names.sort();
@@ -238,7 +238,7 @@ fn a_fold_that_never_has_enough_is_stopped() {
     let mut folding = Folding::of(Box::new(Fold::new(impure, None, &batch, Position::START)));
     let outcome = loop {
         match folding.step() {
-            Step::Ready(outcome) => break outcome,
+            Step::Ready(outcome) => break *outcome,
             Step::Load(_) => folding.supply(Vec::new()).unwrap(),
         }
     };

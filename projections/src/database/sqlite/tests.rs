@@ -229,7 +229,7 @@ async fn another_shape_under_the_same_version_is_refused() {
     let file = file().await;
     file.prepare(&MODEL).await.unwrap();
     let changes: [(&str, TableSpec); 3] = [
-        ("a column less", TableSpec { columns: &EVERYTHING.columns.split_at(7).0, ..EVERYTHING }),
+        ("a column less", TableSpec { columns: EVERYTHING.columns.split_at(7).0, ..EVERYTHING }),
         ("another key", TableSpec { key: &["group", "order"], ..EVERYTHING }),
         ("another name", TableSpec { name: "elsewhere", ..EVERYTHING }),
     ];
