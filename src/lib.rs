@@ -29,13 +29,14 @@
 extern crate self as annals;
 
 pub use annals_eventstore::{
-    Actor, Aggregate, AggregateStore, Append, AppendError, Appended, AppendedStream, BackendError, CausationId, Checkpoint,
-    Clock, Context, CorrelationId, Decide, DecodeError, ErrorFamily, Event, EventId, EventShape, EventStore, EventStoreExt,
-    EventStream, Evolve, ExecuteError, Executed, ExpectedVersion, Filter, Fingerprint, IdSource, Incarnation, IntoEvents,
-    Invalid, Limits, Loaded, MAX_DEPTH, MAX_NAME_BYTES, MAX_PAGE_EVENTS, ManualClock, MemoryStore, MemoryStoreBuilder,
-    Metadata, NewEvent, OpenError, PAGE_BYTES, Page, Pages, Payload, Position, ReadError, Recorded, RecordedEvent, Repeat,
-    Repository, RequestKey, SeededIds, SettleToken, SnapshotPolicy, StreamFilter, StreamId, StreamInfo, StreamPage,
-    StreamVersion, Streams, Subscription, SystemClock, Tenant, TimeOrderedIds, TraceParent, text_id,
+    Actor, Aggregate, AggregateStore, Append, AppendError, Appended, AppendedStream, BackendError, CausationId,
+    Checkpoint, Clock, Context, CorrelationId, Decide, DecodeError, ErrorFamily, Event, EventId, EventShape,
+    EventStore, EventStoreExt, EventStream, Evolve, ExecuteError, Executed, ExpectedVersion, Filter, Fingerprint,
+    IdSource, Incarnation, IntoEvents, Invalid, Limits, Loaded, MAX_DEPTH, MAX_NAME_BYTES, MAX_PAGE_EVENTS,
+    ManualClock, MemoryStore, MemoryStoreBuilder, Metadata, NewEvent, OpenError, PAGE_BYTES, Page, Pages, Payload,
+    Position, ReadError, Recorded, RecordedEvent, Repeat, Repository, RequestKey, SeededIds, SettleToken,
+    SnapshotPolicy, StreamFilter, StreamId, StreamInfo, StreamPage, StreamVersion, Streams, Subscription, SystemClock,
+    Tenant, TimeOrderedIds, TraceParent, text_id,
 };
 
 #[cfg(feature = "sqlite")]
@@ -50,8 +51,8 @@ pub use annals_macros::{Aggregate, Event, ReadModel};
 #[cfg(feature = "projections")]
 pub use annals_projections::{
     Column, ColumnError, ColumnSpec, ColumnType, ColumnValue, EventPlace, IndexSpec, Projection, ProjectionError,
-    ProjectionState, ProjectionStatus, Projections, ReadModel, RowError, RowKey, Rows, SpecError, StartError, StopCause,
-    Stopped, TableSpec, WaitError, text_column,
+    ProjectionState, ProjectionStatus, Projections, ReadModel, RowError, RowKey, Rows, SpecError, StartError,
+    StopCause, Stopped, TableSpec, WaitError, text_column,
 };
 
 #[cfg(all(feature = "projections", feature = "sqlite"))]
@@ -63,9 +64,9 @@ pub use annals_eventstore::conformance;
 /// What makes tests of events, aggregates and projections a joy.
 #[cfg(feature = "testing")]
 pub mod testing {
-    pub use annals_eventstore::testing::*;
+    pub use annals_eventstore::testing::{Decided, Fault, FaultyStore, Given, Then, given, given_nothing, shapes_of};
     #[cfg(feature = "projections")]
-    pub use annals_projections::{Given, GivenEvents, ProjectionTest, given_events};
+    pub use annals_projections::testing::{Given as GivenEvent, GivenEvents, ProjectionTest, given_events};
 }
 
 /// The traits whose methods one calls, in one line.

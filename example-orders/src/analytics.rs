@@ -4,7 +4,7 @@
 
 use annals::{Projection, ProjectionError, ReadModel, Recorded, Rows};
 use jiff::civil::Date;
-use jiff::tz::TimeZone;
+use jiff::tz::Offset;
 
 use crate::money::{Currency, Money};
 use crate::order::OrderEvent;
@@ -33,19 +33,17 @@ impl Projection for DailySales {
     type Row = Day;
 
     fn apply(&self, event: &Recorded<OrderEvent>, rows: &mut Rows<Day>) -> Result<(), ProjectionError> {
-        let day = event.recorded_at.to_zoned(TimeZone::UTC).date();
-        let mut on = |currency: Currency| {
-            let currency = currency.to_string();
-            rows.get_or_insert_with(&(day, currency.clone()), || Day { day, currency, orders: 0, ordered: 0, revenue: 0 })
-        };
+        let day = Offset::UTC.to_datetime(event.recorded_at).date();
         match &event.event {
             OrderEvent::Placed { total: Money { minor, currency }, .. } => {
-                let day = on(*currency)?;
+                let day = row(rows, day, *currency)?;
                 day.orders += 1;
                 day.ordered += minor;
             }
-            OrderEvent::Paid { amount: Money { minor, currency }, .. } => on(*currency)?.revenue += minor,
-            OrderEvent::Refunded { amount: Money { minor, currency }, .. } => on(*currency)?.revenue -= minor,
+            OrderEvent::Paid { amount: Money { minor, currency }, .. } => row(rows, day, *currency)?.revenue += minor,
+            OrderEvent::Refunded { amount: Money { minor, currency }, .. } => {
+                row(rows, day, *currency)?.revenue -= minor
+            }
             OrderEvent::Reserved { .. }
             | OrderEvent::Shipped { .. }
             | OrderEvent::Delivered { .. }
@@ -53,4 +51,11 @@ impl Projection for DailySales {
         }
         Ok(())
     }
+}
+
+/// The row of a day, made when it is touched for the first time.
+fn row(rows: &mut Rows<Day>, day: Date, currency: Currency) -> Result<&mut Day, ProjectionError> {
+    let currency = currency.to_string();
+    let key = (day, currency.clone());
+    rows.get_or_insert_with(&key, || Day { day, currency, orders: 0, ordered: 0, revenue: 0 })
 }

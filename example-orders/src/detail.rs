@@ -13,13 +13,10 @@ use crate::order::{CustomerId, Line, OrderEvent, OrderId, Status};
 #[read_model(table = "order_detail", key = "order_id", index = "customer")]
 pub struct Detail {
     /// Which.
-    #[column(text)]
     pub order_id: OrderId,
     /// Whose.
-    #[column(text)]
     pub customer: CustomerId,
     /// Where it stands.
-    #[column(text)]
     pub status: Status,
     /// What is in it.
     #[column(json)]
@@ -27,7 +24,6 @@ pub struct Detail {
     /// What it costs, in cents.
     pub total: i64,
     /// Of what.
-    #[column(text)]
     pub currency: Currency,
     /// What was paid and not given back, in cents.
     pub paid: i64,

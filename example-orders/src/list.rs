@@ -11,20 +11,16 @@ use crate::order::{CustomerId, OrderEvent, OrderId, Status};
 #[read_model(table = "order_list", key = "order_id", index("status", "placed_at"))]
 pub struct Listed {
     /// Which.
-    #[column(text)]
     pub order_id: OrderId,
     /// Whose.
-    #[column(text)]
     pub customer: CustomerId,
     /// Where it stands.
-    #[column(text)]
     pub status: Status,
     /// How many pieces.
     pub pieces: i64,
     /// What it costs, in cents.
     pub total: i64,
     /// Of what.
-    #[column(text)]
     pub currency: Currency,
     /// Since when.
     pub placed_at: Timestamp,

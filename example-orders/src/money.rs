@@ -15,6 +15,8 @@ pub enum Currency {
     Usd,
 }
 
+annals::text_column!(Currency);
+
 /// An amount in minor units (cents) of a currency.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Money {

@@ -3,6 +3,8 @@
 //! This is the whole domain, on one page, without any I/O. Read it from top to bottom: events, state, `evolve`, then
 //! one decision after the other. A decision looks at the state and gives the events that happen, or says no.
 
+use std::fmt;
+
 use annals::{Aggregate, Event, Evolve, text_id};
 use serde::{Deserialize, Serialize};
 
@@ -22,6 +24,9 @@ text_id! {
     /// What the payment service calls a payment.
     pub struct PaymentId;
 }
+
+// All of them stand as plain text in the columns of read models.
+annals::text_column!(OrderId, CustomerId, Status);
 
 /// One line of an order.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -112,6 +117,20 @@ pub enum Status {
     Cancelled,
 }
 
+impl fmt::Display for Status {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Unknown => "unknown",
+            Self::Placed => "placed",
+            Self::Paid => "paid",
+            Self::Reserved => "reserved",
+            Self::Shipped => "shipped",
+            Self::Delivered => "delivered",
+            Self::Cancelled => "cancelled",
+        })
+    }
+}
+
 /// The state that decisions need; everything else is for read models.
 #[derive(Aggregate, Serialize, Deserialize, Default, Clone, Debug, PartialEq)]
 #[aggregate(name = "order", id = OrderId, event = OrderEvent, snapshot(every = 100))]
@@ -165,7 +184,7 @@ pub enum OrderError {
         offered: Money,
     },
     /// The step does not fit where the order stands.
-    #[error("an order that is {status:?} cannot be {step}")]
+    #[error("an order that is {status} cannot be {step}")]
     NotNow {
         /// The step that was asked for.
         step: &'static str,

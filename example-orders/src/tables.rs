@@ -72,7 +72,11 @@ fn table(rows: &[SqliteRow]) -> Result<String, Fault> {
         for column in row.columns() {
             let value = sqlx::Row::try_get_raw(row, column.ordinal())?;
             let integer = sqlx::ValueRef::type_info(&value).name() == "INTEGER";
-            record.push(if integer { row.get::<i64, _>(column.ordinal()).to_string() } else { row.get(column.ordinal()) });
+            record.push(if integer {
+                row.get::<i64, _>(column.ordinal()).to_string()
+            } else {
+                row.get(column.ordinal())
+            });
         }
         table.push_record(record);
     }

@@ -37,3 +37,11 @@ pub const SQLITE_EVENTS: &[Migration] = &[
     },
     Migration { component: "events", number: 3, name: "store", sql: include_str!("../sqlite/0003_store.sql") },
 ];
+
+/// Checkpoints of projections on SQLite, in the database of the read models.
+pub const SQLITE_PROJECTIONS: &[Migration] = &[Migration {
+    component: "projections",
+    number: 1,
+    name: "checkpoints",
+    sql: include_str!("../sqlite/0100_checkpoints.sql"),
+}];

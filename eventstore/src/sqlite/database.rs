@@ -224,7 +224,9 @@ impl SqliteDatabase {
         self.connect().await
     }
 
-    pub(super) fn fault(&self, error: sqlx::Error) -> DatabaseError {
+    /// What an error of a statement on one of this database's connections means.
+    #[must_use]
+    pub fn fault(&self, error: sqlx::Error) -> DatabaseError {
         DatabaseError::of(error, self.0.busy_timeout)
     }
 }

@@ -1,0 +1,125 @@
+//! A page of the log on its way to the folds: each event decoded once, whatever the number of projections that want it.
+
+use std::any::{Any, TypeId};
+use std::collections::HashMap;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::Arc;
+
+use annals_eventstore::{Event, EventId, Page, Position, ReadError, Recorded, RecordedEvent};
+
+use crate::error::{EventPlace, StopCause};
+use crate::fold::panic_text;
+
+/// The events of a page, decoded for some event types.
+#[derive(Default)]
+pub(crate) struct Batch {
+    decoded: HashMap<TypeId, Arc<dyn Any + Send + Sync>>,
+}
+
+/// How to decode one event type; the same for every projection that folds it.
+#[derive(Clone, Copy)]
+pub(crate) struct Decoder {
+    event_type: TypeId,
+    decode: fn(&[RecordedEvent]) -> Arc<dyn Any + Send + Sync>,
+}
+
+impl Decoder {
+    pub(crate) fn of<E: Event>() -> Self {
+        Self { event_type: TypeId::of::<E>(), decode: decode_all::<E> }
+    }
+}
+
+/// One event that a type knows by its name, or why it cannot be read as that type.
+pub(crate) struct Decoded<E> {
+    pub(crate) place: EventPlace,
+    pub(crate) event_id: EventId,
+    pub(crate) event: Result<Recorded<E>, Unreadable>,
+}
+
+/// Why an event cannot be read as a type.
+#[derive(Clone, Debug)]
+pub(crate) enum Unreadable {
+    Read(Arc<ReadError>),
+    /// The type's own `decode` panicked.
+    Panicked(Arc<str>),
+}
+
+impl From<Unreadable> for StopCause {
+    fn from(unreadable: Unreadable) -> Self {
+        match unreadable {
+            Unreadable::Read(error) => Self::Read(error),
+            Unreadable::Panicked(text) => Self::Panicked(text.to_string()),
+        }
+    }
+}
+
+impl Batch {
+    /// Decodes `events` by every decoder, once per event type.
+    pub(crate) fn decode(events: &[RecordedEvent], decoders: &[Decoder]) -> Self {
+        let mut batch = Self::default();
+        for decoder in decoders {
+            batch.decoded.entry(decoder.event_type).or_insert_with(|| (decoder.decode)(events));
+        }
+        batch
+    }
+
+    /// Events that never were in a log.
+    #[cfg(any(test, feature = "testing"))]
+    pub(crate) fn of_recorded<E: Event + Clone>(events: &[Recorded<E>]) -> Self {
+        let decoded: Vec<Decoded<E>> = events
+            .iter()
+            .map(|event| Decoded {
+                place: EventPlace {
+                    position: event.position,
+                    stream: event.stream.clone(),
+                    version: event.version,
+                    name: event.event.shape().name.into(),
+                },
+                event_id: event.event_id,
+                event: Ok(event.clone()),
+            })
+            .collect();
+        let mut batch = Self::default();
+        batch.decoded.insert(TypeId::of::<E>(), Arc::new(decoded));
+        batch
+    }
+
+    /// The events that `E` knows by name, in the order of their positions.
+    pub(crate) fn of<E: Event>(&self) -> Arc<Vec<Decoded<E>>> {
+        self.decoded
+            .get(&TypeId::of::<E>())
+            .and_then(|decoded| Arc::clone(decoded).downcast().ok())
+            .unwrap_or_else(|| Arc::new(Vec::new()))
+    }
+}
+
+fn decode_all<E: Event>(events: &[RecordedEvent]) -> Arc<dyn Any + Send + Sync> {
+    let decoded: Vec<Decoded<E>> = events
+        .iter()
+        .filter(|event| E::SHAPES.iter().any(|shape| *shape.name == *event.name))
+        .map(|event| Decoded { place: EventPlace::of(event), event_id: event.event_id, event: decode(event) })
+        .collect();
+    Arc::new(decoded)
+}
+
+fn decode<E: Event>(event: &RecordedEvent) -> Result<Recorded<E>, Unreadable> {
+    match catch_unwind(AssertUnwindSafe(|| event.typed())) {
+        Ok(read) => read.map_err(|error| Unreadable::Read(Arc::new(error))),
+        Err(panic) => Err(Unreadable::Panicked(panic_text(panic.as_ref()).into())),
+    }
+}
+
+/// How many events the next page of a catch-up should have, so that a page stays near `bytes` whatever the size of events.
+pub(crate) fn next_limit(page: &Page, most: usize, bytes: usize) -> usize {
+    let payload: usize = page.events.iter().map(|event| event.payload.as_str().len()).sum();
+    match payload.checked_div(page.events.len()) {
+        None | Some(0) => most,
+        Some(average) => (bytes / average).clamp(1, most),
+    }
+}
+
+impl<E> Decoded<E> {
+    pub(crate) fn position(&self) -> Position {
+        self.place.position
+    }
+}

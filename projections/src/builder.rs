@@ -1,0 +1,202 @@
+//! Which projections are to run, over which store, into which database.
+
+use std::panic::AssertUnwindSafe;
+use std::sync::Arc;
+
+use annals_eventstore::{Clock, EventStore, Invalid, Position, ReadError, SystemClock};
+use futures::FutureExt;
+use tokio::sync::mpsc;
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+
+use crate::database::{Model, ReadModels};
+use crate::error::{StartError, StopCause, Stopped};
+use crate::fold::panic_text;
+use crate::handle::Projections;
+use crate::member::{AnyProjection, Member, Typed, stop_board, wanted};
+use crate::pass::{Pass, Role, Shared};
+use crate::projection::Projection;
+use crate::read_model::{is_identifier, name_rule};
+use crate::status::Board;
+
+/// Projections whose positions differ by at most this share a pass from the start; those further behind catch up first.
+const TOGETHER: i64 = 10_000;
+
+/// A store whose events projections shall read; [`Over::into_database`] says where the rows go.
+pub struct Over {
+    store: Arc<dyn EventStore>,
+}
+
+impl Over {
+    pub(crate) fn new(store: Arc<dyn EventStore>) -> Self {
+        Self { store }
+    }
+
+    /// Builds the read models in `database`, which may be another than that of the events.
+    #[cfg(feature = "sqlite")]
+    #[must_use]
+    pub fn into_database(self, database: annals_eventstore::SqliteDatabase) -> ProjectionsBuilder {
+        self.into_read_models(Arc::new(crate::database::sqlite::SqliteReadModels::new(database)))
+    }
+
+    pub(crate) fn into_read_models(self, database: Arc<dyn ReadModels>) -> ProjectionsBuilder {
+        ProjectionsBuilder { store: self.store, database, clock: Arc::new(SystemClock), projections: Vec::new() }
+    }
+}
+
+/// Starts projections from a store: `store.projections().with(OrderList).start()`.
+#[cfg(feature = "sqlite")]
+pub trait ProjectionsExt {
+    /// Projections of this store's events into read models in the same file.
+    fn projections(&self) -> ProjectionsBuilder;
+}
+
+#[cfg(feature = "sqlite")]
+impl ProjectionsExt for annals_eventstore::SqliteStore {
+    fn projections(&self) -> ProjectionsBuilder {
+        Over::new(Arc::new(self.clone())).into_database(self.database().clone())
+    }
+}
+
+/// The projections that are to run.
+pub struct ProjectionsBuilder {
+    store: Arc<dyn EventStore>,
+    database: Arc<dyn ReadModels>,
+    clock: Arc<dyn Clock>,
+    projections: Vec<Box<dyn AnyProjection>>,
+}
+
+impl ProjectionsBuilder {
+    /// One more projection. Its read model is its own: no two projections write one table.
+    #[must_use]
+    pub fn with<P: Projection>(mut self, projection: P) -> Self {
+        self.projections.push(Box::new(Typed::new(projection)));
+        self
+    }
+
+    /// The clock that stored checkpoints are stamped with, for people to see; the machine's by default.
+    #[must_use]
+    pub fn clock(mut self, clock: impl Clock) -> Self {
+        self.clock = Arc::new(clock);
+        self
+    }
+
+    /// Prepares the tables and starts to read, each projection from where it stands. Returns as soon as they run; what they
+    /// have missed they catch up with in the background.
+    ///
+    /// A projection that is started for the first time, or with a raised [`Projection::VERSION`], builds a table of its own,
+    /// `name_v2` say, from the beginning of the log. Queries use the stable name, which is a view. It shows a raised version
+    /// once that has caught up; until then, and for as long as processes with the old version run, the old table serves.
+    /// Tables of old versions are kept; drop them, and their rows in `annals_checkpoints`, when nobody needs them.
+    ///
+    /// Several processes may run the same projection: each event is applied once, whoever is first.
+    ///
+    /// # Errors
+    /// [`StartError`]; nothing runs then.
+    pub async fn start(self) -> Result<Projections, StartError> {
+        check(&self.projections)?;
+        let Self { store, database, clock, projections } = self;
+        database.migrate().await?;
+        let mut members = Vec::with_capacity(projections.len());
+        for projection in projections {
+            let model = projection.model();
+            let prepared = database.prepare(&model, store.incarnation(), clock.now()).await?;
+            if prepared.checkpoint.position > Position::START {
+                store.check_checkpoint(&prepared.checkpoint).await.map_err(|e| refused(&model, e))?;
+            }
+            members.push(Member::new(projection, prepared));
+        }
+        let shared = Shared { store, database, clock, cancel: CancellationToken::new() };
+        Ok(run(&shared, members))
+    }
+}
+
+/// Why a stored checkpoint cannot be gone on from.
+fn refused(model: &Model, error: ReadError) -> StartError {
+    match error {
+        ReadError::StoreRewound { .. } | ReadError::AheadOfLog { .. } => {
+            StartError::Rewound { projection: model.projection, version: model.version, source: error }
+        }
+        error => StartError::Store(error),
+    }
+}
+
+/// Checks everything that can be checked without a database.
+fn check(projections: &[Box<dyn AnyProjection>]) -> Result<(), StartError> {
+    let invalid = |field: &str, problem: String, fix: &str| Err(Invalid::new(field, problem, fix).into());
+    if projections.is_empty() {
+        return invalid("projections", "are none".to_owned(), "add one by `with`");
+    }
+    for (at, projection) in projections.iter().enumerate() {
+        let Model { projection: name, version, table } = projection.model();
+        if !is_identifier(name) {
+            return invalid("NAME", name_rule("of a projection is", name), "choose another name");
+        }
+        if version == 0 {
+            return invalid("VERSION", format!("of projection `{name}` is 0"), "count versions from 1");
+        }
+        table.check()?;
+        if projection.names().is_empty() {
+            return invalid(
+                "Event",
+                format!("of projection `{name}` has no event"),
+                "give the type at least one event",
+            );
+        }
+        wanted(std::iter::once(projection.as_ref()))?;
+        for earlier in &projections[..at] {
+            let earlier = earlier.model();
+            if earlier.projection == name {
+                return invalid("NAME", format!("`{name}` is that of two projections"), "give each a name of its own");
+            }
+            if earlier.table.name == table.name {
+                let problem = format!("`{}` is that of projections `{}` and `{name}`", table.name, earlier.projection);
+                return invalid("table", problem, "give each projection a read model of its own");
+            }
+        }
+    }
+    Ok(())
+}
+
+/// Starts one pass for the projections that are furthest, and one for each group of those behind them.
+fn run(shared: &Shared, mut members: Vec<Member>) -> Projections {
+    let boards: Vec<Arc<Board>> = members.iter().map(|member| Arc::clone(member.board())).collect();
+    let tracker = TaskTracker::new();
+    let (join, joining) = mpsc::unbounded_channel();
+    members.sort_by_key(|member| std::cmp::Reverse(member.position()));
+    let mut role = Role::Follow(joining);
+    while !members.is_empty() {
+        let apart = members
+            .windows(2)
+            .position(|pair| pair[0].position().get() - pair[1].position().get() > TOGETHER)
+            .map_or(members.len(), |at| at + 1);
+        let behind = members.split_off(apart);
+        let pass = Pass::new(shared.clone(), role, members);
+        tracker.spawn(guard(pass, boards.clone(), shared.cancel.clone()));
+        role = Role::CatchUp(join.clone());
+        members = behind;
+    }
+    tracker.close();
+    let statuses = boards.iter().map(|board| board.subscribe()).collect();
+    Projections::new(statuses, tracker, shared.cancel.clone())
+}
+
+/// Runs a pass. Should it panic, which no projection can make it do, nobody waits in vain: everything stops and says so.
+async fn guard(pass: Pass, boards: Vec<Arc<Board>>, cancel: CancellationToken) {
+    let Err(panic) = AssertUnwindSafe(pass.run()).catch_unwind().await else { return };
+    let what = panic_text(panic.as_ref());
+    for board in boards {
+        let status = board.borrow().clone();
+        if status.state.is_running() {
+            let stopped = Stopped {
+                projection: status.name,
+                version: status.version,
+                position: status.position,
+                event: None,
+                cause: Arc::new(StopCause::Runner(what.clone())),
+            };
+            stop_board(&board, stopped);
+        }
+    }
+    cancel.cancel();
+}

@@ -1,0 +1,161 @@
+//! What a fold made of a batch, as values for a table, checked to be what the table can hold.
+
+use std::cmp::Ordering;
+
+use crate::column::{ColumnError, ColumnType, ColumnValue};
+use crate::read_model::{ReadModel, RowKey, TableSpec};
+
+/// The rows of one table to write and the keys of those to remove. No key stands in it twice.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub(crate) struct Changes {
+    /// Whole rows, each in the order of the table's columns.
+    pub(crate) written: Vec<Vec<ColumnValue>>,
+    /// Keys, each in the order of the table's key columns.
+    pub(crate) removed: Vec<Vec<ColumnValue>>,
+}
+
+impl Changes {
+    pub(crate) fn is_empty(&self) -> bool {
+        self.written.is_empty() && self.removed.is_empty()
+    }
+
+    /// Puts both lists into the order of their keys: neighbours in the list are neighbours in the table's tree, and two
+    /// writers meet rows in one order.
+    pub(crate) fn sort(&mut self, table: &TableSpec) {
+        let key = table.key_places();
+        self.written.sort_unstable_by(|a, b| {
+            key.iter().map(|&at| compare(&a[at], &b[at])).find(|order| order.is_ne()).unwrap_or(Ordering::Equal)
+        });
+        self.removed.sort_unstable_by(|a, b| {
+            a.iter().zip(b).map(|(a, b)| compare(a, b)).find(|order| order.is_ne()).unwrap_or(Ordering::Equal)
+        });
+    }
+}
+
+/// The order of two values of one key column, as SQLite and PostgreSQL's `COLLATE "C"` have it.
+pub(crate) fn compare(a: &ColumnValue, b: &ColumnValue) -> Ordering {
+    match (a, b) {
+        (ColumnValue::Integer(a), ColumnValue::Integer(b)) => a.cmp(b),
+        (ColumnValue::Real(a), ColumnValue::Real(b)) => a.total_cmp(b),
+        (ColumnValue::Text(a), ColumnValue::Text(b)) | (ColumnValue::Json(a), ColumnValue::Json(b)) => a.cmp(b),
+        (ColumnValue::Bool(a), ColumnValue::Bool(b)) => a.cmp(b),
+        (ColumnValue::Timestamp(a), ColumnValue::Timestamp(b)) => a.cmp(b),
+        (ColumnValue::Uuid(a), ColumnValue::Uuid(b)) => a.cmp(b),
+        (ColumnValue::Bytes(a), ColumnValue::Bytes(b)) => a.cmp(b),
+        _ => Ordering::Equal,
+    }
+}
+
+/// Why a row cannot be kept in its table.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum RowError {
+    /// A value is not one that the column can hold. Mend the fold, or the row's type.
+    #[error("row `{key}` of `{table}`: column `{column}` {problem}")]
+    Value {
+        /// The table.
+        table: &'static str,
+        /// The row's key.
+        key: String,
+        /// The column.
+        column: String,
+        /// What is wrong with the value.
+        problem: String,
+    },
+    /// The fold changed the key of a row it was given. Remove the old row and upsert the new one instead.
+    #[error("row `{key}` of `{table}` was given the key `{found}`; remove the old row and upsert the new one")]
+    KeyChanged {
+        /// The table.
+        table: &'static str,
+        /// The key under which the row was looked up.
+        key: String,
+        /// The key that it has now.
+        found: String,
+    },
+    /// The table gave a row that nobody asked for: the key's type does not come back from the database as it went in.
+    #[error("`{table}` holds a row `{key}` that was not asked for; its key must come back from the database unchanged")]
+    Foreign {
+        /// The table.
+        table: &'static str,
+        /// The key of the row.
+        key: String,
+    },
+    /// A stored row is not one of this type; somebody else has written it. Rebuild the read model under a raised `VERSION`.
+    #[error("a row of `{table}` cannot be read; rebuild the read model under a raised `VERSION`")]
+    Unreadable {
+        /// The table.
+        table: &'static str,
+        /// The column, and what it holds.
+        source: ColumnError,
+    },
+}
+
+impl RowError {
+    pub(crate) fn foreign<R: ReadModel>(key: &R::Key) -> Self {
+        Self::Foreign { table: R::TABLE.name, key: show(&key.to_columns()) }
+    }
+
+    pub(crate) fn key_changed<R: ReadModel>(key: &R::Key, found: &R::Key) -> Self {
+        Self::KeyChanged { table: R::TABLE.name, key: show(&key.to_columns()), found: show(&found.to_columns()) }
+    }
+
+    fn value<R: ReadModel>(key: &[ColumnValue], column: &str, problem: impl Into<String>) -> Self {
+        Self::Value { table: R::TABLE.name, key: show(key), column: column.to_owned(), problem: problem.into() }
+    }
+}
+
+/// A key as error messages show it.
+fn show(key: &[ColumnValue]) -> String {
+    key.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ")
+}
+
+/// Checks the values of a row against its table.
+pub(crate) fn check_columns<R: ReadModel>(key: &R::Key, columns: &[ColumnValue]) -> Result<(), RowError> {
+    if columns.len() != R::TABLE.columns.len() {
+        let problem =
+            format!("and the rest do not fit: {} values for {} columns", columns.len(), R::TABLE.columns.len());
+        return Err(RowError::value::<R>(&key.to_columns(), R::TABLE.columns[0].name, problem));
+    }
+    for (spec, value) in R::TABLE.columns.iter().zip(columns) {
+        check_value(spec.column_type, spec.nullable, value)
+            .map_err(|problem| RowError::value::<R>(&key.to_columns(), spec.name, problem))?;
+    }
+    check_key::<R>(key.to_columns()).map(drop)
+}
+
+/// Checks the values of a key against its table.
+pub(crate) fn check_key<R: ReadModel>(key: Vec<ColumnValue>) -> Result<Vec<ColumnValue>, RowError> {
+    if key.len() != R::TABLE.key.len() {
+        let problem = format!("and the rest do not fit: {} values for {} key columns", key.len(), R::TABLE.key.len());
+        return Err(RowError::value::<R>(&key, R::TABLE.key[0], problem));
+    }
+    for (name, value) in R::TABLE.key.iter().zip(&key) {
+        let checked = match (R::TABLE.columns.iter().find(|column| column.name == *name), value) {
+            // Two keys that differ in their nanoseconds only would be two rows here and one in the database.
+            (_, ColumnValue::Timestamp(time)) if time.subsec_nanosecond() % 1_000 != 0 => {
+                Err(format!("is {time}, finer than the microseconds a key can have; round it"))
+            }
+            (Some(column), value) => check_value(column.column_type, false, value),
+            (None, _) => Err("is no column of the table".to_owned()),
+        };
+        checked.map_err(|problem| RowError::value::<R>(&key, name, problem))?;
+    }
+    Ok(key)
+}
+
+fn check_value(column_type: ColumnType, nullable: bool, value: &ColumnValue) -> Result<(), String> {
+    match (column_type, value) {
+        (_, ColumnValue::Refused(why)) => Err(why.to_string()),
+        (_, ColumnValue::Null) if nullable => Ok(()),
+        (_, ColumnValue::Null) => Err("is null, but not declared so; use an `Option`".to_owned()),
+        (ColumnType::Integer, ColumnValue::Integer(_))
+        | (ColumnType::Real, ColumnValue::Real(_))
+        | (ColumnType::Text, ColumnValue::Text(_))
+        | (ColumnType::Bool, ColumnValue::Bool(_))
+        | (ColumnType::Timestamp, ColumnValue::Timestamp(_))
+        | (ColumnType::Uuid, ColumnValue::Uuid(_))
+        | (ColumnType::Bytes, ColumnValue::Bytes(_))
+        | (ColumnType::Json, ColumnValue::Json(_)) => Ok(()),
+        (expected, found) => Err(format!("is declared {expected:?}, but the row gives {found}")),
+    }
+}

@@ -1,0 +1,181 @@
+//! The types that columns hold out of the box.
+
+use std::sync::Arc;
+
+use jiff::Timestamp;
+use jiff::civil::Date;
+use uuid::Uuid;
+
+use crate::column::{Column, ColumnError, ColumnType, ColumnValue};
+
+macro_rules! integer_column {
+    ($($type:ty),*) => {$(
+        impl Column for $type {
+            const TYPE: ColumnType = ColumnType::Integer;
+
+            fn to_column(&self) -> ColumnValue {
+                ColumnValue::Integer(i64::from(*self))
+            }
+
+            fn from_column(value: ColumnValue) -> Result<Self, ColumnError> {
+                match value {
+                    ColumnValue::Integer(n) => <$type>::try_from(n)
+                        .map_err(|_| ColumnError::new(concat!("an integer within ", stringify!($type)), n.to_string())),
+                    other => Err(ColumnError::mismatch("an integer", &other)),
+                }
+            }
+        }
+    )*};
+}
+
+integer_column!(i16, i32, i64, u8, u16, u32);
+
+impl Column for bool {
+    const TYPE: ColumnType = ColumnType::Bool;
+
+    fn to_column(&self) -> ColumnValue {
+        ColumnValue::Bool(*self)
+    }
+
+    fn from_column(value: ColumnValue) -> Result<Self, ColumnError> {
+        match value {
+            ColumnValue::Bool(b) => Ok(b),
+            other => Err(ColumnError::mismatch("a bool", &other)),
+        }
+    }
+}
+
+impl Column for f64 {
+    const TYPE: ColumnType = ColumnType::Real;
+
+    fn to_column(&self) -> ColumnValue {
+        if self.is_nan() {
+            return ColumnValue::refused("is NaN, which SQLite would store as null; use an `Option`");
+        }
+        // SQLite keeps whole reals as integers and so loses the sign of zero; one zero keeps a loaded row equal to itself.
+        ColumnValue::Real(if *self == 0.0 { 0.0 } else { *self })
+    }
+
+    fn from_column(value: ColumnValue) -> Result<Self, ColumnError> {
+        match value {
+            ColumnValue::Real(n) => Ok(n),
+            other => Err(ColumnError::mismatch("a real number", &other)),
+        }
+    }
+}
+
+impl Column for String {
+    const TYPE: ColumnType = ColumnType::Text;
+
+    fn to_column(&self) -> ColumnValue {
+        text(self.as_str().into())
+    }
+
+    fn from_column(value: ColumnValue) -> Result<Self, ColumnError> {
+        Arc::<str>::from_column(value).map(|text| text.as_ref().to_owned())
+    }
+}
+
+impl Column for Arc<str> {
+    const TYPE: ColumnType = ColumnType::Text;
+
+    fn to_column(&self) -> ColumnValue {
+        text(Arc::clone(self))
+    }
+
+    fn from_column(value: ColumnValue) -> Result<Self, ColumnError> {
+        match value {
+            ColumnValue::Text(text) => Ok(text),
+            other => Err(ColumnError::mismatch("text", &other)),
+        }
+    }
+}
+
+/// Text as every database holds it: PostgreSQL has no U+0000, so SQLite does not take it either.
+pub(crate) fn text(text: Arc<str>) -> ColumnValue {
+    if text.as_bytes().contains(&0) {
+        return ColumnValue::refused("holds the character U+0000, which PostgreSQL cannot store; remove it");
+    }
+    ColumnValue::Text(text)
+}
+
+impl Column for Timestamp {
+    const TYPE: ColumnType = ColumnType::Timestamp;
+
+    fn to_column(&self) -> ColumnValue {
+        ColumnValue::Timestamp(*self)
+    }
+
+    fn from_column(value: ColumnValue) -> Result<Self, ColumnError> {
+        match value {
+            ColumnValue::Timestamp(time) => Ok(time),
+            other => Err(ColumnError::mismatch("a timestamp", &other)),
+        }
+    }
+}
+
+/// Kept as text, `2026-03-01` say, which sorts like the dates themselves.
+impl Column for Date {
+    const TYPE: ColumnType = ColumnType::Text;
+
+    fn to_column(&self) -> ColumnValue {
+        ColumnValue::Text(self.to_string().into())
+    }
+
+    fn from_column(value: ColumnValue) -> Result<Self, ColumnError> {
+        let text = Arc::<str>::from_column(value)?;
+        text.parse().map_err(|_| ColumnError::new("a date as `2026-03-01`", format!("{text:?}")))
+    }
+}
+
+impl Column for Uuid {
+    const TYPE: ColumnType = ColumnType::Uuid;
+
+    fn to_column(&self) -> ColumnValue {
+        ColumnValue::Uuid(*self)
+    }
+
+    fn from_column(value: ColumnValue) -> Result<Self, ColumnError> {
+        match value {
+            ColumnValue::Uuid(id) => Ok(id),
+            other => Err(ColumnError::mismatch("a UUID", &other)),
+        }
+    }
+}
+
+impl Column for Vec<u8> {
+    const TYPE: ColumnType = ColumnType::Bytes;
+
+    fn to_column(&self) -> ColumnValue {
+        ColumnValue::Bytes(self.as_slice().into())
+    }
+
+    fn from_column(value: ColumnValue) -> Result<Self, ColumnError> {
+        match value {
+            ColumnValue::Bytes(bytes) => Ok(bytes.to_vec()),
+            other => Err(ColumnError::mismatch("bytes", &other)),
+        }
+    }
+}
+
+/// A nullable column.
+///
+/// An `Option` of an `Option` would give null for two values, so the inner type must not be nullable; that does not compile.
+impl<T: Column> Column for Option<T> {
+    const TYPE: ColumnType = T::TYPE;
+    const NULLABLE: bool = {
+        assert!(!T::NULLABLE, "a column cannot tell one null from another; use one `Option`");
+        true
+    };
+
+    fn to_column(&self) -> ColumnValue {
+        self.as_ref().map_or(ColumnValue::Null, Column::to_column)
+    }
+
+    fn from_column(value: ColumnValue) -> Result<Self, ColumnError> {
+        match value {
+            ColumnValue::Null => Ok(None),
+            value => T::from_column(value).map(Some),
+        }
+    }
+}

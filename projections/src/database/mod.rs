@@ -1,0 +1,92 @@
+//! The database that read models live in, as the runner needs it. It knows nothing of the events' store.
+
+#[cfg(test)]
+pub(crate) mod memory;
+#[cfg(feature = "sqlite")]
+pub(crate) mod sqlite;
+
+use annals_eventstore::{BackendError, Checkpoint, Incarnation, Position};
+use async_trait::async_trait;
+use jiff::Timestamp;
+
+use crate::changes::Changes;
+use crate::column::ColumnValue;
+use crate::error::StartError;
+use crate::read_model::TableSpec;
+
+/// One version of one projection, and the table that it builds.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Model {
+    pub(crate) projection: &'static str,
+    pub(crate) version: u32,
+    pub(crate) table: &'static TableSpec,
+}
+
+impl Model {
+    /// The name of the table itself. The read model's stable name is that of a view over it.
+    pub(crate) fn table_name(&self) -> String {
+        format!("{}_v{}", self.table.name, self.version)
+    }
+}
+
+/// Where a prepared model stands.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub(crate) struct Prepared {
+    pub(crate) checkpoint: Checkpoint,
+    /// Whether the stable name shows this version already.
+    pub(crate) shown: bool,
+}
+
+/// One projection's part of a commit: its rows, and its checkpoint from where it must stand to where it shall.
+#[derive(Debug)]
+pub(crate) struct Work {
+    pub(crate) model: Model,
+    pub(crate) from: Position,
+    pub(crate) to: Checkpoint,
+    pub(crate) changes: Changes,
+}
+
+/// What became of one projection's part of a commit.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Moved {
+    /// Its rows and its checkpoint are committed.
+    Done,
+    /// Its checkpoint stood elsewhere: another process was faster. Nothing of the part is written.
+    Overtaken,
+}
+
+/// Why the database did not do it.
+#[derive(Debug)]
+pub(crate) struct Fault {
+    /// Whether the same call may work later.
+    pub(crate) transient: bool,
+    /// The part of the commit that is to blame, if it was one.
+    pub(crate) part: Option<usize>,
+    pub(crate) source: BackendError,
+}
+
+/// A database of read models.
+///
+/// # Obligations on the implementer
+/// `commit` does all of it or nothing, except parts that were overtaken; it compares and moves every checkpoint in the very
+/// transaction that writes the rows. A part that fails for good is named, so that the others can go without it.
+#[async_trait]
+pub(crate) trait ReadModels: Send + Sync {
+    /// Brings the schema for checkpoints up to date.
+    async fn migrate(&self) -> Result<(), StartError>;
+
+    /// Sees to it that the model has its table, its indexes, its view and its checkpoint.
+    async fn prepare(&self, model: &Model, incarnation: Incarnation, now: Timestamp) -> Result<Prepared, StartError>;
+
+    /// Where the model stands; `None` if its checkpoint is gone.
+    async fn checkpoint(&self, model: &Model) -> Result<Option<Checkpoint>, Fault>;
+
+    /// The rows that there are of these keys, in any order.
+    async fn load(&self, model: &Model, keys: &[Vec<ColumnValue>]) -> Result<Vec<Vec<ColumnValue>>, Fault>;
+
+    /// Writes rows and moves checkpoints.
+    async fn commit(&self, work: &[&Work], now: Timestamp) -> Result<Vec<Moved>, Fault>;
+
+    /// Lets the read model's stable name show this version.
+    async fn show(&self, model: &Model) -> Result<(), Fault>;
+}

@@ -1,0 +1,176 @@
+//! Read models in a SQLite file.
+
+mod prepare;
+mod statements;
+#[cfg(test)]
+mod tests;
+mod values;
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use annals_eventstore::{BackendError, Checkpoint, DatabaseError, EventId, Incarnation, Position, SqliteDatabase};
+use annals_migrations::SQLITE_PROJECTIONS;
+use async_trait::async_trait;
+use jiff::Timestamp;
+use sqlx::sqlite::SqliteRow;
+use sqlx::{Row, SqliteConnection};
+use uuid::Uuid;
+
+use crate::changes::Changes;
+use crate::column::ColumnValue;
+use crate::database::{Fault, Model, Moved, Prepared, ReadModels, Work};
+use crate::error::StartError;
+use statements::Statements;
+use values::{bind_all, read_row};
+
+const CHECKPOINT: &str = "
+    SELECT incarnation, position, event_id
+    FROM annals_checkpoints
+    WHERE projection = ?1 AND version = ?2
+    ORDER BY projection
+";
+
+/// Nothing is updated if another process has moved the checkpoint.
+const MOVE_CHECKPOINT: &str = "
+    UPDATE annals_checkpoints
+    SET incarnation = ?4, position = ?5, event_id = ?6, updated_at = ?7
+    WHERE projection = ?1 AND version = ?2 AND position = ?3
+";
+
+/// The read models of one SQLite file.
+pub(crate) struct SqliteReadModels {
+    database: SqliteDatabase,
+    /// The text of every statement, made once per table.
+    statements: Mutex<HashMap<(&'static str, u32), Arc<Statements>>>,
+}
+
+impl SqliteReadModels {
+    pub(crate) fn new(database: SqliteDatabase) -> Self {
+        Self { database, statements: Mutex::default() }
+    }
+
+    fn statements(&self, model: &Model) -> Arc<Statements> {
+        let mut statements = self.statements.lock().unwrap_or_else(PoisonError::into_inner);
+        let made = statements.entry((model.table.name, model.version));
+        Arc::clone(made.or_insert_with(|| Arc::new(Statements::of(model))))
+    }
+
+    fn sql_fault(&self, error: sqlx::Error) -> Fault {
+        fault(self.database.fault(error))
+    }
+}
+
+/// A fault that may pass by itself: locks, a full disk, and a commit whose outcome the next try finds out, because it
+/// compares the checkpoint. Everything else would fail again.
+fn fault(error: DatabaseError) -> Fault {
+    let transient = error.is_transient() || matches!(error, DatabaseError::OutcomeUnknown { .. });
+    Fault { transient, part: None, source: BackendError::new(error) }
+}
+
+#[async_trait]
+impl ReadModels for SqliteReadModels {
+    async fn migrate(&self) -> Result<(), StartError> {
+        self.database.migrate(SQLITE_PROJECTIONS).await.map_err(|e| StartError::Migrate(BackendError::new(e)))
+    }
+
+    async fn prepare(&self, model: &Model, incarnation: Incarnation, now: Timestamp) -> Result<Prepared, StartError> {
+        prepare::prepare(&self.database, model, &self.statements(model), incarnation, now).await
+    }
+
+    async fn checkpoint(&self, model: &Model) -> Result<Option<Checkpoint>, Fault> {
+        let mut reader = self.database.read().await.map_err(fault)?;
+        stored_checkpoint(&mut reader, model).await.map_err(|e| self.sql_fault(e))
+    }
+
+    async fn load(&self, model: &Model, keys: &[Vec<ColumnValue>]) -> Result<Vec<Vec<ColumnValue>>, Fault> {
+        let statements = self.statements(model);
+        let mut reader = self.database.read().await.map_err(fault)?;
+        let mut rows = Vec::with_capacity(keys.len());
+        for (sql, keys) in statements.load.padded(keys) {
+            let found = bind_all(sql, keys).fetch_all(&mut *reader).await.map_err(|e| self.sql_fault(e))?;
+            for row in &found {
+                rows.push(read_row(model.table, row).map_err(|source| Fault {
+                    transient: false,
+                    part: None,
+                    source,
+                })?);
+            }
+        }
+        Ok(rows)
+    }
+
+    async fn commit(&self, work: &[&Work], now: Timestamp) -> Result<Vec<Moved>, Fault> {
+        let mut transaction = self.database.begin().await.map_err(fault)?;
+        let mut moved = Vec::with_capacity(work.len());
+        for (part, work) in work.iter().enumerate() {
+            let done = self.write(&mut transaction, work, now).await;
+            moved.push(done.map_err(|e| Fault { part: Some(part), ..self.sql_fault(e) })?);
+        }
+        if moved.contains(&Moved::Done) {
+            transaction.commit().await.map_err(fault)?;
+        } else {
+            transaction.rollback().await.map_err(fault)?;
+        }
+        Ok(moved)
+    }
+
+    async fn show(&self, model: &Model) -> Result<(), Fault> {
+        let mut transaction = self.database.begin().await.map_err(fault)?;
+        prepare::show(&mut transaction, &self.statements(model)).await.map_err(|e| self.sql_fault(e))?;
+        transaction.commit().await.map_err(fault)
+    }
+}
+
+impl SqliteReadModels {
+    async fn write(
+        &self,
+        connection: &mut SqliteConnection,
+        work: &Work,
+        now: Timestamp,
+    ) -> Result<Moved, sqlx::Error> {
+        let Model { projection, version, .. } = work.model;
+        let updated = sqlx::query(MOVE_CHECKPOINT)
+            .bind(projection)
+            .bind(version)
+            .bind(work.from.get())
+            .bind(work.to.incarnation.0.as_bytes().as_slice())
+            .bind(work.to.position.get())
+            .bind(work.to.event_id.map(|id| id.get().as_bytes().to_vec()))
+            .bind(now.as_microsecond())
+            .execute(&mut *connection)
+            .await?;
+        if updated.rows_affected() != 1 {
+            return Ok(Moved::Overtaken);
+        }
+        let statements = self.statements(&work.model);
+        let Changes { written, removed } = &work.changes;
+        for (sql, rows) in statements.write.exact(written) {
+            bind_all(sql, rows).execute(&mut *connection).await?;
+        }
+        for (sql, keys) in statements.remove.padded(removed) {
+            bind_all(sql, keys).execute(&mut *connection).await?;
+        }
+        Ok(Moved::Done)
+    }
+}
+
+async fn stored_checkpoint(
+    connection: &mut SqliteConnection,
+    model: &Model,
+) -> Result<Option<Checkpoint>, sqlx::Error> {
+    let query = sqlx::query(CHECKPOINT).bind(model.projection).bind(model.version);
+    query.fetch_optional(connection).await?.as_ref().map(checkpoint_of).transpose()
+}
+
+fn checkpoint_of(row: &SqliteRow) -> Result<Checkpoint, sqlx::Error> {
+    let damaged = |e: Box<dyn std::error::Error + Send + Sync>| sqlx::Error::Decode(e);
+    let uuid = |bytes: &[u8]| Uuid::from_slice(bytes).map_err(|e| damaged(e.into()));
+    let incarnation = Incarnation(uuid(row.try_get("incarnation")?)?);
+    let position = Position::new(row.try_get("position")?).map_err(|e| damaged(e.into()))?;
+    let event_id = match row.try_get::<Option<&[u8]>, _>("event_id")? {
+        Some(bytes) => Some(EventId::new(uuid(bytes)?).map_err(|e| damaged(e.into()))?),
+        None => None,
+    };
+    Ok(Checkpoint { incarnation, position, event_id })
+}

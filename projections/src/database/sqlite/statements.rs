@@ -1,0 +1,163 @@
+//! The text of a table's statements, made from identifiers that were checked before: one per size class, each made once.
+
+use std::fmt::Write;
+use std::sync::Arc;
+
+use crate::column::{ColumnType, ColumnValue};
+use crate::database::Model;
+use crate::read_model::{ColumnSpec, IndexSpec, TableSpec};
+
+/// How many rows one statement carries at most: 2 to this power. A call costs a hop to SQLite's thread, so more rows a call
+/// are better, until parsing and binding dwarf the hop.
+const LARGEST_CLASS: u32 = 8;
+
+/// SQLite's limit on the `?` of a statement.
+const MOST_VALUES: usize = 32_766;
+
+/// Every statement of one table.
+pub(super) struct Statements {
+    pub(super) create_table: Arc<str>,
+    /// Name and text of every index.
+    pub(super) indexes: Vec<(String, Arc<str>)>,
+    pub(super) drop_view: Arc<str>,
+    pub(super) create_view: Arc<str>,
+    pub(super) load: Sized,
+    pub(super) write: Sized,
+    pub(super) remove: Sized,
+}
+
+impl Statements {
+    /// The caller has checked the table: every name in it is an identifier.
+    pub(super) fn of(model: &Model) -> Self {
+        let spec = model.table;
+        let table = quoted(&model.table_name());
+        let view = quoted(spec.name);
+        let columns = list(spec.columns.iter().map(|column| column.name));
+        let key = list(spec.key.iter().copied());
+        let rest: Vec<String> = spec
+            .columns
+            .iter()
+            .filter(|column| !spec.key.contains(&column.name))
+            .map(|column| format!("{0} = excluded.{0}", quoted(column.name)))
+            .collect();
+        let update = match rest.is_empty() {
+            true => "NOTHING".to_owned(),
+            false => format!("UPDATE SET {}", rest.join(", ")),
+        };
+        // SQLite seeks each key of `IN` in the table's tree, for one column and for several. The rows go into a map, so
+        // their order does not matter.
+        let (wanted, one_key) = match spec.key.len() {
+            1 => (key.clone(), "?".to_owned()),
+            several => (format!("({key})"), row_of(several)),
+        };
+        let keys = |n: usize| match spec.key.len() {
+            1 => format!("({})", repeated(&one_key, n)),
+            _ => format!("(VALUES {})", repeated(&one_key, n)),
+        };
+        Self {
+            create_table: create_table(&table, spec).into(),
+            indexes: spec.indexes.iter().map(|index| create_index(model, &table, index)).collect(),
+            drop_view: format!("DROP VIEW IF EXISTS {view}").into(),
+            create_view: format!("CREATE VIEW {view} AS SELECT {columns} FROM {table}").into(),
+            load: Sized::of(spec.key.len(), |n| format!("SELECT {columns} FROM {table} WHERE {wanted} IN {}", keys(n))),
+            write: Sized::of(spec.columns.len(), |n| {
+                let rows = repeated(&row_of(spec.columns.len()), n);
+                format!("INSERT INTO {table} ({columns}) VALUES {rows} ON CONFLICT ({key}) DO {update}")
+            }),
+            remove: Sized::of(spec.key.len(), |n| format!("DELETE FROM {table} WHERE {wanted} IN {}", keys(n))),
+        }
+    }
+}
+
+/// One statement for each number of rows that is a power of two.
+pub(super) struct Sized(Vec<Arc<str>>);
+
+impl Sized {
+    fn of(values_per_row: usize, text: impl Fn(usize) -> String) -> Self {
+        let fits = |class: &u32| (values_per_row << class) <= MOST_VALUES;
+        Self((0..=LARGEST_CLASS).filter(fits).map(|class| text(1 << class).into()).collect())
+    }
+
+    /// Cuts `rows` into pieces that have a statement each: as few as possible, every row exactly once.
+    pub(super) fn exact<'a>(&self, mut rows: &'a [Vec<ColumnValue>]) -> Vec<(Arc<str>, Vec<&'a [ColumnValue]>)> {
+        let mut pieces = Vec::new();
+        while !rows.is_empty() {
+            let class = (rows.len().ilog2() as usize).min(self.0.len() - 1);
+            let (piece, rest) = rows.split_at(1 << class);
+            pieces.push((Arc::clone(&self.0[class]), piece.iter().map(Vec::as_slice).collect()));
+            rows = rest;
+        }
+        pieces
+    }
+
+    /// The same for keys, where saying one twice is harmless: the last piece is filled up by repeating its last key.
+    pub(super) fn padded<'a>(&self, keys: &'a [Vec<ColumnValue>]) -> Vec<(Arc<str>, Vec<&'a [ColumnValue]>)> {
+        let largest = 1 << (self.0.len() - 1);
+        keys.chunks(largest)
+            .map(|piece| {
+                let class = piece.len().next_power_of_two().ilog2() as usize;
+                let last = piece.len() - 1;
+                let filled = (0..1 << class).map(|at: usize| piece[at.min(last)].as_slice()).collect();
+                (Arc::clone(&self.0[class]), filled)
+            })
+            .collect()
+    }
+}
+
+fn create_table(table: &str, spec: &TableSpec) -> String {
+    let mut text = format!("CREATE TABLE {table} (");
+    for column in spec.columns {
+        let null = if column.nullable { "" } else { " NOT NULL" };
+        write!(text, "{} {}{null}, ", quoted(column.name), sqlite_type(column)).expect("a string takes any text");
+    }
+    let key = list(spec.key.iter().copied());
+    // Rows are small and always found by their key, so one tree is better than a table and an index.
+    write!(text, "PRIMARY KEY ({key})) STRICT, WITHOUT ROWID").expect("a string takes any text");
+    text
+}
+
+/// The index and its name, which follows from its columns alone, so that a changed declaration is a new index.
+fn create_index(model: &Model, table: &str, index: &IndexSpec) -> (String, Arc<str>) {
+    let name = format!("{}{:08x}", index_prefix(model), digest(index.columns));
+    let columns = list(index.columns.iter().copied());
+    let text = format!("CREATE INDEX {} ON {table} ({columns})", quoted(&name));
+    (name, text.into())
+}
+
+/// What the names of all our indexes of a table begin with.
+pub(super) fn index_prefix(model: &Model) -> String {
+    format!("{}_by_", model.table_name())
+}
+
+/// FNV-1a over the names; short, the same on every build, and quite enough for the few indexes of one table.
+fn digest(columns: &[&str]) -> u32 {
+    let bytes = columns.iter().flat_map(|column| column.bytes().chain([b',']));
+    bytes.fold(0x811c_9dc5, |hash, byte| (hash ^ u32::from(byte)).wrapping_mul(0x0100_0193))
+}
+
+/// What SQLite calls the type of a column.
+pub(super) fn sqlite_type(column: &ColumnSpec) -> &'static str {
+    match column.column_type {
+        ColumnType::Integer | ColumnType::Bool | ColumnType::Timestamp => "INTEGER",
+        ColumnType::Real => "REAL",
+        ColumnType::Text | ColumnType::Json => "TEXT",
+        ColumnType::Uuid | ColumnType::Bytes => "BLOB",
+    }
+}
+
+/// An identifier, already checked, in quotes, so that it may be a word of SQL.
+pub(super) fn quoted(identifier: &str) -> String {
+    format!("\"{identifier}\"")
+}
+
+fn list<'a>(names: impl Iterator<Item = &'a str>) -> String {
+    names.map(quoted).collect::<Vec<_>>().join(", ")
+}
+
+fn row_of(values: usize) -> String {
+    format!("({})", repeated("?", values))
+}
+
+fn repeated(text: &str, times: usize) -> String {
+    vec![text; times].join(", ")
+}

@@ -1,0 +1,283 @@
+//! What can go wrong: while folding, while starting, while waiting.
+
+use std::fmt;
+use std::sync::Arc;
+use std::time::Duration;
+
+use annals_eventstore::{BackendError, Invalid, Position, ReadError, RecordedEvent, StreamId, StreamVersion};
+
+use crate::changes::RowError;
+use crate::read_model::SpecError;
+
+/// Why an event could not be applied.
+///
+/// Any error becomes one by `?`. It is no `Error` itself, for that very reason; the runner wraps it in [`Stopped`].
+pub struct ProjectionError(Cause);
+
+enum Cause {
+    /// The row looked up is not in memory. The runner's own business.
+    NotLoaded,
+    Other(Box<dyn std::error::Error + Send + Sync>),
+}
+
+impl ProjectionError {
+    /// An error that says why the event cannot be applied.
+    pub fn new(why: impl Into<String>) -> Self {
+        Self(Cause::Other(why.into().into()))
+    }
+
+    pub(crate) fn not_loaded() -> Self {
+        Self(Cause::NotLoaded)
+    }
+
+    /// The cause to report.
+    pub(crate) fn into_source(self) -> Box<dyn std::error::Error + Send + Sync> {
+        match self.0 {
+            // Only a fold that kept the error of another event can bring it here.
+            Cause::NotLoaded => "a lookup failed, though every row was loaded".into(),
+            Cause::Other(source) => source,
+        }
+    }
+}
+
+impl<E: std::error::Error + Send + Sync + 'static> From<E> for ProjectionError {
+    fn from(source: E) -> Self {
+        Self(Cause::Other(source.into()))
+    }
+}
+
+impl fmt::Debug for ProjectionError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Display::fmt(self, f)
+    }
+}
+
+impl fmt::Display for ProjectionError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match &self.0 {
+            Cause::NotLoaded => f.write_str("the row is not loaded yet; hand this error on"),
+            Cause::Other(source) => source.fmt(f),
+        }
+    }
+}
+
+/// Which event an error is about.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct EventPlace {
+    /// Its place in the log.
+    pub position: Position,
+    /// Its stream.
+    pub stream: StreamId,
+    /// Its place in the stream.
+    pub version: StreamVersion,
+    /// Its stored name.
+    pub name: Arc<str>,
+}
+
+impl EventPlace {
+    pub(crate) fn of(event: &RecordedEvent) -> Self {
+        Self {
+            position: event.position,
+            stream: event.stream.clone(),
+            version: event.version,
+            name: Arc::clone(&event.name),
+        }
+    }
+}
+
+impl fmt::Display for EventPlace {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "event `{}` at position {} (`{}`, {})", self.name, self.position, self.stream, self.version)
+    }
+}
+
+/// A projection that goes no further until somebody has mended what stopped it and started it again.
+///
+/// Its rows and its checkpoint stand where they stood before the event; the other projections go on.
+#[derive(Clone, Debug, thiserror::Error)]
+#[error("projection `{projection}` (version {version}) stopped {}", Before(event.as_ref(), *position))]
+#[non_exhaustive]
+pub struct Stopped {
+    /// The projection.
+    pub projection: Arc<str>,
+    /// The version of its fold.
+    pub version: u32,
+    /// The position that it has reached; everything up to there is applied.
+    pub position: Position,
+    /// The event that it stopped before, if it was one event's fault.
+    pub event: Option<EventPlace>,
+    /// Why.
+    #[source]
+    pub cause: Arc<StopCause>,
+}
+
+/// Says where a projection stopped.
+struct Before<'a>(Option<&'a EventPlace>, Position);
+
+impl fmt::Display for Before<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.0 {
+            Some(event) => write!(f, "before {event}"),
+            None => write!(f, "at position {}", self.1),
+        }
+    }
+}
+
+/// What stopped a projection.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum StopCause {
+    /// `apply` returned an error. Mend the fold, deploy, start again: it goes on with this event.
+    #[error("it could not apply the event")]
+    Apply(#[source] Box<dyn std::error::Error + Send + Sync>),
+    /// `apply` panicked. Mend the fold, deploy, start again: it goes on with this event.
+    #[error("it panicked: {0}")]
+    Panicked(String),
+    /// The event cannot be read by this build, or the log cannot be read on. See the error for what helps.
+    #[error(transparent)]
+    Read(Arc<ReadError>),
+    /// The fold made a row that its table cannot hold, or the table holds one that the fold cannot read.
+    #[error(transparent)]
+    Row(#[from] RowError),
+    /// `apply` asked for other rows each time it ran. Make it pure: the same event must look up the same rows.
+    #[error("`apply` asked for more rows {0} times over and never had enough; make it pure")]
+    NeverSatisfied(usize),
+    /// The database of the read models refused the work, and would again.
+    #[error("the database of the read models refused")]
+    Database(#[source] BackendError),
+    /// The checkpoint is gone from the database while the projection was running. Start it again to build from the
+    /// beginning.
+    #[error("its checkpoint was removed from `annals_checkpoints` while it was running; start it again")]
+    CheckpointRemoved,
+    /// The runner itself failed; a fault of annals.
+    #[error("the runner failed: {0}; please report this")]
+    Runner(String),
+}
+
+/// Why projections could not be started. Nothing runs, and nothing but new, empty tables was created.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum StartError {
+    /// The name of a projection, its version or the events it wants break a rule.
+    #[error(transparent)]
+    Invalid(#[from] Invalid),
+    /// The declaration of a read model breaks a rule.
+    #[error(transparent)]
+    Table(#[from] SpecError),
+    /// The read model has other columns or another key than when this version was first started. Raise `VERSION`.
+    #[error(
+        "projection `{projection}` was built as version {version} with `{stored}`, but is now declared with `{declared}`; raise its `VERSION` to build it anew"
+    )]
+    ShapeChanged {
+        /// The projection.
+        projection: &'static str,
+        /// Its version.
+        version: u32,
+        /// What stands in the database.
+        stored: String,
+        /// What the code declares.
+        declared: String,
+    },
+    /// The name that the read model needs belongs to something else. Rename one of them.
+    #[error(
+        "projection `{projection}` needs the name `{name}`, which {taken_by}; rename the read model's table, or the other"
+    )]
+    NameTaken {
+        /// The projection.
+        projection: &'static str,
+        /// The name.
+        name: String,
+        /// Whose it is.
+        taken_by: String,
+    },
+    /// The projection has seen a log that this store does not have: one of them was restored or replaced. Raise `VERSION`
+    /// to build it anew from this log.
+    #[error(
+        "projection `{projection}` (version {version}) has read another log than this; raise its `VERSION` to build it anew"
+    )]
+    Rewound {
+        /// The projection.
+        projection: &'static str,
+        /// Its version.
+        version: u32,
+        /// What the store said about its checkpoint.
+        source: ReadError,
+    },
+    /// The event store could not be read.
+    #[error("the event store could not be read")]
+    Store(#[source] ReadError),
+    /// The database of the read models refused.
+    #[error("the database of the read models could not be prepared for `{projection}`")]
+    Database {
+        /// The projection.
+        projection: &'static str,
+        /// What the engine said.
+        source: BackendError,
+    },
+    /// The database of the read models could not be brought to this build's schema.
+    #[error("the database of the read models could not be prepared")]
+    Migrate(#[source] BackendError),
+}
+
+/// Why waiting for projections ended without them having got there.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum WaitError {
+    /// The time was over. Wait again, or answer from what is there.
+    #[error("after {waited:?} not every projection has reached position {position}: {}", Reached(reached))]
+    TimedOut {
+        /// What was waited for.
+        position: Position,
+        /// For how long.
+        waited: Duration,
+        /// How far each projection that was waited for has got.
+        reached: Vec<Reach>,
+    },
+    /// A projection will not get there before somebody has mended it.
+    #[error(transparent)]
+    Stopped(#[from] Stopped),
+    /// The projections were closed before they got there.
+    #[error("the projections were closed before position {position}: {}", Reached(reached))]
+    Closed {
+        /// What was waited for.
+        position: Position,
+        /// How far each projection that was waited for has got.
+        reached: Vec<Reach>,
+    },
+    /// No projection of this name was started.
+    #[error("no projection is called `{name}`; started are {known}")]
+    Unknown {
+        /// The name.
+        name: String,
+        /// The names there are.
+        known: String,
+    },
+}
+
+/// How far one projection has got.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Reach {
+    /// The projection.
+    pub projection: Arc<str>,
+    /// Everything up to here is applied.
+    pub position: Position,
+    /// What holds it up at the moment, if a passing fault does.
+    pub held_up_by: Option<String>,
+}
+
+/// Writes out how far each one has got.
+struct Reached<'a>(&'a [Reach]);
+
+impl fmt::Display for Reached<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for (at, reach) in self.0.iter().enumerate() {
+            let comma = if at == 0 { "" } else { ", " };
+            write!(f, "{comma}`{}` is at {}", reach.projection, reach.position)?;
+            if let Some(fault) = &reach.held_up_by {
+                write!(f, " (held up: {fault})")?;
+            }
+        }
+        Ok(())
+    }
+}

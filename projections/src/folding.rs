@@ -1,0 +1,125 @@
+//! One batch of one projection, step by step: what to load, and at last what to write. Pure; the runner and the test kit turn
+//! the crank.
+
+use crate::changes::{Changes, RowError};
+use crate::column::ColumnValue;
+use crate::error::{EventPlace, StopCause};
+use crate::fold::{AnyFold, Round};
+
+/// After this many rounds the folding tries only half of the events: chains of lookups that lead from event to event cost a
+/// round each, and a shorter batch makes a round cheaper.
+const ROUNDS_BEFORE_HALVING: usize = 16;
+
+/// The most rounds for a single event. A chain of lookups this long is taken for a fold that is not pure.
+const MOST_ROUNDS: usize = 1_000;
+
+/// What to do next.
+pub(crate) enum Step {
+    /// Load the rows of these keys, supply them, and step again.
+    Load(Vec<Vec<ColumnValue>>),
+    /// Write this.
+    Ready(Box<Outcome>),
+}
+
+/// What became of a batch, or of its beginning.
+#[derive(Debug)]
+pub(crate) struct Outcome {
+    /// How many events the changes stand for.
+    pub(crate) applied: usize,
+    /// What to write.
+    pub(crate) changes: Changes,
+    /// Why the projection cannot go on behind those events, if it cannot.
+    pub(crate) stop: Option<Stop>,
+}
+
+/// Why a projection cannot go on, and whose fault it is.
+#[derive(Debug)]
+pub(crate) struct Stop {
+    pub(crate) event: Option<EventPlace>,
+    pub(crate) cause: StopCause,
+}
+
+/// A fold on its way through a batch.
+pub(crate) struct Folding {
+    fold: Box<dyn AnyFold>,
+    /// How many events are tried; those behind wait for another folding, or for a person.
+    limit: usize,
+    rounds: usize,
+    stop: Option<Stop>,
+}
+
+impl Folding {
+    pub(crate) fn of(fold: Box<dyn AnyFold>) -> Self {
+        let limit = fold.len();
+        Self { fold, limit, rounds: 0, stop: None }
+    }
+
+    pub(crate) fn fold(&self) -> &dyn AnyFold {
+        self.fold.as_ref()
+    }
+
+    /// Goes on until rows are missing or the work is done. An event that cannot be applied ends the work before it; what the
+    /// events before it made stands.
+    pub(crate) fn step(&mut self) -> Step {
+        while self.limit > 0 {
+            match self.fold.round(self.limit) {
+                Round::Missing(keys) => {
+                    self.rounds += 1;
+                    if self.rounds <= ROUNDS_BEFORE_HALVING || (self.limit == 1 && self.rounds <= MOST_ROUNDS) {
+                        return Step::Load(keys);
+                    }
+                    if self.limit == 1 {
+                        self.stop_before(0, StopCause::NeverSatisfied(MOST_ROUNDS));
+                    } else {
+                        self.rounds = 0;
+                        self.limit /= 2;
+                    }
+                }
+                Round::Failed(index, cause) => self.stop_before(index, cause),
+                Round::Done => match self.fold.changes() {
+                    Ok(changes) => {
+                        let outcome = Outcome { applied: self.limit, changes, stop: self.stop.take() };
+                        return Step::Ready(Box::new(outcome));
+                    }
+                    Err(error) => {
+                        let (good, why) = narrow(self.fold.as_mut(), self.limit, error);
+                        self.stop_before(good, StopCause::Row(why));
+                    }
+                },
+            }
+        }
+        Step::Ready(Box::new(Outcome { applied: 0, changes: Changes::default(), stop: self.stop.take() }))
+    }
+
+    /// Takes what the table has of the rows that the last step asked for.
+    ///
+    /// # Errors
+    /// [`RowError`] if a row cannot be read as one of this read model.
+    pub(crate) fn supply(&mut self, rows: Vec<Vec<ColumnValue>>) -> Result<(), RowError> {
+        self.fold.supply(rows)
+    }
+
+    fn stop_before(&mut self, index: usize, cause: StopCause) {
+        self.stop = Some(Stop { event: Some(self.fold.place(index)), cause });
+        self.limit = index;
+    }
+}
+
+/// How many of the first `limit` events give rows that the table can hold, when all of them do not, and why one more does
+/// not. Every row they need is loaded.
+fn narrow(fold: &mut dyn AnyFold, limit: usize, error: RowError) -> (usize, RowError) {
+    let (mut good, mut bad, mut why) = (0, limit, error);
+    while bad - good > 1 {
+        let middle = good + (bad - good) / 2;
+        let Round::Done = fold.round(middle) else {
+            // A prefix of a pure fold asks for nothing that the whole did not ask for; this one is not pure.
+            bad = middle;
+            continue;
+        };
+        match fold.changes() {
+            Ok(_) => good = middle,
+            Err(error) => (bad, why) = (middle, error),
+        }
+    }
+    (good, why)
+}

@@ -1,0 +1,145 @@
+//! The handle on projections that run.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use annals_eventstore::{EventStore, Position};
+use futures::future::select_all;
+use tokio::sync::watch;
+use tokio_util::sync::{CancellationToken, DropGuard};
+use tokio_util::task::TaskTracker;
+
+use crate::builder::Over;
+use crate::error::{Stopped, WaitError};
+use crate::projection::Projection;
+use crate::status::{ProjectionState, ProjectionStatus};
+
+/// Projections that run. Cloning is cheap; when the last clone is dropped they are closed, without anybody waiting for it.
+#[derive(Clone)]
+pub struct Projections(Arc<Inner>);
+
+struct Inner {
+    statuses: Vec<watch::Receiver<ProjectionStatus>>,
+    tracker: TaskTracker,
+    cancel: CancellationToken,
+    _cancel_on_drop: DropGuard,
+}
+
+impl Projections {
+    /// Projections of the events of `store`.
+    ///
+    /// ```ignore
+    /// let views = Projections::over(store).into_database(reporting).with(OrderList).start().await?;
+    /// ```
+    pub fn over(store: impl EventStore) -> Over {
+        Over::new(Arc::new(store))
+    }
+
+    pub(crate) fn new(
+        statuses: Vec<watch::Receiver<ProjectionStatus>>,
+        tracker: TaskTracker,
+        cancel: CancellationToken,
+    ) -> Self {
+        let _cancel_on_drop = cancel.clone().drop_guard();
+        Self(Arc::new(Inner { statuses, tracker, cancel, _cancel_on_drop }))
+    }
+
+    /// How every projection fares, in the order in which they were added.
+    #[must_use]
+    pub fn status(&self) -> Vec<ProjectionStatus> {
+        self.0.statuses.iter().map(|status| status.borrow().clone()).collect()
+    }
+
+    /// Waits until every projection has applied everything up to `position`: with the position of an append, this is how to
+    /// read one's own writes.
+    ///
+    /// # Errors
+    /// [`WaitError::TimedOut`] after `timeout`, saying how far each has got; [`WaitError::Stopped`] at once if one will not
+    /// get there.
+    ///
+    /// # Cancel safety
+    /// Dropping the future is harmless.
+    pub async fn wait_for(&self, position: Position, timeout: Duration) -> Result<(), WaitError> {
+        self.wait(self.0.statuses.iter(), position, timeout).await
+    }
+
+    /// The same for one projection, whatever becomes of the others.
+    ///
+    /// # Errors
+    /// As of [`Projections::wait_for`]; [`WaitError::Unknown`] if `P` was not started.
+    pub async fn wait_for_one<P: Projection>(&self, position: Position, timeout: Duration) -> Result<(), WaitError> {
+        let Some(one) = self.0.statuses.iter().find(|status| *status.borrow().name == *P::NAME) else {
+            let known: Vec<String> = self.0.statuses.iter().map(|s| format!("`{}`", s.borrow().name)).collect();
+            return Err(WaitError::Unknown { name: P::NAME.to_owned(), known: known.join(", ") });
+        };
+        self.wait(std::iter::once(one), position, timeout).await
+    }
+
+    async fn wait<'a>(
+        &'a self,
+        statuses: impl Iterator<Item = &'a watch::Receiver<ProjectionStatus>> + Clone,
+        position: Position,
+        timeout: Duration,
+    ) -> Result<(), WaitError> {
+        let reached = || statuses.clone().map(|status| status.borrow().reach()).collect();
+        let all = statuses.clone().map(|status| arrive(status.clone(), position));
+        match tokio::time::timeout(timeout, futures::future::try_join_all(all)).await {
+            Ok(Ok(_)) => Ok(()),
+            Ok(Err(Some(stopped))) => Err(WaitError::Stopped(stopped)),
+            Ok(Err(None)) => Err(WaitError::Closed { position, reached: reached() }),
+            Err(_) => Err(WaitError::TimedOut { position, waited: timeout, reached: reached() }),
+        }
+    }
+
+    /// Waits until a projection stops because of an error, or all of them are closed.
+    ///
+    /// # Errors
+    /// The first projection that has stopped, and why. The others go on.
+    ///
+    /// # Cancel safety
+    /// Dropping the future is harmless.
+    pub async fn stopped(&self) -> Result<(), Stopped> {
+        let ends: Vec<_> = self.0.statuses.iter().map(|status| Box::pin(end(status.clone()))).collect();
+        let mut waiting = ends;
+        while !waiting.is_empty() {
+            let (ended, _, rest) = select_all(waiting).await;
+            if let Some(stopped) = ended {
+                return Err(stopped);
+            }
+            waiting = rest;
+        }
+        Ok(())
+    }
+
+    /// Lets every projection finish the batch it is at, stores checkpoints that are behind, and waits until nothing runs any
+    /// more. Closing twice is harmless.
+    ///
+    /// # Cancel safety
+    /// Dropping the future lets them end by themselves.
+    pub async fn close(&self) {
+        self.0.cancel.cancel();
+        self.0.tracker.wait().await;
+    }
+}
+
+/// Waits until a projection has reached `position`; else why it will not, or `None` if it was closed.
+async fn arrive(mut status: watch::Receiver<ProjectionStatus>, position: Position) -> Result<(), Option<Stopped>> {
+    let there = status.wait_for(|status| status.position >= position || !status.state.is_running()).await;
+    // A sender that is gone has left a last word.
+    let last = there.map(|status| status.clone()).unwrap_or_else(|_| status.borrow().clone());
+    match last.state {
+        _ if last.position >= position => Ok(()),
+        ProjectionState::Stopped(stopped) => Err(Some(stopped)),
+        _ => Err(None),
+    }
+}
+
+/// Waits until a projection does not run any more.
+async fn end(mut status: watch::Receiver<ProjectionStatus>) -> Option<Stopped> {
+    let ended = status.wait_for(|status| !status.state.is_running()).await;
+    let last = ended.map(|status| status.clone()).unwrap_or_else(|_| status.borrow().clone());
+    match last.state {
+        ProjectionState::Stopped(stopped) => Some(stopped),
+        _ => None,
+    }
+}

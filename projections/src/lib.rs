@@ -1,0 +1,54 @@
+//! Read models and the projections that build them.
+
+// Derived code says `::annals_projections`; so it also compiles in the tests of this crate.
+extern crate self as annals_projections;
+
+mod backoff;
+mod batch;
+mod builder;
+mod changes;
+mod column;
+mod column_types;
+mod commit;
+mod database;
+mod error;
+mod fold;
+mod folding;
+mod handle;
+mod member;
+mod pages;
+mod pass;
+mod projection;
+mod read_model;
+mod rows;
+mod serde_column;
+mod shape;
+mod status;
+#[cfg(any(test, feature = "testing"))]
+pub mod testing;
+#[cfg(test)]
+mod tests;
+
+#[cfg(feature = "sqlite")]
+pub use builder::ProjectionsExt;
+pub use builder::{Over, ProjectionsBuilder};
+pub use changes::RowError;
+pub use column::{Column, ColumnError, ColumnType, ColumnValue};
+pub use error::{EventPlace, ProjectionError, Reach, StartError, StopCause, Stopped, WaitError};
+pub use handle::Projections;
+pub use projection::Projection;
+pub use read_model::{ColumnSpec, IndexSpec, ReadModel, RowKey, SpecError, TableSpec};
+pub use rows::Rows;
+pub use status::{ProjectionState, ProjectionStatus};
+
+/// What derived code calls. Not for people; no promise is made about it.
+#[doc(hidden)]
+pub mod __private {
+    pub use core;
+    pub use std::string::String;
+    pub use std::vec::Vec;
+
+    pub use crate::column::{Column, ColumnError, ColumnType, ColumnValue, next_column};
+    pub use crate::read_model::{ColumnSpec, IndexSpec, ReadModel, TableSpec};
+    pub use crate::serde_column::{json_from_column, json_to_column, text_from_column, text_to_column};
+}

@@ -1,0 +1,274 @@
+//! One projection in the hands of a runner: how far it is, what of that is saved, and what it says about itself.
+
+use std::sync::Arc;
+
+use annals_eventstore::{Checkpoint, Event, Filter, Invalid, Position, Tenant};
+
+use crate::batch::{Batch, Decoder};
+use crate::database::{Fault, Model, Prepared, Work};
+use crate::error::{StopCause, Stopped};
+use crate::fold::{AnyFold, Fold};
+use crate::folding::Stop;
+use crate::pages::Wanted;
+use crate::projection::Projection;
+use crate::read_model::ReadModel;
+use crate::status::{Board, ProjectionState, ProjectionStatus};
+
+/// A projection whose types are hidden from the runner.
+pub(crate) trait AnyProjection: Send + Sync {
+    fn model(&self) -> Model;
+
+    /// The stored names of the events it wants.
+    fn names(&self) -> Vec<&'static str>;
+
+    fn tenant(&self) -> Option<&Tenant>;
+
+    fn decoder(&self) -> Decoder;
+
+    /// Its fold over the events of `batch` behind `after`.
+    fn fold(&self, batch: &Batch, after: Position) -> Box<dyn AnyFold>;
+}
+
+pub(crate) struct Typed<P> {
+    projection: Arc<P>,
+    tenant: Option<Tenant>,
+}
+
+impl<P: Projection> Typed<P> {
+    pub(crate) fn new(projection: P) -> Self {
+        let tenant = projection.tenant();
+        Self { projection: Arc::new(projection), tenant }
+    }
+}
+
+impl<P: Projection> AnyProjection for Typed<P> {
+    fn model(&self) -> Model {
+        Model { projection: P::NAME, version: P::VERSION, table: P::Row::TABLE }
+    }
+
+    fn names(&self) -> Vec<&'static str> {
+        P::Event::SHAPES.iter().map(|shape| shape.name).collect()
+    }
+
+    fn tenant(&self) -> Option<&Tenant> {
+        self.tenant.as_ref()
+    }
+
+    fn decoder(&self) -> Decoder {
+        Decoder::of::<P::Event>()
+    }
+
+    fn fold(&self, batch: &Batch, after: Position) -> Box<dyn AnyFold> {
+        Box::new(Fold::new(Arc::clone(&self.projection), self.tenant.as_ref(), batch, after))
+    }
+}
+
+/// What all of `projections` want together.
+pub(crate) fn wanted<'a>(projections: impl Iterator<Item = &'a dyn AnyProjection>) -> Result<Wanted, Invalid> {
+    let mut names: Vec<&'static str> = Vec::new();
+    let mut decoders = Vec::new();
+    let mut tenants: Vec<Option<&Tenant>> = Vec::new();
+    for projection in projections {
+        names.extend(projection.names());
+        decoders.push(projection.decoder());
+        tenants.push(projection.tenant());
+    }
+    names.sort_unstable();
+    names.dedup();
+    let mut filter = Filter::all();
+    for name in names {
+        filter = filter.event_name(name)?;
+    }
+    if let Some(Some(tenant)) = tenants.first()
+        && tenants.iter().all(|other| *other == Some(tenant))
+    {
+        filter = filter.tenant((*tenant).clone());
+    }
+    Ok(Wanted { filter, decoders })
+}
+
+/// A projection that runs.
+pub(crate) struct Member {
+    pub(crate) projection: Box<dyn AnyProjection>,
+    pub(crate) model: Model,
+    /// Everything up to here is applied, or does not concern it.
+    progress: Checkpoint,
+    /// Where its stored checkpoint stands, at or before `progress`. In between is nothing that concerns it.
+    saved: Position,
+    /// Whether the read model's stable name shows this version.
+    pub(crate) shown: bool,
+    live: bool,
+    stopped: bool,
+    board: Arc<Board>,
+}
+
+impl Member {
+    pub(crate) fn new(projection: Box<dyn AnyProjection>, prepared: Prepared) -> Self {
+        let model = projection.model();
+        let board = Board::new(ProjectionStatus {
+            name: model.projection.into(),
+            version: model.version,
+            position: prepared.checkpoint.position,
+            applied: 0,
+            state: ProjectionState::CatchingUp,
+        });
+        Self {
+            projection,
+            model,
+            progress: prepared.checkpoint,
+            saved: prepared.checkpoint.position,
+            shown: prepared.shown,
+            live: false,
+            stopped: false,
+            board: Arc::new(board),
+        }
+    }
+
+    pub(crate) fn board(&self) -> &Arc<Board> {
+        &self.board
+    }
+
+    pub(crate) fn progress(&self) -> &Checkpoint {
+        &self.progress
+    }
+
+    pub(crate) fn position(&self) -> Position {
+        self.progress.position
+    }
+
+    pub(crate) fn is_stopped(&self) -> bool {
+        self.stopped
+    }
+
+    /// How many positions its stored checkpoint is behind.
+    pub(crate) fn unsaved(&self) -> i64 {
+        self.position().get() - self.saved.get()
+    }
+
+    /// The work of moving its checkpoint to `to` with some changes.
+    pub(crate) fn work(&self, to: Checkpoint, changes: crate::changes::Changes) -> Work {
+        Work { model: self.model, from: self.saved, to, changes }
+    }
+
+    /// It has come to `to` by applying so many events that left nothing to write.
+    pub(crate) fn advance(&mut self, to: Checkpoint, applied: usize) {
+        self.progress = to;
+        let state = self.running_state();
+        self.board.send_modify(|status| {
+            status.position = to.position;
+            status.applied += applied as u64;
+            status.state = state;
+        });
+    }
+
+    /// It has come to `to`, and that is committed.
+    pub(crate) fn committed(&mut self, to: Checkpoint, applied: usize) {
+        self.saved = to.position;
+        self.advance(to, applied);
+    }
+
+    /// Another process has moved the stored checkpoint to `stored`.
+    pub(crate) fn overtaken(&mut self, stored: Checkpoint) {
+        let reset = stored.position < self.saved;
+        self.saved = stored.position;
+        // What lies between the old stored checkpoint and our progress does not concern it, so progress is not taken back,
+        // unless somebody has put the stored checkpoint back on purpose.
+        if reset || stored.position > self.progress.position {
+            self.advance(stored, 0);
+        }
+        tracing::debug!(
+            projection = self.model.projection,
+            position = stored.position.get(),
+            "another process applied these events"
+        );
+    }
+
+    /// It has seen the end of the log.
+    pub(crate) fn caught_up(&mut self) {
+        if !self.live {
+            self.live = true;
+            self.advance(self.progress, 0);
+        }
+    }
+
+    /// A fault that may pass holds it up.
+    pub(crate) fn hold_up(&self, fault: &(dyn std::error::Error + 'static)) {
+        let fault = chain(fault);
+        tracing::warn!(projection = self.model.projection, position = self.position().get(), %fault, "held up; trying again");
+        self.board.send_modify(|status| status.state = ProjectionState::HeldUp { fault });
+    }
+
+    /// What held it up has passed.
+    pub(crate) fn go_on(&self) {
+        let state = self.running_state();
+        self.board.send_if_modified(|status| {
+            let held_up = matches!(status.state, ProjectionState::HeldUp { .. });
+            if held_up {
+                status.state = state;
+            }
+            held_up
+        });
+    }
+
+    /// It goes no further.
+    pub(crate) fn stop(&mut self, stop: Stop) {
+        self.stopped = true;
+        let stopped = Stopped {
+            projection: self.model.projection.into(),
+            version: self.model.version,
+            position: self.position(),
+            event: stop.event,
+            cause: Arc::new(stop.cause),
+        };
+        stop_board(&self.board, stopped);
+    }
+
+    pub(crate) fn stop_for_good(&mut self, cause: StopCause) {
+        self.stop(Stop { event: None, cause });
+    }
+
+    pub(crate) fn stop_by(&mut self, fault: Fault) {
+        self.stop_for_good(StopCause::Database(fault.source));
+    }
+
+    /// It was closed.
+    pub(crate) fn close(&self) {
+        self.board.send_modify(|status| {
+            if status.state.is_running() {
+                status.state = ProjectionState::Closed;
+            }
+        });
+    }
+
+    fn running_state(&self) -> ProjectionState {
+        if self.live { ProjectionState::Live } else { ProjectionState::CatchingUp }
+    }
+}
+
+/// Says loudly that a projection has stopped.
+pub(crate) fn stop_board(board: &Board, stopped: Stopped) {
+    tracing::error!(
+        projection = &*stopped.projection,
+        version = stopped.version,
+        position = stopped.position.get(),
+        reason = chain(&stopped),
+        "projection stopped"
+    );
+    board.send_modify(|status| status.state = ProjectionState::Stopped(stopped));
+}
+
+/// An error with everything behind it, in one line.
+pub(crate) fn chain(error: &(dyn std::error::Error + 'static)) -> String {
+    let mut text = error.to_string();
+    let mut source = error.source();
+    while let Some(error) = source {
+        // Transparent errors say what their source says; once is enough.
+        let said = error.to_string();
+        if !text.ends_with(&said) {
+            text.push_str(": ");
+            text.push_str(&said);
+        }
+        source = error.source();
+    }
+    text
+}

@@ -1,0 +1,357 @@
+//! A read pass: one reader of the log, and the projections that fold what it reads.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use annals_eventstore::{Checkpoint, Clock, EventStore, Position, ReadError};
+use futures::future::join_all;
+use tokio::sync::{mpsc, watch};
+use tokio::time::{Instant, sleep, sleep_until};
+use tokio_util::sync::CancellationToken;
+
+use crate::backoff::Backoff;
+use crate::batch::Batch;
+use crate::commit::{Part, commit};
+use crate::database::ReadModels;
+use crate::error::StopCause;
+use crate::folding::{Folding, Outcome, Step, Stop};
+use crate::member::{Member, wanted};
+use crate::pages::{Pages, Wanted};
+
+/// How long a stored checkpoint may stay behind where nothing concerned the projection.
+const SAVE_AFTER: Duration = Duration::from_secs(1);
+
+/// The same, in positions.
+const SAVE_BEHIND: i64 = 100_000;
+
+/// How often the log is looked at though nobody told of new events: a wake-up that got lost costs this much and no more.
+const LOOK_ANYWAY: Duration = Duration::from_secs(5);
+
+/// What every pass of a runner shares.
+#[derive(Clone)]
+pub(crate) struct Shared {
+    pub(crate) store: Arc<dyn EventStore>,
+    pub(crate) database: Arc<dyn ReadModels>,
+    pub(crate) clock: Arc<dyn Clock>,
+    pub(crate) cancel: CancellationToken,
+}
+
+/// What becomes of the projections of a pass when they reach the end of the log.
+pub(crate) enum Role {
+    /// They follow the log. Projections of other passes join them.
+    Follow(mpsc::UnboundedReceiver<Vec<Member>>),
+    /// They join those that follow the log, and the pass ends.
+    CatchUp(mpsc::UnboundedSender<Vec<Member>>),
+}
+
+/// Projections that share one reader.
+pub(crate) struct Pass {
+    shared: Shared,
+    role: Role,
+    members: Vec<Member>,
+    wanted: Wanted,
+    pages: Pages,
+    news: watch::Receiver<Position>,
+    /// Whether the log may have been replaced since it was last looked at.
+    recheck: bool,
+    backoff: Backoff,
+    unsaved_since: Option<Instant>,
+}
+
+impl Pass {
+    pub(crate) fn new(shared: Shared, role: Role, members: Vec<Member>) -> Self {
+        let wanted = all_wanted(&members);
+        let pages = Pages::of(Arc::clone(&shared.store));
+        let news = shared.store.watch();
+        Self {
+            shared,
+            role,
+            members,
+            wanted,
+            pages,
+            news,
+            recheck: false,
+            backoff: Backoff::default(),
+            unsaved_since: None,
+        }
+    }
+
+    /// Runs until it is cancelled, or until there is nothing left to do for a pass that catches up.
+    pub(crate) async fn run(mut self) {
+        while !self.shared.cancel.is_cancelled() {
+            self.take_in();
+            self.members.retain(|member| !member.is_stopped());
+            let Some(after) = self.members.iter().map(Member::position).min() else {
+                match &self.role {
+                    Role::CatchUp(_) => return,
+                    Role::Follow(_) => self.wait().await,
+                }
+                continue;
+            };
+            if self.recheck && !self.check().await {
+                continue;
+            }
+            self.news.mark_unchanged();
+            let page = tokio::select! {
+                biased;
+                () = self.shared.cancel.cancelled() => break,
+                page = self.pages.next(after, &self.wanted) => page,
+            };
+            let page = match page {
+                Ok(page) => page,
+                Err(error) => {
+                    self.cannot_read(error).await;
+                    continue;
+                }
+            };
+            self.backoff = Backoff::default();
+            for member in &self.members {
+                member.go_on();
+            }
+            if let Some(upto) = page.upto {
+                if !page.end {
+                    self.pages.read_ahead(upto.position, &self.wanted);
+                }
+                self.process(&page.batch, upto).await;
+            }
+            self.save_now_and_then().await;
+            if page.end {
+                if let Role::CatchUp(join) = &self.role {
+                    if let Err(refused) = join.send(std::mem::take(&mut self.members)) {
+                        // Nobody follows the log any more: the runner is being closed, or has failed and says so itself.
+                        self.members = refused.0;
+                        break;
+                    }
+                    return;
+                }
+                self.caught_up().await;
+                self.wait().await;
+            }
+        }
+        self.stop_taking_in();
+        self.save().await;
+        for member in &self.members {
+            member.close();
+        }
+    }
+
+    /// Takes in projections that have caught up.
+    fn take_in(&mut self) {
+        let Role::Follow(joining) = &mut self.role else { return };
+        let mut joined = Vec::new();
+        while let Ok(members) = joining.try_recv() {
+            joined.extend(members);
+        }
+        self.join(joined);
+    }
+
+    /// Takes in the last ones; those that come later are told that nobody is here.
+    fn stop_taking_in(&mut self) {
+        if let Role::Follow(joining) = &mut self.role {
+            joining.close();
+        }
+        self.take_in();
+    }
+
+    fn join(&mut self, members: Vec<Member>) {
+        if members.is_empty() {
+            return;
+        }
+        self.members.extend(members);
+        self.members.retain(|member| !member.is_stopped());
+        self.wanted = all_wanted(&self.members);
+        // What was read ahead lacks the events that only the new ones want.
+        self.pages.forget();
+    }
+
+    /// Whether the log is still the one that the projections have read.
+    async fn check(&mut self) -> bool {
+        for member in &mut self.members {
+            match self.shared.store.check_checkpoint(member.progress()).await {
+                Ok(()) => {}
+                Err(error) if error.is_transient() => {
+                    self.pause(&error).await;
+                    return false;
+                }
+                Err(error) => member.stop_for_good(StopCause::Read(Arc::new(error))),
+            }
+        }
+        self.recheck = false;
+        // Somebody may have stopped, which changes where to read on.
+        self.members.iter().all(|member| !member.is_stopped())
+    }
+
+    async fn cannot_read(&mut self, error: ReadError) {
+        if error.is_transient() {
+            self.recheck = true;
+            self.pause(&error).await;
+            return;
+        }
+        let error = Arc::new(error);
+        for member in &mut self.members {
+            member.stop_for_good(StopCause::Read(Arc::clone(&error)));
+        }
+    }
+
+    async fn pause(&mut self, error: &ReadError) {
+        for member in self.members.iter().filter(|member| !member.is_stopped()) {
+            member.hold_up(error);
+        }
+        let pause = self.backoff.next();
+        tokio::select! {
+            () = self.shared.cancel.cancelled() => {}
+            () = sleep(pause) => {}
+        }
+    }
+
+    /// Lets every projection apply what it wants of a batch that accounts for the log up to `upto`.
+    async fn process(&mut self, batch: &Batch, upto: Checkpoint) {
+        loop {
+            let shared = &self.shared;
+            let behind: Vec<usize> = (0..self.members.len())
+                .filter(|&at| !self.members[at].is_stopped() && self.members[at].position() < upto.position)
+                .collect();
+            if behind.is_empty() {
+                return;
+            }
+            let folded = behind.iter().map(|&at| fold(shared, &self.members[at], batch));
+            let folded = join_all(folded).await;
+            let mut parts = Vec::new();
+            for (at, folded) in behind.into_iter().zip(folded) {
+                let Some((folding, outcome)) = folded else { return };
+                parts.extend(settle(&mut self.members[at], at, &folding, outcome, upto));
+            }
+            if !commit(shared, &mut self.members, parts).await || shared.cancel.is_cancelled() {
+                return;
+            }
+        }
+    }
+
+    /// The end of the log is reached.
+    async fn caught_up(&mut self) {
+        for member in self.members.iter_mut().filter(|member| !member.is_stopped()) {
+            if !member.shown {
+                match self.shared.database.show(&member.model).await {
+                    Ok(()) => {
+                        member.shown = true;
+                        let (projection, version) = (member.model.projection, member.model.version);
+                        tracing::info!(projection, version, "the read model shows this version now");
+                    }
+                    // The next time will do; the view goes on showing the version before.
+                    Err(fault) if fault.transient => {
+                        tracing::warn!(error = %fault.source, "the view could not be switched")
+                    }
+                    Err(fault) => {
+                        member.stop_by(fault);
+                        continue;
+                    }
+                }
+            }
+            member.caught_up();
+        }
+    }
+
+    /// Waits for something to do.
+    async fn wait(&mut self) {
+        let save_at = self.unsaved_since.map(|since| since + SAVE_AFTER);
+        let joining = async {
+            match &mut self.role {
+                Role::Follow(joining) => joining.recv().await,
+                Role::CatchUp(_) => None,
+            }
+        };
+        let joined = tokio::select! {
+            biased;
+            () = self.shared.cancel.cancelled() => return,
+            Some(joined) = joining => joined,
+            Ok(()) = self.news.changed() => return,
+            () = sleep_until(save_at.unwrap_or_else(Instant::now)), if save_at.is_some() => {
+                self.save().await;
+                return;
+            }
+            () = sleep(LOOK_ANYWAY) => return,
+        };
+        self.join(joined);
+    }
+
+    async fn save_now_and_then(&mut self) {
+        let most = self.members.iter().map(Member::unsaved).max().unwrap_or_default();
+        if most == 0 {
+            self.unsaved_since = None;
+            return;
+        }
+        let since = *self.unsaved_since.get_or_insert_with(Instant::now);
+        if most > SAVE_BEHIND || since.elapsed() >= SAVE_AFTER {
+            self.save().await;
+        }
+    }
+
+    /// Stores checkpoints that are behind. A failure is left to the next time: nothing but some reading is lost by it.
+    async fn save(&mut self) {
+        self.unsaved_since = None;
+        let behind = self.members.iter().enumerate().filter(|(_, member)| !member.is_stopped() && member.unsaved() > 0);
+        let parts: Vec<Part> = behind
+            .map(|(at, member)| Part::of(at, member.work(*member.progress(), Default::default()), 0, None))
+            .collect();
+        commit(&self.shared, &mut self.members, parts).await;
+    }
+}
+
+fn all_wanted(members: &[Member]) -> Wanted {
+    wanted(members.iter().map(|member| member.projection.as_ref())).expect("the names were checked at the start")
+}
+
+/// Folds what a projection wants of a batch, loading rows as they are missed; `None` if it was cancelled meanwhile.
+async fn fold(shared: &Shared, member: &Member, batch: &Batch) -> Option<(Folding, Outcome)> {
+    let mut folding = Folding::of(member.projection.fold(batch, member.position()));
+    let mut backoff = Backoff::default();
+    loop {
+        let keys = match folding.step() {
+            Step::Ready(outcome) => return Some((folding, *outcome)),
+            Step::Load(keys) => keys,
+        };
+        let rows = loop {
+            match shared.database.load(&member.model, &keys).await {
+                Ok(rows) => break rows,
+                Err(fault) if fault.transient => {
+                    member.hold_up(&fault.source);
+                    tokio::select! {
+                        () = shared.cancel.cancelled() => return None,
+                        () = sleep(backoff.next()) => {}
+                    }
+                }
+                Err(fault) => {
+                    let outcome = Outcome::stopped(StopCause::Database(fault.source));
+                    return Some((folding, outcome));
+                }
+            }
+        };
+        if let Err(error) = folding.supply(rows) {
+            return Some((folding, Outcome::stopped(StopCause::Row(error))));
+        }
+    }
+}
+
+/// What is to be committed for an outcome, if anything is.
+fn settle(member: &mut Member, at: usize, folding: &Folding, outcome: Outcome, upto: Checkpoint) -> Option<Part> {
+    let Outcome { applied, changes, stop } = outcome;
+    let whole = stop.is_none() && applied == folding.fold().len();
+    if applied == 0 && !whole {
+        if let Some(stop) = stop {
+            member.stop(stop);
+        }
+        return None;
+    }
+    let to = if whole { upto } else { folding.fold().checkpoint(upto.incarnation, applied) };
+    if whole && changes.is_empty() {
+        member.advance(to, applied);
+        return None;
+    }
+    Some(Part::of(at, member.work(to, changes), applied, stop))
+}
+
+impl Outcome {
+    fn stopped(cause: StopCause) -> Self {
+        Self { applied: 0, changes: Default::default(), stop: Some(Stop { event: None, cause }) }
+    }
+}

@@ -1,0 +1,73 @@
+//! Projections: a fold of events into the rows of a read model.
+
+use annals_eventstore::{Event, Recorded, Tenant};
+
+use crate::error::ProjectionError;
+use crate::read_model::ReadModel;
+use crate::rows::Rows;
+
+/// A fold of events into a read model.
+///
+/// # Obligations on the implementer
+/// [`Projection::apply`] is pure: the same events in the same order give the same rows, whatever was asked for before. It
+/// does no I/O, reads no clock and draws no random numbers, as it may run several times for one event. It touches nothing but
+/// `rows`.
+///
+/// ```
+/// use annals_eventstore::Recorded;
+/// use annals_macros::{Event, ReadModel};
+/// use annals_projections::{Projection, ProjectionError, Rows};
+/// use serde::{Deserialize, Serialize};
+///
+/// #[derive(Event, Serialize, Deserialize, Clone)]
+/// enum TillEvent {
+///     #[event(name = "till.sold")]
+///     Sold { day: String, cents: i64 },
+/// }
+///
+/// #[derive(ReadModel, Clone)]
+/// #[read_model(table = "daily_sales", key = "day")]
+/// struct Day {
+///     day: String,
+///     cents: i64,
+/// }
+///
+/// struct DailySales;
+///
+/// impl Projection for DailySales {
+///     type Event = TillEvent;
+///     type Row = Day;
+///
+///     fn apply(&self, event: &Recorded<TillEvent>, rows: &mut Rows<Day>) -> Result<(), ProjectionError> {
+///         let TillEvent::Sold { day, cents } = &event.event;
+///         rows.get_or_insert_with(day, || Day { day: day.clone(), cents: 0 })?.cents += cents;
+///         Ok(())
+///     }
+/// }
+/// ```
+pub trait Projection: Send + Sync + 'static {
+    /// What it folds. It gets every event whose stored name is one of this type's, from streams of any aggregate.
+    type Event: Event;
+    /// What it builds.
+    type Row: ReadModel;
+
+    /// The name under which its checkpoint is kept; chosen once. By default the name of the read model's table.
+    const NAME: &'static str = <Self::Row as ReadModel>::TABLE.name;
+
+    /// The number of the fold, from 1: raise it whenever `apply` gives other rows for the same events, or the row gets
+    /// other columns. A raised version builds its own table from the beginning.
+    const VERSION: u32 = 1;
+
+    /// The only tenant whose events it wants; all tenants by default.
+    fn tenant(&self) -> Option<Tenant> {
+        None
+    }
+
+    /// Takes one event into the rows.
+    ///
+    /// A lookup of a row that is not in memory yet fails with an error that belongs to the runner: hand it on with `?`.
+    ///
+    /// # Errors
+    /// Whatever makes the event impossible to apply. The projection stops before this event and says why; nothing is skipped.
+    fn apply(&self, event: &Recorded<Self::Event>, rows: &mut Rows<Self::Row>) -> Result<(), ProjectionError>;
+}

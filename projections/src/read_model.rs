@@ -1,0 +1,180 @@
+//! Read models: what a row is, and the table it stands in.
+
+use std::hash::Hash;
+
+use crate::column::{Column, ColumnError, ColumnType, ColumnValue};
+
+/// A row of a read model. Derive it; see `#[derive(ReadModel)]`.
+///
+/// # Obligations on the implementer
+/// `to_columns` gives one value per column of [`ReadModel::TABLE`], in their order; `from_columns` of them gives an equal
+/// row; `key` gives the values of the key columns.
+pub trait ReadModel: Clone + Send + Sync + 'static {
+    /// What names one row: the type of the key column, or a tuple of their types in the order of the table's key.
+    type Key: RowKey;
+    /// The table.
+    const TABLE: &'static TableSpec;
+
+    /// The row's key.
+    fn key(&self) -> Self::Key;
+
+    /// The row's values, in the order of the table's columns.
+    fn to_columns(&self) -> Vec<ColumnValue>;
+
+    /// Reads a row from its values, in the order of the table's columns.
+    ///
+    /// # Errors
+    /// [`ColumnError`] naming the column whose value does not fit.
+    fn from_columns(columns: &mut dyn Iterator<Item = ColumnValue>) -> Result<Self, ColumnError>;
+}
+
+/// What names one row of a read model: a [`Column`] type, or a tuple of two to six of them.
+pub trait RowKey: Eq + Hash + Clone + Send + Sync + 'static {
+    /// The key's values, in the order of the table's key columns.
+    fn to_columns(&self) -> Vec<ColumnValue>;
+}
+
+impl<T: Column + Eq + Hash + Clone + Send + Sync + 'static> RowKey for T {
+    fn to_columns(&self) -> Vec<ColumnValue> {
+        vec![self.to_column()]
+    }
+}
+
+macro_rules! tuple_key {
+    ($($name:ident $index:tt),+) => {
+        impl<$($name: Column + Eq + Hash + Clone + Send + Sync + 'static),+> RowKey for ($($name,)+) {
+            fn to_columns(&self) -> Vec<ColumnValue> {
+                vec![$(self.$index.to_column()),+]
+            }
+        }
+    };
+}
+
+tuple_key!(A 0, B 1);
+tuple_key!(A 0, B 1, C 2);
+tuple_key!(A 0, B 1, C 2, D 3);
+tuple_key!(A 0, B 1, C 2, D 3, E 4);
+tuple_key!(A 0, B 1, C 2, D 3, E 4, F 5);
+
+/// The table of a read model.
+///
+/// Every name in it is made of lower-case letters, digits and `_`, begins with a letter and has at most
+/// [`TableSpec::MAX_NAME`] characters; the derive checks that, and a runner checks it again before it builds any SQL.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct TableSpec {
+    /// The stable name under which users query it.
+    pub name: &'static str,
+    /// The columns, in the order in which they are created, written and read.
+    pub columns: &'static [ColumnSpec],
+    /// The columns that name a row: the primary key. Never nullable.
+    pub key: &'static [&'static str],
+    /// Further indexes.
+    pub indexes: &'static [IndexSpec],
+}
+
+/// One column of a table.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ColumnSpec {
+    /// Its name.
+    pub name: &'static str,
+    /// What it holds.
+    pub column_type: ColumnType,
+    /// Whether it may be null.
+    pub nullable: bool,
+}
+
+/// An index on some columns of a table, in this order.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct IndexSpec {
+    /// The columns.
+    pub columns: &'static [&'static str],
+}
+
+/// Why a table cannot be created as it is declared. Mend the declaration.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("table `{table}`: {problem}")]
+pub struct SpecError {
+    /// The table.
+    pub table: String,
+    /// What is wrong, and what to do instead.
+    pub problem: String,
+}
+
+impl TableSpec {
+    /// The longest name of a table, column or projection: PostgreSQL cuts names at 63 bytes, and ours get suffixes.
+    pub const MAX_NAME: usize = 48;
+    /// The most columns of a table; a row must fit into one statement many times over.
+    pub const MAX_COLUMNS: usize = 100;
+
+    /// The places of the key columns among the columns, in the key's order.
+    pub(crate) fn key_places(&self) -> Vec<usize> {
+        self.key.iter().filter_map(|key| self.columns.iter().position(|column| column.name == *key)).collect()
+    }
+
+    /// Checks that the declaration is whole and its names are safe to stand in SQL.
+    ///
+    /// # Errors
+    /// [`SpecError`] naming the first thing that is wrong.
+    pub fn check(&self) -> Result<(), SpecError> {
+        let wrong = |problem: String| Err(SpecError { table: self.name.to_owned(), problem });
+        if !is_identifier(self.name) {
+            return wrong(name_rule("the table's name", self.name));
+        }
+        if let Some(taken) = ["sqlite_", "annals_", "pg_"].iter().find(|taken| self.name.starts_with(**taken)) {
+            return wrong(format!("its name begins with `{taken}`, which is taken; choose another"));
+        }
+        if self.columns.is_empty() || self.columns.len() > Self::MAX_COLUMNS {
+            return wrong(format!("has {} columns; declare 1 to {}", self.columns.len(), Self::MAX_COLUMNS));
+        }
+        for (at, column) in self.columns.iter().enumerate() {
+            if !is_identifier(column.name) {
+                return wrong(name_rule("a column's name", column.name));
+            }
+            if self.columns[..at].iter().any(|earlier| earlier.name == column.name) {
+                return wrong(format!("column `{}` is declared twice; rename one", column.name));
+            }
+        }
+        if self.key.is_empty() {
+            return wrong("has no key; name the column or columns that name a row".to_owned());
+        }
+        for (at, key) in self.key.iter().enumerate() {
+            match self.columns.iter().find(|column| column.name == *key) {
+                None => return wrong(format!("the key names `{key}`, which is no column; name a column")),
+                Some(column) if column.nullable => {
+                    return wrong(format!(
+                        "the key column `{key}` may be null; keys need a type that is not an `Option`"
+                    ));
+                }
+                Some(_) if self.key[..at].contains(key) => {
+                    return wrong(format!("the key names `{key}` twice; name it once"));
+                }
+                Some(_) => {}
+            }
+        }
+        for index in self.indexes {
+            if index.columns.is_empty() {
+                return wrong("has an index on no column; name its columns".to_owned());
+            }
+            if let Some(name) = index.columns.iter().find(|name| !self.columns.iter().any(|c| c.name == **name)) {
+                return wrong(format!("an index names `{name}`, which is no column; name a column"));
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Whether `name` can stand in SQL of every engine, quoted or not by accident: `[a-z][a-z0-9_]*`, not too long.
+pub(crate) fn is_identifier(name: &str) -> bool {
+    name.len() <= TableSpec::MAX_NAME
+        && name.starts_with(|c: char| c.is_ascii_lowercase())
+        && name.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'_')
+}
+
+/// What to say about a name that is not an identifier.
+pub(crate) fn name_rule(what: &str, name: &str) -> String {
+    format!(
+        "{what} `{}` cannot stand in SQL; use lower-case letters, digits and `_`, beginning with a letter, at most {} characters",
+        name.escape_debug(),
+        TableSpec::MAX_NAME
+    )
+}

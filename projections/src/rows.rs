@@ -1,0 +1,228 @@
+//! The rows that a fold works on: an identity map that knows what the table holds and what the fold made of it.
+
+use std::collections::HashMap;
+use std::collections::hash_map::Entry;
+
+use crate::changes::{Changes, RowError, check_columns, check_key};
+use crate::column::ColumnValue;
+use crate::error::ProjectionError;
+use crate::read_model::{ReadModel, RowKey};
+
+/// The rows of a read model, as far as the events at hand need them.
+///
+/// No keys are declared. A lookup of a row that is not in memory fails; the runner remembers the key, loads the rows of all
+/// such keys of the batch at once, and applies the batch again from its beginning. So hand the error on with `?`. Swallowing
+/// it costs time but cannot harm: what was made without the row is thrown away.
+#[derive(Debug)]
+pub struct Rows<R: ReadModel> {
+    slots: HashMap<R::Key, Slot<R>>,
+    /// Keys of this round's lookups that found no slot, each once, in the order of the lookups.
+    missing: Vec<R::Key>,
+}
+
+/// What is known about one key.
+#[derive(Debug)]
+struct Slot<R> {
+    stored: Stored<R>,
+    now: Now<R>,
+}
+
+/// What the table holds.
+#[derive(Debug)]
+enum Stored<R> {
+    /// Not looked up.
+    Unknown,
+    /// Looked up in this round and not loaded yet.
+    Missing,
+    Absent,
+    Row(R),
+}
+
+/// What the fold made of it in this round.
+#[derive(Debug)]
+enum Now<R> {
+    AsStored,
+    Row(R),
+    Removed,
+}
+
+impl<R: ReadModel> Rows<R> {
+    /// No rows, and nothing known about any key.
+    pub(crate) fn new() -> Self {
+        Self { slots: HashMap::new(), missing: Vec::new() }
+    }
+
+    /// The row called `key`, or `None` if there is none.
+    ///
+    /// # Errors
+    /// The runner's own error if the row is not in memory; hand it on.
+    pub fn get(&mut self, key: &R::Key) -> Result<Option<&R>, ProjectionError> {
+        self.look_up(key)?;
+        Ok(self.slots.get(key).and_then(Slot::row))
+    }
+
+    /// The row called `key` to change it, or `None` if there is none. Its key must stay as it is.
+    ///
+    /// # Errors
+    /// The runner's own error if the row is not in memory; hand it on.
+    pub fn get_mut(&mut self, key: &R::Key) -> Result<Option<&mut R>, ProjectionError> {
+        self.look_up(key)?;
+        Ok(self.slots.get_mut(key).and_then(Slot::row_mut))
+    }
+
+    /// The row called `key` to change it; if there is none, the row that `make` gives. Its key must stay as it is.
+    ///
+    /// # Errors
+    /// The runner's own error if the row is not in memory; hand it on.
+    pub fn get_or_insert_with(&mut self, key: &R::Key, make: impl FnOnce() -> R) -> Result<&mut R, ProjectionError> {
+        self.look_up(key)?;
+        let slot = self.slots.entry(key.clone()).or_insert(Slot { stored: Stored::Unknown, now: Now::AsStored });
+        if slot.row().is_none() {
+            slot.now = Now::Row(make());
+        }
+        slot.row_mut().ok_or_else(ProjectionError::not_loaded)
+    }
+
+    /// Whether there is a row called `key`.
+    ///
+    /// # Errors
+    /// The runner's own error if that is not known yet; hand it on.
+    pub fn contains(&mut self, key: &R::Key) -> Result<bool, ProjectionError> {
+        Ok(self.get(key)?.is_some())
+    }
+
+    /// Puts a row in place of the one with its key, or adds it. The old row is not needed and so never loaded for this.
+    pub fn upsert(&mut self, row: R) {
+        self.set(row.key(), Now::Row(row));
+    }
+
+    /// Removes the row called `key`, if there is one. It is never loaded for this.
+    pub fn remove(&mut self, key: &R::Key) {
+        self.set(key.clone(), Now::Removed);
+    }
+
+    fn set(&mut self, key: R::Key, now: Now<R>) {
+        match self.slots.entry(key) {
+            Entry::Occupied(mut slot) => slot.get_mut().now = now,
+            Entry::Vacant(slot) => {
+                slot.insert(Slot { stored: Stored::Unknown, now });
+            }
+        }
+    }
+
+    /// Fails, and remembers the key, if it is not known whether there is a row called `key`.
+    fn look_up(&mut self, key: &R::Key) -> Result<(), ProjectionError> {
+        match self.slots.get_mut(key) {
+            Some(Slot { now: Now::Row(_) | Now::Removed, .. }) => Ok(()),
+            Some(Slot { stored: Stored::Absent | Stored::Row(_), .. }) => Ok(()),
+            Some(Slot { stored: Stored::Missing, .. }) => Err(ProjectionError::not_loaded()),
+            Some(slot @ Slot { stored: Stored::Unknown, .. }) => {
+                slot.stored = Stored::Missing;
+                self.missing.push(key.clone());
+                Err(ProjectionError::not_loaded())
+            }
+            None => {
+                self.slots.insert(key.clone(), Slot { stored: Stored::Missing, now: Now::AsStored });
+                self.missing.push(key.clone());
+                Err(ProjectionError::not_loaded())
+            }
+        }
+    }
+
+    /// Begins a round: forgets what the last one made, keeps what the table is known to hold.
+    pub(crate) fn reset(&mut self) {
+        self.missing.clear();
+        self.slots.retain(|_, slot| {
+            slot.now = Now::AsStored;
+            matches!(slot.stored, Stored::Absent | Stored::Row(_))
+        });
+    }
+
+    /// Whether this round asked for rows that are not loaded, so that what it made is worth nothing.
+    pub(crate) fn is_missing_any(&self) -> bool {
+        !self.missing.is_empty()
+    }
+
+    /// The keys this round asked for in vain, as values: those before the first that no database can hold.
+    ///
+    /// # Errors
+    /// About that key, if it is the very first: behind another missing key, what a fold asks for means nothing yet.
+    pub(crate) fn missing(&mut self) -> Result<Vec<Vec<ColumnValue>>, RowError> {
+        let mut columns = Vec::with_capacity(self.missing.len());
+        for key in &self.missing {
+            match check_key::<R>(key.to_columns()) {
+                Ok(key) => columns.push(key),
+                Err(error) if columns.is_empty() => return Err(error),
+                Err(_) => break,
+            }
+        }
+        self.missing.truncate(columns.len());
+        Ok(columns)
+    }
+
+    /// Takes what the table holds for the missing keys: `loaded` for those it has, nothing for the others.
+    ///
+    /// # Errors
+    /// [`RowError::Foreign`] if a loaded row has another key.
+    pub(crate) fn supply(&mut self, loaded: Vec<R>) -> Result<(), RowError> {
+        for key in self.missing.drain(..) {
+            self.slots.insert(key, Slot { stored: Stored::Absent, now: Now::AsStored });
+        }
+        for row in loaded {
+            let key = row.key();
+            match self.slots.get_mut(&key) {
+                Some(slot) => slot.stored = Stored::Row(row),
+                None => return Err(RowError::foreign::<R>(&key)),
+            }
+        }
+        Ok(())
+    }
+
+    /// What must be written so that the table holds what the round made: only rows that are really other than before, in the
+    /// order of their keys.
+    ///
+    /// # Errors
+    /// [`RowError`] about a row that no table can hold.
+    pub(crate) fn changes(&self) -> Result<Changes, RowError> {
+        let mut changes = Changes::default();
+        for (key, slot) in &self.slots {
+            match (&slot.now, &slot.stored) {
+                (Now::AsStored, _) | (Now::Removed, Stored::Absent) => {}
+                (Now::Removed, _) => changes.removed.push(check_key::<R>(key.to_columns())?),
+                (Now::Row(row), stored) => {
+                    if row.key() != *key {
+                        return Err(RowError::key_changed::<R>(key, &row.key()));
+                    }
+                    let columns = row.to_columns();
+                    let same = matches!(stored, Stored::Row(before) if before.to_columns() == columns);
+                    if !same {
+                        check_columns::<R>(key, &columns)?;
+                        changes.written.push(columns);
+                    }
+                }
+            }
+        }
+        changes.sort(R::TABLE);
+        Ok(changes)
+    }
+}
+
+impl<R: Clone> Slot<R> {
+    fn row(&self) -> Option<&R> {
+        match (&self.now, &self.stored) {
+            (Now::Row(row), _) | (Now::AsStored, Stored::Row(row)) => Some(row),
+            _ => None,
+        }
+    }
+
+    /// The row to change; what the table holds is kept beside it, for the next round and for comparison.
+    fn row_mut(&mut self) -> Option<&mut R> {
+        if let (Now::AsStored, Stored::Row(row)) = (&self.now, &self.stored) {
+            self.now = Now::Row(row.clone());
+        }
+        match &mut self.now {
+            Now::Row(row) => Some(row),
+            Now::AsStored | Now::Removed => None,
+        }
+    }
+}

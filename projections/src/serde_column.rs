@@ -1,0 +1,85 @@
+//! Columns that serde writes: bare text for ids and plain enums, JSON for everything else.
+
+use annals_eventstore::Payload;
+use serde::Serialize;
+use serde::de::{DeserializeOwned, IntoDeserializer};
+
+use crate::column::{ColumnError, ColumnValue};
+use crate::column_types::text;
+
+/// A value that serde writes as a string, as that string without quotes; `None` as null.
+///
+/// Anything else that serde writes is refused.
+pub fn text_to_column<T: Serialize + ?Sized>(value: &T) -> ColumnValue {
+    match serde_json::to_value(value) {
+        Ok(serde_json::Value::String(string)) => text(string.into()),
+        Ok(serde_json::Value::Null) => ColumnValue::Null,
+        Ok(_) => ColumnValue::refused("is not written as a string by serde; use `#[column(json)]`"),
+        Err(error) => ColumnValue::refused(format!("cannot be written by serde: {error}")),
+    }
+}
+
+/// Reads back what [`text_to_column`] has written.
+///
+/// # Errors
+/// [`ColumnError`] if the column holds no text, or serde does not take it.
+pub fn text_from_column<T: DeserializeOwned>(value: ColumnValue) -> Result<T, ColumnError> {
+    let json = match value {
+        ColumnValue::Text(text) => serde_json::Value::String(text.as_ref().to_owned()),
+        ColumnValue::Null => serde_json::Value::Null,
+        other => return Err(ColumnError::mismatch("text", &other)),
+    };
+    T::deserialize(json.into_deserializer())
+        .map_err(|error: serde_json::Error| ColumnError::new("text that serde takes", error.to_string()))
+}
+
+/// A value as JSON text, under the rules of event payloads; `None` as null.
+pub fn json_to_column<T: Serialize + ?Sized>(value: &T) -> ColumnValue {
+    match Payload::of(value) {
+        Ok(json) if json.as_str() == "null" => ColumnValue::Null,
+        Ok(json) => ColumnValue::Json(json.as_str().into()),
+        Err(error) => ColumnValue::refused(format!("cannot be kept: {error}")),
+    }
+}
+
+/// Reads back what [`json_to_column`] has written.
+///
+/// # Errors
+/// [`ColumnError`] if the column holds no JSON, or serde does not take it.
+pub fn json_from_column<T: DeserializeOwned>(value: ColumnValue) -> Result<T, ColumnError> {
+    let read = match &value {
+        ColumnValue::Json(json) => serde_json::from_str(json),
+        ColumnValue::Null => serde_json::from_str("null"),
+        other => return Err(ColumnError::mismatch("JSON", other)),
+    };
+    read.map_err(|error| ColumnError::new("JSON that serde takes", error.to_string()))
+}
+
+/// Makes types that serde writes as a string (ids, plain enums) usable as text columns, also in keys.
+///
+/// The text stands in the column without quotes, so SQL can compare it.
+///
+/// ```
+/// use serde::{Deserialize, Serialize};
+///
+/// #[derive(Serialize, Deserialize, Clone, PartialEq, Eq, Hash)]
+/// struct OrderId(String);
+///
+/// annals_projections::text_column!(OrderId);
+/// ```
+#[macro_export]
+macro_rules! text_column {
+    ($($type:ty),+ $(,)?) => {$(
+        impl $crate::Column for $type {
+            const TYPE: $crate::ColumnType = $crate::ColumnType::Text;
+
+            fn to_column(&self) -> $crate::ColumnValue {
+                $crate::__private::text_to_column(self)
+            }
+
+            fn from_column(value: $crate::ColumnValue) -> ::std::result::Result<Self, $crate::ColumnError> {
+                $crate::__private::text_from_column(value)
+            }
+        }
+    )+};
+}

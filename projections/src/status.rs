@@ -1,0 +1,65 @@
+//! How projections fare, for people and for those who wait.
+
+use std::sync::Arc;
+
+use annals_eventstore::Position;
+use tokio::sync::watch;
+
+use crate::error::{Reach, Stopped};
+
+/// How one projection fares.
+#[derive(Clone, Debug)]
+#[non_exhaustive]
+pub struct ProjectionStatus {
+    /// Its name.
+    pub name: Arc<str>,
+    /// The version of its fold.
+    pub version: u32,
+    /// Everything in the log up to here is applied and can be queried. Where nothing concerned it, the stored checkpoint
+    /// may be a little behind.
+    pub position: Position,
+    /// How many events it has applied since it was started.
+    pub applied: u64,
+    /// What it is doing.
+    pub state: ProjectionState,
+}
+
+/// What a projection is doing.
+#[derive(Clone, Debug)]
+#[non_exhaustive]
+pub enum ProjectionState {
+    /// It is reading what it has missed.
+    CatchingUp,
+    /// It has reached the end of the log and follows it.
+    Live,
+    /// A fault that may pass holds it up; it tries again with growing pauses.
+    HeldUp {
+        /// The fault.
+        fault: String,
+    },
+    /// It goes no further. Mend what it says and start the projections again.
+    Stopped(Stopped),
+    /// It was closed.
+    Closed,
+}
+
+impl ProjectionState {
+    /// Whether it goes on by itself.
+    #[must_use]
+    pub fn is_running(&self) -> bool {
+        !matches!(self, Self::Stopped(_) | Self::Closed)
+    }
+}
+
+impl ProjectionStatus {
+    pub(crate) fn reach(&self) -> Reach {
+        let held_up_by = match &self.state {
+            ProjectionState::HeldUp { fault } => Some(fault.clone()),
+            _ => None,
+        };
+        Reach { projection: Arc::clone(&self.name), position: self.position, held_up_by }
+    }
+}
+
+/// The board on which a runner writes how a projection fares; whoever waits reads it.
+pub(crate) type Board = watch::Sender<ProjectionStatus>;

@@ -1,0 +1,153 @@
+//! What has happened before a projection is looked at.
+
+use std::collections::HashMap;
+
+use annals_eventstore::{
+    Event, EventId, IdSource, Metadata, Position, Recorded, SeededIds, StreamId, StreamVersion, Tenant,
+};
+use jiff::{SignedDuration, Timestamp};
+
+use crate::projection::Projection;
+use crate::testing::ProjectionTest;
+
+/// Begins a test of a projection: these events have happened, in this order.
+///
+/// An event is given as `(aggregate id, event)`, or as a [`Given`] that says more. Versions are counted per stream,
+/// positions from 1, and the store's clock shows one second more for each event, from 2026-01-01T00:00:01Z.
+///
+/// ```
+/// # use annals_eventstore::Recorded;
+/// # use annals_macros::{Event, ReadModel};
+/// # use annals_projections::{Projection, ProjectionError, Rows};
+/// # use serde::{Deserialize, Serialize};
+/// # #[derive(Event, Serialize, Deserialize, Clone)]
+/// # enum OrderEvent {
+/// #     #[event(name = "order.placed")]
+/// #     Placed { cents: i64 },
+/// #     #[event(name = "order.cancelled")]
+/// #     Cancelled,
+/// # }
+/// # #[derive(ReadModel, Clone)]
+/// # #[read_model(table = "open_orders", key = "id")]
+/// # struct OpenOrder { id: String, cents: i64 }
+/// # struct OpenOrders;
+/// # impl Projection for OpenOrders {
+/// #     type Event = OrderEvent;
+/// #     type Row = OpenOrder;
+/// #     fn apply(&self, e: &Recorded<OrderEvent>, rows: &mut Rows<OpenOrder>) -> Result<(), ProjectionError> {
+/// #         let id = e.stream.aggregate_id().to_owned();
+/// #         match e.event {
+/// #             OrderEvent::Placed { cents } => rows.upsert(OpenOrder { id, cents }),
+/// #             OrderEvent::Cancelled => rows.remove(&id),
+/// #         }
+/// #         Ok(())
+/// #     }
+/// # }
+/// use annals_projections::testing::given_events;
+///
+/// let placed = |cents| OrderEvent::Placed { cents };
+/// given_events([("o-1", placed(12_00)), ("o-2", placed(7_50)), ("o-1", OrderEvent::Cancelled)])
+///     .with(OpenOrders)
+///     .then_rows([OpenOrder { id: "o-2".into(), cents: 7_50 }]);
+/// ```
+pub fn given_events<E: Event + Clone>(events: impl IntoIterator<Item = impl Into<Given<E>>>) -> GivenEvents<E> {
+    let ids = SeededIds::new(7);
+    let mut versions: HashMap<StreamId, i64> = HashMap::new();
+    let recorded = (1_i64..)
+        .zip(events)
+        .map(|(number, given)| {
+            let given: Given<E> = given.into();
+            let version = versions.entry(given.stream.clone()).or_default();
+            *version += 1;
+            let mut recorded = Recorded::new(
+                given.event,
+                given.stream,
+                StreamVersion::new(*version).expect("counts from 1"),
+                Position::new(number).expect("counts from 1"),
+                EventId::new(ids.next_id()).expect("seeded ids are not nil"),
+                given.recorded_at.unwrap_or(BEGINNING + SignedDuration::from_secs(number)),
+            );
+            recorded.metadata = given.metadata;
+            recorded
+        })
+        .collect();
+    GivenEvents { recorded }
+}
+
+/// 2026-01-01T00:00:00Z.
+const BEGINNING: Timestamp = Timestamp::constant(1_767_225_600, 0);
+
+/// One event that has happened.
+#[derive(Clone, Debug)]
+pub struct Given<E> {
+    event: E,
+    stream: StreamId,
+    recorded_at: Option<Timestamp>,
+    metadata: Metadata,
+}
+
+impl<E> Given<E> {
+    /// An event of the aggregate `aggregate_id` of the kind `aggregate_type`.
+    ///
+    /// # Panics
+    /// If no stream could have that name.
+    #[must_use]
+    pub fn of(aggregate_type: &str, aggregate_id: &str, event: E) -> Self {
+        let stream = StreamId::new(Tenant::default(), aggregate_type, aggregate_id).expect("a valid stream name");
+        Self { event, stream, recorded_at: None, metadata: Metadata::default() }
+    }
+
+    /// The same event of another tenant.
+    ///
+    /// # Panics
+    /// Never: the stream's other parts were checked before.
+    #[must_use]
+    pub fn tenant(mut self, tenant: Tenant) -> Self {
+        self.stream = StreamId::new(tenant, self.stream.aggregate_type(), self.stream.aggregate_id())
+            .expect("the parts were checked before");
+        self
+    }
+
+    /// The same event, recorded at another time.
+    #[must_use]
+    pub fn at(mut self, recorded_at: Timestamp) -> Self {
+        self.recorded_at = Some(recorded_at);
+        self
+    }
+
+    /// The same event with metadata.
+    #[must_use]
+    pub fn metadata(mut self, metadata: Metadata) -> Self {
+        self.metadata = metadata;
+        self
+    }
+}
+
+/// An event of an aggregate of the kind `aggregate`.
+impl<E> From<(&str, E)> for Given<E> {
+    fn from((aggregate_id, event): (&str, E)) -> Self {
+        Self::of("aggregate", aggregate_id, event)
+    }
+}
+
+/// Events that have happened, for a projection to be looked at.
+#[derive(Clone, Debug)]
+pub struct GivenEvents<E> {
+    recorded: Vec<Recorded<E>>,
+}
+
+impl<E> GivenEvents<E> {
+    /// The events as a projection gets them.
+    #[must_use]
+    pub fn recorded(&self) -> &[Recorded<E>] {
+        &self.recorded
+    }
+}
+
+impl<E: Event + Clone> GivenEvents<E> {
+    /// Lets `projection` fold the events.
+    #[must_use]
+    pub fn with<P: Projection<Event = E>>(self, projection: P) -> ProjectionTest<P> {
+        ProjectionTest::new(projection, self.recorded)
+    }
+}

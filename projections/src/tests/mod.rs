@@ -1,0 +1,10 @@
+//! Tests of the pure core, and of the runner over stores and databases in memory.
+
+mod accounts;
+mod columns;
+mod folding;
+mod law;
+mod runner;
+mod start;
+mod swapped;
+mod workshop;

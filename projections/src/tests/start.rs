@@ -1,0 +1,127 @@
+//! What is refused before anything runs, and where projections begin.
+
+use annals_eventstore::{MemoryStore, Recorded};
+
+use super::accounts::{Account, AccountEvent, Accounts};
+use super::workshop::{Counts, Doubled, Fixed, SOON, Workshop, model, pairs};
+use crate::builder::ProjectionsBuilder;
+use crate::{Projection, ProjectionError, Rows, StartError};
+
+macro_rules! renamed {
+    ($type:ident, $name:expr, $version:expr) => {
+        struct $type;
+
+        impl Projection for $type {
+            type Event = AccountEvent;
+            type Row = Account;
+            const NAME: &'static str = $name;
+            const VERSION: u32 = $version;
+
+            fn apply(&self, _: &Recorded<AccountEvent>, _: &mut Rows<Account>) -> Result<(), ProjectionError> {
+                Ok(())
+            }
+        }
+    };
+}
+
+renamed!(BadlyNamed, "Bad Name", 1);
+renamed!(OtherName, "other_name", 1);
+renamed!(VersionZero, "accounts", 0);
+
+async fn refused(builder: ProjectionsBuilder, what: &str) {
+    let error = builder.start().await.err().expect("it must be refused").to_string();
+    assert!(error.contains(what), "{error}");
+}
+
+#[tokio::test]
+async fn projections_declared_wrongly_are_refused() {
+    let shop = Workshop::new();
+    refused(shop.projections(), "add one by `with`").await;
+    refused(shop.projections().with(BadlyNamed), "`Bad Name` cannot stand in SQL").await;
+    refused(shop.projections().with(VersionZero), "count versions from 1").await;
+    refused(shop.projections().with(Accounts).with(Fixed), "`accounts` is that of two projections").await;
+    refused(shop.projections().with(Accounts).with(OtherName), "a read model of its own").await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_restart_goes_on_where_it_ended() {
+    let shop = Workshop::new();
+    let views = shop.start().await;
+    let first = shop.append("a", [AccountEvent::Paid(1), AccountEvent::Paid(2)]).await;
+    views.wait_for(first, SOON).await.unwrap();
+    views.close().await;
+    let second = shop.append("a", [AccountEvent::Paid(4)]).await;
+    let views = shop.start().await;
+    views.wait_for(second, SOON).await.unwrap();
+    assert_eq!(views.status()[0].applied, 1, "the events before the restart are not applied again");
+    assert_eq!(shop.rows::<Accounts>(), pairs(&[("a", 7)]));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_read_model_of_another_log_is_refused() {
+    let shop = Workshop::new();
+    let views = shop.start().await;
+    let position = shop.append("a", [AccountEvent::Paid(1)]).await;
+    views.wait_for(position, SOON).await.unwrap();
+    views.close().await;
+    // The store was replaced by one that has as many events, and by one that has none.
+    for events in [1, 0] {
+        let replaced = Workshop { store: MemoryStore::new(), models: shop.models.clone() };
+        for _ in 0..events {
+            replaced.append("a", [AccountEvent::Paid(8)]).await;
+        }
+        let error = replaced.projections().with(Accounts).start().await.err().expect("it must be refused");
+        assert!(matches!(error, StartError::Rewound { .. }), "{error:?}");
+        assert!(error.to_string().contains("raise its `VERSION`"), "{error}");
+    }
+    assert_eq!(shop.rows::<Accounts>(), pairs(&[("a", 1)]));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_raised_version_is_built_beside_the_old_one_and_shown_when_it_has_caught_up() {
+    let shop = Workshop::new();
+    let views = shop.start().await;
+    let position = shop.append("a", [AccountEvent::Paid(1)]).await;
+    views.wait_for(position, SOON).await.unwrap();
+    views.close().await;
+    assert_eq!(shop.models.shown("accounts"), Some(1));
+    let views = shop.projections().with(Doubled).start().await.unwrap();
+    views.wait_for(position, SOON).await.unwrap();
+    // The switch follows the catching up; an append to the live projection comes after it.
+    let position = shop.append("a", [AccountEvent::Paid(1)]).await;
+    views.wait_for(position, SOON).await.unwrap();
+    assert_eq!(shop.models.shown("accounts"), Some(2));
+    assert_eq!(shop.rows::<Doubled>(), pairs(&[("a", 4)]));
+    assert_eq!(shop.rows::<Accounts>(), pairs(&[("a", 1)]), "the old table stays as it was");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_new_projection_catches_up_while_the_others_follow_the_log() {
+    let shop = Workshop::new();
+    for _ in 0..3 {
+        shop.append("a", (0..9_000).map(|_| AccountEvent::Paid(1))).await;
+    }
+    let views = shop.start().await;
+    let position = shop.append("a", [AccountEvent::Paid(1)]).await;
+    views.wait_for(position, SOON).await.unwrap();
+    views.close().await;
+    let views = shop.projections().with(Accounts).with(Counts).start().await.unwrap();
+    let position = shop.append("b", [AccountEvent::Paid(5)]).await;
+    views.wait_for(position, SOON).await.unwrap();
+    assert_eq!(views.status()[0].applied, 1);
+    assert_eq!(views.status()[1].applied, 27_002);
+    // Behind the join both follow the log.
+    let position = shop.append("b", [AccountEvent::Paid(5)]).await;
+    views.wait_for(position, SOON).await.unwrap();
+    assert_eq!(shop.rows::<Accounts>(), pairs(&[("a", 27_001), ("b", 10)]));
+    assert_eq!(shop.read(model::<Counts>()), pairs(&[("a", 27_001), ("b", 2)]));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_store_without_events_starts_and_waits() {
+    let shop = Workshop::new();
+    let views = shop.projections().with(Accounts).with(Counts).start().await.unwrap();
+    views.wait_for(annals_eventstore::Position::START, SOON).await.unwrap();
+    views.close().await;
+    assert_eq!((shop.position::<Accounts>(), shop.models.tried()), (0, 0), "there was nothing to commit");
+}
