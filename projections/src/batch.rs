@@ -5,7 +5,7 @@ use std::collections::HashMap;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 
-use annals_eventstore::{Event, EventId, Page, Position, ReadError, Recorded, RecordedEvent};
+use annals_eventstore::{Event, EventId, Position, ReadError, Recorded, RecordedEvent};
 
 use crate::error::{EventPlace, StopCause};
 use crate::fold::panic_text;
@@ -106,15 +106,6 @@ fn decode<E: Event>(event: &RecordedEvent) -> Result<Recorded<E>, Unreadable> {
     match catch_unwind(AssertUnwindSafe(|| event.typed())) {
         Ok(read) => read.map_err(|error| Unreadable::Read(Arc::new(error))),
         Err(panic) => Err(Unreadable::Panicked(panic_text(panic.as_ref()).into())),
-    }
-}
-
-/// How many events the next page of a catch-up should have, so that a page stays near `bytes` whatever the size of events.
-pub(crate) fn next_limit(page: &Page, most: usize, bytes: usize) -> usize {
-    let payload: usize = page.events.iter().map(|event| event.payload.as_str().len()).sum();
-    match payload.checked_div(page.events.len()) {
-        None | Some(0) => most,
-        Some(average) => (bytes / average).clamp(1, most),
     }
 }
 

@@ -2,19 +2,23 @@
 
 use std::sync::Arc;
 
-use annals_eventstore::{Checkpoint, EventStore, Filter, Position, ReadError};
+use annals_eventstore::{Checkpoint, EventStore, Filter, Position, ReadError, RecordedEvent};
 use tokio::task::JoinHandle;
 
-use crate::batch::{Batch, Decoder, next_limit};
+use crate::batch::{Batch, Decoder};
 
-/// The most events of a page. A batch is a page: rows that many events hit are then written once.
+/// The most events of a batch. Rows that many events of a batch hit are written once, so that larger batches make a
+/// catch-up faster; this one leaves memory and the time of a commit small.
 const MOST_EVENTS: usize = 10_000;
 
-/// About how many bytes of payload a page should have. Three pages are in memory at a time: one being folded, one decoded,
-/// one read.
-const PAGE_BYTES: usize = 4 << 20;
+/// About how many bytes of payload a batch should have. Two or three are in memory at a time: one being folded, one read.
+const BATCH_BYTES: usize = 4 << 20;
 
-/// A page that is decoded for every projection of the pass.
+/// The most pages of a batch. A store may give short pages where a filter wants little; they are put together, but not for
+/// ever, so that progress is seen and can be stored.
+const MOST_PAGES: usize = 16;
+
+/// A page of the log, or several in a row, decoded for every projection of the pass.
 pub(crate) struct DecodedPage {
     pub(crate) batch: Batch,
     /// The last event of the log that it accounts for; `None` if there was nothing to look at.
@@ -57,13 +61,7 @@ impl Pages {
         if self.ahead.as_ref().is_some_and(|ahead| ahead.after == after) {
             return;
         }
-        let (store, wanted, limit) = (Arc::clone(&self.store), wanted.clone(), self.limit);
-        let task = tokio::spawn(async move {
-            let page = store.read_page(after, &wanted.filter, limit).await?;
-            let limit = next_limit(&page, MOST_EVENTS, PAGE_BYTES);
-            let batch = Batch::decode(&page.events, &wanted.decoders);
-            Ok((DecodedPage { batch, upto: page.upto, end: page.end }, limit))
-        });
+        let task = tokio::spawn(read(Arc::clone(&self.store), wanted.clone(), after, self.limit));
         self.ahead = Some(Ahead { after, task });
     }
 
@@ -91,4 +89,37 @@ impl Pages {
     pub(crate) fn forget(&mut self) {
         self.ahead = None;
     }
+}
+
+/// Reads and decodes pages after `after` until there is a batch of them; also tells how many events the next should have.
+async fn read(
+    store: Arc<dyn EventStore>,
+    wanted: Wanted,
+    after: Position,
+    limit: usize,
+) -> Result<(DecodedPage, usize), ReadError> {
+    let mut page = store.read_page(after, &wanted.filter, limit).await?;
+    let mut bytes = payload_bytes(&page.events);
+    for _ in 1..MOST_PAGES {
+        let Some(upto) = page.upto.filter(|_| !page.end) else { break };
+        let room = limit.saturating_sub(page.events.len());
+        if room == 0 || bytes >= BATCH_BYTES {
+            break;
+        }
+        let next = store.read_page(upto.position, &wanted.filter, room).await?;
+        bytes += payload_bytes(&next.events);
+        page.events.extend(next.events);
+        page.upto = next.upto.or(page.upto);
+        page.end = next.end;
+    }
+    let next_limit = match bytes.checked_div(page.events.len()) {
+        None | Some(0) => MOST_EVENTS,
+        Some(average) => (BATCH_BYTES / average).clamp(1, MOST_EVENTS),
+    };
+    let batch = Batch::decode(&page.events, &wanted.decoders);
+    Ok((DecodedPage { batch, upto: page.upto, end: page.end }, next_limit))
+}
+
+fn payload_bytes(events: &[RecordedEvent]) -> usize {
+    events.iter().map(|event| event.payload.as_str().len()).sum()
 }
