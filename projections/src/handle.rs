@@ -28,8 +28,13 @@ struct Inner {
 impl Projections {
     /// Projections of the events of `store`.
     ///
-    /// ```ignore
-    /// let views = Projections::over(store).into_database(reporting).with(OrderList).start().await?;
+    /// ```
+    /// # use annals_eventstore::{SqliteDatabase, SqliteStore};
+    /// # use annals_projections::{Projection, Projections, StartError};
+    /// # async fn start<P: Projection>(store: SqliteStore, reporting: SqliteDatabase, order_list: P) -> Result<(), StartError> {
+    /// let views = Projections::over(store).into_database(reporting).with(order_list).start().await?;
+    /// # views.close().await;
+    /// # Ok(()) }
     /// ```
     pub fn over(store: impl EventStore) -> Over {
         Over::new(Arc::new(store))

@@ -1,5 +1,7 @@
 //! Read models and the projections that build them.
 
+#![cfg_attr(not(feature = "sqlite"), expect(dead_code, reason = "without a database nothing runs the folds"))]
+
 // Derived code says `::annals_projections`; so it also compiles in the tests of this crate.
 extern crate self as annals_projections;
 
