@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
-use annals_eventstore::{EventStore, ExpectedVersion, MemoryStore, SqliteStore, StreamVersion};
+use annals::{EventStore, ExpectedVersion, MemoryStore, SqliteStore, StreamVersion};
 use sqlx::{AssertSqlSafe, Connection, SqliteConnection, SqlitePool};
 use tokio::sync::Mutex;
 

@@ -2,6 +2,7 @@
 
 mod append;
 mod baseline;
+mod project;
 mod read;
 mod report;
 mod sample;
@@ -31,6 +32,9 @@ struct Options {
     /// How many events the log holds for reading cases.
     #[arg(long, default_value_t = 200_000)]
     events: usize,
+    /// Leave the baseline out: for measuring memory.
+    #[arg(long)]
+    alone: bool,
     /// Print a JSON line instead of a table.
     #[arg(long)]
     json: bool,
@@ -46,6 +50,8 @@ enum Case {
     Load,
     /// The whole log, payload decoded.
     Read,
+    /// The order list, built from the whole log.
+    Project,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
@@ -65,7 +71,11 @@ fn main() -> Result<(), Box<dyn std::error::Error + Send + Sync>> {
             Case::Append => append::measure(options.store, options.clients, 1, seconds).await,
             Case::AppendBatch => append::measure(options.store, options.clients, 100, seconds).await,
             Case::Load => read::load(options.store, options.clients, seconds).await,
-            Case::Read => read::whole_log(options.store, options.events, seconds).await,
+            Case::Read => read::whole_log(options.store, options.events, seconds, options.alone).await,
+            Case::Project if options.store == Store::Memory => {
+                Err("projections need a database: use `--store sqlite`".into())
+            }
+            Case::Project => project::measure(options.events, seconds, options.alone).await,
         }
     })?;
     if options.json {

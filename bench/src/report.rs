@@ -16,6 +16,16 @@ pub(crate) struct Report {
     pub(crate) baseline: String,
     pub(crate) baseline_per_second: Option<f64>,
     pub(crate) ratio: Option<f64>,
+    /// The most memory that the process has had resident so far, both sides and filling included.
+    pub(crate) peak_resident_mb: Option<f64>,
+}
+
+/// What the kernel counts as the most resident memory of this process.
+pub(crate) fn peak_resident_mb() -> Option<f64> {
+    let status = std::fs::read_to_string("/proc/self/status").ok()?;
+    let line = status.lines().find(|line| line.starts_with("VmHWM:"))?;
+    let kilobytes: f64 = line.split_whitespace().nth(1)?.parse().ok()?;
+    Some(kilobytes / 1024.0)
 }
 
 impl fmt::Display for Report {
@@ -29,9 +39,13 @@ impl fmt::Display for Report {
         match (self.baseline_per_second, self.ratio) {
             (Some(rate), Some(ratio)) => {
                 writeln!(f, "  baseline  {rate:>12.0} /s   {}", self.baseline)?;
-                write!(f, "  ratio     {ratio:>12.2}")
+                write!(f, "  ratio     {ratio:>12.2}")?;
             }
-            _ => write!(f, "  no baseline"),
+            _ => write!(f, "  no baseline")?,
+        }
+        match self.peak_resident_mb {
+            Some(peak) => write!(f, "\n  memory    {peak:>12.1} MB resident at most"),
+            None => Ok(()),
         }
     }
 }

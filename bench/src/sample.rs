@@ -1,6 +1,6 @@
 //! The events that are measured: about 100 bytes of JSON each.
 
-use annals_eventstore::{EventId, NewEvent, Payload, StreamId, Tenant};
+use annals::{EventId, NewEvent, Payload, StreamId, Tenant};
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 

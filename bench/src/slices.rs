@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use crate::report::Report;
+use crate::report::{Report, peak_resident_mb};
 
 /// What one side did in its slices so far.
 #[derive(Default)]
@@ -54,6 +54,7 @@ pub(crate) fn report(
         baseline: baseline.map_or("none", |(name, _)| name).to_owned(),
         baseline_per_second,
         ratio: baseline_per_second.map(|rate| per_second / rate),
+        peak_resident_mb: peak_resident_mb(),
     }
 }
 

@@ -65,7 +65,7 @@ struct Open<'t> {
     /// Where its keys begin among those of all open objects.
     keys_from: usize,
     /// Its keys once they are many.
-    many_keys: Option<Box<HashSet<Cow<'t, str>>>>,
+    many_keys: Option<HashSet<Cow<'t, str>>>,
 }
 
 struct Scanner<'t> {
@@ -182,7 +182,7 @@ impl<'t> Scanner<'t> {
                 let known = &self.keys[open.keys_from..];
                 let is_new = !known.contains(&key);
                 if known.len() == FEW_KEYS {
-                    open.many_keys = Some(Box::new(known.iter().cloned().chain([key.clone()]).collect()));
+                    open.many_keys = Some(known.iter().cloned().chain([key.clone()]).collect());
                 } else if is_new {
                     self.keys.push(key.clone());
                 }

@@ -2,7 +2,7 @@
 
 use std::io::Write;
 
-use annals_eventstore::{EventStore, ExpectedVersion, StreamVersion};
+use annals::{EventStore, ExpectedVersion, StreamVersion};
 
 use crate::{Fault, target};
 

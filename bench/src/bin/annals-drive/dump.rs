@@ -2,7 +2,7 @@
 
 use std::io::Write;
 
-use annals_eventstore::{EventStore, EventStoreExt, Filter, Position};
+use annals::{EventStore, EventStoreExt, Filter, Position};
 use futures::TryStreamExt;
 use serde_json::json;
 

@@ -5,7 +5,7 @@ use std::io::Write;
 use std::sync::Arc;
 use std::time::Duration;
 
-use annals_eventstore::{
+use annals::{
     Append, AppendError, ErrorFamily, EventStore, EventStoreExt, ExpectedVersion, Filter, Position, StreamVersion,
 };
 use fastrand::Rng;

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use annals_eventstore::{EventId, EventStore, NewEvent, Payload, SqliteStore, StreamId, Tenant};
+use annals::{EventId, EventStore, NewEvent, Payload, SqliteStore, StreamId, Tenant};
 use uuid::Uuid;
 
 use crate::Fault;
