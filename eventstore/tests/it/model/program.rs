@@ -124,7 +124,7 @@ pub(crate) struct Run<H> {
 }
 
 fn stream(tenant: usize, n: usize) -> StreamId {
-    StreamId::new(Tenant::new(TENANTS[tenant]).unwrap(), TYPES[n % 2], if n / 2 % 2 == 0 { "x" } else { "y" }).unwrap()
+    StreamId::new(Tenant::new(TENANTS[tenant]).unwrap(), TYPES[n % 2], ["x", "y"][n / 2 % 2]).unwrap()
 }
 
 fn request_key(key: usize, body: u8) -> RequestKey {
