@@ -1,5 +1,7 @@
 //! The end of a handle.
 
+use std::time::Duration;
+
 use futures::StreamExt;
 
 use super::case::{Case, request};
@@ -50,8 +52,10 @@ pub(super) async fn a_closed_handle_still_says_whose_it_was(case: Case) {
 
 pub(super) async fn a_waiting_subscription_learns_of_the_close(case: Case) {
     let mut subscription = case.store.subscribe(Position::START, Filter::all());
+    // Long enough for it to have read all there is, so that it is indeed waiting when the handle closes.
+    let early = tokio::time::timeout(Duration::from_millis(30), subscription.next()).await;
+    assert!(early.is_err(), "{early:?}");
     let waiting = tokio::spawn(async move { (subscription.next().await, subscription.next().await) });
-    tokio::task::yield_now().await;
     case.store.close().await;
     let (first, then) = waiting.await.unwrap();
     assert!(matches!(first, Some(Err(ReadError::Closed))), "{first:?}");

@@ -120,29 +120,26 @@ pub(super) async fn random_payloads_come_back_equal(case: Case) {
 }
 
 pub(super) async fn metadata_comes_back_equal(case: Case) {
-    let mut full = Metadata::default();
-    full.correlation_id = Some(CorrelationId::new("story '1'").unwrap());
-    full.causation_id = Some(CausationId::new("\u{e9}\u{1f600}").unwrap());
-    full.actor = Some(Actor::new("user \"7\"").unwrap());
-    full.trace_parent = Some(TraceParent::new("00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01").unwrap());
+    let mut full = Metadata {
+        correlation_id: Some(CorrelationId::new("story '1'").unwrap()),
+        causation_id: Some(CausationId::new("\u{e9}\u{1f600}").unwrap()),
+        actor: Some(Actor::new("user \"7\"").unwrap()),
+        trace_parent: Some(TraceParent::new("00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01").unwrap()),
+        ..Metadata::default()
+    };
     full.extra.insert("note".to_owned(), "line\nbreak \\ \" '".to_owned());
     full.extra.insert("empty".to_owned(), String::new());
-    let mut only_actor = Metadata::default();
-    only_actor.actor = full.actor.clone();
-    let mut only_correlation = Metadata::default();
-    only_correlation.correlation_id = full.correlation_id.clone();
-    let mut only_causation = Metadata::default();
-    only_causation.causation_id = full.causation_id.clone();
-    let mut only_extra = Metadata::default();
-    only_extra.extra = full.extra.clone();
+    let only_actor = Metadata { actor: full.actor.clone(), ..Metadata::default() };
+    let only_correlation = Metadata { correlation_id: full.correlation_id.clone(), ..Metadata::default() };
+    let only_causation = Metadata { causation_id: full.causation_id.clone(), ..Metadata::default() };
+    let only_extra = Metadata { extra: full.extra.clone(), ..Metadata::default() };
     let all = [Metadata::default(), full, only_actor, only_correlation, only_causation, only_extra];
     comes_back(&case, all.map(|metadata| case.event().with_metadata(metadata)).to_vec()).await;
 }
 
 pub(super) async fn an_event_can_be_the_cause_of_another(case: Case) {
     let first = case.event();
-    let mut metadata = Metadata::default();
-    metadata.causation_id = Some(first.event_id.into());
+    let metadata = Metadata { causation_id: Some(first.event_id.into()), ..Metadata::default() };
     comes_back(&case, vec![first, case.event().with_metadata(metadata)]).await;
 }
 

@@ -16,8 +16,10 @@ async fn story(case: &Case) -> Vec<RecordedEvent> {
             ["order", "payment", "parcel"][n / 2 % 3],
             ["x", "y"][n / 18],
         );
-        let mut metadata = Metadata::default();
-        metadata.correlation_id = [None, Some("c1"), Some("c2")][n / 3 % 3].map(|id| CorrelationId::new(id).unwrap());
+        let metadata = Metadata {
+            correlation_id: [None, Some("c1"), Some("c2")][n / 3 % 3].map(|id| CorrelationId::new(id).unwrap()),
+            ..Metadata::default()
+        };
         let event = case.named(["placed", "paid", "sent"][n / 6 % 3]).with_metadata(metadata);
         case.store.append(&stream.unwrap(), ExpectedVersion::Any, vec![event]).await.unwrap();
     }
@@ -255,8 +257,7 @@ pub(super) async fn filters_compare_byte_for_byte(case: Case) {
     let names = ["a", "A", "a%", "a_", "ab", "a'", "\u{e9}", "e\u{301}", "a\"", "a\\"];
     for name in names {
         let stream = StreamId::new(tenant(name), name, name).unwrap();
-        let mut metadata = Metadata::default();
-        metadata.correlation_id = Some(CorrelationId::new(name).unwrap());
+        let metadata = Metadata { correlation_id: Some(CorrelationId::new(name).unwrap()), ..Metadata::default() };
         let event = case.named(name).with_metadata(metadata);
         case.store.append(&stream, ExpectedVersion::NoStream, vec![event]).await.unwrap();
     }

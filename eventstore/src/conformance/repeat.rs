@@ -79,8 +79,7 @@ pub(super) async fn a_repeat_after_time_has_passed_has_the_first_time(case: Case
 pub(super) async fn metadata_does_not_count_when_appends_are_compared(case: Case) {
     let event = case.event();
     let first = case.store.append_many(to_a(&case, ExpectedVersion::Any, vec![event.clone()])).await.unwrap();
-    let mut metadata = Metadata::default();
-    metadata.actor = Some(Actor::new("someone else").unwrap());
+    let metadata = Metadata { actor: Some(Actor::new("someone else").unwrap()), ..Metadata::default() };
     repeats(&case, to_a(&case, ExpectedVersion::Any, vec![event.with_metadata(metadata)]), &first).await;
     assert_eq!(case.load(&case.stream("a")).await[0].metadata, Metadata::default());
 }

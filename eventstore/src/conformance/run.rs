@@ -1,6 +1,5 @@
 //! Runs a clause by its name.
 
-use std::future::Future;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -33,15 +32,17 @@ pub fn run(name: &str, home: impl Home) {
     let clause = CLAUSES.iter().find(|clause| clause.name == name);
     let clause = clause.unwrap_or_else(|| panic!("no clause is called `{name}`"));
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap();
-    runtime.block_on(within(STUCK, async {
-        // A task of its own, so that the clause runs where its helpers run and a panic in it ends it at once.
+    let work = async {
+        // A task of its own, so that even a clause that never waits leaves the time limit to run.
         let case = Case::open(Arc::new(home)).await;
-        if let Err(failed) = tokio::spawn((clause.check)(case)).await {
-            std::panic::resume_unwind(failed.into_panic());
-        }
-    }));
-}
-
-async fn within<T>(limit: Duration, work: impl Future<Output = T>) -> T {
-    tokio::time::timeout(limit, work).await.unwrap_or_else(|_| panic!("the clause is stuck: {limit:?} have passed"))
+        tokio::spawn((clause.check)(case)).await
+    };
+    let outcome = runtime.block_on(async { tokio::time::timeout(STUCK, work).await });
+    // Whatever is still going on must not keep the answer back.
+    runtime.shutdown_background();
+    match outcome {
+        Ok(Ok(())) => {}
+        Ok(Err(failed)) => std::panic::resume_unwind(failed.into_panic()),
+        Err(_) => panic!("`{name}` is stuck: {STUCK:?} have passed"),
+    }
 }

@@ -339,5 +339,7 @@ impl EventStore for SqliteStore {
             }
         }
         self.0.group.database.close().await;
+        // Whoever waits for events must come and learn that the handle is closed.
+        self.0.group.head.send_modify(|_| {});
     }
 }

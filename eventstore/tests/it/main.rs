@@ -1,5 +1,7 @@
 //! What a user of the store crate can see, in one test binary.
 
+#![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
+
 mod chaos;
 mod conformance;
 mod homes;

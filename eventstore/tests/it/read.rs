@@ -221,6 +221,7 @@ async fn dropping_next_between_polls_loses_no_page() {
             Poll::Ready(page) => seen.extend(page.unwrap().events.iter().map(|e| e.position.get())),
             Poll::Pending => {
                 dropped += 1;
+                assert!(dropped < 1_000_000, "nothing comes any more");
                 if seen.len() == 3_000 {
                     fill(&store, "a", "n", 500).await;
                 }
@@ -244,6 +245,7 @@ async fn dropping_the_future_of_an_item_loses_no_event() {
             Some(event) => seen.push(event.unwrap().unwrap().position.get()),
             None => {
                 dropped += 1;
+                assert!(dropped < 1_000_000, "nothing comes any more");
                 if seen.len() >= 500 {
                     fill(&store, "a", "n", 10).await;
                 }

@@ -15,10 +15,11 @@ use proptest::test_runner::{Config, FileFailurePersistence, RngAlgorithm, TestRn
 use crate::homes::{FaultyWithoutFaults, InMemory, OnDisk};
 use program::{Run, operation};
 
-/// Runs so many random programs, each on a store of its own. `ANNALS_SEED` makes them the same programs again.
+/// Runs so many random programs, each on a store of its own. `ANNALS_SEED` makes them the same programs again, and
+/// `ANNALS_CASES` runs another number of them.
 fn agrees<H: Home>(cases: u32, home: impl Fn() -> H) {
-    let seed =
-        std::env::var("ANNALS_SEED").ok().and_then(|text| text.parse().ok()).unwrap_or_else(|| fastrand::u64(..));
+    let seed = from_environment("ANNALS_SEED").unwrap_or_else(|| fastrand::u64(..));
+    let cases = from_environment("ANNALS_CASES").unwrap_or(cases);
     println!("ANNALS_SEED={seed}");
     let config = Config {
         cases,

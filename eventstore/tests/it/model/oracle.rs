@@ -2,9 +2,7 @@
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 
-use annals_eventstore::{
-    Append, AppendError, Appended, EventId, ExpectedVersion, Filter, Position, RecordedEvent, StreamId,
-};
+use annals_eventstore::{Append, AppendError, Appended, EventId, ExpectedVersion, Position, RecordedEvent, StreamId};
 
 /// What makes two events the same one.
 pub(crate) type Same = (EventId, StreamId, String, String);
@@ -117,8 +115,8 @@ impl Oracle {
         self.appends.push((asked.events(), answer));
     }
 
-    pub(crate) fn read(&self, after: Position, filter: &Filter) -> Vec<RecordedEvent> {
-        self.log.values().filter(|event| event.position > after && filter.wants(event)).cloned().collect()
+    pub(crate) fn read(&self, after: Position, wants: impl Fn(&RecordedEvent) -> bool) -> Vec<RecordedEvent> {
+        self.log.values().filter(|event| event.position > after && wants(event)).cloned().collect()
     }
 
     pub(crate) fn load(&self, stream: &StreamId, after: i64) -> Vec<RecordedEvent> {

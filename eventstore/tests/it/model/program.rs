@@ -62,6 +62,19 @@ pub(crate) struct Wanted {
     story: Option<usize>,
 }
 
+impl Wanted {
+    /// The model's own word on the filter, independent of the store's.
+    fn wants(&self, event: &RecordedEvent) -> bool {
+        let one_of =
+            |chosen: &[usize], all: &[&str], found: &str| chosen.is_empty() || chosen.iter().any(|&n| all[n] == found);
+        let story = event.metadata.correlation_id.as_ref().map(CorrelationId::as_str);
+        self.tenant.is_none_or(|n| TENANTS[n] == event.stream.tenant().as_str())
+            && one_of(&self.types, &TYPES, event.stream.aggregate_type())
+            && one_of(&self.names, &NAMES, &event.name)
+            && self.story.is_none_or(|n| Some(STORIES[n]) == story)
+    }
+}
+
 pub(crate) fn operation() -> impl Strategy<Value = Operation> {
     let belief = prop_oneof![
         2 => Just(Belief::Any),
@@ -111,7 +124,7 @@ pub(crate) struct Run<H> {
 }
 
 fn stream(tenant: usize, n: usize) -> StreamId {
-    StreamId::new(Tenant::new(TENANTS[tenant]).unwrap(), TYPES[n % 2], if n / 2 % 2 == 0 { "x" } else { "y" }).unwrap()
+    StreamId::new(Tenant::new(TENANTS[tenant]).unwrap(), TYPES[n % 2], ["x", "y"][n / 2 % 2]).unwrap()
 }
 
 fn request_key(key: usize, body: u8) -> RequestKey {
@@ -314,7 +327,7 @@ impl<H: Home> Run<H> {
         let after = places[after % places.len()];
         let page = self.store.read_page(after, &filter, limit).await.unwrap();
         let upto = page.upto.map_or(after, |upto| upto.position);
-        let mut all = self.oracle.read(after, &filter);
+        let mut all = self.oracle.read(after, |event| wanted.wants(event));
         all.retain(|event| event.position <= upto);
         prop_assert!(page.events.len() <= limit);
         let full = page.events.len() == limit;
@@ -327,7 +340,7 @@ impl<H: Home> Run<H> {
 
     pub(crate) async fn check_everything(&self) -> Outcome {
         let log: Vec<_> = self.store.read_all(Position::START, Filter::all()).try_collect().await.unwrap();
-        prop_assert_eq!(&log, &self.oracle.read(Position::START, &Filter::all()));
+        prop_assert_eq!(&log, &self.oracle.read(Position::START, |_| true));
         let listed: Vec<_> = self.store.streams(StreamFilter::all()).try_collect().await.unwrap();
         let listed: Vec<_> = listed.iter().map(|info| (&info.stream, info.version.get())).collect();
         prop_assert_eq!(listed, self.oracle.streams().collect::<Vec<_>>());
