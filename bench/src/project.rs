@@ -4,8 +4,8 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use annals::{
-    Append, EventId, EventStore, EventStoreExt, ExpectedVersion, NewEvent, Projection, ProjectionError, ProjectionsExt,
-    ReadModel, Recorded, Rows, SqliteDatabase, SqliteStore, StreamId, Tenant,
+    Append, EventId, EventStore, EventStoreExt, ExpectedVersion, NewEvent, Projection, ProjectionError, ReadModel,
+    Recorded, Rows, SqliteDatabase, SqliteStore, StreamId, Tenant,
 };
 use serde::{Deserialize, Serialize};
 use sqlx::{Connection, Row};

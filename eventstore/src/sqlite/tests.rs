@@ -5,11 +5,11 @@ use std::time::Duration;
 
 use sqlx::{Connection, Row};
 use tempfile::TempDir;
-use uuid::Uuid;
 
 use super::open::mount_of;
 use super::*;
 use crate::append::Append;
+use crate::clock::{IdSource, TimeOrderedIds};
 use crate::error::{AppendError, ErrorFamily, OpenError, ReadError};
 use crate::event::{EventId, NewEvent};
 use crate::filter::Filter;
@@ -19,7 +19,7 @@ use crate::store::EventStore;
 use crate::stream::{ExpectedVersion, StreamId, StreamVersion, Tenant};
 
 fn event(n: i64) -> NewEvent {
-    let id = EventId::new(Uuid::now_v7()).expect("it is not nil");
+    let id = EventId::new(TimeOrderedIds.next_id()).expect("it is not nil");
     NewEvent::raw(id, "counted", 1, Payload::from_json(&format!("{{\"n\":{n}}}")).expect("it is JSON")).expect("a name")
 }
 
@@ -215,7 +215,7 @@ async fn a_full_disk_is_a_transient_error_and_the_store_goes_on_when_there_is_ro
     let big = || {
         let text = "x".repeat(100_000);
         let payload = Payload::from_json(&format!("{{\"text\":\"{text}\"}}")).expect("it is JSON");
-        NewEvent::raw(EventId::new(Uuid::now_v7()).expect("not nil"), "written", 1, payload).expect("a name")
+        NewEvent::raw(EventId::new(TimeOrderedIds.next_id()).expect("not nil"), "written", 1, payload).expect("a name")
     };
     let mut stored = 0;
     let error = loop {
@@ -443,7 +443,7 @@ async fn long_events_come_back_whole_and_cut_the_page() {
     let fixture = Fixture::new().await;
     let long = |n: usize| {
         let payload = Payload::from_json(&format!("{{\"text\":\"{}\"}}", "y".repeat(n))).expect("it is JSON");
-        NewEvent::raw(EventId::new(Uuid::now_v7()).expect("not nil"), "written", 1, payload).expect("a name")
+        NewEvent::raw(EventId::new(TimeOrderedIds.next_id()).expect("not nil"), "written", 1, payload).expect("a name")
     };
     let sizes = [10, 8_000, 9_000, 1_000_000, 10];
     for size in sizes {
