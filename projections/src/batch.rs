@@ -23,6 +23,13 @@ pub(crate) struct Decoder {
     decode: fn(&[RecordedEvent]) -> Arc<dyn Any + Send + Sync>,
 }
 
+/// Two are the same if they decode the same type.
+impl PartialEq for Decoder {
+    fn eq(&self, other: &Self) -> bool {
+        self.event_type == other.event_type
+    }
+}
+
 impl Decoder {
     pub(crate) fn of<E: Event>() -> Self {
         Self { event_type: TypeId::of::<E>(), decode: decode_all::<E> }

@@ -27,7 +27,7 @@ pub(crate) struct DecodedPage {
 }
 
 /// What the projections of a pass want from the log.
-#[derive(Clone)]
+#[derive(Clone, PartialEq)]
 pub(crate) struct Wanted {
     pub(crate) filter: Filter,
     pub(crate) decoders: Vec<Decoder>,
@@ -42,6 +42,8 @@ pub(crate) struct Pages {
 
 struct Ahead {
     after: Position,
+    /// What it was read for. A page read for others may lack events, so it is thrown away when that has changed.
+    wanted: Wanted,
     task: JoinHandle<Result<(DecodedPage, usize), ReadError>>,
 }
 
@@ -58,11 +60,11 @@ impl Pages {
 
     /// Begins to read the page after `after`, unless that is under way.
     pub(crate) fn read_ahead(&mut self, after: Position, wanted: &Wanted) {
-        if self.ahead.as_ref().is_some_and(|ahead| ahead.after == after) {
+        if self.ahead.as_ref().is_some_and(|ahead| ahead.after == after && ahead.wanted == *wanted) {
             return;
         }
         let task = tokio::spawn(read(Arc::clone(&self.store), wanted.clone(), after, self.limit));
-        self.ahead = Some(Ahead { after, task });
+        self.ahead = Some(Ahead { after, wanted: wanted.clone(), task });
     }
 
     /// The page after `after`.
@@ -83,11 +85,6 @@ impl Pages {
             Err(join) if join.is_panic() => std::panic::resume_unwind(join.into_panic()),
             Err(_) => Err(ReadError::Closed),
         }
-    }
-
-    /// Throws away what was read ahead: other events are wanted now, or the log must be looked at anew.
-    pub(crate) fn forget(&mut self) {
-        self.ahead = None;
     }
 }
 

@@ -160,8 +160,6 @@ impl Pass {
         self.members.extend(members);
         self.members.retain(|member| !member.is_stopped());
         self.wanted = all_wanted(&self.members);
-        // What was read ahead lacks the events that only the new ones want.
-        self.pages.forget();
     }
 
     /// Whether the log is still the one that the projections have read.
@@ -280,8 +278,9 @@ impl Pass {
             self.unsaved_since = None;
             return;
         }
-        let since = *self.unsaved_since.get_or_insert_with(Instant::now);
-        if most > SAVE_BEHIND || since.elapsed() >= SAVE_AFTER {
+        // The wait for news stores it when the time has come; a catch-up does not wait for news.
+        self.unsaved_since.get_or_insert_with(Instant::now);
+        if most > SAVE_BEHIND {
             self.save().await;
         }
     }

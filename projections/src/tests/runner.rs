@@ -282,6 +282,20 @@ async fn where_nothing_concerns_it_a_projection_gets_on_without_a_commit_per_loo
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_long_log_of_others_events_is_not_read_again_after_a_crash() {
+    let shop = Workshop::new();
+    for _ in 0..11 {
+        let opened = (0..10_000).map(|_| AccountEvent::Opened);
+        shop.append_of(Tenant::new("south").unwrap(), "x", opened).await;
+    }
+    let views = shop.projections().with(OfTenant(Tenant::default())).start().await.unwrap();
+    views.wait_for(Position::new(110_000).unwrap(), SOON).await.unwrap();
+    tokio::time::sleep(Duration::from_millis(1)).await;
+    // Long before the time after which a checkpoint is stored anyway.
+    assert!(shop.position::<OfTenant>() > 100_000);
+}
+
+#[tokio::test(start_paused = true)]
 async fn an_idle_runner_commits_nothing() {
     let shop = Workshop::new();
     let views = shop.start().await;
