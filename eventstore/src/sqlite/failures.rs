@@ -74,3 +74,70 @@ async fn opening_while_another_handle_closes_is_no_damage() {
     let again = SqliteStore::open(fixture.path()).await.expect("it is sound");
     assert_eq!(again.head().await.expect("read").position.get(), 120);
 }
+
+#[tokio::test]
+async fn a_subscription_that_waits_for_news_learns_of_the_close() {
+    let fixture = Fixture::new().await;
+    fixture.append("a", ANY, 1).await.expect("appended");
+    let mut subscription = fixture.store.subscribe(Position::START, Filter::all());
+    subscription.next().await.expect("an event").expect("read");
+    let mut waiting = tokio::spawn(async move { subscription.next().await });
+    assert!(tokio::time::timeout(Duration::from_millis(100), &mut waiting).await.is_err(), "it waits");
+    fixture.store.close().await;
+    let last = tokio::time::timeout(SOON, waiting).await.expect("woken").expect("no panic");
+    assert!(matches!(last, Some(Err(ReadError::Closed))), "{last:?}");
+}
+
+#[tokio::test]
+async fn a_cancelled_close_is_finished_by_the_next() {
+    let fixture = Fixture::new().await;
+    let work = fixture.store.begin().await.expect("begun");
+    let mut queued = Box::pin(fixture.append("a", ANY, 1));
+    assert!(futures::poll!(queued.as_mut()).is_pending());
+    assert!(tokio::time::timeout(Duration::from_millis(20), fixture.store.close()).await.is_err(), "it waits");
+    let mut again = Box::pin(fixture.store.close());
+    assert!(futures::poll!(again.as_mut()).is_pending(), "what is queued is not answered yet");
+    work.rollback().await.expect("rolled back");
+    tokio::time::timeout(SOON, again).await.expect("closed");
+    queued.await.expect("answered");
+    assert!(matches!(fixture.store.database().begin().await, Err(DatabaseError::Closed)));
+}
+
+#[tokio::test]
+async fn appends_are_answered_though_the_runtime_of_the_store_is_gone() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let path = folder.path().join("log.db");
+    let store = std::thread::spawn(move || {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
+        runtime.block_on(SqliteStore::open(path)).expect("opened")
+    })
+    .join()
+    .expect("no panic");
+    let to = stream("a");
+    let answer = tokio::time::timeout(SOON, store.append(&to, ANY, vec![event(1)]));
+    let error = answer.await.expect("answered").expect_err("nobody is there to write it");
+    assert!(matches!(error, AppendError::Closed), "{error:?}");
+}
+
+#[tokio::test]
+async fn a_cancelled_begin_leaves_the_file_to_others() {
+    let fixture = Fixture::new().await;
+    let mut begin = Box::pin(fixture.store.begin());
+    assert!(futures::poll!(begin.as_mut()).is_pending());
+    drop(begin);
+    // Nobody writes through this handle now.
+    let mut foreign = fixture.foreign().await;
+    sqlx::raw_sql("PRAGMA busy_timeout = 2000").execute(&mut foreign).await.expect("set");
+    sqlx::raw_sql("BEGIN IMMEDIATE; ROLLBACK").execute(&mut foreign).await.expect("the file is not locked");
+}
+
+#[tokio::test]
+async fn a_reader_that_was_left_inside_a_transaction_does_not_go_back() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let store = SqliteOptions::new(folder.path().join("log.db")).readers(1).open().await.expect("opened");
+    let mut reader = store.database().read().await.expect("a reader");
+    sqlx::raw_sql("BEGIN; SELECT count(*) FROM events").execute(&mut *reader).await.expect("a snapshot");
+    drop(reader);
+    store.append(&stream("a"), ANY, vec![event(1)]).await.expect("appended");
+    assert_eq!(store.head().await.expect("read").position.get(), 1, "the next reader sees the present");
+}
