@@ -132,6 +132,79 @@ async fn a_cancelled_begin_leaves_the_file_to_others() {
 }
 
 #[tokio::test]
+async fn a_cancelled_append_in_a_unit_of_work_is_never_committed_in_part() {
+    let fixture = Fixture::new().await;
+    for polls in 1..12 {
+        let mut work = fixture.store.begin().await.expect("begun");
+        let id = format!("s{polls}");
+        let mut append = Box::pin(work.append(Append::to(stream(&id), ANY, (0..3000).map(event).collect())));
+        let mut done = false;
+        for _ in 0..polls {
+            done = futures::poll!(append.as_mut()).is_ready();
+            if done {
+                break;
+            }
+            tokio::time::sleep(Duration::from_millis(4)).await;
+        }
+        drop(append);
+        let committed = work.commit().await;
+        assert_eq!(committed.is_ok(), done, "{committed:?}");
+        let page = fixture.store.load_page(&stream(&id), StreamVersion::NONE, 1).await.expect("a page");
+        assert_eq!(page.events.len(), usize::from(done), "after {polls} polls");
+        let full = StreamVersion::new(if done { 3000 } else { 0 }).expect("a version");
+        fixture.store.append(&stream(&id), full.into(), vec![event(0)]).await.expect("all or none");
+    }
+}
+
+#[tokio::test]
+async fn a_unit_of_work_whose_transaction_was_lost_stores_nothing() {
+    let fixture = Fixture::new().await;
+    let mut work = fixture.store.begin().await.expect("begun");
+    sqlx::raw_sql("CREATE TABLE mine (n INTEGER PRIMARY KEY); INSERT INTO mine VALUES (1)")
+        .execute(&mut *work)
+        .await
+        .expect("created");
+    work.commit().await.expect("committed");
+
+    let mut work = fixture.store.begin().await.expect("begun");
+    work.append(Append::to(stream("a"), ANY, vec![event(1)])).await.expect("appended");
+    // SQLite rolls back the whole transaction, as it does when the disk is full.
+    sqlx::raw_sql("INSERT OR ROLLBACK INTO mine VALUES (1)").execute(&mut *work).await.expect_err("a conflict");
+    let error = work.append(Append::to(stream("b"), ANY, vec![event(2)])).await.expect_err("there is no transaction");
+    assert_eq!(error.family(), ErrorFamily::Transient, "{error:?}");
+    sqlx::raw_sql("INSERT INTO mine VALUES (2)").execute(&mut *work).await.expect("goes nowhere");
+    work.commit().await.expect_err("there is nothing to commit");
+    assert_eq!(fixture.log().await.len(), 0);
+    let mut reader = fixture.store.database().read().await.expect("a reader");
+    let rows = sqlx::query("SELECT count(*) FROM mine").fetch_all(&mut *reader).await.expect("read");
+    assert_eq!(rows[0].get::<i64, _>(0), 1);
+    fixture.append("a", ExpectedVersion::NoStream, 3).await.expect("the store goes on");
+}
+
+#[tokio::test]
+async fn append_in_refuses_a_transaction_that_was_lost_and_a_closed_store() {
+    use sqlx::Connection;
+    let fixture = Fixture::new().await;
+    let mut foreign = fixture.foreign().await;
+    sqlx::raw_sql("CREATE TABLE mine (n INTEGER PRIMARY KEY); INSERT INTO mine VALUES (1)")
+        .execute(&mut foreign)
+        .await
+        .expect("created");
+    let mut lost = foreign.begin_with("BEGIN IMMEDIATE").await.expect("begun");
+    sqlx::raw_sql("INSERT OR ROLLBACK INTO mine VALUES (1)").execute(&mut *lost).await.expect_err("a conflict");
+    let error = fixture.store.append_in(&mut lost, Append::to(stream("a"), ANY, vec![event(1)])).await;
+    assert!(matches!(&error, Err(AppendError::Invalid(i)) if i.field == "transaction"), "{error:?}");
+    drop(lost);
+    assert_eq!(fixture.log().await.len(), 0);
+
+    let mut foreign = fixture.foreign().await;
+    let mut late = foreign.begin_with("BEGIN IMMEDIATE").await.expect("begun");
+    fixture.store.close().await;
+    let error = fixture.store.append_in(&mut late, Append::to(stream("a"), ANY, vec![event(1)])).await;
+    assert!(matches!(error, Err(AppendError::Closed)), "{error:?}");
+}
+
+#[tokio::test]
 async fn a_reader_that_was_left_inside_a_transaction_does_not_go_back() {
     let folder = tempfile::tempdir().expect("a folder");
     let store = SqliteOptions::new(folder.path().join("log.db")).readers(1).open().await.expect("opened");
