@@ -214,3 +214,48 @@ async fn a_reader_that_was_left_inside_a_transaction_does_not_go_back() {
     store.append(&stream("a"), ANY, vec![event(1)]).await.expect("appended");
     assert_eq!(store.head().await.expect("read").position.get(), 1, "the next reader sees the present");
 }
+
+#[tokio::test]
+async fn text_that_is_no_utf8_is_reported_and_never_a_panic() {
+    let fixture = Fixture::new().await;
+    fixture.append("a", ANY, 1).await.expect("appended");
+    let mut foreign = fixture.foreign().await;
+    sqlx::raw_sql(
+        "INSERT INTO events (event_id, tenant, aggregate_type, aggregate_id, version, event_type, schema_version, event_data, metadata, recorded_at)
+         VALUES (x'00112233445566778899aabbccddeeff', 'default', 'counter', 'b', 1, 'x', 1, CAST(x'22ff22' AS TEXT), '{}', 0);
+         INSERT INTO events (event_id, tenant, aggregate_type, aggregate_id, version, event_type, schema_version, event_data, metadata, recorded_at)
+         VALUES (x'00112233445566778899aabbccddee00', 'default', 'counter', CAST(x'ff' AS TEXT), 1, 'x', 1, '\"' || hex(zeroblob(9000)) || '\"', CAST(x'7b2261223a22ff227d' AS TEXT), 0)",
+    )
+    .execute(&mut foreign)
+    .await
+    .expect("the schema cannot refuse it");
+    let error = fixture.store.read_page(Position::START, &Filter::all(), 10).await.expect_err("damaged");
+    assert!(matches!(error, ReadError::Damaged { position, .. } if position.get() == 2), "{error}");
+    let after = Position::new(2).expect("a position");
+    let error = fixture.store.read_page(after, &Filter::all(), 10).await.expect_err("damaged");
+    assert!(matches!(error, ReadError::Damaged { position, .. } if position.get() == 3), "{error}");
+    let error = fixture.store.streams_page(&crate::StreamFilter::all(), None, 10).await.expect_err("damaged");
+    assert!(matches!(error, ReadError::Damaged { .. }), "{error}");
+    // The writer looks at the same row when its id comes again.
+    let id = crate::EventId::new(Uuid::from_u128(0x0011_2233_4455_6677_8899_aabb_ccdd_eeff)).expect("not nil");
+    let again = crate::NewEvent { event_id: id, ..event(1) };
+    let error = tokio::time::timeout(SOON, fixture.store.append(&stream("b"), ANY, vec![again])).await;
+    assert!(matches!(error, Ok(Err(AppendError::EventIdTaken { .. } | AppendError::Broken { .. }))), "{error:?}");
+    tokio::time::timeout(SOON, fixture.append("c", ANY, 1)).await.expect("the writer lives").expect("appended");
+}
+
+#[tokio::test]
+async fn a_damaged_file_is_no_reason_to_try_again() {
+    let fixture = Fixture::new().await;
+    fixture.store.append(&stream("a"), ANY, (0..2000).map(event).collect()).await.expect("appended");
+    fixture.store.close().await;
+    let mut bytes = std::fs::read(fixture.path()).expect("read");
+    bytes[40 * 4096..60 * 4096].fill(0xa5);
+    std::fs::write(fixture.path(), bytes).expect("written");
+    let store = SqliteStore::open(fixture.path()).await;
+    let error = match &store {
+        Ok(store) => store.read_page(Position::START, &Filter::all(), 2000).await.expect_err("damaged"),
+        Err(error) => panic!("{error:?}"),
+    };
+    assert_eq!(error.family(), ErrorFamily::Broken, "{error:?}");
+}
