@@ -11,7 +11,7 @@ use tabled::settings::Style;
 use crate::Fault;
 
 const NEXT_NUMBER: &str = "
-    SELECT 1001 + count(*)
+    SELECT 1 + coalesce(max(CAST(substr(order_id, 3) AS INTEGER)), 1000)
     FROM order_list
     ORDER BY 1
 ";

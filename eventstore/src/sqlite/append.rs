@@ -335,15 +335,17 @@ async fn stored_events(
 }
 
 fn stored_event(row: &SqliteRow) -> (EventId, StoredEvent) {
+    // Text that is no UTF-8 was not written by annals, so it differs from what is appended. It must not stop the writer.
+    let text = |column: usize| String::from_utf8_lossy(row.get::<&[u8], _>(column)).into_owned();
     let uuid = |column: usize| row.get::<Option<&[u8]>, _>(column).and_then(|bytes| Uuid::from_slice(bytes).ok());
-    let tenant = Tenant::stored(row.get::<String, _>(1).into());
+    let tenant = Tenant::stored(text(1).into());
     let stored = StoredEvent {
-        stream: StreamId::stored(tenant, row.get::<String, _>(2).into(), row.get::<String, _>(3).into()),
+        stream: StreamId::stored(tenant, text(2).into(), text(3).into()),
         version: StreamVersion::stored(row.get(4)),
         position: Position::stored(row.get(5)),
-        name: row.get::<String, _>(6).into(),
+        name: text(6).into(),
         schema_version: u32::try_from(row.get::<i64, _>(7)).unwrap_or_default(),
-        payload: Payload::trusted(row.get::<String, _>(8)),
+        payload: Payload::trusted(text(8)),
         append_id: uuid(9),
         recorded_at: Timestamp::from_microsecond(row.get(10)).unwrap_or_default(),
     };

@@ -22,7 +22,7 @@ const COMMIT: &str = "COMMIT";
 const ROLLBACK: &str = "ROLLBACK";
 
 /// The result code of ROLLBACK outside of a transaction (`SQLITE_ERROR`).
-const NO_TRANSACTION: i32 = 1;
+pub(super) const NO_TRANSACTION: i32 = 1;
 
 /// A SQLite file, opened once per process: the lock that writers of this process take in turn, and the connections.
 ///
@@ -98,6 +98,13 @@ impl SqliteDatabase {
     /// # Cancel safety
     /// Dropping the future takes nothing.
     pub async fn read(&self) -> Result<SqliteReader, DatabaseError> {
+        let mut reader = self.held_reader().await?;
+        reader.lent = true;
+        Ok(reader)
+    }
+
+    /// The same for reads that begin no transaction.
+    pub(super) async fn held_reader(&self) -> Result<SqliteReader, DatabaseError> {
         if self.0.closed.load(Ordering::Acquire) {
             return Err(DatabaseError::Closed);
         }
@@ -107,7 +114,12 @@ impl SqliteDatabase {
             Some(connection) => connection,
             None => self.connect().await?,
         };
-        Ok(SqliteReader { connection: Some(connection), database: Arc::clone(&self.0), _permit: permit })
+        Ok(SqliteReader {
+            connection: Some(connection),
+            database: Arc::clone(&self.0),
+            permit: Some(permit),
+            lent: false,
+        })
     }
 
     /// Begins a transaction for writing. Writers of this process take turns; those of other processes are waited for
@@ -121,13 +133,10 @@ impl SqliteDatabase {
     pub async fn begin(&self) -> Result<SqliteTransaction, DatabaseError> {
         let mut writer = self.writer().await?;
         writer.unclean = true;
-        match self.run(&mut writer, BEGIN).await {
-            Ok(()) => Ok(SqliteTransaction { writer: Some(writer), database: self.clone() }),
-            Err(error) => {
-                writer.unclean = false;
-                Err(error)
-            }
-        }
+        // From here on whoever is cancelled, or fails, drops a transaction, which is rolled back at once.
+        let mut transaction = SqliteTransaction { writer: Some(writer), database: self.clone() };
+        sqlx::query(BEGIN).execute(&mut *transaction).await.map_err(|e| self.fault(e))?;
+        Ok(transaction)
     }
 
     /// Whether the file was opened for reading only.
@@ -252,7 +261,9 @@ impl Writer {
 pub struct SqliteReader {
     connection: Option<SqliteConnection>,
     database: Arc<Inner>,
-    _permit: OwnedSemaphorePermit,
+    permit: Option<OwnedSemaphorePermit>,
+    /// Whether code that is not ours had it, and so may have begun a transaction.
+    lent: bool,
 }
 
 impl Deref for SqliteReader {
@@ -271,10 +282,32 @@ impl DerefMut for SqliteReader {
 
 impl Drop for SqliteReader {
     fn drop(&mut self) {
-        let Some(connection) = self.connection.take() else { return };
-        // One that is inside a transaction would pin the journal: it is closed instead of going back.
-        if !connection.is_in_transaction() && !self.database.closed.load(Ordering::Acquire) {
-            self.database.readers.lock().unwrap_or_else(PoisonError::into_inner).push_back(connection);
+        let Some(mut connection) = self.connection.take() else { return };
+        if !self.lent {
+            self.database.take_back(connection);
+            return;
+        }
+        // One that is inside a transaction would pin the journal and show its next user the past. sqlx knows only of
+        // transactions that were begun through it, so a rollback is tried. Without a runtime the connection is closed.
+        let (database, permit) = (Arc::clone(&self.database), self.permit.take());
+        if let Ok(runtime) = tokio::runtime::Handle::try_current() {
+            runtime.spawn(async move {
+                match sqlx::query(ROLLBACK).execute(&mut connection).await {
+                    Err(error) if result_code(&error) != Some(NO_TRANSACTION) => {
+                        tracing::debug!(%error, "a reader that cannot roll back is closed");
+                    }
+                    _ => database.take_back(connection),
+                }
+                drop(permit);
+            });
+        }
+    }
+}
+
+impl Inner {
+    fn take_back(&self, reader: SqliteConnection) {
+        if !self.closed.load(Ordering::Acquire) {
+            self.readers.lock().unwrap_or_else(PoisonError::into_inner).push_back(reader);
         }
     }
 }

@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use crate::error::{AppendError, BackendError, ReadError};
+use crate::position::Position;
 use crate::stream::StreamId;
 
 /// Why a statement on a SQLite database failed. Nothing was stored, except by [`DatabaseError::OutcomeUnknown`].
@@ -100,6 +101,9 @@ impl DatabaseError {
     pub(super) fn into_read(self) -> ReadError {
         match self {
             Self::Closed => ReadError::Closed,
+            Self::Damaged { source } => {
+                ReadError::Damaged { position: Position::START, what: format!("the database file: {source}") }
+            }
             other => ReadError::Unavailable { source: BackendError::new(other) },
         }
     }

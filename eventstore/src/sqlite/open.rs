@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use annals_migrations::{BUILD, MIN_BUILD, Migration, SQLITE_LEDGER};
 use sqlx::sqlite::{SqliteConnectOptions, SqliteSynchronous};
-use sqlx::{ConnectOptions, Connection, Row, SqliteConnection};
+use sqlx::{AssertSqlSafe, ConnectOptions, Connection, Row, SqliteConnection};
 use tokio::time::{Instant, sleep};
 
 use super::database::SqliteDatabase;
@@ -116,19 +116,18 @@ fn look_from_outside(options: &SqliteOptions, path: &str) -> Result<(), OpenErro
             Ok(())
         };
     }
-    if !options.read_only
-        && let Err(error) = std::fs::OpenOptions::new().append(true).open(file)
-    {
-        return Err(OpenError::ReadOnly { path: path.to_owned(), reason: error.to_string() });
-    }
+    // The file itself is never opened here: closing any descriptor of it would drop all locks that this process has on
+    // it already, and the next process to close it would remove the journal under the handles of this one.
+    let real = file.canonicalize().unwrap_or_else(|_| file.clone());
     let beside = |suffix: &str| {
-        let mut name = file.as_os_str().to_owned();
+        let mut name = real.as_os_str().to_owned();
         name.push(suffix);
         Path::new(&name).exists()
     };
     // SQLite makes the journal before its index and removes both together, so an index alone means that somebody
-    // removed the journal, and with it perhaps acknowledged appends.
-    if beside("-shm") && !beside("-wal") {
+    // removed the journal, and with it perhaps acknowledged appends. The index goes first when a store is closed, so one
+    // that is gone by now was not alone.
+    if beside("-shm") && !beside("-wal") && beside("-shm") {
         return Err(OpenError::Damaged {
             path: path.to_owned(),
             what: format!("its journal `{path}-wal` is gone, but `{path}-shm` is there"),
@@ -189,11 +188,31 @@ async fn look_from_inside(
     if options.read_only {
         return Ok(());
     }
+    refuse_read_only(connection, options.busy_timeout, path).await?;
     use_write_ahead_log(connection, options.busy_timeout, path).await?;
     if !ours {
         sqlx::query(SET_APPLICATION_ID).execute(connection).await.map_err(|e| fault(path, e))?;
     }
     Ok(())
+}
+
+/// Asks SQLite whether the file may be written. Nothing is written, and nobody is waited for: one who finds the lock
+/// taken may write.
+async fn refuse_read_only(connection: &mut SqliteConnection, patience: Duration, path: &str) -> Result<(), OpenError> {
+    let asked = sqlx::raw_sql("PRAGMA busy_timeout = 0; BEGIN IMMEDIATE; ROLLBACK").execute(&mut *connection).await;
+    let millis = i32::try_from(patience.as_millis()).unwrap_or(i32::MAX);
+    let restore = AssertSqlSafe(format!("PRAGMA busy_timeout = {millis}"));
+    sqlx::raw_sql(restore).execute(connection).await.map_err(|e| fault(path, e))?;
+    match asked {
+        Ok(_) => Ok(()),
+        Err(error) => match DatabaseError::of(error, patience) {
+            DatabaseError::Busy { .. } => Ok(()),
+            DatabaseError::ReadOnly { source } => {
+                Err(OpenError::ReadOnly { path: path.to_owned(), reason: source.to_string() })
+            }
+            other => Err(unavailable(path, other)),
+        },
+    }
 }
 
 /// Switches the journal. The switch needs the whole file for a moment and SQLite does not wait for that, so this does.

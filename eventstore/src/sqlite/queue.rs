@@ -96,6 +96,20 @@ impl Queue {
         self.arrived.notify_one();
     }
 
+    /// Lets nothing more in and refuses what waits, because nobody will write it.
+    pub(super) fn abandon(&self) {
+        let tenants = {
+            let mut waiting = self.lock();
+            waiting.closed = true;
+            waiting.turns.clear();
+            std::mem::take(&mut waiting.tenants)
+        };
+        for job in tenants.into_values().flatten() {
+            // A caller that has gone away needs no answer.
+            drop(job.reply.send(Err(AppendError::Closed)));
+        }
+    }
+
     /// Waits until there is an append; false when there will never be one again.
     pub(super) async fn wait(&self) -> bool {
         loop {

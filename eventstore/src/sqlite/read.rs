@@ -3,7 +3,7 @@
 use sqlx::{Row, SqliteConnection};
 
 use super::database::SqliteDatabase;
-use super::rows::{read_metadata, unpack};
+use super::rows::{not_utf8, read_metadata, unpack};
 use crate::error::{Invalid, ReadError};
 use crate::event::{EventId, RecordedEvent};
 use crate::filter::{Filter, StreamFilter};
@@ -165,7 +165,7 @@ impl SqliteDatabase {
     }
 
     async fn reader(&self) -> Result<super::SqliteReader, ReadError> {
-        self.read().await.map_err(super::DatabaseError::into_read)
+        self.held_reader().await.map_err(super::DatabaseError::into_read)
     }
 
     pub(super) async fn read_log(
@@ -322,8 +322,8 @@ impl SqliteDatabase {
             let seen = rows.len();
             let mut last = None;
             for row in rows {
-                let tenant = Tenant::stored(row.get::<String, _>(0).into());
-                let stream = StreamId::stored(tenant, row.get::<String, _>(1).into(), row.get::<String, _>(2).into());
+                let name = |column| text(&row, column, Position::START).map(std::sync::Arc::from);
+                let stream = StreamId::stored(Tenant::stored(name(0)?), name(1)?, name(2)?);
                 let past_the_tenant = filter.tenant.as_ref().is_some_and(|t| stream.tenant() > t);
                 if past_the_tenant {
                     return Ok(found);
@@ -374,7 +374,8 @@ impl SqliteDatabase {
     ) -> Result<(Vec<RecordedEvent>, bool), ReadError> {
         let Some(row) = rows.first() else { return Ok((Vec::new(), true)) };
         let count = usize::try_from(row.get::<i64, _>(0)).unwrap_or_default();
-        let Some(packed) = row.get::<Option<&str>, _>(1) else { return Ok((Vec::new(), true)) };
+        let Some(packed) = row.get::<Option<&[u8]>, _>(1) else { return Ok((Vec::new(), true)) };
+        let packed = std::str::from_utf8(packed).map_err(|_| not_utf8(packed))?;
         let mut unpacked = unpack(packed, count)?;
         let mut bytes = packed.len();
         for long in unpacked.long {
@@ -386,8 +387,8 @@ impl SqliteDatabase {
             let row = rows
                 .first()
                 .ok_or_else(|| ReadError::Damaged { position: long.position, what: "the row is gone".to_owned() })?;
-            let payload: String = row.get(0);
-            let metadata: String = row.get(1);
+            let payload: String = text(row, 0, long.position)?;
+            let metadata: String = text(row, 1, long.position)?;
             bytes += payload.len() + metadata.len();
             let event = &mut unpacked.events[long.index];
             let ids = std::mem::take(&mut event.metadata);
@@ -398,6 +399,11 @@ impl SqliteDatabase {
         }
         Ok((unpacked.events, true))
     }
+}
+
+/// Text that annals wrote is UTF-8.
+fn text(row: &sqlx::sqlite::SqliteRow, column: usize, position: Position) -> Result<String, ReadError> {
+    row.try_get(column).map_err(|e| ReadError::Damaged { position, what: e.to_string() })
 }
 
 fn checkpoint_of(incarnation: Incarnation, row: &sqlx::sqlite::SqliteRow) -> Result<Checkpoint, ReadError> {

@@ -57,7 +57,7 @@ impl Remembered {
     fn of(row: &sqlx::sqlite::SqliteRow, first: usize) -> Self {
         Self {
             fingerprint: Uuid::from_slice(row.get::<&[u8], _>(first)).unwrap_or_default(),
-            result: row.get(first + 1),
+            result: String::from_utf8_lossy(row.get::<&[u8], _>(first + 1)).into_owned(),
         }
     }
 

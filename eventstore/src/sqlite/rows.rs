@@ -49,6 +49,14 @@ pub(super) fn unpack(packed: &str, expected: usize) -> Result<Unpacked, ReadErro
     Ok(unpacked)
 }
 
+/// What is wrong with a page that is no text: the first event that is none.
+pub(super) fn not_utf8(packed: &[u8]) -> ReadError {
+    let event = packed.split(|byte| *byte == RECORD as u8).find(|event| std::str::from_utf8(event).is_err());
+    let event = String::from_utf8_lossy(event.unwrap_or_default());
+    let position = event.split(UNIT).next().and_then(|position| position.parse().ok()).unwrap_or_default();
+    damaged(Position::stored(position), "row", &event)
+}
+
 /// Names repeat from event to event; each is kept once per page.
 #[derive(Default)]
 struct Names {

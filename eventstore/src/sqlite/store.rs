@@ -1,15 +1,15 @@
 //! The store: a handle on one file, its writer task and its watch over other processes.
 
 use std::path::Path;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use annals_migrations::SQLITE_EVENTS;
 use async_trait::async_trait;
 use sqlx::Row;
-use tokio::sync::{oneshot, watch};
-use tokio::task::JoinHandle;
+use tokio::sync::{Mutex, oneshot, watch};
+use tokio::task::{JoinError, JoinHandle};
 use tokio::time::Instant;
 use uuid::Uuid;
 
@@ -50,14 +50,20 @@ struct Handle {
     incarnation: Incarnation,
     synchronous: Synchronous,
     closed: AtomicBool,
-    tasks: Mutex<Vec<JoinHandle<()>>>,
+    tasks: Mutex<Tasks>,
+}
+
+/// What runs beside the callers; nothing is left once it has ended.
+struct Tasks {
+    writer: Option<JoinHandle<()>>,
+    watcher: Option<JoinHandle<()>>,
 }
 
 impl Drop for Handle {
     fn drop(&mut self) {
         self.group.queue.close();
         // The writer ends by itself once the queue is empty; the watch over other processes does not.
-        if let Some(watcher) = self.tasks.lock().unwrap_or_else(PoisonError::into_inner).get(1) {
+        if let Some(watcher) = &self.tasks.get_mut().watcher {
             watcher.abort();
         }
     }
@@ -79,9 +85,12 @@ impl SqliteStore {
             return Err(error);
         }
         let incarnation = read_incarnation(&database, &options.path).await?;
-        let head = database.head(incarnation).await.map_err(|e| OpenError::Unavailable {
-            path: options.path.display().to_string(),
-            source: BackendError::new(e),
+        let head = database.head(incarnation).await.map_err(|e| {
+            let path = options.path.display().to_string();
+            match e {
+                ReadError::Damaged { what, .. } => OpenError::Damaged { path, what },
+                other => OpenError::Unavailable { path, source: BackendError::new(other) },
+            }
         })?;
         let group = Arc::new(GroupCommit {
             database,
@@ -90,14 +99,14 @@ impl SqliteStore {
             head: watch::Sender::new(head.position),
             last_batch: AtomicUsize::new(1),
         });
-        let writer = tokio::spawn(Arc::clone(&group).write());
+        let writer = tokio::spawn(GroupCommit::write(Arc::clone(&group)));
         let watcher = tokio::spawn(watch_others(Arc::clone(&group), incarnation, options.poll_interval));
         Ok(Self(Arc::new(Handle {
             group,
             incarnation,
             synchronous: options.synchronous,
             closed: AtomicBool::new(false),
-            tasks: Mutex::new(vec![writer, watcher]),
+            tasks: Mutex::new(Tasks { writer: Some(writer), watcher: Some(watcher) }),
         })))
     }
 
@@ -143,7 +152,11 @@ impl SqliteStore {
             }
             // A conflict, or the same append again: the writer finds out which.
             Err(error) if is_refusal(&error) => None,
-            Err(error) => Some(Err(group.database.fault(error).into_append(|| append.first_stream()))),
+            Err(error) => {
+                // Whoever writes next makes sure of the connection first.
+                writer.set_unclean(true);
+                Some(Err(group.database.fault(error).into_append(|| append.first_stream())))
+            }
         }
     }
 
@@ -169,6 +182,10 @@ impl SqliteStore {
         answer.await.map_err(gone)?
     }
 
+    pub(super) fn is_closed(&self) -> bool {
+        self.0.closed.load(Ordering::Acquire)
+    }
+
     fn check_open(&self) -> Result<(), ReadError> {
         if self.0.closed.load(Ordering::Acquire) { Err(ReadError::Closed) } else { Ok(()) }
     }
@@ -185,12 +202,20 @@ pub async fn sqlite(path: impl AsRef<Path>) -> Result<SqliteStore, OpenError> {
 async fn read_incarnation(database: &SqliteDatabase, path: &Path) -> Result<Incarnation, OpenError> {
     let path = path.display().to_string();
     let unavailable = |e: DatabaseError| OpenError::Unavailable { path: path.clone(), source: BackendError::new(e) };
-    let mut reader = database.read().await.map_err(unavailable)?;
+    let mut reader = database.held_reader().await.map_err(unavailable)?;
     let rows = sqlx::query(INCARNATION).fetch_all(&mut *reader).await.map_err(|e| unavailable(database.fault(e)))?;
     rows.first()
         .and_then(|row| Uuid::from_slice(row.get::<&[u8], _>(0)).ok())
         .map(Incarnation)
         .ok_or_else(|| OpenError::Damaged { path, what: "table `annals_store` has no row".to_owned() })
+}
+
+fn report_panic(ended: Result<(), JoinError>) {
+    if let Err(error) = ended
+        && error.is_panic()
+    {
+        tracing::error!(%error, "a task of the store panicked");
+    }
 }
 
 /// Looks for commits of other processes, and of other connections of this one, while anybody wants to know.
@@ -217,7 +242,8 @@ async fn watch_others(group: Arc<GroupCommit>, incarnation: Incarnation, every: 
             Ok(rows) => rows.first().map(|row| row.get::<i64, _>(0)),
             Err(error) => {
                 tracing::warn!(%error, "commits of other processes cannot be watched; trying again");
-                connection = None;
+                // The numbers of one connection mean nothing to another.
+                (connection, seen) = (None, None);
                 continue;
             }
         };
@@ -271,7 +297,7 @@ impl EventStore for SqliteStore {
         }
         let group = &self.0.group;
         let unavailable = |e: DatabaseError| AppendError::Unavailable { source: BackendError::new(e) };
-        let mut reader = group.database.read().await.map_err(unavailable)?;
+        let mut reader = group.database.held_reader().await.map_err(unavailable)?;
         let now = group.now().as_microsecond();
         let found = requests::find(&mut reader, tenant, request, now)
             .await
@@ -323,20 +349,21 @@ impl EventStore for SqliteStore {
     }
 
     async fn close(&self) {
-        if self.0.closed.swap(true, Ordering::AcqRel) {
-            return;
-        }
+        self.0.closed.store(true, Ordering::Release);
         self.0.group.queue.close();
-        let tasks = std::mem::take(&mut *self.0.tasks.lock().unwrap_or_else(PoisonError::into_inner));
-        for (index, task) in tasks.into_iter().enumerate() {
-            if index > 0 {
-                task.abort();
-            }
-            if let Err(error) = task.await
-                && error.is_panic()
-            {
-                tracing::error!(%error, "a task of the store panicked");
-            }
+        // Readers that wait for news hold the store themselves, so the sender is still there: they are woken to find the
+        // store closed.
+        self.0.group.head.send_modify(|_| {});
+        // Whoever closes too waits here, and goes on where one that was cancelled stopped.
+        let mut tasks = self.0.tasks.lock().await;
+        if let Some(writer) = &mut tasks.writer {
+            report_panic(writer.await);
+            tasks.writer = None;
+        }
+        if let Some(watcher) = &mut tasks.watcher {
+            watcher.abort();
+            report_panic(watcher.await);
+            tasks.watcher = None;
         }
         self.0.group.database.close().await;
         // Whoever waits for events must come and learn that the handle is closed.

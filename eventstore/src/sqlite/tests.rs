@@ -18,46 +18,51 @@ use crate::position::Position;
 use crate::store::EventStore;
 use crate::stream::{ExpectedVersion, StreamId, StreamVersion, Tenant};
 
-fn event(n: i64) -> NewEvent {
+pub(super) fn event(n: i64) -> NewEvent {
     let id = EventId::new(TimeOrderedIds.next_id()).expect("it is not nil");
     NewEvent::raw(id, "counted", 1, Payload::from_json(&format!("{{\"n\":{n}}}")).expect("it is JSON")).expect("a name")
 }
 
-fn stream(id: &str) -> StreamId {
+pub(super) fn stream(id: &str) -> StreamId {
     StreamId::new(Tenant::default(), "counter", id).expect("a name")
 }
 
-struct Fixture {
-    folder: TempDir,
-    store: SqliteStore,
+pub(super) struct Fixture {
+    pub(super) folder: TempDir,
+    pub(super) store: SqliteStore,
 }
 
 impl Fixture {
-    async fn new() -> Self {
+    pub(super) async fn new() -> Self {
         let folder = tempfile::tempdir().expect("a folder");
         let store = SqliteStore::open(folder.path().join("log.db")).await.expect("a new store");
         Self { folder, store }
     }
 
-    fn path(&self) -> std::path::PathBuf {
+    pub(super) fn path(&self) -> std::path::PathBuf {
         self.folder.path().join("log.db")
     }
 
-    async fn foreign(&self) -> sqlx::SqliteConnection {
+    pub(super) async fn foreign(&self) -> sqlx::SqliteConnection {
         let options = sqlx::sqlite::SqliteConnectOptions::new().filename(self.path());
         sqlx::SqliteConnection::connect_with(&options).await.expect("a connection")
     }
 
-    async fn append(&self, id: &str, expected: ExpectedVersion, n: i64) -> Result<crate::Appended, AppendError> {
+    pub(super) async fn append(
+        &self,
+        id: &str,
+        expected: ExpectedVersion,
+        n: i64,
+    ) -> Result<crate::Appended, AppendError> {
         self.store.append(&stream(id), expected, vec![event(n)]).await
     }
 
-    async fn log(&self) -> Vec<crate::RecordedEvent> {
+    pub(super) async fn log(&self) -> Vec<crate::RecordedEvent> {
         self.store.read_page(Position::START, &Filter::all(), 1000).await.expect("a page").events
     }
 }
 
-const ANY: ExpectedVersion = ExpectedVersion::Any;
+pub(super) const ANY: ExpectedVersion = ExpectedVersion::Any;
 
 #[tokio::test]
 async fn what_is_appended_is_there_after_reopening() {

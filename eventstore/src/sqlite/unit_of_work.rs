@@ -5,12 +5,13 @@ use std::ops::{Deref, DerefMut};
 use sqlx::{Row, Sqlite, SqliteConnection, Transaction};
 
 use super::append::{Round, Stopped, run};
-use super::database::SqliteTransaction;
+use super::database::{NO_TRANSACTION, SqliteTransaction};
+use super::fault::result_code;
 use super::options::Synchronous;
 use super::store::SqliteStore;
 use super::writer::GroupCommit;
 use crate::append::{Append, Appended, CheckedAppend};
-use crate::error::{AppendError, Invalid};
+use crate::error::{AppendError, BackendError, Invalid};
 use crate::position::Position;
 use crate::stream::{StreamId, Tenant};
 
@@ -27,20 +28,38 @@ pub struct SqliteUnitOfWork {
     last: Position,
     /// The stream of the first append, for errors.
     stream: Option<StreamId>,
+    /// Whether an append was cancelled, so that some of its rows may be there, or SQLite has rolled the transaction back
+    /// by itself. Then nothing may be committed.
+    broken: bool,
 }
 
 impl SqliteUnitOfWork {
     pub(super) fn new(transaction: SqliteTransaction, store: SqliteStore) -> Self {
-        Self { transaction, store, last: Position::START, stream: None }
+        Self { transaction, store, last: Position::START, stream: None, broken: false }
     }
 
     /// Appends inside the transaction. A refused append leaves the transaction usable and nothing of itself behind.
     ///
     /// # Errors
-    /// As of [`EventStore::append_many`](crate::EventStore::append_many).
+    /// As of [`EventStore::append_many`](crate::EventStore::append_many). If SQLite has rolled the transaction back by
+    /// itself, as it may when the disk is full, this and what follows fails with [`AppendError::Unavailable`].
+    ///
+    /// # Cancel safety
+    /// After the future was dropped the unit of work cannot be committed any more.
     pub async fn append(&mut self, append: Append) -> Result<Appended, AppendError> {
         let append = append.check(self.store.limits_ref())?;
-        let appended = within(self.store.group(), &mut self.transaction, &append).await?;
+        if self.broken {
+            return Err(broken());
+        }
+        self.broken = true;
+        let fault = |e| self.store.database().fault(e).into_append(|| append.first_stream());
+        // If it is lost, the transaction that finds it out stays open, so that the user's next rows go nowhere.
+        if is_lost(&mut self.transaction).await.map_err(fault)? {
+            return Err(broken());
+        }
+        let answer = within(self.store.group(), &mut self.transaction, &append).await;
+        self.broken = is_lost(&mut self.transaction).await.map_err(fault)?;
+        let appended = answer?;
         self.stream.get_or_insert_with(|| append.first_stream());
         if !appended.repeated {
             self.last = self.last.max(appended.position);
@@ -56,8 +75,11 @@ impl SqliteUnitOfWork {
     /// # Cancel safety
     /// Dropping the future leaves the outcome unknown.
     pub async fn commit(self) -> Result<(), AppendError> {
-        let stream =
-            || crate::stream::StreamId::stored(crate::stream::Tenant::default(), "unit".into(), "of work".into());
+        if self.broken {
+            self.rollback().await?;
+            return Err(broken());
+        }
+        let stream = || self.stream.unwrap_or_else(no_stream);
         self.transaction.commit().await.map_err(|e| e.into_append(stream))?;
         self.store.group().announce(self.last);
         Ok(())
@@ -69,6 +91,24 @@ impl SqliteUnitOfWork {
     /// [`AppendError`]; nothing is stored whatever happens.
     pub async fn rollback(self) -> Result<(), AppendError> {
         self.transaction.rollback().await.map_err(|e| e.into_append(no_stream))
+    }
+}
+
+fn broken() -> AppendError {
+    AppendError::Unavailable {
+        source: BackendError::new(
+            "an append of the unit of work was cancelled, or SQLite has rolled its transaction back; begin another",
+        ),
+    }
+}
+
+/// Whether SQLite has rolled the transaction back by itself. No statement tells, so one is begun, which fails inside of
+/// another; afterwards there is a transaction in any case.
+async fn is_lost(connection: &mut SqliteConnection) -> Result<bool, sqlx::Error> {
+    match sqlx::query("BEGIN").execute(connection).await {
+        Ok(_) => Ok(true),
+        Err(error) if result_code(&error) == Some(NO_TRANSACTION) => Ok(false),
+        Err(error) => Err(error),
     }
 }
 
@@ -108,6 +148,9 @@ impl SqliteStore {
     ///
     /// A refused append leaves the transaction usable. Readers notice the commit by polling.
     ///
+    /// # Cancel safety
+    /// After the future was dropped the transaction must be rolled back: it may hold some of the rows.
+    ///
     /// # Errors
     /// [`AppendError::Invalid`] with the field `transaction` if it is not on this store's file, or naming the setting
     /// if the connection is less durable than the store; others as of
@@ -117,6 +160,9 @@ impl SqliteStore {
         transaction: &mut Transaction<'_, Sqlite>,
         append: Append,
     ) -> Result<Appended, AppendError> {
+        if self.is_closed() {
+            return Err(AppendError::Closed);
+        }
         let append = append.check(self.limits_ref())?;
         self.check_foreign(transaction).await?;
         within(self.group(), transaction, &append).await
@@ -131,6 +177,10 @@ impl SqliteStore {
         ";
         let database = self.database();
         let fault = |e| database.fault(e).into_append(no_stream);
+        if is_lost(connection).await.map_err(fault)? {
+            sqlx::query("ROLLBACK").execute(connection).await.map_err(fault)?;
+            return Err(Invalid::new("transaction", "was rolled back by SQLite", "begin another").into());
+        }
         let rows = sqlx::query(SETTINGS).fetch_all(&mut *connection).await.map_err(fault)?;
         let Some(row) = rows.first() else { return Err(AppendError::Closed) };
         let (synchronous, file, stores): (i64, String, i64) = (row.get(0), row.get(1), row.get(2));
@@ -179,7 +229,10 @@ async fn within(
             answers.pop().expect("one append has one answer")
         }
         Err(Stopped::Failed(error)) => {
-            sqlx::raw_sql(UNDO).execute(connection).await.map_err(fault)?;
+            if let Err(later) = sqlx::raw_sql(UNDO).execute(connection).await {
+                // SQLite rolls the whole transaction back for some errors, and its savepoints with it.
+                tracing::debug!(error = %later, "the transaction of a failed append is gone");
+            }
             Err(fault(error))
         }
         Err(Stopped::LookUpIds) => unreachable!("the ids were looked up at once"),

@@ -36,8 +36,14 @@ impl GroupCommit {
         });
     }
 
-    /// Runs until the queue is closed and empty.
-    pub(super) async fn write(self: Arc<Self>) {
+    /// Runs until the queue is closed and empty. If it ends before, by a panic or with its runtime, the queue ends with it.
+    pub(super) fn write(group: Arc<Self>) -> impl Future<Output = ()> + Send {
+        // Made before the first poll, as a runtime may be shut down before that.
+        let end = EndOfQueue(group);
+        async move { end.0.write_on().await }
+    }
+
+    async fn write_on(&self) {
         while self.queue.wait().await {
             if self.last_batch.load(Ordering::Relaxed) > 1 {
                 // Callers that were answered a moment ago are ready to run: let them, so that the next batch carries
@@ -120,6 +126,15 @@ impl GroupCommit {
     pub(super) fn now(&self) -> jiff::Timestamp {
         let now = self.database.clock().now();
         crate::clock::whole_micros(now)
+    }
+}
+
+/// Answers those who still wait when the writer task ends, however it ends.
+struct EndOfQueue(Arc<GroupCommit>);
+
+impl Drop for EndOfQueue {
+    fn drop(&mut self) {
+        self.0.queue.abandon();
     }
 }
 

@@ -1,0 +1,261 @@
+//! What goes wrong around the store: other processes, cancelled calls, lost transactions, damaged rows.
+
+use std::time::Duration;
+
+use futures::StreamExt;
+use sqlx::Row;
+use uuid::Uuid;
+
+use super::tests::{ANY, Fixture, event, stream};
+use super::*;
+use crate::append::Append;
+use crate::error::{AppendError, ErrorFamily, OpenError, ReadError};
+use crate::filter::Filter;
+use crate::position::Position;
+use crate::read::EventStoreExt;
+use crate::store::EventStore;
+use crate::stream::{ExpectedVersion, StreamVersion};
+
+const SOON: Duration = Duration::from_secs(10);
+
+/// Closing any descriptor of a file drops all POSIX locks that the process has on it. Without its lock another process
+/// takes itself for the last one when it closes the store, and removes the journal.
+#[cfg(target_os = "linux")]
+#[tokio::test]
+async fn a_second_handle_leaves_the_locks_of_the_first_alone() {
+    use std::os::unix::fs::MetadataExt;
+    let fixture = Fixture::new().await;
+    fixture.append("a", ANY, 1).await.expect("appended");
+    let file = format!(":{} ", std::fs::metadata(fixture.path()).expect("it is there").ino());
+    let locks = || {
+        let all = std::fs::read_to_string("/proc/locks").expect("Linux tells");
+        all.lines().filter(|lock| lock.contains(&file)).count()
+    };
+    assert_eq!(locks(), 1);
+    let second = SqliteStore::open(fixture.path()).await.expect("opened twice");
+    assert_eq!(locks(), 1);
+    second.close().await;
+    assert_eq!(locks(), 1);
+}
+
+#[cfg(unix)]
+#[tokio::test]
+async fn a_lost_journal_is_noticed_behind_a_link() {
+    let fixture = Fixture::new().await;
+    fixture.append("a", ANY, 1).await.expect("appended");
+    fixture.store.close().await;
+    let elsewhere = tempfile::tempdir().expect("a folder");
+    let link = elsewhere.path().join("link.db");
+    std::os::unix::fs::symlink(fixture.path(), &link).expect("linked");
+    std::fs::write(fixture.folder.path().join("log.db-shm"), [0; 32768]).expect("written");
+    let error = SqliteStore::open(&link).await.err().expect("refused");
+    assert!(matches!(error, OpenError::Damaged { .. }), "{error}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn opening_while_another_handle_closes_is_no_damage() {
+    let fixture = Fixture::new().await;
+    fixture.store.close().await;
+    let openers: Vec<_> = (0..2)
+        .map(|_| {
+            let path = fixture.path();
+            tokio::spawn(async move {
+                for _ in 0..60 {
+                    let store = SqliteOptions::new(&path).open().await.expect("it is sound");
+                    store.append(&stream("a"), ANY, vec![event(1)]).await.expect("appended");
+                    store.close().await;
+                }
+            })
+        })
+        .collect();
+    for opener in openers {
+        opener.await.expect("no panic");
+    }
+    let again = SqliteStore::open(fixture.path()).await.expect("it is sound");
+    assert_eq!(again.head().await.expect("read").position.get(), 120);
+}
+
+#[tokio::test]
+async fn a_subscription_that_waits_for_news_learns_of_the_close() {
+    let fixture = Fixture::new().await;
+    fixture.append("a", ANY, 1).await.expect("appended");
+    let mut subscription = fixture.store.subscribe(Position::START, Filter::all());
+    subscription.next().await.expect("an event").expect("read");
+    let mut waiting = tokio::spawn(async move { subscription.next().await });
+    assert!(tokio::time::timeout(Duration::from_millis(100), &mut waiting).await.is_err(), "it waits");
+    fixture.store.close().await;
+    let last = tokio::time::timeout(SOON, waiting).await.expect("woken").expect("no panic");
+    assert!(matches!(last, Some(Err(ReadError::Closed))), "{last:?}");
+}
+
+#[tokio::test]
+async fn a_cancelled_close_is_finished_by_the_next() {
+    let fixture = Fixture::new().await;
+    let work = fixture.store.begin().await.expect("begun");
+    let mut queued = Box::pin(fixture.append("a", ANY, 1));
+    assert!(futures::poll!(queued.as_mut()).is_pending());
+    assert!(tokio::time::timeout(Duration::from_millis(20), fixture.store.close()).await.is_err(), "it waits");
+    let mut again = Box::pin(fixture.store.close());
+    assert!(futures::poll!(again.as_mut()).is_pending(), "what is queued is not answered yet");
+    work.rollback().await.expect("rolled back");
+    tokio::time::timeout(SOON, again).await.expect("closed");
+    queued.await.expect("answered");
+    assert!(matches!(fixture.store.database().begin().await, Err(DatabaseError::Closed)));
+}
+
+#[tokio::test]
+async fn appends_are_answered_though_the_runtime_of_the_store_is_gone() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let path = folder.path().join("log.db");
+    let store = std::thread::spawn(move || {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
+        runtime.block_on(SqliteStore::open(path)).expect("opened")
+    })
+    .join()
+    .expect("no panic");
+    let to = stream("a");
+    let answer = tokio::time::timeout(SOON, store.append(&to, ANY, vec![event(1)]));
+    let error = answer.await.expect("answered").expect_err("nobody is there to write it");
+    assert!(matches!(error, AppendError::Closed), "{error:?}");
+}
+
+#[tokio::test]
+async fn a_cancelled_begin_leaves_the_file_to_others() {
+    let fixture = Fixture::new().await;
+    let mut begin = Box::pin(fixture.store.begin());
+    assert!(futures::poll!(begin.as_mut()).is_pending());
+    drop(begin);
+    // Nobody writes through this handle now.
+    let mut foreign = fixture.foreign().await;
+    sqlx::raw_sql("PRAGMA busy_timeout = 2000").execute(&mut foreign).await.expect("set");
+    sqlx::raw_sql("BEGIN IMMEDIATE; ROLLBACK").execute(&mut foreign).await.expect("the file is not locked");
+}
+
+#[tokio::test]
+async fn a_cancelled_append_in_a_unit_of_work_is_never_committed_in_part() {
+    let fixture = Fixture::new().await;
+    for polls in 1..12 {
+        let mut work = fixture.store.begin().await.expect("begun");
+        let id = format!("s{polls}");
+        let mut append = Box::pin(work.append(Append::to(stream(&id), ANY, (0..3000).map(event).collect())));
+        let mut done = false;
+        for _ in 0..polls {
+            done = futures::poll!(append.as_mut()).is_ready();
+            if done {
+                break;
+            }
+            tokio::time::sleep(Duration::from_millis(4)).await;
+        }
+        drop(append);
+        let committed = work.commit().await;
+        assert_eq!(committed.is_ok(), done, "{committed:?}");
+        let page = fixture.store.load_page(&stream(&id), StreamVersion::NONE, 1).await.expect("a page");
+        assert_eq!(page.events.len(), usize::from(done), "after {polls} polls");
+        let full = StreamVersion::new(if done { 3000 } else { 0 }).expect("a version");
+        fixture.store.append(&stream(&id), full.into(), vec![event(0)]).await.expect("all or none");
+    }
+}
+
+#[tokio::test]
+async fn a_unit_of_work_whose_transaction_was_lost_stores_nothing() {
+    let fixture = Fixture::new().await;
+    let mut work = fixture.store.begin().await.expect("begun");
+    sqlx::raw_sql("CREATE TABLE mine (n INTEGER PRIMARY KEY); INSERT INTO mine VALUES (1)")
+        .execute(&mut *work)
+        .await
+        .expect("created");
+    work.commit().await.expect("committed");
+
+    let mut work = fixture.store.begin().await.expect("begun");
+    work.append(Append::to(stream("a"), ANY, vec![event(1)])).await.expect("appended");
+    // SQLite rolls back the whole transaction, as it does when the disk is full.
+    sqlx::raw_sql("INSERT OR ROLLBACK INTO mine VALUES (1)").execute(&mut *work).await.expect_err("a conflict");
+    let error = work.append(Append::to(stream("b"), ANY, vec![event(2)])).await.expect_err("there is no transaction");
+    assert_eq!(error.family(), ErrorFamily::Transient, "{error:?}");
+    sqlx::raw_sql("INSERT INTO mine VALUES (2)").execute(&mut *work).await.expect("goes nowhere");
+    work.commit().await.expect_err("there is nothing to commit");
+    assert_eq!(fixture.log().await.len(), 0);
+    let mut reader = fixture.store.database().read().await.expect("a reader");
+    let rows = sqlx::query("SELECT count(*) FROM mine").fetch_all(&mut *reader).await.expect("read");
+    assert_eq!(rows[0].get::<i64, _>(0), 1);
+    fixture.append("a", ExpectedVersion::NoStream, 3).await.expect("the store goes on");
+}
+
+#[tokio::test]
+async fn append_in_refuses_a_transaction_that_was_lost_and_a_closed_store() {
+    use sqlx::Connection;
+    let fixture = Fixture::new().await;
+    let mut foreign = fixture.foreign().await;
+    sqlx::raw_sql("CREATE TABLE mine (n INTEGER PRIMARY KEY); INSERT INTO mine VALUES (1)")
+        .execute(&mut foreign)
+        .await
+        .expect("created");
+    let mut lost = foreign.begin_with("BEGIN IMMEDIATE").await.expect("begun");
+    sqlx::raw_sql("INSERT OR ROLLBACK INTO mine VALUES (1)").execute(&mut *lost).await.expect_err("a conflict");
+    let error = fixture.store.append_in(&mut lost, Append::to(stream("a"), ANY, vec![event(1)])).await;
+    assert!(matches!(&error, Err(AppendError::Invalid(i)) if i.field == "transaction"), "{error:?}");
+    drop(lost);
+    assert_eq!(fixture.log().await.len(), 0);
+
+    let mut foreign = fixture.foreign().await;
+    let mut late = foreign.begin_with("BEGIN IMMEDIATE").await.expect("begun");
+    fixture.store.close().await;
+    let error = fixture.store.append_in(&mut late, Append::to(stream("a"), ANY, vec![event(1)])).await;
+    assert!(matches!(error, Err(AppendError::Closed)), "{error:?}");
+}
+
+#[tokio::test]
+async fn a_reader_that_was_left_inside_a_transaction_does_not_go_back() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let store = SqliteOptions::new(folder.path().join("log.db")).readers(1).open().await.expect("opened");
+    let mut reader = store.database().read().await.expect("a reader");
+    sqlx::raw_sql("BEGIN; SELECT count(*) FROM events").execute(&mut *reader).await.expect("a snapshot");
+    drop(reader);
+    store.append(&stream("a"), ANY, vec![event(1)]).await.expect("appended");
+    assert_eq!(store.head().await.expect("read").position.get(), 1, "the next reader sees the present");
+}
+
+#[tokio::test]
+async fn text_that_is_no_utf8_is_reported_and_never_a_panic() {
+    let fixture = Fixture::new().await;
+    fixture.append("a", ANY, 1).await.expect("appended");
+    let mut foreign = fixture.foreign().await;
+    sqlx::raw_sql(
+        "INSERT INTO events (event_id, tenant, aggregate_type, aggregate_id, version, event_type, schema_version, event_data, metadata, recorded_at)
+         VALUES (x'00112233445566778899aabbccddeeff', 'default', 'counter', 'b', 1, 'x', 1, CAST(x'22ff22' AS TEXT), '{}', 0);
+         INSERT INTO events (event_id, tenant, aggregate_type, aggregate_id, version, event_type, schema_version, event_data, metadata, recorded_at)
+         VALUES (x'00112233445566778899aabbccddee00', 'default', 'counter', CAST(x'ff' AS TEXT), 1, 'x', 1, '\"' || hex(zeroblob(9000)) || '\"', CAST(x'7b2261223a22ff227d' AS TEXT), 0)",
+    )
+    .execute(&mut foreign)
+    .await
+    .expect("the schema cannot refuse it");
+    let error = fixture.store.read_page(Position::START, &Filter::all(), 10).await.expect_err("damaged");
+    assert!(matches!(error, ReadError::Damaged { position, .. } if position.get() == 2), "{error}");
+    let after = Position::new(2).expect("a position");
+    let error = fixture.store.read_page(after, &Filter::all(), 10).await.expect_err("damaged");
+    assert!(matches!(error, ReadError::Damaged { position, .. } if position.get() == 3), "{error}");
+    let error = fixture.store.streams_page(&crate::StreamFilter::all(), None, 10).await.expect_err("damaged");
+    assert!(matches!(error, ReadError::Damaged { .. }), "{error}");
+    // The writer looks at the same row when its id comes again.
+    let id = crate::EventId::new(Uuid::from_u128(0x0011_2233_4455_6677_8899_aabb_ccdd_eeff)).expect("not nil");
+    let again = crate::NewEvent { event_id: id, ..event(1) };
+    let error = tokio::time::timeout(SOON, fixture.store.append(&stream("b"), ANY, vec![again])).await;
+    assert!(matches!(error, Ok(Err(AppendError::EventIdTaken { .. } | AppendError::Broken { .. }))), "{error:?}");
+    tokio::time::timeout(SOON, fixture.append("c", ANY, 1)).await.expect("the writer lives").expect("appended");
+}
+
+#[tokio::test]
+async fn a_damaged_file_is_no_reason_to_try_again() {
+    let fixture = Fixture::new().await;
+    fixture.store.append(&stream("a"), ANY, (0..2000).map(event).collect()).await.expect("appended");
+    fixture.store.close().await;
+    let mut bytes = std::fs::read(fixture.path()).expect("read");
+    bytes[40 * 4096..60 * 4096].fill(0xa5);
+    std::fs::write(fixture.path(), bytes).expect("written");
+    let store = SqliteStore::open(fixture.path()).await;
+    let error = match &store {
+        Ok(store) => store.read_page(Position::START, &Filter::all(), 2000).await.expect_err("damaged"),
+        Err(error) => panic!("{error:?}"),
+    };
+    assert_eq!(error.family(), ErrorFamily::Broken, "{error:?}");
+}
