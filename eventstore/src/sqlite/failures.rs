@@ -40,6 +40,23 @@ async fn a_second_handle_leaves_the_locks_of_the_first_alone() {
 
 #[cfg(unix)]
 #[tokio::test]
+async fn a_file_that_may_not_be_written_is_refused_with_the_reason_and_can_be_read() {
+    use std::os::unix::fs::PermissionsExt;
+    let fixture = Fixture::new().await;
+    fixture.append("a", ANY, 1).await.expect("appended");
+    fixture.store.close().await;
+    std::fs::set_permissions(fixture.path(), PermissionsExt::from_mode(0o444)).expect("set");
+    let opened = SqliteStore::open(fixture.path()).await;
+    // Nothing keeps the superuser from writing.
+    if std::fs::OpenOptions::new().append(true).open(fixture.path()).is_err() {
+        assert!(matches!(opened, Err(OpenError::ReadOnly { .. })), "{:?}", opened.err());
+    }
+    let reading = SqliteOptions::new(fixture.path()).read_only().open().await.expect("it may be read");
+    assert_eq!(reading.head().await.expect("read").position.get(), 1);
+}
+
+#[cfg(unix)]
+#[tokio::test]
 async fn a_lost_journal_is_noticed_behind_a_link() {
     let fixture = Fixture::new().await;
     fixture.append("a", ANY, 1).await.expect("appended");
@@ -122,13 +139,15 @@ async fn appends_are_answered_though_the_runtime_of_the_store_is_gone() {
 #[tokio::test]
 async fn a_cancelled_begin_leaves_the_file_to_others() {
     let fixture = Fixture::new().await;
-    let mut begin = Box::pin(fixture.store.begin());
-    assert!(futures::poll!(begin.as_mut()).is_pending());
-    drop(begin);
-    // Nobody writes through this handle now.
     let mut foreign = fixture.foreign().await;
     sqlx::raw_sql("PRAGMA busy_timeout = 2000").execute(&mut foreign).await.expect("set");
-    sqlx::raw_sql("BEGIN IMMEDIATE; ROLLBACK").execute(&mut foreign).await.expect("the file is not locked");
+    for _ in 0..10 {
+        let mut begin = Box::pin(fixture.store.begin());
+        drop(futures::poll!(begin.as_mut()));
+        drop(begin);
+        // Nobody writes through this handle now.
+        sqlx::raw_sql("BEGIN IMMEDIATE; ROLLBACK").execute(&mut foreign).await.expect("the file is not locked");
+    }
 }
 
 #[tokio::test]
@@ -258,4 +277,123 @@ async fn a_damaged_file_is_no_reason_to_try_again() {
         Err(error) => panic!("{error:?}"),
     };
     assert_eq!(error.family(), ErrorFamily::Broken, "{error:?}");
+}
+
+const VETO: &str = "
+    CREATE TRIGGER veto BEFORE INSERT ON events WHEN NEW.version = 2000
+    BEGIN
+        SELECT RAISE(ABORT, 'no');
+    END";
+
+#[tokio::test]
+async fn a_refused_append_leaves_nothing_of_itself_in_a_unit_of_work() {
+    let fixture = Fixture::new().await;
+    let mut work = fixture.store.begin().await.expect("begun");
+    sqlx::raw_sql(VETO).execute(&mut *work).await.expect("created");
+    // The rows of the first statement are taken, those of the second are not.
+    let error = work.append(Append::to(stream("a"), ANY, (0..3000).map(event).collect())).await;
+    assert!(matches!(error, Err(AppendError::Broken { .. })), "{error:?}");
+    work.append(Append::to(stream("a"), ExpectedVersion::NoStream, vec![event(1)])).await.expect("it goes on");
+    work.commit().await.expect("committed");
+    assert_eq!(fixture.log().await.len(), 1);
+}
+
+#[tokio::test]
+async fn an_append_that_the_schema_refuses_takes_no_other_of_its_batch_along() {
+    let fixture = Fixture::new().await;
+    sqlx::raw_sql(VETO).execute(&mut fixture.foreign().await).await.expect("created");
+    let blocker = fixture.store.begin().await.expect("begun");
+    let (good, bad) = (stream("good"), stream("bad"));
+    let mut first = fixture.store.append(&good, ANY, vec![event(1)]);
+    let mut second = fixture.store.append(&bad, ANY, (0..2500).map(event).collect());
+    let mut third = fixture.store.append(&good, ANY, vec![event(2)]);
+    for append in [&mut first, &mut second, &mut third] {
+        assert!(futures::poll!(append.as_mut()).is_pending());
+    }
+    blocker.rollback().await.expect("rolled back");
+    assert_eq!(first.await.expect("appended").version().get(), 1);
+    assert!(matches!(second.await, Err(AppendError::Broken { .. })));
+    assert_eq!(third.await.expect("appended").version().get(), 2);
+    assert_eq!(fixture.log().await.len(), 2);
+}
+
+#[tokio::test]
+async fn own_commits_are_told_at_once_and_not_by_polling() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let options = SqliteOptions::new(folder.path().join("log.db")).poll_interval(Duration::from_secs(3600));
+    let store = options.open().await.expect("opened");
+    let mut head = store.watch();
+    let mut told = |by: &str| {
+        assert!(head.has_changed().expect("open"), "{by}");
+        head.borrow_and_update().get()
+    };
+    store.append(&stream("a"), ExpectedVersion::NoStream, vec![event(1), event(2)]).await.expect("appended");
+    assert_eq!(told("directly"), 2);
+    store.append(&stream("a"), ANY, vec![event(3)]).await.expect("appended");
+    assert_eq!(told("by the queue"), 3);
+    let mut work = store.begin().await.expect("begun");
+    work.append(Append::to(stream("a"), ANY, vec![event(4)])).await.expect("appended");
+    work.commit().await.expect("committed");
+    assert_eq!(told("by a unit of work"), 4);
+}
+
+#[tokio::test]
+async fn a_tenant_with_a_long_queue_does_not_keep_another_waiting() {
+    let fixture = Fixture::new().await;
+    let other = crate::StreamId::new(crate::Tenant::new("other").expect("a name"), "counter", "a").expect("a name");
+    let own = stream("a");
+    let blocker = fixture.store.begin().await.expect("begun");
+    // A batch has room for two of these.
+    let mut long: Vec<_> = (0..4).map(|_| fixture.store.append(&own, ANY, (0..2000).map(event).collect())).collect();
+    for append in &mut long {
+        assert!(futures::poll!(append.as_mut()).is_pending());
+    }
+    let mut short = fixture.store.append(&other, ANY, vec![event(1)]);
+    assert!(futures::poll!(short.as_mut()).is_pending());
+    blocker.rollback().await.expect("rolled back");
+    assert_eq!(short.await.expect("appended").position.get(), 2001, "it comes after the first of the others");
+    for append in long {
+        append.await.expect("appended");
+    }
+}
+
+#[tokio::test]
+async fn expired_request_keys_are_swept_in_bounded_batches() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let clock = std::sync::Arc::new(crate::ManualClock::at("2026-01-02T03:04:05Z".parse().expect("a time")));
+    let options = SqliteOptions::new(folder.path().join("log.db")).clock(std::sync::Arc::clone(&clock));
+    let store = options.open().await.expect("opened");
+    let remember = async |key: String| {
+        let print = crate::Fingerprint::of_bytes(b"body");
+        let request = crate::RequestKey::new(key, print).expect("a key").with_lifetime(Duration::from_secs(1));
+        store.append_many(Append::nothing(crate::Tenant::default(), request)).await.expect("remembered");
+    };
+    let left = async || {
+        let mut reader = store.database().read().await.expect("a reader");
+        let rows = sqlx::query("SELECT count(*) FROM annals_request_keys").fetch_all(&mut *reader).await.expect("read");
+        rows[0].get::<i64, _>(0)
+    };
+    for n in 0..120 {
+        remember(format!("old-{n}")).await;
+    }
+    assert_eq!(left().await, 120);
+    clock.advance(Duration::from_secs(2));
+    remember("new-1".to_owned()).await;
+    assert_eq!(left().await, 21);
+    remember("new-2".to_owned()).await;
+    assert_eq!(left().await, 2);
+}
+
+#[tokio::test]
+async fn every_connection_is_as_durable_as_was_asked_for() {
+    for (asked, level) in [(None, 2), (Some(Synchronous::Full), 2), (Some(Synchronous::Normal), 1)] {
+        let folder = tempfile::tempdir().expect("a folder");
+        let options = SqliteOptions::new(folder.path().join("log.db"));
+        let store = asked.map_or(options.clone(), |asked| options.synchronous(asked)).open().await.expect("opened");
+        let mut work = store.begin().await.expect("begun");
+        let rows = sqlx::query("PRAGMA synchronous").fetch_all(&mut *work).await.expect("read");
+        assert_eq!(rows[0].get::<i64, _>(0), level, "{asked:?}");
+        let rows = sqlx::query("PRAGMA journal_mode").fetch_all(&mut *work).await.expect("read");
+        assert_eq!(rows[0].get::<String, _>(0), "wal");
+    }
 }

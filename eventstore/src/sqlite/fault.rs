@@ -109,10 +109,10 @@ impl DatabaseError {
     }
 }
 
-const PERM: i32 = 3;
+pub(super) const PERM: i32 = 3;
 const BUSY: i32 = 5;
 const LOCKED: i32 = 6;
-const READONLY: i32 = 8;
+pub(super) const READONLY: i32 = 8;
 const IOERR: i32 = 10;
 pub(super) const CORRUPT: i32 = 11;
 pub(super) const FULL: i32 = 13;

@@ -9,7 +9,7 @@ use sqlx::{AssertSqlSafe, ConnectOptions, Connection, Row, SqliteConnection};
 use tokio::time::{Instant, sleep};
 
 use super::database::SqliteDatabase;
-use super::fault::{CANTOPEN, CORRUPT, DatabaseError, FULL, NOTADB, result_code};
+use super::fault::{CANTOPEN, CORRUPT, DatabaseError, FULL, NOTADB, PERM, READONLY, result_code};
 use super::options::{SqliteOptions, Synchronous};
 use crate::error::{BackendError, Invalid, OpenError};
 
@@ -199,7 +199,9 @@ async fn look_from_inside(
 /// Asks SQLite whether the file may be written. Nothing is written, and nobody is waited for: one who finds the lock
 /// taken may write.
 async fn refuse_read_only(connection: &mut SqliteConnection, patience: Duration, path: &str) -> Result<(), OpenError> {
-    let asked = sqlx::raw_sql("PRAGMA busy_timeout = 0; BEGIN IMMEDIATE; ROLLBACK").execute(&mut *connection).await;
+    // A file that may not be written lets even BEGIN IMMEDIATE pass; only a statement that would write is refused.
+    const TRY: &str = "PRAGMA busy_timeout = 0; BEGIN IMMEDIATE; CREATE TABLE annals_try (n INTEGER); ROLLBACK";
+    let asked = sqlx::raw_sql(TRY).execute(&mut *connection).await;
     let millis = i32::try_from(patience.as_millis()).unwrap_or(i32::MAX);
     let restore = AssertSqlSafe(format!("PRAGMA busy_timeout = {millis}"));
     sqlx::raw_sql(restore).execute(connection).await.map_err(|e| fault(path, e))?;
@@ -313,7 +315,7 @@ fn fault(path: &str, error: sqlx::Error) -> OpenError {
         Some(NOTADB) => OpenError::NotAStore { path, found: "not an SQLite database".to_owned() },
         Some(CORRUPT) => OpenError::Damaged { path, what: error.to_string() },
         Some(FULL) => OpenError::StorageFull { path, source: BackendError::new(error) },
-        Some(CANTOPEN) => OpenError::ReadOnly { path, reason: error.to_string() },
+        Some(CANTOPEN | READONLY | PERM) => OpenError::ReadOnly { path, reason: error.to_string() },
         _ => OpenError::Unavailable { path, source: BackendError::new(error) },
     }
 }

@@ -58,7 +58,7 @@ impl SqliteUnitOfWork {
             return Err(broken());
         }
         let answer = within(self.store.group(), &mut self.transaction, &append).await;
-        self.broken = is_lost(&mut self.transaction).await.map_err(fault)?;
+        self.broken = answer.is_err() && is_lost(&mut self.transaction).await.map_err(fault)?;
         let appended = answer?;
         self.stream.get_or_insert_with(|| append.first_stream());
         if !appended.repeated {
