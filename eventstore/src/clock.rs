@@ -120,9 +120,9 @@ mod tests {
     #[test]
     fn whole_microseconds_are_cut_never_rounded_and_always_readable() {
         let check = |time: &str, whole: &str| {
-            let kept = whole_micros(time.parse().unwrap());
-            assert_eq!(kept, whole.parse::<Timestamp>().unwrap());
-            assert_eq!(Timestamp::from_microsecond(kept.as_microsecond()).unwrap(), kept);
+            let kept = whole_micros(time.parse().expect("it is sound"));
+            assert_eq!(kept, whole.parse::<Timestamp>().expect("it is sound"));
+            assert_eq!(Timestamp::from_microsecond(kept.as_microsecond()).expect("it is sound"), kept);
         };
         check("2026-01-02T03:04:05.123456999Z", "2026-01-02T03:04:05.123456Z");
         check("2026-01-02T03:04:05Z", "2026-01-02T03:04:05Z");

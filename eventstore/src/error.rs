@@ -118,7 +118,7 @@ pub enum AppendError {
         actual: StreamVersion,
     },
     /// Too many appends of this tenant wait already. Append again later, or slower.
-    #[error("{queued} appends of tenant `{tenant}` wait already, the most is {limit}")]
+    #[error("{queued} {unit} of tenant `{tenant}` wait already, the most is {limit}")]
     Overloaded {
         /// Whose queue is full.
         tenant: Tenant,
@@ -126,6 +126,8 @@ pub enum AppendError {
         queued: usize,
         /// How many may wait.
         limit: usize,
+        /// Of what: `appends` or `bytes`.
+        unit: &'static str,
     },
     /// The deadline passed before the append was sent; nothing was stored.
     #[error("the deadline passed before the append to stream `{stream}` was sent")]

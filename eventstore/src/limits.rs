@@ -20,6 +20,8 @@ pub struct Limits {
     pub batch_bytes: usize,
     /// Appends of one tenant that may wait in the queue of a store handle; 10,000 by default.
     pub queued_appends: usize,
+    /// Bytes of one tenant's appends that may wait there, unless a single append has more; 64 MiB by default.
+    pub queued_bytes: usize,
 }
 
 impl Default for Limits {
@@ -31,6 +33,7 @@ impl Default for Limits {
             append_events: 10_000,
             batch_bytes: 8 << 20,
             queued_appends: 10_000,
+            queued_bytes: 64 << 20,
         }
     }
 }

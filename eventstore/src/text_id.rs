@@ -219,7 +219,7 @@ mod tests {
                 assert_eq!(e.field, "order_id");
                 assert!(!e.fix.is_empty());
             }
-            let json = serde_json::to_string(bad).unwrap();
+            let json = serde_json::to_string(bad).expect("it is sound");
             let e = serde_json::from_str::<OrderId>(&json).unwrap_err();
             assert!(e.to_string().contains("`order_id`"), "{e}");
         }
@@ -230,18 +230,18 @@ mod tests {
     #[test]
     fn what_is_accepted_is_kept_byte_for_byte() {
         for text in ["o-17", "007", "7.0", "a ", "A", "caf\u{e9}", "cafe\u{301}", &"x".repeat(200)] {
-            let id = OrderId::new(text).unwrap();
+            let id = OrderId::new(text).expect("it is sound");
             assert_eq!((id.as_str(), id.as_ref(), id.to_string().as_str()), (text, text, text));
-            let json = serde_json::to_string(&id).unwrap();
-            assert_eq!(json, serde_json::to_string(text).unwrap());
-            assert_eq!(serde_json::from_str::<OrderId>(&json).unwrap(), id);
+            let json = serde_json::to_string(&id).expect("it is sound");
+            assert_eq!(json, serde_json::to_string(text).expect("it is sound"));
+            assert_eq!(serde_json::from_str::<OrderId>(&json).expect("it is sound"), id);
         }
-        assert_eq!(shadowed::Id::new("x").unwrap().as_str(), "x");
+        assert_eq!(shadowed::Id::new("x").expect("it is sound").as_str(), "x");
     }
 
     #[test]
     fn ids_compare_and_hash_as_their_text() {
-        let id = |text: &str| Sku::new(text).unwrap();
+        let id = |text: &str| Sku::new(text).expect("it is sound");
         assert!(id("a") < id("b") && id("a") != id("A"));
         assert_eq!(format!("{:?} {:>3}|", id("a"), id("b")), "Sku(\"a\")   b|");
         let by_id = HashMap::from([(id("a"), 1)]);

@@ -83,7 +83,7 @@ mod tests {
     use super::*;
 
     fn key(text: &str, lifetime: Duration) -> RequestKey {
-        RequestKey::new(text, Fingerprint::of_bytes(text.as_bytes())).unwrap().with_lifetime(lifetime)
+        RequestKey::new(text, Fingerprint::of_bytes(text.as_bytes())).expect("it is sound").with_lifetime(lifetime)
     }
 
     #[test]
@@ -95,7 +95,7 @@ mod tests {
             let request = key(&format!("r{i}"), Duration::from_secs(1));
             requests.remember(&tenant, &request, answer(), Timestamp::UNIX_EPOCH);
         }
-        let later = Timestamp::from_second(2).unwrap();
+        let later = Timestamp::from_second(2).expect("it is sound");
         let mut left = Vec::new();
         for i in 0..4 {
             let request = key(&format!("later{i}"), Duration::from_secs(60));
@@ -109,18 +109,21 @@ mod tests {
     fn a_key_remembered_anew_expires_by_its_new_lifetime() {
         let mut requests = Requests::default();
         let tenant = Tenant::default();
-        let at = |second| Timestamp::from_second(second).unwrap();
+        let at = |second| Timestamp::from_second(second).expect("it is sound");
         let answer = || Appended::new(Vec::new(), Timestamp::UNIX_EPOCH, false);
         requests.remember(&tenant, &key("r", Duration::from_secs(5)), answer(), at(0));
         requests.remember(&tenant, &key("r", Duration::from_secs(5)), answer(), at(8));
         requests.sweep(at(9));
-        assert!(requests.find(&tenant, &key("r", Duration::ZERO), at(9)).unwrap().is_some());
+        assert!(requests.find(&tenant, &key("r", Duration::ZERO), at(9)).expect("it is sound").is_some());
         assert_eq!(requests.by_expiry.len(), 1);
     }
 
     #[test]
     fn a_lifetime_beyond_the_calendar_ends_with_the_calendar() {
         assert_eq!(expiry(Timestamp::UNIX_EPOCH, Duration::MAX), Timestamp::MAX);
-        assert_eq!(expiry(Timestamp::UNIX_EPOCH, Duration::from_secs(1)), Timestamp::from_second(1).unwrap());
+        assert_eq!(
+            expiry(Timestamp::UNIX_EPOCH, Duration::from_secs(1)),
+            Timestamp::from_second(1).expect("it is sound")
+        );
     }
 }

@@ -68,7 +68,7 @@ impl DatabaseError {
         match result_code(&error) {
             Some(BUSY | LOCKED) => Self::Busy { waited },
             Some(FULL) => Self::StorageFull { source: BackendError::new(error) },
-            Some(READONLY | PERM | CANTOPEN) => Self::ReadOnly { source: BackendError::new(error) },
+            Some(READONLY | PERM) => Self::ReadOnly { source: BackendError::new(error) },
             Some(CORRUPT | NOTADB) => Self::Damaged { source: BackendError::new(error) },
             Some(CONSTRAINT) => Self::Refused { source: BackendError::new(error) },
             Some(IOERR) => Self::OutcomeUnknown { source: BackendError::new(error) },

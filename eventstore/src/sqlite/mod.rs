@@ -15,8 +15,6 @@ mod unit_of_work;
 mod writer;
 
 #[cfg(test)]
-mod failures;
-#[cfg(test)]
 mod tests;
 
 pub use database::{SqliteDatabase, SqliteReader, SqliteTransaction};

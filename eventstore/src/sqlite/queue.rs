@@ -52,10 +52,44 @@ pub(super) struct Queue {
 
 #[derive(Default)]
 struct Waiting {
-    tenants: HashMap<Tenant, VecDeque<Job>>,
+    tenants: HashMap<Tenant, Line>,
     /// Tenants with a waiting append, in the order of their turns.
     turns: VecDeque<Tenant>,
     closed: bool,
+}
+
+/// The appends of one tenant, in the order of their arrival.
+#[derive(Default)]
+struct Line {
+    jobs: VecDeque<Job>,
+    bytes: usize,
+}
+
+impl Line {
+    fn push(&mut self, job: Job, tenant: &Tenant, limits: &Limits) -> Result<(), AppendError> {
+        let refused =
+            |unit, queued, limit| Err(AppendError::Overloaded { tenant: tenant.clone(), queued, limit, unit });
+        if self.jobs.len() >= limits.queued_appends {
+            return refused("appends", self.jobs.len(), limits.queued_appends);
+        }
+        if !self.jobs.is_empty() && self.bytes + job.append.bytes > limits.queued_bytes {
+            return refused("bytes", self.bytes, limits.queued_bytes);
+        }
+        self.bytes += job.append.bytes;
+        self.jobs.push_back(job);
+        Ok(())
+    }
+
+    fn pop(&mut self) -> Option<Job> {
+        let job = self.jobs.pop_front()?;
+        self.bytes -= job.append.bytes;
+        Some(job)
+    }
+
+    fn put_back(&mut self, job: Job) {
+        self.bytes += job.append.bytes;
+        self.jobs.push_front(job);
+    }
 }
 
 impl Queue {
@@ -76,12 +110,9 @@ impl Queue {
                 return Err(AppendError::Closed);
             }
             let tenant = job.append.tenant.clone();
-            let queue = waiting.tenants.entry(tenant.clone()).or_default();
-            if queue.len() >= limits.queued_appends {
-                return Err(AppendError::Overloaded { tenant, queued: queue.len(), limit: limits.queued_appends });
-            }
-            let first = queue.is_empty();
-            queue.push_back(job);
+            let line = waiting.tenants.entry(tenant.clone()).or_default();
+            let first = line.jobs.is_empty();
+            line.push(job, &tenant, limits)?;
             if first {
                 waiting.turns.push_back(tenant);
             }
@@ -104,7 +135,7 @@ impl Queue {
             waiting.turns.clear();
             std::mem::take(&mut waiting.tenants)
         };
-        for job in tenants.into_values().flatten() {
+        for job in tenants.into_values().flat_map(|line| line.jobs) {
             // A caller that has gone away needs no answer.
             drop(job.reply.send(Err(AppendError::Closed)));
         }
@@ -136,8 +167,8 @@ impl Queue {
         let mut keys: HashSet<(Tenant, String)> = HashSet::new();
         let now = Instant::now();
         while let Some(tenant) = waiting.turns.pop_front() {
-            let Some(queue) = waiting.tenants.get_mut(&tenant) else { continue };
-            let Some(job) = queue.pop_front() else { continue };
+            let Some(line) = waiting.tenants.get_mut(&tenant) else { continue };
+            let Some(job) = line.pop() else { continue };
             let append = &job.append;
             if job.append.deadline.is_some_and(|deadline| deadline <= now) || job.reply.is_closed() {
                 if job.ticket.withdraw() {
@@ -151,7 +182,7 @@ impl Queue {
                 let repeats = append.events().any(|(_, event)| ids.contains(&event.event_id))
                     || append.request.as_ref().is_some_and(|r| keys.contains(&(tenant.clone(), r.key().to_owned())));
                 if full || repeats {
-                    queue.push_front(job);
+                    line.put_back(job);
                     waiting.turns.push_front(tenant);
                     break;
                 }
@@ -163,7 +194,7 @@ impl Queue {
                     batch.push(job);
                 }
             }
-            if queue.is_empty() {
+            if line.jobs.is_empty() {
                 waiting.tenants.remove(&tenant);
             } else {
                 waiting.turns.push_back(tenant);

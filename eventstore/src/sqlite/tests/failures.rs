@@ -6,8 +6,7 @@ use futures::StreamExt;
 use sqlx::Row;
 use uuid::Uuid;
 
-use super::tests::{ANY, Fixture, event, stream};
-use super::*;
+use super::{ANY, Fixture, SqliteOptions, SqliteStore, event, stream};
 use crate::append::Append;
 use crate::error::{AppendError, ErrorFamily, OpenError, ReadError};
 use crate::filter::Filter;

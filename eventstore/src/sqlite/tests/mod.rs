@@ -1,5 +1,7 @@
 //! What only SQLite can get wrong. The contract that all stores share is held by the conformance suite.
 
+mod failures;
+
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -7,7 +9,7 @@ use sqlx::{Connection, Row};
 use tempfile::TempDir;
 
 use super::open::mount_of;
-use super::*;
+use super::{SqliteOptions, SqliteStore};
 use crate::append::Append;
 use crate::clock::{IdSource, TimeOrderedIds};
 use crate::error::{AppendError, ErrorFamily, OpenError, ReadError};
@@ -402,6 +404,25 @@ async fn a_full_queue_refuses_its_tenant_and_no_other() {
     }
 }
 
+#[tokio::test]
+async fn waiting_appends_are_bounded_in_bytes_too() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let limits = crate::Limits { queued_bytes: 20, ..crate::Limits::default() };
+    let store = SqliteOptions::new(folder.path().join("log.db")).limits(limits).open().await.expect("opened");
+    let blocker = store.begin().await.expect("begun");
+    let id = stream("a");
+    let append = |n| store.append(&id, ANY, vec![event(n)]);
+    // Each has 9 bytes: `{"n":1}` and `{}`.
+    let (mut first, mut second) = (append(1), append(2));
+    assert!(futures::poll!(first.as_mut()).is_pending() && futures::poll!(second.as_mut()).is_pending());
+    let error = append(3).await.expect_err("overloaded");
+    assert!(matches!(error, AppendError::Overloaded { queued: 18, limit: 20, unit: "bytes", .. }), "{error:?}");
+    blocker.rollback().await.expect("rolled back");
+    first.await.expect("appended");
+    second.await.expect("appended");
+    append(4).await.expect("there is room again");
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn two_handles_on_one_file_share_one_order_and_wake_each_other() {
     let fixture = Fixture::new().await;
@@ -474,8 +495,10 @@ async fn hot_reads_use_their_indexes() {
     let fixture = Fixture::new().await;
     let mut foreign = fixture.foreign().await;
     let mut plans = String::new();
-    for (name, sql) in
-        super::read::hot_reads().into_iter().map(|(n, s)| (n, s.to_owned())).chain(super::append::hot_reads())
+    for (name, sql) in crate::sqlite::read::hot_reads()
+        .into_iter()
+        .map(|(n, s)| (n, s.to_owned()))
+        .chain(crate::sqlite::append::hot_reads())
     {
         let rows = sqlx::query(sqlx::AssertSqlSafe(format!("EXPLAIN QUERY PLAN {sql}")))
             .fetch_all(&mut foreign)
