@@ -42,7 +42,7 @@ struct State {
 
 impl MemoryReadModels {
     fn state(&self) -> std::sync::MutexGuard<'_, State> {
-        self.0.lock().unwrap()
+        self.0.lock().expect("no test panics while it holds the lock")
     }
 
     pub(crate) fn trouble_commits(&self, trouble: impl IntoIterator<Item = Option<Trouble>>) {
@@ -135,7 +135,7 @@ impl ReadModels for MemoryReadModels {
             let stands = state.checkpoints.get(&key).is_some_and(|c| c.position == work.from);
             if stands {
                 state.checkpoints.insert(key, work.to);
-                state.tables.get_mut(&work.model.table_name()).unwrap().write(&work.changes);
+                state.tables.get_mut(&work.model.table_name()).expect("prepared before").write(&work.changes);
             }
             moved.push(if stands { Moved::Done } else { Moved::Overtaken });
         }
@@ -154,5 +154,5 @@ impl ReadModels for MemoryReadModels {
 
 /// A checkpoint that stands elsewhere in the same log.
 pub(crate) fn at(checkpoint: Checkpoint, position: i64) -> Checkpoint {
-    Checkpoint { position: Position::new(position).unwrap(), ..checkpoint }
+    Checkpoint { position: Position::new(position).expect("not negative"), ..checkpoint }
 }

@@ -6,12 +6,13 @@ use futures::StreamExt;
 use sqlx::Row;
 use uuid::Uuid;
 
-use super::{ANY, Fixture, SqliteOptions, SqliteStore, event, stream};
+use super::{ANY, Fixture, event, stream};
 use crate::append::Append;
 use crate::error::{AppendError, ErrorFamily, OpenError, ReadError};
 use crate::filter::Filter;
 use crate::position::Position;
 use crate::read::EventStoreExt;
+use crate::sqlite::{DatabaseError, SqliteOptions, SqliteStore, Synchronous};
 use crate::store::EventStore;
 use crate::stream::{ExpectedVersion, StreamVersion};
 

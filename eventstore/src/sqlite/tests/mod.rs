@@ -8,8 +8,6 @@ use std::time::Duration;
 use sqlx::{Connection, Row};
 use tempfile::TempDir;
 
-use super::open::mount_of;
-use super::{SqliteOptions, SqliteStore};
 use crate::append::Append;
 use crate::clock::{IdSource, TimeOrderedIds};
 use crate::error::{AppendError, ErrorFamily, OpenError, ReadError};
@@ -17,6 +15,8 @@ use crate::event::{EventId, NewEvent};
 use crate::filter::Filter;
 use crate::payload::Payload;
 use crate::position::Position;
+use crate::sqlite::open::mount_of;
+use crate::sqlite::{SqliteOptions, SqliteStore};
 use crate::store::EventStore;
 use crate::stream::{ExpectedVersion, StreamId, StreamVersion, Tenant};
 
