@@ -256,7 +256,7 @@ pub enum ReadError {
         source: DecodeError,
     },
     /// A row of the store breaks the store's own rules; it was not written by annals.
-    #[error("the row at position {position} is damaged: {what}; run `annals verify`")]
+    #[error("the row at position {position} is damaged: {what}; it was not written by annals, compare it with a backup")]
     Damaged {
         /// The position of the row.
         position: Position,

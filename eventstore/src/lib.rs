@@ -16,6 +16,8 @@ mod clock;
 mod context;
 mod derived;
 mod error;
+#[cfg(test)]
+mod error_tests;
 mod event;
 mod filter;
 mod limits;

@@ -1,6 +1,6 @@
 //! The scene is a function, so a test can call it and keep what it prints.
 
-use annals::testing::{GivenEvent, given, given_events};
+use annals::testing::{GivenEvent, given, given_events, shapes_of};
 use annals::{ManualClock, SeededIds, SqliteOptions};
 
 use jiff::Timestamp;
@@ -25,6 +25,12 @@ async fn the_story_is_told_as_ever_and_goes_on_from_what_is_there() {
         shop.close().await.expect("closed");
     }
     insta::assert_snapshot!("story", String::from_utf8(told).expect("text"));
+}
+
+/// Stored names are for ever; this golden file makes a changed one show in review.
+#[test]
+fn stored_names_are_what_they_were() {
+    insta::assert_snapshot!("names", shapes_of::<OrderEvent>());
 }
 
 fn placed() -> OrderEvent {

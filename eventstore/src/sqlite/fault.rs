@@ -90,7 +90,7 @@ impl DatabaseError {
             }
             Self::Refused { source } => AppendError::Broken {
                 what: format!("the schema refused a checked append: {source}"),
-                remedy: "run `annals verify`".to_owned(),
+                remedy: "compare the file with a backup".to_owned(),
             },
             Self::OutcomeUnknown { source } => AppendError::OutcomeUnknown { stream: stream(), source },
             Self::Failed { source } => AppendError::Unavailable { source },

@@ -68,7 +68,7 @@ impl Remembered {
         }
         answer::from_json(tenant, &self.result).map_err(|what| AppendError::Broken {
             what: format!("the stored answer to request `{}` cannot be read: {what}", request.key()),
-            remedy: "run `annals verify`".to_owned(),
+            remedy: "compare the file with a backup".to_owned(),
         })
     }
 }

@@ -1,0 +1,126 @@
+//! Every message as people see it, with its family: a golden file, so that a worse one shows in review.
+
+use std::time::Duration;
+
+use uuid::Uuid;
+
+use crate::append::Repeat;
+use crate::error::{AppendError, BackendError, DecodeError, Invalid, OpenError, ReadError};
+use crate::event::EventId;
+use crate::position::{Incarnation, Position};
+use crate::stream::{ExpectedVersion, StreamId, StreamVersion, Tenant};
+
+fn stream() -> StreamId {
+    StreamId::new(Tenant::default(), "order", "o-17").expect("the names are sound")
+}
+
+fn version(n: i64) -> StreamVersion {
+    StreamVersion::new(n).expect("not negative")
+}
+
+fn position(n: i64) -> Position {
+    Position::new(n).expect("not negative")
+}
+
+fn engine() -> BackendError {
+    BackendError::new("what the engine said")
+}
+
+fn invalid() -> Invalid {
+    Invalid::new("payload.lines[2].price", "is NaN, which JSON cannot hold", "use a number")
+}
+
+fn append_errors() -> Vec<AppendError> {
+    let taken = |how| AppendError::EventIdTaken {
+        event_id: EventId::new(Uuid::from_u128(17)).expect("not nil"),
+        stream: stream(),
+        how,
+    };
+    vec![
+        AppendError::WrongExpectedVersion {
+            stream: stream(),
+            expected: ExpectedVersion::Exact(version(3)),
+            actual: version(4),
+        },
+        AppendError::WrongExpectedVersion { stream: stream(), expected: ExpectedVersion::NoStream, actual: version(4) },
+        AppendError::Invalid(invalid()),
+        taken(Repeat::OtherContent),
+        taken(Repeat::OtherStream),
+        taken(Repeat::OnlySome),
+        taken(Repeat::OtherAppend),
+        AppendError::RequestKeyReused { tenant: Tenant::default(), key: "form-17".to_owned() },
+        AppendError::StreamFull { stream: stream(), actual: version(i64::MAX) },
+        AppendError::Overloaded { tenant: Tenant::default(), queued: 10_000, limit: 10_000, unit: "appends" },
+        AppendError::DeadlineExceeded { stream: stream() },
+        AppendError::Busy { waited: Duration::from_secs(5) },
+        AppendError::StorageFull { source: engine() },
+        AppendError::Unavailable { source: engine() },
+        AppendError::OutcomeUnknown { stream: stream(), source: engine() },
+        AppendError::Closed,
+        AppendError::ReadOnly { reason: "it was opened with `read_only`".to_owned() },
+        AppendError::Broken { what: "page 7 is torn".to_owned(), remedy: "restore it from a backup".to_owned() },
+    ]
+}
+
+fn read_errors() -> Vec<ReadError> {
+    let undecodable = |source| ReadError::Undecodable {
+        stream: stream(),
+        version: version(2),
+        position: position(40),
+        name: "order.paid".to_owned(),
+        schema_version: 3,
+        source,
+    };
+    vec![
+        ReadError::Invalid(invalid()),
+        ReadError::AheadOfLog { after: position(50), head: position(40) },
+        ReadError::StoreRewound { position: position(40), incarnation: Incarnation(Uuid::from_u128(7)) },
+        undecodable(DecodeError::UnknownName { name: "order.paid".to_owned(), known: "order.placed".to_owned() }),
+        undecodable(DecodeError::UnknownSchemaVersion { name: "order.paid".to_owned(), found: 3, known: 2 }),
+        undecodable(DecodeError::Payload {
+            source: serde_json::from_str::<u8>("{}").expect_err("an object is no number"),
+        }),
+        ReadError::Damaged { position: position(40), what: "`event_id` is no UUID".to_owned() },
+        ReadError::Unavailable { source: engine() },
+        ReadError::Closed,
+    ]
+}
+
+fn open_errors() -> Vec<OpenError> {
+    let path = || "orders.db".to_owned();
+    vec![
+        OpenError::Invalid(Invalid::new("path", "`orders.db` is a folder", "name a file in it")),
+        OpenError::NotAStore { path: path(), found: "not an SQLite database".to_owned() },
+        OpenError::NewerStore { path: path(), needed: 9, ours: 1 },
+        OpenError::ReadOnly { path: path(), reason: "attempt to write a readonly database".to_owned() },
+        OpenError::Damaged { path: path(), what: "its journal `orders.db-wal` is gone".to_owned() },
+        OpenError::StorageFull { path: path(), source: engine() },
+        OpenError::Unavailable { path: path(), source: engine() },
+    ]
+}
+
+/// The message and those of its causes, each on a line of its own.
+fn chain(error: &dyn std::error::Error) -> String {
+    let mut text = format!("{error}\n");
+    let mut cause = error.source();
+    while let Some(error) = cause {
+        text.push_str(&format!("    because {error}\n"));
+        cause = error.source();
+    }
+    text
+}
+
+#[test]
+fn messages_say_what_happened_and_what_to_do() {
+    let mut all = String::new();
+    for error in append_errors() {
+        all.push_str(&format!("append, {:?}: {}", error.family(), chain(&error)));
+    }
+    for error in read_errors() {
+        all.push_str(&format!("read, {:?}: {}", error.family(), chain(&error)));
+    }
+    for error in open_errors() {
+        all.push_str(&format!("open: {}", chain(&error)));
+    }
+    insta::assert_snapshot!("messages", all);
+}
