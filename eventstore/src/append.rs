@@ -1,15 +1,16 @@
 //! Appends: what a writer asks for, the checks at the door, and the answer.
 
 use std::collections::HashSet;
-use std::fmt;
 use std::sync::Arc;
 
 use jiff::Timestamp;
 use tokio::time::Instant;
 use uuid::Uuid;
 
-use crate::error::{AppendError, Invalid};
-use crate::event::{EventId, NewEvent, check_event};
+use crate::error::AppendError;
+use crate::event::{NewEvent, check_event};
+use crate::event_id::EventId;
+use crate::invalid::Invalid;
 use crate::limits::Limits;
 use crate::metadata::{CausationId, CorrelationId};
 use crate::payload::Payload;
@@ -293,29 +294,4 @@ pub struct AppendedStream {
     pub version: StreamVersion,
     /// The position of each appended event, in the order of their versions.
     pub positions: Vec<Position>,
-}
-
-/// In what way stored events differ from an append that has some of the same event ids.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[non_exhaustive]
-pub enum Repeat {
-    /// The id is stored with another name, schema version or payload.
-    OtherContent,
-    /// The id is stored in another stream.
-    OtherStream,
-    /// Some ids of the append are stored, others are not.
-    OnlySome,
-    /// The ids are stored, but not together in this order as one append.
-    OtherAppend,
-}
-
-impl fmt::Display for Repeat {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            Self::OtherContent => "is stored already with other content; give the new event a new id",
-            Self::OtherStream => "is stored already in another stream; give the new event a new id",
-            Self::OnlySome => "is stored already, other events of the append are not; give all new events new ids",
-            Self::OtherAppend => "is stored already, but not as part of this very append; repeat the append as it was",
-        })
-    }
 }

@@ -3,8 +3,8 @@
 use std::fmt;
 use std::time::Duration;
 
-use crate::append::Repeat;
-use crate::event::EventId;
+use crate::event_id::EventId;
+pub use crate::invalid::Invalid;
 use crate::position::{Incarnation, Position};
 use crate::stream::{ExpectedVersion, StreamId, StreamVersion, Tenant};
 
@@ -22,25 +22,6 @@ pub enum ErrorFamily {
     OutcomeUnknown,
     /// Data or installation needs a person. Runners stop on it.
     Broken,
-}
-
-/// Input that no store accepts: which field, what is wrong with it, and what to do instead.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("`{field}` {problem}; {fix}")]
-pub struct Invalid {
-    /// Where the fault is: a parameter, or a path such as `payload.lines[2].price`.
-    pub field: String,
-    /// What is wrong, as the rest of a sentence that begins with the field.
-    pub problem: String,
-    /// What to do instead.
-    pub fix: String,
-}
-
-impl Invalid {
-    /// An error about `field`.
-    pub fn new(field: impl Into<String>, problem: impl Into<String>, fix: impl Into<String>) -> Self {
-        Self { field: field.into(), problem: problem.into(), fix: fix.into() }
-    }
 }
 
 /// What a database, file or connection said; the cause inside our own errors.
@@ -210,6 +191,31 @@ impl AppendError {
     }
 }
 
+/// In what way stored events differ from an append that has some of the same event ids.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Repeat {
+    /// The id is stored with another name, schema version or payload.
+    OtherContent,
+    /// The id is stored in another stream.
+    OtherStream,
+    /// Some ids of the append are stored, others are not.
+    OnlySome,
+    /// The ids are stored, but not together in this order as one append.
+    OtherAppend,
+}
+
+impl fmt::Display for Repeat {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::OtherContent => "is stored already with other content; give the new event a new id",
+            Self::OtherStream => "is stored already in another stream; give the new event a new id",
+            Self::OnlySome => "is stored already, other events of the append are not; give all new events new ids",
+            Self::OtherAppend => "is stored already, but not as part of this very append; repeat the append as it was",
+        })
+    }
+}
+
 /// Why events could not be read.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
@@ -256,7 +262,9 @@ pub enum ReadError {
         source: DecodeError,
     },
     /// A row of the store breaks the store's own rules; it was not written by annals.
-    #[error("the row at position {position} is damaged: {what}; it was not written by annals, compare it with a backup")]
+    #[error(
+        "the row at position {position} is damaged: {what}; it was not written by annals, compare it with a backup"
+    )]
     Damaged {
         /// The position of the row.
         position: Position,

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use uuid::Uuid;
 
-use crate::append::Repeat;
+use crate::error::Repeat;
 use crate::error::{AppendError, BackendError, DecodeError, Invalid, OpenError, ReadError};
 use crate::event::EventId;
 use crate::position::{Incarnation, Position};

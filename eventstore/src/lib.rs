@@ -19,7 +19,9 @@ mod error;
 #[cfg(test)]
 mod error_tests;
 mod event;
+mod event_id;
 mod filter;
+mod invalid;
 mod limits;
 mod memory;
 mod metadata;
@@ -37,12 +39,14 @@ mod stream;
 mod text_id;
 
 pub use aggregate::{Aggregate, Decide, Evolve, IntoEvents, SnapshotPolicy};
-pub use append::{Append, Appended, AppendedStream, CheckedAppend, Repeat};
+pub use append::{Append, Appended, AppendedStream, CheckedAppend};
 pub use clock::{Clock, IdSource, ManualClock, SeededIds, SystemClock, TimeOrderedIds};
 pub use context::Context;
-pub use error::{AppendError, BackendError, DecodeError, ErrorFamily, Invalid, OpenError, ReadError};
-pub use event::{Event, EventId, EventShape, NewEvent, Recorded, RecordedEvent};
+pub use error::{AppendError, BackendError, DecodeError, ErrorFamily, OpenError, ReadError, Repeat};
+pub use event::{Event, EventShape, NewEvent, Recorded, RecordedEvent};
+pub use event_id::EventId;
 pub use filter::{Filter, StreamFilter};
+pub use invalid::Invalid;
 pub use limits::{Limits, MAX_PAGE_EVENTS, PAGE_BYTES};
 pub use memory::{MemoryStore, MemoryStoreBuilder};
 pub use metadata::{Actor, CausationId, CorrelationId, Metadata, TraceParent};

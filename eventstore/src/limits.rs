@@ -1,7 +1,7 @@
 //! How much a store accepts, and how much it gives at once.
 
-use crate::error::Invalid;
 use crate::event::RecordedEvent;
+use crate::invalid::Invalid;
 
 /// Upper bounds that a store checks before it writes anything.
 ///

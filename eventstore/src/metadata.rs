@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
-use crate::error::Invalid;
+use crate::invalid::Invalid;
 use crate::name::check_name;
 
 macro_rules! id_text {
@@ -70,8 +70,8 @@ id_text! {
     TraceParent, "trace_parent"
 }
 
-impl From<crate::event::EventId> for CausationId {
-    fn from(event: crate::event::EventId) -> Self {
+impl From<crate::event_id::EventId> for CausationId {
+    fn from(event: crate::event_id::EventId) -> Self {
         Self(event.to_string().into())
     }
 }

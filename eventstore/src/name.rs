@@ -1,6 +1,6 @@
 //! The rule that every stored name follows.
 
-use crate::error::Invalid;
+use crate::invalid::Invalid;
 
 /// The longest tenant, aggregate type, aggregate id, event name, correlation id and request key, in bytes.
 ///

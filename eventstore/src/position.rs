@@ -4,8 +4,8 @@ use std::fmt;
 
 use uuid::Uuid;
 
-use crate::error::Invalid;
-use crate::event::EventId;
+use crate::event_id::EventId;
+use crate::invalid::Invalid;
 
 /// An event's place in the whole log of a store.
 ///

@@ -6,8 +6,8 @@ use std::sync::Arc;
 use jiff::Timestamp;
 use uuid::Uuid;
 
-use crate::append::{Appended, AppendedStream, CheckedAppend, Repeat};
-use crate::error::AppendError;
+use crate::append::{Appended, AppendedStream, CheckedAppend};
+use crate::error::{AppendError, Repeat};
 use crate::event::EventId;
 use crate::payload::Payload;
 use crate::position::Position;

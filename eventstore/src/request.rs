@@ -7,7 +7,7 @@ use std::time::Duration;
 use serde::Serialize;
 use uuid::Uuid;
 
-use crate::error::Invalid;
+use crate::invalid::Invalid;
 use crate::name::check_name;
 
 /// A digest of what a request asked for, stable over processes and builds.

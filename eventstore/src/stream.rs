@@ -3,7 +3,7 @@
 use std::fmt;
 use std::sync::Arc;
 
-use crate::error::Invalid;
+use crate::invalid::Invalid;
 use crate::name::check_name;
 
 /// The tenant a stream belongs to; names of one tenant never meet those of another.

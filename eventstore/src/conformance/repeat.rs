@@ -3,8 +3,8 @@
 use serde_json::json;
 
 use super::case::{Case, exact, request, version};
-use crate::append::{Append, Appended, Repeat};
-use crate::error::{AppendError, ErrorFamily};
+use crate::append::{Append, Appended};
+use crate::error::{AppendError, ErrorFamily, Repeat};
 use crate::event::NewEvent;
 use crate::metadata::{Actor, Metadata};
 use crate::payload::Payload;

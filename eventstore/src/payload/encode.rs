@@ -9,7 +9,7 @@ use super::content::{Content, NO_PLAIN_ENUM};
 use super::guard::{Guard, INFINITE, NAN, TOO_DEEP};
 use super::path::path_at;
 use super::scan::scan;
-use crate::error::Invalid;
+use crate::invalid::Invalid;
 
 /// Room for a usual event, so that writing it allocates once.
 const USUAL_BYTES: usize = 256;

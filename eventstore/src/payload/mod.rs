@@ -16,7 +16,7 @@ use std::sync::Arc;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
-use crate::error::Invalid;
+use crate::invalid::Invalid;
 
 pub use decode::{decode_struct, decode_variant};
 pub use encode::{encode_struct, encode_variant};

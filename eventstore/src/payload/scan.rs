@@ -5,7 +5,7 @@ use std::collections::HashSet;
 
 use super::MAX_DEPTH;
 use super::path::{path_at, push_key};
-use crate::error::Invalid;
+use crate::invalid::Invalid;
 
 /// Objects with more keys than this look their keys up in a set; below it, comparing with each is faster.
 const FEW_KEYS: usize = 16;

@@ -1,0 +1,20 @@
+//! What is wrong with a caller's input; the leaf on which every noun's checks rest.
+
+/// Input that no store accepts: which field, what is wrong with it, and what to do instead.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("`{field}` {problem}; {fix}")]
+pub struct Invalid {
+    /// Where the fault is: a parameter, or a path such as `payload.lines[2].price`.
+    pub field: String,
+    /// What is wrong, as the rest of a sentence that begins with the field.
+    pub problem: String,
+    /// What to do instead.
+    pub fix: String,
+}
+
+impl Invalid {
+    /// An error about `field`.
+    pub fn new(field: impl Into<String>, problem: impl Into<String>, fix: impl Into<String>) -> Self {
+        Self { field: field.into(), problem: problem.into(), fix: fix.into() }
+    }
+}
