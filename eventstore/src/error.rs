@@ -4,7 +4,7 @@ use std::fmt;
 use std::time::Duration;
 
 use crate::event_id::EventId;
-pub use crate::invalid::Invalid;
+pub(crate) use crate::invalid::Invalid;
 use crate::position::{Incarnation, Position};
 use crate::stream::{ExpectedVersion, StreamId, StreamVersion, Tenant};
 

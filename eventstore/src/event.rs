@@ -5,7 +5,7 @@ use std::sync::Arc;
 use jiff::Timestamp;
 use uuid::Uuid;
 
-pub use crate::event_id::EventId;
+pub(crate) use crate::event_id::EventId;
 
 use crate::error::{DecodeError, Invalid, ReadError};
 use crate::metadata::Metadata;
