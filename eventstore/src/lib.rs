@@ -72,8 +72,9 @@ pub mod __private {
 
     pub use crate::aggregate::{Aggregate, SnapshotPolicy};
     pub use crate::derived::{NoEvent, find_shape};
-    pub use crate::error::{DecodeError, Invalid};
+    pub use crate::error::DecodeError;
     pub use crate::event::{Event, EventShape};
+    pub use crate::invalid::Invalid;
     pub use crate::payload::{Payload, decode_struct, decode_variant, encode_struct, encode_variant};
     pub use crate::text_id::{IdText, id_text, read_id};
     pub use serde;
