@@ -42,6 +42,11 @@ pub trait Evolve: Aggregate {
 /// The rule for one command: state and command give new events, or a rejection.
 ///
 /// Pure: it may run several times for one call, each time on a newer state.
+#[diagnostic::on_unimplemented(
+    message = "`{Self}` does not know how to decide the command `{C}`",
+    label = "no rule for `{C}`",
+    note = "write `impl Decide<{C}> for {Self}`, or call `execute` with a closure that decides"
+)]
 pub trait Decide<C>: Evolve {
     /// Why the domain says no.
     type Rejection;
@@ -54,6 +59,10 @@ pub trait Decide<C>: Evolve {
 }
 
 /// What a decision may give: one event, some, perhaps one, or none.
+#[diagnostic::on_unimplemented(
+    message = "`{Self}` is not what a decision gives: events of type `{E}`",
+    note = "give a `{E}`, an array, a `Vec` or an `Option` of it, or `()` for no events"
+)]
 pub trait IntoEvents<E> {
     /// The events in the order in which they happened.
     fn into_events(self) -> Vec<E>;

@@ -307,7 +307,7 @@ impl ReadError {
 #[non_exhaustive]
 pub enum DecodeError {
     /// No event of the type has this stored name.
-    #[error("no event is called `{name}`; known are {known}")]
+    #[error("no event is called `{name}`; known are {known}; deploy a build that knows it")]
     UnknownName {
         /// The stored name.
         name: String,

@@ -54,6 +54,28 @@ impl fmt::Debug for Fingerprint {
 ///
 /// Keys belong to a tenant. They are stored in the transaction of the append they come with and forgotten after
 /// their lifetime, 24 hours by default.
+///
+/// ```
+/// # mod order { include!(concat!(env!("CARGO_MANIFEST_DIR"), "/docs/order.rs")); }
+/// # use order::*;
+/// use annals_eventstore::{AggregateStore, Context, Fingerprint, MemoryStore, RequestKey};
+///
+/// # tokio::runtime::Builder::new_current_thread().enable_time().build()?.block_on(async {
+/// let orders = MemoryStore::new().aggregate::<Order>();
+/// let id = OrderId::new("o-17")?;
+///
+/// // The key comes from the client. The fingerprint says what it asked for: every parameter, so that the same key with
+/// // other parameters is refused.
+/// let request = RequestKey::new("6f1c-client-key", Fingerprint::of(&("place", "o-17", 12_00))?)?;
+/// let orders = orders.with(Context::default().request(request));
+/// let first = orders.execute(&id, |order| order.place(12_00)).await?;
+/// let again = orders.execute(&id, |order| order.place(12_00)).await?;
+/// assert!(!first.repeated && again.repeated);
+/// assert_eq!(first.version, again.version);
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// # })?;
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct RequestKey {
     key: Arc<str>,

@@ -21,8 +21,16 @@ fn a_known_name_and_version_give_the_place_of_the_shape() {
 
 #[test]
 fn an_unknown_name_is_answered_with_the_known_ones() {
-    check("order.lost", 1, Err("no event is called `order.lost`; known are order.placed, order.paid"));
-    check("order.place", 2, Err("no event is called `order.place`; known are order.placed, order.paid"));
+    check(
+        "order.lost",
+        1,
+        Err("no event is called `order.lost`; known are order.placed, order.paid; deploy a build that knows it"),
+    );
+    check(
+        "order.place",
+        2,
+        Err("no event is called `order.place`; known are order.placed, order.paid; deploy a build that knows it"),
+    );
 }
 
 #[test]

@@ -2,6 +2,8 @@
 
 use std::sync::Arc;
 
+use crate::error::Invalid;
+use crate::event::{Event, EventId, NewEvent};
 use crate::filter::{Filter, StreamFilter};
 use crate::position::Position;
 use crate::read::events::EventStream;
@@ -12,7 +14,7 @@ use crate::read::subscription::Subscription;
 use crate::store::EventStore;
 use crate::stream::{StreamId, StreamVersion};
 
-/// Reads of any length, for every store whose handle can be cloned.
+/// Reads of any length and the making of new events, for every store whose handle can be cloned.
 ///
 /// Nothing is read before the value that a method gives is polled, within a tokio runtime. While its consumer works on
 /// one page, at most one more is read ahead.
@@ -53,7 +55,34 @@ pub trait EventStoreExt: EventStore + Clone {
     /// The events of the log after a position, in the order of their positions, and then each as it comes: none is
     /// missed, none comes twice.
     ///
-    /// Ends with [`ReadError::AheadOfLog`](crate::ReadError::AheadOfLog) if `after` is beyond the last event.
+    /// ```
+    /// # mod order { include!(concat!(env!("CARGO_MANIFEST_DIR"), "/docs/order.rs")); }
+    /// # use order::*;
+    /// use annals_eventstore::{AggregateStore, EventStore, EventStoreExt, Filter, MemoryStore};
+    /// use futures::StreamExt;
+    ///
+    /// # tokio::runtime::Builder::new_current_thread().enable_time().build()?.block_on(async {
+    /// let store = MemoryStore::new();
+    /// let from_now_on = store.head().await?.position;
+    /// let mut placed = store.subscribe(from_now_on, Filter::all().event_name("order.placed")?);
+    ///
+    /// let orders = store.aggregate::<Order>();
+    /// orders.execute(&OrderId::new("o-17")?, |order| order.place(12_00)).await?;
+    ///
+    /// let event = placed.next().await.expect("it goes on for ever")?;
+    /// assert_eq!(event.stream.aggregate_id(), "o-17");
+    /// assert!(matches!(event.decode()?, OrderEvent::Placed { total: 12_00 }));
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// # })?;
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    ///
+    /// # Errors
+    /// The stream ends with [`ReadError::AheadOfLog`](crate::ReadError::AheadOfLog) if `after` is beyond the last event, and
+    /// with [`ReadError::Closed`](crate::ReadError::Closed) when the store is closed.
+    ///
+    /// # Cancel safety
+    /// Dropping the future of one event loses none: the next one waits for the same.
     fn subscribe(&self, after: Position, filter: Filter) -> Subscription {
         Subscription::new(self.pages(after, filter))
     }
@@ -66,6 +95,35 @@ pub trait EventStoreExt: EventStore + Clone {
     /// The streams of the store with their versions, ordered by tenant, aggregate type and id bytewise.
     fn streams(&self, filter: StreamFilter) -> Streams {
         Streams::new(self.shared(), filter)
+    }
+
+    /// Encodes `event` under a new id of this store, ready to be appended.
+    ///
+    /// Make it once per event and keep it for a repeat of the append: the id is what makes a repeat harmless.
+    ///
+    /// ```
+    /// # mod order { include!(concat!(env!("CARGO_MANIFEST_DIR"), "/docs/order.rs")); }
+    /// # use order::*;
+    /// use annals_eventstore::{EventStore, EventStoreExt, ExpectedVersion, MemoryStore, StreamId, Tenant};
+    ///
+    /// # tokio::runtime::Builder::new_current_thread().build()?.block_on(async {
+    /// let store = MemoryStore::new();
+    /// let stream = StreamId::new(Tenant::default(), "order", "o-17")?;
+    /// let placed = store.new_event(&OrderEvent::Placed { total: 12_00 })?;
+    /// let done = store.append(&stream, ExpectedVersion::NoStream, vec![placed.clone()]).await?;
+    ///
+    /// // The same event again is the same append.
+    /// assert!(store.append(&stream, ExpectedVersion::NoStream, vec![placed]).await?.repeated);
+    /// assert_eq!(done.version().get(), 1);
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// # })?;
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    ///
+    /// # Errors
+    /// [`Invalid`] as of [`Event::encode`].
+    fn new_event<E: Event>(&self, event: &E) -> Result<NewEvent, Invalid> {
+        NewEvent::of(EventId::new(self.ids().next_id())?, event)
     }
 
     /// The same store behind a pointer that does not tell its kind.

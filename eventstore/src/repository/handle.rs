@@ -111,7 +111,25 @@ impl<A: Evolve> Repository<A> {
     /// The same repository for commands in other circumstances: of another tenant, with a deadline, a request key, ..
     ///
     /// Events get the context's metadata. Events whose context says nothing of their cause but has a request key are
-    /// caused by that request.
+    /// caused by that request. The cache is shared, and states of one tenant are never taken for another's.
+    ///
+    /// ```
+    /// # mod order { include!(concat!(env!("CARGO_MANIFEST_DIR"), "/docs/order.rs")); }
+    /// # use order::*;
+    /// use annals_eventstore::{Actor, AggregateStore, Context, MemoryStore, Tenant};
+    ///
+    /// # tokio::runtime::Builder::new_current_thread().enable_time().build()?.block_on(async {
+    /// let orders = MemoryStore::new().aggregate::<Order>();
+    /// let north = orders.with(Context::of(Tenant::new("north")?).actor(Actor::new("alice")?));
+    ///
+    /// let id = OrderId::new("o-17")?;
+    /// north.execute(&id, |order| order.place(12_00)).await?;
+    /// assert_eq!(north.load(&id).await?.version.get(), 1);
+    /// assert_eq!(orders.load(&id).await?.version.get(), 0); // the default tenant has no such order
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// # })?;
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
     #[must_use]
     pub fn with(&self, context: Context) -> Self {
         Self { context: Arc::new(context), ..self.clone() }

@@ -134,6 +134,34 @@ impl DerefMut for SqliteUnitOfWork {
 impl SqliteStore {
     /// Begins a unit of work: events together with the user's own SQL.
     ///
+    /// While it is open no other append of any process can commit, so load and decide before it begins. The version that
+    /// was loaded goes into the append; if the stream has moved on since, the append is refused, and you decide again.
+    ///
+    /// ```
+    /// # mod order { include!(concat!(env!("CARGO_MANIFEST_DIR"), "/docs/order.rs")); }
+    /// # use order::*;
+    /// use annals_eventstore::{AggregateStore, Append, EventStoreExt};
+    ///
+    /// # async fn run() -> Result<(), Box<dyn std::error::Error>> {
+    /// # let folder = tempfile::tempdir()?;
+    /// let store = annals_eventstore::sqlite(folder.path().join("orders.db")).await?;
+    /// let orders = store.aggregate::<Order>();
+    /// let order = orders.load(&OrderId::new("o-17")?).await?;
+    /// let mut events = Vec::new();
+    /// for event in order.state.place(12_00)? {
+    ///     events.push(store.new_event(&event)?);
+    /// }
+    ///
+    /// let mut unit = store.begin().await?;
+    /// sqlx::query("CREATE TABLE IF NOT EXISTS labels (order_id TEXT PRIMARY KEY) STRICT").execute(&mut *unit).await?;
+    /// sqlx::query("INSERT INTO labels (order_id) VALUES (?1)").bind("o-17").execute(&mut *unit).await?;
+    /// let done = unit.append(Append::to(order.stream, order.version.into(), events)).await?;
+    /// unit.commit().await?; // the events and the label, or neither
+    /// assert_eq!(done.version().get(), 1);
+    /// # Ok(()) }
+    /// # tokio::runtime::Runtime::new().unwrap().block_on(run()).unwrap();
+    /// ```
+    ///
     /// # Errors
     /// [`AppendError::Busy`] if another process kept the write lock; others as they come.
     ///
@@ -146,7 +174,31 @@ impl SqliteStore {
 
     /// Appends inside a transaction that the user has begun on a connection of their own to this store's file.
     ///
-    /// A refused append leaves the transaction usable. Readers notice the commit by polling.
+    /// A refused append leaves the transaction usable. Readers notice the commit by polling. Begin it with
+    /// `BEGIN IMMEDIATE`: one that reads first and writes later may find that another writer came between, and fails.
+    ///
+    /// ```
+    /// # mod order { include!(concat!(env!("CARGO_MANIFEST_DIR"), "/docs/order.rs")); }
+    /// # use order::*;
+    /// use annals_eventstore::{Append, EventStoreExt, ExpectedVersion, StreamId, Tenant};
+    /// use sqlx::Connection;
+    /// use sqlx::sqlite::{SqliteConnectOptions, SqliteConnection, SqliteSynchronous};
+    ///
+    /// # async fn run() -> Result<(), Box<dyn std::error::Error>> {
+    /// # let folder = tempfile::tempdir()?;
+    /// # let path = folder.path().join("orders.db");
+    /// let store = annals_eventstore::sqlite(&path).await?;
+    /// let options = SqliteConnectOptions::new().filename(&path).synchronous(SqliteSynchronous::Full);
+    /// let mut connection = SqliteConnection::connect_with(&options).await?;
+    ///
+    /// let stream = StreamId::new(Tenant::default(), "order", "o-17")?;
+    /// let placed = store.new_event(&OrderEvent::Placed { total: 12_00 })?;
+    /// let mut transaction = connection.begin_with("BEGIN IMMEDIATE").await?;
+    /// store.append_in(&mut transaction, Append::to(stream, ExpectedVersion::NoStream, vec![placed])).await?;
+    /// transaction.commit().await?;
+    /// # Ok(()) }
+    /// # tokio::runtime::Runtime::new().unwrap().block_on(run()).unwrap();
+    /// ```
     ///
     /// # Cancel safety
     /// After the future was dropped the transaction must be rolled back: it may hold some of the rows.
@@ -155,6 +207,9 @@ impl SqliteStore {
     /// [`AppendError::Invalid`] with the field `transaction` if it is not on this store's file, or naming the setting
     /// if the connection is less durable than the store; others as of
     /// [`EventStore::append_many`](crate::EventStore::append_many).
+    ///
+    /// # Cancel safety
+    /// Dropping the future may leave a part of the append in the transaction: roll it back.
     pub async fn append_in(
         &self,
         transaction: &mut Transaction<'_, Sqlite>,

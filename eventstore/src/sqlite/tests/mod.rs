@@ -167,7 +167,13 @@ async fn a_store_of_a_newer_build_is_refused() {
 #[tokio::test]
 async fn places_where_no_store_can_be_are_refused_with_the_reason() {
     let folder = tempfile::tempdir().expect("a folder");
-    for path in ["".into(), ":memory:".into(), folder.path().to_owned(), folder.path().join("nowhere/log.db")] {
+    for path in [
+        "".into(),
+        ":memory:".into(),
+        "sqlite://log.db".into(),
+        folder.path().to_owned(),
+        folder.path().join("nowhere/log.db"),
+    ] {
         let error = SqliteStore::open(&path).await.err().expect("refused");
         assert!(matches!(&error, OpenError::Invalid(i) if i.field == "path"), "{path:?}: {error}");
     }
