@@ -283,6 +283,36 @@ async fn a_unit_of_work_commits_events_and_own_rows_together_or_neither() {
     fixture.append("b", ExpectedVersion::NoStream, 5).await.expect("the lock is free");
 }
 
+/// A time-out around an append, and a commit after it, would store the first half of the events of one fact.
+#[tokio::test]
+async fn a_unit_of_work_whose_append_was_dropped_half_way_is_never_committed() {
+    let fixture = Fixture::new().await;
+    for polls in 1..20 {
+        let mut work = fixture.store.begin().await.expect("begun");
+        let mut ended = false;
+        {
+            let events = (1..=2_000).map(event).collect();
+            let mut append = std::pin::pin!(work.append(Append::to(stream("a"), ANY, events)));
+            for _ in 0..polls {
+                if futures::poll!(append.as_mut()).is_ready() {
+                    ended = true;
+                    break;
+                }
+                tokio::time::sleep(Duration::from_millis(1)).await;
+            }
+        }
+        if ended {
+            assert!(polls > 1, "the first poll only sends the first statement");
+            return;
+        }
+        let more = work.append(Append::to(stream("b"), ANY, vec![event(9_999)])).await;
+        assert!(matches!(&more, Err(AppendError::Invalid(i)) if i.field == "append"), "{more:?}");
+        let commit = work.commit().await;
+        assert!(matches!(&commit, Err(AppendError::Invalid(i)) if i.field == "append"), "{commit:?}");
+        assert_eq!(fixture.log().await.len(), 0, "nothing is stored");
+    }
+}
+
 #[tokio::test]
 async fn append_in_a_foreign_transaction_checks_file_and_durability_and_wakes_readers() {
     let fixture = Fixture::new().await;

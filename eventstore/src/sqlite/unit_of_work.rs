@@ -27,11 +27,14 @@ pub struct SqliteUnitOfWork {
     last: Position,
     /// The stream of the first append, for errors.
     stream: Option<StreamId>,
+    /// Whether an append has begun that has not ended. If it is set when another call begins, that append's future was
+    /// dropped, and a part of it may be in the transaction.
+    appending: bool,
 }
 
 impl SqliteUnitOfWork {
     pub(super) fn new(transaction: SqliteTransaction, store: SqliteStore) -> Self {
-        Self { transaction, store, last: Position::START, stream: None }
+        Self { transaction, store, last: Position::START, stream: None, appending: false }
     }
 
     /// Appends inside the transaction. A refused append leaves the transaction usable and nothing of itself behind.
@@ -40,10 +43,15 @@ impl SqliteUnitOfWork {
     /// As of [`EventStore::append_many`](crate::EventStore::append_many).
     ///
     /// # Cancel safety
-    /// Dropping the future may leave a part of the append in the transaction: drop the unit of work as well.
+    /// Dropping the future may leave a part of the append in the transaction, so the unit of work takes no more appends and
+    /// refuses to commit. Drop it and begin a new one.
     pub async fn append(&mut self, append: Append) -> Result<Appended, AppendError> {
+        self.check_whole()?;
         let append = append.check(self.store.limits_ref())?;
-        let appended = within(self.store.group(), &mut self.transaction, &append).await?;
+        self.appending = true;
+        let answer = within(self.store.group(), &mut self.transaction, &append).await;
+        self.appending = false;
+        let appended = answer?;
         self.stream.get_or_insert_with(|| append.first_stream());
         if !appended.repeated {
             self.last = self.last.max(appended.position);
@@ -54,14 +62,15 @@ impl SqliteUnitOfWork {
     /// Commits the events and the user's own rows.
     ///
     /// # Errors
-    /// [`AppendError`]; unless its family is *outcome unknown*, nothing is stored.
+    /// [`AppendError::Invalid`] with the field `append` if the future of an append was dropped before it ended; others as
+    /// they come. Unless the family is *outcome unknown*, nothing is stored.
     ///
     /// # Cancel safety
     /// Dropping the future leaves the outcome unknown.
     pub async fn commit(self) -> Result<(), AppendError> {
-        let stream =
-            || crate::stream::StreamId::stored(crate::stream::Tenant::default(), "unit".into(), "of work".into());
-        self.transaction.commit().await.map_err(|e| e.into_append(stream))?;
+        self.check_whole()?;
+        let stream = self.stream;
+        self.transaction.commit().await.map_err(|e| e.into_append(|| stream.unwrap_or_else(no_stream)))?;
         self.store.group().announce(self.last);
         Ok(())
     }
@@ -72,6 +81,18 @@ impl SqliteUnitOfWork {
     /// [`AppendError`]; nothing is stored whatever happens.
     pub async fn rollback(self) -> Result<(), AppendError> {
         self.transaction.rollback().await.map_err(|e| e.into_append(no_stream))
+    }
+
+    /// An append is all of its events or none, so a part of one must never be committed.
+    fn check_whole(&self) -> Result<(), Invalid> {
+        if self.appending {
+            return Err(Invalid::new(
+                "append",
+                "was dropped before it ended, so a part of it may be in the unit of work",
+                "drop the unit of work, begin a new one and append the same events again",
+            ));
+        }
+        Ok(())
     }
 }
 
