@@ -145,7 +145,7 @@ pub enum AppendError {
         source: BackendError,
     },
     /// The handle was closed. Open the store again.
-    #[error("the store handle is closed")]
+    #[error("the store handle is closed; open the store again")]
     Closed,
     /// The store is opened for reading only.
     #[error("the store is read-only: {reason}")]
@@ -278,7 +278,7 @@ pub enum ReadError {
         source: BackendError,
     },
     /// The handle was closed. Open the store again.
-    #[error("the store handle is closed")]
+    #[error("the store handle is closed; open the store again")]
     Closed,
 }
 

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use annals::{EventStore, Position, Projections, ProjectionsExt, Repository, SqliteStore, prelude::*};
+use annals::{Position, Projections, Repository, SqliteStore, prelude::*};
 
 use crate::Fault;
 use crate::analytics::DailySales;

@@ -16,6 +16,13 @@ use uuid::Uuid;
 /// `from_column(value.to_column())` gives an equal value, and `to_column` gives a value of [`Column::TYPE`], or
 /// [`ColumnValue::Null`] if [`Column::NULLABLE`], or [`ColumnValue::Refused`] for what no database can hold. Equal values
 /// have equal columns.
+#[diagnostic::on_unimplemented(
+    message = "a column cannot hold the type `{Self}`",
+    label = "no type of a column",
+    note = "if serde writes it as a string, as ids and plain enums: `annals::text_column!({Self});`, or `#[column(text)]` on a field that is not in the key",
+    note = "if it is anything else that serde writes: `#[column(json)]` on a field that is not in the key",
+    note = "integers of a database have 64 bits with a sign: use `i64` or `u32` for `u64` and `usize`"
+)]
 pub trait Column: Sized {
     /// What the column holds.
     const TYPE: ColumnType;

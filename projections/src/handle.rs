@@ -58,6 +58,48 @@ impl Projections {
     /// Waits until every projection has applied everything up to `position`: with the position of an append, this is how to
     /// read one's own writes.
     ///
+    /// ```
+    /// # use std::time::Duration;
+    /// # use annals_eventstore::{EventStore, EventStoreExt, ExpectedVersion, Recorded, StreamId, Tenant};
+    /// # use annals_macros::{Event, ReadModel};
+    /// # use annals_projections::{Projection, ProjectionError, ProjectionsExt, Rows};
+    /// # use serde::{Deserialize, Serialize};
+    /// # #[derive(Event, Serialize, Deserialize, Clone)]
+    /// # enum TillEvent {
+    /// #     #[event(name = "till.sold")]
+    /// #     Sold { cents: i64 },
+    /// # }
+    /// # #[derive(ReadModel, Clone)]
+    /// # #[read_model(table = "takings", key = "till")]
+    /// # struct Takings { till: String, cents: i64 }
+    /// # struct PerTill;
+    /// # impl Projection for PerTill {
+    /// #     type Event = TillEvent;
+    /// #     type Row = Takings;
+    /// #     fn apply(&self, e: &Recorded<TillEvent>, rows: &mut Rows<Takings>) -> Result<(), ProjectionError> {
+    /// #         let till = e.stream.aggregate_id().to_owned();
+    /// #         let TillEvent::Sold { cents } = e.event;
+    /// #         rows.get_or_insert_with(&till.clone(), || Takings { till, cents: 0 })?.cents += cents;
+    /// #         Ok(())
+    /// #     }
+    /// # }
+    /// # async fn run() -> Result<(), Box<dyn std::error::Error>> {
+    /// # let folder = tempfile::tempdir()?;
+    /// let store = annals_eventstore::sqlite(folder.path().join("till.db")).await?;
+    /// let views = store.projections().with(PerTill).start().await?;
+    ///
+    /// let stream = StreamId::new(Tenant::default(), "till", "t-1")?;
+    /// let sold = store.new_event(&TillEvent::Sold { cents: 4_50 })?;
+    /// let done = store.append(&stream, ExpectedVersion::Any, vec![sold]).await?;
+    ///
+    /// views.wait_for(done.position, Duration::from_secs(2)).await?;
+    /// let mut reader = store.database().read().await?;
+    /// let cents: i64 = sqlx::query_scalar("SELECT cents FROM takings WHERE till = 't-1'").fetch_one(&mut *reader).await?;
+    /// assert_eq!(cents, 4_50);
+    /// # Ok(()) }
+    /// # tokio::runtime::Runtime::new().unwrap().block_on(run()).unwrap();
+    /// ```
+    ///
     /// # Errors
     /// [`WaitError::TimedOut`] after `timeout`, saying how far each has got; [`WaitError::Stopped`] at once if one will not
     /// get there.
@@ -72,6 +114,9 @@ impl Projections {
     ///
     /// # Errors
     /// As of [`Projections::wait_for`]; [`WaitError::Unknown`] if `P` was not started.
+    ///
+    /// # Cancel safety
+    /// Dropping the future is harmless.
     pub async fn wait_for_one<P: Projection>(&self, position: Position, timeout: Duration) -> Result<(), WaitError> {
         let Some(one) = self.0.statuses.iter().find(|status| *status.borrow().name == *P::NAME) else {
             let known: Vec<String> = self.0.statuses.iter().map(|s| format!("`{}`", s.borrow().name)).collect();

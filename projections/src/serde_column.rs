@@ -66,6 +66,13 @@ pub fn json_from_column<T: DeserializeOwned>(value: ColumnValue) -> Result<T, Co
 /// struct OrderId(String);
 ///
 /// annals_projections::text_column!(OrderId);
+///
+/// #[derive(annals_macros::ReadModel, Clone)]
+/// #[read_model(table = "order_list", key = "order_id")]
+/// struct OrderRow {
+///     order_id: OrderId,
+///     cents: i64,
+/// }
 /// ```
 #[macro_export]
 macro_rules! text_column {

@@ -20,6 +20,7 @@ use crate::error::OpenError;
 const BEGIN: &str = "BEGIN IMMEDIATE";
 const COMMIT: &str = "COMMIT";
 const ROLLBACK: &str = "ROLLBACK";
+const REFUSE_TO_WRITE: &str = "PRAGMA query_only = ON";
 
 /// The result code of ROLLBACK outside of a transaction (`SQLITE_ERROR`).
 pub(super) const NO_TRANSACTION: i32 = 1;
@@ -92,6 +93,8 @@ impl SqliteDatabase {
 
     /// Takes a connection for reading; it goes back when it is dropped. Waits while all are in use.
     ///
+    /// It refuses to write (`PRAGMA query_only`); [`SqliteDatabase::begin`] gives a transaction for that.
+    ///
     /// # Errors
     /// [`DatabaseError`] if no connection could be opened.
     ///
@@ -112,7 +115,7 @@ impl SqliteDatabase {
         let held = self.0.readers.lock().unwrap_or_else(PoisonError::into_inner).pop_front();
         let connection = match held {
             Some(connection) => connection,
-            None => self.connect().await?,
+            None => self.connect_for_reading().await?,
         };
         Ok(SqliteReader {
             connection: Some(connection),
@@ -226,6 +229,14 @@ impl SqliteDatabase {
 
     async fn connect(&self) -> Result<SqliteConnection, DatabaseError> {
         self.0.connect.connect().await.map_err(|e| self.fault(e))
+    }
+
+    /// A connection that refuses to write: a write on it would pass by the lock at which the writers of this process take
+    /// turns, and make them wait for each other as if they were other processes.
+    async fn connect_for_reading(&self) -> Result<SqliteConnection, DatabaseError> {
+        let mut connection = self.connect().await?;
+        sqlx::query(REFUSE_TO_WRITE).execute(&mut connection).await.map_err(|e| self.fault(e))?;
+        Ok(connection)
     }
 
     /// A connection that nobody else uses, for watching the file.

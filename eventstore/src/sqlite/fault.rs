@@ -53,7 +53,7 @@ pub enum DatabaseError {
         source: BackendError,
     },
     /// The handle was closed.
-    #[error("the database handle is closed")]
+    #[error("the database handle is closed; open the file again")]
     Closed,
 }
 

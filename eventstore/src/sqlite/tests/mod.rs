@@ -291,6 +291,15 @@ async fn a_unit_of_work_commits_events_and_own_rows_together_or_neither() {
 }
 
 #[tokio::test]
+async fn a_connection_for_reading_refuses_to_write() {
+    let fixture = Fixture::new().await;
+    let mut reader = fixture.store.database().read().await.expect("a reader");
+    let written = sqlx::raw_sql("CREATE TABLE mine (n INTEGER) STRICT").execute(&mut *reader).await;
+    assert!(written.is_err(), "{written:?}");
+    sqlx::raw_sql("SELECT count(*) FROM events").execute(&mut *reader).await.expect("it reads");
+}
+
+#[tokio::test]
 async fn append_in_a_foreign_transaction_checks_file_and_durability_and_wakes_readers() {
     let fixture = Fixture::new().await;
     let mut head = fixture.store.watch();
