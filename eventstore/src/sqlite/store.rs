@@ -68,6 +68,9 @@ impl SqliteStore {
     ///
     /// # Errors
     /// See [`OpenError`]; the file is left as it was.
+    ///
+    /// # Cancel safety
+    /// Dropping the future leaves a file that may have been created, and that opening it again completes.
     pub async fn open(path: impl AsRef<Path>) -> Result<Self, OpenError> {
         SqliteOptions::new(path).open().await
     }
@@ -178,6 +181,9 @@ impl SqliteStore {
 ///
 /// # Errors
 /// See [`OpenError`]; the file is left as it was.
+///
+/// # Cancel safety
+/// As of [`SqliteStore::open`].
 pub async fn sqlite(path: impl AsRef<Path>) -> Result<SqliteStore, OpenError> {
     SqliteStore::open(path).await
 }
