@@ -93,6 +93,9 @@ impl ProjectionsBuilder {
     ///
     /// # Errors
     /// [`StartError`]; nothing runs then.
+    ///
+    /// # Cancel safety
+    /// Dropping the future starts nothing. Tables that were made by then are gone on with when it is started again.
     pub async fn start(self) -> Result<Projections, StartError> {
         check(&self.projections)?;
         let Self { store, database, clock, projections } = self;

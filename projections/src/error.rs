@@ -129,7 +129,7 @@ impl fmt::Display for Before<'_> {
 #[non_exhaustive]
 pub enum StopCause {
     /// `apply` returned an error. Mend the fold, deploy, start again: it goes on with this event.
-    #[error("it could not apply the event")]
+    #[error("it could not apply the event; mend the fold and start again, then it goes on with this event")]
     Apply(#[source] Box<dyn std::error::Error + Send + Sync>),
     /// `apply` panicked. Mend the fold, deploy, start again: it goes on with this event.
     #[error("it panicked: {0}")]

@@ -57,6 +57,9 @@ impl SqliteDatabase {
     ///
     /// # Errors
     /// See [`OpenError`]; the file is left as it was.
+    ///
+    /// # Cancel safety
+    /// Dropping the future leaves a file that may have been created, and that opening it again completes.
     pub async fn open(path: impl AsRef<Path>) -> Result<Self, OpenError> {
         Self::open_with(&SqliteOptions::new(path)).await
     }
@@ -65,6 +68,9 @@ impl SqliteDatabase {
     ///
     /// # Errors
     /// See [`OpenError`]; the file is left as it was.
+    ///
+    /// # Cancel safety
+    /// Dropping the future leaves a file that may have been created, and that opening it again completes.
     pub async fn open_with(options: &SqliteOptions) -> Result<Self, OpenError> {
         let (connect, first) = super::open::connect(options).await?;
         let writer = Writer { connection: (!options.read_only).then_some(first), unclean: false };
@@ -87,6 +93,9 @@ impl SqliteDatabase {
     ///
     /// # Errors
     /// [`OpenError`]; nothing of a failed migration remains.
+    ///
+    /// # Cancel safety
+    /// Dropping the future rolls back, or leaves all of them run.
     pub async fn migrate(&self, migrations: &[Migration]) -> Result<(), OpenError> {
         super::open::migrate(self, migrations).await
     }
@@ -149,6 +158,10 @@ impl SqliteDatabase {
     }
 
     /// Closes all connections once they are free. Later calls fail with [`DatabaseError::Closed`].
+    ///
+    /// # Cancel safety
+    /// Dropping the future leaves the handle closed; connections that were not reached yet are closed when the last clone is
+    /// dropped.
     pub async fn close(&self) {
         self.0.closed.store(true, Ordering::Release);
         let mut writer = self.0.writer.lock().await;
@@ -268,7 +281,11 @@ impl Writer {
     }
 }
 
-/// A connection for reading, outside of any transaction. It goes back when it is dropped.
+/// A connection for reading, outside of any transaction. It dereferences to the connection, for the user's own SQL, and
+/// refuses to write. It goes back when it is dropped.
+///
+/// Queries see the rows as they are when each begins; for several that must agree, run `BEGIN` before and `COMMIT` after
+/// them. While that transaction is open the file's journal cannot shrink, so keep it short.
 pub struct SqliteReader {
     connection: Option<SqliteConnection>,
     database: Arc<Inner>,
@@ -362,6 +379,9 @@ impl SqliteTransaction {
     ///
     /// # Errors
     /// [`DatabaseError`]; nothing is stored whatever happens.
+    ///
+    /// # Cancel safety
+    /// Dropping the future rolls back as well.
     pub async fn rollback(mut self) -> Result<(), DatabaseError> {
         let mut writer = self.writer.take().expect("it is there until commit or rollback");
         self.database.clean(&mut writer).await

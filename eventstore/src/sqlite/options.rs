@@ -27,7 +27,17 @@ pub enum Synchronous {
 /// # let path = dir.path().join("orders.db");
 /// use annals_eventstore::SqliteOptions;
 ///
-/// let store = SqliteOptions::new(&path).readers(2).open().await?;
+/// use std::sync::Arc;
+/// use std::time::Duration;
+/// use annals_eventstore::{ManualClock, SeededIds};
+///
+/// let store = SqliteOptions::new(&path).readers(2).busy_timeout(Duration::from_secs(1)).open().await?;
+///
+/// // In tests, time and ids can be held. The clock is given as a pointer, so that the test can go on turning it.
+/// # let path = dir.path().join("test.db");
+/// let clock = Arc::new(ManualClock::at("2026-03-02T09:30:00Z".parse()?));
+/// let store = SqliteOptions::new(&path).clock(Arc::clone(&clock)).ids(SeededIds::new(1)).open().await?;
+/// clock.advance(Duration::from_secs(60));
 /// # Ok(()) }
 /// # tokio::runtime::Runtime::new().unwrap().block_on(run()).unwrap();
 /// ```
@@ -129,6 +139,9 @@ impl SqliteOptions {
     ///
     /// # Errors
     /// See [`OpenError`](crate::OpenError); the file is left as it was.
+    ///
+    /// # Cancel safety
+    /// Dropping the future leaves a file that may have been created, and that opening it again completes.
     pub async fn open(self) -> Result<super::SqliteStore, crate::OpenError> {
         super::SqliteStore::open_with(self).await
     }

@@ -74,6 +74,9 @@ impl SqliteStore {
     ///
     /// # Errors
     /// See [`OpenError`]; the file is left as it was.
+    ///
+    /// # Cancel safety
+    /// Dropping the future leaves a file that may have been created, and that opening it again completes.
     pub async fn open(path: impl AsRef<Path>) -> Result<Self, OpenError> {
         SqliteOptions::new(path).open().await
     }
@@ -195,6 +198,9 @@ impl SqliteStore {
 ///
 /// # Errors
 /// See [`OpenError`]; the file is left as it was.
+///
+/// # Cancel safety
+/// As of [`SqliteStore::open`].
 pub async fn sqlite(path: impl AsRef<Path>) -> Result<SqliteStore, OpenError> {
     SqliteStore::open(path).await
 }

@@ -89,6 +89,9 @@ impl SqliteUnitOfWork {
     ///
     /// # Errors
     /// [`AppendError`]; nothing is stored whatever happens.
+    ///
+    /// # Cancel safety
+    /// Dropping the future rolls back as well.
     pub async fn rollback(self) -> Result<(), AppendError> {
         self.transaction.rollback().await.map_err(|e| e.into_append(no_stream))
     }

@@ -63,7 +63,7 @@ async fn an_event_that_cannot_be_applied_stops_its_projection_alone_and_a_fix_go
     assert_eq!(
         said(&stopped),
         "projection `accounts` (version 1) stopped before event `refused` at position 3 (`default/account/b`, version 1): \
-         it could not apply the event: the domain says no"
+         it could not apply the event; mend the fold and start again, then it goes on with this event: the domain says no"
     );
     views.wait_for_one::<Counts>(last, SOON).await.unwrap();
     assert_eq!(shop.read(model::<Counts>()), pairs(&[("a", 5), ("b", 1)]));
