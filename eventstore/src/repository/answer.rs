@@ -69,7 +69,7 @@ pub struct Executed {
 
 impl Executed {
     /// A command that led to no events and came without a request key.
-    pub(super) fn nothing(stream: &StreamId, version: StreamVersion) -> Self {
+    pub(crate) fn nothing(stream: &StreamId, version: StreamVersion) -> Self {
         Self {
             stream: stream.clone(),
             version,

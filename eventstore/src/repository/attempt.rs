@@ -15,9 +15,9 @@ use crate::limits::MAX_PAGE_EVENTS;
 use crate::stream::{ExpectedVersion, StreamId, StreamVersion};
 
 /// The work of one call: which repository, which stream.
-pub(super) struct Attempt<'r, A: Evolve> {
-    pub(super) repository: &'r Repository<A>,
-    pub(super) stream: StreamId,
+pub(crate) struct Attempt<'r, A: Evolve> {
+    pub(crate) repository: &'r Repository<A>,
+    pub(crate) stream: StreamId,
 }
 
 impl<A: Evolve> Attempt<'_, A> {
@@ -30,7 +30,7 @@ impl<A: Evolve> Attempt<'_, A> {
         if let Some(first) = self.first_answer().await? {
             return Ok(first);
         }
-        let cached = self.repository.cache.get(self.repository.store.incarnation(), &self.stream);
+        let cached = self.cached();
         let mut is_fresh = cached.is_none();
         let mut known = match cached {
             Some(known) => known,
@@ -86,20 +86,16 @@ impl<A: Evolve> Attempt<'_, A> {
         }
     }
 
+    /// What is known of the aggregate without asking the store.
+    pub(crate) fn cached(&self) -> Option<Known<A>> {
+        self.repository.cache.get(self.repository.store.incarnation(), &self.stream)
+    }
+
     /// Takes the events after `known` into it, and remembers the result.
     pub(super) async fn read(&self, mut known: Known<A>) -> Result<Known<A>, ReadError> {
         loop {
             let page = self.repository.store.load_page(&self.stream, known.version, MAX_PAGE_EVENTS).await?;
-            for recorded in &page.events {
-                if known.version.plus(1) != Some(recorded.version) {
-                    return Err(ReadError::Damaged {
-                        position: recorded.position,
-                        what: format!("`{}` goes on from {} with {}", self.stream, known.version, recorded.version),
-                    });
-                }
-                Arc::make_mut(&mut known.state).evolve(&recorded.decode()?);
-                known.version = recorded.version;
-            }
+            known.take_in(&self.stream, &page.events)?;
             if page.end || page.events.is_empty() {
                 break;
             }
@@ -127,7 +123,7 @@ impl<A: Evolve> Attempt<'_, A> {
         found.map(|appended| self.answer(&appended, StreamVersion::NONE)).transpose()
     }
 
-    fn answer(&self, appended: &Appended, decided_on: StreamVersion) -> Result<Executed, AppendError> {
+    pub(crate) fn answer(&self, appended: &Appended, decided_on: StreamVersion) -> Result<Executed, AppendError> {
         Executed::of(appended, &self.stream, decided_on, self.repository.context.request_key())
     }
 
@@ -145,7 +141,7 @@ impl<A: Evolve> Attempt<'_, A> {
     ///
     /// What is folded is what reading them back gives. So an event that could be stored but never read again, and one on
     /// which `evolve` panics, are found before they are stored; and a cached state is that of a later load.
-    fn prepare(&self, known: &Known<A>, events: &[A::Event]) -> Result<(Vec<NewEvent>, Known<A>), Invalid> {
+    pub(crate) fn prepare(&self, known: &Known<A>, events: &[A::Event]) -> Result<(Vec<NewEvent>, Known<A>), Invalid> {
         let ids = self.repository.store.ids();
         let metadata = self.repository.metadata();
         let mut next = known.clone();
@@ -163,7 +159,7 @@ impl<A: Evolve> Attempt<'_, A> {
         Ok((new, next))
     }
 
-    fn append_of(&self, version: StreamVersion, new: Vec<NewEvent>) -> Append {
+    pub(crate) fn append_of(&self, version: StreamVersion, new: Vec<NewEvent>) -> Append {
         let append = Append::to(self.stream.clone(), ExpectedVersion::Exact(version), new);
         self.in_time(match self.repository.context.request_key() {
             Some(request) => append.with_request(request.clone()),

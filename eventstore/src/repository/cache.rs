@@ -4,19 +4,39 @@ use std::sync::Arc;
 
 use moka::ops::compute::Op;
 
+use crate::aggregate::Evolve;
+use crate::error::ReadError;
+use crate::event::RecordedEvent;
 use crate::position::Incarnation;
 use crate::stream::{StreamId, StreamVersion};
 
 /// The state of an aggregate at a version of its stream. Cloning it does not clone the state.
-pub(super) struct Known<A> {
-    pub(super) state: Arc<A>,
-    pub(super) version: StreamVersion,
+pub(crate) struct Known<A> {
+    pub(crate) state: Arc<A>,
+    pub(crate) version: StreamVersion,
 }
 
 impl<A: Default> Known<A> {
     /// The state before the first event.
-    pub(super) fn start() -> Self {
+    pub(crate) fn start() -> Self {
         Self { state: Arc::new(A::default()), version: StreamVersion::NONE }
+    }
+}
+
+impl<A: Evolve> Known<A> {
+    /// Takes the next events of `stream` into the state.
+    pub(crate) fn take_in(&mut self, stream: &StreamId, events: &[RecordedEvent]) -> Result<(), ReadError> {
+        for recorded in events {
+            if self.version.plus(1) != Some(recorded.version) {
+                return Err(ReadError::Damaged {
+                    position: recorded.position,
+                    what: format!("`{stream}` goes on from {} with {}", self.version, recorded.version),
+                });
+            }
+            Arc::make_mut(&mut self.state).evolve(&recorded.decode()?);
+            self.version = recorded.version;
+        }
+        Ok(())
     }
 }
 

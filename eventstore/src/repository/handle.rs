@@ -235,6 +235,16 @@ impl<A: Evolve> Repository<A> {
         Executed::of(&appended, token.stream(), StreamVersion::NONE, token.append().request())
     }
 
+    /// The store that it appends to.
+    pub(crate) fn store(&self) -> &dyn EventStore {
+        &*self.store
+    }
+
+    /// The circumstances of its commands.
+    pub(crate) fn context(&self) -> &Context {
+        &self.context
+    }
+
     /// What lands in the metadata of events.
     pub(super) fn metadata(&self) -> Metadata {
         let mut metadata = self.context.metadata().clone();

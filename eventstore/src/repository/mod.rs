@@ -9,6 +9,9 @@ mod settle;
 #[cfg(test)]
 mod tests;
 
+pub(crate) use attempt::Attempt;
+pub(crate) use cache::Known;
+
 pub use answer::{Executed, Loaded};
 pub use error::ExecuteError;
 pub use handle::{AggregateStore, Repository};

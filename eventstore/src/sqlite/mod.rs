@@ -2,6 +2,7 @@
 
 mod append;
 mod database;
+mod decide_within;
 mod fault;
 mod insert;
 mod open;

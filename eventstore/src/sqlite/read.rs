@@ -281,8 +281,19 @@ impl SqliteDatabase {
         after: StreamVersion,
         limit: usize,
     ) -> Result<StreamPage, ReadError> {
-        let limit = checked_limit(limit)?;
         let mut reader = self.reader().await?;
+        self.load_stream_on(&mut reader, stream, after, limit).await
+    }
+
+    /// The same on a connection of the caller's, which may be inside a transaction.
+    pub(super) async fn load_stream_on(
+        &self,
+        reader: &mut SqliteConnection,
+        stream: &StreamId,
+        after: StreamVersion,
+        limit: usize,
+    ) -> Result<StreamPage, ReadError> {
+        let limit = checked_limit(limit)?;
         let (tenant, aggregate_type, aggregate_id) = stream.parts();
         let query = sqlx::query(LOAD_STREAM_AFTER)
             .bind(tenant)
@@ -290,8 +301,8 @@ impl SqliteDatabase {
             .bind(aggregate_id)
             .bind(after.get())
             .bind(bound(limit));
-        let rows = self.fetch(&mut reader, query).await?;
-        let (events, whole) = self.events_of(&mut reader, &rows).await?;
+        let rows = self.fetch(reader, query).await?;
+        let (events, whole) = self.events_of(reader, &rows).await?;
         let end = whole && events.len() < limit;
         Ok(StreamPage::new(events, end))
     }

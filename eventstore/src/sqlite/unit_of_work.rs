@@ -3,6 +3,7 @@
 use std::ops::{Deref, DerefMut};
 
 use sqlx::{Row, Sqlite, SqliteConnection, Transaction};
+use tokio::time::Instant;
 
 use super::append::{Round, Stopped, run};
 use super::database::{NO_TRANSACTION, SqliteTransaction};
@@ -23,8 +24,8 @@ const UNDO: &str = "ROLLBACK TO annals_append; RELEASE annals_append";
 ///
 /// While it is open no other append of any process can commit, so keep it short. Its readers are woken by the commit.
 pub struct SqliteUnitOfWork {
-    transaction: SqliteTransaction,
-    store: SqliteStore,
+    pub(super) transaction: SqliteTransaction,
+    pub(super) store: SqliteStore,
     last: Position,
     /// The stream of the first append, for errors.
     stream: Option<StreamId>,
@@ -50,6 +51,9 @@ impl SqliteUnitOfWork {
         let append = append.check(self.store.limits_ref())?;
         if self.broken {
             return Err(broken());
+        }
+        if append.deadline.is_some_and(|deadline| deadline <= Instant::now()) {
+            return Err(AppendError::DeadlineExceeded { stream: append.first_stream() });
         }
         self.broken = true;
         let fault = |e| self.store.database().fault(e).into_append(|| append.first_stream());

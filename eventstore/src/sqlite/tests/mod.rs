@@ -1,5 +1,6 @@
 //! What only SQLite can get wrong. The contract that all stores share is held by the conformance suite.
 
+mod decide_within;
 mod failures;
 
 use std::sync::Arc;
