@@ -38,10 +38,21 @@ fn dump(db: &str) -> (Vec<String>, HashMap<String, Vec<String>>) {
 #[test]
 fn histories_of_several_processes_are_true() {
     let folder = tempfile::tempdir().expect("a folder");
-    let db = format!("sqlite:{}", folder.path().join("log.db").display());
+    check_history(&format!("sqlite:{}", folder.path().join("log.db").display()));
+}
+
+#[tokio::test]
+async fn histories_of_several_processes_are_true_on_postgresql() {
+    let database = annals_scratch::Database::empty().await;
+    let url = database.url().to_owned();
+    tokio::task::spawn_blocking(move || check_history(&url)).await.expect("it does not panic");
+}
+
+/// Drives the store from three processes and judges what they print.
+fn check_history(db: &str) {
     let seed = std::env::var("ANNALS_SEED").unwrap_or_else(|_| "7".to_owned());
-    let output = drive(&["load", "--db", &db, "--procs", "3", "--secs", "1.5", "--seed", &seed]);
-    let (log, streams) = dump(&db);
+    let output = drive(&["load", "--db", db, "--procs", "3", "--secs", "1.5", "--seed", &seed]);
+    let (log, streams) = dump(db);
     let places: HashMap<&str, usize> = log.iter().enumerate().map(|(place, id)| (id.as_str(), place)).collect();
     assert_eq!(places.len(), log.len(), "no id stands twice");
     let mut acknowledged = HashSet::new();

@@ -25,7 +25,7 @@ struct Options {
 enum Command {
     /// Random appends, loads and full subscriptions from several processes; one JSON line per finished operation.
     Load {
-        /// The store: `sqlite:FILE`.
+        /// The store: `sqlite:FILE` or `postgres://..`.
         #[arg(long)]
         db: String,
         /// How many processes work at once.
@@ -52,13 +52,13 @@ enum Command {
     },
     /// The whole log as one JSON object.
     Dump {
-        /// The store: `sqlite:FILE`.
+        /// The store: `sqlite:FILE` or `postgres://..`.
         #[arg(long)]
         db: String,
     },
     /// Appends one event at a time and prints `ACK n` after each answer, until it is ended.
     Ack {
-        /// The store: `sqlite:FILE`.
+        /// The store: `sqlite:FILE` or `postgres://..`.
         #[arg(long)]
         db: String,
     },

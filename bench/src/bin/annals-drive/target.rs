@@ -2,17 +2,20 @@
 
 use std::sync::Arc;
 
-use annals::{EventId, EventStore, NewEvent, Payload, SqliteStore, StreamId, Tenant};
+use annals::{EventId, EventStore, NewEvent, Payload, PostgresOptions, SqliteStore, StreamId, Tenant};
 use uuid::Uuid;
 
 use crate::Fault;
 
-/// Opens the store that `url` names.
+/// Opens the store that `url` names; a new one gets its schema.
 pub(crate) async fn open(url: &str) -> Result<Arc<dyn EventStore>, Fault> {
-    let Some(file) = url.strip_prefix("sqlite://").or_else(|| url.strip_prefix("sqlite:")) else {
-        return Err("the store is not known by its URL; use `sqlite:FILE`".into());
-    };
-    Ok(Arc::new(SqliteStore::open(file).await?))
+    if let Some(file) = url.strip_prefix("sqlite://").or_else(|| url.strip_prefix("sqlite:")) {
+        return Ok(Arc::new(SqliteStore::open(file).await?));
+    }
+    if url.starts_with("postgres://") || url.starts_with("postgresql://") {
+        return Ok(Arc::new(PostgresOptions::new(url).migrate().open().await?));
+    }
+    Err("the store is not known by its URL; use `sqlite:FILE` or `postgres://..`".into())
 }
 
 const AGGREGATE_TYPE: &str = "drive";
