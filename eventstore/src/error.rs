@@ -357,6 +357,26 @@ pub enum OpenError {
         /// The build of this library.
         ours: i64,
     },
+    /// The schema is missing or older than this build. Migrate, once all that run older builds may go on beside it.
+    #[error(
+        "`{path}` lacks the migrations {missing}; open it with `PostgresOptions::migrate`"
+    )]
+    PendingMigrations {
+        /// The database.
+        path: String,
+        /// Which migrations it has not seen.
+        missing: String,
+    },
+    /// Something is not in place that the store's promises rely on. Do what the error says.
+    #[error("`{path}` cannot keep the store's promises: {what}; {fix}")]
+    Unsound {
+        /// The database.
+        path: String,
+        /// What is wrong.
+        what: String,
+        /// What to do.
+        fix: String,
+    },
     /// The file may not be written.
     #[error("`{path}` cannot be written: {reason}; correct the permissions, or open it with `read_only`")]
     ReadOnly {

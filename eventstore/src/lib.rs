@@ -9,7 +9,7 @@ pub mod conformance;
 pub mod testing;
 
 mod aggregate;
-#[cfg(feature = "sqlite")]
+#[cfg(any(feature = "sqlite", feature = "postgres"))]
 mod answer;
 mod append;
 mod clock;
@@ -28,6 +28,8 @@ mod metadata;
 mod name;
 mod payload;
 mod position;
+#[cfg(feature = "postgres")]
+mod postgres;
 mod read;
 mod repeat;
 mod repository;
@@ -53,6 +55,8 @@ pub use metadata::{Actor, CausationId, CorrelationId, Metadata, TraceParent};
 pub use name::MAX_NAME_BYTES;
 pub use payload::{MAX_DEPTH, Payload};
 pub use position::{Checkpoint, Incarnation, Position};
+#[cfg(feature = "postgres")]
+pub use postgres::{PostgresOptions, PostgresStore, postgres};
 pub use read::{EventStoreExt, EventStream, Pages, Streams, Subscription};
 pub use repository::{AggregateStore, ExecuteError, Executed, Loaded, Repository, SettleToken};
 pub use request::{Fingerprint, RequestKey};

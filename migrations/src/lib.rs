@@ -45,3 +45,19 @@ pub const SQLITE_PROJECTIONS: &[Migration] = &[Migration {
     name: "checkpoints",
     sql: include_str!("../sqlite/0100_checkpoints.sql"),
 }];
+
+/// What remembers the migrations on PostgreSQL; run before any of them, harmless when repeated.
+pub const POSTGRES_LEDGER: &str = include_str!("../postgres/0000_migrations.sql");
+
+/// The event store on PostgreSQL.
+pub const POSTGRES_EVENTS: &[Migration] = &[
+    Migration { component: "events", number: 1, name: "events", sql: include_str!("../postgres/0001_events.sql") },
+    Migration {
+        component: "events",
+        number: 2,
+        name: "request keys",
+        sql: include_str!("../postgres/0002_request_keys.sql"),
+    },
+    Migration { component: "events", number: 3, name: "store", sql: include_str!("../postgres/0003_store.sql") },
+    Migration { component: "events", number: 4, name: "append", sql: include_str!("../postgres/0004_append.sql") },
+];

@@ -7,3 +7,8 @@ annals_eventstore::conformance::suite! {
     sqlite => OnDisk::new(),
     faulty_without_faults => FaultyWithoutFaults,
 }
+
+#[cfg(feature = "postgres")]
+annals_eventstore::conformance::suite! {
+    postgres => crate::homes::InPostgres::default(),
+}

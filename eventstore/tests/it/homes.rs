@@ -61,3 +61,39 @@ impl Home for OnDisk {
         Arc::new(options.open().await.unwrap())
     }
 }
+
+/// A database of its own on the server for tests.
+#[cfg(feature = "postgres")]
+#[derive(Default)]
+pub(crate) struct InPostgres(tokio::sync::OnceCell<annals_scratch::Database>);
+
+#[cfg(feature = "postgres")]
+#[async_trait]
+impl Home for InPostgres {
+    fn capabilities(&self) -> Capabilities {
+        Capabilities { durable: true, clock: false }
+    }
+
+    async fn open(&self, setup: &Setup) -> Arc<dyn EventStore> {
+        let database = self.0.get_or_init(postgres_database).await;
+        let options = annals_eventstore::PostgresOptions::new(database.url()).limits(setup.limits.clone());
+        Arc::new(options.open().await.unwrap())
+    }
+}
+
+/// A new database with an empty store in its first life.
+#[cfg(feature = "postgres")]
+pub(crate) async fn postgres_database() -> annals_scratch::Database {
+    use sqlx::Connection;
+
+    let schema: String = annals_migrations::POSTGRES_EVENTS.iter().map(|migration| migration.sql).collect();
+    let migrate = async |url: &str| {
+        annals_eventstore::PostgresOptions::new(url).migrate().open().await.unwrap().close().await;
+    };
+    let database = annals_scratch::Database::like(&schema, migrate).await;
+    let mut connection = sqlx::PgConnection::connect(database.url()).await.unwrap();
+    let a_life_of_its_own = "UPDATE annals.store SET incarnation = gen_random_uuid()";
+    sqlx::raw_sql(a_life_of_its_own).execute(&mut connection).await.unwrap();
+    connection.close().await.unwrap();
+    database
+}

@@ -71,3 +71,9 @@ fn random_programs_on_sqlite_agree_with_the_model() {
 fn random_programs_behind_a_faulty_front_agree_with_the_model() {
     agrees(50, || FaultyWithoutFaults);
 }
+
+#[cfg(feature = "postgres")]
+#[test]
+fn random_programs_on_postgres_agree_with_the_model() {
+    agrees(15, crate::homes::InPostgres::default);
+}

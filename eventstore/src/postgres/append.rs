@@ -1,0 +1,235 @@
+//! Appending: one call of a stored function, and what to do when another append came first.
+
+use std::collections::HashMap;
+
+use jiff::Timestamp;
+use sqlx::Row;
+use sqlx::postgres::PgRow;
+use tokio::time::Instant;
+use uuid::Uuid;
+
+use super::fault::{append_error, has_lost_a_race};
+use super::pool::{Held, Query};
+use super::rows::Micros;
+use crate::answer;
+use crate::append::{Appended, AppendedStream, CheckedAppend};
+use crate::error::AppendError;
+use crate::event::EventId;
+use crate::payload::Payload;
+use crate::position::Position;
+use crate::repeat::{StoredEvent, judge};
+use crate::request::RequestKey;
+use crate::stream::{ExpectedVersion, StreamId, StreamVersion, Tenant};
+
+const APPEND_ONE: &str = "
+    SELECT kind, place, actual, base_versions, positions, recorded_at, fingerprint, result
+    FROM annals.append_one($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11)
+    ORDER BY 1
+";
+
+const APPEND: &str = "
+    SELECT kind, place, actual, base_versions, positions, recorded_at, fingerprint, result
+    FROM annals.append($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17)
+    ORDER BY 1
+";
+
+const EVENTS_BY_IDS: &str = "
+    SELECT event_id, tenant, aggregate_type, aggregate_id, version, position, event_type, schema_version,
+           event_data::text, append_id, recorded_at
+    FROM annals.events
+    WHERE event_id = ANY ($1)
+    ORDER BY position
+";
+
+const REQUEST_BY_KEY: &str = "
+    SELECT fingerprint, result::text
+    FROM annals.request_keys
+    WHERE tenant = $1 AND request_key = $2 AND expires_at > clock_timestamp()
+    ORDER BY tenant, request_key
+";
+
+/// How often an append begins again because another one came first. Whoever begins again takes the turn locks of its
+/// streams, so it can lose to first attempts only.
+const MOST_ATTEMPTS: usize = 32;
+
+/// Lifetimes above this many microseconds (about 280 years) have no end.
+const LONGEST_LIFETIME: u128 = 1 << 53;
+
+/// Appends, in a transaction of its own per attempt.
+pub(super) async fn append(held: &mut Held, append: &CheckedAppend) -> Result<Appended, AppendError> {
+    let begun = Instant::now();
+    let mut careful = false;
+    for _ in 0..MOST_ATTEMPTS {
+        let rows = match held.fetch_all(call(append, careful)).await {
+            Ok(rows) => rows,
+            Err(error) if has_lost_a_race(&error) => {
+                careful = true;
+                continue;
+            }
+            Err(error) => return Err(append_error(error, || append.first_stream())),
+        };
+        let row = rows.first().ok_or_else(|| broken("the function `annals.append` gave no row".to_owned()))?;
+        if let Some(answer) = answer_of(held, append, row).await? {
+            return Ok(answer);
+        }
+        careful = true;
+    }
+    Err(AppendError::Busy { waited: begun.elapsed() })
+}
+
+/// What is remembered of a request.
+pub(super) async fn find_request(
+    held: &mut Held,
+    tenant: &Tenant,
+    request: &RequestKey,
+) -> Result<Option<Appended>, AppendError> {
+    let query = sqlx::query(REQUEST_BY_KEY).bind(tenant.as_str()).bind(request.key());
+    let rows = held.fetch_all(query).await.map_err(|e| AppendError::Unavailable { source: crate::BackendError::new(e) })?;
+    let Some(row) = rows.first() else { return Ok(None) };
+    remembered(tenant, request, get(row, 0)?, get(row, 1)?).map(Some)
+}
+
+/// What the outcome means; `None` to try again.
+async fn answer_of(held: &mut Held, append: &CheckedAppend, row: &PgRow) -> Result<Option<Appended>, AppendError> {
+    match get::<&str>(row, 0)? {
+        "appended" => appended(append, row).map(Some),
+        "remembered" => match &append.request {
+            Some(request) => remembered(&append.tenant, request, get(row, 6)?, get(row, 7)?).map(Some),
+            None => Err(broken("a request was remembered that was not asked for".to_owned())),
+        },
+        "ids" => {
+            let stored = stored_events(held, append).await?;
+            judge(append, &stored)
+        }
+        kind @ ("conflict" | "full") => {
+            let place: i32 = get(row, 1)?;
+            let actual = StreamVersion::stored(get(row, 2)?);
+            let part = usize::try_from(place - 1).ok().and_then(|place| append.parts.get(place));
+            let part = part.ok_or_else(|| broken(format!("a conflict about stream {place} of the append")))?;
+            let stream = part.stream.clone();
+            Err(match kind {
+                "full" => AppendError::StreamFull { stream, actual },
+                _ => AppendError::WrongExpectedVersion { stream, expected: part.expected, actual },
+            })
+        }
+        other => Err(broken(format!("the function `annals.append` gave `{other}`"))),
+    }
+}
+
+fn get<'r, T: sqlx::Decode<'r, sqlx::Postgres> + sqlx::Type<sqlx::Postgres>>(
+    row: &'r PgRow,
+    column: usize,
+) -> Result<T, AppendError> {
+    row.try_get(column).map_err(|e| broken(format!("an answer of the database cannot be read: {e}")))
+}
+
+fn broken(what: String) -> AppendError {
+    AppendError::Broken { what, remedy: "compare the schema `annals` with what the migrations make".to_owned() }
+}
+
+fn call(append: &CheckedAppend, careful: bool) -> Query<'_> {
+    match append.parts.as_slice() {
+        [part] if !careful && append.request.is_none() && part.events.len() == 1 => {
+            let event = &part.events[0];
+            sqlx::query(APPEND_ONE)
+                .bind(append.tenant.as_str())
+                .bind(part.stream.aggregate_type())
+                .bind(part.stream.aggregate_id())
+                .bind(expected(part.expected))
+                .bind(event.event_id.get())
+                .bind(&*event.name)
+                .bind(i64::from(event.schema_version))
+                .bind(event.payload.as_str())
+                .bind(&*event.metadata)
+                .bind(event.correlation_id.as_ref().map(|id| id.as_str()))
+                .bind(event.causation_id.as_ref().map(|id| id.as_str()))
+        }
+        _ => call_for_many(append, careful),
+    }
+}
+
+fn call_for_many(append: &CheckedAppend, careful: bool) -> Query<'_> {
+    let parts = &append.parts;
+    let events: Vec<_> = append.events().map(|(_, event)| event).collect();
+    let places = parts.iter().zip(1_i32..).flat_map(|(part, place)| part.events.iter().map(move |_| place));
+    let lifetime = append.request.as_ref().map(|request| request.lifetime().as_micros());
+    sqlx::query(APPEND)
+        .bind(append.tenant.as_str())
+        .bind(careful)
+        .bind(parts.iter().map(|part| part.stream.aggregate_type()).collect::<Vec<_>>())
+        .bind(parts.iter().map(|part| part.stream.aggregate_id()).collect::<Vec<_>>())
+        .bind(parts.iter().map(|part| expected(part.expected)).collect::<Vec<_>>())
+        .bind(places.collect::<Vec<_>>())
+        .bind(events.iter().map(|event| event.event_id.get()).collect::<Vec<_>>())
+        .bind(events.iter().map(|event| &*event.name).collect::<Vec<_>>())
+        .bind(events.iter().map(|event| i64::from(event.schema_version)).collect::<Vec<_>>())
+        .bind(events.iter().map(|event| event.payload.as_str()).collect::<Vec<_>>())
+        .bind(events.iter().map(|event| &*event.metadata).collect::<Vec<_>>())
+        .bind(events.iter().map(|event| event.correlation_id.as_ref().map(|id| id.as_str())).collect::<Vec<_>>())
+        .bind(events.iter().map(|event| event.causation_id.as_ref().map(|id| id.as_str())).collect::<Vec<_>>())
+        .bind(append.append_id)
+        .bind(append.request.as_ref().map(RequestKey::key))
+        .bind(append.request.as_ref().map(|request| request.fingerprint().get()))
+        .bind(lifetime.filter(|micros| *micros <= LONGEST_LIFETIME).and_then(|micros| i64::try_from(micros).ok()))
+}
+
+fn expected(expected: ExpectedVersion) -> Option<i64> {
+    match expected {
+        ExpectedVersion::NoStream => Some(0),
+        ExpectedVersion::Exact(version) => Some(version.get()),
+        ExpectedVersion::Any => None,
+    }
+}
+
+/// The answer to an append that has just been stored. Positions rise in the order of the append.
+fn appended(append: &CheckedAppend, row: &PgRow) -> Result<Appended, AppendError> {
+    let base: Vec<i64> = get(row, 3)?;
+    let positions: Vec<i64> = get::<Option<Vec<i64>>>(row, 4)?.unwrap_or_default();
+    let recorded_at = Timestamp::from_microsecond(get(row, 5)?).map_err(|e| broken(format!("the time: {e}")))?;
+    if base.len() != append.parts.len() || positions.len() != append.event_count {
+        return Err(broken(format!("{} positions for {} events", positions.len(), append.event_count)));
+    }
+    let mut positions = positions.into_iter().map(Position::stored);
+    let streams = append.parts.iter().zip(base).map(|(part, base)| AppendedStream {
+        stream: part.stream.clone(),
+        version: StreamVersion::stored(base).plus(part.events.len()).unwrap_or_default(),
+        positions: positions.by_ref().take(part.events.len()).collect(),
+    });
+    Ok(Appended::new(streams.collect(), recorded_at, false))
+}
+
+fn remembered(tenant: &Tenant, request: &RequestKey, fingerprint: Uuid, result: &str) -> Result<Appended, AppendError> {
+    if fingerprint != request.fingerprint().get() {
+        return Err(AppendError::RequestKeyReused { tenant: tenant.clone(), key: request.key().to_owned() });
+    }
+    answer::from_json(tenant, result)
+        .map_err(|what| broken(format!("the stored answer to request `{}` cannot be read: {what}", request.key())))
+}
+
+/// Every stored event that has an id of the append.
+async fn stored_events(
+    held: &mut Held,
+    append: &CheckedAppend,
+) -> Result<HashMap<EventId, StoredEvent>, AppendError> {
+    let ids: Vec<Uuid> = append.events().map(|(_, event)| event.event_id.get()).collect();
+    let rows = held.fetch_all(sqlx::query(EVENTS_BY_IDS).bind(ids)).await;
+    // It is a read: whatever went wrong, the append that came before it was answered, and stored nothing.
+    let rows = rows.map_err(|e| AppendError::Unavailable { source: crate::BackendError::new(e) })?;
+    rows.iter().map(stored_event).collect()
+}
+
+fn stored_event(row: &PgRow) -> Result<(EventId, StoredEvent), AppendError> {
+    let tenant = Tenant::stored(get::<&str>(row, 1)?.into());
+    let recorded_at: Micros = get(row, 10)?;
+    let stored = StoredEvent {
+        stream: StreamId::stored(tenant, get::<&str>(row, 2)?.into(), get::<&str>(row, 3)?.into()),
+        version: StreamVersion::stored(get(row, 4)?),
+        position: Position::stored(get(row, 5)?),
+        name: get::<&str>(row, 6)?.into(),
+        schema_version: u32::try_from(get::<i64>(row, 7)?).map_err(|e| broken(format!("a schema version: {e}")))?,
+        payload: Payload::trusted(get::<&str>(row, 8)?),
+        append_id: get(row, 9)?,
+        recorded_at: Timestamp::from_microsecond(recorded_at.0).map_err(|e| broken(format!("a time: {e}")))?,
+    };
+    Ok((EventId::stored(get(row, 0)?), stored))
+}

@@ -1,0 +1,101 @@
+//! What PostgreSQL's error codes mean. Meaning is read from codes, never from message text.
+
+use sqlx::postgres::{PgDatabaseError, PgSeverity};
+
+use crate::error::{AppendError, BackendError, ReadError};
+use crate::position::{Incarnation, Position};
+use crate::stream::StreamId;
+
+/// Why there is no connection to work with. Nothing was sent.
+#[derive(Debug)]
+pub(super) enum NoConnection {
+    /// The handle was closed.
+    Closed,
+    /// The server could not be reached, or all connections were busy for too long.
+    Unavailable(BackendError),
+    /// The database holds another life of the store than the one that was opened.
+    OtherLife(Incarnation),
+    /// The next position would lie behind the end of the log, where readers have been.
+    SequenceBehind { last: i64, head: i64 },
+}
+
+impl NoConnection {
+    pub(super) fn into_append(self) -> AppendError {
+        match self {
+            Self::Closed => AppendError::Closed,
+            Self::Unavailable(source) => AppendError::Unavailable { source },
+            Self::OtherLife(_) => AppendError::Broken {
+                what: "the database holds another life of the store than the one that was opened".to_owned(),
+                remedy: "open it again, and rebuild its readers".to_owned(),
+            },
+            Self::SequenceBehind { last, head } => AppendError::Broken {
+                what: sequence_behind(last, head),
+                remedy: format!("run `SELECT setval('annals.events_position', {head})`"),
+            },
+        }
+    }
+
+    pub(super) fn into_read(self) -> ReadError {
+        match self {
+            Self::Closed => ReadError::Closed,
+            Self::Unavailable(source) => ReadError::Unavailable { source },
+            Self::OtherLife(incarnation) => ReadError::StoreRewound { position: Position::START, incarnation },
+            Self::SequenceBehind { last, head } => {
+                ReadError::Damaged { position: Position::stored(head), what: sequence_behind(last, head) }
+            }
+        }
+    }
+}
+
+pub(super) fn sequence_behind(last: i64, head: i64) -> String {
+    format!("the sequence `annals.events_position` stands at {last}, but the log ends at {head}")
+}
+
+/// The SQLSTATE of an error that the server has sent.
+pub(super) fn code(error: &sqlx::Error) -> Option<&str> {
+    Some(refusal(error)?.code())
+}
+
+/// What the server has sent, unless it ended the connection with it.
+fn refusal(error: &sqlx::Error) -> Option<&PgDatabaseError> {
+    let refusal = error.as_database_error()?.try_downcast_ref::<PgDatabaseError>()?;
+    matches!(refusal.severity(), PgSeverity::Error).then_some(refusal)
+}
+
+/// Whether the server has answered, so that the connection is as usable as before.
+pub(super) fn is_answer(error: &sqlx::Error) -> bool {
+    refusal(error).is_some()
+}
+
+/// Whether the transaction was rolled back because another one came first: a unique key is taken, a serialization
+/// failure, a deadlock. The same append again finds out the facts.
+pub(super) fn has_lost_a_race(error: &sqlx::Error) -> bool {
+    matches!(code(error), Some("23505" | "40001" | "40P01"))
+}
+
+/// What a failed append means. An error that the server has sent, other than with its last words, rolled back the
+/// transaction; about everything else nothing is known.
+pub(super) fn append_error(error: sqlx::Error, stream: impl FnOnce() -> StreamId) -> AppendError {
+    let Some(code) = code(&error) else {
+        return AppendError::OutcomeUnknown { stream: stream(), source: BackendError::new(error) };
+    };
+    match code {
+        // The server itself does not know.
+        code if code == "40003" || code.starts_with("08") => {
+            AppendError::OutcomeUnknown { stream: stream(), source: BackendError::new(error) }
+        }
+        "25006" => AppendError::ReadOnly { reason: "the server is a standby, or set to read only".to_owned() },
+        "53100" => AppendError::StorageFull { source: BackendError::new(error) },
+        // Privileges, missing tables and functions, refused rows: a person must look.
+        code if ["42", "3F", "23", "22"].iter().any(|class| code.starts_with(class)) => AppendError::Broken {
+            what: format!("the database refused a checked append: {error}"),
+            remedy: "compare the schema `annals` and its privileges with what the migrations make".to_owned(),
+        },
+        _ => AppendError::Unavailable { source: BackendError::new(error) },
+    }
+}
+
+/// What a failed read means.
+pub(super) fn read_error(error: sqlx::Error) -> ReadError {
+    ReadError::Unavailable { source: BackendError::new(error) }
+}

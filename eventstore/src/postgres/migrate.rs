@@ -1,0 +1,67 @@
+//! Bringing the schema up to date.
+
+use annals_migrations::{BUILD, MIN_BUILD, Migration, POSTGRES_LEDGER};
+use sqlx::{PgConnection, Row};
+
+const LEDGER_EXISTS: &str = "
+    SELECT to_regclass('annals.migrations') IS NOT NULL
+    ORDER BY 1
+";
+
+const APPLIED: &str = "
+    SELECT component, number
+    FROM annals.migrations
+    ORDER BY component, number
+";
+
+/// The keys are `annl` and `migr` in ASCII. Whoever comes second waits, and then finds the work done.
+const TAKE_TURN: &str = "SELECT pg_advisory_xact_lock(1634627180, 1835624306) ORDER BY 1";
+
+const REMEMBER: &str = "
+    INSERT INTO annals.migrations (component, number, name, build)
+    VALUES ($1, $2, $3, $4)
+";
+
+const BEGIN_FIRST_LIFE: &str = "
+    INSERT INTO annals.store (min_build)
+    VALUES ($1)
+";
+
+/// Those of `all` that this database has not seen.
+pub(super) async fn pending<'m>(
+    connection: &mut PgConnection,
+    all: &'m [Migration],
+) -> Result<Vec<&'m Migration>, sqlx::Error> {
+    let ledger = sqlx::query(LEDGER_EXISTS).fetch_all(&mut *connection).await?;
+    if !ledger.first().is_some_and(|row| row.get(0)) {
+        return Ok(all.iter().collect());
+    }
+    let rows = sqlx::query(APPLIED).fetch_all(connection).await?;
+    let applied: Vec<(String, i64)> = rows.iter().map(|row| (row.get(0), row.get(1))).collect();
+    Ok(all
+        .iter()
+        .filter(|m| !applied.iter().any(|(component, number)| component == m.component && *number == m.number))
+        .collect())
+}
+
+/// Runs pending migrations, all in one transaction. After an error the connection must be closed.
+pub(super) async fn migrate(connection: &mut PgConnection, all: &[Migration]) -> Result<(), sqlx::Error> {
+    sqlx::raw_sql("BEGIN ISOLATION LEVEL READ COMMITTED").execute(&mut *connection).await?;
+    sqlx::query(TAKE_TURN).execute(&mut *connection).await?;
+    sqlx::raw_sql(POSTGRES_LEDGER).execute(&mut *connection).await?;
+    for migration in pending(connection, all).await? {
+        sqlx::raw_sql(migration.sql).execute(&mut *connection).await?;
+        if migration.component == "events" && migration.name == "store" {
+            sqlx::query(BEGIN_FIRST_LIFE).bind(MIN_BUILD).execute(&mut *connection).await?;
+        }
+        sqlx::query(REMEMBER)
+            .bind(migration.component)
+            .bind(migration.number)
+            .bind(migration.name)
+            .bind(BUILD)
+            .execute(&mut *connection)
+            .await?;
+    }
+    sqlx::raw_sql("COMMIT").execute(connection).await?;
+    Ok(())
+}

@@ -1,0 +1,20 @@
+//! The store for many writers and several machines: a PostgreSQL database.
+
+mod append;
+mod fault;
+mod horizon;
+mod migrate;
+mod open;
+mod options;
+mod pool;
+mod read;
+mod rows;
+mod store;
+mod streams;
+mod waiting;
+
+#[cfg(test)]
+mod tests;
+
+pub use options::PostgresOptions;
+pub use store::{PostgresStore, postgres};

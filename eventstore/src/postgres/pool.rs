@@ -1,0 +1,173 @@
+//! Connections: a bounded number, handed out in the order of asking.
+//!
+//! Not sqlx's pool: that one asks the server for a sign of life whenever a connection is given back, and gives back
+//! connections whose owner was cancelled between BEGIN and its answer. Here a connection goes back only if its last
+//! statement has been answered; any other is closed, which rolls back what was open.
+
+use std::collections::VecDeque;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+use std::time::Duration;
+
+use sqlx::postgres::{PgArguments, PgConnectOptions, PgRow};
+use sqlx::{ConnectOptions, Connection, PgConnection, Postgres, Row};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use uuid::Uuid;
+
+use super::fault::{NoConnection, is_answer};
+use crate::error::BackendError;
+use crate::position::Incarnation;
+
+/// Asked on every new connection: is it still the store that was opened, and would the next position be beyond its
+/// log? The log is seen as of the statement's beginning and the sequence later, so new events cannot deceive it.
+const IS_IT_STILL_OURS: &str = "
+    SELECT (SELECT incarnation FROM annals.store ORDER BY only_row) AS incarnation,
+           (SELECT coalesce(max(position), 0) FROM annals.events) AS head,
+           (SELECT CASE WHEN is_called THEN last_value ELSE 0 END FROM annals.events_position) AS last
+    ORDER BY 1
+";
+
+pub(super) type Query<'q> = sqlx::query::Query<'q, Postgres, PgArguments>;
+
+/// The connections of one handle. Clones share them.
+#[derive(Clone)]
+pub(super) struct Pool(Arc<Inner>);
+
+struct Inner {
+    connect: PgConnectOptions,
+    size: usize,
+    timeout: Duration,
+    /// The store that was opened; connections made before it is known are not checked.
+    store: OnceLock<Incarnation>,
+    closed: AtomicBool,
+    permits: Arc<Semaphore>,
+    idle: Mutex<VecDeque<PgConnection>>,
+}
+
+impl Pool {
+    pub(super) fn new(connect: PgConnectOptions, size: usize, timeout: Duration) -> Self {
+        Self(Arc::new(Inner {
+            connect,
+            size,
+            timeout,
+            store: OnceLock::new(),
+            closed: AtomicBool::new(false),
+            permits: Arc::new(Semaphore::new(size)),
+            idle: Mutex::new(VecDeque::with_capacity(size)),
+        }))
+    }
+
+    /// Says which store every later connection must find.
+    pub(super) fn expect(&self, store: Incarnation) {
+        self.0.store.get_or_init(|| store);
+    }
+
+    /// Takes a connection; it goes back when it is dropped.
+    ///
+    /// Dropping the future takes nothing.
+    pub(super) async fn take(&self) -> Result<Held, NoConnection> {
+        if self.is_closed() {
+            return Err(NoConnection::Closed);
+        }
+        let waited = tokio::time::timeout(self.0.timeout, self.take_in_turn()).await;
+        waited.unwrap_or_else(|_| {
+            let what = format!("no connection was to be had within {:?}", self.0.timeout);
+            Err(NoConnection::Unavailable(BackendError::new(what)))
+        })
+    }
+
+    async fn take_in_turn(&self) -> Result<Held, NoConnection> {
+        let permit = Arc::clone(&self.0.permits).acquire_owned().await.map_err(|_| NoConnection::Closed)?;
+        let idle = self.lock().pop_back();
+        let connection = match idle {
+            Some(connection) => connection,
+            None => self.connect().await?,
+        };
+        Ok(Held { connection: Some(connection), answered: true, pool: self.clone(), _permit: permit })
+    }
+
+    async fn connect(&self) -> Result<PgConnection, NoConnection> {
+        let unavailable = |error| NoConnection::Unavailable(BackendError::new(error));
+        let mut connection = self.0.connect.connect().await.map_err(unavailable)?;
+        let Some(store) = self.0.store.get() else { return Ok(connection) };
+        let rows = sqlx::query(IS_IT_STILL_OURS).fetch_all(&mut connection).await.map_err(unavailable)?;
+        let row = rows.first().ok_or_else(|| unavailable(sqlx::Error::RowNotFound))?;
+        let found: Option<Uuid> = row.get(0);
+        if found.map(Incarnation) != Some(*store) {
+            return Err(NoConnection::OtherLife(*store));
+        }
+        let (head, last) = (row.get(1), row.get(2));
+        if last < head {
+            return Err(NoConnection::SequenceBehind { last, head });
+        }
+        Ok(connection)
+    }
+
+    pub(super) fn is_closed(&self) -> bool {
+        self.0.closed.load(Ordering::Acquire)
+    }
+
+    /// Lets whoever has or waits for a connection finish, then closes all. Later calls fail as closed.
+    pub(super) async fn close(&self) {
+        self.0.closed.store(true, Ordering::Release);
+        let all = u32::try_from(self.0.size).unwrap_or(u32::MAX);
+        // Permits are given in the order of asking, so these come after all that were asked for before. If they cannot
+        // be had, another close was here first.
+        let turn = self.0.permits.acquire_many(all).await;
+        self.0.permits.close();
+        drop(turn);
+        let idle = std::mem::take(&mut *self.lock());
+        for connection in idle {
+            if let Err(error) = connection.close().await {
+                tracing::debug!(%error, "a connection was gone before it was closed");
+            }
+        }
+    }
+
+    fn lock(&self) -> std::sync::MutexGuard<'_, VecDeque<PgConnection>> {
+        self.0.idle.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// A connection in use, outside of any transaction.
+pub(super) struct Held {
+    connection: Option<PgConnection>,
+    /// Whether every statement has been answered to its end.
+    answered: bool,
+    pool: Pool,
+    _permit: OwnedSemaphorePermit,
+}
+
+impl Held {
+    /// Runs one statement to its end: an error that comes with the commit, after the rows, is seen too.
+    pub(super) async fn fetch_all(&mut self, query: Query<'_>) -> Result<Vec<PgRow>, sqlx::Error> {
+        let connection = self.begin();
+        let result = query.fetch_all(connection).await;
+        self.end(result.as_ref().err());
+        result
+    }
+
+    /// The connection, for a statement whose end is told by [`Held::end`]. If that does not come, it is closed.
+    pub(super) fn begin(&mut self) -> &mut PgConnection {
+        self.answered = false;
+        self.connection.as_mut().expect("it is there until the drop")
+    }
+
+    pub(super) fn end(&mut self, error: Option<&sqlx::Error>) {
+        self.answered = error.is_none_or(is_answer);
+        if !self.answered {
+            // Most likely the server is gone or has started anew, and the idle connections are as dead as this one.
+            self.pool.lock().clear();
+        }
+    }
+}
+
+impl Drop for Held {
+    fn drop(&mut self) {
+        if let Some(connection) = self.connection.take()
+            && self.answered
+        {
+            self.pool.lock().push_back(connection);
+        }
+    }
+}

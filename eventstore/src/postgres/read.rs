@@ -1,0 +1,360 @@
+//! Reading pages of events.
+
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::time::Duration;
+
+use futures::TryStreamExt;
+use sqlx::Row;
+use uuid::Uuid;
+
+use super::fault::{NoConnection, read_error};
+use super::horizon::{Final, Horizon};
+use super::pool::{Pool, Query};
+use super::rows::{Decoder, event_columns};
+use crate::error::ReadError;
+use crate::event::{EventId, RecordedEvent};
+use crate::filter::Filter;
+use crate::limits::{PAGE_BYTES, PageBudget, page_limit};
+use crate::position::{Checkpoint, Incarnation, Position};
+use crate::store::{Page, StreamPage};
+use crate::stream::{StreamId, StreamVersion};
+
+const READ_LOG_AFTER: &str = concat!(
+    "
+    SELECT ",
+    event_columns!(),
+    "
+    FROM annals.events
+    WHERE position > $1
+    ORDER BY position
+    LIMIT $2
+"
+);
+
+const READ_LOG_WHERE: &str = concat!(
+    "
+    SELECT ",
+    event_columns!(),
+    "
+    FROM annals.events
+    WHERE position > $1 AND position <= $2
+      AND ($4::text IS NULL OR tenant = $4)
+      AND ($5::text[] IS NULL OR aggregate_type = ANY ($5))
+      AND ($6::text[] IS NULL OR event_type = ANY ($6))
+    ORDER BY position
+    LIMIT $3
+"
+);
+
+const READ_STORY_WHERE: &str = concat!(
+    "
+    SELECT ",
+    event_columns!(),
+    "
+    FROM annals.events
+    WHERE correlation_id = $7 AND position > $1 AND position <= $2
+      AND ($4::text IS NULL OR tenant = $4)
+      AND ($5::text[] IS NULL OR aggregate_type = ANY ($5))
+      AND ($6::text[] IS NULL OR event_type = ANY ($6))
+    ORDER BY position
+    LIMIT $3
+"
+);
+
+const LOAD_STREAM_AFTER: &str = concat!(
+    "
+    SELECT ",
+    event_columns!(),
+    "
+    FROM annals.events
+    WHERE tenant = $1 AND aggregate_type = $2 AND aggregate_id = $3 AND version > $4
+    ORDER BY version
+    LIMIT $5
+"
+);
+
+const LAST_POSITION: &str = "
+    SELECT position
+    FROM annals.events
+    ORDER BY position DESC
+    LIMIT 1
+";
+
+const LAST_BETWEEN: &str = "
+    SELECT position, event_id
+    FROM annals.events
+    WHERE position > $1 AND position <= $2
+    ORDER BY position DESC
+    LIMIT 1
+";
+
+const FIRST_BETWEEN: &str = "
+    SELECT position, event_id
+    FROM annals.events
+    WHERE position > $1 AND position <= $2
+    ORDER BY position
+    LIMIT 1
+";
+
+const EVENT_ID_AT: &str = "
+    SELECT event_id
+    FROM annals.events
+    WHERE position = $1
+    ORDER BY position
+";
+
+/// How many positions one filtered read looks at, so that no statement runs for long when little matches.
+const WINDOW: i64 = 50_000;
+
+/// How long one read waits at a hole for the writers that may fill it. Its caller comes again.
+const PATIENCE: Duration = Duration::from_millis(200);
+
+/// How long asking for the head waits for writers at work.
+const PATIENCE_FOR_HEAD: Duration = Duration::from_secs(2);
+
+/// What the reads of one handle share.
+pub(super) struct Reader {
+    pub(super) pool: Pool,
+    pub(super) incarnation: Incarnation,
+    pub(super) horizon: Horizon,
+    /// Whether a read has given up at a hole, so that readers must be woken though no new event may show.
+    pub(super) waits_at_hole: AtomicBool,
+    /// How many bytes the payload of an event has, of those read last: so many fit a page.
+    bytes_per_event: AtomicUsize,
+}
+
+/// The events of one statement, in its order, as far as a page holds them.
+struct Batch {
+    events: Vec<RecordedEvent>,
+    /// Whether the statement had no more rows.
+    whole: bool,
+}
+
+impl Reader {
+    pub(super) fn new(pool: Pool, incarnation: Incarnation) -> Self {
+        Self {
+            pool,
+            incarnation,
+            horizon: Horizon::default(),
+            waits_at_hole: AtomicBool::new(false),
+            bytes_per_event: AtomicUsize::new(1),
+        }
+    }
+
+    pub(super) async fn load_stream(
+        &self,
+        stream: &StreamId,
+        after: StreamVersion,
+        limit: usize,
+    ) -> Result<StreamPage, ReadError> {
+        let limit = self.statement_limit(limit)?;
+        let query = sqlx::query(LOAD_STREAM_AFTER)
+            .bind(stream.tenant().as_str())
+            .bind(stream.aggregate_type())
+            .bind(stream.aggregate_id())
+            .bind(after.get())
+            .bind(limit);
+        let batch = self.batch(query, limit).await?;
+        Ok(StreamPage::new(batch.events, batch.whole))
+    }
+
+    pub(super) async fn read_log(&self, after: Position, filter: &Filter, limit: usize) -> Result<Page, ReadError> {
+        let limit = self.statement_limit(limit)?;
+        if filter.is_all() { self.read_everything(after, limit).await } else { self.read_some(after, filter, limit).await }
+    }
+
+    async fn read_everything(&self, after: Position, limit: i64) -> Result<Page, ReadError> {
+        loop {
+            // Before the statement: what was final then, the statement sees.
+            let known = self.horizon.known();
+            let query = sqlx::query(READ_LOG_AFTER).bind(after.get()).bind(limit);
+            let mut batch = self.batch(query, limit).await?;
+            if batch.events.is_empty() {
+                return self.nothing_after(after).await;
+            }
+            let settled = final_prefix(&batch.events, after.get(), known.position);
+            if settled > 0 {
+                let end = batch.whole && settled == batch.events.len();
+                batch.events.truncate(settled);
+                let upto = batch.events.last().map(|event| self.checkpoint(event.position, event.event_id));
+                return Ok(Page::new(batch.events, upto, end));
+            }
+            // A hole comes first. Whatever is visible now is final once the writers of now are done.
+            if self.horizon.settle(&self.pool, PATIENCE).await?.is_none() {
+                return Ok(self.waiting_at_hole());
+            }
+        }
+    }
+
+    async fn read_some(&self, after: Position, filter: &Filter, limit: i64) -> Result<Page, ReadError> {
+        let mut bound = self.horizon.known();
+        // Catching up needs no news.
+        if bound.position < after.get().saturating_add(WINDOW) {
+            bound = match self.horizon.settle(&self.pool, PATIENCE).await? {
+                Some(bound) => bound,
+                None => self.horizon.without_waiting(&self.pool).await?,
+            };
+        }
+        let head = bound;
+        if head.position <= after.get() {
+            return self.nothing_after(after).await;
+        }
+        // A story is found by its index, however long the log is; other filters look at a window of it.
+        if filter.correlation_id.is_none() && after.get().saturating_add(WINDOW) < head.position {
+            bound = match self.one_between(LAST_BETWEEN, after.get(), after.get().saturating_add(WINDOW)).await? {
+                Some(bound) => bound,
+                // The numbers leap further than the window.
+                None => self.one_between(FIRST_BETWEEN, after.get(), head.position).await?.unwrap_or(head),
+            };
+        }
+        let list = |names: &[String]| (!names.is_empty()).then(|| names.to_vec());
+        let text = if filter.correlation_id.is_some() { READ_STORY_WHERE } else { READ_LOG_WHERE };
+        let query = sqlx::query(text)
+            .bind(after.get())
+            .bind(bound.position)
+            .bind(limit)
+            .bind(filter.tenant.as_ref().map(|tenant| tenant.as_str()))
+            .bind(list(&filter.aggregate_types))
+            .bind(list(&filter.names));
+        let query = match &filter.correlation_id {
+            Some(id) => query.bind(id.as_str()),
+            None => query,
+        };
+        let batch = self.batch(query, limit).await?;
+        let upto = match (batch.events.last(), bound.event_id) {
+            (Some(last), _) if !batch.whole => self.checkpoint(last.position, last.event_id),
+            (_, Some(id)) => self.checkpoint(Position::stored(bound.position), EventId::stored(id)),
+            (_, None) => Checkpoint::start(self.incarnation),
+        };
+        let end = batch.whole && bound == head && self.last_position().await? <= head.position;
+        Ok(Page::new(batch.events, Some(upto), end))
+    }
+
+    /// The page when no final event is there after `after`.
+    async fn nothing_after(&self, after: Position) -> Result<Page, ReadError> {
+        let last = self.last_position().await?;
+        if last < after.get() {
+            return Err(ReadError::AheadOfLog { after, head: Position::stored(last) });
+        }
+        if last > after.get() {
+            return Ok(self.waiting_at_hole());
+        }
+        Ok(Page::new(Vec::new(), None, true))
+    }
+
+    /// The page that says: there is more, but it is not final yet.
+    fn waiting_at_hole(&self) -> Page {
+        self.waits_at_hole.store(true, Ordering::Release);
+        Page::new(Vec::new(), None, false)
+    }
+
+    /// The last event that no reader can miss any more.
+    pub(super) async fn head(&self) -> Result<Checkpoint, ReadError> {
+        let head = match self.horizon.settle(&self.pool, PATIENCE_FOR_HEAD).await? {
+            Some(head) => head,
+            None => self.horizon.without_waiting(&self.pool).await?,
+        };
+        Ok(match head.event_id {
+            Some(id) => self.checkpoint(Position::stored(head.position), EventId::stored(id)),
+            None => Checkpoint::start(self.incarnation),
+        })
+    }
+
+    /// The position of the last event that is visible, final or not.
+    pub(super) async fn last_position(&self) -> Result<i64, ReadError> {
+        let rows = self.fetch(sqlx::query(LAST_POSITION)).await?;
+        Ok(rows.first().map_or(0, |row| row.get(0)))
+    }
+
+    pub(super) async fn event_id_at(&self, position: Position) -> Result<Option<EventId>, ReadError> {
+        let rows = self.fetch(sqlx::query(EVENT_ID_AT).bind(position.get())).await?;
+        Ok(rows.first().map(|row| EventId::stored(row.get(0))))
+    }
+
+    async fn one_between(&self, text: &'static str, after: i64, upto: i64) -> Result<Option<Final>, ReadError> {
+        let rows = self.fetch(sqlx::query(text).bind(after).bind(upto)).await?;
+        Ok(rows.first().map(|row| Final { position: row.get(0), event_id: Some(row.get::<Uuid, _>(1)) }))
+    }
+
+    async fn fetch(&self, query: Query<'_>) -> Result<Vec<sqlx::postgres::PgRow>, ReadError> {
+        let mut held = self.pool.take().await.map_err(NoConnection::into_read)?;
+        held.fetch_all(query).await.map_err(read_error)
+    }
+
+    fn checkpoint(&self, position: Position, event_id: EventId) -> Checkpoint {
+        Checkpoint { incarnation: self.incarnation, position, event_id: Some(event_id) }
+    }
+
+    /// How many rows a statement asks for: not many more than a page holds, going by the events that were read last.
+    fn statement_limit(&self, limit: usize) -> Result<i64, ReadError> {
+        let fit = 2 * PAGE_BYTES / self.bytes_per_event.load(Ordering::Relaxed).max(1);
+        Ok(i64::try_from(page_limit(limit)?.min(fit.max(16))).unwrap_or(i64::MAX))
+    }
+
+    /// Reads the rows of one statement until a page is full. The rest is not waited for: the connection is given up.
+    async fn batch(&self, query: Query<'_>, limit: i64) -> Result<Batch, ReadError> {
+        let limit = usize::try_from(limit).unwrap_or(usize::MAX);
+        let mut held = self.pool.take().await.map_err(NoConnection::into_read)?;
+        let mut budget = PageBudget::of(limit);
+        let mut decoder = Decoder::default();
+        let mut events = Vec::new();
+        let mut bytes = 0;
+        let mut cut = false;
+        let failed = {
+            let mut rows = query.fetch(held.begin());
+            loop {
+                match rows.try_next().await {
+                    Ok(Some(row)) => {
+                        let event = decoder.event(&row)?;
+                        if !budget.takes(&event) {
+                            cut = true;
+                            break None;
+                        }
+                        bytes += event.payload.as_str().len();
+                        events.push(event);
+                    }
+                    Ok(None) => break None,
+                    Err(error) => break Some(error),
+                }
+            }
+        };
+        if let Some(error) = failed {
+            held.end(Some(&error));
+            return Err(read_error(error));
+        }
+        if !cut {
+            held.end(None);
+        }
+        if let Some(mean) = bytes.checked_div(events.len()) {
+            self.bytes_per_event.store(mean, Ordering::Relaxed);
+        }
+        let whole = !cut && events.len() < limit;
+        Ok(Batch { events, whole })
+    }
+}
+
+/// How many of the events, which come next after `after`, are final: those of the run of numbers without a hole, as each
+/// number is used once, and those that were final before they were read.
+fn final_prefix(events: &[RecordedEvent], after: i64, known: i64) -> usize {
+    let before = std::iter::once(after).chain(events.iter().map(|event| event.position.get()));
+    let is_final = |(event, before): &(&RecordedEvent, i64)| {
+        let position = event.position.get();
+        position - 1 == *before || position <= known
+    };
+    events.iter().zip(before).take_while(is_final).count()
+}
+
+/// The reads that must never scan, for the golden file of their plans.
+#[cfg(test)]
+pub(super) fn hot_reads() -> Vec<(&'static str, &'static str)> {
+    vec![
+        ("READ_LOG_AFTER", READ_LOG_AFTER),
+        ("READ_LOG_WHERE", READ_LOG_WHERE),
+        ("READ_STORY_WHERE", READ_STORY_WHERE),
+        ("LOAD_STREAM_AFTER", LOAD_STREAM_AFTER),
+        ("LAST_POSITION", LAST_POSITION),
+        ("LAST_BETWEEN", LAST_BETWEEN),
+        ("FIRST_BETWEEN", FIRST_BETWEEN),
+        ("EVENT_ID_AT", EVENT_ID_AT),
+    ]
+}

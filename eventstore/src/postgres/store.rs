@@ -1,0 +1,239 @@
+//! The store: a handle on one database, and its watch over other handles.
+
+use std::sync::atomic::Ordering;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use async_trait::async_trait;
+use tokio::sync::watch;
+use tokio::task::JoinHandle;
+use tokio::time::Instant;
+
+use super::append;
+use super::fault::NoConnection;
+use super::options::PostgresOptions;
+use super::pool::{Held, Pool};
+use super::read::Reader;
+use super::streams::streams_after;
+use super::waiting::Waiting;
+use crate::append::{Append, Appended, CheckedAppend};
+use crate::clock::IdSource;
+use crate::error::{AppendError, Invalid, OpenError, ReadError};
+use crate::filter::{Filter, StreamFilter};
+use crate::limits::Limits;
+use crate::position::{Checkpoint, Incarnation, Position};
+use crate::request::RequestKey;
+use crate::store::{EventStore, Page, StreamInfo, StreamPage};
+use crate::stream::{StreamId, StreamVersion, Tenant};
+
+/// An event store in a PostgreSQL database. Cloning is cheap; all clones share the connections.
+///
+/// Any number of processes may have the store open. Each append is one round trip and on disk before it is
+/// acknowledged. Reads of the whole log wait where a writer that is at work may still put an event; loads of a stream
+/// never wait.
+#[derive(Clone)]
+pub struct PostgresStore(Arc<Handle>);
+
+struct Handle {
+    reader: Arc<Reader>,
+    limits: Limits,
+    ids: Arc<dyn IdSource>,
+    waiting: Waiting,
+    head: Arc<watch::Sender<Position>>,
+    watcher: Mutex<Option<JoinHandle<()>>>,
+}
+
+impl Drop for Handle {
+    fn drop(&mut self) {
+        if let Some(watcher) = self.watcher.lock().unwrap_or_else(PoisonError::into_inner).take() {
+            watcher.abort();
+        }
+    }
+}
+
+impl PostgresStore {
+    /// Opens the store in the database at `url` with the defaults of [`PostgresOptions`].
+    ///
+    /// # Errors
+    /// See [`OpenError`]; [`OpenError::PendingMigrations`] if the schema is missing or old.
+    pub async fn open(url: impl Into<String>) -> Result<Self, OpenError> {
+        PostgresOptions::new(url).open().await
+    }
+
+    pub(super) async fn open_with(options: PostgresOptions) -> Result<Self, OpenError> {
+        let (pool, incarnation) = super::open::open(&options).await?;
+        let reader = Arc::new(Reader::new(pool, incarnation));
+        let head = Arc::new(watch::Sender::new(Position::START));
+        let watcher = tokio::spawn(watch_others(Arc::clone(&reader), Arc::clone(&head), options.poll_interval));
+        Ok(Self(Arc::new(Handle {
+            reader,
+            limits: options.limits,
+            ids: options.ids,
+            waiting: Waiting::default(),
+            head,
+            watcher: Mutex::new(Some(watcher)),
+        })))
+    }
+
+    fn pool(&self) -> &Pool {
+        &self.0.reader.pool
+    }
+
+    fn check_open(&self) -> Result<(), ReadError> {
+        if self.pool().is_closed() { Err(ReadError::Closed) } else { Ok(()) }
+    }
+
+    /// Waits for a connection, as long as the append's deadline allows.
+    async fn connection_for(&self, append: &CheckedAppend) -> Result<Held, AppendError> {
+        let _waits = self.0.waiting.enter(&append.tenant, self.0.limits.queued_appends)?;
+        let taken = match append.deadline {
+            Some(deadline) if deadline <= Instant::now() => None,
+            Some(deadline) => tokio::time::timeout_at(deadline, self.pool().take()).await.ok(),
+            None => Some(self.pool().take().await),
+        };
+        let late = || AppendError::DeadlineExceeded { stream: append.first_stream() };
+        taken.ok_or_else(late)?.map_err(NoConnection::into_append)
+    }
+}
+
+/// Opens the store in the database at `url`: [`PostgresStore::open`] under a short name.
+///
+/// # Errors
+/// See [`OpenError`]; [`OpenError::PendingMigrations`] if the schema is missing or old.
+pub async fn postgres(url: impl Into<String>) -> Result<PostgresStore, OpenError> {
+    PostgresStore::open(url).await
+}
+
+impl std::fmt::Debug for PostgresStore {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("PostgresStore").field("incarnation", &self.0.reader.incarnation).finish_non_exhaustive()
+    }
+}
+
+/// Wakes readers when the head may have moved to `position`.
+fn announce(head: &watch::Sender<Position>, position: Position) {
+    head.send_if_modified(|head| {
+        let grown = position > *head;
+        *head = position.max(*head);
+        grown
+    });
+}
+
+/// Looks for commits of other handles, while anybody wants to know.
+async fn watch_others(reader: Arc<Reader>, head: Arc<watch::Sender<Position>>, every: Duration) {
+    let mut well = true;
+    loop {
+        tokio::time::sleep(every).await;
+        if head.receiver_count() == 0 {
+            continue;
+        }
+        match reader.last_position().await {
+            Ok(last) => {
+                announce(&head, Position::stored(last));
+                // A hole may come to nothing, which moves no head, and somebody waits for that too.
+                if reader.waits_at_hole.swap(false, Ordering::AcqRel) {
+                    head.send_modify(|_| {});
+                }
+                well = true;
+            }
+            Err(ReadError::Closed) => return,
+            Err(error) => {
+                // Said once per outage.
+                if well {
+                    tracing::warn!(error = &error as &dyn std::error::Error, "commits of others cannot be watched; trying again");
+                }
+                well = false;
+            }
+        }
+    }
+}
+
+#[async_trait]
+impl EventStore for PostgresStore {
+    fn incarnation(&self) -> Incarnation {
+        self.0.reader.incarnation
+    }
+
+    fn limits(&self) -> &Limits {
+        &self.0.limits
+    }
+
+    fn ids(&self) -> &dyn IdSource {
+        &*self.0.ids
+    }
+
+    async fn append_many(&self, append: Append) -> Result<Appended, AppendError> {
+        if self.pool().is_closed() {
+            return Err(AppendError::Closed);
+        }
+        let append = append.check(&self.0.limits)?;
+        let mut held = self.connection_for(&append).await?;
+        let appended = append::append(&mut held, &append).await?;
+        drop(held);
+        announce(&self.0.head, appended.position);
+        Ok(appended)
+    }
+
+    async fn find_request(&self, tenant: &Tenant, request: &RequestKey) -> Result<Option<Appended>, AppendError> {
+        let mut held = self.pool().take().await.map_err(NoConnection::into_append)?;
+        append::find_request(&mut held, tenant, request).await
+    }
+
+    async fn load_page(&self, stream: &StreamId, after: StreamVersion, limit: usize) -> Result<StreamPage, ReadError> {
+        self.check_open()?;
+        self.0.reader.load_stream(stream, after, limit).await
+    }
+
+    async fn read_page(&self, after: Position, filter: &Filter, limit: usize) -> Result<Page, ReadError> {
+        self.check_open()?;
+        self.0.reader.read_log(after, filter, limit).await
+    }
+
+    async fn streams_page(
+        &self,
+        filter: &StreamFilter,
+        after: Option<&StreamId>,
+        limit: usize,
+    ) -> Result<Vec<StreamInfo>, ReadError> {
+        self.check_open()?;
+        streams_after(self.pool(), filter, after, limit).await
+    }
+
+    async fn head(&self) -> Result<Checkpoint, ReadError> {
+        self.check_open()?;
+        self.0.reader.head().await
+    }
+
+    async fn check_checkpoint(&self, checkpoint: &Checkpoint) -> Result<(), ReadError> {
+        self.check_open()?;
+        let rewound = || ReadError::StoreRewound { position: checkpoint.position, incarnation: checkpoint.incarnation };
+        if checkpoint.incarnation != self.incarnation() {
+            return Err(rewound());
+        }
+        match checkpoint.event_id {
+            None if checkpoint.position == Position::START => Ok(()),
+            None => Err(Invalid::new("checkpoint", "has a position but no event id", "store both").into()),
+            Some(id) if self.0.reader.event_id_at(checkpoint.position).await? == Some(id) => Ok(()),
+            Some(_) => Err(rewound()),
+        }
+    }
+
+    fn watch(&self) -> watch::Receiver<Position> {
+        self.0.head.subscribe()
+    }
+
+    async fn close(&self) {
+        self.pool().close().await;
+        let watcher = self.0.watcher.lock().unwrap_or_else(PoisonError::into_inner).take();
+        if let Some(watcher) = watcher {
+            watcher.abort();
+            if let Err(error) = watcher.await
+                && error.is_panic()
+            {
+                tracing::error!(%error, "a task of the store panicked");
+            }
+        }
+        // Whoever waits for events must come and learn that the handle is closed.
+        self.0.head.send_modify(|_| {});
+    }
+}

@@ -1,0 +1,85 @@
+-- The log: every event of every stream. Positions are drawn inside the INSERT and become visible in any order, so a
+-- reader of the whole log must know which writers are still at work: the fence below tells it.
+
+-- CACHE 1, INCREMENT 1, NO CYCLE: each number is used once and in order, or a reader could meet an event behind it.
+CREATE SEQUENCE annals.events_position AS bigint MINVALUE 1 START 1 INCREMENT 1 CACHE 1 NO CYCLE;
+
+CREATE TABLE annals.events (
+    position       bigint NOT NULL DEFAULT nextval('annals.events_position'),
+    event_id       uuid   NOT NULL,
+    tenant         text   COLLATE "C" NOT NULL CONSTRAINT events_tenant_is_named CHECK (tenant <> ''),
+    aggregate_type text   COLLATE "C" NOT NULL CONSTRAINT events_aggregate_type_is_named CHECK (aggregate_type <> ''),
+    aggregate_id   text   COLLATE "C" NOT NULL CONSTRAINT events_aggregate_id_is_named CHECK (aggregate_id <> ''),
+    version        bigint NOT NULL CONSTRAINT events_version_counts_from_one CHECK (version >= 1),
+    event_type     text   COLLATE "C" NOT NULL CONSTRAINT events_event_type_is_named CHECK (event_type <> ''),
+    schema_version bigint NOT NULL CONSTRAINT events_schema_version_counts_from_one CHECK (schema_version >= 1),
+    event_data     jsonb  NOT NULL,
+    metadata       jsonb  NOT NULL,
+    correlation_id text   COLLATE "C",
+    causation_id   text   COLLATE "C",
+    append_id      uuid,
+    recorded_at    timestamptz NOT NULL DEFAULT clock_timestamp(),
+    CONSTRAINT events_key PRIMARY KEY (position),
+    CONSTRAINT events_event_id UNIQUE (event_id),
+    CONSTRAINT events_stream_version UNIQUE (tenant, aggregate_type, aggregate_id, version)
+);
+
+ALTER SEQUENCE annals.events_position OWNED BY annals.events.position;
+
+-- For reading one story in order; rows without a correlation id cost nothing.
+CREATE INDEX events_correlation ON annals.events (correlation_id, position) WHERE correlation_id IS NOT NULL;
+
+-- The fence. A statement trigger fires before the first row of an INSERT is computed, and so before its first number
+-- is drawn; the lock is held until the transaction has ended and its rows are visible. So whoever has drawn a number
+-- is seen in pg_locks, or has ended. The two keys are `annl` and `fnce` in ASCII.
+CREATE FUNCTION annals.announce_writer() RETURNS trigger LANGUAGE plpgsql AS $$
+BEGIN
+    PERFORM pg_catalog.pg_advisory_xact_lock_shared(1634627180, 1718510437);
+    RETURN NULL;
+END $$;
+
+CREATE TRIGGER events_writers_are_announced BEFORE INSERT ON annals.events
+FOR EACH STATEMENT EXECUTE FUNCTION annals.announce_writer();
+
+CREATE FUNCTION annals.refuse_change() RETURNS trigger LANGUAGE plpgsql AS $$
+BEGIN
+    RAISE EXCEPTION 'annals: a recorded event is never changed or removed (% on %.%)', TG_OP, TG_TABLE_SCHEMA, TG_TABLE_NAME
+        USING ERRCODE = 'restrict_violation';
+END $$;
+
+CREATE TRIGGER events_are_never_updated BEFORE UPDATE ON annals.events
+FOR EACH STATEMENT EXECUTE FUNCTION annals.refuse_change();
+
+CREATE TRIGGER events_are_never_deleted BEFORE DELETE ON annals.events
+FOR EACH STATEMENT EXECUTE FUNCTION annals.refuse_change();
+
+CREATE TRIGGER events_are_never_truncated BEFORE TRUNCATE ON annals.events
+FOR EACH STATEMENT EXECUTE FUNCTION annals.refuse_change();
+
+-- A stream never has a hole, whoever inserts: each new event continues the one before it.
+CREATE FUNCTION annals.refuse_holes() RETURNS trigger LANGUAGE plpgsql AS $$
+BEGIN
+    IF EXISTS (
+        SELECT 1
+        FROM inserted AS new
+        WHERE new.version > 1 AND NOT EXISTS (
+            SELECT 1
+            FROM annals.events AS old
+            WHERE old.tenant = new.tenant AND old.aggregate_type = new.aggregate_type
+              AND old.aggregate_id = new.aggregate_id AND old.version = new.version - 1))
+    THEN
+        RAISE EXCEPTION 'annals: an event does not continue its stream' USING ERRCODE = 'integrity_constraint_violation';
+    END IF;
+    RETURN NULL;
+END $$;
+
+CREATE TRIGGER events_continue_their_stream AFTER INSERT ON annals.events
+REFERENCING NEW TABLE AS inserted
+FOR EACH STATEMENT EXECUTE FUNCTION annals.refuse_holes();
+
+-- Also when rows are applied by replication or restored with session_replication_role = replica.
+ALTER TABLE annals.events ENABLE ALWAYS TRIGGER events_writers_are_announced;
+ALTER TABLE annals.events ENABLE ALWAYS TRIGGER events_are_never_updated;
+ALTER TABLE annals.events ENABLE ALWAYS TRIGGER events_are_never_deleted;
+ALTER TABLE annals.events ENABLE ALWAYS TRIGGER events_are_never_truncated;
+ALTER TABLE annals.events ENABLE ALWAYS TRIGGER events_continue_their_stream;
