@@ -61,12 +61,12 @@ CREATE FUNCTION annals.refuse_holes() RETURNS trigger LANGUAGE plpgsql AS $$
 BEGIN
     IF EXISTS (
         SELECT 1
-        FROM inserted AS new
-        WHERE new.version > 1 AND NOT EXISTS (
+        FROM inserted AS added
+        WHERE added.version > 1 AND NOT EXISTS (
             SELECT 1
-            FROM annals.events AS old
-            WHERE old.tenant = new.tenant AND old.aggregate_type = new.aggregate_type
-              AND old.aggregate_id = new.aggregate_id AND old.version = new.version - 1))
+            FROM annals.events AS present
+            WHERE present.tenant = added.tenant AND present.aggregate_type = added.aggregate_type
+              AND present.aggregate_id = added.aggregate_id AND present.version = added.version - 1))
     THEN
         RAISE EXCEPTION 'annals: an event does not continue its stream' USING ERRCODE = 'integrity_constraint_violation';
     END IF;

@@ -15,7 +15,7 @@ const APPLIED: &str = "
 ";
 
 /// The keys are `annl` and `migr` in ASCII. Whoever comes second waits, and then finds the work done.
-const TAKE_TURN: &str = "SELECT pg_advisory_xact_lock(1634627180, 1835624306) ORDER BY 1";
+const TAKE_TURN: &str = "SELECT pg_advisory_xact_lock(1634627180, 1835624306)";
 
 const REMEMBER: &str = "
     INSERT INTO annals.migrations (component, number, name, build)
