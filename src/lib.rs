@@ -6,7 +6,7 @@
 //! |---|---|
 //! | say what can happen | [`Event`], [`text_id!`] |
 //! | say what state follows, and decide | [`Aggregate`], [`Evolve`], [`Decide`] |
-//! | open a store | [`sqlite`], [`SqliteOptions`], [`MemoryStore`] |
+//! | open a store | [`sqlite`], [`SqliteOptions`], [`MemoryStore`]; `postgres`, `PostgresOptions` (feature `postgres`) |
 //! | run commands | [`AggregateStore::aggregate`], [`Repository`], [`Context`], [`RequestKey`] |
 //! | append, load, read and subscribe without aggregates | [`EventStore`], [`EventStoreExt`], [`Append`], [`Filter`] |
 //! | commit events and own rows together | [`SqliteStore::begin`], [`SqliteStore::append_in`] |
@@ -20,6 +20,7 @@
 //! |---|---|---|
 //! | `macros` | yes | the derives [`Event`], [`Aggregate`] and [`ReadModel`] |
 //! | `sqlite` | yes | the embedded store |
+//! | `postgres` | no | the store for many writers and several machines |
 //! | `projections` | yes | read models and the runner that keeps them up to date |
 //! | `testing` | no | given/when/then, and a store that fails on demand |
 //! | `conformance` | no | the contract of a store as clauses that run |
@@ -44,6 +45,9 @@ pub use annals_eventstore::{
     DatabaseError, SqliteDatabase, SqliteOptions, SqliteReader, SqliteStore, SqliteTransaction, SqliteUnitOfWork,
     Synchronous, sqlite,
 };
+
+#[cfg(feature = "postgres")]
+pub use annals_eventstore::{PostgresOptions, PostgresStore, postgres};
 
 #[cfg(feature = "macros")]
 pub use annals_macros::{Aggregate, Event, ReadModel};

@@ -358,9 +358,7 @@ pub enum OpenError {
         ours: i64,
     },
     /// The schema is missing or older than this build. Migrate, once all that run older builds may go on beside it.
-    #[error(
-        "`{path}` lacks the migrations {missing}; open it with `PostgresOptions::migrate`"
-    )]
+    #[error("`{path}` lacks the migrations {missing}; open it with `PostgresOptions::migrate`")]
     PendingMigrations {
         /// The database.
         path: String,

@@ -65,9 +65,9 @@ impl Cluster {
         let shared_file = |name: &str| {
             let file = File::options().create(true).truncate(false).read(true).write(true).open(folder.join(name));
             let file = file.expect("a lock file can be made");
-            // The watchdog runs under another account.
+            // The watchdog runs under another account. A file that is not ours was opened to all by its owner.
             if let Err(error) = file.set_permissions(std::fs::Permissions::from_mode(0o666)) {
-                assert!(file.metadata().is_ok(), "a lock file cannot be shared: {error}");
+                assert_eq!(error.kind(), std::io::ErrorKind::PermissionDenied, "{error}");
             }
             file
         };
@@ -132,9 +132,9 @@ fn begin(folder: &Path) {
     std::fs::write(folder.join("up"), "").expect("the folder is ours");
     // In a session of its own, so that neither the end of a test nor an interrupted run takes it along.
     let mut watchdog = unprivileged(Path::new("setsid"));
-    watchdog.args(["sh", "-c", WATCHDOG]).arg(folder).arg(&bin);
+    watchdog.args(["--fork", "sh", "-c", WATCHDOG]).arg(folder).arg(&bin);
     watchdog.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
-    watchdog.spawn().expect("a shell can be started");
+    assert!(watchdog.status().is_ok_and(|status| status.success()), "the watchdog does not start: {watchdog:?}");
 }
 
 /// A command that runs as the server's account if this process is root's.

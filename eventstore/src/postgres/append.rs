@@ -84,7 +84,8 @@ pub(super) async fn find_request(
     request: &RequestKey,
 ) -> Result<Option<Appended>, AppendError> {
     let query = sqlx::query(REQUEST_BY_KEY).bind(tenant.as_str()).bind(request.key());
-    let rows = held.fetch_all(query).await.map_err(|e| AppendError::Unavailable { source: crate::BackendError::new(e) })?;
+    let rows =
+        held.fetch_all(query).await.map_err(|e| AppendError::Unavailable { source: crate::BackendError::new(e) })?;
     let Some(row) = rows.first() else { return Ok(None) };
     remembered(tenant, request, get(row, 0)?, get(row, 1)?).map(Some)
 }
@@ -207,10 +208,7 @@ fn remembered(tenant: &Tenant, request: &RequestKey, fingerprint: Uuid, result: 
 }
 
 /// Every stored event that has an id of the append.
-async fn stored_events(
-    held: &mut Held,
-    append: &CheckedAppend,
-) -> Result<HashMap<EventId, StoredEvent>, AppendError> {
+async fn stored_events(held: &mut Held, append: &CheckedAppend) -> Result<HashMap<EventId, StoredEvent>, AppendError> {
     let ids: Vec<Uuid> = append.events().map(|(_, event)| event.event_id.get()).collect();
     let rows = held.fetch_all(sqlx::query(EVENTS_BY_IDS).bind(ids)).await;
     // It is a read: whatever went wrong, the append that came before it was answered, and stored nothing.

@@ -134,7 +134,9 @@ impl Horizon {
             if same != life {
                 continue;
             }
-            let found = rows.first().and_then(|row| Some(Final { position: row.get::<Option<i64>, _>(2)?, event_id: row.get(3) }));
+            let found = rows
+                .first()
+                .and_then(|row| Some(Final { position: row.get::<Option<i64>, _>(2)?, event_id: row.get(3) }));
             return Ok(Some(self.learn(found.unwrap_or_default())));
         }
     }

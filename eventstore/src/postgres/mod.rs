@@ -13,8 +13,5 @@ mod store;
 mod streams;
 mod waiting;
 
-#[cfg(test)]
-mod tests;
-
 pub use options::PostgresOptions;
 pub use store::{PostgresStore, postgres};

@@ -115,7 +115,10 @@ async fn check_grounds(connection: &mut PgConnection, shown: &Shown) -> Result<(
     let triggers: i64 = row.get("triggers");
     if triggers != TRIGGERS {
         return Err(shown.unsound(
-            format!("{} of the {TRIGGERS} triggers on `annals.events` are missing or switched off", TRIGGERS - triggers),
+            format!(
+                "{} of the {TRIGGERS} triggers on `annals.events` are missing or switched off",
+                TRIGGERS - triggers
+            ),
             "run `ALTER TABLE annals.events ENABLE ALWAYS TRIGGER USER`, or restore the schema",
         ));
     }

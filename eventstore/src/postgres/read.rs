@@ -160,7 +160,11 @@ impl Reader {
 
     pub(super) async fn read_log(&self, after: Position, filter: &Filter, limit: usize) -> Result<Page, ReadError> {
         let limit = self.statement_limit(limit)?;
-        if filter.is_all() { self.read_everything(after, limit).await } else { self.read_some(after, filter, limit).await }
+        if filter.is_all() {
+            self.read_everything(after, limit).await
+        } else {
+            self.read_some(after, filter, limit).await
+        }
     }
 
     async fn read_everything(&self, after: Position, limit: i64) -> Result<Page, ReadError> {
@@ -342,19 +346,4 @@ fn final_prefix(events: &[RecordedEvent], after: i64, known: i64) -> usize {
         position - 1 == *before || position <= known
     };
     events.iter().zip(before).take_while(is_final).count()
-}
-
-/// The reads that must never scan, for the golden file of their plans.
-#[cfg(test)]
-pub(super) fn hot_reads() -> Vec<(&'static str, &'static str)> {
-    vec![
-        ("READ_LOG_AFTER", READ_LOG_AFTER),
-        ("READ_LOG_WHERE", READ_LOG_WHERE),
-        ("READ_STORY_WHERE", READ_STORY_WHERE),
-        ("LOAD_STREAM_AFTER", LOAD_STREAM_AFTER),
-        ("LAST_POSITION", LAST_POSITION),
-        ("LAST_BETWEEN", LAST_BETWEEN),
-        ("FIRST_BETWEEN", FIRST_BETWEEN),
-        ("EVENT_ID_AT", EVENT_ID_AT),
-    ]
 }

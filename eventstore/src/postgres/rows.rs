@@ -63,11 +63,7 @@ impl Decoder {
         self.columns(position, row).map_err(|(column, error)| damaged(position, column, &*error))
     }
 
-    fn columns(
-        &mut self,
-        position: Position,
-        row: &PgRow,
-    ) -> Result<RecordedEvent, (&'static str, BoxDynError)> {
+    fn columns(&mut self, position: Position, row: &PgRow) -> Result<RecordedEvent, (&'static str, BoxDynError)> {
         fn get<'r, T: Decode<'r, Postgres> + Type<Postgres>>(
             row: &'r PgRow,
             at: usize,
@@ -81,11 +77,8 @@ impl Decoder {
             self.aggregate_id(get(row, 4, "aggregate_id")?),
         );
         let text = |at, column| get::<Option<&str>>(row, at, column).map(|text| text.map(Arc::<str>::from));
-        let metadata = Metadata::from_stored(
-            get(row, 9, "metadata")?,
-            text(10, "correlation_id")?,
-            text(11, "causation_id")?,
-        );
+        let metadata =
+            Metadata::from_stored(get(row, 9, "metadata")?, text(10, "correlation_id")?, text(11, "causation_id")?);
         let schema_version: i64 = get(row, 7, "schema_version")?;
         let recorded_at: Micros = get(row, 13, "recorded_at")?;
         Ok(RecordedEvent {

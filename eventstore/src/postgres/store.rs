@@ -140,7 +140,10 @@ async fn watch_others(reader: Arc<Reader>, head: Arc<watch::Sender<Position>>, e
             Err(error) => {
                 // Said once per outage.
                 if well {
-                    tracing::warn!(error = &error as &dyn std::error::Error, "commits of others cannot be watched; trying again");
+                    tracing::warn!(
+                        error = &error as &dyn std::error::Error,
+                        "commits of others cannot be watched; trying again"
+                    );
                 }
                 well = false;
             }

@@ -7,4 +7,6 @@ mod conformance;
 mod homes;
 mod memory;
 mod model;
+#[cfg(feature = "postgres")]
+mod postgres;
 mod read;

@@ -1,0 +1,120 @@
+//! Connections that die, and futures that are dropped, in the middle of an append.
+
+use std::time::Duration;
+
+use annals_eventstore::{
+    Append, AppendError, ErrorFamily, EventStore, ExpectedVersion, PostgresOptions, PostgresStore, StreamVersion,
+};
+use sqlx::{PgConnection, Row};
+
+use super::{Fixture, insert, run, stream};
+
+/// The backend that waits for another one's transaction to end, once there is one.
+async fn blocked_backend(connection: &mut PgConnection) -> i32 {
+    loop {
+        let waiting =
+            "SELECT pid FROM pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock'";
+        let rows = sqlx::query(waiting).fetch_all(&mut *connection).await.unwrap();
+        if let Some(row) = rows.first() {
+            return row.get(0);
+        }
+        tokio::task::yield_now().await;
+    }
+}
+
+#[tokio::test]
+async fn a_connection_that_dies_in_an_append_leaves_it_unknown_until_it_is_repeated() {
+    let fixture = Fixture::new().await;
+    let mut foreign = fixture.foreign().await;
+    let mut rival = fixture.foreign().await;
+    run(&mut rival, "BEGIN").await.unwrap();
+    insert(&mut rival, "a").await;
+    let append = Append::to(stream("a"), ExpectedVersion::NoStream, vec![fixture.event(), fixture.event()]);
+    let store = fixture.store.clone();
+    let appending = tokio::spawn({
+        let append = append.clone();
+        async move { store.append_many(append).await }
+    });
+    let pid = blocked_backend(&mut foreign).await;
+    run(&mut foreign, &format!("SELECT pg_terminate_backend({pid})")).await.unwrap();
+    let error = appending.await.unwrap().unwrap_err();
+    assert_eq!(error.family(), ErrorFamily::OutcomeUnknown, "{error}");
+    run(&mut rival, "ROLLBACK").await.unwrap();
+    let done = fixture.store.append_many(append.clone()).await.unwrap();
+    assert_eq!((done.version().get(), done.repeated), (2, false));
+    assert!(fixture.store.append_many(append).await.unwrap().repeated);
+}
+
+#[tokio::test]
+async fn a_statement_that_was_cancelled_has_stored_nothing_and_says_so() {
+    let fixture = Fixture::new().await;
+    let mut foreign = fixture.foreign().await;
+    let mut rival = fixture.foreign().await;
+    run(&mut rival, "BEGIN").await.unwrap();
+    insert(&mut rival, "a").await;
+    let store = fixture.store.clone();
+    let event = fixture.event();
+    let appending = tokio::spawn(async move { store.append(&stream("a"), ExpectedVersion::Any, vec![event]).await });
+    let pid = blocked_backend(&mut foreign).await;
+    run(&mut foreign, &format!("SELECT pg_cancel_backend({pid})")).await.unwrap();
+    let error = appending.await.unwrap().unwrap_err();
+    assert!(error.is_transient(), "{error}");
+    let page = fixture.store.load_page(&stream("a"), StreamVersion::NONE, 10).await.unwrap();
+    assert_eq!(page.events.len(), 0);
+}
+
+#[tokio::test]
+async fn a_dropped_append_keeps_no_connection_from_others() {
+    let fixture = Fixture::new().await;
+    let alone = PostgresOptions::new(fixture.database.url()).connections(1).open().await.unwrap();
+    let mut rival = fixture.foreign().await;
+    run(&mut rival, "BEGIN").await.unwrap();
+    insert(&mut rival, "a").await;
+    let store = alone.clone();
+    let event = fixture.event();
+    let appending = tokio::spawn(async move { store.append(&stream("a"), ExpectedVersion::Any, vec![event]).await });
+    blocked_backend(&mut fixture.foreign().await).await;
+    appending.abort();
+    assert!(appending.await.unwrap_err().is_cancelled());
+    // The only connection still waits for the rival; another one takes its place.
+    let free = stream("b");
+    let other = alone.append(&free, ExpectedVersion::NoStream, vec![fixture.event()]);
+    tokio::time::timeout(Duration::from_secs(4), other).await.expect("it does not wait for the rival").unwrap();
+}
+
+#[tokio::test]
+async fn a_read_only_server_is_told_apart_from_one_that_is_out_of_reach() {
+    let fixture = Fixture::new().await;
+    let mut foreign = fixture.foreign().await;
+    let only_reads = "DO $$ BEGIN EXECUTE format('ALTER DATABASE %I SET default_transaction_read_only = on',
+                                                  current_database()); END $$";
+    run(&mut foreign, only_reads).await.unwrap();
+    let again = PostgresStore::open(fixture.database.url()).await.unwrap();
+    let error = again.append(&stream("a"), ExpectedVersion::Any, vec![fixture.event()]).await.unwrap_err();
+    assert!(matches!(error, AppendError::ReadOnly { .. }), "{error}");
+}
+
+#[tokio::test]
+async fn another_life_of_the_store_behind_an_open_handle_is_noticed() {
+    let fixture = Fixture::new().await;
+    let handle = PostgresOptions::new(fixture.database.url()).open().await.unwrap();
+    run(&mut fixture.foreign().await, "UPDATE annals.store SET incarnation = gen_random_uuid()").await.unwrap();
+    let error = handle.append(&stream("a"), ExpectedVersion::Any, vec![fixture.event()]).await.unwrap_err();
+    assert_eq!(error.family(), ErrorFamily::Broken, "{error}");
+    let error = handle.head().await.unwrap_err();
+    assert_eq!(error.family(), ErrorFamily::Broken, "{error}");
+}
+
+#[tokio::test]
+async fn no_error_shows_a_password() {
+    for url in ["postgres://app:secret@127.0.0.1:1/shop", "postgres://app:secret@[/shop", "http://app:secret@x/"] {
+        let error = PostgresStore::open(url).await.unwrap_err();
+        let mut said = format!("{error:?} {error} {:?}", PostgresOptions::new(url));
+        let mut source = std::error::Error::source(&error);
+        while let Some(error) = source {
+            said.push_str(&format!(" {error}"));
+            source = error.source();
+        }
+        assert!(!said.contains("secret"), "{said}");
+    }
+}

@@ -1,0 +1,115 @@
+//! The order of the log, step by step: a writer that has drawn a position and is not done, and a reader beside it.
+
+use std::time::Duration;
+
+use annals_eventstore::{EventStore, EventStoreExt, Filter, Position, StreamVersion};
+use futures::StreamExt;
+use sqlx::Row;
+
+use super::{Fixture, insert, run, stream};
+
+/// How a writer that has drawn a position ends, and whether its event stays.
+const ENDS: [(&[&str], bool); 5] = [
+    (&["COMMIT"], true),
+    (&["ROLLBACK"], false),
+    (&["PREPARE TRANSACTION 'held'", "COMMIT PREPARED 'held'"], true),
+    (&["PREPARE TRANSACTION 'held'", "ROLLBACK PREPARED 'held'"], false),
+    (&["ROLLBACK TO before; COMMIT"], false),
+];
+
+/// All positions that a reader is given now, and whether it is told that this is the end.
+async fn positions(fixture: &Fixture, filter: &Filter) -> (Vec<i64>, bool) {
+    let (mut after, mut seen) = (Position::START, Vec::new());
+    loop {
+        let page = fixture.store.read_page(after, filter, 100).await.unwrap();
+        seen.extend(page.events.iter().map(|event| event.position.get()));
+        match page.upto {
+            Some(upto) if !page.end => after = upto.position,
+            _ => return (seen, page.end),
+        }
+    }
+}
+
+#[tokio::test]
+async fn nothing_is_given_out_behind_a_writer_that_is_at_work() {
+    for filter in [Filter::all(), Filter::all().event_name("placed").unwrap()] {
+        for (ends, stays) in ENDS {
+            let fixture = Fixture::new().await;
+            let mut slow = fixture.foreign().await;
+            let mut quick = fixture.foreign().await;
+            let first = insert(&mut quick, "first").await;
+            run(&mut slow, "BEGIN; SAVEPOINT before").await.unwrap();
+            let held = insert(&mut slow, "slow").await;
+            let last = insert(&mut quick, "quick").await;
+            assert_eq!((held, last), (first + 1, first + 2));
+            // The naive reader believes that it has seen all up to `last`: it would miss `held` for ever.
+            let seen = sqlx::query("SELECT max(position) FROM annals.events").fetch_all(&mut quick).await.unwrap();
+            assert_eq!(seen[0].get::<i64, _>(0), last);
+
+            assert_eq!(positions(&fixture, &filter).await, (vec![first], false));
+            let (last_step, steps) = ends.split_last().unwrap();
+            for step in steps {
+                run(&mut slow, step).await.unwrap();
+                assert_eq!(positions(&fixture, &filter).await, (vec![first], false), "after {step}");
+            }
+            run(&mut slow, last_step).await.unwrap();
+            let all = if stays { vec![first, held, last] } else { vec![first, last] };
+            assert_eq!(positions(&fixture, &filter).await, (all, true), "after {ends:?}");
+            assert_eq!(fixture.store.head().await.unwrap().position.get(), last);
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_load_never_waits_for_other_writers() {
+    let fixture = Fixture::new().await;
+    let mut slow = fixture.foreign().await;
+    run(&mut slow, "BEGIN").await.unwrap();
+    insert(&mut slow, "slow").await;
+    fixture.append("quick").await.unwrap();
+    let page = fixture.store.load_page(&stream("quick"), StreamVersion::NONE, 10).await.unwrap();
+    assert_eq!((page.events.len(), page.end), (1, true));
+    assert_eq!(positions(&fixture, &Filter::all()).await, (vec![], false));
+}
+
+#[tokio::test]
+async fn an_unrelated_transaction_holds_nobody_up() {
+    let fixture = Fixture::new().await;
+    let mut unrelated = fixture.foreign().await;
+    run(&mut unrelated, "CREATE TABLE mine (n int); BEGIN; INSERT INTO mine VALUES (1)").await.unwrap();
+    let mut gone = fixture.foreign().await;
+    run(&mut gone, "BEGIN").await.unwrap();
+    insert(&mut gone, "gone").await;
+    run(&mut gone, "ROLLBACK").await.unwrap();
+    let done = fixture.append("a").await.unwrap();
+    assert_eq!(positions(&fixture, &Filter::all()).await, (vec![done.position.get()], true));
+}
+
+#[tokio::test]
+async fn the_head_stays_before_a_writer_that_does_not_end() {
+    let fixture = Fixture::new().await;
+    let first = fixture.append("first").await.unwrap();
+    let mut slow = fixture.foreign().await;
+    run(&mut slow, "BEGIN").await.unwrap();
+    insert(&mut slow, "slow").await;
+    fixture.append("quick").await.unwrap();
+    assert_eq!(fixture.store.head().await.unwrap().position, first.position);
+}
+
+#[tokio::test]
+async fn a_subscription_that_waits_at_a_hole_goes_on_when_it_comes_to_nothing() {
+    let fixture = Fixture::new().await;
+    let mut subscription = fixture.store.subscribe(Position::START, Filter::all());
+    let first = fixture.append("first").await.unwrap();
+    assert_eq!(subscription.next().await.unwrap().unwrap().position, first.position);
+    let mut slow = fixture.foreign().await;
+    run(&mut slow, "BEGIN").await.unwrap();
+    insert(&mut slow, "slow").await;
+    let quick = fixture.append("quick").await.unwrap();
+    // Long enough for reads to have given up at the hole and to wait for news.
+    let early = tokio::time::timeout(Duration::from_millis(600), subscription.next()).await;
+    assert!(early.is_err(), "{early:?}");
+    run(&mut slow, "ROLLBACK").await.unwrap();
+    let next = tokio::time::timeout(Duration::from_secs(5), subscription.next()).await;
+    assert_eq!(next.expect("it is woken").unwrap().unwrap().position, quick.position);
+}
