@@ -182,7 +182,6 @@ pub struct CheckedAppend {
     pub(crate) request: Option<RequestKey>,
     pub(crate) deadline: Option<Instant>,
     /// Payloads and metadata, in bytes.
-    #[cfg_attr(not(feature = "sqlite"), expect(dead_code, reason = "only group commit packs appends by size"))]
     pub(crate) bytes: usize,
     pub(crate) event_count: usize,
 }
