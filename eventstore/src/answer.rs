@@ -23,7 +23,8 @@ struct StoredStream {
     positions: Vec<i64>,
 }
 
-/// The text that is stored.
+/// The text that is stored. PostgreSQL writes its own, in the function that appends.
+#[cfg(feature = "sqlite")]
 pub(crate) fn to_json(answer: &Appended) -> String {
     let stored = StoredAnswer {
         recorded_at: answer.recorded_at.as_microsecond(),

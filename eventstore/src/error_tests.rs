@@ -92,11 +92,14 @@ fn open_errors() -> Vec<OpenError> {
         OpenError::Invalid(Invalid::new("path", "`orders.db` is a folder", "name a file in it")),
         OpenError::NotAStore { path: path(), found: "not an SQLite database".to_owned() },
         OpenError::NewerStore { path: path(), needed: 9, ours: 1 },
-        OpenError::PendingMigrations { path: path(), missing: "events 2, events 3".to_owned() },
+        OpenError::PendingMigrations {
+            path: "postgres://db:5432/shop".to_owned(),
+            missing: "`events 3: store`, `events 4: append`".to_owned(),
+        },
         OpenError::Unsound {
-            path: path(),
-            what: "the sequence has CACHE 20".to_owned(),
-            fix: "set it to CACHE 1".to_owned(),
+            path: "postgres://db:5432/shop".to_owned(),
+            what: "the database has the encoding SQL_ASCII".to_owned(),
+            fix: "create it with `ENCODING 'UTF8'`".to_owned(),
         },
         OpenError::ReadOnly { path: path(), reason: "attempt to write a readonly database".to_owned() },
         OpenError::Damaged { path: path(), what: "its journal `orders.db-wal` is gone".to_owned() },

@@ -57,16 +57,18 @@ CREATE TRIGGER events_are_never_truncated BEFORE TRUNCATE ON annals.events
 FOR EACH STATEMENT EXECUTE FUNCTION annals.refuse_change();
 
 -- A stream never has a hole, whoever inserts: each new event continues the one before it.
-CREATE FUNCTION annals.refuse_holes() RETURNS trigger LANGUAGE plpgsql AS $$
+CREATE FUNCTION annals.refuse_holes() RETURNS trigger LANGUAGE plpgsql SET enable_seqscan = off AS $$
 BEGIN
+    -- A scalar subquery with LIMIT is run per row, by the index; NOT EXISTS could become a join that reads the table.
     IF EXISTS (
         SELECT 1
         FROM inserted AS added
-        WHERE added.version > 1 AND NOT EXISTS (
-            SELECT 1
+        WHERE added.version > 1 AND (
+            SELECT present.version
             FROM annals.events AS present
             WHERE present.tenant = added.tenant AND present.aggregate_type = added.aggregate_type
-              AND present.aggregate_id = added.aggregate_id AND present.version = added.version - 1))
+              AND present.aggregate_id = added.aggregate_id AND present.version = added.version - 1
+            LIMIT 1) IS NULL)
     THEN
         RAISE EXCEPTION 'annals: an event does not continue its stream' USING ERRCODE = 'integrity_constraint_violation';
     END IF;

@@ -85,7 +85,7 @@ impl PostgresStore {
 
     /// Waits for a connection, as long as the append's deadline allows.
     async fn connection_for(&self, append: &CheckedAppend) -> Result<Held, AppendError> {
-        let _waits = self.0.waiting.enter(&append.tenant, self.0.limits.queued_appends)?;
+        let _waits = self.0.waiting.enter(append, &self.0.limits)?;
         let taken = match append.deadline {
             Some(deadline) if deadline <= Instant::now() => None,
             Some(deadline) => tokio::time::timeout_at(deadline, self.pool().take()).await.ok(),

@@ -3,7 +3,8 @@
 use std::time::Duration;
 
 use annals_eventstore::{
-    Append, AppendError, ErrorFamily, EventStore, ExpectedVersion, PostgresOptions, PostgresStore, StreamVersion,
+    Append, AppendError, ErrorFamily, EventStore, ExpectedVersion, Limits, PostgresOptions, PostgresStore, StreamId,
+    StreamVersion, Tenant,
 };
 use sqlx::{PgConnection, Row};
 
@@ -80,6 +81,38 @@ async fn a_dropped_append_keeps_no_connection_from_others() {
     let free = stream("b");
     let other = alone.append(&free, ExpectedVersion::NoStream, vec![fixture.event()]);
     tokio::time::timeout(Duration::from_secs(4), other).await.expect("it does not wait for the rival").unwrap();
+}
+
+#[tokio::test]
+async fn too_many_waiting_appends_of_a_tenant_are_refused_and_no_other_tenants() {
+    for (appends, bytes, refused) in [(1, 1 << 20, "appends"), (100, 4, "bytes")] {
+        let fixture = Fixture::new().await;
+        let mut rival = fixture.foreign().await;
+        run(&mut rival, "BEGIN").await.unwrap();
+        insert(&mut rival, "a").await;
+        let limits = Limits { queued_appends: appends, queued_bytes: bytes, ..Limits::default() };
+        let options = PostgresOptions::new(fixture.database.url()).connections(1).limits(limits);
+        let store = options.open().await.unwrap();
+        // One append has the only connection and waits for the rival, another waits for the connection.
+        let append = |id: &'static str| {
+            let (store, event) = (store.clone(), fixture.event());
+            tokio::spawn(async move { store.append(&stream(id), ExpectedVersion::Any, vec![event]).await })
+        };
+        let first = append("a");
+        blocked_backend(&mut fixture.foreign().await).await;
+        let second = append("b");
+        tokio::task::yield_now().await;
+        let error = store.append(&stream("c"), ExpectedVersion::Any, vec![fixture.event()]).await.unwrap_err();
+        match error {
+            AppendError::Overloaded { unit, .. } => assert_eq!(unit, refused),
+            other => panic!("expected to be too many: {other:?}"),
+        }
+        let theirs = StreamId::new(Tenant::new("other").unwrap(), "order", "a").unwrap();
+        let other = store.append(&theirs, ExpectedVersion::Any, vec![fixture.event()]);
+        assert!(tokio::time::timeout(Duration::from_millis(50), other).await.is_err(), "it waits, like the second");
+        first.abort();
+        second.await.unwrap().unwrap();
+    }
 }
 
 #[tokio::test]
