@@ -31,6 +31,8 @@ mod position;
 #[cfg(feature = "postgres")]
 mod postgres;
 mod read;
+#[cfg(any(feature = "sqlite", feature = "postgres"))]
+mod recurring;
 mod repeat;
 mod repository;
 mod request;

@@ -13,7 +13,8 @@ use crate::event::{EventId, RecordedEvent};
 use crate::metadata::Metadata;
 use crate::payload::Payload;
 use crate::position::Position;
-use crate::stream::{StreamId, StreamVersion, Tenant};
+use crate::recurring::Names;
+use crate::stream::{StreamId, StreamVersion};
 
 /// The columns of an event in the order in which [`Decoder::event`] reads them.
 macro_rules! event_columns {
@@ -49,12 +50,10 @@ impl<'r> Decode<'r, Postgres> for Micros {
     }
 }
 
-/// Takes rows apart. Names repeat from event to event; each is kept once.
+/// Takes rows apart.
 #[derive(Default)]
 pub(super) struct Decoder {
-    tenant: Option<Tenant>,
-    aggregate_id: Option<Arc<str>>,
-    others: Vec<Arc<str>>,
+    names: Names,
 }
 
 impl Decoder {
@@ -72,9 +71,9 @@ impl Decoder {
             row.try_get(at).map_err(|e| (column, e.into()))
         }
         let stream = StreamId::stored(
-            self.tenant(get(row, 2, "tenant")?),
-            self.other(get(row, 3, "aggregate_type")?),
-            self.aggregate_id(get(row, 4, "aggregate_id")?),
+            self.names.tenant(get(row, 2, "tenant")?),
+            self.names.other(get(row, 3, "aggregate_type")?),
+            self.names.aggregate_id(get(row, 4, "aggregate_id")?),
         );
         let text = |at, column| get::<Option<&str>>(row, at, column).map(|text| text.map(Arc::<str>::from));
         let metadata =
@@ -86,38 +85,13 @@ impl Decoder {
             event_id: EventId::stored(get(row, 1, "event_id")?),
             stream,
             version: StreamVersion::stored(get(row, 5, "version")?),
-            name: self.other(get(row, 6, "event_type")?),
+            name: self.names.other(get(row, 6, "event_type")?),
             schema_version: u32::try_from(schema_version).map_err(|e| ("schema_version", e.into()))?,
             payload: Payload::trusted(get::<&str>(row, 8, "event_data")?),
             metadata: metadata.map_err(|e| ("metadata", e.into()))?,
             append_id: get::<Option<Uuid>>(row, 12, "append_id")?,
             recorded_at: Timestamp::from_microsecond(recorded_at.0).map_err(|e| ("recorded_at", e.into()))?,
         })
-    }
-
-    fn tenant(&mut self, name: &str) -> Tenant {
-        match &self.tenant {
-            Some(last) if last.as_str() == name => last.clone(),
-            _ => self.tenant.insert(Tenant::stored(name.into())).clone(),
-        }
-    }
-
-    fn aggregate_id(&mut self, id: &str) -> Arc<str> {
-        match &self.aggregate_id {
-            Some(last) if **last == *id => Arc::clone(last),
-            _ => Arc::clone(self.aggregate_id.insert(id.into())),
-        }
-    }
-
-    fn other(&mut self, name: &str) -> Arc<str> {
-        if let Some(known) = self.others.iter().find(|known| ***known == *name) {
-            return Arc::clone(known);
-        }
-        let new: Arc<str> = name.into();
-        if self.others.len() < 32 {
-            self.others.push(Arc::clone(&new));
-        }
-        new
     }
 }
 

@@ -14,7 +14,8 @@ use crate::event::{EventId, RecordedEvent};
 use crate::metadata::Metadata;
 use crate::payload::Payload;
 use crate::position::Position;
-use crate::stream::{StreamId, StreamVersion, Tenant};
+use crate::recurring::Names;
+use crate::stream::{StreamId, StreamVersion};
 
 /// Parts the columns of an event.
 const UNIT: char = '\x1f';
@@ -55,41 +56,6 @@ pub(super) fn not_utf8(packed: &[u8]) -> ReadError {
     let event = String::from_utf8_lossy(event.unwrap_or_default());
     let position = event.split(UNIT).next().and_then(|position| position.parse().ok()).unwrap_or_default();
     damaged(Position::stored(position), "row", &event)
-}
-
-/// Names repeat from event to event; each is kept once per page.
-#[derive(Default)]
-struct Names {
-    tenant: Option<Tenant>,
-    aggregate_id: Option<Arc<str>>,
-    others: Vec<Arc<str>>,
-}
-
-impl Names {
-    fn tenant(&mut self, name: &str) -> Tenant {
-        match &self.tenant {
-            Some(last) if last.as_str() == name => last.clone(),
-            _ => self.tenant.insert(Tenant::stored(name.into())).clone(),
-        }
-    }
-
-    fn aggregate_id(&mut self, id: &str) -> Arc<str> {
-        match &self.aggregate_id {
-            Some(last) if **last == *id => Arc::clone(last),
-            _ => Arc::clone(self.aggregate_id.insert(id.into())),
-        }
-    }
-
-    fn other(&mut self, name: &str) -> Arc<str> {
-        if let Some(known) = self.others.iter().find(|known| ***known == *name) {
-            return Arc::clone(known);
-        }
-        let new: Arc<str> = name.into();
-        if self.others.len() < 32 {
-            self.others.push(Arc::clone(&new));
-        }
-        new
-    }
 }
 
 fn event(row: &str, names: &mut Names) -> Result<RecordedEvent, ReadError> {
