@@ -9,7 +9,9 @@ mod settle;
 #[cfg(test)]
 mod tests;
 
+#[cfg(feature = "sqlite")]
 pub(crate) use attempt::Attempt;
+#[cfg(feature = "sqlite")]
 pub(crate) use cache::Known;
 
 pub use answer::{Executed, Loaded};
