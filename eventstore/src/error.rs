@@ -1,6 +1,7 @@
 //! What can go wrong, one enum per verb, in five families that callers can tell apart.
 
 use std::fmt;
+use std::sync::Arc;
 use std::time::Duration;
 
 use crate::event_id::EventId;
@@ -24,13 +25,14 @@ pub enum ErrorFamily {
     Broken,
 }
 
-/// What a database, file or connection said; the cause inside our own errors.
-pub struct BackendError(Box<dyn std::error::Error + Send + Sync>);
+/// What a database, file or connection said; the cause inside our own errors. Clones share it.
+#[derive(Clone)]
+pub struct BackendError(Arc<dyn std::error::Error + Send + Sync>);
 
 impl BackendError {
     /// Wraps what the engine said.
     pub fn new(source: impl Into<Box<dyn std::error::Error + Send + Sync>>) -> Self {
-        Self(source.into())
+        Self(Arc::from(source.into()))
     }
 }
 
@@ -116,8 +118,9 @@ pub enum AppendError {
         /// The first stream of the append.
         stream: StreamId,
     },
-    /// Another process or transaction held the write lock all the time that was allowed.
-    #[error("another writer held the store's write lock for more than {waited:?}")]
+    /// Another process or transaction was at work on the store, or on the stream, all the time that was allowed. Nothing
+    /// was stored; try again.
+    #[error("another writer was in the way for {waited:?}")]
     Busy {
         /// How long this append waited.
         waited: Duration,

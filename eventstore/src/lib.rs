@@ -30,6 +30,8 @@ mod payload;
 mod position;
 #[cfg(feature = "postgres")]
 mod postgres;
+#[cfg(any(feature = "sqlite", feature = "postgres"))]
+mod queue;
 mod read;
 #[cfg(any(feature = "sqlite", feature = "postgres"))]
 mod recurring;

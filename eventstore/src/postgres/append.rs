@@ -1,6 +1,7 @@
 //! Appending: one call of a stored function, and what to do when another append came first.
 
 use std::collections::HashMap;
+use std::sync::Arc;
 
 use jiff::Timestamp;
 use sqlx::Row;
@@ -8,7 +9,7 @@ use sqlx::postgres::PgRow;
 use tokio::time::Instant;
 use uuid::Uuid;
 
-use super::fault::{append_error, has_lost_a_race};
+use super::fault::{append_error, has_lost_a_race, was_held_up};
 use super::pool::{Held, Query};
 use super::rows::Micros;
 use crate::answer;
@@ -33,7 +34,7 @@ const APPEND: &str = "
     ORDER BY 1
 ";
 
-const EVENTS_BY_IDS: &str = "
+pub(super) const EVENTS_BY_IDS: &str = "
     SELECT event_id, tenant, aggregate_type, aggregate_id, version, position, event_type, schema_version,
            event_data::text, append_id, recorded_at
     FROM annals.events
@@ -55,7 +56,7 @@ const MOST_ATTEMPTS: usize = 32;
 /// Lifetimes above this many microseconds (about 280 years) have no end.
 const LONGEST_LIFETIME: u128 = 1 << 53;
 
-/// Appends, in a transaction of its own per attempt.
+/// Appends alone, in a transaction of its own per attempt. Waits for others that write the same streams.
 pub(super) async fn append(held: &mut Held, append: &CheckedAppend) -> Result<Appended, AppendError> {
     let begun = Instant::now();
     let mut careful = false;
@@ -66,10 +67,15 @@ pub(super) async fn append(held: &mut Held, append: &CheckedAppend) -> Result<Ap
                 careful = true;
                 continue;
             }
-            Err(error) => return Err(append_error(error, || append.first_stream())),
+            Err(error) if was_held_up(&error) => break,
+            Err(error) => return Err(append_error(&Arc::new(error), || append.first_stream())),
         };
         let row = rows.first().ok_or_else(|| broken("the function `annals.append` gave no row".to_owned()))?;
-        if let Some(answer) = answer_of(held, append, row).await? {
+        let answer = match answer_without_look(append, row)? {
+            Some(answer) => Some(answer),
+            None => judge(append, &stored_events(held, append).await?)?,
+        };
+        if let Some(answer) = answer {
             return Ok(answer);
         }
         careful = true;
@@ -90,18 +96,15 @@ pub(super) async fn find_request(
     remembered(tenant, request, get(row, 0)?, get(row, 1)?).map(Some)
 }
 
-/// What the outcome means; `None` to try again.
-async fn answer_of(held: &mut Held, append: &CheckedAppend, row: &PgRow) -> Result<Option<Appended>, AppendError> {
+/// What the outcome means; `None` if the ids of the events must be looked up.
+pub(super) fn answer_without_look(append: &CheckedAppend, row: &PgRow) -> Result<Option<Appended>, AppendError> {
     match get::<&str>(row, 0)? {
         "appended" => appended(append, row).map(Some),
         "remembered" => match &append.request {
             Some(request) => remembered(&append.tenant, request, get(row, 6)?, get(row, 7)?).map(Some),
             None => Err(broken("a request was remembered that was not asked for".to_owned())),
         },
-        "ids" => {
-            let stored = stored_events(held, append).await?;
-            judge(append, &stored)
-        }
+        "ids" => Ok(None),
         kind @ ("conflict" | "full") => {
             let place: i32 = get(row, 1)?;
             let actual = StreamVersion::stored(get(row, 2)?);
@@ -117,43 +120,44 @@ async fn answer_of(held: &mut Held, append: &CheckedAppend, row: &PgRow) -> Resu
     }
 }
 
-fn get<'r, T: sqlx::Decode<'r, sqlx::Postgres> + sqlx::Type<sqlx::Postgres>>(
+pub(super) fn get<'r, T: sqlx::Decode<'r, sqlx::Postgres> + sqlx::Type<sqlx::Postgres>>(
     row: &'r PgRow,
     column: usize,
 ) -> Result<T, AppendError> {
     row.try_get(column).map_err(|e| broken(format!("an answer of the database cannot be read: {e}")))
 }
 
-fn broken(what: String) -> AppendError {
+pub(super) fn broken(what: String) -> AppendError {
     AppendError::Broken { what, remedy: "compare the schema `annals` with what the migrations make".to_owned() }
 }
 
-fn call(append: &CheckedAppend, careful: bool) -> Query<'_> {
-    match append.parts.as_slice() {
-        [part] if !careful && append.request.is_none() && part.events.len() == 1 => {
-            let event = &part.events[0];
-            sqlx::query(APPEND_ONE)
-                .bind(append.tenant.as_str())
-                .bind(part.stream.aggregate_type())
-                .bind(part.stream.aggregate_id())
-                .bind(expected(part.expected))
-                .bind(event.event_id.get())
-                .bind(&*event.name)
-                .bind(i64::from(event.schema_version))
-                .bind(event.payload.as_str())
-                .bind(&*event.metadata)
-                .bind(event.correlation_id.as_ref().map(|id| id.as_str()))
-                .bind(event.causation_id.as_ref().map(|id| id.as_str()))
-        }
-        _ => call_for_many(append, careful),
-    }
+/// Whether the append is one event for one stream, without a request key.
+pub(super) fn is_plain(append: &CheckedAppend) -> bool {
+    append.parts.len() == 1 && append.event_count == 1 && append.request.is_none()
 }
 
-fn call_for_many(append: &CheckedAppend, careful: bool) -> Query<'_> {
+/// The call for a plain append. It gives way soon to whoever is in the way.
+pub(super) fn call_for_one(append: &CheckedAppend) -> Query<'_> {
+    let part = &append.parts[0];
+    let event = &part.events[0];
+    sqlx::query(APPEND_ONE)
+        .bind(append.tenant.as_str())
+        .bind(part.stream.aggregate_type())
+        .bind(part.stream.aggregate_id())
+        .bind(expected(part.expected))
+        .bind(event.event_id.get())
+        .bind(&*event.name)
+        .bind(i64::from(event.schema_version))
+        .bind(event.payload.as_str())
+        .bind(&*event.metadata)
+        .bind(event.correlation_id.as_ref().map(|id| id.as_str()))
+        .bind(event.causation_id.as_ref().map(|id| id.as_str()))
+}
+
+fn call(append: &CheckedAppend, careful: bool) -> Query<'_> {
     let parts = &append.parts;
     let events: Vec<_> = append.events().map(|(_, event)| event).collect();
     let places = parts.iter().zip(1_i32..).flat_map(|(part, place)| part.events.iter().map(move |_| place));
-    let lifetime = append.request.as_ref().map(|request| request.lifetime().as_micros());
     sqlx::query(APPEND)
         .bind(append.tenant.as_str())
         .bind(careful)
@@ -171,7 +175,13 @@ fn call_for_many(append: &CheckedAppend, careful: bool) -> Query<'_> {
         .bind(append.append_id)
         .bind(append.request.as_ref().map(RequestKey::key))
         .bind(append.request.as_ref().map(|request| request.fingerprint().get()))
-        .bind(lifetime.filter(|micros| *micros <= LONGEST_LIFETIME).and_then(|micros| i64::try_from(micros).ok()))
+        .bind(append.request.as_ref().and_then(lifetime))
+}
+
+/// How many microseconds a request is remembered; `None` for ever.
+pub(super) fn lifetime(request: &RequestKey) -> Option<i64> {
+    let micros = request.lifetime().as_micros();
+    if micros <= LONGEST_LIFETIME { i64::try_from(micros).ok() } else { None }
 }
 
 fn expected(expected: ExpectedVersion) -> Option<i64> {
@@ -199,7 +209,12 @@ fn appended(append: &CheckedAppend, row: &PgRow) -> Result<Appended, AppendError
     Ok(Appended::new(streams.collect(), recorded_at, false))
 }
 
-fn remembered(tenant: &Tenant, request: &RequestKey, fingerprint: Uuid, result: &str) -> Result<Appended, AppendError> {
+pub(super) fn remembered(
+    tenant: &Tenant,
+    request: &RequestKey,
+    fingerprint: Uuid,
+    result: &str,
+) -> Result<Appended, AppendError> {
     if fingerprint != request.fingerprint().get() {
         return Err(AppendError::RequestKeyReused { tenant: tenant.clone(), key: request.key().to_owned() });
     }
@@ -216,7 +231,7 @@ async fn stored_events(held: &mut Held, append: &CheckedAppend) -> Result<HashMa
     rows.iter().map(stored_event).collect()
 }
 
-fn stored_event(row: &PgRow) -> Result<(EventId, StoredEvent), AppendError> {
+pub(super) fn stored_event(row: &PgRow) -> Result<(EventId, StoredEvent), AppendError> {
     let tenant = Tenant::stored(get::<&str>(row, 1)?.into());
     let recorded_at: Micros = get(row, 10)?;
     let stored = StoredEvent {

@@ -1,5 +1,7 @@
 //! What PostgreSQL's error codes mean. Meaning is read from codes, never from message text.
 
+use std::sync::Arc;
+
 use sqlx::postgres::{PgDatabaseError, PgSeverity};
 
 use crate::error::{AppendError, BackendError, ReadError};
@@ -7,7 +9,7 @@ use crate::position::{Incarnation, Position};
 use crate::stream::StreamId;
 
 /// Why there is no connection to work with. Nothing was sent.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(super) enum NoConnection {
     /// The handle was closed.
     Closed,
@@ -73,25 +75,34 @@ pub(super) fn has_lost_a_race(error: &sqlx::Error) -> bool {
     matches!(code(error), Some("23505" | "40001" | "40P01"))
 }
 
+/// Whether another's open transaction was in the way for too long. Nothing is stored.
+pub(super) fn was_held_up(error: &sqlx::Error) -> bool {
+    code(error) == Some("55P03")
+}
+
+/// Whether the rows of the statement are to blame, and so one of the appends that brought them.
+pub(super) fn is_about_rows(error: &sqlx::Error) -> bool {
+    code(error).is_some_and(|code| ["22", "23", "54"].iter().any(|class| code.starts_with(class)))
+}
+
 /// What a failed append means. An error that the server has sent, other than with its last words, rolled back the
 /// transaction; about everything else nothing is known.
-pub(super) fn append_error(error: sqlx::Error, stream: impl FnOnce() -> StreamId) -> AppendError {
-    let Some(code) = code(&error) else {
-        return AppendError::OutcomeUnknown { stream: stream(), source: BackendError::new(error) };
+pub(super) fn append_error(error: &Arc<sqlx::Error>, stream: impl FnOnce() -> StreamId) -> AppendError {
+    let source = BackendError::new(Arc::clone(error));
+    let Some(code) = code(error) else {
+        return AppendError::OutcomeUnknown { stream: stream(), source };
     };
     match code {
         // The server itself does not know.
-        code if code == "40003" || code.starts_with("08") => {
-            AppendError::OutcomeUnknown { stream: stream(), source: BackendError::new(error) }
-        }
+        code if code == "40003" || code.starts_with("08") => AppendError::OutcomeUnknown { stream: stream(), source },
         "25006" => AppendError::ReadOnly { reason: "the server is a standby, or set to read only".to_owned() },
-        "53100" => AppendError::StorageFull { source: BackendError::new(error) },
+        "53100" => AppendError::StorageFull { source },
         // Privileges, missing tables and functions, refused rows: a person must look.
         code if ["42", "3F", "23", "22"].iter().any(|class| code.starts_with(class)) => AppendError::Broken {
             what: format!("the database refused a checked append: {error}"),
             remedy: "compare the schema `annals` and its privileges with what the migrations make".to_owned(),
         },
-        _ => AppendError::Unavailable { source: BackendError::new(error) },
+        _ => AppendError::Unavailable { source },
     }
 }
 

@@ -24,6 +24,8 @@ pub struct PostgresOptions {
     pub(super) url: String,
     pub(super) migrate: bool,
     pub(super) connections: usize,
+    pub(super) writers: usize,
+    pub(super) answer_timeout: Duration,
     pub(super) connection_timeout: Duration,
     pub(super) poll_interval: Duration,
     pub(super) limits: Limits,
@@ -38,6 +40,8 @@ impl PostgresOptions {
             url: url.into(),
             migrate: false,
             connections: 10,
+            writers: 2,
+            answer_timeout: Duration::from_secs(30),
             connection_timeout: Duration::from_secs(5),
             poll_interval: Duration::from_millis(20),
             limits: Limits::default(),
@@ -52,10 +56,27 @@ impl PostgresOptions {
         self
     }
 
-    /// How many connections the handle holds at most; 10 by default, at least 1.
+    /// How many connections the handle holds at most for reads, units of work and large appends; 10 by default, at least
+    /// 1. Each of the [`PostgresOptions::writers`] has one more.
     #[must_use]
     pub fn connections(mut self, connections: usize) -> Self {
         self.connections = connections.clamp(1, 10_000);
+        self
+    }
+
+    /// How many writers the handle has; 2 by default, from 1 to 64. Each carries what has gathered while its last statement
+    /// was in flight. More of them gain where the server has cores to spare.
+    #[must_use]
+    pub fn writers(mut self, writers: usize) -> Self {
+        self.writers = writers.clamp(1, 64);
+        self
+    }
+
+    /// How long a writer waits for the server's answer; 30 s by default. After that the connection is given up, and the
+    /// outcome of what it carried is unknown.
+    #[must_use]
+    pub fn answer_timeout(mut self, timeout: Duration) -> Self {
+        self.answer_timeout = timeout;
         self
     }
 

@@ -12,6 +12,7 @@ use std::time::Duration;
 use sqlx::postgres::{PgArguments, PgConnectOptions, PgRow};
 use sqlx::{ConnectOptions, Connection, PgConnection, Postgres, Row};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::time::Instant;
 use uuid::Uuid;
 
 use super::fault::{NoConnection, is_answer};
@@ -41,8 +42,18 @@ struct Inner {
     store: OnceLock<Incarnation>,
     closed: AtomicBool,
     permits: Arc<Semaphore>,
-    idle: Mutex<VecDeque<PgConnection>>,
+    idle: Mutex<VecDeque<Idle>>,
 }
+
+/// A connection that nobody uses.
+struct Idle {
+    connection: PgConnection,
+    since: Instant,
+}
+
+/// After this rest a connection is asked for a sign of life, so that a server that was started anew in between makes no
+/// call fail, and no outcome unknown.
+const RESTED: Duration = Duration::from_secs(1);
 
 impl Pool {
     pub(super) fn new(connect: PgConnectOptions, size: usize, timeout: Duration) -> Self {
@@ -70,20 +81,34 @@ impl Pool {
             return Err(NoConnection::Closed);
         }
         let waited = tokio::time::timeout(self.0.timeout, self.take_in_turn()).await;
-        waited.unwrap_or_else(|_| {
-            let what = format!("no connection was to be had within {:?}", self.0.timeout);
-            Err(NoConnection::Unavailable(BackendError::new(what)))
-        })
+        waited.unwrap_or_else(|_| Err(self.none_in_time()))
     }
 
     async fn take_in_turn(&self) -> Result<Held, NoConnection> {
         let permit = Arc::clone(&self.0.permits).acquire_owned().await.map_err(|_| NoConnection::Closed)?;
-        let idle = self.lock().pop_back();
-        let connection = match idle {
-            Some(connection) => connection,
-            None => self.connect().await?,
-        };
-        Ok(Held { connection: Some(connection), answered: true, pool: self.clone(), _permit: permit })
+        loop {
+            let idle = self.lock().pop_back();
+            let Some(Idle { mut connection, since }) = idle else {
+                let connection = self.connect().await?;
+                return Ok(Held::new(connection, self.clone(), Some(permit)));
+            };
+            if since.elapsed() <= RESTED || connection.ping().await.is_ok() {
+                return Ok(Held::new(connection, self.clone(), Some(permit)));
+            }
+            // The others have most likely ended with it.
+            self.lock().clear();
+        }
+    }
+
+    /// A connection beside those that are shared, for a task that keeps it.
+    pub(super) async fn own(&self) -> Result<Held, NoConnection> {
+        let connected = tokio::time::timeout(self.0.timeout, self.connect()).await;
+        let connection = connected.unwrap_or_else(|_| Err(self.none_in_time()))?;
+        Ok(Held::new(connection, self.clone(), None))
+    }
+
+    fn none_in_time(&self) -> NoConnection {
+        NoConnection::Unavailable(BackendError::new(format!("no connection was to be had within {:?}", self.0.timeout)))
     }
 
     async fn connect(&self) -> Result<PgConnection, NoConnection> {
@@ -117,14 +142,14 @@ impl Pool {
         self.0.permits.close();
         drop(turn);
         let idle = std::mem::take(&mut *self.lock());
-        for connection in idle {
+        for Idle { connection, .. } in idle {
             if let Err(error) = connection.close().await {
                 tracing::debug!(%error, "a connection was gone before it was closed");
             }
         }
     }
 
-    fn lock(&self) -> std::sync::MutexGuard<'_, VecDeque<PgConnection>> {
+    fn lock(&self) -> std::sync::MutexGuard<'_, VecDeque<Idle>> {
         self.0.idle.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
@@ -135,10 +160,27 @@ pub(super) struct Held {
     /// Whether every statement has been answered to its end.
     answered: bool,
     pool: Pool,
-    _permit: OwnedSemaphorePermit,
+    since: Instant,
+    /// Whether others wait for it; a task's own connection is closed when the task lets go.
+    permit: Option<OwnedSemaphorePermit>,
 }
 
 impl Held {
+    fn new(connection: PgConnection, pool: Pool, permit: Option<OwnedSemaphorePermit>) -> Self {
+        Self { connection: Some(connection), answered: true, pool, since: Instant::now(), permit }
+    }
+
+    /// Whether the connection can be used, as far as can be told: its last statement was answered, and if it has rested
+    /// since, the server is still there.
+    pub(super) async fn is_alive(&mut self) -> bool {
+        if self.answered && self.since.elapsed() > RESTED {
+            let connection = self.begin();
+            let alive = connection.ping().await;
+            self.end(alive.as_ref().err());
+        }
+        self.answered
+    }
+
     /// Runs one statement to its end: an error that comes with the commit, after the rows, is seen too.
     pub(super) async fn fetch_all(&mut self, query: Query<'_>) -> Result<Vec<PgRow>, sqlx::Error> {
         let connection = self.begin();
@@ -155,6 +197,7 @@ impl Held {
 
     pub(super) fn end(&mut self, error: Option<&sqlx::Error>) {
         self.answered = error.is_none_or(is_answer);
+        self.since = Instant::now();
         if !self.answered {
             // Most likely the server is gone or has started anew, and the idle connections are as dead as this one.
             self.pool.lock().clear();
@@ -166,8 +209,9 @@ impl Drop for Held {
     fn drop(&mut self) {
         if let Some(connection) = self.connection.take()
             && self.answered
+            && self.permit.is_some()
         {
-            self.pool.lock().push_back(connection);
+            self.pool.lock().push_back(Idle { connection, since: self.since });
         }
     }
 }

@@ -7,21 +7,23 @@ use std::time::Duration;
 use async_trait::async_trait;
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
-use tokio::time::Instant;
 
 use super::append;
 use super::fault::NoConnection;
+use super::group::is_small;
+use super::held_up::HeldUp;
 use super::options::PostgresOptions;
-use super::pool::{Held, Pool};
+use super::pool::Pool;
 use super::read::Reader;
 use super::streams::streams_after;
-use super::waiting::Waiting;
-use crate::append::{Append, Appended, CheckedAppend};
+use super::writer::{Shared, Writers, announce, append_beside};
+use crate::append::{Append, Appended};
 use crate::clock::IdSource;
 use crate::error::{AppendError, Invalid, OpenError, ReadError};
 use crate::filter::{Filter, StreamFilter};
 use crate::limits::Limits;
 use crate::position::{Checkpoint, Incarnation, Position};
+use crate::queue::Bounds;
 use crate::request::RequestKey;
 use crate::store::{EventStore, Page, StreamInfo, StreamPage};
 use crate::stream::{StreamId, StreamVersion, Tenant};
@@ -36,10 +38,9 @@ pub struct PostgresStore(Arc<Handle>);
 
 struct Handle {
     reader: Arc<Reader>,
-    limits: Limits,
     ids: Arc<dyn IdSource>,
-    waiting: Waiting,
-    head: Arc<watch::Sender<Position>>,
+    shared: Shared,
+    writers: Writers,
     watcher: Mutex<Option<JoinHandle<()>>>,
 }
 
@@ -62,17 +63,17 @@ impl PostgresStore {
 
     pub(super) async fn open_with(options: PostgresOptions) -> Result<Self, OpenError> {
         let (pool, incarnation) = super::open::open(&options).await?;
-        let reader = Arc::new(Reader::new(pool, incarnation));
-        let head = Arc::new(watch::Sender::new(Position::START));
-        let watcher = tokio::spawn(watch_others(Arc::clone(&reader), Arc::clone(&head), options.poll_interval));
-        Ok(Self(Arc::new(Handle {
-            reader,
+        let reader = Arc::new(Reader::new(pool.clone(), incarnation));
+        let shared = Shared {
+            pool,
             limits: options.limits,
-            ids: options.ids,
-            waiting: Waiting::default(),
-            head,
-            watcher: Mutex::new(Some(watcher)),
-        })))
+            bounds: Bounds::default(),
+            held_up: HeldUp::default(),
+            head: watch::Sender::new(Position::START),
+        };
+        let writers = Writers::start(options.writers, options.answer_timeout, &shared);
+        let watcher = tokio::spawn(watch_others(Arc::clone(&reader), shared.head.clone(), options.poll_interval));
+        Ok(Self(Arc::new(Handle { reader, ids: options.ids, shared, writers, watcher: Mutex::new(Some(watcher)) })))
     }
 
     fn pool(&self) -> &Pool {
@@ -81,18 +82,6 @@ impl PostgresStore {
 
     fn check_open(&self) -> Result<(), ReadError> {
         if self.pool().is_closed() { Err(ReadError::Closed) } else { Ok(()) }
-    }
-
-    /// Waits for a connection, as long as the append's deadline allows.
-    async fn connection_for(&self, append: &CheckedAppend) -> Result<Held, AppendError> {
-        let _waits = self.0.waiting.enter(append, &self.0.limits)?;
-        let taken = match append.deadline {
-            Some(deadline) if deadline <= Instant::now() => None,
-            Some(deadline) => tokio::time::timeout_at(deadline, self.pool().take()).await.ok(),
-            None => Some(self.pool().take().await),
-        };
-        let late = || AppendError::DeadlineExceeded { stream: append.first_stream() };
-        taken.ok_or_else(late)?.map_err(NoConnection::into_append)
     }
 }
 
@@ -110,17 +99,8 @@ impl std::fmt::Debug for PostgresStore {
     }
 }
 
-/// Wakes readers when the head may have moved to `position`.
-fn announce(head: &watch::Sender<Position>, position: Position) {
-    head.send_if_modified(|head| {
-        let grown = position > *head;
-        *head = position.max(*head);
-        grown
-    });
-}
-
 /// Looks for commits of other handles, while anybody wants to know.
-async fn watch_others(reader: Arc<Reader>, head: Arc<watch::Sender<Position>>, every: Duration) {
+async fn watch_others(reader: Arc<Reader>, head: watch::Sender<Position>, every: Duration) {
     let mut well = true;
     loop {
         tokio::time::sleep(every).await;
@@ -158,7 +138,7 @@ impl EventStore for PostgresStore {
     }
 
     fn limits(&self) -> &Limits {
-        &self.0.limits
+        &self.0.shared.limits
     }
 
     fn ids(&self) -> &dyn IdSource {
@@ -169,12 +149,17 @@ impl EventStore for PostgresStore {
         if self.pool().is_closed() {
             return Err(AppendError::Closed);
         }
-        let append = append.check(&self.0.limits)?;
-        let mut held = self.connection_for(&append).await?;
-        let appended = append::append(&mut held, &append).await?;
-        drop(held);
-        announce(&self.0.head, appended.position);
-        Ok(appended)
+        let shared = &self.0.shared;
+        let append = append.check(&shared.limits)?;
+        let in_line = match append.parts.as_slice() {
+            [part] => shared.held_up.find(&part.stream),
+            _ => None,
+        };
+        if in_line.is_none() && is_small(&append) {
+            return self.0.writers.append(append, &shared.limits).await;
+        }
+        let _place = shared.bounds.enter(&append, &shared.limits)?;
+        append_beside(shared, &append, in_line).await
     }
 
     async fn find_request(&self, tenant: &Tenant, request: &RequestKey) -> Result<Option<Appended>, AppendError> {
@@ -222,10 +207,11 @@ impl EventStore for PostgresStore {
     }
 
     fn watch(&self) -> watch::Receiver<Position> {
-        self.0.head.subscribe()
+        self.0.shared.head.subscribe()
     }
 
     async fn close(&self) {
+        self.0.writers.close().await;
         self.pool().close().await;
         let watcher = self.0.watcher.lock().unwrap_or_else(PoisonError::into_inner).take();
         if let Some(watcher) = watcher {
@@ -237,6 +223,6 @@ impl EventStore for PostgresStore {
             }
         }
         // Whoever waits for events must come and learn that the handle is closed.
-        self.0.head.send_modify(|_| {});
+        self.0.shared.head.send_modify(|_| {});
     }
 }

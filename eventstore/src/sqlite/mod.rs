@@ -7,7 +7,6 @@ mod fault;
 mod insert;
 mod open;
 mod options;
-mod queue;
 mod read;
 mod requests;
 mod rows;

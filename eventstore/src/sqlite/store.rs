@@ -8,7 +8,7 @@ use std::time::Duration;
 use annals_migrations::SQLITE_EVENTS;
 use async_trait::async_trait;
 use sqlx::Row;
-use tokio::sync::{Mutex, oneshot, watch};
+use tokio::sync::{Mutex, watch};
 use tokio::task::{JoinError, JoinHandle};
 use tokio::time::Instant;
 use uuid::Uuid;
@@ -17,7 +17,6 @@ use super::append::{plan_blind, store_blind};
 use super::database::SqliteDatabase;
 use super::fault::{DatabaseError, is_refusal};
 use super::options::{SqliteOptions, Synchronous};
-use super::queue::{Job, Queue, Ticket};
 use super::requests;
 use super::writer::GroupCommit;
 use crate::append::{Append, Appended, CheckedAppend};
@@ -26,6 +25,7 @@ use crate::error::{AppendError, BackendError, Invalid, OpenError, ReadError};
 use crate::filter::{Filter, StreamFilter};
 use crate::limits::Limits;
 use crate::position::{Checkpoint, Incarnation, Position};
+use crate::queue::{Bounds, Queue};
 use crate::request::RequestKey;
 use crate::store::{EventStore, Page, StreamInfo, StreamPage};
 use crate::stream::{StreamId, StreamVersion, Tenant};
@@ -97,7 +97,7 @@ impl SqliteStore {
         })?;
         let group = Arc::new(GroupCommit {
             database,
-            queue: Queue::default(),
+            queue: Queue::new(Bounds::default()),
             limits: options.limits.clone(),
             head: watch::Sender::new(head.position),
             last_batch: AtomicUsize::new(1),
@@ -161,28 +161,6 @@ impl SqliteStore {
                 Some(Err(group.database.fault(error).into_append(|| append.first_stream())))
             }
         }
-    }
-
-    async fn append_queued(&self, append: CheckedAppend) -> Result<Appended, AppendError> {
-        let (reply, mut answer) = oneshot::channel();
-        let ticket = Arc::new(Ticket::default());
-        let stream = append.first_stream();
-        let deadline = append.deadline;
-        let job = Job { append, reply, ticket: Arc::clone(&ticket) };
-        self.0.group.queue.push(job, &self.0.group.limits)?;
-        let gone = |_| AppendError::OutcomeUnknown {
-            stream: stream.clone(),
-            source: BackendError::new("the store's writer task ended before it answered"),
-        };
-        if let Some(deadline) = deadline {
-            match tokio::time::timeout_at(deadline, &mut answer).await {
-                Ok(answer) => return answer.map_err(gone)?,
-                Err(_) if ticket.withdraw() => return Err(AppendError::DeadlineExceeded { stream }),
-                // It has been sent, so it is answered.
-                Err(_) => {}
-            }
-        }
-        answer.await.map_err(gone)?
     }
 
     pub(super) fn is_closed(&self) -> bool {
@@ -294,7 +272,7 @@ impl EventStore for SqliteStore {
         if let Some(answer) = self.append_directly(&append).await {
             return answer;
         }
-        self.append_queued(append).await
+        self.0.group.queue.append(append, &self.0.group.limits).await
     }
 
     async fn find_request(&self, tenant: &Tenant, request: &RequestKey) -> Result<Option<Appended>, AppendError> {

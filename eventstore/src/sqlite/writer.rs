@@ -8,11 +8,11 @@ use tokio::sync::watch;
 use super::append::{Answers, Round, Stopped, run};
 use super::database::{SqliteDatabase, Writer};
 use super::fault::{DatabaseError, is_refusal};
-use super::queue::{Job, Queue};
 use crate::append::CheckedAppend;
 use crate::error::AppendError;
 use crate::limits::Limits;
 use crate::position::Position;
+use crate::queue::{Queue, Taken};
 
 /// What the writer task and its callers share.
 pub(super) struct GroupCommit {
@@ -51,13 +51,11 @@ impl GroupCommit {
                 tokio::task::yield_now().await;
             }
             let writer = self.database.writer().await;
-            let jobs = self.queue.gather(&self.limits);
-            if jobs.is_empty() {
+            let Taken { appends, replies } = self.queue.gather(&self.limits);
+            if appends.is_empty() {
                 continue;
             }
-            self.last_batch.store(jobs.len(), Ordering::Relaxed);
-            let (appends, replies): (Vec<CheckedAppend>, Vec<_>) =
-                jobs.into_iter().map(|Job { append, reply, .. }| (append, reply)).unzip();
+            self.last_batch.store(appends.len(), Ordering::Relaxed);
             let answers = match writer {
                 Ok(mut writer) => self.commit(&mut writer, &appends).await,
                 Err(error) => {

@@ -1,4 +1,4 @@
-//! Appends that wait for the writer: one bounded queue per tenant, taken in turn.
+//! Appends that wait for a writer: one queue per tenant, taken in turn.
 
 use std::collections::{HashMap, HashSet, VecDeque};
 use std::sync::atomic::{AtomicU8, Ordering};
@@ -7,8 +7,9 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use tokio::sync::{Notify, oneshot};
 use tokio::time::Instant;
 
+use super::bounds::{Bounds, Place};
 use crate::append::{Appended, CheckedAppend};
-use crate::error::AppendError;
+use crate::error::{AppendError, BackendError};
 use crate::event::EventId;
 use crate::limits::Limits;
 use crate::stream::Tenant;
@@ -19,7 +20,7 @@ const MOST_ROWS: usize = 4_096;
 
 /// Where an append stands. Only the one that moves it on from `QUEUED` may decide its end.
 #[derive(Debug, Default)]
-pub(super) struct Ticket(AtomicU8);
+struct Ticket(AtomicU8);
 
 const QUEUED: u8 = 0;
 const TAKEN: u8 = 1;
@@ -31,88 +32,97 @@ impl Ticket {
     }
 
     /// Takes the append back, unless the writer has it already.
-    pub(super) fn withdraw(&self) -> bool {
+    fn withdraw(&self) -> bool {
         self.0.compare_exchange(QUEUED, WITHDRAWN, Ordering::AcqRel, Ordering::Acquire).is_ok()
     }
 }
 
+type Reply = oneshot::Sender<Result<Appended, AppendError>>;
+
 /// An append in the queue, and where its answer goes.
-pub(super) struct Job {
-    pub(super) append: CheckedAppend,
-    pub(super) reply: oneshot::Sender<Result<Appended, AppendError>>,
-    pub(super) ticket: Arc<Ticket>,
+struct Job {
+    append: CheckedAppend,
+    reply: Reply,
+    ticket: Arc<Ticket>,
+    place: Place,
 }
 
-/// The queue of one store handle.
+/// Appends that a writer has taken to write them together, and where their answers go.
 #[derive(Default)]
-pub(super) struct Queue {
+pub(crate) struct Taken {
+    pub(crate) appends: Vec<CheckedAppend>,
+    pub(crate) replies: Vec<Reply>,
+}
+
+/// The queue of one writer.
+pub(crate) struct Queue {
+    bounds: Bounds,
     waiting: Mutex<Waiting>,
     arrived: Notify,
 }
 
 #[derive(Default)]
 struct Waiting {
-    tenants: HashMap<Tenant, Line>,
+    tenants: HashMap<Tenant, VecDeque<Job>>,
     /// Tenants with a waiting append, in the order of their turns.
     turns: VecDeque<Tenant>,
     closed: bool,
 }
 
-/// The appends of one tenant, in the order of their arrival.
-#[derive(Default)]
-struct Line {
-    jobs: VecDeque<Job>,
-    bytes: usize,
-}
-
-impl Line {
-    fn push(&mut self, job: Job, tenant: &Tenant, limits: &Limits) -> Result<(), AppendError> {
-        let refused =
-            |unit, queued, limit| Err(AppendError::Overloaded { tenant: tenant.clone(), queued, limit, unit });
-        if self.jobs.len() >= limits.queued_appends {
-            return refused("appends", self.jobs.len(), limits.queued_appends);
-        }
-        if !self.jobs.is_empty() && self.bytes + job.append.bytes > limits.queued_bytes {
-            return refused("bytes", self.bytes, limits.queued_bytes);
-        }
-        self.bytes += job.append.bytes;
-        self.jobs.push_back(job);
-        Ok(())
-    }
-
-    fn pop(&mut self) -> Option<Job> {
-        let job = self.jobs.pop_front()?;
-        self.bytes -= job.append.bytes;
-        Some(job)
-    }
-
-    fn put_back(&mut self, job: Job) {
-        self.bytes += job.append.bytes;
-        self.jobs.push_front(job);
-    }
-}
-
 impl Queue {
+    /// An empty queue, whose appends count among those of `bounds`.
+    pub(crate) fn new(bounds: Bounds) -> Self {
+        Self { bounds, waiting: Mutex::default(), arrived: Notify::new() }
+    }
+
     fn lock(&self) -> MutexGuard<'_, Waiting> {
         self.waiting.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Whether nothing waits.
-    pub(super) fn is_empty(&self) -> bool {
+    pub(crate) fn is_empty(&self) -> bool {
         self.lock().turns.is_empty()
     }
 
-    /// Puts an append at the end of its tenant's queue.
-    pub(super) fn push(&self, job: Job, limits: &Limits) -> Result<(), AppendError> {
+    /// Puts an append at the end of its tenant's queue and waits for its answer. Its deadline takes it out again, unless
+    /// a writer has taken it by then: what was taken is answered.
+    pub(crate) async fn append(&self, append: CheckedAppend, limits: &Limits) -> Result<Appended, AppendError> {
+        let (reply, mut answer) = oneshot::channel();
+        let ticket = Arc::new(Ticket::default());
+        let (stream, deadline) = (append.first_stream(), append.deadline);
+        self.push(append, reply, Arc::clone(&ticket), limits)?;
+        let gone = |_| AppendError::OutcomeUnknown {
+            stream: stream.clone(),
+            source: BackendError::new("the store's writer task ended before it answered"),
+        };
+        if let Some(deadline) = deadline {
+            match tokio::time::timeout_at(deadline, &mut answer).await {
+                Ok(answer) => return answer.map_err(gone)?,
+                Err(_) if ticket.withdraw() => return Err(AppendError::DeadlineExceeded { stream }),
+                // It has been sent, so it is answered.
+                Err(_) => {}
+            }
+        }
+        answer.await.map_err(gone)?
+    }
+
+    fn push(
+        &self,
+        append: CheckedAppend,
+        reply: Reply,
+        ticket: Arc<Ticket>,
+        limits: &Limits,
+    ) -> Result<(), AppendError> {
         {
             let mut waiting = self.lock();
             if waiting.closed {
                 return Err(AppendError::Closed);
             }
-            let tenant = job.append.tenant.clone();
+            let place = self.bounds.enter(&append, limits)?;
+            let tenant = append.tenant.clone();
             let line = waiting.tenants.entry(tenant.clone()).or_default();
-            let first = line.jobs.is_empty();
-            line.push(job, &tenant, limits)?;
+            let first = line.is_empty();
+            line.push_back(Job { append, reply, ticket, place });
             if first {
                 waiting.turns.push_back(tenant);
             }
@@ -122,27 +132,27 @@ impl Queue {
     }
 
     /// Lets nothing more in; what waits is still answered.
-    pub(super) fn close(&self) {
+    pub(crate) fn close(&self) {
         self.lock().closed = true;
         self.arrived.notify_one();
     }
 
     /// Lets nothing more in and refuses what waits, because nobody will write it.
-    pub(super) fn abandon(&self) {
+    pub(crate) fn abandon(&self) {
         let tenants = {
             let mut waiting = self.lock();
             waiting.closed = true;
             waiting.turns.clear();
             std::mem::take(&mut waiting.tenants)
         };
-        for job in tenants.into_values().flat_map(|line| line.jobs) {
+        for job in tenants.into_values().flatten() {
             // A caller that has gone away needs no answer.
             drop(job.reply.send(Err(AppendError::Closed)));
         }
     }
 
     /// Waits until there is an append; false when there will never be one again.
-    pub(super) async fn wait(&self) -> bool {
+    pub(crate) async fn wait(&self) -> bool {
         loop {
             {
                 let waiting = self.lock();
@@ -159,30 +169,30 @@ impl Queue {
 
     /// Takes the next batch: one append of each tenant in turn, until the batch is full or the next append must see
     /// the outcome of one before it, because it repeats an event id or a request key.
-    pub(super) fn gather(&self, limits: &Limits) -> Vec<Job> {
+    pub(crate) fn gather(&self, limits: &Limits) -> Taken {
         let mut waiting = self.lock();
-        let mut batch: Vec<Job> = Vec::new();
+        let mut batch = Taken::default();
         let (mut bytes, mut rows) = (0, 0);
         let mut ids: HashSet<EventId> = HashSet::new();
         let mut keys: HashSet<(Tenant, String)> = HashSet::new();
         let now = Instant::now();
         while let Some(tenant) = waiting.turns.pop_front() {
             let Some(line) = waiting.tenants.get_mut(&tenant) else { continue };
-            let Some(job) = line.pop() else { continue };
+            let Some(job) = line.pop_front() else { continue };
             let append = &job.append;
-            if job.append.deadline.is_some_and(|deadline| deadline <= now) || job.reply.is_closed() {
+            if append.deadline.is_some_and(|deadline| deadline <= now) || job.reply.is_closed() {
                 if job.ticket.withdraw() {
                     let error = AppendError::DeadlineExceeded { stream: append.first_stream() };
                     // A caller that has gone away needs no answer.
                     drop(job.reply.send(Err(error)));
                 }
             } else {
-                let full = !batch.is_empty()
+                let full = !batch.appends.is_empty()
                     && (bytes + append.bytes > limits.batch_bytes || rows + append.event_count > MOST_ROWS);
                 let repeats = append.events().any(|(_, event)| ids.contains(&event.event_id))
                     || append.request.as_ref().is_some_and(|r| keys.contains(&(tenant.clone(), r.key().to_owned())));
                 if full || repeats {
-                    line.put_back(job);
+                    line.push_front(job);
                     waiting.turns.push_front(tenant);
                     break;
                 }
@@ -191,10 +201,13 @@ impl Queue {
                     rows += append.event_count;
                     ids.extend(append.events().map(|(_, event)| event.event_id));
                     keys.extend(append.request.as_ref().map(|r| (tenant.clone(), r.key().to_owned())));
-                    batch.push(job);
+                    let Job { append, reply, place, .. } = job;
+                    drop(place);
+                    batch.appends.push(append);
+                    batch.replies.push(reply);
                 }
             }
-            if line.jobs.is_empty() {
+            if line.is_empty() {
                 waiting.tenants.remove(&tenant);
             } else {
                 waiting.turns.push_back(tenant);

@@ -1,0 +1,156 @@
+//! What one statement shall store of a group of appends: pure, from what is believed or known of their streams.
+
+use std::collections::HashMap;
+
+use uuid::Uuid;
+
+use crate::append::{Appended, CheckedAppend, CheckedEvent};
+use crate::error::AppendError;
+use crate::event::EventId;
+use crate::repeat::{StoredEvent, judge};
+use crate::stream::{ExpectedVersion, StreamId, StreamVersion};
+
+/// What was looked up for a group. The versions were read first and the ids last: an append that moved a stream before
+/// the look at it is found by its ids.
+#[derive(Default)]
+pub(super) struct Facts {
+    pub(super) heads: HashMap<StreamId, i64>,
+    /// By the place of the append in the group.
+    pub(super) remembered: HashMap<usize, Result<Appended, AppendError>>,
+    pub(super) stored: HashMap<EventId, StoredEvent>,
+}
+
+/// A stream of the statement.
+pub(super) struct Slot<'a> {
+    pub(super) stream: &'a StreamId,
+    /// The version that it is believed to have; `None` to go on from wherever it is.
+    pub(super) head: Option<i64>,
+    /// How many events the statement adds to it.
+    added: i64,
+}
+
+/// A row of the statement.
+pub(super) struct Row<'a> {
+    pub(super) slot: usize,
+    /// How far its version is above that of its stream.
+    pub(super) above: i64,
+    pub(super) event: &'a CheckedEvent,
+    pub(super) append_id: Option<Uuid>,
+}
+
+/// An append that the statement carries, and where its rows are.
+pub(super) struct Carried {
+    pub(super) place: usize,
+    pub(super) first_row: usize,
+    pub(super) last_row: usize,
+}
+
+/// One statement, and what needs none.
+#[derive(Default)]
+pub(super) struct Plan<'a> {
+    pub(super) slots: Vec<Slot<'a>>,
+    pub(super) rows: Vec<Row<'a>>,
+    pub(super) carried: Vec<Carried>,
+    /// Appends that are answered already, if the statement is carried out.
+    pub(super) answered: Vec<(usize, Result<Appended, AppendError>)>,
+    /// Appends that cannot be judged by belief alone.
+    pub(super) deferred: Vec<usize>,
+}
+
+impl<'a> Plan<'a> {
+    /// Plans the appends at `places`, in that order; each has one stream and at least one event. Without facts an append
+    /// is believed to expect the right thing, unless another of the group says otherwise.
+    pub(super) fn of(appends: &'a [CheckedAppend], places: &[usize], facts: Option<&mut Facts>) -> Self {
+        let mut plan = Plan::default();
+        let mut slots: HashMap<&'a StreamId, usize> = HashMap::with_capacity(places.len());
+        let mut facts = facts;
+        for &place in places {
+            let append = &appends[place];
+            if let Some(facts) = &mut facts
+                && let Some(answer) = facts.answer(append, place)
+            {
+                plan.answered.push((place, answer));
+                continue;
+            }
+            plan.add(append, place, &mut slots, facts.as_deref());
+        }
+        plan
+    }
+
+    fn add(
+        &mut self,
+        append: &'a CheckedAppend,
+        place: usize,
+        slots: &mut HashMap<&'a StreamId, usize>,
+        facts: Option<&Facts>,
+    ) {
+        let part = &append.parts[0];
+        let expected = match part.expected {
+            ExpectedVersion::NoStream => Some(0),
+            ExpectedVersion::Exact(version) => Some(version.get()),
+            ExpectedVersion::Any => None,
+        };
+        let known = facts.map(|facts| facts.heads.get(&part.stream).copied().unwrap_or_default());
+        let slot = slots.get(&part.stream).copied();
+        // Where the stream stands before this append: known, believed, or left to the statement.
+        let head = match slot.map(|slot| &self.slots[slot]) {
+            Some(slot) => slot.head.map(|head| head.saturating_add(slot.added)),
+            None => known.or(expected),
+        };
+        let holds = match (head, expected) {
+            (_, None) => true,
+            (Some(head), Some(expected)) => head == expected,
+            (None, Some(_)) => false,
+        };
+        if !holds {
+            match (known, head) {
+                (Some(_), Some(actual)) => {
+                    let (stream, actual) = (part.stream.clone(), StreamVersion::stored(actual));
+                    let conflict = AppendError::WrongExpectedVersion { stream, expected: part.expected, actual };
+                    self.answered.push((place, Err(conflict)));
+                }
+                _ => self.deferred.push(place),
+            }
+            return;
+        }
+        let count = i64::try_from(part.events.len()).unwrap_or(i64::MAX);
+        if let Some(actual) = head
+            && actual.checked_add(count).is_none()
+        {
+            let full = AppendError::StreamFull { stream: part.stream.clone(), actual: StreamVersion::stored(actual) };
+            self.answered.push((place, Err(full)));
+            return;
+        }
+        let slot = slot.unwrap_or_else(|| {
+            // Any version is right for an append that names none, so it need not come true what was known of it.
+            let head = known.filter(|_| expected.is_some()).or(expected);
+            self.slots.push(Slot { stream: &part.stream, head, added: 0 });
+            slots.insert(&part.stream, self.slots.len() - 1);
+            self.slots.len() - 1
+        });
+        let first_row = self.rows.len();
+        for event in &part.events {
+            self.slots[slot].added += 1;
+            let above = self.slots[slot].added;
+            self.rows.push(Row { slot, above, event, append_id: append.append_id });
+        }
+        self.carried.push(Carried { place, first_row, last_row: self.rows.len() - 1 });
+    }
+}
+
+impl Facts {
+    /// The answer to an append that was stored before, or whose ids were taken by others.
+    fn answer(&mut self, append: &CheckedAppend, place: usize) -> Option<Result<Appended, AppendError>> {
+        if let Some(answer) = self.remembered.remove(&place) {
+            return Some(answer);
+        }
+        if self.stored.is_empty() {
+            return None;
+        }
+        let own: HashMap<_, _> = append
+            .events()
+            .filter_map(|(_, event)| Some((event.event_id, self.stored.get(&event.event_id)?.clone())))
+            .collect();
+        judge(append, &own).transpose()
+    }
+}

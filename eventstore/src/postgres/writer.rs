@@ -1,0 +1,163 @@
+//! The writers: while one statement is in flight, appends gather; then the next carries them all.
+
+use std::hash::{DefaultHasher, Hash, Hasher};
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::sync::{Mutex, watch};
+use tokio::task::{JoinHandle, JoinSet};
+use tokio::time::Instant;
+
+use super::append::append;
+use super::fault::NoConnection;
+use super::group::Line;
+use super::held_up::{HeldUp, InLine};
+use super::pool::Pool;
+use crate::append::{Appended, CheckedAppend};
+use crate::error::AppendError;
+use crate::limits::Limits;
+use crate::position::Position;
+use crate::queue::{Bounds, Queue, Taken};
+
+/// The writers of one handle. Dropping it lets them finish what waits.
+pub(super) struct Writers {
+    queues: Vec<Arc<Queue>>,
+    tasks: Mutex<Vec<JoinHandle<()>>>,
+}
+
+/// What the writers share with their handle.
+#[derive(Clone)]
+pub(super) struct Shared {
+    pub(super) pool: Pool,
+    pub(super) limits: Limits,
+    pub(super) bounds: Bounds,
+    pub(super) held_up: HeldUp,
+    pub(super) head: watch::Sender<Position>,
+}
+
+impl Writers {
+    /// Starts so many writers, each with a connection of its own, which wait for an answer as long as `patience` says.
+    pub(super) fn start(count: usize, patience: Duration, shared: &Shared) -> Self {
+        let queues: Vec<_> = (0..count).map(|_| Arc::new(Queue::new(shared.bounds.clone()))).collect();
+        let start = |queue: &Arc<Queue>| {
+            let line = Line::new(shared.pool.clone(), patience);
+            tokio::spawn(write(EndOfQueue(Arc::clone(queue)), line, shared.clone()))
+        };
+        let tasks = queues.iter().map(start).collect();
+        Self { queues, tasks: Mutex::new(tasks) }
+    }
+
+    /// Hands a small append to a writer and waits for its answer.
+    pub(super) async fn append(&self, append: CheckedAppend, limits: &Limits) -> Result<Appended, AppendError> {
+        // Appends to one stream go to one writer, which decides them in the order of their arrival; two writers would
+        // wait for each other.
+        let mut hasher = DefaultHasher::new();
+        append.parts[0].stream.hash(&mut hasher);
+        let count = u64::try_from(self.queues.len()).unwrap_or(1);
+        let turn = usize::try_from(hasher.finish() % count).unwrap_or_default();
+        self.queues[turn].append(append, limits).await
+    }
+
+    /// Lets nothing more in and waits until everything that waits is answered.
+    pub(super) async fn close(&self) {
+        for queue in &self.queues {
+            queue.close();
+        }
+        for task in self.tasks.lock().await.drain(..) {
+            if let Err(error) = task.await
+                && error.is_panic()
+            {
+                tracing::error!(%error, "a writer of the store panicked");
+            }
+        }
+    }
+}
+
+impl Drop for Writers {
+    fn drop(&mut self) {
+        for queue in &self.queues {
+            queue.close();
+        }
+    }
+}
+
+/// Runs until the queue is closed and empty.
+async fn write(end: EndOfQueue, mut line: Line, shared: Shared) {
+    let queue = &end.0;
+    let mut last_batch = 1;
+    let mut beside = JoinSet::new();
+    while queue.wait().await {
+        if last_batch > 1 {
+            // Callers that were answered a moment ago are ready to run: let them, so that the next batch carries their
+            // next appends too. This waits for nothing that is not ready.
+            tokio::task::yield_now().await;
+        }
+        let Taken { appends, replies } = queue.gather(&shared.limits);
+        if appends.is_empty() {
+            continue;
+        }
+        last_batch = appends.len();
+        let answers = line.store(&appends).await;
+        if let Some(last) = answers.iter().filter_map(|a| Some(a.as_ref()?.as_ref().ok()?.position)).max() {
+            announce(&shared.head, last);
+        }
+        for ((reply, answer), append) in replies.into_iter().zip(answers).zip(appends) {
+            match answer {
+                // A caller that has gone away needs no answer; its append is stored all the same.
+                Some(answer) => drop(reply.send(answer)),
+                None => {
+                    let (shared, in_line) = (shared.clone(), shared.held_up.enter(&append.parts[0].stream));
+                    beside.spawn(async move {
+                        drop(reply.send(append_beside(&shared, &append, Some(in_line)).await));
+                    });
+                }
+            }
+        }
+        while beside.try_join_next().is_some() {}
+    }
+    beside.join_all().await;
+}
+
+/// Appends on a connection of the pool, behind those in line for the same stream.
+pub(super) async fn append_beside(
+    shared: &Shared,
+    to_append: &CheckedAppend,
+    in_line: Option<InLine>,
+) -> Result<Appended, AppendError> {
+    let ready = async {
+        let turn = match &in_line {
+            Some(in_line) => Some(in_line.turn().await),
+            None => None,
+        };
+        Ok((turn, shared.pool.take().await?))
+    };
+    let taken = match to_append.deadline {
+        Some(deadline) if deadline <= Instant::now() => None,
+        Some(deadline) => tokio::time::timeout_at(deadline, ready).await.ok(),
+        None => Some(ready.await),
+    };
+    let late = || AppendError::DeadlineExceeded { stream: to_append.first_stream() };
+    let (_turn, mut held) = taken.ok_or_else(late)?.map_err(NoConnection::into_append)?;
+    let appended = append(&mut held, to_append).await?;
+    drop(held);
+    announce(&shared.head, appended.position);
+    Ok(appended)
+}
+
+/// Wakes readers when the head may have moved to `position`.
+pub(super) fn announce(head: &watch::Sender<Position>, position: Position) {
+    head.send_if_modified(|head| {
+        let grown = position > *head;
+        *head = position.max(*head);
+        grown
+    });
+}
+
+/// Answers those who still wait when the writer ends, however it ends.
+struct EndOfQueue(Arc<Queue>);
+
+impl Drop for EndOfQueue {
+    fn drop(&mut self) {
+        self.0.abandon();
+    }
+}

@@ -1,0 +1,65 @@
+//! How much of each tenant waits: bounded, so that none fills the memory.
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use crate::append::CheckedAppend;
+use crate::error::AppendError;
+use crate::limits::Limits;
+use crate::stream::Tenant;
+
+/// The waiting appends of one handle, counted. Clones count together.
+#[derive(Clone, Default)]
+pub(crate) struct Bounds(Arc<Mutex<HashMap<Tenant, Count>>>);
+
+/// Those of one tenant.
+#[derive(Default)]
+struct Count {
+    appends: usize,
+    bytes: usize,
+}
+
+impl Bounds {
+    /// Counts one more append until the place is dropped.
+    pub(crate) fn enter(&self, append: &CheckedAppend, limits: &Limits) -> Result<Place, AppendError> {
+        let tenant = &append.tenant;
+        let mut counts = self.lock();
+        let (appends, bytes) = counts.get(tenant).map_or((0, 0), |count| (count.appends, count.bytes));
+        let refused =
+            |unit, queued, limit| Err(AppendError::Overloaded { tenant: tenant.clone(), queued, limit, unit });
+        if appends >= limits.queued_appends {
+            return refused("appends", appends, limits.queued_appends);
+        }
+        if appends > 0 && bytes + append.bytes > limits.queued_bytes {
+            return refused("bytes", bytes, limits.queued_bytes);
+        }
+        let count = counts.entry(tenant.clone()).or_default();
+        count.appends += 1;
+        count.bytes += append.bytes;
+        Ok(Place { bounds: self.clone(), tenant: tenant.clone(), bytes: append.bytes })
+    }
+
+    fn lock(&self) -> MutexGuard<'_, HashMap<Tenant, Count>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// The place of one append that waits.
+pub(crate) struct Place {
+    bounds: Bounds,
+    tenant: Tenant,
+    bytes: usize,
+}
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        let mut counts = self.bounds.lock();
+        if let Some(count) = counts.get_mut(&self.tenant) {
+            count.appends -= 1;
+            count.bytes -= self.bytes;
+            if count.appends == 0 {
+                counts.remove(&self.tenant);
+            }
+        }
+    }
+}

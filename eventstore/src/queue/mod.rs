@@ -1,0 +1,7 @@
+//! Appends that wait to be written: bounded per tenant, taken in turn.
+
+mod bounds;
+mod fifo;
+
+pub(crate) use bounds::Bounds;
+pub(crate) use fifo::{Queue, Taken};
