@@ -49,7 +49,9 @@ pub use annals_eventstore::{
 };
 
 #[cfg(feature = "postgres")]
-pub use annals_eventstore::{PostgresOptions, PostgresStore, postgres};
+pub use annals_eventstore::{
+    PostgresDatabase, PostgresOptions, PostgresReader, PostgresStore, PostgresTransaction, postgres,
+};
 
 #[cfg(feature = "macros")]
 pub use annals_macros::{Aggregate, Event, ReadModel};

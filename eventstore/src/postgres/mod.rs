@@ -1,8 +1,10 @@
 //! The store for many writers and several machines: a PostgreSQL database.
 
 mod append;
+mod database;
 mod fault;
 mod horizon;
+mod lent;
 mod migrate;
 mod open;
 mod options;
@@ -13,5 +15,6 @@ mod store;
 mod streams;
 mod waiting;
 
+pub use database::{PostgresDatabase, PostgresReader, PostgresTransaction};
 pub use options::PostgresOptions;
 pub use store::{PostgresStore, postgres};

@@ -25,6 +25,7 @@ pub struct PostgresOptions {
     pub(super) migrate: bool,
     pub(super) connections: usize,
     pub(super) connection_timeout: Duration,
+    pub(super) idle_timeout: Duration,
     pub(super) poll_interval: Duration,
     pub(super) limits: Limits,
     pub(super) ids: Arc<dyn IdSource>,
@@ -39,6 +40,7 @@ impl PostgresOptions {
             migrate: false,
             connections: 10,
             connection_timeout: Duration::from_secs(5),
+            idle_timeout: Duration::from_secs(10),
             poll_interval: Duration::from_millis(20),
             limits: Limits::default(),
             ids: Arc::new(TimeOrderedIds),
@@ -64,6 +66,14 @@ impl PostgresOptions {
     #[must_use]
     pub fn connection_timeout(mut self, timeout: Duration) -> Self {
         self.connection_timeout = timeout;
+        self
+    }
+
+    /// How long a transaction or a unit of work may wait for its next statement; 10 s by default, at least 1 ms. The server
+    /// ends one that waits longer, as its locks keep others waiting and its events keep readers waiting.
+    #[must_use]
+    pub fn idle_timeout(mut self, timeout: Duration) -> Self {
+        self.idle_timeout = timeout;
         self
     }
 
@@ -106,6 +116,7 @@ impl std::fmt::Debug for PostgresOptions {
             .field("migrate", &self.migrate)
             .field("connections", &self.connections)
             .field("connection_timeout", &self.connection_timeout)
+            .field("idle_timeout", &self.idle_timeout)
             .field("poll_interval", &self.poll_interval)
             .field("limits", &self.limits)
             .finish_non_exhaustive()

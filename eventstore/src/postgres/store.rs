@@ -10,6 +10,7 @@ use tokio::task::JoinHandle;
 use tokio::time::Instant;
 
 use super::append;
+use super::database::PostgresDatabase;
 use super::fault::NoConnection;
 use super::options::PostgresOptions;
 use super::pool::{Held, Pool};
@@ -35,6 +36,7 @@ use crate::stream::{StreamId, StreamVersion, Tenant};
 pub struct PostgresStore(Arc<Handle>);
 
 struct Handle {
+    database: PostgresDatabase,
     reader: Arc<Reader>,
     limits: Limits,
     ids: Arc<dyn IdSource>,
@@ -61,11 +63,13 @@ impl PostgresStore {
     }
 
     pub(super) async fn open_with(options: PostgresOptions) -> Result<Self, OpenError> {
-        let (pool, incarnation) = super::open::open(&options).await?;
+        let (pool, name, incarnation) = super::open::open(&options).await?;
+        let database = PostgresDatabase::over(pool.clone(), name, &options);
         let reader = Arc::new(Reader::new(pool, incarnation));
         let head = Arc::new(watch::Sender::new(Position::START));
         let watcher = tokio::spawn(watch_others(Arc::clone(&reader), Arc::clone(&head), options.poll_interval));
         Ok(Self(Arc::new(Handle {
+            database,
             reader,
             limits: options.limits,
             ids: options.ids,
@@ -73,6 +77,15 @@ impl PostgresStore {
             head,
             watcher: Mutex::new(Some(watcher)),
         })))
+    }
+
+    /// The database that the store lives in, for read models beside the events.
+    ///
+    /// Its connections are those of the store: one that is lent or inside a transaction is missing for appends and reads.
+    /// Where many are kept for long, open the database once more ([`PostgresDatabase::open`]).
+    #[must_use]
+    pub fn database(&self) -> &PostgresDatabase {
+        &self.0.database
     }
 
     fn pool(&self) -> &Pool {
