@@ -40,14 +40,18 @@ pub use annals_eventstore::{
     Tenant, TimeOrderedIds, TraceParent, text_id,
 };
 
+#[cfg(any(feature = "sqlite", feature = "postgres"))]
+pub use annals_eventstore::DatabaseError;
+
 #[cfg(feature = "sqlite")]
 pub use annals_eventstore::{
-    DatabaseError, SqliteDatabase, SqliteOptions, SqliteReader, SqliteStore, SqliteTransaction, SqliteUnitOfWork,
-    Synchronous, sqlite,
+    SqliteDatabase, SqliteOptions, SqliteReader, SqliteStore, SqliteTransaction, SqliteUnitOfWork, Synchronous, sqlite,
 };
 
 #[cfg(feature = "postgres")]
-pub use annals_eventstore::{PostgresOptions, PostgresStore, postgres};
+pub use annals_eventstore::{
+    PostgresDatabase, PostgresOptions, PostgresReader, PostgresStore, PostgresTransaction, postgres,
+};
 
 #[cfg(feature = "macros")]
 pub use annals_macros::{Aggregate, Event, ReadModel};

@@ -133,3 +133,26 @@ fn messages_say_what_happened_and_what_to_do() {
     }
     insta::assert_snapshot!("messages", all);
 }
+
+#[cfg(any(feature = "sqlite", feature = "postgres"))]
+#[test]
+fn databases_say_what_happened_and_whether_it_may_pass() {
+    use crate::DatabaseError as D;
+
+    let mut all = String::new();
+    for error in [
+        D::Busy { waited: Duration::from_secs(5) },
+        D::Unavailable { source: engine() },
+        D::StorageFull { source: engine() },
+        D::ReadOnly { source: engine() },
+        D::Damaged { source: engine() },
+        D::Refused { source: engine() },
+        D::OutcomeUnknown { source: engine() },
+        D::Failed { source: engine() },
+        D::Closed,
+    ] {
+        let may_pass = if error.is_transient() { "may pass" } else { "stays" };
+        all.push_str(&format!("{may_pass}: {}", chain(&error)));
+    }
+    insta::assert_snapshot!("databases", all);
+}

@@ -14,6 +14,8 @@ mod answer;
 mod append;
 mod clock;
 mod context;
+#[cfg(any(feature = "sqlite", feature = "postgres"))]
+mod database_error;
 mod derived;
 mod error;
 #[cfg(test)]
@@ -48,6 +50,8 @@ pub use aggregate::{Aggregate, Decide, Evolve, IntoEvents, SnapshotPolicy};
 pub use append::{Append, Appended, AppendedStream, CheckedAppend};
 pub use clock::{Clock, IdSource, ManualClock, SeededIds, SystemClock, TimeOrderedIds};
 pub use context::Context;
+#[cfg(any(feature = "sqlite", feature = "postgres"))]
+pub use database_error::DatabaseError;
 pub use error::{AppendError, BackendError, DecodeError, ErrorFamily, OpenError, ReadError, Repeat};
 pub use event::{Event, EventShape, NewEvent, Recorded, RecordedEvent};
 pub use event_id::EventId;
@@ -60,14 +64,13 @@ pub use name::MAX_NAME_BYTES;
 pub use payload::{MAX_DEPTH, Payload};
 pub use position::{Checkpoint, Incarnation, Position};
 #[cfg(feature = "postgres")]
-pub use postgres::{PostgresOptions, PostgresStore, postgres};
+pub use postgres::{PostgresDatabase, PostgresOptions, PostgresReader, PostgresStore, PostgresTransaction, postgres};
 pub use read::{EventStoreExt, EventStream, Pages, Streams, Subscription};
 pub use repository::{AggregateStore, ExecuteError, Executed, Loaded, Repository, SettleToken};
 pub use request::{Fingerprint, RequestKey};
 #[cfg(feature = "sqlite")]
 pub use sqlite::{
-    DatabaseError, SqliteDatabase, SqliteOptions, SqliteReader, SqliteStore, SqliteTransaction, SqliteUnitOfWork,
-    Synchronous, sqlite,
+    SqliteDatabase, SqliteOptions, SqliteReader, SqliteStore, SqliteTransaction, SqliteUnitOfWork, Synchronous, sqlite,
 };
 pub use store::{EventStore, Page, StreamInfo, StreamPage};
 pub use stream::{ExpectedVersion, StreamId, StreamVersion, Tenant};

@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use sqlx::postgres::{PgDatabaseError, PgSeverity};
 
+use crate::database_error::DatabaseError;
 use crate::error::{AppendError, BackendError, ReadError};
 use crate::position::{Incarnation, Position};
 use crate::stream::StreamId;
@@ -34,6 +35,18 @@ impl NoConnection {
                 what: sequence_behind(last, head),
                 remedy: format!("run `SELECT setval('annals.events_position', {head})`"),
             },
+        }
+    }
+
+    pub(super) fn into_database(self) -> DatabaseError {
+        let broken = |what: String| DatabaseError::Failed { source: BackendError::new(what) };
+        match self {
+            Self::Closed => DatabaseError::Closed,
+            Self::Unavailable(source) => DatabaseError::Unavailable { source },
+            Self::OtherLife(_) => {
+                broken("the database holds another life of the store than the one that was opened".to_owned())
+            }
+            Self::SequenceBehind { last, head } => broken(sequence_behind(last, head)),
         }
     }
 
@@ -104,6 +117,50 @@ pub(super) fn append_error(error: &Arc<sqlx::Error>, stream: impl FnOnce() -> St
         },
         _ => AppendError::Unavailable { source },
     }
+}
+
+/// What a failed statement means, other than a commit: whatever happened, the transaction will not be stored.
+pub(super) fn database_error(error: sqlx::Error) -> DatabaseError {
+    let source = |error| BackendError::new(error);
+    let Some(refusal) = error.as_database_error().and_then(|e| e.try_downcast_ref::<PgDatabaseError>()) else {
+        return match error {
+            sqlx::Error::Io(_) | sqlx::Error::Tls(_) | sqlx::Error::Protocol(_) => {
+                DatabaseError::Unavailable { source: source(error) }
+            }
+            error => DatabaseError::Failed { source: source(error) },
+        };
+    };
+    match refusal.code() {
+        "53100" => DatabaseError::StorageFull { source: source(error) },
+        "25006" => DatabaseError::ReadOnly { source: source(error) },
+        "XX001" | "XX002" => DatabaseError::Damaged { source: source(error) },
+        // Also what a trigger raises without a code of its own.
+        code if code == "P0001" || code.starts_with("23") || code.starts_with("44") => {
+            DatabaseError::Refused { source: source(error) }
+        }
+        // Lost connections, serialization failures and deadlocks, exhausted resources, locks and prepared objects in use,
+        // cancelled statements, servers that start or stop; transactions that were idle for too long.
+        code if code == "25P03" || ["08", "40", "53", "55", "57"].iter().any(|class| code.starts_with(class)) => {
+            DatabaseError::Unavailable { source: source(error) }
+        }
+        _ => DatabaseError::Failed { source: source(error) },
+    }
+}
+
+/// What a failed commit means. What the server has sent tells that nothing was stored, unless it ended the connection with
+/// it.
+pub(super) fn commit_error(error: sqlx::Error) -> DatabaseError {
+    match code(&error) {
+        Some(code) if code != "40003" && !code.starts_with("08") => database_error(error),
+        _ if ended_idle(&error) => database_error(error),
+        _ => DatabaseError::OutcomeUnknown { source: BackendError::new(error) },
+    }
+}
+
+/// Whether the server has ended the transaction because nothing was asked of it for too long. That was before it read what
+/// came next.
+fn ended_idle(error: &sqlx::Error) -> bool {
+    error.as_database_error().is_some_and(|e| e.code().as_deref() == Some("25P03"))
 }
 
 /// What a failed read means.

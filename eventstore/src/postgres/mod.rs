@@ -1,10 +1,12 @@
 //! The store for many writers and several machines: a PostgreSQL database.
 
 mod append;
+mod database;
 mod fault;
 mod group;
 mod held_up;
 mod horizon;
+mod lent;
 mod migrate;
 mod open;
 mod options;
@@ -16,5 +18,6 @@ mod store;
 mod streams;
 mod writer;
 
+pub use database::{PostgresDatabase, PostgresReader, PostgresTransaction};
 pub use options::PostgresOptions;
 pub use store::{PostgresStore, postgres};

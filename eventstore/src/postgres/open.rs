@@ -43,25 +43,42 @@ const GROUNDS: &str = "
 
 const TRIGGERS: i64 = 5;
 
-/// Connects and looks at everything. Gives the connections and the store's present life.
-pub(super) async fn open(options: &PostgresOptions) -> Result<(Pool, Incarnation), OpenError> {
+/// Connects and looks at everything. Gives the connections, the name of the database and the store's present life.
+pub(super) async fn open(options: &PostgresOptions) -> Result<(Pool, String, Incarnation), OpenError> {
+    let (connect, shown, mut connection) = first_connection(options).await?;
+    let store = look(&mut connection, options, &shown).await?;
+    close(connection).await;
+    let pool = Pool::new(connect, options.connections, options.connection_timeout);
+    pool.expect(store);
+    Ok((pool, shown.0, store))
+}
+
+/// Connects to a database that need not hold a store. Gives the connections and the name of the database.
+pub(super) async fn connect(options: &PostgresOptions) -> Result<(Pool, String), OpenError> {
+    let (connect, shown, connection) = first_connection(options).await?;
+    close(connection).await;
+    Ok((Pool::new(connect, options.connections, options.connection_timeout), shown.0))
+}
+
+/// What the options say of connecting, and a connection that shows that it works.
+async fn first_connection(options: &PostgresOptions) -> Result<(PgConnectOptions, Shown, PgConnection), OpenError> {
     let connect: PgConnectOptions = options.url.parse().map_err(|_| {
         // Neither the URL nor what is wrong with it is shown: it may hold a password.
         Invalid::new("url", "is no URL of a PostgreSQL database", "write it as `postgres://user@host:5432/database`")
     })?;
     let connect = connect.disable_statement_logging().application_name("annals");
     let shown = Shown::of(&connect);
-    let mut connection = match tokio::time::timeout(options.connection_timeout, connect.connect()).await {
+    let connection = match tokio::time::timeout(options.connection_timeout, connect.connect()).await {
         Ok(connected) => connected.map_err(|e| shown.unavailable(e))?,
         Err(_) => return Err(shown.unavailable(format!("no answer within {:?}", options.connection_timeout))),
     };
-    let store = look(&mut connection, options, &shown).await?;
+    Ok((connect, shown, connection))
+}
+
+async fn close(connection: PgConnection) {
     if let Err(error) = connection.close().await {
         tracing::debug!(%error, "the first connection was gone before it was closed");
     }
-    let pool = Pool::new(connect, options.connections, options.connection_timeout);
-    pool.expect(store);
-    Ok((pool, store))
 }
 
 async fn look(

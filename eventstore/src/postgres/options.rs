@@ -27,6 +27,7 @@ pub struct PostgresOptions {
     pub(super) writers: usize,
     pub(super) answer_timeout: Duration,
     pub(super) connection_timeout: Duration,
+    pub(super) idle_timeout: Duration,
     pub(super) poll_interval: Duration,
     pub(super) limits: Limits,
     pub(super) ids: Arc<dyn IdSource>,
@@ -43,6 +44,7 @@ impl PostgresOptions {
             writers: 2,
             answer_timeout: Duration::from_secs(30),
             connection_timeout: Duration::from_secs(5),
+            idle_timeout: Duration::from_secs(10),
             poll_interval: Duration::from_millis(20),
             limits: Limits::default(),
             ids: Arc::new(TimeOrderedIds),
@@ -88,6 +90,14 @@ impl PostgresOptions {
         self
     }
 
+    /// How long a transaction or a unit of work may wait for its next statement; 10 s by default, at least 1 ms. The server
+    /// ends one that waits longer, as its locks keep others waiting and its events keep readers waiting.
+    #[must_use]
+    pub fn idle_timeout(mut self, timeout: Duration) -> Self {
+        self.idle_timeout = timeout;
+        self
+    }
+
     /// How often commits of other handles are looked for while somebody waits for them; 20 ms by default. It is the
     /// worst delay of a subscription to events of others; those of this handle wake at once.
     #[must_use]
@@ -127,6 +137,7 @@ impl std::fmt::Debug for PostgresOptions {
             .field("migrate", &self.migrate)
             .field("connections", &self.connections)
             .field("connection_timeout", &self.connection_timeout)
+            .field("idle_timeout", &self.idle_timeout)
             .field("poll_interval", &self.poll_interval)
             .field("limits", &self.limits)
             .finish_non_exhaustive()

@@ -189,6 +189,10 @@ impl Held {
         result
     }
 
+    pub(super) fn connection(&self) -> &PgConnection {
+        self.connection.as_ref().expect("it is there until the drop")
+    }
+
     /// The connection, for a statement whose end is told by [`Held::end`]. If that does not come, it is closed.
     pub(super) fn begin(&mut self) -> &mut PgConnection {
         self.answered = false;

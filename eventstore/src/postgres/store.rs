@@ -9,6 +9,7 @@ use tokio::sync::watch;
 use tokio::task::JoinHandle;
 
 use super::append;
+use super::database::PostgresDatabase;
 use super::fault::NoConnection;
 use super::group::is_small;
 use super::held_up::HeldUp;
@@ -37,6 +38,7 @@ use crate::stream::{StreamId, StreamVersion, Tenant};
 pub struct PostgresStore(Arc<Handle>);
 
 struct Handle {
+    database: PostgresDatabase,
     reader: Arc<Reader>,
     ids: Arc<dyn IdSource>,
     shared: Shared,
@@ -62,7 +64,8 @@ impl PostgresStore {
     }
 
     pub(super) async fn open_with(options: PostgresOptions) -> Result<Self, OpenError> {
-        let (pool, incarnation) = super::open::open(&options).await?;
+        let (pool, name, incarnation) = super::open::open(&options).await?;
+        let database = PostgresDatabase::over(pool.clone(), name, &options);
         let reader = Arc::new(Reader::new(pool.clone(), incarnation));
         let shared = Shared {
             pool,
@@ -73,7 +76,23 @@ impl PostgresStore {
         };
         let writers = Writers::start(options.writers, options.answer_timeout, &shared);
         let watcher = tokio::spawn(watch_others(Arc::clone(&reader), shared.head.clone(), options.poll_interval));
-        Ok(Self(Arc::new(Handle { reader, ids: options.ids, shared, writers, watcher: Mutex::new(Some(watcher)) })))
+        Ok(Self(Arc::new(Handle {
+            database,
+            reader,
+            ids: options.ids,
+            shared,
+            writers,
+            watcher: Mutex::new(Some(watcher)),
+        })))
+    }
+
+    /// The database that the store lives in, for read models beside the events.
+    ///
+    /// Its connections are those of the store: one that is lent or inside a transaction is missing for appends and reads.
+    /// Where many are kept for long, open the database once more ([`PostgresDatabase::open`]).
+    #[must_use]
+    pub fn database(&self) -> &PostgresDatabase {
+        &self.0.database
     }
 
     fn pool(&self) -> &Pool {

@@ -8,11 +8,11 @@ mod handle;
 mod settle;
 #[cfg(test)]
 mod tests;
+#[cfg(any(feature = "sqlite", feature = "postgres"))]
+mod within;
 
-#[cfg(feature = "sqlite")]
-pub(crate) use attempt::Attempt;
-#[cfg(feature = "sqlite")]
-pub(crate) use cache::Known;
+#[cfg(any(feature = "sqlite", feature = "postgres"))]
+pub(crate) use within::{Within, execute_within};
 
 pub use answer::{Executed, Loaded};
 pub use error::ExecuteError;

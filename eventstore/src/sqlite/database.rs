@@ -12,9 +12,10 @@ use sqlx::sqlite::SqliteConnectOptions;
 use sqlx::{ConnectOptions, Connection, SqliteConnection};
 use tokio::sync::{OwnedMutexGuard, OwnedSemaphorePermit, Semaphore};
 
-use super::fault::{DatabaseError, result_code};
+use super::fault::result_code;
 use super::options::SqliteOptions;
 use crate::clock::{Clock, IdSource};
+use crate::database_error::DatabaseError;
 use crate::error::OpenError;
 
 const BEGIN: &str = "BEGIN IMMEDIATE";

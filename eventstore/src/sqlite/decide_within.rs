@@ -1,15 +1,17 @@
 //! Commands of aggregates inside a unit of work.
 
+use async_trait::async_trait;
+
 use super::requests;
-use super::unit_of_work::SqliteUnitOfWork;
+use super::unit_of_work::{SqliteUnitOfWork, no_stream};
 use crate::aggregate::{Evolve, IntoEvents};
 use crate::append::{Append, Appended};
-use crate::error::AppendError;
-use crate::invalid::Invalid;
-use crate::limits::MAX_PAGE_EVENTS;
-use crate::repository::{Attempt, ExecuteError, Executed, Known, Repository};
-use crate::store::EventStore;
-use crate::stream::StreamVersion;
+use crate::error::{AppendError, ReadError};
+use crate::position::Incarnation;
+use crate::repository::{ExecuteError, Executed, Repository, Within, execute_within};
+use crate::request::RequestKey;
+use crate::store::{EventStore, StreamPage};
+use crate::stream::{StreamId, StreamVersion, Tenant};
 
 impl SqliteUnitOfWork {
     /// Executes a command of an aggregate inside the transaction: what is decided is stored together with the user's own
@@ -40,8 +42,8 @@ impl SqliteUnitOfWork {
     /// ```
     ///
     /// # Errors
-    /// See [`ExecuteError`]; nothing of the command is in the transaction then. [`Invalid`] with the field `repository` if
-    /// it is one of another store.
+    /// See [`ExecuteError`]; nothing of the command is in the transaction then. [`ExecuteError::Invalid`] with the field
+    /// `repository` if it is one of another store.
     ///
     /// # Cancel safety
     /// After the future was dropped the unit of work may not be committable any more.
@@ -54,49 +56,33 @@ impl SqliteUnitOfWork {
     where
         A: Evolve,
         T: IntoEvents<A::Event>,
-        F: FnOnce(&A) -> Result<T, R>,
+        F: Fn(&A) -> Result<T, R>,
     {
-        if repository.store().incarnation() != self.store.incarnation() {
-            return Err(Invalid::new("repository", "is one of another store", "use one of this store").into());
-        }
-        let attempt = Attempt { repository, stream: repository.stream(id)? };
-        if let Some(first) = self.first_answer(&attempt).await? {
-            return Ok(first);
-        }
-        // What is cached is committed, so it is a beginning of what this transaction sees. What it adds itself is not
-        // remembered: it may never be committed.
-        let mut known = attempt.cached().unwrap_or_else(Known::start);
-        loop {
-            let database = self.store.database().clone();
-            let page =
-                database.load_stream_on(&mut self.transaction, &attempt.stream, known.version, MAX_PAGE_EVENTS).await?;
-            known.take_in(&attempt.stream, &page.events)?;
-            if page.end || page.events.is_empty() {
-                break;
-            }
-        }
-        let events = decide(&known.state).map_err(ExecuteError::Rejected)?.into_events();
-        let appended = if !events.is_empty() {
-            let (new, _) = attempt.prepare(&known, &events)?;
-            self.append(attempt.append_of(known.version, new)).await?
-        } else if let Some(request) = repository.context().request_key() {
-            self.append(Append::nothing(attempt.stream.tenant().clone(), request.clone())).await?
-        } else {
-            return Ok(Executed::nothing(&attempt.stream, known.version));
-        };
-        Ok(attempt.answer(&appended, known.version)?)
+        execute_within(self, repository, id, decide).await
+    }
+}
+
+#[async_trait]
+impl Within for SqliteUnitOfWork {
+    fn incarnation(&self) -> Incarnation {
+        self.store.incarnation()
     }
 
-    /// The answer to the request of the attempt, if it was executed before, in this transaction or another.
-    async fn first_answer<A: Evolve>(&mut self, attempt: &Attempt<'_, A>) -> Result<Option<Executed>, AppendError> {
-        let Some(request) = attempt.repository.context().request_key() else { return Ok(None) };
-        let tenant = attempt.stream.tenant();
+    async fn load(&mut self, stream: &StreamId, after: StreamVersion, limit: usize) -> Result<StreamPage, ReadError> {
+        let database = self.store.database().clone();
+        database.load_stream_on(&mut self.transaction, stream, after, limit).await
+    }
+
+    async fn first_answer(&mut self, tenant: &Tenant, request: &RequestKey) -> Result<Option<Appended>, AppendError> {
         let now = self.store.group().now().as_microsecond();
         let database = self.store.database().clone();
         let found = requests::find(&mut self.transaction, tenant, request, now)
             .await
-            .map_err(|e| database.fault(e).into_append(|| attempt.stream.clone()))?;
-        let first: Option<Appended> = found.map(|found| found.answer(tenant, request)).transpose()?;
-        first.map(|appended| attempt.answer(&appended, StreamVersion::NONE)).transpose()
+            .map_err(|e| database.fault(e).into_append(no_stream))?;
+        found.map(|found| found.answer(tenant, request)).transpose()
+    }
+
+    async fn append_within(&mut self, append: Append) -> Result<Appended, AppendError> {
+        self.append(append).await
     }
 }

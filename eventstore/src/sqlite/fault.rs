@@ -2,68 +2,12 @@
 
 use std::time::Duration;
 
+use crate::database_error::DatabaseError;
 use crate::error::{AppendError, BackendError, ReadError};
 use crate::position::Position;
 use crate::stream::StreamId;
 
-/// Why a statement on a SQLite database failed. Nothing was stored, except by [`DatabaseError::OutcomeUnknown`].
-#[derive(Debug, thiserror::Error)]
-#[non_exhaustive]
-pub enum DatabaseError {
-    /// Another process or transaction held the write lock all the time that was allowed.
-    #[error("another writer held the database's write lock for more than {waited:?}")]
-    Busy {
-        /// How long was waited.
-        waited: Duration,
-    },
-    /// The disk, or the size that the file may have, is full. Make room; the database goes on by itself.
-    #[error("the disk is full")]
-    StorageFull {
-        /// What SQLite said.
-        source: BackendError,
-    },
-    /// The database may not be written.
-    #[error("the database is read-only")]
-    ReadOnly {
-        /// What SQLite said.
-        source: BackendError,
-    },
-    /// The file is damaged. Restore it from a backup.
-    #[error("the database file is damaged; restore it from a backup")]
-    Damaged {
-        /// What SQLite said.
-        source: BackendError,
-    },
-    /// A constraint or a trigger of the schema refused the rows.
-    #[error("the schema refused the rows")]
-    Refused {
-        /// What SQLite said.
-        source: BackendError,
-    },
-    /// Reading or writing the file failed while a commit was under way.
-    #[error("the outcome of the commit is unknown")]
-    OutcomeUnknown {
-        /// What SQLite said.
-        source: BackendError,
-    },
-    /// Anything else.
-    #[error("the database could not run the statement")]
-    Failed {
-        /// What SQLite said.
-        source: BackendError,
-    },
-    /// The handle was closed.
-    #[error("the database handle is closed; open the file again")]
-    Closed,
-}
-
 impl DatabaseError {
-    /// Whether the same call may work later without any change.
-    #[must_use]
-    pub fn is_transient(&self) -> bool {
-        matches!(self, Self::Busy { .. } | Self::StorageFull { .. })
-    }
-
     pub(super) fn of(error: sqlx::Error, waited: Duration) -> Self {
         match result_code(&error) {
             Some(BUSY | LOCKED) => Self::Busy { waited },
@@ -93,7 +37,7 @@ impl DatabaseError {
                 remedy: "compare the file with a backup".to_owned(),
             },
             Self::OutcomeUnknown { source } => AppendError::OutcomeUnknown { stream: stream(), source },
-            Self::Failed { source } => AppendError::Unavailable { source },
+            Self::Unavailable { source } | Self::Failed { source } => AppendError::Unavailable { source },
             Self::Closed => AppendError::Closed,
         }
     }

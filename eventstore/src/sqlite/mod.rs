@@ -18,7 +18,6 @@ mod writer;
 mod tests;
 
 pub use database::{SqliteDatabase, SqliteReader, SqliteTransaction};
-pub use fault::DatabaseError;
 pub use options::{SqliteOptions, Synchronous};
 pub use store::{SqliteStore, sqlite};
 pub use unit_of_work::SqliteUnitOfWork;

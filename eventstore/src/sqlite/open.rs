@@ -9,8 +9,9 @@ use sqlx::{AssertSqlSafe, ConnectOptions, Connection, Row, SqliteConnection};
 use tokio::time::{Instant, sleep};
 
 use super::database::SqliteDatabase;
-use super::fault::{CANTOPEN, CORRUPT, DatabaseError, FULL, NOTADB, PERM, READONLY, result_code};
+use super::fault::{CANTOPEN, CORRUPT, FULL, NOTADB, PERM, READONLY, result_code};
 use super::options::{SqliteOptions, Synchronous};
+use crate::database_error::DatabaseError;
 use crate::error::{BackendError, Invalid, OpenError};
 
 /// Marks a SQLite file as ours: `annl` in ASCII.

@@ -165,7 +165,7 @@ impl SqliteDatabase {
     }
 
     async fn reader(&self) -> Result<super::SqliteReader, ReadError> {
-        self.held_reader().await.map_err(super::DatabaseError::into_read)
+        self.held_reader().await.map_err(crate::DatabaseError::into_read)
     }
 
     pub(super) async fn read_log(

@@ -15,12 +15,13 @@ use uuid::Uuid;
 
 use super::append::{plan_blind, store_blind};
 use super::database::SqliteDatabase;
-use super::fault::{DatabaseError, is_refusal};
+use super::fault::is_refusal;
 use super::options::{SqliteOptions, Synchronous};
 use super::requests;
 use super::writer::GroupCommit;
 use crate::append::{Append, Appended, CheckedAppend};
 use crate::clock::IdSource;
+use crate::database_error::DatabaseError;
 use crate::error::{AppendError, BackendError, Invalid, OpenError, ReadError};
 use crate::filter::{Filter, StreamFilter};
 use crate::limits::Limits;

@@ -120,7 +120,7 @@ async fn is_lost(connection: &mut SqliteConnection) -> Result<bool, sqlx::Error>
 }
 
 /// What an error names when it is about no append at all.
-fn no_stream() -> StreamId {
+pub(super) fn no_stream() -> StreamId {
     StreamId::stored(Tenant::default(), "unit of work".into(), "without appends".into())
 }
 

@@ -7,8 +7,9 @@ use tokio::sync::watch;
 
 use super::append::{Answers, Round, Stopped, run};
 use super::database::{SqliteDatabase, Writer};
-use super::fault::{DatabaseError, is_refusal};
+use super::fault::is_refusal;
 use crate::append::CheckedAppend;
+use crate::database_error::DatabaseError;
 use crate::error::AppendError;
 use crate::limits::Limits;
 use crate::position::Position;
@@ -142,6 +143,7 @@ fn same_fault(error: &Arc<DatabaseError>, append: &CheckedAppend) -> AppendError
     let source = || crate::error::BackendError::new(Arc::clone(error));
     let copy = match &**error {
         D::Busy { waited } => D::Busy { waited: *waited },
+        D::Unavailable { .. } => D::Unavailable { source: source() },
         D::StorageFull { .. } => D::StorageFull { source: source() },
         D::ReadOnly { .. } => D::ReadOnly { source: source() },
         D::Damaged { .. } => D::Damaged { source: source() },

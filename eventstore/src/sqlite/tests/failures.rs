@@ -7,12 +7,13 @@ use sqlx::Row;
 use uuid::Uuid;
 
 use super::{ANY, Fixture, event, stream};
+use crate::DatabaseError;
 use crate::append::Append;
 use crate::error::{AppendError, ErrorFamily, OpenError, ReadError};
 use crate::filter::Filter;
 use crate::position::Position;
 use crate::read::EventStoreExt;
-use crate::sqlite::{DatabaseError, SqliteOptions, SqliteStore, Synchronous};
+use crate::sqlite::{SqliteOptions, SqliteStore, Synchronous};
 use crate::store::EventStore;
 use crate::stream::{ExpectedVersion, StreamVersion};
 

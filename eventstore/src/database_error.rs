@@ -1,0 +1,72 @@
+//! Why a statement on a database failed, alike for SQLite and PostgreSQL.
+
+use std::time::Duration;
+
+use crate::error::BackendError;
+
+/// Why a statement, a transaction or a connection of a database failed. Nothing was stored, except by
+/// [`DatabaseError::OutcomeUnknown`].
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum DatabaseError {
+    /// Another process or transaction held the write lock of a SQLite file all the time that was allowed.
+    #[error("another writer held the database's write lock for more than {waited:?}")]
+    Busy {
+        /// How long was waited.
+        waited: Duration,
+    },
+    /// The database could not be reached, or gave the transaction up: a lost connection, a deadlock, a time-out. Begin
+    /// the transaction again.
+    #[error("the database could not be reached, or gave the transaction up; begin it again")]
+    Unavailable {
+        /// What the database said.
+        source: BackendError,
+    },
+    /// The disk, or the size that the database may have, is full. Make room; the database goes on by itself.
+    #[error("the disk is full")]
+    StorageFull {
+        /// What the database said.
+        source: BackendError,
+    },
+    /// The database may not be written.
+    #[error("the database is read-only")]
+    ReadOnly {
+        /// What the database said.
+        source: BackendError,
+    },
+    /// The database is damaged. Restore it from a backup.
+    #[error("the database is damaged; restore it from a backup")]
+    Damaged {
+        /// What the database said.
+        source: BackendError,
+    },
+    /// A constraint or a trigger of the schema refused the rows.
+    #[error("the schema refused the rows")]
+    Refused {
+        /// What the database said.
+        source: BackendError,
+    },
+    /// The file or the connection failed while a commit was under way.
+    #[error("the outcome of the commit is unknown")]
+    OutcomeUnknown {
+        /// What the database said.
+        source: BackendError,
+    },
+    /// Anything else.
+    #[error("the database could not run the statement")]
+    Failed {
+        /// What the database said.
+        source: BackendError,
+    },
+    /// The handle was closed.
+    #[error("the database handle is closed; open the database again")]
+    Closed,
+}
+
+impl DatabaseError {
+    /// Whether the same call may work later without any change.
+    #[must_use]
+    pub fn is_transient(&self) -> bool {
+        matches!(self, Self::Busy { .. } | Self::Unavailable { .. } | Self::StorageFull { .. })
+    }
+}

@@ -1,0 +1,254 @@
+//! A PostgreSQL database for read models and the user's own queries: connections and transactions.
+
+use std::ops::{Deref, DerefMut};
+use std::sync::Arc;
+use std::time::Duration;
+
+use annals_migrations::Migration;
+use sqlx::{AssertSqlSafe, PgConnection, Row, SqlSafeStr, SqlStr};
+
+use super::fault::{NoConnection, commit_error, database_error, is_answer};
+use super::lent::Lent;
+use super::options::PostgresOptions;
+use super::pool::Pool;
+use crate::database_error::DatabaseError;
+use crate::error::{BackendError, OpenError};
+
+/// Everything in one message. The setting `annals.transaction` is the mark by which the commit knows its transaction.
+fn begin_text(idle_timeout: Duration) -> String {
+    // 0 would mean no limit.
+    let idle_ms = idle_timeout.as_millis().clamp(1, 2_147_483_647);
+    format!(
+        "BEGIN ISOLATION LEVEL READ COMMITTED;
+         SET LOCAL annals.transaction = 'open';
+         SET LOCAL idle_in_transaction_session_timeout = {idle_ms};
+         SELECT set_config('synchronous_commit', 'on', true)
+         WHERE current_setting('synchronous_commit') NOT IN ('on', 'remote_apply')"
+    )
+}
+
+/// In a failed transaction the question fails, and nothing is committed: a bare COMMIT would be answered by a rollback,
+/// which sqlx takes for success.
+const COMMIT: &str = "
+    SELECT coalesce(current_setting('annals.transaction', true), '') = 'open';
+    COMMIT
+";
+
+/// A PostgreSQL database: its connections, for read models and the user's own queries.
+///
+/// Cloning is cheap; all clones share the connections. Read models may live in the database of the store
+/// ([`PostgresStore::database`](super::PostgresStore::database)) or in another.
+///
+/// ```no_run
+/// use annals_eventstore::PostgresDatabase;
+/// use sqlx::Row;
+///
+/// # async fn run() -> Result<(), Box<dyn std::error::Error>> {
+/// let reporting = PostgresDatabase::open("postgres://app@localhost/reporting").await?;
+///
+/// let mut transaction = reporting.begin().await?;
+/// sqlx::query("INSERT INTO labels (order_id) VALUES ($1)").bind("o-17").execute(&mut *transaction).await?;
+/// transaction.commit().await?;
+///
+/// let mut reader = reporting.read().await?;
+/// let labels = sqlx::query("SELECT count(*) FROM labels").fetch_one(&mut *reader).await?;
+/// assert_eq!(labels.get::<i64, _>(0), 1);
+/// # Ok(()) }
+/// ```
+#[derive(Clone)]
+pub struct PostgresDatabase(Arc<Inner>);
+
+struct Inner {
+    pool: Pool,
+    name: String,
+    begin: SqlStr,
+}
+
+impl PostgresDatabase {
+    /// Opens the database at `url` with the defaults of [`PostgresOptions`]. It need not hold a store.
+    ///
+    /// # Errors
+    /// See [`OpenError`].
+    ///
+    /// # Cancel safety
+    /// Dropping the future opens nothing.
+    pub async fn open(url: impl Into<String>) -> Result<Self, OpenError> {
+        Self::open_with(&PostgresOptions::new(url)).await
+    }
+
+    /// Opens a database as `options` say: those about connections and time-outs count, those about a store do not.
+    ///
+    /// # Errors
+    /// See [`OpenError`].
+    ///
+    /// # Cancel safety
+    /// Dropping the future opens nothing.
+    pub async fn open_with(options: &PostgresOptions) -> Result<Self, OpenError> {
+        let (pool, name) = super::open::connect(options).await?;
+        Ok(Self::over(pool, name, options))
+    }
+
+    pub(super) fn over(pool: Pool, name: String, options: &PostgresOptions) -> Self {
+        let begin = AssertSqlSafe(begin_text(options.idle_timeout)).into_sql_str();
+        Self(Arc::new(Inner { pool, name, begin }))
+    }
+
+    /// Runs those of `migrations` that this database has not seen, all of them in one transaction. Safe when several
+    /// processes start at once. What has been run is remembered in the schema `annals`, which is made if need be.
+    ///
+    /// # Errors
+    /// [`OpenError`]; nothing of a failed migration remains.
+    ///
+    /// # Cancel safety
+    /// Dropping the future rolls back, or leaves all of them run.
+    pub async fn migrate(&self, migrations: &[Migration]) -> Result<(), OpenError> {
+        let unavailable =
+            |e: DatabaseError| OpenError::Unavailable { path: self.0.name.clone(), source: BackendError::new(e) };
+        let held = self.0.pool.take().await.map_err(|e| unavailable(e.into_database()))?;
+        let mut lent = Lent::new(held);
+        super::migrate::migrate(&mut lent, migrations).await.map_err(|e| unavailable(self.fault(e)))
+    }
+
+    /// Takes a connection, outside of any transaction; it goes back when it is dropped. Waits while all are in use.
+    ///
+    /// Meant for queries; nothing keeps it from writing, as the server would have to be asked for that each time. What is
+    /// written on it is committed statement by statement, as durably as the server's default says.
+    ///
+    /// # Errors
+    /// [`DatabaseError::Unavailable`] if none was free in time or could be opened; [`DatabaseError::Closed`].
+    ///
+    /// # Cancel safety
+    /// Dropping the future takes nothing.
+    pub async fn read(&self) -> Result<PostgresReader, DatabaseError> {
+        let held = self.0.pool.take().await.map_err(NoConnection::into_database)?;
+        Ok(PostgresReader(Lent::new(held)))
+    }
+
+    /// Begins a transaction, in one round trip.
+    ///
+    /// It is READ COMMITTED and durable: `synchronous_commit` is `on`, unless it is stronger. If it waits for its next
+    /// statement longer than [`PostgresOptions::idle_timeout`] allows, the server ends it.
+    ///
+    /// # Errors
+    /// [`DatabaseError::Unavailable`] if no connection was free in time or could be opened; others as they come.
+    ///
+    /// # Cancel safety
+    /// Dropping the future, or the transaction, rolls back.
+    pub async fn begin(&self) -> Result<PostgresTransaction, DatabaseError> {
+        let mut renewed = false;
+        loop {
+            let mut lent = Lent::new(self.0.pool.take().await.map_err(NoConnection::into_database)?);
+            match lent.begin(self.0.begin.clone()).await {
+                Ok(()) => return Ok(PostgresTransaction(lent)),
+                // It has died while nobody used it, and most likely the others with it.
+                Err(error) if !is_answer(&error) && !renewed => {
+                    lent.lost(&error);
+                    renewed = true;
+                }
+                Err(error) => return Err(self.fault(error)),
+            }
+        }
+    }
+
+    /// Closes all connections once they are free. Later calls fail with [`DatabaseError::Closed`]. The connections of a
+    /// store's database are the store's, which is closed too.
+    ///
+    /// # Cancel safety
+    /// Dropping the future leaves the handle closed; connections that were not reached yet are closed when the last clone is
+    /// dropped.
+    pub async fn close(&self) {
+        self.0.pool.close().await;
+    }
+
+    /// Which database it is, for people: its address without user and password.
+    #[must_use]
+    pub fn name(&self) -> &str {
+        &self.0.name
+    }
+
+    /// What an error of a statement on one of this database's connections means. Not for commits: use
+    /// [`PostgresTransaction::commit`].
+    #[must_use]
+    pub fn fault(&self, error: sqlx::Error) -> DatabaseError {
+        database_error(error)
+    }
+}
+
+impl std::fmt::Debug for PostgresDatabase {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("PostgresDatabase").field("name", &self.0.name).finish_non_exhaustive()
+    }
+}
+
+/// A connection outside of any transaction. It dereferences to sqlx's, for the user's own SQL, and goes back when it is
+/// dropped.
+///
+/// Queries see the rows as they are when each begins; for several that must agree, begin a transaction on it that is
+/// `ISOLATION LEVEL REPEATABLE READ`. What is left behind is cleaned up: open transactions, settings, session locks,
+/// temporary tables.
+pub struct PostgresReader(Lent);
+
+impl Deref for PostgresReader {
+    type Target = PgConnection;
+
+    fn deref(&self) -> &PgConnection {
+        &self.0
+    }
+}
+
+impl DerefMut for PostgresReader {
+    fn deref_mut(&mut self) -> &mut PgConnection {
+        &mut self.0
+    }
+}
+
+/// A transaction. It dereferences to the connection, for the user's own SQL; dropping it rolls back.
+///
+/// `begin()` on it makes a savepoint. End it by its own methods only, not by SQL.
+pub struct PostgresTransaction(Lent);
+
+impl PostgresTransaction {
+    /// Commits.
+    ///
+    /// # Errors
+    /// [`DatabaseError`]; unless it is [`DatabaseError::OutcomeUnknown`], nothing is stored. So it is also when a statement
+    /// has failed before, other than inside of a savepoint.
+    ///
+    /// # Cancel safety
+    /// Dropping the future leaves the outcome unknown.
+    pub async fn commit(mut self) -> Result<(), DatabaseError> {
+        let rows = sqlx::raw_sql(COMMIT).fetch_all(&mut *self.0).await.map_err(commit_error)?;
+        self.0.ended();
+        let was_ours = rows.first().is_some_and(|row| row.try_get(0).unwrap_or(false));
+        if was_ours {
+            return Ok(());
+        }
+        let why = "a statement of the caller's own has ended the transaction before";
+        Err(DatabaseError::OutcomeUnknown { source: BackendError::new(why) })
+    }
+
+    /// Rolls back.
+    ///
+    /// # Errors
+    /// [`DatabaseError`]; nothing is stored whatever happens.
+    ///
+    /// # Cancel safety
+    /// Dropping the future rolls back as well.
+    pub async fn rollback(self) -> Result<(), DatabaseError> {
+        self.0.give_back().await.map_err(database_error)
+    }
+}
+
+impl Deref for PostgresTransaction {
+    type Target = PgConnection;
+
+    fn deref(&self) -> &PgConnection {
+        &self.0
+    }
+}
+
+impl DerefMut for PostgresTransaction {
+    fn deref_mut(&mut self) -> &mut PgConnection {
+        &mut self.0
+    }
+}
