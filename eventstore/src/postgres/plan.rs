@@ -154,3 +154,7 @@ impl Facts {
         judge(append, &own).transpose()
     }
 }
+
+#[cfg(test)]
+#[path = "plan_tests.rs"]
+mod tests;

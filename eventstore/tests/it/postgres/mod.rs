@@ -2,6 +2,7 @@
 
 mod database;
 mod faults;
+mod groups;
 mod order;
 mod schema;
 mod torture;

@@ -1,0 +1,177 @@
+//! Appends that are stored together: each gets the answer that it would have got alone.
+
+use std::collections::{HashMap, HashSet};
+
+use annals_eventstore::{
+    Append, AppendError, Appended, EventId, EventStore, EventStoreExt, ExpectedVersion, Filter, Fingerprint, NewEvent,
+    Payload, Position, PostgresOptions, PostgresStore, RequestKey, StreamVersion,
+};
+use futures::TryStreamExt;
+use futures::future::join_all;
+
+use super::{Fixture, run, stream};
+
+const STREAMS: usize = 4;
+const AT_ONCE: usize = 60;
+const ROUNDS: usize = 12;
+
+fn seed() -> u64 {
+    let seed = std::env::var("ANNALS_SEED").ok().and_then(|seed| seed.parse().ok());
+    let seed = seed.unwrap_or_else(|| fastrand::u64(..));
+    println!("ANNALS_SEED={seed}");
+    seed
+}
+
+fn event(store: &PostgresStore, n: u64) -> NewEvent {
+    let id = EventId::new(store.ids().next_id()).unwrap();
+    NewEvent::raw(id, "placed", 1, Payload::from_json(&format!("{{\"n\":{n}}}")).unwrap()).unwrap()
+}
+
+/// What a test knows of an append it has sent.
+struct Sent {
+    append: Append,
+    stream: usize,
+    expected: Option<i64>,
+    ids: Vec<EventId>,
+    answers: Vec<Result<Appended, AppendError>>,
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn racing_groups_of_two_handles_answer_each_append_as_if_it_were_alone() {
+    let seed = seed();
+    let mut random = fastrand::Rng::with_seed(seed);
+    let fixture = Fixture::new().await;
+    let other = PostgresOptions::new(fixture.database.url()).writers(1).open().await.unwrap();
+    let mut heads = [0_i64; STREAMS];
+    let mut all: Vec<Sent> = Vec::new();
+    for round in 0..ROUNDS {
+        let mut sent: Vec<Sent> = Vec::new();
+        for n in 0..AT_ONCE {
+            let to = random.usize(..STREAMS);
+            let expected = match random.u8(..4) {
+                0 => None,
+                // What this test last saw, or a little later or earlier: some of them are right by then.
+                _ => Some((heads[to] + random.i64(-1..6)).max(0)),
+            };
+            let events: Vec<_> =
+                (0..random.usize(1..4)).map(|_| event(&fixture.store, (round * AT_ONCE + n) as u64)).collect();
+            let ids = events.iter().map(|event| event.event_id).collect();
+            let version = expected.map_or(ExpectedVersion::Any, |v| StreamVersion::new(v).unwrap().into());
+            let mut append = Append::to(stream(&format!("s{to}")), version, events);
+            if random.u8(..5) == 0 {
+                let key = RequestKey::new(format!("{round}-{n}"), Fingerprint::of(&n).unwrap()).unwrap();
+                append = append.with_request(key);
+            }
+            sent.push(Sent { append, stream: to, expected, ids, answers: Vec::new() });
+        }
+        // Every third is sent twice, by either handle.
+        let calls: Vec<_> = sent
+            .iter()
+            .enumerate()
+            .flat_map(|(place, sent)| {
+                let twice = if place % 3 == 0 { 2 } else { 1 };
+                (0..twice).map(move |_| (place, sent.append.clone()))
+            })
+            .map(|(place, append)| {
+                let store = if random.bool() { fixture.store.clone() } else { other.clone() };
+                async move { (place, tokio::spawn(async move { store.append_many(append).await }).await.unwrap()) }
+            })
+            .collect();
+        for (place, answer) in join_all(calls).await {
+            sent[place].answers.push(answer);
+        }
+        for (n, head) in heads.iter_mut().enumerate() {
+            let page = fixture.store.load_page(&stream(&format!("s{n}")), StreamVersion::NONE, 10_000).await.unwrap();
+            *head = page.events.last().map_or(0, |event| event.version.get());
+        }
+        all.extend(sent);
+    }
+    let log = fixture.store.read_all(Position::START, Filter::all()).try_collect::<Vec<_>>().await.unwrap();
+    let by_id: HashMap<EventId, _> = log.iter().map(|event| (event.event_id, event)).collect();
+    assert_eq!(by_id.len(), log.len(), "ANNALS_SEED={seed}");
+    let mut stored: HashSet<EventId> = HashSet::new();
+    let mut refused = 0;
+    for sent in &all {
+        let came = sent.answers.iter().any(Result::is_ok);
+        let mut first = 0;
+        for answer in &sent.answers {
+            match answer {
+                Ok(appended) => {
+                    first += usize::from(!appended.repeated);
+                    let found: Vec<_> = sent.ids.iter().map(|id| by_id[id]).collect();
+                    let positions: Vec<_> = found.iter().map(|event| event.position).collect();
+                    assert_eq!(appended.streams[0].positions, positions, "ANNALS_SEED={seed}");
+                    assert_eq!(appended.version(), found.last().unwrap().version, "ANNALS_SEED={seed}");
+                    let before = found[0].version.get() - 1;
+                    assert!(sent.expected.is_none_or(|expected| expected == before), "ANNALS_SEED={seed}");
+                    let versions: Vec<_> = found.iter().map(|event| event.version.get() - before).collect();
+                    assert_eq!(versions, (1..=found.len() as i64).collect::<Vec<_>>(), "ANNALS_SEED={seed}");
+                    assert!(found.iter().all(|event| event.stream == stream(&format!("s{}", sent.stream))));
+                    stored.extend(&sent.ids);
+                }
+                Err(AppendError::WrongExpectedVersion { expected, actual, .. }) => {
+                    refused += 1;
+                    // The same append sent twice is stored or refused, but never refused because of itself.
+                    assert!(!expected.holds(*actual), "ANNALS_SEED={seed}");
+                    assert!(sent.ids.iter().all(|id| !by_id.contains_key(id)) || came, "ANNALS_SEED={seed}");
+                }
+                Err(error) => panic!("{error:?} (ANNALS_SEED={seed})"),
+            }
+        }
+        assert!(first <= 1, "stored twice (ANNALS_SEED={seed})");
+        assert!(!came || first == 1, "nobody stored it first (ANNALS_SEED={seed})");
+    }
+    assert_eq!(stored.len(), log.len(), "only what was acknowledged is there (ANNALS_SEED={seed})");
+    assert!(refused > AT_ONCE, "{refused} conflicts are too few to show anything");
+    other.close().await;
+}
+
+#[tokio::test]
+async fn one_append_that_the_database_refuses_is_refused_alone() {
+    let fixture = Fixture::new().await;
+    let constraint = "ALTER TABLE annals.events ADD CONSTRAINT no_bad_news CHECK (event_data ->> 'n' <> '13')";
+    run(&mut fixture.foreign().await, constraint).await.unwrap();
+    let appends = (0..40_u64).map(|n| {
+        let (store, event) = (fixture.store.clone(), event(&fixture.store, n));
+        async move { store.append(&stream(&format!("s{n}")), ExpectedVersion::NoStream, vec![event]).await }
+    });
+    for (n, answer) in join_all(appends).await.into_iter().enumerate() {
+        match answer {
+            Ok(appended) => assert!(n != 13 && appended.version().get() == 1),
+            Err(error) => assert!(n == 13 && matches!(error, AppendError::Broken { .. }), "{n}: {error}"),
+        }
+    }
+    let log = fixture.store.read_all(Position::START, Filter::all()).try_collect::<Vec<_>>().await.unwrap();
+    assert_eq!(log.len(), 39);
+}
+
+#[tokio::test]
+async fn requests_of_one_group_are_remembered_each_with_its_own_answer() {
+    let fixture = Fixture::new().await;
+    let request = |n: u64| RequestKey::new(format!("k{n}"), Fingerprint::of(&n).unwrap()).unwrap();
+    let store = &fixture.store;
+    let appends = |expected: ExpectedVersion| {
+        (0..30_u64).map(move |n| {
+            let events = (0..=n % 3).map(|_| event(store, n)).collect();
+            Append::to(stream(&format!("s{}", n % 7)), expected, events).with_request(request(n))
+        })
+    };
+    let send = |all: Vec<Append>| {
+        let store = fixture.store.clone();
+        join_all(all.into_iter().map(move |append| {
+            let store = store.clone();
+            async move { store.append_many(append).await }
+        }))
+    };
+    let first: Vec<_> = send(appends(ExpectedVersion::Any).collect()).await.into_iter().map(Result::unwrap).collect();
+    assert!(first.iter().all(|answer| !answer.repeated));
+    // Other events with the same keys, which expect what cannot be any more.
+    let again = send(appends(ExpectedVersion::NoStream).collect()).await;
+    for (first, again) in first.iter().zip(again) {
+        let again = again.unwrap();
+        assert!(again.repeated);
+        assert_eq!((&again.streams, again.recorded_at), (&first.streams, first.recorded_at));
+    }
+    let log = fixture.store.read_all(Position::START, Filter::all()).try_collect::<Vec<_>>().await.unwrap();
+    assert_eq!(log.len(), first.iter().map(|answer| answer.streams[0].positions.len()).sum::<usize>());
+}
