@@ -52,7 +52,7 @@ pub(super) async fn open(options: &PostgresOptions) -> Result<(Pool, Incarnation
     let connect = connect.disable_statement_logging().application_name("annals");
     let shown = Shown::of(&connect);
     let mut connection = match tokio::time::timeout(options.connection_timeout, connect.connect()).await {
-        Ok(connected) => connected.map_err(|e| shown.unavailable(e))?,
+        Ok(connected) => connected.map_err(|e| shown.no_connection(e))?,
         Err(_) => return Err(shown.unavailable(format!("no answer within {:?}", options.connection_timeout))),
     };
     let store = look(&mut connection, options, &shown).await?;
@@ -143,6 +143,19 @@ impl Shown {
             Some(socket) => format!("postgres://{}/{database}", socket.display()),
             None => format!("postgres://{}:{}/{database}", connect.get_host(), connect.get_port()),
         })
+    }
+
+    fn no_connection(&self, error: sqlx::Error) -> OpenError {
+        match &error {
+            // What TLS finds wrong comes as an error of the socket about the data on it.
+            sqlx::Error::Tls(_) => self.untrusted(error),
+            sqlx::Error::Io(on_socket) if on_socket.kind() == std::io::ErrorKind::InvalidData => self.untrusted(error),
+            _ => self.unavailable(error),
+        }
+    }
+
+    fn untrusted(&self, error: sqlx::Error) -> OpenError {
+        OpenError::Untrusted { path: self.0.clone(), source: BackendError::new(error) }
     }
 
     fn unavailable(&self, source: impl Into<Box<dyn std::error::Error + Send + Sync>>) -> OpenError {
