@@ -47,6 +47,21 @@ impl NoConnection {
     }
 }
 
+/// Why a statement was not sent, inside an error of sqlx.
+#[derive(Debug, thiserror::Error)]
+#[error("the statement was not sent")]
+pub(super) struct NotSent(#[source] BackendError);
+
+impl NotSent {
+    pub(super) fn because(why: impl Into<Box<dyn std::error::Error + Send + Sync>>) -> sqlx::Error {
+        sqlx::Error::AnyDriverError(Box::new(Self(BackendError::new(why))))
+    }
+
+    fn is(error: &sqlx::Error) -> bool {
+        matches!(error, sqlx::Error::AnyDriverError(why) if why.is::<Self>())
+    }
+}
+
 pub(super) fn sequence_behind(last: i64, head: i64) -> String {
     format!("the sequence `annals.events_position` stands at {last}, but the log ends at {head}")
 }
@@ -76,6 +91,9 @@ pub(super) fn has_lost_a_race(error: &sqlx::Error) -> bool {
 /// What a failed append means. An error that the server has sent, other than with its last words, rolled back the
 /// transaction; about everything else nothing is known.
 pub(super) fn append_error(error: sqlx::Error, stream: impl FnOnce() -> StreamId) -> AppendError {
+    if NotSent::is(&error) {
+        return AppendError::Unavailable { source: BackendError::new(error) };
+    }
     let Some(code) = code(&error) else {
         return AppendError::OutcomeUnknown { stream: stream(), source: BackendError::new(error) };
     };

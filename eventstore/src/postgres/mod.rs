@@ -9,6 +9,7 @@ mod options;
 mod pool;
 mod read;
 mod rows;
+mod session;
 mod store;
 mod streams;
 mod waiting;

@@ -23,6 +23,7 @@ use crate::limits::Limits;
 pub struct PostgresOptions {
     pub(super) url: String,
     pub(super) migrate: bool,
+    pub(super) pooled: bool,
     pub(super) connections: usize,
     pub(super) connection_timeout: Duration,
     pub(super) poll_interval: Duration,
@@ -37,6 +38,7 @@ impl PostgresOptions {
         Self {
             url: url.into(),
             migrate: false,
+            pooled: false,
             connections: 10,
             connection_timeout: Duration::from_secs(5),
             poll_interval: Duration::from_millis(20),
@@ -49,6 +51,22 @@ impl PostgresOptions {
     #[must_use]
     pub fn migrate(mut self) -> Self {
         self.migrate = true;
+        self
+    }
+
+    /// Says that the URL leads to a pooler, such as pgbouncer in transaction mode. A pooler hands the statements of many
+    /// clients to few server connections and, without this setting, values of one client to the statement of another;
+    /// so a pooler that is noticed when the store is opened is refused.
+    ///
+    /// Each statement then runs without a name in a transaction of its own, in four round trips instead of one. That
+    /// works with every pooler in transaction or session mode, whatever it knows of prepared statements (the
+    /// `max_prepared_statements` of pgbouncer 1.21 and newer is not needed); one in statement mode cannot be used. If the
+    /// pooler connects to another server, or to one that has started anew, it counts as a lost connection, and the next
+    /// one finds out whether the store is still the same. A handle keeps few connections for any number of tasks, so a
+    /// pooler is of use to many processes, not to one.
+    #[must_use]
+    pub fn pooled(mut self) -> Self {
+        self.pooled = true;
         self
     }
 
@@ -104,6 +122,7 @@ impl std::fmt::Debug for PostgresOptions {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("PostgresOptions")
             .field("migrate", &self.migrate)
+            .field("pooled", &self.pooled)
             .field("connections", &self.connections)
             .field("connection_timeout", &self.connection_timeout)
             .field("poll_interval", &self.poll_interval)

@@ -9,12 +9,14 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::Duration;
 
-use sqlx::postgres::{PgArguments, PgConnectOptions, PgRow};
-use sqlx::{ConnectOptions, Connection, PgConnection, Postgres, Row};
+use sqlx::postgres::{PgConnectOptions, PgRow};
+use sqlx::{PgConnection, Row};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use uuid::Uuid;
 
-use super::fault::{NoConnection, is_answer};
+use super::fault::NoConnection;
+pub(super) use super::session::Query;
+use super::session::Session;
 use crate::error::BackendError;
 use crate::position::Incarnation;
 
@@ -27,8 +29,6 @@ const IS_IT_STILL_OURS: &str = "
     ORDER BY 1
 ";
 
-pub(super) type Query<'q> = sqlx::query::Query<'q, Postgres, PgArguments>;
-
 /// The connections of one handle. Clones share them.
 #[derive(Clone)]
 pub(super) struct Pool(Arc<Inner>);
@@ -37,19 +37,21 @@ struct Inner {
     connect: PgConnectOptions,
     size: usize,
     timeout: Duration,
+    pooled: bool,
     /// The store that was opened; connections made before it is known are not checked.
     store: OnceLock<Incarnation>,
     closed: AtomicBool,
     permits: Arc<Semaphore>,
-    idle: Mutex<VecDeque<PgConnection>>,
+    idle: Mutex<VecDeque<Session>>,
 }
 
 impl Pool {
-    pub(super) fn new(connect: PgConnectOptions, size: usize, timeout: Duration) -> Self {
+    pub(super) fn new(connect: PgConnectOptions, size: usize, timeout: Duration, pooled: bool) -> Self {
         Self(Arc::new(Inner {
             connect,
             size,
             timeout,
+            pooled,
             store: OnceLock::new(),
             closed: AtomicBool::new(false),
             permits: Arc::new(Semaphore::new(size)),
@@ -79,18 +81,19 @@ impl Pool {
     async fn take_in_turn(&self) -> Result<Held, NoConnection> {
         let permit = Arc::clone(&self.0.permits).acquire_owned().await.map_err(|_| NoConnection::Closed)?;
         let idle = self.lock().pop_back();
-        let connection = match idle {
-            Some(connection) => connection,
+        let session = match idle {
+            Some(session) => session,
             None => self.connect().await?,
         };
-        Ok(Held { connection: Some(connection), answered: true, pool: self.clone(), _permit: permit })
+        Ok(Held { session: Some(session), pool: self.clone(), _permit: permit })
     }
 
-    async fn connect(&self) -> Result<PgConnection, NoConnection> {
+    async fn connect(&self) -> Result<Session, NoConnection> {
         let unavailable = |error| NoConnection::Unavailable(BackendError::new(error));
-        let mut connection = self.0.connect.connect().await.map_err(unavailable)?;
-        let Some(store) = self.0.store.get() else { return Ok(connection) };
-        let rows = sqlx::query(IS_IT_STILL_OURS).fetch_all(&mut connection).await.map_err(unavailable)?;
+        let pooled = self.0.pooled.then_some(self.0.timeout);
+        let mut session = Session::connect(&self.0.connect, pooled).await.map_err(unavailable)?;
+        let Some(store) = self.0.store.get() else { return Ok(session) };
+        let rows = session.fetch_all(sqlx::query(IS_IT_STILL_OURS)).await.map_err(unavailable)?;
         let row = rows.first().ok_or_else(|| unavailable(sqlx::Error::RowNotFound))?;
         let found: Option<Uuid> = row.get(0);
         if found.map(Incarnation) != Some(*store) {
@@ -100,7 +103,7 @@ impl Pool {
         if last < head {
             return Err(NoConnection::SequenceBehind { last, head });
         }
-        Ok(connection)
+        Ok(session)
     }
 
     pub(super) fn is_closed(&self) -> bool {
@@ -117,23 +120,21 @@ impl Pool {
         self.0.permits.close();
         drop(turn);
         let idle = std::mem::take(&mut *self.lock());
-        for connection in idle {
-            if let Err(error) = connection.close().await {
+        for session in idle {
+            if let Err(error) = session.close().await {
                 tracing::debug!(%error, "a connection was gone before it was closed");
             }
         }
     }
 
-    fn lock(&self) -> std::sync::MutexGuard<'_, VecDeque<PgConnection>> {
+    fn lock(&self) -> std::sync::MutexGuard<'_, VecDeque<Session>> {
         self.0.idle.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
 /// A connection in use, outside of any transaction.
 pub(super) struct Held {
-    connection: Option<PgConnection>,
-    /// Whether every statement has been answered to its end.
-    answered: bool,
+    session: Option<Session>,
     pool: Pool,
     _permit: OwnedSemaphorePermit,
 }
@@ -141,21 +142,38 @@ pub(super) struct Held {
 impl Held {
     /// Runs one statement to its end: an error that comes with the commit, after the rows, is seen too.
     pub(super) async fn fetch_all(&mut self, query: Query<'_>) -> Result<Vec<PgRow>, sqlx::Error> {
-        let connection = self.begin();
-        let result = query.fetch_all(connection).await;
-        self.end(result.as_ref().err());
+        let result = self.session().fetch_all(query).await;
+        self.look();
         result
     }
 
-    /// The connection, for a statement whose end is told by [`Held::end`]. If that does not come, it is closed.
-    pub(super) fn begin(&mut self) -> &mut PgConnection {
-        self.answered = false;
-        self.connection.as_mut().expect("it is there until the drop")
+    /// Makes ready for one statement, which then runs on [`Held::connection`] and whose end is told by [`Held::end`]. If
+    /// that does not come, the connection is closed.
+    pub(super) async fn begin<'q>(&mut self, query: Query<'q>) -> Result<Query<'q>, sqlx::Error> {
+        let begun = self.session().begin(query).await;
+        if begun.is_err() {
+            self.look();
+        }
+        begun
     }
 
-    pub(super) fn end(&mut self, error: Option<&sqlx::Error>) {
-        self.answered = error.is_none_or(is_answer);
-        if !self.answered {
+    pub(super) fn connection(&mut self) -> &mut PgConnection {
+        self.session().connection()
+    }
+
+    /// Ends the statement, which failed with `error` if there is one. Gives the error of the commit.
+    pub(super) async fn end(&mut self, error: Option<&sqlx::Error>) -> Result<(), sqlx::Error> {
+        let ended = self.session().end(error).await;
+        self.look();
+        ended
+    }
+
+    fn session(&mut self) -> &mut Session {
+        self.session.as_mut().expect("it is there until the drop")
+    }
+
+    fn look(&mut self) {
+        if !self.session().is_usable() {
             // Most likely the server is gone or has started anew, and the idle connections are as dead as this one.
             self.pool.lock().clear();
         }
@@ -164,10 +182,10 @@ impl Held {
 
 impl Drop for Held {
     fn drop(&mut self) {
-        if let Some(connection) = self.connection.take()
-            && self.answered
+        if let Some(session) = self.session.take()
+            && session.is_usable()
         {
-            self.pool.lock().push_back(connection);
+            self.pool.lock().push_back(session);
         }
     }
 }

@@ -81,6 +81,25 @@ impl Home for InPostgres {
     }
 }
 
+/// A database of its own behind a pgbouncer in transaction mode.
+#[cfg(feature = "postgres")]
+#[derive(Default)]
+pub(crate) struct BehindPooler(tokio::sync::OnceCell<annals_scratch::Database>);
+
+#[cfg(feature = "postgres")]
+#[async_trait]
+impl Home for BehindPooler {
+    fn capabilities(&self) -> Capabilities {
+        Capabilities { durable: true, clock: false }
+    }
+
+    async fn open(&self, setup: &Setup) -> Arc<dyn EventStore> {
+        let database = self.0.get_or_init(postgres_database_on_our_own).await;
+        let options = annals_eventstore::PostgresOptions::new(database.url_through_pooler()).pooled();
+        Arc::new(options.limits(setup.limits.clone()).open().await.unwrap())
+    }
+}
+
 /// A new database with an empty store in its first life.
 #[cfg(feature = "postgres")]
 pub(crate) async fn postgres_database() -> annals_scratch::Database {

@@ -2,6 +2,7 @@
 
 mod faults;
 mod order;
+mod pooler;
 mod schema;
 mod tls;
 mod torture;
