@@ -88,6 +88,12 @@ pub(super) fn has_lost_a_race(error: &sqlx::Error) -> bool {
     matches!(code(error), Some("23505" | "40001" | "40P01"))
 }
 
+/// The SQLSTATE of a missing privilege.
+pub(super) const PRIVILEGE: &str = "42501";
+
+/// What to do about it.
+pub(super) const GRANT: &str = "grant it what the example of roles, `migrations/postgres/roles.example.sql`, grants";
+
 /// What a failed append means. An error that the server has sent, other than with its last words, rolled back the
 /// transaction; about everything else nothing is known.
 pub(super) fn append_error(error: sqlx::Error, stream: impl FnOnce() -> StreamId) -> AppendError {
@@ -103,8 +109,9 @@ pub(super) fn append_error(error: sqlx::Error, stream: impl FnOnce() -> StreamId
             AppendError::OutcomeUnknown { stream: stream(), source: BackendError::new(error) }
         }
         "25006" => AppendError::ReadOnly { reason: "the server is a standby, or set to read only".to_owned() },
+        PRIVILEGE => AppendError::ReadOnly { reason: format!("the account may not append ({error}); {GRANT}") },
         "53100" => AppendError::StorageFull { source: BackendError::new(error) },
-        // Privileges, missing tables and functions, refused rows: a person must look.
+        // Missing tables and functions, refused rows: a person must look.
         code if ["42", "3F", "23", "22"].iter().any(|class| code.starts_with(class)) => AppendError::Broken {
             what: format!("the database refused a checked append: {error}"),
             remedy: "compare the schema `annals` and its privileges with what the migrations make".to_owned(),

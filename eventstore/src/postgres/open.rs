@@ -7,7 +7,7 @@ use sqlx::postgres::PgConnectOptions;
 use sqlx::{ConnectOptions, Connection, PgConnection, Row};
 use uuid::Uuid;
 
-use super::fault::sequence_behind;
+use super::fault::{GRANT, PRIVILEGE, code, sequence_behind};
 use super::migrate::{migrate, pending};
 use super::options::PostgresOptions;
 use super::pool::Pool;
@@ -78,13 +78,13 @@ async fn look(
     shown: &Shown,
 ) -> Result<Incarnation, OpenError> {
     // Not even the migrations of a newer build's store are touched.
-    let rows = sqlx::raw_sql(STORE_EXISTS).fetch_all(&mut *connection).await.map_err(|e| shown.unavailable(e))?;
+    let rows = sqlx::raw_sql(STORE_EXISTS).fetch_all(&mut *connection).await.map_err(|e| shown.failed(e))?;
     if rows.first().is_some_and(|row| row.get(0)) {
         find_store(connection, shown).await?;
     }
-    let missing = pending(connection, POSTGRES_EVENTS).await.map_err(|e| shown.unavailable(e))?;
+    let missing = pending(connection, POSTGRES_EVENTS).await.map_err(|e| shown.failed(e))?;
     if !missing.is_empty() && options.migrate {
-        migrate(connection, POSTGRES_EVENTS).await.map_err(|e| shown.unavailable(e))?;
+        migrate(connection, POSTGRES_EVENTS).await.map_err(|e| shown.failed(e))?;
     } else if !missing.is_empty() {
         let names: Vec<_> = missing.iter().map(|m| format!("`{} {}: {}`", m.component, m.number, m.name)).collect();
         return Err(OpenError::PendingMigrations { path: shown.0.clone(), missing: names.join(", ") });
@@ -95,7 +95,7 @@ async fn look(
 }
 
 async fn find_store(connection: &mut PgConnection, shown: &Shown) -> Result<Option<Incarnation>, OpenError> {
-    let rows = sqlx::raw_sql(STORE).fetch_all(connection).await.map_err(|e| shown.unavailable(e))?;
+    let rows = sqlx::raw_sql(STORE).fetch_all(connection).await.map_err(|e| shown.failed(e))?;
     let Some(row) = rows.first() else { return Ok(None) };
     let needed: i64 = row.get(1);
     if needed > BUILD {
@@ -109,7 +109,7 @@ async fn check_grounds(
     options: &PostgresOptions,
     shown: &Shown,
 ) -> Result<(), OpenError> {
-    let rows = sqlx::raw_sql(GROUNDS).fetch_all(connection).await.map_err(|e| shown.unavailable(e))?;
+    let rows = sqlx::raw_sql(GROUNDS).fetch_all(connection).await.map_err(|e| shown.failed(e))?;
     let row = rows.first().ok_or_else(|| shown.unavailable(sqlx::Error::RowNotFound))?;
     if !options.pooled && row.get::<String, _>("float_digits") != FLOAT_DIGITS.to_string() {
         return Err(shown.pooler("the server did not get all parameters of the connection"));
@@ -170,6 +170,13 @@ impl Shown {
                 let fix = "leave it out of the URL, or have the pooler ignore it (`ignore_startup_parameters`)";
                 if options.pooled { self.unsound(what, fix) } else { self.pooler(what) }
             }
+            _ => self.unavailable(error),
+        }
+    }
+
+    fn failed(&self, error: sqlx::Error) -> OpenError {
+        match code(&error) {
+            Some(PRIVILEGE) => self.unsound(format!("the account lacks a privilege ({error})"), GRANT),
             _ => self.unavailable(error),
         }
     }

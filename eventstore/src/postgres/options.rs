@@ -12,6 +12,10 @@ use crate::limits::Limits;
 /// Its objects live in the schema `annals`. Times are the server's. Opening changes nothing in the database unless
 /// [`PostgresOptions::migrate`] was called.
 ///
+/// The account needs few privileges: `migrations/postgres/roles.example.sql`, which is also
+/// `annals_migrations::POSTGRES_ROLES_EXAMPLE`, shows an owner that migrates, applications that append without being
+/// able to insert by hand, and readers. What an account may not do is an error that names the missing privilege.
+///
 /// ```no_run
 /// # async fn run() -> Result<(), annals_eventstore::OpenError> {
 /// use annals_eventstore::PostgresOptions;
@@ -32,8 +36,12 @@ pub struct PostgresOptions {
 }
 
 impl PostgresOptions {
-    /// The defaults for the database at `url`: `postgres://user:password@host:port/database`, with `?sslmode=verify-full`
-    /// and others as libpq has them.
+    /// The defaults for the database at `url`: `postgres://user:password@host:port/database`, with parameters as libpq has
+    /// them.
+    ///
+    /// Over a network, write `?sslmode=verify-full&sslrootcert=/path/to/root.pem`: only that checks that the server is the
+    /// one that the URL names. Without `sslrootcert` the roots of the public web are believed; without `sslmode` the
+    /// connection is encrypted if the server offers it, but whoever answers is believed.
     pub fn new(url: impl Into<String>) -> Self {
         Self {
             url: url.into(),

@@ -3,6 +3,7 @@
 mod faults;
 mod order;
 mod pooler;
+mod roles;
 mod schema;
 mod tls;
 mod torture;
