@@ -378,6 +378,17 @@ pub enum OpenError {
         /// What to do.
         fix: String,
     },
+    /// The connection cannot be encrypted as the URL asks, or the server has not proved to be who the URL says. Correct
+    /// the URL or the server's certificate; nothing was sent that an impostor could use.
+    #[error(
+        "the server of `{path}` cannot be trusted; compare `sslmode`, `sslrootcert` and the host name with its certificate"
+    )]
+    Untrusted {
+        /// The database.
+        path: String,
+        /// What is wrong with the certificate or the encryption.
+        source: BackendError,
+    },
     /// The file may not be written.
     #[error("`{path}` cannot be written: {reason}; correct the permissions, or open it with `read_only`")]
     ReadOnly {

@@ -101,6 +101,7 @@ fn open_errors() -> Vec<OpenError> {
             what: "the database has the encoding SQL_ASCII".to_owned(),
             fix: "create it with `ENCODING 'UTF8'`".to_owned(),
         },
+        OpenError::Untrusted { path: path(), source: engine() },
         OpenError::ReadOnly { path: path(), reason: "attempt to write a readonly database".to_owned() },
         OpenError::Damaged { path: path(), what: "its journal `orders.db-wal` is gone".to_owned() },
         OpenError::StorageFull { path: path(), source: engine() },

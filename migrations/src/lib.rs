@@ -61,3 +61,7 @@ pub const POSTGRES_EVENTS: &[Migration] = &[
     Migration { component: "events", number: 3, name: "store", sql: include_str!("../postgres/0003_store.sql") },
     Migration { component: "events", number: 4, name: "append", sql: include_str!("../postgres/0004_append.sql") },
 ];
+
+/// An example of roles on PostgreSQL, for people to read, change and run: an owner that migrates, applications that append
+/// without being able to insert by hand, readers, and projections. It says at its top how it is used.
+pub const POSTGRES_ROLES_EXAMPLE: &str = include_str!("../postgres/roles.example.sql");

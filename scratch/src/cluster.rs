@@ -2,6 +2,7 @@
 
 use std::fs::File;
 use std::hash::{DefaultHasher, Hash, Hasher};
+use std::net::TcpListener;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
@@ -9,7 +10,8 @@ use std::sync::OnceLock;
 
 use sqlx::postgres::PgConnectOptions;
 
-use crate::binaries;
+use crate::tls::Tls;
+use crate::{binaries, pooler};
 
 /// Servers refuse to run as root; this account comes with the package.
 const SERVER_ACCOUNT: &str = "postgres";
@@ -18,7 +20,7 @@ const SERVER_ACCOUNT: &str = "postgres";
 const SETTINGS: &[(&str, &str)] = &[
     ("fsync", "off"),
     ("full_page_writes", "off"),
-    ("listen_addresses", ""),
+    ("listen_addresses", "127.0.0.1"),
     ("max_connections", "300"),
     ("max_prepared_transactions", "20"),
     ("shared_buffers", "64MB"),
@@ -38,6 +40,7 @@ const WATCHDOG: &str = r#"
             flock -x "$0/start" sh -c '
                 flock -xn "$0/users" true || exit 1
                 "$1/pg_ctl" -D "$0/data" -m immediate -w stop
+                [ ! -f "$0/pooler.pid" ] || kill "$(cat "$0/pooler.pid")"
                 rm -rf "$0/data" "$0/up"' "$0" "$1" && exit 0
             idle=0
         fi
@@ -47,6 +50,9 @@ const WATCHDOG: &str = r#"
 /// A running cluster. The process counts as its user until it ends.
 pub(crate) struct Cluster {
     folder: PathBuf,
+    port: u16,
+    pooler: OnceLock<()>,
+    start: File,
     _users: File,
 }
 
@@ -75,37 +81,55 @@ impl Cluster {
         start.lock().expect("files can be locked");
         let users = shared_file("users");
         users.lock_shared().expect("files can be locked");
-        if !is_running(folder) {
-            begin(folder);
-        }
+        let port = running(folder).unwrap_or_else(|| begin(folder));
         start.unlock().expect("a lock can be given back");
-        Self { folder: folder.to_owned(), _users: users }
+        Self { folder: folder.to_owned(), port, pooler: OnceLock::new(), start, _users: users }
     }
 
     /// How to reach its first database.
     pub(crate) fn options(&self) -> PgConnectOptions {
         PgConnectOptions::new_without_pgpass()
             .socket(&self.folder)
+            .port(self.port)
             .username(SERVER_ACCOUNT)
             .password("")
             .database("postgres")
     }
+
+    /// How to reach it through a pooler in transaction mode.
+    pub(crate) fn options_through_pooler(&self) -> PgConnectOptions {
+        self.pooler.get_or_init(|| {
+            self.start.lock().expect("files can be locked");
+            pooler::begin(&self.folder, self.port, SERVER_ACCOUNT);
+            self.start.unlock().expect("a lock can be given back");
+        });
+        self.options().port(pooler::PORT)
+    }
+
+    /// How to reach it over TCP.
+    pub(crate) fn tls(&self) -> Tls {
+        Tls::of(&self.folder, self.port)
+    }
 }
 
-/// One per account and build folder, so that work trees do not disturb each other. Short, as a socket's path must be.
+/// One per account, build folder, server programs and settings, so that work trees and versions do not disturb each
+/// other. Short, as a socket's path must be.
 fn folder_of_this_build() -> PathBuf {
     let mut hasher = DefaultHasher::new();
     std::env::current_exe().expect("a process has a file").parent().hash(&mut hasher);
+    (binaries::folder(), SETTINGS, WATCHDOG).hash(&mut hasher);
     std::env::temp_dir().join(format!("annals-scratch-{:016x}", hasher.finish()))
 }
 
-/// Whether the server that was started here is still there: `up` is written once it answers, and the socket is only
-/// answered by a living one.
-fn is_running(folder: &Path) -> bool {
-    folder.join("up").exists() && std::os::unix::net::UnixStream::connect(folder.join(".s.PGSQL.5432")).is_ok()
+/// The port of the server that was started here, if it is still there: `up` holds it once the server answers, and the
+/// socket is only answered by a living one.
+fn running(folder: &Path) -> Option<u16> {
+    let port = std::fs::read_to_string(folder.join("up")).ok()?.parse().ok()?;
+    std::os::unix::net::UnixStream::connect(folder.join(format!(".s.PGSQL.{port}"))).ok().map(|_| port)
 }
 
-fn begin(folder: &Path) {
+/// Starts the server and its watchdog. Gives the port.
+fn begin(folder: &Path) -> u16 {
     let bin = binaries::folder();
     let data = folder.join("data");
     for left_over in [&data, &folder.join("up")] {
@@ -120,25 +144,38 @@ fn begin(folder: &Path) {
     run(unprivileged(&bin.join("initdb"))
         .args(["--auth=trust", "--encoding=UTF8", "--locale=C", "--no-sync", "--username", SERVER_ACCOUNT, "-D"])
         .arg(&data));
-    let settings: String = SETTINGS.iter().map(|(name, value)| format!("-c {name}='{value}' ")).collect();
-    run(unprivileged(&bin.join("pg_ctl"))
-        .args(["-w", "-s", "-o"])
-        .arg(format!("{settings} -k '{}'", folder.display()))
-        .arg("-l")
-        .arg(data.join("log"))
-        .arg("-D")
-        .arg(&data)
-        .arg("start"));
-    std::fs::write(folder.join("up"), "").expect("the folder is ours");
+    let port = start(&bin, folder, &data);
+    std::fs::write(folder.join("up"), port.to_string()).expect("the folder is ours");
     // In a session of its own, so that neither the end of a test nor an interrupted run takes it along.
     let mut watchdog = unprivileged(Path::new("setsid"));
     watchdog.args(["--fork", "sh", "-c", WATCHDOG]).arg(folder).arg(&bin);
     watchdog.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
     assert!(watchdog.status().is_ok_and(|status| status.success()), "the watchdog does not start: {watchdog:?}");
+    port
+}
+
+/// Starts the server on a free port, which names its socket too.
+fn start(bin: &Path, folder: &Path, data: &Path) -> u16 {
+    let mut settings: String = SETTINGS.iter().map(|(name, value)| format!("-c {name}='{value}' ")).collect();
+    if output(unprivileged(&bin.join("postgres")).args(["-C", "ssl_library", "-D"]).arg(data)).trim() != "" {
+        Tls::begin(folder, data);
+        settings.push_str("-c ssl=on ");
+    }
+    let free = TcpListener::bind(("127.0.0.1", 0)).and_then(|socket| socket.local_addr());
+    let port = free.expect("a port is free").port();
+    run(unprivileged(&bin.join("pg_ctl"))
+        .args(["-w", "-s", "-o"])
+        .arg(format!("{settings} -c port={port} -k '{}'", folder.display()))
+        .arg("-l")
+        .arg(data.join("log"))
+        .arg("-D")
+        .arg(data)
+        .arg("start"));
+    port
 }
 
 /// A command that runs as the server's account if this process is root's.
-fn unprivileged(program: &Path) -> Command {
+pub(crate) fn unprivileged(program: &Path) -> Command {
     let root = std::fs::metadata("/proc/self").is_ok_and(|own| std::os::unix::fs::MetadataExt::uid(&own) == 0);
     if !root {
         return Command::new(program);
@@ -149,13 +186,14 @@ fn unprivileged(program: &Path) -> Command {
     command
 }
 
-fn run(command: &mut Command) {
+pub(crate) fn run(command: &mut Command) {
+    output(command);
+}
+
+fn output(command: &mut Command) -> String {
     let output = command.stdin(Stdio::null()).output().unwrap_or_else(|error| panic!("{command:?}: {error}"));
-    assert!(
-        output.status.success(),
-        "{command:?}: {}\n{}{}",
-        output.status,
-        String::from_utf8_lossy(&output.stdout),
-        String::from_utf8_lossy(&output.stderr)
-    );
+    let said = String::from_utf8_lossy(&output.stdout).into_owned();
+    let complained = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success(), "{command:?}: {}\n{said}{complained}", output.status);
+    said
 }

@@ -62,6 +62,21 @@ impl NoConnection {
     }
 }
 
+/// Why a statement was not sent, inside an error of sqlx.
+#[derive(Debug, thiserror::Error)]
+#[error("the statement was not sent")]
+pub(super) struct NotSent(#[source] BackendError);
+
+impl NotSent {
+    pub(super) fn because(why: impl Into<Box<dyn std::error::Error + Send + Sync>>) -> sqlx::Error {
+        sqlx::Error::AnyDriverError(Box::new(Self(BackendError::new(why))))
+    }
+
+    pub(super) fn is(error: &sqlx::Error) -> bool {
+        matches!(error, sqlx::Error::AnyDriverError(why) if why.is::<Self>())
+    }
+}
+
 pub(super) fn sequence_behind(last: i64, head: i64) -> String {
     format!("the sequence `annals.events_position` stands at {last}, but the log ends at {head}")
 }
@@ -93,15 +108,29 @@ pub(super) fn was_held_up(error: &sqlx::Error) -> bool {
     code(error) == Some("55P03")
 }
 
+/// Whether the table has refused an event that does not continue its stream: it was expected to be longer than it is.
+pub(super) fn would_leave_a_hole(error: &sqlx::Error) -> bool {
+    code(error) == Some("23000")
+}
+
 /// Whether the rows of the statement are to blame, and so one of the appends that brought them.
 pub(super) fn is_about_rows(error: &sqlx::Error) -> bool {
     code(error).is_some_and(|code| ["22", "23", "54"].iter().any(|class| code.starts_with(class)))
 }
 
+/// The SQLSTATE of a missing privilege.
+pub(super) const PRIVILEGE: &str = "42501";
+
+/// What to do about it.
+pub(super) const GRANT: &str = "grant it what the example of roles, `migrations/postgres/roles.example.sql`, grants";
+
 /// What a failed append means. An error that the server has sent, other than with its last words, rolled back the
 /// transaction; about everything else nothing is known.
 pub(super) fn append_error(error: &Arc<sqlx::Error>, stream: impl FnOnce() -> StreamId) -> AppendError {
     let source = BackendError::new(Arc::clone(error));
+    if NotSent::is(error) {
+        return AppendError::Unavailable { source };
+    }
     let Some(code) = code(error) else {
         return AppendError::OutcomeUnknown { stream: stream(), source };
     };
@@ -109,8 +138,9 @@ pub(super) fn append_error(error: &Arc<sqlx::Error>, stream: impl FnOnce() -> St
         // The server itself does not know.
         code if code == "40003" || code.starts_with("08") => AppendError::OutcomeUnknown { stream: stream(), source },
         "25006" => AppendError::ReadOnly { reason: "the server is a standby, or set to read only".to_owned() },
+        PRIVILEGE => AppendError::ReadOnly { reason: format!("the account may not append ({error}); {GRANT}") },
         "53100" => AppendError::StorageFull { source },
-        // Privileges, missing tables and functions, refused rows: a person must look.
+        // Missing tables and functions, refused rows: a person must look.
         code if ["42", "3F", "23", "22"].iter().any(|class| code.starts_with(class)) => AppendError::Broken {
             what: format!("the database refused a checked append: {error}"),
             remedy: "compare the schema `annals` and its privileges with what the migrations make".to_owned(),

@@ -10,7 +10,9 @@ use tokio::time::timeout;
 use super::append::{
     EVENTS_BY_IDS, answer_without_look, broken, call_for_one, get, is_plain, lifetime, remembered, stored_event,
 };
-use super::fault::{NoConnection, append_error, has_lost_a_race, is_about_rows, is_answer, was_held_up};
+use super::fault::{
+    NoConnection, NotSent, append_error, has_lost_a_race, is_about_rows, is_answer, was_held_up, would_leave_a_hole,
+};
 use super::plan::{Carried, Facts, Plan};
 use super::pool::{Held, Pool, Query};
 use crate::append::{Appended, AppendedStream, CheckedAppend};
@@ -251,7 +253,10 @@ impl Line {
         let held = self.ready().await.map_err(Failed::Unsent)?;
         match timeout(patience, held.fetch_all(query)).await {
             Ok(Ok(rows)) => Ok(rows),
-            Ok(Err(error)) if has_lost_a_race(&error) => Err(Failed::Raced),
+            Ok(Err(error)) if NotSent::is(&error) => {
+                Err(Failed::Unsent(NoConnection::Unavailable(BackendError::new(error))))
+            }
+            Ok(Err(error)) if has_lost_a_race(&error) || would_leave_a_hole(&error) => Err(Failed::Raced),
             Ok(Err(error)) if was_held_up(&error) => Err(Failed::HeldUp),
             Ok(Err(error)) if is_about_rows(&error) => Err(Failed::Blame),
             Ok(Err(error)) if is_answer(&error) => Err(Failed::Refused(Arc::new(error))),

@@ -48,7 +48,7 @@ impl Lent {
     /// Lends a connection that is outside of any transaction.
     pub(super) fn new(mut held: Held) -> Self {
         // From now on it is closed, unless it is cleaned.
-        held.begin();
+        held.lend();
         Self { held: Some(held), inside: false }
     }
 
@@ -67,7 +67,7 @@ impl Lent {
     /// Closes it, as its connection is lost.
     pub(super) fn lost(mut self, error: &sqlx::Error) {
         if let Some(mut held) = self.held.take() {
-            held.end(Some(error));
+            held.returned(is_answer(error));
         }
     }
 
@@ -84,13 +84,13 @@ impl Deref for Lent {
     type Target = PgConnection;
 
     fn deref(&self) -> &PgConnection {
-        self.held.as_ref().expect("it is there until the drop").connection()
+        self.held.as_ref().expect("it is there until the drop").lent()
     }
 }
 
 impl DerefMut for Lent {
     fn deref_mut(&mut self) -> &mut PgConnection {
-        self.held.as_mut().expect("it is there until the drop").begin()
+        self.held.as_mut().expect("it is there until the drop").lend()
     }
 }
 
@@ -109,14 +109,14 @@ impl Drop for Lent {
 }
 
 async fn clean(mut held: Held, inside: bool) -> Result<(), sqlx::Error> {
-    let Ok(cleaned) = tokio::time::timeout(CLEAN_WITHIN, try_to_clean(held.begin(), inside)).await else {
+    let Ok(cleaned) = tokio::time::timeout(CLEAN_WITHIN, try_to_clean(held.lend(), inside)).await else {
         return Err(sqlx::Error::Io(std::io::ErrorKind::TimedOut.into()));
     };
     match &cleaned {
-        Ok(()) => held.end(None),
+        Ok(()) => held.returned(true),
         // It was answered, but is not clean.
         Err(error) if is_answer(error) => {}
-        Err(error) => held.end(Some(error)),
+        Err(_) => held.returned(false),
     }
     cleaned
 }

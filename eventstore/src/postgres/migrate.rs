@@ -1,4 +1,6 @@
 //! Bringing the schema up to date.
+//!
+//! Also through a pooler: statements outside of the transaction have no values, and those inside have no name.
 
 use annals_migrations::{BUILD, MIN_BUILD, Migration, POSTGRES_LEDGER};
 use sqlx::{PgConnection, Row};
@@ -32,11 +34,11 @@ pub(super) async fn pending<'m>(
     connection: &mut PgConnection,
     all: &'m [Migration],
 ) -> Result<Vec<&'m Migration>, sqlx::Error> {
-    let ledger = sqlx::query(LEDGER_EXISTS).fetch_all(&mut *connection).await?;
+    let ledger = sqlx::raw_sql(LEDGER_EXISTS).fetch_all(&mut *connection).await?;
     if !ledger.first().is_some_and(|row| row.get(0)) {
         return Ok(all.iter().collect());
     }
-    let rows = sqlx::query(APPLIED).fetch_all(connection).await?;
+    let rows = sqlx::raw_sql(APPLIED).fetch_all(connection).await?;
     let applied: Vec<(String, i64)> = rows.iter().map(|row| (row.get(0), row.get(1))).collect();
     Ok(all
         .iter()
@@ -47,14 +49,15 @@ pub(super) async fn pending<'m>(
 /// Runs pending migrations, all in one transaction. After an error the connection must be closed.
 pub(super) async fn migrate(connection: &mut PgConnection, all: &[Migration]) -> Result<(), sqlx::Error> {
     sqlx::raw_sql("BEGIN ISOLATION LEVEL READ COMMITTED").execute(&mut *connection).await?;
-    sqlx::query(TAKE_TURN).execute(&mut *connection).await?;
+    sqlx::raw_sql(TAKE_TURN).execute(&mut *connection).await?;
     sqlx::raw_sql(POSTGRES_LEDGER).execute(&mut *connection).await?;
     for migration in pending(connection, all).await? {
         sqlx::raw_sql(migration.sql).execute(&mut *connection).await?;
         if migration.component == "events" && migration.name == "store" {
-            sqlx::query(BEGIN_FIRST_LIFE).bind(MIN_BUILD).execute(&mut *connection).await?;
+            sqlx::query(BEGIN_FIRST_LIFE).bind(MIN_BUILD).persistent(false).execute(&mut *connection).await?;
         }
         sqlx::query(REMEMBER)
+            .persistent(false)
             .bind(migration.component)
             .bind(migration.number)
             .bind(migration.name)

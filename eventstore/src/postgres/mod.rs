@@ -14,6 +14,7 @@ mod plan;
 mod pool;
 mod read;
 mod rows;
+mod session;
 mod store;
 mod streams;
 mod writer;

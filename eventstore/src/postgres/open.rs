@@ -1,11 +1,13 @@
 //! Opening a database: is the store there, is it ours to read, and is everything in place that the order relies on?
+//!
+//! Its statements have no values and go as text, which every pooler can hand on.
 
 use annals_migrations::{BUILD, POSTGRES_EVENTS};
 use sqlx::postgres::PgConnectOptions;
 use sqlx::{ConnectOptions, Connection, PgConnection, Row};
 use uuid::Uuid;
 
-use super::fault::sequence_behind;
+use super::fault::{GRANT, PRIVILEGE, code, sequence_behind};
 use super::migrate::{migrate, pending};
 use super::options::PostgresOptions;
 use super::pool::Pool;
@@ -27,6 +29,7 @@ const STORE: &str = "
 const GROUNDS: &str = "
     SELECT current_setting('server_encoding') AS encoding,
            current_setting('fsync') AS fsync,
+           current_setting('extra_float_digits') AS float_digits,
            (SELECT format('CACHE %s, INCREMENT %s, %s', s.seqcache, s.seqincrement,
                           CASE WHEN s.seqcycle THEN 'CYCLE' ELSE 'NO CYCLE' END)
             FROM pg_sequence AS s
@@ -43,12 +46,16 @@ const GROUNDS: &str = "
 
 const TRIGGERS: i64 = 5;
 
+/// What is asked of the server when a connection begins, for no other purpose than to see whether it was heard: a pooler
+/// refuses or swallows it. The default of servers is 1.
+const FLOAT_DIGITS: i8 = 2;
+
 /// Connects and looks at everything. Gives the connections, the name of the database and the store's present life.
 pub(super) async fn open(options: &PostgresOptions) -> Result<(Pool, String, Incarnation), OpenError> {
     let (connect, shown, mut connection) = first_connection(options).await?;
     let store = look(&mut connection, options, &shown).await?;
     close(connection).await;
-    let pool = Pool::new(connect, options.connections, options.connection_timeout);
+    let pool = Pool::new(connect, options.connections, options.connection_timeout, options.pooled);
     pool.expect(store);
     Ok((pool, shown.0, store))
 }
@@ -57,7 +64,7 @@ pub(super) async fn open(options: &PostgresOptions) -> Result<(Pool, String, Inc
 pub(super) async fn connect(options: &PostgresOptions) -> Result<(Pool, String), OpenError> {
     let (connect, shown, connection) = first_connection(options).await?;
     close(connection).await;
-    Ok((Pool::new(connect, options.connections, options.connection_timeout), shown.0))
+    Ok((Pool::new(connect, options.connections, options.connection_timeout, options.pooled), shown.0))
 }
 
 /// What the options say of connecting, and a connection that shows that it works.
@@ -66,10 +73,11 @@ async fn first_connection(options: &PostgresOptions) -> Result<(PgConnectOptions
         // Neither the URL nor what is wrong with it is shown: it may hold a password.
         Invalid::new("url", "is no URL of a PostgreSQL database", "write it as `postgres://user@host:5432/database`")
     })?;
-    let connect = connect.disable_statement_logging().application_name("annals");
+    let float_digits = (!options.pooled).then_some(FLOAT_DIGITS);
+    let connect = connect.disable_statement_logging().application_name("annals").extra_float_digits(float_digits);
     let shown = Shown::of(&connect);
     let connection = match tokio::time::timeout(options.connection_timeout, connect.connect()).await {
-        Ok(connected) => connected.map_err(|e| shown.unavailable(e))?,
+        Ok(connected) => connected.map_err(|e| shown.no_connection(e, options))?,
         Err(_) => return Err(shown.unavailable(format!("no answer within {:?}", options.connection_timeout))),
     };
     Ok((connect, shown, connection))
@@ -87,24 +95,24 @@ async fn look(
     shown: &Shown,
 ) -> Result<Incarnation, OpenError> {
     // Not even the migrations of a newer build's store are touched.
-    let rows = sqlx::query(STORE_EXISTS).fetch_all(&mut *connection).await.map_err(|e| shown.unavailable(e))?;
+    let rows = sqlx::raw_sql(STORE_EXISTS).fetch_all(&mut *connection).await.map_err(|e| shown.failed(e))?;
     if rows.first().is_some_and(|row| row.get(0)) {
         find_store(connection, shown).await?;
     }
-    let missing = pending(connection, POSTGRES_EVENTS).await.map_err(|e| shown.unavailable(e))?;
+    let missing = pending(connection, POSTGRES_EVENTS).await.map_err(|e| shown.failed(e))?;
     if !missing.is_empty() && options.migrate {
-        migrate(connection, POSTGRES_EVENTS).await.map_err(|e| shown.unavailable(e))?;
+        migrate(connection, POSTGRES_EVENTS).await.map_err(|e| shown.failed(e))?;
     } else if !missing.is_empty() {
         let names: Vec<_> = missing.iter().map(|m| format!("`{} {}: {}`", m.component, m.number, m.name)).collect();
         return Err(OpenError::PendingMigrations { path: shown.0.clone(), missing: names.join(", ") });
     }
     let store = find_store(connection, shown).await?;
-    check_grounds(connection, shown).await?;
+    check_grounds(connection, options, shown).await?;
     store.ok_or_else(|| shown.unsound("the table `annals.store` has no row", "restore it from a backup"))
 }
 
 async fn find_store(connection: &mut PgConnection, shown: &Shown) -> Result<Option<Incarnation>, OpenError> {
-    let rows = sqlx::query(STORE).fetch_all(connection).await.map_err(|e| shown.unavailable(e))?;
+    let rows = sqlx::raw_sql(STORE).fetch_all(connection).await.map_err(|e| shown.failed(e))?;
     let Some(row) = rows.first() else { return Ok(None) };
     let needed: i64 = row.get(1);
     if needed > BUILD {
@@ -113,9 +121,16 @@ async fn find_store(connection: &mut PgConnection, shown: &Shown) -> Result<Opti
     Ok(Some(Incarnation(row.get::<Uuid, _>(0))))
 }
 
-async fn check_grounds(connection: &mut PgConnection, shown: &Shown) -> Result<(), OpenError> {
-    let rows = sqlx::query(GROUNDS).fetch_all(connection).await.map_err(|e| shown.unavailable(e))?;
+async fn check_grounds(
+    connection: &mut PgConnection,
+    options: &PostgresOptions,
+    shown: &Shown,
+) -> Result<(), OpenError> {
+    let rows = sqlx::raw_sql(GROUNDS).fetch_all(connection).await.map_err(|e| shown.failed(e))?;
     let row = rows.first().ok_or_else(|| shown.unavailable(sqlx::Error::RowNotFound))?;
+    if !options.pooled && row.get::<String, _>("float_digits") != FLOAT_DIGITS.to_string() {
+        return Err(shown.pooler("the server did not get all parameters of the connection"));
+    }
     let encoding: String = row.get("encoding");
     if encoding != "UTF8" {
         let what = format!("the database has the encoding {encoding}");
@@ -160,6 +175,36 @@ impl Shown {
             Some(socket) => format!("postgres://{}/{database}", socket.display()),
             None => format!("postgres://{}:{}/{database}", connect.get_host(), connect.get_port()),
         })
+    }
+
+    fn no_connection(&self, error: sqlx::Error, options: &PostgresOptions) -> OpenError {
+        match &error {
+            // What TLS finds wrong comes as an error of the socket about the data on it.
+            sqlx::Error::Tls(_) => self.untrusted(error),
+            sqlx::Error::Io(on_socket) if on_socket.kind() == std::io::ErrorKind::InvalidData => self.untrusted(error),
+            sqlx::Error::Database(said) if said.code().as_deref() == Some("08P01") => {
+                let what = format!("a parameter of the connection is refused: {said}");
+                let fix = "leave it out of the URL, or have the pooler ignore it (`ignore_startup_parameters`)";
+                if options.pooled { self.unsound(what, fix) } else { self.pooler(what) }
+            }
+            _ => self.unavailable(error),
+        }
+    }
+
+    fn failed(&self, error: sqlx::Error) -> OpenError {
+        match code(&error) {
+            Some(PRIVILEGE) => self.unsound(format!("the account lacks a privilege ({error})"), GRANT),
+            _ => self.unavailable(error),
+        }
+    }
+
+    fn untrusted(&self, error: sqlx::Error) -> OpenError {
+        OpenError::Untrusted { path: self.0.clone(), source: BackendError::new(error) }
+    }
+
+    fn pooler(&self, what: impl std::fmt::Display) -> OpenError {
+        let what = format!("a pooler stands before it ({what}), and would mix up statements of its clients");
+        self.unsound(what, "call `PostgresOptions::pooled`, or connect to the server itself")
     }
 
     fn unavailable(&self, source: impl Into<Box<dyn std::error::Error + Send + Sync>>) -> OpenError {

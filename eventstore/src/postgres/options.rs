@@ -12,6 +12,10 @@ use crate::limits::Limits;
 /// Its objects live in the schema `annals`. Times are the server's. Opening changes nothing in the database unless
 /// [`PostgresOptions::migrate`] was called.
 ///
+/// The account needs few privileges: `migrations/postgres/roles.example.sql`, which is also
+/// `annals_migrations::POSTGRES_ROLES_EXAMPLE`, shows an owner that migrates, applications that append without being
+/// able to insert by hand, and readers. What an account may not do is an error that names the missing privilege.
+///
 /// ```no_run
 /// # async fn run() -> Result<(), annals_eventstore::OpenError> {
 /// use annals_eventstore::PostgresOptions;
@@ -23,6 +27,7 @@ use crate::limits::Limits;
 pub struct PostgresOptions {
     pub(super) url: String,
     pub(super) migrate: bool,
+    pub(super) pooled: bool,
     pub(super) connections: usize,
     pub(super) writers: usize,
     pub(super) answer_timeout: Duration,
@@ -34,12 +39,17 @@ pub struct PostgresOptions {
 }
 
 impl PostgresOptions {
-    /// The defaults for the database at `url`: `postgres://user:password@host:port/database`, with `?sslmode=verify-full`
-    /// and others as libpq has them.
+    /// The defaults for the database at `url`: `postgres://user:password@host:port/database`, with parameters as libpq has
+    /// them.
+    ///
+    /// Over a network, write `?sslmode=verify-full&sslrootcert=/path/to/root.pem`: only that checks that the server is the
+    /// one that the URL names. Without `sslrootcert` the roots of the public web are believed; without `sslmode` the
+    /// connection is encrypted if the server offers it, but whoever answers is believed.
     pub fn new(url: impl Into<String>) -> Self {
         Self {
             url: url.into(),
             migrate: false,
+            pooled: false,
             connections: 10,
             writers: 2,
             answer_timeout: Duration::from_secs(30),
@@ -55,6 +65,22 @@ impl PostgresOptions {
     #[must_use]
     pub fn migrate(mut self) -> Self {
         self.migrate = true;
+        self
+    }
+
+    /// Says that the URL leads to a pooler, such as pgbouncer in transaction mode. A pooler hands the statements of many
+    /// clients to few server connections and, without this setting, values of one client to the statement of another;
+    /// so a pooler that is noticed when the store is opened is refused.
+    ///
+    /// Each statement then runs without a name in a transaction of its own, in four round trips instead of one. That
+    /// works with every pooler in transaction or session mode, whatever it knows of prepared statements (the
+    /// `max_prepared_statements` of pgbouncer 1.21 and newer is not needed); one in statement mode cannot be used. If the
+    /// pooler connects to another server, or to one that has started anew, it counts as a lost connection, and the next
+    /// one finds out whether the store is still the same. A handle keeps few connections for any number of tasks, so a
+    /// pooler is of use to many processes, not to one.
+    #[must_use]
+    pub fn pooled(mut self) -> Self {
+        self.pooled = true;
         self
     }
 
@@ -135,6 +161,7 @@ impl std::fmt::Debug for PostgresOptions {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("PostgresOptions")
             .field("migrate", &self.migrate)
+            .field("pooled", &self.pooled)
             .field("connections", &self.connections)
             .field("connection_timeout", &self.connection_timeout)
             .field("idle_timeout", &self.idle_timeout)

@@ -9,13 +9,15 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::Duration;
 
-use sqlx::postgres::{PgArguments, PgConnectOptions, PgRow};
-use sqlx::{ConnectOptions, Connection, PgConnection, Postgres, Row};
+use sqlx::postgres::{PgConnectOptions, PgRow};
+use sqlx::{PgConnection, Row};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::Instant;
 use uuid::Uuid;
 
-use super::fault::{NoConnection, is_answer};
+use super::fault::NoConnection;
+pub(super) use super::session::Query;
+use super::session::Session;
 use crate::error::BackendError;
 use crate::position::Incarnation;
 
@@ -28,8 +30,6 @@ const IS_IT_STILL_OURS: &str = "
     ORDER BY 1
 ";
 
-pub(super) type Query<'q> = sqlx::query::Query<'q, Postgres, PgArguments>;
-
 /// The connections of one handle. Clones share them.
 #[derive(Clone)]
 pub(super) struct Pool(Arc<Inner>);
@@ -38,6 +38,7 @@ struct Inner {
     connect: PgConnectOptions,
     size: usize,
     timeout: Duration,
+    pooled: bool,
     /// The store that was opened; connections made before it is known are not checked.
     store: OnceLock<Incarnation>,
     closed: AtomicBool,
@@ -47,7 +48,7 @@ struct Inner {
 
 /// A connection that nobody uses.
 struct Idle {
-    connection: PgConnection,
+    session: Session,
     since: Instant,
 }
 
@@ -56,11 +57,12 @@ struct Idle {
 const RESTED: Duration = Duration::from_secs(1);
 
 impl Pool {
-    pub(super) fn new(connect: PgConnectOptions, size: usize, timeout: Duration) -> Self {
+    pub(super) fn new(connect: PgConnectOptions, size: usize, timeout: Duration, pooled: bool) -> Self {
         Self(Arc::new(Inner {
             connect,
             size,
             timeout,
+            pooled,
             store: OnceLock::new(),
             closed: AtomicBool::new(false),
             permits: Arc::new(Semaphore::new(size)),
@@ -88,12 +90,12 @@ impl Pool {
         let permit = Arc::clone(&self.0.permits).acquire_owned().await.map_err(|_| NoConnection::Closed)?;
         loop {
             let idle = self.lock().pop_back();
-            let Some(Idle { mut connection, since }) = idle else {
-                let connection = self.connect().await?;
-                return Ok(Held::new(connection, self.clone(), Some(permit)));
+            let Some(Idle { mut session, since }) = idle else {
+                let session = self.connect().await?;
+                return Ok(Held::new(session, self.clone(), Some(permit)));
             };
-            if since.elapsed() <= RESTED || connection.ping().await.is_ok() {
-                return Ok(Held::new(connection, self.clone(), Some(permit)));
+            if since.elapsed() <= RESTED || session.is_alive().await {
+                return Ok(Held::new(session, self.clone(), Some(permit)));
             }
             // The others have most likely ended with it.
             self.lock().clear();
@@ -103,19 +105,20 @@ impl Pool {
     /// A connection beside those that are shared, for a task that keeps it.
     pub(super) async fn own(&self) -> Result<Held, NoConnection> {
         let connected = tokio::time::timeout(self.0.timeout, self.connect()).await;
-        let connection = connected.unwrap_or_else(|_| Err(self.none_in_time()))?;
-        Ok(Held::new(connection, self.clone(), None))
+        let session = connected.unwrap_or_else(|_| Err(self.none_in_time()))?;
+        Ok(Held::new(session, self.clone(), None))
     }
 
     fn none_in_time(&self) -> NoConnection {
         NoConnection::Unavailable(BackendError::new(format!("no connection was to be had within {:?}", self.0.timeout)))
     }
 
-    async fn connect(&self) -> Result<PgConnection, NoConnection> {
+    async fn connect(&self) -> Result<Session, NoConnection> {
         let unavailable = |error| NoConnection::Unavailable(BackendError::new(error));
-        let mut connection = self.0.connect.connect().await.map_err(unavailable)?;
-        let Some(store) = self.0.store.get() else { return Ok(connection) };
-        let rows = sqlx::query(IS_IT_STILL_OURS).fetch_all(&mut connection).await.map_err(unavailable)?;
+        let pooled = self.0.pooled.then_some(self.0.timeout);
+        let mut session = Session::connect(&self.0.connect, pooled).await.map_err(unavailable)?;
+        let Some(store) = self.0.store.get() else { return Ok(session) };
+        let rows = session.fetch_all(sqlx::query(IS_IT_STILL_OURS)).await.map_err(unavailable)?;
         let row = rows.first().ok_or_else(|| unavailable(sqlx::Error::RowNotFound))?;
         let found: Option<Uuid> = row.get(0);
         if found.map(Incarnation) != Some(*store) {
@@ -125,7 +128,7 @@ impl Pool {
         if last < head {
             return Err(NoConnection::SequenceBehind { last, head });
         }
-        Ok(connection)
+        Ok(session)
     }
 
     pub(super) fn is_closed(&self) -> bool {
@@ -142,8 +145,8 @@ impl Pool {
         self.0.permits.close();
         drop(turn);
         let idle = std::mem::take(&mut *self.lock());
-        for Idle { connection, .. } in idle {
-            if let Err(error) = connection.close().await {
+        for Idle { session, .. } in idle {
+            if let Err(error) = session.close().await {
                 tracing::debug!(%error, "a connection was gone before it was closed");
             }
         }
@@ -156,9 +159,7 @@ impl Pool {
 
 /// A connection in use, outside of any transaction.
 pub(super) struct Held {
-    connection: Option<PgConnection>,
-    /// Whether every statement has been answered to its end.
-    answered: bool,
+    session: Option<Session>,
     pool: Pool,
     since: Instant,
     /// Whether others wait for it; a task's own connection is closed when the task lets go.
@@ -166,43 +167,71 @@ pub(super) struct Held {
 }
 
 impl Held {
-    fn new(connection: PgConnection, pool: Pool, permit: Option<OwnedSemaphorePermit>) -> Self {
-        Self { connection: Some(connection), answered: true, pool, since: Instant::now(), permit }
+    fn new(session: Session, pool: Pool, permit: Option<OwnedSemaphorePermit>) -> Self {
+        Self { session: Some(session), pool, since: Instant::now(), permit }
     }
 
     /// Whether the connection can be used, as far as can be told: its last statement was answered, and if it has rested
     /// since, the server is still there.
     pub(super) async fn is_alive(&mut self) -> bool {
-        if self.answered && self.since.elapsed() > RESTED {
-            let connection = self.begin();
-            let alive = connection.ping().await;
-            self.end(alive.as_ref().err());
+        if self.session().is_usable() && self.since.elapsed() > RESTED {
+            self.session().is_alive().await;
+            self.look();
         }
-        self.answered
+        self.session().is_usable()
     }
 
     /// Runs one statement to its end: an error that comes with the commit, after the rows, is seen too.
     pub(super) async fn fetch_all(&mut self, query: Query<'_>) -> Result<Vec<PgRow>, sqlx::Error> {
-        let connection = self.begin();
-        let result = query.fetch_all(connection).await;
-        self.end(result.as_ref().err());
+        let result = self.session().fetch_all(query).await;
+        self.look();
         result
     }
 
-    pub(super) fn connection(&self) -> &PgConnection {
-        self.connection.as_ref().expect("it is there until the drop")
+    /// Makes ready for one statement, which then runs on [`Held::connection`] and whose end is told by [`Held::end`]. If
+    /// that does not come, the connection is closed.
+    pub(super) async fn begin<'q>(&mut self, query: Query<'q>) -> Result<Query<'q>, sqlx::Error> {
+        let begun = self.session().begin(query).await;
+        if begun.is_err() {
+            self.look();
+        }
+        begun
     }
 
-    /// The connection, for a statement whose end is told by [`Held::end`]. If that does not come, it is closed.
-    pub(super) fn begin(&mut self) -> &mut PgConnection {
-        self.answered = false;
-        self.connection.as_mut().expect("it is there until the drop")
+    pub(super) fn connection(&mut self) -> &mut PgConnection {
+        self.session().connection()
     }
 
-    pub(super) fn end(&mut self, error: Option<&sqlx::Error>) {
-        self.answered = error.is_none_or(is_answer);
+    /// Ends the statement, which failed with `error` if there is one. Gives the error of the commit.
+    pub(super) async fn end(&mut self, error: Option<&sqlx::Error>) -> Result<(), sqlx::Error> {
+        let ended = self.session().end(error).await;
+        self.look();
+        ended
+    }
+
+    /// Hands the connection out, to whoever says by [`Held::returned`] that it can be used again.
+    pub(super) fn lend(&mut self) -> &mut PgConnection {
+        self.session().lend()
+    }
+
+    /// The connection that was handed out, for a look.
+    pub(super) fn lent(&self) -> &PgConnection {
+        self.session.as_ref().expect("it is there until the drop").lent()
+    }
+
+    /// Whether the connection that was handed out is as usable as before.
+    pub(super) fn returned(&mut self, usable: bool) {
+        self.session().returned(usable);
+        self.look();
+    }
+
+    fn session(&mut self) -> &mut Session {
+        self.session.as_mut().expect("it is there until the drop")
+    }
+
+    fn look(&mut self) {
         self.since = Instant::now();
-        if !self.answered {
+        if !self.session().is_usable() {
             // Most likely the server is gone or has started anew, and the idle connections are as dead as this one.
             self.pool.lock().clear();
         }
@@ -211,11 +240,11 @@ impl Held {
 
 impl Drop for Held {
     fn drop(&mut self) {
-        if let Some(connection) = self.connection.take()
-            && self.answered
+        if let Some(session) = self.session.take()
+            && session.is_usable()
             && self.permit.is_some()
         {
-            self.pool.lock().push_back(Idle { connection, since: self.since });
+            self.pool.lock().push_back(Idle { session, since: self.since });
         }
     }
 }

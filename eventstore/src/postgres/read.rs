@@ -304,8 +304,9 @@ impl Reader {
         let mut events = Vec::new();
         let mut bytes = 0;
         let mut cut = false;
+        let query = held.begin(query).await.map_err(read_error)?;
         let failed = {
-            let mut rows = query.fetch(held.begin());
+            let mut rows = query.fetch(held.connection());
             loop {
                 match rows.try_next().await {
                     Ok(Some(row)) => {
@@ -323,11 +324,11 @@ impl Reader {
             }
         };
         if let Some(error) = failed {
-            held.end(Some(&error));
+            held.end(Some(&error)).await.map_err(read_error)?;
             return Err(read_error(error));
         }
         if !cut {
-            held.end(None);
+            held.end(None).await.map_err(read_error)?;
         }
         if let Some(mean) = bytes.checked_div(events.len()) {
             self.bytes_per_event.store(mean, Ordering::Relaxed);

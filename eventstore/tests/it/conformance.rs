@@ -12,3 +12,8 @@ annals_eventstore::conformance::suite! {
 annals_eventstore::conformance::suite! {
     postgres => crate::homes::InPostgres::default(),
 }
+
+#[cfg(feature = "postgres")]
+annals_eventstore::conformance::suite! {
+    pooler => crate::homes::BehindPooler::default(),
+}

@@ -81,16 +81,52 @@ impl Home for InPostgres {
     }
 }
 
+/// A database of its own behind a pgbouncer in transaction mode.
+#[cfg(feature = "postgres")]
+#[derive(Default)]
+pub(crate) struct BehindPooler(tokio::sync::OnceCell<annals_scratch::Database>);
+
+#[cfg(feature = "postgres")]
+#[async_trait]
+impl Home for BehindPooler {
+    fn capabilities(&self) -> Capabilities {
+        Capabilities { durable: true, clock: false }
+    }
+
+    async fn open(&self, setup: &Setup) -> Arc<dyn EventStore> {
+        let database = self.0.get_or_init(postgres_database_on_our_own).await;
+        let options = annals_eventstore::PostgresOptions::new(database.url_through_pooler()).pooled();
+        Arc::new(options.limits(setup.limits.clone()).open().await.unwrap())
+    }
+}
+
 /// A new database with an empty store in its first life.
 #[cfg(feature = "postgres")]
 pub(crate) async fn postgres_database() -> annals_scratch::Database {
+    begin_life(annals_scratch::Database::like(&postgres_schema(), migrate).await).await
+}
+
+/// The same on our own server, which has a pooler and certificates.
+#[cfg(feature = "postgres")]
+pub(crate) async fn postgres_database_on_our_own() -> annals_scratch::Database {
+    begin_life(annals_scratch::Database::like_on_our_own(&postgres_schema(), migrate).await).await
+}
+
+#[cfg(feature = "postgres")]
+fn postgres_schema() -> String {
+    annals_migrations::POSTGRES_EVENTS.iter().map(|migration| migration.sql).collect()
+}
+
+#[cfg(feature = "postgres")]
+async fn migrate(url: &str) {
+    annals_eventstore::PostgresOptions::new(url).migrate().open().await.unwrap().close().await;
+}
+
+/// Databases made after one model would be one store.
+#[cfg(feature = "postgres")]
+async fn begin_life(database: annals_scratch::Database) -> annals_scratch::Database {
     use sqlx::Connection;
 
-    let schema: String = annals_migrations::POSTGRES_EVENTS.iter().map(|migration| migration.sql).collect();
-    let migrate = async |url: &str| {
-        annals_eventstore::PostgresOptions::new(url).migrate().open().await.unwrap().close().await;
-    };
-    let database = annals_scratch::Database::like(&schema, migrate).await;
     let mut connection = sqlx::PgConnection::connect(database.url()).await.unwrap();
     let a_life_of_its_own = "UPDATE annals.store SET incarnation = gen_random_uuid()";
     sqlx::raw_sql(a_life_of_its_own).execute(&mut connection).await.unwrap();

@@ -11,10 +11,12 @@ use sqlx::{PgConnection, Row};
 use super::{Fixture, insert, run, stream};
 
 /// The backend whose append waits, beside the writers, for another one's transaction to end, once there is one.
-async fn blocked_backend(connection: &mut PgConnection) -> i32 {
+pub(super) async fn blocked_backend(connection: &mut PgConnection) -> i32 {
     let waiting = "SELECT pid FROM pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock'
                    AND query LIKE '%annals.append(%' ORDER BY pid";
+    let begun = tokio::time::Instant::now();
     loop {
+        assert!(begun.elapsed() < Duration::from_secs(10), "nobody waits for another's transaction");
         let rows = sqlx::query(waiting).fetch_all(&mut *connection).await.unwrap();
         if let Some(row) = rows.first() {
             return row.get(0);

@@ -4,7 +4,10 @@ mod database;
 mod faults;
 mod groups;
 mod order;
+mod pooler;
+mod roles;
 mod schema;
+mod tls;
 mod torture;
 
 use annals_eventstore::{
@@ -46,9 +49,13 @@ impl Fixture {
     }
 
     fn event(&self) -> NewEvent {
-        let id = EventId::new(self.store.ids().next_id()).unwrap();
-        NewEvent::raw(id, "placed", 1, Payload::from_json("{}").unwrap()).unwrap()
+        event_for(&self.store)
     }
+}
+
+fn event_for(store: &PostgresStore) -> NewEvent {
+    let id = EventId::new(store.ids().next_id()).unwrap();
+    NewEvent::raw(id, "placed", 1, Payload::from_json("{}").unwrap()).unwrap()
 }
 
 fn stream(id: &str) -> StreamId {

@@ -1,0 +1,280 @@
+//! The example of roles: what each may do, and what it is told when it may not.
+
+use annals_eventstore::{
+    Append, AppendError, ErrorFamily, EventStore, EventStoreExt, ExpectedVersion, Filter, Fingerprint, OpenError,
+    Position, PostgresOptions, PostgresStore, RequestKey, StreamFilter, StreamId, StreamVersion, Tenant,
+};
+use annals_migrations::POSTGRES_ROLES_EXAMPLE;
+use annals_scratch::Database;
+use futures::{StreamExt, TryStreamExt};
+use sqlx::postgres::PgConnectOptions;
+use sqlx::{ConnectOptions, Connection, PgConnection, Row};
+
+use super::{code, event_for, run, stream};
+use crate::homes::postgres_database;
+
+const PASSWORD: &str = "only for tests";
+
+/// A database with the roles of the example, under names that no other test uses: roles are the whole server's.
+struct Roles {
+    database: Database,
+    script: String,
+    suffix: String,
+}
+
+impl Roles {
+    /// Runs the example and makes an account for each role but the owner, which is one.
+    async fn of(database: Database) -> Self {
+        let suffix = format!("_{:016x}", fastrand::u64(..));
+        let mut script = POSTGRES_ROLES_EXAMPLE.to_owned();
+        for role in ["annals_owner", "annals_app", "annals_reader", "annals_projections"] {
+            script = script.replace(role, &format!("{role}{suffix}"));
+        }
+        let roles = Self { database, script, suffix };
+        roles.run_example().await;
+        let mut superuser = roles.superuser().await;
+        for role in ["app", "reader", "projections"] {
+            let account = format!("CREATE ROLE {0}{1} LOGIN IN ROLE annals_{0}{1}", role, roles.suffix);
+            run(&mut superuser, &account).await.unwrap();
+        }
+        for account in roles.accounts() {
+            run(&mut superuser, &format!("ALTER ROLE {account} PASSWORD '{PASSWORD}'")).await.unwrap();
+        }
+        roles
+    }
+
+    fn accounts(&self) -> [String; 4] {
+        ["annals_owner", "app", "reader", "projections"].map(|account| format!("{account}{}", self.suffix))
+    }
+
+    async fn run_example(&self) {
+        run(&mut self.superuser().await, &self.script).await.unwrap();
+    }
+
+    async fn superuser(&self) -> PgConnection {
+        PgConnection::connect(self.database.url()).await.unwrap()
+    }
+
+    fn options(&self, account: &str) -> PgConnectOptions {
+        let options: PgConnectOptions = self.database.url().parse().unwrap();
+        options.username(&format!("{account}{}", self.suffix)).password(PASSWORD)
+    }
+
+    fn store(&self, account: &str) -> PostgresOptions {
+        PostgresOptions::new(self.options(account).to_url_lossy())
+    }
+
+    async fn connect(&self, account: &str) -> PgConnection {
+        self.options(account).connect().await.unwrap()
+    }
+
+    /// Roles outlive their database.
+    async fn end(self) {
+        let server: PgConnectOptions = self.database.url().parse().unwrap();
+        let roles = ["app", "reader", "projections"].map(|role| format!("annals_{role}{}", self.suffix));
+        let all = [self.accounts().join(", "), roles.join(", ")].join(", ");
+        drop(self.database);
+        let mut superuser = server.database("postgres").connect().await.unwrap();
+        run(&mut superuser, &format!("DROP ROLE {all}")).await.unwrap();
+    }
+}
+
+/// What a caller by hand may not do, whatever else it may.
+const FORBIDDEN: [&str; 12] = [
+    "INSERT INTO annals.events (event_id, tenant, aggregate_type, aggregate_id, version, event_type, schema_version,
+                                event_data, metadata)
+     VALUES (gen_random_uuid(), 'default', 'order', 'forged', 1, 'placed', 1, '{}', '{}')",
+    "UPDATE annals.events SET event_data = '{\"forged\":true}'",
+    "DELETE FROM annals.events",
+    "TRUNCATE annals.events",
+    "ALTER TABLE annals.events DISABLE TRIGGER events_are_never_deleted",
+    "ALTER TABLE annals.events DISABLE TRIGGER USER",
+    "SELECT nextval('annals.events_position')",
+    "SELECT setval('annals.events_position', 1)",
+    "DELETE FROM annals.request_keys",
+    "UPDATE annals.store SET incarnation = gen_random_uuid()",
+    "CREATE TABLE annals.mine (n int)",
+    "SET session_replication_role = replica",
+];
+
+async fn may_not_change_anything_by_hand(roles: &Roles, account: &str) {
+    let mut connection = roles.connect(account).await;
+    for statement in FORBIDDEN {
+        let refused = run(&mut connection, statement).await.expect_err(statement);
+        assert_eq!(code(&refused), "42501", "{account}: {statement}: {refused}");
+    }
+}
+
+async fn reads_everything(store: &PostgresStore, events: usize) {
+    let log: Vec<_> = store.read_all(Position::START, Filter::all()).try_collect().await.unwrap();
+    assert_eq!(log.len(), events);
+    let named: Vec<_> =
+        store.read_all(Position::START, Filter::all().event_name("placed").unwrap()).try_collect().await.unwrap();
+    assert_eq!(named.len(), events);
+    let streams: Vec<_> = store.streams(StreamFilter::all()).try_collect().await.unwrap();
+    assert!(!streams.is_empty());
+    let page = store.load_page(&streams[0].stream, StreamVersion::NONE, 10).await.unwrap();
+    assert_eq!(page.events.last().map(|event| event.version), Some(streams[0].version));
+    store.check_checkpoint(&store.head().await.unwrap()).await.unwrap();
+}
+
+#[tokio::test]
+async fn an_application_appends_and_reads_and_changes_nothing_by_hand() {
+    let roles = Roles::of(postgres_database().await).await;
+    // Running it again changes nothing.
+    roles.run_example().await;
+    let store = roles.store("app").open().await.unwrap();
+    let first = event_for(&store);
+    store.append(&stream("a"), ExpectedVersion::NoStream, vec![first.clone()]).await.unwrap();
+    let conflict = store.append(&stream("a"), ExpectedVersion::NoStream, vec![event_for(&store)]).await.unwrap_err();
+    assert_eq!(conflict.family(), ErrorFamily::Conflict, "{conflict}");
+    let again = store.append(&stream("a"), ExpectedVersion::Any, vec![first]).await.unwrap();
+    assert!(again.repeated);
+    let other = StreamId::new(Tenant::default(), "order", "b").unwrap();
+    let request = RequestKey::new("r-1", Fingerprint::of_bytes(b"body")).unwrap();
+    let several = Append::to(stream("a"), ExpectedVersion::Any, vec![event_for(&store), event_for(&store)])
+        .and(other, ExpectedVersion::NoStream, vec![event_for(&store)])
+        .with_request(request.clone());
+    let done = store.append_many(several).await.unwrap();
+    assert_eq!(
+        store.find_request(&Tenant::default(), &request).await.unwrap().map(|it| it.position),
+        Some(done.position)
+    );
+    reads_everything(&store, 4).await;
+    may_not_change_anything_by_hand(&roles, "app").await;
+    reads_everything(&store, 4).await;
+    store.close().await;
+    roles.end().await;
+}
+
+#[tokio::test]
+async fn an_append_of_an_application_is_durable_whatever_its_session_says() {
+    let roles = Roles::of(postgres_database().await).await;
+    let mut connection = roles.connect("app").await;
+    run(&mut connection, "SET synchronous_commit = off; BEGIN").await.unwrap();
+    let append = "SELECT (annals.append_one('default', 'order', 'a', NULL, gen_random_uuid(), 'x', 1, '{}', '{}',
+                                            NULL, NULL)).kind";
+    run(&mut connection, append).await.unwrap();
+    let setting = sqlx::query("SELECT current_setting('synchronous_commit')").fetch_all(&mut connection).await.unwrap();
+    assert_eq!(setting[0].get::<String, _>(0), "on");
+    run(&mut connection, "COMMIT").await.unwrap();
+    connection.close().await.unwrap();
+    roles.end().await;
+}
+
+/// A function that runs with its owner's rights must not run what its caller has put in the way.
+#[tokio::test]
+async fn what_an_application_puts_into_its_search_path_is_not_run() {
+    let roles = Roles::of(postgres_database().await).await;
+    let traps = format!("CREATE SCHEMA traps AUTHORIZATION app{}", roles.suffix);
+    run(&mut roles.superuser().await, &traps).await.unwrap();
+    let mut connection = roles.connect("app").await;
+    let trap = "
+        GRANT USAGE ON SCHEMA traps TO PUBLIC;
+        CREATE FUNCTION traps.clock_timestamp() RETURNS timestamptz LANGUAGE plpgsql AS $$
+            BEGIN RAISE EXCEPTION 'the trap was run as %', current_user; END $$;
+        CREATE FUNCTION traps.current_setting(text) RETURNS text LANGUAGE plpgsql AS $$
+            BEGIN RAISE EXCEPTION 'the trap was run as %', current_user; END $$;
+        SET search_path = traps, pg_catalog";
+    run(&mut connection, trap).await.unwrap();
+    let trapped = run(&mut connection, "SELECT clock_timestamp()").await.unwrap_err();
+    assert!(trapped.to_string().contains("the trap was run"), "{trapped}");
+    let append = "SELECT (annals.append_one('default', 'order', 'a', NULL, gen_random_uuid(), 'x', 1, '{}', '{}',
+                                            NULL, NULL)).kind";
+    run(&mut connection, append).await.unwrap();
+    connection.close().await.unwrap();
+    roles.end().await;
+}
+
+#[tokio::test]
+async fn a_reader_reads_and_subscribes_and_is_told_that_it_may_not_append() {
+    let roles = Roles::of(postgres_database().await).await;
+    let app = roles.store("app").open().await.unwrap();
+    app.append(&stream("a"), ExpectedVersion::NoStream, vec![event_for(&app)]).await.unwrap();
+    for account in ["reader", "projections"] {
+        let reader = roles.store(account).open().await.unwrap();
+        reads_everything(&reader, 1).await;
+        let mut subscription = reader.subscribe(Position::START, Filter::all());
+        subscription.next().await.unwrap().unwrap();
+        let one = Append::to(stream("a"), ExpectedVersion::Any, vec![event_for(&reader)]);
+        let two = Append::to(stream("b"), ExpectedVersion::Any, vec![event_for(&reader), event_for(&reader)]);
+        for append in [one, two] {
+            match reader.append_many(append).await.unwrap_err() {
+                AppendError::ReadOnly { reason } => {
+                    assert!(reason.contains("permission denied for function append"), "{reason}");
+                    assert!(reason.contains("roles.example.sql"), "{reason}");
+                }
+                other => panic!("{account}: {other:?}"),
+            }
+        }
+        may_not_change_anything_by_hand(&roles, account).await;
+        reader.close().await;
+    }
+    app.close().await;
+    roles.end().await;
+}
+
+/// Readers tell from pg_locks which writers are at work, also those of other accounts.
+#[tokio::test]
+async fn a_reader_waits_for_the_writers_of_other_accounts() {
+    let roles = Roles::of(postgres_database().await).await;
+    let reader = roles.store("reader").open().await.unwrap();
+    let app = roles.store("app").open().await.unwrap();
+    let mut slow = roles.superuser().await;
+    run(&mut slow, "BEGIN").await.unwrap();
+    super::insert(&mut slow, "slow").await;
+    app.append(&stream("quick"), ExpectedVersion::NoStream, vec![event_for(&app)]).await.unwrap();
+    let page = reader.read_page(Position::START, &Filter::all(), 10).await.unwrap();
+    assert_eq!((page.events.len(), page.end), (0, false));
+    run(&mut slow, "ROLLBACK").await.unwrap();
+    reads_everything(&reader, 1).await;
+    reader.close().await;
+    app.close().await;
+    slow.close().await.unwrap();
+    roles.end().await;
+}
+
+#[tokio::test]
+async fn projections_keep_tables_in_their_own_schema_alone() {
+    let roles = Roles::of(postgres_database().await).await;
+    let mut projections = roles.connect("projections").await;
+    run(&mut projections, "CREATE TABLE read_models.order_list (n int); INSERT INTO read_models.order_list VALUES (1)")
+        .await
+        .unwrap();
+    let mut reader = roles.connect("reader").await;
+    let refused = run(&mut reader, "INSERT INTO read_models.order_list VALUES (2)").await.unwrap_err();
+    assert_eq!(code(&refused), "42501", "{refused}");
+    projections.close().await.unwrap();
+    reader.close().await.unwrap();
+    roles.end().await;
+}
+
+#[tokio::test]
+async fn the_owner_makes_the_schema_and_nobody_else_does() {
+    let roles = Roles::of(Database::empty().await).await;
+    for account in ["app", "reader"] {
+        let refused = roles.store(account).migrate().open().await.unwrap_err();
+        assert!(matches!(refused, OpenError::Unsound { .. }), "{refused:?}");
+        assert!(refused.to_string().contains("roles.example.sql"), "{refused}");
+    }
+    let owner = roles.store("annals_owner").migrate().open().await.unwrap();
+    owner.append(&stream("a"), ExpectedVersion::NoStream, vec![event_for(&owner)]).await.unwrap();
+    // Until the example is run again, nobody else has any rights to the new schema.
+    let refused = roles.store("reader").open().await.unwrap_err();
+    assert!(matches!(refused, OpenError::Unsound { .. }), "{refused:?}");
+    roles.run_example().await;
+    let app = roles.store("app").open().await.unwrap();
+    app.append(&stream("b"), ExpectedVersion::NoStream, vec![event_for(&app)]).await.unwrap();
+    reads_everything(&roles.store("reader").open().await.unwrap(), 2).await;
+    // Even the owner cannot change what is recorded while the triggers are there.
+    let mut by_hand = roles.connect("annals_owner").await;
+    for statement in
+        ["UPDATE annals.events SET event_data = '{}'", "DELETE FROM annals.events", "TRUNCATE annals.events"]
+    {
+        assert_eq!(code(&run(&mut by_hand, statement).await.unwrap_err()), "23001", "{statement}");
+    }
+    app.close().await;
+    owner.close().await;
+    by_hand.close().await.unwrap();
+    roles.end().await;
+}

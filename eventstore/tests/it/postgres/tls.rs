@@ -1,0 +1,74 @@
+//! Connections that are encrypted, and servers that cannot prove who they are.
+
+use annals_eventstore::{EventStore, ExpectedVersion, Filter, OpenError, Position, PostgresOptions, PostgresStore};
+use annals_scratch::Database;
+use sqlx::{Connection, PgConnection, Row};
+
+use super::{event_for, stream};
+use crate::homes::postgres_database_on_our_own;
+
+/// The connections of the store that the server knows, and whether each is encrypted.
+const ENCRYPTED: &str = "
+    SELECT s.ssl
+    FROM pg_stat_ssl AS s
+    JOIN pg_stat_activity AS a ON a.pid = s.pid
+    WHERE a.datname = current_database() AND a.application_name = 'annals'
+    ORDER BY a.pid
+";
+
+fn url(database: &Database, host: &str, parameters: &str) -> String {
+    format!("postgres://postgres@{host}:{}/{}?{parameters}", database.tls().port, database.name())
+}
+
+async fn encrypted(database: &Database) -> Vec<bool> {
+    let mut connection = PgConnection::connect(database.url()).await.unwrap();
+    let rows = sqlx::query(ENCRYPTED).fetch_all(&mut connection).await.unwrap();
+    rows.iter().map(|row| row.get(0)).collect()
+}
+
+#[tokio::test]
+async fn a_server_that_proves_its_name_is_talked_to_in_secret() {
+    let database = postgres_database_on_our_own().await;
+    let tls = database.tls();
+    let verified = format!("sslmode=verify-full&sslrootcert={}", tls.root.display());
+    let store = PostgresStore::open(url(&database, tls.host, &verified)).await.unwrap();
+    store.append(&stream("a"), ExpectedVersion::NoStream, vec![event_for(&store)]).await.unwrap();
+    assert_eq!(store.read_page(Position::START, &Filter::all(), 10).await.unwrap().events.len(), 1);
+    // One connection of a writer, one for reading.
+    assert_eq!(encrypted(&database).await, [true, true]);
+}
+
+#[tokio::test]
+async fn a_server_that_cannot_prove_its_name_is_refused() {
+    let database = postgres_database_on_our_own().await;
+    let tls = database.tls();
+    let root = format!("sslrootcert={}", tls.root.display());
+    let foreign = format!("sslrootcert={}", tls.foreign_root.display());
+    for (host, parameters) in [
+        ("127.0.0.1", format!("sslmode=verify-full&{root}")),
+        (tls.host, format!("sslmode=verify-full&{foreign}")),
+        (tls.host, format!("sslmode=verify-ca&{foreign}")),
+        (tls.host, "sslmode=verify-full".to_owned()),
+    ] {
+        let url = url(&database, host, &parameters);
+        let refused = PostgresStore::open(&url).await.unwrap_err();
+        assert!(matches!(refused, OpenError::Untrusted { .. }), "{url}: {refused:?}");
+        assert!(refused.to_string().contains("`sslrootcert`"), "{refused}");
+    }
+    // The same server under another name, where nobody asked for its name.
+    let store = PostgresStore::open(url(&database, "127.0.0.1", &format!("sslmode=verify-ca&{root}"))).await.unwrap();
+    store.head().await.unwrap();
+    // One connection of a writer, one for reading.
+    assert_eq!(encrypted(&database).await, [true, true]);
+}
+
+#[tokio::test]
+async fn a_socket_needs_no_encryption_and_has_none() {
+    let database = postgres_database_on_our_own().await;
+    let plain = PostgresOptions::new(format!("{}&sslmode=disable", database.url())).open().await.unwrap();
+    plain.head().await.unwrap();
+    assert_eq!(encrypted(&database).await, [false]);
+    // A server that cannot encrypt, as none does over its socket, is refused by whoever insists.
+    let refused = PostgresStore::open(format!("{}&sslmode=require", database.url())).await.unwrap_err();
+    assert!(matches!(refused, OpenError::Untrusted { .. }), "{refused:?}");
+}
