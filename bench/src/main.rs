@@ -6,6 +6,7 @@ mod project;
 mod read;
 mod report;
 mod sample;
+mod server;
 mod slices;
 
 use std::time::Duration;
@@ -15,7 +16,7 @@ use clap::{Parser, ValueEnum};
 use crate::report::Report;
 
 /// Measures one case against its baseline; both run in this process and take turns in slices of time.
-#[derive(Parser)]
+#[derive(Clone, Parser)]
 struct Options {
     /// What to measure.
     #[arg(value_enum)]
@@ -32,6 +33,15 @@ struct Options {
     /// How many events the log holds for reading cases.
     #[arg(long, default_value_t = 200_000)]
     events: usize,
+    /// How many writers each of our handles has on PostgreSQL; without it, the default of the library.
+    #[arg(long)]
+    writers: Option<usize>,
+    /// Appends on PostgreSQL: so many processes with `--clients` each, beside one process with all of them.
+    #[arg(long, default_value_t = 1)]
+    processes: usize,
+    /// This is one of those processes, and what it has to do.
+    #[arg(long, hide = true)]
+    part: Option<String>,
     /// Leave the baseline out: for measuring memory.
     #[arg(long)]
     alone: bool,
@@ -60,28 +70,40 @@ enum Store {
     Memory,
     /// SQLite with synchronous = FULL on both sides.
     Sqlite,
+    /// PostgreSQL with fsync and synchronous_commit on; a server of its own, or the one that `DATABASE_URL` names.
+    Postgres,
 }
 
-fn main() -> Result<(), Box<dyn std::error::Error + Send + Sync>> {
+impl Options {
+    fn time(&self) -> Duration {
+        Duration::from_secs_f64(self.seconds)
+    }
+}
+
+type Fault = Box<dyn std::error::Error + Send + Sync>;
+
+fn main() -> Result<(), Fault> {
     let options = Options::parse();
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build()?;
-    let report: Report = runtime.block_on(async {
-        let seconds = Duration::from_secs_f64(options.seconds);
-        match options.case {
-            Case::Append => append::measure(options.store, options.clients, 1, seconds).await,
-            Case::AppendBatch => append::measure(options.store, options.clients, 100, seconds).await,
-            Case::Load => read::load(options.store, options.clients, seconds).await,
-            Case::Read => read::whole_log(options.store, options.events, seconds, options.alone).await,
-            Case::Project if options.store == Store::Memory => {
-                Err("projections need a database: use `--store sqlite`".into())
-            }
-            Case::Project => project::measure(options.events, seconds, options.alone).await,
-        }
-    })?;
+    if let Some(part) = &options.part {
+        return runtime.block_on(append::part(part, &options));
+    }
+    let report = runtime.block_on(measure(&options))?;
     if options.json {
         println!("{}", serde_json::to_string(&report)?);
     } else {
         println!("{report}");
     }
     Ok(())
+}
+
+async fn measure(options: &Options) -> Result<Report, Fault> {
+    match (options.case, options.store) {
+        (Case::Append, _) => append::measure(options, 1).await,
+        (Case::AppendBatch, _) => append::measure(options, 100).await,
+        (Case::Load, store) => read::load(store, options.clients, options.time()).await,
+        (Case::Read, store) => read::whole_log(store, options.events, options.time(), options.alone).await,
+        (Case::Project, Store::Sqlite) => project::measure(options.events, options.time(), options.alone).await,
+        (Case::Project, _) => Err("projections need a database: use `--store sqlite`".into()),
+    }
 }

@@ -12,9 +12,7 @@ use sqlx::{Connection, Row};
 
 use crate::report::Report;
 use crate::slices::{Tally, report};
-use crate::{baseline, sample};
-
-type Fault = Box<dyn std::error::Error + Send + Sync>;
+use crate::{Fault, baseline, sample};
 
 /// Orders that are under way at once, so that the events of one order lie apart in the log.
 const WINDOW: usize = 64;
@@ -175,8 +173,8 @@ const PAGE: &str = "
 /// What one writes without a framework: a page of events, one statement each, commit with the checkpoint.
 async fn upsert_each(log: &Path, path: &Path, tally: &mut Tally) -> Result<(), Fault> {
     let path: PathBuf = path.to_owned();
-    let mut reader = baseline::connection(log).await?;
-    let options = baseline::options(&path).create_if_missing(true);
+    let mut reader = baseline::sqlite::connection(log).await?;
+    let options = baseline::sqlite::options(&path).create_if_missing(true);
     let mut writer = sqlx::SqliteConnection::connect_with(&options).await?;
     let start = Instant::now();
     sqlx::raw_sql(CREATE).execute(&mut writer).await?;

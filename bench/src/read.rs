@@ -16,9 +16,7 @@ use uuid::Uuid;
 use crate::report::Report;
 use crate::sample::Paid;
 use crate::slices::{Tally, plan, report};
-use crate::{Store, baseline, sample};
-
-type Fault = Box<dyn std::error::Error + Send + Sync>;
+use crate::{Fault, Store, baseline, sample};
 
 const STREAMS: usize = 200;
 const LENGTH: usize = 100;
@@ -114,13 +112,14 @@ pub(crate) async fn load(store: Store, clients: usize, seconds: Duration) -> Res
             }
             Ok(report("load", "memory", clients, ours, None))
         }
+        Store::Postgres => Err("loads and reads are not measured on PostgreSQL".into()),
         Store::Sqlite => {
             let path = folder.path().join("log.db");
             let store = SqliteStore::open(&path).await?;
             fill(&store, STREAMS, LENGTH).await?;
             let mut held = Vec::new();
             for _ in 0..4 {
-                held.push(Arc::new(Mutex::new(baseline::connection(&path).await?)));
+                held.push(Arc::new(Mutex::new(baseline::sqlite::connection(&path).await?)));
             }
             let mut theirs = Tally::default();
             for _ in 0..slices {
@@ -235,11 +234,12 @@ pub(crate) async fn whole_log(store: Store, events: usize, seconds: Duration, al
             }
             Ok(report("read", "memory", 1, ours, None))
         }
+        Store::Postgres => Err("loads and reads are not measured on PostgreSQL".into()),
         Store::Sqlite => {
             let path = folder.path().join("log.db");
             let store = SqliteStore::open(&path).await?;
             fill(&store, streams, 1_000).await?;
-            let mut connection = baseline::connection(&path).await?;
+            let mut connection = baseline::sqlite::connection(&path).await?;
             let mut theirs = Tally::default();
             while ours.busy < seconds {
                 our_read(&store, &mut ours).await?;

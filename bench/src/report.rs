@@ -10,6 +10,8 @@ pub(crate) struct Report {
     pub(crate) case: String,
     pub(crate) store: String,
     pub(crate) clients: usize,
+    /// Processes with so many clients each.
+    pub(crate) processes: usize,
     pub(crate) per_second: f64,
     pub(crate) p50_us: f64,
     pub(crate) p99_us: f64,

@@ -48,6 +48,7 @@ pub(crate) fn report(
         case: case.to_owned(),
         store: store.to_owned(),
         clients,
+        processes: 1,
         per_second,
         p50_us: ours.percentile(0.50),
         p99_us: ours.percentile(0.99),

@@ -14,7 +14,7 @@ use crate::tls::Tls;
 use crate::{binaries, pooler};
 
 /// Servers refuse to run as root; this account comes with the package.
-const SERVER_ACCOUNT: &str = "postgres";
+pub(crate) const SERVER_ACCOUNT: &str = "postgres";
 
 /// Nothing that matters lives here, so nothing waits for the disk. Tests of durability start servers of their own.
 const SETTINGS: &[(&str, &str)] = &[

@@ -7,12 +7,16 @@
 //! `ANNALS_POSTGRES_URL` names a server to use instead, where one is as good as another. `ANNALS_POSTGRES_BIN` names the
 //! folder of the server's programs, to run another major version; without it they are those on the path, or the newest
 //! of Debian's.
+//!
+//! A [`Server`] is for tests that crash one, or need a standby: it belongs to its owner alone.
 
 mod binaries;
 mod cluster;
 mod database;
 mod pooler;
+mod server;
 mod tls;
 
 pub use database::Database;
+pub use server::{Server, Stop};
 pub use tls::Tls;

@@ -1,4 +1,4 @@
-//! The bare database: the same tables, indexes and triggers, by plain sqlx.
+//! Plain sqlx on a file of SQLite.
 
 use std::path::Path;
 
