@@ -131,13 +131,6 @@ impl SqliteOptions {
         self
     }
 
-    /// A clock that others hold too.
-    #[must_use]
-    pub fn shared_clock(mut self, clock: Arc<dyn Clock>) -> Self {
-        self.clock = clock;
-        self
-    }
-
     /// The source of new event ids; [`TimeOrderedIds`] by default.
     #[must_use]
     pub fn ids(mut self, ids: impl IdSource) -> Self {
