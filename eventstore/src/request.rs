@@ -33,9 +33,11 @@ impl Fingerprint {
     /// # Errors
     /// [`Invalid`] with the field `body` if it cannot be written as JSON.
     pub fn of<T: Serialize + ?Sized>(body: &T) -> Result<Self, Invalid> {
-        let canonical = serde_json::to_value(body).map_err(|e| {
+        let mut canonical = serde_json::to_value(body).map_err(|e| {
             Invalid::new("body", format!("cannot be written as JSON: {e}"), "use a type that serde can write")
         })?;
+        // Objects keep the order of their keys if any crate of the app turns serde_json's `preserve_order` on.
+        canonical.sort_all_objects();
         Ok(Self::of_bytes(canonical.to_string().as_bytes()))
     }
 
@@ -131,5 +133,23 @@ impl RequestKey {
     #[must_use]
     pub fn lifetime(&self) -> Duration {
         self.lifetime
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    // Fingerprints are stored. If a build made others, a repeat would be refused as another request for a day.
+    #[test]
+    fn a_fingerprint_is_the_same_for_ever_and_whatever_the_order_of_keys() {
+        let of = |text: &str| {
+            let body = serde_json::from_str::<serde_json::Value>(text).expect("it is sound");
+            Fingerprint::of(&body).expect("it is sound").get().to_string()
+        };
+        let known = "65f964e0-6a17-549d-a263-0d7427448bfb";
+        assert_eq!(of(r#"{ "a": { "x": 1, "b": 2 }, "b": 2 }"#), known);
+        assert_eq!(of(r#"{ "b": 2, "a": { "b": 2, "x": 1 } }"#), known);
+        assert_eq!(Fingerprint::of_bytes(br#"{"a":{"b":2,"x":1},"b":2}"#).get().to_string(), known);
     }
 }
