@@ -58,7 +58,8 @@ id_text! {
     CorrelationId, "correlation_id"
 }
 id_text! {
-    /// The message that led to an event: the id of a command, a request, or the event before it.
+    /// The message that led to an event: the id of a command, a request, or the event before it, whose
+    /// [`EventId`](crate::EventId) becomes one by `into`.
     CausationId, "causation_id"
 }
 id_text! {

@@ -66,7 +66,10 @@ impl fmt::Display for Position {
 /// A copy of the store has the same one and may then go another way, which is why a [`Checkpoint`] also names its
 /// event.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub struct Incarnation(pub Uuid);
+pub struct Incarnation(
+    /// The id itself.
+    pub Uuid,
+);
 
 impl fmt::Display for Incarnation {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {

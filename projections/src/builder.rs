@@ -44,7 +44,8 @@ impl Over {
     }
 }
 
-/// Starts projections from a store: `store.projections().with(OrderList).start()`.
+/// Starts projections from a store: `store.projections().with(OrderList).start()`. [`ProjectionsBuilder`] has an
+/// example.
 #[cfg(feature = "sqlite")]
 pub trait ProjectionsExt {
     /// Projections of this store's events into read models in the same file.

@@ -16,8 +16,8 @@ use crate::status::{ProjectionState, ProjectionStatus};
 
 /// Projections that run. Cloning is cheap; when the last clone is dropped they are closed, without anybody waiting for it.
 ///
-/// [`ProjectionsBuilder::start`](crate::ProjectionsBuilder::start) makes it. Close it before the store whose events it
-/// reads; a projection whose store was closed stops and says so.
+/// [`ProjectionsBuilder::start`](crate::ProjectionsBuilder::start) makes it; [`Projections::wait_for`] has an example.
+/// Close it before the store whose events it reads; a projection whose store was closed stops and says so.
 #[derive(Clone)]
 pub struct Projections(Arc<Inner>);
 

@@ -80,7 +80,7 @@ tuple_key!(A 0, B 1, C 2, D 3);
 tuple_key!(A 0, B 1, C 2, D 3, E 4);
 tuple_key!(A 0, B 1, C 2, D 3, E 4, F 5);
 
-/// The table of a read model.
+/// The table of a read model. The derive makes it; [`ReadModel`] has an example.
 ///
 /// Every name in it is made of lower-case letters, digits and `_`, begins with a letter and has at most
 /// [`TableSpec::MAX_NAME`] characters; the derive checks that, and a runner checks it again before it builds any SQL.

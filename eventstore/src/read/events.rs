@@ -10,9 +10,8 @@ use crate::event::RecordedEvent;
 use crate::read::pages::Pages;
 use crate::read::stream_pages::StreamPages;
 
-/// The events of a stream, or of the log up to its head, one by one.
-/// [`EventStoreExt::load`](crate::EventStoreExt::load) and [`EventStoreExt::read_all`](crate::EventStoreExt::read_all)
-/// make it.
+/// The events of a stream, or of the log up to its head, one by one. [`EventStoreExt`](crate::EventStoreExt) makes it, by
+/// `load`, `load_after` and `read_all`, and has an example.
 ///
 /// Ends after the last event that was there when the end was reached, or after the first error, also a transient one:
 /// to go on, read again after the last event that came. Bounded memory: at most two pages of up to 1,024 events and

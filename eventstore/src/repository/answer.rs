@@ -12,6 +12,7 @@ use crate::request::RequestKey;
 use crate::stream::{StreamId, StreamVersion};
 
 /// An aggregate as its stream says it is: what [`Repository::load`](crate::Repository::load) gives.
+/// [`Repository`](crate::Repository) has an example.
 #[non_exhaustive]
 pub struct Loaded<A> {
     /// The stream that was read.
@@ -48,6 +49,7 @@ impl<A: fmt::Debug> fmt::Debug for Loaded<A> {
 }
 
 /// What a command did, or, for a repeat under a request key, what it did the first time.
+/// [`Repository`](crate::Repository) has an example.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Executed {
