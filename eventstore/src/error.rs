@@ -137,8 +137,8 @@ pub enum AppendError {
         /// The first stream of the append.
         stream: StreamId,
     },
-    /// Another process or transaction was at work on the store, or on the stream, all the time that was allowed. Nothing
-    /// was stored; try again.
+    /// Another process or transaction was at work on the store, or on the stream, all the time that was allowed;
+    /// nothing was stored. Append again later.
     #[error("another writer was in the way for {waited:?}")]
     Busy {
         /// How long this append waited.

@@ -25,7 +25,7 @@ pub struct Limits {
     pub append_bytes: usize,
     /// Events of one append; 10,000 by default.
     pub append_events: usize,
-    /// Bytes of one group-commit batch, unless a single append fills it; 8 MiB by default. It concerns SQLite.
+    /// Bytes of one group-commit batch, unless a single append fills it; 8 MiB by default.
     pub batch_bytes: usize,
     /// Appends of one tenant that may wait in a store handle for their turn; 10,000 by default.
     pub queued_appends: usize,
