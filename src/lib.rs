@@ -9,10 +9,11 @@
 //! | open a store | [`sqlite`], [`SqliteOptions`], [`MemoryStore`]; `postgres`, `PostgresOptions` (feature `postgres`) |
 //! | run commands | [`AggregateStore::aggregate`], [`Repository`], [`Context`], [`RequestKey`] |
 //! | append, load, read and subscribe without aggregates | [`EventStore`], [`EventStoreExt`], [`Append`], [`Filter`] |
-//! | commit events and own rows together | [`SqliteStore::begin`], [`SqliteStore::append_in`] |
-//! | build read models | [`ReadModel`], [`Projection`], [`Rows`], [`ProjectionsExt::projections`] |
+//! | commit events and rows of your own together | [`SqliteStore::begin`], [`SqliteStore::append_in`] |
+//! | build read models | [`ReadModel`], [`Projection`], [`Rows`], [`ProjectionsExt::projections`], [`ProjectionsBuilder`] |
 //! | test all of that | [`testing`] (feature `testing`) |
-//! | write a store of your own | [`EventStore`], and the module `conformance` (feature `conformance`) |
+//! | put something in front of a store | [`EventStore`], and the module `conformance` (feature `conformance`) |
+//! | understand an error | [`ErrorFamily`], [`AppendError`], [`ReadError`], [`ExecuteError`], [`OpenError`] |
 //!
 //! # Features
 //!
@@ -58,9 +59,9 @@ pub use annals_macros::{Aggregate, Event, ReadModel};
 
 #[cfg(feature = "projections")]
 pub use annals_projections::{
-    Column, ColumnError, ColumnSpec, ColumnType, ColumnValue, EventPlace, IndexSpec, Projection, ProjectionError,
-    ProjectionState, ProjectionStatus, Projections, ReadModel, RowError, RowKey, Rows, SpecError, StartError,
-    StopCause, Stopped, TableSpec, WaitError, text_column,
+    Column, ColumnError, ColumnSpec, ColumnType, ColumnValue, EventPlace, IndexSpec, Over, Projection, ProjectionError,
+    ProjectionState, ProjectionStatus, Projections, ProjectionsBuilder, Reach, ReadModel, RowError, RowKey, Rows,
+    SpecError, StartError, StopCause, Stopped, TableSpec, WaitError, text_column,
 };
 
 #[cfg(all(feature = "projections", feature = "sqlite"))]
@@ -69,7 +70,8 @@ pub use annals_projections::ProjectionsExt;
 #[cfg(feature = "conformance")]
 pub use annals_eventstore::conformance;
 
-/// What makes tests of events, aggregates and projections a joy.
+/// Kits for tests of events, aggregates and projections: [`given`](testing::given) and
+/// [`given_events`](testing::given_events) begin a given / when / then, [`FaultyStore`](testing::FaultyStore) fails on demand.
 #[cfg(feature = "testing")]
 pub mod testing {
     pub use annals_eventstore::testing::{Decided, Fault, FaultyStore, Given, Then, given, given_nothing, shapes_of};
@@ -77,7 +79,7 @@ pub mod testing {
     pub use annals_projections::testing::{Given as GivenEvent, GivenEvents, ProjectionTest, given_events};
 }
 
-/// The traits whose methods one calls, in one line.
+/// The traits whose methods one calls on a store, in one line: `use annals::prelude::*;`.
 pub mod prelude {
     #[cfg(all(feature = "projections", feature = "sqlite"))]
     pub use annals_projections::ProjectionsExt as _;

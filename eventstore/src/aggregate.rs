@@ -4,36 +4,80 @@ use std::fmt::Display;
 
 use crate::event::Event;
 
-/// A kind of thing whose history is one stream. Derive it; see `#[derive(Aggregate)]`.
+/// A kind of thing whose history is one stream. Derive it; `#[derive(Aggregate)]` has the words and an example.
 ///
-/// `Default` is the state before the first event.
+/// A value is the state that the events of one stream lead to; `Default` is the state before the first of them. The
+/// stream is named by the tenant, [`Aggregate::TYPE`] and the text of an [`Aggregate::Id`].
+///
+/// # Obligations on the implementer
+/// `TYPE` is chosen once, and no other kind of the store has it. An id always has the same text, and different ids have
+/// different ones.
 pub trait Aggregate: Default + Clone + Send + Sync + 'static {
-    /// The stored name of the kind, `order` say; chosen once.
+    /// The stored name of the kind, `order` say: 1 to 200 bytes without control characters, not beginning with `$` or
+    /// `__`.
     const TYPE: &'static str;
-    /// The number of the fold: raise it whenever `evolve` gives another state for the same events.
+    /// The number of the fold, from 1: raise it whenever `evolve` gives another state for the same events. It will tell
+    /// old snapshots from new ones; none are taken yet.
     const FOLD: u32;
-    /// When snapshots of the state are taken.
+    /// When snapshots of the state are to be taken; none are yet.
     const SNAPSHOT: SnapshotPolicy;
-    /// What names one aggregate of the kind. Its text is the stream's aggregate id.
+    /// What names one aggregate of the kind. Its text is the stream's aggregate id, under the same rule as `TYPE`;
+    /// [`text_id!`](crate::text_id) makes types that keep it.
     type Id: Display + Send + Sync;
     /// What happens to it.
     type Event: Event + Clone;
 }
 
-/// When a snapshot of an aggregate's state is taken.
+/// When a snapshot of an aggregate's state is to be taken. None are taken yet, so nothing follows from it today.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
 #[non_exhaustive]
 pub enum SnapshotPolicy {
     /// Never.
     #[default]
     Never,
-    /// After every so many events of the stream.
+    /// After every so many events of the stream, 1 at least.
     Every(u32),
 }
 
 /// The fold: the state of a stream and one event give the next state.
 ///
+/// # Obligations on the implementer
 /// Pure and total: no I/O, no clock, no randomness, no panic. It never refuses, for the event has happened.
+///
+/// ```
+/// use annals_eventstore::Evolve;
+/// use annals_macros::{Aggregate, Event};
+/// use serde::{Deserialize, Serialize};
+///
+/// #[derive(Event, Serialize, Deserialize, Clone)]
+/// enum LampEvent {
+///     #[event(name = "lamp.lit")]
+///     Lit,
+///     #[event(name = "lamp.put_out")]
+///     PutOut,
+/// }
+///
+/// #[derive(Aggregate, Default, Clone)]
+/// #[aggregate(name = "lamp", id = u64, event = LampEvent)]
+/// struct Lamp {
+///     burns: bool,
+/// }
+///
+/// impl Evolve for Lamp {
+///     fn evolve(&mut self, event: &LampEvent) {
+///         match event {
+///             LampEvent::Lit => self.burns = true,
+///             LampEvent::PutOut => self.burns = false,
+///         }
+///     }
+/// }
+///
+/// let mut lamp = Lamp::default();
+/// lamp.evolve(&LampEvent::Lit);
+/// assert!(lamp.burns);
+/// lamp.evolve(&LampEvent::PutOut);
+/// assert!(!lamp.burns);
+/// ```
 pub trait Evolve: Aggregate {
     /// Takes `event` into the state.
     fn evolve(&mut self, event: &<Self as Aggregate>::Event);
@@ -41,24 +85,74 @@ pub trait Evolve: Aggregate {
 
 /// The rule for one command: state and command give new events, or a rejection.
 ///
-/// Pure: it may run several times for one call, each time on a newer state.
+/// [`Repository::send`](crate::Repository::send) runs it. A closure given to
+/// [`Repository::execute`](crate::Repository::execute) does the same for a command that has no type of its own.
+///
+/// # Obligations on the implementer
+/// Pure: no I/O, no clock, no randomness. It may run several times for one call, each time on a newer state; times and
+/// ids come with the command.
+///
+/// ```
+/// # mod order { include!(concat!(env!("CARGO_MANIFEST_DIR"), "/docs/order.rs")); }
+/// # use order::*;
+/// use annals_eventstore::{AggregateStore, Decide, ExecuteError, MemoryStore};
+///
+/// /// The command to pay whatever is due.
+/// struct PayInFull;
+///
+/// impl Decide<PayInFull> for Order {
+///     type Rejection = OrderError;
+///
+///     fn decide(&self, _: &PayInFull) -> Result<Vec<OrderEvent>, OrderError> {
+///         match self.due {
+///             None => Err(OrderError::NotPlaced),
+///             Some(_) if self.paid => Ok(Vec::new()), // it was paid already, so nothing happens
+///             Some(due) => Ok(vec![OrderEvent::Paid { amount: due }]),
+///         }
+///     }
+/// }
+///
+/// # tokio::runtime::Builder::new_current_thread().enable_time().build()?.block_on(async {
+/// let orders = MemoryStore::new().aggregate::<Order>();
+/// let id = OrderId::new("o-17")?;
+/// let refused = orders.send(&id, PayInFull).await;
+/// assert!(matches!(refused, Err(ExecuteError::Rejected(OrderError::NotPlaced))));
+///
+/// orders.execute(&id, |order| order.place(12_00)).await?;
+/// assert_eq!(orders.send(&id, PayInFull).await?.events, 1);
+/// assert_eq!(orders.send(&id, PayInFull).await?.events, 0);
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// # })?;
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
 #[diagnostic::on_unimplemented(
     message = "`{Self}` does not know how to decide the command `{C}`",
     label = "no rule for `{C}`",
     note = "write `impl Decide<{C}> for {Self}`, or call `execute` with a closure that decides"
 )]
 pub trait Decide<C>: Evolve {
-    /// Why the domain says no.
+    /// Why the domain says no: a type of yours, usually an enum.
     type Rejection;
 
-    /// Decides what happens.
+    /// Decides what happens: events in the order in which they happen, or none.
     ///
     /// # Errors
     /// The domain's own rejection; nothing is stored.
     fn decide(&self, command: &C) -> Result<Vec<Self::Event>, Self::Rejection>;
 }
 
-/// What a decision may give: one event, some, perhaps one, or none.
+/// What a decision may give: one event, some in a `Vec` or an array, perhaps one in an `Option`, or none as `()`.
+///
+/// ```
+/// # mod order { include!(concat!(env!("CARGO_MANIFEST_DIR"), "/docs/order.rs")); }
+/// # use order::*;
+/// use annals_eventstore::IntoEvents;
+///
+/// let one: Vec<OrderEvent> = OrderEvent::Placed { total: 12_00 }.into_events();
+/// let two: Vec<OrderEvent> = [OrderEvent::Paid { amount: 5_00 }, OrderEvent::Paid { amount: 7_00 }].into_events();
+/// let none: Vec<OrderEvent> = None.into_events();
+/// assert_eq!((one.len(), two.len(), none.len()), (1, 2, 0));
+/// ```
 #[diagnostic::on_unimplemented(
     message = "`{Self}` is not what a decision gives: events of type `{E}`",
     note = "give a `{E}`, an array, a `Vec` or an `Option` of it, or `()` for no events"

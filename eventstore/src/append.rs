@@ -19,6 +19,41 @@ use crate::request::RequestKey;
 use crate::stream::{ExpectedVersion, StreamId, StreamVersion, Tenant};
 
 /// Events for the ends of one or several streams of one tenant: all of them or none.
+///
+/// Each stream stands in it once, with at least one event; no event id stands in it twice. At most 10,000 events and
+/// 16 MiB of payloads and metadata by default, see [`Limits`]. The store checks all of this before it writes anything.
+///
+/// If its outcome is unknown, send a clone of it: the event ids make that the same append.
+///
+/// ```
+/// # mod order { include!(concat!(env!("CARGO_MANIFEST_DIR"), "/docs/order.rs")); }
+/// # use order::*;
+/// use annals_eventstore::{Append, AppendError, EventStore, EventStoreExt, ExpectedVersion, MemoryStore};
+/// use annals_eventstore::{StreamId, Tenant};
+///
+/// # tokio::runtime::Builder::new_current_thread().build()?.block_on(async {
+/// let store = MemoryStore::new();
+/// let order = |id| StreamId::new(Tenant::default(), "order", id);
+/// let placed = |total| store.new_event(&OrderEvent::Placed { total });
+///
+/// // Two orders are placed, or none.
+/// let append = Append::to(order("o-17")?, ExpectedVersion::NoStream, vec![placed(12_00)?])
+///     .and(order("o-18")?, ExpectedVersion::NoStream, vec![placed(7_50)?]);
+/// assert_eq!(store.append_many(append).await?.streams.len(), 2);
+///
+/// // One wrong belief refuses all of it.
+/// let append = Append::to(order("o-19")?, ExpectedVersion::NoStream, vec![placed(5_00)?])
+///     .and(order("o-17")?, ExpectedVersion::NoStream, vec![placed(5_00)?]);
+/// match store.append_many(append).await {
+///     Err(AppendError::WrongExpectedVersion { stream, actual, .. }) => {
+///         assert_eq!((stream.aggregate_id(), actual.get()), ("o-17", 1));
+///     }
+///     other => panic!("{other:?}"),
+/// }
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// # })?;
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
 #[derive(Clone, Debug)]
 pub struct Append {
     tenant: Tenant,
@@ -35,7 +70,7 @@ struct Part {
 }
 
 impl Append {
-    /// `events` for the end of `stream`, if the stream is as `expected`.
+    /// `events` for the end of `stream`, in this order, if the stream is as `expected`.
     #[must_use]
     pub fn to(stream: StreamId, expected: ExpectedVersion, events: Vec<NewEvent>) -> Self {
         Self {
@@ -46,27 +81,29 @@ impl Append {
         }
     }
 
-    /// Nothing but the memory of a request that led to no events.
+    /// Nothing but the memory of a request that led to no events, so that its repeat gets the same answer.
     #[must_use]
     pub fn nothing(tenant: Tenant, request: RequestKey) -> Self {
         Self { tenant, parts: Vec::new(), request: Some(request), deadline: None }
     }
 
-    /// More events for another stream of the same tenant.
+    /// More events, for the end of another stream of the same tenant. What breaks that rule is refused when it is sent.
     #[must_use]
     pub fn and(mut self, stream: StreamId, expected: ExpectedVersion, events: Vec<NewEvent>) -> Self {
         self.parts.push(Part { stream, expected, events });
         self
     }
 
-    /// The same append under a request key, which is stored with it.
+    /// The same append under a request key, which is stored with it: as long as the key is remembered, another append
+    /// under it does nothing and gets the first answer.
     #[must_use]
     pub fn with_request(mut self, request: RequestKey) -> Self {
         self.request = Some(request);
         self
     }
 
-    /// The same append, withdrawn if it has not been sent by `deadline`.
+    /// The same append, withdrawn if it still waits for its turn at `deadline`; it then fails with
+    /// [`AppendError::DeadlineExceeded`] and nothing is stored. Once the store is at it, it is answered, however late.
     #[must_use]
     pub fn with_deadline(mut self, deadline: Instant) -> Self {
         self.deadline = Some(deadline);
@@ -84,10 +121,12 @@ impl Append {
         self.request.as_ref()
     }
 
-    /// Checks everything that can be checked without the store.
+    /// Checks everything that can be checked without the store. Every store does this first; a wrapper around a store
+    /// may do it before it hands the append on.
     ///
     /// # Errors
-    /// [`AppendError::Invalid`] naming the field.
+    /// [`AppendError::Invalid`] with the field `append`, `tenant`, `stream`, `events`, `event_id`, `event_type`,
+    /// `schema_version`, `payload` or `metadata` (`metadata.name` for a note called `name`).
     pub fn check(self, limits: &Limits) -> Result<CheckedAppend, AppendError> {
         if self.parts.is_empty() && self.request.is_none() {
             return Err(Invalid::new("append", "has no stream", "give it at least one event").into());
@@ -172,7 +211,7 @@ impl Append {
 /// append, or of several appends as one, is told from the append itself without looking for its other events.
 const APPEND_NAMESPACE: Uuid = Uuid::from_u128(0x3b0a_8a8e_52a1_4c39_8f52_70f0_9a1e_6d10);
 
-/// An append that has passed every check a store need not be asked for.
+/// An append that has passed every check a store need not be asked for. What is in it is for the stores of this crate.
 #[derive(Clone, Debug)]
 pub struct CheckedAppend {
     pub(crate) tenant: Tenant,
@@ -255,30 +294,31 @@ impl CheckedEvent {
     }
 }
 
-/// The answer to an append.
+/// The answer to an append: what it did, or, for a repeat, what it did the first time.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Appended {
     /// One entry per stream, in the order of the append; empty for an append of nothing.
     pub streams: Vec<AppendedStream>,
-    /// The position of the last event, which is what a reader of one's own writes waits for; the start for an
+    /// The position of the last event, which is what a reader of one's own writes waits for; [`Position::START`] for an
     /// append of nothing.
     pub position: Position,
-    /// When the store recorded the events.
+    /// When the store recorded the events, in whole microseconds.
     pub recorded_at: Timestamp,
     /// Whether this append was stored before and this is the first answer again.
     pub repeated: bool,
 }
 
 impl Appended {
-    /// An answer; for those who implement a store.
+    /// An answer, whose position is the greatest of `streams`; for those who implement a store.
     #[must_use]
     pub fn new(streams: Vec<AppendedStream>, recorded_at: Timestamp, repeated: bool) -> Self {
         let position = streams.iter().flat_map(|s| s.positions.iter().copied()).max().unwrap_or_default();
         Self { streams, position, recorded_at, repeated }
     }
 
-    /// The version of the first stream after the append; [`StreamVersion::NONE`] for an append of nothing.
+    /// The version of the first stream after the append, which is all there is to know after an append to one stream;
+    /// [`StreamVersion::NONE`] for an append of nothing.
     #[must_use]
     pub fn version(&self) -> StreamVersion {
         self.streams.first().map_or(StreamVersion::NONE, |s| s.version)

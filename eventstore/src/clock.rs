@@ -5,9 +5,12 @@ use std::sync::{Arc, Mutex};
 use jiff::Timestamp;
 use uuid::Uuid;
 
-/// Tells the time that the memory and SQLite stores record.
+/// Tells the time that the memory and SQLite stores record, and by which their request keys expire.
 ///
 /// Order never depends on it: a clock may stand still or go backwards.
+///
+/// # Obligations on the implementer
+/// [`Clock::now`] answers at once and does not panic: a store asks it while others wait for their turn.
 pub trait Clock: Send + Sync + 'static {
     /// The present moment. Stores keep microseconds; finer parts are cut off.
     fn now(&self) -> Timestamp;
@@ -40,7 +43,20 @@ impl Clock for SystemClock {
     }
 }
 
-/// A clock that stands still until it is told otherwise.
+/// A clock that stands still until it is told otherwise. Behind an `Arc` a test keeps it in hand while a store asks it.
+///
+/// ```
+/// use std::sync::Arc;
+/// use std::time::Duration;
+///
+/// use annals_eventstore::{Clock, ManualClock, MemoryStore};
+///
+/// let clock = Arc::new(ManualClock::at("2026-03-02T09:30:00Z".parse()?));
+/// let store = MemoryStore::builder().clock(Arc::clone(&clock)).build();
+/// clock.advance(Duration::from_secs(90));
+/// assert_eq!(clock.now().to_string(), "2026-03-02T09:31:30Z");
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
 #[derive(Debug)]
 pub struct ManualClock(Mutex<Timestamp>);
 
@@ -56,7 +72,7 @@ impl ManualClock {
         *self.0.lock().unwrap_or_else(std::sync::PoisonError::into_inner) = time;
     }
 
-    /// Moves the clock on by `by`.
+    /// Moves the clock on by `by`, at most to the end of the calendar.
     pub fn advance(&self, by: std::time::Duration) {
         let mut now = self.0.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
         *now = now
@@ -72,8 +88,11 @@ impl Clock for ManualClock {
 }
 
 /// Makes the ids of new events.
+///
+/// # Obligations on the implementer
+/// Every id is new, over all processes that write to the store, and none is the nil UUID.
 pub trait IdSource: Send + Sync + 'static {
-    /// An id that no other call has given or will give. Ids that grow with time keep the id index small and fast.
+    /// A new id. Ids that grow with time keep the id index small and fast; random ones halve the speed of appends.
     fn next_id(&self) -> Uuid;
 }
 
@@ -83,7 +102,7 @@ impl<I: IdSource + ?Sized> IdSource for Arc<I> {
     }
 }
 
-/// UUIDs of version 7: random, but growing with time.
+/// UUIDs of version 7 (RFC 9562): random, but growing with time. The default of every store.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct TimeOrderedIds;
 
@@ -95,6 +114,16 @@ impl IdSource for TimeOrderedIds {
 }
 
 /// Ids that follow from a seed alone, for tests and golden files.
+///
+/// Never for a store that is kept: opened again with the same seed it would get the same ids again.
+///
+/// ```
+/// use annals_eventstore::{IdSource, SeededIds};
+///
+/// let (a, b) = (SeededIds::new(7), SeededIds::new(7));
+/// assert_eq!(a.next_id(), b.next_id());
+/// assert_ne!(a.next_id(), SeededIds::new(8).next_id());
+/// ```
 #[derive(Debug)]
 pub struct SeededIds(Mutex<fastrand::Rng>);
 

@@ -8,7 +8,32 @@ use crate::metadata::{Actor, CausationId, CorrelationId, Metadata, TraceParent};
 use crate::request::RequestKey;
 use crate::stream::Tenant;
 
-/// The circumstances of a command. They travel explicitly and land in the metadata of its events.
+/// The circumstances of a command: for whom, why, by whom, until when. They travel explicitly, and all but the deadline
+/// land in its events.
+///
+/// ```
+/// # mod order { include!(concat!(env!("CARGO_MANIFEST_DIR"), "/docs/order.rs")); }
+/// # use order::*;
+/// use annals_eventstore::{Actor, AggregateStore, Context, CorrelationId, EventStoreExt, MemoryStore, Tenant};
+/// use futures::TryStreamExt;
+///
+/// # tokio::runtime::Builder::new_current_thread().enable_time().build()?.block_on(async {
+/// let store = MemoryStore::new();
+/// let context = Context::of(Tenant::new("north")?)
+///     .correlation(CorrelationId::new("checkout-7")?)
+///     .actor(Actor::new("alice")?)
+///     .note("channel", "web");
+/// let orders = store.aggregate::<Order>().with(context);
+/// let done = orders.execute(&OrderId::new("o-17")?, |order| order.place(12_00)).await?;
+///
+/// let placed = store.load(&done.stream).try_next().await?.expect("it was just placed");
+/// assert_eq!(placed.stream.tenant().as_str(), "north");
+/// assert_eq!(placed.metadata.actor.unwrap().as_str(), "alice");
+/// assert_eq!(placed.metadata.extra["channel"], "web");
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// # })?;
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
 #[derive(Clone, Debug, Default)]
 pub struct Context {
     tenant: Tenant,
@@ -31,7 +56,7 @@ impl Context {
         self
     }
 
-    /// The message that led to the command.
+    /// The message that led to the command. Without one, the request key is taken for it, if there is one.
     #[must_use]
     pub fn causation(mut self, id: CausationId) -> Self {
         self.metadata.causation_id = Some(id);
@@ -52,14 +77,20 @@ impl Context {
         self
     }
 
-    /// A note of any other kind; at most 16 KiB in all.
+    /// A note of any other kind, which replaces an earlier one of the same name.
+    ///
+    /// Names are 1 to 200 bytes without control characters, not beginning with `$` or `__`; values hold no U+0000; all
+    /// metadata of an event is at most 16 KiB as JSON by default. What breaks that is refused when the command is
+    /// executed.
     #[must_use]
     pub fn note(mut self, name: impl Into<String>, value: impl Into<String>) -> Self {
         self.metadata.extra.insert(name.into(), value.into());
         self
     }
 
-    /// The moment after which the caller has gone. An append that has not been sent by then is withdrawn.
+    /// The moment after which the caller has gone. A command that still reads or waits for its turn then fails with
+    /// [`AppendError::DeadlineExceeded`](crate::AppendError::DeadlineExceeded) and nothing is stored; one that was sent
+    /// is answered.
     #[must_use]
     pub fn deadline(mut self, deadline: Instant) -> Self {
         self.deadline = Some(deadline);
@@ -73,31 +104,31 @@ impl Context {
         self
     }
 
-    /// For whom.
+    /// The tenant that the command is for.
     #[must_use]
     pub fn tenant_ref(&self) -> &Tenant {
         &self.tenant
     }
 
-    /// What lands in the events.
+    /// What lands in the metadata of the events.
     #[must_use]
     pub fn metadata(&self) -> &Metadata {
         &self.metadata
     }
 
-    /// Notes of other kinds.
+    /// The notes of other kinds, by name.
     #[must_use]
     pub fn notes(&self) -> &BTreeMap<String, String> {
         &self.metadata.extra
     }
 
-    /// Until when.
+    /// The moment after which the caller has gone, if there is one.
     #[must_use]
     pub fn deadline_at(&self) -> Option<Instant> {
         self.deadline
     }
 
-    /// Under which key.
+    /// The key under which the request has one effect, if there is one.
     #[must_use]
     pub fn request_key(&self) -> Option<&RequestKey> {
         self.request.as_ref()

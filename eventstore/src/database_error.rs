@@ -4,12 +4,15 @@ use std::time::Duration;
 
 use crate::error::BackendError;
 
-/// Why a statement, a transaction or a connection of a database failed. Nothing was stored, except by
+/// Why a statement, a transaction or a connection of a database failed. Nothing was stored, unless it is
 /// [`DatabaseError::OutcomeUnknown`].
+///
+/// `fault` of a database makes one of an error that a statement of your own gave.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum DatabaseError {
-    /// Another process or transaction held the write lock of a SQLite file all the time that was allowed.
+    /// Another process or transaction held the write lock of a SQLite file all the time that was allowed. Try again
+    /// later.
     #[error("another writer held the database's write lock for more than {waited:?}")]
     Busy {
         /// How long was waited.
@@ -28,7 +31,7 @@ pub enum DatabaseError {
         /// What the database said.
         source: BackendError,
     },
-    /// The database may not be written.
+    /// The database may not be written. Correct the permissions, or open it for writing.
     #[error("the database is read-only")]
     ReadOnly {
         /// What the database said.
@@ -40,25 +43,26 @@ pub enum DatabaseError {
         /// What the database said.
         source: BackendError,
     },
-    /// A constraint or a trigger of the schema refused the rows.
+    /// A constraint or a trigger of the schema refused the rows. Mend the rows that the statement wrote.
     #[error("the schema refused the rows")]
     Refused {
         /// What the database said.
         source: BackendError,
     },
-    /// The file or the connection failed while a commit was under way.
+    /// The file or the connection failed while a commit was under way, so it may have happened. Look whether the rows
+    /// are there before you write them again.
     #[error("the outcome of the commit is unknown")]
     OutcomeUnknown {
         /// What the database said.
         source: BackendError,
     },
-    /// Anything else.
+    /// Anything else, such as a mistake in the SQL. The source says what.
     #[error("the database could not run the statement")]
     Failed {
         /// What the database said.
         source: BackendError,
     },
-    /// The handle was closed.
+    /// The handle was closed. Open the database again.
     #[error("the database handle is closed; open the database again")]
     Closed,
 }

@@ -10,6 +10,21 @@ use crate::position::{Incarnation, Position};
 use crate::stream::{ExpectedVersion, StreamId, StreamVersion, Tenant};
 
 /// What kind of failure an error is, and so what the caller may do about it.
+///
+/// ```
+/// use annals_eventstore::{AppendError, ErrorFamily};
+///
+/// fn what_to_do(error: &AppendError) -> &'static str {
+///     match error.family() {
+///         ErrorFamily::Conflict => "load, decide and append again",
+///         ErrorFamily::Transient => "append it again later",
+///         ErrorFamily::OutcomeUnknown => "append the same event ids again",
+///         _ => "tell somebody",
+///     }
+/// }
+///
+/// assert_eq!(what_to_do(&AppendError::Closed), "tell somebody");
+/// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum ErrorFamily {
@@ -26,11 +41,13 @@ pub enum ErrorFamily {
 }
 
 /// What a database, file or connection said; the cause inside our own errors. Clones share it.
+///
+/// It reads as what it wraps, whose own causes follow in its `source`.
 #[derive(Clone)]
 pub struct BackendError(Arc<dyn std::error::Error + Send + Sync>);
 
 impl BackendError {
-    /// Wraps what the engine said.
+    /// Wraps what the engine said: an error, or a text.
     pub fn new(source: impl Into<Box<dyn std::error::Error + Send + Sync>>) -> Self {
         Self(Arc::from(source.into()))
     }
@@ -92,7 +109,8 @@ pub enum AppendError {
         /// The key.
         key: String,
     },
-    /// The stream cannot hold that many more events.
+    /// The stream cannot hold that many more events, as versions are `i64`; nothing was stored. Go on in another
+    /// stream.
     #[error("stream `{stream}` is full at {actual}")]
     StreamFull {
         /// The stream.
@@ -112,14 +130,15 @@ pub enum AppendError {
         /// Of what: `appends` or `bytes`.
         unit: &'static str,
     },
-    /// The deadline passed before the append was sent; nothing was stored.
+    /// The deadline passed before the append was sent; nothing was stored. If it is still wanted, append again with a
+    /// later one.
     #[error("the deadline passed before the append to stream `{stream}` was sent")]
     DeadlineExceeded {
         /// The first stream of the append.
         stream: StreamId,
     },
-    /// Another process or transaction was at work on the store, or on the stream, all the time that was allowed. Nothing
-    /// was stored; try again.
+    /// Another process or transaction was at work on the store, or on the stream, all the time that was allowed;
+    /// nothing was stored. Append again later.
     #[error("another writer was in the way for {waited:?}")]
     Busy {
         /// How long this append waited.
@@ -150,13 +169,13 @@ pub enum AppendError {
     /// The handle was closed. Open the store again.
     #[error("the store handle is closed; open the store again")]
     Closed,
-    /// The store is opened for reading only.
+    /// The store can only be read; nothing was stored. Open it for writing, or where it may be written.
     #[error("the store is read-only: {reason}")]
     ReadOnly {
         /// Why: file permissions, a read-only medium, a standby.
         reason: String,
     },
-    /// The store's own data is damaged. Run the command that it names.
+    /// The store's own data is damaged; nothing was stored. Do what the error says.
     #[error("the store is damaged: {what}; {remedy}")]
     Broken {
         /// What was found.
@@ -194,7 +213,8 @@ impl AppendError {
     }
 }
 
-/// In what way stored events differ from an append that has some of the same event ids.
+/// In what way stored events differ from an append that has some of the same event ids. Shown, it says what to do
+/// instead.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Repeat {
@@ -219,14 +239,15 @@ impl fmt::Display for Repeat {
     }
 }
 
-/// Why events could not be read.
+/// Why events, streams or checkpoints could not be read.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum ReadError {
     /// A field breaks a rule; mend the field it names.
     #[error(transparent)]
     Invalid(#[from] Invalid),
-    /// The position lies beyond the last event: the reader has seen a log that this store does not have.
+    /// The position lies beyond the last event: the reader has seen a log that this store does not have. Read again
+    /// from an earlier position, or build the reader anew.
     #[error(
         "the log ends at {head}, but the read begins after {after}; a restored or another store? read again from an earlier position"
     )]
@@ -236,7 +257,8 @@ pub enum ReadError {
         /// The last position of the log.
         head: Position,
     },
-    /// The event at a checkpoint is not the one that the reader has seen: the store was rewound or replaced.
+    /// The event at a checkpoint is not the one that the reader has seen: the store was rewound or replaced. Build the
+    /// reader anew from the beginning.
     #[error(
         "the checkpoint at {position} of incarnation {incarnation} is not an event of this store; rebuild the reader from the beginning"
     )]
@@ -264,12 +286,12 @@ pub enum ReadError {
         /// What is wrong with it.
         source: DecodeError,
     },
-    /// A row of the store breaks the store's own rules; it was not written by annals.
+    /// A row of the store breaks the store's own rules; it was not written by annals. Compare it with a backup.
     #[error(
         "the row at position {position} is damaged: {what}; it was not written by annals, compare it with a backup"
     )]
     Damaged {
-        /// The position of the row.
+        /// The position of the row; [`Position::START`] if it is about the database as a whole.
         position: Position,
         /// What was found.
         what: String,
@@ -309,15 +331,15 @@ impl ReadError {
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum DecodeError {
-    /// No event of the type has this stored name.
+    /// No event of the type has this stored name. Deploy a build that knows it, or read it as another type.
     #[error("no event is called `{name}`; known are {known}; deploy a build that knows it")]
     UnknownName {
         /// The stored name.
         name: String,
-        /// The names that the event type knows.
+        /// The names that the event type knows, joined by commas.
         known: String,
     },
-    /// The event is known, but not in this schema version.
+    /// The event is known, but not in this schema version. Deploy a build that knows it.
     #[error("`{name}` is known in schema version {known}, not {found}; deploy a build that knows version {found}")]
     UnknownSchemaVersion {
         /// The stored name.
@@ -327,7 +349,7 @@ pub enum DecodeError {
         /// The version that the event type writes.
         known: u32,
     },
-    /// The payload does not have the event's shape.
+    /// The payload does not have the event's shape. Let the type read it, by `#[serde(default)]` on a new field say.
     #[error("the payload does not fit")]
     Payload {
         /// What serde found, and where.
@@ -335,11 +357,14 @@ pub enum DecodeError {
     },
 }
 
-/// Why a store could not be opened. The file or database is left as it was.
+/// Why a store could not be opened.
+///
+/// A file or database that is refused is left as it was. Where opening failed half way, what it had begun in a new one
+/// is completed by opening it again.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum OpenError {
-    /// The path or an option breaks a rule.
+    /// The path, the URL or an option breaks a rule; mend the field it names.
     #[error(transparent)]
     Invalid(#[from] Invalid),
     /// The file holds something else. Choose another file.
@@ -353,7 +378,7 @@ pub enum OpenError {
     /// A newer build has changed the store in a way that this build cannot follow. Deploy a newer build.
     #[error("`{path}` needs build {needed} of annals or newer, this is build {ours}; upgrade annals")]
     NewerStore {
-        /// The file.
+        /// The file or database.
         path: String,
         /// The oldest build that may open it.
         needed: i64,
@@ -389,7 +414,7 @@ pub enum OpenError {
         /// What is wrong with the certificate or the encryption.
         source: BackendError,
     },
-    /// The file may not be written.
+    /// The file may not be written. Correct the permissions, or open it with `SqliteOptions::read_only`.
     #[error("`{path}` cannot be written: {reason}; correct the permissions, or open it with `read_only`")]
     ReadOnly {
         /// The file.

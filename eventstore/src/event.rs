@@ -14,13 +14,14 @@ use crate::payload::Payload;
 use crate::position::Position;
 use crate::stream::{StreamId, StreamVersion};
 
-/// A fact in the past tense, in the domain's own type. Derive it; see `#[derive(Event)]`.
+/// A fact in the past tense, in the domain's own type. Derive it; `#[derive(Event)]` has the words and an example.
 ///
 /// # Obligations on the implementer
 /// `decode(shape.name, shape.version, encode())` gives an equal event for every value; names and schema versions are
-/// chosen once and never change their meaning.
+/// chosen once and never change their meaning. All three are pure.
 pub trait Event: Sized + Send + Sync + 'static {
-    /// Every name and schema version that this type writes. No two have the same name.
+    /// Every name and schema version that this type writes. No two have the same name. A projection, and whoever else
+    /// reads events of this type, is given the events with these names.
     const SHAPES: &'static [EventShape];
 
     /// The name and schema version under which this value is stored; one of [`Event::SHAPES`].
@@ -29,7 +30,8 @@ pub trait Event: Sized + Send + Sync + 'static {
     /// The value's payload as JSON.
     ///
     /// # Errors
-    /// [`Invalid`] naming the field that JSON, PostgreSQL's JSONB or our limits cannot hold (non-finite numbers, U+0000, ..).
+    /// [`Invalid`] naming the field that JSON, PostgreSQL's JSONB or our limits cannot hold (non-finite numbers,
+    /// U+0000, ..).
     fn encode(&self) -> Result<Payload, Invalid>;
 
     /// Reads a stored payload back.
@@ -39,10 +41,10 @@ pub trait Event: Sized + Send + Sync + 'static {
     fn decode(name: &str, schema_version: u32, payload: &Payload) -> Result<Self, DecodeError>;
 }
 
-/// Under which name and schema version a type's values are stored.
+/// Under which name and schema version the values of a type, or of one variant of it, are stored.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct EventShape {
-    /// The stored name, `order.placed` say.
+    /// The stored name, `order.placed` say: 1 to 200 bytes without control characters, not beginning with `$` or `__`.
     pub name: &'static str,
     /// The schema version, from 1.
     pub version: u32,
@@ -51,12 +53,28 @@ pub struct EventShape {
 }
 
 /// An event with its id and metadata, not yet stored.
+///
+/// [`EventStoreExt::new_event`](crate::EventStoreExt::new_event) makes one of a domain event under a new id. Names and
+/// sizes are checked when it is appended.
+///
+/// ```
+/// use annals_eventstore::{EventId, IdSource, Metadata, NewEvent, Payload, TimeOrderedIds};
+///
+/// // From an import: the payload is JSON already.
+/// let payload = Payload::from_json(r#"{ "total": 1200 }"#)?;
+/// let mut metadata = Metadata::default();
+/// metadata.extra.insert("source".to_owned(), "orders-2019.csv".to_owned());
+/// let id = EventId::new(TimeOrderedIds.next_id())?;
+/// let event = NewEvent::raw(id, "order.placed", 1, payload)?.with_metadata(metadata);
+/// assert_eq!(event.payload.as_str(), r#"{"total":1200}"#);
+/// # Ok::<(), annals_eventstore::Invalid>(())
+/// ```
 #[derive(Clone, Debug, PartialEq)]
 #[non_exhaustive]
 pub struct NewEvent {
     /// Unique over the store. Appending the same ids again is the same append.
     pub event_id: EventId,
-    /// The stored name.
+    /// The stored name: 1 to 200 bytes without control characters, not beginning with `$` or `__`.
     pub name: Arc<str>,
     /// The schema version of the payload, from 1.
     pub schema_version: u32,
@@ -76,10 +94,10 @@ impl NewEvent {
         Self::raw(event_id, shape.name, shape.version, event.encode()?)
     }
 
-    /// An event whose payload is JSON already: from an import, another language, or a test.
+    /// An event whose payload is JSON already: from an import, another language, or a test. It has no metadata.
     ///
     /// # Errors
-    /// [`Invalid`] with the field `event_type` or `schema_version`.
+    /// [`Invalid`] with the field `event_type` if no event could have the name, or `schema_version` if that is 0.
     pub fn raw(
         event_id: EventId,
         name: impl AsRef<str>,
@@ -108,6 +126,27 @@ pub(crate) fn check_event(name: &str, schema_version: u32) -> Result<(), Invalid
 }
 
 /// An event as a store gives it back: with its stream, version, position and time, and its payload as JSON.
+///
+/// ```
+/// # mod order { include!(concat!(env!("CARGO_MANIFEST_DIR"), "/docs/order.rs")); }
+/// # use order::*;
+/// use annals_eventstore::{AggregateStore, EventStoreExt, MemoryStore};
+/// use futures::TryStreamExt;
+///
+/// # tokio::runtime::Builder::new_current_thread().enable_time().build()?.block_on(async {
+/// let store = MemoryStore::new();
+/// let orders = store.aggregate::<Order>();
+/// let done = orders.execute(&OrderId::new("o-17")?, |order| order.place(12_00)).await?;
+///
+/// let recorded = store.load(&done.stream).try_next().await?.expect("it was just placed");
+/// assert_eq!((&*recorded.name, recorded.payload.as_str()), ("order.placed", r#"{"total":1200}"#));
+/// let event = recorded.typed::<OrderEvent>()?;
+/// assert_eq!(event.aggregate_id::<OrderId>()?.as_str(), "o-17");
+/// assert!(matches!(event.event, OrderEvent::Placed { total: 12_00 }));
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// # })?;
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
 #[derive(Clone, Debug, PartialEq)]
 #[non_exhaustive]
 pub struct RecordedEvent {
@@ -121,7 +160,7 @@ pub struct RecordedEvent {
     pub version: StreamVersion,
     /// Its stored name.
     pub name: Arc<str>,
-    /// The schema version of its payload.
+    /// The schema version of its payload, from 1.
     pub schema_version: u32,
     /// The event itself, as JSON.
     pub payload: Payload,
@@ -137,7 +176,8 @@ impl RecordedEvent {
     /// Reads the payload as the domain's own type.
     ///
     /// # Errors
-    /// [`ReadError::Undecodable`] naming the event, if its name or schema version is unknown or its payload does not fit.
+    /// [`ReadError::Undecodable`] naming the event, if its name or schema version is unknown or its payload does not
+    /// fit.
     pub fn decode<E: Event>(&self) -> Result<E, ReadError> {
         E::decode(&self.name, self.schema_version, &self.payload).map_err(|source| ReadError::Undecodable {
             stream: self.stream.clone(),
@@ -166,7 +206,7 @@ impl RecordedEvent {
     }
 }
 
-/// A recorded event in the domain's own type.
+/// A recorded event in the domain's own type: what a projection is given. [`RecordedEvent::typed`] makes it.
 #[derive(Clone, Debug, PartialEq)]
 #[non_exhaustive]
 pub struct Recorded<E> {
@@ -182,12 +222,12 @@ pub struct Recorded<E> {
     pub version: StreamVersion,
     /// What is kept beside it.
     pub metadata: Metadata,
-    /// When the store recorded it, in whole microseconds.
+    /// When the store recorded it, in whole microseconds. Order never follows from it.
     pub recorded_at: Timestamp,
 }
 
 impl<E> Recorded<E> {
-    /// A recorded event from its parts, for tests of folds.
+    /// A recorded event from its parts, without metadata: for tests of folds.
     #[must_use]
     pub fn new(
         event: E,
@@ -200,10 +240,11 @@ impl<E> Recorded<E> {
         Self { event, position, event_id, stream, version, metadata: Metadata::default(), recorded_at }
     }
 
-    /// The aggregate's id in its own type.
+    /// The aggregate's id in its own type, read from the name of the stream.
     ///
     /// # Errors
-    /// [`Invalid`] with the field `aggregate_id` if the text is not such an id.
+    /// [`Invalid`] with the field `aggregate_id` if the text is not such an id: the stream is of another kind of
+    /// aggregate.
     pub fn aggregate_id<I: std::str::FromStr>(&self) -> Result<I, Invalid> {
         self.stream.aggregate_id().parse().map_err(|_| {
             Invalid::new(

@@ -6,7 +6,8 @@ use uuid::Uuid;
 
 use crate::invalid::Invalid;
 
-/// The id of one event, unique over the whole store: the key that makes a repeated append harmless.
+/// The id of one event, unique over the whole store: the key that makes a repeated append harmless. Any UUID but the
+/// nil one; those of version 7, which grow with time, keep appends fast.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct EventId(Uuid);
 

@@ -7,7 +7,18 @@ use crate::stream::{StreamId, Tenant};
 
 /// Which events of the log a read wants; by default all of them.
 ///
-/// Conditions are joined by *and*; several names, or several aggregate types, are joined by *or*.
+/// Conditions are joined by *and*; several names, or several aggregate types, are joined by *or*. A second tenant or
+/// correlation takes the place of the first.
+///
+/// ```
+/// use annals_eventstore::{Filter, Tenant};
+///
+/// // What was placed or paid in the north.
+/// let filter = Filter::all().tenant(Tenant::new("north")?).event_name("order.placed")?.event_name("order.paid")?;
+/// assert!(!filter.is_all());
+/// assert_eq!(Filter::all().event_name("").unwrap_err().field, "event_type");
+/// # Ok::<(), annals_eventstore::Invalid>(())
+/// ```
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Filter {
     pub(crate) tenant: Option<Tenant>,
@@ -52,20 +63,20 @@ impl Filter {
         Ok(self)
     }
 
-    /// Only events of this story.
+    /// Only events of this story. On the SQL stores an index finds them, however long the log is.
     #[must_use]
     pub fn correlation(mut self, correlation_id: CorrelationId) -> Self {
         self.correlation_id = Some(correlation_id);
         self
     }
 
-    /// Whether every event is wanted.
+    /// Whether every event is wanted, as there is no condition.
     #[must_use]
     pub fn is_all(&self) -> bool {
         *self == Self::default()
     }
 
-    /// Whether `event` is wanted.
+    /// Whether `event` is wanted. This is what the filter means; stores may find out otherwise.
     #[must_use]
     pub fn wants(&self, event: &crate::event::RecordedEvent) -> bool {
         self.tenant.as_ref().is_none_or(|t| t == event.stream.tenant())
@@ -76,7 +87,17 @@ impl Filter {
     }
 }
 
-/// Which streams a listing wants; by default all of them.
+/// Which streams a listing wants; by default all of them. Both conditions must hold; a second tenant or type takes the
+/// place of the first.
+///
+/// ```
+/// use annals_eventstore::{StreamFilter, StreamId, Tenant};
+///
+/// let orders = StreamFilter::all().aggregate_type("order")?;
+/// assert!(orders.wants(&StreamId::new(Tenant::default(), "order", "o-17")?));
+/// assert!(!orders.wants(&StreamId::new(Tenant::default(), "customer", "c-4")?));
+/// # Ok::<(), annals_eventstore::Invalid>(())
+/// ```
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct StreamFilter {
     pub(crate) tenant: Option<Tenant>,

@@ -1,6 +1,14 @@
 //! What is wrong with a caller's input; the leaf on which every noun's checks rest.
 
 /// Input that no store accepts: which field, what is wrong with it, and what to do instead.
+///
+/// ```
+/// use annals_eventstore::Tenant;
+///
+/// let invalid = Tenant::new("").unwrap_err();
+/// assert_eq!(invalid.field, "tenant");
+/// assert_eq!(invalid.to_string(), "`tenant` is empty; give it at least one character");
+/// ```
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("`{field}` {problem}; {fix}")]
 pub struct Invalid {
@@ -13,7 +21,7 @@ pub struct Invalid {
 }
 
 impl Invalid {
-    /// An error about `field`.
+    /// An error about `field`; its text is "`field` problem; fix".
     pub fn new(field: impl Into<String>, problem: impl Into<String>, fix: impl Into<String>) -> Self {
         Self { field: field.into(), problem: problem.into(), fix: fix.into() }
     }

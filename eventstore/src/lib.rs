@@ -1,4 +1,16 @@
-//! Streams of events: stores, the repository that decides over them, and a kit to test both.
+//! Streams of events: stores, the repository that decides over them, and a kit to test both. A part of `annals`, which
+//! most depend on instead.
+//!
+//! | you want to | look at |
+//! |---|---|
+//! | open a store | [`MemoryStore`]; `sqlite`, `SqliteOptions` (feature `sqlite`); `postgres`, `PostgresOptions` (feature `postgres`) |
+//! | decide and append | [`AggregateStore::aggregate`], [`Repository`], [`Context`] |
+//! | append, load, read and subscribe without aggregates | [`EventStore`], [`EventStoreExt`], [`Append`], [`Filter`] |
+//! | commit events and rows of your own together | `SqliteStore::begin` |
+//! | understand an error | [`ErrorFamily`], [`AppendError`], [`ReadError`], [`ExecuteError`] |
+//!
+//! Features: `sqlite` (default), `postgres`, `testing` (given/when/then, and a store that fails on demand) and
+//! `conformance` (the contract of a store as clauses that run).
 
 // Derived code says `::annals_eventstore`; so it also compiles in the tests of this crate.
 extern crate self as annals_eventstore;

@@ -5,7 +5,16 @@ use crate::invalid::Invalid;
 
 /// Upper bounds that a store checks before it writes anything.
 ///
-/// The same defaults hold on every store, so that what one engine accepts another does not refuse.
+/// The same defaults hold on every store, so that what one engine accepts another does not refuse. What is above a
+/// bound is refused as invalid, naming the field; what would wait above one is refused as overloaded, which is
+/// transient. Bounds concern appends only: events that are stored are read whatever they are.
+///
+/// ```
+/// use annals_eventstore::{EventStore, Limits, MemoryStore};
+///
+/// let store = MemoryStore::builder().limits(Limits { event_bytes: 4 << 20, ..Limits::default() }).build();
+/// assert_eq!(store.limits().event_bytes, 4_194_304);
+/// ```
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Limits {
     /// Bytes of one event's payload; 1 MiB by default.
@@ -18,7 +27,7 @@ pub struct Limits {
     pub append_events: usize,
     /// Bytes of one group-commit batch, unless a single append fills it; 8 MiB by default.
     pub batch_bytes: usize,
-    /// Appends of one tenant that may wait in the queue of a store handle; 10,000 by default.
+    /// Appends of one tenant that may wait in a store handle for their turn; 10,000 by default.
     pub queued_appends: usize,
     /// Bytes of one tenant's appends that may wait there, unless a single append has more; 64 MiB by default.
     pub queued_bytes: usize,
@@ -38,10 +47,11 @@ impl Default for Limits {
     }
 }
 
-/// The most events that one page of a read holds; a greater limit counts as this one.
+/// The most events that one page of a read holds; a greater limit counts as this one. SQLite gives pages of 2,048 at
+/// most.
 pub const MAX_PAGE_EVENTS: usize = 10_000;
 
-/// Payload bytes after which a page of a read ends, unless a single event is larger.
+/// The bytes at which a page of a read ends, about, unless a single event is larger: 16 MiB.
 pub const PAGE_BYTES: usize = 16 << 20;
 
 /// Checks the limit of a read: at least 1, and what is above [`MAX_PAGE_EVENTS`] is cut down to it.

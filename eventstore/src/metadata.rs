@@ -58,7 +58,8 @@ id_text! {
     CorrelationId, "correlation_id"
 }
 id_text! {
-    /// The message that led to an event: the id of a command, a request, or the event before it.
+    /// The message that led to an event: the id of a command, a request, or the event before it, whose
+    /// [`EventId`](crate::EventId) becomes one by `into`.
     CausationId, "causation_id"
 }
 id_text! {
@@ -66,7 +67,8 @@ id_text! {
     Actor, "actor"
 }
 id_text! {
-    /// The W3C trace context (`traceparent` header) under which an event was recorded.
+    /// The W3C trace context (`traceparent` header) under which an event was recorded. It is kept as it is given;
+    /// nobody checks its form.
     TraceParent, "trace_parent"
 }
 
@@ -78,7 +80,18 @@ impl From<crate::event_id::EventId> for CausationId {
 
 /// What is kept about an event beside its payload; the events of one command usually share it.
 ///
-/// At most 16 KiB as JSON. It does not count when two appends are compared for being the same.
+/// At most 16 KiB as JSON by default ([`Limits::metadata_bytes`](crate::Limits::metadata_bytes)), which is checked when
+/// the event is appended. It does not count when two appends are compared for being the same.
+///
+/// ```
+/// use annals_eventstore::{Actor, Metadata};
+///
+/// let mut metadata = Metadata::default();
+/// metadata.actor = Some(Actor::new("alice")?);
+/// metadata.extra.insert("channel".to_owned(), "web".to_owned());
+/// assert!(metadata.correlation_id.is_none());
+/// # Ok::<(), annals_eventstore::Invalid>(())
+/// ```
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Metadata {
@@ -90,7 +103,8 @@ pub struct Metadata {
     pub actor: Option<Actor>,
     /// The W3C trace context.
     pub trace_parent: Option<TraceParent>,
-    /// Anything else, by names that do not begin with `$` or `__`.
+    /// Anything else. Names are 1 to 200 bytes without control characters, not beginning with `$` or `__`; values hold
+    /// no U+0000.
     pub extra: BTreeMap<String, String>,
 }
 

@@ -2,7 +2,8 @@
 
 use crate::invalid::Invalid;
 
-/// The longest tenant, aggregate type, aggregate id, event name, correlation id and request key, in bytes.
+/// The longest tenant, aggregate type, aggregate id, event name, correlation or causation id, actor, trace parent,
+/// request key and name of a note, in bytes of UTF-8.
 ///
 /// PostgreSQL's B-tree refuses index rows above 2,704 bytes; three names of this length stay far below it.
 pub const MAX_NAME_BYTES: usize = 200;

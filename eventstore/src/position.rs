@@ -12,6 +12,15 @@ use crate::invalid::Invalid;
 /// Positions only grow as a reader sees them and may skip numbers; the first is above
 /// [`Position::START`] (0). Every read takes the position it starts *after*, so a position that was
 /// handed out can be handed straight back.
+///
+/// ```
+/// use annals_eventstore::Position;
+///
+/// let seen = Position::new(17)?; // as a reader has stored it
+/// assert!(seen > Position::START);
+/// assert_eq!(Position::new(-1).unwrap_err().field, "position");
+/// # Ok::<(), annals_eventstore::Invalid>(())
+/// ```
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct Position(i64);
 
@@ -52,9 +61,15 @@ impl fmt::Display for Position {
     }
 }
 
-/// Which life of a store a position belongs to; a restore or a promotion begins a new one.
+/// Which life of a store a position belongs to: an id that is drawn when the store is created.
+///
+/// A copy of the store has the same one and may then go another way, which is why a [`Checkpoint`] also names its
+/// event.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub struct Incarnation(pub Uuid);
+pub struct Incarnation(
+    /// The id itself.
+    pub Uuid,
+);
 
 impl fmt::Display for Incarnation {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -65,7 +80,9 @@ impl fmt::Display for Incarnation {
 /// The last event that a named reader has finished: where to go on, and proof that the log is still the same.
 ///
 /// It always names a committed event of the whole, unfiltered log, or the beginning. A reader stores it in the
-/// transaction of the work it stands for.
+/// transaction of the work it stands for, and before it goes on from it asks
+/// [`EventStore::check_checkpoint`](crate::EventStore::check_checkpoint). [`Pages`](crate::Pages) gives checkpoints and
+/// has an example.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Checkpoint {
     /// Which life of the store the position belongs to.

@@ -13,6 +13,14 @@ use crate::name::check_name;
 /// A digest of what a request asked for, stable over processes and builds.
 ///
 /// Two requests under one key are the same request exactly if their fingerprints are equal.
+///
+/// ```
+/// use annals_eventstore::Fingerprint;
+///
+/// assert_eq!(Fingerprint::of(&("pay", "o-17", 12_00))?, Fingerprint::of(&("pay", "o-17", 12_00))?);
+/// assert_ne!(Fingerprint::of(&("pay", "o-17", 12_00))?, Fingerprint::of(&("pay", "o-17", 7_00))?);
+/// # Ok::<(), annals_eventstore::Invalid>(())
+/// ```
 #[derive(Clone, Copy, PartialEq, Eq, Hash)]
 pub struct Fingerprint(Uuid);
 
@@ -25,19 +33,21 @@ impl Fingerprint {
     /// # Errors
     /// [`Invalid`] with the field `body` if it cannot be written as JSON.
     pub fn of<T: Serialize + ?Sized>(body: &T) -> Result<Self, Invalid> {
-        let canonical = serde_json::to_value(body).map_err(|e| {
+        let mut canonical = serde_json::to_value(body).map_err(|e| {
             Invalid::new("body", format!("cannot be written as JSON: {e}"), "use a type that serde can write")
         })?;
+        // Objects keep the order of their keys if any crate of the app turns serde_json's `preserve_order` on.
+        canonical.sort_all_objects();
         Ok(Self::of_bytes(canonical.to_string().as_bytes()))
     }
 
-    /// The digest of raw bytes.
+    /// The digest of raw bytes, such as the body of a request as it came.
     #[must_use]
     pub fn of_bytes(bytes: &[u8]) -> Self {
         Self(Uuid::new_v5(&Self::NAMESPACE, bytes))
     }
 
-    /// The digest itself.
+    /// The digest itself: a UUID of version 5 (RFC 9562).
     #[must_use]
     pub fn get(self) -> Uuid {
         self.0
@@ -52,8 +62,10 @@ impl fmt::Debug for Fingerprint {
 
 /// The key a client gives its request (`Idempotency-Key`, say), with the fingerprint of what it asked for.
 ///
-/// Keys belong to a tenant. They are stored in the transaction of the append they come with and forgotten after
-/// their lifetime, 24 hours by default.
+/// Keys belong to a tenant: the same key of two tenants is two keys. They are stored in the transaction of the append
+/// they come with and forgotten after their lifetime, 24 hours by default. As long as one is remembered, a repeat gets
+/// the first answer, and another request under it is refused with
+/// [`AppendError::RequestKeyReused`](crate::AppendError::RequestKeyReused).
 ///
 /// ```
 /// # mod order { include!(concat!(env!("CARGO_MANIFEST_DIR"), "/docs/order.rs")); }
@@ -87,16 +99,18 @@ impl RequestKey {
     /// How long a key is remembered unless said otherwise.
     pub const LIFETIME: Duration = Duration::from_secs(24 * 60 * 60);
 
-    /// A key for a request with this fingerprint.
+    /// A key for a request with this fingerprint: 1 to 200 bytes, no control characters, not beginning with `$` or
+    /// `__`.
     ///
     /// # Errors
-    /// [`Invalid`] with the field `request_key`: 1 to 200 bytes, no control characters, not beginning with `$` or `__`.
+    /// [`Invalid`] with the field `request_key`.
     pub fn new(key: impl AsRef<str>, fingerprint: Fingerprint) -> Result<Self, Invalid> {
         check_name("request_key", key.as_ref())?;
         Ok(Self { key: key.as_ref().into(), fingerprint, lifetime: Self::LIFETIME })
     }
 
-    /// The same key, remembered for `lifetime`.
+    /// The same key, remembered for `lifetime` from the append on, by the store's clock. One that reaches beyond the
+    /// calendar has no end.
     #[must_use]
     pub fn with_lifetime(mut self, lifetime: Duration) -> Self {
         self.lifetime = lifetime;
@@ -119,5 +133,23 @@ impl RequestKey {
     #[must_use]
     pub fn lifetime(&self) -> Duration {
         self.lifetime
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    // Fingerprints are stored. If a build made others, a repeat would be refused as another request for a day.
+    #[test]
+    fn a_fingerprint_is_the_same_for_ever_and_whatever_the_order_of_keys() {
+        let of = |text: &str| {
+            let body = serde_json::from_str::<serde_json::Value>(text).expect("it is sound");
+            Fingerprint::of(&body).expect("it is sound").get().to_string()
+        };
+        let known = "65f964e0-6a17-549d-a263-0d7427448bfb";
+        assert_eq!(of(r#"{ "a": { "x": 1, "b": 2 }, "b": 2 }"#), known);
+        assert_eq!(of(r#"{ "b": 2, "a": { "b": 2, "x": 1 } }"#), known);
+        assert_eq!(Fingerprint::of_bytes(br#"{"a":{"b":2,"x":1},"b":2}"#).get().to_string(), known);
     }
 }

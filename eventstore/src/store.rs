@@ -17,6 +17,13 @@ use crate::stream::{ExpectedVersion, StreamId, StreamVersion, Tenant};
 
 /// An append-only log of events in streams, with one order over all of them.
 ///
+/// This is what a store can do; [`EventStoreExt`](crate::EventStoreExt) reads of any length with it, and
+/// [`AggregateStore`](crate::AggregateStore) decides over it. Methods that read a page are for those who build on it.
+///
+/// Who implements it are the stores of this crate, and wrappers around a store that hand every call on, as
+/// `testing::FaultyStore` does; the module `conformance` checks both. Another engine cannot be put under it from
+/// outside yet, as the parts of an [`Append`] are not public.
+///
 /// # Obligations on the implementer
 /// 1. What is acknowledged is kept, whatever crashes. 2. Versions of a stream are 1..n: unique, without holes.
 /// 3. All events of an append appear, contiguous in their stream, or none. 4. Whoever has seen position `p` never later
@@ -30,50 +37,126 @@ use crate::stream::{ExpectedVersion, StreamId, StreamVersion, Tenant};
 ///
 /// # Cancel safety
 /// Dropping the future of a read is harmless. Dropping the future of an append leaves its outcome unknown; append the same
-/// event ids again to find out.
+/// event ids again to find out. No dropped future leaves a transaction, a lock or a connection behind.
+///
+/// ```
+/// # mod order { include!(concat!(env!("CARGO_MANIFEST_DIR"), "/docs/order.rs")); }
+/// # use order::*;
+/// use annals_eventstore::{AppendError, EventStore, EventStoreExt, ExpectedVersion, MemoryStore, StreamId, Tenant};
+///
+/// # tokio::runtime::Builder::new_current_thread().build()?.block_on(async {
+/// let store = MemoryStore::new();
+/// let stream = StreamId::new(Tenant::default(), "order", "o-17")?;
+/// let placed = store.new_event(&OrderEvent::Placed { total: 12_00 })?;
+/// let done = store.append(&stream, ExpectedVersion::NoStream, vec![placed]).await?;
+///
+/// // Another writer who believes the same comes second.
+/// let late = store.new_event(&OrderEvent::Placed { total: 7_50 })?;
+/// let refused = store.append(&stream, ExpectedVersion::NoStream, vec![late]).await;
+/// assert!(matches!(refused, Err(AppendError::WrongExpectedVersion { actual, .. }) if actual == done.version()));
+///
+/// let paid = store.new_event(&OrderEvent::Paid { amount: 12_00 })?;
+/// assert_eq!(store.append(&stream, done.version().into(), vec![paid]).await?.version().get(), 2);
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// # })?;
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
 #[async_trait]
 pub trait EventStore: Send + Sync + 'static {
-    /// Which life of the store this is.
+    /// Which life of the store this is; the same for all handles of the store, on every machine.
     fn incarnation(&self) -> Incarnation;
 
-    /// How much the store accepts.
+    /// How much this handle accepts.
     fn limits(&self) -> &Limits;
 
-    /// Makes ids for new events.
+    /// Makes ids for new events; [`EventStoreExt::new_event`](crate::EventStoreExt::new_event) takes them from here.
     fn ids(&self) -> &dyn IdSource;
 
     /// Appends events to one or several streams of one tenant: all of them or none.
     ///
     /// The request key, if there is one, is looked up before anything else; then the event ids; then the expected
-    /// versions. One round trip whatever the number of events and streams.
+    /// versions. One round trip whatever the number of events and streams. What the answer says is on disk, unless the
+    /// store was told to be less careful, and every reader may see it.
+    ///
+    /// ```
+    /// # mod order { include!(concat!(env!("CARGO_MANIFEST_DIR"), "/docs/order.rs")); }
+    /// # use order::*;
+    /// use annals_eventstore::{Append, EventStore, EventStoreExt, ExpectedVersion, Fingerprint, MemoryStore};
+    /// use annals_eventstore::{RequestKey, StreamId, Tenant};
+    ///
+    /// # tokio::runtime::Builder::new_current_thread().build()?.block_on(async {
+    /// let store = MemoryStore::new();
+    /// let order = |id| StreamId::new(Tenant::default(), "order", id);
+    /// let placed = |total| store.new_event(&OrderEvent::Placed { total });
+    ///
+    /// let append = Append::to(order("o-17")?, ExpectedVersion::NoStream, vec![placed(12_00)?])
+    ///     .and(order("o-18")?, ExpectedVersion::Any, vec![placed(7_50)?, placed(5_00)?])
+    ///     .with_request(RequestKey::new("client-4711", Fingerprint::of(&("place", "o-17", "o-18"))?)?);
+    /// let first = store.append_many(append.clone()).await?;
+    /// let versions: Vec<_> = first.streams.iter().map(|part| part.version.get()).collect();
+    /// assert_eq!(versions, [1, 2]);
+    ///
+    /// // The same again, because nobody heard the answer: one append, the first answer.
+    /// let again = store.append_many(append).await?;
+    /// assert!(again.repeated);
+    /// assert_eq!((again.streams, again.recorded_at), (first.streams, first.recorded_at));
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// # })?;
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
     ///
     /// # Errors
-    /// See [`AppendError`]; unless its family is *outcome unknown*, nothing is stored.
+    /// [`AppendError::WrongExpectedVersion`] if a belief is wrong; [`AppendError::Invalid`] naming the field;
+    /// [`AppendError::EventIdTaken`] and [`AppendError::RequestKeyReused`] for a repeat that is none; see
+    /// [`AppendError`] for others. Unless its family is *outcome unknown*, nothing is stored.
+    ///
+    /// # Cancel safety
+    /// Dropping the future leaves the outcome unknown; append the same event ids again to find out.
     async fn append_many(&self, append: Append) -> Result<Appended, AppendError>;
 
-    /// The first answer to a request, if one with this key is remembered.
+    /// The first answer to a request, marked as repeated, if one with this key is remembered.
     ///
     /// # Errors
-    /// [`AppendError::RequestKeyReused`] if the key was used with another fingerprint.
+    /// [`AppendError::RequestKeyReused`] if the key was used with another fingerprint; [`AppendError::Unavailable`],
+    /// which is transient; [`AppendError::Broken`] if what is stored cannot be read; [`AppendError::Closed`].
+    ///
+    /// # Cancel safety
+    /// Dropping the future is harmless.
     async fn find_request(&self, tenant: &Tenant, request: &RequestKey) -> Result<Option<Appended>, AppendError>;
 
     /// Events of one stream after `after`, in the order of their versions: a prefix of what is there, at most `limit`
-    /// events and about 16 MiB, at least one if there is one.
+    /// events and about 16 MiB, at least one if there is one. Nothing for a stream that does not exist or is not
+    /// longer.
     ///
     /// # Errors
-    /// See [`ReadError`].
+    /// [`ReadError::Invalid`] for a limit of 0; [`ReadError::Damaged`] naming a row that annals did not write;
+    /// [`ReadError::Unavailable`], which is transient; [`ReadError::Closed`].
+    ///
+    /// # Cancel safety
+    /// Dropping the future is harmless.
     async fn load_page(&self, stream: &StreamId, after: StreamVersion, limit: usize) -> Result<StreamPage, ReadError>;
 
-    /// Events of the whole log after `after`, in the order of their positions: at most `limit` events and about 16 MiB.
+    /// Events of the whole log after `after` that `filter` wants, in the order of their positions: at most `limit`
+    /// events and about 16 MiB.
+    ///
+    /// A page may have fewer events than there are, also none, if it tells by [`Page::upto`] how far it has looked and
+    /// by [`Page::end`] that there is more: a filter that wants little is answered in pieces of bounded work.
     ///
     /// # Errors
-    /// [`ReadError::AheadOfLog`] if `after` is beyond the last event.
+    /// [`ReadError::AheadOfLog`] if `after` is beyond the last event; others as of [`EventStore::load_page`].
+    ///
+    /// # Cancel safety
+    /// Dropping the future is harmless.
     async fn read_page(&self, after: Position, filter: &Filter, limit: usize) -> Result<Page, ReadError>;
 
-    /// Streams after `after`, ordered by tenant, aggregate type and id bytewise, at most `limit`.
+    /// Streams after `after`, ordered by tenant, aggregate type and id bytewise, at most `limit`. A page may be short;
+    /// only an empty one says that no stream follows.
     ///
     /// # Errors
-    /// See [`ReadError`].
+    /// As of [`EventStore::load_page`].
+    ///
+    /// # Cancel safety
+    /// Dropping the future is harmless.
     async fn streams_page(
         &self,
         filter: &StreamFilter,
@@ -81,30 +164,49 @@ pub trait EventStore: Send + Sync + 'static {
         limit: usize,
     ) -> Result<Vec<StreamInfo>, ReadError>;
 
-    /// The last event of the log that no reader can miss any more.
+    /// The last event of the log that no reader can miss any more; the start if there is none.
     ///
     /// # Errors
-    /// See [`ReadError`].
+    /// [`ReadError::Unavailable`], which is transient; [`ReadError::Damaged`]; [`ReadError::Closed`].
+    ///
+    /// # Cancel safety
+    /// Dropping the future is harmless.
     async fn head(&self) -> Result<Checkpoint, ReadError>;
 
     /// Checks that the event at a checkpoint is the one that the reader has seen.
     ///
     /// # Errors
-    /// [`ReadError::StoreRewound`] if it is not, or if the checkpoint is of another incarnation.
+    /// [`ReadError::StoreRewound`] if it is not, or if the checkpoint is of another incarnation; [`ReadError::Invalid`]
+    /// with the field `checkpoint` if it has a position and no event id; others as of [`EventStore::head`].
+    ///
+    /// # Cancel safety
+    /// Dropping the future is harmless.
     async fn check_checkpoint(&self, checkpoint: &Checkpoint) -> Result<(), ReadError>;
 
-    /// Tells of new events: the receiver wakes when the head may have moved to the position it holds. Values may be
-    /// skipped, and the position is a hint, never a promise.
+    /// Tells of new events, those of other handles too: the receiver wakes when the head may have moved to the position
+    /// it holds. Values may be skipped, and the position is a hint, never a promise.
     fn watch(&self) -> watch::Receiver<Position>;
 
     /// Lets what is queued be answered, then stops the handle's tasks and wakes every receiver of
-    /// [`EventStore::watch`]. Later calls fail with `Closed`, through every clone of the handle.
+    /// [`EventStore::watch`]. Later calls fail with `Closed`, through every clone of the handle. Closing twice is
+    /// harmless.
+    ///
+    /// # Cancel safety
+    /// Dropping the future leaves the handle closed, perhaps with tasks that are still at it; closing again waits for
+    /// them.
     async fn close(&self);
 
-    /// Appends `events` to the end of `stream`: all of them or none.
+    /// Appends `events` to the end of `stream`, in this order: all of them or none. The trait's own page has an
+    /// example.
+    ///
+    /// Versions continue the stream without holes. A reader that has seen position `p` never later meets a new event at
+    /// or before `p`.
     ///
     /// # Errors
-    /// As of [`EventStore::append_many`].
+    /// As of [`EventStore::append_many`]; [`AppendError::WrongExpectedVersion`] if `expected` does not hold.
+    ///
+    /// # Cancel safety
+    /// Dropping the future leaves the outcome unknown; append the same event ids again to find out.
     async fn append(
         &self,
         stream: &StreamId,
@@ -115,7 +217,7 @@ pub trait EventStore: Send + Sync + 'static {
     }
 }
 
-/// Some events of one stream.
+/// Some events of one stream: what [`EventStore::load_page`] gives.
 #[derive(Clone, Debug, PartialEq)]
 #[non_exhaustive]
 pub struct StreamPage {
@@ -133,7 +235,8 @@ impl StreamPage {
     }
 }
 
-/// Some events of the log, and how far the log was looked at.
+/// Some events of the log, and how far the log was looked at: what [`EventStore::read_page`] and
+/// [`Pages`](crate::Pages) give.
 #[derive(Clone, Debug, PartialEq)]
 #[non_exhaustive]
 pub struct Page {
@@ -154,7 +257,7 @@ impl Page {
     }
 }
 
-/// A stream and how long it is.
+/// A stream and how long it is: what a listing gives.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct StreamInfo {
     /// The stream.

@@ -8,8 +8,8 @@ use crate::name::check_name;
 
 /// The tenant a stream belongs to; names of one tenant never meet those of another.
 ///
-/// Text of 1 to 200 bytes without control characters, compared byte for byte. Applications with one
-/// tenant use [`Tenant::default`], which is called `default`.
+/// Text of 1 to 200 bytes without control characters, not beginning with `$` or `__`, compared byte for byte.
+/// Applications with one tenant use [`Tenant::default`], which is called `default`. Cloning is cheap.
 #[derive(Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct Tenant(Arc<str>);
 
@@ -55,8 +55,10 @@ impl fmt::Debug for Tenant {
 
 /// The name of one stream: tenant, aggregate type and aggregate id.
 ///
-/// Each part is text of 1 to 200 bytes without control characters, compared byte for byte: `007` and
-/// `7`, `A` and `a`, composed and decomposed accents are different streams. Cloning is cheap.
+/// Each part is text of 1 to 200 bytes without control characters, not beginning with `$` or `__`, compared byte for
+/// byte: `007` and `7`, `A` and `a`, composed and decomposed accents are different streams. Cloning is cheap.
+///
+/// It is shown as `tenant/type/id`, for people: as the parts may hold slashes, it cannot be read back.
 ///
 /// ```
 /// use annals_eventstore::{StreamId, Tenant};
@@ -182,13 +184,24 @@ impl fmt::Display for StreamVersion {
 /// What a writer believes about a stream at the moment of the append.
 ///
 /// There is no default on purpose: a writer that does not care says [`ExpectedVersion::Any`].
+///
+/// ```
+/// use annals_eventstore::{ExpectedVersion, StreamVersion};
+///
+/// let loaded = StreamVersion::new(3)?; // the version on which was decided
+/// let expected = ExpectedVersion::from(loaded);
+/// assert!(expected.holds(loaded));
+/// assert!(!expected.holds(StreamVersion::new(4)?));
+/// assert!(ExpectedVersion::NoStream.holds(StreamVersion::NONE));
+/// # Ok::<(), annals_eventstore::Invalid>(())
+/// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum ExpectedVersion {
     /// The stream must not exist; the same as `Exact` of version 0.
     NoStream,
-    /// The stream must be exactly at this version.
+    /// The stream must be exactly at this version. One beyond its end is a conflict like any other.
     Exact(StreamVersion),
-    /// Whatever the stream's version is, the events go to its end.
+    /// Whatever the stream's version is, the events go to its end; it begins with them if there is none.
     Any,
 }
 

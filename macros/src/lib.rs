@@ -56,8 +56,9 @@ use syn::{DeriveInput, parse_macro_input};
 /// On each variant, or on the struct:
 /// - `name = "order.placed"`, always: what is stored as the event's type. 1 to 200 bytes without control characters, not
 ///   beginning with `$` or `__`, different for each variant. Choose it once; it is never made from the Rust name.
-/// - `version = 2`: the schema version of the payload, from 1, which is the default. Raise it when the fields change in a
-///   way that old payloads do not fit.
+/// - `version = 2`: the schema version of the payload, from 1, which is the default. It tells payloads of one shape
+///   from those of another. Events that are stored in another version than this cannot be read: there are no upcasters
+///   yet. So while events are kept, leave it as it is; give a new field `#[serde(default)]`, or begin a new name.
 ///
 /// On the enum or the struct: `crate = path::to::annals`, see the crate's own page.
 ///
@@ -71,6 +72,7 @@ use syn::{DeriveInput, parse_macro_input};
 /// - `#[serde(tag, content, untagged)]` on the enum, which would write the Rust name into the content or leave out what
 ///   tells variants apart, and `#[serde(from, try_from, into, remote, transparent)]`, with which serde no longer writes
 ///   this enum but something else;
+/// - `#[serde(tag)]` on a struct, for the same reason;
 /// - `#[serde(skip, skip_serializing, skip_deserializing, other, untagged)]` on a variant: what can be stored must be
 ///   readable for ever, and an unknown event is an error that names it;
 /// - generic types, unions, and enums without variants.
@@ -119,16 +121,22 @@ pub fn event(input: TokenStream) -> TokenStream {
 ///
 /// assert_eq!(Order::TYPE, "order");
 /// assert_eq!(Order::SNAPSHOT, SnapshotPolicy::Every(100));
+///
+/// let mut order = Order::default();
+/// order.evolve(&OrderEvent::Placed { items: 2 });
+/// order.evolve(&OrderEvent::Closed);
+/// assert!(order.items == 2 && order.closed);
 /// ```
 ///
 /// # Words
 /// - `name = "order"`, always: the stored name of the kind, under the same rule as the names of events. Choose it once.
-/// - `id = OrderId`, always: the type of what names one aggregate. It needs `Display`, whose text is stored.
+/// - `id = OrderId`, always: the type of what names one aggregate. It needs `Display`, whose text is stored, under the
+///   same rule; `text_id!` makes such types.
 /// - `event = OrderEvent`, always: the type of its events, with `#[derive(Event)]` and `Clone`.
 /// - `snapshot(every = 100)`: keep the state after every so many events of a stream, from 1; or `snapshot(never)`, the
-///   default.
+///   default. Snapshots are not taken yet, so this says only what is wanted.
 /// - `fold = 2`: the number of the fold, from 1, which is the default. Raise it whenever `evolve` gives another state for
-///   the same events; snapshots of the old fold are then passed over.
+///   the same events; it is for snapshots of the old fold to be passed over.
 /// - `crate = path::to::annals`, see the crate's own page.
 ///
 /// # Refused
@@ -174,6 +182,7 @@ pub fn aggregate(input: TokenStream) -> TokenStream {
 ///     total: i64,
 /// }
 ///
+/// assert_eq!(OrderRow::TABLE.key, ["order_id"]);
 /// assert_eq!(OrderRow::TABLE.columns[6].name, "total_cents");
 /// assert!(OrderRow::TABLE.columns[4].nullable);
 /// # let _ = (Status::Open, Status::Shipped);
@@ -192,7 +201,9 @@ pub fn aggregate(input: TokenStream) -> TokenStream {
 /// - `#[column(name = "total_cents")]`: the name of the column, else it is the field's.
 /// - `#[column(text)]`: for a type that serde writes as a string, such as an enum without content; the column holds the
 ///   bare text.
-/// - `#[column(json)]`: for anything that serde can write; the column holds JSON.
+/// - `#[column(json)]`: for anything that serde can write; the column holds JSON, under the rules of event payloads.
+///
+/// What serde writes as null in either of them, such as `None`, is null in the column, which an `Option` allows.
 ///
 /// Without `text` or `json` the field's type must implement `Column`, as integers, `bool`, `f64`, `String`, timestamps,
 /// UUIDs and bytes do, and an `Option` of each, which may be null.
@@ -201,7 +212,7 @@ pub fn aggregate(input: TokenStream) -> TokenStream {
 /// - names of tables and columns that are not made of lower-case letters, digits and `_`, a letter first, at most 48
 ///   characters, or that begin with `annals_`, `sqlite_` or `pg_`: SQL is built from them;
 /// - keys and indexes of columns that do not exist, and an index of what is indexed already;
-/// - a key column that may be null;
+/// - a key column that may be null, or has `text` or `json`: implement `Column` for its type, by `text_column!` say;
 /// - more than 100 columns, or none; enums, unions, tuple structs and generic types.
 #[proc_macro_derive(ReadModel, attributes(read_model, column))]
 pub fn read_model(input: TokenStream) -> TokenStream {

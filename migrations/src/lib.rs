@@ -1,13 +1,22 @@
-//! The schema of annals stores: the SQL files, and the order in which they are run.
+//! The schema of annals stores: the SQL files, and the order in which they are run. For the stores and runners of
+//! annals, which run them; apps need nothing of it.
 //!
-//! A released file is never edited, only followed by another. Each migration runs once per database, in a
-//! transaction of its own kind, and is remembered by component and number.
+//! A released file is never edited, only followed by another. Each migration runs once per database and is remembered
+//! by component and number; those that a database has not seen run in one transaction, in the order of their list.
+//!
+//! ```
+//! use annals_migrations::SQLITE_EVENTS;
+//!
+//! assert!(SQLITE_EVENTS[0].sql.contains("CREATE TABLE events"));
+//! assert!(SQLITE_EVENTS.iter().zip(1..).all(|(migration, number)| migration.number == number));
+//! ```
 
-/// The oldest build that may open a store which this build has migrated. It rises only when older builds could
-/// misread or damage what newer ones write.
+/// The oldest build that may open a store which this build has created: a count from 1. It rises only when older builds
+/// could misread or damage what newer ones write.
 pub const MIN_BUILD: i64 = 1;
 
-/// The build of this library. A store whose `min_build` is above it is refused.
+/// The build of this library, a count from 1 that rises with the schema. A store whose `min_build` is above it is
+/// refused.
 pub const BUILD: i64 = 1;
 
 /// One step of a schema.
@@ -19,7 +28,7 @@ pub struct Migration {
     pub number: i64,
     /// What it brings, for people.
     pub name: &'static str,
-    /// The statements.
+    /// The statements, to be run as one text.
     pub sql: &'static str,
 }
 

@@ -22,7 +22,8 @@ use crate::status::Board;
 /// Projections whose positions differ by at most this share a pass from the start; those further behind catch up first.
 const TOGETHER: i64 = 10_000;
 
-/// A store whose events projections shall read; [`Over::into_database`] says where the rows go.
+/// A store whose events projections shall read; [`Over::into_database`] says where the rows go. [`Projections::over`]
+/// makes it and has an example.
 pub struct Over {
     store: Arc<dyn EventStore>,
 }
@@ -32,9 +33,8 @@ impl Over {
         Self { store }
     }
 
-    /// Builds the read models in `database`, which may be another than that of the events.
+    /// Builds the read models in `database`, which may be another than that of the events and is not closed with them.
     #[cfg(feature = "sqlite")]
-    #[must_use]
     pub fn into_database(self, database: annals_eventstore::SqliteDatabase) -> ProjectionsBuilder {
         self.into_read_models(Arc::new(crate::database::sqlite::SqliteReadModels::new(database)))
     }
@@ -44,7 +44,8 @@ impl Over {
     }
 }
 
-/// Starts projections from a store: `store.projections().with(OrderList).start()`.
+/// Starts projections from a store: `store.projections().with(OrderList).start()`. [`ProjectionsBuilder`] has an
+/// example.
 #[cfg(feature = "sqlite")]
 pub trait ProjectionsExt {
     /// Projections of this store's events into read models in the same file.
@@ -58,7 +59,28 @@ impl ProjectionsExt for annals_eventstore::SqliteStore {
     }
 }
 
-/// The projections that are to run.
+/// The projections that are to run: which, over which store, into which database.
+///
+/// ```
+/// # mod till { include!(concat!(env!("CARGO_MANIFEST_DIR"), "/docs/till.rs")); }
+/// # use till::*;
+/// # async fn run() -> Result<(), Box<dyn std::error::Error>> {
+/// # let folder = tempfile::tempdir()?;
+/// # let path = folder.path().join("till.db");
+/// use annals_eventstore::EventStore;
+/// use annals_projections::ProjectionsExt;
+///
+/// let store = annals_eventstore::sqlite(&path).await?;
+/// let views = store.projections().with(PerTill).start().await?;
+/// assert_eq!(&*views.status()[0].name, "takings");
+///
+/// // At the end of the program.
+/// views.close().await;
+/// store.close().await;
+/// # Ok(()) }
+/// # tokio::runtime::Runtime::new().unwrap().block_on(run()).unwrap();
+/// ```
+#[must_use = "nothing runs before `start`"]
 pub struct ProjectionsBuilder {
     store: Arc<dyn EventStore>,
     database: Arc<dyn ReadModels>,
@@ -68,14 +90,12 @@ pub struct ProjectionsBuilder {
 
 impl ProjectionsBuilder {
     /// One more projection. Its read model is its own: no two projections write one table.
-    #[must_use]
     pub fn with<P: Projection>(mut self, projection: P) -> Self {
         self.projections.push(Box::new(Typed::new(projection)));
         self
     }
 
     /// The clock that stored checkpoints are stamped with, for people to see; the machine's by default.
-    #[must_use]
     pub fn clock(mut self, clock: impl Clock) -> Self {
         self.clock = Arc::new(clock);
         self
@@ -91,11 +111,15 @@ impl ProjectionsBuilder {
     ///
     /// Several processes may run the same projection: each event is applied once, whoever is first.
     ///
+    /// Must be called within a tokio runtime with timers, in which the projections live.
+    ///
     /// # Errors
-    /// [`StartError`]; nothing runs then.
+    /// [`StartError::Invalid`] or [`StartError::Table`] if a declaration breaks a rule; [`StartError::ShapeChanged`] if
+    /// a read model changed and its `VERSION` did not; [`StartError::Rewound`] if the store is not the one that was
+    /// read; see [`StartError`] for others. Nothing runs then.
     ///
     /// # Cancel safety
-    /// Dropping the future starts nothing. Tables that were made by then are gone on with when it is started again.
+    /// Dropping the future starts nothing. Tables that were made by then are used when it is started again.
     pub async fn start(self) -> Result<Projections, StartError> {
         check(&self.projections)?;
         let Self { store, database, clock, projections } = self;

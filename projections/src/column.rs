@@ -16,6 +16,29 @@ use uuid::Uuid;
 /// `from_column(value.to_column())` gives an equal value, and `to_column` gives a value of [`Column::TYPE`], or
 /// [`ColumnValue::Null`] if [`Column::NULLABLE`], or [`ColumnValue::Refused`] for what no database can hold. Equal values
 /// have equal columns.
+///
+/// ```
+/// use annals_projections::{Column, ColumnError, ColumnType, ColumnValue};
+///
+/// #[derive(Debug, PartialEq)]
+/// struct Cents(i64);
+///
+/// impl Column for Cents {
+///     const TYPE: ColumnType = ColumnType::Integer;
+///
+///     fn to_column(&self) -> ColumnValue {
+///         self.0.to_column()
+///     }
+///
+///     fn from_column(value: ColumnValue) -> Result<Self, ColumnError> {
+///         i64::from_column(value).map(Self)
+///     }
+/// }
+///
+/// assert_eq!(Cents::from_column(Cents(450).to_column()), Ok(Cents(450)));
+/// let wrong = Cents::from_column(ColumnValue::Bool(true)).unwrap_err();
+/// assert_eq!((wrong.expected.as_str(), wrong.found.as_str()), ("an integer", "a bool"));
+/// ```
 #[diagnostic::on_unimplemented(
     message = "a column cannot hold the type `{Self}`",
     label = "no type of a column",
@@ -26,7 +49,7 @@ use uuid::Uuid;
 pub trait Column: Sized {
     /// What the column holds.
     const TYPE: ColumnType;
-    /// Whether the column may be null.
+    /// Whether the column may be null; only an `Option` is, unless said otherwise.
     const NULLABLE: bool = false;
 
     /// The value for the database.
@@ -47,7 +70,7 @@ pub enum ColumnType {
     Integer,
     /// A floating point number of 64 bits, never NaN (`REAL`, `double precision`).
     Real,
-    /// Text (`TEXT`, `text`).
+    /// Text without U+0000, compared byte for byte (`TEXT`, `text`).
     Text,
     /// True or false (`INTEGER` 1 or 0, `boolean`).
     Bool,
@@ -57,11 +80,12 @@ pub enum ColumnType {
     Uuid,
     /// Bytes (`BLOB`, `bytea`).
     Bytes,
-    /// JSON text (`TEXT`, `jsonb`).
+    /// JSON text under the rules of event payloads (`TEXT`, `jsonb`).
     Json,
 }
 
-/// One value on its way into a database or out of it. Cloning is cheap.
+/// One value on its way into a database or out of it. Cloning is cheap. Two are equal if a database would keep the
+/// same.
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub enum ColumnValue {
@@ -163,12 +187,12 @@ pub struct ColumnError {
 }
 
 impl ColumnError {
-    /// A value that is not `expected`.
+    /// A value that is not `expected` but `found`; both are ends of a sentence, `an integer` say.
     pub fn new(expected: impl Into<String>, found: impl Into<String>) -> Self {
         Self { column: String::new(), expected: expected.into(), found: found.into() }
     }
 
-    /// A value of another kind than `expected`.
+    /// A value of another kind than `expected`. What it holds is not told.
     #[must_use]
     pub fn mismatch(expected: impl Into<String>, found: &ColumnValue) -> Self {
         Self::new(expected, found.kind())

@@ -11,7 +11,21 @@ use crate::read_model::SpecError;
 
 /// Why an event could not be applied.
 ///
-/// Any error becomes one by `?`. It is no `Error` itself, for that very reason; the runner wraps it in [`Stopped`].
+/// Any error becomes one by `?`; where there is none, [`ProjectionError::new`] says in words what is wrong. It is no
+/// `Error` itself, for that very reason; the runner wraps it in [`Stopped`].
+///
+/// ```
+/// use annals_projections::ProjectionError;
+///
+/// fn whole_cents(text: &str) -> Result<i64, ProjectionError> {
+///     let cents: i64 = text.parse()?;
+///     if cents < 0 { Err(ProjectionError::new(format!("`{text}` is below zero"))) } else { Ok(cents) }
+/// }
+///
+/// assert_eq!(whole_cents("450").unwrap(), 450);
+/// assert_eq!(whole_cents("-1").unwrap_err().to_string(), "`-1` is below zero");
+/// assert!(whole_cents("much").is_err());
+/// ```
 pub struct ProjectionError(Cause);
 
 enum Cause {
@@ -21,7 +35,8 @@ enum Cause {
 }
 
 impl ProjectionError {
-    /// An error that says why the event cannot be applied.
+    /// An error that says why the event cannot be applied: a lower-case fragment, as it stands at the end of a longer
+    /// text.
     pub fn new(why: impl Into<String>) -> Self {
         Self(Cause::Other(why.into().into()))
     }
@@ -69,7 +84,7 @@ pub struct EventPlace {
     pub position: Position,
     /// Its stream.
     pub stream: StreamId,
-    /// Its place in the stream.
+    /// Its place in the stream, from 1.
     pub version: StreamVersion,
     /// Its stored name.
     pub name: Arc<str>,
@@ -95,13 +110,14 @@ impl fmt::Display for EventPlace {
 /// A projection that goes no further until somebody has mended what stopped it and started it again.
 ///
 /// Its rows and its checkpoint stand where they stood before the event; the other projections go on.
+/// [`Projections::stopped`](crate::Projections::stopped) has an example.
 #[derive(Clone, Debug, thiserror::Error)]
 #[error("projection `{projection}` (version {version}) stopped {}", Before(event.as_ref(), *position))]
 #[non_exhaustive]
 pub struct Stopped {
     /// The projection.
     pub projection: Arc<str>,
-    /// The version of its fold.
+    /// The version of its fold, from 1.
     pub version: u32,
     /// The position that it has reached; everything up to there is applied.
     pub position: Position,
@@ -124,7 +140,7 @@ impl fmt::Display for Before<'_> {
     }
 }
 
-/// What stopped a projection.
+/// What stopped a projection, and so what helps.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum StopCause {
@@ -134,23 +150,25 @@ pub enum StopCause {
     /// `apply` panicked. Mend the fold, deploy, start again: it goes on with this event.
     #[error("it panicked: {0}")]
     Panicked(String),
-    /// The event cannot be read by this build, or the log cannot be read on. See the error for what helps.
+    /// The event cannot be read by this build, or the log cannot be read on. Do what the error says, start again.
     #[error(transparent)]
     Read(Arc<ReadError>),
-    /// The fold made a row that its table cannot hold, or the table holds one that the fold cannot read.
+    /// The fold made a row that its table cannot hold, or the table holds one that the fold cannot read. Do what the
+    /// error says.
     #[error(transparent)]
     Row(#[from] RowError),
-    /// `apply` asked for other rows each time it ran. Make it pure: the same event must look up the same rows.
+    /// `apply` asked for other rows each time it ran, so many times. Make it pure: the same event must look up the same
+    /// rows.
     #[error("`apply` asked for more rows {0} times over and never had enough; make it pure")]
     NeverSatisfied(usize),
-    /// The database of the read models refused the work, and would again.
+    /// The database of the read models refused the work, and would again. Mend what it says, start again.
     #[error("the database of the read models refused")]
     Database(#[source] BackendError),
     /// The checkpoint is gone from the database while the projection was running. Start it again to build from the
     /// beginning.
     #[error("its checkpoint was removed from `annals_checkpoints` while it was running; start it again")]
     CheckpointRemoved,
-    /// The runner itself failed; a fault of annals.
+    /// The runner itself failed; a fault of annals. Please report it; starting again goes on from the checkpoint.
     #[error("the runner failed: {0}; please report this")]
     Runner(String),
 }
@@ -159,10 +177,10 @@ pub enum StopCause {
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum StartError {
-    /// The name of a projection, its version or the events it wants break a rule.
+    /// The name of a projection, its version or the events it wants break a rule, or there is none. Mend what it names.
     #[error(transparent)]
     Invalid(#[from] Invalid),
-    /// The declaration of a read model breaks a rule.
+    /// The declaration of a read model breaks a rule. Mend it.
     #[error(transparent)]
     Table(#[from] SpecError),
     /// The read model has other columns or another key than when this version was first started. Raise `VERSION`.
@@ -174,9 +192,9 @@ pub enum StartError {
         projection: &'static str,
         /// Its version.
         version: u32,
-        /// What stands in the database.
+        /// The table that stands in the database, as `name(column type, ..; key column, ..)`.
         stored: String,
-        /// What the code declares.
+        /// The table that the code declares, likewise.
         declared: String,
     },
     /// The name that the read model needs belongs to something else. Rename one of them.
@@ -204,10 +222,10 @@ pub enum StartError {
         /// What the store said about its checkpoint.
         source: ReadError,
     },
-    /// The event store could not be read.
+    /// The event store could not be read. If the error is transient, start again later.
     #[error("the event store could not be read")]
     Store(#[source] ReadError),
-    /// The database of the read models refused.
+    /// The database of the read models refused or could not be reached. Mend what it says, or start again later.
     #[error("the database of the read models could not be prepared for `{projection}`")]
     Database {
         /// The projection.
@@ -215,7 +233,7 @@ pub enum StartError {
         /// What the engine said.
         source: BackendError,
     },
-    /// The database of the read models could not be brought to this build's schema.
+    /// The database of the read models could not be brought to this build's schema. Mend what it says, start again.
     #[error("the database of the read models could not be prepared")]
     Migrate(#[source] BackendError),
 }
@@ -234,7 +252,7 @@ pub enum WaitError {
         /// How far each projection that was waited for has got.
         reached: Vec<Reach>,
     },
-    /// A projection will not get there before somebody has mended it.
+    /// A projection will not get there before somebody has mended it. See [`StopCause`].
     #[error(transparent)]
     Stopped(#[from] Stopped),
     /// The projections were closed before they got there.
@@ -245,12 +263,12 @@ pub enum WaitError {
         /// How far each projection that was waited for has got.
         reached: Vec<Reach>,
     },
-    /// No projection of this name was started.
+    /// No projection of this name was started. Add it by `with`.
     #[error("no projection is called `{name}`; started are {known}")]
     Unknown {
         /// The name.
         name: String,
-        /// The names there are.
+        /// The names there are, joined by commas.
         known: String,
     },
 }

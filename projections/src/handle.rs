@@ -15,6 +15,9 @@ use crate::projection::Projection;
 use crate::status::{ProjectionState, ProjectionStatus};
 
 /// Projections that run. Cloning is cheap; when the last clone is dropped they are closed, without anybody waiting for it.
+///
+/// [`ProjectionsBuilder::start`](crate::ProjectionsBuilder::start) makes it; [`Projections::wait_for`] has an example.
+/// Close it before the store whose events it reads; a projection whose store was closed stops and says so.
 #[derive(Clone)]
 pub struct Projections(Arc<Inner>);
 
@@ -26,15 +29,35 @@ struct Inner {
 }
 
 impl Projections {
-    /// Projections of the events of `store`.
+    /// Projections of the events of `store`, into a database that need not be the store's own.
     ///
     /// ```
-    /// # use annals_eventstore::{SqliteDatabase, SqliteStore};
-    /// # use annals_projections::{Projection, Projections, StartError};
-    /// # async fn start<P: Projection>(store: SqliteStore, reporting: SqliteDatabase, order_list: P) -> Result<(), StartError> {
-    /// let views = Projections::over(store).into_database(reporting).with(order_list).start().await?;
+    /// # mod till { include!(concat!(env!("CARGO_MANIFEST_DIR"), "/docs/till.rs")); }
+    /// # use till::*;
+    /// # async fn run() -> Result<(), Box<dyn std::error::Error>> {
+    /// # let folder = tempfile::tempdir()?;
+    /// # let path = folder.path().join("reports.db");
+    /// use std::time::Duration;
+    ///
+    /// use annals_eventstore::{EventStore, EventStoreExt, ExpectedVersion, MemoryStore, SqliteDatabase};
+    /// use annals_eventstore::{StreamId, Tenant};
+    /// use annals_projections::Projections;
+    ///
+    /// let store = MemoryStore::new();
+    /// let reports = SqliteDatabase::open(&path).await?;
+    /// let views = Projections::over(store.clone()).into_database(reports.clone()).with(PerTill).start().await?;
+    ///
+    /// let stream = StreamId::new(Tenant::default(), "till", "t-1")?;
+    /// let sold = store.new_event(&TillEvent::Sold { cents: 4_50 })?;
+    /// let done = store.append(&stream, ExpectedVersion::Any, vec![sold]).await?;
+    ///
+    /// views.wait_for(done.position, Duration::from_secs(2)).await?;
+    /// let mut reader = reports.read().await?;
+    /// let cents: i64 = sqlx::query_scalar("SELECT sum(cents) FROM takings").fetch_one(&mut *reader).await?;
+    /// assert_eq!(cents, 4_50);
     /// # views.close().await;
     /// # Ok(()) }
+    /// # tokio::runtime::Runtime::new().unwrap().block_on(run()).unwrap();
     /// ```
     pub fn over(store: impl EventStore) -> Over {
         Over::new(Arc::new(store))
@@ -49,43 +72,27 @@ impl Projections {
         Self(Arc::new(Inner { statuses, tracker, cancel, _cancel_on_drop }))
     }
 
-    /// How every projection fares, in the order in which they were added.
+    /// How every projection fares at this moment, in the order in which they were added.
     #[must_use]
     pub fn status(&self) -> Vec<ProjectionStatus> {
         self.0.statuses.iter().map(|status| status.borrow().clone()).collect()
     }
 
-    /// Waits until every projection has applied everything up to `position`: with the position of an append, this is how to
-    /// read one's own writes.
+    /// Waits until every projection has applied everything up to `position`, `timeout` at most: with the position of an
+    /// append, this is how to read one's own writes. Needs a tokio runtime with timers.
     ///
     /// ```
-    /// # use std::time::Duration;
-    /// # use annals_eventstore::{EventStore, EventStoreExt, ExpectedVersion, Recorded, StreamId, Tenant};
-    /// # use annals_macros::{Event, ReadModel};
-    /// # use annals_projections::{Projection, ProjectionError, ProjectionsExt, Rows};
-    /// # use serde::{Deserialize, Serialize};
-    /// # #[derive(Event, Serialize, Deserialize, Clone)]
-    /// # enum TillEvent {
-    /// #     #[event(name = "till.sold")]
-    /// #     Sold { cents: i64 },
-    /// # }
-    /// # #[derive(ReadModel, Clone)]
-    /// # #[read_model(table = "takings", key = "till")]
-    /// # struct Takings { till: String, cents: i64 }
-    /// # struct PerTill;
-    /// # impl Projection for PerTill {
-    /// #     type Event = TillEvent;
-    /// #     type Row = Takings;
-    /// #     fn apply(&self, e: &Recorded<TillEvent>, rows: &mut Rows<Takings>) -> Result<(), ProjectionError> {
-    /// #         let till = e.stream.aggregate_id().to_owned();
-    /// #         let TillEvent::Sold { cents } = e.event;
-    /// #         rows.get_or_insert_with(&till.clone(), || Takings { till, cents: 0 })?.cents += cents;
-    /// #         Ok(())
-    /// #     }
-    /// # }
+    /// # mod till { include!(concat!(env!("CARGO_MANIFEST_DIR"), "/docs/till.rs")); }
+    /// # use till::*;
     /// # async fn run() -> Result<(), Box<dyn std::error::Error>> {
     /// # let folder = tempfile::tempdir()?;
-    /// let store = annals_eventstore::sqlite(folder.path().join("till.db")).await?;
+    /// # let path = folder.path().join("till.db");
+    /// use std::time::Duration;
+    ///
+    /// use annals_eventstore::{EventStore, EventStoreExt, ExpectedVersion, StreamId, Tenant};
+    /// use annals_projections::ProjectionsExt;
+    ///
+    /// let store = annals_eventstore::sqlite(&path).await?;
     /// let views = store.projections().with(PerTill).start().await?;
     ///
     /// let stream = StreamId::new(Tenant::default(), "till", "t-1")?;
@@ -101,8 +108,8 @@ impl Projections {
     /// ```
     ///
     /// # Errors
-    /// [`WaitError::TimedOut`] after `timeout`, saying how far each has got; [`WaitError::Stopped`] at once if one will not
-    /// get there.
+    /// [`WaitError::TimedOut`] after `timeout`, saying how far each has got; [`WaitError::Stopped`] or
+    /// [`WaitError::Closed`] at once if one will not get there.
     ///
     /// # Cancel safety
     /// Dropping the future is harmless.
@@ -141,10 +148,47 @@ impl Projections {
         }
     }
 
-    /// Waits until a projection stops because of an error, or all of them are closed.
+    /// Waits until a projection stops because of an error, or all of them are closed: for whoever must tell somebody.
+    ///
+    /// ```
+    /// # mod till { include!(concat!(env!("CARGO_MANIFEST_DIR"), "/docs/till.rs")); }
+    /// # use till::{Takings, TillEvent};
+    /// # async fn run() -> Result<(), Box<dyn std::error::Error>> {
+    /// # let folder = tempfile::tempdir()?;
+    /// # let path = folder.path().join("till.db");
+    /// use annals_eventstore::{EventStore, EventStoreExt, ExpectedVersion, Recorded, StreamId, Tenant};
+    /// use annals_projections::{Projection, ProjectionError, ProjectionsExt, Rows};
+    ///
+    /// struct Fussy;
+    ///
+    /// impl Projection for Fussy {
+    ///     type Event = TillEvent;
+    ///     type Row = Takings;
+    ///
+    ///     fn apply(&self, event: &Recorded<TillEvent>, _: &mut Rows<Takings>) -> Result<(), ProjectionError> {
+    ///         match event.event {
+    ///             TillEvent::Sold { cents } if cents < 0 => Err(ProjectionError::new("who pays the customer?")),
+    ///             TillEvent::Sold { .. } => Ok(()),
+    ///         }
+    ///     }
+    /// }
+    ///
+    /// let store = annals_eventstore::sqlite(&path).await?;
+    /// let views = store.projections().with(Fussy).start().await?;
+    /// let stream = StreamId::new(Tenant::default(), "till", "t-1")?;
+    /// let sold = store.new_event(&TillEvent::Sold { cents: -1 })?;
+    /// let done = store.append(&stream, ExpectedVersion::Any, vec![sold]).await?;
+    ///
+    /// let stopped = views.stopped().await.unwrap_err();
+    /// assert_eq!(stopped.event.unwrap().position, done.position);
+    /// # views.close().await;
+    /// # Ok(()) }
+    /// # tokio::runtime::Runtime::new().unwrap().block_on(run()).unwrap();
+    /// ```
     ///
     /// # Errors
-    /// The first projection that has stopped, and why. The others go on.
+    /// The first projection that has stopped, and why. The others go on. [`StopCause`](crate::StopCause) says what
+    /// helps; then start the projections again.
     ///
     /// # Cancel safety
     /// Dropping the future is harmless.
@@ -165,7 +209,7 @@ impl Projections {
     /// more. Closing twice is harmless.
     ///
     /// # Cancel safety
-    /// Dropping the future lets them end by themselves.
+    /// Dropping the future lets them end by themselves; closing again waits for them.
     pub async fn close(&self) {
         self.0.cancel.cancel();
         self.0.tracker.wait().await;

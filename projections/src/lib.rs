@@ -1,4 +1,14 @@
-//! Read models and the projections that build them.
+//! Read models and the projections that build them. A part of `annals`, which most depend on instead.
+//!
+//! | you want to | look at |
+//! |---|---|
+//! | say what a table looks like | [`ReadModel`], [`Column`], [`text_column!`] |
+//! | fold events into its rows | [`Projection`], [`Rows`] |
+//! | run that | `store.projections()` of `ProjectionsExt` (feature `sqlite`), [`Projections::over`], [`ProjectionsBuilder::start`] |
+//! | read your own writes, watch, end | [`Projections::wait_for`], [`Projections::status`], [`Projections::close`] |
+//! | understand why one stopped | [`Stopped`], [`StopCause`], [`StartError`] |
+//!
+//! Features: `sqlite` (default) for read models in a SQLite file, `testing` for given / when / then.
 
 #![cfg_attr(not(feature = "sqlite"), expect(dead_code, reason = "without a database nothing runs the folds"))]
 

@@ -11,7 +11,7 @@ use crate::rows::Rows;
 /// # Obligations on the implementer
 /// [`Projection::apply`] is pure: the same events in the same order give the same rows, whatever was asked for before. It
 /// does no I/O, reads no clock and draws no random numbers, as it may run several times for one event. It touches nothing but
-/// `rows`.
+/// `rows`. Rows and checkpoint are stored in one transaction, so every event counts exactly once.
 ///
 /// ```
 /// use annals_eventstore::Recorded;
@@ -44,14 +44,25 @@ use crate::rows::Rows;
 ///         Ok(())
 ///     }
 /// }
+///
+/// // The kit of the feature `testing` checks a fold without a database, however events are cut into batches.
+/// # use annals_projections::testing::given_events;
+/// let sold = |day: &str, cents| TillEvent::Sold { day: day.to_owned(), cents };
+/// given_events([("t-1", sold("mon", 4_50)), ("t-2", sold("mon", 3_00)), ("t-1", sold("tue", 1_00))])
+///     .with(DailySales)
+///     .then_rows([Day { day: "mon".into(), cents: 7_50 }, Day { day: "tue".into(), cents: 1_00 }]);
 /// ```
 pub trait Projection: Send + Sync + 'static {
-    /// What it folds. It gets every event whose stored name is one of this type's, from streams of any aggregate.
+    /// What it folds. It gets every event whose stored name is one of this type's, from streams of any aggregate. So it
+    /// may be an enum made for this projection, with the stored names and the fields that it needs, of several
+    /// aggregates.
     type Event: Event;
     /// What it builds.
     type Row: ReadModel;
 
     /// The name under which its checkpoint is kept; chosen once. By default the name of the read model's table.
+    /// Lower-case letters, digits and `_`, a letter first, at most 48 characters; no two projections of a database
+    /// share one.
     const NAME: &'static str = <Self::Row as ReadModel>::TABLE.name;
 
     /// The number of the fold, from 1: raise it whenever `apply` gives other rows for the same events, or the row gets

@@ -4,11 +4,29 @@ use std::hash::Hash;
 
 use crate::column::{Column, ColumnError, ColumnType, ColumnValue};
 
-/// A row of a read model. Derive it; see `#[derive(ReadModel)]`.
+/// A row of a read model. Derive it; `#[derive(ReadModel)]` has the words.
 ///
 /// # Obligations on the implementer
 /// `to_columns` gives one value per column of [`ReadModel::TABLE`], in their order; `from_columns` of them gives an equal
-/// row; `key` gives the values of the key columns.
+/// row; `key` gives the values of the key columns. All of them are pure.
+///
+/// ```
+/// use annals_macros::ReadModel;
+/// use annals_projections::{ColumnValue, ReadModel};
+///
+/// #[derive(ReadModel, Clone)]
+/// #[read_model(table = "takings", key("shop", "till"))]
+/// struct Takings {
+///     shop: String,
+///     till: u32,
+///     cents: i64,
+/// }
+///
+/// let row = Takings { shop: "north".into(), till: 2, cents: 4_50 };
+/// assert_eq!(row.key(), ("north".to_owned(), 2));
+/// assert_eq!(row.to_columns()[2], ColumnValue::Integer(450));
+/// assert_eq!(Takings::TABLE.key, ["shop", "till"]);
+/// ```
 pub trait ReadModel: Clone + Send + Sync + 'static {
     /// What names one row: the type of the key column, or a tuple of their types in the order of the table's key.
     type Key: RowKey;
@@ -28,7 +46,8 @@ pub trait ReadModel: Clone + Send + Sync + 'static {
     fn from_columns(columns: &mut dyn Iterator<Item = ColumnValue>) -> Result<Self, ColumnError>;
 }
 
-/// What names one row of a read model: a [`Column`] type, or a tuple of two to six of them.
+/// What names one row of a read model: a [`Column`] type that is not nullable and can be compared and hashed, or a
+/// tuple of two to six of them. It is implemented for all of these.
 #[diagnostic::on_unimplemented(
     message = "a row cannot be named by the type `{Self}`",
     label = "no type of a key",
@@ -61,7 +80,7 @@ tuple_key!(A 0, B 1, C 2, D 3);
 tuple_key!(A 0, B 1, C 2, D 3, E 4);
 tuple_key!(A 0, B 1, C 2, D 3, E 4, F 5);
 
-/// The table of a read model.
+/// The table of a read model. The derive makes it; [`ReadModel`] has an example.
 ///
 /// Every name in it is made of lower-case letters, digits and `_`, begins with a letter and has at most
 /// [`TableSpec::MAX_NAME`] characters; the derive checks that, and a runner checks it again before it builds any SQL.
@@ -73,7 +92,7 @@ pub struct TableSpec {
     pub columns: &'static [ColumnSpec],
     /// The columns that name a row: the primary key. Never nullable.
     pub key: &'static [&'static str],
-    /// Further indexes.
+    /// Further indexes. They may change without a new version of the projection.
     pub indexes: &'static [IndexSpec],
 }
 
@@ -106,7 +125,8 @@ pub struct SpecError {
 }
 
 impl TableSpec {
-    /// The longest name of a table, column or projection: PostgreSQL cuts names at 63 bytes, and ours get suffixes.
+    /// The longest name of a table, column or projection, in characters: PostgreSQL cuts names at 63 bytes, and ours
+    /// get suffixes.
     pub const MAX_NAME: usize = 48;
     /// The most columns of a table; a row must fit into one statement many times over.
     pub const MAX_COLUMNS: usize = 100;
@@ -119,7 +139,7 @@ impl TableSpec {
     /// Checks that the declaration is whole and its names are safe to stand in SQL.
     ///
     /// # Errors
-    /// [`SpecError`] naming the first thing that is wrong.
+    /// [`SpecError`] naming the first thing that is wrong, and what to do instead.
     pub fn check(&self) -> Result<(), SpecError> {
         let wrong = |problem: String| Err(SpecError { table: self.name.to_owned(), problem });
         if !is_identifier(self.name) {

@@ -13,6 +13,59 @@ use crate::read_model::{ReadModel, RowKey};
 /// No keys are declared. A lookup of a row that is not in memory fails; the runner remembers the key, loads the rows of all
 /// such keys of the batch at once, and applies the batch again from its beginning. So hand the error on with `?`. Swallowing
 /// it costs time but cannot harm: what was made without the row is thrown away.
+///
+/// In memory are the rows that one batch asks for or writes, of up to 10,000 events and about 4 MiB.
+///
+/// ```
+/// use annals_eventstore::Recorded;
+/// use annals_macros::{Event, ReadModel};
+/// use annals_projections::{Projection, ProjectionError, Rows};
+/// use serde::{Deserialize, Serialize};
+///
+/// #[derive(Event, Serialize, Deserialize, Clone)]
+/// enum ParcelEvent {
+///     #[event(name = "parcel.sent")]
+///     Sent,
+///     #[event(name = "parcel.moved")]
+///     Moved { to: String },
+///     #[event(name = "parcel.delivered")]
+///     Delivered,
+/// }
+///
+/// #[derive(ReadModel, Clone)]
+/// #[read_model(table = "parcels_under_way", key = "parcel")]
+/// struct Parcel {
+///     parcel: String,
+///     place: String,
+/// }
+///
+/// struct UnderWay;
+///
+/// impl Projection for UnderWay {
+///     type Event = ParcelEvent;
+///     type Row = Parcel;
+///
+///     fn apply(&self, event: &Recorded<ParcelEvent>, rows: &mut Rows<Parcel>) -> Result<(), ProjectionError> {
+///         let parcel = event.stream.aggregate_id().to_owned();
+///         match &event.event {
+///             ParcelEvent::Sent => rows.upsert(Parcel { parcel, place: "the shop".into() }),
+///             ParcelEvent::Moved { to } => {
+///                 let row = rows.get_mut(&parcel)?.ok_or_else(|| ProjectionError::new("it was never sent"))?;
+///                 row.place.clone_from(to);
+///             }
+///             ParcelEvent::Delivered => rows.remove(&parcel),
+///         }
+///         Ok(())
+///     }
+/// }
+///
+/// # use annals_projections::testing::given_events;
+/// let moved = || ParcelEvent::Moved { to: "Ghent".into() };
+/// given_events([("p-1", ParcelEvent::Sent), ("p-2", ParcelEvent::Sent), ("p-1", moved()), ("p-2", ParcelEvent::Delivered)])
+///     .with(UnderWay)
+///     .then_rows([Parcel { parcel: "p-1".into(), place: "Ghent".into() }]);
+/// given_events([("p-3", moved())]).with(UnderWay).then_stops_before(1, "never sent");
+/// ```
 #[derive(Debug)]
 pub struct Rows<R: ReadModel> {
     slots: HashMap<R::Key, Slot<R>>,
@@ -61,7 +114,8 @@ impl<R: ReadModel> Rows<R> {
         Ok(self.slots.get(key).and_then(Slot::row))
     }
 
-    /// The row called `key` to change it, or `None` if there is none. Its key must stay as it is.
+    /// The row called `key` to change it, or `None` if there is none. Its key must stay as it is: the projection stops
+    /// with [`RowError::KeyChanged`] otherwise.
     ///
     /// # Errors
     /// The runner's own error if the row is not in memory; hand it on.
@@ -92,6 +146,7 @@ impl<R: ReadModel> Rows<R> {
     }
 
     /// Puts a row in place of the one with its key, or adds it. The old row is not needed and so never loaded for this.
+    /// A row that its table cannot hold stops the projection when the batch is stored.
     pub fn upsert(&mut self, row: R) {
         self.set(row.key(), Now::Row(row));
     }

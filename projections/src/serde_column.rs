@@ -57,9 +57,11 @@ pub fn json_from_column<T: DeserializeOwned>(value: ColumnValue) -> Result<T, Co
 
 /// Makes types that serde writes as a string (ids, plain enums) usable as text columns, also in keys.
 ///
-/// The text stands in the column without quotes, so SQL can compare it.
+/// The text stands in the column without quotes, so SQL can compare it. A value that serde writes as anything but a
+/// string stops the projection; `#[column(json)]` on the field is for those.
 ///
 /// ```
+/// use annals_projections::{Column, ColumnValue};
 /// use serde::{Deserialize, Serialize};
 ///
 /// #[derive(Serialize, Deserialize, Clone, PartialEq, Eq, Hash)]
@@ -73,6 +75,8 @@ pub fn json_from_column<T: DeserializeOwned>(value: ColumnValue) -> Result<T, Co
 ///     order_id: OrderId,
 ///     cents: i64,
 /// }
+///
+/// assert_eq!(OrderId("o-17".into()).to_column(), ColumnValue::Text("o-17".into()));
 /// ```
 #[macro_export]
 macro_rules! text_column {

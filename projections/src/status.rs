@@ -7,18 +7,18 @@ use tokio::sync::watch;
 
 use crate::error::{Reach, Stopped};
 
-/// How one projection fares.
+/// How one projection fares, as [`Projections::status`](crate::Projections::status) tells.
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub struct ProjectionStatus {
     /// Its name.
     pub name: Arc<str>,
-    /// The version of its fold.
+    /// The version of its fold, from 1.
     pub version: u32,
     /// Everything in the log up to here is applied and can be queried. Where nothing concerned it, the stored checkpoint
     /// may be a little behind.
     pub position: Position,
-    /// How many events it has applied since it was started.
+    /// How many events it has applied since it was started, in this process.
     pub applied: u64,
     /// What it is doing.
     pub state: ProjectionState,

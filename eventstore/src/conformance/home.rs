@@ -20,7 +20,10 @@ pub trait Home: Send + Sync + 'static {
     /// Opens a handle of the store that lives here; the first call creates the store.
     ///
     /// If the store is durable, all handles, at the same time or one after another, are handles of one store. If it is
-    /// not, every call gives an empty store.
+    /// not, every call gives an empty store. It panics if the store cannot be opened, as the clause then fails.
+    ///
+    /// # Cancel safety
+    /// Clauses never drop the future before it is done.
     async fn open(&self, setup: &Setup) -> Arc<dyn EventStore>;
 }
 
@@ -36,7 +39,7 @@ pub struct Capabilities {
 /// What a clause wants of the store it opens.
 #[derive(Clone, Debug)]
 pub struct Setup {
-    /// The store's clock. It stands still until the clause moves it.
+    /// The store's clock, if it can take one. It stands still until the clause moves it.
     pub clock: Arc<ManualClock>,
     /// How much the store accepts.
     pub limits: Limits,

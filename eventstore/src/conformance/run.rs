@@ -18,13 +18,15 @@ pub(super) struct Clause {
     pub(super) check: fn(Case) -> BoxFuture<'static, ()>,
 }
 
-/// The names of all clauses, `theme::claim`, in the order of the list.
+/// The names of all clauses, `theme::claim`, in the order of the list: for those who run them by [`run`], in a harness
+/// of their own. Most use [`suite!`](super::suite).
 #[must_use]
 pub fn names() -> Vec<&'static str> {
     CLAUSES.iter().map(|clause| clause.name).collect()
 }
 
-/// Checks one clause on the store that lives at `home`, in a runtime of its own.
+/// Checks one clause on the store that lives at `home`, in a runtime of its own. `home` must be new: a clause expects
+/// an empty store.
 ///
 /// # Panics
 /// If the store breaks the clause, if the clause is stuck for 30 s, or if no clause has this name.

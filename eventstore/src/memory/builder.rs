@@ -13,9 +13,10 @@ use crate::position::{Incarnation, Position};
 /// Chooses clock, ids and limits of a [`MemoryStore`].
 ///
 /// ```
-/// use annals_eventstore::{MemoryStore, SeededIds};
+/// use annals_eventstore::{EventStore, MemoryStore, SeededIds};
 ///
-/// let store = MemoryStore::builder().ids(SeededIds::new(7)).build();
+/// let store = || MemoryStore::builder().ids(SeededIds::new(7)).build();
+/// assert_eq!(store().ids().next_id(), store().ids().next_id());
 /// ```
 #[must_use = "nothing is built before `build`"]
 pub struct MemoryStoreBuilder {
@@ -31,20 +32,20 @@ impl Default for MemoryStoreBuilder {
 }
 
 impl MemoryStoreBuilder {
-    /// The clock that `recorded_at` and the expiry of request keys follow.
+    /// The clock that `recorded_at` and the expiry of request keys follow; the machine's by default.
     pub fn clock(mut self, clock: impl Clock) -> Self {
         self.clock = Box::new(clock);
         self
     }
 
-    /// The source of the ids that [`EventStore::ids`](crate::EventStore::ids) hands out. The store's incarnation is
-    /// its first id.
+    /// The source of the ids that [`EventStore::ids`](crate::EventStore::ids) hands out; [`TimeOrderedIds`] by default.
+    /// The store's incarnation is its first id.
     pub fn ids(mut self, ids: impl IdSource) -> Self {
         self.ids = Box::new(ids);
         self
     }
 
-    /// How much the store accepts.
+    /// How much the store accepts; what [`Limits::default`] says by default.
     pub fn limits(mut self, limits: Limits) -> Self {
         self.limits = limits;
         self

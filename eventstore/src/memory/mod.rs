@@ -27,16 +27,18 @@ use log::Log;
 /// An event store that lives and dies with the process.
 ///
 /// It keeps the whole contract except the first obligation: a crash forgets everything. Clones are handles of one
-/// store. It needs no runtime of its own, holds no lock while it waits, and answers in the order of the calls.
+/// store. It needs no runtime of its own, holds no lock while it waits, and answers in the order of the calls. Its
+/// memory grows with the log.
 ///
 /// ```
-/// use annals_eventstore::{EventStore, ExpectedVersion, MemoryStore, NewEvent, Payload, StreamId, Tenant};
-/// use annals_eventstore::EventId;
+/// # mod order { include!(concat!(env!("CARGO_MANIFEST_DIR"), "/docs/order.rs")); }
+/// # use order::*;
+/// use annals_eventstore::{EventStore, EventStoreExt, ExpectedVersion, MemoryStore, StreamId, Tenant};
 ///
 /// # tokio::runtime::Builder::new_current_thread().build()?.block_on(async {
 /// let store = MemoryStore::new();
 /// let stream = StreamId::new(Tenant::default(), "order", "o-17")?;
-/// let placed = NewEvent::raw(EventId::new(store.ids().next_id())?, "order.placed", 1, Payload::of(&17)?)?;
+/// let placed = store.new_event(&OrderEvent::Placed { total: 12_00 })?;
 /// let done = store.append(&stream, ExpectedVersion::NoStream, vec![placed]).await?;
 /// assert_eq!(done.version().get(), 1);
 /// # Ok::<(), Box<dyn std::error::Error>>(())
@@ -64,7 +66,7 @@ impl MemoryStore {
         Self::builder().build()
     }
 
-    /// An empty store whose clock, ids or limits are other ones.
+    /// Begins the making of an empty store with another clock, other ids or other limits.
     pub fn builder() -> MemoryStoreBuilder {
         MemoryStoreBuilder::default()
     }

@@ -21,16 +21,30 @@ use crate::invalid::Invalid;
 pub use decode::{decode_struct, decode_variant};
 pub use encode::{encode_struct, encode_variant};
 
-/// How deep arrays and objects may nest; serde_json refuses to read 128.
+/// How many arrays and objects may stand one inside the other; serde_json refuses to read 128.
 pub const MAX_DEPTH: usize = 64;
 
-/// JSON text that every store gives back unchanged, apart from key order, white space and the sign of zero.
+/// JSON text that every store gives back as an equal payload.
 ///
-/// It has no duplicate keys, no U+0000, no lone surrogates, no number beyond the range of `f64`, and nests at most
-/// [`MAX_DEPTH`] deep. Cloning is cheap.
+/// It has no duplicate keys, no U+0000, no lone surrogates, no number beyond the range of `f64` or of PostgreSQL's
+/// `numeric`, and nests at most [`MAX_DEPTH`] deep. How long it may be, the store says ([`Limits`](crate::Limits)).
+/// Cloning is cheap.
 ///
 /// Two payloads are equal if they are equal as JSON values: the order of keys, white space, the way a number is written
-/// (`1`, `1.0`, `1e0`) and the sign of zero do not count. Numbers are compared exactly, whatever their size.
+/// (`1`, `1.0`, `1e0`) and the sign of zero do not count, and a store need not keep them. Numbers are compared exactly,
+/// whatever their size.
+///
+/// ```
+/// use annals_eventstore::Payload;
+///
+/// let payload = Payload::from_json(r#"{ "lines": [ { "price": 1e2 } ] }"#)?;
+/// assert_eq!(payload, Payload::from_json(r#"{"lines":[{"price":100}]}"#)?);
+///
+/// // What no store could give back is refused, with its place.
+/// let invalid = Payload::of(&[1.0, f64::NAN]).unwrap_err();
+/// assert_eq!(invalid.field, "payload[1]");
+/// # Ok::<(), annals_eventstore::Invalid>(())
+/// ```
 #[derive(Clone)]
 pub struct Payload(Arc<str>);
 
@@ -38,7 +52,8 @@ impl Payload {
     /// Writes `value` as JSON.
     ///
     /// # Errors
-    /// [`Invalid`] naming the field that holds NaN or an infinity (which serde_json would write as `null`), U+0000, ..
+    /// [`Invalid`] naming the place, `payload.lines[2].price` say, that holds NaN or an infinity (which serde_json
+    /// would write as `null`), U+0000 or what else breaks a rule above, or that serde cannot write.
     pub fn of<T: Serialize + ?Sized>(value: &T) -> Result<Self, Invalid> {
         encode::encode(value)
     }
@@ -46,7 +61,7 @@ impl Payload {
     /// Takes JSON text as it is, without the white space between tokens.
     ///
     /// # Errors
-    /// [`Invalid`] naming the place that breaks a rule above.
+    /// [`Invalid`] naming the place that is no JSON or breaks a rule above.
     pub fn from_json(text: &str) -> Result<Self, Invalid> {
         scan::scan(text).map(|compact| Self::trusted(&*compact))
     }
@@ -56,7 +71,7 @@ impl Payload {
         Self(text.into())
     }
 
-    /// The JSON text.
+    /// The JSON text, without white space between tokens.
     #[must_use]
     pub fn as_str(&self) -> &str {
         &self.0
@@ -71,7 +86,7 @@ impl Payload {
     /// Reads the JSON as a `T`.
     ///
     /// # Errors
-    /// What serde found.
+    /// What serde found, and where: the JSON does not have the shape of a `T`.
     pub fn read<T: DeserializeOwned>(&self) -> Result<T, serde_json::Error> {
         serde_json::from_str(&self.0)
     }

@@ -10,11 +10,15 @@ use crate::event::RecordedEvent;
 use crate::read::pages::Pages;
 use crate::read::stream_pages::StreamPages;
 
-/// The events of a stream, or of the log up to its head, one by one.
+/// The events of a stream, or of the log up to its head, one by one. [`EventStoreExt`](crate::EventStoreExt) makes it, by
+/// `load`, `load_after` and `read_all`, and has an example.
 ///
-/// Ends after the last event that was there when the end was reached, or after the first error. Bounded memory: at most
-/// two pages of up to 1,024 events and about 16 MiB. Holds nothing in the store while it waits for its consumer. Must be
-/// polled within a tokio runtime; dropping it ends its reads, and dropping the future of one item loses none.
+/// Ends after the last event that was there when the end was reached, or after the first error, also a transient one:
+/// to go on, read again after the last event that came. Bounded memory: at most two pages of up to 1,024 events and
+/// about 16 MiB. Holds nothing in the store while it waits for its consumer. Must be polled within a tokio runtime.
+///
+/// # Cancel safety
+/// Dropping it ends its reads; dropping the future of one item loses none.
 #[must_use = "nothing is read before the stream is polled"]
 pub struct EventStream {
     source: Source,

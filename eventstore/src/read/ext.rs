@@ -20,14 +20,27 @@ use crate::stream::{StreamId, StreamVersion};
 /// one page, at most one more is read ahead.
 ///
 /// ```
-/// use annals_eventstore::{EventStoreExt, Filter, MemoryStore, Position};
+/// # mod order { include!(concat!(env!("CARGO_MANIFEST_DIR"), "/docs/order.rs")); }
+/// # use order::*;
+/// use annals_eventstore::{AggregateStore, EventStoreExt, Filter, MemoryStore, Position};
 /// use futures::TryStreamExt;
 ///
-/// # tokio::runtime::Builder::new_current_thread().build()?.block_on(async {
+/// # tokio::runtime::Builder::new_current_thread().enable_time().build()?.block_on(async {
 /// let store = MemoryStore::new();
+/// let orders = store.aggregate::<Order>();
+/// let first = orders.execute(&OrderId::new("o-17")?, |order| order.place(12_00)).await?;
+/// orders.execute(&OrderId::new("o-18")?, |order| order.place(7_50)).await?;
+///
+/// // One stream.
+/// let events: Vec<_> = store.load(&first.stream).try_collect().await?;
+/// assert_eq!(events.len(), 1);
+///
+/// // The whole log, and what is behind a place in it.
 /// let events: Vec<_> = store.read_all(Position::START, Filter::all()).try_collect().await?;
-/// assert!(events.is_empty());
-/// # Ok::<(), annals_eventstore::ReadError>(())
+/// assert_eq!(events.len(), 2);
+/// let events: Vec<_> = store.read_all(first.position, Filter::all()).try_collect().await?;
+/// assert_eq!(events[0].stream.aggregate_id(), "o-18");
+/// # Ok::<(), Box<dyn std::error::Error>>(())
 /// # })?;
 /// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```
@@ -35,11 +48,20 @@ pub trait EventStoreExt: EventStore + Clone {
     /// The events of one stream, in the order of their versions; none if there is no such stream.
     ///
     /// What comes is a prefix of the stream that reaches at least to where the stream ended when the read began.
+    ///
+    /// # Errors
+    /// The last item is a [`ReadError`](crate::ReadError) if a page could not be read.
+    ///
+    /// # Cancel safety
+    /// Dropping the value, or the future of one of its items, is harmless; so it is for all methods below.
     fn load(&self, stream: &StreamId) -> EventStream {
         self.load_after(stream, StreamVersion::NONE)
     }
 
     /// The events of one stream after a version, in the order of their versions; none if the stream is not longer.
+    ///
+    /// # Errors
+    /// As of [`EventStoreExt::load`].
     fn load_after(&self, stream: &StreamId, after: StreamVersion) -> EventStream {
         EventStream::of_stream(StreamPages::new(self.shared(), stream.clone(), after))
     }
@@ -47,7 +69,9 @@ pub trait EventStoreExt: EventStore + Clone {
     /// The events of the log after a position, in the order of their positions, up to the head as it is when the end is
     /// reached.
     ///
-    /// Ends with [`ReadError::AheadOfLog`](crate::ReadError::AheadOfLog) if `after` is beyond the last event.
+    /// # Errors
+    /// The last item is [`ReadError::AheadOfLog`](crate::ReadError::AheadOfLog) if `after` is beyond the last event, or
+    /// what else kept a page from being read.
     fn read_all(&self, after: Position, filter: Filter) -> EventStream {
         EventStream::of_log(self.pages(after, filter))
     }
@@ -78,8 +102,9 @@ pub trait EventStoreExt: EventStore + Clone {
     /// ```
     ///
     /// # Errors
-    /// The stream ends with [`ReadError::AheadOfLog`](crate::ReadError::AheadOfLog) if `after` is beyond the last event, and
-    /// with [`ReadError::Closed`](crate::ReadError::Closed) when the store is closed.
+    /// The stream ends with [`ReadError::AheadOfLog`](crate::ReadError::AheadOfLog) if `after` is beyond the last
+    /// event, and with [`ReadError::Closed`](crate::ReadError::Closed) when the store is closed. Transient errors are
+    /// waited out.
     ///
     /// # Cancel safety
     /// Dropping the future of one event loses none: the next one waits for the same.
@@ -87,12 +112,20 @@ pub trait EventStoreExt: EventStore + Clone {
         Subscription::new(self.pages(after, filter))
     }
 
-    /// The log after a position page by page, and then as it grows, with how far it has been looked at.
+    /// The log after a position page by page, and then as it grows, with how far it has been looked at: for readers
+    /// that keep a checkpoint. [`Pages`] has an example.
+    ///
+    /// # Errors
+    /// As of [`Pages::next`].
     fn pages(&self, after: Position, filter: Filter) -> Pages {
         Pages::new(self.shared(), after, filter)
     }
 
-    /// The streams of the store with their versions, ordered by tenant, aggregate type and id bytewise.
+    /// The streams of the store with their versions, ordered by tenant, aggregate type and id bytewise. [`Streams`] has
+    /// an example.
+    ///
+    /// # Errors
+    /// The last item is a [`ReadError`](crate::ReadError) if a page could not be read.
     fn streams(&self, filter: StreamFilter) -> Streams {
         Streams::new(self.shared(), filter)
     }
@@ -121,12 +154,12 @@ pub trait EventStoreExt: EventStore + Clone {
     /// ```
     ///
     /// # Errors
-    /// [`Invalid`] as of [`Event::encode`].
+    /// [`Invalid`] as of [`Event::encode`]; also if the store's source of ids gives the nil UUID.
     fn new_event<E: Event>(&self, event: &E) -> Result<NewEvent, Invalid> {
         NewEvent::of(EventId::new(self.ids().next_id())?, event)
     }
 
-    /// The same store behind a pointer that does not tell its kind.
+    /// The same store behind a pointer that does not tell its kind; the pointer is a store too.
     fn shared(&self) -> Arc<dyn EventStore> {
         Arc::new(self.clone())
     }

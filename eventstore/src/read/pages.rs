@@ -23,6 +23,42 @@ use crate::store::{EventStore, Page};
 /// At most two pages are in memory: the one that was given out, and the next one, which is read meanwhile. A page asks
 /// for 64 events at first and for up to 1,024 later. Nothing is held in the store between pages. Dropping the value
 /// ends its read.
+///
+/// ```
+/// # mod order { include!(concat!(env!("CARGO_MANIFEST_DIR"), "/docs/order.rs")); }
+/// # use order::*;
+/// use annals_eventstore::{AggregateStore, Checkpoint, EventStore, EventStoreExt, Filter, MemoryStore};
+///
+/// # tokio::runtime::Builder::new_current_thread().enable_time().build()?.block_on(async {
+/// let store = MemoryStore::new();
+/// let orders = store.aggregate::<Order>();
+/// orders.execute(&OrderId::new("o-17")?, |order| order.place(12_00)).await?;
+/// let done = orders.execute(&OrderId::new("o-17")?, |order| order.pay(12_00)).await?;
+///
+/// // Where the reader stood when it ended the last time, as it has kept it: here, at the beginning.
+/// let mut checkpoint = Checkpoint::start(store.incarnation());
+/// store.check_checkpoint(&checkpoint).await?;
+///
+/// let mut sum = 0;
+/// let mut pages = store.pages(checkpoint.position, Filter::all().event_name("order.placed")?);
+/// loop {
+///     let page = pages.next().await?;
+///     for event in &page.events {
+///         if let OrderEvent::Placed { total } = event.decode()? {
+///             sum += total;
+///         }
+///     }
+///     // A reader stores both in one transaction.
+///     checkpoint = page.upto.unwrap_or(checkpoint);
+///     if page.end {
+///         break; // or go on: the next page comes when there is more
+///     }
+/// }
+/// assert_eq!((sum, checkpoint.position), (12_00, done.position));
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// # })?;
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
 #[must_use = "nothing is read before `next`"]
 pub struct Pages {
     store: Arc<dyn EventStore>,
@@ -63,14 +99,15 @@ impl Pages {
 
     /// The next page. If the page before ended at the head, waits until there is more to look at.
     ///
-    /// The first page comes at once even if there is nothing: empty, and at the end. So whoever wants only what is there
-    /// stops at the first page with [`Page::end`].
+    /// The first page comes at once even if there is nothing: empty, and at the end. So whoever wants only what is
+    /// there stops at the first page with [`Page::end`].
     ///
-    /// Must be called within a tokio runtime.
+    /// Must be called within a tokio runtime with timers.
     ///
     /// # Errors
-    /// [`ReadError`] that is not transient: transient ones are waited out, 50 ms at first and up to 5 s later, and
-    /// logged. After an error the next call reads the same page again; no event is skipped.
+    /// [`ReadError`] that is not transient: [`ReadError::AheadOfLog`] if the log does not reach the position,
+    /// [`ReadError::Closed`] once the store is closed. Transient ones are waited out, 50 ms at first and up to 5 s
+    /// later, and logged. After an error the next call reads the same page again; no event is skipped.
     ///
     /// # Cancel safety
     /// Dropping the future loses nothing: the next call goes on with the same read.

@@ -14,9 +14,31 @@ use crate::store::{EventStore, StreamInfo};
 use crate::stream::StreamId;
 
 /// The streams that a listing wants, ordered by tenant, aggregate type and id bytewise.
+/// [`EventStoreExt::streams`](crate::EventStoreExt::streams) makes it.
 ///
 /// Streams that begin while the listing goes on appear if their place is still to come. Ends after the last stream or
 /// the first error. Memory, runtime and cancel safety are those of [`EventStream`](crate::EventStream).
+///
+/// ```
+/// # mod order { include!(concat!(env!("CARGO_MANIFEST_DIR"), "/docs/order.rs")); }
+/// # use order::*;
+/// use annals_eventstore::{AggregateStore, EventStoreExt, MemoryStore, StreamFilter};
+/// use futures::TryStreamExt;
+///
+/// # tokio::runtime::Builder::new_current_thread().enable_time().build()?.block_on(async {
+/// let store = MemoryStore::new();
+/// let orders = store.aggregate::<Order>();
+/// for id in ["o-18", "o-17"] {
+///     orders.execute(&OrderId::new(id)?, |order| order.place(12_00)).await?;
+/// }
+///
+/// let mut streams = store.streams(StreamFilter::all().aggregate_type("order")?);
+/// let first = streams.try_next().await?.expect("there are two");
+/// assert_eq!((first.stream.aggregate_id(), first.version.get()), ("o-17", 1));
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// # })?;
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
 #[must_use = "nothing is read before the stream is polled"]
 pub struct Streams {
     store: Arc<dyn EventStore>,

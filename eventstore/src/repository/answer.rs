@@ -11,12 +11,14 @@ use crate::position::Position;
 use crate::request::RequestKey;
 use crate::stream::{StreamId, StreamVersion};
 
-/// An aggregate as its stream says it is.
+/// An aggregate as its stream says it is: what [`Repository::load`](crate::Repository::load) gives.
+/// [`Repository`](crate::Repository) has an example.
 #[non_exhaustive]
 pub struct Loaded<A> {
     /// The stream that was read.
     pub stream: StreamId,
-    /// The state after the last event; the default state if there is none.
+    /// The state after the last event; the default state if there is none. The pointer shares it with the repository's
+    /// cache.
     pub state: Arc<A>,
     /// The version of the last event; [`StreamVersion::NONE`] if there is none.
     pub version: StreamVersion,
@@ -46,7 +48,8 @@ impl<A: fmt::Debug> fmt::Debug for Loaded<A> {
     }
 }
 
-/// What a command did.
+/// What a command did, or, for a repeat under a request key, what it did the first time.
+/// [`Repository`](crate::Repository) has an example.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Executed {
@@ -60,8 +63,8 @@ pub struct Executed {
     pub position: Position,
     /// How many events the command led to.
     pub events: usize,
-    /// When the store recorded the events, or the request key of a command without events; `None` if there was nothing
-    /// to record.
+    /// When the store recorded the events, or the request key of a command without events, in whole microseconds;
+    /// `None` if there was nothing to record.
     pub recorded_at: Option<Timestamp>,
     /// Whether the command was executed before and this is the first answer again.
     pub repeated: bool,

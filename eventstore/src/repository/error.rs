@@ -9,21 +9,24 @@ use crate::stream::StreamId;
 
 /// Why a command did not lead to events. `R` is the domain's own rejection.
 ///
-/// Unless it is [`ExecuteError::OutcomeUnknown`], nothing of the command is stored.
+/// Unless it is [`ExecuteError::OutcomeUnknown`], nothing of the command is stored. [`SettleToken`] has an example of
+/// that one.
 #[derive(Debug)]
 #[non_exhaustive]
 pub enum ExecuteError<R> {
-    /// The domain said no, on a state that was up to date. Nothing is broken.
+    /// The domain said no, on a state that was up to date. Nothing is broken: tell whoever asked.
     Rejected(R),
     /// The aggregate's id, an event or the context breaks a rule. Mend the field it names.
     Invalid(Invalid),
     /// The store refused the append; among others a conflict in every attempt, a request key that was used for another
-    /// request, or a store that is out of reach for now.
+    /// request, a deadline that has passed, or a store that is out of reach for now. [`ExecuteError::family`] says
+    /// whether executing the command again may help.
     Append(AppendError),
-    /// The stream could not be read.
+    /// The stream could not be read. A transient error may pass; an event that cannot be read needs a build that knows
+    /// it.
     Read(ReadError),
-    /// The events may be stored or not, and asking again within the deadline did not tell. Keep the token and hand it to
-    /// [`Repository::settle`](crate::Repository::settle); executing the command again could have its effect twice.
+    /// The events may be stored or not, and asking again within the deadline did not tell. Keep the token and hand it
+    /// to [`Repository::settle`](crate::Repository::settle); executing the command again could have its effect twice.
     OutcomeUnknown {
         /// The aggregate's stream.
         stream: StreamId,

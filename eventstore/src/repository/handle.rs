@@ -24,20 +24,36 @@ const CACHED_STATES: u64 = 10_000;
 const ATTEMPTS: u32 = 10;
 
 /// What every event store can do for aggregates. Import it, and `store.aggregate::<Order>()` works.
+///
+/// ```
+/// # mod order { include!(concat!(env!("CARGO_MANIFEST_DIR"), "/docs/order.rs")); }
+/// # use order::*;
+/// use annals_eventstore::{AggregateStore, MemoryStore};
+///
+/// # tokio::runtime::Builder::new_current_thread().enable_time().build()?.block_on(async {
+/// let orders = MemoryStore::new().aggregate::<Order>();
+/// let id = OrderId::new("o-17")?;
+/// orders.execute(&id, |order| order.place(12_00)).await?;
+/// assert_eq!(orders.load(&id).await?.state.due, Some(12_00));
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// # })?;
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
 pub trait AggregateStore: EventStore + Clone {
-    /// The repository of a kind of aggregate.
+    /// The repository of a kind of aggregate, for commands of the default tenant; [`Repository::with`] is for others.
     ///
     /// Make it once and clone it: each call begins with an empty cache.
     fn aggregate<A: Evolve>(&self) -> Repository<A> {
         Repository::new(Arc::new(self.clone()))
     }
 
-    /// Finds out what became of an append whose outcome was unknown: it is sent once more with the same event ids. If it
-    /// was not stored and its stream is as it was, it is stored now.
+    /// Finds out what became of an append whose outcome was unknown: it is sent once more with the same event ids. If
+    /// it was not stored and its stream is as it was, it is stored now. [`SettleToken`] has an example.
     ///
     /// # Errors
-    /// [`AppendError::WrongExpectedVersion`] if it was not stored and cannot be any more; [`AppendError::OutcomeUnknown`],
-    /// or a transient error, if the store cannot say now either: ask again with the same token.
+    /// [`AppendError::WrongExpectedVersion`] if it was not stored and cannot be any more;
+    /// [`AppendError::OutcomeUnknown`], or a transient error, if the store cannot say now either: ask again with the
+    /// same token.
     ///
     /// # Cancel safety
     /// Dropping the future leaves the outcome unknown; ask again with the same token.
@@ -135,19 +151,21 @@ impl<A: Evolve> Repository<A> {
         Self { context: Arc::new(context), ..self.clone() }
     }
 
-    /// The same repository with a new, empty cache of up to `states` states.
+    /// The same repository with a new, empty cache of up to `states` states, whatever their size; 10,000 unless said
+    /// otherwise. Those used most are kept.
     #[must_use]
     pub fn cache(self, states: u64) -> Self {
         Self { cache: Cache::new(states), ..self }
     }
 
-    /// The same repository, which reads before every command.
+    /// The same repository without a cache: it reads the whole stream before every command.
     #[must_use]
     pub fn without_cache(self) -> Self {
         self.cache(0)
     }
 
-    /// The same repository, which decides a command up to `attempts` times (at least once) when other writers come first.
+    /// The same repository, which decides a command up to `attempts` times (at least once; 10 unless said otherwise)
+    /// when other writers come first.
     #[must_use]
     pub fn attempts(self, attempts: u32) -> Self {
         Self { attempts, ..self }
@@ -164,12 +182,14 @@ impl<A: Evolve> Repository<A> {
         Ok(StreamId::stored(self.context.tenant_ref().clone(), self.kind.clone(), id.into()))
     }
 
-    /// The aggregate's state after its last event, with its version; the default state and version 0 if it has no events.
+    /// The aggregate's state after its last event, with its version; the default state and version 0 if it has no
+    /// events.
     ///
     /// Always reads what is new. The deadline of the context does not concern it.
     ///
     /// # Errors
-    /// [`ReadError::Undecodable`] naming an event that this build cannot read; see [`ReadError`] for others.
+    /// [`ReadError::Undecodable`] naming an event that this build cannot read; [`ReadError::Invalid`] if no stream
+    /// could be called so; [`ReadError::Unavailable`], which is transient; see [`ReadError`] for others.
     ///
     /// # Cancel safety
     /// Dropping the future is harmless.
@@ -182,22 +202,25 @@ impl<A: Evolve> Repository<A> {
 
     /// Decides with `decide` what happens to the aggregate called `id`, and appends it: all of its events or none.
     ///
-    /// `decide` gives an event, several, perhaps one, or none. It must be pure, as it may run several times, each time on
-    /// a newer state. What it rejects is returned as [`ExecuteError::Rejected`] and leaves no trace.
+    /// `decide` gives an event, several, perhaps one, or none. It must be pure, as it may run several times, each time
+    /// on a newer state. What it rejects is returned as [`ExecuteError::Rejected`] and leaves no trace.
     ///
     /// Each event is read back before it is stored, so that what could never be read again is refused.
     ///
-    /// With a request key in the context, a request that was executed before is not decided again: its first answer comes
-    /// back, with `repeated`. A command without events is remembered as well; a rejection or a conflict is not.
+    /// With a request key in the context, a request that was executed before is not decided again: its first answer
+    /// comes back, with `repeated`. A command without events is remembered as well; a rejection or a conflict is not.
     ///
     /// If the store cannot say whether the events are stored, they are sent again with the same ids, a few times within
-    /// the deadline of the context, until it can. This needs a runtime with tokio's timers.
+    /// the deadline of the context, until it can. This, and a deadline, need a runtime with tokio's timers.
     ///
     /// # Errors
-    /// See [`ExecuteError`].
+    /// [`ExecuteError::Rejected`] if the domain says no; [`ExecuteError::Append`] with
+    /// [`AppendError::WrongExpectedVersion`] if other writers came first in every attempt, or with what else the store
+    /// refused; [`ExecuteError::OutcomeUnknown`] with a token, see [`SettleToken`]; see [`ExecuteError`] for others.
     ///
     /// # Cancel safety
-    /// Dropping the future leaves the outcome unknown. With a request key, executing the command again is safe.
+    /// Dropping the future leaves the outcome unknown. With a request key, executing the command again is safe; without
+    /// one it may have its effect twice.
     ///
     /// # Panics
     /// Only if `decide` or `evolve` panics. Then nothing of the command is stored, and the repository works as before.

@@ -18,7 +18,34 @@ const LONGEST_PAUSE: Duration = Duration::from_secs(1);
 
 /// An append whose outcome is unknown, with the ids of its events: enough to find out later what happened.
 ///
-/// It lives in this process only; cloning it is cheap.
+/// It lives in this process only; cloning it is cheap. [`Repository::settle`](crate::Repository::settle) takes it.
+///
+/// ```
+/// # mod order { include!(concat!(env!("CARGO_MANIFEST_DIR"), "/docs/order.rs")); }
+/// # use order::*;
+/// use annals_eventstore::testing::{Fault, FaultyStore};
+/// use annals_eventstore::{AggregateStore, ExecuteError, MemoryStore};
+///
+/// # tokio::runtime::Builder::new_current_thread().enable_time().start_paused(true).build()?.block_on(async {
+/// let store = FaultyStore::new(MemoryStore::new());
+/// let orders = store.aggregate::<Order>();
+/// let id = OrderId::new("o-17")?;
+/// orders.execute(&id, |order| order.place(12_00)).await?;
+///
+/// // The answers of the store get lost on the way, as often as the repository asks again.
+/// store.fail_next(7, Fault::After);
+/// let token = match orders.execute(&id, |order| order.pay(12_00)).await {
+///     Err(ExecuteError::OutcomeUnknown { token, .. }) => token,
+///     other => panic!("{other:?}"),
+/// };
+///
+/// // Later the store is there again and tells: it was stored.
+/// let done = orders.settle(&token).await?;
+/// assert!(done.repeated && done.version.get() == 2);
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// # })?;
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
 #[derive(Clone, Debug)]
 pub struct SettleToken(Arc<Unsettled>);
 
@@ -34,7 +61,7 @@ impl SettleToken {
         Self(Arc::new(Unsettled { stream, append: append.without_deadline() }))
     }
 
-    /// The stream of the aggregate that the command was for.
+    /// The stream of the aggregate that the command was for, for whoever keeps tokens apart.
     #[must_use]
     pub fn stream(&self) -> &StreamId {
         &self.0.stream

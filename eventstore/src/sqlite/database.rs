@@ -26,10 +26,35 @@ const REFUSE_TO_WRITE: &str = "PRAGMA query_only = ON";
 /// The result code of ROLLBACK outside of a transaction (`SQLITE_ERROR`).
 pub(super) const NO_TRANSACTION: i32 = 1;
 
-/// A SQLite file, opened once per process: the lock that writers of this process take in turn, and the connections.
+/// A SQLite file: the lock that writers of this process take in turn, and the connections.
 ///
 /// Cloning is cheap; all clones share the connections. The events live in such a file, and read models may live in
-/// the same one or in another.
+/// the same one or in another. Open a file once per process: two handles wait for each other's writes as two processes
+/// do.
+///
+/// ```
+/// # async fn run() -> Result<(), Box<dyn std::error::Error>> {
+/// # let folder = tempfile::tempdir()?;
+/// # let path = folder.path().join("reports.db");
+/// use annals_eventstore::SqliteDatabase;
+///
+/// let database = SqliteDatabase::open(&path).await?;
+///
+/// let mut transaction = database.begin().await?;
+/// sqlx::query("CREATE TABLE labels (order_id TEXT PRIMARY KEY) STRICT").execute(&mut *transaction).await?;
+/// sqlx::query("INSERT INTO labels VALUES (?1)").bind("o-17").execute(&mut *transaction).await?;
+/// transaction.commit().await?;
+///
+/// let mut reader = database.read().await?;
+/// let labels: i64 = sqlx::query_scalar("SELECT count(*) FROM labels").fetch_one(&mut *reader).await?;
+/// assert_eq!(labels, 1);
+/// assert!(sqlx::query("DELETE FROM labels").execute(&mut *reader).await.is_err(), "it only reads");
+///
+/// drop(reader);
+/// database.close().await;
+/// # Ok(()) }
+/// # tokio::runtime::Runtime::new().unwrap().block_on(run()).unwrap();
+/// ```
 #[derive(Clone)]
 pub struct SqliteDatabase(Arc<Inner>);
 
@@ -54,10 +79,11 @@ pub(super) struct Writer {
 }
 
 impl SqliteDatabase {
-    /// Opens the file at `path` with the defaults of [`SqliteOptions`], creating it if it is not there.
+    /// Opens the file at `path` with the defaults of [`SqliteOptions`], creating it if it is not there. It is marked as
+    /// a file of annals; one that holds something else is refused.
     ///
     /// # Errors
-    /// See [`OpenError`]; the file is left as it was.
+    /// See [`OpenError`]; a file that is refused is left as it was.
     ///
     /// # Cancel safety
     /// Dropping the future leaves a file that may have been created, and that opening it again completes.
@@ -65,10 +91,10 @@ impl SqliteDatabase {
         Self::open_with(&SqliteOptions::new(path)).await
     }
 
-    /// Opens a file as `options` say.
+    /// Opens a file as `options` say; those about appends and subscriptions have no meaning here.
     ///
     /// # Errors
-    /// See [`OpenError`]; the file is left as it was.
+    /// See [`OpenError`]; a file that is refused is left as it was.
     ///
     /// # Cancel safety
     /// Dropping the future leaves a file that may have been created, and that opening it again completes.
@@ -89,11 +115,12 @@ impl SqliteDatabase {
         })))
     }
 
-    /// Runs those of `migrations` that this file has not seen, all of them in one transaction. Safe when several
-    /// processes start at once.
+    /// Runs those of `migrations` that this file has not seen, all of them in one transaction: how the parts of annals
+    /// bring their tables. Safe when several processes start at once.
     ///
     /// # Errors
-    /// [`OpenError`]; nothing of a failed migration remains.
+    /// [`OpenError::ReadOnly`]; [`OpenError::StorageFull`]; [`OpenError::Unavailable`]. Nothing of a failed migration
+    /// remains; call it again when its cause is gone.
     ///
     /// # Cancel safety
     /// Dropping the future rolls back, or leaves all of them run.
@@ -106,7 +133,7 @@ impl SqliteDatabase {
     /// It refuses to write (`PRAGMA query_only`); [`SqliteDatabase::begin`] gives a transaction for that.
     ///
     /// # Errors
-    /// [`DatabaseError`] if no connection could be opened.
+    /// [`DatabaseError::Closed`], or what kept a connection from being opened.
     ///
     /// # Cancel safety
     /// Dropping the future takes nothing.
@@ -135,11 +162,12 @@ impl SqliteDatabase {
         })
     }
 
-    /// Begins a transaction for writing. Writers of this process take turns; those of other processes are waited for
-    /// as long as the busy time-out says.
+    /// Begins a transaction for writing, with the file's write lock. Writers of this process take turns, however long
+    /// that takes; those of other processes are waited for as long as [`SqliteOptions::busy_timeout`] says.
     ///
     /// # Errors
-    /// [`DatabaseError::Busy`] if another process kept the lock; others as they come.
+    /// [`DatabaseError::Busy`] if another process kept the lock, which is transient; [`DatabaseError::ReadOnly`];
+    /// [`DatabaseError::Closed`]; others as they come.
     ///
     /// # Cancel safety
     /// Dropping the future, or the transaction, rolls back.
@@ -158,7 +186,8 @@ impl SqliteDatabase {
         self.0.read_only
     }
 
-    /// Closes all connections once they are free. Later calls fail with [`DatabaseError::Closed`].
+    /// Waits for the writer at work, then closes all connections; those that are lent are closed when they come back.
+    /// Later calls fail with [`DatabaseError::Closed`]. Closing twice is harmless.
     ///
     /// # Cancel safety
     /// Dropping the future leaves the handle closed; connections that were not reached yet are closed when the last clone is
@@ -181,7 +210,7 @@ impl SqliteDatabase {
         }
     }
 
-    /// The file.
+    /// The path of the file, as it was given.
     #[must_use]
     pub fn path(&self) -> &Path {
         &self.0.path
@@ -258,7 +287,8 @@ impl SqliteDatabase {
         self.connect().await
     }
 
-    /// What an error of a statement on one of this database's connections means.
+    /// What an error of a statement on one of this database's connections means: whether it may pass, and whether the
+    /// outcome is known.
     #[must_use]
     pub fn fault(&self, error: sqlx::Error) -> DatabaseError {
         DatabaseError::of(error, self.0.busy_timeout)
@@ -283,7 +313,7 @@ impl Writer {
 }
 
 /// A connection for reading, outside of any transaction. It dereferences to the connection, for the user's own SQL, and
-/// refuses to write. It goes back when it is dropped.
+/// refuses to write. It goes back when it is dropped. [`SqliteDatabase`] has an example.
 ///
 /// Queries see the rows as they are when each begins; for several that must agree, run `BEGIN` before and `COMMIT` after
 /// them. While that transaction is open the file's journal cannot shrink, so keep it short.
@@ -342,15 +372,18 @@ impl Inner {
 }
 
 /// A transaction for writing. It dereferences to the connection, for the user's own SQL; dropping it rolls back.
+/// [`SqliteDatabase`] has an example.
 ///
-/// The connection is inside a transaction already: `begin()` on it fails, savepoints are plain SQL.
+/// The connection is inside a transaction already: `begin()` on it fails, savepoints are plain SQL. While it is open
+/// nobody else can write to the file, so keep it short.
 pub struct SqliteTransaction {
     writer: Option<OwnedMutexGuard<Writer>>,
     database: SqliteDatabase,
 }
 
 impl SqliteTransaction {
-    /// Commits.
+    /// Commits: what was written is on disk when this returns, unless
+    /// [`Synchronous::Normal`](crate::Synchronous::Normal) was asked for.
     ///
     /// # Errors
     /// [`DatabaseError`]; unless it is [`DatabaseError::OutcomeUnknown`], nothing is stored.
@@ -376,7 +409,7 @@ impl SqliteTransaction {
         }
     }
 
-    /// Rolls back.
+    /// Rolls back, and waits until that is done.
     ///
     /// # Errors
     /// [`DatabaseError`]; nothing is stored whatever happens.

@@ -37,6 +37,7 @@ impl SqliteUnitOfWork {
     /// work.execute(&orders, &OrderId::new("o-17")?, |order| order.place(12_00)).await?;
     /// sqlx::query("INSERT INTO mail VALUES (?1)").bind("alice").execute(&mut *work).await?;
     /// work.commit().await?;
+    /// assert!(orders.load(&OrderId::new("o-17")?).await?.exists());
     /// # Ok(()) }
     /// # tokio::runtime::Runtime::new().unwrap().block_on(run()).unwrap();
     /// ```

@@ -4,7 +4,9 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
+use super::store::SqliteStore;
 use crate::clock::{Clock, IdSource, SystemClock, TimeOrderedIds};
+use crate::error::OpenError;
 use crate::limits::Limits;
 
 /// When an acknowledged append is safe on disk.
@@ -25,19 +27,25 @@ pub enum Synchronous {
 /// # async fn run() -> Result<(), Box<dyn std::error::Error>> {
 /// # let dir = tempfile::tempdir()?;
 /// # let path = dir.path().join("orders.db");
-/// use annals_eventstore::SqliteOptions;
-///
 /// use std::sync::Arc;
 /// use std::time::Duration;
-/// use annals_eventstore::{ManualClock, SeededIds};
+///
+/// use annals_eventstore::{AppendError, EventStore, ManualClock, SeededIds, SqliteOptions};
 ///
 /// let store = SqliteOptions::new(&path).readers(2).busy_timeout(Duration::from_secs(1)).open().await?;
+/// # store.close().await;
+///
+/// // For looking only.
+/// let store = SqliteOptions::new(&path).read_only().open().await?;
+/// assert!(matches!(store.begin().await, Err(AppendError::ReadOnly { .. })));
+/// # store.close().await;
 ///
 /// // In tests, time and ids can be held. The clock is given as a pointer, so that the test can go on turning it.
 /// # let path = dir.path().join("test.db");
 /// let clock = Arc::new(ManualClock::at("2026-03-02T09:30:00Z".parse()?));
 /// let store = SqliteOptions::new(&path).clock(Arc::clone(&clock)).ids(SeededIds::new(1)).open().await?;
 /// clock.advance(Duration::from_secs(60));
+/// # store.close().await;
 /// # Ok(()) }
 /// # tokio::runtime::Runtime::new().unwrap().block_on(run()).unwrap();
 /// ```
@@ -77,14 +85,16 @@ impl SqliteOptions {
         self
     }
 
-    /// Opens an existing store for reading only; appends are refused.
+    /// Opens an existing store for reading only; appends are refused with
+    /// [`AppendError::ReadOnly`](crate::AppendError::ReadOnly), and nothing is created or migrated.
     #[must_use]
     pub fn read_only(mut self) -> Self {
         self.read_only = true;
         self
     }
 
-    /// How many connections are held for reading; 4 by default, at least 1.
+    /// How many connections are held for reading, which is how many reads run at once; 4 by default, at least 1. Others
+    /// wait for their turn.
     #[must_use]
     pub fn readers(mut self, readers: usize) -> Self {
         self.readers = readers.max(1);
@@ -100,49 +110,42 @@ impl SqliteOptions {
     }
 
     /// How often commits of other processes are looked for; 20 ms by default. It is the worst delay of a subscription
-    /// to another process's events; those of this handle wake at once.
+    /// to another process's events; those of this handle wake at once. At least 1 ms.
     #[must_use]
     pub fn poll_interval(mut self, interval: Duration) -> Self {
         self.poll_interval = interval.max(Duration::from_millis(1));
         self
     }
 
-    /// How much the store accepts.
+    /// How much the store accepts; what [`Limits::default`] says by default.
     #[must_use]
     pub fn limits(mut self, limits: Limits) -> Self {
         self.limits = limits;
         self
     }
 
-    /// The clock that `recorded_at` and the expiry of request keys follow.
+    /// The clock that `recorded_at` and the expiry of request keys follow; the machine's by default.
     #[must_use]
     pub fn clock(mut self, clock: impl Clock) -> Self {
         self.clock = Arc::new(clock);
         self
     }
 
-    /// A clock that others hold too.
-    #[must_use]
-    pub fn shared_clock(mut self, clock: Arc<dyn Clock>) -> Self {
-        self.clock = clock;
-        self
-    }
-
-    /// The source of new event ids.
+    /// The source of new event ids; [`TimeOrderedIds`] by default.
     #[must_use]
     pub fn ids(mut self, ids: impl IdSource) -> Self {
         self.ids = Arc::new(ids);
         self
     }
 
-    /// Opens the store.
+    /// Opens the store. Must be called in the tokio runtime that the store shall live in, see [`SqliteStore`].
     ///
     /// # Errors
-    /// See [`OpenError`](crate::OpenError); the file is left as it was.
+    /// As of [`SqliteStore::open`].
     ///
     /// # Cancel safety
     /// Dropping the future leaves a file that may have been created, and that opening it again completes.
-    pub async fn open(self) -> Result<super::SqliteStore, crate::OpenError> {
-        super::SqliteStore::open_with(self).await
+    pub async fn open(self) -> Result<SqliteStore, OpenError> {
+        SqliteStore::open_with(self).await
     }
 }

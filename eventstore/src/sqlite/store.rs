@@ -41,8 +41,32 @@ const DATA_VERSION: &str = "PRAGMA data_version";
 
 /// An event store in one SQLite file. Cloning is cheap; all clones share the connections and the writer.
 ///
-/// Several processes may open the same file. Each commit is on disk before it is acknowledged, unless
-/// [`Synchronous::Normal`] was asked for.
+/// Several processes may open the same file, on one machine: a network file system is refused. Each commit is on disk
+/// before it is acknowledged, unless [`Synchronous::Normal`] was asked for. Appends that arrive together are committed
+/// together; how many may wait, [`Limits`] says.
+///
+/// Its writer and its watch over other processes are tasks of the tokio runtime in which it is opened, which needs
+/// timers and must live as long as the store is used. Close it with [`EventStore::close`] when you are done.
+///
+/// ```
+/// # mod order { include!(concat!(env!("CARGO_MANIFEST_DIR"), "/docs/order.rs")); }
+/// # use order::*;
+/// # async fn run() -> Result<(), Box<dyn std::error::Error>> {
+/// # let folder = tempfile::tempdir()?;
+/// # let path = folder.path().join("orders.db");
+/// use annals_eventstore::{AggregateStore, EventStore, SqliteStore};
+///
+/// let id = OrderId::new("o-17")?;
+/// let store = SqliteStore::open(&path).await?;
+/// store.aggregate::<Order>().execute(&id, |order| order.place(12_00)).await?;
+/// store.close().await;
+///
+/// let store = SqliteStore::open(&path).await?;
+/// assert_eq!(store.aggregate::<Order>().load(&id).await?.state.due, Some(12_00));
+/// # store.close().await;
+/// # Ok(()) }
+/// # tokio::runtime::Runtime::new().unwrap().block_on(run()).unwrap();
+/// ```
 #[derive(Clone)]
 pub struct SqliteStore(Arc<Handle>);
 
@@ -72,9 +96,12 @@ impl Drop for Handle {
 
 impl SqliteStore {
     /// Opens the store in the file at `path` with the defaults of [`SqliteOptions`], creating it if it is not there.
+    /// `path` is a plain path, not a URL, in a folder that exists.
     ///
     /// # Errors
-    /// See [`OpenError`]; the file is left as it was.
+    /// [`OpenError::Invalid`] with the field `path`; [`OpenError::NotAStore`]; [`OpenError::NewerStore`];
+    /// [`OpenError::ReadOnly`]; [`OpenError::Damaged`], and others: see [`OpenError`]. A file that is refused is left
+    /// as it was.
     ///
     /// # Cancel safety
     /// Dropping the future leaves a file that may have been created, and that opening it again completes.
@@ -122,7 +149,8 @@ impl SqliteStore {
         Ok(())
     }
 
-    /// The file that the store lives in, for read models beside the events.
+    /// The file that the store lives in: for queries, and for read models beside the events. It is closed with the
+    /// store.
     #[must_use]
     pub fn database(&self) -> &SqliteDatabase {
         &self.0.group.database
@@ -176,7 +204,7 @@ impl SqliteStore {
 /// Opens the store in the file at `path`, creating it if it is not there: [`SqliteStore::open`] under a short name.
 ///
 /// # Errors
-/// See [`OpenError`]; the file is left as it was.
+/// As of [`SqliteStore::open`].
 ///
 /// # Cancel safety
 /// As of [`SqliteStore::open`].

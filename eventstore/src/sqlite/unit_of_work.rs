@@ -21,8 +21,10 @@ const KEEP: &str = "RELEASE annals_append";
 const UNDO: &str = "ROLLBACK TO annals_append; RELEASE annals_append";
 
 /// A transaction that takes appends and the user's own SQL. It dereferences to the connection; dropping it rolls back.
+/// [`SqliteStore::begin`] begins it and has an example.
 ///
-/// While it is open no other append of any process can commit, so keep it short. Its readers are woken by the commit.
+/// While it is open no other append of any process can commit, so keep it short. Subscriptions and projections are
+/// woken by the commit.
 pub struct SqliteUnitOfWork {
     pub(super) transaction: SqliteTransaction,
     pub(super) store: SqliteStore,
@@ -39,7 +41,8 @@ impl SqliteUnitOfWork {
         Self { transaction, store, last: Position::START, stream: None, broken: false }
     }
 
-    /// Appends inside the transaction. A refused append leaves the transaction usable and nothing of itself behind.
+    /// Appends inside the transaction. A refused append leaves the transaction usable and nothing of itself behind. The
+    /// answer holds once the unit of work is committed.
     ///
     /// # Errors
     /// As of [`EventStore::append_many`](crate::EventStore::append_many). If SQLite has rolled the transaction back by
@@ -74,7 +77,9 @@ impl SqliteUnitOfWork {
     /// Commits the events and the user's own rows.
     ///
     /// # Errors
-    /// [`AppendError`]; unless its family is *outcome unknown*, nothing is stored.
+    /// [`AppendError::Unavailable`] if an append was cancelled half way, or SQLite has rolled the transaction back by
+    /// itself; [`AppendError::StorageFull`]; others as they come. Unless its family is *outcome unknown*, nothing is
+    /// stored; begin another.
     ///
     /// # Cancel safety
     /// Dropping the future leaves the outcome unknown.
@@ -89,7 +94,7 @@ impl SqliteUnitOfWork {
         Ok(())
     }
 
-    /// Rolls back.
+    /// Rolls back, and waits until that is done.
     ///
     /// # Errors
     /// [`AppendError`]; nothing is stored whatever happens.
@@ -170,7 +175,8 @@ impl SqliteStore {
     /// ```
     ///
     /// # Errors
-    /// [`AppendError::Busy`] if another process kept the write lock; others as they come.
+    /// [`AppendError::Busy`] if another process kept the write lock, which is transient; [`AppendError::ReadOnly`];
+    /// [`AppendError::Closed`]; others as they come.
     ///
     /// # Cancel safety
     /// Dropping the future, or the unit of work, rolls back.
@@ -181,8 +187,10 @@ impl SqliteStore {
 
     /// Appends inside a transaction that the user has begun on a connection of their own to this store's file.
     ///
-    /// A refused append leaves the transaction usable. Readers notice the commit by polling. Begin it with
-    /// `BEGIN IMMEDIATE`: one that reads first and writes later may find that another writer came between, and fails.
+    /// A refused append leaves the transaction usable and nothing of itself behind. Readers notice the commit by
+    /// polling, see [`SqliteOptions::poll_interval`](crate::SqliteOptions::poll_interval). Begin it with `BEGIN
+    /// IMMEDIATE`: one that reads first and writes later may find that another writer came between, and fails. A
+    /// deadline has no meaning here.
     ///
     /// ```
     /// # mod order { include!(concat!(env!("CARGO_MANIFEST_DIR"), "/docs/order.rs")); }
@@ -201,18 +209,17 @@ impl SqliteStore {
     /// let stream = StreamId::new(Tenant::default(), "order", "o-17")?;
     /// let placed = store.new_event(&OrderEvent::Placed { total: 12_00 })?;
     /// let mut transaction = connection.begin_with("BEGIN IMMEDIATE").await?;
-    /// store.append_in(&mut transaction, Append::to(stream, ExpectedVersion::NoStream, vec![placed])).await?;
+    /// let append = Append::to(stream, ExpectedVersion::NoStream, vec![placed]);
+    /// let done = store.append_in(&mut transaction, append).await?;
     /// transaction.commit().await?;
+    /// assert_eq!(done.version().get(), 1);
     /// # Ok(()) }
     /// # tokio::runtime::Runtime::new().unwrap().block_on(run()).unwrap();
     /// ```
     ///
-    /// # Cancel safety
-    /// After the future was dropped the transaction must be rolled back: it may hold some of the rows.
-    ///
     /// # Errors
-    /// [`AppendError::Invalid`] with the field `transaction` if it is not on this store's file, or naming the setting
-    /// if the connection is less durable than the store; others as of
+    /// [`AppendError::Invalid`] with the field `transaction` if it is not on this store's file or SQLite has rolled it
+    /// back, or with the field `synchronous` if the connection is less durable than the store; others as of
     /// [`EventStore::append_many`](crate::EventStore::append_many).
     ///
     /// # Cancel safety

@@ -75,13 +75,13 @@ impl<S: EventStore> FaultyStore<S> {
         plan.faults.extend((1..=calls).map(|next| (done + next, fault)));
     }
 
-    /// How many calls have been made.
+    /// How many calls have been made, failed ones included.
     #[must_use]
     pub fn calls(&self) -> u64 {
         self.plan().calls
     }
 
-    /// The store behind, which never fails.
+    /// The store behind, which fails only by itself: to look at what is really stored.
     #[must_use]
     pub fn inner(&self) -> &S {
         &self.inner

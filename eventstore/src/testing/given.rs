@@ -41,12 +41,12 @@ pub fn given<A: Evolve>(events: impl IntoEvents<A::Event>) -> Given<A> {
     Given { state }
 }
 
-/// Begins a test of an aggregate to which nothing has happened.
+/// Begins a test of an aggregate to which nothing has happened; [`given`] has an example.
 pub fn given_nothing<A: Evolve>() -> Given<A> {
     Given { state: A::default() }
 }
 
-/// An aggregate to which something has happened.
+/// An aggregate to which something has happened; [`given`] makes it.
 #[must_use = "nothing is checked before `then`"]
 pub struct Given<A> {
     state: A,
@@ -100,7 +100,7 @@ impl<A: Evolve> Given<A> {
     }
 }
 
-/// What was decided.
+/// What was decided: events, or a rejection of type `R`.
 #[must_use = "nothing is checked before `then`"]
 pub struct Decided<A: Evolve, R> {
     state: A,
@@ -190,7 +190,7 @@ pub struct Then<A> {
 }
 
 impl<A> Then<A> {
-    /// Looks at the state after the decided events.
+    /// Looks at the state after the decided events, which is the state before if there were none.
     ///
     /// # Panics
     /// If `look` does.

@@ -8,8 +8,8 @@ use crate::event::Event;
 /// The width of a column when two texts stand side by side.
 const COLUMN: usize = 56;
 
-/// Every stored name and schema version of an event type, a line each, with its place in the code: for a golden file,
-/// in which a changed name shows in review.
+/// Every stored name and schema version of an event type, a line each in the order of declaration, with its place in
+/// the code: for a golden file, in which a changed name shows in review.
 ///
 /// ```
 /// # mod order { include!(concat!(env!("CARGO_MANIFEST_DIR"), "/docs/order.rs")); }

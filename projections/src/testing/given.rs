@@ -77,7 +77,26 @@ pub fn given_events<E: Event + Clone>(events: impl IntoIterator<Item = impl Into
 /// 2026-01-01T00:00:00Z.
 const BEGINNING: Timestamp = Timestamp::constant(1_767_225_600, 0);
 
-/// One event that has happened.
+/// One event that has happened, where `(aggregate id, event)` does not say enough.
+///
+/// ```
+/// # use annals_macros::Event;
+/// # use serde::{Deserialize, Serialize};
+/// # #[derive(Event, Serialize, Deserialize, Clone, Debug)]
+/// # enum OrderEvent {
+/// #     #[event(name = "order.cancelled")]
+/// #     Cancelled,
+/// # }
+/// use annals_eventstore::Tenant;
+/// use annals_projections::testing::{Given, given_events};
+///
+/// let event = Given::of("order", "o-1", OrderEvent::Cancelled)
+///     .tenant(Tenant::new("north")?)
+///     .at("2026-03-02T09:30:00Z".parse()?);
+/// let given = given_events([event]);
+/// assert_eq!(given.recorded()[0].stream.to_string(), "north/order/o-1");
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
 #[derive(Clone, Debug)]
 pub struct Given<E> {
     event: E,
@@ -108,7 +127,7 @@ impl<E> Given<E> {
         self
     }
 
-    /// The same event, recorded at another time.
+    /// The same event, recorded at another time; order does not follow from it.
     #[must_use]
     pub fn at(mut self, recorded_at: Timestamp) -> Self {
         self.recorded_at = Some(recorded_at);
@@ -145,7 +164,7 @@ impl<E> GivenEvents<E> {
 }
 
 impl<E: Event + Clone> GivenEvents<E> {
-    /// Lets `projection` fold the events.
+    /// Lets `projection` fold those of the events that it wants.
     #[must_use]
     pub fn with<P: Projection<Event = E>>(self, projection: P) -> ProjectionTest<P> {
         ProjectionTest::new(projection, self.recorded)

@@ -1,4 +1,4 @@
-//! Given / when / then for projections.
+//! Given / when / then for projections (feature `testing`); [`given_events`] begins it. No database is needed.
 
 mod given;
 mod table;

@@ -16,7 +16,10 @@ use crate::testing::MemoryTable;
 /// single cut.
 const ALL_CUTS_UP_TO: usize = 10;
 
-/// A projection and the events it is given. No database is needed.
+/// A projection and the events it is given; [`given_events`](crate::testing::given_events) makes it and has an example.
+///
+/// Up to 10 events are cut into batches in every way there is; more, into batches of every size and in two at every
+/// place.
 pub struct ProjectionTest<P: Projection> {
     projection: Arc<P>,
     events: Vec<Recorded<P::Event>>,
@@ -41,7 +44,7 @@ where
     /// Checks that the read model is exactly `expected`, in any order, however the events are cut into batches.
     ///
     /// # Panics
-    /// If it is not, with both sides as tables.
+    /// If it is not, with both sides as tables, or if the projection stops, with the reason.
     pub fn then_rows(&self, expected: impl IntoIterator<Item = P::Row>) {
         let mut table = MemoryTable::new(P::Row::TABLE);
         let written = expected.into_iter().map(|row| row.to_columns()).collect();
@@ -66,7 +69,7 @@ where
     /// however the events are cut into batches.
     ///
     /// # Panics
-    /// If it does not.
+    /// If it does not, with the reason it gave, or if there is no event with this number.
     pub fn then_stops_before(&self, number: usize, why: &str) {
         let position = self.events[number - 1].position;
         for cuts in self.cuts() {
