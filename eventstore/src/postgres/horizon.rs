@@ -10,18 +10,25 @@
 //! of aborted draws are drawn again. So every statement also says when the server started and whether it is a standby,
 //! which knows nothing of the writers on the primary.
 
-use std::sync::{Mutex, PoisonError};
+//!
+//! One task per handle finds that out for all its readers.
+
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use sqlx::Row;
 use sqlx::postgres::PgRow;
-use tokio::time::{Instant, sleep};
+use tokio::sync::{Notify, watch};
+use tokio::time::{sleep, timeout};
 use uuid::Uuid;
 
-use super::fault::{NoConnection, read_error};
+use super::fault::NoConnection;
+use super::holders::Wait;
 use super::pool::{Pool, Query};
 use super::rows::Micros;
 use crate::error::{BackendError, ReadError};
+use crate::position::Position;
 
 const LAST_DRAWN: &str = "
     SELECT pg_postmaster_start_time(), pg_is_in_recovery(), CASE WHEN is_called THEN last_value ELSE 0 END AS last
@@ -68,6 +75,9 @@ const END_OF_RUN: &str = "
 /// How long to wait before the holders are looked at again.
 const LOOK_AGAIN: Duration = Duration::from_millis(2);
 
+/// How long to wait after a fault.
+const TRY_AGAIN: Duration = Duration::from_millis(50);
+
 /// An event up to which the log is final; position 0 and no id before the first.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(super) struct Final {
@@ -82,12 +92,35 @@ struct Life {
 }
 
 /// What one handle knows of how far the log is final.
-#[derive(Default)]
 pub(super) struct Horizon {
+    pool: Pool,
     known: Mutex<Final>,
+    /// How many have asked. A run of the task answers all that had asked when it began.
+    asked: AtomicU64,
+    wake: Notify,
+    answered: watch::Sender<Answered>,
+    /// Whether somebody who asked waits for news of the head instead.
+    gave_up: AtomicBool,
+}
+
+/// What the last run of the task found.
+struct Answered {
+    upto: u64,
+    found: Result<Final, NoConnection>,
 }
 
 impl Horizon {
+    pub(super) fn new(pool: Pool) -> Self {
+        Self {
+            pool,
+            known: Mutex::default(),
+            asked: AtomicU64::new(0),
+            wake: Notify::new(),
+            answered: watch::Sender::new(Answered { upto: 0, found: Ok(Final::default()) }),
+            gave_up: AtomicBool::new(false),
+        }
+    }
+
     /// What is known without asking. Events that are final stay so, also through a restart of the server: a commit
     /// keeps the numbers up to its own.
     pub(super) fn known(&self) -> Final {
@@ -102,26 +135,57 @@ impl Horizon {
         *known
     }
 
-    /// Finds out how far the log is final now: at least every event that was visible before the call. Waits for writers
-    /// that are at work, as long as `patience` says; `None` if that was not enough.
-    ///
-    /// Holds no connection while it waits.
-    pub(super) async fn settle(&self, pool: &Pool, patience: Duration) -> Result<Option<Final>, ReadError> {
-        let until = Instant::now() + patience;
+    /// Asks how far the log is final now: at least every event that was visible before the call. Waits for writers that
+    /// are at work, as long as `patience` says; `None` if that was not enough. Then readers of the head are woken as soon
+    /// as there is an answer.
+    pub(super) async fn settle(&self, patience: Duration) -> Result<Option<Final>, ReadError> {
+        let ticket = self.asked.fetch_add(1, Ordering::AcqRel) + 1;
+        let mut answers = self.answered.subscribe();
+        self.wake.notify_one();
+        let answered = timeout(patience, answers.wait_for(|answered| answered.upto >= ticket)).await;
+        if answered.is_err() {
+            self.gave_up.store(true, Ordering::Release);
+        }
+        // Also after giving up: the answer may have come before anybody was told to wake others.
+        let answered = self.answered.borrow();
+        if answered.upto < ticket {
+            return Ok(None);
+        }
+        answered.found.clone().map(Some).map_err(NoConnection::into_read)
+    }
+
+    /// Answers those who ask, until it is aborted. Says aloud who keeps readers waiting for longer than `alarm`.
+    pub(super) async fn serve(self: Arc<Self>, head: watch::Sender<Position>, alarm: Duration) {
+        loop {
+            self.wake.notified().await;
+            let upto = self.asked.load(Ordering::Acquire);
+            let found = self.find_out(alarm).await;
+            let failed = found.is_err();
+            self.answered.send_replace(Answered { upto, found });
+            if self.gave_up.swap(false, Ordering::AcqRel) {
+                head.send_modify(|_| {});
+            }
+            if failed {
+                sleep(TRY_AGAIN).await;
+            }
+        }
+    }
+
+    /// Finds out how far the log is final, however long writers at work take. Holds no connection while it waits.
+    async fn find_out(&self, alarm: Duration) -> Result<Final, NoConnection> {
+        let mut wait = Wait::new(alarm);
         'anew: loop {
-            let (life, rows) = ask(pool, sqlx::query(LAST_DRAWN)).await?;
+            let (life, rows) = self.ask(sqlx::query(LAST_DRAWN)).await?;
             let last: i64 = rows.first().map_or(0, |row| row.get(2));
-            let (same, rows) = ask(pool, sqlx::query(HOLDERS)).await?;
+            let (same, rows) = self.ask(sqlx::query(HOLDERS)).await?;
             if same != life {
                 continue;
             }
             let mut writers = holders(&rows);
             while !writers.is_empty() {
-                if Instant::now() >= until {
-                    return Ok(None);
-                }
+                wait.look(&self.pool).await;
                 sleep(LOOK_AGAIN).await;
-                let (same, rows) = ask(pool, sqlx::query(HOLDERS)).await?;
+                let (same, rows) = self.ask(sqlx::query(HOLDERS)).await?;
                 if same != life {
                     continue 'anew;
                 }
@@ -130,28 +194,47 @@ impl Horizon {
                 writers.retain(|writer| now.contains(writer));
                 writers.extend(now.into_iter().filter(|holder| is_prepared(holder)));
             }
-            let (same, rows) = ask(pool, sqlx::query(LAST_AT_OR_BELOW).bind(last)).await?;
+            let (same, rows) = self.ask(sqlx::query(LAST_AT_OR_BELOW).bind(last)).await?;
             if same != life {
                 continue;
             }
             let found = rows
                 .first()
                 .and_then(|row| Some(Final { position: row.get::<Option<i64>, _>(2)?, event_id: row.get(3) }));
-            return Ok(Some(self.learn(found.unwrap_or_default())));
+            return Ok(self.learn(found.unwrap_or_default()));
         }
     }
 
     /// How far the log is final without waiting for anybody: what is known, and the numbers without a hole after it.
-    pub(super) async fn without_waiting(&self, pool: &Pool) -> Result<Final, ReadError> {
+    pub(super) async fn without_waiting(&self) -> Result<Final, ReadError> {
         loop {
             let known = self.known();
-            let rows = fetch(pool, sqlx::query(END_OF_RUN).bind(known.position)).await?;
+            let query = sqlx::query(END_OF_RUN).bind(known.position);
+            let rows = self.fetch(query).await.map_err(NoConnection::into_read)?;
             let Some(row) = rows.first() else { return Ok(known) };
             let end = Final { position: row.get(0), event_id: Some(row.get(1)) };
             if self.learn(end) != end || end.position - known.position < 10_000 {
                 return Ok(self.known());
             }
         }
+    }
+
+    async fn fetch(&self, query: Query<'_>) -> Result<Vec<PgRow>, NoConnection> {
+        let mut held = self.pool.take().await?;
+        held.fetch_all(query).await.map_err(|e| NoConnection::Unavailable(BackendError::new(e)))
+    }
+
+    /// Runs a statement whose first columns tell of the server's life.
+    async fn ask(&self, query: Query<'_>) -> Result<(Life, Vec<PgRow>), NoConnection> {
+        let rows = self.fetch(query).await?;
+        let unreadable = |e| NoConnection::Unavailable(BackendError::new(e));
+        let row = rows.first().ok_or_else(|| unreadable(sqlx::Error::RowNotFound))?;
+        let started: Micros = row.try_get(0).map_err(unreadable)?;
+        if row.try_get::<bool, _>(1).map_err(unreadable)? {
+            let why = "a standby cannot tell whether a missing position will be filled; read from the primary";
+            return Err(NoConnection::Unavailable(BackendError::new(why)));
+        }
+        Ok((Life { started: started.0 }, rows))
     }
 }
 
@@ -164,22 +247,4 @@ fn holders(rows: &[PgRow]) -> Vec<String> {
 /// A prepared transaction belongs to no backend, so its number stands after a `-1`.
 fn is_prepared(holder: &str) -> bool {
     holder.starts_with("-1/")
-}
-
-async fn fetch(pool: &Pool, query: Query<'_>) -> Result<Vec<PgRow>, ReadError> {
-    let mut held = pool.take().await.map_err(NoConnection::into_read)?;
-    held.fetch_all(query).await.map_err(read_error)
-}
-
-/// Runs a statement whose first columns tell of the server's life.
-async fn ask(pool: &Pool, query: Query<'_>) -> Result<(Life, Vec<PgRow>), ReadError> {
-    let rows = fetch(pool, query).await?;
-    let unreadable = |e| ReadError::Unavailable { source: BackendError::new(e) };
-    let row = rows.first().ok_or_else(|| unreadable(sqlx::Error::RowNotFound))?;
-    let started: Micros = row.try_get(0).map_err(unreadable)?;
-    if row.try_get::<bool, _>(1).map_err(unreadable)? {
-        let why = "a standby cannot tell whether a missing position will be filled; read from the primary";
-        return Err(ReadError::Unavailable { source: BackendError::new(why) });
-    }
-    Ok((Life { started: started.0 }, rows))
 }

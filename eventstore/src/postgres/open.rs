@@ -9,7 +9,7 @@ use uuid::Uuid;
 
 use super::fault::{GRANT, PRIVILEGE, code, sequence_behind};
 use super::migrate::{migrate, pending};
-use super::options::PostgresOptions;
+use super::options::{Listen, PostgresOptions};
 use super::pool::Pool;
 use crate::error::{BackendError, Invalid, OpenError};
 use crate::position::Incarnation;
@@ -69,10 +69,7 @@ pub(super) async fn connect(options: &PostgresOptions) -> Result<(Pool, String),
 
 /// What the options say of connecting, and a connection that shows that it works.
 async fn first_connection(options: &PostgresOptions) -> Result<(PgConnectOptions, Shown, PgConnection), OpenError> {
-    let connect: PgConnectOptions = options.url.parse().map_err(|_| {
-        // Neither the URL nor what is wrong with it is shown: it may hold a password.
-        Invalid::new("url", "is no URL of a PostgreSQL database", "write it as `postgres://user@host:5432/database`")
-    })?;
+    let connect = parse("url", &options.url)?;
     let float_digits = (!options.pooled).then_some(FLOAT_DIGITS);
     let connect = connect.disable_statement_logging().application_name("annals").extra_float_digits(float_digits);
     let shown = Shown::of(&connect);
@@ -81,6 +78,24 @@ async fn first_connection(options: &PostgresOptions) -> Result<(PgConnectOptions
         Err(_) => return Err(shown.unavailable(format!("no answer within {:?}", options.connection_timeout))),
     };
     Ok((connect, shown, connection))
+}
+
+/// Where to hear of other handles' commits.
+pub(super) fn listen_to(options: &PostgresOptions) -> Result<Option<PgConnectOptions>, OpenError> {
+    let url = match &options.listen {
+        Listen::SameUrl if options.pooled => return Ok(None),
+        Listen::Never => return Ok(None),
+        Listen::SameUrl => parse("url", &options.url)?,
+        Listen::Url(url) => parse("listen_url", url)?,
+    };
+    Ok(Some(url.disable_statement_logging().application_name("annals")))
+}
+
+fn parse(field: &str, url: &str) -> Result<PgConnectOptions, Invalid> {
+    url.parse().map_err(|_| {
+        // Neither the URL nor what is wrong with it is shown: it may hold a password.
+        Invalid::new(field, "is no URL of a PostgreSQL database", "write it as `postgres://user@host:5432/database`")
+    })
 }
 
 async fn close(connection: PgConnection) {

@@ -33,9 +33,19 @@ pub struct PostgresOptions {
     pub(super) answer_timeout: Duration,
     pub(super) connection_timeout: Duration,
     pub(super) idle_timeout: Duration,
+    pub(super) listen: Listen,
     pub(super) poll_interval: Duration,
+    pub(super) horizon_alarm: Duration,
     pub(super) limits: Limits,
     pub(super) ids: Arc<dyn IdSource>,
+}
+
+/// Where to hear of other handles' commits.
+#[derive(Clone)]
+pub(super) enum Listen {
+    SameUrl,
+    Url(String),
+    Never,
 }
 
 impl PostgresOptions {
@@ -55,7 +65,9 @@ impl PostgresOptions {
             answer_timeout: Duration::from_secs(30),
             connection_timeout: Duration::from_secs(5),
             idle_timeout: Duration::from_secs(10),
+            listen: Listen::SameUrl,
             poll_interval: Duration::from_millis(20),
+            horizon_alarm: Duration::from_secs(5),
             limits: Limits::default(),
             ids: Arc::new(TimeOrderedIds),
         }
@@ -124,11 +136,36 @@ impl PostgresOptions {
         self
     }
 
-    /// How often commits of other handles are looked for while somebody waits for them; 20 ms by default. It is the
-    /// worst delay of a subscription to events of others; those of this handle wake at once.
+    /// How often commits of other handles are looked for while somebody waits for them and no news are heard; 20 ms by
+    /// default, at least 1 ms. It is then the worst delay of a subscription to events of others; those of this handle
+    /// wake at once. While news are heard, it is looked every second, or so seldom as this says.
     #[must_use]
     pub fn poll_interval(mut self, interval: Duration) -> Self {
         self.poll_interval = interval.max(Duration::from_millis(1));
+        self
+    }
+
+    /// Where to hear of other handles' commits: a URL that leads straight to the server, for a handle whose own URL leads
+    /// to a pooler, which cannot pass news on. Without a pooler the handle listens at its own URL, by one connection more.
+    #[must_use]
+    pub fn listen_url(mut self, url: impl Into<String>) -> Self {
+        self.listen = Listen::Url(url.into());
+        self
+    }
+
+    /// Hears no news: commits of other handles are only looked for, as often as [`PostgresOptions::poll_interval`] says.
+    #[must_use]
+    pub fn poll_only(mut self) -> Self {
+        self.listen = Listen::Never;
+        self
+    }
+
+    /// After how long an error in the log says which backends or prepared transactions keep readers waiting; 5 s by
+    /// default. It is said again each time that the wait has doubled. The gauge `annals_horizon_wait_seconds` shows
+    /// every wait.
+    #[must_use]
+    pub fn horizon_alarm(mut self, after: Duration) -> Self {
+        self.horizon_alarm = after;
         self
     }
 

@@ -1,6 +1,7 @@
 //! Reading pages of events.
 
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use futures::TryStreamExt;
@@ -116,9 +117,7 @@ const PATIENCE_FOR_HEAD: Duration = Duration::from_secs(2);
 pub(super) struct Reader {
     pub(super) pool: Pool,
     pub(super) incarnation: Incarnation,
-    pub(super) horizon: Horizon,
-    /// Whether a read has given up at a hole, so that readers must be woken though no new event may show.
-    pub(super) waits_at_hole: AtomicBool,
+    pub(super) horizon: Arc<Horizon>,
     /// How many bytes the payload of an event has, of those read last: so many fit a page.
     bytes_per_event: AtomicUsize,
 }
@@ -132,13 +131,7 @@ struct Batch {
 
 impl Reader {
     pub(super) fn new(pool: Pool, incarnation: Incarnation) -> Self {
-        Self {
-            pool,
-            incarnation,
-            horizon: Horizon::default(),
-            waits_at_hole: AtomicBool::new(false),
-            bytes_per_event: AtomicUsize::new(1),
-        }
+        Self { horizon: Arc::new(Horizon::new(pool.clone())), pool, incarnation, bytes_per_event: AtomicUsize::new(1) }
     }
 
     pub(super) async fn load_stream(
@@ -184,7 +177,7 @@ impl Reader {
                 return Ok(Page::new(batch.events, upto, end));
             }
             // A hole comes first. Whatever is visible now is final once the writers of now are done.
-            if self.horizon.settle(&self.pool, PATIENCE).await?.is_none() {
+            if self.horizon.settle(PATIENCE).await?.is_none() {
                 return Ok(self.waiting_at_hole());
             }
         }
@@ -194,9 +187,9 @@ impl Reader {
         let mut bound = self.horizon.known();
         // Catching up needs no news.
         if bound.position < after.get().saturating_add(WINDOW) {
-            bound = match self.horizon.settle(&self.pool, PATIENCE).await? {
+            bound = match self.horizon.settle(PATIENCE).await? {
                 Some(bound) => bound,
-                None => self.horizon.without_waiting(&self.pool).await?,
+                None => self.horizon.without_waiting().await?,
             };
         }
         let head = bound;
@@ -248,15 +241,14 @@ impl Reader {
 
     /// The page that says: there is more, but it is not final yet.
     fn waiting_at_hole(&self) -> Page {
-        self.waits_at_hole.store(true, Ordering::Release);
         Page::new(Vec::new(), None, false)
     }
 
     /// The last event that no reader can miss any more.
     pub(super) async fn head(&self) -> Result<Checkpoint, ReadError> {
-        let head = match self.horizon.settle(&self.pool, PATIENCE_FOR_HEAD).await? {
+        let head = match self.horizon.settle(PATIENCE_FOR_HEAD).await? {
             Some(head) => head,
-            None => self.horizon.without_waiting(&self.pool).await?,
+            None => self.horizon.without_waiting().await?,
         };
         Ok(match head.event_id {
             Some(id) => self.checkpoint(Position::stored(head.position), EventId::stored(id)),

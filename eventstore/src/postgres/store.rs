@@ -1,8 +1,6 @@
 //! The store: a handle on one database, and its watch over other handles.
 
-use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::Duration;
 
 use async_trait::async_trait;
 use tokio::sync::watch;
@@ -13,11 +11,12 @@ use super::database::PostgresDatabase;
 use super::fault::NoConnection;
 use super::group::is_small;
 use super::held_up::HeldUp;
+use super::news::{hear, say};
 use super::options::PostgresOptions;
 use super::pool::Pool;
 use super::read::Reader;
 use super::streams::streams_after;
-use super::writer::{Shared, Writers, announce, append_beside};
+use super::writer::{Shared, Writers, append_beside};
 use crate::append::{Append, Appended};
 use crate::clock::IdSource;
 use crate::error::{AppendError, Invalid, OpenError, ReadError};
@@ -43,13 +42,14 @@ struct Handle {
     ids: Arc<dyn IdSource>,
     shared: Shared,
     writers: Writers,
-    watcher: Mutex<Option<JoinHandle<()>>>,
+    /// What runs beside the callers until the handle is closed.
+    tasks: Mutex<Vec<JoinHandle<()>>>,
 }
 
 impl Drop for Handle {
     fn drop(&mut self) {
-        if let Some(watcher) = self.watcher.lock().unwrap_or_else(PoisonError::into_inner).take() {
-            watcher.abort();
+        for task in self.tasks.lock().unwrap_or_else(PoisonError::into_inner).drain(..) {
+            task.abort();
         }
     }
 }
@@ -64,6 +64,7 @@ impl PostgresStore {
     }
 
     pub(super) async fn open_with(options: PostgresOptions) -> Result<Self, OpenError> {
+        let listen = super::open::listen_to(&options)?;
         let (pool, name, incarnation) = super::open::open(&options).await?;
         let database = PostgresDatabase::over(pool.clone(), name, &options);
         let reader = Arc::new(Reader::new(pool.clone(), incarnation));
@@ -73,17 +74,16 @@ impl PostgresStore {
             bounds: Bounds::default(),
             held_up: HeldUp::default(),
             head: watch::Sender::new(Position::START),
+            own: watch::Sender::new(Position::START),
         };
         let writers = Writers::start(options.writers, options.answer_timeout, &shared);
-        let watcher = tokio::spawn(watch_others(Arc::clone(&reader), shared.head.clone(), options.poll_interval));
-        Ok(Self(Arc::new(Handle {
-            database,
-            reader,
-            ids: options.ids,
-            shared,
-            writers,
-            watcher: Mutex::new(Some(watcher)),
-        })))
+        let horizon = Arc::clone(&reader.horizon);
+        let tasks = vec![
+            tokio::spawn(horizon.serve(shared.head.clone(), options.horizon_alarm)),
+            tokio::spawn(say(shared.pool.clone(), shared.own.subscribe())),
+            tokio::spawn(hear(Arc::clone(&reader), shared.head.clone(), listen, options.poll_interval)),
+        ];
+        Ok(Self(Arc::new(Handle { database, reader, ids: options.ids, shared, writers, tasks: Mutex::new(tasks) })))
     }
 
     /// The database that the store lives in, for read models beside the events.
@@ -115,38 +115,6 @@ pub async fn postgres(url: impl Into<String>) -> Result<PostgresStore, OpenError
 impl std::fmt::Debug for PostgresStore {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("PostgresStore").field("incarnation", &self.0.reader.incarnation).finish_non_exhaustive()
-    }
-}
-
-/// Looks for commits of other handles, while anybody wants to know.
-async fn watch_others(reader: Arc<Reader>, head: watch::Sender<Position>, every: Duration) {
-    let mut well = true;
-    loop {
-        tokio::time::sleep(every).await;
-        if head.receiver_count() == 0 {
-            continue;
-        }
-        match reader.last_position().await {
-            Ok(last) => {
-                announce(&head, Position::stored(last));
-                // A hole may come to nothing, which moves no head, and somebody waits for that too.
-                if reader.waits_at_hole.swap(false, Ordering::AcqRel) {
-                    head.send_modify(|_| {});
-                }
-                well = true;
-            }
-            Err(ReadError::Closed) => return,
-            Err(error) => {
-                // Said once per outage.
-                if well {
-                    tracing::warn!(
-                        error = &error as &dyn std::error::Error,
-                        "commits of others cannot be watched; trying again"
-                    );
-                }
-                well = false;
-            }
-        }
     }
 }
 
@@ -232,10 +200,10 @@ impl EventStore for PostgresStore {
     async fn close(&self) {
         self.0.writers.close().await;
         self.pool().close().await;
-        let watcher = self.0.watcher.lock().unwrap_or_else(PoisonError::into_inner).take();
-        if let Some(watcher) = watcher {
-            watcher.abort();
-            if let Err(error) = watcher.await
+        let tasks = std::mem::take(&mut *self.0.tasks.lock().unwrap_or_else(PoisonError::into_inner));
+        for task in tasks {
+            task.abort();
+            if let Err(error) = task.await
                 && error.is_panic()
             {
                 tracing::error!(%error, "a task of the store panicked");

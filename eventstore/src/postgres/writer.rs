@@ -32,7 +32,18 @@ pub(super) struct Shared {
     pub(super) limits: Limits,
     pub(super) bounds: Bounds,
     pub(super) held_up: HeldUp,
+    /// The last position that is known, of whoever wrote it.
     pub(super) head: watch::Sender<Position>,
+    /// The last position that this handle has written.
+    pub(super) own: watch::Sender<Position>,
+}
+
+impl Shared {
+    /// Says that this handle has committed events up to `position`.
+    pub(super) fn committed(&self, position: Position) {
+        announce(&self.head, position);
+        announce(&self.own, position);
+    }
 }
 
 impl Writers {
@@ -99,7 +110,7 @@ async fn write(end: EndOfQueue, mut line: Line, shared: Shared) {
         last_batch = appends.len();
         let answers = line.store(&appends).await;
         if let Some(last) = answers.iter().filter_map(|a| Some(a.as_ref()?.as_ref().ok()?.position)).max() {
-            announce(&shared.head, last);
+            shared.committed(last);
         }
         for ((reply, answer), append) in replies.into_iter().zip(answers).zip(appends) {
             match answer {
@@ -140,7 +151,7 @@ pub(super) async fn append_beside(
     let (_turn, mut held) = taken.ok_or_else(late)?.map_err(NoConnection::into_append)?;
     let appended = append(&mut held, to_append).await?;
     drop(held);
-    announce(&shared.head, appended.position);
+    shared.committed(appended.position);
     Ok(appended)
 }
 

@@ -3,6 +3,7 @@
 mod database;
 mod faults;
 mod groups;
+mod news;
 mod order;
 mod pooler;
 mod roles;
