@@ -14,7 +14,9 @@ const WRITERS_AT_WORK: &str = "
            extract(epoch FROM clock_timestamp() - coalesce(a.xact_start, p.prepared))::float8 AS age, p.gid
     FROM pg_locks AS l
     LEFT JOIN pg_stat_activity AS a ON a.pid = l.pid
-    LEFT JOIN pg_prepared_xacts AS p ON l.pid IS NULL AND l.virtualtransaction LIKE '%/' || p.transaction::text
+    LEFT JOIN pg_locks AS t
+      ON l.pid IS NULL AND t.pid IS NULL AND t.locktype = 'transactionid' AND t.virtualtransaction = l.virtualtransaction
+    LEFT JOIN pg_prepared_xacts AS p ON p.transaction = t.transactionid
     WHERE l.locktype = 'advisory' AND l.granted
       AND l.database = (SELECT oid FROM pg_database WHERE datname = current_database())
       AND l.classid = 1634627180 AND l.objid = 1718510437 AND l.objsubid = 2
