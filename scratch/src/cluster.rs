@@ -12,7 +12,7 @@ use sqlx::postgres::PgConnectOptions;
 use crate::binaries;
 
 /// Servers refuse to run as root; this account comes with the package.
-const SERVER_ACCOUNT: &str = "postgres";
+pub(crate) const SERVER_ACCOUNT: &str = "postgres";
 
 /// Nothing that matters lives here, so nothing waits for the disk. Tests of durability start servers of their own.
 const SETTINGS: &[(&str, &str)] = &[
@@ -138,7 +138,7 @@ fn begin(folder: &Path) {
 }
 
 /// A command that runs as the server's account if this process is root's.
-fn unprivileged(program: &Path) -> Command {
+pub(crate) fn unprivileged(program: &Path) -> Command {
     let root = std::fs::metadata("/proc/self").is_ok_and(|own| std::os::unix::fs::MetadataExt::uid(&own) == 0);
     if !root {
         return Command::new(program);
@@ -149,7 +149,7 @@ fn unprivileged(program: &Path) -> Command {
     command
 }
 
-fn run(command: &mut Command) {
+pub(crate) fn run(command: &mut Command) {
     let output = command.stdin(Stdio::null()).output().unwrap_or_else(|error| panic!("{command:?}: {error}"));
     assert!(
         output.status.success(),

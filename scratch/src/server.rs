@@ -1,0 +1,184 @@
+//! A server of one's own, to be crashed, copied and promoted.
+
+use std::fs::File;
+use std::os::unix::fs::PermissionsExt;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+
+use sqlx::ConnectOptions;
+use sqlx::postgres::PgConnectOptions;
+
+use crate::binaries;
+use crate::cluster::{SERVER_ACCOUNT, run, unprivileged};
+
+/// As durable as in production, which is what such servers are for.
+const SETTINGS: &[(&str, &str)] = &[
+    ("listen_addresses", ""),
+    ("max_connections", "200"),
+    ("max_prepared_transactions", "64"),
+    ("max_wal_size", "2GB"),
+    ("wal_level", "replica"),
+];
+
+/// How long a server may take to start, stop or be promoted: it may have much to recover.
+const SECONDS: &str = "300";
+
+/// Waits until the process that holds the lock on `owner` has ended, however it did, then removes what it has left.
+const WATCHDOG: &str = r#"
+    cd /
+    flock -x "$0/owner" true
+    [ -d "$0/data" ] && "$1/pg_ctl" -D "$0/data" -m immediate -w stop
+    rm -rf "$0"
+"#;
+
+/// How a server is stopped.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Stop {
+    /// Transactions are rolled back, connections ended, and everything is written out.
+    Fast,
+    /// As if its machine had lost power, but for what the system has taken to write: nothing is finished, and the next
+    /// start recovers.
+    Immediate,
+}
+
+/// A PostgreSQL server that no other test uses, with settings as durable as in production. It is reached by a socket in
+/// its folder, runs under an unprivileged account, and is removed with all its data when it is dropped or its process
+/// ends.
+///
+/// All methods block until it is done; an async caller uses `spawn_blocking`. They panic with what PostgreSQL's programs
+/// have said if it does not work.
+#[derive(Debug)]
+pub struct Server {
+    folder: PathBuf,
+    settings: Vec<(String, String)>,
+    _owner: File,
+}
+
+impl Server {
+    /// A new server with an empty cluster, running. `settings` are added to its own, or replace them.
+    #[must_use]
+    pub fn start(settings: &[(&str, &str)]) -> Self {
+        let mut all: Vec<(String, String)> = Vec::new();
+        for (name, value) in SETTINGS.iter().chain(settings) {
+            all.retain(|(known, _)| known != name);
+            all.push(((*name).to_owned(), (*value).to_owned()));
+        }
+        let server = Self::in_new_folder(all);
+        run(unprivileged(&server.program("initdb"))
+            .args(["--auth=trust", "--encoding=UTF8", "--locale=C", "--no-sync", "--username", SERVER_ACCOUNT, "-D"])
+            .arg(server.data()));
+        server.start_again();
+        server
+    }
+
+    /// A running standby of this server: its data copied, then every change as it is written. It has the same settings.
+    #[must_use]
+    pub fn standby(&self) -> Self {
+        let standby = Self::in_new_folder(self.settings.clone());
+        run(unprivileged(&standby.program("pg_basebackup"))
+            .args(["--wal-method=stream", "--checkpoint=fast", "--no-sync", "--write-recovery-conf"])
+            .arg("--dbname")
+            .arg(format!("host={} user={SERVER_ACCOUNT} application_name=standby", self.folder.display()))
+            .arg("--pgdata")
+            .arg(standby.data()));
+        standby.start_again();
+        standby
+    }
+
+    /// Makes a standby the primary. Returns when it takes writes.
+    pub fn promote(&self) {
+        run(self.pg_ctl().arg("promote"));
+    }
+
+    /// Stops the server.
+    pub fn stop(&self, how: Stop) {
+        let mode = match how {
+            Stop::Fast => "fast",
+            Stop::Immediate => "immediate",
+        };
+        run(self.pg_ctl().args(["-m", mode, "stop"]));
+    }
+
+    /// Starts a server that was stopped. Returns when it answers, recovered.
+    pub fn start_again(&self) {
+        let settings: String = self.settings.iter().map(|(name, value)| format!("-c {name}='{value}' ")).collect();
+        run(self
+            .pg_ctl()
+            .arg("-o")
+            .arg(format!("{settings} -k '{}'", self.folder.display()))
+            .arg("-l")
+            .arg(self.data().join("log"))
+            .arg("start"));
+    }
+
+    /// Stops the server and starts it again.
+    pub fn restart(&self, how: Stop) {
+        self.stop(how);
+        self.start_again();
+    }
+
+    /// Where one of its databases is. There is `postgres` at first.
+    #[must_use]
+    pub fn url(&self, database: &str) -> String {
+        Self::url_at(&self.folder, database)
+    }
+
+    /// Where a database of whichever server is that has its socket in `folder`, which may be a link.
+    #[must_use]
+    pub fn url_at(folder: &Path, database: &str) -> String {
+        let options = PgConnectOptions::new_without_pgpass().socket(folder).username(SERVER_ACCOUNT).password("");
+        options.database(database).to_url_lossy().to_string()
+    }
+
+    /// The folder that its socket is in.
+    #[must_use]
+    pub fn folder(&self) -> &Path {
+        &self.folder
+    }
+
+    fn in_new_folder(settings: Vec<(String, String)>) -> Self {
+        let name = format!("annals-server-{}-{:08x}", std::process::id(), fastrand::u32(..));
+        let folder = std::env::temp_dir().join(name);
+        // Made by the server's account, so that the watchdog, which runs under it, can remove it.
+        run(unprivileged(Path::new("mkdir")).arg(&folder));
+        let owner = File::create(folder.join("owner")).expect("the folder can be written");
+        // The watchdog locks it too.
+        owner.set_permissions(std::fs::Permissions::from_mode(0o666)).expect("the file is ours");
+        owner.lock().expect("files can be locked");
+        // In a session of its own, so that an interrupted run does not take it along.
+        let mut watchdog = unprivileged(Path::new("setsid"));
+        watchdog.args(["--fork", "sh", "-c", WATCHDOG]).arg(&folder).arg(binaries::folder());
+        watchdog.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
+        assert!(watchdog.status().is_ok_and(|status| status.success()), "the watchdog does not start: {watchdog:?}");
+        Self { folder, settings, _owner: owner }
+    }
+
+    fn data(&self) -> PathBuf {
+        self.folder.join("data")
+    }
+
+    fn program(&self, name: &str) -> PathBuf {
+        // Whoever has put links to the programs into the PATH may have left out the rarer ones.
+        let control = binaries::folder().join("pg_ctl");
+        control.canonicalize().expect("it was found there").with_file_name(name)
+    }
+
+    fn pg_ctl(&self) -> Command {
+        let mut command = unprivileged(&self.program("pg_ctl"));
+        command.args(["-w", "-s", "-t", SECONDS, "-D"]).arg(self.data());
+        command
+    }
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        // It may be stopped already, or have never started.
+        let stopping = self.pg_ctl().args(["-m", "immediate", "stop"]).stderr(Stdio::null()).status();
+        if let Err(error) = stopping.and_then(|_| std::fs::remove_dir_all(&self.folder)) {
+            eprintln!("the server in `{}` is left to its watchdog: {error}", self.folder.display());
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;

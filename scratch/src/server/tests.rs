@@ -1,0 +1,74 @@
+use std::io::BufRead;
+use std::process::{Command, Stdio};
+use std::time::Duration;
+
+use sqlx::{AssertSqlSafe, Connection, PgConnection, Row};
+
+use super::{Server, Stop};
+
+async fn run(url: &str, statement: &str) {
+    let mut connection = PgConnection::connect(url).await.unwrap();
+    sqlx::raw_sql(AssertSqlSafe(statement)).execute(&mut connection).await.unwrap();
+}
+
+async fn ask<T: for<'r> sqlx::Decode<'r, sqlx::Postgres> + sqlx::Type<sqlx::Postgres>>(url: &str, query: &str) -> T {
+    let mut connection = PgConnection::connect(url).await.unwrap();
+    sqlx::query(AssertSqlSafe(query)).fetch_one(&mut connection).await.unwrap().get(0)
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_was_committed_survives_a_crash_and_a_promotion() {
+    let first = Server::start(&[("cluster_name", "torn")]);
+    let url = first.url("postgres");
+    assert_eq!(ask::<String>(&url, "SHOW fsync").await, "on");
+    assert_eq!(ask::<String>(&url, "SHOW cluster_name").await, "torn");
+    run(&url, "CREATE TABLE kept (n int); INSERT INTO kept VALUES (1)").await;
+    first.restart(Stop::Immediate);
+    run(&url, "INSERT INTO kept VALUES (2)").await;
+
+    let second = first.standby();
+    let standby = second.url("postgres");
+    assert!(ask::<bool>(&standby, "SELECT pg_is_in_recovery()").await);
+    run(&url, "ALTER SYSTEM SET synchronous_standby_names = 'standby'").await;
+    run(&url, "SELECT pg_reload_conf()").await;
+    while ask::<String>(&url, "SELECT coalesce(max(sync_state), '') FROM pg_stat_replication").await != "sync" {
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+    run(&url, "INSERT INTO kept VALUES (3)").await;
+    first.stop(Stop::Immediate);
+    second.promote();
+    run(&standby, "INSERT INTO kept VALUES (4)").await;
+    assert_eq!(ask::<i64>(&standby, "SELECT sum(n) FROM kept").await, 10);
+
+    let folders = [first.folder().to_owned(), second.folder().to_owned()];
+    drop((first, second));
+    assert!(folders.iter().all(|folder| !folder.exists()), "{folders:?} are left behind");
+}
+
+/// Set for the process that is killed below.
+const VICTIM: &str = "ANNALS_SCRATCH_VICTIM";
+
+#[tokio::test]
+async fn a_server_goes_when_its_process_is_killed() {
+    if std::env::var_os(VICTIM).is_some() {
+        let server = Server::start(&[]);
+        println!("\nIN {}", server.folder().display());
+        std::io::stdin().read_line(&mut String::new()).unwrap();
+        panic!("nobody has killed it");
+    }
+    let mut victim = Command::new(std::env::current_exe().unwrap())
+        .args(["--exact", "server::tests::a_server_goes_when_its_process_is_killed", "--nocapture"])
+        .env(VICTIM, "1")
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let mut lines = std::io::BufReader::new(victim.stdout.take().unwrap()).lines().map(Result::unwrap);
+    let folder = lines.find_map(|line| line.strip_prefix("IN ").map(std::path::PathBuf::from)).unwrap();
+    assert!(folder.join(".s.PGSQL.5432").exists());
+    victim.kill().unwrap();
+    victim.wait().unwrap();
+    while folder.exists() {
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+}
