@@ -6,32 +6,50 @@
 //! fence any more, everything up to the last event at or below L that a new statement sees is final, and what is
 //! missing below it will never come.
 //!
-//! L and W are of one server's life: when it starts anew, prepared transactions change their names and numbers
-//! of aborted draws are drawn again. So every statement also says when the server started and whether it is a standby,
-//! which knows nothing of the writers on the primary.
+//! L and W are of one server's life: when it recovers from a crash, prepared transactions change their names and
+//! numbers of aborted draws are drawn again. So the statements also say which life they saw, and whether the server
+//! is a standby, which knows nothing of the writers on the primary.
 
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
 use sqlx::Row;
 use sqlx::postgres::PgRow;
-use tokio::time::{Instant, sleep};
+use tokio::time::{Instant, sleep, timeout};
 use uuid::Uuid;
 
 use super::fault::{NoConnection, read_error};
 use super::pool::{Pool, Query};
 use super::rows::Micros;
+use super::unsettled::Unsettled;
 use crate::error::{BackendError, ReadError};
 
-const LAST_DRAWN: &str = "
-    SELECT pg_postmaster_start_time(), pg_is_in_recovery(), CASE WHEN is_called THEN last_value ELSE 0 END AS last
+/// Which life of the server a statement sees: when it was started, and its own processes. The time alone is not
+/// enough: when a backend is killed (for want of memory, say), the server recovers without being started anew, and
+/// then all its processes are other ones. `concat!` makes it the first columns of a statement.
+macro_rules! life {
+    () => {
+        "
+    SELECT pg_is_in_recovery(), pg_postmaster_start_time(),
+           (SELECT coalesce(string_agg(p.pid::text, ' ' ORDER BY p.pid), '')
+            FROM pg_stat_activity AS p
+            WHERE p.datid IS NULL AND p.usesysid IS NULL) AS processes,"
+    };
+}
+
+const LAST_DRAWN: &str = concat!(
+    life!(),
+    "
+           CASE WHEN is_called THEN last_value ELSE 0 END AS last
     FROM annals.events_position
     ORDER BY 1
-";
+"
+);
 
-/// One row per holder, and one without a holder if there is none. The keys are those of the trigger.
+/// One row per holder, and one without a holder if there is none. The keys are those of the trigger. Asked often, and
+/// always between two statements that see the same life; so it says only what tells one server from another.
 const HOLDERS: &str = "
-    SELECT pg_postmaster_start_time(), pg_is_in_recovery(), l.virtualtransaction
+    SELECT pg_is_in_recovery(), pg_postmaster_start_time(), l.virtualtransaction
     FROM (SELECT oid FROM pg_database WHERE datname = current_database()) AS d
     LEFT JOIN pg_locks AS l
       ON l.locktype = 'advisory' AND l.database = d.oid AND l.granted
@@ -39,8 +57,10 @@ const HOLDERS: &str = "
     ORDER BY 3
 ";
 
-const LAST_AT_OR_BELOW: &str = "
-    SELECT pg_postmaster_start_time(), pg_is_in_recovery(), e.position, e.event_id
+const LAST_AT_OR_BELOW: &str = concat!(
+    life!(),
+    "
+           e.position, e.event_id
     FROM (SELECT 1) AS one
     LEFT JOIN (
         SELECT position, event_id
@@ -48,8 +68,9 @@ const LAST_AT_OR_BELOW: &str = "
         WHERE position <= $1
         ORDER BY position DESC
         LIMIT 1) AS e ON true
-    ORDER BY 3
-";
+    ORDER BY 4
+"
+);
 
 /// The end of the run of numbers without a hole that begins after `$1`.
 const END_OF_RUN: &str = "
@@ -68,6 +89,9 @@ const END_OF_RUN: &str = "
 /// How long to wait before the holders are looked at again.
 const LOOK_AGAIN: Duration = Duration::from_millis(2);
 
+/// How long the statements of one look may take, each of which is quick.
+const MOST_FOR_A_LOOK: Duration = Duration::from_secs(15);
+
 /// An event up to which the log is final; position 0 and no id before the first.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(super) struct Final {
@@ -76,15 +100,37 @@ pub(super) struct Final {
 }
 
 /// Which life of the server a statement saw.
-#[derive(Clone, Copy, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 struct Life {
     started: i64,
+    processes: String,
 }
 
 /// What one handle knows of how far the log is final.
 #[derive(Default)]
 pub(super) struct Horizon {
     known: Mutex<Final>,
+    /// Held while somebody looks, so that what was seen is taken in in the order in which it was seen.
+    looks: tokio::sync::Mutex<Looks>,
+}
+
+/// What the readers of one handle have seen together.
+#[derive(Default)]
+struct Looks {
+    /// The life that the rest is of.
+    life: Option<Life>,
+    unsettled: Unsettled,
+    /// The highest number up to which everything is settled.
+    settled: i64,
+}
+
+impl Looks {
+    /// Forgets what was seen of any other life.
+    fn of(&mut self, life: &Life) {
+        if self.life.as_ref() != Some(life) {
+            *self = Self { life: Some(life.clone()), ..Self::default() };
+        }
+    }
 }
 
 impl Horizon {
@@ -102,43 +148,76 @@ impl Horizon {
         *known
     }
 
-    /// Finds out how far the log is final now: at least every event that was visible before the call. Waits for writers
-    /// that are at work, as long as `patience` says; `None` if that was not enough.
+    /// Finds out how far the log is final now: at least every event that was visible before the call, or some event
+    /// after `after`, whichever is known first. Waits for writers that are at work, as long as `patience` says; `None` if
+    /// that was not enough. Who comes again goes on with the same wait.
     ///
     /// Holds no connection while it waits.
-    pub(super) async fn settle(&self, pool: &Pool, patience: Duration) -> Result<Option<Final>, ReadError> {
+    pub(super) async fn settle(&self, pool: &Pool, after: i64, patience: Duration) -> Result<Option<Final>, ReadError> {
         let until = Instant::now() + patience;
-        'anew: loop {
-            let (life, rows) = ask(pool, sqlx::query(LAST_DRAWN)).await?;
-            let last: i64 = rows.first().map_or(0, |row| row.get(2));
-            let (same, rows) = ask(pool, sqlx::query(HOLDERS)).await?;
-            if same != life {
-                continue;
+        let mut wanted = None;
+        loop {
+            let is_settled = self.look(pool, &mut wanted).await?;
+            let known = self.known();
+            if is_settled || known.position > after {
+                return Ok(Some(known));
             }
-            let mut writers = holders(&rows);
-            while !writers.is_empty() {
-                if Instant::now() >= until {
-                    return Ok(None);
-                }
-                sleep(LOOK_AGAIN).await;
-                let (same, rows) = ask(pool, sqlx::query(HOLDERS)).await?;
-                if same != life {
-                    continue 'anew;
-                }
-                let now = holders(&rows);
-                // A writer that has prepared its transaction may go on under the name of a prepared one.
-                writers.retain(|writer| now.contains(writer));
-                writers.extend(now.into_iter().filter(|holder| is_prepared(holder)));
+            if Instant::now() >= until {
+                return Ok(None);
             }
-            let (same, rows) = ask(pool, sqlx::query(LAST_AT_OR_BELOW).bind(last)).await?;
-            if same != life {
-                continue;
-            }
-            let found = rows
-                .first()
-                .and_then(|row| Some(Final { position: row.get::<Option<i64>, _>(2)?, event_id: row.get(3) }));
-            return Ok(Some(self.learn(found.unwrap_or_default())));
+            sleep(LOOK_AGAIN).await;
         }
+    }
+
+    /// Looks at the writers once, and tells whether the log is settled up to the number `wanted`: the last one drawn in
+    /// this life of the server, which is found out if there is none.
+    async fn look(&self, pool: &Pool, wanted: &mut Option<(Life, i64)>) -> Result<bool, ReadError> {
+        let mut looks = self.looks.lock().await;
+        // Others wait for this one to end, so a server that does not answer must not keep it for ever.
+        let answered = timeout(MOST_FOR_A_LOOK, self.take_a_look(pool, &mut looks, wanted)).await;
+        answered.unwrap_or_else(|_| {
+            let why = format!("no answer within {MOST_FOR_A_LOOK:?}");
+            Err(ReadError::Unavailable { source: BackendError::new(why) })
+        })
+    }
+
+    async fn take_a_look(
+        &self,
+        pool: &Pool,
+        looks: &mut Looks,
+        wanted: &mut Option<(Life, i64)>,
+    ) -> Result<bool, ReadError> {
+        if wanted.is_none() {
+            let (life, rows) = ask(pool, sqlx::query(LAST_DRAWN)).await?;
+            *wanted = Some((life, rows.first().map_or(0, |row| row.get(3))));
+        }
+        let Some((life, last)) = wanted else { return Ok(false) };
+        looks.of(life);
+        if looks.settled >= *last {
+            return Ok(true);
+        }
+        let rows = fetch(pool, sqlx::query(HOLDERS)).await?;
+        if started(&rows)? != life.started {
+            *wanted = None;
+            return Ok(false);
+        }
+        let mut holders: Vec<String> = rows.iter().filter_map(|row| row.get::<Option<String>, _>(2)).collect();
+        holders.dedup();
+        looks.unsettled.add(*last, &holders);
+        let Some(done) = looks.unsettled.done(&holders) else { return Ok(false) };
+        let (same, rows) = ask(pool, sqlx::query(LAST_AT_OR_BELOW).bind(done)).await?;
+        if same != *life {
+            *wanted = None;
+            return Ok(false);
+        }
+        if let Some(row) = rows.first()
+            && let Some(position) = row.get(3)
+        {
+            self.learn(Final { position, event_id: row.get(4) });
+        }
+        looks.unsettled.settled(done);
+        looks.settled = done;
+        Ok(done >= *last)
     }
 
     /// How far the log is final without waiting for anybody: what is known, and the numbers without a hole after it.
@@ -155,17 +234,6 @@ impl Horizon {
     }
 }
 
-fn holders(rows: &[PgRow]) -> Vec<String> {
-    let mut holders: Vec<String> = rows.iter().filter_map(|row| row.get::<Option<String>, _>(2)).collect();
-    holders.dedup();
-    holders
-}
-
-/// A prepared transaction belongs to no backend, so its number stands after a `-1`.
-fn is_prepared(holder: &str) -> bool {
-    holder.starts_with("-1/")
-}
-
 async fn fetch(pool: &Pool, query: Query<'_>) -> Result<Vec<PgRow>, ReadError> {
     let mut held = pool.take().await.map_err(NoConnection::into_read)?;
     held.fetch_all(query).await.map_err(read_error)
@@ -174,12 +242,21 @@ async fn fetch(pool: &Pool, query: Query<'_>) -> Result<Vec<PgRow>, ReadError> {
 /// Runs a statement whose first columns tell of the server's life.
 async fn ask(pool: &Pool, query: Query<'_>) -> Result<(Life, Vec<PgRow>), ReadError> {
     let rows = fetch(pool, query).await?;
-    let unreadable = |e| ReadError::Unavailable { source: BackendError::new(e) };
+    let started = started(&rows)?;
+    let processes = rows.first().map(|row| row.try_get(2)).transpose().map_err(unreadable)?.unwrap_or_default();
+    Ok((Life { started, processes }, rows))
+}
+
+/// When the server was started that has given these rows.
+fn started(rows: &[PgRow]) -> Result<i64, ReadError> {
     let row = rows.first().ok_or_else(|| unreadable(sqlx::Error::RowNotFound))?;
-    let started: Micros = row.try_get(0).map_err(unreadable)?;
-    if row.try_get::<bool, _>(1).map_err(unreadable)? {
+    if row.try_get::<bool, _>(0).map_err(unreadable)? {
         let why = "a standby cannot tell whether a missing position will be filled; read from the primary";
         return Err(ReadError::Unavailable { source: BackendError::new(why) });
     }
-    Ok((Life { started: started.0 }, rows))
+    Ok(row.try_get::<Micros, _>(1).map_err(unreadable)?.0)
+}
+
+fn unreadable(error: sqlx::Error) -> ReadError {
+    ReadError::Unavailable { source: BackendError::new(error) }
 }

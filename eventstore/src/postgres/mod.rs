@@ -16,6 +16,7 @@ mod read;
 mod rows;
 mod store;
 mod streams;
+mod unsettled;
 mod writer;
 
 pub use database::{PostgresDatabase, PostgresReader, PostgresTransaction};
