@@ -1,4 +1,5 @@
-//! `annals-bench`: what annals costs beside the bare database, measured in slices that take turns.
+//! `annals-bench`: what annals costs beside the bare database, measured in slices that take turns; and `torture`, which
+//! looks for lost, doubled and misplaced events.
 
 mod append;
 mod baseline;
@@ -8,19 +9,24 @@ mod report;
 mod sample;
 mod server;
 mod slices;
+mod torture;
 
+use std::process::ExitCode;
 use std::time::Duration;
 
-use clap::{Parser, ValueEnum};
+use clap::{Parser, Subcommand, ValueEnum};
 
 use crate::report::Report;
 
 /// Measures one case against its baseline; both run in this process and take turns in slices of time.
 #[derive(Clone, Parser)]
+#[command(args_conflicts_with_subcommands = true, subcommand_negates_reqs = true)]
 struct Options {
+    #[command(subcommand)]
+    other: Option<Other>,
     /// What to measure.
-    #[arg(value_enum)]
-    case: Case,
+    #[arg(value_enum, required = true)]
+    case: Option<Case>,
     /// Which store.
     #[arg(long, value_enum, default_value_t = Store::Sqlite)]
     store: Store,
@@ -48,6 +54,17 @@ struct Options {
     /// Print a JSON line instead of a table.
     #[arg(long)]
     json: bool,
+}
+
+/// What is no measurement.
+#[derive(Clone, Subcommand)]
+enum Other {
+    Torture(torture::Options),
+    /// One of the processes of `torture`.
+    #[command(hide = true)]
+    TorturePart {
+        part: String,
+    },
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
@@ -82,23 +99,51 @@ impl Options {
 
 type Fault = Box<dyn std::error::Error + Send + Sync>;
 
-fn main() -> Result<(), Fault> {
+fn main() -> ExitCode {
     let options = Options::parse();
-    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build()?;
-    if let Some(part) = &options.part {
-        return runtime.block_on(append::part(part, &options));
+    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build();
+    let done = runtime.map_err(Fault::from).and_then(|runtime| {
+        let done = runtime.block_on(run(options));
+        // A read of the standard input ends with the process only.
+        runtime.shutdown_background();
+        done
+    });
+    done.unwrap_or_else(|error| {
+        eprintln!("{error}");
+        ExitCode::from(2)
+    })
+}
+
+async fn run(options: Options) -> Result<ExitCode, Fault> {
+    match (&options.other, options.case) {
+        (Some(Other::Torture(options)), _) => {
+            let report = torture::lead(options).await?;
+            print(&report, options.json)?;
+            Ok(ExitCode::from(u8::from(!report.is_as_it_should_be())))
+        }
+        (Some(Other::TorturePart { part }), _) => torture::part(part).await.map(|()| ExitCode::SUCCESS),
+        (None, Some(_)) if options.part.is_some() => {
+            append::part(options.part.as_deref().unwrap_or_default(), &options).await.map(|()| ExitCode::SUCCESS)
+        }
+        (None, Some(case)) => {
+            print(&measure(case, &options).await?, options.json)?;
+            Ok(ExitCode::SUCCESS)
+        }
+        (None, None) => Err("say what to measure".into()),
     }
-    let report = runtime.block_on(measure(&options))?;
-    if options.json {
-        println!("{}", serde_json::to_string(&report)?);
+}
+
+fn print(report: &(impl serde::Serialize + std::fmt::Display), json: bool) -> Result<(), Fault> {
+    if json {
+        println!("{}", serde_json::to_string(report)?);
     } else {
         println!("{report}");
     }
     Ok(())
 }
 
-async fn measure(options: &Options) -> Result<Report, Fault> {
-    match (options.case, options.store) {
+async fn measure(case: Case, options: &Options) -> Result<Report, Fault> {
+    match (case, options.store) {
         (Case::Append, _) => append::measure(options, 1).await,
         (Case::AppendBatch, _) => append::measure(options, 100).await,
         (Case::Load, store) => read::load(store, options.clients, options.time()).await,

@@ -117,6 +117,12 @@ impl Server {
         self.start_again();
     }
 
+    /// Kills one of its backends, as the kernel does for want of memory. The server then ends all others and recovers as
+    /// after an immediate stop, but is not started anew.
+    pub fn kill_backend(&self, pid: i32) {
+        run(unprivileged(Path::new("sh")).args(["-c", "kill -KILL \"$0\""]).arg(pid.to_string()));
+    }
+
     /// Where one of its databases is. There is `postgres` at first.
     #[must_use]
     pub fn url(&self, database: &str) -> String {

@@ -4,7 +4,6 @@ use std::time::Duration;
 
 use sqlx::Row;
 use sqlx::postgres::PgRow;
-use tokio::time::Instant;
 
 use super::pool::Pool;
 
@@ -24,23 +23,28 @@ const WRITERS_AT_WORK: &str = "
     LIMIT 5
 ";
 
-/// One wait for writers at work. What it has lasted is a gauge until it ends.
+/// The wait of readers for writers at work. How long it has lasted is a gauge.
 pub(super) struct Wait {
-    since: Option<Instant>,
+    alarm: Duration,
     /// When to say aloud who is at work.
     next_alarm: Duration,
+    waiting: bool,
 }
 
 impl Wait {
     /// A wait that is said aloud after `alarm`, and again each time that it has doubled.
     pub(super) fn new(alarm: Duration) -> Self {
-        Self { since: None, next_alarm: alarm.max(Duration::from_millis(1)) }
+        let alarm = alarm.max(Duration::from_millis(1));
+        Self { alarm, next_alarm: alarm, waiting: false }
     }
 
-    /// Says that it goes on.
-    pub(super) async fn look(&mut self, pool: &Pool) {
-        let waited = self.since.get_or_insert_with(Instant::now).elapsed();
+    /// Says that somebody has been waiting for so long.
+    pub(super) async fn look(&mut self, pool: &Pool, waited: Duration) {
+        self.waiting = true;
         metrics::gauge!(GAUGE).set(waited.as_secs_f64());
+        if waited < self.alarm {
+            self.next_alarm = self.alarm;
+        }
         if waited < self.next_alarm {
             return;
         }
@@ -56,13 +60,19 @@ impl Wait {
             "readers of the log wait for transactions that have appended and do not end; end them, or their clients"
         );
     }
+
+    /// Says that nobody waits.
+    pub(super) fn over(&mut self) {
+        if std::mem::take(&mut self.waiting) {
+            metrics::gauge!(GAUGE).set(0.0);
+        }
+        self.next_alarm = self.alarm;
+    }
 }
 
 impl Drop for Wait {
     fn drop(&mut self) {
-        if self.since.is_some() {
-            metrics::gauge!(GAUGE).set(0.0);
-        }
+        self.over();
     }
 }
 

@@ -19,6 +19,7 @@ mod rows;
 mod session;
 mod store;
 mod streams;
+mod unsettled;
 mod writer;
 
 pub use database::{PostgresDatabase, PostgresReader, PostgresTransaction};

@@ -177,7 +177,7 @@ impl Reader {
                 return Ok(Page::new(batch.events, upto, end));
             }
             // A hole comes first. Whatever is visible now is final once the writers of now are done.
-            if self.horizon.settle(PATIENCE).await?.is_none() {
+            if self.horizon.settle(after.get(), PATIENCE).await?.is_none() {
                 return Ok(self.waiting_at_hole());
             }
         }
@@ -187,7 +187,7 @@ impl Reader {
         let mut bound = self.horizon.known();
         // Catching up needs no news.
         if bound.position < after.get().saturating_add(WINDOW) {
-            bound = match self.horizon.settle(PATIENCE).await? {
+            bound = match self.horizon.settle(after.get(), PATIENCE).await? {
                 Some(bound) => bound,
                 None => self.horizon.without_waiting().await?,
             };
@@ -246,7 +246,7 @@ impl Reader {
 
     /// The last event that no reader can miss any more.
     pub(super) async fn head(&self) -> Result<Checkpoint, ReadError> {
-        let head = match self.horizon.settle(PATIENCE_FOR_HEAD).await? {
+        let head = match self.horizon.settle(i64::MAX, PATIENCE_FOR_HEAD).await? {
             Some(head) => head,
             None => self.horizon.without_waiting().await?,
         };

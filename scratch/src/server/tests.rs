@@ -24,6 +24,13 @@ async fn what_was_committed_survives_a_crash_and_a_promotion() {
     assert_eq!(ask::<String>(&url, "SHOW cluster_name").await, "torn");
     run(&url, "CREATE TABLE kept (n int); INSERT INTO kept VALUES (1)").await;
     first.restart(Stop::Immediate);
+    let mut victim = PgConnection::connect(&url).await.unwrap();
+    let pid = sqlx::query("SELECT pg_backend_pid()").fetch_one(&mut victim).await.unwrap().get(0);
+    first.kill_backend(pid);
+    while sqlx::query("SELECT 1").fetch_one(&mut victim).await.is_ok() {}
+    while PgConnection::connect(&url).await.is_err() {
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
     run(&url, "INSERT INTO kept VALUES (2)").await;
 
     let second = first.standby();

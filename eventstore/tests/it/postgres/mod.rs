@@ -1,5 +1,6 @@
 //! What only PostgreSQL can get wrong. The contract that all stores share is held by the conformance suite.
 
+mod crash;
 mod database;
 mod faults;
 mod groups;

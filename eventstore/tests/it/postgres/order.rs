@@ -60,6 +60,27 @@ async fn nothing_is_given_out_behind_a_writer_that_is_at_work() {
     }
 }
 
+/// When transactions always overlap, there is never a moment without a writer at work. A reader that began its wait anew
+/// each time it comes would wait for ever.
+#[tokio::test]
+async fn a_reader_waits_for_writers_that_were_there_and_not_for_those_that_come_later() {
+    for filter in [Filter::all(), Filter::all().event_name("placed").unwrap()] {
+        let fixture = Fixture::new().await;
+        let mut earlier = fixture.foreign().await;
+        let mut later = fixture.foreign().await;
+        let first = fixture.append("first").await.unwrap().position.get();
+        run(&mut earlier, "BEGIN").await.unwrap();
+        insert(&mut earlier, "earlier").await;
+        let second = fixture.append("second").await.unwrap().position.get();
+        assert_eq!(positions(&fixture, &filter).await, (vec![first], false));
+        run(&mut later, "BEGIN").await.unwrap();
+        insert(&mut later, "later").await;
+        fixture.append("third").await.unwrap();
+        run(&mut earlier, "ROLLBACK").await.unwrap();
+        assert_eq!(positions(&fixture, &filter).await, (vec![first, second], false));
+    }
+}
+
 #[tokio::test]
 async fn a_load_never_waits_for_other_writers() {
     let fixture = Fixture::new().await;

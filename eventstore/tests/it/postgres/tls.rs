@@ -20,10 +20,11 @@ fn url(database: &Database, host: &str, parameters: &str) -> String {
     format!("postgres://postgres@{host}:{}/{}?{parameters}", database.tls().port, database.name())
 }
 
-async fn encrypted(database: &Database) -> Vec<bool> {
+/// Whether all our connections are, of which there is one at least.
+async fn all_encrypted(database: &Database) -> bool {
     let mut connection = PgConnection::connect(database.url()).await.unwrap();
     let rows = sqlx::query(ENCRYPTED).fetch_all(&mut connection).await.unwrap();
-    rows.iter().map(|row| row.get(0)).collect()
+    !rows.is_empty() && rows.iter().all(|row| row.get(0))
 }
 
 #[tokio::test]
@@ -34,8 +35,7 @@ async fn a_server_that_proves_its_name_is_talked_to_in_secret() {
     let store = PostgresStore::open(url(&database, tls.host, &verified)).await.unwrap();
     store.append(&stream("a"), ExpectedVersion::NoStream, vec![event_for(&store)]).await.unwrap();
     assert_eq!(store.read_page(Position::START, &Filter::all(), 10).await.unwrap().events.len(), 1);
-    // One connection of a writer, one for reading.
-    assert_eq!(encrypted(&database).await, [true, true]);
+    assert!(all_encrypted(&database).await);
 }
 
 #[tokio::test]
@@ -58,7 +58,7 @@ async fn a_server_that_cannot_prove_its_name_is_refused() {
     // The same server under another name, where nobody asked for its name.
     let store = PostgresStore::open(url(&database, "127.0.0.1", &format!("sslmode=verify-ca&{root}"))).await.unwrap();
     store.head().await.unwrap();
-    assert_eq!(encrypted(&database).await, [true]);
+    assert!(all_encrypted(&database).await);
 }
 
 #[tokio::test]

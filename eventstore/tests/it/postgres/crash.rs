@@ -1,0 +1,97 @@
+//! Servers that crash under readers and writers.
+
+use std::time::Duration;
+
+use annals_eventstore::{EventStore, Filter, Position, PostgresOptions, PostgresStore};
+use annals_scratch::{Server, Stop};
+use sqlx::{Connection, PgConnection, Row};
+
+use super::{insert, run};
+
+/// The positions that a reader is given, without waiting for more than is final.
+async fn positions(store: &PostgresStore, filter: &Filter) -> Vec<i64> {
+    let (mut after, mut seen) = (Position::START, Vec::new());
+    loop {
+        match store.read_page(after, filter, 100).await {
+            Ok(page) => {
+                seen.extend(page.events.iter().map(|event| event.position.get()));
+                match page.upto {
+                    Some(upto) if !page.end => after = upto.position,
+                    _ => return seen,
+                }
+            }
+            Err(error) if error.is_transient() => tokio::time::sleep(Duration::from_millis(5)).await,
+            Err(error) => panic!("{error}"),
+        }
+    }
+}
+
+async fn connect(server: &Server) -> PgConnection {
+    loop {
+        match PgConnection::connect(&server.url("postgres")).await {
+            Ok(connection) => return connection,
+            Err(_) => tokio::time::sleep(Duration::from_millis(5)).await,
+        }
+    }
+}
+
+#[derive(Clone, Copy, Debug)]
+enum Crash {
+    StopAndStart,
+    /// The server recovers by itself. It says that it was started when it was before.
+    KilledBackend,
+}
+
+/// Numbers that were drawn and rolled back are handed out again after a crash, because nobody waited for them to be
+/// written. A reader that has asked for the last number before the crash, and waits for the writers of then, would take
+/// the new ones for final too soon and miss an event.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_reader_that_waits_through_a_restart_misses_nothing_that_is_drawn_again() {
+    check_drawn_again(Crash::StopAndStart, Filter::all().event_name("placed").unwrap()).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_reader_that_waits_while_the_server_recovers_misses_nothing_that_is_drawn_again() {
+    check_drawn_again(Crash::KilledBackend, Filter::all()).await;
+}
+
+async fn check_drawn_again(crash: Crash, filter: Filter) {
+    // Nothing is written out before somebody waits for it.
+    let server = Server::start(&[("wal_writer_delay", "10s")]);
+    let store = PostgresOptions::new(server.url("postgres")).migrate().connections(2).open().await.unwrap();
+    let mut quick = connect(&server).await;
+    let mut slow = connect(&server).await;
+    let first = insert(&mut quick, "first").await;
+    // Transactions are counted anew after a crash: without these, the next one would have the same name.
+    for _ in 0..5 {
+        run(&mut slow, "SELECT 1").await.unwrap();
+    }
+    run(&mut slow, "BEGIN").await.unwrap();
+    insert(&mut slow, "slow").await;
+    let second = insert(&mut quick, "second").await;
+    // Without rows, as so little is written out by chance only when a page of the server's journal is full. And not
+    // rolled back before the crash does it, as that would wake whoever writes it out.
+    run(&mut quick, "BEGIN").await.unwrap();
+    let draw = "SELECT max(nextval('annals.events_position')) FROM generate_series(1, 100)";
+    let drawn: i64 = sqlx::query(draw).fetch_all(&mut quick).await.unwrap()[0].get(0);
+    assert_eq!(positions(&store, &filter).await, [first], "the wait begins ({crash:?})");
+
+    match crash {
+        Crash::StopAndStart => server.restart(Stop::Immediate),
+        Crash::KilledBackend => {
+            let rows = sqlx::query("SELECT pg_backend_pid()").fetch_all(&mut slow).await.unwrap();
+            server.kill_backend(rows[0].get(0));
+            while run(&mut quick, "SELECT 1").await.is_ok() {}
+        }
+    }
+    let mut quick = connect(&server).await;
+    let mut slow = connect(&server).await;
+    run(&mut slow, "BEGIN").await.unwrap();
+    let held = insert(&mut slow, "held").await;
+    let last = insert(&mut quick, "last").await;
+    assert!(held < last && last < drawn, "{held} and {last} are not among the {drawn} that were drawn before");
+    let seen = positions(&store, &filter).await;
+    assert!(!seen.contains(&last), "{seen:?}: whoever goes on after {last} misses {held} ({crash:?})");
+    run(&mut slow, "COMMIT").await.unwrap();
+    assert_eq!(positions(&store, &filter).await, [first, second, held, last], "({crash:?})");
+}
