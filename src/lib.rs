@@ -9,7 +9,7 @@
 //! | open a store | [`sqlite`], [`SqliteOptions`], [`MemoryStore`]; `postgres`, `PostgresOptions` (feature `postgres`) |
 //! | run commands | [`AggregateStore::aggregate`], [`Repository`], [`Context`], [`RequestKey`] |
 //! | append, load, read and subscribe without aggregates | [`EventStore`], [`EventStoreExt`], [`Append`], [`Filter`] |
-//! | commit events and rows of your own together | [`SqliteStore::begin`], [`SqliteStore::append_in`] |
+//! | commit events and rows of your own together | [`SqliteStore::begin`], [`SqliteStore::append_in`]; `PostgresStore::begin`, `PostgresStore::append_in` |
 //! | build read models | [`ReadModel`], [`Projection`], [`Rows`], [`ProjectionsExt::projections`], [`ProjectionsBuilder`] |
 //! | test all of that | [`testing`] (feature `testing`) |
 //! | put something in front of a store | [`EventStore`], and the module `conformance` (feature `conformance`) |
@@ -51,7 +51,7 @@ pub use annals_eventstore::{
 
 #[cfg(feature = "postgres")]
 pub use annals_eventstore::{
-    PostgresDatabase, PostgresOptions, PostgresReader, PostgresStore, PostgresTransaction, postgres,
+    PostgresDatabase, PostgresOptions, PostgresReader, PostgresStore, PostgresTransaction, PostgresUnitOfWork, postgres,
 };
 
 #[cfg(feature = "macros")]

@@ -76,7 +76,9 @@ pub use name::MAX_NAME_BYTES;
 pub use payload::{MAX_DEPTH, Payload};
 pub use position::{Checkpoint, Incarnation, Position};
 #[cfg(feature = "postgres")]
-pub use postgres::{PostgresDatabase, PostgresOptions, PostgresReader, PostgresStore, PostgresTransaction, postgres};
+pub use postgres::{
+    PostgresDatabase, PostgresOptions, PostgresReader, PostgresStore, PostgresTransaction, PostgresUnitOfWork, postgres,
+};
 pub use read::{EventStoreExt, EventStream, Pages, Streams, Subscription};
 pub use repository::{AggregateStore, ExecuteError, Executed, Loaded, Repository, SettleToken};
 pub use request::{Fingerprint, RequestKey};

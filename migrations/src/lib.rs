@@ -69,6 +69,12 @@ pub const POSTGRES_EVENTS: &[Migration] = &[
     },
     Migration { component: "events", number: 3, name: "store", sql: include_str!("../postgres/0003_store.sql") },
     Migration { component: "events", number: 4, name: "append", sql: include_str!("../postgres/0004_append.sql") },
+    Migration {
+        component: "events",
+        number: 5,
+        name: "append within",
+        sql: include_str!("../postgres/0005_append_within.sql"),
+    },
 ];
 
 /// An example of roles on PostgreSQL, for people to read, change and run: an owner that migrates, applications that append

@@ -71,11 +71,13 @@ pub(super) async fn append(held: &mut Held, append: &CheckedAppend) -> Result<Ap
             Err(error) => return Err(append_error(&Arc::new(error), || append.first_stream())),
         };
         let row = rows.first().ok_or_else(|| broken("the function `annals.append` gave no row".to_owned()))?;
-        let answer = match answer_without_look(append, row)? {
-            Some(answer) => Some(answer),
-            None => judge(append, &stored_events(held, append).await?)?,
-        };
-        if let Some(answer) = answer {
+        if let Some(answer) = answer_without_look(append, row)? {
+            return Ok(answer);
+        }
+        let rows = held.fetch_all(stored_events(append)).await;
+        // It is a read: whatever went wrong, the append that came before it was answered, and stored nothing.
+        let rows = rows.map_err(|e| AppendError::Unavailable { source: crate::BackendError::new(e) })?;
+        if let Some(answer) = judge_stored(append, &rows)? {
             return Ok(answer);
         }
         careful = true;
@@ -89,9 +91,22 @@ pub(super) async fn find_request(
     tenant: &Tenant,
     request: &RequestKey,
 ) -> Result<Option<Appended>, AppendError> {
-    let query = sqlx::query(REQUEST_BY_KEY).bind(tenant.as_str()).bind(request.key());
-    let rows =
-        held.fetch_all(query).await.map_err(|e| AppendError::Unavailable { source: crate::BackendError::new(e) })?;
+    let rows = held
+        .fetch_all(request_by_key(tenant, request))
+        .await
+        .map_err(|e| AppendError::Unavailable { source: crate::BackendError::new(e) })?;
+    first_answer(tenant, request, &rows)
+}
+
+pub(super) fn request_by_key<'q>(tenant: &'q Tenant, request: &'q RequestKey) -> Query<'q> {
+    sqlx::query(REQUEST_BY_KEY).bind(tenant.as_str()).bind(request.key())
+}
+
+pub(super) fn first_answer(
+    tenant: &Tenant,
+    request: &RequestKey,
+    rows: &[PgRow],
+) -> Result<Option<Appended>, AppendError> {
     let Some(row) = rows.first() else { return Ok(None) };
     remembered(tenant, request, get(row, 0)?, get(row, 1)?).map(Some)
 }
@@ -155,12 +170,15 @@ pub(super) fn call_for_one(append: &CheckedAppend) -> Query<'_> {
 }
 
 fn call(append: &CheckedAppend, careful: bool) -> Query<'_> {
+    with_events(sqlx::query(APPEND).bind(append.tenant.as_str()).bind(careful), append)
+}
+
+/// Binds everything from the streams to the lifetime, in the order in which the functions take it.
+pub(super) fn with_events<'q>(query: Query<'q>, append: &'q CheckedAppend) -> Query<'q> {
     let parts = &append.parts;
     let events: Vec<_> = append.events().map(|(_, event)| event).collect();
     let places = parts.iter().zip(1_i32..).flat_map(|(part, place)| part.events.iter().map(move |_| place));
-    sqlx::query(APPEND)
-        .bind(append.tenant.as_str())
-        .bind(careful)
+    query
         .bind(parts.iter().map(|part| part.stream.aggregate_type()).collect::<Vec<_>>())
         .bind(parts.iter().map(|part| part.stream.aggregate_id()).collect::<Vec<_>>())
         .bind(parts.iter().map(|part| expected(part.expected)).collect::<Vec<_>>())
@@ -223,12 +241,15 @@ pub(super) fn remembered(
 }
 
 /// Every stored event that has an id of the append.
-async fn stored_events(held: &mut Held, append: &CheckedAppend) -> Result<HashMap<EventId, StoredEvent>, AppendError> {
+pub(super) fn stored_events(append: &CheckedAppend) -> Query<'static> {
     let ids: Vec<Uuid> = append.events().map(|(_, event)| event.event_id.get()).collect();
-    let rows = held.fetch_all(sqlx::query(EVENTS_BY_IDS).bind(ids)).await;
-    // It is a read: whatever went wrong, the append that came before it was answered, and stored nothing.
-    let rows = rows.map_err(|e| AppendError::Unavailable { source: crate::BackendError::new(e) })?;
-    rows.iter().map(stored_event).collect()
+    sqlx::query(EVENTS_BY_IDS).bind(ids)
+}
+
+/// Whether the events that have ids of the append are this very append; `None` if there are none after all.
+pub(super) fn judge_stored(append: &CheckedAppend, rows: &[PgRow]) -> Result<Option<Appended>, AppendError> {
+    let stored: HashMap<EventId, StoredEvent> = rows.iter().map(stored_event).collect::<Result<_, _>>()?;
+    judge(append, &stored)
 }
 
 pub(super) fn stored_event(row: &PgRow) -> Result<(EventId, StoredEvent), AppendError> {

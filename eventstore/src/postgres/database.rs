@@ -135,9 +135,16 @@ impl PostgresDatabase {
     /// # Cancel safety
     /// Dropping the future, or the transaction, rolls back.
     pub async fn begin(&self) -> Result<PostgresTransaction, DatabaseError> {
+        self.try_to_begin().await.map_err(|e| match e {
+            NotBegun::NoConnection(e) => e.into_database(),
+            NotBegun::Refused(e) => self.fault(e),
+        })
+    }
+
+    pub(super) async fn try_to_begin(&self) -> Result<PostgresTransaction, NotBegun> {
         let mut renewed = false;
         loop {
-            let mut lent = Lent::new(self.0.pool.take().await.map_err(NoConnection::into_database)?);
+            let mut lent = Lent::new(self.0.pool.take().await.map_err(NotBegun::NoConnection)?);
             match lent.begin(self.0.begin.clone()).await {
                 Ok(()) => return Ok(PostgresTransaction(lent)),
                 // It has died while nobody used it, and most likely the others with it.
@@ -145,7 +152,7 @@ impl PostgresDatabase {
                     lent.lost(&error);
                     renewed = true;
                 }
-                Err(error) => return Err(self.fault(error)),
+                Err(error) => return Err(NotBegun::Refused(error)),
             }
         }
     }
@@ -178,6 +185,12 @@ impl std::fmt::Debug for PostgresDatabase {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("PostgresDatabase").field("name", &self.0.name).finish_non_exhaustive()
     }
+}
+
+/// Why a transaction was not begun.
+pub(super) enum NotBegun {
+    NoConnection(NoConnection),
+    Refused(sqlx::Error),
 }
 
 /// A connection outside of any transaction. It dereferences to sqlx's, for the user's own SQL, and goes back when it is

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use sqlx::postgres::{PgDatabaseError, PgSeverity};
 
 use crate::database_error::DatabaseError;
-use crate::error::{AppendError, BackendError, ReadError};
+use crate::error::{AppendError, BackendError, Invalid, ReadError};
 use crate::position::{Incarnation, Position};
 use crate::stream::StreamId;
 
@@ -184,6 +184,26 @@ pub(super) fn commit_error(error: sqlx::Error) -> DatabaseError {
         Some(code) if code != "40003" && !code.starts_with("08") => database_error(error),
         _ if ended_idle(&error) => database_error(error),
         _ => DatabaseError::OutcomeUnknown { source: BackendError::new(error) },
+    }
+}
+
+/// What the end of a unit of work means, as its users are told.
+pub(super) fn append_fault(error: DatabaseError, stream: impl FnOnce() -> StreamId) -> AppendError {
+    match error {
+        DatabaseError::Busy { waited } => AppendError::Busy { waited },
+        DatabaseError::Unavailable { source } | DatabaseError::Failed { source } => AppendError::Unavailable { source },
+        DatabaseError::StorageFull { source } => AppendError::StorageFull { source },
+        DatabaseError::ReadOnly { source } => AppendError::ReadOnly { reason: source.to_string() },
+        DatabaseError::Damaged { source } => {
+            AppendError::Broken { what: source.to_string(), remedy: "restore the database from a backup".to_owned() }
+        }
+        // Events are checked when they are appended, so it is about rows of the user's own.
+        DatabaseError::Refused { source } => {
+            let what = format!("was refused at its commit: {source}");
+            Invalid::new("transaction", what, "mend the rows that break the constraint").into()
+        }
+        DatabaseError::OutcomeUnknown { source } => AppendError::OutcomeUnknown { stream: stream(), source },
+        DatabaseError::Closed => AppendError::Closed,
     }
 }
 

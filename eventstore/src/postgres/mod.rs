@@ -2,6 +2,7 @@
 
 mod append;
 mod database;
+mod decide_within;
 mod fault;
 mod group;
 mod held_up;
@@ -19,9 +20,12 @@ mod rows;
 mod session;
 mod store;
 mod streams;
+mod unit_of_work;
 mod unsettled;
+mod within;
 mod writer;
 
 pub use database::{PostgresDatabase, PostgresReader, PostgresTransaction};
 pub use options::PostgresOptions;
 pub use store::{PostgresStore, postgres};
+pub use unit_of_work::PostgresUnitOfWork;

@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use futures::TryStreamExt;
-use sqlx::Row;
+use sqlx::{PgConnection, Row};
 use uuid::Uuid;
 
 use super::fault::{NoConnection, read_error};
@@ -127,6 +127,23 @@ struct Batch {
     events: Vec<RecordedEvent>,
     /// Whether the statement had no more rows.
     whole: bool,
+    /// Whether rows were left unread.
+    cut: bool,
+}
+
+/// Why the rows of a statement could not be read.
+enum Stopped {
+    Statement(sqlx::Error),
+    Row(ReadError),
+}
+
+impl From<Stopped> for ReadError {
+    fn from(stopped: Stopped) -> Self {
+        match stopped {
+            Stopped::Statement(error) => read_error(error),
+            Stopped::Row(error) => error,
+        }
+    }
 }
 
 impl Reader {
@@ -141,13 +158,20 @@ impl Reader {
         limit: usize,
     ) -> Result<StreamPage, ReadError> {
         let limit = self.statement_limit(limit)?;
-        let query = sqlx::query(LOAD_STREAM_AFTER)
-            .bind(stream.tenant().as_str())
-            .bind(stream.aggregate_type())
-            .bind(stream.aggregate_id())
-            .bind(after.get())
-            .bind(limit);
-        let batch = self.batch(query, limit).await?;
+        let batch = self.batch(load_after(stream, after, limit), limit).await?;
+        Ok(StreamPage::new(batch.events, batch.whole))
+    }
+
+    /// The same as the transaction that is open on `connection` sees it.
+    pub(super) async fn load_stream_on(
+        &self,
+        connection: &mut PgConnection,
+        stream: &StreamId,
+        after: StreamVersion,
+        limit: usize,
+    ) -> Result<StreamPage, ReadError> {
+        let limit = self.statement_limit(limit)?;
+        let batch = self.batch_on(connection, load_after(stream, after, limit), limit).await?;
         Ok(StreamPage::new(batch.events, batch.whole))
     }
 
@@ -289,45 +313,50 @@ impl Reader {
 
     /// Reads the rows of one statement until a page is full. The rest is not waited for: the connection is given up.
     async fn batch(&self, query: Query<'_>, limit: i64) -> Result<Batch, ReadError> {
-        let limit = usize::try_from(limit).unwrap_or(usize::MAX);
         let mut held = self.pool.take().await.map_err(NoConnection::into_read)?;
+        let query = held.begin(query).await.map_err(read_error)?;
+        let batch = self.batch_on(held.connection(), query, limit).await;
+        match &batch {
+            Ok(batch) if batch.cut => {}
+            Ok(_) => held.end(None).await.map_err(read_error)?,
+            Err(Stopped::Statement(error)) => held.end(Some(error)).await.map_err(read_error)?,
+            Err(Stopped::Row(_)) => {}
+        }
+        Ok(batch?)
+    }
+
+    async fn batch_on(&self, connection: &mut PgConnection, query: Query<'_>, limit: i64) -> Result<Batch, Stopped> {
+        let limit = usize::try_from(limit).unwrap_or(usize::MAX);
         let mut budget = PageBudget::of(limit);
         let mut decoder = Decoder::default();
         let mut events = Vec::new();
         let mut bytes = 0;
         let mut cut = false;
-        let query = held.begin(query).await.map_err(read_error)?;
-        let failed = {
-            let mut rows = query.fetch(held.connection());
-            loop {
-                match rows.try_next().await {
-                    Ok(Some(row)) => {
-                        let event = decoder.event(&row)?;
-                        if !budget.takes(&event) {
-                            cut = true;
-                            break None;
-                        }
-                        bytes += event.payload.as_str().len();
-                        events.push(event);
-                    }
-                    Ok(None) => break None,
-                    Err(error) => break Some(error),
-                }
+        let mut rows = query.fetch(connection);
+        while let Some(row) = rows.try_next().await.map_err(Stopped::Statement)? {
+            let event = decoder.event(&row).map_err(Stopped::Row)?;
+            if !budget.takes(&event) {
+                cut = true;
+                break;
             }
-        };
-        if let Some(error) = failed {
-            held.end(Some(&error)).await.map_err(read_error)?;
-            return Err(read_error(error));
-        }
-        if !cut {
-            held.end(None).await.map_err(read_error)?;
+            bytes += event.payload.as_str().len();
+            events.push(event);
         }
         if let Some(mean) = bytes.checked_div(events.len()) {
             self.bytes_per_event.store(mean, Ordering::Relaxed);
         }
         let whole = !cut && events.len() < limit;
-        Ok(Batch { events, whole })
+        Ok(Batch { events, whole, cut })
     }
+}
+
+fn load_after(stream: &StreamId, after: StreamVersion, limit: i64) -> Query<'_> {
+    sqlx::query(LOAD_STREAM_AFTER)
+        .bind(stream.tenant().as_str())
+        .bind(stream.aggregate_type())
+        .bind(stream.aggregate_id())
+        .bind(after.get())
+        .bind(limit)
 }
 
 /// How many of the events, which come next after `after`, are final: those of the run of numbers without a hole, as each

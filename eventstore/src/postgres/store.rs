@@ -95,6 +95,15 @@ impl PostgresStore {
         &self.0.database
     }
 
+    pub(super) fn reader(&self) -> &Reader {
+        &self.0.reader
+    }
+
+    /// Wakes readers when events up to `position` were committed.
+    pub(super) fn announce(&self, position: Position) {
+        self.0.shared.committed(position);
+    }
+
     fn pool(&self) -> &Pool {
         &self.0.reader.pool
     }

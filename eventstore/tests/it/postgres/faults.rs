@@ -12,12 +12,17 @@ use super::{Fixture, insert, run, stream};
 
 /// The backend whose append waits, beside the writers, for another one's transaction to end, once there is one.
 pub(super) async fn blocked_backend(connection: &mut PgConnection) -> i32 {
+    blocked_in(connection, "annals.append(").await
+}
+
+/// The backend that waits in a call of `function` for another one's transaction to end, once there is one.
+pub(super) async fn blocked_in(connection: &mut PgConnection, function: &str) -> i32 {
     let waiting = "SELECT pid FROM pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock'
-                   AND query LIKE '%annals.append(%' ORDER BY pid";
+                   AND strpos(query, $1) > 0 ORDER BY pid";
     let begun = tokio::time::Instant::now();
     loop {
         assert!(begun.elapsed() < Duration::from_secs(10), "nobody waits for another's transaction");
-        let rows = sqlx::query(waiting).fetch_all(&mut *connection).await.unwrap();
+        let rows = sqlx::query(waiting).bind(function).fetch_all(&mut *connection).await.unwrap();
         if let Some(row) = rows.first() {
             return row.get(0);
         }

@@ -11,6 +11,7 @@ mod roles;
 mod schema;
 mod tls;
 mod torture;
+mod unit_of_work;
 
 use annals_eventstore::{
     AppendError, Appended, EventId, EventStore, ExpectedVersion, NewEvent, Payload, PostgresOptions, PostgresStore,

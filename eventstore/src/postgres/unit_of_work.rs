@@ -1,0 +1,240 @@
+//! Events together with the user's own SQL: one transaction, one fate.
+
+use std::ops::{Deref, DerefMut};
+
+use sqlx::{PgConnection, Postgres, Row, Transaction};
+
+use super::database::{NotBegun, PostgresTransaction};
+use super::fault::{append_fault, code};
+use super::store::PostgresStore;
+use super::within::{NotDone, failed, other_store, within};
+use crate::append::{Append, Appended};
+use crate::error::{AppendError, BackendError, Invalid};
+use crate::position::Position;
+use crate::store::EventStore;
+use crate::stream::{StreamId, Tenant};
+
+/// What a transaction that is not ours must be like. Asks for nothing that could fail in another database.
+const SETTINGS: &str = "
+    SELECT current_setting('transaction_isolation') AS transaction_isolation,
+           current_setting('transaction_read_only') AS transaction_read_only,
+           current_setting('synchronous_commit') AS synchronous_commit,
+           to_regprocedure('annals.be_durable()') IS NOT NULL AS has_store
+    ORDER BY 1
+";
+
+/// A transaction that takes appends and the user's own SQL. It dereferences to the connection; dropping it rolls back.
+///
+/// It is READ COMMITTED and durable: each statement sees what was committed when it begins, by others too. From its first
+/// append until it ends, readers of the whole log wait behind it, as do appends to the same streams; so keep it short. If
+/// it waits for its next statement longer than [`PostgresOptions::idle_timeout`](super::PostgresOptions::idle_timeout)
+/// allows, the server ends it. Readers are woken by the commit.
+///
+/// Two units of work that append to the same streams in another order may wait for each other: the server ends one of
+/// them, with a transient error. Append to several streams at once ([`Append::and`]), or in one order.
+pub struct PostgresUnitOfWork {
+    pub(super) transaction: PostgresTransaction,
+    pub(super) store: PostgresStore,
+    last: Position,
+    /// The stream of the first append, for errors.
+    stream: Option<StreamId>,
+    /// Whether an append was cancelled or has failed with its transaction. Then nothing may be committed.
+    broken: bool,
+}
+
+impl PostgresUnitOfWork {
+    /// Appends inside the transaction, in one round trip.
+    ///
+    /// A refused append, that is a conflict, taken event ids, a full stream or a used request key, leaves the transaction
+    /// usable and nothing of itself behind. An append that meets an event of another transaction in its stream waits until
+    /// that one ends, for up to 5 s; then it is refused as [`AppendError::Busy`].
+    ///
+    /// # Errors
+    /// As of [`EventStore::append_many`]. After an error other than a refusal, such as a deadlock, a time-out or a lost
+    /// connection, the server has given the transaction up: what follows fails with [`AppendError::Unavailable`].
+    ///
+    /// # Cancel safety
+    /// After the future was dropped the unit of work cannot be committed any more.
+    pub async fn append(&mut self, append: Append) -> Result<Appended, AppendError> {
+        let append = append.check(self.store.limits())?;
+        if self.broken {
+            return Err(broken());
+        }
+        self.broken = true;
+        let appended = within(&mut self.transaction, None, &append).await;
+        self.broken = matches!(appended, Err(NotDone::Failed(_)));
+        let appended = appended?;
+        self.stream.get_or_insert_with(|| append.first_stream());
+        if !appended.repeated {
+            self.last = self.last.max(appended.position);
+        }
+        Ok(appended)
+    }
+
+    /// Commits the events and the user's own rows.
+    ///
+    /// # Errors
+    /// [`AppendError`]; unless its family is *outcome unknown*, nothing is stored. [`AppendError::Invalid`] with the field
+    /// `transaction` if a constraint that is checked at the end refuses the user's rows.
+    ///
+    /// # Cancel safety
+    /// Dropping the future leaves the outcome unknown.
+    pub async fn commit(self) -> Result<(), AppendError> {
+        if self.broken {
+            self.rollback().await?;
+            return Err(broken());
+        }
+        let stream = || self.stream.unwrap_or_else(no_stream);
+        self.transaction.commit().await.map_err(|e| append_fault(e, stream))?;
+        self.store.announce(self.last);
+        Ok(())
+    }
+
+    /// Rolls back.
+    ///
+    /// # Errors
+    /// [`AppendError`]; nothing is stored whatever happens.
+    ///
+    /// # Cancel safety
+    /// Dropping the future rolls back as well.
+    pub async fn rollback(self) -> Result<(), AppendError> {
+        self.transaction.rollback().await.map_err(|e| append_fault(e, no_stream))
+    }
+}
+
+fn broken() -> AppendError {
+    AppendError::Unavailable {
+        source: BackendError::new(
+            "an append of the unit of work was cancelled, or has failed with its transaction; begin another",
+        ),
+    }
+}
+
+/// What an error names when it is about no append at all.
+pub(super) fn no_stream() -> StreamId {
+    StreamId::stored(Tenant::default(), "unit of work".into(), "without appends".into())
+}
+
+impl Deref for PostgresUnitOfWork {
+    type Target = PgConnection;
+
+    fn deref(&self) -> &PgConnection {
+        &self.transaction
+    }
+}
+
+impl DerefMut for PostgresUnitOfWork {
+    fn deref_mut(&mut self) -> &mut PgConnection {
+        &mut self.transaction
+    }
+}
+
+impl PostgresStore {
+    /// Begins a unit of work: events together with the user's own SQL.
+    ///
+    /// Load and decide before it begins, so that it is short. The version that was loaded goes into the append; if the
+    /// stream has moved on since, the append is refused, and you decide again; or let
+    /// [`PostgresUnitOfWork::execute`] do all that.
+    ///
+    /// ```no_run
+    /// # mod order { include!(concat!(env!("CARGO_MANIFEST_DIR"), "/docs/order.rs")); }
+    /// # use order::*;
+    /// use annals_eventstore::{AggregateStore, Append, EventStoreExt};
+    ///
+    /// # async fn run() -> Result<(), Box<dyn std::error::Error>> {
+    /// let store = annals_eventstore::postgres("postgres://app@localhost/shop").await?;
+    /// let orders = store.aggregate::<Order>();
+    /// let order = orders.load(&OrderId::new("o-17")?).await?;
+    /// let mut events = Vec::new();
+    /// for event in order.state.place(12_00)? {
+    ///     events.push(store.new_event(&event)?);
+    /// }
+    ///
+    /// let mut unit = store.begin().await?;
+    /// sqlx::query("INSERT INTO labels (order_id) VALUES ($1)").bind("o-17").execute(&mut *unit).await?;
+    /// let done = unit.append(Append::to(order.stream, order.version.into(), events)).await?;
+    /// unit.commit().await?; // the events and the label, or neither
+    /// assert_eq!(done.version().get(), 1);
+    /// # Ok(()) }
+    /// ```
+    ///
+    /// # Errors
+    /// [`AppendError::Unavailable`] if no connection was free in time or could be opened; others as they come.
+    ///
+    /// # Cancel safety
+    /// Dropping the future, or the unit of work, rolls back.
+    pub async fn begin(&self) -> Result<PostgresUnitOfWork, AppendError> {
+        let transaction = self.database().try_to_begin().await.map_err(|e| match e {
+            NotBegun::NoConnection(e) => e.into_append(),
+            NotBegun::Refused(e) => failed(e, no_stream),
+        })?;
+        Ok(PostgresUnitOfWork { transaction, store: self.clone(), last: Position::START, stream: None, broken: false })
+    }
+
+    /// Appends inside a transaction that the user has begun on a connection of their own to this store's database.
+    ///
+    /// A refused append leaves the transaction usable and nothing of itself behind. Readers notice the commit by polling.
+    /// From the append until the transaction ends, readers of the whole log wait behind it. It must be READ COMMITTED, as
+    /// one that keeps its snapshot does not see what it conflicts with.
+    ///
+    /// ```no_run
+    /// # mod order { include!(concat!(env!("CARGO_MANIFEST_DIR"), "/docs/order.rs")); }
+    /// # use order::*;
+    /// use annals_eventstore::{Append, EventStoreExt, ExpectedVersion, StreamId, Tenant};
+    /// use sqlx::{Connection, PgConnection};
+    ///
+    /// # async fn run() -> Result<(), Box<dyn std::error::Error>> {
+    /// let store = annals_eventstore::postgres("postgres://app@localhost/shop").await?;
+    /// let mut connection = PgConnection::connect("postgres://app@localhost/shop").await?;
+    ///
+    /// let stream = StreamId::new(Tenant::default(), "order", "o-17")?;
+    /// let placed = store.new_event(&OrderEvent::Placed { total: 12_00 })?;
+    /// let mut transaction = connection.begin().await?;
+    /// store.append_in(&mut transaction, Append::to(stream, ExpectedVersion::NoStream, vec![placed])).await?;
+    /// transaction.commit().await?;
+    /// # Ok(()) }
+    /// ```
+    ///
+    /// # Errors
+    /// [`AppendError::Invalid`] with the field `transaction` if it is not on this store's database or has failed before, and
+    /// naming the setting if it is `transaction_isolation`, `transaction_read_only` or `synchronous_commit` that does not
+    /// fit; the transaction is as it was then. Others as of [`PostgresUnitOfWork::append`].
+    ///
+    /// # Cancel safety
+    /// After the future was dropped the transaction must be rolled back: it may hold the events.
+    pub async fn append_in(
+        &self,
+        transaction: &mut Transaction<'_, Postgres>,
+        append: Append,
+    ) -> Result<Appended, AppendError> {
+        if self.reader().pool.is_closed() {
+            return Err(AppendError::Closed);
+        }
+        let append = append.check(self.limits())?;
+        check_foreign(transaction).await?;
+        Ok(within(transaction, Some(self.incarnation()), &append).await?)
+    }
+}
+
+async fn check_foreign(connection: &mut PgConnection) -> Result<(), AppendError> {
+    let rows = sqlx::query(SETTINGS).fetch_all(connection).await.map_err(|e| match code(&e) {
+        Some("25P02") => Invalid::new("transaction", "has failed before", "roll it back and begin another").into(),
+        _ => failed(e, no_stream),
+    })?;
+    let setting = |name| rows.first().and_then(|row| row.try_get::<&str, _>(name).ok()).unwrap_or_default();
+    let refused = |name, fix| Err(Invalid::new(name, format!("is `{}`", setting(name)), fix).into());
+    if !matches!(setting("transaction_isolation"), "read committed" | "read uncommitted") {
+        let fix = "begin the transaction with `ISOLATION LEVEL READ COMMITTED`";
+        return refused("transaction_isolation", fix);
+    }
+    if setting("transaction_read_only") != "off" {
+        return refused("transaction_read_only", "begin the transaction on the primary, with `READ WRITE`");
+    }
+    if !matches!(setting("synchronous_commit"), "on" | "remote_apply") {
+        return refused("synchronous_commit", "run `SET LOCAL synchronous_commit = on` in the transaction before");
+    }
+    if !rows.first().is_some_and(|row| row.try_get("has_store").unwrap_or(false)) {
+        return Err(other_store().into());
+    }
+    Ok(())
+}
