@@ -9,7 +9,7 @@ use sqlx::{AssertSqlSafe, ConnectOptions, Connection, Row, SqliteConnection};
 use tokio::time::{Instant, sleep};
 
 use super::database::SqliteDatabase;
-use super::fault::{CANTOPEN, CORRUPT, DatabaseError, FULL, NOTADB, PERM, READONLY, result_code};
+use super::fault::{CANTOPEN, CORRUPT, DatabaseError, FULL, NOTADB, PERM, READONLY, is_about_the_folder, result_code};
 use super::options::{SqliteOptions, Synchronous};
 use crate::error::{BackendError, Invalid, OpenError};
 
@@ -314,6 +314,10 @@ fn unavailable(path: &str, error: DatabaseError) -> OpenError {
 }
 
 fn fault(path: &str, error: sqlx::Error) -> OpenError {
+    if is_about_the_folder(&error) {
+        let problem = format!("`{path}` lies in a folder that may not be written, where its journal has to be");
+        return Invalid::new("path", problem, "make the folder writable, or copy the file to one that is").into();
+    }
     let path = path.to_owned();
     match result_code(&error) {
         Some(NOTADB) => OpenError::NotAStore { path, found: "not an SQLite database".to_owned() },

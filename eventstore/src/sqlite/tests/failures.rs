@@ -44,23 +44,6 @@ async fn a_second_handle_leaves_the_locks_of_the_first_alone() {
 
 #[cfg(unix)]
 #[tokio::test]
-async fn a_file_that_may_not_be_written_is_refused_with_the_reason_and_can_be_read() {
-    use std::os::unix::fs::PermissionsExt;
-    let fixture = Fixture::new().await;
-    fixture.append("a", ANY, 1).await.expect("appended");
-    fixture.store.close().await;
-    std::fs::set_permissions(fixture.path(), PermissionsExt::from_mode(0o444)).expect("set");
-    let opened = SqliteStore::open(fixture.path()).await;
-    // Nothing keeps the superuser from writing.
-    if std::fs::OpenOptions::new().append(true).open(fixture.path()).is_err() {
-        assert!(matches!(opened, Err(OpenError::ReadOnly { .. })), "{:?}", opened.err());
-    }
-    let reading = SqliteOptions::new(fixture.path()).read_only().open().await.expect("it may be read");
-    assert_eq!(reading.head().await.expect("read").position.get(), 1);
-}
-
-#[cfg(unix)]
-#[tokio::test]
 async fn a_lost_journal_is_noticed_behind_a_link() {
     let fixture = Fixture::new().await;
     fixture.append("a", ANY, 1).await.expect("appended");

@@ -2,6 +2,8 @@
 
 mod decide_within;
 mod failures;
+#[cfg(unix)]
+mod permissions;
 
 use std::sync::Arc;
 use std::time::Duration;
