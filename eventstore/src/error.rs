@@ -83,15 +83,17 @@ pub enum AppendError {
         how: Repeat,
     },
     /// The request key was used for another request. Give each request a key of its own.
-    #[error("request key `{key}` of tenant `{tenant}` was used for another request")]
+    #[error(
+        "request key `{key}` of tenant `{tenant}` was used for another request; give each request a key of its own"
+    )]
     RequestKeyReused {
         /// Whose key it is.
         tenant: Tenant,
         /// The key.
         key: String,
     },
-    /// The stream cannot hold that many more events.
-    #[error("stream `{stream}` is full at {actual}")]
+    /// The stream cannot hold that many more events. Go on in a new stream.
+    #[error("stream `{stream}` is full at {actual}; go on in a new stream")]
     StreamFull {
         /// The stream.
         stream: StreamId,

@@ -2,6 +2,7 @@
 
 mod decide_within;
 mod failures;
+mod full_stream;
 #[cfg(unix)]
 mod permissions;
 

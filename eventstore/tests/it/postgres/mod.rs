@@ -1,6 +1,7 @@
 //! What only PostgreSQL can get wrong. The contract that all stores share is held by the conformance suite.
 
 mod faults;
+mod full_stream;
 mod order;
 mod schema;
 mod torture;
