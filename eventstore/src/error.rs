@@ -126,7 +126,7 @@ pub enum AppendError {
     },
     /// The disk, or the size that the database may have, is full; nothing was stored. Make room; the store
     /// goes on by itself.
-    #[error("the store's disk is full")]
+    #[error("the store's disk is full; make room and append again")]
     StorageFull {
         /// What the engine said.
         source: BackendError,
@@ -394,7 +394,7 @@ pub enum OpenError {
         what: String,
     },
     /// The disk is full. Make room and open again.
-    #[error("no room on the disk for `{path}`")]
+    #[error("no room on the disk for `{path}`; make room and open it again")]
     StorageFull {
         /// The file.
         path: String,

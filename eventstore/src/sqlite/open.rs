@@ -213,10 +213,7 @@ async fn refuse_read_only(connection: &mut SqliteConnection, patience: Duration,
         Ok(_) => Ok(()),
         Err(error) => match DatabaseError::of(error, patience) {
             DatabaseError::Busy { .. } => Ok(()),
-            DatabaseError::ReadOnly { source } => {
-                Err(OpenError::ReadOnly { path: path.to_owned(), reason: source.to_string() })
-            }
-            other => Err(unavailable(path, other)),
+            other => Err(refused(path, other)),
         },
     }
 }
@@ -237,16 +234,10 @@ async fn use_write_ahead_log(
                     source: BackendError::new("the file system does not support a write-ahead log"),
                 });
             }
-            Err(error) => {
-                let busy = matches!(DatabaseError::of(error, patience), DatabaseError::Busy { .. });
-                if !busy || Instant::now() >= until {
-                    return Err(OpenError::Unavailable {
-                        path: path.to_owned(),
-                        source: BackendError::new("the write-ahead log could not be switched on"),
-                    });
-                }
-                sleep(Duration::from_millis(5)).await;
-            }
+            Err(error) => match DatabaseError::of(error, patience) {
+                DatabaseError::Busy { .. } if Instant::now() < until => sleep(Duration::from_millis(5)).await,
+                error => return Err(refused(path, error)),
+            },
         }
     }
 }
@@ -255,15 +246,12 @@ async fn use_write_ahead_log(
 pub(super) async fn migrate(database: &SqliteDatabase, migrations: &[Migration]) -> Result<(), OpenError> {
     let path = shown(database.path());
     {
-        let mut reader = database.read().await.map_err(|e| unavailable(&path, e))?;
+        let mut reader = database.read().await.map_err(|e| refused(&path, e))?;
         if pending(&mut reader, migrations).await.map_err(|e| fault(&path, e))?.is_empty() {
             return Ok(());
         }
     }
-    let mut transaction = database.begin().await.map_err(|e| match e {
-        DatabaseError::ReadOnly { source } => OpenError::ReadOnly { path: path.clone(), reason: source.to_string() },
-        other => unavailable(&path, other),
-    })?;
+    let mut transaction = database.begin().await.map_err(|e| refused(&path, e))?;
     sqlx::raw_sql(SQLITE_LEDGER).execute(&mut *transaction).await.map_err(|e| fault(&path, e))?;
     let now = database.clock().now().as_microsecond();
     for migration in pending(&mut transaction, migrations).await.map_err(|e| fault(&path, e))? {
@@ -287,7 +275,7 @@ pub(super) async fn migrate(database: &SqliteDatabase, migrations: &[Migration])
             .await
             .map_err(|e| fault(&path, e))?;
     }
-    transaction.commit().await.map_err(|e| unavailable(&path, e))
+    transaction.commit().await.map_err(|e| refused(&path, e))
 }
 
 async fn pending<'m>(
@@ -306,10 +294,13 @@ async fn pending<'m>(
         .collect())
 }
 
-fn unavailable(path: &str, error: DatabaseError) -> OpenError {
+fn refused(path: &str, error: DatabaseError) -> OpenError {
+    let path = path.to_owned();
     match error {
-        DatabaseError::StorageFull { source } => OpenError::StorageFull { path: path.to_owned(), source },
-        other => OpenError::Unavailable { path: path.to_owned(), source: BackendError::new(other) },
+        DatabaseError::StorageFull { source } => OpenError::StorageFull { path, source },
+        DatabaseError::ReadOnly { source } => OpenError::ReadOnly { path, reason: source.to_string() },
+        DatabaseError::Damaged { source } => OpenError::Damaged { path, what: source.to_string() },
+        other => OpenError::Unavailable { path, source: BackendError::new(other) },
     }
 }
 

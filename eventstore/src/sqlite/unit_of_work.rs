@@ -7,7 +7,7 @@ use tokio::time::Instant;
 
 use super::append::{Round, Stopped, run};
 use super::database::{NO_TRANSACTION, SqliteTransaction};
-use super::fault::result_code;
+use super::fault::{DatabaseError, result_code};
 use super::options::Synchronous;
 use super::store::SqliteStore;
 use super::writer::GroupCommit;
@@ -84,7 +84,16 @@ impl SqliteUnitOfWork {
             return Err(broken());
         }
         let stream = || self.stream.unwrap_or_else(no_stream);
-        self.transaction.commit().await.map_err(|e| e.into_append(stream))?;
+        self.transaction.commit().await.map_err(|e| match e {
+            // No rule for events waits for the commit.
+            DatabaseError::Refused { source } => Invalid::new(
+                "transaction",
+                format!("breaks a rule of the schema that is looked at when it commits: {source}"),
+                "mend your own rows and begin another",
+            )
+            .into(),
+            other => other.into_append(stream),
+        })?;
         self.store.group().announce(self.last);
         Ok(())
     }

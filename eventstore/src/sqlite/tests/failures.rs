@@ -188,6 +188,27 @@ async fn a_unit_of_work_whose_transaction_was_lost_stores_nothing() {
 }
 
 #[tokio::test]
+async fn a_commit_that_is_refused_leaves_no_transaction_open() {
+    let fixture = Fixture::new().await;
+    let mut foreign = fixture.foreign().await;
+    let mut work = fixture.store.begin().await.expect("begun");
+    // SQLite looks at this rule when the transaction commits, and leaves it open if the rule is broken.
+    let rule =
+        "CREATE TABLE mine (n INTEGER PRIMARY KEY, other INTEGER REFERENCES mine (n) DEFERRABLE INITIALLY DEFERRED)";
+    sqlx::raw_sql(rule).execute(&mut *work).await.expect("created");
+    work.append(Append::to(stream("a"), ANY, vec![event(1)])).await.expect("appended");
+    sqlx::raw_sql("INSERT INTO mine VALUES (1, 2)").execute(&mut *work).await.expect("not looked at yet");
+    let error = work.commit().await.expect_err("refused");
+    assert!(matches!(&error, AppendError::Invalid(i) if i.field == "transaction"), "{error:?}");
+    sqlx::raw_sql("PRAGMA busy_timeout = 0; BEGIN IMMEDIATE; ROLLBACK")
+        .execute(&mut foreign)
+        .await
+        .expect("not locked");
+    assert_eq!(fixture.log().await.len(), 0);
+    fixture.append("a", ExpectedVersion::NoStream, 2).await.expect("the store goes on");
+}
+
+#[tokio::test]
 async fn append_in_refuses_a_transaction_that_was_lost_and_a_closed_store() {
     use sqlx::Connection;
     let fixture = Fixture::new().await;

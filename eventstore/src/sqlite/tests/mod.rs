@@ -1,7 +1,11 @@
 //! What only SQLite can get wrong. The contract that all stores share is held by the conformance suite.
 
+#[cfg(unix)]
+mod again;
 mod decide_within;
 mod failures;
+#[cfg(target_os = "linux")]
+mod full_disk;
 mod full_stream;
 #[cfg(unix)]
 mod permissions;

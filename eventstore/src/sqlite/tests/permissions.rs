@@ -2,18 +2,15 @@
 
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
-use std::process::Command;
 
+use super::again::{is_again, run_again};
 use super::{ANY, Fixture};
 use crate::error::OpenError;
 use crate::sqlite::{SqliteOptions, SqliteStore};
 use crate::store::EventStore;
 
-/// Says to a test that it was started by [`are_held`].
-const AGAIN: &str = "ANNALS_TEST_WITHOUT_PRIVILEGES";
-
 /// Whether permissions hold for this process. They do not for root: then the test, which is named, is run again in a
-/// process whose privileges are given up, and must pass there.
+/// process whose privileges are given up.
 fn are_held(test: &str) -> bool {
     let folder = tempfile::tempdir().expect("a folder");
     let file = folder.path().join("file");
@@ -22,21 +19,9 @@ fn are_held(test: &str) -> bool {
     if std::fs::OpenOptions::new().append(true).open(&file).is_err() {
         return true;
     }
-    assert!(std::env::var_os(AGAIN).is_none(), "the privileges are given up, but nothing is forbidden");
-    let (_, module) = module_path!().split_once("::").expect("the crate comes first");
-    let again = Command::new("setpriv")
-        .args(["--inh-caps=-all", "--bounding-set=-all"])
-        .arg(std::env::current_exe().expect("it is running"))
-        .args(["--exact", &format!("{module}::{test}"), "--nocapture"])
-        .env(AGAIN, "1")
-        .output();
-    let again = again.unwrap_or_else(|error| {
-        panic!(
-            "root may write everything, and `setpriv`, which gives that up, was not found: install util-linux ({error})"
-        )
-    });
-    let told = format!("{}{}", String::from_utf8_lossy(&again.stdout), String::from_utf8_lossy(&again.stderr));
-    assert!(again.status.success() && told.contains("1 passed"), "without privileges: {}\n{told}", again.status);
+    assert!(!is_again(), "the privileges are given up, but nothing is forbidden");
+    run_again(&["setpriv", "--inh-caps=-all", "--bounding-set=-all"], module_path!(), test)
+        .unwrap_or_else(|said| panic!("as root without its privileges: {said}"));
     false
 }
 
