@@ -11,6 +11,7 @@ mod read;
 mod rows;
 mod store;
 mod streams;
+mod url;
 mod waiting;
 
 pub use options::PostgresOptions;

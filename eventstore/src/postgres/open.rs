@@ -9,7 +9,8 @@ use super::fault::sequence_behind;
 use super::migrate::{migrate, pending};
 use super::options::PostgresOptions;
 use super::pool::Pool;
-use crate::error::{BackendError, Invalid, OpenError};
+use super::url;
+use crate::error::{BackendError, OpenError};
 use crate::position::Incarnation;
 
 const STORE_EXISTS: &str = "
@@ -45,10 +46,7 @@ const TRIGGERS: i64 = 5;
 
 /// Connects and looks at everything. Gives the connections and the store's present life.
 pub(super) async fn open(options: &PostgresOptions) -> Result<(Pool, Incarnation), OpenError> {
-    let connect: PgConnectOptions = options.url.parse().map_err(|_| {
-        // Neither the URL nor what is wrong with it is shown: it may hold a password.
-        Invalid::new("url", "is no URL of a PostgreSQL database", "write it as `postgres://user@host:5432/database`")
-    })?;
+    let connect = url::parse(&options.url)?;
     let connect = connect.disable_statement_logging().application_name("annals");
     let shown = Shown::of(&connect);
     let mut connection = match tokio::time::timeout(options.connection_timeout, connect.connect()).await {

@@ -32,7 +32,7 @@ pub struct PostgresOptions {
 
 impl PostgresOptions {
     /// The defaults for the database at `url`: `postgres://user:password@host:port/database`, with `?sslmode=verify-full`
-    /// and others as libpq has them.
+    /// and others as libpq has them. Opening refuses one that is not supported.
     pub fn new(url: impl Into<String>) -> Self {
         Self {
             url: url.into(),
