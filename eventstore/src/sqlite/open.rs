@@ -91,9 +91,10 @@ fn look_from_outside(options: &SqliteOptions, path: &str) -> Result<(), OpenErro
     if path.is_empty() || path.starts_with(':') {
         return invalid(format!("is `{path}`, which names no file"), "name a file, or use the memory store");
     }
-    // What other libraries take for a URL would be a folder called `sqlite:` here, or a file of a strange name.
-    if path.starts_with("sqlite:") || path.starts_with("file:") {
-        return invalid(format!("`{path}` is a URL"), "give the plain path of the file, such as `orders.db`");
+    // What other libraries take for a URL would be a folder called `sqlite:` here, or a file of a strange name. It is not
+    // shown: that of a server may hold a password.
+    if path.starts_with("sqlite:") || path.starts_with("file:") || path.contains("://") {
+        return invalid("is a URL".to_owned(), "give the plain path of the file, such as `orders.db`");
     }
     if file.is_dir() {
         return invalid(format!("`{path}` is a folder"), "name a file in it");

@@ -287,6 +287,20 @@ async fn a_damaged_file_is_no_reason_to_try_again() {
     assert_eq!(error.family(), ErrorFamily::Broken, "{error:?}");
 }
 
+#[tokio::test]
+async fn a_file_that_was_cut_short_is_damaged_and_left_as_it_is() {
+    let fixture = Fixture::new().await;
+    fixture.store.append(&stream("a"), ANY, (0..500).map(event).collect()).await.expect("appended");
+    fixture.store.close().await;
+    let whole = std::fs::read(fixture.path()).expect("read");
+    for length in [50, 4096, whole.len() / 2, whole.len() - 4096] {
+        std::fs::write(fixture.path(), &whole[..length]).expect("written");
+        let error = SqliteStore::open(fixture.path()).await.err().expect("refused");
+        assert!(matches!(error, OpenError::Damaged { .. }), "{length} bytes: {error:?}");
+        assert_eq!(std::fs::read(fixture.path()).expect("read"), &whole[..length]);
+    }
+}
+
 const VETO: &str = "
     CREATE TRIGGER veto BEFORE INSERT ON events WHEN NEW.version = 2000
     BEGIN
