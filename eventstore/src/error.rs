@@ -102,16 +102,18 @@ pub enum AppendError {
         how: Repeat,
     },
     /// The request key was used for another request. Give each request a key of its own.
-    #[error("request key `{key}` of tenant `{tenant}` was used for another request")]
+    #[error(
+        "request key `{key}` of tenant `{tenant}` was used for another request; give each request a key of its own"
+    )]
     RequestKeyReused {
         /// Whose key it is.
         tenant: Tenant,
         /// The key.
         key: String,
     },
-    /// The stream cannot hold that many more events, as versions are `i64`; nothing was stored. Go on in another
+    /// The stream cannot hold that many more events, as versions are `i64`; nothing was stored. Go on in a new
     /// stream.
-    #[error("stream `{stream}` is full at {actual}")]
+    #[error("stream `{stream}` is full at {actual}; go on in a new stream")]
     StreamFull {
         /// The stream.
         stream: StreamId,
@@ -146,7 +148,7 @@ pub enum AppendError {
     },
     /// The disk, or the size that the database may have, is full; nothing was stored. Make room; the store
     /// goes on by itself.
-    #[error("the store's disk is full")]
+    #[error("the store's disk is full; make room and append again")]
     StorageFull {
         /// What the engine said.
         source: BackendError,
@@ -431,7 +433,7 @@ pub enum OpenError {
         what: String,
     },
     /// The disk is full. Make room and open again.
-    #[error("no room on the disk for `{path}`")]
+    #[error("no room on the disk for `{path}`; make room and open it again")]
     StorageFull {
         /// The file.
         path: String,

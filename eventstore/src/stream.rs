@@ -163,6 +163,14 @@ impl StreamVersion {
     }
 
     /// The version after `events` more events; `None` when the stream would be full.
+    ///
+    /// ```
+    /// # use annals_eventstore::StreamVersion;
+    /// let last_but_one = StreamVersion::new(i64::MAX - 1)?;
+    /// assert_eq!(last_but_one.plus(1), Some(StreamVersion::new(i64::MAX)?));
+    /// assert_eq!(last_but_one.plus(2), None);
+    /// # Ok::<(), annals_eventstore::Invalid>(())
+    /// ```
     #[must_use]
     pub fn plus(self, events: usize) -> Option<Self> {
         i64::try_from(events).ok().and_then(|n| self.0.checked_add(n)).map(Self)

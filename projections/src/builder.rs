@@ -16,7 +16,7 @@ use crate::handle::Projections;
 use crate::member::{AnyProjection, Member, Typed, stop_board, wanted};
 use crate::pass::{Pass, Role, Shared};
 use crate::projection::Projection;
-use crate::read_model::{is_identifier, name_rule};
+use crate::read_model::{NAME_RULE, is_identifier};
 use crate::status::Board;
 
 /// Projections whose positions differ by at most this share a pass from the start; those further behind catch up first.
@@ -157,7 +157,8 @@ fn check(projections: &[Box<dyn AnyProjection>]) -> Result<(), StartError> {
     for (at, projection) in projections.iter().enumerate() {
         let Model { projection: name, version, table } = projection.model();
         if !is_identifier(name) {
-            return invalid("NAME", name_rule("of a projection is", name), "choose another name");
+            let problem = format!("of a projection is `{}`, which cannot stand in SQL", name.escape_debug());
+            return invalid("NAME", problem, NAME_RULE);
         }
         if version == 0 {
             return invalid("VERSION", format!("of projection `{name}` is 0"), "count versions from 1");
@@ -170,7 +171,9 @@ fn check(projections: &[Box<dyn AnyProjection>]) -> Result<(), StartError> {
                 "give the type at least one event",
             );
         }
-        wanted(std::iter::once(projection.as_ref()))?;
+        wanted(std::iter::once(projection.as_ref())).map_err(|why| {
+            Invalid::new("Event", format!("of projection `{name}` names an event that {}", why.problem), why.fix)
+        })?;
         for earlier in &projections[..at] {
             let earlier = earlier.model();
             if earlier.projection == name {

@@ -112,8 +112,8 @@ fn show(key: &[ColumnValue]) -> String {
 /// Checks the values of a row against its table.
 pub(crate) fn check_columns<R: ReadModel>(key: &R::Key, columns: &[ColumnValue]) -> Result<(), RowError> {
     if columns.len() != R::TABLE.columns.len() {
-        let problem =
-            format!("and the rest do not fit: {} values for {} columns", columns.len(), R::TABLE.columns.len());
+        let (found, columns) = (columns.len(), R::TABLE.columns.len());
+        let problem = format!("and the rest have {found} values for {columns} columns; mend `to_columns` of the row");
         return Err(RowError::value::<R>(&key.to_columns(), R::TABLE.columns[0].name, problem));
     }
     for (spec, value) in R::TABLE.columns.iter().zip(columns) {
@@ -126,7 +126,8 @@ pub(crate) fn check_columns<R: ReadModel>(key: &R::Key, columns: &[ColumnValue])
 /// Checks the values of a key against its table.
 pub(crate) fn check_key<R: ReadModel>(key: Vec<ColumnValue>) -> Result<Vec<ColumnValue>, RowError> {
     if key.len() != R::TABLE.key.len() {
-        let problem = format!("and the rest do not fit: {} values for {} key columns", key.len(), R::TABLE.key.len());
+        let (found, columns) = (key.len(), R::TABLE.key.len());
+        let problem = format!("and the rest have {found} values for {columns} key columns; mend the type of the key");
         return Err(RowError::value::<R>(&key, R::TABLE.key[0], problem));
     }
     for (name, value) in R::TABLE.key.iter().zip(&key) {
@@ -136,7 +137,7 @@ pub(crate) fn check_key<R: ReadModel>(key: Vec<ColumnValue>) -> Result<Vec<Colum
                 Err(format!("is {time}, finer than the microseconds a key can have; round it"))
             }
             (Some(column), value) => check_value(column.column_type, false, value),
-            (None, _) => Err("is no column of the table".to_owned()),
+            (None, _) => Err("is no column of the table; mend the key of the table".to_owned()),
         };
         checked.map_err(|problem| RowError::value::<R>(&key, name, problem))?;
     }
@@ -156,6 +157,8 @@ fn check_value(column_type: ColumnType, nullable: bool, value: &ColumnValue) -> 
         | (ColumnType::Uuid, ColumnValue::Uuid(_))
         | (ColumnType::Bytes, ColumnValue::Bytes(_))
         | (ColumnType::Json, ColumnValue::Json(_)) => Ok(()),
-        (expected, found) => Err(format!("is declared {expected:?}, but the row gives {found}")),
+        (expected, found) => {
+            Err(format!("is declared {expected:?}, but the row gives {}; mend one of them", found.kind()))
+        }
     }
 }

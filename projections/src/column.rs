@@ -118,7 +118,7 @@ impl ColumnValue {
     }
 
     /// What the value is, in a word.
-    fn kind(&self) -> &'static str {
+    pub(crate) fn kind(&self) -> &'static str {
         match self {
             Self::Null => "null",
             Self::Integer(_) => "an integer",

@@ -49,7 +49,10 @@ impl ProjectionError {
     pub(crate) fn into_source(self) -> Box<dyn std::error::Error + Send + Sync> {
         match self.0 {
             // Only a fold that kept the error of another event can bring it here.
-            Cause::NotLoaded => "a lookup failed, though every row was loaded".into(),
+            Cause::NotLoaded => {
+                "the error of a lookup was kept and returned for another event; hand it on where the lookup fails"
+                    .into()
+            }
             Cause::Other(source) => source,
         }
     }
@@ -148,7 +151,7 @@ pub enum StopCause {
     #[error("it could not apply the event; mend the fold and start again, then it goes on with this event")]
     Apply(#[source] Box<dyn std::error::Error + Send + Sync>),
     /// `apply` panicked. Mend the fold, deploy, start again: it goes on with this event.
-    #[error("it panicked: {0}")]
+    #[error("it panicked: {0}; mend the fold and start again, then it goes on with this event")]
     Panicked(String),
     /// The event cannot be read by this build, or the log cannot be read on. Do what the error says, start again.
     #[error(transparent)]
@@ -162,7 +165,7 @@ pub enum StopCause {
     #[error("`apply` asked for more rows {0} times over and never had enough; make it pure")]
     NeverSatisfied(usize),
     /// The database of the read models refused the work, and would again. Mend what it says, start again.
-    #[error("the database of the read models refused")]
+    #[error("the database of the read models refused; mend what it says and start again")]
     Database(#[source] BackendError),
     /// The checkpoint is gone from the database while the projection was running. Start it again to build from the
     /// beginning.
@@ -223,10 +226,12 @@ pub enum StartError {
         source: ReadError,
     },
     /// The event store could not be read. If the error is transient, start again later.
-    #[error("the event store could not be read")]
+    #[error("the event store could not be read; start again when it can")]
     Store(#[source] ReadError),
     /// The database of the read models refused or could not be reached. Mend what it says, or start again later.
-    #[error("the database of the read models could not be prepared for `{projection}`")]
+    #[error(
+        "the database of the read models could not be prepared for `{projection}`; mend what it says and start again"
+    )]
     Database {
         /// The projection.
         projection: &'static str,
@@ -234,7 +239,7 @@ pub enum StartError {
         source: BackendError,
     },
     /// The database of the read models could not be brought to this build's schema. Mend what it says, start again.
-    #[error("the database of the read models could not be prepared")]
+    #[error("the database of the read models could not be prepared; mend what it says and start again")]
     Migrate(#[source] BackendError),
 }
 
@@ -243,7 +248,10 @@ pub enum StartError {
 #[non_exhaustive]
 pub enum WaitError {
     /// The time was over. Wait again, or answer from what is there.
-    #[error("after {waited:?} not every projection has reached position {position}: {}", Reached(reached))]
+    #[error(
+        "after {waited:?} not every projection has reached position {position}: {}; wait again, or answer from what is there",
+        Reached(reached)
+    )]
     TimedOut {
         /// What was waited for.
         position: Position,
@@ -256,7 +264,7 @@ pub enum WaitError {
     #[error(transparent)]
     Stopped(#[from] Stopped),
     /// The projections were closed before they got there.
-    #[error("the projections were closed before position {position}: {}", Reached(reached))]
+    #[error("the projections were closed before position {position}: {}; start them again", Reached(reached))]
     Closed {
         /// What was waited for.
         position: Position,
@@ -264,7 +272,7 @@ pub enum WaitError {
         reached: Vec<Reach>,
     },
     /// No projection of this name was started. Add it by `with`.
-    #[error("no projection is called `{name}`; started are {known}")]
+    #[error("no projection is called `{name}`; started are {known}; add it by `with`")]
     Unknown {
         /// The name.
         name: String,

@@ -116,7 +116,7 @@ pub struct IndexSpec {
 
 /// Why a table cannot be created as it is declared. Mend the declaration.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("table `{table}`: {problem}")]
+#[error("table `{}`: {problem}", table.escape_debug())]
 pub struct SpecError {
     /// The table.
     pub table: String,
@@ -143,7 +143,7 @@ impl TableSpec {
     pub fn check(&self) -> Result<(), SpecError> {
         let wrong = |problem: String| Err(SpecError { table: self.name.to_owned(), problem });
         if !is_identifier(self.name) {
-            return wrong(name_rule("the table's name", self.name));
+            return wrong(format!("its name cannot stand in SQL; {NAME_RULE}"));
         }
         if let Some(taken) = ["sqlite_", "annals_", "pg_"].iter().find(|taken| self.name.starts_with(**taken)) {
             return wrong(format!("its name begins with `{taken}`, which is taken; choose another"));
@@ -153,7 +153,8 @@ impl TableSpec {
         }
         for (at, column) in self.columns.iter().enumerate() {
             if !is_identifier(column.name) {
-                return wrong(name_rule("a column's name", column.name));
+                let name = column.name.escape_debug();
+                return wrong(format!("the column's name `{name}` cannot stand in SQL; {NAME_RULE}"));
             }
             if self.columns[..at].iter().any(|earlier| earlier.name == column.name) {
                 return wrong(format!("column `{}` is declared twice; rename one", column.name));
@@ -195,11 +196,8 @@ pub(crate) fn is_identifier(name: &str) -> bool {
         && name.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'_')
 }
 
-/// What to say about a name that is not an identifier.
-pub(crate) fn name_rule(what: &str, name: &str) -> String {
-    format!(
-        "{what} `{}` cannot stand in SQL; use lower-case letters, digits and `_`, beginning with a letter, at most {} characters",
-        name.escape_debug(),
-        TableSpec::MAX_NAME
-    )
-}
+/// What to do about a name that is not an identifier.
+pub(crate) const NAME_RULE: &str =
+    "use lower-case letters, digits and `_`, beginning with a letter, at most 48 characters";
+
+const _: () = assert!(TableSpec::MAX_NAME == 48, "the rule says so");

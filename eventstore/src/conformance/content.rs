@@ -3,6 +3,7 @@
 use serde_json::{Value, json};
 
 use super::case::{Case, seed};
+use crate::append::Append;
 use crate::event::{NewEvent, RecordedEvent};
 use crate::filter::Filter;
 use crate::metadata::{Actor, CausationId, CorrelationId, Metadata, TraceParent};
@@ -64,6 +65,31 @@ pub(super) async fn integers_come_back_exact(case: Case) {
     comes_back(&case, payloads(&case, &values)).await;
     let back: u64 = case.load(&case.stream("a")).await[2].payload.read().unwrap();
     assert_eq!(back, u64::MAX);
+}
+
+pub(super) async fn integers_beyond_64_bits_come_back_exact(case: Case) {
+    let events = vec![
+        case.holding("n", Payload::of(&[i128::MIN, i128::MAX]).unwrap()),
+        case.holding("n", Payload::of(&[u128::MAX, u128::from(u64::MAX) + 1]).unwrap()),
+    ];
+    case.store.append(&case.stream("a"), ExpectedVersion::Any, events).await.unwrap();
+    let stored = case.load(&case.stream("a")).await;
+    assert_eq!(stored[0].payload.read::<[i128; 2]>().unwrap(), [i128::MIN, i128::MAX]);
+    assert_eq!(stored[1].payload.read::<[u128; 2]>().unwrap(), [u128::MAX, u128::from(u64::MAX) + 1]);
+}
+
+/// The sign of zero is all of a number that a store need not keep; the same append again must still be the same.
+pub(super) async fn minus_zero_comes_back_as_zero(case: Case) {
+    let append = Append::to(
+        case.stream("a"),
+        ExpectedVersion::NoStream,
+        vec![case.holding("n", Payload::of(&-0.0_f64).unwrap()), case.holding("n", Payload::from_json("-0").unwrap())],
+    );
+    case.store.append_many(append.clone()).await.unwrap();
+    for event in case.load(&case.stream("a")).await {
+        assert_eq!(event.payload.read::<f64>().unwrap(), 0.0);
+    }
+    assert!(case.store.append_many(append).await.unwrap().repeated);
 }
 
 pub(super) async fn doubles_come_back_to_the_bit(case: Case) {

@@ -16,6 +16,9 @@ fn sized(bytes: usize) -> Payload {
 
 pub(super) async fn the_defaults_are_those_of_every_store(case: Case) {
     assert_eq!(*case.store.limits(), Limits::default());
+    let told = case.store.limits();
+    assert_eq!((told.event_bytes, told.metadata_bytes), (1_048_576, 16_384));
+    assert_eq!((told.append_bytes, told.append_events), (16_777_216, 10_000));
 }
 
 pub(super) async fn an_event_may_be_as_large_as_the_limit_and_no_larger(case: Case) {

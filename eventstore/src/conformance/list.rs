@@ -97,6 +97,8 @@ macro_rules! __conformance_clauses {
             content {
                 payloads_of_every_json_type_come_back_equal,
                 integers_come_back_exact,
+                integers_beyond_64_bits_come_back_exact,
+                minus_zero_comes_back_as_zero,
                 doubles_come_back_to_the_bit,
                 texts_come_back_byte_for_byte,
                 random_payloads_come_back_equal,
@@ -149,6 +151,7 @@ macro_rules! __conformance_clauses {
             load {
                 a_stream_that_is_not_there_is_empty,
                 a_load_has_the_stream_alone,
+                an_aggregate_type_that_nobody_has_used_has_nothing,
                 a_page_begins_after_the_version,
                 a_version_beyond_the_stream_gives_nothing,
                 pages_of_any_size_make_the_whole_stream,
@@ -222,6 +225,7 @@ macro_rules! __conformance_clauses {
                 an_append_to_streams_of_two_tenants_is_refused,
                 a_read_of_one_tenant_has_nothing_of_another,
                 a_listing_of_one_tenant_has_nothing_of_another,
+                a_listing_after_a_stream_of_another_tenant_has_only_its_own,
                 parts_of_names_do_not_run_into_each_other,
                 a_conflict_of_one_tenant_leaves_another_alone,
                 a_tenant_with_a_full_queue_slows_no_other_to_a_halt,

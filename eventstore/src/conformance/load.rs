@@ -1,7 +1,8 @@
 //! Reading one stream.
 
 use super::case::{Case, version, versions};
-use crate::stream::{ExpectedVersion, StreamVersion};
+use crate::filter::{Filter, StreamFilter};
+use crate::stream::{ExpectedVersion, StreamId, StreamVersion, Tenant};
 
 pub(super) async fn a_stream_that_is_not_there_is_empty(case: Case) {
     let page = case.store.load_page(&case.stream("a"), StreamVersion::NONE, 10).await.unwrap();
@@ -18,6 +19,18 @@ pub(super) async fn a_load_has_the_stream_alone(case: Case) {
     let stored = case.load(&case.stream("a")).await;
     assert_eq!(versions(&stored), [1, 2, 3]);
     assert!(stored.iter().all(|event| event.stream == case.stream("a")));
+}
+
+pub(super) async fn an_aggregate_type_that_nobody_has_used_has_nothing(case: Case) {
+    case.append("a", ExpectedVersion::Any, 1).await;
+    let before = case.everything().await;
+    let unknown = StreamId::new(Tenant::default(), "never.heard.of", "a").unwrap();
+    let page = case.store.load_page(&unknown, StreamVersion::NONE, 10).await.unwrap();
+    assert_eq!((page.events.len(), page.end), (0, true));
+    let filter = StreamFilter::all().aggregate_type("never.heard.of").unwrap();
+    assert_eq!(case.streams(filter).await, []);
+    assert_eq!(case.read(Filter::all().aggregate_type("never.heard.of").unwrap()).await, []);
+    assert_eq!(case.everything().await, before);
 }
 
 pub(super) async fn a_page_begins_after_the_version(case: Case) {

@@ -54,6 +54,23 @@ pub(super) async fn a_listing_of_one_tenant_has_nothing_of_another(case: Case) {
     assert_eq!(found.iter().map(|info| info.stream.clone()).collect::<Vec<_>>(), [of("a", "1")]);
 }
 
+/// The place to go on from comes from outside, so it may be that of another tenant.
+pub(super) async fn a_listing_after_a_stream_of_another_tenant_has_only_its_own(case: Case) {
+    for owner in ["a", "b", "c"] {
+        for id in ["1", "2"] {
+            case.tell(&of(owner, id), "n").await;
+        }
+    }
+    let of_b = StreamFilter::all().tenant(tenant("b"));
+    for (after, found) in [("a", vec![of("b", "1"), of("b", "2")]), ("b", vec![of("b", "2")]), ("c", vec![])] {
+        for limit in [1, 10] {
+            let page = case.store.streams_page(&of_b, Some(&of(after, "1")), limit).await.unwrap();
+            let page: Vec<_> = page.into_iter().map(|info| info.stream).collect();
+            assert_eq!(page, found[..limit.min(found.len())], "after one of `{after}`");
+        }
+    }
+}
+
 pub(super) async fn parts_of_names_do_not_run_into_each_other(case: Case) {
     let names = [("a", "b/c", "d"), ("a/b", "c", "d"), ("a", "b", "c/d"), ("a/b/c", "d", "d"), ("a", "b", "c")];
     let streams: Vec<_> = names.iter().map(|(t, kind, id)| StreamId::new(tenant(t), kind, id).unwrap()).collect();

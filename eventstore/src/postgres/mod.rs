@@ -22,6 +22,7 @@ mod store;
 mod streams;
 mod unit_of_work;
 mod unsettled;
+mod url;
 mod within;
 mod writer;
 

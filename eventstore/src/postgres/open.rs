@@ -11,7 +11,8 @@ use super::fault::{GRANT, PRIVILEGE, code, sequence_behind};
 use super::migrate::{migrate, pending};
 use super::options::{Listen, PostgresOptions};
 use super::pool::Pool;
-use crate::error::{BackendError, Invalid, OpenError};
+use super::url;
+use crate::error::{BackendError, OpenError};
 use crate::position::Incarnation;
 
 const STORE_EXISTS: &str = "
@@ -69,7 +70,7 @@ pub(super) async fn connect(options: &PostgresOptions) -> Result<(Pool, String),
 
 /// What the options say of connecting, and a connection that shows that it works.
 async fn first_connection(options: &PostgresOptions) -> Result<(PgConnectOptions, Shown, PgConnection), OpenError> {
-    let connect = parse("url", &options.url)?;
+    let connect = url::parse("url", &options.url)?;
     let float_digits = (!options.pooled).then_some(FLOAT_DIGITS);
     let connect = connect.disable_statement_logging().application_name("annals").extra_float_digits(float_digits);
     let shown = Shown::of(&connect);
@@ -82,20 +83,13 @@ async fn first_connection(options: &PostgresOptions) -> Result<(PgConnectOptions
 
 /// Where to hear of other handles' commits.
 pub(super) fn listen_to(options: &PostgresOptions) -> Result<Option<PgConnectOptions>, OpenError> {
-    let url = match &options.listen {
+    let connect = match &options.listen {
         Listen::SameUrl if options.pooled => return Ok(None),
         Listen::Never => return Ok(None),
-        Listen::SameUrl => parse("url", &options.url)?,
-        Listen::Url(url) => parse("listen_url", url)?,
+        Listen::SameUrl => url::parse("url", &options.url)?,
+        Listen::Url(url) => url::parse("listen_url", url)?,
     };
-    Ok(Some(url.disable_statement_logging().application_name("annals")))
-}
-
-fn parse(field: &str, url: &str) -> Result<PgConnectOptions, Invalid> {
-    url.parse().map_err(|_| {
-        // Neither the URL nor what is wrong with it is shown: it may hold a password.
-        Invalid::new(field, "is no URL of a PostgreSQL database", "write it as `postgres://user@host:5432/database`")
-    })
+    Ok(Some(connect.disable_statement_logging().application_name("annals")))
 }
 
 async fn close(connection: PgConnection) {

@@ -50,7 +50,7 @@ pub(super) enum Listen {
 
 impl PostgresOptions {
     /// The defaults for the database at `url`: `postgres://user:password@host:port/database`, with parameters as libpq has
-    /// them.
+    /// them. Opening refuses one that is not supported.
     ///
     /// Over a network, write `?sslmode=verify-full&sslrootcert=/path/to/root.pem`: only that checks that the server is the
     /// one that the URL names. Without `sslrootcert` the roots of the public web are believed; without `sslmode` the

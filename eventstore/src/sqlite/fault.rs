@@ -63,11 +63,20 @@ pub(super) const FULL: i32 = 13;
 pub(super) const CANTOPEN: i32 = 14;
 const CONSTRAINT: i32 = 19;
 pub(super) const NOTADB: i32 = 26;
+const READONLY_DIRECTORY: i32 = READONLY | (6 << 8);
 
 /// The primary result code: the low byte of the extended one.
 pub(super) fn result_code(error: &sqlx::Error) -> Option<i32> {
-    let code: i32 = error.as_database_error()?.code()?.parse().ok()?;
-    Some(code & 0xff)
+    extended_code(error).map(|code| code & 0xff)
+}
+
+fn extended_code(error: &sqlx::Error) -> Option<i32> {
+    error.as_database_error()?.code()?.parse().ok()
+}
+
+/// Whether the file's folder may not be written, so that the journal cannot be made.
+pub(super) fn is_about_the_folder(error: &sqlx::Error) -> bool {
+    extended_code(error) == Some(READONLY_DIRECTORY)
 }
 
 /// Whether a constraint or trigger refused the rows.

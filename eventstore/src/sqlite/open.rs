@@ -9,7 +9,7 @@ use sqlx::{AssertSqlSafe, ConnectOptions, Connection, Row, SqliteConnection};
 use tokio::time::{Instant, sleep};
 
 use super::database::SqliteDatabase;
-use super::fault::{CANTOPEN, CORRUPT, FULL, NOTADB, PERM, READONLY, result_code};
+use super::fault::{CANTOPEN, CORRUPT, FULL, NOTADB, PERM, READONLY, is_about_the_folder, result_code};
 use super::options::{SqliteOptions, Synchronous};
 use crate::database_error::DatabaseError;
 use crate::error::{BackendError, Invalid, OpenError};
@@ -92,9 +92,10 @@ fn look_from_outside(options: &SqliteOptions, path: &str) -> Result<(), OpenErro
     if path.is_empty() || path.starts_with(':') {
         return invalid(format!("is `{path}`, which names no file"), "name a file, or use the memory store");
     }
-    // What other libraries take for a URL would be a folder called `sqlite:` here, or a file of a strange name.
-    if path.starts_with("sqlite:") || path.starts_with("file:") {
-        return invalid(format!("`{path}` is a URL"), "give the plain path of the file, such as `orders.db`");
+    // What other libraries take for a URL would be a folder called `sqlite:` here, or a file of a strange name. It is not
+    // shown: that of a server may hold a password.
+    if path.starts_with("sqlite:") || path.starts_with("file:") || path.contains("://") {
+        return invalid("is a URL".to_owned(), "give the plain path of the file, such as `orders.db`");
     }
     if file.is_dir() {
         return invalid(format!("`{path}` is a folder"), "name a file in it");
@@ -214,10 +215,7 @@ async fn refuse_read_only(connection: &mut SqliteConnection, patience: Duration,
         Ok(_) => Ok(()),
         Err(error) => match DatabaseError::of(error, patience) {
             DatabaseError::Busy { .. } => Ok(()),
-            DatabaseError::ReadOnly { source } => {
-                Err(OpenError::ReadOnly { path: path.to_owned(), reason: source.to_string() })
-            }
-            other => Err(unavailable(path, other)),
+            other => Err(refused(path, other)),
         },
     }
 }
@@ -238,16 +236,10 @@ async fn use_write_ahead_log(
                     source: BackendError::new("the file system does not support a write-ahead log"),
                 });
             }
-            Err(error) => {
-                let busy = matches!(DatabaseError::of(error, patience), DatabaseError::Busy { .. });
-                if !busy || Instant::now() >= until {
-                    return Err(OpenError::Unavailable {
-                        path: path.to_owned(),
-                        source: BackendError::new("the write-ahead log could not be switched on"),
-                    });
-                }
-                sleep(Duration::from_millis(5)).await;
-            }
+            Err(error) => match DatabaseError::of(error, patience) {
+                DatabaseError::Busy { .. } if Instant::now() < until => sleep(Duration::from_millis(5)).await,
+                error => return Err(refused(path, error)),
+            },
         }
     }
 }
@@ -256,15 +248,12 @@ async fn use_write_ahead_log(
 pub(super) async fn migrate(database: &SqliteDatabase, migrations: &[Migration]) -> Result<(), OpenError> {
     let path = shown(database.path());
     {
-        let mut reader = database.read().await.map_err(|e| unavailable(&path, e))?;
+        let mut reader = database.read().await.map_err(|e| refused(&path, e))?;
         if pending(&mut reader, migrations).await.map_err(|e| fault(&path, e))?.is_empty() {
             return Ok(());
         }
     }
-    let mut transaction = database.begin().await.map_err(|e| match e {
-        DatabaseError::ReadOnly { source } => OpenError::ReadOnly { path: path.clone(), reason: source.to_string() },
-        other => unavailable(&path, other),
-    })?;
+    let mut transaction = database.begin().await.map_err(|e| refused(&path, e))?;
     sqlx::raw_sql(SQLITE_LEDGER).execute(&mut *transaction).await.map_err(|e| fault(&path, e))?;
     let now = database.clock().now().as_microsecond();
     for migration in pending(&mut transaction, migrations).await.map_err(|e| fault(&path, e))? {
@@ -288,7 +277,7 @@ pub(super) async fn migrate(database: &SqliteDatabase, migrations: &[Migration])
             .await
             .map_err(|e| fault(&path, e))?;
     }
-    transaction.commit().await.map_err(|e| unavailable(&path, e))
+    transaction.commit().await.map_err(|e| refused(&path, e))
 }
 
 async fn pending<'m>(
@@ -307,14 +296,21 @@ async fn pending<'m>(
         .collect())
 }
 
-fn unavailable(path: &str, error: DatabaseError) -> OpenError {
+fn refused(path: &str, error: DatabaseError) -> OpenError {
+    let path = path.to_owned();
     match error {
-        DatabaseError::StorageFull { source } => OpenError::StorageFull { path: path.to_owned(), source },
-        other => OpenError::Unavailable { path: path.to_owned(), source: BackendError::new(other) },
+        DatabaseError::StorageFull { source } => OpenError::StorageFull { path, source },
+        DatabaseError::ReadOnly { source } => OpenError::ReadOnly { path, reason: source.to_string() },
+        DatabaseError::Damaged { source } => OpenError::Damaged { path, what: source.to_string() },
+        other => OpenError::Unavailable { path, source: BackendError::new(other) },
     }
 }
 
 fn fault(path: &str, error: sqlx::Error) -> OpenError {
+    if is_about_the_folder(&error) {
+        let problem = format!("`{path}` lies in a folder that may not be written, where its journal has to be");
+        return Invalid::new("path", problem, "make the folder writable, or copy the file to one that is").into();
+    }
     let path = path.to_owned();
     match result_code(&error) {
         Some(NOTADB) => OpenError::NotAStore { path, found: "not an SQLite database".to_owned() },

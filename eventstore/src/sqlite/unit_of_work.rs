@@ -12,6 +12,7 @@ use super::options::Synchronous;
 use super::store::SqliteStore;
 use super::writer::GroupCommit;
 use crate::append::{Append, Appended, CheckedAppend};
+use crate::database_error::DatabaseError;
 use crate::error::{AppendError, BackendError, Invalid};
 use crate::position::Position;
 use crate::stream::{StreamId, Tenant};
@@ -89,7 +90,16 @@ impl SqliteUnitOfWork {
             return Err(broken());
         }
         let stream = || self.stream.unwrap_or_else(no_stream);
-        self.transaction.commit().await.map_err(|e| e.into_append(stream))?;
+        self.transaction.commit().await.map_err(|e| match e {
+            // No rule for events waits for the commit.
+            DatabaseError::Refused { source } => Invalid::new(
+                "transaction",
+                format!("breaks a rule of the schema that is looked at when it commits: {source}"),
+                "mend your own rows and begin another",
+            )
+            .into(),
+            other => other.into_append(stream),
+        })?;
         self.store.group().announce(self.last);
         Ok(())
     }

@@ -4,6 +4,7 @@
 
 mod chaos;
 mod conformance;
+mod grudging;
 mod homes;
 mod memory;
 mod model;

@@ -81,7 +81,9 @@ async fn a_listing_of_any_length_gives_every_stream_once_in_order() {
 #[tokio::test]
 async fn a_read_ends_with_its_first_error_and_gives_what_came_before() {
     let store = store();
-    fill(&store, "a", "n", 100).await;
+    for n in 0..100 {
+        fill(&store, &format!("{n:04}"), "n", 1).await;
+    }
     store.fail_call(2, Fault::Before);
     let mut events = store.read_all(Position::START, Filter::all());
     for n in 1..=64 {
@@ -89,26 +91,37 @@ async fn a_read_ends_with_its_first_error_and_gives_what_came_before() {
     }
     assert!(matches!(events.next().await, Some(Err(ReadError::Unavailable { .. }))));
     assert!(events.next().await.is_none());
+
+    store.fail_call(store.calls() + 2, Fault::Before);
+    let mut streams = store.streams(StreamFilter::all());
+    for n in 0..64 {
+        assert_eq!(streams.next().await.unwrap().unwrap().stream.aggregate_id(), format!("{n:04}"));
+    }
+    assert!(matches!(streams.next().await, Some(Err(ReadError::Unavailable { .. }))));
+    assert!(streams.next().await.is_none());
 }
 
 #[tokio::test]
-async fn at_most_one_page_is_read_ahead_of_the_consumer() {
+async fn one_page_is_read_ahead_of_the_consumer_and_no_more() {
     let store = store();
     fill(&store, "a", "n", 5_000).await;
-    let mut events = store.read_all(Position::START, Filter::all());
-    assert_eq!(store.calls(), 0, "nothing is read before the first poll");
-    events.next().await.unwrap().unwrap();
-    for _ in 0..100 {
-        tokio::task::yield_now().await;
-    }
-    assert_eq!(store.calls(), 2, "one page for the consumer and one ahead");
-    for _ in 0..64 {
+    let reads = [(store.read_all(Position::START, Filter::all()), 64), (store.load(&stream("a")), 256)];
+    for (mut events, first_page) in reads {
+        let before = store.calls();
+        let settled = async || {
+            for _ in 0..100 {
+                tokio::task::yield_now().await;
+            }
+            store.calls() - before
+        };
+        assert_eq!(settled().await, 0, "nothing is read before the first poll");
         events.next().await.unwrap().unwrap();
+        assert_eq!(settled().await, 2, "one page for the consumer and one ahead");
+        for _ in 0..first_page {
+            events.next().await.unwrap().unwrap();
+        }
+        assert_eq!(settled().await, 3);
     }
-    for _ in 0..100 {
-        tokio::task::yield_now().await;
-    }
-    assert_eq!(store.calls(), 3);
 }
 
 #[tokio::test]

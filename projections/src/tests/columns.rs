@@ -119,7 +119,7 @@ fn a_table_declared_wrongly_is_refused_with_what_to_do() {
     wrong(TableSpec { name: "annals_orders", ..GOOD }, "which is taken");
     wrong(TableSpec { columns: &[], ..GOOD }, "has 0 columns");
     wrong(TableSpec { columns: &[ID, ID], ..GOOD }, "`id` is declared twice");
-    wrong(TableSpec { columns: &[ColumnSpec { name: "I", ..ID }], key: &["I"], ..GOOD }, "a column's name `I`");
+    wrong(TableSpec { columns: &[ColumnSpec { name: "I", ..ID }], key: &["I"], ..GOOD }, "the column's name `I`");
     wrong(TableSpec { key: &[], ..GOOD }, "has no key");
     wrong(TableSpec { key: &["other"], ..GOOD }, "the key names `other`");
     wrong(TableSpec { key: &["id", "id"], ..GOOD }, "`id` twice");

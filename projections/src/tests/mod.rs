@@ -4,6 +4,7 @@ mod accounts;
 mod columns;
 mod folding;
 mod law;
+mod messages;
 mod pages;
 mod runner;
 mod start;

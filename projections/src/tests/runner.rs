@@ -48,7 +48,8 @@ async fn a_wait_that_is_too_long_says_how_far_each_has_got() {
     let error = views.wait_for(Position::new(9).unwrap(), SOON).await.unwrap_err();
     assert_eq!(
         error.to_string(),
-        "after 3s not every projection has reached position 9: `accounts` is at 2, `counts` is at 2"
+        "after 3s not every projection has reached position 9: `accounts` is at 2, `counts` is at 2; wait again, or answer \
+         from what is there"
     );
 }
 
@@ -166,8 +167,8 @@ async fn what_the_database_refuses_stops_its_projection_alone() {
     let stopped = views.stopped().await.unwrap_err();
     assert_eq!(
         said(&stopped),
-        "projection `accounts` (version 1) stopped at position 0: the database of the read models refused: \
-         the disk is on holiday"
+        "projection `accounts` (version 1) stopped at position 0: the database of the read models refused; \
+         mend what it says and start again: the disk is on holiday"
     );
     assert!(shop.rows::<Accounts>().is_empty());
 }
@@ -329,7 +330,10 @@ async fn closing_ends_everything_and_says_so() {
     views.close().await;
     views.close().await;
     let error = waits.await.unwrap().unwrap_err();
-    assert_eq!(error.to_string(), "the projections were closed before position 5: `accounts` is at 1");
+    assert_eq!(
+        error.to_string(),
+        "the projections were closed before position 5: `accounts` is at 1; start them again"
+    );
     assert!(matches!(views.status()[0].state, ProjectionState::Closed));
     views.stopped().await.expect("being closed is no error");
     shop.append("a", paid(1)).await;
@@ -367,5 +371,5 @@ async fn waiting_for_a_projection_that_was_not_started_names_those_that_were() {
     let shop = Workshop::new();
     let views = shop.start().await;
     let error = views.wait_for_one::<Counts>(Position::START, SOON).await.unwrap_err();
-    assert_eq!(error.to_string(), "no projection is called `counts`; started are `accounts`");
+    assert_eq!(error.to_string(), "no projection is called `counts`; started are `accounts`; add it by `with`");
 }

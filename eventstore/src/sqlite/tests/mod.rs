@@ -1,7 +1,14 @@
 //! What only SQLite can get wrong. The contract that all stores share is held by the conformance suite.
 
+mod again;
+mod another_process;
 mod decide_within;
 mod failures;
+#[cfg(target_os = "linux")]
+mod full_disk;
+mod full_stream;
+#[cfg(unix)]
+mod permissions;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -161,8 +168,12 @@ async fn a_store_of_a_newer_build_is_refused() {
     let mut foreign = fixture.foreign().await;
     sqlx::raw_sql("UPDATE annals_store SET min_build = 1000").execute(&mut foreign).await.expect("updated");
     foreign.close().await.expect("closed");
-    let error = SqliteStore::open(fixture.path()).await.err().expect("refused");
-    assert!(matches!(error, OpenError::NewerStore { needed: 1000, .. }), "{error}");
+    let before = std::fs::read(fixture.path()).expect("read");
+    for options in [SqliteOptions::new(fixture.path()), SqliteOptions::new(fixture.path()).read_only()] {
+        let error = options.open().await.err().expect("refused");
+        assert!(matches!(error, OpenError::NewerStore { needed: 1000, .. }), "{error}");
+    }
+    assert_eq!(std::fs::read(fixture.path()).expect("read"), before);
 }
 
 #[tokio::test]
@@ -181,6 +192,17 @@ async fn places_where_no_store_can_be_are_refused_with_the_reason() {
     let missing = SqliteOptions::new(folder.path().join("log.db")).read_only().open().await;
     assert!(missing.is_err(), "a missing file cannot be opened for reading only");
     assert_eq!(std::fs::read_dir(folder.path()).expect("listed").count(), 0, "nothing was created");
+}
+
+#[tokio::test]
+async fn a_url_in_place_of_a_path_is_not_repeated_as_it_may_hold_a_password() {
+    for url in
+        ["postgres://app:secret@127.0.0.1/shop", "sqlite://secret.db", "sqlite:secret.db", "file:secret.db?mode=rw"]
+    {
+        let error = SqliteStore::open(url).await.err().expect("refused");
+        assert!(matches!(&error, OpenError::Invalid(i) if i.field == "path" && i.problem.contains("URL")), "{error}");
+        assert!(!format!("{error} {error:?}").contains("secret"), "{error:?}");
+    }
 }
 
 #[tokio::test]
@@ -247,23 +269,6 @@ async fn a_full_disk_is_a_transient_error_and_the_store_goes_on_when_there_is_ro
     assert_eq!(fixture.log().await.len(), usize::try_from(stored).expect("small"));
     set_pages("PRAGMA max_page_count = 1000000").await;
     fixture.store.append(&stream("big"), exactly, vec![big()]).await.expect("there is room again");
-}
-
-#[tokio::test]
-async fn another_process_that_keeps_the_lock_makes_appends_busy_and_no_longer() {
-    let folder = tempfile::tempdir().expect("a folder");
-    let path = folder.path().join("log.db");
-    let store = SqliteOptions::new(&path).busy_timeout(Duration::from_millis(50)).open().await.expect("opened");
-    let options = sqlx::sqlite::SqliteConnectOptions::new().filename(&path);
-    let mut foreign = sqlx::SqliteConnection::connect_with(&options).await.expect("a connection");
-    sqlx::raw_sql("BEGIN IMMEDIATE").execute(&mut foreign).await.expect("locked");
-    for expected in [ANY, ExpectedVersion::NoStream] {
-        let error = store.append(&stream("a"), expected, vec![event(1)]).await.expect_err("busy");
-        assert!(matches!(error, AppendError::Busy { .. }), "{error:?}");
-    }
-    assert!(store.begin().await.is_err());
-    sqlx::raw_sql("ROLLBACK").execute(&mut foreign).await.expect("unlocked");
-    store.append(&stream("a"), ExpectedVersion::NoStream, vec![event(1)]).await.expect("free again");
 }
 
 #[tokio::test]

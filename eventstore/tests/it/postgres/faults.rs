@@ -3,8 +3,8 @@
 use std::time::Duration;
 
 use annals_eventstore::{
-    Append, AppendError, ErrorFamily, EventStore, ExpectedVersion, Limits, PostgresOptions, PostgresStore, StreamId,
-    StreamVersion, Tenant,
+    Append, AppendError, ErrorFamily, EventStore, ExpectedVersion, Limits, OpenError, PostgresOptions, PostgresStore,
+    StreamId, StreamVersion, Tenant,
 };
 use sqlx::{PgConnection, Row};
 
@@ -190,16 +190,50 @@ async fn another_life_of_the_store_behind_an_open_handle_is_noticed() {
     assert_eq!(error.family(), ErrorFamily::Broken, "{error}");
 }
 
+/// All that can be printed of an error, its causes, and the options that it comes from.
+async fn said_about(url: &str) -> (OpenError, String) {
+    let error = PostgresStore::open(url).await.unwrap_err();
+    let mut said = format!("{error:?} {error} {:?}", PostgresOptions::new(url));
+    let mut source = std::error::Error::source(&error);
+    while let Some(error) = source {
+        said.push_str(&format!(" {error}"));
+        source = error.source();
+    }
+    (error, said)
+}
+
 #[tokio::test]
 async fn no_error_shows_a_password() {
-    for url in ["postgres://app:secret@127.0.0.1:1/shop", "postgres://app:secret@[/shop", "http://app:secret@x/"] {
-        let error = PostgresStore::open(url).await.unwrap_err();
-        let mut said = format!("{error:?} {error} {:?}", PostgresOptions::new(url));
-        let mut source = std::error::Error::source(&error);
-        while let Some(error) = source {
-            said.push_str(&format!(" {error}"));
-            source = error.source();
-        }
+    for url in [
+        "postgres://app:secret@127.0.0.1:1/shop",
+        "postgresql://app@127.0.0.1:1/shop?password=secret",
+        "postgres://app:secret@127.0.0.1:1/shop?application_name=me&options[search_path]=shop",
+    ] {
+        let (error, said) = said_about(url).await;
+        assert!(matches!(error, OpenError::Unavailable { .. }), "{said}");
+        assert!(said.contains("postgres://127.0.0.1:1/shop") && !said.contains("secret"), "{said}");
+    }
+}
+
+#[tokio::test]
+async fn a_url_that_cannot_be_meant_is_refused_and_not_shown() {
+    for url in [
+        "postgres://app:secret@[/shop",
+        "postgres://app:secret@127.0.0.1:port/shop",
+        "http://app:secret@127.0.0.1:1/",
+        "secret",
+        // Passwords whose characters are those of a URL.
+        "postgres://app:1/secret@127.0.0.1:1/shop",
+        "postgres://app:1?secret@127.0.0.1:1/shop",
+        "postgres://app:1#secret@127.0.0.1:1/shop",
+        // sqlx would pass over these, and log the value.
+        "postgres://app@127.0.0.1:1/shop?pasword=secret",
+        "postgres://app@127.0.0.1:1/shop?user=app&Password=secret",
+    ] {
+        let (error, said) = said_about(url).await;
+        assert!(matches!(&error, OpenError::Invalid(i) if i.field == "url" && !i.fix.is_empty()), "{url}: {said}");
         assert!(!said.contains("secret"), "{said}");
     }
+    let (_, said) = said_about("postgres://app@127.0.0.1:1/shop?sslmode=require&channel_binding=require").await;
+    assert!(said.contains("`channel_binding`"), "{said}");
 }

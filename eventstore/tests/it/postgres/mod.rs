@@ -3,6 +3,7 @@
 mod crash;
 mod database;
 mod faults;
+mod full_stream;
 mod groups;
 mod news;
 mod order;

@@ -1,0 +1,37 @@
+//! Running a test once more, in a process that may do less, lives in a world of its own, or is simply another one.
+
+use std::process::Command;
+
+/// Says to a test that it was started by [`again`].
+const AGAIN: &str = "ANNALS_TEST_AGAIN";
+
+/// Whether this process was started by [`again`].
+pub(super) fn is_again() -> bool {
+    std::env::var_os(AGAIN).is_some()
+}
+
+/// The command that runs the test `name` of the module `module_path!()` through a program such as `setpriv`, if any.
+pub(super) fn again(through: &[&str], module: &str, name: &str) -> Command {
+    let (_, module) = module.split_once("::").expect("the crate comes first");
+    let test = std::env::current_exe().expect("it is running");
+    let mut command = match through.split_first() {
+        Some((program, arguments)) => {
+            let mut command = Command::new(program);
+            command.args(arguments).arg(test);
+            command
+        }
+        None => Command::new(test),
+    };
+    command.args(["--exact", &format!("{module}::{name}"), "--nocapture"]).env(AGAIN, "1");
+    command
+}
+
+/// Runs that command. If the test does not pass there, gives what was said.
+#[cfg(unix)]
+pub(super) fn run_again(through: &[&str], module: &str, name: &str) -> Result<(), String> {
+    let done = again(through, module, name).output();
+    let done = done.map_err(|error| format!("{through:?} cannot be run, install util-linux: {error}"))?;
+    let said = format!("{}{}", String::from_utf8_lossy(&done.stdout), String::from_utf8_lossy(&done.stderr));
+    // A name that is no test's would pass with nothing run.
+    if done.status.success() && said.contains("1 passed") { Ok(()) } else { Err(format!("{through:?}: {said}")) }
+}

@@ -1,0 +1,275 @@
+//! Every message as people see it: a golden file, so that a worse one shows in review.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use annals_eventstore::{
+    BackendError, DecodeError, Event, EventShape, Invalid, Payload, Position, ReadError, Recorded, StreamId,
+    StreamVersion, Tenant,
+};
+
+use super::accounts::{Account, AccountEvent, Accounts};
+use super::workshop::{Fixed, Workshop, said};
+use crate::builder::ProjectionsBuilder;
+use crate::changes::{check_columns, check_key};
+use crate::serde_column::{json_from_column, json_to_column, text_from_column, text_to_column};
+use crate::{
+    Column, ColumnError, ColumnSpec, ColumnType, ColumnValue, EventPlace, IndexSpec, Projection, ProjectionError,
+    Reach, ReadModel, RowError, Rows, SpecError, StartError, StopCause, Stopped, TableSpec, WaitError,
+};
+
+fn position(n: i64) -> Position {
+    Position::new(n).unwrap()
+}
+
+fn stream() -> StreamId {
+    StreamId::new(Tenant::default(), "account", "a-17").unwrap()
+}
+
+fn engine() -> BackendError {
+    BackendError::new("what the engine said")
+}
+
+/// Declares a projection of [`AccountEvent`]s, or of others, that does nothing.
+macro_rules! idle {
+    ($type:ident, $event:ty, $name:expr, $version:expr) => {
+        struct $type;
+
+        impl Projection for $type {
+            type Event = $event;
+            type Row = Account;
+            const NAME: &'static str = $name;
+            const VERSION: u32 = $version;
+
+            fn apply(&self, _: &Recorded<$event>, _: &mut Rows<Account>) -> Result<(), ProjectionError> {
+                Ok(())
+            }
+        }
+    };
+}
+
+/// Declares a type of events by hand that has these names.
+macro_rules! events {
+    ($type:ident, $shapes:expr) => {
+        struct $type;
+
+        impl Event for $type {
+            const SHAPES: &'static [EventShape] = $shapes;
+
+            fn shape(&self) -> &'static EventShape {
+                unreachable!("nobody makes one")
+            }
+
+            fn encode(&self) -> Result<Payload, Invalid> {
+                unreachable!("nobody makes one")
+            }
+
+            fn decode(_: &str, _: u32, _: &Payload) -> Result<Self, DecodeError> {
+                unreachable!("nobody appends one")
+            }
+        }
+    };
+}
+
+events!(NoEvents, &[]);
+events!(BadlyNamedEvents, &[EventShape { name: "$paid", version: 1, rust_name: "BadlyNamedEvents" }]);
+idle!(BadName, AccountEvent, "Bad \"name\"", 1);
+idle!(VersionZero, AccountEvent, "accounts", 0);
+idle!(SameTable, AccountEvent, "other_accounts", 1);
+idle!(WithoutEvents, NoEvents, "accounts", 1);
+idle!(WithBadEvents, BadlyNamedEvents, "accounts", 1);
+
+async fn refused(builder: ProjectionsBuilder) -> StartError {
+    builder.start().await.err().expect("it must be refused")
+}
+
+async fn declarations() -> Vec<StartError> {
+    let shop = Workshop::new();
+    vec![
+        refused(shop.projections()).await,
+        refused(shop.projections().with(BadName)).await,
+        refused(shop.projections().with(VersionZero)).await,
+        refused(shop.projections().with(Accounts).with(Fixed)).await,
+        refused(shop.projections().with(Accounts).with(SameTable)).await,
+        refused(shop.projections().with(WithoutEvents)).await,
+        refused(shop.projections().with(WithBadEvents)).await,
+    ]
+}
+
+fn start_errors() -> Vec<StartError> {
+    let taken = |name: &str, taken_by: &str| StartError::NameTaken {
+        projection: "order_list",
+        name: name.to_owned(),
+        taken_by: taken_by.to_owned(),
+    };
+    vec![
+        StartError::ShapeChanged {
+            projection: "order_list",
+            version: 2,
+            stored: "order_list(id text; key id)".to_owned(),
+            declared: "order_list(id text, cents integer; key id)".to_owned(),
+        },
+        taken("order_list", "is a table that annals did not make"),
+        taken("order_list", "is the read model of projection `orders`"),
+        taken("order_list_v1", "is a table without a checkpoint"),
+        StartError::Rewound {
+            projection: "order_list",
+            version: 2,
+            source: ReadError::AheadOfLog { after: position(9), head: position(4) },
+        },
+        StartError::Store(ReadError::Unavailable { source: engine() }),
+        StartError::Database { projection: "order_list", source: engine() },
+        StartError::Migrate(engine()),
+    ]
+}
+
+const ID: ColumnSpec = ColumnSpec { name: "id", column_type: ColumnType::Text, nullable: false };
+const GOOD: TableSpec = TableSpec { name: "orders", columns: &[ID], key: &["id"], indexes: &[] };
+
+fn table_errors() -> Vec<SpecError> {
+    let many = vec![ID; 101].leak();
+    let specs = [
+        TableSpec { name: "Orders", ..GOOD },
+        TableSpec { name: "annals_orders", ..GOOD },
+        TableSpec { columns: many, ..GOOD },
+        TableSpec { columns: &[ColumnSpec { name: "order id", ..ID }], ..GOOD },
+        TableSpec { columns: &[ID, ID], ..GOOD },
+        TableSpec { key: &[], ..GOOD },
+        TableSpec { key: &["other"], ..GOOD },
+        TableSpec { columns: &[ColumnSpec { nullable: true, ..ID }], ..GOOD },
+        TableSpec { key: &["id", "id"], ..GOOD },
+        TableSpec { indexes: &[IndexSpec { columns: &[] }], ..GOOD },
+        TableSpec { indexes: &[IndexSpec { columns: &["other"] }], ..GOOD },
+    ];
+    specs.iter().map(|spec| spec.check().expect_err("it is declared wrongly")).collect()
+}
+
+fn column_errors() -> Vec<ColumnError> {
+    let text = || ColumnValue::Text("x".into());
+    let number = || ColumnValue::Integer(7);
+    let wrong = vec![
+        u8::from_column(ColumnValue::Integer(256)).err(),
+        i64::from_column(text()).err(),
+        bool::from_column(number()).err(),
+        f64::from_column(number()).err(),
+        String::from_column(number()).err(),
+        jiff::Timestamp::from_column(number()).err(),
+        jiff::civil::Date::from_column(text()).err(),
+        uuid::Uuid::from_column(ColumnValue::Bytes([1].as_slice().into())).err(),
+        Vec::<u8>::from_column(ColumnValue::Bool(true)).err(),
+        i64::from_column(ColumnValue::Null).err(),
+        text_from_column::<bool>(text()).err(),
+        text_from_column::<String>(ColumnValue::Real(0.5)).err(),
+        json_from_column::<u8>(ColumnValue::Json("[1]".into())).err(),
+        json_from_column::<u8>(ColumnValue::Uuid(uuid::Uuid::nil())).err(),
+        crate::column::next_column(&mut std::iter::empty(), "price").err(),
+    ];
+    wrong.into_iter().map(|error| error.expect("it does not fit").in_column("price")).collect()
+}
+
+/// A row whose text for the table is given.
+fn row(change: impl FnOnce(&mut Vec<ColumnValue>)) -> RowError {
+    let mut columns = Account::new("a-17", 4_50, jiff::Timestamp::UNIX_EPOCH).to_columns();
+    change(&mut columns);
+    check_columns::<Account>(&"a-17".to_owned(), &columns).expect_err("no table can hold it")
+}
+
+fn row_errors() -> Vec<RowError> {
+    struct Broken;
+    impl serde::Serialize for Broken {
+        fn serialize<S: serde::Serializer>(&self, _: S) -> Result<S::Ok, S::Error> {
+            Err(serde::ser::Error::custom("no"))
+        }
+    }
+    let late = "2026-03-01T10:00:00.123456789Z".parse::<jiff::Timestamp>().unwrap();
+    vec![
+        row(|columns| columns[2] = f64::NAN.to_column()),
+        row(|columns| columns[3] = "a\0b".to_owned().to_column()),
+        row(|columns| columns[3] = text_to_column(&[1])),
+        row(|columns| columns[3] = text_to_column(&Broken)),
+        row(|columns| columns[3] = json_to_column(&[1.0, f64::NAN])),
+        row(|columns| columns[1] = ColumnValue::Null),
+        row(|columns| columns[1] = ColumnValue::Text("a secret".into())),
+        row(|columns| drop(columns.pop())),
+        check_key::<Account>(vec![]).expect_err("no key"),
+        check_key::<Account>(vec![ColumnValue::Timestamp(late)]).expect_err("too fine"),
+        RowError::key_changed::<Account>(&"a-17".to_owned(), &"a-18".to_owned()),
+        RowError::foreign::<Account>(&"a-17".to_owned()),
+        RowError::Unreadable { table: "accounts", source: ColumnError::new("an integer", "text").in_column("cents") },
+    ]
+}
+
+fn stops() -> Vec<Stopped> {
+    let place = EventPlace {
+        position: position(40),
+        stream: stream(),
+        version: StreamVersion::new(3).unwrap(),
+        name: "account.paid".into(),
+    };
+    let stopped = |event: Option<EventPlace>, cause| Stopped {
+        projection: "accounts".into(),
+        version: 2,
+        position: position(39),
+        event,
+        cause: Arc::new(cause),
+    };
+    let on_event = |cause| stopped(Some(place.clone()), cause);
+    let mut all = vec![
+        on_event(StopCause::Apply(ProjectionError::new("the account is not open").into_source())),
+        on_event(StopCause::Apply(ProjectionError::not_loaded().into_source())),
+        on_event(StopCause::Panicked("attempt to divide by zero".to_owned())),
+        on_event(StopCause::Read(Arc::new(ReadError::Undecodable {
+            stream: stream(),
+            version: StreamVersion::new(3).unwrap(),
+            position: position(40),
+            name: "account.paid".to_owned(),
+            schema_version: 3,
+            source: DecodeError::UnknownSchemaVersion { name: "account.paid".to_owned(), found: 3, known: 2 },
+        }))),
+        on_event(StopCause::NeverSatisfied(1_000)),
+        stopped(None, StopCause::Database(engine())),
+        stopped(None, StopCause::CheckpointRemoved),
+        stopped(None, StopCause::Runner("index out of bounds".to_owned())),
+    ];
+    all.extend(row_errors().into_iter().map(|error| on_event(StopCause::Row(error))));
+    all
+}
+
+fn wait_errors() -> Vec<WaitError> {
+    let reach = |projection: &str, position, held_up_by: Option<&str>| Reach {
+        projection: projection.into(),
+        position,
+        held_up_by: held_up_by.map(str::to_owned),
+    };
+    let reached = || vec![reach("accounts", position(3), None), reach("counts", position(9), Some("the disk is full"))];
+    vec![
+        WaitError::TimedOut { position: position(9), waited: Duration::from_secs(2), reached: reached() },
+        WaitError::Closed { position: position(9), reached: reached() },
+        WaitError::Unknown { name: "daily_sales".to_owned(), known: "`accounts`, `counts`".to_owned() },
+    ]
+}
+
+#[tokio::test]
+async fn messages_say_what_happened_and_what_to_do() {
+    let mut all = String::new();
+    let mut tell = |what: &str, error: &(dyn std::error::Error + 'static)| {
+        all.push_str(&format!("{what}: {}\n", said(error)));
+    };
+    for error in declarations().await.iter().chain(&start_errors()) {
+        tell("start", error);
+    }
+    for error in table_errors() {
+        tell("start", &StartError::Table(error));
+    }
+    for error in stops() {
+        tell("stop", &error);
+    }
+    for error in wait_errors() {
+        tell("wait", &error);
+    }
+    for error in column_errors() {
+        tell("column", &error);
+    }
+    assert!(!all.contains("a secret"), "values of rows are not shown: {all}");
+    insta::assert_snapshot!("messages", all);
+}
