@@ -3,6 +3,9 @@
 
 mod append;
 mod baseline;
+mod fill;
+mod load;
+mod plain;
 mod project;
 mod read;
 mod report;
@@ -36,9 +39,9 @@ struct Options {
     /// How long each side runs in all.
     #[arg(long, default_value_t = 5.0)]
     seconds: f64,
-    /// How many events the log holds for reading cases.
-    #[arg(long, default_value_t = 200_000)]
-    events: usize,
+    /// How many events the log holds: 200,000 for reading cases, 10,000,000 for growth.
+    #[arg(long)]
+    events: Option<usize>,
     /// How many writers each of our handles has on PostgreSQL; without it, the default of the library.
     #[arg(long)]
     writers: Option<usize>,
@@ -73,6 +76,8 @@ enum Case {
     Append,
     /// Appends of 100 events.
     AppendBatch,
+    /// Appends of one event to a log of many events, beside one of 100,000.
+    Growth,
     /// Loads of a stream of 100 events.
     Load,
     /// The whole log, payload decoded.
@@ -94,6 +99,10 @@ enum Store {
 impl Options {
     fn time(&self) -> Duration {
         Duration::from_secs_f64(self.seconds)
+    }
+
+    fn events(&self) -> usize {
+        self.events.unwrap_or(if self.case == Case::Growth { 10_000_000 } else { 200_000 })
     }
 }
 
@@ -146,9 +155,11 @@ async fn measure(case: Case, options: &Options) -> Result<Report, Fault> {
     match (case, options.store) {
         (Case::Append, _) => append::measure(options, 1).await,
         (Case::AppendBatch, _) => append::measure(options, 100).await,
-        (Case::Load, store) => read::load(store, options.clients, options.time()).await,
-        (Case::Read, store) => read::whole_log(store, options.events, options.time(), options.alone).await,
-        (Case::Project, Store::Sqlite) => project::measure(options.events, options.time(), options.alone).await,
+        (Case::Growth, Store::Postgres) => append::growth(options).await,
+        (Case::Growth, _) => Err("growth is measured on PostgreSQL: use `--store postgres`".into()),
+        (Case::Load, _) => load::measure(options).await,
+        (Case::Read, _) => read::measure(options).await,
+        (Case::Project, Store::Sqlite) => project::measure(options.events(), options.time(), options.alone).await,
         (Case::Project, _) => Err("projections need a database: use `--store sqlite`".into()),
     }
 }

@@ -1,5 +1,6 @@
 //! Appends of one event, and of a hundred.
 
+mod growth;
 mod postgres;
 mod processes;
 mod sqlite;
@@ -15,6 +16,7 @@ use crate::report::Report;
 use crate::slices::{Tally, plan, report};
 use crate::{Fault, Options, Store, sample};
 
+pub(crate) use growth::measure as growth;
 pub(crate) use processes::part;
 
 /// A stream holds ten appends; no two clients share one.
@@ -22,7 +24,7 @@ const APPENDS_PER_STREAM: u64 = 10;
 
 /// Measures appends of `events` events each.
 pub(crate) async fn measure(options: &Options, events: usize) -> Result<Report, Fault> {
-    let work = Work::new(options.clients, events, 0);
+    let work = Work::from(0, options.clients, events);
     match options.store {
         Store::Memory => {
             let store = Ours(MemoryStore::new());
@@ -49,9 +51,9 @@ struct Work {
 }
 
 impl Work {
-    /// The work of one of several processes; their events and streams differ.
-    fn new(clients: usize, events: usize, process: u64) -> Self {
-        Self { clients, events, next: Arc::new(AtomicU64::new(process * 10_000_000_000)) }
+    /// Work that begins with the `first` event, in a new stream.
+    fn from(first: u64, clients: usize, events: usize) -> Self {
+        Self { clients, events, next: Arc::new(AtomicU64::new(first)) }
     }
 
     fn case(&self) -> &'static str {

@@ -18,7 +18,8 @@ use crate::{Fault, Options};
 #[derive(Serialize, Deserialize)]
 struct Task {
     url: String,
-    number: u64,
+    /// The number of its first event; those of others differ.
+    first: u64,
     events: usize,
 }
 
@@ -37,12 +38,12 @@ pub(super) async fn measure(options: &Options, work: &Work) -> Result<Report, Fa
     postgres::open(&url, options).await?.close().await;
     let mut parts = Vec::new();
     for number in 0..options.processes as u64 {
-        let task = Task { url: url.clone(), number, events: work.events };
+        let task = Task { url: url.clone(), first: number * 10_000_000_000, events: work.events };
         parts.push(Part::start(&task, options).await?);
     }
     let one = Options { clients: work.clients * options.processes, ..options.clone() };
     let store = postgres::open(&place.database("one").await?, &one).await?;
-    let all = Work::new(one.clients, work.events, 0);
+    let all = Work::from(0, one.clients, work.events);
     let (mut ours, mut theirs) = (Tally::default(), Tally::default());
     let (slices, time) = plan(options.time());
     for _ in 0..slices {
@@ -116,7 +117,7 @@ impl Part {
 pub(crate) async fn part(task: &str, options: &Options) -> Result<(), Fault> {
     let task: Task = serde_json::from_str(task)?;
     let store = postgres::open(&task.url, options).await?;
-    let work = Work::new(options.clients, task.events, task.number);
+    let work = Work::from(task.first, options.clients, task.events);
     println!("{}", serde_json::to_string(&Done::default())?);
     for line in std::io::stdin().lines() {
         let time = Duration::from_secs_f64(line?.parse()?);

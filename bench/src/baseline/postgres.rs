@@ -2,12 +2,13 @@
 
 use std::time::Duration;
 
-use sqlx::postgres::{PgArguments, PgConnectOptions, PgPoolOptions};
+use sqlx::postgres::{PgArguments, PgConnectOptions, PgPoolOptions, PgRow};
 use sqlx::query::Query;
-use sqlx::{ConnectOptions, PgConnection, PgPool, Postgres};
+use sqlx::{ConnectOptions, Connection, PgConnection, PgPool, Postgres, Row};
 use uuid::Uuid;
 
-use crate::sample;
+use crate::plain::Plain;
+use crate::{Fault, sample};
 
 /// One event.
 pub(crate) const INSERT: &str = "
@@ -86,4 +87,59 @@ pub(crate) fn insert_many(
 
 fn payload(n: u64) -> String {
     serde_json::to_string(&sample::paid(n)).expect("it is plain JSON")
+}
+
+/// The events of one stream.
+pub(crate) const LOAD: &str = "
+    SELECT position, event_id, tenant, aggregate_type, aggregate_id, version, event_type, schema_version, event_data::text,
+           metadata::text, correlation_id, causation_id, append_id, recorded_at
+    FROM annals.events
+    WHERE tenant = $1 AND aggregate_type = $2 AND aggregate_id = $3 AND version > $4
+    ORDER BY version
+";
+
+/// The whole log.
+pub(crate) const COPY_LOG: &str = "
+    COPY (
+        SELECT position, event_id, tenant, aggregate_type, aggregate_id, version, event_type, schema_version, event_data,
+               metadata, correlation_id, causation_id, append_id, recorded_at
+        FROM annals.events
+        ORDER BY position
+    ) TO STDOUT (FORMAT binary)
+";
+
+/// A row of [`LOAD`].
+pub(crate) fn plain(row: &PgRow) -> Result<Plain, Fault> {
+    let recorded_at = row.try_get_raw(13)?;
+    Ok(Plain {
+        position: row.try_get(0)?,
+        event_id: row.try_get(1)?,
+        tenant: row.try_get(2)?,
+        aggregate_type: row.try_get(3)?,
+        aggregate_id: row.try_get(4)?,
+        version: row.try_get(5)?,
+        event_type: row.try_get(6)?,
+        schema_version: row.try_get(7)?,
+        paid: serde_json::from_str(row.try_get(8)?)?,
+        metadata: row.try_get(9)?,
+        correlation_id: row.try_get(10)?,
+        causation_id: row.try_get(11)?,
+        append_id: row.try_get(12)?,
+        recorded_at: time_since_2000(i64::from_be_bytes(recorded_at.as_bytes()?.try_into()?))?,
+    })
+}
+
+/// A time as PostgreSQL counts it: in microseconds from the year 2000.
+pub(crate) fn time_since_2000(micros: i64) -> Result<jiff::Timestamp, Fault> {
+    const EPOCH: i64 = 946_684_800_000_000;
+    Ok(jiff::Timestamp::from_microsecond(micros + EPOCH)?)
+}
+
+/// Leaves nothing behind of filling that would be done during a measurement.
+pub(crate) async fn tidy(url: &str) -> Result<(), Fault> {
+    let mut connection = connection(url).await?;
+    for statement in ["VACUUM ANALYZE annals.events", "CHECKPOINT"] {
+        sqlx::query(statement).execute(&mut connection).await?;
+    }
+    Ok(connection.close().await?)
 }

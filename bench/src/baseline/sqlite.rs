@@ -2,10 +2,12 @@
 
 use std::path::Path;
 
-use sqlx::sqlite::{SqliteConnectOptions, SqliteJournalMode, SqlitePoolOptions, SqliteSynchronous};
-use sqlx::{ConnectOptions, SqliteConnection, SqlitePool};
+use sqlx::sqlite::{SqliteConnectOptions, SqliteJournalMode, SqlitePoolOptions, SqliteRow, SqliteSynchronous};
+use sqlx::{ConnectOptions, Row, SqliteConnection, SqlitePool};
+use uuid::Uuid;
 
-use crate::sample;
+use crate::plain::Plain;
+use crate::{Fault, sample};
 
 /// A row as the baseline binds it.
 pub(crate) const INSERT: &str = "
@@ -67,4 +69,29 @@ pub(crate) fn insert_many(rows: usize) -> String {
     let (head, _) = INSERT.split_once("VALUES").expect("the statement has its values last");
     let row = "(?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)";
     format!("{head}VALUES {}", vec![row; rows].join(", "))
+}
+
+/// All columns of an event, in the order in which [`plain`] reads them.
+pub(crate) const COLUMNS: &str =
+    "position, event_id, tenant, aggregate_type, aggregate_id, version, event_type, schema_version,
+           event_data, metadata, correlation_id, causation_id, append_id, recorded_at";
+
+pub(crate) fn plain(row: &SqliteRow) -> Result<Plain, Fault> {
+    let append_id: Option<&[u8]> = row.try_get(12)?;
+    Ok(Plain {
+        position: row.try_get(0)?,
+        event_id: Uuid::from_slice(row.try_get(1)?)?,
+        tenant: row.try_get(2)?,
+        aggregate_type: row.try_get(3)?,
+        aggregate_id: row.try_get(4)?,
+        version: row.try_get(5)?,
+        event_type: row.try_get(6)?,
+        schema_version: row.try_get(7)?,
+        paid: serde_json::from_str(row.try_get(8)?)?,
+        metadata: row.try_get(9)?,
+        correlation_id: row.try_get(10)?,
+        causation_id: row.try_get(11)?,
+        append_id: append_id.map(Uuid::from_slice).transpose()?,
+        recorded_at: jiff::Timestamp::from_microsecond(row.try_get(13)?)?,
+    })
 }
