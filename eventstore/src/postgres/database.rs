@@ -104,7 +104,7 @@ impl PostgresDatabase {
     pub async fn migrate(&self, migrations: &[Migration]) -> Result<(), OpenError> {
         let unavailable =
             |e: DatabaseError| OpenError::Unavailable { path: self.0.name.clone(), source: BackendError::new(e) };
-        let held = self.0.pool.take().await.map_err(|e| unavailable(e.into_database()))?;
+        let held = self.0.pool.lend().await.map_err(|e| unavailable(e.into_database()))?;
         let mut lent = Lent::new(held);
         super::migrate::migrate(&mut lent, migrations).await.map_err(|e| unavailable(self.fault(e)))
     }
@@ -120,7 +120,7 @@ impl PostgresDatabase {
     /// # Cancel safety
     /// Dropping the future takes nothing.
     pub async fn read(&self) -> Result<PostgresReader, DatabaseError> {
-        let held = self.0.pool.take().await.map_err(NoConnection::into_database)?;
+        let held = self.0.pool.lend().await.map_err(NoConnection::into_database)?;
         Ok(PostgresReader(Lent::new(held)))
     }
 
@@ -137,7 +137,7 @@ impl PostgresDatabase {
     pub async fn begin(&self) -> Result<PostgresTransaction, DatabaseError> {
         let mut renewed = false;
         loop {
-            let mut lent = Lent::new(self.0.pool.take().await.map_err(NoConnection::into_database)?);
+            let mut lent = Lent::new(self.0.pool.lend().await.map_err(NoConnection::into_database)?);
             match lent.begin(self.0.begin.clone()).await {
                 Ok(()) => return Ok(PostgresTransaction(lent)),
                 // It has died while nobody used it, and most likely the others with it.

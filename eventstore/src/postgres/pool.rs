@@ -86,6 +86,11 @@ impl Pool {
         waited.unwrap_or_else(|_| Err(self.none_in_time()))
     }
 
+    /// Takes a connection for the caller's own statements.
+    pub(super) async fn lend(&self) -> Result<Held, NoConnection> {
+        if self.0.pooled { Err(NoConnection::Pooled) } else { self.take().await }
+    }
+
     async fn take_in_turn(&self) -> Result<Held, NoConnection> {
         let permit = Arc::clone(&self.0.permits).acquire_owned().await.map_err(|_| NoConnection::Closed)?;
         loop {

@@ -7,13 +7,13 @@ use sqlx::{Connection, PgConnection, Row};
 use super::{event_for, stream};
 use crate::homes::postgres_database_on_our_own;
 
-/// The connections of the store that the server knows, and whether each is encrypted.
+/// What the server knows of the store's connections: whether each is encrypted.
 const ENCRYPTED: &str = "
-    SELECT s.ssl
+    SELECT DISTINCT s.ssl
     FROM pg_stat_ssl AS s
     JOIN pg_stat_activity AS a ON a.pid = s.pid
     WHERE a.datname = current_database() AND a.application_name = 'annals'
-    ORDER BY a.pid
+    ORDER BY 1
 ";
 
 fn url(database: &Database, host: &str, parameters: &str) -> String {
@@ -34,8 +34,7 @@ async fn a_server_that_proves_its_name_is_talked_to_in_secret() {
     let store = PostgresStore::open(url(&database, tls.host, &verified)).await.unwrap();
     store.append(&stream("a"), ExpectedVersion::NoStream, vec![event_for(&store)]).await.unwrap();
     assert_eq!(store.read_page(Position::START, &Filter::all(), 10).await.unwrap().events.len(), 1);
-    // One connection of a writer, one for reading.
-    assert_eq!(encrypted(&database).await, [true, true]);
+    assert_eq!(encrypted(&database).await, [true]);
 }
 
 #[tokio::test]
