@@ -24,8 +24,8 @@ use super::rows::Micros;
 use crate::error::{BackendError, ReadError};
 
 const LAST_DRAWN: &str = "
-    SELECT pg_postmaster_start_time(), pg_is_in_recovery(), CASE WHEN is_called THEN last_value ELSE 0 END AS last
-    FROM annals.events_position
+    SELECT pg_postmaster_start_time(), pg_is_in_recovery(),
+           coalesce(pg_sequence_last_value('annals.events_position'), 0) AS last
     ORDER BY 1
 ";
 
@@ -182,4 +182,15 @@ async fn ask(pool: &Pool, query: Query<'_>) -> Result<(Life, Vec<PgRow>), ReadEr
         return Err(ReadError::Unavailable { source: BackendError::new(why) });
     }
     Ok((Life { started: started.0 }, rows))
+}
+
+/// The statements that read events, and values for them, for the golden files.
+#[cfg(test)]
+pub(super) fn hot_reads() -> Vec<(&'static str, &'static str, &'static str)> {
+    vec![
+        ("LAST_AT_OR_BELOW", LAST_AT_OR_BELOW, "(15000)"),
+        ("END_OF_RUN", END_OF_RUN, "(100)"),
+        ("LAST_DRAWN", LAST_DRAWN, ""),
+        ("HOLDERS", HOLDERS, ""),
+    ]
 }

@@ -10,6 +10,7 @@ mod lent;
 mod migrate;
 mod open;
 mod options;
+mod pinned;
 mod plan;
 mod pool;
 mod read;
@@ -17,6 +18,8 @@ mod rows;
 mod session;
 mod store;
 mod streams;
+#[cfg(test)]
+mod tests;
 mod writer;
 
 pub use database::{PostgresDatabase, PostgresReader, PostgresTransaction};

@@ -10,6 +10,7 @@ use uuid::Uuid;
 use super::fault::{GRANT, PRIVILEGE, code, not_through_pooler, sequence_behind};
 use super::migrate::{migrate, pending};
 use super::options::PostgresOptions;
+use super::pinned::BY_INDEX;
 use super::pool::Pool;
 use crate::error::{BackendError, Invalid, OpenError};
 use crate::position::Incarnation;
@@ -59,6 +60,8 @@ pub(super) async fn open(options: &PostgresOptions) -> Result<(Pool, String, Inc
     let (connect, shown, mut connection) = first_connection(options).await?;
     let store = look(&mut connection, options, &shown).await?;
     close(connection).await;
+    // Poolers refuse such options; there, each transaction begins with them.
+    let connect = if options.pooled { connect } else { connect.options(BY_INDEX) };
     let pool = Pool::new(connect, options.connections, options.connection_timeout, options.pooled);
     pool.expect(store);
     Ok((pool, shown.0, store))

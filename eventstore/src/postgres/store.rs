@@ -95,7 +95,7 @@ impl PostgresStore {
         &self.0.database
     }
 
-    fn pool(&self) -> &Pool {
+    pub(super) fn pool(&self) -> &Pool {
         &self.0.reader.pool
     }
 
