@@ -5,6 +5,8 @@
 --   annals_reader       reads and subscribes.
 --   annals_projections  the same, and keeps read models in a schema of its own, `read_models`.
 --
+-- Whoever can connect at all can take the lock by which writers announce themselves, and keep readers waiting with it.
+--
 -- The last three do not log in: grant them to the accounts of your programs (GRANT annals_app TO shop_api). Run it before
 -- the first migration, so that the owner can make the schema, and again after every migration, as new functions begin
 -- without what is set here. It may be run any number of times.
@@ -59,11 +61,11 @@ BEGIN
     GRANT SELECT ON ALL TABLES IN SCHEMA annals TO annals_reader;
     -- To see the last position that was drawn; drawing one needs USAGE.
     GRANT SELECT ON ALL SEQUENCES IN SCHEMA annals TO annals_reader;
+    GRANT EXECUTE ON ALL FUNCTIONS IN SCHEMA annals TO annals_app;
 
     -- Appends run with the owner's rights, and find nothing that a caller has put into the search path.
     FOR thing IN SELECT oid::regprocedure AS name FROM pg_proc
                  WHERE pronamespace = 'annals'::regnamespace AND proname LIKE 'append%' LOOP
         EXECUTE format('ALTER FUNCTION %s SECURITY DEFINER SET search_path = pg_catalog, pg_temp', thing.name);
-        EXECUTE format('GRANT EXECUTE ON FUNCTION %s TO annals_app', thing.name);
     END LOOP;
 END $$;

@@ -267,3 +267,16 @@ pub(super) fn stored_event(row: &PgRow) -> Result<(EventId, StoredEvent), Append
     };
     Ok((EventId::stored(get(row, 0)?), stored))
 }
+
+/// The statements that read events, and values for them, for the golden files.
+#[cfg(test)]
+pub(super) fn hot_reads() -> Vec<(&'static str, &'static str, &'static str)> {
+    vec![
+        (
+            "EVENTS_BY_IDS",
+            EVENTS_BY_IDS,
+            "('{00000000-0000-7000-8000-000000000001,00000000-0000-7000-8000-000000000002}')",
+        ),
+        ("REQUEST_BY_KEY", REQUEST_BY_KEY, "('default', 'key-1')"),
+    ]
+}

@@ -10,6 +10,7 @@ use sqlx::{AssertSqlSafe, PgConnection, Row, SqlSafeStr, SqlStr};
 use super::fault::{NoConnection, commit_error, database_error, is_answer};
 use super::lent::Lent;
 use super::options::PostgresOptions;
+use super::pinned::{FREELY, freely};
 use super::pool::Pool;
 use crate::database_error::DatabaseError;
 use crate::error::{BackendError, OpenError};
@@ -21,9 +22,11 @@ fn begin_text(idle_timeout: Duration) -> String {
     format!(
         "BEGIN ISOLATION LEVEL READ COMMITTED;
          SET LOCAL annals.transaction = 'open';
+         {};
          SET LOCAL idle_in_transaction_session_timeout = {idle_ms};
          SELECT set_config('synchronous_commit', 'on', true)
-         WHERE current_setting('synchronous_commit') NOT IN ('on', 'remote_apply')"
+         WHERE current_setting('synchronous_commit') NOT IN ('on', 'remote_apply')",
+        freely!()
     )
 }
 
@@ -104,7 +107,7 @@ impl PostgresDatabase {
     pub async fn migrate(&self, migrations: &[Migration]) -> Result<(), OpenError> {
         let unavailable =
             |e: DatabaseError| OpenError::Unavailable { path: self.0.name.clone(), source: BackendError::new(e) };
-        let held = self.0.pool.take().await.map_err(|e| unavailable(e.into_database()))?;
+        let held = self.0.pool.lend().await.map_err(|e| unavailable(e.into_database()))?;
         let mut lent = Lent::new(held);
         super::migrate::migrate(&mut lent, migrations).await.map_err(|e| unavailable(self.fault(e)))
     }
@@ -112,7 +115,8 @@ impl PostgresDatabase {
     /// Takes a connection, outside of any transaction; it goes back when it is dropped. Waits while all are in use.
     ///
     /// Meant for queries; nothing keeps it from writing, as the server would have to be asked for that each time. What is
-    /// written on it is committed statement by statement, as durably as the server's default says.
+    /// written on it is committed statement by statement, as durably as the server's default says. On the database of a
+    /// store this is a round trip, as the store's own statements are planned otherwise.
     ///
     /// # Errors
     /// [`DatabaseError::Unavailable`] if none was free in time or could be opened; [`DatabaseError::Closed`].
@@ -120,8 +124,12 @@ impl PostgresDatabase {
     /// # Cancel safety
     /// Dropping the future takes nothing.
     pub async fn read(&self) -> Result<PostgresReader, DatabaseError> {
-        let held = self.0.pool.take().await.map_err(NoConnection::into_database)?;
-        Ok(PostgresReader(Lent::new(held)))
+        let held = self.0.pool.lend().await.map_err(NoConnection::into_database)?;
+        let mut lent = Lent::new(held);
+        if self.0.pool.is_of_store() {
+            sqlx::raw_sql(FREELY).execute(&mut *lent).await.map_err(database_error)?;
+        }
+        Ok(PostgresReader(lent))
     }
 
     /// Begins a transaction, in one round trip.
@@ -144,7 +152,7 @@ impl PostgresDatabase {
     pub(super) async fn try_to_begin(&self) -> Result<PostgresTransaction, NotBegun> {
         let mut renewed = false;
         loop {
-            let mut lent = Lent::new(self.0.pool.take().await.map_err(NotBegun::NoConnection)?);
+            let mut lent = Lent::new(self.0.pool.lend().await.map_err(NotBegun::NoConnection)?);
             match lent.begin(self.0.begin.clone()).await {
                 Ok(()) => return Ok(PostgresTransaction(lent)),
                 // It has died while nobody used it, and most likely the others with it.

@@ -18,6 +18,8 @@ pub(super) enum NoConnection {
     Unavailable(BackendError),
     /// The database holds another life of the store than the one that was opened.
     OtherLife(Incarnation),
+    /// It would go through a pooler, which cannot be used for what is asked.
+    Pooled,
     /// The next position would lie behind the end of the log, where readers have been.
     SequenceBehind { last: i64, head: i64 },
 }
@@ -27,6 +29,7 @@ impl NoConnection {
         match self {
             Self::Closed => AppendError::Closed,
             Self::Unavailable(source) => AppendError::Unavailable { source },
+            Self::Pooled => AppendError::Invalid(not_through_pooler()),
             Self::OtherLife(_) => AppendError::Broken {
                 what: "the database holds another life of the store than the one that was opened".to_owned(),
                 remedy: "open it again, and rebuild its readers".to_owned(),
@@ -43,6 +46,7 @@ impl NoConnection {
         match self {
             Self::Closed => DatabaseError::Closed,
             Self::Unavailable(source) => DatabaseError::Unavailable { source },
+            Self::Pooled => DatabaseError::Failed { source: BackendError::new(not_through_pooler()) },
             Self::OtherLife(_) => {
                 broken("the database holds another life of the store than the one that was opened".to_owned())
             }
@@ -54,12 +58,22 @@ impl NoConnection {
         match self {
             Self::Closed => ReadError::Closed,
             Self::Unavailable(source) => ReadError::Unavailable { source },
+            Self::Pooled => ReadError::Invalid(not_through_pooler()),
             Self::OtherLife(incarnation) => ReadError::StoreRewound { position: Position::START, incarnation },
             Self::SequenceBehind { last, head } => {
                 ReadError::Damaged { position: Position::stored(head), what: sequence_behind(last, head) }
             }
         }
     }
+}
+
+/// A pooler would hand the caller's own statements, which have names, to whoever comes next.
+pub(super) fn not_through_pooler() -> Invalid {
+    Invalid::new(
+        "pooled",
+        "was said of the connections, through which own statements and transactions cannot go",
+        "open the database once more with the URL of the server itself",
+    )
 }
 
 /// Why a statement was not sent, inside an error of sqlx.

@@ -357,3 +357,9 @@ fn outcome(
     };
     Ok(Some(plan.carried.iter().map(answer).collect()))
 }
+
+/// The statements that read events, and values for them, for the golden files.
+#[cfg(test)]
+pub(super) fn hot_reads() -> Vec<(&'static str, &'static str, &'static str)> {
+    vec![("REQUESTS_BY_KEYS", REQUESTS_BY_KEYS, "('{default,default}', '{key-1,key-2}')")]
+}

@@ -47,8 +47,7 @@ macro_rules! life {
 const LAST_DRAWN: &str = concat!(
     life!(),
     "
-           CASE WHEN is_called THEN last_value ELSE 0 END AS last
-    FROM annals.events_position
+           coalesce(pg_sequence_last_value('annals.events_position'), 0) AS last
     ORDER BY 1
 "
 );
@@ -337,4 +336,15 @@ fn started(rows: &[PgRow]) -> Result<i64, NoConnection> {
 
 fn unreadable(error: sqlx::Error) -> NoConnection {
     NoConnection::Unavailable(BackendError::new(error))
+}
+
+/// The statements that read events, and values for them, for the golden files.
+#[cfg(test)]
+pub(super) fn hot_reads() -> Vec<(&'static str, &'static str, &'static str)> {
+    vec![
+        ("LAST_AT_OR_BELOW", LAST_AT_OR_BELOW, "(15000)"),
+        ("END_OF_RUN", END_OF_RUN, "(100)"),
+        ("LAST_DRAWN", LAST_DRAWN, ""),
+        ("HOLDERS", HOLDERS, ""),
+    ]
 }

@@ -13,6 +13,7 @@ mod migrate;
 mod news;
 mod open;
 mod options;
+mod pinned;
 mod plan;
 mod pool;
 mod read;
@@ -20,6 +21,8 @@ mod rows;
 mod session;
 mod store;
 mod streams;
+#[cfg(test)]
+mod tests;
 mod unit_of_work;
 mod unsettled;
 mod url;

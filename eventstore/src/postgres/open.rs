@@ -7,9 +7,10 @@ use sqlx::postgres::PgConnectOptions;
 use sqlx::{ConnectOptions, Connection, PgConnection, Row};
 use uuid::Uuid;
 
-use super::fault::{GRANT, PRIVILEGE, code, sequence_behind};
+use super::fault::{GRANT, PRIVILEGE, code, not_through_pooler, sequence_behind};
 use super::migrate::{migrate, pending};
 use super::options::{Listen, PostgresOptions};
+use super::pinned::BY_INDEX;
 use super::pool::Pool;
 use super::url;
 use crate::error::{BackendError, OpenError};
@@ -30,7 +31,6 @@ const STORE: &str = "
 const GROUNDS: &str = "
     SELECT current_setting('server_encoding') AS encoding,
            current_setting('fsync') AS fsync,
-           current_setting('extra_float_digits') AS float_digits,
            (SELECT format('CACHE %s, INCREMENT %s, %s', s.seqcache, s.seqincrement,
                           CASE WHEN s.seqcycle THEN 'CYCLE' ELSE 'NO CYCLE' END)
             FROM pg_sequence AS s
@@ -51,11 +51,18 @@ const TRIGGERS: i64 = 5;
 /// refuses or swallows it. The default of servers is 1.
 const FLOAT_DIGITS: i8 = 2;
 
+const HEARD: &str = "
+    SELECT current_setting('extra_float_digits')
+    ORDER BY 1
+";
+
 /// Connects and looks at everything. Gives the connections, the name of the database and the store's present life.
 pub(super) async fn open(options: &PostgresOptions) -> Result<(Pool, String, Incarnation), OpenError> {
     let (connect, shown, mut connection) = first_connection(options).await?;
     let store = look(&mut connection, options, &shown).await?;
     close(connection).await;
+    // Poolers refuse such options; there, each transaction begins with them.
+    let connect = if options.pooled { connect } else { connect.options(BY_INDEX) };
     let pool = Pool::new(connect, options.connections, options.connection_timeout, options.pooled);
     pool.expect(store);
     Ok((pool, shown.0, store))
@@ -63,9 +70,12 @@ pub(super) async fn open(options: &PostgresOptions) -> Result<(Pool, String, Inc
 
 /// Connects to a database that need not hold a store. Gives the connections and the name of the database.
 pub(super) async fn connect(options: &PostgresOptions) -> Result<(Pool, String), OpenError> {
+    if options.pooled {
+        return Err(not_through_pooler().into());
+    }
     let (connect, shown, connection) = first_connection(options).await?;
     close(connection).await;
-    Ok((Pool::new(connect, options.connections, options.connection_timeout, options.pooled), shown.0))
+    Ok((Pool::new(connect, options.connections, options.connection_timeout, false), shown.0))
 }
 
 /// What the options say of connecting, and a connection that shows that it works.
@@ -74,10 +84,13 @@ async fn first_connection(options: &PostgresOptions) -> Result<(PgConnectOptions
     let float_digits = (!options.pooled).then_some(FLOAT_DIGITS);
     let connect = connect.disable_statement_logging().application_name("annals").extra_float_digits(float_digits);
     let shown = Shown::of(&connect);
-    let connection = match tokio::time::timeout(options.connection_timeout, connect.connect()).await {
+    let mut connection = match tokio::time::timeout(options.connection_timeout, connect.connect()).await {
         Ok(connected) => connected.map_err(|e| shown.no_connection(e, options))?,
         Err(_) => return Err(shown.unavailable(format!("no answer within {:?}", options.connection_timeout))),
     };
+    if !options.pooled {
+        check_no_pooler(&mut connection, &shown).await?;
+    }
     Ok((connect, shown, connection))
 }
 
@@ -116,8 +129,16 @@ async fn look(
         return Err(OpenError::PendingMigrations { path: shown.0.clone(), missing: names.join(", ") });
     }
     let store = find_store(connection, shown).await?;
-    check_grounds(connection, options, shown).await?;
+    check_grounds(connection, shown).await?;
     store.ok_or_else(|| shown.unsound("the table `annals.store` has no row", "restore it from a backup"))
+}
+
+async fn check_no_pooler(connection: &mut PgConnection, shown: &Shown) -> Result<(), OpenError> {
+    let rows = sqlx::raw_sql(HEARD).fetch_all(connection).await.map_err(|e| shown.failed(e))?;
+    if rows.first().is_some_and(|row| row.get::<String, _>(0) == FLOAT_DIGITS.to_string()) {
+        return Ok(());
+    }
+    Err(shown.pooler("the server did not get all parameters of the connection"))
 }
 
 async fn find_store(connection: &mut PgConnection, shown: &Shown) -> Result<Option<Incarnation>, OpenError> {
@@ -130,16 +151,9 @@ async fn find_store(connection: &mut PgConnection, shown: &Shown) -> Result<Opti
     Ok(Some(Incarnation(row.get::<Uuid, _>(0))))
 }
 
-async fn check_grounds(
-    connection: &mut PgConnection,
-    options: &PostgresOptions,
-    shown: &Shown,
-) -> Result<(), OpenError> {
+async fn check_grounds(connection: &mut PgConnection, shown: &Shown) -> Result<(), OpenError> {
     let rows = sqlx::raw_sql(GROUNDS).fetch_all(connection).await.map_err(|e| shown.failed(e))?;
     let row = rows.first().ok_or_else(|| shown.unavailable(sqlx::Error::RowNotFound))?;
-    if !options.pooled && row.get::<String, _>("float_digits") != FLOAT_DIGITS.to_string() {
-        return Err(shown.pooler("the server did not get all parameters of the connection"));
-    }
     let encoding: String = row.get("encoding");
     if encoding != "UTF8" {
         let what = format!("the database has the encoding {encoding}");

@@ -90,6 +90,9 @@ impl PostgresOptions {
     /// pooler connects to another server, or to one that has started anew, it counts as a lost connection, and the next
     /// one finds out whether the store is still the same. A handle keeps few connections for any number of tasks, so a
     /// pooler is of use to many processes, not to one.
+    ///
+    /// Units of work and [`PostgresStore::database`](super::PostgresStore::database) are refused: the caller's own
+    /// statements have names, which a pooler would mix up. Open the database once more, directly, for those.
     #[must_use]
     pub fn pooled(mut self) -> Self {
         self.pooled = true;

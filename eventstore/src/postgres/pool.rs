@@ -26,7 +26,7 @@ use crate::position::Incarnation;
 const IS_IT_STILL_OURS: &str = "
     SELECT (SELECT incarnation FROM annals.store ORDER BY only_row) AS incarnation,
            (SELECT coalesce(max(position), 0) FROM annals.events) AS head,
-           (SELECT CASE WHEN is_called THEN last_value ELSE 0 END FROM annals.events_position) AS last
+           coalesce(pg_sequence_last_value('annals.events_position'), 0) AS last
     ORDER BY 1
 ";
 
@@ -75,6 +75,11 @@ impl Pool {
         self.0.store.get_or_init(|| store);
     }
 
+    /// Whether it is a store's, so that its plans are pinned.
+    pub(super) fn is_of_store(&self) -> bool {
+        self.0.store.get().is_some()
+    }
+
     /// Takes a connection; it goes back when it is dropped.
     ///
     /// Dropping the future takes nothing.
@@ -84,6 +89,11 @@ impl Pool {
         }
         let waited = tokio::time::timeout(self.0.timeout, self.take_in_turn()).await;
         waited.unwrap_or_else(|_| Err(self.none_in_time()))
+    }
+
+    /// Takes a connection for the caller's own statements.
+    pub(super) async fn lend(&self) -> Result<Held, NoConnection> {
+        if self.0.pooled { Err(NoConnection::Pooled) } else { self.take().await }
     }
 
     async fn take_in_turn(&self) -> Result<Held, NoConnection> {
@@ -247,4 +257,10 @@ impl Drop for Held {
             self.pool.lock().push_back(Idle { session, since: self.since });
         }
     }
+}
+
+/// The statements that read events, and values for them, for the golden files.
+#[cfg(test)]
+pub(super) fn hot_reads() -> Vec<(&'static str, &'static str, &'static str)> {
+    vec![("IS_IT_STILL_OURS", IS_IT_STILL_OURS, "")]
 }

@@ -12,16 +12,22 @@ use sqlx::postgres::{PgArguments, PgConnectOptions, PgRow};
 use sqlx::{ConnectOptions, Connection, PgConnection, Postgres, Row};
 
 use super::fault::{NotSent, is_answer};
+use super::pinned::by_index;
 
 pub(super) type Query<'q> = sqlx::query::Query<'q, Postgres, PgArguments>;
 
 /// Begins, and says which life of which server the pooler has lent: it may have connected anew in between. Statements of
 /// one text without values need no prepared statement, so these go in one message.
-const BEGIN: &str = "
+const BEGIN: &str = concat!(
+    "
     BEGIN ISOLATION LEVEL READ COMMITTED;
+    ",
+    by_index!(),
+    ";
     SELECT extract(epoch FROM pg_postmaster_start_time())::text
     ORDER BY 1
-";
+"
+);
 
 /// A connection and what is known of it.
 pub(super) struct Session {

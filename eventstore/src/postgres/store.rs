@@ -104,7 +104,7 @@ impl PostgresStore {
         self.0.shared.committed(position);
     }
 
-    fn pool(&self) -> &Pool {
+    pub(super) fn pool(&self) -> &Pool {
         &self.0.reader.pool
     }
 

@@ -92,3 +92,9 @@ fn info(row: &PgRow) -> Result<StreamInfo, sqlx::Error> {
     let stream = StreamId::stored(tenant, row.try_get::<&str, _>(1)?.into(), row.try_get::<&str, _>(2)?.into());
     Ok(StreamInfo { stream, version: StreamVersion::stored(row.try_get(3)?) })
 }
+
+/// The statements that read events, and values for them, for the golden files.
+#[cfg(test)]
+pub(super) fn hot_reads() -> Vec<(&'static str, &'static str, &'static str)> {
+    vec![("STREAMS_AFTER", STREAMS_AFTER, "('default', 'type-1', '', 100)")]
+}

@@ -5,8 +5,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use annals_eventstore::{
-    AppendError, ErrorFamily, EventStore, EventStoreExt, ExpectedVersion, Filter, OpenError, Position, PostgresOptions,
-    PostgresStore, StreamVersion,
+    AppendError, ErrorFamily, EventStore, EventStoreExt, ExpectedVersion, Filter, OpenError, Position,
+    PostgresDatabase, PostgresOptions, PostgresStore, StreamVersion,
 };
 use annals_scratch::Database;
 use futures::future::join_all;
@@ -21,10 +21,10 @@ async fn open(database: &Database) -> PostgresStore {
     PostgresOptions::new(database.url_through_pooler()).pooled().open().await.unwrap()
 }
 
-/// The pids of the server connections that the pooler has to the database.
-async fn lent(connection: &mut PgConnection) -> Vec<i32> {
-    let others = "SELECT pid FROM pg_stat_activity
-                  WHERE datname = current_database() AND pid <> pg_backend_pid() AND backend_type = 'client backend'
+/// The states of the server connections that the pooler has to the database.
+async fn lent(connection: &mut PgConnection) -> Vec<String> {
+    let others = "SELECT coalesce(state, '') FROM pg_stat_activity
+                  WHERE datname = current_database() AND pid <> pg_backend_pid() AND application_name = 'annals'
                   ORDER BY pid";
     sqlx::query(others).fetch_all(connection).await.unwrap().iter().map(|row| row.get(0)).collect()
 }
@@ -177,13 +177,15 @@ async fn refused_and_dropped_appends_leave_no_transaction_open() {
         store.append(&stream(id), ExpectedVersion::NoStream, vec![event_for(&store)]).await.unwrap();
     }
     run(&mut rival, "ROLLBACK").await.unwrap();
-    let lent = lent(&mut direct).await;
-    assert!(!lent.is_empty());
-    for pid in lent {
-        let state = sqlx::query("SELECT state FROM pg_stat_activity WHERE pid = $1 AND pid <> pg_backend_pid()");
-        for row in state.bind(pid).fetch_all(&mut direct).await.unwrap() {
-            assert_ne!(row.get::<Option<String>, _>(0).as_deref(), Some("idle in transaction"), "{pid}");
+    // The append whose caller has gone is stored all the same; until then its transaction is open.
+    let begun = tokio::time::Instant::now();
+    loop {
+        let lent = lent(&mut direct).await;
+        assert!(!lent.is_empty());
+        if lent.iter().all(|state| state == "idle") {
+            break;
         }
+        assert!(begun.elapsed() < Duration::from_secs(10), "{lent:?}");
     }
 }
 
@@ -193,4 +195,21 @@ async fn a_schema_is_made_through_a_pooler_by_several_at_once() {
     let starters = (0..4).map(|_| PostgresOptions::new(database.url_through_pooler()).pooled().migrate().open());
     let stores: Vec<_> = join_all(starters).await.into_iter().map(Result::unwrap).collect();
     assert!(stores.iter().all(|store| store.incarnation() == stores[0].incarnation()));
+}
+
+/// The caller's own statements have names, which the next client of a server connection would meet.
+#[tokio::test]
+async fn own_statements_and_transactions_are_refused_through_a_pooler() {
+    let database = postgres_database_on_our_own().await;
+    let store = open(&database).await;
+    let refused = [store.database().read().await.err(), store.database().begin().await.err()];
+    for refused in refused.map(Option::unwrap) {
+        let why = std::error::Error::source(&refused).unwrap().to_string();
+        assert!(!refused.is_transient() && why.contains("`pooled`"), "{why}");
+    }
+    let options = PostgresOptions::new(database.url_through_pooler());
+    for options in [options.clone(), options.pooled()] {
+        let refused = PostgresDatabase::open_with(&options).await.unwrap_err();
+        assert!(refused.to_string().contains("pool"), "{refused}");
+    }
 }

@@ -113,7 +113,7 @@ async fn reads_everything(store: &PostgresStore, events: usize) {
     assert_eq!(named.len(), events);
     let streams: Vec<_> = store.streams(StreamFilter::all()).try_collect().await.unwrap();
     assert!(!streams.is_empty());
-    let page = store.load_page(&streams[0].stream, StreamVersion::NONE, 10).await.unwrap();
+    let page = store.load_page(&streams[0].stream, StreamVersion::NONE, 100).await.unwrap();
     assert_eq!(page.events.last().map(|event| event.version), Some(streams[0].version));
     store.check_checkpoint(&store.head().await.unwrap()).await.unwrap();
 }
@@ -140,9 +140,18 @@ async fn an_application_appends_and_reads_and_changes_nothing_by_hand() {
         store.find_request(&Tenant::default(), &request).await.unwrap().map(|it| it.position),
         Some(done.position)
     );
-    reads_everything(&store, 4).await;
+    // Many at once, each twice: groups that must look what is there.
+    let events: Vec<_> = (0..40).map(|_| event_for(&store)).collect();
+    let twice = events.iter().chain(&events).map(|event| {
+        let (store, event) = (store.clone(), event.clone());
+        tokio::spawn(async move { store.append(&stream("c"), ExpectedVersion::Any, vec![event]).await })
+    });
+    for done in futures::future::join_all(twice.collect::<Vec<_>>()).await {
+        done.unwrap().unwrap();
+    }
+    reads_everything(&store, 44).await;
     may_not_change_anything_by_hand(&roles, "app").await;
-    reads_everything(&store, 4).await;
+    reads_everything(&store, 44).await;
     store.close().await;
     roles.end().await;
 }

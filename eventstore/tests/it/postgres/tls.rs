@@ -7,13 +7,13 @@ use sqlx::{Connection, PgConnection, Row};
 use super::{event_for, stream};
 use crate::homes::postgres_database_on_our_own;
 
-/// The connections of the store that the server knows, and whether each is encrypted.
+/// What the server knows of the store's connections: whether each is encrypted.
 const ENCRYPTED: &str = "
-    SELECT s.ssl
+    SELECT DISTINCT s.ssl
     FROM pg_stat_ssl AS s
     JOIN pg_stat_activity AS a ON a.pid = s.pid
     WHERE a.datname = current_database() AND a.application_name = 'annals'
-    ORDER BY a.pid
+    ORDER BY 1
 ";
 
 fn url(database: &Database, host: &str, parameters: &str) -> String {

@@ -1,0 +1,29 @@
+//! Settings of the planner that let no state of the tables spoil a plan.
+//!
+//! A session keeps the plans of its statements. One that was made while the log was short would read and sort all of it,
+//! and goes on doing so until the table is analysed again. Every statement of ours has an index in its order, so the
+//! connections of a store do without the other ways; the caller's own statements get them back. A statement that has no
+//! way but those would seem so dear that the server compiles it first, so there is none: also the sequence is read by a
+//! function, not as a table.
+
+/// For every connection of a store, from its beginning.
+pub(super) const BY_INDEX: [(&str, &str); 2] = [("enable_seqscan", "off"), ("enable_bitmapscan", "off")];
+
+/// The same for one transaction.
+macro_rules! by_index {
+    () => {
+        "SET LOCAL enable_seqscan = off; SET LOCAL enable_bitmapscan = off"
+    };
+}
+pub(super) use by_index;
+
+/// Takes it back for a session. It is restored by `RESET ALL`.
+pub(super) const FREELY: &str = "SET enable_seqscan = on; SET enable_bitmapscan = on";
+
+/// Takes it back for a transaction.
+macro_rules! freely {
+    () => {
+        "SET LOCAL enable_seqscan = on; SET LOCAL enable_bitmapscan = on"
+    };
+}
+pub(super) use freely;

@@ -1,0 +1,77 @@
+//! The plan of every hot read: on a table that is empty and that nobody has analysed, as on the first day, and on one
+//! that is filled and analysed; with the values known to the planner, and without.
+
+use super::{DEBIAN, fill, lines, major, new_store, run};
+use crate::postgres::pinned::BY_INDEX;
+use crate::postgres::{PostgresOptions, append, group, horizon, pool, read, streams};
+
+/// The plans of all hot reads, each with where it was found.
+async fn plans(connection: &mut sqlx::PgConnection, when: &str, found: &mut Vec<(&'static str, String, Vec<String>)>) {
+    let reads = [
+        read::hot_reads(),
+        horizon::hot_reads(),
+        streams::hot_reads(),
+        append::hot_reads(),
+        group::hot_reads(),
+        pool::hot_reads(),
+    ];
+    for (name, text, values) in reads.concat() {
+        for mode in ["custom", "generic"] {
+            // `unnest` takes arrays of anything.
+            let types = if text.contains("unnest($1, $2)") { "(text[], text[])" } else { "" };
+            let prepare = format!("SET plan_cache_mode = force_{mode}_plan; PREPARE hot{types} AS {text}");
+            run(connection, &prepare).await;
+            let plan = lines(connection, &format!("EXPLAIN (COSTS OFF) EXECUTE hot{values}")).await;
+            let costs = lines(connection, &format!("EXPLAIN EXECUTE hot{values}")).await;
+            run(connection, "DEALLOCATE hot").await;
+            let shown = plan.join("\n");
+            let whole = plan.iter().any(|line| line.contains("Seq Scan") || line.contains("Disabled"));
+            assert!(!whole, "{name} reads a whole table ({when}, {mode}):\n{shown}");
+            let sorted = (name.starts_with("READ") || name.starts_with("LOAD")) && shown.contains("Sort");
+            assert!(!sorted, "{name} sorts what comes in order ({when}, {mode}):\n{shown}");
+            assert!(!costs[0].contains("cost=1000000"), "{name} has no index ({when}, {mode}):\n{}", costs[0]);
+            let plan = plan.iter().map(|line| format!("    {line}\n")).collect();
+            let at = format!("{when} {mode}");
+            match found.iter_mut().find(|(known, same, _)| *known == name && *same == plan) {
+                Some((_, _, places)) => places.push(at),
+                None => found.push((name, plan, vec![at])),
+            }
+        }
+    }
+}
+
+#[tokio::test]
+async fn hot_reads_use_their_indexes() {
+    let (_database, mut connection) = new_store().await;
+    for (setting, value) in BY_INDEX {
+        run(&mut connection, &format!("SET {setting} = {value}")).await;
+    }
+    let mut found = Vec::new();
+    plans(&mut connection, "empty", &mut found).await;
+    fill(&mut connection).await;
+    plans(&mut connection, "unanalysed", &mut found).await;
+    run(&mut connection, "ANALYZE annals.events, annals.request_keys").await;
+    plans(&mut connection, "filled", &mut found).await;
+    // Plans have other words in other versions.
+    if major(&mut connection).await == DEBIAN {
+        found.sort_by_key(|(name, ..)| *name);
+        let text: String =
+            found.iter().map(|(name, plan, places)| format!("{name} ({})\n{plan}", places.join(", "))).collect();
+        insta::assert_snapshot!("plans", text);
+    }
+}
+
+/// The caller's own tables may have no index for what is asked of them.
+#[tokio::test]
+async fn own_statements_are_planned_freely_and_ours_by_index_again_after_them() {
+    let (database, _connection) = new_store().await;
+    let store = PostgresOptions::new(database.url()).connections(1).open().await.unwrap();
+    let setting = "SELECT current_setting('enable_seqscan') || current_setting('enable_bitmapscan') ORDER BY 1";
+    assert_eq!(lines(&mut store.database().read().await.unwrap(), setting).await, ["onon"]);
+    let mut own = store.database().begin().await.unwrap();
+    assert_eq!(lines(&mut own, setting).await, ["onon"]);
+    own.commit().await.unwrap();
+    let mut held = store.pool().take().await.unwrap();
+    let ours = held.fetch_all(sqlx::query(setting)).await.unwrap();
+    assert_eq!(sqlx::Row::get::<String, _>(&ours[0], 0), "offoff");
+}
