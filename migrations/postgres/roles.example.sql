@@ -3,7 +3,8 @@
 --   annals_owner        makes the schema and migrates it: PostgresOptions::migrate. It logs in for nothing else.
 --   annals_app          appends and reads. It cannot insert, change or remove a row by hand, nor use up positions.
 --   annals_reader       reads and subscribes.
---   annals_projections  the same, and keeps read models in a schema of its own, `read_models`.
+--   annals_projections  the same, and keeps read models in a schema of its own, `read_models`, which must be the first of
+--                       its search path (ALTER ROLE shop_views SET search_path = read_models).
 --
 -- The last three do not log in: grant them to the accounts of your programs (GRANT annals_app TO shop_api). Run it before
 -- the first migration, so that the owner can make the schema, and again after every migration, as new functions begin
@@ -59,6 +60,8 @@ BEGIN
     GRANT SELECT ON ALL TABLES IN SCHEMA annals TO annals_reader;
     -- To see the last position that was drawn; drawing one needs USAGE.
     GRANT SELECT ON ALL SEQUENCES IN SCHEMA annals TO annals_reader;
+    -- Read models move their checkpoints; where they live apart from the events, there is nothing to move here.
+    GRANT INSERT, UPDATE, DELETE ON annals.checkpoints TO annals_projections;
 
     -- Appends run with the owner's rights, and find nothing that a caller has put into the search path.
     FOR thing IN SELECT oid::regprocedure AS name FROM pg_proc

@@ -10,7 +10,10 @@
 //!
 //! Features: `sqlite` (default) for read models in a SQLite file, `testing` for given / when / then.
 
-#![cfg_attr(not(feature = "sqlite"), expect(dead_code, reason = "without a database nothing runs the folds"))]
+#![cfg_attr(
+    not(any(feature = "sqlite", feature = "postgres")),
+    expect(dead_code, reason = "without a database nothing runs the folds")
+)]
 
 // Derived code says `::annals_projections`; so it also compiles in the tests of this crate.
 extern crate self as annals_projections;
@@ -41,11 +44,12 @@ pub mod testing;
 #[cfg(test)]
 mod tests;
 
-#[cfg(feature = "sqlite")]
+#[cfg(any(feature = "sqlite", feature = "postgres"))]
 pub use builder::ProjectionsExt;
 pub use builder::{Over, ProjectionsBuilder};
 pub use changes::RowError;
 pub use column::{Column, ColumnError, ColumnType, ColumnValue};
+pub use database::ReadModelDatabase;
 pub use error::{EventPlace, ProjectionError, Reach, StartError, StopCause, Stopped, WaitError};
 pub use handle::Projections;
 pub use projection::Projection;
