@@ -4,11 +4,12 @@
 //! |---|---|
 //! | say what a table looks like | [`ReadModel`], [`Column`], [`text_column!`] |
 //! | fold events into its rows | [`Projection`], [`Rows`] |
-//! | run that | `store.projections()` of `ProjectionsExt` (feature `sqlite`), [`Projections::over`], [`ProjectionsBuilder::start`] |
+//! | run that | `store.projections()` of `ProjectionsExt` (feature `sqlite` or `postgres`), [`Projections::over`], [`ProjectionsBuilder::start`] |
 //! | read your own writes, watch, end | [`Projections::wait_for`], [`Projections::status`], [`Projections::close`] |
 //! | understand why one stopped | [`Stopped`], [`StopCause`], [`StartError`] |
 //!
-//! Features: `sqlite` (default) for read models in a SQLite file, `testing` for given / when / then.
+//! Features: `sqlite` (default) for read models in a SQLite file, `postgres` for read models in a PostgreSQL database, `testing`
+//! for given / when / then.
 
 #![cfg_attr(
     not(any(feature = "sqlite", feature = "postgres")),
