@@ -60,11 +60,11 @@ pub use annals_macros::{Aggregate, Event, ReadModel};
 #[cfg(feature = "projections")]
 pub use annals_projections::{
     Column, ColumnError, ColumnSpec, ColumnType, ColumnValue, EventPlace, IndexSpec, Over, Projection, ProjectionError,
-    ProjectionState, ProjectionStatus, Projections, ProjectionsBuilder, Reach, ReadModel, RowError, RowKey, Rows,
-    SpecError, StartError, StopCause, Stopped, TableSpec, WaitError, text_column,
+    ProjectionState, ProjectionStatus, Projections, ProjectionsBuilder, Reach, ReadModel, ReadModelDatabase, RowError,
+    RowKey, Rows, SpecError, StartError, StopCause, Stopped, TableSpec, WaitError, text_column,
 };
 
-#[cfg(all(feature = "projections", feature = "sqlite"))]
+#[cfg(all(feature = "projections", any(feature = "sqlite", feature = "postgres")))]
 pub use annals_projections::ProjectionsExt;
 
 #[cfg(feature = "conformance")]
@@ -81,7 +81,7 @@ pub mod testing {
 
 /// The traits whose methods one calls on a store, in one line: `use annals::prelude::*;`.
 pub mod prelude {
-    #[cfg(all(feature = "projections", feature = "sqlite"))]
+    #[cfg(all(feature = "projections", any(feature = "sqlite", feature = "postgres")))]
     pub use annals_projections::ProjectionsExt as _;
 
     pub use annals_eventstore::{AggregateStore as _, EventStore as _, EventStoreExt as _};

@@ -102,7 +102,7 @@ impl Options {
     }
 
     fn events(&self) -> usize {
-        self.events.unwrap_or(if self.case == Case::Growth { 10_000_000 } else { 200_000 })
+        self.events.unwrap_or(if self.case == Some(Case::Growth) { 10_000_000 } else { 200_000 })
     }
 }
 

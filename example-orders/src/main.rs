@@ -8,6 +8,7 @@ mod list;
 mod many;
 mod money;
 mod order;
+mod place;
 mod shop;
 mod story;
 mod tables;
@@ -15,20 +16,23 @@ mod tables;
 mod tests;
 
 use std::path::PathBuf;
+use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
 
+use crate::place::Place;
 use crate::shop::Shop;
 
 /// Whatever stops a scene.
 type Fault = Box<dyn std::error::Error + Send + Sync>;
 
-/// Plays orders through a real event store into three read models, all in one SQLite file.
+/// Plays orders through a real event store into three read models, all in one SQLite file, or in the PostgreSQL database
+/// that DATABASE_URL names.
 #[derive(Parser)]
 struct Options {
-    /// The file; it is created, or goes on from what is there.
-    #[arg(long, default_value = "orders.db")]
-    db: PathBuf,
+    /// The file, `orders.db` by default; it is created, or goes on from what is there.
+    #[arg(long)]
+    db: Option<PathBuf>,
     /// Play so many orders at once instead, and print the rate.
     #[arg(long)]
     orders: Option<u64>,
@@ -43,20 +47,28 @@ enum Scene {
 }
 
 #[tokio::main]
-async fn main() -> Result<(), Fault> {
-    let options = Options::parse();
-    let store = annals::sqlite(&options.db).await?;
-    let shop = Shop::over(store).await?;
+async fn main() -> ExitCode {
+    let Err(fault) = run(Options::parse()).await else { return ExitCode::SUCCESS };
+    eprintln!("error: {fault}");
+    let mut source = fault.source();
+    while let Some(cause) = source {
+        eprintln!("  because {cause}");
+        source = cause.source();
+    }
+    ExitCode::FAILURE
+}
+
+async fn run(options: Options) -> Result<(), Fault> {
+    let place = Place::of(options.db, std::env::var("DATABASE_URL").ok())?;
+    if let Place::Postgres(_) = place {
+        println!("Everything is kept in the database of DATABASE_URL, whose schema is brought up to date first.\n");
+    }
+    let shop = Shop::open(&place).await?;
     match (options.orders, options.scene) {
         (Some(orders), _) => many::play(&shop, orders).await?,
         (None, None | Some(Scene::Story)) => story::play(&shop, &mut std::io::stdout()).await?,
     }
     shop.close().await?;
-    let file = options.db.display();
-    println!("\nThe events and the tables are in {file}. To look further:");
-    println!("  sqlite3 {file} 'SELECT position, aggregate_id, version, event_type, event_data FROM events'");
-    println!("  sqlite3 -box {file} 'SELECT * FROM order_list'");
-    println!("  cargo run -p example-orders -- --orders 10000");
-    println!("Run it again and it goes on from there.");
+    place.say_how_to_look_further();
     Ok(())
 }

@@ -9,7 +9,6 @@ use crate::Fault;
 use crate::money::Money;
 use crate::order::{CustomerId, Line, OrderId, PaymentId};
 use crate::shop::Shop;
-use crate::tables;
 
 /// Orders that are under way at once.
 const AT_ONCE: usize = 128;
@@ -18,7 +17,7 @@ const STEPS: u64 = 5;
 
 /// Plays `orders` orders from placed to delivered and prints the rate.
 pub async fn play(shop: &Shop, orders: u64) -> Result<(), Fault> {
-    let first = tables::next_number(&shop.store).await?;
+    let first = shop.tables.next_number().await?;
     let style = ProgressStyle::with_template("{bar:40} {pos}/{len} orders  {per_sec}  {eta} left")?;
     let bar = ProgressBar::new(orders).with_style(style);
     let start = Instant::now();

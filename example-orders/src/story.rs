@@ -11,11 +11,10 @@ use crate::Fault;
 use crate::money::Money;
 use crate::order::{CustomerId, Line, OrderError, OrderId, PaymentId};
 use crate::shop::Shop;
-use crate::tables;
 
 /// Plays the scene and says on `out` what happens.
 pub async fn play(shop: &Shop, out: &mut dyn Write) -> Result<(), Fault> {
-    let number = tables::next_number(&shop.store).await?;
+    let number = shop.tables.next_number().await?;
     let (alice, bob) = (CustomerId::new("alice")?, CustomerId::new("bob")?);
     let [first, second, third, fourth] = [0, 1, 2, 3].map(|i| OrderId::new(format!("o-{}", number + i)));
     let (first, second, third, fourth) = (first?, second?, third?, fourth?);
@@ -64,7 +63,7 @@ pub async fn play(shop: &Shop, out: &mut dyn Write) -> Result<(), Fault> {
 
     // Read your own write: the tables below show everything up to this position.
     shop.caught_up(position).await?;
-    tables::show(&shop.store, first.as_str(), out).await
+    shop.tables.show(first.as_str(), out).await
 }
 
 fn line(product: &str, quantity: u32, cents: i64) -> Line {

@@ -1,84 +1,151 @@
 //! Reading: the read models are plain tables, so this is plain SQL.
+//!
+//! Two queries are the same for both databases. Two are not, because each has its own way with JSON and with times: they
+//! stand beside each other below, and the code around them does not know which one it runs.
 
 use std::io::Write;
 
-use annals::SqliteStore;
-use sqlx::Row;
-use sqlx::sqlite::SqliteRow;
+use annals::{PostgresDatabase, SqliteDatabase};
+use sqlx::{Column, ColumnIndex, Decode, Row, Type};
 use tabled::builder::Builder;
 use tabled::settings::Style;
 
 use crate::Fault;
 
 const NEXT_NUMBER: &str = "
-    SELECT 1 + coalesce(max(CAST(substr(order_id, 3) AS INTEGER)), 1000)
+    SELECT CAST(1 + coalesce(max(CAST(substr(order_id, 3) AS BIGINT)), 1000) AS TEXT) AS next
     FROM order_list
     ORDER BY 1
 ";
 
-const DETAIL_OF: &str = "
-    SELECT order_id AS \"order\", customer, status,
-           (SELECT group_concat(value ->> 'quantity' || ' x ' || (value ->> 'product'), ', ') FROM json_each(lines)) AS lines,
-           printf('%d.%02d', total / 100, total % 100) AS total, printf('%d.%02d', paid / 100, paid % 100) AS paid,
-           currency, coalesce(carrier || ' ' || tracking, '-') AS parcel
-    FROM order_detail
-    WHERE order_id = ?1
-    ORDER BY order_id
-";
-
-const LATEST_ORDERS: &str = "
-    SELECT order_id AS \"order\", customer, status, pieces, printf('%d.%02d', total / 100, total % 100) AS total, currency,
-           strftime('%Y-%m-%d %H:%M', placed_at / 1000000, 'unixepoch') AS placed
-    FROM order_list
-    ORDER BY placed_at DESC, order_id DESC
-    LIMIT 12
-";
-
 const SALES_BY_DAY: &str = "
-    SELECT day, currency, orders, printf('%d.%02d', revenue / 100, abs(revenue) % 100) AS revenue,
-           printf('%d.%02d', ordered / max(orders, 1) / 100, ordered / max(orders, 1) % 100) AS average
+    SELECT day, currency, CAST(orders AS TEXT) AS orders,
+           CAST(revenue / 100 AS TEXT) || '.' || substr(CAST(100 + abs(revenue) % 100 AS TEXT), 2) AS revenue,
+           CASE orders WHEN 0 THEN '-' ELSE
+               CAST(ordered / orders / 100 AS TEXT) || '.' || substr(CAST(100 + ordered / orders % 100 AS TEXT), 2)
+           END AS average
     FROM daily_sales
     ORDER BY day DESC, currency
     LIMIT 7
 ";
 
-/// The number that the next order gets.
-pub async fn next_number(store: &SqliteStore) -> Result<i64, Fault> {
-    let mut reader = store.database().read().await?;
-    let row = sqlx::query(NEXT_NUMBER).fetch_one(&mut *reader).await?;
-    Ok(row.get(0))
+/// The queries that differ.
+struct Dialect {
+    detail_of: &'static str,
+    latest_orders: &'static str,
 }
 
-/// Prints one order, the latest orders, and the sales by day.
-pub async fn show(store: &SqliteStore, order: &str, out: &mut dyn Write) -> Result<(), Fault> {
-    let mut reader = store.database().read().await?;
-    let detail = sqlx::query(DETAIL_OF).bind(order.to_owned()).fetch_all(&mut *reader).await?;
-    writeln!(out, "\nOrder detail (table order_detail), as the customer sees it:\n{}", table(&detail)?)?;
-    let list = sqlx::query(LATEST_ORDERS).fetch_all(&mut *reader).await?;
-    writeln!(out, "\nOrder list (table order_list), as the staff see it, latest first:\n{}", table(&list)?)?;
-    let days = sqlx::query(SALES_BY_DAY).fetch_all(&mut *reader).await?;
-    writeln!(out, "\nSales by day (table daily_sales), as the owner sees them:\n{}", table(&days)?)?;
-    Ok(())
+const SQLITE: Dialect = Dialect {
+    detail_of: "
+        SELECT order_id AS \"order\", customer, status,
+               (SELECT group_concat(value ->> 'quantity' || ' x ' || (value ->> 'product'), ', ')
+                FROM json_each(lines)) AS lines,
+               printf('%d.%02d', total / 100, total % 100) AS total,
+               printf('%d.%02d', paid / 100, paid % 100) AS paid,
+               currency, coalesce(carrier || ' ' || tracking, '-') AS parcel
+        FROM order_detail
+        WHERE order_id = ?1
+        ORDER BY order_id
+    ",
+    latest_orders: "
+        SELECT order_id AS \"order\", customer, status, CAST(pieces AS TEXT) AS pieces,
+               printf('%d.%02d', total / 100, total % 100) AS total, currency,
+               strftime('%Y-%m-%d %H:%M', placed_at / 1000000, 'unixepoch') AS placed
+        FROM order_list
+        ORDER BY placed_at DESC, order_id DESC
+        LIMIT 12
+    ",
+};
+
+const POSTGRES: Dialect = Dialect {
+    detail_of: "
+        SELECT order_id AS \"order\", customer, status,
+               (SELECT string_agg(line ->> 'quantity' || ' x ' || (line ->> 'product'), ', ' ORDER BY n)
+                FROM jsonb_array_elements(lines) WITH ORDINALITY AS l (line, n)) AS lines,
+               to_char(total / 100.0, 'FM999999999999990.00') AS total,
+               to_char(paid / 100.0, 'FM999999999999990.00') AS paid,
+               currency, coalesce(carrier || ' ' || tracking, '-') AS parcel
+        FROM order_detail
+        WHERE order_id = $1
+        ORDER BY order_id
+    ",
+    latest_orders: "
+        SELECT order_id AS \"order\", customer, status, CAST(pieces AS TEXT) AS pieces,
+               to_char(total / 100.0, 'FM999999999999990.00') AS total, currency,
+               to_char(placed_at AT TIME ZONE 'UTC', 'YYYY-MM-DD HH24:MI') AS placed
+        FROM order_list
+        ORDER BY placed_at DESC, order_id DESC
+        LIMIT 12
+    ",
+};
+
+/// The tables of the read models.
+pub enum Tables {
+    /// In a SQLite file.
+    Sqlite(SqliteDatabase),
+    /// In a PostgreSQL database.
+    Postgres(PostgresDatabase),
 }
 
-fn table(rows: &[SqliteRow]) -> Result<String, Fault> {
-    use sqlx::{Column, TypeInfo};
-    let mut table = Builder::default();
-    if let Some(first) = rows.first() {
-        table.push_record(first.columns().iter().map(|column| column.name().to_owned()));
+impl Tables {
+    /// The number that the next order gets.
+    pub async fn next_number(&self) -> Result<i64, Fault> {
+        let found = self.query(NEXT_NUMBER, &[]).await?;
+        Ok(found.rows[0][0].parse()?)
     }
-    for row in rows {
-        let mut record = Vec::new();
-        for column in row.columns() {
-            let value = sqlx::Row::try_get_raw(row, column.ordinal())?;
-            let integer = sqlx::ValueRef::type_info(&value).name() == "INTEGER";
-            record.push(if integer {
-                row.get::<i64, _>(column.ordinal()).to_string()
-            } else {
-                row.get(column.ordinal())
-            });
+
+    /// Prints one order, the latest orders, and the sales by day.
+    pub async fn show(&self, order: &str, out: &mut dyn Write) -> Result<(), Fault> {
+        let Dialect { detail_of, latest_orders } = match self {
+            Self::Sqlite(_) => SQLITE,
+            Self::Postgres(_) => POSTGRES,
+        };
+        let detail = self.query(detail_of, &[order]).await?;
+        writeln!(out, "\nOrder detail (table order_detail), as the customer sees it:\n{}", detail.drawn())?;
+        let list = self.query(latest_orders, &[]).await?;
+        writeln!(out, "\nOrder list (table order_list), as the staff see it, latest first:\n{}", list.drawn())?;
+        let days = self.query(SALES_BY_DAY, &[]).await?;
+        writeln!(out, "\nSales by day (table daily_sales), as the owner sees them:\n{}", days.drawn())?;
+        Ok(())
+    }
+
+    async fn query(&self, sql: &'static str, values: &[&str]) -> Result<Found, Fault> {
+        match self {
+            Self::Sqlite(database) => {
+                let query = values.iter().fold(sqlx::query(sql), |query, value| query.bind(value.to_string()));
+                Found::of(&query.fetch_all(&mut *database.read().await?).await?)
+            }
+            Self::Postgres(database) => {
+                let query = values.iter().fold(sqlx::query(sql), |query, value| query.bind(value.to_string()));
+                Found::of(&query.fetch_all(&mut *database.read().await?).await?)
+            }
         }
-        table.push_record(record);
     }
-    Ok(table.build().with(Style::sharp()).to_string())
+}
+
+/// What a query found. Every column is text, as it is printed.
+struct Found {
+    columns: Vec<String>,
+    rows: Vec<Vec<String>>,
+}
+
+impl Found {
+    fn of<R: Row>(rows: &[R]) -> Result<Self, Fault>
+    where
+        usize: ColumnIndex<R>,
+        String: for<'r> Decode<'r, R::Database> + Type<R::Database>,
+    {
+        let columns = rows.first().map(|row| row.columns().iter().map(|c| c.name().to_owned()).collect());
+        let texts = rows.iter().map(|row| (0..row.len()).map(|at| row.try_get(at)).collect());
+        Ok(Self { columns: columns.unwrap_or_default(), rows: texts.collect::<Result<_, sqlx::Error>>()? })
+    }
+
+    fn drawn(self) -> String {
+        let mut table = Builder::default();
+        table.push_record(self.columns);
+        for row in self.rows {
+            table.push_record(row);
+        }
+        table.build().with(Style::sharp()).to_string()
+    }
 }

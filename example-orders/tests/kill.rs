@@ -1,103 +1,177 @@
 //! Kills the app while it works, again and again, and looks at what it left: nothing acknowledged is lost, nothing is
 //! doubled, and the read models are what the log says.
 
-use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
-use sqlx::{Connection, Row, SqliteConnection};
+use sqlx::{ColumnIndex, Connection, Decode, PgConnection, Row, SqliteConnection, Type};
 
-/// Rows of a query, each as one text.
-async fn rows(connection: &mut SqliteConnection, sql: &'static str) -> Vec<String> {
-    sqlx::query(sql).fetch_all(connection).await.expect("the file is sound").iter().map(|row| row.get(0)).collect()
+/// The app, on the store of the test.
+struct App {
+    file: Option<std::path::PathBuf>,
+    url: Option<String>,
 }
 
-async fn open(path: &Path) -> SqliteConnection {
-    let options = sqlx::sqlite::SqliteConnectOptions::new().filename(path);
-    SqliteConnection::connect_with(&options).await.expect("the file opens")
-}
-
-/// Plays many orders and is killed after `patience`.
-fn play_and_kill(path: &Path, patience: Duration) {
-    let mut child = Command::new(env!("CARGO_BIN_EXE_example-orders"))
-        .arg("--db")
-        .arg(path)
-        .args(["--orders", "1000000"])
-        .stdout(Stdio::null())
-        .stderr(Stdio::null())
-        .spawn()
-        .expect("it starts");
-    let until = Instant::now() + patience;
-    while Instant::now() < until {
-        assert!(child.try_wait().expect("it is our child").is_none(), "it ended by itself");
-        std::thread::yield_now();
+impl App {
+    fn command(&self, orders: &str) -> Command {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_example-orders"));
+        command.args(["--orders", orders]).stdout(Stdio::null()).stderr(Stdio::null()).env_remove("DATABASE_URL");
+        if let Some(file) = &self.file {
+            command.arg("--db").arg(file);
+        }
+        if let Some(url) = &self.url {
+            command.env("DATABASE_URL", url);
+        }
+        command
     }
-    child.kill().expect("killed");
-    child.wait().expect("it ended");
+
+    /// Plays many orders and is killed after `patience`, again and again; then the next start catches up.
+    fn play_and_be_killed(&self, patience: &[u64]) {
+        for patience in patience {
+            let mut child = self.command("1000000").spawn().expect("it starts");
+            let until = Instant::now() + Duration::from_millis(*patience);
+            while Instant::now() < until {
+                assert!(child.try_wait().expect("it is our child").is_none(), "it ended by itself");
+                std::thread::yield_now();
+            }
+            child.kill().expect("killed");
+            child.wait().expect("it ended");
+        }
+        assert!(self.command("1").status().expect("it starts").success());
+    }
 }
 
-const ORDER_LIST: &str = "
-    SELECT json_array(order_id, customer, status, pieces, total, currency, placed_at)
-    FROM order_list
-    ORDER BY order_id
-";
+/// Pairs of queries: what a read model says, and what it must say, straight from the log. They give one text a row.
+struct Questions {
+    order_list: [&'static str; 2],
+    revenue: [&'static str; 2],
+    streams_with_holes: &'static str,
+}
 
-/// What the list must say, straight from the log.
-const EXPECTED_LIST: &str = "
-    SELECT json_array(p.aggregate_id, p.event_data ->> '$.customer',
-               (SELECT substr(l.event_type, 7)
-                FROM events AS l
-                WHERE l.aggregate_id = p.aggregate_id
-                ORDER BY l.version DESC
-                LIMIT 1),
-               1, p.event_data ->> '$.total.minor', p.event_data ->> '$.total.currency', p.recorded_at)
-    FROM events AS p
-    WHERE p.event_type = 'order.placed'
-    ORDER BY p.aggregate_id
-";
+const SQLITE: Questions = Questions {
+    order_list: [
+        "
+        SELECT json_array(order_id, customer, status, pieces, total, currency, placed_at)
+        FROM order_list
+        ORDER BY order_id
+        ",
+        "
+        SELECT json_array(p.aggregate_id, p.event_data ->> '$.customer',
+                   (SELECT substr(l.event_type, 7)
+                    FROM events AS l
+                    WHERE l.aggregate_id = p.aggregate_id
+                    ORDER BY l.version DESC
+                    LIMIT 1),
+                   1, p.event_data ->> '$.total.minor', p.event_data ->> '$.total.currency', p.recorded_at)
+        FROM events AS p
+        WHERE p.event_type = 'order.placed'
+        ORDER BY p.aggregate_id
+        ",
+    ],
+    revenue: [
+        "
+        SELECT CAST(coalesce(sum(revenue), 0) AS TEXT)
+        FROM daily_sales
+        ORDER BY 1
+        ",
+        "
+        SELECT CAST(coalesce(sum(event_data ->> '$.amount.minor'), 0) AS TEXT)
+        FROM events
+        WHERE event_type = 'order.paid'
+        ORDER BY 1
+        ",
+    ],
+    streams_with_holes: "
+        SELECT aggregate_id
+        FROM events
+        GROUP BY tenant, aggregate_type, aggregate_id
+        HAVING min(version) <> 1 OR max(version) <> count(*)
+        ORDER BY aggregate_id
+    ",
+};
 
-const REVENUE: &str = "
-    SELECT CAST(coalesce(sum(revenue), 0) AS TEXT)
-    FROM daily_sales
-    ORDER BY 1
-";
+const POSTGRES: Questions = Questions {
+    order_list: [
+        "
+        SELECT json_build_array(order_id, customer, status, pieces, total, currency, placed_at)::text
+        FROM order_list
+        ORDER BY order_id
+        ",
+        "
+        SELECT json_build_array(p.aggregate_id, p.event_data ->> 'customer',
+                   (SELECT substr(l.event_type, 7)
+                    FROM annals.events AS l
+                    WHERE l.tenant = p.tenant AND l.aggregate_type = p.aggregate_type
+                      AND l.aggregate_id = p.aggregate_id
+                    ORDER BY l.version DESC
+                    LIMIT 1),
+                   1, (p.event_data #> '{total,minor}')::bigint, p.event_data #>> '{total,currency}',
+                   p.recorded_at)::text
+        FROM annals.events AS p
+        WHERE p.event_type = 'order.placed'
+        ORDER BY p.aggregate_id
+        ",
+    ],
+    revenue: [
+        "
+        SELECT coalesce(sum(revenue), 0)::text
+        FROM daily_sales
+        ORDER BY 1
+        ",
+        "
+        SELECT coalesce(sum((event_data #> '{amount,minor}')::bigint), 0)::text
+        FROM annals.events
+        WHERE event_type = 'order.paid'
+        ORDER BY 1
+        ",
+    ],
+    streams_with_holes: "
+        SELECT aggregate_id
+        FROM annals.events
+        GROUP BY tenant, aggregate_type, aggregate_id
+        HAVING min(version) <> 1 OR max(version) <> count(*)
+        ORDER BY aggregate_id
+    ",
+};
 
-const EXPECTED_REVENUE: &str = "
-    SELECT CAST(coalesce(sum(event_data ->> '$.amount.minor'), 0) AS TEXT)
-    FROM events
-    WHERE event_type = 'order.paid'
-    ORDER BY 1
-";
+/// The first column of every row.
+fn texts<R: Row>(rows: Vec<R>) -> Vec<String>
+where
+    usize: ColumnIndex<R>,
+    String: for<'r> Decode<'r, R::Database> + Type<R::Database>,
+{
+    rows.iter().map(|row| row.get(0)).collect()
+}
 
-const STREAMS_WITH_HOLES: &str = "
-    SELECT aggregate_id
-    FROM events
-    GROUP BY tenant, aggregate_type, aggregate_id
-    HAVING min(version) <> 1 OR max(version) <> count(*)
-    ORDER BY aggregate_id
-";
+/// Checks the answers: `ask` runs a query.
+async fn check(questions: Questions, mut ask: impl AsyncFnMut(&'static str) -> Vec<String>) {
+    assert_eq!(ask(questions.streams_with_holes).await, Vec::<String>::new());
+    let [listed, expected] = questions.order_list;
+    let listed = ask(listed).await;
+    assert!(listed.len() > 200, "it did too little: {} orders", listed.len());
+    assert_eq!(listed, ask(expected).await);
+    let [revenue, expected] = questions.revenue;
+    assert_eq!(ask(revenue).await, ask(expected).await);
+}
 
 #[tokio::test]
 async fn read_models_agree_with_the_log_whenever_the_app_is_killed() {
     let folder = tempfile::tempdir().expect("a folder");
-    let path: PathBuf = folder.path().join("orders.db");
-    for patience in [250, 400, 130, 333, 600] {
-        play_and_kill(&path, Duration::from_millis(patience));
-    }
-    // The next start finds the file as the kill left it, and catches up.
-    let ended = Command::new(env!("CARGO_BIN_EXE_example-orders"))
-        .arg("--db")
-        .arg(&path)
-        .args(["--orders", "1"])
-        .stdout(Stdio::null())
-        .status()
-        .expect("it starts");
-    assert!(ended.success());
-    let mut connection = open(&path).await;
-    assert_eq!(rows(&mut connection, STREAMS_WITH_HOLES).await, Vec::<String>::new());
-    let listed = rows(&mut connection, ORDER_LIST).await;
-    assert!(listed.len() > 200, "it did too little: {} orders", listed.len());
-    assert_eq!(listed, rows(&mut connection, EXPECTED_LIST).await);
-    assert_eq!(rows(&mut connection, REVENUE).await, rows(&mut connection, EXPECTED_REVENUE).await);
-    assert_eq!(rows(&mut connection, "PRAGMA integrity_check").await, ["ok"]);
+    let path = folder.path().join("orders.db");
+    App { file: Some(path.clone()), url: None }.play_and_be_killed(&[250, 400, 130, 333, 600]);
+    let options = sqlx::sqlite::SqliteConnectOptions::new().filename(path);
+    let mut connection = SqliteConnection::connect_with(&options).await.expect("the file opens");
+    let ask = async |sql| texts(sqlx::query(sql).fetch_all(&mut connection).await.expect("the file is sound"));
+    check(SQLITE, ask).await;
+    let sound = sqlx::query("PRAGMA integrity_check").fetch_all(&mut connection).await.expect("it answers");
+    assert_eq!(texts(sound), ["ok"]);
+}
+
+#[tokio::test]
+async fn read_models_agree_with_the_log_whenever_the_app_is_killed_on_postgresql() {
+    let scratch = annals_scratch::Database::empty().await;
+    App { file: None, url: Some(scratch.url().to_owned()) }.play_and_be_killed(&[500, 700, 230, 433, 900]);
+    let mut connection = PgConnection::connect(scratch.url()).await.expect("the server answers");
+    let ask = async |sql| texts(sqlx::query(sql).fetch_all(&mut connection).await.expect("the tables are there"));
+    check(POSTGRES, ask).await;
 }

@@ -3,7 +3,8 @@
 --   annals_owner        makes the schema and migrates it: PostgresOptions::migrate. It logs in for nothing else.
 --   annals_app          appends and reads. It cannot insert, change or remove a row by hand, nor use up positions.
 --   annals_reader       reads and subscribes.
---   annals_projections  the same, and keeps read models in a schema of its own, `read_models`.
+--   annals_projections  the same, and keeps read models in a schema of its own, `read_models`, which must be the first of
+--                       its search path (ALTER ROLE shop_views SET search_path = read_models).
 --
 -- Whoever can connect at all can take the lock by which writers announce themselves, and keep readers waiting with it.
 --
@@ -62,6 +63,8 @@ BEGIN
     -- To see the last position that was drawn; drawing one needs USAGE.
     GRANT SELECT ON ALL SEQUENCES IN SCHEMA annals TO annals_reader;
     GRANT EXECUTE ON ALL FUNCTIONS IN SCHEMA annals TO annals_app;
+    -- Read models move their checkpoints; where they live apart from the events, there is nothing to move here.
+    GRANT INSERT, UPDATE, DELETE ON annals.checkpoints TO annals_projections;
 
     -- Appends run with the owner's rights, and find nothing that a caller has put into the search path.
     FOR thing IN SELECT oid::regprocedure AS name FROM pg_proc

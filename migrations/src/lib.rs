@@ -77,6 +77,14 @@ pub const POSTGRES_EVENTS: &[Migration] = &[
     },
 ];
 
+/// Checkpoints of projections on PostgreSQL, in the database of the read models; it need not hold events.
+pub const POSTGRES_PROJECTIONS: &[Migration] = &[Migration {
+    component: "projections",
+    number: 1,
+    name: "checkpoints",
+    sql: include_str!("../postgres/0100_checkpoints.sql"),
+}];
+
 /// An example of roles on PostgreSQL, for people to read, change and run: an owner that migrates, applications that append
 /// without being able to insert by hand, readers, and projections. It says at its top how it is used.
 pub const POSTGRES_ROLES_EXAMPLE: &str = include_str!("../postgres/roles.example.sql");

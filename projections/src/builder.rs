@@ -9,7 +9,7 @@ use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-use crate::database::{Model, ReadModels};
+use crate::database::{Model, ReadModelDatabase, ReadModels};
 use crate::error::{StartError, StopCause, Stopped};
 use crate::fold::panic_text;
 use crate::handle::Projections;
@@ -33,10 +33,10 @@ impl Over {
         Self { store }
     }
 
-    /// Builds the read models in `database`, which may be another than that of the events and is not closed with them.
-    #[cfg(feature = "sqlite")]
-    pub fn into_database(self, database: annals_eventstore::SqliteDatabase) -> ProjectionsBuilder {
-        self.into_read_models(Arc::new(crate::database::sqlite::SqliteReadModels::new(database)))
+    /// Builds the read models in `database`, which may be another than that of the events, also of another engine. It is not
+    /// closed with them.
+    pub fn into_database(self, database: impl ReadModelDatabase) -> ProjectionsBuilder {
+        self.into_read_models(database.into_read_models().0)
     }
 
     pub(crate) fn into_read_models(self, database: Arc<dyn ReadModels>) -> ProjectionsBuilder {
@@ -46,14 +46,21 @@ impl Over {
 
 /// Starts projections from a store: `store.projections().with(OrderList).start()`. [`ProjectionsBuilder`] has an
 /// example.
-#[cfg(feature = "sqlite")]
+#[cfg(any(feature = "sqlite", feature = "postgres"))]
 pub trait ProjectionsExt {
-    /// Projections of this store's events into read models in the same file.
+    /// Projections of this store's events into read models in the same database.
     fn projections(&self) -> ProjectionsBuilder;
 }
 
 #[cfg(feature = "sqlite")]
 impl ProjectionsExt for annals_eventstore::SqliteStore {
+    fn projections(&self) -> ProjectionsBuilder {
+        Over::new(Arc::new(self.clone())).into_database(self.database().clone())
+    }
+}
+
+#[cfg(feature = "postgres")]
+impl ProjectionsExt for annals_eventstore::PostgresStore {
     fn projections(&self) -> ProjectionsBuilder {
         Over::new(Arc::new(self.clone())).into_database(self.database().clone())
     }
@@ -107,7 +114,8 @@ impl ProjectionsBuilder {
     /// A projection that is started for the first time, or with a raised [`Projection::VERSION`], builds a table of its own,
     /// `name_v2` say, from the beginning of the log. Queries use the stable name, which is a view. It shows a raised version
     /// once that has caught up; until then, and for as long as processes with the old version run, the old table serves.
-    /// Tables of old versions are kept; drop them, and their rows in `annals_checkpoints`, when nobody needs them.
+    /// Tables of old versions are kept; drop them, and their rows in the table of checkpoints
+    /// (`annals_checkpoints` on SQLite, `annals.checkpoints` on PostgreSQL), when nobody needs them.
     ///
     /// Several processes may run the same projection: each event is applied once, whoever is first.
     ///

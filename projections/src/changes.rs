@@ -144,11 +144,22 @@ pub(crate) fn check_key<R: ReadModel>(key: Vec<ColumnValue>) -> Result<Vec<Colum
     Ok(key)
 }
 
+/// The first microsecond of PostgreSQL's `timestamptz`, counted from 1970.
+pub(crate) const FIRST_MOMENT: i64 = -210_866_803_200_000_000;
+
+/// What is wrong with text that holds U+0000: PostgreSQL has none, so SQLite does not take it either.
+pub(crate) const NO_NUL: &str = "holds the character U+0000, which PostgreSQL cannot store; remove it";
+
 fn check_value(column_type: ColumnType, nullable: bool, value: &ColumnValue) -> Result<(), String> {
     match (column_type, value) {
         (_, ColumnValue::Refused(why)) => Err(why.to_string()),
         (_, ColumnValue::Null) if nullable => Ok(()),
         (_, ColumnValue::Null) => Err("is null, but not declared so; use an `Option`".to_owned()),
+        (ColumnType::Text, ColumnValue::Text(text)) if text.contains('\0') => Err(NO_NUL.to_owned()),
+        // What no database holds is refused by all, so that a read model can move from one to the other.
+        (ColumnType::Timestamp, ColumnValue::Timestamp(time)) if time.as_microsecond() < FIRST_MOMENT => {
+            Err(format!("is {time}, but PostgreSQL's times begin in the year -4713; use an `Option`, or text"))
+        }
         (ColumnType::Integer, ColumnValue::Integer(_))
         | (ColumnType::Real, ColumnValue::Real(_))
         | (ColumnType::Text, ColumnValue::Text(_))

@@ -74,7 +74,8 @@ pub enum ColumnType {
     Text,
     /// True or false (`INTEGER` 1 or 0, `boolean`).
     Bool,
-    /// A moment in whole microseconds (`INTEGER` since 1970, `timestamptz`). Finer parts are cut off.
+    /// A moment in whole microseconds (`INTEGER` since 1970, `timestamptz`). Finer parts are cut off; moments before the year
+    /// -4713 are refused.
     Timestamp,
     /// A UUID (`BLOB` of 16 bytes, `uuid`).
     Uuid,

@@ -6,6 +6,7 @@ use jiff::Timestamp;
 use jiff::civil::Date;
 use uuid::Uuid;
 
+use crate::changes::NO_NUL;
 use crate::column::{Column, ColumnError, ColumnType, ColumnValue};
 
 macro_rules! integer_column {
@@ -94,9 +95,15 @@ impl Column for Arc<str> {
 /// Text as every database holds it: PostgreSQL has no U+0000, so SQLite does not take it either.
 pub(crate) fn text(text: Arc<str>) -> ColumnValue {
     if text.as_bytes().contains(&0) {
-        return ColumnValue::refused("holds the character U+0000, which PostgreSQL cannot store; remove it");
+        return ColumnValue::refused(NO_NUL);
     }
     ColumnValue::Text(text)
+}
+
+/// The moment so many microseconds after 1970. jiff's own function refuses the last second of its range, but for its beginning.
+pub(crate) fn moment(micros: i64) -> Option<Timestamp> {
+    let nanos = i32::try_from(micros.rem_euclid(1_000_000) * 1_000).ok()?;
+    Timestamp::new(micros.div_euclid(1_000_000), nanos).ok()
 }
 
 impl Column for Timestamp {

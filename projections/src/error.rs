@@ -169,7 +169,7 @@ pub enum StopCause {
     Database(#[source] BackendError),
     /// The checkpoint is gone from the database while the projection was running. Start it again to build from the
     /// beginning.
-    #[error("its checkpoint was removed from `annals_checkpoints` while it was running; start it again")]
+    #[error("its checkpoint was removed from the database while it was running; start it again")]
     CheckpointRemoved,
     /// The runner itself failed; a fault of annals. Please report it; starting again goes on from the checkpoint.
     #[error("the runner failed: {0}; please report this")]

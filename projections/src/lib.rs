@@ -4,13 +4,17 @@
 //! |---|---|
 //! | say what a table looks like | [`ReadModel`], [`Column`], [`text_column!`] |
 //! | fold events into its rows | [`Projection`], [`Rows`] |
-//! | run that | `store.projections()` of `ProjectionsExt` (feature `sqlite`), [`Projections::over`], [`ProjectionsBuilder::start`] |
+//! | run that | `store.projections()` of `ProjectionsExt` (feature `sqlite` or `postgres`), [`Projections::over`], [`ProjectionsBuilder::start`] |
 //! | read your own writes, watch, end | [`Projections::wait_for`], [`Projections::status`], [`Projections::close`] |
 //! | understand why one stopped | [`Stopped`], [`StopCause`], [`StartError`] |
 //!
-//! Features: `sqlite` (default) for read models in a SQLite file, `testing` for given / when / then.
+//! Features: `sqlite` (default) for read models in a SQLite file, `postgres` for read models in a PostgreSQL database, `testing`
+//! for given / when / then.
 
-#![cfg_attr(not(feature = "sqlite"), expect(dead_code, reason = "without a database nothing runs the folds"))]
+#![cfg_attr(
+    not(any(feature = "sqlite", feature = "postgres")),
+    expect(dead_code, reason = "without a database nothing runs the folds")
+)]
 
 // Derived code says `::annals_projections`; so it also compiles in the tests of this crate.
 extern crate self as annals_projections;
@@ -41,11 +45,12 @@ pub mod testing;
 #[cfg(test)]
 mod tests;
 
-#[cfg(feature = "sqlite")]
+#[cfg(any(feature = "sqlite", feature = "postgres"))]
 pub use builder::ProjectionsExt;
 pub use builder::{Over, ProjectionsBuilder};
 pub use changes::RowError;
 pub use column::{Column, ColumnError, ColumnType, ColumnValue};
+pub use database::ReadModelDatabase;
 pub use error::{EventPlace, ProjectionError, Reach, StartError, StopCause, Stopped, WaitError};
 pub use handle::Projections;
 pub use projection::Projection;

@@ -4,6 +4,8 @@ use std::sync::Arc;
 
 use annals_eventstore::{Checkpoint, Event, Filter, Invalid, Position, Tenant};
 
+use tokio::time::Instant;
+
 use crate::batch::{Batch, Decoder};
 use crate::database::{Fault, Model, Prepared, Work};
 use crate::error::{StopCause, Stopped};
@@ -97,6 +99,8 @@ pub(crate) struct Member {
     saved: Position,
     /// Whether the read model's stable name shows this version.
     pub(crate) shown: bool,
+    /// When the stable name may be tried to switch again, after it could not be.
+    pub(crate) show_after: Option<Instant>,
     live: bool,
     stopped: bool,
     board: Arc<Board>,
@@ -118,6 +122,7 @@ impl Member {
             progress: prepared.checkpoint,
             saved: prepared.checkpoint.position,
             shown: prepared.shown,
+            show_after: None,
             live: false,
             stopped: false,
             board: Arc::new(board),

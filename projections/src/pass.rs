@@ -15,7 +15,7 @@ use crate::commit::{Part, commit};
 use crate::database::ReadModels;
 use crate::error::StopCause;
 use crate::folding::{Folding, Outcome, Step, Stop};
-use crate::member::{Member, wanted};
+use crate::member::{Member, chain, wanted};
 use crate::pages::{Pages, Wanted};
 
 /// How long a stored checkpoint may stay behind where nothing concerned the projection.
@@ -23,6 +23,10 @@ const SAVE_AFTER: Duration = Duration::from_secs(1);
 
 /// The same, in positions.
 const SAVE_BEHIND: i64 = 100_000;
+
+/// How long after a view could not be switched it is tried again. Whoever reads the view for long holds the switch up, and a
+/// switch that waits holds up all others who want to read it, and the pass.
+const SWITCH_AGAIN: Duration = Duration::from_secs(1);
 
 /// How often the log is looked at though nobody told of new events: a wake-up that got lost costs this much and no more.
 const LOOK_ANYWAY: Duration = Duration::from_secs(5);
@@ -228,7 +232,7 @@ impl Pass {
     /// The end of the log is reached.
     async fn caught_up(&mut self) {
         for member in self.members.iter_mut().filter(|member| !member.is_stopped()) {
-            if !member.shown {
+            if !member.shown && member.show_after.is_none_or(|after| after <= Instant::now()) {
                 match self.shared.database.show(&member.model).await {
                     Ok(()) => {
                         member.shown = true;
@@ -237,7 +241,12 @@ impl Pass {
                     }
                     // The next time will do; the view goes on showing the version before.
                     Err(fault) if fault.transient => {
-                        tracing::warn!(error = %fault.source, "the view could not be switched")
+                        member.show_after = Some(Instant::now() + SWITCH_AGAIN);
+                        tracing::warn!(
+                            projection = member.model.projection,
+                            error = chain(&fault.source),
+                            "the read model cannot show this version yet; trying again"
+                        );
                     }
                     Err(fault) => {
                         member.stop_by(fault);

@@ -4,8 +4,9 @@ use std::time::Duration;
 
 use annals::prelude::*;
 use annals::{
-    Aggregate, Event, Evolve, MemoryStore, Projection, ProjectionError, Projections, ReadModel, Recorded, Repository,
-    Rows, SqliteDatabase, SqliteStore, text_id,
+    Aggregate, Event, EventStore, Evolve, MemoryStore, PostgresDatabase, PostgresOptions, Projection, ProjectionError,
+    Projections, ProjectionsExt, ReadModel, ReadModelDatabase, Recorded, Repository, Rows, SqliteDatabase, SqliteStore,
+    text_id,
 };
 use serde::{Deserialize, Serialize};
 use sqlx::Row;
@@ -135,7 +136,10 @@ async fn spend_wildly(cards: &Repository<Card>) -> Result<i64, Box<dyn std::erro
 async fn no_card_is_overdrawn_whoever_races_on_any_store() -> Result<(), Box<dyn std::error::Error>> {
     let folder = tempfile::tempdir()?;
     let sqlite = SqliteStore::open(folder.path().join("cards.db")).await?;
-    for cards in [MemoryStore::new().aggregate::<Card>(), sqlite.aggregate::<Card>()] {
+    let scratch = annals_scratch::Database::empty().await;
+    let postgres = PostgresOptions::new(scratch.url()).migrate().open().await?;
+    let memory = MemoryStore::new();
+    for cards in [memory.aggregate::<Card>(), sqlite.aggregate::<Card>(), postgres.aggregate::<Card>()] {
         // 80 tries of 9 cents on 4 cards of 100: each card can pay 11 of its 20.
         assert_eq!(spend_wildly(&cards).await?, 4 * 11 * 9);
         for card in 0..4 {
@@ -145,40 +149,89 @@ async fn no_card_is_overdrawn_whoever_races_on_any_store() -> Result<(), Box<dyn
     Ok(())
 }
 
-async fn table(database: &SqliteDatabase, sql: &'static str) -> Vec<(String, i64)> {
+const BALANCES: &str = "SELECT card, cents FROM balance ORDER BY card";
+const TURNOVERS: &str = "SELECT shop, cents FROM turnover ORDER BY shop";
+
+type Table = Vec<(String, i64)>;
+
+async fn in_sqlite(database: &SqliteDatabase, sql: &'static str) -> Table {
     let mut reader = database.read().await.expect("a reader");
     let rows = sqlx::query(sql).fetch_all(&mut *reader).await.expect("the table is there");
     rows.iter().map(|row| (row.get(0), row.get(1))).collect()
 }
 
-const BALANCES: &str = "SELECT card, cents FROM balance ORDER BY card";
-const TURNOVERS: &str = "SELECT shop, cents FROM turnover ORDER BY shop";
+async fn in_postgres(database: &PostgresDatabase, sql: &'static str) -> Table {
+    let mut reader = database.read().await.expect("a reader");
+    let rows = sqlx::query(sql).fetch_all(&mut *reader).await.expect("the table is there");
+    rows.iter().map(|row| (row.get(0), row.get(1))).collect()
+}
 
-/// What was built while the events came, over several starts, is what one pass over the log builds elsewhere.
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn rebuild_equals_first_build() -> Result<(), Box<dyn std::error::Error>> {
-    let folder = tempfile::tempdir()?;
-    let path = folder.path().join("cards.db");
+/// Builds the read models beside the events while those come, over several starts. Gives what was spent.
+async fn build_live<S: EventStore + ProjectionsExt + Clone>(
+    open: impl AsyncFn() -> Result<S, Box<dyn std::error::Error>>,
+) -> Result<i64, Box<dyn std::error::Error>> {
     let mut spent = 0;
     for _ in 0..3 {
-        let store = annals::sqlite(&path).await?;
+        let store = open().await?;
         let views = store.projections().with(Balances).with(Turnovers).start().await?;
         spent += spend_wildly(&store.aggregate::<Card>()).await?;
         views.wait_for(store.head().await?.position, PATIENCE).await?;
         views.close().await;
         store.close().await;
     }
-    let store = annals::sqlite(&path).await?;
-    let elsewhere = SqliteDatabase::open(folder.path().join("again.db")).await?;
-    let builder = Projections::over(store.clone()).into_database(elsewhere.clone());
+    Ok(spent)
+}
+
+/// Builds the read models of a log elsewhere, in one pass.
+async fn build_again(
+    store: impl EventStore + Clone,
+    elsewhere: impl ReadModelDatabase,
+) -> Result<(), Box<dyn std::error::Error>> {
+    let builder = Projections::over(store.clone()).into_database(elsewhere);
     let views = builder.with(Turnovers).with(Balances).start().await?;
     views.wait_for(store.head().await?.position, PATIENCE).await?;
-    let (live, again) = (table(store.database(), TURNOVERS).await, table(&elsewhere, TURNOVERS).await);
-    assert_eq!(live.iter().map(|(_, cents)| cents).sum::<i64>(), spent);
-    assert_eq!(live, again);
-    let (live, again) = (table(store.database(), BALANCES).await, table(&elsewhere, BALANCES).await);
-    assert_eq!(live.iter().map(|(_, cents)| cents).sum::<i64>(), 3 * 400 - spent);
-    assert_eq!(live, again);
     views.close().await;
+    Ok(())
+}
+
+/// What was built while the events came, over several starts, is what one pass over the log builds elsewhere, in a database of
+/// either kind.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn rebuild_equals_first_build() -> Result<(), Box<dyn std::error::Error>> {
+    let folder = tempfile::tempdir()?;
+    let path = folder.path().join("cards.db");
+    let spent = build_live(async || Ok(annals::sqlite(&path).await?)).await?;
+    let store = annals::sqlite(&path).await?;
+    let file = SqliteDatabase::open(folder.path().join("again.db")).await?;
+    build_again(store.clone(), file.clone()).await?;
+    let scratch = annals_scratch::Database::empty().await;
+    let server = PostgresDatabase::open(scratch.url()).await?;
+    build_again(store.clone(), server.clone()).await?;
+    for (sql, total) in [(TURNOVERS, spent), (BALANCES, 3 * 400 - spent)] {
+        let live = in_sqlite(store.database(), sql).await;
+        assert_eq!(live.iter().map(|(_, cents)| cents).sum::<i64>(), total);
+        assert_eq!(live, in_sqlite(&file, sql).await);
+        assert_eq!(live, in_postgres(&server, sql).await);
+    }
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn rebuild_equals_first_build_of_a_log_on_postgresql() -> Result<(), Box<dyn std::error::Error>> {
+    let (log, views) = (annals_scratch::Database::empty().await, annals_scratch::Database::empty().await);
+    let open = async || Ok(PostgresOptions::new(log.url()).migrate().open().await?);
+    let spent = build_live(open).await?;
+    let store = open().await?;
+    let folder = tempfile::tempdir()?;
+    let file = SqliteDatabase::open(folder.path().join("again.db")).await?;
+    build_again(store.clone(), file.clone()).await?;
+    let server = PostgresDatabase::open(views.url()).await?;
+    build_again(store.clone(), server.clone()).await?;
+    for (sql, total) in [(TURNOVERS, spent), (BALANCES, 3 * 400 - spent)] {
+        let live = in_postgres(store.database(), sql).await;
+        assert_eq!(live.iter().map(|(_, cents)| cents).sum::<i64>(), total);
+        assert_eq!(live, in_sqlite(&file, sql).await);
+        assert_eq!(live, in_postgres(&server, sql).await);
+    }
     Ok(())
 }

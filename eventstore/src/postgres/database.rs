@@ -9,6 +9,7 @@ use sqlx::{AssertSqlSafe, PgConnection, Row, SqlSafeStr, SqlStr};
 
 use super::fault::{NoConnection, commit_error, database_error, is_answer};
 use super::lent::Lent;
+use super::migrate::{migrate, pending};
 use super::options::PostgresOptions;
 use super::pinned::{FREELY, freely};
 use super::pool::Pool;
@@ -109,7 +110,12 @@ impl PostgresDatabase {
             |e: DatabaseError| OpenError::Unavailable { path: self.0.name.clone(), source: BackendError::new(e) };
         let held = self.0.pool.lend().await.map_err(|e| unavailable(e.into_database()))?;
         let mut lent = Lent::new(held);
-        super::migrate::migrate(&mut lent, migrations).await.map_err(|e| unavailable(self.fault(e)))
+        // Where nothing is missing nothing is touched, so that a role without the right to create anything can start.
+        let missing = pending(&mut lent, migrations).await.map_err(|e| unavailable(self.fault(e)))?;
+        if missing.is_empty() {
+            return Ok(());
+        }
+        migrate(&mut lent, migrations).await.map_err(|e| unavailable(self.fault(e)))
     }
 
     /// Takes a connection, outside of any transaction; it goes back when it is dropped. Waits while all are in use.
@@ -179,6 +185,13 @@ impl PostgresDatabase {
     #[must_use]
     pub fn name(&self) -> &str {
         &self.0.name
+    }
+
+    /// Whether a pooler stands in between ([`PostgresOptions::pooled`]). Statements on lent connections must then be inside of
+    /// a transaction and without a name, which is sqlx's `persistent(false)`.
+    #[must_use]
+    pub fn is_pooled(&self) -> bool {
+        self.0.pool.is_pooled()
     }
 
     /// What an error of a statement on one of this database's connections means. Not for commits: use

@@ -2,7 +2,7 @@
 //!
 //! Its statements have no values and go as text, which every pooler can hand on.
 
-use annals_migrations::{BUILD, POSTGRES_EVENTS};
+use annals_migrations::{BUILD, POSTGRES_EVENTS, POSTGRES_PROJECTIONS};
 use sqlx::postgres::PgConnectOptions;
 use sqlx::{ConnectOptions, Connection, PgConnection, Row};
 use uuid::Uuid;
@@ -122,8 +122,13 @@ async fn look(
         find_store(connection, shown).await?;
     }
     let missing = pending(connection, POSTGRES_EVENTS).await.map_err(|e| shown.failed(e))?;
-    if !missing.is_empty() && options.migrate {
-        migrate(connection, POSTGRES_EVENTS).await.map_err(|e| shown.failed(e))?;
+    if options.migrate {
+        // The checkpoints of projections too: whoever runs those may not be allowed to make anything in the schema.
+        for all in [POSTGRES_EVENTS, POSTGRES_PROJECTIONS] {
+            if !pending(connection, all).await.map_err(|e| shown.failed(e))?.is_empty() {
+                migrate(connection, all).await.map_err(|e| shown.failed(e))?;
+            }
+        }
     } else if !missing.is_empty() {
         let names: Vec<_> = missing.iter().map(|m| format!("`{} {}: {}`", m.component, m.number, m.name)).collect();
         return Err(OpenError::PendingMigrations { path: shown.0.clone(), missing: names.join(", ") });

@@ -73,7 +73,8 @@ impl PostgresOptions {
         }
     }
 
-    /// Brings the schema up to date when the store is opened. Safe when several processes start at once.
+    /// Brings the schema up to date when the store is opened, with a table for the checkpoints of projections. Safe when
+    /// several processes start at once.
     #[must_use]
     pub fn migrate(mut self) -> Self {
         self.migrate = true;

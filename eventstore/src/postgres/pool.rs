@@ -141,6 +141,11 @@ impl Pool {
         Ok(session)
     }
 
+    /// Whether a pooler stands in between.
+    pub(super) fn is_pooled(&self) -> bool {
+        self.0.pooled
+    }
+
     pub(super) fn is_closed(&self) -> bool {
         self.0.closed.load(Ordering::Acquire)
     }

@@ -114,7 +114,9 @@ pub(crate) async fn postgres_database_on_our_own() -> annals_scratch::Database {
 
 #[cfg(feature = "postgres")]
 fn postgres_schema() -> String {
-    annals_migrations::POSTGRES_EVENTS.iter().map(|migration| migration.sql).collect()
+    use annals_migrations::{POSTGRES_EVENTS, POSTGRES_PROJECTIONS};
+
+    POSTGRES_EVENTS.iter().chain(POSTGRES_PROJECTIONS).map(|migration| migration.sql).collect()
 }
 
 #[cfg(feature = "postgres")]

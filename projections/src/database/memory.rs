@@ -1,9 +1,9 @@
-//! Read models in memory, for tests of the runner: they fail when told to.
+//! Read models in memory, for tests of the runner.
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::HashMap;
 use std::sync::{Arc, Mutex};
 
-use annals_eventstore::{BackendError, Checkpoint, Incarnation, Position};
+use annals_eventstore::{Checkpoint, Incarnation};
 use async_trait::async_trait;
 use jiff::Timestamp;
 
@@ -11,17 +11,6 @@ use crate::column::ColumnValue;
 use crate::database::{Fault, Model, Moved, Prepared, ReadModels, Work};
 use crate::error::StartError;
 use crate::testing::MemoryTable;
-
-/// What goes wrong with a call.
-#[derive(Clone, Copy, Debug)]
-pub(crate) enum Trouble {
-    /// It fails without effect, and may work later.
-    Passing,
-    /// It has its effect, but says that it may not have.
-    Unanswered,
-    /// The part of this projection is refused for good.
-    Refused(&'static str),
-}
 
 #[derive(Clone, Default)]
 pub(crate) struct MemoryReadModels(Arc<Mutex<State>>);
@@ -31,13 +20,6 @@ struct State {
     tables: HashMap<String, MemoryTable>,
     checkpoints: HashMap<(&'static str, u32), Checkpoint>,
     shown: HashMap<&'static str, u32>,
-    /// What happens to the next commits, in turn.
-    commits: VecDeque<Option<Trouble>>,
-    /// What happens to the next loads, in turn.
-    loads: VecDeque<Option<Trouble>>,
-    /// How many commits were tried, and how many had an effect.
-    tried: usize,
-    committed: usize,
 }
 
 impl MemoryReadModels {
@@ -45,21 +27,9 @@ impl MemoryReadModels {
         self.0.lock().expect("no test panics while it holds the lock")
     }
 
-    pub(crate) fn trouble_commits(&self, trouble: impl IntoIterator<Item = Option<Trouble>>) {
-        self.state().commits.extend(trouble);
-    }
-
-    pub(crate) fn trouble_loads(&self, trouble: impl IntoIterator<Item = Option<Trouble>>) {
-        self.state().loads.extend(trouble);
-    }
-
     /// The rows of a model's table, in the order of their keys.
     pub(crate) fn rows(&self, model: &Model) -> Vec<Vec<ColumnValue>> {
         self.state().tables.get(&model.table_name()).map(MemoryTable::rows).unwrap_or_default()
-    }
-
-    pub(crate) fn position(&self, model: &Model) -> Option<i64> {
-        self.state().checkpoints.get(&(model.projection, model.version)).map(|c| c.position.get())
     }
 
     /// Puts a stored checkpoint elsewhere, or removes it.
@@ -74,18 +44,6 @@ impl MemoryReadModels {
     pub(crate) fn shown(&self, table: &str) -> Option<u32> {
         self.state().shown.get(table).copied()
     }
-
-    pub(crate) fn tried(&self) -> usize {
-        self.state().tried
-    }
-
-    pub(crate) fn committed(&self) -> usize {
-        self.state().committed
-    }
-}
-
-fn fault(transient: bool, part: Option<usize>) -> Fault {
-    Fault { transient, part, source: BackendError::new("the disk is on holiday") }
 }
 
 #[async_trait]
@@ -108,27 +66,12 @@ impl ReadModels for MemoryReadModels {
     }
 
     async fn load(&self, model: &Model, keys: &[Vec<ColumnValue>]) -> Result<Vec<Vec<ColumnValue>>, Fault> {
-        let mut state = self.state();
-        match state.loads.pop_front().flatten() {
-            None => Ok(state.tables.get(&model.table_name()).map(|table| table.load(keys)).unwrap_or_default()),
-            Some(Trouble::Refused(_)) => Err(fault(false, None)),
-            Some(_) => Err(fault(true, None)),
-        }
+        let state = self.state();
+        Ok(state.tables.get(&model.table_name()).map(|table| table.load(keys)).unwrap_or_default())
     }
 
     async fn commit(&self, work: &[&Work], _: Timestamp) -> Result<Vec<Moved>, Fault> {
         let mut state = self.state();
-        state.tried += 1;
-        let trouble = state.commits.pop_front().flatten();
-        match trouble {
-            Some(Trouble::Passing) => return Err(fault(true, None)),
-            Some(Trouble::Refused(projection)) => {
-                if let Some(part) = work.iter().position(|work| work.model.projection == projection) {
-                    return Err(fault(false, Some(part)));
-                }
-            }
-            Some(Trouble::Unanswered) | None => {}
-        }
         let mut moved = Vec::new();
         for work in work {
             let key = (work.model.projection, work.model.version);
@@ -139,20 +82,11 @@ impl ReadModels for MemoryReadModels {
             }
             moved.push(if stands { Moved::Done } else { Moved::Overtaken });
         }
-        state.committed += 1;
-        match trouble {
-            Some(Trouble::Unanswered) => Err(fault(true, None)),
-            _ => Ok(moved),
-        }
+        Ok(moved)
     }
 
     async fn show(&self, model: &Model) -> Result<(), Fault> {
         self.state().shown.insert(model.table.name, model.version);
         Ok(())
     }
-}
-
-/// A checkpoint that stands elsewhere in the same log.
-pub(crate) fn at(checkpoint: Checkpoint, position: i64) -> Checkpoint {
-    Checkpoint { position: Position::new(position).expect("not negative"), ..checkpoint }
 }

@@ -1,7 +1,14 @@
 //! The database that read models live in, as the runner needs it. It knows nothing of the events' store.
 
+mod choice;
+#[cfg(test)]
+pub(crate) mod contract;
 #[cfg(test)]
 pub(crate) mod memory;
+#[cfg(feature = "postgres")]
+pub(crate) mod postgres;
+#[cfg(any(feature = "sqlite", feature = "postgres"))]
+mod sql;
 #[cfg(feature = "sqlite")]
 pub(crate) mod sqlite;
 
@@ -13,6 +20,7 @@ use crate::changes::Changes;
 use crate::column::ColumnValue;
 use crate::error::StartError;
 use crate::read_model::TableSpec;
+pub use choice::ReadModelDatabase;
 
 /// One version of one projection, and the table that it builds.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

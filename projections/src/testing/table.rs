@@ -3,10 +3,9 @@
 use std::cmp::Ordering;
 use std::collections::BTreeMap;
 
-use jiff::Timestamp;
-
 use crate::changes::{Changes, compare};
 use crate::column::ColumnValue;
+use crate::column_types::moment;
 use crate::read_model::TableSpec;
 
 /// The rows of one read model, in the order of their keys.
@@ -49,9 +48,7 @@ impl MemoryTable {
 /// What a database keeps of a value: times in whole microseconds, everything else as it is.
 fn stored(value: &ColumnValue) -> ColumnValue {
     match value {
-        ColumnValue::Timestamp(time) => {
-            ColumnValue::Timestamp(Timestamp::from_microsecond(time.as_microsecond()).unwrap_or(*time))
-        }
+        ColumnValue::Timestamp(time) => ColumnValue::Timestamp(moment(time.as_microsecond()).unwrap_or(*time)),
         value => value.clone(),
     }
 }

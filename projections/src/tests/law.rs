@@ -57,7 +57,7 @@ fn model(events: &[Recorded<AccountEvent>]) -> Vec<Account> {
     rows.into_values().collect()
 }
 
-fn draw(rng: &mut Rng) -> (String, AccountEvent) {
+pub(super) fn draw(rng: &mut Rng) -> (String, AccountEvent) {
     let account = |rng: &mut Rng| format!("a{}", rng.u32(..5));
     let id = account(rng);
     let event = match rng.u32(..9) {

@@ -1,4 +1,4 @@
-//! Tests of the pure core, and of the runner over stores and databases in memory.
+//! Tests of the pure core, and of the runner over a store in memory and read models in every database.
 
 mod accounts;
 mod columns;
@@ -6,7 +6,58 @@ mod folding;
 mod law;
 mod messages;
 mod pages;
+mod rebuild;
 mod runner;
 mod start;
 mod swapped;
+mod troubled;
 mod workshop;
+
+/// One list, so that no database can miss a test. In memory time is paused; elsewhere it is real.
+macro_rules! on_every_database {
+    ($($theme:ident::$test:ident,)*) => {
+        mod in_memory {$(
+            #[tokio::test(start_paused = true)]
+            async fn $test() {
+                super::$theme::$test(super::workshop::Workshop::new()).await;
+            }
+        )*}
+
+        #[cfg(feature = "sqlite")]
+        mod in_file {$(
+            #[tokio::test]
+            async fn $test() {
+                let home = crate::database::contract::InFile::new().await;
+                super::$theme::$test(super::workshop::Workshop::at(home)).await;
+            }
+        )*}
+
+        #[cfg(feature = "postgres")]
+        mod in_postgres {$(
+            #[tokio::test]
+            async fn $test() {
+                let home = crate::database::contract::InPostgres::new().await;
+                super::$theme::$test(super::workshop::Workshop::at(home)).await;
+            }
+        )*}
+    };
+}
+
+on_every_database! {
+    runner::whoever_waits_for_a_position_reads_its_own_writes,
+    runner::an_event_that_cannot_be_applied_stops_its_projection_alone_and_a_fix_goes_on_from_there,
+    runner::a_panic_stops_its_projection_alone,
+    runner::an_unreadable_event_of_a_wanted_name_stops_and_others_are_not_even_looked_at,
+    runner::a_projection_of_one_tenant_sees_no_other,
+    runner::passing_faults_of_the_database_are_waited_out_and_nothing_is_applied_twice,
+    runner::what_the_database_refuses_stops_its_projection_alone,
+    runner::two_runners_of_one_projection_apply_every_event_once,
+    runner::a_checkpoint_that_somebody_removed_stops_the_projection,
+    runner::a_checkpoint_that_another_process_moved_is_followed,
+    runner::events_of_a_long_log_are_written_once_a_row_and_page,
+    start::a_restart_goes_on_where_it_ended,
+    start::a_read_model_of_another_log_is_refused,
+    start::a_raised_version_is_built_beside_the_old_one_and_shown_when_it_has_caught_up,
+    start::a_new_projection_catches_up_while_the_others_follow_the_log,
+    rebuild::rebuild_equals_first_build,
+}

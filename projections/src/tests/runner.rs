@@ -7,23 +7,21 @@ use annals_eventstore::{Position, Tenant};
 use tokio::time::Instant;
 
 use super::accounts::{AccountEvent, Accounts};
-use super::workshop::{Counts, Fixed, OfTenant, SOON, Workshop, model, not_running, pairs, said};
-use crate::database::memory::{Trouble, at};
+use super::troubled::Trouble;
+use super::workshop::{Counts, Fixed, OfTenant, Workshop, at, not_running, pairs, said};
 use crate::{ProjectionState, StopCause, WaitError};
 
 fn paid(times: usize) -> Vec<AccountEvent> {
     vec![AccountEvent::Paid(1); times]
 }
 
-#[tokio::test(start_paused = true)]
-async fn whoever_waits_for_a_position_reads_its_own_writes() {
-    let shop = Workshop::new();
+pub(super) async fn whoever_waits_for_a_position_reads_its_own_writes(shop: Workshop) {
     let views = shop.projections().with(Accounts).with(Counts).start().await.unwrap();
     for n in 1..=20 {
         let position = shop.append("a", paid(1)).await;
-        views.wait_for(position, SOON).await.unwrap();
-        assert_eq!(shop.rows::<Accounts>(), pairs(&[("a", n)]));
-        assert_eq!(shop.read(model::<Counts>()), pairs(&[("a", n)]));
+        views.wait_for(position, shop.soon()).await.unwrap();
+        assert_eq!(shop.rows::<Accounts>().await, pairs(&[("a", n)]));
+        assert_eq!(shop.rows::<Counts>().await, pairs(&[("a", n)]));
     }
 }
 
@@ -34,7 +32,7 @@ async fn new_events_wake_the_runner_at_once() {
     tokio::time::sleep(Duration::from_secs(60)).await;
     let began = Instant::now();
     let position = shop.append("a", paid(1)).await;
-    views.wait_for(position, SOON).await.unwrap();
+    views.wait_for(position, shop.soon()).await.unwrap();
     // Time is paused: it moves only when nobody can go on without a timer.
     assert_eq!(began.elapsed(), Duration::ZERO);
 }
@@ -44,8 +42,8 @@ async fn a_wait_that_is_too_long_says_how_far_each_has_got() {
     let shop = Workshop::new();
     let views = shop.projections().with(Accounts).with(Counts).start().await.unwrap();
     let position = shop.append("a", paid(2)).await;
-    views.wait_for(position, SOON).await.unwrap();
-    let error = views.wait_for(Position::new(9).unwrap(), SOON).await.unwrap_err();
+    views.wait_for(position, shop.soon()).await.unwrap();
+    let error = views.wait_for(Position::new(9).unwrap(), shop.soon()).await.unwrap_err();
     assert_eq!(
         error.to_string(),
         "after 3s not every projection has reached position 9: `accounts` is at 2, `counts` is at 2; wait again, or answer \
@@ -53,9 +51,9 @@ async fn a_wait_that_is_too_long_says_how_far_each_has_got() {
     );
 }
 
-#[tokio::test(start_paused = true)]
-async fn an_event_that_cannot_be_applied_stops_its_projection_alone_and_a_fix_goes_on_from_there() {
-    let shop = Workshop::new();
+pub(super) async fn an_event_that_cannot_be_applied_stops_its_projection_alone_and_a_fix_goes_on_from_there(
+    shop: Workshop,
+) {
     let views = shop.projections().with(Accounts).with(Counts).start().await.unwrap();
     shop.append("a", paid(2)).await;
     shop.append("b", [AccountEvent::Refused]).await;
@@ -66,13 +64,13 @@ async fn an_event_that_cannot_be_applied_stops_its_projection_alone_and_a_fix_go
         "projection `accounts` (version 1) stopped before event `refused` at position 3 (`default/account/b`, version 1): \
          it could not apply the event; mend the fold and start again, then it goes on with this event: the domain says no"
     );
-    views.wait_for_one::<Counts>(last, SOON).await.unwrap();
-    assert_eq!(shop.read(model::<Counts>()), pairs(&[("a", 5), ("b", 1)]));
-    let error = views.wait_for(last, SOON).await.unwrap_err();
+    views.wait_for_one::<Counts>(last, shop.soon()).await.unwrap();
+    assert_eq!(shop.rows::<Counts>().await, pairs(&[("a", 5), ("b", 1)]));
+    let error = views.wait_for(last, shop.soon()).await.unwrap_err();
     assert!(matches!(&error, WaitError::Stopped(stopped) if &*stopped.projection == "accounts"), "{error}");
-    views.wait_for(Position::new(2).unwrap(), SOON).await.expect("everything before the event is applied");
-    assert_eq!(shop.rows::<Accounts>(), pairs(&[("a", 2)]), "nothing of the event, all before it");
-    assert_eq!(shop.position::<Accounts>(), 2);
+    views.wait_for(Position::new(2).unwrap(), shop.soon()).await.expect("everything before the event is applied");
+    assert_eq!(shop.rows::<Accounts>().await, pairs(&[("a", 2)]), "nothing of the event, all before it");
+    assert_eq!(shop.position::<Accounts>().await, 2);
     views.close().await;
 
     // Without a fix it stops at the same event again.
@@ -82,66 +80,58 @@ async fn an_event_that_cannot_be_applied_stops_its_projection_alone_and_a_fix_go
     views.close().await;
 
     let views = shop.projections().with(Fixed).with(Counts).start().await.unwrap();
-    views.wait_for(last, SOON).await.unwrap();
-    assert_eq!(shop.rows::<Accounts>(), pairs(&[("a", 5)]));
-    assert_eq!(shop.read(model::<Counts>()), pairs(&[("a", 5), ("b", 1)]), "and nothing is applied twice");
+    views.wait_for(last, shop.soon()).await.unwrap();
+    assert_eq!(shop.rows::<Accounts>().await, pairs(&[("a", 5)]));
+    assert_eq!(shop.rows::<Counts>().await, pairs(&[("a", 5), ("b", 1)]), "and nothing is applied twice");
 }
 
-#[tokio::test(start_paused = true)]
-async fn a_panic_stops_its_projection_alone() {
-    let shop = Workshop::new();
+pub(super) async fn a_panic_stops_its_projection_alone(shop: Workshop) {
     let views = shop.projections().with(Accounts).with(Counts).start().await.unwrap();
     let position = shop.append("a", [AccountEvent::Panicking]).await;
     let stopped = views.stopped().await.unwrap_err();
     assert!(matches!(&*stopped.cause, StopCause::Panicked(text) if text == "the fold has a fault"), "{stopped:?}");
-    views.wait_for_one::<Counts>(position, SOON).await.unwrap();
+    views.wait_for_one::<Counts>(position, shop.soon()).await.unwrap();
     assert_eq!(not_running(&views), ["accounts".to_owned()].into());
 }
 
-#[tokio::test(start_paused = true)]
-async fn an_unreadable_event_of_a_wanted_name_stops_and_others_are_not_even_looked_at() {
-    let shop = Workshop::new();
+pub(super) async fn an_unreadable_event_of_a_wanted_name_stops_and_others_are_not_even_looked_at(shop: Workshop) {
     let views = shop.start().await;
     shop.append_raw("a", "somebody.elses", "\"nonsense\"").await;
     let readable = shop.append("a", paid(1)).await;
-    views.wait_for(readable, SOON).await.unwrap();
+    views.wait_for(readable, shop.soon()).await.unwrap();
     shop.append_raw("a", "paid", "\"nonsense\"").await;
     let stopped = views.stopped().await.unwrap_err();
     assert!(matches!(&*stopped.cause, StopCause::Read(_)), "{stopped:?}");
     let said = said(&stopped);
     assert!(said.contains("before event `paid` at position 3"), "{said}");
-    assert_eq!(shop.position::<Accounts>(), 2);
+    assert_eq!(shop.position::<Accounts>().await, 2);
 }
 
-#[tokio::test(start_paused = true)]
-async fn a_projection_of_one_tenant_sees_no_other() {
-    let shop = Workshop::new();
+pub(super) async fn a_projection_of_one_tenant_sees_no_other(shop: Workshop) {
     let north = Tenant::new("north").unwrap();
     let views = shop.projections().with(OfTenant(north.clone())).with(Counts).start().await.unwrap();
     shop.append("a", paid(1)).await;
     shop.append_of(north.clone(), "a", paid(2)).await;
     let last = shop.append("a", [AccountEvent::Refused]).await;
-    views.wait_for(last, SOON).await.unwrap();
-    assert_eq!(shop.rows::<OfTenant>(), pairs(&[("a", 2)]));
-    assert_eq!(shop.read(model::<Counts>()), pairs(&[("a", 4)]));
+    views.wait_for(last, shop.soon()).await.unwrap();
+    assert_eq!(shop.rows::<OfTenant>().await, pairs(&[("a", 2)]));
+    assert_eq!(shop.rows::<Counts>().await, pairs(&[("a", 4)]));
     // Not even one that nobody could read.
     let last = shop.append_raw("a", "paid", "\"nonsense\"").await;
-    views.wait_for_one::<OfTenant>(last, SOON).await.unwrap();
+    views.wait_for_one::<OfTenant>(last, shop.soon()).await.unwrap();
     assert_eq!(not_running(&views), ["counts".to_owned()].into());
 }
 
-#[tokio::test(start_paused = true)]
-async fn passing_faults_of_the_database_are_waited_out_and_nothing_is_applied_twice() {
-    let shop = Workshop::new();
+pub(super) async fn passing_faults_of_the_database_are_waited_out_and_nothing_is_applied_twice(shop: Workshop) {
     let views = shop.start().await;
     let position = shop.append("a", paid(1)).await;
-    views.wait_for(position, SOON).await.unwrap();
+    views.wait_for(position, shop.soon()).await.unwrap();
     let trouble = [Some(Trouble::Passing), Some(Trouble::Unanswered), Some(Trouble::Passing)];
     shop.models.trouble_commits(trouble);
     shop.models.trouble_loads(trouble);
     let position = shop.append("a", paid(3)).await;
     views.wait_for(position, Duration::from_secs(20)).await.unwrap();
-    assert_eq!(shop.rows::<Accounts>(), pairs(&[("a", 4)]));
+    assert_eq!(shop.rows::<Accounts>().await, pairs(&[("a", 4)]));
     let status = &views.status()[0];
     assert!(matches!(status.state, ProjectionState::Live), "{status:?}");
     assert_eq!(status.applied, 4);
@@ -153,24 +143,22 @@ async fn who_waits_learns_what_holds_a_projection_up() {
     let views = shop.start().await;
     shop.models.trouble_commits(vec![Some(Trouble::Passing); 100]);
     let position = shop.append("a", paid(1)).await;
-    let error = views.wait_for(position, SOON).await.unwrap_err().to_string();
+    let error = views.wait_for(position, shop.soon()).await.unwrap_err().to_string();
     assert!(error.contains("`accounts` is at 0 (held up: the disk is on holiday)"), "{error}");
 }
 
-#[tokio::test(start_paused = true)]
-async fn what_the_database_refuses_stops_its_projection_alone() {
-    let shop = Workshop::new();
+pub(super) async fn what_the_database_refuses_stops_its_projection_alone(shop: Workshop) {
     let views = shop.projections().with(Accounts).with(Counts).start().await.unwrap();
     shop.models.trouble_commits([Some(Trouble::Refused("accounts"))]);
     let position = shop.append("a", paid(1)).await;
-    views.wait_for_one::<Counts>(position, SOON).await.unwrap();
+    views.wait_for_one::<Counts>(position, shop.soon()).await.unwrap();
     let stopped = views.stopped().await.unwrap_err();
     assert_eq!(
         said(&stopped),
         "projection `accounts` (version 1) stopped at position 0: the database of the read models refused; \
          mend what it says and start again: the disk is on holiday"
     );
-    assert!(shop.rows::<Accounts>().is_empty());
+    assert!(shop.rows::<Accounts>().await.is_empty());
 }
 
 /// Fails every call of the event store once, one run after the other.
@@ -183,10 +171,10 @@ async fn a_failing_call_of_the_store_is_made_good_whichever_it_is() {
             let store = FaultyStore::new(shop.store.clone());
             store.fail_call(call, fault);
             let views = shop.over(store.clone()).with(Accounts).with(Counts).start().await.unwrap();
-            views.wait_for(Position::new(2).unwrap(), SOON).await.unwrap();
+            views.wait_for(Position::new(2).unwrap(), shop.soon()).await.unwrap();
             let last = shop.append("b", paid(3)).await;
-            views.wait_for(last, SOON).await.unwrap();
-            assert_eq!(shop.rows::<Accounts>(), pairs(&[("a", 2), ("b", 3)]), "call {call} failed");
+            views.wait_for(last, shop.soon()).await.unwrap();
+            assert_eq!(shop.rows::<Accounts>().await, pairs(&[("a", 2), ("b", 3)]), "call {call} failed");
             views.close().await;
             if store.calls() < call {
                 assert!(call > 2, "the runner must have read");
@@ -205,16 +193,14 @@ async fn a_log_that_was_replaced_while_it_was_out_of_reach_stops_the_projections
     other.append("z", paid(5)).await;
     let store = super::swapped::Swapped::new(shop.store.clone(), other.store.clone());
     let views = shop.over(store.clone()).with(Accounts).start().await.unwrap();
-    views.wait_for(Position::new(3).unwrap(), SOON).await.unwrap();
+    views.wait_for(Position::new(3).unwrap(), shop.soon()).await.unwrap();
     store.swap();
     let stopped = views.stopped().await.unwrap_err();
     assert!(said(&stopped).contains("is not an event of this store"), "{}", said(&stopped));
-    assert_eq!(shop.rows::<Accounts>(), pairs(&[("a", 3)]));
+    assert_eq!(shop.rows::<Accounts>().await, pairs(&[("a", 3)]));
 }
 
-#[tokio::test(start_paused = true)]
-async fn two_runners_of_one_projection_apply_every_event_once() {
-    let shop = Workshop::new();
+pub(super) async fn two_runners_of_one_projection_apply_every_event_once(shop: Workshop) {
     let first = shop.start().await;
     let second = shop.start().await;
     let mut last = Position::START;
@@ -224,41 +210,37 @@ async fn two_runners_of_one_projection_apply_every_event_once() {
             tokio::task::yield_now().await;
         }
     }
-    first.wait_for(last, SOON).await.unwrap();
-    second.wait_for(last, SOON).await.unwrap();
-    let cents: i64 = shop.rows::<Accounts>().iter().map(|(_, cents)| cents).sum();
+    first.wait_for(last, shop.soon()).await.unwrap();
+    second.wait_for(last, shop.soon()).await.unwrap();
+    let cents: i64 = shop.rows::<Accounts>().await.iter().map(|(_, cents)| cents).sum();
     assert_eq!(cents, last.get());
     let applied: u64 = [&first, &second].iter().map(|views| views.status()[0].applied).sum();
     assert_eq!(applied, last.get() as u64);
 }
 
-#[tokio::test(start_paused = true)]
-async fn a_checkpoint_that_somebody_removed_stops_the_projection() {
-    let shop = Workshop::new();
+pub(super) async fn a_checkpoint_that_somebody_removed_stops_the_projection(shop: Workshop) {
     let views = shop.start().await;
     let position = shop.append("a", paid(1)).await;
-    views.wait_for(position, SOON).await.unwrap();
-    shop.models.set_checkpoint(&model::<Accounts>(), None);
+    views.wait_for(position, shop.soon()).await.unwrap();
+    shop.set_checkpoint::<Accounts>(None).await;
     shop.append("a", paid(1)).await;
     let stopped = views.stopped().await.unwrap_err();
     assert!(matches!(&*stopped.cause, StopCause::CheckpointRemoved), "{stopped:?}");
-    assert_eq!(shop.rows::<Accounts>(), pairs(&[("a", 1)]), "no row without its checkpoint");
+    assert_eq!(shop.rows::<Accounts>().await, pairs(&[("a", 1)]), "no row without its checkpoint");
 }
 
-#[tokio::test(start_paused = true)]
-async fn a_checkpoint_that_another_process_moved_is_followed() {
-    let shop = Workshop::new();
+pub(super) async fn a_checkpoint_that_another_process_moved_is_followed(shop: Workshop) {
     let views = shop.start().await;
     let first = shop.append("a", paid(1)).await;
-    views.wait_for(first, SOON).await.unwrap();
+    views.wait_for(first, shop.soon()).await.unwrap();
     views.close().await;
     let position = shop.append("a", paid(3)).await;
     let head = annals_eventstore::EventStore::head(&shop.store).await.unwrap();
     let views = shop.start().await;
     // Between the start and the first commit another process does the work.
-    shop.models.set_checkpoint(&model::<Accounts>(), Some(at(head, 4)));
-    views.wait_for(position, SOON).await.unwrap();
-    assert_eq!(shop.rows::<Accounts>(), pairs(&[("a", 1)]), "its rows are not ours to write");
+    shop.set_checkpoint::<Accounts>(Some(at(head, 4))).await;
+    views.wait_for(position, shop.soon()).await.unwrap();
+    assert_eq!(shop.rows::<Accounts>().await, pairs(&[("a", 1)]), "its rows are not ours to write");
     assert_eq!(views.status()[0].applied, 0);
 }
 
@@ -269,17 +251,17 @@ async fn where_nothing_concerns_it_a_projection_gets_on_without_a_commit_per_loo
     let mut last = Position::START;
     for _ in 0..50 {
         last = shop.append_raw("x", "somebody.elses", "1").await;
-        views.wait_for(last, SOON).await.unwrap();
+        views.wait_for(last, shop.soon()).await.unwrap();
     }
     assert_eq!(shop.models.tried(), 0);
-    assert_eq!(shop.position::<Accounts>(), 0);
+    assert_eq!(shop.position::<Accounts>().await, 0);
     tokio::time::sleep(Duration::from_secs(2)).await;
-    assert_eq!(shop.position::<Accounts>(), last.get(), "the stored checkpoint follows within a second or two");
+    assert_eq!(shop.position::<Accounts>().await, last.get(), "the stored checkpoint follows within a second or two");
     assert_eq!(shop.models.tried(), 1);
     let last = shop.append_raw("x", "somebody.elses", "1").await;
-    views.wait_for(last, SOON).await.unwrap();
+    views.wait_for(last, shop.soon()).await.unwrap();
     views.close().await;
-    assert_eq!(shop.position::<Accounts>(), last.get(), "or when it is closed");
+    assert_eq!(shop.position::<Accounts>().await, last.get(), "or when it is closed");
 }
 
 #[tokio::test(start_paused = true)]
@@ -290,10 +272,10 @@ async fn a_long_log_of_others_events_is_not_read_again_after_a_crash() {
         shop.append_of(Tenant::new("south").unwrap(), "x", opened).await;
     }
     let views = shop.projections().with(OfTenant(Tenant::default())).start().await.unwrap();
-    views.wait_for(Position::new(110_000).unwrap(), SOON).await.unwrap();
+    views.wait_for(Position::new(110_000).unwrap(), shop.soon()).await.unwrap();
     tokio::time::sleep(Duration::from_millis(1)).await;
     // Long before the time after which a checkpoint is stored anyway.
-    assert!(shop.position::<OfTenant>() > 100_000);
+    assert!(shop.position::<OfTenant>().await > 100_000);
 }
 
 #[tokio::test(start_paused = true)]
@@ -301,21 +283,19 @@ async fn an_idle_runner_commits_nothing() {
     let shop = Workshop::new();
     let views = shop.start().await;
     let position = shop.append("a", paid(1)).await;
-    views.wait_for(position, SOON).await.unwrap();
+    views.wait_for(position, shop.soon()).await.unwrap();
     let committed = shop.models.committed();
     tokio::time::sleep(Duration::from_secs(600)).await;
     assert_eq!(shop.models.committed(), committed);
 }
 
-#[tokio::test(start_paused = true)]
-async fn events_of_a_long_log_are_written_once_a_row_and_page() {
-    let shop = Workshop::new();
+pub(super) async fn events_of_a_long_log_are_written_once_a_row_and_page(shop: Workshop) {
     for _ in 0..5 {
         shop.append("a", paid(5_000)).await;
     }
     let views = shop.start().await;
-    views.wait_for(Position::new(25_000).unwrap(), SOON).await.unwrap();
-    assert_eq!(shop.rows::<Accounts>(), pairs(&[("a", 25_000)]));
+    views.wait_for(Position::new(25_000).unwrap(), shop.soon()).await.unwrap();
+    assert_eq!(shop.rows::<Accounts>().await, pairs(&[("a", 25_000)]));
     assert!(shop.models.committed() <= 4, "{} commits", shop.models.committed());
 }
 
@@ -326,7 +306,7 @@ async fn closing_ends_everything_and_says_so() {
     let clone = views.clone();
     let waits = tokio::spawn(async move { clone.wait_for(Position::new(5).unwrap(), Duration::from_secs(60)).await });
     let position = shop.append("a", paid(1)).await;
-    views.wait_for(position, SOON).await.unwrap();
+    views.wait_for(position, shop.soon()).await.unwrap();
     views.close().await;
     views.close().await;
     let error = waits.await.unwrap().unwrap_err();
@@ -338,7 +318,7 @@ async fn closing_ends_everything_and_says_so() {
     views.stopped().await.expect("being closed is no error");
     shop.append("a", paid(1)).await;
     tokio::time::sleep(Duration::from_secs(60)).await;
-    assert_eq!(shop.rows::<Accounts>(), pairs(&[("a", 1)]), "nobody applies it");
+    assert_eq!(shop.rows::<Accounts>().await, pairs(&[("a", 1)]), "nobody applies it");
 }
 
 #[tokio::test(start_paused = true)]
@@ -346,12 +326,12 @@ async fn dropping_the_last_handle_ends_the_tasks() {
     let shop = Workshop::new();
     let views = shop.start().await;
     let position = shop.append("a", paid(1)).await;
-    views.wait_for(position, SOON).await.unwrap();
+    views.wait_for(position, shop.soon()).await.unwrap();
     drop(views);
     tokio::time::sleep(Duration::from_secs(1)).await;
     shop.append("a", paid(1)).await;
     tokio::time::sleep(Duration::from_secs(60)).await;
-    assert_eq!(shop.rows::<Accounts>(), pairs(&[("a", 1)]));
+    assert_eq!(shop.rows::<Accounts>().await, pairs(&[("a", 1)]));
 }
 
 #[tokio::test(start_paused = true)]
@@ -362,14 +342,14 @@ async fn closing_while_the_database_is_out_of_reach_does_not_hang() {
     shop.append("a", paid(1)).await;
     tokio::time::sleep(Duration::from_secs(1)).await;
     views.close().await;
-    assert_eq!(shop.position::<Accounts>(), 0);
-    assert!(shop.rows::<Accounts>().is_empty());
+    assert_eq!(shop.position::<Accounts>().await, 0);
+    assert!(shop.rows::<Accounts>().await.is_empty());
 }
 
 #[tokio::test(start_paused = true)]
 async fn waiting_for_a_projection_that_was_not_started_names_those_that_were() {
     let shop = Workshop::new();
     let views = shop.start().await;
-    let error = views.wait_for_one::<Counts>(Position::START, SOON).await.unwrap_err();
+    let error = views.wait_for_one::<Counts>(Position::START, shop.soon()).await.unwrap_err();
     assert_eq!(error.to_string(), "no projection is called `counts`; started are `accounts`; add it by `with`");
 }

@@ -1,9 +1,10 @@
 //! What is refused before anything runs, and where projections begin.
 
-use annals_eventstore::{MemoryStore, Recorded};
+use annals_eventstore::Recorded;
 
 use super::accounts::{Account, AccountEvent, Accounts};
-use super::workshop::{Counts, Doubled, Fixed, SOON, Workshop, model, pairs};
+use super::troubled::Trouble;
+use super::workshop::{Counts, Doubled, Fixed, Workshop, pairs};
 use crate::builder::ProjectionsBuilder;
 use crate::{Projection, ProjectionError, Rows, StartError};
 
@@ -43,30 +44,26 @@ async fn projections_declared_wrongly_are_refused() {
     refused(shop.projections().with(Accounts).with(OtherName), "a read model of its own").await;
 }
 
-#[tokio::test(start_paused = true)]
-async fn a_restart_goes_on_where_it_ended() {
-    let shop = Workshop::new();
+pub(super) async fn a_restart_goes_on_where_it_ended(shop: Workshop) {
     let views = shop.start().await;
     let first = shop.append("a", [AccountEvent::Paid(1), AccountEvent::Paid(2)]).await;
-    views.wait_for(first, SOON).await.unwrap();
+    views.wait_for(first, shop.soon()).await.unwrap();
     views.close().await;
     let second = shop.append("a", [AccountEvent::Paid(4)]).await;
     let views = shop.start().await;
-    views.wait_for(second, SOON).await.unwrap();
+    views.wait_for(second, shop.soon()).await.unwrap();
     assert_eq!(views.status()[0].applied, 1, "the events before the restart are not applied again");
-    assert_eq!(shop.rows::<Accounts>(), pairs(&[("a", 7)]));
+    assert_eq!(shop.rows::<Accounts>().await, pairs(&[("a", 7)]));
 }
 
-#[tokio::test(start_paused = true)]
-async fn a_read_model_of_another_log_is_refused() {
-    let shop = Workshop::new();
+pub(super) async fn a_read_model_of_another_log_is_refused(shop: Workshop) {
     let views = shop.start().await;
     let position = shop.append("a", [AccountEvent::Paid(1)]).await;
-    views.wait_for(position, SOON).await.unwrap();
+    views.wait_for(position, shop.soon()).await.unwrap();
     views.close().await;
     // The store was replaced by one that has as many events, and by one that has none.
     for events in [1, 0] {
-        let replaced = Workshop { store: MemoryStore::new(), models: shop.models.clone() };
+        let replaced = shop.with_another_store();
         for _ in 0..events {
             replaced.append("a", [AccountEvent::Paid(8)]).await;
         }
@@ -74,54 +71,69 @@ async fn a_read_model_of_another_log_is_refused() {
         assert!(matches!(error, StartError::Rewound { .. }), "{error:?}");
         assert!(error.to_string().contains("raise its `VERSION`"), "{error}");
     }
-    assert_eq!(shop.rows::<Accounts>(), pairs(&[("a", 1)]));
+    assert_eq!(shop.rows::<Accounts>().await, pairs(&[("a", 1)]));
 }
 
-#[tokio::test(start_paused = true)]
-async fn a_raised_version_is_built_beside_the_old_one_and_shown_when_it_has_caught_up() {
-    let shop = Workshop::new();
+pub(super) async fn a_raised_version_is_built_beside_the_old_one_and_shown_when_it_has_caught_up(shop: Workshop) {
     let views = shop.start().await;
     let position = shop.append("a", [AccountEvent::Paid(1)]).await;
-    views.wait_for(position, SOON).await.unwrap();
+    views.wait_for(position, shop.soon()).await.unwrap();
     views.close().await;
-    assert_eq!(shop.models.shown("accounts"), Some(1));
+    assert_eq!(shop.shown::<Accounts>().await, Some(1));
     let views = shop.projections().with(Doubled).start().await.unwrap();
-    views.wait_for(position, SOON).await.unwrap();
+    views.wait_for(position, shop.soon()).await.unwrap();
     // The switch follows the catching up; an append to the live projection comes after it.
     let position = shop.append("a", [AccountEvent::Paid(1)]).await;
-    views.wait_for(position, SOON).await.unwrap();
-    assert_eq!(shop.models.shown("accounts"), Some(2));
-    assert_eq!(shop.rows::<Doubled>(), pairs(&[("a", 4)]));
-    assert_eq!(shop.rows::<Accounts>(), pairs(&[("a", 1)]), "the old table stays as it was");
+    views.wait_for(position, shop.soon()).await.unwrap();
+    assert_eq!(shop.shown::<Accounts>().await, Some(2));
+    assert_eq!(shop.rows::<Doubled>().await, pairs(&[("a", 4)]));
+    assert_eq!(shop.rows::<Accounts>().await, pairs(&[("a", 1)]), "the old table stays as it was");
 }
 
+/// Whoever reads the view for long keeps it from being switched; meanwhile the projection goes on.
 #[tokio::test(start_paused = true)]
-async fn a_new_projection_catches_up_while_the_others_follow_the_log() {
+async fn a_view_that_cannot_be_switched_yet_is_tried_again_now_and_then() {
     let shop = Workshop::new();
+    shop.append("a", [AccountEvent::Paid(1)]).await;
+    let views = shop.start().await;
+    views.close().await;
+    shop.models.trouble_shows(vec![Some(Trouble::Passing); 3]);
+    let views = shop.projections().with(Doubled).start().await.unwrap();
+    for _ in 0..50 {
+        let position = shop.append("a", [AccountEvent::Paid(1)]).await;
+        views.wait_for(position, shop.soon()).await.unwrap();
+    }
+    assert_eq!(shop.models.shown(), 1, "time stands still, so it is not time to try again");
+    assert_eq!(shop.shown::<Accounts>().await, Some(1));
+    tokio::time::sleep(std::time::Duration::from_secs(30)).await;
+    assert_eq!((shop.models.shown(), shop.shown::<Accounts>().await), (4, Some(2)));
+}
+
+pub(super) async fn a_new_projection_catches_up_while_the_others_follow_the_log(shop: Workshop) {
     for _ in 0..3 {
         shop.append("a", (0..9_000).map(|_| AccountEvent::Paid(1))).await;
     }
     let views = shop.start().await;
     let position = shop.append("a", [AccountEvent::Paid(1)]).await;
-    views.wait_for(position, SOON).await.unwrap();
+    views.wait_for(position, shop.soon()).await.unwrap();
     views.close().await;
     let views = shop.projections().with(Accounts).with(Counts).start().await.unwrap();
     let position = shop.append("b", [AccountEvent::Paid(5)]).await;
-    views.wait_for(position, SOON).await.unwrap();
+    views.wait_for(position, shop.soon()).await.unwrap();
     assert_eq!(views.status()[0].applied, 1);
     assert_eq!(views.status()[1].applied, 27_002);
     // Behind the join both follow the log.
     let position = shop.append("b", [AccountEvent::Paid(5)]).await;
-    views.wait_for(position, SOON).await.unwrap();
-    assert_eq!(shop.rows::<Accounts>(), pairs(&[("a", 27_001), ("b", 10)]));
-    assert_eq!(shop.read(model::<Counts>()), pairs(&[("a", 27_001), ("b", 2)]));
+    views.wait_for(position, shop.soon()).await.unwrap();
+    assert_eq!(shop.rows::<Accounts>().await, pairs(&[("a", 27_001), ("b", 10)]));
+    assert_eq!(shop.rows::<Counts>().await, pairs(&[("a", 27_001), ("b", 2)]));
 }
 
 #[tokio::test(start_paused = true)]
 async fn a_store_without_events_starts_and_waits() {
     let shop = Workshop::new();
     let views = shop.projections().with(Accounts).with(Counts).start().await.unwrap();
-    views.wait_for(annals_eventstore::Position::START, SOON).await.unwrap();
+    views.wait_for(annals_eventstore::Position::START, shop.soon()).await.unwrap();
     views.close().await;
-    assert_eq!((shop.position::<Accounts>(), shop.models.tried()), (0, 0), "there was nothing to commit");
+    assert_eq!((shop.position::<Accounts>().await, shop.models.tried()), (0, 0), "there was nothing to commit");
 }

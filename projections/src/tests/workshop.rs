@@ -1,35 +1,55 @@
-//! What the runner's tests run: a store and read models in memory, and projections that fail when told to.
+//! What the runner's tests run: a store in memory, read models somewhere, and projections that fail when told to.
 
 use std::collections::HashSet;
+use std::sync::Arc;
 use std::time::Duration;
 
 use annals_eventstore::{
-    EventId, EventStore, ExpectedVersion, MemoryStore, NewEvent, Payload, Position, Recorded, StreamId, Tenant,
+    Checkpoint, EventId, EventStore, ExpectedVersion, MemoryStore, NewEvent, Payload, Position, Recorded, StreamId,
+    Tenant,
 };
 
 use super::accounts::{Account, AccountEvent, Accounts};
+use super::troubled::Troubled;
 use crate::builder::{Over, ProjectionsBuilder};
 use crate::column::ColumnValue;
-use crate::database::Model;
-use crate::database::memory::MemoryReadModels;
+use crate::database::contract::{Home, InMemory};
+use crate::database::{Model, ReadModels};
 use crate::{Projection, ProjectionError, Projections, ReadModel, Rows, TableSpec};
-
-/// Longer than anything but a fault may take, shorter than the wait after which the log is looked at anyway.
-pub(crate) const SOON: Duration = Duration::from_secs(3);
 
 #[derive(Clone)]
 pub(crate) struct Workshop {
     pub(crate) store: MemoryStore,
-    pub(crate) models: MemoryReadModels,
+    pub(crate) models: Troubled,
+    home: Arc<dyn Home>,
+    soon: Duration,
 }
 
 impl Workshop {
+    /// All in memory, for paused time.
     pub(crate) fn new() -> Self {
-        Self { store: MemoryStore::new(), models: MemoryReadModels::default() }
+        // Longer than anything but a fault may take, shorter than the wait after which the log is looked at anyway.
+        Self { soon: Duration::from_secs(3), ..Self::at(InMemory::default()) }
+    }
+
+    /// With read models in a real database, and in real time.
+    pub(crate) fn at(home: impl Home + 'static) -> Self {
+        let models = Troubled::new(home.handle());
+        Self { store: MemoryStore::new(), models, home: Arc::new(home), soon: Duration::from_secs(30) }
+    }
+
+    /// The same read models, but an empty store.
+    pub(crate) fn with_another_store(&self) -> Self {
+        Self { store: MemoryStore::new(), ..self.clone() }
+    }
+
+    /// How long something may take that is not held up.
+    pub(crate) fn soon(&self) -> Duration {
+        self.soon
     }
 
     pub(crate) fn over(&self, store: impl EventStore) -> ProjectionsBuilder {
-        Over::new(std::sync::Arc::new(store)).into_read_models(std::sync::Arc::new(self.models.clone()))
+        Over::new(Arc::new(store)).into_read_models(Arc::new(self.models.clone()))
     }
 
     pub(crate) fn projections(&self) -> ProjectionsBuilder {
@@ -75,22 +95,29 @@ impl Workshop {
     }
 
     /// The id and cents of every row that `P` has made.
-    pub(crate) fn rows<P: Projection<Row = Account>>(&self) -> Vec<(String, i64)> {
-        self.read(model::<P>())
-    }
-
-    pub(crate) fn read(&self, model: Model) -> Vec<(String, i64)> {
-        let pair = |row: Vec<ColumnValue>| match (&row[0], &row[1]) {
-            (ColumnValue::Text(id), ColumnValue::Integer(cents)) => (id.to_string(), *cents),
-            other => panic!("an account begins otherwise: {other:?}"),
-        };
-        self.models.rows(&model).into_iter().map(pair).collect()
+    pub(crate) async fn rows<P: Projection>(&self) -> Vec<(String, i64)> {
+        self.home.accounts(&model::<P>()).await
     }
 
     /// Where `P`'s stored checkpoint stands.
-    pub(crate) fn position<P: Projection>(&self) -> i64 {
-        self.models.position(&model::<P>()).expect("it was started")
+    pub(crate) async fn position<P: Projection>(&self) -> i64 {
+        let stored = self.models.checkpoint(&model::<P>()).await.expect("the database answers");
+        stored.expect("it was started").position.get()
     }
+
+    pub(crate) async fn set_checkpoint<P: Projection>(&self, checkpoint: Option<Checkpoint>) {
+        self.home.set_checkpoint(&model::<P>(), checkpoint).await;
+    }
+
+    /// Which version the stable name of `P`'s read model shows.
+    pub(crate) async fn shown<P: Projection>(&self) -> Option<u32> {
+        self.home.shown(P::Row::TABLE.name).await
+    }
+}
+
+/// A checkpoint that stands elsewhere in the same log.
+pub(crate) fn at(checkpoint: Checkpoint, position: i64) -> Checkpoint {
+    Checkpoint { position: Position::new(position).expect("not negative"), ..checkpoint }
 }
 
 pub(crate) fn model<P: Projection>() -> Model {

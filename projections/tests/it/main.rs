@@ -1,6 +1,44 @@
-//! What a user of projections can see, on SQLite.
+//! What a user of projections can see, wherever the events and the read models are.
 
 #[cfg(test)]
-mod shop;
+mod everywhere;
 #[cfg(test)]
-mod sqlite;
+mod homes;
+#[cfg(test)]
+mod postgres;
+#[cfg(test)]
+mod shop;
+
+/// One list, so that no pair of databases can miss a test.
+macro_rules! everywhere {
+    ($($test:ident,)*) => {
+        everywhere!(in_one_file => Home::in_one_file(); $($test,)*);
+        everywhere!(in_two_files => Home::in_two_files(); $($test,)*);
+        everywhere!(in_one_postgres => Home::in_one_postgres().await; $($test,)*);
+        everywhere!(in_two_postgres => Home::in_two_postgres().await; $($test,)*);
+        everywhere!(events_in_a_file_views_in_postgres => Home::events_in_a_file_views_in_postgres().await; $($test,)*);
+        everywhere!(events_in_postgres_views_in_a_file => Home::events_in_postgres_views_in_a_file().await; $($test,)*);
+    };
+    ($place:ident => $home:expr; $($test:ident,)*) => {
+        #[cfg(test)]
+        mod $place {
+            use crate::homes::Home;
+
+            $(#[test]
+            fn $test() {
+                let home = crate::homes::block_on(async { $home });
+                crate::everywhere::$test(home);
+            })*
+        }
+    };
+}
+
+everywhere! {
+    read_models_are_tables_that_follow_the_events,
+    a_restart_goes_on_and_a_broken_event_stops_one_projection_alone,
+    two_processes_apply_every_event_once,
+    whenever_the_process_dies_rows_and_checkpoint_agree,
+    another_shape_needs_a_raised_version_which_is_shown_when_it_is_complete,
+    a_table_that_somebody_drops_stops_its_projection_and_says_so,
+    events_of_many_writers_are_each_counted_once,
+}

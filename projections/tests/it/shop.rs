@@ -1,14 +1,10 @@
 //! The orders of a shop, and two read models of them.
 
-use annals_eventstore::{
-    EventId, EventStore, ExpectedVersion, NewEvent, Position, Recorded, SqliteOptions, SqliteStore, StreamId, Tenant,
-};
+use annals_eventstore::Recorded;
 use annals_macros::{Event, ReadModel};
 use annals_projections::{Projection, ProjectionError, Rows, text_column};
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
-use sqlx::{AssertSqlSafe, Row};
-use std::path::Path;
 
 #[derive(Event, Serialize, Deserialize, Clone, Debug)]
 pub(crate) enum OrderEvent {
@@ -105,24 +101,6 @@ impl Projection for Sales {
     }
 }
 
-pub(crate) async fn open(path: &Path) -> SqliteStore {
-    SqliteOptions::new(path).open().await.unwrap()
-}
-
-pub(crate) async fn append(store: &SqliteStore, order: &str, events: &[OrderEvent]) -> Position {
-    let stream = StreamId::new(Tenant::default(), "order", order).unwrap();
-    let new = |event| NewEvent::of(EventId::new(store.ids().next_id()).unwrap(), event).unwrap();
-    let events = events.iter().map(new).collect();
-    store.append(&stream, ExpectedVersion::Any, events).await.unwrap().position
-}
-
 pub(crate) fn placed(customer: &str, cents: i64) -> OrderEvent {
     OrderEvent::Placed { customer: customer.to_owned(), cents }
-}
-
-/// The rows that a user's own query gives, a line each.
-pub(crate) async fn query(store: &SqliteStore, sql: &str) -> Vec<String> {
-    let mut reader = store.database().read().await.unwrap();
-    let rows = sqlx::query(AssertSqlSafe(sql.to_owned())).fetch_all(&mut *reader).await.unwrap();
-    rows.iter().map(|row| row.get::<String, _>(0)).collect()
 }

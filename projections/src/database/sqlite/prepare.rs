@@ -6,8 +6,9 @@ use annals_eventstore::{BackendError, Checkpoint, DatabaseError, Incarnation, Sq
 use jiff::Timestamp;
 use sqlx::{AssertSqlSafe, Row, SqliteConnection};
 
-use super::statements::{Statements, index_prefix, quoted, sqlite_type};
+use super::statements::{Statements, index_prefix, sqlite_type};
 use super::stored_checkpoint;
+use crate::database::sql::{is_our_index, quoted};
 use crate::database::{Model, Prepared};
 use crate::error::StartError;
 use crate::shape::shape;
@@ -199,12 +200,7 @@ impl Preparation<'_> {
         let rows = query.fetch_all(&mut *self.connection).await.map_err(|e| self.refused(e))?;
         let there: Vec<String> = rows.iter().map(|row| row.get(0)).collect();
         let prefix = index_prefix(self.model);
-        // Ours end in eight hexadecimal digits, which is what makes the name fit to stand in SQL.
-        let is_ours = |name: &&String| {
-            name.strip_prefix(&prefix)
-                .is_some_and(|rest| rest.len() == 8 && rest.bytes().all(|b| b.is_ascii_hexdigit()))
-        };
-        for name in there.iter().filter(is_ours) {
+        for name in there.iter().filter(|name| is_our_index(name, &prefix)) {
             if !self.statements.indexes.iter().any(|(declared, _)| declared == name) {
                 let drop = Arc::from(format!("DROP INDEX {}", quoted(name)));
                 run(self.connection, &drop).await.map_err(|e| self.refused(e))?;

@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use crate::column::{ColumnType, ColumnValue};
 use crate::database::Model;
+use crate::database::sql::{digest, list, quoted};
 use crate::read_model::{ColumnSpec, IndexSpec, TableSpec};
 
 /// How many rows one statement carries at most: 2 to this power. A call costs a hop to SQLite's thread, so more rows a call
@@ -118,7 +119,7 @@ fn create_table(table: &str, spec: &TableSpec) -> String {
 
 /// The index and its name, which follows from its columns alone, so that a changed declaration is a new index.
 fn create_index(model: &Model, table: &str, index: &IndexSpec) -> (String, Arc<str>) {
-    let name = format!("{}{:08x}", index_prefix(model), digest(index.columns));
+    let name = format!("{}{:08x}", index_prefix(model), digest(index.columns.iter().copied()));
     let columns = list(index.columns.iter().copied());
     let text = format!("CREATE INDEX {} ON {table} ({columns})", quoted(&name));
     (name, text.into())
@@ -129,12 +130,6 @@ pub(super) fn index_prefix(model: &Model) -> String {
     format!("{}_by_", model.table_name())
 }
 
-/// FNV-1a over the names; short, the same on every build, and quite enough for the few indexes of one table.
-fn digest(columns: &[&str]) -> u32 {
-    let bytes = columns.iter().flat_map(|column| column.bytes().chain([b',']));
-    bytes.fold(0x811c_9dc5, |hash, byte| (hash ^ u32::from(byte)).wrapping_mul(0x0100_0193))
-}
-
 /// What SQLite calls the type of a column.
 pub(super) fn sqlite_type(column: &ColumnSpec) -> &'static str {
     match column.column_type {
@@ -143,15 +138,6 @@ pub(super) fn sqlite_type(column: &ColumnSpec) -> &'static str {
         ColumnType::Text | ColumnType::Json => "TEXT",
         ColumnType::Uuid | ColumnType::Bytes => "BLOB",
     }
-}
-
-/// An identifier, already checked, in quotes, so that it may be a word of SQL.
-pub(super) fn quoted(identifier: &str) -> String {
-    format!("\"{identifier}\"")
-}
-
-fn list<'a>(names: impl Iterator<Item = &'a str>) -> String {
-    names.map(quoted).collect::<Vec<_>>().join(", ")
 }
 
 fn row_of(values: usize) -> String {

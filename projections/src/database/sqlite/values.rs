@@ -3,13 +3,13 @@
 use std::sync::Arc;
 
 use annals_eventstore::BackendError;
-use jiff::Timestamp;
 use sqlx::query::Query;
 use sqlx::sqlite::{SqliteArguments, SqliteRow};
 use sqlx::{AssertSqlSafe, Row, Sqlite};
 use uuid::Uuid;
 
 use crate::column::{ColumnError, ColumnType, ColumnValue};
+use crate::column_types::moment;
 use crate::read_model::{ColumnSpec, TableSpec};
 
 /// A statement with the values of some rows, one after the other.
@@ -69,8 +69,7 @@ fn read(column: &ColumnSpec, row: &SqliteRow, at: usize) -> Result<ColumnValue, 
         },
         ColumnType::Timestamp => {
             let micros = get!(i64);
-            let time = Timestamp::from_microsecond(micros);
-            ColumnValue::Timestamp(time.map_err(|_| wrong("microseconds since 1970", micros.to_string()))?)
+            ColumnValue::Timestamp(moment(micros).ok_or_else(|| wrong("microseconds since 1970", micros.to_string()))?)
         }
         ColumnType::Uuid => {
             let bytes = get!(&[u8]);

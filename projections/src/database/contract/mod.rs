@@ -1,0 +1,88 @@
+//! What every database of read models must do, as tests that run on each.
+//!
+//! Those of rows run also on the read models in memory, so that tests of the runner stand on something true.
+
+mod everything;
+mod homes;
+mod rows;
+#[cfg(any(feature = "sqlite", feature = "postgres"))]
+mod schema;
+
+pub(crate) use everything::{EVERYTHING, MODEL, checkpoint, key, life, prepare, row, work};
+#[cfg(feature = "sqlite")]
+pub(crate) use homes::InFile;
+#[cfg(feature = "postgres")]
+pub(crate) use homes::InPostgres;
+#[cfg(any(feature = "sqlite", feature = "postgres"))]
+pub(crate) use homes::SqlHome;
+pub(crate) use homes::{Home, InMemory};
+
+macro_rules! clauses {
+    ($home:expr => $theme:ident: $($clause:ident,)*) => {$(
+        #[tokio::test]
+        async fn $clause() {
+            crate::database::contract::$theme::$clause(&$home).await;
+        }
+    )*};
+}
+
+macro_rules! clauses_of_rows {
+    ($home:expr) => {
+        clauses! {
+            $home => rows:
+            every_type_comes_back_as_it_was_written,
+            the_extremes_of_every_type_come_back,
+            any_number_of_rows_is_written_loaded_and_removed_exactly,
+            a_row_written_again_replaces_the_first,
+            a_table_of_keys_alone_is_written_and_removed,
+            rows_larger_than_a_message_should_be_are_written,
+            a_part_whose_checkpoint_stands_elsewhere_writes_nothing_and_the_others_do,
+            parts_are_answered_in_the_order_in_which_they_came,
+            preparing_twice_goes_on_from_the_stored_checkpoint,
+            of_two_that_commit_at_once_one_is_overtaken,
+        }
+    };
+}
+
+#[cfg(any(feature = "sqlite", feature = "postgres"))]
+macro_rules! clauses_of_schemas {
+    ($home:expr) => {
+        clauses! {
+            $home => schema:
+            every_column_can_be_queried,
+            rows_and_checkpoint_commit_together_or_not_at_all,
+            the_part_that_is_refused_is_named,
+            a_commit_that_is_dropped_at_any_moment_leaves_rows_and_checkpoint_in_step,
+            another_shape_under_the_same_version_is_refused,
+            a_table_that_somebody_altered_or_dropped_is_refused,
+            names_that_belong_to_something_else_are_refused,
+            a_raised_version_has_its_own_table_and_is_shown_when_told,
+            a_version_with_other_columns_is_shown_when_told,
+            indexes_follow_the_declaration_and_a_users_own_stay,
+            names_as_long_as_they_may_be_are_prepared_again_and_again,
+            several_handles_may_prepare_at_once,
+        }
+    };
+}
+
+mod in_memory {
+    clauses_of_rows!(super::InMemory::default());
+}
+
+#[cfg(feature = "sqlite")]
+mod in_file {
+    clauses_of_rows!(super::InFile::new().await);
+    clauses_of_schemas!(super::InFile::new().await);
+}
+
+#[cfg(feature = "postgres")]
+mod in_postgres {
+    clauses_of_rows!(super::InPostgres::new().await);
+    clauses_of_schemas!(super::InPostgres::new().await);
+}
+
+#[cfg(feature = "postgres")]
+mod behind_a_pooler {
+    clauses_of_rows!(super::InPostgres::behind_a_pooler().await);
+    clauses_of_schemas!(super::InPostgres::behind_a_pooler().await);
+}

@@ -1,0 +1,218 @@
+//! Rows go in and come out, and move with their checkpoint.
+
+use annals_eventstore::{Checkpoint, Position};
+use jiff::Timestamp;
+use uuid::Uuid;
+
+use super::{EVERYTHING, Home, MODEL, checkpoint, key, life, prepare, row, work};
+use crate::changes::FIRST_MOMENT;
+use crate::column::{ColumnType, ColumnValue};
+use crate::database::{Model, Moved, Work};
+use crate::read_model::{ColumnSpec, TableSpec};
+
+const NOW: Timestamp = Timestamp::UNIX_EPOCH;
+
+pub(super) async fn every_type_comes_back_as_it_was_written(home: &dyn Home) {
+    let models = home.handle();
+    assert_eq!(prepare(home, &MODEL).await.unwrap().checkpoint, Checkpoint::start(life()));
+    let nulls = {
+        let mut columns = key("null", i64::MIN);
+        columns.resize(8, ColumnValue::Null);
+        columns
+    };
+    let whole = row("a", 1, 3.0);
+    let first = work(0, 5, vec![whole.clone(), nulls.clone()], vec![]);
+    assert_eq!(models.commit(&[&first], NOW).await.unwrap(), [Moved::Done]);
+    let mut loaded = models.load(&MODEL, &[key("a", 1), key("null", i64::MIN), key("a", 2)]).await.unwrap();
+    loaded.sort_by_key(|row| row[0].to_string());
+    assert_eq!(loaded, [whole, nulls]);
+    assert_eq!(models.checkpoint(&MODEL).await.unwrap(), Some(checkpoint(5)));
+}
+
+pub(super) async fn the_extremes_of_every_type_come_back(home: &dyn Home) {
+    let models = home.handle();
+    prepare(home, &MODEL).await.unwrap();
+    let micros = |micros| crate::column_types::moment(micros).unwrap();
+    let longest = "ü".repeat(1_000);
+    let mut rows = Vec::new();
+    for (n, text) in
+        ["", " ", "'\"\\%_;--", "\u{1}\u{7f}\u{10ffff}", "أهلا ☂ \u{202e}x", &longest].into_iter().enumerate()
+    {
+        let mut row = row(text, n as i64, 0.0);
+        row[7] = ColumnValue::Json(serde_json::to_string(&[text]).unwrap().into());
+        rows.push(row);
+    }
+    for (n, share) in [f64::MIN, f64::MAX, f64::MIN_POSITIVE, 5e-324, f64::INFINITY, f64::NEG_INFINITY, 0.1 + 0.2]
+        .into_iter()
+        .enumerate()
+    {
+        rows.push(row("share", n as i64, share));
+    }
+    for group in [i64::MIN, i64::MAX, 0, -1] {
+        rows.push(row("group", group, 1.0));
+    }
+    // The first moment of PostgreSQL's times, and the last of ours.
+    let last = Timestamp::MAX.as_microsecond();
+    for (n, at) in [FIRST_MOMENT, last, 0, -1, 946_684_800_000_000].into_iter().enumerate() {
+        let mut row = row("at", n as i64, 1.0);
+        row[4] = ColumnValue::Timestamp(micros(at));
+        row[3] = ColumnValue::Bool(false);
+        rows.push(row);
+    }
+    for (n, id) in [Uuid::nil(), Uuid::max()].into_iter().enumerate() {
+        let mut row = row("id", n as i64, 1.0);
+        row[5] = ColumnValue::Uuid(id);
+        rows.push(row);
+    }
+    for (n, raw) in [vec![], (0..=255).collect::<Vec<u8>>(), vec![0; 100_000]].into_iter().enumerate() {
+        let mut row = row("raw", n as i64, 1.0);
+        row[6] = ColumnValue::Bytes(raw.into());
+        rows.push(row);
+    }
+    for (n, doc) in ["null", "\"\"", "{}", "[]", "9007199254740993", "-1", "true"].into_iter().enumerate() {
+        let mut row = row("doc", n as i64, 1.0);
+        row[7] = ColumnValue::Json(doc.into());
+        rows.push(row);
+    }
+    let keys: Vec<_> = rows.iter().map(|row| row[..2].to_vec()).collect();
+    models.commit(&[&work(0, 1, rows.clone(), vec![])], NOW).await.unwrap();
+    let loaded = models.load(&MODEL, &keys).await.unwrap();
+    assert_eq!(loaded.len(), rows.len());
+    for row in &rows {
+        let found: Vec<_> = loaded.iter().filter(|found| found[..2] == row[..2]).collect();
+        assert_eq!(found, [row]);
+    }
+    models.commit(&[&work(1, 2, vec![], keys.clone())], NOW).await.unwrap();
+    assert!(models.load(&MODEL, &keys).await.unwrap().is_empty(), "each is found by its key to be removed");
+}
+
+pub(super) async fn any_number_of_rows_is_written_loaded_and_removed_exactly(home: &dyn Home) {
+    let models = home.handle();
+    prepare(home, &MODEL).await.unwrap();
+    let mut position = 0;
+    for rows in [1_i64, 2, 3, 7, 64, 255, 256, 257, 700] {
+        let name = format!("of {rows}");
+        let written: Vec<_> = (0..rows).map(|n| row(&name, n, n as f64)).collect();
+        let keys: Vec<_> = (0..rows).map(|n| key(&name, n)).collect();
+        let commit = work(position, position + 1, written, vec![]);
+        assert_eq!(models.commit(&[&commit], NOW).await.unwrap(), [Moved::Done]);
+        assert_eq!(models.load(&MODEL, &keys).await.unwrap().len(), rows as usize, "{rows} rows");
+        let commit = work(position + 1, position + 2, vec![], keys[1..].to_vec());
+        models.commit(&[&commit], NOW).await.unwrap();
+        position += 2;
+        let left = models.load(&MODEL, &keys).await.unwrap();
+        assert_eq!(left, [row(&name, 0, 0.0)], "all but the first of {rows} rows are removed");
+    }
+}
+
+pub(super) async fn a_row_written_again_replaces_the_first(home: &dyn Home) {
+    let models = home.handle();
+    prepare(home, &MODEL).await.unwrap();
+    models.commit(&[&work(0, 1, vec![row("a", 1, 1.0)], vec![])], NOW).await.unwrap();
+    models.commit(&[&work(1, 2, vec![row("a", 1, 2.0)], vec![])], NOW).await.unwrap();
+    assert_eq!(models.load(&MODEL, &[key("a", 1)]).await.unwrap(), [row("a", 1, 2.0)]);
+}
+
+pub(super) async fn a_table_of_keys_alone_is_written_and_removed(home: &dyn Home) {
+    const KEYS: Model = Model {
+        projection: "keys",
+        version: 1,
+        table: &TableSpec {
+            name: "keys",
+            columns: &[ColumnSpec { name: "id", column_type: ColumnType::Integer, nullable: false }],
+            key: &["id"],
+            indexes: &[],
+        },
+    };
+    let models = home.handle();
+    prepare(home, &KEYS).await.unwrap();
+    let keys: Vec<_> = (0..3).map(|n| vec![ColumnValue::Integer(n)]).collect();
+    for to in 1..3 {
+        let commit = Work { model: KEYS, ..work(to - 1, to, keys.clone(), vec![]) };
+        models.commit(&[&commit], NOW).await.unwrap();
+    }
+    assert_eq!(models.load(&KEYS, &keys).await.unwrap().len(), 3);
+    let commit = Work { model: KEYS, ..work(2, 3, vec![], keys[..2].to_vec()) };
+    models.commit(&[&commit], NOW).await.unwrap();
+    assert_eq!(models.load(&KEYS, &keys).await.unwrap(), keys[2..]);
+}
+
+pub(super) async fn rows_larger_than_a_message_should_be_are_written(home: &dyn Home) {
+    let models = home.handle();
+    prepare(home, &MODEL).await.unwrap();
+    let large = |n: i64| {
+        let mut row = row("large", n, 0.0);
+        row[6] = ColumnValue::Bytes(vec![n as u8; 5 << 20].into());
+        row
+    };
+    let rows: Vec<_> = (0..4).map(large).collect();
+    let commit = work(0, 1, rows.clone(), vec![]);
+    assert_eq!(models.commit(&[&commit], NOW).await.unwrap(), [Moved::Done]);
+    let stale = work(0, 2, rows.clone(), vec![]);
+    assert_eq!(models.commit(&[&stale], NOW).await.unwrap(), [Moved::Overtaken]);
+    for row in &rows {
+        let found = models.load(&MODEL, &[row[..2].to_vec()]).await.unwrap();
+        assert!(found == [row.clone()], "row {} is another", row[1]);
+    }
+}
+
+const OTHER: Model = Model { projection: "other", version: 1, table: &TableSpec { name: "other", ..EVERYTHING } };
+
+pub(super) async fn a_part_whose_checkpoint_stands_elsewhere_writes_nothing_and_the_others_do(home: &dyn Home) {
+    let models = home.handle();
+    prepare(home, &MODEL).await.unwrap();
+    prepare(home, &OTHER).await.unwrap();
+    // With removals and without, as a database may do them in different ways.
+    for (to, removed) in [(9, vec![]), (10, vec![key("c", 1)])] {
+        let stale = work(7, to, vec![row("a", 1, 1.0)], removed.clone());
+        let from = if to == 9 { 0 } else { 9 };
+        let fresh = Work { model: OTHER, ..work(from, to, vec![row("b", to, 1.0)], removed) };
+        let moved = models.commit(&[&stale, &fresh], NOW).await.unwrap();
+        assert_eq!(moved, [Moved::Overtaken, Moved::Done]);
+        assert!(models.load(&MODEL, &[key("a", 1)]).await.unwrap().is_empty());
+        assert_eq!(models.checkpoint(&MODEL).await.unwrap().unwrap().position, Position::START);
+        assert_eq!(models.load(&OTHER, &[key("b", to)]).await.unwrap().len(), 1);
+        assert_eq!(models.checkpoint(&OTHER).await.unwrap(), Some(checkpoint(to)));
+    }
+}
+
+pub(super) async fn parts_are_answered_in_the_order_in_which_they_came(home: &dyn Home) {
+    const FIRST: Model = Model { projection: "a_first", version: 1, table: &TableSpec { name: "first", ..EVERYTHING } };
+    let models = home.handle();
+    for model in [MODEL, OTHER, FIRST] {
+        prepare(home, &model).await.unwrap();
+    }
+    let part = |model, from| Work { model, ..work(from, 5, vec![row(model.projection, 1, 1.0)], vec![]) };
+    let parts = [part(OTHER, 0), part(MODEL, 3), part(FIRST, 0)];
+    let moved = models.commit(&parts.each_ref(), NOW).await.unwrap();
+    assert_eq!(moved, [Moved::Done, Moved::Overtaken, Moved::Done]);
+    for (model, rows) in [(OTHER, 1), (MODEL, 0), (FIRST, 1)] {
+        assert_eq!(models.load(&model, &[key(model.projection, 1)]).await.unwrap().len(), rows);
+    }
+}
+
+pub(super) async fn preparing_twice_goes_on_from_the_stored_checkpoint(home: &dyn Home) {
+    assert!(prepare(home, &MODEL).await.unwrap().shown);
+    home.handle().commit(&[&work(0, 4, vec![], vec![])], NOW).await.unwrap();
+    let again = prepare(home, &MODEL).await.unwrap();
+    assert_eq!((again.checkpoint, again.shown), (checkpoint(4), true));
+}
+
+pub(super) async fn of_two_that_commit_at_once_one_is_overtaken(home: &dyn Home) {
+    prepare(home, &MODEL).await.unwrap();
+    let (one, two) = (home.handle(), home.handle());
+    for from in 0..20 {
+        // In turn a small commit, one that removes rows, and both against each other.
+        let removed = |by: i64| if (from + by) % 3 == 0 { vec![key("gone", from)] } else { vec![] };
+        let (first, second) = (
+            work(from, from + 1, vec![row("a", 1, from as f64)], removed(0)),
+            work(from, from + 1, vec![row("a", 1, from as f64)], removed(1)),
+        );
+        let (first, second) = ([&first], [&second]);
+        let (first, second) = futures::join!(one.commit(&first, NOW), two.commit(&second, NOW));
+        let moved = [first.unwrap(), second.unwrap()].concat();
+        assert_eq!(moved.iter().filter(|moved| **moved == Moved::Done).count(), 1, "{moved:?}");
+    }
+    assert_eq!(one.load(&MODEL, &[key("a", 1)]).await.unwrap(), [row("a", 1, 19.0)]);
+    assert_eq!(two.checkpoint(&MODEL).await.unwrap(), Some(checkpoint(20)));
+}

@@ -1,0 +1,239 @@
+//! What is created, what is refused, and what becomes of it when statements fail.
+
+use annals_eventstore::Position;
+use jiff::Timestamp;
+
+use super::{EVERYTHING, MODEL, SqlHome, checkpoint, key, life, prepare, row, work};
+use crate::column::ColumnType;
+use crate::database::{Model, Moved, Work};
+use crate::read_model::{ColumnSpec, IndexSpec, TableSpec};
+
+const NOW: Timestamp = Timestamp::UNIX_EPOCH;
+
+fn leak(table: TableSpec) -> &'static TableSpec {
+    Box::leak(Box::new(table))
+}
+
+pub(super) async fn every_column_can_be_queried(home: &dyn SqlHome) {
+    prepare(home, &MODEL).await.unwrap();
+    home.handle().commit(&[&work(0, 1, vec![row("a", 1, 1.5), row("b", 2, 2.5)], vec![])], NOW).await.unwrap();
+    for (condition, found) in [
+        ("\"done\"", &["a", "b"][..]),
+        ("\"group\" = 2", &["b"]),
+        ("\"share\" < 2", &["a"]),
+        ("\"order\" > 'a'", &["b"]),
+        ("\"doc\" ->> 'a' = '[1]' AND \"group\" = 1", &["a"]),
+    ] {
+        let sql = format!("SELECT \"order\" FROM \"select\" WHERE {condition} ORDER BY 1");
+        assert_eq!(home.texts(&sql).await, found, "{condition}");
+    }
+}
+
+pub(super) async fn rows_and_checkpoint_commit_together_or_not_at_all(home: &dyn SqlHome) {
+    let models = home.handle();
+    prepare(home, &MODEL).await.unwrap();
+    models.commit(&[&work(0, 1, vec![row("a", 1, 1.0)], vec![])], NOW).await.unwrap();
+    // The second half of the commit fails.
+    home.refuse_removals("select_v1").await;
+    let second = work(1, 2, vec![row("b", 1, 1.0)], vec![key("a", 1)]);
+    let fault = models.commit(&[&second], NOW).await.unwrap_err();
+    assert!(!fault.transient);
+    assert_eq!(fault.part, Some(0));
+    assert_eq!(models.checkpoint(&MODEL).await.unwrap(), Some(checkpoint(1)));
+    assert_eq!(home.texts("SELECT \"order\" FROM \"select\" ORDER BY 1").await, ["a"]);
+}
+
+pub(super) async fn the_part_that_is_refused_is_named(home: &dyn SqlHome) {
+    let models: [Model; 3] = ["a_model", "b_model", "c_model"].map(|name| Model {
+        projection: name,
+        version: 1,
+        table: leak(TableSpec { name, ..EVERYTHING }),
+    });
+    for model in &models {
+        prepare(home, model).await.unwrap();
+    }
+    home.run("DROP VIEW b_model").await;
+    home.run("DROP TABLE b_model_v1").await;
+    let part = |model: Model| Work { model, ..work(0, 1, vec![row("a", 1, 1.0)], vec![]) };
+    let parts = [part(models[2]), part(models[1]), part(models[0])];
+    let fault = home.handle().commit(&parts.each_ref(), NOW).await.unwrap_err();
+    assert_eq!((fault.transient, fault.part), (false, Some(1)), "{}", fault.source);
+    for model in &models {
+        let stored = home.handle().checkpoint(model).await.unwrap().unwrap();
+        assert_eq!(stored.position, Position::START, "nothing of `{}` is written", model.projection);
+    }
+    let moved = home.handle().commit(&[&parts[0], &parts[2]], NOW).await.unwrap();
+    assert_eq!(moved, [Moved::Done, Moved::Done], "the others go without it");
+}
+
+pub(super) async fn a_commit_that_is_dropped_at_any_moment_leaves_rows_and_checkpoint_in_step(home: &dyn SqlHome) {
+    let models = home.handle();
+    prepare(home, &MODEL).await.unwrap();
+    let state = format!(
+        "SELECT CAST(c.position AS TEXT) || ' ' || CAST((SELECT count(*) FROM \"select\") AS TEXT) FROM {} AS c",
+        home.checkpoints()
+    );
+    let mut position = 0;
+    // Without and with a removal, as a database may do the two in different ways.
+    for removed in [vec![], vec![key("b", 1)]] {
+        let until = position + 300;
+        let written: Vec<_> = (position..until).map(|n| row("a", n, 1.0)).collect();
+        let commit = work(position, until, written, removed);
+        let parts = [&commit];
+        for polls in 0.. {
+            let mut running = Box::pin(models.commit(&parts, NOW));
+            let mut finished = false;
+            for _ in 0..polls {
+                if futures::poll!(&mut running).is_ready() {
+                    finished = true;
+                    break;
+                }
+                tokio::task::yield_now().await;
+            }
+            drop(running);
+            let state = home.texts(&state).await;
+            let (old, new) = (format!("{position} {position}"), format!("{until} {until}"));
+            assert!(state == [old.as_str()] || state == [new.as_str()], "{state:?} after {polls} polls");
+            if finished {
+                break;
+            }
+        }
+        // Whether one that was given up is stored is known when its checkpoint is moved, or moved again.
+        let moved = models.commit(&parts, NOW).await.unwrap();
+        assert_eq!(moved, [Moved::Overtaken]);
+        position = until;
+    }
+    assert_eq!(home.texts(&state).await, [format!("{position} {position}")]);
+}
+
+pub(super) async fn another_shape_under_the_same_version_is_refused(home: &dyn SqlHome) {
+    prepare(home, &MODEL).await.unwrap();
+    let changes: [(&str, TableSpec); 3] = [
+        ("a column less", TableSpec { columns: EVERYTHING.columns.split_at(7).0, ..EVERYTHING }),
+        ("another key", TableSpec { key: &["group", "order"], ..EVERYTHING }),
+        ("another name", TableSpec { name: "elsewhere", ..EVERYTHING }),
+    ];
+    for (change, table) in changes {
+        let table = leak(table);
+        let error = prepare(home, &Model { table, ..MODEL }).await.expect_err(change).to_string();
+        assert!(error.contains("raise its `VERSION`"), "{change}: {error}");
+        assert!(prepare(home, &Model { table, version: 2, ..MODEL }).await.is_ok(), "{change}, but as version 2");
+        home.run(&format!("DELETE FROM {} WHERE version = 2", home.checkpoints())).await;
+        if table.name == "elsewhere" {
+            home.run("DROP VIEW elsewhere").await;
+        }
+        home.run(&format!("DROP TABLE \"{}_v2\"", table.name)).await;
+    }
+}
+
+pub(super) async fn a_table_that_somebody_altered_or_dropped_is_refused(home: &dyn SqlHome) {
+    prepare(home, &MODEL).await.unwrap();
+    home.run("ALTER TABLE \"select_v1\" ADD COLUMN \"extra\" TEXT").await;
+    let error = prepare(home, &MODEL).await.unwrap_err().to_string().to_lowercase();
+    assert!(error.contains("extra text null"), "{error}");
+    home.run("DROP VIEW \"select\"").await;
+    home.run("DROP TABLE \"select_v1\"").await;
+    let error = prepare(home, &MODEL).await.unwrap_err().to_string();
+    assert!(error.contains("no table"), "{error}");
+}
+
+pub(super) async fn names_that_belong_to_something_else_are_refused(home: &dyn SqlHome) {
+    home.run("CREATE TABLE \"select\" (x TEXT)").await;
+    let error = prepare(home, &MODEL).await.unwrap_err().to_string();
+    assert!(error.contains("`select`, which is a table that annals did not make"), "{error}");
+    home.run("DROP TABLE \"select\"").await;
+    home.run("CREATE VIEW \"select\" AS SELECT 1 AS x").await;
+    let error = prepare(home, &MODEL).await.unwrap_err().to_string();
+    assert!(error.contains("is a view that annals did not make"), "{error}");
+    home.run("DROP VIEW \"select\"").await;
+    home.run("CREATE TABLE \"select_v1\" (x TEXT)").await;
+    let error = prepare(home, &MODEL).await.unwrap_err().to_string();
+    assert!(error.contains("`select_v1`, which is a table without a checkpoint"), "{error}");
+    home.run("DROP TABLE \"select_v1\"").await;
+    prepare(home, &MODEL).await.unwrap();
+    let error = prepare(home, &Model { projection: "thief", ..MODEL }).await.unwrap_err().to_string();
+    assert!(error.contains("is the read model of projection `everything`"), "{error}");
+    home.run("DROP VIEW \"select\"").await;
+    home.run("CREATE VIEW \"select\" AS SELECT \"order\" FROM \"select_v1\"").await;
+    let error = prepare(home, &Model { version: 2, ..MODEL }).await.map(|_| ());
+    // SQLite keeps the text of a view, PostgreSQL its meaning: one knows ours by its end, the other by its columns.
+    if let Err(error) = error {
+        assert!(error.to_string().contains("is a view that annals did not make"), "{error}");
+    }
+}
+
+pub(super) async fn a_raised_version_has_its_own_table_and_is_shown_when_told(home: &dyn SqlHome) {
+    let models = home.handle();
+    prepare(home, &MODEL).await.unwrap();
+    models.commit(&[&work(0, 1, vec![row("old", 1, 1.0)], vec![])], NOW).await.unwrap();
+    let second = Model { version: 2, ..MODEL };
+    let prepared = prepare(home, &second).await.unwrap();
+    assert_eq!((prepared.checkpoint.position, prepared.shown), (Position::START, false));
+    let commit = Work { model: second, ..work(0, 1, vec![row("new", 1, 1.0)], vec![]) };
+    models.commit(&[&commit], NOW).await.unwrap();
+    let shown = "SELECT \"order\" FROM \"select\" ORDER BY 1";
+    assert_eq!(home.texts(shown).await, ["old"]);
+    assert_eq!(home.shown("select").await, Some(1));
+    models.show(&second).await.unwrap();
+    assert_eq!(home.texts(shown).await, ["new"]);
+    assert_eq!(home.shown("select").await, Some(2));
+    assert!(prepare(home, &second).await.unwrap().shown);
+    assert!(!prepare(home, &MODEL).await.unwrap().shown);
+}
+
+pub(super) async fn a_version_with_other_columns_is_shown_when_told(home: &dyn SqlHome) {
+    let models = home.handle();
+    prepare(home, &MODEL).await.unwrap();
+    let extra = ColumnSpec { name: "extra", column_type: ColumnType::Text, nullable: true };
+    let more: Vec<ColumnSpec> = EVERYTHING.columns.iter().copied().chain([extra]).collect();
+    let fewer = vec![EVERYTHING.columns[1], EVERYTHING.columns[0], extra];
+    for (version, columns) in [(2, more), (3, fewer), (4, EVERYTHING.columns.to_vec())] {
+        let table = leak(TableSpec { columns: columns.leak(), indexes: &[], ..EVERYTHING });
+        let model = Model { version, table, ..MODEL };
+        assert!(!prepare(home, &model).await.unwrap().shown);
+        models.show(&model).await.unwrap();
+        assert_eq!(home.shown("select").await, Some(version));
+        assert!(prepare(home, &model).await.unwrap().shown);
+    }
+}
+
+pub(super) async fn indexes_follow_the_declaration_and_a_users_own_stay(home: &dyn SqlHome) {
+    prepare(home, &MODEL).await.unwrap();
+    let first = home.indexes("select_v1").await;
+    assert_eq!(first.len(), 1);
+    home.run("CREATE INDEX \"select_v1_by_hand\" ON \"select_v1\" (\"raw\")").await;
+    let other = leak(TableSpec { indexes: &[IndexSpec { columns: &["share"] }], ..EVERYTHING });
+    prepare(home, &Model { table: other, ..MODEL }).await.unwrap();
+    let second = home.indexes("select_v1").await;
+    assert_eq!(second.len(), 2, "{second:?}");
+    assert!(second.contains(&"select_v1_by_hand".to_owned()));
+    assert!(!second.contains(&first[0]));
+}
+
+pub(super) async fn names_as_long_as_they_may_be_are_prepared_again_and_again(home: &dyn SqlHome) {
+    const INDEXES: &[IndexSpec] = &[IndexSpec { columns: &["done"] }, IndexSpec { columns: &["at"] }];
+    let name = "x".repeat(TableSpec::MAX_NAME).leak();
+    let table = leak(TableSpec { name, indexes: INDEXES, ..EVERYTHING });
+    for version in [1, u32::MAX - 1, u32::MAX] {
+        let model = Model { projection: name, version, table };
+        prepare(home, &model).await.unwrap();
+        assert_eq!(home.indexes(&model.table_name()).await.len(), 2);
+        let names = home.indexes(&model.table_name()).await;
+        prepare(home, &model).await.unwrap();
+        assert_eq!(home.indexes(&model.table_name()).await, names);
+        home.handle().commit(&[&Work { model, ..work(0, 1, vec![row("a", 1, 1.0)], vec![]) }], NOW).await.unwrap();
+        home.handle().show(&model).await.unwrap();
+    }
+}
+
+pub(super) async fn several_handles_may_prepare_at_once(home: &dyn SqlHome) {
+    let start = async |n: u32| {
+        let models = home.handle();
+        models.migrate().await?;
+        models.prepare(&Model { version: 1 + n % 2, ..MODEL }, life(), NOW).await
+    };
+    let prepared = futures::join!(start(0), start(1), start(2), start(3));
+    for prepared in [prepared.0, prepared.1, prepared.2, prepared.3] {
+        assert_eq!(prepared.unwrap().checkpoint.position, Position::START);
+    }
+}

@@ -1,0 +1,194 @@
+//! Committing rows and checkpoints: in one statement as a rule, in a transaction of several where there is much to do.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use annals_eventstore::{DatabaseError, PostgresDatabase};
+use jiff::Timestamp;
+use sqlx::{PgConnection, Row};
+
+use super::fault::fault;
+use super::home::Home;
+use super::load::seek_by_key;
+use super::statements::Statements;
+use super::values::{Micros, Query, bind_keys, bind_rows};
+use crate::changes::Changes;
+use crate::column::ColumnValue;
+use crate::database::{Fault, Moved, Work};
+
+/// How many rows go into one statement at most, and about how many bytes: a message to the server has an end, and both
+/// sides hold it in memory.
+const MOST_ROWS: usize = 10_000;
+const MOST_BYTES: usize = 8 << 20;
+
+/// How many parameters [`moved`] takes.
+const MOVE_PARAMETERS: usize = 8;
+
+/// Writes rows and moves checkpoints: all of it or nothing, except parts that were overtaken.
+pub(super) async fn commit(
+    database: &PostgresDatabase,
+    home: &Home,
+    work: &[&Work],
+    now: Timestamp,
+) -> Result<Vec<Moved>, Fault> {
+    // Every process locks the checkpoints in one order, so that none waits for another in a ring.
+    let mut order: Vec<usize> = (0..work.len()).collect();
+    order.sort_unstable_by_key(|&at| (work[at].model.projection, work[at].model.version));
+    let parts: Vec<Part<'_>> =
+        order.iter().map(|&at| Part { work: work[at], statements: home.statements(&work[at].model) }).collect();
+    let commit = Commit { database, home, now, parts };
+    let moved = commit.run().await.map_err(|fault| Fault { part: fault.part.map(|at| order[at]), ..fault })?;
+    let moved: HashMap<usize, Moved> = order.into_iter().zip(moved).collect();
+    Ok((0..work.len()).map(|at| moved[&at]).collect())
+}
+
+struct Part<'a> {
+    work: &'a Work,
+    statements: Arc<Statements>,
+}
+
+struct Commit<'a> {
+    database: &'a PostgresDatabase,
+    home: &'a Home,
+    now: Timestamp,
+    parts: Vec<Part<'a>>,
+}
+
+impl Commit<'_> {
+    async fn run(&self) -> Result<Vec<Moved>, Fault> {
+        if self.parts.iter().all(|part| is_small(&part.work.changes)) {
+            match self.at_once().await.map_err(fault) {
+                // Which part is to blame shows when they are run one after the other.
+                Err(fault) if !fault.transient => {}
+                done => return done,
+            }
+        }
+        self.one_by_one().await
+    }
+
+    /// Everything in one statement, which is one round trip and its own transaction. A pooler needs a transaction around it.
+    async fn at_once(&self) -> Result<Vec<Moved>, DatabaseError> {
+        let mut query = self.home.query(at_once(&self.parts));
+        for part in &self.parts {
+            query = self.bind_move(query, part.work);
+            if !part.work.changes.written.is_empty() {
+                query = bind_rows(query, part.work.model.table, &part.work.changes.written);
+            }
+        }
+        let row = match self.database.is_pooled() {
+            false => query.fetch_one(&mut *self.database.read().await?).await.map_err(|e| self.database.fault(e))?,
+            true => {
+                let mut transaction = self.database.begin().await?;
+                let row = query.fetch_one(&mut *transaction).await.map_err(|e| self.database.fault(e))?;
+                transaction.commit().await?;
+                row
+            }
+        };
+        let answers = (0..self.parts.len()).map(|at| row.try_get::<bool, _>(at).map(answer));
+        answers.collect::<Result<_, _>>().map_err(|e| self.database.fault(e))
+    }
+
+    /// The same in a transaction, part by part, piece by piece.
+    async fn one_by_one(&self) -> Result<Vec<Moved>, Fault> {
+        let mut transaction = self.database.begin().await.map_err(fault)?;
+        let sql_fault = |e| fault(self.database.fault(e));
+        seek_by_key(&mut transaction).await.map_err(sql_fault)?;
+        let mut done = Vec::with_capacity(self.parts.len());
+        for (at, part) in self.parts.iter().enumerate() {
+            let written = self.write(&mut transaction, part).await;
+            done.push(written.map_err(|e| Fault { part: Some(at), ..sql_fault(e) })?);
+        }
+        match done.contains(&Moved::Done) {
+            true => transaction.commit().await.map_err(fault)?,
+            false => transaction.rollback().await.map_err(fault)?,
+        }
+        Ok(done)
+    }
+
+    async fn write(&self, connection: &mut PgConnection, part: &Part<'_>) -> Result<Moved, sqlx::Error> {
+        let Work { model, changes: Changes { written, removed }, .. } = part.work;
+        let moving = self.bind_move(self.home.query(moved(1)), part.work);
+        if moving.execute(&mut *connection).await?.rows_affected() != 1 {
+            return Ok(Moved::Overtaken);
+        }
+        for rows in pieces(written) {
+            let query = self.home.query(Arc::clone(&part.statements.write));
+            bind_rows(query, model.table, rows).execute(&mut *connection).await?;
+        }
+        for keys in pieces(removed) {
+            let query = self.home.query(Arc::clone(&part.statements.remove));
+            bind_keys(query, model.table, keys).execute(&mut *connection).await?;
+        }
+        Ok(Moved::Done)
+    }
+
+    fn bind_move(&self, query: Query, work: &Work) -> Query {
+        query
+            .bind(work.to.incarnation.0)
+            .bind(work.to.position.get())
+            .bind(work.to.event_id.map(|id| id.get()))
+            .bind(Micros::of(self.now))
+            .bind(self.home.schema().to_owned())
+            .bind(work.model.projection)
+            .bind(i64::from(work.model.version))
+            .bind(work.from.get())
+    }
+}
+
+fn answer(moved: bool) -> Moved {
+    if moved { Moved::Done } else { Moved::Overtaken }
+}
+
+/// Moves a checkpoint; no row is touched if another process has moved it. Parameters begin at `$first`.
+fn moved(first: usize) -> String {
+    let [a, b, c, d, e, f, g, h]: [usize; MOVE_PARAMETERS] = std::array::from_fn(|n| first + n);
+    format!(
+        "UPDATE annals.checkpoints SET incarnation = ${a}, position = ${b}, event_id = ${c}, updated_at = ${d} \
+         WHERE read_schema = ${e} AND projection = ${f} AND version = ${g} AND position = ${h}"
+    )
+}
+
+/// One statement for all parts. Rows are written as far as the checkpoint was moved, and every statement of it sees the
+/// tables as they were when it began; so parts do not meet, as each has a table of its own.
+fn at_once(parts: &[Part<'_>]) -> String {
+    let (mut steps, mut answers, mut first) = (Vec::new(), Vec::new(), 1);
+    for (n, part) in parts.iter().enumerate() {
+        steps.push(format!("moved_{n} AS ({} RETURNING 1)", moved(first)));
+        answers.push(format!("EXISTS (SELECT 1 FROM moved_{n})"));
+        first += MOVE_PARAMETERS;
+        if !part.work.changes.written.is_empty() {
+            steps.push(format!("written_{n} AS ({})", part.statements.write_if(&format!("moved_{n}"), first)));
+            first += part.work.model.table.columns.len();
+        }
+    }
+    format!("WITH {} SELECT {} ORDER BY 1", steps.join(", "), answers.join(", "))
+}
+
+/// Whether the changes fit into one statement. Removals need a transaction, for the sake of their plan.
+fn is_small(changes: &Changes) -> bool {
+    changes.removed.is_empty() && pieces(&changes.written).count() <= 1
+}
+
+/// Cuts rows into pieces for a statement each.
+fn pieces(mut rows: &[Vec<ColumnValue>]) -> impl Iterator<Item = &[Vec<ColumnValue>]> {
+    std::iter::from_fn(move || {
+        let mut bytes = 0;
+        let fitting = rows.iter().take(MOST_ROWS).take_while(|row| {
+            bytes += row.iter().map(size).sum::<usize>();
+            bytes <= MOST_BYTES
+        });
+        // A row that is larger than a piece should be goes alone.
+        let piece = fitting.count().max(1).min(rows.len());
+        let (piece, rest) = rows.split_at(piece);
+        rows = rest;
+        (!piece.is_empty()).then_some(piece)
+    })
+}
+
+fn size(value: &ColumnValue) -> usize {
+    match value {
+        ColumnValue::Text(text) | ColumnValue::Json(text) => text.len(),
+        ColumnValue::Bytes(bytes) => bytes.len(),
+        _ => 16,
+    }
+}

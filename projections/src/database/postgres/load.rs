@@ -1,0 +1,57 @@
+//! Loading rows by their keys.
+
+use std::sync::Arc;
+
+use annals_eventstore::BackendError;
+use futures::TryStreamExt;
+use sqlx::PgConnection;
+
+use super::home::Home;
+use super::values::{bind_keys, read_row};
+use crate::column::ColumnValue;
+use crate::database::Model;
+
+/// Plans of statements are kept by each connection, so one that was made while the table was small would read all of it
+/// when it is large. Where whole tables are not read at all, the primary key is the only way to a row.
+const BY_KEY_ONLY: &str = "SET LOCAL enable_seqscan = off";
+
+/// How many keys go into one statement at most.
+const MOST_KEYS: usize = 10_000;
+
+/// Why rows could not be loaded.
+pub(super) enum Error {
+    Sql(sqlx::Error),
+    /// A stored row is not what its table can hold.
+    Row(BackendError),
+}
+
+impl From<sqlx::Error> for Error {
+    fn from(error: sqlx::Error) -> Self {
+        Self::Sql(error)
+    }
+}
+
+/// For the rest of the transaction, no statement reads a whole table.
+pub(super) async fn seek_by_key(connection: &mut PgConnection) -> Result<(), sqlx::Error> {
+    sqlx::raw_sql(BY_KEY_ONLY).execute(connection).await.map(drop)
+}
+
+/// The rows that there are of these keys. The connection is inside of a transaction.
+pub(super) async fn load(
+    connection: &mut PgConnection,
+    home: &Home,
+    model: &Model,
+    keys: &[Vec<ColumnValue>],
+) -> Result<Vec<Vec<ColumnValue>>, Error> {
+    seek_by_key(connection).await?;
+    let statements = home.statements(model);
+    let mut found = Vec::with_capacity(keys.len());
+    for keys in keys.chunks(MOST_KEYS) {
+        let query = bind_keys(home.query(Arc::clone(&statements.load)), model.table, keys);
+        let mut rows = query.fetch(&mut *connection);
+        while let Some(row) = rows.try_next().await? {
+            found.push(read_row(model.table, &row).map_err(Error::Row)?);
+        }
+    }
+    Ok(found)
+}

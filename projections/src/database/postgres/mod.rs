@@ -1,0 +1,125 @@
+//! Read models in a PostgreSQL database.
+
+mod commit;
+mod fault;
+mod home;
+mod load;
+mod prepare;
+mod statements;
+#[cfg(test)]
+mod tests;
+mod values;
+mod view;
+
+use annals_eventstore::{
+    BackendError, Checkpoint, DatabaseError, EventId, Incarnation, PostgresDatabase, PostgresTransaction,
+};
+use annals_migrations::POSTGRES_PROJECTIONS;
+use async_trait::async_trait;
+use jiff::Timestamp;
+use sqlx::postgres::PgRow;
+use sqlx::{PgConnection, Row};
+use tokio::sync::OnceCell;
+
+use crate::column::ColumnValue;
+use crate::database::{Fault, Model, Moved, Prepared, ReadModels, Work};
+use crate::error::StartError;
+use fault::fault;
+use home::{Home, once};
+
+const CHECKPOINT: &str = "
+    SELECT incarnation, position, event_id
+    FROM annals.checkpoints
+    WHERE read_schema = $1 AND projection = $2 AND version = $3
+    ORDER BY read_schema
+";
+
+/// The read models of one PostgreSQL database, in the first schema of the search path.
+pub(crate) struct PostgresReadModels {
+    database: PostgresDatabase,
+    home: OnceCell<Home>,
+}
+
+impl PostgresReadModels {
+    pub(crate) fn new(database: PostgresDatabase) -> Self {
+        Self { database, home: OnceCell::new() }
+    }
+
+    /// Where the tables are; asked once.
+    async fn home(&self) -> Result<&Home, DatabaseError> {
+        self.home.get_or_try_init(|| Home::find(&self.database)).await
+    }
+
+    fn sql_fault(&self, error: sqlx::Error) -> Fault {
+        fault(self.database.fault(error))
+    }
+}
+
+#[async_trait]
+impl ReadModels for PostgresReadModels {
+    async fn migrate(&self) -> Result<(), StartError> {
+        let migrated = self.database.migrate(POSTGRES_PROJECTIONS).await;
+        migrated.map_err(|e| StartError::Migrate(BackendError::new(e)))?;
+        self.home().await.map_err(|e| StartError::Migrate(BackendError::new(e)))?;
+        Ok(())
+    }
+
+    async fn prepare(&self, model: &Model, incarnation: Incarnation, now: Timestamp) -> Result<Prepared, StartError> {
+        let refused =
+            |e: DatabaseError| StartError::Database { projection: model.projection, source: BackendError::new(e) };
+        prepare::prepare(&self.database, self.home().await.map_err(refused)?, model, incarnation, now).await
+    }
+
+    async fn checkpoint(&self, model: &Model) -> Result<Option<Checkpoint>, Fault> {
+        let home = self.home().await.map_err(fault)?;
+        let mut transaction = self.database.begin().await.map_err(fault)?;
+        stored_checkpoint(&mut transaction, home, model).await.map_err(|e| self.sql_fault(e))
+    }
+
+    async fn load(&self, model: &Model, keys: &[Vec<ColumnValue>]) -> Result<Vec<Vec<ColumnValue>>, Fault> {
+        let home = self.home().await.map_err(fault)?;
+        let mut transaction = self.database.begin().await.map_err(fault)?;
+        load::load(&mut transaction, home, model, keys).await.map_err(|e| match e {
+            load::Error::Sql(error) => self.sql_fault(error),
+            load::Error::Row(source) => Fault { transient: false, part: None, source },
+        })
+        // Dropping the transaction ends it; nobody has to wait for that.
+    }
+
+    async fn commit(&self, work: &[&Work], now: Timestamp) -> Result<Vec<Moved>, Fault> {
+        let home = self.home().await.map_err(fault)?;
+        commit::commit(&self.database, home, work, now).await
+    }
+
+    async fn show(&self, model: &Model) -> Result<(), Fault> {
+        let home = self.home().await.map_err(fault)?;
+        let mut transaction = self.database.begin().await.map_err(fault)?;
+        view::switch(&mut transaction, &self.database, home, model).await.map_err(fault)?;
+        transaction.commit().await.map_err(fault)
+    }
+}
+
+async fn stored_checkpoint(
+    connection: &mut PgConnection,
+    home: &Home,
+    model: &Model,
+) -> Result<Option<Checkpoint>, sqlx::Error> {
+    let query = once(CHECKPOINT).bind(home.schema()).bind(model.projection).bind(i64::from(model.version));
+    query.fetch_optional(connection).await?.as_ref().map(checkpoint_of).transpose()
+}
+
+fn checkpoint_of(row: &PgRow) -> Result<Checkpoint, sqlx::Error> {
+    let damaged = |e: Box<dyn std::error::Error + Send + Sync>| sqlx::Error::Decode(e);
+    let position = annals_eventstore::Position::new(row.try_get("position")?).map_err(|e| damaged(e.into()))?;
+    let event_id = match row.try_get("event_id")? {
+        Some(id) => Some(EventId::new(id).map_err(|e| damaged(e.into()))?),
+        None => None,
+    };
+    Ok(Checkpoint { incarnation: Incarnation(row.try_get("incarnation")?), position, event_id })
+}
+
+/// The locks of the database are waited for this long and no longer: whoever waits for a lock on a table or a view
+/// keeps all others waiting behind it.
+async fn wait_briefly(transaction: &mut PostgresTransaction) -> Result<(), sqlx::Error> {
+    sqlx::raw_sql("SET LOCAL lock_timeout = '250ms'").execute(&mut **transaction).await.map(drop)
+}

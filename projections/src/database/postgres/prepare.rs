@@ -1,0 +1,272 @@
+//! Table, indexes, view and checkpoint of a model: made when it is new, checked when it is not.
+
+use std::sync::Arc;
+
+use annals_eventstore::{BackendError, Checkpoint, DatabaseError, Incarnation, PostgresDatabase, PostgresTransaction};
+use jiff::Timestamp;
+use sqlx::{AssertSqlSafe, Row};
+use tokio::time::sleep;
+
+use super::fault::gave_way;
+use super::home::{Home, once};
+use super::statements::{Statements, index_prefix, postgres_type};
+use super::values::Micros;
+use super::view::{self, Shows};
+use super::{stored_checkpoint, wait_briefly};
+use crate::backoff::Backoff;
+use crate::database::sql::{is_our_index, quoted};
+use crate::database::{Model, Prepared};
+use crate::error::StartError;
+use crate::shape::shape;
+
+/// The keys are `annl` and `prep` in ASCII. Whoever comes second waits, and then finds the work done.
+pub(super) const TAKE_TURN: &str = "SELECT pg_advisory_xact_lock(1634627180, 1886545264)";
+
+const SHAPE: &str = "
+    SELECT shape
+    FROM annals.checkpoints
+    WHERE read_schema = $1 AND projection = $2 AND version = $3
+    ORDER BY projection
+";
+
+const OTHER_OWNER: &str = "
+    SELECT projection
+    FROM annals.checkpoints
+    WHERE read_schema = $1 AND read_model = $2 AND projection <> $3
+    ORDER BY projection
+";
+
+const KIND: &str = "
+    SELECT CASE c.relkind WHEN 'r' THEN 'table' WHEN 'p' THEN 'table' WHEN 'v' THEN 'view'
+                          WHEN 'm' THEN 'materialized view' WHEN 'i' THEN 'index' WHEN 'S' THEN 'sequence'
+                          ELSE 'relation' END
+    FROM pg_class AS c
+    JOIN pg_namespace AS n ON n.oid = c.relnamespace
+    WHERE n.nspname = $1 AND c.relname = $2
+    ORDER BY 1
+";
+
+const COLUMNS: &str = "
+    SELECT a.attname::text, format_type(a.atttypid, a.atttypmod), a.attnotnull,
+           array_position(k.indkey::int2[], a.attnum) AS key_place
+    FROM pg_attribute AS a
+    JOIN pg_class AS c ON c.oid = a.attrelid
+    JOIN pg_namespace AS n ON n.oid = c.relnamespace
+    LEFT JOIN pg_index AS k ON k.indrelid = c.oid AND k.indisprimary
+    WHERE n.nspname = $1 AND c.relname = $2 AND c.relkind = 'r' AND a.attnum > 0 AND NOT a.attisdropped
+    ORDER BY a.attnum
+";
+
+const INDEXES: &str = "
+    SELECT i.relname::text
+    FROM pg_index AS x
+    JOIN pg_class AS i ON i.oid = x.indexrelid
+    JOIN pg_class AS c ON c.oid = x.indrelid
+    JOIN pg_namespace AS n ON n.oid = c.relnamespace
+    WHERE n.nspname = $1 AND c.relname = $2
+    ORDER BY 1
+";
+
+const BEGIN_CHECKPOINT: &str = "
+    INSERT INTO annals.checkpoints (read_schema, projection, version, read_model, shape, incarnation, position, event_id,
+                                    updated_at)
+    VALUES ($1, $2, $3, $4, $5, $6, 0, NULL, $7)
+";
+
+/// How often it begins again because a lock on the table was not to be had in time.
+const ATTEMPTS: usize = 10;
+
+/// Does all of it in one transaction, so that several processes may start at once.
+pub(super) async fn prepare(
+    database: &PostgresDatabase,
+    home: &Home,
+    model: &Model,
+    incarnation: Incarnation,
+    now: Timestamp,
+) -> Result<Prepared, StartError> {
+    let refused =
+        |e: DatabaseError| StartError::Database { projection: model.projection, source: BackendError::new(e) };
+    let mut backoff = Backoff::default();
+    let mut attempt = 1;
+    loop {
+        let transaction = database.begin().await.map_err(refused)?;
+        let mut preparation = Preparation { transaction, home, model, statements: home.statements(model) };
+        match preparation.run(incarnation, now).await {
+            Ok(prepared) => {
+                preparation.transaction.commit().await.map_err(refused)?;
+                return Ok(prepared);
+            }
+            Err(Refusal::Sql(error)) if gave_way(&error) && attempt < ATTEMPTS => {
+                drop(preparation);
+                sleep(backoff.next()).await;
+                attempt += 1;
+            }
+            Err(Refusal::Sql(error)) => return Err(refused(database.fault(error))),
+            Err(Refusal::Known(error)) => return Err(*error),
+        }
+    }
+}
+
+/// Why it could not be prepared.
+enum Refusal {
+    Known(Box<StartError>),
+    Sql(sqlx::Error),
+}
+
+impl From<StartError> for Refusal {
+    fn from(error: StartError) -> Self {
+        Self::Known(Box::new(error))
+    }
+}
+
+impl From<sqlx::Error> for Refusal {
+    fn from(error: sqlx::Error) -> Self {
+        Self::Sql(error)
+    }
+}
+
+struct Preparation<'a> {
+    transaction: PostgresTransaction,
+    home: &'a Home,
+    model: &'a Model,
+    statements: Arc<Statements>,
+}
+
+impl Preparation<'_> {
+    async fn run(&mut self, incarnation: Incarnation, now: Timestamp) -> Result<Prepared, Refusal> {
+        once(TAKE_TURN).execute(&mut *self.transaction).await?;
+        wait_briefly(&mut self.transaction).await?;
+        self.check_owner().await?;
+        let checkpoint = match stored_checkpoint(&mut self.transaction, self.home, self.model).await? {
+            Some(checkpoint) => {
+                self.check_shape().await?;
+                checkpoint
+            }
+            None => self.begin(incarnation, now).await?,
+        };
+        self.see_to_indexes().await?;
+        let shown = self.see_to_view().await?;
+        Ok(Prepared { checkpoint, shown })
+    }
+
+    async fn execute(&mut self, sql: Arc<str>) -> Result<(), sqlx::Error> {
+        // By the simple protocol: nothing is gained by keeping the plan of a statement that runs once.
+        sqlx::raw_sql(AssertSqlSafe(sql)).execute(&mut *self.transaction).await.map(drop)
+    }
+
+    fn taken(&self, name: &str, taken_by: String) -> StartError {
+        StartError::NameTaken { projection: self.model.projection, name: name.to_owned(), taken_by }
+    }
+
+    async fn check_owner(&mut self) -> Result<(), Refusal> {
+        let name = self.model.table.name;
+        let query = once(OTHER_OWNER).bind(self.home.schema()).bind(name).bind(self.model.projection);
+        match query.fetch_optional(&mut *self.transaction).await? {
+            Some(row) => {
+                Err(self.taken(name, format!("is the read model of projection `{}`", row.get::<&str, _>(0))).into())
+            }
+            None => Ok(()),
+        }
+    }
+
+    async fn begin(&mut self, incarnation: Incarnation, now: Timestamp) -> Result<Checkpoint, Refusal> {
+        let name = self.model.table_name();
+        if let Some(kind) = self.kind(&name).await? {
+            return Err(self.taken(&name, format!("is a {kind} without a checkpoint")).into());
+        }
+        self.execute(Arc::clone(&self.statements.create_table)).await?;
+        once(BEGIN_CHECKPOINT)
+            .bind(self.home.schema())
+            .bind(self.model.projection)
+            .bind(i64::from(self.model.version))
+            .bind(self.model.table.name)
+            .bind(shape(self.model.table))
+            .bind(incarnation.0)
+            .bind(Micros::of(now))
+            .execute(&mut *self.transaction)
+            .await?;
+        Ok(Checkpoint::start(incarnation))
+    }
+
+    /// The declaration must be the one that the table was made from, and the table must still be as it was made.
+    async fn check_shape(&mut self) -> Result<(), Refusal> {
+        let declared = shape(self.model.table);
+        let query = once(SHAPE).bind(self.home.schema()).bind(self.model.projection);
+        let row = query.bind(i64::from(self.model.version)).fetch_one(&mut *self.transaction).await?;
+        let stored: String = row.get(0);
+        let changed = |stored: String, declared: String| StartError::ShapeChanged {
+            projection: self.model.projection,
+            version: self.model.version,
+            stored,
+            declared,
+        };
+        if stored != declared {
+            return Err(changed(stored, declared).into());
+        }
+        let query = once(COLUMNS).bind(self.home.schema()).bind(self.model.table_name());
+        let rows = query.fetch_all(&mut *self.transaction).await?;
+        let found = rows.iter().map(|row| {
+            let null = if row.get(2) { "" } else { " null" };
+            let key = row.get::<Option<i32>, _>(3).map_or(String::new(), |place| format!(" key {}", place + 1));
+            format!("{} {}{null}{key}", row.get::<&str, _>(0), row.get::<&str, _>(1))
+        });
+        let found: Vec<String> = found.collect();
+        let expected = self.model.table.columns.iter().map(|column| {
+            let null = if column.nullable { " null" } else { "" };
+            let place = self.model.table.key.iter().position(|key| *key == column.name);
+            let key = place.map_or(String::new(), |place| format!(" key {}", place + 1));
+            format!("{} {}{null}{key}", column.name, postgres_type(column))
+        });
+        let expected: Vec<String> = expected.collect();
+        if found == expected {
+            return Ok(());
+        }
+        let found = if found.is_empty() { "no table".to_owned() } else { found.join(", ") };
+        Err(changed(found, expected.join(", ")).into())
+    }
+
+    /// Makes indexes that are missing and removes those of ours that are declared no longer. A user's own are left alone.
+    async fn see_to_indexes(&mut self) -> Result<(), Refusal> {
+        let query = once(INDEXES).bind(self.home.schema()).bind(self.model.table_name());
+        let rows = query.fetch_all(&mut *self.transaction).await?;
+        let there: Vec<String> = rows.iter().map(|row| row.get(0)).collect();
+        let statements = Arc::clone(&self.statements);
+        let prefix = index_prefix(self.model);
+        for name in there.iter().filter(|name| is_our_index(name, &prefix)) {
+            if !statements.indexes.iter().any(|(declared, _)| declared == name) {
+                let schema = self.home.schema().replace('"', "\"\"");
+                self.execute(format!("DROP INDEX \"{schema}\".{}", quoted(name)).into()).await?;
+            }
+        }
+        for (name, create) in &statements.indexes {
+            if !there.contains(name) {
+                self.execute(Arc::clone(create)).await?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Makes the view if there is none; tells whether it shows this version. One that shows another version stays until
+    /// this one has caught up.
+    async fn see_to_view(&mut self) -> Result<bool, Refusal> {
+        let name = self.model.table.name;
+        match self.kind(name).await?.as_deref() {
+            None => {
+                self.execute(Arc::clone(&self.statements.view.create)).await?;
+                Ok(true)
+            }
+            Some("view") => match view::shows(&mut self.transaction, self.home, self.model).await? {
+                Shows::ThisVersion => Ok(true),
+                Shows::AnotherVersion => Ok(false),
+                Shows::SomethingElse => Err(self.taken(name, "is a view that annals did not make".to_owned()).into()),
+            },
+            Some(kind) => Err(self.taken(name, format!("is a {kind} that annals did not make")).into()),
+        }
+    }
+
+    /// What the object called `name` is.
+    async fn kind(&mut self, name: &str) -> Result<Option<String>, sqlx::Error> {
+        let query = once(KIND).bind(self.home.schema()).bind(name);
+        Ok(query.fetch_optional(&mut *self.transaction).await?.map(|row| row.get(0)))
+    }
+}

@@ -1,0 +1,285 @@
+//! Read models in a PostgreSQL database: the schema, the plans, the locks. What every database must do is in
+//! `database/contract`.
+
+use std::time::Duration;
+
+use annals_eventstore::PostgresDatabase;
+use jiff::Timestamp;
+use sqlx::{AssertSqlSafe, PgConnection, Row};
+
+use super::load::seek_by_key;
+use super::statements::Statements;
+use super::{PostgresReadModels, ReadModels};
+use crate::database::contract::{EVERYTHING, Home, InPostgres, MODEL, SqlHome, key, life, prepare, row, work};
+use crate::database::{Model, Moved, Work};
+use crate::read_model::TableSpec;
+
+const NOW: Timestamp = Timestamp::UNIX_EPOCH;
+
+async fn run(connection: &mut PgConnection, sql: &str) {
+    sqlx::raw_sql(AssertSqlSafe(sql)).execute(connection).await.unwrap();
+}
+
+/// The plan of a statement as it is kept for any values.
+async fn plan(connection: &mut PgConnection, statement: &str) -> String {
+    run(connection, "SET LOCAL plan_cache_mode = force_generic_plan; DEALLOCATE ALL").await;
+    run(connection, &format!("PREPARE sought AS {statement}")).await;
+    let explain = "EXPLAIN (COSTS OFF) EXECUTE sought ('{x,y}', '{1,2}')";
+    let rows = sqlx::raw_sql(explain).fetch_all(&mut *connection).await.unwrap();
+    rows.iter().map(|row| row.get::<&str, _>(0)).collect::<Vec<_>>().join("\n")
+}
+
+/// Each key is sought in the table's tree, whatever the statistics say: a plan is kept for as long as the connection, and a
+/// scan of the whole table per batch would make every batch slower than the last.
+#[tokio::test]
+async fn rows_are_sought_by_their_key_whatever_the_statistics_say() {
+    let home = InPostgres::new().await;
+    prepare(&home, &MODEL).await.unwrap();
+    let statements = Statements::of("public", &MODEL);
+    let fill = "INSERT INTO select_v1 (\"order\", \"group\") SELECT 'x' || n, n FROM generate_series";
+    let mut deceived = false;
+    for (what, sql) in [
+        ("never analysed and empty", String::new()),
+        ("one row, analysed", format!("{fill}(1, 1) AS n; ANALYZE select_v1")),
+        ("many rows, analysed when there was one", format!("{fill}(2, 50000) AS n")),
+        ("many rows, analysed", "ANALYZE select_v1".to_owned()),
+        ("removed, analysed when there were many", "DELETE FROM select_v1".to_owned()),
+    ] {
+        home.run(&sql).await;
+        let mut transaction = home.database.begin().await.unwrap();
+        deceived |= plan(&mut transaction, &statements.load).await.contains("Seq Scan on select_v1");
+        seek_by_key(&mut transaction).await.unwrap();
+        for statement in [&statements.load, &statements.remove] {
+            let plan = plan(&mut transaction, statement).await;
+            assert!(plan.contains("Index Scan using select_v1_pkey"), "{what}:\n{plan}");
+            assert!(!plan.contains("Seq Scan"), "{what}:\n{plan}");
+        }
+        // In a transaction, so that the connection does not remember statements that are gone.
+        transaction.rollback().await.unwrap();
+    }
+    assert!(deceived, "without the setting, some statistics deceive the planner");
+}
+
+#[tokio::test]
+async fn the_schema_of_a_read_model_is_as_agreed() {
+    let home = InPostgres::new().await;
+    prepare(&home, &MODEL).await.unwrap();
+    let columns = home
+        .texts(
+            "SELECT a.attname || ' ' || format_type(a.atttypid, a.atttypmod) || CASE WHEN a.attnotnull THEN ' not null' ELSE '' END
+                    || coalesce(' collate ' || (SELECT c.collname FROM pg_collation AS c WHERE c.oid = a.attcollation), '')
+             FROM pg_attribute AS a
+             WHERE a.attrelid = to_regclass('public.select_v1') AND a.attnum > 0
+             ORDER BY a.attnum",
+        )
+        .await;
+    assert_eq!(
+        columns,
+        [
+            "order text not null collate C",
+            "group bigint not null",
+            "share double precision",
+            "done boolean",
+            "at timestamp with time zone",
+            "id uuid",
+            "raw bytea",
+            "doc jsonb",
+        ]
+    );
+    assert_eq!(
+        home.texts("SELECT indexdef FROM pg_indexes WHERE tablename = 'select_v1' ORDER BY 1").await,
+        [
+            "CREATE INDEX select_v1_by_d1e97912 ON public.select_v1 USING btree (done, at)",
+            "CREATE UNIQUE INDEX select_v1_pkey ON public.select_v1 USING btree (\"order\", \"group\")",
+        ]
+    );
+    let view = home.texts("SELECT pg_get_viewdef(to_regclass('public.select'), 0)").await.concat();
+    let view: Vec<&str> = view.split_whitespace().collect();
+    assert!(
+        view.join(" ")
+            .replace("select_v1.", "")
+            .starts_with("SELECT \"order\", \"group\", share, done, at, id, raw, doc FROM")
+    );
+    let stored = home.texts("SELECT read_schema || ': ' || shape FROM annals.checkpoints ORDER BY projection").await;
+    assert_eq!(
+        stored,
+        [
+            "public: select(order text, group integer, share real null, done bool null, at timestamp null, id uuid null, \
+             raw bytes null, doc json null; key order, group)"
+        ]
+    );
+}
+
+/// The model under version 2, with a column less, so that the view must be made anew.
+fn narrow() -> Model {
+    let columns = EVERYTHING.columns.split_at(7).0;
+    Model { version: 2, table: Box::leak(Box::new(TableSpec { columns, ..EVERYTHING })), ..MODEL }
+}
+
+#[tokio::test]
+async fn a_view_in_use_is_not_waited_for_long_and_switched_when_it_is_free() {
+    let home = InPostgres::new().await;
+    prepare(&home, &MODEL).await.unwrap();
+    for model in [Model { version: 3, ..MODEL }, narrow()] {
+        prepare(&home, &model).await.unwrap();
+        let mut report = home.database.begin().await.unwrap();
+        run(&mut report, "SELECT * FROM \"select\"").await;
+        let shown = tokio::time::timeout(Duration::from_secs(20), home.handle().show(&model)).await;
+        let fault = shown.expect("it gives up").unwrap_err();
+        assert!(fault.transient, "{}", fault.source);
+        assert_ne!(home.shown("select").await, Some(model.version));
+        report.rollback().await.unwrap();
+        home.handle().show(&model).await.unwrap();
+        assert_eq!(home.shown("select").await, Some(model.version));
+    }
+}
+
+#[tokio::test]
+async fn who_may_read_the_view_may_read_it_after_a_switch() {
+    let home = InPostgres::new().await;
+    prepare(&home, &MODEL).await.unwrap();
+    // Roles belong to the server, not to the database, so the name is one that exists everywhere.
+    home.run("GRANT SELECT ON \"select\" TO pg_monitor WITH GRANT OPTION; GRANT INSERT ON \"select\" TO PUBLIC").await;
+    let grants =
+        "SELECT privilege_type || ' ' || grantee || ' ' || is_grantable FROM information_schema.table_privileges
+                  WHERE table_name = 'select' AND grantee <> current_user ORDER BY 1";
+    let before = home.texts(grants).await;
+    assert_eq!(before, ["INSERT PUBLIC NO", "SELECT pg_monitor YES"]);
+    prepare(&home, &narrow()).await.unwrap();
+    home.handle().show(&narrow()).await.unwrap();
+    assert_eq!(home.texts(grants).await, before);
+}
+
+#[tokio::test]
+async fn a_view_that_others_depend_on_gains_columns_but_is_not_made_anew() {
+    let home = InPostgres::new().await;
+    prepare(&home, &MODEL).await.unwrap();
+    home.run("CREATE VIEW theirs AS SELECT \"order\" FROM \"select\"").await;
+    let same = Model { version: 3, ..MODEL };
+    prepare(&home, &same).await.unwrap();
+    home.handle().show(&same).await.unwrap();
+    home.handle().commit(&[&Work { model: same, ..work(0, 1, vec![row("a", 1, 1.0)], vec![]) }], NOW).await.unwrap();
+    assert_eq!(home.texts("SELECT \"order\" FROM theirs ORDER BY 1").await, ["a"], "their view shows the new version");
+    prepare(&home, &narrow()).await.unwrap();
+    let fault = home.handle().show(&narrow()).await.unwrap_err();
+    assert!(!fault.transient);
+    let said = crate::member::chain(&fault.source);
+    assert!(said.contains("others depend on it; drop those and start again"), "{said}");
+    assert_eq!(home.shown("select").await, Some(3));
+}
+
+/// A statement that sqlx has prepared before the switch goes on after it.
+#[tokio::test]
+async fn a_prepared_query_of_the_view_works_through_a_switch() {
+    let home = InPostgres::new().await;
+    prepare(&home, &MODEL).await.unwrap();
+    let mut reader = home.database.read().await.unwrap();
+    for (version, expected) in [(1, 0_i64), (2, 1), (3, 1)] {
+        let model = if version == 2 { narrow() } else { Model { version, ..MODEL } };
+        prepare(&home, &model).await.unwrap();
+        if version > 1 {
+            let columns = model.table.columns.len();
+            let rows = vec![row("a", 1, 1.0)[..columns].to_vec()];
+            home.handle().commit(&[&Work { model, ..work(0, 1, rows, vec![]) }], NOW).await.unwrap();
+            home.handle().show(&model).await.unwrap();
+        }
+        for _ in 0..7 {
+            let query = sqlx::query("SELECT count(*) FROM \"select\" WHERE \"group\" = $1").bind(1_i64);
+            assert_eq!(query.fetch_one(&mut *reader).await.unwrap().get::<i64, _>(0), expected, "version {version}");
+        }
+    }
+}
+
+#[tokio::test]
+async fn apps_with_a_schema_each_share_a_database() {
+    let home = InPostgres::new().await;
+    home.run("CREATE SCHEMA \"the \"\"shop\"").await;
+    prepare(&home, &MODEL).await.unwrap();
+    let url = format!("{}&options=-csearch_path%3D%22the%5C+%22%22shop%22", home.scratch.url());
+    let elsewhere = PostgresReadModels::new(PostgresDatabase::open(url).await.unwrap());
+    elsewhere.migrate().await.unwrap();
+    elsewhere.prepare(&MODEL, life(), NOW).await.unwrap();
+    elsewhere.commit(&[&work(0, 1, vec![row("a", 1, 1.0)], vec![])], NOW).await.unwrap();
+    elsewhere.commit(&[&work(1, 2, vec![], vec![key("b", 1)])], NOW).await.unwrap();
+    elsewhere.show(&MODEL).await.unwrap();
+    assert_eq!(elsewhere.load(&MODEL, &[key("a", 1)]).await.unwrap().len(), 1);
+    assert_eq!(elsewhere.checkpoint(&MODEL).await.unwrap().unwrap().position.get(), 2);
+    assert!(elsewhere.prepare(&MODEL, life(), NOW).await.unwrap().shown);
+    assert_eq!(home.handle().checkpoint(&MODEL).await.unwrap().unwrap().position.get(), 0);
+    assert_eq!(home.texts("SELECT \"order\" FROM \"the \"\"shop\".\"select\"").await, ["a"]);
+    assert!(home.texts("SELECT \"order\" FROM public.\"select\"").await.is_empty());
+}
+
+#[tokio::test]
+async fn a_search_path_that_leads_nowhere_is_refused_with_what_to_do() {
+    let home = InPostgres::new().await;
+    let url = format!("{}&options=-csearch_path%3Dnowhere", home.scratch.url());
+    let models = PostgresReadModels::new(PostgresDatabase::open(url).await.unwrap());
+    let error = models.migrate().await.unwrap_err();
+    assert!(crate::member::chain(&error).contains("`search_path` names no schema that exists"), "{error:?}");
+}
+
+/// Two processes that started their projections in different orders must not wait for each other in a ring.
+#[tokio::test]
+async fn commits_of_the_same_parts_in_any_order_never_deadlock() {
+    const OTHER: Model = Model { projection: "other", version: 1, table: &TableSpec { name: "other", ..EVERYTHING } };
+    let home = InPostgres::new().await;
+    prepare(&home, &MODEL).await.unwrap();
+    prepare(&home, &OTHER).await.unwrap();
+    let (one, two) = (home.handle(), home.handle());
+    for from in 0..50 {
+        let rows = || (0..50).map(|n| row("a", n, 1.0)).collect();
+        // A removal makes a commit take its other way.
+        let removed = || if from % 2 == 0 { vec![key("b", 1)] } else { vec![] };
+        let part = |model| Work { model, ..work(from, from + 1, rows(), removed()) };
+        let (first, second) = (part(MODEL), part(OTHER));
+        let forth = [&first, &second];
+        let back = [&second, &first];
+        let (forth, back) = futures::join!(one.commit(&forth, NOW), two.commit(&back, NOW));
+        let done = [forth.unwrap(), back.unwrap()].concat().iter().filter(|moved| **moved == Moved::Done).count();
+        assert_eq!(done, 2);
+    }
+}
+
+/// Meaning is read from codes: what may pass is waited out, everything else stops the projection.
+#[tokio::test]
+async fn codes_tell_what_may_pass() {
+    let home = InPostgres::new().await;
+    prepare(&home, &MODEL).await.unwrap();
+    home.run(
+        "CREATE TABLE fault (code text);
+         CREATE FUNCTION fail() RETURNS trigger LANGUAGE plpgsql AS $$
+         BEGIN
+             RAISE EXCEPTION USING ERRCODE = (SELECT code FROM fault);
+         END $$;
+         CREATE TRIGGER fail BEFORE INSERT ON select_v1 FOR EACH ROW EXECUTE FUNCTION fail()",
+    )
+    .await;
+    let commit = work(0, 1, vec![row("a", 1, 1.0)], vec![]);
+    for (code, transient) in [
+        ("40001", true),
+        ("40P01", true),
+        ("55P03", true),
+        ("57014", true),
+        ("57P01", true),
+        ("08006", true),
+        ("53100", true),
+        ("53200", true),
+        ("53300", true),
+        ("25006", true),
+        ("22P02", false),
+        ("23514", false),
+        ("42P01", false),
+        ("42501", false),
+        ("54000", false),
+        ("P0001", false),
+        ("XX001", false),
+    ] {
+        home.run(&format!("DELETE FROM fault; INSERT INTO fault VALUES ('{code}')")).await;
+        let fault = home.handle().commit(&[&commit], NOW).await.unwrap_err();
+        assert_eq!(fault.transient, transient, "{code}: {}", fault.source);
+        assert!(transient || fault.part == Some(0), "{code}: the part is named");
+    }
+    home.run("DROP TRIGGER fail ON select_v1").await;
+    assert_eq!(home.handle().commit(&[&commit], NOW).await.unwrap(), [Moved::Done], "and then it goes on");
+}

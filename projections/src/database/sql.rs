@@ -1,0 +1,24 @@
+//! Pieces of SQL that every engine writes alike, from identifiers that were checked before.
+
+/// An identifier, already checked, in quotes, so that it may be a word of SQL.
+pub(super) fn quoted(identifier: &str) -> String {
+    format!("\"{identifier}\"")
+}
+
+/// Identifiers with commas between them.
+pub(super) fn list<'a>(names: impl Iterator<Item = &'a str>) -> String {
+    names.map(quoted).collect::<Vec<_>>().join(", ")
+}
+
+/// FNV-1a over names; short, the same on every build, and quite enough to tell the few indexes of one table apart.
+pub(super) fn digest<'a>(names: impl IntoIterator<Item = &'a str>) -> u32 {
+    let bytes = names.into_iter().flat_map(|name| name.bytes().chain([b',']));
+    bytes.fold(0x811c_9dc5, |hash, byte| (hash ^ u32::from(byte)).wrapping_mul(0x0100_0193))
+}
+
+/// Whether the name of an index is one of ours: `prefix`, and eight hexadecimal digits, which is what makes it fit to stand
+/// in SQL.
+pub(super) fn is_our_index(name: &str, prefix: &str) -> bool {
+    let digits = name.strip_prefix(prefix);
+    digits.is_some_and(|rest| rest.len() == 8 && rest.bytes().all(|b| b.is_ascii_hexdigit()))
+}

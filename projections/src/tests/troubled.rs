@@ -1,0 +1,141 @@
+//! Read models that fail when told to, in front of any database.
+
+use std::collections::VecDeque;
+use std::sync::{Arc, Mutex};
+
+use annals_eventstore::{BackendError, Checkpoint, Incarnation};
+use async_trait::async_trait;
+use jiff::Timestamp;
+
+use crate::StartError;
+use crate::column::ColumnValue;
+use crate::database::{Fault, Model, Moved, Prepared, ReadModels, Work};
+
+/// What goes wrong with a call.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Trouble {
+    /// It fails without effect, and may work later.
+    Passing,
+    /// It has its effect, but says that it may not have.
+    Unanswered,
+    /// The part of this projection is refused for good.
+    Refused(&'static str),
+}
+
+#[derive(Clone)]
+pub(crate) struct Troubled {
+    models: Arc<dyn ReadModels>,
+    state: Arc<Mutex<State>>,
+}
+
+#[derive(Default)]
+struct State {
+    /// What happens to the next commits, in turn.
+    commits: VecDeque<Option<Trouble>>,
+    /// What happens to the next loads, in turn.
+    loads: VecDeque<Option<Trouble>>,
+    /// What happens to the next switches of a view, in turn.
+    shows: VecDeque<Option<Trouble>>,
+    /// How many commits were tried, and how many had an effect.
+    tried: usize,
+    committed: usize,
+    /// How often a view was to be switched.
+    shown: usize,
+}
+
+impl Troubled {
+    pub(crate) fn new(models: Arc<dyn ReadModels>) -> Self {
+        Self { models, state: Arc::default() }
+    }
+
+    fn state(&self) -> std::sync::MutexGuard<'_, State> {
+        self.state.lock().expect("no test panics while it holds the lock")
+    }
+
+    pub(crate) fn trouble_commits(&self, trouble: impl IntoIterator<Item = Option<Trouble>>) {
+        self.state().commits.extend(trouble);
+    }
+
+    pub(crate) fn trouble_loads(&self, trouble: impl IntoIterator<Item = Option<Trouble>>) {
+        self.state().loads.extend(trouble);
+    }
+
+    pub(crate) fn trouble_shows(&self, trouble: impl IntoIterator<Item = Option<Trouble>>) {
+        self.state().shows.extend(trouble);
+    }
+
+    pub(crate) fn tried(&self) -> usize {
+        self.state().tried
+    }
+
+    pub(crate) fn committed(&self) -> usize {
+        self.state().committed
+    }
+
+    pub(crate) fn shown(&self) -> usize {
+        self.state().shown
+    }
+}
+
+fn fault(transient: bool, part: Option<usize>) -> Fault {
+    Fault { transient, part, source: BackendError::new("the disk is on holiday") }
+}
+
+#[async_trait]
+impl ReadModels for Troubled {
+    async fn migrate(&self) -> Result<(), StartError> {
+        self.models.migrate().await
+    }
+
+    async fn prepare(&self, model: &Model, incarnation: Incarnation, now: Timestamp) -> Result<Prepared, StartError> {
+        self.models.prepare(model, incarnation, now).await
+    }
+
+    async fn checkpoint(&self, model: &Model) -> Result<Option<Checkpoint>, Fault> {
+        self.models.checkpoint(model).await
+    }
+
+    async fn load(&self, model: &Model, keys: &[Vec<ColumnValue>]) -> Result<Vec<Vec<ColumnValue>>, Fault> {
+        let trouble = self.state().loads.pop_front().flatten();
+        match trouble {
+            None => self.models.load(model, keys).await,
+            Some(Trouble::Refused(_)) => Err(fault(false, None)),
+            Some(_) => Err(fault(true, None)),
+        }
+    }
+
+    async fn commit(&self, work: &[&Work], now: Timestamp) -> Result<Vec<Moved>, Fault> {
+        let trouble = {
+            let mut state = self.state();
+            state.tried += 1;
+            state.commits.pop_front().flatten()
+        };
+        match trouble {
+            Some(Trouble::Passing) => return Err(fault(true, None)),
+            Some(Trouble::Refused(projection)) => {
+                if let Some(part) = work.iter().position(|work| work.model.projection == projection) {
+                    return Err(fault(false, Some(part)));
+                }
+            }
+            Some(Trouble::Unanswered) | None => {}
+        }
+        let moved = self.models.commit(work, now).await?;
+        self.state().committed += 1;
+        match trouble {
+            Some(Trouble::Unanswered) => Err(fault(true, None)),
+            _ => Ok(moved),
+        }
+    }
+
+    async fn show(&self, model: &Model) -> Result<(), Fault> {
+        let trouble = {
+            let mut state = self.state();
+            state.shown += 1;
+            state.shows.pop_front().flatten()
+        };
+        match trouble {
+            None => self.models.show(model).await,
+            Some(trouble) => Err(fault(!matches!(trouble, Trouble::Refused(_)), None)),
+        }
+    }
+}

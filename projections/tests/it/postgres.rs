@@ -1,0 +1,128 @@
+//! What only a server can do: end a connection in the middle of a commit.
+
+use std::time::Duration;
+
+use annals_eventstore::{EventStore, PostgresOptions};
+use annals_projections::{ProjectionState, ProjectionsExt};
+use sqlx::{AssertSqlSafe, ConnectOptions, Connection, PgConnection, Row};
+
+use super::homes::Home;
+use super::shop::{OrderList, Sales, placed};
+
+const SOON: Duration = Duration::from_secs(30);
+
+const SALES: &str = "SELECT customer || ' ' || orders || ' ' || cents FROM sales ORDER BY customer";
+
+/// A backend other than `known` that waits for somebody's lock, once there is one.
+async fn blocked_backend(connection: &mut PgConnection, known: i32) -> i32 {
+    loop {
+        let waiting = "SELECT pid FROM pg_stat_activity
+                       WHERE datname = current_database() AND wait_event_type = 'Lock' AND pid <> $1";
+        let rows = sqlx::query(waiting).bind(known).fetch_all(&mut *connection).await.unwrap();
+        if let Some(row) = rows.first() {
+            return row.get(0);
+        }
+        tokio::task::yield_now().await;
+    }
+}
+
+/// Somebody holds the table, so the commit stands in its middle, the checkpoint moved and the rows not written.
+#[tokio::test]
+async fn a_connection_that_the_server_ends_in_a_commit_is_made_good_and_nothing_counts_twice() {
+    for round in 0..2 {
+        let home = Home::in_one_postgres().await;
+        let shop = home.open().await;
+        let views = shop.projections().with(Sales).start().await.unwrap();
+        let position = shop.append("o-1", &[placed("ann", 1)]).await;
+        views.wait_for(position, SOON).await.unwrap();
+
+        let mut holder = PgConnection::connect(home.postgres_url()).await.unwrap();
+        let mut foreign = PgConnection::connect(home.postgres_url()).await.unwrap();
+        sqlx::raw_sql("BEGIN; LOCK TABLE sales_v1 IN SHARE MODE").execute(&mut holder).await.unwrap();
+        let position = shop.append("o-2", &[placed("ann", 2), placed("bob", 3)]).await;
+        let pid = blocked_backend(&mut foreign, 0).await;
+        if round == 0 {
+            sqlx::query("SELECT pg_terminate_backend($1)").bind(pid).execute(&mut foreign).await.unwrap();
+            // It comes again by another connection, and waits again.
+            blocked_backend(&mut foreign, pid).await;
+        } else {
+            sqlx::query("SELECT pg_cancel_backend($1)").bind(pid).execute(&mut foreign).await.unwrap();
+        }
+        sqlx::raw_sql("COMMIT").execute(&mut holder).await.unwrap();
+        views.wait_for(position, SOON).await.unwrap();
+        assert_eq!(shop.query(SALES).await, ["ann 2 3", "bob 1 3"]);
+        assert!(matches!(views.status()[0].state, ProjectionState::Live));
+        assert_eq!(views.status()[0].applied, 3);
+        views.close().await;
+    }
+}
+
+/// Nothing that is cut off at any time may be counted twice or not at all.
+#[tokio::test]
+async fn connections_that_the_server_ends_again_and_again_cost_nothing_but_time() {
+    let home = Home::in_two_postgres().await;
+    let shop = home.open().await;
+    let views = shop.projections().with(Sales).start().await.unwrap();
+    let mut foreign = PgConnection::connect(home.views_url()).await.unwrap();
+    let mut last = annals_eventstore::Position::START;
+    for n in 0..40 {
+        last = shop.append(&format!("o-{n}"), &[placed("ann", 1), placed("bob", 2)]).await;
+        let end_all = "SELECT pg_terminate_backend(pid) FROM pg_stat_activity
+                       WHERE datname = current_database() AND pid <> pg_backend_pid()";
+        sqlx::query(end_all).execute(&mut foreign).await.unwrap();
+    }
+    views.wait_for(last, SOON).await.unwrap();
+    let sold = sqlx::query(SALES).fetch_all(&mut foreign).await.unwrap();
+    let sold: Vec<String> = sold.iter().map(|row| row.get(0)).collect();
+    assert_eq!(sold, ["ann 40 40", "bob 40 80"]);
+    views.close().await;
+}
+
+/// The roles of the example under names of their own, as roles are the whole server's.
+fn example_of_roles(suffix: &str) -> String {
+    let mut script = annals_migrations::POSTGRES_ROLES_EXAMPLE.to_owned();
+    for role in ROLES {
+        script = script.replace(role, &format!("{role}{suffix}"));
+    }
+    script
+}
+
+const ROLES: [&str; 4] = ["annals_owner", "annals_app", "annals_reader", "annals_projections"];
+
+#[tokio::test]
+async fn the_example_of_roles_lets_projections_do_their_work_and_no_more() {
+    let home = Home::in_one_postgres().await;
+    let shop = home.open().await;
+    let suffix = format!("_{:016x}", fastrand::u64(..));
+    let mut superuser = PgConnection::connect(home.postgres_url()).await.unwrap();
+    let account = format!("views{suffix}");
+    let accounts = format!(
+        "CREATE ROLE {account} LOGIN IN ROLE annals_projections{suffix};
+         ALTER ROLE {account} SET search_path = read_models"
+    );
+    for sql in [example_of_roles(&suffix), accounts] {
+        sqlx::raw_sql(AssertSqlSafe(sql)).execute(&mut superuser).await.unwrap();
+    }
+    let store = PostgresOptions::new(home.postgres_url_as(&account)).open().await.unwrap();
+    // The second start finds everything in place.
+    for n in 1..3 {
+        let views = store.projections().with(Sales).with(OrderList).start().await.unwrap();
+        let position = shop.append(&format!("o-{n}"), &[placed("ann", 1)]).await;
+        views.wait_for(position, SOON).await.unwrap();
+        views.close().await;
+    }
+    assert_eq!(shop.query("SELECT customer || ' ' || orders FROM read_models.sales").await, ["ann 2"]);
+    let mut transaction = store.database().begin().await.unwrap();
+    let refused = sqlx::query("DELETE FROM annals.request_keys").execute(&mut *transaction).await.unwrap_err();
+    assert_eq!(refused.as_database_error().unwrap().code().unwrap(), "42501");
+    drop(transaction);
+    store.close().await;
+    shop.close().await;
+    superuser.close().await.unwrap();
+    let server = home.server_of_postgres();
+    drop(home);
+    let all = ROLES.map(|role| format!("{role}{suffix}")).join(", ");
+    let forget = format!("DROP ROLE {account}, {all}");
+    let mut superuser = server.connect().await.unwrap();
+    sqlx::raw_sql(AssertSqlSafe(forget)).execute(&mut superuser).await.unwrap();
+}
