@@ -108,7 +108,7 @@ impl PostgresDatabase {
     pub async fn migrate(&self, migrations: &[Migration]) -> Result<(), OpenError> {
         let unavailable =
             |e: DatabaseError| OpenError::Unavailable { path: self.0.name.clone(), source: BackendError::new(e) };
-        let held = self.0.pool.lend().await.map_err(|e| unavailable(e.into_database()))?;
+        let held = self.0.pool.take().await.map_err(|e| unavailable(e.into_database()))?;
         let mut lent = Lent::new(held);
         // Where nothing is missing nothing is touched, so that a role without the right to create anything can start.
         let missing = pending(&mut lent, migrations).await.map_err(|e| unavailable(self.fault(e)))?;
@@ -125,7 +125,8 @@ impl PostgresDatabase {
     /// store this is a round trip, as the store's own statements are planned otherwise.
     ///
     /// # Errors
-    /// [`DatabaseError::Unavailable`] if none was free in time or could be opened; [`DatabaseError::Closed`].
+    /// [`DatabaseError::Unavailable`] if none was free in time or could be opened; [`DatabaseError::Closed`]. Through a
+    /// pooler [`DatabaseError::Failed`]: begin a transaction there.
     ///
     /// # Cancel safety
     /// Dropping the future takes nothing.
@@ -141,7 +142,8 @@ impl PostgresDatabase {
     /// Begins a transaction, in one round trip.
     ///
     /// It is READ COMMITTED and durable: `synchronous_commit` is `on`, unless it is stronger. If it waits for its next
-    /// statement longer than [`PostgresOptions::idle_timeout`] allows, the server ends it.
+    /// statement longer than [`PostgresOptions::idle_timeout`] allows, the server ends it. Through a pooler its statements
+    /// must be without a name: see [`PostgresDatabase::is_pooled`].
     ///
     /// # Errors
     /// [`DatabaseError::Unavailable`] if no connection was free in time or could be opened; others as they come.
@@ -158,7 +160,7 @@ impl PostgresDatabase {
     pub(super) async fn try_to_begin(&self) -> Result<PostgresTransaction, NotBegun> {
         let mut renewed = false;
         loop {
-            let mut lent = Lent::new(self.0.pool.lend().await.map_err(NotBegun::NoConnection)?);
+            let mut lent = Lent::new(self.0.pool.take().await.map_err(NotBegun::NoConnection)?);
             match lent.begin(self.0.begin.clone()).await {
                 Ok(()) => return Ok(PostgresTransaction(lent)),
                 // It has died while nobody used it, and most likely the others with it.

@@ -71,7 +71,7 @@ impl NoConnection {
 pub(super) fn not_through_pooler() -> Invalid {
     Invalid::new(
         "pooled",
-        "was said of the connections, through which own statements and transactions cannot go",
+        "was said of the connections, through which units of work and statements outside of transactions cannot go",
         "open the database once more with the URL of the server itself",
     )
 }

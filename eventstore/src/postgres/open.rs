@@ -7,7 +7,7 @@ use sqlx::postgres::PgConnectOptions;
 use sqlx::{ConnectOptions, Connection, PgConnection, Row};
 use uuid::Uuid;
 
-use super::fault::{GRANT, PRIVILEGE, code, not_through_pooler, sequence_behind};
+use super::fault::{GRANT, PRIVILEGE, code, sequence_behind};
 use super::migrate::{migrate, pending};
 use super::options::{Listen, PostgresOptions};
 use super::pinned::BY_INDEX;
@@ -70,12 +70,9 @@ pub(super) async fn open(options: &PostgresOptions) -> Result<(Pool, String, Inc
 
 /// Connects to a database that need not hold a store. Gives the connections and the name of the database.
 pub(super) async fn connect(options: &PostgresOptions) -> Result<(Pool, String), OpenError> {
-    if options.pooled {
-        return Err(not_through_pooler().into());
-    }
     let (connect, shown, connection) = first_connection(options).await?;
     close(connection).await;
-    Ok((Pool::new(connect, options.connections, options.connection_timeout, false), shown.0))
+    Ok((Pool::new(connect, options.connections, options.connection_timeout, options.pooled), shown.0))
 }
 
 /// What the options say of connecting, and a connection that shows that it works.

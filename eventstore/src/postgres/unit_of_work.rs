@@ -5,7 +5,7 @@ use std::ops::{Deref, DerefMut};
 use sqlx::{PgConnection, Postgres, Row, Transaction};
 
 use super::database::{NotBegun, PostgresTransaction};
-use super::fault::{append_fault, code};
+use super::fault::{append_fault, code, not_through_pooler};
 use super::store::PostgresStore;
 use super::within::{NotDone, failed, other_store, within};
 use crate::append::{Append, Appended};
@@ -164,6 +164,9 @@ impl PostgresStore {
     /// # Cancel safety
     /// Dropping the future, or the unit of work, rolls back.
     pub async fn begin(&self) -> Result<PostgresUnitOfWork, AppendError> {
+        if self.database().is_pooled() {
+            return Err(not_through_pooler().into());
+        }
         let transaction = self.database().try_to_begin().await.map_err(|e| match e {
             NotBegun::NoConnection(e) => e.into_append(),
             NotBegun::Refused(e) => failed(e, no_stream),
