@@ -114,6 +114,8 @@ macro_rules! __conformance_clauses {
                 spaces_make_a_difference,
                 composed_and_decomposed_accents_are_different,
                 characters_with_a_meaning_elsewhere_have_none_here,
+                marks_that_nobody_sees_make_a_difference,
+                joined_and_separate_faces_are_different,
                 a_name_cannot_end_a_statement,
                 the_longest_names_are_taken,
             }

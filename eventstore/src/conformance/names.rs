@@ -47,6 +47,20 @@ pub(super) async fn characters_with_a_meaning_elsewhere_have_none_here(case: Cas
     are_different(&case, &names).await;
 }
 
+pub(super) async fn marks_that_nobody_sees_make_a_difference(case: Case) {
+    let directions =
+        ["a", "\u{200f}a", "a\u{200f}", "\u{202e}a\u{202c}", "\u{2067}a\u{2069}", "\u{5d0}", "\u{5d0}\u{200e}"];
+    are_different(&case, &directions).await;
+}
+
+pub(super) async fn joined_and_separate_faces_are_different(case: Case) {
+    let family = "\u{1f469}\u{200d}\u{1f469}\u{200d}\u{1f467}";
+    let flag = "\u{1f3f3}\u{fe0f}\u{200d}\u{1f308}";
+    let others =
+        ["\u{1f469}\u{1f469}\u{1f467}", "\u{1f3f3}\u{1f308}", "\u{1f3f3}\u{fe0f}", "\u{1f44d}", "\u{1f44d}\u{1f3fd}"];
+    are_different(&case, &[&[family, flag], &others[..]].concat()).await;
+}
+
 pub(super) async fn a_name_cannot_end_a_statement(case: Case) {
     are_different(&case, &["'); DROP TABLE events; --", "\" OR 1=1 --", "x' UNION SELECT * FROM events --"]).await;
 }

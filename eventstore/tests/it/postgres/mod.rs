@@ -13,6 +13,7 @@ mod schema;
 mod tls;
 mod torture;
 mod unit_of_work;
+mod values;
 
 use annals_eventstore::{
     AppendError, Appended, EventId, EventStore, ExpectedVersion, NewEvent, Payload, PostgresOptions, PostgresStore,

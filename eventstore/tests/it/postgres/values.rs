@@ -1,0 +1,110 @@
+//! What JSONB makes of JSON text: `docs/postgres.md` says it in words. Values are kept, ways of writing are not.
+
+use annals_eventstore::{
+    Actor, CausationId, CorrelationId, EventId, EventStore, ExpectedVersion, Metadata, NewEvent, Payload, StreamId,
+    StreamVersion, Tenant,
+};
+use sqlx::Row;
+
+use super::{Fixture, stream};
+
+/// What is appended, and the text that is loaded.
+const WRITTEN_AND_READ: [(&str, &str); 22] = [
+    ("1", "1"),
+    ("1.0", "1.0"),
+    ("1.00", "1.00"),
+    ("1e2", "100"),
+    ("1.5E1", "15"),
+    ("1e-2", "0.01"),
+    ("-0", "0"),
+    ("-0.0", "0.0"),
+    ("9007199254740993", "9007199254740993"),
+    ("-9223372036854775808", "-9223372036854775808"),
+    ("18446744073709551615", "18446744073709551615"),
+    ("123456789012345678901234567890", "123456789012345678901234567890"),
+    ("19.990", "19.990"),
+    ("0.10000000000000000555111512312578270211815", "0.10000000000000000555111512312578270211815"),
+    ("1e22", "10000000000000000000000"),
+    ("\"\\u00e9\\/\"", "\"é/\""),
+    ("\"\\ud83d\\ude00\"", "\"😀\""),
+    ("\"\\u001f\\u007f\"", "\"\\u001f\u{7f}\""),
+    ("[ 1 ,2 ]", "[1, 2]"),
+    ("{\"bb\":1,\"b\":2,\"a\":3}", "{\"a\": 3, \"b\": 2, \"bb\": 1}"),
+    ("{\"\":{\"z\":[],\"y\":{}}}", "{\"\": {\"y\": {}, \"z\": []}}"),
+    ("\"%s ' \\\" ; -- \\\\\"", "\"%s ' \\\" ; -- \\\\\""),
+];
+
+#[tokio::test]
+async fn values_are_kept_and_ways_of_writing_are_not() {
+    let fixture = Fixture::new().await;
+    let event = |text: &str| {
+        let id = EventId::new(fixture.store.ids().next_id()).unwrap();
+        NewEvent::raw(id, "n", 1, Payload::from_json(text).unwrap()).unwrap()
+    };
+    let events: Vec<_> = WRITTEN_AND_READ.iter().map(|(written, _)| event(written)).collect();
+    fixture.store.append(&stream("a"), ExpectedVersion::NoStream, events.clone()).await.unwrap();
+    let loaded = fixture.store.load_page(&stream("a"), StreamVersion::NONE, 100).await.unwrap().events;
+    assert_eq!(loaded.len(), events.len());
+    for ((event, loaded), (written, read)) in events.iter().zip(&loaded).zip(WRITTEN_AND_READ) {
+        assert_eq!(loaded.payload.as_str(), read, "{written}");
+        assert_eq!(loaded.payload, event.payload, "{written}");
+    }
+    // What was read is the same content, so the same append.
+    let mut again = events;
+    for (event, (_, read)) in again.iter_mut().zip(WRITTEN_AND_READ) {
+        event.payload = Payload::from_json(read).unwrap();
+    }
+    assert!(fixture.store.append(&stream("a"), ExpectedVersion::NoStream, again).await.unwrap().repeated);
+}
+
+#[tokio::test]
+async fn what_jsonb_would_lose_is_refused_with_the_field_before_it_is_sent() {
+    let fixture = Fixture::new().await;
+    for (text, field) in [
+        (r#"{"order":{"note":"a\u0000b"}}"#, "payload.order.note"),
+        (r#"{"order":{"no":1,"no":2}}"#, "payload.order.no"),
+        (r#"{"amounts":[1,1e400]}"#, "payload.amounts[1]"),
+        (r#"{"name":"\ud800"}"#, "payload.name"),
+    ] {
+        let refused = Payload::from_json(text).unwrap_err();
+        assert_eq!(refused.field, field, "{text}: {refused}");
+    }
+    // Not even in metadata, whose fields are open.
+    let mut metadata = Metadata::default();
+    metadata.extra.insert("note".to_owned(), "a\0b".to_owned());
+    let refused = fixture
+        .store
+        .append(&stream("a"), ExpectedVersion::Any, vec![fixture.event().with_metadata(metadata)])
+        .await
+        .unwrap_err();
+    assert!(refused.to_string().contains("`metadata.note`"), "{refused}");
+    let drawn = sqlx::query("SELECT is_called FROM annals.events_position");
+    assert!(!drawn.fetch_all(&mut fixture.foreign().await).await.unwrap()[0].get::<bool, _>(0), "something was sent");
+}
+
+/// Names go as values, never as text of a statement, and are stored as they are: people who query the table find them.
+#[tokio::test]
+async fn names_stand_in_the_table_as_they_were_given() {
+    let fixture = Fixture::new().await;
+    let names = ["o'brien \"q\"", "100%s %1$I", "😀👩‍👩‍👧‍👦", "\u{200f}\u{202e}שלום\u{202c}", "a$1::text", "\\x41 \\"];
+    for name in names {
+        let stream = StreamId::new(Tenant::new(name).unwrap(), name, name).unwrap();
+        let mut metadata = Metadata::default();
+        metadata.correlation_id = Some(CorrelationId::new(name).unwrap());
+        metadata.causation_id = Some(CausationId::new(name).unwrap());
+        metadata.actor = Some(Actor::new(name).unwrap());
+        metadata.extra.insert(name.to_owned(), name.to_owned());
+        let id = EventId::new(fixture.store.ids().next_id()).unwrap();
+        let payload = Payload::of(&serde_json::json!({ name: name })).unwrap();
+        let event = NewEvent::raw(id, name, 1, payload.clone()).unwrap().with_metadata(metadata.clone());
+        fixture.store.append(&stream, ExpectedVersion::NoStream, vec![event]).await.unwrap();
+        let loaded = fixture.store.load_page(&stream, StreamVersion::NONE, 10).await.unwrap().events;
+        assert_eq!((&loaded[0].stream, &*loaded[0].name), (&stream, name));
+        assert_eq!((&loaded[0].metadata, &loaded[0].payload), (&metadata, &payload));
+        let by_hand = "SELECT count(*) FROM annals.events
+                       WHERE tenant = $1 AND aggregate_type = $1 AND aggregate_id = $1 AND event_type = $1
+                         AND correlation_id = $1 AND causation_id = $1 AND event_data ->> $1 = $1";
+        let found = sqlx::query(by_hand).bind(name).fetch_all(&mut fixture.foreign().await).await.unwrap();
+        assert_eq!(found[0].get::<i64, _>(0), 1, "{name}");
+    }
+}
