@@ -52,10 +52,10 @@ pub(super) async fn the_part_that_is_refused_is_named(home: &dyn SqlHome) {
     for model in &models {
         prepare(home, model).await.unwrap();
     }
-    home.run("DROP VIEW b_model").await;
-    home.run("DROP TABLE b_model_v1").await;
+    home.run("DROP VIEW c_model").await;
+    home.run("DROP TABLE c_model_v1").await;
     let part = |model: Model| Work { model, ..work(0, 1, vec![row("a", 1, 1.0)], vec![]) };
-    let parts = [part(models[2]), part(models[1]), part(models[0])];
+    let parts = [part(models[1]), part(models[2]), part(models[0])];
     let fault = home.handle().commit(&parts.each_ref(), NOW).await.unwrap_err();
     assert_eq!((fault.transient, fault.part), (false, Some(1)), "{}", fault.source);
     for model in &models {
