@@ -47,6 +47,7 @@ macro_rules! __conformance_clauses {
                 every_stream_of_the_append_grows,
                 the_answer_has_the_streams_in_the_order_of_the_append,
                 one_wrong_belief_refuses_all_streams,
+                of_two_wrong_beliefs_the_first_is_told,
                 one_stale_event_id_refuses_all_streams,
                 a_stream_twice_in_one_append_is_refused,
                 events_of_all_streams_share_append_id_and_time,

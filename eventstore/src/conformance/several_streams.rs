@@ -43,6 +43,16 @@ pub(super) async fn one_wrong_belief_refuses_all_streams(case: Case) {
     }
 }
 
+pub(super) async fn of_two_wrong_beliefs_the_first_is_told(case: Case) {
+    case.append("a", ExpectedVersion::Any, 1).await;
+    for (first, second, found) in [("a", "b", 1), ("b", "a", 0)] {
+        let append = Append::to(case.stream("right"), ExpectedVersion::NoStream, case.events(1))
+            .and(case.stream(first), exact(7), case.events(1))
+            .and(case.stream(second), exact(7), case.events(1));
+        is_conflict(&case.refused_without_trace(append).await, &case.stream(first), exact(7), found);
+    }
+}
+
 pub(super) async fn one_stale_event_id_refuses_all_streams(case: Case) {
     let stored = case.event();
     case.store.append(&case.stream("b"), ExpectedVersion::Any, vec![stored.clone()]).await.unwrap();

@@ -119,6 +119,22 @@ mod tests {
     }
 
     #[test]
+    fn a_key_remembered_anew_before_it_was_swept_is_not_swept_as_the_old_one() {
+        let mut requests = Requests::default();
+        let tenant = Tenant::default();
+        let at = |second| Timestamp::from_second(second).expect("it is sound");
+        let answer = || Appended::new(Vec::new(), Timestamp::UNIX_EPOCH, false);
+        for i in 0..150 {
+            requests.remember(&tenant, &key(&format!("r{i}"), Duration::from_secs(1)), answer(), at(0));
+        }
+        // The last of those that expire at once: the sweep that comes first does not reach it.
+        requests.remember(&tenant, &key("r99", Duration::from_secs(60)), answer(), at(2));
+        requests.sweep(at(2));
+        assert!(requests.find(&tenant, &key("r99", Duration::ZERO), at(3)).expect("it is sound").is_some());
+        assert_eq!((requests.remembered.len(), requests.by_expiry.len()), (1, 1));
+    }
+
+    #[test]
     fn a_lifetime_beyond_the_calendar_ends_with_the_calendar() {
         assert_eq!(expiry(Timestamp::UNIX_EPOCH, Duration::MAX), Timestamp::MAX);
         assert_eq!(
