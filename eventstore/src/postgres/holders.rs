@@ -49,11 +49,16 @@ impl Wait {
             return;
         }
         self.next_alarm *= 2;
-        let rows = match pool.take().await {
-            Ok(mut held) => held.fetch_all(sqlx::query(WRITERS_AT_WORK)).await.unwrap_or_default(),
-            Err(_) => Vec::new(),
+        let asked = match pool.take().await {
+            Ok(mut held) => held.fetch_all(sqlx::query(WRITERS_AT_WORK)).await.map_err(|e| e.to_string()),
+            Err(error) => Err(error.into_read().to_string()),
         };
-        let writers = rows.iter().map(describe).collect::<Vec<_>>().join("; ");
+        let writers = match asked {
+            // They have ended in this moment.
+            Ok(rows) if rows.is_empty() => return,
+            Ok(rows) => rows.iter().map(describe).collect::<Vec<_>>().join("; "),
+            Err(error) => format!("which ones cannot be told: {error}"),
+        };
         tracing::error!(
             ?waited,
             writers,
