@@ -14,7 +14,7 @@ CREATE FUNCTION annals.append_within(
 DECLARE
     outcome annals.append_outcome;
 BEGIN
-    IF p_incarnation <> (SELECT s.incarnation FROM annals.store AS s) THEN
+    IF p_incarnation <> (SELECT s.incarnation FROM annals.store AS s ORDER BY s.only_row) THEN
         outcome.kind := 'other_store';
         RETURN outcome;
     END IF;

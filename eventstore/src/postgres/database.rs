@@ -11,19 +11,20 @@ use super::fault::{NoConnection, commit_error, database_error, is_answer};
 use super::lent::Lent;
 use super::migrate::{migrate, pending};
 use super::options::PostgresOptions;
-use super::pinned::{FREELY, freely};
+use super::pinned::{FREELY, KEEP_NO_PLAN, freely};
 use super::pool::Pool;
 use crate::database_error::DatabaseError;
 use crate::error::{BackendError, OpenError};
 
 /// Everything in one message. The setting `annals.transaction` is the mark by which the commit knows its transaction.
-fn begin_text(idle_timeout: Duration) -> String {
+fn begin_text(idle_timeout: Duration, also: &'static str) -> String {
     // 0 would mean no limit.
     let idle_ms = idle_timeout.as_millis().clamp(1, 2_147_483_647);
     format!(
         "BEGIN ISOLATION LEVEL READ COMMITTED;
          SET LOCAL annals.transaction = 'open';
          {};
+         {also}
          SET LOCAL idle_in_transaction_session_timeout = {idle_ms};
          SELECT set_config('synchronous_commit', 'on', true)
          WHERE current_setting('synchronous_commit') NOT IN ('on', 'remote_apply')",
@@ -66,6 +67,7 @@ struct Inner {
     pool: Pool,
     name: String,
     begin: SqlStr,
+    begin_unit_of_work: SqlStr,
 }
 
 impl PostgresDatabase {
@@ -93,8 +95,8 @@ impl PostgresDatabase {
     }
 
     pub(super) fn over(pool: Pool, name: String, options: &PostgresOptions) -> Self {
-        let begin = AssertSqlSafe(begin_text(options.idle_timeout)).into_sql_str();
-        Self(Arc::new(Inner { pool, name, begin }))
+        let begin = |also| AssertSqlSafe(begin_text(options.idle_timeout, also)).into_sql_str();
+        Self(Arc::new(Inner { pool, name, begin: begin(""), begin_unit_of_work: begin(KEEP_NO_PLAN) }))
     }
 
     /// Runs those of `migrations` that this database has not seen, all of them in one transaction. Safe when several
@@ -151,17 +153,22 @@ impl PostgresDatabase {
     /// # Cancel safety
     /// Dropping the future, or the transaction, rolls back.
     pub async fn begin(&self) -> Result<PostgresTransaction, DatabaseError> {
-        self.try_to_begin().await.map_err(|e| match e {
+        self.try_to_begin(&self.0.begin).await.map_err(|e| match e {
             NotBegun::NoConnection(e) => e.into_database(),
             NotBegun::Refused(e) => self.fault(e),
         })
     }
 
-    pub(super) async fn try_to_begin(&self) -> Result<PostgresTransaction, NotBegun> {
+    /// The same for a unit of work, in which statements of the store run too.
+    pub(super) async fn begin_unit_of_work(&self) -> Result<PostgresTransaction, NotBegun> {
+        self.try_to_begin(&self.0.begin_unit_of_work).await
+    }
+
+    async fn try_to_begin(&self, begin: &SqlStr) -> Result<PostgresTransaction, NotBegun> {
         let mut renewed = false;
         loop {
             let mut lent = Lent::new(self.0.pool.take().await.map_err(NotBegun::NoConnection)?);
-            match lent.begin(self.0.begin.clone()).await {
+            match lent.begin(begin.clone()).await {
                 Ok(()) => return Ok(PostgresTransaction(lent)),
                 // It has died while nobody used it, and most likely the others with it.
                 Err(error) if !is_answer(&error) && !renewed => {

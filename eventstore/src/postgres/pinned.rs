@@ -27,3 +27,7 @@ macro_rules! freely {
     };
 }
 pub(super) use freely;
+
+/// For a transaction that is planned freely, and in which statements of ours run too: each is planned for its values, and no
+/// plan is kept that the connection would use for the store again.
+pub(super) const KEEP_NO_PLAN: &str = "SET LOCAL plan_cache_mode = force_custom_plan;";

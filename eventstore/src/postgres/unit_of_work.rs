@@ -167,7 +167,7 @@ impl PostgresStore {
         if self.database().is_pooled() {
             return Err(not_through_pooler().into());
         }
-        let transaction = self.database().try_to_begin().await.map_err(|e| match e {
+        let transaction = self.database().begin_unit_of_work().await.map_err(|e| match e {
             NotBegun::NoConnection(e) => e.into_append(),
             NotBegun::Refused(e) => failed(e, no_stream),
         })?;

@@ -58,7 +58,8 @@ pub(super) async fn within(
     if let Some(appended) = answer_without_look(append, row).map_err(not_done)? {
         return Ok(appended);
     }
-    let rows = stored_events(append).fetch_all(connection).await.map_err(failed)?;
+    // Without a name, so that no plan of it is kept, on whoever's connection.
+    let rows = stored_events(append).persistent(false).fetch_all(connection).await.map_err(failed)?;
     judge_stored(append, &rows).map_err(not_done)?.ok_or_else(held_up)
 }
 

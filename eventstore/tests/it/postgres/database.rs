@@ -416,7 +416,7 @@ async fn what_may_pass_is_told_from_what_stays() {
             _ => {}
         }
     }
-    let alone = PostgresOptions::new(there.url()).connections(1).connection_timeout(Duration::from_millis(20));
+    let alone = PostgresOptions::new(there.url()).connections(1).connection_timeout(Duration::from_millis(500));
     let alone = PostgresDatabase::open_with(&alone).await.unwrap();
     let _taken = alone.read().await.unwrap();
     assert!(alone.begin().await.err().unwrap().is_transient());

@@ -4,8 +4,8 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use annals_eventstore::{
-    EventStore, EventStoreExt, ExpectedVersion, Filter, Position, PostgresOptions, PostgresStore, RecordedEvent,
-    Subscription,
+    Append, EventStore, EventStoreExt, ExpectedVersion, Filter, Position, PostgresOptions, PostgresStore,
+    RecordedEvent, Subscription,
 };
 use futures::StreamExt;
 use metrics::{Counter, Gauge, GaugeFn, Histogram, Key, KeyName, Metadata, Recorder, SharedString, Unit};
@@ -51,6 +51,11 @@ async fn commits_of_others_are_heard_without_looking_for_them() {
         let position = append(&fixture.store, id).await;
         assert_eq!(soon(&mut subscription).await.position, position);
     }
+    let mut unit = fixture.store.begin().await.unwrap();
+    let unit_of_work = Append::to(stream("u"), ExpectedVersion::NoStream, vec![fixture.event()]);
+    let position = unit.append(unit_of_work).await.unwrap().position;
+    unit.commit().await.unwrap();
+    assert_eq!(soon(&mut subscription).await.position, position);
     // A connection that is lost is made again, and what came meanwhile is looked for.
     run(&mut fixture.foreign().await, &format!("SELECT pg_terminate_backend({first})")).await.unwrap();
     let missed = append(&fixture.store, "d").await;

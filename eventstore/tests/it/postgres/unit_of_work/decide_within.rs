@@ -4,8 +4,9 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 
 use annals_eventstore::{
     AggregateStore, Append, Context, ErrorFamily, EventStore, EventStoreExt, ExecuteError, Fingerprint, NewEvent,
-    RequestKey, Tenant,
+    PostgresOptions, RequestKey, Tenant,
 };
+use sqlx::Row;
 
 use super::{ANY, Fixture, NO_STREAM, blocked, heads, own_row};
 
@@ -111,6 +112,23 @@ async fn a_request_has_one_effect_within_and_across_units() {
     assert_eq!((done.version.get(), done.repeated), (1, true));
     assert!(orders.execute(&id(), |order| order.place(1_200)).await.unwrap().repeated);
     assert_eq!(fixture.stored().await.0, heads(&[("o-17", 1)]));
+}
+
+/// The statement has a name on the connection, and the store uses it too, where it must be planned otherwise.
+#[tokio::test]
+async fn what_a_unit_reads_leaves_no_plan_on_the_connection() {
+    let fixture = Fixture::with_table().await;
+    let store = PostgresOptions::new(fixture.database.url()).connections(1).open().await.unwrap();
+    let orders = store.aggregate::<Order>();
+    for _ in 0..10 {
+        let mut unit = store.begin().await.unwrap();
+        unit.execute(&orders, &id(), |order| order.place(1)).await.unwrap();
+    }
+    let plans = "SELECT sum(custom_plans)::bigint, sum(generic_plans)::bigint
+                 FROM pg_prepared_statements
+                 WHERE statement LIKE '%aggregate_id = $3 AND version > $4%' AND statement NOT LIKE '%custom_plans%'";
+    let plans = sqlx::query(plans).fetch_one(&mut *store.database().read().await.unwrap()).await.unwrap();
+    assert_eq!((plans.get::<i64, _>(0), plans.get::<i64, _>(1)), (10, 0));
 }
 
 #[tokio::test]

@@ -3,8 +3,8 @@
 use std::time::Duration;
 
 use annals_eventstore::{
-    Append, AppendError, ErrorFamily, EventStore, ExpectedVersion, Filter, Fingerprint, Payload, Position,
-    PostgresOptions, PostgresStore, PostgresUnitOfWork, Repeat, RequestKey, StreamVersion, Tenant,
+    Append, AppendError, ErrorFamily, EventStore, ExpectedVersion, Filter, Fingerprint, Payload, PostgresOptions,
+    PostgresStore, PostgresUnitOfWork, Repeat, RequestKey, StreamVersion, Tenant,
 };
 use sqlx::{AssertSqlSafe, Connection, Row};
 use tokio::time::Instant;
@@ -43,16 +43,20 @@ async fn readers_are_woken_by_the_commit_and_see_nothing_behind_an_open_unit() {
     let store = options.open().await.unwrap();
     let mut head = store.watch();
     let mut unit = store.begin().await.unwrap();
-    let mine = unit.append(fixture.to("a", NO_STREAM, 1)).await.unwrap();
-    let other = fixture.append("b").await.unwrap();
-    assert!(other.position > mine.position);
-    let page = store.read_page(Position::START, &Filter::all(), 10).await.unwrap();
-    assert_eq!((page.events.len(), page.end), (0, false), "the later event waits for the earlier one");
+    let first = unit.append(fixture.to("a", NO_STREAM, 1)).await.unwrap();
     assert!(!head.has_changed().unwrap());
     unit.commit().await.unwrap();
     assert!(head.has_changed().unwrap());
-    assert_eq!(*head.borrow_and_update(), mine.position);
-    let page = store.read_page(Position::START, &Filter::all(), 10).await.unwrap();
+    assert_eq!(*head.borrow_and_update(), first.position);
+
+    let mut unit = store.begin().await.unwrap();
+    let mine = unit.append(fixture.to("a", ANY, 1)).await.unwrap();
+    let other = fixture.append("b").await.unwrap();
+    assert!(other.position > mine.position);
+    let page = store.read_page(first.position, &Filter::all(), 10).await.unwrap();
+    assert_eq!((page.events.len(), page.end), (0, false), "the later event waits for the earlier one");
+    unit.commit().await.unwrap();
+    let page = store.read_page(first.position, &Filter::all(), 10).await.unwrap();
     let positions: Vec<_> = page.events.iter().map(|event| event.position).collect();
     assert_eq!(positions, [mine.position, other.position]);
 }
