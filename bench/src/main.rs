@@ -159,7 +159,6 @@ async fn measure(case: Case, options: &Options) -> Result<Report, Fault> {
         (Case::Growth, _) => Err("growth is measured on PostgreSQL: use `--store postgres`".into()),
         (Case::Load, _) => load::measure(options).await,
         (Case::Read, _) => read::measure(options).await,
-        (Case::Project, Store::Sqlite) => project::measure(options.events(), options.time(), options.alone).await,
-        (Case::Project, _) => Err("projections need a database: use `--store sqlite`".into()),
+        (Case::Project, _) => project::measure(options).await,
     }
 }

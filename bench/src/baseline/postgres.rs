@@ -2,9 +2,10 @@
 
 use std::time::Duration;
 
-use sqlx::postgres::{PgArguments, PgConnectOptions, PgPoolOptions, PgRow};
+use sqlx::encode::IsNull;
+use sqlx::postgres::{PgArgumentBuffer, PgArguments, PgConnectOptions, PgPoolOptions, PgRow, PgTypeInfo, PgValueRef};
 use sqlx::query::Query;
-use sqlx::{ConnectOptions, Connection, PgConnection, PgPool, Postgres, Row};
+use sqlx::{ConnectOptions, Connection, Decode, Encode, PgConnection, PgPool, Postgres, Row, Type};
 use uuid::Uuid;
 
 use crate::plain::Plain;
@@ -110,7 +111,6 @@ pub(crate) const COPY_LOG: &str = "
 
 /// A row of [`LOAD`].
 pub(crate) fn plain(row: &PgRow) -> Result<Plain, Fault> {
-    let recorded_at = row.try_get_raw(13)?;
     Ok(Plain {
         position: row.try_get(0)?,
         event_id: row.try_get(1)?,
@@ -125,11 +125,34 @@ pub(crate) fn plain(row: &PgRow) -> Result<Plain, Fault> {
         correlation_id: row.try_get(10)?,
         causation_id: row.try_get(11)?,
         append_id: row.try_get(12)?,
-        recorded_at: time_since_2000(i64::from_be_bytes(recorded_at.as_bytes()?.try_into()?))?,
+        recorded_at: time_since_2000(row.try_get::<Micros, _>(13)?.0)?,
     })
 }
 
-/// A time as PostgreSQL counts it: in microseconds from the year 2000.
+/// A `timestamptz` as PostgreSQL sends it: in microseconds from the year 2000.
+#[derive(Clone, Copy)]
+pub(crate) struct Micros(i64);
+
+impl Type<Postgres> for Micros {
+    fn type_info() -> PgTypeInfo {
+        PgTypeInfo::with_name("timestamptz")
+    }
+}
+
+impl Decode<'_, Postgres> for Micros {
+    fn decode(value: PgValueRef<'_>) -> Result<Self, Fault> {
+        Ok(Self(i64::from_be_bytes(value.as_bytes()?.try_into()?)))
+    }
+}
+
+impl Encode<'_, Postgres> for Micros {
+    fn encode_by_ref(&self, buffer: &mut PgArgumentBuffer) -> Result<IsNull, Fault> {
+        buffer.extend(self.0.to_be_bytes());
+        Ok(IsNull::No)
+    }
+}
+
+/// The time so many microseconds after the beginning of the year 2000.
 pub(crate) fn time_since_2000(micros: i64) -> Result<jiff::Timestamp, Fault> {
     const EPOCH: i64 = 946_684_800_000_000;
     Ok(jiff::Timestamp::from_microsecond(micros + EPOCH)?)
