@@ -236,9 +236,11 @@ pub(super) async fn a_checkpoint_that_another_process_moved_is_followed(shop: Wo
     views.close().await;
     let position = shop.append("a", paid(3)).await;
     let head = annals_eventstore::EventStore::head(&shop.store).await.unwrap();
-    let views = shop.start().await;
     // Between the start and the first commit another process does the work.
+    let held = shop.models.hold_commits().await;
+    let views = shop.start().await;
     shop.set_checkpoint::<Accounts>(Some(at(head, 4))).await;
+    drop(held);
     views.wait_for(position, shop.soon()).await.unwrap();
     assert_eq!(shop.rows::<Accounts>().await, pairs(&[("a", 1)]), "its rows are not ours to write");
     assert_eq!(views.status()[0].applied, 0);

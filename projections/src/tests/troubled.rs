@@ -25,6 +25,7 @@ pub(crate) enum Trouble {
 #[derive(Clone)]
 pub(crate) struct Troubled {
     models: Arc<dyn ReadModels>,
+    gate: Arc<tokio::sync::Mutex<()>>,
     state: Arc<Mutex<State>>,
 }
 
@@ -45,7 +46,7 @@ struct State {
 
 impl Troubled {
     pub(crate) fn new(models: Arc<dyn ReadModels>) -> Self {
-        Self { models, state: Arc::default() }
+        Self { models, gate: Arc::default(), state: Arc::default() }
     }
 
     fn state(&self) -> std::sync::MutexGuard<'_, State> {
@@ -54,6 +55,11 @@ impl Troubled {
 
     pub(crate) fn trouble_commits(&self, trouble: impl IntoIterator<Item = Option<Trouble>>) {
         self.state().commits.extend(trouble);
+    }
+
+    /// Commits wait until what this gives is dropped.
+    pub(crate) async fn hold_commits(&self) -> impl Sized {
+        Arc::clone(&self.gate).lock_owned().await
     }
 
     pub(crate) fn trouble_loads(&self, trouble: impl IntoIterator<Item = Option<Trouble>>) {
@@ -105,6 +111,7 @@ impl ReadModels for Troubled {
     }
 
     async fn commit(&self, work: &[&Work], now: Timestamp) -> Result<Vec<Moved>, Fault> {
+        drop(self.gate.lock().await);
         let trouble = {
             let mut state = self.state();
             state.tried += 1;
