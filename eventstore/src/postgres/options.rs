@@ -23,6 +23,8 @@ use crate::limits::Limits;
 /// let store = PostgresOptions::new("postgres://app@localhost/shop").migrate().open().await?;
 /// # Ok(()) }
 /// ```
+///
+#[doc = include_str!("../../docs/postgres.md")]
 #[derive(Clone)]
 pub struct PostgresOptions {
     pub(super) url: String,

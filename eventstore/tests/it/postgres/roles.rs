@@ -149,9 +149,12 @@ async fn an_application_appends_and_reads_and_changes_nothing_by_hand() {
     for done in futures::future::join_all(twice.collect::<Vec<_>>()).await {
         done.unwrap().unwrap();
     }
-    reads_everything(&store, 44).await;
+    let mut work = store.begin().await.unwrap();
+    work.append(Append::to(stream("d"), ExpectedVersion::NoStream, vec![event_for(&store)])).await.unwrap();
+    work.commit().await.unwrap();
+    reads_everything(&store, 45).await;
     may_not_change_anything_by_hand(&roles, "app").await;
-    reads_everything(&store, 44).await;
+    reads_everything(&store, 45).await;
     store.close().await;
     roles.end().await;
 }
