@@ -55,6 +55,8 @@ impl fmt::Display for Currency {
 
 impl fmt::Display for Money {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}.{:02} {}", self.minor / 100, (self.minor % 100).abs(), self.currency)
+        // The sign stands apart, as there is no -0 for it to stand before.
+        let (sign, minor) = (if self.minor < 0 { "-" } else { "" }, self.minor.unsigned_abs());
+        write!(f, "{sign}{}.{:02} {}", minor / 100, minor % 100, self.currency)
     }
 }

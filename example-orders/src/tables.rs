@@ -20,7 +20,8 @@ const NEXT_NUMBER: &str = "
 
 const SALES_BY_DAY: &str = "
     SELECT day, currency, CAST(orders AS TEXT) AS orders,
-           CAST(revenue / 100 AS TEXT) || '.' || substr(CAST(100 + abs(revenue) % 100 AS TEXT), 2) AS revenue,
+           CASE WHEN revenue < 0 THEN '-' ELSE '' END || CAST(abs(revenue) / 100 AS TEXT) || '.' ||
+               substr(CAST(100 + abs(revenue) % 100 AS TEXT), 2) AS revenue,
            CASE orders WHEN 0 THEN '-' ELSE
                CAST(ordered / orders / 100 AS TEXT) || '.' || substr(CAST(100 + ordered / orders % 100 AS TEXT), 2)
            END AS average

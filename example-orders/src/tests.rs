@@ -3,11 +3,13 @@
 use std::path::Path;
 
 use annals::testing::{GivenEvent, given, given_events, shapes_of};
-use annals::{ManualClock, SeededIds, SqliteOptions};
+use annals::{Evolve, ManualClock, SeededIds, SqliteOptions};
 use jiff::Timestamp;
 use sqlx::{Connection, PgConnection, Row};
 
+use crate::analytics::{DailySales, Day};
 use crate::detail::{Detail, OrderDetail};
+use crate::list::{Listed, OrderList};
 use crate::money::{Currency, Money};
 use crate::order::{CustomerId, Line, Order, OrderError, OrderEvent, OrderId, PaymentId, Status};
 use crate::place::Place;
@@ -165,4 +167,207 @@ fn a_cancelled_order_shows_as_cancelled_with_nothing_paid() {
         tracking: None,
         changed_at: noon,
     }]);
+}
+
+fn o(name: &str) -> OrderId {
+    OrderId::new(name).expect("a name")
+}
+
+fn alice() -> CustomerId {
+    CustomerId::new("alice").expect("a name")
+}
+
+fn reserved() -> OrderEvent {
+    OrderEvent::Reserved { warehouse: "north".to_owned() }
+}
+
+fn shipped() -> OrderEvent {
+    OrderEvent::Shipped { carrier: "snail".to_owned(), tracking: "SN-1".to_owned() }
+}
+
+fn delivered() -> OrderEvent {
+    OrderEvent::Delivered { signed_by: "alice".to_owned() }
+}
+
+fn cancelled() -> OrderEvent {
+    OrderEvent::Cancelled { reason: "so".to_owned() }
+}
+
+fn refunded() -> OrderEvent {
+    OrderEvent::Refunded { payment: PaymentId::new("pay-1").expect("a name"), amount: Money::euro_cents(9_800) }
+}
+
+fn after(history: &[OrderEvent]) -> Order {
+    let mut order = Order::default();
+    history.iter().for_each(|event| order.evolve(event));
+    order
+}
+
+#[test]
+fn every_step_is_taken_where_it_belongs_and_refused_everywhere_else() {
+    let histories = [
+        (Status::Unknown, vec![]),
+        (Status::Placed, vec![placed()]),
+        (Status::Paid, vec![placed(), paid()]),
+        (Status::Reserved, vec![placed(), paid(), reserved()]),
+        (Status::Shipped, vec![placed(), paid(), reserved(), shipped()]),
+        (Status::Delivered, vec![placed(), paid(), reserved(), shipped(), delivered()]),
+        (Status::Cancelled, vec![placed(), paid(), cancelled(), refunded()]),
+    ];
+    for (status, history) in histories {
+        let order = after(&history);
+        assert_eq!(order.status, status);
+        let owes = !matches!(status, Status::Unknown | Status::Placed | Status::Cancelled);
+        assert_eq!(order.paid.is_some(), owes, "what was paid and not given back, {status}");
+        let check = |step: &'static str, taken: &[Status], outcome: Result<usize, OrderError>| {
+            let expected = match step {
+                _ if taken.contains(&status) => Ok(()),
+                "placed" => Err(OrderError::PlacedAlready),
+                step => Err(OrderError::NotNow { step, status }),
+            };
+            assert_eq!(outcome.map(drop), expected, "an order that is {status}, {step}");
+        };
+        let line = Line { product: "kettle".to_owned(), quantity: 1, price: Money::euro_cents(1) };
+        check("placed", &[Status::Unknown], order.place(alice(), vec![line]).map(|_| 1));
+        let payment = PaymentId::new("pay-2").expect("a name");
+        check("paid", &[Status::Placed], order.pay(payment, Money::euro_cents(9_800)).map(|_| 1));
+        check("reserved", &[Status::Paid], order.reserve("north").map(|_| 1));
+        check("shipped", &[Status::Reserved], order.ship("snail", "SN-1").map(|_| 1));
+        check("delivered", &[Status::Shipped], order.deliver("alice").map(|_| 1));
+        let may_end = [Status::Placed, Status::Paid, Status::Reserved];
+        check("cancelled", &may_end, order.cancel("so").map(|events| events.len()));
+        if may_end.contains(&status) {
+            let refunds = usize::from(status != Status::Placed);
+            assert_eq!(order.cancel("so").expect("it may").len(), 1 + refunds, "what was paid goes back, once");
+        }
+    }
+}
+
+#[test]
+fn an_order_costs_what_its_lines_add_up_to_and_is_paid_with_that() {
+    let line = |quantity, price| Line { product: "cup".to_owned(), quantity, price };
+    let dollars = Money { minor: 9_800, currency: Currency::Usd };
+    let order = Order::default();
+    match order.place(alice(), vec![line(2, Money::euro_cents(1_250)), line(1, Money::euro_cents(4_900))]) {
+        Ok(OrderEvent::Placed { total, .. }) => assert_eq!(total, Money::euro_cents(7_400)),
+        other => panic!("it should be placed: {other:?}"),
+    }
+    for (lines, why) in [
+        (vec![], OrderError::Empty),
+        (vec![line(1, Money::euro_cents(1)), line(0, Money::euro_cents(1))], OrderError::Empty),
+        (vec![line(1, Money::euro_cents(1)), line(1, dollars)], OrderError::NoTotal),
+        (vec![line(1, Money::euro_cents(i64::MAX)), line(1, Money::euro_cents(1))], OrderError::NoTotal),
+    ] {
+        assert_eq!(order.place(alice(), lines).map(drop), Err(why));
+    }
+    let placed = after(&[placed()]);
+    let expected = Money::euro_cents(9_800);
+    for offered in [Money::euro_cents(9_799), Money::euro_cents(9_801), dollars] {
+        let payment = PaymentId::new("pay-1").expect("a name");
+        assert_eq!(placed.pay(payment, offered).map(drop), Err(OrderError::WrongAmount { expected, offered }));
+    }
+}
+
+#[test]
+fn amounts_below_one_keep_their_sign() {
+    let shown = [-1, -50, -100, -12_345, 0, 5, 199].map(|minor| Money::euro_cents(minor).to_string());
+    assert_eq!(shown, ["-0.01 EUR", "-0.50 EUR", "-1.00 EUR", "-123.45 EUR", "0.00 EUR", "0.05 EUR", "1.99 EUR"]);
+}
+
+/// The events of one order, one an hour from `2026-03-02T20:00:00Z`.
+fn hourly(id: &str, events: Vec<OrderEvent>) -> Vec<GivenEvent<OrderEvent>> {
+    let first: Timestamp = "2026-03-02T20:00:00Z".parse().expect("a time");
+    let at = |hours| first + jiff::SignedDuration::from_hours(hours);
+    (0..).zip(events).map(|(hours, event)| GivenEvent::of("order", id, event).at(at(hours))).collect()
+}
+
+#[test]
+fn the_list_and_the_detail_follow_an_order_to_its_end() {
+    let at = |text: &str| text.parse::<Timestamp>().expect("a time");
+    let story = || hourly("o-1", vec![placed(), paid(), reserved(), shipped(), delivered()]);
+    given_events(story()).with(OrderList).then_rows([Listed {
+        order_id: o("o-1"),
+        customer: alice(),
+        status: Status::Delivered,
+        pieces: 2,
+        total: 9_800,
+        currency: Currency::Eur,
+        placed_at: at("2026-03-02T20:00:00Z"),
+    }]);
+    given_events(story()).with(OrderDetail).then_rows([Detail {
+        order_id: o("o-1"),
+        customer: alice(),
+        status: Status::Delivered,
+        lines: vec![Line { product: "kettle".to_owned(), quantity: 2, price: Money::euro_cents(4_900) }],
+        total: 9_800,
+        currency: Currency::Eur,
+        paid: 9_800,
+        carrier: Some("snail".to_owned()),
+        tracking: Some("SN-1".to_owned()),
+        changed_at: at("2026-03-03T00:00:00Z"),
+    }]);
+    for (steps, status) in [(1, Status::Placed), (2, Status::Paid), (3, Status::Reserved), (4, Status::Shipped)] {
+        given_events(story().into_iter().take(steps)).with(OrderList).then_rows([Listed {
+            order_id: o("o-1"),
+            customer: alice(),
+            status,
+            pieces: 2,
+            total: 9_800,
+            currency: Currency::Eur,
+            placed_at: at("2026-03-02T20:00:00Z"),
+        }]);
+    }
+}
+
+#[test]
+fn a_refund_counts_on_the_day_it_is_made_and_each_currency_for_itself() {
+    let dollars = Money { minor: 500, currency: Currency::Usd };
+    let lines = vec![Line { product: "cup".to_owned(), quantity: 1, price: dollars }];
+    let in_dollars = OrderEvent::Placed { customer: alice(), lines, total: dollars };
+    // Placed at 20, paid at 21, reserved at 22, cancelled at 23 and refunded at midnight.
+    let mut events = hourly("o-1", vec![placed(), paid(), reserved(), cancelled(), refunded()]);
+    events.extend(hourly("o-2", vec![in_dollars]));
+    let day = |day, currency: &str, orders, ordered, revenue| Day {
+        day,
+        currency: currency.to_owned(),
+        orders,
+        ordered,
+        revenue,
+    };
+    given_events(events).with(DailySales).then_rows([
+        day(jiff::civil::date(2026, 3, 2), "EUR", 1, 9_800, 9_800),
+        day(jiff::civil::date(2026, 3, 2), "USD", 1, 500, 0),
+        day(jiff::civil::date(2026, 3, 3), "EUR", 0, 0, -9_800),
+    ]);
+}
+
+#[tokio::test]
+async fn a_day_of_refunds_alone_shows_what_went_out_and_numbers_go_on_behind_the_greatest() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let clock = std::sync::Arc::new(ManualClock::at("2026-03-02T09:30:00Z".parse().expect("a time")));
+    let options = SqliteOptions::new(folder.path().join("orders.db")).clock(std::sync::Arc::clone(&clock));
+    let store = options.open().await.expect("opened");
+    let tables = Tables::Sqlite(store.database().clone());
+    let shop = Shop::over(store, tables).await.expect("started");
+    let price = Money::euro_cents(50);
+    let lines = vec![Line { product: "paper clip".to_owned(), quantity: 1, price }];
+    let mut last = annals::Position::START;
+    // As texts, the first would be the greatest.
+    for id in ["o-9999", "o-10000"] {
+        let id = o(id);
+        shop.orders.execute(&id, |order| order.place(alice(), lines.clone())).await.expect("placed");
+        let payment = PaymentId::new("pay-1").expect("a name");
+        shop.orders.execute(&id, |order| order.pay(payment.clone(), price)).await.expect("paid");
+        clock.advance(std::time::Duration::from_secs(24 * 60 * 60));
+        last = shop.orders.execute(&id, |order| order.cancel("so")).await.expect("cancelled").position;
+        clock.advance(std::time::Duration::from_secs(24 * 60 * 60));
+    }
+    shop.caught_up(last).await.expect("caught up");
+    assert_eq!(shop.tables.next_number().await.expect("read"), 10_001);
+    let mut told = Vec::new();
+    shop.tables.show("o-9999", &mut told).await.expect("shown");
+    let told = String::from_utf8(told).expect("text");
+    let of_refunds: Vec<_> = told.lines().filter(|line| line.contains("-0.50")).collect();
+    assert_eq!(of_refunds.len(), 2, "{told}");
+    assert!(of_refunds.iter().all(|line| line.contains("│ 0      │ -0.50   │ -")), "{told}");
 }

@@ -19,76 +19,63 @@ const MOST_BYTES: usize = 16 << 20;
 /// How many positions one filtered read looks at, so that no statement runs for long when little matches.
 const WINDOW: i64 = 50_000;
 
-/// One event as text; contents above 8 KiB are left out and fetched on their own, so that a page stays small.
-macro_rules! packed_event {
-    () => {
-        "concat_ws(char(31), position, hex(event_id), tenant, aggregate_type, aggregate_id, version, event_type, \
-            schema_version, ifnull(correlation_id, ''), ifnull(causation_id, ''), ifnull(hex(append_id), ''), recorded_at, \
-            iif(octet_length(event_data) + octet_length(metadata) > 8192, '', metadata), \
-            iif(octet_length(event_data) + octet_length(metadata) > 8192, '', event_data))"
+/// The events that the rest of the statement finds, packed into one row of text, and how many they are. Contents above
+/// 8 KiB are left out and fetched on their own, so that a page stays small.
+macro_rules! packed_events {
+    ($($found:tt)*) => {
+        concat!(
+            "
+    SELECT count(*), group_concat(event, char(30))
+    FROM (SELECT concat_ws(char(31), position, hex(event_id), tenant, aggregate_type, aggregate_id, version, event_type,
+                     schema_version, ifnull(correlation_id, ''), ifnull(causation_id, ''), ifnull(hex(append_id), ''),
+                     recorded_at,
+                     iif(octet_length(event_data) + octet_length(metadata) > 8192, '', metadata),
+                     iif(octet_length(event_data) + octet_length(metadata) > 8192, '', event_data)) AS event
+          FROM events
+          ",
+            $($found)*,
+            ")
+    ORDER BY 1
+"
+        )
     };
 }
 
-const READ_LOG_AFTER: &str = concat!(
-    "
-    SELECT count(*), group_concat(event, char(30))
-    FROM (SELECT ",
-    packed_event!(),
-    " AS event
-          FROM events
-          WHERE position > ?1
-          ORDER BY position
-          LIMIT ?2)
-    ORDER BY 1
-"
-);
-
-const READ_LOG_WHERE: &str = concat!(
-    "
-    SELECT count(*), group_concat(event, char(30))
-    FROM (SELECT ",
-    packed_event!(),
-    " AS event
-          FROM events
-          WHERE position > ?1 AND position <= ?2
-            AND (?3 IS NULL OR tenant = ?3)
+/// What a filter wants, apart from a story; a NULL wants everything.
+macro_rules! wanted {
+    () => {
+        "(?3 IS NULL OR tenant = ?3)
             AND (?4 IS NULL OR aggregate_type IN (SELECT value FROM json_each(?4)))
-            AND (?5 IS NULL OR event_type IN (SELECT value FROM json_each(?5)))
+            AND (?5 IS NULL OR event_type IN (SELECT value FROM json_each(?5)))"
+    };
+}
+
+const READ_LOG_AFTER: &str = packed_events!(
+    "WHERE position > ?1
           ORDER BY position
-          LIMIT ?6)
-    ORDER BY 1
-"
+          LIMIT ?2"
 );
 
-const READ_STORY_WHERE: &str = concat!(
+const READ_LOG_WHERE: &str = packed_events!(
+    "WHERE position > ?1 AND position <= ?2 AND ",
+    wanted!(),
     "
-    SELECT count(*), group_concat(event, char(30))
-    FROM (SELECT ",
-    packed_event!(),
-    " AS event
-          FROM events
-          WHERE correlation_id = ?7 AND position > ?1 AND position <= ?2
-            AND (?3 IS NULL OR tenant = ?3)
-            AND (?4 IS NULL OR aggregate_type IN (SELECT value FROM json_each(?4)))
-            AND (?5 IS NULL OR event_type IN (SELECT value FROM json_each(?5)))
           ORDER BY position
-          LIMIT ?6)
-    ORDER BY 1
-"
+          LIMIT ?6"
 );
 
-const LOAD_STREAM_AFTER: &str = concat!(
+const READ_STORY_WHERE: &str = packed_events!(
+    "WHERE correlation_id = ?7 AND position > ?1 AND position <= ?2 AND ",
+    wanted!(),
     "
-    SELECT count(*), group_concat(event, char(30))
-    FROM (SELECT ",
-    packed_event!(),
-    " AS event
-          FROM events
-          WHERE tenant = ?1 AND aggregate_type = ?2 AND aggregate_id = ?3 AND version > ?4
+          ORDER BY position
+          LIMIT ?6"
+);
+
+const LOAD_STREAM_AFTER: &str = packed_events!(
+    "WHERE tenant = ?1 AND aggregate_type = ?2 AND aggregate_id = ?3 AND version > ?4
           ORDER BY version
-          LIMIT ?5)
-    ORDER BY 1
-"
+          LIMIT ?5"
 );
 
 const LONG_EVENT_AT: &str = "

@@ -3,6 +3,7 @@
 mod accounts;
 mod columns;
 mod folding;
+mod grudging;
 mod law;
 mod messages;
 mod pages;

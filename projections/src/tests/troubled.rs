@@ -40,8 +40,8 @@ struct State {
     /// How many commits were tried, and how many had an effect.
     tried: usize,
     committed: usize,
-    /// How often a view was to be switched.
-    shown: usize,
+    /// Where the checkpoint stood each time that a view was to be switched.
+    shown_at: Vec<i64>,
 }
 
 impl Troubled {
@@ -78,8 +78,14 @@ impl Troubled {
         self.state().committed
     }
 
+    /// How often a view was to be switched.
     pub(crate) fn shown(&self) -> usize {
-        self.state().shown
+        self.state().shown_at.len()
+    }
+
+    /// Where the checkpoint stood each time.
+    pub(crate) fn shown_at(&self) -> Vec<i64> {
+        self.state().shown_at.clone()
     }
 }
 
@@ -135,9 +141,10 @@ impl ReadModels for Troubled {
     }
 
     async fn show(&self, model: &Model) -> Result<(), Fault> {
+        let stands = self.models.checkpoint(model).await?.map_or(0, |checkpoint| checkpoint.position.get());
         let trouble = {
             let mut state = self.state();
-            state.shown += 1;
+            state.shown_at.push(stands);
             state.shows.pop_front().flatten()
         };
         match trouble {

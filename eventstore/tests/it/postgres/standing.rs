@@ -1,0 +1,144 @@
+//! What surrounds the database: other databases, lost connections, a standby, a sequence that was put back.
+
+use std::time::Duration;
+
+use annals_eventstore::{
+    Append, AppendError, ErrorFamily, EventStore, ExpectedVersion, Filter, Position, PostgresOptions, PostgresStore,
+    ReadError, StreamVersion,
+};
+use annals_scratch::Database;
+use sqlx::{Connection, PgConnection};
+
+use super::faults::blocked_backend;
+use super::{Fixture, insert, run, stream};
+
+const START: StreamVersion = StreamVersion::NONE;
+
+/// The positions of the page after `after`.
+async fn page(store: &PostgresStore, after: i64) -> Result<Vec<i64>, ReadError> {
+    let page = store.read_page(Position::new(after).unwrap(), &Filter::all(), 10).await?;
+    Ok(page.events.iter().map(|event| event.position.get()).collect())
+}
+
+/// An event, a number that came to nothing, and another event.
+async fn with_a_hole(fixture: &Fixture) -> (i64, i64) {
+    let first = fixture.append("first").await.unwrap().position.get();
+    let mut gone = fixture.foreign().await;
+    run(&mut gone, "BEGIN").await.unwrap();
+    insert(&mut gone, "gone").await;
+    run(&mut gone, "ROLLBACK").await.unwrap();
+    let last = fixture.append("last").await.unwrap().position.get();
+    assert_eq!(last, first + 2);
+    (first, last)
+}
+
+#[tokio::test]
+async fn one_failed_call_is_enough_to_learn_that_the_server_had_gone() {
+    let fixture = Fixture::new().await;
+    let store = PostgresOptions::new(fixture.database.url()).connections(4).open().await.unwrap();
+    let a = stream("a");
+    let loads = futures::future::join_all((0..4).map(|_| store.load_page(&a, START, 1))).await;
+    assert!(loads.iter().all(Result::is_ok), "{loads:?}");
+    let all = "SELECT pg_terminate_backend(pid) FROM pg_stat_activity
+               WHERE datname = current_database() AND application_name = 'annals'";
+    run(&mut fixture.foreign().await, all).await.unwrap();
+    // After a rest it would have noticed by itself.
+    if let Err(error) = store.load_page(&a, START, 1).await {
+        assert!(error.is_transient(), "{error:?}");
+    }
+    for _ in 0..4 {
+        store.load_page(&a, START, 1).await.unwrap();
+    }
+}
+
+#[tokio::test]
+async fn whoever_finds_no_free_connection_is_told_after_a_while() {
+    let fixture = Fixture::new().await;
+    let patience = Duration::from_millis(50);
+    let options = PostgresOptions::new(fixture.database.url()).connections(1).connection_timeout(patience);
+    let store = options.open().await.unwrap();
+    let taken = store.database().read().await.unwrap();
+    let a = stream("a");
+    let waiting = tokio::time::timeout(Duration::from_secs(2), store.load_page(&a, START, 1));
+    let error = waiting.await.expect("it waits no longer than it was told").unwrap_err();
+    assert!(error.is_transient(), "{error:?}");
+    drop(taken);
+    // It is cleaned first.
+    while store.load_page(&a, START, 1).await.is_err() {}
+}
+
+#[tokio::test]
+async fn an_append_that_loses_a_deadlock_is_tried_again() {
+    let fixture = Fixture::new().await;
+    let mut rival = fixture.foreign().await;
+    run(&mut rival, "BEGIN").await.unwrap();
+    insert(&mut rival, "a").await;
+    let (store, events) = (fixture.store.clone(), [fixture.event(), fixture.event()]);
+    let appending = tokio::spawn(async move {
+        let [first, second] = events.map(|event| vec![event]);
+        let append = Append::to(stream("b"), ExpectedVersion::NoStream, first);
+        store.append_many(append.and(stream("a"), ExpectedVersion::NoStream, second)).await
+    });
+    // It has its row of `b` and waits for the rival's of `a`. The rival asks for `b`: the server ends the one of the two
+    // that has waited longer, which is ours.
+    blocked_backend(&mut fixture.foreign().await).await;
+    insert(&mut rival, "b").await;
+    run(&mut rival, "ROLLBACK").await.unwrap();
+    let done = appending.await.unwrap().unwrap();
+    assert_eq!(done.streams.iter().map(|s| s.version.get()).collect::<Vec<_>>(), [1, 1]);
+}
+
+#[tokio::test]
+async fn writers_of_another_database_hold_nobody_up() {
+    let fixture = Fixture::new().await;
+    let elsewhere = Database::empty().await;
+    let mut other = PgConnection::connect(elsewhere.url()).await.unwrap();
+    run(&mut other, "BEGIN; SELECT pg_advisory_xact_lock_shared(1634627180, 1718510437)").await.unwrap();
+    let (first, last) = with_a_hole(&fixture).await;
+    assert_eq!(page(&fixture.store, first).await.unwrap(), [last]);
+    assert_eq!(fixture.store.head().await.unwrap().position.get(), last);
+}
+
+/// The server is no standby; it only says so to this database.
+#[tokio::test]
+async fn a_standby_gives_out_runs_without_a_hole_and_says_why_it_stops_there() {
+    let fixture = Fixture::new().await;
+    let (first, last) = with_a_hole(&fixture).await;
+    let pretend = "CREATE SCHEMA pretended;
+                   CREATE FUNCTION pretended.pg_is_in_recovery() RETURNS boolean LANGUAGE sql AS 'SELECT true';
+                   DO $$ BEGIN
+                       EXECUTE format('ALTER DATABASE %I SET search_path = pretended, pg_catalog', current_database());
+                   END $$";
+    run(&mut fixture.foreign().await, pretend).await.unwrap();
+    let standby = PostgresOptions::new(fixture.database.url()).open().await.unwrap();
+    assert_eq!(page(&standby, 0).await.unwrap(), [first]);
+    let error = page(&standby, first).await.unwrap_err();
+    assert!(error.is_transient(), "{error:?}");
+    let why = std::error::Error::source(&error).expect("it has a cause").to_string();
+    assert!(why.contains("read from the primary"), "{why}");
+    let no_more = "DO $$ BEGIN EXECUTE format('ALTER DATABASE %I RESET search_path', current_database()); END $$";
+    run(&mut fixture.foreign().await, no_more).await.unwrap();
+    assert_eq!(page(&fixture.store, first).await.unwrap(), [last], "the primary knows");
+}
+
+#[tokio::test]
+async fn a_sequence_that_was_put_back_behind_an_open_handle_is_noticed() {
+    let fixture = Fixture::new().await;
+    for id in ["a", "b", "c"] {
+        fixture.append(id).await.unwrap();
+    }
+    let handle = PostgresOptions::new(fixture.database.url()).open().await.unwrap();
+    let mut foreign = fixture.foreign().await;
+    run(&mut foreign, "SELECT setval('annals.events_position', 2)").await.unwrap();
+    match handle.append(&stream("d"), ExpectedVersion::Any, vec![fixture.event()]).await.unwrap_err() {
+        AppendError::Broken { what, remedy } => {
+            assert!(what.contains("stands at 2, but the log ends at 3"), "{what}");
+            assert!(remedy.contains("setval('annals.events_position', 3)"), "{remedy}");
+        }
+        other => panic!("expected a broken store: {other:?}"),
+    }
+    assert_eq!(handle.head().await.unwrap_err().family(), ErrorFamily::Broken);
+    run(&mut foreign, "SELECT setval('annals.events_position', 3)").await.unwrap();
+    let done = handle.append(&stream("d"), ExpectedVersion::Any, vec![fixture.event()]).await.unwrap();
+    assert_eq!(done.position.get(), 4);
+}
