@@ -64,6 +64,28 @@ BEGIN
         LIMIT 1), 0);
 END $$;
 
+-- One event for one stream that is believed to be at p_expected, without a request key; most appends are this one. Nothing
+-- is looked up: the table's keys and guard refuse what does not continue the stream, and the caller then asks `append_one`
+-- (measured: a fifth of the call). Gives the position, and the time in microseconds.
+CREATE FUNCTION annals.append_next(
+    p_tenant text, p_aggregate_type text, p_aggregate_id text, p_expected bigint,
+    p_event_id uuid, p_event_type text, p_schema_version bigint, p_event_data text, p_metadata text,
+    p_correlation_id text, p_causation_id text
+) RETURNS bigint[] LANGUAGE plpgsql SET lock_timeout = '20ms' AS $$
+DECLARE
+    outcome bigint[];
+BEGIN
+    IF current_setting('synchronous_commit') NOT IN ('on', 'remote_apply') THEN
+        PERFORM annals.be_durable();
+    END IF;
+    INSERT INTO annals.events (event_id, tenant, aggregate_type, aggregate_id, version, event_type, schema_version,
+                               event_data, metadata, correlation_id, causation_id, append_id, recorded_at)
+    VALUES (p_event_id, p_tenant, p_aggregate_type, p_aggregate_id, p_expected + 1, p_event_type, p_schema_version,
+            p_event_data::jsonb, p_metadata::jsonb, p_correlation_id, p_causation_id, NULL, clock_timestamp())
+    RETURNING ARRAY[position, (extract(epoch FROM recorded_at) * 1000000)::bigint] INTO outcome;
+    RETURN outcome;
+END $$;
+
 -- One event for one stream, without a request key. Whoever is held up by another's open transaction gives way soon: the
 -- writer that calls it has others to serve.
 CREATE FUNCTION annals.append_one(

@@ -28,6 +28,10 @@ const APPEND_ONE: &str = "
     ORDER BY 1
 ";
 
+const APPEND_NEXT: &str = "
+    VALUES (annals.append_next($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11))
+";
+
 const APPEND: &str = "
     SELECT kind, place, actual, base_versions, positions, recorded_at, fingerprint, result
     FROM annals.append($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17)
@@ -151,11 +155,38 @@ pub(super) fn is_plain(append: &CheckedAppend) -> bool {
     append.parts.len() == 1 && append.event_count == 1 && append.request.is_none()
 }
 
-/// The call for a plain append. It gives way soon to whoever is in the way.
+/// The call for a plain append, which looks at the stream first. It gives way soon to whoever is in the way.
 pub(super) fn call_for_one(append: &CheckedAppend) -> Query<'_> {
+    with_event(sqlx::query(APPEND_ONE), append)
+}
+
+/// The call for a plain append that says where its stream is, and can be believed; `None` for any other. It gives way soon
+/// to whoever is in the way.
+pub(super) fn call_for_next(append: &CheckedAppend) -> Option<Query<'_>> {
+    expected(append.parts[0].expected).filter(|version| *version < i64::MAX)?;
+    Some(with_event(sqlx::query(APPEND_NEXT), append))
+}
+
+/// The answer to [`call_for_next`]: whatever was not so has failed.
+pub(super) fn next_appended(append: &CheckedAppend, row: &PgRow) -> Result<Appended, AppendError> {
+    let part = &append.parts[0];
+    let outcome: Vec<i64> = get(row, 0)?;
+    let [position, recorded_at] = outcome[..] else {
+        return Err(broken(format!("the function `annals.append_next` gave {} numbers", outcome.len())));
+    };
+    let stream = AppendedStream {
+        stream: part.stream.clone(),
+        version: StreamVersion::stored(expected(part.expected).unwrap_or_default()).plus(1).unwrap_or_default(),
+        positions: vec![Position::stored(position)],
+    };
+    let recorded_at = Timestamp::from_microsecond(recorded_at).map_err(|e| broken(format!("the time: {e}")))?;
+    Ok(Appended::new(vec![stream], recorded_at, false))
+}
+
+fn with_event<'q>(query: Query<'q>, append: &'q CheckedAppend) -> Query<'q> {
     let part = &append.parts[0];
     let event = &part.events[0];
-    sqlx::query(APPEND_ONE)
+    query
         .bind(append.tenant.as_str())
         .bind(part.stream.aggregate_type())
         .bind(part.stream.aggregate_id())
