@@ -12,7 +12,7 @@
 //! | commit events and rows of your own together | [`SqliteStore::begin`], [`SqliteStore::append_in`]; `PostgresStore::begin`, `PostgresStore::append_in` |
 //! | build read models | [`ReadModel`], [`Projection`], [`Rows`], [`ProjectionsExt::projections`], [`ProjectionsBuilder`] |
 //! | test all of that | [`testing`] (feature `testing`) |
-//! | put something in front of a store | [`EventStore`], and the module `conformance` (feature `conformance`) |
+//! | put another engine under it, or something in front of a store | [`EventStore`], and the module `conformance` (feature `conformance`) |
 //! | understand an error | [`ErrorFamily`], [`AppendError`], [`ReadError`], [`ExecuteError`], [`OpenError`] |
 //!
 //! # Features
@@ -31,14 +31,15 @@
 extern crate self as annals;
 
 pub use annals_eventstore::{
-    Actor, Aggregate, AggregateStore, Append, AppendError, Appended, AppendedStream, BackendError, CausationId,
-    Checkpoint, Clock, Context, CorrelationId, Decide, DecodeError, ErrorFamily, Event, EventId, EventShape,
-    EventStore, EventStoreExt, EventStream, Evolve, ExecuteError, Executed, ExpectedVersion, Filter, Fingerprint,
-    IdSource, Incarnation, IntoEvents, Invalid, Limits, Loaded, MAX_DEPTH, MAX_NAME_BYTES, MAX_PAGE_EVENTS,
-    ManualClock, MemoryStore, MemoryStoreBuilder, Metadata, NewEvent, OpenError, PAGE_BYTES, Page, Pages, Payload,
-    Position, ReadError, Recorded, RecordedEvent, Repeat, Repository, RequestKey, SeededIds, SettleToken,
-    SnapshotPolicy, StreamFilter, StreamId, StreamInfo, StreamPage, StreamVersion, Streams, Subscription, SystemClock,
-    Tenant, TimeOrderedIds, TraceParent, text_id,
+    Actor, Aggregate, AggregateStore, Append, AppendError, AppendPart, Appended, AppendedStream, BackendError,
+    CausationId, CheckedAppend, CheckedEvent, CheckedPart, Checkpoint, Clock, Context, CorrelationId, Decide,
+    DecodeError, ErrorFamily, Event, EventId, EventShape, EventStore, EventStoreExt, EventStream, Evolve, ExecuteError,
+    Executed, ExpectedVersion, Filter, FilterConditions, Fingerprint, IdSource, Incarnation, IntoEvents, Invalid,
+    Limits, Loaded, MAX_DEPTH, MAX_NAME_BYTES, MAX_PAGE_EVENTS, ManualClock, MemoryStore, MemoryStoreBuilder, Metadata,
+    NewEvent, OpenError, PAGE_BYTES, Page, PageBudget, Pages, Payload, Position, ReadError, Recorded, RecordedEvent,
+    Repeat, Repository, RequestKey, SeededIds, SettleToken, SnapshotPolicy, StreamFilter, StreamId, StreamInfo,
+    StreamPage, StreamVersion, Streams, Subscription, SystemClock, Tenant, TimeOrderedIds, TraceParent, page_limit,
+    text_id,
 };
 
 #[cfg(any(feature = "sqlite", feature = "postgres"))]

@@ -1,19 +1,18 @@
 //! Appends: what a writer asks for, the checks at the door, and the answer.
 
 use std::collections::HashSet;
-use std::sync::Arc;
 
 use jiff::Timestamp;
 use tokio::time::Instant;
-use uuid::Uuid;
 
+pub(crate) use crate::checked::{CheckedAppend, CheckedEvent, CheckedPart};
+
+use crate::checked::append_id;
+use crate::clock::whole_micros;
 use crate::error::AppendError;
-use crate::event::{NewEvent, check_event};
-use crate::event_id::EventId;
+use crate::event::NewEvent;
 use crate::invalid::Invalid;
 use crate::limits::Limits;
-use crate::metadata::{CausationId, CorrelationId};
-use crate::payload::Payload;
 use crate::position::Position;
 use crate::request::RequestKey;
 use crate::stream::{ExpectedVersion, StreamId, StreamVersion, Tenant};
@@ -57,16 +56,21 @@ use crate::stream::{ExpectedVersion, StreamId, StreamVersion, Tenant};
 #[derive(Clone, Debug)]
 pub struct Append {
     tenant: Tenant,
-    parts: Vec<Part>,
+    parts: Vec<AppendPart>,
     request: Option<RequestKey>,
     deadline: Option<Instant>,
 }
 
-#[derive(Clone, Debug)]
-struct Part {
-    stream: StreamId,
-    expected: ExpectedVersion,
-    events: Vec<NewEvent>,
+/// The events of an [`Append`] for one stream: what [`Append::parts`] gives.
+#[derive(Clone, Debug, PartialEq)]
+#[non_exhaustive]
+pub struct AppendPart {
+    /// The stream.
+    pub stream: StreamId,
+    /// What the writer believes about it.
+    pub expected: ExpectedVersion,
+    /// What is to go to its end, in this order.
+    pub events: Vec<NewEvent>,
 }
 
 impl Append {
@@ -75,7 +79,7 @@ impl Append {
     pub fn to(stream: StreamId, expected: ExpectedVersion, events: Vec<NewEvent>) -> Self {
         Self {
             tenant: stream.tenant().clone(),
-            parts: vec![Part { stream, expected, events }],
+            parts: vec![AppendPart { stream, expected, events }],
             request: None,
             deadline: None,
         }
@@ -90,7 +94,7 @@ impl Append {
     /// More events, for the end of another stream of the same tenant. What breaks that rule is refused when it is sent.
     #[must_use]
     pub fn and(mut self, stream: StreamId, expected: ExpectedVersion, events: Vec<NewEvent>) -> Self {
-        self.parts.push(Part { stream, expected, events });
+        self.parts.push(AppendPart { stream, expected, events });
         self
     }
 
@@ -116,9 +120,28 @@ impl Append {
         self
     }
 
-    /// The request key that goes with it.
-    pub(crate) fn request(&self) -> Option<&RequestKey> {
+    /// Whose streams they are.
+    #[must_use]
+    pub fn tenant(&self) -> &Tenant {
+        &self.tenant
+    }
+
+    /// The streams, what is believed about each, and the events for it; empty for an append of nothing.
+    #[must_use]
+    pub fn parts(&self) -> &[AppendPart] {
+        &self.parts
+    }
+
+    /// The request key that goes with it, if there is one.
+    #[must_use]
+    pub fn request(&self) -> Option<&RequestKey> {
         self.request.as_ref()
+    }
+
+    /// The moment at which it is withdrawn, if there is one.
+    #[must_use]
+    pub fn deadline(&self) -> Option<Instant> {
+        self.deadline
     }
 
     /// Checks everything that can be checked without the store. Every store does this first; a wrapper around a store
@@ -134,7 +157,6 @@ impl Append {
         let mut streams = HashSet::new();
         let mut ids = HashSet::new();
         let mut bytes = 0;
-        let mut all_ids = Vec::new();
         let mut parts = Vec::with_capacity(self.parts.len());
         for part in self.parts {
             if *part.stream.tenant() != self.tenant {
@@ -165,7 +187,6 @@ impl Append {
                     .into());
                 }
                 bytes += event.bytes();
-                all_ids.extend_from_slice(event.event_id.get().as_bytes());
                 events.push(event);
             }
             if !streams.insert(part.stream.clone()) {
@@ -194,103 +215,15 @@ impl Append {
             )
             .into());
         }
-        let append_id = (ids.len() > 1).then(|| Uuid::new_v5(&APPEND_NAMESPACE, &all_ids));
         Ok(CheckedAppend {
             tenant: self.tenant,
+            append_id: append_id(&parts),
             parts,
-            append_id,
             request: self.request,
             deadline: self.deadline,
             bytes,
             event_count: ids.len(),
         })
-    }
-}
-
-/// The namespace of append ids. An append id is a digest of its event ids in order, so that a repeat of a part of an
-/// append, or of several appends as one, is told from the append itself without looking for its other events.
-const APPEND_NAMESPACE: Uuid = Uuid::from_u128(0x3b0a_8a8e_52a1_4c39_8f52_70f0_9a1e_6d10);
-
-/// An append that has passed every check a store need not be asked for. What is in it is for the stores of this crate.
-#[derive(Clone, Debug)]
-pub struct CheckedAppend {
-    pub(crate) tenant: Tenant,
-    pub(crate) parts: Vec<CheckedPart>,
-    /// `None` for an append of at most one event.
-    pub(crate) append_id: Option<Uuid>,
-    pub(crate) request: Option<RequestKey>,
-    pub(crate) deadline: Option<Instant>,
-    /// Payloads and metadata, in bytes.
-    pub(crate) bytes: usize,
-    pub(crate) event_count: usize,
-}
-
-impl CheckedAppend {
-    /// The stream that errors about the whole append name.
-    pub(crate) fn first_stream(&self) -> StreamId {
-        self.parts.first().map_or_else(
-            || {
-                StreamId::stored(
-                    self.tenant.clone(),
-                    Arc::from("request"),
-                    self.request.as_ref().map_or("none", |r| r.key()).into(),
-                )
-            },
-            |part| part.stream.clone(),
-        )
-    }
-
-    /// Every event with its stream, in the order of the append.
-    pub(crate) fn events(&self) -> impl Iterator<Item = (&StreamId, &CheckedEvent)> {
-        self.parts.iter().flat_map(|part| part.events.iter().map(move |event| (&part.stream, event)))
-    }
-}
-
-/// The events of a checked append for one stream; never empty.
-#[derive(Clone, Debug)]
-pub(crate) struct CheckedPart {
-    pub(crate) stream: StreamId,
-    pub(crate) expected: ExpectedVersion,
-    pub(crate) events: Vec<CheckedEvent>,
-}
-
-/// An event whose metadata is written out and whose size is known to fit.
-#[derive(Clone, Debug)]
-pub(crate) struct CheckedEvent {
-    pub(crate) event_id: EventId,
-    pub(crate) name: Arc<str>,
-    pub(crate) schema_version: u32,
-    pub(crate) payload: Payload,
-    pub(crate) metadata: Arc<str>,
-    pub(crate) correlation_id: Option<CorrelationId>,
-    pub(crate) causation_id: Option<CausationId>,
-}
-
-impl CheckedEvent {
-    fn of(event: NewEvent, limits: &Limits) -> Result<Self, Invalid> {
-        // The fields are open, so they may have been changed since `NewEvent::raw` looked at them.
-        check_event(&event.name, event.schema_version)?;
-        let bytes = event.payload.as_str().len();
-        if bytes > limits.event_bytes {
-            return Err(Invalid::new(
-                "payload",
-                format!("of `{}` has {bytes} bytes, the most is {}", event.name, limits.event_bytes),
-                "keep large contents outside and their address in the event",
-            ));
-        }
-        Ok(Self {
-            event_id: event.event_id,
-            metadata: event.metadata.to_json(limits.metadata_bytes)?.into(),
-            correlation_id: event.metadata.correlation_id,
-            causation_id: event.metadata.causation_id,
-            name: event.name,
-            schema_version: event.schema_version,
-            payload: event.payload,
-        })
-    }
-
-    fn bytes(&self) -> usize {
-        self.payload.as_str().len() + self.metadata.len()
     }
 }
 
@@ -310,11 +243,18 @@ pub struct Appended {
 }
 
 impl Appended {
-    /// An answer, whose position is the greatest of `streams`; for those who implement a store.
+    /// An answer, whose position is the greatest of `streams`; for those who implement a store. What of the time is finer
+    /// than a microsecond is cut off.
     #[must_use]
     pub fn new(streams: Vec<AppendedStream>, recorded_at: Timestamp, repeated: bool) -> Self {
         let position = streams.iter().flat_map(|s| s.positions.iter().copied()).max().unwrap_or_default();
-        Self { streams, position, recorded_at, repeated }
+        Self { streams, position, recorded_at: whole_micros(recorded_at), repeated }
+    }
+
+    /// The same answer, given to a repeat; for those who implement a store and remember the answers to requests.
+    #[must_use]
+    pub fn again(&self) -> Self {
+        Self { repeated: true, ..self.clone() }
     }
 
     /// The version of the first stream after the append, which is all there is to know after an append to one stream;

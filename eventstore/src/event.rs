@@ -7,11 +7,12 @@ use uuid::Uuid;
 
 pub(crate) use crate::event_id::EventId;
 
+use crate::clock::whole_micros;
 use crate::error::{DecodeError, Invalid, ReadError};
 use crate::metadata::Metadata;
 use crate::name::check_name;
 use crate::payload::Payload;
-use crate::position::Position;
+use crate::position::{Checkpoint, Incarnation, Position};
 use crate::stream::{StreamId, StreamVersion};
 
 /// A fact in the past tense, in the domain's own type. Derive it; `#[derive(Event)]` has the words and an example.
@@ -173,6 +174,49 @@ pub struct RecordedEvent {
 }
 
 impl RecordedEvent {
+    /// An event as it is recorded; for those who implement a store, and for tests. What of the time is finer than a
+    /// microsecond is cut off.
+    ///
+    /// A store makes it of the [`CheckedEvent`](crate::CheckedEvent) it was given (`event.into()`) or, when it reads
+    /// back what it has written, of [`NewEvent::raw`] with [`NewEvent::with_metadata`].
+    ///
+    /// ```
+    /// use annals_eventstore::{EventId, NewEvent, Payload, Position, RecordedEvent, StreamId, StreamVersion, Tenant};
+    /// use jiff::Timestamp;
+    /// use uuid::Uuid;
+    ///
+    /// let event = NewEvent::raw(
+    ///     EventId::new(Uuid::from_u128(17))?,
+    ///     "order.placed",
+    ///     1,
+    ///     Payload::from_json(r#"{"total":1200}"#)?,
+    /// )?;
+    /// let stream = StreamId::new(Tenant::default(), "order", "o-17")?;
+    /// let (version, position) = (StreamVersion::new(1)?, Position::new(40)?);
+    /// let recorded = RecordedEvent::new(event, stream, version, position, None, Timestamp::UNIX_EPOCH);
+    /// assert_eq!((&*recorded.name, recorded.position.get()), ("order.placed", 40));
+    /// # Ok::<(), annals_eventstore::Invalid>(())
+    /// ```
+    #[must_use]
+    pub fn new(
+        event: NewEvent,
+        stream: StreamId,
+        version: StreamVersion,
+        position: Position,
+        append_id: Option<Uuid>,
+        recorded_at: Timestamp,
+    ) -> Self {
+        let NewEvent { event_id, name, schema_version, payload, metadata } = event;
+        let recorded_at = whole_micros(recorded_at);
+        Self { position, event_id, stream, version, name, schema_version, payload, metadata, append_id, recorded_at }
+    }
+
+    /// Where a reader of the whole log stands that has finished this event, in the store's present life.
+    #[must_use]
+    pub fn checkpoint(&self, incarnation: Incarnation) -> Checkpoint {
+        Checkpoint { incarnation, position: self.position, event_id: Some(self.event_id) }
+    }
+
     /// Reads the payload as the domain's own type.
     ///
     /// # Errors

@@ -70,6 +70,17 @@ impl Filter {
         self
     }
 
+    /// What it asks for, condition by condition; for those who implement a store whose engine can look for it.
+    #[must_use]
+    pub fn conditions(&self) -> FilterConditions<'_> {
+        FilterConditions {
+            tenant: self.tenant.as_ref(),
+            aggregate_types: &self.aggregate_types,
+            event_names: &self.names,
+            correlation_id: self.correlation_id.as_ref(),
+        }
+    }
+
     /// Whether every event is wanted, as there is no condition.
     #[must_use]
     pub fn is_all(&self) -> bool {
@@ -85,6 +96,22 @@ impl Filter {
             && (self.names.is_empty() || self.names.iter().any(|n| **n == *event.name))
             && (self.correlation_id.is_none() || self.correlation_id == event.metadata.correlation_id)
     }
+}
+
+/// What a [`Filter`] asks for: an event is wanted if it meets every condition.
+///
+/// A version of annals with one more condition is a breaking one. Take the value apart without `..`, and the compiler
+/// says so; a store that overlooks a condition gives events that nobody asked for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct FilterConditions<'a> {
+    /// Events of this tenant; of all if there is none.
+    pub tenant: Option<&'a Tenant>,
+    /// Events of one of these aggregate types; of all if there are none.
+    pub aggregate_types: &'a [String],
+    /// Events with one of these stored names; with any if there are none.
+    pub event_names: &'a [String],
+    /// Events of this story; of any, or of none, if there is none.
+    pub correlation_id: Option<&'a CorrelationId>,
 }
 
 /// Which streams a listing wants; by default all of them. Both conditions must hold; a second tenant or type takes the
@@ -129,7 +156,14 @@ impl StreamFilter {
         Ok(self)
     }
 
-    /// Whether `stream` is wanted.
+    /// The tenant and the aggregate type that it asks for; for those who implement a store whose engine can look for
+    /// them.
+    #[must_use]
+    pub fn conditions(&self) -> (Option<&Tenant>, Option<&str>) {
+        (self.tenant.as_ref(), self.aggregate_type.as_deref())
+    }
+
+    /// Whether `stream` is wanted. This is what the filter means; stores may find out otherwise.
     #[must_use]
     pub fn wants(&self, stream: &StreamId) -> bool {
         self.tenant.as_ref().is_none_or(|t| t == stream.tenant())

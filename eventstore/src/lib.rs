@@ -24,6 +24,7 @@ mod aggregate;
 #[cfg(any(feature = "sqlite", feature = "postgres"))]
 mod answer;
 mod append;
+mod checked;
 mod clock;
 mod context;
 #[cfg(any(feature = "sqlite", feature = "postgres"))]
@@ -59,7 +60,8 @@ mod stream;
 mod text_id;
 
 pub use aggregate::{Aggregate, Decide, Evolve, IntoEvents, SnapshotPolicy};
-pub use append::{Append, Appended, AppendedStream, CheckedAppend};
+pub use append::{Append, AppendPart, Appended, AppendedStream};
+pub use checked::{CheckedAppend, CheckedEvent, CheckedPart};
 pub use clock::{Clock, IdSource, ManualClock, SeededIds, SystemClock, TimeOrderedIds};
 pub use context::Context;
 #[cfg(any(feature = "sqlite", feature = "postgres"))]
@@ -67,9 +69,9 @@ pub use database_error::DatabaseError;
 pub use error::{AppendError, BackendError, DecodeError, ErrorFamily, OpenError, ReadError, Repeat};
 pub use event::{Event, EventShape, NewEvent, Recorded, RecordedEvent};
 pub use event_id::EventId;
-pub use filter::{Filter, StreamFilter};
+pub use filter::{Filter, FilterConditions, StreamFilter};
 pub use invalid::Invalid;
-pub use limits::{Limits, MAX_PAGE_EVENTS, PAGE_BYTES};
+pub use limits::{Limits, MAX_PAGE_EVENTS, PAGE_BYTES, PageBudget, page_limit};
 pub use memory::{MemoryStore, MemoryStoreBuilder};
 pub use metadata::{Actor, CausationId, CorrelationId, Metadata, TraceParent};
 pub use name::MAX_NAME_BYTES;

@@ -54,33 +54,58 @@ pub const MAX_PAGE_EVENTS: usize = 10_000;
 /// The bytes at which a page of a read ends, about, unless a single event is larger: 16 MiB.
 pub const PAGE_BYTES: usize = 16 << 20;
 
-/// Checks the limit of a read: at least 1, and what is above [`MAX_PAGE_EVENTS`] is cut down to it.
+/// Checks the limit of a read: at least 1, and what is above [`MAX_PAGE_EVENTS`] is cut down to it. For those who
+/// implement a store.
 ///
 /// # Errors
 /// [`Invalid`] with the field `limit` for 0.
-pub(crate) fn page_limit(limit: usize) -> Result<usize, Invalid> {
+pub fn page_limit(limit: usize) -> Result<usize, Invalid> {
     if limit == 0 {
         return Err(Invalid::new("limit", "is 0, so that nothing could ever be read", "ask for at least 1"));
     }
     Ok(limit.min(MAX_PAGE_EVENTS))
 }
 
-/// How much more one page takes.
+/// How much more one page takes; for those who implement a store.
+///
+/// ```
+/// use annals_eventstore::{Invalid, PageBudget, RecordedEvent, StreamPage};
+///
+/// /// What [`EventStore::load_page`](annals_eventstore::EventStore::load_page) gives of the rest of a stream.
+/// fn page(rest: &[RecordedEvent], limit: usize) -> Result<StreamPage, Invalid> {
+///     let mut budget = PageBudget::new(limit)?;
+///     let events: Vec<_> = rest.iter().take_while(|event| budget.takes(event)).cloned().collect();
+///     let end = events.len() == rest.len();
+///     Ok(StreamPage::new(events, end))
+/// }
+///
+/// assert!(page(&[], 10)?.end);
+/// assert_eq!(page(&[], 0).unwrap_err().field, "limit");
+/// # Ok::<(), Invalid>(())
+/// ```
 #[derive(Debug)]
-pub(crate) struct PageBudget {
+pub struct PageBudget {
     events: usize,
     bytes: usize,
     empty: bool,
 }
 
 impl PageBudget {
+    /// The room of an empty page of a read with this limit: [`page_limit`] of events, and [`PAGE_BYTES`].
+    ///
+    /// # Errors
+    /// [`Invalid`] with the field `limit` for 0.
+    pub fn new(limit: usize) -> Result<Self, Invalid> {
+        page_limit(limit).map(Self::of)
+    }
+
     /// The room of an empty page for at most `events` events.
     pub(crate) fn of(events: usize) -> Self {
         Self { events, bytes: PAGE_BYTES, empty: true }
     }
 
     /// Whether the page takes `event`, and if so, takes it into account. The first event always fits.
-    pub(crate) fn takes(&mut self, event: &RecordedEvent) -> bool {
+    pub fn takes(&mut self, event: &RecordedEvent) -> bool {
         let bytes = event.payload.as_str().len();
         if self.events == 0 || (bytes > self.bytes && !self.empty) {
             return false;
@@ -92,7 +117,8 @@ impl PageBudget {
     }
 
     /// Whether no further event can fit.
-    pub(crate) fn is_used_up(&self) -> bool {
+    #[must_use]
+    pub fn is_used_up(&self) -> bool {
         self.events == 0
     }
 }

@@ -156,6 +156,15 @@ impl Metadata {
         Ok(json)
     }
 
+    /// Reads the JSON of [`CheckedEvent::metadata_json`](crate::CheckedEvent::metadata_json) back; for those who implement
+    /// a store. The correlation and causation id, which it does not hold, are for the caller to add.
+    ///
+    /// # Errors
+    /// What serde found, and where: it is not such JSON.
+    pub fn from_json(json: &str) -> Result<Self, serde_json::Error> {
+        Self::from_stored(json, None, None)
+    }
+
     /// Reads the `metadata` column back, together with the two columns beside it.
     pub(crate) fn from_stored(
         json: &str,

@@ -4,6 +4,7 @@ use std::fmt;
 
 use uuid::Uuid;
 
+use crate::error::ReadError;
 use crate::event_id::EventId;
 use crate::invalid::Invalid;
 
@@ -98,5 +99,22 @@ impl Checkpoint {
     #[must_use]
     pub fn start(incarnation: Incarnation) -> Self {
         Self { incarnation, position: Position::START, event_id: None }
+    }
+
+    /// The rule of [`EventStore::check_checkpoint`](crate::EventStore::check_checkpoint), for those who implement a
+    /// store: `incarnation` is the store's, `found` the id of its event at exactly the checkpoint's position, if there
+    /// is one.
+    ///
+    /// # Errors
+    /// [`ReadError::Invalid`] with the field `checkpoint` if it has a position and no event id;
+    /// [`ReadError::StoreRewound`] if it is of another incarnation or names another event.
+    pub fn check(&self, incarnation: Incarnation, found: Option<EventId>) -> Result<(), ReadError> {
+        if self.event_id.is_none() && self.position != Position::START {
+            return Err(Invalid::new("checkpoint", "has a position but no event id", "store both").into());
+        }
+        if self.incarnation != incarnation || self.event_id != found {
+            return Err(ReadError::StoreRewound { position: self.position, incarnation: self.incarnation });
+        }
+        Ok(())
     }
 }

@@ -8,7 +8,7 @@ use uuid::Uuid;
 
 use crate::append::{Appended, AppendedStream, CheckedAppend};
 use crate::error::{AppendError, Repeat};
-use crate::event::EventId;
+use crate::event::{EventId, RecordedEvent};
 use crate::payload::Payload;
 use crate::position::Position;
 use crate::stream::{StreamId, StreamVersion};
@@ -24,6 +24,22 @@ pub(crate) struct StoredEvent {
     pub(crate) payload: Payload,
     pub(crate) append_id: Option<Uuid>,
     pub(crate) recorded_at: Timestamp,
+}
+
+impl StoredEvent {
+    /// What the rule must know of a recorded event.
+    pub(crate) fn of(event: &RecordedEvent) -> Self {
+        Self {
+            stream: event.stream.clone(),
+            version: event.version,
+            position: event.position,
+            name: event.name.clone(),
+            schema_version: event.schema_version,
+            payload: event.payload.clone(),
+            append_id: event.append_id,
+            recorded_at: event.recorded_at,
+        }
+    }
 }
 
 /// Decides between a new append (`None`), the very append that is stored already (its first answer), and a mixture,

@@ -4,6 +4,7 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
+use jiff::{SignedDuration, Timestamp};
 use serde::Serialize;
 use uuid::Uuid;
 
@@ -129,6 +130,14 @@ impl RequestKey {
         self.fingerprint
     }
 
+    /// The moment from which a key that is stored at `now` is forgotten, the end of the calendar at the latest; for
+    /// those who implement a store. At that moment itself it is forgotten already.
+    #[must_use]
+    pub fn expires(&self, now: Timestamp) -> Timestamp {
+        let lifetime = SignedDuration::try_from(self.lifetime).ok();
+        lifetime.and_then(|by| now.checked_add(by).ok()).unwrap_or(Timestamp::MAX)
+    }
+
     /// How long the key is remembered.
     #[must_use]
     pub fn lifetime(&self) -> Duration {
@@ -139,6 +148,14 @@ impl RequestKey {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_lifetime_beyond_the_calendar_ends_with_the_calendar() {
+        let key = RequestKey::new("r", Fingerprint::of_bytes(b"")).expect("it is sound");
+        let expires = |lifetime| key.clone().with_lifetime(lifetime).expires(Timestamp::UNIX_EPOCH);
+        assert_eq!(expires(Duration::MAX), Timestamp::MAX);
+        assert_eq!(expires(Duration::from_secs(1)), Timestamp::from_second(1).expect("it is sound"));
+    }
 
     // Fingerprints are stored. If a build made others, a repeat would be refused as another request for a day.
     #[test]

@@ -20,9 +20,7 @@ use crate::stream::{ExpectedVersion, StreamId, StreamVersion, Tenant};
 /// This is what a store can do; [`EventStoreExt`](crate::EventStoreExt) reads of any length with it, and
 /// [`AggregateStore`](crate::AggregateStore) decides over it. Methods that read a page are for those who build on it.
 ///
-/// Who implements it are the stores of this crate, and wrappers around a store that hand every call on, as
-/// `testing::FaultyStore` does; the module `conformance` checks both. Another engine cannot be put under it from
-/// outside yet, as the parts of an [`Append`] are not public.
+/// It is open to implement: for another engine, or by a wrapper that hands every call on, as `testing::FaultyStore` does.
 ///
 /// # Obligations on the implementer
 /// 1. What is acknowledged is kept, whatever crashes. 2. Versions of a stream are 1..n: unique, without holes.
@@ -30,6 +28,29 @@ use crate::stream::{ExpectedVersion, StreamId, StreamVersion, Tenant};
 /// meets a new event at or before `p`, and misses none. 5. Positions in a stream rise with versions. 6. Nothing changes or
 /// removes a recorded event. 7. The same event ids, or the same request key, again: one append, the first answer.
 /// 8. Tenants never see or change each other's events. 9. A refused append leaves no trace.
+///
+/// # How to implement it
+/// `append_many` does this, in this order, and whatever it refuses leaves everything as it was:
+///
+/// 1. A closed handle refuses everything. [`Append::check`] with the handle's limits does all that needs no store.
+/// 2. From here on in one transaction, or under one lock: [`CheckedAppend::check_deadline`](crate::CheckedAppend::check_deadline);
+///    then what `find_request` does, if there is a request key, whose first answer [`Appended::again`] marks as repeated;
+///    then [`CheckedAppend::find_repeat`](crate::CheckedAppend::find_repeat) with the stored events that have its ids;
+///    then [`CheckedPart::version_after`](crate::CheckedPart::version_after) for every part.
+/// 3. Every event becomes a [`RecordedEvent::new`], with the next version of its stream, a position above all that any
+///    reader has seen, the append's id, and one time for all. The request key is stored with fingerprint, answer and
+///    [`RequestKey::expires`], also if there are no events.
+/// 4. When all of that is durable: answer with [`Appended::new`] and wake the receivers of `watch`.
+///
+/// Where appends commit side by side, a reader must not be given a position while a lower one may still appear: obligation
+/// 4 is the hard one. Pages are filled by a [`PageBudget`](crate::PageBudget); [`Filter::wants`] and
+/// [`StreamFilter::wants`] say what a filter means, `conditions` of both what an engine can look for; names are compared
+/// byte for byte. [`Page::upto`] is moved on over events that the filter does not want. [`Checkpoint::check`] is the rule
+/// of `check_checkpoint`.
+///
+/// The proof is one line in a test, `conformance::suite! { mine => MyHome }` (feature `conformance`; the module has an
+/// example): a test of every clause of this contract, none of which a store may fail. A complete store on this public
+/// face alone is `eventstore/tests/it/outsider.rs` in the repository.
 ///
 /// # Limits of reads
 /// Every method with a `limit` refuses 0 ([`Invalid`](crate::Invalid) with the field `limit`) and takes a limit above

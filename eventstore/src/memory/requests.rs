@@ -2,9 +2,8 @@
 
 use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;
-use std::time::Duration;
 
-use jiff::{SignedDuration, Timestamp};
+use jiff::Timestamp;
 
 use crate::append::Appended;
 use crate::error::AppendError;
@@ -43,7 +42,7 @@ impl Requests {
             Some(found) if found.fingerprint != request.fingerprint() => {
                 Err(AppendError::RequestKeyReused { tenant: tenant.clone(), key: request.key().to_owned() })
             }
-            Some(found) => Ok(Some(Appended { repeated: true, ..found.answer.clone() })),
+            Some(found) => Ok(Some(found.answer.again())),
             None => Ok(None),
         }
     }
@@ -52,7 +51,7 @@ impl Requests {
     pub(super) fn remember(&mut self, tenant: &Tenant, request: &RequestKey, answer: Appended, now: Timestamp) {
         self.sweep(now);
         let key = (tenant.clone(), Arc::from(request.key()));
-        let expires = expiry(now, request.lifetime());
+        let expires = request.expires(now);
         let remembered = Remembered { fingerprint: request.fingerprint(), answer, expires };
         if let Some(old) = self.remembered.insert(key.clone(), remembered) {
             self.by_expiry.remove(&(old.expires, key.clone()));
@@ -73,13 +72,10 @@ impl Requests {
     }
 }
 
-/// A lifetime that reaches beyond the calendar ends with it.
-fn expiry(now: Timestamp, lifetime: Duration) -> Timestamp {
-    SignedDuration::try_from(lifetime).ok().and_then(|by| now.checked_add(by).ok()).unwrap_or(Timestamp::MAX)
-}
-
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
     use super::*;
 
     fn key(text: &str, lifetime: Duration) -> RequestKey {
@@ -132,14 +128,5 @@ mod tests {
         requests.sweep(at(2));
         assert!(requests.find(&tenant, &key("r99", Duration::ZERO), at(3)).expect("it is sound").is_some());
         assert_eq!((requests.remembered.len(), requests.by_expiry.len()), (1, 1));
-    }
-
-    #[test]
-    fn a_lifetime_beyond_the_calendar_ends_with_the_calendar() {
-        assert_eq!(expiry(Timestamp::UNIX_EPOCH, Duration::MAX), Timestamp::MAX);
-        assert_eq!(
-            expiry(Timestamp::UNIX_EPOCH, Duration::from_secs(1)),
-            Timestamp::from_second(1).expect("it is sound")
-        );
     }
 }

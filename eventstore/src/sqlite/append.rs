@@ -177,17 +177,7 @@ fn plan<'a>(
 ) -> Result<(), AppendError> {
     let head_of = |heads: &HashMap<StreamId, StreamVersion>, stream| heads.get(stream).copied().unwrap_or_default();
     for part in &append.parts {
-        let actual = head_of(heads, &part.stream);
-        if !part.expected.holds(actual) {
-            return Err(AppendError::WrongExpectedVersion {
-                stream: part.stream.clone(),
-                expected: part.expected,
-                actual,
-            });
-        }
-        if actual.plus(part.events.len()).is_none() {
-            return Err(AppendError::StreamFull { stream: part.stream.clone(), actual });
-        }
+        part.version_after(head_of(heads, &part.stream))?;
     }
     for part in &append.parts {
         let mut version = head_of(heads, &part.stream);

@@ -10,7 +10,6 @@ use async_trait::async_trait;
 use sqlx::Row;
 use tokio::sync::{Mutex, watch};
 use tokio::task::{JoinError, JoinHandle};
-use tokio::time::Instant;
 use uuid::Uuid;
 
 use super::append::{plan_blind, store_blind};
@@ -295,9 +294,7 @@ impl EventStore for SqliteStore {
         if self.database().is_read_only() {
             return Err(AppendError::ReadOnly { reason: "it was opened with `read_only`".to_owned() });
         }
-        if append.deadline.is_some_and(|deadline| deadline <= Instant::now()) {
-            return Err(AppendError::DeadlineExceeded { stream: append.first_stream() });
-        }
+        append.check_deadline()?;
         if let Some(answer) = self.append_directly(&append).await {
             return answer;
         }

@@ -3,7 +3,6 @@
 use std::ops::{Deref, DerefMut};
 
 use sqlx::{Row, Sqlite, SqliteConnection, Transaction};
-use tokio::time::Instant;
 
 use super::append::{Round, Stopped, run};
 use super::database::{NO_TRANSACTION, SqliteTransaction};
@@ -56,9 +55,7 @@ impl SqliteUnitOfWork {
         if self.broken {
             return Err(broken());
         }
-        if append.deadline.is_some_and(|deadline| deadline <= Instant::now()) {
-            return Err(AppendError::DeadlineExceeded { stream: append.first_stream() });
-        }
+        append.check_deadline()?;
         self.broken = true;
         let fault = |e| self.store.database().fault(e).into_append(|| append.first_stream());
         // If it is lost, the transaction that finds it out stays open, so that the user's next rows go nowhere.

@@ -8,6 +8,8 @@ mod grudging;
 mod homes;
 mod memory;
 mod model;
+mod outsider;
 #[cfg(feature = "postgres")]
 mod postgres;
 mod read;
+mod taken_apart;

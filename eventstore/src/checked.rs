@@ -1,0 +1,262 @@
+//! Appends that have passed the checks at the door: what a store works with.
+
+use std::sync::Arc;
+
+use tokio::time::Instant;
+use uuid::Uuid;
+
+use crate::append::Appended;
+use crate::error::AppendError;
+use crate::event::{NewEvent, RecordedEvent, check_event};
+use crate::event_id::EventId;
+use crate::invalid::Invalid;
+use crate::limits::Limits;
+use crate::metadata::{CausationId, CorrelationId, Metadata};
+use crate::payload::Payload;
+use crate::repeat::{StoredEvent, judge};
+use crate::request::RequestKey;
+use crate::stream::{ExpectedVersion, StreamId, StreamVersion, Tenant};
+
+/// An append that has passed every check a store need not be asked for; for those who implement a store.
+/// [`Append::check`](crate::Append::check) makes it, [`EventStore`](crate::EventStore) says what to do with it.
+///
+/// No part of it is empty, all streams are of its tenant, no stream and no event id stands in it twice, and nothing in
+/// it is larger than the limits it was checked with.
+#[derive(Clone, Debug)]
+pub struct CheckedAppend {
+    pub(crate) tenant: Tenant,
+    pub(crate) parts: Vec<CheckedPart>,
+    /// `None` for an append of at most one event.
+    pub(crate) append_id: Option<Uuid>,
+    pub(crate) request: Option<RequestKey>,
+    pub(crate) deadline: Option<Instant>,
+    /// Payloads and metadata, in bytes.
+    pub(crate) bytes: usize,
+    pub(crate) event_count: usize,
+}
+
+impl CheckedAppend {
+    /// Whose streams, and whose request key, they are.
+    #[must_use]
+    pub fn tenant(&self) -> &Tenant {
+        &self.tenant
+    }
+
+    /// One part per stream, in the order of the append; none for an append of nothing, which has a request key.
+    #[must_use]
+    pub fn parts(&self) -> &[CheckedPart] {
+        &self.parts
+    }
+
+    /// The parts themselves, for a store that keeps them.
+    #[must_use]
+    pub fn into_parts(self) -> Vec<CheckedPart> {
+        self.parts
+    }
+
+    /// Every event with its stream, in the order of the append.
+    pub fn events(&self) -> impl Iterator<Item = (&StreamId, &CheckedEvent)> {
+        self.parts.iter().flat_map(|part| part.events.iter().map(move |event| (&part.stream, event)))
+    }
+
+    /// How many events it has in all its parts.
+    #[must_use]
+    pub fn event_count(&self) -> usize {
+        self.event_count
+    }
+
+    /// How many bytes its payloads and metadata have, for the bounds of a queue or a batch.
+    #[must_use]
+    pub fn bytes(&self) -> usize {
+        self.bytes
+    }
+
+    /// What its events share once they are recorded: a digest of their ids in order. `None` for an append of at most
+    /// one event.
+    #[must_use]
+    pub fn append_id(&self) -> Option<Uuid> {
+        self.append_id
+    }
+
+    /// The request key to be stored with it, if there is one.
+    #[must_use]
+    pub fn request(&self) -> Option<&RequestKey> {
+        self.request.as_ref()
+    }
+
+    /// The moment at which it is withdrawn if it still waits for its turn.
+    #[must_use]
+    pub fn deadline(&self) -> Option<Instant> {
+        self.deadline
+    }
+
+    /// The stream that errors about the whole append name.
+    #[must_use]
+    pub fn first_stream(&self) -> StreamId {
+        self.parts.first().map_or_else(
+            || {
+                StreamId::stored(
+                    self.tenant.clone(),
+                    Arc::from("request"),
+                    self.request.as_ref().map_or("none", |r| r.key()).into(),
+                )
+            },
+            |part| part.stream.clone(),
+        )
+    }
+
+    /// Refuses the append if its deadline has passed: to be asked when its turn comes, before anything is written.
+    ///
+    /// # Errors
+    /// [`AppendError::DeadlineExceeded`].
+    pub fn check_deadline(&self) -> Result<(), AppendError> {
+        match self.deadline {
+            Some(deadline) if deadline <= Instant::now() => {
+                Err(AppendError::DeadlineExceeded { stream: self.first_stream() })
+            }
+            _ => Ok(()),
+        }
+    }
+
+    /// Whether this very append is stored already, and if so, its first answer. `stored` must give the recorded event
+    /// that has an id, of whatever tenant and stream, if there is one.
+    ///
+    /// To be asked in the transaction of the append, before the versions: a repeat gets its answer whatever it expects.
+    ///
+    /// # Errors
+    /// [`AppendError::EventIdTaken`] if some of the ids are stored, but not as this append.
+    pub fn find_repeat<'a>(
+        &self,
+        mut stored: impl FnMut(EventId) -> Option<&'a RecordedEvent>,
+    ) -> Result<Option<Appended>, AppendError> {
+        let found = self.events().filter_map(|(_, event)| stored(event.event_id));
+        judge(self, &found.map(|event| (event.event_id, StoredEvent::of(event))).collect())
+    }
+}
+
+/// The namespace of append ids. An append id is a digest of its event ids in order, so that a repeat of a part of an
+/// append, or of several appends as one, is told from the append itself without looking for its other events.
+const APPEND_NAMESPACE: Uuid = Uuid::from_u128(0x3b0a_8a8e_52a1_4c39_8f52_70f0_9a1e_6d10);
+
+/// The append id of the events of these parts; none for a single event.
+pub(crate) fn append_id(parts: &[CheckedPart]) -> Option<Uuid> {
+    let ids = parts.iter().flat_map(|part| &part.events).map(|event| event.event_id.get());
+    let bytes: Vec<u8> = ids.flat_map(Uuid::into_bytes).collect();
+    (bytes.len() > size_of::<Uuid>()).then(|| Uuid::new_v5(&APPEND_NAMESPACE, &bytes))
+}
+
+/// The events of a [`CheckedAppend`] for one stream; never empty.
+#[derive(Clone, Debug)]
+#[non_exhaustive]
+pub struct CheckedPart {
+    /// The stream.
+    pub stream: StreamId,
+    /// What the writer believes about it.
+    pub expected: ExpectedVersion,
+    /// What is to go to its end, in this order.
+    pub events: Vec<CheckedEvent>,
+}
+
+impl CheckedPart {
+    /// The version of the stream once this part is appended to it at version `actual`. To be asked in the transaction of
+    /// the append, for every part before anything is written; of several wrong beliefs the first is told.
+    ///
+    /// # Errors
+    /// [`AppendError::WrongExpectedVersion`] if the writer believes otherwise; [`AppendError::StreamFull`].
+    pub fn version_after(&self, actual: StreamVersion) -> Result<StreamVersion, AppendError> {
+        let stream = || self.stream.clone();
+        if !self.expected.holds(actual) {
+            return Err(AppendError::WrongExpectedVersion { stream: stream(), expected: self.expected, actual });
+        }
+        actual.plus(self.events.len()).ok_or_else(|| AppendError::StreamFull { stream: stream(), actual })
+    }
+}
+
+/// An event of a [`CheckedAppend`]: its names are sound and its size fits. [`NewEvent::from`] makes the event of it
+/// that [`RecordedEvent::new`] takes.
+#[derive(Clone, Debug)]
+pub struct CheckedEvent {
+    pub(crate) event_id: EventId,
+    pub(crate) name: Arc<str>,
+    pub(crate) schema_version: u32,
+    pub(crate) payload: Payload,
+    /// What of the metadata has no column of its own, as JSON.
+    pub(crate) metadata: Arc<str>,
+    pub(crate) correlation_id: Option<CorrelationId>,
+    pub(crate) causation_id: Option<CausationId>,
+    /// The metadata as it was given.
+    given: Metadata,
+}
+
+impl CheckedEvent {
+    pub(crate) fn of(event: NewEvent, limits: &Limits) -> Result<Self, Invalid> {
+        // The fields are open, so they may have been changed since `NewEvent::raw` looked at them.
+        check_event(&event.name, event.schema_version)?;
+        let bytes = event.payload.as_str().len();
+        if bytes > limits.event_bytes {
+            return Err(Invalid::new(
+                "payload",
+                format!("of `{}` has {bytes} bytes, the most is {}", event.name, limits.event_bytes),
+                "keep large contents outside and their address in the event",
+            ));
+        }
+        Ok(Self {
+            event_id: event.event_id,
+            metadata: event.metadata.to_json(limits.metadata_bytes)?.into(),
+            correlation_id: event.metadata.correlation_id.clone(),
+            causation_id: event.metadata.causation_id.clone(),
+            given: event.metadata,
+            name: event.name,
+            schema_version: event.schema_version,
+            payload: event.payload,
+        })
+    }
+
+    pub(crate) fn bytes(&self) -> usize {
+        self.payload.as_str().len() + self.metadata.len()
+    }
+
+    /// Its id, which no other event of the store may have.
+    #[must_use]
+    pub fn event_id(&self) -> EventId {
+        self.event_id
+    }
+
+    /// Its stored name.
+    #[must_use]
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// The schema version of its payload, from 1.
+    #[must_use]
+    pub fn schema_version(&self) -> u32 {
+        self.schema_version
+    }
+
+    /// The event itself, as JSON. What is written of it, [`Payload::from_json`] reads back.
+    #[must_use]
+    pub fn payload(&self) -> &Payload {
+        &self.payload
+    }
+
+    /// What is kept beside it.
+    #[must_use]
+    pub fn metadata(&self) -> &Metadata {
+        &self.given
+    }
+
+    /// Its metadata as one JSON object, without the correlation and causation id, for which a store may want columns or
+    /// headers of their own. [`Metadata::from_json`] reads it back.
+    #[must_use]
+    pub fn metadata_json(&self) -> &str {
+        &self.metadata
+    }
+}
+
+impl From<CheckedEvent> for NewEvent {
+    fn from(event: CheckedEvent) -> Self {
+        let CheckedEvent { event_id, name, schema_version, payload, given, .. } = event;
+        Self { event_id, name, schema_version, payload, metadata: given }
+    }
+}
