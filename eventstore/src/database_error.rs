@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use crate::error::BackendError;
+use crate::error::{BackendError, ErrorFamily, OpenError};
 
 /// Why a statement, a transaction or a connection of a database failed. Nothing was stored, unless it is
 /// [`DatabaseError::OutcomeUnknown`].
@@ -68,9 +68,36 @@ pub enum DatabaseError {
 }
 
 impl DatabaseError {
+    /// Which of the five families the error belongs to.
+    #[must_use]
+    pub fn family(&self) -> ErrorFamily {
+        match self {
+            Self::Busy { .. } | Self::Unavailable { .. } | Self::StorageFull { .. } => ErrorFamily::Transient,
+            Self::ReadOnly { .. } | Self::Damaged { .. } => ErrorFamily::Broken,
+            Self::Refused { .. } | Self::Failed { .. } | Self::Closed => ErrorFamily::Invalid,
+            Self::OutcomeUnknown { .. } => ErrorFamily::OutcomeUnknown,
+        }
+    }
+
     /// Whether the same call may work later without any change.
     #[must_use]
     pub fn is_transient(&self) -> bool {
-        matches!(self, Self::Busy { .. } | Self::Unavailable { .. } | Self::StorageFull { .. })
+        self.family() == ErrorFamily::Transient
+    }
+
+    /// The same, when it came while the database `path` was opened or migrated. An unknown outcome is transient there, as
+    /// the next try finds out what is done already.
+    #[must_use]
+    pub fn into_open(self, path: impl Into<String>) -> OpenError {
+        let path = path.into();
+        match self {
+            Self::StorageFull { source } => OpenError::StorageFull { path, source },
+            Self::ReadOnly { source } => OpenError::ReadOnly { path, reason: source.to_string() },
+            Self::Damaged { source } => OpenError::Damaged { path, what: source.to_string() },
+            Self::Refused { source } | Self::Failed { source } => OpenError::Refused { path, source },
+            Self::Unavailable { source } | Self::OutcomeUnknown { source } => OpenError::Unavailable { path, source },
+            Self::Busy { .. } => OpenError::Unavailable { path, source: BackendError::new(self) },
+            Self::Closed => OpenError::Closed,
+        }
     }
 }

@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use crate::event_id::EventId;
 pub(crate) use crate::invalid::Invalid;
+pub use crate::open_error::OpenError;
 use crate::position::{Incarnation, Position};
 use crate::stream::{ExpectedVersion, StreamId, StreamVersion, Tenant};
 
@@ -359,93 +360,18 @@ pub enum DecodeError {
     },
 }
 
-/// Why a store could not be opened.
-///
-/// A file or database that is refused is left as it was. Where opening failed half way, what it had begun in a new one
-/// is completed by opening it again.
-#[derive(Debug, thiserror::Error)]
-#[non_exhaustive]
-pub enum OpenError {
-    /// The path, the URL or an option breaks a rule; mend the field it names.
-    #[error(transparent)]
-    Invalid(#[from] Invalid),
-    /// The file holds something else. Choose another file.
-    #[error("`{path}` is not an annals store: {found}; choose another file")]
-    NotAStore {
-        /// The file.
-        path: String,
-        /// What it is instead.
-        found: String,
-    },
-    /// A newer build has changed the store in a way that this build cannot follow. Deploy a newer build.
-    #[error("`{path}` needs build {needed} of annals or newer, this is build {ours}; upgrade annals")]
-    NewerStore {
-        /// The file or database.
-        path: String,
-        /// The oldest build that may open it.
-        needed: i64,
-        /// The build of this library.
-        ours: i64,
-    },
-    /// The schema is missing or older than this build. Migrate, once all that run older builds may go on beside it.
-    #[error("`{path}` lacks the migrations {missing}; open it with `PostgresOptions::migrate`")]
-    PendingMigrations {
-        /// The database.
-        path: String,
-        /// Which migrations it has not seen.
-        missing: String,
-    },
-    /// Something is not in place that the store's promises rely on. Do what the error says.
-    #[error("`{path}` cannot keep the store's promises: {what}; {fix}")]
-    Unsound {
-        /// The database.
-        path: String,
-        /// What is wrong.
-        what: String,
-        /// What to do.
-        fix: String,
-    },
-    /// The connection cannot be encrypted as the URL asks, or the server has not proved to be who the URL says. Correct
-    /// the URL or the server's certificate; nothing was sent that an impostor could use.
-    #[error(
-        "the server of `{path}` cannot be trusted; compare `sslmode`, `sslrootcert` and the host name with its certificate"
-    )]
-    Untrusted {
-        /// The database.
-        path: String,
-        /// What is wrong with the certificate or the encryption.
-        source: BackendError,
-    },
-    /// The file may not be written. Correct the permissions, or open it with `SqliteOptions::read_only`.
-    #[error("`{path}` cannot be written: {reason}; correct the permissions, or open it with `read_only`")]
-    ReadOnly {
-        /// The file.
-        path: String,
-        /// What the system said.
-        reason: String,
-    },
-    /// The file is damaged or its journal is gone.
-    #[error("`{path}` is damaged: {what}; restore it from a backup")]
-    Damaged {
-        /// The file.
-        path: String,
-        /// What was found.
-        what: String,
-    },
-    /// The disk is full. Make room and open again.
-    #[error("no room on the disk for `{path}`; make room and open it again")]
-    StorageFull {
-        /// The file.
-        path: String,
-        /// What the engine said.
-        source: BackendError,
-    },
-    /// Anything else that the engine said; the same call may work later.
-    #[error("`{path}` could not be opened")]
-    Unavailable {
-        /// The file.
-        path: String,
-        /// What the engine said.
-        source: BackendError,
-    },
+impl DecodeError {
+    /// Which of the five families the error belongs to: always *broken*, as only another build can read the event.
+    #[must_use]
+    pub fn family(&self) -> ErrorFamily {
+        match self {
+            Self::UnknownName { .. } | Self::UnknownSchemaVersion { .. } | Self::Payload { .. } => ErrorFamily::Broken,
+        }
+    }
+
+    /// Whether the same call may work later without any change: never.
+    #[must_use]
+    pub fn is_transient(&self) -> bool {
+        self.family() == ErrorFamily::Transient
+    }
 }

@@ -4,8 +4,9 @@ use std::time::Duration;
 
 use uuid::Uuid;
 
+use crate::database_error::DatabaseError;
 use crate::error::Repeat;
-use crate::error::{AppendError, BackendError, DecodeError, Invalid, OpenError, ReadError};
+use crate::error::{AppendError, BackendError, DecodeError, ErrorFamily, Invalid, OpenError, ReadError};
 use crate::event::EventId;
 use crate::position::{Incarnation, Position};
 use crate::stream::{ExpectedVersion, StreamId, StreamVersion, Tenant};
@@ -105,7 +106,9 @@ fn open_errors() -> Vec<OpenError> {
         OpenError::ReadOnly { path: path(), reason: "attempt to write a readonly database".to_owned() },
         OpenError::Damaged { path: path(), what: "its journal `orders.db-wal` is gone".to_owned() },
         OpenError::StorageFull { path: path(), source: engine() },
+        OpenError::Refused { path: path(), source: engine() },
         OpenError::Unavailable { path: path(), source: engine() },
+        OpenError::Closed,
     ]
 }
 
@@ -130,18 +133,61 @@ fn messages_say_what_happened_and_what_to_do() {
         all.push_str(&format!("read, {:?}: {}", error.family(), chain(&error)));
     }
     for error in open_errors() {
-        all.push_str(&format!("open: {}", chain(&error)));
+        all.push_str(&format!("open, {:?}: {}", error.family(), chain(&error)));
     }
     insta::assert_snapshot!("messages", all);
 }
 
-#[cfg(any(feature = "sqlite", feature = "postgres"))]
+/// Every enum of errors of this crate that is no question of a type of the user's.
+#[test]
+fn every_error_is_of_a_family_and_transient_exactly_if_that_is() {
+    fn check<E>(errors: Vec<E>, family: impl Fn(&E) -> ErrorFamily, is_transient: impl Fn(&E) -> bool) {
+        for error in &errors {
+            assert_eq!(is_transient(error), family(error) == ErrorFamily::Transient);
+        }
+    }
+    check(append_errors(), AppendError::family, AppendError::is_transient);
+    check(read_errors(), ReadError::family, ReadError::is_transient);
+    check(open_errors(), OpenError::family, OpenError::is_transient);
+    check(database_errors(), DatabaseError::family, DatabaseError::is_transient);
+    for error in read_errors() {
+        if let ReadError::Undecodable { source, .. } = error {
+            assert_eq!((source.family(), source.is_transient()), (ErrorFamily::Broken, false));
+        }
+    }
+}
+
+#[test]
+fn what_a_database_says_while_it_is_opened_keeps_its_meaning() {
+    for error in database_errors() {
+        let unknown = matches!(error, DatabaseError::OutcomeUnknown { .. });
+        let closed = matches!(error, DatabaseError::Closed);
+        // What is wrong with the SQL of a migration, no caller can mend.
+        let refused = matches!(error, DatabaseError::Refused { .. } | DatabaseError::Failed { .. });
+        let (family, said) = (error.family(), error.to_string());
+        let opened = error.into_open("orders.db").family();
+        match family {
+            _ if closed => assert_eq!(opened, ErrorFamily::Invalid),
+            _ if unknown => assert_eq!(opened, ErrorFamily::Transient, "{said}"),
+            _ if refused => assert_eq!(opened, ErrorFamily::Broken, "{said}"),
+            family => assert_eq!(opened, family, "{said}"),
+        }
+    }
+}
+
 #[test]
 fn databases_say_what_happened_and_whether_it_may_pass() {
-    use crate::DatabaseError as D;
-
     let mut all = String::new();
-    for error in [
+    for error in database_errors() {
+        all.push_str(&format!("{:?}: {}", error.family(), chain(&error)));
+    }
+    insta::assert_snapshot!("databases", all);
+}
+
+fn database_errors() -> Vec<DatabaseError> {
+    use DatabaseError as D;
+
+    vec![
         D::Busy { waited: Duration::from_secs(5) },
         D::Unavailable { source: engine() },
         D::StorageFull { source: engine() },
@@ -151,9 +197,5 @@ fn databases_say_what_happened_and_whether_it_may_pass() {
         D::OutcomeUnknown { source: engine() },
         D::Failed { source: engine() },
         D::Closed,
-    ] {
-        let may_pass = if error.is_transient() { "may pass" } else { "stays" };
-        all.push_str(&format!("{may_pass}: {}", chain(&error)));
-    }
-    insta::assert_snapshot!("databases", all);
+    ]
 }

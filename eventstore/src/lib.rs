@@ -27,7 +27,6 @@ mod append;
 mod checked;
 mod clock;
 mod context;
-#[cfg(any(feature = "sqlite", feature = "postgres"))]
 mod database_error;
 mod derived;
 mod error;
@@ -41,6 +40,7 @@ mod limits;
 mod memory;
 mod metadata;
 mod name;
+mod open_error;
 mod payload;
 mod position;
 #[cfg(feature = "postgres")]
@@ -64,7 +64,6 @@ pub use append::{Append, AppendPart, Appended, AppendedStream};
 pub use checked::{CheckedAppend, CheckedEvent, CheckedPart};
 pub use clock::{Clock, IdSource, ManualClock, SeededIds, SystemClock, TimeOrderedIds};
 pub use context::Context;
-#[cfg(any(feature = "sqlite", feature = "postgres"))]
 pub use database_error::DatabaseError;
 pub use error::{AppendError, BackendError, DecodeError, ErrorFamily, OpenError, ReadError, Repeat};
 pub use event::{Event, EventShape, NewEvent, Recorded, RecordedEvent};

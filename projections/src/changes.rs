@@ -2,6 +2,8 @@
 
 use std::cmp::Ordering;
 
+use annals_eventstore::ErrorFamily;
+
 use crate::column::{ColumnError, ColumnType, ColumnValue};
 use crate::read_model::{ReadModel, RowKey, TableSpec};
 
@@ -91,6 +93,21 @@ pub enum RowError {
 }
 
 impl RowError {
+    /// Which of the five families the error belongs to: *invalid* if the fold made the row, *broken* if the table held it.
+    #[must_use]
+    pub fn family(&self) -> ErrorFamily {
+        match self {
+            Self::Value { .. } | Self::KeyChanged { .. } => ErrorFamily::Invalid,
+            Self::Foreign { .. } | Self::Unreadable { .. } => ErrorFamily::Broken,
+        }
+    }
+
+    /// Whether the same call may work later without any change: never.
+    #[must_use]
+    pub fn is_transient(&self) -> bool {
+        self.family() == ErrorFamily::Transient
+    }
+
     pub(crate) fn foreign<R: ReadModel>(key: &R::Key) -> Self {
         Self::Foreign { table: R::TABLE.name, key: show(&key.to_columns()) }
     }

@@ -4,7 +4,10 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
-use annals_eventstore::{BackendError, Invalid, Position, ReadError, RecordedEvent, StreamId, StreamVersion};
+use annals_eventstore::{
+    BackendError, DatabaseError, ErrorFamily, Invalid, OpenError, Position, ReadError, RecordedEvent, StreamId,
+    StreamVersion,
+};
 
 use crate::changes::RowError;
 use crate::read_model::SpecError;
@@ -131,6 +134,20 @@ pub struct Stopped {
     pub cause: Arc<StopCause>,
 }
 
+impl Stopped {
+    /// Which of the five families the error belongs to: that of its cause.
+    #[must_use]
+    pub fn family(&self) -> ErrorFamily {
+        self.cause.family()
+    }
+
+    /// Whether the same call may work later without any change.
+    #[must_use]
+    pub fn is_transient(&self) -> bool {
+        self.family() == ErrorFamily::Transient
+    }
+}
+
 /// Says where a projection stopped.
 struct Before<'a>(Option<&'a EventPlace>, Position);
 
@@ -174,6 +191,29 @@ pub enum StopCause {
     /// The runner itself failed; a fault of annals. Please report it; starting again goes on from the checkpoint.
     #[error("the runner failed: {0}; please report this")]
     Runner(String),
+}
+
+impl StopCause {
+    /// Which of the five families the error belongs to. Transient faults stop no projection: the runner waits them out.
+    #[must_use]
+    pub fn family(&self) -> ErrorFamily {
+        match self {
+            Self::Apply(_)
+            | Self::Panicked(_)
+            | Self::NeverSatisfied(_)
+            | Self::Database(_)
+            | Self::CheckpointRemoved
+            | Self::Runner(_) => ErrorFamily::Broken,
+            Self::Read(error) => error.family(),
+            Self::Row(error) => error.family(),
+        }
+    }
+
+    /// Whether the same call may work later without any change.
+    #[must_use]
+    pub fn is_transient(&self) -> bool {
+        self.family() == ErrorFamily::Transient
+    }
 }
 
 /// Why projections could not be started. Nothing runs, and nothing but new, empty tables was created.
@@ -235,12 +275,34 @@ pub enum StartError {
     Database {
         /// The projection.
         projection: &'static str,
-        /// What the engine said.
-        source: BackendError,
+        /// What the database said.
+        source: DatabaseError,
     },
     /// The database of the read models could not be brought to this build's schema. Mend what it says, start again.
     #[error("the database of the read models could not be prepared; mend what it says and start again")]
-    Migrate(#[source] BackendError),
+    Migrate(#[source] OpenError),
+}
+
+impl StartError {
+    /// Which of the five families the error belongs to.
+    #[must_use]
+    pub fn family(&self) -> ErrorFamily {
+        match self {
+            Self::Invalid(_) | Self::Table(_) | Self::ShapeChanged { .. } | Self::NameTaken { .. } => {
+                ErrorFamily::Invalid
+            }
+            Self::Rewound { .. } => ErrorFamily::Broken,
+            Self::Store(source) => source.family(),
+            Self::Database { source, .. } => source.family(),
+            Self::Migrate(source) => source.family(),
+        }
+    }
+
+    /// Whether the same call may work later without any change.
+    #[must_use]
+    pub fn is_transient(&self) -> bool {
+        self.family() == ErrorFamily::Transient
+    }
 }
 
 /// Why waiting for projections ended without them having got there.
@@ -279,6 +341,24 @@ pub enum WaitError {
         /// The names there are, joined by commas.
         known: String,
     },
+}
+
+impl WaitError {
+    /// Which of the five families the error belongs to. To wait again is no change, so that a time-out is transient.
+    #[must_use]
+    pub fn family(&self) -> ErrorFamily {
+        match self {
+            Self::TimedOut { .. } => ErrorFamily::Transient,
+            Self::Stopped(stopped) => stopped.family(),
+            Self::Closed { .. } | Self::Unknown { .. } => ErrorFamily::Invalid,
+        }
+    }
+
+    /// Whether the same call may work later without any change.
+    #[must_use]
+    pub fn is_transient(&self) -> bool {
+        self.family() == ErrorFamily::Transient
+    }
 }
 
 /// How far one projection has got.

@@ -10,6 +10,7 @@ use sqlx::{AssertSqlSafe, PgConnection, Row, SqlSafeStr, SqlStr};
 use super::fault::{NoConnection, commit_error, database_error, is_answer};
 use super::lent::Lent;
 use super::migrate::{migrate, pending};
+use super::open::open_error;
 use super::options::PostgresOptions;
 use super::pinned::{FREELY, KEEP_NO_PLAN, freely};
 use super::pool::Pool;
@@ -103,21 +104,22 @@ impl PostgresDatabase {
     /// processes start at once. What has been run is remembered in the schema `annals`, which is made if need be.
     ///
     /// # Errors
-    /// [`OpenError`]; nothing of a failed migration remains.
+    /// [`OpenError::Refused`] if a migration's SQL fails; [`OpenError::Unsound`] if the account lacks a privilege;
+    /// [`OpenError::ReadOnly`], on a standby say; [`OpenError::StorageFull`]; [`OpenError::Unavailable`], which is
+    /// transient; [`OpenError::Closed`]. Nothing of a failed migration remains.
     ///
     /// # Cancel safety
     /// Dropping the future rolls back, or leaves all of them run.
     pub async fn migrate(&self, migrations: &[Migration]) -> Result<(), OpenError> {
-        let unavailable =
-            |e: DatabaseError| OpenError::Unavailable { path: self.0.name.clone(), source: BackendError::new(e) };
-        let held = self.0.pool.take().await.map_err(|e| unavailable(e.into_database()))?;
+        let failed = |e| open_error(&self.0.name, e);
+        let held = self.0.pool.take().await.map_err(|e| e.into_database().into_open(self.name()))?;
         let mut lent = Lent::new(held);
         // Where nothing is missing nothing is touched, so that a role without the right to create anything can start.
-        let missing = pending(&mut lent, migrations).await.map_err(|e| unavailable(self.fault(e)))?;
+        let missing = pending(&mut lent, migrations).await.map_err(failed)?;
         if missing.is_empty() {
             return Ok(());
         }
-        migrate(&mut lent, migrations).await.map_err(|e| unavailable(self.fault(e)))
+        migrate(&mut lent, migrations).await.map_err(failed)
     }
 
     /// Takes a connection, outside of any transaction; it goes back when it is dropped. Waits while all are in use.

@@ -7,7 +7,7 @@ use sqlx::postgres::PgConnectOptions;
 use sqlx::{ConnectOptions, Connection, PgConnection, Row};
 use uuid::Uuid;
 
-use super::fault::{GRANT, PRIVILEGE, code, sequence_behind};
+use super::fault::{GRANT, PRIVILEGE, code, database_error, sequence_behind};
 use super::migrate::{migrate, pending};
 use super::options::{Listen, PostgresOptions};
 use super::pinned::BY_INDEX;
@@ -190,6 +190,15 @@ async fn check_grounds(connection: &mut PgConnection, shown: &Shown) -> Result<(
     Ok(())
 }
 
+/// What a failed statement means while the database is opened or migrated.
+pub(super) fn open_error(path: &str, error: sqlx::Error) -> OpenError {
+    if code(&error) == Some(PRIVILEGE) {
+        let what = format!("the account lacks a privilege ({error})");
+        return OpenError::Unsound { path: path.to_owned(), what, fix: GRANT.to_owned() };
+    }
+    database_error(error).into_open(path)
+}
+
 /// What errors call the database: never its user, never its password.
 struct Shown(String);
 
@@ -212,15 +221,12 @@ impl Shown {
                 let fix = "leave it out of the URL, or have the pooler ignore it (`ignore_startup_parameters`)";
                 if options.pooled { self.unsound(what, fix) } else { self.pooler(what) }
             }
-            _ => self.unavailable(error),
+            _ => self.failed(error),
         }
     }
 
     fn failed(&self, error: sqlx::Error) -> OpenError {
-        match code(&error) {
-            Some(PRIVILEGE) => self.unsound(format!("the account lacks a privilege ({error})"), GRANT),
-            _ => self.unavailable(error),
-        }
+        open_error(&self.0, error)
     }
 
     fn untrusted(&self, error: sqlx::Error) -> OpenError {

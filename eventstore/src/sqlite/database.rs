@@ -119,8 +119,8 @@ impl SqliteDatabase {
     /// bring their tables. Safe when several processes start at once.
     ///
     /// # Errors
-    /// [`OpenError::ReadOnly`]; [`OpenError::StorageFull`]; [`OpenError::Unavailable`]. Nothing of a failed migration
-    /// remains; call it again when its cause is gone.
+    /// [`OpenError::Refused`] if a migration's SQL fails; [`OpenError::ReadOnly`]; [`OpenError::StorageFull`];
+    /// [`OpenError::Unavailable`], which is transient; [`OpenError::Closed`]. Nothing of a failed migration remains.
     ///
     /// # Cancel safety
     /// Dropping the future rolls back, or leaves all of them run.

@@ -53,6 +53,8 @@ impl DatabaseError {
     }
 }
 
+/// A mistake in the SQL, or a table that is not there.
+pub(super) const ERROR: i32 = 1;
 pub(super) const PERM: i32 = 3;
 const BUSY: i32 = 5;
 const LOCKED: i32 = 6;
@@ -61,7 +63,7 @@ const IOERR: i32 = 10;
 pub(super) const CORRUPT: i32 = 11;
 pub(super) const FULL: i32 = 13;
 pub(super) const CANTOPEN: i32 = 14;
-const CONSTRAINT: i32 = 19;
+pub(super) const CONSTRAINT: i32 = 19;
 pub(super) const NOTADB: i32 = 26;
 const READONLY_DIRECTORY: i32 = READONLY | (6 << 8);
 

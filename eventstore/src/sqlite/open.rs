@@ -9,7 +9,9 @@ use sqlx::{AssertSqlSafe, ConnectOptions, Connection, Row, SqliteConnection};
 use tokio::time::{Instant, sleep};
 
 use super::database::SqliteDatabase;
-use super::fault::{CANTOPEN, CORRUPT, FULL, NOTADB, PERM, READONLY, is_about_the_folder, result_code};
+use super::fault::{
+    CANTOPEN, CONSTRAINT, CORRUPT, ERROR, FULL, NOTADB, PERM, READONLY, is_about_the_folder, result_code,
+};
 use super::options::{SqliteOptions, Synchronous};
 use crate::database_error::DatabaseError;
 use crate::error::{BackendError, Invalid, OpenError};
@@ -215,7 +217,7 @@ async fn refuse_read_only(connection: &mut SqliteConnection, patience: Duration,
         Ok(_) => Ok(()),
         Err(error) => match DatabaseError::of(error, patience) {
             DatabaseError::Busy { .. } => Ok(()),
-            other => Err(refused(path, other)),
+            other => Err(other.into_open(path)),
         },
     }
 }
@@ -231,14 +233,15 @@ async fn use_write_ahead_log(
         match sqlx::query("PRAGMA journal_mode = WAL").fetch_all(&mut *connection).await {
             Ok(rows) if rows.first().is_some_and(|row| row.get::<String, _>(0) == "wal") => return Ok(()),
             Ok(_) => {
-                return Err(OpenError::Unavailable {
+                return Err(OpenError::Unsound {
                     path: path.to_owned(),
-                    source: BackendError::new("the file system does not support a write-ahead log"),
+                    what: "its file system does not support a write-ahead log".to_owned(),
+                    fix: "keep the file on a local disk".to_owned(),
                 });
             }
             Err(error) => match DatabaseError::of(error, patience) {
                 DatabaseError::Busy { .. } if Instant::now() < until => sleep(Duration::from_millis(5)).await,
-                error => return Err(refused(path, error)),
+                error => return Err(error.into_open(path)),
             },
         }
     }
@@ -248,12 +251,12 @@ async fn use_write_ahead_log(
 pub(super) async fn migrate(database: &SqliteDatabase, migrations: &[Migration]) -> Result<(), OpenError> {
     let path = shown(database.path());
     {
-        let mut reader = database.read().await.map_err(|e| refused(&path, e))?;
+        let mut reader = database.read().await.map_err(|e| e.into_open(&path))?;
         if pending(&mut reader, migrations).await.map_err(|e| fault(&path, e))?.is_empty() {
             return Ok(());
         }
     }
-    let mut transaction = database.begin().await.map_err(|e| refused(&path, e))?;
+    let mut transaction = database.begin().await.map_err(|e| e.into_open(&path))?;
     sqlx::raw_sql(SQLITE_LEDGER).execute(&mut *transaction).await.map_err(|e| fault(&path, e))?;
     let now = database.clock().now().as_microsecond();
     for migration in pending(&mut transaction, migrations).await.map_err(|e| fault(&path, e))? {
@@ -277,7 +280,7 @@ pub(super) async fn migrate(database: &SqliteDatabase, migrations: &[Migration])
             .await
             .map_err(|e| fault(&path, e))?;
     }
-    transaction.commit().await.map_err(|e| refused(&path, e))
+    transaction.commit().await.map_err(|e| e.into_open(&path))
 }
 
 async fn pending<'m>(
@@ -296,16 +299,6 @@ async fn pending<'m>(
         .collect())
 }
 
-fn refused(path: &str, error: DatabaseError) -> OpenError {
-    let path = path.to_owned();
-    match error {
-        DatabaseError::StorageFull { source } => OpenError::StorageFull { path, source },
-        DatabaseError::ReadOnly { source } => OpenError::ReadOnly { path, reason: source.to_string() },
-        DatabaseError::Damaged { source } => OpenError::Damaged { path, what: source.to_string() },
-        other => OpenError::Unavailable { path, source: BackendError::new(other) },
-    }
-}
-
 fn fault(path: &str, error: sqlx::Error) -> OpenError {
     if is_about_the_folder(&error) {
         let problem = format!("`{path}` lies in a folder that may not be written, where its journal has to be");
@@ -317,6 +310,7 @@ fn fault(path: &str, error: sqlx::Error) -> OpenError {
         Some(CORRUPT) => OpenError::Damaged { path, what: error.to_string() },
         Some(FULL) => OpenError::StorageFull { path, source: BackendError::new(error) },
         Some(CANTOPEN | READONLY | PERM) => OpenError::ReadOnly { path, reason: error.to_string() },
+        Some(CONSTRAINT | ERROR) => OpenError::Refused { path, source: BackendError::new(error) },
         _ => OpenError::Unavailable { path, source: BackendError::new(error) },
     }
 }

@@ -213,9 +213,9 @@ pub async fn sqlite(path: impl AsRef<Path>) -> Result<SqliteStore, OpenError> {
 
 async fn read_incarnation(database: &SqliteDatabase, path: &Path) -> Result<Incarnation, OpenError> {
     let path = path.display().to_string();
-    let unavailable = |e: DatabaseError| OpenError::Unavailable { path: path.clone(), source: BackendError::new(e) };
-    let mut reader = database.held_reader().await.map_err(unavailable)?;
-    let rows = sqlx::query(INCARNATION).fetch_all(&mut *reader).await.map_err(|e| unavailable(database.fault(e)))?;
+    let failed = |e: DatabaseError| e.into_open(&path);
+    let mut reader = database.held_reader().await.map_err(failed)?;
+    let rows = sqlx::query(INCARNATION).fetch_all(&mut *reader).await.map_err(|e| failed(database.fault(e)))?;
     rows.first()
         .and_then(|row| Uuid::from_slice(row.get::<&[u8], _>(0)).ok())
         .map(Incarnation)

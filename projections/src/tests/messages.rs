@@ -4,8 +4,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use annals_eventstore::{
-    BackendError, DecodeError, Event, EventShape, Invalid, Payload, Position, ReadError, Recorded, StreamId,
-    StreamVersion, Tenant,
+    BackendError, DatabaseError, DecodeError, ErrorFamily, Event, EventShape, Invalid, OpenError, Payload, Position,
+    ReadError, Recorded, StreamId, StreamVersion, Tenant,
 };
 
 use super::accounts::{Account, AccountEvent, Accounts};
@@ -118,8 +118,8 @@ fn start_errors() -> Vec<StartError> {
             source: ReadError::AheadOfLog { after: position(9), head: position(4) },
         },
         StartError::Store(ReadError::Unavailable { source: engine() }),
-        StartError::Database { projection: "order_list", source: engine() },
-        StartError::Migrate(engine()),
+        StartError::Database { projection: "order_list", source: DatabaseError::Unavailable { source: engine() } },
+        StartError::Migrate(OpenError::Refused { path: "shop.db".to_owned(), source: engine() }),
     ]
 }
 
@@ -245,6 +245,7 @@ fn wait_errors() -> Vec<WaitError> {
     vec![
         WaitError::TimedOut { position: position(9), waited: Duration::from_secs(2), reached: reached() },
         WaitError::Closed { position: position(9), reached: reached() },
+        WaitError::Stopped(stops().remove(0)),
         WaitError::Unknown { name: "daily_sales".to_owned(), known: "`accounts`, `counts`".to_owned() },
     ]
 }
@@ -252,23 +253,32 @@ fn wait_errors() -> Vec<WaitError> {
 #[tokio::test]
 async fn messages_say_what_happened_and_what_to_do() {
     let mut all = String::new();
-    let mut tell = |what: &str, error: &(dyn std::error::Error + 'static)| {
-        all.push_str(&format!("{what}: {}\n", said(error)));
+    let mut tell = |what: &str, family: Option<ErrorFamily>, error: &(dyn std::error::Error + 'static)| {
+        let family = family.map(|family| format!(", {family:?}")).unwrap_or_default();
+        all.push_str(&format!("{what}{family}: {}\n", said(error)));
     };
     for error in declarations().await.iter().chain(&start_errors()) {
-        tell("start", error);
+        assert_eq!(error.is_transient(), error.family() == ErrorFamily::Transient);
+        tell("start", Some(error.family()), error);
     }
     for error in table_errors() {
-        tell("start", &StartError::Table(error));
+        let error = StartError::Table(error);
+        tell("start", Some(error.family()), &error);
     }
     for error in stops() {
-        tell("stop", &error);
+        assert!(!error.is_transient() && !error.cause.is_transient(), "the runner waits those out: {error}");
+        tell("stop", Some(error.family()), &error);
+    }
+    for error in row_errors() {
+        assert!(!error.is_transient());
+        tell("row", Some(error.family()), &error);
     }
     for error in wait_errors() {
-        tell("wait", &error);
+        assert_eq!(error.is_transient(), error.family() == ErrorFamily::Transient);
+        tell("wait", Some(error.family()), &error);
     }
     for error in column_errors() {
-        tell("column", &error);
+        tell("column", None, &error);
     }
     assert!(!all.contains("a secret"), "values of rows are not shown: {all}");
     insta::assert_snapshot!("messages", all);

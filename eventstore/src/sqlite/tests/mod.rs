@@ -141,6 +141,18 @@ async fn names_that_look_like_numbers_are_different_streams() {
 }
 
 #[tokio::test]
+async fn a_mistake_in_a_migration_is_told_as_one_that_stays() {
+    const BAD: annals_migrations::Migration =
+        annals_migrations::Migration { component: "mine", number: 1, name: "bad", sql: "SELECT n FROM nowhere" };
+    let fixture = Fixture::new().await;
+    let error = fixture.store.database().migrate(&[BAD]).await.expect_err("refused");
+    assert!(matches!(error, OpenError::Refused { .. }), "{error:?}");
+    fixture.store.close().await;
+    let error = fixture.store.database().migrate(&[BAD]).await.expect_err("refused");
+    assert!(matches!(error, OpenError::Closed), "{error:?}");
+}
+
+#[tokio::test]
 async fn a_file_of_somebody_else_is_refused_and_untouched() {
     let folder = tempfile::tempdir().expect("a folder");
     let text = folder.path().join("notes.txt");

@@ -5,6 +5,7 @@ mod database;
 mod faults;
 mod full_stream;
 mod groups;
+mod migrate;
 mod news;
 mod order;
 mod pooler;

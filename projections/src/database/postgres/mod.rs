@@ -11,9 +11,7 @@ mod tests;
 mod values;
 mod view;
 
-use annals_eventstore::{
-    BackendError, Checkpoint, DatabaseError, EventId, Incarnation, PostgresDatabase, PostgresTransaction,
-};
+use annals_eventstore::{Checkpoint, DatabaseError, EventId, Incarnation, PostgresDatabase, PostgresTransaction};
 use annals_migrations::POSTGRES_PROJECTIONS;
 use async_trait::async_trait;
 use jiff::Timestamp;
@@ -58,15 +56,13 @@ impl PostgresReadModels {
 #[async_trait]
 impl ReadModels for PostgresReadModels {
     async fn migrate(&self) -> Result<(), StartError> {
-        let migrated = self.database.migrate(POSTGRES_PROJECTIONS).await;
-        migrated.map_err(|e| StartError::Migrate(BackendError::new(e)))?;
-        self.home().await.map_err(|e| StartError::Migrate(BackendError::new(e)))?;
+        self.database.migrate(POSTGRES_PROJECTIONS).await.map_err(StartError::Migrate)?;
+        self.home().await.map_err(|e| StartError::Migrate(e.into_open(self.database.name())))?;
         Ok(())
     }
 
     async fn prepare(&self, model: &Model, incarnation: Incarnation, now: Timestamp) -> Result<Prepared, StartError> {
-        let refused =
-            |e: DatabaseError| StartError::Database { projection: model.projection, source: BackendError::new(e) };
+        let refused = |source| StartError::Database { projection: model.projection, source };
         prepare::prepare(&self.database, self.home().await.map_err(refused)?, model, incarnation, now).await
     }
 

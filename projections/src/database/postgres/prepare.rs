@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use annals_eventstore::{BackendError, Checkpoint, DatabaseError, Incarnation, PostgresDatabase, PostgresTransaction};
+use annals_eventstore::{Checkpoint, Incarnation, PostgresDatabase, PostgresTransaction};
 use jiff::Timestamp;
 use sqlx::{AssertSqlSafe, Row};
 use tokio::time::sleep;
@@ -84,8 +84,7 @@ pub(super) async fn prepare(
     incarnation: Incarnation,
     now: Timestamp,
 ) -> Result<Prepared, StartError> {
-    let refused =
-        |e: DatabaseError| StartError::Database { projection: model.projection, source: BackendError::new(e) };
+    let refused = |source| StartError::Database { projection: model.projection, source };
     let mut backoff = Backoff::default();
     let mut attempt = 1;
     loop {

@@ -71,7 +71,7 @@ fn fault(error: DatabaseError) -> Fault {
 #[async_trait]
 impl ReadModels for SqliteReadModels {
     async fn migrate(&self) -> Result<(), StartError> {
-        self.database.migrate(SQLITE_PROJECTIONS).await.map_err(|e| StartError::Migrate(BackendError::new(e)))
+        self.database.migrate(SQLITE_PROJECTIONS).await.map_err(StartError::Migrate)
     }
 
     async fn prepare(&self, model: &Model, incarnation: Incarnation, now: Timestamp) -> Result<Prepared, StartError> {

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use annals_eventstore::{BackendError, Checkpoint, DatabaseError, Incarnation, SqliteDatabase};
+use annals_eventstore::{Checkpoint, Incarnation, SqliteDatabase};
 use jiff::Timestamp;
 use sqlx::{AssertSqlSafe, Row, SqliteConnection};
 
@@ -67,8 +67,7 @@ pub(super) async fn prepare(
     incarnation: Incarnation,
     now: Timestamp,
 ) -> Result<Prepared, StartError> {
-    let refused =
-        |e: DatabaseError| StartError::Database { projection: model.projection, source: BackendError::new(e) };
+    let refused = |source| StartError::Database { projection: model.projection, source };
     let mut transaction = database.begin().await.map_err(refused)?;
     let prepared = Preparation { connection: &mut transaction, database, model, statements };
     let prepared = prepared.run(incarnation, now).await?;
@@ -109,10 +108,7 @@ impl Preparation<'_> {
     }
 
     fn refused(&self, error: sqlx::Error) -> StartError {
-        StartError::Database {
-            projection: self.model.projection,
-            source: BackendError::new(self.database.fault(error)),
-        }
+        StartError::Database { projection: self.model.projection, source: self.database.fault(error) }
     }
 
     fn taken(&self, name: &str, taken_by: String) -> StartError {
