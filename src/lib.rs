@@ -11,7 +11,7 @@
 //! | append, load, read and subscribe without aggregates | [`EventStore`], [`EventStoreExt`], [`Append`], [`Filter`] |
 //! | commit events and rows of your own together | [`SqliteStore::begin`], [`SqliteStore::append_in`]; `PostgresStore::begin`, `PostgresStore::append_in` |
 //! | build read models | [`ReadModel`], [`Projection`], [`Rows`], [`ProjectionsExt::projections`], [`ProjectionsBuilder`] |
-//! | test all of that | [`testing`] (feature `testing`) |
+//! | test all of that | the module `testing` (feature `testing`) |
 //! | put another engine under it, or something in front of a store | [`EventStore`], and the module `conformance` (feature `conformance`) |
 //! | understand an error | [`ErrorFamily`], [`AppendError`], [`ReadError`], [`ExecuteError`], [`OpenError`] |
 //!
@@ -26,6 +26,14 @@
 //! | `testing` | no | given/when/then, and a store that fails on demand |
 //! | `conformance` | no | the contract of a store as clauses that run |
 //! | `full` | no | everything that runs in production |
+
+#![cfg_attr(
+    not(all(feature = "macros", feature = "sqlite", feature = "projections")),
+    allow(
+        rustdoc::broken_intra_doc_links,
+        reason = "the manual also names what a smaller choice of features leaves out"
+    )
+)]
 
 // Derived code says `::annals`; so it also compiles in this crate.
 extern crate self as annals;
@@ -42,6 +50,9 @@ pub use annals_eventstore::{
     page_limit, text_id,
 };
 
+#[cfg(any(feature = "sqlite", feature = "postgres"))]
+pub use annals_eventstore::Migration;
+
 #[cfg(feature = "sqlite")]
 pub use annals_eventstore::{
     SqliteDatabase, SqliteOptions, SqliteReader, SqliteStore, SqliteTransaction, SqliteUnitOfWork, Synchronous, sqlite,
@@ -49,7 +60,8 @@ pub use annals_eventstore::{
 
 #[cfg(feature = "postgres")]
 pub use annals_eventstore::{
-    PostgresDatabase, PostgresOptions, PostgresReader, PostgresStore, PostgresTransaction, PostgresUnitOfWork, postgres,
+    POSTGRES_ROLES_EXAMPLE, PostgresDatabase, PostgresOptions, PostgresReader, PostgresStore, PostgresTransaction,
+    PostgresUnitOfWork, postgres,
 };
 
 #[cfg(feature = "macros")]

@@ -141,7 +141,11 @@ pub trait Decide<C>: Evolve {
     fn decide(&self, command: &C) -> Result<Vec<Self::Event>, Self::Rejection>;
 }
 
-/// What a decision may give: one event, some in a `Vec` or an array, perhaps one in an `Option`, or none as `()`.
+/// What a decision may give: one event, some in a `Vec` or an array, perhaps one in an `Option`, or none as `()`. It is
+/// open to implement, for a type of yours that says more than its events do.
+///
+/// # Obligations on the implementer
+/// Pure, as the decision is: the same value gives the same events, in the order in which they happened.
 ///
 /// ```
 /// # mod order { include!(concat!(env!("CARGO_MANIFEST_DIR"), "/docs/order.rs")); }
@@ -152,6 +156,23 @@ pub trait Decide<C>: Evolve {
 /// let two: Vec<OrderEvent> = [OrderEvent::Paid { amount: 5_00 }, OrderEvent::Paid { amount: 7_00 }].into_events();
 /// let none: Vec<OrderEvent> = None.into_events();
 /// assert_eq!((one.len(), two.len(), none.len()), (1, 2, 0));
+///
+/// /// The decision on a payment: it names the two cases, where a vector would show two events or one.
+/// enum Payment {
+///     InFull { amount: u64 },
+///     InTwoParts(u64, u64),
+/// }
+///
+/// impl IntoEvents<OrderEvent> for Payment {
+///     fn into_events(self) -> Vec<OrderEvent> {
+///         match self {
+///             Self::InFull { amount } => OrderEvent::Paid { amount }.into_events(),
+///             Self::InTwoParts(a, b) => vec![OrderEvent::Paid { amount: a }, OrderEvent::Paid { amount: b }],
+///         }
+///     }
+/// }
+/// assert_eq!(Payment::InTwoParts(5_00, 7_00).into_events().len(), 2);
+/// assert_eq!(Payment::InFull { amount: 12_00 }.into_events().len(), 1);
 /// ```
 #[diagnostic::on_unimplemented(
     message = "`{Self}` is not what a decision gives: events of type `{E}`",

@@ -20,9 +20,9 @@ use crate::stream::Tenant;
 /// # tokio::runtime::Builder::new_current_thread().enable_time().build()?.block_on(async {
 /// let store = MemoryStore::new();
 /// let context = Context::of(Tenant::new("north")?)
-///     .correlation(CorrelationId::new("checkout-7")?)
-///     .actor(Actor::new("alice")?)
-///     .note("channel", "web");
+///     .with_correlation(CorrelationId::new("checkout-7")?)
+///     .with_actor(Actor::new("alice")?)
+///     .with_note("channel", "web");
 /// let orders = store.aggregate::<Order>().with(context);
 /// let done = orders.execute(&OrderId::new("o-17")?, |order| order.place(12_00)).await?;
 ///
@@ -51,28 +51,28 @@ impl Context {
 
     /// The story that the command belongs to.
     #[must_use]
-    pub fn correlation(mut self, id: CorrelationId) -> Self {
+    pub fn with_correlation(mut self, id: CorrelationId) -> Self {
         self.metadata.correlation_id = Some(id);
         self
     }
 
     /// The message that led to the command. Without one, the request key is taken for it, if there is one.
     #[must_use]
-    pub fn causation(mut self, id: CausationId) -> Self {
+    pub fn with_causation(mut self, id: CausationId) -> Self {
         self.metadata.causation_id = Some(id);
         self
     }
 
     /// Who asked.
     #[must_use]
-    pub fn actor(mut self, actor: Actor) -> Self {
+    pub fn with_actor(mut self, actor: Actor) -> Self {
         self.metadata.actor = Some(actor);
         self
     }
 
     /// The W3C trace context.
     #[must_use]
-    pub fn trace_parent(mut self, trace_parent: TraceParent) -> Self {
+    pub fn with_trace_parent(mut self, trace_parent: TraceParent) -> Self {
         self.metadata.trace_parent = Some(trace_parent);
         self
     }
@@ -83,7 +83,7 @@ impl Context {
     /// metadata of an event is at most 16 KiB as JSON by default. What breaks that is refused when the command is
     /// executed.
     #[must_use]
-    pub fn note(mut self, name: impl Into<String>, value: impl Into<String>) -> Self {
+    pub fn with_note(mut self, name: impl Into<String>, value: impl Into<String>) -> Self {
         self.metadata.extra.insert(name.into(), value.into());
         self
     }
@@ -92,21 +92,21 @@ impl Context {
     /// [`AppendError::DeadlineExceeded`](crate::AppendError::DeadlineExceeded) and nothing is stored; one that was sent
     /// is answered.
     #[must_use]
-    pub fn deadline(mut self, deadline: Instant) -> Self {
+    pub fn with_deadline(mut self, deadline: Instant) -> Self {
         self.deadline = Some(deadline);
         self
     }
 
     /// The key under which the request has one effect and one answer, however often it comes.
     #[must_use]
-    pub fn request(mut self, request: RequestKey) -> Self {
+    pub fn with_request(mut self, request: RequestKey) -> Self {
         self.request = Some(request);
         self
     }
 
     /// The tenant that the command is for.
     #[must_use]
-    pub fn tenant_ref(&self) -> &Tenant {
+    pub fn tenant(&self) -> &Tenant {
         &self.tenant
     }
 
@@ -124,13 +124,13 @@ impl Context {
 
     /// The moment after which the caller has gone, if there is one.
     #[must_use]
-    pub fn deadline_at(&self) -> Option<Instant> {
+    pub fn deadline(&self) -> Option<Instant> {
         self.deadline
     }
 
     /// The key under which the request has one effect, if there is one.
     #[must_use]
-    pub fn request_key(&self) -> Option<&RequestKey> {
+    pub fn request(&self) -> Option<&RequestKey> {
         self.request.as_ref()
     }
 }

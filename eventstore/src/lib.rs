@@ -12,6 +12,11 @@
 //! Features: `sqlite` (default), `postgres`, `testing` (given/when/then, and a store that fails on demand) and
 //! `conformance` (the contract of a store as clauses that run).
 
+#![cfg_attr(
+    not(any(feature = "sqlite", feature = "postgres")),
+    expect(dead_code, reason = "without a database nothing reads rows back or decides within transactions")
+)]
+
 // Derived code says `::annals_eventstore`; so it also compiles in the tests of this crate.
 extern crate self as annals_eventstore;
 
@@ -58,6 +63,11 @@ mod sqlite;
 mod store;
 mod stream;
 mod text_id;
+
+#[cfg(any(feature = "sqlite", feature = "postgres"))]
+pub use annals_migrations::Migration;
+#[cfg(feature = "postgres")]
+pub use annals_migrations::POSTGRES_ROLES_EXAMPLE;
 
 pub use aggregate::{Aggregate, Decide, Evolve, IntoEvents, SnapshotPolicy};
 pub use append::{Append, AppendPart, Appended, AppendedStream};

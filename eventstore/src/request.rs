@@ -80,7 +80,7 @@ impl fmt::Debug for Fingerprint {
 /// // The key comes from the client. The fingerprint says what it asked for: every parameter, so that the same key with
 /// // other parameters is refused.
 /// let request = RequestKey::new("6f1c-client-key", Fingerprint::of(&("place", "o-17", 12_00))?)?;
-/// let orders = orders.with(Context::default().request(request));
+/// let orders = orders.with(Context::default().with_request(request));
 /// let first = orders.execute(&id, |order| order.place(12_00)).await?;
 /// let again = orders.execute(&id, |order| order.place(12_00)).await?;
 /// assert!(!first.repeated && again.repeated);

@@ -95,7 +95,7 @@ impl StreamId {
     }
 
     /// The three parts, to be bound without copying.
-    #[cfg(feature = "sqlite")]
+    #[cfg(any(feature = "sqlite", feature = "postgres"))]
     pub(crate) fn parts(&self) -> (Arc<str>, Arc<str>, Arc<str>) {
         (Arc::clone(&self.tenant.0), Arc::clone(&self.aggregate_type), Arc::clone(&self.aggregate_id))
     }

@@ -40,7 +40,7 @@ pub async fn play(shop: &Shop, out: &mut dyn Write) -> Result<(), Fault> {
     // The browser sends the key with the form, so the second click is the same request and gets the first answer.
     let payment = PaymentId::new(format!("pay-{}", number + 1))?;
     let click = RequestKey::new(format!("pay-form-{second}"), Fingerprint::of(&(&payment, total))?)?;
-    let from_bob = shop.orders.with(Context::default().actor(Actor::new("bob")?).request(click));
+    let from_bob = shop.orders.with(Context::default().with_actor(Actor::new("bob")?).with_request(click));
     for _ in 0..2 {
         say(out, "paid", from_bob.execute(&second, |order| order.pay(payment.clone(), total)).await?)?;
     }

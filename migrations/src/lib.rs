@@ -1,5 +1,5 @@
 //! The schema of annals stores: the SQL files, and the order in which they are run. For the stores and runners of
-//! annals, which run them; apps need nothing of it.
+//! annals, which run them; of it, apps see [`Migration`] and [`POSTGRES_ROLES_EXAMPLE`], through `annals`.
 //!
 //! A released file is never edited, only followed by another. Each migration runs once per database and is remembered
 //! by component and number; those that a database has not seen run in one transaction, in the order of their list.

@@ -47,7 +47,12 @@ pub trait ReadModel: Clone + Send + Sync + 'static {
 }
 
 /// What names one row of a read model: a [`Column`] type that is not nullable and can be compared and hashed, or a
-/// tuple of two to six of them. It is implemented for all of these.
+/// tuple of two to six of them. It is implemented for all of these, and open to implement for a struct of yours that names
+/// the parts of a key; `ReadModel` is then written by hand too.
+///
+/// # Obligations on the implementer
+/// Equal keys give equal values and different keys different ones, none of them null. As many values of such types as the
+/// table has key columns, in their order: the runner stops a projection whose key gives others.
 #[diagnostic::on_unimplemented(
     message = "a row cannot be named by the type `{Self}`",
     label = "no type of a key",

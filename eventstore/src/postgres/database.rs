@@ -100,8 +100,25 @@ impl PostgresDatabase {
         Self(Arc::new(Inner { pool, name, begin: begin(""), begin_unit_of_work: begin(KEEP_NO_PLAN) }))
     }
 
-    /// Runs those of `migrations` that this database has not seen, all of them in one transaction. Safe when several
-    /// processes start at once. What has been run is remembered in the schema `annals`, which is made if need be.
+    /// Runs those of `migrations` that this database has not seen, all of them in one transaction: how the parts of annals
+    /// bring their tables, and an app may bring its own, under components of other names than `events` and `projections`.
+    /// Safe when several processes start at once. What has been run is remembered in the schema `annals`, which is made if
+    /// need be.
+    ///
+    /// ```no_run
+    /// use annals_eventstore::{Migration, PostgresDatabase};
+    ///
+    /// const LABELS: &[Migration] = &[Migration {
+    ///     component: "labels",
+    ///     number: 1,
+    ///     name: "labels",
+    ///     sql: "CREATE TABLE labels (order_id text PRIMARY KEY)",
+    /// }];
+    ///
+    /// # async fn run() -> Result<(), Box<dyn std::error::Error>> {
+    /// PostgresDatabase::open("postgres://owner@localhost/reporting").await?.migrate(LABELS).await?;
+    /// # Ok(()) }
+    /// ```
     ///
     /// # Errors
     /// [`OpenError::Refused`] if a migration's SQL fails; [`OpenError::Unsound`] if the account lacks a privilege;

@@ -13,7 +13,7 @@ use crate::limits::Limits;
 /// [`PostgresOptions::migrate`] was called.
 ///
 /// The account needs few privileges: `migrations/postgres/roles.example.sql`, which is also
-/// `annals_migrations::POSTGRES_ROLES_EXAMPLE`, shows an owner that migrates, applications that append without being
+/// [`POSTGRES_ROLES_EXAMPLE`](crate::POSTGRES_ROLES_EXAMPLE), shows an owner that migrates, applications that append without being
 /// able to insert by hand, and readers. What an account may not do is an error that names the missing privilege.
 ///
 /// ```no_run

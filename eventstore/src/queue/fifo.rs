@@ -80,6 +80,7 @@ impl Queue {
     }
 
     /// Whether nothing waits.
+    #[cfg(feature = "sqlite")]
     pub(crate) fn is_empty(&self) -> bool {
         self.lock().turns.is_empty()
     }

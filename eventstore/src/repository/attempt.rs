@@ -107,7 +107,7 @@ impl<A: Evolve> Attempt<'_, A> {
     /// The same, but not beyond the deadline of the command.
     async fn read_in_time<R>(&self, known: Known<A>) -> Result<Known<A>, ExecuteError<R>> {
         let read = self.read(known);
-        match self.repository.context.deadline_at() {
+        match self.repository.context.deadline() {
             None => Ok(read.await?),
             Some(deadline) => match tokio::time::timeout_at(deadline, read).await {
                 Ok(read) => Ok(read?),
@@ -118,18 +118,18 @@ impl<A: Evolve> Attempt<'_, A> {
 
     /// The answer to this request, if it was executed before.
     async fn first_answer(&self) -> Result<Option<Executed>, AppendError> {
-        let Some(request) = self.repository.context.request_key() else { return Ok(None) };
+        let Some(request) = self.repository.context.request() else { return Ok(None) };
         let found = self.repository.store.find_request(self.stream.tenant(), request).await?;
         found.map(|appended| self.answer(&appended, StreamVersion::NONE)).transpose()
     }
 
     pub(crate) fn answer(&self, appended: &Appended, decided_on: StreamVersion) -> Result<Executed, AppendError> {
-        Executed::of(appended, &self.stream, decided_on, self.repository.context.request_key())
+        Executed::of(appended, &self.stream, decided_on, self.repository.context.request())
     }
 
     /// A command that led to no events: with a request key, that is remembered.
     async fn record_nothing<R>(&self, version: StreamVersion) -> Result<Executed, ExecuteError<R>> {
-        let Some(request) = self.repository.context.request_key() else {
+        let Some(request) = self.repository.context.request() else {
             return Ok(Executed::nothing(&self.stream, version));
         };
         let append = Append::nothing(self.stream.tenant().clone(), request.clone());
@@ -161,14 +161,14 @@ impl<A: Evolve> Attempt<'_, A> {
 
     pub(crate) fn append_of(&self, version: StreamVersion, new: Vec<NewEvent>) -> Append {
         let append = Append::to(self.stream.clone(), ExpectedVersion::Exact(version), new);
-        self.in_time(match self.repository.context.request_key() {
+        self.in_time(match self.repository.context.request() {
             Some(request) => append.with_request(request.clone()),
             None => append,
         })
     }
 
     fn in_time(&self, append: Append) -> Append {
-        match self.repository.context.deadline_at() {
+        match self.repository.context.deadline() {
             Some(deadline) => append.with_deadline(deadline),
             None => append,
         }
@@ -183,7 +183,7 @@ impl<A: Evolve> Attempt<'_, A> {
         };
         tracing::warn!(stream = %self.stream, error = %source, "an append has an unknown outcome, settling it");
         self.repository.cache.evict(&self.stream);
-        match settle(store, &append, self.repository.context.deadline_at(), source).await {
+        match settle(store, &append, self.repository.context.deadline(), source).await {
             Settled::Known(known) => Ok(known?),
             Settled::Unknown(source) => Err(ExecuteError::OutcomeUnknown {
                 stream: self.stream.clone(),

@@ -93,7 +93,7 @@ impl<S: EventStore + Clone> AggregateStore for S {}
 ///
 /// // The same request twice has one effect.
 /// let request = RequestKey::new("client-4711", Fingerprint::of(&("pay", "o-17", 12_00))?)?;
-/// let keyed = orders.with(Context::of(Tenant::default()).request(request));
+/// let keyed = orders.with(Context::of(Tenant::default()).with_request(request));
 /// assert!(!keyed.send(&id, Pay { amount: 12_00 }).await?.repeated);
 /// assert!(keyed.send(&id, Pay { amount: 12_00 }).await?.repeated);
 ///
@@ -136,7 +136,7 @@ impl<A: Evolve> Repository<A> {
     ///
     /// # tokio::runtime::Builder::new_current_thread().enable_time().build()?.block_on(async {
     /// let orders = MemoryStore::new().aggregate::<Order>();
-    /// let north = orders.with(Context::of(Tenant::new("north")?).actor(Actor::new("alice")?));
+    /// let north = orders.with(Context::of(Tenant::new("north")?).with_actor(Actor::new("alice")?));
     ///
     /// let id = OrderId::new("o-17")?;
     /// north.execute(&id, |order| order.place(12_00)).await?;
@@ -179,7 +179,7 @@ impl<A: Evolve> Repository<A> {
         let id = id.to_string();
         check_name("aggregate_type", &self.kind)?;
         check_name("aggregate_id", &id)?;
-        Ok(StreamId::stored(self.context.tenant_ref().clone(), self.kind.clone(), id.into()))
+        Ok(StreamId::stored(self.context.tenant().clone(), self.kind.clone(), id.into()))
     }
 
     /// The aggregate's state after its last event, with its version; the default state and version 0 if it has no
@@ -271,7 +271,7 @@ impl<A: Evolve> Repository<A> {
     /// What lands in the metadata of events.
     pub(super) fn metadata(&self) -> Metadata {
         let mut metadata = self.context.metadata().clone();
-        if let (None, Some(request)) = (&metadata.causation_id, self.context.request_key()) {
+        if let (None, Some(request)) = (&metadata.causation_id, self.context.request()) {
             metadata.causation_id = Some(CausationId::stored(request.key().into()));
         }
         metadata

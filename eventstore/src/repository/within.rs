@@ -49,7 +49,7 @@ where
         return Err(Invalid::new("repository", "is one of another store", "use one of this store").into());
     }
     let attempt = Attempt { repository, stream: repository.stream(id)? };
-    let request = repository.context().request_key();
+    let request = repository.context().request();
     if let Some(first) = first_answer(work, &attempt).await? {
         return Ok(first);
     }
@@ -100,7 +100,7 @@ async fn first_answer<A: Evolve>(
     work: &mut impl Within,
     attempt: &Attempt<'_, A>,
 ) -> Result<Option<Executed>, AppendError> {
-    let Some(request) = attempt.repository.context().request_key() else { return Ok(None) };
+    let Some(request) = attempt.repository.context().request() else { return Ok(None) };
     let found = work.first_answer(attempt.stream.tenant(), request).await?;
     found.map(|appended| attempt.answer(&appended, StreamVersion::NONE)).transpose()
 }

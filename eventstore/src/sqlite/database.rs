@@ -116,7 +116,30 @@ impl SqliteDatabase {
     }
 
     /// Runs those of `migrations` that this file has not seen, all of them in one transaction: how the parts of annals
-    /// bring their tables. Safe when several processes start at once.
+    /// bring their tables, and an app may bring its own, under components of other names than `events` and `projections`.
+    /// Safe when several processes start at once.
+    ///
+    /// ```
+    /// use annals_eventstore::{Migration, SqliteDatabase};
+    ///
+    /// const LABELS: &[Migration] = &[Migration {
+    ///     component: "labels",
+    ///     number: 1,
+    ///     name: "labels",
+    ///     sql: "CREATE TABLE labels (order_id TEXT NOT NULL PRIMARY KEY) STRICT",
+    /// }];
+    ///
+    /// # tokio::runtime::Builder::new_current_thread().enable_all().build()?.block_on(async {
+    /// # let folder = tempfile::tempdir()?;
+    /// # let path = folder.path().join("reports.db");
+    /// let database = SqliteDatabase::open(&path).await?;
+    /// database.migrate(LABELS).await?;
+    /// database.migrate(LABELS).await?; // it has seen them
+    /// database.close().await;
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// # })?;
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
     ///
     /// # Errors
     /// [`OpenError::Refused`] if a migration's SQL fails; [`OpenError::ReadOnly`]; [`OpenError::StorageFull`];

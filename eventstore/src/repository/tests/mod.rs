@@ -46,7 +46,7 @@ fn paid_in(amount: i64) -> Append {
 }
 
 fn request(key: &str, body: &str) -> Context {
-    Context::default().request(RequestKey::new(key, Fingerprint::of(body).unwrap()).unwrap())
+    Context::default().with_request(RequestKey::new(key, Fingerprint::of(body).unwrap()).unwrap())
 }
 
 fn deposit(amount: i64) -> impl Fn(&Account) -> Result<Moved, Infallible> {
@@ -369,11 +369,11 @@ async fn the_context_lands_in_the_metadata_and_in_the_tenant() {
     let spy = Spy::new();
     let accounts = spy.aggregate::<Account>();
     let context = Context::of(Tenant::new("acme").unwrap())
-        .correlation(CorrelationId::new("story").unwrap())
-        .causation(CausationId::new("cause").unwrap())
-        .actor(Actor::new("ann").unwrap())
-        .trace_parent(TraceParent::new("00-trace").unwrap())
-        .note("ip", "none");
+        .with_correlation(CorrelationId::new("story").unwrap())
+        .with_causation(CausationId::new("cause").unwrap())
+        .with_actor(Actor::new("ann").unwrap())
+        .with_trace_parent(TraceParent::new("00-trace").unwrap())
+        .with_note("ip", "none");
     accounts.with(context.clone()).execute(&id(), |_| Ok::<_, Infallible>([Moved::In(1), Moved::In(2)])).await.unwrap();
     let acme = StreamId::new(Tenant::new("acme").unwrap(), "account", "a").unwrap();
     let events = spy.inner.load_page(&acme, StreamVersion::NONE, 10).await.unwrap().events;
@@ -389,7 +389,7 @@ async fn the_context_lands_in_the_metadata_and_in_the_tenant() {
 async fn a_request_key_is_the_cause_if_no_other_is_given() {
     let (spy, accounts) = opened().await;
     accounts.with(request("r-1", "x")).execute(&id(), deposit(1)).await.unwrap();
-    let told = request("r-2", "x").causation(CausationId::new("other").unwrap());
+    let told = request("r-2", "x").with_causation(CausationId::new("other").unwrap());
     accounts.with(told).execute(&id(), deposit(1)).await.unwrap();
     let causes: Vec<_> = stored(&spy).await.into_iter().map(|e| e.metadata.causation_id).collect();
     let cause = |text| Some(CausationId::new(text).unwrap());
@@ -455,7 +455,7 @@ async fn of_two_concurrent_requests_one_runs_and_both_get_its_answer() {
     let (spy, accounts) = opened().await;
     let context = request("r-1", "x");
     // The other one is stored after our look for the key, before our append.
-    let twin = paid_in(50).with_request(context.request_key().unwrap().clone());
+    let twin = paid_in(50).with_request(context.request().unwrap().clone());
     spy.after_next_find(twin.clone());
     let done = accounts.with(context.clone()).execute(&id(), deposit(50)).await.unwrap();
     assert_eq!((done.version, done.repeated), (version(2), true));
@@ -467,7 +467,7 @@ async fn of_two_concurrent_requests_one_runs_and_both_get_its_answer() {
 async fn the_later_of_two_concurrent_requests_is_not_rejected_for_what_the_first_did() {
     let (spy, accounts) = opened().await;
     let context = request("r-1", "x");
-    let twin = rival(ExpectedVersion::Any, &[Moved::Out(100)]).with_request(context.request_key().unwrap().clone());
+    let twin = rival(ExpectedVersion::Any, &[Moved::Out(100)]).with_request(context.request().unwrap().clone());
     spy.after_next_find(twin);
     // Without the cache it decides on the state in which the twin has taken everything.
     let done = accounts.with(context).without_cache().execute(&id(), |a| a.withdraw(100)).await.unwrap();
@@ -478,7 +478,7 @@ async fn the_later_of_two_concurrent_requests_is_not_rejected_for_what_the_first
 async fn of_two_concurrent_requests_without_events_both_get_the_same_answer() {
     let (spy, accounts) = opened().await;
     let context = request("r-1", "x");
-    spy.after_next_find(Append::nothing(Tenant::default(), context.request_key().unwrap().clone()));
+    spy.after_next_find(Append::nothing(Tenant::default(), context.request().unwrap().clone()));
     let keyed = accounts.with(context);
     let second = keyed.send(&id(), Settle(100)).await.unwrap();
     assert!(second.repeated);
@@ -574,7 +574,7 @@ async fn settling_ends_with_the_deadline() {
     let (spy, accounts) = opened().await;
     spy.next((0..7).map(|_| Fault::AnswerLost { stored: true }));
     let deadline = Instant::now() + Duration::from_millis(100);
-    let error = accounts.with(Context::default().deadline(deadline)).execute(&id(), deposit(1)).await.unwrap_err();
+    let error = accounts.with(Context::default().with_deadline(deadline)).execute(&id(), deposit(1)).await.unwrap_err();
     assert!(Instant::now() < deadline);
     let ExecuteError::OutcomeUnknown { token, .. } = error else { panic!("{error}") };
     assert!(spy.calls().len() < 7);
@@ -587,7 +587,7 @@ async fn settling_ends_with_the_deadline() {
 #[tokio::test(start_paused = true)]
 async fn a_command_after_its_deadline_is_withdrawn() {
     let (spy, accounts) = opened().await;
-    let late = accounts.with(Context::default().deadline(Instant::now()));
+    let late = accounts.with(Context::default().with_deadline(Instant::now()));
     let error = late.execute(&id(), deposit(1)).await.unwrap_err();
     assert!(matches!(error, ExecuteError::Append(AppendError::DeadlineExceeded { .. })));
     assert_eq!(stored(&spy).await.len(), 1);

@@ -52,7 +52,7 @@ async fn what_is_rolled_back_never_happened_also_for_the_cache() {
 async fn a_request_has_one_effect_within_and_across_units_of_work() {
     let fixture = Fixture::new().await;
     let request = RequestKey::new("form-1", Fingerprint::of(&1_200).expect("JSON")).expect("a name");
-    let orders = fixture.store.aggregate::<Order>().with(Context::of(Tenant::default()).request(request));
+    let orders = fixture.store.aggregate::<Order>().with(Context::of(Tenant::default()).with_request(request));
     let mut work = fixture.store.begin().await.expect("begun");
     for repeated in [false, true] {
         let done = work.execute(&orders, &id(), |order| order.place(1_200)).await.expect("one effect");
@@ -73,7 +73,7 @@ async fn a_repository_of_another_store_and_a_passed_deadline_are_refused() {
     let error = work.execute(&foreign, &id(), |order| order.place(1_200)).await.expect_err("refused");
     assert!(matches!(&error, ExecuteError::Invalid(i) if i.field == "repository"), "{error:?}");
     let passed = Instant::now().checked_sub(Duration::from_secs(1)).unwrap_or_else(Instant::now);
-    let late = fixture.store.aggregate::<Order>().with(Context::default().deadline(passed));
+    let late = fixture.store.aggregate::<Order>().with(Context::default().with_deadline(passed));
     let error = work.execute(&late, &id(), |order| order.place(1_200)).await.expect_err("refused");
     assert!(matches!(error, ExecuteError::Append(AppendError::DeadlineExceeded { .. })), "{error:?}");
     work.commit().await.expect("nothing to commit");

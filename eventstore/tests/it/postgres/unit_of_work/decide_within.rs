@@ -92,7 +92,7 @@ async fn a_command_that_loses_as_often_as_is_allowed_gets_the_conflict_and_the_u
 async fn a_request_has_one_effect_within_and_across_units() {
     let fixture = Fixture::with_table().await;
     let request = RequestKey::new("form-1", Fingerprint::of(&1_200).unwrap()).unwrap();
-    let orders = fixture.store.aggregate::<Order>().with(Context::of(Tenant::default()).request(request));
+    let orders = fixture.store.aggregate::<Order>().with(Context::of(Tenant::default()).with_request(request));
     let mut unit = fixture.store.begin().await.unwrap();
     for repeated in [false, true] {
         let done = unit.execute(&orders, &id(), |order| order.place(1_200)).await.unwrap();
