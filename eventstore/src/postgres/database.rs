@@ -75,7 +75,7 @@ impl PostgresDatabase {
     /// Opens the database at `url` with the defaults of [`PostgresOptions`]. It need not hold a store.
     ///
     /// # Errors
-    /// See [`OpenError`].
+    /// As of [`PostgresDatabase::open_with`].
     ///
     /// # Cancel safety
     /// Dropping the future opens nothing.
@@ -86,7 +86,9 @@ impl PostgresDatabase {
     /// Opens a database as `options` say: those about connections and time-outs count, those about a store do not.
     ///
     /// # Errors
-    /// See [`OpenError`].
+    /// [`OpenError::Invalid`] with the field `url`; [`OpenError::Refused`] for a wrong password or a database that is not
+    /// there; [`OpenError::Untrusted`]; [`OpenError::Unsound`] for a pooler that was not announced;
+    /// [`OpenError::Unavailable`], which is transient.
     ///
     /// # Cancel safety
     /// Dropping the future opens nothing.
@@ -167,7 +169,9 @@ impl PostgresDatabase {
     /// must be without a name: see [`PostgresDatabase::is_pooled`].
     ///
     /// # Errors
-    /// [`DatabaseError::Unavailable`] if no connection was free in time or could be opened; others as they come.
+    /// [`DatabaseError::Unavailable`], which is transient, if no connection was free in time or could be opened;
+    /// [`DatabaseError::Failed`] if the database holds another life of the store than the one that was opened;
+    /// [`DatabaseError::Closed`].
     ///
     /// # Cancel safety
     /// Dropping the future, or the transaction, rolls back.
@@ -270,7 +274,7 @@ impl DerefMut for PostgresReader {
 pub struct PostgresTransaction(Lent);
 
 impl PostgresTransaction {
-    /// Commits.
+    /// Commits, durably: what it has answered survives a crash of the server.
     ///
     /// # Errors
     /// [`DatabaseError`]; unless it is [`DatabaseError::OutcomeUnknown`], nothing is stored. So it is also when a statement

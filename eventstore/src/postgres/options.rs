@@ -102,16 +102,18 @@ impl PostgresOptions {
         self
     }
 
-    /// How many connections the handle holds at most for reads, units of work and large appends; 10 by default, at least
-    /// 1. Each of the [`PostgresOptions::writers`] has one more.
+    /// How many connections the handle holds at most for reads, units of work and large appends; 10 by default, from 1 to
+    /// 10,000: what lies outside is taken for the nearest of them. They are opened when they are needed. Each of the
+    /// [`PostgresOptions::writers`] has one more, and listening for news takes one; the server's `max_connections` must
+    /// have room for those of all handles.
     #[must_use]
     pub fn connections(mut self, connections: usize) -> Self {
         self.connections = connections.clamp(1, 10_000);
         self
     }
 
-    /// How many writers the handle has; 2 by default, from 1 to 64. Each carries what has gathered while its last statement
-    /// was in flight. More of them gain where the server has cores to spare.
+    /// How many writers the handle has; 2 by default, from 1 to 64: what lies outside is taken for the nearest of
+    /// them. Each carries what has gathered while its last statement was in flight. More of them gain where the server has cores to spare.
     #[must_use]
     pub fn writers(mut self, writers: usize) -> Self {
         self.writers = writers.clamp(1, 64);
@@ -127,7 +129,7 @@ impl PostgresOptions {
     }
 
     /// How long a call waits for a free connection or a new one; 5 s by default. After that it fails as unavailable,
-    /// which is transient.
+    /// which is transient; of no time at all, every call would.
     #[must_use]
     pub fn connection_timeout(mut self, timeout: Duration) -> Self {
         self.connection_timeout = timeout;
@@ -175,25 +177,29 @@ impl PostgresOptions {
         self
     }
 
-    /// How much the store accepts.
+    /// How much the store accepts; what [`Limits::default`] says by default.
     #[must_use]
     pub fn limits(mut self, limits: Limits) -> Self {
         self.limits = limits;
         self
     }
 
-    /// The source of new event ids.
+    /// The source of the ids that [`EventStore::ids`](crate::EventStore::ids) hands out; [`TimeOrderedIds`] by default.
     #[must_use]
     pub fn ids(mut self, ids: impl IdSource) -> Self {
         self.ids = Arc::new(ids);
         self
     }
 
-    /// Opens the store.
+    /// Opens the store. Must be called within a tokio runtime with timers, in which the handle's tasks live.
     ///
     /// # Errors
-    /// See [`OpenError`]; [`OpenError::PendingMigrations`] if the schema is missing or old and
-    /// [`PostgresOptions::migrate`] was not called.
+    /// [`OpenError::Invalid`] with the field `url` or `listen_url`; [`OpenError::PendingMigrations`] if the schema is
+    /// missing or old and [`PostgresOptions::migrate`] was not called; [`OpenError::Refused`] for a wrong password or a
+    /// database that is not there; [`OpenError::Unavailable`], which is transient; see [`OpenError`] for others.
+    ///
+    /// # Cancel safety
+    /// Dropping the future opens nothing. Migrations it was at are run as a whole or not at all.
     pub async fn open(self) -> Result<super::PostgresStore, OpenError> {
         super::PostgresStore::open_with(self).await
     }

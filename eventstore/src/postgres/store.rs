@@ -58,7 +58,10 @@ impl PostgresStore {
     /// Opens the store in the database at `url` with the defaults of [`PostgresOptions`].
     ///
     /// # Errors
-    /// See [`OpenError`]; [`OpenError::PendingMigrations`] if the schema is missing or old.
+    /// As of [`PostgresOptions::open`]; [`OpenError::PendingMigrations`] if the schema is missing or old.
+    ///
+    /// # Cancel safety
+    /// Dropping the future opens nothing.
     pub async fn open(url: impl Into<String>) -> Result<Self, OpenError> {
         PostgresOptions::new(url).open().await
     }
@@ -115,8 +118,17 @@ impl PostgresStore {
 
 /// Opens the store in the database at `url`: [`PostgresStore::open`] under a short name.
 ///
+/// ```no_run
+/// # async fn run() -> Result<(), annals_eventstore::OpenError> {
+/// let store = annals_eventstore::postgres("postgres://app@localhost/shop").await?;
+/// # Ok(()) }
+/// ```
+///
 /// # Errors
-/// See [`OpenError`]; [`OpenError::PendingMigrations`] if the schema is missing or old.
+/// As of [`PostgresOptions::open`]; [`OpenError::PendingMigrations`] if the schema is missing or old.
+///
+/// # Cancel safety
+/// Dropping the future opens nothing.
 pub async fn postgres(url: impl Into<String>) -> Result<PostgresStore, OpenError> {
     PostgresStore::open(url).await
 }

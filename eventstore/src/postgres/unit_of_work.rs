@@ -159,7 +159,9 @@ impl PostgresStore {
     /// ```
     ///
     /// # Errors
-    /// [`AppendError::Unavailable`] if no connection was free in time or could be opened; others as they come.
+    /// [`AppendError::Unavailable`], which is transient, if no connection was free in time or could be opened;
+    /// [`AppendError::Invalid`] with the field `pooled` through a pooler; [`AppendError::Broken`] if the database holds
+    /// another life of the store; [`AppendError::Closed`].
     ///
     /// # Cancel safety
     /// Dropping the future, or the unit of work, rolls back.
