@@ -4,6 +4,7 @@
 mod append;
 mod baseline;
 mod fill;
+mod lag;
 mod load;
 mod plain;
 mod project;
@@ -59,10 +60,11 @@ struct Options {
     json: bool,
 }
 
-/// What is no measurement.
+/// What has no baseline.
 #[derive(Clone, Subcommand)]
 enum Other {
     Torture(torture::Options),
+    Lag(lag::Options),
     /// One of the processes of `torture`.
     #[command(hide = true)]
     TorturePart {
@@ -126,9 +128,17 @@ fn main() -> ExitCode {
 async fn run(options: Options) -> Result<ExitCode, Fault> {
     match (&options.other, options.case) {
         (Some(Other::Torture(options)), _) => {
-            let report = torture::lead(options).await?;
+            let report = tokio::select! {
+                report = torture::lead(options) => report?,
+                // Not left to the system, so that the server and the records are removed.
+                interrupted = tokio::signal::ctrl_c() => return Err(interrupted.map_or_else(Fault::from, |()| "interrupted".into())),
+            };
             print(&report, options.json)?;
-            Ok(ExitCode::from(u8::from(!report.is_as_it_should_be())))
+            Ok(ExitCode::from(u8::from(!report.is_sound())))
+        }
+        (Some(Other::Lag(options)), _) => {
+            print(&lag::measure(options).await?, options.json)?;
+            Ok(ExitCode::SUCCESS)
         }
         (Some(Other::TorturePart { part }), _) => torture::part(part).await.map(|()| ExitCode::SUCCESS),
         (None, Some(_)) if options.part.is_some() => {

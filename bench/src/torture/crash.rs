@@ -11,17 +11,8 @@ use tokio::task::spawn_blocking;
 use tokio::time::{Instant, sleep};
 
 use crate::torture::Fault;
-use crate::torture::fact::UNDONE_STREAM;
+use crate::torture::draws::Draws;
 use crate::torture::place::{DATABASE, PATIENCE, Place, run};
-
-/// Events that are rolled back: their numbers are drawn, and may be drawn again after a crash.
-const DRAW: &str = "
-    INSERT INTO annals.events (event_id, tenant, aggregate_type, aggregate_id, version, event_type, schema_version,
-                               event_data, metadata)
-    SELECT gen_random_uuid(), 'default', 'even', 's' || $1, n, 'torture.undone', 1, '{}', '{}'
-    FROM generate_series(1, 50) AS n
-    ORDER BY n
-";
 
 const SEQUENCE_AND_HEAD: &str = "
     SELECT CASE WHEN is_called THEN last_value ELSE 0 END, (SELECT coalesce(max(position), 0) FROM annals.events)
@@ -42,15 +33,34 @@ const SETTINGS: &[(&str, &str)] = &[("wal_writer_delay", "10s"), ("shared_buffer
 /// What the crashes of a run were.
 #[derive(Clone, Debug, Default, Serialize)]
 pub(crate) struct Crashes {
-    /// Immediate stops, those before a promotion included.
-    pub(crate) stops: u64,
+    /// All of them.
+    pub(crate) crashes: u64,
+    /// Those in which a backend was killed and the server recovered by itself; the others were immediate stops.
+    pub(crate) recoveries: u64,
+    /// Those after which a standby took over.
     pub(crate) promotions: u64,
-    /// Numbers that were drawn before a crash, rolled back, and handed out again after it.
+    /// Numbers that were drawn for nothing before a crash, and that an event has got after it.
     pub(crate) numbers_again: u64,
     /// How far the sequence stood ahead of the last event after a promotion, at least and at most.
     pub(crate) sequence_ahead: Option<(i64, i64)>,
-    /// The longest time from a stop until the server, or the one after it, took writes.
+    /// The longest time from a crash until the server, or the one after it, took writes.
     pub(crate) longest_outage_ms: u64,
+}
+
+impl Crashes {
+    /// How many were without a promotion.
+    pub(crate) fn plain(&self) -> usize {
+        usize::try_from(self.crashes - self.promotions).unwrap_or_default()
+    }
+}
+
+/// How a server crashes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum How {
+    /// It is stopped at once and started again.
+    Stop,
+    /// A backend is killed; the server recovers by itself.
+    KilledBackend,
 }
 
 /// The server in charge.
@@ -58,6 +68,8 @@ pub(crate) struct Cluster {
     place: Place,
     primary: Arc<Server>,
     pub(crate) crashes: Crashes,
+    /// Every number that was drawn for nothing before a crash.
+    pub(crate) drawn: Vec<u64>,
 }
 
 impl Cluster {
@@ -68,24 +80,41 @@ impl Cluster {
         let url = primary.url("postgres");
         let mut connection = PgConnection::connect(&url).await?;
         run(&mut connection, format!("CREATE DATABASE {DATABASE}")).await?;
-        Ok(Self { place: place.clone(), primary, crashes: Crashes::default() })
+        Ok(Self { place: place.clone(), primary, crashes: Crashes::default(), drawn: Vec::new() })
     }
 
-    /// Draws numbers, rolls back, stops the server at once and starts it again.
-    ///
-    /// What `store` knows to be final before must be there after it. If the writers are `hushed`, so that no commit of
-    /// theirs makes the draws durable, it also looks at the log in between, when the sequence is ahead of it.
-    pub(crate) async fn crash(&mut self, store: &PostgresStore, hushed: bool) -> Result<(), Fault> {
-        let mut final_head = head(store).await?;
-        let drawn = self.draw_and_roll_back().await?;
-        if hushed {
-            final_head = head(store).await?;
-        }
+    /// Takes the server down, until [`Cluster::come_up`].
+    pub(crate) async fn go_down(&mut self, how: How, draws: &mut Draws) -> Result<Instant, Fault> {
         let begun = Instant::now();
         let server = Arc::clone(&self.primary);
-        spawn_blocking(move || server.restart(Stop::Immediate)).await?;
-        self.after_stop(drawn, begun).await?;
-        still_there(store, &final_head).await
+        match how {
+            How::Stop => spawn_blocking(move || server.stop(Stop::Immediate)).await?,
+            How::KilledBackend => {
+                let pid = sqlx::query("SELECT pg_backend_pid()").fetch_one(&mut draws.session).await?.get(0);
+                spawn_blocking(move || server.kill_backend(pid)).await?;
+                // The server has noticed when it has ended the others.
+                while run(&mut draws.held, "SELECT 1").await.is_ok() {}
+                self.crashes.recoveries += 1;
+            }
+        }
+        Ok(begun)
+    }
+
+    /// Waits until the server is there again. What `store` knew to be final before must be there too.
+    pub(crate) async fn come_up(
+        &mut self,
+        how: How,
+        draws: Draws,
+        begun: Instant,
+        store: &PostgresStore,
+    ) -> Result<(), Fault> {
+        if how == How::Stop {
+            let server = Arc::clone(&self.primary);
+            spawn_blocking(move || server.start_again()).await?;
+        }
+        let head = draws.head;
+        self.after_crash(draws.numbers, begun).await?;
+        still_there(store, &head).await
     }
 
     /// A standby that has everything a commit is acknowledged for. Readers may use it.
@@ -110,16 +139,15 @@ impl Cluster {
         Ok(standby)
     }
 
-    /// Draws numbers, rolls back, stops the primary at once and puts the standby in its place.
+    /// Stops the primary at once and puts the standby in its place.
     ///
     /// No backend may be killed meanwhile: PostgreSQL shows the commit of a backend that was killed while it waited for
     /// the standby, though the standby may not have it.
     pub(crate) async fn promote(&mut self, standby: Arc<Server>, store: &PostgresStore) -> Result<(), Fault> {
-        let mut connection = self.place.connect("leader").await?;
         // Waits for the standby, and so for everything that became visible before it.
+        let mut connection = self.place.connect("leader").await?;
         run(&mut connection, "INSERT INTO unrelated VALUES (2)").await?;
-        let head = head(store).await?;
-        let drawn = self.draw_and_roll_back().await?;
+        let draws = Draws::make(&self.place, store).await?;
         let begun = Instant::now();
         let (old, new) = (Arc::clone(&self.primary), Arc::clone(&standby));
         spawn_blocking(move || {
@@ -129,7 +157,8 @@ impl Cluster {
         .await?;
         self.place.show_standby(None)?;
         self.place.put_in_charge(&standby)?;
-        let ahead = self.after_stop(drawn, begun).await?;
+        let head = draws.head;
+        let ahead = self.after_crash(draws.numbers, begun).await?;
         self.crashes.promotions += 1;
         let (least, most) = self.crashes.sequence_ahead.unwrap_or((ahead, ahead));
         self.crashes.sequence_ahead = Some((least.min(ahead), most.max(ahead)));
@@ -138,18 +167,8 @@ impl Cluster {
         still_there(store, &head).await
     }
 
-    /// The last number that was drawn.
-    async fn draw_and_roll_back(&self) -> Result<i64, Fault> {
-        let mut connection = self.place.connect("leader").await?;
-        run(&mut connection, "BEGIN").await?;
-        sqlx::query(DRAW).bind(UNDONE_STREAM.to_string()).execute(&mut connection).await?;
-        let drawn = sqlx::query(SEQUENCE_AND_HEAD).fetch_one(&mut connection).await?.get(0);
-        run(&mut connection, "ROLLBACK").await?;
-        Ok(drawn)
-    }
-
-    /// Looks at the server that is there after a stop. Gives how far its sequence is ahead of the log.
-    async fn after_stop(&mut self, drawn: i64, begun: Instant) -> Result<i64, Fault> {
+    /// Looks at the server that is there after a crash. Gives how far its sequence is ahead of the log.
+    async fn after_crash(&mut self, drawn: Vec<u64>, begun: Instant) -> Result<i64, Fault> {
         let mut connection = self.place.connect("leader").await?;
         let row = sqlx::query(SEQUENCE_AND_HEAD).fetch_one(&mut connection).await?;
         let (last, head): (i64, i64) = (row.get(0), row.get(1));
@@ -158,20 +177,10 @@ impl Cluster {
         }
         let outage = u64::try_from(begun.elapsed().as_millis()).unwrap_or(u64::MAX);
         let crashes = &mut self.crashes;
-        crashes.stops += 1;
-        crashes.numbers_again += (drawn - last).max(0).unsigned_abs();
+        crashes.crashes += 1;
+        self.drawn.extend(drawn);
         crashes.longest_outage_ms = crashes.longest_outage_ms.max(outage);
         Ok(last - head)
-    }
-}
-
-/// How far the log is final, as the library sees it.
-async fn head(store: &PostgresStore) -> Result<Checkpoint, Fault> {
-    loop {
-        match store.head().await {
-            Err(error) if error.is_transient() => sleep(Duration::from_millis(20)).await,
-            head => return Ok(head?),
-        }
     }
 }
 

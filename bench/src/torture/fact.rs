@@ -14,11 +14,18 @@ use crate::torture::Fault;
 /// The stream of the last event of a run, which every reader waits for. All filters want it.
 pub(crate) const LAST_STREAM: u32 = 7;
 
-/// The stream of events that are never committed.
+/// The streams of events that are never committed.
 pub(crate) const UNDONE_STREAM: u32 = 2;
+pub(crate) const HELD_STREAM: u32 = 4;
+
+/// The stream of the leading process.
+pub(crate) const LEADERS_STREAM: u32 = 3;
 
 /// Streams that many writers append to at once.
 pub(crate) const HOT_STREAMS: std::ops::Range<u32> = 1_000..1_064;
+
+/// Streams that only units of work append to.
+pub(crate) const UNIT_STREAMS: std::ops::RangeFrom<u32> = 2_000_000..;
 
 /// How many streams a writer has for itself.
 pub(crate) const OWN_STREAMS: u32 = 1_000;
@@ -99,7 +106,7 @@ impl Wanted {
     }
 }
 
-fn tail(id: Uuid) -> u32 {
+pub(crate) fn tail(id: Uuid) -> u32 {
     let [.., a, b, c, d] = *id.as_bytes();
     u32::from_be_bytes([a, b, c, d])
 }

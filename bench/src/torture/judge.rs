@@ -6,7 +6,7 @@ use std::collections::HashMap;
 
 use serde::Serialize;
 
-use crate::torture::fact::{Fact, Wanted};
+use crate::torture::fact::{Fact, UNIT_STREAMS, Wanted};
 
 /// What the log itself shows.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
@@ -58,6 +58,8 @@ pub(crate) struct Judge {
     contents: Vec<u32>,
     wanted: HashMap<Wanted, Bits>,
     streams: HashMap<u32, StreamEnd>,
+    /// Tails of the ids of events that came by units of work.
+    of_units: Vec<u32>,
     verdict: LogVerdict,
 }
 
@@ -80,6 +82,9 @@ impl Judge {
                 self.wanted.entry(wanted).or_default().set(place);
             }
         }
+        if UNIT_STREAMS.contains(&fact.stream) {
+            self.of_units.push(fact.tail);
+        }
         let end = self.streams.entry(fact.stream).or_default();
         if fact.version <= end.last {
             self.verdict.inverted += 1;
@@ -101,6 +106,21 @@ impl Judge {
             lost += u64::from(!self.holds(&fact?));
         }
         Ok(lost)
+    }
+
+    /// How many events of units of work have no row, and how many such rows have no event. Rows and events are compared
+    /// by the ends of their ids.
+    pub(crate) fn torn(&self, mut rows: Vec<u32>) -> u64 {
+        let mut events = self.of_units.clone();
+        events.sort_unstable();
+        rows.sort_unstable();
+        let (mut event, mut row, mut both) = (0, 0, 0);
+        while let (Some(of_event), Some(of_row)) = (events.get(event), rows.get(row)) {
+            both += u64::from(of_event == of_row);
+            event += usize::from(of_event <= of_row);
+            row += usize::from(of_row <= of_event);
+        }
+        (events.len() + rows.len()) as u64 - 2 * both
     }
 
     /// What a reader was given, in this order.
@@ -132,6 +152,11 @@ impl Judge {
         }
         found.missed = self.wanted.get(&wanted).map_or(0, |wanted| wanted.count_without(&given));
         Ok(found)
+    }
+
+    /// Whether an event has this number.
+    pub(crate) fn has(&self, position: u64) -> bool {
+        self.contents.get(place(position)).is_some_and(|content| *content != 0)
     }
 
     fn holds(&self, fact: &Fact) -> bool {

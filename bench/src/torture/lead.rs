@@ -4,35 +4,49 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
-use annals::{Append, EventStore, ExpectedVersion, PostgresOptions, PostgresStore};
+use annals::{PostgresOptions, PostgresStore};
 use fastrand::Rng;
 use futures::TryStreamExt;
-use tokio::sync::{OwnedRwLockWriteGuard, RwLock, mpsc, watch};
+use sqlx::Row;
+use tokio::sync::{OwnedRwLockWriteGuard, RwLock, watch};
 use tokio::task::{JoinHandle, JoinSet};
 use tokio::time::{Instant, sleep, timeout};
 
 use crate::report::peak_resident_mb;
 use crate::torture::Fault;
 use crate::torture::board::Board;
-use crate::torture::crash::Cluster;
-use crate::torture::fact::{Fact, LAST_STREAM, id_of_third, new_event, stream_id};
+use crate::torture::crash::{Cluster, Crashes, How};
+use crate::torture::draws::{Draws, append};
+use crate::torture::fact::{Fact, LAST_STREAM, id_of_third, tail};
+use crate::torture::hosts;
 use crate::torture::judge::{Delivery, Judge};
 use crate::torture::options::{Options, Reader};
 use crate::torture::part::{Part, Progress, ReaderPlan, Way, Word, told};
 use crate::torture::place::{PATIENCE, Place, run};
 use crate::torture::process::Process;
+use crate::torture::pulse::pulse;
 use crate::torture::readers::judged;
-use crate::torture::readers::watch::{Ages, Waits, look_at_writers, read};
+use crate::torture::readers::waits::{Ages, Waits, look_at_writers};
+use crate::torture::readers::watch::read;
 use crate::torture::record::Facts;
 use crate::torture::report::{Read, Report};
 use crate::torture::trouble;
 
-/// Who writes most waits while the slowest reader is this many positions behind: a reader that is far behind meets no
-/// numbers that may still come.
-const FAR_BEHIND: u64 = 30_000;
-
 /// How long readers may stand still at the end before they are given up.
 const STILL: Duration = Duration::from_secs(60);
+
+/// Crashes without a promotion, in turns, and whether all writers are silent in them.
+const CRASHES: [(How, bool); 4] =
+    [(How::Stop, false), (How::Stop, true), (How::KilledBackend, false), (How::KilledBackend, true)];
+
+/// One for the transaction that stays open, one for what units of work write beside their events.
+const TABLES: &str = "CREATE TABLE unrelated (n int); CREATE TABLE beside (event_id uuid)";
+
+const BESIDE: &str = "
+    SELECT event_id
+    FROM beside
+    ORDER BY event_id
+";
 
 const LOG: &str = "
     SELECT position, aggregate_id, version, event_id
@@ -48,7 +62,7 @@ pub(crate) async fn lead(options: &Options) -> Result<Report, Fault> {
     let place = Place::new(folder.path());
     let cluster = Cluster::start(&place).await?;
     let store = PostgresOptions::new(place.url()).migrate().connections(2).open().await?;
-    run(&mut place.connect("leader").await?, "CREATE TABLE unrelated (n int)").await?;
+    run(&mut place.connect("leader").await?, TABLES).await?;
     let mut lead = Lead {
         options,
         seed,
@@ -64,9 +78,11 @@ pub(crate) async fn lead(options: &Options) -> Result<Report, Fault> {
         began: Instant::now(),
     };
     let report = lead.run().await;
+    let failures = lead.board.failures();
     let cluster = lead.cluster;
     tokio::task::spawn_blocking(move || drop(cluster)).await?;
-    report
+    // Most likely the run could not go on because another process could not.
+    report.map_err(|error| format!("{} {failures:?}", told(&*error)).into())
 }
 
 struct Lead<'o> {
@@ -89,7 +105,7 @@ impl Lead<'_> {
     async fn run(&mut self) -> Result<Report, Fault> {
         let (ending, ended) = watch::channel(false);
         let plans = self.options.plan();
-        let mut readers = self.start_readers(&plans, &ended);
+        let mut readers = hosts::start(&self.place, &plans, self.seed, &self.board, &self.killed_readers, &ended);
         let watching = self.start_watching(&plans);
         self.start_writers()?;
         let mut troubles = self.start_troubles();
@@ -106,45 +122,23 @@ impl Lead<'_> {
         pulse.abort();
         let waits = match watching {
             Some(watching) => match timeout(STILL, watching).await {
-                Ok(ended) => Some(ended??),
-                Err(_) => return Err("the reader that measures stands still".into()),
+                // If it has failed, the board says why.
+                Ok(ended) => ended?.ok(),
+                Err(_) => {
+                    self.board.failed("the reader that measures stands still".to_owned());
+                    None
+                }
             },
             None => None,
         };
         self.judge(&plans, worked, waits).await
     }
 
-    /// Two processes of readers; the second is killed every now and then.
-    fn start_readers(&self, plans: &[ReaderPlan], ending: &watch::Receiver<bool>) -> JoinSet<Result<(), Fault>> {
-        let mut hosts = JoinSet::new();
-        for host in 0..2 {
-            let readers: Vec<ReaderPlan> =
-                plans.iter().copied().filter(|p| p.way != Way::Watch && p.number % 2 == host).collect();
-            if !readers.is_empty() {
-                let folder = self.place.folder().to_owned();
-                let seed = self.seed.wrapping_add(1_000 + host as u64);
-                let (board, killed) = (Arc::clone(&self.board), Arc::clone(&self.killed_readers));
-                let ending = ending.clone();
-                hosts.spawn(async move {
-                    let part = |life: u64| Part::Readers {
-                        folder: folder.clone(),
-                        seed: seed.wrapping_add(life.wrapping_mul(1_000)),
-                        readers: readers.clone(),
-                    };
-                    host_readers(part, board, (host == 1).then_some(killed), seed, ending).await
-                });
-            }
-        }
-        hosts
-    }
-
     fn start_watching(&self, plans: &[ReaderPlan]) -> Option<JoinHandle<Result<Waits, Fault>>> {
         let reader = plans.iter().find(|plan| plan.way == Way::Watch)?.number;
         let (place, board, ages) = (self.place.clone(), Arc::clone(&self.board), Ages::default());
         Some(tokio::spawn(async move {
-            let tell = |position, _: &Waits| {
-                board.read(Progress { reader, position, resumed: 1, ..Progress::default() });
-            };
+            let tell = |position| board.read(Progress { reader, position, resumed: 1, ..Progress::default() });
             let done = tokio::select! {
                 done = read(place.clone(), reader, ages.clone(), tell) => done,
                 failed = look_at_writers(place, ages) => failed.map(|()| Waits::default()),
@@ -190,8 +184,9 @@ impl Lead<'_> {
                     return Err("a trouble has ended by itself".into());
                 }
             }
-            let enough = self.options.appends.is_some_and(|appends| self.board.tally().appends >= appends)
-                || self.options.time().is_some_and(|time| self.began.elapsed() >= time);
+            let enough = crashes >= self.options.crashes
+                && (self.options.appends.is_some_and(|appends| self.board.tally().appends >= appends)
+                    || self.options.time().is_some_and(|time| self.began.elapsed() >= time));
             if enough || !self.board.failures().is_empty() {
                 return Ok(());
             }
@@ -207,30 +202,43 @@ impl Lead<'_> {
     async fn crash(&mut self, n: u32) -> Result<(), Fault> {
         if self.options.promote_every > 0 && n.is_multiple_of(self.options.promote_every) {
             let standby = self.cluster.attach_standby().await?;
-            sleep(Duration::from_millis(self.random.u64(500..1_500))).await;
+            self.readers_on_standby().await;
+            sleep(Duration::from_millis(self.random.u64(500..2_000))).await;
             let _peace = self.make_peace().await;
             self.cluster.promote(standby, &self.store).await
-        } else if n.is_multiple_of(2) {
-            let _peace = self.make_peace().await;
-            for process in &mut self.writers {
-                process.hush().await?;
-            }
-            self.cluster.crash(&self.store, true).await?;
-            self.tell_writers(Word::Go).await
         } else {
-            self.cluster.crash(&self.store, false).await
+            let (how, hushed) = CRASHES[self.cluster.crashes.plain() % CRASHES.len()];
+            let _peace = self.make_peace().await;
+            if hushed {
+                for process in &mut self.writers {
+                    process.hush().await?;
+                }
+            }
+            let mut draws = Draws::make(&self.place, &self.store).await?;
+            let begun = self.cluster.go_down(how, &mut draws).await?;
+            if hushed {
+                // Now, so that they come back together with the readers.
+                for process in &self.writers {
+                    process.say(Word::Go).await?;
+                }
+            }
+            self.cluster.come_up(how, draws, begun, &self.store).await
         }
+    }
+
+    /// Waits until readers have come to the standby that there is now, or have had time enough.
+    async fn readers_on_standby(&self) {
+        let (_, before) = self.board.resumed();
+        let come = async {
+            while self.board.resumed().1 == before {
+                sleep(Duration::from_millis(20)).await;
+            }
+        };
+        timeout(Duration::from_secs(10), come).await.ok();
     }
 
     async fn make_peace(&self) -> OwnedRwLockWriteGuard<()> {
         Arc::clone(&self.peace).write_owned().await
-    }
-
-    async fn tell_writers(&self, word: Word) -> Result<(), Fault> {
-        for process in &self.writers {
-            process.say(word).await?;
-        }
-        Ok(())
     }
 
     async fn end_writers(&mut self) -> Result<(), Fault> {
@@ -254,17 +262,17 @@ impl Lead<'_> {
     /// Ends what is left, and appends the event that every reader waits for.
     async fn append_last_event(&mut self) -> Result<(), Fault> {
         let mut connection = self.place.connect("leader").await?;
-        while trouble::end_prepared(&mut connection, &mut self.random, Duration::ZERO).await? > 0 {}
-        let event = new_event(LAST_STREAM, id_of_third())?;
-        let append = Append::to(stream_id(LAST_STREAM)?, ExpectedVersion::Any, vec![event]);
         let begun = Instant::now();
-        while let Err(error) = self.store.append_many(append.clone()).await {
-            if begun.elapsed() > PATIENCE {
-                return Err(error.into());
+        loop {
+            match trouble::end_prepared(&mut connection, &mut self.random, Duration::ZERO).await {
+                Ok(0) => break,
+                Ok(_) => {}
+                // Somebody else may just be ending it.
+                Err(_) if begun.elapsed() < PATIENCE => sleep(Duration::from_millis(20)).await,
+                Err(error) => return Err(error.into()),
             }
-            sleep(Duration::from_millis(20)).await;
         }
-        Ok(())
+        append(&self.store, LAST_STREAM, id_of_third()).await
     }
 
     /// Waits for the readers, as long as any of them goes on.
@@ -294,10 +302,14 @@ impl Lead<'_> {
         while let Some(row) = log.try_next().await? {
             judge.learn(&Fact::of_row(&row)?);
         }
+        let again = self.cluster.drawn.iter().filter(|number| judge.has(**number)).count() as u64;
+        let crashes = Crashes { numbers_again: again, ..self.cluster.crashes.clone() };
         let mut lost = 0;
         for process in 0..self.options.processes {
             lost += judge.lost(Facts::all(&self.place.acknowledged(process as usize))?)?;
         }
+        let rows = sqlx::query(BESIDE).fetch_all(&mut self.place.connect("leader").await?).await?;
+        let torn = judge.torn(rows.iter().map(|row| tail(row.get(0))).collect());
         let mut reads = Vec::new();
         for plan in plans {
             let delivery = judge.delivery(plan.wanted, judged(&self.place, plan.number)?)?;
@@ -317,80 +329,16 @@ impl Lead<'_> {
             log: judge.log(),
             delivered: reads.iter().fold(Delivery::default(), |sum, read| sum.plus(read.delivery)),
             lost,
+            torn,
             reads,
             resumed,
             on_standby,
             killed_backends: self.killed.load(Ordering::Relaxed),
             killed_readers: self.killed_readers.load(Ordering::Relaxed),
-            crashes: self.cluster.crashes.clone(),
-            longest_wait: waits.map(|waits| waits.longest),
-            most_over_writer: waits.and_then(|waits| waits.most_over),
+            crashes,
+            waits: waits.map(Waits::report),
             peak_resident_mb: peak_resident_mb(),
             failures: self.board.failures(),
         })
-    }
-}
-
-/// One process of readers, started again whenever it was killed.
-async fn host_readers(
-    part: impl Fn(u64) -> Part,
-    board: Arc<Board>,
-    kills: Option<Arc<AtomicU64>>,
-    seed: u64,
-    mut ending: watch::Receiver<bool>,
-) -> Result<(), Fault> {
-    let mut random = Rng::with_seed(seed);
-    for life in 0.. {
-        let mut process = Process::start(&part(life), 0, &board)?;
-        let spared = kills.is_none() || *ending.borrow();
-        let killed = tokio::select! {
-            ended = process.ended() => {
-                if !ended? {
-                    board.failed("a process of readers has failed".to_owned());
-                }
-                return Ok(());
-            }
-            _ = sleep(Duration::from_millis(random.u64(500..4_000))), if !spared => true,
-            _ = ending.wait_for(|ending| *ending), if !spared => false,
-        };
-        if killed && let Some(kills) = &kills {
-            process.kill().await?;
-            kills.fetch_add(1, Ordering::Relaxed);
-        } else {
-            // At the end it may come to its own.
-            if !process.ended().await? {
-                board.failed("a process of readers has failed".to_owned());
-            }
-            return Ok(());
-        }
-    }
-    Ok(())
-}
-
-/// Holds writers back while readers are far behind, and says every ten seconds how things stand.
-async fn pulse(board: Arc<Board>, writers: Vec<mpsc::Sender<Word>>, began: Instant) {
-    let (mut slow, mut told, mut appends) = (false, Instant::now(), 0);
-    loop {
-        sleep(Duration::from_millis(50)).await;
-        let tally = board.tally();
-        let slowest = board.slowest();
-        let behind = tally.head.saturating_sub(slowest.position);
-        if slow != (behind > FAR_BEHIND) {
-            slow = !slow;
-            for writer in &writers {
-                writer.send(if slow { Word::Slow } else { Word::Fast }).await.ok();
-            }
-        }
-        if told.elapsed() >= Duration::from_secs(10) {
-            let rate = (tally.appends - appends) as f64 / told.elapsed().as_secs_f64();
-            eprintln!(
-                "torture: {:>5.0} s  {:>9} appends  {rate:>6.0}/s  position {:>9}  reader {} {behind} behind",
-                began.elapsed().as_secs_f64(),
-                tally.appends,
-                tally.head,
-                slowest.reader,
-            );
-            (told, appends) = (Instant::now(), tally.appends);
-        }
     }
 }

@@ -2,13 +2,16 @@
 
 mod board;
 mod crash;
+mod draws;
 mod fact;
+mod hosts;
 mod judge;
 mod lead;
 mod options;
 mod part;
 mod place;
 mod process;
+mod pulse;
 mod readers;
 mod record;
 mod report;

@@ -10,9 +10,8 @@ use crate::torture::part::{ReaderPlan, Way};
 /// Races writers and readers in several processes on a server that is crashed again and again, then compares what was
 /// acknowledged and delivered with the log.
 ///
-/// Starts a PostgreSQL server of its own and removes it. Exit status: 0 if the judgement is as it should be, 1 if it is
-/// not, 2 if the run could not be made. With `--reader ours` it should find nothing missed, duplicated, inverted, lost
-/// or left out; with `--reader naive` it should find missed events, or the run has shown nothing.
+/// Starts a PostgreSQL server of its own and removes it. Exit status: 0 if nothing is missed, duplicated, inverted, lost,
+/// torn or left out, 1 if anything is, 2 if the run could not be made. With `--reader naive` it should find missed events, or the run has shown nothing.
 #[derive(Args, Clone, Debug)]
 pub(crate) struct Options {
     /// Which store.
@@ -43,6 +42,9 @@ pub(crate) struct Options {
     /// How many seconds lie between two crashes of the server; 0 for no crashes.
     #[arg(long, default_value_t = 5.0)]
     pub(crate) crash_every: f64,
+    /// Goes on until the server has crashed so often, whatever the time.
+    #[arg(long, default_value_t = 0)]
+    pub(crate) crashes: u32,
     /// Each crash of this number is followed by the promotion of a standby; 0 for no promotions.
     #[arg(long, default_value_t = 3)]
     pub(crate) promote_every: u32,

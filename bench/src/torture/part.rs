@@ -82,9 +82,13 @@ pub(crate) struct Tally {
     pub(crate) appends: u64,
     /// The events of these appends.
     pub(crate) events: u64,
+    /// Those of them that went through the library, units of work included.
+    pub(crate) library: u64,
+    /// Units of work that were committed.
+    pub(crate) units: u64,
     /// Appends to several streams.
     pub(crate) to_several_streams: u64,
-    /// Commits about which nobody knew at first whether they had happened.
+    /// Attempts that failed, most of them on purpose, or about which nobody knew at first whether they had happened.
     pub(crate) unknown: u64,
     /// Appends that had been stored when they were repeated after that.
     pub(crate) repeated: u64,
@@ -106,6 +110,8 @@ impl Tally {
         Self {
             appends: self.appends + other.appends,
             events: self.events + other.events,
+            library: self.library + other.library,
+            units: self.units + other.units,
             to_several_streams: self.to_several_streams + other.to_several_streams,
             unknown: self.unknown + other.unknown,
             repeated: self.repeated + other.repeated,

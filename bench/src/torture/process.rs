@@ -17,7 +17,8 @@ pub(crate) struct Process {
     child: Child,
     words: mpsc::Sender<Word>,
     hushed: mpsc::Receiver<()>,
-    listening: JoinHandle<()>,
+    /// Until it has heard everything.
+    listening: Option<JoinHandle<()>>,
 }
 
 impl Process {
@@ -56,7 +57,7 @@ impl Process {
                 }
             }
         });
-        Ok(Self { child, words, hushed, listening })
+        Ok(Self { child, words, hushed, listening: Some(listening) })
     }
 
     /// Where to say words to it.
@@ -77,13 +78,21 @@ impl Process {
     /// Waits until it has ended and all that it has said has been heard. Tells whether it ended well.
     pub(crate) async fn ended(&mut self) -> Result<bool, Fault> {
         let status = self.child.wait().await?;
-        (&mut self.listening).await?;
+        self.hear_the_rest().await?;
         Ok(status.success())
     }
 
     /// Kills it at once.
     pub(crate) async fn kill(mut self) -> Result<(), Fault> {
         self.child.kill().await?;
-        Ok(self.listening.await?)
+        self.hear_the_rest().await
+    }
+
+    async fn hear_the_rest(&mut self) -> Result<(), Fault> {
+        if let Some(listening) = &mut self.listening {
+            listening.await?;
+            self.listening = None;
+        }
+        Ok(())
     }
 }

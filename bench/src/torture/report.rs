@@ -7,7 +7,7 @@ use serde::Serialize;
 use crate::torture::crash::Crashes;
 use crate::torture::judge::{Delivery, LogVerdict};
 use crate::torture::part::Tally;
-use crate::torture::readers::watch::Wait;
+use crate::torture::readers::waits::WaitReport;
 
 #[derive(Clone, Debug, Serialize)]
 pub(crate) struct Report {
@@ -25,14 +25,15 @@ pub(crate) struct Report {
     pub(crate) delivered: Delivery,
     /// Acknowledged events that are not in the log as they were acknowledged.
     pub(crate) lost: u64,
+    /// Events of units of work without their row, and such rows without their event.
+    pub(crate) torn: u64,
     pub(crate) reads: Vec<Read>,
     pub(crate) resumed: u64,
     pub(crate) on_standby: u64,
     pub(crate) killed_backends: u64,
     pub(crate) killed_readers: u64,
     pub(crate) crashes: Crashes,
-    pub(crate) longest_wait: Option<Wait>,
-    pub(crate) most_over_writer: Option<Wait>,
+    pub(crate) waits: Option<WaitReport>,
     pub(crate) peak_resident_mb: Option<f64>,
     /// What went wrong in another way: errors that should not come, readers that stand still.
     pub(crate) failures: Vec<String>,
@@ -48,14 +49,12 @@ pub(crate) struct Read {
 }
 
 impl Report {
-    /// Whether the judgement is as it should be: nothing wrong with our readers, missed events with naive ones.
-    pub(crate) fn is_as_it_should_be(&self) -> bool {
-        let writes = self.log.inverted + self.log.holes + self.lost == 0 && self.failures.is_empty();
+    /// Whether nothing is wrong. With naive readers it should not be so, or the run has shown nothing.
+    pub(crate) fn is_sound(&self) -> bool {
         let Delivery { missed, duplicated, inverted, inverted_in_stream, untrue, .. } = self.delivered;
-        match self.reader {
-            "naive" => writes && missed > 0,
-            _ => writes && missed + duplicated + inverted + inverted_in_stream + untrue == 0,
-        }
+        self.log.inverted + self.log.holes + self.lost + self.torn == 0
+            && missed + duplicated + inverted + inverted_in_stream + untrue == 0
+            && self.failures.is_empty()
     }
 }
 
@@ -87,8 +86,15 @@ impl fmt::Display for Report {
         writeln!(f, "  lost         {:>11}   events that were acknowledged and are not in the log", self.lost)?;
         writeln!(
             f,
-            "  writers: {} rolled back, {} savepoints undone, {} prepared, {} to several streams, {} conflicts, \
+            "  torn         {:>11}   units of work of which the log or their table has only a part",
+            self.torn
+        )?;
+        writeln!(
+            f,
+            "  writers: {} through the library, {} units of work, {} rolled back, {} savepoints undone, {} prepared, {} to several streams, {} conflicts, \
              {} failed or unknown, {} found stored when repeated, {} backends killed",
+            tally.library,
+            tally.units,
             tally.rolled_back,
             tally.savepoints,
             tally.prepared,
@@ -105,19 +111,15 @@ impl fmt::Display for Report {
         )?;
         writeln!(
             f,
-            "  crashes: {} immediate stops, {} of them with a promotion, {} numbers handed out again, away for {} ms at most",
-            crashes.stops, crashes.promotions, crashes.numbers_again, crashes.longest_outage_ms
+            "  crashes: {}, {} of them by a killed backend, {} with a promotion; {} numbers handed out again, away for {} ms at \
+             most",
+            crashes.crashes, crashes.recoveries, crashes.promotions, crashes.numbers_again, crashes.longest_outage_ms
         )?;
         if let Some((least, most)) = crashes.sequence_ahead {
             writeln!(f, "  the sequence stood {least} to {most} ahead of the log after a promotion")?;
         }
-        if let (Some(longest), Some(over)) = (self.longest_wait, self.most_over_writer) {
-            writeln!(
-                f,
-                "  longest wait of a read: {:.0} ms, the oldest writer being {:.0} ms old; most beyond the oldest writer: \
-                 {:.0} ms, it being {:.0} ms old",
-                longest.waited_ms, longest.oldest_writer_ms, over.waited_ms, over.oldest_writer_ms
-            )?;
+        if let Some(waits) = &self.waits {
+            writeln!(f, "{waits}")?;
         }
         if let Some(peak) = self.peak_resident_mb {
             writeln!(f, "  memory of the judge: {peak:.0} MB resident at most")?;
@@ -134,6 +136,64 @@ impl fmt::Display for Report {
                 read.way, read.wanted
             )?;
         }
-        write!(f, "{}", if self.is_as_it_should_be() { "as it should be" } else { "NOT AS IT SHOULD BE" })
+        write!(f, "{}", if self.is_sound() { "nothing is wrong" } else { "SOMETHING IS WRONG" })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn report(reader: &'static str) -> Report {
+        Report {
+            case: "torture",
+            store: "postgres",
+            reader,
+            seed: 1,
+            writers: 1,
+            processes: 1,
+            seconds: 1.0,
+            appends_per_second: 1.0,
+            tally: Tally::default(),
+            log: LogVerdict::default(),
+            delivered: Delivery::default(),
+            lost: 0,
+            torn: 0,
+            reads: Vec::new(),
+            resumed: 0,
+            on_standby: 0,
+            killed_backends: 0,
+            killed_readers: 0,
+            crashes: Crashes::default(),
+            waits: None,
+            peak_resident_mb: None,
+            failures: Vec::new(),
+        }
+    }
+
+    #[test]
+    fn anything_wrong_with_readers_or_the_log_is_not_sound() {
+        let wrongs: [fn(&mut Report); 10] = [
+            |report| report.delivered.missed = 1,
+            |report| report.delivered.duplicated = 1,
+            |report| report.delivered.inverted = 1,
+            |report| report.delivered.inverted_in_stream = 1,
+            |report| report.delivered.untrue = 1,
+            |report| report.log.inverted = 1,
+            |report| report.log.holes = 1,
+            |report| report.lost = 1,
+            |report| report.torn = 1,
+            |report| report.failures.push("a process has failed".to_owned()),
+        ];
+        for reader in ["ours", "naive"] {
+            assert!(report(reader).is_sound());
+            assert!(report(reader).to_string().ends_with("nothing is wrong"));
+            for (number, wrong) in wrongs.iter().enumerate() {
+                let mut report = report(reader);
+                wrong(&mut report);
+                assert!(!report.is_sound(), "wrong {number}");
+                assert!(report.to_string().ends_with("SOMETHING IS WRONG"), "{report}");
+            }
+        }
     }
 }

@@ -33,7 +33,7 @@ const LEFT_BEHIND: &str = "
 ";
 
 /// How long a prepared transaction is left to those who have prepared it.
-const LEFT_FOR: Duration = Duration::from_millis(1_500);
+const LEFT_FOR: Duration = Duration::from_millis(500);
 
 /// Kills a backend every now and then while `peace` is not held for writing.
 pub(crate) async fn kill(
@@ -60,7 +60,7 @@ pub(crate) async fn kill(
 pub(crate) async fn sweep(place: Place, mut random: Rng) -> Result<(), Fault> {
     let mut link = Link::new(&place);
     loop {
-        sleep(Duration::from_millis(300)).await;
+        sleep(Duration::from_millis(100)).await;
         if end_prepared(link.get().await?, &mut random, LEFT_FOR).await.is_err() {
             link.mend().await;
         }

@@ -171,6 +171,12 @@ impl Horizon {
         *self.known.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    /// How often somebody has asked.
+    #[cfg(test)]
+    pub(super) fn asked(&self) -> u64 {
+        self.asked.load(Ordering::Acquire)
+    }
+
     fn learn(&self, found: Final) -> Final {
         let mut known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
         if found.position > known.position {

@@ -212,7 +212,7 @@ impl Reader {
     async fn read_some(&self, after: Position, filter: &Filter, limit: i64) -> Result<Page, ReadError> {
         let mut bound = self.horizon.known();
         // Catching up needs no news.
-        if bound.position < after.get().saturating_add(WINDOW) {
+        if bound.position <= after.get() {
             bound = match self.horizon.settle(after.get(), PATIENCE).await? {
                 Some(bound) => bound,
                 None => self.horizon.without_waiting().await?,

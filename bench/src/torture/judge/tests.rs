@@ -107,3 +107,15 @@ fn an_acknowledged_event_that_is_gone_is_reported() {
     // Its number was handed out again.
     assert_eq!(lost(&[Fact { tail: 1, ..fact(3, 1, 2) }]), 1);
 }
+
+#[test]
+fn units_of_work_of_which_only_a_part_is_there_are_reported() {
+    let unit = UNIT_STREAMS.start;
+    let judge = judge(&[fact(1, unit, 1), fact(2, 1, 1), fact(3, unit, 2), fact(4, unit + 1, 1)]);
+    assert_eq!(judge.torn(vec![12, 3, 9]), 0);
+    assert_eq!(judge.torn(vec![3, 9]), 1);
+    assert_eq!(judge.torn(vec![3, 9, 12, 12]), 1);
+    // That of an event that no unit of work has appended, instead of one that it has.
+    assert_eq!(judge.torn(vec![3, 6, 12]), 2);
+    assert_eq!(judge.torn(vec![]), 3);
+}

@@ -3,6 +3,7 @@
 mod naive;
 mod session;
 mod shelf;
+pub(crate) mod waits;
 pub(crate) mod watch;
 
 use std::path::Path;

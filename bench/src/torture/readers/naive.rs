@@ -12,6 +12,7 @@ use crate::torture::Fault;
 use crate::torture::fact::Fact;
 use crate::torture::part::{Progress, Said, say};
 use crate::torture::place::{Link, Place};
+use crate::torture::readers::session::life;
 use crate::torture::readers::shelf::Shelf;
 
 const AFTER: &str = "
@@ -29,7 +30,7 @@ pub(super) async fn session(
     random: &mut Rng,
     mut progress: Progress,
 ) -> Result<bool, Fault> {
-    let until = Instant::now() + Duration::from_millis(random.u64(200..3_000));
+    let until = Instant::now() + life(random);
     let mut link = Link::new(place);
     while !shelf.is_done() && Instant::now() < until {
         let query = sqlx::query(AFTER).bind(shelf.position().cast_signed());

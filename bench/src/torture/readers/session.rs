@@ -16,6 +16,12 @@ use crate::torture::part::{Progress, ReaderPlan, Said, Way, say};
 use crate::torture::place::Place;
 use crate::torture::readers::shelf::Shelf;
 
+/// How long a session lives: some only for a moment. A new handle cannot give out what comes after a missing number before
+/// the writers of that time are done, so with short lives alone a reader would get nowhere.
+pub(super) fn life(random: &mut Rng) -> Duration {
+    Duration::from_millis(if random.u8(..3) == 0 { random.u64(100..800) } else { random.u64(2_000..6_000) })
+}
+
 /// How often a session says how far it is.
 const TELL_EVERY: Duration = Duration::from_millis(100);
 
@@ -25,19 +31,31 @@ pub(super) async fn session(
     plan: ReaderPlan,
     shelf: &mut Shelf,
     random: &mut Rng,
-    progress: Progress,
+    mut progress: Progress,
 ) -> Result<bool, Fault> {
-    let standby = place.standby_url().filter(|_| random.u8(..3) == 0);
+    let standby = place.standby_url().filter(|_| random.bool());
     let on_standby = standby.is_some();
-    let until = Instant::now() + Duration::from_millis(random.u64(200..3_000));
+    let until = Instant::now() + life(random);
     let Some(store) = open(standby.unwrap_or_else(|| place.url())).await? else { return Ok(on_standby) };
     let Some(from) = start(&store, shelf, on_standby, until).await? else { return Ok(on_standby) };
+    if on_standby {
+        progress.on_standby += 1;
+        say(&Said::Read(Progress { position: shelf.position(), ..progress }))?;
+    }
     let mut reading = Reading { plan, shelf, store: &store, at: from, progress, told: Instant::now() };
+    // Often somebody else asks too, so that the handle learns how far the log is final while a page is being read.
+    let others = random.u8(..3);
     let stopped = timeout_at(until, async {
-        match plan.way {
-            Way::Pages => reading.pages().await,
-            Way::Subscription => reading.subscription().await,
-            _ => reading.read_all().await,
+        let read = async {
+            match plan.way {
+                Way::Pages => reading.pages().await,
+                Way::Subscription => reading.subscription().await,
+                _ => reading.read_all().await,
+            }
+        };
+        tokio::select! {
+            done = read => done,
+            () = ask_for_head(&store), if others > 0 => Ok(()),
         }
     })
     .await;
@@ -48,6 +66,15 @@ pub(super) async fn session(
     match stopped {
         Ok(ended) => ended.map(|()| on_standby),
         Err(_) => Ok(on_standby),
+    }
+}
+
+/// Asks again and again how far the log is final.
+async fn ask_for_head(store: &PostgresStore) {
+    loop {
+        // It fails on a standby, and while the server is away.
+        store.head().await.ok();
+        sleep(Duration::from_millis(3)).await;
     }
 }
 

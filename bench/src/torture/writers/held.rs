@@ -8,7 +8,7 @@ use sqlx::PgConnection;
 use tokio::time::sleep;
 
 use crate::torture::Fault;
-use crate::torture::fact::{Fact, HOT_STREAMS, OWN_STREAMS};
+use crate::torture::fact::{Fact, HOT_STREAMS};
 use crate::torture::place::{Link, Place, run};
 use crate::torture::writers::desk::Desk;
 use crate::torture::writers::insert::{append_one, insert};
@@ -108,7 +108,7 @@ async fn draw(
     alone: bool,
     facts: &mut Vec<Fact>,
 ) -> Result<(), Fault> {
-    let stream = own.stream(random.u32(..OWN_STREAMS));
+    let stream = own.stream(random.u32(..));
     match random.u8(..6) {
         // What is prepared may stay for long, and others would wait for it.
         0 if !alone => facts.push(append_one(connection, random.u32(HOT_STREAMS)).await?),
@@ -128,7 +128,7 @@ async fn draw(
 }
 
 /// Mostly a moment, sometimes long.
-async fn hold(random: &mut Rng) {
+pub(super) async fn hold(random: &mut Rng) {
     let most = match random.u8(..100) {
         0 => 400.0,
         1..10 => 50.0,

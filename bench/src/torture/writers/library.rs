@@ -12,14 +12,19 @@ use tokio::time::{Instant, sleep};
 
 use crate::sample;
 use crate::torture::Fault;
-use crate::torture::fact::{Fact, HOT_STREAMS, OWN_STREAMS, new_event, stream_id};
+use crate::torture::fact::{Fact, HOT_STREAMS, new_event, stream_id};
 use crate::torture::place::PATIENCE;
 use crate::torture::writers::desk::Desk;
 use crate::torture::writers::own::Own;
 
+/// How many callers one writer has at work at once, so that their appends meet in the queue of the handle.
+pub(super) const CALLERS: u32 = 16;
+
 pub(super) struct Library {
     store: PostgresStore,
     own: Own,
+    /// Whether it waits for readers that are far behind.
+    patient: bool,
     /// What streams of many were seen to have last.
     seen: HashMap<u32, StreamVersion>,
     random: Rng,
@@ -33,12 +38,15 @@ struct Asked {
 }
 
 impl Library {
-    pub(super) fn new(store: PostgresStore, writer: u32, random: Rng) -> Self {
-        Self { store, own: Own::of(writer), seen: HashMap::new(), random }
+    /// One of the callers of a writer.
+    pub(super) fn new(store: PostgresStore, writer: u32, caller: u32, random: Rng) -> Self {
+        // One of them goes on whatever readers do.
+        let patient = caller > 0;
+        Self { store, own: Own::share(writer, caller, CALLERS), patient, seen: HashMap::new(), random }
     }
 
     pub(super) async fn write(mut self, desk: Arc<Desk>) -> Result<(), Fault> {
-        while let Some(_at_work) = desk.enter().await {
+        while let Some(_at_work) = if self.patient { desk.enter_slowly().await } else { desk.enter().await } {
             let asked = self.ask()?;
             let mut append: Option<Append> = None;
             for part in &asked {
@@ -51,6 +59,7 @@ impl Library {
             let Some(append) = append else { continue };
             if let Some(appended) = self.settle(append, &desk).await? {
                 desk.acknowledge(&self.learn(&asked, &appended)?)?;
+                desk.count().library += asked.len() as u64;
             }
         }
         Ok(())
@@ -58,10 +67,10 @@ impl Library {
 
     fn ask(&mut self) -> Result<Vec<Asked>, Fault> {
         let random = &mut self.random;
-        let own = |random: &mut Rng| self.own.stream(random.u32(..OWN_STREAMS));
+        let own = |random: &mut Rng| self.own.stream(random.u32(..));
         let mut streams = match random.u8(..10) {
-            0..3 => vec![random.u32(HOT_STREAMS)],
-            3 => (0..random.u8(2..5))
+            0 => vec![random.u32(HOT_STREAMS)],
+            1 => (0..random.u8(2..5))
                 .map(|_| if random.bool() { own(random) } else { random.u32(HOT_STREAMS) })
                 .collect(),
             _ => vec![own(random)],

@@ -6,6 +6,7 @@ mod held;
 mod insert;
 mod library;
 mod own;
+mod unit;
 
 use std::path::Path;
 use std::sync::Arc;
@@ -27,16 +28,18 @@ use desk::Desk;
 enum Kind {
     /// Many streams in one hand-written statement, as a group commit does. Most of the log comes from these.
     Group,
-    /// One stream or several, through the library.
+    /// One stream or several, through the library, by several callers at once.
     Library,
     /// Transactions that wait after they have drawn numbers, roll back, or undo a part.
     Held,
     /// The same, and then prepared and ended later, some by another session.
     Prepared,
+    /// Units of work of the library, with rows beside the events.
+    Unit,
 }
 
 const KINDS: [Kind; 8] =
-    [Kind::Group, Kind::Library, Kind::Held, Kind::Library, Kind::Prepared, Kind::Held, Kind::Library, Kind::Group];
+    [Kind::Group, Kind::Library, Kind::Held, Kind::Library, Kind::Prepared, Kind::Unit, Kind::Library, Kind::Group];
 
 /// Runs these writers until the leading process says that it is enough.
 pub(crate) async fn run(
@@ -51,14 +54,20 @@ pub(crate) async fn run(
     let store = open(&place).await?;
     let mut tasks = JoinSet::new();
     for &writer in writers {
-        let random = Rng::with_seed(seed.wrapping_mul(1_000_003).wrapping_add(writer.into()));
-        let (desk, place) = (Arc::clone(&desk), place.clone());
+        let mut random = Rng::with_seed(seed.wrapping_mul(1_000_003).wrapping_add(writer.into()));
+        let desk = Arc::clone(&desk);
         match KINDS[writer as usize % KINDS.len()] {
-            Kind::Group => tasks.spawn(group::Group::new(&place, writer, random).write(desk)),
-            Kind::Library => tasks.spawn(library::Library::new(store.clone(), writer, random).write(desk)),
-            Kind::Held => tasks.spawn(held::Held::new(&place, writer, random, false).write(desk)),
-            Kind::Prepared => tasks.spawn(held::Held::new(&place, writer, random, true).write(desk)),
-        };
+            Kind::Group => drop(tasks.spawn(group::Group::new(&place, writer, random).write(desk))),
+            Kind::Held => drop(tasks.spawn(held::Held::new(&place, writer, random, false).write(desk))),
+            Kind::Prepared => drop(tasks.spawn(held::Held::new(&place, writer, random, true).write(desk))),
+            Kind::Unit => drop(tasks.spawn(unit::Units::new(store.clone(), writer, random).write(desk))),
+            Kind::Library => {
+                for caller in 0..library::CALLERS {
+                    let library = library::Library::new(store.clone(), writer, caller, random.fork());
+                    tasks.spawn(library.write(Arc::clone(&desk)));
+                }
+            }
+        }
     }
     let mut hushed = None;
     let mut tick = interval(Duration::from_millis(200));

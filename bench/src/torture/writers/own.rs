@@ -2,7 +2,7 @@
 
 use sqlx::{PgConnection, Row};
 
-use crate::torture::fact::{OWN_STREAMS, aggregate_id, aggregate_type};
+use crate::torture::fact::{OWN_STREAMS, UNIT_STREAMS, aggregate_id, aggregate_type};
 
 const VERSION: &str = "
     SELECT version
@@ -21,12 +21,24 @@ pub(super) struct Own {
 impl Own {
     /// Those of this writer; nobody has written to them yet.
     pub(super) fn of(writer: u32) -> Self {
-        Self { first: 10_000 + writer * OWN_STREAMS, versions: vec![Some(0); OWN_STREAMS as usize] }
+        Self::share(writer, 0, 1)
     }
 
-    /// Any of them, by a number that may be too high.
-    pub(super) fn stream(&self, place: u32) -> u32 {
-        self.first + place % OWN_STREAMS
+    /// The `n`-th of `shares` equal parts of them.
+    pub(super) fn share(writer: u32, n: u32, shares: u32) -> Self {
+        let count = OWN_STREAMS / shares;
+        Self { first: 10_000 + writer * OWN_STREAMS + n * count, versions: vec![Some(0); count as usize] }
+    }
+
+    /// Those of this writer if it appends in units of work.
+    pub(super) fn of_units(writer: u32) -> Self {
+        let first = UNIT_STREAMS.start + writer * OWN_STREAMS;
+        Self { first, ..Self::of(writer) }
+    }
+
+    /// Any of them, by any number.
+    pub(super) fn stream(&self, number: u32) -> u32 {
+        self.first + number % self.versions.len() as u32
     }
 
     pub(super) fn has(&self, stream: u32) -> bool {
@@ -54,6 +66,11 @@ impl Own {
         if let Some(known) = stream.checked_sub(self.first).and_then(|place| self.versions.get_mut(place as usize)) {
             *known = version;
         }
+    }
+
+    /// Says that nobody knows anything.
+    pub(super) fn forget(&mut self) {
+        self.versions.fill(None);
     }
 
     fn known(&self, stream: u32) -> Option<&Option<i64>> {

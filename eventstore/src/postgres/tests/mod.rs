@@ -1,5 +1,6 @@
 //! What the database looks like, and how it finds what is asked of it.
 
+mod catch_up;
 mod plans;
 mod scans;
 mod schema;

@@ -1,6 +1,7 @@
 //! The order of the log, step by step: a writer that has drawn a position and is not done, and a reader beside it.
 
-use std::time::Duration;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use annals_eventstore::{EventStore, EventStoreExt, Filter, Position, StreamVersion};
 use futures::StreamExt;
@@ -133,4 +134,67 @@ async fn a_subscription_that_waits_at_a_hole_goes_on_when_it_comes_to_nothing() 
     run(&mut slow, "ROLLBACK").await.unwrap();
     let next = tokio::time::timeout(Duration::from_secs(5), subscription.next()).await;
     assert_eq!(next.expect("it is woken").unwrap().unwrap().position, quick.position);
+}
+
+/// Who catches up is given what is known to be final at once, and is not told that this is the end.
+#[tokio::test]
+async fn a_filtered_read_waits_for_no_writer_while_there_is_something_to_give_out() {
+    let fixture = Fixture::new().await;
+    let filter = Filter::all().event_name("placed").unwrap();
+    let first = fixture.append("first").await.unwrap().position.get();
+    assert_eq!(positions(&fixture, &filter).await, (vec![first], true));
+    let mut slow = fixture.foreign().await;
+    run(&mut slow, "BEGIN").await.unwrap();
+    insert(&mut slow, "slow").await;
+    fixture.append("quick").await.unwrap();
+    let mut quickest = Duration::MAX;
+    for _ in 0..10 {
+        let begun = Instant::now();
+        let page = fixture.store.read_page(Position::START, &filter, 100).await.unwrap();
+        quickest = quickest.min(begun.elapsed());
+        assert_eq!(page.events.iter().map(|event| event.position.get()).collect::<Vec<_>>(), [first]);
+        assert!(!page.end);
+    }
+    // One that waits does so for 200 ms each time.
+    assert!(quickest < Duration::from_millis(150), "{quickest:?}");
+}
+
+/// What a reader waits at a hole is the rest of the writer's life, and little more.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_reader_goes_on_as_soon_as_the_writer_that_it_waits_for_is_done() {
+    let fixture = Arc::new(Fixture::new().await);
+    let mut slow = fixture.foreign().await;
+    for filter in [Filter::all(), Filter::all().event_name("placed").unwrap()] {
+        let (mut lags, mut trips) = (Vec::new(), Vec::new());
+        for round in 0..11 {
+            let after = fixture.store.head().await.unwrap().position;
+            run(&mut slow, "BEGIN").await.unwrap();
+            let held = insert(&mut slow, &format!("slow-{after}")).await;
+            let last = fixture.append(&format!("quick-{after}")).await.unwrap().position;
+            let (reader, filter) = (fixture.clone(), filter.clone());
+            let reading = tokio::spawn(async move {
+                let mut after = after;
+                while after < last {
+                    let page = reader.store.read_page(after, &filter, 100).await.unwrap();
+                    assert!(page.upto.is_some() || !page.end, "there is more after {after}");
+                    after = page.upto.map_or(after, |upto| upto.position);
+                }
+                Instant::now()
+            });
+            // At different moments of the reader's looks.
+            tokio::time::sleep(Duration::from_millis(20 + 3 * round)).await;
+            assert!(!reading.is_finished(), "{held} may still come");
+            run(&mut slow, if round % 2 == 0 { "COMMIT" } else { "ROLLBACK" }).await.unwrap();
+            let ended = Instant::now();
+            lags.push(reading.await.unwrap().saturating_duration_since(ended));
+            let asked = Instant::now();
+            run(&mut slow, "SELECT 1").await.unwrap();
+            trips.push(asked.elapsed());
+        }
+        lags.sort();
+        trips.sort();
+        // 5 ms are promised, on a machine that has nothing else to do.
+        let most = Duration::from_millis(25) + 20 * trips[trips.len() / 2];
+        assert!(lags[lags.len() / 2] < most, "{lags:?} with round trips of {trips:?}");
+    }
 }
