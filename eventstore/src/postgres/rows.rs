@@ -5,7 +5,7 @@ use std::sync::Arc;
 use jiff::Timestamp;
 use sqlx::error::BoxDynError;
 use sqlx::postgres::{PgRow, PgTypeInfo, PgValueFormat, PgValueRef};
-use sqlx::{Decode, Postgres, Row, Type};
+use sqlx::{Decode, Postgres, Row, Type, ValueRef};
 use uuid::Uuid;
 
 use crate::error::ReadError;
@@ -20,7 +20,7 @@ use crate::stream::{StreamId, StreamVersion};
 macro_rules! event_columns {
     () => {
         "position, event_id, tenant, aggregate_type, aggregate_id, version, event_type, schema_version, \
-         event_data::text, metadata::text, correlation_id, causation_id, append_id, recorded_at"
+         event_data, metadata, correlation_id, causation_id, append_id, recorded_at"
     };
 }
 pub(super) use event_columns;
@@ -50,48 +50,94 @@ impl<'r> Decode<'r, Postgres> for Micros {
     }
 }
 
-/// Takes rows apart.
+/// Takes rows apart. Reads the bytes of the columns as the table has them: sqlx's own way compares the type of every column
+/// of every row with the one that is wanted (measured: a quarter of the time of reading a log).
 #[derive(Default)]
 pub(super) struct Decoder {
     names: Names,
 }
 
+/// The column that cannot be read, and why.
+type Unreadable = (&'static str, BoxDynError);
+
 impl Decoder {
     pub(super) fn event(&mut self, row: &PgRow) -> Result<RecordedEvent, ReadError> {
-        let position = Position::stored(row.try_get(0).map_err(|e| damaged(Position::START, "position", &e))?);
+        let position = number(row, 0, "position");
+        let position = position.map_err(|(column, error)| damaged(Position::START, column, &*error))?;
+        let position = Position::stored(position);
         self.columns(position, row).map_err(|(column, error)| damaged(position, column, &*error))
     }
 
-    fn columns(&mut self, position: Position, row: &PgRow) -> Result<RecordedEvent, (&'static str, BoxDynError)> {
-        fn get<'r, T: Decode<'r, Postgres> + Type<Postgres>>(
-            row: &'r PgRow,
-            at: usize,
-            column: &'static str,
-        ) -> Result<T, (&'static str, BoxDynError)> {
-            row.try_get(at).map_err(|e| (column, e.into()))
-        }
+    fn columns(&mut self, position: Position, row: &PgRow) -> Result<RecordedEvent, Unreadable> {
         let stream = StreamId::stored(
-            self.names.tenant(get(row, 2, "tenant")?),
-            self.names.other(get(row, 3, "aggregate_type")?),
-            self.names.aggregate_id(get(row, 4, "aggregate_id")?),
+            self.names.tenant(text(row, 2, "tenant")?),
+            self.names.other(text(row, 3, "aggregate_type")?),
+            self.names.aggregate_id(text(row, 4, "aggregate_id")?),
         );
-        let text = |at, column| get::<Option<&str>>(row, at, column).map(|text| text.map(Arc::<str>::from));
-        let metadata =
-            Metadata::from_stored(get(row, 9, "metadata")?, text(10, "correlation_id")?, text(11, "causation_id")?);
-        let schema_version: i64 = get(row, 7, "schema_version")?;
-        let recorded_at: Micros = get(row, 13, "recorded_at")?;
+        let correlation_id = optional_text(row, 10, "correlation_id")?.map(Arc::<str>::from);
+        let causation_id = optional_text(row, 11, "causation_id")?.map(Arc::<str>::from);
+        let metadata = Metadata::from_stored(json(row, 9, "metadata")?, correlation_id, causation_id);
+        let schema_version = number(row, 7, "schema_version")?;
+        let micros = number(row, 13, "recorded_at")?;
+        let micros = micros.checked_add(EPOCH).ok_or(("recorded_at", "the time is infinite".into()))?;
         Ok(RecordedEvent {
             position,
-            event_id: EventId::stored(get(row, 1, "event_id")?),
+            event_id: EventId::stored(id(row, 1, "event_id")?),
             stream,
-            version: StreamVersion::stored(get(row, 5, "version")?),
-            name: self.names.other(get(row, 6, "event_type")?),
+            version: StreamVersion::stored(number(row, 5, "version")?),
+            name: self.names.other(text(row, 6, "event_type")?),
             schema_version: u32::try_from(schema_version).map_err(|e| ("schema_version", e.into()))?,
-            payload: Payload::trusted(get::<&str>(row, 8, "event_data")?),
+            payload: Payload::trusted(json(row, 8, "event_data")?),
             metadata: metadata.map_err(|e| ("metadata", e.into()))?,
-            append_id: get::<Option<Uuid>>(row, 12, "append_id")?,
-            recorded_at: Timestamp::from_microsecond(recorded_at.0).map_err(|e| ("recorded_at", e.into()))?,
+            append_id: optional(row, 12, "append_id")?.map(as_id).transpose().map_err(|e| ("append_id", e))?,
+            recorded_at: Timestamp::from_microsecond(micros).map_err(|e| ("recorded_at", e.into()))?,
         })
+    }
+}
+
+/// The bytes of a column in the binary format; `None` for NULL.
+fn optional<'r>(row: &'r PgRow, at: usize, column: &'static str) -> Result<Option<&'r [u8]>, Unreadable> {
+    let value = row.try_get_raw(at).map_err(|e| (column, e.into()))?;
+    if value.is_null() {
+        return Ok(None);
+    }
+    if value.format() != PgValueFormat::Binary {
+        return Err((column, "it is read by prepared statements only".into()));
+    }
+    value.as_bytes().map(Some).map_err(|e| (column, e))
+}
+
+fn bytes<'r>(row: &'r PgRow, at: usize, column: &'static str) -> Result<&'r [u8], Unreadable> {
+    optional(row, at, column)?.ok_or((column, "it is NULL".into()))
+}
+
+/// A column of eight bytes.
+fn number(row: &PgRow, at: usize, column: &'static str) -> Result<i64, Unreadable> {
+    let bytes = bytes(row, at, column)?.try_into();
+    bytes.map(i64::from_be_bytes).map_err(|e| (column, e.into()))
+}
+
+fn as_id(bytes: &[u8]) -> Result<Uuid, BoxDynError> {
+    Ok(Uuid::from_slice(bytes)?)
+}
+
+fn id(row: &PgRow, at: usize, column: &'static str) -> Result<Uuid, Unreadable> {
+    as_id(bytes(row, at, column)?).map_err(|e| (column, e))
+}
+
+fn text<'r>(row: &'r PgRow, at: usize, column: &'static str) -> Result<&'r str, Unreadable> {
+    std::str::from_utf8(bytes(row, at, column)?).map_err(|e| (column, e.into()))
+}
+
+fn optional_text<'r>(row: &'r PgRow, at: usize, column: &'static str) -> Result<Option<&'r str>, Unreadable> {
+    optional(row, at, column)?.map(std::str::from_utf8).transpose().map_err(|e| (column, e.into()))
+}
+
+/// The text of a JSONB column, which comes after the number of the format.
+fn json<'r>(row: &'r PgRow, at: usize, column: &'static str) -> Result<&'r str, Unreadable> {
+    match bytes(row, at, column)? {
+        [1, text @ ..] => std::str::from_utf8(text).map_err(|e| (column, e.into())),
+        _ => Err((column, "it is in a format of JSONB that this build does not know".into())),
     }
 }
 
