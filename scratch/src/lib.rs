@@ -8,15 +8,19 @@
 //! folder of the server's programs, to run another major version; without it they are those on the path, or the newest
 //! of Debian's.
 //!
-//! A [`Server`] is for tests that crash one, or need a standby: it belongs to its owner alone.
+//! A [`Server`] is for tests that crash one, or need a standby: it belongs to its owner alone. A [`SmallDisk`] is one that can
+//! be filled, for those of any database.
 
+pub mod again;
 mod binaries;
 mod cluster;
 mod database;
 mod pooler;
 mod server;
+mod small_disk;
 mod tls;
 
 pub use database::Database;
 pub use server::{Server, Stop};
+pub use small_disk::SmallDisk;
 pub use tls::Tls;

@@ -1,6 +1,8 @@
 //! What PostgreSQL's error codes mean. Meaning is read from codes, never from message text.
 
+use std::io;
 use std::sync::Arc;
+use std::time::Duration;
 
 use sqlx::postgres::{PgDatabaseError, PgSeverity};
 
@@ -91,6 +93,12 @@ impl NotSent {
     }
 }
 
+/// The error of a connection that was given up because the server was silent for so long.
+pub(super) fn no_answer(patience: Duration) -> sqlx::Error {
+    let why = format!("the server gave no answer within {patience:?}");
+    sqlx::Error::Io(io::Error::new(io::ErrorKind::TimedOut, why))
+}
+
 pub(super) fn sequence_behind(last: i64, head: i64) -> String {
     format!("the sequence `annals.events_position` stands at {last}, but the log ends at {head}")
 }
@@ -142,7 +150,7 @@ pub(super) const GRANT: &str = "grant it what the example of roles, `migrations/
 /// transaction; about everything else nothing is known.
 pub(super) fn append_error(error: &Arc<sqlx::Error>, stream: impl FnOnce() -> StreamId) -> AppendError {
     let source = BackendError::new(Arc::clone(error));
-    if NotSent::is(error) {
+    if was_not_run(error) {
         return AppendError::Unavailable { source };
     }
     let Some(code) = code(error) else {
@@ -221,10 +229,15 @@ pub(super) fn append_fault(error: DatabaseError, stream: impl FnOnce() -> Stream
     }
 }
 
-/// Whether the server has ended the transaction because nothing was asked of it for too long. That was before it read what
-/// came next.
+/// Whether the server has ended the transaction or the connection because nothing was asked of it for too long. It looks
+/// for that once more when it has read a statement and before it runs it; so the statement was not run.
 fn ended_idle(error: &sqlx::Error) -> bool {
-    error.as_database_error().is_some_and(|e| e.code().as_deref() == Some("25P03"))
+    error.as_database_error().is_some_and(|e| matches!(e.code().as_deref(), Some("25P03" | "57P05")))
+}
+
+/// Whether the statement is known not to have been run.
+pub(super) fn was_not_run(error: &sqlx::Error) -> bool {
+    NotSent::is(error) || ended_idle(error)
 }
 
 /// What a failed read means.

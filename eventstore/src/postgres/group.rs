@@ -1,18 +1,16 @@
 //! Storing a group of small appends by one statement, and what to do when it was not as believed.
 
 use std::sync::Arc;
-use std::time::Duration;
 
 use jiff::Timestamp;
 use sqlx::postgres::PgRow;
-use tokio::time::timeout;
 
 use super::append::{
     EVENTS_BY_IDS, answer_without_look, broken, call_for_next, call_for_one, get, is_plain, lifetime, next_appended,
     remembered, stored_event,
 };
 use super::fault::{
-    NoConnection, NotSent, append_error, has_lost_a_race, is_about_rows, is_answer, was_held_up, would_leave_a_hole,
+    NoConnection, append_error, has_lost_a_race, is_about_rows, is_answer, was_held_up, was_not_run, would_leave_a_hole,
 };
 use super::plan::{Carried, Facts, Plan};
 use super::pool::{Held, Pool, Query};
@@ -67,7 +65,6 @@ const MOST_BYTES: usize = 64 << 10;
 pub(super) struct Line {
     pool: Pool,
     held: Option<Held>,
-    patience: Duration,
     /// How many groups are still to look first.
     cautious: usize,
 }
@@ -89,9 +86,8 @@ enum Failed {
 }
 
 impl Line {
-    /// A line that waits for an answer as long as `patience` says.
-    pub(super) fn new(pool: Pool, patience: Duration) -> Self {
-        Self { pool, held: None, patience, cautious: 0 }
+    pub(super) fn new(pool: Pool) -> Self {
+        Self { pool, held: None, cautious: 0 }
     }
 
     /// Stores small appends; none repeats an event id or a request key of another. The answers come in their order; what
@@ -243,7 +239,7 @@ impl Line {
     /// A connection that is alive as far as can be told.
     async fn ready(&mut self) -> Result<&mut Held, NoConnection> {
         let alive = match &mut self.held {
-            Some(held) => timeout(self.patience, held.is_alive()).await.unwrap_or(false),
+            Some(held) => held.is_alive().await,
             None => false,
         };
         if !alive {
@@ -264,20 +260,22 @@ impl Line {
     }
 
     async fn fetch(&mut self, query: Query<'_>) -> Result<Vec<PgRow>, Failed> {
-        let patience = self.patience;
         let held = self.ready().await.map_err(Failed::Unsent)?;
-        match timeout(patience, held.fetch_all(query)).await {
-            Ok(Ok(rows)) => Ok(rows),
-            Ok(Err(error)) if NotSent::is(&error) => {
-                Err(Failed::Unsent(NoConnection::Unavailable(BackendError::new(error))))
+        held.fetch_all(query).await.map_err(|error| {
+            if was_not_run(&error) {
+                Failed::Unsent(NoConnection::Unavailable(BackendError::new(error)))
+            } else if has_lost_a_race(&error) || would_leave_a_hole(&error) {
+                Failed::Raced
+            } else if was_held_up(&error) {
+                Failed::HeldUp
+            } else if is_about_rows(&error) {
+                Failed::Blame
+            } else if is_answer(&error) {
+                Failed::Refused(Arc::new(error))
+            } else {
+                Failed::Lost(BackendError::new(error))
             }
-            Ok(Err(error)) if has_lost_a_race(&error) || would_leave_a_hole(&error) => Err(Failed::Raced),
-            Ok(Err(error)) if was_held_up(&error) => Err(Failed::HeldUp),
-            Ok(Err(error)) if is_about_rows(&error) => Err(Failed::Blame),
-            Ok(Err(error)) if is_answer(&error) => Err(Failed::Refused(Arc::new(error))),
-            Ok(Err(error)) => Err(Failed::Lost(BackendError::new(error))),
-            Err(_) => Err(Failed::Lost(no_answer(patience))),
-        }
+        })
     }
 }
 
@@ -297,10 +295,6 @@ impl Failed {
             Self::Raced | Self::Blame | Self::HeldUp => unreachable!("the appends are tried again"),
         }
     }
-}
-
-fn no_answer(patience: Duration) -> BackendError {
-    BackendError::new(format!("the server gave no answer within {patience:?}"))
 }
 
 fn call<'q>(appends: &'q [CheckedAppend], plan: &Plan<'q>, check: bool) -> Query<'q> {

@@ -73,9 +73,13 @@ pub(super) async fn hear(
     every: Duration,
 ) {
     let mut ear = Ear::new(listen);
-    let mut well = true;
+    let mut failures = 0;
     loop {
-        let pause = if ear.is_open() { every.max(LOOK_WHILE_LISTENING) } else { every };
+        let pause = match failures {
+            0 if ear.is_open() => every.max(LOOK_WHILE_LISTENING),
+            0 => every,
+            _ => after_failures(failures, every),
+        };
         if let Ok(Some(position)) = timeout(pause, ear.next()).await {
             announce(&head, position);
             continue;
@@ -86,21 +90,28 @@ pub(super) async fn hear(
         match reader.last_position().await {
             Ok(last) => {
                 announce(&head, Position::stored(last));
-                well = true;
+                failures = 0;
             }
             Err(ReadError::Closed) => return,
             Err(error) => {
                 // Said once per outage.
-                if well {
+                if failures == 0 {
                     tracing::warn!(
                         error = &error as &dyn std::error::Error,
                         "commits of others cannot be watched; trying again"
                     );
                 }
-                well = false;
+                failures += 1;
             }
         }
     }
+}
+
+/// Waits that double up to a second, or `every` if that is longer. Each is cut by up to a half at random, so that the
+/// handles of a server that comes back do not all ask at once.
+fn after_failures(failures: u32, every: Duration) -> Duration {
+    let whole = every.saturating_mul(1 << failures.min(16)).min(every.max(TRY_AGAIN));
+    whole.mul_f64(1.0 - fastrand::f64() / 2.0)
 }
 
 /// A connection that listens, if there shall be one.

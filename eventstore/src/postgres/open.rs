@@ -10,7 +10,7 @@ use uuid::Uuid;
 use super::fault::{GRANT, PRIVILEGE, code, database_error, sequence_behind};
 use super::migrate::{migrate, pending};
 use super::options::{Listen, PostgresOptions};
-use super::pinned::BY_INDEX;
+use super::pinned::{BY_INDEX, READ_COMMITTED};
 use super::pool::Pool;
 use super::url;
 use crate::error::{BackendError, OpenError};
@@ -62,8 +62,8 @@ pub(super) async fn open(options: &PostgresOptions) -> Result<(Pool, String, Inc
     let store = look(&mut connection, options, &shown).await?;
     close(connection).await;
     // Poolers refuse such options; there, each transaction begins with them.
-    let connect = if options.pooled { connect } else { connect.options(BY_INDEX) };
-    let pool = Pool::new(connect, options.connections, options.connection_timeout, options.pooled);
+    let connect = if options.pooled { connect } else { connect.options(BY_INDEX).options([READ_COMMITTED]) };
+    let pool = Pool::new(connect, options);
     pool.expect(store);
     Ok((pool, shown.0, store))
 }
@@ -72,7 +72,7 @@ pub(super) async fn open(options: &PostgresOptions) -> Result<(Pool, String, Inc
 pub(super) async fn connect(options: &PostgresOptions) -> Result<(Pool, String), OpenError> {
     let (connect, shown, connection) = first_connection(options).await?;
     close(connection).await;
-    Ok((Pool::new(connect, options.connections, options.connection_timeout, options.pooled), shown.0))
+    Ok((Pool::new(connect, options), shown.0))
 }
 
 /// What the options say of connecting, and a connection that shows that it works.

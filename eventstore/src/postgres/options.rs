@@ -120,8 +120,10 @@ impl PostgresOptions {
         self
     }
 
-    /// How long a writer waits for the server's answer; 30 s by default. After that the connection is given up, and the
-    /// outcome of what it carried is unknown.
+    /// How long the server may be silent after a statement of the store's own, or between two rows of a read; 30 s by
+    /// default. After that the connection is given up: the outcome of an append is unknown, a read fails as unavailable.
+    /// So a server that has vanished without a word keeps nobody for ever. What runs inside a unit of work, and the
+    /// caller's own statements, have no such limit.
     #[must_use]
     pub fn answer_timeout(mut self, timeout: Duration) -> Self {
         self.answer_timeout = timeout;

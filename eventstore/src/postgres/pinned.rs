@@ -1,4 +1,5 @@
-//! Settings of the planner that let no state of the tables spoil a plan.
+//! Settings that a store's connections do not leave to others: of the planner, so that no state of the tables spoils a plan,
+//! and the isolation of transactions.
 //!
 //! A session keeps the plans of its statements. One that was made while the log was short would read and sort all of it,
 //! and goes on doing so until the table is analysed again. Every statement of ours has an index in its order, so the
@@ -8,6 +9,10 @@
 
 /// For every connection of a store, from its beginning.
 pub(super) const BY_INDEX: [(&str, &str); 2] = [("enable_seqscan", "off"), ("enable_bitmapscan", "off")];
+
+/// The same. A statement that waits for another's append must see it then, which it does not in a transaction that keeps
+/// its snapshot; and a role or a database may have that as its default.
+pub(super) const READ_COMMITTED: (&str, &str) = ("default_transaction_isolation", "read committed");
 
 /// The same for one transaction.
 macro_rules! by_index {

@@ -12,10 +12,11 @@ use std::time::Duration;
 use sqlx::postgres::{PgConnectOptions, PgRow};
 use sqlx::{PgConnection, Row};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
-use tokio::time::Instant;
+use tokio::time::{Instant, timeout};
 use uuid::Uuid;
 
-use super::fault::NoConnection;
+use super::fault::{NoConnection, no_answer};
+use super::options::PostgresOptions;
 pub(super) use super::session::Query;
 use super::session::Session;
 use crate::error::BackendError;
@@ -38,6 +39,7 @@ struct Inner {
     connect: PgConnectOptions,
     size: usize,
     timeout: Duration,
+    answer_timeout: Duration,
     pooled: bool,
     /// The store that was opened; connections made before it is known are not checked.
     store: OnceLock<Incarnation>,
@@ -57,12 +59,14 @@ struct Idle {
 const RESTED: Duration = Duration::from_secs(1);
 
 impl Pool {
-    pub(super) fn new(connect: PgConnectOptions, size: usize, timeout: Duration, pooled: bool) -> Self {
+    pub(super) fn new(connect: PgConnectOptions, options: &PostgresOptions) -> Self {
+        let size = options.connections;
         Self(Arc::new(Inner {
             connect,
             size,
-            timeout,
-            pooled,
+            timeout: options.connection_timeout,
+            answer_timeout: options.answer_timeout,
+            pooled: options.pooled,
             store: OnceLock::new(),
             closed: AtomicBool::new(false),
             permits: Arc::new(Semaphore::new(size)),
@@ -87,7 +91,7 @@ impl Pool {
         if self.is_closed() {
             return Err(NoConnection::Closed);
         }
-        let waited = tokio::time::timeout(self.0.timeout, self.take_in_turn()).await;
+        let waited = timeout(self.0.timeout, self.take_in_turn()).await;
         waited.unwrap_or_else(|_| Err(self.none_in_time()))
     }
 
@@ -114,7 +118,7 @@ impl Pool {
 
     /// A connection beside those that are shared, for a task that keeps it.
     pub(super) async fn own(&self) -> Result<Held, NoConnection> {
-        let connected = tokio::time::timeout(self.0.timeout, self.connect()).await;
+        let connected = timeout(self.0.timeout, self.connect()).await;
         let session = connected.unwrap_or_else(|_| Err(self.none_in_time()))?;
         Ok(Held::new(session, self.clone(), None))
     }
@@ -139,6 +143,11 @@ impl Pool {
             return Err(NoConnection::SequenceBehind { last, head });
         }
         Ok(session)
+    }
+
+    /// How long the server may be silent before a connection is given up.
+    pub(super) fn answer_timeout(&self) -> Duration {
+        self.0.answer_timeout
     }
 
     /// Whether a pooler stands in between.
@@ -190,17 +199,21 @@ impl Held {
     /// since, the server is still there.
     pub(super) async fn is_alive(&mut self) -> bool {
         if self.session().is_usable() && self.since.elapsed() > RESTED {
-            self.session().is_alive().await;
+            let patience = self.pool.0.timeout;
+            // One that does not come leaves it unusable.
+            let _ = timeout(patience, self.session().is_alive()).await;
             self.look();
         }
         self.session().is_usable()
     }
 
-    /// Runs one statement to its end: an error that comes with the commit, after the rows, is seen too.
+    /// Runs one statement to its end: an error that comes with the commit, after the rows, is seen too. If there is no
+    /// answer in time, the connection is given up.
     pub(super) async fn fetch_all(&mut self, query: Query<'_>) -> Result<Vec<PgRow>, sqlx::Error> {
-        let result = self.session().fetch_all(query).await;
+        let patience = self.pool.answer_timeout();
+        let result = timeout(patience, self.session().fetch_all(query)).await;
         self.look();
-        result
+        result.unwrap_or_else(|_| Err(no_answer(patience)))
     }
 
     /// Makes ready for one statement, which then runs on [`Held::connection`] and whose end is told by [`Held::end`]. If
@@ -219,9 +232,10 @@ impl Held {
 
     /// Ends the statement, which failed with `error` if there is one. Gives the error of the commit.
     pub(super) async fn end(&mut self, error: Option<&sqlx::Error>) -> Result<(), sqlx::Error> {
-        let ended = self.session().end(error).await;
+        let patience = self.pool.answer_timeout();
+        let ended = timeout(patience, self.session().end(error)).await;
         self.look();
-        ended
+        ended.unwrap_or_else(|_| Err(no_answer(patience)))
     }
 
     /// Hands the connection out, to whoever says by [`Held::returned`] that it can be used again.

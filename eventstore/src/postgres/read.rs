@@ -4,11 +4,12 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
-use futures::TryStreamExt;
+use futures::{FutureExt, TryStreamExt};
 use sqlx::{PgConnection, Row};
+use tokio::time::timeout;
 use uuid::Uuid;
 
-use super::fault::{NoConnection, read_error};
+use super::fault::{NoConnection, no_answer, read_error};
 use super::horizon::{Final, Horizon};
 use super::pool::{Pool, Query};
 use super::rows::{Decoder, event_columns};
@@ -335,7 +336,14 @@ impl Reader {
         let mut bytes = 0;
         let mut cut = false;
         let mut rows = query.fetch(connection);
-        while let Some(row) = rows.try_next().await.map_err(Stopped::Statement)? {
+        let patience = self.pool.answer_timeout();
+        // A large page may be long on its way, so it is the silence that counts. Rows that are here need no timer.
+        loop {
+            let next = match rows.try_next().now_or_never() {
+                Some(next) => next,
+                None => timeout(patience, rows.try_next()).await.unwrap_or_else(|_| Err(no_answer(patience))),
+            };
+            let Some(row) = next.map_err(Stopped::Statement)? else { break };
             let event = decoder.event(&row).map_err(Stopped::Row)?;
             if !budget.takes(&event) {
                 cut = true;

@@ -79,7 +79,7 @@ impl PostgresStore {
             head: watch::Sender::new(Position::START),
             own: watch::Sender::new(Position::START),
         };
-        let writers = Writers::start(options.writers, options.answer_timeout, &shared);
+        let writers = Writers::start(options.writers, &shared);
         let horizon = Arc::clone(&reader.horizon);
         let tasks = vec![
             tokio::spawn(horizon.serve(shared.head.clone(), options.horizon_alarm)),

@@ -216,6 +216,7 @@ impl PostgresStore {
             return Err(AppendError::Closed);
         }
         let append = append.check(self.limits())?;
+        append.check_deadline()?;
         check_foreign(transaction).await?;
         Ok(within(transaction, Some(self.incarnation()), &append).await?)
     }

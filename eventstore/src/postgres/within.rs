@@ -42,9 +42,7 @@ pub(super) async fn within(
     append: &CheckedAppend,
 ) -> Result<Appended, NotDone> {
     let begun = Instant::now();
-    if append.deadline.is_some_and(|deadline| deadline <= begun) {
-        return Err(NotDone::Refused(AppendError::DeadlineExceeded { stream: append.first_stream() }));
-    }
+    append.check_deadline().map_err(NotDone::Refused)?;
     let failed = |e| NotDone::Failed(failed(e, || append.first_stream()));
     let query = sqlx::query(APPEND_WITHIN).bind(append.tenant.as_str()).bind(store.map(|store| store.0));
     let rows = with_events(query, append).fetch_all(&mut *connection).await.map_err(failed)?;

@@ -2,7 +2,6 @@
 
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::sync::Arc;
-use std::time::Duration;
 
 use tokio::sync::{Mutex, watch};
 use tokio::task::{JoinHandle, JoinSet};
@@ -47,11 +46,11 @@ impl Shared {
 }
 
 impl Writers {
-    /// Starts so many writers, each with a connection of its own, which wait for an answer as long as `patience` says.
-    pub(super) fn start(count: usize, patience: Duration, shared: &Shared) -> Self {
+    /// Starts so many writers, each with a connection of its own.
+    pub(super) fn start(count: usize, shared: &Shared) -> Self {
         let queues: Vec<_> = (0..count).map(|_| Arc::new(Queue::new(shared.bounds.clone()))).collect();
         let start = |queue: &Arc<Queue>| {
-            let line = Line::new(shared.pool.clone(), patience);
+            let line = Line::new(shared.pool.clone());
             tokio::spawn(write(EndOfQueue(Arc::clone(queue)), line, shared.clone()))
         };
         let tasks = queues.iter().map(start).collect();

@@ -196,8 +196,7 @@ impl SqliteStore {
     ///
     /// A refused append leaves the transaction usable and nothing of itself behind. Readers notice the commit by
     /// polling, see [`SqliteOptions::poll_interval`](crate::SqliteOptions::poll_interval). Begin it with `BEGIN
-    /// IMMEDIATE`: one that reads first and writes later may find that another writer came between, and fails. A
-    /// deadline has no meaning here.
+    /// IMMEDIATE`: one that reads first and writes later may find that another writer came between, and fails.
     ///
     /// ```
     /// # mod order { include!(concat!(env!("CARGO_MANIFEST_DIR"), "/docs/order.rs")); }
@@ -240,6 +239,7 @@ impl SqliteStore {
             return Err(AppendError::Closed);
         }
         let append = append.check(self.limits_ref())?;
+        append.check_deadline()?;
         self.check_foreign(transaction).await?;
         within(self.group(), transaction, &append).await
     }

@@ -5,10 +5,10 @@ use std::path::Path;
 use std::process::{Child, Stdio};
 use std::time::Duration;
 
+use annals_scratch::again::{again, is_again};
 use sqlx::Connection;
 use sqlx::sqlite::{SqliteConnectOptions, SqliteConnection};
 
-use super::again::{again, is_again};
 use super::{ANY, Fixture, event, stream};
 use crate::error::AppendError;
 use crate::position::Position;

@@ -1,9 +1,9 @@
-//! A disk that is really full: a small file system of its own, which the test fills and then makes larger.
+//! A disk that is really full, and then larger.
 
 use std::path::PathBuf;
-use std::process::Command;
 
-use super::again::{is_again, run_again};
+use annals_scratch::SmallDisk;
+
 use super::{ANY, event, stream};
 use crate::append::Append;
 use crate::clock::{IdSource, TimeOrderedIds};
@@ -16,48 +16,8 @@ use crate::sqlite::SqliteStore;
 use crate::store::EventStore;
 use crate::stream::{ExpectedVersion, StreamVersion};
 
-/// Whether this process has a namespace in which it may mount. If not, the test is run again in one, which takes all
-/// it has mounted along when it ends, however it ends.
-fn may_mount(test: &str) -> bool {
-    if is_again() {
-        return true;
-    }
-    let own = run_again(&["unshare", "--mount"], module_path!(), test);
-    let done = own.or_else(|as_we_are| {
-        run_again(&["unshare", "--map-root-user", "--mount"], module_path!(), test)
-            .map_err(|as_root| format!("{as_we_are}\n{as_root}"))
-    });
-    done.unwrap_or_else(|said| {
-        panic!("the test failed, or it may not mount: run it as root, or where user namespaces are allowed\n{said}")
-    });
-    false
-}
-
-/// A file system of its own.
-struct SmallDisk(tempfile::TempDir);
-
-impl SmallDisk {
-    fn new(size: &str) -> Self {
-        let disk = Self(tempfile::tempdir().expect("a folder"));
-        disk.mount(&format!("size={size}"));
-        disk
-    }
-
-    fn grow(&self, size: &str) {
-        self.mount(&format!("remount,size={size}"));
-    }
-
-    fn mount(&self, options: &str) {
-        let mut mount = Command::new("mount");
-        // With kind and source said, a remount does not take the old options over, some of which a user may not set.
-        mount.args(["-t", "tmpfs", "-o", options, "tmpfs"]).arg(self.0.path());
-        let done = mount.output().expect("`mount` is where `unshare` is");
-        assert!(done.status.success(), "{}", String::from_utf8_lossy(&done.stderr));
-    }
-
-    fn path(&self) -> PathBuf {
-        self.0.path().join("log.db")
-    }
+fn file(disk: &SmallDisk) -> PathBuf {
+    disk.path().join("log.db")
 }
 
 fn large() -> NewEvent {
@@ -86,11 +46,14 @@ fn is_full<T: std::fmt::Debug>(refused: Result<T, AppendError>) {
 
 #[tokio::test]
 async fn a_full_disk_refuses_appends_loses_none_and_takes_more_when_it_has_grown() {
-    if !may_mount("a_full_disk_refuses_appends_loses_none_and_takes_more_when_it_has_grown") {
+    if !SmallDisk::may_be_mounted(
+        module_path!(),
+        "a_full_disk_refuses_appends_loses_none_and_takes_more_when_it_has_grown",
+    ) {
         return;
     }
     let disk = SmallDisk::new("2m");
-    let store = SqliteStore::open(disk.path()).await.expect("a new store");
+    let store = SqliteStore::open(file(&disk)).await.expect("a new store");
     let to = stream("a");
     let mut acknowledged = Vec::new();
     // By the caller itself and by the writer's queue, in turn.
@@ -129,22 +92,22 @@ async fn a_full_disk_refuses_appends_loses_none_and_takes_more_when_it_has_grown
     }
     assert_eq!(ids(&store).await, acknowledged);
     store.close().await;
-    let again = SqliteStore::open(disk.path()).await.expect("it is sound");
+    let again = SqliteStore::open(file(&disk)).await.expect("it is sound");
     assert_eq!(ids(&again).await, acknowledged);
 }
 
 #[tokio::test]
 async fn a_store_without_room_is_not_opened_and_is_when_there_is_room() {
-    if !may_mount("a_store_without_room_is_not_opened_and_is_when_there_is_room") {
+    if !SmallDisk::may_be_mounted(module_path!(), "a_store_without_room_is_not_opened_and_is_when_there_is_room") {
         return;
     }
     let disk = SmallDisk::new("64k");
-    let filling = disk.0.path().join("filling");
+    let filling = disk.path().join("filling");
     std::fs::write(&filling, vec![0; 60 << 10]).expect("written");
-    let error = SqliteStore::open(disk.path()).await.err().expect("refused");
+    let error = SqliteStore::open(file(&disk)).await.err().expect("refused");
     assert!(matches!(error, OpenError::StorageFull { .. }), "{error:?}");
     std::fs::remove_file(filling).expect("removed");
     disk.grow("2m");
-    let store = SqliteStore::open(disk.path()).await.expect("a new store");
+    let store = SqliteStore::open(file(&disk)).await.expect("a new store");
     store.append(&stream("a"), ExpectedVersion::NoStream, vec![event(1)]).await.expect("appended");
 }

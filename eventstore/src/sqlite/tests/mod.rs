@@ -1,6 +1,5 @@
 //! What only SQLite can get wrong. The contract that all stores share is held by the conformance suite.
 
-mod again;
 mod another_process;
 mod decide_within;
 mod failures;
@@ -326,6 +325,10 @@ async fn append_in_a_foreign_transaction_checks_file_and_durability_and_wakes_re
     let mut weak = foreign.begin_with("BEGIN IMMEDIATE").await.expect("begun");
     let error = fixture.store.append_in(&mut weak, Append::to(stream("a"), ANY, vec![event(1)])).await;
     assert!(matches!(&error, Err(AppendError::Invalid(i)) if i.field == "synchronous"), "{error:?}");
+    // A deadline that has passed comes before all questions to the transaction.
+    let late = Append::to(stream("a"), ANY, vec![event(1)]).with_deadline(tokio::time::Instant::now());
+    let error = fixture.store.append_in(&mut weak, late).await;
+    assert!(matches!(error, Err(AppendError::DeadlineExceeded { .. })), "{error:?}");
     weak.rollback().await.expect("rolled back");
 
     sqlx::raw_sql("PRAGMA synchronous = FULL").execute(&mut foreign).await.expect("set");

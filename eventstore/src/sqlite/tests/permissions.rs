@@ -3,7 +3,8 @@
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 
-use super::again::{is_again, run_again};
+use annals_scratch::again::{is_again, run_again};
+
 use super::{ANY, Fixture};
 use crate::error::OpenError;
 use crate::sqlite::{SqliteOptions, SqliteStore};

@@ -3,15 +3,22 @@
 mod crash;
 mod database;
 mod faults;
+#[cfg(target_os = "linux")]
+mod full_disk;
 mod full_stream;
 mod groups;
+mod lost;
 mod migrate;
 mod news;
 mod order;
 mod pooler;
+mod proxy;
 mod requests;
+mod restart;
 mod roles;
 mod schema;
+mod settings;
+mod standby;
 mod standing;
 mod tls;
 mod torture;

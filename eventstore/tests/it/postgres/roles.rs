@@ -290,3 +290,39 @@ async fn the_owner_makes_the_schema_and_nobody_else_does() {
     by_hand.close().await.unwrap();
     roles.end().await;
 }
+
+#[tokio::test]
+async fn an_account_that_may_have_no_more_connections_is_told_to_come_later_and_goes_on() {
+    let roles = Roles::of(postgres_database().await).await;
+    let store = roles.store("app").open().await.unwrap();
+    let mut subscription = store.subscribe(Position::START, Filter::all());
+    store.append(&stream("before"), ExpectedVersion::NoStream, vec![event_for(&store)]).await.unwrap();
+    subscription.next().await.unwrap().unwrap();
+    let mut superuser = roles.superuser().await;
+    let limit = |most: i32| format!("ALTER ROLE app{} CONNECTION LIMIT {most}", roles.suffix);
+    run(&mut superuser, &limit(0)).await.unwrap();
+    let end = "SELECT pg_terminate_backend(pid, 10000) FROM pg_stat_activity
+               WHERE datname = current_database() AND application_name = 'annals'";
+    run(&mut superuser, end).await.unwrap();
+
+    let append = Append::to(stream("a"), ExpectedVersion::NoStream, vec![event_for(&store)]);
+    // The first one may find out that its connection has ended.
+    if let Err(error) = store.append_many(append.clone()).await {
+        assert!(matches!(error.family(), ErrorFamily::OutcomeUnknown | ErrorFamily::Transient), "{error:?}");
+    }
+    for _ in 0..3 {
+        let error = store.append_many(append.clone()).await.unwrap_err();
+        assert!(matches!(&error, AppendError::Unavailable { .. }), "{error:?}");
+        let why = std::error::Error::source(&error).expect("it has a cause").to_string();
+        assert!(why.contains("too many connections"), "{why}");
+        let error = store.load_page(&stream("a"), StreamVersion::NONE, 10).await.unwrap_err();
+        assert!(error.is_transient(), "{error:?}");
+    }
+    run(&mut superuser, &limit(-1)).await.unwrap();
+    assert!(!store.append_many(append).await.unwrap().repeated);
+    let event = tokio::time::timeout(std::time::Duration::from_secs(10), subscription.next()).await;
+    assert_eq!(event.expect("it goes on").unwrap().unwrap().stream, stream("a"));
+    store.close().await;
+    drop(superuser);
+    roles.end().await;
+}

@@ -71,8 +71,17 @@ async fn append_in_refuses_what_does_not_fit_and_leaves_the_transaction_as_it_wa
     run(&mut transaction, "SELECT 1/0").await.unwrap_err();
     let error = fixture.store.append_in(&mut transaction, fixture.to("a", ANY, 1)).await.unwrap_err();
     assert!(matches!(&error, AppendError::Invalid(i) if i.field == "transaction"), "{error:?}");
+    // A deadline that has passed comes before all questions to the transaction.
+    let late = fixture.to("a", ANY, 1).with_deadline(tokio::time::Instant::now());
+    let error = fixture.store.append_in(&mut transaction, late).await.unwrap_err();
+    assert!(matches!(error, AppendError::DeadlineExceeded { .. }), "{error:?}");
     drop(transaction);
-    assert_eq!(fixture.stored().await.0, heads(&[("a", 3)]));
+    let mut transaction = foreign.begin().await.unwrap();
+    let in_time = tokio::time::Instant::now() + Duration::from_secs(60);
+    let in_time = fixture.to("a", ANY, 1).with_deadline(in_time);
+    fixture.store.append_in(&mut transaction, in_time).await.unwrap();
+    transaction.commit().await.unwrap();
+    assert_eq!(fixture.stored().await.0, heads(&[("a", 4)]));
 }
 
 #[tokio::test]

@@ -6,12 +6,17 @@ use std::process::Command;
 const AGAIN: &str = "ANNALS_TEST_AGAIN";
 
 /// Whether this process was started by [`again`].
-pub(super) fn is_again() -> bool {
+#[must_use]
+pub fn is_again() -> bool {
     std::env::var_os(AGAIN).is_some()
 }
 
 /// The command that runs the test `name` of the module `module_path!()` through a program such as `setpriv`, if any.
-pub(super) fn again(through: &[&str], module: &str, name: &str) -> Command {
+///
+/// # Panics
+/// If the module is a crate's root.
+#[must_use]
+pub fn again(through: &[&str], module: &str, name: &str) -> Command {
     let (_, module) = module.split_once("::").expect("the crate comes first");
     let test = std::env::current_exe().expect("it is running");
     let mut command = match through.split_first() {
@@ -26,9 +31,14 @@ pub(super) fn again(through: &[&str], module: &str, name: &str) -> Command {
     command
 }
 
-/// Runs that command. If the test does not pass there, gives what was said.
-#[cfg(unix)]
-pub(super) fn run_again(through: &[&str], module: &str, name: &str) -> Result<(), String> {
+/// Runs that command.
+///
+/// # Errors
+/// What was said, if the test did not pass there.
+///
+/// # Panics
+/// As of [`again`].
+pub fn run_again(through: &[&str], module: &str, name: &str) -> Result<(), String> {
     let done = again(through, module, name).output();
     let done = done.map_err(|error| format!("{through:?} cannot be run, install util-linux: {error}"))?;
     let said = format!("{}{}", String::from_utf8_lossy(&done.stdout), String::from_utf8_lossy(&done.stderr));

@@ -1,0 +1,60 @@
+//! A standby: it is read from, refuses appends, and takes them once it is the primary.
+
+use std::time::Duration;
+
+use annals_eventstore::{
+    Append, AppendError, EventStore, EventStoreExt, ExpectedVersion, Filter, Position, PostgresOptions,
+};
+use annals_scratch::{Server, Stop};
+use futures::StreamExt;
+use sqlx::{Connection, PgConnection};
+
+use super::{event_for, insert, run, stream};
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_standby_is_read_from_and_takes_appends_when_it_is_promoted() {
+    let primary = Server::start(&[]);
+    let store = PostgresOptions::new(primary.url("postgres")).migrate().open().await.unwrap();
+    store.append(&stream("first"), ExpectedVersion::NoStream, vec![event_for(&store)]).await.unwrap();
+    let second = tokio::task::block_in_place(|| primary.standby());
+    let standby = PostgresOptions::new(second.url("postgres")).open().await.unwrap();
+    let mut subscription = standby.subscribe(Position::START, Filter::all());
+    let mut next = async || {
+        let event = tokio::time::timeout(Duration::from_secs(20), subscription.next()).await;
+        event.expect("it comes").unwrap().unwrap().stream
+    };
+    assert_eq!(next().await, stream("first"));
+    // What the primary takes is read here, as long as no number is missing.
+    store.append(&stream("second"), ExpectedVersion::NoStream, vec![event_for(&store)]).await.unwrap();
+    assert_eq!(next().await, stream("second"));
+    let mut gone = PgConnection::connect(&primary.url("postgres")).await.unwrap();
+    run(&mut gone, "BEGIN").await.unwrap();
+    insert(&mut gone, "gone").await;
+    run(&mut gone, "ROLLBACK").await.unwrap();
+    store.append(&stream("third"), ExpectedVersion::NoStream, vec![event_for(&store)]).await.unwrap();
+
+    let appends = [1, 3, 40].map(|count| {
+        let events = (0..count).map(|_| event_for(&standby)).collect();
+        Append::to(stream(&format!("of {count}")), ExpectedVersion::NoStream, events)
+    });
+    for append in &appends {
+        let error = standby.append_many(append.clone()).await.unwrap_err();
+        assert!(matches!(error, AppendError::ReadOnly { .. }), "{error:?}");
+    }
+    // It must have got all before the primary goes.
+    let mut replayed = PgConnection::connect(&second.url("postgres")).await.unwrap();
+    let there = "DO $$ BEGIN
+                     WHILE (SELECT count(*) FROM annals.events) < 3 LOOP PERFORM pg_sleep(0.005); END LOOP;
+                 END $$";
+    run(&mut replayed, there).await.unwrap();
+    tokio::task::block_in_place(|| {
+        primary.stop(Stop::Immediate);
+        second.promote();
+    });
+    // By the same handle, and the subscription goes on behind the number that is missing.
+    for append in appends {
+        assert!(!standby.append_many(append).await.unwrap().repeated);
+    }
+    assert_eq!(next().await, stream("third"));
+    assert_eq!(next().await, stream("of 1"));
+}
