@@ -70,17 +70,20 @@ async fn whoever_finds_no_free_connection_is_told_after_a_while() {
 #[tokio::test]
 async fn an_append_that_loses_a_deadlock_is_tried_again() {
     let fixture = Fixture::new().await;
+    // The one whose time is up first is ended, if both wait by then; the rival has no such time.
+    let patient = format!("ALTER DATABASE {} SET deadlock_timeout = '2s'", fixture.database.name());
+    run(&mut fixture.foreign().await, &patient).await.unwrap();
+    let store = PostgresOptions::new(fixture.database.url()).open().await.unwrap();
     let mut rival = fixture.foreign().await;
-    run(&mut rival, "BEGIN").await.unwrap();
+    run(&mut rival, "SET deadlock_timeout = '10min'; BEGIN").await.unwrap();
     insert(&mut rival, "a").await;
-    let (store, events) = (fixture.store.clone(), [fixture.event(), fixture.event()]);
+    let events = [fixture.event(), fixture.event()];
     let appending = tokio::spawn(async move {
         let [first, second] = events.map(|event| vec![event]);
         let append = Append::to(stream("b"), ExpectedVersion::NoStream, first);
         store.append_many(append.and(stream("a"), ExpectedVersion::NoStream, second)).await
     });
-    // It has its row of `b` and waits for the rival's of `a`. The rival asks for `b`: the server ends the one of the two
-    // that has waited longer, which is ours.
+    // It has its row of `b` and waits for the rival's of `a`. The rival asks for `b`, so the server ends ours.
     blocked_backend(&mut fixture.foreign().await).await;
     insert(&mut rival, "b").await;
     run(&mut rival, "ROLLBACK").await.unwrap();
