@@ -113,16 +113,14 @@ fn objects_of_very_many_keys_take_no_quadratic_time() {
     let time = |keys: usize| {
         let fields: Vec<String> = (0..keys).map(|n| format!("\"{n:06}\":0")).collect();
         let text = format!("{{{}}}", fields.join(","));
-        let best = (0..3).map(|_| {
-            let began = std::time::Instant::now();
-            assert_eq!(accepted(&text).as_str().len(), text.len());
-            began.elapsed()
-        });
-        best.min().unwrap()
+        let began = std::time::Instant::now();
+        assert_eq!(accepted(&text).as_str().len(), text.len());
+        began.elapsed()
     };
     // 32 times the keys take about 32 times as long; a look at each key for each key, 1,024 times.
-    let (few, many) = (time(1_000), time(32_000));
-    assert!(many < few * 200, "1,000 keys take {few:?}, 32,000 take {many:?}");
+    // Other work on the machine may spoil one try and even several, but makes no quadratic time linear.
+    let mut tries = (0..30).map(|_| (time(1_000), time(32_000)));
+    assert!(tries.any(|(few, many)| many < few * 200), "32,000 keys never took less than 200 times as long as 1,000");
 }
 
 #[test]
