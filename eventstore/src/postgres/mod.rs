@@ -2,6 +2,7 @@
 
 mod append;
 mod database;
+mod copy;
 mod decide_within;
 mod fault;
 mod group;

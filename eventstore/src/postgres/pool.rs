@@ -226,6 +226,15 @@ impl Held {
         begun
     }
 
+    /// The same for a statement without values.
+    pub(super) async fn begin_plain(&mut self) -> Result<(), sqlx::Error> {
+        let begun = self.session().begin_plain().await;
+        if begun.is_err() {
+            self.look();
+        }
+        begun
+    }
+
     pub(super) fn connection(&mut self) -> &mut PgConnection {
         self.session().connection()
     }

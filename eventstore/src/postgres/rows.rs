@@ -8,6 +8,7 @@ use sqlx::postgres::{PgRow, PgTypeInfo, PgValueFormat, PgValueRef};
 use sqlx::{Decode, Postgres, Row, Type, ValueRef};
 use uuid::Uuid;
 
+use super::copy::Fields;
 use crate::error::ReadError;
 use crate::event::{EventId, RecordedEvent};
 use crate::metadata::Metadata;
@@ -24,6 +25,34 @@ macro_rules! event_columns {
     };
 }
 pub(super) use event_columns;
+
+/// How many they are.
+pub(super) const EVENT_COLUMNS: usize = 14;
+
+/// The columns of a row, in their binary format.
+pub(super) trait Columns {
+    /// The bytes of a column; `None` for NULL.
+    fn bytes(&self, at: usize) -> Result<Option<&[u8]>, BoxDynError>;
+}
+
+impl Columns for PgRow {
+    fn bytes(&self, at: usize) -> Result<Option<&[u8]>, BoxDynError> {
+        let value = self.try_get_raw(at)?;
+        if value.is_null() {
+            return Ok(None);
+        }
+        if value.format() != PgValueFormat::Binary {
+            return Err("it is read by prepared statements only".into());
+        }
+        value.as_bytes().map(Some)
+    }
+}
+
+impl Columns for Fields<'_, EVENT_COLUMNS> {
+    fn bytes(&self, at: usize) -> Result<Option<&[u8]>, BoxDynError> {
+        Ok(self[at])
+    }
+}
 
 /// A `timestamptz` as microseconds since 1970. sqlx reads them into types of time crates only, whose features would
 /// change the types inferred in users' own queries.
@@ -61,14 +90,14 @@ pub(super) struct Decoder {
 type Unreadable = (&'static str, BoxDynError);
 
 impl Decoder {
-    pub(super) fn event(&mut self, row: &PgRow) -> Result<RecordedEvent, ReadError> {
+    pub(super) fn event(&mut self, row: &impl Columns) -> Result<RecordedEvent, ReadError> {
         let position = number(row, 0, "position");
         let position = position.map_err(|(column, error)| damaged(Position::START, column, &*error))?;
         let position = Position::stored(position);
         self.columns(position, row).map_err(|(column, error)| damaged(position, column, &*error))
     }
 
-    fn columns(&mut self, position: Position, row: &PgRow) -> Result<RecordedEvent, Unreadable> {
+    fn columns(&mut self, position: Position, row: &impl Columns) -> Result<RecordedEvent, Unreadable> {
         let stream = StreamId::stored(
             self.names.tenant(text(row, 2, "tenant")?),
             self.names.other(text(row, 3, "aggregate_type")?),
@@ -79,7 +108,7 @@ impl Decoder {
         let metadata = Metadata::from_stored(json(row, 9, "metadata")?, correlation_id, causation_id);
         let schema_version = number(row, 7, "schema_version")?;
         let micros = number(row, 13, "recorded_at")?;
-        let micros = micros.checked_add(EPOCH).ok_or(("recorded_at", "the time is infinite".into()))?;
+        let micros = micros.checked_add(EPOCH).ok_or_else(|| ("recorded_at", "the time is infinite".into()))?;
         Ok(RecordedEvent {
             position,
             event_id: EventId::stored(id(row, 1, "event_id")?),
@@ -95,24 +124,16 @@ impl Decoder {
     }
 }
 
-/// The bytes of a column in the binary format; `None` for NULL.
-fn optional<'r>(row: &'r PgRow, at: usize, column: &'static str) -> Result<Option<&'r [u8]>, Unreadable> {
-    let value = row.try_get_raw(at).map_err(|e| (column, e.into()))?;
-    if value.is_null() {
-        return Ok(None);
-    }
-    if value.format() != PgValueFormat::Binary {
-        return Err((column, "it is read by prepared statements only".into()));
-    }
-    value.as_bytes().map(Some).map_err(|e| (column, e))
+fn optional<'r>(row: &'r impl Columns, at: usize, column: &'static str) -> Result<Option<&'r [u8]>, Unreadable> {
+    row.bytes(at).map_err(|e| (column, e))
 }
 
-fn bytes<'r>(row: &'r PgRow, at: usize, column: &'static str) -> Result<&'r [u8], Unreadable> {
-    optional(row, at, column)?.ok_or((column, "it is NULL".into()))
+fn bytes<'r>(row: &'r impl Columns, at: usize, column: &'static str) -> Result<&'r [u8], Unreadable> {
+    optional(row, at, column)?.ok_or_else(|| (column, "it is NULL".into()))
 }
 
 /// A column of eight bytes.
-fn number(row: &PgRow, at: usize, column: &'static str) -> Result<i64, Unreadable> {
+fn number(row: &impl Columns, at: usize, column: &'static str) -> Result<i64, Unreadable> {
     let bytes = bytes(row, at, column)?.try_into();
     bytes.map(i64::from_be_bytes).map_err(|e| (column, e.into()))
 }
@@ -121,20 +142,20 @@ fn as_id(bytes: &[u8]) -> Result<Uuid, BoxDynError> {
     Ok(Uuid::from_slice(bytes)?)
 }
 
-fn id(row: &PgRow, at: usize, column: &'static str) -> Result<Uuid, Unreadable> {
+fn id(row: &impl Columns, at: usize, column: &'static str) -> Result<Uuid, Unreadable> {
     as_id(bytes(row, at, column)?).map_err(|e| (column, e))
 }
 
-fn text<'r>(row: &'r PgRow, at: usize, column: &'static str) -> Result<&'r str, Unreadable> {
+fn text<'r>(row: &'r impl Columns, at: usize, column: &'static str) -> Result<&'r str, Unreadable> {
     std::str::from_utf8(bytes(row, at, column)?).map_err(|e| (column, e.into()))
 }
 
-fn optional_text<'r>(row: &'r PgRow, at: usize, column: &'static str) -> Result<Option<&'r str>, Unreadable> {
+fn optional_text<'r>(row: &'r impl Columns, at: usize, column: &'static str) -> Result<Option<&'r str>, Unreadable> {
     optional(row, at, column)?.map(std::str::from_utf8).transpose().map_err(|e| (column, e.into()))
 }
 
 /// The text of a JSONB column, which comes after the number of the format.
-fn json<'r>(row: &'r PgRow, at: usize, column: &'static str) -> Result<&'r str, Unreadable> {
+fn json<'r>(row: &'r impl Columns, at: usize, column: &'static str) -> Result<&'r str, Unreadable> {
     match bytes(row, at, column)? {
         [1, text @ ..] => std::str::from_utf8(text).map_err(|e| (column, e.into())),
         _ => Err((column, "it is in a format of JSONB that this build does not know".into())),

@@ -63,8 +63,14 @@ impl Session {
     /// Makes ready for one statement, which then runs on [`Session::connection`] and whose end is told by
     /// [`Session::end`].
     pub(super) async fn begin<'q>(&mut self, query: Query<'q>) -> Result<Query<'q>, sqlx::Error> {
+        self.begin_plain().await?;
+        Ok(if self.pooled.is_some() { query.persistent(false) } else { query })
+    }
+
+    /// The same for a statement without values.
+    pub(super) async fn begin_plain(&mut self) -> Result<(), sqlx::Error> {
         self.answered = false;
-        let Some(pooled) = &mut self.pooled else { return Ok(query) };
+        let Some(pooled) = &mut self.pooled else { return Ok(()) };
         let begun = sqlx::raw_sql(BEGIN).fetch_all(&mut self.connection);
         let rows = match tokio::time::timeout(pooled.patience, begun).await {
             Ok(rows) => rows.map_err(NotSent::because)?,
@@ -79,7 +85,7 @@ impl Session {
             // Without a pooler the connection would be gone; whoever connects anew looks whether the store is the same.
             return Err(NotSent::because("the pooler has connected to another server, or the server has started anew"));
         }
-        Ok(query.persistent(false))
+        Ok(())
     }
 
     pub(super) fn connection(&mut self) -> &mut PgConnection {

@@ -18,7 +18,7 @@ pub(super) const FIRST_PAGE: usize = 64;
 pub(super) const FIRST_STREAM_PAGE: usize = 256;
 
 /// The events that a later page asks for at most.
-const LARGEST_PAGE: usize = 1_024;
+const LARGEST_PAGE: usize = 4_096;
 
 /// How many events the page after one of `limit` asks for.
 pub(super) fn grown(limit: usize) -> usize {

@@ -14,7 +14,7 @@ use crate::read::stream_pages::StreamPages;
 /// `load`, `load_after` and `read_all`, and has an example.
 ///
 /// Ends after the last event that was there when the end was reached, or after the first error, also a transient one:
-/// to go on, read again after the last event that came. Bounded memory: at most two pages of up to 1,024 events and
+/// to go on, read again after the last event that came. Bounded memory: at most two pages of up to 4,096 events and
 /// about 16 MiB. Holds nothing in the store while it waits for its consumer. Must be polled within a tokio runtime.
 ///
 /// # Cancel safety

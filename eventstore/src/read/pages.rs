@@ -21,7 +21,7 @@ use crate::store::{EventStore, Page};
 /// [`EventStoreExt::pages`](crate::EventStoreExt::pages); the streams of events are built on it.
 ///
 /// At most two pages are in memory: the one that was given out, and the next one, which is read meanwhile. A page asks
-/// for 64 events at first and for up to 1,024 later. Nothing is held in the store between pages. Dropping the value
+/// for 64 events at first and for up to 4,096 later. Nothing is held in the store between pages. Dropping the value
 /// ends its read.
 ///
 /// ```

@@ -3,10 +3,11 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use annals_eventstore::{EventStore, EventStoreExt, Filter, Position, StreamVersion};
+use annals_eventstore::{EventStore, EventStoreExt, Filter, Position, PostgresOptions, StreamVersion};
 use futures::StreamExt;
 use sqlx::Row;
 
+use super::proxy::{Lost, Proxy};
 use super::{Fixture, insert, run, stream};
 
 /// How a writer that has drawn a position ends, and whether its event stays.
@@ -79,6 +80,38 @@ async fn a_reader_waits_for_writers_that_were_there_and_not_for_those_that_come_
         fixture.append("third").await.unwrap();
         run(&mut earlier, "ROLLBACK").await.unwrap();
         assert_eq!(positions(&fixture, &filter).await, (vec![first, second], false));
+    }
+}
+
+/// What was final when a statement began, it saw. What became final while its answer was on the way, it may not have seen.
+#[tokio::test]
+async fn what_becomes_final_while_an_answer_is_on_the_way_does_not_vouch_for_it() {
+    for (filter, words) in [(Filter::all(), "COPY ("), (Filter::all().event_name("placed").unwrap(), "event_type =")] {
+        let fixture = Fixture::new().await;
+        let proxy = Proxy::before(fixture.database.url());
+        let store = Arc::new(PostgresOptions::new(proxy.url()).open().await.unwrap());
+        let mut slow = fixture.foreign().await;
+        let first = insert(&mut fixture.foreign().await, "first").await;
+        run(&mut slow, "BEGIN").await.unwrap();
+        let held = insert(&mut slow, "slow").await;
+        let last = insert(&mut fixture.foreign().await, "quick").await;
+
+        proxy.lose(Lost::Time, words);
+        let reading = tokio::spawn({
+            let (store, filter) = (Arc::clone(&store), filter.clone());
+            async move { store.read_page(Position::START, &filter, 100).await.unwrap() }
+        });
+        proxy.holds().await;
+        run(&mut slow, "COMMIT").await.unwrap();
+        assert_eq!(store.head().await.unwrap().position.get(), last);
+        proxy.release();
+
+        let page = reading.await.unwrap();
+        let mut seen: Vec<_> = page.events.iter().map(|event| event.position.get()).collect();
+        assert_eq!(seen, [first], "{words}");
+        let rest = store.read_page(page.upto.unwrap().position, &filter, 100).await.unwrap();
+        seen.extend(rest.events.iter().map(|event| event.position.get()));
+        assert_eq!(seen, [first, held, last], "{words}");
     }
 }
 

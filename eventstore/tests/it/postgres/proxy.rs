@@ -1,5 +1,5 @@
 //! A network that fails on demand: it stands between a handle and its server, reads what is asked, and loses it or its
-//! answer.
+//! answer, or lets the answer wait.
 
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
@@ -24,6 +24,8 @@ pub(super) enum Lost {
     EndOfAnswer,
     /// The answer alone: the connection stays, and nothing ever comes.
     Silently,
+    /// Time alone: the server has given the answer, and it comes when it is released.
+    Time,
 }
 
 /// Loses things between a store and its database.
@@ -41,6 +43,9 @@ struct Shared {
     away: watch::Sender<bool>,
     /// How often somebody has connected.
     connected: AtomicUsize,
+    /// How many answers have been held back, and how many released.
+    held: watch::Sender<usize>,
+    released: watch::Sender<usize>,
 }
 
 impl Proxy {
@@ -69,6 +74,17 @@ impl Proxy {
     /// Whether the planned loss has happened, or at least begun.
     pub(super) fn has_lost(&self) -> bool {
         self.shared.plan.lock().unwrap().is_none()
+    }
+
+    /// Waits until the server has given the answer that is held back.
+    pub(super) async fn holds(&self) {
+        let released = *self.shared.released.borrow();
+        self.shared.held.subscribe().wait_for(|held| *held > released).await.unwrap();
+    }
+
+    /// Hands on the answer that is held back.
+    pub(super) fn release(&self) {
+        self.shared.released.send_modify(|released| *released += 1);
     }
 
     /// Ends all connections and sends whoever connects away, or no longer does.
@@ -124,7 +140,7 @@ async fn between(client: UnixStream, server: &PgConnectOptions, shared: &Shared)
     let mut away = shared.away.subscribe();
     tokio::select! {
         end = requests(from_client, to_server, shared, &losing) => end,
-        end = answers(from_server, to_client, &losing) => end,
+        end = answers(from_server, to_client, shared, &losing) => end,
         _ = away.wait_for(|away| *away) => Ok(()),
     }
 }
@@ -178,13 +194,29 @@ fn has(statement: &str, words: &str) -> bool {
 async fn answers(
     mut from: impl AsyncRead + Unpin,
     mut to: impl AsyncWrite + Unpin,
+    shared: &Shared,
     losing: &Mutex<Option<Lost>>,
 ) -> std::io::Result<()> {
+    let mut late = Vec::new();
     loop {
         // As over TCP, the client reads what the server said last, and learns that it has gone when it asks again.
         let Ok((kind, message)) = receive(&mut from).await else { std::future::pending().await };
         let lost = *losing.lock().unwrap();
         let is_row = kind == b'D';
+        if lost == Some(Lost::Time) {
+            let is_end = kind == b'Z';
+            late.push((kind, message));
+            if is_end {
+                let mut held = 0;
+                shared.held.send_modify(|all| (*all, held) = (*all + 1, *all + 1));
+                let _ = shared.released.subscribe().wait_for(|released| *released >= held).await;
+                *losing.lock().unwrap() = None;
+                for (kind, message) in late.drain(..) {
+                    send(&mut to, kind, &message).await?;
+                }
+            }
+            continue;
+        }
         if lost.is_none() || (lost == Some(Lost::EndOfAnswer) && is_row) {
             send(&mut to, kind, &message).await?;
         }
