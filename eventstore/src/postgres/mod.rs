@@ -1,8 +1,8 @@
 //! The store for many writers and several machines: a PostgreSQL database.
 
 mod append;
-mod database;
 mod copy;
+mod database;
 mod decide_within;
 mod fault;
 mod group;

@@ -15,7 +15,7 @@ use super::copy::Copied;
 use super::fault::{NoConnection, no_answer, read_error};
 use super::horizon::{Final, Horizon};
 use super::pool::{Pool, Query};
-use super::rows::{Columns, Decoder, event_columns};
+use super::rows::{Columns, Decoder, columns_in_stream, event_columns};
 use crate::error::ReadError;
 use crate::event::{EventId, RecordedEvent};
 use crate::filter::Filter;
@@ -81,7 +81,7 @@ const READ_STORY_WHERE: &str = concat!(
 const LOAD_STREAM_AFTER: &str = concat!(
     "
     SELECT ",
-    event_columns!(),
+    columns_in_stream!(),
     "
     FROM annals.events
     WHERE tenant = $1 AND aggregate_type = $2 AND aggregate_id = $3 AND version > $4
@@ -180,7 +180,7 @@ impl Reader {
         limit: usize,
     ) -> Result<StreamPage, ReadError> {
         let limit = self.statement_limit(limit)?;
-        let batch = self.batch(load_after(stream, after, limit), limit).await?;
+        let batch = self.batch(load_after(stream, after, limit), Some(stream), limit).await?;
         Ok(StreamPage::new(batch.events, batch.whole))
     }
 
@@ -193,7 +193,7 @@ impl Reader {
         limit: usize,
     ) -> Result<StreamPage, ReadError> {
         let limit = self.statement_limit(limit)?;
-        let batch = self.batch_on(connection, load_after(stream, after, limit), limit).await?;
+        let batch = self.batch_on(connection, load_after(stream, after, limit), Some(stream), limit).await?;
         Ok(StreamPage::new(batch.events, batch.whole))
     }
 
@@ -262,7 +262,7 @@ impl Reader {
             Some(id) => query.bind(id.as_str()),
             None => query,
         };
-        let batch = self.batch(query, limit).await?;
+        let batch = self.batch(query, None, limit).await?;
         let upto = match (batch.events.last(), bound.event_id) {
             (Some(last), _) if !batch.whole => self.checkpoint(last.position, last.event_id),
             (_, Some(id)) => self.checkpoint(Position::stored(bound.position), EventId::stored(id)),
@@ -332,11 +332,12 @@ impl Reader {
         Ok(i64::try_from(page_limit(limit)?.min(fit.max(16))).unwrap_or(i64::MAX))
     }
 
-    /// Reads the rows of one statement until a page is full. The rest is not waited for: the connection is given up.
-    async fn batch(&self, query: Query<'_>, limit: i64) -> Result<Batch, ReadError> {
+    /// Reads the rows of one statement until a page is full; they tell their stream, unless it is given. The rest is not
+    /// waited for: the connection is given up.
+    async fn batch(&self, query: Query<'_>, stream: Option<&StreamId>, limit: i64) -> Result<Batch, ReadError> {
         let mut held = self.pool.take().await.map_err(NoConnection::into_read)?;
         let query = held.begin(query).await.map_err(read_error)?;
-        let batch = self.batch_on(held.connection(), query, limit).await;
+        let batch = self.batch_on(held.connection(), query, stream, limit).await;
         match &batch {
             Ok(batch) if batch.cut => {}
             Ok(_) => held.end(None).await.map_err(read_error)?,
@@ -364,7 +365,7 @@ impl Reader {
     }
 
     async fn copied_on(&self, connection: &mut PgConnection, text: &str, limit: i64) -> Result<Batch, Stopped> {
-        let mut page = Filling::of(limit);
+        let mut page = Filling::of(None, limit);
         let mut copied = Copied::default();
         let patience = self.pool.answer_timeout();
         let begun = timeout(patience, connection.copy_out_raw(text)).await;
@@ -380,8 +381,14 @@ impl Reader {
         Ok(page.into_batch(&self.bytes_per_event))
     }
 
-    async fn batch_on(&self, connection: &mut PgConnection, query: Query<'_>, limit: i64) -> Result<Batch, Stopped> {
-        let mut page = Filling::of(limit);
+    async fn batch_on(
+        &self,
+        connection: &mut PgConnection,
+        query: Query<'_>,
+        stream: Option<&StreamId>,
+        limit: i64,
+    ) -> Result<Batch, Stopped> {
+        let mut page = Filling::of(stream, limit);
         let mut rows = query.fetch(connection);
         while let Some(row) = next(&mut rows, self.pool.answer_timeout()).await? {
             if !page.takes(&row)? {
@@ -393,10 +400,7 @@ impl Reader {
 }
 
 /// The next of the answer. A large page may be long on its way, so it is the silence that counts. What is here needs no timer.
-async fn next<T>(
-    answer: &mut BoxStream<'_, Result<T, sqlx::Error>>,
-    patience: Duration,
-) -> Result<Option<T>, Stopped> {
+async fn next<T>(answer: &mut BoxStream<'_, Result<T, sqlx::Error>>, patience: Duration) -> Result<Option<T>, Stopped> {
     let next = match answer.try_next().now_or_never() {
         Some(next) => next,
         None => timeout(patience, answer.try_next()).await.unwrap_or_else(|_| Err(no_answer(patience))),
@@ -408,7 +412,9 @@ async fn next<T>(
 const FEW: usize = 64;
 
 /// A page that is being filled.
-struct Filling {
+struct Filling<'s> {
+    /// Of which all its events are, if the rows do not tell it.
+    stream: Option<&'s StreamId>,
     limit: usize,
     budget: PageBudget,
     decoder: Decoder,
@@ -417,16 +423,20 @@ struct Filling {
     cut: bool,
 }
 
-impl Filling {
-    fn of(limit: i64) -> Self {
+impl<'s> Filling<'s> {
+    fn of(stream: Option<&'s StreamId>, limit: i64) -> Self {
         let limit = usize::try_from(limit).unwrap_or(usize::MAX);
         let (budget, decoder) = (PageBudget::of(limit), Decoder::default());
-        Self { limit, budget, decoder, events: Vec::new(), bytes: 0, cut: false }
+        Self { stream, limit, budget, decoder, events: Vec::new(), bytes: 0, cut: false }
     }
 
     /// Puts the event in, if there is room; says whether there was.
     fn takes(&mut self, row: &impl Columns) -> Result<bool, Stopped> {
-        let event = self.decoder.event(row).map_err(Stopped::Row)?;
+        let event = match self.stream {
+            Some(stream) => self.decoder.event_of(stream, row),
+            None => self.decoder.event(row),
+        };
+        let event = event.map_err(Stopped::Row)?;
         if !self.budget.takes(&event) {
             self.cut = true;
             return Ok(false);

@@ -17,11 +17,19 @@ use crate::position::Position;
 use crate::recurring::Names;
 use crate::stream::{StreamId, StreamVersion};
 
-/// The columns of an event in the order in which [`Decoder::event`] reads them.
+/// The columns of an event whose stream is known, in the order in which [`Decoder::event_of`] reads them.
+macro_rules! columns_in_stream {
+    () => {
+        "position, event_id, version, event_type, schema_version, event_data, metadata, correlation_id, causation_id, \
+         append_id, recorded_at"
+    };
+}
+pub(super) use columns_in_stream;
+
+/// All columns of an event in the order in which [`Decoder::event`] reads them.
 macro_rules! event_columns {
     () => {
-        "position, event_id, tenant, aggregate_type, aggregate_id, version, event_type, schema_version, \
-         event_data, metadata, correlation_id, causation_id, append_id, recorded_at"
+        concat!($crate::postgres::rows::columns_in_stream!(), ", tenant, aggregate_type, aggregate_id")
     };
 }
 pub(super) use event_columns;
@@ -91,34 +99,55 @@ type Unreadable = (&'static str, BoxDynError);
 
 impl Decoder {
     pub(super) fn event(&mut self, row: &impl Columns) -> Result<RecordedEvent, ReadError> {
+        self.readable(row, |names, row| {
+            Ok(StreamId::stored(
+                names.tenant(text(row, 11, "tenant")?),
+                names.other(text(row, 12, "aggregate_type")?),
+                names.aggregate_id(text(row, 13, "aggregate_id")?),
+            ))
+        })
+    }
+
+    /// The same for a row that does not tell its stream.
+    pub(super) fn event_of(&mut self, stream: &StreamId, row: &impl Columns) -> Result<RecordedEvent, ReadError> {
+        self.readable(row, |_, _| Ok(stream.clone()))
+    }
+
+    fn readable<R: Columns>(
+        &mut self,
+        row: &R,
+        stream: impl FnOnce(&mut Names, &R) -> Result<StreamId, Unreadable>,
+    ) -> Result<RecordedEvent, ReadError> {
         let position = number(row, 0, "position");
         let position = position.map_err(|(column, error)| damaged(Position::START, column, &*error))?;
         let position = Position::stored(position);
-        self.columns(position, row).map_err(|(column, error)| damaged(position, column, &*error))
+        let stream = stream(&mut self.names, row);
+        let event = stream.and_then(|stream| self.columns(position, stream, row));
+        event.map_err(|(column, error)| damaged(position, column, &*error))
     }
 
-    fn columns(&mut self, position: Position, row: &impl Columns) -> Result<RecordedEvent, Unreadable> {
-        let stream = StreamId::stored(
-            self.names.tenant(text(row, 2, "tenant")?),
-            self.names.other(text(row, 3, "aggregate_type")?),
-            self.names.aggregate_id(text(row, 4, "aggregate_id")?),
-        );
-        let correlation_id = optional_text(row, 10, "correlation_id")?.map(Arc::<str>::from);
-        let causation_id = optional_text(row, 11, "causation_id")?.map(Arc::<str>::from);
-        let metadata = Metadata::from_stored(json(row, 9, "metadata")?, correlation_id, causation_id);
-        let schema_version = number(row, 7, "schema_version")?;
-        let micros = number(row, 13, "recorded_at")?;
+    fn columns(
+        &mut self,
+        position: Position,
+        stream: StreamId,
+        row: &impl Columns,
+    ) -> Result<RecordedEvent, Unreadable> {
+        let correlation_id = optional_text(row, 7, "correlation_id")?.map(Arc::<str>::from);
+        let causation_id = optional_text(row, 8, "causation_id")?.map(Arc::<str>::from);
+        let metadata = Metadata::from_stored(json(row, 6, "metadata")?, correlation_id, causation_id);
+        let schema_version = number(row, 4, "schema_version")?;
+        let micros = number(row, 10, "recorded_at")?;
         let micros = micros.checked_add(EPOCH).ok_or_else(|| ("recorded_at", "the time is infinite".into()))?;
         Ok(RecordedEvent {
             position,
             event_id: EventId::stored(id(row, 1, "event_id")?),
             stream,
-            version: StreamVersion::stored(number(row, 5, "version")?),
-            name: self.names.other(text(row, 6, "event_type")?),
+            version: StreamVersion::stored(number(row, 2, "version")?),
+            name: self.names.other(text(row, 3, "event_type")?),
             schema_version: u32::try_from(schema_version).map_err(|e| ("schema_version", e.into()))?,
-            payload: Payload::trusted(json(row, 8, "event_data")?),
+            payload: Payload::trusted(json(row, 5, "event_data")?),
             metadata: metadata.map_err(|e| ("metadata", e.into()))?,
-            append_id: optional(row, 12, "append_id")?.map(as_id).transpose().map_err(|e| ("append_id", e))?,
+            append_id: optional(row, 9, "append_id")?.map(as_id).transpose().map_err(|e| ("append_id", e))?,
             recorded_at: Timestamp::from_microsecond(micros).map_err(|e| ("recorded_at", e.into()))?,
         })
     }
