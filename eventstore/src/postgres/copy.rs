@@ -83,7 +83,6 @@ impl Copied {
 
 /// The fields of the row at `at`, or `None` for the mark of the end, and where the next row begins; `None` if it is not
 /// all there.
-#[expect(clippy::type_complexity, reason = "it is taken apart at once")]
 fn row<const N: usize>(data: &[u8], mut at: usize) -> Result<Option<(Option<Fields<'_, N>>, usize)>, BoxDynError> {
     let Some(count) = bytes(data, at) else { return Ok(None) };
     at += 2;
