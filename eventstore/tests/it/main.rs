@@ -12,4 +12,5 @@ mod outsider;
 #[cfg(feature = "postgres")]
 mod postgres;
 mod read;
+mod rewound;
 mod taken_apart;
