@@ -11,7 +11,7 @@ use crate::DatabaseError;
 use crate::append::Append;
 use crate::error::{AppendError, ErrorFamily, OpenError, ReadError};
 use crate::filter::Filter;
-use crate::position::Position;
+use crate::position::{After, Position};
 use crate::read::EventStoreExt;
 use crate::request::{Fingerprint, RequestKey};
 use crate::sqlite::{SqliteOptions, SqliteStore, Synchronous};
@@ -258,10 +258,10 @@ async fn text_that_is_no_utf8_is_reported_and_never_a_panic() {
     .execute(&mut foreign)
     .await
     .expect("the schema cannot refuse it");
-    let error = fixture.store.read_page(Position::START, &Filter::all(), 10).await.expect_err("damaged");
+    let error = fixture.store.read_page(After::START, &Filter::all(), 10).await.expect_err("damaged");
     assert!(matches!(error, ReadError::Damaged { position, .. } if position.get() == 2), "{error}");
     let after = Position::new(2).expect("a position");
-    let error = fixture.store.read_page(after, &Filter::all(), 10).await.expect_err("damaged");
+    let error = fixture.store.read_page(after.into(), &Filter::all(), 10).await.expect_err("damaged");
     assert!(matches!(error, ReadError::Damaged { position, .. } if position.get() == 3), "{error}");
     let error = fixture.store.streams_page(&crate::StreamFilter::all(), None, 10).await.expect_err("damaged");
     assert!(matches!(error, ReadError::Damaged { .. }), "{error}");
@@ -283,7 +283,7 @@ async fn a_damaged_file_is_no_reason_to_try_again() {
     std::fs::write(fixture.path(), bytes).expect("written");
     let store = SqliteStore::open(fixture.path()).await;
     let error = match &store {
-        Ok(store) => store.read_page(Position::START, &Filter::all(), 2000).await.expect_err("damaged"),
+        Ok(store) => store.read_page(After::START, &Filter::all(), 2000).await.expect_err("damaged"),
         Err(error) => panic!("{error:?}"),
     };
     assert_eq!(error.family(), ErrorFamily::Broken, "{error:?}");
