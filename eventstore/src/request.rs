@@ -110,8 +110,9 @@ impl RequestKey {
         Ok(Self { key: key.as_ref().into(), fingerprint, lifetime: Self::LIFETIME })
     }
 
-    /// The same key, remembered for `lifetime` from the append on, by the store's clock. One that reaches beyond the
-    /// calendar has no end.
+    /// The same key, remembered for `lifetime` from the append on, by the store's clock. If the clock is behind the time of
+    /// the last event, or behind what it showed before, the lifetime begins at that later time: a clock that was slow and
+    /// is corrected forgets no key early. A lifetime that reaches beyond the calendar has no end.
     #[must_use]
     pub fn with_lifetime(mut self, lifetime: Duration) -> Self {
         self.lifetime = lifetime;
