@@ -152,7 +152,8 @@ pub trait EventStore: Send + Sync + 'static {
     ///
     /// # Errors
     /// [`ReadError::Invalid`] for a limit of 0; [`ReadError::Damaged`] naming a row that annals did not write;
-    /// [`ReadError::Unavailable`], which is transient; [`ReadError::Closed`].
+    /// [`ReadError::Broken`] if the store as a whole is not what was opened; [`ReadError::Unavailable`], which is transient;
+    /// [`ReadError::Closed`].
     ///
     /// # Cancel safety
     /// Dropping the future is harmless.

@@ -1,13 +1,20 @@
 //! What only SQLite can get wrong. The contract that all stores share is held by the conformance suite.
 
 mod another_process;
+mod by_hand;
+mod clock;
 mod decide_within;
+#[cfg(unix)]
+mod failing_commit;
 mod failures;
 #[cfg(target_os = "linux")]
 mod full_disk;
 mod full_stream;
 #[cfg(unix)]
 mod permissions;
+#[cfg(unix)]
+mod replaced;
+mod unit_of_work;
 
 use std::sync::Arc;
 use std::time::Duration;
