@@ -66,7 +66,7 @@ BEGIN
     GRANT SELECT ON ALL SEQUENCES IN SCHEMA annals TO annals_reader;
     GRANT EXECUTE ON ALL FUNCTIONS IN SCHEMA annals TO annals_app;
     -- Read models move their checkpoints; where they live apart from the events, there is nothing to move here.
-    GRANT INSERT, UPDATE, DELETE ON annals.checkpoints TO annals_projections;
+    GRANT INSERT, UPDATE, DELETE ON annals.checkpoints, annals.read_models TO annals_projections;
 
     -- Appends, and that question, run with the owner's rights, and find nothing that a caller has put into the search path.
     FOR thing IN SELECT oid::regprocedure AS name FROM pg_proc
