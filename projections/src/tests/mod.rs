@@ -71,5 +71,5 @@ on_every_database! {
     deploy::the_name_goes_down_only_on_request_and_stays_there,
     deploy::old_starts_first_and_both_start_again,
     deploy::new_starts_first_and_ends_before_the_old,
-    deploy::old_ends_before_new_starts_and_starts_when_new_has_ended,
+    deploy::old_ends_before_new_starts_and_takes_the_name_back,
 }

@@ -205,6 +205,40 @@ pub(crate) fn another_shape_needs_a_raised_version_which_is_shown_when_it_is_com
     });
 }
 
+/// Events keep coming, so that the new version is a little behind the old one nearly all the time.
+pub(crate) fn a_raised_version_takes_the_name_under_load_and_no_event_that_was_seen_is_gone(home: Home) {
+    block_on(async {
+        let (shop, other) = (home.open().await, home.open().await);
+        let older = shop.projections().with(OrderList).start().await.unwrap();
+        let load = async {
+            for n in 0.. {
+                other.append(&format!("load-{n}"), &[placed("bob", 1)]).await;
+            }
+        };
+        let deploy = async {
+            let newer = other.projections().with(Wider::<2>).start().await.unwrap();
+            let shown = format!("SELECT CAST(version AS TEXT) FROM {}", shop.table_of_names());
+            let (mut n, mut after) = (0, 0);
+            while after < 10 {
+                let position = shop.append(&format!("o-{n}"), &[placed("ann", 1)]).await;
+                for views in [&older, &newer] {
+                    views.wait_for(position, SOON).await.unwrap();
+                    let found = format!("SELECT order_id FROM order_list WHERE order_id = 'o-{n}'");
+                    assert_eq!(shop.query(&found).await.len(), 1, "event {n}");
+                }
+                n += 1;
+                after += usize::from(shop.query(&shown).await == ["2"]);
+            }
+            newer.close().await;
+        };
+        tokio::select! {
+            () = load => unreachable!("it never ends"),
+            done = tokio::time::timeout(SOON, deploy) => done.expect("the name is switched"),
+        }
+        older.close().await;
+    });
+}
+
 pub(crate) fn a_table_that_somebody_drops_stops_its_projection_and_says_so(home: Home) {
     block_on(async {
         let shop = home.open().await;
