@@ -17,10 +17,6 @@ pub(crate) struct Changes {
 }
 
 impl Changes {
-    pub(crate) fn is_empty(&self) -> bool {
-        self.written.is_empty() && self.removed.is_empty()
-    }
-
     /// Puts both lists into the order of their keys: neighbours in the list are neighbours in the table's tree, and two
     /// writers meet rows in one order.
     pub(crate) fn sort(&mut self, table: &TableSpec) {

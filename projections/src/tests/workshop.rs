@@ -13,7 +13,7 @@ use super::accounts::{Account, AccountEvent, Accounts};
 use super::troubled::Troubled;
 use crate::builder::{Over, ProjectionsBuilder};
 use crate::column::ColumnValue;
-use crate::database::contract::{Home, InMemory};
+use crate::database::contract::{Home, InMemory, LookUp};
 use crate::database::{Model, ReadModels};
 use crate::{Projection, ProjectionError, Projections, ReadModel, Rows, TableSpec};
 
@@ -107,6 +107,16 @@ impl Workshop {
 
     pub(crate) async fn set_checkpoint<P: Projection>(&self, checkpoint: Option<Checkpoint>) {
         self.home.set_checkpoint(&model::<P>(), checkpoint).await;
+    }
+
+    /// Removes the rows of `P` and puts its checkpoint to the beginning, as one does to have them built anew.
+    pub(crate) async fn empty<P: Projection>(&self) {
+        self.home.empty(&model::<P>()).await;
+    }
+
+    /// A handle on the read models such as another process has.
+    pub(crate) fn handle(&self) -> Arc<dyn ReadModels> {
+        self.home.handle()
     }
 
     /// Which version the stable name of `P`'s read model shows.

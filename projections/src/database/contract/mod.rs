@@ -8,14 +8,14 @@ mod rows;
 #[cfg(any(feature = "sqlite", feature = "postgres"))]
 mod schema;
 
-pub(crate) use everything::{EVERYTHING, MODEL, checkpoint, key, life, prepare, row, work};
+pub(crate) use everything::{EVERYTHING, MODEL, checkpoint, key, life, place, prepare, row, work};
 #[cfg(feature = "sqlite")]
 pub(crate) use homes::InFile;
 #[cfg(feature = "postgres")]
 pub(crate) use homes::InPostgres;
 #[cfg(any(feature = "sqlite", feature = "postgres"))]
 pub(crate) use homes::SqlHome;
-pub(crate) use homes::{Home, InMemory};
+pub(crate) use homes::{Home, InMemory, LookUp};
 
 macro_rules! clauses {
     ($home:expr => $theme:ident: $($clause:ident,)*) => {$(
@@ -37,6 +37,7 @@ macro_rules! clauses_of_rows {
             a_table_of_keys_alone_is_written_and_removed,
             rows_larger_than_a_message_should_be_are_written,
             a_part_whose_checkpoint_stands_elsewhere_writes_nothing_and_the_others_do,
+            rows_are_loaded_only_where_the_checkpoint_stands,
             parts_are_answered_in_the_order_in_which_they_came,
             preparing_twice_goes_on_from_the_stored_checkpoint,
             of_two_that_commit_at_once_one_is_overtaken,

@@ -3,7 +3,7 @@
 use annals_eventstore::Position;
 use jiff::Timestamp;
 
-use super::{EVERYTHING, MODEL, SqlHome, checkpoint, key, life, prepare, row, work};
+use super::{EVERYTHING, LookUp, MODEL, SqlHome, checkpoint, key, life, prepare, row, work};
 use crate::column::ColumnType;
 use crate::database::{Model, Moved, Work};
 use crate::read_model::{ColumnSpec, IndexSpec, TableSpec};

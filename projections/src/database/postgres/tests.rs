@@ -10,7 +10,7 @@ use sqlx::{AssertSqlSafe, PgConnection, Row};
 use super::load::seek_by_key;
 use super::statements::Statements;
 use super::{PostgresReadModels, ReadModels};
-use crate::database::contract::{EVERYTHING, Home, InPostgres, MODEL, SqlHome, key, life, prepare, row, work};
+use crate::database::contract::{EVERYTHING, Home, InPostgres, LookUp, MODEL, SqlHome, key, life, prepare, row, work};
 use crate::database::{Model, Moved, Work};
 use crate::read_model::TableSpec;
 
@@ -20,12 +20,16 @@ async fn run(connection: &mut PgConnection, sql: &str) {
     sqlx::raw_sql(AssertSqlSafe(sql)).execute(connection).await.unwrap();
 }
 
+/// The keys that are looked for, and behind them the place of a checkpoint.
+const KEYS: &str = "'{x,y}', '{1,2}'";
+const PLACE: &str = "'public', 'everything', 1, '00000000-0000-0000-0000-000000000001', 0, NULL";
+
 /// The plan of a statement as it is kept for any values.
-async fn plan(connection: &mut PgConnection, statement: &str) -> String {
+async fn plan(connection: &mut PgConnection, statement: &str, values: &str) -> String {
     run(connection, "SET LOCAL plan_cache_mode = force_generic_plan; DEALLOCATE ALL").await;
     run(connection, &format!("PREPARE sought AS {statement}")).await;
-    let explain = "EXPLAIN (COSTS OFF) EXECUTE sought ('{x,y}', '{1,2}')";
-    let rows = sqlx::raw_sql(explain).fetch_all(&mut *connection).await.unwrap();
+    let explain = format!("EXPLAIN (COSTS OFF) EXECUTE sought ({values})");
+    let rows = sqlx::raw_sql(AssertSqlSafe(explain)).fetch_all(&mut *connection).await.unwrap();
     rows.iter().map(|row| row.get::<&str, _>(0)).collect::<Vec<_>>().join("\n")
 }
 
@@ -47,10 +51,11 @@ async fn rows_are_sought_by_their_key_whatever_the_statistics_say() {
     ] {
         home.run(&sql).await;
         let mut transaction = home.database.begin().await.unwrap();
-        deceived |= plan(&mut transaction, &statements.load).await.contains("Seq Scan on select_v1");
+        let keys_and_place = format!("{KEYS}, {PLACE}");
+        deceived |= plan(&mut transaction, &statements.load, &keys_and_place).await.contains("Seq Scan on select_v1");
         seek_by_key(&mut transaction).await.unwrap();
-        for statement in [&statements.load, &statements.remove] {
-            let plan = plan(&mut transaction, statement).await;
+        for (statement, values) in [(&statements.load, keys_and_place.as_str()), (&statements.remove, KEYS)] {
+            let plan = plan(&mut transaction, statement, values).await;
             assert!(plan.contains("Index Scan using select_v1_pkey"), "{what}:\n{plan}");
             assert!(!plan.contains("Seq Scan"), "{what}:\n{plan}");
         }
@@ -202,7 +207,7 @@ async fn apps_with_a_schema_each_share_a_database() {
     elsewhere.commit(&[&work(0, 1, vec![row("a", 1, 1.0)], vec![])], NOW).await.unwrap();
     elsewhere.commit(&[&work(1, 2, vec![], vec![key("b", 1)])], NOW).await.unwrap();
     elsewhere.show(&MODEL).await.unwrap();
-    assert_eq!(elsewhere.load(&MODEL, &[key("a", 1)]).await.unwrap().len(), 1);
+    assert_eq!(elsewhere.rows(&MODEL, &[key("a", 1)]).await.unwrap().len(), 1);
     assert_eq!(elsewhere.checkpoint(&MODEL).await.unwrap().unwrap().position.get(), 2);
     assert!(elsewhere.prepare(&MODEL, life(), NOW).await.unwrap().shown);
     assert_eq!(home.handle().checkpoint(&MODEL).await.unwrap().unwrap().position.get(), 0);
