@@ -1,16 +1,27 @@
 //! Several runners of one projection, and people who put its checkpoint elsewhere: whatever happens between a load and a
 //! commit, the rows are those of the events up to the checkpoint, each applied once.
 
-use annals_eventstore::{Checkpoint, EventStore, Position};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use annals_eventstore::{Checkpoint, EventStore, Incarnation, Position};
+use async_trait::async_trait;
+use fastrand::Rng;
 use jiff::Timestamp;
 
 use super::accounts::{Account, AccountEvent, Accounts};
+use super::grudging::Grudging;
+use super::law::{draw, model as expected};
 use super::workshop::{Counts, Workshop, at, model, pairs, said};
-use crate::StartError;
+use crate::builder::Over;
 use crate::changes::Changes;
-use crate::database::{Moved, Work};
+use crate::column::ColumnValue;
+use crate::database::{Fault, Model, Moved, Prepared, ReadModels, Work};
 use crate::error::StopCause;
 use crate::read_model::ReadModel;
+use crate::testing::given_events;
+use crate::{Projections, StartError};
 
 /// Pays into the account `a` without a trace of when, so that two such payments may cancel out.
 fn slipped(cents: i64) -> AccountEvent {
@@ -20,7 +31,7 @@ fn slipped(cents: i64) -> AccountEvent {
 /// Waits until the runner wants to load rows.
 async fn until_a_load(shop: &Workshop, before: usize) {
     while shop.models.loads_begun() == before {
-        tokio::time::sleep(std::time::Duration::from_millis(1)).await;
+        tokio::time::sleep(Duration::from_millis(1)).await;
     }
 }
 
@@ -29,7 +40,7 @@ async fn commit_elsewhere(shop: &Workshop, from: Checkpoint, to: Checkpoint, id:
     let mut changes = Changes::default();
     match cents {
         Some(cents) => changes.written.push(Account::new(id, cents, Timestamp::UNIX_EPOCH).to_columns()),
-        None => changes.removed.push(vec![crate::ColumnValue::Text(id.into())]),
+        None => changes.removed.push(vec![ColumnValue::Text(id.into())]),
     }
     let work = Work { model: model::<Accounts>(), from, to, changes };
     let moved = shop.handle().commit(&[&work], Timestamp::UNIX_EPOCH).await.unwrap();
@@ -147,8 +158,8 @@ pub(super) async fn a_read_model_that_was_emptied_under_a_runner_is_built_anew(s
     shop.empty::<Accounts>().await;
     let began = tokio::time::Instant::now();
     while shop.rows::<Accounts>().await != pairs(&[("a", 18)]) {
-        assert!(began.elapsed() < std::time::Duration::from_secs(20), "nobody looks");
-        tokio::time::sleep(std::time::Duration::from_millis(50)).await;
+        assert!(began.elapsed() < Duration::from_secs(20), "nobody looks");
+        tokio::time::sleep(Duration::from_millis(50)).await;
     }
     views.close().await;
 }
@@ -192,4 +203,130 @@ pub(super) async fn a_checkpoint_of_another_log_is_never_adopted(shop: Workshop)
     assert_eq!(shop.rows::<Accounts>().await, pairs(&[("a", 3), ("z", 300)]), "their rows are not ours to write");
     assert_eq!(stopped.position, Position::new(2).unwrap());
     views.close().await;
+}
+
+/// The read models as one process sees them: calls take random times, and once the process has died none of them ends.
+#[derive(Clone)]
+struct Replica {
+    models: Arc<dyn ReadModels>,
+    rng: Arc<Mutex<Rng>>,
+    dead: Arc<AtomicBool>,
+}
+
+impl Replica {
+    async fn pause(&self) {
+        let millis = self.rng.lock().expect("no test panics while it holds the lock").u64(..4);
+        if millis > 0 {
+            tokio::time::sleep(Duration::from_millis(millis)).await;
+        }
+        if self.dead.load(Ordering::SeqCst) {
+            std::future::pending().await
+        }
+    }
+
+    async fn around<T>(&self, call: impl Future<Output = T>) -> T {
+        self.pause().await;
+        let answer = call.await;
+        self.pause().await;
+        answer
+    }
+}
+
+#[async_trait]
+impl ReadModels for Replica {
+    async fn migrate(&self) -> Result<(), StartError> {
+        self.models.migrate().await
+    }
+
+    async fn prepare(&self, model: &Model, incarnation: Incarnation, now: Timestamp) -> Result<Prepared, StartError> {
+        self.around(self.models.prepare(model, incarnation, now)).await
+    }
+
+    async fn checkpoints(&self, models: &[Model]) -> Result<Vec<Option<Checkpoint>>, Fault> {
+        self.around(self.models.checkpoints(models)).await
+    }
+
+    async fn load(
+        &self,
+        model: &Model,
+        from: &Checkpoint,
+        keys: &[Vec<ColumnValue>],
+    ) -> Result<Option<Vec<Vec<ColumnValue>>>, Fault> {
+        self.around(self.models.load(model, from, keys)).await
+    }
+
+    async fn commit(&self, work: &[&Work], now: Timestamp) -> Result<Vec<Moved>, Fault> {
+        self.around(self.models.commit(work, now)).await
+    }
+
+    async fn show(&self, model: &Model) -> Result<(), Fault> {
+        self.around(self.models.show(model)).await
+    }
+}
+
+/// A process that runs the projection, and reads pages of its own length.
+struct Rival {
+    replica: Replica,
+    views: Projections,
+}
+
+impl Rival {
+    async fn start(shop: &Workshop, rng: &mut Rng) -> Self {
+        let replica = Replica { models: shop.handle(), rng: Arc::new(Mutex::new(rng.fork())), dead: Arc::default() };
+        let store = Grudging::of_pages(shop, rng.usize(1..4));
+        let views = Over::new(Arc::new(store)).into_read_models(Arc::new(replica.clone()));
+        Self { replica, views: views.with(Accounts).start().await.unwrap() }
+    }
+}
+
+/// Two processes over random events, many of which cancel each other out, remove rows and make them again; both die now and then
+/// in the middle of anything, and somebody empties the read model. In the end it is that of a fresh fold.
+pub(super) async fn rivals_that_die_and_are_put_back_leave_the_rows_of_a_fresh_fold(shop: Workshop) {
+    let seed = std::env::var("ANNALS_SEED").map_or_else(|_| fastrand::u64(..), |s| s.parse().expect("a number"));
+    println!("ANNALS_SEED={seed}");
+    let mut rng = Rng::with_seed(seed);
+    let mut events: Vec<(String, AccountEvent)> = Vec::new();
+    for _ in 0..shop.rounds() {
+        let mut rivals = [Rival::start(&shop, &mut rng).await, Rival::start(&shop, &mut rng).await];
+        for _ in 0..rng.usize(1..30) {
+            match rng.u32(..16) {
+                0 => shop.empty::<Accounts>().await,
+                1 => {
+                    let rival = &mut rivals[rng.usize(..2)];
+                    rival.replica.dead.store(true, Ordering::SeqCst);
+                    *rival = Rival::start(&shop, &mut rng).await;
+                }
+                2 => {
+                    let rival = &mut rivals[rng.usize(..2)];
+                    rival.views.close().await;
+                    *rival = Rival::start(&shop, &mut rng).await;
+                }
+                3 => {
+                    let last = shop.append_raw("x", "somebody.elses", "1").await;
+                    rivals[rng.usize(..2)].views.wait_for(last, shop.soon()).await.unwrap();
+                }
+                _ => {
+                    let (id, event) = draw(&mut rng);
+                    events.push((id.clone(), event.clone()));
+                    shop.append(&id, [event]).await;
+                }
+            }
+            if rng.bool() {
+                tokio::time::sleep(Duration::from_millis(rng.u64(..6))).await;
+            }
+        }
+        let (id, event) = draw(&mut rng);
+        events.push((id.clone(), event.clone()));
+        let last = shop.append(&id, [event]).await;
+        let given = given_events(events.iter().map(|(id, event)| (id.as_str(), event.clone())));
+        let expected: Vec<_> = expected(given.recorded()).into_iter().map(|row| (row.id, row.cents)).collect();
+        for rival in &rivals {
+            rival.views.wait_for(last, shop.soon()).await.unwrap();
+            assert_eq!(shop.rows::<Accounts>().await, expected);
+        }
+        for rival in rivals {
+            rival.views.close().await;
+        }
+        assert_eq!(shop.rows::<Accounts>().await, expected);
+    }
 }

@@ -5,8 +5,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use annals_eventstore::{
-    Checkpoint, EventId, EventStore, ExpectedVersion, MemoryStore, NewEvent, Payload, Position, Recorded, StreamId,
-    Tenant,
+    Checkpoint, Event, EventId, EventStore, ExpectedVersion, MemoryStore, NewEvent, Payload, Position, Recorded,
+    StreamId, Tenant,
 };
 
 use super::accounts::{Account, AccountEvent, Accounts};
@@ -23,19 +23,21 @@ pub(crate) struct Workshop {
     pub(crate) models: Troubled,
     home: Arc<dyn Home>,
     soon: Duration,
+    /// How often something random is tried.
+    rounds: usize,
 }
 
 impl Workshop {
     /// All in memory, for paused time.
     pub(crate) fn new() -> Self {
         // Longer than anything but a fault may take, shorter than the wait after which the log is looked at anyway.
-        Self { soon: Duration::from_secs(3), ..Self::at(InMemory::default()) }
+        Self { soon: Duration::from_secs(3), rounds: 60, ..Self::at(InMemory::default()) }
     }
 
     /// With read models in a real database, and in real time.
     pub(crate) fn at(home: impl Home + 'static) -> Self {
         let models = Troubled::new(home.handle());
-        Self { store: MemoryStore::new(), models, home: Arc::new(home), soon: Duration::from_secs(30) }
+        Self { store: MemoryStore::new(), models, home: Arc::new(home), soon: Duration::from_secs(30), rounds: 5 }
     }
 
     /// The same read models, but an empty store.
@@ -46,6 +48,10 @@ impl Workshop {
     /// How long something may take that is not held up.
     pub(crate) fn soon(&self) -> Duration {
         self.soon
+    }
+
+    pub(crate) fn rounds(&self) -> usize {
+        self.rounds
     }
 
     pub(crate) fn over(&self, store: impl EventStore) -> ProjectionsBuilder {
@@ -73,6 +79,12 @@ impl Workshop {
     ) -> Position {
         let new = |event| NewEvent::of(self.next_id(), &event).unwrap();
         self.append_new(tenant, id, events.into_iter().map(new).collect()).await
+    }
+
+    /// Appends events of another type.
+    pub(crate) async fn append_any<E: Event>(&self, id: &str, events: impl IntoIterator<Item = E>) -> Position {
+        let new = |event| NewEvent::of(self.next_id(), &event).unwrap();
+        self.append_new(Tenant::default(), id, events.into_iter().map(new).collect()).await
     }
 
     /// Appends an event that no type encoded.

@@ -16,6 +16,8 @@ pub(crate) use homes::InPostgres;
 #[cfg(any(feature = "sqlite", feature = "postgres"))]
 pub(crate) use homes::SqlHome;
 pub(crate) use homes::{Home, InMemory, LookUp};
+#[cfg(feature = "postgres")]
+pub(crate) use rows::random_json;
 
 macro_rules! clauses {
     ($home:expr => $theme:ident: $($clause:ident,)*) => {$(
@@ -32,6 +34,7 @@ macro_rules! clauses_of_rows {
             $home => rows:
             every_type_comes_back_as_it_was_written,
             the_extremes_of_every_type_come_back,
+            random_values_come_back_in_their_normal_form,
             any_number_of_rows_is_written_loaded_and_removed_exactly,
             a_row_written_again_replaces_the_first,
             a_table_of_keys_alone_is_written_and_removed,

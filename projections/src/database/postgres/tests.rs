@@ -10,7 +10,9 @@ use sqlx::{AssertSqlSafe, PgConnection, Row};
 use super::load::seek_by_key;
 use super::statements::Statements;
 use super::{PostgresReadModels, ReadModels};
-use crate::database::contract::{EVERYTHING, Home, InPostgres, LookUp, MODEL, SqlHome, key, life, prepare, row, work};
+use crate::database::contract::{
+    EVERYTHING, Home, InPostgres, LookUp, MODEL, SqlHome, key, life, prepare, random_json, row, work,
+};
 use crate::database::{Model, Moved, Work};
 use crate::read_model::TableSpec;
 
@@ -222,6 +224,27 @@ async fn a_search_path_that_leads_nowhere_is_refused_with_what_to_do() {
     let models = PostgresReadModels::new(PostgresDatabase::open(url).await.unwrap());
     let error = models.migrate().await.unwrap_err();
     assert!(crate::member::chain(&error).contains("`search_path` names no schema that exists"), "{error:?}");
+}
+
+/// What a fold takes for the normal form of JSON is what the server writes.
+#[tokio::test]
+async fn json_has_the_form_that_the_server_gives_it() {
+    let home = InPostgres::new().await;
+    let mut rng = fastrand::Rng::new();
+    let mut texts: Vec<String> = (0..300).map(|_| random_json(&mut rng, 3)).collect();
+    texts.extend(
+        [
+            r#"{"zip":1,"a":{"bb":[],"b":1e2},"é":true,"zap":null}"#,
+            r#"[1e16,-0,-0.0,1.50,0e-2,1.25e1,1.5e-7,123456789012345678901234567890,5e-324,1.7976931348623157e308]"#,
+            r#""\u00fc\/\u001F\b\f\n\r\t\u007f\"\\""#,
+        ]
+        .map(str::to_owned),
+    );
+    for text in texts {
+        let query = sqlx::query("SELECT $1::jsonb::text").bind(text.clone());
+        let written: String = query.fetch_one(&mut *home.database.read().await.unwrap()).await.unwrap().get(0);
+        assert_eq!(crate::json_text::normal(&text), written, "{text}");
+    }
 }
 
 /// Two processes that started their projections in different orders must not wait for each other in a ring.

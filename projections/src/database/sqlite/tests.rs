@@ -1,6 +1,8 @@
 //! Read models in a SQLite file: the schema, and the plans. What every database must do is in `database/contract`.
 
-use annals_eventstore::Checkpoint;
+use std::time::Duration;
+
+use annals_eventstore::{BackendError, Checkpoint, DatabaseError};
 use sqlx::Row;
 
 use super::SqliteReadModels;
@@ -34,6 +36,24 @@ async fn rows_are_sought_by_their_key() {
             assert!(plan.iter().any(|line| line.starts_with(&format!("SEARCH {table}"))), "{plan:?}");
             assert!(!plan.iter().any(|line| line.starts_with(&format!("SCAN {table}"))), "{plan:?}");
         }
+    }
+}
+
+/// After a commit whose outcome is unknown the projection tries again, because the next try compares the checkpoint.
+#[test]
+fn faults_that_may_pass_are_told_from_those_that_will_not() {
+    let source = || BackendError::new("the disk is on holiday");
+    for (error, transient) in [
+        (DatabaseError::Busy { waited: Duration::ZERO }, true),
+        (DatabaseError::StorageFull { source: source() }, true),
+        (DatabaseError::OutcomeUnknown { source: source() }, true),
+        (DatabaseError::Unavailable { source: source() }, true),
+        (DatabaseError::Refused { source: source() }, false),
+        (DatabaseError::Damaged { source: source() }, false),
+        (DatabaseError::Closed, false),
+    ] {
+        let said = error.to_string();
+        assert_eq!(super::fault(error).transient, transient, "{said}");
     }
 }
 
