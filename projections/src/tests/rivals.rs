@@ -17,9 +17,10 @@ use super::workshop::{Counts, Workshop, at, model, pairs, said};
 use crate::builder::Over;
 use crate::changes::Changes;
 use crate::column::ColumnValue;
-use crate::database::{Fault, Model, Moved, Prepared, ReadModels, Work};
+use crate::database::{Fault, Model, Moved, Prepared, ReadModels, Shown, Shows, Switch, Work};
 use crate::error::StopCause;
 use crate::read_model::ReadModel;
+use crate::shape::Shape;
 use crate::testing::given_events;
 use crate::{Projections, StartError};
 
@@ -238,8 +239,14 @@ impl ReadModels for Replica {
         self.models.migrate().await
     }
 
-    async fn prepare(&self, model: &Model, incarnation: Incarnation, now: Timestamp) -> Result<Prepared, StartError> {
-        self.around(self.models.prepare(model, incarnation, now)).await
+    async fn prepare(
+        &self,
+        model: &Model,
+        shape: &Shape,
+        incarnation: Incarnation,
+        now: Timestamp,
+    ) -> Result<Prepared, StartError> {
+        self.around(self.models.prepare(model, shape, incarnation, now)).await
     }
 
     async fn checkpoints(&self, models: &[Model]) -> Result<Vec<Option<Checkpoint>>, Fault> {
@@ -259,8 +266,12 @@ impl ReadModels for Replica {
         self.around(self.models.commit(work, now)).await
     }
 
-    async fn show(&self, model: &Model) -> Result<(), Fault> {
-        self.around(self.models.show(model)).await
+    async fn show(&self, model: &Model, switch: Switch) -> Result<Shows, Fault> {
+        self.around(self.models.show(model, switch)).await
+    }
+
+    async fn shown(&self, models: &[Model]) -> Result<Vec<Option<Shown>>, Fault> {
+        self.around(self.models.shown(models)).await
     }
 }
 
