@@ -13,3 +13,4 @@ mod outsider;
 mod postgres;
 mod read;
 mod taken_apart;
+mod together;
