@@ -39,7 +39,7 @@
 extern crate self as annals;
 
 pub use annals_eventstore::{
-    Actor, Aggregate, AggregateStore, Append, AppendError, AppendPart, Appended, AppendedStream, BackendError,
+    Actor, After, Aggregate, AggregateStore, Append, AppendError, AppendPart, Appended, AppendedStream, BackendError,
     CausationId, CheckedAppend, CheckedEvent, CheckedPart, Checkpoint, Clock, Context, CorrelationId, DatabaseError,
     Decide, DecodeError, ErrorFamily, Event, EventId, EventShape, EventStore, EventStoreExt, EventStream, Evolve,
     ExecuteError, Executed, ExpectedVersion, Filter, FilterConditions, Fingerprint, IdSource, Incarnation, IntoEvents,

@@ -85,7 +85,7 @@ pub use memory::{MemoryStore, MemoryStoreBuilder};
 pub use metadata::{Actor, CausationId, CorrelationId, Metadata, TraceParent};
 pub use name::MAX_NAME_BYTES;
 pub use payload::{MAX_DEPTH, Payload};
-pub use position::{Checkpoint, Incarnation, Position};
+pub use position::{After, Checkpoint, Incarnation, Position};
 #[cfg(feature = "postgres")]
 pub use postgres::{
     PostgresDatabase, PostgresOptions, PostgresReader, PostgresStore, PostgresTransaction, PostgresUnitOfWork, postgres,

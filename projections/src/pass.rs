@@ -82,7 +82,7 @@ impl Pass {
         while !self.shared.cancel.is_cancelled() {
             self.take_in();
             self.members.retain(|member| !member.is_stopped());
-            let Some(after) = self.members.iter().map(Member::position).min() else {
+            let Some(after) = self.members.iter().map(Member::progress).min_by_key(|at| at.position).copied() else {
                 match &self.role {
                     Role::CatchUp(_) => return,
                     Role::Follow(_) => self.wait().await,
@@ -96,7 +96,7 @@ impl Pass {
             let page = tokio::select! {
                 biased;
                 () = self.shared.cancel.cancelled() => break,
-                page = self.pages.next(after, &self.wanted) => page,
+                page = self.pages.next(after.into(), &self.wanted) => page,
             };
             let page = match page {
                 Ok(page) => page,
@@ -105,13 +105,18 @@ impl Pass {
                     continue;
                 }
             };
+            // The read has checked the event of those who are behind all others.
+            self.recheck = self.members.iter().any(|member| *member.progress() != after);
+            if self.recheck && !self.check().await {
+                continue;
+            }
             self.backoff = Backoff::default();
             for member in &self.members {
                 member.go_on();
             }
             if let Some(upto) = page.upto {
                 if !page.end {
-                    self.pages.read_ahead(upto.position, &self.wanted);
+                    self.pages.read_ahead(upto.into(), &self.wanted);
                 }
                 self.process(&page.batch, upto).await;
             }

@@ -9,7 +9,7 @@ use crate::filter::Filter;
 use crate::limits::{Limits, MAX_PAGE_EVENTS, PAGE_BYTES};
 use crate::metadata::Metadata;
 use crate::payload::Payload;
-use crate::position::Position;
+use crate::position::{After, Position};
 use crate::read::EventStoreExt;
 use crate::stream::{ExpectedVersion, StreamVersion};
 
@@ -125,7 +125,7 @@ pub(super) async fn a_page_holds_about_sixteen_mebibytes_and_at_least_one_event(
         case.store.append(&case.stream("a"), ExpectedVersion::Any, events).await.unwrap();
     }
     let page = case.store.load_page(&case.stream("a"), StreamVersion::NONE, 100).await.unwrap();
-    let log = case.store.read_page(Position::START, &Filter::all(), 100).await.unwrap();
+    let log = case.store.read_page(After::START, &Filter::all(), 100).await.unwrap();
     for (read, end) in [(page.events.len(), page.end), (log.events.len(), log.end)] {
         let bytes = read * (1 << 20);
         assert!(read > 0 && bytes <= PAGE_BYTES + (1 << 20), "{read} events of a mebibyte in one page");
@@ -141,7 +141,7 @@ pub(super) async fn a_page_holds_at_most_ten_thousand_events(case: Case) {
     for _ in 0..2 {
         case.append("a", ExpectedVersion::Any, MAX_PAGE_EVENTS / 2 + 1).await;
     }
-    let log = case.store.read_page(Position::START, &Filter::all(), usize::MAX).await.unwrap();
+    let log = case.store.read_page(After::START, &Filter::all(), usize::MAX).await.unwrap();
     let page = case.store.load_page(&case.stream("a"), StreamVersion::NONE, MAX_PAGE_EVENTS + 1).await.unwrap();
     for (read, end) in [(log.events, log.end), (page.events, page.end)] {
         // A store may give less at once, but then it must not say that nothing follows.

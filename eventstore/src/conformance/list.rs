@@ -245,6 +245,8 @@ macro_rules! __conformance_clauses {
                 a_checkpoint_beyond_the_log_is_a_rewound_store,
                 a_checkpoint_of_another_incarnation_is_a_rewound_store,
                 the_checkpoints_of_pages_are_good,
+                a_read_after_an_event_goes_on_behind_it,
+                a_read_after_an_event_that_is_not_there_is_a_rewound_store,
                 the_incarnation_stays_while_the_log_grows,
                 a_refused_append_moves_no_head,
             }

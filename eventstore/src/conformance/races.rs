@@ -259,7 +259,7 @@ pub(super) async fn racing_writers_never_publish_behind_a_reader(case: Case) {
         tokio::spawn(async move {
             let (mut after, mut seen) = (Position::START, Vec::new());
             while seen.len() < 120 {
-                let page = case.store.read_page(after, &Filter::all(), 7).await.unwrap();
+                let page = case.store.read_page(after.into(), &Filter::all(), 7).await.unwrap();
                 assert!(page.events.iter().all(|event| event.position > after));
                 after = page.upto.map_or(after, |upto| upto.position);
                 seen.extend(page.events);

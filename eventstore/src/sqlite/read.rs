@@ -8,7 +8,7 @@ use crate::error::{Invalid, ReadError};
 use crate::event::{EventId, RecordedEvent};
 use crate::filter::{Filter, StreamFilter};
 use crate::payload::Payload;
-use crate::position::{Checkpoint, Incarnation, Position};
+use crate::position::{After, Checkpoint, Incarnation, Position};
 use crate::store::{Page, StreamInfo, StreamPage};
 use crate::stream::{StreamId, StreamVersion, Tenant};
 
@@ -20,12 +20,14 @@ const MOST_BYTES: usize = 16 << 20;
 const WINDOW: i64 = 50_000;
 
 /// The events that the rest of the statement finds, packed into one row of text, and how many they are. Contents above
-/// 8 KiB are left out and fetched on their own, so that a page stays small.
+/// 8 KiB are left out and fetched on their own, so that a page stays small. More columns may stand beside.
 macro_rules! packed_events {
-    ($($found:tt)*) => {
+    (beside $beside:expr; $($found:tt)*) => {
         concat!(
             "
-    SELECT count(*), group_concat(event, char(30))
+    SELECT count(*), group_concat(event, char(30))",
+            $beside,
+            "
     FROM (SELECT concat_ws(char(31), position, hex(event_id), tenant, aggregate_type, aggregate_id, version, event_type,
                      schema_version, ifnull(correlation_id, ''), ifnull(causation_id, ''), ifnull(hex(append_id), ''),
                      recorded_at,
@@ -39,6 +41,12 @@ macro_rules! packed_events {
 "
         )
     };
+    ($($found:tt)*) => { packed_events!(beside ""; $($found)*) };
+}
+
+/// A page of the log, and the id of the event after which it begins, which the reader may have seen.
+macro_rules! packed_log {
+    ($($found:tt)*) => { packed_events!(beside ", (SELECT event_id FROM events WHERE position = ?1)"; $($found)*) };
 }
 
 /// What a filter wants, apart from a story; a NULL wants everything.
@@ -50,13 +58,13 @@ macro_rules! wanted {
     };
 }
 
-const READ_LOG_AFTER: &str = packed_events!(
+const READ_LOG_AFTER: &str = packed_log!(
     "WHERE position > ?1
           ORDER BY position
           LIMIT ?2"
 );
 
-const READ_LOG_WHERE: &str = packed_events!(
+const READ_LOG_WHERE: &str = packed_log!(
     "WHERE position > ?1 AND position <= ?2 AND ",
     wanted!(),
     "
@@ -64,7 +72,7 @@ const READ_LOG_WHERE: &str = packed_events!(
           LIMIT ?6"
 );
 
-const READ_STORY_WHERE: &str = packed_events!(
+const READ_STORY_WHERE: &str = packed_log!(
     "WHERE correlation_id = ?7 AND position > ?1 AND position <= ?2 AND ",
     wanted!(),
     "
@@ -94,7 +102,8 @@ const HEAD: &str = "
 ";
 
 const LAST_AT_OR_BELOW: &str = "
-    SELECT position, event_id, (SELECT max(position) FROM events) AS head
+    SELECT position, event_id, (SELECT max(position) FROM events) AS head,
+           (SELECT event_id FROM events WHERE position = ?2)
     FROM events
     WHERE position <= ?1
     ORDER BY position DESC
@@ -159,7 +168,7 @@ impl SqliteDatabase {
     pub(super) async fn read_log(
         &self,
         incarnation: Incarnation,
-        after: Position,
+        after: After,
         filter: &Filter,
         limit: usize,
     ) -> Result<Page, ReadError> {
@@ -176,11 +185,13 @@ impl SqliteDatabase {
         &self,
         reader: &mut SqliteConnection,
         incarnation: Incarnation,
-        after: Position,
+        after: After,
         limit: usize,
     ) -> Result<Page, ReadError> {
-        let query = sqlx::query(READ_LOG_AFTER).bind(after.get()).bind(bound(limit));
+        let query = sqlx::query(READ_LOG_AFTER).bind(after.position.get()).bind(bound(limit));
         let rows = self.fetch(reader, query).await?;
+        check_after(incarnation, after, rows.first(), 2)?;
+        let after = after.position;
         let (events, whole) = self.events_of(reader, &rows).await?;
         let Some(last) = events.last() else {
             if after > Position::START {
@@ -200,35 +211,37 @@ impl SqliteDatabase {
         &self,
         reader: &mut SqliteConnection,
         incarnation: Incarnation,
-        after: Position,
+        after: After,
         filter: &Filter,
         limit: usize,
     ) -> Result<Page, ReadError> {
         // A story is found by its index, however long the log is; other filters look at a window of it.
-        let window = if filter.correlation_id.is_some() { i64::MAX } else { after.get().saturating_add(WINDOW) };
-        let rows = self.fetch(reader, sqlx::query(LAST_AT_OR_BELOW).bind(window)).await?;
+        let from = after.position.get();
+        let window = if filter.correlation_id.is_some() { i64::MAX } else { from.saturating_add(WINDOW) };
+        let rows = self.fetch(reader, sqlx::query(LAST_AT_OR_BELOW).bind(window).bind(from)).await?;
+        check_after(incarnation, after, rows.first(), 3)?;
         let Some(row) = rows.first() else {
-            return if after > Position::START {
-                Err(ReadError::AheadOfLog { after, head: Position::START })
+            return if after.position > Position::START {
+                Err(ReadError::AheadOfLog { after: after.position, head: Position::START })
             } else {
                 Ok(Page::new(Vec::new(), None, true))
             };
         };
         let bound_at = checkpoint_of(incarnation, row)?;
         let head = Position::stored(row.get(2));
-        if after > head {
-            return Err(ReadError::AheadOfLog { after, head });
+        if after.position > head {
+            return Err(ReadError::AheadOfLog { after: after.position, head });
         }
-        if bound_at.position <= after {
+        if bound_at.position <= after.position {
             // A hole in the numbers wider than the window, or nothing new.
-            if head == after {
+            if head == after.position {
                 return Ok(Page::new(Vec::new(), None, true));
             }
             return self.read_everything_until_match(reader, incarnation, after, filter, limit).await;
         }
         let list = |names: &[String]| (!names.is_empty()).then(|| serde_json::Value::from(names.to_vec()).to_string());
         let query = sqlx::query(if filter.correlation_id.is_some() { READ_STORY_WHERE } else { READ_LOG_WHERE })
-            .bind(after.get())
+            .bind(from)
             .bind(bound_at.position.get())
             .bind(filter.tenant.as_ref().map(|t| t.as_str().to_owned()))
             .bind(list(&filter.aggregate_types))
@@ -239,6 +252,7 @@ impl SqliteDatabase {
             None => query,
         };
         let rows = self.fetch(reader, query).await?;
+        check_after(incarnation, after, rows.first(), 2)?;
         let (events, whole) = self.events_of(reader, &rows).await?;
         let full = !whole || events.len() == limit;
         let upto = match events.last() {
@@ -254,7 +268,7 @@ impl SqliteDatabase {
         &self,
         reader: &mut SqliteConnection,
         incarnation: Incarnation,
-        after: Position,
+        after: After,
         filter: &Filter,
         limit: usize,
     ) -> Result<Page, ReadError> {
@@ -419,6 +433,17 @@ impl SqliteDatabase {
 /// Text that annals wrote is UTF-8.
 fn text(row: &sqlx::sqlite::SqliteRow, column: usize, position: Position) -> Result<String, ReadError> {
     row.try_get(column).map_err(|e| ReadError::Damaged { position, what: e.to_string() })
+}
+
+/// Checks that the event after which a read begins is the one that the reader has seen; its id is the given column.
+fn check_after(
+    incarnation: Incarnation,
+    after: After,
+    row: Option<&sqlx::sqlite::SqliteRow>,
+    column: usize,
+) -> Result<(), ReadError> {
+    let found = row.and_then(|row| row.try_get::<Option<&[u8]>, _>(column).ok().flatten());
+    after.check(incarnation, found.and_then(|id| uuid::Uuid::from_slice(id).ok()).map(EventId::stored))
 }
 
 /// The one row of a read that also asks for the incarnation, if that is still the one that was opened.

@@ -24,7 +24,7 @@ use crate::database_error::DatabaseError;
 use crate::error::{AppendError, BackendError, OpenError, ReadError};
 use crate::filter::{Filter, StreamFilter};
 use crate::limits::Limits;
-use crate::position::{Checkpoint, Incarnation, Position};
+use crate::position::{After, Checkpoint, Incarnation, Position};
 use crate::queue::{Bounds, Queue};
 use crate::request::RequestKey;
 use crate::store::{EventStore, Page, StreamInfo, StreamPage};
@@ -354,7 +354,7 @@ impl EventStore for SqliteStore {
         self.database().load_stream(stream, after, limit).await
     }
 
-    async fn read_page(&self, after: Position, filter: &Filter, limit: usize) -> Result<Page, ReadError> {
+    async fn read_page(&self, after: After, filter: &Filter, limit: usize) -> Result<Page, ReadError> {
         self.check_open()?;
         self.database().read_log(self.0.incarnation, after, filter, limit).await
     }

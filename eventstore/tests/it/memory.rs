@@ -4,8 +4,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use annals_eventstore::{
-    Append, AppendError, EventId, EventStore, ExpectedVersion, Filter, Fingerprint, ManualClock, MemoryStore, NewEvent,
-    Payload, Position, ReadError, RequestKey, SeededIds, StreamId, Tenant,
+    After, Append, AppendError, EventId, EventStore, ExpectedVersion, Filter, Fingerprint, ManualClock, MemoryStore,
+    NewEvent, Payload, Position, ReadError, RequestKey, SeededIds, StreamId, Tenant,
 };
 use jiff::Timestamp;
 
@@ -38,7 +38,7 @@ async fn what_is_recorded_has_the_injected_clocks_time_in_whole_microseconds() {
     assert_eq!(done.recorded_at.to_string(), "2026-01-02T03:04:05.123456Z");
     clock.advance(Duration::from_secs(1));
     store.append(&stream("a"), ExpectedVersion::Any, vec![event(&store)]).await.unwrap();
-    let page = store.read_page(Position::START, &Filter::all(), 10).await.unwrap();
+    let page = store.read_page(After::START, &Filter::all(), 10).await.unwrap();
     let times: Vec<_> = page.events.iter().map(|e| e.recorded_at.to_string()).collect();
     assert_eq!(times, ["2026-01-02T03:04:05.123456Z", "2026-01-02T03:04:06.123456Z"]);
 }

@@ -6,8 +6,8 @@ use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
 use std::time::Duration;
 
 use annals_eventstore::{
-    Append, AppendError, Appended, Checkpoint, EventStore, Filter, IdSource, Incarnation, Limits, Page, Position,
-    ReadError, RequestKey, StreamFilter, StreamId, StreamInfo, StreamPage, StreamVersion, Tenant,
+    After, Append, AppendError, Appended, Checkpoint, EventStore, Filter, IdSource, Incarnation, Limits, Page,
+    Position, ReadError, RequestKey, StreamFilter, StreamId, StreamInfo, StreamPage, StreamVersion, Tenant,
 };
 use async_trait::async_trait;
 use tokio::sync::watch;
@@ -61,8 +61,8 @@ impl EventStore for Grudging {
         self.shop.store.load_page(stream, after, limit).await
     }
 
-    async fn read_page(&self, after: Position, filter: &Filter, limit: usize) -> Result<Page, ReadError> {
-        assert!(after.get() >= self.panics_before.load(Ordering::Acquire), "the store has a fault");
+    async fn read_page(&self, after: After, filter: &Filter, limit: usize) -> Result<Page, ReadError> {
+        assert!(after.position.get() >= self.panics_before.load(Ordering::Acquire), "the store has a fault");
         // Looks at a few events, whether the filter wants them or not.
         let mut page = self.shop.store.read_page(after, &Filter::all(), limit.min(self.most)).await?;
         page.events.retain(|event| filter.wants(event));

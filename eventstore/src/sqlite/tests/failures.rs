@@ -11,7 +11,7 @@ use crate::DatabaseError;
 use crate::append::Append;
 use crate::error::{AppendError, ErrorFamily, OpenError, ReadError};
 use crate::filter::Filter;
-use crate::position::Position;
+use crate::position::{After, Position};
 use crate::read::EventStoreExt;
 use crate::request::{Fingerprint, RequestKey};
 use crate::sqlite::{SqliteOptions, SqliteStore, Synchronous};
@@ -258,10 +258,10 @@ async fn text_that_is_no_utf8_is_reported_and_never_a_panic() {
     .execute(&mut foreign)
     .await
     .expect("the schema cannot refuse it");
-    let error = fixture.store.read_page(Position::START, &Filter::all(), 10).await.expect_err("damaged");
+    let error = fixture.store.read_page(After::START, &Filter::all(), 10).await.expect_err("damaged");
     assert!(matches!(error, ReadError::Damaged { position, .. } if position.get() == 2), "{error}");
     let after = Position::new(2).expect("a position");
-    let error = fixture.store.read_page(after, &Filter::all(), 10).await.expect_err("damaged");
+    let error = fixture.store.read_page(after.into(), &Filter::all(), 10).await.expect_err("damaged");
     assert!(matches!(error, ReadError::Damaged { position, .. } if position.get() == 3), "{error}");
     let error = fixture.store.streams_page(&crate::StreamFilter::all(), None, 10).await.expect_err("damaged");
     assert!(matches!(error, ReadError::Damaged { .. }), "{error}");
@@ -283,7 +283,7 @@ async fn a_damaged_file_is_no_reason_to_try_again() {
     std::fs::write(fixture.path(), bytes).expect("written");
     let store = SqliteStore::open(fixture.path()).await;
     let error = match &store {
-        Ok(store) => store.read_page(Position::START, &Filter::all(), 2000).await.expect_err("damaged"),
+        Ok(store) => store.read_page(After::START, &Filter::all(), 2000).await.expect_err("damaged"),
         Err(error) => panic!("{error:?}"),
     };
     assert_eq!(error.family(), ErrorFamily::Broken, "{error:?}");
@@ -422,44 +422,6 @@ async fn every_connection_is_as_durable_as_was_asked_for() {
     }
 }
 
-/// Without a busy timeout every append beside a writer of another connection would fail at once.
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_write_waits_for_another_one_that_ends_in_time() {
-    let fixture = Fixture::new().await;
-    fixture.append("a", ExpectedVersion::NoStream, 1).await.expect("appended");
-    let one = StreamVersion::new(1).expect("a version");
-    let mut foreign = fixture.foreign().await;
-    for by in ["directly", "by the queue", "in a unit of work"] {
-        sqlx::raw_sql("BEGIN IMMEDIATE").execute(&mut foreign).await.expect("locked");
-        let store = fixture.store.clone();
-        let mut waiting = tokio::spawn(async move {
-            match by {
-                "directly" => store.append(&stream("a"), one.into(), vec![event(2)]).await.map(drop),
-                "by the queue" => store.append(&stream("a"), ANY, vec![event(3)]).await.map(drop),
-                _ => store.begin().await?.commit().await,
-            }
-        });
-        let early = tokio::time::timeout(Duration::from_millis(150), &mut waiting).await;
-        assert!(early.is_err(), "{by}: it did not wait: {early:?}");
-        sqlx::raw_sql("ROLLBACK").execute(&mut foreign).await.expect("free");
-        waiting.await.expect("no panic").unwrap_or_else(|error| panic!("{by}: {error:?}"));
-    }
-}
-
-/// A batch that was refused must not keep the file locked until this handle happens to write again.
-#[tokio::test]
-async fn a_refused_append_has_left_the_file_to_others_when_it_is_answered() {
-    let fixture = Fixture::new().await;
-    sqlx::raw_sql(VETO).execute(&mut fixture.foreign().await).await.expect("created");
-    let other = SqliteOptions::new(fixture.path()).busy_timeout(Duration::ZERO).open().await.expect("opened");
-    for round in 0..3 {
-        let refused = fixture.store.append(&stream("bad"), ANY, (0..2500).map(event).collect()).await;
-        assert!(matches!(refused, Err(AppendError::Broken { .. })), "{refused:?}");
-        let version = StreamVersion::new(round).expect("a version");
-        other.append(&stream("good"), version.into(), vec![event(1)]).await.expect("the file is free");
-    }
-}
-
 /// Its events without the key would be stored again by the repeat.
 #[tokio::test]
 async fn an_append_whose_key_cannot_be_stored_stores_nothing() {
@@ -518,4 +480,59 @@ async fn an_append_that_the_writer_has_taken_is_answered_however_late() {
         }
         assert!(answered > 0, "nothing was taken before the deadline");
     }
+}
+
+/// Without a busy timeout every append beside a writer of another connection would fail at once.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_write_waits_for_another_one_that_ends_in_time() {
+    let fixture = Fixture::new().await;
+    fixture.append("a", ExpectedVersion::NoStream, 1).await.expect("appended");
+    let one = StreamVersion::new(1).expect("a version");
+    let mut foreign = fixture.foreign().await;
+    for by in ["directly", "by the queue", "in a unit of work"] {
+        sqlx::raw_sql("BEGIN IMMEDIATE").execute(&mut foreign).await.expect("locked");
+        let store = fixture.store.clone();
+        let mut waiting = tokio::spawn(async move {
+            match by {
+                "directly" => store.append(&stream("a"), one.into(), vec![event(2)]).await.map(drop),
+                "by the queue" => store.append(&stream("a"), ANY, vec![event(3)]).await.map(drop),
+                _ => store.begin().await?.commit().await,
+            }
+        });
+        let early = tokio::time::timeout(Duration::from_millis(150), &mut waiting).await;
+        assert!(early.is_err(), "{by}: it did not wait: {early:?}");
+        sqlx::raw_sql("ROLLBACK").execute(&mut foreign).await.expect("free");
+        waiting.await.expect("no panic").unwrap_or_else(|error| panic!("{by}: {error:?}"));
+    }
+}
+
+/// A batch that was refused must not keep the file locked until this handle happens to write again.
+#[tokio::test]
+async fn a_refused_append_has_left_the_file_to_others_when_it_is_answered() {
+    let fixture = Fixture::new().await;
+    sqlx::raw_sql(VETO).execute(&mut fixture.foreign().await).await.expect("created");
+    let other = SqliteOptions::new(fixture.path()).busy_timeout(Duration::ZERO).open().await.expect("opened");
+    for round in 0..3 {
+        let refused = fixture.store.append(&stream("bad"), ANY, (0..2500).map(event).collect()).await;
+        assert!(matches!(refused, Err(AppendError::Broken { .. })), "{refused:?}");
+        let version = StreamVersion::new(round).expect("a version");
+        other.append(&stream("good"), version.into(), vec![event(1)]).await.expect("the file is free");
+    }
+}
+
+/// A key that is stored after its events could be missing beside them, and a repeat would have its effect twice.
+#[tokio::test]
+async fn events_whose_request_key_cannot_be_stored_are_not_stored() {
+    let fixture = Fixture::new().await;
+    let veto = "CREATE TRIGGER no_keys BEFORE INSERT ON annals_request_keys BEGIN SELECT RAISE(ABORT, 'no'); END";
+    sqlx::raw_sql(veto).execute(&mut fixture.foreign().await).await.expect("created");
+    let request = crate::RequestKey::new("r", crate::Fingerprint::of_bytes(b"body")).expect("a key");
+    let append = Append::to(stream("a"), ANY, vec![event(1)]).with_request(request);
+    let error = fixture.store.append_many(append.clone()).await.expect_err("refused");
+    assert!(matches!(error, AppendError::Broken { .. }), "{error:?}");
+    assert_eq!(fixture.log().await.len(), 0);
+    let mut unit = fixture.store.begin().await.expect("begun");
+    unit.append(append).await.expect_err("refused");
+    unit.commit().await.expect("there is nothing in it");
+    assert_eq!(fixture.log().await.len(), 0);
 }

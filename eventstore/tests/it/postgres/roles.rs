@@ -1,8 +1,8 @@
 //! The example of roles: what each may do, and what it is told when it may not.
 
 use annals_eventstore::{
-    Append, AppendError, ErrorFamily, EventStore, EventStoreExt, ExpectedVersion, Filter, Fingerprint, OpenError,
-    Position, PostgresOptions, PostgresStore, RequestKey, StreamFilter, StreamId, StreamVersion, Tenant,
+    After, Append, AppendError, ErrorFamily, EventStore, EventStoreExt, ExpectedVersion, Filter, Fingerprint,
+    OpenError, Position, PostgresOptions, PostgresStore, RequestKey, StreamFilter, StreamId, StreamVersion, Tenant,
 };
 use annals_migrations::POSTGRES_ROLES_EXAMPLE;
 use annals_scratch::Database;
@@ -367,7 +367,7 @@ async fn a_reader_waits_for_the_writers_of_other_accounts() {
     run(&mut slow, "BEGIN").await.unwrap();
     super::insert(&mut slow, "slow").await;
     app.append(&stream("quick"), ExpectedVersion::NoStream, vec![event_for(&app)]).await.unwrap();
-    let page = reader.read_page(Position::START, &Filter::all(), 10).await.unwrap();
+    let page = reader.read_page(After::START, &Filter::all(), 10).await.unwrap();
     assert_eq!((page.events.len(), page.end), (0, false));
     run(&mut slow, "ROLLBACK").await.unwrap();
     reads_everything(&reader, 1).await;

@@ -1,6 +1,6 @@
 //! The schema: its guards, its migrations, and what the store refuses to work without.
 
-use annals_eventstore::{EventStore, ExpectedVersion, Filter, OpenError, Position, PostgresOptions, PostgresStore};
+use annals_eventstore::{After, EventStore, ExpectedVersion, Filter, OpenError, PostgresOptions, PostgresStore};
 use annals_scratch::Database;
 use futures::future::join_all;
 use sqlx::{Connection, PgConnection, Row};
@@ -23,7 +23,7 @@ async fn recorded_events_are_never_changed_or_removed_by_hand() {
             assert_eq!(code(&refused), "23001", "{statement}: {refused}");
         }
     }
-    let log = fixture.store.read_page(Position::START, &Filter::all(), 10).await.unwrap().events;
+    let log = fixture.store.read_page(After::START, &Filter::all(), 10).await.unwrap().events;
     assert_eq!(log.len(), 1);
     assert_eq!(log[0].payload.as_str(), "{}");
 }
