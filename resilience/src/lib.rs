@@ -46,6 +46,7 @@
 //! | try again, but not too often | [`retry`] |
 //! | bound what runs at once | [`bulkhead`] |
 //! | bound what runs in a minute | [`rate_limit`] |
+//! | answer when there is no answer | [`fallback`] |
 //! | try all that out | [`chaos`] |
 //! | stop when nobody waits any more | [`deadline`] |
 //! | understand an error | [`CallError`], [`SettingsError`] |
@@ -61,6 +62,7 @@ mod class;
 pub mod deadline;
 mod duration_text;
 mod error;
+pub mod fallback;
 pub mod policy;
 pub mod rate_limit;
 mod ratio;
