@@ -47,6 +47,7 @@
 //! | bound what runs at once | [`bulkhead`] |
 //! | bound what runs in a minute | [`rate_limit`] |
 //! | answer when there is no answer | [`fallback`] |
+//! | change features while the process runs | [`toggle`] |
 //! | try all that out | [`chaos`] |
 //! | stop when nobody waits any more | [`deadline`] |
 //! | understand an error | [`CallError`], [`SettingsError`] |
@@ -67,6 +68,7 @@ pub mod policy;
 pub mod rate_limit;
 mod ratio;
 pub mod retry;
+pub mod toggle;
 
 #[doc = include_str!("../docs/defaults.md")]
 pub mod defaults {}
