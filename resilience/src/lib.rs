@@ -53,6 +53,8 @@
 //! | understand an error | [`CallError`], [`SettingsError`] |
 //!
 //! Everything runs on tokio's clock, so tests can pause it.
+//!
+//! Features: `tower` (a policy as a layer).
 
 pub mod breaker;
 pub mod bulkhead;
@@ -80,3 +82,5 @@ pub use policy::{
     Call, DuplicatePolicy, IdempotencyKey, KeyError, Pending, Policies, Policy, PolicyBuilder, PolicySettings,
     PolicyState, Profile,
 };
+#[cfg(feature = "tower")]
+pub use policy::{PolicyLayer, PolicyService};

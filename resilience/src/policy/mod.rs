@@ -3,6 +3,8 @@
 mod builder;
 mod call;
 mod engine;
+#[cfg(feature = "tower")]
+mod layer;
 mod metrics;
 mod pending;
 mod registry;
@@ -18,6 +20,8 @@ use serde::Serialize;
 
 pub use builder::PolicyBuilder;
 pub use call::{Call, IdempotencyKey, KeyError};
+#[cfg(feature = "tower")]
+pub use layer::{PolicyLayer, PolicyService};
 pub use pending::Pending;
 pub use registry::{DuplicatePolicy, Policies};
 pub use settings::{PolicySettings, Profile};

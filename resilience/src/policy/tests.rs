@@ -18,6 +18,8 @@ use crate::retry::{Budget, Jitter, Retry};
 mod budget;
 mod cancel;
 mod flood;
+#[cfg(feature = "tower")]
+mod layer;
 mod outage;
 mod settings;
 
