@@ -102,7 +102,7 @@ pub(crate) async fn measure(options: &Options) -> Result<Report, Fault> {
 /// Reads up to this event, and says when it came.
 async fn read_to(store: PostgresStore, mut after: Position, wanted: Position) -> Result<Instant, Fault> {
     loop {
-        let page = store.read_page(after, &Filter::all(), 100).await?;
+        let page = store.read_page(after.into(), &Filter::all(), 100).await?;
         if let Some(upto) = page.upto {
             after = upto.position;
             if after >= wanted {

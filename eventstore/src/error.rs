@@ -299,6 +299,14 @@ pub enum ReadError {
         /// What was found.
         what: String,
     },
+    /// The store as a whole is not what it was when it was opened: its file was replaced, say. Do what the error says.
+    #[error("the store cannot be read: {what}; {remedy}")]
+    Broken {
+        /// What was found.
+        what: String,
+        /// What to do.
+        remedy: String,
+    },
     /// The store was busy or out of reach; the same read may work later.
     #[error("the store could not be read")]
     Unavailable {
@@ -317,9 +325,11 @@ impl ReadError {
         match self {
             Self::Invalid(_) | Self::Closed => ErrorFamily::Invalid,
             Self::Unavailable { .. } => ErrorFamily::Transient,
-            Self::AheadOfLog { .. } | Self::StoreRewound { .. } | Self::Undecodable { .. } | Self::Damaged { .. } => {
-                ErrorFamily::Broken
-            }
+            Self::AheadOfLog { .. }
+            | Self::StoreRewound { .. }
+            | Self::Undecodable { .. }
+            | Self::Damaged { .. }
+            | Self::Broken { .. } => ErrorFamily::Broken,
         }
     }
 

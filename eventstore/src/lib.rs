@@ -80,12 +80,12 @@ pub use event::{Event, EventShape, NewEvent, Recorded, RecordedEvent};
 pub use event_id::EventId;
 pub use filter::{Filter, FilterConditions, StreamFilter};
 pub use invalid::Invalid;
-pub use limits::{Limits, MAX_PAGE_EVENTS, PAGE_BYTES, PageBudget, page_limit};
+pub use limits::{Limits, MAX_EVENT_BYTES, MAX_METADATA_BYTES, MAX_PAGE_EVENTS, PAGE_BYTES, PageBudget, page_limit};
 pub use memory::{MemoryStore, MemoryStoreBuilder};
 pub use metadata::{Actor, CausationId, CorrelationId, Metadata, TraceParent};
 pub use name::MAX_NAME_BYTES;
 pub use payload::{MAX_DEPTH, Payload};
-pub use position::{Checkpoint, Incarnation, Position};
+pub use position::{After, Checkpoint, Incarnation, Position};
 #[cfg(feature = "postgres")]
 pub use postgres::{
     PostgresDatabase, PostgresOptions, PostgresReader, PostgresStore, PostgresTransaction, PostgresUnitOfWork, postgres,

@@ -94,6 +94,63 @@ pub struct Checkpoint {
     pub event_id: Option<EventId>,
 }
 
+/// Where a read of the log begins: after this position, which every read takes as `impl Into<After>`.
+///
+/// A reader that goes on also names the event that it has seen there: a [`Checkpoint`] does. Then every read checks that
+/// this event is still in the log, and fails with [`ReadError::StoreRewound`] if the store was rewound or replaced. A
+/// [`Position`] alone proves nothing.
+///
+/// ```
+/// use annals_eventstore::{After, Position};
+///
+/// let after: After = Position::new(17)?.into();
+/// assert_eq!(after.event_id, None); // nothing is checked
+/// # Ok::<(), annals_eventstore::Invalid>(())
+/// ```
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub struct After {
+    /// The read begins after this position.
+    pub position: Position,
+    /// The event that the reader has seen at the position.
+    pub event_id: Option<EventId>,
+}
+
+impl After {
+    /// Before the first event.
+    pub const START: Self = Self { position: Position::START, event_id: None };
+
+    /// The rule of [`EventStore::read_page`](crate::EventStore::read_page), for those who implement a store:
+    /// `incarnation` is the store's, `found` the id of its event at exactly this position, if there is one, as the
+    /// snapshot of the page has it.
+    ///
+    /// # Errors
+    /// [`ReadError::StoreRewound`] if an event is named and it is not the one that was found.
+    pub fn check(&self, incarnation: Incarnation, found: Option<EventId>) -> Result<(), ReadError> {
+        if self.event_id.is_some() && self.event_id != found {
+            return Err(ReadError::StoreRewound { position: self.position, incarnation });
+        }
+        Ok(())
+    }
+}
+
+impl From<Position> for After {
+    fn from(position: Position) -> Self {
+        Self { position, event_id: None }
+    }
+}
+
+impl From<Checkpoint> for After {
+    fn from(checkpoint: Checkpoint) -> Self {
+        Self { position: checkpoint.position, event_id: checkpoint.event_id }
+    }
+}
+
+impl fmt::Display for After {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.position.fmt(f)
+    }
+}
+
 impl Checkpoint {
     /// Before the first event of a store.
     #[must_use]

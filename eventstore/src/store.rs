@@ -11,7 +11,7 @@ use crate::error::{AppendError, ReadError};
 use crate::event::{NewEvent, RecordedEvent};
 use crate::filter::{Filter, StreamFilter};
 use crate::limits::Limits;
-use crate::position::{Checkpoint, Incarnation, Position};
+use crate::position::{After, Checkpoint, Incarnation, Position};
 use crate::request::RequestKey;
 use crate::stream::{ExpectedVersion, StreamId, StreamVersion, Tenant};
 
@@ -39,7 +39,8 @@ use crate::stream::{ExpectedVersion, StreamId, StreamVersion, Tenant};
 ///    then [`CheckedPart::version_after`](crate::CheckedPart::version_after) for every part.
 /// 3. Every event becomes a [`RecordedEvent::new`], with the next version of its stream, a position above all that any
 ///    reader has seen, the append's id, and one time for all. The request key is stored with fingerprint, answer and
-///    [`RequestKey::expires`], also if there are no events.
+///    [`RequestKey::expires`], also if there are no events; its lifetime counts from the time of the last event that was
+///    there before, if the clock is behind that.
 /// 4. When all of that is durable: answer with [`Appended::new`] and wake the receivers of `watch`.
 ///
 /// Where appends commit side by side, a reader must not be given a position while a lower one may still appear: obligation
@@ -151,7 +152,8 @@ pub trait EventStore: Send + Sync + 'static {
     ///
     /// # Errors
     /// [`ReadError::Invalid`] for a limit of 0; [`ReadError::Damaged`] naming a row that annals did not write;
-    /// [`ReadError::Unavailable`], which is transient; [`ReadError::Closed`].
+    /// [`ReadError::Broken`] if the store as a whole is not what was opened; [`ReadError::Unavailable`], which is transient;
+    /// [`ReadError::Closed`].
     ///
     /// # Cancel safety
     /// Dropping the future is harmless.
@@ -163,12 +165,16 @@ pub trait EventStore: Send + Sync + 'static {
     /// A page may have fewer events than there are, also none, if it tells by [`Page::upto`] how far it has looked and
     /// by [`Page::end`] that there is more: a filter that wants little is answered in pieces of bounded work.
     ///
+    /// If `after` names an event, it is looked for in the same snapshot as the page, by [`After::check`], before anything
+    /// else is said about the log; so a reader that names what it has seen never goes on in another log.
+    ///
     /// # Errors
-    /// [`ReadError::AheadOfLog`] if `after` is beyond the last event; others as of [`EventStore::load_page`].
+    /// [`ReadError::StoreRewound`] if `after` names an event and the log has none or another one at its position;
+    /// [`ReadError::AheadOfLog`] if `after` is a position beyond the last event; others as of [`EventStore::load_page`].
     ///
     /// # Cancel safety
     /// Dropping the future is harmless.
-    async fn read_page(&self, after: Position, filter: &Filter, limit: usize) -> Result<Page, ReadError>;
+    async fn read_page(&self, after: After, filter: &Filter, limit: usize) -> Result<Page, ReadError>;
 
     /// Streams after `after`, ordered by tenant, aggregate type and id bytewise, at most `limit`. A page may be short;
     /// only an empty one says that no stream follows.
@@ -313,7 +319,7 @@ impl EventStore for Arc<dyn EventStore> {
         (**self).load_page(stream, after, limit).await
     }
 
-    async fn read_page(&self, after: Position, filter: &Filter, limit: usize) -> Result<Page, ReadError> {
+    async fn read_page(&self, after: After, filter: &Filter, limit: usize) -> Result<Page, ReadError> {
         (**self).read_page(after, filter, limit).await
     }
 

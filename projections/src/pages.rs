@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use annals_eventstore::{Checkpoint, EventStore, Filter, Position, ReadError, RecordedEvent};
+use annals_eventstore::{After, Checkpoint, EventStore, Filter, ReadError, RecordedEvent};
 use tokio::task::JoinHandle;
 
 use crate::batch::{Batch, Decoder};
@@ -41,7 +41,7 @@ pub(crate) struct Pages {
 }
 
 struct Ahead {
-    after: Position,
+    after: After,
     /// What it was read for. A page read for others may lack events, so it is thrown away when that has changed.
     wanted: Wanted,
     task: JoinHandle<Result<(DecodedPage, usize), ReadError>>,
@@ -59,7 +59,7 @@ impl Pages {
     }
 
     /// Begins to read the page after `after`, unless that is under way.
-    pub(crate) fn read_ahead(&mut self, after: Position, wanted: &Wanted) {
+    pub(crate) fn read_ahead(&mut self, after: After, wanted: &Wanted) {
         if self.ahead.as_ref().is_some_and(|ahead| ahead.after == after && ahead.wanted == *wanted) {
             return;
         }
@@ -70,7 +70,7 @@ impl Pages {
     /// The page after `after`.
     ///
     /// Dropping the future keeps what is being read for the next call.
-    pub(crate) async fn next(&mut self, after: Position, wanted: &Wanted) -> Result<DecodedPage, ReadError> {
+    pub(crate) async fn next(&mut self, after: After, wanted: &Wanted) -> Result<DecodedPage, ReadError> {
         self.read_ahead(after, wanted);
         let ahead = self.ahead.as_mut().expect("it was begun just above");
         let read = (&mut ahead.task).await;
@@ -92,7 +92,7 @@ impl Pages {
 async fn read(
     store: Arc<dyn EventStore>,
     wanted: Wanted,
-    after: Position,
+    after: After,
     limit: usize,
 ) -> Result<(DecodedPage, usize), ReadError> {
     let mut page = store.read_page(after, &wanted.filter, limit).await?;
@@ -103,7 +103,7 @@ async fn read(
         if room == 0 || bytes >= BATCH_BYTES {
             break;
         }
-        let next = store.read_page(upto.position, &wanted.filter, room).await?;
+        let next = store.read_page(upto.into(), &wanted.filter, room).await?;
         bytes += payload_bytes(&next.events);
         page.events.extend(next.events);
         page.upto = next.upto.or(page.upto);

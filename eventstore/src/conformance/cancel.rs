@@ -8,7 +8,7 @@ use futures::future::poll_fn;
 use super::case::{Case, new_ids, versions};
 use crate::append::Append;
 use crate::filter::Filter;
-use crate::position::Position;
+use crate::position::After;
 use crate::stream::{ExpectedVersion, StreamVersion};
 
 /// Polls a future a few times, then drops it.
@@ -53,7 +53,7 @@ pub(super) async fn dropped_reads_disturb_nothing(case: Case) {
     case.append("a", ExpectedVersion::Any, 50).await;
     for polls in 0..8 {
         drop_after(polls, case.store.load_page(&case.stream("a"), StreamVersion::NONE, 100)).await;
-        drop_after(polls, case.store.read_page(Position::START, &Filter::all(), 100)).await;
+        drop_after(polls, case.store.read_page(After::START, &Filter::all(), 100)).await;
         drop_after(polls, case.store.head()).await;
     }
     assert_eq!(case.load(&case.stream("a")).await.len(), 50);

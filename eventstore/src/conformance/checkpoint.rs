@@ -1,9 +1,14 @@
 //! Where a reader stands, and whether the log is still the one it has read.
 
+use futures::StreamExt;
+
 use super::case::{Case, names_the_field};
 use crate::error::{ErrorFamily, ReadError};
+use crate::event::RecordedEvent;
 use crate::filter::Filter;
-use crate::position::{Checkpoint, Incarnation, Position};
+use crate::metadata::{CorrelationId, Metadata};
+use crate::position::{After, Checkpoint, Incarnation, Position};
+use crate::read::EventStoreExt;
 use crate::stream::ExpectedVersion;
 
 async fn rewound(case: &Case, checkpoint: Checkpoint) {
@@ -92,9 +97,59 @@ pub(super) async fn the_checkpoints_of_pages_are_good(case: Case) {
     case.append("a", ExpectedVersion::Any, 5).await;
     let nothing = Filter::all().event_name("never.heard.of").unwrap();
     for (filter, limit) in [(Filter::all(), 2), (Filter::all(), 10), (nothing, 10)] {
-        let page = case.store.read_page(Position::START, &filter, limit).await.unwrap();
+        let page = case.store.read_page(After::START, &filter, limit).await.unwrap();
         case.store.check_checkpoint(&page.upto.unwrap()).await.unwrap();
     }
+}
+
+/// Filters that are answered in different ways: everything, a part, one correlation, nothing.
+fn filters() -> [Filter; 4] {
+    let [wanted, unknown] = ["order.paid", "never.stored"].map(|name| Filter::all().event_name(name).unwrap());
+    let correlation = Filter::all().correlation(CorrelationId::new("ours").unwrap());
+    [Filter::all(), wanted, correlation, unknown]
+}
+
+async fn some_events(case: &Case) -> Vec<RecordedEvent> {
+    for stream in ["a", "b"] {
+        let ours = Metadata { correlation_id: Some(CorrelationId::new("ours").unwrap()), ..Metadata::default() };
+        let paid = case.named("order.paid").with_metadata(ours.clone());
+        let events = vec![case.event(), paid, case.event().with_metadata(ours)];
+        case.store.append(&case.stream(stream), ExpectedVersion::NoStream, events).await.unwrap();
+    }
+    case.log().await
+}
+
+pub(super) async fn a_read_after_an_event_goes_on_behind_it(case: Case) {
+    for event in some_events(&case).await {
+        for (filter, limit) in filters().into_iter().flat_map(|filter| [(filter.clone(), 1), (filter, 10)]) {
+            let after = After { position: event.position, event_id: Some(event.event_id) };
+            let page = case.store.read_page(after, &filter, limit).await.unwrap();
+            assert_eq!(page, case.store.read_page(event.position.into(), &filter, limit).await.unwrap());
+        }
+    }
+}
+
+/// A reader whose log was put back and has grown again goes on only if its own event is still there.
+pub(super) async fn a_read_after_an_event_that_is_not_there_is_a_rewound_store(case: Case) {
+    let log = some_events(&case).await;
+    let head = log.last().unwrap().position;
+    let places = log.iter().map(|event| event.position).chain([Position::START, next(head), next(next(head))]);
+    for (position, filter) in places.flat_map(|at| filters().map(|filter| (at, filter))) {
+        let other = log.iter().find(|event| event.position != position).unwrap().event_id;
+        for event_id in [case.id(), other] {
+            let after = After { position, event_id: Some(event_id) };
+            match case.store.read_page(after, &filter, 10).await {
+                Err(ReadError::StoreRewound { position: at, .. }) => assert_eq!(at, position),
+                answer => panic!("expected a rewound store after {after:?} of {filter:?}: {answer:?}"),
+            }
+            let last = case.store.read_all(after, filter.clone()).collect::<Vec<_>>().await.pop();
+            assert!(matches!(last, Some(Err(ReadError::StoreRewound { .. }))), "{last:?}");
+        }
+    }
+}
+
+fn next(position: Position) -> Position {
+    Position::new(position.get() + 1).unwrap()
 }
 
 pub(super) async fn the_incarnation_stays_while_the_log_grows(case: Case) {

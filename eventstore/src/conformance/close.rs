@@ -7,7 +7,7 @@ use futures::StreamExt;
 use super::case::{Case, request};
 use crate::error::{AppendError, ErrorFamily, ReadError};
 use crate::filter::{Filter, StreamFilter};
-use crate::position::{Checkpoint, Position};
+use crate::position::{After, Checkpoint, Position};
 use crate::read::EventStoreExt;
 use crate::stream::{ExpectedVersion, StreamVersion, Tenant};
 
@@ -30,7 +30,7 @@ pub(super) async fn a_closed_handle_refuses_every_read(case: Case) {
     case.store.close().await;
     let answers = [
         case.store.load_page(&case.stream("a"), StreamVersion::NONE, 1).await.err(),
-        case.store.read_page(Position::START, &Filter::all(), 1).await.err(),
+        case.store.read_page(After::START, &Filter::all(), 1).await.err(),
         case.store.streams_page(&StreamFilter::all(), None, 1).await.err(),
         case.store.head().await.err(),
         case.store.check_checkpoint(&checkpoint).await.err(),

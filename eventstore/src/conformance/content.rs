@@ -8,14 +8,14 @@ use crate::event::{NewEvent, RecordedEvent};
 use crate::filter::Filter;
 use crate::metadata::{Actor, CausationId, CorrelationId, Metadata, TraceParent};
 use crate::payload::Payload;
-use crate::position::Position;
+use crate::position::After;
 use crate::stream::{ExpectedVersion, StreamVersion};
 
 /// Appends the events and checks that a load and the log give every one of them back.
 async fn comes_back(case: &Case, events: Vec<NewEvent>) {
     case.store.append(&case.stream("a"), ExpectedVersion::NoStream, events.clone()).await.unwrap();
     let loaded = case.store.load_page(&case.stream("a"), StreamVersion::NONE, 1_000).await.unwrap().events;
-    let log = case.store.read_page(Position::START, &Filter::all(), 1_000).await.unwrap().events;
+    let log = case.store.read_page(After::START, &Filter::all(), 1_000).await.unwrap().events;
     for stored in [loaded, log] {
         assert_eq!(stored.len(), events.len());
         for (stored, event) in stored.iter().zip(&events) {

@@ -5,7 +5,7 @@ use crate::error::ReadError;
 use crate::event::RecordedEvent;
 use crate::filter::Filter;
 use crate::metadata::{CorrelationId, Metadata};
-use crate::position::Position;
+use crate::position::{After, Position};
 use crate::stream::{ExpectedVersion, StreamId};
 
 /// Tells a small story of two tenants, three aggregate types, three names and two correlations.
@@ -33,7 +33,7 @@ async fn check_filter(case: &Case, log: &[RecordedEvent], filter: Filter, wants:
 }
 
 pub(super) async fn an_empty_log_gives_an_empty_page_at_the_end(case: Case) {
-    let page = case.store.read_page(Position::START, &Filter::all(), 10).await.unwrap();
+    let page = case.store.read_page(After::START, &Filter::all(), 10).await.unwrap();
     assert_eq!((page.events.len(), page.upto, page.end), (0, None, true));
 }
 
@@ -53,14 +53,14 @@ pub(super) async fn a_read_begins_after_the_position(case: Case) {
     case.append("a", ExpectedVersion::Any, 5).await;
     let all = positions(&case.log().await);
     for (n, &after) in all.iter().enumerate() {
-        let page = case.store.read_page(after, &Filter::all(), 10).await.unwrap();
+        let page = case.store.read_page(after.into(), &Filter::all(), 10).await.unwrap();
         assert_eq!(positions(&page.events), all[n + 1..]);
     }
 }
 
 pub(super) async fn at_the_head_there_is_nothing_to_look_at(case: Case) {
     let done = case.append("a", ExpectedVersion::Any, 3).await;
-    let page = case.store.read_page(done.position, &Filter::all(), 10).await.unwrap();
+    let page = case.store.read_page(done.position.into(), &Filter::all(), 10).await.unwrap();
     assert_eq!((page.events.len(), page.upto, page.end), (0, None, true));
 }
 
@@ -68,7 +68,7 @@ pub(super) async fn a_position_beyond_the_head_is_ahead_of_the_log(case: Case) {
     let done = case.append("a", ExpectedVersion::Any, 3).await;
     for beyond in [done.position.get() + 1, done.position.get() + 1_000, i64::MAX] {
         let asked = Position::new(beyond).unwrap();
-        match case.store.read_page(asked, &Filter::all(), 10).await {
+        match case.store.read_page(asked.into(), &Filter::all(), 10).await {
             Err(ReadError::AheadOfLog { after, head }) => assert_eq!((after, head), (asked, done.position)),
             other => panic!("expected to be ahead of the log: {other:?}"),
         }
@@ -76,7 +76,7 @@ pub(super) async fn a_position_beyond_the_head_is_ahead_of_the_log(case: Case) {
 }
 
 pub(super) async fn an_empty_log_has_nothing_to_be_after(case: Case) {
-    let refused = case.store.read_page(Position::new(1).unwrap(), &Filter::all(), 10).await;
+    let refused = case.store.read_page(Position::new(1).unwrap().into(), &Filter::all(), 10).await;
     match refused {
         Err(ReadError::AheadOfLog { head, .. }) => assert_eq!(head, Position::START),
         other => panic!("expected to be ahead of the log: {other:?}"),
@@ -87,7 +87,7 @@ pub(super) async fn ahead_of_the_log_is_told_through_a_filter_too(case: Case) {
     let done = case.append("a", ExpectedVersion::Any, 1).await;
     let beyond = Position::new(done.position.get() + 1).unwrap();
     let filter = Filter::all().event_name("never.heard.of").unwrap();
-    let refused = case.store.read_page(beyond, &filter, 10).await;
+    let refused = case.store.read_page(beyond.into(), &filter, 10).await;
     assert!(matches!(refused, Err(ReadError::AheadOfLog { .. })), "{refused:?}");
 }
 
@@ -109,22 +109,23 @@ pub(super) async fn pages_of_any_size_make_the_whole_log(case: Case) {
 
 /// Reads to the end by pages of `limit`, checking what each page says of itself.
 async fn by_pages(case: &Case, filter: &Filter, limit: usize) -> Vec<RecordedEvent> {
-    let (mut after, mut seen) = (Position::START, Vec::new());
+    let (mut at, mut seen) = (After::START, Vec::new());
     loop {
-        let page = case.store.read_page(after, filter, limit).await.unwrap();
+        let after = at.position;
+        let page = case.store.read_page(at, filter, limit).await.unwrap();
         assert!(page.events.len() <= limit);
         assert!(page.events.iter().all(|event| event.position > after));
         if let Some(upto) = page.upto {
             assert!(upto.position > after, "a page that stands still at {after}");
             assert!(page.events.iter().all(|event| event.position <= upto.position));
             case.store.check_checkpoint(&upto).await.unwrap();
-            after = upto.position;
+            at = upto.into();
         } else {
             assert!(page.events.is_empty() && page.end, "a page without `upto` before the end, limit {limit}");
         }
         seen.extend(page.events);
         if page.end {
-            assert_eq!(after, case.store.head().await.unwrap().position);
+            assert_eq!(at.position, case.store.head().await.unwrap().position);
             return seen;
         }
     }
@@ -141,10 +142,10 @@ pub(super) async fn filtered_pages_of_any_size_miss_nothing(case: Case) {
 
 pub(super) async fn the_end_of_the_log_is_told_truly(case: Case) {
     case.append("a", ExpectedVersion::Any, 4).await;
-    let page = case.store.read_page(Position::START, &Filter::all(), 3).await.unwrap();
+    let page = case.store.read_page(After::START, &Filter::all(), 3).await.unwrap();
     assert_eq!((page.events.len(), page.end), (3, false));
     assert_eq!(page.upto.unwrap().event_id, Some(page.events[2].event_id));
-    let page = case.store.read_page(page.events[2].position, &Filter::all(), 3).await.unwrap();
+    let page = case.store.read_page(page.events[2].position.into(), &Filter::all(), 3).await.unwrap();
     assert_eq!((page.events.len(), page.end), (1, true));
 }
 
@@ -152,7 +153,7 @@ pub(super) async fn a_filter_that_wants_nothing_accounts_for_the_whole_log(case:
     case.append("a", ExpectedVersion::Any, 3).await;
     let done = case.append("b", ExpectedVersion::Any, 1).await;
     let filter = Filter::all().event_name("never.heard.of").unwrap();
-    let page = case.store.read_page(Position::START, &filter, 10).await.unwrap();
+    let page = case.store.read_page(After::START, &filter, 10).await.unwrap();
     assert_eq!((page.events.len(), page.end), (0, true));
     assert_eq!(page.upto.unwrap().position, done.position);
     assert_eq!(page.upto, Some(case.store.head().await.unwrap()));
@@ -162,7 +163,7 @@ pub(super) async fn a_filtered_page_accounts_for_what_lies_behind_its_last_event
     case.tell(&case.stream("a"), "wanted").await;
     let last = case.tell(&case.stream("a"), "other").await;
     let filter = Filter::all().event_name("wanted").unwrap();
-    let page = case.store.read_page(Position::START, &filter, 10).await.unwrap();
+    let page = case.store.read_page(After::START, &filter, 10).await.unwrap();
     assert_eq!((page.events.len(), page.upto.unwrap().position, page.end), (1, last.position, true));
 }
 
@@ -172,9 +173,9 @@ pub(super) async fn a_full_filtered_page_accounts_for_nothing_that_it_leaves_out
         case.tell(&case.stream("a"), "wanted").await;
     }
     let filter = Filter::all().event_name("wanted").unwrap();
-    let page = case.store.read_page(Position::START, &filter, 2).await.unwrap();
+    let page = case.store.read_page(After::START, &filter, 2).await.unwrap();
     assert_eq!(page.events.len(), 2);
-    let rest = case.store.read_page(page.upto.unwrap().position, &filter, 2).await.unwrap();
+    let rest = case.store.read_page(page.upto.unwrap().into(), &filter, 2).await.unwrap();
     assert_eq!((rest.events.len(), rest.end), (1, true));
 }
 
@@ -277,7 +278,7 @@ pub(super) async fn filters_compare_byte_for_byte(case: Case) {
 
 pub(super) async fn a_log_limit_of_nothing_is_refused(case: Case) {
     case.append("a", ExpectedVersion::Any, 1).await;
-    match case.store.read_page(Position::START, &Filter::all(), 0).await {
+    match case.store.read_page(After::START, &Filter::all(), 0).await {
         Err(ReadError::Invalid(invalid)) => super::case::names_the_field(&invalid, "limit"),
         other => panic!("expected an error about `limit`: {other:?}"),
     }
@@ -285,7 +286,7 @@ pub(super) async fn a_log_limit_of_nothing_is_refused(case: Case) {
 
 pub(super) async fn the_greatest_log_limit_reads_what_is_there(case: Case) {
     case.append("a", ExpectedVersion::Any, 3).await;
-    let page = case.store.read_page(Position::START, &Filter::all(), usize::MAX).await.unwrap();
+    let page = case.store.read_page(After::START, &Filter::all(), usize::MAX).await.unwrap();
     assert_eq!((page.events.len(), page.end), (3, true));
 }
 

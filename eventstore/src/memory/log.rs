@@ -12,7 +12,7 @@ use crate::event::{EventId, RecordedEvent};
 use crate::filter::{Filter, StreamFilter};
 use crate::limits::{PageBudget, page_limit};
 use crate::memory::requests::Requests;
-use crate::position::{Checkpoint, Incarnation, Position};
+use crate::position::{After, Checkpoint, Incarnation, Position};
 use crate::request::RequestKey;
 use crate::store::{Page, StreamInfo, StreamPage};
 use crate::stream::{StreamId, StreamVersion, Tenant};
@@ -25,6 +25,8 @@ pub(super) struct Log {
     streams: BTreeMap<StreamId, Vec<usize>>,
     ids: HashMap<EventId, usize>,
     requests: Requests,
+    /// The latest time that the clock has shown to an append.
+    latest: Timestamp,
     pub(super) closed: bool,
 }
 
@@ -46,12 +48,15 @@ impl Log {
         for part in &append.parts {
             part.version_after(self.version(&part.stream))?;
         }
+        // If the clock is behind the log, it may be corrected while the key is remembered.
+        self.latest = self.latest.max(now);
+        let begins = self.latest;
         // From here on nothing can fail, so that no append is ever stored by half.
         let CheckedAppend { tenant, parts, append_id, request, .. } = append;
         let streams = parts.into_iter().map(|part| self.store(part, append_id, now)).collect();
         let answer = Appended::new(streams, now, false);
         if let Some(request) = request {
-            self.requests.remember(&tenant, &request, answer.clone(), now);
+            self.requests.remember(&tenant, &request, answer.clone(), begins, now);
         }
         Ok(answer)
     }
@@ -114,12 +119,14 @@ impl Log {
     pub(super) fn read_page(
         &self,
         incarnation: Incarnation,
-        after: Position,
+        after: After,
         filter: &Filter,
         limit: usize,
     ) -> Result<Page, ReadError> {
         self.check_open()?;
         let mut budget = PageBudget::new(limit)?;
+        after.check(incarnation, self.event_id_at(after.position))?;
+        let after = after.position;
         let ahead = || ReadError::AheadOfLog { after, head: self.last().map_or(Position::START, |e| e.position) };
         let rest = usize::try_from(after.get()).ok().and_then(|skip| self.events.get(skip..)).ok_or_else(ahead)?;
         let mut events = Vec::new();
@@ -165,8 +172,12 @@ impl Log {
 
     pub(super) fn check_checkpoint(&self, incarnation: Incarnation, checkpoint: &Checkpoint) -> Result<(), ReadError> {
         self.check_open()?;
-        let index = usize::try_from(checkpoint.position.get()).ok().and_then(|position| position.checked_sub(1));
-        checkpoint.check(incarnation, index.and_then(|index| self.events.get(index)).map(|event| event.event_id))
+        checkpoint.check(incarnation, self.event_id_at(checkpoint.position))
+    }
+
+    fn event_id_at(&self, position: Position) -> Option<EventId> {
+        let index = usize::try_from(position.get()).ok()?.checked_sub(1)?;
+        self.events.get(index).map(|event| event.event_id)
     }
 
     fn last(&self) -> Option<&RecordedEvent> {

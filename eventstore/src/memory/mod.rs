@@ -15,7 +15,7 @@ use crate::clock::{Clock, IdSource};
 use crate::error::{AppendError, ReadError};
 use crate::filter::{Filter, StreamFilter};
 use crate::limits::Limits;
-use crate::position::{Checkpoint, Incarnation, Position};
+use crate::position::{After, Checkpoint, Incarnation, Position};
 use crate::request::RequestKey;
 use crate::store::{EventStore, Page, StreamInfo, StreamPage};
 use crate::stream::{StreamId, StreamVersion, Tenant};
@@ -126,7 +126,7 @@ impl EventStore for MemoryStore {
         self.log().load_page(stream, after, limit)
     }
 
-    async fn read_page(&self, after: Position, filter: &Filter, limit: usize) -> Result<Page, ReadError> {
+    async fn read_page(&self, after: After, filter: &Filter, limit: usize) -> Result<Page, ReadError> {
         self.log().read_page(self.inner.incarnation, after, filter, limit)
     }
 

@@ -176,7 +176,7 @@ async fn check_grounds(connection: &mut PgConnection, shown: &Shown) -> Result<(
                 "{} of the {TRIGGERS} triggers on `annals.events` are missing or switched off",
                 TRIGGERS - triggers
             ),
-            "run `ALTER TABLE annals.events ENABLE ALWAYS TRIGGER USER`, or restore the schema",
+            "run `ALTER TABLE annals.events ENABLE TRIGGER USER`, or restore the schema",
         ));
     }
     let (last, head) = (row.get("last"), row.get("head"));

@@ -15,27 +15,27 @@ use super::copy::Copied;
 use super::fault::{NoConnection, no_answer, read_error};
 use super::horizon::{Final, Horizon};
 use super::pool::{Pool, Query};
-use super::rows::{Columns, Decoder, columns_in_stream, event_columns};
+use super::rows::{Columns, Decoder, columns_in_stream, event_columns, position_and_id};
 use crate::error::ReadError;
 use crate::event::{EventId, RecordedEvent};
 use crate::filter::Filter;
 use crate::limits::{PAGE_BYTES, PageBudget, page_limit};
-use crate::position::{Checkpoint, Incarnation, Position};
+use crate::position::{After, Checkpoint, Incarnation, Position};
 use crate::store::{Page, StreamPage};
 use crate::stream::{StreamId, StreamVersion};
 
-/// Read by COPY, which sends the same bytes with less around them (measured, see bench/README.md), but takes no bound
+/// The log from a position on. Read by COPY, which sends the same bytes with less around them (measured, see bench/README.md), but takes no bound
 /// values: the two that it has are numbers.
-macro_rules! read_log_after {
-    ($after:literal, $limit:literal) => {
+macro_rules! read_log_from {
+    ($from:literal, $limit:literal) => {
         concat!(
             "
     SELECT ",
             event_columns!(),
             "
     FROM annals.events
-    WHERE position > ",
-            $after,
+    WHERE position >= ",
+            $from,
             "
     ORDER BY position
     LIMIT ",
@@ -46,36 +46,51 @@ macro_rules! read_log_after {
     };
 }
 
+/// The event at `$7`, after which the reader goes on and which it has seen, and after it the page. One
+/// statement, so that both are of one snapshot.
+macro_rules! after_event {
+    ($page:literal) => {
+        concat!(
+            "
+    SELECT ",
+            event_columns!(),
+            "
+    FROM (
+        (SELECT ",
+            event_columns!(),
+            "
+         FROM annals.events
+         WHERE position = $7)
+        UNION ALL
+        (SELECT ",
+            event_columns!(),
+            "
+         FROM annals.events
+         WHERE ",
+            $page,
+            "
+         ORDER BY position
+         LIMIT $3)) AS page
+    ORDER BY position
+"
+        )
+    };
+}
+
 /// What is not asked for is NULL. The conditions stand inside `coalesce` where no index can see them: a planner that knows
 /// nothing of the table would take the index of streams, and sort all events of a tenant for every page.
-const READ_LOG_WHERE: &str = concat!(
-    "
-    SELECT ",
-    event_columns!(),
-    "
-    FROM annals.events
-    WHERE position > $1 AND position <= $2
-      AND coalesce(tenant = $4, true)
-      AND coalesce(aggregate_type = ANY ($5), true)
-      AND coalesce(event_type = ANY ($6), true)
-    ORDER BY position
-    LIMIT $3
-"
+const READ_LOG_WHERE: &str = after_event!(
+    "position > $1 AND position <= $2
+           AND coalesce(tenant = $4, true)
+           AND coalesce(aggregate_type = ANY ($5), true)
+           AND coalesce(event_type = ANY ($6), true)"
 );
 
-const READ_STORY_WHERE: &str = concat!(
-    "
-    SELECT ",
-    event_columns!(),
-    "
-    FROM annals.events
-    WHERE correlation_id = $7 AND position > $1 AND position <= $2
-      AND coalesce(tenant = $4, true)
-      AND coalesce(aggregate_type = ANY ($5), true)
-      AND coalesce(event_type = ANY ($6), true)
-    ORDER BY position
-    LIMIT $3
-"
+const READ_STORY_WHERE: &str = after_event!(
+    "correlation_id = $8 AND position > $1 AND position <= $2
+           AND coalesce(tenant = $4, true)
+           AND coalesce(aggregate_type = ANY ($5), true)
+           AND coalesce(event_type = ANY ($6), true)"
 );
 
 const LOAD_STREAM_AFTER: &str = concat!(
@@ -95,6 +110,13 @@ const LAST_POSITION: &str = "
     FROM annals.events
     ORDER BY position DESC
     LIMIT 1
+";
+
+/// The last event that is visible, and the one at `$1`.
+const LAST_AND_AFTER: &str = "
+    SELECT coalesce((SELECT position FROM annals.events ORDER BY position DESC LIMIT 1), 0) AS last,
+           (SELECT event_id FROM annals.events WHERE position = $1) AS event_id
+    ORDER BY last
 ";
 
 const LAST_BETWEEN: &str = "
@@ -180,7 +202,8 @@ impl Reader {
         limit: usize,
     ) -> Result<StreamPage, ReadError> {
         let limit = self.statement_limit(limit)?;
-        let batch = self.batch(load_after(stream, after, limit), Some(stream), limit).await?;
+        let page = Filling::of(Some(stream), limit);
+        let batch = self.batch(load_after(stream, after, limit), page).await?;
         Ok(StreamPage::new(batch.events, batch.whole))
     }
 
@@ -193,11 +216,12 @@ impl Reader {
         limit: usize,
     ) -> Result<StreamPage, ReadError> {
         let limit = self.statement_limit(limit)?;
-        let batch = self.batch_on(connection, load_after(stream, after, limit), Some(stream), limit).await?;
+        let page = Filling::of(Some(stream), limit);
+        let batch = self.batch_on(connection, load_after(stream, after, limit), page).await?;
         Ok(StreamPage::new(batch.events, batch.whole))
     }
 
-    pub(super) async fn read_log(&self, after: Position, filter: &Filter, limit: usize) -> Result<Page, ReadError> {
+    pub(super) async fn read_log(&self, after: After, filter: &Filter, limit: usize) -> Result<Page, ReadError> {
         let limit = self.statement_limit(limit)?;
         if filter.is_all() {
             self.read_everything(after, limit).await
@@ -206,7 +230,7 @@ impl Reader {
         }
     }
 
-    async fn read_everything(&self, after: Position, limit: i64) -> Result<Page, ReadError> {
+    async fn read_everything(&self, after: After, limit: i64) -> Result<Page, ReadError> {
         loop {
             // Before the statement: what was final then, the statement sees.
             let known = self.horizon.known();
@@ -214,7 +238,7 @@ impl Reader {
             if batch.events.is_empty() {
                 return self.nothing_after(after).await;
             }
-            let settled = final_prefix(&batch.events, after.get(), known.position);
+            let settled = final_prefix(&batch.events, after.position.get(), known.position);
             if settled > 0 {
                 let end = batch.whole && settled == batch.events.len();
                 batch.events.truncate(settled);
@@ -222,47 +246,49 @@ impl Reader {
                 return Ok(Page::new(batch.events, upto, end));
             }
             // A hole comes first. Whatever is visible now is final once the writers of now are done.
-            if self.horizon.settle(after.get(), PATIENCE).await?.is_none() {
+            if self.horizon.settle(after.position.get(), PATIENCE).await?.is_none() {
                 return Ok(self.waiting_at_hole());
             }
         }
     }
 
-    async fn read_some(&self, after: Position, filter: &Filter, limit: i64) -> Result<Page, ReadError> {
+    async fn read_some(&self, after: After, filter: &Filter, limit: i64) -> Result<Page, ReadError> {
+        let from = after.position.get();
         let mut bound = self.horizon.known();
         // Catching up needs no news.
-        if bound.position <= after.get() {
-            bound = match self.horizon.settle(after.get(), PATIENCE).await? {
+        if bound.position <= from {
+            bound = match self.horizon.settle(from, PATIENCE).await? {
                 Some(bound) => bound,
                 None => self.horizon.without_waiting().await?,
             };
         }
         let head = bound;
-        if head.position <= after.get() {
+        if head.position <= from {
             return self.nothing_after(after).await;
         }
         // A story is found by its index, however long the log is; other filters look at a window of it.
-        if filter.correlation_id.is_none() && after.get().saturating_add(WINDOW) < head.position {
-            bound = match self.one_between(LAST_BETWEEN, after.get(), after.get().saturating_add(WINDOW)).await? {
+        if filter.correlation_id.is_none() && from.saturating_add(WINDOW) < head.position {
+            bound = match self.one_between(LAST_BETWEEN, from, from.saturating_add(WINDOW)).await? {
                 Some(bound) => bound,
                 // The numbers leap further than the window.
-                None => self.one_between(FIRST_BETWEEN, after.get(), head.position).await?.unwrap_or(head),
+                None => self.one_between(FIRST_BETWEEN, from, head.position).await?.unwrap_or(head),
             };
         }
         let list = |names: &[String]| (!names.is_empty()).then(|| names.to_vec());
         let text = if filter.correlation_id.is_some() { READ_STORY_WHERE } else { READ_LOG_WHERE };
         let query = sqlx::query(text)
-            .bind(after.get())
+            .bind(from)
             .bind(bound.position)
             .bind(limit)
             .bind(filter.tenant.as_ref().map(|tenant| tenant.as_str()))
             .bind(list(&filter.aggregate_types))
             .bind(list(&filter.names));
+        let query = query.bind(after.event_id.map(|_| from));
         let query = match &filter.correlation_id {
             Some(id) => query.bind(id.as_str()),
             None => query,
         };
-        let batch = self.batch(query, None, limit).await?;
+        let batch = self.batch(query, self.page_after(after, limit)).await?;
         let upto = match (batch.events.last(), bound.event_id) {
             (Some(last), _) if !batch.whole => self.checkpoint(last.position, last.event_id),
             (_, Some(id)) => self.checkpoint(Position::stored(bound.position), EventId::stored(id)),
@@ -273,12 +299,16 @@ impl Reader {
     }
 
     /// The page when no final event is there after `after`.
-    async fn nothing_after(&self, after: Position) -> Result<Page, ReadError> {
-        let last = self.last_position().await?;
-        if last < after.get() {
-            return Err(ReadError::AheadOfLog { after, head: Position::stored(last) });
+    async fn nothing_after(&self, after: After) -> Result<Page, ReadError> {
+        let rows = self.fetch(sqlx::query(LAST_AND_AFTER).bind(after.position.get())).await?;
+        let row = rows.first().ok_or_else(|| read_error(sqlx::Error::RowNotFound))?;
+        let found: Option<Uuid> = row.try_get(1).map_err(read_error)?;
+        after.check(self.incarnation, found.map(EventId::stored))?;
+        let last = Position::stored(row.try_get(0).map_err(read_error)?);
+        if last < after.position {
+            return Err(ReadError::AheadOfLog { after: after.position, head: last });
         }
-        if last > after.get() {
+        if last > after.position {
             return Ok(self.waiting_at_hole());
         }
         Ok(Page::new(Vec::new(), None, true))
@@ -334,10 +364,10 @@ impl Reader {
 
     /// Reads the rows of one statement until a page is full; they tell their stream, unless it is given. The rest is not
     /// waited for: the connection is given up.
-    async fn batch(&self, query: Query<'_>, stream: Option<&StreamId>, limit: i64) -> Result<Batch, ReadError> {
+    async fn batch(&self, query: Query<'_>, page: Filling<'_>) -> Result<Batch, ReadError> {
         let mut held = self.pool.take().await.map_err(NoConnection::into_read)?;
         let query = held.begin(query).await.map_err(read_error)?;
-        let batch = self.batch_on(held.connection(), query, stream, limit).await;
+        let batch = self.batch_on(held.connection(), query, page).await;
         match &batch {
             Ok(batch) if batch.cut => {}
             Ok(_) => held.end(None).await.map_err(read_error)?,
@@ -348,24 +378,28 @@ impl Reader {
     }
 
     /// The same for all events after a position.
-    async fn copied(&self, after: Position, limit: i64) -> Result<Batch, ReadError> {
+    async fn copied(&self, after: After, limit: i64) -> Result<Batch, ReadError> {
         let text = format!(
-            concat!("COPY (", read_log_after!("{after}", "{limit}"), ") TO STDOUT (FORMAT binary)"),
-            after = after.get(),
-            limit = limit
+            concat!("COPY (", read_log_from!("{from}", "{limit}"), ") TO STDOUT (FORMAT binary)"),
+            from = after.position.get().saturating_add(i64::from(after.event_id.is_none())),
+            limit = limit + i64::from(after.event_id.is_some())
         );
         let mut held = self.pool.take().await.map_err(NoConnection::into_read)?;
         held.begin_plain().await.map_err(read_error)?;
         // After an error sqlx may leave an answer unread, so then the connection is given up.
-        let batch = self.copied_on(held.connection(), &text, limit).await?;
+        let batch = self.copied_on(held.connection(), &text, self.page_after(after, limit)).await?;
         if !batch.cut {
             held.end(None).await.map_err(read_error)?;
         }
         Ok(batch)
     }
 
-    async fn copied_on(&self, connection: &mut PgConnection, text: &str, limit: i64) -> Result<Batch, Stopped> {
-        let mut page = Filling::of(None, limit);
+    async fn copied_on(
+        &self,
+        connection: &mut PgConnection,
+        text: &str,
+        mut page: Filling<'_>,
+    ) -> Result<Batch, Stopped> {
         let mut copied = Copied::default();
         let patience = self.pool.answer_timeout();
         let begun = timeout(patience, connection.copy_out_raw(text)).await;
@@ -378,24 +412,27 @@ impl Reader {
         if !page.cut {
             copied.end()?;
         }
-        Ok(page.into_batch(&self.bytes_per_event))
+        page.into_batch(&self.bytes_per_event)
     }
 
     async fn batch_on(
         &self,
         connection: &mut PgConnection,
         query: Query<'_>,
-        stream: Option<&StreamId>,
-        limit: i64,
+        mut page: Filling<'_>,
     ) -> Result<Batch, Stopped> {
-        let mut page = Filling::of(stream, limit);
         let mut rows = query.fetch(connection);
         while let Some(row) = next(&mut rows, self.pool.answer_timeout()).await? {
             if !page.takes(&row)? {
                 break;
             }
         }
-        Ok(page.into_batch(&self.bytes_per_event))
+        page.into_batch(&self.bytes_per_event)
+    }
+
+    /// An empty page of the log, for rows that begin with the event after which it is read, if that one is named.
+    fn page_after(&self, after: After, limit: i64) -> Filling<'static> {
+        Filling { after: after.event_id.map(|_| (after, self.incarnation)), ..Filling::of(None, limit) }
     }
 }
 
@@ -413,6 +450,8 @@ const FEW: usize = 64;
 
 /// A page that is being filled.
 struct Filling<'s> {
+    /// The event that must come first, and is none of the page.
+    after: Option<(After, Incarnation)>,
     /// Of which all its events are, if the rows do not tell it.
     stream: Option<&'s StreamId>,
     limit: usize,
@@ -427,11 +466,16 @@ impl<'s> Filling<'s> {
     fn of(stream: Option<&'s StreamId>, limit: i64) -> Self {
         let limit = usize::try_from(limit).unwrap_or(usize::MAX);
         let (budget, decoder) = (PageBudget::of(limit), Decoder::default());
-        Self { stream, limit, budget, decoder, events: Vec::new(), bytes: 0, cut: false }
+        Self { after: None, stream, limit, budget, decoder, events: Vec::new(), bytes: 0, cut: false }
     }
 
     /// Puts the event in, if there is room; says whether there was.
     fn takes(&mut self, row: &impl Columns) -> Result<bool, Stopped> {
+        if let Some((after, incarnation)) = self.after.take() {
+            let (position, id) = position_and_id(row).map_err(Stopped::Row)?;
+            after.check(incarnation, (position == after.position).then_some(id)).map_err(Stopped::Row)?;
+            return Ok(true);
+        }
         let event = match self.stream {
             Some(stream) => self.decoder.event_of(stream, row),
             None => self.decoder.event(row),
@@ -450,12 +494,15 @@ impl<'s> Filling<'s> {
         Ok(true)
     }
 
-    fn into_batch(self, bytes_per_event: &AtomicUsize) -> Batch {
+    fn into_batch(self, bytes_per_event: &AtomicUsize) -> Result<Batch, Stopped> {
+        if let Some((after, incarnation)) = self.after {
+            after.check(incarnation, None).map_err(Stopped::Row)?;
+        }
         if let Some(mean) = self.bytes.checked_div(self.events.len()) {
             bytes_per_event.store(mean, Ordering::Relaxed);
         }
         let whole = !self.cut && self.events.len() < self.limit;
-        Batch { events: self.events, whole, cut: self.cut }
+        Ok(Batch { events: self.events, whole, cut: self.cut })
     }
 }
 
@@ -483,15 +530,16 @@ fn final_prefix(events: &[RecordedEvent], after: i64, known: i64) -> usize {
 #[cfg(test)]
 pub(super) fn hot_reads() -> Vec<(&'static str, &'static str, &'static str)> {
     vec![
-        ("READ_LOG_AFTER", read_log_after!("$1", "$2"), "(100, 500)"),
-        ("READ_LOG_WHERE", READ_LOG_WHERE, "(100, 15000, 500, 'default', '{type-1}', '{event-1,event-2}')"),
+        ("READ_LOG_FROM", read_log_from!("$1", "$2"), "(100, 500)"),
+        ("READ_LOG_WHERE", READ_LOG_WHERE, "(100, 15000, 500, 'default', '{type-1}', '{event-1,event-2}', 100)"),
         (
             "READ_STORY_WHERE",
             READ_STORY_WHERE,
-            "(100, 15000, 500, 'default', '{type-1}', '{event-1,event-2}', 'story-1-1')",
+            "(100, 15000, 500, 'default', '{type-1}', '{event-1,event-2}', 100, 'story-1-1')",
         ),
         ("LOAD_STREAM_AFTER", LOAD_STREAM_AFTER, "('default', 'type-1', 'id-1', 0, 500)"),
         ("LAST_POSITION", LAST_POSITION, ""),
+        ("LAST_AND_AFTER", LAST_AND_AFTER, "(100)"),
         ("LAST_BETWEEN", LAST_BETWEEN, "(100, 15000)"),
         ("FIRST_BETWEEN", FIRST_BETWEEN, "(100, 15000)"),
         ("EVENT_ID_AT", EVENT_ID_AT, "(100)"),

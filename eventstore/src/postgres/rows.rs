@@ -153,6 +153,14 @@ impl Decoder {
     }
 }
 
+/// Which event a row has, and where it stands.
+pub(super) fn position_and_id(row: &impl Columns) -> Result<(Position, EventId), ReadError> {
+    let position = number(row, 0, "position");
+    let position = Position::stored(position.map_err(|(column, error)| damaged(Position::START, column, &*error))?);
+    let event_id = id(row, 1, "event_id").map_err(|(column, error)| damaged(position, column, &*error))?;
+    Ok((position, EventId::stored(event_id)))
+}
+
 fn optional<'r>(row: &'r impl Columns, at: usize, column: &'static str) -> Result<Option<&'r [u8]>, Unreadable> {
     row.bytes(at).map_err(|e| (column, e))
 }

@@ -22,7 +22,7 @@ use crate::clock::IdSource;
 use crate::error::{AppendError, Invalid, OpenError, ReadError};
 use crate::filter::{Filter, StreamFilter};
 use crate::limits::Limits;
-use crate::position::{Checkpoint, Incarnation, Position};
+use crate::position::{After, Checkpoint, Incarnation, Position};
 use crate::queue::Bounds;
 use crate::request::RequestKey;
 use crate::store::{EventStore, Page, StreamInfo, StreamPage};
@@ -180,7 +180,7 @@ impl EventStore for PostgresStore {
         self.0.reader.load_stream(stream, after, limit).await
     }
 
-    async fn read_page(&self, after: Position, filter: &Filter, limit: usize) -> Result<Page, ReadError> {
+    async fn read_page(&self, after: After, filter: &Filter, limit: usize) -> Result<Page, ReadError> {
         self.check_open()?;
         self.0.reader.read_log(after, filter, limit).await
     }

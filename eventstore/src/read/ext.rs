@@ -5,7 +5,7 @@ use std::sync::Arc;
 use crate::error::Invalid;
 use crate::event::{Event, EventId, NewEvent};
 use crate::filter::{Filter, StreamFilter};
-use crate::position::Position;
+use crate::position::After;
 use crate::read::events::EventStream;
 use crate::read::pages::Pages;
 use crate::read::stream_pages::StreamPages;
@@ -22,7 +22,7 @@ use crate::stream::{StreamId, StreamVersion};
 /// ```
 /// # mod order { include!(concat!(env!("CARGO_MANIFEST_DIR"), "/docs/order.rs")); }
 /// # use order::*;
-/// use annals_eventstore::{AggregateStore, EventStoreExt, Filter, MemoryStore, Position};
+/// use annals_eventstore::{After, AggregateStore, EventStoreExt, Filter, MemoryStore};
 /// use futures::TryStreamExt;
 ///
 /// # tokio::runtime::Builder::new_current_thread().enable_time().build()?.block_on(async {
@@ -36,7 +36,7 @@ use crate::stream::{StreamId, StreamVersion};
 /// assert_eq!(events.len(), 1);
 ///
 /// // The whole log, and what is behind a place in it.
-/// let events: Vec<_> = store.read_all(Position::START, Filter::all()).try_collect().await?;
+/// let events: Vec<_> = store.read_all(After::START, Filter::all()).try_collect().await?;
 /// assert_eq!(events.len(), 2);
 /// let events: Vec<_> = store.read_all(first.position, Filter::all()).try_collect().await?;
 /// assert_eq!(events[0].stream.aggregate_id(), "o-18");
@@ -66,17 +66,18 @@ pub trait EventStoreExt: EventStore + Clone {
         EventStream::of_stream(StreamPages::new(self.shared(), stream.clone(), after))
     }
 
-    /// The events of the log after a position, in the order of their positions, up to the head as it is when the end is
+    /// The events of the log after a position or a checkpoint, in the order of their positions, up to the head as it is when the end is
     /// reached.
     ///
     /// # Errors
-    /// The last item is [`ReadError::AheadOfLog`](crate::ReadError::AheadOfLog) if `after` is beyond the last event, or
-    /// what else kept a page from being read.
-    fn read_all(&self, after: Position, filter: Filter) -> EventStream {
+    /// The last item is [`ReadError::AheadOfLog`](crate::ReadError::AheadOfLog) if `after` is a position beyond the last
+    /// event, [`ReadError::StoreRewound`](crate::ReadError::StoreRewound) if an event that was read before, or that
+    /// `after` names, is gone, or what else kept a page from being read.
+    fn read_all(&self, after: impl Into<After>, filter: Filter) -> EventStream {
         EventStream::of_log(self.pages(after, filter))
     }
 
-    /// The events of the log after a position, in the order of their positions, and then each as it comes: none is
+    /// The events of the log after a position or a checkpoint, in the order of their positions, and then each as it comes: none is
     /// missed, none comes twice.
     ///
     /// ```
@@ -87,7 +88,7 @@ pub trait EventStoreExt: EventStore + Clone {
     ///
     /// # tokio::runtime::Builder::new_current_thread().enable_time().build()?.block_on(async {
     /// let store = MemoryStore::new();
-    /// let from_now_on = store.head().await?.position;
+    /// let from_now_on = store.head().await?;
     /// let mut placed = store.subscribe(from_now_on, Filter::all().event_name("order.placed")?);
     ///
     /// let orders = store.aggregate::<Order>();
@@ -102,23 +103,24 @@ pub trait EventStoreExt: EventStore + Clone {
     /// ```
     ///
     /// # Errors
-    /// The stream ends with [`ReadError::AheadOfLog`](crate::ReadError::AheadOfLog) if `after` is beyond the last
-    /// event, and with [`ReadError::Closed`](crate::ReadError::Closed) when the store is closed. Transient errors are
+    /// The stream ends with [`ReadError::AheadOfLog`](crate::ReadError::AheadOfLog) if `after` is a position beyond the
+    /// last event, with [`ReadError::StoreRewound`](crate::ReadError::StoreRewound) if an event that was read before, or
+    /// that `after` names, is gone, and with [`ReadError::Closed`](crate::ReadError::Closed) when the store is closed. Transient errors are
     /// waited out.
     ///
     /// # Cancel safety
     /// Dropping the future of one event loses none: the next one waits for the same.
-    fn subscribe(&self, after: Position, filter: Filter) -> Subscription {
+    fn subscribe(&self, after: impl Into<After>, filter: Filter) -> Subscription {
         Subscription::new(self.pages(after, filter))
     }
 
-    /// The log after a position page by page, and then as it grows, with how far it has been looked at: for readers
+    /// The log after a position or a checkpoint page by page, and then as it grows, with how far it has been looked at: for readers
     /// that keep a checkpoint. [`Pages`] has an example.
     ///
     /// # Errors
     /// As of [`Pages::next`].
-    fn pages(&self, after: Position, filter: Filter) -> Pages {
-        Pages::new(self.shared(), after, filter)
+    fn pages(&self, after: impl Into<After>, filter: Filter) -> Pages {
+        Pages::new(self.shared(), after.into(), filter)
     }
 
     /// The streams of the store with their versions, ordered by tenant, aggregate type and id bytewise. [`Streams`] has

@@ -9,7 +9,7 @@ use futures::future::BoxFuture;
 
 use crate::error::ReadError;
 use crate::filter::Filter;
-use crate::position::Position;
+use crate::position::{After, Position};
 use crate::read::ahead::{Ahead, FIRST_PAGE, grown};
 use crate::read::backoff::Backoff;
 use crate::store::{EventStore, Page};
@@ -21,7 +21,8 @@ use crate::store::{EventStore, Page};
 /// [`EventStoreExt::pages`](crate::EventStoreExt::pages); the streams of events are built on it.
 ///
 /// At most two pages are in memory: the one that was given out, and the next one, which is read meanwhile. A page asks
-/// for 64 events at first and for up to 4,096 later. Nothing is held in the store between pages. Dropping the value
+/// for 64 events at first and for up to 4,096 later. Each read checks that the event at which the page before ended is
+/// still in the log, so that a reader never goes on in a log that was rewound or replaced meanwhile. Nothing is held in the store between pages. Dropping the value
 /// ends its read.
 ///
 /// ```
@@ -37,10 +38,9 @@ use crate::store::{EventStore, Page};
 ///
 /// // Where the reader stood when it ended the last time, as it has kept it: here, at the beginning.
 /// let mut checkpoint = Checkpoint::start(store.incarnation());
-/// store.check_checkpoint(&checkpoint).await?;
 ///
 /// let mut sum = 0;
-/// let mut pages = store.pages(checkpoint.position, Filter::all().event_name("order.placed")?);
+/// let mut pages = store.pages(checkpoint, Filter::all().event_name("order.placed")?);
 /// loop {
 ///     let page = pages.next().await?;
 ///     for event in &page.events {
@@ -63,7 +63,7 @@ use crate::store::{EventStore, Page};
 pub struct Pages {
     store: Arc<dyn EventStore>,
     filter: Arc<Filter>,
-    after: Position,
+    after: After,
     limit: usize,
     /// Whether the last page told the caller that nothing more was there.
     caught_up: bool,
@@ -73,7 +73,7 @@ pub struct Pages {
 }
 
 impl Pages {
-    pub(super) fn new(store: Arc<dyn EventStore>, after: Position, filter: Filter) -> Self {
+    pub(super) fn new(store: Arc<dyn EventStore>, after: After, filter: Filter) -> Self {
         Self {
             store,
             filter: Arc::new(filter),
@@ -94,7 +94,7 @@ impl Pages {
     /// The position up to which pages have been given out: where another reader would go on.
     #[must_use]
     pub fn position(&self) -> Position {
-        self.after
+        self.after.position
     }
 
     /// The next page. If the page before ended at the head, waits until there is more to look at.
@@ -105,8 +105,8 @@ impl Pages {
     /// Must be called within a tokio runtime with timers.
     ///
     /// # Errors
-    /// [`ReadError`] that is not transient: [`ReadError::AheadOfLog`] if the log does not reach the position,
-    /// [`ReadError::Closed`] once the store is closed. Transient ones are waited out, 50 ms at first and up to 5 s
+    /// [`ReadError`] that is not transient: [`ReadError::StoreRewound`] if the event after which it reads is gone,
+    /// [`ReadError::AheadOfLog`] if the log does not reach a position that names no event, [`ReadError::Closed`] once the store is closed. Transient ones are waited out, 50 ms at first and up to 5 s
     /// later, and logged. After an error the next call reads the same page again; no event is skipped.
     ///
     /// # Cancel safety
@@ -121,7 +121,7 @@ impl Pages {
         let start = || read(store.clone(), filter.clone(), after, limit, wait, patient);
         let page = ready!(self.ahead.poll(cx, start))?;
         if let Some(upto) = &page.upto {
-            self.after = upto.position;
+            self.after = (*upto).into();
         }
         self.caught_up = page.end;
         self.limit = grown(self.limit);
@@ -143,7 +143,7 @@ impl std::fmt::Debug for Pages {
 fn read(
     store: Arc<dyn EventStore>,
     filter: Arc<Filter>,
-    after: Position,
+    after: After,
     limit: usize,
     wait: bool,
     patient: bool,

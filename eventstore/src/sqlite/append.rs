@@ -57,6 +57,8 @@ impl From<sqlx::Error> for Stopped {
 pub(super) struct Round {
     /// When it is recorded; whole microseconds.
     pub(super) now: Timestamp,
+    /// The latest time that is known of, in microseconds, at or after `now`.
+    pub(super) latest: i64,
     /// Whether event ids are looked up before versions are compared. Most appends bring new ids, so a round tries
     /// without first; the unique index notices when it was wrong.
     pub(super) look_up_ids: bool,
@@ -72,7 +74,7 @@ pub(super) async fn run(
 ) -> Result<Answers, Stopped> {
     let now = round.now.as_microsecond();
     let mut heads = heads(connection, appends, round.own_transaction).await?;
-    let remembered = requests::find_all(connection, appends, now).await?;
+    let requests::Known { remembered, begins } = requests::find_all(connection, appends, now, round.latest).await?;
     let stored = if round.look_up_ids { stored_events(connection, appends).await? } else { HashMap::new() };
     let mut answers: Vec<Option<Result<Appended, AppendError>>> = Vec::with_capacity(appends.len());
     let mut rows = Vec::new();
@@ -93,7 +95,7 @@ pub(super) async fn run(
         };
         answers.push(answer);
     }
-    store(connection, appends, answers, &rows, round).await
+    store(connection, appends, answers, &rows, begins, round).await
 }
 
 /// Inserts the planned rows and the request keys, and fills in the answers that were waiting for positions.
@@ -102,6 +104,7 @@ async fn store(
     appends: &[CheckedAppend],
     answers: Vec<Option<Result<Appended, AppendError>>>,
     rows: &[NewRow<'_>],
+    requests_begin: i64,
     round: Round,
 ) -> Result<Answers, Stopped> {
     let now = round.now.as_microsecond();
@@ -132,7 +135,8 @@ async fn store(
         }));
     }
     if new_requests {
-        requests::remember(connection, new.iter().map(|(append, answer)| (*append, answer)), now).await?;
+        let new = new.iter().map(|(append, answer)| (*append, answer));
+        requests::remember(connection, new, requests_begin, now).await?;
     }
     if round.own_transaction && !committed {
         sqlx::query("COMMIT").execute(connection).await?;

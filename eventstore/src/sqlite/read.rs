@@ -3,12 +3,12 @@
 use sqlx::{Row, SqliteConnection};
 
 use super::database::SqliteDatabase;
-use super::rows::{not_utf8, read_metadata, unpack};
+use super::rows::{not_given_out, not_utf8, read_metadata, unpack};
 use crate::error::{Invalid, ReadError};
 use crate::event::{EventId, RecordedEvent};
 use crate::filter::{Filter, StreamFilter};
 use crate::payload::Payload;
-use crate::position::{Checkpoint, Incarnation, Position};
+use crate::position::{After, Checkpoint, Incarnation, Position};
 use crate::store::{Page, StreamInfo, StreamPage};
 use crate::stream::{StreamId, StreamVersion, Tenant};
 
@@ -20,12 +20,14 @@ const MOST_BYTES: usize = 16 << 20;
 const WINDOW: i64 = 50_000;
 
 /// The events that the rest of the statement finds, packed into one row of text, and how many they are. Contents above
-/// 8 KiB are left out and fetched on their own, so that a page stays small.
+/// 8 KiB are left out and fetched on their own, so that a page stays small. More columns may stand beside.
 macro_rules! packed_events {
-    ($($found:tt)*) => {
+    (beside $beside:expr; $($found:tt)*) => {
         concat!(
             "
-    SELECT count(*), group_concat(event, char(30))
+    SELECT count(*), group_concat(event, char(30))",
+            $beside,
+            "
     FROM (SELECT concat_ws(char(31), position, hex(event_id), tenant, aggregate_type, aggregate_id, version, event_type,
                      schema_version, ifnull(correlation_id, ''), ifnull(causation_id, ''), ifnull(hex(append_id), ''),
                      recorded_at,
@@ -39,6 +41,12 @@ macro_rules! packed_events {
 "
         )
     };
+    ($($found:tt)*) => { packed_events!(beside ""; $($found)*) };
+}
+
+/// A page of the log, and the id of the event after which it begins, which the reader may have seen.
+macro_rules! packed_log {
+    ($($found:tt)*) => { packed_events!(beside ", (SELECT event_id FROM events WHERE position = ?1)"; $($found)*) };
 }
 
 /// What a filter wants, apart from a story; a NULL wants everything.
@@ -50,13 +58,13 @@ macro_rules! wanted {
     };
 }
 
-const READ_LOG_AFTER: &str = packed_events!(
+const READ_LOG_AFTER: &str = packed_log!(
     "WHERE position > ?1
           ORDER BY position
           LIMIT ?2"
 );
 
-const READ_LOG_WHERE: &str = packed_events!(
+const READ_LOG_WHERE: &str = packed_log!(
     "WHERE position > ?1 AND position <= ?2 AND ",
     wanted!(),
     "
@@ -64,7 +72,7 @@ const READ_LOG_WHERE: &str = packed_events!(
           LIMIT ?6"
 );
 
-const READ_STORY_WHERE: &str = packed_events!(
+const READ_STORY_WHERE: &str = packed_log!(
     "WHERE correlation_id = ?7 AND position > ?1 AND position <= ?2 AND ",
     wanted!(),
     "
@@ -85,15 +93,17 @@ const LONG_EVENT_AT: &str = "
     ORDER BY position
 ";
 
+/// The head, or no event, and which incarnation of a store the file holds by now: a backup may have been restored into it.
 const HEAD: &str = "
-    SELECT position, event_id
-    FROM events
-    ORDER BY position DESC
-    LIMIT 1
+    SELECT e.position, e.event_id, s.incarnation
+    FROM annals_store AS s
+    LEFT JOIN events AS e ON e.position = (SELECT max(position) FROM events)
+    ORDER BY s.only_row
 ";
 
 const LAST_AT_OR_BELOW: &str = "
-    SELECT position, event_id, (SELECT max(position) FROM events) AS head
+    SELECT position, event_id, (SELECT max(position) FROM events) AS head,
+           (SELECT event_id FROM events WHERE position = ?2)
     FROM events
     WHERE position <= ?1
     ORDER BY position DESC
@@ -101,10 +111,10 @@ const LAST_AT_OR_BELOW: &str = "
 ";
 
 const EVENT_ID_AT: &str = "
-    SELECT event_id
-    FROM events
-    WHERE position = ?1
-    ORDER BY position
+    SELECT ?1, e.event_id, s.incarnation
+    FROM annals_store AS s
+    LEFT JOIN events AS e ON e.position = ?1
+    ORDER BY s.only_row
 ";
 
 /// The next stream is found by at most three index probes, so that long streams cost no more than short ones. (A
@@ -158,7 +168,7 @@ impl SqliteDatabase {
     pub(super) async fn read_log(
         &self,
         incarnation: Incarnation,
-        after: Position,
+        after: After,
         filter: &Filter,
         limit: usize,
     ) -> Result<Page, ReadError> {
@@ -175,11 +185,13 @@ impl SqliteDatabase {
         &self,
         reader: &mut SqliteConnection,
         incarnation: Incarnation,
-        after: Position,
+        after: After,
         limit: usize,
     ) -> Result<Page, ReadError> {
-        let query = sqlx::query(READ_LOG_AFTER).bind(after.get()).bind(bound(limit));
+        let query = sqlx::query(READ_LOG_AFTER).bind(after.position.get()).bind(bound(limit));
         let rows = self.fetch(reader, query).await?;
+        check_after(incarnation, after, rows.first(), 2)?;
+        let after = after.position;
         let (events, whole) = self.events_of(reader, &rows).await?;
         let Some(last) = events.last() else {
             if after > Position::START {
@@ -199,35 +211,37 @@ impl SqliteDatabase {
         &self,
         reader: &mut SqliteConnection,
         incarnation: Incarnation,
-        after: Position,
+        after: After,
         filter: &Filter,
         limit: usize,
     ) -> Result<Page, ReadError> {
         // A story is found by its index, however long the log is; other filters look at a window of it.
-        let window = if filter.correlation_id.is_some() { i64::MAX } else { after.get().saturating_add(WINDOW) };
-        let rows = self.fetch(reader, sqlx::query(LAST_AT_OR_BELOW).bind(window)).await?;
+        let from = after.position.get();
+        let window = if filter.correlation_id.is_some() { i64::MAX } else { from.saturating_add(WINDOW) };
+        let rows = self.fetch(reader, sqlx::query(LAST_AT_OR_BELOW).bind(window).bind(from)).await?;
+        check_after(incarnation, after, rows.first(), 3)?;
         let Some(row) = rows.first() else {
-            return if after > Position::START {
-                Err(ReadError::AheadOfLog { after, head: Position::START })
+            return if after.position > Position::START {
+                Err(ReadError::AheadOfLog { after: after.position, head: Position::START })
             } else {
                 Ok(Page::new(Vec::new(), None, true))
             };
         };
         let bound_at = checkpoint_of(incarnation, row)?;
         let head = Position::stored(row.get(2));
-        if after > head {
-            return Err(ReadError::AheadOfLog { after, head });
+        if after.position > head {
+            return Err(ReadError::AheadOfLog { after: after.position, head });
         }
-        if bound_at.position <= after {
+        if bound_at.position <= after.position {
             // A hole in the numbers wider than the window, or nothing new.
-            if head == after {
+            if head == after.position {
                 return Ok(Page::new(Vec::new(), None, true));
             }
             return self.read_everything_until_match(reader, incarnation, after, filter, limit).await;
         }
         let list = |names: &[String]| (!names.is_empty()).then(|| serde_json::Value::from(names.to_vec()).to_string());
         let query = sqlx::query(if filter.correlation_id.is_some() { READ_STORY_WHERE } else { READ_LOG_WHERE })
-            .bind(after.get())
+            .bind(from)
             .bind(bound_at.position.get())
             .bind(filter.tenant.as_ref().map(|t| t.as_str().to_owned()))
             .bind(list(&filter.aggregate_types))
@@ -238,6 +252,7 @@ impl SqliteDatabase {
             None => query,
         };
         let rows = self.fetch(reader, query).await?;
+        check_after(incarnation, after, rows.first(), 2)?;
         let (events, whole) = self.events_of(reader, &rows).await?;
         let full = !whole || events.len() == limit;
         let upto = match events.last() {
@@ -253,7 +268,7 @@ impl SqliteDatabase {
         &self,
         reader: &mut SqliteConnection,
         incarnation: Incarnation,
-        after: Position,
+        after: After,
         filter: &Filter,
         limit: usize,
     ) -> Result<Page, ReadError> {
@@ -290,6 +305,12 @@ impl SqliteDatabase {
             .bind(bound(limit));
         let rows = self.fetch(reader, query).await?;
         let (events, whole) = self.events_of(reader, &rows).await?;
+        if let Some(pair) = events.windows(2).find(|pair| pair[0].position >= pair[1].position) {
+            return Err(ReadError::Damaged {
+                position: pair[1].position,
+                what: format!("version {} of `{stream}` lies before the version before it", pair[1].version.get()),
+            });
+        }
         let end = whole && events.len() < limit;
         Ok(StreamPage::new(events, end))
     }
@@ -354,13 +375,23 @@ impl SqliteDatabase {
         incarnation: Incarnation,
     ) -> Result<Checkpoint, ReadError> {
         let rows = self.fetch(connection, sqlx::query(HEAD)).await?;
-        rows.first().map_or(Ok(Checkpoint::start(incarnation)), |row| checkpoint_of(incarnation, row))
+        let row = row_of(incarnation, &rows)?;
+        if row.get::<Option<i64>, _>(0).is_none() {
+            return Ok(Checkpoint::start(incarnation));
+        }
+        checkpoint_of(incarnation, row)
     }
 
-    pub(super) async fn event_id_at(&self, position: Position) -> Result<Option<EventId>, ReadError> {
+    pub(super) async fn event_id_at(
+        &self,
+        incarnation: Incarnation,
+        position: Position,
+    ) -> Result<Option<EventId>, ReadError> {
         let mut reader = self.reader().await?;
         let rows = self.fetch(&mut reader, sqlx::query(EVENT_ID_AT).bind(position.get())).await?;
-        rows.first().map(|row| event_id(position, row, 0)).transpose()
+        let row = row_of(incarnation, &rows)?;
+        let there = row.get::<Option<&[u8]>, _>(1).is_some();
+        there.then(|| event_id(position, row, 1)).transpose()
     }
 
     /// Takes a packed page apart and fetches what was too long to be packed. Says whether the page is whole, or was
@@ -404,8 +435,28 @@ fn text(row: &sqlx::sqlite::SqliteRow, column: usize, position: Position) -> Res
     row.try_get(column).map_err(|e| ReadError::Damaged { position, what: e.to_string() })
 }
 
+/// Checks that the event after which a read begins is the one that the reader has seen; its id is the given column.
+fn check_after(
+    incarnation: Incarnation,
+    after: After,
+    row: Option<&sqlx::sqlite::SqliteRow>,
+    column: usize,
+) -> Result<(), ReadError> {
+    let found = row.and_then(|row| row.try_get::<Option<&[u8]>, _>(column).ok().flatten());
+    after.check(incarnation, found.and_then(|id| uuid::Uuid::from_slice(id).ok()).map(EventId::stored))
+}
+
+/// The one row of a read that also asks for the incarnation, if that is still the one that was opened.
+fn row_of(incarnation: Incarnation, rows: &[sqlx::sqlite::SqliteRow]) -> Result<&sqlx::sqlite::SqliteRow, ReadError> {
+    let same = rows.first().filter(|row| row.get::<&[u8], _>(2) == incarnation.0.as_bytes());
+    same.ok_or(ReadError::StoreRewound { position: Position::START, incarnation })
+}
+
 fn checkpoint_of(incarnation: Incarnation, row: &sqlx::sqlite::SqliteRow) -> Result<Checkpoint, ReadError> {
     let position = Position::stored(row.get(0));
+    if position <= Position::START {
+        return Err(not_given_out(position));
+    }
     Ok(Checkpoint { incarnation, position, event_id: Some(event_id(position, row, 1)?) })
 }
 

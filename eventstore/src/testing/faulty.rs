@@ -11,7 +11,7 @@ use crate::clock::IdSource;
 use crate::error::{AppendError, BackendError, ErrorFamily, ReadError};
 use crate::filter::{Filter, StreamFilter};
 use crate::limits::Limits;
-use crate::position::{Checkpoint, Incarnation, Position};
+use crate::position::{After, Checkpoint, Incarnation, Position};
 use crate::request::RequestKey;
 use crate::store::{EventStore, Page, StreamInfo, StreamPage};
 use crate::stream::{StreamId, StreamVersion, Tenant};
@@ -155,7 +155,7 @@ impl<S: EventStore> EventStore for FaultyStore<S> {
         self.read(self.inner.load_page(stream, after, limit)).await
     }
 
-    async fn read_page(&self, after: Position, filter: &Filter, limit: usize) -> Result<Page, ReadError> {
+    async fn read_page(&self, after: After, filter: &Filter, limit: usize) -> Result<Page, ReadError> {
         self.read(self.inner.read_page(after, filter, limit)).await
     }
 

@@ -6,9 +6,9 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use annals_eventstore::{
-    Append, AppendError, Appended, BackendError, Checkpoint, EventId, EventStore, EventStoreExt, ExpectedVersion,
-    Filter, IdSource, Incarnation, Limits, MemoryStore, NewEvent, Page, Payload, Position, ReadError, RecordedEvent,
-    RequestKey, StreamFilter, StreamId, StreamInfo, StreamPage, StreamVersion, Tenant,
+    After, Append, AppendError, Appended, BackendError, Checkpoint, EventId, EventStore, EventStoreExt,
+    ExpectedVersion, Filter, IdSource, Incarnation, Limits, MemoryStore, NewEvent, Page, Payload, Position, ReadError,
+    RecordedEvent, RequestKey, StreamFilter, StreamId, StreamInfo, StreamPage, StreamVersion, Tenant,
 };
 use async_trait::async_trait;
 use futures::{FutureExt, StreamExt, TryStreamExt};
@@ -134,7 +134,7 @@ impl EventStore for Grudging {
         Ok(StreamPage::new(page.events, end))
     }
 
-    async fn read_page(&self, after: Position, filter: &Filter, limit: usize) -> Result<Page, ReadError> {
+    async fn read_page(&self, after: After, filter: &Filter, limit: usize) -> Result<Page, ReadError> {
         if take_one(&self.failures) {
             return Err(ReadError::Unavailable { source: BackendError::new("not now") });
         }

@@ -12,4 +12,6 @@ mod outsider;
 #[cfg(feature = "postgres")]
 mod postgres;
 mod read;
+mod rewound;
 mod taken_apart;
+mod together;

@@ -7,8 +7,8 @@ use std::sync::{Arc, Mutex, MutexGuard};
 
 use annals_eventstore::conformance::{Capabilities, Home, Setup};
 use annals_eventstore::{
-    Append, AppendError, Appended, AppendedStream, CheckedAppend, CheckedPart, Checkpoint, Clock, EventId, EventStore,
-    Filter, Fingerprint, IdSource, Incarnation, Limits, ManualClock, Page, PageBudget, Position, ReadError,
+    After, Append, AppendError, Appended, AppendedStream, CheckedAppend, CheckedPart, Checkpoint, Clock, EventId,
+    EventStore, Filter, Fingerprint, IdSource, Incarnation, Limits, ManualClock, Page, PageBudget, Position, ReadError,
     RecordedEvent, RequestKey, StreamFilter, StreamId, StreamInfo, StreamPage, StreamVersion, Tenant, TimeOrderedIds,
     page_limit,
 };
@@ -84,11 +84,12 @@ impl Log {
         for part in append.parts() {
             part.version_after(self.version(&part.stream))?;
         }
+        let counted_from = self.events.last().map_or(now, |event| event.recorded_at.max(now));
         let (tenant, request, append_id) = (append.tenant().clone(), append.request().cloned(), append.append_id());
         let streams = append.into_parts().into_iter().map(|part| self.store(part, append_id, now)).collect();
         let answer = Appended::new(streams, now, false);
         if let Some(request) = request {
-            let (fingerprint, expires) = (request.fingerprint(), request.expires(now));
+            let (fingerprint, expires) = (request.fingerprint(), request.expires(counted_from));
             let remembered = Remembered { fingerprint, answer: answer.clone(), expires };
             self.requests.insert((tenant, request.key().to_owned()), remembered);
         }
@@ -145,8 +146,10 @@ impl Log {
         Ok(StreamPage::new(events, rest.peek().is_none()))
     }
 
-    fn read_page(&self, after: Position, filter: &Filter, limit: usize) -> Result<Page, ReadError> {
+    fn read_page(&self, after: After, filter: &Filter, limit: usize) -> Result<Page, ReadError> {
         let mut budget = PageBudget::new(limit)?;
+        after.check(LIFE, self.event_id_at(after.position))?;
+        let after = after.position;
         if after > self.head().position {
             return Err(ReadError::AheadOfLog { after, head: self.head().position });
         }
@@ -159,6 +162,10 @@ impl Log {
             upto = Some(event.checkpoint(LIFE));
         }
         Ok(Page::new(events, upto, rest.peek().is_none()))
+    }
+
+    fn event_id_at(&self, position: Position) -> Option<EventId> {
+        self.events.iter().find(|event| event.position == position).map(|event| event.event_id)
     }
 
     fn streams_page(
@@ -221,7 +228,7 @@ impl EventStore for Handle {
         self.log().ok_or(ReadError::Closed)?.load_page(stream, after, limit)
     }
 
-    async fn read_page(&self, after: Position, filter: &Filter, limit: usize) -> Result<Page, ReadError> {
+    async fn read_page(&self, after: After, filter: &Filter, limit: usize) -> Result<Page, ReadError> {
         self.log().ok_or(ReadError::Closed)?.read_page(after, filter, limit)
     }
 
@@ -240,8 +247,7 @@ impl EventStore for Handle {
 
     async fn check_checkpoint(&self, checkpoint: &Checkpoint) -> Result<(), ReadError> {
         let log = self.log().ok_or(ReadError::Closed)?;
-        let found = log.events.iter().find(|event| event.position == checkpoint.position);
-        checkpoint.check(LIFE, found.map(|event| event.event_id))
+        checkpoint.check(LIFE, log.event_id_at(checkpoint.position))
     }
 
     fn watch(&self) -> watch::Receiver<Position> {

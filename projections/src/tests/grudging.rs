@@ -6,14 +6,14 @@ use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
 use std::time::Duration;
 
 use annals_eventstore::{
-    Append, AppendError, Appended, Checkpoint, EventStore, Filter, IdSource, Incarnation, Limits, Page, Position,
-    ReadError, RequestKey, StreamFilter, StreamId, StreamInfo, StreamPage, StreamVersion, Tenant,
+    After, Append, AppendError, Appended, Checkpoint, EventStore, Filter, IdSource, Incarnation, Limits, Page,
+    Position, ReadError, RequestKey, StreamFilter, StreamId, StreamInfo, StreamPage, StreamVersion, Tenant,
 };
 use async_trait::async_trait;
 use tokio::sync::watch;
 
 use super::accounts::{AccountEvent, Accounts};
-use super::workshop::{Counts, Doubled, OfTenant, Workshop, not_running, pairs};
+use super::workshop::{Counts, Doubled, OfTenant, Workshop, not_running, pairs, until_at};
 use crate::error::StopCause;
 
 #[derive(Clone)]
@@ -61,8 +61,8 @@ impl EventStore for Grudging {
         self.shop.store.load_page(stream, after, limit).await
     }
 
-    async fn read_page(&self, after: Position, filter: &Filter, limit: usize) -> Result<Page, ReadError> {
-        assert!(after.get() >= self.panics_before.load(Ordering::Acquire), "the store has a fault");
+    async fn read_page(&self, after: After, filter: &Filter, limit: usize) -> Result<Page, ReadError> {
+        assert!(after.position.get() >= self.panics_before.load(Ordering::Acquire), "the store has a fault");
         // Looks at a few events, whether the filter wants them or not.
         let mut page = self.shop.store.read_page(after, &Filter::all(), limit.min(self.most)).await?;
         page.events.retain(|event| filter.wants(event));
@@ -120,6 +120,7 @@ async fn short_and_empty_pages_lose_and_double_nothing() {
         views.wait_for(last, shop.soon()).await.unwrap();
         let later = shop.append("a", [AccountEvent::Paid(1)]).await;
         views.wait_for(later, shop.soon()).await.unwrap();
+        until_at(&views, later).await;
         assert_eq!(shop.rows::<Accounts>().await, pairs(&[("a", 11), ("b", 12)]));
         assert_eq!(shop.rows::<Counts>().await, pairs(&[("a", 5), ("b", 3)]));
         assert!(views.status().iter().all(|status| status.applied == 8), "{:?}", views.status());

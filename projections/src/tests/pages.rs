@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use annals_eventstore::{Filter, Position};
+use annals_eventstore::{After, Filter, Position};
 
 use super::accounts::AccountEvent;
 use super::workshop::Workshop;
@@ -14,7 +14,7 @@ fn wanted(name: &str) -> Wanted {
 }
 
 /// The names of the events in the page after `after`.
-async fn names(pages: &mut Pages, after: Position, wanted: &Wanted) -> Vec<String> {
+async fn names(pages: &mut Pages, after: After, wanted: &Wanted) -> Vec<String> {
     let page = pages.next(after, wanted).await.unwrap();
     page.batch.of::<AccountEvent>().iter().map(|event| event.place.name.to_string()).collect()
 }
@@ -24,10 +24,10 @@ async fn a_page_read_ahead_is_given_only_to_those_it_was_read_for() {
     let shop = Workshop::new();
     shop.append("a", [AccountEvent::Opened, AccountEvent::Paid(1), AccountEvent::Paid(1)]).await;
     let mut pages = Pages::of(Arc::new(shop.store.clone()));
-    pages.read_ahead(Position::START, &wanted("opened"));
-    assert_eq!(names(&mut pages, Position::START, &wanted("paid")).await, ["paid", "paid"]);
-    pages.read_ahead(Position::START, &wanted("paid"));
-    assert_eq!(names(&mut pages, Position::new(2).unwrap(), &wanted("paid")).await, ["paid"]);
+    pages.read_ahead(After::START, &wanted("opened"));
+    assert_eq!(names(&mut pages, After::START, &wanted("paid")).await, ["paid", "paid"]);
+    pages.read_ahead(After::START, &wanted("paid"));
+    assert_eq!(names(&mut pages, Position::new(2).unwrap().into(), &wanted("paid")).await, ["paid"]);
 }
 
 #[tokio::test]
@@ -36,8 +36,8 @@ async fn a_page_read_ahead_is_read_once() {
     shop.append("a", [AccountEvent::Opened]).await;
     let store = annals_eventstore::testing::FaultyStore::new(shop.store.clone());
     let mut pages = Pages::of(Arc::new(store.clone()));
-    pages.read_ahead(Position::START, &wanted("opened"));
-    pages.read_ahead(Position::START, &wanted("opened"));
-    assert_eq!(names(&mut pages, Position::START, &wanted("opened")).await, ["opened"]);
+    pages.read_ahead(After::START, &wanted("opened"));
+    pages.read_ahead(After::START, &wanted("opened"));
+    assert_eq!(names(&mut pages, After::START, &wanted("opened")).await, ["opened"]);
     assert_eq!(store.calls(), 1);
 }

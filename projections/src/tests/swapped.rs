@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU8, Ordering};
 
 use annals_eventstore::{
-    Append, AppendError, Appended, BackendError, Checkpoint, EventStore, Filter, IdSource, Incarnation, Limits,
+    After, Append, AppendError, Appended, BackendError, Checkpoint, EventStore, Filter, IdSource, Incarnation, Limits,
     MemoryStore, Page, Position, ReadError, RequestKey, StreamFilter, StreamId, StreamInfo, StreamPage, StreamVersion,
     Tenant,
 };
@@ -66,7 +66,7 @@ impl EventStore for Swapped {
         self.now().load_page(stream, after, limit).await
     }
 
-    async fn read_page(&self, after: Position, filter: &Filter, limit: usize) -> Result<Page, ReadError> {
+    async fn read_page(&self, after: After, filter: &Filter, limit: usize) -> Result<Page, ReadError> {
         if self.0.failing.swap(0, Ordering::SeqCst) > 0 {
             return Err(ReadError::Unavailable { source: BackendError::new("the connection is lost") });
         }

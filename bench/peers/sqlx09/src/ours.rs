@@ -93,7 +93,7 @@ async fn read(store: &impl EventStoreExt) -> Result<u64, Fault> {
 
 async fn page(store: &impl EventStore, after: Option<&Position>) -> Result<Option<Page<Position>>, Fault> {
     let after = after.copied().unwrap_or(Position::START);
-    let page = store.read_page(after, &Filter::all(), PAGE).await?;
+    let page = store.read_page(after.into(), &Filter::all(), PAGE).await?;
     let next = page.events.last().map_or(after, |event| event.position);
     Ok(Some(Page { events: page.events.iter().map(paid).collect::<Result<_, _>>()?, next: Some(next) }))
 }

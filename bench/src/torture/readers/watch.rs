@@ -22,7 +22,7 @@ pub(crate) async fn read(place: Place, reader: usize, ages: Ages, tell: impl Fn(
     let mut due = Instant::now();
     while !shelf.is_done() {
         news.borrow_and_update();
-        let page = match store.read_page(after, &Filter::all(), 1_000).await {
+        let page = match store.read_page(after.into(), &Filter::all(), 1_000).await {
             Ok(page) => page,
             Err(error) if error.is_transient() => {
                 sleep(Duration::from_millis(20)).await;

@@ -2,7 +2,7 @@
 
 use super::{event, new_store, stream};
 use crate::filter::Filter;
-use crate::position::Position;
+use crate::position::After;
 use crate::postgres::PostgresOptions;
 use crate::store::EventStore;
 use crate::stream::ExpectedVersion;
@@ -13,14 +13,14 @@ async fn a_filtered_read_behind_what_is_known_to_be_final_asks_nobody_how_far_th
     let store = PostgresOptions::new(database.url()).open().await.unwrap();
     let appended = store.append(&stream("a"), ExpectedVersion::NoStream, vec![event(&store)]).await.unwrap();
     let filter = Filter::all().event_name(&*event(&store).name).unwrap();
-    let page = store.read_page(Position::START, &filter, 10).await.unwrap();
+    let page = store.read_page(After::START, &filter, 10).await.unwrap();
     assert_eq!((page.events.len(), page.end), (1, true));
     let asked = store.reader().horizon.asked();
     assert!(asked > 0, "nothing was known before");
-    let page = store.read_page(Position::START, &filter, 10).await.unwrap();
+    let page = store.read_page(After::START, &filter, 10).await.unwrap();
     assert_eq!((page.events.len(), page.end), (1, true));
     assert_eq!(store.reader().horizon.asked(), asked);
     // At the head only the horizon knows more.
-    store.read_page(appended.position, &filter, 10).await.unwrap();
+    store.read_page(appended.position.into(), &filter, 10).await.unwrap();
     assert!(store.reader().horizon.asked() > asked);
 }

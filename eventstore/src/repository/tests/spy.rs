@@ -12,7 +12,7 @@ use crate::error::{AppendError, BackendError, ReadError};
 use crate::filter::{Filter, StreamFilter};
 use crate::limits::Limits;
 use crate::memory::MemoryStore;
-use crate::position::{Checkpoint, Incarnation, Position};
+use crate::position::{After, Checkpoint, Incarnation, Position};
 use crate::request::RequestKey;
 use crate::store::{EventStore, Page, StreamInfo, StreamPage};
 use crate::stream::{StreamId, StreamVersion, Tenant};
@@ -156,7 +156,7 @@ impl EventStore for Spy {
         Ok(page)
     }
 
-    async fn read_page(&self, after: Position, filter: &Filter, limit: usize) -> Result<Page, ReadError> {
+    async fn read_page(&self, after: After, filter: &Filter, limit: usize) -> Result<Page, ReadError> {
         self.inner.read_page(after, filter, limit).await
     }
 

@@ -11,8 +11,9 @@ use crate::DatabaseError;
 use crate::append::Append;
 use crate::error::{AppendError, ErrorFamily, OpenError, ReadError};
 use crate::filter::Filter;
-use crate::position::Position;
+use crate::position::{After, Position};
 use crate::read::EventStoreExt;
+use crate::request::{Fingerprint, RequestKey};
 use crate::sqlite::{SqliteOptions, SqliteStore, Synchronous};
 use crate::store::EventStore;
 use crate::stream::{ExpectedVersion, StreamVersion};
@@ -179,7 +180,7 @@ async fn a_unit_of_work_whose_transaction_was_lost_stores_nothing() {
     sqlx::raw_sql("INSERT OR ROLLBACK INTO mine VALUES (1)").execute(&mut *work).await.expect_err("a conflict");
     let error = work.append(Append::to(stream("b"), ANY, vec![event(2)])).await.expect_err("there is no transaction");
     assert_eq!(error.family(), ErrorFamily::Transient, "{error:?}");
-    sqlx::raw_sql("INSERT INTO mine VALUES (2)").execute(&mut *work).await.expect("goes nowhere");
+    sqlx::raw_sql("INSERT INTO mine VALUES (2)").execute(&mut *work).await.expect_err("it would be committed alone");
     work.commit().await.expect_err("there is nothing to commit");
     assert_eq!(fixture.log().await.len(), 0);
     let mut reader = fixture.store.database().read().await.expect("a reader");
@@ -257,10 +258,10 @@ async fn text_that_is_no_utf8_is_reported_and_never_a_panic() {
     .execute(&mut foreign)
     .await
     .expect("the schema cannot refuse it");
-    let error = fixture.store.read_page(Position::START, &Filter::all(), 10).await.expect_err("damaged");
+    let error = fixture.store.read_page(After::START, &Filter::all(), 10).await.expect_err("damaged");
     assert!(matches!(error, ReadError::Damaged { position, .. } if position.get() == 2), "{error}");
     let after = Position::new(2).expect("a position");
-    let error = fixture.store.read_page(after, &Filter::all(), 10).await.expect_err("damaged");
+    let error = fixture.store.read_page(after.into(), &Filter::all(), 10).await.expect_err("damaged");
     assert!(matches!(error, ReadError::Damaged { position, .. } if position.get() == 3), "{error}");
     let error = fixture.store.streams_page(&crate::StreamFilter::all(), None, 10).await.expect_err("damaged");
     assert!(matches!(error, ReadError::Damaged { .. }), "{error}");
@@ -282,7 +283,7 @@ async fn a_damaged_file_is_no_reason_to_try_again() {
     std::fs::write(fixture.path(), bytes).expect("written");
     let store = SqliteStore::open(fixture.path()).await;
     let error = match &store {
-        Ok(store) => store.read_page(Position::START, &Filter::all(), 2000).await.expect_err("damaged"),
+        Ok(store) => store.read_page(After::START, &Filter::all(), 2000).await.expect_err("damaged"),
         Err(error) => panic!("{error:?}"),
     };
     assert_eq!(error.family(), ErrorFamily::Broken, "{error:?}");
@@ -419,4 +420,119 @@ async fn every_connection_is_as_durable_as_was_asked_for() {
         let rows = sqlx::query("PRAGMA journal_mode").fetch_all(&mut *work).await.expect("read");
         assert_eq!(rows[0].get::<String, _>(0), "wal");
     }
+}
+
+/// Its events without the key would be stored again by the repeat.
+#[tokio::test]
+async fn an_append_whose_key_cannot_be_stored_stores_nothing() {
+    let fixture = Fixture::new().await;
+    let refuse = "CREATE TRIGGER refuse BEFORE INSERT ON annals_request_keys BEGIN SELECT RAISE(ABORT, 'no'); END";
+    sqlx::raw_sql(refuse).execute(&mut fixture.foreign().await).await.expect("made");
+    let key = RequestKey::new("r", Fingerprint::of_bytes(b"")).expect("a key");
+    let one = Append::to(stream("a"), ANY, vec![event(1)]);
+    let large = Append::to(stream("a"), ANY, (0..40).map(event).collect());
+    let several = one.clone().and(stream("b"), ANY, vec![event(2), event(3)]);
+    for append in [one.clone(), large, several] {
+        fixture.store.append_many(append.with_request(key.clone())).await.expect_err("refused");
+    }
+    // Together with others, which are not at fault.
+    let others = [Append::to(stream("c"), ANY, vec![event(4)]), Append::to(stream("d"), ANY, vec![event(5)])];
+    let [first, last] = others;
+    let appends = [first, one.clone().with_request(key.clone()), last];
+    let answers = futures::future::join_all(appends.map(|append| fixture.store.append_many(append))).await;
+    assert_eq!(answers.iter().map(Result::is_ok).collect::<Vec<_>>(), [true, false, true]);
+    assert_eq!(fixture.log().await.len(), 2);
+    sqlx::raw_sql("DROP TRIGGER refuse").execute(&mut fixture.foreign().await).await.expect("dropped");
+    let done = fixture.store.append_many(one.with_request(key)).await.expect("appended");
+    assert_eq!((done.version().get(), done.repeated), (1, false));
+}
+
+/// A caller that is told that its append came too late sends another one, and both are stored.
+#[tokio::test]
+async fn an_append_that_the_writer_has_taken_is_answered_however_late() {
+    let fixture = Fixture::new().await;
+    for round in 0..3 {
+        let mut rival = fixture.foreign().await;
+        sqlx::raw_sql("BEGIN IMMEDIATE").execute(&mut rival).await.expect("locked");
+        let deadline = tokio::time::Instant::now() + Duration::from_millis(200);
+        // One alone goes straight to the connection; the others are taken by the writer.
+        let appends: Vec<_> = (0..=2 * round).map(|n| (format!("{round}-{n}"), event(n))).collect();
+        let appending: Vec<_> = appends
+            .iter()
+            .map(|(id, event)| {
+                let append = Append::to(stream(id), ANY, vec![event.clone()]).with_deadline(deadline);
+                let store = fixture.store.clone();
+                tokio::spawn(async move { store.append_many(append).await })
+            })
+            .collect();
+        tokio::time::sleep_until(deadline + Duration::from_millis(50)).await;
+        sqlx::raw_sql("ROLLBACK").execute(&mut rival).await.expect("free");
+        let mut answered = 0;
+        for ((id, _), appending) in appends.iter().zip(appending) {
+            let stored = match appending.await.expect("no panic") {
+                Ok(appended) => usize::try_from(appended.version().get()).expect("a version"),
+                Err(AppendError::DeadlineExceeded { .. }) => 0,
+                Err(other) => panic!("neither answered nor withdrawn: {other:?}"),
+            };
+            answered += stored;
+            let page = fixture.store.load_page(&stream(id), StreamVersion::NONE, 10).await.expect("read");
+            assert_eq!(page.events.len(), stored, "{id}");
+        }
+        assert!(answered > 0, "nothing was taken before the deadline");
+    }
+}
+
+/// Without a busy timeout every append beside a writer of another connection would fail at once.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_write_waits_for_another_one_that_ends_in_time() {
+    let fixture = Fixture::new().await;
+    fixture.append("a", ExpectedVersion::NoStream, 1).await.expect("appended");
+    let one = StreamVersion::new(1).expect("a version");
+    let mut foreign = fixture.foreign().await;
+    for by in ["directly", "by the queue", "in a unit of work"] {
+        sqlx::raw_sql("BEGIN IMMEDIATE").execute(&mut foreign).await.expect("locked");
+        let store = fixture.store.clone();
+        let mut waiting = tokio::spawn(async move {
+            match by {
+                "directly" => store.append(&stream("a"), one.into(), vec![event(2)]).await.map(drop),
+                "by the queue" => store.append(&stream("a"), ANY, vec![event(3)]).await.map(drop),
+                _ => store.begin().await?.commit().await,
+            }
+        });
+        let early = tokio::time::timeout(Duration::from_millis(150), &mut waiting).await;
+        assert!(early.is_err(), "{by}: it did not wait: {early:?}");
+        sqlx::raw_sql("ROLLBACK").execute(&mut foreign).await.expect("free");
+        waiting.await.expect("no panic").unwrap_or_else(|error| panic!("{by}: {error:?}"));
+    }
+}
+
+/// A batch that was refused must not keep the file locked until this handle happens to write again.
+#[tokio::test]
+async fn a_refused_append_has_left_the_file_to_others_when_it_is_answered() {
+    let fixture = Fixture::new().await;
+    sqlx::raw_sql(VETO).execute(&mut fixture.foreign().await).await.expect("created");
+    let other = SqliteOptions::new(fixture.path()).busy_timeout(Duration::ZERO).open().await.expect("opened");
+    for round in 0..3 {
+        let refused = fixture.store.append(&stream("bad"), ANY, (0..2500).map(event).collect()).await;
+        assert!(matches!(refused, Err(AppendError::Broken { .. })), "{refused:?}");
+        let version = StreamVersion::new(round).expect("a version");
+        other.append(&stream("good"), version.into(), vec![event(1)]).await.expect("the file is free");
+    }
+}
+
+/// A key that is stored after its events could be missing beside them, and a repeat would have its effect twice.
+#[tokio::test]
+async fn events_whose_request_key_cannot_be_stored_are_not_stored() {
+    let fixture = Fixture::new().await;
+    let veto = "CREATE TRIGGER no_keys BEFORE INSERT ON annals_request_keys BEGIN SELECT RAISE(ABORT, 'no'); END";
+    sqlx::raw_sql(veto).execute(&mut fixture.foreign().await).await.expect("created");
+    let request = crate::RequestKey::new("r", crate::Fingerprint::of_bytes(b"body")).expect("a key");
+    let append = Append::to(stream("a"), ANY, vec![event(1)]).with_request(request);
+    let error = fixture.store.append_many(append.clone()).await.expect_err("refused");
+    assert!(matches!(error, AppendError::Broken { .. }), "{error:?}");
+    assert_eq!(fixture.log().await.len(), 0);
+    let mut unit = fixture.store.begin().await.expect("begun");
+    unit.append(append).await.expect_err("refused");
+    unit.commit().await.expect("there is nothing in it");
+    assert_eq!(fixture.log().await.len(), 0);
 }

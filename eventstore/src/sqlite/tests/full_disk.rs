@@ -11,7 +11,7 @@ use crate::error::{AppendError, ErrorFamily, OpenError};
 use crate::event::{EventId, NewEvent};
 use crate::filter::Filter;
 use crate::payload::Payload;
-use crate::position::Position;
+use crate::position::After;
 use crate::sqlite::SqliteStore;
 use crate::store::EventStore;
 use crate::stream::{ExpectedVersion, StreamVersion};
@@ -32,7 +32,7 @@ fn exact(version: i64) -> ExpectedVersion {
 
 /// The ids in the log.
 async fn ids(store: &SqliteStore) -> Vec<EventId> {
-    let page = store.read_page(Position::START, &Filter::all(), 1000).await.expect("a page");
+    let page = store.read_page(After::START, &Filter::all(), 1000).await.expect("a page");
     assert!(page.end);
     page.events.iter().map(|event| event.event_id).collect()
 }

@@ -1,13 +1,20 @@
 //! What only SQLite can get wrong. The contract that all stores share is held by the conformance suite.
 
 mod another_process;
+mod by_hand;
+mod clock;
 mod decide_within;
+#[cfg(unix)]
+mod failing_commit;
 mod failures;
 #[cfg(target_os = "linux")]
 mod full_disk;
 mod full_stream;
 #[cfg(unix)]
 mod permissions;
+#[cfg(unix)]
+mod replaced;
+mod unit_of_work;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -21,7 +28,7 @@ use crate::error::{AppendError, ErrorFamily, OpenError, ReadError};
 use crate::event::{EventId, NewEvent};
 use crate::filter::Filter;
 use crate::payload::Payload;
-use crate::position::Position;
+use crate::position::After;
 use crate::sqlite::open::mount_of;
 use crate::sqlite::{SqliteOptions, SqliteStore};
 use crate::store::EventStore;
@@ -67,7 +74,7 @@ impl Fixture {
     }
 
     pub(super) async fn log(&self) -> Vec<crate::RecordedEvent> {
-        self.store.read_page(Position::START, &Filter::all(), 1000).await.expect("a page").events
+        self.store.read_page(After::START, &Filter::all(), 1000).await.expect("a page").events
     }
 }
 
@@ -81,7 +88,7 @@ async fn what_is_appended_is_there_after_reopening() {
     let before = fixture.log().await;
     fixture.store.close().await;
     let again = SqliteStore::open(fixture.path()).await.expect("it is ours");
-    let after = again.read_page(Position::START, &Filter::all(), 1000).await.expect("a page").events;
+    let after = again.read_page(After::START, &Filter::all(), 1000).await.expect("a page").events;
     assert_eq!(before.len(), 301);
     assert_eq!(before, after);
     assert_eq!(again.incarnation(), fixture.store.incarnation());
@@ -231,7 +238,7 @@ async fn a_read_only_handle_reads_and_refuses_appends() {
     let fixture = Fixture::new().await;
     fixture.append("a", ANY, 1).await.expect("appended");
     let reading = SqliteOptions::new(fixture.path()).read_only().open().await.expect("it is there");
-    assert_eq!(reading.read_page(Position::START, &Filter::all(), 10).await.expect("a page").events.len(), 1);
+    assert_eq!(reading.read_page(After::START, &Filter::all(), 10).await.expect("a page").events.len(), 1);
     let error = reading.append(&stream("a"), ANY, vec![event(2)]).await.expect_err("refused");
     assert!(matches!(error, AppendError::ReadOnly { .. }), "{error}");
     assert_eq!(error.family(), ErrorFamily::Broken);
@@ -496,7 +503,7 @@ async fn rows_that_annals_did_not_write_are_reported_and_never_skipped() {
     .execute(&mut foreign)
     .await
     .expect("the schema cannot refuse it");
-    let error = fixture.store.read_page(Position::START, &Filter::all(), 10).await.expect_err("damaged");
+    let error = fixture.store.read_page(After::START, &Filter::all(), 10).await.expect_err("damaged");
     assert!(matches!(error, ReadError::Damaged { position, .. } if position.get() == 2), "{error}");
 }
 

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use annals_eventstore::conformance::{Home, Setup};
 use annals_eventstore::{
-    Appended, CorrelationId, EventId, EventStore, EventStoreExt, ExpectedVersion, Filter, Fingerprint, Metadata,
+    After, Appended, CorrelationId, EventId, EventStore, EventStoreExt, ExpectedVersion, Filter, Fingerprint, Metadata,
     NewEvent, Payload, Position, ReadError, RecordedEvent, RequestKey, StreamFilter, StreamId, StreamVersion, Tenant,
 };
 use futures::TryStreamExt;
@@ -195,7 +195,7 @@ impl<H: Home> Run<H> {
             Operation::Read { after, filter, limit } => self.read(after, &filter, limit).await,
             Operation::Beyond { by } => {
                 let after = Position::new(self.oracle.head().get() + by).unwrap();
-                let refused = self.store.read_page(after, &Filter::all(), 5).await;
+                let refused = self.store.read_page(after.into(), &Filter::all(), 5).await;
                 prop_assert!(matches!(refused, Err(ReadError::AheadOfLog { .. })), "{:?}", refused);
                 Ok(())
             }
@@ -325,7 +325,8 @@ impl<H: Home> Run<H> {
         }
         let places: Vec<_> = std::iter::once(Position::START).chain(self.oracle.log.keys().copied()).collect();
         let after = places[after % places.len()];
-        let page = self.store.read_page(after, &filter, limit).await.unwrap();
+        let event_id = self.oracle.log.get(&after).map(|event| event.event_id);
+        let page = self.store.read_page(After { position: after, event_id }, &filter, limit).await.unwrap();
         let upto = page.upto.map_or(after, |upto| upto.position);
         let mut all = self.oracle.read(after, |event| wanted.wants(event));
         all.retain(|event| event.position <= upto);

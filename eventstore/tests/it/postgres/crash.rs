@@ -12,7 +12,7 @@ use super::{insert, run};
 async fn positions(store: &PostgresStore, filter: &Filter) -> Vec<i64> {
     let (mut after, mut seen) = (Position::START, Vec::new());
     loop {
-        match store.read_page(after, filter, 100).await {
+        match store.read_page(after.into(), filter, 100).await {
             Ok(page) => {
                 seen.extend(page.events.iter().map(|event| event.position.get()));
                 match page.upto {

@@ -1,7 +1,7 @@
 //! Streams that have come to their last version, which nobody reaches by appending.
 
 use annals_eventstore::{
-    Append, AppendError, Appended, ErrorFamily, EventStore, ExpectedVersion, Filter, Position, RecordedEvent,
+    After, Append, AppendError, Appended, ErrorFamily, EventStore, ExpectedVersion, Filter, RecordedEvent,
     StreamVersion,
 };
 
@@ -37,7 +37,7 @@ fn is_full(refused: Result<Appended, AppendError>, at: i64) {
 }
 
 async fn log(fixture: &Fixture) -> Vec<RecordedEvent> {
-    fixture.store.read_page(Position::START, &Filter::all(), 100).await.unwrap().events
+    fixture.store.read_page(After::START, &Filter::all(), 100).await.unwrap().events
 }
 
 #[tokio::test]

@@ -3,8 +3,8 @@
 use std::time::Duration;
 
 use annals_eventstore::{
-    AggregateStore, Append, AppendError, Appended, EventStore, EventStoreExt, ExpectedVersion, Filter, Fingerprint,
-    Position, PostgresOptions, PostgresStore, RequestKey, StreamVersion,
+    After, AggregateStore, Append, AppendError, Appended, EventStore, EventStoreExt, ExpectedVersion, Filter,
+    Fingerprint, Position, PostgresOptions, PostgresStore, RequestKey, StreamVersion,
 };
 use futures::future::join_all;
 use futures::{StreamExt, TryStreamExt};
@@ -249,7 +249,7 @@ async fn a_server_that_falls_silent_keeps_no_append_and_no_read_for_ever() {
             proxy.lose(Lost::Silently, words);
             let error = match words {
                 "version > $4" => store.load_page(&stream("one"), StreamVersion::NONE, 10).await.unwrap_err(),
-                _ => store.read_page(Position::START, &Filter::all(), 10).await.unwrap_err(),
+                _ => store.read_page(After::START, &Filter::all(), 10).await.unwrap_err(),
             };
             assert!(error.is_transient() && proxy.has_lost(), "{words}: {error:?}");
         }

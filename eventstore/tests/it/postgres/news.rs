@@ -4,7 +4,7 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use annals_eventstore::{
-    Append, EventStore, EventStoreExt, ExpectedVersion, Filter, Position, PostgresOptions, PostgresStore,
+    After, Append, EventStore, EventStoreExt, ExpectedVersion, Filter, Position, PostgresOptions, PostgresStore,
     RecordedEvent, Subscription,
 };
 use futures::StreamExt;
@@ -176,14 +176,14 @@ async fn whoever_keeps_readers_waiting_is_named_in_the_log_and_seen_in_a_gauge()
         // The server that tests share does not wait for its disk, which is said too.
         while !errors.0.lock().unwrap().contains("readers of the log wait") {
             assert!(begun.elapsed() < Duration::from_secs(10), "nothing was said");
-            assert!(reader.read_page(Position::START, &Filter::all(), 10).await.unwrap().events.is_empty());
+            assert!(reader.read_page(After::START, &Filter::all(), 10).await.unwrap().events.is_empty());
         }
         let said = std::mem::take(&mut *errors.0.lock().unwrap());
         let named =
             if prepared { "`forgotten`".to_owned() } else { format!("backend {pid} (nightly import, idle in ") };
         assert!(said.contains(&named), "{said}");
         run(&mut slow, if prepared { "ROLLBACK PREPARED 'forgotten'" } else { "ROLLBACK" }).await.unwrap();
-        while reader.read_page(Position::START, &Filter::all(), 10).await.unwrap().events.is_empty() {}
+        while reader.read_page(After::START, &Filter::all(), 10).await.unwrap().events.is_empty() {}
         let seen = std::mem::take(&mut *gauges.0.lock().unwrap());
         assert!(seen.iter().all(|(name, _)| name == "annals_horizon_wait_seconds"));
         assert!(seen.iter().any(|(_, value)| *value >= 0.1), "{seen:?}");

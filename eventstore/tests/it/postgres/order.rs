@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use annals_eventstore::{EventStore, EventStoreExt, Filter, Position, PostgresOptions, StreamVersion};
+use annals_eventstore::{After, EventStore, EventStoreExt, Filter, Position, PostgresOptions, StreamVersion};
 use futures::StreamExt;
 use sqlx::Row;
 
@@ -23,7 +23,7 @@ const ENDS: [(&[&str], bool); 5] = [
 async fn positions(fixture: &Fixture, filter: &Filter) -> (Vec<i64>, bool) {
     let (mut after, mut seen) = (Position::START, Vec::new());
     loop {
-        let page = fixture.store.read_page(after, filter, 100).await.unwrap();
+        let page = fixture.store.read_page(after.into(), filter, 100).await.unwrap();
         seen.extend(page.events.iter().map(|event| event.position.get()));
         match page.upto {
             Some(upto) if !page.end => after = upto.position,
@@ -99,7 +99,7 @@ async fn what_becomes_final_while_an_answer_is_on_the_way_does_not_vouch_for_it(
         proxy.lose(Lost::Time, words);
         let reading = tokio::spawn({
             let (store, filter) = (Arc::clone(&store), filter.clone());
-            async move { store.read_page(Position::START, &filter, 100).await.unwrap() }
+            async move { store.read_page(After::START, &filter, 100).await.unwrap() }
         });
         proxy.holds().await;
         run(&mut slow, "COMMIT").await.unwrap();
@@ -109,7 +109,7 @@ async fn what_becomes_final_while_an_answer_is_on_the_way_does_not_vouch_for_it(
         let page = reading.await.unwrap();
         let mut seen: Vec<_> = page.events.iter().map(|event| event.position.get()).collect();
         assert_eq!(seen, [first], "{words}");
-        let rest = store.read_page(page.upto.unwrap().position, &filter, 100).await.unwrap();
+        let rest = store.read_page(page.upto.unwrap().into(), &filter, 100).await.unwrap();
         seen.extend(rest.events.iter().map(|event| event.position.get()));
         assert_eq!(seen, [first, held, last], "{words}");
     }
@@ -183,7 +183,7 @@ async fn a_filtered_read_waits_for_no_writer_while_there_is_something_to_give_ou
     let mut quickest = Duration::MAX;
     for _ in 0..10 {
         let begun = Instant::now();
-        let page = fixture.store.read_page(Position::START, &filter, 100).await.unwrap();
+        let page = fixture.store.read_page(After::START, &filter, 100).await.unwrap();
         quickest = quickest.min(begun.elapsed());
         assert_eq!(page.events.iter().map(|event| event.position.get()).collect::<Vec<_>>(), [first]);
         assert!(!page.end);
@@ -208,7 +208,7 @@ async fn a_reader_goes_on_as_soon_as_the_writer_that_it_waits_for_is_done() {
             let reading = tokio::spawn(async move {
                 let mut after = after;
                 while after < last {
-                    let page = reader.store.read_page(after, &filter, 100).await.unwrap();
+                    let page = reader.store.read_page(after.into(), &filter, 100).await.unwrap();
                     assert!(page.upto.is_some() || !page.end, "there is more after {after}");
                     after = page.upto.map_or(after, |upto| upto.position);
                 }

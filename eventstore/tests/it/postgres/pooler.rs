@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use annals_eventstore::{
-    AppendError, ErrorFamily, EventStore, EventStoreExt, ExpectedVersion, Filter, OpenError, Position,
+    After, AppendError, ErrorFamily, EventStore, EventStoreExt, ExpectedVersion, Filter, OpenError, Position,
     PostgresDatabase, PostgresOptions, PostgresStore, StreamVersion,
 };
 use annals_scratch::Database;
@@ -120,10 +120,10 @@ async fn an_append_through_a_pooler_waits_for_writers_and_readers_wait_for_it() 
     run(&mut direct, "BEGIN").await.unwrap();
     insert(&mut direct, "held").await;
     let quick = store.append(&stream("quick"), ExpectedVersion::NoStream, vec![event_for(&store)]).await.unwrap();
-    let page = store.read_page(Position::START, &Filter::all(), 10).await.unwrap();
+    let page = store.read_page(After::START, &Filter::all(), 10).await.unwrap();
     assert_eq!((page.events.len(), page.end), (0, false));
     run(&mut direct, "COMMIT").await.unwrap();
-    let page = store.read_page(Position::START, &Filter::all(), 10).await.unwrap();
+    let page = store.read_page(After::START, &Filter::all(), 10).await.unwrap();
     assert_eq!((page.events.len(), page.events.last().unwrap().position), (2, quick.position));
 }
 

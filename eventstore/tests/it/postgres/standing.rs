@@ -16,7 +16,7 @@ const START: StreamVersion = StreamVersion::NONE;
 
 /// The positions of the page after `after`.
 async fn page(store: &PostgresStore, after: i64) -> Result<Vec<i64>, ReadError> {
-    let page = store.read_page(Position::new(after).unwrap(), &Filter::all(), 10).await?;
+    let page = store.read_page(Position::new(after).unwrap().into(), &Filter::all(), 10).await?;
     Ok(page.events.iter().map(|event| event.position.get()).collect())
 }
 

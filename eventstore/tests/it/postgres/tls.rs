@@ -1,6 +1,6 @@
 //! Connections that are encrypted, and servers that cannot prove who they are.
 
-use annals_eventstore::{EventStore, ExpectedVersion, Filter, OpenError, Position, PostgresOptions, PostgresStore};
+use annals_eventstore::{After, EventStore, ExpectedVersion, Filter, OpenError, PostgresOptions, PostgresStore};
 use annals_scratch::Database;
 use sqlx::{Connection, PgConnection, Row};
 
@@ -34,7 +34,7 @@ async fn a_server_that_proves_its_name_is_talked_to_in_secret() {
     let verified = format!("sslmode=verify-full&sslrootcert={}", tls.root.display());
     let store = PostgresStore::open(url(&database, tls.host, &verified)).await.unwrap();
     store.append(&stream("a"), ExpectedVersion::NoStream, vec![event_for(&store)]).await.unwrap();
-    assert_eq!(store.read_page(Position::START, &Filter::all(), 10).await.unwrap().events.len(), 1);
+    assert_eq!(store.read_page(After::START, &Filter::all(), 10).await.unwrap().events.len(), 1);
     assert!(all_encrypted(&database).await);
 }
 

@@ -73,7 +73,7 @@ async fn read(fixture: Arc<Fixture>, at_work: Arc<AtomicUsize>, filter: Filter) 
     let (mut after, mut seen) = (Position::START, Vec::new());
     loop {
         let over = at_work.load(Ordering::Acquire) == 0;
-        let page = fixture.store.read_page(after, &filter, 50).await.unwrap();
+        let page = fixture.store.read_page(after.into(), &filter, 50).await.unwrap();
         seen.extend(page.events.iter().map(|event| event.position.get()));
         if let Some(upto) = page.upto {
             assert!(upto.position > after);

@@ -53,10 +53,10 @@ async fn readers_are_woken_by_the_commit_and_see_nothing_behind_an_open_unit() {
     let mine = unit.append(fixture.to("a", ANY, 1)).await.unwrap();
     let other = fixture.append("b").await.unwrap();
     assert!(other.position > mine.position);
-    let page = store.read_page(first.position, &Filter::all(), 10).await.unwrap();
+    let page = store.read_page(first.position.into(), &Filter::all(), 10).await.unwrap();
     assert_eq!((page.events.len(), page.end), (0, false), "the later event waits for the earlier one");
     unit.commit().await.unwrap();
-    let page = store.read_page(first.position, &Filter::all(), 10).await.unwrap();
+    let page = store.read_page(first.position.into(), &Filter::all(), 10).await.unwrap();
     let positions: Vec<_> = page.events.iter().map(|event| event.position).collect();
     assert_eq!(positions, [mine.position, other.position]);
 }
