@@ -89,10 +89,28 @@ impl NewEvent {
     /// Encodes `event` under the id `event_id`.
     ///
     /// # Errors
-    /// [`Invalid`] as of [`Event::encode`].
+    /// [`Invalid`] as of [`Event::encode`]; with the field `payload` if what was encoded could not be read again, as of a
+    /// field with `skip_serializing_if` and without `default`.
     pub fn of<E: Event>(event_id: EventId, event: &E) -> Result<Self, Invalid> {
+        Self::with_copy(event_id, event).map(|(new, _)| new)
+    }
+
+    /// The same, with the event as it will be read.
+    pub(crate) fn with_copy<E: Event>(event_id: EventId, event: &E) -> Result<(Self, E), Invalid> {
         let shape = event.shape();
-        Self::raw(event_id, shape.name, shape.version, event.encode()?)
+        let new = Self::raw(event_id, shape.name, shape.version, event.encode()?)?;
+        let copy = E::decode(&new.name, new.schema_version, &new.payload).map_err(|error| {
+            let why = match error {
+                DecodeError::Payload { source } => source.to_string(),
+                other => other.to_string(),
+            };
+            Invalid::new(
+                "payload",
+                format!("of `{}` could be stored, but not read again: {why}", new.name),
+                "correct its `Serialize` or `Deserialize`",
+            )
+        })?;
+        Ok((new, copy))
     }
 
     /// An event whose payload is JSON already: from an import, another language, or a test. It has no metadata.
