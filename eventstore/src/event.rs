@@ -67,7 +67,7 @@ pub struct EventShape {
 /// metadata.extra.insert("source".to_owned(), "orders-2019.csv".to_owned());
 /// let id = EventId::new(TimeOrderedIds.next_id())?;
 /// let event = NewEvent::raw(id, "order.placed", 1, payload)?.with_metadata(metadata);
-/// assert_eq!(event.payload.as_str(), r#"{"total":1200}"#);
+/// assert_eq!(event.payload.as_str(), r#"{"total": 1200}"#);
 /// # Ok::<(), annals_eventstore::Invalid>(())
 /// ```
 #[derive(Clone, Debug, PartialEq)]
@@ -158,7 +158,7 @@ pub(crate) fn check_event(name: &str, schema_version: u32) -> Result<(), Invalid
 /// let done = orders.execute(&OrderId::new("o-17")?, |order| order.place(12_00)).await?;
 ///
 /// let recorded = store.load(&done.stream).try_next().await?.expect("it was just placed");
-/// assert_eq!((&*recorded.name, recorded.payload.as_str()), ("order.placed", r#"{"total":1200}"#));
+/// assert_eq!((&*recorded.name, recorded.payload.as_str()), ("order.placed", r#"{"total": 1200}"#));
 /// let event = recorded.typed::<OrderEvent>()?;
 /// assert_eq!(event.aggregate_id::<OrderId>()?.as_str(), "o-17");
 /// assert!(matches!(event.event, OrderEvent::Placed { total: 12_00 }));

@@ -1,14 +1,11 @@
 //! Writing values as JSON without losing anything in silence.
 
-use std::borrow::Cow;
-
 use serde::Serialize;
 
 use super::Payload;
 use super::content::{Content, NO_PLAIN_ENUM};
 use super::guard::{Guard, INFINITE, NAN, TOO_DEEP};
 use super::path::path_at;
-use super::scan::scan;
 use crate::invalid::Invalid;
 
 /// Room for a usual event, so that writing it allocates once.
@@ -55,8 +52,5 @@ fn written(
         };
         return Err(Invalid::new(path_at(&text), problem, fix));
     }
-    Ok(match scan(&text)? {
-        Cow::Borrowed(_) => Payload::trusted(text),
-        Cow::Owned(compact) => Payload::trusted(compact),
-    })
+    Payload::from_json(&text)
 }

@@ -1,5 +1,6 @@
 //! The event itself as JSON text: what every store can hold and give back unchanged.
 
+mod canonical;
 mod compare;
 mod content;
 mod decode;
@@ -24,21 +25,24 @@ pub use encode::{encode_struct, encode_variant};
 /// How many arrays and objects may stand one inside the other; serde_json refuses to read 128.
 pub const MAX_DEPTH: usize = 64;
 
-/// JSON text that every store gives back as an equal payload.
+/// JSON text that every store gives back as it is.
+///
+/// It is the text that PostgreSQL's JSONB gives for the value, whatever the store: keys in the order of their lengths and
+/// then of their bytes, numbers without exponents (`1e3` is `1000`) and without the sign of zero, a space after each colon
+/// and comma. So an event is decoded from the same text before it is stored and ever after.
 ///
 /// It has no duplicate keys, no U+0000, no lone surrogates, no number beyond the range of `f64` or of PostgreSQL's
 /// `numeric`, and nests at most [`MAX_DEPTH`] deep. How long it may be, the store says ([`Limits`](crate::Limits)).
 /// Cloning is cheap.
 ///
-/// Two payloads are equal if they are equal as JSON values: the order of keys, white space, the way a number is written
-/// (`1`, `1.0`, `1e0`) and the sign of zero do not count, and a store need not keep them. Numbers are compared exactly,
-/// whatever their size.
+/// Two payloads are equal if they are equal as JSON values: the way a number is written (`1` or `1.0`) does not count.
+/// Numbers are compared exactly, whatever their size.
 ///
 /// ```
 /// use annals_eventstore::Payload;
 ///
 /// let payload = Payload::from_json(r#"{ "lines": [ { "price": 1e2 } ] }"#)?;
-/// assert_eq!(payload, Payload::from_json(r#"{"lines":[{"price":100}]}"#)?);
+/// assert_eq!(payload.as_str(), r#"{"lines": [{"price": 100}]}"#);
 ///
 /// // What no store could give back is refused, with its place.
 /// let invalid = Payload::of(&[1.0, f64::NAN]).unwrap_err();
@@ -58,12 +62,13 @@ impl Payload {
         encode::encode(value)
     }
 
-    /// Takes JSON text as it is, without the white space between tokens.
+    /// Takes JSON text, and writes its value in the one way above.
     ///
     /// # Errors
     /// [`Invalid`] naming the place that is no JSON or breaks a rule above.
     pub fn from_json(text: &str) -> Result<Self, Invalid> {
-        scan::scan(text).map(|compact| Self::trusted(&*compact))
+        let compact = scan::scan(text)?;
+        canonical::canonical(&compact).map(Self::trusted)
     }
 
     /// JSON that this crate has just checked, or that a store has given back.
@@ -71,7 +76,7 @@ impl Payload {
         Self(text.into())
     }
 
-    /// The JSON text, without white space between tokens.
+    /// The JSON text.
     #[must_use]
     pub fn as_str(&self) -> &str {
         &self.0
