@@ -1,5 +1,7 @@
 //! How much the store accepts, and how much it gives at once.
 
+use futures::{StreamExt, TryStreamExt};
+
 use super::case::{Case, versions};
 use crate::append::Append;
 use crate::filter::Filter;
@@ -7,6 +9,7 @@ use crate::limits::{Limits, MAX_PAGE_EVENTS, PAGE_BYTES};
 use crate::metadata::Metadata;
 use crate::payload::Payload;
 use crate::position::Position;
+use crate::read::EventStoreExt;
 use crate::stream::{ExpectedVersion, StreamVersion};
 
 /// A payload of exactly so many bytes.
@@ -36,6 +39,41 @@ pub(super) async fn a_mebibyte_event_comes_back_equal(case: Case) {
     assert_eq!(case.load(&case.stream("a")).await[0].payload, payload);
     let event = case.holding("n", sized((1 << 20) + 1));
     case.invalid_without_trace(Append::to(case.stream("a"), ExpectedVersion::Any, vec![event]), "payload").await;
+}
+
+/// Nine bytes can become 16,385 when a store writes a number out: an event that was taken and that nobody can read stops
+/// every reader for ever.
+pub(super) async fn numbers_count_as_they_are_written_out_and_what_is_taken_can_be_read(case: Case) {
+    let made = |number: &str, count: usize| Payload::from_json(&format!("[{}]", vec![number; count].join(",")));
+    let many = |number: &str, count: usize| made(number, count).unwrap();
+    for payload in [many("5e-324", 128_000), many("1.7976931348623157e308", 40_000)] {
+        let event = case.holding("n", payload);
+        case.invalid_without_trace(Append::to(case.stream("a"), ExpectedVersion::Any, vec![event]), "payload").await;
+    }
+    // What no limit could allow is not even made.
+    let invalid = made("1e-16383", 100_000).unwrap_err();
+    assert!(invalid.field.starts_with("payload[") && !invalid.fix.is_empty(), "{invalid:?}");
+    // As much as the limit allows of what grows most: digits, and the spaces between.
+    let worst = [
+        many("1e-16383", 63),
+        many("5e-324", 3_190),
+        many("-2.2250738585072014e-308", 3_180),
+        many("1.7976931348623157e308", 3_370),
+        many("1", 349_524),
+        many("[]", 262_143),
+    ];
+    let events: Vec<_> = worst.iter().map(|payload| case.holding("n", payload.clone())).collect();
+    for event in events {
+        case.store.append(&case.stream("a"), ExpectedVersion::Any, vec![event]).await.unwrap();
+    }
+    let read: Vec<_> = case.store.read_all(Position::START, Filter::all()).try_collect().await.unwrap();
+    let subscribed = case.store.subscribe(Position::START, Filter::all()).take(worst.len());
+    for events in [case.load(&case.stream("a")).await, read, subscribed.try_collect().await.unwrap()] {
+        assert!(events.iter().map(|event| &event.payload).eq(&worst));
+    }
+    // And so counts an append: at most so much, however short its text is.
+    let events = (0..17).map(|_| case.holding("n", many("1e-16383", 63))).collect();
+    case.invalid_without_trace(Append::to(case.stream("b"), ExpectedVersion::Any, events), "events").await;
 }
 
 pub(super) async fn metadata_may_be_as_large_as_the_limit_and_no_larger(case: Case) {

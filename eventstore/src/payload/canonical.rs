@@ -8,27 +8,13 @@ use std::borrow::Cow;
 use std::cmp::Ordering;
 
 use super::scan::unescape;
-use crate::invalid::Invalid;
 
-/// The most bytes of a text. Numbers are written out, so a short text may have a very long one.
-const MOST_BYTES: usize = 64 << 20;
-
-/// The canonical text of `text`, which [`scan`](super::scan::scan) has accepted and compacted.
-///
-/// # Errors
-/// [`Invalid`] with the field `payload` if it would be longer than 64 MiB.
-pub(super) fn canonical(text: &str) -> Result<String, Invalid> {
+/// The canonical text of `text`, which [`scan_within`](super::scan::scan_within) has accepted and compacted. It has no bound of its own.
+pub(super) fn canonical(text: &str) -> String {
     let mut writer =
         Writer { text, at: 0, out: String::with_capacity(text.len() + text.len() / 4), fields: Vec::new() };
     writer.value();
-    if writer.is_full() {
-        return Err(Invalid::new(
-            "payload",
-            format!("has more than {MOST_BYTES} bytes once its numbers are written without exponents"),
-            "keep large contents outside and their address in the event",
-        ));
-    }
-    Ok(writer.out)
+    writer.out
 }
 
 /// A field of an object that is being written.
@@ -77,7 +63,7 @@ impl<'t> Writer<'t> {
     fn object(&mut self) {
         let first = self.fields.len();
         self.bracket('{');
-        while !self.is_full() && self.peek().is_some_and(|byte| byte != b'}') {
+        while self.peek().is_some_and(|byte| byte != b'}') {
             let start = self.out.len();
             let key = self.string();
             self.at += 1;
@@ -92,7 +78,7 @@ impl<'t> Writer<'t> {
 
     fn array(&mut self) {
         self.bracket('[');
-        while !self.is_full() && self.peek().is_some_and(|byte| byte != b']') {
+        while self.peek().is_some_and(|byte| byte != b']') {
             self.value();
             self.comma();
         }
@@ -152,10 +138,6 @@ impl<'t> Writer<'t> {
             self.at += 1;
             self.out.push_str(", ");
         }
-    }
-
-    fn is_full(&self) -> bool {
-        self.out.len() > MOST_BYTES
     }
 
     fn peek(&self) -> Option<u8> {

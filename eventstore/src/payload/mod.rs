@@ -12,12 +12,14 @@ mod scan;
 mod tests;
 
 use std::fmt;
+use std::num::NonZeroUsize;
 use std::sync::Arc;
 
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
 use crate::invalid::Invalid;
+use crate::limits::MAX_EVENT_BYTES;
 
 pub use decode::{decode_struct, decode_variant};
 pub use encode::{encode_struct, encode_variant};
@@ -32,8 +34,8 @@ pub const MAX_DEPTH: usize = 64;
 /// and comma. So an event is decoded from the same text before it is stored and ever after.
 ///
 /// It has no duplicate keys, no U+0000, no lone surrogates, no number beyond the range of `f64` or of PostgreSQL's
-/// `numeric`, and nests at most [`MAX_DEPTH`] deep. How long it may be, the store says ([`Limits`](crate::Limits)).
-/// Cloning is cheap.
+/// `numeric`, and nests at most [`MAX_DEPTH`] deep. How long it may be, the store says ([`Limits`](crate::Limits)): `1e9` has ten
+/// bytes. Cloning is cheap.
 ///
 /// Two payloads are equal if they are equal as JSON values: the way a number is written (`1` or `1.0`) does not count.
 /// Numbers are compared exactly, whatever their size.
@@ -50,7 +52,11 @@ pub const MAX_DEPTH: usize = 64;
 /// # Ok::<(), annals_eventstore::Invalid>(())
 /// ```
 #[derive(Clone)]
-pub struct Payload(Arc<str>);
+pub struct Payload {
+    text: Arc<str>,
+    /// How many bytes it has at most once its numbers are written without exponents; `None` if nobody has counted yet.
+    written_out: Option<NonZeroUsize>,
+}
 
 impl Payload {
     /// Writes `value` as JSON.
@@ -67,25 +73,39 @@ impl Payload {
     /// # Errors
     /// [`Invalid`] naming the place that is no JSON or breaks a rule above.
     pub fn from_json(text: &str) -> Result<Self, Invalid> {
-        let compact = scan::scan(text)?;
-        canonical::canonical(&compact).map(Self::trusted)
+        // Within what any store can be made to hold: a short text may have numbers that are very long once written out.
+        let scanned = scan::scan_within(text, MAX_EVENT_BYTES)?;
+        let text = canonical::canonical(&scanned.text);
+        Ok(Self { written_out: NonZeroUsize::new(text.len()), text: text.into() })
     }
 
-    /// JSON that this crate has just checked, or that a store has given back.
+    /// JSON that a store has given back.
     pub(crate) fn trusted(text: impl Into<Arc<str>>) -> Self {
-        Self(text.into())
+        Self { text: text.into(), written_out: None }
+    }
+
+    /// How many bytes it has at most once its numbers are written without exponents.
+    ///
+    /// # Errors
+    /// [`Invalid`] naming the number with which these are more than `limit`, or what breaks a rule in a text that no
+    /// check has seen.
+    pub(crate) fn written_out(&self, limit: usize) -> Result<usize, Invalid> {
+        match self.written_out {
+            Some(bytes) if bytes.get() <= limit => Ok(bytes.get()),
+            _ => scan::scan_within(&self.text, limit).map(|scanned| scanned.written_out),
+        }
     }
 
     /// The JSON text.
     #[must_use]
     pub fn as_str(&self) -> &str {
-        &self.0
+        &self.text
     }
 
     /// The text, to be bound without copying.
     #[cfg(feature = "sqlite")]
     pub(crate) fn shared(&self) -> Arc<str> {
-        Arc::clone(&self.0)
+        Arc::clone(&self.text)
     }
 
     /// Reads the JSON as a `T`.
@@ -93,19 +113,19 @@ impl Payload {
     /// # Errors
     /// What serde found, and where: the JSON does not have the shape of a `T`.
     pub fn read<T: DeserializeOwned>(&self) -> Result<T, serde_json::Error> {
-        serde_json::from_str(&self.0)
+        serde_json::from_str(&self.text)
     }
 }
 
 impl fmt::Debug for Payload {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.0)
+        f.write_str(&self.text)
     }
 }
 
 impl PartialEq for Payload {
     fn eq(&self, other: &Self) -> bool {
-        compare::equal(&self.0, &other.0)
+        compare::equal(&self.text, &other.text)
     }
 }
 

@@ -19,3 +19,4 @@ mod order {
 mod postgres;
 mod read;
 mod taken_apart;
+mod together;

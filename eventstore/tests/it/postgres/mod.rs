@@ -14,6 +14,7 @@ mod news;
 mod order;
 mod pooler;
 mod proxy;
+mod replication;
 mod requests;
 mod restart;
 mod roles;
