@@ -127,6 +127,6 @@ async fn an_append_is_durable_whatever_the_session_says() {
             run(&mut foreign, "COMMIT").await.unwrap();
         }
     }
-    let log = fixture.store.read_page(Position::START, &Filter::all(), 100).await.unwrap().events;
+    let log = fixture.store.read_page(After::START, &Filter::all(), 100).await.unwrap().events;
     assert_eq!(log.len(), 4 * APPENDS.len());
 }
