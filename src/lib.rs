@@ -43,11 +43,11 @@ pub use annals_eventstore::{
     CausationId, CheckedAppend, CheckedEvent, CheckedPart, Checkpoint, Clock, Context, CorrelationId, DatabaseError,
     Decide, DecodeError, ErrorFamily, Event, EventId, EventShape, EventStore, EventStoreExt, EventStream, Evolve,
     ExecuteError, Executed, ExpectedVersion, Filter, FilterConditions, Fingerprint, IdSource, Incarnation, IntoEvents,
-    Invalid, Limits, Loaded, MAX_DEPTH, MAX_NAME_BYTES, MAX_PAGE_EVENTS, ManualClock, MemoryStore, MemoryStoreBuilder,
-    Metadata, NewEvent, OpenError, PAGE_BYTES, Page, PageBudget, Pages, Payload, Position, ReadError, Recorded,
-    RecordedEvent, Repeat, Repository, RequestKey, SeededIds, SettleToken, SnapshotPolicy, StreamFilter, StreamId,
-    StreamInfo, StreamPage, StreamVersion, Streams, Subscription, SystemClock, Tenant, TimeOrderedIds, TraceParent,
-    page_limit, text_id,
+    Invalid, Limits, Loaded, MAX_DEPTH, MAX_EVENT_BYTES, MAX_METADATA_BYTES, MAX_NAME_BYTES, MAX_PAGE_EVENTS,
+    ManualClock, MemoryStore, MemoryStoreBuilder, Metadata, NewEvent, OpenError, PAGE_BYTES, Page, PageBudget, Pages,
+    Payload, Position, ReadError, Recorded, RecordedEvent, Repeat, Repository, RequestKey, SeededIds, SettleToken,
+    SnapshotPolicy, StreamFilter, StreamId, StreamInfo, StreamPage, StreamVersion, Streams, Subscription, SystemClock,
+    Tenant, TimeOrderedIds, TraceParent, page_limit, text_id,
 };
 
 #[cfg(any(feature = "sqlite", feature = "postgres"))]

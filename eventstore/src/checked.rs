@@ -10,7 +10,7 @@ use crate::error::AppendError;
 use crate::event::{NewEvent, RecordedEvent, check_event};
 use crate::event_id::EventId;
 use crate::invalid::Invalid;
-use crate::limits::Limits;
+use crate::limits::{Limits, MAX_EVENT_BYTES, MAX_METADATA_BYTES};
 use crate::metadata::{CausationId, CorrelationId, Metadata};
 use crate::payload::Payload;
 use crate::repeat::{StoredEvent, judge};
@@ -180,6 +180,8 @@ pub struct CheckedEvent {
     pub(crate) name: Arc<str>,
     pub(crate) schema_version: u32,
     pub(crate) payload: Payload,
+    /// How many bytes a store may give back for it.
+    payload_bytes: usize,
     /// What of the metadata has no column of its own, as JSON.
     pub(crate) metadata: Arc<str>,
     pub(crate) correlation_id: Option<CorrelationId>,
@@ -192,17 +194,19 @@ impl CheckedEvent {
     pub(crate) fn of(event: NewEvent, limits: &Limits) -> Result<Self, Invalid> {
         // The fields are open, so they may have been changed since `NewEvent::raw` looked at them.
         check_event(&event.name, event.schema_version)?;
+        let most = limits.event_bytes.min(MAX_EVENT_BYTES);
         let bytes = event.payload.as_str().len();
-        if bytes > limits.event_bytes {
+        if bytes > most {
             return Err(Invalid::new(
                 "payload",
-                format!("of `{}` has {bytes} bytes, the most is {}", event.name, limits.event_bytes),
+                format!("of `{}` has {bytes} bytes, the most is {most}", event.name),
                 "keep large contents outside and their address in the event",
             ));
         }
         Ok(Self {
             event_id: event.event_id,
-            metadata: event.metadata.to_json(limits.metadata_bytes)?.into(),
+            payload_bytes: event.payload.written_out(most)?,
+            metadata: event.metadata.to_json(limits.metadata_bytes.min(MAX_METADATA_BYTES))?.into(),
             correlation_id: event.metadata.correlation_id.clone(),
             causation_id: event.metadata.causation_id.clone(),
             given: event.metadata,
@@ -213,7 +217,7 @@ impl CheckedEvent {
     }
 
     pub(crate) fn bytes(&self) -> usize {
-        self.payload.as_str().len() + self.metadata.len()
+        self.payload_bytes + self.metadata.len()
     }
 
     /// Its id, which no other event of the store may have.

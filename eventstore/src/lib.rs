@@ -80,7 +80,7 @@ pub use event::{Event, EventShape, NewEvent, Recorded, RecordedEvent};
 pub use event_id::EventId;
 pub use filter::{Filter, FilterConditions, StreamFilter};
 pub use invalid::Invalid;
-pub use limits::{Limits, MAX_PAGE_EVENTS, PAGE_BYTES, PageBudget, page_limit};
+pub use limits::{Limits, MAX_EVENT_BYTES, MAX_METADATA_BYTES, MAX_PAGE_EVENTS, PAGE_BYTES, PageBudget, page_limit};
 pub use memory::{MemoryStore, MemoryStoreBuilder};
 pub use metadata::{Actor, CausationId, CorrelationId, Metadata, TraceParent};
 pub use name::MAX_NAME_BYTES;

@@ -17,11 +17,11 @@ use crate::invalid::Invalid;
 /// ```
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Limits {
-    /// Bytes of one event's payload; 1 MiB by default.
+    /// Bytes of one event's payload, its numbers written without exponents; 1 MiB by default, [`MAX_EVENT_BYTES`] at most.
     pub event_bytes: usize,
-    /// Bytes of one event's metadata as JSON; 16 KiB by default.
+    /// Bytes of one event's metadata as JSON; 16 KiB by default, [`MAX_METADATA_BYTES`] at most.
     pub metadata_bytes: usize,
-    /// Bytes of all payloads and metadata of one append; 16 MiB by default.
+    /// Bytes of all payloads and metadata of one append, counted like those; 16 MiB by default.
     pub append_bytes: usize,
     /// Events of one append; 10,000 by default.
     pub append_events: usize,
@@ -46,6 +46,12 @@ impl Default for Limits {
         }
     }
 }
+
+/// The most that [`Limits::event_bytes`] can allow, whatever it says: 64 MiB. No store can be made to hold a larger event.
+pub const MAX_EVENT_BYTES: usize = 64 << 20;
+
+/// The most that [`Limits::metadata_bytes`] can allow, whatever it says: 1 MiB.
+pub const MAX_METADATA_BYTES: usize = 1 << 20;
 
 /// The most events that one page of a read holds; a greater limit counts as this one. SQLite gives pages of 2,048 at
 /// most.

@@ -110,8 +110,9 @@ impl RequestKey {
         Ok(Self { key: key.as_ref().into(), fingerprint, lifetime: Self::LIFETIME })
     }
 
-    /// The same key, remembered for `lifetime` from the append on, by the store's clock. One that reaches beyond the
-    /// calendar has no end.
+    /// The same key, remembered for `lifetime` from the append on, by the store's clock. If the clock is behind the time
+    /// of the last recorded event, the lifetime counts from that time, so that a clock that was slow and is set right
+    /// does not end it. A lifetime that reaches beyond the calendar has no end.
     #[must_use]
     pub fn with_lifetime(mut self, lifetime: Duration) -> Self {
         self.lifetime = lifetime;
@@ -131,7 +132,8 @@ impl RequestKey {
     }
 
     /// The moment from which a key that is stored at `now` is forgotten, the end of the calendar at the latest; for
-    /// those who implement a store. At that moment itself it is forgotten already.
+    /// those who implement a store. At that moment itself it is forgotten already. `now` is what the clock says, or the
+    /// time of the last event that was recorded before, if that is later.
     #[must_use]
     pub fn expires(&self, now: Timestamp) -> Timestamp {
         let lifetime = SignedDuration::try_from(self.lifetime).ok();

@@ -39,7 +39,8 @@ use crate::stream::{ExpectedVersion, StreamId, StreamVersion, Tenant};
 ///    then [`CheckedPart::version_after`](crate::CheckedPart::version_after) for every part.
 /// 3. Every event becomes a [`RecordedEvent::new`], with the next version of its stream, a position above all that any
 ///    reader has seen, the append's id, and one time for all. The request key is stored with fingerprint, answer and
-///    [`RequestKey::expires`], also if there are no events.
+///    [`RequestKey::expires`], also if there are no events; its lifetime counts from the time of the last event that was
+///    there before, if the clock is behind that.
 /// 4. When all of that is durable: answer with [`Appended::new`] and wake the receivers of `watch`.
 ///
 /// Where appends commit side by side, a reader must not be given a position while a lower one may still appear: obligation

@@ -5,7 +5,11 @@ CREATE TABLE annals.request_keys (
     fingerprint uuid        NOT NULL,
     result      jsonb       NOT NULL,
     expires_at  timestamptz NOT NULL,
-    CONSTRAINT request_keys_key PRIMARY KEY (tenant, request_key)
+    CONSTRAINT request_keys_key PRIMARY KEY (tenant, request_key),
+    -- As the library has it: 1 to 200 bytes, no control characters.
+    CONSTRAINT request_keys_are_named CHECK (
+        octet_length(tenant) BETWEEN 1 AND 200 AND octet_length(request_key) BETWEEN 1 AND 200
+        AND tenant || request_key !~ E'[\\u0001-\\u001f\\u007f-\\u009f]')
 );
 
 -- For sweeping expired keys in bounded batches.

@@ -17,6 +17,7 @@
 --   ids          some of the event ids are stored already
 --   conflict     stream number `place` (from 1) is at `actual`
 --   full         the same, but the stream cannot hold that many more events
+-- Whatever it is, `standbys` says whether the server waits for standbys at each commit.
 CREATE TYPE annals.append_outcome AS (
     kind          text,
     place         int,
@@ -25,7 +26,8 @@ CREATE TYPE annals.append_outcome AS (
     positions     bigint[],
     recorded_at   bigint,
     fingerprint   uuid,
-    result        text
+    result        text,
+    standbys      boolean
 );
 
 -- An answered append is on disk, whatever the session's default says; what is stronger than `on` stays.
@@ -35,6 +37,39 @@ BEGIN
     IF current_setting('synchronous_commit') NOT IN ('on', 'remote_apply') THEN
         PERFORM set_config('synchronous_commit', 'on', true);
     END IF;
+END $$;
+
+-- Whether so many standbys as the server waits for have what was committed up to p_upto: `yes`, `no`, or `hidden` from the
+-- account. The server acknowledges a commit also when the wait for them was cancelled, and sends no more than a warning.
+CREATE FUNCTION annals.is_replicated(p_upto pg_lsn) RETURNS text LANGUAGE plpgsql STABLE AS $$
+DECLARE
+    names  text := current_setting('synchronous_standby_names');
+    needed bigint := coalesce(substring(names FROM '(?i)^ *(?:(?:any|first) +)?([0-9]+) *[(]')::bigint, 1);
+    having_it bigint;
+    hidden bigint;
+BEGIN
+    IF names = '' THEN
+        RETURN 'yes';
+    END IF;
+    SELECT count(*) FILTER (WHERE r.sync_state IN ('sync', 'quorum') AND p_upto <=
+                                CASE current_setting('synchronous_commit') WHEN 'remote_apply' THEN r.replay_lsn
+                                                                           ELSE r.flush_lsn END),
+           count(*) FILTER (WHERE r.sync_state IS NULL)
+    INTO having_it, hidden
+    FROM pg_stat_replication AS r;
+    RETURN CASE WHEN having_it >= needed THEN 'yes' WHEN hidden > 0 THEN 'hidden' ELSE 'no' END;
+END $$;
+
+-- When the last event was recorded, NULL if there is none. The lifetime of a request key counts from then if the clock is
+-- behind it: a clock that is set right again must not take the key away at once.
+CREATE FUNCTION annals.last_recorded_at() RETURNS timestamptz
+LANGUAGE plpgsql STABLE SET enable_seqscan = off SET enable_bitmapscan = off AS $$
+BEGIN
+    RETURN (
+        SELECT e.recorded_at
+        FROM annals.events AS e
+        ORDER BY e.position DESC
+        LIMIT 1);
 END $$;
 
 -- Forgets requests that are over. Bounded, so that no append pays for a long backlog; keys that others sweep are left to
@@ -66,7 +101,7 @@ END $$;
 
 -- One event for one stream that is believed to be at p_expected, without a request key; most appends are this one. Nothing
 -- is looked up: the table's keys and guard refuse what does not continue the stream, and the caller then asks `append_one`
--- (measured: a fifth of the call). Gives the position, and the time in microseconds.
+-- (measured: a fifth of the call). Gives the position, the time in microseconds, and 1 if the server waits for standbys.
 CREATE FUNCTION annals.append_next(
     p_tenant text, p_aggregate_type text, p_aggregate_id text, p_expected bigint,
     p_event_id uuid, p_event_type text, p_schema_version bigint, p_event_data text, p_metadata text,
@@ -82,7 +117,8 @@ BEGIN
                                event_data, metadata, correlation_id, causation_id, append_id, recorded_at)
     VALUES (p_event_id, p_tenant, p_aggregate_type, p_aggregate_id, p_expected + 1, p_event_type, p_schema_version,
             p_event_data::jsonb, p_metadata::jsonb, p_correlation_id, p_causation_id, NULL, clock_timestamp())
-    RETURNING ARRAY[position, (extract(epoch FROM recorded_at) * 1000000)::bigint] INTO outcome;
+    RETURNING ARRAY[position, (extract(epoch FROM recorded_at) * 1000000)::bigint,
+                    CASE current_setting('synchronous_standby_names') WHEN '' THEN 0 ELSE 1 END] INTO outcome;
     RETURN outcome;
 END $$;
 
@@ -100,6 +136,7 @@ DECLARE
     drawn    bigint;
     now_at   timestamptz;
 BEGIN
+    outcome.standbys := current_setting('synchronous_standby_names') <> '';
     head := coalesce((
         SELECT e.version
         FROM annals.events AS e
@@ -152,8 +189,10 @@ DECLARE
     counts  bigint[];
     turn    int;
     now_at  timestamptz;
+    last_at timestamptz;
     written int;
 BEGIN
+    outcome.standbys := current_setting('synchronous_standby_names') <> '';
     -- Appends to several streams, and those that have lost a race, take turns: rows of several streams inserted in
     -- different orders would wait for each other in a ring. The number of locks is bounded, as the server's table of
     -- them is; streams may share one. Taken before anything is read, so that what is read stays true.
@@ -211,6 +250,9 @@ BEGIN
 
     PERFORM annals.be_durable();
     now_at := clock_timestamp();
+    IF p_request_key IS NOT NULL THEN
+        last_at := annals.last_recorded_at();
+    END IF;
     outcome.kind := 'appended';
     outcome.base_versions := coalesce(heads, '{}');
     outcome.recorded_at := (extract(epoch FROM now_at) * 1000000)::bigint;
@@ -234,6 +276,9 @@ BEGIN
             ORDER BY e.n
             RETURNING position)
         SELECT array_agg(position ORDER BY position) INTO outcome.positions FROM stored;
+        IF cardinality(outcome.positions) IS DISTINCT FROM cardinality(p_places) THEN
+            RAISE EXCEPTION 'annals: an event of the append has no stream' USING ERRCODE = 'check_violation';
+        END IF;
     END IF;
 
     IF p_request_key IS NOT NULL THEN
@@ -250,7 +295,7 @@ BEGIN
                              FROM unnest(p_places, outcome.positions) WITH ORDINALITY AS p (place, drawn, n)
                              GROUP BY p.place) AS c ON c.place = s.n), '[]')),
                CASE WHEN p_lifetime IS NULL THEN 'infinity'::timestamptz
-                    ELSE now_at + p_lifetime * interval '1 microsecond' END
+                    ELSE greatest(now_at, last_at) + p_lifetime * interval '1 microsecond' END
         ON CONFLICT (tenant, request_key) DO UPDATE
         SET fingerprint = excluded.fingerprint, result = excluded.result, expires_at = excluded.expires_at
         WHERE k.expires_at <= now_at;
@@ -284,8 +329,19 @@ DECLARE
     heads    bigint[] := p_heads;
     requests int := coalesce(array_length(p_request_keys, 1), 0);
     now_at   timestamptz;
+    last_at  timestamptz;
     written  int;
 BEGIN
+    -- A key answers for its own tenant alone.
+    IF requests > 0 AND EXISTS (
+        SELECT 1
+        FROM unnest(p_request_tenants, p_first_rows, p_last_rows) AS r (tenant, first_row, last_row)
+        WHERE (1 <= first_row AND first_row <= last_row AND last_row <= cardinality(p_row_tenants)
+               AND p_row_tenants[first_row:last_row] <@ ARRAY[tenant]) IS NOT TRUE)
+    THEN
+        RAISE EXCEPTION 'annals: a request key is not of the tenant of its events' USING ERRCODE = 'check_violation';
+    END IF;
+
     IF requests > 0 AND EXISTS (
         SELECT 1
         FROM unnest(p_request_tenants, p_request_keys) AS r (tenant, request_key)
@@ -327,7 +383,11 @@ BEGIN
     END IF;
 
     PERFORM annals.be_durable();
+    outcome.standbys := current_setting('synchronous_standby_names') <> '';
     now_at := clock_timestamp();
+    IF requests > 0 THEN
+        last_at := annals.last_recorded_at();
+    END IF;
     -- Subscripts into numbers are found at once, unlike those into texts, and a join of two arrays may be quadratic.
     WITH stored AS (
         INSERT INTO annals.events (event_id, tenant, aggregate_type, aggregate_id, version, event_type, schema_version,
@@ -356,7 +416,7 @@ BEGIN
                        'version', heads[p_places[r.last_row]] + p_offsets[r.last_row],
                        'positions', to_jsonb(outcome.positions[r.first_row:r.last_row])))),
                CASE WHEN r.lifetime IS NULL THEN 'infinity'::timestamptz
-                    ELSE now_at + r.lifetime * interval '1 microsecond' END
+                    ELSE greatest(now_at, last_at) + r.lifetime * interval '1 microsecond' END
         FROM unnest(p_request_tenants, p_request_keys, p_fingerprints, p_lifetimes, p_first_rows, p_last_rows)
              AS r (tenant, request_key, fingerprint, lifetime, first_row, last_row)
         ORDER BY r.tenant COLLATE "C", r.request_key COLLATE "C"

@@ -6,6 +6,8 @@ CREATE TABLE annals.checkpoints (
     version     bigint NOT NULL CONSTRAINT checkpoints_versions_count_from_one CHECK (version >= 1),
     read_model  text   COLLATE "C" NOT NULL,
     shape       text   NOT NULL,
+    events      text   NOT NULL, -- the stored names that it wants, a line each
+    tenant      text,            -- the only one whose events it wants
     incarnation uuid   NOT NULL,
     position    bigint NOT NULL CONSTRAINT checkpoints_positions_count_from_zero CHECK (position >= 0),
     event_id    uuid,

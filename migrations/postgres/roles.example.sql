@@ -24,6 +24,8 @@ BEGIN
 END $$;
 
 ALTER ROLE annals_owner LOGIN;
+-- To see what standbys have: whether an append has come to them is asked with the owner's rights, too.
+GRANT pg_read_all_stats TO annals_owner;
 GRANT annals_reader TO annals_app, annals_projections;
 CREATE SCHEMA IF NOT EXISTS read_models AUTHORIZATION annals_projections;
 -- Functions are everybody's to call, unless somebody says otherwise.
@@ -64,11 +66,11 @@ BEGIN
     GRANT SELECT ON ALL SEQUENCES IN SCHEMA annals TO annals_reader;
     GRANT EXECUTE ON ALL FUNCTIONS IN SCHEMA annals TO annals_app;
     -- Read models move their checkpoints; where they live apart from the events, there is nothing to move here.
-    GRANT INSERT, UPDATE, DELETE ON annals.checkpoints TO annals_projections;
+    GRANT INSERT, UPDATE, DELETE ON annals.checkpoints, annals.read_models TO annals_projections;
 
-    -- Appends run with the owner's rights, and find nothing that a caller has put into the search path.
+    -- Appends, and that question, run with the owner's rights, and find nothing that a caller has put into the search path.
     FOR thing IN SELECT oid::regprocedure AS name FROM pg_proc
-                 WHERE pronamespace = 'annals'::regnamespace AND proname LIKE 'append%' LOOP
+                 WHERE pronamespace = 'annals'::regnamespace AND (proname LIKE 'append%' OR proname = 'is_replicated') LOOP
         EXECUTE format('ALTER FUNCTION %s SECURITY DEFINER SET search_path = pg_catalog, pg_temp', thing.name);
     END LOOP;
 END $$;

@@ -48,12 +48,20 @@ pub const SQLITE_EVENTS: &[Migration] = &[
 ];
 
 /// Checkpoints of projections on SQLite, in the database of the read models.
-pub const SQLITE_PROJECTIONS: &[Migration] = &[Migration {
-    component: "projections",
-    number: 1,
-    name: "checkpoints",
-    sql: include_str!("../sqlite/0100_checkpoints.sql"),
-}];
+pub const SQLITE_PROJECTIONS: &[Migration] = &[
+    Migration {
+        component: "projections",
+        number: 1,
+        name: "checkpoints",
+        sql: include_str!("../sqlite/0100_checkpoints.sql"),
+    },
+    Migration {
+        component: "projections",
+        number: 2,
+        name: "read models",
+        sql: include_str!("../sqlite/0101_read_models.sql"),
+    },
+];
 
 /// What remembers the migrations on PostgreSQL; run before any of them, harmless when repeated.
 pub const POSTGRES_LEDGER: &str = include_str!("../postgres/0000_migrations.sql");
@@ -78,12 +86,20 @@ pub const POSTGRES_EVENTS: &[Migration] = &[
 ];
 
 /// Checkpoints of projections on PostgreSQL, in the database of the read models; it need not hold events.
-pub const POSTGRES_PROJECTIONS: &[Migration] = &[Migration {
-    component: "projections",
-    number: 1,
-    name: "checkpoints",
-    sql: include_str!("../postgres/0100_checkpoints.sql"),
-}];
+pub const POSTGRES_PROJECTIONS: &[Migration] = &[
+    Migration {
+        component: "projections",
+        number: 1,
+        name: "checkpoints",
+        sql: include_str!("../postgres/0100_checkpoints.sql"),
+    },
+    Migration {
+        component: "projections",
+        number: 2,
+        name: "read models",
+        sql: include_str!("../postgres/0101_read_models.sql"),
+    },
+];
 
 /// An example of roles on PostgreSQL, for people to read, change and run: an owner that migrates, applications that append
 /// without being able to insert by hand, readers, and projections. It says at its top how it is used.

@@ -18,6 +18,7 @@ use crate::pass::{Pass, Role, Shared};
 use crate::projection::Projection;
 use crate::read_model::{NAME_RULE, is_identifier};
 use crate::status::Board;
+use crate::wait::{Fed, Names};
 
 /// Projections whose positions differ by at most this share a pass from the start; those further behind catch up first.
 const TOGETHER: i64 = 10_000;
@@ -113,7 +114,8 @@ impl ProjectionsBuilder {
     ///
     /// A projection that is started for the first time, or with a raised [`Projection::VERSION`], builds a table of its own,
     /// `name_v2` say, from the beginning of the log. Queries use the stable name, which is a view. It shows a raised version
-    /// once that has caught up; until then, and for as long as processes with the old version run, the old table serves.
+    /// once that has caught up, and never a lower one again: see
+    /// [deploying a changed projection](crate#deploying-a-changed-projection).
     /// Tables of old versions are kept; drop them, and their rows in the table of checkpoints
     /// (`annals_checkpoints` on SQLite, `annals.checkpoints` on PostgreSQL), when nobody needs them.
     ///
@@ -122,8 +124,9 @@ impl ProjectionsBuilder {
     /// Must be called within a tokio runtime with timers, in which the projections live.
     ///
     /// # Errors
-    /// [`StartError::Invalid`] or [`StartError::Table`] if a declaration breaks a rule; [`StartError::ShapeChanged`] if
-    /// a read model changed and its `VERSION` did not; [`StartError::Rewound`] if the store is not the one that was
+    /// [`StartError::Invalid`] or [`StartError::Table`] if a declaration breaks a rule; [`StartError::ShapeChanged`],
+    /// [`StartError::EventsChanged`] or [`StartError::TenantChanged`] if that changed and `VERSION` did not;
+    /// [`StartError::ColumnsLost`] if a raised version lacks what queries find today; [`StartError::Rewound`] if the store is not the one that was
     /// read; see [`StartError`] for others. Nothing runs then.
     ///
     /// # Cancel safety
@@ -135,7 +138,7 @@ impl ProjectionsBuilder {
         let mut members = Vec::with_capacity(projections.len());
         for projection in projections {
             let model = projection.model();
-            let prepared = database.prepare(&model, store.incarnation(), clock.now()).await?;
+            let prepared = database.prepare(&model, &projection.shape(), store.incarnation(), clock.now()).await?;
             if prepared.checkpoint.position > Position::START {
                 store.check_checkpoint(&prepared.checkpoint).await.map_err(|e| refused(&model, e))?;
             }
@@ -199,6 +202,7 @@ fn check(projections: &[Box<dyn AnyProjection>]) -> Result<(), StartError> {
 /// Starts one pass for the projections that are furthest, and one for each group of those behind them.
 fn run(shared: &Shared, mut members: Vec<Member>) -> Projections {
     let boards: Vec<Arc<Board>> = members.iter().map(|member| Arc::clone(member.board())).collect();
+    let fed = members.iter().map(|member| Fed { model: member.model, status: member.board().subscribe() }).collect();
     let tracker = TaskTracker::new();
     let (join, joining) = mpsc::unbounded_channel();
     members.sort_by_key(|member| std::cmp::Reverse(member.position()));
@@ -215,8 +219,7 @@ fn run(shared: &Shared, mut members: Vec<Member>) -> Projections {
         members = behind;
     }
     tracker.close();
-    let statuses = boards.iter().map(|board| board.subscribe()).collect();
-    Projections::new(statuses, tracker, shared.cancel.clone())
+    Projections::new(Names::new(shared.clone(), fed), tracker, shared.cancel.clone())
 }
 
 /// Runs a pass. Should it panic, which no projection can make it do, nobody waits in vain: everything stops and says so.

@@ -9,6 +9,8 @@ use annals_eventstore::{
     StreamVersion,
 };
 
+use jiff::Timestamp;
+
 use crate::changes::RowError;
 use crate::read_model::SpecError;
 
@@ -240,6 +242,56 @@ pub enum StartError {
         /// The table that the code declares, likewise.
         declared: String,
     },
+    /// The projection wants other events than when this version was first started: its rows would miss those of the new
+    /// names that were read before. Raise `VERSION`.
+    #[error(
+        "projection `{projection}` was built as version {version} from other events: {}; raise its `VERSION` to build it anew",
+        Names(new, missing)
+    )]
+    EventsChanged {
+        /// The projection.
+        projection: &'static str,
+        /// Its version.
+        version: u32,
+        /// The stored names that it wants now and did not want then.
+        new: Vec<String>,
+        /// Those that it wanted then and does not want now.
+        missing: Vec<String>,
+    },
+    /// The projection wants the events of another tenant than when this version was first started. Raise `VERSION`.
+    #[error(
+        "projection `{projection}` was built as version {version} from the events {}, but now wants those {}; raise its `VERSION` to build it anew",
+        OfTenant(stored),
+        OfTenant(declared)
+    )]
+    TenantChanged {
+        /// The projection.
+        projection: &'static str,
+        /// Its version.
+        version: u32,
+        /// The tenant then; `None` if it was all of them.
+        stored: Option<String>,
+        /// The tenant now.
+        declared: Option<String>,
+    },
+    /// A raised version lacks columns that queries by the stable name find today, or has them with another type; a build
+    /// that is still running would fail on them. Keep them, or give the read model a new table name.
+    #[error(
+        "projection `{projection}` (version {version}) lacks what queries of `{read_model}` find today in version {shown}: {}; keep it, or give the read model a new table name",
+        lost.join(", ")
+    )]
+    ColumnsLost {
+        /// The projection.
+        projection: &'static str,
+        /// Its version.
+        version: u32,
+        /// The stable name.
+        read_model: &'static str,
+        /// The version that the name shows.
+        shown: u32,
+        /// What is lost, a phrase per column.
+        lost: Vec<String>,
+    },
     /// The name that the read model needs belongs to something else. Rename one of them.
     #[error(
         "projection `{projection}` needs the name `{name}`, which {taken_by}; rename the read model's table, or the other"
@@ -288,9 +340,13 @@ impl StartError {
     #[must_use]
     pub fn family(&self) -> ErrorFamily {
         match self {
-            Self::Invalid(_) | Self::Table(_) | Self::ShapeChanged { .. } | Self::NameTaken { .. } => {
-                ErrorFamily::Invalid
-            }
+            Self::Invalid(_)
+            | Self::Table(_)
+            | Self::ShapeChanged { .. }
+            | Self::EventsChanged { .. }
+            | Self::TenantChanged { .. }
+            | Self::ColumnsLost { .. }
+            | Self::NameTaken { .. } => ErrorFamily::Invalid,
             Self::Rewound { .. } => ErrorFamily::Broken,
             Self::Store(source) => source.family(),
             Self::Database { source, .. } => source.family(),
@@ -302,6 +358,34 @@ impl StartError {
     #[must_use]
     pub fn is_transient(&self) -> bool {
         self.family() == ErrorFamily::Transient
+    }
+}
+
+/// Writes out which stored names are new and which are missing.
+struct Names<'a>(&'a [String], &'a [String]);
+
+impl fmt::Display for Names<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let mut comma = "";
+        for (names, what) in [(self.0, "new"), (self.1, "missing")] {
+            for name in names {
+                write!(f, "{comma}`{name}` is {what}")?;
+                comma = ", ";
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Writes out whose events are wanted.
+struct OfTenant<'a>(&'a Option<String>);
+
+impl fmt::Display for OfTenant<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.0 {
+            Some(tenant) => write!(f, "of tenant `{tenant}`"),
+            None => f.write_str("of all tenants"),
+        }
     }
 }
 
@@ -325,6 +409,25 @@ pub enum WaitError {
     /// A projection will not get there before somebody has mended it. See [`StopCause`].
     #[error(transparent)]
     Stopped(#[from] Stopped),
+    /// The stable name could not be switched in time to the version that runs here. Do what `why` says, or try again.
+    #[error(
+        "after {waited:?} `{read_model}` does not show version {version} of projection `{projection}` yet: {why}; try again"
+    )]
+    NotShown {
+        /// The projection.
+        projection: &'static str,
+        /// The version that was to be shown.
+        version: u32,
+        /// The stable name.
+        read_model: &'static str,
+        /// For how long it was tried.
+        waited: Duration,
+        /// What kept it from being shown.
+        why: String,
+    },
+    /// The database of the read models could not be asked, and would fail again. Do what it says.
+    #[error("the database of the read models could not be asked how far they are; do what it says")]
+    Database(#[source] BackendError),
     /// The projections were closed before they got there.
     #[error("the projections were closed before position {position}: {}; start them again", Reached(reached))]
     Closed {
@@ -348,8 +451,9 @@ impl WaitError {
     #[must_use]
     pub fn family(&self) -> ErrorFamily {
         match self {
-            Self::TimedOut { .. } => ErrorFamily::Transient,
+            Self::TimedOut { .. } | Self::NotShown { .. } => ErrorFamily::Transient,
             Self::Stopped(stopped) => stopped.family(),
+            Self::Database(_) => ErrorFamily::Broken,
             Self::Closed { .. } | Self::Unknown { .. } => ErrorFamily::Invalid,
         }
     }
@@ -363,13 +467,31 @@ impl WaitError {
 
 /// How far one projection has got.
 #[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct Reach {
     /// The projection.
     pub projection: Arc<str>,
-    /// Everything up to here is applied.
+    /// Everything up to here is seen by queries of the read model's stable name.
     pub position: Position,
     /// What holds it up at the moment, if a passing fault does.
     pub held_up_by: Option<String>,
+    /// The version that the stable name shows, if it is not the one that runs here: another process has to feed it.
+    pub elsewhere: Option<Elsewhere>,
+}
+
+/// A version that the stable name shows and that does not run here.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Elsewhere {
+    /// The version shown.
+    pub version: u32,
+    /// When its checkpoint was last moved. If that is long ago, no process feeds it: start a build with this version, or
+    /// go back to the one that runs here by [`Projections::show`](crate::Projections::show).
+    pub moved_at: Timestamp,
+    /// The version that runs here.
+    pub here: u32,
+    /// How far that is.
+    pub here_position: Position,
 }
 
 /// Writes out how far each one has got.
@@ -379,7 +501,16 @@ impl fmt::Display for Reached<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         for (at, reach) in self.0.iter().enumerate() {
             let comma = if at == 0 { "" } else { ", " };
-            write!(f, "{comma}`{}` is at {}", reach.projection, reach.position)?;
+            write!(f, "{comma}`{}`", reach.projection)?;
+            match &reach.elsewhere {
+                None => write!(f, " is at {}", reach.position)?,
+                Some(Elsewhere { version, moved_at, here, here_position }) => write!(
+                    f,
+                    " shows version {version}, which is at {} and which nobody has moved since {moved_at}, while version \
+                     {here}, which runs here, is at {here_position}",
+                    reach.position
+                )?,
+            }
             if let Some(fault) = &reach.held_up_by {
                 write!(f, " (held up: {fault})")?;
             }

@@ -13,6 +13,7 @@ use crate::builder::Over;
 use crate::error::{Stopped, WaitError};
 use crate::projection::Projection;
 use crate::status::{ProjectionState, ProjectionStatus};
+use crate::wait::Names;
 
 /// Projections that run. Cloning is cheap; when the last clone is dropped they are closed, without anybody waiting for it.
 ///
@@ -22,7 +23,7 @@ use crate::status::{ProjectionState, ProjectionStatus};
 pub struct Projections(Arc<Inner>);
 
 struct Inner {
-    statuses: Vec<watch::Receiver<ProjectionStatus>>,
+    names: Names,
     tracker: TaskTracker,
     cancel: CancellationToken,
     _cancel_on_drop: DropGuard,
@@ -63,23 +64,23 @@ impl Projections {
         Over::new(Arc::new(store))
     }
 
-    pub(crate) fn new(
-        statuses: Vec<watch::Receiver<ProjectionStatus>>,
-        tracker: TaskTracker,
-        cancel: CancellationToken,
-    ) -> Self {
+    pub(crate) fn new(names: Names, tracker: TaskTracker, cancel: CancellationToken) -> Self {
         let _cancel_on_drop = cancel.clone().drop_guard();
-        Self(Arc::new(Inner { statuses, tracker, cancel, _cancel_on_drop }))
+        Self(Arc::new(Inner { names, tracker, cancel, _cancel_on_drop }))
     }
 
     /// How every projection fares at this moment, in the order in which they were added.
     #[must_use]
     pub fn status(&self) -> Vec<ProjectionStatus> {
-        self.0.statuses.iter().map(|status| status.borrow().clone()).collect()
+        self.0.names.fed.iter().map(|fed| fed.status.borrow().clone()).collect()
     }
 
-    /// Waits until every projection has applied everything up to `position`, `timeout` at most: with the position of an
+    /// Waits until queries of every read model see everything up to `position`, `timeout` at most: with the position of an
     /// append, this is how to read one's own writes. Needs a tokio runtime with timers.
+    ///
+    /// It compares what is stored of the version that the stable name shows, whichever process feeds that, by one query for
+    /// all waits of this handle. If it is the version that runs here, it is told when there is something to see; else it looks
+    /// every 20 ms, and where nothing concerns a projection, another process stores how far it is a second later.
     ///
     /// ```
     /// # mod till { include!(concat!(env!("CARGO_MANIFEST_DIR"), "/docs/till.rs")); }
@@ -108,13 +109,15 @@ impl Projections {
     /// ```
     ///
     /// # Errors
-    /// [`WaitError::TimedOut`] after `timeout`, saying how far each has got; [`WaitError::Stopped`] or
-    /// [`WaitError::Closed`] at once if one will not get there.
+    /// [`WaitError::TimedOut`] after `timeout`, saying how far each has got, and which version is shown if another process
+    /// has to feed it; [`WaitError::Stopped`] or [`WaitError::Closed`] at once if one will not get there;
+    /// [`WaitError::Database`] if the database cannot be asked.
     ///
     /// # Cancel safety
     /// Dropping the future is harmless.
     pub async fn wait_for(&self, position: Position, timeout: Duration) -> Result<(), WaitError> {
-        self.wait(self.0.statuses.iter(), position, timeout).await
+        let all: Vec<usize> = (0..self.0.names.fed.len()).collect();
+        self.0.names.wait(&all, position, timeout).await
     }
 
     /// The same for one projection, whatever becomes of the others.
@@ -125,27 +128,33 @@ impl Projections {
     /// # Cancel safety
     /// Dropping the future is harmless.
     pub async fn wait_for_one<P: Projection>(&self, position: Position, timeout: Duration) -> Result<(), WaitError> {
-        let Some(one) = self.0.statuses.iter().find(|status| *status.borrow().name == *P::NAME) else {
-            let known: Vec<String> = self.0.statuses.iter().map(|s| format!("`{}`", s.borrow().name)).collect();
-            return Err(WaitError::Unknown { name: P::NAME.to_owned(), known: known.join(", ") });
-        };
-        self.wait(std::iter::once(one), position, timeout).await
+        self.0.names.wait(&[self.place_of::<P>()?], position, timeout).await
     }
 
-    async fn wait<'a>(
-        &'a self,
-        statuses: impl Iterator<Item = &'a watch::Receiver<ProjectionStatus>> + Clone,
-        position: Position,
-        timeout: Duration,
-    ) -> Result<(), WaitError> {
-        let reached = || statuses.clone().map(|status| status.borrow().reach()).collect();
-        let all = statuses.clone().map(|status| arrive(status.clone(), position));
-        match tokio::time::timeout(timeout, futures::future::try_join_all(all)).await {
-            Ok(Ok(_)) => Ok(()),
-            Ok(Err(Some(stopped))) => Err(WaitError::Stopped(stopped)),
-            Ok(Err(None)) => Err(WaitError::Closed { position, reached: reached() }),
-            Err(_) => Err(WaitError::TimedOut { position, waited: timeout, reached: reached() }),
-        }
+    /// Lets the stable name of `P`'s read model show the version that runs here, also if it shows a higher one: this is how
+    /// a deploy is taken back. Waits until this version has read what the one shown has, `timeout` at most.
+    ///
+    /// From then on the name stays at this version until this is called elsewhere, or a version is started that is higher
+    /// than all that it has shown: that which it was taken from does not take it again by itself. Columns that only the other
+    /// version has are gone for queries by the name.
+    ///
+    /// # Errors
+    /// [`WaitError::NotShown`] after `timeout`, saying why; [`WaitError::Stopped`] if this version stopped before it had read
+    /// enough; [`WaitError::Database`] if the database refuses, as when others depend on columns that this version lacks;
+    /// [`WaitError::Unknown`] if `P` was not started.
+    ///
+    /// # Cancel safety
+    /// Dropping the future leaves the name as it was, or switched.
+    pub async fn show<P: Projection>(&self, timeout: Duration) -> Result<(), WaitError> {
+        self.0.names.show(self.place_of::<P>()?, timeout).await
+    }
+
+    fn place_of<P: Projection>(&self) -> Result<usize, WaitError> {
+        let fed = &self.0.names.fed;
+        fed.iter().position(|fed| fed.model.projection == P::NAME).ok_or_else(|| {
+            let known: Vec<String> = fed.iter().map(|fed| format!("`{}`", fed.model.projection)).collect();
+            WaitError::Unknown { name: P::NAME.to_owned(), known: known.join(", ") }
+        })
     }
 
     /// Waits until a projection stops because of an error, or all of them are closed: for whoever must tell somebody.
@@ -193,7 +202,7 @@ impl Projections {
     /// # Cancel safety
     /// Dropping the future is harmless.
     pub async fn stopped(&self) -> Result<(), Stopped> {
-        let ends: Vec<_> = self.0.statuses.iter().map(|status| Box::pin(end(status.clone()))).collect();
+        let ends: Vec<_> = self.0.names.fed.iter().map(|fed| Box::pin(end(fed.status.clone()))).collect();
         let mut waiting = ends;
         while !waiting.is_empty() {
             let (ended, _, rest) = select_all(waiting).await;
@@ -213,18 +222,6 @@ impl Projections {
     pub async fn close(&self) {
         self.0.cancel.cancel();
         self.0.tracker.wait().await;
-    }
-}
-
-/// Waits until a projection has reached `position`; else why it will not, or `None` if it was closed.
-async fn arrive(mut status: watch::Receiver<ProjectionStatus>, position: Position) -> Result<(), Option<Stopped>> {
-    let there = status.wait_for(|status| status.position >= position || !status.state.is_running()).await;
-    // A sender that is gone has left a last word.
-    let last = there.map(|status| status.clone()).unwrap_or_else(|_| status.borrow().clone());
-    match last.state {
-        _ if last.position >= position => Ok(()),
-        ProjectionState::Stopped(stopped) => Err(Some(stopped)),
-        _ => Err(None),
     }
 }
 

@@ -14,6 +14,7 @@ use crate::folding::Stop;
 use crate::pages::Wanted;
 use crate::projection::Projection;
 use crate::read_model::ReadModel;
+use crate::shape::Shape;
 use crate::status::{Board, ProjectionState, ProjectionStatus};
 
 /// A projection whose types are hidden from the runner.
@@ -26,6 +27,10 @@ pub(crate) trait AnyProjection: Send + Sync {
     fn tenant(&self) -> Option<&Tenant>;
 
     fn decoder(&self) -> Decoder;
+
+    fn shape(&self) -> Shape {
+        Shape::of(self.model().table, self.names(), self.tenant())
+    }
 
     /// Its fold over the events of `batch` behind `after`.
     fn fold(&self, batch: &Batch, after: Position) -> Box<dyn AnyFold>;
@@ -97,8 +102,8 @@ pub(crate) struct Member {
     progress: Checkpoint,
     /// Where its stored checkpoint stands, at or before `progress`. In between is nothing that concerns it.
     saved: Position,
-    /// Whether the read model's stable name shows this version.
-    pub(crate) shown: bool,
+    /// Whether the read model's stable name shows this version, or has been left to another for good.
+    pub(crate) settled: bool,
     /// When the stable name may be tried to switch again, after it could not be.
     pub(crate) show_after: Option<Instant>,
     live: bool,
@@ -115,13 +120,14 @@ impl Member {
             position: prepared.checkpoint.position,
             applied: 0,
             state: ProjectionState::CatchingUp,
+            saved: prepared.checkpoint.position,
         });
         Self {
             projection,
             model,
             progress: prepared.checkpoint,
             saved: prepared.checkpoint.position,
-            shown: prepared.shown,
+            settled: prepared.shown,
             show_after: None,
             live: false,
             stopped: false,
@@ -158,9 +164,10 @@ impl Member {
     /// It has come to `to` by applying so many events that left nothing to write.
     pub(crate) fn advance(&mut self, to: Checkpoint, applied: usize) {
         self.progress = to;
-        let state = self.running_state();
+        let (state, saved) = (self.running_state(), self.saved);
         self.board.send_modify(|status| {
             status.position = to.position;
+            status.saved = saved;
             status.applied += applied as u64;
             status.state = state;
         });

@@ -15,18 +15,15 @@ use crate::commit::{Part, commit};
 use crate::database::ReadModels;
 use crate::error::StopCause;
 use crate::folding::{Folding, Outcome, Step, Stop};
-use crate::member::{Member, chain, wanted};
+use crate::member::{Member, wanted};
 use crate::pages::{Pages, Wanted};
+use crate::switch::switch;
 
 /// How long a stored checkpoint may stay behind where nothing concerned the projection.
 const SAVE_AFTER: Duration = Duration::from_secs(1);
 
 /// The same, in positions.
 const SAVE_BEHIND: i64 = 100_000;
-
-/// How long after a view could not be switched it is tried again. Whoever reads the view for long holds the switch up, and a
-/// switch that waits holds up all others who want to read it, and the pass.
-const SWITCH_AGAIN: Duration = Duration::from_secs(1);
 
 /// How often the log is looked at though nobody told of new events: a wake-up that got lost costs this much and no more.
 const LOOK_ANYWAY: Duration = Duration::from_secs(5);
@@ -236,36 +233,28 @@ impl Pass {
 
     /// The end of the log is reached.
     async fn caught_up(&mut self) {
-        for member in self.members.iter_mut().filter(|member| !member.is_stopped()) {
-            if !member.shown && member.show_after.is_none_or(|after| after <= Instant::now()) {
-                match self.shared.database.show(&member.model).await {
-                    Ok(()) => {
-                        member.shown = true;
-                        let (projection, version) = (member.model.projection, member.model.version);
-                        tracing::info!(projection, version, "the read model shows this version now");
-                    }
-                    // The next time will do; the view goes on showing the version before.
-                    Err(fault) if fault.transient => {
-                        member.show_after = Some(Instant::now() + SWITCH_AGAIN);
-                        tracing::warn!(
-                            projection = member.model.projection,
-                            error = chain(&fault.source),
-                            "the read model cannot show this version yet; trying again"
-                        );
-                    }
-                    Err(fault) => {
-                        member.stop_by(fault);
-                        continue;
-                    }
-                }
+        let asks = |member: &Member| {
+            let due = member.show_after.is_none_or(|after| after <= Instant::now());
+            !member.settled && !member.is_stopped() && due
+        };
+        // Whether a version may be shown is judged by its stored checkpoint.
+        if self.members.iter().any(|member| asks(member) && member.unsaved() > 0) {
+            self.save().await;
+        }
+        for member in &mut self.members {
+            if asks(member) {
+                switch(&self.shared, member).await;
             }
-            member.caught_up();
+            if !member.is_stopped() {
+                member.caught_up();
+            }
         }
     }
 
     /// Waits for something to do.
     async fn wait(&mut self) {
         let save_at = self.unsaved_since.map(|since| since + SAVE_AFTER);
+        let show_at = self.members.iter().filter_map(|member| member.show_after).min();
         let joining = async {
             match &mut self.role {
                 Role::Follow(joining) => joining.recv().await,
@@ -281,6 +270,7 @@ impl Pass {
                 self.save().await;
                 return;
             }
+            () = sleep_until(show_at.unwrap_or_else(Instant::now)), if show_at.is_some() => return,
             () = sleep(LOOK_ANYWAY) => return,
         };
         self.join(joined);

@@ -55,7 +55,7 @@ use crate::rows::Rows;
 pub trait Projection: Send + Sync + 'static {
     /// What it folds. It gets every event whose stored name is one of this type's, from streams of any aggregate. So it
     /// may be an enum made for this projection, with the stored names and the fields that it needs, of several
-    /// aggregates.
+    /// aggregates. One more name, or one less, needs a raised [`Projection::VERSION`].
     type Event: Event;
     /// What it builds.
     type Row: ReadModel;
@@ -65,11 +65,12 @@ pub trait Projection: Send + Sync + 'static {
     /// share one.
     const NAME: &'static str = <Self::Row as ReadModel>::TABLE.name;
 
-    /// The number of the fold, from 1: raise it whenever `apply` gives other rows for the same events, or the row gets
-    /// other columns. A raised version builds its own table from the beginning.
+    /// The number of the fold, from 1: raise it whenever `apply` gives other rows for the same events, the row gets other
+    /// columns, or the type of events or [`Projection::tenant`] changes what is read. A raised version builds its own table
+    /// from the beginning; [the crate's documentation](crate#deploying-a-changed-projection) says how it takes the name.
     const VERSION: u32 = 1;
 
-    /// The only tenant whose events it wants; all tenants by default.
+    /// The only tenant whose events it wants; all tenants by default. Another one needs a raised [`Projection::VERSION`].
     fn tenant(&self) -> Option<Tenant> {
         None
     }

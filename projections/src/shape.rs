@@ -1,18 +1,80 @@
-//! What a table looks like, as text: kept with the checkpoint, so that a changed declaration is noticed.
+//! What a projection declares, as text: kept with the checkpoint, so that a changed declaration is noticed.
+
+use annals_eventstore::Tenant;
 
 use crate::column::ColumnType;
+use crate::database::Model;
+use crate::error::StartError;
 use crate::read_model::{ColumnSpec, TableSpec};
 
-/// The table as one line, `daily(day text, cents integer, note text null; key day)` say. Indexes do not count, as they can
-/// change without a rebuild.
-pub(crate) fn shape(table: &TableSpec) -> String {
-    let columns: Vec<String> = table.columns.iter().map(column).collect();
+/// The shape of a version: what its rows were built as, and from which events.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Shape {
+    /// The table as one line, `daily(day text, cents integer, note text null; key day)` say. Indexes do not count, as
+    /// they can change without a rebuild.
+    pub(crate) table: String,
+    /// The stored names of the events that it wants, sorted, a line each. No name holds the end of a line.
+    pub(crate) events: String,
+    /// The only tenant whose events it wants.
+    pub(crate) tenant: Option<String>,
+}
+
+impl Shape {
+    pub(crate) fn of(table: &TableSpec, mut names: Vec<&'static str>, tenant: Option<&Tenant>) -> Self {
+        names.sort_unstable();
+        names.dedup();
+        let tenant = tenant.map(|tenant| tenant.as_str().to_owned());
+        Self { table: line(table), events: names.join("\n"), tenant }
+    }
+
+    /// Checks that a version which was begun with the shape `stored` is still declared so.
+    pub(crate) fn check(&self, model: &Model, stored: &Self) -> Result<(), StartError> {
+        let Model { projection, version, .. } = *model;
+        if self.table != stored.table {
+            let (stored, declared) = (stored.table.clone(), self.table.clone());
+            return Err(StartError::ShapeChanged { projection, version, stored, declared });
+        }
+        if self.events != stored.events {
+            let only_in = |one: &Self, other: &Self| {
+                one.events.lines().filter(|name| !other.events.lines().any(|n| n == *name)).map(str::to_owned).collect()
+            };
+            let (new, missing) = (only_in(self, stored), only_in(stored, self));
+            return Err(StartError::EventsChanged { projection, version, new, missing });
+        }
+        if self.tenant != stored.tenant {
+            let (stored, declared) = (stored.tenant.clone(), self.tenant.clone());
+            return Err(StartError::TenantChanged { projection, version, stored, declared });
+        }
+        Ok(())
+    }
+}
+
+/// What queries find in a table of the shape `shown` and would not find in `table`, or find as something else.
+pub(crate) fn lost_columns(shown: &str, table: &TableSpec) -> Vec<String> {
+    let columns = shown.split_once('(').and_then(|(_, rest)| rest.split_once(';'));
+    let columns = columns.map_or("", |(columns, _)| columns);
+    let lost = |shown: &str| {
+        let (name, kind) = shown.split_once(' ')?;
+        let Some(now) = table.columns.iter().find(|column| column.name == name) else {
+            return Some(format!("`{name}` is gone"));
+        };
+        let now = kind_of(now);
+        // Whoever reads a column that may be null can read one that may not.
+        let same = kind == now || kind.strip_suffix(" null") == Some(now.as_str());
+        (!same).then(|| format!("`{name}` was {kind} and is {now}"))
+    };
+    columns.split(", ").filter_map(lost).collect()
+}
+
+fn line(table: &TableSpec) -> String {
+    let columns: Vec<String> =
+        table.columns.iter().map(|column| format!("{} {}", column.name, kind_of(column))).collect();
     format!("{}({}; key {})", table.name, columns.join(", "), table.key.join(", "))
 }
 
-fn column(column: &ColumnSpec) -> String {
+fn kind_of(column: &ColumnSpec) -> String {
     let null = if column.nullable { " null" } else { "" };
-    format!("{} {}{null}", column.name, type_word(column.column_type))
+    format!("{}{null}", type_word(column.column_type))
 }
 
 /// These words are stored; they never change.

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use annals_eventstore::Position;
 use tokio::sync::watch;
 
-use crate::error::{Reach, Stopped};
+use crate::error::Stopped;
 
 /// How one projection fares, as [`Projections::status`](crate::Projections::status) tells.
 #[derive(Clone, Debug)]
@@ -15,13 +15,16 @@ pub struct ProjectionStatus {
     pub name: Arc<str>,
     /// The version of its fold, from 1.
     pub version: u32,
-    /// Everything in the log up to here is applied and can be queried. Where nothing concerned it, the stored checkpoint
-    /// may be a little behind.
+    /// Everything in the log up to here is applied to this version's table. Where nothing concerned it, the stored
+    /// checkpoint may be a little behind. What queries by the stable name see is another matter while a new version is
+    /// deployed: [`Projections::wait_for`](crate::Projections::wait_for) looks at that.
     pub position: Position,
     /// How many events it has applied since it was started, in this process.
     pub applied: u64,
     /// What it is doing.
     pub state: ProjectionState,
+    /// Where its stored checkpoint stood, at or before `position`; in between is nothing that concerns it.
+    pub(crate) saved: Position,
 }
 
 /// What a projection is doing.
@@ -48,16 +51,6 @@ impl ProjectionState {
     #[must_use]
     pub fn is_running(&self) -> bool {
         !matches!(self, Self::Stopped(_) | Self::Closed)
-    }
-}
-
-impl ProjectionStatus {
-    pub(crate) fn reach(&self) -> Reach {
-        let held_up_by = match &self.state {
-            ProjectionState::HeldUp { fault } => Some(fault.clone()),
-            _ => None,
-        };
-        Reach { projection: Arc::clone(&self.name), position: self.position, held_up_by }
     }
 }
 

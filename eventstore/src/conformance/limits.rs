@@ -1,12 +1,16 @@
 //! How much the store accepts, and how much it gives at once.
 
+use futures::{StreamExt, TryStreamExt};
+
 use super::case::{Case, versions};
 use crate::append::Append;
+use crate::error::AppendError;
 use crate::filter::Filter;
 use crate::limits::{Limits, MAX_PAGE_EVENTS, PAGE_BYTES};
 use crate::metadata::Metadata;
 use crate::payload::Payload;
-use crate::position::After;
+use crate::position::{After, Position};
+use crate::read::EventStoreExt;
 use crate::stream::{ExpectedVersion, StreamVersion};
 
 /// A payload of exactly so many bytes.
@@ -36,6 +40,43 @@ pub(super) async fn a_mebibyte_event_comes_back_equal(case: Case) {
     assert_eq!(case.load(&case.stream("a")).await[0].payload, payload);
     let event = case.holding("n", sized((1 << 20) + 1));
     case.invalid_without_trace(Append::to(case.stream("a"), ExpectedVersion::Any, vec![event]), "payload").await;
+}
+
+/// Nine bytes can become 16,385 when a store writes a number out: an event that was taken and that nobody can read stops
+/// every reader for ever.
+pub(super) async fn numbers_count_as_they_are_written_out_and_what_is_taken_can_be_read(case: Case) {
+    let many =
+        |number: &str, count: usize| Payload::from_json(&format!("[{}]", vec![number; count].join(","))).unwrap();
+    for payload in [many("1e-16383", 100_000), many("5e-324", 128_000), many("1.7976931348623157e308", 40_000)] {
+        let event = case.holding("n", payload);
+        match case.refused_without_trace(Append::to(case.stream("a"), ExpectedVersion::Any, vec![event])).await {
+            AppendError::Invalid(invalid) => {
+                assert!(invalid.field.starts_with("payload[") && !invalid.fix.is_empty(), "{invalid:?}");
+            }
+            other => panic!("expected an error about the payload: {other:?}"),
+        }
+    }
+    // As much as the limit allows of what grows most: digits, and the spaces that a store may put between.
+    let worst = [
+        many("1e-16383", 63),
+        many("5e-324", 3_200),
+        many("-2.2250738585072014e-308", 3_180),
+        many("1.7976931348623157e308", 3_380),
+        many("1", 524_287),
+        many("[]", 349_524),
+    ];
+    let events: Vec<_> = worst.iter().map(|payload| case.holding("n", payload.clone())).collect();
+    for event in events {
+        case.store.append(&case.stream("a"), ExpectedVersion::Any, vec![event]).await.unwrap();
+    }
+    let read: Vec<_> = case.store.read_all(Position::START, Filter::all()).try_collect().await.unwrap();
+    let subscribed = case.store.subscribe(Position::START, Filter::all()).take(worst.len());
+    for events in [case.load(&case.stream("a")).await, read, subscribed.try_collect().await.unwrap()] {
+        assert!(events.iter().map(|event| &event.payload).eq(&worst));
+    }
+    // And so counts an append: at most so much, however short its text is.
+    let events = (0..17).map(|_| case.holding("n", many("1e-16383", 63))).collect();
+    case.invalid_without_trace(Append::to(case.stream("b"), ExpectedVersion::Any, events), "events").await;
 }
 
 pub(super) async fn metadata_may_be_as_large_as_the_limit_and_no_larger(case: Case) {

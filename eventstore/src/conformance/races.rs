@@ -4,6 +4,7 @@ use std::collections::HashSet;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
+use futures::future::join_all;
 use futures::{StreamExt, TryStreamExt};
 
 use super::case::{Case, exact, ids, positions, request, rises, seed, versions};
@@ -113,6 +114,45 @@ pub(super) async fn the_same_request_from_many_has_one_effect(case: Case) {
     let first = Appended { repeated: false, ..answers[0].clone() };
     assert!(answers.iter().all(|answer| Appended { repeated: false, ..answer.clone() } == first));
     assert_eq!(case.log().await.len(), 2);
+}
+
+/// A batch that carries both, or a transaction that looked before the other committed, would store both.
+pub(super) async fn a_key_that_waits_twice_has_one_effect(case: Case) {
+    for round in 0..10 {
+        let key = request(&format!("r{round}"), "body");
+        let keyed =
+            |id: &str| Append::to(case.stream(id), ExpectedVersion::Any, case.events(1)).with_request(key.clone());
+        // The first one is under way while the others wait together.
+        let first = Append::to(case.stream("first"), ExpectedVersion::Any, case.events(1));
+        let appends = [first, keyed("a"), keyed("a"), keyed("b")];
+        let answers = join_all(appends.map(|append| case.store.append_many(append))).await;
+        let answers: Vec<_> = answers.into_iter().map(Result::unwrap).collect();
+        assert_eq!(answers[1..].iter().filter(|answer| !answer.repeated).count(), 1, "round {round}");
+        assert!(answers[1..].iter().all(|answer| answer.streams == answers[1].streams), "round {round}");
+        assert_eq!(case.log().await.len(), 2 * (round + 1));
+    }
+}
+
+pub(super) async fn a_key_of_appends_to_several_streams_by_two_handles_has_one_effect(case: Case) {
+    let Some(other) = case.second_handle().await else { return };
+    for round in 0..10 {
+        let key = request(&format!("r{round}"), "body");
+        let answers = at_once(4, |n| {
+            let (case, key) = (if n % 2 == 0 { case.clone() } else { other.clone() }, key.clone());
+            async move {
+                // Streams of each one's own, so that nothing but the key stands between them.
+                let part = |s: &str| (case.stream(&format!("{n}{s}")), ExpectedVersion::Any, case.events(1));
+                let ((one, any, events), (two, _, more)) = (part("a"), part("b"));
+                let append = Append::to(one, any, events).and(two, any, more).with_request(key);
+                case.store.append_many(append).await.unwrap()
+            }
+        })
+        .await;
+        assert_eq!(answers.iter().filter(|answer| !answer.repeated).count(), 1, "round {round}");
+        assert!(answers.iter().all(|answer| answer.streams == answers[0].streams), "round {round}");
+        assert_eq!(case.log().await.len(), 2 * (round + 1));
+    }
+    other.store.close().await;
 }
 
 pub(super) async fn of_two_requests_under_one_key_one_is_refused(case: Case) {

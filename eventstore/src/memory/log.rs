@@ -46,12 +46,14 @@ impl Log {
         for part in &append.parts {
             part.version_after(self.version(&part.stream))?;
         }
+        // A clock that was set back must not take keys away once it is right again.
+        let counted_from = self.last().map_or(now, |event| event.recorded_at.max(now));
         // From here on nothing can fail, so that no append is ever stored by half.
         let CheckedAppend { tenant, parts, append_id, request, .. } = append;
         let streams = parts.into_iter().map(|part| self.store(part, append_id, now)).collect();
         let answer = Appended::new(streams, now, false);
         if let Some(request) = request {
-            self.requests.remember(&tenant, &request, answer.clone(), now);
+            self.requests.remember(&tenant, &request, answer.clone(), now, counted_from);
         }
         Ok(answer)
     }

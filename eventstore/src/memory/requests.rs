@@ -47,11 +47,19 @@ impl Requests {
         }
     }
 
-    /// Remembers the answer to a request, and forgets some of those that have expired.
-    pub(super) fn remember(&mut self, tenant: &Tenant, request: &RequestKey, answer: Appended, now: Timestamp) {
+    /// Remembers the answer to a request, for its lifetime from `counted_from` on, and forgets some of those that have
+    /// expired.
+    pub(super) fn remember(
+        &mut self,
+        tenant: &Tenant,
+        request: &RequestKey,
+        answer: Appended,
+        now: Timestamp,
+        counted_from: Timestamp,
+    ) {
         self.sweep(now);
         let key = (tenant.clone(), Arc::from(request.key()));
-        let expires = request.expires(now);
+        let expires = request.expires(counted_from);
         let remembered = Remembered { fingerprint: request.fingerprint(), answer, expires };
         if let Some(old) = self.remembered.insert(key.clone(), remembered) {
             self.by_expiry.remove(&(old.expires, key.clone()));
@@ -89,13 +97,13 @@ mod tests {
         let answer = || Appended::new(Vec::new(), Timestamp::UNIX_EPOCH, false);
         for i in 0..250 {
             let request = key(&format!("r{i}"), Duration::from_secs(1));
-            requests.remember(&tenant, &request, answer(), Timestamp::UNIX_EPOCH);
+            requests.remember(&tenant, &request, answer(), Timestamp::UNIX_EPOCH, Timestamp::UNIX_EPOCH);
         }
         let later = Timestamp::from_second(2).expect("it is sound");
         let mut left = Vec::new();
         for i in 0..4 {
             let request = key(&format!("later{i}"), Duration::from_secs(60));
-            requests.remember(&tenant, &request, answer(), later);
+            requests.remember(&tenant, &request, answer(), later, later);
             left.push((requests.remembered.len(), requests.by_expiry.len()));
         }
         assert_eq!(left, [(151, 151), (52, 52), (3, 3), (4, 4)]);
@@ -107,8 +115,8 @@ mod tests {
         let tenant = Tenant::default();
         let at = |second| Timestamp::from_second(second).expect("it is sound");
         let answer = || Appended::new(Vec::new(), Timestamp::UNIX_EPOCH, false);
-        requests.remember(&tenant, &key("r", Duration::from_secs(5)), answer(), at(0));
-        requests.remember(&tenant, &key("r", Duration::from_secs(5)), answer(), at(8));
+        requests.remember(&tenant, &key("r", Duration::from_secs(5)), answer(), at(0), at(0));
+        requests.remember(&tenant, &key("r", Duration::from_secs(5)), answer(), at(8), at(8));
         requests.sweep(at(9));
         assert!(requests.find(&tenant, &key("r", Duration::ZERO), at(9)).expect("it is sound").is_some());
         assert_eq!(requests.by_expiry.len(), 1);
@@ -121,10 +129,10 @@ mod tests {
         let at = |second| Timestamp::from_second(second).expect("it is sound");
         let answer = || Appended::new(Vec::new(), Timestamp::UNIX_EPOCH, false);
         for i in 0..150 {
-            requests.remember(&tenant, &key(&format!("r{i}"), Duration::from_secs(1)), answer(), at(0));
+            requests.remember(&tenant, &key(&format!("r{i}"), Duration::from_secs(1)), answer(), at(0), at(0));
         }
         // The last of those that expire at once: the sweep that comes first does not reach it.
-        requests.remember(&tenant, &key("r99", Duration::from_secs(60)), answer(), at(2));
+        requests.remember(&tenant, &key("r99", Duration::from_secs(60)), answer(), at(2), at(2));
         requests.sweep(at(2));
         assert!(requests.find(&tenant, &key("r99", Duration::ZERO), at(3)).expect("it is sound").is_some());
         assert_eq!((requests.remembered.len(), requests.by_expiry.len()), (1, 1));

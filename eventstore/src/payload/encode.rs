@@ -55,8 +55,10 @@ fn written(
         };
         return Err(Invalid::new(path_at(&text), problem, fix));
     }
-    Ok(match scan(&text)? {
-        Cow::Borrowed(_) => Payload::trusted(text),
-        Cow::Owned(compact) => Payload::trusted(compact),
+    let scanned = scan(&text)?;
+    let written_out = scanned.written_out;
+    Ok(match scanned.text {
+        Cow::Borrowed(_) => Payload::checked(text, written_out),
+        Cow::Owned(compact) => Payload::checked(compact, written_out),
     })
 }

@@ -15,29 +15,41 @@ pub(super) const INFINITE: &str = "is infinite, which JSON cannot hold";
 /// What is said of a value whose parts nest too deep.
 pub(super) const TOO_DEEP: &str = "nests too deep";
 
+/// How many values may stand one inside the other where the inner one is written alone: an `Option` or a newtype struct
+/// opens nothing in the text, but takes its part of the stack.
+const MAX_WRAPPED: usize = 4 * MAX_DEPTH;
+
+/// How deep a value stands.
+#[derive(Clone, Copy, Default)]
+struct Depth {
+    /// How many arrays and objects are open.
+    open: usize,
+    /// How many values that are written as their inner one.
+    wrapped: usize,
+}
+
 /// Hands everything on to `inner`, but refuses non-finite numbers and nesting beyond [`MAX_DEPTH`].
 pub(super) struct Guard<S> {
     inner: S,
-    /// How many arrays and objects are open.
-    depth: usize,
+    depth: Depth,
 }
 
 impl<S> Guard<S> {
     pub(super) fn new(inner: S) -> Self {
-        Self { inner, depth: 0 }
+        Self { inner, depth: Depth::default() }
     }
 }
 
 /// A value that is written through a [`Guard`], wherever it stands.
 pub(super) struct Guarded<'v, T: ?Sized> {
     value: &'v T,
-    depth: usize,
+    depth: Depth,
 }
 
 impl<'v, T: ?Sized> Guarded<'v, T> {
     /// A part of the outermost array or object.
     pub(super) fn outermost(value: &'v T) -> Self {
-        Self { value, depth: 1 }
+        Self { value, depth: Depth { open: 1, wrapped: 0 } }
     }
 }
 
@@ -50,16 +62,28 @@ impl<T: Serialize + ?Sized> Serialize for Guarded<'_, T> {
 /// An open array or object, whose parts are guarded one level deeper.
 pub(super) struct GuardedParts<C> {
     inner: C,
-    depth: usize,
+    depth: Depth,
 }
 
 impl<S: Serializer> Guard<S> {
     fn deeper<C>(self, open: impl FnOnce(S) -> Result<C, S::Error>) -> Result<GuardedParts<C>, S::Error> {
+        let depth = self.one_open_more()?;
+        Ok(GuardedParts { inner: open(self.inner)?, depth })
+    }
+
+    fn one_open_more(&self) -> Result<Depth, S::Error> {
         // The scan counts exactly, as a raw JSON value opens a struct here but nothing in the text. This keeps the stack safe.
-        if self.depth > MAX_DEPTH {
+        if self.depth.open > MAX_DEPTH {
             return Err(S::Error::custom(TOO_DEEP));
         }
-        Ok(GuardedParts { inner: open(self.inner)?, depth: self.depth + 1 })
+        Ok(Depth { open: self.depth.open + 1, ..self.depth })
+    }
+
+    fn one_wrapped_more(&self) -> Result<Depth, S::Error> {
+        if self.depth.wrapped > MAX_WRAPPED {
+            return Err(S::Error::custom(TOO_DEEP));
+        }
+        Ok(Depth { wrapped: self.depth.wrapped + 1, ..self.depth })
     }
 }
 
@@ -100,7 +124,8 @@ impl<S: Serializer> Serializer for Guard<S> {
     }
 
     fn serialize_some<T: Serialize + ?Sized>(self, value: &T) -> Result<S::Ok, S::Error> {
-        self.inner.serialize_some(&Guarded { value, depth: self.depth })
+        let depth = self.one_wrapped_more()?;
+        self.inner.serialize_some(&Guarded { value, depth })
     }
 
     fn serialize_unit_variant(self, name: &'static str, index: u32, variant: &'static str) -> Result<S::Ok, S::Error> {
@@ -108,7 +133,8 @@ impl<S: Serializer> Serializer for Guard<S> {
     }
 
     fn serialize_newtype_struct<T: Serialize + ?Sized>(self, name: &'static str, value: &T) -> Result<S::Ok, S::Error> {
-        self.inner.serialize_newtype_struct(name, &Guarded { value, depth: self.depth })
+        let depth = self.one_wrapped_more()?;
+        self.inner.serialize_newtype_struct(name, &Guarded { value, depth })
     }
 
     fn serialize_newtype_variant<T: Serialize + ?Sized>(
@@ -118,10 +144,8 @@ impl<S: Serializer> Serializer for Guard<S> {
         variant: &'static str,
         value: &T,
     ) -> Result<S::Ok, S::Error> {
-        if self.depth > MAX_DEPTH {
-            return Err(S::Error::custom(TOO_DEEP));
-        }
-        self.inner.serialize_newtype_variant(name, index, variant, &Guarded { value, depth: self.depth + 1 })
+        let depth = self.one_open_more()?;
+        self.inner.serialize_newtype_variant(name, index, variant, &Guarded { value, depth })
     }
 
     fn serialize_seq(self, len: Option<usize>) -> Result<Self::SerializeSeq, S::Error> {

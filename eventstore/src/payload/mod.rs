@@ -11,6 +11,7 @@ mod scan;
 mod tests;
 
 use std::fmt;
+use std::num::NonZeroUsize;
 use std::sync::Arc;
 
 use serde::Serialize;
@@ -27,7 +28,8 @@ pub const MAX_DEPTH: usize = 64;
 /// JSON text that every store gives back as an equal payload.
 ///
 /// It has no duplicate keys, no U+0000, no lone surrogates, no number beyond the range of `f64` or of PostgreSQL's
-/// `numeric`, and nests at most [`MAX_DEPTH`] deep. How long it may be, the store says ([`Limits`](crate::Limits)).
+/// `numeric`, and nests at most [`MAX_DEPTH`] deep. How long it may be, the store says ([`Limits`](crate::Limits)); its
+/// numbers count as if they were written without exponents, as PostgreSQL gives them back: `1e9` has ten bytes.
 /// Cloning is cheap.
 ///
 /// Two payloads are equal if they are equal as JSON values: the order of keys, white space, the way a number is written
@@ -46,7 +48,11 @@ pub const MAX_DEPTH: usize = 64;
 /// # Ok::<(), annals_eventstore::Invalid>(())
 /// ```
 #[derive(Clone)]
-pub struct Payload(Arc<str>);
+pub struct Payload {
+    text: Arc<str>,
+    /// How many bytes it has at most once its numbers are written without exponents; `None` if nobody has counted yet.
+    written_out: Option<NonZeroUsize>,
+}
 
 impl Payload {
     /// Writes `value` as JSON.
@@ -63,24 +69,41 @@ impl Payload {
     /// # Errors
     /// [`Invalid`] naming the place that is no JSON or breaks a rule above.
     pub fn from_json(text: &str) -> Result<Self, Invalid> {
-        scan::scan(text).map(|compact| Self::trusted(&*compact))
+        scan::scan(text).map(|scanned| Self::checked(&*scanned.text, scanned.written_out))
     }
 
-    /// JSON that this crate has just checked, or that a store has given back.
+    /// JSON that a scan has just accepted.
+    fn checked(text: impl Into<Arc<str>>, written_out: usize) -> Self {
+        Self { text: text.into(), written_out: NonZeroUsize::new(written_out) }
+    }
+
+    /// JSON that a store has given back.
     pub(crate) fn trusted(text: impl Into<Arc<str>>) -> Self {
-        Self(text.into())
+        Self { text: text.into(), written_out: None }
+    }
+
+    /// How many bytes it has at most once its numbers are written without exponents.
+    ///
+    /// # Errors
+    /// [`Invalid`] naming the number with which these are more than `limit`, or what breaks a rule in a text that no
+    /// check has seen.
+    pub(crate) fn written_out(&self, limit: usize) -> Result<usize, Invalid> {
+        match self.written_out {
+            Some(bytes) if bytes.get() <= limit => Ok(bytes.get()),
+            _ => scan::scan_within(&self.text, limit).map(|scanned| scanned.written_out),
+        }
     }
 
     /// The JSON text, without white space between tokens.
     #[must_use]
     pub fn as_str(&self) -> &str {
-        &self.0
+        &self.text
     }
 
     /// The text, to be bound without copying.
     #[cfg(feature = "sqlite")]
     pub(crate) fn shared(&self) -> Arc<str> {
-        Arc::clone(&self.0)
+        Arc::clone(&self.text)
     }
 
     /// Reads the JSON as a `T`.
@@ -88,19 +111,19 @@ impl Payload {
     /// # Errors
     /// What serde found, and where: the JSON does not have the shape of a `T`.
     pub fn read<T: DeserializeOwned>(&self) -> Result<T, serde_json::Error> {
-        serde_json::from_str(&self.0)
+        serde_json::from_str(&self.text)
     }
 }
 
 impl fmt::Debug for Payload {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.0)
+        f.write_str(&self.text)
     }
 }
 
 impl PartialEq for Payload {
     fn eq(&self, other: &Self) -> bool {
-        compare::equal(&self.0, &other.0)
+        compare::equal(&self.text, &other.text)
     }
 }
 

@@ -36,11 +36,24 @@ const USUAL_KEYS: usize = 16;
 
 const WRITE_PROPERLY: &str = "write it with a JSON library";
 
-/// Checks `text` and gives it back without the white space between tokens; borrowed if there is none.
+/// A text that has passed the checks.
+pub(super) struct Scanned<'t> {
+    /// Without the white space between tokens; borrowed if there is none.
+    pub(super) text: Cow<'t, str>,
+    /// How many bytes it has at most once its numbers are written without exponents.
+    pub(super) written_out: usize,
+}
+
+/// Checks `text`.
 ///
 /// Accepted is exactly RFC 8259, less what a store could not give back: nesting deeper than [`MAX_DEPTH`], U+0000, lone
 /// surrogates, duplicate keys, and numbers beyond the range of `f64` or of PostgreSQL's `numeric`.
-pub(super) fn scan(text: &str) -> Result<Cow<'_, str>, Invalid> {
+pub(super) fn scan(text: &str) -> Result<Scanned<'_>, Invalid> {
+    scan_within(text, usize::MAX)
+}
+
+/// Checks `text`, and refuses the number with which it has more than `limit` bytes once its numbers are written out.
+pub(super) fn scan_within(text: &str, limit: usize) -> Result<Scanned<'_>, Invalid> {
     let mut scanner = Scanner {
         text,
         at: 0,
@@ -48,15 +61,19 @@ pub(super) fn scan(text: &str) -> Result<Cow<'_, str>, Invalid> {
         kept: 0,
         open: Vec::with_capacity(USUALLY_OPEN),
         keys: Vec::with_capacity(USUAL_KEYS),
+        added: 0,
+        limit,
     };
     scanner.text()?;
-    Ok(match scanner.compact {
+    let added = scanner.added;
+    let text = match scanner.compact {
         None => Cow::Borrowed(text),
         Some(mut compact) => {
             compact.push_str(&text[scanner.kept..]);
             Cow::Owned(compact)
         }
-    })
+    };
+    Ok(Scanned { written_out: text.len().saturating_add(added), text })
 }
 
 /// An array or object whose end has not come yet.
@@ -78,6 +95,10 @@ struct Scanner<'t> {
     open: Vec<Open<'t>>,
     /// The keys of all open objects, innermost last.
     keys: Vec<Cow<'t, str>>,
+    /// How many bytes the numbers up to here have more when they are written without exponents.
+    added: usize,
+    /// The most bytes that the text may have then.
+    limit: usize,
 }
 
 impl<'t> Scanner<'t> {
@@ -303,6 +324,28 @@ impl<'t> Scanner<'t> {
                 start,
                 "is a number beyond the range of `f64`, which not every store can keep",
                 "keep it as text",
+            ));
+        }
+        self.write_out(start, integer, exponent, scale)
+    }
+
+    /// Counts what the number that began at `start` has more when it is written without its exponent, as PostgreSQL gives
+    /// it back: nine bytes can become 16,385.
+    fn write_out(&mut self, start: usize, integer: usize, exponent: i64, scale: i64) -> Result<(), Invalid> {
+        let sign = usize::from(self.text.as_bytes().get(start) == Some(&b'-'));
+        let before_point = i64::try_from(integer).unwrap_or(i64::MAX).saturating_add(exponent).max(1);
+        let after_point = if scale > 0 { scale + 1 } else { 0 };
+        let digits = usize::try_from(before_point.saturating_add(after_point)).unwrap_or(usize::MAX);
+        let more = digits.saturating_add(sign).saturating_sub(self.at - start);
+        self.added = self.added.saturating_add(more);
+        if more > 0 && self.text.len().saturating_add(self.added) > self.limit {
+            let limit = self.limit;
+            return Err(self.refuse(
+                start,
+                format!(
+                    "is the number with which the payload has more than {limit} bytes once its numbers are written out"
+                ),
+                "keep numbers with large exponents as text, or in several events",
             ));
         }
         Ok(())

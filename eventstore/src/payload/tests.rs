@@ -217,7 +217,8 @@ fn only_the_grammar_of_rfc_8259_is_accepted() {
 fn white_space_between_tokens_goes_and_inside_strings_stays() {
     let text = " {\n\t\"a b\" : [ 1 , 2 ,\r\n{ } , [ ] ] , \"c\" : \" d \" } ";
     assert_eq!(accepted(text).as_str(), r#"{"a b":[1,2,{},[]],"c":" d "}"#);
-    assert!(matches!(super::scan::scan(r#"{"a":[1,"  "]}"#), Ok(std::borrow::Cow::Borrowed(_))));
+    let scanned = super::scan::scan(r#"{"a":[1,"  "]}"#).unwrap();
+    assert!(matches!(scanned.text, std::borrow::Cow::Borrowed(_)));
 }
 
 #[test]
@@ -579,6 +580,69 @@ fn values_nested_too_deep_are_refused_before_the_stack_ends() {
     while let Some(next) = chain.next {
         chain = *next;
     }
+}
+
+#[test]
+fn values_that_open_nothing_in_the_text_or_only_a_variant_do_not_exhaust_the_stack_either() {
+    enum Kind {
+        Variant,
+        Struct,
+        Optional,
+    }
+    /// So many values, one inside the other, none of which is there before it is written.
+    struct Nest(Kind, usize);
+    impl Serialize for Nest {
+        fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+            let Self(kind, left) = self;
+            match (kind, left.checked_sub(1)) {
+                (_, None) => serializer.serialize_u8(7),
+                (Kind::Variant, Some(left)) => {
+                    serializer.serialize_newtype_variant("Nest", 0, "In", &Nest(Kind::Variant, left))
+                }
+                (Kind::Struct, Some(left)) => serializer.serialize_newtype_struct("Nest", &Nest(Kind::Struct, left)),
+                (Kind::Optional, Some(left)) => serializer.serialize_some(&Nest(Kind::Optional, left)),
+            }
+        }
+    }
+    for (kind, inside, text) in [
+        (Kind::Variant, 3, r#"{"In":{"In":{"In":7}}}"#),
+        (Kind::Struct, MAX_DEPTH, "7"),
+        (Kind::Optional, MAX_DEPTH, "7"),
+    ] {
+        let mut nest = Nest(kind, inside);
+        assert_eq!(Payload::of(&nest).unwrap().as_str(), text);
+        nest.1 = 100_000;
+        assert!(Payload::of(&nest).unwrap_err().problem.contains("nests too deep"));
+        // The outermost variant of an event has no name in the text.
+        if matches!(nest.0, Kind::Variant) {
+            assert!(encode_variant(&nest).unwrap_err().problem.contains("nests too deep"));
+        }
+    }
+}
+
+#[test]
+fn numbers_are_counted_as_they_are_written_without_exponents() {
+    for (text, written_out) in [
+        ("7", 1),
+        ("-7", 2),
+        ("1e9", 10),
+        ("-1.5e3", 6),
+        ("1e-3", 5),
+        ("123.45e-2", 9),
+        ("5e-324", 326),
+        ("-2.2250738585072014e-308", 327),
+        ("1.7976931348623157e308", 309),
+        ("1e-16383", 16_385),
+        (r#"{"a":[1e9,1e9],"1e9":"1e9"}"#, 27 + 2 * 7),
+    ] {
+        assert_eq!(accepted(text).written_out(usize::MAX).unwrap(), written_out, "{text}");
+        assert_eq!(Payload::trusted(text).written_out(usize::MAX).unwrap(), written_out, "{text}");
+        assert_eq!(accepted(text).written_out(written_out).unwrap(), written_out, "{text}");
+    }
+    let payload = accepted(r#"{"a":[1e9,1,1e9]}"#);
+    let refused = payload.written_out(30).unwrap_err();
+    assert_eq!(refused.field, "payload.a[2]");
+    assert!(refused.problem.contains("more than 30 bytes") && !refused.fix.is_empty(), "{refused}");
 }
 
 // ---- what is read

@@ -11,7 +11,9 @@ use uuid::Uuid;
 
 use super::fault::{append_error, has_lost_a_race, was_held_up};
 use super::pool::{Held, Query};
+use super::replication::confirm;
 use super::rows::Micros;
+use super::unit_of_work::no_stream;
 use crate::answer;
 use crate::append::{Appended, AppendedStream, CheckedAppend};
 use crate::error::AppendError;
@@ -23,7 +25,7 @@ use crate::request::RequestKey;
 use crate::stream::{ExpectedVersion, StreamId, StreamVersion, Tenant};
 
 const APPEND_ONE: &str = "
-    SELECT kind, place, actual, base_versions, positions, recorded_at, fingerprint, result
+    SELECT kind, place, actual, base_versions, positions, recorded_at, fingerprint, result, standbys
     FROM annals.append_one($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11)
     ORDER BY 1
 ";
@@ -33,7 +35,7 @@ const APPEND_NEXT: &str = "
 ";
 
 const APPEND: &str = "
-    SELECT kind, place, actual, base_versions, positions, recorded_at, fingerprint, result
+    SELECT kind, place, actual, base_versions, positions, recorded_at, fingerprint, result, standbys
     FROM annals.append($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17)
     ORDER BY 1
 ";
@@ -47,7 +49,7 @@ pub(super) const EVENTS_BY_IDS: &str = "
 ";
 
 const REQUEST_BY_KEY: &str = "
-    SELECT fingerprint, result::text
+    SELECT fingerprint, result::text, current_setting('synchronous_standby_names') <> ''
     FROM annals.request_keys
     WHERE tenant = $1 AND request_key = $2 AND expires_at > clock_timestamp()
     ORDER BY tenant, request_key
@@ -62,6 +64,17 @@ const LONGEST_LIFETIME: u128 = 1 << 53;
 
 /// Appends alone, in a transaction of its own per attempt. Waits for others that write the same streams.
 pub(super) async fn append(held: &mut Held, append: &CheckedAppend) -> Result<Appended, AppendError> {
+    let mut standbys = false;
+    let appended = try_to_append(held, append, &mut standbys).await?;
+    if standbys {
+        // Also a repeat: what was not replicated the first time may still not be.
+        let unknown = |source| AppendError::OutcomeUnknown { stream: append.first_stream(), source };
+        confirm(held).await.map_err(unknown)?;
+    }
+    Ok(appended)
+}
+
+async fn try_to_append(held: &mut Held, append: &CheckedAppend, standbys: &mut bool) -> Result<Appended, AppendError> {
     let begun = Instant::now();
     let mut careful = false;
     for _ in 0..MOST_ATTEMPTS {
@@ -75,6 +88,7 @@ pub(super) async fn append(held: &mut Held, append: &CheckedAppend) -> Result<Ap
             Err(error) => return Err(append_error(&Arc::new(error), || append.first_stream())),
         };
         let row = rows.first().ok_or_else(|| broken("the function `annals.append` gave no row".to_owned()))?;
+        *standbys = has_standbys(row);
         if let Some(answer) = answer_without_look(append, row)? {
             return Ok(answer);
         }
@@ -99,7 +113,13 @@ pub(super) async fn find_request(
         .fetch_all(request_by_key(tenant, request))
         .await
         .map_err(|e| AppendError::Unavailable { source: crate::BackendError::new(e) })?;
-    first_answer(tenant, request, &rows)
+    let answer = first_answer(tenant, request, &rows)?;
+    if rows.first().is_some_and(|row| get(row, 2).unwrap_or(true)) {
+        let stream = || answer.iter().flat_map(|answer| &answer.streams).next().map(|part| part.stream.clone());
+        let unknown = |source| AppendError::OutcomeUnknown { stream: stream().unwrap_or_else(no_stream), source };
+        confirm(held).await.map_err(unknown)?;
+    }
+    Ok(answer)
 }
 
 pub(super) fn request_by_key<'q>(tenant: &'q Tenant, request: &'q RequestKey) -> Query<'q> {
@@ -113,6 +133,11 @@ pub(super) fn first_answer(
 ) -> Result<Option<Appended>, AppendError> {
     let Some(row) = rows.first() else { return Ok(None) };
     remembered(tenant, request, get(row, 0)?, get(row, 1)?).map(Some)
+}
+
+/// Whether the server waits for standbys at each commit; an outcome that does not tell counts as if it did.
+pub(super) fn has_standbys(row: &PgRow) -> bool {
+    get(row, 8).unwrap_or(true)
 }
 
 /// What the outcome means; `None` if the ids of the events must be looked up.
@@ -167,11 +192,11 @@ pub(super) fn call_for_next(append: &CheckedAppend) -> Option<Query<'_>> {
     Some(with_event(sqlx::query(APPEND_NEXT), append))
 }
 
-/// The answer to [`call_for_next`]: whatever was not so has failed.
-pub(super) fn next_appended(append: &CheckedAppend, row: &PgRow) -> Result<Appended, AppendError> {
+/// The answer to [`call_for_next`], and whether the server waits for standbys: whatever was not so has failed.
+pub(super) fn next_appended(append: &CheckedAppend, row: &PgRow) -> Result<(Appended, bool), AppendError> {
     let part = &append.parts[0];
     let outcome: Vec<i64> = get(row, 0)?;
-    let [position, recorded_at] = outcome[..] else {
+    let [position, recorded_at, standbys] = outcome[..] else {
         return Err(broken(format!("the function `annals.append_next` gave {} numbers", outcome.len())));
     };
     let stream = AppendedStream {
@@ -180,7 +205,7 @@ pub(super) fn next_appended(append: &CheckedAppend, row: &PgRow) -> Result<Appen
         positions: vec![Position::stored(position)],
     };
     let recorded_at = Timestamp::from_microsecond(recorded_at).map_err(|e| broken(format!("the time: {e}")))?;
-    Ok(Appended::new(vec![stream], recorded_at, false))
+    Ok((Appended::new(vec![stream], recorded_at, false), standbys != 0))
 }
 
 fn with_event<'q>(query: Query<'q>, append: &'q CheckedAppend) -> Query<'q> {

@@ -36,7 +36,8 @@ fn begin_text(idle_timeout: Duration, also: &'static str) -> String {
 /// In a failed transaction the question fails, and nothing is committed: a bare COMMIT would be answered by a rollback,
 /// which sqlx takes for success.
 const COMMIT: &str = "
-    SELECT coalesce(current_setting('annals.transaction', true), '') = 'open';
+    SELECT coalesce(current_setting('annals.transaction', true), '') = 'open',
+           current_setting('synchronous_standby_names') <> '';
     COMMIT
 ";
 
@@ -282,12 +283,17 @@ impl PostgresTransaction {
     ///
     /// # Cancel safety
     /// Dropping the future leaves the outcome unknown.
-    pub async fn commit(mut self) -> Result<(), DatabaseError> {
+    pub async fn commit(self) -> Result<(), DatabaseError> {
+        self.commit_and_tell().await.map(|_| ())
+    }
+
+    /// The same; tells whether the server waits for standbys at each commit.
+    pub(super) async fn commit_and_tell(mut self) -> Result<bool, DatabaseError> {
         let rows = sqlx::raw_sql(COMMIT).fetch_all(&mut *self.0).await.map_err(commit_error)?;
         self.0.ended();
         let was_ours = rows.first().is_some_and(|row| row.try_get(0).unwrap_or(false));
         if was_ours {
-            return Ok(());
+            return Ok(rows.first().is_none_or(|row| row.try_get(1).unwrap_or(true)));
         }
         let why = "a statement of the caller's own has ended the transaction before";
         Err(DatabaseError::OutcomeUnknown { source: BackendError::new(why) })

@@ -6,14 +6,15 @@ use jiff::Timestamp;
 use sqlx::postgres::PgRow;
 
 use super::append::{
-    EVENTS_BY_IDS, answer_without_look, broken, call_for_next, call_for_one, get, is_plain, lifetime, next_appended,
-    remembered, stored_event,
+    EVENTS_BY_IDS, answer_without_look, broken, call_for_next, call_for_one, get, has_standbys, is_plain, lifetime,
+    next_appended, remembered, stored_event,
 };
 use super::fault::{
     NoConnection, append_error, has_lost_a_race, is_about_rows, is_answer, was_held_up, was_not_run, would_leave_a_hole,
 };
 use super::plan::{Carried, Facts, Plan};
 use super::pool::{Held, Pool, Query};
+use super::replication::confirm;
 use crate::append::{Appended, AppendedStream, CheckedAppend};
 use crate::error::{AppendError, BackendError};
 use crate::position::Position;
@@ -21,14 +22,15 @@ use crate::request::RequestKey;
 use crate::stream::{StreamId, StreamVersion};
 
 const APPEND_GROUP: &str = "
-    SELECT kind, base_versions, positions, recorded_at
+    SELECT kind, base_versions, positions, recorded_at, standbys
     FROM annals.append_group($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, $18, $19, $20,
                              $21, $22, $23, $24)
     ORDER BY 1
 ";
 
 const HEADS: &str = "
-    SELECT annals.head_of(s.tenant, s.aggregate_type, s.aggregate_id)
+    SELECT annals.head_of(s.tenant, s.aggregate_type, s.aggregate_id),
+           current_setting('synchronous_standby_names') <> ''
     FROM unnest($1, $2, $3) WITH ORDINALITY AS s (tenant, aggregate_type, aggregate_id, n)
     ORDER BY s.n
 ";
@@ -67,6 +69,17 @@ pub(super) struct Line {
     held: Option<Held>,
     /// How many groups are still to look first.
     cautious: usize,
+    /// Whether the server waits for standbys at each commit, as of the last statement that told.
+    standbys: bool,
+}
+
+/// What came of an append that was tried alone.
+enum Lone {
+    Answered(Answer),
+    /// Its ids are stored already, or it is not known why it was refused.
+    NeedsLook,
+    /// Another's open transaction was in the way.
+    HeldUp,
 }
 
 /// Why a statement gave no rows.
@@ -87,18 +100,45 @@ enum Failed {
 
 impl Line {
     pub(super) fn new(pool: Pool) -> Self {
-        Self { pool, held: None, cautious: 0 }
+        Self { pool, held: None, cautious: 0, standbys: false }
     }
 
     /// Stores small appends; none repeats an event id or a request key of another. The answers come in their order; what
     /// has none must be tried alone, by a connection that can wait.
     pub(super) async fn store(&mut self, appends: &[CheckedAppend]) -> Vec<Option<Answer>> {
+        let mut answers = self.store_on_server(appends).await;
+        if self.standbys && answers.iter().flatten().any(Result::is_ok) {
+            let confirmed = match self.ready().await {
+                Ok(held) => confirm(held).await,
+                Err(error) => Err(BackendError::new(error.into_database())),
+            };
+            if let Err(source) = confirmed {
+                for (answer, append) in answers.iter_mut().zip(appends) {
+                    if let Some(answer @ Ok(_)) = answer {
+                        let (stream, source) = (append.first_stream(), source.clone());
+                        *answer = Err(AppendError::OutcomeUnknown { stream, source });
+                    }
+                }
+            }
+        }
+        answers
+    }
+
+    async fn store_on_server(&mut self, appends: &[CheckedAppend]) -> Vec<Option<Answer>> {
         let mut answers: Vec<Option<Answer>> = appends.iter().map(|_| None).collect();
+        let mut look = false;
         if let [one] = appends
             && is_plain(one)
         {
-            answers[0] = self.store_one(one).await;
-            return answers;
+            match self.store_one(one).await {
+                Lone::Answered(answer) => answers[0] = Some(answer),
+                Lone::HeldUp => {}
+                // Here and now, as others may wait in the queue that come after it.
+                Lone::NeedsLook => look = true,
+            }
+            if !look {
+                return answers;
+            }
         }
         let mut places: Vec<usize> = (0..appends.len()).collect();
         // Groups that write the same streams wait for each other in one order. The sort is stable: appends to one stream
@@ -107,7 +147,7 @@ impl Line {
         // What waits to be tried lies on a stack.
         let mut stack = vec![places];
         while let Some(group) = stack.pop() {
-            let left = self.store_group(appends, group, &mut answers).await;
+            let left = self.store_group(appends, group, look, &mut answers).await;
             if left.len() > 1 {
                 let (first, second) = left.split_at(left.len() / 2);
                 stack.push(second.to_vec());
@@ -118,31 +158,40 @@ impl Line {
     }
 
     /// One event alone is stored by a smaller function: by belief, or after a look.
-    async fn store_one(&mut self, one: &CheckedAppend) -> Option<Answer> {
+    async fn store_one(&mut self, one: &CheckedAppend) -> Lone {
         let believed = if self.cautious == 0 { call_for_next(one) } else { None };
         self.cautious = self.cautious.saturating_sub(1);
         if let Some(call) = believed {
             match self.fetch(call).await {
                 Ok(rows) => {
+                    let Some(row) = rows.first() else { return Lone::NeedsLook };
                     // Should the answer be unreadable, nobody knows what it says.
                     let unknown = |e| Failed::Lost(BackendError::new(e)).answer(|| one.first_stream());
-                    return Some(next_appended(one, rows.first()?).map_err(unknown));
+                    let appended = next_appended(one, row).map_err(unknown);
+                    return Lone::Answered(appended.map(|(appended, standbys)| {
+                        self.standbys = standbys;
+                        appended
+                    }));
                 }
                 Err(Failed::Raced) => self.cautious = CAUTIOUS,
-                Err(Failed::Blame | Failed::HeldUp) => return None,
-                Err(failed) => return Some(Err(failed.answer(|| one.first_stream()))),
+                Err(Failed::Blame) => return Lone::NeedsLook,
+                Err(Failed::HeldUp) => return Lone::HeldUp,
+                Err(failed) => return Lone::Answered(Err(failed.answer(|| one.first_stream()))),
             }
         }
         match self.fetch(call_for_one(one)).await {
             Ok(rows) => {
-                let row = rows.first()?;
+                let Some(row) = rows.first() else { return Lone::NeedsLook };
+                self.standbys = has_standbys(row);
                 match answer_without_look(one, row) {
-                    Ok(answer) => answer.map(Ok),
-                    Err(error) => Some(Err(error)),
+                    Ok(Some(answer)) => Lone::Answered(Ok(answer)),
+                    Ok(None) => Lone::NeedsLook,
+                    Err(error) => Lone::Answered(Err(error)),
                 }
             }
-            Err(Failed::Raced | Failed::Blame | Failed::HeldUp) => None,
-            Err(failed) => Some(Err(failed.answer(|| one.first_stream()))),
+            Err(Failed::Raced | Failed::Blame) => Lone::NeedsLook,
+            Err(Failed::HeldUp) => Lone::HeldUp,
+            Err(failed) => Lone::Answered(Err(failed.answer(|| one.first_stream()))),
         }
     }
 
@@ -151,9 +200,10 @@ impl Line {
         &mut self,
         appends: &[CheckedAppend],
         places: Vec<usize>,
+        look: bool,
         answers: &mut [Option<Answer>],
     ) -> Vec<usize> {
-        let (mut open, mut look, mut tries) = (places, false, 0);
+        let (mut open, mut look, mut tries) = (places, look, 0);
         while tries < TRIES && !open.is_empty() {
             match self.try_group(appends, &open, look).await {
                 Ok(Tried { answered, deferred }) => {
@@ -164,6 +214,8 @@ impl Line {
                     (open, look, tries) = (deferred, true, 0);
                 }
                 Err(Failed::Raced) => (look, tries) = (true, tries + 1),
+                // A stream that is full may be to blame, which a look tells.
+                Err(Failed::Blame) if open.len() == 1 && !look => (look, tries) = (true, tries + 1),
                 Err(Failed::Blame) => return open,
                 // Nobody behind them shall wait for whoever is in the way.
                 Err(Failed::HeldUp) => return Vec::new(),
@@ -189,8 +241,10 @@ impl Line {
                 Err(Failed::Raced) => CAUTIOUS,
                 _ => self.cautious.saturating_sub(1),
             };
+            let rows = result?;
+            self.standbys = rows.first().is_none_or(|row| get::<Option<bool>>(row, 4).ok().flatten().unwrap_or(true));
             // Should the answer be unreadable, what was stored cannot be told from it.
-            let stored = outcome(appends, &plan, &result?).map_err(|e| Failed::Lost(BackendError::new(e)))?;
+            let stored = outcome(appends, &plan, &rows).map_err(|e| Failed::Lost(BackendError::new(e)))?;
             answered.extend(stored.ok_or(Failed::Raced)?);
         }
         answered.extend(plan.answered);
@@ -206,6 +260,7 @@ impl Line {
             .bind(streams.iter().map(|stream| stream.aggregate_type()).collect::<Vec<_>>())
             .bind(streams.iter().map(|stream| stream.aggregate_id()).collect::<Vec<_>>());
         let rows = self.read(query).await?;
+        self.standbys = rows.first().is_none_or(|row| get(row, 1).unwrap_or(true));
         for (stream, row) in streams.into_iter().zip(&rows) {
             facts.heads.insert(stream.clone(), get(row, 0).map_err(|_| Failed::Blame)?);
         }

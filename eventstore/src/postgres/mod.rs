@@ -18,6 +18,7 @@ mod pinned;
 mod plan;
 mod pool;
 mod read;
+mod replication;
 mod rows;
 mod session;
 mod store;

@@ -1,6 +1,6 @@
 //! What one statement shall store of a group of appends: pure, from what is believed or known of their streams.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 
 use uuid::Uuid;
 
@@ -60,19 +60,33 @@ pub(super) struct Plan<'a> {
 impl<'a> Plan<'a> {
     /// Plans the appends at `places`, in that order; each has one stream and at least one event. Without facts an append
     /// is believed to expect the right thing, unless another of the group says otherwise.
-    pub(super) fn of(appends: &'a [CheckedAppend], places: &[usize], facts: Option<&mut Facts>) -> Self {
+    pub(super) fn of(appends: &'a [CheckedAppend], places: &[usize], mut facts: Option<&mut Facts>) -> Self {
         let mut plan = Plan::default();
         let mut slots: HashMap<&'a StreamId, usize> = HashMap::with_capacity(places.len());
-        let mut facts = facts;
+        // Streams of which an append is put off, and with it all that come after it: each is decided in its turn.
+        let mut put_off: HashSet<&'a StreamId> = HashSet::new();
+        // Streams of which some append names a version.
+        let parts = places.iter().map(|place| &appends[*place].parts[0]);
+        let parts = parts.filter(|part| facts.is_some() && part.expected != ExpectedVersion::Any);
+        let named: HashSet<&'a StreamId> = parts.map(|part| &part.stream).collect();
         for &place in places {
             let append = &appends[place];
+            let stream = &append.parts[0].stream;
+            if put_off.contains(stream) {
+                plan.deferred.push(place);
+                continue;
+            }
             if let Some(facts) = &mut facts
                 && let Some(answer) = facts.answer(append, place)
             {
                 plan.answered.push((place, answer));
                 continue;
             }
-            plan.add(append, place, &mut slots, facts.as_deref());
+            let known = facts.as_deref().map(|facts| facts.heads.get(stream).copied().unwrap_or_default());
+            plan.add(append, place, &mut slots, known, named.contains(stream));
+            if plan.deferred.last() == Some(&place) {
+                put_off.insert(stream);
+            }
         }
         plan
     }
@@ -82,7 +96,8 @@ impl<'a> Plan<'a> {
         append: &'a CheckedAppend,
         place: usize,
         slots: &mut HashMap<&'a StreamId, usize>,
-        facts: Option<&Facts>,
+        known: Option<i64>,
+        named: bool,
     ) {
         let part = &append.parts[0];
         let expected = match part.expected {
@@ -90,7 +105,6 @@ impl<'a> Plan<'a> {
             ExpectedVersion::Exact(version) => Some(version.get()),
             ExpectedVersion::Any => None,
         };
-        let known = facts.map(|facts| facts.heads.get(&part.stream).copied().unwrap_or_default());
         let slot = slots.get(&part.stream).copied();
         // Where the stream stands before this append: known, believed, or left to the statement.
         let head = match slot.map(|slot| &self.slots[slot]) {
@@ -117,13 +131,18 @@ impl<'a> Plan<'a> {
         if let Some(actual) = head
             && actual.checked_add(count).is_none()
         {
+            // That a stream is full is known of it, and never follows from what an append expects.
+            if known.is_none() {
+                self.deferred.push(place);
+                return;
+            }
             let full = AppendError::StreamFull { stream: part.stream.clone(), actual: StreamVersion::stored(actual) };
             self.answered.push((place, Err(full)));
             return;
         }
         let slot = slot.unwrap_or_else(|| {
-            // Any version is right for an append that names none, so it need not come true what was known of it.
-            let head = known.filter(|_| expected.is_some()).or(expected);
+            // Any version is right for appends that name none, so it need not come true what was known of it.
+            let head = known.filter(|_| named).or(expected);
             self.slots.push(Slot { stream: &part.stream, head, added: 0 });
             slots.insert(&part.stream, self.slots.len() - 1);
             self.slots.len() - 1

@@ -95,7 +95,11 @@ fn any_version_goes_on_from_wherever_the_stream_is_by_then() {
 
 #[test]
 fn a_stream_that_cannot_hold_more_is_full() {
-    assert_eq!(check(&[("a", i64::MAX - 1, 2), ("a", i64::MAX - 1, 1)], None), ["full", "9223372036854775806+1"]);
+    let appends = [("a", i64::MAX - 1, 2), ("a", i64::MAX - 1, 1)];
+    assert_eq!(check(&appends, Some(&[("a", i64::MAX - 1)])), ["full", "9223372036854775806+1"]);
+    // To say so of a stream that may not be there would be another answer than the append gets alone.
+    assert_eq!(check(&appends, None), ["later", "later"]);
+    assert_eq!(check(&appends, Some(&[])), ["!0", "!0"]);
 }
 
 #[test]

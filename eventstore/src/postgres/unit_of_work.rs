@@ -6,6 +6,7 @@ use sqlx::{PgConnection, Postgres, Row, Transaction};
 
 use super::database::{NotBegun, PostgresTransaction};
 use super::fault::{append_fault, code, not_through_pooler};
+use super::replication::confirm;
 use super::store::PostgresStore;
 use super::within::{NotDone, failed, other_store, within};
 use crate::append::{Append, Appended};
@@ -84,9 +85,15 @@ impl PostgresUnitOfWork {
             self.rollback().await?;
             return Err(broken());
         }
-        let stream = || self.stream.unwrap_or_else(no_stream);
-        self.transaction.commit().await.map_err(|e| append_fault(e, stream))?;
+        let stream = || self.stream.clone().unwrap_or_else(no_stream);
+        let standbys = self.transaction.commit_and_tell().await.map_err(|e| append_fault(e, stream))?;
         self.store.announce(self.last);
+        if standbys {
+            let unknown = |source| AppendError::OutcomeUnknown { stream: stream(), source };
+            let held = self.store.pool().take().await;
+            let mut held = held.map_err(|e| unknown(BackendError::new(e.into_database())))?;
+            confirm(&mut held).await.map_err(unknown)?;
+        }
         Ok(())
     }
 

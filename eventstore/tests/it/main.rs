@@ -14,3 +14,4 @@ mod postgres;
 mod read;
 mod rewound;
 mod taken_apart;
+mod together;

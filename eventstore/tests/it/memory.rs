@@ -4,8 +4,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use annals_eventstore::{
-    After, AppendError, EventId, EventStore, ExpectedVersion, Filter, ManualClock, MemoryStore, NewEvent, Payload,
-    Position, ReadError, SeededIds, StreamId, Tenant,
+    After, Append, AppendError, EventId, EventStore, ExpectedVersion, Filter, Fingerprint, ManualClock, MemoryStore,
+    NewEvent, Payload, Position, ReadError, RequestKey, SeededIds, StreamId, Tenant,
 };
 use jiff::Timestamp;
 
@@ -49,4 +49,24 @@ fn an_injected_id_source_decides_every_id() {
     assert_eq!(twin().incarnation(), twin().incarnation());
     assert_eq!(twin().ids().next_id(), twin().ids().next_id());
     assert_ne!(MemoryStore::new().incarnation(), MemoryStore::new().incarnation());
+}
+
+/// A device that starts in 1970 until it learns the time must not execute the requests of that time again.
+#[tokio::test]
+async fn a_clock_that_was_slow_and_is_set_right_takes_no_request_key_away() {
+    let right = "2026-01-02T03:04:05Z".parse::<Timestamp>().unwrap();
+    let clock = Arc::new(ManualClock::at(right));
+    let store = MemoryStore::builder().clock(clock.clone()).build();
+    store.append(&stream("a"), ExpectedVersion::Any, vec![event(&store)]).await.unwrap();
+    let key = RequestKey::new("r", Fingerprint::of_bytes(b"")).unwrap().with_lifetime(Duration::from_secs(60));
+    let keyed = || Append::to(stream("a"), ExpectedVersion::Any, vec![event(&store)]).with_request(key.clone());
+    clock.set(Timestamp::UNIX_EPOCH);
+    let first = store.append_many(keyed()).await.unwrap();
+    assert_eq!((first.recorded_at, first.repeated), (Timestamp::UNIX_EPOCH, false));
+    assert!(store.append_many(keyed()).await.unwrap().repeated);
+    clock.set(right);
+    clock.advance(Duration::from_secs(59));
+    assert!(store.append_many(keyed()).await.unwrap().repeated);
+    clock.advance(Duration::from_secs(1));
+    assert!(!store.append_many(keyed()).await.unwrap().repeated);
 }

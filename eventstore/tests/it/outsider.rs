@@ -84,11 +84,12 @@ impl Log {
         for part in append.parts() {
             part.version_after(self.version(&part.stream))?;
         }
+        let counted_from = self.events.last().map_or(now, |event| event.recorded_at.max(now));
         let (tenant, request, append_id) = (append.tenant().clone(), append.request().cloned(), append.append_id());
         let streams = append.into_parts().into_iter().map(|part| self.store(part, append_id, now)).collect();
         let answer = Appended::new(streams, now, false);
         if let Some(request) = request {
-            let (fingerprint, expires) = (request.fingerprint(), request.expires(now));
+            let (fingerprint, expires) = (request.fingerprint(), request.expires(counted_from));
             let remembered = Remembered { fingerprint, answer: answer.clone(), expires };
             self.requests.insert((tenant, request.key().to_owned()), remembered);
         }

@@ -8,8 +8,9 @@ use async_trait::async_trait;
 use jiff::Timestamp;
 
 use crate::column::ColumnValue;
-use crate::database::{Fault, Model, Moved, Prepared, ReadModels, Work};
+use crate::database::{Fault, Model, Moved, Prepared, ReadModels, Shown, Shows, StoredName, Switch, Work};
 use crate::error::StartError;
+use crate::shape::Shape;
 use crate::testing::MemoryTable;
 
 #[derive(Clone, Default)]
@@ -18,8 +19,25 @@ pub(crate) struct MemoryReadModels(Arc<Mutex<State>>);
 #[derive(Default)]
 struct State {
     tables: HashMap<String, MemoryTable>,
+    shapes: HashMap<(&'static str, u32), Shape>,
     checkpoints: HashMap<(&'static str, u32), Checkpoint>,
-    shown: HashMap<&'static str, u32>,
+    moved_at: HashMap<(&'static str, u32), Timestamp>,
+    names: HashMap<&'static str, Name>,
+}
+
+struct Name {
+    projection: &'static str,
+    version: u32,
+    highest: u32,
+}
+
+impl State {
+    fn stored_name(&self, table: &str) -> Option<StoredName> {
+        let Name { projection, version, highest } = *self.names.get(table)?;
+        let key = (projection, version);
+        let shown = self.checkpoints.get(&key).map(|checkpoint| (self.shapes[&key].table.clone(), *checkpoint));
+        Some(StoredName { version, highest, shown })
+    }
 }
 
 impl MemoryReadModels {
@@ -42,7 +60,7 @@ impl MemoryReadModels {
     }
 
     pub(crate) fn shown(&self, table: &str) -> Option<u32> {
-        self.state().shown.get(table).copied()
+        self.state().names.get(table).map(|name| name.version)
     }
 }
 
@@ -52,13 +70,26 @@ impl ReadModels for MemoryReadModels {
         Ok(())
     }
 
-    async fn prepare(&self, model: &Model, incarnation: Incarnation, _: Timestamp) -> Result<Prepared, StartError> {
+    async fn prepare(
+        &self,
+        model: &Model,
+        shape: &Shape,
+        incarnation: Incarnation,
+        now: Timestamp,
+    ) -> Result<Prepared, StartError> {
         let mut state = self.state();
+        let key = (model.projection, model.version);
+        shape.check(model, state.shapes.entry(key).or_insert_with(|| shape.clone()))?;
         state.tables.entry(model.table_name()).or_insert_with(|| MemoryTable::new(model.table));
-        let start = Checkpoint::start(incarnation);
-        let checkpoint = *state.checkpoints.entry((model.projection, model.version)).or_insert(start);
-        let shown = *state.shown.entry(model.table.name).or_insert(model.version) == model.version;
-        Ok(Prepared { checkpoint, shown })
+        let checkpoint = *state.checkpoints.entry(key).or_insert_with(|| Checkpoint::start(incarnation));
+        state.moved_at.entry(key).or_insert(now);
+        let Some(name) = state.stored_name(model.table.name) else {
+            let Model { projection, version, table } = *model;
+            state.names.insert(table.name, Name { projection, version, highest: version });
+            return Ok(Prepared { checkpoint, shown: true });
+        };
+        name.check_columns(model)?;
+        Ok(Prepared { checkpoint, shown: name.version == model.version })
     }
 
     async fn checkpoint(&self, model: &Model) -> Result<Option<Checkpoint>, Fault> {
@@ -70,7 +101,7 @@ impl ReadModels for MemoryReadModels {
         Ok(state.tables.get(&model.table_name()).map(|table| table.load(keys)).unwrap_or_default())
     }
 
-    async fn commit(&self, work: &[&Work], _: Timestamp) -> Result<Vec<Moved>, Fault> {
+    async fn commit(&self, work: &[&Work], now: Timestamp) -> Result<Vec<Moved>, Fault> {
         let mut state = self.state();
         let mut moved = Vec::new();
         for work in work {
@@ -78,6 +109,7 @@ impl ReadModels for MemoryReadModels {
             let stands = state.checkpoints.get(&key).is_some_and(|c| c.position == work.from);
             if stands {
                 state.checkpoints.insert(key, work.to);
+                state.moved_at.insert(key, now);
                 state.tables.get_mut(&work.model.table_name()).expect("prepared before").write(&work.changes);
             }
             moved.push(if stands { Moved::Done } else { Moved::Overtaken });
@@ -85,8 +117,26 @@ impl ReadModels for MemoryReadModels {
         Ok(moved)
     }
 
-    async fn show(&self, model: &Model) -> Result<(), Fault> {
-        self.state().shown.insert(model.table.name, model.version);
-        Ok(())
+    async fn show(&self, model: &Model, switch: Switch) -> Result<Shows, Fault> {
+        let mut state = self.state();
+        let name = state.stored_name(model.table.name).expect("prepared before");
+        let own = state.checkpoints.get(&(model.projection, model.version)).copied();
+        if let Some(shows) = name.decide(model, switch, own)? {
+            return Ok(shows);
+        }
+        let Model { projection, version, table } = *model;
+        state.names.insert(table.name, Name { projection, version, highest: name.highest.max(version) });
+        Ok(Shows::This)
+    }
+
+    async fn shown(&self, models: &[Model]) -> Result<Vec<Option<Shown>>, Fault> {
+        let state = self.state();
+        let shown = |model: &Model| {
+            let name = state.names.get(model.table.name)?;
+            let key = (name.projection, name.version);
+            let checkpoint = *state.checkpoints.get(&key)?;
+            Some(Shown { version: name.version, checkpoint, moved_at: state.moved_at[&key] })
+        };
+        Ok(models.iter().map(shown).collect())
     }
 }

@@ -5,6 +5,7 @@ mod choice;
 pub(crate) mod contract;
 #[cfg(test)]
 pub(crate) mod memory;
+mod name;
 #[cfg(feature = "postgres")]
 pub(crate) mod postgres;
 #[cfg(any(feature = "sqlite", feature = "postgres"))]
@@ -20,7 +21,9 @@ use crate::changes::Changes;
 use crate::column::ColumnValue;
 use crate::error::StartError;
 use crate::read_model::TableSpec;
+use crate::shape::Shape;
 pub use choice::ReadModelDatabase;
+pub(crate) use name::{Shown, Shows, StoredName, Switch};
 
 /// One version of one projection, and the table that it builds.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -83,8 +86,15 @@ pub(crate) trait ReadModels: Send + Sync {
     /// Brings the schema for checkpoints up to date.
     async fn migrate(&self) -> Result<(), StartError>;
 
-    /// Sees to it that the model has its table, its indexes, its view and its checkpoint.
-    async fn prepare(&self, model: &Model, incarnation: Incarnation, now: Timestamp) -> Result<Prepared, StartError>;
+    /// Sees to it that the model has its table, its indexes and its checkpoint, and its read model a view. What belongs to
+    /// another version, it leaves alone.
+    async fn prepare(
+        &self,
+        model: &Model,
+        shape: &Shape,
+        incarnation: Incarnation,
+        now: Timestamp,
+    ) -> Result<Prepared, StartError>;
 
     /// Where the model stands; `None` if its checkpoint is gone.
     async fn checkpoint(&self, model: &Model) -> Result<Option<Checkpoint>, Fault>;
@@ -95,6 +105,11 @@ pub(crate) trait ReadModels: Send + Sync {
     /// Writes rows and moves checkpoints.
     async fn commit(&self, work: &[&Work], now: Timestamp) -> Result<Vec<Moved>, Fault>;
 
-    /// Lets the read model's stable name show this version.
-    async fn show(&self, model: &Model) -> Result<(), Fault>;
+    /// Lets the read model's stable name show this version, if [`StoredName::decide`] allows it. The view, and which
+    /// version it is stored to show, change in one transaction, which also sees to it that the version shown until then does
+    /// not read further meanwhile.
+    async fn show(&self, model: &Model, switch: Switch) -> Result<Shows, Fault>;
+
+    /// What the stable names of these models' read models show, in their order; `None` where name or checkpoint is gone.
+    async fn shown(&self, models: &[Model]) -> Result<Vec<Option<Shown>>, Fault>;
 }

@@ -1,5 +1,7 @@
 //! Pieces of SQL that every engine writes alike, from identifiers that were checked before.
 
+use super::Model;
+
 /// An identifier, already checked, in quotes, so that it may be a word of SQL.
 pub(super) fn quoted(identifier: &str) -> String {
     format!("\"{identifier}\"")
@@ -16,9 +18,19 @@ pub(super) fn digest<'a>(names: impl IntoIterator<Item = &'a str>) -> u32 {
     bytes.fold(0x811c_9dc5, |hash, byte| (hash ^ u32::from(byte)).wrapping_mul(0x0100_0193))
 }
 
-/// Whether the name of an index is one of ours: `prefix`, and eight hexadecimal digits, which is what makes it fit to stand
-/// in SQL.
+/// Whether the name of an index is one of ours: `prefix`, and eight hexadecimal digits.
 pub(super) fn is_our_index(name: &str, prefix: &str) -> bool {
     let digits = name.strip_prefix(prefix);
     digits.is_some_and(|rest| rest.len() == 8 && rest.bytes().all(|b| b.is_ascii_hexdigit()))
+}
+
+/// Says that an index of ours costs writes and is declared no longer. It is not dropped: during a deploy an older build must
+/// not remove what the newer one has made, and which of two is older does not show where both have the same version.
+pub(super) fn undeclared(model: &Model, index: &str) {
+    tracing::info!(
+        projection = model.projection,
+        version = model.version,
+        index,
+        "this index is declared no longer; drop it when no build that declares it runs"
+    );
 }

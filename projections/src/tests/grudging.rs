@@ -13,7 +13,7 @@ use async_trait::async_trait;
 use tokio::sync::watch;
 
 use super::accounts::{AccountEvent, Accounts};
-use super::workshop::{Counts, Doubled, OfTenant, Workshop, not_running, pairs};
+use super::workshop::{Counts, Doubled, OfTenant, Workshop, not_running, pairs, until_at};
 use crate::error::StopCause;
 
 #[derive(Clone)]
@@ -120,6 +120,7 @@ async fn short_and_empty_pages_lose_and_double_nothing() {
         views.wait_for(last, shop.soon()).await.unwrap();
         let later = shop.append("a", [AccountEvent::Paid(1)]).await;
         views.wait_for(later, shop.soon()).await.unwrap();
+        until_at(&views, later).await;
         assert_eq!(shop.rows::<Accounts>().await, pairs(&[("a", 11), ("b", 12)]));
         assert_eq!(shop.rows::<Counts>().await, pairs(&[("a", 5), ("b", 3)]));
         assert!(views.status().iter().all(|status| status.applied == 8), "{:?}", views.status());

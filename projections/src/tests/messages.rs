@@ -109,6 +109,20 @@ fn start_errors() -> Vec<StartError> {
             stored: "order_list(id text; key id)".to_owned(),
             declared: "order_list(id text, cents integer; key id)".to_owned(),
         },
+        StartError::EventsChanged {
+            projection: "bills",
+            version: 1,
+            new: vec!["bill.credited".to_owned(), "bill.voided".to_owned()],
+            missing: vec!["bill.paid".to_owned()],
+        },
+        StartError::TenantChanged { projection: "bills", version: 1, stored: None, declared: Some("north".to_owned()) },
+        StartError::ColumnsLost {
+            projection: "order_list",
+            version: 3,
+            read_model: "order_list",
+            shown: 2,
+            lost: vec!["`note` is gone".to_owned(), "`cents` was integer and is text".to_owned()],
+        },
         taken("order_list", "is a table that annals did not make"),
         taken("order_list", "is the read model of projection `orders`"),
         taken("order_list_v1", "is a table without a checkpoint"),
@@ -240,10 +254,30 @@ fn wait_errors() -> Vec<WaitError> {
         projection: projection.into(),
         position,
         held_up_by: held_up_by.map(str::to_owned),
+        elsewhere: None,
+    };
+    let elsewhere = crate::Elsewhere {
+        version: 2,
+        moved_at: jiff::Timestamp::from_second(1_772_359_200).unwrap(),
+        here: 1,
+        here_position: position(9),
     };
     let reached = || vec![reach("accounts", position(3), None), reach("counts", position(9), Some("the disk is full"))];
     vec![
         WaitError::TimedOut { position: position(9), waited: Duration::from_secs(2), reached: reached() },
+        WaitError::TimedOut {
+            position: position(9),
+            waited: Duration::from_secs(2),
+            reached: vec![Reach { elsewhere: Some(elsewhere), ..reach("accounts", position(3), None) }],
+        },
+        WaitError::NotShown {
+            projection: "accounts",
+            version: 1,
+            read_model: "accounts",
+            waited: Duration::from_secs(2),
+            why: "version 1 is at 3, and what is shown at 9".to_owned(),
+        },
+        WaitError::Database(engine()),
         WaitError::Closed { position: position(9), reached: reached() },
         WaitError::Stopped(stops().remove(0)),
         WaitError::Unknown { name: "daily_sales".to_owned(), known: "`accounts`, `counts`".to_owned() },

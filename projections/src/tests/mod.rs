@@ -2,6 +2,7 @@
 
 mod accounts;
 mod columns;
+mod deploy;
 mod folding;
 mod grudging;
 mod law;
@@ -61,4 +62,14 @@ on_every_database! {
     start::a_raised_version_is_built_beside_the_old_one_and_shown_when_it_has_caught_up,
     start::a_new_projection_catches_up_while_the_others_follow_the_log,
     rebuild::rebuild_equals_first_build,
+    deploy::an_old_build_that_starts_beside_a_newer_one_leaves_it_the_name,
+    deploy::a_version_that_took_the_name_over_keeps_it_when_the_old_build_restarts,
+    deploy::a_wait_ends_when_the_name_shows_the_event_and_not_before,
+    deploy::a_wait_for_a_version_that_nobody_feeds_says_so,
+    deploy::an_event_that_a_projection_learns_needs_a_raised_version,
+    deploy::another_tenant_needs_a_raised_version,
+    deploy::the_name_goes_down_only_on_request_and_stays_there,
+    deploy::old_starts_first_and_both_start_again,
+    deploy::new_starts_first_and_ends_before_the_old,
+    deploy::old_ends_before_new_starts_and_starts_when_new_has_ended,
 }

@@ -8,7 +8,7 @@ use tokio::time::Instant;
 
 use super::accounts::{AccountEvent, Accounts};
 use super::troubled::Trouble;
-use super::workshop::{Counts, Fixed, OfTenant, Workshop, at, not_running, pairs, said};
+use super::workshop::{Counts, Fixed, OfTenant, Workshop, at, not_running, pairs, said, until_at};
 use crate::{ProjectionState, StopCause, WaitError};
 
 fn paid(times: usize) -> Vec<AccountEvent> {
@@ -131,6 +131,7 @@ pub(super) async fn passing_faults_of_the_database_are_waited_out_and_nothing_is
     shop.models.trouble_loads(trouble);
     let position = shop.append("a", paid(3)).await;
     views.wait_for(position, Duration::from_secs(20)).await.unwrap();
+    until_at(&views, position).await;
     assert_eq!(shop.rows::<Accounts>().await, pairs(&[("a", 4)]));
     let status = &views.status()[0];
     assert!(matches!(status.state, ProjectionState::Live), "{status:?}");
@@ -212,6 +213,8 @@ pub(super) async fn two_runners_of_one_projection_apply_every_event_once(shop: W
     }
     first.wait_for(last, shop.soon()).await.unwrap();
     second.wait_for(last, shop.soon()).await.unwrap();
+    until_at(&first, last).await;
+    until_at(&second, last).await;
     let cents: i64 = shop.rows::<Accounts>().await.iter().map(|(_, cents)| cents).sum();
     assert_eq!(cents, last.get());
     let applied: u64 = [&first, &second].iter().map(|views| views.status()[0].applied).sum();

@@ -4,7 +4,7 @@ use annals_eventstore::Recorded;
 
 use super::accounts::{Account, AccountEvent, Accounts};
 use super::troubled::Trouble;
-use super::workshop::{Counts, Doubled, Fixed, Workshop, pairs};
+use super::workshop::{Counts, Doubled, Fixed, Workshop, pairs, until_at};
 use crate::builder::ProjectionsBuilder;
 use crate::{Projection, ProjectionError, Rows, StartError};
 
@@ -52,6 +52,7 @@ pub(super) async fn a_restart_goes_on_where_it_ended(shop: Workshop) {
     let second = shop.append("a", [AccountEvent::Paid(4)]).await;
     let views = shop.start().await;
     views.wait_for(second, shop.soon()).await.unwrap();
+    until_at(&views, second).await;
     assert_eq!(views.status()[0].applied, 1, "the events before the restart are not applied again");
     assert_eq!(shop.rows::<Accounts>().await, pairs(&[("a", 7)]));
 }
@@ -101,7 +102,9 @@ async fn a_view_that_cannot_be_switched_yet_is_tried_again_now_and_then() {
     let views = shop.projections().with(Doubled).start().await.unwrap();
     for _ in 0..50 {
         let position = shop.append("a", [AccountEvent::Paid(1)]).await;
-        views.wait_for(position, shop.soon()).await.unwrap();
+        while views.status()[0].position < position {
+            tokio::task::yield_now().await;
+        }
     }
     assert_eq!(shop.models.shown(), 1, "time stands still, so it is not time to try again");
     assert_eq!(shop.shown::<Accounts>().await, Some(1));
@@ -120,6 +123,7 @@ pub(super) async fn a_new_projection_catches_up_while_the_others_follow_the_log(
     let views = shop.projections().with(Accounts).with(Counts).start().await.unwrap();
     let position = shop.append("b", [AccountEvent::Paid(5)]).await;
     views.wait_for(position, shop.soon()).await.unwrap();
+    until_at(&views, position).await;
     assert_eq!(views.status()[0].applied, 1);
     assert_eq!(views.status()[1].applied, 27_002);
     // Behind the join both follow the log.

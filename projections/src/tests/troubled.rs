@@ -9,7 +9,8 @@ use jiff::Timestamp;
 
 use crate::StartError;
 use crate::column::ColumnValue;
-use crate::database::{Fault, Model, Moved, Prepared, ReadModels, Work};
+use crate::database::{Fault, Model, Moved, Prepared, ReadModels, Shown, Shows, Switch, Work};
+use crate::shape::Shape;
 
 /// What goes wrong with a call.
 #[derive(Clone, Copy, Debug)]
@@ -99,8 +100,14 @@ impl ReadModels for Troubled {
         self.models.migrate().await
     }
 
-    async fn prepare(&self, model: &Model, incarnation: Incarnation, now: Timestamp) -> Result<Prepared, StartError> {
-        self.models.prepare(model, incarnation, now).await
+    async fn prepare(
+        &self,
+        model: &Model,
+        shape: &Shape,
+        incarnation: Incarnation,
+        now: Timestamp,
+    ) -> Result<Prepared, StartError> {
+        self.models.prepare(model, shape, incarnation, now).await
     }
 
     async fn checkpoint(&self, model: &Model) -> Result<Option<Checkpoint>, Fault> {
@@ -140,7 +147,7 @@ impl ReadModels for Troubled {
         }
     }
 
-    async fn show(&self, model: &Model) -> Result<(), Fault> {
+    async fn show(&self, model: &Model, switch: Switch) -> Result<Shows, Fault> {
         let stands = self.models.checkpoint(model).await?.map_or(0, |checkpoint| checkpoint.position.get());
         let trouble = {
             let mut state = self.state();
@@ -148,8 +155,12 @@ impl ReadModels for Troubled {
             state.shows.pop_front().flatten()
         };
         match trouble {
-            None => self.models.show(model).await,
+            None => self.models.show(model, switch).await,
             Some(trouble) => Err(fault(!matches!(trouble, Trouble::Refused(_)), None)),
         }
+    }
+
+    async fn shown(&self, models: &[Model]) -> Result<Vec<Option<Shown>>, Fault> {
+        self.models.shown(models).await
     }
 }

@@ -43,6 +43,11 @@ impl Workshop {
         Self { store: MemoryStore::new(), ..self.clone() }
     }
 
+    /// The same store and read models, these by a handle of their own, as another process has.
+    pub(crate) fn beside(&self) -> Self {
+        Self { models: Troubled::new(self.home.handle()), ..self.clone() }
+    }
+
     /// How long something may take that is not held up.
     pub(crate) fn soon(&self) -> Duration {
         self.soon
@@ -97,6 +102,11 @@ impl Workshop {
     /// The id and cents of every row that `P` has made.
     pub(crate) async fn rows<P: Projection>(&self) -> Vec<(String, i64)> {
         self.home.accounts(&model::<P>()).await
+    }
+
+    /// The same as a query by the stable name of `P`'s read model gives it.
+    pub(crate) async fn named<P: Projection>(&self) -> Vec<(String, i64)> {
+        self.home.named(P::Row::TABLE).await
     }
 
     /// Where `P`'s stored checkpoint stands.
@@ -209,6 +219,13 @@ impl Projection for OfTenant {
 
     fn apply(&self, event: &Recorded<AccountEvent>, rows: &mut Rows<Account>) -> Result<(), ProjectionError> {
         Accounts.apply(event, rows)
+    }
+}
+
+/// Waits until the runner says that every projection is at `position`, which may be a moment later than it can be queried.
+pub(crate) async fn until_at(views: &Projections, position: Position) {
+    while views.status().iter().any(|status| status.position < position) {
+        tokio::time::sleep(Duration::from_millis(1)).await;
     }
 }
 

@@ -5,9 +5,10 @@ use std::time::Duration;
 use annals_eventstore::{Position, Recorded};
 use annals_macros::ReadModel;
 use annals_projections::{Projection, ProjectionError, Rows, StartError};
+use jiff::Timestamp;
 
-use super::homes::{Home, block_on};
-use super::shop::{OrderEvent, OrderList, OrderRow, Sales, placed};
+use super::homes::{Home, block_on, until_at};
+use super::shop::{OrderEvent, OrderList, OrderRow, Sales, Status, placed};
 
 /// Plenty, even on a busy machine.
 const SOON: Duration = Duration::from_secs(30);
@@ -75,6 +76,8 @@ pub(crate) fn two_processes_apply_every_event_once(home: Home) {
         }
         first.wait_for(last, SOON).await.unwrap();
         second.wait_for(last, SOON).await.unwrap();
+        until_at(&first, last).await;
+        until_at(&second, last).await;
         assert_eq!(one.query(SALES).await, ["ann 60 60", "bob 60 120"]);
         let applied: u64 = [&first, &second].iter().map(|views| views.status()[0].applied).sum();
         assert_eq!(applied, 120);
@@ -115,13 +118,18 @@ pub(crate) fn whenever_the_process_dies_rows_and_checkpoint_agree(home: Home) {
 /// The list with a column more, under the same version and under the next.
 #[derive(ReadModel, Clone)]
 #[read_model(table = "order_list", key = "order_id")]
-struct WiderRow {
+pub(crate) struct WiderRow {
     order_id: String,
     customer: String,
     note: Option<String>,
+    status: Status,
+    cents: i64,
+    changed_at: Timestamp,
+    #[column(json)]
+    history: Vec<String>,
 }
 
-struct Wider<const VERSION: u32>;
+pub(crate) struct Wider<const VERSION: u32>;
 
 impl<const VERSION: u32> Projection for Wider<VERSION> {
     type Event = OrderEvent;
@@ -129,10 +137,40 @@ impl<const VERSION: u32> Projection for Wider<VERSION> {
     const VERSION: u32 = VERSION;
 
     fn apply(&self, event: &Recorded<OrderEvent>, rows: &mut Rows<WiderRow>) -> Result<(), ProjectionError> {
-        if let OrderEvent::Placed { customer, .. } = &event.event {
-            let order_id = event.stream.aggregate_id().to_owned();
-            rows.upsert(WiderRow { order_id, customer: customer.clone(), note: Some("wide".to_owned()) });
+        if let OrderEvent::Placed { customer, cents } = &event.event {
+            rows.upsert(WiderRow {
+                order_id: event.stream.aggregate_id().to_owned(),
+                customer: customer.clone(),
+                note: Some("wide".to_owned()),
+                status: Status::Placed,
+                cents: *cents,
+                changed_at: event.recorded_at,
+                history: Vec::new(),
+            });
         }
+        Ok(())
+    }
+}
+
+/// The list with fewer columns, and one of another type.
+#[derive(ReadModel, Clone)]
+#[read_model(table = "order_list", key = "order_id")]
+struct NarrowRow {
+    order_id: String,
+    customer: String,
+    status: Status,
+    cents: String,
+    changed_at: Timestamp,
+}
+
+struct Narrow;
+
+impl Projection for Narrow {
+    type Event = OrderEvent;
+    type Row = NarrowRow;
+    const VERSION: u32 = 2;
+
+    fn apply(&self, _: &Recorded<OrderEvent>, _: &mut Rows<NarrowRow>) -> Result<(), ProjectionError> {
         Ok(())
     }
 }
@@ -148,6 +186,13 @@ pub(crate) fn another_shape_needs_a_raised_version_which_is_shown_when_it_is_com
         let error = shop.projections().with(Wider::<1>).start().await.err().expect("it must be refused");
         assert!(matches!(&error, StartError::ShapeChanged { .. }), "{error}");
         assert!(error.to_string().ends_with("raise its `VERSION` to build it anew"), "{error}");
+
+        let error = shop.projections().with(Narrow).start().await.err().expect("it must be refused");
+        assert_eq!(
+            error.to_string(),
+            "projection `order_list` (version 2) lacks what queries of `order_list` find today in version 1: `cents` was \
+             integer and is text, `history` is gone; keep it, or give the read model a new table name"
+        );
 
         let views = shop.projections().with(Wider::<2>).start().await.unwrap();
         views.wait_for(position, SOON).await.unwrap();
@@ -199,6 +244,7 @@ pub(crate) fn events_of_many_writers_are_each_counted_once(home: Home) {
         });
         let last = futures::future::join_all(writers).await.into_iter().max().unwrap();
         views.wait_for(last, SOON).await.unwrap();
+        until_at(&views, last).await;
         let expected: usize = (0..WRITERS).map(|w| (0..APPENDS).map(|n| 1 + (n * w) % 25).sum::<usize>()).sum();
         let total = shop.query("SELECT CAST(sum(orders) AS TEXT) || ' ' || CAST(sum(cents) AS TEXT) FROM sales").await;
         assert_eq!(total, [format!("{expected} {expected}")]);

@@ -73,6 +73,14 @@ impl Home {
         home
     }
 
+    /// Where the events are: a path or a URL.
+    pub(crate) fn place_of_events(&self) -> &std::ffi::OsStr {
+        match &self.events {
+            Place::File(path) => path.as_os_str(),
+            Place::Postgres(database) => database.url().as_ref(),
+        }
+    }
+
     /// Where the events are, if that is a server.
     pub(crate) fn postgres_url(&self) -> &str {
         match &self.events {
@@ -138,6 +146,13 @@ enum Views {
     Postgres(PostgresDatabase),
 }
 
+/// Waits until the runner says that every projection is at `position`, which may be a moment later than it can be queried.
+pub(crate) async fn until_at(views: &Projections, position: Position) {
+    while views.status().iter().any(|status| status.position < position) {
+        tokio::time::sleep(std::time::Duration::from_millis(1)).await;
+    }
+}
+
 /// Everything open.
 pub(crate) struct Shop {
     store: Store,
@@ -185,6 +200,14 @@ impl Shop {
                 let rows = sqlx::query(sql).fetch_all(&mut *reader).await.unwrap();
                 rows.iter().map(|row| row.get(0)).collect()
             }
+        }
+    }
+
+    /// The table that says which version each stable name shows.
+    pub(crate) fn table_of_names(&self) -> &'static str {
+        match &self.views {
+            Views::File(_) => "annals_read_models",
+            Views::Postgres(_) => "annals.read_models",
         }
     }
 

@@ -1,6 +1,8 @@
 //! What a user of projections can see, wherever the events and the read models are.
 
 #[cfg(test)]
+mod deploy;
+#[cfg(test)]
 mod everywhere;
 #[cfg(test)]
 mod homes;

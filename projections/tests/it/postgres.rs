@@ -6,7 +6,8 @@ use annals_eventstore::{EventStore, PostgresOptions};
 use annals_projections::{ProjectionState, ProjectionsExt};
 use sqlx::{AssertSqlSafe, ConnectOptions, Connection, PgConnection, Row};
 
-use super::homes::Home;
+use super::everywhere::Wider;
+use super::homes::{Home, until_at};
 use super::shop::{OrderList, Sales, placed};
 
 const SOON: Duration = Duration::from_secs(30);
@@ -50,6 +51,7 @@ async fn a_connection_that_the_server_ends_in_a_commit_is_made_good_and_nothing_
         }
         sqlx::raw_sql("COMMIT").execute(&mut holder).await.unwrap();
         views.wait_for(position, SOON).await.unwrap();
+        until_at(&views, position).await;
         assert_eq!(shop.query(SALES).await, ["ann 2 3", "bob 1 3"]);
         assert!(matches!(views.status()[0].state, ProjectionState::Live));
         assert_eq!(views.status()[0].applied, 3);
@@ -75,6 +77,29 @@ async fn connections_that_the_server_ends_again_and_again_cost_nothing_but_time(
     let sold = sqlx::query(SALES).fetch_all(&mut foreign).await.unwrap();
     let sold: Vec<String> = sold.iter().map(|row| row.get(0)).collect();
     assert_eq!(sold, ["ann 40 40", "bob 40 80"]);
+    views.close().await;
+}
+
+/// The view cannot be switched while somebody reads it, and until then queries see the old version.
+#[tokio::test]
+async fn a_report_that_delays_the_switch_ends_no_wait_early() {
+    let home = Home::in_one_postgres().await;
+    let shop = home.open().await;
+    let views = shop.projections().with(OrderList).start().await.unwrap();
+    views.wait_for(shop.append("o-1", &[placed("ann", 1)]).await, SOON).await.unwrap();
+    views.close().await;
+
+    let mut report = PgConnection::connect(home.postgres_url()).await.unwrap();
+    sqlx::raw_sql("BEGIN; SELECT count(*) FROM order_list").execute(&mut report).await.unwrap();
+    let position = shop.append("o-2", &[placed("bob", 2)]).await;
+    let views = shop.projections().with(Wider::<2>).start().await.unwrap();
+    let error = views.wait_for(position, Duration::from_millis(1_500)).await.unwrap_err();
+    assert!(error.to_string().contains("`order_list` shows version 1, which is at 1 and"), "{error}");
+    assert!(error.to_string().contains("version 2, which runs here, is at 2"), "{error}");
+    assert_eq!(shop.query("SELECT order_id FROM order_list").await, ["o-1"]);
+    sqlx::raw_sql("COMMIT").execute(&mut report).await.unwrap();
+    views.wait_for(position, SOON).await.unwrap();
+    assert_eq!(shop.query("SELECT order_id || note FROM order_list ORDER BY 1").await, ["o-1wide", "o-2wide"]);
     views.close().await;
 }
 

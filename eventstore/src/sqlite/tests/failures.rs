@@ -13,6 +13,7 @@ use crate::error::{AppendError, ErrorFamily, OpenError, ReadError};
 use crate::filter::Filter;
 use crate::position::{After, Position};
 use crate::read::EventStoreExt;
+use crate::request::{Fingerprint, RequestKey};
 use crate::sqlite::{SqliteOptions, SqliteStore, Synchronous};
 use crate::store::EventStore;
 use crate::stream::{ExpectedVersion, StreamVersion};
@@ -418,5 +419,65 @@ async fn every_connection_is_as_durable_as_was_asked_for() {
         assert_eq!(rows[0].get::<i64, _>(0), level, "{asked:?}");
         let rows = sqlx::query("PRAGMA journal_mode").fetch_all(&mut *work).await.expect("read");
         assert_eq!(rows[0].get::<String, _>(0), "wal");
+    }
+}
+
+/// Its events without the key would be stored again by the repeat.
+#[tokio::test]
+async fn an_append_whose_key_cannot_be_stored_stores_nothing() {
+    let fixture = Fixture::new().await;
+    let refuse = "CREATE TRIGGER refuse BEFORE INSERT ON annals_request_keys BEGIN SELECT RAISE(ABORT, 'no'); END";
+    sqlx::raw_sql(refuse).execute(&mut fixture.foreign().await).await.expect("made");
+    let key = RequestKey::new("r", Fingerprint::of_bytes(b"")).expect("a key");
+    let one = Append::to(stream("a"), ANY, vec![event(1)]);
+    let large = Append::to(stream("a"), ANY, (0..40).map(event).collect());
+    let several = one.clone().and(stream("b"), ANY, vec![event(2), event(3)]);
+    for append in [one.clone(), large, several] {
+        fixture.store.append_many(append.with_request(key.clone())).await.expect_err("refused");
+    }
+    // Together with others, which are not at fault.
+    let others = [Append::to(stream("c"), ANY, vec![event(4)]), Append::to(stream("d"), ANY, vec![event(5)])];
+    let [first, last] = others;
+    let appends = [first, one.clone().with_request(key.clone()), last];
+    let answers = futures::future::join_all(appends.map(|append| fixture.store.append_many(append))).await;
+    assert_eq!(answers.iter().map(Result::is_ok).collect::<Vec<_>>(), [true, false, true]);
+    assert_eq!(fixture.log().await.len(), 2);
+    sqlx::raw_sql("DROP TRIGGER refuse").execute(&mut fixture.foreign().await).await.expect("dropped");
+    let done = fixture.store.append_many(one.with_request(key)).await.expect("appended");
+    assert_eq!((done.version().get(), done.repeated), (1, false));
+}
+
+/// A caller that is told that its append came too late sends another one, and both are stored.
+#[tokio::test]
+async fn an_append_that_the_writer_has_taken_is_answered_however_late() {
+    let fixture = Fixture::new().await;
+    for round in 0..3 {
+        let mut rival = fixture.foreign().await;
+        sqlx::raw_sql("BEGIN IMMEDIATE").execute(&mut rival).await.expect("locked");
+        let deadline = tokio::time::Instant::now() + Duration::from_millis(200);
+        // One alone goes straight to the connection; the others are taken by the writer.
+        let appends: Vec<_> = (0..=2 * round).map(|n| (format!("{round}-{n}"), event(n))).collect();
+        let appending: Vec<_> = appends
+            .iter()
+            .map(|(id, event)| {
+                let append = Append::to(stream(id), ANY, vec![event.clone()]).with_deadline(deadline);
+                let store = fixture.store.clone();
+                tokio::spawn(async move { store.append_many(append).await })
+            })
+            .collect();
+        tokio::time::sleep_until(deadline + Duration::from_millis(50)).await;
+        sqlx::raw_sql("ROLLBACK").execute(&mut rival).await.expect("free");
+        let mut answered = 0;
+        for ((id, _), appending) in appends.iter().zip(appending) {
+            let stored = match appending.await.expect("no panic") {
+                Ok(appended) => usize::try_from(appended.version().get()).expect("a version"),
+                Err(AppendError::DeadlineExceeded { .. }) => 0,
+                Err(other) => panic!("neither answered nor withdrawn: {other:?}"),
+            };
+            answered += stored;
+            let page = fixture.store.load_page(&stream(id), StreamVersion::NONE, 10).await.expect("read");
+            assert_eq!(page.events.len(), stored, "{id}");
+        }
+        assert!(answered > 0, "nothing was taken before the deadline");
     }
 }

@@ -237,3 +237,30 @@ async fn a_url_that_cannot_be_meant_is_refused_and_not_shown() {
     let (_, said) = said_about("postgres://app@127.0.0.1:1/shop?sslmode=require&channel_binding=require").await;
     assert!(said.contains("`channel_binding`"), "{said}");
 }
+
+/// A caller that is told that its append came too late sends another one, and both are stored.
+#[tokio::test]
+async fn an_append_that_the_writer_has_taken_is_answered_however_late() {
+    let fixture = Fixture::new().await;
+    let at_commit = "CREATE FUNCTION wait() RETURNS trigger LANGUAGE plpgsql AS $$
+                     BEGIN PERFORM pg_advisory_xact_lock(4711); RETURN NULL; END $$;
+                     CREATE CONSTRAINT TRIGGER wait AFTER INSERT ON annals.events DEFERRABLE INITIALLY DEFERRED
+                     FOR EACH ROW EXECUTE FUNCTION wait()";
+    let mut foreign = fixture.foreign().await;
+    run(&mut foreign, at_commit).await.unwrap();
+    // By another function each: one event, several, many.
+    for (count, function) in [(1, "annals.append_next("), (2, "annals.append_group("), (40, "annals.append(")] {
+        let mut rival = fixture.foreign().await;
+        run(&mut rival, "BEGIN; SELECT pg_advisory_xact_lock(4711)").await.unwrap();
+        let deadline = tokio::time::Instant::now() + Duration::from_millis(300);
+        let events = (0..count).map(|_| fixture.event()).collect();
+        let append = Append::to(stream(&format!("of {count}")), ExpectedVersion::NoStream, events);
+        let (store, append) = (fixture.store.clone(), append.with_deadline(deadline));
+        let appending = tokio::spawn(async move { store.append_many(append).await });
+        blocked_in(&mut foreign, function).await;
+        tokio::time::sleep_until(deadline + Duration::from_millis(50)).await;
+        assert!(!appending.is_finished(), "{count}");
+        run(&mut rival, "ROLLBACK").await.unwrap();
+        assert_eq!(appending.await.unwrap().unwrap().version().get(), count);
+    }
+}

@@ -13,6 +13,7 @@ mod news;
 mod order;
 mod pooler;
 mod proxy;
+mod replication;
 mod requests;
 mod restart;
 mod roles;

@@ -2,10 +2,12 @@
 
 use std::time::Duration;
 
-use annals_eventstore::{Append, AppendError, Appended, EventStore, ExpectedVersion, Fingerprint, RequestKey, Tenant};
+use annals_eventstore::{
+    After, Append, AppendError, Appended, EventStore, ExpectedVersion, Filter, Fingerprint, RequestKey, Tenant,
+};
 use sqlx::Row;
 
-use super::{Fixture, run, stream};
+use super::{Fixture, insert, run, stream};
 
 fn request(key: &str, body: &str) -> RequestKey {
     RequestKey::new(key, Fingerprint::of_bytes(body.as_bytes())).unwrap()
@@ -67,4 +69,54 @@ async fn expired_keys_are_swept_in_bounded_batches_and_others_are_left_alone() {
         assert_eq!(fixture.count("request_key LIKE 'old-%'").await, left, "after {key}");
     }
     assert_eq!(fixture.count("request_key LIKE 'new-%'").await, 3);
+}
+
+/// Its events without the key would be stored again by the repeat.
+#[tokio::test]
+async fn an_append_whose_key_cannot_be_stored_stores_nothing() {
+    let fixture = Fixture::new().await;
+    let refuse = "CREATE FUNCTION refuse() RETURNS trigger LANGUAGE plpgsql AS $$
+                  BEGIN RAISE EXCEPTION 'no' USING ERRCODE = 'check_violation'; END $$;
+                  CREATE TRIGGER refuse BEFORE INSERT ON annals.request_keys FOR EACH ROW EXECUTE FUNCTION refuse()";
+    run(&mut fixture.foreign().await, refuse).await.unwrap();
+    let events = |count: usize| (0..count).map(|_| fixture.event()).collect();
+    let one = Append::to(stream("a"), ExpectedVersion::Any, events(1));
+    let large = Append::to(stream("a"), ExpectedVersion::Any, events(40));
+    let several = one.clone().and(stream("b"), ExpectedVersion::Any, events(2));
+    for append in [one.clone(), large, several] {
+        let refused = fixture.store.append_many(append.with_request(request("r", "body"))).await.unwrap_err();
+        assert!(matches!(refused, AppendError::Broken { .. }), "{refused:?}");
+    }
+    let mut unit = fixture.store.begin().await.unwrap();
+    unit.append(one.clone().with_request(request("r", "body"))).await.unwrap_err();
+    unit.rollback().await.unwrap();
+    let log = fixture.store.read_page(After::START, &Filter::all(), 10).await.unwrap();
+    assert_eq!(log.events, []);
+    run(&mut fixture.foreign().await, "DROP TRIGGER refuse ON annals.request_keys").await.unwrap();
+    let done = fixture.store.append_many(one.with_request(request("r", "body"))).await.unwrap();
+    assert_eq!((done.version().get(), done.repeated), (1, false));
+}
+
+/// A server whose clock was slow and is set right must not execute the requests of that time again.
+#[tokio::test]
+async fn a_lifetime_counts_from_the_last_event_if_the_clock_is_behind_it() {
+    let fixture = Fixture::new().await;
+    let mut foreign = fixture.foreign().await;
+    insert(&mut foreign, "of a clock that was right").await;
+    let ahead = "ALTER TABLE annals.events DISABLE TRIGGER USER;
+                 UPDATE annals.events SET recorded_at = timestamptz '2999-01-01 00:00Z';
+                 ALTER TABLE annals.events ENABLE TRIGGER USER";
+    let by = Duration::from_secs(60);
+    let streams = [vec!["a"], vec!["b", "c"]];
+    for (n, streams) in streams.iter().enumerate() {
+        run(&mut foreign, ahead).await.unwrap();
+        let key = request(&format!("r{n}"), "body").with_lifetime(by);
+        let mut parts = streams.iter().map(|id| (stream(id), ExpectedVersion::Any, vec![fixture.event()]));
+        let (to, expected, events) = parts.next().unwrap();
+        let append = Append::to(to, expected, events);
+        let append = parts.fold(append, |append, (to, expected, events)| append.and(to, expected, events));
+        fixture.store.append_many(append.with_request(key)).await.unwrap();
+        let until = format!("request_key = 'r{n}' AND expires_at = timestamptz '2999-01-01 00:01Z'");
+        assert_eq!(fixture.count(&until).await, 1);
+    }
 }

@@ -10,6 +10,7 @@ use futures::{StreamExt, TryStreamExt};
 use sqlx::postgres::PgConnectOptions;
 use sqlx::{ConnectOptions, Connection, PgConnection, Row};
 
+use super::schema::APPENDS;
 use super::{code, event_for, run, stream};
 use crate::homes::postgres_database;
 
@@ -163,15 +164,145 @@ async fn an_application_appends_and_reads_and_changes_nothing_by_hand() {
 async fn an_append_of_an_application_is_durable_whatever_its_session_says() {
     let roles = Roles::of(postgres_database().await).await;
     let mut connection = roles.connect("app").await;
-    run(&mut connection, "SET synchronous_commit = off; BEGIN").await.unwrap();
-    let append = "SELECT (annals.append_one('default', 'order', 'a', NULL, gen_random_uuid(), 'x', 1, '{}', '{}',
-                                            NULL, NULL)).kind";
-    run(&mut connection, append).await.unwrap();
-    let setting = sqlx::query("SELECT current_setting('synchronous_commit')").fetch_all(&mut connection).await.unwrap();
-    assert_eq!(setting[0].get::<String, _>(0), "on");
-    run(&mut connection, "COMMIT").await.unwrap();
+    for (n, append) in APPENDS.iter().enumerate() {
+        run(&mut connection, "SET synchronous_commit = off; BEGIN").await.unwrap();
+        run(&mut connection, &append.replace("'a'", &format!("'a-{n}'"))).await.unwrap();
+        let setting = sqlx::query("SELECT current_setting('synchronous_commit')");
+        assert_eq!(setting.fetch_all(&mut connection).await.unwrap()[0].get::<String, _>(0), "on", "{append}");
+        run(&mut connection, "COMMIT").await.unwrap();
+    }
     connection.close().await.unwrap();
     roles.end().await;
+}
+
+/// What an account that may only call the functions could try, so that every reader would stop at it for ever.
+#[tokio::test]
+async fn what_no_reader_could_read_is_refused_by_the_functions_as_well() {
+    let roles = Roles::of(postgres_database().await).await;
+    let store = roles.store("app").open().await.unwrap();
+    store.append(&stream("sound"), ExpectedVersion::NoStream, vec![event_for(&store)]).await.unwrap();
+    let (long, control) = (format!("repeat('x', {})", 201), "U&'a\\0007'");
+    let names = ["''", &long, "repeat('é', 101)", control, "U&'a\\000A'", "U&'\\007F'", "U&'\\0085'", "NULL"];
+    // Tenant, aggregate type, aggregate id, event id, event type, schema version, payload, metadata, correlation and
+    // causation id: sound ones, one of which is replaced by what is not.
+    let sound = ["'default'", "'order'", "'h'", "gen_random_uuid()", "'x'", "1", "'{}'", "'{}'", "NULL", "NULL"];
+    let mut hostile: Vec<(usize, String)> = Vec::new();
+    for place in [0, 1, 2, 4, 8, 9] {
+        // A correlation or causation id may be missing.
+        hostile
+            .extend(names.iter().filter(|name| place < 8 || **name != "NULL").map(|name| (place, (*name).to_owned())));
+    }
+    for (place, bad) in [
+        (3, "'00000000-0000-0000-0000-000000000000'"),
+        (3, "NULL"),
+        (5, "0"),
+        (5, "-1"),
+        (5, "4294967296"),
+        (5, "1099511627776"),
+        (6, "NULL"),
+        (6, "'\"' || repeat('x', 200000000) || '\"'"),
+        (6, "'[' || repeat('1e-16383,', 8000) || '1]'"),
+        (7, "NULL"),
+        (7, "'[1]'"),
+        (7, "'7'"),
+        (7, "'null'"),
+        (7, "'\"x\"'"),
+        (7, "'{\"x\":\"y\"}'"),
+        (7, "'{\"$actor\":7}'"),
+        (7, "'{\"$trace\":null}'"),
+        (7, "'{\"$extra\":[\"a\"]}'"),
+        (7, "'{\"$extra\":{\"a\":\"b\",\"c\":1}}'"),
+        (7, "'{\"$extra\":{\"a\":\"' || repeat('x', 2000000) || '\"}}'"),
+    ] {
+        hostile.push((place, bad.to_owned()));
+    }
+    for setting in ["on", "off"] {
+        // A session keeps what it has once made of a function's text.
+        let mut connection = roles.connect("app").await;
+        for (place, bad) in &hostile {
+            let mut values = sound.map(String::from);
+            values[*place].clone_from(bad);
+            let [tenant, kind, id, event, name, schema, payload, metadata, correlation, causation] = values;
+            // What a session says of strings is for the text that is sent, not for what the functions do.
+            for call in [
+                format!("append_next({tenant}, {kind}, {id}, 0, {event}, {name}, {schema}, {payload}, {metadata},
+                                     {correlation}, {causation})"),
+                format!("append_one({tenant}, {kind}, {id}, NULL, {event}, {name}, {schema}, {payload}, {metadata},
+                                    {correlation}, {causation})"),
+                format!("append({tenant}, false, array[{kind}], array[{id}], '{{NULL}}', '{{1}}', array[{event}]::uuid[],
+                                array[{name}], array[{schema}]::bigint[], array[{payload}], array[{metadata}],
+                                array[{correlation}]::text[], array[{causation}]::text[], NULL, NULL, NULL, NULL)"),
+                format!("append_group(false, array[{tenant}], array[{kind}], array[{id}], '{{NULL}}', '{{1}}', '{{1}}',
+                                      array[{tenant}], array[{kind}], array[{id}], array[{event}]::uuid[], array[{name}],
+                                      array[{schema}]::bigint[], array[{payload}], array[{metadata}],
+                                      array[{correlation}]::text[], array[{causation}]::text[], '{{NULL}}', '{{}}', '{{}}',
+                                      '{{}}', '{{}}', '{{}}', '{{}}')"),
+            ] {
+                // The large ones take their time.
+                let is_large = bad.contains("repeat('x', 2000000") || bad.contains("1e-16383");
+                if is_large && (setting == "off" || !call.starts_with("append_next(")) {
+                    continue;
+                }
+                let prepared = format!("PREPARE hostile AS SELECT annals.{call}");
+                run(&mut connection, &prepared).await.expect("it is a call");
+                run(&mut connection, &format!("SET standard_conforming_strings = {setting}")).await.unwrap();
+                let refused = run(&mut connection, "EXECUTE hostile").await;
+                run(&mut connection, "DEALLOCATE hostile; SET standard_conforming_strings = on").await.unwrap();
+                match refused {
+                    Ok(()) => panic!("{setting}: {call} was taken"),
+                    // Refused for what it holds, or for want of the memory to write it out.
+                    Err(error) => assert!(error.as_database_error().is_some(), "{call}: {error}"),
+                }
+            }
+        }
+    }
+    let mut connection = roles.connect("app").await;
+    // An answer of one tenant's request about the events of another.
+    let group = |tenant: &str, first: i32, last: i32| {
+        format!(
+            "SELECT annals.append_group(false, '{{theirs,ours}}', '{{order,order}}', '{{h,h}}', '{{NULL,NULL}}', '{{1,2}}',
+                '{{1,1}}', '{{theirs,ours}}', '{{order,order}}', '{{h,h}}', array[gen_random_uuid(), gen_random_uuid()],
+                '{{x,x}}', '{{1,1}}', '{{\"{{}}\",\"{{}}\"}}', '{{\"{{}}\",\"{{}}\"}}', '{{NULL,NULL}}', '{{NULL,NULL}}',
+                '{{NULL,NULL}}', '{{{tenant}}}', '{{r}}', array[gen_random_uuid()], '{{60000000}}', '{{{first}}}',
+                '{{{last}}}')"
+        )
+    };
+    for (tenant, first, last) in [
+        ("ours", 1, 1),
+        ("theirs", 2, 2),
+        ("ours", 1, 2),
+        ("other", 1, 2),
+        ("ours", 2, 3),
+        ("ours", 0, 2),
+        ("ours", 2, 1),
+    ] {
+        let refused = run(&mut connection, &group(tenant, first, last)).await.expect_err("refused");
+        assert_eq!(code(&refused), "23514", "{tenant} {first} {last}: {refused}");
+    }
+    for key in ["''", &long, control] {
+        let nothing = format!(
+            "SELECT annals.append('default', false, '{{}}', '{{}}', '{{}}', '{{}}', '{{}}', '{{}}', '{{}}', '{{}}', '{{}}',
+                                  '{{}}', '{{}}', NULL, {key}, gen_random_uuid(), 60000000)"
+        );
+        assert_eq!(code(&run(&mut connection, &nothing).await.unwrap_err()), "23514", "{key}");
+    }
+    // An event of the append without a stream.
+    let nowhere = "SELECT annals.append('default', false, '{order}', '{h}', '{NULL}', '{1,2}', array[gen_random_uuid(),
+                                        gen_random_uuid()], '{x,x}', '{1,1}', '{\"{}\",\"{}\"}', '{\"{}\",\"{}\"}',
+                                        '{NULL,NULL}', '{NULL,NULL}', NULL, NULL, NULL, NULL)";
+    assert_eq!(code(&run(&mut connection, nowhere).await.unwrap_err()), "23514");
+    reads_everything(&store, 1).await;
+    // The rules are not so strict that they refuse what is sound.
+    run(&mut connection, &group("ours", 2, 2)).await.unwrap();
+    reads_log(&store, 3).await;
+    connection.close().await.unwrap();
+    store.close().await;
+    roles.end().await;
+}
+
+async fn reads_log(store: &PostgresStore, events: usize) {
+    let log: Vec<_> = store.read_all(Position::START, Filter::all()).try_collect().await.unwrap();
+    assert_eq!(log.len(), events);
 }
 
 /// A function that runs with its owner's rights must not run what its caller has put in the way.

@@ -100,19 +100,33 @@ async fn what_the_order_relies_on_must_be_in_place() {
     }
 }
 
+/// One event for the stream `a` by each function that appends.
+pub(super) const APPENDS: [&str; 5] = [
+    "SELECT annals.append_next('default', 'order', 'a', 0, gen_random_uuid(), 'x', 1, '{}', '{}', NULL, NULL)",
+    "SELECT annals.append_one('default', 'order', 'a', NULL, gen_random_uuid(), 'x', 1, '{}', '{}', NULL, NULL)",
+    "SELECT annals.append_group(false, '{default}', '{order}', array['a'], '{NULL}', '{1}', '{1}',
+                                '{default}', '{order}', array['a'], array[gen_random_uuid()], '{x}', '{1}', '{\"{}\"}',
+                                '{\"{}\"}', '{NULL}', '{NULL}', '{NULL}', '{}', '{}', '{}', '{}', '{}', '{}')",
+    "SELECT annals.append('default', false, '{order}', array['a'], '{NULL}', '{1}', array[gen_random_uuid()], '{x}', '{1}',
+                          '{\"{}\"}', '{\"{}\"}', '{NULL}', '{NULL}', NULL, NULL, NULL, NULL)",
+    "SELECT annals.append_within('default', NULL, '{order}', array['a'], '{NULL}', '{1}', array[gen_random_uuid()],
+                                 '{x}', '{1}', '{\"{}\"}', '{\"{}\"}', '{NULL}', '{NULL}', NULL, NULL, NULL, NULL)",
+];
+
 #[tokio::test]
 async fn an_append_is_durable_whatever_the_session_says() {
     let fixture = Fixture::new().await;
     let mut foreign = fixture.foreign().await;
     for (before, within) in [("off", "on"), ("local", "on"), ("on", "on"), ("remote_apply", "remote_apply")] {
-        run(&mut foreign, &format!("SET synchronous_commit = {before}; BEGIN")).await.unwrap();
-        let append = format!(
-            "SELECT (annals.append_one('default', 'order', '{before}', NULL, gen_random_uuid(), 'x', 1, '{{}}', '{{}}',
-                                       NULL, NULL)).kind"
-        );
-        run(&mut foreign, &append).await.unwrap();
-        let setting = sqlx::query("SELECT current_setting('synchronous_commit')");
-        assert_eq!(setting.fetch_all(&mut foreign).await.unwrap()[0].get::<String, _>(0), within);
-        run(&mut foreign, "COMMIT").await.unwrap();
+        for (n, append) in APPENDS.iter().enumerate() {
+            run(&mut foreign, &format!("SET synchronous_commit = {before}; BEGIN")).await.unwrap();
+            run(&mut foreign, &append.replace("'a'", &format!("'{before}-{n}'"))).await.unwrap();
+            let setting = sqlx::query("SELECT current_setting('synchronous_commit')");
+            let setting: String = setting.fetch_all(&mut foreign).await.unwrap()[0].get(0);
+            assert_eq!(setting, within, "{append}");
+            run(&mut foreign, "COMMIT").await.unwrap();
+        }
     }
+    let log = fixture.store.read_page(After::START, &Filter::all(), 100).await.unwrap().events;
+    assert_eq!(log.len(), 4 * APPENDS.len());
 }

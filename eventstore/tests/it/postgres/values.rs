@@ -1,8 +1,8 @@
 //! What JSONB makes of JSON text: `docs/postgres.md` says it in words. Values are kept, ways of writing are not.
 
 use annals_eventstore::{
-    Actor, CausationId, CorrelationId, EventId, EventStore, ExpectedVersion, Metadata, NewEvent, Payload, StreamId,
-    StreamVersion, Tenant,
+    Actor, Append, CausationId, CorrelationId, EventId, EventStore, ExpectedVersion, Limits, Metadata, NewEvent,
+    Payload, StreamId, StreamVersion, Tenant,
 };
 use sqlx::Row;
 
@@ -106,5 +106,35 @@ async fn names_stand_in_the_table_as_they_were_given() {
                          AND correlation_id = $1 AND causation_id = $1 AND event_data ->> $1 = $1";
         let found = sqlx::query(by_hand).bind(name).fetch_all(&mut fixture.foreign().await).await.unwrap();
         assert_eq!(found[0].get::<i64, _>(0), 1, "{name}");
+    }
+}
+
+/// What the limit counts must not be less than what the server sends, or an event that was taken could not be read.
+#[tokio::test]
+async fn numbers_are_never_longer_than_they_are_counted() {
+    let fixture = Fixture::new().await;
+    let mut random = fastrand::Rng::new();
+    let mut texts: Vec<String> =
+        ["0e10", "0e-10", "-0e-16383", "0.000e5", "1e-16383", "10e-16383", "1e+300"].map(String::from).to_vec();
+    while texts.len() < 2_000 {
+        let digits = |random: &mut fastrand::Rng, most| (0..random.usize(1..most)).map(|_| random.digit(10)).collect();
+        let (before, after): (String, String) = (digits(&mut random, 6), digits(&mut random, 8));
+        let before = before.trim_start_matches('0');
+        let sign = if random.bool() { "-" } else { "" };
+        let point = if random.bool() { format!(".{after}") } else { String::new() };
+        let exponent = random.i32(-400..300);
+        texts.push(format!("{sign}{}{point}e{exponent}", if before.is_empty() { "0" } else { before }));
+    }
+    let lengths = "SELECT octet_length(n::jsonb::text) FROM unnest($1) WITH ORDINALITY AS t (n, place) ORDER BY place";
+    let lengths = sqlx::query(lengths).bind(&texts).fetch_all(&mut fixture.foreign().await).await.unwrap();
+    for (text, length) in texts.iter().zip(lengths) {
+        let length = usize::try_from(length.get::<i32, _>(0)).unwrap();
+        let id = EventId::new(fixture.store.ids().next_id()).unwrap();
+        let event = NewEvent::raw(id, "n", 1, Payload::from_json(text).unwrap()).unwrap();
+        let append = Append::to(stream("a"), ExpectedVersion::Any, vec![event]);
+        let less = Limits { event_bytes: length - 1, ..Limits::default() };
+        assert!(append.clone().check(&less).is_err(), "{text} has {length} bytes");
+        let more = Limits { event_bytes: length.max(text.len()) + 310, ..Limits::default() };
+        assert!(append.check(&more).is_ok(), "{text} has {length} bytes");
     }
 }

@@ -10,6 +10,7 @@ use crate::column::{ColumnType, ColumnValue};
 use crate::database::{Model, Prepared, Work};
 use crate::error::StartError;
 use crate::read_model::{ColumnSpec, IndexSpec, TableSpec};
+use crate::shape::Shape;
 
 const fn column(name: &'static str, column_type: ColumnType, nullable: bool) -> ColumnSpec {
     ColumnSpec { name, column_type, nullable }
@@ -64,9 +65,14 @@ pub(crate) fn work(from: i64, to: i64, written: Vec<Vec<ColumnValue>>, removed: 
     Work { model: MODEL, from: Position::new(from).unwrap(), to: checkpoint(to), changes: Changes { written, removed } }
 }
 
+/// The shape of a model that wants one kind of events.
+pub(crate) fn shape_of(model: &Model) -> Shape {
+    Shape::of(model.table, vec!["happened"], None)
+}
+
 /// Prepares a model in the log's first life, by a handle of its own.
 pub(crate) async fn prepare(home: &dyn Home, model: &Model) -> Result<Prepared, StartError> {
     let models = home.handle();
     models.migrate().await.unwrap();
-    models.prepare(model, life(), Timestamp::UNIX_EPOCH).await
+    models.prepare(model, &shape_of(model), life(), Timestamp::UNIX_EPOCH).await
 }

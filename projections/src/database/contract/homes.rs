@@ -8,6 +8,7 @@ use async_trait::async_trait;
 use crate::column::ColumnValue;
 use crate::database::memory::MemoryReadModels;
 use crate::database::{Model, ReadModels};
+use crate::read_model::TableSpec;
 
 /// A new database for each test.
 #[async_trait]
@@ -17,6 +18,9 @@ pub(crate) trait Home: Send + Sync {
 
     /// The columns `id` and `cents` of every row, in the order of `id`.
     async fn accounts(&self, model: &Model) -> Vec<(String, i64)>;
+
+    /// The same by the stable name of a read model.
+    async fn named(&self, table: &'static TableSpec) -> Vec<(String, i64)>;
 
     /// Puts a stored checkpoint elsewhere, or removes it.
     async fn set_checkpoint(&self, model: &Model, checkpoint: Option<Checkpoint>);
@@ -58,6 +62,11 @@ impl Home for InMemory {
             other => panic!("an account begins otherwise: {other:?}"),
         };
         self.0.rows(model).into_iter().map(pair).collect()
+    }
+
+    async fn named(&self, table: &'static TableSpec) -> Vec<(String, i64)> {
+        let version = self.0.shown(table.name).expect("the name shows a version");
+        self.accounts(&Model { projection: table.name, version, table }).await
     }
 
     async fn set_checkpoint(&self, model: &Model, checkpoint: Option<Checkpoint>) {
@@ -111,6 +120,13 @@ mod file {
         async fn accounts(&self, model: &Model) -> Vec<(String, i64)> {
             let mut reader = self.database.read().await.unwrap();
             let sql = format!("SELECT id, cents FROM {} ORDER BY id", model.table_name());
+            let rows = sqlx::query(AssertSqlSafe(sql)).fetch_all(&mut *reader).await.unwrap();
+            rows.iter().map(|row| (row.get(0), row.get(1))).collect()
+        }
+
+        async fn named(&self, table: &'static TableSpec) -> Vec<(String, i64)> {
+            let mut reader = self.database.read().await.unwrap();
+            let sql = format!("SELECT id, cents FROM {} ORDER BY id", table.name);
             let rows = sqlx::query(AssertSqlSafe(sql)).fetch_all(&mut *reader).await.unwrap();
             rows.iter().map(|row| (row.get(0), row.get(1))).collect()
         }
@@ -215,6 +231,13 @@ mod postgres {
         async fn accounts(&self, model: &Model) -> Vec<(String, i64)> {
             let mut reader = self.database.read().await.unwrap();
             let sql = format!("SELECT id, cents FROM {} ORDER BY id", model.table_name());
+            let rows = sqlx::query(AssertSqlSafe(sql)).fetch_all(&mut *reader).await.unwrap();
+            rows.iter().map(|row| (row.get(0), row.get(1))).collect()
+        }
+
+        async fn named(&self, table: &'static TableSpec) -> Vec<(String, i64)> {
+            let mut reader = self.database.read().await.unwrap();
+            let sql = format!("SELECT id, cents FROM {} ORDER BY id", table.name);
             let rows = sqlx::query(AssertSqlSafe(sql)).fetch_all(&mut *reader).await.unwrap();
             rows.iter().map(|row| (row.get(0), row.get(1))).collect()
         }

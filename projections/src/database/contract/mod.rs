@@ -4,11 +4,12 @@
 
 mod everything;
 mod homes;
+mod names;
 mod rows;
 #[cfg(any(feature = "sqlite", feature = "postgres"))]
 mod schema;
 
-pub(crate) use everything::{EVERYTHING, MODEL, checkpoint, key, life, prepare, row, work};
+pub(crate) use everything::{EVERYTHING, MODEL, checkpoint, key, life, prepare, row, shape_of, work};
 #[cfg(feature = "sqlite")]
 pub(crate) use homes::InFile;
 #[cfg(feature = "postgres")]
@@ -41,6 +42,12 @@ macro_rules! clauses_of_rows {
             preparing_twice_goes_on_from_the_stored_checkpoint,
             of_two_that_commit_at_once_one_is_overtaken,
         }
+        clauses! {
+            $home => names:
+            the_name_moves_up_by_itself_and_down_only_on_request,
+            the_name_never_moves_to_a_version_that_has_read_less,
+            other_events_or_another_tenant_are_another_shape,
+        }
     };
 }
 
@@ -57,8 +64,10 @@ macro_rules! clauses_of_schemas {
             a_table_that_somebody_altered_or_dropped_is_refused,
             names_that_belong_to_something_else_are_refused,
             a_raised_version_has_its_own_table_and_is_shown_when_told,
-            a_version_with_other_columns_is_shown_when_told,
-            indexes_follow_the_declaration_and_a_users_own_stay,
+            a_version_with_more_columns_is_shown_and_taken_back,
+            a_raised_version_has_the_columns_that_the_name_shows,
+            indexes_are_added_and_never_removed,
+            a_view_that_somebody_changed_or_dropped_by_hand_is_noticed,
             names_as_long_as_they_may_be_are_prepared_again_and_again,
             several_handles_may_prepare_at_once,
         }

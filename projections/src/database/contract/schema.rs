@@ -3,12 +3,20 @@
 use annals_eventstore::Position;
 use jiff::Timestamp;
 
-use super::{EVERYTHING, MODEL, SqlHome, checkpoint, key, life, prepare, row, work};
+use super::{EVERYTHING, MODEL, SqlHome, checkpoint, key, life, prepare, row, shape_of, work};
 use crate::column::ColumnType;
-use crate::database::{Model, Moved, Work};
+use crate::database::{Model, Moved, Shows, Switch, Work};
 use crate::read_model::{ColumnSpec, IndexSpec, TableSpec};
 
 const NOW: Timestamp = Timestamp::UNIX_EPOCH;
+
+/// The columns and one more, in their middle.
+fn with_extra() -> &'static [ColumnSpec] {
+    let extra = ColumnSpec { name: "extra", column_type: ColumnType::Text, nullable: true };
+    let mut columns = EVERYTHING.columns.to_vec();
+    columns.insert(1, extra);
+    columns.leak()
+}
 
 fn leak(table: TableSpec) -> &'static TableSpec {
     Box::leak(Box::new(table))
@@ -109,7 +117,7 @@ pub(super) async fn a_commit_that_is_dropped_at_any_moment_leaves_rows_and_check
 pub(super) async fn another_shape_under_the_same_version_is_refused(home: &dyn SqlHome) {
     prepare(home, &MODEL).await.unwrap();
     let changes: [(&str, TableSpec); 3] = [
-        ("a column less", TableSpec { columns: EVERYTHING.columns.split_at(7).0, ..EVERYTHING }),
+        ("a column more", TableSpec { columns: with_extra(), ..EVERYTHING }),
         ("another key", TableSpec { key: &["group", "order"], ..EVERYTHING }),
         ("another name", TableSpec { name: "elsewhere", ..EVERYTHING }),
     ];
@@ -174,40 +182,119 @@ pub(super) async fn a_raised_version_has_its_own_table_and_is_shown_when_told(ho
     let shown = "SELECT \"order\" FROM \"select\" ORDER BY 1";
     assert_eq!(home.texts(shown).await, ["old"]);
     assert_eq!(home.shown("select").await, Some(1));
-    models.show(&second).await.unwrap();
+    assert_eq!(models.show(&second, Switch::default()).await.unwrap(), Shows::This);
     assert_eq!(home.texts(shown).await, ["new"]);
     assert_eq!(home.shown("select").await, Some(2));
     assert!(prepare(home, &second).await.unwrap().shown);
     assert!(!prepare(home, &MODEL).await.unwrap().shown);
 }
 
-pub(super) async fn a_version_with_other_columns_is_shown_when_told(home: &dyn SqlHome) {
-    let models = home.handle();
+pub(super) async fn a_version_with_more_columns_is_shown_and_taken_back(home: &dyn SqlHome) {
     prepare(home, &MODEL).await.unwrap();
-    let extra = ColumnSpec { name: "extra", column_type: ColumnType::Text, nullable: true };
-    let more: Vec<ColumnSpec> = EVERYTHING.columns.iter().copied().chain([extra]).collect();
-    let fewer = vec![EVERYTHING.columns[1], EVERYTHING.columns[0], extra];
-    for (version, columns) in [(2, more), (3, fewer), (4, EVERYTHING.columns.to_vec())] {
-        let table = leak(TableSpec { columns: columns.leak(), indexes: &[], ..EVERYTHING });
-        let model = Model { version, table, ..MODEL };
-        assert!(!prepare(home, &model).await.unwrap().shown);
-        models.show(&model).await.unwrap();
-        assert_eq!(home.shown("select").await, Some(version));
-        assert!(prepare(home, &model).await.unwrap().shown);
-    }
+    let table = leak(TableSpec { columns: with_extra(), indexes: &[], ..EVERYTHING });
+    let model = Model { version: 2, table, ..MODEL };
+    assert!(!prepare(home, &model).await.unwrap().shown);
+    assert_eq!(home.handle().show(&model, Switch::default()).await.unwrap(), Shows::This);
+    assert_eq!(home.shown("select").await, Some(2));
+    assert!(prepare(home, &model).await.unwrap().shown);
+    assert!(home.texts("SELECT extra FROM \"select\"").await.is_empty());
+    // An old build finds a view with more columns than it knows, and leaves it.
+    assert!(!prepare(home, &MODEL).await.unwrap().shown);
+    assert_eq!(home.handle().show(&MODEL, Switch::default()).await.unwrap(), Shows::Stays(2));
+    assert!(home.texts("SELECT extra FROM \"select\"").await.is_empty());
+    // On request it takes the view back, and with it the column.
+    let on_request = Switch { even_down: true, ..Switch::default() };
+    assert_eq!(home.handle().show(&MODEL, on_request).await.unwrap(), Shows::This);
+    assert!(prepare(home, &MODEL).await.unwrap().shown);
 }
 
-pub(super) async fn indexes_follow_the_declaration_and_a_users_own_stay(home: &dyn SqlHome) {
+pub(super) async fn a_raised_version_has_the_columns_that_the_name_shows(home: &dyn SqlHome) {
+    prepare(home, &MODEL).await.unwrap();
+    let changed = |at: usize, column_type, nullable| {
+        let mut columns = EVERYTHING.columns.to_vec();
+        columns[at] = ColumnSpec { column_type, nullable, ..columns[at] };
+        columns
+    };
+    let fewer: Vec<ColumnSpec> = EVERYTHING.columns[..6].to_vec();
+    for (columns, lost) in [
+        (fewer, Some("in version 1: `raw` is gone, `doc` is gone; keep it, or give the read model a new table name")),
+        (changed(2, ColumnType::Integer, true), Some("`share` was real null and is integer null;")),
+        (changed(4, ColumnType::Integer, true), Some("`at` was timestamp null and is integer null;")),
+        (changed(2, ColumnType::Real, false), None),
+    ] {
+        let table = leak(TableSpec { columns: columns.leak(), indexes: &[], ..EVERYTHING });
+        let prepared = prepare(home, &Model { version: 2, table, ..MODEL }).await;
+        match lost {
+            Some(lost) => {
+                let error = prepared.unwrap_err().to_string();
+                assert!(error.contains(lost), "{error}");
+            }
+            None => assert!(!prepared.unwrap().shown),
+        }
+    }
+    // The other way round it could be null all of a sudden.
+    let second = Model {
+        version: 2,
+        table: leak(TableSpec { columns: changed(2, ColumnType::Real, false).leak(), ..EVERYTHING }),
+        ..MODEL
+    };
+    assert_eq!(home.handle().show(&second, Switch::default()).await.unwrap(), Shows::This);
+    let error = prepare(home, &Model { version: 3, ..MODEL }).await.unwrap_err().to_string();
+    assert!(error.contains("`share` was real and is real null;"), "{error}");
+    // What the name shows may change between start and switch.
+    let third = Model {
+        version: 3,
+        table: leak(TableSpec { columns: changed(2, ColumnType::Real, false).leak(), ..EVERYTHING }),
+        ..MODEL
+    };
+    let fourth = Model {
+        version: 4,
+        table: leak(TableSpec {
+            columns: [changed(2, ColumnType::Real, false), vec![with_extra()[1]]].concat().leak(),
+            ..EVERYTHING
+        }),
+        ..MODEL
+    };
+    prepare(home, &fourth).await.unwrap();
+    let fifth = Model { version: 5, ..third };
+    prepare(home, &fifth).await.unwrap();
+    assert_eq!(home.handle().show(&fourth, Switch::default()).await.unwrap(), Shows::This);
+    let fault = home.handle().show(&fifth, Switch::default()).await.unwrap_err();
+    assert!(!fault.transient && fault.source.to_string().contains("`extra` is gone"), "{}", fault.source);
+    assert_eq!(home.shown("select").await, Some(4));
+}
+
+/// During a deploy the old build starts again beside the new one, and which is which does not show.
+pub(super) async fn indexes_are_added_and_never_removed(home: &dyn SqlHome) {
     prepare(home, &MODEL).await.unwrap();
     let first = home.indexes("select_v1").await;
     assert_eq!(first.len(), 1);
-    home.run("CREATE INDEX \"select_v1_by_hand\" ON \"select_v1\" (\"raw\")").await;
     let other = leak(TableSpec { indexes: &[IndexSpec { columns: &["share"] }], ..EVERYTHING });
     prepare(home, &Model { table: other, ..MODEL }).await.unwrap();
-    let second = home.indexes("select_v1").await;
-    assert_eq!(second.len(), 2, "{second:?}");
-    assert!(second.contains(&"select_v1_by_hand".to_owned()));
-    assert!(!second.contains(&first[0]));
+    let both = home.indexes("select_v1").await;
+    assert_eq!(both.len(), 2, "{both:?}");
+    prepare(home, &MODEL).await.unwrap();
+    assert_eq!(home.indexes("select_v1").await, both);
+}
+
+pub(super) async fn a_view_that_somebody_changed_or_dropped_by_hand_is_noticed(home: &dyn SqlHome) {
+    let second = Model { version: 2, ..MODEL };
+    let shown = async || home.handle().shown(&[MODEL]).await.unwrap()[0].expect("it is there").version;
+    let columns: Vec<String> = EVERYTHING.columns.iter().map(|column| format!("\"{}\"", column.name)).collect();
+    let by_hand = format!("CREATE VIEW \"select\" AS SELECT {} FROM \"select_v1\"", columns.join(", "));
+    for model in [MODEL, second] {
+        prepare(home, &model).await.unwrap();
+        home.handle().show(&model, Switch::default()).await.unwrap();
+    }
+    home.run("DROP VIEW \"select\"").await;
+    home.run(&by_hand).await;
+    assert!(!prepare(home, &second).await.unwrap().shown);
+    assert_eq!(shown().await, 1, "what is stored follows the view");
+    assert_eq!(home.handle().show(&second, Switch::default()).await.unwrap(), Shows::Stays(1), "as if taken back");
+    home.run("DROP VIEW \"select\"").await;
+    assert!(!prepare(home, &second).await.unwrap().shown, "not this one's to make");
+    assert!(prepare(home, &MODEL).await.unwrap().shown);
+    assert_eq!(home.shown("select").await, Some(1));
 }
 
 pub(super) async fn names_as_long_as_they_may_be_are_prepared_again_and_again(home: &dyn SqlHome) {
@@ -222,7 +309,7 @@ pub(super) async fn names_as_long_as_they_may_be_are_prepared_again_and_again(ho
         prepare(home, &model).await.unwrap();
         assert_eq!(home.indexes(&model.table_name()).await, names);
         home.handle().commit(&[&Work { model, ..work(0, 1, vec![row("a", 1, 1.0)], vec![]) }], NOW).await.unwrap();
-        home.handle().show(&model).await.unwrap();
+        assert_eq!(home.handle().show(&model, Switch::default()).await.unwrap(), Shows::This);
     }
 }
 
@@ -230,7 +317,8 @@ pub(super) async fn several_handles_may_prepare_at_once(home: &dyn SqlHome) {
     let start = async |n: u32| {
         let models = home.handle();
         models.migrate().await?;
-        models.prepare(&Model { version: 1 + n % 2, ..MODEL }, life(), NOW).await
+        let model = Model { version: 1 + n % 2, ..MODEL };
+        models.prepare(&model, &shape_of(&model), life(), NOW).await
     };
     let prepared = futures::join!(start(0), start(1), start(2), start(3));
     for prepared in [prepared.0, prepared.1, prepared.2, prepared.3] {

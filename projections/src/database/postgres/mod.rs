@@ -11,6 +11,8 @@ mod tests;
 mod values;
 mod view;
 
+use std::collections::HashMap;
+
 use annals_eventstore::{Checkpoint, DatabaseError, EventId, Incarnation, PostgresDatabase, PostgresTransaction};
 use annals_migrations::POSTGRES_PROJECTIONS;
 use async_trait::async_trait;
@@ -20,8 +22,9 @@ use sqlx::{PgConnection, Row};
 use tokio::sync::OnceCell;
 
 use crate::column::ColumnValue;
-use crate::database::{Fault, Model, Moved, Prepared, ReadModels, Work};
+use crate::database::{Fault, Model, Moved, Prepared, ReadModels, Shown, Shows, Switch, Work};
 use crate::error::StartError;
+use crate::shape::Shape;
 use fault::fault;
 use home::{Home, once};
 
@@ -30,6 +33,15 @@ const CHECKPOINT: &str = "
     FROM annals.checkpoints
     WHERE read_schema = $1 AND projection = $2 AND version = $3
     ORDER BY read_schema
+";
+
+const SHOWN: &str = "
+    SELECT n.read_model, n.version, c.incarnation, c.position, c.event_id,
+           (extract(epoch FROM c.updated_at) * 1000000)::bigint AS moved_at
+    FROM annals.read_models AS n
+    JOIN annals.checkpoints AS c USING (read_schema, projection, version)
+    WHERE n.read_schema = $1 AND n.read_model = ANY ($2)
+    ORDER BY n.read_model
 ";
 
 /// The read models of one PostgreSQL database, in the first schema of the search path.
@@ -61,9 +73,15 @@ impl ReadModels for PostgresReadModels {
         Ok(())
     }
 
-    async fn prepare(&self, model: &Model, incarnation: Incarnation, now: Timestamp) -> Result<Prepared, StartError> {
+    async fn prepare(
+        &self,
+        model: &Model,
+        shape: &Shape,
+        incarnation: Incarnation,
+        now: Timestamp,
+    ) -> Result<Prepared, StartError> {
         let refused = |source| StartError::Database { projection: model.projection, source };
-        prepare::prepare(&self.database, self.home().await.map_err(refused)?, model, incarnation, now).await
+        prepare::prepare(&self.database, self.home().await.map_err(refused)?, model, shape, incarnation, now).await
     }
 
     async fn checkpoint(&self, model: &Model) -> Result<Option<Checkpoint>, Fault> {
@@ -87,11 +105,24 @@ impl ReadModels for PostgresReadModels {
         commit::commit(&self.database, home, work, now).await
     }
 
-    async fn show(&self, model: &Model) -> Result<(), Fault> {
+    async fn show(&self, model: &Model, switch: Switch) -> Result<Shows, Fault> {
+        view::switch(&self.database, self.home().await.map_err(fault)?, model, switch).await
+    }
+
+    async fn shown(&self, models: &[Model]) -> Result<Vec<Option<Shown>>, Fault> {
         let home = self.home().await.map_err(fault)?;
-        let mut transaction = self.database.begin().await.map_err(fault)?;
-        view::switch(&mut transaction, &self.database, home, model).await.map_err(fault)?;
-        transaction.commit().await.map_err(fault)
+        let names: Vec<&str> = models.iter().map(|model| model.table.name).collect();
+        let query = home.query(SHOWN).bind(home.schema().to_owned()).bind(names);
+        let rows = match self.database.is_pooled() {
+            false => query.fetch_all(&mut *self.database.read().await.map_err(fault)?).await,
+            true => query.fetch_all(&mut *self.database.begin().await.map_err(fault)?).await,
+        };
+        let mut shown = HashMap::new();
+        for row in rows.map_err(|e| self.sql_fault(e))? {
+            let name: String = row.try_get("read_model").map_err(|e| self.sql_fault(e))?;
+            shown.insert(name, shown_of(&row).map_err(|e| self.sql_fault(e))?);
+        }
+        Ok(models.iter().map(|model| shown.get(model.table.name).copied()).collect())
     }
 }
 
@@ -112,6 +143,15 @@ fn checkpoint_of(row: &PgRow) -> Result<Checkpoint, sqlx::Error> {
         None => None,
     };
     Ok(Checkpoint { incarnation: Incarnation(row.try_get("incarnation")?), position, event_id })
+}
+
+fn shown_of(row: &PgRow) -> Result<Shown, sqlx::Error> {
+    let moved_at = Timestamp::from_microsecond(row.try_get("moved_at")?).map_err(|e| sqlx::Error::Decode(e.into()))?;
+    Ok(Shown { version: version_of(row, "version")?, checkpoint: checkpoint_of(row)?, moved_at })
+}
+
+fn version_of(row: &PgRow, column: &str) -> Result<u32, sqlx::Error> {
+    u32::try_from(row.try_get::<i64, _>(column)?).map_err(|e| sqlx::Error::Decode(e.into()))
 }
 
 /// The locks of the database are waited for this long and no longer: whoever waits for a lock on a table or a view

@@ -11,19 +11,19 @@ use super::fault::gave_way;
 use super::home::{Home, once};
 use super::statements::{Statements, index_prefix, postgres_type};
 use super::values::Micros;
-use super::view::{self, Shows};
+use super::view;
 use super::{stored_checkpoint, wait_briefly};
 use crate::backoff::Backoff;
-use crate::database::sql::{is_our_index, quoted};
+use crate::database::sql::{is_our_index, undeclared};
 use crate::database::{Model, Prepared};
 use crate::error::StartError;
-use crate::shape::shape;
+use crate::shape::Shape;
 
 /// The keys are `annl` and `prep` in ASCII. Whoever comes second waits, and then finds the work done.
 pub(super) const TAKE_TURN: &str = "SELECT pg_advisory_xact_lock(1634627180, 1886545264)";
 
 const SHAPE: &str = "
-    SELECT shape
+    SELECT shape, events, tenant
     FROM annals.checkpoints
     WHERE read_schema = $1 AND projection = $2 AND version = $3
     ORDER BY projection
@@ -68,9 +68,9 @@ const INDEXES: &str = "
 ";
 
 const BEGIN_CHECKPOINT: &str = "
-    INSERT INTO annals.checkpoints (read_schema, projection, version, read_model, shape, incarnation, position, event_id,
-                                    updated_at)
-    VALUES ($1, $2, $3, $4, $5, $6, 0, NULL, $7)
+    INSERT INTO annals.checkpoints (read_schema, projection, version, read_model, shape, events, tenant, incarnation,
+                                    position, event_id, updated_at)
+    VALUES ($1, $2, $3, $4, $5, $6, $7, $8, 0, NULL, $9)
 ";
 
 /// How often it begins again because a lock on the table was not to be had in time.
@@ -81,6 +81,7 @@ pub(super) async fn prepare(
     database: &PostgresDatabase,
     home: &Home,
     model: &Model,
+    shape: &Shape,
     incarnation: Incarnation,
     now: Timestamp,
 ) -> Result<Prepared, StartError> {
@@ -89,7 +90,7 @@ pub(super) async fn prepare(
     let mut attempt = 1;
     loop {
         let transaction = database.begin().await.map_err(refused)?;
-        let mut preparation = Preparation { transaction, home, model, statements: home.statements(model) };
+        let mut preparation = Preparation { transaction, home, model, shape, statements: home.statements(model) };
         match preparation.run(incarnation, now).await {
             Ok(prepared) => {
                 preparation.transaction.commit().await.map_err(refused)?;
@@ -128,6 +129,7 @@ struct Preparation<'a> {
     transaction: PostgresTransaction,
     home: &'a Home,
     model: &'a Model,
+    shape: &'a Shape,
     statements: Arc<Statements>,
 }
 
@@ -179,7 +181,9 @@ impl Preparation<'_> {
             .bind(self.model.projection)
             .bind(i64::from(self.model.version))
             .bind(self.model.table.name)
-            .bind(shape(self.model.table))
+            .bind(self.shape.table.clone())
+            .bind(self.shape.events.clone())
+            .bind(self.shape.tenant.clone())
             .bind(incarnation.0)
             .bind(Micros::of(now))
             .execute(&mut *self.transaction)
@@ -189,19 +193,9 @@ impl Preparation<'_> {
 
     /// The declaration must be the one that the table was made from, and the table must still be as it was made.
     async fn check_shape(&mut self) -> Result<(), Refusal> {
-        let declared = shape(self.model.table);
         let query = once(SHAPE).bind(self.home.schema()).bind(self.model.projection);
         let row = query.bind(i64::from(self.model.version)).fetch_one(&mut *self.transaction).await?;
-        let stored: String = row.get(0);
-        let changed = |stored: String, declared: String| StartError::ShapeChanged {
-            projection: self.model.projection,
-            version: self.model.version,
-            stored,
-            declared,
-        };
-        if stored != declared {
-            return Err(changed(stored, declared).into());
-        }
+        self.shape.check(self.model, &Shape { table: row.get(0), events: row.get(1), tenant: row.get(2) })?;
         let query = once(COLUMNS).bind(self.home.schema()).bind(self.model.table_name());
         let rows = query.fetch_all(&mut *self.transaction).await?;
         let found = rows.iter().map(|row| {
@@ -221,20 +215,20 @@ impl Preparation<'_> {
             return Ok(());
         }
         let found = if found.is_empty() { "no table".to_owned() } else { found.join(", ") };
-        Err(changed(found, expected.join(", ")).into())
+        let (projection, version, declared) = (self.model.projection, self.model.version, expected.join(", "));
+        Err(StartError::ShapeChanged { projection, version, stored: found, declared }.into())
     }
 
-    /// Makes indexes that are missing and removes those of ours that are declared no longer. A user's own are left alone.
+    /// Makes indexes that are missing. One of ours that is declared no longer stays: a build that declares it may still run.
     async fn see_to_indexes(&mut self) -> Result<(), Refusal> {
         let query = once(INDEXES).bind(self.home.schema()).bind(self.model.table_name());
         let rows = query.fetch_all(&mut *self.transaction).await?;
         let there: Vec<String> = rows.iter().map(|row| row.get(0)).collect();
         let statements = Arc::clone(&self.statements);
         let prefix = index_prefix(self.model);
-        for name in there.iter().filter(|name| is_our_index(name, &prefix)) {
-            if !statements.indexes.iter().any(|(declared, _)| declared == name) {
-                let schema = self.home.schema().replace('"', "\"\"");
-                self.execute(format!("DROP INDEX \"{schema}\".{}", quoted(name)).into()).await?;
+        for index in there.iter().filter(|name| is_our_index(name, &prefix)) {
+            if !statements.indexes.iter().any(|(declared, _)| declared == index) {
+                undeclared(self.model, index);
             }
         }
         for (name, create) in &statements.indexes {
@@ -246,21 +240,36 @@ impl Preparation<'_> {
     }
 
     /// Makes the view if there is none; tells whether it shows this version. One that shows another version stays until
-    /// this one has caught up.
+    /// this one has caught up, and then it is only left to a higher one.
     async fn see_to_view(&mut self) -> Result<bool, Refusal> {
         let name = self.model.table.name;
-        match self.kind(name).await?.as_deref() {
-            None => {
-                self.execute(Arc::clone(&self.statements.view.create)).await?;
-                Ok(true)
+        let stored = view::stored_name(&mut self.transaction, self.home, self.model).await?;
+        let Some(kind) = self.kind(name).await? else {
+            if stored.is_some_and(|stored| !stored.may_be_made_by(self.model)) {
+                return Ok(false);
             }
-            Some("view") => match view::shows(&mut self.transaction, self.home, self.model).await? {
-                Shows::ThisVersion => Ok(true),
-                Shows::AnotherVersion => Ok(false),
-                Shows::SomethingElse => Err(self.taken(name, "is a view that annals did not make".to_owned()).into()),
-            },
-            Some(kind) => Err(self.taken(name, format!("is a {kind} that annals did not make")).into()),
+            self.execute(Arc::clone(&self.statements.view.create)).await?;
+            view::store(&mut self.transaction, self.home, self.model).await?;
+            return Ok(true);
+        };
+        if kind != "view" {
+            return Err(self.taken(name, format!("is a {kind} that annals did not make")).into());
         }
+        let shown = view::version_of(&mut self.transaction, self.home, self.model).await?;
+        let Some(shown) = shown.map(|version| Model { version, ..*self.model }) else {
+            return Err(self.taken(name, "is a view that annals did not make".to_owned()).into());
+        };
+        if stored.is_none_or(|stored| stored.version != shown.version) {
+            // Somebody has put the view over another table by hand.
+            view::store(&mut self.transaction, self.home, &shown).await?;
+        }
+        if shown.version == self.model.version {
+            return Ok(true);
+        }
+        if let Some(stored) = view::stored_name(&mut self.transaction, self.home, self.model).await? {
+            stored.check_columns(self.model)?;
+        }
+        Ok(false)
     }
 
     /// What the object called `name` is.

@@ -32,10 +32,16 @@ pub(super) struct Statements {
 pub(super) struct View {
     pub(super) drop: Arc<str>,
     pub(super) create: Arc<str>,
-    /// Keeps what others were allowed to do with the view, but can only add columns.
-    pub(super) replace: Arc<str>,
     /// Its name, qualified.
     pub(super) name: String,
+    table: String,
+}
+
+impl View {
+    /// Keeps what others were allowed to do with the view, but can only add columns behind those that it has.
+    pub(super) fn replace(&self, columns: &str) -> String {
+        format!("CREATE OR REPLACE VIEW {} AS SELECT {columns} FROM {}", self.name, self.table)
+    }
 }
 
 impl Statements {
@@ -70,8 +76,8 @@ impl Statements {
             view: View {
                 drop: format!("DROP VIEW {view}").into(),
                 create: format!("CREATE VIEW {view} AS SELECT {columns} FROM {table}").into(),
-                replace: format!("CREATE OR REPLACE VIEW {view} AS SELECT {columns} FROM {table}").into(),
                 name: view,
+                table: table.clone(),
             },
             write_into,
             on_conflict,

@@ -10,8 +10,10 @@ use sqlx::{AssertSqlSafe, PgConnection, Row};
 use super::load::seek_by_key;
 use super::statements::Statements;
 use super::{PostgresReadModels, ReadModels};
-use crate::database::contract::{EVERYTHING, Home, InPostgres, MODEL, SqlHome, key, life, prepare, row, work};
-use crate::database::{Model, Moved, Work};
+use crate::database::contract::{
+    EVERYTHING, Home, InPostgres, MODEL, SqlHome, key, life, prepare, row, shape_of, work,
+};
+use crate::database::{Model, Moved, Shows, Switch, Work};
 use crate::read_model::TableSpec;
 
 const NOW: Timestamp = Timestamp::UNIX_EPOCH;
@@ -110,7 +112,12 @@ async fn the_schema_of_a_read_model_is_as_agreed() {
     );
 }
 
-/// The model under version 2, with a column less, so that the view must be made anew.
+const THIRD: Model = Model { version: 3, ..MODEL };
+
+/// To switch back from a version with more columns, the view must be made anew.
+const ON_REQUEST: Switch = Switch { even_down: true, foreign: None };
+
+/// The model under version 2, with a column less.
 fn narrow() -> Model {
     let columns = EVERYTHING.columns.split_at(7).0;
     Model { version: 2, table: Box::leak(Box::new(TableSpec { columns, ..EVERYTHING })), ..MODEL }
@@ -120,16 +127,16 @@ fn narrow() -> Model {
 async fn a_view_in_use_is_not_waited_for_long_and_switched_when_it_is_free() {
     let home = InPostgres::new().await;
     prepare(&home, &MODEL).await.unwrap();
-    for model in [Model { version: 3, ..MODEL }, narrow()] {
+    for model in [THIRD, narrow()] {
         prepare(&home, &model).await.unwrap();
         let mut report = home.database.begin().await.unwrap();
         run(&mut report, "SELECT * FROM \"select\"").await;
-        let shown = tokio::time::timeout(Duration::from_secs(20), home.handle().show(&model)).await;
+        let shown = tokio::time::timeout(Duration::from_secs(20), home.handle().show(&model, ON_REQUEST)).await;
         let fault = shown.expect("it gives up").unwrap_err();
         assert!(fault.transient, "{}", fault.source);
         assert_ne!(home.shown("select").await, Some(model.version));
         report.rollback().await.unwrap();
-        home.handle().show(&model).await.unwrap();
+        assert_eq!(home.handle().show(&model, ON_REQUEST).await.unwrap(), Shows::This);
         assert_eq!(home.shown("select").await, Some(model.version));
     }
 }
@@ -137,7 +144,7 @@ async fn a_view_in_use_is_not_waited_for_long_and_switched_when_it_is_free() {
 #[tokio::test]
 async fn who_may_read_the_view_may_read_it_after_a_switch() {
     let home = InPostgres::new().await;
-    prepare(&home, &MODEL).await.unwrap();
+    prepare(&home, &THIRD).await.unwrap();
     // Roles belong to the server, not to the database, so the name is one that exists everywhere.
     home.run("GRANT SELECT ON \"select\" TO pg_monitor WITH GRANT OPTION; GRANT INSERT ON \"select\" TO PUBLIC").await;
     let grants =
@@ -146,7 +153,7 @@ async fn who_may_read_the_view_may_read_it_after_a_switch() {
     let before = home.texts(grants).await;
     assert_eq!(before, ["INSERT PUBLIC NO", "SELECT pg_monitor YES"]);
     prepare(&home, &narrow()).await.unwrap();
-    home.handle().show(&narrow()).await.unwrap();
+    assert_eq!(home.handle().show(&narrow(), ON_REQUEST).await.unwrap(), Shows::This);
     assert_eq!(home.texts(grants).await, before);
 }
 
@@ -155,13 +162,18 @@ async fn a_view_that_others_depend_on_gains_columns_but_is_not_made_anew() {
     let home = InPostgres::new().await;
     prepare(&home, &MODEL).await.unwrap();
     home.run("CREATE VIEW theirs AS SELECT \"order\" FROM \"select\"").await;
-    let same = Model { version: 3, ..MODEL };
-    prepare(&home, &same).await.unwrap();
-    home.handle().show(&same).await.unwrap();
-    home.handle().commit(&[&Work { model: same, ..work(0, 1, vec![row("a", 1, 1.0)], vec![]) }], NOW).await.unwrap();
+    // The new columns of the second are not at its end, and yet go to the end of the view.
+    let mut columns = EVERYTHING.columns.to_vec();
+    columns.insert(0, crate::ColumnSpec { name: "extra", column_type: crate::ColumnType::Text, nullable: true });
+    let more = Model { table: Box::leak(Box::new(TableSpec { columns: columns.leak(), ..EVERYTHING })), ..THIRD };
+    prepare(&home, &more).await.unwrap();
+    assert_eq!(home.handle().show(&more, Switch::default()).await.unwrap(), Shows::This);
+    home.run("INSERT INTO select_v3 (\"order\", \"group\") VALUES ('a', 1)").await;
+    home.handle().commit(&[&Work { model: more, ..work(0, 1, vec![], vec![]) }], NOW).await.unwrap();
     assert_eq!(home.texts("SELECT \"order\" FROM theirs ORDER BY 1").await, ["a"], "their view shows the new version");
     prepare(&home, &narrow()).await.unwrap();
-    let fault = home.handle().show(&narrow()).await.unwrap_err();
+    home.handle().commit(&[&Work { model: narrow(), ..work(0, 1, vec![], vec![]) }], NOW).await.unwrap();
+    let fault = home.handle().show(&narrow(), ON_REQUEST).await.unwrap_err();
     assert!(!fault.transient);
     let said = crate::member::chain(&fault.source);
     assert!(said.contains("others depend on it; drop those and start again"), "{said}");
@@ -174,14 +186,14 @@ async fn a_prepared_query_of_the_view_works_through_a_switch() {
     let home = InPostgres::new().await;
     prepare(&home, &MODEL).await.unwrap();
     let mut reader = home.database.read().await.unwrap();
-    for (version, expected) in [(1, 0_i64), (2, 1), (3, 1)] {
+    for (version, expected) in [(1, 0_i64), (3, 1), (2, 1)] {
         let model = if version == 2 { narrow() } else { Model { version, ..MODEL } };
         prepare(&home, &model).await.unwrap();
         if version > 1 {
             let columns = model.table.columns.len();
             let rows = vec![row("a", 1, 1.0)[..columns].to_vec()];
             home.handle().commit(&[&Work { model, ..work(0, 1, rows, vec![]) }], NOW).await.unwrap();
-            home.handle().show(&model).await.unwrap();
+            assert_eq!(home.handle().show(&model, ON_REQUEST).await.unwrap(), Shows::This);
         }
         for _ in 0..7 {
             let query = sqlx::query("SELECT count(*) FROM \"select\" WHERE \"group\" = $1").bind(1_i64);
@@ -198,13 +210,13 @@ async fn apps_with_a_schema_each_share_a_database() {
     let url = format!("{}&options=-csearch_path%3D%22the%5C+%22%22shop%22", home.scratch.url());
     let elsewhere = PostgresReadModels::new(PostgresDatabase::open(url).await.unwrap());
     elsewhere.migrate().await.unwrap();
-    elsewhere.prepare(&MODEL, life(), NOW).await.unwrap();
+    elsewhere.prepare(&MODEL, &shape_of(&MODEL), life(), NOW).await.unwrap();
     elsewhere.commit(&[&work(0, 1, vec![row("a", 1, 1.0)], vec![])], NOW).await.unwrap();
     elsewhere.commit(&[&work(1, 2, vec![], vec![key("b", 1)])], NOW).await.unwrap();
-    elsewhere.show(&MODEL).await.unwrap();
+    elsewhere.show(&MODEL, ON_REQUEST).await.unwrap();
     assert_eq!(elsewhere.load(&MODEL, &[key("a", 1)]).await.unwrap().len(), 1);
     assert_eq!(elsewhere.checkpoint(&MODEL).await.unwrap().unwrap().position.get(), 2);
-    assert!(elsewhere.prepare(&MODEL, life(), NOW).await.unwrap().shown);
+    assert!(elsewhere.prepare(&MODEL, &shape_of(&MODEL), life(), NOW).await.unwrap().shown);
     assert_eq!(home.handle().checkpoint(&MODEL).await.unwrap().unwrap().position.get(), 0);
     assert_eq!(home.texts("SELECT \"order\" FROM \"the \"\"shop\".\"select\"").await, ["a"]);
     assert!(home.texts("SELECT \"order\" FROM public.\"select\"").await.is_empty());

@@ -1,13 +1,40 @@
 //! The view of a read model's stable name: which version it shows, and how it is made to show another.
 
-use annals_eventstore::{BackendError, DatabaseError, PostgresDatabase, PostgresTransaction};
+use annals_eventstore::{BackendError, Checkpoint, DatabaseError, PostgresDatabase, PostgresTransaction};
 use sqlx::{AssertSqlSafe, PgConnection, Row};
 
-use super::fault::is_depended_upon;
+use super::fault::{fault, is_depended_upon};
 use super::home::{Home, once};
 use super::prepare::TAKE_TURN;
-use super::wait_briefly;
-use crate::database::Model;
+use super::{checkpoint_of, stored_checkpoint, version_of as version_in, wait_briefly};
+use crate::database::sql::list;
+use crate::database::{Fault, Model, Shows, StoredName, Switch};
+
+const STORED: &str = "
+    SELECT n.version AS shown, n.highest, c.shape, c.incarnation, c.position, c.event_id
+    FROM annals.read_models AS n
+    LEFT JOIN annals.checkpoints AS c USING (read_schema, projection, version)
+    WHERE n.read_schema = $1 AND n.read_model = $2
+    ORDER BY n.read_model
+";
+
+const STORE: &str = "
+    INSERT INTO annals.read_models AS n (read_schema, read_model, projection, version, highest)
+    VALUES ($1, $2, $3, $4, $4)
+    ON CONFLICT (read_schema, read_model) DO UPDATE
+    SET projection = excluded.projection, version = excluded.version,
+        highest = greatest(n.highest, excluded.version)
+";
+
+/// Until the transaction ends, nobody moves the checkpoint of the version that the name shows.
+const HOLD_SHOWN: &str = "
+    SELECT 1
+    FROM annals.checkpoints AS c
+    JOIN annals.read_models AS n USING (read_schema, projection, version)
+    WHERE n.read_schema = $1 AND n.read_model = $2
+    ORDER BY 1
+    FOR UPDATE OF c
+";
 
 /// The tables and views in the same schema that a view reads, or null for one elsewhere.
 const READS: &str = "
@@ -34,7 +61,7 @@ const COLUMNS: &str = "
 const VERSIONS: &str = "
     SELECT version
     FROM annals.checkpoints
-    WHERE read_schema = $1 AND projection = $2
+    WHERE read_schema = $1 AND projection = $2 AND read_model = $3
     ORDER BY version
 ";
 
@@ -51,61 +78,107 @@ const GRANTS: &str = "
     ORDER BY 1
 ";
 
-/// What the view of a stable name shows.
-pub(super) enum Shows {
-    ThisVersion,
-    AnotherVersion,
-    SomethingElse,
+/// What is stored about the name of the model's read model.
+pub(super) async fn stored_name(
+    connection: &mut PgConnection,
+    home: &Home,
+    model: &Model,
+) -> Result<Option<StoredName>, sqlx::Error> {
+    let query = once(STORED).bind(home.schema()).bind(model.table.name);
+    let Some(row) = query.fetch_optional(connection).await? else { return Ok(None) };
+    let shown = match row.try_get::<Option<String>, _>("shape")? {
+        Some(shape) => Some((shape, checkpoint_of(&row)?)),
+        None => None,
+    };
+    Ok(Some(StoredName { version: version_in(&row, "shown")?, highest: version_in(&row, "highest")?, shown }))
 }
 
-/// What the view of the model's stable name shows. It is ours if it reads one table of ours alone and has its columns.
-pub(super) async fn shows(connection: &mut PgConnection, home: &Home, model: &Model) -> Result<Shows, sqlx::Error> {
+/// Stores that the name shows this version. The caller has had its turn since it has looked.
+pub(super) async fn store(connection: &mut PgConnection, home: &Home, model: &Model) -> Result<(), sqlx::Error> {
+    let query = once(STORE).bind(home.schema()).bind(model.table.name).bind(model.projection);
+    query.bind(i64::from(model.version)).execute(connection).await.map(drop)
+}
+
+/// The version that the view of the model's stable name shows; `None` if it is not ours. It is ours if it reads one table of
+/// ours alone and has its columns.
+pub(super) async fn version_of(
+    connection: &mut PgConnection,
+    home: &Home,
+    model: &Model,
+) -> Result<Option<u32>, sqlx::Error> {
     let query = once(READS).bind(home.schema()).bind(model.table.name);
     let rows = query.fetch_all(&mut *connection).await?;
-    let [read] = rows.as_slice() else { return Ok(Shows::SomethingElse) };
-    let Some(table) = read.get::<Option<String>, _>(0) else { return Ok(Shows::SomethingElse) };
-    let query = once(VERSIONS).bind(home.schema()).bind(model.projection);
+    let [read] = rows.as_slice() else { return Ok(None) };
+    let Some(table) = read.get::<Option<String>, _>(0) else { return Ok(None) };
+    let query = once(VERSIONS).bind(home.schema()).bind(model.projection).bind(model.table.name);
     let versions = query.fetch_all(&mut *connection).await?;
-    let is_ours = versions.iter().filter_map(|row| u32::try_from(row.get::<i64, _>(0)).ok());
-    let is_ours = is_ours.map(|version| Model { version, ..*model }.table_name()).any(|name| name == table);
-    let whole = columns(connection, home, model.table.name).await? == columns(connection, home, &table).await?;
-    Ok(match is_ours && whole {
-        false => Shows::SomethingElse,
-        true if table == model.table_name() => Shows::ThisVersion,
-        true => Shows::AnotherVersion,
-    })
+    let versions = versions.iter().map(|row| version_in(row, "version")).collect::<Result<Vec<_>, _>>()?;
+    let shown = versions.into_iter().find(|version| Model { version: *version, ..*model }.table_name() == table);
+    let mut has = columns(connection, home, model.table.name).await?;
+    let mut whole = columns(connection, home, &table).await?;
+    has.sort_unstable();
+    whole.sort_unstable();
+    Ok(shown.filter(|_| has == whole))
 }
 
-/// Puts the view of the stable name over this version's table.
+/// Puts the view of the stable name over this version's table, if it may.
 pub(super) async fn switch(
-    transaction: &mut PostgresTransaction,
     database: &PostgresDatabase,
     home: &Home,
     model: &Model,
-) -> Result<(), DatabaseError> {
-    try_to_switch(transaction, home, model).await.map_err(|error| match is_depended_upon(&error) {
-        true => DatabaseError::Refused {
+    switch: Switch,
+) -> Result<Shows, Fault> {
+    let mut transaction = database.begin().await.map_err(fault)?;
+    let sql_fault = |error: sqlx::Error| match is_depended_upon(&error) {
+        true => fault(DatabaseError::Refused {
             source: BackendError::new(format!(
                 "the view `{}` needs other columns now, but others depend on it; drop those and start again: {error}",
                 model.table.name
             )),
-        },
-        false => database.fault(error),
-    })
+        }),
+        false => fault(database.fault(error)),
+    };
+    wait_briefly(&mut transaction).await.map_err(sql_fault)?;
+    once(TAKE_TURN).execute(&mut *transaction).await.map_err(sql_fault)?;
+    let (name, own) = standing(&mut transaction, home, model).await.map_err(sql_fault)?;
+    if let Some(shows) = name.map_or(Ok(None), |name| name.decide(model, switch, own))? {
+        return Ok(shows);
+    }
+    replace(&mut transaction, home, model).await.map_err(sql_fault)?;
+    // Only now, as the lock on the view may take a while to get, and meanwhile commits go on.
+    let hold = once(HOLD_SHOWN).bind(home.schema()).bind(model.table.name);
+    hold.execute(&mut *transaction).await.map_err(sql_fault)?;
+    let (name, own) = standing(&mut transaction, home, model).await.map_err(sql_fault)?;
+    if let Some(shows) = name.map_or(Ok(None), |name| name.decide(model, switch, own))? {
+        return Ok(shows);
+    }
+    store(&mut transaction, home, model).await.map_err(sql_fault)?;
+    transaction.commit().await.map_err(fault)?;
+    Ok(Shows::This)
 }
 
-async fn try_to_switch(transaction: &mut PostgresTransaction, home: &Home, model: &Model) -> Result<(), sqlx::Error> {
-    wait_briefly(transaction).await?;
-    once(TAKE_TURN).execute(&mut **transaction).await?;
+/// What is stored about the name, and where the model stands itself.
+async fn standing(
+    connection: &mut PgConnection,
+    home: &Home,
+    model: &Model,
+) -> Result<(Option<StoredName>, Option<Checkpoint>), sqlx::Error> {
+    Ok((stored_name(connection, home, model).await?, stored_checkpoint(connection, home, model).await?))
+}
+
+/// Makes the view of the stable name anew.
+async fn replace(transaction: &mut PostgresTransaction, home: &Home, model: &Model) -> Result<(), sqlx::Error> {
     let statements = home.statements(model);
     let before = columns(transaction, home, model.table.name).await?;
     let after = columns(transaction, home, &model.table_name()).await?;
     let run = async |transaction: &mut PostgresTransaction, sql: &str| {
         sqlx::raw_sql(AssertSqlSafe(sql)).execute(&mut **transaction).await.map(drop)
     };
-    // A view can be replaced if it only gains columns; then it stays what others depend on, and may read.
-    if after.starts_with(&before) {
-        return run(transaction, &statements.view.replace).await;
+    // A view that only gains columns is replaced, and stays what others depend on, and may read. New ones come last there.
+    if before.iter().all(|column| after.contains(column)) {
+        let new = after.iter().filter(|column| !before.contains(column));
+        let ordered = list(before.iter().chain(new).map(|(name, _)| name.as_str()));
+        return run(transaction, &statements.view.replace(&ordered)).await;
     }
     let query = once(GRANTS).bind(home.schema()).bind(model.table.name).bind(statements.view.name.clone());
     let grants = query.fetch_all(&mut **transaction).await?;

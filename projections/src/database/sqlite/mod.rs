@@ -5,6 +5,7 @@ mod statements;
 #[cfg(test)]
 mod tests;
 mod values;
+mod view;
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -19,8 +20,9 @@ use uuid::Uuid;
 
 use crate::changes::Changes;
 use crate::column::ColumnValue;
-use crate::database::{Fault, Model, Moved, Prepared, ReadModels, Work};
+use crate::database::{Fault, Model, Moved, Prepared, ReadModels, Shown, Shows, Switch, Work};
 use crate::error::StartError;
+use crate::shape::Shape;
 use statements::Statements;
 use values::{bind_all, read_row};
 
@@ -36,6 +38,15 @@ const MOVE_CHECKPOINT: &str = "
     UPDATE annals_checkpoints
     SET incarnation = ?4, position = ?5, event_id = ?6, updated_at = ?7
     WHERE projection = ?1 AND version = ?2 AND position = ?3
+";
+
+/// What some names show, which come as a JSON array.
+const SHOWN: &str = "
+    SELECT n.read_model, n.version, c.incarnation, c.position, c.event_id, c.updated_at
+    FROM json_each(?1) AS wanted
+    JOIN annals_read_models AS n ON n.read_model = wanted.value
+    JOIN annals_checkpoints AS c ON c.projection = n.projection AND c.version = n.version
+    ORDER BY n.read_model
 ";
 
 /// The read models of one SQLite file.
@@ -74,8 +85,14 @@ impl ReadModels for SqliteReadModels {
         self.database.migrate(SQLITE_PROJECTIONS).await.map_err(StartError::Migrate)
     }
 
-    async fn prepare(&self, model: &Model, incarnation: Incarnation, now: Timestamp) -> Result<Prepared, StartError> {
-        prepare::prepare(&self.database, model, &self.statements(model), incarnation, now).await
+    async fn prepare(
+        &self,
+        model: &Model,
+        shape: &Shape,
+        incarnation: Incarnation,
+        now: Timestamp,
+    ) -> Result<Prepared, StartError> {
+        prepare::prepare(&self.database, model, shape, &self.statements(model), incarnation, now).await
     }
 
     async fn checkpoint(&self, model: &Model) -> Result<Option<Checkpoint>, Fault> {
@@ -115,10 +132,33 @@ impl ReadModels for SqliteReadModels {
         Ok(moved)
     }
 
-    async fn show(&self, model: &Model) -> Result<(), Fault> {
+    async fn show(&self, model: &Model, switch: Switch) -> Result<Shows, Fault> {
+        // It holds the file's write lock, so nothing else moves meanwhile.
         let mut transaction = self.database.begin().await.map_err(fault)?;
-        prepare::show(&mut transaction, &self.statements(model)).await.map_err(|e| self.sql_fault(e))?;
-        transaction.commit().await.map_err(fault)
+        let name = view::stored_name(&mut transaction, model).await.map_err(|e| self.sql_fault(e))?;
+        if let Some(name) = name {
+            let own = stored_checkpoint(&mut transaction, model).await.map_err(|e| self.sql_fault(e))?;
+            if let Some(shows) = name.decide(model, switch, own)? {
+                return Ok(shows);
+            }
+        }
+        view::show(&mut transaction, model, &self.statements(model)).await.map_err(|e| self.sql_fault(e))?;
+        transaction.commit().await.map_err(fault)?;
+        Ok(Shows::This)
+    }
+
+    async fn shown(&self, models: &[Model]) -> Result<Vec<Option<Shown>>, Fault> {
+        // Names are identifiers, so they stand in JSON as they are.
+        let names: Vec<String> = models.iter().map(|model| format!("\"{}\"", model.table.name)).collect();
+        let mut reader = self.database.read().await.map_err(fault)?;
+        let query = sqlx::query(SHOWN).bind(format!("[{}]", names.join(",")));
+        let rows = query.fetch_all(&mut *reader).await.map_err(|e| self.sql_fault(e))?;
+        let mut shown = HashMap::with_capacity(rows.len());
+        for row in &rows {
+            let name: String = row.try_get("read_model").map_err(|e| self.sql_fault(e))?;
+            shown.insert(name, shown_of(row).map_err(|e| self.sql_fault(e))?);
+        }
+        Ok(models.iter().map(|model| shown.get(model.table.name).copied()).collect())
     }
 }
 
@@ -173,4 +213,10 @@ fn checkpoint_of(row: &SqliteRow) -> Result<Checkpoint, sqlx::Error> {
         None => None,
     };
     Ok(Checkpoint { incarnation, position, event_id })
+}
+
+fn shown_of(row: &SqliteRow) -> Result<Shown, sqlx::Error> {
+    let moved_at =
+        Timestamp::from_microsecond(row.try_get("updated_at")?).map_err(|e| sqlx::Error::Decode(e.into()))?;
+    Ok(Shown { version: row.try_get("version")?, checkpoint: checkpoint_of(row)?, moved_at })
 }

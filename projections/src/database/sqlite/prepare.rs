@@ -1,20 +1,19 @@
 //! Table, indexes, view and checkpoint of a model: made when it is new, checked when it is not.
 
-use std::sync::Arc;
-
 use annals_eventstore::{Checkpoint, Incarnation, SqliteDatabase};
 use jiff::Timestamp;
-use sqlx::{AssertSqlSafe, Row, SqliteConnection};
+use sqlx::{Row, SqliteConnection};
 
 use super::statements::{Statements, index_prefix, sqlite_type};
 use super::stored_checkpoint;
-use crate::database::sql::{is_our_index, quoted};
+use super::view::{self, run};
+use crate::database::sql::{is_our_index, undeclared};
 use crate::database::{Model, Prepared};
 use crate::error::StartError;
-use crate::shape::shape;
+use crate::shape::Shape;
 
 const SHAPE: &str = "
-    SELECT shape
+    SELECT shape, events, tenant
     FROM annals_checkpoints
     WHERE projection = ?1 AND version = ?2
     ORDER BY projection
@@ -25,13 +24,6 @@ const OTHER_OWNER: &str = "
     FROM annals_checkpoints
     WHERE read_model = ?1 AND projection <> ?2
     ORDER BY projection
-";
-
-const VERSIONS: &str = "
-    SELECT version
-    FROM annals_checkpoints
-    WHERE projection = ?1
-    ORDER BY version
 ";
 
 const OBJECT: &str = "
@@ -55,40 +47,33 @@ const INDEXES: &str = "
 ";
 
 const BEGIN_CHECKPOINT: &str = "
-    INSERT INTO annals_checkpoints (projection, version, read_model, shape, incarnation, position, event_id, updated_at)
-    VALUES (?1, ?2, ?3, ?4, ?5, 0, NULL, ?6)
+    INSERT INTO annals_checkpoints (projection, version, read_model, shape, events, tenant, incarnation, position,
+                                    event_id, updated_at)
+    VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, 0, NULL, ?8)
 ";
 
 /// Does all of it in one transaction, so that several processes may start at once.
 pub(super) async fn prepare(
     database: &SqliteDatabase,
     model: &Model,
+    shape: &Shape,
     statements: &Statements,
     incarnation: Incarnation,
     now: Timestamp,
 ) -> Result<Prepared, StartError> {
     let refused = |source| StartError::Database { projection: model.projection, source };
     let mut transaction = database.begin().await.map_err(refused)?;
-    let prepared = Preparation { connection: &mut transaction, database, model, statements };
+    let prepared = Preparation { connection: &mut transaction, database, model, shape, statements };
     let prepared = prepared.run(incarnation, now).await?;
     transaction.commit().await.map_err(refused)?;
     Ok(prepared)
-}
-
-/// Puts the view of the stable name over this version's table.
-pub(super) async fn show(connection: &mut SqliteConnection, statements: &Statements) -> Result<(), sqlx::Error> {
-    run(connection, &statements.drop_view).await?;
-    run(connection, &statements.create_view).await
-}
-
-async fn run(connection: &mut SqliteConnection, sql: &Arc<str>) -> Result<(), sqlx::Error> {
-    sqlx::query(AssertSqlSafe(Arc::clone(sql))).execute(connection).await.map(drop)
 }
 
 struct Preparation<'a> {
     connection: &'a mut SqliteConnection,
     database: &'a SqliteDatabase,
     model: &'a Model,
+    shape: &'a Shape,
     statements: &'a Statements,
 }
 
@@ -139,7 +124,9 @@ impl Preparation<'_> {
             .bind(self.model.projection)
             .bind(self.model.version)
             .bind(self.model.table.name)
-            .bind(shape(self.model.table))
+            .bind(self.shape.table.clone())
+            .bind(self.shape.events.clone())
+            .bind(self.shape.tenant.clone())
             .bind(incarnation.0.as_bytes().to_vec())
             .bind(now.as_microsecond())
             .execute(&mut *self.connection)
@@ -150,19 +137,9 @@ impl Preparation<'_> {
 
     /// The declaration must be the one that the table was made from, and the table must still be as it was made.
     async fn check_shape(&mut self) -> Result<(), StartError> {
-        let declared = shape(self.model.table);
         let query = sqlx::query(SHAPE).bind(self.model.projection).bind(self.model.version);
         let row = query.fetch_one(&mut *self.connection).await.map_err(|e| self.refused(e))?;
-        let stored: String = row.get(0);
-        let changed = |stored: String, declared: String| StartError::ShapeChanged {
-            projection: self.model.projection,
-            version: self.model.version,
-            stored,
-            declared,
-        };
-        if stored != declared {
-            return Err(changed(stored, declared));
-        }
+        self.shape.check(self.model, &Shape { table: row.get(0), events: row.get(1), tenant: row.get(2) })?;
         let query = sqlx::query(COLUMNS).bind(self.model.table_name());
         let rows = query.fetch_all(&mut *self.connection).await.map_err(|e| self.refused(e))?;
         let found = rows.iter().map(|row| {
@@ -187,19 +164,23 @@ impl Preparation<'_> {
             return Ok(());
         }
         let found = if found.is_empty() { "no table".to_owned() } else { found.join(", ") };
-        Err(changed(found, expected.join(", ")))
+        Err(StartError::ShapeChanged {
+            projection: self.model.projection,
+            version: self.model.version,
+            stored: found,
+            declared: expected.join(", "),
+        })
     }
 
-    /// Makes indexes that are missing and removes those of ours that are declared no longer. A user's own are left alone.
+    /// Makes indexes that are missing. One of ours that is declared no longer stays: a build that declares it may still run.
     async fn see_to_indexes(&mut self) -> Result<(), StartError> {
         let query = sqlx::query(INDEXES).bind(self.model.table_name());
         let rows = query.fetch_all(&mut *self.connection).await.map_err(|e| self.refused(e))?;
         let there: Vec<String> = rows.iter().map(|row| row.get(0)).collect();
         let prefix = index_prefix(self.model);
-        for name in there.iter().filter(|name| is_our_index(name, &prefix)) {
-            if !self.statements.indexes.iter().any(|(declared, _)| declared == name) {
-                let drop = Arc::from(format!("DROP INDEX {}", quoted(name)));
-                run(self.connection, &drop).await.map_err(|e| self.refused(e))?;
+        for index in there.iter().filter(|name| is_our_index(name, &prefix)) {
+            if !self.statements.indexes.iter().any(|(declared, _)| declared == index) {
+                undeclared(self.model, index);
             }
         }
         for (name, create) in &self.statements.indexes {
@@ -211,28 +192,38 @@ impl Preparation<'_> {
     }
 
     /// Makes the view if there is none; tells whether it shows this version. One that shows another version stays until
-    /// this one has caught up.
+    /// this one has caught up, and then it is only left to a higher one.
     async fn see_to_view(&mut self) -> Result<bool, StartError> {
         let name = self.model.table.name;
-        match self.object(name).await? {
-            None => {
-                show(self.connection, self.statements).await.map_err(|e| self.refused(e))?;
-                Ok(true)
+        let stored = view::stored_name(self.connection, self.model).await.map_err(|e| self.refused(e))?;
+        let Some((kind, sql)) = self.object(name).await? else {
+            if stored.is_some_and(|stored| !stored.may_be_made_by(self.model)) {
+                return Ok(false);
             }
-            Some((kind, sql)) if kind == "view" => {
-                if sql == *self.statements.create_view {
-                    return Ok(true);
-                }
-                let query = sqlx::query(VERSIONS).bind(self.model.projection);
-                let rows = query.fetch_all(&mut *self.connection).await.map_err(|e| self.refused(e))?;
-                let ours = rows.iter().any(|row| {
-                    let table = Model { version: row.get(0), ..*self.model }.table_name();
-                    sql.ends_with(&format!(" FROM {}", quoted(&table)))
-                });
-                if ours { Ok(false) } else { Err(self.taken(name, "is a view that annals did not make".to_owned())) }
-            }
-            Some((kind, _)) => Err(self.taken(name, format!("is a {kind} that annals did not make"))),
+            view::show(self.connection, self.model, self.statements).await.map_err(|e| self.refused(e))?;
+            return Ok(true);
+        };
+        if kind != "view" {
+            return Err(self.taken(name, format!("is a {kind} that annals did not make")));
         }
+        let shown = view::version_of(self.connection, self.model, &sql).await.map_err(|e| self.refused(e))?;
+        let Some(shown) = shown.map(|version| Model { version, ..*self.model }) else {
+            return Err(self.taken(name, "is a view that annals did not make".to_owned()));
+        };
+        if stored.is_none_or(|stored| stored.version != shown.version) {
+            // Somebody has put the view over another table by hand.
+            view::store(self.connection, &shown).await.map_err(|e| self.refused(e))?;
+        }
+        if shown.version == self.model.version {
+            if sql != *self.statements.create_view {
+                view::show(self.connection, self.model, self.statements).await.map_err(|e| self.refused(e))?;
+            }
+            return Ok(true);
+        }
+        if let Some(stored) = view::stored_name(self.connection, self.model).await.map_err(|e| self.refused(e))? {
+            stored.check_columns(self.model)?;
+        }
+        Ok(false)
     }
 
     /// The kind and the text of the object called `name`.
