@@ -14,6 +14,7 @@ mod full_stream;
 mod permissions;
 #[cfg(unix)]
 mod replaced;
+mod restored;
 mod unit_of_work;
 
 use std::sync::Arc;
