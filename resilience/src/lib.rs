@@ -48,13 +48,14 @@
 //! | bound what runs in a minute | [`rate_limit`] |
 //! | answer when there is no answer | [`fallback`] |
 //! | change features while the process runs | [`toggle`] |
+//! | say whether the process lives, and wants requests | [`health`] |
 //! | try all that out | [`chaos`] |
 //! | stop when nobody waits any more | [`deadline`] |
 //! | understand an error | [`CallError`], [`SettingsError`] |
 //!
 //! Everything runs on tokio's clock, so tests can pause it.
 //!
-//! Features: `tower` (a policy as a layer).
+//! Features: `tower` (a policy as a layer), `http` (layers for a service's own HTTP), `axum` (routes and extractors).
 
 pub mod breaker;
 pub mod bulkhead;
@@ -66,6 +67,10 @@ pub mod deadline;
 mod duration_text;
 mod error;
 pub mod fallback;
+pub mod health;
+#[cfg(feature = "axum")]
+#[cfg(test)]
+mod loopback;
 pub mod policy;
 pub mod rate_limit;
 mod ratio;
