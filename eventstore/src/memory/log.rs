@@ -46,7 +46,8 @@ impl Log {
             return Ok(answer);
         }
         for part in &append.parts {
-            part.version_after(self.version(&part.stream))?;
+            let (version, last_event) = self.end_of(&part.stream);
+            part.version_after(version, last_event)?;
         }
         // If the clock is behind the log, it may be corrected while the key is remembered.
         self.latest = self.latest.max(now);
@@ -61,8 +62,10 @@ impl Log {
         Ok(answer)
     }
 
-    fn version(&self, stream: &StreamId) -> StreamVersion {
-        self.streams.get(stream).map_or(StreamVersion::NONE, |indexes| version_of(indexes.len()))
+    /// The version of a stream, and the id of its last event.
+    fn end_of(&self, stream: &StreamId) -> (StreamVersion, Option<EventId>) {
+        let indexes = self.streams.get(stream).map_or(&[][..], Vec::as_slice);
+        (version_of(indexes.len()), indexes.last().map(|&index| self.events[index].event_id))
     }
 
     fn store(&mut self, part: CheckedPart, append_id: Option<uuid::Uuid>, recorded_at: Timestamp) -> AppendedStream {

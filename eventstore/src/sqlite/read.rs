@@ -44,9 +44,15 @@ macro_rules! packed_events {
     ($($found:tt)*) => { packed_events!(beside ""; $($found)*) };
 }
 
-/// A page of the log, and the id of the event after which it begins, which the reader may have seen.
+/// A page of the log, the id of the event after which it begins, which the reader may have seen, and which incarnation of a
+/// store the file holds by now.
 macro_rules! packed_log {
-    ($($found:tt)*) => { packed_events!(beside ", (SELECT event_id FROM events WHERE position = ?1)"; $($found)*) };
+    ($($found:tt)*) => {
+        packed_events!(
+            beside ", (SELECT event_id FROM events WHERE position = ?1), (SELECT incarnation FROM annals_store)";
+            $($found)*
+        )
+    };
 }
 
 /// What a filter wants, apart from a story; a NULL wants everything.
@@ -191,13 +197,14 @@ impl SqliteDatabase {
         let query = sqlx::query(READ_LOG_AFTER).bind(after.position.get()).bind(bound(limit));
         let rows = self.fetch(reader, query).await?;
         check_after(incarnation, after, rows.first(), 2)?;
-        let after = after.position;
+        row_of(incarnation, &rows, 3)?;
         let (events, whole) = self.events_of(reader, &rows).await?;
         let Some(last) = events.last() else {
-            if after > Position::START {
+            // An event that was named was found in the same snapshot. By now the log may be another one.
+            if after.event_id.is_none() && after.position > Position::START {
                 let head = self.head_of(reader, incarnation).await?;
-                if after > head.position {
-                    return Err(ReadError::AheadOfLog { after, head: head.position });
+                if after.position > head.position {
+                    return Err(ReadError::AheadOfLog { after: after.position, head: head.position });
                 }
             }
             return Ok(Page::new(events, None, true));
@@ -253,6 +260,7 @@ impl SqliteDatabase {
         };
         let rows = self.fetch(reader, query).await?;
         check_after(incarnation, after, rows.first(), 2)?;
+        row_of(incarnation, &rows, 3)?;
         let (events, whole) = self.events_of(reader, &rows).await?;
         let full = !whole || events.len() == limit;
         let upto = match events.last() {
@@ -375,7 +383,7 @@ impl SqliteDatabase {
         incarnation: Incarnation,
     ) -> Result<Checkpoint, ReadError> {
         let rows = self.fetch(connection, sqlx::query(HEAD)).await?;
-        let row = row_of(incarnation, &rows)?;
+        let row = row_of(incarnation, &rows, 2)?;
         if row.get::<Option<i64>, _>(0).is_none() {
             return Ok(Checkpoint::start(incarnation));
         }
@@ -389,7 +397,7 @@ impl SqliteDatabase {
     ) -> Result<Option<EventId>, ReadError> {
         let mut reader = self.reader().await?;
         let rows = self.fetch(&mut reader, sqlx::query(EVENT_ID_AT).bind(position.get())).await?;
-        let row = row_of(incarnation, &rows)?;
+        let row = row_of(incarnation, &rows, 2)?;
         let there = row.get::<Option<&[u8]>, _>(1).is_some();
         there.then(|| event_id(position, row, 1)).transpose()
     }
@@ -447,8 +455,13 @@ fn check_after(
 }
 
 /// The one row of a read that also asks for the incarnation, if that is still the one that was opened.
-fn row_of(incarnation: Incarnation, rows: &[sqlx::sqlite::SqliteRow]) -> Result<&sqlx::sqlite::SqliteRow, ReadError> {
-    let same = rows.first().filter(|row| row.get::<&[u8], _>(2) == incarnation.0.as_bytes());
+fn row_of(
+    incarnation: Incarnation,
+    rows: &[sqlx::sqlite::SqliteRow],
+    column: usize,
+) -> Result<&sqlx::sqlite::SqliteRow, ReadError> {
+    let expected = incarnation.0.as_bytes().as_slice();
+    let same = rows.first().filter(|row| row.get::<Option<&[u8]>, _>(column) == Some(expected));
     same.ok_or(ReadError::StoreRewound { position: Position::START, incarnation })
 }
 

@@ -186,10 +186,11 @@ impl SqliteStore {
         let mut writer = group.database.try_writer()?;
         let connection = writer.connection().ok()?;
         match store_blind(connection, append, &rows, group.now()).await {
-            Ok(appended) => {
+            Ok(Some(appended)) => {
                 group.announce(appended.position);
                 Some(Ok(appended))
             }
+            Ok(None) => None,
             // A conflict, or the same append again: the writer finds out which.
             Err(error) if is_refusal(&error) => None,
             Err(error) => {

@@ -147,8 +147,8 @@ impl DerefMut for SqliteUnitOfWork {
 impl SqliteStore {
     /// Begins a unit of work: events together with the user's own SQL.
     ///
-    /// While it is open no other append of any process can commit, so load and decide before it begins. The version that
-    /// was loaded goes into the append; if the stream has moved on since, the append is refused, and you decide again.
+    /// While it is open no other append of any process can commit, so load and decide before it begins. What was
+    /// loaded says what the append expects; if the stream has moved on since, the append is refused, and you decide again.
     ///
     /// ```
     /// # mod order { include!(concat!(env!("CARGO_MANIFEST_DIR"), "/docs/order.rs")); }
@@ -168,7 +168,7 @@ impl SqliteStore {
     /// let mut unit = store.begin().await?;
     /// sqlx::query("CREATE TABLE IF NOT EXISTS labels (order_id TEXT PRIMARY KEY) STRICT").execute(&mut *unit).await?;
     /// sqlx::query("INSERT INTO labels (order_id) VALUES (?1)").bind("o-17").execute(&mut *unit).await?;
-    /// let done = unit.append(Append::to(order.stream, order.version.into(), events)).await?;
+    /// let done = unit.append(Append::to(order.stream.clone(), order.expected(), events)).await?;
     /// unit.commit().await?; // the events and the label, or neither
     /// assert_eq!(done.version().get(), 1);
     /// # Ok(()) }

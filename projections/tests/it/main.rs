@@ -9,6 +9,8 @@ mod homes;
 #[cfg(test)]
 mod postgres;
 #[cfg(test)]
+mod restored;
+#[cfg(test)]
 mod shop;
 
 /// One list, so that no pair of databases can miss a test.

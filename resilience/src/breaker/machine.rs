@@ -9,6 +9,17 @@ use super::window::{Mark, Sums, Window};
 use super::{BreakerSnapshot, BreakerState, Cause, Mode, Outcome, Refused, Transition};
 use crate::ratio::Ratio;
 
+/// The time of an input. It is read only where it matters, since reading a clock takes longer than all the rest.
+pub(super) trait Now {
+    fn get(&mut self) -> Duration;
+}
+
+impl Now for Duration {
+    fn get(&mut self) -> Duration {
+        *self
+    }
+}
+
 /// How many transitions a reader of them may be behind without missing one.
 pub(super) const TRANSITIONS_KEPT: usize = 256;
 
@@ -88,7 +99,12 @@ impl Machine {
     }
 
     /// Asks to make a call. What is admitted must be recorded.
-    pub(super) fn admit(&mut self, now: Duration) -> Result<Admission, Refused> {
+    pub(super) fn admit(&mut self, mut now: impl Now) -> Result<Admission, Refused> {
+        if matches!((&self.phase, self.mode), (Phase::Closed, Mode::Normal)) {
+            let admitted = self.settings.slow_call.map_or(Duration::ZERO, |_| now.get());
+            return Ok(Admission { generation: Some(self.generation), probe: None, admitted });
+        }
+        let now = now.get();
         let uncounted = Admission { generation: None, probe: None, admitted: now };
         if self.mode == Mode::Disabled {
             return Ok(uncounted);
@@ -117,11 +133,12 @@ impl Machine {
     }
 
     /// Whether [`admit`](Self::admit) would admit a call, without taking a probe's place.
-    pub(super) fn check(&mut self, now: Duration) -> Result<(), Refused> {
+    pub(super) fn check(&mut self, mut now: impl Now) -> Result<(), Refused> {
         match self.mode {
             Mode::Disabled | Mode::MetricsOnly => Ok(()),
+            Mode::Normal if matches!(self.phase, Phase::Closed) => Ok(()),
             Mode::Normal | Mode::HeldOpen | Mode::HeldClosed => {
-                self.would_admit(now).inspect_err(|_| self.refused += 1)
+                self.would_admit(now.get()).inspect_err(|_| self.refused += 1)
             }
         }
     }
@@ -154,13 +171,14 @@ impl Machine {
     }
 
     /// Takes the result of an admitted call.
-    pub(super) fn record(&mut self, admission: Admission, outcome: Outcome, now: Duration) {
+    pub(super) fn record(&mut self, admission: Admission, outcome: Outcome, mut now: impl Now) {
         let Some(generation) = admission.generation else { return };
         if generation != self.generation {
             self.late += 1;
             return;
         }
-        let mark = self.mark(outcome, now.saturating_sub(admission.admitted));
+        let took = self.settings.slow_call.map_or(Duration::ZERO, |_| now.get().saturating_sub(admission.admitted));
+        let mark = self.mark(outcome, took);
         match &mut self.phase {
             Phase::Closed => {
                 if let Some(mark) = mark {
@@ -170,6 +188,7 @@ impl Machine {
             // Nothing is admitted while open, so there is no result of this generation.
             Phase::Open { .. } => {}
             Phase::HalfOpen { successes, leases } => {
+                let now = now.get();
                 leases.retain(|lease| lease.until > now);
                 let Some(place) = leases.iter().position(|lease| Some(lease.probe) == admission.probe) else {
                     self.late += 1;
@@ -204,8 +223,9 @@ impl Machine {
         }
     }
 
-    fn count(&mut self, mark: Mark, outcome: Outcome, now: Duration) {
-        self.window.add(mark, now);
+    fn count(&mut self, mark: Mark, outcome: Outcome, mut now: impl Now) {
+        let time = if self.window.forgets_by_time() { now.get() } else { Duration::ZERO };
+        self.window.add(mark, time);
         match outcome {
             Outcome::Success => self.failures_in_a_row = 0,
             Outcome::Failure => self.failures_in_a_row += 1,
@@ -214,8 +234,8 @@ impl Machine {
         if self.mode == Mode::HeldClosed {
             return;
         }
-        if let Some(cause) = self.reason_to_open(now) {
-            self.open(cause, now);
+        if let Some(cause) = self.reason_to_open(time) {
+            self.open(cause, now.get());
         }
     }
 

@@ -5,7 +5,7 @@ use std::time::Duration;
 use tokio::sync::watch;
 use tokio::time::Instant;
 
-use super::machine::{Admission, Machine};
+use super::machine::{Admission, Machine, Now};
 use super::watch::{Transitions, Watch};
 use super::{BreakerSettings, BreakerSnapshot, BreakerState, Mode, Outcome, Refused};
 use crate::error::SettingsError;
@@ -54,7 +54,7 @@ impl Breaker {
     /// # Errors
     /// [`Refused`] if the breaker is open, or half-open with all probes under way.
     pub fn admit(&self) -> Result<Permit, Refused> {
-        let admission = self.shared.with(Machine::admit)?;
+        let admission = self.shared.with_clock(|machine, clock| machine.admit(clock))?;
         Ok(Permit { shared: self.shared.clone(), admission, outcome: Outcome::Abandoned })
     }
 
@@ -63,7 +63,7 @@ impl Breaker {
     /// # Errors
     /// As [`admit`](Self::admit).
     pub fn check(&self) -> Result<(), Refused> {
-        self.shared.with(Machine::check)
+        self.shared.with_clock(|machine, clock| machine.check(clock))
     }
 
     /// The state at this moment, whether or not anybody calls.
@@ -108,6 +108,18 @@ impl Breaker {
     }
 }
 
+/// Reads the time under the lock, so that the machine never sees it run backwards, and once at most.
+struct Clock<'a> {
+    core: &'a Core,
+    read: Option<Duration>,
+}
+
+impl Now for Clock<'_> {
+    fn get(&mut self) -> Duration {
+        *self.read.get_or_insert_with(|| self.core.now())
+    }
+}
+
 impl Core {
     pub(super) fn lock(&self) -> MutexGuard<'_, Machine> {
         // The machine has no invariant that a panic of another thread could have broken half way.
@@ -132,13 +144,15 @@ impl Shared {
         self.changed.subscribe()
     }
 
-    /// Everything that may change the state goes through here, so every transition is announced.
     pub(super) fn with<R>(&self, act: impl FnOnce(&mut Machine, Duration) -> R) -> R {
+        self.with_clock(|machine, mut clock| act(machine, clock.get()))
+    }
+
+    /// Everything that may change the state goes through here, so every transition is announced.
+    fn with_clock<R>(&self, act: impl FnOnce(&mut Machine, Clock<'_>) -> R) -> R {
         let mut machine = self.core.lock();
-        // Read under the lock, so that the machine never sees time run backwards.
-        let now = self.core.now();
         let before = machine.sequence();
-        let answer = act(&mut machine, now);
+        let answer = act(&mut machine, Clock { core: &self.core, read: None });
         let after = machine.sequence();
         if after != before {
             self.announce(machine, before, after);
@@ -157,13 +171,14 @@ impl Shared {
             newer
         });
         for transition in transitions {
-            let to = match transition.to {
-                BreakerState::Closed => "closed",
-                BreakerState::HalfOpen => "half_open",
-                BreakerState::Open => "open",
+            let (to, value) = match transition.to {
+                BreakerState::Closed => ("closed", 0.0),
+                BreakerState::HalfOpen => ("half_open", 1.0),
+                BreakerState::Open => ("open", 2.0),
             };
-            metrics::counter!("resilience_breaker_transitions_total", "policy" => self.core.name.clone(), "to" => to)
-                .increment(1);
+            let policy = || self.core.name.clone();
+            metrics::counter!("resilience_breaker_transitions_total", "policy" => policy(), "to" => to).increment(1);
+            metrics::gauge!("resilience_breaker_state", "policy" => policy()).set(value);
             tracing::warn!(policy = &*self.core.name, from = ?transition.from, to = ?transition.to, cause = ?transition.cause, "the breaker changed its state");
         }
     }
@@ -192,7 +207,7 @@ impl Permit {
 
 impl Drop for Permit {
     fn drop(&mut self) {
-        self.shared.with(|machine, now| machine.record(self.admission, self.outcome, now));
+        self.shared.with_clock(|machine, clock| machine.record(self.admission, self.outcome, clock));
     }
 }
 

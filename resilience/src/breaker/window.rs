@@ -69,6 +69,11 @@ impl Window {
         Self { kept, sums: Sums::default() }
     }
 
+    /// Whether the time of an input matters.
+    pub(super) fn forgets_by_time(&self) -> bool {
+        matches!(self.kept, Kept::Time { .. })
+    }
+
     pub(super) fn add(&mut self, mark: Mark, now: Duration) {
         self.forget(now);
         match &mut self.kept {

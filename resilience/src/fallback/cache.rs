@@ -6,7 +6,8 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use tokio::time::Instant;
 
 use super::{CacheSettings, Cached};
-use crate::error::{CallError, Reason, SettingsError};
+use crate::deadline::Deadline;
+use crate::error::{CallError, Reason, Refusal, SettingsError};
 
 /// Answers by key, kept for when they are fresh and for when there is nothing better. Clones share them.
 pub struct StaleCache<K, T> {
@@ -82,9 +83,12 @@ pub struct Entry<T> {
 }
 
 impl<T: Clone> Entry<T> {
-    /// The fresh answer, or that of `call`, or a stale one. Of many callers one calls, and the others get what it got.
+    /// The fresh answer, or that of `call`, or a stale one. Of many callers one calls, and the others get what it got, or
+    /// a stale answer when their deadline comes first.
     pub(super) async fn get<E>(
         &self,
+        policy: Arc<str>,
+        deadline: Deadline,
         call: impl Future<Output = Result<T, CallError<E>>>,
     ) -> Result<Cached<T>, CallError<E>> {
         let failures = {
@@ -94,7 +98,11 @@ impl<T: Clone> Entry<T> {
             }
             state.failures
         };
-        let _loading = self.slot.loading.lock().await;
+        let Ok(_loading) = deadline.run(self.slot.loading.lock()).await else {
+            let reason = Reason::Refused(Refusal::DeadlineOver);
+            let error = CallError { policy, attempts: 0, cut_off: 0, reason, source: None };
+            return self.stale(&self.slot.lock()).ok_or(error);
+        };
         let generation = {
             let state = self.slot.lock();
             if let Some(fresh) = self.fresh(&state) {

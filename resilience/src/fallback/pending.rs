@@ -58,7 +58,8 @@ impl<'a, F, J> Pending<'a, F, J> {
         T: Clone + Send + Sync + 'a,
         E: Send + 'a,
     {
-        OrCached { answer: Box::pin(entry.get(self.into_future())) }
+        let (policy, deadline) = self.wait();
+        OrCached { answer: Box::pin(entry.get(policy, deadline, self.into_future())) }
     }
 }
 

@@ -121,6 +121,27 @@ async fn those_who_wait_go_on_when_the_one_who_calls_is_dropped() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn who_waits_for_another_callers_answer_waits_until_the_own_deadline_at_most() {
+    let policy = Policy::fast("prices").build().unwrap();
+    let cache = StaleCache::new("prices", CacheSettings::default()).unwrap();
+    let entry = cache.entry(());
+    let call = || {
+        policy.idempotent(|_| async {
+            sleep(secs(3)).await;
+            Ok::<_, Status>(5)
+        })
+    };
+    let start = Instant::now();
+    let hurried = async {
+        let answer = call().deadline(Deadline::within(secs(1))).or_cached(&entry).await;
+        (start.elapsed(), answer.unwrap_err())
+    };
+    let (first, (at, error)) = tokio::join!(call().or_cached(&entry), hurried);
+    assert_eq!(*first.unwrap(), 5);
+    assert_eq!((at, error.guard(), error.attempts), (secs(1), Some(Guard::Deadline), 0));
+}
+
+#[tokio::test(start_paused = true)]
 async fn values_and_functions_stand_in_for_what_the_dependency_failed_at_only() {
     let policy = Policy::fast("prices").build().unwrap();
     let call = |status: u16| policy.idempotent(move |_| async move { Err::<u32, _>(Status(status)) });

@@ -2,6 +2,7 @@ use std::fmt;
 use std::future::{Future, IntoFuture};
 use std::marker::PhantomData;
 use std::pin::Pin;
+use std::sync::Arc;
 
 use super::{Call, Policy};
 use crate::class::{ByError, Class, ErrorJudge, Judge, ResultJudge};
@@ -59,6 +60,11 @@ impl<'a, F, J> Pending<'a, F, J> {
     /// attempt is made.
     pub fn results_judged_by<T, E, G: Fn(&Result<T, E>) -> Class>(self, judge: G) -> Pending<'a, F, ResultJudge<G>> {
         self.with_judge(ResultJudge(judge))
+    }
+
+    /// The policy's name, and until when an answer is of use if the wait for it begins now.
+    pub(crate) fn wait(&self) -> (Arc<str>, Deadline) {
+        (self.policy.engine.name.clone(), self.deadline.child(self.policy.longest()))
     }
 
     fn with_judge<K>(self, judge: K) -> Pending<'a, F, K> {

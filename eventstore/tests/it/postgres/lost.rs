@@ -13,12 +13,7 @@ use sqlx::{Connection, PgConnection, Row};
 use super::proxy::{Lost, Proxy};
 use super::{Fixture, event_for, run, stream};
 use crate::homes::postgres_database_on_our_own;
-
-#[expect(unreachable_pub, reason = "the examples of the documentation share it")]
-mod order {
-    include!(concat!(env!("CARGO_MANIFEST_DIR"), "/docs/order.rs"));
-}
-use order::{Order, OrderId};
+use crate::order::{Order, OrderId};
 
 const NO_STREAM: ExpectedVersion = ExpectedVersion::NoStream;
 const ANY: ExpectedVersion = ExpectedVersion::Any;

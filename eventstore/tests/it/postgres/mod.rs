@@ -2,6 +2,7 @@
 
 mod crash;
 mod database;
+mod failover;
 mod faults;
 #[cfg(target_os = "linux")]
 mod full_disk;

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use annals_eventstore::{
-    Append, AppendError, Appended, EventStore, ExpectedVersion, Filter, Fingerprint, Position, RequestKey, Tenant,
+    After, Append, AppendError, Appended, EventStore, ExpectedVersion, Filter, Fingerprint, RequestKey, Tenant,
 };
 use sqlx::Row;
 
@@ -90,7 +90,7 @@ async fn an_append_whose_key_cannot_be_stored_stores_nothing() {
     let mut unit = fixture.store.begin().await.unwrap();
     unit.append(one.clone().with_request(request("r", "body"))).await.unwrap_err();
     unit.rollback().await.unwrap();
-    let log = fixture.store.read_page(Position::START, &Filter::all(), 10).await.unwrap();
+    let log = fixture.store.read_page(After::START, &Filter::all(), 10).await.unwrap();
     assert_eq!(log.events, []);
     run(&mut fixture.foreign().await, "DROP TRIGGER refuse ON annals.request_keys").await.unwrap();
     let done = fixture.store.append_many(one.with_request(request("r", "body"))).await.unwrap();

@@ -229,13 +229,13 @@ async fn what_no_reader_could_read_is_refused_by_the_functions_as_well() {
                                      {correlation}, {causation})"),
                 format!("append_one({tenant}, {kind}, {id}, NULL, {event}, {name}, {schema}, {payload}, {metadata},
                                     {correlation}, {causation})"),
-                format!("append({tenant}, false, array[{kind}], array[{id}], '{{NULL}}', '{{1}}', array[{event}]::uuid[],
+                format!("append({tenant}, false, array[{kind}], array[{id}], '{{NULL}}', '{{NULL}}', '{{1}}', array[{event}]::uuid[],
                                 array[{name}], array[{schema}]::bigint[], array[{payload}], array[{metadata}],
                                 array[{correlation}]::text[], array[{causation}]::text[], NULL, NULL, NULL, NULL)"),
                 format!("append_group(false, array[{tenant}], array[{kind}], array[{id}], '{{NULL}}', '{{1}}', '{{1}}',
                                       array[{tenant}], array[{kind}], array[{id}], array[{event}]::uuid[], array[{name}],
                                       array[{schema}]::bigint[], array[{payload}], array[{metadata}],
-                                      array[{correlation}]::text[], array[{causation}]::text[], '{{NULL}}', '{{}}', '{{}}',
+                                      array[{correlation}]::text[], array[{causation}]::text[], '{{NULL}}', '{{NULL}}', '{{}}', '{{}}',
                                       '{{}}', '{{}}', '{{}}', '{{}}')"),
             ] {
                 // The large ones take their time, and such a setting could matter to what is said of characters.
@@ -265,7 +265,7 @@ async fn what_no_reader_could_read_is_refused_by_the_functions_as_well() {
             "SELECT annals.append_group(false, '{{theirs,ours}}', '{{order,order}}', '{{h,h}}', '{{NULL,NULL}}', '{{1,2}}',
                 '{{1,1}}', '{{theirs,ours}}', '{{order,order}}', '{{h,h}}', array[gen_random_uuid(), gen_random_uuid()],
                 '{{x,x}}', '{{1,1}}', '{{\"{{}}\",\"{{}}\"}}', '{{\"{{}}\",\"{{}}\"}}', '{{NULL,NULL}}', '{{NULL,NULL}}',
-                '{{NULL,NULL}}', '{{{tenant}}}', '{{r}}', array[gen_random_uuid()], '{{60000000}}', '{{{first}}}',
+                '{{NULL,NULL}}', '{{NULL,NULL}}', '{{{tenant}}}', '{{r}}', array[gen_random_uuid()], '{{60000000}}', '{{{first}}}',
                 '{{{last}}}')"
         )
     };
@@ -284,12 +284,13 @@ async fn what_no_reader_could_read_is_refused_by_the_functions_as_well() {
     for key in ["''", &long, control] {
         let nothing = format!(
             "SELECT annals.append('default', false, '{{}}', '{{}}', '{{}}', '{{}}', '{{}}', '{{}}', '{{}}', '{{}}', '{{}}',
-                                  '{{}}', '{{}}', NULL, {key}, gen_random_uuid(), 60000000)"
+                                  '{{}}', '{{}}', '{{}}', NULL, {key}, gen_random_uuid(), 60000000)"
         );
         assert_eq!(code(&run(&mut connection, &nothing).await.unwrap_err()), "23514", "{key}");
     }
     // An event of the append without a stream.
-    let nowhere = "SELECT annals.append('default', false, '{order}', '{h}', '{NULL}', '{1,2}', array[gen_random_uuid(),
+    let nowhere =
+        "SELECT annals.append('default', false, '{order}', '{h}', '{NULL}', '{NULL}', '{1,2}', array[gen_random_uuid(),
                                         gen_random_uuid()], '{x,x}', '{1,1}', '{\"{}\",\"{}\"}', '{\"{}\",\"{}\"}',
                                         '{NULL,NULL}', '{NULL,NULL}', NULL, NULL, NULL, NULL)";
     assert_eq!(code(&run(&mut connection, nowhere).await.unwrap_err()), "23514");

@@ -106,10 +106,10 @@ pub(super) const APPENDS: [&str; 5] = [
     "SELECT annals.append_one('default', 'order', 'a', NULL, gen_random_uuid(), 'x', 1, '{}', '{}', NULL, NULL)",
     "SELECT annals.append_group(false, '{default}', '{order}', array['a'], '{NULL}', '{1}', '{1}',
                                 '{default}', '{order}', array['a'], array[gen_random_uuid()], '{x}', '{1}', '{\"{}\"}',
-                                '{\"{}\"}', '{NULL}', '{NULL}', '{NULL}', '{}', '{}', '{}', '{}', '{}', '{}')",
-    "SELECT annals.append('default', false, '{order}', array['a'], '{NULL}', '{1}', array[gen_random_uuid()], '{x}', '{1}',
+                                '{\"{}\"}', '{NULL}', '{NULL}', '{NULL}', '{NULL}', '{}', '{}', '{}', '{}', '{}', '{}')",
+    "SELECT annals.append('default', false, '{order}', array['a'], '{NULL}', '{NULL}', '{1}', array[gen_random_uuid()], '{x}', '{1}',
                           '{\"{}\"}', '{\"{}\"}', '{NULL}', '{NULL}', NULL, NULL, NULL, NULL)",
-    "SELECT annals.append_within('default', NULL, '{order}', array['a'], '{NULL}', '{1}', array[gen_random_uuid()],
+    "SELECT annals.append_within('default', NULL, '{order}', array['a'], '{NULL}', '{NULL}', '{1}', array[gen_random_uuid()],
                                  '{x}', '{1}', '{\"{}\"}', '{\"{}\"}', '{NULL}', '{NULL}', NULL, NULL, NULL, NULL)",
 ];
 
@@ -127,6 +127,6 @@ async fn an_append_is_durable_whatever_the_session_says() {
             run(&mut foreign, "COMMIT").await.unwrap();
         }
     }
-    let log = fixture.store.read_page(Position::START, &Filter::all(), 100).await.unwrap().events;
+    let log = fixture.store.read_page(After::START, &Filter::all(), 100).await.unwrap().events;
     assert_eq!(log.len(), 4 * APPENDS.len());
 }
