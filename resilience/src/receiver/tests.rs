@@ -41,7 +41,8 @@ struct Shop {
 
 impl Shop {
     /// Requests to `/status/NNN` are answered with that status, to `/panic` with a panic the first time, to `/wait` when the
-    /// gate lets one through, to `/big` with 2,000 bytes; to others with 201.
+    /// gate lets one through, to `/big` with 2,000 bytes, to `/stream` and `/broken` with three times 500 bytes and an end,
+    /// or an error, to `/slow` with a body that waits for the gate; to others with 201.
     async fn open() -> Self {
         let settings = ReceiverSettings { request_bytes: 1_000, answer_bytes: 1_000, ..ReceiverSettings::default() };
         Self::with(settings, MemorySettings::default()).await
@@ -89,9 +90,25 @@ async fn handle(runs: Arc<AtomicU32>, gate: Arc<Semaphore>, request: Request<Bod
         "/panic" if run == 1 => panic!("on purpose"),
         "/wait" => gate.acquire().await.unwrap().forget(),
         "/big" => return (StatusCode::CREATED, [("location", "/orders/1")], "x".repeat(2_000)).into_response(),
+        "/slow" => {
+            let body = async move {
+                gate.acquire().await.unwrap().forget();
+                Ok::<_, std::io::Error>("end")
+            };
+            return (StatusCode::CREATED, Body::from_stream(futures::stream::once(body))).into_response();
+        }
+        "/stream" => return stream(None),
+        "/broken" => return stream(Some(std::io::Error::other("on purpose"))),
         _ => {}
     }
     (StatusCode::CREATED, [("location", "/orders/1")], format!("order {run}")).into_response()
+}
+
+/// An answer whose length is not known before its end.
+fn stream(error: Option<std::io::Error>) -> Response<Body> {
+    let chunks = std::iter::repeat_n("x".repeat(500), if error.is_some() { 1 } else { 3 }).map(Ok);
+    let body = Body::from_stream(futures::stream::iter(chunks.chain(error.map(Err))));
+    (StatusCode::CREATED, body).into_response()
 }
 
 #[tokio::test]
@@ -232,6 +249,39 @@ async fn an_answer_too_big_to_keep_is_no_reason_to_run_again() {
     assert_eq!((again.status, again.body.as_str(), again.header("location")), (201, "", Some("/orders/1")));
     assert_eq!(again.header("idempotent-replayed"), Some("without-body"));
     assert_eq!(shop.runs(), 1);
+}
+
+#[tokio::test]
+async fn an_answer_that_turns_out_too_big_or_breaks_off_is_sent_on_and_not_made_again() {
+    let shop = Shop::open().await;
+    let first = shop.send("POST /stream", "ann", "k1", "X").await;
+    assert_eq!((first.status, first.body.matches('x').count()), (201, 1_500));
+    // The server closes the connection, so there may be no answer to read.
+    let headers = [("user", "ann"), ("idempotency-key", "k2")];
+    let broken = read(open(shop.address, "POST /broken", &headers, "X").await.unwrap()).await;
+    assert!(broken.is_err() || broken.is_ok_and(|answer| !answer.body.contains("\r\n0\r\n")));
+    for (request, key) in [("POST /stream", "k1"), ("POST /broken", "k2")] {
+        let again = shop.send(request, "ann", key, "X").await;
+        assert_eq!((again.status, again.body.as_str()), (201, ""));
+        assert_eq!(again.header("idempotent-replayed"), Some("without-body"));
+    }
+    assert_eq!(shop.runs(), 2);
+}
+
+#[tokio::test]
+async fn the_key_is_in_flight_until_the_whole_answer_is_there() {
+    let shop = Shop::open().await;
+    let first = shop.send("POST /slow", "ann", "k1", "X");
+    let repeats = async {
+        shop.until_runs(1).await;
+        for _ in 0..10 {
+            assert_eq!(shop.send("POST /slow", "ann", "k1", "X").await.status, 409);
+        }
+        shop.gate.add_permits(1);
+    };
+    let (first, ()) = tokio::join!(first, repeats);
+    assert_eq!((first.status, shop.runs()), (201, 1));
+    assert_eq!(shop.send("POST /slow", "ann", "k1", "X").await.body, "end");
 }
 
 #[tokio::test]
