@@ -48,13 +48,15 @@
 //! | bound what runs in a minute | [`rate_limit`] |
 //! | answer when there is no answer | [`fallback`] |
 //! | change features while the process runs | [`toggle`] |
+//! | run a request once, however often it is sent | `receiver` |
+//! | say whether the process lives, and wants requests | [`health`] |
 //! | try all that out | [`chaos`] |
 //! | stop when nobody waits any more | [`deadline`] |
 //! | understand an error | [`CallError`], [`SettingsError`] |
 //!
 //! Everything runs on tokio's clock, so tests can pause it.
 //!
-//! Features: `tower` (a policy as a layer).
+//! Features: `tower` (a policy as a layer), `http` (layers for a service's own HTTP), `axum` (routes and extractors).
 
 pub mod breaker;
 pub mod bulkhead;
@@ -66,15 +68,25 @@ pub mod deadline;
 mod duration_text;
 mod error;
 pub mod fallback;
+pub mod health;
+#[cfg(feature = "http")]
+mod http;
+#[cfg(feature = "axum")]
+#[cfg(test)]
+mod loopback;
 pub mod policy;
 pub mod rate_limit;
 mod ratio;
+#[cfg(feature = "http")]
+pub mod receiver;
 pub mod retry;
 pub mod toggle;
 
 #[doc = include_str!("../docs/defaults.md")]
 pub mod defaults {}
 
+#[cfg(feature = "http")]
+pub use crate::http::AnswerBody;
 pub use class::{ByError, Class, Classify, ErrorJudge, Judge, ResultJudge};
 pub use deadline::Deadline;
 pub use error::{CallError, Guard, LastBecause, Reason, Refusal, Setting, SettingsError, TimeLimit};

@@ -1,6 +1,8 @@
 #![doc = include_str!("../../docs/rate_limit.md")]
 
 mod clock;
+#[cfg(feature = "http")]
+mod layer;
 mod limiter;
 mod store;
 #[cfg(test)]
@@ -10,6 +12,8 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
+#[cfg(feature = "http")]
+pub use layer::{RateLimitLayer, RateLimitService};
 pub use limiter::RateLimiter;
 
 use crate::error::{Check, SettingsError};

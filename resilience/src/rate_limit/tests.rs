@@ -2,6 +2,9 @@ use tokio::time::advance;
 
 use super::*;
 
+#[cfg(feature = "axum")]
+mod layer;
+
 fn secs(secs: u64) -> Duration {
     Duration::from_secs(secs)
 }

@@ -1,0 +1,177 @@
+use std::collections::{HashMap, VecDeque};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use tokio::time::Instant;
+
+use super::answer::Answer;
+use super::fingerprint::Fingerprint;
+use super::records::{Caller, Claim, Found, RecordId, Records, RecordsError};
+use crate::error::{Check, SettingsError};
+use crate::policy::IdempotencyKey;
+
+/// How much [`MemoryRecords`] hold, and for how long.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct MemorySettings {
+    /// How long an answer is kept. Default: 24 h.
+    pub retention: Duration,
+    /// Keys of all callers; some 500 bytes each. Further ones are refused with 503. Default: 100,000.
+    pub keys: usize,
+    /// Keys of one caller, so that none takes all. Default: 10,000.
+    pub keys_of_a_caller: usize,
+    /// Bytes of all kept headers and bodies. When more come, the oldest bodies are forgotten. Default: 64 MiB.
+    pub bytes: usize,
+}
+
+impl Default for MemorySettings {
+    fn default() -> Self {
+        let retention = Duration::from_secs(24 * 3600);
+        Self { retention, keys: 100_000, keys_of_a_caller: 10_000, bytes: 64 * 1024 * 1024 }
+    }
+}
+
+/// Records of one process, in memory of bounded size. They end with the process. Clones share them.
+#[derive(Debug, Clone)]
+pub struct MemoryRecords {
+    kept: Arc<Mutex<Kept>>,
+    settings: MemorySettings,
+}
+
+#[derive(Debug, Default)]
+struct Kept {
+    callers: HashMap<Caller, HashMap<IdempotencyKey, Record>>,
+    keys: usize,
+    bytes: usize,
+    /// Kept answers, oldest first.
+    answered: VecDeque<(Instant, RecordId)>,
+    /// How many of `answered`, from the oldest, have lost their bodies.
+    without_body: usize,
+}
+
+#[derive(Debug)]
+struct Record {
+    fingerprint: Fingerprint,
+    answer: Option<Answer>,
+}
+
+impl MemoryRecords {
+    /// No records yet.
+    ///
+    /// # Errors
+    /// [`SettingsError`] names the setting that cannot work.
+    pub fn new(settings: MemorySettings) -> Result<Self, SettingsError> {
+        let check = Check::of("receiver");
+        check.not_zero("memory.retention", settings.retention)?;
+        check.not_zero("memory.keys", settings.keys)?;
+        check.not_zero("memory.keys_of_a_caller", settings.keys_of_a_caller)?;
+        Ok(Self { kept: Arc::default(), settings })
+    }
+
+    /// Keys that are held at this moment, in flight or answered.
+    pub fn keys(&self) -> usize {
+        self.lock().keys
+    }
+
+    /// Bytes of headers and bodies that are held at this moment.
+    pub fn bytes(&self) -> usize {
+        self.lock().bytes
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Kept> {
+        self.kept.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Records for MemoryRecords {
+    type Claim = MemoryClaim;
+
+    async fn claim(&self, id: &RecordId, fingerprint: &Fingerprint) -> Result<Found<MemoryClaim>, RecordsError> {
+        let mut kept = self.lock();
+        kept.forget_expired(self.settings.retention);
+        if let Some(record) = kept.callers.get(&id.caller).and_then(|keys| keys.get(&id.key)) {
+            let fingerprint = record.fingerprint;
+            return Ok(match &record.answer {
+                Some(answer) => Found::Answered(fingerprint, answer.clone()),
+                None => Found::InFlight(fingerprint),
+            });
+        }
+        if kept.keys >= self.settings.keys {
+            return Err(RecordsError::Full { of_caller: false });
+        }
+        if kept.callers.get(&id.caller).map_or(0, HashMap::len) >= self.settings.keys_of_a_caller {
+            return Err(RecordsError::Full { of_caller: true });
+        }
+        let record = Record { fingerprint: *fingerprint, answer: None };
+        kept.callers.entry(id.caller.clone()).or_default().insert(id.key.clone(), record);
+        kept.keys += 1;
+        Ok(Found::New(MemoryClaim { records: self.clone(), id: Some(id.clone()) }))
+    }
+}
+
+/// A claim on [`MemoryRecords`].
+#[derive(Debug)]
+pub struct MemoryClaim {
+    records: MemoryRecords,
+    /// `None` once the answer is kept.
+    id: Option<RecordId>,
+}
+
+impl Claim for MemoryClaim {
+    async fn keep(mut self, answer: Answer) -> Result<(), RecordsError> {
+        if let Some(id) = self.id.take() {
+            self.records.lock().keep(id, answer, self.records.settings.bytes);
+        }
+        Ok(())
+    }
+}
+
+impl Drop for MemoryClaim {
+    fn drop(&mut self) {
+        if let Some(id) = self.id.take() {
+            self.records.lock().remove(&id);
+        }
+    }
+}
+
+impl Kept {
+    fn record(&mut self, id: &RecordId) -> Option<&mut Record> {
+        self.callers.get_mut(&id.caller)?.get_mut(&id.key)
+    }
+
+    fn keep(&mut self, id: RecordId, answer: Answer, most: usize) {
+        let size = answer.size();
+        if let Some(record) = self.record(&id) {
+            record.answer = Some(answer);
+            self.bytes += size;
+            self.answered.push_back((Instant::now(), id));
+        }
+        while self.bytes > most {
+            let Some((_, oldest)) = self.answered.get(self.without_body).cloned() else { return };
+            self.without_body += 1;
+            if let Some(answer) = self.record(&oldest).and_then(|record| record.answer.as_mut()) {
+                let whole = answer.size();
+                answer.forget_body();
+                let left = answer.size();
+                self.bytes -= whole - left;
+            }
+        }
+    }
+
+    fn forget_expired(&mut self, retention: Duration) {
+        while self.answered.front().is_some_and(|(at, _)| at.elapsed() >= retention) {
+            let Some((_, id)) = self.answered.pop_front() else { return };
+            self.without_body = self.without_body.saturating_sub(1);
+            self.remove(&id);
+        }
+    }
+
+    fn remove(&mut self, id: &RecordId) {
+        let Some(keys) = self.callers.get_mut(&id.caller) else { return };
+        let Some(record) = keys.remove(&id.key) else { return };
+        if keys.is_empty() {
+            self.callers.remove(&id.caller);
+        }
+        self.keys -= 1;
+        self.bytes -= record.answer.as_ref().map_or(0, Answer::size);
+    }
+}
