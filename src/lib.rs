@@ -69,9 +69,10 @@ pub use annals_macros::{Aggregate, Event, ReadModel};
 
 #[cfg(feature = "projections")]
 pub use annals_projections::{
-    Column, ColumnError, ColumnSpec, ColumnType, ColumnValue, EventPlace, IndexSpec, Over, Projection, ProjectionError,
-    ProjectionState, ProjectionStatus, Projections, ProjectionsBuilder, Reach, ReadModel, ReadModelDatabase, RowError,
-    RowKey, Rows, SpecError, StartError, StopCause, Stopped, TableSpec, WaitError, text_column,
+    Column, ColumnError, ColumnSpec, ColumnType, ColumnValue, Elsewhere, EventPlace, IndexSpec, Over, Projection,
+    ProjectionError, ProjectionState, ProjectionStatus, Projections, ProjectionsBuilder, Reach, ReadModel,
+    ReadModelDatabase, RowError, RowKey, Rows, SpecError, StartError, StopCause, Stopped, TableSpec, WaitError,
+    text_column,
 };
 
 #[cfg(all(feature = "projections", any(feature = "sqlite", feature = "postgres")))]

@@ -158,14 +158,19 @@ pub struct CheckedPart {
 }
 
 impl CheckedPart {
-    /// The version of the stream once this part is appended to it at version `actual`. To be asked in the transaction of
-    /// the append, for every part before anything is written; of several wrong beliefs the first is told.
+    /// The version of the stream once this part is appended to it at version `actual`, where its last event is
+    /// `last_event`. To be asked in the transaction of the append, for every part before anything is written; of several
+    /// that do not hold the first is reported.
     ///
     /// # Errors
-    /// [`AppendError::WrongExpectedVersion`] if the writer believes otherwise; [`AppendError::StreamFull`].
-    pub fn version_after(&self, actual: StreamVersion) -> Result<StreamVersion, AppendError> {
+    /// [`AppendError::WrongExpectedVersion`] if the writer expects otherwise; [`AppendError::StreamFull`].
+    pub fn version_after(
+        &self,
+        actual: StreamVersion,
+        last_event: Option<EventId>,
+    ) -> Result<StreamVersion, AppendError> {
         let stream = || self.stream.clone();
-        if !self.expected.holds(actual) {
+        if !self.expected.holds(actual, last_event) {
             return Err(AppendError::WrongExpectedVersion { stream: stream(), expected: self.expected, actual });
         }
         actual.plus(self.events.len()).ok_or_else(|| AppendError::StreamFull { stream: stream(), actual })

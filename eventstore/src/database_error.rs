@@ -43,6 +43,15 @@ pub enum DatabaseError {
         /// What the database said.
         source: BackendError,
     },
+    /// The name of a SQLite file no longer means the file that was opened, the file has a second name, or its journal was
+    /// removed. Do what the error says.
+    #[error("the database file is not as it was opened: {what}; {remedy}")]
+    FileReplaced {
+        /// What was found.
+        what: String,
+        /// What to do.
+        remedy: String,
+    },
     /// A constraint or a trigger of the schema refused the rows. Mend the rows that the statement wrote.
     #[error("the schema refused the rows")]
     Refused {
@@ -73,7 +82,7 @@ impl DatabaseError {
     pub fn family(&self) -> ErrorFamily {
         match self {
             Self::Busy { .. } | Self::Unavailable { .. } | Self::StorageFull { .. } => ErrorFamily::Transient,
-            Self::ReadOnly { .. } | Self::Damaged { .. } => ErrorFamily::Broken,
+            Self::ReadOnly { .. } | Self::Damaged { .. } | Self::FileReplaced { .. } => ErrorFamily::Broken,
             Self::Refused { .. } | Self::Failed { .. } | Self::Closed => ErrorFamily::Invalid,
             Self::OutcomeUnknown { .. } => ErrorFamily::OutcomeUnknown,
         }
@@ -94,6 +103,7 @@ impl DatabaseError {
             Self::StorageFull { source } => OpenError::StorageFull { path, source },
             Self::ReadOnly { source } => OpenError::ReadOnly { path, reason: source.to_string() },
             Self::Damaged { source } => OpenError::Damaged { path, what: source.to_string() },
+            Self::FileReplaced { what, remedy } => OpenError::Unsound { path, what, fix: remedy },
             Self::Refused { source } | Self::Failed { source } => OpenError::Refused { path, source },
             Self::Unavailable { source } | Self::OutcomeUnknown { source } => OpenError::Unavailable { path, source },
             Self::Busy { .. } => OpenError::Unavailable { path, source: BackendError::new(self) },

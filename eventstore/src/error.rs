@@ -74,18 +74,20 @@ impl std::error::Error for BackendError {
 
 /// Why an append, a unit of work or a request key was not stored.
 ///
-/// Unless the family is [`ErrorFamily::OutcomeUnknown`], nothing of the append was stored.
+/// Unless the family is [`ErrorFamily::OutcomeUnknown`], this call stored nothing. An earlier attempt with the same event
+/// ids is another matter: see [`AppendError::settles_outcome`].
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum AppendError {
-    /// Another writer came first; nothing was stored. Load, decide and append again.
+    /// Another writer came first, or the stream ends with another event than the expected one because the store was
+    /// restored or failed over; nothing was stored. Load, decide and append again.
     #[error("stream `{stream}` is at {actual}, but {expected} was expected")]
     WrongExpectedVersion {
         /// The stream whose version was not the expected one.
         stream: StreamId,
-        /// What the caller believed.
+        /// What the caller expected.
         expected: ExpectedVersion,
-        /// What the store found inside the append's transaction.
+        /// What the store found inside the append's transaction: the expected version too, if only the event is another.
         actual: StreamVersion,
     },
     /// A field breaks a rule; nothing was sent to the store. Mend the field it names.
@@ -160,8 +162,8 @@ pub enum AppendError {
         /// What the engine said.
         source: BackendError,
     },
-    /// The connection or the engine failed while the append was being committed. Appending the same event ids
-    /// again is safe and tells what happened.
+    /// The connection or the engine failed while the append was being committed. Appending the same event ids again is
+    /// safe; its success, or an error that [`settles_outcome`](AppendError::settles_outcome), tells what happened.
     #[error("append to stream `{stream}` has an unknown outcome")]
     OutcomeUnknown {
         /// The first stream of the append.
@@ -213,6 +215,14 @@ impl AppendError {
     #[must_use]
     pub fn is_transient(&self) -> bool {
         self.family() == ErrorFamily::Transient
+    }
+
+    /// Whether the error, as the answer to a repeat, ends the unknown outcome of the first attempt: the event ids were
+    /// looked up, they are not stored as this append, and it cannot be stored any more. Every other error says only that
+    /// the repeat stored nothing.
+    #[must_use]
+    pub fn settles_outcome(&self) -> bool {
+        matches!(self, Self::WrongExpectedVersion { .. } | Self::EventIdTaken { .. } | Self::StreamFull { .. })
     }
 }
 
@@ -299,6 +309,14 @@ pub enum ReadError {
         /// What was found.
         what: String,
     },
+    /// The store as a whole is not what it was when it was opened: its file was replaced, say. Do what the error says.
+    #[error("the store cannot be read: {what}; {remedy}")]
+    Broken {
+        /// What was found.
+        what: String,
+        /// What to do.
+        remedy: String,
+    },
     /// The store was busy or out of reach; the same read may work later.
     #[error("the store could not be read")]
     Unavailable {
@@ -317,9 +335,11 @@ impl ReadError {
         match self {
             Self::Invalid(_) | Self::Closed => ErrorFamily::Invalid,
             Self::Unavailable { .. } => ErrorFamily::Transient,
-            Self::AheadOfLog { .. } | Self::StoreRewound { .. } | Self::Undecodable { .. } | Self::Damaged { .. } => {
-                ErrorFamily::Broken
-            }
+            Self::AheadOfLog { .. }
+            | Self::StoreRewound { .. }
+            | Self::Undecodable { .. }
+            | Self::Damaged { .. }
+            | Self::Broken { .. } => ErrorFamily::Broken,
         }
     }
 

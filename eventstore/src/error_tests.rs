@@ -81,6 +81,10 @@ fn read_errors() -> Vec<ReadError> {
         undecodable(DecodeError::Payload {
             source: serde_json::from_str::<u8>("{}").expect_err("an object is no number"),
         }),
+        ReadError::Broken {
+            what: "`orders.db` names another file than the one that was opened".to_owned(),
+            remedy: "put that one back under its name".to_owned(),
+        },
         ReadError::Damaged { position: position(40), what: "`event_id` is no UUID".to_owned() },
         ReadError::Unavailable { source: engine() },
         ReadError::Closed,
@@ -193,6 +197,10 @@ fn database_errors() -> Vec<DatabaseError> {
         D::StorageFull { source: engine() },
         D::ReadOnly { source: engine() },
         D::Damaged { source: engine() },
+        D::FileReplaced {
+            what: "`orders.db` names another file than the one that was opened".to_owned(),
+            remedy: "put that one back under its name".to_owned(),
+        },
         D::Refused { source: engine() },
         D::OutcomeUnknown { source: engine() },
         D::Failed { source: engine() },

@@ -67,7 +67,7 @@ pub struct EventShape {
 /// metadata.extra.insert("source".to_owned(), "orders-2019.csv".to_owned());
 /// let id = EventId::new(TimeOrderedIds.next_id())?;
 /// let event = NewEvent::raw(id, "order.placed", 1, payload)?.with_metadata(metadata);
-/// assert_eq!(event.payload.as_str(), r#"{"total":1200}"#);
+/// assert_eq!(event.payload.as_str(), r#"{"total": 1200}"#);
 /// # Ok::<(), annals_eventstore::Invalid>(())
 /// ```
 #[derive(Clone, Debug, PartialEq)]
@@ -89,10 +89,28 @@ impl NewEvent {
     /// Encodes `event` under the id `event_id`.
     ///
     /// # Errors
-    /// [`Invalid`] as of [`Event::encode`].
+    /// [`Invalid`] as of [`Event::encode`]; with the field `payload` if what was encoded could not be read again, as of a
+    /// field with `skip_serializing_if` and without `default`.
     pub fn of<E: Event>(event_id: EventId, event: &E) -> Result<Self, Invalid> {
+        Self::with_copy(event_id, event).map(|(new, _)| new)
+    }
+
+    /// The same, with the event as it will be read.
+    pub(crate) fn with_copy<E: Event>(event_id: EventId, event: &E) -> Result<(Self, E), Invalid> {
         let shape = event.shape();
-        Self::raw(event_id, shape.name, shape.version, event.encode()?)
+        let new = Self::raw(event_id, shape.name, shape.version, event.encode()?)?;
+        let copy = E::decode(&new.name, new.schema_version, &new.payload).map_err(|error| {
+            let why = match error {
+                DecodeError::Payload { source } => source.to_string(),
+                other => other.to_string(),
+            };
+            Invalid::new(
+                "payload",
+                format!("of `{}` could be stored, but not read again: {why}", new.name),
+                "correct its `Serialize` or `Deserialize`",
+            )
+        })?;
+        Ok((new, copy))
     }
 
     /// An event whose payload is JSON already: from an import, another language, or a test. It has no metadata.
@@ -140,7 +158,7 @@ pub(crate) fn check_event(name: &str, schema_version: u32) -> Result<(), Invalid
 /// let done = orders.execute(&OrderId::new("o-17")?, |order| order.place(12_00)).await?;
 ///
 /// let recorded = store.load(&done.stream).try_next().await?.expect("it was just placed");
-/// assert_eq!((&*recorded.name, recorded.payload.as_str()), ("order.placed", r#"{"total":1200}"#));
+/// assert_eq!((&*recorded.name, recorded.payload.as_str()), ("order.placed", r#"{"total": 1200}"#));
 /// let event = recorded.typed::<OrderEvent>()?;
 /// assert_eq!(event.aggregate_id::<OrderId>()?.as_str(), "o-17");
 /// assert!(matches!(event.event, OrderEvent::Placed { total: 12_00 }));

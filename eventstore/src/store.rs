@@ -36,7 +36,8 @@ use crate::stream::{ExpectedVersion, StreamId, StreamVersion, Tenant};
 /// 2. From here on in one transaction, or under one lock: [`CheckedAppend::check_deadline`](crate::CheckedAppend::check_deadline);
 ///    then what `find_request` does, if there is a request key, whose first answer [`Appended::again`] marks as repeated;
 ///    then [`CheckedAppend::find_repeat`](crate::CheckedAppend::find_repeat) with the stored events that have its ids;
-///    then [`CheckedPart::version_after`](crate::CheckedPart::version_after) for every part.
+///    then [`CheckedPart::version_after`](crate::CheckedPart::version_after) for every part, with the version of its
+///    stream and the id of the stream's last event.
 /// 3. Every event becomes a [`RecordedEvent::new`], with the next version of its stream, a position above all that any
 ///    reader has seen, the append's id, and one time for all. The request key is stored with fingerprint, answer and
 ///    [`RequestKey::expires`], also if there are no events; its lifetime counts from the time of the last event that was
@@ -152,7 +153,8 @@ pub trait EventStore: Send + Sync + 'static {
     ///
     /// # Errors
     /// [`ReadError::Invalid`] for a limit of 0; [`ReadError::Damaged`] naming a row that annals did not write;
-    /// [`ReadError::Unavailable`], which is transient; [`ReadError::Closed`].
+    /// [`ReadError::Broken`] if the store as a whole is not what was opened; [`ReadError::Unavailable`], which is transient;
+    /// [`ReadError::Closed`].
     ///
     /// # Cancel safety
     /// Dropping the future is harmless.

@@ -1,8 +1,9 @@
-//! Streams: whose history it is, how long it is, and what a writer believes about it.
+//! Streams: whose history it is, how long it is, and what a writer requires of it.
 
 use std::fmt;
 use std::sync::Arc;
 
+use crate::event::{EventId, RecordedEvent};
 use crate::invalid::Invalid;
 use crate::name::check_name;
 
@@ -189,18 +190,23 @@ impl fmt::Display for StreamVersion {
     }
 }
 
-/// What a writer believes about a stream at the moment of the append.
+/// What a writer requires of a stream at the moment of the append.
 ///
-/// There is no default on purpose: a writer that does not care says [`ExpectedVersion::Any`].
+/// There is no default on purpose: a writer that does not care says [`ExpectedVersion::Any`]. One that has read the stream
+/// says [`ExpectedVersion::LastEvent`], which also holds after a failover or a restore: there the stream may be as long
+/// as before, with other events. `ExpectedVersion::from` makes it of the last event that was read, and
+/// [`Loaded::expected`](crate::Loaded::expected) of a loaded aggregate.
 ///
 /// ```
-/// use annals_eventstore::{ExpectedVersion, StreamVersion};
+/// use annals_eventstore::{EventId, ExpectedVersion, IdSource, StreamVersion, TimeOrderedIds};
 ///
-/// let loaded = StreamVersion::new(3)?; // the version on which was decided
-/// let expected = ExpectedVersion::from(loaded);
-/// assert!(expected.holds(loaded));
-/// assert!(!expected.holds(StreamVersion::new(4)?));
-/// assert!(ExpectedVersion::NoStream.holds(StreamVersion::NONE));
+/// let (version, event_id) = (StreamVersion::new(3)?, EventId::new(TimeOrderedIds.next_id())?);
+/// let expected = ExpectedVersion::LastEvent { version, event_id };
+/// assert!(expected.holds(version, Some(event_id)));
+/// let other = EventId::new(TimeOrderedIds.next_id())?;
+/// assert!(!expected.holds(version, Some(other)));
+/// assert!(ExpectedVersion::Exact(version).holds(version, Some(other)));
+/// assert!(ExpectedVersion::NoStream.holds(StreamVersion::NONE, None));
 /// # Ok::<(), annals_eventstore::Invalid>(())
 /// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -209,19 +215,57 @@ pub enum ExpectedVersion {
     NoStream,
     /// The stream must be exactly at this version. One beyond its end is a conflict like any other.
     Exact(StreamVersion),
+    /// The stream must be exactly at this version, and its last event must be this one.
+    LastEvent {
+        /// The version of the last event.
+        version: StreamVersion,
+        /// Its id.
+        event_id: EventId,
+    },
     /// Whatever the stream's version is, the events go to its end; it begins with them if there is none.
     Any,
 }
 
 impl ExpectedVersion {
-    /// Whether a stream at `actual` meets the belief.
+    /// Whether a stream at `actual`, whose last event is `last_event`, is as required.
     #[must_use]
-    pub fn holds(self, actual: StreamVersion) -> bool {
-        match self {
-            Self::NoStream => actual == StreamVersion::NONE,
-            Self::Exact(version) => actual == version,
-            Self::Any => true,
+    pub fn holds(self, actual: StreamVersion, last_event: Option<EventId>) -> bool {
+        self.version().is_none_or(|version| version == actual)
+            && self.last_event().is_none_or(|event_id| last_event == Some(event_id))
+    }
+
+    /// The stream must end as it did when it was read.
+    pub(crate) fn end(version: StreamVersion, last_event: Option<EventId>) -> Self {
+        match last_event {
+            Some(event_id) => Self::LastEvent { version, event_id },
+            None => Self::Exact(version),
         }
+    }
+
+    /// The version that the stream must have; `None` for any.
+    #[must_use]
+    pub fn version(self) -> Option<StreamVersion> {
+        match self {
+            Self::NoStream => Some(StreamVersion::NONE),
+            Self::Exact(version) | Self::LastEvent { version, .. } => Some(version),
+            Self::Any => None,
+        }
+    }
+
+    /// The id that the stream's last event must have; `None` for any.
+    #[must_use]
+    pub fn last_event(self) -> Option<EventId> {
+        match self {
+            Self::LastEvent { event_id, .. } => Some(event_id),
+            Self::NoStream | Self::Exact(_) | Self::Any => None,
+        }
+    }
+}
+
+/// The stream must end with this event.
+impl From<&RecordedEvent> for ExpectedVersion {
+    fn from(last: &RecordedEvent) -> Self {
+        Self::LastEvent { version: last.version, event_id: last.event_id }
     }
 }
 
@@ -236,6 +280,7 @@ impl fmt::Display for ExpectedVersion {
         match self {
             Self::NoStream => f.write_str("no stream"),
             Self::Exact(version) => version.fmt(f),
+            Self::LastEvent { version, event_id } => write!(f, "{version} with event `{event_id}`"),
             Self::Any => f.write_str("any version"),
         }
     }

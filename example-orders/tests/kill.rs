@@ -25,15 +25,20 @@ impl App {
         command
     }
 
-    /// Plays many orders and is killed after `patience`, again and again; then the next start catches up.
-    fn play_and_be_killed(&self, patience: &[u64]) {
-        for patience in patience {
+    /// Plays many orders and is killed in the middle, again and again: each time when `placed` counts so many orders more
+    /// than before, and so many milliseconds later. However slow the machine is, that much is done. Then the next start
+    /// catches up.
+    async fn play_and_be_killed(&self, kills: &[(i64, u64)], mut placed: impl AsyncFnMut() -> i64) {
+        for (orders, later) in kills {
+            let enough = placed().await + orders;
             let mut child = self.command("1000000").spawn().expect("it starts");
-            let until = Instant::now() + Duration::from_millis(*patience);
-            while Instant::now() < until {
+            let until = Instant::now() + Duration::from_secs(60);
+            while placed().await < enough {
                 assert!(child.try_wait().expect("it is our child").is_none(), "it ended by itself");
-                std::thread::yield_now();
+                assert!(Instant::now() < until, "it places no orders");
+                tokio::time::sleep(Duration::from_millis(2)).await;
             }
+            tokio::time::sleep(Duration::from_millis(*later)).await;
             child.kill().expect("killed");
             child.wait().expect("it ended");
         }
@@ -148,7 +153,7 @@ async fn check(questions: Questions, mut ask: impl AsyncFnMut(&'static str) -> V
     assert_eq!(ask(questions.streams_with_holes).await, Vec::<String>::new());
     let [listed, expected] = questions.order_list;
     let listed = ask(listed).await;
-    assert!(listed.len() > 200, "it did too little: {} orders", listed.len());
+    assert!(listed.len() > 200, "every kill waits for orders, but there are {}", listed.len());
     assert_eq!(listed, ask(expected).await);
     let [revenue, expected] = questions.revenue;
     assert_eq!(ask(revenue).await, ask(expected).await);
@@ -158,8 +163,17 @@ async fn check(questions: Questions, mut ask: impl AsyncFnMut(&'static str) -> V
 async fn read_models_agree_with_the_log_whenever_the_app_is_killed() {
     let folder = tempfile::tempdir().expect("a folder");
     let path = folder.path().join("orders.db");
-    App { file: Some(path.clone()), url: None }.play_and_be_killed(&[250, 400, 130, 333, 600]);
-    let options = sqlx::sqlite::SqliteConnectOptions::new().filename(path);
+    let options = sqlx::sqlite::SqliteConnectOptions::new().filename(&path);
+    // None while there is no table yet.
+    let placed = async || {
+        let Ok(mut connection) = SqliteConnection::connect_with(&options).await else { return 0 };
+        let orders = sqlx::query_scalar("SELECT count(*) FROM events WHERE event_type = 'order.placed'");
+        let orders = orders.fetch_one(&mut connection).await.unwrap_or_default();
+        drop(connection.close().await);
+        orders
+    };
+    let app = App { file: Some(path.clone()), url: None };
+    app.play_and_be_killed(&[(0, 30), (60, 0), (60, 40), (0, 130), (60, 13), (60, 160)], placed).await;
     let mut connection = SqliteConnection::connect_with(&options).await.expect("the file opens");
     let ask = async |sql| texts(sqlx::query(sql).fetch_all(&mut connection).await.expect("the file is sound"));
     check(SQLITE, ask).await;
@@ -170,7 +184,15 @@ async fn read_models_agree_with_the_log_whenever_the_app_is_killed() {
 #[tokio::test]
 async fn read_models_agree_with_the_log_whenever_the_app_is_killed_on_postgresql() {
     let scratch = annals_scratch::Database::empty().await;
-    App { file: None, url: Some(scratch.url().to_owned()) }.play_and_be_killed(&[500, 700, 230, 433, 900]);
+    let placed = async || {
+        let Ok(mut connection) = PgConnection::connect(scratch.url()).await else { return 0 };
+        let orders = sqlx::query_scalar("SELECT count(*) FROM annals.events WHERE event_type = 'order.placed'");
+        let orders = orders.fetch_one(&mut connection).await.unwrap_or_default();
+        drop(connection.close().await);
+        orders
+    };
+    let app = App { file: None, url: Some(scratch.url().to_owned()) };
+    app.play_and_be_killed(&[(0, 50), (60, 0), (60, 100), (0, 230), (60, 33), (60, 300)], placed).await;
     let mut connection = PgConnection::connect(scratch.url()).await.expect("the server answers");
     let ask = async |sql| texts(sqlx::query(sql).fetch_all(&mut connection).await.expect("the tables are there"));
     check(POSTGRES, ask).await;

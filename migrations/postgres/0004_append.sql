@@ -87,31 +87,42 @@ BEGIN
         FOR UPDATE SKIP LOCKED);
 END $$;
 
--- The version of a stream, 0 if there is none.
-CREATE FUNCTION annals.head_of(p_tenant text, p_aggregate_type text, p_aggregate_id text) RETURNS bigint
-LANGUAGE plpgsql STABLE SET enable_seqscan = off SET enable_bitmapscan = off AS $$
+-- The version of a stream, 0 if there is none, and the id of its last event.
+CREATE FUNCTION annals.head_of(
+    p_tenant text, p_aggregate_type text, p_aggregate_id text, OUT version bigint, OUT event_id uuid
+) LANGUAGE plpgsql STABLE SET enable_seqscan = off SET enable_bitmapscan = off AS $$
 BEGIN
-    RETURN coalesce((
-        SELECT e.version
-        FROM annals.events AS e
-        WHERE e.tenant = p_tenant AND e.aggregate_type = p_aggregate_type AND e.aggregate_id = p_aggregate_id
-        ORDER BY e.version DESC
-        LIMIT 1), 0);
+    SELECT e.version, e.event_id INTO version, event_id
+    FROM annals.events AS e
+    WHERE e.tenant = p_tenant AND e.aggregate_type = p_aggregate_type AND e.aggregate_id = p_aggregate_id
+    ORDER BY e.version DESC
+    LIMIT 1;
+    version := coalesce(version, 0);
 END $$;
 
--- One event for one stream that is believed to be at p_expected, without a request key; most appends are this one. Nothing
--- is looked up: the table's keys and guard refuse what does not continue the stream, and the caller then asks `append_one`
--- (measured: a fifth of the call). Gives the position, the time in microseconds, and 1 if the server waits for standbys.
+-- One event for one stream that is believed to be at p_expected, without a request key; most appends are this one. Its
+-- version is not looked up: the table's keys and guard refuse what does not continue the stream, and the caller then asks
+-- `append_one` (measured: a fifth of the call). Gives the position, the time in microseconds, and 1 if the server waits for
+-- standbys; nothing if the event at p_expected is not p_last_event.
 CREATE FUNCTION annals.append_next(
     p_tenant text, p_aggregate_type text, p_aggregate_id text, p_expected bigint,
     p_event_id uuid, p_event_type text, p_schema_version bigint, p_event_data text, p_metadata text,
-    p_correlation_id text, p_causation_id text
+    p_correlation_id text, p_causation_id text, p_last_event uuid DEFAULT NULL
 ) RETURNS bigint[] LANGUAGE plpgsql SET lock_timeout = '20ms' AS $$
 DECLARE
     outcome bigint[];
 BEGIN
     IF current_setting('synchronous_commit') NOT IN ('on', 'remote_apply') THEN
         PERFORM annals.be_durable();
+    END IF;
+    -- What is committed never changes, so nobody can come between this and the INSERT.
+    IF p_last_event IS NOT NULL AND p_last_event IS DISTINCT FROM (
+        SELECT e.event_id
+        FROM annals.events AS e
+        WHERE e.tenant = p_tenant AND e.aggregate_type = p_aggregate_type AND e.aggregate_id = p_aggregate_id
+          AND e.version = p_expected)
+    THEN
+        RETURN NULL;
     END IF;
     INSERT INTO annals.events (event_id, tenant, aggregate_type, aggregate_id, version, event_type, schema_version,
                                event_data, metadata, correlation_id, causation_id, append_id, recorded_at)
@@ -127,25 +138,26 @@ END $$;
 CREATE FUNCTION annals.append_one(
     p_tenant text, p_aggregate_type text, p_aggregate_id text, p_expected bigint,
     p_event_id uuid, p_event_type text, p_schema_version bigint, p_event_data text, p_metadata text,
-    p_correlation_id text, p_causation_id text
+    p_correlation_id text, p_causation_id text, p_last_event uuid DEFAULT NULL
 ) RETURNS annals.append_outcome LANGUAGE plpgsql
 SET enable_seqscan = off SET enable_bitmapscan = off SET lock_timeout = '20ms' AS $$
 DECLARE
     outcome  annals.append_outcome;
     head     bigint;
+    last_one uuid;
     drawn    bigint;
     now_at   timestamptz;
 BEGIN
     outcome.standbys := current_setting('synchronous_standby_names') <> '';
-    head := coalesce((
-        SELECT e.version
-        FROM annals.events AS e
-        WHERE e.tenant = p_tenant AND e.aggregate_type = p_aggregate_type AND e.aggregate_id = p_aggregate_id
-          AND e.version >= coalesce(p_expected, 0)
-        ORDER BY e.version DESC
-        LIMIT 1), 0);
-    IF p_expected IS NOT NULL AND p_expected <> head THEN
-        head := annals.head_of(p_tenant, p_aggregate_type, p_aggregate_id);
+    SELECT e.version, e.event_id INTO head, last_one
+    FROM annals.events AS e
+    WHERE e.tenant = p_tenant AND e.aggregate_type = p_aggregate_type AND e.aggregate_id = p_aggregate_id
+      AND e.version >= coalesce(p_expected, 0)
+    ORDER BY e.version DESC
+    LIMIT 1;
+    head := coalesce(head, 0);
+    IF p_expected <> head OR p_last_event IS NOT NULL AND p_last_event IS DISTINCT FROM last_one THEN
+        head := (annals.head_of(p_tenant, p_aggregate_type, p_aggregate_id)).version;
         outcome.kind := CASE WHEN EXISTS (SELECT 1 FROM annals.events AS e WHERE e.event_id = p_event_id)
                              THEN 'ids' ELSE 'conflict' END;
         outcome.place := 1;
@@ -172,11 +184,12 @@ BEGIN
     RETURN outcome;
 END $$;
 
--- Any append, alone; it waits for others for up to five seconds. The streams are p_aggregate_types[n] / p_aggregate_ids[n], expected to be at p_expected[n] (NULL: any
--- version); event m belongs to stream p_places[m] (from 1), in the order of the append.
+-- Any append, alone; it waits for others for up to five seconds. The streams are p_aggregate_types[n] / p_aggregate_ids[n],
+-- expected to be at p_expected[n] (NULL: any version) with the event p_last_events[n] (NULL: any); event m belongs to
+-- stream p_places[m] (from 1), in the order of the append.
 CREATE FUNCTION annals.append(
     p_tenant text, p_careful boolean,
-    p_aggregate_types text[], p_aggregate_ids text[], p_expected bigint[],
+    p_aggregate_types text[], p_aggregate_ids text[], p_expected bigint[], p_last_events uuid[],
     p_places int[], p_event_ids uuid[], p_event_types text[], p_schema_versions bigint[], p_event_data text[],
     p_metadata text[], p_correlation_ids text[], p_causation_ids text[], p_append_id uuid,
     p_request_key text, p_fingerprint uuid, p_lifetime bigint
@@ -186,6 +199,7 @@ DECLARE
     outcome annals.append_outcome;
     streams int := coalesce(array_length(p_aggregate_types, 1), 0);
     heads   bigint[];
+    ends    uuid[];
     counts  bigint[];
     turn    int;
     now_at  timestamptz;
@@ -221,19 +235,20 @@ BEGIN
     END IF;
 
     -- Joins, never subscripts: finding the n-th text of an array walks over all before it.
-    SELECT array_agg(coalesce(h.version, 0) ORDER BY s.n), array_agg(c.events ORDER BY s.n)
-    INTO heads, counts
+    SELECT array_agg(coalesce(h.version, 0) ORDER BY s.n), array_agg(h.event_id ORDER BY s.n),
+           array_agg(c.events ORDER BY s.n)
+    INTO heads, ends, counts
     FROM unnest(p_aggregate_types, p_aggregate_ids) WITH ORDINALITY AS s (t, i, n)
     JOIN (SELECT place, count(*) AS events FROM unnest(p_places) AS place GROUP BY place) AS c ON c.place = s.n
     LEFT JOIN LATERAL (
-        SELECT e.version
+        SELECT e.version, e.event_id
         FROM annals.events AS e
         WHERE e.tenant = p_tenant AND e.aggregate_type = s.t AND e.aggregate_id = s.i
         ORDER BY e.version DESC
         LIMIT 1) AS h ON true;
 
     FOR n IN 1..streams LOOP
-        IF p_expected[n] IS NOT NULL AND p_expected[n] <> heads[n] THEN
+        IF p_expected[n] <> heads[n] OR p_last_events[n] IS NOT NULL AND p_last_events[n] IS DISTINCT FROM ends[n] THEN
             outcome.kind := CASE WHEN EXISTS (SELECT 1 FROM annals.events AS e WHERE e.event_id = ANY (p_event_ids))
                                  THEN 'ids' ELSE 'conflict' END;
             outcome.place := n;
@@ -311,7 +326,8 @@ END $$;
 -- Many small appends, each to one stream, in one transaction. Streams are numbered from 1; p_heads[n] is the version that
 -- stream n is believed to have, or NULL to go on from wherever it is. Row m continues stream p_places[m]: its version is
 -- p_offsets[m] above the stream's. Rows come in the order of their streams, so that groups wait for each other in one
--- order. Request r belongs to the rows p_first_rows[r] to p_last_rows[r].
+-- order. Request r belongs to the rows p_first_rows[r] to p_last_rows[r]. Where p_last_events[m] is given, the event before
+-- row m, which is there already, must be that one.
 --
 -- With p_check what is believed is compared before anything is stored: a failed INSERT leaves dead rows behind. Without, the
 -- keys of the table decide; most of the time nobody else writes the same streams, and looking costs a quarter (measured).
@@ -319,7 +335,7 @@ CREATE FUNCTION annals.append_group(
     p_check boolean, p_tenants text[], p_aggregate_types text[], p_aggregate_ids text[], p_heads bigint[],
     p_places int[], p_offsets bigint[], p_row_tenants text[], p_row_aggregate_types text[], p_row_aggregate_ids text[],
     p_event_ids uuid[], p_event_types text[], p_schema_versions bigint[], p_event_data text[], p_metadata text[],
-    p_correlation_ids text[], p_causation_ids text[], p_append_ids uuid[],
+    p_correlation_ids text[], p_causation_ids text[], p_append_ids uuid[], p_last_events uuid[],
     p_request_tenants text[], p_request_keys text[], p_fingerprints uuid[], p_lifetimes bigint[],
     p_first_rows int[], p_last_rows int[]
 ) RETURNS annals.append_outcome LANGUAGE plpgsql
@@ -396,11 +412,20 @@ BEGIN
                e.event_data::jsonb, e.metadata::jsonb, e.correlation_id, e.causation_id, e.append_id, now_at
         FROM unnest(p_places, p_offsets, p_row_tenants, p_row_aggregate_types, p_row_aggregate_ids, p_event_ids,
                     p_event_types, p_schema_versions, p_event_data, p_metadata, p_correlation_ids, p_causation_ids,
-                    p_append_ids)
+                    p_append_ids, p_last_events)
              AS e (place, above, tenant, t, i, event_id, event_type, schema_version, event_data, metadata,
-                   correlation_id, causation_id, append_id)
+                   correlation_id, causation_id, append_id, last_event)
+        WHERE e.last_event IS NULL OR e.last_event = (
+            SELECT before.event_id
+            FROM annals.events AS before
+            WHERE before.tenant = e.tenant AND before.aggregate_type = e.t AND before.aggregate_id = e.i
+              AND before.version = heads[e.place] + e.above - 1
+            LIMIT 1)
         RETURNING position)
     SELECT array_agg(position ORDER BY position) INTO outcome.positions FROM stored;
+    IF coalesce(array_length(outcome.positions, 1), 0) < array_length(p_places, 1) THEN
+        RAISE EXCEPTION 'annals: a stream ends with another event' USING ERRCODE = 'serialization_failure';
+    END IF;
     outcome.kind := 'appended';
     outcome.base_versions := heads;
     outcome.recorded_at := (extract(epoch FROM now_at) * 1000000)::bigint;

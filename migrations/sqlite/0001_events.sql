@@ -1,7 +1,7 @@
 -- The log: every event of every stream, in the order in which they were committed.
 -- Names are TEXT and never STRING: numeric affinity would merge the streams `007`, `7` and `7.0`.
 CREATE TABLE events (
-    position       INTEGER PRIMARY KEY AUTOINCREMENT,
+    position       INTEGER PRIMARY KEY AUTOINCREMENT CONSTRAINT events_positions_count_from_one CHECK (position >= 1),
     event_id       BLOB    NOT NULL CONSTRAINT events_event_id_is_a_uuid CHECK (length(event_id) = 16),
     tenant         TEXT    NOT NULL CONSTRAINT events_tenant_is_named CHECK (tenant <> ''),
     aggregate_type TEXT    NOT NULL CONSTRAINT events_aggregate_type_is_named CHECK (aggregate_type <> ''),
@@ -33,14 +33,18 @@ BEGIN
 END;
 
 -- INSERT OR REPLACE deletes the row in its way without firing delete triggers, so what is in the way is looked for
--- first. A version that does not continue its stream would leave a hole or take a place that is taken.
+-- first. A version that does not continue its stream would leave a gap or take a place that is taken. A position that is
+-- named must be the next one: before it readers may have passed, and far behind it nothing could follow. One that is not
+-- named is -1 here, and given out afterwards.
 CREATE TRIGGER events_are_never_replaced BEFORE INSERT ON events
 WHEN NEW.version <> 1 + coalesce(
         (SELECT max(version)
          FROM events
          WHERE tenant = NEW.tenant AND aggregate_type = NEW.aggregate_type AND aggregate_id = NEW.aggregate_id), 0)
     OR EXISTS (SELECT 1 FROM events WHERE event_id = NEW.event_id)
-    OR EXISTS (SELECT 1 FROM events WHERE position = NEW.position)
+    OR (NEW.position <> -1 AND NEW.position <> 1 + max(
+        coalesce((SELECT max(position) FROM events), 0),
+        coalesce((SELECT seq FROM sqlite_sequence WHERE name = 'events'), 0)))
 BEGIN
-    SELECT RAISE(ABORT, 'annals: the event does not continue its stream, or its id or position is taken');
+    SELECT RAISE(ABORT, 'annals: the event does not continue its stream or the log, or its id is taken');
 END;

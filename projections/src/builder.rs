@@ -3,12 +3,13 @@
 use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 
-use annals_eventstore::{Clock, EventStore, Invalid, Position, ReadError, SystemClock};
+use annals_eventstore::{Clock, EventStore, Invalid, ReadError, SystemClock};
 use futures::FutureExt;
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
+use crate::commit::check_log;
 use crate::database::{Model, ReadModelDatabase, ReadModels};
 use crate::error::{StartError, StopCause, Stopped};
 use crate::fold::panic_text;
@@ -139,9 +140,7 @@ impl ProjectionsBuilder {
         for projection in projections {
             let model = projection.model();
             let prepared = database.prepare(&model, &projection.shape(), store.incarnation(), clock.now()).await?;
-            if prepared.checkpoint.position > Position::START {
-                store.check_checkpoint(&prepared.checkpoint).await.map_err(|e| refused(&model, e))?;
-            }
+            check_log(store.as_ref(), &prepared.checkpoint).await.map_err(|e| refused(&model, e))?;
             members.push(Member::new(projection, prepared));
         }
         let shared = Shared { store, database, clock, cancel: CancellationToken::new() };

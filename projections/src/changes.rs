@@ -17,10 +17,6 @@ pub(crate) struct Changes {
 }
 
 impl Changes {
-    pub(crate) fn is_empty(&self) -> bool {
-        self.written.is_empty() && self.removed.is_empty()
-    }
-
     /// Puts both lists into the order of their keys: neighbours in the list are neighbours in the table's tree, and two
     /// writers meet rows in one order.
     pub(crate) fn sort(&mut self, table: &TableSpec) {
@@ -116,6 +112,14 @@ impl RowError {
         Self::KeyChanged { table: R::TABLE.name, key: show(&key.to_columns()), found: show(&found.to_columns()) }
     }
 
+    /// The row can be stored, but what the table gives back is not a row.
+    pub(crate) fn lost<R: ReadModel>(key: &R::Key, error: &ColumnError) -> Self {
+        let ColumnError { column, expected, found } = error;
+        let problem =
+            format!("could not be read back: it should be {expected}, but is {found}; fix how its type is read");
+        Self::value::<R>(&key.to_columns(), column, problem)
+    }
+
     fn value<R: ReadModel>(key: &[ColumnValue], column: &str, problem: impl Into<String>) -> Self {
         Self::Value { table: R::TABLE.name, key: show(key), column: column.to_owned(), problem: problem.into() }
     }
@@ -167,7 +171,8 @@ pub(crate) const FIRST_MOMENT: i64 = -210_866_803_200_000_000;
 /// What is wrong with text that holds U+0000: PostgreSQL has none, so SQLite does not take it either.
 pub(crate) const NO_NUL: &str = "holds the character U+0000, which PostgreSQL cannot store; remove it";
 
-fn check_value(column_type: ColumnType, nullable: bool, value: &ColumnValue) -> Result<(), String> {
+/// What is wrong with a value for a column, as the rest of a sentence that begins with the column's name.
+pub(crate) fn check_value(column_type: ColumnType, nullable: bool, value: &ColumnValue) -> Result<(), String> {
     match (column_type, value) {
         (_, ColumnValue::Refused(why)) => Err(why.to_string()),
         (_, ColumnValue::Null) if nullable => Ok(()),

@@ -1,10 +1,15 @@
 //! Columns: what one field of a row is in a database, whichever engine it is.
 
+use std::borrow::Cow;
 use std::fmt;
 use std::sync::Arc;
 
 use jiff::Timestamp;
 use uuid::Uuid;
+
+use crate::changes::check_value;
+use crate::column_types::moment;
+use crate::json_text;
 
 /// A type that a column of a read model can hold.
 ///
@@ -60,6 +65,20 @@ pub trait Column: Sized {
     /// # Errors
     /// [`ColumnError`] if the value is not of this type or out of its range.
     fn from_column(value: ColumnValue) -> Result<Self, ColumnError>;
+
+    /// Makes the value the one that a table gives back for it, a time in whole microseconds say. An event finds a row that an
+    /// earlier one has changed in this form, so that it does not matter whether the row was stored in between.
+    ///
+    /// The provided method takes the way through [`ColumnValue`]; a type may take a shorter one to the same value.
+    ///
+    /// # Errors
+    /// [`ColumnError`] if no table can hold the value, or it cannot be read back.
+    fn normalize(&mut self) -> Result<(), ColumnError> {
+        let value = self.to_column();
+        check_value(Self::TYPE, Self::NULLABLE, &value).map_err(ColumnError::unfit)?;
+        *self = Self::from_column(value.normal())?;
+        Ok(())
+    }
 }
 
 /// What a column holds. In brackets: SQLite, PostgreSQL.
@@ -68,7 +87,7 @@ pub trait Column: Sized {
 pub enum ColumnType {
     /// A whole number of 64 bits (`INTEGER`, `bigint`).
     Integer,
-    /// A floating point number of 64 bits, never NaN (`REAL`, `double precision`).
+    /// A floating point number of 64 bits, never NaN, and with one zero (`REAL`, `double precision`).
     Real,
     /// Text without U+0000, compared byte for byte (`TEXT`, `text`).
     Text,
@@ -81,7 +100,7 @@ pub enum ColumnType {
     Uuid,
     /// Bytes (`BLOB`, `bytea`).
     Bytes,
-    /// JSON text under the rules of event payloads (`TEXT`, `jsonb`).
+    /// JSON text under the rules of event payloads, written as PostgreSQL writes `jsonb` (`TEXT`, `jsonb`).
     Json,
 }
 
@@ -116,6 +135,20 @@ impl ColumnValue {
     /// A value that cannot be stored; `why` is the rest of a sentence that begins with the column's name.
     pub fn refused(why: impl Into<Arc<str>>) -> Self {
         Self::Refused(why.into())
+    }
+
+    /// The value as every database gives it back.
+    pub(crate) fn normal(self) -> Self {
+        match self {
+            Self::Timestamp(time) => Self::Timestamp(moment(time.as_microsecond()).unwrap_or(time)),
+            // SQLite keeps whole reals as integers and so loses the sign of zero.
+            Self::Real(0.0) => Self::Real(0.0),
+            Self::Json(json) => match json_text::normal(&json) {
+                Cow::Owned(normal) if *normal != *json => Self::Json(normal.into()),
+                _ => Self::Json(json),
+            },
+            value => value,
+        }
     }
 
     /// What the value is, in a word.
@@ -197,6 +230,11 @@ impl ColumnError {
     #[must_use]
     pub fn mismatch(expected: impl Into<String>, found: &ColumnValue) -> Self {
         Self::new(expected, found.kind())
+    }
+
+    /// A value that no table can hold.
+    pub(crate) fn unfit(problem: impl Into<String>) -> Self {
+        Self::new("a value that a table can hold", problem)
     }
 
     /// The same error about the column called `column`.

@@ -6,7 +6,7 @@ use jiff::Timestamp;
 use jiff::civil::Date;
 use uuid::Uuid;
 
-use crate::changes::NO_NUL;
+use crate::changes::{FIRST_MOMENT, NO_NUL};
 use crate::column::{Column, ColumnError, ColumnType, ColumnValue};
 
 macro_rules! integer_column {
@@ -24,6 +24,10 @@ macro_rules! integer_column {
                         .map_err(|_| ColumnError::new(concat!("an integer within ", stringify!($type)), n.to_string())),
                     other => Err(ColumnError::mismatch("an integer", &other)),
                 }
+            }
+
+            fn normalize(&mut self) -> Result<(), ColumnError> {
+                Ok(())
             }
         }
     )*};
@@ -44,6 +48,10 @@ impl Column for bool {
             other => Err(ColumnError::mismatch("a bool", &other)),
         }
     }
+
+    fn normalize(&mut self) -> Result<(), ColumnError> {
+        Ok(())
+    }
 }
 
 impl Column for f64 {
@@ -63,6 +71,16 @@ impl Column for f64 {
             other => Err(ColumnError::mismatch("a real number", &other)),
         }
     }
+
+    fn normalize(&mut self) -> Result<(), ColumnError> {
+        if self.is_nan() {
+            return Err(ColumnError::unfit("NaN"));
+        }
+        if *self == 0.0 {
+            *self = 0.0;
+        }
+        Ok(())
+    }
 }
 
 impl Column for String {
@@ -74,6 +92,10 @@ impl Column for String {
 
     fn from_column(value: ColumnValue) -> Result<Self, ColumnError> {
         Arc::<str>::from_column(value).map(|text| text.as_ref().to_owned())
+    }
+
+    fn normalize(&mut self) -> Result<(), ColumnError> {
+        if self.as_bytes().contains(&0) { Err(ColumnError::unfit(NO_NUL)) } else { Ok(()) }
     }
 }
 
@@ -89,6 +111,10 @@ impl Column for Arc<str> {
             ColumnValue::Text(text) => Ok(text),
             other => Err(ColumnError::mismatch("text", &other)),
         }
+    }
+
+    fn normalize(&mut self) -> Result<(), ColumnError> {
+        if self.as_bytes().contains(&0) { Err(ColumnError::unfit(NO_NUL)) } else { Ok(()) }
     }
 }
 
@@ -119,6 +145,17 @@ impl Column for Timestamp {
             other => Err(ColumnError::mismatch("a timestamp", &other)),
         }
     }
+
+    fn normalize(&mut self) -> Result<(), ColumnError> {
+        let micros = self.as_microsecond();
+        if micros < FIRST_MOMENT {
+            return Err(ColumnError::unfit(self.to_string()));
+        }
+        if self.subsec_nanosecond() % 1_000 != 0 {
+            *self = moment(micros).unwrap_or(*self);
+        }
+        Ok(())
+    }
 }
 
 /// Kept as text, `2026-03-01` say, which sorts like the dates themselves.
@@ -132,6 +169,10 @@ impl Column for Date {
     fn from_column(value: ColumnValue) -> Result<Self, ColumnError> {
         let text = Arc::<str>::from_column(value)?;
         text.parse().map_err(|_| ColumnError::new("a date as `2026-03-01`", format!("{text:?}")))
+    }
+
+    fn normalize(&mut self) -> Result<(), ColumnError> {
+        Ok(())
     }
 }
 
@@ -148,6 +189,10 @@ impl Column for Uuid {
             other => Err(ColumnError::mismatch("a UUID", &other)),
         }
     }
+
+    fn normalize(&mut self) -> Result<(), ColumnError> {
+        Ok(())
+    }
 }
 
 impl Column for Vec<u8> {
@@ -162,6 +207,10 @@ impl Column for Vec<u8> {
             ColumnValue::Bytes(bytes) => Ok(bytes.to_vec()),
             other => Err(ColumnError::mismatch("bytes", &other)),
         }
+    }
+
+    fn normalize(&mut self) -> Result<(), ColumnError> {
+        Ok(())
     }
 }
 
@@ -184,5 +233,9 @@ impl<T: Column> Column for Option<T> {
             ColumnValue::Null => Ok(None),
             value => T::from_column(value).map(Some),
         }
+    }
+
+    fn normalize(&mut self) -> Result<(), ColumnError> {
+        self.as_mut().map_or(Ok(()), Column::normalize)
     }
 }

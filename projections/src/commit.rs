@@ -1,20 +1,26 @@
-//! Committing what projections made of a batch: together, and without those that cannot.
+//! Moving projections on behind a batch: together, without those that cannot, and never without a comparison of the stored
+//! checkpoint in the database.
 
+use std::sync::Arc;
+use std::time::Duration;
+
+use annals_eventstore::{BackendError, Checkpoint, EventStore, Position, ReadError};
 use tokio::time::sleep;
 
 use crate::backoff::Backoff;
-use crate::database::{Moved, Work};
+use crate::changes::Changes;
+use crate::database::{Fault, Model, Moved, Work};
 use crate::error::StopCause;
 use crate::folding::Stop;
 use crate::member::Member;
 use crate::pass::Shared;
 
-/// What one projection has to commit.
+/// How far one projection has come.
 pub(crate) struct Part {
     /// Which of the pass's projections.
     member: usize,
     work: Work,
-    /// How many events it stands for.
+    /// How many events it stands for. With none of them there are no changes.
     applied: usize,
     /// Why the projection stops behind it, if it does.
     stop: Option<Stop>,
@@ -23,6 +29,39 @@ pub(crate) struct Part {
 impl Part {
     pub(crate) fn of(member: usize, work: Work, applied: usize, stop: Option<Stop>) -> Self {
         Self { member, work, applied, stop }
+    }
+
+    /// A part that applies nothing: it compares the stored checkpoint.
+    pub(crate) fn comparing(at: usize, member: &Member) -> Self {
+        Self::of(at, member.work(*member.progress(), Changes::default()), 0, None)
+    }
+
+    /// The part is committed.
+    fn committed(self, members: &mut [Member]) {
+        let member = &mut members[self.member];
+        member.committed(self.work.to, self.applied);
+        if let Some(stop) = self.stop {
+            member.stop(stop);
+        }
+    }
+
+    /// The stored checkpoint stands where the part begins, and the part applies nothing.
+    fn compared(self, members: &mut [Member]) {
+        let member = &mut members[self.member];
+        member.advance(self.work.to, 0);
+        if let Some(stop) = self.stop {
+            member.stop(stop);
+        }
+    }
+}
+
+/// Moves the projections on as far as their parts say. If any event was applied, all parts are committed: also changes that
+/// cancel out are a step that no other process may take again. Else the stored checkpoints are compared, and follow later.
+/// False if it was cancelled while waiting.
+pub(crate) async fn move_on(shared: &Shared, members: &mut [Member], parts: Vec<Part>) -> bool {
+    match parts.iter().any(|part| part.applied > 0) {
+        true => commit(shared, members, parts).await,
+        false => compare(shared, members, parts, false).await,
     }
 }
 
@@ -35,33 +74,28 @@ pub(crate) async fn commit(shared: &Shared, members: &mut [Member], mut parts: V
         let work: Vec<&Work> = parts.iter().map(|part| &part.work).collect();
         let fault = match shared.database.commit(&work, shared.clock.now()).await {
             Ok(moved) => {
+                let mut overtaken = Vec::new();
                 for (part, moved) in parts.into_iter().zip(moved) {
-                    move_on(shared, &mut members[part.member], part, moved, unanswered).await;
+                    match moved {
+                        Moved::Done => part.committed(members),
+                        Moved::Overtaken => overtaken.push(part),
+                    }
                 }
-                return true;
+                return compare(shared, members, overtaken, unanswered).await;
             }
             Err(fault) => fault,
         };
         if fault.transient {
             unanswered = true;
-            for part in &parts {
-                members[part.member].hold_up(&fault.source);
-            }
-            tokio::select! {
-                biased;
-                () = shared.cancel.cancelled() => return false,
-                () = sleep(backoff.next()) => {}
+            if !hold_up(shared, members, &parts, &fault, backoff.next()).await {
+                return false;
             }
             continue;
         }
         match fault.part.filter(|part| *part < parts.len()) {
             Some(part) => members[parts.remove(part).member].stop_by(fault),
             None => {
-                let source = std::sync::Arc::new(fault.source);
-                for part in parts {
-                    let source = annals_eventstore::BackendError::new(std::sync::Arc::clone(&source));
-                    members[part.member].stop_for_good(StopCause::Database(source));
-                }
+                stop_all(members, parts, fault);
                 return true;
             }
         }
@@ -69,44 +103,93 @@ pub(crate) async fn commit(shared: &Shared, members: &mut [Member], mut parts: V
     true
 }
 
-/// `unanswered` says that an earlier try may have been committed all the same.
-async fn move_on(shared: &Shared, member: &mut Member, part: Part, moved: Moved, unanswered: bool) {
-    if moved == Moved::Done {
-        member.committed(part.work.to, part.applied);
-        if let Some(stop) = part.stop {
-            member.stop(stop);
-        }
-        return;
+/// Compares where the stored checkpoints stand: a projection whose checkpoint stands where its part begins moves on if the part
+/// applies nothing, any other goes on from its stored checkpoint. `unanswered` says that the parts may have been committed
+/// all the same. False if it was cancelled while waiting.
+async fn compare(shared: &Shared, members: &mut [Member], parts: Vec<Part>, unanswered: bool) -> bool {
+    if parts.is_empty() {
+        return true;
     }
-    // Another process was faster, or the earlier try was committed after all; the stored checkpoint tells how far. Whether
-    // this projection must stop is judged again from there.
+    let models: Vec<Model> = parts.iter().map(|part| part.work.model).collect();
     let mut backoff = Backoff::default();
-    loop {
-        match shared.database.checkpoint(&member.model).await {
-            Ok(Some(stored)) if unanswered && stored.position == part.work.to.position => {
-                member.committed(stored, part.applied);
-                return;
-            }
-            Ok(Some(stored)) => {
-                member.overtaken(stored);
-                return;
-            }
-            Ok(None) => {
-                member.stop_for_good(StopCause::CheckpointRemoved);
-                return;
-            }
+    let stored = loop {
+        match shared.database.checkpoints(&models).await {
+            Ok(stored) => break stored,
             Err(fault) if fault.transient => {
-                member.hold_up(&fault.source);
-                tokio::select! {
-                    biased;
-                    () = shared.cancel.cancelled() => return,
-                    () = sleep(backoff.next()) => {}
+                if !hold_up(shared, members, &parts, &fault, backoff.next()).await {
+                    return false;
                 }
             }
             Err(fault) => {
-                member.stop_by(fault);
-                return;
+                stop_all(members, parts, fault);
+                return true;
             }
         }
+    };
+    for (part, stored) in parts.into_iter().zip(stored) {
+        match stored {
+            None => members[part.member].stop_for_good(StopCause::CheckpointRemoved),
+            Some(stored) if part.applied == 0 && stored == part.work.from => part.compared(members),
+            Some(stored) if unanswered && stored == part.work.to => part.committed(members),
+            // Another process was faster, or somebody has put the checkpoint elsewhere. Whether this projection must stop
+            // is judged again from there.
+            Some(stored) => {
+                if !go_on_from(shared, &mut members[part.member], stored).await {
+                    return false;
+                }
+            }
+        }
+    }
+    true
+}
+
+/// Goes on from a checkpoint that others have stored, unless it is one of another log. False if it was cancelled while waiting.
+async fn go_on_from(shared: &Shared, member: &mut Member, stored: Checkpoint) -> bool {
+    let mut backoff = Backoff::default();
+    loop {
+        match check_log(shared.store.as_ref(), &stored).await {
+            Ok(()) => member.overtaken(stored),
+            Err(error) if error.is_transient() => {
+                member.hold_up(&error);
+                if !pause(shared, backoff.next()).await {
+                    return false;
+                }
+                continue;
+            }
+            Err(error) => member.stop_for_good(StopCause::Read(Arc::new(error))),
+        }
+        return true;
+    }
+}
+
+/// Whether a stored checkpoint is one of this log. The beginning is if the incarnation is; nothing need be read for that.
+pub(crate) async fn check_log(store: &dyn EventStore, stored: &Checkpoint) -> Result<(), ReadError> {
+    if stored.position == Position::START {
+        return stored.check(store.incarnation(), None);
+    }
+    store.check_checkpoint(stored).await
+}
+
+async fn hold_up(shared: &Shared, members: &[Member], parts: &[Part], fault: &Fault, wait: Duration) -> bool {
+    for part in parts {
+        members[part.member].hold_up(&fault.source);
+    }
+    pause(shared, wait).await
+}
+
+/// False if it was cancelled meanwhile.
+async fn pause(shared: &Shared, wait: Duration) -> bool {
+    tokio::select! {
+        biased;
+        () = shared.cancel.cancelled() => false,
+        () = sleep(wait) => true,
+    }
+}
+
+fn stop_all(members: &mut [Member], parts: Vec<Part>, fault: Fault) {
+    let source = Arc::new(fault.source);
+    for part in parts {
+        let source = BackendError::new(Arc::clone(&source));
+        members[part.member].stop_for_good(StopCause::Database(source));
     }
 }

@@ -393,7 +393,8 @@ impl fmt::Display for OfTenant<'_> {
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum WaitError {
-    /// The time was over. Wait again, or answer from what is there.
+    /// The time was over. Wait again, or answer from what is there. If queries see a version that does not run here,
+    /// [`Reach::elsewhere`] says which, and since when nobody has moved it.
     #[error(
         "after {waited:?} not every projection has reached position {position}: {}; wait again, or answer from what is there",
         Reached(reached)

@@ -12,7 +12,7 @@ use crate::column::ColumnValue;
 use crate::error::{EventPlace, StopCause};
 use crate::projection::Projection;
 use crate::read_model::ReadModel;
-use crate::rows::Rows;
+use crate::rows::{BadRow, Rows};
 
 /// What one round over the batch came to.
 pub(crate) enum Round {
@@ -38,8 +38,8 @@ pub(crate) trait AnyFold: Send {
     /// Takes the rows that the table has of those missing after the last round.
     fn supply(&mut self, rows: Vec<Vec<ColumnValue>>) -> Result<(), RowError>;
 
-    /// What the last round made.
-    fn changes(&self) -> Result<Changes, RowError>;
+    /// What the last round made; else a row that no table can hold or give back, and the number of the event that made it.
+    fn changes(&mut self) -> Result<Changes, BadRow>;
 
     /// Where the event with this number stands.
     fn place(&self, index: usize) -> EventPlace;
@@ -83,11 +83,17 @@ impl<P: Projection> AnyFold for Fold<P> {
         self.rows.reset();
         let mut first_missing = None;
         for (index, &at) in self.wanted.iter().enumerate().take(limit) {
+            self.rows.begin(index);
             let event = &self.events[at as usize];
             let failed = match &event.event {
                 Ok(event) => apply(self.projection.as_ref(), event, &mut self.rows).err(),
                 Err(unreadable) => Some(unreadable.clone().into()),
             };
+            if let Some((by, error)) = self.rows.take_failed()
+                && first_missing.is_none_or(|first| by < first)
+            {
+                return Round::Failed(by, StopCause::Row(error));
+            }
             if first_missing.is_none() && self.rows.is_missing_any() {
                 first_missing = Some(index);
             }
@@ -112,7 +118,7 @@ impl<P: Projection> AnyFold for Fold<P> {
         self.rows.supply(rows)
     }
 
-    fn changes(&self) -> Result<Changes, RowError> {
+    fn changes(&mut self) -> Result<Changes, BadRow> {
         self.rows.changes()
     }
 

@@ -81,10 +81,7 @@ impl Folding {
                         let outcome = Outcome { applied: self.limit, changes, stop: self.stop.take() };
                         return Step::Ready(Box::new(outcome));
                     }
-                    Err(error) => {
-                        let (good, why) = narrow(self.fold.as_mut(), self.limit, error);
-                        self.stop_before(good, StopCause::Row(why));
-                    }
+                    Err((index, error)) => self.stop_before(index, StopCause::Row(error)),
                 },
             }
         }
@@ -103,23 +100,4 @@ impl Folding {
         self.stop = Some(Stop { event: Some(self.fold.place(index)), cause });
         self.limit = index;
     }
-}
-
-/// How many of the first `limit` events give rows that the table can hold, when all of them do not, and why one more does
-/// not. Every row they need is loaded.
-fn narrow(fold: &mut dyn AnyFold, limit: usize, error: RowError) -> (usize, RowError) {
-    let (mut good, mut bad, mut why) = (0, limit, error);
-    while bad - good > 1 {
-        let middle = good + (bad - good) / 2;
-        let Round::Done = fold.round(middle) else {
-            // A prefix of a pure fold asks for nothing that the whole did not ask for; this one is not pure.
-            bad = middle;
-            continue;
-        };
-        match fold.changes() {
-            Ok(_) => good = middle,
-            Err(error) => (bad, why) = (middle, error),
-        }
-    }
-    (good, why)
 }

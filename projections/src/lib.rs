@@ -57,6 +57,7 @@ mod error;
 mod fold;
 mod folding;
 mod handle;
+mod json_text;
 mod member;
 mod pages;
 mod pass;
@@ -95,5 +96,7 @@ pub mod __private {
 
     pub use crate::column::{Column, ColumnError, ColumnType, ColumnValue, next_column};
     pub use crate::read_model::{ColumnSpec, IndexSpec, ReadModel, TableSpec};
-    pub use crate::serde_column::{json_from_column, json_to_column, text_from_column, text_to_column};
+    pub use crate::serde_column::{
+        json_from_column, json_normalize, json_to_column, text_from_column, text_normalize, text_to_column,
+    };
 }

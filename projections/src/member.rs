@@ -98,10 +98,11 @@ pub(crate) fn wanted<'a>(projections: impl Iterator<Item = &'a dyn AnyProjection
 pub(crate) struct Member {
     pub(crate) projection: Box<dyn AnyProjection>,
     pub(crate) model: Model,
-    /// Everything up to here is applied, or does not concern it.
+    /// Everything up to here is applied, or does not concern it. What others are told it has reached.
     progress: Checkpoint,
-    /// Where its stored checkpoint stands, at or before `progress`. In between is nothing that concerns it.
-    saved: Position,
+    /// Where its stored checkpoint stood when that was last compared, at or before `progress`. In between is no event that it
+    /// wants.
+    saved: Checkpoint,
     /// Whether the read model's stable name shows this version, or has been left to another for good.
     pub(crate) settled: bool,
     /// When the stable name may be tried to switch again, after it could not be.
@@ -120,13 +121,13 @@ impl Member {
             position: prepared.checkpoint.position,
             applied: 0,
             state: ProjectionState::CatchingUp,
-            saved: prepared.checkpoint.position,
+            saved: prepared.checkpoint,
         });
         Self {
             projection,
             model,
             progress: prepared.checkpoint,
-            saved: prepared.checkpoint.position,
+            saved: prepared.checkpoint,
             settled: prepared.shown,
             show_after: None,
             live: false,
@@ -153,7 +154,12 @@ impl Member {
 
     /// How many positions its stored checkpoint is behind.
     pub(crate) fn unsaved(&self) -> i64 {
-        self.position().get() - self.saved.get()
+        self.position().get() - self.saved.position.get()
+    }
+
+    /// Where its stored checkpoint must stand, with its rows.
+    pub(crate) fn saved(&self) -> &Checkpoint {
+        &self.saved
     }
 
     /// The work of moving its checkpoint to `to` with some changes.
@@ -161,7 +167,7 @@ impl Member {
         Work { model: self.model, from: self.saved, to, changes }
     }
 
-    /// It has come to `to` by applying so many events that left nothing to write.
+    /// It has come to `to` by applying so many events, and its stored checkpoint has been compared.
     pub(crate) fn advance(&mut self, to: Checkpoint, applied: usize) {
         self.progress = to;
         let (state, saved) = (self.running_state(), self.saved);
@@ -175,23 +181,17 @@ impl Member {
 
     /// It has come to `to`, and that is committed.
     pub(crate) fn committed(&mut self, to: Checkpoint, applied: usize) {
-        self.saved = to.position;
+        self.saved = to;
         self.advance(to, applied);
     }
 
-    /// Another process has moved the stored checkpoint to `stored`.
+    /// Others have moved the stored checkpoint to `stored`, forth or back. Its rows are those of that place and no other.
     pub(crate) fn overtaken(&mut self, stored: Checkpoint) {
-        let reset = stored.position < self.saved;
-        self.saved = stored.position;
-        // What lies between the old stored checkpoint and our progress does not concern it, so progress is not taken back,
-        // unless somebody has put the stored checkpoint back on purpose.
-        if reset || stored.position > self.progress.position {
-            self.advance(stored, 0);
-        }
+        self.committed(stored, 0);
         tracing::debug!(
             projection = self.model.projection,
             position = stored.position.get(),
-            "another process applied these events"
+            "others have moved its checkpoint"
         );
     }
 

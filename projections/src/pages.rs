@@ -2,7 +2,8 @@
 
 use std::sync::Arc;
 
-use annals_eventstore::{After, Checkpoint, EventStore, Filter, ReadError, RecordedEvent};
+use annals_eventstore::{After, Checkpoint, EventStore, Filter, Position, ReadError, RecordedEvent};
+use tokio::sync::watch;
 use tokio::task::JoinHandle;
 
 use crate::batch::{Batch, Decoder};
@@ -36,6 +37,8 @@ pub(crate) struct Wanted {
 /// Reads pages, the next one while the last is being folded.
 pub(crate) struct Pages {
     store: Arc<dyn EventStore>,
+    /// Announces new events; marked as seen only before a read that sees them begins.
+    head: watch::Receiver<Position>,
     limit: usize,
     ahead: Option<Ahead>,
 }
@@ -55,7 +58,8 @@ impl Drop for Ahead {
 
 impl Pages {
     pub(crate) fn of(store: Arc<dyn EventStore>) -> Self {
-        Self { store, limit: MOST_EVENTS, ahead: None }
+        let head = store.watch();
+        Self { store, head, limit: MOST_EVENTS, ahead: None }
     }
 
     /// Begins to read the page after `after`, unless that is under way.
@@ -63,8 +67,14 @@ impl Pages {
         if self.ahead.as_ref().is_some_and(|ahead| ahead.after == after && ahead.wanted == *wanted) {
             return;
         }
+        self.head.mark_unchanged();
         let task = tokio::spawn(read(Arc::clone(&self.store), wanted.clone(), after, self.limit));
         self.ahead = Some(Ahead { after, wanted: wanted.clone(), task });
+    }
+
+    /// Waits until events are announced that the last read may not have seen.
+    pub(crate) async fn changed(&mut self) -> Result<(), watch::error::RecvError> {
+        self.head.changed().await
     }
 
     /// The page after `after`.

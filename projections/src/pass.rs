@@ -5,14 +5,15 @@ use std::time::Duration;
 
 use annals_eventstore::{Checkpoint, Clock, EventStore, Position, ReadError};
 use futures::future::join_all;
-use tokio::sync::{mpsc, watch};
+use tokio::sync::mpsc;
 use tokio::time::{Instant, sleep, sleep_until};
 use tokio_util::sync::CancellationToken;
 
 use crate::backoff::Backoff;
 use crate::batch::Batch;
-use crate::commit::{Part, commit};
-use crate::database::ReadModels;
+use crate::column::ColumnValue;
+use crate::commit::{Part, commit, move_on};
+use crate::database::{Fault, ReadModels};
 use crate::error::StopCause;
 use crate::folding::{Folding, Outcome, Step, Stop};
 use crate::member::{Member, wanted};
@@ -52,7 +53,6 @@ pub(crate) struct Pass {
     members: Vec<Member>,
     wanted: Wanted,
     pages: Pages,
-    news: watch::Receiver<Position>,
     /// Whether the log may have been replaced since it was last looked at.
     recheck: bool,
     backoff: Backoff,
@@ -63,18 +63,7 @@ impl Pass {
     pub(crate) fn new(shared: Shared, role: Role, members: Vec<Member>) -> Self {
         let wanted = all_wanted(&members);
         let pages = Pages::of(Arc::clone(&shared.store));
-        let news = shared.store.watch();
-        Self {
-            shared,
-            role,
-            members,
-            wanted,
-            pages,
-            news,
-            recheck: false,
-            backoff: Backoff::default(),
-            unsaved_since: None,
-        }
+        Self { shared, role, members, wanted, pages, recheck: false, backoff: Backoff::default(), unsaved_since: None }
     }
 
     /// Runs until it is cancelled, or until there is nothing left to do for a pass that catches up.
@@ -92,7 +81,6 @@ impl Pass {
             if self.recheck && !self.check().await {
                 continue;
             }
-            self.news.mark_unchanged();
             let page = tokio::select! {
                 biased;
                 () = self.shared.cancel.cancelled() => break,
@@ -114,14 +102,18 @@ impl Pass {
             for member in &self.members {
                 member.go_on();
             }
-            if let Some(upto) = page.upto {
-                if !page.end {
-                    self.pages.read_ahead(upto.into(), &self.wanted);
+            match page.upto {
+                Some(upto) => {
+                    if !page.end {
+                        self.pages.read_ahead(upto.into(), &self.wanted);
+                    }
+                    self.process(&page.batch, after.position, upto).await;
                 }
-                self.process(&page.batch, upto).await;
+                None => self.compare().await,
             }
             self.save_now_and_then().await;
-            if page.end {
+            let reached = page.upto.map_or(after.position, |upto| upto.position);
+            if page.end && self.is_at(reached) {
                 if let Role::CatchUp(join) = &self.role {
                     if let Err(refused) = join.send(std::mem::take(&mut self.members)) {
                         // Nobody follows the log any more: the runner is being closed, or has failed and says so itself.
@@ -131,7 +123,9 @@ impl Pass {
                     return;
                 }
                 self.caught_up().await;
-                self.wait().await;
+                if self.is_at(reached) {
+                    self.wait().await;
+                }
             }
         }
         self.stop_taking_in();
@@ -198,7 +192,7 @@ impl Pass {
     }
 
     async fn pause(&mut self, error: &ReadError) {
-        for member in self.members.iter().filter(|member| !member.is_stopped()) {
+        for member in self.running() {
             member.hold_up(error);
         }
         let pause = self.backoff.next();
@@ -208,27 +202,40 @@ impl Pass {
         }
     }
 
-    /// Lets every projection apply what it wants of a batch that accounts for the log up to `upto`.
-    async fn process(&mut self, batch: &Batch, upto: Checkpoint) {
+    /// Whether every projection is there. Others may have put a checkpoint back; then there is more to read.
+    fn is_at(&self, position: Position) -> bool {
+        self.running().all(|member| member.position() >= position)
+    }
+
+    fn running(&self) -> impl Iterator<Item = &Member> {
+        self.members.iter().filter(|member| !member.is_stopped())
+    }
+
+    /// Lets every projection apply what it wants of a batch that accounts for the log behind `after` up to `upto`.
+    async fn process(&mut self, batch: &Batch, after: Position, upto: Checkpoint) {
         loop {
             let shared = &self.shared;
-            let behind: Vec<usize> = (0..self.members.len())
-                .filter(|&at| !self.members[at].is_stopped() && self.members[at].position() < upto.position)
-                .collect();
+            // A projection that was put back behind the beginning of the batch must read again from there.
+            let takes = |member: &Member| {
+                !member.is_stopped() && member.position() >= after && member.position() < upto.position
+            };
+            let behind: Vec<usize> = (0..self.members.len()).filter(|&at| takes(&self.members[at])).collect();
             if behind.is_empty() {
                 return;
             }
-            let folded = behind.iter().map(|&at| fold(shared, &self.members[at], batch));
-            let folded = join_all(folded).await;
-            let mut parts = Vec::new();
-            for (at, folded) in behind.into_iter().zip(folded) {
-                let Some((folding, outcome)) = folded else { return };
-                parts.extend(settle(&mut self.members[at], at, &folding, outcome, upto));
-            }
-            if !commit(shared, &mut self.members, parts).await || shared.cancel.is_cancelled() {
+            let folded = behind.iter().map(|&at| fold(shared, at, &self.members[at], batch, upto));
+            let Some(parts) = join_all(folded).await.into_iter().collect() else { return };
+            if !move_on(shared, &mut self.members, parts).await || shared.cancel.is_cancelled() {
                 return;
             }
         }
+    }
+
+    /// Compares every stored checkpoint, though there is nothing to apply.
+    async fn compare(&mut self) {
+        let running = self.members.iter().enumerate().filter(|(_, member)| !member.is_stopped());
+        let parts = running.map(|(at, member)| Part::comparing(at, member)).collect();
+        move_on(&self.shared, &mut self.members, parts).await;
     }
 
     /// The end of the log is reached.
@@ -265,7 +272,7 @@ impl Pass {
             biased;
             () = self.shared.cancel.cancelled() => return,
             Some(joined) = joining => joined,
-            Ok(()) = self.news.changed() => return,
+            Ok(()) = self.pages.changed() => return,
             () = sleep_until(save_at.unwrap_or_else(Instant::now)), if save_at.is_some() => {
                 self.save().await;
                 return;
@@ -305,52 +312,64 @@ fn all_wanted(members: &[Member]) -> Wanted {
 }
 
 /// Folds what a projection wants of a batch, loading rows as they are missed; `None` if it was cancelled meanwhile.
-async fn fold(shared: &Shared, member: &Member, batch: &Batch) -> Option<(Folding, Outcome)> {
+async fn fold(shared: &Shared, at: usize, member: &Member, batch: &Batch, upto: Checkpoint) -> Option<Part> {
+    let progress = member.progress();
+    if progress.incarnation != upto.incarnation {
+        let (position, incarnation) = (progress.position, progress.incarnation);
+        let cause = StopCause::Read(Arc::new(ReadError::StoreRewound { position, incarnation }));
+        return Some(part(at, member, None, Outcome::stopped(cause), upto));
+    }
     let mut folding = Folding::of(member.projection.fold(batch, member.position()));
-    let mut backoff = Backoff::default();
-    loop {
+    let outcome = loop {
         let keys = match folding.step() {
-            Step::Ready(outcome) => return Some((folding, *outcome)),
+            Step::Ready(outcome) => break *outcome,
             Step::Load(keys) => keys,
         };
-        let rows = loop {
-            match shared.database.load(&member.model, &keys).await {
-                Ok(rows) => break rows,
-                Err(fault) if fault.transient => {
-                    member.hold_up(&fault.source);
-                    tokio::select! {
-                        () = shared.cancel.cancelled() => return None,
-                        () = sleep(backoff.next()) => {}
-                    }
-                }
-                Err(fault) => {
-                    let outcome = Outcome::stopped(StopCause::Database(fault.source));
-                    return Some((folding, outcome));
+        match load(shared, member, &keys).await? {
+            Ok(Some(rows)) => {
+                if let Err(error) = folding.supply(rows) {
+                    break Outcome::stopped(StopCause::Row(error));
                 }
             }
-        };
-        if let Err(error) = folding.supply(rows) {
-            return Some((folding, Outcome::stopped(StopCause::Row(error))));
+            // Rows of another place in the log are nothing to fold on.
+            Ok(None) => return Some(Part::comparing(at, member)),
+            Err(fault) => break Outcome::stopped(StopCause::Database(fault.source)),
+        }
+    };
+    Some(part(at, member, Some(&folding), outcome, upto))
+}
+
+/// Loads rows as they are where the projection's checkpoint was last seen; `Ok(None)` if it stands elsewhere by now, `None` if
+/// the wait for a fault that may pass was cancelled.
+async fn load(
+    shared: &Shared,
+    member: &Member,
+    keys: &[Vec<ColumnValue>],
+) -> Option<Result<Option<Vec<Vec<ColumnValue>>>, Fault>> {
+    let mut backoff = Backoff::default();
+    loop {
+        match shared.database.load(&member.model, member.saved(), keys).await {
+            Err(fault) if fault.transient => {
+                member.hold_up(&fault.source);
+                tokio::select! {
+                    () = shared.cancel.cancelled() => return None,
+                    () = sleep(backoff.next()) => {}
+                }
+            }
+            loaded => return Some(loaded),
         }
     }
 }
 
-/// What is to be committed for an outcome, if anything is.
-fn settle(member: &mut Member, at: usize, folding: &Folding, outcome: Outcome, upto: Checkpoint) -> Option<Part> {
+/// How far an outcome brings a projection.
+fn part(at: usize, member: &Member, folding: Option<&Folding>, outcome: Outcome, upto: Checkpoint) -> Part {
     let Outcome { applied, changes, stop } = outcome;
-    let whole = stop.is_none() && applied == folding.fold().len();
-    if applied == 0 && !whole {
-        if let Some(stop) = stop {
-            member.stop(stop);
-        }
-        return None;
-    }
-    let to = if whole { upto } else { folding.fold().checkpoint(upto.incarnation, applied) };
-    if whole && changes.is_empty() {
-        member.advance(to, applied);
-        return None;
-    }
-    Some(Part::of(at, member.work(to, changes), applied, stop))
+    let to = match folding {
+        Some(folding) if stop.is_none() && applied == folding.fold().len() => upto,
+        Some(folding) if applied > 0 => folding.fold().checkpoint(upto.incarnation, applied),
+        _ => *member.progress(),
+    };
+    Part::of(at, member.work(to, changes), applied, stop)
 }
 
 impl Outcome {

@@ -2,6 +2,7 @@
 
 use std::hash::Hash;
 
+use crate::changes::check_value;
 use crate::column::{Column, ColumnError, ColumnType, ColumnValue};
 
 /// A row of a read model. Derive it; `#[derive(ReadModel)]` has the words.
@@ -44,6 +45,21 @@ pub trait ReadModel: Clone + Send + Sync + 'static {
     /// # Errors
     /// [`ColumnError`] naming the column whose value does not fit.
     fn from_columns(columns: &mut dyn Iterator<Item = ColumnValue>) -> Result<Self, ColumnError>;
+
+    /// Makes the row the one that its table gives back for it; see [`Column::normalize`]. The derive asks each field; the
+    /// provided method takes the way through the values.
+    ///
+    /// # Errors
+    /// [`ColumnError`] naming the column that cannot hold its value, or give it back.
+    fn normalize(&mut self) -> Result<(), ColumnError> {
+        let columns = self.to_columns();
+        for (spec, value) in Self::TABLE.columns.iter().zip(&columns) {
+            check_value(spec.column_type, spec.nullable, value)
+                .map_err(|problem| ColumnError::unfit(problem).in_column(spec.name))?;
+        }
+        *self = Self::from_columns(&mut columns.into_iter().map(ColumnValue::normal))?;
+        Ok(())
+    }
 }
 
 /// What names one row of a read model: a [`Column`] type that is not nullable and can be compared and hashed, or a

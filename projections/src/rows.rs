@@ -14,7 +14,9 @@ use crate::read_model::{ReadModel, RowKey};
 /// such keys of the batch at once, and applies the batch again from its beginning. So hand the error on with `?`. Swallowing
 /// it costs time but cannot harm: what was made without the row is thrown away.
 ///
-/// In memory are the rows that one batch asks for or writes, of up to 10,000 events and about 4 MiB.
+/// In memory are the rows that one batch asks for or writes, of up to 10,000 events and about 4 MiB. An event finds each of
+/// them as the table would give it back after the event before it: times in whole microseconds, one zero, JSON in
+/// PostgreSQL's form. So it does not matter which events share a batch.
 ///
 /// ```
 /// use annals_eventstore::Recorded;
@@ -71,13 +73,24 @@ pub struct Rows<R: ReadModel> {
     slots: HashMap<R::Key, Slot<R>>,
     /// Keys of this round's lookups that found no slot, each once, in the order of the lookups.
     missing: Vec<R::Key>,
+    /// The number of the event that is being applied.
+    event: usize,
+    /// The first row of this round that no table can hold or give back, with the number of its event.
+    failed: Option<BadRow>,
 }
+
+/// A row that no table can hold or give back, and the number of the event that made it.
+pub(crate) type BadRow = (usize, RowError);
 
 /// What is known about one key.
 #[derive(Debug)]
 struct Slot<R> {
     stored: Stored<R>,
     now: Now<R>,
+    /// The number of the event that made `now` what it is.
+    changed_by: usize,
+    /// Whether `now` is what the table would give back.
+    is_normal: bool,
 }
 
 /// What the table holds.
@@ -102,7 +115,7 @@ enum Now<R> {
 impl<R: ReadModel> Rows<R> {
     /// No rows, and nothing known about any key.
     pub(crate) fn new() -> Self {
-        Self { slots: HashMap::new(), missing: Vec::new() }
+        Self { slots: HashMap::new(), missing: Vec::new(), event: 0, failed: None }
     }
 
     /// The row called `key`, or `None` if there is none.
@@ -121,7 +134,8 @@ impl<R: ReadModel> Rows<R> {
     /// The runner's own error if the row is not in memory; hand it on.
     pub fn get_mut(&mut self, key: &R::Key) -> Result<Option<&mut R>, ProjectionError> {
         self.look_up(key)?;
-        Ok(self.slots.get_mut(key).and_then(Slot::row_mut))
+        let event = self.event;
+        Ok(self.slots.get_mut(key).and_then(|slot| slot.row_mut(event)))
     }
 
     /// The row called `key` to change it; if there is none, the row that `make` gives. Its key must stay as it is.
@@ -130,11 +144,11 @@ impl<R: ReadModel> Rows<R> {
     /// The runner's own error if the row is not in memory; hand it on.
     pub fn get_or_insert_with(&mut self, key: &R::Key, make: impl FnOnce() -> R) -> Result<&mut R, ProjectionError> {
         self.look_up(key)?;
-        let slot = self.slots.entry(key.clone()).or_insert(Slot { stored: Stored::Unknown, now: Now::AsStored });
+        let slot = self.slots.entry(key.clone()).or_insert(Slot::of(Stored::Unknown));
         if slot.row().is_none() {
             slot.now = Now::Row(make());
         }
-        slot.row_mut().ok_or_else(ProjectionError::not_loaded)
+        slot.row_mut(self.event).ok_or_else(ProjectionError::not_loaded)
     }
 
     /// Whether there is a row called `key`.
@@ -157,18 +171,31 @@ impl<R: ReadModel> Rows<R> {
     }
 
     fn set(&mut self, key: R::Key, now: Now<R>) {
-        match self.slots.entry(key) {
-            Entry::Occupied(mut slot) => slot.get_mut().now = now,
-            Entry::Vacant(slot) => {
-                slot.insert(Slot { stored: Stored::Unknown, now });
+        let slot = match self.slots.entry(key) {
+            Entry::Occupied(entry) => {
+                // What an earlier event made must have been fit to be stored, though it is replaced now.
+                let key = entry.key().clone();
+                let slot = entry.into_mut();
+                if let Err(bad) = slot.normalize(&key, self.event) {
+                    self.failed.get_or_insert(bad);
+                }
+                slot
             }
-        }
+            Entry::Vacant(entry) => entry.insert(Slot::of(Stored::Unknown)),
+        };
+        (slot.now, slot.changed_by, slot.is_normal) = (now, self.event, false);
     }
 
-    /// Fails, and remembers the key, if it is not known whether there is a row called `key`.
+    /// Fails, and remembers the key, if it is not known whether there is a row called `key`. If there is one that an earlier
+    /// event has changed, it is made the one that the table would give back.
     fn look_up(&mut self, key: &R::Key) -> Result<(), ProjectionError> {
         match self.slots.get_mut(key) {
-            Some(Slot { now: Now::Row(_) | Now::Removed, .. }) => Ok(()),
+            Some(slot @ Slot { now: Now::Row(_) | Now::Removed, .. }) => {
+                slot.normalize(key, self.event).map_err(|bad| {
+                    self.failed.get_or_insert(bad);
+                    ProjectionError::not_loaded()
+                })
+            }
             Some(Slot { stored: Stored::Absent | Stored::Row(_), .. }) => Ok(()),
             Some(Slot { stored: Stored::Missing, .. }) => Err(ProjectionError::not_loaded()),
             Some(slot @ Slot { stored: Stored::Unknown, .. }) => {
@@ -177,7 +204,7 @@ impl<R: ReadModel> Rows<R> {
                 Err(ProjectionError::not_loaded())
             }
             None => {
-                self.slots.insert(key.clone(), Slot { stored: Stored::Missing, now: Now::AsStored });
+                self.slots.insert(key.clone(), Slot::of(Stored::Missing));
                 self.missing.push(key.clone());
                 Err(ProjectionError::not_loaded())
             }
@@ -187,10 +214,21 @@ impl<R: ReadModel> Rows<R> {
     /// Begins a round: forgets what the last one made, keeps what the table is known to hold.
     pub(crate) fn reset(&mut self) {
         self.missing.clear();
+        self.failed = None;
         self.slots.retain(|_, slot| {
-            slot.now = Now::AsStored;
+            (slot.now, slot.is_normal) = (Now::AsStored, true);
             matches!(slot.stored, Stored::Absent | Stored::Row(_))
         });
+    }
+
+    /// The event with this number comes next.
+    pub(crate) fn begin(&mut self, event: usize) {
+        self.event = event;
+    }
+
+    /// The row of an earlier event that no table can hold or give back, if one was found since the last call.
+    pub(crate) fn take_failed(&mut self) -> Option<BadRow> {
+        self.failed.take()
     }
 
     /// Whether this round asked for rows that are not loaded, so that what it made is worth nothing.
@@ -221,7 +259,7 @@ impl<R: ReadModel> Rows<R> {
     /// [`RowError::Foreign`] if a loaded row has another key.
     pub(crate) fn supply(&mut self, loaded: Vec<R>) -> Result<(), RowError> {
         for key in self.missing.drain(..) {
-            self.slots.insert(key, Slot { stored: Stored::Absent, now: Now::AsStored });
+            self.slots.insert(key, Slot::of(Stored::Absent));
         }
         for row in loaded {
             let key = row.key();
@@ -237,32 +275,77 @@ impl<R: ReadModel> Rows<R> {
     /// order of their keys.
     ///
     /// # Errors
-    /// [`RowError`] about a row that no table can hold.
-    pub(crate) fn changes(&self) -> Result<Changes, RowError> {
+    /// About a row that no table can hold or give back: of all such rows, one of the earliest event that made one.
+    pub(crate) fn changes(&mut self) -> Result<Changes, BadRow> {
         let mut changes = Changes::default();
-        for (key, slot) in &self.slots {
-            match (&slot.now, &slot.stored) {
-                (Now::AsStored, _) | (Now::Removed, Stored::Absent) => {}
-                (Now::Removed, _) => changes.removed.push(check_key::<R>(key.to_columns())?),
-                (Now::Row(row), stored) => {
-                    if row.key() != *key {
-                        return Err(RowError::key_changed::<R>(key, &row.key()));
-                    }
-                    let columns = row.to_columns();
-                    let same = matches!(stored, Stored::Row(before) if before.to_columns() == columns);
-                    if !same {
-                        check_columns::<R>(key, &columns)?;
-                        changes.written.push(columns);
-                    }
-                }
+        let mut failed: Option<BadRow> = None;
+        for (key, slot) in &mut self.slots {
+            if let Err(bad) = slot.add_to(&mut changes, key)
+                && failed.as_ref().is_none_or(|(event, _)| bad.0 < *event)
+            {
+                failed = Some(bad);
             }
+        }
+        if let Some(bad) = failed {
+            return Err(bad);
         }
         changes.sort(R::TABLE);
         Ok(changes)
     }
 }
 
+impl<R: ReadModel> Slot<R> {
+    /// Makes a row that an event before `event` has changed the one that the table would give back.
+    fn normalize(&mut self, key: &R::Key, event: usize) -> Result<(), BadRow> {
+        if self.is_normal || self.changed_by == event {
+            return Ok(());
+        }
+        self.is_normal = true;
+        match &mut self.now {
+            Now::Row(row) => normalize(key, row).map_err(|error| (self.changed_by, error)),
+            Now::Removed | Now::AsStored => Ok(()),
+        }
+    }
+
+    /// Adds what must be written for this row.
+    fn add_to(&mut self, changes: &mut Changes, key: &R::Key) -> Result<(), BadRow> {
+        let by = self.changed_by;
+        self.normalize(key, usize::MAX)?;
+        match (&self.now, &self.stored) {
+            (Now::AsStored, _) | (Now::Removed, Stored::Absent) => {}
+            (Now::Removed, _) => changes.removed.push(check_key::<R>(key.to_columns()).map_err(|error| (by, error))?),
+            (Now::Row(row), stored) => {
+                let columns = row.to_columns();
+                let same = matches!(stored, Stored::Row(before) if before.to_columns() == columns);
+                if !same {
+                    check_columns::<R>(key, &columns).map_err(|error| (by, error))?;
+                    if row.key() != *key {
+                        return Err((by, RowError::key_changed::<R>(key, &row.key())));
+                    }
+                    changes.written.push(columns.into_iter().map(ColumnValue::normal).collect());
+                }
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Makes a row the one that its table gives back.
+fn normalize<R: ReadModel>(key: &R::Key, row: &mut R) -> Result<(), RowError> {
+    if row.key() != *key {
+        return Err(RowError::key_changed::<R>(key, &row.key()));
+    }
+    let Err(error) = row.normalize() else { return Ok(()) };
+    // What the table cannot hold is said as of every row.
+    check_columns::<R>(key, &row.to_columns())?;
+    Err(RowError::lost::<R>(key, &error))
+}
+
 impl<R: Clone> Slot<R> {
+    fn of(stored: Stored<R>) -> Self {
+        Self { stored, now: Now::AsStored, changed_by: 0, is_normal: true }
+    }
+
     fn row(&self) -> Option<&R> {
         match (&self.now, &self.stored) {
             (Now::Row(row), _) | (Now::AsStored, Stored::Row(row)) => Some(row),
@@ -270,8 +353,9 @@ impl<R: Clone> Slot<R> {
         }
     }
 
-    /// The row to change; what the table holds is kept beside it, for the next round and for comparison.
-    fn row_mut(&mut self) -> Option<&mut R> {
+    /// The row for `event` to change; what the table holds is kept beside it, for the next round and for comparison.
+    fn row_mut(&mut self, event: usize) -> Option<&mut R> {
+        (self.changed_by, self.is_normal) = (event, false);
         if let (Now::AsStored, Stored::Row(row)) = (&self.now, &self.stored) {
             self.now = Now::Row(row.clone());
         }

@@ -33,6 +33,15 @@ pub fn text_from_column<T: DeserializeOwned>(value: ColumnValue) -> Result<T, Co
         .map_err(|error: serde_json::Error| ColumnError::new("text that serde takes", error.to_string()))
 }
 
+/// Makes a value the one that its text column gives back.
+///
+/// # Errors
+/// [`ColumnError`] if the column cannot hold it, or serde does not take it back.
+pub fn text_normalize<T: Serialize + DeserializeOwned>(value: &mut T) -> Result<(), ColumnError> {
+    *value = text_from_column(text_to_column(value))?;
+    Ok(())
+}
+
 /// A value as JSON text, under the rules of event payloads; `None` as null.
 pub fn json_to_column<T: Serialize + ?Sized>(value: &T) -> ColumnValue {
     match Payload::of(value) {
@@ -53,6 +62,15 @@ pub fn json_from_column<T: DeserializeOwned>(value: ColumnValue) -> Result<T, Co
         other => return Err(ColumnError::mismatch("JSON", other)),
     };
     read.map_err(|error| ColumnError::new("JSON that serde takes", error.to_string()))
+}
+
+/// Makes a value the one that its JSON column gives back.
+///
+/// # Errors
+/// [`ColumnError`] if the column cannot hold it, or serde does not take it back.
+pub fn json_normalize<T: Serialize + DeserializeOwned>(value: &mut T) -> Result<(), ColumnError> {
+    *value = json_from_column(json_to_column(value).normal())?;
+    Ok(())
 }
 
 /// Makes types that serde writes as a string (ids, plain enums) usable as text columns, also in keys.
@@ -90,6 +108,10 @@ macro_rules! text_column {
 
             fn from_column(value: $crate::ColumnValue) -> ::std::result::Result<Self, $crate::ColumnError> {
                 $crate::__private::text_from_column(value)
+            }
+
+            fn normalize(&mut self) -> ::std::result::Result<(), $crate::ColumnError> {
+                $crate::__private::text_normalize(self)
             }
         }
     )+};

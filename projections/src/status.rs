@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use annals_eventstore::Position;
+use annals_eventstore::{Checkpoint, Position};
 use tokio::sync::watch;
 
 use crate::error::Stopped;
@@ -24,7 +24,7 @@ pub struct ProjectionStatus {
     /// What it is doing.
     pub state: ProjectionState,
     /// Where its stored checkpoint stood, at or before `position`; in between is nothing that concerns it.
-    pub(crate) saved: Position,
+    pub(crate) saved: Checkpoint,
 }
 
 /// What a projection is doing.

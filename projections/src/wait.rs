@@ -220,9 +220,15 @@ impl Wait<'_> {
 /// Up to where queries see the log in a version that is shown.
 fn position_of(status: &ProjectionStatus, shown: &Shown) -> Position {
     let stored = shown.checkpoint.position;
+    if shown.version != status.version {
+        return stored;
+    }
+    if shown.checkpoint.incarnation != status.saved.incarnation {
+        // Another log is read into the table, of which this one's positions say nothing.
+        return Position::START;
+    }
     // Where nothing concerns the projection, its checkpoint is stored a little later.
-    let is_ahead = shown.version == status.version && stored >= status.saved;
-    if is_ahead { stored.max(status.position) } else { stored }
+    if stored >= status.saved.position { stored.max(status.position) } else { stored }
 }
 
 /// Waits until the runner says that it has reached `position`, or that it runs no more.

@@ -43,7 +43,16 @@ pub(super) async fn same_event_ids_twice_are_one_append(case: Case) {
 pub(super) async fn a_repeat_is_the_same_whatever_it_expects(case: Case) {
     let events = case.events(2);
     let first = case.store.append_many(to_a(&case, ExpectedVersion::NoStream, events.clone())).await.unwrap();
-    for expected in [ExpectedVersion::NoStream, ExpectedVersion::Any, exact(0), exact(2), exact(77)] {
+    let end = |version, event_id| ExpectedVersion::LastEvent { version, event_id };
+    for expected in [
+        ExpectedVersion::NoStream,
+        ExpectedVersion::Any,
+        exact(0),
+        exact(2),
+        exact(77),
+        end(version(2), events[1].event_id),
+        end(version(1), case.event().event_id),
+    ] {
         repeats(&case, to_a(&case, expected, events.clone()), &first).await;
     }
 }

@@ -1,8 +1,9 @@
-//! What a writer believes about a stream, and what the store does with a wrong belief.
+//! What a writer expects of a stream, and what the store does if it is not so.
 
-use super::case::{Case, exact, is_conflict, version, versions};
+use super::case::{Case, exact, is_conflict, request, version, versions};
 use crate::append::Append;
 use crate::error::ErrorFamily;
+use crate::event::EventId;
 use crate::stream::{ExpectedVersion, StreamVersion};
 
 pub(super) async fn no_stream_holds_only_once(case: Case) {
@@ -54,6 +55,76 @@ pub(super) async fn a_negative_version_cannot_be_expected(case: Case) {
         super::case::names_the_field(&StreamVersion::new(wrong).unwrap_err(), "version");
     }
     assert_eq!(case.log().await.len(), 1);
+}
+
+fn last(version: i64, event_id: EventId) -> ExpectedVersion {
+    ExpectedVersion::LastEvent { version: StreamVersion::new(version).unwrap(), event_id }
+}
+
+pub(super) async fn the_last_event_is_taken(case: Case) {
+    case.append("a", ExpectedVersion::NoStream, 1).await;
+    for length in [1_i64, 3, 4] {
+        let read = case.load(&case.stream("a")).await;
+        let end = ExpectedVersion::from(read.last().unwrap());
+        assert_eq!(end, last(length, read.last().unwrap().event_id));
+        case.append("a", end, if length == 1 { 2 } else { 1 }).await;
+    }
+    assert_eq!(versions(&case.load(&case.stream("a")).await), [1, 2, 3, 4, 5]);
+}
+
+/// After a failover or a restore a stream may be as long as its reader knows it, with other events. What was decided on
+/// the lost ones must not be stored.
+pub(super) async fn another_last_event_is_refused_whatever_the_version(case: Case) {
+    case.append("a", ExpectedVersion::NoStream, 2).await;
+    case.append("b", ExpectedVersion::NoStream, 2).await;
+    let (a, b) = (case.load(&case.stream("a")).await, case.load(&case.stream("b")).await);
+    let nobody = case.event().event_id;
+    let wrong = [
+        (2, nobody),
+        // The right id at another version, an earlier event of the stream, and the last one of another stream.
+        (1, a[1].event_id),
+        (3, a[1].event_id),
+        (2, a[0].event_id),
+        (2, b[1].event_id),
+        (1, a[0].event_id),
+        (0, a[1].event_id),
+    ];
+    for (version, id) in wrong {
+        for count in [1, 40] {
+            let append = || Append::to(case.stream("a"), last(version, id), case.events(count));
+            let expected = last(version, id);
+            is_conflict(&case.refused_without_trace(append()).await, &case.stream("a"), expected, 2);
+            let keyed = append().with_request(request("r", "body"));
+            is_conflict(&case.refused_without_trace(keyed).await, &case.stream("a"), expected, 2);
+            let several = Append::to(case.stream("b"), last(2, b[1].event_id), case.events(1)).and(
+                case.stream("a"),
+                expected,
+                case.events(count),
+            );
+            is_conflict(&case.refused_without_trace(several).await, &case.stream("a"), expected, 2);
+        }
+    }
+    let absent = Append::to(case.stream("c"), last(0, nobody), case.events(1));
+    is_conflict(&case.refused_without_trace(absent).await, &case.stream("c"), last(0, nobody), 0);
+    assert_eq!(case.append("a", last(2, a[1].event_id), 1).await.version(), version(3));
+}
+
+/// Appends that gather are decided each against the one before, so the last event may be one that is not stored yet.
+pub(super) async fn the_last_event_may_come_with_the_same_batch(case: Case) {
+    case.append("a", ExpectedVersion::NoStream, 1).await;
+    let end = case.load(&case.stream("a")).await[0].event_id;
+    let events = case.events(40);
+    let ids: Vec<_> = [end].into_iter().chain(events.iter().map(|event| event.event_id)).collect();
+    let appends = events.into_iter().enumerate().map(|(n, event)| {
+        let expected = last(i64::try_from(n).unwrap() + 1, ids[n]);
+        case.store.append_many(Append::to(case.stream("a"), expected, vec![event]))
+    });
+    let answers = futures::future::join_all(appends).await;
+    // A store may decide them in any order; what it takes is a beginning of the chain.
+    let taken = answers.iter().take_while(|answer| answer.is_ok()).count();
+    assert!(taken > 0 && answers[taken..].iter().all(Result::is_err), "{answers:?}");
+    let stored: Vec<_> = case.load(&case.stream("a")).await.iter().map(|event| event.event_id).collect();
+    assert_eq!(stored, ids[..=taken]);
 }
 
 pub(super) async fn any_goes_to_the_end_whatever_it_is(case: Case) {

@@ -25,6 +25,8 @@ pub(super) struct Log {
     streams: BTreeMap<StreamId, Vec<usize>>,
     ids: HashMap<EventId, usize>,
     requests: Requests,
+    /// The latest time that the clock has shown to an append.
+    latest: Timestamp,
     pub(super) closed: bool,
 }
 
@@ -44,22 +46,26 @@ impl Log {
             return Ok(answer);
         }
         for part in &append.parts {
-            part.version_after(self.version(&part.stream))?;
+            let (version, last_event) = self.end_of(&part.stream);
+            part.version_after(version, last_event)?;
         }
-        // A clock that was set back must not take keys away once it is right again.
-        let counted_from = self.last().map_or(now, |event| event.recorded_at.max(now));
+        // If the clock is behind the log, it may be corrected while the key is remembered.
+        self.latest = self.latest.max(now);
+        let begins = self.latest;
         // From here on nothing can fail, so that no append is ever stored by half.
         let CheckedAppend { tenant, parts, append_id, request, .. } = append;
         let streams = parts.into_iter().map(|part| self.store(part, append_id, now)).collect();
         let answer = Appended::new(streams, now, false);
         if let Some(request) = request {
-            self.requests.remember(&tenant, &request, answer.clone(), now, counted_from);
+            self.requests.remember(&tenant, &request, answer.clone(), begins, now);
         }
         Ok(answer)
     }
 
-    fn version(&self, stream: &StreamId) -> StreamVersion {
-        self.streams.get(stream).map_or(StreamVersion::NONE, |indexes| version_of(indexes.len()))
+    /// The version of a stream, and the id of its last event.
+    fn end_of(&self, stream: &StreamId) -> (StreamVersion, Option<EventId>) {
+        let indexes = self.streams.get(stream).map_or(&[][..], Vec::as_slice);
+        (version_of(indexes.len()), indexes.last().map(|&index| self.events[index].event_id))
     }
 
     fn store(&mut self, part: CheckedPart, append_id: Option<uuid::Uuid>, recorded_at: Timestamp) -> AppendedStream {

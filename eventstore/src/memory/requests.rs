@@ -47,19 +47,19 @@ impl Requests {
         }
     }
 
-    /// Remembers the answer to a request, for its lifetime from `counted_from` on, and forgets some of those that have
-    /// expired.
+    /// Remembers the answer to a request, for its lifetime from `begins`, and forgets some of those that have expired by
+    /// `now`.
     pub(super) fn remember(
         &mut self,
         tenant: &Tenant,
         request: &RequestKey,
         answer: Appended,
+        begins: Timestamp,
         now: Timestamp,
-        counted_from: Timestamp,
     ) {
         self.sweep(now);
         let key = (tenant.clone(), Arc::from(request.key()));
-        let expires = request.expires(counted_from);
+        let expires = request.expires(begins);
         let remembered = Remembered { fingerprint: request.fingerprint(), answer, expires };
         if let Some(old) = self.remembered.insert(key.clone(), remembered) {
             self.by_expiry.remove(&(old.expires, key.clone()));

@@ -1,14 +1,11 @@
 //! Writing values as JSON without losing anything in silence.
 
-use std::borrow::Cow;
-
 use serde::Serialize;
 
 use super::Payload;
 use super::content::{Content, NO_PLAIN_ENUM};
 use super::guard::{Guard, INFINITE, NAN, TOO_DEEP};
 use super::path::path_at;
-use super::scan::scan;
 use crate::invalid::Invalid;
 
 /// Room for a usual event, so that writing it allocates once.
@@ -55,10 +52,5 @@ fn written(
         };
         return Err(Invalid::new(path_at(&text), problem, fix));
     }
-    let scanned = scan(&text)?;
-    let written_out = scanned.written_out;
-    Ok(match scanned.text {
-        Cow::Borrowed(_) => Payload::checked(text, written_out),
-        Cow::Owned(compact) => Payload::checked(compact, written_out),
-    })
+    Payload::from_json(&text)
 }

@@ -1,5 +1,6 @@
 //! The event itself as JSON text: what every store can hold and give back unchanged.
 
+mod canonical;
 mod compare;
 mod content;
 mod decode;
@@ -18,6 +19,7 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 
 use crate::invalid::Invalid;
+use crate::limits::MAX_EVENT_BYTES;
 
 pub use decode::{decode_struct, decode_variant};
 pub use encode::{encode_struct, encode_variant};
@@ -25,22 +27,24 @@ pub use encode::{encode_struct, encode_variant};
 /// How many arrays and objects may stand one inside the other; serde_json refuses to read 128.
 pub const MAX_DEPTH: usize = 64;
 
-/// JSON text that every store gives back as an equal payload.
+/// JSON text that every store gives back as it is.
+///
+/// It is the text that PostgreSQL's JSONB gives for the value, whatever the store: keys in the order of their lengths and
+/// then of their bytes, numbers without exponents (`1e3` is `1000`) and without the sign of zero, a space after each colon
+/// and comma. So an event is decoded from the same text before it is stored and ever after.
 ///
 /// It has no duplicate keys, no U+0000, no lone surrogates, no number beyond the range of `f64` or of PostgreSQL's
-/// `numeric`, and nests at most [`MAX_DEPTH`] deep. How long it may be, the store says ([`Limits`](crate::Limits)); its
-/// numbers count as if they were written without exponents, as PostgreSQL gives them back: `1e9` has ten bytes.
-/// Cloning is cheap.
+/// `numeric`, and nests at most [`MAX_DEPTH`] deep. How long it may be, the store says ([`Limits`](crate::Limits)): `1e9` has ten
+/// bytes. Cloning is cheap.
 ///
-/// Two payloads are equal if they are equal as JSON values: the order of keys, white space, the way a number is written
-/// (`1`, `1.0`, `1e0`) and the sign of zero do not count, and a store need not keep them. Numbers are compared exactly,
-/// whatever their size.
+/// Two payloads are equal if they are equal as JSON values: the way a number is written (`1` or `1.0`) does not count.
+/// Numbers are compared exactly, whatever their size.
 ///
 /// ```
 /// use annals_eventstore::Payload;
 ///
 /// let payload = Payload::from_json(r#"{ "lines": [ { "price": 1e2 } ] }"#)?;
-/// assert_eq!(payload, Payload::from_json(r#"{"lines":[{"price":100}]}"#)?);
+/// assert_eq!(payload.as_str(), r#"{"lines": [{"price": 100}]}"#);
 ///
 /// // What no store could give back is refused, with its place.
 /// let invalid = Payload::of(&[1.0, f64::NAN]).unwrap_err();
@@ -64,17 +68,15 @@ impl Payload {
         encode::encode(value)
     }
 
-    /// Takes JSON text as it is, without the white space between tokens.
+    /// Takes JSON text, and writes its value in the one way above.
     ///
     /// # Errors
     /// [`Invalid`] naming the place that is no JSON or breaks a rule above.
     pub fn from_json(text: &str) -> Result<Self, Invalid> {
-        scan::scan(text).map(|scanned| Self::checked(&*scanned.text, scanned.written_out))
-    }
-
-    /// JSON that a scan has just accepted.
-    fn checked(text: impl Into<Arc<str>>, written_out: usize) -> Self {
-        Self { text: text.into(), written_out: NonZeroUsize::new(written_out) }
+        // Within what any store can be made to hold: a short text may have numbers that are very long once written out.
+        let scanned = scan::scan_within(text, MAX_EVENT_BYTES)?;
+        let text = canonical::canonical(&scanned.text);
+        Ok(Self { written_out: NonZeroUsize::new(text.len()), text: text.into() })
     }
 
     /// JSON that a store has given back.
@@ -94,7 +96,7 @@ impl Payload {
         }
     }
 
-    /// The JSON text, without white space between tokens.
+    /// The JSON text.
     #[must_use]
     pub fn as_str(&self) -> &str {
         &self.text

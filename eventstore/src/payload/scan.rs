@@ -48,11 +48,8 @@ pub(super) struct Scanned<'t> {
 ///
 /// Accepted is exactly RFC 8259, less what a store could not give back: nesting deeper than [`MAX_DEPTH`], U+0000, lone
 /// surrogates, duplicate keys, and numbers beyond the range of `f64` or of PostgreSQL's `numeric`.
-pub(super) fn scan(text: &str) -> Result<Scanned<'_>, Invalid> {
-    scan_within(text, usize::MAX)
-}
-
-/// Checks `text`, and refuses the number with which it has more than `limit` bytes once its numbers are written out.
+///
+/// It also refuses the number with which the text has more than `limit` bytes once its numbers are written out.
 pub(super) fn scan_within(text: &str, limit: usize) -> Result<Scanned<'_>, Invalid> {
     let mut scanner = Scanner {
         text,

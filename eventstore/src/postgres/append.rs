@@ -26,17 +26,17 @@ use crate::stream::{ExpectedVersion, StreamId, StreamVersion, Tenant};
 
 const APPEND_ONE: &str = "
     SELECT kind, place, actual, base_versions, positions, recorded_at, fingerprint, result, standbys
-    FROM annals.append_one($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11)
+    FROM annals.append_one($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12)
     ORDER BY 1
 ";
 
 const APPEND_NEXT: &str = "
-    VALUES (annals.append_next($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11))
+    VALUES (annals.append_next($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12))
 ";
 
 const APPEND: &str = "
     SELECT kind, place, actual, base_versions, positions, recorded_at, fingerprint, result, standbys
-    FROM annals.append($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17)
+    FROM annals.append($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, $18)
     ORDER BY 1
 ";
 
@@ -192,10 +192,11 @@ pub(super) fn call_for_next(append: &CheckedAppend) -> Option<Query<'_>> {
     Some(with_event(sqlx::query(APPEND_NEXT), append))
 }
 
-/// The answer to [`call_for_next`], and whether the server waits for standbys: whatever was not so has failed.
-pub(super) fn next_appended(append: &CheckedAppend, row: &PgRow) -> Result<(Appended, bool), AppendError> {
+/// The answer to [`call_for_next`], and whether the server waits for standbys: whatever was not so has failed, or it is
+/// `None` because the stream ends with another event than the expected one.
+pub(super) fn next_appended(append: &CheckedAppend, row: &PgRow) -> Result<Option<(Appended, bool)>, AppendError> {
     let part = &append.parts[0];
-    let outcome: Vec<i64> = get(row, 0)?;
+    let Some(outcome) = get::<Option<Vec<i64>>>(row, 0)? else { return Ok(None) };
     let [position, recorded_at, standbys] = outcome[..] else {
         return Err(broken(format!("the function `annals.append_next` gave {} numbers", outcome.len())));
     };
@@ -205,7 +206,7 @@ pub(super) fn next_appended(append: &CheckedAppend, row: &PgRow) -> Result<(Appe
         positions: vec![Position::stored(position)],
     };
     let recorded_at = Timestamp::from_microsecond(recorded_at).map_err(|e| broken(format!("the time: {e}")))?;
-    Ok((Appended::new(vec![stream], recorded_at, false), standbys != 0))
+    Ok(Some((Appended::new(vec![stream], recorded_at, false), standbys != 0)))
 }
 
 fn with_event<'q>(query: Query<'q>, append: &'q CheckedAppend) -> Query<'q> {
@@ -223,6 +224,7 @@ fn with_event<'q>(query: Query<'q>, append: &'q CheckedAppend) -> Query<'q> {
         .bind(&*event.metadata)
         .bind(event.correlation_id.as_ref().map(|id| id.as_str()))
         .bind(event.causation_id.as_ref().map(|id| id.as_str()))
+        .bind(part.expected.last_event().map(EventId::get))
 }
 
 fn call(append: &CheckedAppend, careful: bool) -> Query<'_> {
@@ -238,6 +240,7 @@ pub(super) fn with_events<'q>(query: Query<'q>, append: &'q CheckedAppend) -> Qu
         .bind(parts.iter().map(|part| part.stream.aggregate_type()).collect::<Vec<_>>())
         .bind(parts.iter().map(|part| part.stream.aggregate_id()).collect::<Vec<_>>())
         .bind(parts.iter().map(|part| expected(part.expected)).collect::<Vec<_>>())
+        .bind(parts.iter().map(|part| part.expected.last_event().map(EventId::get)).collect::<Vec<_>>())
         .bind(places.collect::<Vec<_>>())
         .bind(events.iter().map(|event| event.event_id.get()).collect::<Vec<_>>())
         .bind(events.iter().map(|event| &*event.name).collect::<Vec<_>>())
@@ -259,11 +262,7 @@ pub(super) fn lifetime(request: &RequestKey) -> Option<i64> {
 }
 
 fn expected(expected: ExpectedVersion) -> Option<i64> {
-    match expected {
-        ExpectedVersion::NoStream => Some(0),
-        ExpectedVersion::Exact(version) => Some(version.get()),
-        ExpectedVersion::Any => None,
-    }
+    expected.version().map(StreamVersion::get)
 }
 
 /// The answer to an append that has just been stored. Positions rise in the order of the append.

@@ -219,6 +219,7 @@ pub(super) fn append_fault(error: DatabaseError, stream: impl FnOnce() -> Stream
         DatabaseError::Damaged { source } => {
             AppendError::Broken { what: source.to_string(), remedy: "restore the database from a backup".to_owned() }
         }
+        DatabaseError::FileReplaced { what, remedy } => AppendError::Broken { what, remedy },
         // Events are checked when they are appended, so it is about rows of the user's own.
         DatabaseError::Refused { source } => {
             let what = format!("was refused at its commit: {source}");

@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use jiff::Timestamp;
 use sqlx::postgres::PgRow;
+use uuid::Uuid;
 
 use super::append::{
     EVENTS_BY_IDS, answer_without_look, broken, call_for_next, call_for_one, get, has_standbys, is_plain, lifetime,
@@ -12,11 +13,12 @@ use super::append::{
 use super::fault::{
     NoConnection, append_error, has_lost_a_race, is_about_rows, is_answer, was_held_up, was_not_run, would_leave_a_hole,
 };
-use super::plan::{Carried, Facts, Plan};
+use super::plan::{Carried, Facts, Head, Plan};
 use super::pool::{Held, Pool, Query};
 use super::replication::confirm;
 use crate::append::{Appended, AppendedStream, CheckedAppend};
 use crate::error::{AppendError, BackendError};
+use crate::event::EventId;
 use crate::position::Position;
 use crate::request::RequestKey;
 use crate::stream::{StreamId, StreamVersion};
@@ -24,14 +26,14 @@ use crate::stream::{StreamId, StreamVersion};
 const APPEND_GROUP: &str = "
     SELECT kind, base_versions, positions, recorded_at, standbys
     FROM annals.append_group($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, $18, $19, $20,
-                             $21, $22, $23, $24)
+                             $21, $22, $23, $24, $25)
     ORDER BY 1
 ";
 
 const HEADS: &str = "
-    SELECT annals.head_of(s.tenant, s.aggregate_type, s.aggregate_id),
-           current_setting('synchronous_standby_names') <> ''
+    SELECT h.version, h.event_id, current_setting('synchronous_standby_names') <> ''
     FROM unnest($1, $2, $3) WITH ORDINALITY AS s (tenant, aggregate_type, aggregate_id, n)
+    CROSS JOIN LATERAL annals.head_of(s.tenant, s.aggregate_type, s.aggregate_id) AS h
     ORDER BY s.n
 ";
 
@@ -167,11 +169,15 @@ impl Line {
                     let Some(row) = rows.first() else { return Lone::NeedsLook };
                     // Should the answer be unreadable, nobody knows what it says.
                     let unknown = |e| Failed::Lost(BackendError::new(e)).answer(|| one.first_stream());
-                    let appended = next_appended(one, row).map_err(unknown);
-                    return Lone::Answered(appended.map(|(appended, standbys)| {
-                        self.standbys = standbys;
-                        appended
-                    }));
+                    match next_appended(one, row).map_err(unknown) {
+                        Ok(Some((appended, standbys))) => {
+                            self.standbys = standbys;
+                            return Lone::Answered(Ok(appended));
+                        }
+                        // The stream ends with another event: a look tells what is so.
+                        Ok(None) => return Lone::NeedsLook,
+                        Err(error) => return Lone::Answered(Err(error)),
+                    }
                 }
                 Err(Failed::Raced) => self.cautious = CAUTIOUS,
                 Err(Failed::Blame) => return Lone::NeedsLook,
@@ -260,9 +266,11 @@ impl Line {
             .bind(streams.iter().map(|stream| stream.aggregate_type()).collect::<Vec<_>>())
             .bind(streams.iter().map(|stream| stream.aggregate_id()).collect::<Vec<_>>());
         let rows = self.read(query).await?;
-        self.standbys = rows.first().is_none_or(|row| get(row, 1).unwrap_or(true));
+        self.standbys = rows.first().is_none_or(|row| get(row, 2).unwrap_or(true));
         for (stream, row) in streams.into_iter().zip(&rows) {
-            facts.heads.insert(stream.clone(), get(row, 0).map_err(|_| Failed::Blame)?);
+            let version = get(row, 0).map_err(|_| Failed::Blame)?;
+            let last_event = get::<Option<Uuid>>(row, 1).map_err(|_| Failed::Blame)?.map(EventId::stored);
+            facts.heads.insert(stream.clone(), Head { version, last_event });
         }
         let requests: Vec<(usize, &RequestKey)> =
             places.iter().filter_map(|place| Some((*place, appends[*place].request.as_ref()?))).collect();
@@ -383,6 +391,7 @@ fn call<'q>(appends: &'q [CheckedAppend], plan: &Plan<'q>, check: bool) -> Query
         .bind(rows().map(|row| row.event.correlation_id.as_ref().map(|id| id.as_str())).collect::<Vec<_>>())
         .bind(rows().map(|row| row.event.causation_id.as_ref().map(|id| id.as_str())).collect::<Vec<_>>())
         .bind(rows().map(|row| row.append_id).collect::<Vec<_>>())
+        .bind(rows().map(|row| row.last_event.map(EventId::get)).collect::<Vec<_>>())
         .bind(requests.iter().map(|(_, tenant, _)| tenant.as_str()).collect::<Vec<_>>())
         .bind(requests.iter().map(|(_, _, request)| request.key()).collect::<Vec<_>>())
         .bind(requests.iter().map(|(_, _, request)| request.fingerprint().get()).collect::<Vec<_>>())

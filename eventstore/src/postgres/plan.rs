@@ -14,10 +14,17 @@ use crate::stream::{ExpectedVersion, StreamId, StreamVersion};
 /// the look at it is found by its ids.
 #[derive(Default)]
 pub(super) struct Facts {
-    pub(super) heads: HashMap<StreamId, i64>,
+    pub(super) heads: HashMap<StreamId, Head>,
     /// By the place of the append in the group.
     pub(super) remembered: HashMap<usize, Result<Appended, AppendError>>,
     pub(super) stored: HashMap<EventId, StoredEvent>,
+}
+
+/// Where a stream ends.
+#[derive(Clone, Copy, Default)]
+pub(super) struct Head {
+    pub(super) version: i64,
+    pub(super) last_event: Option<EventId>,
 }
 
 /// A stream of the statement.
@@ -27,6 +34,8 @@ pub(super) struct Slot<'a> {
     pub(super) head: Option<i64>,
     /// How many events the statement adds to it.
     added: i64,
+    /// The last of them.
+    last_event: Option<EventId>,
 }
 
 /// A row of the statement.
@@ -36,6 +45,8 @@ pub(super) struct Row<'a> {
     pub(super) above: i64,
     pub(super) event: &'a CheckedEvent,
     pub(super) append_id: Option<Uuid>,
+    /// The event before it, if the statement must find that one stored already.
+    pub(super) last_event: Option<EventId>,
 }
 
 /// An append that the statement carries, and where its rows are.
@@ -96,24 +107,25 @@ impl<'a> Plan<'a> {
         append: &'a CheckedAppend,
         place: usize,
         slots: &mut HashMap<&'a StreamId, usize>,
-        known: Option<i64>,
+        known: Option<Head>,
         named: bool,
     ) {
         let part = &append.parts[0];
-        let expected = match part.expected {
-            ExpectedVersion::NoStream => Some(0),
-            ExpectedVersion::Exact(version) => Some(version.get()),
-            ExpectedVersion::Any => None,
-        };
+        let expected = part.expected.version().map(StreamVersion::get);
         let slot = slots.get(&part.stream).copied();
-        // Where the stream stands before this append: known, believed, or left to the statement.
-        let head = match slot.map(|slot| &self.slots[slot]) {
-            Some(slot) => slot.head.map(|head| head.saturating_add(slot.added)),
-            None => known.or(expected),
+        // Where the stream stands before this append, and its last event: known, believed, or left to the statement.
+        let (head, last_event) = match slot.map(|slot| &self.slots[slot]) {
+            Some(slot) => (slot.head.map(|head| head.saturating_add(slot.added)), slot.last_event),
+            None => match known {
+                Some(known) => (Some(known.version), known.last_event),
+                None => (expected, part.expected.last_event()),
+            },
         };
         let holds = match (head, expected) {
             (_, None) => true,
-            (Some(head), Some(expected)) => head == expected,
+            (Some(head), Some(expected)) => {
+                head == expected && part.expected.last_event().is_none_or(|id| last_event == Some(id))
+            }
             (None, Some(_)) => false,
         };
         if !holds {
@@ -140,10 +152,12 @@ impl<'a> Plan<'a> {
             self.answered.push((place, Err(full)));
             return;
         }
+        let mut before = None;
         let slot = slot.unwrap_or_else(|| {
+            before = part.expected.last_event();
             // Any version is right for appends that name none, so it need not come true what was known of it.
-            let head = known.filter(|_| named).or(expected);
-            self.slots.push(Slot { stream: &part.stream, head, added: 0 });
+            let head = known.map(|known| known.version).filter(|_| named).or(expected);
+            self.slots.push(Slot { stream: &part.stream, head, added: 0, last_event: None });
             slots.insert(&part.stream, self.slots.len() - 1);
             self.slots.len() - 1
         });
@@ -151,7 +165,8 @@ impl<'a> Plan<'a> {
         for event in &part.events {
             self.slots[slot].added += 1;
             let above = self.slots[slot].added;
-            self.rows.push(Row { slot, above, event, append_id: append.append_id });
+            self.rows.push(Row { slot, above, event, append_id: append.append_id, last_event: before.take() });
+            self.slots[slot].last_event = Some(event.event_id);
         }
         self.carried.push(Carried { place, first_row, last_row: self.rows.len() - 1 });
     }

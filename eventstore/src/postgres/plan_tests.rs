@@ -1,6 +1,6 @@
 use std::collections::HashMap;
 
-use super::{Facts, Plan};
+use super::{Facts, Head, Plan};
 use crate::append::{Append, CheckedAppend};
 use crate::clock::{IdSource, TimeOrderedIds};
 use crate::error::AppendError;
@@ -29,7 +29,8 @@ fn append(id: &str, expected: i64, events: usize) -> CheckedAppend {
 }
 
 fn facts(heads: &[(&str, i64)]) -> Facts {
-    let heads: HashMap<_, _> = heads.iter().map(|(id, head)| (stream(id), *head)).collect();
+    let head = |version: &i64| Head { version: *version, last_event: None };
+    let heads: HashMap<_, _> = heads.iter().map(|(id, version)| (stream(id), head(version))).collect();
     Facts { heads, ..Facts::default() }
 }
 
@@ -91,6 +92,36 @@ fn with_facts_the_first_in_line_wins_and_the_others_conflict() {
 fn any_version_goes_on_from_wherever_the_stream_is_by_then() {
     assert_eq!(check(&[("a", ANY, 1), ("a", ANY, 2)], Some(&[("a", 3)])), ["?+1", "?+2 ?+3"]);
     assert_eq!(check(&[("a", 3, 1), ("a", ANY, 1)], Some(&[("a", 3)])), ["3+1", "3+2"]);
+}
+
+#[test]
+fn the_last_event_is_compared_with_what_is_known_and_else_by_the_statement() {
+    let first = append("a", 3, 2);
+    let last = first.parts[0].events[1].event_id;
+    let other = append("b", 0, 1).parts[0].events[0].event_id;
+    let behind = |version: i64, event_id| {
+        let mut append = append("a", version, 1);
+        let version = StreamVersion::new(version).unwrap();
+        append.parts[0].expected = ExpectedVersion::LastEvent { version, event_id };
+        append
+    };
+    let became = |appends: &[CheckedAppend], known: Option<Head>| {
+        let mut facts = known.map(|head| Facts { heads: [(stream("a"), head)].into(), ..Facts::default() });
+        let places: Vec<_> = (0..appends.len()).collect();
+        let plan = Plan::of(appends, &places, facts.as_mut());
+        let rows: Vec<_> = plan.rows.iter().map(|row| row.last_event).collect();
+        (rows, plan.answered.len(), plan.deferred)
+    };
+    // Unknown: the statement looks at the first row's predecessor, and only at that.
+    assert_eq!(became(&[behind(5, last)], None), (vec![Some(last)], 0, vec![]));
+    // In the same group: behind the rows of the group, or put off.
+    assert_eq!(became(&[first.clone(), behind(5, last)], None), (vec![None; 3], 0, vec![]));
+    assert_eq!(became(&[first.clone(), behind(5, other)], None), (vec![None; 2], 0, vec![1]));
+    // Known: the statement compares what is right once more, as the server may have failed over since.
+    let known = Head { version: 5, last_event: Some(last) };
+    assert_eq!(became(&[behind(5, last)], Some(known)), (vec![Some(last)], 0, vec![]));
+    assert_eq!(became(&[behind(5, other)], Some(known)), (vec![], 1, vec![]));
+    assert_eq!(became(&[behind(4, last)], Some(known)), (vec![], 1, vec![]));
 }
 
 #[test]

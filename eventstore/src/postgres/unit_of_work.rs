@@ -139,7 +139,7 @@ impl DerefMut for PostgresUnitOfWork {
 impl PostgresStore {
     /// Begins a unit of work: events together with the user's own SQL.
     ///
-    /// Load and decide before it begins, so that it is short. The version that was loaded goes into the append; if the
+    /// Load and decide before it begins, so that it is short. What was loaded says what the append expects; if the
     /// stream has moved on since, the append is refused, and you decide again; or let
     /// [`PostgresUnitOfWork::execute`] do all that.
     ///
@@ -159,7 +159,7 @@ impl PostgresStore {
     ///
     /// let mut unit = store.begin().await?;
     /// sqlx::query("INSERT INTO labels (order_id) VALUES ($1)").bind("o-17").execute(&mut *unit).await?;
-    /// let done = unit.append(Append::to(order.stream, order.version.into(), events)).await?;
+    /// let done = unit.append(Append::to(order.stream.clone(), order.expected(), events)).await?;
     /// unit.commit().await?; // the events and the label, or neither
     /// assert_eq!(done.version().get(), 1);
     /// # Ok(()) }

@@ -2,6 +2,8 @@
 
 mod bounds;
 mod fifo;
+#[cfg(test)]
+mod tests;
 
 pub(crate) use bounds::Bounds;
 pub(crate) use fifo::{Queue, Taken};

@@ -50,7 +50,8 @@ pub trait EventStoreExt: EventStore + Clone {
     /// What comes is a prefix of the stream that reaches at least to where the stream ended when the read began.
     ///
     /// # Errors
-    /// The last item is a [`ReadError`](crate::ReadError) if a page could not be read.
+    /// The last item is a [`ReadError`](crate::ReadError) if a page could not be read;
+    /// [`ReadError::StoreRewound`](crate::ReadError::StoreRewound) if the stream got another history between two pages.
     ///
     /// # Cancel safety
     /// Dropping the value, or the future of one of its items, is harmless; so it is for all methods below.
@@ -156,7 +157,7 @@ pub trait EventStoreExt: EventStore + Clone {
     /// ```
     ///
     /// # Errors
-    /// [`Invalid`] as of [`Event::encode`]; also if the store's source of ids gives the nil UUID.
+    /// [`Invalid`] as of [`NewEvent::of`]; also if the store's source of ids gives the nil UUID.
     fn new_event<E: Event>(&self, event: &E) -> Result<NewEvent, Invalid> {
         NewEvent::of(EventId::new(self.ids().next_id())?, event)
     }

@@ -4,10 +4,13 @@ mod ahead;
 mod backoff;
 mod events;
 mod ext;
+mod overlap;
 mod pages;
 mod stream_pages;
 mod streams;
 mod subscription;
+
+pub(crate) use overlap::{Overlap, OverlappingPages};
 
 pub use events::EventStream;
 pub use ext::EventStoreExt;

@@ -7,34 +7,50 @@ use futures::FutureExt;
 use futures::future::BoxFuture;
 
 use crate::error::ReadError;
+use crate::position::Position;
 use crate::read::ahead::{Ahead, FIRST_STREAM_PAGE, grown};
+use crate::read::overlap::{Overlap, OverlappingPages};
 use crate::store::{EventStore, StreamPage};
 use crate::stream::{StreamId, StreamVersion};
 
 pub(super) struct StreamPages {
     store: Arc<dyn EventStore>,
     stream: StreamId,
-    after: StreamVersion,
+    pages: OverlappingPages,
+    /// Of the last event that was given out.
+    position: Position,
     limit: usize,
     ahead: Ahead<StreamPage>,
 }
 
 impl StreamPages {
     pub(super) fn new(store: Arc<dyn EventStore>, stream: StreamId, after: StreamVersion) -> Self {
-        Self { store, stream, after, limit: FIRST_STREAM_PAGE, ahead: Ahead::idle() }
+        let pages = OverlappingPages::behind(after, None);
+        Self { store, stream, pages, position: Position::START, limit: FIRST_STREAM_PAGE, ahead: Ahead::idle() }
     }
 
     /// The next page; not to be asked for after one with `end`.
     pub(super) fn poll_page(&mut self, cx: &mut Context<'_>) -> Poll<Result<StreamPage, ReadError>> {
-        let (store, stream) = (&self.store, &self.stream);
-        let (after, limit) = (self.after, self.limit);
-        let page = ready!(self.ahead.poll(cx, || read(store.clone(), stream.clone(), after, limit)))?;
+        let page = loop {
+            let (store, stream) = (&self.store, &self.stream);
+            let (after, limit) = (self.pages.after(), self.pages.limit(self.limit));
+            let page = ready!(self.ahead.poll(cx, || read(store.clone(), stream.clone(), after, limit)))?;
+            match self.pages.take(page) {
+                Overlap::Next(page) => break page,
+                Overlap::More => {}
+                Overlap::OtherHistory => {
+                    let (position, incarnation) = (self.position, self.store.incarnation());
+                    return Poll::Ready(Err(ReadError::StoreRewound { position, incarnation }));
+                }
+            }
+        };
         if let Some(last) = page.events.last() {
-            self.after = last.version;
+            self.position = last.position;
         }
         self.limit = grown(self.limit);
         if !page.end {
-            self.ahead.begin(read(self.store.clone(), self.stream.clone(), self.after, self.limit));
+            let (after, limit) = (self.pages.after(), self.pages.limit(self.limit));
+            self.ahead.begin(read(self.store.clone(), self.stream.clone(), after, limit));
         }
         Poll::Ready(Ok(page))
     }

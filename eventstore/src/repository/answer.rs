@@ -7,9 +7,10 @@ use jiff::Timestamp;
 
 use crate::append::Appended;
 use crate::error::AppendError;
+use crate::event::EventId;
 use crate::position::Position;
 use crate::request::RequestKey;
-use crate::stream::{StreamId, StreamVersion};
+use crate::stream::{ExpectedVersion, StreamId, StreamVersion};
 
 /// An aggregate as its stream says it is: what [`Repository::load`](crate::Repository::load) gives.
 /// [`Repository`](crate::Repository) has an example.
@@ -22,9 +23,17 @@ pub struct Loaded<A> {
     pub state: Arc<A>,
     /// The version of the last event; [`StreamVersion::NONE`] if there is none.
     pub version: StreamVersion,
+    /// The id of the last event; `None` if there is none.
+    pub last_event: Option<EventId>,
 }
 
 impl<A> Loaded<A> {
+    /// What an append that is decided on this state expects: that the stream still ends with its last event.
+    #[must_use]
+    pub fn expected(&self) -> ExpectedVersion {
+        ExpectedVersion::end(self.version, self.last_event)
+    }
+
     /// Whether anything has happened to the aggregate.
     #[must_use]
     pub fn exists(&self) -> bool {
@@ -34,7 +43,12 @@ impl<A> Loaded<A> {
 
 impl<A> Clone for Loaded<A> {
     fn clone(&self) -> Self {
-        Self { stream: self.stream.clone(), state: self.state.clone(), version: self.version }
+        Self {
+            stream: self.stream.clone(),
+            state: self.state.clone(),
+            version: self.version,
+            last_event: self.last_event,
+        }
     }
 }
 
@@ -44,6 +58,7 @@ impl<A: fmt::Debug> fmt::Debug for Loaded<A> {
             .field("stream", &self.stream)
             .field("state", &self.state)
             .field("version", &self.version)
+            .field("last_event", &self.last_event)
             .finish()
     }
 }

@@ -6,13 +6,13 @@ use super::answer::Executed;
 use super::cache::Known;
 use super::error::ExecuteError;
 use super::handle::Repository;
+use super::reading::Reading;
 use super::settle::{SettleToken, Settled, settle};
 use crate::aggregate::{Evolve, IntoEvents};
 use crate::append::{Append, Appended};
-use crate::error::{AppendError, DecodeError, Invalid, ReadError};
-use crate::event::{Event, EventId, NewEvent};
-use crate::limits::MAX_PAGE_EVENTS;
-use crate::stream::{ExpectedVersion, StreamId, StreamVersion};
+use crate::error::{AppendError, ErrorFamily, Invalid, ReadError};
+use crate::event::{EventId, NewEvent};
+use crate::stream::{StreamId, StreamVersion};
 
 /// The work of one call: which repository, which stream.
 pub(crate) struct Attempt<'r, A: Evolve> {
@@ -61,7 +61,7 @@ impl<A: Evolve> Attempt<'_, A> {
                 return self.record_nothing(known.version).await;
             }
             let (new, next) = self.prepare(&known, &events)?;
-            match self.append(self.append_of(known.version, new)).await {
+            match self.append(self.append_of(&known, new)).await {
                 Ok(appended) => {
                     if !appended.repeated {
                         self.remember(&next);
@@ -73,15 +73,16 @@ impl<A: Evolve> Attempt<'_, A> {
                 {
                     attempts += 1;
                     tracing::debug!(stream = %self.stream, %actual, attempts, "another writer came first, deciding again");
-                    if actual < known.version {
-                        // Streams never shrink: the store was rewound, and what we know belongs to another history.
-                        self.repository.cache.evict(&self.stream);
-                        known = Known::start();
-                    }
                     known = self.read_in_time(known).await?;
                     is_fresh = true;
                 }
-                Err(e) => return Err(e),
+                Err(e) => {
+                    if e.family() == Some(ErrorFamily::Conflict) {
+                        // Nothing was read after it.
+                        self.repository.cache.evict(&self.stream);
+                    }
+                    return Err(e);
+                }
             }
         }
     }
@@ -91,17 +92,27 @@ impl<A: Evolve> Attempt<'_, A> {
         self.repository.cache.get(self.repository.store.incarnation(), &self.stream)
     }
 
-    /// Takes the events after `known` into it, and remembers the result.
-    pub(super) async fn read(&self, mut known: Known<A>) -> Result<Known<A>, ReadError> {
+    /// Takes the events after `known` into it, or all if the stream has another history by now, and remembers the result.
+    pub(super) async fn read(&self, known: Known<A>) -> Result<Known<A>, ReadError> {
+        let mut reading = Reading::on(known);
         loop {
-            let page = self.repository.store.load_page(&self.stream, known.version, MAX_PAGE_EVENTS).await?;
-            known.take_in(&self.stream, &page.events)?;
-            if page.end || page.events.is_empty() {
+            let (after, limit) = reading.wanted();
+            let page = self.repository.store.load_page(&self.stream, after, limit).await?;
+            if reading.take(&self.stream, page)? {
                 break;
             }
         }
+        let known = self.finish(reading);
         self.remember(&known);
         Ok(known)
+    }
+
+    /// What was read. A cached state of another history must not stand in the way of a shorter one.
+    pub(super) fn finish(&self, reading: Reading<A>) -> Known<A> {
+        if reading.is_anew {
+            self.repository.cache.evict(&self.stream);
+        }
+        reading.known
     }
 
     /// The same, but not beyond the deadline of the command.
@@ -147,20 +158,19 @@ impl<A: Evolve> Attempt<'_, A> {
         let mut next = known.clone();
         let mut new = Vec::with_capacity(events.len());
         for event in events {
-            let event = NewEvent::of(EventId::new(ids.next_id())?, event)?.with_metadata(metadata.clone());
-            let back = <A::Event as Event>::decode(&event.name, event.schema_version, &event.payload)
-                .map_err(|e| unreadable(&event, e))?;
-            Arc::make_mut(&mut next.state).evolve(&back);
-            new.push(event);
+            let (event, copy) = NewEvent::with_copy(EventId::new(ids.next_id())?, event)?;
+            Arc::make_mut(&mut next.state).evolve(&copy);
+            new.push(event.with_metadata(metadata.clone()));
         }
         if let Some(version) = known.version.plus(events.len()) {
             next.version = version;
         }
+        next.last_event = new.last().map_or(known.last_event, |event| Some(event.event_id));
         Ok((new, next))
     }
 
-    pub(crate) fn append_of(&self, version: StreamVersion, new: Vec<NewEvent>) -> Append {
-        let append = Append::to(self.stream.clone(), ExpectedVersion::Exact(version), new);
+    pub(crate) fn append_of(&self, known: &Known<A>, new: Vec<NewEvent>) -> Append {
+        let append = Append::to(self.stream.clone(), known.expected(), new);
         self.in_time(match self.repository.context.request() {
             Some(request) => append.with_request(request.clone()),
             None => append,
@@ -183,7 +193,7 @@ impl<A: Evolve> Attempt<'_, A> {
         };
         tracing::warn!(stream = %self.stream, error = %source, "an append has an unknown outcome, settling it");
         self.repository.cache.evict(&self.stream);
-        match settle(store, &append, self.repository.context.deadline(), source).await {
+        match settle(store, &append, &self.stream, self.repository.context.deadline(), source).await {
             Settled::Known(known) => Ok(known?),
             Settled::Unknown(source) => Err(ExecuteError::OutcomeUnknown {
                 stream: self.stream.clone(),
@@ -196,16 +206,4 @@ impl<A: Evolve> Attempt<'_, A> {
     fn remember(&self, known: &Known<A>) {
         self.repository.cache.put(self.repository.store.incarnation(), &self.stream, known);
     }
-}
-
-fn unreadable(event: &NewEvent, error: DecodeError) -> Invalid {
-    let why = match error {
-        DecodeError::Payload { source } => source.to_string(),
-        other => other.to_string(),
-    };
-    Invalid::new(
-        "payload",
-        format!("of `{}` could be stored, but not read again: {why}", event.name),
-        "mend its `Serialize` or `Deserialize`",
-    )
 }

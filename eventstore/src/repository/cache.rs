@@ -6,26 +6,35 @@ use moka::ops::compute::Op;
 
 use crate::aggregate::Evolve;
 use crate::error::ReadError;
-use crate::event::RecordedEvent;
+use crate::event::{EventId, RecordedEvent};
 use crate::position::Incarnation;
-use crate::stream::{StreamId, StreamVersion};
+use crate::stream::{ExpectedVersion, StreamId, StreamVersion};
 
-/// The state of an aggregate at a version of its stream. Cloning it does not clone the state.
+/// The state of an aggregate after an event of its stream. Cloning it does not clone the state.
 pub(crate) struct Known<A> {
     pub(crate) state: Arc<A>,
     pub(crate) version: StreamVersion,
+    /// The event at that version, which proves that the state is one of this history; `None` before the first.
+    pub(crate) last_event: Option<EventId>,
 }
 
 impl<A: Default> Known<A> {
     /// The state before the first event.
     pub(crate) fn start() -> Self {
-        Self { state: Arc::new(A::default()), version: StreamVersion::NONE }
+        Self { state: Arc::new(A::default()), version: StreamVersion::NONE, last_event: None }
+    }
+}
+
+impl<A> Known<A> {
+    /// What the stream must be like for an append that was decided on this state.
+    pub(crate) fn expected(&self) -> ExpectedVersion {
+        ExpectedVersion::end(self.version, self.last_event)
     }
 }
 
 impl<A: Evolve> Known<A> {
     /// Takes the next events of `stream` into the state.
-    pub(crate) fn take_in(&mut self, stream: &StreamId, events: &[RecordedEvent]) -> Result<(), ReadError> {
+    pub(super) fn take_in(&mut self, stream: &StreamId, events: &[RecordedEvent]) -> Result<(), ReadError> {
         for recorded in events {
             if self.version.plus(1) != Some(recorded.version) {
                 return Err(ReadError::Damaged {
@@ -34,7 +43,7 @@ impl<A: Evolve> Known<A> {
                 });
             }
             Arc::make_mut(&mut self.state).evolve(&recorded.decode()?);
-            self.version = recorded.version;
+            (self.version, self.last_event) = (recorded.version, Some(recorded.event_id));
         }
         Ok(())
     }
@@ -42,14 +51,16 @@ impl<A: Evolve> Known<A> {
 
 impl<A> Clone for Known<A> {
     fn clone(&self) -> Self {
-        Self { state: self.state.clone(), version: self.version }
+        Self { state: self.state.clone(), version: self.version, last_event: self.last_event }
     }
 }
 
 /// A bounded number of states, those used most kept.
 ///
-/// What it holds was the truth at some moment: streams only grow, so a state in it may be old but never wrong. The one
-/// exception is a store that was restored; so each state belongs to one life of the store.
+/// What it holds was the truth at some moment: streams only grow, so a state in it may be old but never wrong. The
+/// exceptions are a failover to a server that had not got everything, and a restore. So each state belongs to one
+/// incarnation of the store and names its last event, which is compared by every append that was decided on it
+/// ([`Known::expected`]) and before it is extended ([`Reading`](super::reading::Reading)).
 pub(super) struct Cache<A>(Option<moka::sync::Cache<StreamId, (Incarnation, Known<A>)>>);
 
 impl<A: Send + Sync + 'static> Cache<A> {

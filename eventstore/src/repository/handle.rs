@@ -8,7 +8,7 @@ use super::answer::{Executed, Loaded};
 use super::attempt::Attempt;
 use super::cache::{Cache, Known};
 use super::error::ExecuteError;
-use super::settle::SettleToken;
+use super::settle::{SettleToken, ask};
 use crate::aggregate::{Decide, Evolve, IntoEvents};
 use crate::append::Appended;
 use crate::context::Context;
@@ -51,14 +51,14 @@ pub trait AggregateStore: EventStore + Clone {
     /// it was not stored and its stream is as it was, it is stored now. [`SettleToken`] has an example.
     ///
     /// # Errors
-    /// [`AppendError::WrongExpectedVersion`] if it was not stored and cannot be any more;
-    /// [`AppendError::OutcomeUnknown`], or a transient error, if the store cannot say now either: ask again with the
-    /// same token.
+    /// [`AppendError::WrongExpectedVersion`] if it was not stored and cannot be any more (see
+    /// [`AppendError::settles_outcome`]); [`AppendError::OutcomeUnknown`] with the reason if the store cannot say now
+    /// either: ask again with the same token.
     ///
     /// # Cancel safety
     /// Dropping the future leaves the outcome unknown; ask again with the same token.
     fn settle(&self, token: &SettleToken) -> impl Future<Output = Result<Appended, AppendError>> + Send {
-        self.append_many(token.append().clone())
+        ask(self, token.append(), token.stream())
     }
 }
 
@@ -71,8 +71,9 @@ impl<S: EventStore + Clone> AggregateStore for S {}
 /// times, then the conflict is returned.
 ///
 /// States are cached (10,000 by default), so that the usual command is one round trip to the store. The cache is never
-/// trusted further than the store confirms: a rejection, or a decision without events, that was made on a cached state
-/// is made again after what is new was read, and [`Repository::load`] always reads what is new.
+/// trusted further than the store confirms: the append expects the last event of the state it was decided on, so that
+/// nothing is stored if a failover or a restore has lost that event; a rejection, or a decision without events, that was
+/// made on a cached state is made again after what is new was read; and [`Repository::load`] always reads what is new.
 ///
 /// ```
 /// # mod order { include!(concat!(env!("CARGO_MANIFEST_DIR"), "/docs/order.rs")); }
@@ -197,7 +198,8 @@ impl<A: Evolve> Repository<A> {
         let attempt = Attempt { repository: self, stream: self.stream(id)? };
         let known = self.cache.get(self.store.incarnation(), &attempt.stream).unwrap_or_else(Known::start);
         let known = attempt.read(known).await?;
-        Ok(Loaded { stream: attempt.stream, state: known.state, version: known.version })
+        let Known { state, version, last_event } = known;
+        Ok(Loaded { stream: attempt.stream, state, version, last_event })
     }
 
     /// Decides with `decide` what happens to the aggregate called `id`, and appends it: all of its events or none.
@@ -254,7 +256,7 @@ impl<A: Evolve> Repository<A> {
     /// # Cancel safety
     /// Dropping the future leaves the outcome unknown; ask again with the same token.
     pub async fn settle(&self, token: &SettleToken) -> Result<Executed, AppendError> {
-        let appended = self.store.append_many(token.append().clone()).await?;
+        let appended = ask(&*self.store, token.append(), token.stream()).await?;
         Executed::of(&appended, token.stream(), StreamVersion::NONE, token.append().request())
     }
 

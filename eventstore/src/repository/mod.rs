@@ -5,6 +5,7 @@ mod attempt;
 mod cache;
 mod error;
 mod handle;
+mod reading;
 mod settle;
 #[cfg(test)]
 mod tests;

@@ -6,7 +6,7 @@ use std::time::Duration;
 use tokio::time::{Instant, sleep};
 
 use crate::append::{Append, Appended};
-use crate::error::{AppendError, BackendError, ErrorFamily};
+use crate::error::{AppendError, BackendError};
 use crate::store::EventStore;
 use crate::stream::StreamId;
 
@@ -76,8 +76,18 @@ impl SettleToken {
 pub(super) enum Settled {
     /// The store knows.
     Known(Result<Appended, AppendError>),
-    /// Nobody could say in time; this is what was said last of the outcome.
+    /// It could not be found out in time; this is the last error.
     Unknown(BackendError),
+}
+
+/// Sends the same append once more. Only an answer about its event ids ends an unknown outcome: whatever else the store says,
+/// of a server that may only be read or of a row that it cannot read say, the first attempt may be stored.
+pub(super) async fn ask(store: &dyn EventStore, append: &Append, stream: &StreamId) -> Result<Appended, AppendError> {
+    store.append_many(append.clone()).await.map_err(|error| match error {
+        AppendError::OutcomeUnknown { .. } => error,
+        error if error.settles_outcome() => error,
+        error => AppendError::OutcomeUnknown { stream: stream.clone(), source: BackendError::new(error) },
+    })
 }
 
 /// Appends the same event ids again until the store tells what became of them: a bounded number of times, and not after
@@ -85,6 +95,7 @@ pub(super) enum Settled {
 pub(super) async fn settle(
     store: &dyn EventStore,
     append: &Append,
+    stream: &StreamId,
     deadline: Option<Instant>,
     mut source: BackendError,
 ) -> Settled {
@@ -95,12 +106,8 @@ pub(super) async fn settle(
         }
         sleep(pause).await;
         pause = (pause * 2).min(LONGEST_PAUSE);
-        match store.append_many(append.clone()).await {
+        match ask(store, append, stream).await {
             Err(AppendError::OutcomeUnknown { source: again, .. }) => source = again,
-            // This attempt did nothing, which says nothing of the first one.
-            Err(e) if e.family() == ErrorFamily::Transient || matches!(e, AppendError::Closed) => {}
-            // Event ids are looked up before versions. So a conflict says that the first attempt is not stored, and as the
-            // stream has moved on, that it can never be.
             known => return Settled::Known(known),
         }
     }

@@ -7,10 +7,10 @@ use super::attempt::Attempt;
 use super::cache::Known;
 use super::error::ExecuteError;
 use super::handle::Repository;
+use super::reading::Reading;
 use crate::aggregate::{Evolve, IntoEvents};
 use crate::append::{Append, Appended};
 use crate::error::{AppendError, Invalid, ReadError};
-use crate::limits::MAX_PAGE_EVENTS;
 use crate::position::Incarnation;
 use crate::request::RequestKey;
 use crate::store::StreamPage;
@@ -58,13 +58,15 @@ where
     let mut known = attempt.cached().unwrap_or_else(Known::start);
     let mut attempts = 1;
     loop {
+        let mut reading = Reading::on(known);
         loop {
-            let page = work.load(&attempt.stream, known.version, MAX_PAGE_EVENTS).await?;
-            known.take_in(&attempt.stream, &page.events)?;
-            if page.end || page.events.is_empty() {
+            let (after, limit) = reading.wanted();
+            let page = work.load(&attempt.stream, after, limit).await?;
+            if reading.take(&attempt.stream, page)? {
                 break;
             }
         }
+        known = attempt.finish(reading);
         let events = match decide(&known.state) {
             Ok(events) => events.into_events(),
             Err(rejection) => {
@@ -75,7 +77,7 @@ where
         };
         let append = if !events.is_empty() {
             let (new, _) = attempt.prepare(&known, &events)?;
-            attempt.append_of(known.version, new)
+            attempt.append_of(&known, new)
         } else if let Some(request) = request {
             Append::nothing(attempt.stream.tenant().clone(), request.clone())
         } else {
@@ -83,13 +85,8 @@ where
         };
         match work.append_within(append).await {
             Ok(appended) => return Ok(attempt.answer(&appended, known.version)?),
-            Err(AppendError::WrongExpectedVersion { actual, .. }) if attempts < repository.attempts => {
-                attempts += 1;
-                if actual < known.version {
-                    // Streams never shrink: what was cached belongs to another history.
-                    known = Known::start();
-                }
-            }
+            // If the stream has another history by now, the next read finds that out.
+            Err(AppendError::WrongExpectedVersion { .. }) if attempts < repository.attempts => attempts += 1,
             Err(e) => return Err(e.into()),
         }
     }

@@ -1,6 +1,6 @@
 //! One round of appends inside an open transaction: look up, decide in order of arrival, insert.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::fmt::Write as _;
 use std::sync::{Arc, OnceLock};
 
@@ -17,7 +17,7 @@ use crate::event::EventId;
 use crate::payload::Payload;
 use crate::position::Position;
 use crate::repeat::{StoredEvent, judge};
-use crate::stream::{ExpectedVersion, StreamId, StreamVersion, Tenant};
+use crate::stream::{StreamId, StreamVersion, Tenant};
 
 const EVENTS_BY_IDS: &str = "
     SELECT e.event_id, e.tenant, e.aggregate_type, e.aggregate_id, e.version, e.position, e.event_type, e.schema_version,
@@ -27,13 +27,29 @@ const EVENTS_BY_IDS: &str = "
     ORDER BY e.position
 ";
 
-/// One row with the version of every stream that is asked for, as `place:version`; `VALUES` follows.
+/// One row with the end of every stream that is asked for, as `place:version:event_id`; the id only where column 5 wants
+/// it, because the version alone is read from the index. `VALUES` follows.
 const HEADS: &str = "
-    SELECT group_concat(column1 || ':' || coalesce(
+    SELECT group_concat(column1 || ':' || coalesce(iif(column5,
+               (SELECT version || ':' || hex(event_id)
+                FROM events
+                WHERE tenant = column2 AND aggregate_type = column3 AND aggregate_id = column4
+                ORDER BY version DESC
+                LIMIT 1),
                (SELECT max(version)
                 FROM events
-                WHERE tenant = column2 AND aggregate_type = column3 AND aggregate_id = column4), 0))
+                WHERE tenant = column2 AND aggregate_type = column3 AND aggregate_id = column4)), 0))
     FROM (VALUES ";
+
+/// Where a stream ends.
+#[derive(Clone, Copy, Default)]
+struct Head {
+    version: StreamVersion,
+    /// Its last event, if an append of the round asks for it.
+    last_event: Option<EventId>,
+}
+
+type Heads = HashMap<StreamId, Head>;
 
 /// The answers of a round, in the order of its appends.
 pub(super) type Answers = Vec<Result<Appended, AppendError>>;
@@ -57,6 +73,8 @@ impl From<sqlx::Error> for Stopped {
 pub(super) struct Round {
     /// When it is recorded; whole microseconds.
     pub(super) now: Timestamp,
+    /// The latest time that is known of, in microseconds, at or after `now`.
+    pub(super) latest: i64,
     /// Whether event ids are looked up before versions are compared. Most appends bring new ids, so a round tries
     /// without first; the unique index notices when it was wrong.
     pub(super) look_up_ids: bool,
@@ -72,7 +90,7 @@ pub(super) async fn run(
 ) -> Result<Answers, Stopped> {
     let now = round.now.as_microsecond();
     let mut heads = heads(connection, appends, round.own_transaction).await?;
-    let remembered = requests::find_all(connection, appends, now).await?;
+    let requests::Known { remembered, begins } = requests::find_all(connection, appends, now, round.latest).await?;
     let stored = if round.look_up_ids { stored_events(connection, appends).await? } else { HashMap::new() };
     let mut answers: Vec<Option<Result<Appended, AppendError>>> = Vec::with_capacity(appends.len());
     let mut rows = Vec::new();
@@ -93,7 +111,7 @@ pub(super) async fn run(
         };
         answers.push(answer);
     }
-    store(connection, appends, answers, &rows, round).await
+    store(connection, appends, answers, &rows, begins, round).await
 }
 
 /// Inserts the planned rows and the request keys, and fills in the answers that were waiting for positions.
@@ -102,6 +120,7 @@ async fn store(
     appends: &[CheckedAppend],
     answers: Vec<Option<Result<Appended, AppendError>>>,
     rows: &[NewRow<'_>],
+    requests_begin: i64,
     round: Round,
 ) -> Result<Answers, Stopped> {
     let now = round.now.as_microsecond();
@@ -132,7 +151,8 @@ async fn store(
         }));
     }
     if new_requests {
-        requests::remember(connection, new.iter().map(|(append, answer)| (*append, answer)), now).await?;
+        let new = new.iter().map(|(append, answer)| (*append, answer));
+        requests::remember(connection, new, requests_begin, now).await?;
     }
     if round.own_transaction && !committed {
         sqlx::query("COMMIT").execute(connection).await?;
@@ -170,22 +190,20 @@ fn repeat_of(append: &CheckedAppend, stored: &HashMap<EventId, StoredEvent>) -> 
 }
 
 /// Compares what is expected with what is there, and plans the rows of the append if it holds for all its streams.
-fn plan<'a>(
-    append: &'a CheckedAppend,
-    heads: &mut HashMap<StreamId, StreamVersion>,
-    rows: &mut Vec<NewRow<'a>>,
-) -> Result<(), AppendError> {
-    let head_of = |heads: &HashMap<StreamId, StreamVersion>, stream| heads.get(stream).copied().unwrap_or_default();
+fn plan<'a>(append: &'a CheckedAppend, heads: &mut Heads, rows: &mut Vec<NewRow<'a>>) -> Result<(), AppendError> {
+    let head_of = |heads: &Heads, stream| heads.get(stream).copied().unwrap_or_default();
     for part in &append.parts {
-        part.version_after(head_of(heads, &part.stream))?;
+        let head = head_of(heads, &part.stream);
+        part.version_after(head.version, head.last_event)?;
     }
     for part in &append.parts {
-        let mut version = head_of(heads, &part.stream);
+        let mut head = head_of(heads, &part.stream);
         for event in &part.events {
-            version = version.plus(1).expect("room for all events was checked above");
-            rows.push(NewRow { stream: &part.stream, version, event, append_id: append.append_id });
+            head.version = head.version.plus(1).expect("room for all events was checked above");
+            head.last_event = Some(event.event_id);
+            rows.push(NewRow { stream: &part.stream, version: head.version, event, append_id: append.append_id });
         }
-        heads.insert(part.stream.clone(), version);
+        heads.insert(part.stream.clone(), head);
     }
     Ok(())
 }
@@ -194,11 +212,7 @@ fn plan<'a>(
 /// table refuses rows that do not continue it.
 pub(super) fn plan_blind(append: &CheckedAppend) -> Option<Vec<NewRow<'_>>> {
     let [part] = append.parts.as_slice() else { return None };
-    let mut version = match part.expected {
-        ExpectedVersion::NoStream => StreamVersion::NONE,
-        ExpectedVersion::Exact(version) => version,
-        ExpectedVersion::Any => return None,
-    };
+    let mut version = part.expected.version()?;
     if append.request.is_some() || part.events.len() > MOST_ROWS {
         return None;
     }
@@ -210,17 +224,25 @@ pub(super) fn plan_blind(append: &CheckedAppend) -> Option<Vec<NewRow<'_>>> {
     Some(rows)
 }
 
-/// Inserts the rows of [`plan_blind`] as a transaction of their own.
+/// Inserts the rows of [`plan_blind`] as a transaction of their own; `None` if the stream ends with another event than the
+/// expected one, so that nothing is inserted.
 pub(super) async fn store_blind(
     connection: &mut SqliteConnection,
     append: &CheckedAppend,
     rows: &[NewRow<'_>],
     now: Timestamp,
-) -> Result<Appended, sqlx::Error> {
-    let (text, arguments) = insert::statement(rows, now.as_microsecond(), false);
+) -> Result<Option<Appended>, sqlx::Error> {
+    let last_event = append.parts.first().and_then(|part| part.expected.last_event());
+    let (text, arguments) = match last_event {
+        Some(last_event) => insert::statement_behind(last_event, rows, now.as_microsecond()),
+        None => insert::statement(rows, now.as_microsecond(), false),
+    };
     // `execute` runs the statement to its end, so an error of the implied commit is not missed; fetching one returned
     // row would stop before it.
     let done = sqlx::query_with(text, arguments).execute(connection).await?;
+    if done.rows_affected() == 0 {
+        return Ok(None);
+    }
     let last = done.last_insert_rowid();
     let first = last - i64::try_from(rows.len()).unwrap_or(i64::MAX) + 1;
     let streams = append
@@ -232,20 +254,24 @@ pub(super) async fn store_blind(
             positions: (first..=last).map(Position::stored).collect(),
         })
         .collect();
-    Ok(Appended::new(streams, now, false))
+    Ok(Some(Appended::new(streams, now, false)))
 }
 
-/// The version of every stream of the round; begins the transaction in the same hop if the round has its own.
+/// Where every stream of the round ends; begins the transaction in the same hop if the round has its own.
 async fn heads(
     connection: &mut SqliteConnection,
     appends: &[CheckedAppend],
     begin: bool,
-) -> Result<HashMap<StreamId, StreamVersion>, sqlx::Error> {
-    let mut heads: HashMap<StreamId, StreamVersion> = HashMap::new();
+) -> Result<Heads, sqlx::Error> {
+    let mut heads = Heads::new();
     let mut streams: Vec<StreamId> = Vec::new();
+    let mut wanted: HashSet<&StreamId> = HashSet::new();
     for part in appends.iter().flat_map(|append| &append.parts) {
-        if heads.insert(part.stream.clone(), StreamVersion::NONE).is_none() {
+        if heads.insert(part.stream.clone(), Head::default()).is_none() {
             streams.push(part.stream.clone());
+        }
+        if part.expected.last_event().is_some() {
+            wanted.insert(&part.stream);
         }
     }
     if streams.is_empty() {
@@ -257,7 +283,7 @@ async fn heads(
     for (index, chunk) in streams.chunks(MOST_ASKED).enumerate() {
         let (text, size) = heads_text(chunk.len(), begin && index == 0);
         let mut arguments = SqliteArguments::default();
-        arguments.reserve(size * 4, 0);
+        arguments.reserve(size * 5, 0);
         for place in 0..size {
             let parts = chunk.get(place).map(StreamId::parts);
             let (tenant, aggregate_type, aggregate_id) =
@@ -266,18 +292,21 @@ async fn heads(
                 .add(tenant.is_some().then_some(i64::try_from(place).unwrap_or(i64::MAX)))
                 .and_then(|()| arguments.add(tenant))
                 .and_then(|()| arguments.add(aggregate_type))
-                .and_then(|()| arguments.add(aggregate_id));
+                .and_then(|()| arguments.add(aggregate_id))
+                .and_then(|()| arguments.add(chunk.get(place).is_some_and(|stream| wanted.contains(stream))));
             bound.expect("numbers and text always encode");
         }
         let answered = sqlx::query_with(AssertSqlSafe(text), arguments).fetch_all(&mut *connection).await?;
         let packed = answered.first().and_then(|row| row.get::<Option<&str>, _>(0)).unwrap_or_default();
         for entry in packed.split(',') {
-            let found = entry.split_once(':').and_then(|(place, version)| {
+            let found = entry.split_once(':').and_then(|(place, end)| {
                 let stream = chunk.get(place.parse::<usize>().ok()?)?;
-                Some((stream, version.parse::<i64>().ok()?))
+                let (version, id) = end.split_once(':').unwrap_or((end, ""));
+                let last_event = Uuid::try_parse(id).ok().map(EventId::stored);
+                Some((stream, Head { version: StreamVersion::stored(version.parse().ok()?), last_event }))
             });
-            if let Some((stream, version)) = found {
-                heads.insert(stream.clone(), StreamVersion::stored(version));
+            if let Some((stream, head)) = found {
+                heads.insert(stream.clone(), head);
             }
         }
     }
@@ -298,7 +327,7 @@ fn heads_text(streams: usize, begin: bool) -> (Arc<str>, usize) {
         let mut text = if begin { format!("BEGIN IMMEDIATE; {HEADS}") } else { HEADS.to_owned() };
         for row in 0..size {
             let comma = if row == 0 { "" } else { ", " };
-            write!(text, "{comma}(?, ?, ?, ?)").expect("writing to a string never fails");
+            write!(text, "{comma}(?, ?, ?, ?, ?)").expect("writing to a string never fails");
         }
         text.push_str(") WHERE column1 IS NOT NULL ORDER BY 1");
         text.into()

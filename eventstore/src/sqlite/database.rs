@@ -4,24 +4,41 @@ use std::collections::VecDeque;
 use std::ops::{Deref, DerefMut};
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::Duration;
 
-use annals_migrations::Migration;
-use sqlx::sqlite::SqliteConnectOptions;
-use sqlx::{ConnectOptions, Connection, SqliteConnection};
+use annals_migrations::{Migration, SQLITE_EVENTS, SQLITE_PROJECTIONS};
+use sqlx::sqlite::{SqliteConnectOptions, SqliteRow};
+use sqlx::{ConnectOptions, Connection, Row, SqliteConnection};
 use tokio::sync::{OwnedMutexGuard, OwnedSemaphorePermit, Semaphore};
 
-use super::fault::result_code;
+use super::fault::{is_refused_commit, result_code};
+use super::file::OpenedFile;
+use super::open::Opened;
 use super::options::SqliteOptions;
 use crate::clock::{Clock, IdSource};
 use crate::database_error::DatabaseError;
-use crate::error::OpenError;
+use crate::error::{BackendError, OpenError};
+use crate::position::{Incarnation, Position};
 
 const BEGIN: &str = "BEGIN IMMEDIATE";
 const COMMIT: &str = "COMMIT";
 const ROLLBACK: &str = "ROLLBACK";
 const REFUSE_TO_WRITE: &str = "PRAGMA query_only = ON";
+
+/// The last position is read in the transaction that commits it: the user's own SQL may have rolled appends back.
+const COMMIT_AT_HEAD: &str = "
+    SELECT coalesce(max(position), 0)
+    FROM events
+    ORDER BY 1;
+    COMMIT
+";
+
+const INCARNATION: &str = "
+    SELECT incarnation
+    FROM annals_store
+    ORDER BY only_row
+";
 
 /// The result code of ROLLBACK outside of a transaction (`SQLITE_ERROR`).
 pub(super) const NO_TRANSACTION: i32 = 1;
@@ -31,6 +48,10 @@ pub(super) const NO_TRANSACTION: i32 = 1;
 /// Cloning is cheap; all clones share the connections. The events live in such a file, and read models may live in
 /// the same one or in another. Open a file once per process: two handles wait for each other's writes as two processes
 /// do.
+///
+/// The file must stay where it is while it is open, with its journal (`-wal`, `-shm`) beside it and under one name. Once
+/// its name means another file, or none, nothing is read or written any more ([`DatabaseError::FileReplaced`]). So close
+/// all handles before you restore a backup over it, and remove journal and index together with the old file.
 ///
 /// ```
 /// # async fn run() -> Result<(), Box<dyn std::error::Error>> {
@@ -61,6 +82,9 @@ pub struct SqliteDatabase(Arc<Inner>);
 struct Inner {
     connect: SqliteConnectOptions,
     path: std::path::PathBuf,
+    file: Arc<OpenedFile>,
+    /// That of the store in the file, once a store has read it.
+    incarnation: OnceLock<Incarnation>,
     clock: Arc<dyn Clock>,
     ids: Arc<dyn IdSource>,
     busy_timeout: Duration,
@@ -76,6 +100,58 @@ struct Inner {
 pub(super) struct Writer {
     connection: Option<SqliteConnection>,
     unclean: bool,
+    ends: Arc<Ends>,
+}
+
+/// What SQLite reports about the transaction of a [`SqliteTransaction`], by whatever statement it ends.
+#[derive(Default)]
+struct Ends {
+    open: AtomicBool,
+    committed: AtomicBool,
+    rolled_back: AtomicBool,
+}
+
+impl Ends {
+    /// Lets SQLite report the ends of a connection's transactions, and refuse commits that must not be: SQLite asks right
+    /// before it writes to the journal, whatever statement commits, and rolls back what is refused.
+    async fn of(connection: &mut SqliteConnection, file: &Arc<OpenedFile>) -> Result<Arc<Self>, sqlx::Error> {
+        let ends = Arc::new(Self::default());
+        let mut handle = connection.lock_handle().await?;
+        let (file, reported) = (Arc::clone(file), Arc::clone(&ends));
+        handle.set_commit_hook(move || file.check().is_ok() && reported.may_commit());
+        let reported = Arc::clone(&ends);
+        handle.set_rollback_hook(move || {
+            if reported.open.load(Ordering::Acquire) {
+                reported.rolled_back.store(true, Ordering::Release);
+            }
+        });
+        drop(handle);
+        Ok(ends)
+    }
+
+    fn may_commit(&self) -> bool {
+        if !self.open.load(Ordering::Acquire) {
+            return true;
+        }
+        // Once the transaction is lost, what its user goes on to write would be committed statement by statement.
+        let lost = self.rolled_back.load(Ordering::Acquire) && !self.committed.load(Ordering::Acquire);
+        if !lost {
+            self.committed.store(true, Ordering::Release);
+        }
+        !lost
+    }
+
+    /// A transaction begins.
+    fn begin(&self) {
+        self.committed.store(false, Ordering::Release);
+        self.rolled_back.store(false, Ordering::Release);
+        self.open.store(true, Ordering::Release);
+    }
+
+    /// It is about to be ended by its owner.
+    fn end(&self) {
+        self.open.store(false, Ordering::Release);
+    }
 }
 
 impl SqliteDatabase {
@@ -99,11 +175,25 @@ impl SqliteDatabase {
     /// # Cancel safety
     /// Dropping the future leaves a file that may have been created, and that opening it again completes.
     pub async fn open_with(options: &SqliteOptions) -> Result<Self, OpenError> {
-        let (connect, first) = super::open::connect(options).await?;
-        let writer = Writer { connection: (!options.read_only).then_some(first), unclean: false };
+        let Opened { connect, mut first, file } = super::open::connect(options).await?;
+        let file = Arc::new(file);
+        let mut readers = VecDeque::with_capacity(options.readers);
+        let writer = if options.read_only {
+            // While a connection is open, no other file can get the same inode.
+            readers.push_back(first);
+            Writer { connection: None, unclean: false, ends: Arc::default() }
+        } else {
+            let ends = Ends::of(&mut first, &file).await;
+            let ends = ends.map_err(|e| {
+                DatabaseError::of(e, options.busy_timeout).into_open(options.path.display().to_string())
+            })?;
+            Writer { connection: Some(first), unclean: false, ends }
+        };
         Ok(Self(Arc::new(Inner {
             connect,
             path: options.path.clone(),
+            file,
+            incarnation: OnceLock::new(),
             clock: Arc::clone(&options.clock),
             ids: Arc::clone(&options.ids),
             busy_timeout: options.busy_timeout,
@@ -111,7 +201,7 @@ impl SqliteDatabase {
             closed: AtomicBool::new(false),
             writer: Arc::new(tokio::sync::Mutex::new(writer)),
             permits: Arc::new(Semaphore::new(options.readers)),
-            readers: Mutex::new(VecDeque::with_capacity(options.readers)),
+            readers: Mutex::new(readers),
         })))
     }
 
@@ -142,13 +232,16 @@ impl SqliteDatabase {
     /// ```
     ///
     /// # Errors
-    /// [`OpenError::Refused`] if a migration's SQL fails; [`OpenError::ReadOnly`]; [`OpenError::StorageFull`];
+    /// [`OpenError::Refused`] if a migration's SQL fails; [`OpenError::Unsound`] if a table or guard of annals itself is gone; [`OpenError::ReadOnly`]; [`OpenError::StorageFull`];
     /// [`OpenError::Unavailable`], which is transient; [`OpenError::Closed`]. Nothing of a failed migration remains.
     ///
     /// # Cancel safety
     /// Dropping the future rolls back, or leaves all of them run.
     pub async fn migrate(&self, migrations: &[Migration]) -> Result<(), OpenError> {
-        super::open::migrate(self, migrations).await
+        match [SQLITE_EVENTS, SQLITE_PROJECTIONS].into_iter().find(|ours| *ours == migrations) {
+            Some(ours) => super::open::migrate_and_check(self, ours).await,
+            None => super::open::migrate(self, migrations).await,
+        }
     }
 
     /// Takes a connection for reading; it goes back when it is dropped. Waits while all are in use.
@@ -172,6 +265,7 @@ impl SqliteDatabase {
             return Err(DatabaseError::Closed);
         }
         let permit = Arc::clone(&self.0.permits).acquire_owned().await.map_err(|_| DatabaseError::Closed)?;
+        self.0.file.check_name()?;
         let held = self.0.readers.lock().unwrap_or_else(PoisonError::into_inner).pop_front();
         let connection = match held {
             Some(connection) => connection,
@@ -197,6 +291,7 @@ impl SqliteDatabase {
     pub async fn begin(&self) -> Result<SqliteTransaction, DatabaseError> {
         let mut writer = self.writer().await?;
         writer.unclean = true;
+        writer.ends.begin();
         // From here on whoever is cancelled, or fails, drops a transaction, which is rolled back at once.
         let mut transaction = SqliteTransaction { writer: Some(writer), database: self.clone() };
         sqlx::query(BEGIN).execute(&mut *transaction).await.map_err(|e| self.fault(e))?;
@@ -265,13 +360,10 @@ impl SqliteDatabase {
             return Err(DatabaseError::Closed);
         }
         if self.0.read_only {
-            return Err(DatabaseError::ReadOnly {
-                source: crate::error::BackendError::new("the store was opened with `read_only`"),
-            });
+            return Err(DatabaseError::ReadOnly { source: BackendError::new("the store was opened with `read_only`") });
         }
         if writer.connection.is_none() {
-            writer.connection = Some(self.connect().await?);
-            writer.unclean = false;
+            *writer = self.connect_for_writing().await?;
         }
         if writer.unclean {
             // The owner before was cancelled between BEGIN and COMMIT. If it had not begun, or had ended, ROLLBACK
@@ -280,21 +372,49 @@ impl SqliteDatabase {
             if let Err(error) = sqlx::query(ROLLBACK).execute(connection).await
                 && result_code(&error) != Some(NO_TRANSACTION)
             {
-                writer.connection = Some(self.connect().await?);
+                *writer = self.connect_for_writing().await?;
             }
             writer.unclean = false;
         }
         Ok(())
     }
 
-    async fn run(&self, writer: &mut Writer, statement: &'static str) -> Result<(), DatabaseError> {
+    async fn run(&self, writer: &mut Writer, statement: &'static str) -> Result<Vec<SqliteRow>, DatabaseError> {
         let connection = writer.connection.as_mut().ok_or(DatabaseError::Closed)?;
-        sqlx::query(statement).execute(connection).await.map_err(|e| self.fault(e))?;
-        Ok(())
+        sqlx::query(statement).fetch_all(connection).await.map_err(|e| self.fault(e))
     }
 
     async fn connect(&self) -> Result<SqliteConnection, DatabaseError> {
-        self.0.connect.connect().await.map_err(|e| self.fault(e))
+        self.0.file.check()?;
+        let mut connection = self.0.connect.connect().await.map_err(|e| self.fault(e))?;
+        if let Some(incarnation) = self.0.incarnation.get() {
+            let rows = sqlx::query(INCARNATION).fetch_all(&mut connection).await.map_err(|e| self.fault(e))?;
+            if rows.first().is_none_or(|row| row.get::<&[u8], _>(0) != incarnation.0.as_bytes()) {
+                return Err(DatabaseError::FileReplaced {
+                    what: format!("`{}` holds another incarnation of the store now", self.0.path.display()),
+                    remedy: "close this handle and open the store again".to_owned(),
+                });
+            }
+        }
+        // The name may have been given to another file meanwhile.
+        self.0.file.check()?;
+        Ok(connection)
+    }
+
+    async fn connect_for_writing(&self) -> Result<Writer, DatabaseError> {
+        let mut connection = self.connect().await?;
+        let ends = Ends::of(&mut connection, &self.0.file).await.map_err(|e| self.fault(e))?;
+        Ok(Writer { connection: Some(connection), unclean: false, ends })
+    }
+
+    /// Says which incarnation of a store the file holds, for connections that are opened later.
+    pub(super) fn set_incarnation(&self, incarnation: Incarnation) {
+        self.0.incarnation.get_or_init(|| incarnation);
+    }
+
+    /// Whether the file's name still means the file, with its journal.
+    pub(super) fn check_file(&self) -> Result<(), DatabaseError> {
+        Ok(self.0.file.check()?)
     }
 
     /// A connection that refuses to write: a write on it would pass by the lock at which the writers of this process take
@@ -314,6 +434,12 @@ impl SqliteDatabase {
     /// outcome is known.
     #[must_use]
     pub fn fault(&self, error: sqlx::Error) -> DatabaseError {
+        if is_refused_commit(&error) {
+            return match self.0.file.check() {
+                Err(replaced) => replaced.into(),
+                Ok(()) => DatabaseError::Unavailable { source: BackendError::new(error) },
+            };
+        }
         DatabaseError::of(error, self.0.busy_timeout)
     }
 }
@@ -397,8 +523,8 @@ impl Inner {
 /// A transaction for writing. It dereferences to the connection, for the user's own SQL; dropping it rolls back.
 /// [`SqliteDatabase`] has an example.
 ///
-/// The connection is inside a transaction already: `begin()` on it fails, savepoints are plain SQL. While it is open
-/// nobody else can write to the file, so keep it short.
+/// The connection is inside a transaction already: `begin()` on it fails, savepoints are plain SQL. End it by its own
+/// methods only, not by SQL. While it is open nobody else can write to the file, so keep it short.
 pub struct SqliteTransaction {
     writer: Option<OwnedMutexGuard<Writer>>,
     database: SqliteDatabase,
@@ -414,34 +540,67 @@ impl SqliteTransaction {
     /// # Cancel safety
     /// Dropping the future leaves the outcome unknown.
     pub async fn commit(mut self) -> Result<(), DatabaseError> {
-        let mut writer = self.writer.take().expect("it is there until commit or rollback");
-        let ended = self.database.run(&mut writer, COMMIT).await;
-        match ended {
-            Ok(()) => {
-                writer.unclean = false;
-                Ok(())
-            }
-            Err(error) => {
+        self.commit_by(COMMIT).await.map(drop)
+    }
+
+    /// The same in a file that holds events; gives the last position of the log as it was committed.
+    pub(super) async fn commit_events(&mut self) -> Result<Position, DatabaseError> {
+        let rows = self.commit_by(COMMIT_AT_HEAD).await?;
+        Ok(rows.first().map_or(Position::START, |row| Position::stored(row.get(0))))
+    }
+
+    async fn commit_by(&mut self, statement: &'static str) -> Result<Vec<SqliteRow>, DatabaseError> {
+        let ended = self.ended();
+        let mut writer = self.take_writer();
+        let committed = match ended {
+            Some(error) => Err(error),
+            None => self.database.run(&mut writer, statement).await,
+        };
+        match &committed {
+            Ok(_) => writer.unclean = false,
+            Err(_) => {
                 // A failed COMMIT may leave the transaction open. Whoever takes the lock next rolls it back; trying it
                 // now as well frees the file for other processes.
                 if let Err(later) = self.database.clean(&mut writer).await {
                     tracing::debug!(error = %later, "a failed commit is rolled back by the next writer");
                 }
-                Err(error)
             }
         }
+        committed
     }
 
     /// Rolls back, and waits until that is done.
     ///
     /// # Errors
-    /// [`DatabaseError`]; nothing is stored whatever happens.
+    /// [`DatabaseError`]; unless it is [`DatabaseError::OutcomeUnknown`], because a statement of the caller's own has
+    /// committed before, nothing is stored.
     ///
     /// # Cancel safety
     /// Dropping the future rolls back as well.
     pub async fn rollback(mut self) -> Result<(), DatabaseError> {
-        let mut writer = self.writer.take().expect("it is there until commit or rollback");
-        self.database.clean(&mut writer).await
+        let committed = self.ended().filter(|error| matches!(error, DatabaseError::OutcomeUnknown { .. }));
+        let mut writer = self.take_writer();
+        self.database.clean(&mut writer).await?;
+        committed.map_or(Ok(()), Err)
+    }
+
+    fn take_writer(&mut self) -> OwnedMutexGuard<Writer> {
+        let writer = self.writer.take().expect("it is there until commit or rollback");
+        writer.ends.end();
+        writer
+    }
+
+    /// What it means for the transaction that it has ended already, if it has.
+    pub(super) fn ended(&self) -> Option<DatabaseError> {
+        let ends = &self.writer.as_ref()?.ends;
+        if ends.committed.load(Ordering::Acquire) {
+            let why = "a statement of the caller's own has ended the transaction before";
+            return Some(DatabaseError::OutcomeUnknown { source: BackendError::new(why) });
+        }
+        ends.rolled_back.load(Ordering::Acquire).then(|| {
+            let why = "SQLite, or a statement of the caller's own, has rolled the transaction back; begin another";
+            DatabaseError::Unavailable { source: BackendError::new(why) }
+        })
     }
 }
 
@@ -464,6 +623,7 @@ impl DerefMut for SqliteTransaction {
 impl Drop for SqliteTransaction {
     fn drop(&mut self) {
         let Some(mut writer) = self.writer.take() else { return };
+        writer.ends.end();
         // Roll back at once, so that other processes need not wait for the next writer of this one. Without a
         // runtime the next owner of the lock does it.
         let database = self.database.clone();

@@ -32,6 +32,7 @@ impl DatabaseError {
             Self::Damaged { source } => {
                 AppendError::Broken { what: source.to_string(), remedy: "restore the file from a backup".to_owned() }
             }
+            Self::FileReplaced { what, remedy } => AppendError::Broken { what, remedy },
             Self::Refused { source } => AppendError::Broken {
                 what: format!("the schema refused a checked append: {source}"),
                 remedy: "compare the file with a backup".to_owned(),
@@ -48,6 +49,7 @@ impl DatabaseError {
             Self::Damaged { source } => {
                 ReadError::Damaged { position: Position::START, what: format!("the database file: {source}") }
             }
+            Self::FileReplaced { what, remedy } => ReadError::Broken { what, remedy },
             other => ReadError::Unavailable { source: BackendError::new(other) },
         }
     }
@@ -66,6 +68,7 @@ pub(super) const CANTOPEN: i32 = 14;
 pub(super) const CONSTRAINT: i32 = 19;
 pub(super) const NOTADB: i32 = 26;
 const READONLY_DIRECTORY: i32 = READONLY | (6 << 8);
+const COMMIT_HOOK: i32 = CONSTRAINT | (2 << 8);
 
 /// The primary result code: the low byte of the extended one.
 pub(super) fn result_code(error: &sqlx::Error) -> Option<i32> {
@@ -83,5 +86,10 @@ pub(super) fn is_about_the_folder(error: &sqlx::Error) -> bool {
 
 /// Whether a constraint or trigger refused the rows.
 pub(super) fn is_refusal(error: &sqlx::Error) -> bool {
-    result_code(error) == Some(CONSTRAINT)
+    result_code(error) == Some(CONSTRAINT) && !is_refused_commit(error)
+}
+
+/// Whether it was not the schema but this library, or the user's own hook, that refused the commit; it was rolled back.
+pub(super) fn is_refused_commit(error: &sqlx::Error) -> bool {
+    extended_code(error) == Some(COMMIT_HOOK)
 }

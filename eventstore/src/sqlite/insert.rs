@@ -8,6 +8,7 @@ use sqlx::{Arguments, AssertSqlSafe};
 use uuid::Uuid;
 
 use crate::append::CheckedEvent;
+use crate::event::EventId;
 use crate::stream::{StreamId, StreamVersion};
 
 /// The sizes of multi-row statements. Fewer rows than a size are filled up with rows of NULLs that the statement
@@ -25,6 +26,12 @@ const INSERT_ONE: &str = "
     VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
 ";
 
+/// What an INSERT without VALUES ends with, so that nothing is inserted unless the stream ends with the expected event.
+const BEHIND: &str = "(
+        SELECT event_id
+        FROM events
+        WHERE tenant = ? AND aggregate_type = ? AND aggregate_id = ? AND version = ?) = ?";
+
 /// One event on its way into the table.
 pub(super) struct NewRow<'a> {
     pub(super) stream: &'a StreamId,
@@ -40,8 +47,29 @@ pub(super) fn statement(
     recorded_at: i64,
     commit: bool,
 ) -> (AssertSqlSafe<Arc<str>>, SqliteArguments) {
+    let (text, size) = text(rows.len(), if commit { Ending::Commit } else { Ending::Nothing });
+    (AssertSqlSafe(text), bound(rows, size, recorded_at))
+}
+
+/// The statement that inserts `rows`, at most [`MOST_ROWS`] of one stream, if the event before the first is `last_event`.
+pub(super) fn statement_behind(
+    last_event: EventId,
+    rows: &[NewRow<'_>],
+    recorded_at: i64,
+) -> (AssertSqlSafe<Arc<str>>, SqliteArguments) {
+    let (text, size) = text(rows.len(), Ending::Behind);
+    let mut arguments = bound(rows, size, recorded_at);
+    let (tenant, aggregate_type, aggregate_id) = rows[0].stream.parts();
+    add(&mut arguments, tenant);
+    add(&mut arguments, aggregate_type);
+    add(&mut arguments, aggregate_id);
+    add(&mut arguments, rows[0].version.get() - 1);
+    add(&mut arguments, last_event.get().as_bytes().to_vec());
+    (AssertSqlSafe(text), arguments)
+}
+
+fn bound(rows: &[NewRow<'_>], size: usize, recorded_at: i64) -> SqliteArguments {
     debug_assert!(!rows.is_empty() && rows.len() <= MOST_ROWS, "callers chunk the rows");
-    let (text, size) = text(rows.len(), commit);
     let mut arguments = SqliteArguments::default();
     arguments.reserve(size * COLUMNS, 0);
     for row in rows {
@@ -50,7 +78,7 @@ pub(super) fn statement(
     for _ in 0..(size - rows.len()) * COLUMNS {
         add(&mut arguments, None::<i64>);
     }
-    (AssertSqlSafe(text), arguments)
+    arguments
 }
 
 fn bind(arguments: &mut SqliteArguments, row: &NewRow<'_>, recorded_at: i64) {
@@ -75,24 +103,33 @@ fn add<'q, T: sqlx::Encode<'q, sqlx::Sqlite> + sqlx::Type<sqlx::Sqlite>>(argumen
     Arguments::add(arguments, value).expect("numbers, text and bytes always encode");
 }
 
+/// What a statement does beside inserting.
+#[derive(Clone, Copy)]
+enum Ending {
+    Nothing,
+    /// Ends the transaction.
+    Commit,
+    /// Looks at the event before.
+    Behind,
+}
+
 /// The text for so many rows and the number of rows it has places for; each is made once.
-fn text(rows: usize, commit: bool) -> (Arc<str>, usize) {
+fn text(rows: usize, ending: Ending) -> (Arc<str>, usize) {
     type Texts = [OnceLock<Arc<str>>; SIZES.len() + 1];
-    static PLAIN: Texts = [const { OnceLock::new() }; SIZES.len() + 1];
-    static COMMITTING: Texts = [const { OnceLock::new() }; SIZES.len() + 1];
-    let texts = if commit { &COMMITTING } else { &PLAIN };
+    static TEXTS: [Texts; 3] = [const { [const { OnceLock::new() }; SIZES.len() + 1] }; 3];
+    let texts = &TEXTS[ending as usize];
     let (index, size) = if rows == 1 {
         (0, 1)
     } else {
         let index = SIZES.partition_point(|size| *size < rows);
         (index + 1, SIZES[index])
     };
-    let text = texts[index].get_or_init(|| {
-        let mut text = if size == 1 { INSERT_ONE.to_owned() } else { many(size) };
-        if commit {
-            text.push_str("; COMMIT");
-        }
-        text.into()
+    let text = texts[index].get_or_init(|| match ending {
+        Ending::Nothing if size == 1 => INSERT_ONE.into(),
+        Ending::Nothing => many(size).into(),
+        Ending::Commit if size == 1 => format!("{INSERT_ONE}; COMMIT").into(),
+        Ending::Commit => format!("{}; COMMIT", many(size)).into(),
+        Ending::Behind => format!("{} AND {BEHIND}", many(size)).into(),
     });
     (Arc::clone(text), size)
 }

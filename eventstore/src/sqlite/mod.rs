@@ -4,6 +4,7 @@ mod append;
 mod database;
 mod decide_within;
 mod fault;
+mod file;
 mod insert;
 mod open;
 mod options;

@@ -3,15 +3,17 @@
 use std::path::Path;
 use std::time::Duration;
 
-use annals_migrations::{BUILD, MIN_BUILD, Migration, SQLITE_LEDGER};
+use annals_migrations::{BUILD, MIN_BUILD, Migration, SQLITE_EVENTS, SQLITE_LEDGER};
 use sqlx::sqlite::{SqliteConnectOptions, SqliteSynchronous};
 use sqlx::{AssertSqlSafe, ConnectOptions, Connection, Row, SqliteConnection};
+use tokio::sync::OnceCell;
 use tokio::time::{Instant, sleep};
 
 use super::database::SqliteDatabase;
 use super::fault::{
     CANTOPEN, CONSTRAINT, CORRUPT, ERROR, FULL, NOTADB, PERM, READONLY, is_about_the_folder, result_code,
 };
+use super::file::{OpenedFile, Replaced, id_of, names_of};
 use super::options::{SqliteOptions, Synchronous};
 use crate::database_error::DatabaseError;
 use crate::error::{BackendError, Invalid, OpenError};
@@ -57,12 +59,40 @@ const BEGIN_FIRST_LIFE: &str = "
     VALUES (1, ?1, ?2, ?3)
 ";
 
+/// What was made by migrations; SQLite's own tables and indexes follow from it.
+const SCHEMA: &str = "
+    SELECT type, name, sql
+    FROM sqlite_schema
+    WHERE name NOT LIKE 'sqlite_%'
+    ORDER BY type, name
+";
+
+const LOWEST_POSITION: &str = "
+    SELECT min(position)
+    FROM events
+    ORDER BY 1
+";
+
+/// How often opening begins again because the name meant another file afterwards than before.
+const MOST_TRIES: usize = 5;
+
+/// What a file is opened with.
+pub(super) struct Opened {
+    /// For further connections to the file, which never create it.
+    pub(super) connect: SqliteConnectOptions,
+    pub(super) first: SqliteConnection,
+    pub(super) file: OpenedFile,
+}
+
 /// Opens the first connection, after looking at the file from outside and from inside.
-pub(super) async fn connect(options: &SqliteOptions) -> Result<(SqliteConnectOptions, SqliteConnection), OpenError> {
+pub(super) async fn connect(options: &SqliteOptions) -> Result<Opened, OpenError> {
     let path = shown(&options.path);
     look_from_outside(options, &path)?;
+    // Connections are opened later too, when the process may have gone to another folder.
+    let absolute = std::path::absolute(&options.path)
+        .map_err(|error| OpenError::Unavailable { path: path.clone(), source: BackendError::new(error) })?;
     let connect = SqliteConnectOptions::new()
-        .filename(&options.path)
+        .filename(&absolute)
         .create_if_missing(!options.read_only)
         .read_only(options.read_only)
         .busy_timeout(options.busy_timeout)
@@ -73,14 +103,39 @@ pub(super) async fn connect(options: &SqliteOptions) -> Result<(SqliteConnectOpt
         .statement_cache_capacity(256)
         .row_buffer_size(256)
         .disable_statement_logging();
-    let mut connection = connect.connect().await.map_err(|e| fault(&path, e))?;
-    if let Err(error) = look_from_inside(&mut connection, options, &path).await {
-        if let Err(error) = connection.close().await {
-            tracing::debug!(%error, "closing a refused file failed");
+    let mut first = connect_to_named(&connect, &absolute, &path).await?;
+    let looked = match look_from_inside(&mut first, options, &path).await {
+        Ok(()) => OpenedFile::of(&absolute, !options.read_only).map_err(|e| DatabaseError::from(e).into_open(&path)),
+        Err(error) => Err(error),
+    };
+    match looked {
+        Ok(file) => Ok(Opened { connect: connect.create_if_missing(false), first, file }),
+        Err(error) => {
+            if let Err(error) = first.close().await {
+                tracing::debug!(%error, "closing a refused file failed");
+            }
+            Err(error)
         }
-        return Err(error);
     }
-    Ok((connect, connection))
+}
+
+/// A connection to the file that `absolute` names before and afterwards. A new file has no name before, so it is opened
+/// twice.
+async fn connect_to_named(
+    connect: &SqliteConnectOptions,
+    absolute: &Path,
+    path: &str,
+) -> Result<SqliteConnection, OpenError> {
+    for _ in 0..MOST_TRIES {
+        let before = id_of(absolute);
+        let connection = connect.connect().await.map_err(|e| fault(path, e))?;
+        if before.is_some() && before == id_of(absolute) {
+            return Ok(connection);
+        }
+        connection.close().await.map_err(|e| fault(path, e))?;
+    }
+    let source = BackendError::new("the file was replaced again and again while it was opened");
+    Err(OpenError::Unavailable { path: path.to_owned(), source })
 }
 
 fn shown(path: &Path) -> String {
@@ -123,6 +178,10 @@ fn look_from_outside(options: &SqliteOptions, path: &str) -> Result<(), OpenErro
         } else {
             Ok(())
         };
+    }
+    let names = names_of(file);
+    if names > 1 {
+        return Err(DatabaseError::from(Replaced::two_names(file, names)).into_open(path));
     }
     // The file itself is never opened here: closing any descriptor of it would drop all locks that this process has on
     // it already, and the next process to close it would remove the journal under the handles of this one.
@@ -199,8 +258,10 @@ async fn look_from_inside(
     refuse_read_only(connection, options.busy_timeout, path).await?;
     use_write_ahead_log(connection, options.busy_timeout, path).await?;
     if !ours {
-        sqlx::query(SET_APPLICATION_ID).execute(connection).await.map_err(|e| fault(path, e))?;
+        sqlx::query(SET_APPLICATION_ID).execute(&mut *connection).await.map_err(|e| fault(path, e))?;
     }
+    // The first read after the switch opens the journal and its index, which exist from then on.
+    sqlx::query(WHAT_IS_IT).fetch_all(connection).await.map_err(|e| fault(path, e))?;
     Ok(())
 }
 
@@ -245,6 +306,82 @@ async fn use_write_ahead_log(
             },
         }
     }
+}
+
+/// Runs pending migrations of annals, and refuses a file in which anything of them is gone or altered: the guards of the
+/// tables are what an append relies on.
+pub(super) async fn migrate_and_check(
+    database: &SqliteDatabase,
+    migrations: &'static [Migration],
+) -> Result<(), OpenError> {
+    migrate(database, migrations).await?;
+    let path = shown(database.path());
+    let mut reader = database.held_reader().await.map_err(|e| e.into_open(&path))?;
+    let found = schema(&mut reader).await.map_err(|e| fault(&path, e))?;
+    let expected = expected(migrations).await.map_err(|e| fault(&path, e))?;
+    let unsound = |what: String, fix: &str| Err(OpenError::Unsound { path: path.clone(), what, fix: fix.to_owned() });
+    let newer = has_newer(&mut reader, migrations).await.map_err(|e| fault(&path, e))?;
+    for Object { kind, name, sql } in expected {
+        let fix = "compare its events with a backup, then create it as a new file has it";
+        match found.iter().find(|object| object.kind == *kind && object.name == *name) {
+            None => return unsound(format!("its {kind} `{name}` is gone"), fix),
+            // A newer build may have altered what this one can still use, or it would have raised `min_build`.
+            Some(object) if !newer && !object.sql.split_whitespace().eq(sql.split_whitespace()) => {
+                return unsound(format!("its {kind} `{name}` is not the one that annals makes"), fix);
+            }
+            Some(_) => {}
+        }
+    }
+    if found.iter().any(|object| object.name == "events") {
+        let rows = sqlx::query(LOWEST_POSITION).fetch_all(&mut *reader).await.map_err(|e| fault(&path, e))?;
+        if let Some(lowest) = rows.first().and_then(|row| row.get::<Option<i64>, _>(0)).filter(|lowest| *lowest < 1) {
+            return unsound(
+                format!("an event that annals did not write stands at position {lowest}, where no reader sees it"),
+                "compare the file with a backup",
+            );
+        }
+    }
+    Ok(())
+}
+
+/// One table, index or trigger.
+struct Object {
+    kind: String,
+    name: String,
+    sql: String,
+}
+
+async fn schema(connection: &mut SqliteConnection) -> Result<Vec<Object>, sqlx::Error> {
+    let text = |row: &sqlx::sqlite::SqliteRow, column| row.get::<Option<String>, _>(column).unwrap_or_default();
+    let rows = sqlx::query(SCHEMA).fetch_all(connection).await?;
+    Ok(rows.iter().map(|row| Object { kind: text(row, 0), name: text(row, 1), sql: text(row, 2) }).collect())
+}
+
+/// What a new file has; made once per process.
+async fn expected(migrations: &'static [Migration]) -> Result<&'static [Object], sqlx::Error> {
+    static EVENTS: OnceCell<Vec<Object>> = OnceCell::const_new();
+    static PROJECTIONS: OnceCell<Vec<Object>> = OnceCell::const_new();
+    let of = if migrations == SQLITE_EVENTS { &EVENTS } else { &PROJECTIONS };
+    let made = of.get_or_try_init(async || {
+        let options = SqliteConnectOptions::new().in_memory(true).disable_statement_logging();
+        let mut connection = options.connect().await?;
+        sqlx::raw_sql(SQLITE_LEDGER).execute(&mut connection).await?;
+        for migration in migrations {
+            sqlx::raw_sql(migration.sql).execute(&mut connection).await?;
+        }
+        let made = schema(&mut connection).await?;
+        connection.close().await?;
+        Ok(made)
+    });
+    made.await.map(Vec::as_slice)
+}
+
+/// Whether the file has seen migrations that this build does not know.
+async fn has_newer(connection: &mut SqliteConnection, known: &[Migration]) -> Result<bool, sqlx::Error> {
+    let component = known.first().map_or("", |migration| migration.component);
+    let rows = sqlx::query(APPLIED).fetch_all(connection).await?;
+    let newest = known.iter().map(|migration| migration.number).max().unwrap_or_default();
+    Ok(rows.iter().any(|row| row.get::<&str, _>(0) == component && row.get::<i64, _>(1) > newest))
 }
 
 /// Runs pending migrations in one transaction. Whoever comes second finds them done.

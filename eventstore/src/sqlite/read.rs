@@ -3,7 +3,7 @@
 use sqlx::{Row, SqliteConnection};
 
 use super::database::SqliteDatabase;
-use super::rows::{not_utf8, read_metadata, unpack};
+use super::rows::{not_given_out, not_utf8, read_metadata, unpack};
 use crate::error::{Invalid, ReadError};
 use crate::event::{EventId, RecordedEvent};
 use crate::filter::{Filter, StreamFilter};
@@ -44,9 +44,15 @@ macro_rules! packed_events {
     ($($found:tt)*) => { packed_events!(beside ""; $($found)*) };
 }
 
-/// A page of the log, and the id of the event after which it begins, which the reader may have seen.
+/// A page of the log, the id of the event after which it begins, which the reader may have seen, and which incarnation of a
+/// store the file holds by now.
 macro_rules! packed_log {
-    ($($found:tt)*) => { packed_events!(beside ", (SELECT event_id FROM events WHERE position = ?1)"; $($found)*) };
+    ($($found:tt)*) => {
+        packed_events!(
+            beside ", (SELECT event_id FROM events WHERE position = ?1), (SELECT incarnation FROM annals_store)";
+            $($found)*
+        )
+    };
 }
 
 /// What a filter wants, apart from a story; a NULL wants everything.
@@ -93,11 +99,12 @@ const LONG_EVENT_AT: &str = "
     ORDER BY position
 ";
 
+/// The head, or no event, and which incarnation of a store the file holds by now: a backup may have been restored into it.
 const HEAD: &str = "
-    SELECT position, event_id
-    FROM events
-    ORDER BY position DESC
-    LIMIT 1
+    SELECT e.position, e.event_id, s.incarnation
+    FROM annals_store AS s
+    LEFT JOIN events AS e ON e.position = (SELECT max(position) FROM events)
+    ORDER BY s.only_row
 ";
 
 const LAST_AT_OR_BELOW: &str = "
@@ -110,10 +117,10 @@ const LAST_AT_OR_BELOW: &str = "
 ";
 
 const EVENT_ID_AT: &str = "
-    SELECT event_id
-    FROM events
-    WHERE position = ?1
-    ORDER BY position
+    SELECT ?1, e.event_id, s.incarnation
+    FROM annals_store AS s
+    LEFT JOIN events AS e ON e.position = ?1
+    ORDER BY s.only_row
 ";
 
 /// The next stream is found by at most three index probes, so that long streams cost no more than short ones. (A
@@ -190,13 +197,14 @@ impl SqliteDatabase {
         let query = sqlx::query(READ_LOG_AFTER).bind(after.position.get()).bind(bound(limit));
         let rows = self.fetch(reader, query).await?;
         check_after(incarnation, after, rows.first(), 2)?;
-        let after = after.position;
+        row_of(incarnation, &rows, 3)?;
         let (events, whole) = self.events_of(reader, &rows).await?;
         let Some(last) = events.last() else {
-            if after > Position::START {
+            // An event that was named was found in the same snapshot. By now the log may be another one.
+            if after.event_id.is_none() && after.position > Position::START {
                 let head = self.head_of(reader, incarnation).await?;
-                if after > head.position {
-                    return Err(ReadError::AheadOfLog { after, head: head.position });
+                if after.position > head.position {
+                    return Err(ReadError::AheadOfLog { after: after.position, head: head.position });
                 }
             }
             return Ok(Page::new(events, None, true));
@@ -252,6 +260,7 @@ impl SqliteDatabase {
         };
         let rows = self.fetch(reader, query).await?;
         check_after(incarnation, after, rows.first(), 2)?;
+        row_of(incarnation, &rows, 3)?;
         let (events, whole) = self.events_of(reader, &rows).await?;
         let full = !whole || events.len() == limit;
         let upto = match events.last() {
@@ -304,6 +313,12 @@ impl SqliteDatabase {
             .bind(bound(limit));
         let rows = self.fetch(reader, query).await?;
         let (events, whole) = self.events_of(reader, &rows).await?;
+        if let Some(pair) = events.windows(2).find(|pair| pair[0].position >= pair[1].position) {
+            return Err(ReadError::Damaged {
+                position: pair[1].position,
+                what: format!("version {} of `{stream}` lies before the version before it", pair[1].version.get()),
+            });
+        }
         let end = whole && events.len() < limit;
         Ok(StreamPage::new(events, end))
     }
@@ -368,13 +383,23 @@ impl SqliteDatabase {
         incarnation: Incarnation,
     ) -> Result<Checkpoint, ReadError> {
         let rows = self.fetch(connection, sqlx::query(HEAD)).await?;
-        rows.first().map_or(Ok(Checkpoint::start(incarnation)), |row| checkpoint_of(incarnation, row))
+        let row = row_of(incarnation, &rows, 2)?;
+        if row.get::<Option<i64>, _>(0).is_none() {
+            return Ok(Checkpoint::start(incarnation));
+        }
+        checkpoint_of(incarnation, row)
     }
 
-    pub(super) async fn event_id_at(&self, position: Position) -> Result<Option<EventId>, ReadError> {
+    pub(super) async fn event_id_at(
+        &self,
+        incarnation: Incarnation,
+        position: Position,
+    ) -> Result<Option<EventId>, ReadError> {
         let mut reader = self.reader().await?;
         let rows = self.fetch(&mut reader, sqlx::query(EVENT_ID_AT).bind(position.get())).await?;
-        rows.first().map(|row| event_id(position, row, 0)).transpose()
+        let row = row_of(incarnation, &rows, 2)?;
+        let there = row.get::<Option<&[u8]>, _>(1).is_some();
+        there.then(|| event_id(position, row, 1)).transpose()
     }
 
     /// Takes a packed page apart and fetches what was too long to be packed. Says whether the page is whole, or was
@@ -429,8 +454,22 @@ fn check_after(
     after.check(incarnation, found.and_then(|id| uuid::Uuid::from_slice(id).ok()).map(EventId::stored))
 }
 
+/// The one row of a read that also asks for the incarnation, if that is still the one that was opened.
+fn row_of(
+    incarnation: Incarnation,
+    rows: &[sqlx::sqlite::SqliteRow],
+    column: usize,
+) -> Result<&sqlx::sqlite::SqliteRow, ReadError> {
+    let expected = incarnation.0.as_bytes().as_slice();
+    let same = rows.first().filter(|row| row.get::<Option<&[u8]>, _>(column) == Some(expected));
+    same.ok_or(ReadError::StoreRewound { position: Position::START, incarnation })
+}
+
 fn checkpoint_of(incarnation: Incarnation, row: &sqlx::sqlite::SqliteRow) -> Result<Checkpoint, ReadError> {
     let position = Position::stored(row.get(0));
+    if position <= Position::START {
+        return Err(not_given_out(position));
+    }
     Ok(Checkpoint { incarnation, position, event_id: Some(event_id(position, row, 1)?) })
 }
 

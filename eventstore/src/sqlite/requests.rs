@@ -18,11 +18,16 @@ const REQUEST_BY_KEY: &str = "
     ORDER BY tenant, request_key
 ";
 
+/// With the time of the last event, from which lifetimes count if the clock is behind it.
 const REQUESTS_BY_KEYS: &str = "
-    SELECT asked.key, k.fingerprint, k.result
+    SELECT asked.key, k.fingerprint, k.result,
+           (SELECT recorded_at
+            FROM events
+            ORDER BY position DESC
+            LIMIT 1) AS last_recorded_at
     FROM json_each(?1) AS asked
-    JOIN annals_request_keys AS k ON k.tenant = asked.value ->> 0 AND k.request_key = asked.value ->> 1
-    WHERE k.expires_at > ?2
+    LEFT JOIN annals_request_keys AS k
+        ON k.tenant = asked.value ->> 0 AND k.request_key = asked.value ->> 1 AND k.expires_at > ?2
     ORDER BY asked.key
 ";
 
@@ -89,12 +94,22 @@ pub(super) async fn find(
     Ok(rows.first().map(|row| Remembered::of(row, 0)))
 }
 
-/// What is remembered of the requests of several appends, by their place among them.
+/// What is known of the requests of several appends.
+#[derive(Default)]
+pub(super) struct Known {
+    /// What is remembered of them, by the place of the append.
+    pub(super) remembered: HashMap<usize, Remembered>,
+    /// When the lifetime of new ones begins, in microseconds: at the latest time that is known of, and not before the last
+    /// event was recorded, so that a clock that was behind and is corrected makes no key expire early.
+    pub(super) begins: i64,
+}
+
 pub(super) async fn find_all(
     connection: &mut SqliteConnection,
     appends: &[CheckedAppend],
     now: i64,
-) -> Result<HashMap<usize, Remembered>, sqlx::Error> {
+    latest: i64,
+) -> Result<Known, sqlx::Error> {
     let (places, asked): (Vec<usize>, Vec<serde_json::Value>) = appends
         .iter()
         .enumerate()
@@ -104,26 +119,28 @@ pub(super) async fn find_all(
         })
         .unzip();
     if asked.is_empty() {
-        return Ok(HashMap::new());
+        return Ok(Known::default());
     }
     let rows = sqlx::query(REQUESTS_BY_KEYS)
         .bind(serde_json::Value::from(asked).to_string())
         .bind(now)
         .fetch_all(connection)
         .await?;
-    Ok(rows
-        .iter()
-        .filter_map(|row| {
-            let place = places.get(usize::try_from(row.get::<i64, _>(0)).ok()?)?;
-            Some((*place, Remembered::of(row, 1)))
-        })
-        .collect())
+    let begins = rows.first().and_then(|row| row.get::<Option<i64>, _>(3)).map_or(latest, |last| last.max(latest));
+    let remembered = rows.iter().filter_map(|row| {
+        row.get::<Option<&[u8]>, _>(1)?;
+        let place = places.get(usize::try_from(row.get::<i64, _>(0)).ok()?)?;
+        Some((*place, Remembered::of(row, 1)))
+    });
+    Ok(Known { remembered: remembered.collect(), begins })
 }
 
-/// Stores the answers of those appends that came with a request key, and forgets some expired ones.
+/// Stores the answers of those appends that came with a request key, whose lifetimes begin at `begins`, and forgets some
+/// that have expired by `now`.
 pub(super) async fn remember<'a>(
     connection: &mut SqliteConnection,
     answered: impl Iterator<Item = (&'a CheckedAppend, &'a Appended)>,
+    begins: i64,
     now: i64,
 ) -> Result<(), sqlx::Error> {
     let rows: Vec<serde_json::Value> = answered
@@ -135,7 +152,7 @@ pub(super) async fn remember<'a>(
                 request.key(),
                 request.fingerprint().get().simple().to_string(),
                 answer::to_json(answer),
-                now.saturating_add(lifetime),
+                begins.saturating_add(lifetime),
             ]))
         })
         .collect();

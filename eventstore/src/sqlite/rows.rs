@@ -50,6 +50,11 @@ pub(super) fn unpack(packed: &str, expected: usize) -> Result<Unpacked, ReadErro
     Ok(unpacked)
 }
 
+/// What is wrong with an event at a position that no append gives.
+pub(super) fn not_given_out(position: Position) -> ReadError {
+    ReadError::Damaged { position, what: "positions begin at 1".to_owned() }
+}
+
 /// What is wrong with a page that is no text: the first event that is none.
 pub(super) fn not_utf8(packed: &[u8]) -> ReadError {
     let event = packed.split(|byte| *byte == RECORD as u8).find(|event| std::str::from_utf8(event).is_err());
@@ -63,6 +68,9 @@ fn event(row: &str, names: &mut Names) -> Result<RecordedEvent, ReadError> {
     let mut next = || columns.next().unwrap_or_default();
     let position = next();
     let position = Position::stored(position.parse().map_err(|_| damaged(Position::START, "position", position))?);
+    if position <= Position::START {
+        return Err(not_given_out(position));
+    }
     let event_id = next();
     let tenant = next();
     let aggregate_type = next();

@@ -2,12 +2,12 @@
 
 use std::path::Path;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicI64, AtomicUsize, Ordering};
 use std::time::Duration;
 
 use annals_migrations::SQLITE_EVENTS;
 use async_trait::async_trait;
-use sqlx::Row;
+use sqlx::{Row, SqliteConnection};
 use tokio::sync::{Mutex, watch};
 use tokio::task::{JoinError, JoinHandle};
 use uuid::Uuid;
@@ -21,7 +21,7 @@ use super::writer::GroupCommit;
 use crate::append::{Append, Appended, CheckedAppend};
 use crate::clock::IdSource;
 use crate::database_error::DatabaseError;
-use crate::error::{AppendError, BackendError, Invalid, OpenError, ReadError};
+use crate::error::{AppendError, BackendError, OpenError, ReadError};
 use crate::filter::{Filter, StreamFilter};
 use crate::limits::Limits;
 use crate::position::{After, Checkpoint, Incarnation, Position};
@@ -30,8 +30,12 @@ use crate::request::RequestKey;
 use crate::store::{EventStore, Page, StreamInfo, StreamPage};
 use crate::stream::{StreamId, StreamVersion, Tenant};
 
-const INCARNATION: &str = "
-    SELECT incarnation
+const INCARNATION_AND_LAST_TIME: &str = "
+    SELECT incarnation,
+           (SELECT recorded_at
+            FROM events
+            ORDER BY position DESC
+            LIMIT 1) AS last_recorded_at
     FROM annals_store
     ORDER BY only_row
 ";
@@ -43,6 +47,8 @@ const DATA_VERSION: &str = "PRAGMA data_version";
 /// Several processes may open the same file, on one machine: a network file system is refused. Each commit is on disk
 /// before it is acknowledged, unless [`Synchronous::Normal`] was asked for. Appends that arrive together are committed
 /// together; how many may wait, [`Limits`] says.
+///
+/// The file must stay where it is while it is open, with its journal beside it: see [`SqliteDatabase`].
 ///
 /// Its writer and its watch over other processes are tasks of the tokio runtime in which it is opened, which needs
 /// timers and must live as long as the store is used. Close it with [`EventStore::close`] when you are done.
@@ -99,7 +105,8 @@ impl SqliteStore {
     ///
     /// # Errors
     /// [`OpenError::Invalid`] with the field `path`; [`OpenError::NotAStore`]; [`OpenError::NewerStore`];
-    /// [`OpenError::ReadOnly`]; [`OpenError::Damaged`], and others: see [`OpenError`]. A file that is refused is left
+    /// [`OpenError::ReadOnly`]; [`OpenError::Damaged`]; [`OpenError::Unsound`] if a table or guard is gone or the file has
+    /// several names; others: see [`OpenError`]. A file that is refused is left
     /// as it was.
     ///
     /// # Cancel safety
@@ -114,7 +121,8 @@ impl SqliteStore {
             database.close().await;
             return Err(error);
         }
-        let incarnation = read_incarnation(&database, &options.path).await?;
+        let (incarnation, last_time) = read_store(&database, &options.path).await?;
+        database.set_incarnation(incarnation);
         let head = database.head(incarnation).await.map_err(|e| {
             let path = options.path.display().to_string();
             match e {
@@ -128,6 +136,7 @@ impl SqliteStore {
             limits: options.limits.clone(),
             head: watch::Sender::new(head.position),
             last_batch: AtomicUsize::new(1),
+            latest: AtomicI64::new(last_time),
         });
         let writer = tokio::spawn(GroupCommit::write(Arc::clone(&group)));
         let watcher = tokio::spawn(watch_others(Arc::clone(&group), incarnation, options.poll_interval));
@@ -177,15 +186,18 @@ impl SqliteStore {
         let mut writer = group.database.try_writer()?;
         let connection = writer.connection().ok()?;
         match store_blind(connection, append, &rows, group.now()).await {
-            Ok(appended) => {
+            Ok(Some(appended)) => {
                 group.announce(appended.position);
                 Some(Ok(appended))
             }
+            Ok(None) => None,
             // A conflict, or the same append again: the writer finds out which.
             Err(error) if is_refusal(&error) => None,
             Err(error) => {
                 // Whoever writes next makes sure of the connection first.
                 writer.set_unclean(true);
+                // It may be stored.
+                group.announce(Position::START);
                 Some(Err(group.database.fault(error).into_append(|| append.first_stream())))
             }
         }
@@ -211,14 +223,18 @@ pub async fn sqlite(path: impl AsRef<Path>) -> Result<SqliteStore, OpenError> {
     SqliteStore::open(path).await
 }
 
-async fn read_incarnation(database: &SqliteDatabase, path: &Path) -> Result<Incarnation, OpenError> {
+/// The store's incarnation, and when its last event was recorded.
+async fn read_store(database: &SqliteDatabase, path: &Path) -> Result<(Incarnation, i64), OpenError> {
     let path = path.display().to_string();
     let failed = |e: DatabaseError| e.into_open(&path);
     let mut reader = database.held_reader().await.map_err(failed)?;
-    let rows = sqlx::query(INCARNATION).fetch_all(&mut *reader).await.map_err(|e| failed(database.fault(e)))?;
+    let rows = sqlx::query(INCARNATION_AND_LAST_TIME).fetch_all(&mut *reader).await;
+    let rows = rows.map_err(|e| failed(database.fault(e)))?;
     rows.first()
-        .and_then(|row| Uuid::from_slice(row.get::<&[u8], _>(0)).ok())
-        .map(Incarnation)
+        .and_then(|row| {
+            let incarnation = Uuid::from_slice(row.get::<&[u8], _>(0)).ok()?;
+            Some((Incarnation(incarnation), row.get::<Option<i64>, _>(1).unwrap_or(i64::MIN)))
+        })
         .ok_or_else(|| OpenError::Damaged { path, what: "table `annals_store` has no row".to_owned() })
 }
 
@@ -232,43 +248,62 @@ fn report_panic(ended: Result<(), JoinError>) {
 
 /// Looks for commits of other processes, and of other connections of this one, while anybody wants to know.
 async fn watch_others(group: Arc<GroupCommit>, incarnation: Incarnation, every: Duration) {
-    let mut connection = None;
-    let mut seen: Option<i64> = None;
+    let mut watched: Option<Watched> = None;
+    let mut in_place = true;
     loop {
         tokio::time::sleep(every).await;
         if group.head.receiver_count() == 0 {
             continue;
         }
-        let opened = match connection.take() {
-            Some(connection) => connection,
-            None => match group.database.own_connection().await {
-                Ok(connection) => connection,
-                Err(error) => {
-                    tracing::warn!(%error, "commits of other processes cannot be watched; trying again");
-                    continue;
-                }
-            },
-        };
-        let open = connection.insert(opened);
-        let version = match sqlx::query(DATA_VERSION).fetch_all(&mut *open).await {
-            Ok(rows) => rows.first().map(|row| row.get::<i64, _>(0)),
-            Err(error) => {
-                tracing::warn!(%error, "commits of other processes cannot be watched; trying again");
-                // The numbers of one connection mean nothing to another.
-                (connection, seen) = (None, None);
-                continue;
-            }
-        };
-        if version == seen {
+        // Readers of a file that was replaced would wait for ever: they are woken, read, and are given the error.
+        let found = group.database.check_file();
+        if let Err(error) = &found
+            && in_place
+        {
+            tracing::error!(error = error as &dyn std::error::Error, "the store's file was replaced");
+            group.announce(Position::START);
+        }
+        in_place = found.is_ok();
+        if !in_place {
+            watched = None;
             continue;
         }
-        match group.database.head_of(open, incarnation).await {
-            Ok(head) => {
-                seen = version;
-                group.announce(head.position);
-            }
-            Err(error) => tracing::warn!(%error, "the head of the log cannot be read; trying again"),
+        match Watched::look(&group, incarnation, watched.take()).await {
+            Ok(looked) => watched = Some(looked),
+            // The next look has another connection, and wakes in any case.
+            Err(error) => tracing::warn!(%error, "commits of other processes cannot be watched; trying again"),
         }
+    }
+}
+
+/// A connection that nobody else uses, and what SQLite's count of commits was on it. The numbers of one connection mean
+/// nothing to another.
+struct Watched {
+    connection: SqliteConnection,
+    data_version: i64,
+}
+
+impl Watched {
+    /// Wakes readers if anything was committed since the last look, whatever it was: also a restored backup, with a head
+    /// that is lower, or another event at the same position.
+    async fn look(group: &GroupCommit, incarnation: Incarnation, last: Option<Self>) -> Result<Self, ReadError> {
+        let database = &group.database;
+        let failed = DatabaseError::into_read;
+        let (mut connection, seen) = match last {
+            Some(Self { connection, data_version }) => (connection, Some(data_version)),
+            None => (database.own_connection().await.map_err(failed)?, None),
+        };
+        let rows = sqlx::query(DATA_VERSION).fetch_all(&mut connection).await;
+        let rows = rows.map_err(|e| failed(database.fault(e)))?;
+        let data_version = rows.first().map_or(0, |row| row.get(0));
+        if seen != Some(data_version) {
+            let head = database.head_of(&mut connection, incarnation).await.unwrap_or_else(|error| {
+                tracing::warn!(%error, "the head of the log cannot be read; readers are given the reason");
+                Checkpoint::start(incarnation)
+            });
+            group.announce(head.position);
+        }
+        Ok(Self { connection, data_version })
     }
 }
 
@@ -342,16 +377,8 @@ impl EventStore for SqliteStore {
 
     async fn check_checkpoint(&self, checkpoint: &Checkpoint) -> Result<(), ReadError> {
         self.check_open()?;
-        let rewound = || ReadError::StoreRewound { position: checkpoint.position, incarnation: checkpoint.incarnation };
-        if checkpoint.incarnation != self.0.incarnation {
-            return Err(rewound());
-        }
-        match checkpoint.event_id {
-            None if checkpoint.position == Position::START => Ok(()),
-            None => Err(Invalid::new("checkpoint", "has a position but no event id", "store both").into()),
-            Some(id) if self.database().event_id_at(checkpoint.position).await? == Some(id) => Ok(()),
-            Some(_) => Err(rewound()),
-        }
+        let found = self.database().event_id_at(self.0.incarnation, checkpoint.position).await?;
+        checkpoint.check(self.0.incarnation, found)
     }
 
     fn watch(&self) -> watch::Receiver<Position> {

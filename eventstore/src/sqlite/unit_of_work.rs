@@ -14,6 +14,7 @@ use crate::append::{Append, Appended, CheckedAppend};
 use crate::database_error::DatabaseError;
 use crate::error::{AppendError, BackendError, Invalid};
 use crate::position::Position;
+use crate::store::EventStore;
 use crate::stream::{StreamId, Tenant};
 
 const SAVEPOINT: &str = "SAVEPOINT annals_append";
@@ -28,17 +29,15 @@ const UNDO: &str = "ROLLBACK TO annals_append; RELEASE annals_append";
 pub struct SqliteUnitOfWork {
     pub(super) transaction: SqliteTransaction,
     pub(super) store: SqliteStore,
-    last: Position,
     /// The stream of the first append, for errors.
     stream: Option<StreamId>,
-    /// Whether an append was cancelled, so that some of its rows may be there, or SQLite has rolled the transaction back
-    /// by itself. Then nothing may be committed.
+    /// Whether an append was cancelled, so that some of its rows may be there. Then nothing may be committed.
     broken: bool,
 }
 
 impl SqliteUnitOfWork {
     pub(super) fn new(transaction: SqliteTransaction, store: SqliteStore) -> Self {
-        Self { transaction, store, last: Position::START, stream: None, broken: false }
+        Self { transaction, store, stream: None, broken: false }
     }
 
     /// Appends inside the transaction. A refused append leaves the transaction usable and nothing of itself behind. The
@@ -46,7 +45,8 @@ impl SqliteUnitOfWork {
     ///
     /// # Errors
     /// As of [`EventStore::append_many`](crate::EventStore::append_many). If SQLite has rolled the transaction back by
-    /// itself, as it may when the disk is full, this and what follows fails with [`AppendError::Unavailable`].
+    /// itself, as it may when the disk is full, this and what follows fails with [`AppendError::Unavailable`]; if a
+    /// statement of your own has committed it, with [`AppendError::OutcomeUnknown`], as what came before may be stored.
     ///
     /// # Cancel safety
     /// After the future was dropped the unit of work cannot be committed any more.
@@ -56,19 +56,15 @@ impl SqliteUnitOfWork {
             return Err(broken());
         }
         append.check_deadline()?;
+        let first = || append.first_stream();
+        if let Some(ended) = self.transaction.ended() {
+            return Err(ended.into_append(|| self.stream.clone().unwrap_or_else(first)));
+        }
         self.broken = true;
-        let fault = |e| self.store.database().fault(e).into_append(|| append.first_stream());
-        // If it is lost, the transaction that finds it out stays open, so that the user's next rows go nowhere.
-        if is_lost(&mut self.transaction).await.map_err(fault)? {
-            return Err(broken());
-        }
         let answer = within(self.store.group(), &mut self.transaction, &append).await;
-        self.broken = answer.is_err() && is_lost(&mut self.transaction).await.map_err(fault)?;
+        self.broken = false;
         let appended = answer?;
-        self.stream.get_or_insert_with(|| append.first_stream());
-        if !appended.repeated {
-            self.last = self.last.max(appended.position);
-        }
+        self.stream.get_or_insert_with(first);
         Ok(appended)
     }
 
@@ -76,49 +72,47 @@ impl SqliteUnitOfWork {
     ///
     /// # Errors
     /// [`AppendError::Unavailable`] if an append was cancelled half way, or SQLite has rolled the transaction back by
-    /// itself; [`AppendError::StorageFull`]; others as they come. Unless its family is *outcome unknown*, nothing is
-    /// stored; begin another.
+    /// itself; [`AppendError::StorageFull`]; [`AppendError::OutcomeUnknown`] also if a statement of your own has
+    /// committed before; others as they come. Unless its family is *outcome unknown*, nothing is stored; begin another.
     ///
     /// # Cancel safety
     /// Dropping the future leaves the outcome unknown.
-    pub async fn commit(self) -> Result<(), AppendError> {
+    pub async fn commit(mut self) -> Result<(), AppendError> {
         if self.broken {
             self.rollback().await?;
             return Err(broken());
         }
-        let stream = || self.stream.unwrap_or_else(no_stream);
-        self.transaction.commit().await.map_err(|e| match e {
+        let committed = self.transaction.commit_events().await;
+        // What may be stored is announced too.
+        self.store.group().announce(committed.as_ref().map_or(Position::START, |head| *head));
+        committed.map(drop).map_err(|e| match e {
             // No rule for events waits for the commit.
             DatabaseError::Refused { source } => Invalid::new(
                 "transaction",
                 format!("breaks a rule of the schema that is looked at when it commits: {source}"),
-                "mend your own rows and begin another",
+                "correct your own rows and begin another",
             )
             .into(),
-            other => other.into_append(stream),
-        })?;
-        self.store.group().announce(self.last);
-        Ok(())
+            other => other.into_append(|| self.stream.unwrap_or_else(no_stream)),
+        })
     }
 
     /// Rolls back, and waits until that is done.
     ///
     /// # Errors
-    /// [`AppendError`]; nothing is stored whatever happens.
+    /// [`AppendError`]; unless its family is *outcome unknown*, because a statement of your own has committed before,
+    /// nothing is stored.
     ///
     /// # Cancel safety
     /// Dropping the future rolls back as well.
     pub async fn rollback(self) -> Result<(), AppendError> {
-        self.transaction.rollback().await.map_err(|e| e.into_append(no_stream))
+        let (transaction, stream) = (self.transaction, self.stream);
+        transaction.rollback().await.map_err(|e| e.into_append(|| stream.unwrap_or_else(no_stream)))
     }
 }
 
 fn broken() -> AppendError {
-    AppendError::Unavailable {
-        source: BackendError::new(
-            "an append of the unit of work was cancelled, or SQLite has rolled its transaction back; begin another",
-        ),
-    }
+    AppendError::Unavailable { source: BackendError::new("an append of the unit of work was cancelled; begin another") }
 }
 
 /// Whether SQLite has rolled the transaction back by itself. No statement tells, so one is begun, which fails inside of
@@ -153,8 +147,8 @@ impl DerefMut for SqliteUnitOfWork {
 impl SqliteStore {
     /// Begins a unit of work: events together with the user's own SQL.
     ///
-    /// While it is open no other append of any process can commit, so load and decide before it begins. The version that
-    /// was loaded goes into the append; if the stream has moved on since, the append is refused, and you decide again.
+    /// While it is open no other append of any process can commit, so load and decide before it begins. What was
+    /// loaded says what the append expects; if the stream has moved on since, the append is refused, and you decide again.
     ///
     /// ```
     /// # mod order { include!(concat!(env!("CARGO_MANIFEST_DIR"), "/docs/order.rs")); }
@@ -174,7 +168,7 @@ impl SqliteStore {
     /// let mut unit = store.begin().await?;
     /// sqlx::query("CREATE TABLE IF NOT EXISTS labels (order_id TEXT PRIMARY KEY) STRICT").execute(&mut *unit).await?;
     /// sqlx::query("INSERT INTO labels (order_id) VALUES (?1)").bind("o-17").execute(&mut *unit).await?;
-    /// let done = unit.append(Append::to(order.stream, order.version.into(), events)).await?;
+    /// let done = unit.append(Append::to(order.stream.clone(), order.expected(), events)).await?;
     /// unit.commit().await?; // the events and the label, or neither
     /// assert_eq!(done.version().get(), 1);
     /// # Ok(()) }
@@ -224,8 +218,8 @@ impl SqliteStore {
     /// ```
     ///
     /// # Errors
-    /// [`AppendError::Invalid`] with the field `transaction` if it is not on this store's file or SQLite has rolled it
-    /// back, or with the field `synchronous` if the connection is less durable than the store; others as of
+    /// [`AppendError::Invalid`] with the field `transaction` if it is not on this store's file, does not see its last event,
+    /// or SQLite has rolled it back, or with the field `synchronous` if the connection is less durable than the store; others as of
     /// [`EventStore::append_many`](crate::EventStore::append_many).
     ///
     /// # Cancel safety
@@ -272,6 +266,8 @@ impl SqliteStore {
             )
             .into());
         }
+        database.check_file().map_err(|e| e.into_append(no_stream))?;
+        self.check_sees_head(connection).await?;
         let needed = match self.synchronous() {
             Synchronous::Full => 2,
             Synchronous::Normal => 1,
@@ -288,6 +284,32 @@ impl SqliteStore {
     }
 }
 
+impl SqliteStore {
+    /// A connection that was opened before another file came to the path is still on the old one, and a transaction that
+    /// has read before others wrote can no longer write.
+    async fn check_sees_head(&self, connection: &mut SqliteConnection) -> Result<(), AppendError> {
+        const IS_THERE: &str = "
+            SELECT count(*)
+            FROM events
+            WHERE position = ?1 AND event_id = ?2
+            ORDER BY 1
+        ";
+        let head = self.head().await.map_err(|e| AppendError::Unavailable { source: BackendError::new(e) })?;
+        let Some(event_id) = head.event_id else { return Ok(()) };
+        let query = sqlx::query(IS_THERE).bind(head.position.get()).bind(event_id.get().as_bytes().to_vec());
+        let rows = query.fetch_all(connection).await.map_err(|e| self.database().fault(e).into_append(no_stream))?;
+        if rows.first().is_some_and(|row| row.get::<i64, _>(0) == 1) {
+            return Ok(());
+        }
+        Err(Invalid::new(
+            "transaction",
+            format!("does not see the event at {}, the last of the store", head.position),
+            "begin it with `BEGIN IMMEDIATE`, on a connection that was opened after the store's file was put in place",
+        )
+        .into())
+    }
+}
+
 /// Runs one append inside an open transaction, behind a savepoint.
 async fn within(
     group: &GroupCommit,
@@ -297,7 +319,7 @@ async fn within(
     let fault = |e| group.database.fault(e).into_append(|| append.first_stream());
     let appends = std::slice::from_ref(append);
     // A unit of work is rare beside plain appends, so the ids are looked up at once.
-    let round = Round { now: group.now(), look_up_ids: true, own_transaction: false };
+    let round = Round { now: group.now(), latest: group.latest(), look_up_ids: true, own_transaction: false };
     sqlx::query(SAVEPOINT).execute(&mut *connection).await.map_err(fault)?;
     match run(connection, appends, round).await {
         Ok(mut answers) => {

@@ -1,16 +1,16 @@
 //! The writer task: while one commit is in flight, appends gather; then one transaction carries them all.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicI64, AtomicUsize, Ordering};
 
 use tokio::sync::watch;
 
 use super::append::{Answers, Round, Stopped, run};
 use super::database::{SqliteDatabase, Writer};
 use super::fault::is_refusal;
-use crate::append::CheckedAppend;
+use crate::append::{Appended, CheckedAppend};
 use crate::database_error::DatabaseError;
-use crate::error::AppendError;
+use crate::error::{AppendError, ErrorFamily};
 use crate::limits::Limits;
 use crate::position::Position;
 use crate::queue::{Queue, Taken};
@@ -23,18 +23,15 @@ pub(super) struct GroupCommit {
     pub(super) head: watch::Sender<Position>,
     /// How many appends the last batch carried: one means that callers do better without a queue.
     pub(super) last_batch: AtomicUsize,
+    /// The latest time in microseconds that the clock has shown, or that the log held when it was opened.
+    pub(super) latest: AtomicI64,
 }
 
 impl GroupCommit {
-    /// Tells readers of new events.
+    /// Wakes readers. The position is only a hint, so it decides nothing here: after a restore, or a rolled back savepoint,
+    /// the next events may have positions that were announced before.
     pub(super) fn announce(&self, position: Position) {
-        self.head.send_if_modified(|head| {
-            let newer = position > *head;
-            if newer {
-                *head = position;
-            }
-            newer
-        });
+        self.head.send_modify(|head| *head = position.max(*head));
     }
 
     /// Runs until the queue is closed and empty. If it ends before, by a panic or with its runtime, the queue ends with it.
@@ -64,8 +61,11 @@ impl GroupCommit {
                     appends.iter().map(|append| Err(same_fault(&error, append))).collect()
                 }
             };
-            let last = answers.iter().filter_map(|answer| answer.as_ref().ok()).map(|appended| appended.position).max();
-            if let Some(last) = last {
+            let may_be_stored = |answer: &Result<Appended, AppendError>| match answer {
+                Ok(appended) => Some(appended.position),
+                Err(error) => (error.family() == ErrorFamily::OutcomeUnknown).then_some(Position::START),
+            };
+            if let Some(last) = answers.iter().filter_map(may_be_stored).max() {
                 self.announce(last);
             }
             for (reply, answer) in replies.into_iter().zip(answers) {
@@ -99,7 +99,7 @@ impl GroupCommit {
 
     /// One transaction, and a second with a look at the event ids if the first shows that some may be stored already.
     async fn attempt(&self, writer: &mut Writer, appends: &[CheckedAppend]) -> Result<Answers, DatabaseError> {
-        let mut round = Round { now: self.now(), look_up_ids: false, own_transaction: true };
+        let mut round = Round { now: self.now(), latest: self.latest(), look_up_ids: false, own_transaction: true };
         loop {
             self.database.clean(writer).await?;
             writer.set_unclean(true);
@@ -123,8 +123,14 @@ impl GroupCommit {
 
     /// The present moment in whole microseconds.
     pub(super) fn now(&self) -> jiff::Timestamp {
-        let now = self.database.clock().now();
-        crate::clock::whole_micros(now)
+        let now = crate::clock::whole_micros(self.database.clock().now());
+        self.latest.fetch_max(now.as_microsecond(), Ordering::AcqRel);
+        now
+    }
+
+    /// The latest time that is known of, in microseconds. It is ahead of the clock when that was put back.
+    pub(super) fn latest(&self) -> i64 {
+        self.latest.load(Ordering::Acquire)
     }
 }
 
@@ -147,6 +153,7 @@ fn same_fault(error: &Arc<DatabaseError>, append: &CheckedAppend) -> AppendError
         D::StorageFull { .. } => D::StorageFull { source: source() },
         D::ReadOnly { .. } => D::ReadOnly { source: source() },
         D::Damaged { .. } => D::Damaged { source: source() },
+        D::FileReplaced { what, remedy } => D::FileReplaced { what: what.clone(), remedy: remedy.clone() },
         D::Refused { .. } => D::Refused { source: source() },
         D::OutcomeUnknown { .. } => D::OutcomeUnknown { source: source() },
         D::Failed { .. } => D::Failed { source: source() },

@@ -48,7 +48,7 @@ pub(super) fn read_back<E: Event>(what: &str, event: &E) -> E {
     back
 }
 
-/// The event in one line: `order.paid v1 {"amount":5}`. Equal lines are equal events.
+/// The event in one line: `order.paid v1 {"amount": 5}`. Equal lines are equal events.
 #[track_caller]
 pub(super) fn show<E: Event>(event: &E) -> String {
     let shape = event.shape();

@@ -144,7 +144,7 @@ fn other_events_are_shown_side_by_side() {
         "other events than expected".to_owned(),
         format!("    {:56} | found", "expected"),
         format!("    {dashes} | {dashes}"),
-        format!("  ! {:56} | {}", r#"lamp.on v2 {"brightness":0.5}"#, r#"lamp.on v2 {"brightness":0.25}"#),
+        format!("  ! {:56} | {}", r#"lamp.on v2 {"brightness": 0.5}"#, r#"lamp.on v2 {"brightness": 0.25}"#),
         format!("  ! {:56} |", "lamp.off v1 {}"),
         String::new(),
     ];
@@ -210,7 +210,7 @@ fn a_decision_that_is_not_pure_fails() {
         given_nothing::<State>().when(fickle)
     });
     assert!(text.contains("two decisions on the same state differ"), "{text}");
-    assert!(text.contains("\"brightness\":1.0") && text.contains("\"brightness\":2.0"), "{text}");
+    assert!(text.contains("\"brightness\": 1.0") && text.contains("\"brightness\": 2.0"), "{text}");
     let n = Cell::new(0);
     let text = failure(|| {
         let fickle = |_: &State| {

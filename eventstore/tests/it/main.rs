@@ -2,6 +2,7 @@
 
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
+mod cached;
 mod chaos;
 mod conformance;
 mod grudging;
@@ -9,6 +10,11 @@ mod homes;
 mod memory;
 mod model;
 mod outsider;
+#[cfg(any(feature = "sqlite", feature = "postgres"))]
+#[expect(unreachable_pub, reason = "the examples of the documentation share it")]
+mod order {
+    include!(concat!(env!("CARGO_MANIFEST_DIR"), "/docs/order.rs"));
+}
 #[cfg(feature = "postgres")]
 mod postgres;
 mod read;

@@ -82,7 +82,8 @@ impl Log {
             return Ok(answer);
         }
         for part in append.parts() {
-            part.version_after(self.version(&part.stream))?;
+            let last = self.last(&part.stream);
+            part.version_after(last.map_or(StreamVersion::NONE, |e| e.version), last.map(|e| e.event_id))?;
         }
         let counted_from = self.events.last().map_or(now, |event| event.recorded_at.max(now));
         let (tenant, request, append_id) = (append.tenant().clone(), append.request().cloned(), append.append_id());
@@ -97,7 +98,7 @@ impl Log {
     }
 
     fn store(&mut self, part: CheckedPart, append_id: Option<Uuid>, now: Timestamp) -> AppendedStream {
-        let mut version = self.version(&part.stream);
+        let mut version = self.last(&part.stream).map_or(StreamVersion::NONE, |event| event.version);
         let mut positions = Vec::new();
         for event in part.events {
             version = version.plus(1).unwrap();
@@ -128,8 +129,8 @@ impl Log {
         }
     }
 
-    fn version(&self, stream: &StreamId) -> StreamVersion {
-        self.events.iter().rfind(|event| event.stream == *stream).map_or(StreamVersion::NONE, |event| event.version)
+    fn last(&self, stream: &StreamId) -> Option<&RecordedEvent> {
+        self.events.iter().rfind(|event| event.stream == *stream)
     }
 
     fn head(&self) -> Checkpoint {

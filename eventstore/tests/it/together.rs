@@ -4,8 +4,8 @@ use std::collections::HashMap;
 use std::sync::Arc;
 
 use annals_eventstore::{
-    Append, AppendError, Appended, EventId, EventStore, ExpectedVersion, Filter, Fingerprint, MemoryStore, NewEvent,
-    Payload, Position, RequestKey, SqliteStore, StreamId, StreamVersion, Tenant,
+    After, Append, AppendError, Appended, EventId, EventStore, ExpectedVersion, Filter, Fingerprint, MemoryStore,
+    NewEvent, Payload, RequestKey, SqliteStore, StreamId, StreamVersion, Tenant,
 };
 use futures::future::join_all;
 use sqlx::{AssertSqlSafe, Connection, Row, SqliteConnection};
@@ -101,14 +101,14 @@ fn told(answer: &Result<Appended, AppendError>) -> String {
 /// Every event, in the order of its stream.
 async fn streams(store: &dyn EventStore) -> HashMap<StreamId, Vec<(StreamVersion, EventId)>> {
     let mut streams: HashMap<_, Vec<_>> = HashMap::new();
-    let mut after = Position::START;
+    let mut after = After::START;
     loop {
         let page = store.read_page(after.into(), &Filter::all(), 1_000).await.unwrap();
         for event in page.events {
             streams.entry(event.stream).or_default().push((event.version, event.event_id));
         }
         match page.upto {
-            Some(upto) if !page.end => after = upto.position,
+            Some(upto) if !page.end => after = upto.into(),
             _ => break,
         }
     }

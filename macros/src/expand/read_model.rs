@@ -13,6 +13,7 @@ pub(crate) fn read_model(valid: &ValidReadModel) -> TokenStream {
     let specs = columns.iter().map(|column| spec(p, column));
     let written = columns.iter().map(|column| to_column(p, column));
     let read = columns.iter().map(|column| from_column(p, column));
+    let normalized = columns.iter().map(|column| normalize(p, column));
     let key_names = key.iter().map(|column| &column.name);
     let key_types: Vec<_> = key.iter().map(|column| &column.ty).collect();
     let key_values: Vec<_> = key
@@ -62,6 +63,11 @@ pub(crate) fn read_model(valid: &ValidReadModel) -> TokenStream {
             ) -> #p::core::result::Result<Self, #p::ColumnError> {
                 #p::core::result::Result::Ok(Self { #(#read),* })
             }
+
+            fn normalize(&mut self) -> #p::core::result::Result<(), #p::ColumnError> {
+                #(#normalized;)*
+                #p::core::result::Result::Ok(())
+            }
         }
     }
 }
@@ -98,4 +104,14 @@ fn from_column(p: &TokenStream, column: &ValidColumn) -> TokenStream {
         Storage::Json => quote_spanned!(at(ty.span())=> #p::json_from_column::<#ty>(#value)),
     };
     quote!(#field: #read.map_err(|__error| __error.in_column(#name))?)
+}
+
+fn normalize(p: &TokenStream, column: &ValidColumn) -> TokenStream {
+    let ValidColumn { field, ty, name, .. } = column;
+    let normal = match column.storage {
+        Storage::Column => quote_spanned!(at(ty.span())=> <#ty as #p::Column>::normalize(&mut self.#field)),
+        Storage::Text => quote_spanned!(at(ty.span())=> #p::text_normalize::<#ty>(&mut self.#field)),
+        Storage::Json => quote_spanned!(at(ty.span())=> #p::json_normalize::<#ty>(&mut self.#field)),
+    };
+    quote!(#normal.map_err(|__error| __error.in_column(#name))?)
 }

@@ -16,6 +16,11 @@ pub(crate) mod __private {
         fn key(&self) -> Self::Key;
         fn to_columns(&self) -> Vec<ColumnValue>;
         fn from_columns(columns: &mut dyn Iterator<Item = ColumnValue>) -> Result<Self, ColumnError>;
+
+        fn normalize(&mut self) -> Result<(), ColumnError> {
+            *self = Self::from_columns(&mut self.to_columns().into_iter())?;
+            Ok(())
+        }
     }
 
     #[derive(Debug, PartialEq)]
@@ -67,6 +72,11 @@ pub(crate) mod __private {
         const NULLABLE: bool = false;
         fn to_column(&self) -> ColumnValue;
         fn from_column(value: ColumnValue) -> Result<Self, ColumnError>;
+
+        fn normalize(&mut self) -> Result<(), ColumnError> {
+            *self = Self::from_column(self.to_column())?;
+            Ok(())
+        }
     }
 
     impl Column for i64 {
@@ -128,6 +138,16 @@ pub(crate) mod __private {
             ColumnValue::Json(json) => serde_json::from_str(&json).map_err(|error| ColumnError(error.to_string())),
             other => Err(ColumnError(format!("{other:?}"))),
         }
+    }
+
+    pub(crate) fn json_normalize<T: Serialize + DeserializeOwned>(value: &mut T) -> Result<(), ColumnError> {
+        *value = json_from_column(json_to_column(value))?;
+        Ok(())
+    }
+
+    pub(crate) fn text_normalize<T: Serialize + DeserializeOwned>(value: &mut T) -> Result<(), ColumnError> {
+        *value = text_from_column(text_to_column(value))?;
+        Ok(())
     }
 
     pub(crate) fn text_to_column<T: Serialize>(value: &T) -> ColumnValue {

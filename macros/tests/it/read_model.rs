@@ -82,6 +82,30 @@ fn rows_come_back_equal() {
     check(OrderRow { before: None, placed_at: Some(1), ..row() });
 }
 
+#[derive(Serialize, Deserialize, Clone, Debug, PartialEq)]
+struct Half {
+    kept: u8,
+    #[serde(skip)]
+    lost: u8,
+}
+
+#[derive(ReadModel, Clone, Debug, PartialEq)]
+#[read_model(table = "halves", key = "id", crate = crate::mirror)]
+struct HalfRow {
+    id: i64,
+    #[column(json)]
+    half: Half,
+    #[column(text)]
+    status: Status,
+}
+
+#[test]
+fn a_row_is_made_normal_field_by_field() {
+    let mut row = HalfRow { id: 1, half: Half { kept: 2, lost: 3 }, status: Status::Open };
+    row.normalize().unwrap();
+    assert_eq!(row, HalfRow { id: 1, half: Half { kept: 2, lost: 0 }, status: Status::Open });
+}
+
 #[test]
 fn values_stand_in_the_order_of_the_columns() {
     assert_eq!(
@@ -91,7 +115,7 @@ fn values_stand_in_the_order_of_the_columns() {
             ColumnValue::Text("Shipped".to_owned()),
             ColumnValue::Text("Open".to_owned()),
             ColumnValue::Null,
-            ColumnValue::Json("[1,2]".to_owned()),
+            ColumnValue::Json("[1, 2]".to_owned()),
             ColumnValue::Integer(3),
         ]
     );

@@ -59,6 +59,14 @@ impl MemoryReadModels {
         };
     }
 
+    /// Removes all rows of a model and puts its checkpoint to the beginning.
+    pub(crate) fn empty(&self, model: &Model) {
+        let mut state = self.state();
+        state.tables.insert(model.table_name(), MemoryTable::new(model.table));
+        let checkpoint = state.checkpoints.get_mut(&(model.projection, model.version)).expect("prepared before");
+        *checkpoint = Checkpoint::start(checkpoint.incarnation);
+    }
+
     pub(crate) fn shown(&self, table: &str) -> Option<u32> {
         self.state().names.get(table).map(|name| name.version)
     }
@@ -92,13 +100,22 @@ impl ReadModels for MemoryReadModels {
         Ok(Prepared { checkpoint, shown: name.version == model.version })
     }
 
-    async fn checkpoint(&self, model: &Model) -> Result<Option<Checkpoint>, Fault> {
-        Ok(self.state().checkpoints.get(&(model.projection, model.version)).copied())
+    async fn checkpoints(&self, models: &[Model]) -> Result<Vec<Option<Checkpoint>>, Fault> {
+        let state = self.state();
+        Ok(models.iter().map(|model| state.checkpoints.get(&(model.projection, model.version)).copied()).collect())
     }
 
-    async fn load(&self, model: &Model, keys: &[Vec<ColumnValue>]) -> Result<Vec<Vec<ColumnValue>>, Fault> {
+    async fn load(
+        &self,
+        model: &Model,
+        from: &Checkpoint,
+        keys: &[Vec<ColumnValue>],
+    ) -> Result<Option<Vec<Vec<ColumnValue>>>, Fault> {
         let state = self.state();
-        Ok(state.tables.get(&model.table_name()).map(|table| table.load(keys)).unwrap_or_default())
+        if state.checkpoints.get(&(model.projection, model.version)) != Some(from) {
+            return Ok(None);
+        }
+        Ok(Some(state.tables.get(&model.table_name()).map(|table| table.load(keys)).unwrap_or_default()))
     }
 
     async fn commit(&self, work: &[&Work], now: Timestamp) -> Result<Vec<Moved>, Fault> {
@@ -106,7 +123,7 @@ impl ReadModels for MemoryReadModels {
         let mut moved = Vec::new();
         for work in work {
             let key = (work.model.projection, work.model.version);
-            let stands = state.checkpoints.get(&key).is_some_and(|c| c.position == work.from);
+            let stands = state.checkpoints.get(&key).is_some_and(|stored| *stored == work.from);
             if stands {
                 state.checkpoints.insert(key, work.to);
                 state.moved_at.insert(key, now);

@@ -13,7 +13,7 @@ mod sql;
 #[cfg(feature = "sqlite")]
 pub(crate) mod sqlite;
 
-use annals_eventstore::{BackendError, Checkpoint, Incarnation, Position};
+use annals_eventstore::{BackendError, Checkpoint, Incarnation};
 use async_trait::async_trait;
 use jiff::Timestamp;
 
@@ -52,7 +52,7 @@ pub(crate) struct Prepared {
 #[derive(Debug)]
 pub(crate) struct Work {
     pub(crate) model: Model,
-    pub(crate) from: Position,
+    pub(crate) from: Checkpoint,
     pub(crate) to: Checkpoint,
     pub(crate) changes: Changes,
 }
@@ -80,7 +80,8 @@ pub(crate) struct Fault {
 ///
 /// # Obligations on the implementer
 /// `commit` does all of it or nothing, except parts that were overtaken; it compares and moves every checkpoint in the very
-/// transaction that writes the rows. A part that fails for good is named, so that the others can go without it.
+/// transaction that writes the rows. A part that fails for good is named, so that the others can go without it. `load` reads
+/// rows and checkpoint at one moment. Checkpoints are compared whole: incarnation, position and event id.
 #[async_trait]
 pub(crate) trait ReadModels: Send + Sync {
     /// Brings the schema for checkpoints up to date.
@@ -96,11 +97,16 @@ pub(crate) trait ReadModels: Send + Sync {
         now: Timestamp,
     ) -> Result<Prepared, StartError>;
 
-    /// Where the model stands; `None` if its checkpoint is gone.
-    async fn checkpoint(&self, model: &Model) -> Result<Option<Checkpoint>, Fault>;
+    /// Where each of the models stands; `None` if its checkpoint is gone.
+    async fn checkpoints(&self, models: &[Model]) -> Result<Vec<Option<Checkpoint>>, Fault>;
 
-    /// The rows that there are of these keys, in any order.
-    async fn load(&self, model: &Model, keys: &[Vec<ColumnValue>]) -> Result<Vec<Vec<ColumnValue>>, Fault>;
+    /// The rows that there are of these keys, in any order; `None` if the model's stored checkpoint is not `from`.
+    async fn load(
+        &self,
+        model: &Model,
+        from: &Checkpoint,
+        keys: &[Vec<ColumnValue>],
+    ) -> Result<Option<Vec<Vec<ColumnValue>>>, Fault>;
 
     /// Writes rows and moves checkpoints.
     async fn commit(&self, work: &[&Work], now: Timestamp) -> Result<Vec<Moved>, Fault>;

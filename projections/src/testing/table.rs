@@ -5,7 +5,6 @@ use std::collections::BTreeMap;
 
 use crate::changes::{Changes, compare};
 use crate::column::ColumnValue;
-use crate::column_types::moment;
 use crate::read_model::TableSpec;
 
 /// The rows of one read model, in the order of their keys.
@@ -25,17 +24,17 @@ impl MemoryTable {
 
     /// The rows that there are of these keys.
     pub(crate) fn load(&self, keys: &[Vec<ColumnValue>]) -> Vec<Vec<ColumnValue>> {
-        keys.iter().filter_map(|key| self.rows.get(&Key(key.iter().map(stored).collect()))).cloned().collect()
+        keys.iter().filter_map(|key| self.rows.get(&Key(normal(key)))).cloned().collect()
     }
 
     pub(crate) fn write(&mut self, changes: &Changes) {
         let places = self.spec.key_places();
         for row in &changes.written {
-            let row: Vec<ColumnValue> = row.iter().map(stored).collect();
+            let row = normal(row);
             self.rows.insert(Key(places.iter().map(|&at| row[at].clone()).collect()), row);
         }
         for key in &changes.removed {
-            self.rows.remove(&Key(key.iter().map(stored).collect()));
+            self.rows.remove(&Key(normal(key)));
         }
     }
 
@@ -45,12 +44,9 @@ impl MemoryTable {
     }
 }
 
-/// What a database keeps of a value: times in whole microseconds, everything else as it is.
-fn stored(value: &ColumnValue) -> ColumnValue {
-    match value {
-        ColumnValue::Timestamp(time) => ColumnValue::Timestamp(moment(time.as_microsecond()).unwrap_or(*time)),
-        value => value.clone(),
-    }
+/// Values as a database gives them back.
+fn normal(values: &[ColumnValue]) -> Vec<ColumnValue> {
+    values.iter().cloned().map(ColumnValue::normal).collect()
 }
 
 impl Ord for Key {

@@ -37,6 +37,8 @@ pub(crate) enum AccountEvent {
     Rekeyed(String),
     /// Looks up a row whose key no table can hold.
     LooksUp(String),
+    /// Pays into an account that must be there.
+    PaidStrictly(i64),
 }
 
 const fn shape(name: &'static str) -> EventShape {
@@ -58,6 +60,7 @@ impl Event for AccountEvent {
         shape("not_a_number"),
         shape("rekeyed"),
         shape("looks_up"),
+        shape("paid_strictly"),
     ];
 
     fn shape(&self) -> &'static EventShape {
@@ -75,6 +78,7 @@ impl Event for AccountEvent {
             Self::NotANumber => 10,
             Self::Rekeyed(_) => 11,
             Self::LooksUp(_) => 12,
+            Self::PaidStrictly(_) => 13,
         }]
     }
 
@@ -205,6 +209,9 @@ impl Projection for Accounts {
             }
             AccountEvent::LooksUp(key) => {
                 rows.get(key)?;
+            }
+            AccountEvent::PaidStrictly(cents) => {
+                rows.get_mut(&id)?.ok_or_else(|| ProjectionError::new("there is no such account"))?.cents += cents;
             }
         }
         Ok(())

@@ -95,6 +95,39 @@ fn the_sign_of_zero_is_dropped_so_that_a_loaded_row_equals_itself() {
     assert_eq!((-0.0_f64).to_column(), 0.0_f64.to_column());
 }
 
+/// The short way of a type to its normal form leads where the long one through its column leads.
+#[test]
+fn a_value_made_normal_is_the_one_that_its_column_gives_back() {
+    fn check<T: Column + Clone + Debug>(value: T) {
+        let mut normal = value.clone();
+        normal.normalize().unwrap();
+        let back = T::from_column(value.to_column().normal()).unwrap();
+        assert_eq!(format!("{normal:?}"), format!("{back:?}"), "of {value:?}");
+    }
+    let mut rng = fastrand::Rng::new();
+    for _ in 0..200 {
+        check(rng.i64(..));
+        check(rng.u8(..));
+        check(rng.bool());
+        check(f64::from_bits(rng.u64(..)).max(f64::MIN));
+        check(Some(Uuid::from_u128(rng.u128(..))));
+        check(Timestamp::new(rng.i64(-200_000_000_000..200_000_000_000), rng.i32(-999_999_999..999_999_999)).unwrap());
+        check(jiff::civil::date(rng.i16(0..9999), 1 + rng.i8(0..12), 1 + rng.i8(0..28)));
+    }
+    for zero in [0.0, -0.0] {
+        check(zero);
+        check(Some(zero));
+    }
+    check("naïve".to_owned());
+    check(vec![0_u8, 1]);
+    check(Some(Status::Open));
+    let doubtful = |mut value: f64| value.normalize().is_err();
+    assert!(doubtful(f64::NAN) && !doubtful(f64::INFINITY));
+    assert!("a\0b".to_owned().normalize().is_err());
+    let mut first = Timestamp::MIN;
+    assert!(first.normalize().is_err(), "before PostgreSQL's times");
+}
+
 #[test]
 fn keys_of_several_columns_keep_their_order() {
     let key = (Status::Open, 7_i64, Uuid::from_u128(1));

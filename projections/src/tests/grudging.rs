@@ -17,10 +17,12 @@ use super::workshop::{Counts, Doubled, OfTenant, Workshop, not_running, pairs, u
 use crate::error::StopCause;
 
 #[derive(Clone)]
-struct Grudging {
+pub(super) struct Grudging {
     shop: Workshop,
     /// How many events of the log one page looks at, at most.
     most: usize,
+    /// Whether only a page without events says that it is the last.
+    late_end: bool,
     /// What nobody ever announces new events by.
     deaf: Option<Arc<watch::Sender<Position>>>,
     /// How many events are appended by somebody else between a look at the end of the log and its answer.
@@ -30,8 +32,20 @@ struct Grudging {
 }
 
 impl Grudging {
+    /// One whose pages look at so many events at most.
+    pub(super) fn of_pages(shop: &Workshop, most: usize) -> Self {
+        Self { most, ..Self::over(shop) }
+    }
+
     fn over(shop: &Workshop) -> Self {
-        Self { shop: shop.clone(), most: usize::MAX, deaf: None, rivals: Arc::default(), panics_before: Arc::default() }
+        Self {
+            shop: shop.clone(),
+            most: usize::MAX,
+            late_end: false,
+            deaf: None,
+            rivals: Arc::default(),
+            panics_before: Arc::default(),
+        }
     }
 }
 
@@ -66,6 +80,7 @@ impl EventStore for Grudging {
         // Looks at a few events, whether the filter wants them or not.
         let mut page = self.shop.store.read_page(after, &Filter::all(), limit.min(self.most)).await?;
         page.events.retain(|event| filter.wants(event));
+        page.end &= !self.late_end || page.upto.is_none();
         let take_one = |left: u64| left.checked_sub(1);
         if page.end && self.rivals.fetch_update(Ordering::AcqRel, Ordering::Acquire, take_one).is_ok() {
             self.shop.append("rival", [AccountEvent::Paid(1)]).await;
@@ -125,6 +140,19 @@ async fn short_and_empty_pages_lose_and_double_nothing() {
         assert_eq!(shop.rows::<Counts>().await, pairs(&[("a", 5), ("b", 3)]));
         assert!(views.status().iter().all(|status| status.applied == 8), "{:?}", views.status());
     }
+}
+
+/// A store may learn that a page was the last only from the next one, which has nothing.
+#[tokio::test(start_paused = true)]
+async fn a_last_page_without_events_loses_nothing_of_those_before_it() {
+    let shop = Workshop::new();
+    let last = fill(&shop).await;
+    let store = Grudging { late_end: true, ..Grudging::over(&shop) };
+    let views = shop.over(store).with(Accounts).start().await.unwrap();
+    views.wait_for(last, shop.soon()).await.unwrap();
+    let last = shop.append("a", [AccountEvent::Paid(1)]).await;
+    views.wait_for(last, shop.soon()).await.unwrap();
+    assert_eq!(shop.rows::<Accounts>().await, pairs(&[("a", 11), ("b", 12)]));
 }
 
 #[tokio::test(start_paused = true)]

@@ -9,7 +9,7 @@ use super::accounts::{Account, AccountEvent, Accounts};
 use crate::testing::{GivenEvents, given_events};
 
 /// What the projection means, told without it.
-fn model(events: &[Recorded<AccountEvent>]) -> Vec<Account> {
+pub(super) fn model(events: &[Recorded<AccountEvent>]) -> Vec<Account> {
     let mut rows: BTreeMap<String, Account> = BTreeMap::new();
     for event in events {
         let id = event.stream.aggregate_id().to_owned();
@@ -63,7 +63,7 @@ pub(super) fn draw(rng: &mut Rng) -> (String, AccountEvent) {
     let event = match rng.u32(..9) {
         0 => AccountEvent::Opened,
         1 | 2 => AccountEvent::Paid(rng.i64(-2..3)),
-        3 => AccountEvent::Moved { to: account(rng), cents: rng.i64(0..3) },
+        3 => AccountEvent::Moved { to: account(rng), cents: rng.i64(-2..3) },
         4 => AccountEvent::Linked(account(rng)),
         5 => AccountEvent::PaidAtTheEnd(rng.i64(0..3)),
         6 => AccountEvent::Closed,

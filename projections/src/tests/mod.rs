@@ -7,8 +7,10 @@ mod folding;
 mod grudging;
 mod law;
 mod messages;
+mod normal;
 mod pages;
 mod rebuild;
+mod rivals;
 mod runner;
 mod start;
 mod swapped;
@@ -61,7 +63,16 @@ on_every_database! {
     start::a_read_model_of_another_log_is_refused,
     start::a_raised_version_is_built_beside_the_old_one_and_shown_when_it_has_caught_up,
     start::a_new_projection_catches_up_while_the_others_follow_the_log,
+    normal::events_at_once_and_one_by_one_give_the_same_row,
     rebuild::rebuild_equals_first_build,
+    rivals::changes_that_cancel_out_are_a_step_that_another_process_cannot_take_half,
+    rivals::what_is_reported_as_reached_is_never_taken_back_by_another_process,
+    rivals::a_fold_that_fails_because_another_process_was_faster_goes_on,
+    rivals::an_event_that_another_process_got_past_stops_nobody,
+    rivals::a_read_model_that_was_emptied_under_a_runner_is_built_anew,
+    rivals::a_checkpoint_put_back_with_its_rows_is_followed,
+    rivals::a_checkpoint_of_another_log_is_never_adopted,
+    rivals::rivals_that_die_and_are_put_back_leave_the_rows_of_a_fresh_fold,
     deploy::an_old_build_that_starts_beside_a_newer_one_leaves_it_the_name,
     deploy::a_version_that_took_the_name_over_keeps_it_when_the_old_build_restarts,
     deploy::a_wait_ends_when_the_name_shows_the_event_and_not_before,
@@ -71,5 +82,5 @@ on_every_database! {
     deploy::the_name_goes_down_only_on_request_and_stays_there,
     deploy::old_starts_first_and_both_start_again,
     deploy::new_starts_first_and_ends_before_the_old,
-    deploy::old_ends_before_new_starts_and_starts_when_new_has_ended,
+    deploy::old_ends_before_new_starts_and_takes_the_name_back,
 }

@@ -37,6 +37,24 @@ async fn new_events_wake_the_runner_at_once() {
     assert_eq!(began.elapsed(), Duration::ZERO);
 }
 
+/// The last page was read ahead before the append; the announcement came while the page before it was committed.
+#[tokio::test(start_paused = true)]
+async fn an_append_behind_a_page_that_was_read_ahead_is_applied_at_once() {
+    let shop = Workshop::new();
+    shop.append("a", paid(10_000)).await;
+    shop.append("a", paid(1)).await;
+    let held = shop.models.hold_commits().await;
+    let views = shop.start().await;
+    // The first page is at its commit by then, and the last one is read.
+    tokio::time::sleep(Duration::from_secs(60)).await;
+    let last = shop.append("b", paid(1)).await;
+    let began = Instant::now();
+    drop(held);
+    views.wait_for(last, shop.soon()).await.unwrap();
+    assert_eq!(began.elapsed(), Duration::ZERO, "time is paused: nobody waited for a timer");
+    assert_eq!(shop.rows::<Accounts>().await, pairs(&[("a", 10_001), ("b", 1)]));
+}
+
 #[tokio::test(start_paused = true)]
 async fn a_wait_that_is_too_long_says_how_far_each_has_got() {
     let shop = Workshop::new();

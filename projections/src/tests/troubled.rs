@@ -9,6 +9,7 @@ use jiff::Timestamp;
 
 use crate::StartError;
 use crate::column::ColumnValue;
+use crate::database::contract::LookUp;
 use crate::database::{Fault, Model, Moved, Prepared, ReadModels, Shown, Shows, Switch, Work};
 use crate::shape::Shape;
 
@@ -27,6 +28,7 @@ pub(crate) enum Trouble {
 pub(crate) struct Troubled {
     models: Arc<dyn ReadModels>,
     gate: Arc<tokio::sync::Mutex<()>>,
+    gate_of_loads: Arc<tokio::sync::Mutex<()>>,
     state: Arc<Mutex<State>>,
 }
 
@@ -38,6 +40,8 @@ struct State {
     loads: VecDeque<Option<Trouble>>,
     /// What happens to the next switches of a view, in turn.
     shows: VecDeque<Option<Trouble>>,
+    /// How many loads were begun.
+    loads_begun: usize,
     /// How many commits were tried, and how many had an effect.
     tried: usize,
     committed: usize,
@@ -47,7 +51,7 @@ struct State {
 
 impl Troubled {
     pub(crate) fn new(models: Arc<dyn ReadModels>) -> Self {
-        Self { models, gate: Arc::default(), state: Arc::default() }
+        Self { models, gate: Arc::default(), gate_of_loads: Arc::default(), state: Arc::default() }
     }
 
     fn state(&self) -> std::sync::MutexGuard<'_, State> {
@@ -61,6 +65,15 @@ impl Troubled {
     /// Commits wait until what this gives is dropped.
     pub(crate) async fn hold_commits(&self) -> impl Sized {
         Arc::clone(&self.gate).lock_owned().await
+    }
+
+    /// Loads wait until what this gives is dropped.
+    pub(crate) async fn hold_loads(&self) -> impl Sized {
+        Arc::clone(&self.gate_of_loads).lock_owned().await
+    }
+
+    pub(crate) fn loads_begun(&self) -> usize {
+        self.state().loads_begun
     }
 
     pub(crate) fn trouble_loads(&self, trouble: impl IntoIterator<Item = Option<Trouble>>) {
@@ -110,14 +123,21 @@ impl ReadModels for Troubled {
         self.models.prepare(model, shape, incarnation, now).await
     }
 
-    async fn checkpoint(&self, model: &Model) -> Result<Option<Checkpoint>, Fault> {
-        self.models.checkpoint(model).await
+    async fn checkpoints(&self, models: &[Model]) -> Result<Vec<Option<Checkpoint>>, Fault> {
+        self.models.checkpoints(models).await
     }
 
-    async fn load(&self, model: &Model, keys: &[Vec<ColumnValue>]) -> Result<Vec<Vec<ColumnValue>>, Fault> {
+    async fn load(
+        &self,
+        model: &Model,
+        from: &Checkpoint,
+        keys: &[Vec<ColumnValue>],
+    ) -> Result<Option<Vec<Vec<ColumnValue>>>, Fault> {
+        self.state().loads_begun += 1;
+        drop(self.gate_of_loads.lock().await);
         let trouble = self.state().loads.pop_front().flatten();
         match trouble {
-            None => self.models.load(model, keys).await,
+            None => self.models.load(model, from, keys).await,
             Some(Trouble::Refused(_)) => Err(fault(false, None)),
             Some(_) => Err(fault(true, None)),
         }

@@ -5,15 +5,15 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use annals_eventstore::{
-    Checkpoint, EventId, EventStore, ExpectedVersion, MemoryStore, NewEvent, Payload, Position, Recorded, StreamId,
-    Tenant,
+    Checkpoint, Event, EventId, EventStore, ExpectedVersion, MemoryStore, NewEvent, Payload, Position, Recorded,
+    StreamId, Tenant,
 };
 
 use super::accounts::{Account, AccountEvent, Accounts};
 use super::troubled::Troubled;
 use crate::builder::{Over, ProjectionsBuilder};
 use crate::column::ColumnValue;
-use crate::database::contract::{Home, InMemory};
+use crate::database::contract::{Home, InMemory, LookUp};
 use crate::database::{Model, ReadModels};
 use crate::{Projection, ProjectionError, Projections, ReadModel, Rows, TableSpec};
 
@@ -23,19 +23,21 @@ pub(crate) struct Workshop {
     pub(crate) models: Troubled,
     home: Arc<dyn Home>,
     soon: Duration,
+    /// How often something random is tried.
+    rounds: usize,
 }
 
 impl Workshop {
     /// All in memory, for paused time.
     pub(crate) fn new() -> Self {
         // Longer than anything but a fault may take, shorter than the wait after which the log is looked at anyway.
-        Self { soon: Duration::from_secs(3), ..Self::at(InMemory::default()) }
+        Self { soon: Duration::from_secs(3), rounds: 60, ..Self::at(InMemory::default()) }
     }
 
     /// With read models in a real database, and in real time.
     pub(crate) fn at(home: impl Home + 'static) -> Self {
         let models = Troubled::new(home.handle());
-        Self { store: MemoryStore::new(), models, home: Arc::new(home), soon: Duration::from_secs(30) }
+        Self { store: MemoryStore::new(), models, home: Arc::new(home), soon: Duration::from_secs(30), rounds: 5 }
     }
 
     /// The same read models, but an empty store.
@@ -51,6 +53,10 @@ impl Workshop {
     /// How long something may take that is not held up.
     pub(crate) fn soon(&self) -> Duration {
         self.soon
+    }
+
+    pub(crate) fn rounds(&self) -> usize {
+        self.rounds
     }
 
     pub(crate) fn over(&self, store: impl EventStore) -> ProjectionsBuilder {
@@ -78,6 +84,12 @@ impl Workshop {
     ) -> Position {
         let new = |event| NewEvent::of(self.next_id(), &event).unwrap();
         self.append_new(tenant, id, events.into_iter().map(new).collect()).await
+    }
+
+    /// Appends events of another type.
+    pub(crate) async fn append_any<E: Event>(&self, id: &str, events: impl IntoIterator<Item = E>) -> Position {
+        let new = |event| NewEvent::of(self.next_id(), &event).unwrap();
+        self.append_new(Tenant::default(), id, events.into_iter().map(new).collect()).await
     }
 
     /// Appends an event that no type encoded.
@@ -117,6 +129,16 @@ impl Workshop {
 
     pub(crate) async fn set_checkpoint<P: Projection>(&self, checkpoint: Option<Checkpoint>) {
         self.home.set_checkpoint(&model::<P>(), checkpoint).await;
+    }
+
+    /// Removes the rows of `P` and puts its checkpoint to the beginning, as one does to have them built anew.
+    pub(crate) async fn empty<P: Projection>(&self) {
+        self.home.empty(&model::<P>()).await;
+    }
+
+    /// A handle on the read models such as another process has.
+    pub(crate) fn handle(&self) -> Arc<dyn ReadModels> {
+        self.home.handle()
     }
 
     /// Which version the stable name of `P`'s read model shows.

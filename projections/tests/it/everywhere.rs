@@ -8,7 +8,7 @@ use annals_projections::{Projection, ProjectionError, Rows, StartError};
 use jiff::Timestamp;
 
 use super::homes::{Home, block_on, until_at};
-use super::shop::{OrderEvent, OrderList, OrderRow, Sales, Status, placed};
+use super::shop::{Balances, OrderEvent, OrderList, OrderRow, Sales, Status, placed};
 
 /// Plenty, even on a busy machine.
 const SOON: Duration = Duration::from_secs(30);
@@ -81,6 +81,32 @@ pub(crate) fn two_processes_apply_every_event_once(home: Home) {
         assert_eq!(one.query(SALES).await, ["ann 60 60", "bob 60 120"]);
         let applied: u64 = [&first, &second].iter().map(|views| views.status()[0].applied).sum();
         assert_eq!(applied, 120);
+        first.close().await;
+        second.close().await;
+    });
+}
+
+/// What one process has read and not stored may be applied in part by the other; amounts that only grow would not show it.
+pub(crate) fn events_that_cancel_out_are_each_applied_once_by_two_processes(home: Home) {
+    block_on(async {
+        let (one, two) = (home.open().await, home.open().await);
+        let first = one.projections().with(Balances).start().await.unwrap();
+        let second = two.projections().with(Balances).start().await.unwrap();
+        let mut last = Position::START;
+        let mut balance = 0;
+        for n in 0..150 {
+            let shop = if n % 2 == 0 { &one } else { &two };
+            let cents = [1, -1, 5, -5, 0][fastrand::usize(..5)];
+            balance += cents;
+            let events = [placed("ann", cents), placed("bob", 3), placed("bob", -3)];
+            last = shop.append(&format!("o-{n}"), &events[..1 + n % 3]).await;
+        }
+        first.wait_for(last, SOON).await.unwrap();
+        second.wait_for(last, SOON).await.unwrap();
+        let bob = 3 * 50;
+        let expected = [("ann", balance), ("bob", bob)].into_iter().filter(|(_, cents)| *cents != 0);
+        let expected: Vec<String> = expected.map(|(who, cents)| format!("{who} {cents}")).collect();
+        assert_eq!(one.query("SELECT customer || ' ' || cents FROM balances ORDER BY customer").await, expected);
         first.close().await;
         second.close().await;
     });
@@ -202,6 +228,40 @@ pub(crate) fn another_shape_needs_a_raised_version_which_is_shown_when_it_is_com
         assert_eq!(shop.query("SELECT order_id FROM order_list_v1").await, ["o-1"], "the old table is kept");
         views.close().await;
         shop.close().await;
+    });
+}
+
+/// Events keep coming, so that the new version is a little behind the old one nearly all the time.
+pub(crate) fn a_raised_version_takes_the_name_under_load_and_no_event_that_was_seen_is_gone(home: Home) {
+    block_on(async {
+        let (shop, other) = (home.open().await, home.open().await);
+        let older = shop.projections().with(OrderList).start().await.unwrap();
+        let load = async {
+            for n in 0.. {
+                other.append(&format!("load-{n}"), &[placed("bob", 1)]).await;
+            }
+        };
+        let deploy = async {
+            let newer = other.projections().with(Wider::<2>).start().await.unwrap();
+            let shown = format!("SELECT CAST(version AS TEXT) FROM {}", shop.table_of_names());
+            let (mut n, mut after) = (0, 0);
+            while after < 10 {
+                let position = shop.append(&format!("o-{n}"), &[placed("ann", 1)]).await;
+                for views in [&older, &newer] {
+                    views.wait_for(position, SOON).await.unwrap();
+                    let found = format!("SELECT order_id FROM order_list WHERE order_id = 'o-{n}'");
+                    assert_eq!(shop.query(&found).await.len(), 1, "event {n}");
+                }
+                n += 1;
+                after += usize::from(shop.query(&shown).await == ["2"]);
+            }
+            newer.close().await;
+        };
+        tokio::select! {
+            () = load => unreachable!("it never ends"),
+            done = tokio::time::timeout(SOON, deploy) => done.expect("the name is switched"),
+        }
+        older.close().await;
     });
 }
 

@@ -89,6 +89,14 @@ impl Home {
         }
     }
 
+    /// Where the events are, if that is a file.
+    pub(crate) fn events_file(&self) -> &std::path::Path {
+        match &self.events {
+            Place::File(path) => path,
+            Place::Postgres(_) => panic!("the events are on a server"),
+        }
+    }
+
     /// The same under another role.
     pub(crate) fn postgres_url_as(&self, role: &str) -> String {
         use sqlx::ConnectOptions;

@@ -101,6 +101,32 @@ impl Projection for Sales {
     }
 }
 
+/// What each customer's orders come to; a row that comes to nothing is removed.
+#[derive(ReadModel, Clone, Debug)]
+#[read_model(table = "balances", key = "customer")]
+pub(crate) struct BalanceRow {
+    pub(crate) customer: String,
+    pub(crate) cents: i64,
+}
+
+pub(crate) struct Balances;
+
+impl Projection for Balances {
+    type Event = OrderEvent;
+    type Row = BalanceRow;
+
+    fn apply(&self, event: &Recorded<OrderEvent>, rows: &mut Rows<BalanceRow>) -> Result<(), ProjectionError> {
+        if let OrderEvent::Placed { customer, cents } = &event.event {
+            let row = rows.get_or_insert_with(customer, || BalanceRow { customer: customer.clone(), cents: 0 })?;
+            row.cents += cents;
+            if row.cents == 0 {
+                rows.remove(customer);
+            }
+        }
+        Ok(())
+    }
+}
+
 pub(crate) fn placed(customer: &str, cents: i64) -> OrderEvent {
     OrderEvent::Placed { customer: customer.to_owned(), cents }
 }

@@ -146,11 +146,7 @@ async fn append(
             6 => ExpectedVersion::Exact(StreamVersion::new((seen.get() - random.i64(0..2)).max(0))?),
             _ => ExpectedVersion::Any,
         };
-        let exp = match expected {
-            ExpectedVersion::NoStream => 0,
-            ExpectedVersion::Exact(version) => version.get(),
-            ExpectedVersion::Any => -1,
-        };
+        let exp = expected.version().map_or(-1, StreamVersion::get);
         let mut events = Vec::new();
         let mut ids = Vec::new();
         for _ in 0..random.usize(1..5) {

@@ -21,6 +21,11 @@ pub(super) enum Moved {
     },
     /// One that `evolve` cannot bear.
     Poison,
+    /// Without notes it cannot be read again.
+    Annotated {
+        #[serde(skip_serializing_if = "Vec::is_empty")]
+        notes: Vec<String>,
+    },
 }
 
 fn never<'de, D: serde::Deserializer<'de>>(_: D) -> Result<i64, D::Error> {
@@ -32,7 +37,8 @@ const fn shape(name: &'static str) -> EventShape {
 }
 
 impl Event for Moved {
-    const SHAPES: &'static [EventShape] = &[shape("in"), shape("out"), shape("odd"), shape("noted"), shape("poison")];
+    const SHAPES: &'static [EventShape] =
+        &[shape("in"), shape("out"), shape("odd"), shape("noted"), shape("poison"), shape("annotated")];
 
     fn shape(&self) -> &'static EventShape {
         &Self::SHAPES[match self {
@@ -41,6 +47,7 @@ impl Event for Moved {
             Self::Odd(_) => 2,
             Self::Noted { .. } => 3,
             Self::Poison => 4,
+            Self::Annotated { .. } => 5,
         }]
     }
 
@@ -76,6 +83,7 @@ impl Evolve for Account {
             Moved::In(amount) => self.balance += amount,
             Moved::Out(amount) => self.balance -= amount,
             Moved::Odd(_) => {}
+            Moved::Annotated { notes } => self.notes.extend(notes.iter().cloned()),
             Moved::Noted { amount, note } => {
                 self.balance += amount;
                 self.notes.push(note.clone());

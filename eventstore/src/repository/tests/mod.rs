@@ -1,6 +1,8 @@
 mod account;
 mod programs;
 mod spy;
+#[cfg(any(feature = "sqlite", feature = "postgres"))]
+mod within;
 
 use std::cell::Cell;
 use std::convert::Infallible;
@@ -13,14 +15,17 @@ use tokio::time::Instant;
 use account::{Account, Moved, Settle, Short};
 use spy::{Call, Fault, Spy};
 
+use super::cache::Known;
 use super::{AggregateStore, ExecuteError, Executed, Repository};
 use crate::aggregate::{Aggregate, Evolve, SnapshotPolicy};
 use crate::append::Append;
 use crate::context::Context;
-use crate::error::{AppendError, ErrorFamily, ReadError};
+use crate::error::{AppendError, BackendError, ErrorFamily, Invalid, ReadError};
 use crate::event::{EventId, NewEvent, RecordedEvent};
+use crate::memory::MemoryStore;
 use crate::metadata::{Actor, CausationId, CorrelationId, TraceParent};
 use crate::position::{Incarnation, Position};
+use crate::read::EventStoreExt;
 use crate::request::{Fingerprint, RequestKey};
 use crate::store::EventStore;
 use crate::stream::{ExpectedVersion, StreamId, StreamVersion, Tenant};
@@ -59,7 +64,10 @@ async fn stored(spy: &Spy) -> Vec<RecordedEvent> {
 
 /// A store in which account `a` has one deposit of 100, made through the repository, with no calls counted so far.
 async fn opened() -> (Spy, Repository<Account>) {
-    let spy = Spy::new();
+    opened_on(Spy::new()).await
+}
+
+async fn opened_on(spy: Spy) -> (Spy, Repository<Account>) {
     let accounts = spy.aggregate::<Account>();
     accounts.execute(&id(), deposit(100)).await.unwrap();
     spy.calls();
@@ -110,9 +118,10 @@ async fn load_always_reads_what_is_new_and_only_that() {
     spy.inner.append_many(paid_in(5)).await.unwrap();
     let loaded = accounts.load(&id()).await.unwrap();
     assert_eq!((loaded.state.balance, loaded.version), (105, version(2)));
-    assert_eq!(spy.calls(), [Call::Load { after: 1, events: 1 }]);
+    // With the last event that was known, as the proof that what follows belongs to it.
+    assert_eq!(spy.calls(), [Call::Load { after: 0, events: 2 }]);
     accounts.load(&id()).await.unwrap();
-    assert_eq!(spy.calls(), [Call::Load { after: 2, events: 0 }]);
+    assert_eq!(spy.calls(), [Call::Load { after: 1, events: 1 }]);
 }
 
 #[tokio::test]
@@ -122,7 +131,7 @@ async fn a_long_stream_is_read_to_its_end_page_by_page() {
     spy.inner.append_many(rival(ExpectedVersion::Any, &[Moved::In(8), Moved::In(16)])).await.unwrap();
     let loaded = spy.aggregate::<Account>().load(&id()).await.unwrap();
     assert_eq!((loaded.state.balance, loaded.version), (31, version(5)));
-    let pages = [(0, 2), (2, 2), (4, 1)].map(|(after, events)| Call::Load { after, events });
+    let pages = [(0, 2), (1, 2), (2, 2), (3, 2)].map(|(after, events)| Call::Load { after, events });
     assert_eq!(spy.calls(), pages);
 }
 
@@ -204,7 +213,7 @@ async fn a_rejection_on_a_cached_state_is_decided_again_on_what_is_new() {
     spy.inner.append_many(paid_in(50)).await.unwrap();
     let done = accounts.execute(&id(), |a| a.withdraw(150)).await.unwrap();
     assert_eq!(done.version, version(3));
-    assert_eq!(spy.calls(), [Call::Load { after: 1, events: 1 }, Call::Append]);
+    assert_eq!(spy.calls(), [Call::Load { after: 0, events: 2 }, Call::Append]);
 }
 
 #[tokio::test]
@@ -214,7 +223,7 @@ async fn a_rejection_on_the_newest_state_is_returned_and_leaves_no_trace() {
     assert_eq!(error.family(), None);
     assert_eq!(error.to_string(), "50 short");
     assert_eq!(error.rejection(), Some(Short { short: 50 }));
-    assert_eq!(spy.calls(), [Call::Load { after: 1, events: 0 }]);
+    assert_eq!(spy.calls(), [Call::Load { after: 0, events: 1 }]);
     assert_eq!(stored(&spy).await.len(), 1);
 }
 
@@ -223,7 +232,7 @@ async fn no_events_on_a_cached_state_is_decided_again_on_what_is_new() {
     let (spy, accounts) = opened().await;
     let idle = accounts.send(&id(), Settle(100)).await.unwrap();
     assert_eq!((idle.version, idle.events, idle.position, idle.recorded_at), (version(1), 0, Position::START, None));
-    assert_eq!(spy.calls(), [Call::Load { after: 1, events: 0 }]);
+    assert_eq!(spy.calls(), [Call::Load { after: 0, events: 1 }]);
     spy.inner.append_many(paid_in(1)).await.unwrap();
     let done = accounts.send(&id(), Settle(100)).await.unwrap();
     assert_eq!((done.version, done.events), (version(3), 1));
@@ -246,8 +255,8 @@ async fn a_conflict_reads_only_what_is_new_and_decides_again() {
         .unwrap();
     assert_eq!(*seen.lock().unwrap(), [100, 107, 110]);
     assert_eq!(done.version, version(4));
-    let again = |after| Call::Load { after, events: 1 };
-    assert_eq!(spy.calls(), [Call::Append, again(1), Call::Append, again(2), Call::Append]);
+    let again = |after| Call::Load { after, events: 2 };
+    assert_eq!(spy.calls(), [Call::Append, again(0), Call::Append, again(1), Call::Append]);
 }
 
 #[tokio::test]
@@ -306,7 +315,7 @@ async fn an_older_state_never_replaces_a_newer_one() {
     let cache = &accounts.cache;
     let life = spy.incarnation();
     let newer = cache.get(life, &stream("a")).unwrap();
-    let older = super::cache::Known { state: Arc::new(Account::default()), version: version(1) };
+    let older = Known { state: Arc::new(Account::default()), ..newer.clone() };
     accounts.execute(&id(), deposit(1)).await.unwrap();
     cache.put(life, &stream("a"), &newer);
     cache.put(life, &stream("a"), &older);
@@ -336,12 +345,85 @@ async fn states_of_another_life_of_the_store_are_not_used() {
 #[tokio::test]
 async fn a_stream_shorter_than_what_is_known_is_read_from_its_beginning() {
     let (spy, accounts) = opened().await;
-    let foreign =
-        super::cache::Known { state: Arc::new(Account { balance: 1_000, notes: vec![] }), version: version(9) };
+    let foreign = Known {
+        state: Arc::new(Account { balance: 1_000, notes: vec![] }),
+        version: version(9),
+        last_event: Some(EventId::new(uuid::Uuid::from_u128(9)).unwrap()),
+    };
     accounts.cache.put(spy.incarnation(), &stream("a"), &foreign);
     let error = accounts.execute(&id(), |a| a.withdraw(500)).await.unwrap_err();
     assert_eq!(error.rejection(), Some(Short { short: 400 }));
-    assert_eq!(spy.calls(), [Call::Append, Call::Load { after: 0, events: 1 }]);
+    let read = |after, events| Call::Load { after, events };
+    assert_eq!(spy.calls(), [Call::Append, read(8, 0), read(0, 1)]);
+    // The state of the longer stream does not stand in the way of that of the shorter one.
+    accounts.execute(&id(), |a| a.withdraw(1)).await.unwrap();
+    assert_eq!(spy.calls(), [Call::Append]);
+}
+
+/// Histories that account `a` may have after a failover, with the balance of each: shorter than the one that was lost, as
+/// long, and longer.
+async fn other_histories() -> Vec<(MemoryStore, i64)> {
+    let mut histories = Vec::new();
+    for events in [vec![], vec![Moved::In(5)], vec![Moved::In(5), Moved::In(6)], vec![Moved::In(1); 40]] {
+        let store = MemoryStore::new();
+        let balance = events.iter().map(|event| if let Moved::In(amount) = event { *amount } else { 0 }).sum();
+        if !events.is_empty() {
+            store.append_many(rival(ExpectedVersion::Any, &events)).await.unwrap();
+        }
+        histories.push((store, balance));
+    }
+    histories
+}
+
+/// The store fails over to a server that had not got the last events, and others are written there: what was decided on
+/// the lost ones must not be stored.
+#[tokio::test]
+async fn a_command_that_was_decided_on_a_lost_history_is_decided_again() {
+    for page in [1, 2, 100] {
+        for (history, balance) in other_histories().await {
+            let (spy, accounts) = opened_on(Spy::new().paged(page)).await;
+            spy.next([Fault::FailOver(history.clone())]);
+            let error = accounts.execute(&id(), |a| a.withdraw(60)).await.unwrap_err();
+            assert_eq!(error.rejection(), Some(Short { short: 60 - balance }), "{page}");
+            // By the same handle, whose cache is right from then on.
+            assert_eq!(accounts.load(&id()).await.unwrap().state.balance, balance);
+            accounts.execute(&id(), |_| Ok::<_, Infallible>(Moved::In(1))).await.unwrap();
+            assert_eq!(accounts.load(&id()).await.unwrap().state.balance, balance + 1);
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_cached_state_is_not_extended_by_the_events_of_another_history() {
+    for page in [1, 2, 100] {
+        for (history, balance) in other_histories().await {
+            let (spy, accounts) = opened_on(Spy::new().paged(page)).await;
+            spy.fail_over(history);
+            // By a load, by a rejection, and by a decision without events.
+            let loaded = accounts.clone().load(&id()).await.unwrap();
+            assert_eq!(loaded.state.balance, balance);
+            assert_eq!(loaded.last_event.is_some(), loaded.exists());
+            let idle = accounts.send(&id(), Settle(balance)).await.unwrap();
+            assert_eq!((idle.events, idle.version), (0, loaded.version));
+        }
+        for (history, balance) in other_histories().await {
+            let (spy, accounts) = opened_on(Spy::new().paged(page)).await;
+            spy.fail_over(history);
+            let error = accounts.execute(&id(), |a| a.withdraw(101)).await.unwrap_err();
+            assert_eq!(error.rejection(), Some(Short { short: 101 - balance }));
+        }
+    }
+}
+
+/// With one attempt nothing is read after a conflict.
+#[tokio::test]
+async fn a_conflict_that_was_returned_does_not_come_again_by_itself() {
+    let (spy, accounts) = opened().await;
+    let accounts = accounts.attempts(1);
+    spy.inner.append_many(paid_in(1)).await.unwrap();
+    let error = accounts.execute(&id(), |a| a.withdraw(1)).await.unwrap_err();
+    assert_eq!(error.family(), Some(ErrorFamily::Conflict));
+    assert_eq!(accounts.execute(&id(), |a| a.withdraw(1)).await.unwrap().version, version(3));
 }
 
 #[tokio::test]
@@ -362,6 +444,25 @@ async fn events_that_could_not_be_read_back_are_refused_before_they_are_stored()
     assert_eq!(e.field, "payload");
     assert!(e.problem.contains("`odd`") && e.problem.contains("reads nothing"), "{e}");
     assert_eq!(stored(&spy).await.len(), 1);
+}
+
+/// What is appended without a repository is made of events in one way only.
+#[tokio::test]
+async fn an_event_that_could_not_be_read_back_is_refused_whatever_way_it_takes_to_the_store() {
+    let (spy, accounts) = opened().await;
+    let lossy = || Moved::Annotated { notes: Vec::new() };
+    let error = accounts.execute(&id(), |_| Ok::<_, Infallible>(lossy())).await.unwrap_err();
+    let ExecuteError::Invalid(by_command) = error else { panic!("{error}") };
+    let made = spy.new_event(&lossy()).unwrap_err();
+    let named = NewEvent::of(EventId::new(uuid::Uuid::from_u128(1)).unwrap(), &lossy()).unwrap_err();
+    for error in [by_command, made, named] {
+        assert_eq!(error.field, "payload");
+        assert!(error.problem.contains("`annotated`") && error.problem.contains("missing field `notes`"), "{error}");
+    }
+    let whole = Moved::Annotated { notes: vec!["n".to_owned()] };
+    let event = spy.new_event(&whole).unwrap();
+    spy.append(&stream("a"), ExpectedVersion::Any, vec![event]).await.unwrap();
+    assert_eq!(stored(&spy).await[1].decode::<Moved>().unwrap(), whole);
 }
 
 #[tokio::test]
@@ -552,13 +653,49 @@ async fn what_stays_unknown_is_returned_with_a_token_that_settles_it_once() {
     }
 }
 
+/// The answer was lost, and the repeat meets a server that can only be read, a row that cannot be read, or whatever else
+/// says nothing about the events: they are stored all the same.
 #[tokio::test(start_paused = true)]
-async fn a_store_that_closes_while_settling_leaves_the_outcome_unknown() {
+async fn only_an_answer_about_its_events_ends_an_unknown_outcome() {
+    let refusals: [fn() -> AppendError; 8] = [
+        || AppendError::Closed,
+        || AppendError::ReadOnly { reason: "a standby".to_owned() },
+        || AppendError::Broken { what: "a row".to_owned(), remedy: "look".to_owned() },
+        || AppendError::Unavailable { source: BackendError::new("away") },
+        || AppendError::StorageFull { source: BackendError::new("full") },
+        || AppendError::RequestKeyReused { tenant: Tenant::default(), key: "k".to_owned() },
+        || AppendError::DeadlineExceeded { stream: stream("a") },
+        || Invalid::new("payload", "is too large", "make it smaller").into(),
+    ];
+    for again in refusals {
+        let refusal = again();
+        let (spy, accounts) = opened().await;
+        spy.next([Fault::AnswerLost { stored: true }]);
+        spy.next((0..7).map(|_| Fault::Refused(again())));
+        let error = accounts.execute(&id(), deposit(1)).await.unwrap_err();
+        let ExecuteError::OutcomeUnknown { token, source, .. } = error else { panic!("{refusal}: {error}") };
+        assert_eq!(source.to_string(), refusal.to_string());
+        let error = accounts.settle(&token).await.unwrap_err();
+        assert_eq!(error.family(), ErrorFamily::OutcomeUnknown, "{refusal}");
+        spy.next([Fault::Refused(again())]);
+        let error = spy.settle(&token).await.unwrap_err();
+        assert_eq!(error.family(), ErrorFamily::OutcomeUnknown, "{refusal}");
+        assert_eq!(error.source().unwrap().to_string(), refusal.to_string());
+        let done = accounts.settle(&token).await.unwrap();
+        assert_eq!((done.version, done.repeated), (version(2), true));
+        assert_eq!(stored(&spy).await.len(), 2);
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_answer_about_its_events_ends_an_unknown_outcome() {
     let (spy, accounts) = opened().await;
-    spy.next([Fault::AnswerLost { stored: true }]);
-    spy.next((0..6).map(|_| Fault::Closed));
+    spy.next((0..7).map(|_| Fault::AnswerLost { stored: false }));
     let error = accounts.execute(&id(), deposit(1)).await.unwrap_err();
-    assert_eq!(error.family(), Some(ErrorFamily::OutcomeUnknown));
+    let ExecuteError::OutcomeUnknown { token, .. } = error else { panic!("{error}") };
+    spy.inner.append_many(paid_in(1)).await.unwrap();
+    let error = accounts.settle(&token).await.unwrap_err();
+    assert!(error.settles_outcome() && error.family() == ErrorFamily::Conflict, "{error}");
 }
 
 #[tokio::test(start_paused = true)]

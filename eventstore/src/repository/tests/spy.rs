@@ -25,8 +25,10 @@ pub(super) enum Fault {
     AnswerLost { stored: bool },
     /// Another append comes first.
     Rival(Append),
-    /// The handle is closed.
-    Closed,
+    /// It is refused so.
+    Refused(AppendError),
+    /// The store is another one from now on, with the same incarnation.
+    FailOver(MemoryStore),
     /// Nothing goes wrong.
     None,
 }
@@ -46,6 +48,8 @@ pub(super) enum Call {
 #[derive(Clone)]
 pub(super) struct Spy {
     pub(super) inner: MemoryStore,
+    /// The store after a failover.
+    later: Arc<Mutex<Option<MemoryStore>>>,
     faults: Arc<Mutex<VecDeque<Fault>>>,
     /// Comes before the next look for a request is answered, but after it was made.
     after_find: Arc<Mutex<Option<Append>>>,
@@ -62,6 +66,7 @@ impl Spy {
         Self {
             incarnation: Arc::new(Mutex::new(inner.incarnation())),
             inner,
+            later: Arc::default(),
             faults: Arc::default(),
             after_find: Arc::default(),
             calls: Arc::default(),
@@ -96,6 +101,14 @@ impl Spy {
         *self.after_find.lock().unwrap() = Some(append);
     }
 
+    pub(super) fn fail_over(&self, later: MemoryStore) {
+        *self.later.lock().unwrap() = Some(later);
+    }
+
+    fn now(&self) -> MemoryStore {
+        self.later.lock().unwrap().as_ref().unwrap_or(&self.inner).clone()
+    }
+
     /// The calls since the last time.
     pub(super) fn calls(&self) -> Vec<Call> {
         std::mem::take(&mut self.calls.lock().unwrap())
@@ -126,31 +139,32 @@ impl EventStore for Spy {
         let stream = append.clone().check(self.limits())?.first_stream();
         match fault {
             Fault::None => {}
-            Fault::Closed => return Err(AppendError::Closed),
+            Fault::Refused(error) => return Err(error),
+            Fault::FailOver(later) => self.fail_over(later),
             Fault::Unavailable => return Err(AppendError::Unavailable { source: BackendError::new("gone fishing") }),
-            Fault::Rival(rival) => drop(self.inner.append_many(rival).await.unwrap()),
+            Fault::Rival(rival) => drop(self.now().append_many(rival).await.unwrap()),
             Fault::AnswerLost { stored } => {
                 if stored {
-                    self.inner.append_many(append).await?;
+                    self.now().append_many(append).await?;
                 }
                 return Err(AppendError::OutcomeUnknown { stream, source: BackendError::new("connection lost") });
             }
         }
-        self.inner.append_many(append).await
+        self.now().append_many(append).await
     }
 
     async fn find_request(&self, tenant: &Tenant, request: &RequestKey) -> Result<Option<Appended>, AppendError> {
         self.note(Call::FindRequest);
-        let found = self.inner.find_request(tenant, request).await;
+        let found = self.now().find_request(tenant, request).await;
         let after = self.after_find.lock().unwrap().take();
         if let Some(append) = after {
-            self.inner.append_many(append).await.unwrap();
+            self.now().append_many(append).await.unwrap();
         }
         found
     }
 
     async fn load_page(&self, stream: &StreamId, after: StreamVersion, limit: usize) -> Result<StreamPage, ReadError> {
-        let mut page = self.inner.load_page(stream, after, limit.min(self.page)).await?;
+        let mut page = self.now().load_page(stream, after, limit.min(self.page)).await?;
         page.events.retain(|event| event.version.get() != self.gone);
         self.note(Call::Load { after: after.get(), events: page.events.len() });
         Ok(page)

@@ -180,7 +180,7 @@ async fn a_unit_of_work_whose_transaction_was_lost_stores_nothing() {
     sqlx::raw_sql("INSERT OR ROLLBACK INTO mine VALUES (1)").execute(&mut *work).await.expect_err("a conflict");
     let error = work.append(Append::to(stream("b"), ANY, vec![event(2)])).await.expect_err("there is no transaction");
     assert_eq!(error.family(), ErrorFamily::Transient, "{error:?}");
-    sqlx::raw_sql("INSERT INTO mine VALUES (2)").execute(&mut *work).await.expect("goes nowhere");
+    sqlx::raw_sql("INSERT INTO mine VALUES (2)").execute(&mut *work).await.expect_err("it would be committed alone");
     work.commit().await.expect_err("there is nothing to commit");
     assert_eq!(fixture.log().await.len(), 0);
     let mut reader = fixture.store.database().read().await.expect("a reader");
@@ -480,4 +480,59 @@ async fn an_append_that_the_writer_has_taken_is_answered_however_late() {
         }
         assert!(answered > 0, "nothing was taken before the deadline");
     }
+}
+
+/// Without a busy timeout every append beside a writer of another connection would fail at once.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_write_waits_for_another_one_that_ends_in_time() {
+    let fixture = Fixture::new().await;
+    fixture.append("a", ExpectedVersion::NoStream, 1).await.expect("appended");
+    let one = StreamVersion::new(1).expect("a version");
+    let mut foreign = fixture.foreign().await;
+    for by in ["directly", "by the queue", "in a unit of work"] {
+        sqlx::raw_sql("BEGIN IMMEDIATE").execute(&mut foreign).await.expect("locked");
+        let store = fixture.store.clone();
+        let mut waiting = tokio::spawn(async move {
+            match by {
+                "directly" => store.append(&stream("a"), one.into(), vec![event(2)]).await.map(drop),
+                "by the queue" => store.append(&stream("a"), ANY, vec![event(3)]).await.map(drop),
+                _ => store.begin().await?.commit().await,
+            }
+        });
+        let early = tokio::time::timeout(Duration::from_millis(150), &mut waiting).await;
+        assert!(early.is_err(), "{by}: it did not wait: {early:?}");
+        sqlx::raw_sql("ROLLBACK").execute(&mut foreign).await.expect("free");
+        waiting.await.expect("no panic").unwrap_or_else(|error| panic!("{by}: {error:?}"));
+    }
+}
+
+/// A batch that was refused must not keep the file locked until this handle happens to write again.
+#[tokio::test]
+async fn a_refused_append_has_left_the_file_to_others_when_it_is_answered() {
+    let fixture = Fixture::new().await;
+    sqlx::raw_sql(VETO).execute(&mut fixture.foreign().await).await.expect("created");
+    let other = SqliteOptions::new(fixture.path()).busy_timeout(Duration::ZERO).open().await.expect("opened");
+    for round in 0..3 {
+        let refused = fixture.store.append(&stream("bad"), ANY, (0..2500).map(event).collect()).await;
+        assert!(matches!(refused, Err(AppendError::Broken { .. })), "{refused:?}");
+        let version = StreamVersion::new(round).expect("a version");
+        other.append(&stream("good"), version.into(), vec![event(1)]).await.expect("the file is free");
+    }
+}
+
+/// A key that is stored after its events could be missing beside them, and a repeat would have its effect twice.
+#[tokio::test]
+async fn events_whose_request_key_cannot_be_stored_are_not_stored() {
+    let fixture = Fixture::new().await;
+    let veto = "CREATE TRIGGER no_keys BEFORE INSERT ON annals_request_keys BEGIN SELECT RAISE(ABORT, 'no'); END";
+    sqlx::raw_sql(veto).execute(&mut fixture.foreign().await).await.expect("created");
+    let request = crate::RequestKey::new("r", crate::Fingerprint::of_bytes(b"body")).expect("a key");
+    let append = Append::to(stream("a"), ANY, vec![event(1)]).with_request(request);
+    let error = fixture.store.append_many(append.clone()).await.expect_err("refused");
+    assert!(matches!(error, AppendError::Broken { .. }), "{error:?}");
+    assert_eq!(fixture.log().await.len(), 0);
+    let mut unit = fixture.store.begin().await.expect("begun");
+    unit.append(append).await.expect_err("refused");
+    unit.commit().await.expect("there is nothing in it");
+    assert_eq!(fixture.log().await.len(), 0);
 }

@@ -1,13 +1,21 @@
 //! What only SQLite can get wrong. The contract that all stores share is held by the conformance suite.
 
 mod another_process;
+mod by_hand;
+mod clock;
 mod decide_within;
+#[cfg(unix)]
+mod failing_commit;
 mod failures;
 #[cfg(target_os = "linux")]
 mod full_disk;
 mod full_stream;
 #[cfg(unix)]
 mod permissions;
+#[cfg(unix)]
+mod replaced;
+mod restored;
+mod unit_of_work;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -127,7 +135,7 @@ async fn insert_or_replace_never_overwrites_an_event() {
     }
     let log = fixture.log().await;
     assert_eq!(log.len(), 1);
-    assert_eq!(log[0].payload.as_str(), "{\"n\":1}");
+    assert_eq!(log[0].payload.as_str(), "{\"n\": 1}");
 }
 
 #[tokio::test]
@@ -443,16 +451,16 @@ async fn a_full_queue_refuses_its_tenant_and_no_other() {
 #[tokio::test]
 async fn waiting_appends_are_bounded_in_bytes_too() {
     let folder = tempfile::tempdir().expect("a folder");
-    let limits = crate::Limits { queued_bytes: 20, ..crate::Limits::default() };
+    let limits = crate::Limits { queued_bytes: 22, ..crate::Limits::default() };
     let store = SqliteOptions::new(folder.path().join("log.db")).limits(limits).open().await.expect("opened");
     let blocker = store.begin().await.expect("begun");
     let id = stream("a");
     let append = |n| store.append(&id, ANY, vec![event(n)]);
-    // Each has 9 bytes: `{"n":1}` and `{}`.
+    // Each has 10 bytes: `{"n": 1}` and `{}`.
     let (mut first, mut second) = (append(1), append(2));
     assert!(futures::poll!(first.as_mut()).is_pending() && futures::poll!(second.as_mut()).is_pending());
     let error = append(3).await.expect_err("overloaded");
-    assert!(matches!(error, AppendError::Overloaded { queued: 18, limit: 20, unit: "bytes", .. }), "{error:?}");
+    assert!(matches!(error, AppendError::Overloaded { queued: 20, limit: 22, unit: "bytes", .. }), "{error:?}");
     blocker.rollback().await.expect("rolled back");
     first.await.expect("appended");
     second.await.expect("appended");
@@ -511,7 +519,7 @@ async fn long_events_come_back_whole_and_cut_the_page() {
     for size in sizes {
         fixture.store.append(&stream("long"), ANY, vec![long(size)]).await.expect("appended");
     }
-    let lengths: Vec<usize> = fixture.log().await.iter().map(|e| e.payload.as_str().len() - 11).collect();
+    let lengths: Vec<usize> = fixture.log().await.iter().map(|e| e.payload.as_str().len() - 12).collect();
     assert_eq!(lengths, sizes);
     for _ in 0..2 {
         fixture.store.append(&stream("long"), ANY, (0..12).map(|_| long(1_000_000)).collect()).await.expect("appended");

@@ -97,6 +97,10 @@ impl Oracle {
         let wrong = asked.parts.iter().filter(|(stream, expected, _)| match expected {
             ExpectedVersion::NoStream => actual(stream) != 0,
             ExpectedVersion::Exact(version) => actual(stream) != version.get(),
+            ExpectedVersion::LastEvent { version, event_id } => {
+                let last = self.log.values().rfind(|event| event.stream == *stream);
+                last.is_none_or(|last| (last.version, last.event_id) != (*version, *event_id))
+            }
             ExpectedVersion::Any => false,
         });
         let wrong: Vec<_> = wrong.map(|(stream, ..)| (stream.clone(), actual(stream))).collect();

@@ -40,6 +40,8 @@ pub(crate) enum Belief {
     Any,
     /// The stream's version and so many more.
     Off(i64),
+    /// The stream's last event, or (if false) its first.
+    LastEvent(bool),
 }
 
 /// What is different when an earlier append is asked for again.
@@ -81,6 +83,7 @@ pub(crate) fn operation() -> impl Strategy<Value = Operation> {
         1 => Just(Belief::NoStream),
         4 => Just(Belief::Off(0)),
         1 => (-2_i64..3).prop_map(Belief::Off),
+        3 => prop_oneof![4 => Just(true), 1 => Just(false)].prop_map(Belief::LastEvent),
     ];
     let request = proptest::option::weighted(0.3, (0_usize..4, 0_u8..2));
     let change = prop_oneof![
@@ -229,6 +232,13 @@ impl<H: Home> Run<H> {
         match belief {
             Belief::NoStream => ExpectedVersion::NoStream,
             Belief::Any => ExpectedVersion::Any,
+            Belief::LastEvent(right) => {
+                let mut events = self.oracle.log.values().filter(|event| event.stream == *stream);
+                match if right { events.next_back() } else { events.next() } {
+                    Some(event) => ExpectedVersion::from(event),
+                    None => ExpectedVersion::NoStream,
+                }
+            }
             Belief::Off(by) => {
                 ExpectedVersion::Exact(StreamVersion::new((self.oracle.version(stream) + by).max(0)).unwrap())
             }

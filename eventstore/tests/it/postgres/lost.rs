@@ -13,12 +13,7 @@ use sqlx::{Connection, PgConnection, Row};
 use super::proxy::{Lost, Proxy};
 use super::{Fixture, event_for, run, stream};
 use crate::homes::postgres_database_on_our_own;
-
-#[expect(unreachable_pub, reason = "the examples of the documentation share it")]
-mod order {
-    include!(concat!(env!("CARGO_MANIFEST_DIR"), "/docs/order.rs"));
-}
-use order::{Order, OrderId};
+use crate::order::{Order, OrderId};
 
 const NO_STREAM: ExpectedVersion = ExpectedVersion::NoStream;
 const ANY: ExpectedVersion = ExpectedVersion::Any;
@@ -133,9 +128,8 @@ async fn a_commit_through_a_pooler_whose_answer_is_lost_is_unknown_and_settled_b
         for count in [1, 2, 40] {
             let id = format!("{lost:?}-{count}");
             let append = events(&store, &id, NO_STREAM, count);
-            // A connection that is new asks something first.
-            store.append_many(events(&store, &format!("{id}-before"), NO_STREAM, count)).await.unwrap();
-            proxy.lose(lost, "COMMIT");
+            // Notifications commit too.
+            proxy.lose_following(lost, "annals.append", "COMMIT");
             is_unknown(store.append_many(append.clone()).await, &id, &id);
             assert!(proxy.has_lost(), "{id}");
             assert_eq!(store.append_many(append).await.unwrap().repeated, lost != Lost::Request, "{id}");

@@ -3,6 +3,7 @@
 mod by_hand;
 mod crash;
 mod database;
+mod failover;
 mod faults;
 #[cfg(target_os = "linux")]
 mod full_disk;

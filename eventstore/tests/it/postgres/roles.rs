@@ -200,8 +200,8 @@ async fn what_no_reader_could_read_is_refused_by_the_functions_as_well() {
         (5, "4294967296"),
         (5, "1099511627776"),
         (6, "NULL"),
-        (6, "'\"' || repeat('x', 200000000) || '\"'"),
-        (6, "'[' || repeat('1e-16383,', 8000) || '1]'"),
+        (6, "'\"' || repeat('x', 101000000) || '\"'"),
+        (6, "'[' || repeat('1e-16383,', 6200) || '1]'"),
         (7, "NULL"),
         (7, "'[1]'"),
         (7, "'7'"),
@@ -212,7 +212,7 @@ async fn what_no_reader_could_read_is_refused_by_the_functions_as_well() {
         (7, "'{\"$trace\":null}'"),
         (7, "'{\"$extra\":[\"a\"]}'"),
         (7, "'{\"$extra\":{\"a\":\"b\",\"c\":1}}'"),
-        (7, "'{\"$extra\":{\"a\":\"' || repeat('x', 2000000) || '\"}}'"),
+        (7, "'{\"$extra\":{\"a\":\"' || repeat('x', 1600000) || '\"}}'"),
     ] {
         hostile.push((place, bad.to_owned()));
     }
@@ -229,23 +229,25 @@ async fn what_no_reader_could_read_is_refused_by_the_functions_as_well() {
                                      {correlation}, {causation})"),
                 format!("append_one({tenant}, {kind}, {id}, NULL, {event}, {name}, {schema}, {payload}, {metadata},
                                     {correlation}, {causation})"),
-                format!("append({tenant}, false, array[{kind}], array[{id}], '{{NULL}}', '{{1}}', array[{event}]::uuid[],
+                format!("append({tenant}, false, array[{kind}], array[{id}], '{{NULL}}', '{{NULL}}', '{{1}}', array[{event}]::uuid[],
                                 array[{name}], array[{schema}]::bigint[], array[{payload}], array[{metadata}],
                                 array[{correlation}]::text[], array[{causation}]::text[], NULL, NULL, NULL, NULL)"),
                 format!("append_group(false, array[{tenant}], array[{kind}], array[{id}], '{{NULL}}', '{{1}}', '{{1}}',
                                       array[{tenant}], array[{kind}], array[{id}], array[{event}]::uuid[], array[{name}],
                                       array[{schema}]::bigint[], array[{payload}], array[{metadata}],
-                                      array[{correlation}]::text[], array[{causation}]::text[], '{{NULL}}', '{{}}', '{{}}',
+                                      array[{correlation}]::text[], array[{causation}]::text[], '{{NULL}}', '{{NULL}}', '{{}}', '{{}}',
                                       '{{}}', '{{}}', '{{}}', '{{}}')"),
             ] {
-                // The large ones take their time.
-                let is_large = bad.contains("repeat('x', 2000000") || bad.contains("1e-16383");
-                if is_large && (setting == "off" || !call.starts_with("append_next(")) {
+                // The large ones take their time, and such a setting could matter to what is said of characters.
+                let is_large = bad.contains("repeat('x', 1") || bad.contains("1e-16383");
+                let is_escape = bad.starts_with("U&");
+                if (is_large && !call.starts_with("append_next(")) || (setting == "off" && !is_escape) {
                     continue;
                 }
-                let prepared = format!("PREPARE hostile AS SELECT annals.{call}");
-                run(&mut connection, &prepared).await.expect("it is a call");
-                run(&mut connection, &format!("SET standard_conforming_strings = {setting}")).await.unwrap();
+                let prepare = format!(
+                    "PREPARE hostile AS SELECT annals.{call}; SET standard_conforming_strings = {setting}"
+                );
+                run(&mut connection, &prepare).await.expect("it is a call");
                 let refused = run(&mut connection, "EXECUTE hostile").await;
                 run(&mut connection, "DEALLOCATE hostile; SET standard_conforming_strings = on").await.unwrap();
                 match refused {
@@ -263,7 +265,7 @@ async fn what_no_reader_could_read_is_refused_by_the_functions_as_well() {
             "SELECT annals.append_group(false, '{{theirs,ours}}', '{{order,order}}', '{{h,h}}', '{{NULL,NULL}}', '{{1,2}}',
                 '{{1,1}}', '{{theirs,ours}}', '{{order,order}}', '{{h,h}}', array[gen_random_uuid(), gen_random_uuid()],
                 '{{x,x}}', '{{1,1}}', '{{\"{{}}\",\"{{}}\"}}', '{{\"{{}}\",\"{{}}\"}}', '{{NULL,NULL}}', '{{NULL,NULL}}',
-                '{{NULL,NULL}}', '{{{tenant}}}', '{{r}}', array[gen_random_uuid()], '{{60000000}}', '{{{first}}}',
+                '{{NULL,NULL}}', '{{NULL,NULL}}', '{{{tenant}}}', '{{r}}', array[gen_random_uuid()], '{{60000000}}', '{{{first}}}',
                 '{{{last}}}')"
         )
     };
@@ -282,12 +284,13 @@ async fn what_no_reader_could_read_is_refused_by_the_functions_as_well() {
     for key in ["''", &long, control] {
         let nothing = format!(
             "SELECT annals.append('default', false, '{{}}', '{{}}', '{{}}', '{{}}', '{{}}', '{{}}', '{{}}', '{{}}', '{{}}',
-                                  '{{}}', '{{}}', NULL, {key}, gen_random_uuid(), 60000000)"
+                                  '{{}}', '{{}}', '{{}}', NULL, {key}, gen_random_uuid(), 60000000)"
         );
         assert_eq!(code(&run(&mut connection, &nothing).await.unwrap_err()), "23514", "{key}");
     }
     // An event of the append without a stream.
-    let nowhere = "SELECT annals.append('default', false, '{order}', '{h}', '{NULL}', '{1,2}', array[gen_random_uuid(),
+    let nowhere =
+        "SELECT annals.append('default', false, '{order}', '{h}', '{NULL}', '{NULL}', '{1,2}', array[gen_random_uuid(),
                                         gen_random_uuid()], '{x,x}', '{1,1}', '{\"{}\",\"{}\"}', '{\"{}\",\"{}\"}',
                                         '{NULL,NULL}', '{NULL,NULL}', NULL, NULL, NULL, NULL)";
     assert_eq!(code(&run(&mut connection, nowhere).await.unwrap_err()), "23514");

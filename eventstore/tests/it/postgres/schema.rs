@@ -106,10 +106,10 @@ pub(super) const APPENDS: [&str; 5] = [
     "SELECT annals.append_one('default', 'order', 'a', NULL, gen_random_uuid(), 'x', 1, '{}', '{}', NULL, NULL)",
     "SELECT annals.append_group(false, '{default}', '{order}', array['a'], '{NULL}', '{1}', '{1}',
                                 '{default}', '{order}', array['a'], array[gen_random_uuid()], '{x}', '{1}', '{\"{}\"}',
-                                '{\"{}\"}', '{NULL}', '{NULL}', '{NULL}', '{}', '{}', '{}', '{}', '{}', '{}')",
-    "SELECT annals.append('default', false, '{order}', array['a'], '{NULL}', '{1}', array[gen_random_uuid()], '{x}', '{1}',
+                                '{\"{}\"}', '{NULL}', '{NULL}', '{NULL}', '{NULL}', '{}', '{}', '{}', '{}', '{}', '{}')",
+    "SELECT annals.append('default', false, '{order}', array['a'], '{NULL}', '{NULL}', '{1}', array[gen_random_uuid()], '{x}', '{1}',
                           '{\"{}\"}', '{\"{}\"}', '{NULL}', '{NULL}', NULL, NULL, NULL, NULL)",
-    "SELECT annals.append_within('default', NULL, '{order}', array['a'], '{NULL}', '{1}', array[gen_random_uuid()],
+    "SELECT annals.append_within('default', NULL, '{order}', array['a'], '{NULL}', '{NULL}', '{1}', array[gen_random_uuid()],
                                  '{x}', '{1}', '{\"{}\"}', '{\"{}\"}', '{NULL}', '{NULL}', NULL, NULL, NULL, NULL)",
 ];
 

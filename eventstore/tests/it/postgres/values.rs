@@ -47,6 +47,7 @@ async fn values_are_kept_and_ways_of_writing_are_not() {
     assert_eq!(loaded.len(), events.len());
     for ((event, loaded), (written, read)) in events.iter().zip(&loaded).zip(WRITTEN_AND_READ) {
         assert_eq!(loaded.payload.as_str(), read, "{written}");
+        assert_eq!(event.payload.as_str(), read, "{written}");
         assert_eq!(loaded.payload, event.payload, "{written}");
     }
     // What was read is the same content, so the same append.

@@ -44,6 +44,11 @@ pub(crate) fn checkpoint(position: i64) -> Checkpoint {
     Checkpoint { incarnation: life(), position: Position::new(position).unwrap(), event_id: Some(event_id) }
 }
 
+/// The same, or the beginning.
+pub(crate) fn place(position: i64) -> Checkpoint {
+    if position == 0 { Checkpoint::start(life()) } else { checkpoint(position) }
+}
+
 pub(crate) fn row(order: &str, group: i64, share: f64) -> Vec<ColumnValue> {
     vec![
         ColumnValue::Text(order.into()),
@@ -62,7 +67,7 @@ pub(crate) fn key(order: &str, group: i64) -> Vec<ColumnValue> {
 }
 
 pub(crate) fn work(from: i64, to: i64, written: Vec<Vec<ColumnValue>>, removed: Vec<Vec<ColumnValue>>) -> Work {
-    Work { model: MODEL, from: Position::new(from).unwrap(), to: checkpoint(to), changes: Changes { written, removed } }
+    Work { model: MODEL, from: place(from), to: checkpoint(to), changes: Changes { written, removed } }
 }
 
 /// The shape of a model that wants one kind of events.

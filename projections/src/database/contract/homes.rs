@@ -7,7 +7,7 @@ use async_trait::async_trait;
 
 use crate::column::ColumnValue;
 use crate::database::memory::MemoryReadModels;
-use crate::database::{Model, ReadModels};
+use crate::database::{Fault, Model, ReadModels};
 use crate::read_model::TableSpec;
 
 /// A new database for each test.
@@ -25,8 +25,33 @@ pub(crate) trait Home: Send + Sync {
     /// Puts a stored checkpoint elsewhere, or removes it.
     async fn set_checkpoint(&self, model: &Model, checkpoint: Option<Checkpoint>);
 
+    /// Removes all rows and puts the stored checkpoint to the beginning, in one transaction.
+    async fn empty(&self, model: &Model);
+
     /// Which version the stable name of a read model shows.
     async fn shown(&self, table: &str) -> Option<u32>;
+}
+
+/// What tests ask of read models.
+#[async_trait]
+pub(crate) trait LookUp {
+    /// Where a model stands.
+    async fn checkpoint(&self, model: &Model) -> Result<Option<Checkpoint>, Fault>;
+
+    /// The rows of these keys, wherever the model stands.
+    async fn rows(&self, model: &Model, keys: &[Vec<ColumnValue>]) -> Result<Vec<Vec<ColumnValue>>, Fault>;
+}
+
+#[async_trait]
+impl<M: ReadModels + ?Sized> LookUp for M {
+    async fn checkpoint(&self, model: &Model) -> Result<Option<Checkpoint>, Fault> {
+        Ok(self.checkpoints(&[*model]).await?.remove(0))
+    }
+
+    async fn rows(&self, model: &Model, keys: &[Vec<ColumnValue>]) -> Result<Vec<Vec<ColumnValue>>, Fault> {
+        let from = self.checkpoint(model).await?.expect("the model was prepared");
+        Ok(self.load(model, &from, keys).await?.expect("nobody moves the checkpoint meanwhile"))
+    }
 }
 
 /// One that takes SQL.
@@ -73,6 +98,10 @@ impl Home for InMemory {
         self.0.set_checkpoint(model, checkpoint);
     }
 
+    async fn empty(&self, model: &Model) {
+        self.0.empty(model);
+    }
+
     async fn shown(&self, table: &str) -> Option<u32> {
         self.0.shown(table)
     }
@@ -84,6 +113,16 @@ fn version_in(view: &str, table: &str) -> Option<u32> {
     let (_, rest) = view.rsplit_once(&format!("{table}_v"))?;
     let digits: String = rest.chars().take_while(char::is_ascii_digit).collect();
     digits.parse().ok()
+}
+
+#[cfg(any(feature = "sqlite", feature = "postgres"))]
+async fn empty(home: &dyn SqlHome, model: &Model) {
+    let (table, checkpoints) = (model.table_name(), home.checkpoints());
+    let projection = model.projection;
+    home.run(&format!(
+        "DELETE FROM {table}; UPDATE {checkpoints} SET position = 0, event_id = NULL WHERE projection = '{projection}'"
+    ))
+    .await;
 }
 
 #[cfg(feature = "sqlite")]
@@ -150,6 +189,10 @@ mod file {
         async fn shown(&self, table: &str) -> Option<u32> {
             let sql = format!("SELECT sql FROM sqlite_schema WHERE type = 'view' AND name = '{table}'");
             super::version_in(self.texts(&sql).await.first()?, table)
+        }
+
+        async fn empty(&self, model: &Model) {
+            super::empty(self, model).await;
         }
     }
 
@@ -259,6 +302,10 @@ mod postgres {
         async fn shown(&self, table: &str) -> Option<u32> {
             let sql = format!("SELECT pg_get_viewdef(to_regclass('{table}'))");
             super::version_in(self.texts(&sql).await.first()?, table)
+        }
+
+        async fn empty(&self, model: &Model) {
+            super::empty(self, model).await;
         }
     }
 

@@ -9,14 +9,16 @@ mod rows;
 #[cfg(any(feature = "sqlite", feature = "postgres"))]
 mod schema;
 
-pub(crate) use everything::{EVERYTHING, MODEL, checkpoint, key, life, prepare, row, shape_of, work};
+pub(crate) use everything::{EVERYTHING, MODEL, checkpoint, key, life, place, prepare, row, shape_of, work};
 #[cfg(feature = "sqlite")]
 pub(crate) use homes::InFile;
 #[cfg(feature = "postgres")]
 pub(crate) use homes::InPostgres;
 #[cfg(any(feature = "sqlite", feature = "postgres"))]
 pub(crate) use homes::SqlHome;
-pub(crate) use homes::{Home, InMemory};
+pub(crate) use homes::{Home, InMemory, LookUp};
+#[cfg(feature = "postgres")]
+pub(crate) use rows::random_json;
 
 macro_rules! clauses {
     ($home:expr => $theme:ident: $($clause:ident,)*) => {$(
@@ -33,11 +35,13 @@ macro_rules! clauses_of_rows {
             $home => rows:
             every_type_comes_back_as_it_was_written,
             the_extremes_of_every_type_come_back,
+            random_values_come_back_in_their_normal_form,
             any_number_of_rows_is_written_loaded_and_removed_exactly,
             a_row_written_again_replaces_the_first,
             a_table_of_keys_alone_is_written_and_removed,
             rows_larger_than_a_message_should_be_are_written,
             a_part_whose_checkpoint_stands_elsewhere_writes_nothing_and_the_others_do,
+            rows_are_loaded_only_where_the_checkpoint_stands,
             parts_are_answered_in_the_order_in_which_they_came,
             preparing_twice_goes_on_from_the_stored_checkpoint,
             of_two_that_commit_at_once_one_is_overtaken,
@@ -61,6 +65,7 @@ macro_rules! clauses_of_schemas {
             the_part_that_is_refused_is_named,
             a_commit_that_is_dropped_at_any_moment_leaves_rows_and_checkpoint_in_step,
             another_shape_under_the_same_version_is_refused,
+            a_bool_declared_as_an_integer_is_refused_under_the_same_version,
             a_table_that_somebody_altered_or_dropped_is_refused,
             names_that_belong_to_something_else_are_refused,
             a_raised_version_has_its_own_table_and_is_shown_when_told,

@@ -1,11 +1,12 @@
 //! Rows go in and come out, and move with their checkpoint.
 
-use annals_eventstore::{Checkpoint, Position};
+use annals_eventstore::{Checkpoint, EventId, Incarnation, Position};
+use fastrand::Rng;
 use jiff::Timestamp;
 use uuid::Uuid;
 
-use super::{EVERYTHING, Home, MODEL, checkpoint, key, life, prepare, row, work};
-use crate::changes::FIRST_MOMENT;
+use super::{EVERYTHING, Home, LookUp, MODEL, checkpoint, key, life, place, prepare, row, work};
+use crate::changes::{FIRST_MOMENT, compare};
 use crate::column::{ColumnType, ColumnValue};
 use crate::database::{Model, Moved, Work};
 use crate::read_model::{ColumnSpec, TableSpec};
@@ -23,7 +24,7 @@ pub(super) async fn every_type_comes_back_as_it_was_written(home: &dyn Home) {
     let whole = row("a", 1, 3.0);
     let first = work(0, 5, vec![whole.clone(), nulls.clone()], vec![]);
     assert_eq!(models.commit(&[&first], NOW).await.unwrap(), [Moved::Done]);
-    let mut loaded = models.load(&MODEL, &[key("a", 1), key("null", i64::MIN), key("a", 2)]).await.unwrap();
+    let mut loaded = models.rows(&MODEL, &[key("a", 1), key("null", i64::MIN), key("a", 2)]).await.unwrap();
     loaded.sort_by_key(|row| row[0].to_string());
     assert_eq!(loaded, [whole, nulls]);
     assert_eq!(models.checkpoint(&MODEL).await.unwrap(), Some(checkpoint(5)));
@@ -76,14 +77,76 @@ pub(super) async fn the_extremes_of_every_type_come_back(home: &dyn Home) {
     }
     let keys: Vec<_> = rows.iter().map(|row| row[..2].to_vec()).collect();
     models.commit(&[&work(0, 1, rows.clone(), vec![])], NOW).await.unwrap();
-    let loaded = models.load(&MODEL, &keys).await.unwrap();
+    let loaded = models.rows(&MODEL, &keys).await.unwrap();
     assert_eq!(loaded.len(), rows.len());
     for row in &rows {
         let found: Vec<_> = loaded.iter().filter(|found| found[..2] == row[..2]).collect();
         assert_eq!(found, [row]);
     }
     models.commit(&[&work(1, 2, vec![], keys.clone())], NOW).await.unwrap();
-    assert!(models.load(&MODEL, &keys).await.unwrap().is_empty(), "each is found by its key to be removed");
+    assert!(models.rows(&MODEL, &keys).await.unwrap().is_empty(), "each is found by its key to be removed");
+}
+
+/// A JSON text with all that databases write in ways of their own.
+pub(crate) fn random_json(rng: &mut Rng, depth: usize) -> String {
+    let sign = |rng: &mut Rng| if rng.bool() { "-" } else { "" };
+    match rng.u32(..if depth == 0 { 6 } else { 8 }) {
+        0 => ["null", "true", "false"][rng.usize(..3)].to_owned(),
+        1 => format!("{}{}", sign(rng), rng.u64(..)),
+        2 => serde_json::to_string(&f64::from_bits(rng.u64(..))).unwrap(),
+        3 => format!("{}{}.{:03}", sign(rng), rng.u8(..3), rng.u16(..1_000)),
+        4 => format!("{}{}.{}e{}", sign(rng), rng.u8(..10), rng.u16(..100), rng.i32(-40..40)),
+        5 => {
+            let text: String = (0..rng.usize(..5))
+                .map(|_| ['a', '"', '\\', 'ü', '\n', '\u{1f}', '\u{7f}', '/'][rng.usize(..8)])
+                .collect();
+            serde_json::to_string(&text).unwrap()
+        }
+        6 => {
+            let elements: Vec<String> = (0..rng.usize(..4)).map(|_| random_json(rng, depth - 1)).collect();
+            format!("[{}]", elements.join(if rng.bool() { "," } else { " , " }))
+        }
+        _ => {
+            let mut keys: Vec<String> =
+                (0..rng.usize(..5)).map(|_| ["a", "b", "ab", "zz", "é", "\\n"][rng.usize(..6)].to_owned()).collect();
+            keys.sort();
+            keys.dedup();
+            rng.shuffle(&mut keys);
+            let fields: Vec<String> =
+                keys.iter().map(|key| format!("\"{key}\":{}", random_json(rng, depth - 1))).collect();
+            format!("{{{}}}", fields.join(","))
+        }
+    }
+}
+
+pub(super) async fn random_values_come_back_in_their_normal_form(home: &dyn Home) {
+    let seed = std::env::var("ANNALS_SEED").map_or_else(|_| fastrand::u64(..), |s| s.parse().expect("a number"));
+    println!("ANNALS_SEED={seed}");
+    let mut rng = Rng::with_seed(seed);
+    let models = home.handle();
+    prepare(home, &MODEL).await.unwrap();
+    let mut rows: Vec<Vec<ColumnValue>> = (0..300)
+        .map(|n| {
+            let mut row = row("random", n, 0.0);
+            let share = f64::from_bits(rng.u64(..));
+            row[2] = ColumnValue::Real(if share.is_nan() { -0.0 } else { share });
+            let second = rng.i64(-200_000_000_000..200_000_000_000);
+            row[4] = ColumnValue::Timestamp(Timestamp::new(second, rng.i32(-999_999_999..999_999_999)).unwrap());
+            // As a fold gives it: a file keeps the text as it is.
+            row[7] = ColumnValue::Json(random_json(&mut rng, 3).into()).normal();
+            row
+        })
+        .collect();
+    let keys: Vec<_> = rows.iter().map(|row| row[..2].to_vec()).collect();
+    models.commit(&[&work(0, 1, rows.clone(), vec![])], NOW).await.unwrap();
+    let mut loaded = models.rows(&MODEL, &keys).await.unwrap();
+    loaded.sort_by(|a, b| compare(&a[1], &b[1]));
+    for (row, loaded) in rows.iter_mut().zip(&loaded) {
+        for value in row.iter_mut() {
+            *value = value.clone().normal();
+        }
+        assert_eq!(row, loaded);
+    }
 }
 
 pub(super) async fn any_number_of_rows_is_written_loaded_and_removed_exactly(home: &dyn Home) {
@@ -96,11 +159,11 @@ pub(super) async fn any_number_of_rows_is_written_loaded_and_removed_exactly(hom
         let keys: Vec<_> = (0..rows).map(|n| key(&name, n)).collect();
         let commit = work(position, position + 1, written, vec![]);
         assert_eq!(models.commit(&[&commit], NOW).await.unwrap(), [Moved::Done]);
-        assert_eq!(models.load(&MODEL, &keys).await.unwrap().len(), rows as usize, "{rows} rows");
+        assert_eq!(models.rows(&MODEL, &keys).await.unwrap().len(), rows as usize, "{rows} rows");
         let commit = work(position + 1, position + 2, vec![], keys[1..].to_vec());
         models.commit(&[&commit], NOW).await.unwrap();
         position += 2;
-        let left = models.load(&MODEL, &keys).await.unwrap();
+        let left = models.rows(&MODEL, &keys).await.unwrap();
         assert_eq!(left, [row(&name, 0, 0.0)], "all but the first of {rows} rows are removed");
     }
 }
@@ -110,7 +173,7 @@ pub(super) async fn a_row_written_again_replaces_the_first(home: &dyn Home) {
     prepare(home, &MODEL).await.unwrap();
     models.commit(&[&work(0, 1, vec![row("a", 1, 1.0)], vec![])], NOW).await.unwrap();
     models.commit(&[&work(1, 2, vec![row("a", 1, 2.0)], vec![])], NOW).await.unwrap();
-    assert_eq!(models.load(&MODEL, &[key("a", 1)]).await.unwrap(), [row("a", 1, 2.0)]);
+    assert_eq!(models.rows(&MODEL, &[key("a", 1)]).await.unwrap(), [row("a", 1, 2.0)]);
 }
 
 pub(super) async fn a_table_of_keys_alone_is_written_and_removed(home: &dyn Home) {
@@ -131,10 +194,10 @@ pub(super) async fn a_table_of_keys_alone_is_written_and_removed(home: &dyn Home
         let commit = Work { model: KEYS, ..work(to - 1, to, keys.clone(), vec![]) };
         models.commit(&[&commit], NOW).await.unwrap();
     }
-    assert_eq!(models.load(&KEYS, &keys).await.unwrap().len(), 3);
+    assert_eq!(models.rows(&KEYS, &keys).await.unwrap().len(), 3);
     let commit = Work { model: KEYS, ..work(2, 3, vec![], keys[..2].to_vec()) };
     models.commit(&[&commit], NOW).await.unwrap();
-    assert_eq!(models.load(&KEYS, &keys).await.unwrap(), keys[2..]);
+    assert_eq!(models.rows(&KEYS, &keys).await.unwrap(), keys[2..]);
 }
 
 pub(super) async fn rows_larger_than_a_message_should_be_are_written(home: &dyn Home) {
@@ -151,7 +214,7 @@ pub(super) async fn rows_larger_than_a_message_should_be_are_written(home: &dyn 
     let stale = work(0, 2, rows.clone(), vec![]);
     assert_eq!(models.commit(&[&stale], NOW).await.unwrap(), [Moved::Overtaken]);
     for row in &rows {
-        let found = models.load(&MODEL, &[row[..2].to_vec()]).await.unwrap();
+        let found = models.rows(&MODEL, &[row[..2].to_vec()]).await.unwrap();
         assert!(found == [row.clone()], "row {} is another", row[1]);
     }
 }
@@ -169,10 +232,48 @@ pub(super) async fn a_part_whose_checkpoint_stands_elsewhere_writes_nothing_and_
         let fresh = Work { model: OTHER, ..work(from, to, vec![row("b", to, 1.0)], removed) };
         let moved = models.commit(&[&stale, &fresh], NOW).await.unwrap();
         assert_eq!(moved, [Moved::Overtaken, Moved::Done]);
-        assert!(models.load(&MODEL, &[key("a", 1)]).await.unwrap().is_empty());
+        assert!(models.rows(&MODEL, &[key("a", 1)]).await.unwrap().is_empty());
         assert_eq!(models.checkpoint(&MODEL).await.unwrap().unwrap().position, Position::START);
-        assert_eq!(models.load(&OTHER, &[key("b", to)]).await.unwrap().len(), 1);
+        assert_eq!(models.rows(&OTHER, &[key("b", to)]).await.unwrap().len(), 1);
         assert_eq!(models.checkpoint(&OTHER).await.unwrap(), Some(checkpoint(to)));
+    }
+}
+
+/// Places that are not `position`, each by one part of a checkpoint.
+fn elsewhere(position: i64) -> [Checkpoint; 3] {
+    let id = EventId::new(Uuid::from_u128(4_711)).unwrap();
+    let stands = place(position);
+    [
+        Checkpoint { incarnation: Incarnation(Uuid::from_u128(2)), ..stands },
+        Checkpoint { event_id: if position == 0 { Some(id) } else { None }, ..stands },
+        Checkpoint { event_id: Some(id), ..place(position + 1) },
+    ]
+}
+
+pub(super) async fn rows_are_loaded_only_where_the_checkpoint_stands(home: &dyn Home) {
+    let models = home.handle();
+    prepare(home, &MODEL).await.unwrap();
+    prepare(home, &OTHER).await.unwrap();
+    for position in [0, 5] {
+        if position > 0 {
+            models.commit(&[&work(0, position, vec![row("a", 1, 1.0)], vec![])], NOW).await.unwrap();
+        }
+        for keys in [vec![key("b", 1)], vec![key("a", 1)], (0..600).map(|n| key("a", n)).collect()] {
+            let rows = models.load(&MODEL, &place(position), &keys).await.unwrap().expect("it stands there");
+            assert_eq!(rows.len(), usize::from(position > 0 && keys != [key("b", 1)]));
+            for other in elsewhere(position) {
+                assert_eq!(models.load(&MODEL, &other, &keys).await.unwrap(), None, "{other:?}");
+            }
+        }
+        // Nor is anything written there, on any way of a commit.
+        for from in elsewhere(position) {
+            for removed in [vec![], vec![key("a", 1)]] {
+                let stale = Work { from, ..work(0, 9, vec![row("c", 1, 1.0)], removed) };
+                assert_eq!(models.commit(&[&stale], NOW).await.unwrap(), [Moved::Overtaken], "{from:?}");
+            }
+        }
+        let stored = models.checkpoints(&[OTHER, MODEL, Model { version: 9, ..MODEL }]).await.unwrap();
+        assert_eq!(stored, [Some(place(0)), Some(place(position)), None]);
     }
 }
 
@@ -187,7 +288,7 @@ pub(super) async fn parts_are_answered_in_the_order_in_which_they_came(home: &dy
     let moved = models.commit(&parts.each_ref(), NOW).await.unwrap();
     assert_eq!(moved, [Moved::Done, Moved::Overtaken, Moved::Done]);
     for (model, rows) in [(OTHER, 1), (MODEL, 0), (FIRST, 1)] {
-        assert_eq!(models.load(&model, &[key(model.projection, 1)]).await.unwrap().len(), rows);
+        assert_eq!(models.rows(&model, &[key(model.projection, 1)]).await.unwrap().len(), rows);
     }
 }
 
@@ -213,6 +314,6 @@ pub(super) async fn of_two_that_commit_at_once_one_is_overtaken(home: &dyn Home)
         let moved = [first.unwrap(), second.unwrap()].concat();
         assert_eq!(moved.iter().filter(|moved| **moved == Moved::Done).count(), 1, "{moved:?}");
     }
-    assert_eq!(one.load(&MODEL, &[key("a", 1)]).await.unwrap(), [row("a", 1, 19.0)]);
+    assert_eq!(one.rows(&MODEL, &[key("a", 1)]).await.unwrap(), [row("a", 1, 19.0)]);
     assert_eq!(two.checkpoint(&MODEL).await.unwrap(), Some(checkpoint(20)));
 }

@@ -3,7 +3,7 @@
 use annals_eventstore::Position;
 use jiff::Timestamp;
 
-use super::{EVERYTHING, MODEL, SqlHome, checkpoint, key, life, prepare, row, shape_of, work};
+use super::{EVERYTHING, LookUp, MODEL, SqlHome, checkpoint, key, life, prepare, row, shape_of, work};
 use crate::column::ColumnType;
 use crate::database::{Model, Moved, Shows, Switch, Work};
 use crate::read_model::{ColumnSpec, IndexSpec, TableSpec};
@@ -132,6 +132,16 @@ pub(super) async fn another_shape_under_the_same_version_is_refused(home: &dyn S
         }
         home.run(&format!("DROP TABLE \"{}_v2\"", table.name)).await;
     }
+}
+
+/// The types differ for the fold, and not for every database.
+pub(super) async fn a_bool_declared_as_an_integer_is_refused_under_the_same_version(home: &dyn SqlHome) {
+    prepare(home, &MODEL).await.unwrap();
+    let mut columns = EVERYTHING.columns.to_vec();
+    columns[3].column_type = ColumnType::Integer;
+    let table = leak(TableSpec { columns: columns.leak(), ..EVERYTHING });
+    let error = prepare(home, &Model { table, ..MODEL }).await.unwrap_err().to_string();
+    assert!(error.contains("raise its `VERSION`"), "{error}");
 }
 
 pub(super) async fn a_table_that_somebody_altered_or_dropped_is_refused(home: &dyn SqlHome) {

@@ -10,7 +10,7 @@ use sqlx::{PgConnection, Row};
 use super::fault::fault;
 use super::home::Home;
 use super::load::seek_by_key;
-use super::statements::Statements;
+use super::statements::{PLACE_PARAMETERS, Statements, at_place};
 use super::values::{Micros, Query, bind_keys, bind_rows};
 use crate::changes::Changes;
 use crate::column::ColumnValue;
@@ -22,7 +22,7 @@ const MOST_ROWS: usize = 10_000;
 const MOST_BYTES: usize = 8 << 20;
 
 /// How many parameters [`moved`] takes.
-const MOVE_PARAMETERS: usize = 8;
+const MOVE_PARAMETERS: usize = PLACE_PARAMETERS + 4;
 
 /// Writes rows and moves checkpoints: all of it or nothing, except parts that were overtaken.
 pub(super) async fn commit(
@@ -123,15 +123,12 @@ impl Commit<'_> {
     }
 
     fn bind_move(&self, query: Query, work: &Work) -> Query {
-        query
+        self.home
+            .bind_place(query, &work.model, &work.from)
             .bind(work.to.incarnation.0)
             .bind(work.to.position.get())
             .bind(work.to.event_id.map(|id| id.get()))
             .bind(Micros::of(self.now))
-            .bind(self.home.schema().to_owned())
-            .bind(work.model.projection)
-            .bind(i64::from(work.model.version))
-            .bind(work.from.get())
     }
 }
 
@@ -139,12 +136,12 @@ fn answer(moved: bool) -> Moved {
     if moved { Moved::Done } else { Moved::Overtaken }
 }
 
-/// Moves a checkpoint; no row is touched if another process has moved it. Parameters begin at `$first`.
+/// Moves a checkpoint; no row is touched if it stands elsewhere. Parameters begin at `$first`.
 fn moved(first: usize) -> String {
-    let [a, b, c, d, e, f, g, h]: [usize; MOVE_PARAMETERS] = std::array::from_fn(|n| first + n);
+    let [a, b, c, d]: [usize; 4] = std::array::from_fn(|n| first + PLACE_PARAMETERS + n);
     format!(
-        "UPDATE annals.checkpoints SET incarnation = ${a}, position = ${b}, event_id = ${c}, updated_at = ${d} \
-         WHERE read_schema = ${e} AND projection = ${f} AND version = ${g} AND position = ${h}"
+        "UPDATE annals.checkpoints SET incarnation = ${a}, position = ${b}, event_id = ${c}, updated_at = ${d} WHERE {}",
+        at_place(first)
     )
 }
 

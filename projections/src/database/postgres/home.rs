@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
 
-use annals_eventstore::{BackendError, DatabaseError, PostgresDatabase};
+use annals_eventstore::{BackendError, Checkpoint, DatabaseError, PostgresDatabase};
 use sqlx::{AssertSqlSafe, Row};
 
 use super::statements::Statements;
@@ -50,6 +50,17 @@ impl Home {
     /// would look for it on another connection.
     pub(super) fn query(&self, text: impl Into<Arc<str>>) -> Query {
         sqlx::query(AssertSqlSafe(text.into())).persistent(!self.pooled)
+    }
+
+    /// Binds the row of a checkpoint, and the place at which it must stand.
+    pub(super) fn bind_place(&self, query: Query, model: &Model, from: &Checkpoint) -> Query {
+        query
+            .bind(self.schema.clone())
+            .bind(model.projection)
+            .bind(i64::from(model.version))
+            .bind(from.incarnation.0)
+            .bind(from.position.get())
+            .bind(from.event_id.map(|id| id.get()))
     }
 
     pub(super) fn statements(&self, model: &Model) -> Arc<Statements> {

@@ -2,9 +2,9 @@
 
 use std::sync::Arc;
 
-use annals_eventstore::BackendError;
+use annals_eventstore::{BackendError, Checkpoint};
 use futures::TryStreamExt;
-use sqlx::PgConnection;
+use sqlx::{PgConnection, Row};
 
 use super::home::Home;
 use super::values::{bind_keys, read_row};
@@ -36,22 +36,33 @@ pub(super) async fn seek_by_key(connection: &mut PgConnection) -> Result<(), sql
     sqlx::raw_sql(BY_KEY_ONLY).execute(connection).await.map(drop)
 }
 
-/// The rows that there are of these keys. The connection is inside of a transaction.
+/// The rows that there are of these keys, if the checkpoint is `from`. The connection is inside of a transaction.
 pub(super) async fn load(
     connection: &mut PgConnection,
     home: &Home,
     model: &Model,
+    from: &Checkpoint,
     keys: &[Vec<ColumnValue>],
-) -> Result<Vec<Vec<ColumnValue>>, Error> {
+) -> Result<Option<Vec<Vec<ColumnValue>>>, Error> {
     seek_by_key(connection).await?;
     let statements = home.statements(model);
     let mut found = Vec::with_capacity(keys.len());
     for keys in keys.chunks(MOST_KEYS) {
         let query = bind_keys(home.query(Arc::clone(&statements.load)), model.table, keys);
+        let query = home.bind_place(query, model, from);
+        // Each statement sees the tables at a moment of its own, so each compares the checkpoint.
+        let mut stands = false;
         let mut rows = query.fetch(&mut *connection);
         while let Some(row) = rows.try_next().await? {
+            if row.get(model.table.columns.len()) {
+                stands = true;
+                continue;
+            }
             found.push(read_row(model.table, &row).map_err(Error::Row)?);
         }
+        if !stands {
+            return Ok(None);
+        }
     }
-    Ok(found)
+    Ok(Some(found))
 }

@@ -35,6 +35,14 @@ const CHECKPOINT: &str = "
     ORDER BY read_schema
 ";
 
+/// All of them, as they are few.
+const CHECKPOINTS: &str = "
+    SELECT incarnation, position, event_id, projection, version
+    FROM annals.checkpoints
+    WHERE read_schema = $1
+    ORDER BY projection, version
+";
+
 const SHOWN: &str = "
     SELECT n.read_model, n.version, c.incarnation, c.position, c.event_id,
            (extract(epoch FROM c.updated_at) * 1000000)::bigint AS moved_at
@@ -84,16 +92,32 @@ impl ReadModels for PostgresReadModels {
         prepare::prepare(&self.database, self.home().await.map_err(refused)?, model, shape, incarnation, now).await
     }
 
-    async fn checkpoint(&self, model: &Model) -> Result<Option<Checkpoint>, Fault> {
+    async fn checkpoints(&self, models: &[Model]) -> Result<Vec<Option<Checkpoint>>, Fault> {
         let home = self.home().await.map_err(fault)?;
-        let mut transaction = self.database.begin().await.map_err(fault)?;
-        stored_checkpoint(&mut transaction, home, model).await.map_err(|e| self.sql_fault(e))
+        let query = home.query(CHECKPOINTS).bind(home.schema().to_owned());
+        let rows = match self.database.is_pooled() {
+            false => query.fetch_all(&mut *self.database.read().await.map_err(fault)?).await,
+            true => query.fetch_all(&mut *self.database.begin().await.map_err(fault)?).await,
+        };
+        let rows = rows.map_err(|e| self.sql_fault(e))?;
+        let of = |model: &Model| {
+            let is_its_own = |row: &&PgRow| {
+                row.get::<&str, _>(3) == model.projection && row.get::<i64, _>(4) == i64::from(model.version)
+            };
+            rows.iter().find(is_its_own).map(checkpoint_of).transpose()
+        };
+        models.iter().map(of).collect::<Result<_, _>>().map_err(|e| self.sql_fault(e))
     }
 
-    async fn load(&self, model: &Model, keys: &[Vec<ColumnValue>]) -> Result<Vec<Vec<ColumnValue>>, Fault> {
+    async fn load(
+        &self,
+        model: &Model,
+        from: &Checkpoint,
+        keys: &[Vec<ColumnValue>],
+    ) -> Result<Option<Vec<Vec<ColumnValue>>>, Fault> {
         let home = self.home().await.map_err(fault)?;
         let mut transaction = self.database.begin().await.map_err(fault)?;
-        load::load(&mut transaction, home, model, keys).await.map_err(|e| match e {
+        load::load(&mut transaction, home, model, from, keys).await.map_err(|e| match e {
             load::Error::Sql(error) => self.sql_fault(error),
             load::Error::Row(source) => Fault { transient: false, part: None, source },
         })

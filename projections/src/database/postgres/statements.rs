@@ -16,7 +16,8 @@ pub(super) struct Statements {
     /// Name and text of every index.
     pub(super) indexes: Vec<(String, Arc<str>)>,
     pub(super) view: View,
-    /// The rows of some keys: an array per key column.
+    /// The rows of some keys (an array per key column), and one more row if the checkpoint stands where it must: one
+    /// statement sees both at one moment. The last column tells which.
     pub(super) load: Arc<str>,
     /// Writes rows: an array per column.
     pub(super) write: Arc<str>,
@@ -65,11 +66,10 @@ impl Statements {
         let given: Vec<String> = spec.columns.iter().map(|column| from_array(column, "given")).collect();
         let write_into = format!("INSERT INTO {table} ({columns}) SELECT {} FROM ", given.join(", "));
         let write = format!("{write_into}{}{on_conflict}", unnested(spec.columns.iter(), 1, "given"));
-        let out: Vec<String> = spec.columns.iter().map(to_result).collect();
         Self {
             create_table: create_table(&table, spec).into(),
             indexes: spec.indexes.iter().map(|index| create_index(model, &table, index)).collect(),
-            load: sought(&table, spec, &out.join(", ")).into(),
+            load: load(&table, spec).into(),
             write: write.into(),
             // By place, because a DELETE that joins the keys may as well read the whole table and look for keys in it.
             remove: format!("DELETE FROM {table} WHERE ctid = ANY (ARRAY({}))", sought(&table, spec, "t.ctid")).into(),
@@ -105,6 +105,28 @@ fn sought(table: &str, spec: &TableSpec, wanted: &str) -> String {
         same.join(" AND "),
     )
 }
+
+fn load(table: &str, spec: &TableSpec) -> String {
+    let out: Vec<String> = spec.columns.iter().map(to_result).chain(["false".to_owned()]).collect();
+    format!(
+        "{} UNION ALL SELECT {}true FROM annals.checkpoints WHERE {}",
+        sought(table, spec, &out.join(", ")),
+        "NULL, ".repeat(spec.columns.len()),
+        at_place(spec.key.len() + 1)
+    )
+}
+
+/// The condition on a checkpoint's row, with parameters from `$first` on: whose it is, and where it stands.
+pub(super) fn at_place(first: usize) -> String {
+    let [a, b, c, d, e, f]: [usize; PLACE_PARAMETERS] = std::array::from_fn(|n| first + n);
+    format!(
+        "read_schema = ${a} AND projection = ${b} AND version = ${c} AND incarnation = ${d} AND position = ${e} \
+         AND event_id IS NOT DISTINCT FROM ${f}"
+    )
+}
+
+/// How many parameters [`at_place`] takes.
+pub(super) const PLACE_PARAMETERS: usize = 6;
 
 /// `unnest($1::text[], $2::bigint[]) AS given ("a", "b")`, from the parameter `first` on.
 fn unnested<'a>(columns: impl Iterator<Item = &'a ColumnSpec> + Clone, first: usize, name: &str) -> String {

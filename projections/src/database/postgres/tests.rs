@@ -11,7 +11,7 @@ use super::load::seek_by_key;
 use super::statements::Statements;
 use super::{PostgresReadModels, ReadModels};
 use crate::database::contract::{
-    EVERYTHING, Home, InPostgres, MODEL, SqlHome, key, life, prepare, row, shape_of, work,
+    EVERYTHING, Home, InPostgres, LookUp, MODEL, SqlHome, key, life, prepare, random_json, row, shape_of, work,
 };
 use crate::database::{Model, Moved, Shows, Switch, Work};
 use crate::read_model::TableSpec;
@@ -22,12 +22,16 @@ async fn run(connection: &mut PgConnection, sql: &str) {
     sqlx::raw_sql(AssertSqlSafe(sql)).execute(connection).await.unwrap();
 }
 
+/// The keys that are looked for, and behind them the place of a checkpoint.
+const KEYS: &str = "'{x,y}', '{1,2}'";
+const PLACE: &str = "'public', 'everything', 1, '00000000-0000-0000-0000-000000000001', 0, NULL";
+
 /// The plan of a statement as it is kept for any values.
-async fn plan(connection: &mut PgConnection, statement: &str) -> String {
+async fn plan(connection: &mut PgConnection, statement: &str, values: &str) -> String {
     run(connection, "SET LOCAL plan_cache_mode = force_generic_plan; DEALLOCATE ALL").await;
     run(connection, &format!("PREPARE sought AS {statement}")).await;
-    let explain = "EXPLAIN (COSTS OFF) EXECUTE sought ('{x,y}', '{1,2}')";
-    let rows = sqlx::raw_sql(explain).fetch_all(&mut *connection).await.unwrap();
+    let explain = format!("EXPLAIN (COSTS OFF) EXECUTE sought ({values})");
+    let rows = sqlx::raw_sql(AssertSqlSafe(explain)).fetch_all(&mut *connection).await.unwrap();
     rows.iter().map(|row| row.get::<&str, _>(0)).collect::<Vec<_>>().join("\n")
 }
 
@@ -49,10 +53,11 @@ async fn rows_are_sought_by_their_key_whatever_the_statistics_say() {
     ] {
         home.run(&sql).await;
         let mut transaction = home.database.begin().await.unwrap();
-        deceived |= plan(&mut transaction, &statements.load).await.contains("Seq Scan on select_v1");
+        let keys_and_place = format!("{KEYS}, {PLACE}");
+        deceived |= plan(&mut transaction, &statements.load, &keys_and_place).await.contains("Seq Scan on select_v1");
         seek_by_key(&mut transaction).await.unwrap();
-        for statement in [&statements.load, &statements.remove] {
-            let plan = plan(&mut transaction, statement).await;
+        for (statement, values) in [(&statements.load, keys_and_place.as_str()), (&statements.remove, KEYS)] {
+            let plan = plan(&mut transaction, statement, values).await;
             assert!(plan.contains("Index Scan using select_v1_pkey"), "{what}:\n{plan}");
             assert!(!plan.contains("Seq Scan"), "{what}:\n{plan}");
         }
@@ -214,7 +219,7 @@ async fn apps_with_a_schema_each_share_a_database() {
     elsewhere.commit(&[&work(0, 1, vec![row("a", 1, 1.0)], vec![])], NOW).await.unwrap();
     elsewhere.commit(&[&work(1, 2, vec![], vec![key("b", 1)])], NOW).await.unwrap();
     elsewhere.show(&MODEL, ON_REQUEST).await.unwrap();
-    assert_eq!(elsewhere.load(&MODEL, &[key("a", 1)]).await.unwrap().len(), 1);
+    assert_eq!(elsewhere.rows(&MODEL, &[key("a", 1)]).await.unwrap().len(), 1);
     assert_eq!(elsewhere.checkpoint(&MODEL).await.unwrap().unwrap().position.get(), 2);
     assert!(elsewhere.prepare(&MODEL, &shape_of(&MODEL), life(), NOW).await.unwrap().shown);
     assert_eq!(home.handle().checkpoint(&MODEL).await.unwrap().unwrap().position.get(), 0);
@@ -229,6 +234,27 @@ async fn a_search_path_that_leads_nowhere_is_refused_with_what_to_do() {
     let models = PostgresReadModels::new(PostgresDatabase::open(url).await.unwrap());
     let error = models.migrate().await.unwrap_err();
     assert!(crate::member::chain(&error).contains("`search_path` names no schema that exists"), "{error:?}");
+}
+
+/// What a fold takes for the normal form of JSON is what the server writes.
+#[tokio::test]
+async fn json_has_the_form_that_the_server_gives_it() {
+    let home = InPostgres::new().await;
+    let mut rng = fastrand::Rng::new();
+    let mut texts: Vec<String> = (0..300).map(|_| random_json(&mut rng, 3)).collect();
+    texts.extend(
+        [
+            r#"{"zip":1,"a":{"bb":[],"b":1e2},"é":true,"zap":null}"#,
+            r#"[1e16,-0,-0.0,1.50,0e-2,1.25e1,1.5e-7,123456789012345678901234567890,5e-324,1.7976931348623157e308]"#,
+            r#""\u00fc\/\u001F\b\f\n\r\t\u007f\"\\""#,
+        ]
+        .map(str::to_owned),
+    );
+    for text in texts {
+        let query = sqlx::query("SELECT $1::jsonb::text").bind(text.clone());
+        let written: String = query.fetch_one(&mut *home.database.read().await.unwrap()).await.unwrap().get(0);
+        assert_eq!(crate::json_text::normal(&text), written, "{text}");
+    }
 }
 
 /// Two processes that started their projections in different orders must not wait for each other in a ring.

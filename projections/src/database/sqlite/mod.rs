@@ -24,7 +24,7 @@ use crate::database::{Fault, Model, Moved, Prepared, ReadModels, Shown, Shows, S
 use crate::error::StartError;
 use crate::shape::Shape;
 use statements::Statements;
-use values::{bind_all, read_row};
+use values::{bind_all, bind_checkpoint, bind_place, query, read_row};
 
 const CHECKPOINT: &str = "
     SELECT incarnation, position, event_id
@@ -33,11 +33,18 @@ const CHECKPOINT: &str = "
     ORDER BY projection
 ";
 
-/// Nothing is updated if another process has moved the checkpoint.
+/// All of them, as they are few.
+const CHECKPOINTS: &str = "
+    SELECT incarnation, position, event_id, projection, version
+    FROM annals_checkpoints
+    ORDER BY projection, version
+";
+
+/// Nothing is updated if the checkpoint stands elsewhere.
 const MOVE_CHECKPOINT: &str = "
     UPDATE annals_checkpoints
-    SET incarnation = ?4, position = ?5, event_id = ?6, updated_at = ?7
-    WHERE projection = ?1 AND version = ?2 AND position = ?3
+    SET incarnation = ?6, position = ?7, event_id = ?8, updated_at = ?9
+    WHERE projection = ?1 AND version = ?2 AND incarnation = ?3 AND position = ?4 AND event_id IS ?5
 ";
 
 /// What some names show, which come as a JSON array.
@@ -95,26 +102,47 @@ impl ReadModels for SqliteReadModels {
         prepare::prepare(&self.database, model, shape, &self.statements(model), incarnation, now).await
     }
 
-    async fn checkpoint(&self, model: &Model) -> Result<Option<Checkpoint>, Fault> {
+    async fn checkpoints(&self, models: &[Model]) -> Result<Vec<Option<Checkpoint>>, Fault> {
         let mut reader = self.database.read().await.map_err(fault)?;
-        stored_checkpoint(&mut reader, model).await.map_err(|e| self.sql_fault(e))
+        let rows = sqlx::query(CHECKPOINTS).fetch_all(&mut *reader).await.map_err(|e| self.sql_fault(e))?;
+        let of = |model: &Model| {
+            let row = rows
+                .iter()
+                .find(|row| row.get::<&str, _>(3) == model.projection && row.get::<u32, _>(4) == model.version);
+            row.map(checkpoint_of).transpose()
+        };
+        models.iter().map(of).collect::<Result<_, _>>().map_err(|e| self.sql_fault(e))
     }
 
-    async fn load(&self, model: &Model, keys: &[Vec<ColumnValue>]) -> Result<Vec<Vec<ColumnValue>>, Fault> {
+    async fn load(
+        &self,
+        model: &Model,
+        from: &Checkpoint,
+        keys: &[Vec<ColumnValue>],
+    ) -> Result<Option<Vec<Vec<ColumnValue>>>, Fault> {
         let statements = self.statements(model);
         let mut reader = self.database.read().await.map_err(fault)?;
         let mut rows = Vec::with_capacity(keys.len());
         for (sql, keys) in statements.load.padded(keys) {
-            let found = bind_all(sql, keys).fetch_all(&mut *reader).await.map_err(|e| self.sql_fault(e))?;
+            let loading = bind_all(bind_place(query(sql), model, from), keys);
+            let found = loading.fetch_all(&mut *reader).await.map_err(|e| self.sql_fault(e))?;
+            let mut stands = false;
             for row in &found {
+                if row.get(model.table.columns.len()) {
+                    stands = true;
+                    continue;
+                }
                 rows.push(read_row(model.table, row).map_err(|source| Fault {
                     transient: false,
                     part: None,
                     source,
                 })?);
             }
+            if !stands {
+                return Ok(None);
+            }
         }
-        Ok(rows)
+        Ok(Some(rows))
     }
 
     async fn commit(&self, work: &[&Work], now: Timestamp) -> Result<Vec<Moved>, Fault> {
@@ -169,27 +197,18 @@ impl SqliteReadModels {
         work: &Work,
         now: Timestamp,
     ) -> Result<Moved, sqlx::Error> {
-        let Model { projection, version, .. } = work.model;
-        let updated = sqlx::query(MOVE_CHECKPOINT)
-            .bind(projection)
-            .bind(version)
-            .bind(work.from.get())
-            .bind(work.to.incarnation.0.as_bytes().as_slice())
-            .bind(work.to.position.get())
-            .bind(work.to.event_id.map(|id| id.get().as_bytes().to_vec()))
-            .bind(now.as_microsecond())
-            .execute(&mut *connection)
-            .await?;
+        let moving = bind_place(sqlx::query(MOVE_CHECKPOINT), &work.model, &work.from);
+        let updated = bind_checkpoint(moving, &work.to).bind(now.as_microsecond()).execute(&mut *connection).await?;
         if updated.rows_affected() != 1 {
             return Ok(Moved::Overtaken);
         }
         let statements = self.statements(&work.model);
         let Changes { written, removed } = &work.changes;
         for (sql, rows) in statements.write.exact(written) {
-            bind_all(sql, rows).execute(&mut *connection).await?;
+            bind_all(query(sql), rows).execute(&mut *connection).await?;
         }
         for (sql, keys) in statements.remove.padded(removed) {
-            bind_all(sql, keys).execute(&mut *connection).await?;
+            bind_all(query(sql), keys).execute(&mut *connection).await?;
         }
         Ok(Moved::Done)
     }

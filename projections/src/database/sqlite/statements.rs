@@ -22,6 +22,8 @@ pub(super) struct Statements {
     pub(super) indexes: Vec<(String, Arc<str>)>,
     pub(super) drop_view: Arc<str>,
     pub(super) create_view: Arc<str>,
+    /// The rows of some keys, and one more row if the checkpoint stands where it must: one statement sees both at one moment.
+    /// The last column tells which.
     pub(super) load: Sized,
     pub(super) write: Sized,
     pub(super) remove: Sized,
@@ -60,7 +62,15 @@ impl Statements {
             indexes: spec.indexes.iter().map(|index| create_index(model, &table, index)).collect(),
             drop_view: format!("DROP VIEW IF EXISTS {view}").into(),
             create_view: format!("CREATE VIEW {view} AS SELECT {columns} FROM {table}").into(),
-            load: Sized::of(spec.key.len(), |n| format!("SELECT {columns} FROM {table} WHERE {wanted} IN {}", keys(n))),
+            load: Sized::of(spec.key.len(), |n| {
+                let nulls = repeated("NULL", spec.columns.len());
+                format!(
+                    "SELECT {nulls}, 1 FROM annals_checkpoints \
+                     WHERE projection = ? AND version = ? AND incarnation = ? AND position = ? AND event_id IS ? \
+                     UNION ALL SELECT {columns}, 0 FROM {table} WHERE {wanted} IN {}",
+                    keys(n)
+                )
+            }),
             write: Sized::of(spec.columns.len(), |n| {
                 let rows = repeated(&row_of(spec.columns.len()), n);
                 format!("INSERT INTO {table} ({columns}) VALUES {rows} ON CONFLICT ({key}) DO {update}")

@@ -1,10 +1,13 @@
 //! Read models in a SQLite file: the schema, and the plans. What every database must do is in `database/contract`.
 
+use std::time::Duration;
+
+use annals_eventstore::{BackendError, Checkpoint, DatabaseError};
 use sqlx::Row;
 
 use super::SqliteReadModels;
 use crate::database::Model;
-use crate::database::contract::{EVERYTHING, InFile, MODEL, SqlHome, key, prepare};
+use crate::database::contract::{EVERYTHING, InFile, MODEL, SqlHome, key, life, prepare};
 use crate::read_model::TableSpec;
 
 /// Each key is sought in the table's tree; a scan of the whole table per batch would make every batch slower than the last.
@@ -20,14 +23,37 @@ async fn rows_are_sought_by_their_key() {
         prepare(&file, &model).await.unwrap();
         let statements = SqliteReadModels::new(file.database.clone()).statements(&model);
         let keys: Vec<_> = (0..8).map(|n| key("a", n)[..model.table.key.len()].to_vec()).collect();
-        for sized in [&statements.load, &statements.remove] {
+        for (sized, compares) in [(&statements.load, true), (&statements.remove, false)] {
             let (sql, keys) = sized.padded(&keys).remove(0);
-            let plan = format!("EXPLAIN QUERY PLAN {sql}");
+            let mut plan = super::query(format!("EXPLAIN QUERY PLAN {sql}").into());
+            if compares {
+                plan = super::bind_place(plan, &model, &Checkpoint::start(life()));
+            }
             let mut reader = file.database.read().await.unwrap();
-            let rows = super::bind_all(plan.into(), keys).fetch_all(&mut *reader).await.unwrap();
+            let rows = super::bind_all(plan, keys).fetch_all(&mut *reader).await.unwrap();
             let plan: Vec<String> = rows.iter().map(|row| row.get::<String, _>("detail")).collect();
-            assert!(plan[0].starts_with(&format!("SEARCH {}", model.table_name())), "{plan:?}");
+            let table = model.table_name();
+            assert!(plan.iter().any(|line| line.starts_with(&format!("SEARCH {table}"))), "{plan:?}");
+            assert!(!plan.iter().any(|line| line.starts_with(&format!("SCAN {table}"))), "{plan:?}");
         }
+    }
+}
+
+/// After a commit whose outcome is unknown the projection tries again, because the next try compares the checkpoint.
+#[test]
+fn faults_that_may_pass_are_told_from_those_that_will_not() {
+    let source = || BackendError::new("the disk is on holiday");
+    for (error, transient) in [
+        (DatabaseError::Busy { waited: Duration::ZERO }, true),
+        (DatabaseError::StorageFull { source: source() }, true),
+        (DatabaseError::OutcomeUnknown { source: source() }, true),
+        (DatabaseError::Unavailable { source: source() }, true),
+        (DatabaseError::Refused { source: source() }, false),
+        (DatabaseError::Damaged { source: source() }, false),
+        (DatabaseError::Closed, false),
+    ] {
+        let said = error.to_string();
+        assert_eq!(super::fault(error).transient, transient, "{said}");
     }
 }
 

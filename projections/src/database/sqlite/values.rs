@@ -2,31 +2,42 @@
 
 use std::sync::Arc;
 
-use annals_eventstore::BackendError;
-use sqlx::query::Query;
+use annals_eventstore::{BackendError, Checkpoint};
 use sqlx::sqlite::{SqliteArguments, SqliteRow};
 use sqlx::{AssertSqlSafe, Row, Sqlite};
 use uuid::Uuid;
 
 use crate::column::{ColumnError, ColumnType, ColumnValue};
 use crate::column_types::moment;
+use crate::database::Model;
 use crate::read_model::{ColumnSpec, TableSpec};
 
-/// A statement with the values of some rows, one after the other.
-///
-/// The text is ours: made from checked identifiers and `?` alone.
-pub(super) fn bind_all(sql: Arc<str>, rows: Vec<&[ColumnValue]>) -> Query<'static, Sqlite, SqliteArguments> {
-    let mut query = sqlx::query(AssertSqlSafe(sql));
-    for value in rows.into_iter().flatten() {
-        query = bind(query, value);
-    }
-    query
+pub(super) type Query = sqlx::query::Query<'static, Sqlite, SqliteArguments>;
+
+/// A statement whose text is ours: made from checked identifiers and `?` alone.
+pub(super) fn query(sql: Arc<str>) -> Query {
+    sqlx::query(AssertSqlSafe(sql))
 }
 
-fn bind(
-    query: Query<'static, Sqlite, SqliteArguments>,
-    value: &ColumnValue,
-) -> Query<'static, Sqlite, SqliteArguments> {
+/// Binds the values of some rows, one after the other.
+pub(super) fn bind_all(query: Query, rows: Vec<&[ColumnValue]>) -> Query {
+    rows.into_iter().flatten().fold(query, bind)
+}
+
+/// Binds a model and the place at which its checkpoint must stand.
+pub(super) fn bind_place(query: Query, model: &Model, from: &Checkpoint) -> Query {
+    bind_checkpoint(query.bind(model.projection).bind(model.version), from)
+}
+
+/// Binds incarnation, position and event id.
+pub(super) fn bind_checkpoint(query: Query, checkpoint: &Checkpoint) -> Query {
+    query
+        .bind(checkpoint.incarnation.0.as_bytes().to_vec())
+        .bind(checkpoint.position.get())
+        .bind(checkpoint.event_id.map(|id| id.get().as_bytes().to_vec()))
+}
+
+fn bind(query: Query, value: &ColumnValue) -> Query {
     match value {
         ColumnValue::Null | ColumnValue::Refused(_) => query.bind(None::<i64>),
         ColumnValue::Integer(n) => query.bind(*n),

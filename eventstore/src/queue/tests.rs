@@ -1,0 +1,103 @@
+//! The queue without a store: who is woken, and in which order appends are taken.
+
+use std::pin::pin;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::task::{Context, Wake, Waker};
+
+use futures::FutureExt;
+use futures::future::BoxFuture;
+
+use super::{Bounds, Queue};
+use crate::append::{Append, Appended};
+use crate::clock::{IdSource, TimeOrderedIds};
+use crate::error::AppendError;
+use crate::event::{EventId, NewEvent};
+use crate::limits::Limits;
+use crate::payload::Payload;
+use crate::stream::{ExpectedVersion, StreamId, Tenant};
+
+/// Counts how often a task was woken.
+#[derive(Default)]
+struct Woken(AtomicUsize);
+
+impl Wake for Woken {
+    fn wake(self: Arc<Self>) {
+        self.0.fetch_add(1, Ordering::AcqRel);
+    }
+}
+
+fn append(tenant: &str, id: &str, events: usize) -> Append {
+    let event = |_| {
+        let id = EventId::new(TimeOrderedIds.next_id()).expect("not nil");
+        NewEvent::raw(id, "counted", 1, Payload::from_json("{}").expect("it is JSON")).expect("a name")
+    };
+    let stream = StreamId::new(Tenant::new(tenant).expect("a name"), "counter", id).expect("a name");
+    Append::to(stream, ExpectedVersion::Any, (0..events).map(event).collect())
+}
+
+/// Puts an append into the queue; it waits there for its answer.
+fn queued(queue: &Arc<Queue>, append: Append) -> BoxFuture<'static, Result<Appended, AppendError>> {
+    let queue = Arc::clone(queue);
+    let append = append.check(&Limits::default()).expect("it is sound");
+    let mut waiting = async move { queue.append(append, &Limits::default()).await }.boxed();
+    assert!(waiting.as_mut().poll(&mut Context::from_waker(Waker::noop())).is_pending());
+    waiting
+}
+
+/// The streams of the next batch, in its order.
+fn next(queue: &Queue) -> Vec<String> {
+    let taken = queue.gather(&Limits::default());
+    taken.appends.iter().map(|append| append.first_stream().aggregate_id().to_owned()).collect()
+}
+
+/// A writer that is not woken would sleep on a full queue until the next append comes.
+#[test]
+fn whoever_waits_for_an_append_is_woken_by_it_and_by_the_end() {
+    let queue = Arc::new(Queue::new(Bounds::default()));
+    let woken = Arc::new(Woken::default());
+    let waker = Waker::from(Arc::clone(&woken));
+    let mut context = Context::from_waker(&waker);
+    for round in 1..=3 {
+        let mut wait = pin!(queue.wait());
+        assert!(wait.as_mut().poll(&mut context).is_pending());
+        let _waiting = queued(&queue, append("t", "a", 1));
+        assert_eq!(woken.0.load(Ordering::Acquire), round, "nobody was woken");
+        assert_eq!(wait.as_mut().poll(&mut context), std::task::Poll::Ready(true));
+        assert_eq!(next(&queue), ["a"]);
+    }
+    // One that comes before anybody waits is seen at once.
+    let _waiting = queued(&queue, append("t", "a", 1));
+    assert_eq!(pin!(queue.wait()).poll(&mut context), std::task::Poll::Ready(true));
+    assert_eq!(next(&queue), ["a"]);
+
+    let mut wait = pin!(queue.wait());
+    assert!(wait.as_mut().poll(&mut context).is_pending());
+    let before = woken.0.load(Ordering::Acquire);
+    queue.close();
+    assert_eq!(woken.0.load(Ordering::Acquire), before + 1, "the end woke nobody");
+    assert_eq!(wait.as_mut().poll(&mut context), std::task::Poll::Ready(false));
+}
+
+/// An append for which a batch has no room stays the first of its tenant, or it would be overtaken by later ones.
+#[test]
+fn appends_of_one_tenant_are_taken_in_the_order_in_which_they_came() {
+    let queue = Arc::new(Queue::new(Bounds::default()));
+    // A batch has room for one of these.
+    let _waiting: Vec<_> = ["1", "2", "3"].map(|id| queued(&queue, append("t", id, 3_000))).into();
+    for id in ["1", "2", "3"] {
+        assert_eq!(next(&queue), [id]);
+    }
+}
+
+/// The turns of tenants are kept too: the one whose append had no room comes first in the next batch.
+#[test]
+fn a_tenant_whose_append_had_no_room_keeps_its_turn() {
+    let queue = Arc::new(Queue::new(Bounds::default()));
+    let of = |(tenant, id, events)| queued(&queue, append(tenant, id, events));
+    let _waiting: Vec<_> =
+        [("t", "t1", 3_000), ("u", "u1", 3_000), ("v", "v1", 1), ("u", "u2", 1), ("t", "t2", 1)].map(of).into();
+    assert_eq!(next(&queue), ["t1"]);
+    assert_eq!(next(&queue), ["u1", "v1", "t2", "u2"]);
+    assert_eq!(next(&queue), Vec::<String>::new());
+}

@@ -1,0 +1,46 @@
+//! Reading a stream on from a state that is known.
+
+use super::cache::Known;
+use crate::aggregate::Evolve;
+use crate::error::ReadError;
+use crate::limits::MAX_PAGE_EVENTS;
+use crate::read::{Overlap, OverlappingPages};
+use crate::store::StreamPage;
+use crate::stream::{StreamId, StreamVersion};
+
+/// Reads a stream on from what is known of it, page by page. Each page must begin with the last event that was folded:
+/// after a failover or a restore the stream may be another one, and then it is read from its beginning.
+pub(crate) struct Reading<A> {
+    pub(crate) known: Known<A>,
+    pages: OverlappingPages,
+    /// Whether what was known before was of another history.
+    pub(super) is_anew: bool,
+}
+
+impl<A: Evolve> Reading<A> {
+    pub(crate) fn on(known: Known<A>) -> Self {
+        let pages = OverlappingPages::behind(known.version, known.last_event);
+        Self { known, pages, is_anew: false }
+    }
+
+    /// After which version, and how many events at most, to read next.
+    pub(crate) fn wanted(&self) -> (StreamVersion, usize) {
+        (self.pages.after(), self.pages.limit(MAX_PAGE_EVENTS))
+    }
+
+    /// Takes the page that was wanted; says whether the stream was read to its end.
+    pub(crate) fn take(&mut self, stream: &StreamId, page: StreamPage) -> Result<bool, ReadError> {
+        match self.pages.take(page) {
+            Overlap::Next(page) => {
+                self.known.take_in(stream, &page.events)?;
+                Ok(page.end || page.events.is_empty())
+            }
+            Overlap::More => Ok(false),
+            Overlap::OtherHistory => {
+                tracing::warn!(%stream, version = %self.known.version, "the stream has another history than it had, reading it anew");
+                *self = Self { is_anew: true, ..Self::on(Known::start()) };
+                Ok(false)
+            }
+        }
+    }
+}

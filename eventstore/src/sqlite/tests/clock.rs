@@ -1,0 +1,92 @@
+//! Clocks that are behind and are then corrected: a request key must not be forgotten with them.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use jiff::Timestamp;
+
+use super::{event, stream};
+use crate::append::Append;
+use crate::clock::ManualClock;
+use crate::memory::MemoryStore;
+use crate::request::{Fingerprint, RequestKey};
+use crate::sqlite::SqliteOptions;
+use crate::store::EventStore;
+use crate::stream::{ExpectedVersion, Tenant};
+
+fn at(time: &str) -> Timestamp {
+    time.parse().expect("a time")
+}
+
+/// Appends one event by a request whose key is remembered for `lifetime`; says whether it was a repeat.
+async fn request(store: &dyn EventStore, key: &str, lifetime: Duration) -> bool {
+    let key = RequestKey::new(key, Fingerprint::of_bytes(b"body")).expect("a key").with_lifetime(lifetime);
+    let append = Append::to(stream("a"), ExpectedVersion::Any, vec![event(1)]).with_request(key);
+    store.append_many(append).await.expect("appended").repeated
+}
+
+/// What a store must do whose clock was right, falls behind, and is corrected. `store` opens it again and again.
+async fn check<S: EventStore>(behind: &str, lifetime: Duration, mut store: impl AsyncFnMut(Arc<ManualClock>) -> S) {
+    let clock = Arc::new(ManualClock::at(at("2026-03-02T12:00:00Z")));
+    let opened = store(Arc::clone(&clock)).await;
+    opened.append(&stream("b"), ExpectedVersion::Any, vec![event(0)]).await.expect("appended");
+    opened.close().await;
+    clock.set(at(behind));
+    let opened = store(Arc::clone(&clock)).await;
+    assert!(!request(&opened, "first", lifetime).await);
+    // By now the last event was recorded by the wrong clock.
+    opened.append(&stream("b"), ExpectedVersion::Any, vec![event(0)]).await.expect("appended");
+    assert!(!request(&opened, "second", lifetime).await);
+    clock.set(at("2026-03-02T12:00:10Z"));
+    for key in ["first", "second"] {
+        assert!(request(&opened, key, lifetime).await, "`{key}` was forgotten when the clock was corrected");
+    }
+    clock.advance(lifetime);
+    assert!(!request(&opened, "first", lifetime).await, "it is remembered for its lifetime and no longer");
+    opened.close().await;
+}
+
+#[tokio::test]
+async fn a_key_outlives_the_correction_of_a_clock_that_was_behind() {
+    let cases = [("2026-03-02T10:30:00Z", Duration::from_secs(60)), ("1970-01-01T00:00:00Z", RequestKey::LIFETIME)];
+    for (behind, lifetime) in cases {
+        let folder = tempfile::tempdir().expect("a folder");
+        let path = folder.path().join("log.db");
+        let open = async |clock| SqliteOptions::new(&path).clock(clock).open().await.expect("opened");
+        check(behind, lifetime, open).await;
+    }
+}
+
+#[tokio::test]
+async fn a_memory_store_keeps_keys_over_the_correction_of_its_clock() {
+    let clock = Arc::new(ManualClock::at(at("2026-03-02T12:00:00Z")));
+    let store = MemoryStore::builder().clock(Arc::clone(&clock)).build();
+    store.append(&stream("b"), ExpectedVersion::Any, vec![event(0)]).await.expect("appended");
+    clock.set(at("1970-01-01T00:00:00Z"));
+    for key in ["first", "second"] {
+        assert!(!request(&store, key, RequestKey::LIFETIME).await);
+    }
+    clock.set(at("2026-03-02T12:00:10Z"));
+    for key in ["first", "second"] {
+        assert!(request(&store, key, RequestKey::LIFETIME).await, "`{key}` was forgotten when the clock was corrected");
+    }
+}
+
+/// Another process may have recorded later than this one has looked at its clock.
+#[tokio::test]
+async fn the_time_of_another_handle_s_event_counts_too() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let clocks = [at("1970-01-01T00:00:00Z"), at("2026-03-02T12:00:00Z")].map(|time| Arc::new(ManualClock::at(time)));
+    let open = async |clock: &Arc<ManualClock>| {
+        let options = SqliteOptions::new(folder.path().join("log.db")).clock(Arc::clone(clock));
+        options.open().await.expect("opened")
+    };
+    let (slow, right) = (open(&clocks[0]).await, open(&clocks[1]).await);
+    right.append(&stream("b"), ExpectedVersion::Any, vec![event(0)]).await.expect("appended");
+    assert!(!request(&slow, "r", Duration::from_secs(60)).await);
+    clocks[0].set(at("2026-03-02T12:00:10Z"));
+    assert!(request(&slow, "r", Duration::from_secs(60)).await);
+    let tenant = Tenant::default();
+    let key = RequestKey::new("r", Fingerprint::of_bytes(b"body")).expect("a key");
+    assert!(right.find_request(&tenant, &key).await.expect("read").is_some());
+}

@@ -1,0 +1,139 @@
+//! A row in memory is the row as its table gives it back: which events share a batch does not matter.
+
+use annals_eventstore::Recorded;
+use annals_macros::{Event, ReadModel};
+use jiff::Timestamp;
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+
+use super::accounts::{AccountEvent, Accounts};
+use super::workshop::{Workshop, pairs};
+use crate::testing::given_events;
+use crate::{Projection, ProjectionError, Rows};
+
+#[derive(Event, Serialize, Deserialize, Clone, Debug)]
+enum MeterEvent {
+    #[event(name = "meter.read")]
+    Read { nanosecond: i32 },
+}
+
+/// What no database keeps as it is: a time in nanoseconds, a zero below zero, a number of JSON with an exponent.
+#[derive(ReadModel, Clone, Debug)]
+#[read_model(table = "meters", key = "id")]
+struct Meter {
+    id: String,
+    /// 100 for each time that is later than the last one, 10 for each level found below zero, 1 for each whole number found.
+    cents: i64,
+    last: Timestamp,
+    level: f64,
+    #[column(json)]
+    size: Value,
+}
+
+struct Meters;
+
+impl Projection for Meters {
+    type Event = MeterEvent;
+    type Row = Meter;
+
+    fn apply(&self, event: &Recorded<MeterEvent>, rows: &mut Rows<Meter>) -> Result<(), ProjectionError> {
+        let MeterEvent::Read { nanosecond } = event.event;
+        let id = event.stream.aggregate_id().to_owned();
+        let new =
+            || Meter { id: id.clone(), cents: 0, last: Timestamp::UNIX_EPOCH, level: 0.0, size: Value::Bool(false) };
+        let row = rows.get_or_insert_with(&id, new)?;
+        let at = Timestamp::new(1_700_000_000, nanosecond)?;
+        if at > row.last {
+            row.cents += 100;
+            row.last = at;
+        }
+        if row.level.is_sign_negative() {
+            row.cents += 10;
+        }
+        row.level = -0.0;
+        if row.size.is_u64() {
+            row.cents += 1;
+        }
+        row.size = Value::from(1e16);
+        Ok(())
+    }
+}
+
+/// Three times within a microsecond, each before the other.
+const NANOSECONDS: [i32; 3] = [900, 500, 100];
+
+#[test]
+fn the_test_kit_finds_rows_that_differ_from_those_of_their_table() {
+    let read = |nanosecond| ("m", MeterEvent::Read { nanosecond });
+    let row = Meter {
+        id: "m".to_owned(),
+        cents: 302,
+        last: Timestamp::new(1_700_000_000, 0).unwrap(),
+        level: 0.0,
+        size: Value::from(10_000_000_000_000_000_u64),
+    };
+    given_events(NANOSECONDS.map(read)).with(Meters).then_rows([row]);
+}
+
+pub(super) async fn events_at_once_and_one_by_one_give_the_same_row(shop: Workshop) {
+    let views = shop.projections().with(Meters).start().await.unwrap();
+    let read = |nanosecond| MeterEvent::Read { nanosecond };
+    let last = shop.append_any("at once", NANOSECONDS.map(read)).await;
+    views.wait_for(last, shop.soon()).await.unwrap();
+    for nanosecond in NANOSECONDS {
+        let last = shop.append_any("one by one", [read(nanosecond)]).await;
+        views.wait_for(last, shop.soon()).await.unwrap();
+    }
+    assert_eq!(shop.rows::<Meters>().await, pairs(&[("at once", 302), ("one by one", 302)]));
+    views.close().await;
+}
+
+#[test]
+fn a_row_that_no_table_can_hold_stops_before_its_event_though_the_next_replaces_it() {
+    let made_and = |then| given_events([("a", AccountEvent::Opened), ("b", AccountEvent::NotANumber), ("b", then)]);
+    for then in [AccountEvent::Opened, AccountEvent::Closed, AccountEvent::Paid(1)] {
+        made_and(then).with(Accounts).then_stops_before(2, "is NaN");
+    }
+    let rekeyed = |id: &str| AccountEvent::Rekeyed(id.to_owned());
+    given_events([("a", AccountEvent::Opened), ("a", rekeyed("b")), ("a", rekeyed("a"))])
+        .with(Accounts)
+        .then_stops_before(2, "was given the key");
+}
+
+#[derive(Serialize, Deserialize, Clone, Debug)]
+struct Note {
+    #[serde(skip_serializing_if = "Option::is_none", deserialize_with = "Option::deserialize")]
+    text: Option<String>,
+}
+
+#[derive(ReadModel, Clone, Debug)]
+#[read_model(table = "notes", key = "id")]
+struct NoteRow {
+    id: String,
+    #[column(json)]
+    note: Note,
+}
+
+struct Notes;
+
+impl Projection for Notes {
+    type Event = MeterEvent;
+    type Row = NoteRow;
+
+    fn apply(&self, event: &Recorded<MeterEvent>, rows: &mut Rows<NoteRow>) -> Result<(), ProjectionError> {
+        let MeterEvent::Read { nanosecond } = event.event;
+        let text = (nanosecond > 0).then(|| nanosecond.to_string());
+        rows.upsert(NoteRow { id: event.stream.aggregate_id().to_owned(), note: Note { text } });
+        Ok(())
+    }
+}
+
+/// Else the row would be stored, and stop the next event that looks it up, and every build after it.
+#[test]
+fn a_row_that_could_not_be_read_back_is_never_stored() {
+    let read = |nanosecond| ("n", MeterEvent::Read { nanosecond });
+    given_events([read(1), read(0), read(2)]).with(Notes).then_stops_before(
+        2,
+        "row `\"n\"` of `notes`: column `note` could not be read back: it should be JSON that serde takes",
+    );
+}

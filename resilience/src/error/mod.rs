@@ -1,0 +1,10 @@
+//! What can go wrong: with a call, and with settings.
+
+mod call;
+mod settings;
+#[cfg(test)]
+mod tests;
+
+pub use call::{CallError, Guard, LastBecause, Reason, Refusal, TimeLimit};
+pub(crate) use settings::Check;
+pub use settings::{Setting, SettingsError};

@@ -1,0 +1,170 @@
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::time::Duration;
+
+use tokio::time::{Instant, sleep, sleep_until};
+
+use super::*;
+use crate::breaker::Mode;
+use crate::class::{Class, Classify};
+use crate::{CallError, Deadline, Guard, Policy};
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("status {0}")]
+struct Status(u16);
+
+impl Classify for Status {
+    fn class(&self) -> Class {
+        Class::of_status(self.0, None)
+    }
+}
+
+fn secs(secs: u64) -> Duration {
+    Duration::from_secs(secs)
+}
+
+#[tokio::test(start_paused = true)]
+async fn stale_answers_stand_in_for_errors_until_they_are_too_old() {
+    let policy = Policy::fast("prices").build().unwrap();
+    let cache = StaleCache::new("prices", CacheSettings::default()).unwrap();
+    let entry = cache.entry("sock");
+    let start = Instant::now();
+    let ask = async |at: u64, result: Result<Option<&'static str>, u16>| {
+        sleep_until(start + secs(at)).await;
+        let call = policy.idempotent(|_| async {
+            match result {
+                Err(0) => std::future::pending().await,
+                result => result.map_err(Status),
+            }
+        });
+        let answer = call.deadline(Deadline::within(secs(1))).or_cached(&entry).or_value(None).await;
+        answer.map(|answer| (answer.value, answer.age.map(|age| age.as_secs()), answer.stale))
+    };
+    let v1 = Some("v1");
+    assert_eq!(ask(0, Ok(v1)).await.unwrap(), (v1, Some(0), false));
+    assert_eq!(ask(100, Err(503)).await.unwrap(), (v1, Some(100), true));
+    assert_eq!(ask(120, Err(503)).await.unwrap(), (v1, Some(120), true));
+    policy.breaker().set_mode(Mode::HeldOpen);
+    assert_eq!(ask(140, Ok(v1)).await.unwrap(), (v1, Some(140), true));
+    policy.breaker().set_mode(Mode::Normal);
+    let error = ask(150, Err(404)).await.unwrap_err();
+    assert_eq!((error.source, error.call_at_fault()), (Some(Status(404)), true));
+    assert_eq!(ask(298, Err(0)).await.unwrap(), (v1, Some(299), true), "timed out at 299 s");
+    assert_eq!(ask(300, Err(0)).await.unwrap(), (None, None, true), "timed out at 301 s");
+    let v2 = Some("v2");
+    assert_eq!(ask(310, Ok(v2)).await.unwrap(), (v2, Some(0), false), "the last resort was not stored");
+    assert_eq!(ask(320, Err(503)).await.unwrap(), (v2, Some(10), false), "fresh, so there was no call");
+    assert_eq!(ask(371, Err(503)).await.unwrap(), (v2, Some(61), true));
+    assert_eq!(policy.breaker().snapshot().failures, 1, "since the mode was changed: no fallback is a success");
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_was_loaded_before_an_invalidation_is_not_stored_after_it() {
+    let policy = Policy::fast("prices").build().unwrap();
+    let cache = StaleCache::<_, u32>::new("prices", CacheSettings::default()).unwrap();
+    let price = AtomicU32::new(10);
+    let read = async || {
+        let entry = cache.entry("sock");
+        let call = policy.idempotent(|_| async {
+            let read = price.load(Ordering::SeqCst);
+            sleep(Duration::from_millis(500)).await;
+            Ok::<_, Status>(read)
+        });
+        *call.or_cached(&entry).await.unwrap()
+    };
+    let change = async {
+        sleep(Duration::from_millis(100)).await;
+        price.store(12, Ordering::SeqCst);
+        cache.invalidate(&"sock");
+    };
+    let (first, ()) = tokio::join!(read(), change);
+    assert_eq!(first, 10, "the first caller may see what it read");
+    assert_eq!(read().await, 12);
+}
+
+#[tokio::test(start_paused = true)]
+async fn each_reader_gets_its_own_last_resort_and_one_call_is_made_for_all() {
+    let policy = Policy::fast("prices").build().unwrap();
+    let cache = StaleCache::new("prices", CacheSettings::default()).unwrap();
+    let calls = AtomicU32::new(0);
+    let (ok, calls) = (std::sync::atomic::AtomicBool::new(false), &calls);
+    let read = async |last_resort: u32| {
+        let entry = cache.entry("sock");
+        let call = policy.idempotent(|_| async {
+            calls.fetch_add(1, Ordering::SeqCst);
+            sleep(Duration::from_millis(500)).await;
+            if ok.load(Ordering::SeqCst) { Ok(5) } else { Err(Status(503)) }
+        });
+        *call.or_cached(&entry).or_value(last_resort).await.unwrap()
+    };
+    assert_eq!(tokio::join!(read(1), read(2), read(3)), (1, 2, 3));
+    assert_eq!(calls.load(Ordering::SeqCst), 1);
+    ok.store(true, Ordering::SeqCst);
+    assert_eq!(tokio::join!(read(1), read(2), read(3)), (5, 5, 5));
+    assert_eq!(calls.load(Ordering::SeqCst), 2);
+}
+
+#[tokio::test(start_paused = true)]
+async fn those_who_wait_go_on_when_the_one_who_calls_is_dropped() {
+    let policy = Policy::fast("prices").build().unwrap();
+    let cache = StaleCache::new("prices", CacheSettings::default()).unwrap();
+    let entry = cache.entry(());
+    let call = || {
+        policy.idempotent(|_| async {
+            sleep(Duration::from_millis(500)).await;
+            Ok::<_, Status>(5)
+        })
+    };
+    let dropped = tokio::time::timeout(Duration::from_millis(100), call().or_cached(&entry).into_future());
+    let (dropped, answer) = tokio::join!(dropped, call().or_cached(&entry).into_future());
+    assert!(dropped.is_err());
+    assert_eq!(*answer.unwrap(), 5);
+}
+
+#[tokio::test(start_paused = true)]
+async fn who_waits_for_another_callers_answer_waits_until_the_own_deadline_at_most() {
+    let policy = Policy::fast("prices").build().unwrap();
+    let cache = StaleCache::new("prices", CacheSettings::default()).unwrap();
+    let entry = cache.entry(());
+    let call = || {
+        policy.idempotent(|_| async {
+            sleep(secs(3)).await;
+            Ok::<_, Status>(5)
+        })
+    };
+    let start = Instant::now();
+    let hurried = async {
+        let answer = call().deadline(Deadline::within(secs(1))).or_cached(&entry).await;
+        (start.elapsed(), answer.unwrap_err())
+    };
+    let (first, (at, error)) = tokio::join!(call().or_cached(&entry), hurried);
+    assert_eq!(*first.unwrap(), 5);
+    assert_eq!((at, error.guard(), error.attempts), (secs(1), Some(Guard::Deadline), 0));
+}
+
+#[tokio::test(start_paused = true)]
+async fn values_and_functions_stand_in_for_what_the_dependency_failed_at_only() {
+    let policy = Policy::fast("prices").build().unwrap();
+    let call = |status: u16| policy.idempotent(move |_| async move { Err::<u32, _>(Status(status)) });
+    assert_eq!(call(503).or_value(7).await.unwrap(), 7);
+    assert_eq!(call(500).or_else(async |error| error.source.map(|_| 8).ok_or(error)).await.unwrap(), 8);
+    let own: Result<_, CallError<Status>> = call(404).or_value(7).await;
+    assert!(own.unwrap_err().call_at_fault());
+    let own = call(422).or_else(async |_| Ok(7)).await;
+    assert!(own.unwrap_err().call_at_fault());
+    policy.breaker().set_mode(Mode::HeldOpen);
+    let guard = call(503).or_else(async |error| {
+        assert_eq!(error.guard(), Some(Guard::Breaker));
+        Ok(9)
+    });
+    assert_eq!(guard.await.unwrap(), 9);
+}
+
+#[test]
+fn settings_that_cannot_work_are_refused_by_name() {
+    let refused = |settings| StaleCache::<u32, u32>::new("tips", settings).unwrap_err().to_string();
+    let messages = [
+        refused(CacheSettings { keys: 0, ..CacheSettings::default() }),
+        refused(CacheSettings { stale: secs(1), ..CacheSettings::default() }),
+    ];
+    insta::assert_snapshot!(messages.join("\n"));
+}

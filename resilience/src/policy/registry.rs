@@ -1,0 +1,76 @@
+use std::collections::BTreeMap;
+use std::sync::{Arc, PoisonError, RwLock};
+
+use super::{Policy, PolicySettings, PolicyState};
+use crate::error::SettingsError;
+
+/// The policies of a process by name, for pages that show them and for those who look one up.
+///
+/// ```
+/// use annals_resilience::{Policies, PolicySettings};
+/// use std::collections::BTreeMap;
+///
+/// let settings: BTreeMap<String, PolicySettings> =
+///     serde_json::from_str(r#"{"payment": {"profile": "medium"}, "stock": {"profile": "fast"}}"#)?;
+/// let policies = Policies::from_settings(settings)?;
+/// assert_eq!(policies.get("stock").map(|stock| stock.name().to_owned()), Some("stock".to_owned()));
+/// assert_eq!(policies.states().len(), 2);
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
+#[derive(Debug, Clone, Default)]
+pub struct Policies {
+    by_name: Arc<RwLock<BTreeMap<Arc<str>, Policy>>>,
+}
+
+/// There is a policy of this name already.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("there is a policy `{name}` already")]
+pub struct DuplicatePolicy {
+    /// The name.
+    pub name: String,
+}
+
+impl Policies {
+    /// No policies yet.
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// All policies of a settings file.
+    ///
+    /// # Errors
+    /// [`SettingsError`] of the first policy whose settings cannot work.
+    pub fn from_settings(
+        settings: impl IntoIterator<Item = (impl Into<Arc<str>>, PolicySettings)>,
+    ) -> Result<Self, SettingsError> {
+        let mut by_name = BTreeMap::new();
+        for (name, settings) in settings {
+            let name = name.into();
+            by_name.insert(name.clone(), Policy::from_settings(name, settings)?);
+        }
+        Ok(Self { by_name: Arc::new(RwLock::new(by_name)) })
+    }
+
+    /// Adds a policy under its name.
+    ///
+    /// # Errors
+    /// [`DuplicatePolicy`]; the one that was there stays.
+    pub fn add(&self, policy: Policy) -> Result<(), DuplicatePolicy> {
+        let mut by_name = self.by_name.write().unwrap_or_else(PoisonError::into_inner);
+        if by_name.contains_key(policy.name()) {
+            return Err(DuplicatePolicy { name: policy.name().to_owned() });
+        }
+        by_name.insert(policy.engine.name.clone(), policy);
+        Ok(())
+    }
+
+    /// The policy of this name.
+    pub fn get(&self, name: &str) -> Option<Policy> {
+        self.by_name.read().unwrap_or_else(PoisonError::into_inner).get(name).cloned()
+    }
+
+    /// Every policy at this moment, by name.
+    pub fn states(&self) -> Vec<PolicyState> {
+        self.by_name.read().unwrap_or_else(PoisonError::into_inner).values().map(Policy::state).collect()
+    }
+}

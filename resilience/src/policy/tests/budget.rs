@@ -1,0 +1,90 @@
+use super::*;
+
+/// Calls `policy` at 50 a second; all fail while `down`.
+async fn traffic(policy: &Policy, time: Duration, down: bool, reached: &AtomicU32) {
+    let end = Instant::now() + time;
+    let mut calls = tokio::task::JoinSet::new();
+    while Instant::now() < end {
+        let policy = policy.clone();
+        let attempts = async move {
+            let answer = policy.idempotent(|_| async { if down { Err(DOWN) } else { Ok(1) } }).await;
+            answer.unwrap_or_else(|error| error.attempts)
+        };
+        calls.spawn(attempts);
+        sleep(ms(20)).await;
+    }
+    reached.fetch_add(calls.join_all().await.into_iter().sum(), Ordering::SeqCst);
+}
+
+fn policy(name: &str) -> Policy {
+    Policy::medium(name).retry(fixed()).breaker_mode(Mode::Disabled).build().unwrap()
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_outage_does_not_refill_the_budget_and_takes_nothing_from_other_policies() {
+    let (payment, stock) = (policy("payment"), policy("stock"));
+    let reached = AtomicU32::new(0);
+    let calls = 60 * 50;
+    let during = async {
+        sleep(secs(30)).await;
+        always(&stock, DOWN, &AtomicU32::new(0)).await.attempts
+    };
+    let ((), attempts) = tokio::join!(traffic(&payment, secs(60), true, &reached), during);
+    assert_eq!(attempts, 3, "the other policy has a budget of its own");
+    let retries = reached.load(Ordering::SeqCst) - calls;
+    // Failures add nothing, so only the reserve of 3 in 10 s is left.
+    assert!(retries <= 3 * 7, "{retries} retries in the outage");
+
+    traffic(&payment, secs(20), false, &reached).await;
+    assert_eq!(
+        always(&payment, DOWN, &AtomicU32::new(0)).await.attempts,
+        3,
+        "after the outage there are retries again"
+    );
+}
+
+#[tokio::test(start_paused = true)]
+async fn one_call_an_hour_has_its_retry_every_time() {
+    let policy = policy("reports");
+    for hour in 0..50 {
+        assert_eq!(always(&policy, DOWN, &AtomicU32::new(0)).await.attempts, 3, "hour {hour}");
+        sleep(secs(3_600)).await;
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn amplification_stays_within_the_budget_whatever_fails() {
+    for percent in [5, 20, 30, 50, 80, 100] {
+        let policy = policy("payment");
+        let (mut attempts, mut calls) = (0, 0);
+        let mut rng = fastrand::Rng::with_seed(percent.into());
+        let mut running = tokio::task::JoinSet::new();
+        for _ in 0..50 * 60 {
+            calls += 1;
+            let (policy, mut rng) = (policy.clone(), rng.fork());
+            running.spawn(async move {
+                let mut made = 0;
+                let call = policy.idempotent(|_| {
+                    made += 1;
+                    let fails = rng.u32(0..100) < percent;
+                    async move { if fails { Err(DOWN) } else { Ok(()) } }
+                });
+                call.await.ok();
+                made
+            });
+            sleep(ms(20)).await;
+        }
+        attempts += running.join_all().await.into_iter().sum::<u32>();
+        let amplification = f64::from(attempts) / f64::from(calls);
+        assert!(amplification <= 1.2, "{amplification} with {percent} % of the attempts failing");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_used_budget_ends_the_call_with_its_error() {
+    let budget = Some(Budget { ratio: 0.0, reserve: 1, ..Budget::default() });
+    let policy = Policy::medium("p").retry(Retry { budget, ..fixed() }).build().unwrap();
+    let error = always(&policy, DOWN, &AtomicU32::new(0)).await;
+    assert_eq!(error.attempts, 2);
+    assert_eq!(error.reason, Reason::Failed { last_because: LastBecause::BudgetUsed, retry_after: None });
+}

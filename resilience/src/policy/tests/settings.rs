@@ -1,0 +1,50 @@
+use super::*;
+
+fn refused(builder: PolicyBuilder) -> String {
+    builder.build().unwrap_err().to_string()
+}
+
+#[test]
+fn attempts_and_waits_must_fit_the_deadline_exactly() {
+    let retry = Retry { cap: ms(500), ..Retry::default() };
+    let policy = |deadline| Policy::medium("payment").timeout(secs(3)).retry(retry.clone()).deadline(deadline);
+    assert_eq!(policy(secs(10)).build().unwrap().longest(), secs(10));
+    let message = refused(policy(ms(9_990)));
+    for part in ["`deadline` = 9.99s", "`timeout` = 3s", "10s in all"] {
+        assert!(message.contains(part), "{message}");
+    }
+}
+
+#[test]
+fn settings_that_contradict_are_refused_with_both_names() {
+    let child = Policy::fast("child").timeout(secs(2)).build().unwrap();
+    let breaker = BreakerSettings::default;
+    let base = || Policy::medium("parent").timeout(secs(3));
+    let messages = [
+        refused(base().timeout(Duration::ZERO)),
+        refused(base().connect_timeout(secs(4))),
+        refused(base().read_timeout(Duration::ZERO)),
+        refused(base().deadline(secs(2))),
+        refused(base().in_sequence([&child, &child])),
+        refused(base().breaker(BreakerSettings { probe_lease: secs(1), ..breaker() })),
+        refused(base().breaker(BreakerSettings { slow_call: Some(secs(3)), slow_rate: Some(0.5), ..breaker() })),
+        refused(base().breaker(BreakerSettings { open: Duration::ZERO, ..breaker() })),
+        refused(base().bulkhead(BulkheadSettings { slots: 1, queue: 1, wait: Some(secs(1)) }).deadline(secs(3))),
+        refused(base().bulkhead(BulkheadSettings { slots: 1, queue: 1, wait: None })),
+        refused(base().rate_limit(RateLimit::per_second(0))),
+        refused(base().retry(Retry { attempts: 0, ..Retry::default() })),
+    ];
+    insta::assert_snapshot!(messages.join("\n"));
+    assert!(base().timeout(secs(4)).in_sequence([&child, &child]).build().is_ok());
+}
+
+#[test]
+fn profiles_are_what_the_defaults_page_says() {
+    for (builder, timeout, open, connect) in
+        [(Policy::fast("p"), 5, 10, 2), (Policy::medium("p"), 10, 30, 3), (Policy::slow("p"), 30, 60, 5)]
+    {
+        let policy = builder.build().unwrap();
+        let limits = &policy.engine.limits;
+        assert_eq!((limits.timeout, limits.breaker.open, limits.connect), (secs(timeout), secs(open), secs(connect)));
+    }
+}
