@@ -103,7 +103,7 @@ async fn streams(store: &dyn EventStore) -> HashMap<StreamId, Vec<(StreamVersion
     let mut streams: HashMap<_, Vec<_>> = HashMap::new();
     let mut after = After::START;
     loop {
-        let page = store.read_page(after.into(), &Filter::all(), 1_000).await.unwrap();
+        let page = store.read_page(after, &Filter::all(), 1_000).await.unwrap();
         for event in page.events {
             streams.entry(event.stream).or_default().push((event.version, event.event_id));
         }
