@@ -1,15 +1,14 @@
 //! Columns: what one field of a row is in a database, whichever engine it is.
 
-use std::borrow::Cow;
 use std::fmt;
 use std::sync::Arc;
 
+use annals_eventstore::Payload;
 use jiff::Timestamp;
 use uuid::Uuid;
 
 use crate::changes::check_value;
 use crate::column_types::moment;
-use crate::json_text;
 
 /// A type that a column of a read model can hold.
 ///
@@ -143,8 +142,9 @@ impl ColumnValue {
             Self::Timestamp(time) => Self::Timestamp(moment(time.as_microsecond()).unwrap_or(time)),
             // SQLite keeps whole reals as integers and so loses the sign of zero.
             Self::Real(0.0) => Self::Real(0.0),
-            Self::Json(json) => match json_text::normal(&json) {
-                Cow::Owned(normal) if *normal != *json => Self::Json(normal.into()),
+            // A payload has the text that PostgreSQL's `jsonb` writes; what is none is refused elsewhere.
+            Self::Json(json) => match Payload::from_json(&json) {
+                Ok(normal) if normal.as_str() != &*json => Self::Json(normal.as_str().into()),
                 _ => Self::Json(json),
             },
             value => value,

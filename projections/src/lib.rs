@@ -57,7 +57,6 @@ mod error;
 mod fold;
 mod folding;
 mod handle;
-mod json_text;
 mod member;
 mod pages;
 mod pass;

@@ -115,7 +115,7 @@ fn values_stand_in_the_order_of_the_columns() {
             ColumnValue::Text("Shipped".to_owned()),
             ColumnValue::Text("Open".to_owned()),
             ColumnValue::Null,
-            ColumnValue::Json("[1, 2]".to_owned()),
+            ColumnValue::Json("[1,2]".to_owned()),
             ColumnValue::Integer(3),
         ]
     );

@@ -10,6 +10,7 @@ use sqlx::{AssertSqlSafe, PgConnection, Row};
 use super::load::seek_by_key;
 use super::statements::Statements;
 use super::{PostgresReadModels, ReadModels};
+use crate::column::ColumnValue;
 use crate::database::contract::{
     EVERYTHING, Home, InPostgres, LookUp, MODEL, SqlHome, key, life, prepare, random_json, row, shape_of, work,
 };
@@ -253,7 +254,7 @@ async fn json_has_the_form_that_the_server_gives_it() {
     for text in texts {
         let query = sqlx::query("SELECT $1::jsonb::text").bind(text.clone());
         let written: String = query.fetch_one(&mut *home.database.read().await.unwrap()).await.unwrap().get(0);
-        assert_eq!(crate::json_text::normal(&text), written, "{text}");
+        assert_eq!(ColumnValue::Json(text.clone().into()).normal(), ColumnValue::Json(written.into()), "{text}");
     }
 }
 
