@@ -89,7 +89,7 @@ pub(super) async fn hear(
 ) {
     let mut ear = Ear::new(listen);
     let mut failures = 0;
-    let mut run = reader.pool.run();
+    let mut ended_runs = reader.pool.ended_runs();
     loop {
         let pause = match failures {
             0 if ear.is_open() => every.max(LOOK_WHILE_LISTENING),
@@ -105,8 +105,8 @@ pub(super) async fn hear(
             Ok(last) => {
                 announce(&head, Position::stored(last));
                 failures = 0;
-                let now = reader.pool.run();
-                if std::mem::replace(&mut run, now.clone()) != now {
+                let now = reader.pool.ended_runs();
+                if std::mem::replace(&mut ended_runs, now) != now {
                     // Readers that wait must see whether their event is still there.
                     head.send_modify(|_| {});
                 }

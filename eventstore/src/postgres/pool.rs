@@ -5,7 +5,7 @@
 //! statement has been answered; any other is closed, which rolls back what was open.
 
 use std::collections::VecDeque;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::Duration;
 
@@ -51,6 +51,8 @@ struct Inner {
     store: OnceLock<Incarnation>,
     /// The run of the server that the last connection has reached.
     run: Mutex<Option<ServerRun>>,
+    /// How many runs were found to have ended.
+    ended_runs: AtomicU64,
     closed: AtomicBool,
     permits: Arc<Semaphore>,
     idle: Mutex<VecDeque<Idle>>,
@@ -77,6 +79,7 @@ impl Pool {
             pooled: options.pooled,
             store: OnceLock::new(),
             run: Mutex::new(None),
+            ended_runs: AtomicU64::new(0),
             closed: AtomicBool::new(false),
             permits: Arc::new(Semaphore::new(size)),
             idle: Mutex::new(VecDeque::with_capacity(size)),
@@ -157,13 +160,21 @@ impl Pool {
         }
         let run = ServerRun::from(row.get::<String, _>(3));
         session.is_of(run.clone());
-        *self.0.run.lock().unwrap_or_else(PoisonError::into_inner) = Some(run);
+        let before = self.0.run.lock().unwrap_or_else(PoisonError::into_inner).replace(run.clone());
+        if before.is_some_and(|before| before != run) {
+            self.0.ended_runs.fetch_add(1, Ordering::AcqRel);
+        }
         Ok(session)
     }
 
     /// The run of the server that the last connection has reached; what was seen in others is void.
     pub(super) fn run(&self) -> Option<ServerRun> {
         self.0.run.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// How many runs of the server have ended, as far as is known.
+    pub(super) fn ended_runs(&self) -> u64 {
+        self.0.ended_runs.load(Ordering::Acquire)
     }
 
     /// How long the server may be silent before a connection is given up.
