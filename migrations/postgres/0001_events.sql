@@ -1,11 +1,10 @@
 -- The log: every event of every stream. Positions are drawn inside the INSERT and become visible in any order, so a
 -- reader of the whole log must know which writers are still at work: the fence below tells it.
 
--- CACHE 1, INCREMENT 1, NO CYCLE: each number is used once and in order, or a reader could meet an event behind it.
-CREATE SEQUENCE annals.events_position AS bigint MINVALUE 1 START 1 INCREMENT 1 CACHE 1 NO CYCLE;
-
 CREATE TABLE annals.events (
-    position       bigint NOT NULL DEFAULT nextval('annals.events_position'),
+    -- Each number is used once and in order, and by nobody's choice, or a reader could meet an event behind it.
+    position       bigint GENERATED ALWAYS AS IDENTITY
+                   (SEQUENCE NAME annals.events_position MINVALUE 1 START 1 INCREMENT 1 CACHE 1 NO CYCLE),
     event_id       uuid   NOT NULL,
     tenant         text   COLLATE "C" NOT NULL,
     aggregate_type text   COLLATE "C" NOT NULL,
@@ -23,8 +22,6 @@ CREATE TABLE annals.events (
     CONSTRAINT events_event_id UNIQUE (event_id),
     CONSTRAINT events_stream_version UNIQUE (tenant, aggregate_type, aggregate_id, version)
 );
-
-ALTER SEQUENCE annals.events_position OWNED BY annals.events.position;
 
 -- For reading one story in order; rows without a correlation id cost nothing.
 CREATE INDEX events_correlation ON annals.events (correlation_id, position) WHERE correlation_id IS NOT NULL;
@@ -69,7 +66,9 @@ BEGIN
        AND octet_length(p_metadata::text) <= 1572864;
 END $$;
 
--- Whoever inserts: each new event continues the one before it, so that a stream never has a hole; and what the library
+-- Whoever inserts: each new event continues the one before it, so that a stream never has a gap and its positions rise with
+-- its versions: of two that insert at once, the one with the later version may have the lower position. Positions come from
+-- the sequence, also where an INSERT overrides it: one that the session was not given is refused. And what the library
 -- refuses at its door is refused here too, as an event that no reader can read cannot be removed again. These rules are no
 -- CHECK constraints, each of which the server prepares anew for each statement (measured: together they made an append
 -- take twice as long).
@@ -92,12 +91,13 @@ BEGIN
            -- The library allows 64 MiB with numbers written out, and JSONB adds its spaces.
            OR octet_length(event_data::text) > 100663296
            OR (metadata <> '{}' AND NOT annals.is_metadata(metadata))
-           OR (added.version > 1 AND (
-            SELECT present.version
+           OR added.position < 1 OR added.position > currval('annals.events_position')
+           OR (added.version > 1 AND coalesce((
+            SELECT present.position
             FROM annals.events AS present
             WHERE present.tenant = added.tenant AND present.aggregate_type = added.aggregate_type
               AND present.aggregate_id = added.aggregate_id AND present.version = added.version - 1
-            LIMIT 1) IS NULL))
+            LIMIT 1), 9223372036854775807) >= added.position))
     THEN
         IF EXISTS (
             SELECT 1
@@ -106,12 +106,13 @@ BEGIN
                 SELECT 1
                 FROM annals.events AS present
                 WHERE present.tenant = added.tenant AND present.aggregate_type = added.aggregate_type
-                  AND present.aggregate_id = added.aggregate_id AND present.version = added.version - 1))
+                  AND present.aggregate_id = added.aggregate_id AND present.version = added.version - 1
+                  AND present.position < added.position))
         THEN
             RAISE EXCEPTION 'annals: an event does not continue its stream'
                 USING ERRCODE = 'integrity_constraint_violation';
         END IF;
-        RAISE EXCEPTION 'annals: an event breaks a rule of names, ids, schema versions, payloads or metadata'
+        RAISE EXCEPTION 'annals: an event breaks a rule of positions, names, ids, schema versions, payloads or metadata'
             USING ERRCODE = 'check_violation';
     END IF;
     RETURN NULL;

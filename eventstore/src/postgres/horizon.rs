@@ -6,9 +6,8 @@
 //! fence any more, everything up to the last event at or below L that a new statement sees is final, and what is
 //! missing below it will never come.
 //!
-//! L and W are of one server's life: when it recovers from a crash, prepared transactions change their names and
-//! numbers of aborted draws are drawn again. So the statements also say which life they saw, and whether the server
-//! is a standby, which knows nothing of the writers on the primary.
+//! All of that is of one run of the server: a crash may lose what was committed and not waited for, prepared transactions
+//! change their names, and numbers are given out again. So what is known is kept with the run that it was seen in.
 //!
 //! One task per handle finds all that out for its readers.
 
@@ -25,58 +24,35 @@ use uuid::Uuid;
 
 use super::fault::NoConnection;
 use super::holders::Wait;
-use super::pool::{Pool, Query};
-use super::rows::Micros;
+use super::pool::{Held, Pool, Query};
+use super::server_run::ServerRun;
 use super::unsettled::Unsettled;
 use crate::error::{BackendError, ReadError};
 use crate::position::Position;
 
-/// Which life of the server a statement sees: when it was started, and its own processes. The time alone is not
-/// enough: when a backend is killed (for want of memory, say), the server recovers without being started anew, and
-/// then all its processes are other ones. `concat!` makes it the first columns of a statement.
-macro_rules! life {
-    () => {
-        "
-    SELECT pg_is_in_recovery(), pg_postmaster_start_time(),
-           (SELECT coalesce(string_agg(p.pid::text, ' ' ORDER BY p.pid), '')
-            FROM pg_stat_activity AS p
-            WHERE p.datid IS NULL AND p.usesysid IS NULL) AS processes,"
-    };
-}
-
-const LAST_DRAWN: &str = concat!(
-    life!(),
-    "
-           coalesce(pg_sequence_last_value('annals.events_position'), 0) AS last
-    ORDER BY 1
-"
-);
-
-/// One row per holder, and one without a holder if there is none. The keys are those of the trigger. Asked often, and
-/// always between two statements that see the same life; so it says only what tells one server from another.
-const HOLDERS: &str = "
-    SELECT pg_is_in_recovery(), pg_postmaster_start_time(), l.virtualtransaction
-    FROM (SELECT oid FROM pg_database WHERE datname = current_database()) AS d
-    LEFT JOIN pg_locks AS l
-      ON l.locktype = 'advisory' AND l.database = d.oid AND l.granted
-     AND l.classid = 1634627180 AND l.objid = 1718510437 AND l.objsubid = 2
-    ORDER BY 3
+/// Also whether the server is a standby, which knows nothing of the writers on the primary.
+const LAST_DRAWN: &str = "
+    SELECT pg_is_in_recovery(), coalesce(pg_sequence_last_value('annals.events_position'), 0) AS last
+    ORDER BY last
 ";
 
-const LAST_AT_OR_BELOW: &str = concat!(
-    life!(),
-    "
-           e.position, e.event_id
-    FROM (SELECT 1) AS one
-    LEFT JOIN (
-        SELECT position, event_id
-        FROM annals.events
-        WHERE position <= $1
-        ORDER BY position DESC
-        LIMIT 1) AS e ON true
-    ORDER BY 4
-"
-);
+/// The keys are those of the trigger.
+const HOLDERS: &str = "
+    SELECT l.virtualtransaction
+    FROM pg_locks AS l
+    JOIN pg_database AS d ON d.oid = l.database AND d.datname = current_database()
+    WHERE l.locktype = 'advisory' AND l.granted
+      AND l.classid = 1634627180 AND l.objid = 1718510437 AND l.objsubid = 2
+    ORDER BY l.virtualtransaction
+";
+
+const LAST_AT_OR_BELOW: &str = "
+    SELECT position, event_id
+    FROM annals.events
+    WHERE position <= $1
+    ORDER BY position DESC
+    LIMIT 1
+";
 
 /// The end of the run of numbers without a hole that begins after `$1`.
 const END_OF_RUN: &str = "
@@ -108,17 +84,11 @@ pub(super) struct Final {
     pub(super) event_id: Option<Uuid>,
 }
 
-/// Which life of the server a statement saw.
-#[derive(Clone, Debug, PartialEq, Eq)]
-struct Life {
-    started: i64,
-    processes: String,
-}
-
 /// What one handle knows of how far the log is final.
 pub(super) struct Horizon {
     pool: Pool,
-    known: Mutex<Final>,
+    /// Of one run of the server.
+    known: Mutex<(Option<ServerRun>, Final)>,
     /// How many have asked.
     asked: AtomicU64,
     wake: Notify,
@@ -133,10 +103,10 @@ struct Answered {
     found: Result<(), NoConnection>,
 }
 
-/// What the task has seen in one life of the server.
+/// What the task has seen in one run of the server.
 #[derive(Default)]
 struct Looks {
-    life: Option<Life>,
+    run: Option<ServerRun>,
     unsettled: Unsettled,
     /// The highest number up to which everything is settled.
     settled: i64,
@@ -165,10 +135,15 @@ impl Horizon {
         }
     }
 
-    /// What is known without asking. Events that are final stay so, also through a restart of the server: a commit
-    /// keeps the numbers up to its own.
+    /// What is known without asking, of the run of the server that the last connection has reached.
     pub(super) fn known(&self) -> Final {
-        *self.known.lock().unwrap_or_else(PoisonError::into_inner)
+        self.known_in(self.pool.run().as_ref())
+    }
+
+    /// What is known without asking of this run of the server, which alone may be used for what a statement in it sees.
+    pub(super) fn known_in(&self, run: Option<&ServerRun>) -> Final {
+        let known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
+        if known.0.as_ref() == run { known.1 } else { Final::default() }
     }
 
     /// How often somebody has asked.
@@ -177,12 +152,13 @@ impl Horizon {
         self.asked.load(Ordering::Acquire)
     }
 
-    fn learn(&self, found: Final) -> Final {
+    fn learn(&self, run: Option<&ServerRun>, found: Final) {
         let mut known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
-        if found.position > known.position {
-            *known = found;
+        if known.0.as_ref() == run {
+            known.1 = if found.position > known.1.position { found } else { known.1 };
+        } else if self.pool.run().as_ref() == run {
+            *known = (run.cloned(), found);
         }
-        *known
     }
 
     /// Asks how far the log is final now: at least every event that was visible before the call, or some event after
@@ -250,25 +226,30 @@ impl Horizon {
     }
 
     /// Looks at the writers once. Gives the last question that is answered now, or 0. Holds no connection afterwards.
+    ///
+    /// All its statements go over one connection, and so reach one run of the server.
     async fn look(&self, looks: &mut Looks) -> Result<u64, NoConnection> {
+        let mut held = self.pool.take().await?;
+        let mut since = Instant::now();
+        if looks.run.as_ref() != held.run() {
+            // What was seen in another run counts for nothing, and its questions are asked anew.
+            since = looks.open.front().map_or(since, |oldest| oldest.since);
+            *looks = Looks { run: held.run().cloned(), ..Looks::default() };
+        }
         let asked = self.asked.load(Ordering::Acquire);
         if asked > looks.asked {
-            let (life, rows) = self.ask(sqlx::query(LAST_DRAWN)).await?;
-            if looks.life.as_ref() != Some(&life) {
-                // What was seen of another life counts for nothing, and its questions are asked anew.
-                *looks = Looks { life: Some(life), ..Looks::default() };
+            let rows = fetch(&mut held, sqlx::query(LAST_DRAWN)).await?;
+            let row = rows.first().ok_or_else(|| unreadable(sqlx::Error::RowNotFound))?;
+            if row.try_get(0).map_err(unreadable)? {
+                let why = "a standby cannot tell whether a missing position will be filled; read from the primary";
+                return Err(NoConnection::Unavailable(BackendError::new(why)));
             }
-            let last = rows.first().map_or(0, |row| row.get(3));
             looks.asked = asked;
-            looks.open.push_back(Question { ticket: asked, last, since: Instant::now() });
+            looks.open.push_back(Question { ticket: asked, last: row.try_get(1).map_err(unreadable)?, since });
         }
         let Some(wanted) = looks.open.back().map(|question| question.last) else { return Ok(0) };
-        if looks.settled < wanted && !self.look_at_writers(looks, wanted).await? {
-            // Another life of the server: everything is asked anew at the next look.
-            let since = looks.open.front().map_or_else(Instant::now, |oldest| oldest.since);
-            *looks = Looks::default();
-            looks.open.push_back(Question { ticket: 0, last: i64::MAX, since });
-            return Ok(0);
+        if looks.settled < wanted {
+            self.look_at_writers(&mut held, looks, wanted).await?;
         }
         let mut answered = 0;
         while let Some(question) = looks.open.pop_front_if(|question| question.last <= looks.settled) {
@@ -277,67 +258,41 @@ impl Horizon {
         Ok(answered)
     }
 
-    /// Takes in who is at work, and what is settled by it. False if the server has begun another life.
-    async fn look_at_writers(&self, looks: &mut Looks, wanted: i64) -> Result<bool, NoConnection> {
-        let Some(life) = looks.life.clone() else { return Ok(false) };
-        let rows = self.fetch(sqlx::query(HOLDERS)).await?;
-        if started(&rows)? != life.started {
-            return Ok(false);
-        }
-        let mut holders: Vec<String> = rows.iter().filter_map(|row| row.get::<Option<String>, _>(2)).collect();
+    /// Takes in who is at work, and what is settled by it.
+    async fn look_at_writers(&self, held: &mut Held, looks: &mut Looks, wanted: i64) -> Result<(), NoConnection> {
+        let rows = fetch(held, sqlx::query(HOLDERS)).await?;
+        let mut holders: Vec<String> = rows.iter().map(|row| row.get(0)).collect();
         holders.dedup();
         looks.unsettled.add(wanted, &holders);
-        let Some(done) = looks.unsettled.done(&holders) else { return Ok(true) };
-        let (same, rows) = self.ask(sqlx::query(LAST_AT_OR_BELOW).bind(done)).await?;
-        if same != life {
-            return Ok(false);
-        }
-        if let Some(row) = rows.first()
-            && let Some(position) = row.get(3)
-        {
-            self.learn(Final { position, event_id: row.get(4) });
+        let Some(done) = looks.unsettled.done(&holders) else { return Ok(()) };
+        let rows = fetch(held, sqlx::query(LAST_AT_OR_BELOW).bind(done)).await?;
+        if let Some(row) = rows.first() {
+            self.learn(held.run(), Final { position: row.get(0), event_id: Some(row.get(1)) });
         }
         looks.unsettled.settled(done);
         looks.settled = done;
-        Ok(true)
+        Ok(())
     }
 
     /// How far the log is final without waiting for anybody: what is known, and the numbers without a hole after it.
     pub(super) async fn without_waiting(&self) -> Result<Final, ReadError> {
         loop {
-            let known = self.known();
+            let mut held = self.pool.take().await.map_err(NoConnection::into_read)?;
+            let known = self.known_in(held.run());
             let query = sqlx::query(END_OF_RUN).bind(known.position);
-            let rows = self.fetch(query).await.map_err(NoConnection::into_read)?;
+            let rows = fetch(&mut held, query).await.map_err(NoConnection::into_read)?;
             let Some(row) = rows.first() else { return Ok(known) };
             let end = Final { position: row.get(0), event_id: Some(row.get(1)) };
-            if self.learn(end) != end || end.position - known.position < 10_000 {
+            self.learn(held.run(), end);
+            if end.position - known.position < 10_000 {
                 return Ok(self.known());
             }
         }
     }
-
-    async fn fetch(&self, query: Query<'_>) -> Result<Vec<PgRow>, NoConnection> {
-        let mut held = self.pool.take().await?;
-        held.fetch_all(query).await.map_err(unreadable)
-    }
-
-    /// Runs a statement whose first columns tell of the server's life.
-    async fn ask(&self, query: Query<'_>) -> Result<(Life, Vec<PgRow>), NoConnection> {
-        let rows = self.fetch(query).await?;
-        let started = started(&rows)?;
-        let processes = rows.first().map(|row| row.try_get(2)).transpose().map_err(unreadable)?.unwrap_or_default();
-        Ok((Life { started, processes }, rows))
-    }
 }
 
-/// When the server was started that has given these rows.
-fn started(rows: &[PgRow]) -> Result<i64, NoConnection> {
-    let row = rows.first().ok_or_else(|| unreadable(sqlx::Error::RowNotFound))?;
-    if row.try_get::<bool, _>(0).map_err(unreadable)? {
-        let why = "a standby cannot tell whether a missing position will be filled; read from the primary";
-        return Err(NoConnection::Unavailable(BackendError::new(why)));
-    }
-    Ok(row.try_get::<Micros, _>(1).map_err(unreadable)?.0)
+async fn fetch(held: &mut Held, query: Query<'_>) -> Result<Vec<PgRow>, NoConnection> {
+    held.fetch_all(query).await.map_err(unreadable)
 }
 
 fn unreadable(error: sqlx::Error) -> NoConnection {

@@ -20,6 +20,7 @@ mod pool;
 mod read;
 mod replication;
 mod rows;
+mod server_run;
 mod session;
 mod store;
 mod streams;

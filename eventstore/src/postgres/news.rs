@@ -1,5 +1,6 @@
-//! News of commits between handles: each says what it has committed, coalesced, and hears what others have. What is not
-//! heard is noticed by looking.
+//! Notifications of commits between handles: each sends one after it has committed, coalesced, and listens for those of
+//! others. A notification is a hint to look and carries no value: any role that may connect can send one. What no
+//! notification tells is noticed by looking.
 //!
 //! Nothing is said inside the transaction of an append: the server lets such transactions commit one by one only
 //! (measured: three times slower).
@@ -9,20 +10,23 @@ use std::time::Duration;
 
 use futures::FutureExt;
 use futures::future::BoxFuture;
+use sqlx::error::BoxDynError;
 use sqlx::postgres::{PgConnectOptions, PgListener, PgPoolOptions};
 use tokio::sync::watch;
 use tokio::time::{sleep, timeout};
 
+use super::fault::NoConnection;
 use super::pool::{Held, Pool};
 use super::read::Reader;
 use super::writer::announce;
 use crate::error::ReadError;
 use crate::position::Position;
 
-/// News may be lost in a crash. The setting is asked for in the same breath, as a pooler would forget it.
+/// A notification may be lost in a crash. The setting is asked for in the same statement, as a pooler would forget it.
+/// The function gives a `void`, by which nothing can be ordered.
 const SAY: &str = "
-    SELECT pg_notify('annals', $1 || left(set_config('synchronous_commit', 'off', true), 0))
-    ORDER BY 1
+    SELECT pg_notify('annals', left(set_config('synchronous_commit', 'off', true), 0)) IS NULL AS said
+    ORDER BY said
 ";
 
 const CHANNEL: &str = "annals";
@@ -42,27 +46,38 @@ const LOOK_WHILE_LISTENING: Duration = Duration::from_secs(1);
 /// Says what this handle has committed, until it is aborted. What comes while something is being said is said together.
 pub(super) async fn say(pool: Pool, mut own: watch::Receiver<Position>) {
     let mut line: Option<Held> = None;
+    let mut failing = false;
     while own.changed().await.is_ok() {
-        let position = own.borrow_and_update().get().to_string();
         let alive = match &mut line {
             Some(held) => held.is_alive().await,
             None => false,
         };
-        if !alive {
-            line = pool.own().await.ok();
-        }
-        // Whoever does not hear it looks by itself, so nothing is lost but time.
-        let said = match &mut line {
-            Some(held) => timeout(PATIENCE, held.fetch_all(sqlx::query(SAY).bind(position))).await,
-            None => continue,
+        let sent = match &mut line {
+            Some(held) if alive => send(held).await,
+            _ => match pool.own().await {
+                Ok(held) => send(line.insert(held)).await,
+                Err(NoConnection::Closed) => return,
+                Err(error) => Err(error.into_read().into()),
+            },
         };
-        match said {
-            Ok(Ok(_)) => {}
-            Ok(Err(error)) => tracing::debug!(%error, "others are not told of new events"),
-            Err(_) => line = None,
+        // Handles that get no notification look by themselves, so nothing is lost but time. Logged once per outage.
+        if let Err(error) = &sent {
+            line = None;
+            if !failing {
+                tracing::warn!(
+                    error = &**error,
+                    "other handles are not notified of new events; they look by themselves"
+                );
+            }
         }
+        failing = sent.is_err();
         sleep(PAUSE).await;
     }
+}
+
+async fn send(held: &mut Held) -> Result<(), BoxDynError> {
+    timeout(PATIENCE, held.fetch_all(sqlx::query(SAY))).await??;
+    Ok(())
 }
 
 /// Hears what others have committed and looks for it, while anybody wants to know, until it is aborted.
@@ -74,16 +89,15 @@ pub(super) async fn hear(
 ) {
     let mut ear = Ear::new(listen);
     let mut failures = 0;
+    let mut ended_runs = reader.pool.ended_runs();
     loop {
         let pause = match failures {
             0 if ear.is_open() => every.max(LOOK_WHILE_LISTENING),
             0 => every,
             _ => after_failures(failures, every),
         };
-        if let Ok(Some(position)) = timeout(pause, ear.next()).await {
-            announce(&head, position);
-            continue;
-        }
+        // Notified, or the time has come: both are a reason to look.
+        let _ = timeout(pause, ear.next()).await;
         if head.receiver_count() == 0 {
             continue;
         }
@@ -91,6 +105,11 @@ pub(super) async fn hear(
             Ok(last) => {
                 announce(&head, Position::stored(last));
                 failures = 0;
+                let now = reader.pool.ended_runs();
+                if std::mem::replace(&mut ended_runs, now) != now {
+                    // Readers that wait must see whether their event is still there.
+                    head.send_modify(|_| {});
+                }
             }
             Err(ReadError::Closed) => return,
             Err(error) => {
@@ -119,28 +138,30 @@ struct Ear {
     listen: Option<PgConnectOptions>,
     opening: Option<BoxFuture<'static, Result<PgListener, sqlx::Error>>>,
     listener: Option<PgListener>,
+    /// Whether the connection could not be made when it was tried last.
+    failing: bool,
 }
 
 impl Ear {
     fn new(listen: Option<PgConnectOptions>) -> Self {
-        Self { listen, opening: None, listener: None }
+        Self { listen, opening: None, listener: None, failing: false }
     }
 
     fn is_open(&self) -> bool {
         self.listener.is_some()
     }
 
-    /// The next position that others tell of; `None` if the connection was made or lost, so that it is time to look.
-    /// Dropping the future loses nothing.
-    async fn next(&mut self) -> Option<Position> {
+    /// Waits for a notification, or until the connection was made or lost: it is time to look. Dropping the future loses
+    /// nothing.
+    async fn next(&mut self) {
         let Some(options) = &self.listen else { return std::future::pending().await };
         if let Some(listener) = &mut self.listener {
             match listener.try_recv().await {
-                // What cannot be read is news all the same.
-                Ok(Some(news)) => return news.payload().parse().ok().map(Position::stored),
+                // One look answers all that have come.
+                Ok(Some(_)) => while listener.next_buffered().is_some() {},
                 Ok(None) | Err(_) => self.listener = None,
             }
-            return None;
+            return;
         }
         loop {
             let opening = self.opening.get_or_insert_with(|| listener(options.clone(), Duration::ZERO).boxed());
@@ -149,10 +170,13 @@ impl Ear {
                 Ok(listener) => {
                     self.opening = None;
                     self.listener = Some(listener);
-                    return None;
+                    self.failing = false;
+                    return;
                 }
                 Err(error) => {
-                    tracing::debug!(%error, "news of commits cannot be heard; looking for them instead");
+                    if !std::mem::replace(&mut self.failing, true) {
+                        tracing::warn!(%error, "cannot listen for commits of other handles; looking for them instead");
+                    }
                     self.opening = Some(listener(options.clone(), TRY_AGAIN).boxed());
                 }
             }

@@ -5,7 +5,7 @@
 //! statement has been answered; any other is closed, which rolls back what was open.
 
 use std::collections::VecDeque;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::Duration;
 
@@ -17,6 +17,7 @@ use uuid::Uuid;
 
 use super::fault::{NoConnection, no_answer};
 use super::options::PostgresOptions;
+use super::server_run::{ServerRun, server_run};
 pub(super) use super::session::Query;
 use super::session::Session;
 use crate::error::BackendError;
@@ -24,12 +25,17 @@ use crate::position::Incarnation;
 
 /// Asked on every new connection: is it still the store that was opened, and would the next position be beyond its
 /// log? The log is seen as of the statement's beginning and the sequence later, so new events cannot deceive it.
-const IS_IT_STILL_OURS: &str = "
+const IS_IT_STILL_OURS: &str = concat!(
+    "
     SELECT (SELECT incarnation FROM annals.store ORDER BY only_row) AS incarnation,
            (SELECT coalesce(max(position), 0) FROM annals.events) AS head,
-           coalesce(pg_sequence_last_value('annals.events_position'), 0) AS last
+           coalesce(pg_sequence_last_value('annals.events_position'), 0) AS last,
+           ",
+    server_run!(),
+    " AS run
     ORDER BY 1
-";
+"
+);
 
 /// The connections of one handle. Clones share them.
 #[derive(Clone)]
@@ -43,6 +49,10 @@ struct Inner {
     pooled: bool,
     /// The store that was opened; connections made before it is known are not checked.
     store: OnceLock<Incarnation>,
+    /// The run of the server that the last connection has reached.
+    run: Mutex<Option<ServerRun>>,
+    /// How many runs were found to have ended.
+    ended_runs: AtomicU64,
     closed: AtomicBool,
     permits: Arc<Semaphore>,
     idle: Mutex<VecDeque<Idle>>,
@@ -68,6 +78,8 @@ impl Pool {
             answer_timeout: options.answer_timeout,
             pooled: options.pooled,
             store: OnceLock::new(),
+            run: Mutex::new(None),
+            ended_runs: AtomicU64::new(0),
             closed: AtomicBool::new(false),
             permits: Arc::new(Semaphore::new(size)),
             idle: Mutex::new(VecDeque::with_capacity(size)),
@@ -108,6 +120,10 @@ impl Pool {
                 let session = self.connect().await?;
                 return Ok(Held::new(session, self.clone(), Some(permit)));
             };
+            if self.run().is_some_and(|run| session.run() != Some(&run)) {
+                // To a server that is not the primary any more, or not this one.
+                continue;
+            }
             if since.elapsed() <= RESTED || session.is_alive().await {
                 return Ok(Held::new(session, self.clone(), Some(permit)));
             }
@@ -142,7 +158,23 @@ impl Pool {
         if last < head {
             return Err(NoConnection::SequenceBehind { last, head });
         }
+        let run = ServerRun::from(row.get::<String, _>(3));
+        session.is_of(run.clone());
+        let before = self.0.run.lock().unwrap_or_else(PoisonError::into_inner).replace(run.clone());
+        if before.is_some_and(|before| before != run) {
+            self.0.ended_runs.fetch_add(1, Ordering::AcqRel);
+        }
         Ok(session)
+    }
+
+    /// The run of the server that the last connection has reached; what was seen in others is void.
+    pub(super) fn run(&self) -> Option<ServerRun> {
+        self.0.run.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// How many runs of the server have ended, as far as is known.
+    pub(super) fn ended_runs(&self) -> u64 {
+        self.0.ended_runs.load(Ordering::Acquire)
     }
 
     /// How long the server may be silent before a connection is given up.
@@ -193,6 +225,11 @@ pub(super) struct Held {
 impl Held {
     fn new(session: Session, pool: Pool, permit: Option<OwnedSemaphorePermit>) -> Self {
         Self { session: Some(session), pool, since: Instant::now(), permit }
+    }
+
+    /// The run of the server that every statement of the connection reaches.
+    pub(super) fn run(&self) -> Option<&ServerRun> {
+        self.session.as_ref().and_then(Session::run)
     }
 
     /// Whether the connection can be used, as far as can be told: its last statement was answered, and if it has rested

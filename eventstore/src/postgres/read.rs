@@ -12,11 +12,12 @@ use tokio::time::timeout;
 use uuid::Uuid;
 
 use super::copy::Copied;
-use super::fault::{NoConnection, no_answer, read_error};
+use super::fault::{NoConnection, no_answer, read_error, sequence_behind};
 use super::horizon::{Final, Horizon};
-use super::pool::{Pool, Query};
+use super::pool::{Held, Pool, Query};
 use super::rows::{Columns, Decoder, columns_in_stream, event_columns, position_and_id};
-use crate::error::ReadError;
+use super::server_run::ServerRun;
+use crate::error::{BackendError, ReadError};
 use crate::event::{EventId, RecordedEvent};
 use crate::filter::Filter;
 use crate::limits::{PAGE_BYTES, PageBudget, page_limit};
@@ -112,10 +113,12 @@ const LAST_POSITION: &str = "
     LIMIT 1
 ";
 
-/// The last event that is visible, and the one at `$1`.
+/// The last event that is visible, the one at `$1`, and the last position that was given out. That one is read after the
+/// log, so new events cannot deceive.
 const LAST_AND_AFTER: &str = "
     SELECT coalesce((SELECT position FROM annals.events ORDER BY position DESC LIMIT 1), 0) AS last,
-           (SELECT event_id FROM annals.events WHERE position = $1) AS event_id
+           (SELECT event_id FROM annals.events WHERE position = $1) AS event_id,
+           coalesce(pg_sequence_last_value('annals.events_position'), 0) AS drawn
     ORDER BY last
 ";
 
@@ -203,7 +206,8 @@ impl Reader {
     ) -> Result<StreamPage, ReadError> {
         let limit = self.statement_limit(limit)?;
         let page = Filling::of(Some(stream), limit);
-        let batch = self.batch(load_after(stream, after, limit), page).await?;
+        let held = self.pool.take().await.map_err(NoConnection::into_read)?;
+        let batch = self.batch(held, load_after(stream, after, limit), page).await?;
         Ok(StreamPage::new(batch.events, batch.whole))
     }
 
@@ -231,10 +235,12 @@ impl Reader {
     }
 
     async fn read_everything(&self, after: After, limit: i64) -> Result<Page, ReadError> {
+        let mut asked = false;
         loop {
-            // Before the statement: what was final then, the statement sees.
-            let known = self.horizon.known();
-            let mut batch = self.copied(after, limit).await?;
+            let held = self.pool.take().await.map_err(NoConnection::into_read)?;
+            // Before the statement and in its run of the server: what was final then, the statement sees.
+            let known = self.horizon.known_in(held.run());
+            let mut batch = self.copied(held, after, limit).await?;
             if batch.events.is_empty() {
                 return self.nothing_after(after).await;
             }
@@ -245,7 +251,10 @@ impl Reader {
                 let upto = batch.events.last().map(|event| self.checkpoint(event.position, event.event_id));
                 return Ok(Page::new(batch.events, upto, end));
             }
-            // A hole comes first. Whatever is visible now is final once the writers of now are done.
+            // A gap comes first. Whatever is visible now is final once the writers of now are done.
+            if std::mem::replace(&mut asked, true) {
+                return self.nothing_after(after).await;
+            }
             if self.horizon.settle(after.position.get(), PATIENCE).await?.is_none() {
                 return Ok(self.waiting_at_hole());
             }
@@ -254,24 +263,26 @@ impl Reader {
 
     async fn read_some(&self, after: After, filter: &Filter, limit: i64) -> Result<Page, ReadError> {
         let from = after.position.get();
-        let mut bound = self.horizon.known();
-        // Catching up needs no news.
-        if bound.position <= from {
-            bound = match self.horizon.settle(from, PATIENCE).await? {
-                Some(bound) => bound,
-                None => self.horizon.without_waiting().await?,
-            };
+        let mut run = self.pool.run();
+        let mut head = self.horizon.known_in(run.as_ref());
+        // Catching up needs no look.
+        if head.position <= from {
+            if self.horizon.settle(from, PATIENCE).await?.is_none() {
+                self.horizon.without_waiting().await?;
+            }
+            run = self.pool.run();
+            head = self.horizon.known_in(run.as_ref());
         }
-        let head = bound;
+        let mut bound = head;
         if head.position <= from {
             return self.nothing_after(after).await;
         }
         // A story is found by its index, however long the log is; other filters look at a window of it.
         if filter.correlation_id.is_none() && from.saturating_add(WINDOW) < head.position {
-            bound = match self.one_between(LAST_BETWEEN, from, from.saturating_add(WINDOW)).await? {
+            bound = match self.one_between(&run, LAST_BETWEEN, from, from.saturating_add(WINDOW)).await? {
                 Some(bound) => bound,
                 // The numbers leap further than the window.
-                None => self.one_between(FIRST_BETWEEN, from, head.position).await?.unwrap_or(head),
+                None => self.one_between(&run, FIRST_BETWEEN, from, head.position).await?.unwrap_or(head),
             };
         }
         let list = |names: &[String]| (!names.is_empty()).then(|| names.to_vec());
@@ -288,7 +299,8 @@ impl Reader {
             Some(id) => query.bind(id.as_str()),
             None => query,
         };
-        let batch = self.batch(query, self.page_after(after, limit)).await?;
+        let held = self.held_in(&run).await?;
+        let batch = self.batch(held, query, self.page_after(after, limit)).await?;
         let upto = match (batch.events.last(), bound.event_id) {
             (Some(last), _) if !batch.whole => self.checkpoint(last.position, last.event_id),
             (_, Some(id)) => self.checkpoint(Position::stored(bound.position), EventId::stored(id)),
@@ -307,6 +319,11 @@ impl Reader {
         let last = Position::stored(row.try_get(0).map_err(read_error)?);
         if last < after.position {
             return Err(ReadError::AheadOfLog { after: after.position, head: last });
+        }
+        let drawn = row.try_get(2).map_err(read_error)?;
+        if last.get() > drawn {
+            // No writer that is waited for can make it final.
+            return Err(ReadError::Damaged { position: last, what: sequence_behind(drawn, last.get()) });
         }
         if last > after.position {
             return Ok(self.waiting_at_hole());
@@ -342,9 +359,26 @@ impl Reader {
         Ok(rows.first().map(|row| EventId::stored(row.get(0))))
     }
 
-    async fn one_between(&self, text: &'static str, after: i64, upto: i64) -> Result<Option<Final>, ReadError> {
-        let rows = self.fetch(sqlx::query(text).bind(after).bind(upto)).await?;
+    async fn one_between(
+        &self,
+        run: &Option<ServerRun>,
+        text: &'static str,
+        after: i64,
+        upto: i64,
+    ) -> Result<Option<Final>, ReadError> {
+        let query = sqlx::query(text).bind(after).bind(upto);
+        let rows = self.held_in(run).await?.fetch_all(query).await.map_err(read_error)?;
         Ok(rows.first().map(|row| Final { position: row.get(0), event_id: Some(row.get::<Uuid, _>(1)) }))
+    }
+
+    /// A connection to the run of the server in which a bound was found to be final.
+    async fn held_in(&self, run: &Option<ServerRun>) -> Result<Held, ReadError> {
+        let held = self.pool.take().await.map_err(NoConnection::into_read)?;
+        if held.run() != run.as_ref() {
+            let why = "the server has started anew, or is another one, since the read began";
+            return Err(ReadError::Unavailable { source: BackendError::new(why) });
+        }
+        Ok(held)
     }
 
     async fn fetch(&self, query: Query<'_>) -> Result<Vec<sqlx::postgres::PgRow>, ReadError> {
@@ -364,8 +398,7 @@ impl Reader {
 
     /// Reads the rows of one statement until a page is full; they tell their stream, unless it is given. The rest is not
     /// waited for: the connection is given up.
-    async fn batch(&self, query: Query<'_>, page: Filling<'_>) -> Result<Batch, ReadError> {
-        let mut held = self.pool.take().await.map_err(NoConnection::into_read)?;
+    async fn batch(&self, mut held: Held, query: Query<'_>, page: Filling<'_>) -> Result<Batch, ReadError> {
         let query = held.begin(query).await.map_err(read_error)?;
         let batch = self.batch_on(held.connection(), query, page).await;
         match &batch {
@@ -378,13 +411,12 @@ impl Reader {
     }
 
     /// The same for all events after a position.
-    async fn copied(&self, after: After, limit: i64) -> Result<Batch, ReadError> {
+    async fn copied(&self, mut held: Held, after: After, limit: i64) -> Result<Batch, ReadError> {
         let text = format!(
             concat!("COPY (", read_log_from!("{from}", "{limit}"), ") TO STDOUT (FORMAT binary)"),
             from = after.position.get().saturating_add(i64::from(after.event_id.is_none())),
             limit = limit + i64::from(after.event_id.is_some())
         );
-        let mut held = self.pool.take().await.map_err(NoConnection::into_read)?;
         held.begin_plain().await.map_err(read_error)?;
         // After an error sqlx may leave an answer unread, so then the connection is given up.
         let batch = self.copied_on(held.connection(), &text, self.page_after(after, limit)).await?;

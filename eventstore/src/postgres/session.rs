@@ -13,10 +13,11 @@ use sqlx::{ConnectOptions, Connection, PgConnection, Postgres, Row};
 
 use super::fault::{NotSent, is_answer};
 use super::pinned::by_index;
+use super::server_run::{ServerRun, server_run};
 
 pub(super) type Query<'q> = sqlx::query::Query<'q, Postgres, PgArguments>;
 
-/// Begins, and says which life of which server the pooler has lent: it may have connected anew in between. Statements of
+/// Begins, and says which run of which server the pooler has given: it may have connected anew in between. Statements of
 /// one text without values need no prepared statement, so these go in one message.
 const BEGIN: &str = concat!(
     "
@@ -24,7 +25,9 @@ const BEGIN: &str = concat!(
     ",
     by_index!(),
     ";
-    SELECT extract(epoch FROM pg_postmaster_start_time())::text
+    SELECT ",
+    server_run!(),
+    "
     ORDER BY 1
 "
 );
@@ -32,24 +35,18 @@ const BEGIN: &str = concat!(
 /// A connection and what is known of it.
 pub(super) struct Session {
     connection: PgConnection,
-    pooled: Option<Pooled>,
+    /// How long a pooler may take to lend a server connection, if there is one.
+    pooled: Option<Duration>,
+    /// The run of the server that every statement reaches, once it is known.
+    run: Option<ServerRun>,
     answered: bool,
-}
-
-/// What is known of a connection through a pooler.
-struct Pooled {
-    /// How long the pooler may take to lend a server connection.
-    patience: Duration,
-    /// When the server started that the first statement reached.
-    life: Option<String>,
 }
 
 impl Session {
     /// Connects; `pooled` says how long a pooler may take to lend a server connection, if there is one.
     pub(super) async fn connect(options: &PgConnectOptions, pooled: Option<Duration>) -> Result<Self, sqlx::Error> {
         let connection = options.connect().await?;
-        let pooled = pooled.map(|patience| Pooled { patience, life: None });
-        Ok(Self { connection, pooled, answered: true })
+        Ok(Self { connection, pooled, run: None, answered: true })
     }
 
     /// Runs one statement to its end: an error that comes with the commit, after the rows, is seen too.
@@ -70,22 +67,31 @@ impl Session {
     /// The same for a statement without values.
     pub(super) async fn begin_plain(&mut self) -> Result<(), sqlx::Error> {
         self.answered = false;
-        let Some(pooled) = &mut self.pooled else { return Ok(()) };
+        let Some(patience) = self.pooled else { return Ok(()) };
         let begun = sqlx::raw_sql(BEGIN).fetch_all(&mut self.connection);
-        let rows = match tokio::time::timeout(pooled.patience, begun).await {
+        let rows = match tokio::time::timeout(patience, begun).await {
             Ok(rows) => rows.map_err(NotSent::because)?,
             Err(_) => {
-                let why = format!("the pooler lent no server connection within {:?}", pooled.patience);
+                let why = format!("the pooler lent no server connection within {patience:?}");
                 return Err(NotSent::because(why));
             }
         };
         let row = rows.first().ok_or_else(|| NotSent::because(sqlx::Error::RowNotFound))?;
-        let life: String = row.try_get(0).map_err(NotSent::because)?;
-        if pooled.life.get_or_insert_with(|| life.clone()) != &life {
+        let run = ServerRun::from(row.try_get::<String, _>(0).map_err(NotSent::because)?);
+        if self.run.get_or_insert_with(|| run.clone()) != &run {
             // Without a pooler the connection would be gone; whoever connects anew looks whether the store is the same.
             return Err(NotSent::because("the pooler has connected to another server, or the server has started anew"));
         }
         Ok(())
+    }
+
+    /// The run of the server that every statement of the connection reaches: without a pooler it ends with it.
+    pub(super) fn run(&self) -> Option<&ServerRun> {
+        self.run.as_ref()
+    }
+
+    pub(super) fn is_of(&mut self, run: ServerRun) {
+        self.run = Some(run);
     }
 
     pub(super) fn connection(&mut self) -> &mut PgConnection {

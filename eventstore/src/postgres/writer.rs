@@ -154,13 +154,9 @@ pub(super) async fn append_beside(
     Ok(appended)
 }
 
-/// Wakes readers when the head may have moved to `position`.
+/// Wakes readers when the head may have moved to `position`, which is below the one before if the log was rewound.
 pub(super) fn announce(head: &watch::Sender<Position>, position: Position) {
-    head.send_if_modified(|head| {
-        let grown = position > *head;
-        *head = position.max(*head);
-        grown
-    });
+    head.send_if_modified(|head| std::mem::replace(head, position) != position);
 }
 
 /// Answers those who still wait when the writer ends, however it ends.

@@ -1,10 +1,14 @@
 //! Rows and schemas that were changed by hand.
 
 use annals_migrations::SQLITE_PROJECTIONS;
+use futures::TryStreamExt;
 use sqlx::{AssertSqlSafe, Row, SqliteConnection};
 
 use super::{ANY, Fixture, event, stream};
 use crate::error::{ErrorFamily, OpenError, ReadError};
+use crate::filter::Filter;
+use crate::position::After;
+use crate::read::EventStoreExt;
 use crate::sqlite::{SqliteDatabase, SqliteOptions, SqliteStore};
 use crate::store::EventStore;
 use crate::stream::{ExpectedVersion, StreamVersion};
@@ -168,4 +172,19 @@ async fn own_tables_and_triggers_beside_those_of_annals_are_fine() {
     SqliteDatabase::open(fixture.path()).await.expect("opened").close().await;
     let done = fixture.store.append(&stream("a"), ANY, vec![event(1), event(2)]).await.expect("appended");
     assert_eq!(done.position.get(), 2);
+}
+
+/// A filtered read looks at a window of the log; at its end there may be more.
+#[tokio::test]
+async fn an_event_behind_fifty_thousand_others_is_found_by_its_filter() {
+    let fixture = Fixture::new().await;
+    let others = "WITH RECURSIVE numbers (n) AS (SELECT 1 UNION ALL SELECT n + 1 FROM numbers WHERE n < 50001)
+                  INSERT INTO events (event_id, tenant, aggregate_type, aggregate_id, version, event_type, schema_version,
+                                      event_data, metadata, recorded_at)
+                  SELECT randomblob(16), 'default', 'counter', 'other', n, 'x', 1, '{}', '{}', 0 FROM numbers ORDER BY n";
+    run(&mut fixture.foreign().await, others).await;
+    let wanted = fixture.append("wanted", ANY, 1).await.expect("appended");
+    let filter = Filter::all().event_name("counted").expect("a name");
+    let found: Vec<_> = fixture.store.read_all(After::START, filter).try_collect().await.expect("read");
+    assert_eq!(found.iter().map(|event| event.position).collect::<Vec<_>>(), [wanted.position]);
 }

@@ -8,6 +8,7 @@ use annals_eventstore::{
 };
 use futures::TryStreamExt;
 use futures::future::join_all;
+use sqlx::Row;
 
 use super::{Fixture, run, stream};
 
@@ -174,4 +175,61 @@ async fn requests_of_one_group_are_remembered_each_with_its_own_answer() {
     }
     let log = fixture.store.read_all(Position::START, Filter::all()).try_collect::<Vec<_>>().await.unwrap();
     assert_eq!(log.len(), first.iter().map(|answer| answer.streams[0].positions.len()).sum::<usize>());
+}
+
+/// Appends to several streams of two handles cross each other and the groups of both: each has the positions of its events
+/// in the order in which it names them, and no two wait for each other in a ring.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn appends_to_several_streams_keep_their_order_and_meet_no_deadlock() {
+    let seed = seed();
+    let mut random = fastrand::Rng::with_seed(seed);
+    let fixture = Fixture::new().await;
+    let other = PostgresOptions::new(fixture.database.url()).open().await.unwrap();
+    let any = ExpectedVersion::Any;
+    let mut calls = Vec::new();
+    for n in 0..300_u64 {
+        let mut streams: Vec<usize> = (0..12).collect();
+        random.shuffle(&mut streams);
+        streams.truncate(if n % 3 == 0 { random.usize(2..=12) } else { 1 });
+        let parts = streams.iter().map(|to| {
+            let events: Vec<_> = (0..random.usize(1..4)).map(|_| event(&fixture.store, n)).collect();
+            (stream(&format!("s{to}")), events)
+        });
+        let mut parts: Vec<_> = parts.collect();
+        let ids: Vec<_> = parts.iter().flat_map(|(_, events)| events.iter().map(|event| event.event_id)).collect();
+        let (first, events) = parts.remove(0);
+        let append = parts.into_iter().fold(Append::to(first, any, events), |all, (to, e)| all.and(to, any, e));
+        let store = if n % 2 == 0 { fixture.store.clone() } else { other.clone() };
+        calls.push(tokio::spawn(async move { (store.append_many(append).await, ids) }));
+    }
+    let answers = join_all(calls).await;
+    let log = fixture.store.read_all(Position::START, Filter::all()).try_collect::<Vec<_>>().await.unwrap();
+    let by_id: HashMap<EventId, Position> = log.iter().map(|event| (event.event_id, event.position)).collect();
+    let mut stored = 0;
+    for answer in answers {
+        let (appended, ids) = answer.unwrap();
+        let appended = appended.unwrap_or_else(|error| panic!("{error:?} (ANNALS_SEED={seed})"));
+        let answered: Vec<_> = appended.streams.iter().flat_map(|s| s.positions.iter().copied()).collect();
+        assert_eq!(answered, ids.iter().map(|id| by_id[id]).collect::<Vec<_>>(), "ANNALS_SEED={seed}");
+        assert!(answered.is_sorted(), "{answered:?} (ANNALS_SEED={seed})");
+        stored += ids.len();
+    }
+    assert_eq!(stored, log.len(), "ANNALS_SEED={seed}");
+    let mut versions = HashMap::new();
+    for event in &log {
+        let version = versions.entry(event.stream.clone()).or_insert(0);
+        *version += 1;
+        assert_eq!(event.version.get(), *version, "ANNALS_SEED={seed}");
+    }
+    // Each session counts its deadlocks at the latest when it ends.
+    other.close().await;
+    fixture.store.close().await;
+    let mut foreign = fixture.foreign().await;
+    let alone = "DO $$ BEGIN WHILE EXISTS (SELECT FROM pg_stat_activity WHERE datname = current_database()
+                     AND pid <> pg_backend_pid() AND backend_type = 'client backend') LOOP
+                     PERFORM pg_sleep(0.005), pg_stat_clear_snapshot(); END LOOP; END $$";
+    run(&mut foreign, alone).await.unwrap();
+    let deadlocks = sqlx::query("SELECT deadlocks FROM pg_stat_database WHERE datname = current_database()");
+    let deadlocks: i64 = deadlocks.fetch_one(&mut foreign).await.unwrap().get(0);
+    assert_eq!(deadlocks, 0, "ANNALS_SEED={seed}");
 }

@@ -128,9 +128,8 @@ async fn a_commit_through_a_pooler_whose_answer_is_lost_is_unknown_and_settled_b
         for count in [1, 2, 40] {
             let id = format!("{lost:?}-{count}");
             let append = events(&store, &id, NO_STREAM, count);
-            // A connection that is new asks something first.
-            store.append_many(events(&store, &format!("{id}-before"), NO_STREAM, count)).await.unwrap();
-            proxy.lose(lost, "COMMIT");
+            // Notifications commit too.
+            proxy.lose_following(lost, "annals.append", "COMMIT");
             is_unknown(store.append_many(append.clone()).await, &id, &id);
             assert!(proxy.has_lost(), "{id}");
             assert_eq!(store.append_many(append).await.unwrap().repeated, lost != Lost::Request, "{id}");

@@ -1,5 +1,6 @@
 //! What only PostgreSQL can get wrong. The contract that all stores share is held by the conformance suite.
 
+mod by_hand;
 mod crash;
 mod database;
 mod failover;
@@ -19,6 +20,7 @@ mod requests;
 mod restart;
 mod roles;
 mod schema;
+mod server_run;
 mod settings;
 mod standby;
 mod standing;

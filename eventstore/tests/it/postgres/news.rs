@@ -7,7 +7,7 @@ use annals_eventstore::{
     After, Append, EventStore, EventStoreExt, ExpectedVersion, Filter, Position, PostgresOptions, PostgresStore,
     RecordedEvent, Subscription,
 };
-use futures::StreamExt;
+use futures::{FutureExt, StreamExt};
 use metrics::{Counter, Gauge, GaugeFn, Histogram, Key, KeyName, Metadata, Recorder, SharedString, Unit};
 use sqlx::Row;
 use tracing::field::{Field, Visit};
@@ -63,6 +63,37 @@ async fn commits_of_others_are_heard_without_looking_for_them() {
     listening(&fixture, Some(first)).await;
     let position = append(&fixture.store, "e").await;
     assert_eq!(soon(&mut subscription).await.position, position);
+}
+
+/// Whoever looks once an hour learns of every commit by its notification alone, in the own handle and in others; what
+/// anybody else puts into a notification has no effect but a look.
+#[tokio::test]
+async fn readers_that_wait_get_every_commit_at_once_whatever_others_notify() {
+    let fixture = Fixture::new().await;
+    let [writer, reader] = [(), ()].map(|()| PostgresOptions::new(fixture.database.url()).poll_interval(HOUR).open());
+    let (writer, reader) = (writer.await.unwrap(), reader.await.unwrap());
+    let [mut own, mut other] = [&writer, &reader].map(|store| store.subscribe(Position::START, Filter::all()));
+    let first = listening(&fixture, None).await;
+    listening(&fixture, Some(first)).await;
+    let mut delays = Vec::new();
+    for round in 0..20 {
+        assert!(own.next().now_or_never().is_none() && other.next().now_or_never().is_none());
+        if round == 10 {
+            let mut foreign = fixture.foreign().await;
+            run(&mut foreign, &format!("NOTIFY annals, '{}'", i64::MAX)).await.unwrap();
+            run(&mut foreign, "NOTIFY annals, 'anything'").await.unwrap();
+        }
+        // Both wait for a notification, and not in a read that is still under way.
+        tokio::time::sleep(Duration::from_millis(20)).await;
+        assert!(own.next().now_or_never().is_none() && other.next().now_or_never().is_none());
+        let position = append(&writer, &format!("s-{round}")).await;
+        let begun = tokio::time::Instant::now();
+        assert_eq!(soon(&mut own).await.position, position);
+        assert_eq!(soon(&mut other).await.position, position);
+        delays.push(begun.elapsed());
+    }
+    delays.sort();
+    assert!(delays[10] < Duration::from_millis(100), "{delays:?}");
 }
 
 #[tokio::test]
@@ -160,6 +191,8 @@ async fn whoever_keeps_readers_waiting_is_named_in_the_log_and_seen_in_a_gauge()
     let _recorded = metrics::set_default_local_recorder(&gauges);
     for prepared in [false, true] {
         let fixture = Fixture::new().await;
+        // Such names are the server's, so one that an interrupted test has left must not be ours.
+        let forgotten = fixture.database.name();
         let options = PostgresOptions::new(fixture.database.url()).horizon_alarm(Duration::from_millis(100));
         let reader = options.open().await.unwrap();
         let mut slow = fixture.foreign().await;
@@ -167,7 +200,7 @@ async fn whoever_keeps_readers_waiting_is_named_in_the_log_and_seen_in_a_gauge()
         run(&mut slow, "SET application_name = 'nightly import'; BEGIN").await.unwrap();
         insert(&mut slow, "slow").await;
         if prepared {
-            run(&mut slow, "PREPARE TRANSACTION 'forgotten'").await.unwrap();
+            run(&mut slow, &format!("PREPARE TRANSACTION '{forgotten}'")).await.unwrap();
         }
         append(&fixture.store, "quick").await;
         // Something may have been said of the one before after it was looked at.
@@ -180,9 +213,10 @@ async fn whoever_keeps_readers_waiting_is_named_in_the_log_and_seen_in_a_gauge()
         }
         let said = std::mem::take(&mut *errors.0.lock().unwrap());
         let named =
-            if prepared { "`forgotten`".to_owned() } else { format!("backend {pid} (nightly import, idle in ") };
+            if prepared { format!("`{forgotten}`") } else { format!("backend {pid} (nightly import, idle in ") };
         assert!(said.contains(&named), "{said}");
-        run(&mut slow, if prepared { "ROLLBACK PREPARED 'forgotten'" } else { "ROLLBACK" }).await.unwrap();
+        let end = if prepared { format!("ROLLBACK PREPARED '{forgotten}'") } else { "ROLLBACK".to_owned() };
+        run(&mut slow, &end).await.unwrap();
         while reader.read_page(After::START, &Filter::all(), 10).await.unwrap().events.is_empty() {}
         let seen = std::mem::take(&mut *gauges.0.lock().unwrap());
         assert!(seen.iter().all(|(name, _)| name == "annals_horizon_wait_seconds"));

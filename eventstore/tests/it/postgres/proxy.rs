@@ -38,7 +38,7 @@ pub(super) struct Proxy {
 #[derive(Default)]
 struct Shared {
     /// What to lose, of the next statement that has the words.
-    plan: Mutex<Option<(Lost, String)>>,
+    plan: Mutex<Option<Plan>>,
     /// Whether nobody gets through.
     away: watch::Sender<bool>,
     /// How often somebody has connected.
@@ -46,6 +46,13 @@ struct Shared {
     /// How many answers have been held back, and how many released.
     held: watch::Sender<usize>,
     released: watch::Sender<usize>,
+}
+
+struct Plan {
+    lost: Lost,
+    /// What the statement before it on its connection has.
+    before: String,
+    words: String,
 }
 
 impl Proxy {
@@ -68,7 +75,13 @@ impl Proxy {
 
     /// Plans a loss for the next statement that has these words, on whichever connection it comes.
     pub(super) fn lose(&self, lost: Lost, words: &str) {
-        *self.shared.plan.lock().unwrap() = Some((lost, words.to_owned()));
+        self.lose_following(lost, "", words);
+    }
+
+    /// The same for the next statement with these words that directly follows one with the words `before`.
+    pub(super) fn lose_following(&self, lost: Lost, before: &str, words: &str) {
+        let plan = Plan { lost, before: before.to_owned(), words: words.to_owned() };
+        *self.shared.plan.lock().unwrap() = Some(plan);
     }
 
     /// Whether the planned loss has happened, or at least begun.
@@ -158,6 +171,7 @@ async fn requests(
     to.write_u32(length).await?;
     to.write_all(&first).await?;
     let mut statements: HashMap<String, String> = HashMap::new();
+    let mut previous = String::new();
     loop {
         let (kind, message) = receive(&mut from).await?;
         let mut texts = message.split(|byte| *byte == 0).map(|text| String::from_utf8_lossy(text).into_owned());
@@ -175,12 +189,16 @@ async fn requests(
             }
             _ => String::new(),
         };
-        let lost = shared.plan.lock().unwrap().take_if(|(_, words)| has(&executed, words)).map(|(lost, _)| lost);
+        let fits = |plan: &mut Plan| has(&executed, &plan.words) && previous.contains(&plan.before);
+        let lost = shared.plan.lock().unwrap().take_if(fits).map(|plan| plan.lost);
         if lost == Some(Lost::Request) {
             return Ok(());
         }
         if lost.is_some() {
             *losing.lock().unwrap() = lost;
+        }
+        if !executed.is_empty() {
+            previous = executed;
         }
         send(&mut to, kind, &message).await?;
     }

@@ -1,30 +1,44 @@
-//! Many writers that hold what they have drawn, roll back, and use savepoints; a reader that must miss nothing, and a
-//! naive one that must miss something, or this test would show nothing.
+//! Many writers that hold what they have drawn, roll back, and use savepoints, beside groups of two handles; readers of both
+//! that must miss nothing, and a naive one that must miss something, or this test would show nothing.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-use annals_eventstore::{EventStore, Filter, Position};
+use annals_eventstore::{EventStore, ExpectedVersion, Filter, Position, PostgresOptions, PostgresStore};
 use futures::future::join_all;
 use sqlx::{PgConnection, Row};
 
-use super::{Fixture, insert, run};
+use super::{Fixture, event_for, insert, run, stream};
 
 const WRITERS: usize = 6;
 const ROUNDS: usize = 40;
+const GROUPS: usize = 10;
+const OF_A_GROUP: usize = 20;
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn racing_writers_with_holds_hide_no_event_from_a_reader_but_many_from_a_naive_one() {
     let seed =
         std::env::var("ANNALS_SEED").ok().and_then(|seed| seed.parse().ok()).unwrap_or_else(|| fastrand::u64(..));
     println!("ANNALS_SEED={seed}");
-    let fixture = Arc::new(Fixture::new().await);
-    let at_work = Arc::new(AtomicUsize::new(WRITERS));
-    let filters = [Filter::all(), Filter::all().event_name("placed").unwrap()];
-    let readers: Vec<_> =
-        filters.into_iter().map(|filter| tokio::spawn(read(fixture.clone(), at_work.clone(), filter))).collect();
+    let fixture = Fixture::new().await;
+    let other = PostgresOptions::new(fixture.database.url()).open().await.unwrap();
+    let handles = [fixture.store.clone(), other];
+    let at_work = Arc::new(AtomicUsize::new(WRITERS + handles.len()));
+    let mut readers = Vec::new();
+    for handle in &handles {
+        for filter in [Filter::all(), Filter::all().event_name("placed").unwrap()] {
+            readers.push(tokio::spawn(read(handle.clone(), at_work.clone(), filter)));
+        }
+    }
     let naive = tokio::spawn(read_naively(fixture.foreign().await, at_work.clone()));
     let mut writers = Vec::new();
+    for (n, handle) in handles.into_iter().enumerate() {
+        let at_work = at_work.clone();
+        writers.push(tokio::spawn(async move {
+            append_groups(&handle, n).await;
+            at_work.fetch_sub(1, Ordering::AcqRel);
+        }));
+    }
     for writer in 0..WRITERS {
         let connection = fixture.foreign().await;
         let (at_work, random) = (at_work.clone(), fastrand::Rng::with_seed(seed.wrapping_add(writer as u64)));
@@ -44,7 +58,7 @@ async fn racing_writers_with_holds_hide_no_event_from_a_reader_but_many_from_a_n
     {
         all.push(row.get::<i64, _>(0));
     }
-    assert!(all.len() > WRITERS * ROUNDS / 2, "{} events were written", all.len());
+    assert!(all.len() > WRITERS * ROUNDS / 2 + 2 * GROUPS * OF_A_GROUP, "{} events were written", all.len());
     assert!(*all.last().unwrap() > all.len() as i64, "no number was lost");
     for reader in readers {
         assert_eq!(reader.await.unwrap(), all, "ANNALS_SEED={seed}");
@@ -69,15 +83,25 @@ async fn write(mut connection: PgConnection, writer: usize, mut random: fastrand
     }
 }
 
-async fn read(fixture: Arc<Fixture>, at_work: Arc<AtomicUsize>, filter: Filter) -> Vec<i64> {
+async fn append_groups(store: &PostgresStore, handle: usize) {
+    for group in 0..GROUPS {
+        let append = async |n| {
+            let stream = stream(&format!("group-{handle}-{group}-{n}"));
+            store.append(&stream, ExpectedVersion::NoStream, vec![event_for(store)]).await.unwrap();
+        };
+        join_all((0..OF_A_GROUP).map(append)).await;
+    }
+}
+
+async fn read(store: PostgresStore, at_work: Arc<AtomicUsize>, filter: Filter) -> Vec<i64> {
     let (mut after, mut seen) = (Position::START, Vec::new());
     loop {
         let over = at_work.load(Ordering::Acquire) == 0;
-        let page = fixture.store.read_page(after.into(), &filter, 50).await.unwrap();
+        let page = store.read_page(after.into(), &filter, 50).await.unwrap();
         seen.extend(page.events.iter().map(|event| event.position.get()));
         if let Some(upto) = page.upto {
             assert!(upto.position > after);
-            fixture.store.check_checkpoint(&upto).await.unwrap();
+            store.check_checkpoint(&upto).await.unwrap();
             after = upto.position;
         }
         if over && page.end {
