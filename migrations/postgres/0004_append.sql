@@ -165,7 +165,8 @@ BEGIN
         RETURN outcome;
     END IF;
     IF head = 9223372036854775807 THEN
-        outcome.kind := 'full';
+        outcome.kind := CASE WHEN EXISTS (SELECT 1 FROM annals.events AS e WHERE e.event_id = p_event_id)
+                             THEN 'ids' ELSE 'full' END;
         outcome.place := 1;
         outcome.actual := head;
         RETURN outcome;
@@ -256,7 +257,8 @@ BEGIN
             RETURN outcome;
         END IF;
         IF heads[n] > 9223372036854775807 - counts[n] THEN
-            outcome.kind := 'full';
+            outcome.kind := CASE WHEN EXISTS (SELECT 1 FROM annals.events AS e WHERE e.event_id = ANY (p_event_ids))
+                                 THEN 'ids' ELSE 'full' END;
             outcome.place := n;
             outcome.actual := heads[n];
             RETURN outcome;

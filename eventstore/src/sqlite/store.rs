@@ -188,19 +188,21 @@ impl SqliteStore {
         match store_blind(connection, append, &rows, group.now()).await {
             Ok(Some(appended)) => {
                 group.announce(appended.position);
-                Some(Ok(appended))
+                return Some(Ok(appended));
             }
-            Ok(None) => None,
-            // A conflict, or the same append again: the writer finds out which.
-            Err(error) if is_refusal(&error) => None,
+            Ok(None) => {}
+            Err(error) if is_refusal(&error) => {}
             Err(error) => {
                 // Whoever writes next makes sure of the connection first.
                 writer.set_unclean(true);
                 // It may be stored.
                 group.announce(Position::START);
-                Some(Err(group.database.fault(error).into_append(|| append.first_stream())))
+                return Some(Err(group.database.fault(error).into_append(|| append.first_stream())));
             }
         }
+        // A conflict, or the same append again. Which of them is found out here, as others that came after it may wait in the
+        // queue by now.
+        group.commit(&mut writer, std::slice::from_ref(append)).await.pop()
     }
 
     pub(super) fn is_closed(&self) -> bool {

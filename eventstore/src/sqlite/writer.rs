@@ -61,13 +61,6 @@ impl GroupCommit {
                     appends.iter().map(|append| Err(same_fault(&error, append))).collect()
                 }
             };
-            let may_be_stored = |answer: &Result<Appended, AppendError>| match answer {
-                Ok(appended) => Some(appended.position),
-                Err(error) => (error.family() == ErrorFamily::OutcomeUnknown).then_some(Position::START),
-            };
-            if let Some(last) = answers.iter().filter_map(may_be_stored).max() {
-                self.announce(last);
-            }
             for (reply, answer) in replies.into_iter().zip(answers) {
                 // A caller that has gone away needs no answer; its append is stored all the same.
                 drop(reply.send(answer));
@@ -75,9 +68,21 @@ impl GroupCommit {
         }
     }
 
-    /// Commits a batch. What cannot be committed together is committed one by one, so that only the append that is at
-    /// fault is refused.
-    async fn commit(&self, writer: &mut Writer, appends: &[CheckedAppend]) -> Answers {
+    /// Commits a batch and wakes readers.
+    pub(super) async fn commit(&self, writer: &mut Writer, appends: &[CheckedAppend]) -> Answers {
+        let answers = self.commit_all(writer, appends).await;
+        let may_be_stored = |answer: &Result<Appended, AppendError>| match answer {
+            Ok(appended) => Some(appended.position),
+            Err(error) => (error.family() == ErrorFamily::OutcomeUnknown).then_some(Position::START),
+        };
+        if let Some(last) = answers.iter().filter_map(may_be_stored).max() {
+            self.announce(last);
+        }
+        answers
+    }
+
+    /// What cannot be committed together is committed one by one, so that only the append that is at fault is refused.
+    async fn commit_all(&self, writer: &mut Writer, appends: &[CheckedAppend]) -> Answers {
         match self.attempt(writer, appends).await {
             Ok(answers) => answers,
             Err(DatabaseError::Refused { .. }) if appends.len() > 1 => {
