@@ -47,7 +47,8 @@ fn bind_column(query: Query, column: &ColumnSpec, rows: &[Vec<ColumnValue>], at:
     }
     match column.column_type {
         ColumnType::Integer => array!(Integer(n) => *n),
-        ColumnType::Real => array!(Real(n) => *n),
+        // With one zero, as SQLite has it.
+        ColumnType::Real => array!(Real(n) => *n + 0.0),
         ColumnType::Text => array!(Text(text) => &**text),
         ColumnType::Bool => array!(Bool(b) => *b),
         ColumnType::Timestamp => array!(Timestamp(time) => Micros::of(*time)),
