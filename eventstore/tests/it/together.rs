@@ -14,8 +14,8 @@ const TENANTS: [&str; 2] = ["default", "other"];
 const BATCHES: usize = 30;
 const AT_ONCE: usize = 24;
 
-/// A stream that has come to its last version, and one that is one event before it. Of the others they have only the first,
-/// which refuses whoever expects no stream.
+/// A stream that has come to its last version, and one that is one event before it. On PostgreSQL, where the unique key tells
+/// that a version is taken, they also have more first versions than the appends of a test expect.
 const FULL: [(&str, i64); 2] = [("full", i64::MAX), ("almost", i64::MAX - 1)];
 
 fn stream(tenant: &str, id: &str) -> StreamId {
@@ -75,7 +75,7 @@ impl Appends {
                 Append::to(to, expected, events)
             }
         };
-        let append = match self.random.u8(..6) {
+        let append = match self.random.u8(..4) {
             0 => {
                 let body = self.random.bool();
                 let key = format!("r{}", self.random.u8(..10));
@@ -155,7 +155,10 @@ async fn are_answered_alike(together: Arc<dyn EventStore>, apart: Vec<Arc<dyn Ev
         }
     }
     for kind in ["appended", "repeated", "WrongExpectedVersion", "EventIdTaken", "RequestKeyReused"] {
-        assert!(seen.contains_key(kind), "no answer `{kind}` in {seen:?} (ANNALS_SEED={seed})");
+        assert!(
+            seen.get(kind).is_some_and(|count| *count > 2),
+            "too few answers `{kind}` in {seen:?} (ANNALS_SEED={seed})"
+        );
     }
     assert!(!with_full || seen.contains_key("StreamFull"), "{seen:?}");
 }
@@ -174,8 +177,7 @@ async fn sqlite(folder: &tempfile::TempDir, with_full: bool) -> Arc<dyn EventSto
             format!(
                 "INSERT INTO events (event_id, tenant, aggregate_type, aggregate_id, version, event_type, schema_version,
                                      event_data, metadata, recorded_at)
-                 VALUES (randomblob(16), 'default', 'order', '{id}', 1, 'placed', 1, '{{}}', '{{}}', 0),
-                        (randomblob(16), 'default', 'order', '{id}', {version}, 'placed', 1, '{{}}', '{{}}', 0);"
+                 VALUES (randomblob(16), 'default', 'order', '{id}', {version}, 'placed', 1, '{{}}', '{{}}', 0);"
             )
         });
         let planting = format!("BEGIN IMMEDIATE; DROP TRIGGER {GUARD}; {} {guard}; COMMIT", planted.concat());
@@ -212,8 +214,9 @@ async fn a_group_on_postgres_is_answered_as_its_appends_would_be_one_after_the_o
             format!(
                 "INSERT INTO annals.events (event_id, tenant, aggregate_type, aggregate_id, version, event_type,
                                             schema_version, event_data, metadata)
-                 VALUES (gen_random_uuid(), 'default', 'order', '{id}', 1, 'placed', 1, '{{}}', '{{}}'),
-                        (gen_random_uuid(), 'default', 'order', '{id}', {version}, 'placed', 1, '{{}}', '{{}}');"
+                 SELECT gen_random_uuid(), 'default', 'order', '{id}', v, 'placed', 1, '{{}}', '{{}}'
+                 FROM (SELECT generate_series(1, 1000) UNION ALL SELECT {version}) AS versions (v)
+                 ORDER BY v;"
             )
         });
         let planting = format!(
