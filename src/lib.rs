@@ -51,7 +51,7 @@ pub use annals_eventstore::{
 };
 
 #[cfg(any(feature = "sqlite", feature = "postgres"))]
-pub use annals_eventstore::Migration;
+pub use annals_eventstore::{Migration, TransactionalStore, UnitOfWork};
 
 #[cfg(feature = "sqlite")]
 pub use annals_eventstore::{
@@ -96,6 +96,8 @@ pub mod prelude {
     pub use annals_projections::ProjectionsExt as _;
 
     pub use annals_eventstore::{AggregateStore as _, EventStore as _, EventStoreExt as _};
+    #[cfg(any(feature = "sqlite", feature = "postgres"))]
+    pub use annals_eventstore::{TransactionalStore as _, UnitOfWork as _};
 }
 
 /// What derived code calls. Not for people; no promise is made about it.

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use annals_eventstore::{
     Append, AppendError, ErrorFamily, EventStore, ExpectedVersion, Filter, Fingerprint, Payload, PostgresOptions,
-    PostgresStore, PostgresUnitOfWork, Repeat, RequestKey, StreamVersion, Tenant,
+    PostgresStore, PostgresUnitOfWork, Repeat, RequestKey, StreamVersion, Tenant, UnitOfWork,
 };
 use sqlx::{AssertSqlSafe, Connection, Row};
 use tokio::time::Instant;
