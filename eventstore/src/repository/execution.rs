@@ -65,7 +65,7 @@ impl<'r, A: Evolve> Execution<'r, A> {
             let (append, next) = match self.repository.context().request() {
                 None if events.is_empty() => return Ok(Executed::nothing(&self.stream, known.version)),
                 Some(request) if events.is_empty() => {
-                    (Append::nothing(self.stream.tenant().clone(), request.clone()), known.clone())
+                    (Append::request_only(self.stream.tenant().clone(), request.clone()), known.clone())
                 }
                 _ => {
                     let (new, next) = self.prepare(&known, &events)?;
