@@ -1,5 +1,4 @@
-//! `annals-bench`: what annals costs beside the bare database, measured in slices that take turns; and `torture`, which
-//! looks for lost, doubled and misplaced events.
+//! `annals-bench`: what annals costs beside the bare database, measured in alternating slices.
 
 mod append;
 mod baseline;
@@ -13,7 +12,6 @@ mod report;
 mod sample;
 mod server;
 mod slices;
-mod torture;
 
 use std::process::ExitCode;
 use std::time::Duration;
@@ -63,13 +61,7 @@ struct Options {
 /// What has no baseline.
 #[derive(Clone, Subcommand)]
 enum Other {
-    Torture(torture::Options),
     Lag(lag::Options),
-    /// One of the processes of `torture`.
-    #[command(hide = true)]
-    TorturePart {
-        part: String,
-    },
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
@@ -110,16 +102,9 @@ impl Options {
 
 type Fault = Box<dyn std::error::Error + Send + Sync>;
 
-fn main() -> ExitCode {
-    let options = Options::parse();
-    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build();
-    let done = runtime.map_err(Fault::from).and_then(|runtime| {
-        let done = runtime.block_on(run(options));
-        // A read of the standard input ends with the process only.
-        runtime.shutdown_background();
-        done
-    });
-    done.unwrap_or_else(|error| {
+#[tokio::main(worker_threads = 2)]
+async fn main() -> ExitCode {
+    run(Options::parse()).await.unwrap_or_else(|error| {
         eprintln!("{error}");
         ExitCode::from(2)
     })
@@ -127,20 +112,10 @@ fn main() -> ExitCode {
 
 async fn run(options: Options) -> Result<ExitCode, Fault> {
     match (&options.other, options.case) {
-        (Some(Other::Torture(options)), _) => {
-            let report = tokio::select! {
-                report = torture::lead(options) => report?,
-                // Not left to the system, so that the server and the records are removed.
-                interrupted = tokio::signal::ctrl_c() => return Err(interrupted.map_or_else(Fault::from, |()| "interrupted".into())),
-            };
-            print(&report, options.json)?;
-            Ok(ExitCode::from(u8::from(!report.is_sound())))
-        }
         (Some(Other::Lag(options)), _) => {
             print(&lag::measure(options).await?, options.json)?;
             Ok(ExitCode::SUCCESS)
         }
-        (Some(Other::TorturePart { part }), _) => torture::part(part).await.map(|()| ExitCode::SUCCESS),
         (None, Some(_)) if options.part.is_some() => {
             append::part(options.part.as_deref().unwrap_or_default(), &options).await.map(|()| ExitCode::SUCCESS)
         }

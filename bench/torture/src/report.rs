@@ -1,13 +1,13 @@
-//! What a run has shown.
+//! The report of a run.
 
 use std::fmt;
 
 use serde::Serialize;
 
-use crate::torture::crash::Crashes;
-use crate::torture::judge::{Delivery, LogVerdict};
-use crate::torture::part::Tally;
-use crate::torture::readers::waits::WaitReport;
+use crate::check::{Delivery, LogCheck};
+use crate::crash::Crashes;
+use crate::progress::Tally;
+use crate::readers::waits::WaitReport;
 
 #[derive(Clone, Debug, Serialize)]
 pub(crate) struct Report {
@@ -20,10 +20,10 @@ pub(crate) struct Report {
     pub(crate) seconds: f64,
     pub(crate) appends_per_second: f64,
     pub(crate) tally: Tally,
-    pub(crate) log: LogVerdict,
-    /// Of all readers.
+    pub(crate) log: LogCheck,
+    /// The sum of all readers.
     pub(crate) delivered: Delivery,
-    /// Acknowledged events that are not in the log as they were acknowledged.
+    /// Acknowledged events that are not in the log, or differ there.
     pub(crate) lost: u64,
     /// Events of units of work without their row, and such rows without their event.
     pub(crate) torn: u64,
@@ -35,7 +35,7 @@ pub(crate) struct Report {
     pub(crate) crashes: Crashes,
     pub(crate) waits: Option<WaitReport>,
     pub(crate) peak_resident_mb: Option<f64>,
-    /// What went wrong in another way: errors that should not come, readers that stand still.
+    /// Other failures: unexpected errors, readers that make no progress.
     pub(crate) failures: Vec<String>,
 }
 
@@ -49,10 +49,10 @@ pub(crate) struct Read {
 }
 
 impl Report {
-    /// Whether nothing is wrong. With naive readers it should not be so, or the run has shown nothing.
-    pub(crate) fn is_sound(&self) -> bool {
+    /// Whether nothing is wrong. Naive readers should find something wrong, or the run has shown nothing.
+    pub(crate) fn passed(&self) -> bool {
         let Delivery { missed, duplicated, inverted, inverted_in_stream, untrue, .. } = self.delivered;
-        self.log.inverted + self.log.holes + self.lost + self.torn == 0
+        self.log.inverted + self.log.skipped_versions + self.lost + self.torn == 0
             && missed + duplicated + inverted + inverted_in_stream + untrue == 0
             && self.failures.is_empty()
     }
@@ -71,7 +71,7 @@ impl fmt::Display for Report {
             "  appends      {:>11}   {:.0} /s (what one transaction adds to one stream, acknowledged), {} events",
             tally.appends, self.appends_per_second, tally.events
         )?;
-        writeln!(f, "  appended     {:>11}   events in the log; {} numbers are dead", log.appended, log.dead_numbers)?;
+        writeln!(f, "  appended     {:>11}   events in the log; {} positions have no event", log.appended, log.gaps)?;
         writeln!(f, "  delivered    {:>11}   events, to {} readers", delivered.delivered, self.reads.len())?;
         writeln!(f, "  missed       {:>11}", delivered.missed)?;
         writeln!(f, "  duplicated   {:>11}", delivered.duplicated)?;
@@ -80,15 +80,11 @@ impl fmt::Display for Report {
             "  inverted     {:>11}   delivered after a later event; {} of them after one of their own stream",
             delivered.inverted, delivered.inverted_in_stream
         )?;
-        writeln!(f, "  untrue       {:>11}   delivered, but not in the log, or not so", delivered.untrue)?;
+        writeln!(f, "  untrue       {:>11}   delivered, but not in the log, or different there", delivered.untrue)?;
         writeln!(f, "  misplaced    {:>11}   in the log before an earlier version of their stream", log.inverted)?;
-        writeln!(f, "  holes        {:>11}   versions that a stream has left out", log.holes)?;
-        writeln!(f, "  lost         {:>11}   events that were acknowledged and are not in the log", self.lost)?;
-        writeln!(
-            f,
-            "  torn         {:>11}   units of work of which the log or their table has only a part",
-            self.torn
-        )?;
+        writeln!(f, "  holes        {:>11}   versions that a stream has skipped", log.skipped_versions)?;
+        writeln!(f, "  lost         {:>11}   acknowledged events that are not in the log", self.lost)?;
+        writeln!(f, "  torn         {:>11}   units of work that the log or their table has only in part", self.torn)?;
         writeln!(
             f,
             "  writers: {} through the library, {} units of work, {} rolled back, {} savepoints undone, {} prepared, {} to several streams, {} conflicts, \
@@ -111,18 +107,22 @@ impl fmt::Display for Report {
         )?;
         writeln!(
             f,
-            "  crashes: {}, {} of them by a killed backend, {} with a promotion; {} numbers handed out again, away for {} ms at \
-             most",
-            crashes.crashes, crashes.recoveries, crashes.promotions, crashes.numbers_again, crashes.longest_outage_ms
+            "  crashes: {}, {} of them by a killed backend, {} with a promotion; {} positions allocated again, unreachable for \
+             {} ms at most",
+            crashes.crashes,
+            crashes.recoveries,
+            crashes.promotions,
+            crashes.positions_reused,
+            crashes.longest_outage_ms
         )?;
         if let Some((least, most)) = crashes.sequence_ahead {
-            writeln!(f, "  the sequence stood {least} to {most} ahead of the log after a promotion")?;
+            writeln!(f, "  the sequence was {least} to {most} ahead of the log after a promotion")?;
         }
         if let Some(waits) = &self.waits {
             writeln!(f, "{waits}")?;
         }
         if let Some(peak) = self.peak_resident_mb {
-            writeln!(f, "  memory of the judge: {peak:.0} MB resident at most")?;
+            writeln!(f, "  memory: {peak:.0} MB resident at most")?;
         }
         for failure in &self.failures {
             writeln!(f, "  FAILED: {failure}")?;
@@ -136,8 +136,16 @@ impl fmt::Display for Report {
                 read.way, read.wanted
             )?;
         }
-        write!(f, "{}", if self.is_sound() { "nothing is wrong" } else { "SOMETHING IS WRONG" })
+        write!(f, "{}", if self.passed() { "nothing is wrong" } else { "SOMETHING IS WRONG" })
     }
+}
+
+/// The largest resident memory of this process, as the kernel counts it.
+pub(crate) fn peak_resident_mb() -> Option<f64> {
+    let status = std::fs::read_to_string("/proc/self/status").ok()?;
+    let line = status.lines().find(|line| line.starts_with("VmHWM:"))?;
+    let kilobytes: f64 = line.split_whitespace().nth(1)?.parse().ok()?;
+    Some(kilobytes / 1024.0)
 }
 
 #[cfg(test)]
@@ -155,7 +163,7 @@ mod tests {
             seconds: 1.0,
             appends_per_second: 1.0,
             tally: Tally::default(),
-            log: LogVerdict::default(),
+            log: LogCheck::default(),
             delivered: Delivery::default(),
             lost: 0,
             torn: 0,
@@ -172,7 +180,7 @@ mod tests {
     }
 
     #[test]
-    fn anything_wrong_with_readers_or_the_log_is_not_sound() {
+    fn anything_wrong_with_readers_or_the_log_fails_the_run() {
         let wrongs: [fn(&mut Report); 10] = [
             |report| report.delivered.missed = 1,
             |report| report.delivered.duplicated = 1,
@@ -180,18 +188,18 @@ mod tests {
             |report| report.delivered.inverted_in_stream = 1,
             |report| report.delivered.untrue = 1,
             |report| report.log.inverted = 1,
-            |report| report.log.holes = 1,
+            |report| report.log.skipped_versions = 1,
             |report| report.lost = 1,
             |report| report.torn = 1,
             |report| report.failures.push("a process has failed".to_owned()),
         ];
         for reader in ["ours", "naive"] {
-            assert!(report(reader).is_sound());
+            assert!(report(reader).passed());
             assert!(report(reader).to_string().ends_with("nothing is wrong"));
             for (number, wrong) in wrongs.iter().enumerate() {
                 let mut report = report(reader);
                 wrong(&mut report);
-                assert!(!report.is_sound(), "wrong {number}");
+                assert!(!report.passed(), "wrong {number}");
                 assert!(report.to_string().ends_with("SOMETHING IS WRONG"), "{report}");
             }
         }

@@ -1,4 +1,4 @@
-//! Files of facts: about ten bytes each, whatever their number.
+//! Files of facts, about ten bytes each.
 
 use std::fs::File;
 use std::io::{self, BufReader, BufWriter, Read, Seek, SeekFrom, Write};
@@ -6,25 +6,25 @@ use std::path::Path;
 
 use serde::{Deserialize, Serialize};
 
-use crate::torture::fact::Fact;
+use crate::fact::Fact;
 
-/// How far a record has been written.
+/// The length of a record.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Mark {
     /// In bytes.
     pub(crate) offset: u64,
-    /// The position of the last fact, which the next one is told from.
+    /// The position of the last fact. The next fact is stored as the difference to it.
     last: u64,
 }
 
-/// A record that facts are added to.
+/// A record open for writing.
 pub(crate) struct Record {
     file: BufWriter<File>,
     at: Mark,
 }
 
 impl Record {
-    /// The record in this file as it was at `mark`; what was added later is forgotten.
+    /// The record in this file, cut off at `mark`.
     pub(crate) fn resume(path: &Path, mark: Mark) -> io::Result<Self> {
         let mut file = File::options().create(true).truncate(false).write(true).open(path)?;
         file.set_len(mark.offset)?;
@@ -42,26 +42,26 @@ impl Record {
         self.file.write_all(&bytes)
     }
 
-    /// Hands everything to the system, and says how far the record goes now.
+    /// Writes everything to the file, and returns its length.
     pub(crate) fn mark(&mut self) -> io::Result<Mark> {
         self.file.flush()?;
         Ok(self.at)
     }
 }
 
-/// The facts of a record, in the order in which they were added, up to a mark.
+/// The facts of a record up to a mark, in the order in which they were added.
 pub(crate) struct Facts {
     bytes: io::Take<BufReader<File>>,
     last: u64,
 }
 
 impl Facts {
-    pub(crate) fn upto(path: &Path, mark: Mark) -> io::Result<Self> {
+    pub(crate) fn until(path: &Path, mark: Mark) -> io::Result<Self> {
         Ok(Self { bytes: BufReader::new(File::open(path)?).take(mark.offset), last: 0 })
     }
 
     pub(crate) fn all(path: &Path) -> io::Result<Self> {
-        Self::upto(path, Mark { offset: std::fs::metadata(path)?.len(), last: 0 })
+        Self::until(path, Mark { offset: std::fs::metadata(path)?.len(), last: 0 })
     }
 
     fn fact(&mut self) -> io::Result<Fact> {
@@ -97,7 +97,7 @@ impl Iterator for Facts {
     }
 }
 
-/// Seven bits a byte, the low ones first.
+/// Seven bits per byte, the lowest first.
 fn put(bytes: &mut Vec<u8>, mut number: u64) {
     while number >= 0x80 {
         bytes.push((number & 0x7f) as u8 | 0x80);
@@ -106,7 +106,7 @@ fn put(bytes: &mut Vec<u8>, mut number: u64) {
     bytes.push(number as u8);
 }
 
-/// Small numbers for small differences, whatever their sign.
+/// Gives small numbers for small differences of either sign.
 fn zigzag(number: i64) -> u64 {
     ((number << 1) ^ (number >> 63)).cast_unsigned()
 }
@@ -130,11 +130,11 @@ mod tests {
     }
 
     fn read(path: &Path, mark: Mark) -> io::Result<Vec<Fact>> {
-        Facts::upto(path, mark)?.collect()
+        Facts::until(path, mark)?.collect()
     }
 
     #[test]
-    fn a_record_gives_back_what_was_added_and_forgets_what_came_after_the_mark() -> io::Result<()> {
+    fn a_record_returns_the_facts_added_before_the_mark() -> io::Result<()> {
         let folder = tempfile::tempdir()?;
         let path = folder.path().join("record");
         let facts = facts(200);
