@@ -69,6 +69,7 @@ on_every_database! {
     rivals::what_is_reported_as_reached_is_never_taken_back_by_another_process,
     rivals::a_fold_that_fails_because_another_process_was_faster_goes_on,
     rivals::an_event_that_another_process_got_past_stops_nobody,
+    rivals::an_event_that_fails_without_a_row_stops_nobody_once_another_process_got_past_it,
     rivals::a_read_model_that_was_emptied_under_a_runner_is_built_anew,
     rivals::a_checkpoint_put_back_with_its_rows_is_followed,
     rivals::a_checkpoint_of_another_log_is_never_adopted,
