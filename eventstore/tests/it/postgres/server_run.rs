@@ -5,18 +5,10 @@ use std::time::Duration;
 use annals_eventstore::{After, EventStore, EventStoreExt, ExpectedVersion, Filter, PostgresOptions, ReadError};
 use annals_scratch::{Server, Stop};
 use futures::{FutureExt, StreamExt};
-use sqlx::{Connection, PgConnection, Row};
+use sqlx::Row;
 
+use super::crash::{connect, positions};
 use super::{event_for, insert, run, stream};
-
-async fn connect(server: &Server) -> PgConnection {
-    loop {
-        match PgConnection::connect(&server.url("postgres")).await {
-            Ok(connection) => return connection,
-            Err(_) => tokio::time::sleep(Duration::from_millis(5)).await,
-        }
-    }
-}
 
 #[derive(Clone, Copy, Debug)]
 enum End {
@@ -31,53 +23,68 @@ enum End {
 async fn what_was_final_before_a_crash_is_not_what_is_written_anew() {
     for end in [End::Stopped, End::KilledBackend] {
         let server = Server::start(&[("wal_writer_delay", "10s")]);
-        let store = PostgresOptions::new(server.url("postgres")).migrate().open().await.unwrap();
-        let (mut writer, mut other) = (connect(&server).await, connect(&server).await);
-        let kept = insert(&mut writer, "kept").await;
-        run(&mut writer, "SET synchronous_commit = off").await.unwrap();
-        // Who would write them out without being asked stops. A crash ends it too, by force.
-        let pid = sqlx::query("SELECT pid FROM pg_stat_activity WHERE backend_type = 'walwriter'");
-        let pid: i32 = pid.fetch_all(&mut writer).await.unwrap()[0].get(0);
-        let stopped = std::process::Command::new("kill").args(["-STOP", &pid.to_string()]).status();
-        assert!(stopped.is_ok_and(|status| status.success()));
-        // More than the sequence writes down in advance, so that their positions are given out again.
-        for n in 0..60 {
-            insert(&mut writer, &format!("lost-{n}")).await;
-        }
-        let all = Filter::all();
-        let filters = [all.clone(), all.event_name("placed").unwrap()];
-        for filter in &filters {
-            assert_eq!(store.read_page(After::START, filter, 100).await.unwrap().events.len(), 61, "{end:?}");
-        }
-        let mut proven = store.subscribe(store.head().await.unwrap(), Filter::all());
-        assert!(proven.next().now_or_never().is_none());
-        match end {
-            End::Stopped => tokio::task::block_in_place(|| server.restart(Stop::Immediate)),
-            End::KilledBackend => {
-                let rows = sqlx::query("SELECT pg_backend_pid()").fetch_all(&mut writer).await.unwrap();
-                server.kill_backend(rows[0].get(0));
-                while run(&mut other, "SELECT 1").await.is_ok() {}
-            }
-        }
-        let (mut slow, mut quick) = (connect(&server).await, connect(&server).await);
-        run(&mut slow, "BEGIN").await.unwrap();
-        let held = insert(&mut slow, "slow").await;
-        let last = insert(&mut quick, "quick").await;
-        assert!(last <= kept + 60, "nothing was lost, so nothing was tried: {held}, {last} ({end:?})");
-        for filter in &filters {
-            let seen = loop {
-                match store.read_page(After::START, filter, 100).await {
-                    Ok(page) => break page.events.iter().map(|event| event.position.get()).collect::<Vec<_>>(),
-                    Err(error) => assert!(error.is_transient(), "{error:?}"),
-                }
-            };
-            assert_eq!(seen, [kept], "whoever goes on after {last} misses {held} ({end:?})");
-        }
-        run(&mut slow, "COMMIT").await.unwrap();
-        // A reader that waits behind the end finds out, though nothing comes there.
-        let next = tokio::time::timeout(Duration::from_secs(20), proven.next()).await.expect("it is woken");
-        assert!(matches!(next, Some(Err(ReadError::StoreRewound { .. }))), "{next:?}");
+        let options = PostgresOptions::new(server.url("postgres"));
+        check_written_anew(&server, options, end).await;
     }
+}
+
+/// The connection to a pooler outlives the server's run.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_was_final_before_a_crash_behind_a_pooler_is_not_what_is_written_anew() {
+    for end in [End::Stopped, End::KilledBackend] {
+        let server = Server::start(&[("wal_writer_delay", "10s")]);
+        let url = tokio::task::block_in_place(|| server.url_through_pooler("postgres"));
+        check_written_anew(&server, PostgresOptions::new(url).pooled(), end).await;
+    }
+}
+
+async fn check_written_anew(server: &Server, options: PostgresOptions, end: End) {
+    let watching = options.clone().migrate().open().await.unwrap();
+    // One that nobody subscribes to asks for nothing while the server is away.
+    let store = options.open().await.unwrap();
+    let (mut writer, mut other) = (connect(server).await, connect(server).await);
+    let kept = insert(&mut writer, "kept").await;
+    run(&mut writer, "SET synchronous_commit = off").await.unwrap();
+    // Who would write them out without being asked stops. A crash ends it too, by force.
+    let pid = sqlx::query("SELECT pid FROM pg_stat_activity WHERE backend_type = 'walwriter'");
+    let pid: i32 = pid.fetch_all(&mut writer).await.unwrap()[0].get(0);
+    let stopped = std::process::Command::new("kill").args(["-STOP", &pid.to_string()]).status();
+    assert!(stopped.is_ok_and(|status| status.success()));
+    // More than the sequence writes down in advance, so that their positions are given out again.
+    for n in 0..60 {
+        insert(&mut writer, &format!("lost-{n}")).await;
+    }
+    let all = Filter::all();
+    let filters = [all.clone(), all.event_name("placed").unwrap()];
+    for filter in &filters {
+        assert_eq!(store.read_page(After::START, filter, 100).await.unwrap().events.len(), 61, "{end:?}");
+    }
+    let mut proven = watching.subscribe(watching.head().await.unwrap(), Filter::all());
+    assert!(proven.next().now_or_never().is_none());
+    match end {
+        End::Stopped => tokio::task::block_in_place(|| server.restart(Stop::Immediate)),
+        End::KilledBackend => {
+            let ours = "SELECT pid FROM pg_stat_activity WHERE application_name = 'annals' ORDER BY pid";
+            let rows = sqlx::query(ours).fetch_all(&mut writer).await.unwrap();
+            server.kill_backend(rows[0].get(0));
+            while run(&mut other, "SELECT 1").await.is_ok() {}
+        }
+    }
+    let (mut slow, mut quick) = (connect(server).await, connect(server).await);
+    run(&mut slow, "BEGIN").await.unwrap();
+    let held = insert(&mut slow, "slow").await;
+    let last = insert(&mut quick, "quick").await;
+    assert!(last <= kept + 60, "nothing was lost, so nothing was tried: {held}, {last} ({end:?})");
+    for filter in &filters {
+        assert_eq!(positions(&store, filter).await, [kept], "whoever goes on after {last} misses {held} ({end:?})");
+    }
+    run(&mut slow, "COMMIT").await.unwrap();
+    for filter in &filters {
+        assert_eq!(positions(&store, filter).await, [kept, held, last], "{end:?}");
+    }
+    // A reader that waits behind the end finds out, though nothing comes there.
+    let next = tokio::time::timeout(Duration::from_secs(20), proven.next()).await.expect("it is woken");
+    assert!(matches!(next, Some(Err(ReadError::StoreRewound { .. }))), "{next:?}");
 }
 
 /// A standby that has not got all takes over the address of its primary.
