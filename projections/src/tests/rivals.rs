@@ -232,6 +232,20 @@ pub(super) async fn a_checkpoint_of_another_log_is_never_adopted(shop: Workshop)
     views.close().await;
 }
 
+/// The same position, but not the same event; and there is nothing to apply.
+pub(super) async fn a_checkpoint_of_another_log_at_the_same_position_is_noticed(shop: Workshop) {
+    let views = shop.start().await;
+    let mine = shop.append("a", [AccountEvent::Paid(1)]).await;
+    views.wait_for(mine, shop.soon()).await.unwrap();
+    let other = shop.with_another_store();
+    assert_eq!(other.append("z", [AccountEvent::Paid(100)]).await, mine);
+    shop.set_checkpoint::<Accounts>(Some(head(&other).await)).await;
+    shop.append_raw("x", "somebody.elses", "1").await;
+    let stopped = tokio::time::timeout(shop.soon(), views.stopped()).await.expect("it is noticed").unwrap_err();
+    assert!(said(&stopped).contains("is not an event of this store"), "{}", said(&stopped));
+    views.close().await;
+}
+
 /// The read models as one process sees them: calls take random times, and once the process has died none of them ends.
 #[derive(Clone)]
 struct Replica {
