@@ -34,6 +34,7 @@ mod clock;
 mod context;
 mod database_error;
 mod derived;
+mod duplicate;
 mod error;
 #[cfg(test)]
 mod error_tests;
@@ -45,6 +46,8 @@ mod limits;
 mod memory;
 mod metadata;
 mod name;
+#[cfg(any(feature = "sqlite", feature = "postgres"))]
+mod name_interner;
 mod open_error;
 mod payload;
 mod position;
@@ -53,9 +56,6 @@ mod postgres;
 #[cfg(any(feature = "sqlite", feature = "postgres"))]
 mod queue;
 mod read;
-#[cfg(any(feature = "sqlite", feature = "postgres"))]
-mod recurring;
-mod repeat;
 mod repository;
 mod request;
 #[cfg(feature = "sqlite")]
@@ -63,6 +63,8 @@ mod sqlite;
 mod store;
 mod stream;
 mod text_id;
+#[cfg(any(feature = "sqlite", feature = "postgres"))]
+mod unit_of_work;
 
 #[cfg(any(feature = "sqlite", feature = "postgres"))]
 pub use annals_migrations::Migration;
@@ -99,6 +101,8 @@ pub use sqlite::{
 };
 pub use store::{EventStore, Page, StreamInfo, StreamPage};
 pub use stream::{ExpectedVersion, StreamId, StreamVersion, Tenant};
+#[cfg(any(feature = "sqlite", feature = "postgres"))]
+pub use unit_of_work::{TransactionalStore, UnitOfWork};
 
 /// What derived code calls. Not for people; no promise is made about it.
 #[doc(hidden)]

@@ -108,8 +108,8 @@ async fn streams(store: &dyn EventStore) -> HashMap<StreamId, Vec<(StreamVersion
         for event in page.events {
             streams.entry(event.stream).or_default().push((event.version, event.event_id));
         }
-        match page.upto {
-            Some(upto) if !page.end => after = upto.into(),
+        match page.checkpoint {
+            Some(checkpoint) if !page.end => after = checkpoint.into(),
             _ => break,
         }
     }
@@ -206,7 +206,7 @@ async fn a_group_on_postgres_is_answered_as_its_appends_would_be_one_after_the_o
     use annals_eventstore::PostgresOptions;
     use annals_scratch::Database;
 
-    use crate::homes::postgres_database;
+    use crate::backends::postgres_database;
 
     async fn plant(database: &Database) {
         let mut foreign = sqlx::PgConnection::connect(database.url()).await.unwrap();

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use annals_eventstore::conformance::{Home, Setup};
+use annals_eventstore::conformance::{Backend, Setup};
 use annals_eventstore::{
     After, Appended, CorrelationId, EventId, EventStore, EventStoreExt, ExpectedVersion, Filter, Fingerprint, Metadata,
     NewEvent, Payload, Position, ReadError, RecordedEvent, RequestKey, StreamFilter, StreamId, StreamVersion, Tenant,
@@ -66,7 +66,7 @@ pub(crate) struct Wanted {
 
 impl Wanted {
     /// The model's own word on the filter, independent of the store's.
-    fn wants(&self, event: &RecordedEvent) -> bool {
+    fn matches(&self, event: &RecordedEvent) -> bool {
         let one_of =
             |chosen: &[usize], all: &[&str], found: &str| chosen.is_empty() || chosen.iter().any(|&n| all[n] == found);
         let story = event.metadata.correlation_id.as_ref().map(CorrelationId::as_str);
@@ -118,7 +118,7 @@ pub(crate) fn operation() -> impl Strategy<Value = Operation> {
 }
 
 pub(crate) struct Run<H> {
-    home: H,
+    backend: H,
     setup: Setup,
     store: Arc<dyn EventStore>,
     oracle: Oracle,
@@ -152,17 +152,17 @@ fn model_key(tenant: &Tenant, key: usize) -> String {
     format!("{tenant}/k{key}")
 }
 
-impl<H: Home> Run<H> {
-    pub(crate) async fn begin(home: H, setup: Setup) -> Self {
-        let store = home.open(&setup).await;
-        Self { home, setup, store, oracle: Oracle::default(), asked: Vec::new(), made: 0 }
+impl<H: Backend> Run<H> {
+    pub(crate) async fn begin(backend: H, setup: Setup) -> Self {
+        let store = backend.open(&setup).await;
+        Self { backend, setup, store, oracle: Oracle::default(), asked: Vec::new(), made: 0 }
     }
 
     /// Closes and opens the store if it is durable.
     pub(crate) async fn reopen(&mut self) {
-        if self.home.capabilities().durable {
+        if self.backend.capabilities().durable {
             self.store.close().await;
-            self.store = self.home.open(&self.setup).await;
+            self.store = self.backend.open(&self.setup).await;
         }
     }
 
@@ -215,7 +215,7 @@ impl<H: Home> Run<H> {
                 Ok(())
             }
             Operation::Wait { seconds } => {
-                if self.home.capabilities().clock {
+                if self.backend.capabilities().clock {
                     self.setup.clock.advance(Duration::from_secs(seconds));
                     self.oracle.seconds += seconds;
                 }
@@ -337,15 +337,15 @@ impl<H: Home> Run<H> {
         let after = places[after % places.len()];
         let event_id = self.oracle.log.get(&after).map(|event| event.event_id);
         let page = self.store.read_page(After { position: after, event_id }, &filter, limit).await.unwrap();
-        let upto = page.upto.map_or(after, |upto| upto.position);
-        let mut all = self.oracle.read(after, |event| wanted.wants(event));
-        all.retain(|event| event.position <= upto);
+        let checkpoint = page.checkpoint.map_or(after, |checkpoint| checkpoint.position);
+        let mut all = self.oracle.read(after, |event| wanted.matches(event));
+        all.retain(|event| event.position <= checkpoint);
         prop_assert!(page.events.len() <= limit);
         let full = page.events.len() == limit;
         prop_assert_eq!(page.events, all);
-        let at_head = upto == self.oracle.head();
+        let at_head = checkpoint == self.oracle.head();
         prop_assert!(told_truly(page.end, at_head, full));
-        prop_assert!(page.end || page.upto.is_some());
+        prop_assert!(page.end || page.checkpoint.is_some());
         Ok(())
     }
 

@@ -3,6 +3,7 @@
 use annals_eventstore::{
     After, Append, AppendError, ErrorFamily, EventStore, EventStoreExt, ExpectedVersion, Filter, Fingerprint,
     OpenError, Position, PostgresOptions, PostgresStore, RequestKey, StreamFilter, StreamId, StreamVersion, Tenant,
+    UnitOfWork,
 };
 use annals_migrations::POSTGRES_ROLES_EXAMPLE;
 use annals_scratch::Database;
@@ -12,7 +13,7 @@ use sqlx::{ConnectOptions, Connection, PgConnection, Row};
 
 use super::schema::APPENDS;
 use super::{code, event_for, run, stream};
-use crate::homes::postgres_database;
+use crate::backends::postgres_database;
 
 const PASSWORD: &str = "only for tests";
 
