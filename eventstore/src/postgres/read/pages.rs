@@ -25,7 +25,7 @@ use crate::postgres::read::rows::{Columns, Decoder, columns_in_stream, event_col
 use crate::store::{Page, StreamPage};
 use crate::stream::{StreamId, StreamVersion};
 
-/// The log from a position on. Read by COPY, which sends the same bytes with less around them (measured, see bench/README.md), but takes no bound
+/// The log from a position on. Read by COPY, which sends the same bytes with less around them (measured, see bench/FIGURES.md), but takes no bound
 /// values: the two that it has are numbers.
 macro_rules! read_log_from {
     ($from:literal, $limit:literal) => {
