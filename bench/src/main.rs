@@ -20,7 +20,7 @@ use clap::{Parser, Subcommand, ValueEnum};
 
 use crate::report::Report;
 
-/// Measures one case against its baseline; both run in this process and take turns in slices of time.
+/// Measures one case against its baseline; both run in this process and alternate in slices of time.
 #[derive(Clone, Parser)]
 #[command(args_conflicts_with_subcommands = true, subcommand_negates_reqs = true)]
 struct Options {
@@ -44,10 +44,10 @@ struct Options {
     /// How many writers each of our handles has on PostgreSQL; without it, the default of the library.
     #[arg(long)]
     writers: Option<usize>,
-    /// Appends on PostgreSQL: so many processes with `--clients` each, beside one process with all of them.
+    /// Appends on PostgreSQL: this number of processes with `--clients` each, beside one process with all clients.
     #[arg(long, default_value_t = 1)]
     processes: usize,
-    /// This is one of those processes, and what it has to do.
+    /// The task of one of those processes, in JSON.
     #[arg(long, hide = true)]
     part: Option<String>,
     /// Leave the baseline out: for measuring memory.
@@ -58,7 +58,7 @@ struct Options {
     json: bool,
 }
 
-/// What has no baseline.
+/// Measurements without a baseline.
 #[derive(Clone, Subcommand)]
 enum Other {
     Lag(lag::Options),
@@ -86,7 +86,7 @@ enum Store {
     Memory,
     /// SQLite with synchronous = FULL on both sides.
     Sqlite,
-    /// PostgreSQL with fsync and synchronous_commit on; a server of its own, or the one that `DATABASE_URL` names.
+    /// PostgreSQL with fsync and synchronous_commit on; a new server, or the one that `DATABASE_URL` names.
     Postgres,
 }
 
@@ -123,7 +123,7 @@ async fn run(options: Options) -> Result<ExitCode, Fault> {
             print(&measure(case, &options).await?, options.json)?;
             Ok(ExitCode::SUCCESS)
         }
-        (None, None) => Err("say what to measure".into()),
+        (None, None) => Err("name a case to measure".into()),
     }
 }
 
