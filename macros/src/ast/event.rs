@@ -1,9 +1,9 @@
-//! What stands at a type that derives `Event`.
+//! The attributes of a type that derives `Event`.
 
 use syn::{Attribute, Data, DeriveInput, Generics, Ident, LitInt, LitStr, Path};
 
 use super::body::{Body, on_fields};
-use crate::attr::{self, CRATE, EVENT, NAME, Said, VERSION};
+use crate::attr::{self, CRATE, EVENT, NAME, VERSION, Values};
 use crate::mistakes::Mistakes;
 use crate::serde_words;
 
@@ -23,21 +23,21 @@ pub(crate) struct VariantInput {
     pub(crate) serde: Vec<Ident>,
 }
 
-/// The words that belong at one place, and those that belong at another.
-type Places = (&'static [&'static str], &'static [&'static str]);
+/// The words that are allowed here, and those that belong elsewhere.
+type WordLists = (&'static [&'static str], &'static [&'static str]);
 
-/// The words of `#[event(..)]` at one place.
+/// The words of `#[event(..)]` on one type or variant.
 pub(crate) struct EventLabels {
-    pub(crate) name: Said<LitStr>,
-    pub(crate) version: Said<LitInt>,
-    pub(crate) krate: Said<Path>,
+    pub(crate) name: Values<LitStr>,
+    pub(crate) version: Values<LitInt>,
+    pub(crate) krate: Values<Path>,
     /// Whether every word was known and every value could be read.
     pub(crate) understood: bool,
 }
 
 impl EventInput {
     pub(crate) fn parse(input: &DeriveInput, mistakes: &mut Mistakes) -> Self {
-        let on_type: Places = match &input.data {
+        let on_type: WordLists = match &input.data {
             Data::Enum(_) => (&[CRATE], &[NAME, VERSION]),
             Data::Struct(_) | Data::Union(_) => (&[NAME, VERSION, CRATE], &[]),
         };
@@ -61,8 +61,8 @@ impl EventInput {
 }
 
 impl EventLabels {
-    fn parse(attrs: &[Attribute], (known, misplaced): Places, mistakes: &mut Mistakes) -> Self {
-        let (mut name, mut version, mut krate) = (Said::default(), Said::default(), Said::default());
+    fn parse(attrs: &[Attribute], (known, misplaced): WordLists, mistakes: &mut Mistakes) -> Self {
+        let (mut name, mut version, mut krate) = (Values::default(), Values::default(), Values::default());
         let understood = attr::read(attrs, EVENT, known, misplaced, mistakes, |word, input| {
             if word == NAME {
                 name.add(word, attr::text(word, input, "name = \"order.placed\""))

@@ -3,7 +3,7 @@
 use proc_macro2::{Ident, TokenStream};
 use quote::{quote, quote_spanned};
 
-use super::place::at;
+use super::span::at;
 use crate::validate::ValidEvent;
 
 pub(crate) fn event(valid: &ValidEvent) -> TokenStream {
@@ -20,7 +20,7 @@ pub(crate) fn event(valid: &ValidEvent) -> TokenStream {
         let index = 0..variants.len();
         quote!(match self { #(Self::#variants { .. } => &<Self as #p::Event>::SHAPES[#index],)* })
     };
-    // These two ask for serde's derives; so the compiler's complaint stands at the type.
+    // These two require serde's derives; with this span, the compiler reports a missing one at the type.
     let span = at(ident.span());
     let (encode, decode) = if variants.is_empty() {
         (

@@ -1,4 +1,4 @@
-//! VALIDATE: one function per rule, each with why the rule exists. What passes can be expanded without failing.
+//! VALIDATE: one function per rule, with the reason for the rule. Valid input can be expanded without failing.
 
 mod aggregate;
 mod event;

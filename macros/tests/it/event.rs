@@ -45,7 +45,7 @@ fn check_round_trip<E: annals_eventstore::Event + Debug + PartialEq>(event: &E) 
 }
 
 #[test]
-fn shapes_stand_in_the_order_of_declaration_with_names_and_versions() {
+fn shapes_are_in_the_order_of_declaration_with_names_and_versions() {
     let shape = |name, version, rust_name| EventShape { name, version, rust_name };
     assert_eq!(
         OrderEvent::SHAPES,
@@ -61,7 +61,7 @@ fn shapes_stand_in_the_order_of_declaration_with_names_and_versions() {
 }
 
 #[test]
-fn every_value_knows_its_own_shape() {
+fn every_value_has_its_shape() {
     let shapes: Vec<_> = every_order_event().iter().map(|event| *event.shape()).collect();
     assert_eq!(shapes, OrderEvent::SHAPES);
     assert_eq!(StockMarked.shape().name, "stock.marked");
@@ -79,7 +79,7 @@ fn structs_come_back_equal() {
 }
 
 #[test]
-fn unknown_names_and_versions_are_told_apart() {
+fn unknown_names_and_unknown_versions_are_different_errors() {
     let payload = OrderEvent::Closed.encode().unwrap();
     match OrderEvent::decode("order.lost", 1, &payload) {
         Err(DecodeError::UnknownName { name, known }) => {
@@ -98,7 +98,7 @@ fn unknown_names_and_versions_are_told_apart() {
     ));
 }
 
-/// The disaster: a store renamed a variant or an enum, and its old events could not be read any more.
+/// The disaster: an app renamed a variant or an enum, and its old events could not be read any more.
 #[test]
 fn renamed_rust_code_reads_what_was_written_before() {
     #[derive(Event, Serialize, Deserialize, Debug, PartialEq)]
@@ -152,9 +152,9 @@ fn serde_attributes_on_fields_work_as_usual() {
     assert_eq!(refunded.encode().unwrap(), Payload::from_json(r#"{"cents":5,"currency":"EUR"}"#).unwrap());
 }
 
-/// The stored name alone decides: two variants of one content are never mixed up.
+/// Only the stored name decides: two variants with equal content are never confused.
 #[test]
-fn variants_of_equal_content_are_picked_by_name() {
+fn variants_of_equal_content_are_chosen_by_name() {
     #[derive(Event, Serialize, Deserialize, Debug, PartialEq)]
     #[serde(rename_all = "kebab-case")]
     enum Moved {
@@ -181,7 +181,7 @@ fn only_the_content_is_stored() {
 }
 
 #[test]
-fn names_as_long_as_the_store_takes_are_taken() {
+fn names_as_long_as_the_store_allows_are_accepted() {
     #[derive(Event, Serialize, Deserialize)]
     #[event(
         name = "nnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnn"
