@@ -53,7 +53,8 @@ fn check_history(db: &str) {
     let seed = std::env::var("ANNALS_SEED").unwrap_or_else(|_| "7".to_owned());
     let output = drive(&["load", "--db", db, "--procs", "3", "--secs", "1.5", "--seed", &seed]);
     let (log, streams) = dump(db);
-    let positions: HashMap<&str, usize> = log.iter().enumerate().map(|(position, id)| (id.as_str(), position)).collect();
+    let positions: HashMap<&str, usize> =
+        log.iter().enumerate().map(|(position, id)| (id.as_str(), position)).collect();
     assert_eq!(positions.len(), log.len(), "no id is stored twice");
     let mut acknowledged = HashSet::new();
     let mut subscriptions: HashMap<u64, u64> = HashMap::new();

@@ -1,4 +1,4 @@
-//! Where the shop keeps everything: in a file, or in the PostgreSQL database that `DATABASE_URL` names.
+//! Where the shop stores everything: in a file, or in the PostgreSQL database that `DATABASE_URL` names.
 
 use std::path::PathBuf;
 
@@ -6,10 +6,10 @@ use std::path::PathBuf;
 const FILE: &str = "orders.db";
 
 /// Where the events and the read models are.
-pub enum Place {
+pub enum Location {
     /// A SQLite file.
     File(PathBuf),
-    /// A PostgreSQL database, by its URL. That may hold a password, so it is never printed.
+    /// The URL of a PostgreSQL database. It may contain a password, so it is never printed.
     Postgres(String),
 }
 
@@ -22,41 +22,41 @@ pub struct UnknownDatabase {
     found: String,
 }
 
-impl Place {
-    /// The file on the command line, else the database of the environment, else the default file.
+impl Location {
+    /// The file on the command line, or else the database of the environment, or else the default file.
     pub fn of(file: Option<PathBuf>, url: Option<String>) -> Result<Self, UnknownDatabase> {
         match (file, url.filter(|url| !url.is_empty())) {
             (Some(file), _) => Ok(Self::File(file)),
             (None, None) => Ok(Self::File(FILE.into())),
             (None, Some(url)) => match url.split_once("://") {
                 Some(("postgres" | "postgresql", _)) => Ok(Self::Postgres(url)),
-                // Nothing but a scheme is shown: anything else of a URL may be a password.
+                // Only the scheme is printed: any other part of a URL may be a password.
                 Some((scheme, _)) if !scheme.is_empty() && scheme.bytes().all(|b| b.is_ascii_lowercase()) => {
                     Err(UnknownDatabase { found: format!("is of the kind `{scheme}`") })
                 }
-                _ => Err(UnknownDatabase { found: "is no URL".to_owned() }),
+                _ => Err(UnknownDatabase { found: "is not a URL".to_owned() }),
             },
         }
     }
 
-    /// Says how to look further, when the scene is over.
-    pub fn say_how_to_look_further(&self) {
+    /// Prints what to do after the scene.
+    pub fn print_next_steps(&self) {
         const EVENTS: &str = "SELECT position, aggregate_id, version, event_type, event_data FROM";
         const LIST: &str = "SELECT * FROM order_list";
         match self {
             Self::File(file) => {
                 let file = file.display();
-                println!("\nThe events and the tables are in {file}. To look further:");
+                println!("\nThe events and the tables are in {file}. To see more:");
                 println!("  sqlite3 {file} '{EVENTS} events'");
                 println!("  sqlite3 -box {file} '{LIST}'");
             }
             Self::Postgres(_) => {
-                println!("\nThe events are in the schema `annals`, the tables beside it. To look further:");
+                println!("\nThe events are in the schema `annals`, the tables beside it. To see more:");
                 println!("  psql \"$DATABASE_URL\" -c '{EVENTS} annals.events'");
                 println!("  psql \"$DATABASE_URL\" -c '{LIST}'");
             }
         }
         println!("  cargo run -p example-orders -- --orders 10000");
-        println!("Run it again and it goes on from there.");
+        println!("Run it again to continue with this data.");
     }
 }
