@@ -94,3 +94,49 @@ async fn an_opening_ends_all_who_wait_at_once() {
     assert_eq!(policy.state().waiting, Some(0));
     assert_eq!(policy.breaker().state(), BreakerState::Open);
 }
+
+/// No slot becomes free here, so only the opening itself can end those who wait.
+#[tokio::test(start_paused = true)]
+async fn an_opening_ends_all_who_wait_although_every_slot_stays_taken() {
+    let fail = |policy: &Policy| {
+        for _ in 0..5 {
+            policy.breaker().admit().unwrap().record(crate::breaker::Outcome::Failure);
+        }
+    };
+    let hold = |policy: &Policy| policy.breaker().set_mode(Mode::HeldOpen);
+    let open = crate::breaker::Refused::Open { retry_after: secs(30) };
+    let ways: [(&dyn Fn(&Policy), _); 2] = [(&fail, open), (&hold, crate::breaker::Refused::HeldOpen)];
+    for (opens, expected) in ways {
+        let policy = Policy::medium("payment")
+            .timeout(secs(60))
+            .breaker(after_five_failures())
+            .bulkhead(BulkheadSettings { slots: 1, queue: 10, wait: Some(secs(20)) })
+            .build();
+        let policy = policy.unwrap();
+        let start = Instant::now();
+        let mut waiting = JoinSet::new();
+        let call = |policy: &Policy| {
+            let policy = policy.clone();
+            async move { (policy.once(|_| std::future::pending::<Result<(), Status>>()).await, start.elapsed()) }
+        };
+        let holder = tokio::spawn(call(&policy));
+        sleep(ms(1)).await;
+        for _ in 0..10 {
+            waiting.spawn(call(&policy));
+        }
+        sleep(secs(2)).await;
+        assert_eq!((policy.state().in_use, policy.state().waiting), (Some(1), Some(10)));
+        opens(&policy);
+        for (answer, at) in waiting.join_all().await {
+            let error = answer.unwrap_err();
+            assert_eq!((at, error.attempts), (ms(2_001), 0));
+            assert_eq!(error.reason, Reason::Refused(crate::error::Refusal::BreakerOpen(expected)));
+        }
+        assert_eq!(
+            (policy.state().in_use, policy.state().waiting),
+            (Some(1), Some(0)),
+            "the slot was held all the time"
+        );
+        holder.abort();
+    }
+}
