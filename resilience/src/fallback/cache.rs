@@ -26,7 +26,9 @@ struct State<T> {
     answer: Option<(T, Instant)>,
     /// Grows with each invalidation: what was loaded before is not stored after it.
     generation: u64,
-    /// Loads that ended in an error, and the last one.
+    /// Loads whose call was at fault, which is no answer for another's call.
+    faults: u64,
+    /// Loads that ended in another error, and the last one.
     failures: u64,
     last_failure: Option<Failure>,
 }
@@ -42,7 +44,7 @@ struct Failure {
 
 impl<T> Slot<T> {
     fn new() -> Self {
-        let state = State { answer: None, generation: 0, failures: 0, last_failure: None };
+        let state = State { answer: None, generation: 0, faults: 0, failures: 0, last_failure: None };
         Self { state: Mutex::new(state), loading: tokio::sync::Mutex::new(()) }
     }
 
@@ -51,7 +53,7 @@ impl<T> Slot<T> {
     }
 }
 
-impl<K: Hash + Eq + Send + Sync + 'static, T: Clone + Send + Sync + 'static> StaleCache<K, T> {
+impl<K: Hash + Eq + Clone + Send + Sync + 'static, T: Clone + Send + Sync + 'static> StaleCache<K, T> {
     /// An empty cache. `name` appears in errors.
     ///
     /// # Errors
@@ -63,7 +65,9 @@ impl<K: Hash + Eq + Send + Sync + 'static, T: Clone + Send + Sync + 'static> Sta
 
     /// The entry of a key, for `or_cached`. It need not be there yet.
     pub fn entry(&self, key: K) -> Entry<T> {
-        Entry { slot: self.slots.get_with(key, || Arc::new(Slot::new())), settings: self.settings.clone() }
+        let slots = self.slots.clone();
+        let slot = move || slots.get_with(key.clone(), || Arc::new(Slot::new()));
+        Entry { slot: Box::new(slot), settings: self.settings.clone() }
     }
 
     /// Forgets the answer of a key. A load that is under way gives its answer to its callers, but not to the cache.
@@ -76,9 +80,10 @@ impl<K: Hash + Eq + Send + Sync + 'static, T: Clone + Send + Sync + 'static> Sta
     }
 }
 
-/// What a [`StaleCache`] knows of one key.
+/// What a [`StaleCache`] knows of one key. It may be held for as long as one likes.
 pub struct Entry<T> {
-    slot: Arc<Slot<T>>,
+    /// Looked up for each question: a slot that had to leave the cache is not reached by an invalidation.
+    slot: Box<dyn Fn() -> Arc<Slot<T>> + Send + Sync>,
     settings: CacheSettings,
 }
 
@@ -91,20 +96,22 @@ impl<T: Clone> Entry<T> {
         deadline: Deadline,
         call: impl Future<Output = Result<T, CallError<E>>>,
     ) -> Result<Cached<T>, CallError<E>> {
-        let failures = {
-            let state = self.slot.lock();
+        let slot = (self.slot)();
+        let (failures, faults) = {
+            let state = slot.lock();
             if let Some(fresh) = self.fresh(&state) {
                 return Ok(fresh);
             }
-            state.failures
+            (state.failures, state.faults)
         };
-        let Ok(_loading) = deadline.run(self.slot.loading.lock()).await else {
+        let Ok(loading) = deadline.run(slot.loading.lock()).await else {
             let reason = Reason::Refused(Refusal::DeadlineOver);
             let error = CallError { policy, attempts: 0, cut_off: 0, reason, source: None };
-            return self.stale(&self.slot.lock()).ok_or(error);
+            return self.stale(&slot.lock()).ok_or(error);
         };
+        let mut loading = Some(loading);
         let generation = {
-            let state = self.slot.lock();
+            let state = slot.lock();
             if let Some(fresh) = self.fresh(&state) {
                 return Ok(fresh);
             }
@@ -114,10 +121,15 @@ impl<T: Clone> Entry<T> {
                 let error = CallError { policy, attempts, cut_off, reason, source: None };
                 return self.stale(&state).ok_or(error);
             }
+            // The call that this one waited for was at fault. If all are, they must not be made one after another.
+            if state.faults > faults {
+                loading = None;
+            }
             state.generation
         };
         let result = call.await;
-        let mut state = self.slot.lock();
+        drop(loading);
+        let mut state = slot.lock();
         match result {
             Ok(value) => {
                 if state.generation == generation {
@@ -125,7 +137,10 @@ impl<T: Clone> Entry<T> {
                 }
                 Ok(Cached { value, age: Some(std::time::Duration::ZERO), stale: false })
             }
-            Err(error) if error.call_at_fault() => Err(error),
+            Err(error) if error.call_at_fault() => {
+                state.faults += 1;
+                Err(error)
+            }
             Err(error) => {
                 let CallError { policy, attempts, cut_off, reason, .. } = &error;
                 let (policy, attempts, cut_off, reason) = (policy.clone(), *attempts, *cut_off, *reason);

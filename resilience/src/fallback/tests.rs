@@ -168,3 +168,40 @@ fn settings_that_cannot_work_are_refused_by_name() {
     ];
     insta::assert_snapshot!(messages.join("\n"));
 }
+
+/// An entry that is held for long must not outlive its place in the cache, or no invalidation would reach it.
+#[tokio::test(start_paused = true)]
+async fn an_entry_that_is_held_sees_an_invalidation_though_its_key_had_to_leave() {
+    let policy = Policy::fast("prices").build().unwrap();
+    let cache = StaleCache::<u32, u32>::new("prices", CacheSettings { keys: 2, ..CacheSettings::default() }).unwrap();
+    let held = cache.entry(0);
+    let read =
+        async |price: u32| *policy.idempotent(|_| async { Ok::<_, Status>(price) }).or_cached(&held).await.unwrap();
+    assert_eq!(read(10).await, 10);
+    // Others come and are used more often.
+    for _ in 0..50 {
+        for other in 1..100 {
+            cache.entry(other);
+        }
+    }
+    cache.invalidate(&0);
+    assert_eq!(read(12).await, 12);
+}
+
+#[tokio::test(start_paused = true)]
+async fn those_who_waited_for_a_call_at_fault_make_theirs_at_once_and_not_one_after_another() {
+    let policy = Policy::fast("prices").build().unwrap();
+    let cache = StaleCache::<_, u32>::new("prices", CacheSettings::default()).unwrap();
+    let entry = cache.entry("unknown");
+    let start = Instant::now();
+    let read = async || {
+        let call = policy.idempotent(|_| async {
+            sleep(Duration::from_millis(500)).await;
+            Err(Status(404))
+        });
+        let error = call.or_cached(&entry).await.unwrap_err();
+        assert!(error.call_at_fault() && error.source == Some(Status(404)), "each has its own error");
+    };
+    futures::future::join_all((0..20).map(|_| read())).await;
+    assert_eq!(start.elapsed(), secs(1));
+}
