@@ -137,5 +137,12 @@ impl Deadline {
     }
 }
 
+/// The moment, for what knows tokio's instants only.
+impl From<Deadline> for Option<Instant> {
+    fn from(deadline: Deadline) -> Self {
+        deadline.instant()
+    }
+}
+
 #[cfg(test)]
 mod tests;

@@ -7,7 +7,7 @@ use tokio::time::Instant;
 
 use super::{CacheSettings, Cached};
 use crate::deadline::Deadline;
-use crate::error::{CallError, Reason, Refusal, SettingsError};
+use crate::error::{CallError, Guard, Reason, Refusal, SettingsError, TimeLimit};
 
 /// Answers by key, kept for when they are fresh and for when there is nothing better. Clones share them.
 pub struct StaleCache<K, T> {
@@ -26,6 +26,8 @@ struct State<T> {
     answer: Option<(T, Instant)>,
     /// Grows with each invalidation: what was loaded before is not stored after it.
     generation: u64,
+    /// Answers that were stored.
+    answers: u64,
     /// Loads whose call was at fault, which is no answer for another's call.
     faults: u64,
     /// Loads that ended in another error, and the last one.
@@ -44,7 +46,7 @@ struct Failure {
 
 impl<T> Slot<T> {
     fn new() -> Self {
-        let state = State { answer: None, generation: 0, faults: 0, failures: 0, last_failure: None };
+        let state = State { answer: None, generation: 0, answers: 0, faults: 0, failures: 0, last_failure: None };
         Self { state: Mutex::new(state), loading: tokio::sync::Mutex::new(()) }
     }
 
@@ -97,12 +99,12 @@ impl<T: Clone> Entry<T> {
         call: impl Future<Output = Result<T, CallError<E>>>,
     ) -> Result<Cached<T>, CallError<E>> {
         let slot = (self.slot)();
-        let (failures, faults) = {
+        let (answers, failures, faults) = {
             let state = slot.lock();
             if let Some(fresh) = self.fresh(&state) {
                 return Ok(fresh);
             }
-            (state.failures, state.faults)
+            (state.answers, state.failures, state.faults)
         };
         let Ok(loading) = deadline.run(slot.loading.lock()).await else {
             let reason = Reason::Refused(Refusal::DeadlineOver);
@@ -115,6 +117,10 @@ impl<T: Clone> Entry<T> {
             if let Some(fresh) = self.fresh(&state) {
                 return Ok(fresh);
             }
+            // The answer that this one waited for is its own, also if nothing is fresh for as long as that.
+            if let Some((value, at)) = state.answer.as_ref().filter(|_| state.answers > answers) {
+                return Ok(Cached { value: value.clone(), age: Some(at.elapsed()), stale: false });
+            }
             // The call that this one waited for failed: making it again would only fail again, one after another.
             if let Some(failure) = state.last_failure.clone().filter(|_| state.failures > failures) {
                 let Failure { policy, attempts, cut_off, reason } = failure;
@@ -123,17 +129,18 @@ impl<T: Clone> Entry<T> {
             }
             // The call that this one waited for was at fault. If all are, they must not be made one after another.
             if state.faults > faults {
-                loading = None;
+                drop(loading.take());
             }
             state.generation
         };
         let result = call.await;
-        drop(loading);
+        // `loading` is held until the answer is stored, or the next one would call again.
         let mut state = slot.lock();
         match result {
             Ok(value) => {
                 if state.generation == generation {
                     state.answer = Some((value.clone(), Instant::now()));
+                    state.answers += 1;
                 }
                 Ok(Cached { value, age: Some(std::time::Duration::ZERO), stale: false })
             }
@@ -142,10 +149,15 @@ impl<T: Clone> Entry<T> {
                 Err(error)
             }
             Err(error) => {
-                let CallError { policy, attempts, cut_off, reason, .. } = &error;
-                let (policy, attempts, cut_off, reason) = (policy.clone(), *attempts, *cut_off, *reason);
-                state.failures += 1;
-                state.last_failure = Some(Failure { policy, attempts, cut_off, reason });
+                // This caller's deadline says nothing to those who have more time.
+                let in_a_hurry = error.guard() == Some(Guard::Deadline)
+                    || matches!(error.reason, Reason::TimedOut { limit: TimeLimit::Deadline });
+                if !in_a_hurry {
+                    let CallError { policy, attempts, cut_off, reason, .. } = &error;
+                    let (policy, attempts, cut_off, reason) = (policy.clone(), *attempts, *cut_off, *reason);
+                    state.failures += 1;
+                    state.last_failure = Some(Failure { policy, attempts, cut_off, reason });
+                }
                 self.stale(&state).ok_or(error)
             }
         }

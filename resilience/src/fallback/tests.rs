@@ -205,3 +205,43 @@ async fn those_who_waited_for_a_call_at_fault_make_theirs_at_once_and_not_one_af
     futures::future::join_all((0..20).map(|_| read())).await;
     assert_eq!(start.elapsed(), secs(1));
 }
+
+/// As where the cache is for errors only.
+#[tokio::test(start_paused = true)]
+async fn many_readers_of_what_is_never_fresh_share_a_call_too() {
+    let policy = Policy::fast("prices").build().unwrap();
+    let settings = CacheSettings { fresh: Duration::ZERO, ..CacheSettings::default() };
+    let cache = StaleCache::new("prices", settings).unwrap();
+    let entry = cache.entry("sock");
+    let (start, calls) = (Instant::now(), &AtomicU32::new(0));
+    let read = async || {
+        let call = policy.idempotent(|_| async {
+            sleep(Duration::from_millis(500)).await;
+            Ok::<_, Status>(calls.fetch_add(1, Ordering::SeqCst) + 1)
+        });
+        let answer = call.or_cached(&entry).await.unwrap();
+        (answer.value, answer.stale)
+    };
+    let answers = futures::future::join_all((0..20).map(|_| read())).await;
+    assert_eq!((answers, start.elapsed()), (vec![(1, false); 20], Duration::from_millis(500)));
+    assert_eq!(read().await, (2, false), "who comes later makes a call");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_caller_in_a_hurry_does_not_fail_those_who_have_time() {
+    let policy = Policy::fast("prices").build().unwrap();
+    let cache = StaleCache::new("prices", CacheSettings::default()).unwrap();
+    let entry = cache.entry("sock");
+    let start = Instant::now();
+    let read = async |time: Duration| {
+        let call = policy.idempotent(|_| async {
+            sleep(Duration::from_millis(500)).await;
+            Ok::<_, Status>(5)
+        });
+        let answer = call.deadline(Deadline::within(time)).or_cached(&entry).await;
+        (answer.map(|answer| answer.value).ok(), start.elapsed())
+    };
+    let (hurried, other) = tokio::join!(read(Duration::from_millis(100)), read(secs(2)));
+    assert_eq!(hurried, (None, Duration::from_millis(100)));
+    assert_eq!(other, (Some(5), Duration::from_millis(600)));
+}
