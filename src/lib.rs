@@ -44,44 +44,72 @@
 extern crate self as annals;
 
 pub use annals_eventstore::{
-    Actor, After, Aggregate, AggregateStore, Append, AppendError, AppendPart, Appended, AppendedStream, BackendError,
-    CausationId, CheckedAppend, CheckedEvent, CheckedPart, Checkpoint, Clock, Context, CorrelationId, DatabaseError,
-    Decide, DecodeError, ErrorFamily, Event, EventId, EventShape, EventStore, EventStoreExt, EventStream, Evolve,
-    ExecuteError, Executed, ExpectedVersion, Filter, FilterConditions, Fingerprint, IdSource, Incarnation, IntoEvents,
-    Invalid, Limits, Loaded, MAX_DEPTH, MAX_EVENT_BYTES, MAX_METADATA_BYTES, MAX_NAME_BYTES, MAX_PAGE_EVENTS,
-    ManualClock, MemoryStore, MemoryStoreBuilder, Metadata, NewEvent, OpenError, PAGE_BYTES, Page, PageBudget, Pages,
-    Payload, Position, ReadError, Recorded, RecordedEvent, Repeat, Repository, RequestKey, SeededIds, SettleToken,
-    SnapshotPolicy, StreamFilter, StreamId, StreamInfo, StreamPage, StreamVersion, Streams, Subscription, SystemClock,
-    Tenant, TimeOrderedIds, TraceParent, page_limit, text_id,
+    Actor, Aggregate, AggregateStore, Append, AppendError, Appended, Checkpoint, Context, CorrelationId, Decide,
+    ErrorFamily, Event, EventId, EventStore, EventStoreExt, Evolve, ExecuteError, Executed, ExpectedVersion, Filter,
+    Fingerprint, Invalid, Loaded, MemoryStore, Metadata, NewEvent, OpenError, Position, ReadError, Recorded,
+    RecordedEvent, Repository, RequestKey, SettleToken, StreamId, StreamVersion, Subscription, Tenant, text_id,
 };
 
 #[cfg(any(feature = "sqlite", feature = "postgres"))]
-pub use annals_eventstore::Migration;
+pub use annals_eventstore::{TransactionalStore, UnitOfWork};
 
 #[cfg(feature = "sqlite")]
-pub use annals_eventstore::{
-    SqliteDatabase, SqliteOptions, SqliteReader, SqliteStore, SqliteTransaction, SqliteUnitOfWork, Synchronous, sqlite,
-};
+pub use annals_eventstore::{SqliteOptions, SqliteStore, sqlite};
 
 #[cfg(feature = "postgres")]
-pub use annals_eventstore::{
-    POSTGRES_ROLES_EXAMPLE, PostgresDatabase, PostgresOptions, PostgresReader, PostgresStore, PostgresTransaction,
-    PostgresUnitOfWork, postgres,
-};
+pub use annals_eventstore::{PostgresOptions, PostgresStore, postgres};
 
 #[cfg(feature = "macros")]
 pub use annals_macros::{Aggregate, Event, ReadModel};
 
-#[cfg(feature = "projections")]
-pub use annals_projections::{
-    Column, ColumnError, ColumnSpec, ColumnType, ColumnValue, Elsewhere, EventPlace, IndexSpec, Over, Projection,
-    ProjectionError, ProjectionState, ProjectionStatus, Projections, ProjectionsBuilder, Reach, ReadModel,
-    ReadModelDatabase, RowError, RowKey, Rows, SpecError, StartError, StopCause, Stopped, TableSpec, WaitError,
-    text_column,
-};
-
 #[cfg(all(feature = "projections", any(feature = "sqlite", feature = "postgres")))]
 pub use annals_projections::ProjectionsExt;
+#[cfg(feature = "projections")]
+pub use annals_projections::{Projection, ProjectionError, Projections, ProjectionsBuilder, ReadModel, Rows};
+
+/// The embedded store: the names beside [`SqliteStore`] and [`SqliteOptions`].
+#[cfg(feature = "sqlite")]
+pub mod sqlite {
+    pub use annals_eventstore::{
+        Migration, SqliteDatabase, SqliteOptions, SqliteReader, SqliteStore, SqliteTransaction, SqliteUnitOfWork,
+        Synchronous,
+    };
+}
+
+/// The store for many writers and several machines: the names beside [`PostgresStore`] and [`PostgresOptions`].
+#[cfg(feature = "postgres")]
+pub mod postgres {
+    pub use annals_eventstore::{
+        Migration, POSTGRES_ROLES_EXAMPLE as ROLES_EXAMPLE, PostgresDatabase, PostgresOptions, PostgresReader,
+        PostgresStore, PostgresTransaction, PostgresUnitOfWork,
+    };
+}
+
+/// Read models: the names beside [`Projection`], [`Rows`] and [`ProjectionsBuilder`].
+///
+/// Types of columns ([`Column`](projections::Column), [`text_column!`](projections::text_column)), the state of a running
+/// projection ([`ProjectionStatus`](projections::ProjectionStatus)) and what can go wrong.
+#[cfg(feature = "projections")]
+pub mod projections {
+    pub use annals_projections::{
+        Column, ColumnError, ColumnSpec, ColumnType, ColumnValue, Elsewhere, EventPlace, IndexSpec, Over, Projection,
+        ProjectionError, ProjectionState, ProjectionStatus, Projections, ProjectionsBuilder, Reach, ReadModel,
+        ReadModelDatabase, RowError, RowKey, Rows, SpecError, StartError, StopCause, Stopped, TableSpec, WaitError,
+        text_column,
+    };
+}
+
+/// For those who implement a store, a clock or a source of ids, put something in front of a store, or read pages of the log
+/// themselves.
+pub mod engine {
+    pub use annals_eventstore::{
+        After, AppendPart, AppendedStream, BackendError, CausationId, CheckedAppend, CheckedEvent, CheckedPart, Clock,
+        DatabaseError, DecodeError, EventShape, EventStream, FilterConditions, IdSource, Incarnation, IntoEvents,
+        Limits, MAX_DEPTH, MAX_EVENT_BYTES, MAX_METADATA_BYTES, MAX_NAME_BYTES, MAX_PAGE_EVENTS, ManualClock,
+        MemoryStoreBuilder, PAGE_BYTES, Page, PageBudget, Pages, Payload, Repeat, SeededIds, SnapshotPolicy,
+        StreamFilter, StreamInfo, StreamPage, Streams, SystemClock, TimeOrderedIds, TraceParent, page_limit,
+    };
+}
 
 #[cfg(feature = "resilience")]
 #[doc(inline)]
@@ -105,6 +133,8 @@ pub mod prelude {
     pub use annals_projections::ProjectionsExt as _;
 
     pub use annals_eventstore::{AggregateStore as _, EventStore as _, EventStoreExt as _};
+    #[cfg(any(feature = "sqlite", feature = "postgres"))]
+    pub use annals_eventstore::{TransactionalStore as _, UnitOfWork as _};
 }
 
 /// What derived code calls. Not for people; no promise is made about it.

@@ -103,8 +103,8 @@ pub(crate) async fn measure(options: &Options) -> Result<Report, Fault> {
 async fn read_to(store: PostgresStore, mut after: Position, wanted: Position) -> Result<Instant, Fault> {
     loop {
         let page = store.read_page(after.into(), &Filter::all(), 100).await?;
-        if let Some(upto) = page.upto {
-            after = upto.position;
+        if let Some(checkpoint) = page.checkpoint {
+            after = checkpoint.position;
             if after >= wanted {
                 return Ok(Instant::now());
             }

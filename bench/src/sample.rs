@@ -1,6 +1,7 @@
 //! The events that are measured: about 100 bytes of JSON each.
 
-use annals::{EventId, NewEvent, Payload, StreamId, Tenant};
+use annals::engine::Payload;
+use annals::{EventId, NewEvent, StreamId, Tenant};
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 

@@ -85,9 +85,9 @@ impl Append {
         }
     }
 
-    /// Nothing but the memory of a request that led to no events, so that its repeat gets the same answer.
+    /// A request key alone, for a request that led to no events: its repeat gets the same answer.
     #[must_use]
-    pub fn nothing(tenant: Tenant, request: RequestKey) -> Self {
+    pub fn request_only(tenant: Tenant, request: RequestKey) -> Self {
         Self { tenant, parts: Vec::new(), request: Some(request), deadline: None }
     }
 
@@ -126,7 +126,7 @@ impl Append {
         &self.tenant
     }
 
-    /// The streams, what is believed about each, and the events for it; empty for an append of nothing.
+    /// The streams, what is believed about each, and the events for it; empty for an append of a request key alone.
     #[must_use]
     pub fn parts(&self) -> &[AppendPart] {
         &self.parts
@@ -231,10 +231,10 @@ impl Append {
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Appended {
-    /// One entry per stream, in the order of the append; empty for an append of nothing.
+    /// One entry per stream, in the order of the append; empty for an append of a request key alone.
     pub streams: Vec<AppendedStream>,
     /// The position of the last event, which is what a reader of one's own writes waits for; [`Position::START`] for an
-    /// append of nothing.
+    /// append of a request key alone.
     pub position: Position,
     /// When the store recorded the events, in whole microseconds.
     pub recorded_at: Timestamp,
@@ -258,7 +258,7 @@ impl Appended {
     }
 
     /// The version of the first stream after the append, which is all there is to know after an append to one stream;
-    /// [`StreamVersion::NONE`] for an append of nothing.
+    /// [`StreamVersion::NONE`] for an append of a request key alone.
     #[must_use]
     pub fn version(&self) -> StreamVersion {
         self.streams.first().map_or(StreamVersion::NONE, |s| s.version)

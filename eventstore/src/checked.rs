@@ -42,7 +42,7 @@ impl CheckedAppend {
         &self.tenant
     }
 
-    /// One part per stream, in the order of the append; none for an append of nothing, which has a request key.
+    /// One part per stream, in the order of the append; none for an append of a request key alone, which has a request key.
     #[must_use]
     pub fn parts(&self) -> &[CheckedPart] {
         &self.parts

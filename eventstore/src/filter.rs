@@ -89,7 +89,7 @@ impl Filter {
 
     /// Whether `event` is wanted. This is what the filter means; stores may find out otherwise.
     #[must_use]
-    pub fn wants(&self, event: &crate::event::RecordedEvent) -> bool {
+    pub fn matches(&self, event: &crate::event::RecordedEvent) -> bool {
         self.tenant.as_ref().is_none_or(|t| t == event.stream.tenant())
             && (self.aggregate_types.is_empty()
                 || self.aggregate_types.iter().any(|t| t == event.stream.aggregate_type()))
@@ -121,8 +121,8 @@ pub struct FilterConditions<'a> {
 /// use annals_eventstore::{StreamFilter, StreamId, Tenant};
 ///
 /// let orders = StreamFilter::all().aggregate_type("order")?;
-/// assert!(orders.wants(&StreamId::new(Tenant::default(), "order", "o-17")?));
-/// assert!(!orders.wants(&StreamId::new(Tenant::default(), "customer", "c-4")?));
+/// assert!(orders.matches(&StreamId::new(Tenant::default(), "order", "o-17")?));
+/// assert!(!orders.matches(&StreamId::new(Tenant::default(), "customer", "c-4")?));
 /// # Ok::<(), annals_eventstore::Invalid>(())
 /// ```
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -165,7 +165,7 @@ impl StreamFilter {
 
     /// Whether `stream` is wanted. This is what the filter means; stores may find out otherwise.
     #[must_use]
-    pub fn wants(&self, stream: &StreamId) -> bool {
+    pub fn matches(&self, stream: &StreamId) -> bool {
         self.tenant.as_ref().is_none_or(|t| t == stream.tenant())
             && self.aggregate_type.as_ref().is_none_or(|t| t == stream.aggregate_type())
     }

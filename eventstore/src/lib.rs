@@ -63,6 +63,8 @@ mod sqlite;
 mod store;
 mod stream;
 mod text_id;
+#[cfg(any(feature = "sqlite", feature = "postgres"))]
+mod unit_of_work;
 
 #[cfg(any(feature = "sqlite", feature = "postgres"))]
 pub use annals_migrations::Migration;
@@ -99,6 +101,8 @@ pub use sqlite::{
 };
 pub use store::{EventStore, Page, StreamInfo, StreamPage};
 pub use stream::{ExpectedVersion, StreamId, StreamVersion, Tenant};
+#[cfg(any(feature = "sqlite", feature = "postgres"))]
+pub use unit_of_work::{TransactionalStore, UnitOfWork};
 
 /// What derived code calls. Not for people; no promise is made about it.
 #[doc(hidden)]

@@ -47,7 +47,7 @@ use crate::stream::{ExpectedVersion, StreamId, StreamVersion, Tenant};
 /// Where appends commit side by side, a reader must not be given a position while a lower one may still appear: obligation
 /// 4 is the hard one. Pages are filled by a [`PageBudget`](crate::PageBudget); [`Filter::wants`] and
 /// [`StreamFilter::wants`] say what a filter means, `conditions` of both what an engine can look for; names are compared
-/// byte for byte. [`Page::upto`] is moved on over events that the filter does not want. [`Checkpoint::check`] is the rule
+/// byte for byte. [`Page::checkpoint`] is moved on over events that the filter does not want. [`Checkpoint::check`] is the rule
 /// of `check_checkpoint`.
 ///
 /// The proof is one line in a test, `conformance::suite! { mine => MyHome }` (feature `conformance`; the module has an
@@ -163,7 +163,7 @@ pub trait EventStore: Send + Sync + 'static {
     /// Events of the whole log after `after` that `filter` wants, in the order of their positions: at most `limit`
     /// events and about 16 MiB.
     ///
-    /// A page may have fewer events than there are, also none, if it tells by [`Page::upto`] how far it has looked and
+    /// A page may have fewer events than there are, also none, if it tells by [`Page::checkpoint`] how far it has looked and
     /// by [`Page::end`] that there is more: a filter that wants little is answered in pieces of bounded work.
     ///
     /// If `after` names an event, it is looked for in the same snapshot as the page, by [`After::check`], before anything
@@ -272,7 +272,7 @@ pub struct Page {
     pub events: Vec<RecordedEvent>,
     /// The last event of the whole log that this page accounts for, whether the filter wants it or not; `None` if the
     /// page begins at the head, so that there was nothing to look at.
-    pub upto: Option<Checkpoint>,
+    pub checkpoint: Option<Checkpoint>,
     /// Whether the log had no more events when the page was read. A page that is full may say no though none follow.
     pub end: bool,
 }
@@ -280,8 +280,8 @@ pub struct Page {
 impl Page {
     /// A page; for those who implement a store.
     #[must_use]
-    pub fn new(events: Vec<RecordedEvent>, upto: Option<Checkpoint>, end: bool) -> Self {
-        Self { events, upto, end }
+    pub fn new(events: Vec<RecordedEvent>, checkpoint: Option<Checkpoint>, end: bool) -> Self {
+        Self { events, checkpoint, end }
     }
 }
 

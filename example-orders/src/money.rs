@@ -15,7 +15,7 @@ pub enum Currency {
     Usd,
 }
 
-annals::text_column!(Currency);
+annals::projections::text_column!(Currency);
 
 /// An amount in minor units (cents) of a currency.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]

@@ -5,7 +5,8 @@
 
 use std::io::Write;
 
-use annals::{PostgresDatabase, SqliteDatabase};
+use annals::postgres::PostgresDatabase;
+use annals::sqlite::SqliteDatabase;
 use sqlx::{Column, ColumnIndex, Decode, Row, Type};
 use tabled::builder::Builder;
 use tabled::settings::Style;

@@ -2,8 +2,9 @@
 
 use std::path::Path;
 
+use annals::engine::{ManualClock, SeededIds};
 use annals::testing::{GivenEvent, given, given_events, shapes_of};
-use annals::{Evolve, ManualClock, SeededIds, SqliteOptions};
+use annals::{Evolve, SqliteOptions};
 use jiff::Timestamp;
 use sqlx::{Connection, PgConnection, Row};
 

@@ -46,7 +46,7 @@ use crate::column_types::moment;
 #[diagnostic::on_unimplemented(
     message = "a column cannot hold the type `{Self}`",
     label = "no type of a column",
-    note = "if serde writes it as a string, as ids and plain enums: `annals::text_column!({Self});`, or `#[column(text)]` on a field that is not in the key",
+    note = "if serde writes it as a string, as ids and plain enums: `annals::projections::text_column!({Self});`, or `#[column(text)]` on a field that is not in the key",
     note = "if it is anything else that serde writes: `#[column(json)]` on a field that is not in the key",
     note = "integers of a database have 64 bits with a sign: use `i64` or `u32` for `u64` and `usize`"
 )]

@@ -23,7 +23,7 @@ const MOST_PAGES: usize = 16;
 pub(crate) struct DecodedPage {
     pub(crate) batch: Batch,
     /// The last event of the log that it accounts for; `None` if there was nothing to look at.
-    pub(crate) upto: Option<Checkpoint>,
+    pub(crate) checkpoint: Option<Checkpoint>,
     pub(crate) end: bool,
 }
 
@@ -108,15 +108,15 @@ async fn read(
     let mut page = store.read_page(after, &wanted.filter, limit).await?;
     let mut bytes = payload_bytes(&page.events);
     for _ in 1..MOST_PAGES {
-        let Some(upto) = page.upto.filter(|_| !page.end) else { break };
+        let Some(checkpoint) = page.checkpoint.filter(|_| !page.end) else { break };
         let room = limit.saturating_sub(page.events.len());
         if room == 0 || bytes >= BATCH_BYTES {
             break;
         }
-        let next = store.read_page(upto.into(), &wanted.filter, room).await?;
+        let next = store.read_page(checkpoint.into(), &wanted.filter, room).await?;
         bytes += payload_bytes(&next.events);
         page.events.extend(next.events);
-        page.upto = next.upto.or(page.upto);
+        page.checkpoint = next.checkpoint.or(page.checkpoint);
         page.end = next.end;
     }
     let next_limit = match bytes.checked_div(page.events.len()) {
@@ -124,7 +124,7 @@ async fn read(
         Some(average) => (BATCH_BYTES / average).clamp(1, MOST_EVENTS),
     };
     let batch = Batch::decode(&page.events, &wanted.decoders);
-    Ok((DecodedPage { batch, upto: page.upto, end: page.end }, next_limit))
+    Ok((DecodedPage { batch, checkpoint: page.checkpoint, end: page.end }, next_limit))
 }
 
 fn payload_bytes(events: &[RecordedEvent]) -> usize {

@@ -102,17 +102,17 @@ impl Pass {
             for member in &self.members {
                 member.go_on();
             }
-            match page.upto {
-                Some(upto) => {
+            match page.checkpoint {
+                Some(checkpoint) => {
                     if !page.end {
-                        self.pages.read_ahead(upto.into(), &self.wanted);
+                        self.pages.read_ahead(checkpoint.into(), &self.wanted);
                     }
-                    self.process(&page.batch, after.position, upto).await;
+                    self.process(&page.batch, after.position, checkpoint).await;
                 }
                 None => self.compare().await,
             }
             self.save_now_and_then().await;
-            let reached = page.upto.map_or(after.position, |upto| upto.position);
+            let reached = page.checkpoint.map_or(after.position, |checkpoint| checkpoint.position);
             if page.end && self.is_at(reached) {
                 if let Role::CatchUp(join) = &self.role {
                     if let Err(refused) = join.send(std::mem::take(&mut self.members)) {
@@ -211,19 +211,19 @@ impl Pass {
         self.members.iter().filter(|member| !member.is_stopped())
     }
 
-    /// Lets every projection apply what it wants of a batch that accounts for the log behind `after` up to `upto`.
-    async fn process(&mut self, batch: &Batch, after: Position, upto: Checkpoint) {
+    /// Lets every projection apply what it wants of a batch that accounts for the log behind `after` up to `checkpoint`.
+    async fn process(&mut self, batch: &Batch, after: Position, checkpoint: Checkpoint) {
         loop {
             let shared = &self.shared;
             // A projection that was put back behind the beginning of the batch must read again from there.
             let takes = |member: &Member| {
-                !member.is_stopped() && member.position() >= after && member.position() < upto.position
+                !member.is_stopped() && member.position() >= after && member.position() < checkpoint.position
             };
             let behind: Vec<usize> = (0..self.members.len()).filter(|&at| takes(&self.members[at])).collect();
             if behind.is_empty() {
                 return;
             }
-            let folded = behind.iter().map(|&at| fold(shared, at, &self.members[at], batch, upto));
+            let folded = behind.iter().map(|&at| fold(shared, at, &self.members[at], batch, checkpoint));
             let Some(parts) = join_all(folded).await.into_iter().collect() else { return };
             if !move_on(shared, &mut self.members, parts).await || shared.cancel.is_cancelled() {
                 return;
@@ -312,12 +312,12 @@ fn all_wanted(members: &[Member]) -> Wanted {
 }
 
 /// Folds what a projection wants of a batch, loading rows as they are missed; `None` if it was cancelled meanwhile.
-async fn fold(shared: &Shared, at: usize, member: &Member, batch: &Batch, upto: Checkpoint) -> Option<Part> {
+async fn fold(shared: &Shared, at: usize, member: &Member, batch: &Batch, checkpoint: Checkpoint) -> Option<Part> {
     let progress = member.progress();
-    if progress.incarnation != upto.incarnation {
+    if progress.incarnation != checkpoint.incarnation {
         let (position, incarnation) = (progress.position, progress.incarnation);
         let cause = StopCause::Read(Arc::new(ReadError::StoreRewound { position, incarnation }));
-        return Some(part(at, member, None, Outcome::stopped(cause), upto));
+        return Some(part(at, member, None, Outcome::stopped(cause), checkpoint));
     }
     let mut folding = Folding::of(member.projection.fold(batch, member.position()));
     let outcome = loop {
@@ -336,7 +336,7 @@ async fn fold(shared: &Shared, at: usize, member: &Member, batch: &Batch, upto: 
             Err(fault) => break Outcome::stopped(StopCause::Database(fault.source)),
         }
     };
-    Some(part(at, member, Some(&folding), outcome, upto))
+    Some(part(at, member, Some(&folding), outcome, checkpoint))
 }
 
 /// Loads rows as they are where the projection's checkpoint was last seen; `Ok(None)` if it stands elsewhere by now, `None` if
@@ -362,11 +362,11 @@ async fn load(
 }
 
 /// How far an outcome brings a projection.
-fn part(at: usize, member: &Member, folding: Option<&Folding>, outcome: Outcome, upto: Checkpoint) -> Part {
+fn part(at: usize, member: &Member, folding: Option<&Folding>, outcome: Outcome, checkpoint: Checkpoint) -> Part {
     let Outcome { applied, changes, stop } = outcome;
     let to = match folding {
-        Some(folding) if stop.is_none() && applied == folding.fold().len() => upto,
-        Some(folding) if applied > 0 => folding.fold().checkpoint(upto.incarnation, applied),
+        Some(folding) if stop.is_none() && applied == folding.fold().len() => checkpoint,
+        Some(folding) if applied > 0 => folding.fold().checkpoint(checkpoint.incarnation, applied),
         _ => *member.progress(),
     };
     Part::of(at, member.work(to, changes), applied, stop)

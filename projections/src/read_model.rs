@@ -72,7 +72,7 @@ pub trait ReadModel: Clone + Send + Sync + 'static {
 #[diagnostic::on_unimplemented(
     message = "a row cannot be named by the type `{Self}`",
     label = "no type of a key",
-    note = "the type of a key column implements `Column`, `Eq` and `Hash`; for an id or a plain enum write `annals::text_column!({Self});`"
+    note = "the type of a key column implements `Column`, `Eq` and `Hash`; for an id or a plain enum write `annals::projections::text_column!({Self});`"
 )]
 pub trait RowKey: Eq + Hash + Clone + Send + Sync + 'static {
     /// The key's values, in the order of the table's key columns.

@@ -5,11 +5,13 @@ mod requests;
 
 use std::time::Duration;
 
+use annals::postgres::PostgresDatabase;
 use annals::prelude::*;
+use annals::projections::ReadModelDatabase;
+use annals::sqlite::SqliteDatabase;
 use annals::{
-    Aggregate, Event, EventStore, Evolve, MemoryStore, PostgresDatabase, PostgresOptions, Projection, ProjectionError,
-    Projections, ProjectionsExt, ReadModel, ReadModelDatabase, Recorded, Repository, Rows, SqliteDatabase, SqliteStore,
-    text_id,
+    Aggregate, Event, EventStore, Evolve, MemoryStore, PostgresOptions, Projection, ProjectionError, Projections,
+    ProjectionsExt, ReadModel, Recorded, Repository, Rows, SqliteStore, text_id,
 };
 use serde::{Deserialize, Serialize};
 use sqlx::Row;
@@ -18,7 +20,7 @@ text_id! {
     /// The number on the card.
     pub struct CardId;
 }
-annals::text_column!(CardId);
+annals::projections::text_column!(CardId);
 
 #[derive(Event, Serialize, Deserialize, Clone, Debug)]
 enum CardEvent {

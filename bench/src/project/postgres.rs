@@ -2,7 +2,8 @@
 
 use std::time::Instant;
 
-use annals::{EventStore, PostgresDatabase, PostgresOptions, Projections};
+use annals::postgres::PostgresDatabase;
+use annals::{EventStore, PostgresOptions, Projections};
 use sqlx::{Connection, Row};
 
 use super::{BASELINE, DELIVERED, OrderEvent, build, fill, orders};

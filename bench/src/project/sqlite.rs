@@ -3,7 +3,8 @@
 use std::path::Path;
 use std::time::Instant;
 
-use annals::{EventStore, Projections, SqliteDatabase, SqliteStore};
+use annals::sqlite::SqliteDatabase;
+use annals::{EventStore, Projections, SqliteStore};
 use sqlx::{Connection, Row, SqliteConnection};
 
 use super::{BASELINE, DELIVERED, OrderEvent, build, fill, orders};

@@ -3,7 +3,8 @@
 //! Everything that a filter asks for follows from the stream's number and the event's id, so that the judge knows who
 //! should have got an event without keeping more of it.
 
-use annals::{CorrelationId, EventId, Filter, NewEvent, Payload, RecordedEvent, StreamId, Tenant};
+use annals::engine::Payload;
+use annals::{CorrelationId, EventId, Filter, NewEvent, RecordedEvent, StreamId, Tenant};
 use serde::{Deserialize, Serialize};
 use sqlx::Row;
 use sqlx::postgres::PgRow;

@@ -98,7 +98,7 @@ pub(super) async fn the_checkpoints_of_pages_are_good(case: Case) {
     let nothing = Filter::all().event_name("never.heard.of").unwrap();
     for (filter, limit) in [(Filter::all(), 2), (Filter::all(), 10), (nothing, 10)] {
         let page = case.store.read_page(After::START, &filter, limit).await.unwrap();
-        case.store.check_checkpoint(&page.upto.unwrap()).await.unwrap();
+        case.store.check_checkpoint(&page.checkpoint.unwrap()).await.unwrap();
     }
 }
 

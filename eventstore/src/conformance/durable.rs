@@ -66,7 +66,7 @@ pub(super) async fn incarnation_and_checkpoints_hold_after_reopening(case: Case)
     again.store.check_checkpoint(&checkpoint).await.unwrap();
     let done = again.append("a", ExpectedVersion::Any, 1).await;
     let page = again.store.read_page(checkpoint.into(), &Filter::all(), 10).await.unwrap();
-    assert_eq!(page.upto.unwrap().position, done.position);
+    assert_eq!(page.checkpoint.unwrap().position, done.position);
     assert_eq!(page.events.len(), 1);
 }
 

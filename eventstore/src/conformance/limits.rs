@@ -129,7 +129,7 @@ pub(super) async fn a_page_holds_about_sixteen_mebibytes_and_at_least_one_event(
         assert!(!end, "eighteen mebibytes in one page");
     }
     assert_eq!(versions(&page.events), (1..=i64::try_from(page.events.len()).unwrap()).collect::<Vec<_>>());
-    assert_eq!(log.upto.unwrap().event_id, Some(log.events.last().unwrap().event_id));
+    assert_eq!(log.checkpoint.unwrap().event_id, Some(log.events.last().unwrap().event_id));
     let rest = case.store.load_page(&case.stream("a"), page.events.last().unwrap().version, 100).await.unwrap();
     assert_eq!((page.events.len() + rest.events.len(), rest.end), (18, true));
 }

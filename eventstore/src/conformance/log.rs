@@ -34,7 +34,7 @@ async fn check_filter(case: &Case, log: &[RecordedEvent], filter: Filter, wants:
 
 pub(super) async fn an_empty_log_gives_an_empty_page_at_the_end(case: Case) {
     let page = case.store.read_page(After::START, &Filter::all(), 10).await.unwrap();
-    assert_eq!((page.events.len(), page.upto, page.end), (0, None, true));
+    assert_eq!((page.events.len(), page.checkpoint, page.end), (0, None, true));
 }
 
 pub(super) async fn the_log_has_every_event_once_in_the_order_of_positions(case: Case) {
@@ -61,7 +61,7 @@ pub(super) async fn a_read_begins_after_the_position(case: Case) {
 pub(super) async fn at_the_head_there_is_nothing_to_look_at(case: Case) {
     let done = case.append("a", ExpectedVersion::Any, 3).await;
     let page = case.store.read_page(done.position.into(), &Filter::all(), 10).await.unwrap();
-    assert_eq!((page.events.len(), page.upto, page.end), (0, None, true));
+    assert_eq!((page.events.len(), page.checkpoint, page.end), (0, None, true));
 }
 
 pub(super) async fn a_position_beyond_the_head_is_ahead_of_the_log(case: Case) {
@@ -115,13 +115,13 @@ async fn by_pages(case: &Case, filter: &Filter, limit: usize) -> Vec<RecordedEve
         let page = case.store.read_page(at, filter, limit).await.unwrap();
         assert!(page.events.len() <= limit);
         assert!(page.events.iter().all(|event| event.position > after));
-        if let Some(upto) = page.upto {
-            assert!(upto.position > after, "a page that stands still at {after}");
-            assert!(page.events.iter().all(|event| event.position <= upto.position));
-            case.store.check_checkpoint(&upto).await.unwrap();
-            at = upto.into();
+        if let Some(checkpoint) = page.checkpoint {
+            assert!(checkpoint.position > after, "a page that stands still at {after}");
+            assert!(page.events.iter().all(|event| event.position <= checkpoint.position));
+            case.store.check_checkpoint(&checkpoint).await.unwrap();
+            at = checkpoint.into();
         } else {
-            assert!(page.events.is_empty() && page.end, "a page without `upto` before the end, limit {limit}");
+            assert!(page.events.is_empty() && page.end, "a page without `checkpoint` before the end, limit {limit}");
         }
         seen.extend(page.events);
         if page.end {
@@ -144,7 +144,7 @@ pub(super) async fn the_end_of_the_log_is_told_truly(case: Case) {
     case.append("a", ExpectedVersion::Any, 4).await;
     let page = case.store.read_page(After::START, &Filter::all(), 3).await.unwrap();
     assert_eq!((page.events.len(), page.end), (3, false));
-    assert_eq!(page.upto.unwrap().event_id, Some(page.events[2].event_id));
+    assert_eq!(page.checkpoint.unwrap().event_id, Some(page.events[2].event_id));
     let page = case.store.read_page(page.events[2].position.into(), &Filter::all(), 3).await.unwrap();
     assert_eq!((page.events.len(), page.end), (1, true));
 }
@@ -155,8 +155,8 @@ pub(super) async fn a_filter_that_wants_nothing_accounts_for_the_whole_log(case:
     let filter = Filter::all().event_name("never.heard.of").unwrap();
     let page = case.store.read_page(After::START, &filter, 10).await.unwrap();
     assert_eq!((page.events.len(), page.end), (0, true));
-    assert_eq!(page.upto.unwrap().position, done.position);
-    assert_eq!(page.upto, Some(case.store.head().await.unwrap()));
+    assert_eq!(page.checkpoint.unwrap().position, done.position);
+    assert_eq!(page.checkpoint, Some(case.store.head().await.unwrap()));
 }
 
 pub(super) async fn a_filtered_page_accounts_for_what_lies_behind_its_last_event(case: Case) {
@@ -164,7 +164,7 @@ pub(super) async fn a_filtered_page_accounts_for_what_lies_behind_its_last_event
     let last = case.tell(&case.stream("a"), "other").await;
     let filter = Filter::all().event_name("wanted").unwrap();
     let page = case.store.read_page(After::START, &filter, 10).await.unwrap();
-    assert_eq!((page.events.len(), page.upto.unwrap().position, page.end), (1, last.position, true));
+    assert_eq!((page.events.len(), page.checkpoint.unwrap().position, page.end), (1, last.position, true));
 }
 
 pub(super) async fn a_full_filtered_page_accounts_for_nothing_that_it_leaves_out(case: Case) {
@@ -175,7 +175,7 @@ pub(super) async fn a_full_filtered_page_accounts_for_nothing_that_it_leaves_out
     let filter = Filter::all().event_name("wanted").unwrap();
     let page = case.store.read_page(After::START, &filter, 2).await.unwrap();
     assert_eq!(page.events.len(), 2);
-    let rest = case.store.read_page(page.upto.unwrap().into(), &filter, 2).await.unwrap();
+    let rest = case.store.read_page(page.checkpoint.unwrap().into(), &filter, 2).await.unwrap();
     assert_eq!((rest.events.len(), rest.end), (1, true));
 }
 
@@ -249,7 +249,7 @@ pub(super) async fn every_combination_of_conditions_gives_what_the_filter_says(c
         if random.bool() {
             filter = filter.correlation(CorrelationId::new(["c1", "c2", "c3"][random.usize(..3)]).unwrap());
         }
-        let wanted: Vec<_> = log.iter().filter(|event| filter.wants(event)).cloned().collect();
+        let wanted: Vec<_> = log.iter().filter(|event| filter.matches(event)).cloned().collect();
         assert_eq!(by_pages(&case, &filter, random.usize(1..8)).await, wanted, "{filter:?}");
     }
 }

@@ -261,7 +261,7 @@ pub(super) async fn racing_writers_never_publish_behind_a_reader(case: Case) {
             while seen.len() < 120 {
                 let page = case.store.read_page(after.into(), &Filter::all(), 7).await.unwrap();
                 assert!(page.events.iter().all(|event| event.position > after));
-                after = page.upto.map_or(after, |upto| upto.position);
+                after = page.checkpoint.map_or(after, |checkpoint| checkpoint.position);
                 seen.extend(page.events);
                 tokio::task::yield_now().await;
             }

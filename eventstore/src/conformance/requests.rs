@@ -93,7 +93,7 @@ pub(super) async fn the_key_is_looked_up_before_the_event_ids(case: Case) {
 
 pub(super) async fn a_request_without_events_is_remembered_too(case: Case) {
     let key = request("r", "body");
-    let nothing = Append::nothing(Tenant::default(), key.clone());
+    let nothing = Append::request_only(Tenant::default(), key.clone());
     let first = case.store.append_many(nothing.clone()).await.unwrap();
     assert_eq!((first.streams.len(), first.position, first.repeated), (0, Position::START, false));
     assert_eq!(first.version(), version(0));
@@ -104,7 +104,7 @@ pub(super) async fn a_request_without_events_is_remembered_too(case: Case) {
 }
 
 pub(super) async fn a_request_without_events_keeps_others_from_its_key(case: Case) {
-    case.store.append_many(Append::nothing(Tenant::default(), request("r", "body"))).await.unwrap();
+    case.store.append_many(Append::request_only(Tenant::default(), request("r", "body"))).await.unwrap();
     let other = keyed(&case, "a", ExpectedVersion::Any, &request("r", "another body"));
     is_reused(&case.refused_without_trace(other).await, &Tenant::default(), "r");
 }
@@ -201,7 +201,7 @@ pub(super) async fn many_expired_keys_neither_answer_nor_stand_in_the_way(case: 
     let Some(clock) = case.clock().await else { return };
     let remember_all = |body: &'static str, lifetime: Duration| {
         let keys = (0..150).map(move |n| request(&format!("r{n}"), body).with_lifetime(lifetime));
-        join_all(keys.map(|key| case.store.append_many(Append::nothing(Tenant::default(), key))))
+        join_all(keys.map(|key| case.store.append_many(Append::request_only(Tenant::default(), key))))
     };
     for answer in remember_all("body", Duration::from_secs(1)).await {
         answer.unwrap();
@@ -216,7 +216,10 @@ pub(super) async fn many_expired_keys_neither_answer_nor_stand_in_the_way(case: 
     // Nor are the new ones forgotten with the old.
     clock.advance(Duration::from_secs(2));
     for n in 0..3 {
-        case.store.append_many(Append::nothing(Tenant::default(), request(&format!("s{n}"), "body"))).await.unwrap();
+        case.store
+            .append_many(Append::request_only(Tenant::default(), request(&format!("s{n}"), "body")))
+            .await
+            .unwrap();
     }
     for n in 0..150 {
         assert!(find(&case, &request(&format!("r{n}"), "another body")).await.is_some(), "r{n}");

@@ -152,11 +152,11 @@ pub(super) async fn a_subscription_ahead_of_the_log_ends_with_that_error(case: C
 pub(super) async fn live_pages_account_for_events_that_the_filter_leaves_out(case: Case) {
     let mut pages = case.store.pages(Position::START, Filter::all().event_name("wanted").unwrap());
     let first = pages.next().await.unwrap();
-    assert_eq!((first.events.len(), first.upto, first.end), (0, None, true));
+    assert_eq!((first.events.len(), first.checkpoint, first.end), (0, None, true));
     for _ in 0..3 {
         let done = case.tell(&case.stream("a"), "other").await;
         let page = pages.next().await.unwrap();
-        assert_eq!((page.events.len(), page.upto.unwrap().position), (0, done.position));
+        assert_eq!((page.events.len(), page.checkpoint.unwrap().position), (0, done.position));
     }
 }
 

@@ -83,7 +83,7 @@ pub(super) async fn a_clock_that_goes_back_forgets_no_request(case: Case) {
     let Some(clock) = case.clock().await else { return };
     clock.set(at("2026-06-01T00:00:00Z"));
     let key = request("r", "body").with_lifetime(Duration::from_secs(10));
-    case.store.append_many(Append::nothing(Tenant::default(), key.clone())).await.unwrap();
+    case.store.append_many(Append::request_only(Tenant::default(), key.clone())).await.unwrap();
     clock.set(at("2026-05-01T00:00:00Z"));
     assert!(case.store.find_request(&Tenant::default(), &key).await.unwrap().is_some());
 }

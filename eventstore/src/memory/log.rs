@@ -135,7 +135,7 @@ impl Log {
         let mut events = Vec::new();
         let mut looked_at = 0;
         for event in rest {
-            if filter.wants(event) {
+            if filter.matches(event) {
                 if !budget.takes(event) {
                     break;
                 }
@@ -146,8 +146,8 @@ impl Log {
                 break;
             }
         }
-        let upto = rest[..looked_at].last().map(|event| event.checkpoint(incarnation));
-        Ok(Page::new(events, upto, looked_at == rest.len()))
+        let checkpoint = rest[..looked_at].last().map(|event| event.checkpoint(incarnation));
+        Ok(Page::new(events, checkpoint, looked_at == rest.len()))
     }
 
     pub(super) fn streams_page(
@@ -162,7 +162,7 @@ impl Log {
         Ok(self
             .streams
             .range((from, Bound::Unbounded))
-            .filter(|(stream, _)| filter.wants(stream))
+            .filter(|(stream, _)| filter.matches(stream))
             .take(limit)
             .map(|(stream, indexes)| StreamInfo { stream: stream.clone(), version: version_of(indexes.len()) })
             .collect())

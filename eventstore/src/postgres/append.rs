@@ -13,7 +13,6 @@ use super::fault::{append_error, has_lost_a_race, was_held_up};
 use super::pool::{Held, Query};
 use super::replication::confirm;
 use super::rows::Micros;
-use super::unit_of_work::no_stream;
 use crate::answer;
 use crate::append::{Appended, AppendedStream, CheckedAppend};
 use crate::error::AppendError;
@@ -23,6 +22,7 @@ use crate::position::Position;
 use crate::repeat::{StoredEvent, judge};
 use crate::request::RequestKey;
 use crate::stream::{ExpectedVersion, StreamId, StreamVersion, Tenant};
+use crate::unit_of_work::no_stream;
 
 const APPEND_ONE: &str = "
     SELECT kind, place, actual, base_versions, positions, recorded_at, fingerprint, result, standbys

@@ -3,7 +3,6 @@
 mod append;
 mod copy;
 mod database;
-mod decide_within;
 mod fault;
 mod group;
 mod held_up;

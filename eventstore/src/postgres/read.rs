@@ -248,8 +248,8 @@ impl Reader {
             if settled > 0 {
                 let end = batch.whole && settled == batch.events.len();
                 batch.events.truncate(settled);
-                let upto = batch.events.last().map(|event| self.checkpoint(event.position, event.event_id));
-                return Ok(Page::new(batch.events, upto, end));
+                let checkpoint = batch.events.last().map(|event| self.checkpoint(event.position, event.event_id));
+                return Ok(Page::new(batch.events, checkpoint, end));
             }
             // A gap comes first. Whatever is visible now is final once the writers of now are done.
             if std::mem::replace(&mut asked, true) {
@@ -301,13 +301,13 @@ impl Reader {
         };
         let held = self.held_in(&run).await?;
         let batch = self.batch(held, query, self.page_after(after, limit)).await?;
-        let upto = match (batch.events.last(), bound.event_id) {
+        let checkpoint = match (batch.events.last(), bound.event_id) {
             (Some(last), _) if !batch.whole => self.checkpoint(last.position, last.event_id),
             (_, Some(id)) => self.checkpoint(Position::stored(bound.position), EventId::stored(id)),
             (_, None) => Checkpoint::start(self.incarnation),
         };
         let end = batch.whole && bound == head && self.last_position().await? <= head.position;
-        Ok(Page::new(batch.events, Some(upto), end))
+        Ok(Page::new(batch.events, Some(checkpoint), end))
     }
 
     /// The page when no final event is there after `after`.
@@ -364,9 +364,9 @@ impl Reader {
         run: &Option<ServerRun>,
         text: &'static str,
         after: i64,
-        upto: i64,
+        bound: i64,
     ) -> Result<Option<Final>, ReadError> {
-        let query = sqlx::query(text).bind(after).bind(upto);
+        let query = sqlx::query(text).bind(after).bind(bound);
         let rows = self.held_in(run).await?.fetch_all(query).await.map_err(read_error)?;
         Ok(rows.first().map(|row| Final { position: row.get(0), event_id: Some(row.get::<Uuid, _>(1)) }))
     }

@@ -69,7 +69,7 @@ pub(super) async fn streams_after(
                 return Ok(found);
             }
             last = Some(info.stream.clone());
-            if filter.wants(&info.stream) {
+            if filter.matches(&info.stream) {
                 found.push(info);
                 if found.len() == limit {
                     return Ok(found);

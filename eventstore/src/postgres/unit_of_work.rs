@@ -2,18 +2,23 @@
 
 use std::ops::{Deref, DerefMut};
 
+use async_trait::async_trait;
 use sqlx::{PgConnection, Postgres, Row, Transaction};
 
+use super::append;
 use super::database::{NotBegun, PostgresTransaction};
 use super::fault::{append_fault, code, not_through_pooler};
 use super::replication::confirm;
 use super::store::PostgresStore;
 use super::within::{NotDone, failed, other_store, within};
 use crate::append::{Append, Appended};
-use crate::error::{AppendError, BackendError, Invalid};
-use crate::position::Position;
-use crate::store::EventStore;
-use crate::stream::{StreamId, Tenant};
+use crate::error::{AppendError, BackendError, Invalid, ReadError};
+use crate::position::{Incarnation, Position};
+use crate::repository::CommandScope;
+use crate::request::RequestKey;
+use crate::store::{EventStore, StreamPage};
+use crate::stream::{StreamId, StreamVersion, Tenant};
+use crate::unit_of_work::{TransactionalStore, UnitOfWork, broken, no_stream};
 
 /// What a transaction that is not ours must be like. Asks for nothing that could fail in another database.
 const SETTINGS: &str = "
@@ -24,18 +29,20 @@ const SETTINGS: &str = "
     ORDER BY 1
 ";
 
-/// A transaction that takes appends and the user's own SQL. It dereferences to the connection; dropping it rolls back.
+/// A unit of work on PostgreSQL: a transaction that takes appends and the user's own SQL ([`UnitOfWork`]). It dereferences to
+/// the connection; dropping it rolls back.
 ///
 /// It is READ COMMITTED and durable: each statement sees what was committed when it begins, by others too. From its first
 /// append until it ends, readers of the whole log wait behind it, as do appends to the same streams; so keep it short. If
 /// it waits for its next statement longer than [`PostgresOptions::idle_timeout`](super::PostgresOptions::idle_timeout)
-/// allows, the server ends it. Readers are woken by the commit.
+/// allows, the server ends it. An append that meets an event of another transaction in its stream waits until that one
+/// ends, for up to 5 s; then it is refused as [`AppendError::Busy`].
 ///
 /// Two units of work that append to the same streams in another order may wait for each other: the server ends one of
 /// them, with a transient error. Append to several streams at once ([`Append::and`]), or in one order.
 pub struct PostgresUnitOfWork {
-    pub(super) transaction: PostgresTransaction,
-    pub(super) store: PostgresStore,
+    transaction: PostgresTransaction,
+    store: PostgresStore,
     last: Position,
     /// The stream of the first append, for errors.
     stream: Option<StreamId>,
@@ -43,20 +50,27 @@ pub struct PostgresUnitOfWork {
     broken: bool,
 }
 
-impl PostgresUnitOfWork {
-    /// Appends inside the transaction, in one round trip.
-    ///
-    /// A refused append, that is a conflict, taken event ids, a full stream or a used request key, leaves the transaction
-    /// usable and nothing of itself behind. An append that meets an event of another transaction in its stream waits until
-    /// that one ends, for up to 5 s; then it is refused as [`AppendError::Busy`].
-    ///
-    /// # Errors
-    /// As of [`EventStore::append_many`]. After an error other than a refusal, such as a deadlock, a time-out or a lost
-    /// connection, the server has given the transaction up: what follows fails with [`AppendError::Unavailable`].
-    ///
-    /// # Cancel safety
-    /// After the future was dropped the unit of work cannot be committed any more.
-    pub async fn append(&mut self, append: Append) -> Result<Appended, AppendError> {
+#[async_trait]
+impl CommandScope for PostgresUnitOfWork {
+    const IS_TRANSACTION: bool = true;
+
+    async fn load_page(
+        &mut self,
+        stream: &StreamId,
+        after: StreamVersion,
+        limit: usize,
+    ) -> Result<StreamPage, ReadError> {
+        self.store.reader().load_stream_on(&mut self.transaction, stream, after, limit).await
+    }
+
+    async fn find_request(&mut self, tenant: &Tenant, request: &RequestKey) -> Result<Option<Appended>, AppendError> {
+        let rows = append::request_by_key(tenant, request).fetch_all(&mut *self.transaction).await;
+        let rows = rows.map_err(|e| failed(e, no_stream))?;
+        append::first_answer(tenant, request, &rows)
+    }
+
+    /// One round trip.
+    async fn append_once(&mut self, append: Append) -> Result<Appended, AppendError> {
         let append = append.check(self.store.limits())?;
         if self.broken {
             return Err(broken());
@@ -71,16 +85,14 @@ impl PostgresUnitOfWork {
         }
         Ok(appended)
     }
+}
 
-    /// Commits the events and the user's own rows.
-    ///
-    /// # Errors
-    /// [`AppendError`]; unless its family is *outcome unknown*, nothing is stored. [`AppendError::Invalid`] with the field
-    /// `transaction` if a constraint that is checked at the end refuses the user's rows.
-    ///
-    /// # Cancel safety
-    /// Dropping the future leaves the outcome unknown.
-    pub async fn commit(self) -> Result<(), AppendError> {
+impl UnitOfWork for PostgresUnitOfWork {
+    fn incarnation(&self) -> Incarnation {
+        self.store.incarnation()
+    }
+
+    async fn commit(self) -> Result<(), AppendError> {
         if self.broken {
             self.rollback().await?;
             return Err(broken());
@@ -97,29 +109,17 @@ impl PostgresUnitOfWork {
         Ok(())
     }
 
-    /// Rolls back.
-    ///
-    /// # Errors
-    /// [`AppendError`]; nothing is stored whatever happens.
-    ///
-    /// # Cancel safety
-    /// Dropping the future rolls back as well.
-    pub async fn rollback(self) -> Result<(), AppendError> {
+    async fn rollback(self) -> Result<(), AppendError> {
         self.transaction.rollback().await.map_err(|e| append_fault(e, no_stream))
     }
 }
 
-fn broken() -> AppendError {
-    AppendError::Unavailable {
-        source: BackendError::new(
-            "an append of the unit of work was cancelled, or has failed with its transaction; begin another",
-        ),
-    }
-}
+impl TransactionalStore for PostgresStore {
+    type UnitOfWork = PostgresUnitOfWork;
 
-/// What an error names when it is about no append at all.
-pub(super) fn no_stream() -> StreamId {
-    StreamId::stored(Tenant::default(), "unit of work".into(), "without appends".into())
+    async fn begin(&self) -> Result<PostgresUnitOfWork, AppendError> {
+        Self::begin(self).await
+    }
 }
 
 impl Deref for PostgresUnitOfWork {
@@ -141,12 +141,12 @@ impl PostgresStore {
     ///
     /// Load and decide before it begins, so that it is short. What was loaded says what the append expects; if the
     /// stream has moved on since, the append is refused, and you decide again; or let
-    /// [`PostgresUnitOfWork::execute`] do all that.
+    /// [`UnitOfWork::execute`] do all that.
     ///
     /// ```no_run
     /// # mod order { include!(concat!(env!("CARGO_MANIFEST_DIR"), "/docs/order.rs")); }
     /// # use order::*;
-    /// use annals_eventstore::{AggregateStore, Append, EventStoreExt};
+    /// use annals_eventstore::{AggregateStore, Append, EventStoreExt, UnitOfWork};
     ///
     /// # async fn run() -> Result<(), Box<dyn std::error::Error>> {
     /// let store = annals_eventstore::postgres("postgres://app@localhost/shop").await?;
@@ -210,7 +210,7 @@ impl PostgresStore {
     /// # Errors
     /// [`AppendError::Invalid`] with the field `transaction` if it is not on this store's database or has failed before, and
     /// naming the setting if it is `transaction_isolation`, `transaction_read_only` or `synchronous_commit` that does not
-    /// fit; the transaction is as it was then. Others as of [`PostgresUnitOfWork::append`].
+    /// fit; the transaction is as it was then. Others as of [`UnitOfWork::append`].
     ///
     /// # Cancel safety
     /// After the future was dropped the transaction must be rolled back: it may hold the events.

@@ -16,7 +16,7 @@ use crate::store::{EventStore, Page};
 
 /// The log page by page: what is there, then what comes, without a seam.
 ///
-/// For readers that keep a checkpoint. A page tells with [`Page::upto`] how far the log has been looked at, also when
+/// For readers that keep a checkpoint. A page tells with [`Page::checkpoint`] how far the log has been looked at, also when
 /// the filter wants none of its events, and with [`Page::end`] that nothing more was there. Made by
 /// [`EventStoreExt::pages`](crate::EventStoreExt::pages); the streams of events are built on it.
 ///
@@ -49,7 +49,7 @@ use crate::store::{EventStore, Page};
 ///         }
 ///     }
 ///     // A reader stores both in one transaction.
-///     checkpoint = page.upto.unwrap_or(checkpoint);
+///     checkpoint = page.checkpoint.unwrap_or(checkpoint);
 ///     if page.end {
 ///         break; // or go on: the next page comes when there is more
 ///     }
@@ -120,8 +120,8 @@ impl Pages {
         let (after, limit, wait, patient) = (self.after, self.limit, self.caught_up, self.patient);
         let start = || read(store.clone(), filter.clone(), after, limit, wait, patient);
         let page = ready!(self.ahead.poll(cx, start))?;
-        if let Some(upto) = &page.upto {
-            self.after = (*upto).into();
+        if let Some(checkpoint) = &page.checkpoint {
+            self.after = (*checkpoint).into();
         }
         self.caught_up = page.end;
         self.limit = grown(self.limit);
@@ -163,13 +163,13 @@ fn read(
                 }
                 answer => answer?,
             };
-            if page.upto.is_some() || !wait {
+            if page.checkpoint.is_some() || !wait {
                 return Ok(page);
             }
             backoff = None;
             if news.changed().await.is_err() {
                 // Nobody can announce anything any more, so a reader that waited on would wait for ever.
-                return store.read_page(after, &filter, limit).await.and_then(|page| match page.upto {
+                return store.read_page(after, &filter, limit).await.and_then(|page| match page.checkpoint {
                     Some(_) => Ok(page),
                     None => Err(ReadError::Closed),
                 });

@@ -5,9 +5,10 @@ use std::future::Future;
 use std::sync::Arc;
 
 use super::answer::{Executed, Loaded};
-use super::attempt::Attempt;
-use super::cache::{Cache, Known};
+use super::cache::Cache;
 use super::error::ExecuteError;
+use super::execution::Execution;
+use super::scope::Direct;
 use super::settle::{SettleToken, ask};
 use crate::aggregate::{Decide, Evolve, IntoEvents};
 use crate::append::Appended;
@@ -195,11 +196,7 @@ impl<A: Evolve> Repository<A> {
     /// # Cancel safety
     /// Dropping the future is harmless.
     pub async fn load(&self, id: &A::Id) -> Result<Loaded<A>, ReadError> {
-        let attempt = Attempt { repository: self, stream: self.stream(id)? };
-        let known = self.cache.get(self.store.incarnation(), &attempt.stream).unwrap_or_else(Known::start);
-        let known = attempt.read(known).await?;
-        let Known { state, version, last_event } = known;
-        Ok(Loaded { stream: attempt.stream, state, version, last_event })
+        Execution::new(self, id)?.load(&mut Direct(&*self.store)).await
     }
 
     /// Decides with `decide` what happens to the aggregate called `id`, and appends it: all of its events or none.
@@ -231,7 +228,7 @@ impl<A: Evolve> Repository<A> {
         T: IntoEvents<A::Event>,
         F: Fn(&A) -> Result<T, R>,
     {
-        Attempt { repository: self, stream: self.stream(id)? }.execute(decide).await
+        Execution::new(self, id)?.run(&mut Direct(&*self.store), decide).await
     }
 
     /// Executes a command that the aggregate knows how to [`Decide`].

@@ -1,19 +1,20 @@
 //! The repository: loads an aggregate, decides, and appends what was decided.
 
 mod answer;
-mod attempt;
 mod cache;
 mod error;
+mod execution;
 mod handle;
 mod reading;
+mod scope;
 mod settle;
 #[cfg(test)]
 mod tests;
-#[cfg(any(feature = "sqlite", feature = "postgres"))]
-mod within;
 
 #[cfg(any(feature = "sqlite", feature = "postgres"))]
-pub(crate) use within::{Within, execute_within};
+pub(crate) use execution::Execution;
+#[cfg(any(feature = "sqlite", feature = "postgres"))]
+pub(crate) use scope::CommandScope;
 
 pub use answer::{Executed, Loaded};
 pub use error::ExecuteError;

@@ -2,7 +2,6 @@
 
 mod append;
 mod database;
-mod decide_within;
 mod fault;
 mod file;
 mod insert;

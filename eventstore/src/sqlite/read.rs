@@ -209,9 +209,9 @@ impl SqliteDatabase {
             }
             return Ok(Page::new(events, None, true));
         };
-        let upto = Checkpoint { incarnation, position: last.position, event_id: Some(last.event_id) };
+        let checkpoint = Checkpoint { incarnation, position: last.position, event_id: Some(last.event_id) };
         let end = whole && events.len() < limit;
-        Ok(Page::new(events, Some(upto), end))
+        Ok(Page::new(events, Some(checkpoint), end))
     }
 
     async fn read_some(
@@ -263,12 +263,12 @@ impl SqliteDatabase {
         row_of(incarnation, &rows, 3)?;
         let (events, whole) = self.events_of(reader, &rows).await?;
         let full = !whole || events.len() == limit;
-        let upto = match events.last() {
+        let checkpoint = match events.last() {
             Some(last) if full => Checkpoint { incarnation, position: last.position, event_id: Some(last.event_id) },
             _ => bound_at,
         };
         let end = !full && bound_at.position == head;
-        Ok(Page::new(events, Some(upto), end))
+        Ok(Page::new(events, Some(checkpoint), end))
     }
 
     /// The rare case of a log whose numbers leap further than a window: looks at the next events one by one.
@@ -281,7 +281,7 @@ impl SqliteDatabase {
         limit: usize,
     ) -> Result<Page, ReadError> {
         let mut page = self.read_everything(reader, incarnation, after, limit).await?;
-        page.events.retain(|event| filter.wants(event));
+        page.events.retain(|event| filter.matches(event));
         Ok(page)
     }
 

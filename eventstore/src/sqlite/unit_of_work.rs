@@ -2,55 +2,69 @@
 
 use std::ops::{Deref, DerefMut};
 
+use async_trait::async_trait;
 use sqlx::{Row, Sqlite, SqliteConnection, Transaction};
 
 use super::append::{Round, Stopped, run};
 use super::database::{NO_TRANSACTION, SqliteTransaction};
 use super::fault::result_code;
 use super::options::Synchronous;
+use super::requests;
 use super::store::SqliteStore;
 use super::writer::GroupCommit;
 use crate::append::{Append, Appended, CheckedAppend};
 use crate::database_error::DatabaseError;
-use crate::error::{AppendError, BackendError, Invalid};
-use crate::position::Position;
-use crate::store::EventStore;
-use crate::stream::{StreamId, Tenant};
+use crate::error::{AppendError, BackendError, Invalid, ReadError};
+use crate::position::{Incarnation, Position};
+use crate::repository::CommandScope;
+use crate::request::RequestKey;
+use crate::store::{EventStore, StreamPage};
+use crate::stream::{StreamId, StreamVersion, Tenant};
+use crate::unit_of_work::{TransactionalStore, UnitOfWork, broken, no_stream};
 
 const SAVEPOINT: &str = "SAVEPOINT annals_append";
 const KEEP: &str = "RELEASE annals_append";
 const UNDO: &str = "ROLLBACK TO annals_append; RELEASE annals_append";
 
-/// A transaction that takes appends and the user's own SQL. It dereferences to the connection; dropping it rolls back.
-/// [`SqliteStore::begin`] begins it and has an example.
+/// A unit of work on SQLite: a transaction that takes appends and the user's own SQL ([`UnitOfWork`]). It dereferences to the
+/// connection; dropping it rolls back. [`SqliteStore::begin`] begins it and has an example.
 ///
-/// While it is open no other append of any process can commit, so keep it short. Subscriptions and projections are
-/// woken by the commit.
+/// While it is open no other append of any process can commit, so keep it short; and a command in it is decided once. If a
+/// statement of the user's own has committed it, what follows fails with [`AppendError::OutcomeUnknown`], as what came
+/// before may be stored.
 pub struct SqliteUnitOfWork {
-    pub(super) transaction: SqliteTransaction,
-    pub(super) store: SqliteStore,
+    transaction: SqliteTransaction,
+    store: SqliteStore,
     /// The stream of the first append, for errors.
     stream: Option<StreamId>,
     /// Whether an append was cancelled, so that some of its rows may be there. Then nothing may be committed.
     broken: bool,
 }
 
-impl SqliteUnitOfWork {
-    pub(super) fn new(transaction: SqliteTransaction, store: SqliteStore) -> Self {
-        Self { transaction, store, stream: None, broken: false }
+#[async_trait]
+impl CommandScope for SqliteUnitOfWork {
+    const IS_TRANSACTION: bool = true;
+
+    async fn load_page(
+        &mut self,
+        stream: &StreamId,
+        after: StreamVersion,
+        limit: usize,
+    ) -> Result<StreamPage, ReadError> {
+        let database = self.store.database().clone();
+        database.load_stream_on(&mut self.transaction, stream, after, limit).await
     }
 
-    /// Appends inside the transaction. A refused append leaves the transaction usable and nothing of itself behind. The
-    /// answer holds once the unit of work is committed.
-    ///
-    /// # Errors
-    /// As of [`EventStore::append_many`](crate::EventStore::append_many). If SQLite has rolled the transaction back by
-    /// itself, as it may when the disk is full, this and what follows fails with [`AppendError::Unavailable`]; if a
-    /// statement of your own has committed it, with [`AppendError::OutcomeUnknown`], as what came before may be stored.
-    ///
-    /// # Cancel safety
-    /// After the future was dropped the unit of work cannot be committed any more.
-    pub async fn append(&mut self, append: Append) -> Result<Appended, AppendError> {
+    async fn find_request(&mut self, tenant: &Tenant, request: &RequestKey) -> Result<Option<Appended>, AppendError> {
+        let now = self.store.group().now().as_microsecond();
+        let database = self.store.database().clone();
+        let found = requests::find(&mut self.transaction, tenant, request, now)
+            .await
+            .map_err(|e| database.fault(e).into_append(no_stream))?;
+        found.map(|found| found.answer(tenant, request)).transpose()
+    }
+
+    async fn append_once(&mut self, append: Append) -> Result<Appended, AppendError> {
         let append = append.check(self.store.limits_ref())?;
         if self.broken {
             return Err(broken());
@@ -67,17 +81,14 @@ impl SqliteUnitOfWork {
         self.stream.get_or_insert_with(first);
         Ok(appended)
     }
+}
 
-    /// Commits the events and the user's own rows.
-    ///
-    /// # Errors
-    /// [`AppendError::Unavailable`] if an append was cancelled half way, or SQLite has rolled the transaction back by
-    /// itself; [`AppendError::StorageFull`]; [`AppendError::OutcomeUnknown`] also if a statement of your own has
-    /// committed before; others as they come. Unless its family is *outcome unknown*, nothing is stored; begin another.
-    ///
-    /// # Cancel safety
-    /// Dropping the future leaves the outcome unknown.
-    pub async fn commit(mut self) -> Result<(), AppendError> {
+impl UnitOfWork for SqliteUnitOfWork {
+    fn incarnation(&self) -> Incarnation {
+        self.store.incarnation()
+    }
+
+    async fn commit(mut self) -> Result<(), AppendError> {
         if self.broken {
             self.rollback().await?;
             return Err(broken());
@@ -97,22 +108,18 @@ impl SqliteUnitOfWork {
         })
     }
 
-    /// Rolls back, and waits until that is done.
-    ///
-    /// # Errors
-    /// [`AppendError`]; unless its family is *outcome unknown*, because a statement of your own has committed before,
-    /// nothing is stored.
-    ///
-    /// # Cancel safety
-    /// Dropping the future rolls back as well.
-    pub async fn rollback(self) -> Result<(), AppendError> {
+    async fn rollback(self) -> Result<(), AppendError> {
         let (transaction, stream) = (self.transaction, self.stream);
         transaction.rollback().await.map_err(|e| e.into_append(|| stream.unwrap_or_else(no_stream)))
     }
 }
 
-fn broken() -> AppendError {
-    AppendError::Unavailable { source: BackendError::new("an append of the unit of work was cancelled; begin another") }
+impl TransactionalStore for SqliteStore {
+    type UnitOfWork = SqliteUnitOfWork;
+
+    async fn begin(&self) -> Result<SqliteUnitOfWork, AppendError> {
+        Self::begin(self).await
+    }
 }
 
 /// Whether SQLite has rolled the transaction back by itself. No statement tells, so one is begun, which fails inside of
@@ -123,11 +130,6 @@ async fn is_lost(connection: &mut SqliteConnection) -> Result<bool, sqlx::Error>
         Err(error) if result_code(&error) == Some(NO_TRANSACTION) => Ok(false),
         Err(error) => Err(error),
     }
-}
-
-/// What an error names when it is about no append at all.
-pub(super) fn no_stream() -> StreamId {
-    StreamId::stored(Tenant::default(), "unit of work".into(), "without appends".into())
 }
 
 impl Deref for SqliteUnitOfWork {
@@ -153,7 +155,7 @@ impl SqliteStore {
     /// ```
     /// # mod order { include!(concat!(env!("CARGO_MANIFEST_DIR"), "/docs/order.rs")); }
     /// # use order::*;
-    /// use annals_eventstore::{AggregateStore, Append, EventStoreExt};
+    /// use annals_eventstore::{AggregateStore, Append, EventStoreExt, UnitOfWork};
     ///
     /// # async fn run() -> Result<(), Box<dyn std::error::Error>> {
     /// # let folder = tempfile::tempdir()?;
@@ -183,7 +185,7 @@ impl SqliteStore {
     /// Dropping the future, or the unit of work, rolls back.
     pub async fn begin(&self) -> Result<SqliteUnitOfWork, AppendError> {
         let transaction = self.database().begin().await.map_err(|e| e.into_append(no_stream))?;
-        Ok(SqliteUnitOfWork::new(transaction, self.clone()))
+        Ok(SqliteUnitOfWork { transaction, store: self.clone(), stream: None, broken: false })
     }
 
     /// Appends inside a transaction that the user has begun on a connection of their own to this store's file.

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use annals_eventstore::conformance::{Home, Setup};
 use annals_eventstore::{
     Aggregate, AggregateStore, DecodeError, Event, EventShape, EventStore, Evolve, Invalid, Limits, ManualClock,
-    Payload, Repository, SnapshotPolicy,
+    Payload, Repository, SnapshotPolicy, UnitOfWork,
 };
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};

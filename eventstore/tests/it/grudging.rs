@@ -147,8 +147,8 @@ impl EventStore for Grudging {
         }
         // Looks at a few events, whether the filter wants them or not.
         let mut page = self.inner.read_page(after, &Filter::all(), self.limit(limit)).await?;
-        page.events.retain(|event| filter.wants(event));
-        page.end = page.upto.is_none();
+        page.events.retain(|event| filter.matches(event));
+        page.end = page.checkpoint.is_none();
         if page.end && self.looks_at_the_end.fetch_add(1, Ordering::AcqRel) % 2 == 1 && take_one(&self.rivals) {
             self.fill("rival", "n", 1).await;
         }

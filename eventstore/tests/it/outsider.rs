@@ -155,14 +155,14 @@ impl Log {
             return Err(ReadError::AheadOfLog { after, head: self.head().position });
         }
         let mut rest = self.events.iter().skip_while(|event| event.position <= after).peekable();
-        let (mut events, mut upto) = (Vec::new(), None);
+        let (mut events, mut checkpoint) = (Vec::new(), None);
         while !budget.is_used_up()
-            && let Some(event) = rest.next_if(|event| !filter.wants(event) || budget.takes(event))
+            && let Some(event) = rest.next_if(|event| !filter.matches(event) || budget.takes(event))
         {
-            events.extend(filter.wants(event).then(|| event.clone()));
-            upto = Some(event.checkpoint(LIFE));
+            events.extend(filter.matches(event).then(|| event.clone()));
+            checkpoint = Some(event.checkpoint(LIFE));
         }
-        Ok(Page::new(events, upto, rest.peek().is_none()))
+        Ok(Page::new(events, checkpoint, rest.peek().is_none()))
     }
 
     fn event_id_at(&self, position: Position) -> Option<EventId> {
@@ -177,7 +177,7 @@ impl Log {
     ) -> Result<Vec<StreamInfo>, ReadError> {
         let limit = page_limit(limit)?;
         let mut streams: HashMap<_, _> = HashMap::new();
-        for event in self.events.iter().filter(|event| filter.wants(&event.stream) && Some(&event.stream) > after) {
+        for event in self.events.iter().filter(|event| filter.matches(&event.stream) && Some(&event.stream) > after) {
             streams.insert(&event.stream, event.version);
         }
         let mut streams: Vec<_> =

@@ -190,11 +190,11 @@ async fn pages_tell_how_far_the_log_was_looked_at_though_nothing_matched() {
     fill(&store, "a", "other", 10).await;
     let mut pages = store.pages(Position::START, Filter::all().event_name("wanted").unwrap());
     let page = pages.next().await.unwrap();
-    assert_eq!((page.events.len(), page.upto.unwrap().position.get(), page.end), (0, 10, true));
+    assert_eq!((page.events.len(), page.checkpoint.unwrap().position.get(), page.end), (0, 10, true));
     fill(&store, "a", "other", 1).await;
     fill(&store, "a", "wanted", 1).await;
     let page = pages.next().await.unwrap();
-    assert_eq!((page.events.len(), page.upto.unwrap().position.get(), page.end), (1, 12, true));
+    assert_eq!((page.events.len(), page.checkpoint.unwrap().position.get(), page.end), (1, 12, true));
     assert_eq!(pages.position().get(), 12);
 }
 
@@ -203,7 +203,7 @@ async fn the_first_page_comes_at_once_and_later_ones_when_there_is_news() {
     let store = store();
     let mut pages = store.pages(Position::START, Filter::all());
     let page = pages.next().await.unwrap();
-    assert_eq!((page.events.len(), page.upto, page.end), (0, None, true));
+    assert_eq!((page.events.len(), page.checkpoint, page.end), (0, None, true));
     assert!(pages.next().now_or_never().is_none());
     fill(&store, "a", "n", 1).await;
     assert_eq!(pages.next().await.unwrap().events.len(), 1);

@@ -108,8 +108,8 @@ async fn streams(store: &dyn EventStore) -> HashMap<StreamId, Vec<(StreamVersion
         for event in page.events {
             streams.entry(event.stream).or_default().push((event.version, event.event_id));
         }
-        match page.upto {
-            Some(upto) if !page.end => after = upto.into(),
+        match page.checkpoint {
+            Some(checkpoint) if !page.end => after = checkpoint.into(),
             _ => break,
         }
     }

@@ -79,8 +79,8 @@ impl EventStore for Grudging {
         assert!(after.position.get() >= self.panics_before.load(Ordering::Acquire), "the store has a fault");
         // Looks at a few events, whether the filter wants them or not.
         let mut page = self.shop.store.read_page(after, &Filter::all(), limit.min(self.most)).await?;
-        page.events.retain(|event| filter.wants(event));
-        page.end &= !self.late_end || page.upto.is_none();
+        page.events.retain(|event| filter.matches(event));
+        page.end &= !self.late_end || page.checkpoint.is_none();
         let take_one = |left: u64| left.checked_sub(1);
         if page.end && self.rivals.fetch_update(Ordering::AcqRel, Ordering::Acquire, take_one).is_ok() {
             self.shop.append("rival", [AccountEvent::Paid(1)]).await;

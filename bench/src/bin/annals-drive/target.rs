@@ -2,7 +2,8 @@
 
 use std::sync::Arc;
 
-use annals::{EventId, EventStore, NewEvent, Payload, PostgresOptions, SqliteStore, StreamId, Tenant};
+use annals::engine::Payload;
+use annals::{EventId, EventStore, NewEvent, PostgresOptions, SqliteStore, StreamId, Tenant};
 use uuid::Uuid;
 
 use crate::Fault;

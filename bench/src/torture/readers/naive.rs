@@ -2,7 +2,8 @@
 
 use std::time::Duration;
 
-use annals::{Checkpoint, EventId, Incarnation, Position};
+use annals::engine::Incarnation;
+use annals::{Checkpoint, EventId, Position};
 use fastrand::Rng;
 use sqlx::Row;
 use tokio::time::{Instant, sleep};

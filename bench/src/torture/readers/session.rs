@@ -2,8 +2,9 @@
 
 use std::time::Duration;
 
+use annals::engine::Incarnation;
 use annals::{
-    Checkpoint, EventStore, EventStoreExt, Incarnation, OpenError, Position, PostgresOptions, PostgresStore, ReadError,
+    Checkpoint, EventStore, EventStoreExt, OpenError, Position, PostgresOptions, PostgresStore, ReadError,
     RecordedEvent,
 };
 use fastrand::Rng;
@@ -129,8 +130,8 @@ impl Reading<'_> {
             for event in &page.events {
                 self.shelf.add(&Fact::of_event(event)?)?;
             }
-            if let Some(upto) = page.upto {
-                self.reached(upto)?;
+            if let Some(checkpoint) = page.checkpoint {
+                self.reached(checkpoint)?;
             }
         }
         Ok(())

@@ -3,7 +3,8 @@
 use std::io;
 use std::path::PathBuf;
 
-use annals::{Checkpoint, EventId, Incarnation, Position};
+use annals::engine::Incarnation;
+use annals::{Checkpoint, EventId, Position};
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 

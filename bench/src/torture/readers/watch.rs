@@ -35,9 +35,9 @@ pub(crate) async fn read(place: Place, reader: usize, ages: Ages, tell: impl Fn(
         for event in &page.events {
             shelf.add(&Fact::of_event(event)?)?;
         }
-        if let Some(upto) = page.upto {
-            shelf.reached(&upto)?;
-            after = upto.position;
+        if let Some(checkpoint) = page.checkpoint {
+            shelf.reached(&checkpoint)?;
+            after = checkpoint.position;
             let millis = |duration: Duration| duration.as_secs_f64() * 1_000.0;
             let oldest_writer_ms = millis(ages.oldest_since(due));
             waits.add(Wait { waited_ms: millis(due.elapsed()), oldest_writer_ms });

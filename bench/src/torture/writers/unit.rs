@@ -3,7 +3,8 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use annals::{Append, AppendError, ErrorFamily, ExpectedVersion, PostgresStore, PostgresUnitOfWork, StreamVersion};
+use annals::postgres::PostgresUnitOfWork;
+use annals::{Append, AppendError, ErrorFamily, ExpectedVersion, PostgresStore, StreamVersion, UnitOfWork};
 use fastrand::Rng;
 use sqlx::PgConnection;
 use tokio::time::sleep;

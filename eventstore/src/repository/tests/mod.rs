@@ -579,7 +579,7 @@ async fn the_later_of_two_concurrent_requests_is_not_rejected_for_what_the_first
 async fn of_two_concurrent_requests_without_events_both_get_the_same_answer() {
     let (spy, accounts) = opened().await;
     let context = request("r-1", "x");
-    spy.after_next_find(Append::nothing(Tenant::default(), context.request().unwrap().clone()));
+    spy.after_next_find(Append::request_only(Tenant::default(), context.request().unwrap().clone()));
     let keyed = accounts.with(context);
     let second = keyed.send(&id(), Settle(100)).await.unwrap();
     assert!(second.repeated);

@@ -10,8 +10,7 @@ use super::{id, opened, other_histories, paid_in, request, rival, stored, versio
 use crate::aggregate::IntoEvents;
 use crate::append::{Append, Appended};
 use crate::error::{AppendError, ErrorFamily, ReadError};
-use crate::position::Incarnation;
-use crate::repository::{ExecuteError, Executed, Repository, Within, execute_within};
+use crate::repository::{CommandScope, ExecuteError, Executed, Execution, Repository};
 use crate::request::RequestKey;
 use crate::store::{EventStore, StreamPage};
 use crate::stream::{ExpectedVersion, StreamId, StreamVersion, Tenant};
@@ -19,20 +18,23 @@ use crate::stream::{ExpectedVersion, StreamId, StreamVersion, Tenant};
 struct Work(Spy);
 
 #[async_trait]
-impl Within for Work {
-    fn incarnation(&self) -> Incarnation {
-        self.0.incarnation()
-    }
+impl CommandScope for Work {
+    const IS_TRANSACTION: bool = true;
 
-    async fn load(&mut self, stream: &StreamId, after: StreamVersion, limit: usize) -> Result<StreamPage, ReadError> {
+    async fn load_page(
+        &mut self,
+        stream: &StreamId,
+        after: StreamVersion,
+        limit: usize,
+    ) -> Result<StreamPage, ReadError> {
         self.0.load_page(stream, after, limit).await
     }
 
-    async fn first_answer(&mut self, tenant: &Tenant, request: &RequestKey) -> Result<Option<Appended>, AppendError> {
+    async fn find_request(&mut self, tenant: &Tenant, request: &RequestKey) -> Result<Option<Appended>, AppendError> {
         self.0.find_request(tenant, request).await
     }
 
-    async fn append_within(&mut self, append: Append) -> Result<Appended, AppendError> {
+    async fn append_once(&mut self, append: Append) -> Result<Appended, AppendError> {
         self.0.append_many(append).await
     }
 }
@@ -42,7 +44,7 @@ async fn execute<T: IntoEvents<Moved>, R>(
     accounts: &Repository<Account>,
     decide: impl Fn(&Account) -> Result<T, R>,
 ) -> Result<Executed, ExecuteError<R>> {
-    execute_within(&mut Work(spy.clone()), accounts, &id(), decide).await
+    Execution::new(accounts, &id())?.run(&mut Work(spy.clone()), decide).await
 }
 
 /// The same request commits between the look for its key and the decision, and has taken everything.

@@ -10,6 +10,7 @@ use crate::error::AppendError;
 use crate::repository::{AggregateStore, ExecuteError};
 use crate::request::{Fingerprint, RequestKey};
 use crate::stream::Tenant;
+use crate::unit_of_work::UnitOfWork;
 
 #[expect(unreachable_pub, reason = "the examples of the documentation share it")]
 mod order {

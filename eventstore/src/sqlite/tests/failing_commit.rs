@@ -14,6 +14,7 @@ use crate::payload::Payload;
 use crate::sqlite::SqliteStore;
 use crate::store::EventStore;
 use crate::stream::{ExpectedVersion, StreamVersion};
+use crate::unit_of_work::UnitOfWork;
 
 /// No file may grow beyond 400 blocks of 512 bytes. A write beyond it fails by EFBIG if the signal is ignored, which SQLite
 /// takes for any error of the device.

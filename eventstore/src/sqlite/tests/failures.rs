@@ -17,6 +17,7 @@ use crate::request::{Fingerprint, RequestKey};
 use crate::sqlite::{SqliteOptions, SqliteStore, Synchronous};
 use crate::store::EventStore;
 use crate::stream::{ExpectedVersion, StreamVersion};
+use crate::unit_of_work::UnitOfWork;
 
 const SOON: Duration = Duration::from_secs(10);
 
@@ -390,7 +391,7 @@ async fn expired_request_keys_are_swept_in_bounded_batches() {
     let remember = async |key: String| {
         let print = crate::Fingerprint::of_bytes(b"body");
         let request = crate::RequestKey::new(key, print).expect("a key").with_lifetime(Duration::from_secs(1));
-        store.append_many(Append::nothing(crate::Tenant::default(), request)).await.expect("remembered");
+        store.append_many(Append::request_only(crate::Tenant::default(), request)).await.expect("remembered");
     };
     let left = async || {
         let mut reader = store.database().read().await.expect("a reader");

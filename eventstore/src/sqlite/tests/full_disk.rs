@@ -15,6 +15,7 @@ use crate::position::After;
 use crate::sqlite::SqliteStore;
 use crate::store::EventStore;
 use crate::stream::{ExpectedVersion, StreamVersion};
+use crate::unit_of_work::UnitOfWork;
 
 fn file(disk: &SmallDisk) -> PathBuf {
     disk.path().join("log.db")

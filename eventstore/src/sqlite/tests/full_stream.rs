@@ -7,6 +7,7 @@ use crate::append::Append;
 use crate::error::{AppendError, ErrorFamily};
 use crate::store::EventStore;
 use crate::stream::{ExpectedVersion, StreamVersion};
+use crate::unit_of_work::UnitOfWork;
 
 const NO_STREAM: ExpectedVersion = ExpectedVersion::NoStream;
 

@@ -34,6 +34,7 @@ use crate::sqlite::open::mount_of;
 use crate::sqlite::{SqliteOptions, SqliteStore};
 use crate::store::EventStore;
 use crate::stream::{ExpectedVersion, StreamId, StreamVersion, Tenant};
+use crate::unit_of_work::UnitOfWork;
 
 pub(super) fn event(n: i64) -> NewEvent {
     let id = EventId::new(TimeOrderedIds.next_id()).expect("it is not nil");

@@ -18,6 +18,7 @@ use crate::read::EventStoreExt;
 use crate::sqlite::{SqliteDatabase, SqliteOptions, SqliteStore};
 use crate::store::EventStore;
 use crate::stream::{ExpectedVersion, StreamVersion};
+use crate::unit_of_work::UnitOfWork;
 
 const SOON: Duration = Duration::from_secs(10);
 

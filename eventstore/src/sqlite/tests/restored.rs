@@ -186,7 +186,7 @@ impl World {
             Ok(page) => {
                 assert_eq!(handle.file, file, "read from a file that is not at the path");
                 handle.seen.extend(page.events.iter().map(|event| event.event_id));
-                handle.after = page.upto.map_or(handle.after, After::from);
+                handle.after = page.checkpoint.map_or(handle.after, After::from);
                 assert_eq!(handle.seen, log, "a reader has not seen what the log holds");
             }
             Err(ReadError::StoreRewound { .. }) => {

@@ -14,6 +14,7 @@ use crate::position::Position;
 use crate::read::EventStoreExt;
 use crate::sqlite::{SqliteOptions, SqliteUnitOfWork};
 use crate::store::EventStore;
+use crate::unit_of_work::UnitOfWork;
 
 async fn run(unit: &mut SqliteUnitOfWork, sql: &'static str) {
     sqlx::raw_sql(sql).execute(&mut **unit).await.expect(sql);

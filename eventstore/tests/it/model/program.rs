@@ -66,7 +66,7 @@ pub(crate) struct Wanted {
 
 impl Wanted {
     /// The model's own word on the filter, independent of the store's.
-    fn wants(&self, event: &RecordedEvent) -> bool {
+    fn matches(&self, event: &RecordedEvent) -> bool {
         let one_of =
             |chosen: &[usize], all: &[&str], found: &str| chosen.is_empty() || chosen.iter().any(|&n| all[n] == found);
         let story = event.metadata.correlation_id.as_ref().map(CorrelationId::as_str);
@@ -337,15 +337,15 @@ impl<H: Home> Run<H> {
         let after = places[after % places.len()];
         let event_id = self.oracle.log.get(&after).map(|event| event.event_id);
         let page = self.store.read_page(After { position: after, event_id }, &filter, limit).await.unwrap();
-        let upto = page.upto.map_or(after, |upto| upto.position);
-        let mut all = self.oracle.read(after, |event| wanted.wants(event));
-        all.retain(|event| event.position <= upto);
+        let checkpoint = page.checkpoint.map_or(after, |checkpoint| checkpoint.position);
+        let mut all = self.oracle.read(after, |event| wanted.matches(event));
+        all.retain(|event| event.position <= checkpoint);
         prop_assert!(page.events.len() <= limit);
         let full = page.events.len() == limit;
         prop_assert_eq!(page.events, all);
-        let at_head = upto == self.oracle.head();
+        let at_head = checkpoint == self.oracle.head();
         prop_assert!(told_truly(page.end, at_head, full));
-        prop_assert!(page.end || page.upto.is_some());
+        prop_assert!(page.end || page.checkpoint.is_some());
         Ok(())
     }
 

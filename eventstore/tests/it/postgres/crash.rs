@@ -15,8 +15,8 @@ async fn positions(store: &PostgresStore, filter: &Filter) -> Vec<i64> {
         match store.read_page(after.into(), filter, 100).await {
             Ok(page) => {
                 seen.extend(page.events.iter().map(|event| event.position.get()));
-                match page.upto {
-                    Some(upto) if !page.end => after = upto.position,
+                match page.checkpoint {
+                    Some(checkpoint) if !page.end => after = checkpoint.position,
                     _ => return seen,
                 }
             }

@@ -2,7 +2,7 @@
 
 use annals_eventstore::{
     AggregateStore, Append, AppendError, EventStore, EventStoreExt, ExecuteError, PostgresOptions, PostgresStore,
-    StreamVersion,
+    StreamVersion, UnitOfWork,
 };
 use annals_scratch::{Server, Stop};
 use sqlx::{Connection, PgConnection};

@@ -2,7 +2,7 @@
 
 use annals_eventstore::{
     Append, AppendError, ErrorFamily, EventId, EventStore, EventStoreExt, ExpectedVersion, Filter, NewEvent, Payload,
-    Position, PostgresOptions, PostgresStore,
+    Position, PostgresOptions, PostgresStore, UnitOfWork,
 };
 use annals_scratch::{Server, SmallDisk};
 use futures::TryStreamExt;

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use annals_eventstore::{
     After, AggregateStore, Append, AppendError, Appended, EventStore, EventStoreExt, ExpectedVersion, Filter,
-    Fingerprint, Position, PostgresOptions, PostgresStore, RequestKey, StreamVersion,
+    Fingerprint, Position, PostgresOptions, PostgresStore, RequestKey, StreamVersion, UnitOfWork,
 };
 use futures::future::join_all;
 use futures::{StreamExt, TryStreamExt};

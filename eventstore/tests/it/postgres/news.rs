@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use annals_eventstore::{
     After, Append, EventStore, EventStoreExt, ExpectedVersion, Filter, Position, PostgresOptions, PostgresStore,
-    RecordedEvent, Subscription,
+    RecordedEvent, Subscription, UnitOfWork,
 };
 use futures::{FutureExt, StreamExt};
 use metrics::{Counter, Gauge, GaugeFn, Histogram, Key, KeyName, Metadata, Recorder, SharedString, Unit};

@@ -25,8 +25,8 @@ async fn positions(fixture: &Fixture, filter: &Filter) -> (Vec<i64>, bool) {
     loop {
         let page = fixture.store.read_page(after.into(), filter, 100).await.unwrap();
         seen.extend(page.events.iter().map(|event| event.position.get()));
-        match page.upto {
-            Some(upto) if !page.end => after = upto.position,
+        match page.checkpoint {
+            Some(checkpoint) if !page.end => after = checkpoint.position,
             _ => return (seen, page.end),
         }
     }
@@ -112,7 +112,7 @@ async fn what_becomes_final_while_an_answer_is_on_the_way_does_not_vouch_for_it(
         let page = reading.await.unwrap();
         let mut seen: Vec<_> = page.events.iter().map(|event| event.position.get()).collect();
         assert_eq!(seen, [first], "{words}");
-        let rest = store.read_page(page.upto.unwrap().into(), &filter, 100).await.unwrap();
+        let rest = store.read_page(page.checkpoint.unwrap().into(), &filter, 100).await.unwrap();
         seen.extend(rest.events.iter().map(|event| event.position.get()));
         assert_eq!(seen, [first, held, last], "{words}");
     }
@@ -212,8 +212,8 @@ async fn a_reader_goes_on_as_soon_as_the_writer_that_it_waits_for_is_done() {
                 let mut after = after;
                 while after < last {
                     let page = reader.store.read_page(after.into(), &filter, 100).await.unwrap();
-                    assert!(page.upto.is_some() || !page.end, "there is more after {after}");
-                    after = page.upto.map_or(after, |upto| upto.position);
+                    assert!(page.checkpoint.is_some() || !page.end, "there is more after {after}");
+                    after = page.checkpoint.map_or(after, |checkpoint| checkpoint.position);
                 }
                 Instant::now()
             });

@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use annals_eventstore::{
     Append, ErrorFamily, EventStore, ExpectedVersion, Fingerprint, PostgresOptions, PostgresStore, RequestKey, Tenant,
+    UnitOfWork,
 };
 use annals_scratch::Server;
 use sqlx::postgres::PgConnectOptions;

@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use annals_eventstore::{
     After, Append, AppendError, Appended, EventStore, ExpectedVersion, Filter, Fingerprint, RequestKey, Tenant,
+    UnitOfWork,
 };
 use sqlx::Row;
 

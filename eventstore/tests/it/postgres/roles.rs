@@ -3,6 +3,7 @@
 use annals_eventstore::{
     After, Append, AppendError, ErrorFamily, EventStore, EventStoreExt, ExpectedVersion, Filter, Fingerprint,
     OpenError, Position, PostgresOptions, PostgresStore, RequestKey, StreamFilter, StreamId, StreamVersion, Tenant,
+    UnitOfWork,
 };
 use annals_migrations::POSTGRES_ROLES_EXAMPLE;
 use annals_scratch::Database;

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use annals_eventstore::{
     Append, ErrorFamily, EventStore, EventStoreExt, ExpectedVersion, Filter, Position, PostgresOptions, PostgresStore,
-    StreamVersion,
+    StreamVersion, UnitOfWork,
 };
 use annals_scratch::Database;
 use futures::StreamExt;

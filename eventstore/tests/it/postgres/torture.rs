@@ -99,10 +99,10 @@ async fn read(store: PostgresStore, at_work: Arc<AtomicUsize>, filter: Filter) -
         let over = at_work.load(Ordering::Acquire) == 0;
         let page = store.read_page(after.into(), &filter, 50).await.unwrap();
         seen.extend(page.events.iter().map(|event| event.position.get()));
-        if let Some(upto) = page.upto {
-            assert!(upto.position > after);
-            store.check_checkpoint(&upto).await.unwrap();
-            after = upto.position;
+        if let Some(checkpoint) = page.checkpoint {
+            assert!(checkpoint.position > after);
+            store.check_checkpoint(&checkpoint).await.unwrap();
+            after = checkpoint.position;
         }
         if over && page.end {
             return seen;

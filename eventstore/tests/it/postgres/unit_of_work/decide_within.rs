@@ -4,7 +4,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 
 use annals_eventstore::{
     AggregateStore, Append, Context, ErrorFamily, EventStore, EventStoreExt, ExecuteError, Fingerprint, NewEvent,
-    PostgresOptions, RequestKey, Tenant,
+    PostgresOptions, RequestKey, Tenant, UnitOfWork,
 };
 use sqlx::Row;
 

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use annals_eventstore::{EventStore, PostgresOptions, PostgresStore, StreamVersion};
+use annals_eventstore::{EventStore, PostgresOptions, PostgresStore, StreamVersion, UnitOfWork};
 
 use super::{ANY, Fixture, NO_STREAM, cut, own_row, stream};
 

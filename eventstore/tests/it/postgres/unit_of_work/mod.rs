@@ -6,7 +6,7 @@ mod dropped;
 mod race;
 mod units;
 
-use annals_eventstore::{Append, AppendError, Appended, ExpectedVersion, PostgresUnitOfWork};
+use annals_eventstore::{Append, AppendError, Appended, ExpectedVersion, PostgresUnitOfWork, UnitOfWork};
 use sqlx::{PgConnection, Row};
 use tokio::task::JoinHandle;
 

@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use annals_eventstore::{
-    Append, AppendError, EventStore, EventStoreExt, Filter, NewEvent, Payload, Position, StreamVersion,
+    Append, AppendError, EventStore, EventStoreExt, Filter, NewEvent, Payload, Position, StreamVersion, UnitOfWork,
 };
 use futures::StreamExt;
 use sqlx::Row;

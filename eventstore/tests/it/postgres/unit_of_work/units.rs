@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use annals_eventstore::{
     Append, AppendError, ErrorFamily, EventStore, ExpectedVersion, Filter, Fingerprint, Payload, PostgresOptions,
-    PostgresStore, PostgresUnitOfWork, Repeat, RequestKey, StreamVersion, Tenant,
+    PostgresStore, PostgresUnitOfWork, Repeat, RequestKey, StreamVersion, Tenant, UnitOfWork,
 };
 use sqlx::{AssertSqlSafe, Connection, Row};
 use tokio::time::Instant;
@@ -68,7 +68,7 @@ async fn a_refused_append_leaves_the_unit_usable_and_nothing_of_itself() {
     fixture.store.append_many(first.clone()).await.unwrap();
     fill("full", &fixture).await;
     let key = |body: u8| RequestKey::new("form-1", Fingerprint::of(&body).unwrap()).unwrap();
-    fixture.store.append_many(Append::nothing(Tenant::default(), key(1))).await.unwrap();
+    fixture.store.append_many(Append::request_only(Tenant::default(), key(1))).await.unwrap();
 
     let mut unit = fixture.store.begin().await.unwrap();
     own_row(&mut unit, 1).await.unwrap();

@@ -1,12 +1,13 @@
-//! One command from the request key to the answer.
+//! One command from the request key to the answer, on the store itself or inside a transaction.
 
 use std::sync::Arc;
 
-use super::answer::Executed;
+use super::answer::{Executed, Loaded};
 use super::cache::Known;
 use super::error::ExecuteError;
 use super::handle::Repository;
 use super::reading::Reading;
+use super::scope::CommandScope;
 use super::settle::{SettleToken, Settled, settle};
 use crate::aggregate::{Evolve, IntoEvents};
 use crate::append::{Append, Appended};
@@ -14,35 +15,42 @@ use crate::error::{AppendError, ErrorFamily, Invalid, ReadError};
 use crate::event::{EventId, NewEvent};
 use crate::stream::{StreamId, StreamVersion};
 
-/// The work of one call: which repository, which stream.
-pub(crate) struct Attempt<'r, A: Evolve> {
-    pub(crate) repository: &'r Repository<A>,
-    pub(crate) stream: StreamId,
+/// One command: which repository, which stream.
+pub(crate) struct Execution<'r, A: Evolve> {
+    repository: &'r Repository<A>,
+    stream: StreamId,
 }
 
-impl<A: Evolve> Attempt<'_, A> {
+impl<'r, A: Evolve> Execution<'r, A> {
+    /// A command on the aggregate called `id`.
+    pub(crate) fn new(repository: &'r Repository<A>, id: &A::Id) -> Result<Self, Invalid> {
+        Ok(Self { repository, stream: repository.stream(id)? })
+    }
+
     /// Decides and appends, again after every conflict, as often as the repository allows.
-    pub(super) async fn execute<T, R, F>(&self, decide: F) -> Result<Executed, ExecuteError<R>>
+    pub(crate) async fn run<S, T, R, F>(&self, scope: &mut S, decide: F) -> Result<Executed, ExecuteError<R>>
     where
+        S: CommandScope,
         T: IntoEvents<A::Event>,
         F: Fn(&A) -> Result<T, R>,
     {
-        if let Some(first) = self.first_answer().await? {
+        if let Some(first) = self.first_answer(scope).await? {
             return Ok(first);
         }
         let cached = self.cached();
-        let mut is_fresh = cached.is_none();
-        let mut known = match cached {
-            Some(known) => known,
-            None => self.read_in_time(Known::start()).await?,
-        };
+        // A transaction is read first: it sees what it has appended itself, which is in no cache.
+        let mut is_fresh = S::IS_TRANSACTION || cached.is_none();
+        let mut known = cached.unwrap_or_else(Known::start);
+        if is_fresh {
+            known = self.read_in_time(scope, known).await?;
+        }
         let mut attempts = 1;
         loop {
             let decided = decide(&known.state).map(IntoEvents::into_events);
             if !is_fresh && !matches!(&decided, Ok(events) if !events.is_empty()) {
                 // Only an append proves a cached state current, and here is nothing to append.
                 drop(decided);
-                known = self.read_in_time(known).await?;
+                known = self.read_in_time(scope, known).await?;
                 is_fresh = true;
                 continue;
             }
@@ -51,19 +59,24 @@ impl<A: Evolve> Attempt<'_, A> {
                 Err(rejection) => {
                     // The very request may have been executed by another caller since the key was looked up, and be the
                     // reason why the domain now says no.
-                    return match self.first_answer().await? {
-                        Some(first) => Ok(first),
-                        None => Err(ExecuteError::Rejected(rejection)),
-                    };
+                    return self.first_answer(scope).await?.ok_or(ExecuteError::Rejected(rejection));
                 }
             };
-            if events.is_empty() {
-                return self.record_nothing(known.version).await;
-            }
-            let (new, next) = self.prepare(&known, &events)?;
-            match self.append(self.append_of(&known, new)).await {
+            let (append, next) = match self.repository.context().request() {
+                None if events.is_empty() => return Ok(Executed::nothing(&self.stream, known.version)),
+                Some(request) if events.is_empty() => {
+                    (Append::request_only(self.stream.tenant().clone(), request.clone()), known.clone())
+                }
+                _ => {
+                    let (new, next) = self.prepare(&known, &events)?;
+                    (Append::to(self.stream.clone(), known.expected(), new), next)
+                }
+            };
+            drop(events);
+            match self.append(scope, self.in_context(append)).await {
                 Ok(appended) => {
-                    if !appended.repeated {
+                    // What a transaction adds may never be committed.
+                    if !S::IS_TRANSACTION && !appended.repeated {
                         self.remember(&next);
                     }
                     return Ok(self.answer(&appended, known.version)?);
@@ -73,7 +86,7 @@ impl<A: Evolve> Attempt<'_, A> {
                 {
                     attempts += 1;
                     tracing::debug!(stream = %self.stream, %actual, attempts, "another writer came first, deciding again");
-                    known = self.read_in_time(known).await?;
+                    known = self.read_in_time(scope, known).await?;
                     is_fresh = true;
                 }
                 Err(e) => {
@@ -87,38 +100,46 @@ impl<A: Evolve> Attempt<'_, A> {
         }
     }
 
+    /// The aggregate after its last event.
+    pub(super) async fn load(self, scope: &mut impl CommandScope) -> Result<Loaded<A>, ReadError> {
+        let known = self.cached().unwrap_or_else(Known::start);
+        let Known { state, version, last_event } = self.read(scope, known).await?;
+        Ok(Loaded { stream: self.stream, state, version, last_event })
+    }
+
     /// What is known of the aggregate without asking the store.
-    pub(crate) fn cached(&self) -> Option<Known<A>> {
+    fn cached(&self) -> Option<Known<A>> {
         self.repository.cache.get(self.repository.store.incarnation(), &self.stream)
     }
 
-    /// Takes the events after `known` into it, or all if the stream has another history by now, and remembers the result.
-    pub(super) async fn read(&self, known: Known<A>) -> Result<Known<A>, ReadError> {
+    /// Takes the events after `known` into it, or all if the stream has another history by now. Outside of a transaction
+    /// the result is remembered.
+    async fn read<S: CommandScope>(&self, scope: &mut S, known: Known<A>) -> Result<Known<A>, ReadError> {
         let mut reading = Reading::on(known);
         loop {
             let (after, limit) = reading.wanted();
-            let page = self.repository.store.load_page(&self.stream, after, limit).await?;
+            let page = scope.load_page(&self.stream, after, limit).await?;
             if reading.take(&self.stream, page)? {
                 break;
             }
         }
-        let known = self.finish(reading);
-        self.remember(&known);
-        Ok(known)
-    }
-
-    /// What was read. A cached state of another history must not stand in the way of a shorter one.
-    pub(super) fn finish(&self, reading: Reading<A>) -> Known<A> {
         if reading.is_anew {
+            // A cached state of another history must not stand in the way of a shorter one.
             self.repository.cache.evict(&self.stream);
         }
-        reading.known
+        if !S::IS_TRANSACTION {
+            self.remember(&reading.known);
+        }
+        Ok(reading.known)
     }
 
-    /// The same, but not beyond the deadline of the command.
-    async fn read_in_time<R>(&self, known: Known<A>) -> Result<Known<A>, ExecuteError<R>> {
-        let read = self.read(known);
-        match self.repository.context.deadline() {
+    /// The same, but outside of a transaction not beyond the deadline of the command.
+    async fn read_in_time<S, R>(&self, scope: &mut S, known: Known<A>) -> Result<Known<A>, ExecuteError<R>>
+    where
+        S: CommandScope,
+    {
+        let read = self.read(scope, known);
+        match self.repository.context.deadline().filter(|_| !S::IS_TRANSACTION) {
             None => Ok(read.await?),
             Some(deadline) => match tokio::time::timeout_at(deadline, read).await {
                 Ok(read) => Ok(read?),
@@ -128,31 +149,21 @@ impl<A: Evolve> Attempt<'_, A> {
     }
 
     /// The answer to this request, if it was executed before.
-    async fn first_answer(&self) -> Result<Option<Executed>, AppendError> {
+    async fn first_answer(&self, scope: &mut impl CommandScope) -> Result<Option<Executed>, AppendError> {
         let Some(request) = self.repository.context.request() else { return Ok(None) };
-        let found = self.repository.store.find_request(self.stream.tenant(), request).await?;
+        let found = scope.find_request(self.stream.tenant(), request).await?;
         found.map(|appended| self.answer(&appended, StreamVersion::NONE)).transpose()
     }
 
-    pub(crate) fn answer(&self, appended: &Appended, decided_on: StreamVersion) -> Result<Executed, AppendError> {
+    fn answer(&self, appended: &Appended, decided_on: StreamVersion) -> Result<Executed, AppendError> {
         Executed::of(appended, &self.stream, decided_on, self.repository.context.request())
-    }
-
-    /// A command that led to no events: with a request key, that is remembered.
-    async fn record_nothing<R>(&self, version: StreamVersion) -> Result<Executed, ExecuteError<R>> {
-        let Some(request) = self.repository.context.request() else {
-            return Ok(Executed::nothing(&self.stream, version));
-        };
-        let append = Append::nothing(self.stream.tenant().clone(), request.clone());
-        let appended = self.append(self.in_time(append)).await?;
-        Ok(self.answer(&appended, version)?)
     }
 
     /// Encodes events under new ids, and folds them into the state that they lead to.
     ///
     /// What is folded is what reading them back gives. So an event that could be stored but never read again, and one on
     /// which `evolve` panics, are found before they are stored; and a cached state is that of a later load.
-    pub(crate) fn prepare(&self, known: &Known<A>, events: &[A::Event]) -> Result<(Vec<NewEvent>, Known<A>), Invalid> {
+    fn prepare(&self, known: &Known<A>, events: &[A::Event]) -> Result<(Vec<NewEvent>, Known<A>), Invalid> {
         let ids = self.repository.store.ids();
         let metadata = self.repository.metadata();
         let mut next = known.clone();
@@ -169,31 +180,28 @@ impl<A: Evolve> Attempt<'_, A> {
         Ok((new, next))
     }
 
-    pub(crate) fn append_of(&self, known: &Known<A>, new: Vec<NewEvent>) -> Append {
-        let append = Append::to(self.stream.clone(), known.expected(), new);
-        self.in_time(match self.repository.context.request() {
-            Some(request) => append.with_request(request.clone()),
-            None => append,
-        })
-    }
-
-    fn in_time(&self, append: Append) -> Append {
-        match self.repository.context.deadline() {
+    /// The append under the request key and the deadline of the command.
+    fn in_context(&self, mut append: Append) -> Append {
+        let context = self.repository.context();
+        if let Some(request) = context.request() {
+            append = append.with_request(request.clone());
+        }
+        match context.deadline() {
             Some(deadline) => append.with_deadline(deadline),
             None => append,
         }
     }
 
-    /// Appends, and finds out what happened if the store cannot say at once.
-    async fn append<R>(&self, append: Append) -> Result<Appended, ExecuteError<R>> {
-        let store = &*self.repository.store;
-        let source = match store.append_many(append.clone()).await {
-            Err(AppendError::OutcomeUnknown { source, .. }) => source,
+    /// Appends, and outside of a transaction finds out what happened if the store cannot say at once.
+    async fn append<S: CommandScope, R>(&self, scope: &mut S, append: Append) -> Result<Appended, ExecuteError<R>> {
+        let source = match scope.append_once(append.clone()).await {
+            Err(AppendError::OutcomeUnknown { source, .. }) if !S::IS_TRANSACTION => source,
             known => return Ok(known?),
         };
         tracing::warn!(stream = %self.stream, error = %source, "an append has an unknown outcome, settling it");
         self.repository.cache.evict(&self.stream);
-        match settle(store, &append, &self.stream, self.repository.context.deadline(), source).await {
+        let (store, deadline) = (&*self.repository.store, self.repository.context.deadline());
+        match settle(store, &append, &self.stream, deadline, source).await {
             Settled::Known(known) => Ok(known?),
             Settled::Unknown(source) => Err(ExecuteError::OutcomeUnknown {
                 stream: self.stream.clone(),

@@ -1,0 +1,147 @@
+//! Events together with the user's own SQL: one transaction, one fate.
+
+use std::future::Future;
+
+use crate::aggregate::{Evolve, IntoEvents};
+use crate::append::{Append, Appended};
+use crate::error::{AppendError, BackendError, Invalid};
+use crate::position::Incarnation;
+use crate::repository::{CommandScope, ExecuteError, Executed, Execution, Repository};
+use crate::store::EventStore;
+use crate::stream::{StreamId, Tenant};
+
+/// A store whose events can be committed together with the user's own rows: [`SqliteStore`](crate::SqliteStore),
+/// [`PostgresStore`](crate::PostgresStore). An app that is generic over it runs on both.
+///
+/// ```
+/// # mod order { include!(concat!(env!("CARGO_MANIFEST_DIR"), "/docs/order.rs")); }
+/// # use order::*;
+/// use annals_eventstore::{AggregateStore, TransactionalStore, UnitOfWork};
+///
+/// /// Two orders are placed, or none, on whichever engine.
+/// async fn place_both<S: TransactionalStore>(store: &S, ids: [&OrderId; 2]) -> Result<(), Box<dyn std::error::Error>> {
+///     let orders = store.aggregate::<Order>();
+///     let mut work = store.begin().await?;
+///     for id in ids {
+///         work.execute(&orders, id, |order| order.place(12_00)).await?;
+///     }
+///     work.commit().await?;
+///     Ok(())
+/// }
+///
+/// # async fn run() -> Result<(), Box<dyn std::error::Error>> {
+/// # let folder = tempfile::tempdir()?;
+/// # let path = folder.path().join("orders.db");
+/// let store = annals_eventstore::sqlite(&path).await?;
+/// place_both(&store, [&OrderId::new("o-17")?, &OrderId::new("o-18")?]).await?;
+/// # Ok(()) }
+/// # tokio::runtime::Runtime::new().unwrap().block_on(run()).unwrap();
+/// ```
+pub trait TransactionalStore: EventStore + Clone {
+    /// The transaction.
+    type UnitOfWork: UnitOfWork;
+
+    /// Begins a unit of work.
+    ///
+    /// # Errors
+    /// [`AppendError`]; nothing is stored.
+    ///
+    /// # Cancel safety
+    /// Dropping the future, or the unit of work, rolls back.
+    fn begin(&self) -> impl Future<Output = Result<Self::UnitOfWork, AppendError>> + Send;
+}
+
+/// A transaction that takes appends, commands and, on the connection that it dereferences to, the user's own SQL. Dropping
+/// it rolls back. [`SqliteStore::begin`](crate::SqliteStore::begin) and
+/// [`PostgresStore::begin`](crate::PostgresStore::begin) have an example.
+///
+/// Implemented by the units of work of the stores and sealed.
+pub trait UnitOfWork: CommandScope + Sized {
+    /// Appends inside the transaction. The answer holds once the unit of work is committed.
+    ///
+    /// A refused append, that is a conflict, taken event ids, a full stream or a used request key, leaves the transaction
+    /// usable and nothing of itself behind.
+    ///
+    /// # Errors
+    /// As of [`EventStore::append_many`]. After another failure, such as a deadlock, a timeout, a full disk or a lost
+    /// connection, the engine may have rolled the transaction back: then this and what follows fails with
+    /// [`AppendError::Unavailable`].
+    ///
+    /// # Cancel safety
+    /// After the future was dropped the unit of work cannot be committed any more.
+    fn append(&mut self, append: Append) -> impl Future<Output = Result<Appended, AppendError>> + Send {
+        self.append_once(append)
+    }
+
+    /// Executes a command of the aggregate called `id` inside the transaction: what is decided is stored together with the
+    /// user's own rows, or not at all.
+    ///
+    /// The aggregate is read inside the transaction, so it includes what was appended there before. If another writer comes
+    /// between the read and the append (on SQLite none can), it is read and decided again, as often as `repository` allows.
+    /// Context, metadata and request key are those of `repository`. After a rejection or a refused append the unit of work
+    /// can go on.
+    ///
+    /// # Errors
+    /// See [`ExecuteError`]; nothing of the command is in the transaction then. [`ExecuteError::Invalid`] with the field
+    /// `repository` if it is one of another store.
+    ///
+    /// # Cancel safety
+    /// After the future was dropped the unit of work may not be committable any more.
+    fn execute<A, T, R, F>(
+        &mut self,
+        repository: &Repository<A>,
+        id: &A::Id,
+        decide: F,
+    ) -> impl Future<Output = Result<Executed, ExecuteError<R>>> + Send
+    where
+        A: Evolve,
+        T: IntoEvents<A::Event> + Send,
+        R: Send,
+        F: Fn(&A) -> Result<T, R> + Send,
+    {
+        async move {
+            if repository.store().incarnation() != self.incarnation() {
+                return Err(Invalid::new("repository", "is one of another store", "use one of this store").into());
+            }
+            Execution::new(repository, id)?.run(self, decide).await
+        }
+    }
+
+    /// The incarnation of the store that the transaction is one of.
+    fn incarnation(&self) -> Incarnation;
+
+    /// Commits the events and the user's own rows. Readers are woken.
+    ///
+    /// # Errors
+    /// [`AppendError`]; unless its family is *outcome unknown*, nothing is stored. [`AppendError::Unavailable`] if an append
+    /// was cancelled, or the engine has rolled the transaction back before; [`AppendError::Invalid`] with the field
+    /// `transaction` if a constraint that is checked at the end refuses the user's rows; on SQLite
+    /// [`AppendError::OutcomeUnknown`] also if a statement of the user's own has committed before.
+    ///
+    /// # Cancel safety
+    /// Dropping the future leaves the outcome unknown.
+    fn commit(self) -> impl Future<Output = Result<(), AppendError>> + Send;
+
+    /// Rolls back, and waits until that is done.
+    ///
+    /// # Errors
+    /// [`AppendError`]; unless its family is *outcome unknown*, nothing is stored.
+    ///
+    /// # Cancel safety
+    /// Dropping the future rolls back as well.
+    fn rollback(self) -> impl Future<Output = Result<(), AppendError>> + Send;
+}
+
+/// What an error names when it is about no append at all.
+pub(crate) fn no_stream() -> StreamId {
+    StreamId::stored(Tenant::default(), "unit of work".into(), "without appends".into())
+}
+
+/// Why a unit of work with a cancelled append cannot go on.
+pub(crate) fn broken() -> AppendError {
+    AppendError::Unavailable {
+        source: BackendError::new(
+            "an append of the unit of work was cancelled, or has failed with its transaction; begin another",
+        ),
+    }
+}
