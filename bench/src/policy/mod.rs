@@ -36,8 +36,8 @@ pub(crate) struct Options {
 }
 
 fn rate(text: &str) -> Result<f64, String> {
-    let rate = text.parse().ok().filter(|rate| (1.0..=10_000.0).contains(rate));
-    rate.ok_or_else(|| "a rate is from 1 to 10,000 calls per second".to_owned())
+    let rate = text.parse().ok().filter(|rate| (1.0..=1_000.0).contains(rate));
+    rate.ok_or_else(|| "a rate is from 1 to 1,000 calls per second".to_owned())
 }
 
 /// The figures of all profiles.

@@ -3,6 +3,7 @@ use std::sync::atomic::AtomicBool;
 use tokio::task::JoinSet;
 
 use super::*;
+use crate::breaker::{Outcome, Refused};
 
 /// A thousand calls a second to a dependency that accepts and never answers.
 #[tokio::test(start_paused = true)]
@@ -98,15 +99,7 @@ async fn an_opening_ends_all_who_wait_at_once() {
 /// No slot becomes free here, so only the opening itself can end those who wait.
 #[tokio::test(start_paused = true)]
 async fn an_opening_ends_all_who_wait_although_every_slot_stays_taken() {
-    let fail = |policy: &Policy| {
-        for _ in 0..5 {
-            policy.breaker().admit().unwrap().record(crate::breaker::Outcome::Failure);
-        }
-    };
-    let hold = |policy: &Policy| policy.breaker().set_mode(Mode::HeldOpen);
-    let open = crate::breaker::Refused::Open { retry_after: secs(30) };
-    let ways: [(&dyn Fn(&Policy), _); 2] = [(&fail, open), (&hold, crate::breaker::Refused::HeldOpen)];
-    for (opens, expected) in ways {
+    for expected in [Refused::Open { retry_after: secs(30) }, Refused::HeldOpen] {
         let policy = Policy::medium("payment")
             .timeout(secs(60))
             .breaker(after_five_failures())
@@ -126,7 +119,10 @@ async fn an_opening_ends_all_who_wait_although_every_slot_stays_taken() {
         }
         sleep(secs(2)).await;
         assert_eq!((policy.state().in_use, policy.state().waiting), (Some(1), Some(10)));
-        opens(&policy);
+        match expected {
+            Refused::HeldOpen => policy.breaker().set_mode(Mode::HeldOpen),
+            _ => (0..5).for_each(|_| policy.breaker().admit().unwrap().record(Outcome::Failure)),
+        }
         for (answer, at) in waiting.join_all().await {
             let error = answer.unwrap_err();
             assert_eq!((at, error.attempts), (ms(2_001), 0));
