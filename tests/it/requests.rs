@@ -56,13 +56,13 @@ async fn load(
 
 /// Status, whether it was marked as a replay, and body.
 async fn send(address: SocketAddr, user: &str, headers: &str) -> (u16, bool, String) {
-    let mut connection = TcpStream::connect(address).await.unwrap();
+    let mut connection = TcpStream::connect(address).await.expect("the service answers");
     let head = format!("POST /cards/c-1 HTTP/1.1\r\nhost: here\r\nconnection: close\r\nuser: {user}\r\n{headers}\r\n");
-    connection.write_all(head.as_bytes()).await.unwrap();
+    connection.write_all(head.as_bytes()).await.expect("the service answers");
     let mut answer = String::new();
-    connection.read_to_string(&mut answer).await.unwrap();
-    let (head, body) = answer.split_once("\r\n\r\n").unwrap();
-    let status = head.split(' ').nth(1).unwrap().parse().unwrap();
+    connection.read_to_string(&mut answer).await.expect("the service answers");
+    let (head, body) = answer.split_once("\r\n\r\n").expect("the service answers");
+    let status = head.split(' ').nth(1).expect("a status").parse().expect("the service answers");
     (status, head.contains("idempotent-replayed: true"), body.to_owned())
 }
 
