@@ -93,9 +93,9 @@ pub mod postgres {
 pub mod projections {
     pub use annals_projections::{
         Column, ColumnError, ColumnSpec, ColumnType, ColumnValue, Elsewhere, EventPlace, IndexSpec, Over, Projection,
-        ProjectionError, ProjectionState, ProjectionStatus, Projections, ProjectionsBuilder, Reach, ReadModel,
-        ReadModelDatabase, RowError, RowKey, Rows, SpecError, StartError, StopCause, Stopped, TableSpec, WaitError,
-        text_column,
+        ProjectionError, ProjectionProgress, ProjectionState, ProjectionStatus, Projections, ProjectionsBuilder,
+        ReadModel, ReadModelDatabase, RowError, RowKey, Rows, SpecError, StartError, StopCause, Stopped, TableSpec,
+        WaitError, text_column,
     };
 }
 

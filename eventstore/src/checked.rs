@@ -6,6 +6,7 @@ use tokio::time::Instant;
 use uuid::Uuid;
 
 use crate::append::Appended;
+use crate::duplicate::{StoredEvent, find_duplicate};
 use crate::error::AppendError;
 use crate::event::{NewEvent, RecordedEvent, check_event};
 use crate::event_id::EventId;
@@ -13,7 +14,6 @@ use crate::invalid::Invalid;
 use crate::limits::{Limits, MAX_EVENT_BYTES, MAX_METADATA_BYTES};
 use crate::metadata::{CausationId, CorrelationId, Metadata};
 use crate::payload::Payload;
-use crate::repeat::{StoredEvent, judge};
 use crate::request::RequestKey;
 use crate::stream::{ExpectedVersion, StreamId, StreamVersion, Tenant};
 
@@ -130,7 +130,7 @@ impl CheckedAppend {
         mut stored: impl FnMut(EventId) -> Option<&'a RecordedEvent>,
     ) -> Result<Option<Appended>, AppendError> {
         let found = self.events().filter_map(|(_, event)| stored(event.event_id));
-        judge(self, &found.map(|event| (event.event_id, StoredEvent::of(event))).collect())
+        find_duplicate(self, &found.map(|event| (event.event_id, StoredEvent::of(event))).collect())
     }
 }
 

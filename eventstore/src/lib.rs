@@ -34,6 +34,7 @@ mod clock;
 mod context;
 mod database_error;
 mod derived;
+mod duplicate;
 mod error;
 #[cfg(test)]
 mod error_tests;
@@ -45,6 +46,8 @@ mod limits;
 mod memory;
 mod metadata;
 mod name;
+#[cfg(any(feature = "sqlite", feature = "postgres"))]
+mod name_interner;
 mod open_error;
 mod payload;
 mod position;
@@ -53,9 +56,6 @@ mod postgres;
 #[cfg(any(feature = "sqlite", feature = "postgres"))]
 mod queue;
 mod read;
-#[cfg(any(feature = "sqlite", feature = "postgres"))]
-mod recurring;
-mod repeat;
 mod repository;
 mod request;
 #[cfg(feature = "sqlite")]

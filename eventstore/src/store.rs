@@ -50,9 +50,9 @@ use crate::stream::{ExpectedVersion, StreamId, StreamVersion, Tenant};
 /// byte for byte. [`Page::checkpoint`] is moved on over events that the filter does not want. [`Checkpoint::check`] is the rule
 /// of `check_checkpoint`.
 ///
-/// The proof is one line in a test, `conformance::suite! { mine => MyHome }` (feature `conformance`; the module has an
+/// The proof is one line in a test, `conformance::suite! { mine => MyBackend }` (feature `conformance`; the module has an
 /// example): a test of every clause of this contract, none of which a store may fail. A complete store on this public
-/// face alone is `eventstore/tests/it/outsider.rs` in the repository.
+/// face alone is `eventstore/tests/it/third_party_store.rs` in the repository.
 ///
 /// # Limits of reads
 /// Every method with a `limit` refuses 0 ([`Invalid`](crate::Invalid) with the field `limit`) and takes a limit above

@@ -3,7 +3,7 @@
 --
 -- The outcome is that of annals.append, or one of
 --   other_store  the database holds another life of the store than p_incarnation (NULL: whichever it holds)
---   held_up      others came first every time, or one was in the way for too long
+--   blocked      others came first every time, or one was in the way for too long
 CREATE FUNCTION annals.append_within(
     p_tenant text, p_incarnation uuid,
     p_aggregate_types text[], p_aggregate_ids text[], p_expected bigint[], p_last_events uuid[],
@@ -34,6 +34,6 @@ BEGIN
                 EXIT;
         END;
     END LOOP;
-    outcome.kind := 'held_up';
+    outcome.kind := 'blocked';
     RETURN outcome;
 END $$;

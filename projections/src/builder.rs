@@ -14,11 +14,11 @@ use crate::database::{Model, ReadModelDatabase, ReadModels};
 use crate::error::{StartError, StopCause, Stopped};
 use crate::fold::panic_text;
 use crate::handle::Projections;
-use crate::member::{AnyProjection, Member, Typed, stop_board, wanted};
+use crate::member::{AnyProjection, Member, Typed, send_stopped, wanted};
 use crate::pass::{Pass, Role, Shared};
 use crate::projection::Projection;
 use crate::read_model::{NAME_RULE, is_identifier};
-use crate::status::Board;
+use crate::status::StatusSender;
 use crate::wait::{Fed, Names};
 
 /// Projections whose positions differ by at most this share a pass from the start; those further behind catch up first.
@@ -200,8 +200,10 @@ fn check(projections: &[Box<dyn AnyProjection>]) -> Result<(), StartError> {
 
 /// Starts one pass for the projections that are furthest, and one for each group of those behind them.
 fn run(shared: &Shared, mut members: Vec<Member>) -> Projections {
-    let boards: Vec<Arc<Board>> = members.iter().map(|member| Arc::clone(member.board())).collect();
-    let fed = members.iter().map(|member| Fed { model: member.model, status: member.board().subscribe() }).collect();
+    let status_senders: Vec<Arc<StatusSender>> =
+        members.iter().map(|member| Arc::clone(member.status_sender())).collect();
+    let fed =
+        members.iter().map(|member| Fed { model: member.model, status: member.status_sender().subscribe() }).collect();
     let tracker = TaskTracker::new();
     let (join, joining) = mpsc::unbounded_channel();
     members.sort_by_key(|member| std::cmp::Reverse(member.position()));
@@ -213,7 +215,7 @@ fn run(shared: &Shared, mut members: Vec<Member>) -> Projections {
             .map_or(members.len(), |at| at + 1);
         let behind = members.split_off(apart);
         let pass = Pass::new(shared.clone(), role, members);
-        tracker.spawn(guard(pass, boards.clone(), shared.cancel.clone()));
+        tracker.spawn(guard(pass, status_senders.clone(), shared.cancel.clone()));
         role = Role::CatchUp(join.clone());
         members = behind;
     }
@@ -222,11 +224,11 @@ fn run(shared: &Shared, mut members: Vec<Member>) -> Projections {
 }
 
 /// Runs a pass. Should it panic, which no projection can make it do, nobody waits in vain: everything stops and says so.
-async fn guard(pass: Pass, boards: Vec<Arc<Board>>, cancel: CancellationToken) {
+async fn guard(pass: Pass, status_senders: Vec<Arc<StatusSender>>, cancel: CancellationToken) {
     let Err(panic) = AssertUnwindSafe(pass.run()).catch_unwind().await else { return };
     let what = panic_text(panic.as_ref());
-    for board in boards {
-        let status = board.borrow().clone();
+    for status_sender in status_senders {
+        let status = status_sender.borrow().clone();
         if status.state.is_running() {
             let stopped = Stopped {
                 projection: status.name,
@@ -235,7 +237,7 @@ async fn guard(pass: Pass, boards: Vec<Arc<Board>>, cancel: CancellationToken) {
                 event: None,
                 cause: Arc::new(StopCause::Runner(what.clone())),
             };
-            stop_board(&board, stopped);
+            send_stopped(&status_sender, stopped);
         }
     }
     cancel.cancel();

@@ -87,7 +87,7 @@ pub(crate) async fn commit(shared: &Shared, members: &mut [Member], mut parts: V
         };
         if fault.transient {
             unanswered = true;
-            if !hold_up(shared, members, &parts, &fault, backoff.next()).await {
+            if !wait_to_retry(shared, members, &parts, &fault, backoff.next()).await {
                 return false;
             }
             continue;
@@ -116,7 +116,7 @@ async fn compare(shared: &Shared, members: &mut [Member], parts: Vec<Part>, unan
         match shared.database.checkpoints(&models).await {
             Ok(stored) => break stored,
             Err(fault) if fault.transient => {
-                if !hold_up(shared, members, &parts, &fault, backoff.next()).await {
+                if !wait_to_retry(shared, members, &parts, &fault, backoff.next()).await {
                     return false;
                 }
             }
@@ -150,7 +150,7 @@ async fn go_on_from(shared: &Shared, member: &mut Member, stored: Checkpoint) ->
         match check_log(shared.store.as_ref(), &stored).await {
             Ok(()) => member.overtaken(stored),
             Err(error) if error.is_transient() => {
-                member.hold_up(&error);
+                member.set_retrying(&error);
                 if !pause(shared, backoff.next()).await {
                     return false;
                 }
@@ -170,9 +170,9 @@ pub(crate) async fn check_log(store: &dyn EventStore, stored: &Checkpoint) -> Re
     store.check_checkpoint(stored).await
 }
 
-async fn hold_up(shared: &Shared, members: &[Member], parts: &[Part], fault: &Fault, wait: Duration) -> bool {
+async fn wait_to_retry(shared: &Shared, members: &[Member], parts: &[Part], fault: &Fault, wait: Duration) -> bool {
     for part in parts {
-        members[part.member].hold_up(&fault.source);
+        members[part.member].set_retrying(&fault.source);
     }
     pause(shared, wait).await
 }

@@ -394,7 +394,7 @@ impl fmt::Display for OfTenant<'_> {
 #[non_exhaustive]
 pub enum WaitError {
     /// The time was over. Wait again, or answer from what is there. If queries see a version that does not run here,
-    /// [`Reach::elsewhere`] says which, and since when nobody has moved it.
+    /// [`ProjectionProgress::elsewhere`] says which, and since when nobody has moved it.
     #[error(
         "after {waited:?} not every projection has reached position {position}: {}; wait again, or answer from what is there",
         Reached(reached)
@@ -405,7 +405,7 @@ pub enum WaitError {
         /// For how long.
         waited: Duration,
         /// How far each projection that was waited for has got.
-        reached: Vec<Reach>,
+        reached: Vec<ProjectionProgress>,
     },
     /// A projection will not get there before somebody has mended it. See [`StopCause`].
     #[error(transparent)]
@@ -435,7 +435,7 @@ pub enum WaitError {
         /// What was waited for.
         position: Position,
         /// How far each projection that was waited for has got.
-        reached: Vec<Reach>,
+        reached: Vec<ProjectionProgress>,
     },
     /// No projection of this name was started. Add it by `with`.
     #[error("no projection is called `{name}`; started are {known}; add it by `with`")]
@@ -469,13 +469,13 @@ impl WaitError {
 /// How far one projection has got.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
-pub struct Reach {
+pub struct ProjectionProgress {
     /// The projection.
     pub projection: Arc<str>,
     /// Everything up to here is seen by queries of the read model's stable name.
     pub position: Position,
     /// What holds it up at the moment, if a passing fault does.
-    pub held_up_by: Option<String>,
+    pub retrying_after: Option<String>,
     /// The version that the stable name shows, if it is not the one that runs here: another process has to feed it.
     pub elsewhere: Option<Elsewhere>,
 }
@@ -496,7 +496,7 @@ pub struct Elsewhere {
 }
 
 /// Writes out how far each one has got.
-struct Reached<'a>(&'a [Reach]);
+struct Reached<'a>(&'a [ProjectionProgress]);
 
 impl fmt::Display for Reached<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -512,7 +512,7 @@ impl fmt::Display for Reached<'_> {
                     reach.position
                 )?,
             }
-            if let Some(fault) = &reach.held_up_by {
+            if let Some(fault) = &reach.retrying_after {
                 write!(f, " (held up: {fault})")?;
             }
         }

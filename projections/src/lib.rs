@@ -58,7 +58,7 @@ mod fold;
 mod folding;
 mod handle;
 mod member;
-mod pages;
+mod page_reader;
 mod pass;
 mod projection;
 mod read_model;
@@ -79,7 +79,9 @@ pub use builder::{Over, ProjectionsBuilder};
 pub use changes::RowError;
 pub use column::{Column, ColumnError, ColumnType, ColumnValue};
 pub use database::ReadModelDatabase;
-pub use error::{Elsewhere, EventPlace, ProjectionError, Reach, StartError, StopCause, Stopped, WaitError};
+pub use error::{
+    Elsewhere, EventPlace, ProjectionError, ProjectionProgress, StartError, StopCause, Stopped, WaitError,
+};
 pub use handle::Projections;
 pub use projection::Projection;
 pub use read_model::{ColumnSpec, IndexSpec, ReadModel, RowKey, SpecError, TableSpec};

@@ -11,11 +11,11 @@ use crate::database::{Fault, Model, Prepared, Work};
 use crate::error::{StopCause, Stopped};
 use crate::fold::{AnyFold, Fold};
 use crate::folding::Stop;
-use crate::pages::Wanted;
+use crate::page_reader::Wanted;
 use crate::projection::Projection;
 use crate::read_model::ReadModel;
 use crate::shape::Shape;
-use crate::status::{Board, ProjectionState, ProjectionStatus};
+use crate::status::{ProjectionState, ProjectionStatus, StatusSender};
 
 /// A projection whose types are hidden from the runner.
 pub(crate) trait AnyProjection: Send + Sync {
@@ -109,13 +109,13 @@ pub(crate) struct Member {
     pub(crate) show_after: Option<Instant>,
     live: bool,
     stopped: bool,
-    board: Arc<Board>,
+    status_sender: Arc<StatusSender>,
 }
 
 impl Member {
     pub(crate) fn new(projection: Box<dyn AnyProjection>, prepared: Prepared) -> Self {
         let model = projection.model();
-        let board = Board::new(ProjectionStatus {
+        let status_sender = StatusSender::new(ProjectionStatus {
             name: model.projection.into(),
             version: model.version,
             position: prepared.checkpoint.position,
@@ -132,12 +132,12 @@ impl Member {
             show_after: None,
             live: false,
             stopped: false,
-            board: Arc::new(board),
+            status_sender: Arc::new(status_sender),
         }
     }
 
-    pub(crate) fn board(&self) -> &Arc<Board> {
-        &self.board
+    pub(crate) fn status_sender(&self) -> &Arc<StatusSender> {
+        &self.status_sender
     }
 
     pub(crate) fn progress(&self) -> &Checkpoint {
@@ -171,7 +171,7 @@ impl Member {
     pub(crate) fn advance(&mut self, to: Checkpoint, applied: usize) {
         self.progress = to;
         let (state, saved) = (self.running_state(), self.saved);
-        self.board.send_modify(|status| {
+        self.status_sender.send_modify(|status| {
             status.position = to.position;
             status.saved = saved;
             status.applied += applied as u64;
@@ -204,21 +204,21 @@ impl Member {
     }
 
     /// A fault that may pass holds it up.
-    pub(crate) fn hold_up(&self, fault: &(dyn std::error::Error + 'static)) {
+    pub(crate) fn set_retrying(&self, fault: &(dyn std::error::Error + 'static)) {
         let fault = chain(fault);
         tracing::warn!(projection = self.model.projection, position = self.position().get(), %fault, "held up; trying again");
-        self.board.send_modify(|status| status.state = ProjectionState::HeldUp { fault });
+        self.status_sender.send_modify(|status| status.state = ProjectionState::Retrying { fault });
     }
 
     /// What held it up has passed.
     pub(crate) fn go_on(&self) {
         let state = self.running_state();
-        self.board.send_if_modified(|status| {
-            let held_up = matches!(status.state, ProjectionState::HeldUp { .. });
-            if held_up {
+        self.status_sender.send_if_modified(|status| {
+            let retrying = matches!(status.state, ProjectionState::Retrying { .. });
+            if retrying {
                 status.state = state;
             }
-            held_up
+            retrying
         });
     }
 
@@ -232,7 +232,7 @@ impl Member {
             event: stop.event,
             cause: Arc::new(stop.cause),
         };
-        stop_board(&self.board, stopped);
+        send_stopped(&self.status_sender, stopped);
     }
 
     pub(crate) fn stop_for_good(&mut self, cause: StopCause) {
@@ -245,7 +245,7 @@ impl Member {
 
     /// It was closed.
     pub(crate) fn close(&self) {
-        self.board.send_modify(|status| {
+        self.status_sender.send_modify(|status| {
             if status.state.is_running() {
                 status.state = ProjectionState::Closed;
             }
@@ -258,7 +258,7 @@ impl Member {
 }
 
 /// Says loudly that a projection has stopped.
-pub(crate) fn stop_board(board: &Board, stopped: Stopped) {
+pub(crate) fn send_stopped(status_sender: &StatusSender, stopped: Stopped) {
     tracing::error!(
         projection = &*stopped.projection,
         version = stopped.version,
@@ -266,7 +266,7 @@ pub(crate) fn stop_board(board: &Board, stopped: Stopped) {
         reason = chain(&stopped),
         "projection stopped"
     );
-    board.send_modify(|status| status.state = ProjectionState::Stopped(stopped));
+    status_sender.send_modify(|status| status.state = ProjectionState::Stopped(stopped));
 }
 
 /// An error with everything behind it, in one line.

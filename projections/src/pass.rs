@@ -17,7 +17,7 @@ use crate::database::{Fault, ReadModels};
 use crate::error::StopCause;
 use crate::folding::{Folding, Outcome, Step, Stop};
 use crate::member::{Member, wanted};
-use crate::pages::{Pages, Wanted};
+use crate::page_reader::{PageReader, Wanted};
 use crate::switch::switch;
 
 /// How long a stored checkpoint may stay behind where nothing concerned the projection.
@@ -52,7 +52,7 @@ pub(crate) struct Pass {
     role: Role,
     members: Vec<Member>,
     wanted: Wanted,
-    pages: Pages,
+    pages: PageReader,
     /// Whether the log may have been replaced since it was last looked at.
     recheck: bool,
     backoff: Backoff,
@@ -62,7 +62,7 @@ pub(crate) struct Pass {
 impl Pass {
     pub(crate) fn new(shared: Shared, role: Role, members: Vec<Member>) -> Self {
         let wanted = all_wanted(&members);
-        let pages = Pages::of(Arc::clone(&shared.store));
+        let pages = PageReader::of(Arc::clone(&shared.store));
         Self { shared, role, members, wanted, pages, recheck: false, backoff: Backoff::default(), unsaved_since: None }
     }
 
@@ -193,7 +193,7 @@ impl Pass {
 
     async fn pause(&mut self, error: &ReadError) {
         for member in self.running() {
-            member.hold_up(error);
+            member.set_retrying(error);
         }
         let pause = self.backoff.next();
         tokio::select! {
@@ -350,7 +350,7 @@ async fn load(
     loop {
         match shared.database.load(&member.model, member.saved(), keys).await {
             Err(fault) if fault.transient => {
-                member.hold_up(&fault.source);
+                member.set_retrying(&fault.source);
                 tokio::select! {
                     () = shared.cancel.cancelled() => return None,
                     () = sleep(backoff.next()) => {}

@@ -36,7 +36,7 @@ pub enum ProjectionState {
     /// It has reached the end of the log and follows it.
     Live,
     /// A fault that may pass holds it up; it tries again with growing pauses.
-    HeldUp {
+    Retrying {
         /// The fault.
         fault: String,
     },
@@ -54,5 +54,5 @@ impl ProjectionState {
     }
 }
 
-/// The board on which a runner writes how a projection fares; whoever waits reads it.
-pub(crate) type Board = watch::Sender<ProjectionStatus>;
+/// The status_sender on which a runner writes how a projection fares; whoever waits reads it.
+pub(crate) type StatusSender = watch::Sender<ProjectionStatus>;

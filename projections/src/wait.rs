@@ -10,7 +10,7 @@ use tokio::sync::{Mutex, watch};
 use tokio::time::{sleep, timeout};
 
 use crate::database::{Fault, Model, Shown, Shows, Switch};
-use crate::error::{Elsewhere, Reach, WaitError};
+use crate::error::{Elsewhere, ProjectionProgress, WaitError};
 use crate::member::chain;
 use crate::pass::Shared;
 use crate::status::{ProjectionState, ProjectionStatus};
@@ -195,15 +195,15 @@ impl Wait<'_> {
     }
 
     /// How far each has got.
-    fn reached(&self) -> Vec<Reach> {
+    fn reached(&self) -> Vec<ProjectionProgress> {
         self.of.iter().map(|&at| self.reach(at)).collect()
     }
 
-    fn reach(&self, at: usize) -> Reach {
+    fn reach(&self, at: usize) -> ProjectionProgress {
         let status = self.names.fed[at].status.borrow().clone();
         let shown = self.look.as_ref().and_then(|look| look.shown[at]);
-        let held_up_by = match &status.state {
-            ProjectionState::HeldUp { fault } => Some(fault.clone()),
+        let retrying_after = match &status.state {
+            ProjectionState::Retrying { fault } => Some(fault.clone()),
             _ => self.fault.clone(),
         };
         let elsewhere = shown.filter(|shown| shown.version != status.version).map(|shown| Elsewhere {
@@ -213,7 +213,7 @@ impl Wait<'_> {
             here_position: status.position,
         });
         let position = shown.map_or(status.position, |shown| position_of(&status, &shown));
-        Reach { projection: status.name, position, held_up_by, elsewhere }
+        ProjectionProgress { projection: status.name, position, retrying_after, elsewhere }
     }
 }
 

@@ -10,7 +10,7 @@ use serde_json::json;
 
 use crate::append::{Append, Appended};
 use crate::clock::{Clock, ManualClock};
-use crate::conformance::home::{Home, Setup};
+use crate::conformance::backend::{Backend, Setup};
 use crate::error::{AppendError, Invalid, ReadError};
 use crate::event::{EventId, NewEvent, RecordedEvent};
 use crate::filter::{Filter, StreamFilter};
@@ -26,7 +26,7 @@ use crate::stream::{ExpectedVersion, StreamId, StreamVersion, Tenant};
 #[derive(Clone)]
 pub(super) struct Case {
     pub(super) store: Arc<dyn EventStore>,
-    home: Arc<dyn Home>,
+    backend: Arc<dyn Backend>,
     setup: Setup,
     events_made: Arc<AtomicU64>,
 }
@@ -40,10 +40,10 @@ pub(super) struct Everything {
 }
 
 impl Case {
-    pub(super) async fn open(home: Arc<dyn Home>) -> Self {
+    pub(super) async fn open(backend: Arc<dyn Backend>) -> Self {
         let start = "2001-02-03T04:05:06.789012Z".parse::<Timestamp>().unwrap();
         let setup = Setup { clock: Arc::new(ManualClock::at(start)), limits: Limits::default() };
-        Self { store: home.open(&setup).await, home, setup, events_made: Arc::default() }
+        Self { store: backend.open(&setup).await, backend, setup, events_made: Arc::default() }
     }
 
     /// The case with a handle that has other limits. Only for cases that have nothing stored yet.
@@ -51,13 +51,13 @@ impl Case {
         let mut setup = self.setup.clone();
         limit(&mut setup.limits);
         self.store.close().await;
-        Self { store: self.home.open(&setup).await, setup, ..self }
+        Self { store: self.backend.open(&setup).await, setup, ..self }
     }
 
     /// The case with one more handle of the same store. `None` if the store is not durable, which is then checked.
     pub(super) async fn second_handle(&self) -> Option<Self> {
-        let again = Self { store: self.home.open(&self.setup).await, ..self.clone() };
-        if self.home.capabilities().durable {
+        let again = Self { store: self.backend.open(&self.setup).await, ..self.clone() };
+        if self.backend.capabilities().durable {
             return Some(again);
         }
         assert_ne!(again.store.incarnation(), self.store.incarnation(), "not durable, but the same store again");
@@ -76,7 +76,7 @@ impl Case {
 
     /// The store's clock. `None` if the store has a clock of its own, which is then checked.
     pub(super) async fn clock(&self) -> Option<&ManualClock> {
-        if self.home.capabilities().clock {
+        if self.backend.capabilities().clock {
             return Some(&self.setup.clock);
         }
         let done = self.append("the-clock", ExpectedVersion::Any, 1).await;

@@ -327,16 +327,16 @@ macro_rules! table {
 __conformance_clauses! { [table] }
 
 /// Makes a test of every clause of the contract for every store: `suite! { memory => InMemory, .. }`, where the
-/// expression makes a new, empty [`Home`](crate::conformance::Home) for each test.
+/// expression makes a new, empty [`Backend`](crate::conformance::Backend) for each test.
 #[doc(hidden)]
 #[macro_export]
 macro_rules! __conformance_suite {
-    ($($store:ident => $home:expr),+ $(,)?) => {$(
-        #[allow(unused_imports, reason = "the expression for a home may need them or not")]
+    ($($store:ident => $backend:expr),+ $(,)?) => {$(
+        #[allow(unused_imports, reason = "the expression for a backend may need them or not")]
         mod $store {
             use super::*;
 
-            $crate::__conformance_clauses! { [$crate::__conformance_tests] ($home) }
+            $crate::__conformance_clauses! { [$crate::__conformance_tests] ($backend) }
         }
     )+};
 }
@@ -344,19 +344,19 @@ macro_rules! __conformance_suite {
 #[doc(hidden)]
 #[macro_export]
 macro_rules! __conformance_tests {
-    ($home:tt $($theme:ident { $($clause:ident,)* })*) => {
-        $crate::__conformance_themes! { $($theme $home { $($clause,)* })* }
+    ($backend:tt $($theme:ident { $($clause:ident,)* })*) => {
+        $crate::__conformance_themes! { $($theme $backend { $($clause,)* })* }
     };
 }
 
 #[doc(hidden)]
 #[macro_export]
 macro_rules! __conformance_themes {
-    ($($theme:ident ($home:expr) { $($clause:ident,)* })*) => {$(
+    ($($theme:ident ($backend:expr) { $($clause:ident,)* })*) => {$(
         mod $theme {
             use super::*;
 
-            $crate::__conformance_theme! { $theme ($home) $($clause)* }
+            $crate::__conformance_theme! { $theme ($backend) $($clause)* }
         }
     )*};
 }
@@ -364,13 +364,13 @@ macro_rules! __conformance_themes {
 #[doc(hidden)]
 #[macro_export]
 macro_rules! __conformance_theme {
-    ($theme:ident ($home:expr)) => {};
-    ($theme:ident ($home:expr) $clause:ident $($rest:ident)*) => {
+    ($theme:ident ($backend:expr)) => {};
+    ($theme:ident ($backend:expr) $clause:ident $($rest:ident)*) => {
         #[test]
         fn $clause() {
-            $crate::conformance::run(concat!(stringify!($theme), "::", stringify!($clause)), $home);
+            $crate::conformance::run(concat!(stringify!($theme), "::", stringify!($clause)), $backend);
         }
 
-        $crate::__conformance_theme! { $theme ($home) $($rest)* }
+        $crate::__conformance_theme! { $theme ($backend) $($rest)* }
     };
 }

@@ -1,18 +1,18 @@
 //! The contract of a store as clauses that run: what [`EventStore`](crate::EventStore) says in words, once for every
 //! store and every wrapper around a store.
 //!
-//! A store takes part by a [`Home`], the place where it lives, and one line:
+//! A store takes part by a [`Backend`], the place where it lives, and one line:
 //!
 //! ```
 //! use std::sync::Arc;
 //!
-//! use annals_eventstore::conformance::{self, Capabilities, Home, Setup};
+//! use annals_eventstore::conformance::{self, Capabilities, Backend, Setup};
 //! use annals_eventstore::{EventStore, MemoryStore};
 //!
 //! struct InMemory;
 //!
 //! #[async_trait::async_trait]
-//! impl Home for InMemory {
+//! impl Backend for InMemory {
 //!     fn capabilities(&self) -> Capabilities {
 //!         Capabilities { durable: false, clock: true }
 //!     }
@@ -32,8 +32,8 @@
 
 #![expect(clippy::unwrap_used, reason = "a clause fails by panicking, and names what it expected by its own name")]
 
+mod backend;
 mod case;
-mod home;
 mod list;
 mod run;
 
@@ -58,7 +58,7 @@ mod tenants;
 mod time;
 mod versions;
 
-pub use home::{Capabilities, Home, Setup};
+pub use backend::{Backend, Capabilities, Setup};
 pub use run::{names, run};
 
 // Hidden where the macro stands, at the root of the crate, so it must be asked for here.

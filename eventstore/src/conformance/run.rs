@@ -5,8 +5,8 @@ use std::time::Duration;
 
 use futures::future::BoxFuture;
 
+use crate::conformance::backend::Backend;
 use crate::conformance::case::Case;
-use crate::conformance::home::Home;
 use crate::conformance::list::CLAUSES;
 
 /// How long a clause may take before it counts as stuck. A clause that does its work takes milliseconds.
@@ -25,18 +25,18 @@ pub fn names() -> Vec<&'static str> {
     CLAUSES.iter().map(|clause| clause.name).collect()
 }
 
-/// Checks one clause on the store that lives at `home`, in a runtime of its own. `home` must be new: a clause expects
+/// Checks one clause on the store that lives at `backend`, in a runtime of its own. `backend` must be new: a clause expects
 /// an empty store.
 ///
 /// # Panics
 /// If the store breaks the clause, if the clause is stuck for 30 s, or if no clause has this name.
-pub fn run(name: &str, home: impl Home) {
+pub fn run(name: &str, backend: impl Backend) {
     let clause = CLAUSES.iter().find(|clause| clause.name == name);
     let clause = clause.unwrap_or_else(|| panic!("no clause is called `{name}`"));
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap();
     let work = async {
         // A task of its own, so that even a clause that never waits leaves the time limit to run.
-        let case = Case::open(Arc::new(home)).await;
+        let case = Case::open(Arc::new(backend)).await;
         tokio::spawn((clause.check)(case)).await
     };
     let outcome = runtime.block_on(async { tokio::time::timeout(STUCK, work).await });

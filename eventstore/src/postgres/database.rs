@@ -7,15 +7,15 @@ use std::time::Duration;
 use annals_migrations::Migration;
 use sqlx::{AssertSqlSafe, PgConnection, Row, SqlSafeStr, SqlStr};
 
-use super::fault::{NoConnection, commit_error, database_error, is_answer};
-use super::lent::Lent;
-use super::migrate::{migrate, pending};
-use super::open::open_error;
-use super::options::PostgresOptions;
-use super::pinned::{FREELY, KEEP_NO_PLAN, freely};
-use super::pool::Pool;
 use crate::database_error::DatabaseError;
 use crate::error::{BackendError, OpenError};
+use crate::postgres::connection::borrowed::BorrowedConnection;
+use crate::postgres::connection::planner::{DEFAULT_PLANNER, KEEP_NO_PLAN, default_planner};
+use crate::postgres::connection::pool::Pool;
+use crate::postgres::fault::{NoConnection, commit_error, database_error, is_answer};
+use crate::postgres::migrate::{migrate, pending};
+use crate::postgres::open::open_error;
+use crate::postgres::options::PostgresOptions;
 
 /// Everything in one message. The setting `annals.transaction` is the mark by which the commit knows its transaction.
 fn begin_text(idle_timeout: Duration, also: &'static str) -> String {
@@ -29,7 +29,7 @@ fn begin_text(idle_timeout: Duration, also: &'static str) -> String {
          SET LOCAL idle_in_transaction_session_timeout = {idle_ms};
          SELECT set_config('synchronous_commit', 'on', true)
          WHERE current_setting('synchronous_commit') NOT IN ('on', 'remote_apply')",
-        freely!()
+        default_planner!()
     )
 }
 
@@ -44,7 +44,7 @@ const COMMIT: &str = "
 /// A PostgreSQL database: its connections, for read models and the user's own queries.
 ///
 /// Cloning is cheap; all clones share the connections. Read models may live in the database of the store
-/// ([`PostgresStore::database`](super::PostgresStore::database)) or in another.
+/// ([`PostgresStore::database`](crate::postgres::PostgresStore::database)) or in another.
 ///
 /// ```no_run
 /// use annals_eventstore::PostgresDatabase;
@@ -94,11 +94,11 @@ impl PostgresDatabase {
     /// # Cancel safety
     /// Dropping the future opens nothing.
     pub async fn open_with(options: &PostgresOptions) -> Result<Self, OpenError> {
-        let (pool, name) = super::open::connect(options).await?;
+        let (pool, name) = crate::postgres::open::connect(options).await?;
         Ok(Self::over(pool, name, options))
     }
 
-    pub(super) fn over(pool: Pool, name: String, options: &PostgresOptions) -> Self {
+    pub(crate) fn over(pool: Pool, name: String, options: &PostgresOptions) -> Self {
         let begin = |also| AssertSqlSafe(begin_text(options.idle_timeout, also)).into_sql_str();
         Self(Arc::new(Inner { pool, name, begin: begin(""), begin_unit_of_work: begin(KEEP_NO_PLAN) }))
     }
@@ -133,13 +133,13 @@ impl PostgresDatabase {
     pub async fn migrate(&self, migrations: &[Migration]) -> Result<(), OpenError> {
         let failed = |e| open_error(&self.0.name, e);
         let held = self.0.pool.take().await.map_err(|e| e.into_database().into_open(self.name()))?;
-        let mut lent = Lent::new(held);
+        let mut borrowed = BorrowedConnection::new(held);
         // Where nothing is missing nothing is touched, so that a role without the right to create anything can start.
-        let missing = pending(&mut lent, migrations).await.map_err(failed)?;
+        let missing = pending(&mut borrowed, migrations).await.map_err(failed)?;
         if missing.is_empty() {
             return Ok(());
         }
-        migrate(&mut lent, migrations).await.map_err(failed)
+        migrate(&mut borrowed, migrations).await.map_err(failed)
     }
 
     /// Takes a connection, outside of any transaction; it goes back when it is dropped. Waits while all are in use.
@@ -156,11 +156,11 @@ impl PostgresDatabase {
     /// Dropping the future takes nothing.
     pub async fn read(&self) -> Result<PostgresReader, DatabaseError> {
         let held = self.0.pool.lend().await.map_err(NoConnection::into_database)?;
-        let mut lent = Lent::new(held);
+        let mut borrowed = BorrowedConnection::new(held);
         if self.0.pool.is_of_store() {
-            sqlx::raw_sql(FREELY).execute(&mut *lent).await.map_err(database_error)?;
+            sqlx::raw_sql(DEFAULT_PLANNER).execute(&mut *borrowed).await.map_err(database_error)?;
         }
-        Ok(PostgresReader(lent))
+        Ok(PostgresReader(borrowed))
     }
 
     /// Begins a transaction, in one round trip.
@@ -184,19 +184,19 @@ impl PostgresDatabase {
     }
 
     /// The same for a unit of work, in which statements of the store run too.
-    pub(super) async fn begin_unit_of_work(&self) -> Result<PostgresTransaction, NotBegun> {
+    pub(crate) async fn begin_unit_of_work(&self) -> Result<PostgresTransaction, NotBegun> {
         self.try_to_begin(&self.0.begin_unit_of_work).await
     }
 
     async fn try_to_begin(&self, begin: &SqlStr) -> Result<PostgresTransaction, NotBegun> {
         let mut renewed = false;
         loop {
-            let mut lent = Lent::new(self.0.pool.take().await.map_err(NotBegun::NoConnection)?);
-            match lent.begin(begin.clone()).await {
-                Ok(()) => return Ok(PostgresTransaction(lent)),
+            let mut borrowed = BorrowedConnection::new(self.0.pool.take().await.map_err(NotBegun::NoConnection)?);
+            match borrowed.begin(begin.clone()).await {
+                Ok(()) => return Ok(PostgresTransaction(borrowed)),
                 // It has died while nobody used it, and most likely the others with it.
                 Err(error) if !is_answer(&error) && !renewed => {
-                    lent.lost(&error);
+                    borrowed.lost(&error);
                     renewed = true;
                 }
                 Err(error) => return Err(NotBegun::Refused(error)),
@@ -242,7 +242,7 @@ impl std::fmt::Debug for PostgresDatabase {
 }
 
 /// Why a transaction was not begun.
-pub(super) enum NotBegun {
+pub(crate) enum NotBegun {
     NoConnection(NoConnection),
     Refused(sqlx::Error),
 }
@@ -253,7 +253,7 @@ pub(super) enum NotBegun {
 /// Queries see the rows as they are when each begins; for several that must agree, begin a transaction on it that is
 /// `ISOLATION LEVEL REPEATABLE READ`. What is left behind is cleaned up: open transactions, settings, session locks,
 /// temporary tables.
-pub struct PostgresReader(Lent);
+pub struct PostgresReader(BorrowedConnection);
 
 impl Deref for PostgresReader {
     type Target = PgConnection;
@@ -272,7 +272,7 @@ impl DerefMut for PostgresReader {
 /// A transaction. It dereferences to the connection, for the user's own SQL; dropping it rolls back.
 ///
 /// `begin()` on it makes a savepoint. End it by its own methods only, not by SQL.
-pub struct PostgresTransaction(Lent);
+pub struct PostgresTransaction(BorrowedConnection);
 
 impl PostgresTransaction {
     /// Commits, durably: what it has answered survives a crash of the server.
@@ -288,7 +288,7 @@ impl PostgresTransaction {
     }
 
     /// The same; tells whether the server waits for standbys at each commit.
-    pub(super) async fn commit_and_tell(mut self) -> Result<bool, DatabaseError> {
+    pub(crate) async fn commit_and_tell(mut self) -> Result<bool, DatabaseError> {
         let rows = sqlx::raw_sql(COMMIT).fetch_all(&mut *self.0).await.map_err(commit_error)?;
         self.0.ended();
         let was_ours = rows.first().is_some_and(|row| row.try_get(0).unwrap_or(false));

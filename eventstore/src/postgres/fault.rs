@@ -13,7 +13,7 @@ use crate::stream::StreamId;
 
 /// Why there is no connection to work with. Nothing was sent.
 #[derive(Clone, Debug)]
-pub(super) enum NoConnection {
+pub(crate) enum NoConnection {
     /// The handle was closed.
     Closed,
     /// The server could not be reached, or all connections were busy for too long.
@@ -27,7 +27,7 @@ pub(super) enum NoConnection {
 }
 
 impl NoConnection {
-    pub(super) fn into_append(self) -> AppendError {
+    pub(crate) fn into_append(self) -> AppendError {
         match self {
             Self::Closed => AppendError::Closed,
             Self::Unavailable(source) => AppendError::Unavailable { source },
@@ -43,7 +43,7 @@ impl NoConnection {
         }
     }
 
-    pub(super) fn into_database(self) -> DatabaseError {
+    pub(crate) fn into_database(self) -> DatabaseError {
         let broken = |what: String| DatabaseError::Failed { source: BackendError::new(what) };
         match self {
             Self::Closed => DatabaseError::Closed,
@@ -56,7 +56,7 @@ impl NoConnection {
         }
     }
 
-    pub(super) fn into_read(self) -> ReadError {
+    pub(crate) fn into_read(self) -> ReadError {
         match self {
             Self::Closed => ReadError::Closed,
             Self::Unavailable(source) => ReadError::Unavailable { source },
@@ -70,7 +70,7 @@ impl NoConnection {
 }
 
 /// A pooler would hand the caller's own statements, which have names, to whoever comes next.
-pub(super) fn not_through_pooler() -> Invalid {
+pub(crate) fn not_through_pooler() -> Invalid {
     Invalid::new(
         "pooled",
         "was said of the connections, through which units of work and statements outside of transactions cannot go",
@@ -81,30 +81,30 @@ pub(super) fn not_through_pooler() -> Invalid {
 /// Why a statement was not sent, inside an error of sqlx.
 #[derive(Debug, thiserror::Error)]
 #[error("the statement was not sent")]
-pub(super) struct NotSent(#[source] BackendError);
+pub(crate) struct NotSent(#[source] BackendError);
 
 impl NotSent {
-    pub(super) fn because(why: impl Into<Box<dyn std::error::Error + Send + Sync>>) -> sqlx::Error {
+    pub(crate) fn because(why: impl Into<Box<dyn std::error::Error + Send + Sync>>) -> sqlx::Error {
         sqlx::Error::AnyDriverError(Box::new(Self(BackendError::new(why))))
     }
 
-    pub(super) fn is(error: &sqlx::Error) -> bool {
+    pub(crate) fn is(error: &sqlx::Error) -> bool {
         matches!(error, sqlx::Error::AnyDriverError(why) if why.is::<Self>())
     }
 }
 
 /// The error of a connection that was given up because the server was silent for so long.
-pub(super) fn no_answer(patience: Duration) -> sqlx::Error {
-    let why = format!("the server gave no answer within {patience:?}");
+pub(crate) fn no_answer(max_wait: Duration) -> sqlx::Error {
+    let why = format!("the server gave no answer within {max_wait:?}");
     sqlx::Error::Io(io::Error::new(io::ErrorKind::TimedOut, why))
 }
 
-pub(super) fn sequence_behind(last: i64, head: i64) -> String {
+pub(crate) fn sequence_behind(last: i64, head: i64) -> String {
     format!("the sequence `annals.events_position` stands at {last}, but the log ends at {head}")
 }
 
 /// The SQLSTATE of an error that the server has sent.
-pub(super) fn code(error: &sqlx::Error) -> Option<&str> {
+pub(crate) fn code(error: &sqlx::Error) -> Option<&str> {
     Some(refusal(error)?.code())
 }
 
@@ -115,40 +115,40 @@ fn refusal(error: &sqlx::Error) -> Option<&PgDatabaseError> {
 }
 
 /// Whether the server has answered, so that the connection is as usable as before.
-pub(super) fn is_answer(error: &sqlx::Error) -> bool {
+pub(crate) fn is_answer(error: &sqlx::Error) -> bool {
     refusal(error).is_some()
 }
 
 /// Whether the transaction was rolled back because another one came first: a unique key is taken, a serialization
 /// failure, a deadlock. The same append again finds out the facts.
-pub(super) fn has_lost_a_race(error: &sqlx::Error) -> bool {
+pub(crate) fn has_lost_a_race(error: &sqlx::Error) -> bool {
     matches!(code(error), Some("23505" | "40001" | "40P01"))
 }
 
 /// Whether another's open transaction was in the way for too long. Nothing is stored.
-pub(super) fn was_held_up(error: &sqlx::Error) -> bool {
+pub(crate) fn was_blocked(error: &sqlx::Error) -> bool {
     code(error) == Some("55P03")
 }
 
 /// Whether the table has refused an event that does not continue its stream: it was expected to be longer than it is.
-pub(super) fn would_leave_a_hole(error: &sqlx::Error) -> bool {
+pub(crate) fn would_leave_a_hole(error: &sqlx::Error) -> bool {
     code(error) == Some("23000")
 }
 
 /// Whether the rows of the statement are to blame, and so one of the appends that brought them.
-pub(super) fn is_about_rows(error: &sqlx::Error) -> bool {
+pub(crate) fn is_about_rows(error: &sqlx::Error) -> bool {
     code(error).is_some_and(|code| ["22", "23", "54"].iter().any(|class| code.starts_with(class)))
 }
 
 /// The SQLSTATE of a missing privilege.
-pub(super) const PRIVILEGE: &str = "42501";
+pub(crate) const PRIVILEGE: &str = "42501";
 
 /// What to do about it.
-pub(super) const GRANT: &str = "grant it what the example of roles, `migrations/postgres/roles.example.sql`, grants";
+pub(crate) const GRANT: &str = "grant it what the example of roles, `migrations/postgres/roles.example.sql`, grants";
 
 /// What a failed append means. An error that the server has sent, other than with its last words, rolled back the
 /// transaction; about everything else nothing is known.
-pub(super) fn append_error(error: &Arc<sqlx::Error>, stream: impl FnOnce() -> StreamId) -> AppendError {
+pub(crate) fn append_error(error: &Arc<sqlx::Error>, stream: impl FnOnce() -> StreamId) -> AppendError {
     let source = BackendError::new(Arc::clone(error));
     if was_not_run(error) {
         return AppendError::Unavailable { source };
@@ -172,7 +172,7 @@ pub(super) fn append_error(error: &Arc<sqlx::Error>, stream: impl FnOnce() -> St
 }
 
 /// What a failed statement means, other than a commit: whatever happened, the transaction will not be stored.
-pub(super) fn database_error(error: sqlx::Error) -> DatabaseError {
+pub(crate) fn database_error(error: sqlx::Error) -> DatabaseError {
     let source = |error| BackendError::new(error);
     let Some(refusal) = error.as_database_error().and_then(|e| e.try_downcast_ref::<PgDatabaseError>()) else {
         return match error {
@@ -201,7 +201,7 @@ pub(super) fn database_error(error: sqlx::Error) -> DatabaseError {
 
 /// What a failed commit means. What the server has sent tells that nothing was stored, unless it ended the connection with
 /// it.
-pub(super) fn commit_error(error: sqlx::Error) -> DatabaseError {
+pub(crate) fn commit_error(error: sqlx::Error) -> DatabaseError {
     match code(&error) {
         Some(code) if code != "40003" && !code.starts_with("08") => database_error(error),
         _ if ended_idle(&error) => database_error(error),
@@ -210,7 +210,7 @@ pub(super) fn commit_error(error: sqlx::Error) -> DatabaseError {
 }
 
 /// What the end of a unit of work means, as its users are told.
-pub(super) fn append_fault(error: DatabaseError, stream: impl FnOnce() -> StreamId) -> AppendError {
+pub(crate) fn append_fault(error: DatabaseError, stream: impl FnOnce() -> StreamId) -> AppendError {
     match error {
         DatabaseError::Busy { waited } => AppendError::Busy { waited },
         DatabaseError::Unavailable { source } | DatabaseError::Failed { source } => AppendError::Unavailable { source },
@@ -237,11 +237,11 @@ fn ended_idle(error: &sqlx::Error) -> bool {
 }
 
 /// Whether the statement is known not to have been run.
-pub(super) fn was_not_run(error: &sqlx::Error) -> bool {
+pub(crate) fn was_not_run(error: &sqlx::Error) -> bool {
     NotSent::is(error) || ended_idle(error)
 }
 
 /// What a failed read means.
-pub(super) fn read_error(error: sqlx::Error) -> ReadError {
+pub(crate) fn read_error(error: sqlx::Error) -> ReadError {
     ReadError::Unavailable { source: BackendError::new(error) }
 }

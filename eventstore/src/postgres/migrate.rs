@@ -30,7 +30,7 @@ const BEGIN_FIRST_LIFE: &str = "
 ";
 
 /// Those of `all` that this database has not seen.
-pub(super) async fn pending<'m>(
+pub(crate) async fn pending<'m>(
     connection: &mut PgConnection,
     all: &'m [Migration],
 ) -> Result<Vec<&'m Migration>, sqlx::Error> {
@@ -47,7 +47,7 @@ pub(super) async fn pending<'m>(
 }
 
 /// Runs pending migrations, all in one transaction. After an error the connection must be closed.
-pub(super) async fn migrate(connection: &mut PgConnection, all: &[Migration]) -> Result<(), sqlx::Error> {
+pub(crate) async fn migrate(connection: &mut PgConnection, all: &[Migration]) -> Result<(), sqlx::Error> {
     sqlx::raw_sql("BEGIN ISOLATION LEVEL READ COMMITTED").execute(&mut *connection).await?;
     sqlx::raw_sql(TAKE_TURN).execute(&mut *connection).await?;
     sqlx::raw_sql(POSTGRES_LEDGER).execute(&mut *connection).await?;

@@ -7,14 +7,14 @@ use sqlx::postgres::PgConnectOptions;
 use sqlx::{ConnectOptions, Connection, PgConnection, Row};
 use uuid::Uuid;
 
-use super::fault::{GRANT, PRIVILEGE, code, database_error, sequence_behind};
-use super::migrate::{migrate, pending};
-use super::options::{Listen, PostgresOptions};
-use super::pinned::{BY_INDEX, READ_COMMITTED};
-use super::pool::Pool;
-use super::url;
 use crate::error::{BackendError, OpenError};
 use crate::position::Incarnation;
+use crate::postgres::connection::planner::{BY_INDEX, READ_COMMITTED};
+use crate::postgres::connection::pool::Pool;
+use crate::postgres::connection::url;
+use crate::postgres::fault::{GRANT, PRIVILEGE, code, database_error, sequence_behind};
+use crate::postgres::migrate::{migrate, pending};
+use crate::postgres::options::{Listen, PostgresOptions};
 
 const STORE_EXISTS: &str = "
     SELECT to_regclass('annals.store') IS NOT NULL
@@ -57,7 +57,7 @@ const HEARD: &str = "
 ";
 
 /// Connects and looks at everything. Gives the connections, the name of the database and the store's present life.
-pub(super) async fn open(options: &PostgresOptions) -> Result<(Pool, String, Incarnation), OpenError> {
+pub(crate) async fn open(options: &PostgresOptions) -> Result<(Pool, String, Incarnation), OpenError> {
     let (connect, shown, mut connection) = first_connection(options).await?;
     let store = look(&mut connection, options, &shown).await?;
     close(connection).await;
@@ -69,7 +69,7 @@ pub(super) async fn open(options: &PostgresOptions) -> Result<(Pool, String, Inc
 }
 
 /// Connects to a database that need not hold a store. Gives the connections and the name of the database.
-pub(super) async fn connect(options: &PostgresOptions) -> Result<(Pool, String), OpenError> {
+pub(crate) async fn connect(options: &PostgresOptions) -> Result<(Pool, String), OpenError> {
     let (connect, shown, connection) = first_connection(options).await?;
     close(connection).await;
     Ok((Pool::new(connect, options), shown.0))
@@ -92,7 +92,7 @@ async fn first_connection(options: &PostgresOptions) -> Result<(PgConnectOptions
 }
 
 /// Where to hear of other handles' commits.
-pub(super) fn listen_to(options: &PostgresOptions) -> Result<Option<PgConnectOptions>, OpenError> {
+pub(crate) fn listen_to(options: &PostgresOptions) -> Result<Option<PgConnectOptions>, OpenError> {
     let connect = match &options.listen {
         Listen::SameUrl if options.pooled => return Ok(None),
         Listen::Never => return Ok(None),
@@ -191,7 +191,7 @@ async fn check_grounds(connection: &mut PgConnection, shown: &Shown) -> Result<(
 }
 
 /// What a failed statement means while the database is opened or migrated.
-pub(super) fn open_error(path: &str, error: sqlx::Error) -> OpenError {
+pub(crate) fn open_error(path: &str, error: sqlx::Error) -> OpenError {
     if code(&error) == Some(PRIVILEGE) {
         let what = format!("the account lacks a privilege ({error})");
         return OpenError::Unsound { path: path.to_owned(), what, fix: GRANT.to_owned() };

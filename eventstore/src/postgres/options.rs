@@ -27,24 +27,24 @@ use crate::limits::Limits;
 #[doc = include_str!("../../docs/postgres.md")]
 #[derive(Clone)]
 pub struct PostgresOptions {
-    pub(super) url: String,
-    pub(super) migrate: bool,
-    pub(super) pooled: bool,
-    pub(super) connections: usize,
-    pub(super) writers: usize,
-    pub(super) answer_timeout: Duration,
-    pub(super) connection_timeout: Duration,
-    pub(super) idle_timeout: Duration,
-    pub(super) listen: Listen,
-    pub(super) poll_interval: Duration,
-    pub(super) horizon_alarm: Duration,
-    pub(super) limits: Limits,
-    pub(super) ids: Arc<dyn IdSource>,
+    pub(crate) url: String,
+    pub(crate) migrate: bool,
+    pub(crate) pooled: bool,
+    pub(crate) connections: usize,
+    pub(crate) writers: usize,
+    pub(crate) answer_timeout: Duration,
+    pub(crate) connection_timeout: Duration,
+    pub(crate) idle_timeout: Duration,
+    pub(crate) listen: Listen,
+    pub(crate) poll_interval: Duration,
+    pub(crate) horizon_alarm: Duration,
+    pub(crate) limits: Limits,
+    pub(crate) ids: Arc<dyn IdSource>,
 }
 
 /// Where to hear of other handles' commits.
 #[derive(Clone)]
-pub(super) enum Listen {
+pub(crate) enum Listen {
     SameUrl,
     Url(String),
     Never,
@@ -56,7 +56,7 @@ impl PostgresOptions {
     ///
     /// Over a network, write `?sslmode=verify-full&sslrootcert=/path/to/root.pem`: only that checks that the server is the
     /// one that the URL names. Without `sslrootcert` the roots of the public web are believed; without `sslmode` the
-    /// connection is encrypted if the server offers it, but whoever answers is believed.
+    /// connection is encrypted if the server offers it, but whoever answers is optimistic.
     pub fn new(url: impl Into<String>) -> Self {
         Self {
             url: url.into(),
@@ -94,7 +94,7 @@ impl PostgresOptions {
     /// one finds out whether the store is still the same. A handle keeps few connections for any number of tasks, so a
     /// pooler is of use to many processes, not to one.
     ///
-    /// Units of work and [`PostgresStore::database`](super::PostgresStore::database) are refused: the caller's own
+    /// Units of work and [`PostgresStore::database`](crate::postgres::PostgresStore::database) are refused: the caller's own
     /// statements have names, which a pooler would mix up. Open the database once more, directly, for those.
     #[must_use]
     pub fn pooled(mut self) -> Self {
@@ -202,8 +202,8 @@ impl PostgresOptions {
     ///
     /// # Cancel safety
     /// Dropping the future opens nothing. Migrations it was at are run as a whole or not at all.
-    pub async fn open(self) -> Result<super::PostgresStore, OpenError> {
-        super::PostgresStore::open_with(self).await
+    pub async fn open(self) -> Result<crate::postgres::PostgresStore, OpenError> {
+        crate::postgres::PostgresStore::open_with(self).await
     }
 }
 

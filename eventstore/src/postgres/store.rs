@@ -6,23 +6,23 @@ use async_trait::async_trait;
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
 
-use super::append;
-use super::database::PostgresDatabase;
-use super::fault::NoConnection;
-use super::group::is_small;
-use super::held_up::HeldUp;
-use super::news::{hear, say};
-use super::options::PostgresOptions;
-use super::pool::Pool;
-use super::read::Reader;
-use super::streams::streams_after;
-use super::writer::{Shared, Writers, append_beside};
 use crate::append::{Append, Appended};
 use crate::clock::IdSource;
 use crate::error::{AppendError, Invalid, OpenError, ReadError};
 use crate::filter::{Filter, StreamFilter};
 use crate::limits::Limits;
 use crate::position::{After, Checkpoint, Incarnation, Position};
+use crate::postgres::append::blocked_streams::BlockedStreams;
+use crate::postgres::append::group::is_small;
+use crate::postgres::append::single;
+use crate::postgres::append::writer::{Shared, Writers, append_beside};
+use crate::postgres::connection::pool::Pool;
+use crate::postgres::database::PostgresDatabase;
+use crate::postgres::fault::NoConnection;
+use crate::postgres::notify::{listen, notify};
+use crate::postgres::options::PostgresOptions;
+use crate::postgres::read::pages::Reader;
+use crate::postgres::read::streams::streams_after;
 use crate::queue::Bounds;
 use crate::request::RequestKey;
 use crate::store::{EventStore, Page, StreamInfo, StreamPage};
@@ -66,16 +66,16 @@ impl PostgresStore {
         PostgresOptions::new(url).open().await
     }
 
-    pub(super) async fn open_with(options: PostgresOptions) -> Result<Self, OpenError> {
-        let listen = super::open::listen_to(&options)?;
-        let (pool, name, incarnation) = super::open::open(&options).await?;
+    pub(crate) async fn open_with(options: PostgresOptions) -> Result<Self, OpenError> {
+        let listen_at = crate::postgres::open::listen_to(&options)?;
+        let (pool, name, incarnation) = crate::postgres::open::open(&options).await?;
         let database = PostgresDatabase::over(pool.clone(), name, &options);
         let reader = Arc::new(Reader::new(pool.clone(), incarnation));
         let shared = Shared {
             pool,
             limits: options.limits,
             bounds: Bounds::default(),
-            held_up: HeldUp::default(),
+            blocked_streams: BlockedStreams::default(),
             head: watch::Sender::new(Position::START),
             own: watch::Sender::new(Position::START),
         };
@@ -83,8 +83,8 @@ impl PostgresStore {
         let horizon = Arc::clone(&reader.horizon);
         let tasks = vec![
             tokio::spawn(horizon.serve(shared.head.clone(), options.horizon_alarm)),
-            tokio::spawn(say(shared.pool.clone(), shared.own.subscribe())),
-            tokio::spawn(hear(Arc::clone(&reader), shared.head.clone(), listen, options.poll_interval)),
+            tokio::spawn(notify(shared.pool.clone(), shared.own.subscribe())),
+            tokio::spawn(listen(Arc::clone(&reader), shared.head.clone(), listen_at, options.poll_interval)),
         ];
         Ok(Self(Arc::new(Handle { database, reader, ids: options.ids, shared, writers, tasks: Mutex::new(tasks) })))
     }
@@ -98,16 +98,16 @@ impl PostgresStore {
         &self.0.database
     }
 
-    pub(super) fn reader(&self) -> &Reader {
+    pub(crate) fn reader(&self) -> &Reader {
         &self.0.reader
     }
 
     /// Wakes readers when events up to `position` were committed.
-    pub(super) fn announce(&self, position: Position) {
+    pub(crate) fn announce(&self, position: Position) {
         self.0.shared.committed(position);
     }
 
-    pub(super) fn pool(&self) -> &Pool {
+    pub(crate) fn pool(&self) -> &Pool {
         &self.0.reader.pool
     }
 
@@ -159,20 +159,20 @@ impl EventStore for PostgresStore {
         }
         let shared = &self.0.shared;
         let append = append.check(&shared.limits)?;
-        let in_line = match append.parts.as_slice() {
-            [part] => shared.held_up.find(&part.stream),
+        let turn_in_stream = match append.parts.as_slice() {
+            [part] => shared.blocked_streams.find(&part.stream),
             _ => None,
         };
-        if in_line.is_none() && is_small(&append) {
+        if turn_in_stream.is_none() && is_small(&append) {
             return self.0.writers.append(append, &shared.limits).await;
         }
         let _place = shared.bounds.enter(&append, &shared.limits)?;
-        append_beside(shared, &append, in_line).await
+        append_beside(shared, &append, turn_in_stream).await
     }
 
     async fn find_request(&self, tenant: &Tenant, request: &RequestKey) -> Result<Option<Appended>, AppendError> {
         let mut held = self.pool().take().await.map_err(NoConnection::into_append)?;
-        append::find_request(&mut held, tenant, request).await
+        single::find_request(&mut held, tenant, request).await
     }
 
     async fn load_page(&self, stream: &StreamId, after: StreamVersion, limit: usize) -> Result<StreamPage, ReadError> {

@@ -5,15 +5,15 @@ use std::ops::{Deref, DerefMut};
 use async_trait::async_trait;
 use sqlx::{PgConnection, Postgres, Row, Transaction};
 
-use super::append;
-use super::database::{NotBegun, PostgresTransaction};
-use super::fault::{append_fault, code, not_through_pooler};
-use super::replication::confirm;
-use super::store::PostgresStore;
-use super::within::{NotDone, failed, other_store, within};
 use crate::append::{Append, Appended};
 use crate::error::{AppendError, BackendError, Invalid, ReadError};
 use crate::position::{Incarnation, Position};
+use crate::postgres::append::in_transaction::{NotDone, failed, other_store, within};
+use crate::postgres::append::replication::confirm;
+use crate::postgres::append::single;
+use crate::postgres::database::{NotBegun, PostgresTransaction};
+use crate::postgres::fault::{append_fault, code, not_through_pooler};
+use crate::postgres::store::PostgresStore;
 use crate::repository::CommandScope;
 use crate::request::RequestKey;
 use crate::store::{EventStore, StreamPage};
@@ -34,7 +34,7 @@ const SETTINGS: &str = "
 ///
 /// It is READ COMMITTED and durable: each statement sees what was committed when it begins, by others too. From its first
 /// append until it ends, readers of the whole log wait behind it, as do appends to the same streams; so keep it short. If
-/// it waits for its next statement longer than [`PostgresOptions::idle_timeout`](super::PostgresOptions::idle_timeout)
+/// it waits for its next statement longer than [`PostgresOptions::idle_timeout`](crate::postgres::PostgresOptions::idle_timeout)
 /// allows, the server ends it. An append that meets an event of another transaction in its stream waits until that one
 /// ends, for up to 5 s; then it is refused as [`AppendError::Busy`].
 ///
@@ -64,9 +64,9 @@ impl CommandScope for PostgresUnitOfWork {
     }
 
     async fn find_request(&mut self, tenant: &Tenant, request: &RequestKey) -> Result<Option<Appended>, AppendError> {
-        let rows = append::request_by_key(tenant, request).fetch_all(&mut *self.transaction).await;
+        let rows = single::request_by_key(tenant, request).fetch_all(&mut *self.transaction).await;
         let rows = rows.map_err(|e| failed(e, no_stream))?;
-        append::first_answer(tenant, request, &rows)
+        single::first_answer(tenant, request, &rows)
     }
 
     /// One round trip.

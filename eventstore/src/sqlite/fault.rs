@@ -8,7 +8,7 @@ use crate::position::Position;
 use crate::stream::StreamId;
 
 impl DatabaseError {
-    pub(super) fn of(error: sqlx::Error, waited: Duration) -> Self {
+    pub(crate) fn of(error: sqlx::Error, waited: Duration) -> Self {
         match result_code(&error) {
             Some(BUSY | LOCKED) => Self::Busy { waited },
             Some(FULL) => Self::StorageFull { source: BackendError::new(error) },
@@ -24,7 +24,7 @@ impl DatabaseError {
         }
     }
 
-    pub(super) fn into_append(self, stream: impl FnOnce() -> StreamId) -> AppendError {
+    pub(crate) fn into_append(self, stream: impl FnOnce() -> StreamId) -> AppendError {
         match self {
             Self::Busy { waited } => AppendError::Busy { waited },
             Self::StorageFull { source } => AppendError::StorageFull { source },
@@ -43,7 +43,7 @@ impl DatabaseError {
         }
     }
 
-    pub(super) fn into_read(self) -> ReadError {
+    pub(crate) fn into_read(self) -> ReadError {
         match self {
             Self::Closed => ReadError::Closed,
             Self::Damaged { source } => {
@@ -56,22 +56,22 @@ impl DatabaseError {
 }
 
 /// A mistake in the SQL, or a table that is not there.
-pub(super) const ERROR: i32 = 1;
-pub(super) const PERM: i32 = 3;
+pub(crate) const ERROR: i32 = 1;
+pub(crate) const PERM: i32 = 3;
 const BUSY: i32 = 5;
 const LOCKED: i32 = 6;
-pub(super) const READONLY: i32 = 8;
+pub(crate) const READONLY: i32 = 8;
 const IOERR: i32 = 10;
-pub(super) const CORRUPT: i32 = 11;
-pub(super) const FULL: i32 = 13;
-pub(super) const CANTOPEN: i32 = 14;
-pub(super) const CONSTRAINT: i32 = 19;
-pub(super) const NOTADB: i32 = 26;
+pub(crate) const CORRUPT: i32 = 11;
+pub(crate) const FULL: i32 = 13;
+pub(crate) const CANTOPEN: i32 = 14;
+pub(crate) const CONSTRAINT: i32 = 19;
+pub(crate) const NOTADB: i32 = 26;
 const READONLY_DIRECTORY: i32 = READONLY | (6 << 8);
 const COMMIT_HOOK: i32 = CONSTRAINT | (2 << 8);
 
 /// The primary result code: the low byte of the extended one.
-pub(super) fn result_code(error: &sqlx::Error) -> Option<i32> {
+pub(crate) fn result_code(error: &sqlx::Error) -> Option<i32> {
     extended_code(error).map(|code| code & 0xff)
 }
 
@@ -80,16 +80,16 @@ fn extended_code(error: &sqlx::Error) -> Option<i32> {
 }
 
 /// Whether the file's folder may not be written, so that the journal cannot be made.
-pub(super) fn is_about_the_folder(error: &sqlx::Error) -> bool {
+pub(crate) fn is_about_the_folder(error: &sqlx::Error) -> bool {
     extended_code(error) == Some(READONLY_DIRECTORY)
 }
 
 /// Whether a constraint or trigger refused the rows.
-pub(super) fn is_refusal(error: &sqlx::Error) -> bool {
+pub(crate) fn is_refusal(error: &sqlx::Error) -> bool {
     result_code(error) == Some(CONSTRAINT) && !is_refused_commit(error)
 }
 
 /// Whether it was not the schema but this library, or the user's own hook, that refused the commit; it was rolled back.
-pub(super) fn is_refused_commit(error: &sqlx::Error) -> bool {
+pub(crate) fn is_refused_commit(error: &sqlx::Error) -> bool {
     extended_code(error) == Some(COMMIT_HOOK)
 }

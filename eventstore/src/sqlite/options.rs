@@ -4,10 +4,10 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::store::SqliteStore;
 use crate::clock::{Clock, IdSource, SystemClock, TimeOrderedIds};
 use crate::error::OpenError;
 use crate::limits::Limits;
+use crate::sqlite::store::SqliteStore;
 
 /// When an acknowledged append is safe on disk.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -51,15 +51,15 @@ pub enum Synchronous {
 /// ```
 #[derive(Clone)]
 pub struct SqliteOptions {
-    pub(super) path: PathBuf,
-    pub(super) synchronous: Synchronous,
-    pub(super) read_only: bool,
-    pub(super) readers: usize,
-    pub(super) busy_timeout: Duration,
-    pub(super) poll_interval: Duration,
-    pub(super) limits: Limits,
-    pub(super) clock: Arc<dyn Clock>,
-    pub(super) ids: Arc<dyn IdSource>,
+    pub(crate) path: PathBuf,
+    pub(crate) synchronous: Synchronous,
+    pub(crate) read_only: bool,
+    pub(crate) readers: usize,
+    pub(crate) busy_timeout: Duration,
+    pub(crate) poll_interval: Duration,
+    pub(crate) limits: Limits,
+    pub(crate) clock: Arc<dyn Clock>,
+    pub(crate) ids: Arc<dyn IdSource>,
 }
 
 impl SqliteOptions {

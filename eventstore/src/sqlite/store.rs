@@ -12,12 +12,6 @@ use tokio::sync::{Mutex, watch};
 use tokio::task::{JoinError, JoinHandle};
 use uuid::Uuid;
 
-use super::append::{plan_blind, store_blind};
-use super::database::SqliteDatabase;
-use super::fault::is_refusal;
-use super::options::{SqliteOptions, Synchronous};
-use super::requests;
-use super::writer::GroupCommit;
 use crate::append::{Append, Appended, CheckedAppend};
 use crate::clock::IdSource;
 use crate::database_error::DatabaseError;
@@ -27,6 +21,12 @@ use crate::limits::Limits;
 use crate::position::{After, Checkpoint, Incarnation, Position};
 use crate::queue::{Bounds, Queue};
 use crate::request::RequestKey;
+use crate::sqlite::append::requests;
+use crate::sqlite::append::round::{plan_blind, store_blind};
+use crate::sqlite::append::writer::GroupCommit;
+use crate::sqlite::connection::database::SqliteDatabase;
+use crate::sqlite::fault::is_refusal;
+use crate::sqlite::options::{SqliteOptions, Synchronous};
 use crate::store::{EventStore, Page, StreamInfo, StreamPage};
 use crate::stream::{StreamId, StreamVersion, Tenant};
 
@@ -115,7 +115,7 @@ impl SqliteStore {
         SqliteOptions::new(path).open().await
     }
 
-    pub(super) async fn open_with(options: SqliteOptions) -> Result<Self, OpenError> {
+    pub(crate) async fn open_with(options: SqliteOptions) -> Result<Self, OpenError> {
         let database = SqliteDatabase::open_with(&options).await?;
         if let Err(error) = Self::prepare(&database, &options).await {
             database.close().await;
@@ -164,15 +164,15 @@ impl SqliteStore {
         &self.0.group.database
     }
 
-    pub(super) fn group(&self) -> &GroupCommit {
+    pub(crate) fn group(&self) -> &GroupCommit {
         &self.0.group
     }
 
-    pub(super) fn limits_ref(&self) -> &Limits {
+    pub(crate) fn limits_ref(&self) -> &Limits {
         &self.0.group.limits
     }
 
-    pub(super) fn synchronous(&self) -> Synchronous {
+    pub(crate) fn synchronous(&self) -> Synchronous {
         self.0.synchronous
     }
 
@@ -205,7 +205,7 @@ impl SqliteStore {
         group.commit(&mut writer, std::slice::from_ref(append)).await.pop()
     }
 
-    pub(super) fn is_closed(&self) -> bool {
+    pub(crate) fn is_closed(&self) -> bool {
         self.0.closed.load(Ordering::Acquire)
     }
 

@@ -5,19 +5,19 @@ use std::ops::{Deref, DerefMut};
 use async_trait::async_trait;
 use sqlx::{Row, Sqlite, SqliteConnection, Transaction};
 
-use super::append::{Round, Stopped, run};
-use super::database::{NO_TRANSACTION, SqliteTransaction};
-use super::fault::result_code;
-use super::options::Synchronous;
-use super::requests;
-use super::store::SqliteStore;
-use super::writer::GroupCommit;
 use crate::append::{Append, Appended, CheckedAppend};
 use crate::database_error::DatabaseError;
 use crate::error::{AppendError, BackendError, Invalid, ReadError};
 use crate::position::{Incarnation, Position};
 use crate::repository::CommandScope;
 use crate::request::RequestKey;
+use crate::sqlite::append::requests;
+use crate::sqlite::append::round::{Round, RoundError, run};
+use crate::sqlite::append::writer::GroupCommit;
+use crate::sqlite::connection::database::{NO_TRANSACTION, SqliteTransaction};
+use crate::sqlite::fault::result_code;
+use crate::sqlite::options::Synchronous;
+use crate::sqlite::store::SqliteStore;
 use crate::store::{EventStore, StreamPage};
 use crate::stream::{StreamId, StreamVersion, Tenant};
 use crate::unit_of_work::{TransactionalStore, UnitOfWork, broken, no_stream};
@@ -328,13 +328,13 @@ async fn within(
             sqlx::query(KEEP).execute(connection).await.map_err(fault)?;
             answers.pop().expect("one append has one answer")
         }
-        Err(Stopped::Failed(error)) => {
+        Err(RoundError::Failed(error)) => {
             if let Err(later) = sqlx::raw_sql(UNDO).execute(connection).await {
                 // SQLite rolls the whole transaction back for some errors, and its savepoints with it.
                 tracing::debug!(error = %later, "the transaction of a failed append is gone");
             }
             Err(fault(error))
         }
-        Err(Stopped::LookUpIds) => unreachable!("the ids were looked up at once"),
+        Err(RoundError::LookUpIds) => unreachable!("the ids were looked up at once"),
     }
 }

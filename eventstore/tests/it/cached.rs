@@ -3,7 +3,7 @@
 use std::convert::Infallible;
 use std::sync::Arc;
 
-use annals_eventstore::conformance::{Home, Setup};
+use annals_eventstore::conformance::{Backend, Setup};
 use annals_eventstore::{
     Aggregate, AggregateStore, DecodeError, Event, EventShape, EventStore, Evolve, Invalid, Limits, ManualClock,
     Payload, Repository, SnapshotPolicy, UnitOfWork,
@@ -12,8 +12,8 @@ use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 
-use crate::homes::{InMemory, OnDisk};
-use crate::outsider::Elsewhere;
+use crate::backends::{InMemory, OnDisk};
+use crate::third_party_store::Elsewhere;
 
 /// An event that shows everything a type can see of its payload's text.
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -89,10 +89,10 @@ fn text(random: &mut fastrand::Rng, depth: usize) -> String {
 }
 
 /// The states that a repository decides on, and that a load gives, whatever way the payloads were written in.
-async fn check(home: impl Home) -> Vec<String> {
+async fn check(backend: impl Backend) -> Vec<String> {
     let clock = Arc::new(ManualClock::at(Timestamp::UNIX_EPOCH));
     let setup = Setup { clock, limits: Limits::default() };
-    let store: Arc<dyn EventStore> = home.open(&setup).await;
+    let store: Arc<dyn EventStore> = backend.open(&setup).await;
     let (notes, id) = (store.aggregate::<Notes>(), "n".to_owned());
     let mut random = fastrand::Rng::with_seed(17);
     let seen = async |notes: &Repository<Notes>| {
@@ -122,7 +122,7 @@ async fn commands_are_decided_alike_on_cached_and_on_loaded_states_and_on_every_
     assert_eq!(check(OnDisk::new()).await, memory);
     assert_eq!(check(Elsewhere::default()).await, memory);
     #[cfg(feature = "postgres")]
-    assert_eq!(check(crate::homes::InPostgres::default()).await, memory);
+    assert_eq!(check(crate::backends::InPostgres::default()).await, memory);
 }
 
 /// An older backup that is put back in place, under a handle that goes on.

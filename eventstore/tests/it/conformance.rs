@@ -1,21 +1,21 @@
 //! Every clause of the contract on every store.
 
-use crate::homes::{FaultyWithoutFaults, InMemory, OnDisk};
-use crate::outsider::Elsewhere;
+use crate::backends::{FaultyWithoutFaults, InMemory, OnDisk};
+use crate::third_party_store::Elsewhere;
 
 annals_eventstore::conformance::suite! {
     memory => InMemory,
     sqlite => OnDisk::new(),
     faulty_without_faults => FaultyWithoutFaults,
-    outsider => Elsewhere::default(),
+    third_party_store => Elsewhere::default(),
 }
 
 #[cfg(feature = "postgres")]
 annals_eventstore::conformance::suite! {
-    postgres => crate::homes::InPostgres::default(),
+    postgres => crate::backends::InPostgres::default(),
 }
 
 #[cfg(feature = "postgres")]
 annals_eventstore::conformance::suite! {
-    pooler => crate::homes::BehindPooler::default(),
+    pooler => crate::backends::BehindPooler::default(),
 }

@@ -2,14 +2,14 @@
 
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
+mod backends;
 mod cached;
 mod chaos;
 mod conformance;
-mod grudging;
-mod homes;
 mod memory;
+mod minimal_store;
 mod model;
-mod outsider;
+mod third_party_store;
 #[cfg(any(feature = "sqlite", feature = "postgres"))]
 #[expect(unreachable_pub, reason = "the examples of the documentation share it")]
 mod order {
@@ -17,7 +17,7 @@ mod order {
 }
 #[cfg(feature = "postgres")]
 mod postgres;
+mod public_parts;
 mod read;
 mod rewound;
-mod taken_apart;
 mod together;

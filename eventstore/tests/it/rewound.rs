@@ -77,7 +77,7 @@ async fn nobody_goes_on_in_a_postgresql_log_that_was_put_back() {
         ALTER TABLE annals.events ENABLE TRIGGER USER;
         SELECT setval('annals.events_position', 2)
     ";
-    let database = crate::homes::postgres_database().await;
+    let database = crate::backends::postgres_database().await;
     let store = annals_eventstore::PostgresOptions::new(database.url()).open().await.unwrap();
     let put_back = async {
         let mut connection = PgConnection::connect(database.url()).await.unwrap();

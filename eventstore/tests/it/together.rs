@@ -206,7 +206,7 @@ async fn a_group_on_postgres_is_answered_as_its_appends_would_be_one_after_the_o
     use annals_eventstore::PostgresOptions;
     use annals_scratch::Database;
 
-    use crate::homes::postgres_database;
+    use crate::backends::postgres_database;
 
     async fn plant(database: &Database) {
         let mut foreign = sqlx::PgConnection::connect(database.url()).await.unwrap();

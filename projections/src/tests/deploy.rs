@@ -8,8 +8,8 @@ use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
 use super::accounts::{AccountEvent, Accounts};
+use super::fixture::{Doubled, Fixture, OfTenant, pairs, said};
 use super::troubled::Trouble;
-use super::workshop::{Doubled, OfTenant, Workshop, pairs, said};
 use crate::{Projection, ProjectionError, Projections, Rows, WaitError};
 
 /// Long enough for a runner that is at work, short enough to wait in vain.
@@ -50,20 +50,20 @@ impl Projection for WithNotes {
     }
 }
 
-async fn pay(shop: &Workshop) -> Position {
+async fn pay(shop: &Fixture) -> Position {
     shop.append("a", [AccountEvent::Paid(1)]).await
 }
 
-async fn old(shop: &Workshop) -> Projections {
+async fn old(shop: &Fixture) -> Projections {
     shop.start().await
 }
 
-async fn new(shop: &Workshop) -> Projections {
+async fn new(shop: &Fixture) -> Projections {
     shop.projections().with(WithNotes).start().await.unwrap()
 }
 
 /// Waits until the stable name shows a version.
-async fn until_shown<P: Projection>(shop: &Workshop, version: u32) {
+async fn until_shown<P: Projection>(shop: &Fixture, version: u32) {
     let shown = async {
         while shop.shown::<P>().await != Some(version) {
             tokio::time::sleep(Duration::from_millis(5)).await;
@@ -72,7 +72,7 @@ async fn until_shown<P: Projection>(shop: &Workshop, version: u32) {
     tokio::time::timeout(shop.soon(), shown).await.expect("it is switched");
 }
 
-pub(super) async fn an_old_build_that_starts_beside_a_newer_one_leaves_it_the_name(shop: Workshop) {
+pub(super) async fn an_old_build_that_starts_beside_a_newer_one_leaves_it_the_name(shop: Fixture) {
     let beside = shop.beside();
     let newer = new(&shop).await;
     newer.wait_for(pay(&shop).await, shop.soon()).await.unwrap();
@@ -95,7 +95,7 @@ pub(super) async fn an_old_build_that_starts_beside_a_newer_one_leaves_it_the_na
     older.close().await;
 }
 
-pub(super) async fn a_version_that_took_the_name_over_keeps_it_when_the_old_build_restarts(shop: Workshop) {
+pub(super) async fn a_version_that_took_the_name_over_keeps_it_when_the_old_build_restarts(shop: Fixture) {
     let beside = shop.beside();
     let older = old(&shop).await;
     older.wait_for(pay(&shop).await, shop.soon()).await.unwrap();
@@ -111,7 +111,7 @@ pub(super) async fn a_version_that_took_the_name_over_keeps_it_when_the_old_buil
     newer.close().await;
 }
 
-pub(super) async fn a_wait_ends_when_the_name_shows_the_event_and_not_before(shop: Workshop) {
+pub(super) async fn a_wait_ends_when_the_name_shows_the_event_and_not_before(shop: Fixture) {
     let older = old(&shop).await;
     older.wait_for(pay(&shop).await, shop.soon()).await.unwrap();
     older.close().await;
@@ -125,7 +125,7 @@ pub(super) async fn a_wait_ends_when_the_name_shows_the_event_and_not_before(sho
     newer.close().await;
 }
 
-pub(super) async fn a_wait_for_a_version_that_nobody_feeds_says_so(shop: Workshop) {
+pub(super) async fn a_wait_for_a_version_that_nobody_feeds_says_so(shop: Fixture) {
     let beside = shop.beside();
     let older = old(&shop).await;
     older.wait_for(pay(&shop).await, shop.soon()).await.unwrap();
@@ -203,7 +203,7 @@ bills!(SentAlone, Sent, 1);
 bills!(Both, SentOrCredited, 1);
 bills!(BothRaised, SentOrCredited, 2);
 
-pub(super) async fn an_event_that_a_projection_learns_needs_a_raised_version(shop: Workshop) {
+pub(super) async fn an_event_that_a_projection_learns_needs_a_raised_version(shop: Fixture) {
     assert_eq!(Sent::SHAPES.len(), 1);
     let views = shop.projections().with(SentAlone).start().await.unwrap();
     shop.append_raw("a", "bill.sent", "{\"cents\":100}").await;
@@ -224,7 +224,7 @@ pub(super) async fn an_event_that_a_projection_learns_needs_a_raised_version(sho
     shop.projections().with(SentAlone).start().await.expect("the old build goes on").close().await;
 }
 
-pub(super) async fn another_tenant_needs_a_raised_version(shop: Workshop) {
+pub(super) async fn another_tenant_needs_a_raised_version(shop: Fixture) {
     let of = |name: &str| OfTenant(Tenant::new(name).unwrap());
     let views = shop.projections().with(of("north")).start().await.unwrap();
     views.close().await;
@@ -259,7 +259,7 @@ impl Projection for Third {
     }
 }
 
-pub(super) async fn the_name_goes_down_only_on_request_and_stays_there(shop: Workshop) {
+pub(super) async fn the_name_goes_down_only_on_request_and_stays_there(shop: Fixture) {
     let beside = shop.beside();
     let older = old(&shop).await;
     older.wait_for(pay(&shop).await, shop.soon()).await.unwrap();
@@ -307,7 +307,7 @@ pub(super) async fn the_name_goes_down_only_on_request_and_stays_there(shop: Wor
 
 /// An old build starts or ends (`a`), so does a new one (`b`), the old one asks for the name (`A`), or the new one (`B`). After
 /// each step the name shows what it should, and a wait promises what a query by the name then sees.
-async fn go_through(shop: &Workshop, steps: &str) {
+async fn go_through(shop: &Fixture, steps: &str) {
     let beside = shop.beside();
     let (mut older, mut newer): (Option<Projections>, Option<Projections>) = (None, None);
     let (mut shows, mut highest, mut cents) = (0, 0, 0);
@@ -361,18 +361,18 @@ async fn go_through(shop: &Workshop, steps: &str) {
 async fn in_every_order_of_starts_and_ends_a_wait_promises_what_the_name_shows() {
     for order in 0..4_usize.pow(5) {
         let steps: String = (0..5).map(|step| char::from(b"abAB"[order / 4_usize.pow(step) % 4])).collect();
-        go_through(&Workshop::new(), &steps).await;
+        go_through(&Fixture::new(), &steps).await;
     }
 }
 
-pub(super) async fn old_starts_first_and_both_start_again(shop: Workshop) {
+pub(super) async fn old_starts_first_and_both_start_again(shop: Fixture) {
     go_through(&shop, "abaabba").await;
 }
 
-pub(super) async fn new_starts_first_and_ends_before_the_old(shop: Workshop) {
+pub(super) async fn new_starts_first_and_ends_before_the_old(shop: Fixture) {
     go_through(&shop, "babab").await;
 }
 
-pub(super) async fn old_ends_before_new_starts_and_takes_the_name_back(shop: Workshop) {
+pub(super) async fn old_ends_before_new_starts_and_takes_the_name_back(shop: Fixture) {
     go_through(&shop, "aabaAbbBA").await;
 }

@@ -9,13 +9,13 @@ use annals_eventstore::{
 };
 
 use super::accounts::{Account, AccountEvent, Accounts};
-use super::workshop::{Fixed, Workshop, said};
+use super::fixture::{Fixed, Fixture, said};
 use crate::builder::ProjectionsBuilder;
 use crate::changes::{check_columns, check_key};
 use crate::serde_column::{json_from_column, json_to_column, text_from_column, text_to_column};
 use crate::{
     Column, ColumnError, ColumnSpec, ColumnType, ColumnValue, EventPlace, IndexSpec, Projection, ProjectionError,
-    Reach, ReadModel, RowError, Rows, SpecError, StartError, StopCause, Stopped, TableSpec, WaitError,
+    ProjectionProgress, ReadModel, RowError, Rows, SpecError, StartError, StopCause, Stopped, TableSpec, WaitError,
 };
 
 fn position(n: i64) -> Position {
@@ -84,7 +84,7 @@ async fn refused(builder: ProjectionsBuilder) -> StartError {
 }
 
 async fn declarations() -> Vec<StartError> {
-    let shop = Workshop::new();
+    let shop = Fixture::new();
     vec![
         refused(shop.projections()).await,
         refused(shop.projections().with(BadName)).await,
@@ -250,10 +250,10 @@ fn stops() -> Vec<Stopped> {
 }
 
 fn wait_errors() -> Vec<WaitError> {
-    let reach = |projection: &str, position, held_up_by: Option<&str>| Reach {
+    let reach = |projection: &str, position, retrying_after: Option<&str>| ProjectionProgress {
         projection: projection.into(),
         position,
-        held_up_by: held_up_by.map(str::to_owned),
+        retrying_after: retrying_after.map(str::to_owned),
         elsewhere: None,
     };
     let elsewhere = crate::Elsewhere {
@@ -268,7 +268,7 @@ fn wait_errors() -> Vec<WaitError> {
         WaitError::TimedOut {
             position: position(9),
             waited: Duration::from_secs(2),
-            reached: vec![Reach { elsewhere: Some(elsewhere), ..reach("accounts", position(3), None) }],
+            reached: vec![ProjectionProgress { elsewhere: Some(elsewhere), ..reach("accounts", position(3), None) }],
         },
         WaitError::NotShown {
             projection: "accounts",

@@ -3,19 +3,19 @@
 mod accounts;
 mod columns;
 mod deploy;
+mod fixture;
 mod folding;
-mod grudging;
 mod law;
 mod messages;
+mod minimal_store;
 mod normal;
-mod pages;
+mod page_reader;
 mod rebuild;
 mod rivals;
 mod runner;
 mod start;
 mod swapped;
 mod troubled;
-mod workshop;
 
 /// One list, so that no database can miss a test. In memory time is paused; elsewhere it is real.
 macro_rules! on_every_database {
@@ -23,7 +23,7 @@ macro_rules! on_every_database {
         mod in_memory {$(
             #[tokio::test(start_paused = true)]
             async fn $test() {
-                super::$theme::$test(super::workshop::Workshop::new()).await;
+                super::$theme::$test(super::fixture::Fixture::new()).await;
             }
         )*}
 
@@ -31,8 +31,8 @@ macro_rules! on_every_database {
         mod in_file {$(
             #[tokio::test]
             async fn $test() {
-                let home = crate::database::contract::InFile::new().await;
-                super::$theme::$test(super::workshop::Workshop::at(home)).await;
+                let backend = crate::database::contract::InFile::new().await;
+                super::$theme::$test(super::fixture::Fixture::at(backend)).await;
             }
         )*}
 
@@ -40,8 +40,8 @@ macro_rules! on_every_database {
         mod in_postgres {$(
             #[tokio::test]
             async fn $test() {
-                let home = crate::database::contract::InPostgres::new().await;
-                super::$theme::$test(super::workshop::Workshop::at(home)).await;
+                let backend = crate::database::contract::InPostgres::new().await;
+                super::$theme::$test(super::fixture::Fixture::at(backend)).await;
             }
         )*}
     };

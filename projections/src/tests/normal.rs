@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use super::accounts::{AccountEvent, Accounts};
-use super::workshop::{Workshop, pairs};
+use super::fixture::{Fixture, pairs};
 use crate::testing::given_events;
 use crate::{Projection, ProjectionError, Rows};
 
@@ -75,7 +75,7 @@ fn the_test_kit_finds_rows_that_differ_from_those_of_their_table() {
     given_events(NANOSECONDS.map(read)).with(Meters).then_rows([row]);
 }
 
-pub(super) async fn events_at_once_and_one_by_one_give_the_same_row(shop: Workshop) {
+pub(super) async fn events_at_once_and_one_by_one_give_the_same_row(shop: Fixture) {
     let views = shop.projections().with(Meters).start().await.unwrap();
     let read = |nanosecond| MeterEvent::Read { nanosecond };
     let last = shop.append_any("at once", NANOSECONDS.map(read)).await;

@@ -4,8 +4,8 @@ use annals_eventstore::{EventStore, Recorded};
 use fastrand::Rng;
 
 use super::accounts::{Account, AccountEvent, Accounts};
+use super::fixture::Fixture;
 use super::law::draw;
-use super::workshop::Workshop;
 use crate::{Projection, ProjectionError, Rows};
 
 /// [`Accounts`] under the next version.
@@ -21,7 +21,7 @@ impl Projection for Again {
     }
 }
 
-pub(super) async fn rebuild_equals_first_build(shop: Workshop) {
+pub(super) async fn rebuild_equals_first_build(shop: Fixture) {
     let seed = std::env::var("ANNALS_SEED").map_or_else(|_| fastrand::u64(..), |s| s.parse().expect("a number"));
     println!("ANNALS_SEED={seed}");
     let mut rng = Rng::with_seed(seed);

@@ -11,9 +11,9 @@ use fastrand::Rng;
 use jiff::Timestamp;
 
 use super::accounts::{Account, AccountEvent, Accounts};
-use super::grudging::Grudging;
+use super::fixture::{Counts, Fixture, at, model, pairs, said};
 use super::law::{draw, model as expected};
-use super::workshop::{Counts, Workshop, at, model, pairs, said};
+use super::minimal_store::MinimalStore;
 use crate::builder::Over;
 use crate::changes::Changes;
 use crate::column::ColumnValue;
@@ -30,14 +30,14 @@ fn slipped(cents: i64) -> AccountEvent {
 }
 
 /// Waits until the runner wants to load rows.
-async fn until_a_load(shop: &Workshop, before: usize) {
+async fn until_a_load(shop: &Fixture, before: usize) {
     while shop.models.loads_begun() == before {
         tokio::time::sleep(Duration::from_millis(1)).await;
     }
 }
 
 /// What another process does: moves the checkpoint of [`Accounts`] and writes a row, or removes it.
-async fn commit_elsewhere(shop: &Workshop, from: Checkpoint, to: Checkpoint, id: &str, cents: Option<i64>) {
+async fn commit_elsewhere(shop: &Fixture, from: Checkpoint, to: Checkpoint, id: &str, cents: Option<i64>) {
     let mut changes = Changes::default();
     match cents {
         Some(cents) => changes.written.push(Account::new(id, cents, Timestamp::UNIX_EPOCH).to_columns()),
@@ -49,13 +49,13 @@ async fn commit_elsewhere(shop: &Workshop, from: Checkpoint, to: Checkpoint, id:
 }
 
 /// The checkpoint of the last event so far.
-async fn head(shop: &Workshop) -> Checkpoint {
+async fn head(shop: &Fixture) -> Checkpoint {
     shop.store.head().await.unwrap()
 }
 
 /// One runner reads +5 and -5, another one commits the +5, and the first loads the row with it. To the first nothing has
 /// changed; if it went on without a comparison, the -5 would never be applied by anybody.
-pub(super) async fn changes_that_cancel_out_are_a_step_that_another_process_cannot_take_half(shop: Workshop) {
+pub(super) async fn changes_that_cancel_out_are_a_step_that_another_process_cannot_take_half(shop: Fixture) {
     let views = shop.start().await;
     let first = shop.append("a", [AccountEvent::Opened]).await;
     views.wait_for(first, shop.soon()).await.unwrap();
@@ -81,7 +81,7 @@ pub(super) async fn changes_that_cancel_out_are_a_step_that_another_process_cann
 
 /// The same the other way round: who has reported +5 and -5 as applied must have stored that, or another process may show the
 /// row between them afterwards.
-pub(super) async fn what_is_reported_as_reached_is_never_taken_back_by_another_process(shop: Workshop) {
+pub(super) async fn what_is_reported_as_reached_is_never_taken_back_by_another_process(shop: Fixture) {
     let views = shop.start().await;
     shop.append("a", [AccountEvent::Opened]).await;
     let opened = head(&shop).await;
@@ -100,7 +100,7 @@ pub(super) async fn what_is_reported_as_reached_is_never_taken_back_by_another_p
 }
 
 /// A fold that stops where a row is missing must not stop for a row that another process has removed since.
-pub(super) async fn a_fold_that_fails_because_another_process_was_faster_goes_on(shop: Workshop) {
+pub(super) async fn a_fold_that_fails_because_another_process_was_faster_goes_on(shop: Fixture) {
     let views = shop.start().await;
     let first = shop.append("a", [AccountEvent::Opened]).await;
     views.wait_for(first, shop.soon()).await.unwrap();
@@ -122,7 +122,7 @@ pub(super) async fn a_fold_that_fails_because_another_process_was_faster_goes_on
 }
 
 /// A newer build of the same version gets past an event that this one cannot apply, before this one stops.
-pub(super) async fn an_event_that_another_process_got_past_stops_nobody(shop: Workshop) {
+pub(super) async fn an_event_that_another_process_got_past_stops_nobody(shop: Fixture) {
     let views = shop.start().await;
     let first = shop.append("a", [AccountEvent::Opened]).await;
     views.wait_for(first, shop.soon()).await.unwrap();
@@ -144,7 +144,7 @@ pub(super) async fn an_event_that_another_process_got_past_stops_nobody(shop: Wo
 }
 
 /// Rows deleted and the checkpoint set to the beginning, in one transaction, under a runner that follows the log.
-pub(super) async fn a_read_model_that_was_emptied_under_a_runner_is_built_anew(shop: Workshop) {
+pub(super) async fn a_read_model_that_was_emptied_under_a_runner_is_built_anew(shop: Fixture) {
     let views = shop.projections().with(Accounts).with(Counts).start().await.unwrap();
     for n in 1..=3 {
         let position = shop.append("a", vec![AccountEvent::Paid(1); 5]).await;
@@ -166,7 +166,7 @@ pub(super) async fn a_read_model_that_was_emptied_under_a_runner_is_built_anew(s
 }
 
 /// The read models were restored from a backup under a runner: rows and checkpoint of an earlier place in the same log.
-pub(super) async fn a_checkpoint_put_back_with_its_rows_is_followed(shop: Workshop) {
+pub(super) async fn a_checkpoint_put_back_with_its_rows_is_followed(shop: Fixture) {
     let views = shop.start().await;
     let position = shop.append("a", [AccountEvent::Paid(1)]).await;
     let early = head(&shop).await;
@@ -181,7 +181,7 @@ pub(super) async fn a_checkpoint_put_back_with_its_rows_is_followed(shop: Worksh
 }
 
 /// Two stores that share a database of read models by mistake, both before their first event.
-pub(super) async fn a_checkpoint_of_another_log_is_never_adopted(shop: Workshop) {
+pub(super) async fn a_checkpoint_of_another_log_is_never_adopted(shop: Fixture) {
     let views = shop.start().await;
     let other = shop.with_another_store();
     let error = other.projections().with(Accounts).start().await.err().expect("it must be refused");
@@ -282,9 +282,9 @@ struct Rival {
 }
 
 impl Rival {
-    async fn start(shop: &Workshop, rng: &mut Rng) -> Self {
+    async fn start(shop: &Fixture, rng: &mut Rng) -> Self {
         let replica = Replica { models: shop.handle(), rng: Arc::new(Mutex::new(rng.fork())), dead: Arc::default() };
-        let store = Grudging::of_pages(shop, rng.usize(1..4));
+        let store = MinimalStore::of_pages(shop, rng.usize(1..4));
         let views = Over::new(Arc::new(store)).into_read_models(Arc::new(replica.clone()));
         Self { replica, views: views.with(Accounts).start().await.unwrap() }
     }
@@ -292,7 +292,7 @@ impl Rival {
 
 /// Two processes over random events, many of which cancel each other out, remove rows and make them again; both die now and then
 /// in the middle of anything, and somebody empties the read model. In the end it is that of a fresh fold.
-pub(super) async fn rivals_that_die_and_are_put_back_leave_the_rows_of_a_fresh_fold(shop: Workshop) {
+pub(super) async fn rivals_that_die_and_are_put_back_leave_the_rows_of_a_fresh_fold(shop: Fixture) {
     let seed = std::env::var("ANNALS_SEED").map_or_else(|_| fastrand::u64(..), |s| s.parse().expect("a number"));
     println!("ANNALS_SEED={seed}");
     let mut rng = Rng::with_seed(seed);

@@ -7,15 +7,15 @@ use annals_eventstore::{Position, Tenant};
 use tokio::time::Instant;
 
 use super::accounts::{AccountEvent, Accounts};
+use super::fixture::{Counts, Fixed, Fixture, OfTenant, at, not_running, pairs, said, until_at};
 use super::troubled::Trouble;
-use super::workshop::{Counts, Fixed, OfTenant, Workshop, at, not_running, pairs, said, until_at};
 use crate::{ProjectionState, StopCause, WaitError};
 
 fn paid(times: usize) -> Vec<AccountEvent> {
     vec![AccountEvent::Paid(1); times]
 }
 
-pub(super) async fn whoever_waits_for_a_position_reads_its_own_writes(shop: Workshop) {
+pub(super) async fn whoever_waits_for_a_position_reads_its_own_writes(shop: Fixture) {
     let views = shop.projections().with(Accounts).with(Counts).start().await.unwrap();
     for n in 1..=20 {
         let position = shop.append("a", paid(1)).await;
@@ -27,7 +27,7 @@ pub(super) async fn whoever_waits_for_a_position_reads_its_own_writes(shop: Work
 
 #[tokio::test(start_paused = true)]
 async fn new_events_wake_the_runner_at_once() {
-    let shop = Workshop::new();
+    let shop = Fixture::new();
     let views = shop.start().await;
     tokio::time::sleep(Duration::from_secs(60)).await;
     let began = Instant::now();
@@ -40,7 +40,7 @@ async fn new_events_wake_the_runner_at_once() {
 /// The last page was read ahead before the append; the announcement came while the page before it was committed.
 #[tokio::test(start_paused = true)]
 async fn an_append_behind_a_page_that_was_read_ahead_is_applied_at_once() {
-    let shop = Workshop::new();
+    let shop = Fixture::new();
     shop.append("a", paid(10_000)).await;
     shop.append("a", paid(1)).await;
     let held = shop.models.hold_commits().await;
@@ -57,7 +57,7 @@ async fn an_append_behind_a_page_that_was_read_ahead_is_applied_at_once() {
 
 #[tokio::test(start_paused = true)]
 async fn a_wait_that_is_too_long_says_how_far_each_has_got() {
-    let shop = Workshop::new();
+    let shop = Fixture::new();
     let views = shop.projections().with(Accounts).with(Counts).start().await.unwrap();
     let position = shop.append("a", paid(2)).await;
     views.wait_for(position, shop.soon()).await.unwrap();
@@ -70,7 +70,7 @@ async fn a_wait_that_is_too_long_says_how_far_each_has_got() {
 }
 
 pub(super) async fn an_event_that_cannot_be_applied_stops_its_projection_alone_and_a_fix_goes_on_from_there(
-    shop: Workshop,
+    shop: Fixture,
 ) {
     let views = shop.projections().with(Accounts).with(Counts).start().await.unwrap();
     shop.append("a", paid(2)).await;
@@ -103,7 +103,7 @@ pub(super) async fn an_event_that_cannot_be_applied_stops_its_projection_alone_a
     assert_eq!(shop.rows::<Counts>().await, pairs(&[("a", 5), ("b", 1)]), "and nothing is applied twice");
 }
 
-pub(super) async fn a_panic_stops_its_projection_alone(shop: Workshop) {
+pub(super) async fn a_panic_stops_its_projection_alone(shop: Fixture) {
     let views = shop.projections().with(Accounts).with(Counts).start().await.unwrap();
     let position = shop.append("a", [AccountEvent::Panicking]).await;
     let stopped = views.stopped().await.unwrap_err();
@@ -112,7 +112,7 @@ pub(super) async fn a_panic_stops_its_projection_alone(shop: Workshop) {
     assert_eq!(not_running(&views), ["accounts".to_owned()].into());
 }
 
-pub(super) async fn an_unreadable_event_of_a_wanted_name_stops_and_others_are_not_even_looked_at(shop: Workshop) {
+pub(super) async fn an_unreadable_event_of_a_wanted_name_stops_and_others_are_not_even_looked_at(shop: Fixture) {
     let views = shop.start().await;
     shop.append_raw("a", "somebody.elses", "\"nonsense\"").await;
     let readable = shop.append("a", paid(1)).await;
@@ -125,7 +125,7 @@ pub(super) async fn an_unreadable_event_of_a_wanted_name_stops_and_others_are_no
     assert_eq!(shop.position::<Accounts>().await, 2);
 }
 
-pub(super) async fn a_projection_of_one_tenant_sees_no_other(shop: Workshop) {
+pub(super) async fn a_projection_of_one_tenant_sees_no_other(shop: Fixture) {
     let north = Tenant::new("north").unwrap();
     let views = shop.projections().with(OfTenant(north.clone())).with(Counts).start().await.unwrap();
     shop.append("a", paid(1)).await;
@@ -140,7 +140,7 @@ pub(super) async fn a_projection_of_one_tenant_sees_no_other(shop: Workshop) {
     assert_eq!(not_running(&views), ["counts".to_owned()].into());
 }
 
-pub(super) async fn passing_faults_of_the_database_are_waited_out_and_nothing_is_applied_twice(shop: Workshop) {
+pub(super) async fn passing_faults_of_the_database_are_waited_out_and_nothing_is_applied_twice(shop: Fixture) {
     let views = shop.start().await;
     let position = shop.append("a", paid(1)).await;
     views.wait_for(position, shop.soon()).await.unwrap();
@@ -158,7 +158,7 @@ pub(super) async fn passing_faults_of_the_database_are_waited_out_and_nothing_is
 
 #[tokio::test(start_paused = true)]
 async fn who_waits_learns_what_holds_a_projection_up() {
-    let shop = Workshop::new();
+    let shop = Fixture::new();
     let views = shop.start().await;
     shop.models.trouble_commits(vec![Some(Trouble::Passing); 100]);
     let position = shop.append("a", paid(1)).await;
@@ -166,7 +166,7 @@ async fn who_waits_learns_what_holds_a_projection_up() {
     assert!(error.contains("`accounts` is at 0 (held up: the disk is on holiday)"), "{error}");
 }
 
-pub(super) async fn what_the_database_refuses_stops_its_projection_alone(shop: Workshop) {
+pub(super) async fn what_the_database_refuses_stops_its_projection_alone(shop: Fixture) {
     let views = shop.projections().with(Accounts).with(Counts).start().await.unwrap();
     shop.models.trouble_commits([Some(Trouble::Refused("accounts"))]);
     let position = shop.append("a", paid(1)).await;
@@ -185,7 +185,7 @@ pub(super) async fn what_the_database_refuses_stops_its_projection_alone(shop: W
 async fn a_failing_call_of_the_store_is_made_good_whichever_it_is() {
     for fault in [Fault::Before, Fault::After] {
         for call in 1.. {
-            let shop = Workshop::new();
+            let shop = Fixture::new();
             shop.append("a", paid(2)).await;
             let store = FaultyStore::new(shop.store.clone());
             store.fail_call(call, fault);
@@ -206,8 +206,8 @@ async fn a_failing_call_of_the_store_is_made_good_whichever_it_is() {
 /// After a fault the log may be another one. Rows built from two logs would be worthless.
 #[tokio::test(start_paused = true)]
 async fn a_log_that_was_replaced_while_it_was_out_of_reach_stops_the_projections() {
-    let shop = Workshop::new();
-    let other = Workshop::new();
+    let shop = Fixture::new();
+    let other = Fixture::new();
     shop.append("a", paid(3)).await;
     other.append("z", paid(5)).await;
     let store = super::swapped::Swapped::new(shop.store.clone(), other.store.clone());
@@ -219,7 +219,7 @@ async fn a_log_that_was_replaced_while_it_was_out_of_reach_stops_the_projections
     assert_eq!(shop.rows::<Accounts>().await, pairs(&[("a", 3)]));
 }
 
-pub(super) async fn two_runners_of_one_projection_apply_every_event_once(shop: Workshop) {
+pub(super) async fn two_runners_of_one_projection_apply_every_event_once(shop: Fixture) {
     let first = shop.start().await;
     let second = shop.start().await;
     let mut last = Position::START;
@@ -239,7 +239,7 @@ pub(super) async fn two_runners_of_one_projection_apply_every_event_once(shop: W
     assert_eq!(applied, last.get() as u64);
 }
 
-pub(super) async fn a_checkpoint_that_somebody_removed_stops_the_projection(shop: Workshop) {
+pub(super) async fn a_checkpoint_that_somebody_removed_stops_the_projection(shop: Fixture) {
     let views = shop.start().await;
     let position = shop.append("a", paid(1)).await;
     views.wait_for(position, shop.soon()).await.unwrap();
@@ -250,7 +250,7 @@ pub(super) async fn a_checkpoint_that_somebody_removed_stops_the_projection(shop
     assert_eq!(shop.rows::<Accounts>().await, pairs(&[("a", 1)]), "no row without its checkpoint");
 }
 
-pub(super) async fn a_checkpoint_that_another_process_moved_is_followed(shop: Workshop) {
+pub(super) async fn a_checkpoint_that_another_process_moved_is_followed(shop: Fixture) {
     let views = shop.start().await;
     let first = shop.append("a", paid(1)).await;
     views.wait_for(first, shop.soon()).await.unwrap();
@@ -269,7 +269,7 @@ pub(super) async fn a_checkpoint_that_another_process_moved_is_followed(shop: Wo
 
 #[tokio::test(start_paused = true)]
 async fn where_nothing_concerns_it_a_projection_gets_on_without_a_commit_per_look() {
-    let shop = Workshop::new();
+    let shop = Fixture::new();
     let views = shop.start().await;
     let mut last = Position::START;
     for _ in 0..50 {
@@ -289,7 +289,7 @@ async fn where_nothing_concerns_it_a_projection_gets_on_without_a_commit_per_loo
 
 #[tokio::test(start_paused = true)]
 async fn a_long_log_of_others_events_is_not_read_again_after_a_crash() {
-    let shop = Workshop::new();
+    let shop = Fixture::new();
     for _ in 0..11 {
         let opened = (0..10_000).map(|_| AccountEvent::Opened);
         shop.append_of(Tenant::new("south").unwrap(), "x", opened).await;
@@ -303,7 +303,7 @@ async fn a_long_log_of_others_events_is_not_read_again_after_a_crash() {
 
 #[tokio::test(start_paused = true)]
 async fn an_idle_runner_commits_nothing() {
-    let shop = Workshop::new();
+    let shop = Fixture::new();
     let views = shop.start().await;
     let position = shop.append("a", paid(1)).await;
     views.wait_for(position, shop.soon()).await.unwrap();
@@ -312,7 +312,7 @@ async fn an_idle_runner_commits_nothing() {
     assert_eq!(shop.models.committed(), committed);
 }
 
-pub(super) async fn events_of_a_long_log_are_written_once_a_row_and_page(shop: Workshop) {
+pub(super) async fn events_of_a_long_log_are_written_once_a_row_and_page(shop: Fixture) {
     for _ in 0..5 {
         shop.append("a", paid(5_000)).await;
     }
@@ -324,7 +324,7 @@ pub(super) async fn events_of_a_long_log_are_written_once_a_row_and_page(shop: W
 
 #[tokio::test(start_paused = true)]
 async fn closing_ends_everything_and_says_so() {
-    let shop = Workshop::new();
+    let shop = Fixture::new();
     let views = shop.start().await;
     let clone = views.clone();
     let waits = tokio::spawn(async move { clone.wait_for(Position::new(5).unwrap(), Duration::from_secs(60)).await });
@@ -346,7 +346,7 @@ async fn closing_ends_everything_and_says_so() {
 
 #[tokio::test(start_paused = true)]
 async fn dropping_the_last_handle_ends_the_tasks() {
-    let shop = Workshop::new();
+    let shop = Fixture::new();
     let views = shop.start().await;
     let position = shop.append("a", paid(1)).await;
     views.wait_for(position, shop.soon()).await.unwrap();
@@ -359,7 +359,7 @@ async fn dropping_the_last_handle_ends_the_tasks() {
 
 #[tokio::test(start_paused = true)]
 async fn closing_while_the_database_is_out_of_reach_does_not_hang() {
-    let shop = Workshop::new();
+    let shop = Fixture::new();
     let views = shop.start().await;
     shop.models.trouble_commits(vec![Some(Trouble::Passing); 1_000]);
     shop.append("a", paid(1)).await;
@@ -371,7 +371,7 @@ async fn closing_while_the_database_is_out_of_reach_does_not_hang() {
 
 #[tokio::test(start_paused = true)]
 async fn waiting_for_a_projection_that_was_not_started_names_those_that_were() {
-    let shop = Workshop::new();
+    let shop = Fixture::new();
     let views = shop.start().await;
     let error = views.wait_for_one::<Counts>(Position::START, shop.soon()).await.unwrap_err();
     assert_eq!(error.to_string(), "no projection is called `counts`; started are `accounts`; add it by `with`");

@@ -3,8 +3,8 @@
 use annals_eventstore::Recorded;
 
 use super::accounts::{Account, AccountEvent, Accounts};
+use super::fixture::{Counts, Doubled, Fixed, Fixture, pairs, until_at};
 use super::troubled::Trouble;
-use super::workshop::{Counts, Doubled, Fixed, Workshop, pairs, until_at};
 use crate::builder::ProjectionsBuilder;
 use crate::{Projection, ProjectionError, Rows, StartError};
 
@@ -36,7 +36,7 @@ async fn refused(builder: ProjectionsBuilder, what: &str) {
 
 #[tokio::test]
 async fn projections_declared_wrongly_are_refused() {
-    let shop = Workshop::new();
+    let shop = Fixture::new();
     refused(shop.projections(), "add one by `with`").await;
     refused(shop.projections().with(BadlyNamed), "`Bad Name`, which cannot stand in SQL").await;
     refused(shop.projections().with(VersionZero), "count versions from 1").await;
@@ -44,7 +44,7 @@ async fn projections_declared_wrongly_are_refused() {
     refused(shop.projections().with(Accounts).with(OtherName), "a read model of its own").await;
 }
 
-pub(super) async fn a_restart_goes_on_where_it_ended(shop: Workshop) {
+pub(super) async fn a_restart_goes_on_where_it_ended(shop: Fixture) {
     let views = shop.start().await;
     let first = shop.append("a", [AccountEvent::Paid(1), AccountEvent::Paid(2)]).await;
     views.wait_for(first, shop.soon()).await.unwrap();
@@ -57,7 +57,7 @@ pub(super) async fn a_restart_goes_on_where_it_ended(shop: Workshop) {
     assert_eq!(shop.rows::<Accounts>().await, pairs(&[("a", 7)]));
 }
 
-pub(super) async fn a_read_model_of_another_log_is_refused(shop: Workshop) {
+pub(super) async fn a_read_model_of_another_log_is_refused(shop: Fixture) {
     let views = shop.start().await;
     let position = shop.append("a", [AccountEvent::Paid(1)]).await;
     views.wait_for(position, shop.soon()).await.unwrap();
@@ -75,7 +75,7 @@ pub(super) async fn a_read_model_of_another_log_is_refused(shop: Workshop) {
     assert_eq!(shop.rows::<Accounts>().await, pairs(&[("a", 1)]));
 }
 
-pub(super) async fn a_raised_version_is_built_beside_the_old_one_and_shown_when_it_has_caught_up(shop: Workshop) {
+pub(super) async fn a_raised_version_is_built_beside_the_old_one_and_shown_when_it_has_caught_up(shop: Fixture) {
     let views = shop.start().await;
     let position = shop.append("a", [AccountEvent::Paid(1)]).await;
     views.wait_for(position, shop.soon()).await.unwrap();
@@ -94,7 +94,7 @@ pub(super) async fn a_raised_version_is_built_beside_the_old_one_and_shown_when_
 /// Whoever reads the view for long keeps it from being switched; meanwhile the projection goes on.
 #[tokio::test(start_paused = true)]
 async fn a_view_that_cannot_be_switched_yet_is_tried_again_now_and_then() {
-    let shop = Workshop::new();
+    let shop = Fixture::new();
     shop.append("a", [AccountEvent::Paid(1)]).await;
     let views = shop.start().await;
     views.close().await;
@@ -112,7 +112,7 @@ async fn a_view_that_cannot_be_switched_yet_is_tried_again_now_and_then() {
     assert_eq!((shop.models.shown(), shop.shown::<Accounts>().await), (4, Some(2)));
 }
 
-pub(super) async fn a_new_projection_catches_up_while_the_others_follow_the_log(shop: Workshop) {
+pub(super) async fn a_new_projection_catches_up_while_the_others_follow_the_log(shop: Fixture) {
     for _ in 0..3 {
         shop.append("a", (0..9_000).map(|_| AccountEvent::Paid(1))).await;
     }
@@ -135,7 +135,7 @@ pub(super) async fn a_new_projection_catches_up_while_the_others_follow_the_log(
 
 #[tokio::test(start_paused = true)]
 async fn a_store_without_events_starts_and_waits() {
-    let shop = Workshop::new();
+    let shop = Fixture::new();
     let views = shop.projections().with(Accounts).with(Counts).start().await.unwrap();
     views.wait_for(annals_eventstore::Position::START, shop.soon()).await.unwrap();
     views.close().await;

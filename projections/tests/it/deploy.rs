@@ -8,8 +8,8 @@ use annals_eventstore::{PostgresOptions, SqliteStore};
 use annals_projections::{ProjectionsExt, WaitError};
 use annals_scratch::again::{again, is_again};
 
+use super::backends::{Backend, block_on};
 use super::everywhere::Wider;
-use super::homes::{Home, block_on};
 use super::shop::{OrderList, placed};
 
 const SOON: Duration = Duration::from_secs(30);
@@ -20,9 +20,9 @@ const RUNNING: &str = "the new build runs";
 struct NewBuild(Child);
 
 impl NewBuild {
-    fn start(home: &Home, test: &str) -> Self {
+    fn start(backend: &Backend, test: &str) -> Self {
         let mut command = again(&[], module_path!(), test);
-        command.env(PLACE, home.place_of_events()).stdin(Stdio::piped()).stdout(Stdio::piped());
+        command.env(PLACE, backend.place_of_events()).stdin(Stdio::piped()).stdout(Stdio::piped());
         let mut child = command.spawn().unwrap();
         let output = BufReader::new(child.stdout.take().unwrap());
         assert!(output.lines().map_while(Result::ok).any(|line| line.contains(RUNNING)), "it ended before it ran");
@@ -50,14 +50,14 @@ fn run_the_new_build() {
 }
 
 /// The old build runs here all the time; the new one comes, takes the name, and is killed.
-fn the_new_build_comes_and_is_killed(home: impl Future<Output = Home>, test: &str) {
+fn the_new_build_comes_and_is_killed(backend: impl Future<Output = Backend>, test: &str) {
     block_on(async {
-        let home = home.await;
-        let shop = home.open().await;
+        let backend = backend.await;
+        let shop = backend.open().await;
         let views = shop.projections().with(OrderList).start().await.unwrap();
         views.wait_for(shop.append("o-1", &[placed("ann", 5)]).await, SOON).await.unwrap();
 
-        let new_build = NewBuild::start(&home, test);
+        let new_build = NewBuild::start(&backend, test);
         let notes = "SELECT order_id || ' ' || note FROM order_list ORDER BY order_id";
         while shop.query(&format!("SELECT CAST(version AS TEXT) FROM {}", shop.table_of_names())).await != ["2"] {
             tokio::time::sleep(Duration::from_millis(5)).await;
@@ -88,8 +88,8 @@ fn a_new_build_comes_and_is_killed_on_one_file() {
     if is_again() {
         return run_the_new_build();
     }
-    let home = async { Home::in_one_file() };
-    the_new_build_comes_and_is_killed(home, "a_new_build_comes_and_is_killed_on_one_file");
+    let backend = async { Backend::in_one_file() };
+    the_new_build_comes_and_is_killed(backend, "a_new_build_comes_and_is_killed_on_one_file");
 }
 
 #[test]
@@ -97,5 +97,5 @@ fn a_new_build_comes_and_is_killed_on_one_server() {
     if is_again() {
         return run_the_new_build();
     }
-    the_new_build_comes_and_is_killed(Home::in_one_postgres(), "a_new_build_comes_and_is_killed_on_one_server");
+    the_new_build_comes_and_is_killed(Backend::in_one_postgres(), "a_new_build_comes_and_is_killed_on_one_server");
 }

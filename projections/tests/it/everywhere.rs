@@ -7,7 +7,7 @@ use annals_macros::ReadModel;
 use annals_projections::{Projection, ProjectionError, Rows, StartError};
 use jiff::Timestamp;
 
-use super::homes::{Home, block_on, until_at};
+use super::backends::{Backend, block_on, until_at};
 use super::shop::{Balances, OrderEvent, OrderList, OrderRow, Sales, Status, placed};
 
 /// Plenty, even on a busy machine.
@@ -17,9 +17,9 @@ const ORDERS: &str = "SELECT order_id || ' ' || customer || ' ' || status || ' '
                       FROM order_list ORDER BY order_id";
 const SALES: &str = "SELECT customer || ' ' || orders || ' ' || cents FROM sales ORDER BY customer";
 
-pub(crate) fn read_models_are_tables_that_follow_the_events(home: Home) {
+pub(crate) fn read_models_are_tables_that_follow_the_events(backend: Backend) {
     block_on(async {
-        let shop = home.open().await;
+        let shop = backend.open().await;
         let views = shop.projections().with(OrderList).with(Sales).start().await.unwrap();
         shop.append("o-1", &[placed("ann", 1_200), OrderEvent::Paid]).await;
         shop.append("o-2", &[placed("bob", 750)]).await;
@@ -34,9 +34,9 @@ pub(crate) fn read_models_are_tables_that_follow_the_events(home: Home) {
     });
 }
 
-pub(crate) fn a_restart_goes_on_and_a_broken_event_stops_one_projection_alone(home: Home) {
+pub(crate) fn a_restart_goes_on_and_a_broken_event_stops_one_projection_alone(backend: Backend) {
     block_on(async {
-        let shop = home.open().await;
+        let shop = backend.open().await;
         let views = shop.projections().with(OrderList).with(Sales).start().await.unwrap();
         shop.append("o-1", &[placed("ann", 5)]).await;
         shop.append("o-2", &[placed("ann", -5)]).await;
@@ -50,7 +50,7 @@ pub(crate) fn a_restart_goes_on_and_a_broken_event_stops_one_projection_alone(ho
         views.close().await;
         shop.close().await;
 
-        let shop = home.open().await;
+        let shop = backend.open().await;
         let views = shop.projections().with(Sales).with(OrderList).start().await.unwrap();
         views.wait_for_one::<Sales>(position, SOON).await.unwrap();
         assert_eq!(views.stopped().await.unwrap_err().event, stopped.event);
@@ -63,10 +63,10 @@ pub(crate) fn a_restart_goes_on_and_a_broken_event_stops_one_projection_alone(ho
     });
 }
 
-pub(crate) fn two_processes_apply_every_event_once(home: Home) {
+pub(crate) fn two_processes_apply_every_event_once(backend: Backend) {
     block_on(async {
         // Two sets of handles share nothing but the databases, as two processes do.
-        let (one, two) = (home.open().await, home.open().await);
+        let (one, two) = (backend.open().await, backend.open().await);
         let first = one.projections().with(Sales).start().await.unwrap();
         let second = two.projections().with(Sales).start().await.unwrap();
         let mut last = Position::START;
@@ -87,9 +87,9 @@ pub(crate) fn two_processes_apply_every_event_once(home: Home) {
 }
 
 /// What one process has read and not stored may be applied in part by the other; amounts that only grow would not show it.
-pub(crate) fn events_that_cancel_out_are_each_applied_once_by_two_processes(home: Home) {
+pub(crate) fn events_that_cancel_out_are_each_applied_once_by_two_processes(backend: Backend) {
     block_on(async {
-        let (one, two) = (home.open().await, home.open().await);
+        let (one, two) = (backend.open().await, backend.open().await);
         let first = one.projections().with(Balances).start().await.unwrap();
         let second = two.projections().with(Balances).start().await.unwrap();
         let mut last = Position::START;
@@ -113,12 +113,12 @@ pub(crate) fn events_that_cancel_out_are_each_applied_once_by_two_processes(home
 }
 
 /// Kills the runtime, and with it every task at whatever it is doing, again and again.
-pub(crate) fn whenever_the_process_dies_rows_and_checkpoint_agree(home: Home) {
+pub(crate) fn whenever_the_process_dies_rows_and_checkpoint_agree(backend: Backend) {
     let mut expected = 0;
     for life in 0..8_i64 {
         let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap();
         runtime.block_on(async {
-            let shop = home.open().await;
+            let shop = backend.open().await;
             let views = shop.projections().with(Sales).start().await.unwrap();
             let mut last = Position::START;
             for n in 0..20 + life {
@@ -132,7 +132,7 @@ pub(crate) fn whenever_the_process_dies_rows_and_checkpoint_agree(home: Home) {
         runtime.shutdown_timeout(Duration::from_secs(10));
     }
     block_on(async {
-        let shop = home.open().await;
+        let shop = backend.open().await;
         let views = shop.projections().with(Sales).start().await.unwrap();
         views.wait_for(shop.store().head().await.unwrap().position, SOON).await.unwrap();
         assert_eq!(shop.query(SALES).await, [format!("ann {expected} {expected}")]);
@@ -201,9 +201,9 @@ impl Projection for Narrow {
     }
 }
 
-pub(crate) fn another_shape_needs_a_raised_version_which_is_shown_when_it_is_complete(home: Home) {
+pub(crate) fn another_shape_needs_a_raised_version_which_is_shown_when_it_is_complete(backend: Backend) {
     block_on(async {
-        let shop = home.open().await;
+        let shop = backend.open().await;
         let views = shop.projections().with(OrderList).start().await.unwrap();
         let position = shop.append("o-1", &[placed("ann", 5)]).await;
         views.wait_for(position, SOON).await.unwrap();
@@ -232,9 +232,9 @@ pub(crate) fn another_shape_needs_a_raised_version_which_is_shown_when_it_is_com
 }
 
 /// Events keep coming, so that the new version is a little behind the old one nearly all the time.
-pub(crate) fn a_raised_version_takes_the_name_under_load_and_no_event_that_was_seen_is_gone(home: Home) {
+pub(crate) fn a_raised_version_takes_the_name_under_load_and_no_event_that_was_seen_is_gone(backend: Backend) {
     block_on(async {
-        let (shop, other) = (home.open().await, home.open().await);
+        let (shop, other) = (backend.open().await, backend.open().await);
         let older = shop.projections().with(OrderList).start().await.unwrap();
         let load = async {
             for n in 0.. {
@@ -265,9 +265,9 @@ pub(crate) fn a_raised_version_takes_the_name_under_load_and_no_event_that_was_s
     });
 }
 
-pub(crate) fn a_table_that_somebody_drops_stops_its_projection_and_says_so(home: Home) {
+pub(crate) fn a_table_that_somebody_drops_stops_its_projection_and_says_so(backend: Backend) {
     block_on(async {
-        let shop = home.open().await;
+        let shop = backend.open().await;
         let views = shop.projections().with(OrderList).with(Sales).start().await.unwrap();
         shop.run("DROP VIEW order_list").await;
         shop.run("DROP TABLE order_list_v1").await;
@@ -283,13 +283,13 @@ pub(crate) fn a_table_that_somebody_drops_stops_its_projection_and_says_so(home:
 }
 
 /// Writers commit in any order; a projection that stepped over one that is late would count too little.
-pub(crate) fn events_of_many_writers_are_each_counted_once(home: Home) {
+pub(crate) fn events_of_many_writers_are_each_counted_once(backend: Backend) {
     const WRITERS: usize = 8;
     const APPENDS: usize = 40;
     block_on(async {
-        let shop = home.open().await;
+        let shop = backend.open().await;
         let views = shop.projections().with(Sales).with(OrderList).start().await.unwrap();
-        let others = [home.open().await, home.open().await];
+        let others = [backend.open().await, backend.open().await];
         let writers = (0..WRITERS).map(|writer| {
             let shop = &others[writer % others.len()];
             async move {

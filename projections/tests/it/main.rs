@@ -1,11 +1,11 @@
 //! What a user of projections can see, wherever the events and the read models are.
 
 #[cfg(test)]
+mod backends;
+#[cfg(test)]
 mod deploy;
 #[cfg(test)]
 mod everywhere;
-#[cfg(test)]
-mod homes;
 #[cfg(test)]
 mod postgres;
 #[cfg(test)]
@@ -16,22 +16,22 @@ mod shop;
 /// One list, so that no pair of databases can miss a test.
 macro_rules! everywhere {
     ($($test:ident,)*) => {
-        everywhere!(in_one_file => Home::in_one_file(); $($test,)*);
-        everywhere!(in_two_files => Home::in_two_files(); $($test,)*);
-        everywhere!(in_one_postgres => Home::in_one_postgres().await; $($test,)*);
-        everywhere!(in_two_postgres => Home::in_two_postgres().await; $($test,)*);
-        everywhere!(events_in_a_file_views_in_postgres => Home::events_in_a_file_views_in_postgres().await; $($test,)*);
-        everywhere!(events_in_postgres_views_in_a_file => Home::events_in_postgres_views_in_a_file().await; $($test,)*);
+        everywhere!(in_one_file => Backend::in_one_file(); $($test,)*);
+        everywhere!(in_two_files => Backend::in_two_files(); $($test,)*);
+        everywhere!(in_one_postgres => Backend::in_one_postgres().await; $($test,)*);
+        everywhere!(in_two_postgres => Backend::in_two_postgres().await; $($test,)*);
+        everywhere!(events_in_a_file_views_in_postgres => Backend::events_in_a_file_views_in_postgres().await; $($test,)*);
+        everywhere!(events_in_postgres_views_in_a_file => Backend::events_in_postgres_views_in_a_file().await; $($test,)*);
     };
-    ($place:ident => $home:expr; $($test:ident,)*) => {
+    ($place:ident => $backend:expr; $($test:ident,)*) => {
         #[cfg(test)]
         mod $place {
-            use crate::homes::Home;
+            use crate::backends::Backend;
 
             $(#[test]
             fn $test() {
-                let home = crate::homes::block_on(async { $home });
-                crate::everywhere::$test(home);
+                let backend = crate::backends::block_on(async { $backend });
+                crate::everywhere::$test(backend);
             })*
         }
     };

@@ -6,8 +6,8 @@ use annals_eventstore::{EventStore, PostgresOptions};
 use annals_projections::{ProjectionState, ProjectionsExt};
 use sqlx::{AssertSqlSafe, ConnectOptions, Connection, PgConnection, Row};
 
+use super::backends::{Backend, until_at};
 use super::everywhere::Wider;
-use super::homes::{Home, until_at};
 use super::shop::{OrderList, Sales, placed};
 
 const SOON: Duration = Duration::from_secs(30);
@@ -31,14 +31,14 @@ async fn blocked_backend(connection: &mut PgConnection, known: i32) -> i32 {
 #[tokio::test]
 async fn a_connection_that_the_server_ends_in_a_commit_is_made_good_and_nothing_counts_twice() {
     for round in 0..2 {
-        let home = Home::in_one_postgres().await;
-        let shop = home.open().await;
+        let backend = Backend::in_one_postgres().await;
+        let shop = backend.open().await;
         let views = shop.projections().with(Sales).start().await.unwrap();
         let position = shop.append("o-1", &[placed("ann", 1)]).await;
         views.wait_for(position, SOON).await.unwrap();
 
-        let mut holder = PgConnection::connect(home.postgres_url()).await.unwrap();
-        let mut foreign = PgConnection::connect(home.postgres_url()).await.unwrap();
+        let mut holder = PgConnection::connect(backend.postgres_url()).await.unwrap();
+        let mut foreign = PgConnection::connect(backend.postgres_url()).await.unwrap();
         sqlx::raw_sql("BEGIN; LOCK TABLE sales_v1 IN SHARE MODE").execute(&mut holder).await.unwrap();
         let position = shop.append("o-2", &[placed("ann", 2), placed("bob", 3)]).await;
         let pid = blocked_backend(&mut foreign, 0).await;
@@ -62,10 +62,10 @@ async fn a_connection_that_the_server_ends_in_a_commit_is_made_good_and_nothing_
 /// Nothing that is cut off at any time may be counted twice or not at all.
 #[tokio::test]
 async fn connections_that_the_server_ends_again_and_again_cost_nothing_but_time() {
-    let home = Home::in_two_postgres().await;
-    let shop = home.open().await;
+    let backend = Backend::in_two_postgres().await;
+    let shop = backend.open().await;
     let views = shop.projections().with(Sales).start().await.unwrap();
-    let mut foreign = PgConnection::connect(home.views_url()).await.unwrap();
+    let mut foreign = PgConnection::connect(backend.views_url()).await.unwrap();
     let mut last = annals_eventstore::Position::START;
     for n in 0..40 {
         last = shop.append(&format!("o-{n}"), &[placed("ann", 1), placed("bob", 2)]).await;
@@ -83,13 +83,13 @@ async fn connections_that_the_server_ends_again_and_again_cost_nothing_but_time(
 /// The view cannot be switched while somebody reads it, and until then queries see the old version.
 #[tokio::test]
 async fn a_report_that_delays_the_switch_ends_no_wait_early() {
-    let home = Home::in_one_postgres().await;
-    let shop = home.open().await;
+    let backend = Backend::in_one_postgres().await;
+    let shop = backend.open().await;
     let views = shop.projections().with(OrderList).start().await.unwrap();
     views.wait_for(shop.append("o-1", &[placed("ann", 1)]).await, SOON).await.unwrap();
     views.close().await;
 
-    let mut report = PgConnection::connect(home.postgres_url()).await.unwrap();
+    let mut report = PgConnection::connect(backend.postgres_url()).await.unwrap();
     sqlx::raw_sql("BEGIN; SELECT count(*) FROM order_list").execute(&mut report).await.unwrap();
     let position = shop.append("o-2", &[placed("bob", 2)]).await;
     let views = shop.projections().with(Wider::<2>).start().await.unwrap();
@@ -116,10 +116,10 @@ const ROLES: [&str; 4] = ["annals_owner", "annals_app", "annals_reader", "annals
 
 #[tokio::test]
 async fn the_example_of_roles_lets_projections_do_their_work_and_no_more() {
-    let home = Home::in_one_postgres().await;
-    let shop = home.open().await;
+    let backend = Backend::in_one_postgres().await;
+    let shop = backend.open().await;
     let suffix = format!("_{:016x}", fastrand::u64(..));
-    let mut superuser = PgConnection::connect(home.postgres_url()).await.unwrap();
+    let mut superuser = PgConnection::connect(backend.postgres_url()).await.unwrap();
     let account = format!("views{suffix}");
     let accounts = format!(
         "CREATE ROLE {account} LOGIN IN ROLE annals_projections{suffix};
@@ -128,7 +128,7 @@ async fn the_example_of_roles_lets_projections_do_their_work_and_no_more() {
     for sql in [example_of_roles(&suffix), accounts] {
         sqlx::raw_sql(AssertSqlSafe(sql)).execute(&mut superuser).await.unwrap();
     }
-    let store = PostgresOptions::new(home.postgres_url_as(&account)).open().await.unwrap();
+    let store = PostgresOptions::new(backend.postgres_url_as(&account)).open().await.unwrap();
     // The second start finds everything in place.
     for n in 1..3 {
         let views = store.projections().with(Sales).with(OrderList).start().await.unwrap();
@@ -144,8 +144,8 @@ async fn the_example_of_roles_lets_projections_do_their_work_and_no_more() {
     store.close().await;
     shop.close().await;
     superuser.close().await.unwrap();
-    let server = home.server_of_postgres();
-    drop(home);
+    let server = backend.server_of_postgres();
+    drop(backend);
     let all = ROLES.map(|role| format!("{role}{suffix}")).join(", ");
     let forget = format!("DROP ROLE {account}, {all}");
     let mut superuser = server.connect().await.unwrap();

@@ -6,7 +6,7 @@ use std::time::Duration;
 use sqlx::sqlite::{SqliteConnectOptions, SqliteConnection};
 use sqlx::{AssertSqlSafe, Connection, Row};
 
-use super::homes::{Home, block_on};
+use super::backends::{Backend, block_on};
 use super::shop::{OrderList, Sales, placed};
 
 const SOON: Duration = Duration::from_secs(30);
@@ -29,16 +29,16 @@ async fn restore_to_five(path: &Path) {
 /// They would count 6 to 10 of the lost events together with 11 and 12 of the new ones, and say that they are current.
 #[test]
 fn read_models_of_a_restored_log_stop_and_are_not_called_current() {
-    let home = Home::in_two_files();
+    let backend = Backend::in_two_files();
     block_on(async {
-        let shop = home.open().await;
+        let shop = backend.open().await;
         let views = shop.projections().with(OrderList).with(Sales).start().await.unwrap();
         for n in 1..=10 {
             let position = shop.append(&format!("o-{n}"), &[placed("ann", 10)]).await;
             views.wait_for(position, SOON).await.unwrap();
         }
         assert_eq!(shop.query(SALES).await, ["ann 10 100"]);
-        restore_to_five(home.events_file()).await;
+        restore_to_five(backend.events_file()).await;
         let mut position = annals_eventstore::Position::START;
         for n in 6..=12 {
             position = shop.append(&format!("p-{n}"), &[placed("ann", 100)]).await;

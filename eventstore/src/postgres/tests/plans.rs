@@ -2,16 +2,19 @@
 //! that is filled and analysed; with the values known to the planner, and without.
 
 use super::{DEBIAN, fill, lines, major, new_store, run};
-use crate::postgres::pinned::BY_INDEX;
-use crate::postgres::{PostgresOptions, append, group, horizon, pool, read, streams};
+use crate::postgres::PostgresOptions;
+use crate::postgres::append::{group, single};
+use crate::postgres::connection::planner::BY_INDEX;
+use crate::postgres::connection::pool;
+use crate::postgres::read::{horizon, pages, streams};
 
 /// The plans of all hot reads, each with where it was found.
 async fn plans(connection: &mut sqlx::PgConnection, when: &str, found: &mut Vec<(&'static str, String, Vec<String>)>) {
     let reads = [
-        read::hot_reads(),
+        pages::hot_reads(),
         horizon::hot_reads(),
         streams::hot_reads(),
-        append::hot_reads(),
+        single::hot_reads(),
         group::hot_reads(),
         pool::hot_reads(),
     ];

@@ -313,13 +313,13 @@ async fn concurrent_commands_all_take_effect_once() {
 async fn an_older_state_never_replaces_a_newer_one() {
     let (spy, accounts) = opened().await;
     let cache = &accounts.cache;
-    let life = spy.incarnation();
-    let newer = cache.get(life, &stream("a")).unwrap();
+    let incarnation = spy.incarnation();
+    let newer = cache.get(incarnation, &stream("a")).unwrap();
     let older = Known { state: Arc::new(Account::default()), ..newer.clone() };
     accounts.execute(&id(), deposit(1)).await.unwrap();
-    cache.put(life, &stream("a"), &newer);
-    cache.put(life, &stream("a"), &older);
-    let kept = cache.get(life, &stream("a")).unwrap();
+    cache.put(incarnation, &stream("a"), &newer);
+    cache.put(incarnation, &stream("a"), &older);
+    let kept = cache.get(incarnation, &stream("a")).unwrap();
     assert_eq!((kept.version, kept.state.balance), (version(2), 101));
 }
 

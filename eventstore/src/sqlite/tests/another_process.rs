@@ -59,14 +59,14 @@ async fn another_process_that_keeps_the_lock_makes_appends_busy_and_no_longer() 
     }
     let fixture = Fixture::new().await;
     fixture.append("a", ExpectedVersion::NoStream, 1).await.expect("appended");
-    let patience = Duration::from_millis(50);
-    let options = SqliteOptions::new(fixture.path()).busy_timeout(patience);
+    let max_wait = Duration::from_millis(50);
+    let options = SqliteOptions::new(fixture.path()).busy_timeout(max_wait);
     let store = options.clone().open().await.expect("opened");
     let holder = Holder::of(&fixture.path(), "another_process_that_keeps_the_lock_makes_appends_busy_and_no_longer");
     let version = crate::StreamVersion::new(1).expect("a version");
     for expected in [ANY, version.into()] {
         let error = store.append(&stream("a"), expected, vec![event(2)]).await.expect_err("busy");
-        assert!(matches!(error, AppendError::Busy { waited } if waited == patience), "{error:?}");
+        assert!(matches!(error, AppendError::Busy { waited } if waited == max_wait), "{error:?}");
         assert!(error.is_transient());
     }
     assert!(matches!(store.begin().await.err(), Some(AppendError::Busy { .. })));

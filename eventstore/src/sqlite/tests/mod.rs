@@ -30,7 +30,7 @@ use crate::event::{EventId, NewEvent};
 use crate::filter::Filter;
 use crate::payload::Payload;
 use crate::position::After;
-use crate::sqlite::open::mount_of;
+use crate::sqlite::connection::open::mount_of;
 use crate::sqlite::{SqliteOptions, SqliteStore};
 use crate::store::EventStore;
 use crate::stream::{ExpectedVersion, StreamId, StreamVersion, Tenant};
@@ -362,18 +362,18 @@ async fn cancelled_calls_leave_no_transaction_behind() {
     let seed = crate::testing_seed();
     let mut random = fastrand::Rng::with_seed(seed);
     for round in 0..200 {
-        let patience = Duration::from_micros(random.u64(0..600));
+        let max_wait = Duration::from_micros(random.u64(0..600));
         let id = format!("s{}", random.u8(0..4));
         match round % 3 {
-            0 => drop(tokio::time::timeout(patience, fixture.append(&id, ANY, 1)).await),
-            1 => drop(tokio::time::timeout(patience, fixture.store.begin()).await),
+            0 => drop(tokio::time::timeout(max_wait, fixture.append(&id, ANY, 1)).await),
+            1 => drop(tokio::time::timeout(max_wait, fixture.store.begin()).await),
             _ => {
                 let work = async {
                     let mut work = fixture.store.begin().await?;
                     work.append(Append::to(stream(&id), ANY, vec![event(1)])).await?;
                     work.commit().await
                 };
-                drop(tokio::time::timeout(patience, work).await);
+                drop(tokio::time::timeout(max_wait, work).await);
             }
         }
     }
@@ -540,10 +540,10 @@ async fn hot_reads_use_their_indexes() {
     let fixture = Fixture::new().await;
     let mut foreign = fixture.foreign().await;
     let mut plans = String::new();
-    for (name, sql) in crate::sqlite::read::hot_reads()
+    for (name, sql) in crate::sqlite::read::pages::hot_reads()
         .into_iter()
         .map(|(n, s)| (n, s.to_owned()))
-        .chain(crate::sqlite::append::hot_reads())
+        .chain(crate::sqlite::append::round::hot_reads())
     {
         let rows = sqlx::query(sqlx::AssertSqlSafe(format!("EXPLAIN QUERY PLAN {sql}")))
             .fetch_all(&mut foreign)
@@ -584,10 +584,10 @@ async fn five_starters_on_an_empty_file_make_one_schema() {
             tokio::spawn(async move { SqliteStore::open(&*path).await.map(|store| store.incarnation()) })
         })
         .collect();
-    let mut lives = Vec::new();
+    let mut incarnations = Vec::new();
     for starter in starters {
-        lives.push(starter.await.expect("no panic").expect("opened"));
+        incarnations.push(starter.await.expect("no panic").expect("opened"));
     }
-    lives.dedup();
-    assert_eq!(lives.len(), 1, "all see the same life of the store");
+    incarnations.dedup();
+    assert_eq!(incarnations.len(), 1, "all see the same incarnation of the store");
 }

@@ -272,5 +272,5 @@ async fn a_foreign_connection_to_the_file_that_was_there_before_is_refused() {
 
 #[test]
 fn names_of_a_missing_file_are_none() {
-    assert_eq!(crate::sqlite::file::names_of(Path::new("/nowhere/log.db")), 0);
+    assert_eq!(crate::sqlite::connection::file::names_of(Path::new("/nowhere/log.db")), 0);
 }

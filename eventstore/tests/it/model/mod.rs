@@ -6,18 +6,18 @@ mod program;
 
 use std::sync::Arc;
 
-use annals_eventstore::conformance::{Home, Setup};
+use annals_eventstore::conformance::{Backend, Setup};
 use annals_eventstore::{Limits, ManualClock};
 use jiff::Timestamp;
 use proptest::collection::vec;
 use proptest::test_runner::{Config, FileFailurePersistence, RngAlgorithm, TestRng, TestRunner};
 
-use crate::homes::{FaultyWithoutFaults, InMemory, OnDisk};
+use crate::backends::{FaultyWithoutFaults, InMemory, OnDisk};
 use program::{Run, operation};
 
 /// Runs so many random programs, each on a store of its own. `ANNALS_SEED` makes them the same programs again, and
 /// `ANNALS_CASES` runs another number of them.
-fn agrees<H: Home>(cases: u32, home: impl Fn() -> H) {
+fn agrees<H: Backend>(cases: u32, backend: impl Fn() -> H) {
     let seed = from_environment("ANNALS_SEED").unwrap_or_else(|| fastrand::u64(..));
     let cases = from_environment("ANNALS_CASES").unwrap_or(cases);
     println!("ANNALS_SEED={seed}");
@@ -39,7 +39,7 @@ fn agrees<H: Home>(cases: u32, home: impl Fn() -> H) {
                 clock: Arc::new(ManualClock::at("2026-01-02T03:04:05Z".parse::<Timestamp>().unwrap())),
                 limits: Limits::default(),
             };
-            let mut run = Run::begin(home(), setup).await;
+            let mut run = Run::begin(backend(), setup).await;
             for operation in program {
                 run.step(operation).await?;
             }
@@ -75,5 +75,5 @@ fn random_programs_behind_a_faulty_front_agree_with_the_model() {
 #[cfg(feature = "postgres")]
 #[test]
 fn random_programs_on_postgres_agree_with_the_model() {
-    agrees(15, crate::homes::InPostgres::default);
+    agrees(15, crate::backends::InPostgres::default);
 }

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use annals_eventstore::conformance::{Home, Setup};
+use annals_eventstore::conformance::{Backend, Setup};
 use annals_eventstore::{
     After, Appended, CorrelationId, EventId, EventStore, EventStoreExt, ExpectedVersion, Filter, Fingerprint, Metadata,
     NewEvent, Payload, Position, ReadError, RecordedEvent, RequestKey, StreamFilter, StreamId, StreamVersion, Tenant,
@@ -118,7 +118,7 @@ pub(crate) fn operation() -> impl Strategy<Value = Operation> {
 }
 
 pub(crate) struct Run<H> {
-    home: H,
+    backend: H,
     setup: Setup,
     store: Arc<dyn EventStore>,
     oracle: Oracle,
@@ -152,17 +152,17 @@ fn model_key(tenant: &Tenant, key: usize) -> String {
     format!("{tenant}/k{key}")
 }
 
-impl<H: Home> Run<H> {
-    pub(crate) async fn begin(home: H, setup: Setup) -> Self {
-        let store = home.open(&setup).await;
-        Self { home, setup, store, oracle: Oracle::default(), asked: Vec::new(), made: 0 }
+impl<H: Backend> Run<H> {
+    pub(crate) async fn begin(backend: H, setup: Setup) -> Self {
+        let store = backend.open(&setup).await;
+        Self { backend, setup, store, oracle: Oracle::default(), asked: Vec::new(), made: 0 }
     }
 
     /// Closes and opens the store if it is durable.
     pub(crate) async fn reopen(&mut self) {
-        if self.home.capabilities().durable {
+        if self.backend.capabilities().durable {
             self.store.close().await;
-            self.store = self.home.open(&self.setup).await;
+            self.store = self.backend.open(&self.setup).await;
         }
     }
 
@@ -215,7 +215,7 @@ impl<H: Home> Run<H> {
                 Ok(())
             }
             Operation::Wait { seconds } => {
-                if self.home.capabilities().clock {
+                if self.backend.capabilities().clock {
                     self.setup.clock.advance(Duration::from_secs(seconds));
                     self.oracle.seconds += seconds;
                 }

@@ -72,7 +72,7 @@ async fn a_statement_that_was_cancelled_has_stored_nothing_and_says_so() {
 }
 
 #[tokio::test]
-async fn an_append_that_is_held_up_keeps_neither_writer_nor_connection_from_others() {
+async fn an_append_that_is_blocked_keeps_neither_writer_nor_connection_from_others() {
     let fixture = Fixture::new().await;
     let alone = PostgresOptions::new(fixture.database.url()).connections(2).writers(1).open().await.unwrap();
     let mut rival = fixture.foreign().await;
@@ -83,7 +83,7 @@ async fn an_append_that_is_held_up_keeps_neither_writer_nor_connection_from_othe
         tokio::spawn(async move { store.append(&stream(id), expected, vec![event]).await })
     };
     // More of them than there are connections, so that one stream could take them all.
-    let held_up: Vec<_> = (0..5).map(|_| append("a", ExpectedVersion::Any)).collect();
+    let blocked: Vec<_> = (0..5).map(|_| append("a", ExpectedVersion::Any)).collect();
     blocked_backend(&mut fixture.foreign().await).await;
     let others = async {
         append("b", ExpectedVersion::NoStream).await.unwrap().unwrap();
@@ -92,10 +92,10 @@ async fn an_append_that_is_held_up_keeps_neither_writer_nor_connection_from_othe
         assert_eq!(alone.load_page(&stream("b"), StreamVersion::NONE, 9).await.unwrap().events.len(), 1);
     };
     tokio::time::timeout(Duration::from_secs(4), others).await.expect("nobody waits for the rival");
-    assert!(held_up.iter().all(|append| !append.is_finished()));
+    assert!(blocked.iter().all(|append| !append.is_finished()));
     run(&mut rival, "COMMIT").await.unwrap();
     let mut versions = Vec::new();
-    for append in held_up {
+    for append in blocked {
         versions.push(append.await.unwrap().unwrap().version().get());
     }
     versions.sort_unstable();
@@ -103,7 +103,7 @@ async fn an_append_that_is_held_up_keeps_neither_writer_nor_connection_from_othe
 }
 
 #[tokio::test]
-async fn an_append_that_is_held_up_for_long_says_so_and_has_stored_nothing() {
+async fn an_append_that_is_blocked_for_long_says_so_and_has_stored_nothing() {
     let fixture = Fixture::new().await;
     let mut rival = fixture.foreign().await;
     run(&mut rival, "BEGIN").await.unwrap();

@@ -12,7 +12,7 @@ use sqlx::{Connection, PgConnection, Row};
 
 use super::proxy::{Lost, Proxy};
 use super::{Fixture, event_for, run, stream};
-use crate::homes::postgres_database_on_our_own;
+use crate::backends::postgres_database_on_our_own;
 use crate::order::{Order, OrderId};
 
 const NO_STREAM: ExpectedVersion = ExpectedVersion::NoStream;

@@ -3,6 +3,7 @@
 mod by_hand;
 mod crash;
 mod database;
+mod environment;
 mod failover;
 mod faults;
 #[cfg(target_os = "linux")]
@@ -11,7 +12,7 @@ mod full_stream;
 mod groups;
 mod lost;
 mod migrate;
-mod news;
+mod notifications;
 mod order;
 mod pooler;
 mod proxy;
@@ -23,7 +24,6 @@ mod schema;
 mod server_run;
 mod settings;
 mod standby;
-mod standing;
 mod tls;
 mod torture;
 mod unit_of_work;
@@ -36,7 +36,7 @@ use annals_eventstore::{
 use annals_scratch::Database;
 use sqlx::{AssertSqlSafe, Connection, PgConnection, Row};
 
-use crate::homes::postgres_database;
+use crate::backends::postgres_database;
 
 /// Inserts the first event of the stream `$1` as a hand-written statement would.
 const INSERT: &str = "

@@ -15,7 +15,7 @@ use sqlx::postgres::PgConnectOptions;
 use sqlx::{AssertSqlSafe, ConnectOptions, Connection, PgConnection, Row};
 
 use super::{event_for, insert, run, stream};
-use crate::homes::postgres_database_on_our_own;
+use crate::backends::postgres_database_on_our_own;
 
 async fn open(database: &Database) -> PostgresStore {
     PostgresOptions::new(database.url_through_pooler()).pooled().open().await.unwrap()

@@ -13,7 +13,7 @@ use sqlx::{ConnectOptions, Connection, PgConnection, Row};
 
 use super::schema::APPENDS;
 use super::{code, event_for, run, stream};
-use crate::homes::postgres_database;
+use crate::backends::postgres_database;
 
 const PASSWORD: &str = "only for tests";
 

@@ -13,7 +13,7 @@ use sqlx::{Connection, PgConnection, Row};
 
 use super::proxy::Proxy;
 use super::{Fixture, event_for, insert, run, stream};
-use crate::homes::postgres_database;
+use crate::backends::postgres_database;
 
 const NO_STREAM: ExpectedVersion = ExpectedVersion::NoStream;
 const ANY: ExpectedVersion = ExpectedVersion::Any;

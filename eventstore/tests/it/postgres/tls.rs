@@ -5,7 +5,7 @@ use annals_scratch::Database;
 use sqlx::{Connection, PgConnection, Row};
 
 use super::{event_for, stream};
-use crate::homes::postgres_database_on_our_own;
+use crate::backends::postgres_database_on_our_own;
 
 /// What the server knows of the store's connections: whether each is encrypted.
 const ENCRYPTED: &str = "

@@ -4,7 +4,7 @@ use annals_eventstore::{Checkpoint, EventId, Incarnation, Position};
 use jiff::Timestamp;
 use uuid::Uuid;
 
-use super::Home;
+use super::Backend;
 use crate::changes::Changes;
 use crate::column::{ColumnType, ColumnValue};
 use crate::database::{Model, Prepared, Work};
@@ -35,18 +35,18 @@ pub(crate) const EVERYTHING: TableSpec = TableSpec {
 
 pub(crate) const MODEL: Model = Model { projection: "everything", version: 1, table: &EVERYTHING };
 
-pub(crate) fn life() -> Incarnation {
+pub(crate) fn incarnation() -> Incarnation {
     Incarnation(Uuid::from_u128(1))
 }
 
 pub(crate) fn checkpoint(position: i64) -> Checkpoint {
     let event_id = EventId::new(Uuid::from_u128(position as u128)).unwrap();
-    Checkpoint { incarnation: life(), position: Position::new(position).unwrap(), event_id: Some(event_id) }
+    Checkpoint { incarnation: incarnation(), position: Position::new(position).unwrap(), event_id: Some(event_id) }
 }
 
 /// The same, or the beginning.
 pub(crate) fn place(position: i64) -> Checkpoint {
-    if position == 0 { Checkpoint::start(life()) } else { checkpoint(position) }
+    if position == 0 { Checkpoint::start(incarnation()) } else { checkpoint(position) }
 }
 
 pub(crate) fn row(order: &str, group: i64, share: f64) -> Vec<ColumnValue> {
@@ -75,9 +75,9 @@ pub(crate) fn shape_of(model: &Model) -> Shape {
     Shape::of(model.table, vec!["happened"], None)
 }
 
-/// Prepares a model in the log's first life, by a handle of its own.
-pub(crate) async fn prepare(home: &dyn Home, model: &Model) -> Result<Prepared, StartError> {
-    let models = home.handle();
+/// Prepares a model in the log's first incarnation, by a handle of its own.
+pub(crate) async fn prepare(backend: &dyn Backend, model: &Model) -> Result<Prepared, StartError> {
+    let models = backend.handle();
     models.migrate().await.unwrap();
-    models.prepare(model, &shape_of(model), life(), Timestamp::UNIX_EPOCH).await
+    models.prepare(model, &shape_of(model), incarnation(), Timestamp::UNIX_EPOCH).await
 }

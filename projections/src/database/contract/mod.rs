@@ -2,37 +2,37 @@
 //!
 //! Those of rows run also on the read models in memory, so that tests of the runner stand on something true.
 
+mod backends;
 mod everything;
-mod homes;
 mod names;
 mod rows;
 #[cfg(any(feature = "sqlite", feature = "postgres"))]
 mod schema;
 
-pub(crate) use everything::{EVERYTHING, MODEL, checkpoint, key, life, place, prepare, row, shape_of, work};
 #[cfg(feature = "sqlite")]
-pub(crate) use homes::InFile;
+pub(crate) use backends::InFile;
 #[cfg(feature = "postgres")]
-pub(crate) use homes::InPostgres;
+pub(crate) use backends::InPostgres;
 #[cfg(any(feature = "sqlite", feature = "postgres"))]
-pub(crate) use homes::SqlHome;
-pub(crate) use homes::{Home, InMemory, LookUp};
+pub(crate) use backends::SqlBackend;
+pub(crate) use backends::{Backend, InMemory, LookUp};
+pub(crate) use everything::{EVERYTHING, MODEL, checkpoint, incarnation, key, place, prepare, row, shape_of, work};
 #[cfg(feature = "postgres")]
 pub(crate) use rows::random_json;
 
 macro_rules! clauses {
-    ($home:expr => $theme:ident: $($clause:ident,)*) => {$(
+    ($backend:expr => $theme:ident: $($clause:ident,)*) => {$(
         #[tokio::test]
         async fn $clause() {
-            crate::database::contract::$theme::$clause(&$home).await;
+            crate::database::contract::$theme::$clause(&$backend).await;
         }
     )*};
 }
 
 macro_rules! clauses_of_rows {
-    ($home:expr) => {
+    ($backend:expr) => {
         clauses! {
-            $home => rows:
+            $backend => rows:
             every_type_comes_back_as_it_was_written,
             the_extremes_of_every_type_come_back,
             random_values_come_back_in_their_normal_form,
@@ -47,7 +47,7 @@ macro_rules! clauses_of_rows {
             of_two_that_commit_at_once_one_is_overtaken,
         }
         clauses! {
-            $home => names:
+            $backend => names:
             the_name_moves_up_by_itself_and_down_only_on_request,
             the_name_never_moves_to_a_version_that_has_read_less,
             other_events_or_another_tenant_are_another_shape,
@@ -57,9 +57,9 @@ macro_rules! clauses_of_rows {
 
 #[cfg(any(feature = "sqlite", feature = "postgres"))]
 macro_rules! clauses_of_schemas {
-    ($home:expr) => {
+    ($backend:expr) => {
         clauses! {
-            $home => schema:
+            $backend => schema:
             every_column_can_be_queried,
             rows_and_checkpoint_commit_together_or_not_at_all,
             the_part_that_is_refused_is_named,

@@ -4,7 +4,7 @@ use annals_eventstore::{Incarnation, Tenant};
 use jiff::Timestamp;
 use uuid::Uuid;
 
-use super::{Home, MODEL, checkpoint, life, prepare, shape_of, work};
+use super::{Backend, MODEL, checkpoint, incarnation, prepare, shape_of, work};
 use crate::database::{Model, Moved, Shows, Switch, Work};
 use crate::shape::Shape;
 
@@ -15,18 +15,18 @@ const BY_ITSELF: Switch = Switch { even_down: false, foreign: None };
 const ON_REQUEST: Switch = Switch { even_down: true, foreign: None };
 
 /// Moves the checkpoint of a model that has applied nothing.
-async fn read(home: &dyn Home, model: Model, from: i64, to: i64) {
-    let moved = home.handle().commit(&[&Work { model, ..work(from, to, vec![], vec![]) }], NOW).await.unwrap();
+async fn read(backend: &dyn Backend, model: Model, from: i64, to: i64) {
+    let moved = backend.handle().commit(&[&Work { model, ..work(from, to, vec![], vec![]) }], NOW).await.unwrap();
     assert_eq!(moved, [Moved::Done]);
 }
 
-pub(super) async fn the_name_moves_up_by_itself_and_down_only_on_request(home: &dyn Home) {
+pub(super) async fn the_name_moves_up_by_itself_and_down_only_on_request(backend: &dyn Backend) {
     for model in [MODEL, SECOND, THIRD] {
-        prepare(home, &model).await.unwrap();
+        prepare(backend, &model).await.unwrap();
     }
     // Another handle each time, as each process has its own.
-    let show = async |model: &Model, how| home.handle().show(model, how).await.unwrap();
-    let shown = async || home.handle().shown(&[MODEL]).await.unwrap()[0].expect("it is there").version;
+    let show = async |model: &Model, how| backend.handle().show(model, how).await.unwrap();
+    let shown = async || backend.handle().shown(&[MODEL]).await.unwrap()[0].expect("it is there").version;
     assert_eq!((show(&MODEL, BY_ITSELF).await, shown().await), (Shows::This, 1));
     assert_eq!((show(&SECOND, BY_ITSELF).await, shown().await), (Shows::This, 2));
     assert_eq!((show(&MODEL, BY_ITSELF).await, shown().await), (Shows::Stays(2), 2));
@@ -36,37 +36,37 @@ pub(super) async fn the_name_moves_up_by_itself_and_down_only_on_request(home: &
         (Shows::Stays(1), 1),
         "it was taken back from this one"
     );
-    assert!(!prepare(home, &SECOND).await.unwrap().shown);
+    assert!(!prepare(backend, &SECOND).await.unwrap().shown);
     assert_eq!((show(&THIRD, BY_ITSELF).await, shown().await), (Shows::This, 3), "but not from this one");
     assert_eq!((show(&SECOND, ON_REQUEST).await, shown().await), (Shows::This, 2));
-    assert!(prepare(home, &SECOND).await.unwrap().shown);
-    assert_eq!(home.shown("select").await, Some(2));
+    assert!(prepare(backend, &SECOND).await.unwrap().shown);
+    assert_eq!(backend.shown("select").await, Some(2));
 }
 
 /// An event that queries by the name have found is found after a switch too.
-pub(super) async fn the_name_never_moves_to_a_version_that_has_read_less(home: &dyn Home) {
+pub(super) async fn the_name_never_moves_to_a_version_that_has_read_less(backend: &dyn Backend) {
     for model in [MODEL, SECOND, THIRD] {
-        prepare(home, &model).await.unwrap();
+        prepare(backend, &model).await.unwrap();
     }
-    read(home, MODEL, 0, 2).await;
-    read(home, SECOND, 0, 1).await;
+    read(backend, MODEL, 0, 2).await;
+    read(backend, SECOND, 0, 1).await;
     for how in [BY_ITSELF, ON_REQUEST] {
-        assert_eq!(home.handle().show(&SECOND, how).await.unwrap(), Shows::Further(checkpoint(2)));
-        assert_eq!(home.handle().show(&THIRD, how).await.unwrap(), Shows::Further(checkpoint(2)));
+        assert_eq!(backend.handle().show(&SECOND, how).await.unwrap(), Shows::Further(checkpoint(2)));
+        assert_eq!(backend.handle().show(&THIRD, how).await.unwrap(), Shows::Further(checkpoint(2)));
     }
-    assert_eq!(home.shown("select").await, Some(1));
-    read(home, SECOND, 1, 2).await;
-    assert_eq!(home.handle().show(&SECOND, BY_ITSELF).await.unwrap(), Shows::This);
+    assert_eq!(backend.shown("select").await, Some(1));
+    read(backend, SECOND, 1, 2).await;
+    assert_eq!(backend.handle().show(&SECOND, BY_ITSELF).await.unwrap(), Shows::This);
     // What was read of a log that is gone is no measure.
     let foreign = Switch { foreign: Some(checkpoint(2)), ..BY_ITSELF };
-    assert_eq!(home.handle().show(&THIRD, foreign).await.unwrap(), Shows::This);
-    let shown = home.handle().shown(&[THIRD, MODEL]).await.unwrap();
+    assert_eq!(backend.handle().show(&THIRD, foreign).await.unwrap(), Shows::This);
+    let shown = backend.handle().shown(&[THIRD, MODEL]).await.unwrap();
     assert_eq!(shown[0], shown[1], "both have one name");
     assert_eq!(shown[0].unwrap().checkpoint.position.get(), 0);
 }
 
-pub(super) async fn other_events_or_another_tenant_are_another_shape(home: &dyn Home) {
-    prepare(home, &MODEL).await.unwrap();
+pub(super) async fn other_events_or_another_tenant_are_another_shape(backend: &dyn Backend) {
+    prepare(backend, &MODEL).await.unwrap();
     let other = Tenant::new("north").unwrap();
     let shapes = [
         (shape_of(&MODEL), None),
@@ -76,7 +76,7 @@ pub(super) async fn other_events_or_another_tenant_are_another_shape(home: &dyn 
         (Shape::of(MODEL.table, vec!["happened"], Some(&other)), Some("now wants those of tenant `north`;")),
     ];
     for (shape, refused) in shapes {
-        let prepared = home.handle().prepare(&MODEL, &shape, life(), NOW).await;
+        let prepared = backend.handle().prepare(&MODEL, &shape, incarnation(), NOW).await;
         match refused {
             None => assert!(prepared.is_ok()),
             Some(why) => {
@@ -85,6 +85,6 @@ pub(super) async fn other_events_or_another_tenant_are_another_shape(home: &dyn 
             }
         }
         let raised = Model { version: fastrand::u32(2..), ..MODEL };
-        home.handle().prepare(&raised, &shape, Incarnation(Uuid::from_u128(7)), NOW).await.unwrap();
+        backend.handle().prepare(&raised, &shape, Incarnation(Uuid::from_u128(7)), NOW).await.unwrap();
     }
 }

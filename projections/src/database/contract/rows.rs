@@ -5,7 +5,7 @@ use fastrand::Rng;
 use jiff::Timestamp;
 use uuid::Uuid;
 
-use super::{EVERYTHING, Home, LookUp, MODEL, checkpoint, key, life, place, prepare, row, work};
+use super::{Backend, EVERYTHING, LookUp, MODEL, checkpoint, incarnation, key, place, prepare, row, work};
 use crate::changes::{FIRST_MOMENT, compare};
 use crate::column::{ColumnType, ColumnValue};
 use crate::database::{Model, Moved, Work};
@@ -13,9 +13,9 @@ use crate::read_model::{ColumnSpec, TableSpec};
 
 const NOW: Timestamp = Timestamp::UNIX_EPOCH;
 
-pub(super) async fn every_type_comes_back_as_it_was_written(home: &dyn Home) {
-    let models = home.handle();
-    assert_eq!(prepare(home, &MODEL).await.unwrap().checkpoint, Checkpoint::start(life()));
+pub(super) async fn every_type_comes_back_as_it_was_written(backend: &dyn Backend) {
+    let models = backend.handle();
+    assert_eq!(prepare(backend, &MODEL).await.unwrap().checkpoint, Checkpoint::start(incarnation()));
     let nulls = {
         let mut columns = key("null", i64::MIN);
         columns.resize(8, ColumnValue::Null);
@@ -30,9 +30,9 @@ pub(super) async fn every_type_comes_back_as_it_was_written(home: &dyn Home) {
     assert_eq!(models.checkpoint(&MODEL).await.unwrap(), Some(checkpoint(5)));
 }
 
-pub(super) async fn the_extremes_of_every_type_come_back(home: &dyn Home) {
-    let models = home.handle();
-    prepare(home, &MODEL).await.unwrap();
+pub(super) async fn the_extremes_of_every_type_come_back(backend: &dyn Backend) {
+    let models = backend.handle();
+    prepare(backend, &MODEL).await.unwrap();
     let micros = |micros| crate::column_types::moment(micros).unwrap();
     let longest = "ü".repeat(1_000);
     let mut rows = Vec::new();
@@ -119,12 +119,12 @@ pub(crate) fn random_json(rng: &mut Rng, depth: usize) -> String {
     }
 }
 
-pub(super) async fn random_values_come_back_in_their_normal_form(home: &dyn Home) {
+pub(super) async fn random_values_come_back_in_their_normal_form(backend: &dyn Backend) {
     let seed = std::env::var("ANNALS_SEED").map_or_else(|_| fastrand::u64(..), |s| s.parse().expect("a number"));
     println!("ANNALS_SEED={seed}");
     let mut rng = Rng::with_seed(seed);
-    let models = home.handle();
-    prepare(home, &MODEL).await.unwrap();
+    let models = backend.handle();
+    prepare(backend, &MODEL).await.unwrap();
     let mut rows: Vec<Vec<ColumnValue>> = (0..300)
         .map(|n| {
             let mut row = row("random", n, 0.0);
@@ -149,9 +149,9 @@ pub(super) async fn random_values_come_back_in_their_normal_form(home: &dyn Home
     }
 }
 
-pub(super) async fn any_number_of_rows_is_written_loaded_and_removed_exactly(home: &dyn Home) {
-    let models = home.handle();
-    prepare(home, &MODEL).await.unwrap();
+pub(super) async fn any_number_of_rows_is_written_loaded_and_removed_exactly(backend: &dyn Backend) {
+    let models = backend.handle();
+    prepare(backend, &MODEL).await.unwrap();
     let mut position = 0;
     for rows in [1_i64, 2, 3, 7, 64, 255, 256, 257, 700] {
         let name = format!("of {rows}");
@@ -168,15 +168,15 @@ pub(super) async fn any_number_of_rows_is_written_loaded_and_removed_exactly(hom
     }
 }
 
-pub(super) async fn a_row_written_again_replaces_the_first(home: &dyn Home) {
-    let models = home.handle();
-    prepare(home, &MODEL).await.unwrap();
+pub(super) async fn a_row_written_again_replaces_the_first(backend: &dyn Backend) {
+    let models = backend.handle();
+    prepare(backend, &MODEL).await.unwrap();
     models.commit(&[&work(0, 1, vec![row("a", 1, 1.0)], vec![])], NOW).await.unwrap();
     models.commit(&[&work(1, 2, vec![row("a", 1, 2.0)], vec![])], NOW).await.unwrap();
     assert_eq!(models.rows(&MODEL, &[key("a", 1)]).await.unwrap(), [row("a", 1, 2.0)]);
 }
 
-pub(super) async fn a_table_of_keys_alone_is_written_and_removed(home: &dyn Home) {
+pub(super) async fn a_table_of_keys_alone_is_written_and_removed(backend: &dyn Backend) {
     const KEYS: Model = Model {
         projection: "keys",
         version: 1,
@@ -187,8 +187,8 @@ pub(super) async fn a_table_of_keys_alone_is_written_and_removed(home: &dyn Home
             indexes: &[],
         },
     };
-    let models = home.handle();
-    prepare(home, &KEYS).await.unwrap();
+    let models = backend.handle();
+    prepare(backend, &KEYS).await.unwrap();
     let keys: Vec<_> = (0..3).map(|n| vec![ColumnValue::Integer(n)]).collect();
     for to in 1..3 {
         let commit = Work { model: KEYS, ..work(to - 1, to, keys.clone(), vec![]) };
@@ -200,9 +200,9 @@ pub(super) async fn a_table_of_keys_alone_is_written_and_removed(home: &dyn Home
     assert_eq!(models.rows(&KEYS, &keys).await.unwrap(), keys[2..]);
 }
 
-pub(super) async fn rows_larger_than_a_message_should_be_are_written(home: &dyn Home) {
-    let models = home.handle();
-    prepare(home, &MODEL).await.unwrap();
+pub(super) async fn rows_larger_than_a_message_should_be_are_written(backend: &dyn Backend) {
+    let models = backend.handle();
+    prepare(backend, &MODEL).await.unwrap();
     let large = |n: i64| {
         let mut row = row("large", n, 0.0);
         row[6] = ColumnValue::Bytes(vec![n as u8; 5 << 20].into());
@@ -221,10 +221,10 @@ pub(super) async fn rows_larger_than_a_message_should_be_are_written(home: &dyn 
 
 const OTHER: Model = Model { projection: "other", version: 1, table: &TableSpec { name: "other", ..EVERYTHING } };
 
-pub(super) async fn a_part_whose_checkpoint_stands_elsewhere_writes_nothing_and_the_others_do(home: &dyn Home) {
-    let models = home.handle();
-    prepare(home, &MODEL).await.unwrap();
-    prepare(home, &OTHER).await.unwrap();
+pub(super) async fn a_part_whose_checkpoint_stands_elsewhere_writes_nothing_and_the_others_do(backend: &dyn Backend) {
+    let models = backend.handle();
+    prepare(backend, &MODEL).await.unwrap();
+    prepare(backend, &OTHER).await.unwrap();
     // With removals and without, as a database may do them in different ways.
     for (to, removed) in [(9, vec![]), (10, vec![key("c", 1)])] {
         let stale = work(7, to, vec![row("a", 1, 1.0)], removed.clone());
@@ -250,10 +250,10 @@ fn elsewhere(position: i64) -> [Checkpoint; 3] {
     ]
 }
 
-pub(super) async fn rows_are_loaded_only_where_the_checkpoint_stands(home: &dyn Home) {
-    let models = home.handle();
-    prepare(home, &MODEL).await.unwrap();
-    prepare(home, &OTHER).await.unwrap();
+pub(super) async fn rows_are_loaded_only_where_the_checkpoint_stands(backend: &dyn Backend) {
+    let models = backend.handle();
+    prepare(backend, &MODEL).await.unwrap();
+    prepare(backend, &OTHER).await.unwrap();
     for position in [0, 5] {
         if position > 0 {
             models.commit(&[&work(0, position, vec![row("a", 1, 1.0)], vec![])], NOW).await.unwrap();
@@ -277,11 +277,11 @@ pub(super) async fn rows_are_loaded_only_where_the_checkpoint_stands(home: &dyn 
     }
 }
 
-pub(super) async fn parts_are_answered_in_the_order_in_which_they_came(home: &dyn Home) {
+pub(super) async fn parts_are_answered_in_the_order_in_which_they_came(backend: &dyn Backend) {
     const FIRST: Model = Model { projection: "a_first", version: 1, table: &TableSpec { name: "first", ..EVERYTHING } };
-    let models = home.handle();
+    let models = backend.handle();
     for model in [MODEL, OTHER, FIRST] {
-        prepare(home, &model).await.unwrap();
+        prepare(backend, &model).await.unwrap();
     }
     let part = |model, from| Work { model, ..work(from, 5, vec![row(model.projection, 1, 1.0)], vec![]) };
     let parts = [part(OTHER, 0), part(MODEL, 3), part(FIRST, 0)];
@@ -292,16 +292,16 @@ pub(super) async fn parts_are_answered_in_the_order_in_which_they_came(home: &dy
     }
 }
 
-pub(super) async fn preparing_twice_goes_on_from_the_stored_checkpoint(home: &dyn Home) {
-    assert!(prepare(home, &MODEL).await.unwrap().shown);
-    home.handle().commit(&[&work(0, 4, vec![], vec![])], NOW).await.unwrap();
-    let again = prepare(home, &MODEL).await.unwrap();
+pub(super) async fn preparing_twice_goes_on_from_the_stored_checkpoint(backend: &dyn Backend) {
+    assert!(prepare(backend, &MODEL).await.unwrap().shown);
+    backend.handle().commit(&[&work(0, 4, vec![], vec![])], NOW).await.unwrap();
+    let again = prepare(backend, &MODEL).await.unwrap();
     assert_eq!((again.checkpoint, again.shown), (checkpoint(4), true));
 }
 
-pub(super) async fn of_two_that_commit_at_once_one_is_overtaken(home: &dyn Home) {
-    prepare(home, &MODEL).await.unwrap();
-    let (one, two) = (home.handle(), home.handle());
+pub(super) async fn of_two_that_commit_at_once_one_is_overtaken(backend: &dyn Backend) {
+    prepare(backend, &MODEL).await.unwrap();
+    let (one, two) = (backend.handle(), backend.handle());
     for from in 0..20 {
         // In turn a small commit, one that removes rows, and both against each other.
         let removed = |by: i64| if (from + by) % 3 == 0 { vec![key("gone", from)] } else { vec![] };

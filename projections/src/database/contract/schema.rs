@@ -3,7 +3,7 @@
 use annals_eventstore::Position;
 use jiff::Timestamp;
 
-use super::{EVERYTHING, LookUp, MODEL, SqlHome, checkpoint, key, life, prepare, row, shape_of, work};
+use super::{EVERYTHING, LookUp, MODEL, SqlBackend, checkpoint, incarnation, key, prepare, row, shape_of, work};
 use crate::column::ColumnType;
 use crate::database::{Model, Moved, Shows, Switch, Work};
 use crate::read_model::{ColumnSpec, IndexSpec, TableSpec};
@@ -22,9 +22,9 @@ fn leak(table: TableSpec) -> &'static TableSpec {
     Box::leak(Box::new(table))
 }
 
-pub(super) async fn every_column_can_be_queried(home: &dyn SqlHome) {
-    prepare(home, &MODEL).await.unwrap();
-    home.handle().commit(&[&work(0, 1, vec![row("a", 1, 1.5), row("b", 2, 2.5)], vec![])], NOW).await.unwrap();
+pub(super) async fn every_column_can_be_queried(backend: &dyn SqlBackend) {
+    prepare(backend, &MODEL).await.unwrap();
+    backend.handle().commit(&[&work(0, 1, vec![row("a", 1, 1.5), row("b", 2, 2.5)], vec![])], NOW).await.unwrap();
     for (condition, found) in [
         ("\"done\"", &["a", "b"][..]),
         ("\"group\" = 2", &["b"]),
@@ -33,53 +33,55 @@ pub(super) async fn every_column_can_be_queried(home: &dyn SqlHome) {
         ("\"doc\" ->> 'a' = '[1]' AND \"group\" = 1", &["a"]),
     ] {
         let sql = format!("SELECT \"order\" FROM \"select\" WHERE {condition} ORDER BY 1");
-        assert_eq!(home.texts(&sql).await, found, "{condition}");
+        assert_eq!(backend.texts(&sql).await, found, "{condition}");
     }
 }
 
-pub(super) async fn rows_and_checkpoint_commit_together_or_not_at_all(home: &dyn SqlHome) {
-    let models = home.handle();
-    prepare(home, &MODEL).await.unwrap();
+pub(super) async fn rows_and_checkpoint_commit_together_or_not_at_all(backend: &dyn SqlBackend) {
+    let models = backend.handle();
+    prepare(backend, &MODEL).await.unwrap();
     models.commit(&[&work(0, 1, vec![row("a", 1, 1.0)], vec![])], NOW).await.unwrap();
     // The second half of the commit fails.
-    home.refuse_removals("select_v1").await;
+    backend.refuse_removals("select_v1").await;
     let second = work(1, 2, vec![row("b", 1, 1.0)], vec![key("a", 1)]);
     let fault = models.commit(&[&second], NOW).await.unwrap_err();
     assert!(!fault.transient);
     assert_eq!(fault.part, Some(0));
     assert_eq!(models.checkpoint(&MODEL).await.unwrap(), Some(checkpoint(1)));
-    assert_eq!(home.texts("SELECT \"order\" FROM \"select\" ORDER BY 1").await, ["a"]);
+    assert_eq!(backend.texts("SELECT \"order\" FROM \"select\" ORDER BY 1").await, ["a"]);
 }
 
-pub(super) async fn the_part_that_is_refused_is_named(home: &dyn SqlHome) {
+pub(super) async fn the_part_that_is_refused_is_named(backend: &dyn SqlBackend) {
     let models: [Model; 3] = ["a_model", "b_model", "c_model"].map(|name| Model {
         projection: name,
         version: 1,
         table: leak(TableSpec { name, ..EVERYTHING }),
     });
     for model in &models {
-        prepare(home, model).await.unwrap();
+        prepare(backend, model).await.unwrap();
     }
-    home.run("DROP VIEW c_model").await;
-    home.run("DROP TABLE c_model_v1").await;
+    backend.run("DROP VIEW c_model").await;
+    backend.run("DROP TABLE c_model_v1").await;
     let part = |model: Model| Work { model, ..work(0, 1, vec![row("a", 1, 1.0)], vec![]) };
     let parts = [part(models[1]), part(models[2]), part(models[0])];
-    let fault = home.handle().commit(&parts.each_ref(), NOW).await.unwrap_err();
+    let fault = backend.handle().commit(&parts.each_ref(), NOW).await.unwrap_err();
     assert_eq!((fault.transient, fault.part), (false, Some(1)), "{}", fault.source);
     for model in &models {
-        let stored = home.handle().checkpoint(model).await.unwrap().unwrap();
+        let stored = backend.handle().checkpoint(model).await.unwrap().unwrap();
         assert_eq!(stored.position, Position::START, "nothing of `{}` is written", model.projection);
     }
-    let moved = home.handle().commit(&[&parts[0], &parts[2]], NOW).await.unwrap();
+    let moved = backend.handle().commit(&[&parts[0], &parts[2]], NOW).await.unwrap();
     assert_eq!(moved, [Moved::Done, Moved::Done], "the others go without it");
 }
 
-pub(super) async fn a_commit_that_is_dropped_at_any_moment_leaves_rows_and_checkpoint_in_step(home: &dyn SqlHome) {
-    let models = home.handle();
-    prepare(home, &MODEL).await.unwrap();
+pub(super) async fn a_commit_that_is_dropped_at_any_moment_leaves_rows_and_checkpoint_in_step(
+    backend: &dyn SqlBackend,
+) {
+    let models = backend.handle();
+    prepare(backend, &MODEL).await.unwrap();
     let state = format!(
         "SELECT CAST(c.position AS TEXT) || ' ' || CAST((SELECT count(*) FROM \"select\") AS TEXT) FROM {} AS c",
-        home.checkpoints()
+        backend.checkpoints()
     );
     let mut position = 0;
     // Without and with a removal, as a database may do the two in different ways.
@@ -99,7 +101,7 @@ pub(super) async fn a_commit_that_is_dropped_at_any_moment_leaves_rows_and_check
                 tokio::task::yield_now().await;
             }
             drop(running);
-            let state = home.texts(&state).await;
+            let state = backend.texts(&state).await;
             let (old, new) = (format!("{position} {position}"), format!("{until} {until}"));
             assert!(state == [old.as_str()] || state == [new.as_str()], "{state:?} after {polls} polls");
             if finished {
@@ -111,11 +113,11 @@ pub(super) async fn a_commit_that_is_dropped_at_any_moment_leaves_rows_and_check
         assert_eq!(moved, [Moved::Overtaken]);
         position = until;
     }
-    assert_eq!(home.texts(&state).await, [format!("{position} {position}")]);
+    assert_eq!(backend.texts(&state).await, [format!("{position} {position}")]);
 }
 
-pub(super) async fn another_shape_under_the_same_version_is_refused(home: &dyn SqlHome) {
-    prepare(home, &MODEL).await.unwrap();
+pub(super) async fn another_shape_under_the_same_version_is_refused(backend: &dyn SqlBackend) {
+    prepare(backend, &MODEL).await.unwrap();
     let changes: [(&str, TableSpec); 3] = [
         ("a column more", TableSpec { columns: with_extra(), ..EVERYTHING }),
         ("another key", TableSpec { key: &["group", "order"], ..EVERYTHING }),
@@ -123,103 +125,103 @@ pub(super) async fn another_shape_under_the_same_version_is_refused(home: &dyn S
     ];
     for (change, table) in changes {
         let table = leak(table);
-        let error = prepare(home, &Model { table, ..MODEL }).await.expect_err(change).to_string();
+        let error = prepare(backend, &Model { table, ..MODEL }).await.expect_err(change).to_string();
         assert!(error.contains("raise its `VERSION`"), "{change}: {error}");
-        assert!(prepare(home, &Model { table, version: 2, ..MODEL }).await.is_ok(), "{change}, but as version 2");
-        home.run(&format!("DELETE FROM {} WHERE version = 2", home.checkpoints())).await;
+        assert!(prepare(backend, &Model { table, version: 2, ..MODEL }).await.is_ok(), "{change}, but as version 2");
+        backend.run(&format!("DELETE FROM {} WHERE version = 2", backend.checkpoints())).await;
         if table.name == "elsewhere" {
-            home.run("DROP VIEW elsewhere").await;
+            backend.run("DROP VIEW elsewhere").await;
         }
-        home.run(&format!("DROP TABLE \"{}_v2\"", table.name)).await;
+        backend.run(&format!("DROP TABLE \"{}_v2\"", table.name)).await;
     }
 }
 
 /// The types differ for the fold, and not for every database.
-pub(super) async fn a_bool_declared_as_an_integer_is_refused_under_the_same_version(home: &dyn SqlHome) {
-    prepare(home, &MODEL).await.unwrap();
+pub(super) async fn a_bool_declared_as_an_integer_is_refused_under_the_same_version(backend: &dyn SqlBackend) {
+    prepare(backend, &MODEL).await.unwrap();
     let mut columns = EVERYTHING.columns.to_vec();
     columns[3].column_type = ColumnType::Integer;
     let table = leak(TableSpec { columns: columns.leak(), ..EVERYTHING });
-    let error = prepare(home, &Model { table, ..MODEL }).await.unwrap_err().to_string();
+    let error = prepare(backend, &Model { table, ..MODEL }).await.unwrap_err().to_string();
     assert!(error.contains("raise its `VERSION`"), "{error}");
 }
 
-pub(super) async fn a_table_that_somebody_altered_or_dropped_is_refused(home: &dyn SqlHome) {
-    prepare(home, &MODEL).await.unwrap();
-    home.run("ALTER TABLE \"select_v1\" ADD COLUMN \"extra\" TEXT").await;
-    let error = prepare(home, &MODEL).await.unwrap_err().to_string().to_lowercase();
+pub(super) async fn a_table_that_somebody_altered_or_dropped_is_refused(backend: &dyn SqlBackend) {
+    prepare(backend, &MODEL).await.unwrap();
+    backend.run("ALTER TABLE \"select_v1\" ADD COLUMN \"extra\" TEXT").await;
+    let error = prepare(backend, &MODEL).await.unwrap_err().to_string().to_lowercase();
     assert!(error.contains("extra text null"), "{error}");
-    home.run("DROP VIEW \"select\"").await;
-    home.run("DROP TABLE \"select_v1\"").await;
-    let error = prepare(home, &MODEL).await.unwrap_err().to_string();
+    backend.run("DROP VIEW \"select\"").await;
+    backend.run("DROP TABLE \"select_v1\"").await;
+    let error = prepare(backend, &MODEL).await.unwrap_err().to_string();
     assert!(error.contains("no table"), "{error}");
 }
 
-pub(super) async fn names_that_belong_to_something_else_are_refused(home: &dyn SqlHome) {
-    home.run("CREATE TABLE \"select\" (x TEXT)").await;
-    let error = prepare(home, &MODEL).await.unwrap_err().to_string();
+pub(super) async fn names_that_belong_to_something_else_are_refused(backend: &dyn SqlBackend) {
+    backend.run("CREATE TABLE \"select\" (x TEXT)").await;
+    let error = prepare(backend, &MODEL).await.unwrap_err().to_string();
     assert!(error.contains("`select`, which is a table that annals did not make"), "{error}");
-    home.run("DROP TABLE \"select\"").await;
-    home.run("CREATE VIEW \"select\" AS SELECT 1 AS x").await;
-    let error = prepare(home, &MODEL).await.unwrap_err().to_string();
+    backend.run("DROP TABLE \"select\"").await;
+    backend.run("CREATE VIEW \"select\" AS SELECT 1 AS x").await;
+    let error = prepare(backend, &MODEL).await.unwrap_err().to_string();
     assert!(error.contains("is a view that annals did not make"), "{error}");
-    home.run("DROP VIEW \"select\"").await;
-    home.run("CREATE TABLE \"select_v1\" (x TEXT)").await;
-    let error = prepare(home, &MODEL).await.unwrap_err().to_string();
+    backend.run("DROP VIEW \"select\"").await;
+    backend.run("CREATE TABLE \"select_v1\" (x TEXT)").await;
+    let error = prepare(backend, &MODEL).await.unwrap_err().to_string();
     assert!(error.contains("`select_v1`, which is a table without a checkpoint"), "{error}");
-    home.run("DROP TABLE \"select_v1\"").await;
-    prepare(home, &MODEL).await.unwrap();
-    let error = prepare(home, &Model { projection: "thief", ..MODEL }).await.unwrap_err().to_string();
+    backend.run("DROP TABLE \"select_v1\"").await;
+    prepare(backend, &MODEL).await.unwrap();
+    let error = prepare(backend, &Model { projection: "thief", ..MODEL }).await.unwrap_err().to_string();
     assert!(error.contains("is the read model of projection `everything`"), "{error}");
-    home.run("DROP VIEW \"select\"").await;
-    home.run("CREATE VIEW \"select\" AS SELECT \"order\" FROM \"select_v1\"").await;
-    let error = prepare(home, &Model { version: 2, ..MODEL }).await.map(|_| ());
+    backend.run("DROP VIEW \"select\"").await;
+    backend.run("CREATE VIEW \"select\" AS SELECT \"order\" FROM \"select_v1\"").await;
+    let error = prepare(backend, &Model { version: 2, ..MODEL }).await.map(|_| ());
     // SQLite keeps the text of a view, PostgreSQL its meaning: one knows ours by its end, the other by its columns.
     if let Err(error) = error {
         assert!(error.to_string().contains("is a view that annals did not make"), "{error}");
     }
 }
 
-pub(super) async fn a_raised_version_has_its_own_table_and_is_shown_when_told(home: &dyn SqlHome) {
-    let models = home.handle();
-    prepare(home, &MODEL).await.unwrap();
+pub(super) async fn a_raised_version_has_its_own_table_and_is_shown_when_told(backend: &dyn SqlBackend) {
+    let models = backend.handle();
+    prepare(backend, &MODEL).await.unwrap();
     models.commit(&[&work(0, 1, vec![row("old", 1, 1.0)], vec![])], NOW).await.unwrap();
     let second = Model { version: 2, ..MODEL };
-    let prepared = prepare(home, &second).await.unwrap();
+    let prepared = prepare(backend, &second).await.unwrap();
     assert_eq!((prepared.checkpoint.position, prepared.shown), (Position::START, false));
     let commit = Work { model: second, ..work(0, 1, vec![row("new", 1, 1.0)], vec![]) };
     models.commit(&[&commit], NOW).await.unwrap();
     let shown = "SELECT \"order\" FROM \"select\" ORDER BY 1";
-    assert_eq!(home.texts(shown).await, ["old"]);
-    assert_eq!(home.shown("select").await, Some(1));
+    assert_eq!(backend.texts(shown).await, ["old"]);
+    assert_eq!(backend.shown("select").await, Some(1));
     assert_eq!(models.show(&second, Switch::default()).await.unwrap(), Shows::This);
-    assert_eq!(home.texts(shown).await, ["new"]);
-    assert_eq!(home.shown("select").await, Some(2));
-    assert!(prepare(home, &second).await.unwrap().shown);
-    assert!(!prepare(home, &MODEL).await.unwrap().shown);
+    assert_eq!(backend.texts(shown).await, ["new"]);
+    assert_eq!(backend.shown("select").await, Some(2));
+    assert!(prepare(backend, &second).await.unwrap().shown);
+    assert!(!prepare(backend, &MODEL).await.unwrap().shown);
 }
 
-pub(super) async fn a_version_with_more_columns_is_shown_and_taken_back(home: &dyn SqlHome) {
-    prepare(home, &MODEL).await.unwrap();
+pub(super) async fn a_version_with_more_columns_is_shown_and_taken_back(backend: &dyn SqlBackend) {
+    prepare(backend, &MODEL).await.unwrap();
     let table = leak(TableSpec { columns: with_extra(), indexes: &[], ..EVERYTHING });
     let model = Model { version: 2, table, ..MODEL };
-    assert!(!prepare(home, &model).await.unwrap().shown);
-    assert_eq!(home.handle().show(&model, Switch::default()).await.unwrap(), Shows::This);
-    assert_eq!(home.shown("select").await, Some(2));
-    assert!(prepare(home, &model).await.unwrap().shown);
-    assert!(home.texts("SELECT extra FROM \"select\"").await.is_empty());
+    assert!(!prepare(backend, &model).await.unwrap().shown);
+    assert_eq!(backend.handle().show(&model, Switch::default()).await.unwrap(), Shows::This);
+    assert_eq!(backend.shown("select").await, Some(2));
+    assert!(prepare(backend, &model).await.unwrap().shown);
+    assert!(backend.texts("SELECT extra FROM \"select\"").await.is_empty());
     // An old build finds a view with more columns than it knows, and leaves it.
-    assert!(!prepare(home, &MODEL).await.unwrap().shown);
-    assert_eq!(home.handle().show(&MODEL, Switch::default()).await.unwrap(), Shows::Stays(2));
-    assert!(home.texts("SELECT extra FROM \"select\"").await.is_empty());
+    assert!(!prepare(backend, &MODEL).await.unwrap().shown);
+    assert_eq!(backend.handle().show(&MODEL, Switch::default()).await.unwrap(), Shows::Stays(2));
+    assert!(backend.texts("SELECT extra FROM \"select\"").await.is_empty());
     // On request it takes the view back, and with it the column.
     let on_request = Switch { even_down: true, ..Switch::default() };
-    assert_eq!(home.handle().show(&MODEL, on_request).await.unwrap(), Shows::This);
-    assert!(prepare(home, &MODEL).await.unwrap().shown);
+    assert_eq!(backend.handle().show(&MODEL, on_request).await.unwrap(), Shows::This);
+    assert!(prepare(backend, &MODEL).await.unwrap().shown);
 }
 
-pub(super) async fn a_raised_version_has_the_columns_that_the_name_shows(home: &dyn SqlHome) {
-    prepare(home, &MODEL).await.unwrap();
+pub(super) async fn a_raised_version_has_the_columns_that_the_name_shows(backend: &dyn SqlBackend) {
+    prepare(backend, &MODEL).await.unwrap();
     let changed = |at: usize, column_type, nullable| {
         let mut columns = EVERYTHING.columns.to_vec();
         columns[at] = ColumnSpec { column_type, nullable, ..columns[at] };
@@ -233,7 +235,7 @@ pub(super) async fn a_raised_version_has_the_columns_that_the_name_shows(home: &
         (changed(2, ColumnType::Real, false), None),
     ] {
         let table = leak(TableSpec { columns: columns.leak(), indexes: &[], ..EVERYTHING });
-        let prepared = prepare(home, &Model { version: 2, table, ..MODEL }).await;
+        let prepared = prepare(backend, &Model { version: 2, table, ..MODEL }).await;
         match lost {
             Some(lost) => {
                 let error = prepared.unwrap_err().to_string();
@@ -248,8 +250,8 @@ pub(super) async fn a_raised_version_has_the_columns_that_the_name_shows(home: &
         table: leak(TableSpec { columns: changed(2, ColumnType::Real, false).leak(), ..EVERYTHING }),
         ..MODEL
     };
-    assert_eq!(home.handle().show(&second, Switch::default()).await.unwrap(), Shows::This);
-    let error = prepare(home, &Model { version: 3, ..MODEL }).await.unwrap_err().to_string();
+    assert_eq!(backend.handle().show(&second, Switch::default()).await.unwrap(), Shows::This);
+    let error = prepare(backend, &Model { version: 3, ..MODEL }).await.unwrap_err().to_string();
     assert!(error.contains("`share` was real and is real null;"), "{error}");
     // What the name shows may change between start and switch.
     let third = Model {
@@ -265,70 +267,70 @@ pub(super) async fn a_raised_version_has_the_columns_that_the_name_shows(home: &
         }),
         ..MODEL
     };
-    prepare(home, &fourth).await.unwrap();
+    prepare(backend, &fourth).await.unwrap();
     let fifth = Model { version: 5, ..third };
-    prepare(home, &fifth).await.unwrap();
-    assert_eq!(home.handle().show(&fourth, Switch::default()).await.unwrap(), Shows::This);
-    let fault = home.handle().show(&fifth, Switch::default()).await.unwrap_err();
+    prepare(backend, &fifth).await.unwrap();
+    assert_eq!(backend.handle().show(&fourth, Switch::default()).await.unwrap(), Shows::This);
+    let fault = backend.handle().show(&fifth, Switch::default()).await.unwrap_err();
     assert!(!fault.transient && fault.source.to_string().contains("`extra` is gone"), "{}", fault.source);
-    assert_eq!(home.shown("select").await, Some(4));
+    assert_eq!(backend.shown("select").await, Some(4));
 }
 
 /// During a deploy the old build starts again beside the new one, and which is which does not show.
-pub(super) async fn indexes_are_added_and_never_removed(home: &dyn SqlHome) {
-    prepare(home, &MODEL).await.unwrap();
-    let first = home.indexes("select_v1").await;
+pub(super) async fn indexes_are_added_and_never_removed(backend: &dyn SqlBackend) {
+    prepare(backend, &MODEL).await.unwrap();
+    let first = backend.indexes("select_v1").await;
     assert_eq!(first.len(), 1);
     let other = leak(TableSpec { indexes: &[IndexSpec { columns: &["share"] }], ..EVERYTHING });
-    prepare(home, &Model { table: other, ..MODEL }).await.unwrap();
-    let both = home.indexes("select_v1").await;
+    prepare(backend, &Model { table: other, ..MODEL }).await.unwrap();
+    let both = backend.indexes("select_v1").await;
     assert_eq!(both.len(), 2, "{both:?}");
-    prepare(home, &MODEL).await.unwrap();
-    assert_eq!(home.indexes("select_v1").await, both);
+    prepare(backend, &MODEL).await.unwrap();
+    assert_eq!(backend.indexes("select_v1").await, both);
 }
 
-pub(super) async fn a_view_that_somebody_changed_or_dropped_by_hand_is_noticed(home: &dyn SqlHome) {
+pub(super) async fn a_view_that_somebody_changed_or_dropped_by_hand_is_noticed(backend: &dyn SqlBackend) {
     let second = Model { version: 2, ..MODEL };
-    let shown = async || home.handle().shown(&[MODEL]).await.unwrap()[0].expect("it is there").version;
+    let shown = async || backend.handle().shown(&[MODEL]).await.unwrap()[0].expect("it is there").version;
     let columns: Vec<String> = EVERYTHING.columns.iter().map(|column| format!("\"{}\"", column.name)).collect();
     let by_hand = format!("CREATE VIEW \"select\" AS SELECT {} FROM \"select_v1\"", columns.join(", "));
     for model in [MODEL, second] {
-        prepare(home, &model).await.unwrap();
-        home.handle().show(&model, Switch::default()).await.unwrap();
+        prepare(backend, &model).await.unwrap();
+        backend.handle().show(&model, Switch::default()).await.unwrap();
     }
-    home.run("DROP VIEW \"select\"").await;
-    home.run(&by_hand).await;
-    assert!(!prepare(home, &second).await.unwrap().shown);
+    backend.run("DROP VIEW \"select\"").await;
+    backend.run(&by_hand).await;
+    assert!(!prepare(backend, &second).await.unwrap().shown);
     assert_eq!(shown().await, 1, "what is stored follows the view");
-    assert_eq!(home.handle().show(&second, Switch::default()).await.unwrap(), Shows::Stays(1), "as if taken back");
-    home.run("DROP VIEW \"select\"").await;
-    assert!(!prepare(home, &second).await.unwrap().shown, "not this one's to make");
-    assert!(prepare(home, &MODEL).await.unwrap().shown);
-    assert_eq!(home.shown("select").await, Some(1));
+    assert_eq!(backend.handle().show(&second, Switch::default()).await.unwrap(), Shows::Stays(1), "as if taken back");
+    backend.run("DROP VIEW \"select\"").await;
+    assert!(!prepare(backend, &second).await.unwrap().shown, "not this one's to make");
+    assert!(prepare(backend, &MODEL).await.unwrap().shown);
+    assert_eq!(backend.shown("select").await, Some(1));
 }
 
-pub(super) async fn names_as_long_as_they_may_be_are_prepared_again_and_again(home: &dyn SqlHome) {
+pub(super) async fn names_as_long_as_they_may_be_are_prepared_again_and_again(backend: &dyn SqlBackend) {
     const INDEXES: &[IndexSpec] = &[IndexSpec { columns: &["done"] }, IndexSpec { columns: &["at"] }];
     let name = "x".repeat(TableSpec::MAX_NAME).leak();
     let table = leak(TableSpec { name, indexes: INDEXES, ..EVERYTHING });
     for version in [1, u32::MAX - 1, u32::MAX] {
         let model = Model { projection: name, version, table };
-        prepare(home, &model).await.unwrap();
-        assert_eq!(home.indexes(&model.table_name()).await.len(), 2);
-        let names = home.indexes(&model.table_name()).await;
-        prepare(home, &model).await.unwrap();
-        assert_eq!(home.indexes(&model.table_name()).await, names);
-        home.handle().commit(&[&Work { model, ..work(0, 1, vec![row("a", 1, 1.0)], vec![]) }], NOW).await.unwrap();
-        assert_eq!(home.handle().show(&model, Switch::default()).await.unwrap(), Shows::This);
+        prepare(backend, &model).await.unwrap();
+        assert_eq!(backend.indexes(&model.table_name()).await.len(), 2);
+        let names = backend.indexes(&model.table_name()).await;
+        prepare(backend, &model).await.unwrap();
+        assert_eq!(backend.indexes(&model.table_name()).await, names);
+        backend.handle().commit(&[&Work { model, ..work(0, 1, vec![row("a", 1, 1.0)], vec![]) }], NOW).await.unwrap();
+        assert_eq!(backend.handle().show(&model, Switch::default()).await.unwrap(), Shows::This);
     }
 }
 
-pub(super) async fn several_handles_may_prepare_at_once(home: &dyn SqlHome) {
+pub(super) async fn several_handles_may_prepare_at_once(backend: &dyn SqlBackend) {
     let start = async |n: u32| {
-        let models = home.handle();
+        let models = backend.handle();
         models.migrate().await?;
         let model = Model { version: 1 + n % 2, ..MODEL };
-        models.prepare(&model, &shape_of(&model), life(), NOW).await
+        models.prepare(&model, &shape_of(&model), incarnation(), NOW).await
     };
     let prepared = futures::join!(start(0), start(1), start(2), start(3));
     for prepared in [prepared.0, prepared.1, prepared.2, prepared.3] {

@@ -8,8 +8,8 @@ use jiff::Timestamp;
 use sqlx::{PgConnection, Row};
 
 use super::fault::fault;
-use super::home::Home;
 use super::load::seek_by_key;
+use super::schema::ModelSchema;
 use super::statements::{PLACE_PARAMETERS, Statements, at_place};
 use super::values::{Micros, Query, bind_keys, bind_rows};
 use crate::changes::Changes;
@@ -27,7 +27,7 @@ const MOVE_PARAMETERS: usize = PLACE_PARAMETERS + 4;
 /// Writes rows and moves checkpoints: all of it or nothing, except parts that were overtaken.
 pub(super) async fn commit(
     database: &PostgresDatabase,
-    home: &Home,
+    schema: &ModelSchema,
     work: &[&Work],
     now: Timestamp,
 ) -> Result<Vec<Moved>, Fault> {
@@ -35,8 +35,8 @@ pub(super) async fn commit(
     let mut order: Vec<usize> = (0..work.len()).collect();
     order.sort_unstable_by_key(|&at| (work[at].model.projection, work[at].model.version));
     let parts: Vec<Part<'_>> =
-        order.iter().map(|&at| Part { work: work[at], statements: home.statements(&work[at].model) }).collect();
-    let commit = Commit { database, home, now, parts };
+        order.iter().map(|&at| Part { work: work[at], statements: schema.statements(&work[at].model) }).collect();
+    let commit = Commit { database, schema, now, parts };
     let moved = commit.run().await.map_err(|fault| Fault { part: fault.part.map(|at| order[at]), ..fault })?;
     let moved: HashMap<usize, Moved> = order.into_iter().zip(moved).collect();
     Ok((0..work.len()).map(|at| moved[&at]).collect())
@@ -49,7 +49,7 @@ struct Part<'a> {
 
 struct Commit<'a> {
     database: &'a PostgresDatabase,
-    home: &'a Home,
+    schema: &'a ModelSchema,
     now: Timestamp,
     parts: Vec<Part<'a>>,
 }
@@ -68,7 +68,7 @@ impl Commit<'_> {
 
     /// Everything in one statement, which is one round trip and its own transaction. A pooler needs a transaction around it.
     async fn at_once(&self) -> Result<Vec<Moved>, DatabaseError> {
-        let mut query = self.home.query(at_once(&self.parts));
+        let mut query = self.schema.query(at_once(&self.parts));
         for part in &self.parts {
             query = self.bind_move(query, part.work);
             if !part.work.changes.written.is_empty() {
@@ -107,23 +107,23 @@ impl Commit<'_> {
 
     async fn write(&self, connection: &mut PgConnection, part: &Part<'_>) -> Result<Moved, sqlx::Error> {
         let Work { model, changes: Changes { written, removed }, .. } = part.work;
-        let moving = self.bind_move(self.home.query(moved(1)), part.work);
+        let moving = self.bind_move(self.schema.query(moved(1)), part.work);
         if moving.execute(&mut *connection).await?.rows_affected() != 1 {
             return Ok(Moved::Overtaken);
         }
         for rows in pieces(written) {
-            let query = self.home.query(Arc::clone(&part.statements.write));
+            let query = self.schema.query(Arc::clone(&part.statements.write));
             bind_rows(query, model.table, rows).execute(&mut *connection).await?;
         }
         for keys in pieces(removed) {
-            let query = self.home.query(Arc::clone(&part.statements.remove));
+            let query = self.schema.query(Arc::clone(&part.statements.remove));
             bind_keys(query, model.table, keys).execute(&mut *connection).await?;
         }
         Ok(Moved::Done)
     }
 
     fn bind_move(&self, query: Query, work: &Work) -> Query {
-        self.home
+        self.schema
             .bind_place(query, &work.model, &work.from)
             .bind(work.to.incarnation.0)
             .bind(work.to.position.get())

@@ -6,7 +6,7 @@ use annals_eventstore::{BackendError, Checkpoint};
 use futures::TryStreamExt;
 use sqlx::{PgConnection, Row};
 
-use super::home::Home;
+use super::schema::ModelSchema;
 use super::values::{bind_keys, read_row};
 use crate::column::ColumnValue;
 use crate::database::Model;
@@ -39,17 +39,17 @@ pub(super) async fn seek_by_key(connection: &mut PgConnection) -> Result<(), sql
 /// The rows that there are of these keys, if the checkpoint is `from`. The connection is inside of a transaction.
 pub(super) async fn load(
     connection: &mut PgConnection,
-    home: &Home,
+    schema: &ModelSchema,
     model: &Model,
     from: &Checkpoint,
     keys: &[Vec<ColumnValue>],
 ) -> Result<Option<Vec<Vec<ColumnValue>>>, Error> {
     seek_by_key(connection).await?;
-    let statements = home.statements(model);
+    let statements = schema.statements(model);
     let mut found = Vec::with_capacity(keys.len());
     for keys in keys.chunks(MOST_KEYS) {
-        let query = bind_keys(home.query(Arc::clone(&statements.load)), model.table, keys);
-        let query = home.bind_place(query, model, from);
+        let query = bind_keys(schema.query(Arc::clone(&statements.load)), model.table, keys);
+        let query = schema.bind_place(query, model, from);
         // Each statement sees the tables at a moment of its own, so each compares the checkpoint.
         let mut stands = false;
         let mut rows = query.fetch(&mut *connection);

@@ -2,9 +2,9 @@
 
 mod commit;
 mod fault;
-mod home;
 mod load;
 mod prepare;
+mod schema;
 mod statements;
 #[cfg(test)]
 mod tests;
@@ -26,7 +26,7 @@ use crate::database::{Fault, Model, Moved, Prepared, ReadModels, Shown, Shows, S
 use crate::error::StartError;
 use crate::shape::Shape;
 use fault::fault;
-use home::{Home, once};
+use schema::{ModelSchema, once};
 
 const CHECKPOINT: &str = "
     SELECT incarnation, position, event_id
@@ -55,17 +55,17 @@ const SHOWN: &str = "
 /// The read models of one PostgreSQL database, in the first schema of the search path.
 pub(crate) struct PostgresReadModels {
     database: PostgresDatabase,
-    home: OnceCell<Home>,
+    schema: OnceCell<ModelSchema>,
 }
 
 impl PostgresReadModels {
     pub(crate) fn new(database: PostgresDatabase) -> Self {
-        Self { database, home: OnceCell::new() }
+        Self { database, schema: OnceCell::new() }
     }
 
     /// Where the tables are; asked once.
-    async fn home(&self) -> Result<&Home, DatabaseError> {
-        self.home.get_or_try_init(|| Home::find(&self.database)).await
+    async fn schema(&self) -> Result<&ModelSchema, DatabaseError> {
+        self.schema.get_or_try_init(|| ModelSchema::find(&self.database)).await
     }
 
     fn sql_fault(&self, error: sqlx::Error) -> Fault {
@@ -77,7 +77,7 @@ impl PostgresReadModels {
 impl ReadModels for PostgresReadModels {
     async fn migrate(&self) -> Result<(), StartError> {
         self.database.migrate(POSTGRES_PROJECTIONS).await.map_err(StartError::Migrate)?;
-        self.home().await.map_err(|e| StartError::Migrate(e.into_open(self.database.name())))?;
+        self.schema().await.map_err(|e| StartError::Migrate(e.into_open(self.database.name())))?;
         Ok(())
     }
 
@@ -89,12 +89,12 @@ impl ReadModels for PostgresReadModels {
         now: Timestamp,
     ) -> Result<Prepared, StartError> {
         let refused = |source| StartError::Database { projection: model.projection, source };
-        prepare::prepare(&self.database, self.home().await.map_err(refused)?, model, shape, incarnation, now).await
+        prepare::prepare(&self.database, self.schema().await.map_err(refused)?, model, shape, incarnation, now).await
     }
 
     async fn checkpoints(&self, models: &[Model]) -> Result<Vec<Option<Checkpoint>>, Fault> {
-        let home = self.home().await.map_err(fault)?;
-        let query = home.query(CHECKPOINTS).bind(home.schema().to_owned());
+        let schema = self.schema().await.map_err(fault)?;
+        let query = schema.query(CHECKPOINTS).bind(schema.schema().to_owned());
         let rows = match self.database.is_pooled() {
             false => query.fetch_all(&mut *self.database.read().await.map_err(fault)?).await,
             true => query.fetch_all(&mut *self.database.begin().await.map_err(fault)?).await,
@@ -115,9 +115,9 @@ impl ReadModels for PostgresReadModels {
         from: &Checkpoint,
         keys: &[Vec<ColumnValue>],
     ) -> Result<Option<Vec<Vec<ColumnValue>>>, Fault> {
-        let home = self.home().await.map_err(fault)?;
+        let schema = self.schema().await.map_err(fault)?;
         let mut transaction = self.database.begin().await.map_err(fault)?;
-        load::load(&mut transaction, home, model, from, keys).await.map_err(|e| match e {
+        load::load(&mut transaction, schema, model, from, keys).await.map_err(|e| match e {
             load::Error::Sql(error) => self.sql_fault(error),
             load::Error::Row(source) => Fault { transient: false, part: None, source },
         })
@@ -125,18 +125,18 @@ impl ReadModels for PostgresReadModels {
     }
 
     async fn commit(&self, work: &[&Work], now: Timestamp) -> Result<Vec<Moved>, Fault> {
-        let home = self.home().await.map_err(fault)?;
-        commit::commit(&self.database, home, work, now).await
+        let schema = self.schema().await.map_err(fault)?;
+        commit::commit(&self.database, schema, work, now).await
     }
 
     async fn show(&self, model: &Model, switch: Switch) -> Result<Shows, Fault> {
-        view::switch(&self.database, self.home().await.map_err(fault)?, model, switch).await
+        view::switch(&self.database, self.schema().await.map_err(fault)?, model, switch).await
     }
 
     async fn shown(&self, models: &[Model]) -> Result<Vec<Option<Shown>>, Fault> {
-        let home = self.home().await.map_err(fault)?;
+        let schema = self.schema().await.map_err(fault)?;
         let names: Vec<&str> = models.iter().map(|model| model.table.name).collect();
-        let query = home.query(SHOWN).bind(home.schema().to_owned()).bind(names);
+        let query = schema.query(SHOWN).bind(schema.schema().to_owned()).bind(names);
         let rows = match self.database.is_pooled() {
             false => query.fetch_all(&mut *self.database.read().await.map_err(fault)?).await,
             true => query.fetch_all(&mut *self.database.begin().await.map_err(fault)?).await,
@@ -152,10 +152,10 @@ impl ReadModels for PostgresReadModels {
 
 async fn stored_checkpoint(
     connection: &mut PgConnection,
-    home: &Home,
+    schema: &ModelSchema,
     model: &Model,
 ) -> Result<Option<Checkpoint>, sqlx::Error> {
-    let query = once(CHECKPOINT).bind(home.schema()).bind(model.projection).bind(i64::from(model.version));
+    let query = once(CHECKPOINT).bind(schema.schema()).bind(model.projection).bind(i64::from(model.version));
     query.fetch_optional(connection).await?.as_ref().map(checkpoint_of).transpose()
 }
 

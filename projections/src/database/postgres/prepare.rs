@@ -8,7 +8,7 @@ use sqlx::{AssertSqlSafe, Row};
 use tokio::time::sleep;
 
 use super::fault::gave_way;
-use super::home::{Home, once};
+use super::schema::{ModelSchema, once};
 use super::statements::{Statements, index_prefix, postgres_type};
 use super::values::Micros;
 use super::view;
@@ -79,7 +79,7 @@ const ATTEMPTS: usize = 10;
 /// Does all of it in one transaction, so that several processes may start at once.
 pub(super) async fn prepare(
     database: &PostgresDatabase,
-    home: &Home,
+    schema: &ModelSchema,
     model: &Model,
     shape: &Shape,
     incarnation: Incarnation,
@@ -90,7 +90,7 @@ pub(super) async fn prepare(
     let mut attempt = 1;
     loop {
         let transaction = database.begin().await.map_err(refused)?;
-        let mut preparation = Preparation { transaction, home, model, shape, statements: home.statements(model) };
+        let mut preparation = Preparation { transaction, schema, model, shape, statements: schema.statements(model) };
         match preparation.run(incarnation, now).await {
             Ok(prepared) => {
                 preparation.transaction.commit().await.map_err(refused)?;
@@ -127,7 +127,7 @@ impl From<sqlx::Error> for Refusal {
 
 struct Preparation<'a> {
     transaction: PostgresTransaction,
-    home: &'a Home,
+    schema: &'a ModelSchema,
     model: &'a Model,
     shape: &'a Shape,
     statements: Arc<Statements>,
@@ -138,7 +138,7 @@ impl Preparation<'_> {
         once(TAKE_TURN).execute(&mut *self.transaction).await?;
         wait_briefly(&mut self.transaction).await?;
         self.check_owner().await?;
-        let checkpoint = match stored_checkpoint(&mut self.transaction, self.home, self.model).await? {
+        let checkpoint = match stored_checkpoint(&mut self.transaction, self.schema, self.model).await? {
             Some(checkpoint) => {
                 self.check_shape().await?;
                 checkpoint
@@ -161,7 +161,7 @@ impl Preparation<'_> {
 
     async fn check_owner(&mut self) -> Result<(), Refusal> {
         let name = self.model.table.name;
-        let query = once(OTHER_OWNER).bind(self.home.schema()).bind(name).bind(self.model.projection);
+        let query = once(OTHER_OWNER).bind(self.schema.schema()).bind(name).bind(self.model.projection);
         match query.fetch_optional(&mut *self.transaction).await? {
             Some(row) => {
                 Err(self.taken(name, format!("is the read model of projection `{}`", row.get::<&str, _>(0))).into())
@@ -177,7 +177,7 @@ impl Preparation<'_> {
         }
         self.execute(Arc::clone(&self.statements.create_table)).await?;
         once(BEGIN_CHECKPOINT)
-            .bind(self.home.schema())
+            .bind(self.schema.schema())
             .bind(self.model.projection)
             .bind(i64::from(self.model.version))
             .bind(self.model.table.name)
@@ -193,10 +193,10 @@ impl Preparation<'_> {
 
     /// The declaration must be the one that the table was made from, and the table must still be as it was made.
     async fn check_shape(&mut self) -> Result<(), Refusal> {
-        let query = once(SHAPE).bind(self.home.schema()).bind(self.model.projection);
+        let query = once(SHAPE).bind(self.schema.schema()).bind(self.model.projection);
         let row = query.bind(i64::from(self.model.version)).fetch_one(&mut *self.transaction).await?;
         self.shape.check(self.model, &Shape { table: row.get(0), events: row.get(1), tenant: row.get(2) })?;
-        let query = once(COLUMNS).bind(self.home.schema()).bind(self.model.table_name());
+        let query = once(COLUMNS).bind(self.schema.schema()).bind(self.model.table_name());
         let rows = query.fetch_all(&mut *self.transaction).await?;
         let found = rows.iter().map(|row| {
             let null = if row.get(2) { "" } else { " null" };
@@ -221,7 +221,7 @@ impl Preparation<'_> {
 
     /// Makes indexes that are missing. One of ours that is declared no longer stays: a build that declares it may still run.
     async fn see_to_indexes(&mut self) -> Result<(), Refusal> {
-        let query = once(INDEXES).bind(self.home.schema()).bind(self.model.table_name());
+        let query = once(INDEXES).bind(self.schema.schema()).bind(self.model.table_name());
         let rows = query.fetch_all(&mut *self.transaction).await?;
         let there: Vec<String> = rows.iter().map(|row| row.get(0)).collect();
         let statements = Arc::clone(&self.statements);
@@ -243,30 +243,30 @@ impl Preparation<'_> {
     /// this one has caught up, and then it is only left to a higher one.
     async fn see_to_view(&mut self) -> Result<bool, Refusal> {
         let name = self.model.table.name;
-        let stored = view::stored_name(&mut self.transaction, self.home, self.model).await?;
+        let stored = view::stored_name(&mut self.transaction, self.schema, self.model).await?;
         let Some(kind) = self.kind(name).await? else {
             if stored.is_some_and(|stored| !stored.may_be_made_by(self.model)) {
                 return Ok(false);
             }
             self.execute(Arc::clone(&self.statements.view.create)).await?;
-            view::store(&mut self.transaction, self.home, self.model).await?;
+            view::store(&mut self.transaction, self.schema, self.model).await?;
             return Ok(true);
         };
         if kind != "view" {
             return Err(self.taken(name, format!("is a {kind} that annals did not make")).into());
         }
-        let shown = view::version_of(&mut self.transaction, self.home, self.model).await?;
+        let shown = view::version_of(&mut self.transaction, self.schema, self.model).await?;
         let Some(shown) = shown.map(|version| Model { version, ..*self.model }) else {
             return Err(self.taken(name, "is a view that annals did not make".to_owned()).into());
         };
         if stored.is_none_or(|stored| stored.version != shown.version) {
             // Somebody has put the view over another table by hand.
-            view::store(&mut self.transaction, self.home, &shown).await?;
+            view::store(&mut self.transaction, self.schema, &shown).await?;
         }
         if shown.version == self.model.version {
             return Ok(true);
         }
-        if let Some(stored) = view::stored_name(&mut self.transaction, self.home, self.model).await? {
+        if let Some(stored) = view::stored_name(&mut self.transaction, self.schema, self.model).await? {
             stored.check_columns(self.model)?;
         }
         Ok(false)
@@ -274,7 +274,7 @@ impl Preparation<'_> {
 
     /// What the object called `name` is.
     async fn kind(&mut self, name: &str) -> Result<Option<String>, sqlx::Error> {
-        let query = once(KIND).bind(self.home.schema()).bind(name);
+        let query = once(KIND).bind(self.schema.schema()).bind(name);
         Ok(query.fetch_optional(&mut *self.transaction).await?.map(|row| row.get(0)))
     }
 }

@@ -12,7 +12,8 @@ use super::statements::Statements;
 use super::{PostgresReadModels, ReadModels};
 use crate::column::ColumnValue;
 use crate::database::contract::{
-    EVERYTHING, Home, InPostgres, LookUp, MODEL, SqlHome, key, life, prepare, random_json, row, shape_of, work,
+    Backend, EVERYTHING, InPostgres, LookUp, MODEL, SqlBackend, incarnation, key, prepare, random_json, row, shape_of,
+    work,
 };
 use crate::database::{Model, Moved, Shows, Switch, Work};
 use crate::read_model::TableSpec;
@@ -40,8 +41,8 @@ async fn plan(connection: &mut PgConnection, statement: &str, values: &str) -> S
 /// scan of the whole table per batch would make every batch slower than the last.
 #[tokio::test]
 async fn rows_are_sought_by_their_key_whatever_the_statistics_say() {
-    let home = InPostgres::new().await;
-    prepare(&home, &MODEL).await.unwrap();
+    let backend = InPostgres::new().await;
+    prepare(&backend, &MODEL).await.unwrap();
     let statements = Statements::of("public", &MODEL);
     let fill = "INSERT INTO select_v1 (\"order\", \"group\") SELECT 'x' || n, n FROM generate_series";
     let mut deceived = false;
@@ -52,8 +53,8 @@ async fn rows_are_sought_by_their_key_whatever_the_statistics_say() {
         ("many rows, analysed", "ANALYZE select_v1".to_owned()),
         ("removed, analysed when there were many", "DELETE FROM select_v1".to_owned()),
     ] {
-        home.run(&sql).await;
-        let mut transaction = home.database.begin().await.unwrap();
+        backend.run(&sql).await;
+        let mut transaction = backend.database.begin().await.unwrap();
         let keys_and_place = format!("{KEYS}, {PLACE}");
         deceived |= plan(&mut transaction, &statements.load, &keys_and_place).await.contains("Seq Scan on select_v1");
         seek_by_key(&mut transaction).await.unwrap();
@@ -70,9 +71,9 @@ async fn rows_are_sought_by_their_key_whatever_the_statistics_say() {
 
 #[tokio::test]
 async fn the_schema_of_a_read_model_is_as_agreed() {
-    let home = InPostgres::new().await;
-    prepare(&home, &MODEL).await.unwrap();
-    let columns = home
+    let backend = InPostgres::new().await;
+    prepare(&backend, &MODEL).await.unwrap();
+    let columns = backend
         .texts(
             "SELECT a.attname || ' ' || format_type(a.atttypid, a.atttypmod) || CASE WHEN a.attnotnull THEN ' not null' ELSE '' END
                     || coalesce(' collate ' || (SELECT c.collname FROM pg_collation AS c WHERE c.oid = a.attcollation), '')
@@ -95,20 +96,20 @@ async fn the_schema_of_a_read_model_is_as_agreed() {
         ]
     );
     assert_eq!(
-        home.texts("SELECT indexdef FROM pg_indexes WHERE tablename = 'select_v1' ORDER BY 1").await,
+        backend.texts("SELECT indexdef FROM pg_indexes WHERE tablename = 'select_v1' ORDER BY 1").await,
         [
             "CREATE INDEX select_v1_by_d1e97912 ON public.select_v1 USING btree (done, at)",
             "CREATE UNIQUE INDEX select_v1_pkey ON public.select_v1 USING btree (\"order\", \"group\")",
         ]
     );
-    let view = home.texts("SELECT pg_get_viewdef(to_regclass('public.select'), 0)").await.concat();
+    let view = backend.texts("SELECT pg_get_viewdef(to_regclass('public.select'), 0)").await.concat();
     let view: Vec<&str> = view.split_whitespace().collect();
     assert!(
         view.join(" ")
             .replace("select_v1.", "")
             .starts_with("SELECT \"order\", \"group\", share, done, at, id, raw, doc FROM")
     );
-    let stored = home.texts("SELECT read_schema || ': ' || shape FROM annals.checkpoints ORDER BY projection").await;
+    let stored = backend.texts("SELECT read_schema || ': ' || shape FROM annals.checkpoints ORDER BY projection").await;
     assert_eq!(
         stored,
         [
@@ -131,75 +132,81 @@ fn narrow() -> Model {
 
 #[tokio::test]
 async fn a_view_in_use_is_not_waited_for_long_and_switched_when_it_is_free() {
-    let home = InPostgres::new().await;
-    prepare(&home, &MODEL).await.unwrap();
+    let backend = InPostgres::new().await;
+    prepare(&backend, &MODEL).await.unwrap();
     for model in [THIRD, narrow()] {
-        prepare(&home, &model).await.unwrap();
-        let mut report = home.database.begin().await.unwrap();
+        prepare(&backend, &model).await.unwrap();
+        let mut report = backend.database.begin().await.unwrap();
         run(&mut report, "SELECT * FROM \"select\"").await;
-        let shown = tokio::time::timeout(Duration::from_secs(20), home.handle().show(&model, ON_REQUEST)).await;
+        let shown = tokio::time::timeout(Duration::from_secs(20), backend.handle().show(&model, ON_REQUEST)).await;
         let fault = shown.expect("it gives up").unwrap_err();
         assert!(fault.transient, "{}", fault.source);
-        assert_ne!(home.shown("select").await, Some(model.version));
+        assert_ne!(backend.shown("select").await, Some(model.version));
         report.rollback().await.unwrap();
-        assert_eq!(home.handle().show(&model, ON_REQUEST).await.unwrap(), Shows::This);
-        assert_eq!(home.shown("select").await, Some(model.version));
+        assert_eq!(backend.handle().show(&model, ON_REQUEST).await.unwrap(), Shows::This);
+        assert_eq!(backend.shown("select").await, Some(model.version));
     }
 }
 
 #[tokio::test]
 async fn who_may_read_the_view_may_read_it_after_a_switch() {
-    let home = InPostgres::new().await;
-    prepare(&home, &THIRD).await.unwrap();
+    let backend = InPostgres::new().await;
+    prepare(&backend, &THIRD).await.unwrap();
     // Roles belong to the server, not to the database, so the name is one that exists everywhere.
-    home.run("GRANT SELECT ON \"select\" TO pg_monitor WITH GRANT OPTION; GRANT INSERT ON \"select\" TO PUBLIC").await;
+    backend
+        .run("GRANT SELECT ON \"select\" TO pg_monitor WITH GRANT OPTION; GRANT INSERT ON \"select\" TO PUBLIC")
+        .await;
     let grants =
         "SELECT privilege_type || ' ' || grantee || ' ' || is_grantable FROM information_schema.table_privileges
                   WHERE table_name = 'select' AND grantee <> current_user ORDER BY 1";
-    let before = home.texts(grants).await;
+    let before = backend.texts(grants).await;
     assert_eq!(before, ["INSERT PUBLIC NO", "SELECT pg_monitor YES"]);
-    prepare(&home, &narrow()).await.unwrap();
-    assert_eq!(home.handle().show(&narrow(), ON_REQUEST).await.unwrap(), Shows::This);
-    assert_eq!(home.texts(grants).await, before);
+    prepare(&backend, &narrow()).await.unwrap();
+    assert_eq!(backend.handle().show(&narrow(), ON_REQUEST).await.unwrap(), Shows::This);
+    assert_eq!(backend.texts(grants).await, before);
 }
 
 #[tokio::test]
 async fn a_view_that_others_depend_on_gains_columns_but_is_not_made_anew() {
-    let home = InPostgres::new().await;
-    prepare(&home, &MODEL).await.unwrap();
-    home.run("CREATE VIEW theirs AS SELECT \"order\" FROM \"select\"").await;
+    let backend = InPostgres::new().await;
+    prepare(&backend, &MODEL).await.unwrap();
+    backend.run("CREATE VIEW theirs AS SELECT \"order\" FROM \"select\"").await;
     // The new columns of the second are not at its end, and yet go to the end of the view.
     let mut columns = EVERYTHING.columns.to_vec();
     columns.insert(0, crate::ColumnSpec { name: "extra", column_type: crate::ColumnType::Text, nullable: true });
     let more = Model { table: Box::leak(Box::new(TableSpec { columns: columns.leak(), ..EVERYTHING })), ..THIRD };
-    prepare(&home, &more).await.unwrap();
-    assert_eq!(home.handle().show(&more, Switch::default()).await.unwrap(), Shows::This);
-    home.run("INSERT INTO select_v3 (\"order\", \"group\") VALUES ('a', 1)").await;
-    home.handle().commit(&[&Work { model: more, ..work(0, 1, vec![], vec![]) }], NOW).await.unwrap();
-    assert_eq!(home.texts("SELECT \"order\" FROM theirs ORDER BY 1").await, ["a"], "their view shows the new version");
-    prepare(&home, &narrow()).await.unwrap();
-    home.handle().commit(&[&Work { model: narrow(), ..work(0, 1, vec![], vec![]) }], NOW).await.unwrap();
-    let fault = home.handle().show(&narrow(), ON_REQUEST).await.unwrap_err();
+    prepare(&backend, &more).await.unwrap();
+    assert_eq!(backend.handle().show(&more, Switch::default()).await.unwrap(), Shows::This);
+    backend.run("INSERT INTO select_v3 (\"order\", \"group\") VALUES ('a', 1)").await;
+    backend.handle().commit(&[&Work { model: more, ..work(0, 1, vec![], vec![]) }], NOW).await.unwrap();
+    assert_eq!(
+        backend.texts("SELECT \"order\" FROM theirs ORDER BY 1").await,
+        ["a"],
+        "their view shows the new version"
+    );
+    prepare(&backend, &narrow()).await.unwrap();
+    backend.handle().commit(&[&Work { model: narrow(), ..work(0, 1, vec![], vec![]) }], NOW).await.unwrap();
+    let fault = backend.handle().show(&narrow(), ON_REQUEST).await.unwrap_err();
     assert!(!fault.transient);
     let said = crate::member::chain(&fault.source);
     assert!(said.contains("others depend on it; drop those and start again"), "{said}");
-    assert_eq!(home.shown("select").await, Some(3));
+    assert_eq!(backend.shown("select").await, Some(3));
 }
 
 /// A statement that sqlx has prepared before the switch goes on after it.
 #[tokio::test]
 async fn a_prepared_query_of_the_view_works_through_a_switch() {
-    let home = InPostgres::new().await;
-    prepare(&home, &MODEL).await.unwrap();
-    let mut reader = home.database.read().await.unwrap();
+    let backend = InPostgres::new().await;
+    prepare(&backend, &MODEL).await.unwrap();
+    let mut reader = backend.database.read().await.unwrap();
     for (version, expected) in [(1, 0_i64), (3, 1), (2, 1)] {
         let model = if version == 2 { narrow() } else { Model { version, ..MODEL } };
-        prepare(&home, &model).await.unwrap();
+        prepare(&backend, &model).await.unwrap();
         if version > 1 {
             let columns = model.table.columns.len();
             let rows = vec![row("a", 1, 1.0)[..columns].to_vec()];
-            home.handle().commit(&[&Work { model, ..work(0, 1, rows, vec![]) }], NOW).await.unwrap();
-            assert_eq!(home.handle().show(&model, ON_REQUEST).await.unwrap(), Shows::This);
+            backend.handle().commit(&[&Work { model, ..work(0, 1, rows, vec![]) }], NOW).await.unwrap();
+            assert_eq!(backend.handle().show(&model, ON_REQUEST).await.unwrap(), Shows::This);
         }
         for _ in 0..7 {
             let query = sqlx::query("SELECT count(*) FROM \"select\" WHERE \"group\" = $1").bind(1_i64);
@@ -210,28 +217,28 @@ async fn a_prepared_query_of_the_view_works_through_a_switch() {
 
 #[tokio::test]
 async fn apps_with_a_schema_each_share_a_database() {
-    let home = InPostgres::new().await;
-    home.run("CREATE SCHEMA \"the \"\"shop\"").await;
-    prepare(&home, &MODEL).await.unwrap();
-    let url = format!("{}&options=-csearch_path%3D%22the%5C+%22%22shop%22", home.scratch.url());
+    let backend = InPostgres::new().await;
+    backend.run("CREATE SCHEMA \"the \"\"shop\"").await;
+    prepare(&backend, &MODEL).await.unwrap();
+    let url = format!("{}&options=-csearch_path%3D%22the%5C+%22%22shop%22", backend.scratch.url());
     let elsewhere = PostgresReadModels::new(PostgresDatabase::open(url).await.unwrap());
     elsewhere.migrate().await.unwrap();
-    elsewhere.prepare(&MODEL, &shape_of(&MODEL), life(), NOW).await.unwrap();
+    elsewhere.prepare(&MODEL, &shape_of(&MODEL), incarnation(), NOW).await.unwrap();
     elsewhere.commit(&[&work(0, 1, vec![row("a", 1, 1.0)], vec![])], NOW).await.unwrap();
     elsewhere.commit(&[&work(1, 2, vec![], vec![key("b", 1)])], NOW).await.unwrap();
     elsewhere.show(&MODEL, ON_REQUEST).await.unwrap();
     assert_eq!(elsewhere.rows(&MODEL, &[key("a", 1)]).await.unwrap().len(), 1);
     assert_eq!(elsewhere.checkpoint(&MODEL).await.unwrap().unwrap().position.get(), 2);
-    assert!(elsewhere.prepare(&MODEL, &shape_of(&MODEL), life(), NOW).await.unwrap().shown);
-    assert_eq!(home.handle().checkpoint(&MODEL).await.unwrap().unwrap().position.get(), 0);
-    assert_eq!(home.texts("SELECT \"order\" FROM \"the \"\"shop\".\"select\"").await, ["a"]);
-    assert!(home.texts("SELECT \"order\" FROM public.\"select\"").await.is_empty());
+    assert!(elsewhere.prepare(&MODEL, &shape_of(&MODEL), incarnation(), NOW).await.unwrap().shown);
+    assert_eq!(backend.handle().checkpoint(&MODEL).await.unwrap().unwrap().position.get(), 0);
+    assert_eq!(backend.texts("SELECT \"order\" FROM \"the \"\"shop\".\"select\"").await, ["a"]);
+    assert!(backend.texts("SELECT \"order\" FROM public.\"select\"").await.is_empty());
 }
 
 #[tokio::test]
 async fn a_search_path_that_leads_nowhere_is_refused_with_what_to_do() {
-    let home = InPostgres::new().await;
-    let url = format!("{}&options=-csearch_path%3Dnowhere", home.scratch.url());
+    let backend = InPostgres::new().await;
+    let url = format!("{}&options=-csearch_path%3Dnowhere", backend.scratch.url());
     let models = PostgresReadModels::new(PostgresDatabase::open(url).await.unwrap());
     let error = models.migrate().await.unwrap_err();
     assert!(crate::member::chain(&error).contains("`search_path` names no schema that exists"), "{error:?}");
@@ -240,7 +247,7 @@ async fn a_search_path_that_leads_nowhere_is_refused_with_what_to_do() {
 /// What a fold takes for the normal form of JSON is what the server writes.
 #[tokio::test]
 async fn json_has_the_form_that_the_server_gives_it() {
-    let home = InPostgres::new().await;
+    let backend = InPostgres::new().await;
     let mut rng = fastrand::Rng::new();
     let mut texts: Vec<String> = (0..300).map(|_| random_json(&mut rng, 3)).collect();
     texts.extend(
@@ -253,7 +260,7 @@ async fn json_has_the_form_that_the_server_gives_it() {
     );
     for text in texts {
         let query = sqlx::query("SELECT $1::jsonb::text").bind(text.clone());
-        let written: String = query.fetch_one(&mut *home.database.read().await.unwrap()).await.unwrap().get(0);
+        let written: String = query.fetch_one(&mut *backend.database.read().await.unwrap()).await.unwrap().get(0);
         assert_eq!(ColumnValue::Json(text.clone().into()).normal(), ColumnValue::Json(written.into()), "{text}");
     }
 }
@@ -262,10 +269,10 @@ async fn json_has_the_form_that_the_server_gives_it() {
 #[tokio::test]
 async fn commits_of_the_same_parts_in_any_order_never_deadlock() {
     const OTHER: Model = Model { projection: "other", version: 1, table: &TableSpec { name: "other", ..EVERYTHING } };
-    let home = InPostgres::new().await;
-    prepare(&home, &MODEL).await.unwrap();
-    prepare(&home, &OTHER).await.unwrap();
-    let (one, two) = (home.handle(), home.handle());
+    let backend = InPostgres::new().await;
+    prepare(&backend, &MODEL).await.unwrap();
+    prepare(&backend, &OTHER).await.unwrap();
+    let (one, two) = (backend.handle(), backend.handle());
     for from in 0..50 {
         let rows = || (0..50).map(|n| row("a", n, 1.0)).collect();
         // A removal makes a commit take its other way.
@@ -283,17 +290,18 @@ async fn commits_of_the_same_parts_in_any_order_never_deadlock() {
 /// Meaning is read from codes: what may pass is waited out, everything else stops the projection.
 #[tokio::test]
 async fn codes_tell_what_may_pass() {
-    let home = InPostgres::new().await;
-    prepare(&home, &MODEL).await.unwrap();
-    home.run(
-        "CREATE TABLE fault (code text);
+    let backend = InPostgres::new().await;
+    prepare(&backend, &MODEL).await.unwrap();
+    backend
+        .run(
+            "CREATE TABLE fault (code text);
          CREATE FUNCTION fail() RETURNS trigger LANGUAGE plpgsql AS $$
          BEGIN
              RAISE EXCEPTION USING ERRCODE = (SELECT code FROM fault);
          END $$;
          CREATE TRIGGER fail BEFORE INSERT ON select_v1 FOR EACH ROW EXECUTE FUNCTION fail()",
-    )
-    .await;
+        )
+        .await;
     let commit = work(0, 1, vec![row("a", 1, 1.0)], vec![]);
     for (code, transient) in [
         ("40001", true),
@@ -314,11 +322,11 @@ async fn codes_tell_what_may_pass() {
         ("P0001", false),
         ("XX001", false),
     ] {
-        home.run(&format!("DELETE FROM fault; INSERT INTO fault VALUES ('{code}')")).await;
-        let fault = home.handle().commit(&[&commit], NOW).await.unwrap_err();
+        backend.run(&format!("DELETE FROM fault; INSERT INTO fault VALUES ('{code}')")).await;
+        let fault = backend.handle().commit(&[&commit], NOW).await.unwrap_err();
         assert_eq!(fault.transient, transient, "{code}: {}", fault.source);
         assert!(transient || fault.part == Some(0), "{code}: the part is named");
     }
-    home.run("DROP TRIGGER fail ON select_v1").await;
-    assert_eq!(home.handle().commit(&[&commit], NOW).await.unwrap(), [Moved::Done], "and then it goes on");
+    backend.run("DROP TRIGGER fail ON select_v1").await;
+    assert_eq!(backend.handle().commit(&[&commit], NOW).await.unwrap(), [Moved::Done], "and then it goes on");
 }

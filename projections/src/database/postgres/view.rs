@@ -4,8 +4,8 @@ use annals_eventstore::{BackendError, Checkpoint, DatabaseError, PostgresDatabas
 use sqlx::{AssertSqlSafe, PgConnection, Row};
 
 use super::fault::{fault, is_depended_upon};
-use super::home::{Home, once};
 use super::prepare::TAKE_TURN;
+use super::schema::{ModelSchema, once};
 use super::{checkpoint_of, stored_checkpoint, version_of as version_in, wait_briefly};
 use crate::database::sql::list;
 use crate::database::{Fault, Model, Shows, StoredName, Switch};
@@ -81,10 +81,10 @@ const GRANTS: &str = "
 /// What is stored about the name of the model's read model.
 pub(super) async fn stored_name(
     connection: &mut PgConnection,
-    home: &Home,
+    schema: &ModelSchema,
     model: &Model,
 ) -> Result<Option<StoredName>, sqlx::Error> {
-    let query = once(STORED).bind(home.schema()).bind(model.table.name);
+    let query = once(STORED).bind(schema.schema()).bind(model.table.name);
     let Some(row) = query.fetch_optional(connection).await? else { return Ok(None) };
     let shown = match row.try_get::<Option<String>, _>("shape")? {
         Some(shape) => Some((shape, checkpoint_of(&row)?)),
@@ -94,8 +94,12 @@ pub(super) async fn stored_name(
 }
 
 /// Stores that the name shows this version. The caller has had its turn since it has looked.
-pub(super) async fn store(connection: &mut PgConnection, home: &Home, model: &Model) -> Result<(), sqlx::Error> {
-    let query = once(STORE).bind(home.schema()).bind(model.table.name).bind(model.projection);
+pub(super) async fn store(
+    connection: &mut PgConnection,
+    schema: &ModelSchema,
+    model: &Model,
+) -> Result<(), sqlx::Error> {
+    let query = once(STORE).bind(schema.schema()).bind(model.table.name).bind(model.projection);
     query.bind(i64::from(model.version)).execute(connection).await.map(drop)
 }
 
@@ -103,19 +107,19 @@ pub(super) async fn store(connection: &mut PgConnection, home: &Home, model: &Mo
 /// ours alone and has its columns.
 pub(super) async fn version_of(
     connection: &mut PgConnection,
-    home: &Home,
+    schema: &ModelSchema,
     model: &Model,
 ) -> Result<Option<u32>, sqlx::Error> {
-    let query = once(READS).bind(home.schema()).bind(model.table.name);
+    let query = once(READS).bind(schema.schema()).bind(model.table.name);
     let rows = query.fetch_all(&mut *connection).await?;
     let [read] = rows.as_slice() else { return Ok(None) };
     let Some(table) = read.get::<Option<String>, _>(0) else { return Ok(None) };
-    let query = once(VERSIONS).bind(home.schema()).bind(model.projection).bind(model.table.name);
+    let query = once(VERSIONS).bind(schema.schema()).bind(model.projection).bind(model.table.name);
     let versions = query.fetch_all(&mut *connection).await?;
     let versions = versions.iter().map(|row| version_in(row, "version")).collect::<Result<Vec<_>, _>>()?;
     let shown = versions.into_iter().find(|version| Model { version: *version, ..*model }.table_name() == table);
-    let mut has = columns(connection, home, model.table.name).await?;
-    let mut whole = columns(connection, home, &table).await?;
+    let mut has = columns(connection, schema, model.table.name).await?;
+    let mut whole = columns(connection, schema, &table).await?;
     has.sort_unstable();
     whole.sort_unstable();
     Ok(shown.filter(|_| has == whole))
@@ -124,7 +128,7 @@ pub(super) async fn version_of(
 /// Puts the view of the stable name over this version's table, if it may.
 pub(super) async fn switch(
     database: &PostgresDatabase,
-    home: &Home,
+    schema: &ModelSchema,
     model: &Model,
     switch: Switch,
 ) -> Result<Shows, Fault> {
@@ -140,19 +144,19 @@ pub(super) async fn switch(
     };
     wait_briefly(&mut transaction).await.map_err(sql_fault)?;
     once(TAKE_TURN).execute(&mut *transaction).await.map_err(sql_fault)?;
-    let (name, own) = standing(&mut transaction, home, model).await.map_err(sql_fault)?;
+    let (name, own) = standing(&mut transaction, schema, model).await.map_err(sql_fault)?;
     if let Some(shows) = name.map_or(Ok(None), |name| name.decide(model, switch, own))? {
         return Ok(shows);
     }
-    replace(&mut transaction, home, model).await.map_err(sql_fault)?;
+    replace(&mut transaction, schema, model).await.map_err(sql_fault)?;
     // Only now, as the lock on the view may take a while to get, and meanwhile commits go on.
-    let hold = once(HOLD_SHOWN).bind(home.schema()).bind(model.table.name);
+    let hold = once(HOLD_SHOWN).bind(schema.schema()).bind(model.table.name);
     hold.execute(&mut *transaction).await.map_err(sql_fault)?;
-    let (name, own) = standing(&mut transaction, home, model).await.map_err(sql_fault)?;
+    let (name, own) = standing(&mut transaction, schema, model).await.map_err(sql_fault)?;
     if let Some(shows) = name.map_or(Ok(None), |name| name.decide(model, switch, own))? {
         return Ok(shows);
     }
-    store(&mut transaction, home, model).await.map_err(sql_fault)?;
+    store(&mut transaction, schema, model).await.map_err(sql_fault)?;
     transaction.commit().await.map_err(fault)?;
     Ok(Shows::This)
 }
@@ -160,17 +164,21 @@ pub(super) async fn switch(
 /// What is stored about the name, and where the model stands itself.
 async fn standing(
     connection: &mut PgConnection,
-    home: &Home,
+    schema: &ModelSchema,
     model: &Model,
 ) -> Result<(Option<StoredName>, Option<Checkpoint>), sqlx::Error> {
-    Ok((stored_name(connection, home, model).await?, stored_checkpoint(connection, home, model).await?))
+    Ok((stored_name(connection, schema, model).await?, stored_checkpoint(connection, schema, model).await?))
 }
 
 /// Makes the view of the stable name anew.
-async fn replace(transaction: &mut PostgresTransaction, home: &Home, model: &Model) -> Result<(), sqlx::Error> {
-    let statements = home.statements(model);
-    let before = columns(transaction, home, model.table.name).await?;
-    let after = columns(transaction, home, &model.table_name()).await?;
+async fn replace(
+    transaction: &mut PostgresTransaction,
+    schema: &ModelSchema,
+    model: &Model,
+) -> Result<(), sqlx::Error> {
+    let statements = schema.statements(model);
+    let before = columns(transaction, schema, model.table.name).await?;
+    let after = columns(transaction, schema, &model.table_name()).await?;
     let run = async |transaction: &mut PostgresTransaction, sql: &str| {
         sqlx::raw_sql(AssertSqlSafe(sql)).execute(&mut **transaction).await.map(drop)
     };
@@ -180,7 +188,7 @@ async fn replace(transaction: &mut PostgresTransaction, home: &Home, model: &Mod
         let ordered = list(before.iter().chain(new).map(|(name, _)| name.as_str()));
         return run(transaction, &statements.view.replace(&ordered)).await;
     }
-    let query = once(GRANTS).bind(home.schema()).bind(model.table.name).bind(statements.view.name.clone());
+    let query = once(GRANTS).bind(schema.schema()).bind(model.table.name).bind(statements.view.name.clone());
     let grants = query.fetch_all(&mut **transaction).await?;
     run(transaction, &statements.view.drop).await?;
     run(transaction, &statements.view.create).await?;
@@ -191,7 +199,11 @@ async fn replace(transaction: &mut PostgresTransaction, home: &Home, model: &Mod
 }
 
 /// Names and types of the columns of a table or view; none if it is not there.
-async fn columns(connection: &mut PgConnection, home: &Home, name: &str) -> Result<Vec<(String, String)>, sqlx::Error> {
-    let rows = once(COLUMNS).bind(home.schema()).bind(name).fetch_all(connection).await?;
+async fn columns(
+    connection: &mut PgConnection,
+    schema: &ModelSchema,
+    name: &str,
+) -> Result<Vec<(String, String)>, sqlx::Error> {
+    let rows = once(COLUMNS).bind(schema.schema()).bind(name).fetch_all(connection).await?;
     Ok(rows.iter().map(|row| (row.get(0), row.get(1))).collect())
 }

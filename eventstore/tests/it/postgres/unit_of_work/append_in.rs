@@ -6,7 +6,7 @@ use annals_eventstore::{AppendError, ErrorFamily, EventStore, Position, Postgres
 use sqlx::{Connection, PgConnection};
 
 use super::{ANY, Fixture, NO_STREAM, heads, insert, own_row, run};
-use crate::homes::postgres_database;
+use crate::backends::postgres_database;
 
 #[tokio::test]
 async fn append_in_a_foreign_transaction_shares_its_fate_and_reports_a_conflict_without_harm() {

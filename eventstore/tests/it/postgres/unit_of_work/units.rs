@@ -157,7 +157,7 @@ async fn of_two_units_on_one_stream_the_second_waits_and_learns_how_the_first_en
 }
 
 #[tokio::test]
-async fn an_append_that_is_held_up_for_too_long_is_refused_and_the_unit_goes_on() {
+async fn an_append_that_is_blocked_for_too_long_is_refused_and_the_unit_goes_on() {
     let fixture = Fixture::with_table().await;
     let impatient = "
         DO $$ BEGIN

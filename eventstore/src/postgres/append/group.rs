@@ -1,0 +1,438 @@
+//! Storing a group of small appends by one statement, and what to do when it was not as optimistic.
+
+use std::sync::Arc;
+
+use jiff::Timestamp;
+use sqlx::postgres::PgRow;
+use uuid::Uuid;
+
+use crate::append::{Appended, AppendedStream, CheckedAppend};
+use crate::error::{AppendError, BackendError};
+use crate::event::EventId;
+use crate::position::Position;
+use crate::postgres::append::plan::{Carried, Facts, Head, Plan};
+use crate::postgres::append::replication::confirm;
+use crate::postgres::append::single::{
+    EVENTS_BY_IDS, answer_without_look, broken, call_for_next, call_for_one, get, has_standbys, is_plain, lifetime,
+    next_appended, remembered, stored_event,
+};
+use crate::postgres::connection::pool::{Pool, PooledConnection, Query};
+use crate::postgres::fault::{
+    NoConnection, append_error, has_lost_a_race, is_about_rows, is_answer, was_blocked, was_not_run, would_leave_a_hole,
+};
+use crate::request::RequestKey;
+use crate::stream::{StreamId, StreamVersion};
+
+const APPEND_GROUP: &str = "
+    SELECT kind, base_versions, positions, recorded_at, standbys
+    FROM annals.append_group($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, $18, $19, $20,
+                             $21, $22, $23, $24, $25)
+    ORDER BY 1
+";
+
+const HEADS: &str = "
+    SELECT h.version, h.event_id, current_setting('synchronous_standby_names') <> ''
+    FROM unnest($1, $2, $3) WITH ORDINALITY AS s (tenant, aggregate_type, aggregate_id, n)
+    CROSS JOIN LATERAL annals.head_of(s.tenant, s.aggregate_type, s.aggregate_id) AS h
+    ORDER BY s.n
+";
+
+const REQUESTS_BY_KEYS: &str = "
+    SELECT r.n, k.fingerprint, k.result
+    FROM unnest($1, $2) WITH ORDINALITY AS r (tenant, request_key, n)
+    CROSS JOIN LATERAL (
+        SELECT fingerprint, result::text AS result
+        FROM annals.request_keys
+        WHERE tenant = r.tenant AND request_key = r.request_key AND expires_at > clock_timestamp()
+        LIMIT 1) AS k
+    ORDER BY r.n
+";
+
+/// How often a group is tried as it is, before it is tried by halves.
+const TRIES: usize = 3;
+
+/// How many groups look before they store, after one has met a rival.
+const CHECKED_AFTER_CONFLICT: usize = 64;
+
+type Answer = Result<Appended, AppendError>;
+
+/// Whether an append is carried by groups: small, to one stream. Others go beside, in transactions of their own: many
+/// rows gain nothing from company and keep it waiting.
+pub(crate) fn is_small(append: &CheckedAppend) -> bool {
+    append.parts.len() == 1 && append.event_count <= MOST_EVENTS && append.bytes <= MOST_BYTES
+}
+
+const MOST_EVENTS: usize = 16;
+const MOST_BYTES: usize = 64 << 10;
+
+/// The connection of one writer, and how it goes about.
+pub(crate) struct WriterConnection {
+    pool: Pool,
+    held: Option<PooledConnection>,
+    /// How many groups are still to look first.
+    checked_inserts: usize,
+    /// Whether the server waits for standbys at each commit, as of the last statement that told.
+    standbys: bool,
+}
+
+/// What came of an append that was tried alone.
+enum Lone {
+    Answered(Answer),
+    /// Its ids are stored already, or it is not known why it was refused.
+    NeedsLook,
+    /// Another's open transaction was in the way.
+    Blocked,
+}
+
+/// Why a statement gave no rows.
+enum Failed {
+    /// Nothing was sent.
+    Unsent(NoConnection),
+    /// Another append came first, and the server has rolled back.
+    Raced,
+    /// Another's open transaction was in the way.
+    Blocked,
+    /// The rows are to blame, so one of the appends is.
+    RowRejected,
+    /// The server refused, for a reason that none of the appends has brought.
+    Refused(Arc<sqlx::Error>),
+    /// Nobody knows.
+    Lost(BackendError),
+}
+
+impl WriterConnection {
+    pub(crate) fn new(pool: Pool) -> Self {
+        Self { pool, held: None, checked_inserts: 0, standbys: false }
+    }
+
+    /// Stores small appends; none repeats an event id or a request key of another. The answers come in their order; what
+    /// has none must be tried alone, by a connection that can wait.
+    pub(crate) async fn store(&mut self, appends: &[CheckedAppend]) -> Vec<Option<Answer>> {
+        let mut answers = self.store_on_server(appends).await;
+        if self.standbys && answers.iter().flatten().any(Result::is_ok) {
+            let confirmed = match self.ready().await {
+                Ok(held) => confirm(held).await,
+                Err(error) => Err(BackendError::new(error.into_database())),
+            };
+            if let Err(source) = confirmed {
+                for (answer, append) in answers.iter_mut().zip(appends) {
+                    if let Some(answer @ Ok(_)) = answer {
+                        let (stream, source) = (append.first_stream(), source.clone());
+                        *answer = Err(AppendError::OutcomeUnknown { stream, source });
+                    }
+                }
+            }
+        }
+        answers
+    }
+
+    async fn store_on_server(&mut self, appends: &[CheckedAppend]) -> Vec<Option<Answer>> {
+        let mut answers: Vec<Option<Answer>> = appends.iter().map(|_| None).collect();
+        let mut look = false;
+        if let [one] = appends
+            && is_plain(one)
+        {
+            match self.store_one(one).await {
+                Lone::Answered(answer) => answers[0] = Some(answer),
+                Lone::Blocked => {}
+                // Here and now, as others may wait in the queue that come after it.
+                Lone::NeedsLook => look = true,
+            }
+            if !look {
+                return answers;
+            }
+        }
+        let mut places: Vec<usize> = (0..appends.len()).collect();
+        // Groups that write the same streams wait for each other in one order. The sort is stable: appends to one stream
+        // stay in the order of their arrival.
+        places.sort_by_key(|place| appends[*place].parts[0].stream.parts());
+        // What waits to be tried lies on a stack.
+        let mut stack = vec![places];
+        while let Some(group) = stack.pop() {
+            let left = self.store_group(appends, group, look, &mut answers).await;
+            if left.len() > 1 {
+                let (first, second) = left.split_at(left.len() / 2);
+                stack.push(second.to_vec());
+                stack.push(first.to_vec());
+            }
+        }
+        answers
+    }
+
+    /// One event alone is stored by a smaller function: by belief, or after a look.
+    async fn store_one(&mut self, one: &CheckedAppend) -> Lone {
+        let optimistic = if self.checked_inserts == 0 { call_for_next(one) } else { None };
+        self.checked_inserts = self.checked_inserts.saturating_sub(1);
+        if let Some(call) = optimistic {
+            match self.fetch(call).await {
+                Ok(rows) => {
+                    let Some(row) = rows.first() else { return Lone::NeedsLook };
+                    // Should the answer be unreadable, nobody knows what it says.
+                    let unknown = |e| Failed::Lost(BackendError::new(e)).answer(|| one.first_stream());
+                    match next_appended(one, row).map_err(unknown) {
+                        Ok(Some((appended, standbys))) => {
+                            self.standbys = standbys;
+                            return Lone::Answered(Ok(appended));
+                        }
+                        // The stream ends with another event: a look tells what is so.
+                        Ok(None) => return Lone::NeedsLook,
+                        Err(error) => return Lone::Answered(Err(error)),
+                    }
+                }
+                Err(Failed::Raced) => self.checked_inserts = CHECKED_AFTER_CONFLICT,
+                Err(Failed::RowRejected) => return Lone::NeedsLook,
+                Err(Failed::Blocked) => return Lone::Blocked,
+                Err(failed) => return Lone::Answered(Err(failed.answer(|| one.first_stream()))),
+            }
+        }
+        match self.fetch(call_for_one(one)).await {
+            Ok(rows) => {
+                let Some(row) = rows.first() else { return Lone::NeedsLook };
+                self.standbys = has_standbys(row);
+                match answer_without_look(one, row) {
+                    Ok(Some(answer)) => Lone::Answered(Ok(answer)),
+                    Ok(None) => Lone::NeedsLook,
+                    Err(error) => Lone::Answered(Err(error)),
+                }
+            }
+            Err(Failed::Raced | Failed::RowRejected) => Lone::NeedsLook,
+            Err(Failed::Blocked) => Lone::Blocked,
+            Err(failed) => Lone::Answered(Err(failed.answer(|| one.first_stream()))),
+        }
+    }
+
+    /// Tries to store the appends at `places` together. Gives back those that must be tried in smaller groups.
+    async fn store_group(
+        &mut self,
+        appends: &[CheckedAppend],
+        places: Vec<usize>,
+        look: bool,
+        answers: &mut [Option<Answer>],
+    ) -> Vec<usize> {
+        let (mut open, mut look, mut tries) = (places, look, 0);
+        while tries < TRIES && !open.is_empty() {
+            match self.try_group(appends, &open, look).await {
+                Ok(Tried { answered, deferred }) => {
+                    for (place, answer) in answered {
+                        answers[place] = Some(answer);
+                    }
+                    // What was put off is judged by facts.
+                    (open, look, tries) = (deferred, true, 0);
+                }
+                Err(Failed::Raced) => (look, tries) = (true, tries + 1),
+                // A stream that is full may be to blame, which a look tells.
+                Err(Failed::RowRejected) if open.len() == 1 && !look => (look, tries) = (true, tries + 1),
+                Err(Failed::RowRejected) => return open,
+                // Nobody behind them shall wait for whoever is in the way.
+                Err(Failed::Blocked) => return Vec::new(),
+                Err(failed) => {
+                    for place in open {
+                        answers[place] = Some(Err(failed.answer(|| appends[place].first_stream())));
+                    }
+                    return Vec::new();
+                }
+            }
+        }
+        open
+    }
+
+    /// One statement for the appends at `places`, and with `look` the statements that tell what is.
+    async fn try_group(&mut self, appends: &[CheckedAppend], places: &[usize], look: bool) -> Result<Tried, Failed> {
+        let mut facts = if look { Some(self.look(appends, places).await?) } else { None };
+        let plan = Plan::of(appends, places, facts.as_mut());
+        let mut answered = Vec::with_capacity(places.len());
+        if !plan.rows.is_empty() {
+            let result = self.fetch(call(appends, &plan, look || self.checked_inserts > 0)).await;
+            self.checked_inserts = match &result {
+                Err(Failed::Raced) => CHECKED_AFTER_CONFLICT,
+                _ => self.checked_inserts.saturating_sub(1),
+            };
+            let rows = result?;
+            self.standbys = rows.first().is_none_or(|row| get::<Option<bool>>(row, 4).ok().flatten().unwrap_or(true));
+            // Should the answer be unreadable, what was stored cannot be told from it.
+            let stored = outcome(appends, &plan, &rows).map_err(|e| Failed::Lost(BackendError::new(e)))?;
+            answered.extend(stored.ok_or(Failed::Raced)?);
+        }
+        answered.extend(plan.answered);
+        Ok(Tried { answered, deferred: plan.deferred })
+    }
+
+    /// Looks everything up that decides: versions first, ids last.
+    async fn look(&mut self, appends: &[CheckedAppend], places: &[usize]) -> Result<Facts, Failed> {
+        let mut facts = Facts::default();
+        let streams: Vec<_> = places.iter().map(|place| &appends[*place].parts[0].stream).collect();
+        let query = sqlx::query(HEADS)
+            .bind(streams.iter().map(|stream| stream.tenant().as_str()).collect::<Vec<_>>())
+            .bind(streams.iter().map(|stream| stream.aggregate_type()).collect::<Vec<_>>())
+            .bind(streams.iter().map(|stream| stream.aggregate_id()).collect::<Vec<_>>());
+        let rows = self.read(query).await?;
+        self.standbys = rows.first().is_none_or(|row| get(row, 2).unwrap_or(true));
+        for (stream, row) in streams.into_iter().zip(&rows) {
+            let version = get(row, 0).map_err(|_| Failed::RowRejected)?;
+            let last_event = get::<Option<Uuid>>(row, 1).map_err(|_| Failed::RowRejected)?.map(EventId::stored);
+            facts.heads.insert(stream.clone(), Head { version, last_event });
+        }
+        let requests: Vec<(usize, &RequestKey)> =
+            places.iter().filter_map(|place| Some((*place, appends[*place].request.as_ref()?))).collect();
+        if !requests.is_empty() {
+            let query = sqlx::query(REQUESTS_BY_KEYS)
+                .bind(requests.iter().map(|(place, _)| appends[*place].tenant.as_str()).collect::<Vec<_>>())
+                .bind(requests.iter().map(|(_, request)| request.key()).collect::<Vec<_>>());
+            for row in self.read(query).await? {
+                let asked: i64 = get(&row, 0).map_err(|_| Failed::RowRejected)?;
+                let Some((place, request)) = usize::try_from(asked - 1).ok().and_then(|n| requests.get(n)) else {
+                    continue;
+                };
+                let found = get(&row, 1).and_then(|print| Ok((print, get::<&str>(&row, 2)?)));
+                let answer =
+                    found.and_then(|(print, result)| remembered(&appends[*place].tenant, request, print, result));
+                facts.remembered.insert(*place, answer);
+            }
+        }
+        let ids = places.iter().flat_map(|place| appends[*place].events()).map(|(_, event)| event.event_id.get());
+        let ids: Vec<_> = ids.collect();
+        for row in self.read(sqlx::query(EVENTS_BY_IDS).bind(ids)).await? {
+            // An append whose row cannot be read hears of it when it is tried alone.
+            let (id, stored) = stored_event(&row).map_err(|_| Failed::RowRejected)?;
+            facts.stored.insert(id, stored);
+        }
+        Ok(facts)
+    }
+
+    /// A connection that is alive as far as can be told.
+    async fn ready(&mut self) -> Result<&mut PooledConnection, NoConnection> {
+        let alive = match &mut self.held {
+            Some(held) => held.is_alive().await,
+            None => false,
+        };
+        if !alive {
+            self.held = None;
+        }
+        match &mut self.held {
+            Some(held) => Ok(held),
+            none => Ok(none.insert(self.pool.own().await?)),
+        }
+    }
+
+    /// Runs a statement that stores nothing, so that nothing can be unknown of it.
+    async fn read(&mut self, query: Query<'_>) -> Result<Vec<PgRow>, Failed> {
+        self.fetch(query).await.map_err(|failed| match failed {
+            Failed::Lost(source) => Failed::Unsent(NoConnection::Unavailable(source)),
+            failed => failed,
+        })
+    }
+
+    async fn fetch(&mut self, query: Query<'_>) -> Result<Vec<PgRow>, Failed> {
+        let held = self.ready().await.map_err(Failed::Unsent)?;
+        held.fetch_all(query).await.map_err(|error| {
+            if was_not_run(&error) {
+                Failed::Unsent(NoConnection::Unavailable(BackendError::new(error)))
+            } else if has_lost_a_race(&error) || would_leave_a_hole(&error) {
+                Failed::Raced
+            } else if was_blocked(&error) {
+                Failed::Blocked
+            } else if is_about_rows(&error) {
+                Failed::RowRejected
+            } else if is_answer(&error) {
+                Failed::Refused(Arc::new(error))
+            } else {
+                Failed::Lost(BackendError::new(error))
+            }
+        })
+    }
+}
+
+/// What came of one statement.
+struct Tried {
+    answered: Vec<(usize, Answer)>,
+    deferred: Vec<usize>,
+}
+
+impl Failed {
+    /// What it means for one of the appends.
+    fn answer(&self, stream: impl FnOnce() -> StreamId) -> AppendError {
+        match self {
+            Self::Unsent(error) => error.clone().into_append(),
+            Self::Refused(error) => append_error(error, stream),
+            Self::Lost(source) => AppendError::OutcomeUnknown { stream: stream(), source: source.clone() },
+            Self::Raced | Self::RowRejected | Self::Blocked => unreachable!("the appends are tried again"),
+        }
+    }
+}
+
+fn call<'q>(appends: &'q [CheckedAppend], plan: &Plan<'q>, check: bool) -> Query<'q> {
+    // Without a look at any stream their names are not needed.
+    let named = check || plan.slots.iter().any(|slot| slot.head.is_none());
+    let slots = || plan.slots.iter().filter(move |_| named);
+    let rows = || plan.rows.iter();
+    let place_of = |slot: usize| i32::try_from(slot + 1).unwrap_or(i32::MAX);
+    let stream_of = |slot: usize| plan.slots[slot].stream;
+    let requests: Vec<_> = plan
+        .carried
+        .iter()
+        .filter_map(|carried| Some((carried, &appends[carried.place].tenant, appends[carried.place].request.as_ref()?)))
+        .collect();
+    sqlx::query(APPEND_GROUP)
+        .bind(check)
+        .bind(slots().map(|slot| slot.stream.tenant().as_str()).collect::<Vec<_>>())
+        .bind(slots().map(|slot| slot.stream.aggregate_type()).collect::<Vec<_>>())
+        .bind(slots().map(|slot| slot.stream.aggregate_id()).collect::<Vec<_>>())
+        .bind(plan.slots.iter().map(|slot| slot.head).collect::<Vec<_>>())
+        .bind(rows().map(|row| place_of(row.slot)).collect::<Vec<_>>())
+        .bind(rows().map(|row| row.above).collect::<Vec<_>>())
+        .bind(rows().map(|row| stream_of(row.slot).tenant().as_str()).collect::<Vec<_>>())
+        .bind(rows().map(|row| stream_of(row.slot).aggregate_type()).collect::<Vec<_>>())
+        .bind(rows().map(|row| stream_of(row.slot).aggregate_id()).collect::<Vec<_>>())
+        .bind(rows().map(|row| row.event.event_id.get()).collect::<Vec<_>>())
+        .bind(rows().map(|row| &*row.event.name).collect::<Vec<_>>())
+        .bind(rows().map(|row| i64::from(row.event.schema_version)).collect::<Vec<_>>())
+        .bind(rows().map(|row| row.event.payload.as_str()).collect::<Vec<_>>())
+        .bind(rows().map(|row| &*row.event.metadata).collect::<Vec<_>>())
+        .bind(rows().map(|row| row.event.correlation_id.as_ref().map(|id| id.as_str())).collect::<Vec<_>>())
+        .bind(rows().map(|row| row.event.causation_id.as_ref().map(|id| id.as_str())).collect::<Vec<_>>())
+        .bind(rows().map(|row| row.append_id).collect::<Vec<_>>())
+        .bind(rows().map(|row| row.last_event.map(EventId::get)).collect::<Vec<_>>())
+        .bind(requests.iter().map(|(_, tenant, _)| tenant.as_str()).collect::<Vec<_>>())
+        .bind(requests.iter().map(|(_, _, request)| request.key()).collect::<Vec<_>>())
+        .bind(requests.iter().map(|(_, _, request)| request.fingerprint().get()).collect::<Vec<_>>())
+        .bind(requests.iter().map(|(_, _, request)| lifetime(request)).collect::<Vec<_>>())
+        .bind(requests.iter().map(|(carried, _, _)| place_of(carried.first_row)).collect::<Vec<_>>())
+        .bind(requests.iter().map(|(carried, _, _)| place_of(carried.last_row)).collect::<Vec<_>>())
+}
+
+/// The answers of a statement that was carried out; `None` if it found things to be otherwise, and stored nothing.
+fn outcome(
+    appends: &[CheckedAppend],
+    plan: &Plan<'_>,
+    rows: &[PgRow],
+) -> Result<Option<Vec<(usize, Answer)>>, AppendError> {
+    let row = rows.first().ok_or_else(|| broken("the function `annals.append_group` gave no row".to_owned()))?;
+    match get::<&str>(row, 0)? {
+        "stale" => return Ok(None),
+        "appended" => {}
+        other => return Err(broken(format!("the function `annals.append_group` gave `{other}`"))),
+    }
+    let heads: Vec<i64> = get(row, 1)?;
+    let positions: Vec<i64> = get(row, 2)?;
+    let recorded_at = Timestamp::from_microsecond(get(row, 3)?).map_err(|e| broken(format!("the time: {e}")))?;
+    if heads.len() != plan.slots.len() || positions.len() != plan.rows.len() {
+        return Err(broken(format!("{} positions for {} events", positions.len(), plan.rows.len())));
+    }
+    let answer = |carried: &Carried| {
+        let part = &appends[carried.place].parts[0];
+        let last = &plan.rows[carried.last_row];
+        let stream = AppendedStream {
+            stream: part.stream.clone(),
+            version: StreamVersion::stored(heads[last.slot] + last.above),
+            positions: positions[carried.first_row..=carried.last_row].iter().copied().map(Position::stored).collect(),
+        };
+        (carried.place, Ok(Appended::new(vec![stream], recorded_at, false)))
+    };
+    Ok(Some(plan.carried.iter().map(answer).collect()))
+}
+
+/// The statements that read events, and values for them, for the golden files.
+#[cfg(test)]
+pub(crate) fn hot_reads() -> Vec<(&'static str, &'static str, &'static str)> {
+    vec![("REQUESTS_BY_KEYS", REQUESTS_BY_KEYS, "('{default,default}', '{key-1,key-2}')")]
+}

@@ -1,0 +1,194 @@
+//! What one statement shall store of a group of appends: pure, from what is believed or known of their streams.
+
+use std::collections::{HashMap, HashSet};
+
+use uuid::Uuid;
+
+use crate::append::{Appended, CheckedAppend, CheckedEvent};
+use crate::duplicate::{StoredEvent, find_duplicate};
+use crate::error::AppendError;
+use crate::event::EventId;
+use crate::stream::{ExpectedVersion, StreamId, StreamVersion};
+
+/// What was looked up for a group. The versions were read first and the ids last: an append that moved a stream before
+/// the look at it is found by its ids.
+#[derive(Default)]
+pub(crate) struct Facts {
+    pub(crate) heads: HashMap<StreamId, Head>,
+    /// By the place of the append in the group.
+    pub(crate) remembered: HashMap<usize, Result<Appended, AppendError>>,
+    pub(crate) stored: HashMap<EventId, StoredEvent>,
+}
+
+/// Where a stream ends.
+#[derive(Clone, Copy, Default)]
+pub(crate) struct Head {
+    pub(crate) version: i64,
+    pub(crate) last_event: Option<EventId>,
+}
+
+/// A stream of the statement.
+pub(crate) struct Slot<'a> {
+    pub(crate) stream: &'a StreamId,
+    /// The version that it is believed to have; `None` to go on from wherever it is.
+    pub(crate) head: Option<i64>,
+    /// How many events the statement adds to it.
+    added: i64,
+    /// The last of them.
+    last_event: Option<EventId>,
+}
+
+/// A row of the statement.
+pub(crate) struct Row<'a> {
+    pub(crate) slot: usize,
+    /// How far its version is above that of its stream.
+    pub(crate) above: i64,
+    pub(crate) event: &'a CheckedEvent,
+    pub(crate) append_id: Option<Uuid>,
+    /// The event before it, if the statement must find that one stored already.
+    pub(crate) last_event: Option<EventId>,
+}
+
+/// An append that the statement carries, and where its rows are.
+pub(crate) struct Carried {
+    pub(crate) place: usize,
+    pub(crate) first_row: usize,
+    pub(crate) last_row: usize,
+}
+
+/// One statement, and what needs none.
+#[derive(Default)]
+pub(crate) struct Plan<'a> {
+    pub(crate) slots: Vec<Slot<'a>>,
+    pub(crate) rows: Vec<Row<'a>>,
+    pub(crate) carried: Vec<Carried>,
+    /// Appends that are answered already, if the statement is carried out.
+    pub(crate) answered: Vec<(usize, Result<Appended, AppendError>)>,
+    /// Appends that cannot be judged by belief alone.
+    pub(crate) deferred: Vec<usize>,
+}
+
+impl<'a> Plan<'a> {
+    /// Plans the appends at `places`, in that order; each has one stream and at least one event. Without facts an append
+    /// is believed to expect the right thing, unless another of the group says otherwise.
+    pub(crate) fn of(appends: &'a [CheckedAppend], places: &[usize], mut facts: Option<&mut Facts>) -> Self {
+        let mut plan = Plan::default();
+        let mut slots: HashMap<&'a StreamId, usize> = HashMap::with_capacity(places.len());
+        // Streams of which an append is put off, and with it all that come after it: each is decided in its turn.
+        let mut put_off: HashSet<&'a StreamId> = HashSet::new();
+        // Streams of which some append names a version.
+        let parts = places.iter().map(|place| &appends[*place].parts[0]);
+        let parts = parts.filter(|part| facts.is_some() && part.expected != ExpectedVersion::Any);
+        let named: HashSet<&'a StreamId> = parts.map(|part| &part.stream).collect();
+        for &place in places {
+            let append = &appends[place];
+            let stream = &append.parts[0].stream;
+            if put_off.contains(stream) {
+                plan.deferred.push(place);
+                continue;
+            }
+            if let Some(facts) = &mut facts
+                && let Some(answer) = facts.answer(append, place)
+            {
+                plan.answered.push((place, answer));
+                continue;
+            }
+            let known = facts.as_deref().map(|facts| facts.heads.get(stream).copied().unwrap_or_default());
+            plan.add(append, place, &mut slots, known, named.contains(stream));
+            if plan.deferred.last() == Some(&place) {
+                put_off.insert(stream);
+            }
+        }
+        plan
+    }
+
+    fn add(
+        &mut self,
+        append: &'a CheckedAppend,
+        place: usize,
+        slots: &mut HashMap<&'a StreamId, usize>,
+        known: Option<Head>,
+        named: bool,
+    ) {
+        let part = &append.parts[0];
+        let expected = part.expected.version().map(StreamVersion::get);
+        let slot = slots.get(&part.stream).copied();
+        // Where the stream stands before this append, and its last event: known, believed, or left to the statement.
+        let (head, last_event) = match slot.map(|slot| &self.slots[slot]) {
+            Some(slot) => (slot.head.map(|head| head.saturating_add(slot.added)), slot.last_event),
+            None => match known {
+                Some(known) => (Some(known.version), known.last_event),
+                None => (expected, part.expected.last_event()),
+            },
+        };
+        let holds = match (head, expected) {
+            (_, None) => true,
+            (Some(head), Some(expected)) => {
+                head == expected && part.expected.last_event().is_none_or(|id| last_event == Some(id))
+            }
+            (None, Some(_)) => false,
+        };
+        if !holds {
+            match (known, head) {
+                (Some(_), Some(actual)) => {
+                    let (stream, actual) = (part.stream.clone(), StreamVersion::stored(actual));
+                    let conflict = AppendError::WrongExpectedVersion { stream, expected: part.expected, actual };
+                    self.answered.push((place, Err(conflict)));
+                }
+                _ => self.deferred.push(place),
+            }
+            return;
+        }
+        let count = i64::try_from(part.events.len()).unwrap_or(i64::MAX);
+        if let Some(actual) = head
+            && actual.checked_add(count).is_none()
+        {
+            // That a stream is full is known of it, and never follows from what an append expects.
+            if known.is_none() {
+                self.deferred.push(place);
+                return;
+            }
+            let full = AppendError::StreamFull { stream: part.stream.clone(), actual: StreamVersion::stored(actual) };
+            self.answered.push((place, Err(full)));
+            return;
+        }
+        let mut before = None;
+        let slot = slot.unwrap_or_else(|| {
+            before = part.expected.last_event();
+            // Any version is right for appends that name none, so it need not come true what was known of it.
+            let head = known.map(|known| known.version).filter(|_| named).or(expected);
+            self.slots.push(Slot { stream: &part.stream, head, added: 0, last_event: None });
+            slots.insert(&part.stream, self.slots.len() - 1);
+            self.slots.len() - 1
+        });
+        let first_row = self.rows.len();
+        for event in &part.events {
+            self.slots[slot].added += 1;
+            let above = self.slots[slot].added;
+            self.rows.push(Row { slot, above, event, append_id: append.append_id, last_event: before.take() });
+            self.slots[slot].last_event = Some(event.event_id);
+        }
+        self.carried.push(Carried { place, first_row, last_row: self.rows.len() - 1 });
+    }
+}
+
+impl Facts {
+    /// The answer to an append that was stored before, or whose ids were taken by others.
+    fn answer(&mut self, append: &CheckedAppend, place: usize) -> Option<Result<Appended, AppendError>> {
+        if let Some(answer) = self.remembered.remove(&place) {
+            return Some(answer);
+        }
+        if self.stored.is_empty() {
+            return None;
+        }
+        let own: HashMap<_, _> = append
+            .events()
+            .filter_map(|(_, event)| Some((event.event_id, self.stored.get(&event.event_id)?.clone())))
+            .collect();
+        find_duplicate(append, &own).transpose()
+    }
+}
+
+#[cfg(test)]
+#[path = "plan_tests.rs"]
+mod tests;

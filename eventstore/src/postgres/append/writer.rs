@@ -1,0 +1,170 @@
+//! The writers: while one statement is in flight, appends gather; then the next carries them all.
+
+use std::hash::{DefaultHasher, Hash, Hasher};
+use std::sync::Arc;
+
+use tokio::sync::{Mutex, watch};
+use tokio::task::{JoinHandle, JoinSet};
+use tokio::time::Instant;
+
+use crate::append::{Appended, CheckedAppend};
+use crate::error::AppendError;
+use crate::limits::Limits;
+use crate::position::Position;
+use crate::postgres::append::blocked_streams::{BlockedStreams, StreamTurn};
+use crate::postgres::append::group::WriterConnection;
+use crate::postgres::append::single::append;
+use crate::postgres::connection::pool::Pool;
+use crate::postgres::fault::NoConnection;
+use crate::queue::{Bounds, Queue, Taken};
+
+/// The writers of one handle. Dropping it lets them finish what waits.
+pub(crate) struct Writers {
+    queues: Vec<Arc<Queue>>,
+    tasks: Mutex<Vec<JoinHandle<()>>>,
+}
+
+/// What the writers share with their handle.
+#[derive(Clone)]
+pub(crate) struct Shared {
+    pub(crate) pool: Pool,
+    pub(crate) limits: Limits,
+    pub(crate) bounds: Bounds,
+    pub(crate) blocked_streams: BlockedStreams,
+    /// The last position that is known, of whoever wrote it.
+    pub(crate) head: watch::Sender<Position>,
+    /// The last position that this handle has written.
+    pub(crate) own: watch::Sender<Position>,
+}
+
+impl Shared {
+    /// Says that this handle has committed events up to `position`.
+    pub(crate) fn committed(&self, position: Position) {
+        announce(&self.head, position);
+        announce(&self.own, position);
+    }
+}
+
+impl Writers {
+    /// Starts so many writers, each with a connection of its own.
+    pub(crate) fn start(count: usize, shared: &Shared) -> Self {
+        let queues: Vec<_> = (0..count).map(|_| Arc::new(Queue::new(shared.bounds.clone()))).collect();
+        let start = |queue: &Arc<Queue>| {
+            let connection = WriterConnection::new(shared.pool.clone());
+            tokio::spawn(write(EndOfQueue(Arc::clone(queue)), connection, shared.clone()))
+        };
+        let tasks = queues.iter().map(start).collect();
+        Self { queues, tasks: Mutex::new(tasks) }
+    }
+
+    /// Hands a small append to a writer and waits for its answer.
+    pub(crate) async fn append(&self, append: CheckedAppend, limits: &Limits) -> Result<Appended, AppendError> {
+        // Appends to one stream go to one writer, which decides them in the order of their arrival; two writers would
+        // wait for each other.
+        let mut hasher = DefaultHasher::new();
+        append.parts[0].stream.hash(&mut hasher);
+        let count = u64::try_from(self.queues.len()).unwrap_or(1);
+        let turn = usize::try_from(hasher.finish() % count).unwrap_or_default();
+        self.queues[turn].append(append, limits).await
+    }
+
+    /// Lets nothing more in and waits until everything that waits is answered.
+    pub(crate) async fn close(&self) {
+        for queue in &self.queues {
+            queue.close();
+        }
+        for task in self.tasks.lock().await.drain(..) {
+            if let Err(error) = task.await
+                && error.is_panic()
+            {
+                tracing::error!(%error, "a writer of the store panicked");
+            }
+        }
+    }
+}
+
+impl Drop for Writers {
+    fn drop(&mut self) {
+        for queue in &self.queues {
+            queue.close();
+        }
+    }
+}
+
+/// Runs until the queue is closed and empty.
+async fn write(end: EndOfQueue, mut connection: WriterConnection, shared: Shared) {
+    let queue = &end.0;
+    let mut last_batch = 1;
+    let mut beside = JoinSet::new();
+    while queue.wait().await {
+        if last_batch > 1 {
+            // Callers that were answered a moment ago are ready to run: let them, so that the next batch carries their
+            // next appends too. This waits for nothing that is not ready.
+            tokio::task::yield_now().await;
+        }
+        let Taken { appends, replies } = queue.gather(&shared.limits);
+        if appends.is_empty() {
+            continue;
+        }
+        last_batch = appends.len();
+        let answers = connection.store(&appends).await;
+        if let Some(last) = answers.iter().filter_map(|a| Some(a.as_ref()?.as_ref().ok()?.position)).max() {
+            shared.committed(last);
+        }
+        for ((reply, answer), append) in replies.into_iter().zip(answers).zip(appends) {
+            match answer {
+                // A caller that has gone away needs no answer; its append is stored all the same.
+                Some(answer) => drop(reply.send(answer)),
+                None => {
+                    let (shared, turn_in_stream) =
+                        (shared.clone(), shared.blocked_streams.enter(&append.parts[0].stream));
+                    beside.spawn(async move {
+                        drop(reply.send(append_beside(&shared, &append, Some(turn_in_stream)).await));
+                    });
+                }
+            }
+        }
+        while beside.try_join_next().is_some() {}
+    }
+    beside.join_all().await;
+}
+
+/// Appends on a connection of the pool, behind those in connection for the same stream.
+pub(crate) async fn append_beside(
+    shared: &Shared,
+    to_append: &CheckedAppend,
+    turn_in_stream: Option<StreamTurn>,
+) -> Result<Appended, AppendError> {
+    let ready = async {
+        let turn = match &turn_in_stream {
+            Some(turn_in_stream) => Some(turn_in_stream.turn().await),
+            None => None,
+        };
+        Ok((turn, shared.pool.take().await?))
+    };
+    let taken = match to_append.deadline {
+        Some(deadline) if deadline <= Instant::now() => None,
+        Some(deadline) => tokio::time::timeout_at(deadline, ready).await.ok(),
+        None => Some(ready.await),
+    };
+    let late = || AppendError::DeadlineExceeded { stream: to_append.first_stream() };
+    let (_turn, mut held) = taken.ok_or_else(late)?.map_err(NoConnection::into_append)?;
+    let appended = append(&mut held, to_append).await?;
+    drop(held);
+    shared.committed(appended.position);
+    Ok(appended)
+}
+
+/// Wakes readers when the head may have moved to `position`, which is below the one before if the log was rewound.
+pub(crate) fn announce(head: &watch::Sender<Position>, position: Position) {
+    head.send_if_modified(|head| std::mem::replace(head, position) != position);
+}
+
+/// Answers those who still wait when the writer ends, however it ends.
+struct EndOfQueue(Arc<Queue>);
+
+impl Drop for EndOfQueue {
+    fn drop(&mut self) {
+        self.0.abandon();
+    }
+}

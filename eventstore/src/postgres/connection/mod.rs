@@ -1,0 +1,8 @@
+//! Connections: from the URL to a session that is checked, pooled and lent to users.
+
+pub(super) mod borrowed;
+pub(super) mod planner;
+pub(super) mod pool;
+pub(super) mod server_run;
+pub(super) mod session;
+pub(super) mod url;

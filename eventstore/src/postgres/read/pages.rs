@@ -1,0 +1,582 @@
+//! Reading pages of events.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
+
+use futures::stream::BoxStream;
+use futures::{FutureExt, TryStreamExt};
+use sqlx::error::BoxDynError;
+use sqlx::{PgConnection, Row};
+use tokio::time::timeout;
+use uuid::Uuid;
+
+use crate::error::{BackendError, ReadError};
+use crate::event::{EventId, RecordedEvent};
+use crate::filter::Filter;
+use crate::limits::{PAGE_BYTES, PageBudget, page_limit};
+use crate::position::{After, Checkpoint, Incarnation, Position};
+use crate::postgres::connection::pool::{Pool, PooledConnection, Query};
+use crate::postgres::connection::server_run::ServerRun;
+use crate::postgres::fault::{NoConnection, no_answer, read_error, sequence_behind};
+use crate::postgres::read::copy::Copied;
+use crate::postgres::read::horizon::{Final, Horizon};
+use crate::postgres::read::rows::{Columns, Decoder, columns_in_stream, event_columns, position_and_id};
+use crate::store::{Page, StreamPage};
+use crate::stream::{StreamId, StreamVersion};
+
+/// The log from a position on. Read by COPY, which sends the same bytes with less around them (measured, see bench/README.md), but takes no bound
+/// values: the two that it has are numbers.
+macro_rules! read_log_from {
+    ($from:literal, $limit:literal) => {
+        concat!(
+            "
+    SELECT ",
+            event_columns!(),
+            "
+    FROM annals.events
+    WHERE position >= ",
+            $from,
+            "
+    ORDER BY position
+    LIMIT ",
+            $limit,
+            "
+"
+        )
+    };
+}
+
+/// The event at `$7`, after which the reader goes on and which it has seen, and after it the page. One
+/// statement, so that both are of one snapshot.
+macro_rules! after_event {
+    ($page:literal) => {
+        concat!(
+            "
+    SELECT ",
+            event_columns!(),
+            "
+    FROM (
+        (SELECT ",
+            event_columns!(),
+            "
+         FROM annals.events
+         WHERE position = $7)
+        UNION ALL
+        (SELECT ",
+            event_columns!(),
+            "
+         FROM annals.events
+         WHERE ",
+            $page,
+            "
+         ORDER BY position
+         LIMIT $3)) AS page
+    ORDER BY position
+"
+        )
+    };
+}
+
+/// What is not asked for is NULL. The conditions stand inside `coalesce` where no index can see them: a planner that knows
+/// nothing of the table would take the index of streams, and sort all events of a tenant for every page.
+const READ_LOG_WHERE: &str = after_event!(
+    "position > $1 AND position <= $2
+           AND coalesce(tenant = $4, true)
+           AND coalesce(aggregate_type = ANY ($5), true)
+           AND coalesce(event_type = ANY ($6), true)"
+);
+
+const READ_STORY_WHERE: &str = after_event!(
+    "correlation_id = $8 AND position > $1 AND position <= $2
+           AND coalesce(tenant = $4, true)
+           AND coalesce(aggregate_type = ANY ($5), true)
+           AND coalesce(event_type = ANY ($6), true)"
+);
+
+const LOAD_STREAM_AFTER: &str = concat!(
+    "
+    SELECT ",
+    columns_in_stream!(),
+    "
+    FROM annals.events
+    WHERE tenant = $1 AND aggregate_type = $2 AND aggregate_id = $3 AND version > $4
+    ORDER BY version
+    LIMIT $5
+"
+);
+
+const LAST_POSITION: &str = "
+    SELECT position
+    FROM annals.events
+    ORDER BY position DESC
+    LIMIT 1
+";
+
+/// The last event that is visible, the one at `$1`, and the last position that was given out. That one is read after the
+/// log, so new events cannot deceive.
+const LAST_AND_AFTER: &str = "
+    SELECT coalesce((SELECT position FROM annals.events ORDER BY position DESC LIMIT 1), 0) AS last,
+           (SELECT event_id FROM annals.events WHERE position = $1) AS event_id,
+           coalesce(pg_sequence_last_value('annals.events_position'), 0) AS drawn
+    ORDER BY last
+";
+
+const LAST_BETWEEN: &str = "
+    SELECT position, event_id
+    FROM annals.events
+    WHERE position > $1 AND position <= $2
+    ORDER BY position DESC
+    LIMIT 1
+";
+
+const FIRST_BETWEEN: &str = "
+    SELECT position, event_id
+    FROM annals.events
+    WHERE position > $1 AND position <= $2
+    ORDER BY position
+    LIMIT 1
+";
+
+const EVENT_ID_AT: &str = "
+    SELECT event_id
+    FROM annals.events
+    WHERE position = $1
+    ORDER BY position
+";
+
+/// How many positions one filtered read looks at, so that no statement runs for long when little matches.
+const WINDOW: i64 = 50_000;
+
+/// How long one read waits at a hole for the writers that may fill it. Its caller comes again.
+const MAX_WAIT: Duration = Duration::from_millis(200);
+
+/// How long asking for the head waits for writers at work.
+const MAX_WAIT_FOR_HEAD: Duration = Duration::from_secs(2);
+
+/// What the reads of one handle share.
+pub(crate) struct Reader {
+    pub(crate) pool: Pool,
+    pub(crate) incarnation: Incarnation,
+    pub(crate) horizon: Arc<Horizon>,
+    /// How many bytes the payload of an event has, of those read last: so many fit a page.
+    bytes_per_event: AtomicUsize,
+}
+
+/// The events of one statement, in its order, as far as a page holds them.
+struct Batch {
+    events: Vec<RecordedEvent>,
+    /// Whether the statement had no more rows.
+    whole: bool,
+    /// Whether rows were left unread.
+    cut: bool,
+}
+
+/// Why the rows of a statement could not be read.
+enum PageError {
+    Statement(sqlx::Error),
+    Row(ReadError),
+}
+
+impl From<BoxDynError> for PageError {
+    fn from(error: BoxDynError) -> Self {
+        Self::Statement(sqlx::Error::Decode(error))
+    }
+}
+
+impl From<PageError> for ReadError {
+    fn from(stopped: PageError) -> Self {
+        match stopped {
+            PageError::Statement(error) => read_error(error),
+            PageError::Row(error) => error,
+        }
+    }
+}
+
+impl Reader {
+    pub(crate) fn new(pool: Pool, incarnation: Incarnation) -> Self {
+        Self { horizon: Arc::new(Horizon::new(pool.clone())), pool, incarnation, bytes_per_event: AtomicUsize::new(1) }
+    }
+
+    pub(crate) async fn load_stream(
+        &self,
+        stream: &StreamId,
+        after: StreamVersion,
+        limit: usize,
+    ) -> Result<StreamPage, ReadError> {
+        let limit = self.statement_limit(limit)?;
+        let page = Filling::of(Some(stream), limit);
+        let held = self.pool.take().await.map_err(NoConnection::into_read)?;
+        let batch = self.batch(held, load_after(stream, after, limit), page).await?;
+        Ok(StreamPage::new(batch.events, batch.whole))
+    }
+
+    /// The same as the transaction that is open on `connection` sees it.
+    pub(crate) async fn load_stream_on(
+        &self,
+        connection: &mut PgConnection,
+        stream: &StreamId,
+        after: StreamVersion,
+        limit: usize,
+    ) -> Result<StreamPage, ReadError> {
+        let limit = self.statement_limit(limit)?;
+        let page = Filling::of(Some(stream), limit);
+        let batch = self.batch_on(connection, load_after(stream, after, limit), page).await?;
+        Ok(StreamPage::new(batch.events, batch.whole))
+    }
+
+    pub(crate) async fn read_log(&self, after: After, filter: &Filter, limit: usize) -> Result<Page, ReadError> {
+        let limit = self.statement_limit(limit)?;
+        if filter.is_all() {
+            self.read_everything(after, limit).await
+        } else {
+            self.read_some(after, filter, limit).await
+        }
+    }
+
+    async fn read_everything(&self, after: After, limit: i64) -> Result<Page, ReadError> {
+        let mut asked = false;
+        loop {
+            let held = self.pool.take().await.map_err(NoConnection::into_read)?;
+            // Before the statement and in its run of the server: what was final then, the statement sees.
+            let known = self.horizon.known_in(held.run());
+            let mut batch = self.copied(held, after, limit).await?;
+            if batch.events.is_empty() {
+                return self.nothing_after(after).await;
+            }
+            let settled = final_prefix(&batch.events, after.position.get(), known.position);
+            if settled > 0 {
+                let end = batch.whole && settled == batch.events.len();
+                batch.events.truncate(settled);
+                let checkpoint = batch.events.last().map(|event| self.checkpoint(event.position, event.event_id));
+                return Ok(Page::new(batch.events, checkpoint, end));
+            }
+            // A gap comes first. Whatever is visible now is final once the writers of now are done.
+            if std::mem::replace(&mut asked, true) {
+                return self.nothing_after(after).await;
+            }
+            if self.horizon.settle(after.position.get(), MAX_WAIT).await?.is_none() {
+                return Ok(self.waiting_at_hole());
+            }
+        }
+    }
+
+    async fn read_some(&self, after: After, filter: &Filter, limit: i64) -> Result<Page, ReadError> {
+        let from = after.position.get();
+        let mut run = self.pool.run();
+        let mut head = self.horizon.known_in(run.as_ref());
+        // Catching up needs no look.
+        if head.position <= from {
+            if self.horizon.settle(from, MAX_WAIT).await?.is_none() {
+                self.horizon.without_waiting().await?;
+            }
+            run = self.pool.run();
+            head = self.horizon.known_in(run.as_ref());
+        }
+        let mut bound = head;
+        if head.position <= from {
+            return self.nothing_after(after).await;
+        }
+        // A story is found by its index, however long the log is; other filters look at a window of it.
+        if filter.correlation_id.is_none() && from.saturating_add(WINDOW) < head.position {
+            bound = match self.one_between(&run, LAST_BETWEEN, from, from.saturating_add(WINDOW)).await? {
+                Some(bound) => bound,
+                // The numbers leap further than the window.
+                None => self.one_between(&run, FIRST_BETWEEN, from, head.position).await?.unwrap_or(head),
+            };
+        }
+        let list = |names: &[String]| (!names.is_empty()).then(|| names.to_vec());
+        let text = if filter.correlation_id.is_some() { READ_STORY_WHERE } else { READ_LOG_WHERE };
+        let query = sqlx::query(text)
+            .bind(from)
+            .bind(bound.position)
+            .bind(limit)
+            .bind(filter.tenant.as_ref().map(|tenant| tenant.as_str()))
+            .bind(list(&filter.aggregate_types))
+            .bind(list(&filter.names));
+        let query = query.bind(after.event_id.map(|_| from));
+        let query = match &filter.correlation_id {
+            Some(id) => query.bind(id.as_str()),
+            None => query,
+        };
+        let held = self.held_in(&run).await?;
+        let batch = self.batch(held, query, self.page_after(after, limit)).await?;
+        let checkpoint = match (batch.events.last(), bound.event_id) {
+            (Some(last), _) if !batch.whole => self.checkpoint(last.position, last.event_id),
+            (_, Some(id)) => self.checkpoint(Position::stored(bound.position), EventId::stored(id)),
+            (_, None) => Checkpoint::start(self.incarnation),
+        };
+        let end = batch.whole && bound == head && self.last_position().await? <= head.position;
+        Ok(Page::new(batch.events, Some(checkpoint), end))
+    }
+
+    /// The page when no final event is there after `after`.
+    async fn nothing_after(&self, after: After) -> Result<Page, ReadError> {
+        let rows = self.fetch(sqlx::query(LAST_AND_AFTER).bind(after.position.get())).await?;
+        let row = rows.first().ok_or_else(|| read_error(sqlx::Error::RowNotFound))?;
+        let found: Option<Uuid> = row.try_get(1).map_err(read_error)?;
+        after.check(self.incarnation, found.map(EventId::stored))?;
+        let last = Position::stored(row.try_get(0).map_err(read_error)?);
+        if last < after.position {
+            return Err(ReadError::AheadOfLog { after: after.position, head: last });
+        }
+        let drawn = row.try_get(2).map_err(read_error)?;
+        if last.get() > drawn {
+            // No writer that is waited for can make it final.
+            return Err(ReadError::Damaged { position: last, what: sequence_behind(drawn, last.get()) });
+        }
+        if last > after.position {
+            return Ok(self.waiting_at_hole());
+        }
+        Ok(Page::new(Vec::new(), None, true))
+    }
+
+    /// The page that says: there is more, but it is not final yet.
+    fn waiting_at_hole(&self) -> Page {
+        Page::new(Vec::new(), None, false)
+    }
+
+    /// The last event that no reader can miss any more.
+    pub(crate) async fn head(&self) -> Result<Checkpoint, ReadError> {
+        let head = match self.horizon.settle(i64::MAX, MAX_WAIT_FOR_HEAD).await? {
+            Some(head) => head,
+            None => self.horizon.without_waiting().await?,
+        };
+        Ok(match head.event_id {
+            Some(id) => self.checkpoint(Position::stored(head.position), EventId::stored(id)),
+            None => Checkpoint::start(self.incarnation),
+        })
+    }
+
+    /// The position of the last event that is visible, final or not.
+    pub(crate) async fn last_position(&self) -> Result<i64, ReadError> {
+        let rows = self.fetch(sqlx::query(LAST_POSITION)).await?;
+        Ok(rows.first().map_or(0, |row| row.get(0)))
+    }
+
+    pub(crate) async fn event_id_at(&self, position: Position) -> Result<Option<EventId>, ReadError> {
+        let rows = self.fetch(sqlx::query(EVENT_ID_AT).bind(position.get())).await?;
+        Ok(rows.first().map(|row| EventId::stored(row.get(0))))
+    }
+
+    async fn one_between(
+        &self,
+        run: &Option<ServerRun>,
+        text: &'static str,
+        after: i64,
+        bound: i64,
+    ) -> Result<Option<Final>, ReadError> {
+        let query = sqlx::query(text).bind(after).bind(bound);
+        let rows = self.held_in(run).await?.fetch_all(query).await.map_err(read_error)?;
+        Ok(rows.first().map(|row| Final { position: row.get(0), event_id: Some(row.get::<Uuid, _>(1)) }))
+    }
+
+    /// A connection to the run of the server in which a bound was found to be final.
+    async fn held_in(&self, run: &Option<ServerRun>) -> Result<PooledConnection, ReadError> {
+        let held = self.pool.take().await.map_err(NoConnection::into_read)?;
+        if held.run() != run.as_ref() {
+            let why = "the server has started anew, or is another one, since the read began";
+            return Err(ReadError::Unavailable { source: BackendError::new(why) });
+        }
+        Ok(held)
+    }
+
+    async fn fetch(&self, query: Query<'_>) -> Result<Vec<sqlx::postgres::PgRow>, ReadError> {
+        let mut held = self.pool.take().await.map_err(NoConnection::into_read)?;
+        held.fetch_all(query).await.map_err(read_error)
+    }
+
+    fn checkpoint(&self, position: Position, event_id: EventId) -> Checkpoint {
+        Checkpoint { incarnation: self.incarnation, position, event_id: Some(event_id) }
+    }
+
+    /// How many rows a statement asks for: not many more than a page holds, going by the events that were read last.
+    fn statement_limit(&self, limit: usize) -> Result<i64, ReadError> {
+        let fit = 2 * PAGE_BYTES / self.bytes_per_event.load(Ordering::Relaxed).max(1);
+        Ok(i64::try_from(page_limit(limit)?.min(fit.max(16))).unwrap_or(i64::MAX))
+    }
+
+    /// Reads the rows of one statement until a page is full; they tell their stream, unless it is given. The rest is not
+    /// waited for: the connection is given up.
+    async fn batch(&self, mut held: PooledConnection, query: Query<'_>, page: Filling<'_>) -> Result<Batch, ReadError> {
+        let query = held.begin(query).await.map_err(read_error)?;
+        let batch = self.batch_on(held.connection(), query, page).await;
+        match &batch {
+            Ok(batch) if batch.cut => {}
+            Ok(_) => held.end(None).await.map_err(read_error)?,
+            Err(PageError::Statement(error)) => held.end(Some(error)).await.map_err(read_error)?,
+            Err(PageError::Row(_)) => {}
+        }
+        Ok(batch?)
+    }
+
+    /// The same for all events after a position.
+    async fn copied(&self, mut held: PooledConnection, after: After, limit: i64) -> Result<Batch, ReadError> {
+        let text = format!(
+            concat!("COPY (", read_log_from!("{from}", "{limit}"), ") TO STDOUT (FORMAT binary)"),
+            from = after.position.get().saturating_add(i64::from(after.event_id.is_none())),
+            limit = limit + i64::from(after.event_id.is_some())
+        );
+        held.begin_plain().await.map_err(read_error)?;
+        // After an error sqlx may leave an answer unread, so then the connection is given up.
+        let batch = self.copied_on(held.connection(), &text, self.page_after(after, limit)).await?;
+        if !batch.cut {
+            held.end(None).await.map_err(read_error)?;
+        }
+        Ok(batch)
+    }
+
+    async fn copied_on(
+        &self,
+        connection: &mut PgConnection,
+        text: &str,
+        mut page: Filling<'_>,
+    ) -> Result<Batch, PageError> {
+        let mut copied = Copied::default();
+        let max_wait = self.pool.answer_timeout();
+        let begun = timeout(max_wait, connection.copy_out_raw(text)).await;
+        let mut messages = begun.unwrap_or_else(|_| Err(no_answer(max_wait))).map_err(PageError::Statement)?;
+        while let Some(message) = next(&mut messages, max_wait).await? {
+            if !copied.message(&message, |fields| page.takes(fields))? {
+                break;
+            }
+        }
+        if !page.cut {
+            copied.end()?;
+        }
+        page.into_batch(&self.bytes_per_event)
+    }
+
+    async fn batch_on(
+        &self,
+        connection: &mut PgConnection,
+        query: Query<'_>,
+        mut page: Filling<'_>,
+    ) -> Result<Batch, PageError> {
+        let mut rows = query.fetch(connection);
+        while let Some(row) = next(&mut rows, self.pool.answer_timeout()).await? {
+            if !page.takes(&row)? {
+                break;
+            }
+        }
+        page.into_batch(&self.bytes_per_event)
+    }
+
+    /// An empty page of the log, for rows that begin with the event after which it is read, if that one is named.
+    fn page_after(&self, after: After, limit: i64) -> Filling<'static> {
+        Filling { after: after.event_id.map(|_| (after, self.incarnation)), ..Filling::of(None, limit) }
+    }
+}
+
+/// The next of the answer. A large page may be long on its way, so it is the silence that counts. What is here needs no timer.
+async fn next<T>(
+    answer: &mut BoxStream<'_, Result<T, sqlx::Error>>,
+    max_wait: Duration,
+) -> Result<Option<T>, PageError> {
+    let next = match answer.try_next().now_or_never() {
+        Some(next) => next,
+        None => timeout(max_wait, answer.try_next()).await.unwrap_or_else(|_| Err(no_answer(max_wait))),
+    };
+    next.map_err(PageError::Statement)
+}
+
+/// With so many events a page makes room for all that it may get.
+const FEW: usize = 64;
+
+/// A page that is being filled.
+struct Filling<'s> {
+    /// The event that must come first, and is none of the page.
+    after: Option<(After, Incarnation)>,
+    /// Of which all its events are, if the rows do not tell it.
+    stream: Option<&'s StreamId>,
+    limit: usize,
+    budget: PageBudget,
+    decoder: Decoder,
+    events: Vec<RecordedEvent>,
+    bytes: usize,
+    cut: bool,
+}
+
+impl<'s> Filling<'s> {
+    fn of(stream: Option<&'s StreamId>, limit: i64) -> Self {
+        let limit = usize::try_from(limit).unwrap_or(usize::MAX);
+        let (budget, decoder) = (PageBudget::of(limit), Decoder::default());
+        Self { after: None, stream, limit, budget, decoder, events: Vec::new(), bytes: 0, cut: false }
+    }
+
+    /// Puts the event in, if there is room; says whether there was.
+    fn takes(&mut self, row: &impl Columns) -> Result<bool, PageError> {
+        if let Some((after, incarnation)) = self.after.take() {
+            let (position, id) = position_and_id(row).map_err(PageError::Row)?;
+            after.check(incarnation, (position == after.position).then_some(id)).map_err(PageError::Row)?;
+            return Ok(true);
+        }
+        let event = match self.stream {
+            Some(stream) => self.decoder.event_of(stream, row),
+            None => self.decoder.event(row),
+        };
+        let event = event.map_err(PageError::Row)?;
+        if !self.budget.takes(&event) {
+            self.cut = true;
+            return Ok(false);
+        }
+        self.bytes += event.payload.as_str().len();
+        if self.events.len() == FEW {
+            // It will most likely be full. Growing bit by bit would move all events several times.
+            self.events.reserve_exact(self.limit - FEW);
+        }
+        self.events.push(event);
+        Ok(true)
+    }
+
+    fn into_batch(self, bytes_per_event: &AtomicUsize) -> Result<Batch, PageError> {
+        if let Some((after, incarnation)) = self.after {
+            after.check(incarnation, None).map_err(PageError::Row)?;
+        }
+        if let Some(mean) = self.bytes.checked_div(self.events.len()) {
+            bytes_per_event.store(mean, Ordering::Relaxed);
+        }
+        let whole = !self.cut && self.events.len() < self.limit;
+        Ok(Batch { events: self.events, whole, cut: self.cut })
+    }
+}
+
+fn load_after(stream: &StreamId, after: StreamVersion, limit: i64) -> Query<'_> {
+    sqlx::query(LOAD_STREAM_AFTER)
+        .bind(stream.tenant().as_str())
+        .bind(stream.aggregate_type())
+        .bind(stream.aggregate_id())
+        .bind(after.get())
+        .bind(limit)
+}
+
+/// How many of the events, which come next after `after`, are final: those of the run of numbers without a hole, as each
+/// number is used once, and those that were final before they were read.
+fn final_prefix(events: &[RecordedEvent], after: i64, known: i64) -> usize {
+    let before = std::iter::once(after).chain(events.iter().map(|event| event.position.get()));
+    let is_final = |(event, before): &(&RecordedEvent, i64)| {
+        let position = event.position.get();
+        position - 1 == *before || position <= known
+    };
+    events.iter().zip(before).take_while(is_final).count()
+}
+
+/// The statements that read events, and values for them, for the golden files.
+#[cfg(test)]
+pub(crate) fn hot_reads() -> Vec<(&'static str, &'static str, &'static str)> {
+    vec![
+        ("READ_LOG_FROM", read_log_from!("$1", "$2"), "(100, 500)"),
+        ("READ_LOG_WHERE", READ_LOG_WHERE, "(100, 15000, 500, 'default', '{type-1}', '{event-1,event-2}', 100)"),
+        (
+            "READ_STORY_WHERE",
+            READ_STORY_WHERE,
+            "(100, 15000, 500, 'default', '{type-1}', '{event-1,event-2}', 100, 'story-1-1')",
+        ),
+        ("LOAD_STREAM_AFTER", LOAD_STREAM_AFTER, "('default', 'type-1', 'id-1', 0, 500)"),
+        ("LAST_POSITION", LAST_POSITION, ""),
+        ("LAST_AND_AFTER", LAST_AND_AFTER, "(100)"),
+        ("LAST_BETWEEN", LAST_BETWEEN, "(100, 15000)"),
+        ("FIRST_BETWEEN", FIRST_BETWEEN, "(100, 15000)"),
+        ("EVENT_ID_AT", EVENT_ID_AT, "(100)"),
+    ]
+}

@@ -1,0 +1,6 @@
+//! Appends: the group commit, its rounds, and request keys.
+
+pub(super) mod insert;
+pub(super) mod requests;
+pub(super) mod round;
+pub(super) mod writer;

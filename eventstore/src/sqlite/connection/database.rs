@@ -1,0 +1,638 @@
+//! One SQLite file: a held connection for writing behind a fair lock, and held connections for reading.
+
+use std::collections::VecDeque;
+use std::ops::{Deref, DerefMut};
+use std::path::Path;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+use std::time::Duration;
+
+use annals_migrations::{Migration, SQLITE_EVENTS, SQLITE_PROJECTIONS};
+use sqlx::sqlite::{SqliteConnectOptions, SqliteRow};
+use sqlx::{ConnectOptions, Connection, Row, SqliteConnection};
+use tokio::sync::{OwnedMutexGuard, OwnedSemaphorePermit, Semaphore};
+
+use crate::clock::{Clock, IdSource};
+use crate::database_error::DatabaseError;
+use crate::error::{BackendError, OpenError};
+use crate::position::{Incarnation, Position};
+use crate::sqlite::connection::file::OpenedFile;
+use crate::sqlite::connection::open::Opened;
+use crate::sqlite::fault::{is_refused_commit, result_code};
+use crate::sqlite::options::SqliteOptions;
+
+const BEGIN: &str = "BEGIN IMMEDIATE";
+const COMMIT: &str = "COMMIT";
+const ROLLBACK: &str = "ROLLBACK";
+const REFUSE_TO_WRITE: &str = "PRAGMA query_only = ON";
+
+/// The last position is read in the transaction that commits it: the user's own SQL may have rolled appends back.
+const COMMIT_AT_HEAD: &str = "
+    SELECT coalesce(max(position), 0)
+    FROM events
+    ORDER BY 1;
+    COMMIT
+";
+
+const INCARNATION: &str = "
+    SELECT incarnation
+    FROM annals_store
+    ORDER BY only_row
+";
+
+/// The result code of ROLLBACK outside of a transaction (`SQLITE_ERROR`).
+pub(crate) const NO_TRANSACTION: i32 = 1;
+
+/// A SQLite file: the lock that writers of this process take in turn, and the connections.
+///
+/// Cloning is cheap; all clones share the connections. The events live in such a file, and read models may live in
+/// the same one or in another. Open a file once per process: two handles wait for each other's writes as two processes
+/// do.
+///
+/// The file must stay where it is while it is open, with its journal (`-wal`, `-shm`) beside it and under one name. Once
+/// its name means another file, or none, nothing is read or written any more ([`DatabaseError::FileReplaced`]). So close
+/// all handles before you restore a backup over it, and remove journal and index together with the old file.
+///
+/// ```
+/// # async fn run() -> Result<(), Box<dyn std::error::Error>> {
+/// # let folder = tempfile::tempdir()?;
+/// # let path = folder.path().join("reports.db");
+/// use annals_eventstore::SqliteDatabase;
+///
+/// let database = SqliteDatabase::open(&path).await?;
+///
+/// let mut transaction = database.begin().await?;
+/// sqlx::query("CREATE TABLE labels (order_id TEXT PRIMARY KEY) STRICT").execute(&mut *transaction).await?;
+/// sqlx::query("INSERT INTO labels VALUES (?1)").bind("o-17").execute(&mut *transaction).await?;
+/// transaction.commit().await?;
+///
+/// let mut reader = database.read().await?;
+/// let labels: i64 = sqlx::query_scalar("SELECT count(*) FROM labels").fetch_one(&mut *reader).await?;
+/// assert_eq!(labels, 1);
+/// assert!(sqlx::query("DELETE FROM labels").execute(&mut *reader).await.is_err(), "it only reads");
+///
+/// drop(reader);
+/// database.close().await;
+/// # Ok(()) }
+/// # tokio::runtime::Runtime::new().unwrap().block_on(run()).unwrap();
+/// ```
+#[derive(Clone)]
+pub struct SqliteDatabase(Arc<Inner>);
+
+struct Inner {
+    connect: SqliteConnectOptions,
+    path: std::path::PathBuf,
+    file: Arc<OpenedFile>,
+    /// That of the store in the file, once a store has read it.
+    incarnation: OnceLock<Incarnation>,
+    clock: Arc<dyn Clock>,
+    ids: Arc<dyn IdSource>,
+    busy_timeout: Duration,
+    read_only: bool,
+    closed: AtomicBool,
+    writer: Arc<tokio::sync::Mutex<Writer>>,
+    permits: Arc<Semaphore>,
+    readers: Mutex<VecDeque<SqliteConnection>>,
+}
+
+/// The connection for writing. `unclean` is set while a transaction is open, so that whoever takes the lock after a
+/// cancelled owner rolls its transaction back first.
+pub(crate) struct Writer {
+    connection: Option<SqliteConnection>,
+    unclean: bool,
+    ends: Arc<Ends>,
+}
+
+/// What SQLite reports about the transaction of a [`SqliteTransaction`], by whatever statement it ends.
+#[derive(Default)]
+struct Ends {
+    open: AtomicBool,
+    committed: AtomicBool,
+    rolled_back: AtomicBool,
+}
+
+impl Ends {
+    /// Lets SQLite report the ends of a connection's transactions, and refuse commits that must not be: SQLite asks right
+    /// before it writes to the journal, whatever statement commits, and rolls back what is refused.
+    async fn of(connection: &mut SqliteConnection, file: &Arc<OpenedFile>) -> Result<Arc<Self>, sqlx::Error> {
+        let ends = Arc::new(Self::default());
+        let mut handle = connection.lock_handle().await?;
+        let (file, reported) = (Arc::clone(file), Arc::clone(&ends));
+        handle.set_commit_hook(move || file.check().is_ok() && reported.may_commit());
+        let reported = Arc::clone(&ends);
+        handle.set_rollback_hook(move || {
+            if reported.open.load(Ordering::Acquire) {
+                reported.rolled_back.store(true, Ordering::Release);
+            }
+        });
+        drop(handle);
+        Ok(ends)
+    }
+
+    fn may_commit(&self) -> bool {
+        if !self.open.load(Ordering::Acquire) {
+            return true;
+        }
+        // Once the transaction is lost, what its user goes on to write would be committed statement by statement.
+        let lost = self.rolled_back.load(Ordering::Acquire) && !self.committed.load(Ordering::Acquire);
+        if !lost {
+            self.committed.store(true, Ordering::Release);
+        }
+        !lost
+    }
+
+    /// A transaction begins.
+    fn begin(&self) {
+        self.committed.store(false, Ordering::Release);
+        self.rolled_back.store(false, Ordering::Release);
+        self.open.store(true, Ordering::Release);
+    }
+
+    /// It is about to be ended by its owner.
+    fn end(&self) {
+        self.open.store(false, Ordering::Release);
+    }
+}
+
+impl SqliteDatabase {
+    /// Opens the file at `path` with the defaults of [`SqliteOptions`], creating it if it is not there. It is marked as
+    /// a file of annals; one that holds something else is refused.
+    ///
+    /// # Errors
+    /// See [`OpenError`]; a file that is refused is left as it was.
+    ///
+    /// # Cancel safety
+    /// Dropping the future leaves a file that may have been created, and that opening it again completes.
+    pub async fn open(path: impl AsRef<Path>) -> Result<Self, OpenError> {
+        Self::open_with(&SqliteOptions::new(path)).await
+    }
+
+    /// Opens a file as `options` say; those about appends and subscriptions have no meaning here.
+    ///
+    /// # Errors
+    /// See [`OpenError`]; a file that is refused is left as it was.
+    ///
+    /// # Cancel safety
+    /// Dropping the future leaves a file that may have been created, and that opening it again completes.
+    pub async fn open_with(options: &SqliteOptions) -> Result<Self, OpenError> {
+        let Opened { connect, mut first, file } = crate::sqlite::connection::open::connect(options).await?;
+        let file = Arc::new(file);
+        let mut readers = VecDeque::with_capacity(options.readers);
+        let writer = if options.read_only {
+            // While a connection is open, no other file can get the same inode.
+            readers.push_back(first);
+            Writer { connection: None, unclean: false, ends: Arc::default() }
+        } else {
+            let ends = Ends::of(&mut first, &file).await;
+            let ends = ends.map_err(|e| {
+                DatabaseError::of(e, options.busy_timeout).into_open(options.path.display().to_string())
+            })?;
+            Writer { connection: Some(first), unclean: false, ends }
+        };
+        Ok(Self(Arc::new(Inner {
+            connect,
+            path: options.path.clone(),
+            file,
+            incarnation: OnceLock::new(),
+            clock: Arc::clone(&options.clock),
+            ids: Arc::clone(&options.ids),
+            busy_timeout: options.busy_timeout,
+            read_only: options.read_only,
+            closed: AtomicBool::new(false),
+            writer: Arc::new(tokio::sync::Mutex::new(writer)),
+            permits: Arc::new(Semaphore::new(options.readers)),
+            readers: Mutex::new(readers),
+        })))
+    }
+
+    /// Runs those of `migrations` that this file has not seen, all of them in one transaction: how the parts of annals
+    /// bring their tables, and an app may bring its own, under components of other names than `events` and `projections`.
+    /// Safe when several processes start at once.
+    ///
+    /// ```
+    /// use annals_eventstore::{Migration, SqliteDatabase};
+    ///
+    /// const LABELS: &[Migration] = &[Migration {
+    ///     component: "labels",
+    ///     number: 1,
+    ///     name: "labels",
+    ///     sql: "CREATE TABLE labels (order_id TEXT NOT NULL PRIMARY KEY) STRICT",
+    /// }];
+    ///
+    /// # tokio::runtime::Builder::new_current_thread().enable_all().build()?.block_on(async {
+    /// # let folder = tempfile::tempdir()?;
+    /// # let path = folder.path().join("reports.db");
+    /// let database = SqliteDatabase::open(&path).await?;
+    /// database.migrate(LABELS).await?;
+    /// database.migrate(LABELS).await?; // it has seen them
+    /// database.close().await;
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// # })?;
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    ///
+    /// # Errors
+    /// [`OpenError::Refused`] if a migration's SQL fails; [`OpenError::Unsound`] if a table or guard of annals itself is gone; [`OpenError::ReadOnly`]; [`OpenError::StorageFull`];
+    /// [`OpenError::Unavailable`], which is transient; [`OpenError::Closed`]. Nothing of a failed migration remains.
+    ///
+    /// # Cancel safety
+    /// Dropping the future rolls back, or leaves all of them run.
+    pub async fn migrate(&self, migrations: &[Migration]) -> Result<(), OpenError> {
+        match [SQLITE_EVENTS, SQLITE_PROJECTIONS].into_iter().find(|ours| *ours == migrations) {
+            Some(ours) => crate::sqlite::connection::open::migrate_and_check(self, ours).await,
+            None => crate::sqlite::connection::open::migrate(self, migrations).await,
+        }
+    }
+
+    /// Takes a connection for reading; it goes back when it is dropped. Waits while all are in use.
+    ///
+    /// It refuses to write (`PRAGMA query_only`); [`SqliteDatabase::begin`] gives a transaction for that.
+    ///
+    /// # Errors
+    /// [`DatabaseError::Closed`], or what kept a connection from being opened.
+    ///
+    /// # Cancel safety
+    /// Dropping the future takes nothing.
+    pub async fn read(&self) -> Result<SqliteReader, DatabaseError> {
+        let mut reader = self.held_reader().await?;
+        reader.borrowed = true;
+        Ok(reader)
+    }
+
+    /// The same for reads that begin no transaction.
+    pub(crate) async fn held_reader(&self) -> Result<SqliteReader, DatabaseError> {
+        if self.0.closed.load(Ordering::Acquire) {
+            return Err(DatabaseError::Closed);
+        }
+        let permit = Arc::clone(&self.0.permits).acquire_owned().await.map_err(|_| DatabaseError::Closed)?;
+        self.0.file.check_name()?;
+        let held = self.0.readers.lock().unwrap_or_else(PoisonError::into_inner).pop_front();
+        let connection = match held {
+            Some(connection) => connection,
+            None => self.connect_for_reading().await?,
+        };
+        Ok(SqliteReader {
+            connection: Some(connection),
+            database: Arc::clone(&self.0),
+            permit: Some(permit),
+            borrowed: false,
+        })
+    }
+
+    /// Begins a transaction for writing, with the file's write lock. Writers of this process take turns, however long
+    /// that takes; those of other processes are waited for as long as [`SqliteOptions::busy_timeout`] says.
+    ///
+    /// # Errors
+    /// [`DatabaseError::Busy`] if another process kept the lock, which is transient; [`DatabaseError::ReadOnly`];
+    /// [`DatabaseError::Closed`]; others as they come.
+    ///
+    /// # Cancel safety
+    /// Dropping the future, or the transaction, rolls back.
+    pub async fn begin(&self) -> Result<SqliteTransaction, DatabaseError> {
+        let mut writer = self.writer().await?;
+        writer.unclean = true;
+        writer.ends.begin();
+        // From here on whoever is cancelled, or fails, drops a transaction, which is rolled back at once.
+        let mut transaction = SqliteTransaction { writer: Some(writer), database: self.clone() };
+        sqlx::query(BEGIN).execute(&mut *transaction).await.map_err(|e| self.fault(e))?;
+        Ok(transaction)
+    }
+
+    /// Whether the file was opened for reading only.
+    #[must_use]
+    pub fn is_read_only(&self) -> bool {
+        self.0.read_only
+    }
+
+    /// Waits for the writer at work, then closes all connections; those that are borrowed are closed when they come back.
+    /// Later calls fail with [`DatabaseError::Closed`]. Closing twice is harmless.
+    ///
+    /// # Cancel safety
+    /// Dropping the future leaves the handle closed; connections that were not reached yet are closed when the last clone is
+    /// dropped.
+    pub async fn close(&self) {
+        self.0.closed.store(true, Ordering::Release);
+        let mut writer = self.0.writer.lock().await;
+        if let Some(mut connection) = writer.connection.take() {
+            if writer.unclean
+                && let Err(error) = sqlx::query(ROLLBACK).execute(&mut connection).await
+            {
+                tracing::debug!(%error, "nothing to roll back while closing");
+            }
+            close(connection).await;
+        }
+        self.0.permits.close();
+        let readers = std::mem::take(&mut *self.0.readers.lock().unwrap_or_else(PoisonError::into_inner));
+        for connection in readers {
+            close(connection).await;
+        }
+    }
+
+    /// The path of the file, as it was given.
+    #[must_use]
+    pub fn path(&self) -> &Path {
+        &self.0.path
+    }
+
+    pub(crate) fn clock(&self) -> &Arc<dyn Clock> {
+        &self.0.clock
+    }
+
+    pub(crate) fn ids(&self) -> &Arc<dyn IdSource> {
+        &self.0.ids
+    }
+
+    /// Waits for the lock of this process's writers and leaves the connection outside of any transaction.
+    pub(crate) async fn writer(&self) -> Result<OwnedMutexGuard<Writer>, DatabaseError> {
+        let mut writer = Arc::clone(&self.0.writer).lock_owned().await;
+        self.clean(&mut writer).await?;
+        Ok(writer)
+    }
+
+    /// The same, if nobody holds the lock and the connection is clean.
+    pub(crate) fn try_writer(&self) -> Option<OwnedMutexGuard<Writer>> {
+        let writer = Arc::clone(&self.0.writer).try_lock_owned().ok()?;
+        (!writer.unclean && writer.connection.is_some() && !self.0.closed.load(Ordering::Acquire)).then_some(writer)
+    }
+
+    pub(crate) async fn clean(&self, writer: &mut Writer) -> Result<(), DatabaseError> {
+        if self.0.closed.load(Ordering::Acquire) {
+            return Err(DatabaseError::Closed);
+        }
+        if self.0.read_only {
+            return Err(DatabaseError::ReadOnly { source: BackendError::new("the store was opened with `read_only`") });
+        }
+        if writer.connection.is_none() {
+            *writer = self.connect_for_writing().await?;
+        }
+        if writer.unclean {
+            // The owner before was cancelled between BEGIN and COMMIT. If it had not begun, or had ended, ROLLBACK
+            // fails, which is as good; a connection that cannot even say so is replaced.
+            let connection = writer.connection.as_mut().expect("it was opened just above");
+            if let Err(error) = sqlx::query(ROLLBACK).execute(connection).await
+                && result_code(&error) != Some(NO_TRANSACTION)
+            {
+                *writer = self.connect_for_writing().await?;
+            }
+            writer.unclean = false;
+        }
+        Ok(())
+    }
+
+    async fn run(&self, writer: &mut Writer, statement: &'static str) -> Result<Vec<SqliteRow>, DatabaseError> {
+        let connection = writer.connection.as_mut().ok_or(DatabaseError::Closed)?;
+        sqlx::query(statement).fetch_all(connection).await.map_err(|e| self.fault(e))
+    }
+
+    async fn connect(&self) -> Result<SqliteConnection, DatabaseError> {
+        self.0.file.check()?;
+        let mut connection = self.0.connect.connect().await.map_err(|e| self.fault(e))?;
+        if let Some(incarnation) = self.0.incarnation.get() {
+            let rows = sqlx::query(INCARNATION).fetch_all(&mut connection).await.map_err(|e| self.fault(e))?;
+            if rows.first().is_none_or(|row| row.get::<&[u8], _>(0) != incarnation.0.as_bytes()) {
+                return Err(DatabaseError::FileReplaced {
+                    what: format!("`{}` holds another incarnation of the store now", self.0.path.display()),
+                    remedy: "close this handle and open the store again".to_owned(),
+                });
+            }
+        }
+        // The name may have been given to another file meanwhile.
+        self.0.file.check()?;
+        Ok(connection)
+    }
+
+    async fn connect_for_writing(&self) -> Result<Writer, DatabaseError> {
+        let mut connection = self.connect().await?;
+        let ends = Ends::of(&mut connection, &self.0.file).await.map_err(|e| self.fault(e))?;
+        Ok(Writer { connection: Some(connection), unclean: false, ends })
+    }
+
+    /// Says which incarnation of a store the file holds, for connections that are opened later.
+    pub(crate) fn set_incarnation(&self, incarnation: Incarnation) {
+        self.0.incarnation.get_or_init(|| incarnation);
+    }
+
+    /// Whether the file's name still means the file, with its journal.
+    pub(crate) fn check_file(&self) -> Result<(), DatabaseError> {
+        Ok(self.0.file.check()?)
+    }
+
+    /// A connection that refuses to write: a write on it would pass by the lock at which the writers of this process take
+    /// turns, and make them wait for each other as if they were other processes.
+    async fn connect_for_reading(&self) -> Result<SqliteConnection, DatabaseError> {
+        let mut connection = self.connect().await?;
+        sqlx::query(REFUSE_TO_WRITE).execute(&mut connection).await.map_err(|e| self.fault(e))?;
+        Ok(connection)
+    }
+
+    /// A connection that nobody else uses, for watching the file.
+    pub(crate) async fn own_connection(&self) -> Result<SqliteConnection, DatabaseError> {
+        self.connect().await
+    }
+
+    /// What an error of a statement on one of this database's connections means: whether it may pass, and whether the
+    /// outcome is known.
+    #[must_use]
+    pub fn fault(&self, error: sqlx::Error) -> DatabaseError {
+        if is_refused_commit(&error) {
+            return match self.0.file.check() {
+                Err(replaced) => replaced.into(),
+                Ok(()) => DatabaseError::Unavailable { source: BackendError::new(error) },
+            };
+        }
+        DatabaseError::of(error, self.0.busy_timeout)
+    }
+}
+
+async fn close(connection: SqliteConnection) {
+    if let Err(error) = connection.close().await {
+        tracing::warn!(%error, "closing a SQLite connection failed");
+    }
+}
+
+impl Writer {
+    pub(crate) fn connection(&mut self) -> Result<&mut SqliteConnection, DatabaseError> {
+        self.connection.as_mut().ok_or(DatabaseError::Closed)
+    }
+
+    /// Says that a transaction is open, so that a cancelled owner is cleaned up after.
+    pub(crate) fn set_unclean(&mut self, unclean: bool) {
+        self.unclean = unclean;
+    }
+}
+
+/// A connection for reading, outside of any transaction. It dereferences to the connection, for the user's own SQL, and
+/// refuses to write. It goes back when it is dropped. [`SqliteDatabase`] has an example.
+///
+/// Queries see the rows as they are when each begins; for several that must agree, run `BEGIN` before and `COMMIT` after
+/// them. While that transaction is open the file's journal cannot shrink, so keep it short.
+pub struct SqliteReader {
+    connection: Option<SqliteConnection>,
+    database: Arc<Inner>,
+    permit: Option<OwnedSemaphorePermit>,
+    /// Whether code that is not ours had it, and so may have begun a transaction.
+    borrowed: bool,
+}
+
+impl Deref for SqliteReader {
+    type Target = SqliteConnection;
+
+    fn deref(&self) -> &SqliteConnection {
+        self.connection.as_ref().expect("it is there until the drop")
+    }
+}
+
+impl DerefMut for SqliteReader {
+    fn deref_mut(&mut self) -> &mut SqliteConnection {
+        self.connection.as_mut().expect("it is there until the drop")
+    }
+}
+
+impl Drop for SqliteReader {
+    fn drop(&mut self) {
+        let Some(mut connection) = self.connection.take() else { return };
+        if !self.borrowed {
+            self.database.take_back(connection);
+            return;
+        }
+        // One that is inside a transaction would pin the journal and show its next user the past. sqlx knows only of
+        // transactions that were begun through it, so a rollback is tried. Without a runtime the connection is closed.
+        let (database, permit) = (Arc::clone(&self.database), self.permit.take());
+        if let Ok(runtime) = tokio::runtime::Handle::try_current() {
+            runtime.spawn(async move {
+                match sqlx::query(ROLLBACK).execute(&mut connection).await {
+                    Err(error) if result_code(&error) != Some(NO_TRANSACTION) => {
+                        tracing::debug!(%error, "a reader that cannot roll back is closed");
+                    }
+                    _ => database.take_back(connection),
+                }
+                drop(permit);
+            });
+        }
+    }
+}
+
+impl Inner {
+    fn take_back(&self, reader: SqliteConnection) {
+        if !self.closed.load(Ordering::Acquire) {
+            self.readers.lock().unwrap_or_else(PoisonError::into_inner).push_back(reader);
+        }
+    }
+}
+
+/// A transaction for writing. It dereferences to the connection, for the user's own SQL; dropping it rolls back.
+/// [`SqliteDatabase`] has an example.
+///
+/// The connection is inside a transaction already: `begin()` on it fails, savepoints are plain SQL. End it by its own
+/// methods only, not by SQL. While it is open nobody else can write to the file, so keep it short.
+pub struct SqliteTransaction {
+    writer: Option<OwnedMutexGuard<Writer>>,
+    database: SqliteDatabase,
+}
+
+impl SqliteTransaction {
+    /// Commits: what was written is on disk when this returns, unless
+    /// [`Synchronous::Normal`](crate::Synchronous::Normal) was asked for.
+    ///
+    /// # Errors
+    /// [`DatabaseError`]; unless it is [`DatabaseError::OutcomeUnknown`], nothing is stored.
+    ///
+    /// # Cancel safety
+    /// Dropping the future leaves the outcome unknown.
+    pub async fn commit(mut self) -> Result<(), DatabaseError> {
+        self.commit_by(COMMIT).await.map(drop)
+    }
+
+    /// The same in a file that holds events; gives the last position of the log as it was committed.
+    pub(crate) async fn commit_events(&mut self) -> Result<Position, DatabaseError> {
+        let rows = self.commit_by(COMMIT_AT_HEAD).await?;
+        Ok(rows.first().map_or(Position::START, |row| Position::stored(row.get(0))))
+    }
+
+    async fn commit_by(&mut self, statement: &'static str) -> Result<Vec<SqliteRow>, DatabaseError> {
+        let ended = self.ended();
+        let mut writer = self.take_writer();
+        let committed = match ended {
+            Some(error) => Err(error),
+            None => self.database.run(&mut writer, statement).await,
+        };
+        match &committed {
+            Ok(_) => writer.unclean = false,
+            Err(_) => {
+                // A failed COMMIT may leave the transaction open. Whoever takes the lock next rolls it back; trying it
+                // now as well frees the file for other processes.
+                if let Err(later) = self.database.clean(&mut writer).await {
+                    tracing::debug!(error = %later, "a failed commit is rolled back by the next writer");
+                }
+            }
+        }
+        committed
+    }
+
+    /// Rolls back, and waits until that is done.
+    ///
+    /// # Errors
+    /// [`DatabaseError`]; unless it is [`DatabaseError::OutcomeUnknown`], because a statement of the caller's own has
+    /// committed before, nothing is stored.
+    ///
+    /// # Cancel safety
+    /// Dropping the future rolls back as well.
+    pub async fn rollback(mut self) -> Result<(), DatabaseError> {
+        let committed = self.ended().filter(|error| matches!(error, DatabaseError::OutcomeUnknown { .. }));
+        let mut writer = self.take_writer();
+        self.database.clean(&mut writer).await?;
+        committed.map_or(Ok(()), Err)
+    }
+
+    fn take_writer(&mut self) -> OwnedMutexGuard<Writer> {
+        let writer = self.writer.take().expect("it is there until commit or rollback");
+        writer.ends.end();
+        writer
+    }
+
+    /// What it means for the transaction that it has ended already, if it has.
+    pub(crate) fn ended(&self) -> Option<DatabaseError> {
+        let ends = &self.writer.as_ref()?.ends;
+        if ends.committed.load(Ordering::Acquire) {
+            let why = "a statement of the caller's own has ended the transaction before";
+            return Some(DatabaseError::OutcomeUnknown { source: BackendError::new(why) });
+        }
+        ends.rolled_back.load(Ordering::Acquire).then(|| {
+            let why = "SQLite, or a statement of the caller's own, has rolled the transaction back; begin another";
+            DatabaseError::Unavailable { source: BackendError::new(why) }
+        })
+    }
+}
+
+impl Deref for SqliteTransaction {
+    type Target = SqliteConnection;
+
+    fn deref(&self) -> &SqliteConnection {
+        let writer = self.writer.as_ref().expect("it is there until commit or rollback");
+        writer.connection.as_ref().expect("a transaction has a connection")
+    }
+}
+
+impl DerefMut for SqliteTransaction {
+    fn deref_mut(&mut self) -> &mut SqliteConnection {
+        let writer = self.writer.as_mut().expect("it is there until commit or rollback");
+        writer.connection.as_mut().expect("a transaction has a connection")
+    }
+}
+
+impl Drop for SqliteTransaction {
+    fn drop(&mut self) {
+        let Some(mut writer) = self.writer.take() else { return };
+        writer.ends.end();
+        // Roll back at once, so that other processes need not wait for the next writer of this one. Without a
+        // runtime the next owner of the lock does it.
+        let database = self.database.clone();
+        if let Ok(runtime) = tokio::runtime::Handle::try_current() {
+            runtime.spawn(async move {
+                if let Err(error) = database.clean(&mut writer).await {
+                    tracing::debug!(%error, "a dropped transaction is rolled back by the next writer");
+                }
+            });
+        }
+    }
+}

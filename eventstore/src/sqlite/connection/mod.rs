@@ -1,0 +1,5 @@
+//! Connections to the file: opening it, the write lock, and whether the file is still the one that was opened.
+
+pub(super) mod database;
+pub(super) mod file;
+pub(super) mod open;

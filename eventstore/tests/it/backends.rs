@@ -1,0 +1,137 @@
+//! The stores that the contract is checked on.
+
+use std::sync::Arc;
+
+use annals_eventstore::conformance::{Backend, Capabilities, Setup};
+use annals_eventstore::testing::FaultyStore;
+use annals_eventstore::{EventStore, MemoryStore, SqliteOptions};
+use async_trait::async_trait;
+
+pub(crate) fn memory_store(setup: &Setup) -> MemoryStore {
+    MemoryStore::builder().clock(setup.clock.clone()).limits(setup.limits.clone()).build()
+}
+
+pub(crate) struct InMemory;
+
+#[async_trait]
+impl Backend for InMemory {
+    fn capabilities(&self) -> Capabilities {
+        Capabilities { durable: false, clock: true }
+    }
+
+    async fn open(&self, setup: &Setup) -> Arc<dyn EventStore> {
+        Arc::new(memory_store(setup))
+    }
+}
+
+/// A faulty store that nobody has planned a failure for must not be told from the store behind it.
+pub(crate) struct FaultyWithoutFaults;
+
+#[async_trait]
+impl Backend for FaultyWithoutFaults {
+    fn capabilities(&self) -> Capabilities {
+        Capabilities { durable: false, clock: true }
+    }
+
+    async fn open(&self, setup: &Setup) -> Arc<dyn EventStore> {
+        Arc::new(FaultyStore::new(memory_store(setup)))
+    }
+}
+
+/// A file in a folder of its own.
+pub(crate) struct OnDisk(tempfile::TempDir);
+
+impl OnDisk {
+    pub(crate) fn new() -> Self {
+        Self(tempfile::tempdir().unwrap())
+    }
+}
+
+#[async_trait]
+impl Backend for OnDisk {
+    fn capabilities(&self) -> Capabilities {
+        Capabilities { durable: true, clock: true }
+    }
+
+    async fn open(&self, setup: &Setup) -> Arc<dyn EventStore> {
+        let options = SqliteOptions::new(self.0.path().join("events.db"))
+            .readers(2)
+            .clock(setup.clock.clone())
+            .limits(setup.limits.clone());
+        Arc::new(options.open().await.unwrap())
+    }
+}
+
+/// A database of its own on the server for tests.
+#[cfg(feature = "postgres")]
+#[derive(Default)]
+pub(crate) struct InPostgres(tokio::sync::OnceCell<annals_scratch::Database>);
+
+#[cfg(feature = "postgres")]
+#[async_trait]
+impl Backend for InPostgres {
+    fn capabilities(&self) -> Capabilities {
+        Capabilities { durable: true, clock: false }
+    }
+
+    async fn open(&self, setup: &Setup) -> Arc<dyn EventStore> {
+        let database = self.0.get_or_init(postgres_database).await;
+        let options = annals_eventstore::PostgresOptions::new(database.url()).limits(setup.limits.clone());
+        Arc::new(options.open().await.unwrap())
+    }
+}
+
+/// A database of its own behind a pgbouncer in transaction mode.
+#[cfg(feature = "postgres")]
+#[derive(Default)]
+pub(crate) struct BehindPooler(tokio::sync::OnceCell<annals_scratch::Database>);
+
+#[cfg(feature = "postgres")]
+#[async_trait]
+impl Backend for BehindPooler {
+    fn capabilities(&self) -> Capabilities {
+        Capabilities { durable: true, clock: false }
+    }
+
+    async fn open(&self, setup: &Setup) -> Arc<dyn EventStore> {
+        let database = self.0.get_or_init(postgres_database_on_our_own).await;
+        let options = annals_eventstore::PostgresOptions::new(database.url_through_pooler()).pooled();
+        Arc::new(options.limits(setup.limits.clone()).open().await.unwrap())
+    }
+}
+
+/// A new database with an empty store in its first life.
+#[cfg(feature = "postgres")]
+pub(crate) async fn postgres_database() -> annals_scratch::Database {
+    begin_life(annals_scratch::Database::like(&postgres_schema(), migrate).await).await
+}
+
+/// The same on our own server, which has a pooler and certificates.
+#[cfg(feature = "postgres")]
+pub(crate) async fn postgres_database_on_our_own() -> annals_scratch::Database {
+    begin_life(annals_scratch::Database::like_on_our_own(&postgres_schema(), migrate).await).await
+}
+
+#[cfg(feature = "postgres")]
+fn postgres_schema() -> String {
+    use annals_migrations::{POSTGRES_EVENTS, POSTGRES_PROJECTIONS};
+
+    POSTGRES_EVENTS.iter().chain(POSTGRES_PROJECTIONS).map(|migration| migration.sql).collect()
+}
+
+#[cfg(feature = "postgres")]
+async fn migrate(url: &str) {
+    annals_eventstore::PostgresOptions::new(url).migrate().open().await.unwrap().close().await;
+}
+
+/// Databases made after one model would be one store.
+#[cfg(feature = "postgres")]
+async fn begin_life(database: annals_scratch::Database) -> annals_scratch::Database {
+    use sqlx::Connection;
+
+    let mut connection = sqlx::PgConnection::connect(database.url()).await.unwrap();
+    let a_life_of_its_own = "UPDATE annals.store SET incarnation = gen_random_uuid()";
+    sqlx::raw_sql(a_life_of_its_own).execute(&mut connection).await.unwrap();
+    connection.close().await.unwrap();
+    database
+}

@@ -1,0 +1,331 @@
+//! The streams of events over a store that keeps the contract no better than it must: short pages, pages without
+//! events, an end that is told one page late, wakes for nothing.
+
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use annals_eventstore::{
+    After, Append, AppendError, Appended, BackendError, Checkpoint, EventId, EventStore, EventStoreExt,
+    ExpectedVersion, Filter, IdSource, Incarnation, Limits, MemoryStore, NewEvent, Page, Payload, Position, ReadError,
+    RecordedEvent, RequestKey, StreamFilter, StreamId, StreamInfo, StreamPage, StreamVersion, Tenant,
+};
+use async_trait::async_trait;
+use futures::{FutureExt, StreamExt, TryStreamExt};
+use tokio::sync::watch;
+use tokio::time::{Instant, timeout};
+
+/// Longer than anything but a missed wake may take; time is paused, so nobody waits for it.
+const SOON: Duration = Duration::from_secs(60);
+
+#[derive(Clone)]
+struct MinimalStore {
+    inner: MemoryStore,
+    /// The most of anything in a page.
+    most: usize,
+    /// The limits that were asked for.
+    asked: Arc<Mutex<Vec<usize>>>,
+    /// How many events are appended by somebody else between a look at the end of the log and its answer. The first look
+    /// there is told at once, so each time it is the second, whose reader waits.
+    rivals: Arc<AtomicU64>,
+    looks_at_the_end: Arc<AtomicU64>,
+    /// How many reads of the log fail, for now.
+    failures: Arc<AtomicU64>,
+    /// How many reads of the log are answered, and what becomes of those behind.
+    answers: Arc<AtomicU64>,
+    behind: Behind,
+    /// How many reads that are never answered were given up.
+    given_up: Arc<AtomicU64>,
+    news: Arc<Mutex<Option<watch::Sender<Position>>>>,
+}
+
+#[derive(Clone, Copy)]
+enum Behind {
+    Hang,
+    Panic,
+}
+
+/// Counts when it is dropped.
+struct GivenUp(Arc<AtomicU64>);
+
+impl Drop for GivenUp {
+    fn drop(&mut self) {
+        self.0.fetch_add(1, Ordering::AcqRel);
+    }
+}
+
+impl MinimalStore {
+    fn new(most: usize) -> Self {
+        Self {
+            inner: MemoryStore::new(),
+            most,
+            asked: Arc::default(),
+            rivals: Arc::default(),
+            looks_at_the_end: Arc::default(),
+            failures: Arc::default(),
+            answers: Arc::new(AtomicU64::new(u64::MAX)),
+            behind: Behind::Hang,
+            given_up: Arc::default(),
+            news: Arc::new(Mutex::new(Some(watch::Sender::new(Position::START)))),
+        }
+    }
+
+    /// A store that answers so many reads of the log.
+    fn answering(answers: u64, behind: Behind) -> Self {
+        Self { answers: Arc::new(AtomicU64::new(answers)), behind, ..Self::new(usize::MAX) }
+    }
+
+    fn asked(&self) -> Vec<usize> {
+        self.asked.lock().unwrap().clone()
+    }
+
+    fn limit(&self, limit: usize) -> usize {
+        self.asked.lock().unwrap().push(limit);
+        limit.min(self.most)
+    }
+
+    /// Wakes whoever waits, whether there is anything or not.
+    fn wake(&self) {
+        if let Some(news) = &*self.news.lock().unwrap() {
+            news.send_modify(|_| {});
+        }
+    }
+
+    async fn fill(&self, id: &str, name: &str, count: usize) {
+        for _ in 0..count {
+            let event_id = EventId::new(self.inner.ids().next_id()).unwrap();
+            let event = NewEvent::raw(event_id, name, 1, Payload::of(&0).unwrap()).unwrap();
+            self.append(&stream(id), ExpectedVersion::Any, vec![event]).await.unwrap();
+        }
+    }
+}
+
+fn take_one(of: &AtomicU64) -> bool {
+    of.fetch_update(Ordering::AcqRel, Ordering::Acquire, |left| left.checked_sub(1)).is_ok()
+}
+
+#[async_trait]
+impl EventStore for MinimalStore {
+    fn incarnation(&self) -> Incarnation {
+        self.inner.incarnation()
+    }
+
+    fn limits(&self) -> &Limits {
+        self.inner.limits()
+    }
+
+    fn ids(&self) -> &dyn IdSource {
+        self.inner.ids()
+    }
+
+    async fn append_many(&self, append: Append) -> Result<Appended, AppendError> {
+        let done = self.inner.append_many(append).await?;
+        self.wake();
+        Ok(done)
+    }
+
+    async fn find_request(&self, tenant: &Tenant, request: &RequestKey) -> Result<Option<Appended>, AppendError> {
+        self.inner.find_request(tenant, request).await
+    }
+
+    async fn load_page(&self, stream: &StreamId, after: StreamVersion, limit: usize) -> Result<StreamPage, ReadError> {
+        let page = self.inner.load_page(stream, after, self.limit(limit)).await?;
+        let end = page.events.is_empty();
+        Ok(StreamPage::new(page.events, end))
+    }
+
+    async fn read_page(&self, after: After, filter: &Filter, limit: usize) -> Result<Page, ReadError> {
+        if take_one(&self.failures) {
+            return Err(ReadError::Unavailable { source: BackendError::new("not now") });
+        }
+        if !take_one(&self.answers) {
+            let _given_up = GivenUp(Arc::clone(&self.given_up));
+            match self.behind {
+                Behind::Hang => std::future::pending::<()>().await,
+                Behind::Panic => panic!("the store has a fault"),
+            }
+        }
+        // Looks at a few events, whether the filter wants them or not.
+        let mut page = self.inner.read_page(after, &Filter::all(), self.limit(limit)).await?;
+        page.events.retain(|event| filter.matches(event));
+        page.end = page.checkpoint.is_none();
+        if page.end && self.looks_at_the_end.fetch_add(1, Ordering::AcqRel) % 2 == 1 && take_one(&self.rivals) {
+            self.fill("rival", "n", 1).await;
+        }
+        Ok(page)
+    }
+
+    async fn streams_page(
+        &self,
+        filter: &StreamFilter,
+        after: Option<&StreamId>,
+        limit: usize,
+    ) -> Result<Vec<StreamInfo>, ReadError> {
+        self.inner.streams_page(filter, after, self.limit(limit)).await
+    }
+
+    async fn head(&self) -> Result<Checkpoint, ReadError> {
+        self.inner.head().await
+    }
+
+    async fn check_checkpoint(&self, checkpoint: &Checkpoint) -> Result<(), ReadError> {
+        self.inner.check_checkpoint(checkpoint).await
+    }
+
+    fn watch(&self) -> watch::Receiver<Position> {
+        match &*self.news.lock().unwrap() {
+            Some(news) => news.subscribe(),
+            None => watch::channel(Position::START).1,
+        }
+    }
+
+    async fn close(&self) {
+        self.inner.close().await;
+        self.wake();
+    }
+}
+
+fn stream(id: &str) -> StreamId {
+    StreamId::new(Tenant::default(), "order", id).unwrap()
+}
+
+fn positions(events: &[RecordedEvent]) -> Vec<i64> {
+    events.iter().map(|event| event.position.get()).collect()
+}
+
+#[tokio::test(start_paused = true)]
+async fn short_and_empty_pages_end_no_read_before_its_end() {
+    for most in [1, 2, 3] {
+        timeout(SOON, reads_in_pages_of(most)).await.expect("every read comes to an end");
+    }
+}
+
+async fn reads_in_pages_of(most: usize) {
+    let store = MinimalStore::new(most);
+    for n in 0..7 {
+        store.fill(&format!("s{n}"), "other", 3).await;
+    }
+    store.fill("s3", "wanted", 1).await;
+    store.fill("s6", "other", 4).await;
+    store.fill("s3", "wanted", 1).await;
+    let all: Vec<_> = store.read_all(Position::START, Filter::all()).try_collect().await.unwrap();
+    assert_eq!(positions(&all), (1..=27).collect::<Vec<_>>());
+    let wanted = Filter::all().event_name("wanted").unwrap();
+    let some: Vec<_> = store.read_all(Position::START, wanted.clone()).try_collect().await.unwrap();
+    assert_eq!(positions(&some), [22, 27]);
+    let live: Vec<_> = store.subscribe(Position::START, wanted).take(2).try_collect().await.unwrap();
+    assert_eq!(positions(&live), [22, 27]);
+    let one: Vec<_> = store.load(&stream("s3")).try_collect().await.unwrap();
+    assert_eq!(one.iter().map(|event| event.version.get()).collect::<Vec<_>>(), [1, 2, 3, 4, 5]);
+    let streams: Vec<_> = store.streams(StreamFilter::all()).try_collect().await.unwrap();
+    let told: Vec<_> = streams.iter().map(|info| info.version.get()).collect();
+    assert_eq!(told, [3, 3, 3, 5, 3, 3, 7]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn pages_grow_to_four_thousand_events_and_no_further() {
+    let store = MinimalStore::new(usize::MAX);
+    let events = |count: usize| {
+        let new = || EventId::new(store.ids().next_id()).unwrap();
+        (0..count).map(|n| NewEvent::raw(new(), "n", 1, Payload::of(&n).unwrap()).unwrap()).collect::<Vec<_>>()
+    };
+    for _ in 0..10 {
+        store.append(&stream("a"), ExpectedVersion::Any, events(1_000)).await.unwrap();
+    }
+    let log = store.read_all(Position::START, Filter::all()).try_collect::<Vec<_>>();
+    let log = timeout(SOON, log).await.expect("it comes to an end").unwrap();
+    // The page that says that nothing follows comes after the last event.
+    assert_eq!((log.len(), store.asked()), (10_000, vec![64, 256, 1_024, 4_096, 4_096, 4_096, 4_096]));
+    store.asked.lock().unwrap().clear();
+    let one: Vec<_> = store.load(&stream("a")).try_collect().await.unwrap();
+    // Here the last event comes again, and then what is behind it.
+    assert_eq!((one.len(), store.asked()), (10_000, vec![256, 1_024, 4_096, 4_096, 4_096, 4_096, 4_096]));
+    for n in 0..400 {
+        store.append(&stream(&format!("s{n}")), ExpectedVersion::NoStream, events(1)).await.unwrap();
+    }
+    store.asked.lock().unwrap().clear();
+    let streams: Vec<_> = store.streams(StreamFilter::all()).try_collect().await.unwrap();
+    assert_eq!((streams.len(), store.asked()), (401, vec![64, 256, 1_024, 1_024]));
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_event_that_comes_between_a_look_and_the_wait_is_not_missed() {
+    let store = MinimalStore::new(usize::MAX);
+    store.rivals.store(20, Ordering::Release);
+    let mut events = store.subscribe(Position::START, Filter::all());
+    for n in 1..=20 {
+        let next = timeout(SOON, events.next()).await.expect("the wake was not missed");
+        assert_eq!(next.unwrap().unwrap().position.get(), n);
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_wake_for_nothing_gives_nothing_and_the_next_failure_waits_no_longer_than_the_first() {
+    let store = MinimalStore::new(usize::MAX);
+    let mut events = store.subscribe(Position::START, Filter::all());
+    assert!(events.next().now_or_never().is_none());
+    for round in 0..10 {
+        store.failures.store(4, Ordering::Release);
+        store.wake();
+        let begun = Instant::now();
+        assert!(timeout(Duration::from_secs(30), events.next()).await.is_err(), "there is no event");
+        assert_eq!(store.failures.load(Ordering::Acquire), 0, "round {round}");
+        // 50, 100, 200 and 400 ms at most, each time anew.
+        store.failures.store(4, Ordering::Release);
+        store.wake();
+        assert!(timeout(Duration::from_millis(760), events.next()).await.is_err());
+        assert_eq!(store.failures.load(Ordering::Acquire), 0, "round {round}, {:?}", begun.elapsed());
+    }
+    store.fill("a", "n", 1).await;
+    assert_eq!(events.next().await.unwrap().unwrap().position.get(), 1);
+}
+
+#[tokio::test(start_paused = true)]
+async fn whoever_can_be_told_nothing_any_more_gets_what_is_there_and_ends() {
+    let store = MinimalStore::new(usize::MAX);
+    store.fill("a", "n", 2).await;
+    let mut events = store.subscribe(Position::START, Filter::all());
+    for n in 1..=2 {
+        assert_eq!(events.next().await.unwrap().unwrap().position.get(), n);
+    }
+    assert!(timeout(Duration::from_secs(1), events.next()).await.is_err(), "it waits");
+    // An event that nobody is told of, and then nobody who could tell.
+    let news = store.news.lock().unwrap().take();
+    store.fill("a", "n", 1).await;
+    drop(news);
+    let next = timeout(SOON, events.next()).await.expect("it waits for nobody");
+    assert_eq!(next.unwrap().unwrap().position.get(), 3);
+    let last = timeout(SOON, events.next()).await.expect("it waits for nobody");
+    assert!(matches!(last, Some(Err(ReadError::Closed))), "{last:?}");
+    assert!(events.next().await.is_none());
+}
+
+#[tokio::test]
+async fn a_read_that_nobody_can_want_any_more_is_given_up() {
+    let store = MinimalStore::answering(1, Behind::Hang);
+    store.fill("a", "n", 100).await;
+    let mut events = store.read_all(Position::START, Filter::all());
+    for _ in 0..64 {
+        events.next().await.unwrap().unwrap();
+    }
+    assert!(events.next().now_or_never().is_none(), "the second page never comes");
+    tokio::task::yield_now().await;
+    assert_eq!(store.given_up.load(Ordering::Acquire), 0, "it is still wanted");
+    drop(events);
+    for _ in 0..100 {
+        tokio::task::yield_now().await;
+    }
+    assert_eq!(store.given_up.load(Ordering::Acquire), 1);
+}
+
+#[tokio::test]
+async fn a_panic_of_the_store_reaches_whoever_reads() {
+    let store = MinimalStore::answering(1, Behind::Panic);
+    store.fill("a", "n", 100).await;
+    let mut events = store.subscribe(Position::START, Filter::all());
+    for _ in 0..64 {
+        events.next().await.unwrap().unwrap();
+    }
+    let panic = std::panic::AssertUnwindSafe(events.next()).catch_unwind().await.expect_err("it panics");
+    assert_eq!(panic.downcast_ref::<&str>(), Some(&"the store has a fault"));
+}

@@ -1,0 +1,76 @@
+//! Where read models live in a PostgreSQL database: the schema of their tables, and the statements for those.
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use annals_eventstore::{BackendError, Checkpoint, DatabaseError, PostgresDatabase};
+use sqlx::{AssertSqlSafe, Row};
+
+use super::statements::Statements;
+use super::values::Query;
+use crate::database::Model;
+
+const WHERE_TO: &str = "
+    SELECT current_schema()::text, current_setting('server_encoding')
+    ORDER BY 1
+";
+
+/// The first schema of the search path, as it was when it was asked for. Statements name it, so that they mean the same
+/// on every connection.
+pub(super) struct ModelSchema {
+    schema: String,
+    pooled: bool,
+    /// The text of every statement, made once per table.
+    statements: Mutex<HashMap<(&'static str, u32), Arc<Statements>>>,
+}
+
+impl ModelSchema {
+    /// Asks where tables would be made.
+    pub(super) async fn find(database: &PostgresDatabase) -> Result<Self, DatabaseError> {
+        let failed = |what: String| DatabaseError::Failed { source: BackendError::new(what) };
+        let mut transaction = database.begin().await?;
+        let row = once(WHERE_TO).fetch_one(&mut *transaction).await.map_err(|e| database.fault(e))?;
+        let (schema, encoding): (Option<String>, String) = (row.get(0), row.get(1));
+        if encoding != "UTF8" {
+            return Err(failed(format!("the database has the encoding {encoding}; create it with `ENCODING 'UTF8'`")));
+        }
+        let schema = schema.ok_or_else(|| {
+            failed(
+                "`search_path` names no schema that exists, so tables have no place; set it, or create one".to_owned(),
+            )
+        })?;
+        Ok(Self { schema, pooled: database.is_pooled(), statements: Mutex::default() })
+    }
+
+    pub(super) fn schema(&self) -> &str {
+        &self.schema
+    }
+
+    /// A statement that is run again and again: each connection keeps it prepared, unless there is a pooler in between, which
+    /// would look for it on another connection.
+    pub(super) fn query(&self, text: impl Into<Arc<str>>) -> Query {
+        sqlx::query(AssertSqlSafe(text.into())).persistent(!self.pooled)
+    }
+
+    /// Binds the row of a checkpoint, and the place at which it must stand.
+    pub(super) fn bind_place(&self, query: Query, model: &Model, from: &Checkpoint) -> Query {
+        query
+            .bind(self.schema.clone())
+            .bind(model.projection)
+            .bind(i64::from(model.version))
+            .bind(from.incarnation.0)
+            .bind(from.position.get())
+            .bind(from.event_id.map(|id| id.get()))
+    }
+
+    pub(super) fn statements(&self, model: &Model) -> Arc<Statements> {
+        let mut statements = self.statements.lock().unwrap_or_else(PoisonError::into_inner);
+        let made = statements.entry((model.table.name, model.version));
+        Arc::clone(made.or_insert_with(|| Arc::new(Statements::of(&self.schema, model))))
+    }
+}
+
+/// A statement that is run now and then, and not kept prepared.
+pub(super) fn once(text: &'static str) -> Query {
+    sqlx::query(text).persistent(false)
+}
