@@ -1,4 +1,4 @@
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use annals::resilience::breaker::{BreakerSettings, Transition, WindowSettings};
@@ -10,14 +10,13 @@ use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep, sleep_until};
 
-use super::profile::{END, LENGTH, Profile};
+use super::profile::{BEGIN, END, LENGTH, Profile};
 use crate::Fault;
 
 /// One call, as its caller saw it.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub(super) struct Called {
     pub(super) at: Duration,
-    pub(super) attempts: u32,
     pub(super) ended: Ended,
 }
 
@@ -34,6 +33,8 @@ pub(super) enum Ended {
 pub(super) struct Run {
     pub(super) profile: Profile,
     pub(super) calls: Vec<Called>,
+    /// When each attempt began.
+    pub(super) attempts: Vec<Duration>,
     pub(super) transitions: Vec<Transition>,
 }
 
@@ -45,7 +46,7 @@ pub(super) struct Summary {
     pub(super) goodput: f64,
     /// The share of the calls that a guard refused.
     pub(super) rejected: f64,
-    /// Attempts for each call that reached the dependency.
+    /// Attempts for each call while the fault was on. Below 1: calls were kept away from the dependency.
     pub(super) amplification: f64,
     /// From the end of the fault to the last call that was not answered.
     pub(super) recovery_ms: u64,
@@ -57,15 +58,20 @@ impl Run {
             let count = self.calls.iter().filter(|call| call.ended == ended).count();
             count as f64 / self.calls.len().max(1) as f64
         };
-        let attempts: u32 = self.calls.iter().map(|call| call.attempts).sum();
-        let reached = self.calls.iter().filter(|call| call.attempts > 0).count();
         Summary {
             profile: self.profile.name(),
             goodput: share(Ended::Answered),
             rejected: share(Ended::Refused),
-            amplification: f64::from(attempts) / reached.max(1) as f64,
+            amplification: self.amplification(),
             recovery_ms: u64::try_from(self.recovery().as_millis()).unwrap_or(u64::MAX),
         }
+    }
+
+    fn amplification(&self) -> f64 {
+        let in_fault = |at: &Duration| (BEGIN..END).contains(at);
+        let calls = self.calls.iter().filter(|call| in_fault(&call.at)).count();
+        let attempts = self.attempts.iter().filter(|at| in_fault(at)).count();
+        attempts as f64 / calls.max(1) as f64
     }
 
     pub(super) fn recovery(&self) -> Duration {
@@ -79,6 +85,7 @@ struct Dependency {
     profile: Profile,
     start: Instant,
     workers: Semaphore,
+    attempts: Mutex<Vec<Duration>>,
 }
 
 /// A worker needs 20 to 60 ms, so one of them does 25 calls per second.
@@ -90,6 +97,7 @@ struct Unavailable;
 
 impl Dependency {
     async fn answer(&self, mut rng: fastrand::Rng) -> Result<(), Unavailable> {
+        self.attempts.lock().expect("no holder panics").push(self.start.elapsed());
         let _worker = self.workers.acquire().await.map_err(|_| Unavailable)?;
         let health = self.profile.health(self.start.elapsed());
         sleep(Duration::from_millis(rng.u64(WORK_MS)) * health.slowdown).await;
@@ -131,7 +139,7 @@ async fn run(profile: Profile, rate: f64, seed: u64) -> Result<Run, Fault> {
     let mut transitions = policy.breaker().transitions();
     // Four times what usually comes.
     let workers = Semaphore::new((rate * 4.0 / CALLS_OF_A_WORKER).ceil() as usize);
-    let dependency = Arc::new(Dependency { profile, start, workers });
+    let dependency = Arc::new(Dependency { profile, start, workers, attempts: Mutex::default() });
     let mut calls = JoinSet::new();
     let mut next = Duration::ZERO;
     loop {
@@ -146,24 +154,18 @@ async fn run(profile: Profile, rate: f64, seed: u64) -> Result<Run, Fault> {
     let mut calls = calls.join_all().await;
     calls.sort_by_key(|call| call.at);
     let transitions = std::iter::from_fn(|| transitions.next().now_or_never().flatten()).collect::<Result<_, _>>()?;
-    Ok(Run { profile, calls, transitions })
+    let attempts = std::mem::take(&mut *dependency.attempts.lock().expect("no holder panics"));
+    Ok(Run { profile, calls, attempts, transitions })
 }
 
 async fn call(policy: Policy, dependency: Arc<Dependency>, mut rng: fastrand::Rng) -> Called {
     let at = dependency.start.elapsed();
-    let mut attempts = 0;
-    let answer = policy
-        .idempotent(|call| {
-            attempts = call.attempt();
-            dependency.answer(rng.fork())
-        })
-        .judged_by(|Unavailable| Class::TRANSIENT)
-        .run()
-        .await;
+    let answer =
+        policy.idempotent(|_| dependency.answer(rng.fork())).judged_by(|Unavailable| Class::TRANSIENT).run().await;
     let ended = match answer {
         Ok(()) => Ended::Answered,
         Err(error) if error.guard().is_some() => Ended::Refused,
         Err(_) => Ended::Failed,
     };
-    Called { at, attempts, ended }
+    Called { at, ended }
 }

@@ -39,7 +39,7 @@ fn each_profile_does_what_its_name_says() {
         let opened = run.transitions.iter().any(|transition| transition.to == BreakerState::Open);
         match run.profile {
             // Retries make up for most of it, and cost about as much as the budget allows in that minute.
-            Profile::Errors => assert!(summary.goodput > 0.9 && summary.amplification > 1.03, "{name}: {summary:?}"),
+            Profile::Errors => assert!(summary.goodput > 0.9 && summary.amplification > 1.1, "{name}: {summary:?}"),
             // The dependency does what it can, and the rest is refused; nothing has to recover.
             Profile::Overload => assert!(!opened && run.recovery().is_zero(), "{name}: {summary:?}"),
             // The fault takes a third of the time, and little more is lost.
