@@ -6,7 +6,7 @@
 //! |---|---|
 //! | say what can happen | [`Event`], [`text_id!`] |
 //! | say what state follows, and decide | [`Aggregate`], [`Evolve`], [`Decide`] |
-//! | open a store | [`sqlite`], [`SqliteOptions`], [`MemoryStore`]; `postgres`, `PostgresOptions` (feature `postgres`) |
+//! | open a store | [`sqlite()`], [`SqliteOptions`], [`MemoryStore`]; `postgres`, `PostgresOptions` (feature `postgres`) |
 //! | run commands | [`AggregateStore::aggregate`], [`Repository`], [`Context`], [`RequestKey`] |
 //! | append, load, read and subscribe without aggregates | [`EventStore`], [`EventStoreExt`], [`Append`], [`Filter`] |
 //! | commit events and rows of your own together | [`SqliteStore::begin`], [`SqliteStore::append_in`]; `PostgresStore::begin`, `PostgresStore::append_in` |
