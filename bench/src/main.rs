@@ -1,4 +1,5 @@
-//! `annals-bench`: what annals costs beside the bare database, measured in alternating slices.
+//! `annals-bench`: what annals costs beside the bare database, measured in alternating slices; and `policy`, which
+//! simulates calls to a dependency with faults.
 
 mod append;
 mod baseline;
@@ -6,6 +7,7 @@ mod fill;
 mod lag;
 mod load;
 mod plain;
+mod policy;
 mod project;
 mod read;
 mod report;
@@ -62,6 +64,7 @@ struct Options {
 #[derive(Clone, Subcommand)]
 enum Other {
     Lag(lag::Options),
+    Policy(policy::Options),
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
@@ -114,6 +117,12 @@ async fn run(options: Options) -> Result<ExitCode, Fault> {
     match (&options.other, options.case) {
         (Some(Other::Lag(options)), _) => {
             print(&lag::measure(options).await?, options.json)?;
+            Ok(ExitCode::SUCCESS)
+        }
+        (Some(Other::Policy(options)), _) => {
+            let owned = options.clone();
+            // Its runtimes of paused time cannot be entered from within this one.
+            tokio::task::spawn_blocking(move || policy::measure(&owned)).await??.print(options.json)?;
             Ok(ExitCode::SUCCESS)
         }
         (None, Some(_)) if options.part.is_some() => {

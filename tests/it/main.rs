@@ -1,5 +1,8 @@
 //! What a user of the facade can see, from commands to read models, by its names alone.
 
+mod deadline;
+mod requests;
+
 use std::time::Duration;
 
 use annals::postgres::PostgresDatabase;

@@ -6,6 +6,7 @@ mod backends;
 mod cached;
 mod chaos;
 mod conformance;
+mod execute_two;
 mod memory;
 mod minimal_store;
 mod model;
