@@ -103,11 +103,11 @@ impl Tables {
             Self::Postgres(_) => POSTGRES,
         };
         let detail = self.query(detail_of, &[order]).await?;
-        writeln!(out, "\nOrder detail (table order_detail), as the customer sees it:\n{}", detail.as_table())?;
+        writeln!(out, "\nOrder detail (table order_detail), as the customer sees it:\n{}", detail.into_table())?;
         let list = self.query(latest_orders, &[]).await?;
-        writeln!(out, "\nOrder list (table order_list), as the staff see it, latest first:\n{}", list.as_table())?;
+        writeln!(out, "\nOrder list (table order_list), as the staff see it, latest first:\n{}", list.into_table())?;
         let days = self.query(SALES_BY_DAY, &[]).await?;
-        writeln!(out, "\nSales by day (table daily_sales), as the owner sees them:\n{}", days.as_table())?;
+        writeln!(out, "\nSales by day (table daily_sales), as the owner sees them:\n{}", days.into_table())?;
         Ok(())
     }
 
@@ -142,7 +142,7 @@ impl Found {
         Ok(Self { columns: columns.unwrap_or_default(), rows: texts.collect::<Result<_, sqlx::Error>>()? })
     }
 
-    fn as_table(self) -> String {
+    fn into_table(self) -> String {
         let mut table = Builder::default();
         table.push_record(self.columns);
         for row in self.rows {

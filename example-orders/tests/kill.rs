@@ -179,7 +179,7 @@ async fn read_models_agree_with_the_log_whenever_the_app_is_killed() {
     let ask = async |sql| texts(sqlx::query(sql).fetch_all(&mut connection).await.expect("the file is valid"));
     check(SQLITE, ask).await;
     let integrity = sqlx::query("PRAGMA integrity_check").fetch_all(&mut connection).await.expect("it answers");
-    assert_eq!(texts(sound), ["ok"]);
+    assert_eq!(texts(integrity), ["ok"]);
 }
 
 #[tokio::test]

@@ -229,14 +229,14 @@ fn key_columns(key: &[LitStr], columns: &[ValidColumn], mistakes: &mut Mistakes)
 
 /// A second index on the same columns makes every write slower and helps no read.
 fn indexes(
-    indexes: &Values<Vec<LitStr>>,
+    words: &Values<Vec<LitStr>>,
     key: &[LitStr],
     columns: &[ValidColumn],
     mistakes: &mut Mistakes,
 ) -> Vec<Vec<String>> {
     let mut indexes: Vec<Vec<String>> = Vec::new();
     let key: Vec<_> = key.iter().map(LitStr::value).collect();
-    for index in &indexes.0 {
+    for index in &words.0 {
         named_columns_exist_once(&index.value, "an index", columns, mistakes);
         let names: Vec<_> = index.value.iter().map(LitStr::value).collect();
         if names == key {
