@@ -20,7 +20,6 @@ text_id! {
     /// The number on the card.
     pub struct CardId;
 }
-annals::projections::text_column!(CardId);
 
 #[derive(Event, Serialize, Deserialize, Clone, Debug)]
 enum CardEvent {
