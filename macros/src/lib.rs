@@ -60,6 +60,36 @@ use syn::{DeriveInput, parse_macro_input};
 ///   from those of another. Events that are stored in another version than this cannot be read: there are no upcasters
 ///   yet. So while events are kept, leave it as it is; give a new field `#[serde(default)]`, or begin a new name.
 ///
+/// On every variant of an enum that only wraps other event types: `transparent`. It has one unnamed field, the event type;
+/// names, schema versions and payloads are those of the wrapped type, and serde's derives are not needed. So a projection, or
+/// another reader of several kinds of aggregates, names an enum of two lines. A stored name that is reached twice does not
+/// compile.
+///
+/// ```
+/// # mod annals { pub use annals_eventstore::*; pub use annals_macros::Event; }
+/// # use annals::Event;
+/// # use serde::{Deserialize, Serialize};
+/// # #[derive(Event, Serialize, Deserialize, Debug, PartialEq)]
+/// # enum OrderEvent {
+/// #     #[event(name = "order.paid")]
+/// #     Paid(u64),
+/// # }
+/// # #[derive(Event, Serialize, Deserialize, Debug, PartialEq)]
+/// # #[event(name = "stock.counted")]
+/// # struct StockCounted { amount: u32 }
+/// #[derive(Event, Debug, PartialEq)]
+/// enum ShopEvent {
+///     #[event(transparent)]
+///     Order(OrderEvent),
+///     #[event(transparent)]
+///     Stock(StockCounted),
+/// }
+///
+/// let paid = OrderEvent::Paid(995).encode()?;
+/// assert_eq!(ShopEvent::decode("order.paid", 1, &paid)?, ShopEvent::Order(OrderEvent::Paid(995)));
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
+///
 /// On the enum or the struct: `crate = path::to::annals`, see the crate's own page.
 ///
 /// # What is stored
