@@ -47,8 +47,11 @@ pub use annals_eventstore::{
     Actor, Aggregate, AggregateStore, Append, AppendError, Appended, Checkpoint, Context, CorrelationId, Decide,
     ErrorFamily, Event, EventId, EventStore, EventStoreExt, Evolve, ExecuteError, Executed, ExpectedVersion, Filter,
     Fingerprint, Invalid, Loaded, MemoryStore, Metadata, NewEvent, OpenError, Position, ReadError, Recorded,
-    RecordedEvent, Repository, RequestKey, SettleToken, StreamId, StreamVersion, Subscription, Tenant, text_id,
+    RecordedEvent, Repository, RequestKey, SettleToken, StreamId, StreamVersion, Subscription, Tenant,
 };
+
+#[cfg(not(feature = "projections"))]
+pub use annals_eventstore::text_id;
 
 #[cfg(any(feature = "sqlite", feature = "postgres"))]
 pub use annals_eventstore::{TransactionalStore, UnitOfWork};
@@ -137,10 +140,37 @@ pub mod prelude {
     pub use annals_eventstore::{TransactionalStore as _, UnitOfWork as _};
 }
 
+/// Declares types of ids that are text: checked, cheap to clone, written by serde as text, and a column of read models.
+///
+/// ```
+/// annals::text_id! {
+///     /// What names an order.
+///     pub struct OrderId;
+///     /// What names a customer.
+///     pub struct CustomerId;
+/// }
+///
+/// let id = OrderId::new("o-17")?;
+/// assert_eq!(id.as_str(), "o-17");
+/// assert!(OrderId::new("").is_err());
+/// # Ok::<(), annals::Invalid>(())
+/// ```
+#[cfg(feature = "projections")]
+#[macro_export]
+macro_rules! text_id {
+    ($($(#[$meta:meta])* $vis:vis struct $name:ident;)+) => {
+        $crate::__private::text_id! { $($(#[$meta])* $vis struct $name;)+ }
+        $crate::__private::text_column! { $($name),+ }
+    };
+}
+
 /// What derived code calls. Not for people; no promise is made about it.
 #[doc(hidden)]
 pub mod __private {
     pub use annals_eventstore::__private::*;
+    pub use annals_eventstore::text_id;
     #[cfg(feature = "projections")]
     pub use annals_projections::__private::*;
+    #[cfg(feature = "projections")]
+    pub use annals_projections::text_column;
 }

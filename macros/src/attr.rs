@@ -17,6 +17,7 @@ pub(crate) const NAME: &str = "name";
 pub(crate) const VERSION: &str = "version";
 pub(crate) const ID: &str = "id";
 pub(crate) const SNAPSHOT: &str = "snapshot";
+pub(crate) const TRANSPARENT: &str = "transparent";
 pub(crate) const FOLD: &str = "fold";
 pub(crate) const EVERY: &str = "every";
 pub(crate) const NEVER: &str = "never";

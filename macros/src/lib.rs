@@ -59,6 +59,36 @@ use syn::{DeriveInput, parse_macro_input};
 ///   different shapes. Events stored with another version cannot be read: there are no upcasters yet. So do not change it
 ///   while events are stored; use `#[serde(default)]` for a new field, or a new name.
 ///
+/// On every variant of an enum that only wraps other event types: `transparent`. It has one unnamed field, the event type;
+/// names, schema versions and payloads are those of the wrapped type, and serde's derives are not needed. With such an enum a
+/// projection, or another reader, reads several aggregate types. If two variants have the same stored name, the enum does not
+/// compile.
+///
+/// ```
+/// # mod annals { pub use annals_eventstore::*; pub use annals_macros::Event; }
+/// # use annals::Event;
+/// # use serde::{Deserialize, Serialize};
+/// # #[derive(Event, Serialize, Deserialize, Debug, PartialEq)]
+/// # enum OrderEvent {
+/// #     #[event(name = "order.paid")]
+/// #     Paid(u64),
+/// # }
+/// # #[derive(Event, Serialize, Deserialize, Debug, PartialEq)]
+/// # #[event(name = "stock.counted")]
+/// # struct StockCounted { amount: u32 }
+/// #[derive(Event, Debug, PartialEq)]
+/// enum ShopEvent {
+///     #[event(transparent)]
+///     Order(OrderEvent),
+///     #[event(transparent)]
+///     Stock(StockCounted),
+/// }
+///
+/// let paid = OrderEvent::Paid(995).encode()?;
+/// assert_eq!(ShopEvent::decode("order.paid", 1, &paid)?, ShopEvent::Order(OrderEvent::Paid(995)));
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
+///
 /// On the enum or the struct: `crate = path::to::annals`, see the page of the crate.
 ///
 /// # What is stored

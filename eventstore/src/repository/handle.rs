@@ -4,6 +4,8 @@ use std::fmt;
 use std::future::Future;
 use std::sync::Arc;
 
+use serde::Serialize;
+
 use super::answer::{Executed, Loaded};
 use super::cache::Cache;
 use super::decision::{Circumstances, execute};
@@ -17,6 +19,7 @@ use crate::context::Context;
 use crate::error::{AppendError, Invalid, ReadError};
 use crate::metadata::{CausationId, Metadata};
 use crate::name::check_name;
+use crate::request::{Fingerprint, RequestKey};
 use crate::store::EventStore;
 use crate::stream::{StreamId, StreamVersion};
 
@@ -331,6 +334,50 @@ impl<A: Evolve> Repository<A> {
         self.execute(id, |state: &A| state.decide(&command)).await
     }
 
+    /// Executes a command once: [`Repository::send`] under the request key `key`, which belongs to the tenant of the context.
+    /// As long as the key is remembered, 24 hours, sending the same again has no second effect and gets the first answer.
+    ///
+    /// The fingerprint of the request is that of the aggregate, of the command as JSON, and of the name of its type without
+    /// path and parameters. So the same key with another command or for another aggregate is refused.
+    ///
+    /// ```
+    /// # mod order { include!(concat!(env!("CARGO_MANIFEST_DIR"), "/docs/order.rs")); }
+    /// # use order::*;
+    /// use annals_eventstore::{AggregateStore, MemoryStore};
+    ///
+    /// # tokio::runtime::Builder::new_current_thread().enable_time().build()?.block_on(async {
+    /// let orders = MemoryStore::new().aggregate::<Order>();
+    /// let id = OrderId::new("o-17")?;
+    /// orders.execute(&id, |order| order.place(12_00)).await?;
+    /// let first = orders.send_once(&id, "client-4711", Pay { amount: 12_00 }).await?;
+    /// let again = orders.send_once(&id, "client-4711", Pay { amount: 12_00 }).await?;
+    /// assert_eq!((first.version, first.repeated), (again.version, !again.repeated));
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// # })?;
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    ///
+    /// # Errors
+    /// As of [`Repository::execute`]; [`ExecuteError::Invalid`] with the field `request_key`, or `body` if the command cannot
+    /// be written as JSON; [`AppendError::RequestKeyReused`] if the key was used for another request.
+    ///
+    /// # Cancel safety
+    /// Dropping the future leaves the outcome unknown; send it again with the same key.
+    pub async fn send_once<C>(
+        &self,
+        id: &A::Id,
+        key: impl AsRef<str>,
+        command: C,
+    ) -> Result<Executed, ExecuteError<<A as Decide<C>>::Rejection>>
+    where
+        A: Decide<C>,
+        C: Serialize,
+    {
+        let asked = (A::TYPE, id.to_string(), type_name_of::<C>(), &command);
+        let request = RequestKey::new(key, Fingerprint::of(&asked)?)?;
+        self.with(Context::clone(&self.context).with_request(request)).send(id, command).await
+    }
+
     /// Finds out what became of a command whose outcome was unknown; see [`AggregateStore::settle`].
     ///
     /// # Errors
@@ -388,4 +435,11 @@ impl<A: Evolve> fmt::Debug for Repository<A> {
             .field("attempts", &self.attempts)
             .finish_non_exhaustive()
     }
+}
+
+/// The name of a type without its path and its parameters: moving it to another module changes no fingerprint.
+fn type_name_of<C>() -> &'static str {
+    let whole = std::any::type_name::<C>();
+    let name = whole.split('<').next().unwrap_or(whole);
+    name.rsplit("::").next().unwrap_or(name)
 }

@@ -2,11 +2,11 @@
 
 use proc_macro2::TokenStream;
 use syn::ext::IdentExt;
-use syn::{Error, Generics, Ident, LitStr};
+use syn::{Error, Generics, Ident, LitStr, Type};
 
 use super::shared::{from_one, not_generic, not_misplaced, once, required, stored_name};
 use crate::ast::{Body, EventInput, EventLabels, VariantInput};
-use crate::attr::EVENT;
+use crate::attr::{EVENT, TRANSPARENT};
 use crate::mistakes::Mistakes;
 
 /// A valid event.
@@ -14,8 +14,15 @@ pub(crate) struct ValidEvent {
     pub(crate) root: TokenStream,
     pub(crate) ident: Ident,
     pub(crate) generics: Generics,
-    /// In the order of declaration; a struct has one.
-    pub(crate) shapes: Vec<Shape>,
+    pub(crate) kind: EventKind,
+}
+
+/// Where the stored names of an event type come from.
+pub(crate) enum EventKind {
+    /// It declares them, in this order; a struct has one.
+    Named(Vec<Shape>),
+    /// From the event types that its variants wrap.
+    Wrapping(Vec<(Ident, Type)>),
 }
 
 pub(crate) struct Shape {
@@ -39,7 +46,7 @@ pub(crate) fn event(
         "`#[event(..)]` has no meaning on a field; put it on the variant or the struct",
         &mut mistakes,
     );
-    let shapes = match &input.body {
+    let kind = match &input.body {
         Body::Struct(()) => structure(input, &mut mistakes),
         Body::Enum(variants) => enumeration(input, variants, &mut mistakes),
         Body::Union(union) => {
@@ -48,23 +55,26 @@ pub(crate) fn event(
         }
     };
     let root = root.map_err(|error| mistakes.push(error)).ok();
-    let valid = root.zip(shapes).map(|(root, shapes)| ValidEvent {
+    let valid = root.zip(kind).map(|(root, kind)| ValidEvent {
         root,
         ident: input.ident.clone(),
         generics: input.generics.clone(),
-        shapes,
+        kind,
     });
     mistakes.finish(valid)
 }
 
-fn structure(input: &EventInput, mistakes: &mut Mistakes) -> Option<Vec<Shape>> {
+fn structure(input: &EventInput, mistakes: &mut Mistakes) -> Option<EventKind> {
     serde_writes_only_the_fields(&input.serde, mistakes);
     let rust_name = input.ident.unraw().to_string();
-    label(&input.ident, &input.labels, None, rust_name, mistakes).map(|shape| vec![shape])
+    label(&input.ident, &input.labels, None, rust_name, mistakes).map(|shape| EventKind::Named(vec![shape]))
 }
 
-fn enumeration(input: &EventInput, variants: &[VariantInput], mistakes: &mut Mistakes) -> Option<Vec<Shape>> {
+fn enumeration(input: &EventInput, variants: &[VariantInput], mistakes: &mut Mistakes) -> Option<EventKind> {
     names_belong_to_variants(&input.labels, mistakes);
+    if variants.iter().any(|variant| variant.labels.transparent.first().is_some()) {
+        return Some(EventKind::Wrapping(wrapping(variants, mistakes)));
+    }
     serde_writes_only_the_content(&input.serde, mistakes);
     has_variants(&input.ident, variants, mistakes);
     let mut shapes = Vec::new();
@@ -76,7 +86,45 @@ fn enumeration(input: &EventInput, variants: &[VariantInput], mistakes: &mut Mis
     }
     let shapes: Vec<_> = shapes.into_iter().flatten().collect();
     names_are_unique(&shapes, mistakes);
-    Some(shapes)
+    Some(EventKind::Named(shapes))
+}
+
+/// An enum that wraps other event types declares nothing of its own, so that serde has no part in it.
+fn wrapping(variants: &[VariantInput], mistakes: &mut Mistakes) -> Vec<(Ident, Type)> {
+    let mut wrapped = Vec::new();
+    for variant in variants {
+        let VariantInput { ident, labels, wrapped: ty, .. } = variant;
+        crate_belongs_to_the_type(labels, mistakes);
+        if once(&labels.transparent, mistakes).is_none() {
+            required(
+                true,
+                labels.understood,
+                ident,
+                &format!(
+                    "either every variant of an enum is `{TRANSPARENT}` or none; write `#[{EVENT}({TRANSPARENT})]` above \
+                     `{}`, and put its own event into a type that it wraps",
+                    ident.unraw()
+                ),
+                mistakes,
+            );
+            continue;
+        }
+        for word in labels.name.0.iter().map(|word| &word.word).chain(labels.version.0.iter().map(|word| &word.word)) {
+            mistakes.at(word, format!("`{word}` comes from the wrapped event type; remove it"));
+        }
+        match ty {
+            Some(ty) => wrapped.push((ident.clone(), ty.clone())),
+            None => mistakes.at(
+                ident,
+                format!(
+                    "a `{TRANSPARENT}` variant has one unnamed field, the event type that it wraps; write \
+                     `{}(OtherEvent)`",
+                    ident.unraw()
+                ),
+            ),
+        }
+    }
+    wrapped
 }
 
 /// The stored name is never derived from the Rust name: renaming a variant must not change what is stored.
@@ -125,10 +173,13 @@ fn has_variants(ident: &Ident, variants: &[VariantInput], mistakes: &mut Mistake
 
 /// Each variant is one event with its own name and version.
 fn names_belong_to_variants(labels: &EventLabels, mistakes: &mut Mistakes) {
-    let words = labels.name.0.iter().map(|word| &word.word).chain(labels.version.0.iter().map(|word| &word.word));
-    for word in words {
+    for word in labels.name.0.iter().map(|word| &word.word).chain(labels.version.0.iter().map(|word| &word.word)) {
         mistakes
             .at(word, format!("each variant has its own `{word}`; write `#[{EVENT}({word} = ..)]` above the variants"));
+    }
+    for said in &labels.transparent.0 {
+        let word = &said.word;
+        mistakes.at(word, format!("each variant is `{word}` by itself; write `#[{EVENT}({word})]` above the variants"));
     }
 }
 

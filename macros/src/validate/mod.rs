@@ -6,5 +6,5 @@ mod read_model;
 mod shared;
 
 pub(crate) use aggregate::{ValidAggregate, ValidSnapshot, aggregate};
-pub(crate) use event::{ValidEvent, event};
+pub(crate) use event::{EventKind, Shape, ValidEvent, event};
 pub(crate) use read_model::{Storage, ValidColumn, ValidReadModel, read_model};

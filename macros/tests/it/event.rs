@@ -28,6 +28,22 @@ struct StockCounted {
 #[event(name = "stock.marked")]
 struct StockMarked;
 
+#[derive(Event, Debug, PartialEq)]
+enum StockEvent {
+    #[event(transparent)]
+    Counted(StockCounted),
+    #[event(transparent)]
+    Marked(StockMarked),
+}
+
+#[derive(Event, Debug, PartialEq)]
+enum ShopEvent {
+    #[event(transparent)]
+    Order(OrderEvent),
+    #[event(transparent)]
+    Stock(StockEvent),
+}
+
 fn every_order_event() -> Vec<OrderEvent> {
     vec![
         OrderEvent::Placed { customer: "c-1".to_owned(), lines: vec![1, 2] },
@@ -202,4 +218,33 @@ fn labels_may_come_from_a_macro() {
     }
     declare!(Rung, "bell.rung", 4);
     assert_eq!(Rung.shape(), &EventShape { name: "bell.rung", version: 4, rust_name: "Rung" });
+}
+
+#[test]
+fn a_wrapping_enum_has_the_names_of_what_it_wraps_at_every_depth() {
+    assert_eq!(ShopEvent::SHAPES, [OrderEvent::SHAPES, StockCounted::SHAPES, StockMarked::SHAPES].concat());
+    for event in every_order_event() {
+        let (shape, payload) = (event.shape(), event.encode().unwrap());
+        let wrapped = ShopEvent::Order(event);
+        assert_eq!((wrapped.shape(), wrapped.encode().unwrap().as_str()), (shape, payload.as_str()));
+        check_round_trip(&wrapped);
+    }
+    check_round_trip(&ShopEvent::Stock(StockEvent::Counted(StockCounted { amount: 7 })));
+    check_round_trip(&ShopEvent::Stock(StockEvent::Marked(StockMarked)));
+}
+
+#[test]
+fn a_wrapping_enum_refuses_what_none_of_its_types_can_read() {
+    let payload = StockCounted { amount: 7 }.encode().unwrap();
+    match ShopEvent::decode("stock.counted", 9, &payload) {
+        Err(DecodeError::UnknownSchemaVersion { found: 9, known: 3, .. }) => {}
+        other => panic!("{other:?}"),
+    }
+    match ShopEvent::decode("stock.lost", 1, &payload) {
+        Err(DecodeError::UnknownName { known, .. }) => {
+            assert!(known.contains("order.placed") && known.contains("stock.marked"), "{known}");
+        }
+        other => panic!("{other:?}"),
+    }
+    assert!(matches!(ShopEvent::decode("order.paid", 1, &payload), Err(DecodeError::Payload { .. })));
 }
