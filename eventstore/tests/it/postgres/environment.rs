@@ -135,7 +135,7 @@ async fn a_sequence_that_was_put_back_behind_an_open_handle_is_noticed() {
     run(&mut foreign, "SELECT setval('annals.events_position', 2)").await.unwrap();
     match handle.append(&stream("d"), ExpectedVersion::Any, vec![fixture.event()]).await.unwrap_err() {
         AppendError::Broken { what, remedy } => {
-            assert!(what.contains("stands at 2, but the log ends at 3"), "{what}");
+            assert!(what.contains("is at 2, but the log ends at 3"), "{what}");
             assert!(remedy.contains("setval('annals.events_position', 3)"), "{remedy}");
         }
         other => panic!("expected a broken store: {other:?}"),
