@@ -1,4 +1,4 @@
-//! Appends: what a writer asks for, the checks at the door, and the answer.
+//! Appends: the request of a writer, its checks, and the answer.
 
 use std::collections::HashSet;
 
@@ -19,7 +19,7 @@ use crate::stream::{ExpectedVersion, StreamId, StreamVersion, Tenant};
 
 /// Events for the ends of one or several streams of one tenant: all of them or none.
 ///
-/// Each stream stands in it once, with at least one event; no event id stands in it twice. At most 10,000 events and
+/// It contains each stream once, with at least one event, and each event id once. At most 10,000 events and
 /// 16 MiB of payloads and metadata by default, see [`Limits`]. The store checks all of this before it writes anything.
 ///
 /// If its outcome is unknown, send a clone of it: the event ids make that the same append.
@@ -40,7 +40,7 @@ use crate::stream::{ExpectedVersion, StreamId, StreamVersion, Tenant};
 ///     .and(order("o-18")?, ExpectedVersion::NoStream, vec![placed(7_50)?]);
 /// assert_eq!(store.append_many(append).await?.streams.len(), 2);
 ///
-/// // One wrong belief refuses all of it.
+/// // One wrong expected version refuses all of it.
 /// let append = Append::to(order("o-19")?, ExpectedVersion::NoStream, vec![placed(5_00)?])
 ///     .and(order("o-17")?, ExpectedVersion::NoStream, vec![placed(5_00)?]);
 /// match store.append_many(append).await {
@@ -67,7 +67,7 @@ pub struct Append {
 pub struct AppendPart {
     /// The stream.
     pub stream: StreamId,
-    /// What the writer believes about it.
+    /// The version that the writer expects.
     pub expected: ExpectedVersion,
     /// What is to go to its end, in this order.
     pub events: Vec<NewEvent>,
@@ -126,7 +126,7 @@ impl Append {
         &self.tenant
     }
 
-    /// The streams, what is believed about each, and the events for it; empty for an append of a request key alone.
+    /// The streams, the expected version of each, and the events for it; empty for an append of a request key alone.
     #[must_use]
     pub fn parts(&self) -> &[AppendPart] {
         &self.parts
@@ -181,8 +181,8 @@ impl Append {
                 if !ids.insert(event.event_id) {
                     return Err(Invalid::new(
                         "event_id",
-                        format!("`{}` stands twice in the append", event.event_id),
-                        "give each event an id of its own",
+                        format!("`{}` is in the append twice", event.event_id),
+                        "give each event its own id",
                     )
                     .into());
                 }
@@ -192,7 +192,7 @@ impl Append {
             if !streams.insert(part.stream.clone()) {
                 return Err(Invalid::new(
                     "stream",
-                    format!("`{}` stands twice in the append", part.stream),
+                    format!("`{}` is in the append twice", part.stream),
                     "put its events into one part",
                 )
                 .into());

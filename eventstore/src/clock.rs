@@ -5,12 +5,12 @@ use std::sync::{Arc, Mutex};
 use jiff::Timestamp;
 use uuid::Uuid;
 
-/// Tells the time that the memory and SQLite stores record, and by which their request keys expire.
+/// The clock of the memory and SQLite stores, for recorded times and the expiry of request keys.
 ///
-/// Order never depends on it: a clock may stand still or go backwards.
+/// Order never depends on it: a clock may stop or go backwards.
 ///
 /// # Obligations on the implementer
-/// [`Clock::now`] answers at once and does not panic: a store asks it while others wait for their turn.
+/// [`Clock::now`] returns at once and does not panic: a store calls it while other appends are queued.
 pub trait Clock: Send + Sync + 'static {
     /// The present moment. Stores keep microseconds; finer parts are cut off.
     fn now(&self) -> Timestamp;
@@ -43,7 +43,7 @@ impl Clock for SystemClock {
     }
 }
 
-/// A clock that stands still until it is told otherwise. Behind an `Arc` a test keeps it in hand while a store asks it.
+/// A clock that moves only when it is set. A test shares it with a store in an `Arc`.
 ///
 /// ```
 /// use std::sync::Arc;

@@ -25,7 +25,7 @@ pub fn find_shape(shapes: &'static [EventShape], name: &str, schema_version: u32
     }
 }
 
-/// Stands for the event type that an aggregate refused by the derive does not name, so that the compiler reports the
+/// Replaces the missing event type of an aggregate that the derive has refused, so that the compiler reports the
 /// refusal alone.
 #[derive(Clone, Copy, Debug)]
 pub struct NoEvent(Infallible);

@@ -21,8 +21,8 @@ use crate::stream::{StreamId, StreamVersion};
 /// `decode(shape.name, shape.version, encode())` gives an equal event for every value; names and schema versions are
 /// chosen once and never change their meaning. All three are pure.
 pub trait Event: Sized + Send + Sync + 'static {
-    /// Every name and schema version that this type writes. No two have the same name. A projection, and whoever else
-    /// reads events of this type, is given the events with these names.
+    /// Every name and schema version that this type writes. No two have the same name. A projection, and any other reader that
+    /// decodes events of this type, gets the events with these names.
     const SHAPES: &'static [EventShape];
 
     /// The name and schema version under which this value is stored; one of [`Event::SHAPES`].
@@ -45,11 +45,11 @@ pub trait Event: Sized + Send + Sync + 'static {
 /// Under which name and schema version the values of a type, or of one variant of it, are stored.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct EventShape {
-    /// The stored name, `order.placed` say: 1 to 200 bytes without control characters, not beginning with `$` or `__`.
+    /// The stored name, for example `order.placed`: 1 to 200 bytes without control characters, not beginning with `$` or `__`.
     pub name: &'static str,
     /// The schema version, from 1.
     pub version: u32,
-    /// Where it is declared in the code, `OrderEvent::Placed` say; shown to people, never stored.
+    /// Where it is declared in the code, for example `OrderEvent::Placed`; only for display, never stored.
     pub rust_name: &'static str,
 }
 
@@ -81,7 +81,7 @@ pub struct NewEvent {
     pub schema_version: u32,
     /// The event itself, as JSON.
     pub payload: Payload,
-    /// What is kept beside it.
+    /// The metadata stored with it.
     pub metadata: Metadata,
 }
 
@@ -183,7 +183,7 @@ pub struct RecordedEvent {
     pub schema_version: u32,
     /// The event itself, as JSON.
     pub payload: Payload,
-    /// What is kept beside it.
+    /// The metadata stored with it.
     pub metadata: Metadata,
     /// Shared by the events of one append; `None` when it was alone.
     pub append_id: Option<Uuid>,
@@ -229,7 +229,7 @@ impl RecordedEvent {
         Self { position, event_id, stream, version, name, schema_version, payload, metadata, append_id, recorded_at }
     }
 
-    /// Where a reader of the whole log stands that has finished this event, in the store's present life.
+    /// The checkpoint of a reader of the whole log that has finished this event, in the store's present incarnation.
     #[must_use]
     pub fn checkpoint(&self, incarnation: Incarnation) -> Checkpoint {
         Checkpoint { incarnation, position: self.position, event_id: Some(self.event_id) }
@@ -251,7 +251,7 @@ impl RecordedEvent {
         })
     }
 
-    /// Reads the payload as the domain's own type and keeps the rest beside it.
+    /// Reads the payload as the domain's own type and keeps the other fields.
     ///
     /// # Errors
     /// As of [`RecordedEvent::decode`].
@@ -282,7 +282,7 @@ pub struct Recorded<E> {
     pub stream: StreamId,
     /// Its place in the stream, from 1.
     pub version: StreamVersion,
-    /// What is kept beside it.
+    /// The metadata stored with it.
     pub metadata: Metadata,
     /// When the store recorded it, in whole microseconds. Order never follows from it.
     pub recorded_at: Timestamp,
@@ -302,7 +302,7 @@ impl<E> Recorded<E> {
         Self { event, position, event_id, stream, version, metadata: Metadata::default(), recorded_at }
     }
 
-    /// The aggregate's id in its own type, read from the name of the stream.
+    /// The aggregate's typed id, read from the name of the stream.
     ///
     /// # Errors
     /// [`Invalid`] with the field `aggregate_id` if the text is not such an id: the stream is of another kind of

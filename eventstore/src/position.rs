@@ -10,9 +10,8 @@ use crate::invalid::Invalid;
 
 /// An event's place in the whole log of a store.
 ///
-/// Positions only grow as a reader sees them and may skip numbers; the first is above
-/// [`Position::START`] (0). Every read takes the position it starts *after*, so a position that was
-/// handed out can be handed straight back.
+/// A reader sees positions only increase; there may be gaps. The first is above [`Position::START`] (0). Every read takes
+/// the position it starts *after*, so the position of the last event read can be passed to the next read.
 ///
 /// ```
 /// use annals_eventstore::Position;
@@ -62,7 +61,7 @@ impl fmt::Display for Position {
     }
 }
 
-/// Which life of a store a position belongs to: an id that is drawn when the store is created.
+/// Identifies one incarnation of a store, which a position belongs to: an id that is generated when the store is created.
 ///
 /// A copy of the store has the same one and may then go another way, which is why a [`Checkpoint`] also names its
 /// event.
@@ -81,12 +80,12 @@ impl fmt::Display for Incarnation {
 /// The last event that a named reader has finished: where to go on, and proof that the log is still the same.
 ///
 /// It always names a committed event of the whole, unfiltered log, or the beginning. A reader stores it in the
-/// transaction of the work it stands for, and before it goes on from it asks
+/// transaction of its work, and before it continues from it calls
 /// [`EventStore::check_checkpoint`](crate::EventStore::check_checkpoint). [`Pages`](crate::Pages) gives checkpoints and
 /// has an example.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Checkpoint {
-    /// Which life of the store the position belongs to.
+    /// The incarnation of the store that the position belongs to.
     pub incarnation: Incarnation,
     /// The position of the event; [`Position::START`] before the first.
     pub position: Position,
@@ -96,9 +95,9 @@ pub struct Checkpoint {
 
 /// Where a read of the log begins: after this position, which every read takes as `impl Into<After>`.
 ///
-/// A reader that goes on also names the event that it has seen there: a [`Checkpoint`] does. Then every read checks that
+/// A reader that continues also names the event that it has seen there: a [`Checkpoint`] does. Then every read checks that
 /// this event is still in the log, and fails with [`ReadError::StoreRewound`] if the store was rewound or replaced. A
-/// [`Position`] alone proves nothing.
+/// [`Position`] alone is not checked.
 ///
 /// ```
 /// use annals_eventstore::{After, Position};

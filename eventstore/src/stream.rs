@@ -107,13 +107,13 @@ impl StreamId {
         &self.tenant
     }
 
-    /// Which kind of aggregate it tells of.
+    /// The type of its aggregate.
     #[must_use]
     pub fn aggregate_type(&self) -> &str {
         &self.aggregate_type
     }
 
-    /// Which aggregate of that kind it tells of.
+    /// The id of its aggregate.
     #[must_use]
     pub fn aggregate_id(&self) -> &str {
         &self.aggregate_id
@@ -192,8 +192,8 @@ impl fmt::Display for StreamVersion {
 
 /// What a writer requires of a stream at the moment of the append.
 ///
-/// There is no default on purpose: a writer that does not care says [`ExpectedVersion::Any`]. One that has read the stream
-/// says [`ExpectedVersion::LastEvent`], which also holds after a failover or a restore: there the stream may be as long
+/// There is no default on purpose: a writer that accepts any version passes [`ExpectedVersion::Any`]. One that has read the stream
+/// passes [`ExpectedVersion::LastEvent`], which also holds after a failover or a restore: there the stream may be as long
 /// as before, with other events. `ExpectedVersion::from` makes it of the last event that was read, and
 /// [`Loaded::expected`](crate::Loaded::expected) of a loaded aggregate.
 ///
@@ -222,7 +222,7 @@ pub enum ExpectedVersion {
         /// Its id.
         event_id: EventId,
     },
-    /// Whatever the stream's version is, the events go to its end; it begins with them if there is none.
+    /// The events are appended whatever the stream's version is; they begin it if there is none.
     Any,
 }
 

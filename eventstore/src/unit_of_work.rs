@@ -1,4 +1,4 @@
-//! Events together with the user's own SQL: one transaction, one fate.
+//! Events together with the user's own SQL: in one transaction.
 
 use std::future::Future;
 
@@ -60,7 +60,7 @@ pub trait UnitOfWork: CommandScope + Sized {
     /// Appends inside the transaction. The answer holds once the unit of work is committed.
     ///
     /// A refused append, that is a conflict, taken event ids, a full stream or a used request key, leaves the transaction
-    /// usable and nothing of itself behind.
+    /// usable and unchanged.
     ///
     /// # Errors
     /// As of [`EventStore::append_many`]. After another failure, such as a deadlock, a timeout, a full disk or a lost

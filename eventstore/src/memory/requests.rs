@@ -110,7 +110,7 @@ mod tests {
     }
 
     #[test]
-    fn a_key_remembered_anew_expires_by_its_new_lifetime() {
+    fn a_key_stored_again_expires_by_its_new_lifetime() {
         let mut requests = Requests::default();
         let tenant = Tenant::default();
         let at = |second| Timestamp::from_second(second).expect("it is sound");
@@ -123,7 +123,7 @@ mod tests {
     }
 
     #[test]
-    fn a_key_remembered_anew_before_it_was_swept_is_not_swept_as_the_old_one() {
+    fn a_key_stored_again_before_the_sweep_is_not_swept_as_the_old_one() {
         let mut requests = Requests::default();
         let tenant = Tenant::default();
         let at = |second| Timestamp::from_second(second).expect("it is sound");
@@ -131,7 +131,7 @@ mod tests {
         for i in 0..150 {
             requests.remember(&tenant, &key(&format!("r{i}"), Duration::from_secs(1)), answer(), at(0), at(0));
         }
-        // The last of those that expire at once: the sweep that comes first does not reach it.
+        // The last of those that expire together: the first sweep does not reach it.
         requests.remember(&tenant, &key("r99", Duration::from_secs(60)), answer(), at(2), at(2));
         requests.sweep(at(2));
         assert!(requests.find(&tenant, &key("r99", Duration::ZERO), at(3)).expect("it is sound").is_some());

@@ -11,7 +11,7 @@ enum Open<'t> {
     Array(usize),
 }
 
-/// The path of the value that begins, or stands open, at the end of `prefix`, which is the beginning of a JSON text.
+/// The path of the value that begins, or is still open, at the end of `prefix`, which is the beginning of a JSON text.
 ///
 /// It is worked out only once something is wrong, so that what is right pays nothing for it.
 pub(super) fn path_at(prefix: &str) -> String {

@@ -33,7 +33,7 @@ enum Source {
 
 impl EventStream {
     pub(super) fn of_log(pages: Pages) -> Self {
-        Self { source: Source::Log(pages.impatient()), page: Vec::new().into_iter(), finished: false }
+        Self { source: Source::Log(pages.without_retries()), page: Vec::new().into_iter(), finished: false }
     }
 
     pub(super) fn of_stream(pages: StreamPages) -> Self {

@@ -12,7 +12,7 @@ use crate::position::Position;
 use crate::request::RequestKey;
 use crate::stream::{ExpectedVersion, StreamId, StreamVersion};
 
-/// An aggregate as its stream says it is: what [`Repository::load`](crate::Repository::load) gives.
+/// An aggregate with the state that its stream gives, returned by [`Repository::load`](crate::Repository::load).
 /// [`Repository`](crate::Repository) has an example.
 #[non_exhaustive]
 pub struct Loaded<A> {

@@ -57,8 +57,8 @@ impl<'r, A: Evolve> Execution<'r, A> {
             let events = match decided {
                 Ok(events) => events,
                 Err(rejection) => {
-                    // The very request may have been executed by another caller since the key was looked up, and be the
-                    // reason why the domain now says no.
+                    // The same request may have been executed by another caller since the key was looked up, and be the reason why
+                    // the domain now rejects it.
                     return self.first_answer(scope).await?.ok_or(ExecuteError::Rejected(rejection));
                 }
             };
@@ -85,7 +85,7 @@ impl<'r, A: Evolve> Execution<'r, A> {
                     if attempts < self.repository.attempts =>
                 {
                     attempts += 1;
-                    tracing::debug!(stream = %self.stream, %actual, attempts, "another writer came first, deciding again");
+                    tracing::debug!(stream = %self.stream, %actual, attempts, "another writer appended first, deciding again");
                     known = self.read_in_time(scope, known).await?;
                     is_fresh = true;
                 }
@@ -117,14 +117,14 @@ impl<'r, A: Evolve> Execution<'r, A> {
     async fn read<S: CommandScope>(&self, scope: &mut S, known: Known<A>) -> Result<Known<A>, ReadError> {
         let mut reading = Reading::on(known);
         loop {
-            let (after, limit) = reading.wanted();
+            let (after, limit) = reading.next_page();
             let page = scope.load_page(&self.stream, after, limit).await?;
             if reading.take(&self.stream, page)? {
                 break;
             }
         }
         if reading.is_anew {
-            // A cached state of another history must not stand in the way of a shorter one.
+            // A cached state of another history must not prevent caching a shorter one.
             self.repository.cache.evict(&self.stream);
         }
         if !S::IS_TRANSACTION {
@@ -192,7 +192,7 @@ impl<'r, A: Evolve> Execution<'r, A> {
         }
     }
 
-    /// Appends, and outside of a transaction finds out what happened if the store cannot say at once.
+    /// Appends, and outside of a transaction resolves an unknown outcome.
     async fn append<S: CommandScope, R>(&self, scope: &mut S, append: Append) -> Result<Appended, ExecuteError<R>> {
         let source = match scope.append_once(append.clone()).await {
             Err(AppendError::OutcomeUnknown { source, .. }) if !S::IS_TRANSACTION => source,

@@ -19,9 +19,9 @@ use crate::name::check_name;
 use crate::store::EventStore;
 use crate::stream::{StreamId, StreamVersion};
 
-/// How many states a repository keeps unless told otherwise.
+/// How many states a repository keeps by default.
 const CACHED_STATES: u64 = 10_000;
-/// How often a command is decided unless told otherwise.
+/// How often a command is decided by default.
 const ATTEMPTS: u32 = 10;
 
 /// What every event store can do for aggregates. Import it, and `store.aggregate::<Order>()` works.
@@ -53,11 +53,11 @@ pub trait AggregateStore: EventStore + Clone {
     ///
     /// # Errors
     /// [`AppendError::WrongExpectedVersion`] if it was not stored and cannot be any more (see
-    /// [`AppendError::settles_outcome`]); [`AppendError::OutcomeUnknown`] with the reason if the store cannot say now
-    /// either: ask again with the same token.
+    /// [`AppendError::settles_outcome`]); [`AppendError::OutcomeUnknown`] with the reason if the store still cannot
+    /// answer: call again with the same token.
     ///
     /// # Cancel safety
-    /// Dropping the future leaves the outcome unknown; ask again with the same token.
+    /// Dropping the future leaves the outcome unknown; call again with the same token.
     fn settle(&self, token: &SettleToken) -> impl Future<Output = Result<Appended, AppendError>> + Send {
         ask(self, token.append(), token.stream())
     }
@@ -67,9 +67,9 @@ impl<S: EventStore + Clone> AggregateStore for S {}
 
 /// Loads aggregates of one kind and executes commands on them. Cloning it is cheap, and clones share one cache.
 ///
-/// A command is decided on the aggregate's state and its events are appended on condition that the stream has not moved
-/// on. If another writer came first, only the events that are new are read, and the command is decided again: up to 10
-/// times, then the conflict is returned.
+/// A command is decided on the aggregate's state, and its events are appended with the loaded version as the expected one.
+/// If another writer appended first, only the new events are read, and the command is decided again: up to 10 times, then
+/// the conflict is returned.
 ///
 /// States are cached (10,000 by default), so that the usual command is one round trip to the store. The cache is never
 /// trusted further than the store confirms: the append expects the last event of the state it was decided on, so that
@@ -89,7 +89,7 @@ impl<S: EventStore + Clone> AggregateStore for S {}
 /// let done = orders.execute(&id, |order| order.place(12_00)).await?;
 /// assert_eq!((done.version.get(), done.events), (1, 1));
 ///
-/// // The domain may say no.
+/// // The domain may reject.
 /// let refused = orders.execute(&id, |order| order.pay(7_00)).await;
 /// assert!(matches!(refused, Err(ExecuteError::Rejected(OrderError::WrongAmount { due: 12_00 }))));
 ///
@@ -128,8 +128,8 @@ impl<A: Evolve> Repository<A> {
 
     /// The same repository for commands in other circumstances: of another tenant, with a deadline, a request key, ..
     ///
-    /// Events get the context's metadata. Events whose context says nothing of their cause but has a request key are
-    /// caused by that request. The cache is shared, and states of one tenant are never taken for another's.
+    /// Events get the context's metadata. If it has no causation id but a request key, the request is the cause. The cache is
+    /// shared; states of different tenants are kept apart.
     ///
     /// ```
     /// # mod order { include!(concat!(env!("CARGO_MANIFEST_DIR"), "/docs/order.rs")); }
@@ -153,8 +153,8 @@ impl<A: Evolve> Repository<A> {
         Self { context: Arc::new(context), ..self.clone() }
     }
 
-    /// The same repository with a new, empty cache of up to `states` states, whatever their size; 10,000 unless said
-    /// otherwise. Those used most are kept.
+    /// The same repository with a new, empty cache of up to `states` states, of any size; 10,000 by default. The most recently
+    /// used are kept.
     #[must_use]
     pub fn cache(self, states: u64) -> Self {
         Self { cache: Cache::new(states), ..self }
@@ -166,8 +166,8 @@ impl<A: Evolve> Repository<A> {
         self.cache(0)
     }
 
-    /// The same repository, which decides a command up to `attempts` times (at least once; 10 unless said otherwise)
-    /// when other writers come first.
+    /// The same repository, which decides a command up to `attempts` times (at least once; 10 by default)
+    /// when other writers append first.
     #[must_use]
     pub fn attempts(self, attempts: u32) -> Self {
         Self { attempts, ..self }
@@ -206,16 +206,16 @@ impl<A: Evolve> Repository<A> {
     ///
     /// Each event is read back before it is stored, so that what could never be read again is refused.
     ///
-    /// With a request key in the context, a request that was executed before is not decided again: its first answer
-    /// comes back, with `repeated`. A command without events is remembered as well; a rejection or a conflict is not.
+    /// With a request key in the context, a request that was executed before is not decided again: its first answer is
+    /// returned, with `repeated`. A command without events is stored too; a rejection or a conflict is not.
     ///
-    /// If the store cannot say whether the events are stored, they are sent again with the same ids, a few times within
-    /// the deadline of the context, until it can. This, and a deadline, need a runtime with tokio's timers.
+    /// If the outcome of the append is unknown, it is repeated with the same event ids, a few times within the deadline of the
+    /// context, until it is known. This, and a deadline, need a runtime with tokio's timers.
     ///
     /// # Errors
-    /// [`ExecuteError::Rejected`] if the domain says no; [`ExecuteError::Append`] with
-    /// [`AppendError::WrongExpectedVersion`] if other writers came first in every attempt, or with what else the store
-    /// refused; [`ExecuteError::OutcomeUnknown`] with a token, see [`SettleToken`]; see [`ExecuteError`] for others.
+    /// [`ExecuteError::Rejected`] if the domain rejects; [`ExecuteError::Append`] with
+    /// [`AppendError::WrongExpectedVersion`] if other writers appended first in every attempt, or with any other error of the
+    /// store; [`ExecuteError::OutcomeUnknown`] with a token, see [`SettleToken`]; see [`ExecuteError`] for others.
     ///
     /// # Cancel safety
     /// Dropping the future leaves the outcome unknown. With a request key, executing the command again is safe; without
@@ -251,7 +251,7 @@ impl<A: Evolve> Repository<A> {
     /// As of [`AggregateStore::settle`]. After a conflict the command had no effect, and may be executed again.
     ///
     /// # Cancel safety
-    /// Dropping the future leaves the outcome unknown; ask again with the same token.
+    /// Dropping the future leaves the outcome unknown; call again with the same token.
     pub async fn settle(&self, token: &SettleToken) -> Result<Executed, AppendError> {
         let appended = ask(&*self.store, token.append(), token.stream()).await?;
         Executed::of(&appended, token.stream(), StreamVersion::NONE, token.append().request())

@@ -24,11 +24,11 @@ impl<A: Evolve> Reading<A> {
     }
 
     /// After which version, and how many events at most, to read next.
-    pub(crate) fn wanted(&self) -> (StreamVersion, usize) {
+    pub(crate) fn next_page(&self) -> (StreamVersion, usize) {
         (self.pages.after(), self.pages.limit(MAX_PAGE_EVENTS))
     }
 
-    /// Takes the page that was wanted; says whether the stream was read to its end.
+    /// Takes the next page; returns whether the stream was read to its end.
     pub(crate) fn take(&mut self, stream: &StreamId, page: StreamPage) -> Result<bool, ReadError> {
         match self.pages.take(page) {
             Overlap::Next(page) => {
@@ -37,7 +37,7 @@ impl<A: Evolve> Reading<A> {
             }
             Overlap::More => Ok(false),
             Overlap::OtherHistory => {
-                tracing::warn!(%stream, version = %self.known.version, "the stream has another history than it had, reading it anew");
+                tracing::warn!(%stream, version = %self.known.version, "the history of the stream has changed, reading it again");
                 *self = Self { is_anew: true, ..Self::on(Known::start()) };
                 Ok(false)
             }

@@ -1,4 +1,4 @@
-//! Given / when / then for aggregates: what has happened, what is asked, what follows.
+//! Given / when / then for aggregates: past events, a command, the expected result.
 
 use std::fmt::Debug;
 
@@ -89,7 +89,7 @@ impl<A: Evolve> Given<A> {
         self.when(|state: &A| state.decide(&command))
     }
 
-    /// Looks at the state after the given events.
+    /// Checks the state after the given events.
     ///
     /// # Panics
     /// If `look` does.
@@ -148,7 +148,7 @@ impl<A: Evolve, R: Debug> Decided<A, R> {
         self.then(Vec::new())
     }
 
-    /// Checks that the domain said no, for this reason.
+    /// Checks that the domain rejects the command, for this reason.
     ///
     /// # Panics
     /// If not, with both sides.
@@ -168,7 +168,7 @@ impl<A: Evolve, R: Debug> Decided<A, R> {
         );
     }
 
-    /// Checks that the domain said no, and gives its reason: for rejections that cannot be compared.
+    /// Checks that the domain rejects the command, and returns the reason: for rejections that cannot be compared.
     ///
     /// # Panics
     /// If events were decided, with these.
@@ -190,7 +190,7 @@ pub struct Then<A> {
 }
 
 impl<A> Then<A> {
-    /// Looks at the state after the decided events, which is the state before if there were none.
+    /// Checks the state after the decided events, which is the state before if there were none.
     ///
     /// # Panics
     /// If `look` does.

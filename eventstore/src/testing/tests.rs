@@ -101,7 +101,7 @@ impl Decide<Toggle> for State {
     }
 }
 
-/// What a check says when it fails.
+/// The message of a failed check.
 fn failure<T>(check: impl FnOnce() -> T) -> String {
     let Err(payload) = catch_unwind(AssertUnwindSafe(check)) else { panic!("the check should fail") };
     match payload.downcast::<String>() {
@@ -175,12 +175,12 @@ fn checks_that_do_not_hold_fail_with_what_was_found() {
         (failure(|| given_nothing::<State>().when(State::switch_off).then(Lamp::Off)), "(nothing)"),
         (failure(|| on().then_state(|lamp| assert!(lamp.brightness.is_none(), "it is lit"))), "it is lit"),
     ] {
-        assert!(check.contains(said), "`{check}` does not say `{said}`");
+        assert!(check.contains(said), "`{check}` does not contain `{said}`");
     }
 }
 
 #[test]
-fn an_event_that_storing_changes_fails_wherever_it_stands() {
+fn an_event_that_storing_changes_fails_at_any_index() {
     let forgetful = || Lamp::Forgetful(7, 8);
     let accept = |event: fn() -> Lamp| move |_: &State| Ok::<_, No>(event());
     for (check, said) in [
@@ -195,7 +195,7 @@ fn an_event_that_storing_changes_fails_wherever_it_stands() {
         ),
         (failure(|| given::<State>(Lamp::On { brightness: f64::NAN })), "`payload.brightness` is NaN"),
     ] {
-        assert!(check.contains(said), "`{check}` does not say `{said}`");
+        assert!(check.contains(said), "`{check}` does not contain `{said}`");
     }
 }
 

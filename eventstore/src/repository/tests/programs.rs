@@ -13,7 +13,7 @@ use crate::stream::ExpectedVersion;
 const PROGRAMS: usize = 300;
 const COMMANDS: usize = 25;
 
-/// An event of another writer, told from ours by its kind.
+/// An event of another writer, distinguished from ours by its kind.
 fn foreign() -> Fault {
     Fault::Rival(rival(ExpectedVersion::Any, &[Moved::Noted { amount: 1, note: String::new() }]))
 }

@@ -1,4 +1,4 @@
-//! Commands inside a transaction, against a transaction that is told what comes between.
+//! Commands inside a transaction, against a transaction with scripted interruptions.
 
 use std::convert::Infallible;
 
@@ -91,7 +91,7 @@ async fn a_command_that_was_decided_on_a_lost_history_is_decided_again() {
         spy.next([Fault::FailOver(history)]);
         let error = execute(&spy, &accounts, |a| a.withdraw(60)).await.unwrap_err();
         assert_eq!(error.rejection(), Some(Short { short: 60 - balance }));
-        // What was cached is gone for good: the next command does not begin with it.
+        // The cached state was removed: the next command does not begin with it.
         spy.calls();
         accounts.execute(&id(), |_| Ok::<_, Infallible>(Moved::In(1))).await.unwrap();
         assert_eq!(spy.calls().iter().filter(|call| **call == Call::Append).count(), 1);
