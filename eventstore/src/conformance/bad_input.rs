@@ -75,7 +75,7 @@ pub(super) async fn schema_version_zero_is_refused(case: Case) {
     assert_eq!(case.log().await, []);
 }
 
-/// The fields of an event are open, so a store looks at them again.
+/// The fields of an event are open, so a store checks them again.
 pub(super) async fn an_event_that_was_changed_after_its_check_is_refused(case: Case) {
     for bad in bad_names() {
         let mut event = case.event();
@@ -106,7 +106,7 @@ pub(super) async fn a_metadata_value_with_nul_is_refused(case: Case) {
     case.invalid_without_trace(Append::to(case.stream("a"), ExpectedVersion::Any, events), "metadata.note").await;
 }
 
-/// Checks that a payload is refused, that its error says where and what to do, and that the store has not noticed.
+/// Checks that a payload is refused, that its error names the place and the fix, and that the store is unchanged.
 async fn refuses_payload(case: &Case, what: &str, made: Result<Payload, Invalid>) {
     match made {
         Err(invalid) => {
