@@ -120,7 +120,7 @@ async fn racing_groups_of_two_handles_answer_each_append_as_if_it_were_alone() {
             }
         }
         assert!(first <= 1, "stored twice (ANNALS_SEED={seed})");
-        assert!(!came || first == 1, "nobody stored it first (ANNALS_SEED={seed})");
+        assert!(!came || first == 1, "it was never stored first (ANNALS_SEED={seed})");
     }
     assert_eq!(stored.len(), log.len(), "only what was acknowledged is there (ANNALS_SEED={seed})");
     assert!(refused > AT_ONCE, "{refused} conflicts are too few to show anything");
@@ -130,7 +130,7 @@ async fn racing_groups_of_two_handles_answer_each_append_as_if_it_were_alone() {
 #[tokio::test]
 async fn one_append_that_the_database_refuses_is_refused_alone() {
     let fixture = Fixture::new().await;
-    let constraint = "ALTER TABLE annals.events ADD CONSTRAINT no_bad_news CHECK (event_data ->> 'n' <> '13')";
+    let constraint = "ALTER TABLE annals.events ADD CONSTRAINT no_thirteen CHECK (event_data ->> 'n' <> '13')";
     run(&mut fixture.foreign().await, constraint).await.unwrap();
     let appends = (0..40_u64).map(|n| {
         let (store, event) = (fixture.store.clone(), event(&fixture.store, n));
@@ -147,7 +147,7 @@ async fn one_append_that_the_database_refuses_is_refused_alone() {
 }
 
 #[tokio::test]
-async fn requests_of_one_group_are_remembered_each_with_its_own_answer() {
+async fn each_request_of_a_group_is_stored_with_its_own_answer() {
     let fixture = Fixture::new().await;
     let request = |n: u64| RequestKey::new(format!("k{n}"), Fingerprint::of(&n).unwrap()).unwrap();
     let store = &fixture.store;

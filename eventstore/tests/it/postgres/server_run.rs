@@ -1,4 +1,4 @@
-//! A run of the server ends and takes commits with it that nobody waited for: what was remembered of it is void.
+//! A run of the server ends and loses commits that were not flushed: what was read in it is invalid.
 
 use std::time::Duration;
 
@@ -21,21 +21,21 @@ async fn connect(server: &Server) -> PgConnection {
 #[derive(Clone, Copy, Debug)]
 enum End {
     Stopped,
-    /// The server recovers by itself, and says that it was started when it was before.
+    /// The server recovers by itself, and its start time does not change.
     KilledBackend,
 }
 
-/// A handle has read commits that a crash takes back; what is written anew at their positions it must not give out before
-/// what is below.
+/// A handle has read commits that a crash then loses. It must not return events that are written again at their positions
+/// before the events below them.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn what_was_final_before_a_crash_is_not_what_is_written_anew() {
+async fn events_written_after_a_crash_are_not_final_by_what_was_known_before() {
     for end in [End::Stopped, End::KilledBackend] {
         let server = Server::start(&[("wal_writer_delay", "10s")]);
         let store = PostgresOptions::new(server.url("postgres")).migrate().open().await.unwrap();
         let (mut writer, mut other) = (connect(&server).await, connect(&server).await);
         let kept = insert(&mut writer, "kept").await;
         run(&mut writer, "SET synchronous_commit = off").await.unwrap();
-        // Who would write them out without being asked stops. A crash ends it too, by force.
+        // Stops the process that flushes in the background. The crash ends it too.
         let pid = sqlx::query("SELECT pid FROM pg_stat_activity WHERE backend_type = 'walwriter'");
         let pid: i32 = pid.fetch_all(&mut writer).await.unwrap()[0].get(0);
         let stopped = std::process::Command::new("kill").args(["-STOP", &pid.to_string()]).status();
@@ -71,10 +71,10 @@ async fn what_was_final_before_a_crash_is_not_what_is_written_anew() {
                     Err(error) => assert!(error.is_transient(), "{error:?}"),
                 }
             };
-            assert_eq!(seen, [kept], "whoever goes on after {last} misses {held} ({end:?})");
+            assert_eq!(seen, [kept], "a reader that continues after {last} misses {held} ({end:?})");
         }
         run(&mut slow, "COMMIT").await.unwrap();
-        // A reader that waits behind the end finds out, though nothing comes there.
+        // A reader that waits after the end gets an error, though no event is appended there.
         let next = tokio::time::timeout(Duration::from_secs(20), proven.next()).await.expect("it is woken");
         assert!(matches!(next, Some(Err(ReadError::StoreRewound { .. }))), "{next:?}");
     }
@@ -82,7 +82,7 @@ async fn what_was_final_before_a_crash_is_not_what_is_written_anew() {
 
 /// A standby that has not got all takes over the address of its primary.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn nobody_goes_on_behind_a_failover_that_lost_their_event() {
+async fn no_reader_continues_after_a_failover_that_lost_its_event() {
     let folder = tempfile::tempdir().unwrap();
     let link = folder.path().join("server");
     let primary = Server::start(&[]);
@@ -97,9 +97,9 @@ async fn nobody_goes_on_behind_a_failover_that_lost_their_event() {
     let mut cut_off = connect(&standby).await;
     run(&mut cut_off, "ALTER SYSTEM SET primary_conninfo = ''").await.unwrap();
     run(&mut cut_off, "SELECT pg_reload_conf()").await.unwrap();
-    let gone = "DO $$ BEGIN WHILE EXISTS (SELECT FROM pg_stat_replication) LOOP
+    let wait_for_end = "DO $$ BEGIN WHILE EXISTS (SELECT FROM pg_stat_replication) LOOP
                     PERFORM pg_sleep(0.005), pg_stat_clear_snapshot(); END LOOP; END $$";
-    run(&mut connect(&primary).await, gone).await.unwrap();
+    run(&mut connect(&primary).await, wait_for_end).await.unwrap();
     append(5).await;
     let filters = [Filter::all(), Filter::all().event_name("placed").unwrap()];
     let mut subscriptions = filters.clone().map(|filter| store.subscribe(After::START, filter));
@@ -119,11 +119,11 @@ async fn nobody_goes_on_behind_a_failover_that_lost_their_event() {
     });
     std::fs::remove_file(&link).unwrap();
     std::os::unix::fs::symlink(standby.folder(), &link).unwrap();
-    let mut anew = connect(&standby).await;
-    let left = sqlx::query("SELECT count(*) FROM annals.events").fetch_all(&mut anew).await.unwrap();
+    let mut promoted = connect(&standby).await;
+    let left = sqlx::query("SELECT count(*) FROM annals.events").fetch_all(&mut promoted).await.unwrap();
     assert_eq!(left[0].get::<i64, _>(0), 5, "the standby had all, so nothing was tried");
     for n in 0..7 {
-        insert(&mut anew, &format!("anew-{n}")).await;
+        insert(&mut promoted, &format!("again-{n}")).await;
     }
     for (subscription, pages) in subscriptions.iter_mut().zip(&mut pages) {
         let next = tokio::time::timeout(Duration::from_secs(20), subscription.next()).await.expect("it is woken");

@@ -51,7 +51,7 @@ async fn a_standby_is_read_from_and_takes_appends_when_it_is_promoted() {
         primary.stop(Stop::Immediate);
         second.promote();
     });
-    // By the same handle, and the subscription goes on behind the number that is missing.
+    // By the same handle, and the subscription continues after the gap.
     for append in appends {
         assert!(!standby.append_many(append).await.unwrap().repeated);
     }

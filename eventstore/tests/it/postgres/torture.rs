@@ -1,5 +1,5 @@
-//! Many writers that hold what they have drawn, roll back, and use savepoints, beside groups of two handles; readers of both
-//! that must miss nothing, and a naive one that must miss something, or this test would show nothing.
+//! Many writers that keep allocated positions open, roll back, and use savepoints, beside groups of two handles; readers of
+//! both that must miss nothing, and a naive one that must miss something, or this test would prove nothing.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
