@@ -69,7 +69,7 @@ pub struct AppendPart {
     pub stream: StreamId,
     /// The version that the writer expects.
     pub expected: ExpectedVersion,
-    /// What is to go to its end, in this order.
+    /// The events to append, in this order.
     pub events: Vec<NewEvent>,
 }
 
@@ -98,7 +98,7 @@ impl Append {
         self
     }
 
-    /// The same append under a request key, which is stored with it: as long as the key is remembered, another append
+    /// The same append under a request key, which is stored with it: until the key expires, another append
     /// under it does nothing and gets the first answer.
     #[must_use]
     pub fn with_request(mut self, request: RequestKey) -> Self {
@@ -145,7 +145,7 @@ impl Append {
     }
 
     /// Checks everything that can be checked without the store. Every store does this first; a wrapper around a store
-    /// may do it before it hands the append on.
+    /// may do it before it forwards the append.
     ///
     /// # Errors
     /// [`AppendError::Invalid`] with the field `append`, `tenant`, `stream`, `events`, `event_id`, `event_type`,
@@ -243,15 +243,15 @@ pub struct Appended {
 }
 
 impl Appended {
-    /// An answer, whose position is the greatest of `streams`; for those who implement a store. What of the time is finer
-    /// than a microsecond is cut off.
+    /// An answer, whose position is the greatest of `streams`; for those who implement a store. The time is truncated
+    /// to microseconds.
     #[must_use]
     pub fn new(streams: Vec<AppendedStream>, recorded_at: Timestamp, repeated: bool) -> Self {
         let position = streams.iter().flat_map(|s| s.positions.iter().copied()).max().unwrap_or_default();
         Self { streams, position, recorded_at: whole_micros(recorded_at), repeated }
     }
 
-    /// The same answer, given to a repeat; for those who implement a store and remember the answers to requests.
+    /// The same answer, for a duplicate; for those who implement a store and keep the answers to requests.
     #[must_use]
     pub fn again(&self) -> Self {
         Self { repeated: true, ..self.clone() }

@@ -1,4 +1,4 @@
-//! Appends that have passed the checks at the door: what a store works with.
+//! Appends that have passed the checks: the input of a store.
 
 use std::sync::Arc;
 
@@ -153,7 +153,7 @@ pub struct CheckedPart {
     pub stream: StreamId,
     /// The version that the writer expects.
     pub expected: ExpectedVersion,
-    /// What is to go to its end, in this order.
+    /// The events to append, in this order.
     pub events: Vec<CheckedEvent>,
 }
 
@@ -185,7 +185,7 @@ pub struct CheckedEvent {
     pub(crate) name: Arc<str>,
     pub(crate) schema_version: u32,
     pub(crate) payload: Payload,
-    /// How many bytes a store may give back for it.
+    /// How many bytes a store may return for it.
     payload_bytes: usize,
     /// The metadata that has no column of its own, as JSON.
     pub(crate) metadata: Arc<str>,
@@ -243,7 +243,7 @@ impl CheckedEvent {
         self.schema_version
     }
 
-    /// The event itself, as JSON. What is written of it, [`Payload::from_json`] reads back.
+    /// The event itself, as JSON. [`Payload::from_json`] reads it back.
     #[must_use]
     pub fn payload(&self) -> &Payload {
         &self.payload

@@ -22,10 +22,10 @@ impl<C: Clock + ?Sized> Clock for Arc<C> {
     }
 }
 
-/// The moment without what is finer than a microsecond, as stores keep it.
+/// The time truncated to microseconds, as stores keep it.
 ///
-/// Within the very last second of the calendar it is the beginning of that second: jiff makes no timestamp of the
-/// microseconds after it, and what is recorded must be readable.
+/// Within the very last second of the calendar it is the beginning of that second: jiff cannot represent the
+/// microseconds after it, and a recorded time must be readable.
 pub(crate) fn whole_micros(time: Timestamp) -> Timestamp {
     Timestamp::from_microsecond(time.as_microsecond()).unwrap_or_else(|_| {
         Timestamp::from_second(time.as_second()).expect("cutting off digits stays within the calendar")

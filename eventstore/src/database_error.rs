@@ -47,7 +47,7 @@ pub enum DatabaseError {
     /// removed. Do what the error says.
     #[error("the database file is not as it was opened: {what}; {remedy}")]
     FileReplaced {
-        /// What was found.
+        /// The damage.
         what: String,
         /// What to do.
         remedy: String,
@@ -94,8 +94,8 @@ impl DatabaseError {
         self.family() == ErrorFamily::Transient
     }
 
-    /// The same, when it came while the database `path` was opened or migrated. An unknown outcome is transient there, as
-    /// the next try finds out what is done already.
+    /// The same, for an error while the database `path` was opened or migrated. An unknown outcome is transient there, as
+    /// the next attempt reads what is done already.
     #[must_use]
     pub fn into_open(self, path: impl Into<String>) -> OpenError {
         let path = path.into();

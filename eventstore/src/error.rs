@@ -112,9 +112,9 @@ pub enum AppendError {
         /// The key.
         key: String,
     },
-    /// The stream cannot hold that many more events, as versions are `i64`; nothing was stored. Go on in a new
+    /// The stream cannot hold that many more events, as versions are `i64`; nothing was stored. Continue in a new
     /// stream.
-    #[error("stream `{stream}` is full at {actual}; go on in a new stream")]
+    #[error("stream `{stream}` is full at {actual}; continue in a new stream")]
     StreamFull {
         /// The stream.
         stream: StreamId,
@@ -181,7 +181,7 @@ pub enum AppendError {
     /// The store's own data is damaged; nothing was stored. Do what the error says.
     #[error("the store is damaged: {what}; {remedy}")]
     Broken {
-        /// What was found.
+        /// The damage.
         what: String,
         /// The command or step that helps.
         remedy: String,
@@ -294,7 +294,7 @@ pub enum ReadError {
         name: String,
         /// Its schema version.
         schema_version: u32,
-        /// What is wrong with it.
+        /// The problem.
         source: DecodeError,
     },
     /// A row of the store breaks the store's own rules; it was not written by annals. Compare it with a backup.
@@ -304,13 +304,13 @@ pub enum ReadError {
     Damaged {
         /// The position of the row; [`Position::START`] if it is about the database as a whole.
         position: Position,
-        /// What was found.
+        /// The damage.
         what: String,
     },
     /// The store has changed since it was opened: its file was replaced, for example. Do what the error says.
     #[error("the store cannot be read: {what}; {remedy}")]
     Broken {
-        /// What was found.
+        /// The damage.
         what: String,
         /// What to do.
         remedy: String,

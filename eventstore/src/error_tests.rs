@@ -116,7 +116,7 @@ fn open_errors() -> Vec<OpenError> {
     ]
 }
 
-/// The message and those of its causes, each on a line of its own.
+/// The message and those of its causes, each on its own line.
 fn chain(error: &dyn std::error::Error) -> String {
     let mut text = format!("{error}\n");
     let mut cause = error.source();

@@ -89,8 +89,8 @@ impl NewEvent {
     /// Encodes `event` under the id `event_id`.
     ///
     /// # Errors
-    /// [`Invalid`] as of [`Event::encode`]; with the field `payload` if what was encoded could not be read again, as of a
-    /// field with `skip_serializing_if` and without `default`.
+    /// [`Invalid`] as of [`Event::encode`]; with the field `payload` if the encoded event could not be read again, for example because of
+    /// a field with `skip_serializing_if` and without `default`.
     pub fn of<E: Event>(event_id: EventId, event: &E) -> Result<Self, Invalid> {
         Self::with_copy(event_id, event).map(|(new, _)| new)
     }
@@ -192,11 +192,10 @@ pub struct RecordedEvent {
 }
 
 impl RecordedEvent {
-    /// An event as it is recorded; for those who implement a store, and for tests. What of the time is finer than a
-    /// microsecond is cut off.
+    /// A recorded event; for those who implement a store, and for tests. The time is truncated to microseconds.
     ///
-    /// A store makes it of the [`CheckedEvent`](crate::CheckedEvent) it was given (`event.into()`) or, when it reads
-    /// back what it has written, of [`NewEvent::raw`] with [`NewEvent::with_metadata`].
+    /// A store creates it from a [`CheckedEvent`](crate::CheckedEvent) (`event.into()`) or, when it reads an event back,
+    /// from [`NewEvent::raw`] with [`NewEvent::with_metadata`].
     ///
     /// ```
     /// use annals_eventstore::{EventId, NewEvent, Payload, Position, RecordedEvent, StreamId, StreamVersion, Tenant};
@@ -268,7 +267,7 @@ impl RecordedEvent {
     }
 }
 
-/// A recorded event in the domain's own type: what a projection is given. [`RecordedEvent::typed`] makes it.
+/// A recorded event in the domain's own type, as projections get it. Created by [`RecordedEvent::typed`].
 #[derive(Clone, Debug, PartialEq)]
 #[non_exhaustive]
 pub struct Recorded<E> {

@@ -60,7 +60,7 @@ pub const MAX_PAGE_EVENTS: usize = 10_000;
 /// The bytes at which a page of a read ends, about, unless a single event is larger: 16 MiB.
 pub const PAGE_BYTES: usize = 16 << 20;
 
-/// Checks the limit of a read: at least 1, and what is above [`MAX_PAGE_EVENTS`] is cut down to it. For those who
+/// Checks the limit of a read: at least 1, and at most [`MAX_PAGE_EVENTS`], to which it is clamped. For those who
 /// implement a store.
 ///
 /// # Errors
@@ -72,7 +72,7 @@ pub fn page_limit(limit: usize) -> Result<usize, Invalid> {
     Ok(limit.min(MAX_PAGE_EVENTS))
 }
 
-/// How much more one page takes; for those who implement a store.
+/// How many more events fit one page; for those who implement a store.
 ///
 /// ```
 /// use annals_eventstore::{Invalid, PageBudget, RecordedEvent, StreamPage};

@@ -38,7 +38,7 @@ macro_rules! id_text {
                 Arc::clone(&self.0)
             }
 
-            /// A text that a store has given back; it was checked when it was written.
+            /// A text read from a store; it was checked when it was written.
             #[allow(dead_code, reason = "not every id of this kind has a column of its own")]
             pub(crate) fn stored(text: Arc<str>) -> Self {
                 Self(text)

@@ -45,7 +45,7 @@ pub enum OpenError {
     Unsound {
         /// The database.
         path: String,
-        /// What is wrong.
+        /// The problem.
         what: String,
         /// What to do.
         fix: String,
@@ -58,7 +58,7 @@ pub enum OpenError {
     Untrusted {
         /// The database.
         path: String,
-        /// What is wrong with the certificate or the encryption.
+        /// The problem of the certificate or the encryption.
         source: BackendError,
     },
     /// The file may not be written. Correct the permissions, or open it with `SqliteOptions::read_only`.
@@ -74,7 +74,7 @@ pub enum OpenError {
     Damaged {
         /// The file.
         path: String,
-        /// What was found.
+        /// The damage.
         what: String,
     },
     /// The disk is full. Make room and open again.
@@ -86,8 +86,8 @@ pub enum OpenError {
         source: BackendError,
     },
     /// The database refused a statement that opening or migrating it needs, and would again: a mistake in a migration, a
-    /// wrong password, a database that is not there. Do what the cause says.
-    #[error("`{path}` refused what opening or migrating it needs; do what the cause says")]
+    /// wrong password, a database that is not there. See the cause.
+    #[error("`{path}` refused a statement needed to open or migrate it; see the cause")]
     Refused {
         /// The file or database.
         path: String,

@@ -49,7 +49,7 @@ impl Position {
         self.0
     }
 
-    /// A number that a store has given back.
+    /// A number read from a store.
     pub(crate) fn stored(position: i64) -> Self {
         Self(position)
     }
@@ -77,7 +77,7 @@ impl fmt::Display for Incarnation {
     }
 }
 
-/// The last event that a named reader has finished: where to go on, and proof that the log is still the same.
+/// The last event that a named reader has finished: where to continue, and a check that the log is still the same.
 ///
 /// It always names a committed event of the whole, unfiltered log, or the beginning. A reader stores it in the
 /// transaction of its work, and before it continues from it calls

@@ -42,7 +42,7 @@ impl Fingerprint {
         Ok(Self::of_bytes(canonical.to_string().as_bytes()))
     }
 
-    /// The digest of raw bytes, such as the body of a request as it came.
+    /// The digest of raw bytes, such as the body of a request.
     #[must_use]
     pub fn of_bytes(bytes: &[u8]) -> Self {
         Self(Uuid::new_v5(&Self::NAMESPACE, bytes))
@@ -63,9 +63,8 @@ impl fmt::Debug for Fingerprint {
 
 /// The key that a client gives its request (such as `Idempotency-Key`), with the fingerprint of its parameters.
 ///
-/// Keys belong to a tenant: the same key of two tenants is two keys. They are stored in the transaction of the append
-/// they come with and forgotten after their lifetime, 24 hours by default. As long as one is remembered, a repeat gets
-/// the first answer, and another request under it is refused with
+/// Keys belong to a tenant: the same key of two tenants is two keys. They are stored in the transaction of their append
+/// and expire after their lifetime, 24 hours by default. Until then, a duplicate gets the first answer, and another request under it is refused with
 /// [`AppendError::RequestKeyReused`](crate::AppendError::RequestKeyReused).
 ///
 /// ```
@@ -140,7 +139,7 @@ impl RequestKey {
         lifetime.and_then(|by| now.checked_add(by).ok()).unwrap_or(Timestamp::MAX)
     }
 
-    /// How long the key is remembered.
+    /// How long the key is stored.
     #[must_use]
     pub fn lifetime(&self) -> Duration {
         self.lifetime

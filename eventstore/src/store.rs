@@ -20,7 +20,7 @@ use crate::stream::{ExpectedVersion, StreamId, StreamVersion, Tenant};
 /// This is what a store can do; [`EventStoreExt`](crate::EventStoreExt) reads of any length with it, and
 /// [`AggregateStore`](crate::AggregateStore) decides over it. Methods that read a page are for those who build on it.
 ///
-/// It is open to implement: for another engine, or by a wrapper that hands every call on, as `testing::FaultyStore` does.
+/// It is open to implement: for another engine, or by a wrapper that forwards every call, as `testing::FaultyStore` does.
 ///
 /// # Obligations on the implementer
 /// 1. An acknowledged append survives every crash. 2. Versions of a stream are 1..n: unique, without gaps. 3. All events of
@@ -59,7 +59,7 @@ use crate::stream::{ExpectedVersion, StreamId, StreamVersion, Tenant};
 ///
 /// # Cancel safety
 /// Dropping the future of a read is harmless. Dropping the future of an append leaves its outcome unknown; append the same
-/// event ids again to find out. No dropped future leaves a transaction, a lock or a connection behind.
+/// event ids again to find out. No dropped future leaves a transaction open or a lock or a connection in use.
 ///
 /// ```
 /// # mod order { include!(concat!(env!("CARGO_MANIFEST_DIR"), "/docs/order.rs")); }
@@ -136,17 +136,17 @@ pub trait EventStore: Send + Sync + 'static {
     /// Dropping the future leaves the outcome unknown; append the same event ids again to find out.
     async fn append_many(&self, append: Append) -> Result<Appended, AppendError>;
 
-    /// The first answer to a request, marked as repeated, if one with this key is remembered.
+    /// The first answer to a request, marked as repeated, if one with this key is stored.
     ///
     /// # Errors
     /// [`AppendError::RequestKeyReused`] if the key was used with another fingerprint; [`AppendError::Unavailable`],
-    /// which is transient; [`AppendError::Broken`] if what is stored cannot be read; [`AppendError::Closed`].
+    /// which is transient; [`AppendError::Broken`] if the stored answer cannot be read; [`AppendError::Closed`].
     ///
     /// # Cancel safety
     /// Dropping the future is harmless.
     async fn find_request(&self, tenant: &Tenant, request: &RequestKey) -> Result<Option<Appended>, AppendError>;
 
-    /// Events of one stream after `after`, in the order of their versions: a prefix of what is there, at most `limit`
+    /// Events of one stream after `after`, in the order of their versions: a prefix of the present ones, at most `limit`
     /// events and about 16 MiB, at least one if there is one. Nothing for a stream that does not exist or is not
     /// longer.
     ///
@@ -214,7 +214,7 @@ pub trait EventStore: Send + Sync + 'static {
     /// it holds. Values may be skipped, and the position is a hint, never a promise.
     fn watch(&self) -> watch::Receiver<Position>;
 
-    /// Lets what is queued be answered, then stops the handle's tasks and wakes every receiver of
+    /// Waits until queued appends are answered, then stops the handle's tasks and wakes every receiver of
     /// [`EventStore::watch`]. Later calls fail with `Closed`, through every clone of the handle. Closing twice is
     /// harmless.
     ///

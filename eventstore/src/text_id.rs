@@ -8,7 +8,7 @@ use crate::name::check_name;
 /// Makes types for ids that are text, such as the id of an aggregate.
 ///
 /// The text has 1 to 200 bytes, no control characters, and does not begin with `$` or `__`: what every store can hold as
-/// the name of a stream. It is kept byte for byte, and checked wherever it comes from, JSON included. Cloning is cheap.
+/// the name of a stream. It is kept byte for byte, and checked from every source, JSON included. Cloning is cheap.
 ///
 /// Each type has `new`, `as_str`, `FromStr`, `TryFrom<&str>`, `TryFrom<String>`, `Display`, `Debug`, `AsRef<str>`,
 /// `Borrow<str>`, serde's `Serialize` and `Deserialize`, and compares and hashes as its text. Errors are

@@ -1,6 +1,6 @@
 //! What an append does, and what it answers.
 
-use super::case::{Case, exact, ids, new_ids, positions, rises, versions};
+use super::case::{Case, exact, ids, increases, new_ids, positions, versions};
 use crate::append::Append;
 use crate::event::{EventId, NewEvent};
 use crate::payload::Payload;
@@ -31,7 +31,7 @@ pub(super) async fn events_are_stored_in_the_order_of_the_append(case: Case) {
     let stored = case.load(&case.stream("a")).await;
     assert_eq!(ids(&stored), new_ids(&events));
     assert_eq!(versions(&stored), (1..=20).collect::<Vec<_>>());
-    rises(&done.streams[0].positions);
+    increases(&done.streams[0].positions);
 }
 
 pub(super) async fn positions_increase_from_append_to_append_across_streams(case: Case) {
@@ -39,8 +39,8 @@ pub(super) async fn positions_increase_from_append_to_append_across_streams(case
     for n in 0..10 {
         last.push(case.append(&format!("s{}", n % 3), ExpectedVersion::Any, 1 + n % 2).await.position);
     }
-    rises(&last);
-    rises(&positions(&case.log().await));
+    increases(&last);
+    increases(&positions(&case.log().await));
 }
 
 pub(super) async fn the_first_position_is_beyond_the_start(case: Case) {

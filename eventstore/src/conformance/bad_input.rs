@@ -1,4 +1,4 @@
-//! Input that no store may take: refused at the door, with the field and the fix, and without a trace.
+//! Input that no store may accept: refused with the field and the fix, and nothing is stored.
 
 use super::case::{Case, names_the_field};
 use crate::append::Append;
@@ -19,7 +19,7 @@ fn bad_names() -> Vec<String> {
     bad
 }
 
-/// Checks that something made of each bad name is refused about `field`, and that the store has not noticed.
+/// Checks that each bad name is refused with `field`, and that the store is unchanged.
 async fn refuses_bad_names<T: std::fmt::Debug>(case: &Case, field: &str, make: impl Fn(String) -> Result<T, Invalid>) {
     case.append("a", ExpectedVersion::Any, 1).await;
     let before = case.everything().await;

@@ -217,12 +217,12 @@ pub(super) fn new_ids(events: &[NewEvent]) -> Vec<EventId> {
     events.iter().map(|event| event.event_id).collect()
 }
 
-/// Checks that positions rise strictly.
-pub(super) fn rises(positions: &[Position]) {
-    assert!(positions.is_sorted_by(|a, b| a < b), "positions do not rise: {positions:?}");
+/// Checks that positions increase strictly.
+pub(super) fn increases(positions: &[Position]) {
+    assert!(positions.is_sorted_by(|a, b| a < b), "positions do not increase: {positions:?}");
 }
 
-/// The seed of a random clause: `ANNALS_SEED` if set, else another one each time. Printed, and shown if the clause fails.
+/// The seed of a random clause: `ANNALS_SEED` if set, else a random one. It is printed, so that it is shown if the clause fails.
 pub(super) fn seed() -> u64 {
     let seed =
         std::env::var("ANNALS_SEED").ok().and_then(|text| text.parse().ok()).unwrap_or_else(|| fastrand::u64(..));

@@ -1,4 +1,4 @@
-//! What is loaded equals what was appended.
+//! Loaded events equal the appended ones.
 
 use serde_json::{Value, json};
 
@@ -29,7 +29,7 @@ fn is(stored: &RecordedEvent, event: &NewEvent) {
     assert_eq!(stored.name, event.name);
     assert_eq!(stored.schema_version, event.schema_version);
     assert_eq!(stored.payload, event.payload);
-    // The text too: what is decoded before an append must be what is decoded ever after.
+    // The text too: an event must be decoded from the same text before and after the append.
     assert_eq!(stored.payload.as_str(), event.payload.as_str());
     assert_eq!(stored.metadata, event.metadata);
 }

@@ -1,6 +1,6 @@
 //! Reading the whole log, with and without a filter.
 
-use super::case::{Case, ids, positions, rises, seed, tenant};
+use super::case::{Case, ids, increases, positions, seed, tenant};
 use crate::error::ReadError;
 use crate::event::RecordedEvent;
 use crate::filter::Filter;
@@ -46,7 +46,7 @@ pub(super) async fn the_log_has_every_event_once_in_the_order_of_positions(case:
     }
     let log = case.log().await;
     assert_eq!(ids(&log), expected);
-    rises(&positions(&log));
+    increases(&positions(&log));
 }
 
 pub(super) async fn a_read_begins_after_the_position(case: Case) {

@@ -28,7 +28,7 @@
 //! ```
 //!
 //! The macro makes a test of every clause for every store. A capability that a store does not declare is no leave to
-//! skip: the clauses that would need it check that the store indeed lacks it. The clauses know nothing of engines.
+//! skip: the clauses that would need it check that the store indeed lacks it. The clauses do not depend on engines.
 
 #![expect(clippy::unwrap_used, reason = "a clause fails by panicking, and its name states what it expected")]
 

@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use futures::future::join_all;
 use futures::{StreamExt, TryStreamExt};
 
-use super::case::{Case, exact, ids, positions, request, rises, seed, versions};
+use super::case::{Case, exact, ids, increases, positions, request, seed, versions};
 use crate::append::{Append, Appended};
 use crate::error::AppendError;
 use crate::filter::Filter;
@@ -198,8 +198,8 @@ pub(super) async fn appends_to_the_same_streams_in_any_order_all_end(case: Case)
     for s in 0..4 {
         let stored = case.load(&case.stream(&s.to_string())).await;
         assert_eq!(versions(&stored), (1..=40).collect::<Vec<_>>());
-        rises(&positions(&stored));
-        // Contiguous in their stream: no append came between the two events of another.
+        increases(&positions(&stored));
+        // Contiguous in their stream: no append is between the two events of another.
         assert!(stored.chunks(2).all(|pair| pair[0].append_id == pair[1].append_id));
     }
 }
@@ -298,7 +298,7 @@ pub(super) async fn a_subscriber_racing_eight_writers_sees_every_event_once_in_o
     .await;
     let log = case.log().await;
     assert_eq!(log.len(), 120);
-    rises(&positions(&log));
+    increases(&positions(&log));
     for subscriber in subscribers {
         assert_eq!(ids(&subscriber.await.unwrap().unwrap()), ids(&log));
     }

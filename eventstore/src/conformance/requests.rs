@@ -213,7 +213,7 @@ pub(super) async fn many_expired_keys_neither_answer_nor_block(case: Case) {
     for answer in remember_all("another body", Duration::from_secs(60)).await {
         assert!(!answer.unwrap().repeated);
     }
-    // Nor are the new ones forgotten with the old.
+    // Nor were the new ones removed with the old.
     clock.advance(Duration::from_secs(2));
     for n in 0..3 {
         case.store

@@ -1,6 +1,6 @@
 //! Appends to several streams: all of them or none.
 
-use super::case::{Case, exact, ids, is_conflict, new_ids, positions, rises, versions};
+use super::case::{Case, exact, ids, increases, is_conflict, new_ids, positions, versions};
 use crate::append::Append;
 use crate::stream::ExpectedVersion;
 
@@ -97,7 +97,7 @@ pub(super) async fn positions_rise_with_versions_in_each_stream(case: Case) {
     for id in ["z", "a"] {
         let stored = case.load(&case.stream(id)).await;
         assert_eq!(versions(&stored), (1..=i64::try_from(stored.len()).unwrap()).collect::<Vec<_>>());
-        rises(&positions(&stored));
+        increases(&positions(&stored));
     }
 }
 

@@ -54,7 +54,7 @@ pub(super) async fn a_listing_of_one_tenant_has_nothing_of_another(case: Case) {
     assert_eq!(found.iter().map(|info| info.stream.clone()).collect::<Vec<_>>(), [of("a", "1")]);
 }
 
-/// The place to go on from comes from outside, so it may be that of another tenant.
+/// The stream to continue after is given by the caller, so it may be of another tenant.
 pub(super) async fn a_listing_after_a_stream_of_another_tenant_has_only_its_own(case: Case) {
     for owner in ["a", "b", "c"] {
         for id in ["1", "2"] {

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use jiff::Timestamp;
 
-use super::case::{Case, positions, request, rises, versions};
+use super::case::{Case, increases, positions, request, versions};
 use crate::append::Append;
 use crate::stream::{ExpectedVersion, Tenant};
 
@@ -49,7 +49,7 @@ pub(super) async fn a_clock_that_goes_back_changes_no_order(case: Case) {
     }
     let log = case.log().await;
     assert_eq!(positions(&log), answered);
-    rises(&answered);
+    increases(&answered);
     assert!(log.first().unwrap().recorded_at > log.last().unwrap().recorded_at);
     for id in ["a", "b"] {
         assert_eq!(versions(&case.load(&case.stream(id)).await), (1..=10).collect::<Vec<_>>());
@@ -64,7 +64,7 @@ pub(super) async fn a_stopped_clock_blocks_nothing(case: Case) {
     for n in 1..=10 {
         assert_eq!(case.append("a", ExpectedVersion::Any, 1).await.version().get(), n);
     }
-    rises(&positions(&case.log().await));
+    increases(&positions(&case.log().await));
 }
 
 pub(super) async fn times_far_away_are_returned_equal(case: Case) {

@@ -1,4 +1,4 @@
-//! The request keys that a memory store remembers.
+//! The request keys of a memory store.
 
 use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;
@@ -29,7 +29,7 @@ struct Remembered {
 }
 
 impl Requests {
-    /// The first answer to a request, unless it is forgotten by `now`.
+    /// The first answer to a request, unless it has expired by `now`.
     pub(super) fn find(
         &self,
         tenant: &Tenant,
@@ -47,8 +47,7 @@ impl Requests {
         }
     }
 
-    /// Remembers the answer to a request, for its lifetime from `begins`, and forgets some of those that have expired by
-    /// `now`.
+    /// Stores the answer to a request, for its lifetime from `begins`, and removes some of those that have expired by `now`.
     pub(super) fn remember(
         &mut self,
         tenant: &Tenant,

@@ -1,6 +1,6 @@
-//! The one text of a JSON value: the text that PostgreSQL's JSONB gives back.
+//! The one text of a JSON value: the text that PostgreSQL's JSONB returns.
 //!
-//! What is folded before it is stored must be what a later load folds. JSONB sorts keys and writes numbers out, and a type
+//! An event must be folded from the same text before it is stored and at a later load. JSONB sorts keys and writes numbers out, and a type
 //! can see that: a map that keeps its order, `1e16` as a number that may be an integer, raw JSON. So payloads have that text
 //! from the beginning, on every store alike.
 

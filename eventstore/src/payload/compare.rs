@@ -143,7 +143,7 @@ impl<'t> Parser<'t> {
         self.text.as_bytes().get(self.at).copied()
     }
 
-    /// Skips white space and then `byte`, if it comes next.
+    /// Skips white space and then `byte`, if it is next.
     fn take(&mut self, byte: u8) -> bool {
         self.skip_space();
         let found = self.peek() == Some(byte);

@@ -28,7 +28,7 @@ struct Depth {
     wrapped: usize,
 }
 
-/// Hands everything on to `inner`, but refuses non-finite numbers and nesting beyond [`MAX_DEPTH`].
+/// Forwards everything to `inner`, but refuses non-finite numbers and nesting beyond [`MAX_DEPTH`].
 pub(super) struct Guard<S> {
     inner: S,
     depth: Depth,

@@ -1,4 +1,4 @@
-//! The event itself as JSON text: what every store can hold and give back unchanged.
+//! The event itself as JSON text that every store can hold and return unchanged.
 
 mod canonical;
 mod compare;
@@ -27,7 +27,7 @@ pub use encode::{encode_struct, encode_variant};
 /// How deep arrays and objects may nest; serde_json refuses to read 128.
 pub const MAX_DEPTH: usize = 64;
 
-/// JSON text that every store gives back as it is.
+/// JSON text that every store returns unchanged.
 ///
 /// It is the text that PostgreSQL's JSONB gives for the value, on every store: keys in the order of their lengths and
 /// then of their bytes, numbers without exponents (`1e3` is `1000`) and without the sign of zero, a space after each colon
@@ -46,7 +46,7 @@ pub const MAX_DEPTH: usize = 64;
 /// let payload = Payload::from_json(r#"{ "lines": [ { "price": 1e2 } ] }"#)?;
 /// assert_eq!(payload.as_str(), r#"{"lines": [{"price": 100}]}"#);
 ///
-/// // What no store could give back is refused, with its place.
+/// // A value that no store could return is refused, with its place.
 /// let invalid = Payload::of(&[1.0, f64::NAN]).unwrap_err();
 /// assert_eq!(invalid.field, "payload[1]");
 /// # Ok::<(), annals_eventstore::Invalid>(())
@@ -79,7 +79,7 @@ impl Payload {
         Ok(Self { written_out: NonZeroUsize::new(text.len()), text: text.into() })
     }
 
-    /// JSON that a store has given back.
+    /// JSON read from a store.
     pub(crate) fn trusted(text: impl Into<Arc<str>>) -> Self {
         Self { text: text.into(), written_out: None }
     }

@@ -46,7 +46,7 @@ pub(super) struct Scanned<'t> {
 
 /// Checks `text`.
 ///
-/// Accepted is exactly RFC 8259, less what a store could not give back: nesting deeper than [`MAX_DEPTH`], U+0000, lone
+/// Accepts RFC 8259, except what a store could not return: nesting deeper than [`MAX_DEPTH`], U+0000, lone
 /// surrogates, duplicate keys, and numbers beyond the range of `f64` or of PostgreSQL's `numeric`.
 ///
 /// It also refuses the number with which the text has more than `limit` bytes once its numbers are written out.
@@ -86,7 +86,7 @@ struct Scanner<'t> {
     text: &'t str,
     /// The next byte to read. Always between characters.
     at: usize,
-    /// What is kept of the text before `kept`, once white space was found.
+    /// The compacted text before `kept`, once white space was found.
     compact: Option<String>,
     kept: usize,
     open: Vec<Open<'t>>,

@@ -8,7 +8,7 @@ use serde_json::value::RawValue;
 use super::{MAX_DEPTH, Payload, decode_struct, decode_variant, encode_struct, encode_variant};
 use crate::error::{DecodeError, Invalid};
 
-/// So many cases, from a seed that is printed and may be given back as `ANNALS_SEED`.
+/// The number of cases, with a seed that is printed and can be set by `ANNALS_SEED`.
 fn cases(cases: u32) -> Config {
     let seed = crate::testing_seed();
     println!("ANNALS_SEED={seed}");
@@ -94,7 +94,7 @@ fn duplicate_keys_are_refused_as_the_same_text_however_written() {
     check_refused(r#"{"a":1,"\u0061":2}"#, "payload.a", "is in the same object twice");
     check_refused(r#"{"two words":1,"two words":2}"#, r#"payload["two words"]"#, "is in the same object twice");
     accepted(r#"{"a":{"a":{"a":1}},"b":[{"a":1},{"a":2}]}"#);
-    // The set of many keys takes over from the list; neither side of the border forgets a key.
+    // Many keys are kept in a set instead of a list; no key is lost on either side of that bound.
     for keys in [15, 16, 17, 18, 40] {
         let fields: Vec<String> = (0..keys).map(|n| format!("\"k{n}\":{{\"k{n}\":1}}")).collect();
         accepted(&format!("{{{}}}", fields.join(",")));
@@ -157,7 +157,7 @@ fn numbers_beyond_f64_are_refused_and_the_rest_kept() {
     }
 }
 
-/// What PostgreSQL gives back for each of these is held by `eventstore/tests/it/postgres/values.rs`.
+/// What PostgreSQL returns for each of these is tested by `eventstore/tests/it/postgres/values.rs`.
 #[test]
 fn a_value_has_one_text_which_is_that_of_jsonb() {
     for (text, canonical) in [

@@ -124,7 +124,7 @@ impl PostgresDatabase {
     ///
     /// # Errors
     /// [`OpenError::Refused`] if a migration's SQL fails; [`OpenError::Unsound`] if the account lacks a privilege;
-    /// [`OpenError::ReadOnly`], on a standby say; [`OpenError::StorageFull`]; [`OpenError::Unavailable`], which is
+    /// [`OpenError::ReadOnly`], for example on a standby; [`OpenError::StorageFull`]; [`OpenError::Unavailable`], which is
     /// transient; [`OpenError::Closed`]. Nothing of a failed migration remains.
     ///
     /// # Cancel safety
@@ -154,7 +154,7 @@ impl PostgresDatabase {
     /// # Cancel safety
     /// Dropping the future takes nothing.
     pub async fn read(&self) -> Result<PostgresReader, DatabaseError> {
-        let connection = self.0.pool.lend().await.map_err(NoConnection::into_database)?;
+        let connection = self.0.pool.borrow().await.map_err(NoConnection::into_database)?;
         let mut borrowed = BorrowedConnection::new(connection);
         if self.0.pool.is_of_store() {
             sqlx::raw_sql(DEFAULT_PLANNER).execute(&mut *borrowed).await.map_err(database_error)?;
@@ -305,7 +305,7 @@ impl PostgresTransaction {
     /// # Cancel safety
     /// Dropping the future rolls back as well.
     pub async fn rollback(self) -> Result<(), DatabaseError> {
-        self.0.give_back().await.map_err(database_error)
+        self.0.return_to_pool().await.map_err(database_error)
     }
 }
 

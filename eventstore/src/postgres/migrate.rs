@@ -19,7 +19,7 @@ const APPLIED: &str = "
 /// The keys are `annl` and `migr` in ASCII. A second process waits, and then finds no pending migrations.
 const TAKE_TURN: &str = "SELECT pg_advisory_xact_lock(1634627180, 1835624306)";
 
-const REMEMBER: &str = "
+const RECORD_MIGRATION: &str = "
     INSERT INTO annals.migrations (component, number, name, build)
     VALUES ($1, $2, $3, $4)
 ";
@@ -56,7 +56,7 @@ pub(crate) async fn migrate(connection: &mut PgConnection, all: &[Migration]) ->
         if migration.component == "events" && migration.name == "store" {
             sqlx::query(CREATE_INCARNATION).bind(MIN_BUILD).persistent(false).execute(&mut *connection).await?;
         }
-        sqlx::query(REMEMBER)
+        sqlx::query(RECORD_MIGRATION)
             .persistent(false)
             .bind(migration.component)
             .bind(migration.number)

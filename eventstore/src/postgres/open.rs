@@ -104,7 +104,7 @@ pub(crate) fn listen_to(options: &PostgresOptions) -> Result<Option<PgConnectOpt
 
 async fn close(connection: PgConnection) {
     if let Err(error) = connection.close().await {
-        tracing::debug!(%error, "the first connection was gone before it was closed");
+        tracing::debug!(%error, "the first connection was lost before it was closed");
     }
 }
 

@@ -15,7 +15,7 @@ use crate::position::{After, Checkpoint, Incarnation, Position};
 use crate::postgres::append::blocked_streams::BlockedStreams;
 use crate::postgres::append::group::is_small;
 use crate::postgres::append::single;
-use crate::postgres::append::writer::{Shared, Writers, append_beside};
+use crate::postgres::append::writer::{Shared, Writers, append_outside_groups};
 use crate::postgres::connection::pool::Pool;
 use crate::postgres::database::PostgresDatabase;
 use crate::postgres::fault::NoConnection;
@@ -166,7 +166,7 @@ impl EventStore for PostgresStore {
             return self.0.writers.append(append, &shared.limits).await;
         }
         let _place = shared.bounds.enter(&append, &shared.limits)?;
-        append_beside(shared, &append, turn_in_stream).await
+        append_outside_groups(shared, &append, turn_in_stream).await
     }
 
     async fn find_request(&self, tenant: &Tenant, request: &RequestKey) -> Result<Option<Appended>, AppendError> {

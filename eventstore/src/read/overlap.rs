@@ -19,7 +19,7 @@ enum Next {
     Overlap,
     /// What follows the last event, which filled a page alone.
     Behind,
-    /// The last event once more, and what followed it.
+    /// The last event again, and the events after it.
     Again(StreamPage),
 }
 

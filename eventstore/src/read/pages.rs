@@ -14,7 +14,7 @@ use crate::read::ahead::{Ahead, FIRST_PAGE, grown};
 use crate::read::backoff::Backoff;
 use crate::store::{EventStore, Page};
 
-/// The log page by page: what is there, then what comes, without a seam.
+/// The log page by page: the present events, then new ones, without a gap or a duplicate.
 ///
 /// For readers that keep a checkpoint. [`Page::checkpoint`] is the position up to which the log has been read, also when
 /// the filter matches none of its events, and [`Page::end`] is set when there was nothing more. Made by
@@ -51,7 +51,7 @@ use crate::store::{EventStore, Page};
 ///     // A reader stores both in one transaction.
 ///     checkpoint = page.checkpoint.unwrap_or(checkpoint);
 ///     if page.end {
-///         break; // or go on: the next page comes when there is more
+///         break; // or continue: the next page is returned when there is more
 ///     }
 /// }
 /// assert_eq!((sum, checkpoint.position), (12_00, done.position));
@@ -91,7 +91,7 @@ impl Pages {
         self
     }
 
-    /// The position up to which pages have been given out: where another reader would go on.
+    /// The position up to which pages have been returned: where another reader would continue.
     #[must_use]
     pub fn position(&self) -> Position {
         self.after.position
@@ -153,7 +153,7 @@ fn read(
         let mut head = store.watch();
         let mut backoff = None;
         loop {
-            // What is announced from here on wakes us below; what was announced before, this read sees.
+            // Later notifications wake us below; this read sees the events of earlier ones.
             head.borrow_and_update();
             let page = match store.read_page(after, &filter, limit).await {
                 Err(error) if retries && error.is_transient() => {

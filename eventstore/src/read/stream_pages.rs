@@ -17,7 +17,7 @@ pub(super) struct StreamPages {
     store: Arc<dyn EventStore>,
     stream: StreamId,
     pages: OverlappingPages,
-    /// Of the last event that was given out.
+    /// Of the last event returned.
     position: Position,
     limit: usize,
     ahead: Ahead<StreamPage>,

@@ -10,7 +10,7 @@ use crate::event::RecordedEvent;
 use crate::read::pages::Pages;
 
 /// The events of the log after a position, one by one: first those that are there, then each as it comes.
-/// [`EventStoreExt::subscribe`](crate::EventStoreExt::subscribe) makes it and has an example.
+/// Created by [`EventStoreExt::subscribe`](crate::EventStoreExt::subscribe), which has an example.
 ///
 /// Every event that matches the filter is returned once, in the order of positions, also at the change from old events to
 /// new ones. Transient errors are retried and logged; any other error is the last item. It ends in no other way.

@@ -107,13 +107,13 @@ impl<'r, A: Evolve> Execution<'r, A> {
         Ok(Loaded { stream: self.stream, state, version, last_event })
     }
 
-    /// What is known of the aggregate without asking the store.
+    /// The cached state of the aggregate.
     fn cached(&self) -> Option<Known<A>> {
         self.repository.cache.get(self.repository.store.incarnation(), &self.stream)
     }
 
-    /// Takes the events after `known` into it, or all if the stream has another history by now. Outside of a transaction
-    /// the result is remembered.
+    /// Takes the events after `known` into it, or all if the history of the stream has changed. Outside of a transaction
+    /// the result is cached.
     async fn read<S: CommandScope>(&self, scope: &mut S, known: Known<A>) -> Result<Known<A>, ReadError> {
         let mut reading = Reading::on(known);
         loop {
@@ -161,8 +161,8 @@ impl<'r, A: Evolve> Execution<'r, A> {
 
     /// Encodes events under new ids, and folds them into the state that they lead to.
     ///
-    /// What is folded is what reading them back gives. So an event that could be stored but never read again, and one on
-    /// which `evolve` panics, are found before they are stored; and a cached state is that of a later load.
+    /// The events are folded as they would be read back. So an event that could be stored but not read, or on which
+    /// `evolve` panics, is found before it is stored; and a cached state equals that of a later load.
     fn prepare(&self, known: &Known<A>, events: &[A::Event]) -> Result<(Vec<NewEvent>, Known<A>), Invalid> {
         let ids = self.repository.store.ids();
         let metadata = self.repository.metadata();

@@ -48,8 +48,8 @@ pub trait AggregateStore: EventStore + Clone {
         Repository::new(Arc::new(self.clone()))
     }
 
-    /// Finds out what became of an append whose outcome was unknown: it is sent once more with the same event ids. If
-    /// it was not stored and its stream is as it was, it is stored now. [`SettleToken`] has an example.
+    /// Settles an append whose outcome was unknown: it is sent again with the same event ids. If it was not stored and its
+    /// stream has not changed, it is stored now. [`SettleToken`] has an example.
     ///
     /// # Errors
     /// [`AppendError::WrongExpectedVersion`] if it was not stored and cannot be any more (see
@@ -71,10 +71,10 @@ impl<S: EventStore + Clone> AggregateStore for S {}
 /// If another writer appended first, only the new events are read, and the command is decided again: up to 10 times, then
 /// the conflict is returned.
 ///
-/// States are cached (10,000 by default), so that the usual command is one round trip to the store. The cache is never
-/// trusted further than the store confirms: the append expects the last event of the state it was decided on, so that
+/// States are cached (10,000 by default), so that the usual command is one round trip to the store. The store checks a
+/// cached state: the append expects the last event of the state it was decided on, so that
 /// nothing is stored if a failover or a restore has lost that event; a rejection, or a decision without events, that was
-/// made on a cached state is made again after what is new was read; and [`Repository::load`] always reads what is new.
+/// made on a cached state is repeated after new events were read; and [`Repository::load`] always reads new events.
 ///
 /// ```
 /// # mod order { include!(concat!(env!("CARGO_MANIFEST_DIR"), "/docs/order.rs")); }
@@ -114,7 +114,7 @@ pub struct Repository<A: Evolve> {
 }
 
 impl<A: Evolve> Repository<A> {
-    /// A repository over `store`, for the default tenant. Usually [`AggregateStore::aggregate`] makes it.
+    /// A repository over `store`, for the default tenant. Usually created by [`AggregateStore::aggregate`].
     #[must_use]
     pub fn new(store: Arc<dyn EventStore>) -> Self {
         Self {
@@ -187,7 +187,7 @@ impl<A: Evolve> Repository<A> {
     /// The aggregate's state after its last event, with its version; the default state and version 0 if it has no
     /// events.
     ///
-    /// Always reads what is new. The deadline of the context does not concern it.
+    /// Always reads new events. The deadline of the context does not apply.
     ///
     /// # Errors
     /// [`ReadError::Undecodable`] naming an event that this build cannot read; [`ReadError::Invalid`] if no stream
@@ -222,7 +222,7 @@ impl<A: Evolve> Repository<A> {
     /// one it may have its effect twice.
     ///
     /// # Panics
-    /// Only if `decide` or `evolve` panics. Then nothing of the command is stored, and the repository works as before.
+    /// Only if `decide` or `evolve` panics. Then nothing of the command is stored, and the repository stays usable.
     pub async fn execute<T, R, F>(&self, id: &A::Id, decide: F) -> Result<Executed, ExecuteError<R>>
     where
         T: IntoEvents<A::Event>,

@@ -8,12 +8,12 @@ use crate::read::{Overlap, OverlappingPages};
 use crate::store::StreamPage;
 use crate::stream::{StreamId, StreamVersion};
 
-/// Reads a stream on from what is known of it, page by page. Each page must begin with the last event that was folded:
-/// after a failover or a restore the stream may be another one, and then it is read from its beginning.
+/// Reads the events of a stream after the known state, page by page. Each page must begin with the last event that was folded:
+/// after a failover or a restore the stream may have other events, and then it is read from its beginning.
 pub(crate) struct Reading<A> {
     pub(crate) known: Known<A>,
     pages: OverlappingPages,
-    /// Whether what was known before was of another history.
+    /// Whether the known state was of another history, so that the stream is read from its beginning.
     pub(super) is_anew: bool,
 }
 

@@ -18,7 +18,7 @@ const LONGEST_PAUSE: Duration = Duration::from_secs(1);
 
 /// An append whose outcome is unknown, with the ids of its events: enough to find out later what happened.
 ///
-/// It lives in this process only; cloning it is cheap. [`Repository::settle`](crate::Repository::settle) takes it.
+/// It is valid in this process only; cloning it is cheap. [`Repository::settle`](crate::Repository::settle) takes it.
 ///
 /// ```
 /// # mod order { include!(concat!(env!("CARGO_MANIFEST_DIR"), "/docs/order.rs")); }

@@ -132,7 +132,7 @@ impl<S: EventStore> EventStore for FaultyStore<S> {
             None => self.inner.append_many(append).await,
             Some(Fault::Before) => Err(AppendError::Unavailable { source: planned() }),
             Some(Fault::After) => {
-                // What a store refuses at the door, no lost answer can hide.
+                // An append that the check refuses is refused even if the answer is lost.
                 let stream = append.clone().check(self.limits())?.first_stream();
                 match self.inner.append_many(append).await {
                     Err(error) if error.family() == ErrorFamily::Invalid => Err(error),

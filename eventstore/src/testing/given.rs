@@ -46,7 +46,7 @@ pub fn given_nothing<A: Evolve>() -> Given<A> {
     Given { state: A::default() }
 }
 
-/// An aggregate to which something has happened; [`given`] makes it.
+/// An aggregate with past events; created by [`given`].
 #[must_use = "nothing is checked before `then`"]
 pub struct Given<A> {
     state: A,
@@ -100,7 +100,7 @@ impl<A: Evolve> Given<A> {
     }
 }
 
-/// What was decided: events, or a rejection of type `R`.
+/// The decision: events, or a rejection of type `R`.
 #[must_use = "nothing is checked before `then`"]
 pub struct Decided<A: Evolve, R> {
     state: A,
@@ -142,7 +142,7 @@ impl<A: Evolve, R: Debug> Decided<A, R> {
     /// Checks that the command was accepted and led to no events.
     ///
     /// # Panics
-    /// If not, with what was decided instead.
+    /// If not; the message shows the actual decision.
     #[track_caller]
     pub fn then_nothing(self) -> Then<A> {
         self.then(Vec::new())

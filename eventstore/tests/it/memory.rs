@@ -1,4 +1,4 @@
-//! What is particular to the memory store; the contract is in `conformance`.
+//! Tests of the memory store alone; the contract is in `conformance`.
 
 use std::sync::Arc;
 use std::time::Duration;

@@ -34,8 +34,8 @@ struct MinimalStore {
     /// How many reads of the log are answered, and what happens to later ones.
     answers: Arc<AtomicU64>,
     after_last: AfterLast,
-    /// How many reads that are never answered were given up.
-    given_up: Arc<AtomicU64>,
+    /// How many unanswered reads were aborted.
+    aborted: Arc<AtomicU64>,
     head: Arc<Mutex<Option<watch::Sender<Position>>>>,
 }
 
@@ -46,9 +46,9 @@ enum AfterLast {
 }
 
 /// Counts when it is dropped.
-struct GivenUp(Arc<AtomicU64>);
+struct CountAborted(Arc<AtomicU64>);
 
-impl Drop for GivenUp {
+impl Drop for CountAborted {
     fn drop(&mut self) {
         self.0.fetch_add(1, Ordering::AcqRel);
     }
@@ -65,7 +65,7 @@ impl MinimalStore {
             failures: Arc::default(),
             answers: Arc::new(AtomicU64::new(u64::MAX)),
             after_last: AfterLast::Hang,
-            given_up: Arc::default(),
+            aborted: Arc::default(),
             head: Arc::new(Mutex::new(Some(watch::Sender::new(Position::START)))),
         }
     }
@@ -139,7 +139,7 @@ impl EventStore for MinimalStore {
             return Err(ReadError::Unavailable { source: BackendError::new("not now") });
         }
         if !take_one(&self.answers) {
-            let _given_up = GivenUp(Arc::clone(&self.given_up));
+            let _given_up = CountAborted(Arc::clone(&self.aborted));
             match self.after_last {
                 AfterLast::Hang => std::future::pending::<()>().await,
                 AfterLast::Panic => panic!("the store has a fault"),
@@ -208,15 +208,15 @@ async fn reads_in_pages_of(most: usize) {
     for n in 0..7 {
         store.fill(&format!("s{n}"), "other", 3).await;
     }
-    store.fill("s3", "wanted", 1).await;
+    store.fill("s3", "matching", 1).await;
     store.fill("s6", "other", 4).await;
-    store.fill("s3", "wanted", 1).await;
+    store.fill("s3", "matching", 1).await;
     let all: Vec<_> = store.read_all(Position::START, Filter::all()).try_collect().await.unwrap();
     assert_eq!(positions(&all), (1..=27).collect::<Vec<_>>());
-    let wanted = Filter::all().event_name("wanted").unwrap();
-    let some: Vec<_> = store.read_all(Position::START, wanted.clone()).try_collect().await.unwrap();
+    let filter = Filter::all().event_name("matching").unwrap();
+    let some: Vec<_> = store.read_all(Position::START, filter.clone()).try_collect().await.unwrap();
     assert_eq!(positions(&some), [22, 27]);
-    let live: Vec<_> = store.subscribe(Position::START, wanted).take(2).try_collect().await.unwrap();
+    let live: Vec<_> = store.subscribe(Position::START, filter).take(2).try_collect().await.unwrap();
     assert_eq!(positions(&live), [22, 27]);
     let one: Vec<_> = store.load(&stream("s3")).try_collect().await.unwrap();
     assert_eq!(one.iter().map(|event| event.version.get()).collect::<Vec<_>>(), [1, 2, 3, 4, 5]);
@@ -313,12 +313,12 @@ async fn a_dropped_read_is_aborted() {
     }
     assert!(events.next().now_or_never().is_none(), "the second page never comes");
     tokio::task::yield_now().await;
-    assert_eq!(store.given_up.load(Ordering::Acquire), 0, "it is still in use");
+    assert_eq!(store.aborted.load(Ordering::Acquire), 0, "it is still in use");
     drop(events);
     for _ in 0..100 {
         tokio::task::yield_now().await;
     }
-    assert_eq!(store.given_up.load(Ordering::Acquire), 1);
+    assert_eq!(store.aborted.load(Ordering::Acquire), 1);
 }
 
 #[tokio::test]

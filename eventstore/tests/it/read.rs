@@ -188,11 +188,11 @@ async fn a_waiting_subscription_ends_when_the_store_is_closed() {
 async fn pages_report_how_far_the_log_was_read_though_nothing_matched() {
     let store = store();
     fill(&store, "a", "other", 10).await;
-    let mut pages = store.pages(Position::START, Filter::all().event_name("wanted").unwrap());
+    let mut pages = store.pages(Position::START, Filter::all().event_name("matching").unwrap());
     let page = pages.next().await.unwrap();
     assert_eq!((page.events.len(), page.checkpoint.unwrap().position.get(), page.end), (0, 10, true));
     fill(&store, "a", "other", 1).await;
-    fill(&store, "a", "wanted", 1).await;
+    fill(&store, "a", "matching", 1).await;
     let page = pages.next().await.unwrap();
     assert_eq!((page.events.len(), page.checkpoint.unwrap().position.get(), page.end), (1, 12, true));
     assert_eq!(pages.position().get(), 12);

@@ -11,7 +11,7 @@ use futures::{FutureExt, StreamExt};
 use sqlx::AssertSqlSafe;
 use tokio::time::timeout;
 
-/// Removes what was recorded after the second event, as if it had never been.
+/// Removes all events after the second one.
 const PUT_BACK_SQLITE: &str = "
     DROP TRIGGER events_are_never_deleted;
     DELETE FROM events WHERE position > 2;
@@ -28,7 +28,7 @@ async fn append<S: EventStore>(store: &S, stream: &str, count: usize) {
 }
 
 /// Reads in every way up to the fifth event, then rewinds the log to the second; no reader may get the new events.
-async fn check_rewound<S: EventStoreExt>(store: S, put_back: BoxFuture<'_, ()>) {
+async fn check_rewound<S: EventStoreExt>(store: S, rewind: BoxFuture<'_, ()>) {
     let filters = || [Filter::all(), Filter::all().event_name("placed").unwrap()];
     append(&store, "before", 2).await;
     append(&store, "lost", 3).await;
@@ -44,7 +44,7 @@ async fn check_rewound<S: EventStoreExt>(store: S, put_back: BoxFuture<'_, ()>) 
         // It waits for more, as far as it is polled.
         assert!(subscription.next().now_or_never().is_none());
     }
-    put_back.await;
+    rewind.await;
     append(&store, "after", 10).await;
     for (subscription, pages) in subscriptions.iter_mut().zip(&mut pages) {
         let next = timeout(Duration::from_secs(10), subscription.next()).await.expect("it is woken");
@@ -58,12 +58,12 @@ async fn check_rewound<S: EventStoreExt>(store: S, put_back: BoxFuture<'_, ()>) 
 async fn no_reader_continues_in_an_sqlite_log_that_was_rewound() {
     let folder = tempfile::tempdir().unwrap();
     let store = SqliteOptions::new(folder.path().join("events.db")).open().await.unwrap();
-    let put_back = async {
+    let rewind = async {
         let mut transaction = store.database().begin().await.unwrap();
         sqlx::raw_sql(AssertSqlSafe(PUT_BACK_SQLITE)).execute(&mut *transaction).await.unwrap();
         transaction.commit().await.unwrap();
     };
-    check_rewound(store.clone(), put_back.boxed()).await;
+    check_rewound(store.clone(), rewind.boxed()).await;
 }
 
 #[cfg(feature = "postgres")]
@@ -71,7 +71,7 @@ async fn no_reader_continues_in_an_sqlite_log_that_was_rewound() {
 async fn no_reader_continues_in_a_postgresql_log_that_was_rewound() {
     use sqlx::{Connection, PgConnection};
 
-    let put_back = "
+    let rewind = "
         ALTER TABLE annals.events DISABLE TRIGGER USER;
         DELETE FROM annals.events WHERE position > 2;
         ALTER TABLE annals.events ENABLE TRIGGER USER;
@@ -79,9 +79,9 @@ async fn no_reader_continues_in_a_postgresql_log_that_was_rewound() {
     ";
     let database = crate::backends::postgres_database().await;
     let store = annals_eventstore::PostgresOptions::new(database.url()).open().await.unwrap();
-    let put_back = async {
+    let rewind = async {
         let mut connection = PgConnection::connect(database.url()).await.unwrap();
-        sqlx::raw_sql(put_back).execute(&mut connection).await.unwrap();
+        sqlx::raw_sql(rewind).execute(&mut connection).await.unwrap();
     };
-    check_rewound(store.clone(), put_back.boxed()).await;
+    check_rewound(store.clone(), rewind.boxed()).await;
 }

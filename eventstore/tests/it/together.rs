@@ -28,7 +28,7 @@ struct Appends {
     ids: Vec<&'static str>,
     /// The versions of the streams after the batches so far.
     heads: HashMap<StreamId, i64>,
-    /// What was sent, by tenant.
+    /// The appends that were sent, by tenant.
     sent: HashMap<&'static str, Vec<Append>>,
 }
 

@@ -80,12 +80,12 @@ async fn try_to_append(
     standbys: &mut bool,
 ) -> Result<Appended, AppendError> {
     let begun = Instant::now();
-    let mut careful = false;
+    let mut checked = false;
     for _ in 0..MOST_ATTEMPTS {
-        let rows = match connection.fetch_all(call(append, careful)).await {
+        let rows = match connection.fetch_all(call(append, checked)).await {
             Ok(rows) => rows,
             Err(error) if has_lost_a_race(&error) => {
-                careful = true;
+                checked = true;
                 continue;
             }
             Err(error) if was_blocked(&error) => break,
@@ -102,7 +102,7 @@ async fn try_to_append(
         if let Some(answer) = find_stored_duplicate(append, &rows)? {
             return Ok(answer);
         }
-        careful = true;
+        checked = true;
     }
     Err(AppendError::Busy { waited: begun.elapsed() })
 }
@@ -184,13 +184,13 @@ pub(crate) fn is_plain(append: &CheckedAppend) -> bool {
     append.parts.len() == 1 && append.event_count == 1 && append.request.is_none()
 }
 
-/// The call of a plain append by a checked insert. It is given up soon if another transaction blocks it.
+/// The call of a plain append by a checked insert. It has a short timeout if another transaction blocks it.
 pub(crate) fn call_for_one(append: &CheckedAppend) -> Query<'_> {
     with_event(sqlx::query(APPEND_ONE), append)
 }
 
-/// The call of a plain append by an optimistic insert; `None` if it names no expected version. It is given up soon if
-/// another transaction blocks it.
+/// The call of a plain append by an optimistic insert; `None` if it names no expected version. It has a short
+/// timeout if another transaction blocks it.
 pub(crate) fn call_for_next(append: &CheckedAppend) -> Option<Query<'_>> {
     expected(append.parts[0].expected).filter(|version| *version < i64::MAX)?;
     Some(with_event(sqlx::query(APPEND_NEXT), append))
@@ -231,8 +231,8 @@ fn with_event<'q>(query: Query<'q>, append: &'q CheckedAppend) -> Query<'q> {
         .bind(part.expected.last_event().map(EventId::get))
 }
 
-fn call(append: &CheckedAppend, careful: bool) -> Query<'_> {
-    with_events(sqlx::query(APPEND).bind(append.tenant.as_str()).bind(careful), append)
+fn call(append: &CheckedAppend, checked: bool) -> Query<'_> {
+    with_events(sqlx::query(APPEND).bind(append.tenant.as_str()).bind(checked), append)
 }
 
 /// Binds everything from the streams to the lifetime, in the order in which the functions take it.

@@ -57,7 +57,7 @@ impl Writers {
         Self { queues, tasks: Mutex::new(tasks) }
     }
 
-    /// Hands a small append to a writer and waits for its answer.
+    /// Passes a small append to a writer and waits for its answer.
     pub(crate) async fn append(&self, append: CheckedAppend, limits: &Limits) -> Result<Appended, AppendError> {
         // Appends to one stream go to one writer, which stores them in the order of their arrival; two writers would block
         // each other.
@@ -119,7 +119,7 @@ async fn write(end: EndOfQueue, mut connection: WriterConnection, shared: Shared
                     let (shared, turn_in_stream) =
                         (shared.clone(), shared.blocked_streams.enter(&append.parts[0].stream));
                     beside.spawn(async move {
-                        drop(reply.send(append_beside(&shared, &append, Some(turn_in_stream)).await));
+                        drop(reply.send(append_outside_groups(&shared, &append, Some(turn_in_stream)).await));
                     });
                 }
             }
@@ -130,7 +130,7 @@ async fn write(end: EndOfQueue, mut connection: WriterConnection, shared: Shared
 }
 
 /// Appends on a connection of the pool, after earlier ones that wait for the same stream.
-pub(crate) async fn append_beside(
+pub(crate) async fn append_outside_groups(
     shared: &Shared,
     to_append: &CheckedAppend,
     turn_in_stream: Option<StreamTurn>,

@@ -48,7 +48,7 @@ impl BorrowedConnection {
     /// Borrows a connection without an open transaction.
     pub(crate) fn new(mut connection: PooledConnection) -> Self {
         // From now on it is closed on drop, unless it is cleaned.
-        connection.lend();
+        connection.borrow();
         Self { connection: Some(connection), inside: false }
     }
 
@@ -72,7 +72,7 @@ impl BorrowedConnection {
     }
 
     /// Rolls back the open transaction and cleans up now.
-    pub(crate) async fn give_back(mut self) -> Result<(), sqlx::Error> {
+    pub(crate) async fn return_to_pool(mut self) -> Result<(), sqlx::Error> {
         match self.connection.take() {
             Some(connection) => clean(connection, self.inside).await,
             None => Ok(()),
@@ -90,7 +90,7 @@ impl Deref for BorrowedConnection {
 
 impl DerefMut for BorrowedConnection {
     fn deref_mut(&mut self) -> &mut PgConnection {
-        self.connection.as_mut().expect("it is there until the drop").lend()
+        self.connection.as_mut().expect("it is there until the drop").borrow()
     }
 }
 
@@ -109,7 +109,7 @@ impl Drop for BorrowedConnection {
 }
 
 async fn clean(mut connection: PooledConnection, inside: bool) -> Result<(), sqlx::Error> {
-    let Ok(cleaned) = tokio::time::timeout(CLEAN_WITHIN, try_to_clean(connection.lend(), inside)).await else {
+    let Ok(cleaned) = tokio::time::timeout(CLEAN_WITHIN, try_to_clean(connection.borrow(), inside)).await else {
         return Err(sqlx::Error::Io(std::io::ErrorKind::TimedOut.into()));
     };
     match &cleaned {

@@ -1,4 +1,4 @@
-//! Connections: a bounded number, handed out in the order of the requests.
+//! Connections: a bounded number, provided in the order of the requests.
 //!
 //! Not sqlx's pool: it pings the server whenever a connection is returned, and returns connections whose owner was
 //! cancelled between BEGIN and its answer. Here a connection is returned only if its last statement has been answered.
@@ -108,7 +108,7 @@ impl Pool {
     }
 
     /// Takes a connection that the caller borrows for their own statements.
-    pub(crate) async fn lend(&self) -> Result<PooledConnection, NoConnection> {
+    pub(crate) async fn borrow(&self) -> Result<PooledConnection, NoConnection> {
         if self.0.pooled { Err(NoConnection::Pooled) } else { self.take().await }
     }
 
@@ -206,7 +206,7 @@ impl Pool {
         let idle = std::mem::take(&mut *self.lock());
         for Idle { session, .. } in idle {
             if let Err(error) = session.close().await {
-                tracing::debug!(%error, "a connection was gone before it was closed");
+                tracing::debug!(%error, "a connection was lost before it was closed");
             }
         }
     }
@@ -288,8 +288,8 @@ impl PooledConnection {
     }
 
     /// Hands the connection to a borrower, who reports by [`PooledConnection::returned`] whether it can be used again.
-    pub(crate) fn lend(&mut self) -> &mut PgConnection {
-        self.session().lend()
+    pub(crate) fn borrow(&mut self) -> &mut PgConnection {
+        self.session().borrow()
     }
 
     /// The borrowed connection, for shared access.

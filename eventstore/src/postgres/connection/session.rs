@@ -110,7 +110,7 @@ impl Session {
     }
 
     /// Hands the connection to a borrower; it is unusable until [`Session::returned`] reports that it is usable.
-    pub(crate) fn lend(&mut self) -> &mut PgConnection {
+    pub(crate) fn borrow(&mut self) -> &mut PgConnection {
         self.answered = false;
         &mut self.connection
     }

@@ -1,8 +1,8 @@
 //! The binary format of COPY: a header, then per row the number of fields, and each field with its length before it; at
 //! the end a negative number of fields.
 //!
-//! The server puts each row in a message of its own, the header in that of the first row. This code does not rely on it: what
-//! is not complete waits for the next message.
+//! The server sends each row in its own message, and the header with the first row. This code does not rely on it:
+//! incomplete data is kept until the next message.
 
 use sqlx::error::BoxDynError;
 
@@ -68,7 +68,7 @@ impl Copied {
         }
         while let Some((row, next)) = row(data, at)? {
             if self.ended {
-                return Err(BoxDynError::from("the data goes on after its end").into());
+                return Err(BoxDynError::from("there is data after the end").into());
             }
             at = next;
             match row {

@@ -38,7 +38,7 @@ impl WaitAlarm {
         Self { alarm, next_alarm: alarm, waiting: false }
     }
 
-    /// Says that somebody has been waiting for so long.
+    /// Reports that a reader has been waiting for this long.
     pub(crate) async fn look(&mut self, pool: &Pool, waited: Duration) {
         self.waiting = true;
         metrics::gauge!(GAUGE).set(waited.as_secs_f64());

@@ -94,7 +94,7 @@ pub(crate) struct Horizon {
     wake: Notify,
     answered: watch::Sender<Answered>,
     /// Whether a caller has timed out and now waits for the head to move.
-    gave_up: AtomicBool,
+    timed_out: AtomicBool,
 }
 
 /// The ticket up to which all calls are answered, and the last error.
@@ -116,7 +116,7 @@ struct Looks {
     asked: u64,
 }
 
-/// All questions up to `ticket` are answered when the log is settled up to `last`, which was allocated after they were asked.
+/// All calls up to `ticket` are answered when the log is settled up to `last`, which was allocated after them.
 struct Question {
     ticket: u64,
     last: i64,
@@ -131,7 +131,7 @@ impl Horizon {
             asked: AtomicU64::new(0),
             wake: Notify::new(),
             answered: watch::Sender::new(Answered { upto: 0, found: Ok(()) }),
-            gave_up: AtomicBool::new(false),
+            timed_out: AtomicBool::new(false),
         }
     }
 
@@ -170,9 +170,9 @@ impl Horizon {
         self.wake.notify_one();
         let comes = answers.wait_for(|answered| answered.upto >= ticket || self.known().position > after);
         if timeout(max_wait, comes).await.is_err() {
-            self.gave_up.store(true, Ordering::Release);
+            self.timed_out.store(true, Ordering::Release);
         }
-        // Also after the timeout: the answer may have arrived before `late` was set.
+        // Also after the timeout: the answer may have arrived before `timed_out` was set.
         let answered = self.answered.borrow();
         if answered.upto >= ticket {
             answered.found.clone().map_err(NoConnection::into_read)?;
@@ -213,7 +213,7 @@ impl Horizon {
                 }
                 advanced
             });
-            if (upto > 0 || advanced) && self.gave_up.swap(false, Ordering::AcqRel) {
+            if (upto > 0 || advanced) && self.timed_out.swap(false, Ordering::AcqRel) {
                 head.send_modify(|_| {});
             }
             if failed {
@@ -241,7 +241,7 @@ impl Horizon {
             let rows = fetch(&mut connection, sqlx::query(LAST_ALLOCATED)).await?;
             let row = rows.first().ok_or_else(|| unreadable(sqlx::Error::RowNotFound))?;
             if row.try_get(0).map_err(unreadable)? {
-                let why = "a standby cannot tell whether a missing position will be filled; read from the primary";
+                let why = "a standby does not know whether a gap will be filled; read from the primary";
                 return Err(NoConnection::Unavailable(BackendError::new(why)));
             }
             looks.asked = asked;
@@ -249,7 +249,7 @@ impl Horizon {
         }
         let Some(wanted) = looks.open.back().map(|question| question.last) else { return Ok(0) };
         if looks.settled < wanted {
-            self.look_at_writers(&mut connection, looks, wanted).await?;
+            self.read_writers(&mut connection, looks, wanted).await?;
         }
         let mut answered = 0;
         while let Some(question) = looks.open.pop_front_if(|question| question.last <= looks.settled) {
@@ -259,7 +259,7 @@ impl Horizon {
     }
 
     /// Reads the running writers, and what is settled by now.
-    async fn look_at_writers(
+    async fn read_writers(
         &self,
         connection: &mut PooledConnection,
         looks: &mut Looks,

@@ -238,7 +238,7 @@ impl Reader {
         let mut asked = false;
         loop {
             let connection = self.pool.take().await.map_err(NoConnection::into_read)?;
-            // Before the statement and in its run of the server: what was final then, the statement sees.
+            // Read before the statement and in its server run: what was final then, the statement sees.
             let known = self.horizon.known_in(connection.run());
             let mut fetched = self.copied(connection, after, limit).await?;
             if fetched.events.is_empty() {

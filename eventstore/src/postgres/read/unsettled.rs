@@ -45,7 +45,7 @@ impl Unsettled {
         self.0.iter().take_while(|number| number.writers.is_empty()).last().map(|number| number.last)
     }
 
-    /// Forgets what is settled.
+    /// Removes settled positions.
     pub(crate) fn settled(&mut self, upto: i64) {
         while self.0.front().is_some_and(|number| number.last <= upto) {
             self.0.pop_front();

@@ -31,7 +31,7 @@ async fn plans(connection: &mut sqlx::PgConnection, when: &str, found: &mut Vec<
             let whole = plan.iter().any(|line| line.contains("Seq Scan") || line.contains("Disabled"));
             assert!(!whole, "{name} reads a whole table ({when}, {mode}):\n{shown}");
             let sorted = (name.starts_with("READ") || name.starts_with("LOAD")) && sorts_many(&plan);
-            assert!(!sorted, "{name} sorts what comes in order ({when}, {mode}):\n{shown}");
+            assert!(!sorted, "{name} sorts rows that the index has in order ({when}, {mode}):\n{shown}");
             assert!(!costs[0].contains("cost=1000000"), "{name} has no index ({when}, {mode}):\n{}", costs[0]);
             let plan = plan.iter().map(|line| format!("    {line}\n")).collect();
             let at = format!("{when} {mode}");
@@ -72,7 +72,7 @@ async fn hot_reads_use_their_indexes() {
     }
 }
 
-/// The caller's own tables may have no index for what is asked of them.
+/// The caller's own tables may have no index for their queries.
 #[tokio::test]
 async fn own_statements_have_the_default_planner_and_ours_use_indexes_again_afterwards() {
     let (database, _connection) = new_store().await;

@@ -375,7 +375,7 @@ async fn other_histories() -> Vec<(MemoryStore, i64)> {
     histories
 }
 
-/// The store fails over to a server that had not got the last events, and others are written there: what was decided on
+/// The store fails over to a server that lacks the last events, and others are written there: a decision on
 /// the lost ones must not be stored.
 #[tokio::test]
 async fn a_command_that_was_decided_on_a_lost_history_is_decided_again() {
@@ -446,7 +446,7 @@ async fn events_that_could_not_be_read_back_are_refused_before_they_are_stored()
     assert_eq!(stored(&spy).await.len(), 1);
 }
 
-/// What is appended without a repository is made of events in one way only.
+/// Without a repository, events are created in one way only.
 #[tokio::test]
 async fn an_event_that_could_not_be_read_back_is_refused_on_every_way_to_the_store() {
     let (spy, accounts) = opened().await;

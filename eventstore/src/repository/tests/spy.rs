@@ -92,7 +92,7 @@ impl Spy {
         self.faults.lock().unwrap().extend(faults);
     }
 
-    /// What has not happened yet will not.
+    /// Clears the remaining faults.
     pub(super) fn calm(&self) {
         self.faults.lock().unwrap().clear();
     }
@@ -141,7 +141,7 @@ impl EventStore for Spy {
             Fault::None => {}
             Fault::Refused(error) => return Err(error),
             Fault::FailOver(later) => self.fail_over(later),
-            Fault::Unavailable => return Err(AppendError::Unavailable { source: BackendError::new("gone fishing") }),
+            Fault::Unavailable => return Err(AppendError::Unavailable { source: BackendError::new("unavailable") }),
             Fault::Rival(rival) => drop(self.now().append_many(rival).await.unwrap()),
             Fault::AnswerLost { stored } => {
                 if stored {

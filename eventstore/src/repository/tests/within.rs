@@ -78,7 +78,7 @@ async fn conflicts_are_decided_again_on_what_is_new_a_bounded_number_of_times() 
     assert_eq!(error.family(), Some(ErrorFamily::Conflict));
 }
 
-/// What is cached, or was read before the append, belongs to a history that is lost.
+/// The state that is cached, or was read before the append, is of a history that was lost.
 #[tokio::test]
 async fn a_command_that_was_decided_on_a_lost_history_is_decided_again() {
     for (history, balance) in other_histories().await {

@@ -26,7 +26,7 @@ async fn a_position_that_was_not_given_out_is_refused() {
     // A gap at 2.
     insert(&mut foreign, "first").await;
     run(&mut foreign, "BEGIN").await.unwrap();
-    insert(&mut foreign, "gone").await;
+    insert(&mut foreign, "rolled-back").await;
     run(&mut foreign, "ROLLBACK").await.unwrap();
     insert(&mut foreign, "last").await;
     for position in ["-1,", "0,", "4,", "1000,", "9223372036854775807,"] {
@@ -148,7 +148,7 @@ async fn no_read_waits_for_writers_of_another_database() {
     insert(&mut writer, "open").await;
     let mut foreign = fixture.foreign().await;
     run(&mut foreign, "BEGIN").await.unwrap();
-    insert(&mut foreign, "gone").await;
+    insert(&mut foreign, "rolled-back").await;
     run(&mut foreign, "ROLLBACK").await.unwrap();
     let done = fixture.append("a").await.unwrap();
     for filter in [Filter::all(), Filter::all().event_name("placed").unwrap()] {
@@ -167,7 +167,7 @@ async fn an_event_after_fifty_thousand_others_is_found_by_its_filter() {
                   SELECT gen_random_uuid(), 'default', 'other', 'x', n, 'other', 1, '{}', '{}'
                   FROM generate_series(1, 50001) AS n ORDER BY n";
     run(&mut fixture.foreign().await, others).await.unwrap();
-    let expected = fixture.append("wanted").await.unwrap();
+    let expected = fixture.append("expected").await.unwrap();
     let filter = Filter::all().event_name("placed").unwrap();
     let found: Vec<_> = fixture.store.read_all(Position::START, filter).try_collect().await.unwrap();
     assert_eq!(found.iter().map(|event| event.position).collect::<Vec<_>>(), [expected.position]);

@@ -1,4 +1,4 @@
-//! What surrounds the database: other databases, lost connections, a standby, a sequence that was put back.
+//! The environment of a store: other databases, lost connections, a standby, a sequence that was reset.
 
 use std::time::Duration;
 
@@ -23,10 +23,10 @@ async fn page(store: &PostgresStore, after: i64) -> Result<Vec<i64>, ReadError> 
 /// An event, a gap, and another event.
 async fn with_a_gap(fixture: &Fixture) -> (i64, i64) {
     let first = fixture.append("first").await.unwrap().position.get();
-    let mut gone = fixture.foreign().await;
-    run(&mut gone, "BEGIN").await.unwrap();
-    insert(&mut gone, "gone").await;
-    run(&mut gone, "ROLLBACK").await.unwrap();
+    let mut rolled_back = fixture.foreign().await;
+    run(&mut rolled_back, "BEGIN").await.unwrap();
+    insert(&mut rolled_back, "rolled-back").await;
+    run(&mut rolled_back, "ROLLBACK").await.unwrap();
     let last = fixture.append("last").await.unwrap().position.get();
     assert_eq!(last, first + 2);
     (first, last)
@@ -42,7 +42,7 @@ async fn after_a_lost_server_only_one_call_fails() {
     let all = "SELECT pg_terminate_backend(pid) FROM pg_stat_activity
                WHERE datname = current_database() AND application_name = 'annals'";
     run(&mut fixture.foreign().await, all).await.unwrap();
-    // After a rest it would have noticed by itself.
+    // An idle connection would have been pinged first.
     if let Err(error) = store.load_page(&a, START, 1).await {
         assert!(error.is_transient(), "{error:?}");
     }

@@ -81,7 +81,7 @@ async fn a_command_decided_on_events_that_a_failover_has_lost_is_decided_again()
     check_decided_again(&store, orders, &id).await;
 }
 
-/// A backup that is put back in place, without a restart of the server, so that connections live on.
+/// A backup that is restored without a restart of the server, so that connections stay open.
 #[tokio::test]
 async fn a_command_decided_on_events_that_a_restore_has_taken_back_is_decided_again() {
     let fixture = Fixture::new().await;

@@ -190,7 +190,7 @@ async fn another_incarnation_of_the_store_under_an_open_handle_is_detected() {
     assert_eq!(error.family(), ErrorFamily::Broken, "{error}");
 }
 
-/// All that can be printed of an error, its causes, and the options that it comes from.
+/// The printed text of an error, its causes, and its options.
 async fn error_text(url: &str) -> (OpenError, String) {
     let error = PostgresStore::open(url).await.unwrap_err();
     let mut text = format!("{error:?} {error} {:?}", PostgresOptions::new(url));

@@ -21,7 +21,7 @@ const ANY: ExpectedVersion = ExpectedVersion::Any;
 /// All that loses the connection too.
 const WITH_CONNECTION: [Lost; 3] = [Lost::Request, Lost::Answer, Lost::EndOfAnswer];
 
-/// What is part of the statement that commits a unit of work.
+/// A part of the statement that commits a unit of work.
 const COMMIT: &str = "current_setting('annals.transaction', true)";
 
 /// An append of so many events.
@@ -159,7 +159,7 @@ async fn a_unit_of_work_whose_commit_is_lost_is_unknown_and_resolved_by_its_even
     }
 }
 
-/// Before the commit a lost connection leaves nothing unknown: what is open is rolled back.
+/// Before the commit, a lost connection rolls back the transaction, so the outcome is known.
 #[tokio::test]
 async fn an_append_inside_a_transaction_that_is_lost_is_known_not_to_be_stored() {
     let fixture = Fixture::new().await;

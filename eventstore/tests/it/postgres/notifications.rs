@@ -56,7 +56,7 @@ async fn commits_of_others_are_notified_without_polling() {
     let position = unit.append(unit_of_work).await.unwrap().position;
     unit.commit().await.unwrap();
     assert_eq!(soon(&mut subscription).await.position, position);
-    // A connection that is lost is made again, and what came meanwhile is looked for.
+    // A lost connection is opened again, and then the handle polls for missed commits.
     run(&mut fixture.foreign().await, &format!("SELECT pg_terminate_backend({first})")).await.unwrap();
     let missed = append(&fixture.store, "d").await;
     assert_eq!(soon(&mut subscription).await.position, missed);

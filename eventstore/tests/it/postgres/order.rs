@@ -86,7 +86,7 @@ async fn a_reader_waits_for_writers_that_were_there_and_not_for_those_that_come_
     }
 }
 
-/// What was final when a statement began, it saw. What became final while its answer was on the way, it may not have seen.
+/// A statement sees what was final when it began. What became final during the statement, it may not have seen.
 #[tokio::test]
 async fn events_of_a_running_read_are_not_final_by_what_becomes_final_meanwhile() {
     for (filter, words) in [(Filter::all(), "COPY ("), (Filter::all().event_name("placed").unwrap(), "event_type =")] {
@@ -135,10 +135,10 @@ async fn an_unrelated_transaction_blocks_no_reader() {
     let fixture = Fixture::new().await;
     let mut unrelated = fixture.foreign().await;
     run(&mut unrelated, "CREATE TABLE mine (n int); BEGIN; INSERT INTO mine VALUES (1)").await.unwrap();
-    let mut gone = fixture.foreign().await;
-    run(&mut gone, "BEGIN").await.unwrap();
-    insert(&mut gone, "gone").await;
-    run(&mut gone, "ROLLBACK").await.unwrap();
+    let mut rolled_back = fixture.foreign().await;
+    run(&mut rolled_back, "BEGIN").await.unwrap();
+    insert(&mut rolled_back, "rolled-back").await;
+    run(&mut rolled_back, "ROLLBACK").await.unwrap();
     let done = fixture.append("a").await.unwrap();
     assert_eq!(positions(&fixture, &Filter::all()).await, (vec![done.position.get()], true));
 }

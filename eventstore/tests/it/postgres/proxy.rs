@@ -13,7 +13,7 @@ use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::net::{TcpStream, UnixListener, UnixStream};
 use tokio::sync::watch;
 
-/// What is lost.
+/// The message that is lost.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Lost {
     /// The request, and the connection with it: the server never receives it.
@@ -144,11 +144,11 @@ async fn connect(server: &PgConnectOptions) -> std::io::Result<(Reading, Writing
     })
 }
 
-/// Hands everything on between a client and the server, until something is to be lost.
+/// Forwards everything between a client and the server, until a message must be lost.
 async fn between(client: UnixStream, server: &PgConnectOptions, shared: &Shared) -> std::io::Result<()> {
     let (from_server, to_server) = connect(server).await?;
     let (from_client, to_client) = client.into_split();
-    // What the answer that comes next will lose.
+    // What the next answer will lose.
     let losing = Mutex::new(None);
     let mut away = shared.away.subscribe();
     tokio::select! {

@@ -1,4 +1,4 @@
-//! Synchronous replication: what is answered is on the standbys, or its outcome is unknown.
+//! Synchronous replication: an acknowledged append is on the standbys, or its outcome is unknown.
 
 use std::time::Duration;
 

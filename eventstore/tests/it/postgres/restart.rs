@@ -58,7 +58,7 @@ async fn write(store: PostgresStore, writer: usize, known: Arc<Known>) {
             }
             tokio::time::sleep(Duration::from_millis(2)).await;
         };
-        // What was called transient was not stored by then.
+        // An append with a transient error was not stored.
         assert!(unknown || !appended.repeated, "{appended:?}");
         known.unknown.fetch_add(usize::from(unknown), Ordering::AcqRel);
         known.found.fetch_add(usize::from(appended.repeated), Ordering::AcqRel);

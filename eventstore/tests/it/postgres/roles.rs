@@ -185,7 +185,7 @@ async fn what_no_reader_could_read_is_refused_by_the_functions_as_well() {
     let (long, control) = (format!("repeat('x', {})", 201), "U&'a\\0007'");
     let names = ["''", &long, "repeat('é', 101)", control, "U&'a\\000A'", "U&'\\007F'", "U&'\\0085'", "NULL"];
     // Tenant, aggregate type, aggregate id, event id, event type, schema version, payload, metadata, correlation and
-    // causation id: sound ones, one of which is replaced by what is not.
+    // causation id: valid ones, one of which is replaced by an invalid one.
     let sound = ["'default'", "'order'", "'h'", "gen_random_uuid()", "'x'", "1", "'{}'", "'{}'", "NULL", "NULL"];
     let mut hostile: Vec<(usize, String)> = Vec::new();
     for place in [0, 1, 2, 4, 8, 9] {
@@ -296,7 +296,7 @@ async fn what_no_reader_could_read_is_refused_by_the_functions_as_well() {
                                         '{NULL,NULL}', '{NULL,NULL}', NULL, NULL, NULL, NULL)";
     assert_eq!(code(&run(&mut connection, nowhere).await.unwrap_err()), "23514");
     reads_everything(&store, 1).await;
-    // The rules are not so strict that they refuse what is sound.
+    // The rules do not refuse valid events.
     run(&mut connection, &group("ours", 2, 2)).await.unwrap();
     reads_log(&store, 3).await;
     connection.close().await.unwrap();
@@ -413,7 +413,7 @@ async fn only_the_owner_creates_the_schema() {
     let app = roles.store("app").open().await.unwrap();
     app.append(&stream("b"), ExpectedVersion::NoStream, vec![event_for(&app)]).await.unwrap();
     reads_everything(&roles.store("reader").open().await.unwrap(), 2).await;
-    // Even the owner cannot change what is recorded while the triggers are there.
+    // Even the owner cannot change recorded events while the triggers exist.
     let mut by_hand = roles.connect("annals_owner").await;
     for statement in
         ["UPDATE annals.events SET event_data = '{}'", "DELETE FROM annals.events", "TRUNCATE annals.events"]

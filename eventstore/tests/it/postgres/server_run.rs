@@ -40,7 +40,7 @@ async fn events_written_after_a_crash_are_not_final_by_what_was_known_before() {
         let pid: i32 = pid.fetch_all(&mut writer).await.unwrap()[0].get(0);
         let stopped = std::process::Command::new("kill").args(["-STOP", &pid.to_string()]).status();
         assert!(stopped.is_ok_and(|status| status.success()));
-        // More than the sequence writes down in advance, so that their positions are given out again.
+        // More than the sequence logs in advance, so that their positions are allocated again.
         for n in 0..60 {
             insert(&mut writer, &format!("lost-{n}")).await;
         }

@@ -1,4 +1,4 @@
-//! Connections that are encrypted, and servers that cannot prove who they are.
+//! Encrypted connections, and servers whose identity cannot be verified.
 
 use annals_eventstore::{After, EventStore, ExpectedVersion, Filter, OpenError, PostgresOptions, PostgresStore};
 use annals_scratch::Database;

@@ -8,7 +8,7 @@ use sqlx::Row;
 
 use super::{Fixture, stream};
 
-/// What is appended, and the text that is loaded.
+/// An appended text, and the text that is loaded.
 const WRITTEN_AND_READ: [(&str, &str); 22] = [
     ("1", "1"),
     ("1.0", "1.0"),
@@ -50,7 +50,7 @@ async fn values_are_kept_and_ways_of_writing_are_not() {
         assert_eq!(event.payload.as_str(), read, "{written}");
         assert_eq!(loaded.payload, event.payload, "{written}");
     }
-    // What was read is the same content, so the same append.
+    // The text that was read is the same content, so this is a duplicate.
     let mut again = events;
     for (event, (_, read)) in again.iter_mut().zip(WRITTEN_AND_READ) {
         event.payload = Payload::from_json(read).unwrap();
@@ -86,7 +86,7 @@ async fn what_jsonb_would_lose_is_refused_with_the_field_before_it_is_sent() {
     );
 }
 
-/// Names go as values, never as text of a statement, and are stored as they are: people who query the table find them.
+/// Names are bound values, never text of a statement, and are stored unchanged, so a query of the table finds them.
 #[tokio::test]
 async fn names_are_stored_as_they_were_given() {
     let fixture = Fixture::new().await;

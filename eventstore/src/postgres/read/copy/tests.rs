@@ -87,7 +87,7 @@ fn what_is_not_this_format_is_refused_with_the_reason() {
     }
     let mut twice = whole();
     push(&mut twice, &[None, None]);
-    assert_eq!(refused(&twice), "the data goes on after its end");
+    assert_eq!(refused(&twice), "there is data after the end");
     let beyond = [whole(), vec![0]].concat();
     assert_eq!(refused(&beyond), "the data ends too early");
 }

@@ -284,7 +284,7 @@ async fn a_unit_that_is_idle_for_too_long_is_ended_and_the_next_call_fails() {
     let store = options.open().await.unwrap();
     let mut unit = store.begin().await.unwrap();
     unit.append(fixture.to("a", NO_STREAM, 1)).await.unwrap();
-    // Its event holds a place in the log until it is ended; then others go on without it.
+    // Readers wait at its position until it is ended; then they continue.
     let other = fixture.append("b").await.unwrap();
     while fixture.store.head().await.unwrap().position < other.position {}
     let error = unit.append(fixture.to("a", ANY, 1)).await.unwrap_err();
