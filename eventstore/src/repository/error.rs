@@ -19,8 +19,8 @@ pub enum ExecuteError<R> {
     /// The aggregate's id, an event or the context breaks a rule. Fix the field it names.
     Invalid(Invalid),
     /// The store refused the append; among others a conflict in every attempt, a request key that was used for another
-    /// request, a deadline that has passed, or a store that is unavailable. [`ExecuteError::family`] says
-    /// whether executing the command again may help.
+    /// request, a deadline that has passed, or a store that is unavailable. [`ExecuteError::family`]
+    /// shows whether executing the command again may help.
     Append(AppendError),
     /// The stream could not be read. A transient error may pass; an event that cannot be read needs a build that knows
     /// it.

@@ -120,8 +120,7 @@ impl Pool {
                 let session = self.connect().await?;
                 return Ok(PooledConnection::new(session, self.clone(), Some(permit)));
             };
-            if self.run().is_some_and(|run| session.run() != Some(&run)) {
-                // The server is no longer the primary, or another server.
+            if self.is_past(session.run()) {
                 continue;
             }
             if since.elapsed() <= RESTED || session.is_alive().await {
@@ -173,6 +172,12 @@ impl Pool {
     /// The run of the server of the last connection; what was read in other runs is invalid.
     pub(crate) fn run(&self) -> Option<ServerRun> {
         self.0.run.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// Whether a later connection has reached another run than `run`: a server that is no longer the primary, or another
+    /// server, may still answer.
+    fn is_past(&self, run: Option<&ServerRun>) -> bool {
+        self.run().is_some_and(|last| run != Some(&last))
     }
 
     /// How many runs of the server are known to have ended.
@@ -235,9 +240,12 @@ impl PooledConnection {
         self.session.as_ref().and_then(Session::run)
     }
 
-    /// Whether the connection can be used, as far as is known: its last statement was answered, and if it has been idle
-    /// since, the server has answered a ping.
+    /// Whether the connection can be used, as far as is known: it reaches the last run of the server, its last statement was
+    /// answered, and if it has been idle since, the server has answered a ping.
     pub(crate) async fn is_alive(&mut self) -> bool {
+        if self.pool.is_past(self.run()) {
+            return false;
+        }
         if self.session().is_usable() && self.since.elapsed() > RESTED {
             let max_wait = self.pool.0.timeout;
             // Without an answer it stays unusable.
