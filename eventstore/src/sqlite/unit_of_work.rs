@@ -15,6 +15,7 @@ use crate::sqlite::append::requests;
 use crate::sqlite::append::round::{Round, RoundError, run};
 use crate::sqlite::append::writer::GroupCommit;
 use crate::sqlite::connection::database::{NO_TRANSACTION, SqliteTransaction};
+use crate::sqlite::connection::session;
 use crate::sqlite::fault::result_code;
 use crate::sqlite::options::Synchronous;
 use crate::sqlite::store::SqliteStore;
@@ -32,6 +33,10 @@ const UNDO: &str = "ROLLBACK TO annals_append; RELEASE annals_append";
 /// While it is open no other append of any process can commit, so keep it short; and a command in it is decided once. If a
 /// statement of the user's own has committed it, what follows fails with [`AppendError::OutcomeUnknown`], as what came
 /// before may be stored.
+///
+/// A temporary table or view with the name of a table of annals, or a temporary trigger on one, would take the events; so a
+/// unit of work with appends that has one is refused when it commits. Settings, attached databases and temporary objects
+/// end with the unit of work.
 pub struct SqliteUnitOfWork {
     transaction: SqliteTransaction,
     store: SqliteStore,
@@ -93,6 +98,11 @@ impl UnitOfWork for SqliteUnitOfWork {
             self.rollback().await?;
             return Err(broken());
         }
+        let appended = self.stream.is_some() && self.transaction.ended().is_none();
+        if appended && let Some(object) = self.transaction.intercepting().await.map_err(|e| e.into_append(no_stream))? {
+            self.rollback().await?;
+            return Err(intercepting(&object).into());
+        }
         let committed = self.transaction.commit_events().await;
         // What may be stored is announced too.
         self.store.group().announce(committed.as_ref().map_or(Position::START, |head| *head));
@@ -120,6 +130,14 @@ impl TransactionalStore for SqliteStore {
     async fn begin(&self) -> Result<SqliteUnitOfWork, AppendError> {
         Self::begin(self).await
     }
+}
+
+fn intercepting(object: &str) -> Invalid {
+    Invalid::new(
+        "transaction",
+        format!("has a temporary {object}, which intercepts appends"),
+        "begin another without it",
+    )
 }
 
 /// Whether SQLite has rolled the transaction back by itself. No statement tells, so one is begun, which fails inside of
@@ -221,7 +239,7 @@ impl SqliteStore {
     ///
     /// # Errors
     /// [`AppendError::Invalid`] with the field `transaction` if it is not on this store's file, does not see its last event,
-    /// or SQLite has rolled it back, or with the field `synchronous` if the connection is less durable than the store; others as of
+    /// SQLite has rolled it back, or it has a temporary object that intercepts appends, or with the field `synchronous` if the connection is less durable than the store; others as of
     /// [`EventStore::append_many`](crate::EventStore::append_many).
     ///
     /// # Cancel safety
@@ -267,6 +285,9 @@ impl SqliteStore {
                 "begin it on a connection to the store's file",
             )
             .into());
+        }
+        if let Some(object) = session::intercepting(&mut *connection).await.map_err(fault)? {
+            return Err(intercepting(&object).into());
         }
         database.check_file().map_err(|e| e.into_append(no_stream))?;
         self.check_sees_head(connection).await?;

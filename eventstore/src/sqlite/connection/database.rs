@@ -18,21 +18,13 @@ use crate::error::{BackendError, OpenError};
 use crate::position::{Incarnation, Position};
 use crate::sqlite::connection::file::OpenedFile;
 use crate::sqlite::connection::open::Opened;
+use crate::sqlite::connection::session::{self, COMMIT, COMMIT_AT_HEAD, Session};
 use crate::sqlite::fault::{is_refused_commit, result_code};
 use crate::sqlite::options::SqliteOptions;
 
 const BEGIN: &str = "BEGIN IMMEDIATE";
-const COMMIT: &str = "COMMIT";
 const ROLLBACK: &str = "ROLLBACK";
 const REFUSE_TO_WRITE: &str = "PRAGMA query_only = ON";
-
-/// The last position is read in the transaction that commits it: the user's own SQL may have rolled appends back.
-const COMMIT_AT_HEAD: &str = "
-    SELECT coalesce(max(position), 0)
-    FROM events
-    ORDER BY 1;
-    COMMIT
-";
 
 const INCARNATION: &str = "
     SELECT incarnation
@@ -93,13 +85,20 @@ struct Inner {
     writer: Arc<tokio::sync::Mutex<Writer>>,
     permits: Arc<Semaphore>,
     readers: Mutex<VecDeque<SqliteConnection>>,
+    /// That of a new connection for reading.
+    reader_session: OnceLock<Session>,
 }
 
-/// The connection for writing. `unclean` is set while a transaction is open, so that whoever takes the lock after a
-/// cancelled owner rolls its transaction back first.
+/// The connection for writing.
+#[derive(Default)]
 pub(crate) struct Writer {
     connection: Option<SqliteConnection>,
+    /// Whether a transaction may be open, so that the next owner of the lock rolls it back first.
     unclean: bool,
+    /// Whether code that is not ours had the connection and may have left something on it.
+    borrowed: bool,
+    /// That of the connection when it was opened.
+    session: Option<Session>,
     ends: Arc<Ends>,
 }
 
@@ -178,16 +177,16 @@ impl SqliteDatabase {
         let Opened { connect, mut first, file } = crate::sqlite::connection::open::connect(options).await?;
         let file = Arc::new(file);
         let mut readers = VecDeque::with_capacity(options.readers);
+        let fault = |e| DatabaseError::of(e, options.busy_timeout).into_open(options.path.display().to_string());
+        let reader_session = OnceLock::new();
         let writer = if options.read_only {
             // While a connection is open, no other file can get the same inode.
+            let session = refuse_to_write(&mut first).await.map_err(fault)?;
+            reader_session.get_or_init(|| session);
             readers.push_back(first);
-            Writer { connection: None, unclean: false, ends: Arc::default() }
+            Writer::default()
         } else {
-            let ends = Ends::of(&mut first, &file).await;
-            let ends = ends.map_err(|e| {
-                DatabaseError::of(e, options.busy_timeout).into_open(options.path.display().to_string())
-            })?;
-            Writer { connection: Some(first), unclean: false, ends }
+            Writer::of(first, &file).await.map_err(fault)?
         };
         Ok(Self(Arc::new(Inner {
             connect,
@@ -202,6 +201,7 @@ impl SqliteDatabase {
             writer: Arc::new(tokio::sync::Mutex::new(writer)),
             permits: Arc::new(Semaphore::new(options.readers)),
             readers: Mutex::new(readers),
+            reader_session,
         })))
     }
 
@@ -291,6 +291,7 @@ impl SqliteDatabase {
     pub async fn begin(&self) -> Result<SqliteTransaction, DatabaseError> {
         let mut writer = self.writer().await?;
         writer.unclean = true;
+        writer.borrowed = true;
         writer.ends.begin();
         // From here on whoever is cancelled, or fails, drops a transaction, which is rolled back at once.
         let mut transaction = SqliteTransaction { writer: Some(writer), database: self.clone() };
@@ -352,7 +353,8 @@ impl SqliteDatabase {
     /// The same, if nobody holds the lock and the connection is clean.
     pub(crate) fn try_writer(&self) -> Option<OwnedMutexGuard<Writer>> {
         let writer = Arc::clone(&self.0.writer).try_lock_owned().ok()?;
-        (!writer.unclean && writer.connection.is_some() && !self.0.closed.load(Ordering::Acquire)).then_some(writer)
+        let clean = !writer.unclean && !writer.borrowed && writer.connection.is_some();
+        (clean && !self.0.closed.load(Ordering::Acquire)).then_some(writer)
     }
 
     pub(crate) async fn clean(&self, writer: &mut Writer) -> Result<(), DatabaseError> {
@@ -363,7 +365,7 @@ impl SqliteDatabase {
             return Err(DatabaseError::ReadOnly { source: BackendError::new("the store was opened with `read_only`") });
         }
         if writer.connection.is_none() {
-            *writer = self.connect_for_writing().await?;
+            self.replace(writer).await?;
         }
         if writer.unclean {
             // The owner before was cancelled between BEGIN and COMMIT. If it had not begun, or had ended, ROLLBACK
@@ -372,11 +374,31 @@ impl SqliteDatabase {
             if let Err(error) = sqlx::query(ROLLBACK).execute(connection).await
                 && result_code(&error) != Some(NO_TRANSACTION)
             {
-                *writer = self.connect_for_writing().await?;
+                self.replace(writer).await?;
             }
             writer.unclean = false;
         }
+        if writer.borrowed {
+            let connection = writer.connection.as_mut().expect("it was opened above");
+            if Session::of(connection).await.ok() != writer.session {
+                self.replace(writer).await?;
+            }
+            writer.borrowed = false;
+        }
         Ok(())
+    }
+
+    /// Opens a new connection for writing, then closes the one before: the file's journal goes with its last connection.
+    async fn replace(&self, writer: &mut Writer) -> Result<(), DatabaseError> {
+        let (old, opened) = match self.connect_for_writing().await {
+            Ok(new) => (std::mem::replace(writer, new).connection, Ok(())),
+            // Perhaps because of what was left on the old one.
+            Err(error) => (writer.connection.take(), Err(error)),
+        };
+        if let Some(old) = old {
+            close(old).await;
+        }
+        opened
     }
 
     async fn run(&self, writer: &mut Writer, statement: &'static str) -> Result<Vec<SqliteRow>, DatabaseError> {
@@ -402,9 +424,8 @@ impl SqliteDatabase {
     }
 
     async fn connect_for_writing(&self) -> Result<Writer, DatabaseError> {
-        let mut connection = self.connect().await?;
-        let ends = Ends::of(&mut connection, &self.0.file).await.map_err(|e| self.fault(e))?;
-        Ok(Writer { connection: Some(connection), unclean: false, ends })
+        let connection = self.connect().await?;
+        Writer::of(connection, &self.0.file).await.map_err(|e| self.fault(e))
     }
 
     /// Says which incarnation of a store the file holds, for connections that are opened later.
@@ -421,7 +442,8 @@ impl SqliteDatabase {
     /// turns, and make them wait for each other as if they were other processes.
     async fn connect_for_reading(&self) -> Result<SqliteConnection, DatabaseError> {
         let mut connection = self.connect().await?;
-        sqlx::query(REFUSE_TO_WRITE).execute(&mut connection).await.map_err(|e| self.fault(e))?;
+        let session = refuse_to_write(&mut connection).await.map_err(|e| self.fault(e))?;
+        self.0.reader_session.get_or_init(|| session);
         Ok(connection)
     }
 
@@ -444,6 +466,12 @@ impl SqliteDatabase {
     }
 }
 
+/// Makes a connection one for reading; what it then has is what it should have whenever it is taken.
+async fn refuse_to_write(connection: &mut SqliteConnection) -> Result<Session, sqlx::Error> {
+    sqlx::query(REFUSE_TO_WRITE).execute(&mut *connection).await?;
+    Session::of(connection).await
+}
+
 async fn close(connection: SqliteConnection) {
     if let Err(error) = connection.close().await {
         tracing::warn!(%error, "closing a SQLite connection failed");
@@ -451,6 +479,13 @@ async fn close(connection: SqliteConnection) {
 }
 
 impl Writer {
+    /// A new connection for writing.
+    async fn of(mut connection: SqliteConnection, file: &Arc<OpenedFile>) -> Result<Self, sqlx::Error> {
+        let ends = Ends::of(&mut connection, file).await?;
+        let session = Some(Session::of(&mut connection).await?);
+        Ok(Self { connection: Some(connection), unclean: false, borrowed: false, session, ends })
+    }
+
     pub(crate) fn connection(&mut self) -> Result<&mut SqliteConnection, DatabaseError> {
         self.connection.as_mut().ok_or(DatabaseError::Closed)
     }
@@ -500,11 +535,17 @@ impl Drop for SqliteReader {
         let (database, permit) = (Arc::clone(&self.database), self.permit.take());
         if let Ok(runtime) = tokio::runtime::Handle::try_current() {
             runtime.spawn(async move {
-                match sqlx::query(ROLLBACK).execute(&mut connection).await {
+                let clean = match sqlx::query(ROLLBACK).execute(&mut connection).await {
                     Err(error) if result_code(&error) != Some(NO_TRANSACTION) => {
                         tracing::debug!(%error, "a reader that cannot roll back is closed");
+                        false
                     }
-                    _ => database.take_back(connection),
+                    _ => Session::of(&mut connection).await.ok().as_ref() == database.reader_session.get(),
+                };
+                if clean {
+                    database.take_back(connection);
+                } else {
+                    close(connection).await;
                 }
                 drop(permit);
             });
@@ -546,7 +587,13 @@ impl SqliteTransaction {
     /// The same in a file that holds events; gives the last position of the log as it was committed.
     pub(crate) async fn commit_events(&mut self) -> Result<Position, DatabaseError> {
         let rows = self.commit_by(COMMIT_AT_HEAD).await?;
-        Ok(rows.first().map_or(Position::START, |row| Position::stored(row.get(0))))
+        Ok(rows.last().map_or(Position::START, |row| Position::stored(row.get(0))))
+    }
+
+    /// A temporary object of the user that intercepts appends in this transaction, if there is one.
+    pub(crate) async fn intercepting(&mut self) -> Result<Option<String>, DatabaseError> {
+        let database = self.database.clone();
+        session::intercepting(self).await.map_err(|e| database.fault(e))
     }
 
     async fn commit_by(&mut self, statement: &'static str) -> Result<Vec<SqliteRow>, DatabaseError> {
@@ -556,15 +603,14 @@ impl SqliteTransaction {
             Some(error) => Err(error),
             None => self.database.run(&mut writer, statement).await,
         };
-        match &committed {
-            Ok(_) => writer.unclean = false,
-            Err(_) => {
-                // A failed COMMIT may leave the transaction open. Whoever takes the lock next rolls it back; trying it
-                // now as well frees the file for other processes.
-                if let Err(later) = self.database.clean(&mut writer).await {
-                    tracing::debug!(error = %later, "a failed commit is rolled back by the next writer");
-                }
-            }
+        if let Ok(rows) = &committed {
+            writer.unclean = false;
+            writer.borrowed = Session::in_rows(rows) != writer.session;
+        }
+        // A failed COMMIT may leave the transaction open, and a connection on which something is left is replaced. The
+        // next owner of the lock does both; now they free the file for other processes.
+        if let Err(later) = self.database.clean(&mut writer).await {
+            tracing::debug!(error = %later, "the connection of a transaction is cleaned by the next writer");
         }
         committed
     }

@@ -10,6 +10,7 @@ mod failures;
 #[cfg(target_os = "linux")]
 mod full_disk;
 mod full_stream;
+mod left_behind;
 #[cfg(unix)]
 mod permissions;
 #[cfg(unix)]
@@ -263,9 +264,8 @@ fn the_nearest_mount_decides_what_kind_of_file_system_it_is() {
 async fn a_full_disk_is_a_transient_error_and_the_store_goes_on_when_there_is_room() {
     let fixture = Fixture::new().await;
     let set_pages = async |pages: &'static str| {
-        let mut transaction = fixture.store.database().begin().await.expect("begun");
-        sqlx::raw_sql(pages).execute(&mut *transaction).await.expect("set");
-        transaction.commit().await.expect("committed");
+        let mut writer = fixture.store.database().writer().await.expect("free");
+        sqlx::raw_sql(pages).execute(writer.connection().expect("open")).await.expect("set");
     };
     set_pages("PRAGMA max_page_count = 40").await;
     let big = || {
