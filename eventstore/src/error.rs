@@ -142,9 +142,9 @@ pub enum AppendError {
         /// The first stream of the append.
         stream: StreamId,
     },
-    /// Another process or transaction was at work on the store, or on the stream, all the time that was allowed;
-    /// nothing was stored. Append again later.
-    #[error("another writer was in the way for {waited:?}")]
+    /// Another process, or a unit of work of this one, held the lock of the store, or of the stream, all the time that was
+    /// allowed; nothing was stored. Append again later, and keep units of work short.
+    #[error("another process, or a unit of work of this one, held the lock for {waited:?}")]
     Busy {
         /// How long this append waited.
         waited: Duration,

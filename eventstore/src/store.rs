@@ -216,7 +216,8 @@ pub trait EventStore: Send + Sync + 'static {
     fn watch(&self) -> watch::Receiver<Position>;
 
     /// Lets what is queued be answered, then stops the handle's tasks and wakes every receiver of
-    /// [`EventStore::watch`]. Later calls fail with `Closed`, through every clone of the handle. Closing twice is
+    /// [`EventStore::watch`]. It waits without bound for a unit of work of the handle that is open, where that holds the
+    /// store's only connection for writing (SQLite): commit, roll back or drop it first. Later calls fail with `Closed`, through every clone of the handle. Closing twice is
     /// harmless.
     ///
     /// # Cancel safety

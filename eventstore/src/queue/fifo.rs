@@ -45,6 +45,7 @@ struct Job {
     reply: Reply,
     ticket: Arc<Ticket>,
     place: Place,
+    arrived: Instant,
 }
 
 /// Appends that a writer has taken to write them together, and where their answers go.
@@ -123,7 +124,7 @@ impl Queue {
             let tenant = append.tenant.clone();
             let line = waiting.tenants.entry(tenant.clone()).or_default();
             let first = line.is_empty();
-            line.push_back(Job { append, reply, ticket, place });
+            line.push_back(Job { append, reply, ticket, place, arrived: Instant::now() });
             if first {
                 waiting.turns.push_back(tenant);
             }
@@ -166,6 +167,25 @@ impl Queue {
             }
             self.arrived.notified().await;
         }
+    }
+
+    /// Takes every append that was there at `time`, for one answer to all of them.
+    #[cfg(feature = "sqlite")]
+    pub(crate) fn take_until(&self, time: Instant) -> Taken {
+        let mut waiting = self.lock();
+        let Waiting { tenants, turns, .. } = &mut *waiting;
+        let mut taken = Taken::default();
+        for queue in tenants.values_mut() {
+            while let Some(Job { append, reply, ticket, .. }) = queue.pop_front_if(|job| job.arrived <= time) {
+                if ticket.take() {
+                    taken.appends.push(append);
+                    taken.replies.push(reply);
+                }
+            }
+        }
+        tenants.retain(|_, queue| !queue.is_empty());
+        turns.retain(|tenant| tenants.contains_key(tenant));
+        taken
     }
 
     /// Takes the next batch: one append of each tenant in turn, until the batch is full or the next append must see

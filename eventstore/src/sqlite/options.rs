@@ -101,8 +101,10 @@ impl SqliteOptions {
         self
     }
 
-    /// How long a write waits for another process that holds the file's write lock; 5 s by default. After that it
-    /// fails as busy, which is transient.
+    /// How long a write waits for the file's write lock while another process holds it, or an open transaction or unit of
+    /// work of this handle; 5 s by default. After that it fails as busy, which is transient. An append may wait twice as
+    /// long, as it may come while another one waits. Transactions of this handle are waited for at least 100 ms, and the
+    /// handle's own commits without bound. More than 24 days count as 24 days.
     #[must_use]
     pub fn busy_timeout(mut self, timeout: Duration) -> Self {
         self.busy_timeout = timeout;

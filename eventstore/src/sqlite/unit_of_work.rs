@@ -30,7 +30,9 @@ const UNDO: &str = "ROLLBACK TO annals_append; RELEASE annals_append";
 /// A unit of work on SQLite: a transaction that takes appends and the user's own SQL ([`UnitOfWork`]). It dereferences to the
 /// connection; dropping it rolls back. [`SqliteStore::begin`] begins it and has an example.
 ///
-/// While it is open no other append of any process can commit, so keep it short; and a command in it is decided once. If a
+/// While it is open no other append of any process can commit, this handle's included, so keep it short: after
+/// [`SqliteOptions::busy_timeout`](crate::SqliteOptions::busy_timeout) they fail as [`AppendError::Busy`]. A command in it
+/// is decided once. If a
 /// statement of the user's own has committed it, what follows fails with [`AppendError::OutcomeUnknown`], as what came
 /// before may be stored.
 ///
@@ -196,7 +198,8 @@ impl SqliteStore {
     /// ```
     ///
     /// # Errors
-    /// [`AppendError::Busy`] if another process kept the write lock, which is transient; [`AppendError::ReadOnly`];
+    /// [`AppendError::Busy`] if another process, or another unit of work of this handle, kept the write lock for
+    /// [`SqliteOptions::busy_timeout`](crate::SqliteOptions::busy_timeout), which is transient; [`AppendError::ReadOnly`];
     /// [`AppendError::Closed`]; others as they come.
     ///
     /// # Cancel safety

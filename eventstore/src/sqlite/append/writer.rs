@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, AtomicUsize, Ordering};
 
 use tokio::sync::watch;
+use tokio::time::Instant;
 
 use crate::append::{Appended, CheckedAppend};
 use crate::database_error::DatabaseError;
@@ -48,8 +49,13 @@ impl GroupCommit {
                 // their next appends too. This waits for nothing that is not ready.
                 tokio::task::yield_now().await;
             }
+            let begun = Instant::now();
             let writer = self.database.writer().await;
-            let Taken { appends, replies } = self.queue.gather(&self.limits);
+            let Taken { appends, replies } = match &writer {
+                // Those that came later have not waited for as long.
+                Err(DatabaseError::Busy { .. }) => self.queue.take_until(begun),
+                _ => self.queue.gather(&self.limits),
+            };
             if appends.is_empty() {
                 continue;
             }

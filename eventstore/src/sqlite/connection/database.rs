@@ -3,6 +3,7 @@
 use std::collections::VecDeque;
 use std::ops::{Deref, DerefMut};
 use std::path::Path;
+use std::pin::pin;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::Duration;
@@ -31,6 +32,9 @@ const INCARNATION: &str = "
     FROM annals_store
     ORDER BY only_row
 ";
+
+/// How long another transaction of this process is waited for at least: those of projections are only this short.
+const SHORTEST_WAIT: Duration = Duration::from_millis(100);
 
 /// The result code of ROLLBACK outside of a transaction (`SQLITE_ERROR`).
 pub(crate) const NO_TRANSACTION: i32 = 1;
@@ -83,6 +87,8 @@ struct Inner {
     read_only: bool,
     closed: AtomicBool,
     writer: Arc<tokio::sync::Mutex<Writer>>,
+    /// Whether the lock was last taken for a [`SqliteTransaction`], which may be kept for any time.
+    held_by_user: AtomicBool,
     permits: Arc<Semaphore>,
     readers: Mutex<VecDeque<SqliteConnection>>,
     /// That of a new connection for reading.
@@ -199,6 +205,7 @@ impl SqliteDatabase {
             read_only: options.read_only,
             closed: AtomicBool::new(false),
             writer: Arc::new(tokio::sync::Mutex::new(writer)),
+            held_by_user: AtomicBool::new(false),
             permits: Arc::new(Semaphore::new(options.readers)),
             readers: Mutex::new(readers),
             reader_session,
@@ -279,17 +286,20 @@ impl SqliteDatabase {
         })
     }
 
-    /// Begins a transaction for writing, with the file's write lock. Writers of this process take turns, however long
-    /// that takes; those of other processes are waited for as long as [`SqliteOptions::busy_timeout`] says.
+    /// Begins a transaction for writing, with the file's write lock. It waits for the transactions before it, of this process
+    /// and of others, as long as [`SqliteOptions::busy_timeout`] says. While it is open, no other writer of this handle
+    /// gets the lock either.
     ///
     /// # Errors
-    /// [`DatabaseError::Busy`] if another process kept the lock, which is transient; [`DatabaseError::ReadOnly`];
+    /// [`DatabaseError::Busy`] if another process, or another transaction or unit of work of this handle, kept the lock,
+    /// which is transient; [`DatabaseError::ReadOnly`];
     /// [`DatabaseError::Closed`]; others as they come.
     ///
     /// # Cancel safety
     /// Dropping the future, or the transaction, rolls back.
     pub async fn begin(&self) -> Result<SqliteTransaction, DatabaseError> {
         let mut writer = self.writer().await?;
+        self.0.held_by_user.store(true, Ordering::Release);
         writer.unclean = true;
         writer.borrowed = true;
         writer.ends.begin();
@@ -305,7 +315,8 @@ impl SqliteDatabase {
         self.0.read_only
     }
 
-    /// Waits for the writer at work, then closes all connections; those that are borrowed are closed when they come back.
+    /// Waits without bound for the transaction or unit of work that is open, so end it first; then closes all connections.
+    /// Readers that are borrowed are closed when they come back.
     /// Later calls fail with [`DatabaseError::Closed`]. Closing twice is harmless.
     ///
     /// # Cancel safety
@@ -343,9 +354,21 @@ impl SqliteDatabase {
         &self.0.ids
     }
 
-    /// Waits for the lock of this process's writers and leaves the connection outside of any transaction.
+    /// Waits for the lock of this process's writers and leaves the connection outside of any transaction. The handle's own
+    /// commits are waited for however long they take, transactions of users as long as the busy timeout says.
     pub(crate) async fn writer(&self) -> Result<OwnedMutexGuard<Writer>, DatabaseError> {
-        let mut writer = Arc::clone(&self.0.writer).lock_owned().await;
+        let max_wait = self.0.busy_timeout;
+        let mut lock = pin!(Arc::clone(&self.0.writer).lock_owned());
+        let mut writer = loop {
+            match tokio::time::timeout(max_wait.max(SHORTEST_WAIT), &mut lock).await {
+                Ok(writer) => break writer,
+                Err(_) if self.0.held_by_user.load(Ordering::Acquire) => {
+                    return Err(DatabaseError::Busy { waited: max_wait });
+                }
+                Err(_) => {}
+            }
+        };
+        self.0.held_by_user.store(false, Ordering::Release);
         self.clean(&mut writer).await?;
         Ok(writer)
     }
@@ -353,6 +376,7 @@ impl SqliteDatabase {
     /// The same, if nobody holds the lock and the connection is clean.
     pub(crate) fn try_writer(&self) -> Option<OwnedMutexGuard<Writer>> {
         let writer = Arc::clone(&self.0.writer).try_lock_owned().ok()?;
+        self.0.held_by_user.store(false, Ordering::Release);
         let clean = !writer.unclean && !writer.borrowed && writer.connection.is_some();
         (clean && !self.0.closed.load(Ordering::Acquire)).then_some(writer)
     }

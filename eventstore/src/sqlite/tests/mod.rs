@@ -10,6 +10,7 @@ mod failures;
 #[cfg(target_os = "linux")]
 mod full_disk;
 mod full_stream;
+mod held_unit;
 mod left_behind;
 #[cfg(unix)]
 mod permissions;
