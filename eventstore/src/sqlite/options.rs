@@ -21,6 +21,9 @@ pub enum Synchronous {
     Normal,
 }
 
+/// SQLite counts milliseconds in 31 bits.
+const LONGEST_TIMEOUT: Duration = Duration::from_millis(i32::MAX as u64);
+
 /// How to open a store in a SQLite file.
 ///
 /// ```
@@ -93,11 +96,11 @@ impl SqliteOptions {
         self
     }
 
-    /// How many connections are held for reading, which is how many reads run at once; 4 by default, at least 1. Others
-    /// wait for their turn.
+    /// How many connections are held for reading, which is how many reads run at once; 4 by default, from 1 to 10,000:
+    /// a value outside is taken for the nearest of them. Others wait.
     #[must_use]
     pub fn readers(mut self, readers: usize) -> Self {
-        self.readers = readers.max(1);
+        self.readers = readers.clamp(1, 10_000);
         self
     }
 
@@ -107,7 +110,7 @@ impl SqliteOptions {
     /// handle's own commits without bound. More than 24 days count as 24 days.
     #[must_use]
     pub fn busy_timeout(mut self, timeout: Duration) -> Self {
-        self.busy_timeout = timeout;
+        self.busy_timeout = timeout.min(LONGEST_TIMEOUT);
         self
     }
 

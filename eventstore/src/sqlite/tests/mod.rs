@@ -1,6 +1,7 @@
 //! What only SQLite can get wrong. The contract that all stores share is held by the conformance suite.
 
 mod another_process;
+mod bounds;
 mod by_hand;
 mod clock;
 mod decide_within;
