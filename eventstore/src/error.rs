@@ -191,6 +191,16 @@ pub enum AppendError {
 }
 
 impl AppendError {
+    /// Every position is used: one more append would need a number beyond 64 bits.
+    #[cfg(any(feature = "sqlite", feature = "postgres"))]
+    pub(crate) fn no_position_left() -> Self {
+        Self::Broken {
+            what: "the log has used its last position".to_owned(),
+            remedy: "continue in a new store; if the position was set by hand, set it back to the end of the log"
+                .to_owned(),
+        }
+    }
+
     /// Which of the five families the error belongs to.
     #[must_use]
     pub fn family(&self) -> ErrorFamily {

@@ -40,6 +40,13 @@ const INCARNATION_AND_LAST_TIME: &str = "
     ORDER BY only_row
 ";
 
+const LAST_POSITION_IS_USED: &str = "
+    SELECT 1
+    FROM sqlite_sequence
+    WHERE name = 'events' AND seq = ?1
+    ORDER BY 1
+";
+
 const DATA_VERSION: &str = "PRAGMA data_version";
 
 /// An event store in one SQLite file. Cloning is cheap; all clones share the connections and the writer.
@@ -205,6 +212,21 @@ impl SqliteStore {
         group.commit(&mut writer, std::slice::from_ref(append)).await.pop()
     }
 
+    /// SQLite gives the same code for a full disk and for a log that has used its last position, so it is looked up.
+    pub(crate) async fn unless_no_position_left(
+        &self,
+        answer: Result<Appended, AppendError>,
+    ) -> Result<Appended, AppendError> {
+        if !matches!(answer, Err(AppendError::StorageFull { .. })) {
+            return answer;
+        }
+        let Ok(mut reader) = self.database().held_reader().await else { return answer };
+        match sqlx::query(LAST_POSITION_IS_USED).bind(i64::MAX).fetch_optional(&mut *reader).await {
+            Ok(Some(_)) => Err(AppendError::no_position_left()),
+            _ => answer,
+        }
+    }
+
     pub(crate) fn is_closed(&self) -> bool {
         self.0.closed.load(Ordering::Acquire)
     }
@@ -332,10 +354,11 @@ impl EventStore for SqliteStore {
             return Err(AppendError::ReadOnly { reason: "it was opened with `read_only`".to_owned() });
         }
         append.check_deadline()?;
-        if let Some(answer) = self.append_directly(&append).await {
-            return answer;
-        }
-        self.0.group.queue.append(append, &self.0.group.limits).await
+        let answer = match self.append_directly(&append).await {
+            Some(answer) => answer,
+            None => self.0.group.queue.append(append, &self.0.group.limits).await,
+        };
+        self.unless_no_position_left(answer).await
     }
 
     async fn find_request(&self, tenant: &Tenant, request: &RequestKey) -> Result<Option<Appended>, AppendError> {

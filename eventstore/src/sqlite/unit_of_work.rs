@@ -84,7 +84,7 @@ impl CommandScope for SqliteUnitOfWork {
         self.broken = true;
         let answer = within(self.store.group(), &mut self.transaction, &append).await;
         self.broken = false;
-        let appended = answer?;
+        let appended = self.store.unless_no_position_left(answer).await?;
         self.stream.get_or_insert_with(first);
         Ok(appended)
     }
@@ -258,7 +258,8 @@ impl SqliteStore {
         let append = append.check(self.limits_ref())?;
         append.check_deadline()?;
         self.check_foreign(transaction).await?;
-        within(self.group(), transaction, &append).await
+        let answer = within(self.group(), transaction, &append).await;
+        self.unless_no_position_left(answer).await
     }
 
     async fn check_foreign(&self, connection: &mut SqliteConnection) -> Result<(), AppendError> {
