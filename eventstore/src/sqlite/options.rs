@@ -17,7 +17,7 @@ pub enum Synchronous {
     #[default]
     Full,
     /// At checkpoints: survives the crash of a process; a power cut may lose the last acknowledged appends
-    /// (1,454 of 2,000 simulated power cuts did). Only for data that can be made again.
+    /// (1,454 of 2,000 simulated power cuts did). Only for data that can be produced again.
     Normal,
 }
 
@@ -38,12 +38,12 @@ const LONGEST_TIMEOUT: Duration = Duration::from_millis(i32::MAX as u64);
 /// let store = SqliteOptions::new(&path).readers(2).busy_timeout(Duration::from_secs(1)).open().await?;
 /// # store.close().await;
 ///
-/// // For looking only.
+/// // For reading only.
 /// let store = SqliteOptions::new(&path).read_only().open().await?;
 /// assert!(matches!(store.begin().await, Err(AppendError::ReadOnly { .. })));
 /// # store.close().await;
 ///
-/// // In tests, time and ids can be held. The clock is given as a pointer, so that the test can go on turning it.
+/// // In tests, time and ids can be set. The clock is given as a pointer, so that the test can advance it.
 /// # let path = dir.path().join("test.db");
 /// let clock = Arc::new(ManualClock::at("2026-03-02T09:30:00Z".parse()?));
 /// let store = SqliteOptions::new(&path).clock(Arc::clone(&clock)).ids(SeededIds::new(1)).open().await?;

@@ -1,4 +1,4 @@
-//! Events together with the user's own SQL: one transaction, one fate.
+//! Events together with the user's own SQL in one transaction.
 
 use std::ops::{Deref, DerefMut};
 
@@ -142,7 +142,7 @@ fn intercepting(object: &str) -> Invalid {
     )
 }
 
-/// Whether SQLite has rolled the transaction back by itself. No statement tells, so one is begun, which fails inside of
+/// Whether SQLite has rolled the transaction back by itself. No statement reports that, so one is begun, which fails inside
 /// another; afterwards there is a transaction in any case.
 async fn is_lost(connection: &mut SqliteConnection) -> Result<bool, sqlx::Error> {
     match sqlx::query("BEGIN").execute(connection).await {
@@ -213,7 +213,7 @@ impl SqliteStore {
     ///
     /// A refused append leaves the transaction usable and nothing of itself behind. Readers notice the commit by
     /// polling, see [`SqliteOptions::poll_interval`](crate::SqliteOptions::poll_interval). Begin it with `BEGIN
-    /// IMMEDIATE`: one that reads first and writes later may find that another writer came between, and fails.
+    /// IMMEDIATE`: one that reads first and writes later fails if another writer has committed in between.
     ///
     /// ```
     /// # mod order { include!(concat!(env!("CARGO_MANIFEST_DIR"), "/docs/order.rs")); }
@@ -312,7 +312,7 @@ impl SqliteStore {
 }
 
 impl SqliteStore {
-    /// A connection that was opened before another file came to the path is still on the old one, and a transaction that
+    /// A connection that was opened before the file at the path was replaced is still on the old one, and a transaction that
     /// has read before others wrote can no longer write.
     async fn check_sees_head(&self, connection: &mut SqliteConnection) -> Result<(), AppendError> {
         const IS_THERE: &str = "
@@ -331,7 +331,7 @@ impl SqliteStore {
         Err(Invalid::new(
             "transaction",
             format!("does not see the event at {}, the last of the store", head.position),
-            "begin it with `BEGIN IMMEDIATE`, on a connection that was opened after the store's file was put in place",
+            "begin it with `BEGIN IMMEDIATE`, on a connection that was opened after the store's file was put there",
         )
         .into())
     }

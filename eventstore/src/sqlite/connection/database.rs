@@ -1,4 +1,4 @@
-//! One SQLite file: a held connection for writing behind a fair lock, and held connections for reading.
+//! One SQLite file: one connection for writing behind a fair lock, and a pool of connections for reading.
 
 use std::collections::VecDeque;
 use std::ops::{Deref, DerefMut};
@@ -39,7 +39,7 @@ const SHORTEST_WAIT: Duration = Duration::from_millis(100);
 /// The result code of ROLLBACK outside of a transaction (`SQLITE_ERROR`).
 pub(crate) const NO_TRANSACTION: i32 = 1;
 
-/// A SQLite file: the lock that writers of this process take in turn, and the connections.
+/// A SQLite file: the lock for the writers of this process, and the connections.
 ///
 /// Cloning is cheap; all clones share the connections. The events live in such a file, and read models may live in
 /// the same one or in another. Open a file once per process: two handles wait for each other's writes as two processes
@@ -138,7 +138,7 @@ impl Ends {
         if !self.open.load(Ordering::Acquire) {
             return true;
         }
-        // Once the transaction is lost, what its user goes on to write would be committed statement by statement.
+        // Once the transaction is lost, what its user writes afterwards would be committed statement by statement.
         let lost = self.rolled_back.load(Ordering::Acquire) && !self.committed.load(Ordering::Acquire);
         if !lost {
             self.committed.store(true, Ordering::Release);
@@ -212,8 +212,8 @@ impl SqliteDatabase {
         })))
     }
 
-    /// Runs those of `migrations` that this file has not seen, all of them in one transaction: how the parts of annals
-    /// bring their tables, and an app may bring its own, under components of other names than `events` and `projections`.
+    /// Runs those of `migrations` that this file has not seen, all of them in one transaction: the parts of annals
+    /// create their tables so, and an app may create its own, under components of other names than `events` and `projections`.
     /// Safe when several processes start at once.
     ///
     /// ```
@@ -303,7 +303,7 @@ impl SqliteDatabase {
         writer.unclean = true;
         writer.borrowed = true;
         writer.ends.begin();
-        // From here on whoever is cancelled, or fails, drops a transaction, which is rolled back at once.
+        // If this call is cancelled or fails from here on, it drops a transaction, which is rolled back at once.
         let mut transaction = SqliteTransaction { writer: Some(writer), database: self.clone() };
         sqlx::query(BEGIN).execute(&mut *transaction).await.map_err(|e| self.fault(e))?;
         Ok(transaction)
@@ -393,7 +393,7 @@ impl SqliteDatabase {
         }
         if writer.unclean {
             // The owner before was cancelled between BEGIN and COMMIT. If it had not begun, or had ended, ROLLBACK
-            // fails, which is as good; a connection that cannot even say so is replaced.
+            // fails with this code, which is as good; after any other error the connection is replaced.
             let connection = writer.connection.as_mut().expect("it was opened just above");
             if let Err(error) = sqlx::query(ROLLBACK).execute(connection).await
                 && result_code(&error) != Some(NO_TRANSACTION)
@@ -462,8 +462,8 @@ impl SqliteDatabase {
         Ok(self.0.file.check()?)
     }
 
-    /// A connection that refuses to write: a write on it would pass by the lock at which the writers of this process take
-    /// turns, and make them wait for each other as if they were other processes.
+    /// A connection that refuses to write: a write on it would not take the lock of this process's writers,
+    /// who would then wait for it as for another process.
     async fn connect_for_reading(&self) -> Result<SqliteConnection, DatabaseError> {
         let mut connection = self.connect().await?;
         let session = refuse_to_write(&mut connection).await.map_err(|e| self.fault(e))?;
@@ -471,7 +471,7 @@ impl SqliteDatabase {
         Ok(connection)
     }
 
-    /// A connection that nobody else uses, for watching the file.
+    /// A connection for one use alone, which is watching the file.
     pub(crate) async fn own_connection(&self) -> Result<SqliteConnection, DatabaseError> {
         self.connect().await
     }
@@ -554,7 +554,7 @@ impl Drop for SqliteReader {
             self.database.take_back(connection);
             return;
         }
-        // One that is inside a transaction would pin the journal and show its next user the past. sqlx knows only of
+        // A connection inside a transaction would keep the journal and show its next user an old state. sqlx knows only of
         // transactions that were begun through it, so a rollback is tried. Without a runtime the connection is closed.
         let (database, permit) = (Arc::clone(&self.database), self.permit.take());
         if let Ok(runtime) = tokio::runtime::Handle::try_current() {
@@ -589,7 +589,7 @@ impl Inner {
 /// [`SqliteDatabase`] has an example.
 ///
 /// The connection is inside a transaction already: `begin()` on it fails, savepoints are plain SQL. End it by its own
-/// methods only, not by SQL. While it is open nobody else can write to the file, so keep it short.
+/// methods only, not by SQL. While it is open no other writer can write to the file, so keep it short.
 pub struct SqliteTransaction {
     writer: Option<OwnedMutexGuard<Writer>>,
     database: SqliteDatabase,

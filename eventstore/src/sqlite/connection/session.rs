@@ -29,8 +29,8 @@ macro_rules! session {
 
 const SESSION: &str = session!();
 
-/// Settings first, and at the head the last position, which is read in the transaction that commits it: the user's own SQL
-/// may have rolled appends back.
+/// The settings, then the last position, which is read in the transaction that commits it: the user's own SQL may have
+/// rolled appends back.
 pub(crate) const COMMIT: &str = concat!(session!(), "; COMMIT");
 pub(crate) const COMMIT_AT_HEAD: &str = concat!(
     session!(),

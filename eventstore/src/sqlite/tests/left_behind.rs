@@ -17,7 +17,7 @@ const TEMP_TRIGGER: &str = "CREATE TEMP TRIGGER mine BEFORE INSERT ON main.event
 const TEMP_VIEW: &str = "CREATE TEMP VIEW Events AS SELECT * FROM main.events WHERE 0";
 const TEMP_REQUEST_KEYS: &str = "CREATE TEMP TABLE annals_request_keys (request_key TEXT)";
 
-/// What stays on the connection after the transaction, if nothing looks for it.
+/// What stays on the connection after the transaction, unless it is looked for.
 const LEFT_BEHIND: &[&str] = &[
     TEMP_TABLE,
     TEMP_TRIGGER,
@@ -62,7 +62,7 @@ async fn assert_appends_are_stored(fixture: &Fixture, version: i64, after: &str)
 async fn what_a_transaction_leaves_behind_falsifies_no_later_append() {
     for way in ["commit", "rollback", "drop"] {
         for sql in LEFT_BEHIND {
-            // A rollback takes temporary objects along, unless they were committed.
+            // A rollback removes temporary objects, unless they were committed.
             let committed = if way != "commit" && sql.starts_with("CREATE") { "; COMMIT; BEGIN" } else { "" };
             let sql = format!("{sql}{committed}");
             let what = format!("{way} after {sql}");
@@ -108,7 +108,7 @@ async fn settings(connection: &mut SqliteConnection) -> Vec<String> {
     found
 }
 
-/// A file without a store is open on one connection alone, whose end would take the journal along.
+/// A file without a store is open on one connection alone, whose end would remove the journal.
 #[tokio::test]
 async fn a_file_without_a_store_has_its_only_connection_replaced() {
     let folder = tempfile::tempdir().expect("a folder");
@@ -147,7 +147,7 @@ async fn a_connection_on_which_nothing_is_left_is_kept() {
     let fixture = Fixture::new().await;
     let mark = "SELECT count(*) FROM pragma_cache_size WHERE cache_size = -1234";
     let mut unit = fixture.store.begin().await.expect("begun");
-    // A setting that harms nobody, by which the connection is known again.
+    // A harmless setting, by which the connection is recognized.
     run(&mut unit, "PRAGMA cache_size = -1234; PRAGMA defer_foreign_keys = ON").await;
     unit.append(Append::to(stream("a"), ANY, vec![event(1)])).await.expect("appended");
     unit.commit().await.expect("committed");
@@ -165,7 +165,7 @@ async fn a_connection_on_which_nothing_is_left_is_kept() {
 
 /// The unit acknowledged events that went into its own temporary table, which no reader sees.
 #[tokio::test]
-async fn a_unit_of_work_with_an_own_object_before_the_log_acknowledges_no_append() {
+async fn a_unit_of_work_with_an_object_that_intercepts_appends_acknowledges_none() {
     for (sql, name) in [
         (TEMP_TABLE, "table `events`"),
         (TEMP_TRIGGER, "trigger `mine`"),
@@ -182,7 +182,7 @@ async fn a_unit_of_work_with_an_own_object_before_the_log_acknowledges_no_append
         assert_eq!(fixture.log().await.len(), 0, "{sql}");
         assert_appends_are_stored(&fixture, 0, sql).await;
     }
-    // Its own tables, and triggers on them, are not in the way.
+    // Its own tables, and triggers on them, intercept nothing.
     let fixture = Fixture::new().await;
     let mut unit = fixture.store.begin().await.expect("begun");
     run(&mut unit, "CREATE TEMP TABLE mine (n INTEGER)").await;
@@ -193,7 +193,7 @@ async fn a_unit_of_work_with_an_own_object_before_the_log_acknowledges_no_append
 }
 
 #[tokio::test]
-async fn a_foreign_transaction_with_an_own_object_before_the_log_is_refused() {
+async fn a_foreign_transaction_with_an_object_that_intercepts_appends_is_refused() {
     for (sql, name) in [(TEMP_TABLE, "table `events`"), (TEMP_TRIGGER, "trigger `mine`"), (TEMP_VIEW, "view `Events`")]
     {
         let fixture = Fixture::new().await;

@@ -1,4 +1,4 @@
-//! What only SQLite can get wrong. The contract that all stores share is held by the conformance suite.
+//! What only SQLite can get wrong. The contract that all stores share is checked by the conformance suite.
 
 mod another_process;
 mod bounds;
@@ -126,7 +126,7 @@ async fn insert_or_replace_never_overwrites_an_event() {
             ),
         ),
         (
-            "hole",
+            "gap in the versions",
             format!(
                 "INSERT INTO events ({columns}) VALUES (x'00112233445566778899aabbccddeeff', 'default', 'counter', 'a', 3, 'x', 1, '{{}}', '{{}}', 0)"
             ),
@@ -152,7 +152,7 @@ async fn names_that_look_like_numbers_are_different_streams() {
 }
 
 #[tokio::test]
-async fn a_mistake_in_a_migration_is_told_as_one_that_stays() {
+async fn a_mistake_in_a_migration_is_reported_as_not_transient() {
     const BAD: annals_migrations::Migration =
         annals_migrations::Migration { component: "mine", number: 1, name: "bad", sql: "SELECT n FROM nowhere" };
     let fixture = Fixture::new().await;
@@ -164,7 +164,7 @@ async fn a_mistake_in_a_migration_is_told_as_one_that_stays() {
 }
 
 #[tokio::test]
-async fn a_file_of_somebody_else_is_refused_and_untouched() {
+async fn a_file_of_another_program_is_refused_and_untouched() {
     let folder = tempfile::tempdir().expect("a folder");
     let text = folder.path().join("notes.txt");
     std::fs::write(&text, "not a database, but long enough to be looked at as one: ".repeat(40)).expect("written");
@@ -200,7 +200,7 @@ async fn a_store_of_a_newer_build_is_refused() {
 }
 
 #[tokio::test]
-async fn places_where_no_store_can_be_are_refused_with_the_reason() {
+async fn paths_where_no_store_can_be_are_refused_with_the_reason() {
     let folder = tempfile::tempdir().expect("a folder");
     for path in [
         "".into(),
@@ -218,7 +218,7 @@ async fn places_where_no_store_can_be_are_refused_with_the_reason() {
 }
 
 #[tokio::test]
-async fn a_url_in_place_of_a_path_is_not_repeated_as_it_may_hold_a_password() {
+async fn a_url_instead_of_a_path_is_not_shown_as_it_may_hold_a_password() {
     for url in
         ["postgres://app:secret@127.0.0.1/shop", "sqlite://secret.db", "sqlite:secret.db", "file:secret.db?mode=rw"]
     {

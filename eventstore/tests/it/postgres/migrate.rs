@@ -26,7 +26,7 @@ async fn migrate(there: &Database, migration: Migration) -> OpenError {
 }
 
 #[tokio::test]
-async fn a_mistake_in_a_migration_is_told_as_one_that_stays() {
+async fn a_mistake_in_a_migration_is_reported_as_not_transient() {
     let error = migrate(&Database::empty().await, BAD).await;
     assert!(matches!(&error, OpenError::Refused { source, .. } if source.to_string().contains("zero")), "{error:?}");
     assert_eq!(error.family(), ErrorFamily::Broken);
