@@ -1,5 +1,5 @@
-//! `annals-bench`: what annals costs beside the bare database, measured in slices that take turns; and `torture`, which
-//! looks for lost, doubled and misplaced events.
+//! `annals-bench`: what annals costs beside the bare database, measured in slices that take turns; `torture`, which
+//! looks for lost, doubled and misplaced events; and `policy`, which simulates calls to a dependency with faults.
 
 mod append;
 mod baseline;
@@ -7,6 +7,7 @@ mod fill;
 mod lag;
 mod load;
 mod plain;
+mod policy;
 mod project;
 mod read;
 mod report;
@@ -65,6 +66,7 @@ struct Options {
 enum Other {
     Torture(torture::Options),
     Lag(lag::Options),
+    Policy(policy::Options),
     /// One of the processes of `torture`.
     #[command(hide = true)]
     TorturePart {
@@ -138,6 +140,12 @@ async fn run(options: Options) -> Result<ExitCode, Fault> {
         }
         (Some(Other::Lag(options)), _) => {
             print(&lag::measure(options).await?, options.json)?;
+            Ok(ExitCode::SUCCESS)
+        }
+        (Some(Other::Policy(options)), _) => {
+            let owned = options.clone();
+            // Its runtimes of paused time cannot be entered from within this one.
+            tokio::task::spawn_blocking(move || policy::measure(&owned)).await??.print(options.json)?;
             Ok(ExitCode::SUCCESS)
         }
         (Some(Other::TorturePart { part }), _) => torture::part(part).await.map(|()| ExitCode::SUCCESS),

@@ -90,10 +90,10 @@ impl Context {
 
     /// The moment after which the caller has gone. A command that still reads or waits for its turn then fails with
     /// [`AppendError::DeadlineExceeded`](crate::AppendError::DeadlineExceeded) and nothing is stored; one that was sent
-    /// is answered.
+    /// is answered. Takes an instant, an optional one, or a `Deadline` of the resilience patterns.
     #[must_use]
-    pub fn with_deadline(mut self, deadline: Instant) -> Self {
-        self.deadline = Some(deadline);
+    pub fn with_deadline(mut self, deadline: impl Into<Option<Instant>>) -> Self {
+        self.deadline = deadline.into();
         self
     }
 

@@ -1,7 +1,10 @@
 //! Places in the whole log.
 
 use std::fmt;
+use std::str::FromStr;
 
+use serde::de::Error as _;
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use uuid::Uuid;
 
 use crate::error::ReadError;
@@ -20,6 +23,7 @@ use crate::invalid::Invalid;
 /// let seen = Position::new(17)?; // as a reader has stored it
 /// assert!(seen > Position::START);
 /// assert_eq!(Position::new(-1).unwrap_err().field, "position");
+/// assert_eq!("17".parse::<Position>()?, seen); // from a header, say; serde writes it as a number
 /// # Ok::<(), annals_eventstore::Invalid>(())
 /// ```
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -59,6 +63,32 @@ impl Position {
 impl fmt::Display for Position {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}", self.0)
+    }
+}
+
+/// Reads what `Display` writes, such as the position in a header or a query of HTTP.
+impl FromStr for Position {
+    type Err = Invalid;
+
+    fn from_str(text: &str) -> Result<Self, Invalid> {
+        let number = text.parse().map_err(|_| {
+            Invalid::new("position", format!("is `{text}`, which is no position"), "give a whole number of 0 or more")
+        })?;
+        Self::new(number)
+    }
+}
+
+/// A number.
+impl Serialize for Position {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        self.0.serialize(serializer)
+    }
+}
+
+/// A number of 0 or more.
+impl<'de> Deserialize<'de> for Position {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        Self::new(i64::deserialize(deserializer)?).map_err(D::Error::custom)
     }
 }
 

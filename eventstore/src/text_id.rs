@@ -12,8 +12,8 @@ use crate::name::check_name;
 ///
 /// Each type has `new`, `as_str`, `FromStr`, `TryFrom<&str>`, `TryFrom<String>`, `Display`, `Debug`, `AsRef<str>`,
 /// `Borrow<str>`, serde's `Serialize` and `Deserialize`, and compares and hashes as its text. Errors are
-/// [`Invalid`](crate::Invalid) and name the type as a field: `order_id` for `OrderId`. To let one stand in a column of
-/// a read model, add `text_column!(OrderId);`.
+/// [`Invalid`](crate::Invalid) and name the type as a field: `order_id` for `OrderId`. In `annals`, where there
+/// are projections, each type is a column of read models too.
 ///
 /// ```
 /// annals_eventstore::text_id! {

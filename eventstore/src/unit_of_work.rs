@@ -6,7 +6,7 @@ use crate::aggregate::{Evolve, IntoEvents};
 use crate::append::{Append, Appended};
 use crate::error::{AppendError, BackendError, Invalid};
 use crate::position::Incarnation;
-use crate::repository::{CommandScope, ExecuteError, Executed, Execution, Repository};
+use crate::repository::{CommandScope, ExecuteError, Executed, One, Repository};
 use crate::store::EventStore;
 use crate::stream::{StreamId, Tenant};
 
@@ -103,7 +103,7 @@ pub trait UnitOfWork: CommandScope + Sized {
             if repository.store().incarnation() != self.incarnation() {
                 return Err(Invalid::new("repository", "is one of another store", "use one of this store").into());
             }
-            Execution::new(repository, id)?.run(self, decide).await
+            One::new(repository, id)?.execute(self, decide).await
         }
     }
 

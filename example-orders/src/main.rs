@@ -8,7 +8,9 @@ mod list;
 mod many;
 mod money;
 mod order;
+mod payment;
 mod place;
+mod resilience;
 mod shop;
 mod story;
 mod tables;
@@ -44,6 +46,8 @@ struct Options {
 enum Scene {
     /// Four orders of two customers, step by step; the default.
     Story,
+    /// A payment service degrades, fails and recovers; nothing is stored.
+    Resilience,
 }
 
 #[tokio::main]
@@ -59,6 +63,9 @@ async fn main() -> ExitCode {
 }
 
 async fn run(options: Options) -> Result<(), Fault> {
+    if let Some(Scene::Resilience) = options.scene {
+        return tokio::task::spawn_blocking(in_paused_time).await?;
+    }
     let place = Place::of(options.db, std::env::var("DATABASE_URL").ok())?;
     if let Place::Postgres(_) = place {
         println!("Everything is kept in the database of DATABASE_URL, whose schema is brought up to date first.\n");
@@ -66,9 +73,15 @@ async fn run(options: Options) -> Result<(), Fault> {
     let shop = Shop::open(&place).await?;
     match (options.orders, options.scene) {
         (Some(orders), _) => many::play(&shop, orders).await?,
-        (None, None | Some(Scene::Story)) => story::play(&shop, &mut std::io::stdout()).await?,
+        (None, _) => story::play(&shop, &mut std::io::stdout()).await?,
     }
     shop.close().await?;
     place.say_how_to_look_further();
     Ok(())
+}
+
+/// A runtime of its own, as time can be paused for all of a runtime only.
+fn in_paused_time() -> Result<(), Fault> {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_time().start_paused(true).build()?;
+    runtime.block_on(resilience::play(&mut std::io::stdout()))
 }

@@ -26,7 +26,7 @@ text_id! {
 }
 
 // All of them stand as plain text in the columns of read models.
-annals::projections::text_column!(OrderId, CustomerId, Status);
+annals::projections::text_column!(Status);
 
 /// One line of an order.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]

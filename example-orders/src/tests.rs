@@ -14,6 +14,7 @@ use crate::list::{Listed, OrderList};
 use crate::money::{Currency, Money};
 use crate::order::{CustomerId, Line, Order, OrderError, OrderEvent, OrderId, PaymentId, Status};
 use crate::place::Place;
+use crate::resilience;
 use crate::shop::Shop;
 use crate::story;
 use crate::tables::Tables;
@@ -67,6 +68,13 @@ async fn the_story_is_the_same_on_postgresql() {
             return;
         }
     }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_payment_service_degrades_fails_and_recovers_as_ever() {
+    let mut told = Vec::new();
+    resilience::play(&mut told).await.expect("played");
+    insta::assert_snapshot!("resilience", String::from_utf8(told).expect("text"));
 }
 
 async fn server_time(url: &str) -> Timestamp {

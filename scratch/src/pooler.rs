@@ -11,7 +11,8 @@ use crate::cluster::{run, unprivileged};
 pub(crate) const PORT: u16 = 6432;
 
 /// It lends two server connections per database: fewer than a handle has, so that transactions of one client go over
-/// several of them, and several clients over one. Like most that serve sqlx, it swallows a parameter of connections.
+/// several of them, and several clients over one. Like most that serve sqlx, it swallows a parameter of connections. A
+/// server that could not be reached is tried again soon.
 const SETTINGS: &str = "
 auth_type = any
 pool_mode = transaction
@@ -19,6 +20,7 @@ default_pool_size = 2
 max_client_conn = 2000
 listen_port = 6432
 ignore_startup_parameters = extra_float_digits
+server_login_retry = 0.1
 ";
 
 /// How long it may take to start.
@@ -54,5 +56,12 @@ pub(crate) fn begin(folder: &Path, port: u16, account: &str) {
     while !answers() {
         assert!(begun.elapsed() < PATIENCE, "pgbouncer does not answer; see {at}/pooler.log");
         std::thread::yield_now();
+    }
+}
+
+/// Kills the one in `folder`, if there is one.
+pub(crate) fn end(folder: &Path) {
+    if let Ok(pid) = std::fs::read_to_string(folder.join("pooler.pid")) {
+        run(unprivileged(Path::new("kill")).args(["-KILL", pid.trim()]));
     }
 }

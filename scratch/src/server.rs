@@ -8,8 +8,8 @@ use std::process::{Command, Stdio};
 use sqlx::ConnectOptions;
 use sqlx::postgres::PgConnectOptions;
 
-use crate::binaries;
 use crate::cluster::{SERVER_ACCOUNT, run, unprivileged};
+use crate::{binaries, pooler};
 
 /// As durable as in production, which is what such servers are for.
 const SETTINGS: &[(&str, &str)] = &[
@@ -27,6 +27,7 @@ const SECONDS: &str = "300";
 const WATCHDOG: &str = r#"
     cd /
     flock -x "$0/owner" true
+    [ ! -f "$0/pooler.pid" ] || kill -KILL "$(cat "$0/pooler.pid")"
     [ -d "$0/data" ] && "$1/pg_ctl" -D "$0/data" -m immediate -w stop
     rm -rf "$0"
 "#;
@@ -129,6 +130,17 @@ impl Server {
         Self::url_at(&self.folder, database)
     }
 
+    /// Where a database is behind a pooler of the server's own, a pgbouncer in transaction mode that ends with it.
+    ///
+    /// # Panics
+    /// If pgbouncer is not installed; the message says what to install.
+    #[must_use]
+    pub fn url_through_pooler(&self, database: &str) -> String {
+        let options = PgConnectOptions::new_without_pgpass().socket(&self.folder).username(SERVER_ACCOUNT).password("");
+        pooler::begin(&self.folder, options.get_port(), SERVER_ACCOUNT);
+        options.port(pooler::PORT).database(database).to_url_lossy().to_string()
+    }
+
     /// Where a database of whichever server is that has its socket in `folder`, which may be a link.
     #[must_use]
     pub fn url_at(folder: &Path, database: &str) -> String {
@@ -178,6 +190,7 @@ impl Server {
 
 impl Drop for Server {
     fn drop(&mut self) {
+        pooler::end(&self.folder);
         // It may be stopped already, or have never started.
         let stopping = self.pg_ctl().args(["-m", "immediate", "stop"]).stderr(Stdio::null()).status();
         if let Err(error) = stopping.and_then(|_| std::fs::remove_dir_all(&self.folder)) {

@@ -140,6 +140,23 @@ pub(crate) fn is_about_rows(error: &sqlx::Error) -> bool {
     code(error).is_some_and(|code| ["22", "23", "54"].iter().any(|class| code.starts_with(class)))
 }
 
+/// The SQLSTATE of a statement in a transaction that an earlier statement has aborted.
+const ABORTED: &str = "25P02";
+
+/// Whether an earlier statement of the transaction, one of the caller's own, has aborted it.
+pub(crate) fn is_aborted(error: &sqlx::Error) -> bool {
+    code(error) == Some(ABORTED)
+}
+
+/// What the caller learns then. Running the same statements again may fail for ever, so it is not transient.
+pub(crate) fn aborted() -> Invalid {
+    Invalid::new(
+        "transaction",
+        "was aborted by a statement of its own that failed before, so nothing of it will be stored",
+        "look at the error of that statement, roll back and begin again; a statement that may fail needs a savepoint",
+    )
+}
+
 /// The SQLSTATE of a missing privilege.
 pub(crate) const PRIVILEGE: &str = "42501";
 
@@ -157,6 +174,7 @@ pub(crate) fn append_error(error: &Arc<sqlx::Error>, stream: impl FnOnce() -> St
         return AppendError::OutcomeUnknown { stream: stream(), source };
     };
     match code {
+        ABORTED => aborted().into(),
         // The server itself does not know.
         code if code == "40003" || code.starts_with("08") => AppendError::OutcomeUnknown { stream: stream(), source },
         "25006" => AppendError::ReadOnly { reason: "the server is a standby, or set to read only".to_owned() },
@@ -215,7 +233,9 @@ pub(crate) fn commit_error(error: sqlx::Error) -> DatabaseError {
 pub(crate) fn append_fault(error: DatabaseError, stream: impl FnOnce() -> StreamId) -> AppendError {
     match error {
         DatabaseError::Busy { waited } => AppendError::Busy { waited },
-        DatabaseError::Unavailable { source } | DatabaseError::Failed { source } => AppendError::Unavailable { source },
+        DatabaseError::Unavailable { source } => AppendError::Unavailable { source },
+        // What passes is told apart before; this is a transaction that a statement of the caller's own has aborted.
+        DatabaseError::Failed { .. } => aborted().into(),
         DatabaseError::StorageFull { source } => AppendError::StorageFull { source },
         DatabaseError::ReadOnly { source } => AppendError::ReadOnly { reason: source.to_string() },
         DatabaseError::Damaged { source } => {
@@ -245,5 +265,8 @@ pub(crate) fn was_not_run(error: &sqlx::Error) -> bool {
 
 /// What a failed read means.
 pub(crate) fn read_error(error: sqlx::Error) -> ReadError {
+    if is_aborted(&error) {
+        return ReadError::Invalid(aborted());
+    }
     ReadError::Unavailable { source: BackendError::new(error) }
 }

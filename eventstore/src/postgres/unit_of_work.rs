@@ -12,7 +12,7 @@ use crate::postgres::append::in_transaction::{NotDone, failed, other_store, with
 use crate::postgres::append::replication::confirm;
 use crate::postgres::append::single;
 use crate::postgres::database::{NotBegun, PostgresTransaction};
-use crate::postgres::fault::{append_fault, code, not_through_pooler};
+use crate::postgres::fault::{append_fault, not_through_pooler};
 use crate::postgres::store::PostgresStore;
 use crate::repository::CommandScope;
 use crate::request::RequestKey;
@@ -230,10 +230,7 @@ impl PostgresStore {
 }
 
 async fn check_foreign(connection: &mut PgConnection) -> Result<(), AppendError> {
-    let rows = sqlx::query(SETTINGS).fetch_all(connection).await.map_err(|e| match code(&e) {
-        Some("25P02") => Invalid::new("transaction", "has failed before", "roll it back and begin another").into(),
-        _ => failed(e, no_stream),
-    })?;
+    let rows = sqlx::query(SETTINGS).fetch_all(connection).await.map_err(|e| failed(e, no_stream))?;
     let setting = |name| rows.first().and_then(|row| row.try_get::<&str, _>(name).ok()).unwrap_or_default();
     let refused = |name, fix| Err(Invalid::new(name, format!("is `{}`", setting(name)), fix).into());
     if !matches!(setting("transaction_isolation"), "read committed" | "read uncommitted") {

@@ -107,10 +107,7 @@ impl Executed {
     ) -> Result<Self, AppendError> {
         let ours = appended.streams.iter().find(|s| s.stream == *stream);
         if let (None, Some(request), false) = (ours, request, appended.streams.is_empty()) {
-            return Err(AppendError::RequestKeyReused {
-                tenant: stream.tenant().clone(),
-                key: request.key().to_owned(),
-            });
+            return Err(Self::reused(stream, request));
         }
         Ok(Self {
             stream: stream.clone(),
@@ -120,5 +117,10 @@ impl Executed {
             recorded_at: Some(appended.recorded_at),
             repeated: appended.repeated,
         })
+    }
+
+    /// The key was used for a request about other streams.
+    pub(super) fn reused(stream: &StreamId, request: &RequestKey) -> AppendError {
+        AppendError::RequestKeyReused { tenant: stream.tenant().clone(), key: request.key().to_owned() }
     }
 }

@@ -4,18 +4,22 @@ use std::fmt;
 use std::future::Future;
 use std::sync::Arc;
 
+use serde::Serialize;
+
 use super::answer::{Executed, Loaded};
 use super::cache::Cache;
+use super::decision::{Circumstances, execute};
 use super::error::ExecuteError;
-use super::execution::Execution;
 use super::scope::Direct;
 use super::settle::{SettleToken, ask};
+use super::subject::{One, Two};
 use crate::aggregate::{Decide, Evolve, IntoEvents};
 use crate::append::Appended;
 use crate::context::Context;
 use crate::error::{AppendError, Invalid, ReadError};
 use crate::metadata::{CausationId, Metadata};
 use crate::name::check_name;
+use crate::request::{Fingerprint, RequestKey};
 use crate::store::EventStore;
 use crate::stream::{StreamId, StreamVersion};
 
@@ -48,6 +52,65 @@ pub trait AggregateStore: EventStore + Clone {
         Repository::new(Arc::new(self.clone()))
     }
 
+    /// Decides what happens to two aggregates, of the same or of different kinds, and appends it: all events to both, or
+    /// none. Each is given as its repository and its id; tenant, metadata, deadline and request key are those of `context`.
+    ///
+    /// As [`Repository::execute`]: if another writer came first on either stream, what is new is read and `decide` runs
+    /// again; a request that was executed before gets its first answer and is not decided; an unknown outcome is settled.
+    ///
+    /// `decide` gives the events of both, each an event, several, perhaps one (`None`), or none (`()` is not needed: an
+    /// empty `Vec` will do). The append compares the versions of the aggregates that get events. An aggregate that gets none
+    /// is read, but not locked: another writer may change it between that read and the append. Where that matters, give it
+    /// an event too.
+    ///
+    /// ```
+    /// # mod order { include!(concat!(env!("CARGO_MANIFEST_DIR"), "/docs/order.rs")); }
+    /// # use order::*;
+    /// use annals_eventstore::{AggregateStore, Context, MemoryStore};
+    ///
+    /// # tokio::runtime::Builder::new_current_thread().enable_time().build()?.block_on(async {
+    /// let store = MemoryStore::new();
+    /// let orders = store.aggregate::<Order>();
+    /// let (old, new) = (OrderId::new("o-17")?, OrderId::new("o-18")?);
+    /// orders.execute(&old, |order| order.place(12_00)).await?;
+    ///
+    /// // The old order is paid and the next one placed, or neither.
+    /// let context = Context::default();
+    /// let (paid, placed) = store
+    ///     .execute_two(&context, (&orders, &old), (&orders, &new), |old, new| {
+    ///         Ok::<_, OrderError>((old.pay(12_00)?, new.place(7_50)?))
+    ///     })
+    ///     .await?;
+    /// assert_eq!((paid.version.get(), placed.version.get()), (2, 1));
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// # })?;
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    ///
+    /// # Errors
+    /// As of [`Repository::execute`]; [`ExecuteError::Invalid`] with the field `repository` if one is of another store, or
+    /// `second` if both are the same aggregate.
+    ///
+    /// # Cancel safety
+    /// As of [`Repository::execute`].
+    fn execute_two<A, B, TA, TB, R, F>(
+        &self,
+        context: &Context,
+        first: (&Repository<A>, &A::Id),
+        second: (&Repository<B>, &B::Id),
+        decide: F,
+    ) -> impl Future<Output = Result<(Executed, Executed), ExecuteError<R>>> + Send
+    where
+        A: Evolve,
+        B: Evolve,
+        TA: IntoEvents<A::Event>,
+        TB: IntoEvents<B::Event>,
+        R: Send,
+        F: Fn(&A, &B) -> Result<(TA, TB), R> + Send + Sync,
+    {
+        execute_two(self, context, first, second, decide)
+    }
+
     /// Finds out what became of an append whose outcome was unknown: it is sent once more with the same event ids. If
     /// it was not stored and its stream is as it was, it is stored now. [`SettleToken`] has an example.
     ///
@@ -64,6 +127,32 @@ pub trait AggregateStore: EventStore + Clone {
 }
 
 impl<S: EventStore + Clone> AggregateStore for S {}
+
+async fn execute_two<A, B, TA, TB, R, F>(
+    store: &dyn EventStore,
+    context: &Context,
+    (first, first_id): (&Repository<A>, &A::Id),
+    (second, second_id): (&Repository<B>, &B::Id),
+    decide: F,
+) -> Result<(Executed, Executed), ExecuteError<R>>
+where
+    A: Evolve,
+    B: Evolve,
+    TA: IntoEvents<A::Event>,
+    TB: IntoEvents<B::Event>,
+    F: Fn(&A, &B) -> Result<(TA, TB), R>,
+{
+    if [first.store().incarnation(), second.store().incarnation()] != [store.incarnation(); 2] {
+        return Err(Invalid::new("repository", "is one of another store", "use one of this store").into());
+    }
+    let (first, second) = (first.with(context.clone()), second.with(context.clone()));
+    let two = Two::new(One::new(&first, first_id)?, One::new(&second, second_id)?)?;
+    execute(&mut Direct(store), &two, first.circumstances(), move |(first, second)| {
+        let (first, second) = decide(&first.state, &second.state)?;
+        Ok((first.into_events(), second.into_events()))
+    })
+    .await
+}
 
 /// Loads aggregates of one kind and executes commands on them. Cloning it is cheap, and clones share one cache.
 ///
@@ -196,7 +285,7 @@ impl<A: Evolve> Repository<A> {
     /// # Cancel safety
     /// Dropping the future is harmless.
     pub async fn load(&self, id: &A::Id) -> Result<Loaded<A>, ReadError> {
-        Execution::new(self, id)?.load(&mut Direct(&*self.store)).await
+        One::new(self, id)?.load(&mut Direct(&*self.store)).await
     }
 
     /// Decides with `decide` what happens to the aggregate called `id`, and appends it: all of its events or none.
@@ -228,7 +317,7 @@ impl<A: Evolve> Repository<A> {
         T: IntoEvents<A::Event>,
         F: Fn(&A) -> Result<T, R>,
     {
-        Execution::new(self, id)?.run(&mut Direct(&*self.store), decide).await
+        One::new(self, id)?.execute(&mut Direct(&*self.store), decide).await
     }
 
     /// Executes a command that the aggregate knows how to [`Decide`].
@@ -243,6 +332,50 @@ impl<A: Evolve> Repository<A> {
         A: Decide<C>,
     {
         self.execute(id, |state: &A| state.decide(&command)).await
+    }
+
+    /// Executes a command once: [`Repository::send`] under the request key `key`, which belongs to the tenant of the context.
+    /// As long as the key is remembered, 24 hours, sending the same again has no second effect and gets the first answer.
+    ///
+    /// The fingerprint of the request is that of the aggregate, of the command as JSON, and of the name of its type without
+    /// path and parameters. So the same key with another command or for another aggregate is refused.
+    ///
+    /// ```
+    /// # mod order { include!(concat!(env!("CARGO_MANIFEST_DIR"), "/docs/order.rs")); }
+    /// # use order::*;
+    /// use annals_eventstore::{AggregateStore, MemoryStore};
+    ///
+    /// # tokio::runtime::Builder::new_current_thread().enable_time().build()?.block_on(async {
+    /// let orders = MemoryStore::new().aggregate::<Order>();
+    /// let id = OrderId::new("o-17")?;
+    /// orders.execute(&id, |order| order.place(12_00)).await?;
+    /// let first = orders.send_once(&id, "client-4711", Pay { amount: 12_00 }).await?;
+    /// let again = orders.send_once(&id, "client-4711", Pay { amount: 12_00 }).await?;
+    /// assert_eq!((first.version, first.repeated), (again.version, !again.repeated));
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// # })?;
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    ///
+    /// # Errors
+    /// As of [`Repository::execute`]; [`ExecuteError::Invalid`] with the field `request_key`, or `body` if the command cannot
+    /// be written as JSON; [`AppendError::RequestKeyReused`] if the key was used for another request.
+    ///
+    /// # Cancel safety
+    /// Dropping the future leaves the outcome unknown; send it again with the same key.
+    pub async fn send_once<C>(
+        &self,
+        id: &A::Id,
+        key: impl AsRef<str>,
+        command: C,
+    ) -> Result<Executed, ExecuteError<<A as Decide<C>>::Rejection>>
+    where
+        A: Decide<C>,
+        C: Serialize,
+    {
+        let asked = (A::TYPE, id.to_string(), type_name_of::<C>(), &command);
+        let request = RequestKey::new(key, Fingerprint::of(&asked)?)?;
+        self.with(Context::clone(&self.context).with_request(request)).send(id, command).await
     }
 
     /// Finds out what became of a command whose outcome was unknown; see [`AggregateStore::settle`].
@@ -265,6 +398,11 @@ impl<A: Evolve> Repository<A> {
     /// The circumstances of its commands.
     pub(crate) fn context(&self) -> &Context {
         &self.context
+    }
+
+    /// In which circumstances its commands are executed.
+    pub(crate) fn circumstances(&self) -> Circumstances<'_> {
+        Circumstances { store: &*self.store, context: &self.context, attempts: self.attempts }
     }
 
     /// What lands in the metadata of events.
@@ -297,4 +435,11 @@ impl<A: Evolve> fmt::Debug for Repository<A> {
             .field("attempts", &self.attempts)
             .finish_non_exhaustive()
     }
+}
+
+/// The name of a type without its path and its parameters: moving it to another module changes no fingerprint.
+fn type_name_of<C>() -> &'static str {
+    let whole = std::any::type_name::<C>();
+    let name = whole.split('<').next().unwrap_or(whole);
+    name.rsplit("::").next().unwrap_or(name)
 }

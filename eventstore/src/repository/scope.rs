@@ -9,6 +9,10 @@ use crate::store::{EventStore, StreamPage};
 use crate::stream::{StreamId, StreamVersion, Tenant};
 
 /// What a command needs of the place where it is executed.
+#[cfg_attr(
+    not(any(feature = "sqlite", feature = "postgres")),
+    allow(unreachable_pub, reason = "it seals `UnitOfWork`, which is public with an engine only")
+)]
 #[async_trait]
 pub trait CommandScope: Send {
     /// Whether what is appended may still be rolled back. Then nothing of it is cached, and it is not sent again after an

@@ -9,7 +9,7 @@ use crate::append::{Appended, CheckedAppend};
 use crate::error::{AppendError, ErrorFamily, Invalid};
 use crate::position::Incarnation;
 use crate::postgres::append::single::{answer_without_look, find_stored_duplicate, stored_events, with_events};
-use crate::postgres::fault::append_error;
+use crate::postgres::fault::{aborted, append_error, is_aborted};
 use crate::stream::StreamId;
 
 const APPEND_WITHIN: &str = "
@@ -44,7 +44,11 @@ pub(crate) async fn within(
 ) -> Result<Appended, NotDone> {
     let begun = Instant::now();
     append.check_deadline().map_err(NotDone::Refused)?;
-    let failed = |e| NotDone::Failed(failed(e, || append.first_stream()));
+    let failed = |e| match is_aborted(&e) {
+        // No append of ours has aborted it.
+        true => NotDone::Refused(aborted().into()),
+        false => NotDone::Failed(failed(e, || append.first_stream())),
+    };
     let query = sqlx::query(APPEND_WITHIN).bind(append.tenant.as_str()).bind(store.map(|store| store.0));
     let rows = with_events(query, append).fetch_all(&mut *connection).await.map_err(failed)?;
     let blocked = || NotDone::Refused(AppendError::Busy { waited: begun.elapsed() });

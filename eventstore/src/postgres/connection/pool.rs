@@ -120,8 +120,7 @@ impl Pool {
                 let session = self.connect().await?;
                 return Ok(PooledConnection::new(session, self.clone(), Some(permit)));
             };
-            if self.run().is_some_and(|run| session.run() != Some(&run)) {
-                // To a server that is not the primary any more, or not this one.
+            if self.is_past(session.run()) {
                 continue;
             }
             if since.elapsed() <= RESTED || session.is_alive().await {
@@ -170,6 +169,12 @@ impl Pool {
     /// The run of the server that the last connection has reached; what was seen in others is void.
     pub(crate) fn run(&self) -> Option<ServerRun> {
         self.0.run.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// Whether a later connection has reached another run than `run`: a server that is not the primary any more, or not this
+    /// one, may still answer.
+    fn is_past(&self, run: Option<&ServerRun>) -> bool {
+        self.run().is_some_and(|last| run != Some(&last))
     }
 
     /// How many runs of the server have ended, as far as is known.
@@ -232,9 +237,12 @@ impl PooledConnection {
         self.session.as_ref().and_then(Session::run)
     }
 
-    /// Whether the connection can be used, as far as can be told: its last statement was answered, and if it has rested
-    /// since, the server is still there.
+    /// Whether the connection can be used, as far as can be told: it reaches the last run of the server, its last statement
+    /// was answered, and if it has rested since, the server is still there.
     pub(crate) async fn is_alive(&mut self) -> bool {
+        if self.pool.is_past(self.run()) {
+            return false;
+        }
         if self.session().is_usable() && self.since.elapsed() > RESTED {
             let max_wait = self.pool.0.timeout;
             // One that does not come leaves it unusable.

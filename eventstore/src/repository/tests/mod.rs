@@ -343,6 +343,18 @@ async fn states_of_another_life_of_the_store_are_not_used() {
 }
 
 #[tokio::test]
+async fn a_later_state_of_another_life_of_the_store_gives_way_to_one_of_this() {
+    let (spy, accounts) = opened().await;
+    let later = Known { state: Arc::new(Account::default()), version: version(9), last_event: None };
+    accounts.cache.put(spy.incarnation(), &stream("a"), &later);
+    *spy.incarnation.lock().unwrap() = Incarnation(uuid::Uuid::from_u128(7));
+    accounts.execute(&id(), |a| a.withdraw(1)).await.unwrap();
+    spy.calls();
+    accounts.execute(&id(), |a| a.withdraw(1)).await.unwrap();
+    assert_eq!(spy.calls(), [Call::Append], "it is known by now");
+}
+
+#[tokio::test]
 async fn a_stream_shorter_than_what_is_known_is_read_from_its_beginning() {
     let (spy, accounts) = opened().await;
     let foreign = Known {

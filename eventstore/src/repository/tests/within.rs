@@ -10,7 +10,7 @@ use super::{id, opened, other_histories, paid_in, request, rival, stored, versio
 use crate::aggregate::IntoEvents;
 use crate::append::{Append, Appended};
 use crate::error::{AppendError, ErrorFamily, ReadError};
-use crate::repository::{CommandScope, ExecuteError, Executed, Execution, Repository};
+use crate::repository::{CommandScope, ExecuteError, Executed, One, Repository};
 use crate::request::RequestKey;
 use crate::store::{EventStore, StreamPage};
 use crate::stream::{ExpectedVersion, StreamId, StreamVersion, Tenant};
@@ -44,7 +44,7 @@ async fn execute<T: IntoEvents<Moved>, R>(
     accounts: &Repository<Account>,
     decide: impl Fn(&Account) -> Result<T, R>,
 ) -> Result<Executed, ExecuteError<R>> {
-    Execution::new(accounts, &id())?.run(&mut Work(spy.clone()), decide).await
+    One::new(accounts, &id())?.execute(&mut Work(spy.clone()), decide).await
 }
 
 /// The same request commits between the look for its key and the decision, and has taken everything.

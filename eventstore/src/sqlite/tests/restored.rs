@@ -4,10 +4,12 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use futures::StreamExt;
+use futures::future::join_all;
+use futures::{FutureExt, StreamExt};
 use sqlx::{AssertSqlSafe, Connection, Row, SqliteConnection};
 
 use super::{ANY, Fixture, event, stream};
+use crate::database_error::DatabaseError;
 use crate::error::{AppendError, ReadError};
 use crate::event::EventId;
 use crate::filter::Filter;
@@ -77,17 +79,21 @@ async fn a_restored_log_that_has_grown_to_the_same_head_wakes_its_readers() {
     let store = SqliteOptions::new(&path).poll_interval(Duration::from_millis(300)).open().await.expect("opened");
     store.append(&stream("a"), ANY, (0..10).map(event).collect()).await.expect("appended");
     let other = SqliteStore::open(&path).await.expect("opened");
-    let mut subscription = store.subscribe(Position::START, Filter::all());
-    for _ in 0..10 {
-        subscription.next().await.expect("an event").expect("read");
+    let filters = [Filter::all(), Filter::all().aggregate_type(stream("a").aggregate_type()).expect("a name")];
+    let mut subscriptions = filters.map(|filter| store.subscribe(Position::START, filter));
+    for subscription in &mut subscriptions {
+        for _ in 0..10 {
+            subscription.next().await.expect("an event").expect("read");
+        }
+        assert!(subscription.next().now_or_never().is_none());
     }
-    let mut next = Box::pin(subscription.next());
-    assert!(futures::poll!(next.as_mut()).is_pending());
     restore(&path, 5).await;
     let done = other.append(&stream("b"), ANY, (0..5).map(event).collect()).await.expect("appended");
     assert_eq!(done.position.get(), 10);
-    let last = tokio::time::timeout(SOON, next).await.expect("woken").expect("an error");
-    assert!(matches!(last, Err(ReadError::StoreRewound { .. })), "{last:?}");
+    for subscription in &mut subscriptions {
+        let last = tokio::time::timeout(SOON, subscription.next()).await.expect("woken").expect("an error");
+        assert!(matches!(last, Err(ReadError::StoreRewound { .. })), "{last:?}");
+    }
 }
 
 #[tokio::test]
@@ -105,6 +111,19 @@ async fn another_store_in_the_same_file_is_not_taken_for_the_one_that_was_opened
     ] {
         assert!(matches!(error, Some(ReadError::StoreRewound { .. })), "{error:?}");
     }
+}
+
+/// Loads compare nothing, as they are of one stream.
+#[tokio::test]
+async fn no_new_connection_is_made_to_another_store_in_the_same_file() {
+    let fixture = Fixture::new().await;
+    fixture.append("a", ANY, 1).await.expect("appended");
+    let mut foreign = fixture.foreign().await;
+    sqlx::raw_sql("UPDATE annals_store SET incarnation = randomblob(16)").execute(&mut foreign).await.expect("updated");
+    // At once, so that one was not open before.
+    let readers = join_all((0..2).map(|_| fixture.store.database().read())).await;
+    let refused = readers.iter().filter_map(|reader| reader.as_ref().err());
+    assert!(refused.map(|error| matches!(error, DatabaseError::FileReplaced { .. })).eq([true]));
 }
 
 /// A database that lies, or lay, at the path: its files as they are named, and what it holds.

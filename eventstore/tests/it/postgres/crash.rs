@@ -9,7 +9,7 @@ use sqlx::{Connection, PgConnection, Row};
 use super::{insert, run};
 
 /// The positions that a reader is given, without waiting for more than is final.
-async fn positions(store: &PostgresStore, filter: &Filter) -> Vec<i64> {
+pub(super) async fn positions(store: &PostgresStore, filter: &Filter) -> Vec<i64> {
     let (mut after, mut seen) = (Position::START, Vec::new());
     loop {
         match store.read_page(after.into(), filter, 100).await {
@@ -26,7 +26,7 @@ async fn positions(store: &PostgresStore, filter: &Filter) -> Vec<i64> {
     }
 }
 
-async fn connect(server: &Server) -> PgConnection {
+pub(super) async fn connect(server: &Server) -> PgConnection {
     loop {
         match PgConnection::connect(&server.url("postgres")).await {
             Ok(connection) => return connection,

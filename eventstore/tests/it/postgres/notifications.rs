@@ -1,5 +1,7 @@
 //! How handles hear of each other's commits, and what is said when readers must wait for long.
 
+use std::io::{BufRead, BufReader, Write};
+use std::process::Stdio;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -7,6 +9,7 @@ use annals_eventstore::{
     After, Append, EventStore, EventStoreExt, ExpectedVersion, Filter, Position, PostgresOptions, PostgresStore,
     RecordedEvent, Subscription, UnitOfWork,
 };
+use annals_scratch::again::{again, is_again};
 use futures::{FutureExt, StreamExt};
 use metrics::{Counter, Gauge, GaugeFn, Histogram, Key, KeyName, Metadata, Recorder, SharedString, Unit};
 use sqlx::Row;
@@ -94,6 +97,58 @@ async fn readers_that_wait_get_every_commit_at_once_whatever_others_notify() {
     }
     delays.sort();
     assert!(delays[10] < Duration::from_millis(100), "{delays:?}");
+}
+
+/// Where the other process appends.
+const URL: &str = "ANNALS_TEST_URL";
+
+const READY: &str = "the store is open";
+
+/// What the other process does: it appends to the stream that each line names.
+async fn append_as_told() {
+    let url = std::env::var(URL).expect("it was named");
+    let store = PostgresOptions::new(url).poll_interval(HOUR).open().await.unwrap();
+    println!("{READY}");
+    loop {
+        let line = tokio::task::spawn_blocking(|| std::io::stdin().lines().next());
+        let Some(id) = line.await.unwrap() else { return };
+        append(&store, &id.unwrap()).await;
+    }
+}
+
+/// A process that looks once an hour gets what another one appends at once.
+#[tokio::test]
+async fn readers_of_another_process_get_every_commit_at_once() {
+    if is_again() {
+        return append_as_told().await;
+    }
+    let fixture = Fixture::new().await;
+    let mut command = again(&[], module_path!(), "readers_of_another_process_get_every_commit_at_once");
+    command.env(URL, fixture.database.url()).stdin(Stdio::piped()).stdout(Stdio::piped());
+    let mut writer = command.spawn().expect("it is running already");
+    let mut said = BufReader::new(writer.stdout.take().expect("it is piped")).lines().map_while(Result::ok);
+    assert!(said.any(|line| line.contains(READY)), "it has ended");
+    let mut told = writer.stdin.take().expect("it is piped");
+
+    let reader = PostgresOptions::new(fixture.database.url()).poll_interval(HOUR).open().await.unwrap();
+    let mut subscription = reader.subscribe(Position::START, Filter::all());
+    assert!(subscription.next().now_or_never().is_none());
+    listening(&fixture, None).await;
+    let mut delays = Vec::new();
+    for round in 0..11 {
+        // It waits for a notification, and not in a read that is still under way.
+        assert!(subscription.next().now_or_never().is_none());
+        tokio::time::sleep(Duration::from_millis(20)).await;
+        assert!(subscription.next().now_or_never().is_none());
+        let begun = tokio::time::Instant::now();
+        writeln!(told, "s-{round}").expect("it reads");
+        assert_eq!(soon(&mut subscription).await.stream, stream(&format!("s-{round}")));
+        delays.push(begun.elapsed());
+    }
+    delays.sort();
+    assert!(delays[5] < Duration::from_millis(300), "{delays:?}");
+    drop(told);
+    assert!(said.any(|line| line.contains("1 passed")) && writer.wait().expect("it has ended").success());
 }
 
 #[tokio::test]

@@ -2,21 +2,17 @@
 
 use std::time::Duration;
 
-use annals_eventstore::{After, EventStore, EventStoreExt, ExpectedVersion, Filter, PostgresOptions, ReadError};
+use annals_eventstore::{
+    After, EventStore, EventStoreExt, ExpectedVersion, Filter, PostgresOptions, ReadError, StreamVersion,
+};
 use annals_scratch::{Server, Stop};
+use futures::future::join_all;
 use futures::{FutureExt, StreamExt};
-use sqlx::{Connection, PgConnection, Row};
+use sqlx::{PgConnection, Row};
 
+use super::crash::{connect, positions};
+use super::proxy::Proxy;
 use super::{event_for, insert, run, stream};
-
-async fn connect(server: &Server) -> PgConnection {
-    loop {
-        match PgConnection::connect(&server.url("postgres")).await {
-            Ok(connection) => return connection,
-            Err(_) => tokio::time::sleep(Duration::from_millis(5)).await,
-        }
-    }
-}
 
 #[derive(Clone, Copy, Debug)]
 enum End {
@@ -31,53 +27,163 @@ enum End {
 async fn what_was_final_before_a_crash_is_not_what_is_written_anew() {
     for end in [End::Stopped, End::KilledBackend] {
         let server = Server::start(&[("wal_writer_delay", "10s")]);
-        let store = PostgresOptions::new(server.url("postgres")).migrate().open().await.unwrap();
-        let (mut writer, mut other) = (connect(&server).await, connect(&server).await);
-        let kept = insert(&mut writer, "kept").await;
-        run(&mut writer, "SET synchronous_commit = off").await.unwrap();
-        // Who would write them out without being asked stops. A crash ends it too, by force.
-        let pid = sqlx::query("SELECT pid FROM pg_stat_activity WHERE backend_type = 'walwriter'");
-        let pid: i32 = pid.fetch_all(&mut writer).await.unwrap()[0].get(0);
-        let stopped = std::process::Command::new("kill").args(["-STOP", &pid.to_string()]).status();
-        assert!(stopped.is_ok_and(|status| status.success()));
-        // More than the sequence writes down in advance, so that their positions are given out again.
-        for n in 0..60 {
-            insert(&mut writer, &format!("lost-{n}")).await;
-        }
-        let all = Filter::all();
-        let filters = [all.clone(), all.event_name("placed").unwrap()];
-        for filter in &filters {
-            assert_eq!(store.read_page(After::START, filter, 100).await.unwrap().events.len(), 61, "{end:?}");
-        }
-        let mut proven = store.subscribe(store.head().await.unwrap(), Filter::all());
-        assert!(proven.next().now_or_never().is_none());
-        match end {
-            End::Stopped => tokio::task::block_in_place(|| server.restart(Stop::Immediate)),
-            End::KilledBackend => {
-                let rows = sqlx::query("SELECT pg_backend_pid()").fetch_all(&mut writer).await.unwrap();
-                server.kill_backend(rows[0].get(0));
-                while run(&mut other, "SELECT 1").await.is_ok() {}
-            }
-        }
-        let (mut slow, mut quick) = (connect(&server).await, connect(&server).await);
-        run(&mut slow, "BEGIN").await.unwrap();
-        let held = insert(&mut slow, "slow").await;
-        let last = insert(&mut quick, "quick").await;
-        assert!(last <= kept + 60, "nothing was lost, so nothing was tried: {held}, {last} ({end:?})");
-        for filter in &filters {
-            let seen = loop {
-                match store.read_page(After::START, filter, 100).await {
-                    Ok(page) => break page.events.iter().map(|event| event.position.get()).collect::<Vec<_>>(),
-                    Err(error) => assert!(error.is_transient(), "{error:?}"),
-                }
-            };
-            assert_eq!(seen, [kept], "whoever goes on after {last} misses {held} ({end:?})");
-        }
-        run(&mut slow, "COMMIT").await.unwrap();
-        // A reader that waits behind the end finds out, though nothing comes there.
-        let next = tokio::time::timeout(Duration::from_secs(20), proven.next()).await.expect("it is woken");
-        assert!(matches!(next, Some(Err(ReadError::StoreRewound { .. }))), "{next:?}");
+        let options = PostgresOptions::new(server.url("postgres"));
+        check_written_anew(&server, options, end).await;
     }
+}
+
+/// The connection to a pooler outlives the server's run.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_was_final_before_a_crash_behind_a_pooler_is_not_what_is_written_anew() {
+    for end in [End::Stopped, End::KilledBackend] {
+        let server = Server::start(&[("wal_writer_delay", "10s")]);
+        let url = tokio::task::block_in_place(|| server.url_through_pooler("postgres"));
+        check_written_anew(&server, PostgresOptions::new(url).pooled(), end).await;
+    }
+}
+
+/// Writes an event that is kept, and 60 that a crash takes back. Gives the connection, and the position of the first.
+async fn commit_in_vain(server: &Server) -> (PgConnection, i64) {
+    let mut writer = connect(server).await;
+    let kept = insert(&mut writer, "kept").await;
+    run(&mut writer, "SET synchronous_commit = off").await.unwrap();
+    // Who would write them out without being asked stops. A crash ends it too, by force.
+    let pid = sqlx::query("SELECT pid FROM pg_stat_activity WHERE backend_type = 'walwriter'");
+    let pid: i32 = pid.fetch_all(&mut writer).await.unwrap()[0].get(0);
+    let stopped = std::process::Command::new("kill").args(["-STOP", &pid.to_string()]).status();
+    assert!(stopped.is_ok_and(|status| status.success()));
+    // More than the sequence writes down in advance, so that their positions are given out again.
+    for n in 0..60 {
+        insert(&mut writer, &format!("lost-{n}")).await;
+    }
+    (writer, kept)
+}
+
+/// Two transactions that get positions of the lost ones. The one with the lower is open.
+async fn write_anew(server: &Server, kept: i64) -> (PgConnection, i64, i64) {
+    let (mut slow, mut quick) = (connect(server).await, connect(server).await);
+    run(&mut slow, "BEGIN").await.unwrap();
+    let held = insert(&mut slow, "slow").await;
+    let last = insert(&mut quick, "quick").await;
+    assert!(held < last && last <= kept + 60, "nothing was lost, so nothing was tried: {held}, {last}");
+    (slow, held, last)
+}
+
+async fn check_written_anew(server: &Server, options: PostgresOptions, end: End) {
+    let watching = options.clone().migrate().open().await.unwrap();
+    // One that nobody subscribes to asks for nothing while the server is away.
+    let store = options.open().await.unwrap();
+    let (mut writer, kept) = commit_in_vain(server).await;
+    let mut other = connect(server).await;
+    let all = Filter::all();
+    let filters = [all.clone(), all.event_name("placed").unwrap()];
+    for filter in &filters {
+        assert_eq!(store.read_page(After::START, filter, 100).await.unwrap().events.len(), 61, "{end:?}");
+    }
+    let mut proven = watching.subscribe(watching.head().await.unwrap(), Filter::all());
+    assert!(proven.next().now_or_never().is_none());
+    match end {
+        End::Stopped => tokio::task::block_in_place(|| server.restart(Stop::Immediate)),
+        End::KilledBackend => {
+            let ours = "SELECT pid FROM pg_stat_activity WHERE application_name = 'annals' ORDER BY pid";
+            let rows = sqlx::query(ours).fetch_all(&mut writer).await.unwrap();
+            server.kill_backend(rows[0].get(0));
+            while run(&mut other, "SELECT 1").await.is_ok() {}
+        }
+    }
+    let (mut slow, held, last) = write_anew(server, kept).await;
+    for filter in &filters {
+        assert_eq!(positions(&store, filter).await, [kept], "whoever goes on after {last} misses {held} ({end:?})");
+    }
+    run(&mut slow, "COMMIT").await.unwrap();
+    for filter in &filters {
+        assert_eq!(positions(&store, filter).await, [kept, held, last], "{end:?}");
+    }
+    // A reader that waits behind the end finds out, though nothing comes there.
+    let next = tokio::time::timeout(Duration::from_secs(20), proven.next()).await.expect("it is woken");
+    assert!(matches!(next, Some(Err(ReadError::StoreRewound { .. }))), "{next:?}");
+}
+
+/// What was final is known from before the crash, and the statement runs after it. No call has failed in between.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_read_that_waits_for_a_connection_through_a_crash_uses_nothing_of_before() {
+    let server = Server::start(&[("wal_writer_delay", "10s")]);
+    let options = PostgresOptions::new(server.url("postgres")).migrate().poll_only().connections(1);
+    let store = options.connection_timeout(Duration::from_secs(60)).open().await.unwrap();
+    let (_writer, kept) = commit_in_vain(&server).await;
+    let filter = Filter::all().event_name("placed").unwrap();
+    assert_eq!(store.read_page(After::START, &filter, 100).await.unwrap().events.len(), 61);
+    let taken = store.database().read().await.unwrap();
+    let mut reading = store.read_page(After::START, &filter, 100);
+    assert!((&mut reading).now_or_never().is_none());
+    tokio::task::block_in_place(|| server.restart(Stop::Immediate));
+    let (mut slow, held, last) = write_anew(&server, kept).await;
+    drop(taken);
+    let answer = reading.await;
+    assert!(answer.as_ref().is_err_and(ReadError::is_transient), "{answer:?}");
+    run(&mut slow, "COMMIT").await.unwrap();
+    assert_eq!(positions(&store, &filter).await, [kept, held, last]);
+}
+
+/// The log ends where it ended, with other events: its end tells nothing.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_reader_that_waits_is_woken_when_as_much_was_written_anew() {
+    let server = Server::start(&[("wal_writer_delay", "10s")]);
+    let proxy = Proxy::before(&server.url("postgres"));
+    let store = PostgresOptions::new(proxy.url()).migrate().open().await.unwrap();
+    let (_writer, kept) = commit_in_vain(&server).await;
+    let mut proven = store.subscribe(store.head().await.unwrap(), Filter::all());
+    // It waits for another end, and not in a read that is still under way.
+    store.watch().wait_for(|end| end.get() == kept + 60).await.unwrap();
+    tokio::time::timeout(Duration::from_millis(200), proven.next()).await.expect_err("there is nothing");
+    proxy.be_away(true);
+    tokio::task::block_in_place(|| server.restart(Stop::Immediate));
+    let mut anew = connect(&server).await;
+    run(&mut anew, "BEGIN").await.unwrap();
+    let mut last = kept;
+    while last < kept + 60 {
+        last = insert(&mut anew, &format!("anew-{last}")).await;
+    }
+    run(&mut anew, "COMMIT").await.unwrap();
+    assert_eq!(last, kept + 60, "nothing was lost, so nothing was tried");
+    proxy.be_away(false);
+    let next = tokio::time::timeout(Duration::from_secs(20), proven.next()).await.expect("it is woken");
+    assert!(matches!(next, Some(Err(ReadError::StoreRewound { .. }))), "{next:?}");
+}
+
+/// A primary that nobody has stopped still answers over the connections to it.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_primary_that_goes_on_after_a_failover_is_asked_no_more() {
+    let folder = tempfile::tempdir().unwrap();
+    let link = folder.path().join("server");
+    let primary = Server::start(&[]);
+    std::os::unix::fs::symlink(primary.folder(), &link).unwrap();
+    let options =
+        PostgresOptions::new(Server::url_at(&link, "postgres")).migrate().poll_only().connections(2).writers(1);
+    let store = options.open().await.unwrap();
+    store.append(&stream("before"), ExpectedVersion::NoStream, vec![event_for(&store)]).await.unwrap();
+    let taken = store.database().read().await.unwrap();
+    let standby = tokio::task::block_in_place(|| {
+        let standby = primary.standby();
+        standby.promote();
+        standby
+    });
+    std::fs::remove_file(&link).unwrap();
+    std::os::unix::fs::symlink(standby.folder(), &link).unwrap();
+    let mut anew = connect(&standby).await;
+    insert(&mut anew, "anew").await;
+    let page = store.load_page(&stream("anew"), StreamVersion::NONE, 10).await.unwrap();
+    assert_eq!(page.events.len(), 1, "a new connection reaches the new primary");
+    drop(taken);
+    // Both at once, so that the one to the old primary has come back.
+    for reader in join_all((0..2).map(|_| store.database().read())).await {
+        let count = sqlx::query("SELECT count(*) FROM annals.events WHERE aggregate_id = 'anew'");
+        let count: i64 = count.fetch_one(&mut *reader.unwrap()).await.unwrap().get(0);
+        assert_eq!(count, 1, "the old primary was asked");
+    }
+    store.append(&stream("after"), ExpectedVersion::NoStream, vec![event_for(&store)]).await.unwrap();
+    let count = sqlx::query("SELECT count(*) FROM annals.events WHERE aggregate_id = 'after'");
+    assert_eq!(count.fetch_all(&mut anew).await.unwrap()[0].get::<i64, _>(0), 1, "it was appended on the old primary");
 }
 
 /// A standby that has not got all takes over the address of its primary.

@@ -3,11 +3,13 @@
 use std::time::Duration;
 
 use annals_eventstore::{
-    Append, AppendError, ErrorFamily, EventStore, ExpectedVersion, Filter, Fingerprint, Payload, PostgresOptions,
-    PostgresStore, PostgresUnitOfWork, Repeat, RequestKey, StreamVersion, Tenant, UnitOfWork,
+    AggregateStore, Append, AppendError, ErrorFamily, EventStore, ExecuteError, ExpectedVersion, Filter, Fingerprint,
+    Payload, PostgresOptions, PostgresStore, PostgresUnitOfWork, Repeat, RequestKey, StreamVersion, Tenant, UnitOfWork,
 };
 use sqlx::{AssertSqlSafe, Connection, Row};
 use tokio::time::Instant;
+
+use crate::order::{Order, OrderId};
 
 use super::{ANY, Fixture, NO_STREAM, append_blocked, heads, kill, own_row, pid, run, stream};
 
@@ -219,15 +221,21 @@ async fn a_unit_in_which_an_own_statement_failed_stores_nothing_and_says_so() {
     unit.append(fixture.to("a", NO_STREAM, 1)).await.unwrap();
     own_row(&mut unit, 1).await.unwrap();
     own_row(&mut unit, 1).await.unwrap_err();
-    let error = unit.append(fixture.to("b", NO_STREAM, 1)).await.unwrap_err();
-    assert!(error.is_transient(), "{error:?}");
-    unit.commit().await.unwrap_err();
+    // Not transient: the same statements may fail for ever.
+    let is_aborted = |error: AppendError| {
+        assert!(matches!(&error, AppendError::Invalid(e) if e.field == "transaction"), "{error:?}");
+    };
+    is_aborted(unit.append(fixture.to("b", NO_STREAM, 1)).await.unwrap_err());
+    let orders = fixture.store.aggregate::<Order>();
+    let error = unit.execute(&orders, &OrderId::new("o-1").unwrap(), |order| order.place(5)).await.unwrap_err();
+    assert!(matches!(&error, ExecuteError::Invalid(e) if e.field == "transaction"), "{error:?}");
+    is_aborted(unit.commit().await.unwrap_err());
 
     let mut unit = fixture.store.begin().await.unwrap();
     unit.append(fixture.to("a", NO_STREAM, 1)).await.unwrap();
     own_row(&mut unit, 1).await.unwrap();
     own_row(&mut unit, 1).await.unwrap_err();
-    unit.commit().await.unwrap_err();
+    is_aborted(unit.commit().await.unwrap_err());
     assert_eq!(fixture.stored().await, (vec![], vec![]));
     // Inside of a savepoint a failure is no harm, also to appends before and after.
     let mut unit = fixture.store.begin().await.unwrap();
