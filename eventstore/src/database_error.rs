@@ -11,9 +11,9 @@ use crate::error::{BackendError, ErrorFamily, OpenError};
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum DatabaseError {
-    /// Another process or transaction held the write lock of a SQLite file all the time that was allowed. Try again
-    /// later.
-    #[error("another writer held the database's write lock for more than {waited:?}")]
+    /// Another process, or an open transaction or unit of work of this one, held the write lock of a SQLite file all the
+    /// time that was allowed. Try again later.
+    #[error("another process, or a unit of work of this one, held the database's write lock for more than {waited:?}")]
     Busy {
         /// How long was waited.
         waited: Duration,

@@ -140,9 +140,9 @@ pub enum AppendError {
         /// The first stream of the append.
         stream: StreamId,
     },
-    /// Another process or transaction blocked the store, or the stream, until the timeout; nothing was stored. Append again
-    /// later.
-    #[error("blocked by another writer for {waited:?}")]
+    /// Another process, or a unit of work of this one, blocked the store or the stream until the timeout; nothing was
+    /// stored. Append again later, and keep units of work short.
+    #[error("blocked for {waited:?} by another process, or by a unit of work of this one")]
     Busy {
         /// How long this append waited.
         waited: Duration,
@@ -189,6 +189,16 @@ pub enum AppendError {
 }
 
 impl AppendError {
+    /// Every position is used: one more append would need a number beyond 64 bits.
+    #[cfg(any(feature = "sqlite", feature = "postgres"))]
+    pub(crate) fn no_position_left() -> Self {
+        Self::Broken {
+            what: "the log has used its last position".to_owned(),
+            remedy: "continue in a new store; if the position was set by hand, set it back to the end of the log"
+                .to_owned(),
+        }
+    }
+
     /// Which of the five families the error belongs to.
     #[must_use]
     pub fn family(&self) -> ErrorFamily {

@@ -180,6 +180,8 @@ pub(crate) fn append_error(error: &Arc<sqlx::Error>, stream: impl FnOnce() -> St
         "25006" => AppendError::ReadOnly { reason: "the server is a standby, or set to read only".to_owned() },
         PRIVILEGE => AppendError::ReadOnly { reason: format!("the account may not append ({error}); {GRANT}") },
         "53100" => AppendError::StorageFull { source },
+        // The sequence of the positions is at its end.
+        "2200H" => AppendError::no_position_left(),
         // Missing tables and functions, rejected rows: an operator must act.
         code if ["42", "3F", "23", "22"].iter().any(|class| code.starts_with(class)) => AppendError::Broken {
             what: format!("the database refused a checked append: {error}"),

@@ -1,4 +1,4 @@
-//! An older backup is restored into the file while handles have it open, or put in its place.
+//! An older backup is restored into the file while handles have it open, or replaces it.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -71,7 +71,7 @@ async fn a_subscription_over_a_restored_log_ends_and_skips_nothing() {
     }
 }
 
-/// The head is again where it was, so that its position alone tells nothing.
+/// The head is again where it was, so that its position alone shows nothing.
 #[tokio::test]
 async fn a_restored_log_that_has_grown_to_the_same_head_wakes_its_readers() {
     let folder = tempfile::tempdir().expect("a folder");
@@ -142,7 +142,7 @@ struct Handle {
     seen: Vec<EventId>,
 }
 
-/// Random programs with two handles: appends, reads, restores into the file, other files put in its place.
+/// Random programs with two handles: appends, reads, restores into the file, other files that replace it.
 struct World {
     folder: tempfile::TempDir,
     files: usize,
@@ -197,7 +197,7 @@ impl World {
         }
     }
 
-    /// A reader has seen a beginning of the log that is there, or is told that it has not.
+    /// A reader has seen a beginning of the log that is there, or gets an error.
     async fn read(&mut self, which: usize) {
         let (file, log) = (self.at_path.file, self.at_path.log.clone());
         let handle = &mut self.handles[which];
@@ -217,7 +217,7 @@ impl World {
         }
     }
 
-    /// The file with its journal and index goes away, and another one comes to its place.
+    /// The file with its journal and index is removed, and another one replaces it.
     fn rename(&self, from: &str, to: &str) {
         for suffix in ["", "-wal", "-shm"] {
             let [from, to] = [from, to].map(|name| self.folder.path().join(format!("{name}{suffix}")));
