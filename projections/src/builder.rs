@@ -11,7 +11,7 @@ use tokio_util::task::TaskTracker;
 
 use crate::commit::check_log;
 use crate::database::{Model, ReadModelDatabase, ReadModels};
-use crate::error::{StartError, StopCause, Stopped};
+use crate::error::{StartError, StopCause, Stopped, is_rewind};
 use crate::fold::panic_text;
 use crate::handle::Projections;
 use crate::member::{AnyProjection, Member, Typed, send_stopped, wanted};
@@ -150,12 +150,10 @@ impl ProjectionsBuilder {
 
 /// Why a stored checkpoint cannot be gone on from.
 fn refused(model: &Model, error: ReadError) -> StartError {
-    match error {
-        ReadError::StoreRewound { .. } | ReadError::AheadOfLog { .. } => {
-            StartError::Rewound { projection: model.projection, version: model.version, source: error }
-        }
-        error => StartError::Store(error),
+    if is_rewind(&error) {
+        return StartError::Rewound { projection: model.projection, version: model.version, source: error };
     }
+    StartError::Store(error)
 }
 
 /// Checks everything that can be checked without a database.

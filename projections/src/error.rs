@@ -216,6 +216,16 @@ impl StopCause {
     pub fn is_transient(&self) -> bool {
         self.family() == ErrorFamily::Transient
     }
+
+    /// Whether the log is another one than the projection has read.
+    pub(crate) fn is_rewind(&self) -> bool {
+        matches!(self, Self::Read(error) if is_rewind(error))
+    }
+}
+
+/// Whether a store says that a checkpoint is of another log.
+pub(crate) fn is_rewind(error: &ReadError) -> bool {
+    matches!(error, ReadError::StoreRewound { .. } | ReadError::AheadOfLog { .. })
 }
 
 /// Why projections could not be started. Nothing runs, and nothing but new, empty tables was created.

@@ -82,6 +82,9 @@ impl Projections {
     /// all waits of this handle. If it is the version that runs here, it is told when there is something to see; else it looks
     /// every 20 ms, and where nothing concerns a projection, another process stores how far it is a second later.
     ///
+    /// Rows of events that the log has lost, by a restore or a failover, never end it well: a position that was reached
+    /// before the wait began is compared with the log, by one read.
+    ///
     /// ```
     /// # mod till { include!(concat!(env!("CARGO_MANIFEST_DIR"), "/docs/till.rs")); }
     /// # use till::*;
@@ -110,7 +113,8 @@ impl Projections {
     ///
     /// # Errors
     /// [`WaitError::TimedOut`] after `timeout`, saying how far each has got, and which version is shown if another process
-    /// has to feed it; [`WaitError::Stopped`] or [`WaitError::Closed`] at once if one will not get there;
+    /// has to feed it; [`WaitError::Stopped`] or [`WaitError::Closed`] at once if one will not get there, and `Stopped` for every
+    /// position if the log is not the one that the projection has read;
     /// [`WaitError::Database`] if the database cannot be asked.
     ///
     /// # Cancel safety
@@ -140,7 +144,7 @@ impl Projections {
     ///
     /// # Errors
     /// [`WaitError::NotShown`] after `timeout`, saying why; [`WaitError::Stopped`] if this version stopped before it had read
-    /// enough; [`WaitError::Database`] if the database refuses, as when others depend on columns that this version lacks;
+    /// enough, or because the log is not the one that it has read; [`WaitError::Database`] if the database refuses, as when others depend on columns that this version lacks;
     /// [`WaitError::Unknown`] if `P` was not started.
     ///
     /// # Cancel safety

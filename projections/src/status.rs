@@ -23,8 +23,20 @@ pub struct ProjectionStatus {
     pub applied: u64,
     /// What it is doing.
     pub state: ProjectionState,
-    /// Where its stored checkpoint stood, at or before `position`; in between is nothing that concerns it.
+    /// The event at `position`.
+    pub(crate) progress: Checkpoint,
+    /// Where its stored checkpoint was, at or before `position`; in between is nothing that concerns it.
     pub(crate) saved: Checkpoint,
+}
+
+impl ProjectionStatus {
+    /// Why it has stopped, if that is because the log is another one than it has read.
+    pub(crate) fn stopped_by_rewind(&self) -> Option<&Stopped> {
+        match &self.state {
+            ProjectionState::Stopped(stopped) => Some(stopped).filter(|stopped| stopped.cause.is_rewind()),
+            _ => None,
+        }
+    }
 }
 
 /// What a projection is doing.

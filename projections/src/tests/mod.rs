@@ -11,6 +11,7 @@ mod minimal_store;
 mod normal;
 mod page_reader;
 mod rebuild;
+mod restored;
 mod rivals;
 mod runner;
 mod start;
