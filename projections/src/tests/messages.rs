@@ -202,6 +202,7 @@ fn row_errors() -> Vec<RowError> {
         row(|columns| columns[3] = text_to_column(&[1])),
         row(|columns| columns[3] = text_to_column(&Broken)),
         row(|columns| columns[3] = json_to_column(&[1.0, f64::NAN])),
+        check_key::<Account>(vec!["long".repeat(700).to_column()]).expect_err("too long"),
         row(|columns| columns[1] = ColumnValue::Null),
         row(|columns| columns[1] = ColumnValue::Text("a secret".into())),
         row(|columns| drop(columns.pop())),

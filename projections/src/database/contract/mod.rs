@@ -40,6 +40,7 @@ macro_rules! clauses_of_rows {
             a_row_written_again_replaces_the_first,
             a_table_of_keys_alone_is_written_and_removed,
             rows_larger_than_a_message_should_be_are_written,
+            values_as_long_as_an_index_may_hold_are_written,
             a_part_whose_checkpoint_stands_elsewhere_writes_nothing_and_the_others_do,
             rows_are_loaded_only_where_the_checkpoint_stands,
             parts_are_answered_in_the_order_in_which_they_came,
