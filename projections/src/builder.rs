@@ -118,7 +118,8 @@ impl ProjectionsBuilder {
     /// once that has caught up, and never a lower one again: see
     /// [deploying a changed projection](crate#deploying-a-changed-projection).
     /// Tables of old versions are kept; drop them, and their rows in the table of checkpoints
-    /// (`annals_checkpoints` on SQLite, `annals.checkpoints` on PostgreSQL), when nobody needs them.
+    /// (`annals_checkpoints` on SQLite, `annals.checkpoints` on PostgreSQL), when nobody needs them. A version whose table is
+    /// gone is built anew.
     ///
     /// Several processes may run the same projection: each event is applied once, whoever is first.
     ///
