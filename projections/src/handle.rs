@@ -10,7 +10,7 @@ use tokio_util::sync::{CancellationToken, DropGuard};
 use tokio_util::task::TaskTracker;
 
 use crate::builder::Over;
-use crate::error::{Stopped, WaitError};
+use crate::error::{ProjectionProgress, Stopped, WaitError};
 use crate::projection::Projection;
 use crate::status::{ProjectionState, ProjectionStatus};
 use crate::wait::Names;
@@ -69,10 +69,28 @@ impl Projections {
         Self(Arc::new(Inner { names, tracker, cancel, _cancel_on_drop }))
     }
 
-    /// How every projection fares at this moment, in the order in which they were added.
+    /// The state of every projection that runs here, in the order in which they were added. What queries by the stable name
+    /// see may be another version: [`Projections::progress`].
     #[must_use]
     pub fn status(&self) -> Vec<ProjectionStatus> {
         self.0.names.fed.iter().map(|fed| fed.status.borrow().clone()).collect()
+    }
+
+    /// Up to where queries by the stable name of each read model see the log at this moment, in the order in which the
+    /// projections were added. It is one query of the database of the read models.
+    ///
+    /// While a new version is deployed, the name may show another version than the one that runs here, and whose
+    /// [`Projections::status`] may be `Live`: [`ProjectionProgress::elsewhere`] says which, and when its checkpoint was last
+    /// moved. If that process has ended, queries see no new events until a build with that version is started again, or the
+    /// name shows the version that runs here by [`Projections::show`].
+    ///
+    /// # Errors
+    /// [`WaitError::Unavailable`] or [`WaitError::Database`] if the database cannot be asked.
+    ///
+    /// # Cancel safety
+    /// Dropping the future is harmless.
+    pub async fn progress(&self) -> Result<Vec<ProjectionProgress>, WaitError> {
+        self.0.names.progress().await
     }
 
     /// Waits until queries of every read model see everything up to `position`, `timeout` at most: with the position of an

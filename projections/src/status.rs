@@ -17,7 +17,8 @@ pub struct ProjectionStatus {
     pub version: u32,
     /// Everything in the log up to here is applied to this version's table. Where nothing concerned it, the stored
     /// checkpoint may be a little behind. What queries by the stable name see is another matter while a new version is
-    /// deployed: [`Projections::wait_for`](crate::Projections::wait_for) looks at that.
+    /// deployed: [`Projections::progress`](crate::Projections::progress) looks at that, and
+    /// [`Projections::wait_for`](crate::Projections::wait_for).
     pub position: Position,
     /// How many events it has applied since it was started, in this process.
     pub applied: u64,

@@ -74,6 +74,33 @@ impl Names {
         Ok(look)
     }
 
+    /// Up to where queries by each name see the log.
+    pub(crate) async fn progress(&self) -> Result<Vec<ProjectionProgress>, WaitError> {
+        let look = self.look().await.map_err(|fault| match fault.transient {
+            true => WaitError::Unavailable(fault.source),
+            false => WaitError::Database(fault.source),
+        })?;
+        let progress = |at| self.progress_of(at, look.shown[at], None);
+        Ok((0..self.fed.len()).map(progress).collect())
+    }
+
+    /// How far projection `at` is, with what its name showed; `fault` is why nothing was seen since.
+    fn progress_of(&self, at: usize, shown: Option<Shown>, fault: Option<String>) -> ProjectionProgress {
+        let status = self.fed[at].status.borrow().clone();
+        let retrying_after = match &status.state {
+            ProjectionState::Retrying { fault } => Some(fault.clone()),
+            _ => fault,
+        };
+        let elsewhere = shown.filter(|shown| shown.version != status.version).map(|shown| Elsewhere {
+            version: shown.version,
+            moved_at: shown.moved_at,
+            here: status.version,
+            here_position: status.position,
+        });
+        let position = shown.map_or(status.position, |shown| seen_up_to(&status, &shown).position);
+        ProjectionProgress { projection: status.name, position, retrying_after, elsewhere }
+    }
+
     /// Lets the name of projection `at` show the version that runs here, as soon as that has read what is shown now.
     pub(crate) async fn show(&self, at: usize, most: Duration) -> Result<(), WaitError> {
         let Fed { model, status } = &self.fed[at];
@@ -225,24 +252,8 @@ impl Wait<'_> {
 
     /// How far each has got.
     fn reached(&self) -> Vec<ProjectionProgress> {
-        self.of.iter().map(|&at| self.reach(at)).collect()
-    }
-
-    fn reach(&self, at: usize) -> ProjectionProgress {
-        let status = self.names.fed[at].status.borrow().clone();
-        let shown = self.look.as_ref().and_then(|look| look.shown[at]);
-        let retrying_after = match &status.state {
-            ProjectionState::Retrying { fault } => Some(fault.clone()),
-            _ => self.fault.clone(),
-        };
-        let elsewhere = shown.filter(|shown| shown.version != status.version).map(|shown| Elsewhere {
-            version: shown.version,
-            moved_at: shown.moved_at,
-            here: status.version,
-            here_position: status.position,
-        });
-        let position = shown.map_or(status.position, |shown| seen_up_to(&status, &shown).position);
-        ProjectionProgress { projection: status.name, position, retrying_after, elsewhere }
+        let shown = |at: usize| self.look.as_ref().and_then(|look| look.shown[at]);
+        self.of.iter().map(|&at| self.names.progress_of(at, shown(at), self.fault.clone())).collect()
     }
 }
 
