@@ -20,6 +20,7 @@ use crate::wait::Names;
 /// [`ProjectionsBuilder::start`](crate::ProjectionsBuilder::start) makes it; [`Projections::wait_for`] has an example.
 /// Close it before the store whose events it reads; a projection whose store was closed stops and says so.
 #[derive(Clone)]
+#[must_use = "the projections are closed when the last handle is dropped; keep it, and `close` it in the end"]
 pub struct Projections(Arc<Inner>);
 
 struct Inner {
