@@ -3,15 +3,18 @@
 #![expect(unreachable_pub, reason = "the files are written as those of a library would be")]
 
 mod analytics;
+mod credit;
 mod detail;
 mod list;
 mod location;
 mod many;
 mod money;
+mod on_account;
 mod order;
 mod payment;
 mod resilience;
 mod shop;
+mod statement;
 mod story;
 mod tables;
 #[cfg(test)]
@@ -28,7 +31,7 @@ use crate::shop::Shop;
 /// Any error that stops a scene.
 type Fault = Box<dyn std::error::Error + Send + Sync>;
 
-/// Runs orders through an event store into three read models, all in one SQLite file, or in the PostgreSQL database that
+/// Runs orders through an event store into four read models, all in one SQLite file, or in the PostgreSQL database that
 /// DATABASE_URL names.
 #[derive(Parser)]
 struct Options {
@@ -46,6 +49,8 @@ struct Options {
 enum Scene {
     /// Four orders of two customers, step by step; the default.
     Story,
+    /// An order is placed and charged to a credit, or neither: one command over two aggregates.
+    OnAccount,
     /// A payment service degrades, fails and recovers; nothing is stored.
     Resilience,
 }
@@ -73,6 +78,7 @@ async fn run(options: Options) -> Result<(), Fault> {
     let shop = Shop::open(&location).await?;
     match (options.orders, options.scene) {
         (Some(orders), _) => many::play(&shop, orders).await?,
+        (None, Some(Scene::OnAccount)) => on_account::play(&shop, &mut std::io::stdout()).await?,
         (None, _) => story::play(&shop, &mut std::io::stdout()).await?,
     }
     shop.close().await?;

@@ -38,6 +38,11 @@ impl Money {
         (self.currency == other.currency).then_some(Self { minor, ..self })
     }
 
+    /// The same amount with the other sign.
+    pub fn negated(self) -> Self {
+        Self { minor: -self.minor, ..self }
+    }
+
     /// `count` times the amount; none if it overflows.
     pub fn times(self, count: u32) -> Option<Self> {
         Some(Self { minor: self.minor.checked_mul(i64::from(count))?, ..self })

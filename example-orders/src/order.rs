@@ -193,6 +193,16 @@ pub enum OrderError {
     },
 }
 
+/// The total price of lines, of which there is at least one.
+pub fn total_of(lines: &[Line]) -> Result<Money, OrderError> {
+    let mut total = Money { minor: 0, currency: lines.first().ok_or(OrderError::Empty)?.price.currency };
+    for line in lines {
+        let price = line.price.times(line.quantity).ok_or(OrderError::NoTotal)?;
+        total = total.plus(price).ok_or(OrderError::NoTotal)?;
+    }
+    Ok(total)
+}
+
 impl Order {
     /// Places the order.
     pub fn place(&self, customer: CustomerId, lines: Vec<Line>) -> Result<OrderEvent, OrderError> {
@@ -202,11 +212,7 @@ impl Order {
         if lines.is_empty() || lines.iter().any(|line| line.quantity == 0) {
             return Err(OrderError::Empty);
         }
-        let mut total = Money { minor: 0, currency: lines[0].price.currency };
-        for line in &lines {
-            let price = line.price.times(line.quantity).ok_or(OrderError::NoTotal)?;
-            total = total.plus(price).ok_or(OrderError::NoTotal)?;
-        }
+        let total = total_of(&lines)?;
         Ok(OrderEvent::Placed { customer, lines, total })
     }
 

@@ -1,4 +1,4 @@
-//! The setup: one store, its orders, and three read models beside the events in the same database.
+//! The setup: one store, its orders, and four read models beside the events in the same database.
 //!
 //! Only `open` depends on the database. The rest is the same for both.
 
@@ -9,10 +9,12 @@ use annals::{EventStore, PostgresOptions, Projections, ProjectionsExt, Repositor
 
 use crate::Fault;
 use crate::analytics::DailySales;
+use crate::credit::Credit;
 use crate::detail::OrderDetail;
 use crate::list::OrderList;
 use crate::location::Location;
 use crate::order::Order;
+use crate::statement::CustomerStatement;
 use crate::tables::Tables;
 
 /// Everything that a scene needs.
@@ -21,6 +23,8 @@ pub struct Shop {
     pub store: Arc<dyn EventStore>,
     /// Executes commands on orders.
     pub orders: Repository<Order>,
+    /// Executes commands on credits of customers.
+    pub credits: Repository<Credit>,
     /// The runner that updates the read models.
     pub views: Projections,
     /// Queries on the tables of the read models.
@@ -49,8 +53,10 @@ impl Shop {
     /// Starts the read models of an open store.
     pub async fn over(store: impl EventStore + ProjectionsExt + Clone, tables: Tables) -> Result<Self, Fault> {
         let orders = store.aggregate::<Order>();
-        let views = store.projections().with(OrderDetail).with(OrderList).with(DailySales).start().await?;
-        let shop = Self { store: store.shared(), orders, views, tables };
+        let credits = store.aggregate::<Credit>();
+        let views = store.projections().with(OrderDetail).with(OrderList).with(DailySales).with(CustomerStatement);
+        let views = views.start().await?;
+        let shop = Self { store: store.shared(), orders, credits, views, tables };
         shop.caught_up(shop.store.head().await?.position).await?;
         Ok(shop)
     }

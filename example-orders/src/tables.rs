@@ -31,6 +31,14 @@ const SALES_BY_DAY: &str = "
     LIMIT 7
 ";
 
+const STATEMENT: &str = "
+    SELECT customer, CAST(orders AS TEXT) AS orders, CAST(ordered AS TEXT) AS ordered, CAST(granted AS TEXT) AS granted,
+           CAST(charged AS TEXT) AS charged
+    FROM customer_statement
+    WHERE granted > 0
+    ORDER BY customer
+";
+
 /// The queries that differ.
 struct Dialect {
     detail_of: &'static str,
@@ -109,6 +117,12 @@ impl Tables {
         let days = self.query(SALES_BY_DAY, &[]).await?;
         writeln!(out, "\nSales by day (table daily_sales), as the owner sees them:\n{}", days.into_table())?;
         Ok(())
+    }
+
+    /// Prints what customers with credit have ordered and charged.
+    pub async fn show_statement(&self, out: &mut dyn Write) -> Result<(), Fault> {
+        let statement = self.query(STATEMENT, &[]).await?.into_table();
+        Ok(writeln!(out, "\nStatement (table customer_statement), from the events of both, in cents:\n{statement}")?)
     }
 
     async fn query(&self, sql: &'static str, values: &[&str]) -> Result<Found, Fault> {

@@ -9,13 +9,16 @@ use jiff::Timestamp;
 use sqlx::{Connection, PgConnection, Row};
 
 use crate::analytics::{DailySales, Day};
+use crate::credit::CreditEvent;
 use crate::detail::{Detail, OrderDetail};
 use crate::list::{Listed, OrderList};
 use crate::location::Location;
 use crate::money::{Currency, Money};
+use crate::on_account;
 use crate::order::{CustomerId, Line, Order, OrderError, OrderEvent, OrderId, PaymentId, Status};
 use crate::resilience;
 use crate::shop::Shop;
+use crate::statement::{CustomerStatement, ShopEvent, Statement};
 use crate::story;
 use crate::tables::Tables;
 
@@ -43,6 +46,31 @@ async fn the_story_prints_the_golden_text_and_a_second_run_continues_the_data() 
         play(in_a_file(&path, seed, day.parse().expect("a time")).await, &mut printed).await;
     }
     insta::assert_snapshot!("story", String::from_utf8(printed).expect("text"));
+}
+
+#[tokio::test]
+async fn orders_on_account_print_the_golden_text_and_a_second_run_continues_the_data() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let mut printed = Vec::new();
+    for (seed, day) in [(1, "2026-03-02T09:30:00Z"), (2, "2026-03-03T17:45:00Z")] {
+        let shop = in_a_file(&folder.path().join("orders.db"), seed, day.parse().expect("a time")).await;
+        on_account::play(&shop, &mut printed).await.expect("played");
+        shop.close().await.expect("closed");
+    }
+    insta::assert_snapshot!("on_account", String::from_utf8(printed).expect("text"));
+}
+
+#[test]
+fn the_statement_counts_the_events_of_both_aggregates() {
+    let euro = Money::euro_cents;
+    let carol = || CustomerId::new("carol").expect("an id");
+    let placed = OrderEvent::Placed { customer: carol(), lines: vec![], total: euro(500) };
+    given_events([
+        GivenEvent::of("credit", "carol", ShopEvent::Credit(CreditEvent::Granted { amount: euro(2_000) })),
+        GivenEvent::of("order", "o-1", ShopEvent::Order(placed)),
+    ])
+    .with(CustomerStatement)
+    .then_rows([Statement { customer: carol(), orders: 1, ordered: 500, granted: 2_000, charged: 0 }]);
 }
 
 /// The clock of the server cannot be fixed, so the shop in a file runs at the server's time, and hours are not compared.

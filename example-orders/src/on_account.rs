@@ -1,0 +1,90 @@
+//! The scene `-- on-account`: one command over two aggregates. An order is placed and charged to the customer's credit, or
+//! neither.
+
+use std::io::Write;
+
+use annals::{Context, ExecuteError, Executed, Fingerprint, RequestKey, prelude::*};
+
+use crate::Fault;
+use crate::credit::CreditError;
+use crate::money::Money;
+use crate::order::{CustomerId, Line, OrderError, OrderId, total_of};
+use crate::shop::Shop;
+
+/// Why an order is not placed on account: one of the two aggregates rejects it.
+#[derive(Debug, thiserror::Error)]
+pub enum Refused {
+    /// The order rejects it.
+    #[error(transparent)]
+    Order(#[from] OrderError),
+    /// The credit rejects it.
+    #[error(transparent)]
+    Credit(#[from] CreditError),
+}
+
+/// Places `order` for `customer` and charges it to the customer's credit. The same `form` again has no second effect.
+pub async fn place_on_account(
+    shop: &Shop,
+    form: &str,
+    order: &OrderId,
+    customer: &CustomerId,
+    lines: &[Line],
+) -> Result<(Executed, Executed), ExecuteError<Refused>> {
+    let request = RequestKey::new(form, Fingerprint::of(&(order, customer, lines))?)?;
+    let context = Context::default().with_request(request);
+    let (orders, credits) = ((&shop.orders, order), (&shop.credits, customer));
+    shop.store
+        .execute_two(&context, orders, credits, |placing, credit| {
+            let placed = placing.place(customer.clone(), lines.to_vec())?;
+            let charged = credit.charge(order.clone(), total_of(lines)?)?;
+            Ok((placed, charged))
+        })
+        .await
+}
+
+/// Runs the scene and prints to `out` what happens.
+pub async fn play(shop: &Shop, out: &mut dyn Write) -> Result<(), Fault> {
+    let number = shop.tables.next_number().await?;
+    let carol = CustomerId::new("carol")?;
+    let order = |n: i64| OrderId::new(format!("o-{}", number + n));
+    let price = Money::euro_cents(12_900);
+    let grinders = |quantity| [Line { product: "grinder".to_owned(), quantity, price }];
+
+    writeln!(out, "The shop grants Carol 200.00 EUR of credit.")?;
+    let granted = shop.credits.execute(&carol, |credit| credit.grant(Money::euro_cents(20_000))).await?;
+    print(out, "granted", &granted)?;
+
+    writeln!(
+        out,
+        "\nCarol orders a grinder on account and clicks twice. Both streams get their event in one append, once."
+    )?;
+    let (first, form) = (order(0)?, format!("form-{number}"));
+    for _ in 0..2 {
+        let (placed, charged) = place_on_account(shop, &form, &first, &carol, &grinders(1)).await?;
+        print(out, "placed", &placed)?;
+        print(out, "charged", &charged)?;
+    }
+
+    writeln!(
+        out,
+        "\nShe orders more than her credit pays for. It rejects the command, so the order is not placed either."
+    )?;
+    let left = shop.credits.load(&carol).await?.state.left.map_or(0, |left| left.minor);
+    let too_many = grinders(u32::try_from(left / price.minor + 1)?);
+    let second = order(1)?;
+    match place_on_account(shop, &format!("form-{}", number + 1), &second, &carol, &too_many).await {
+        Err(ExecuteError::Rejected(Refused::Credit(why))) => writeln!(out, "  {second}  rejected: {why}")?,
+        other => return Err(format!("an order was placed without credit: {other:?}").into()),
+    }
+    let nothing = shop.orders.load(&second).await?;
+    writeln!(out, "  {second}  has {} events", nothing.version.get())?;
+
+    shop.caught_up(shop.store.head().await?.position).await?;
+    shop.tables.show_statement(out).await
+}
+
+fn print(out: &mut dyn Write, what: &str, done: &Executed) -> Result<(), Fault> {
+    let again = if done.repeated { "  (the same form again: nothing new)" } else { "" };
+    let stream = format!("{} {}", done.stream.aggregate_type(), done.stream.aggregate_id());
+    Ok(writeln!(out, "  {stream:<13} {what:<8} version {}, position {}{again}", done.version, done.position)?)
+}
