@@ -80,7 +80,7 @@ const fn same_text(one: &str, other: &str) -> bool {
     true
 }
 
-/// Stands for the event type that an aggregate refused by the derive does not name, so that the compiler reports the
+/// Replaces the missing event type of an aggregate that the derive has refused, so that the compiler reports the
 /// refusal alone.
 #[derive(Clone, Copy, Debug)]
 pub struct NoEvent(Infallible);

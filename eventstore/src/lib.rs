@@ -6,7 +6,7 @@
 //! | open a store | [`MemoryStore`]; `sqlite`, `SqliteOptions` (feature `sqlite`); `postgres`, `PostgresOptions` (feature `postgres`) |
 //! | decide and append | [`AggregateStore::aggregate`], [`Repository`], [`Context`] |
 //! | append, load, read and subscribe without aggregates | [`EventStore`], [`EventStoreExt`], [`Append`], [`Filter`] |
-//! | commit events and rows of your own together | `SqliteStore::begin` |
+//! | commit events together with your own rows | `SqliteStore::begin` |
 //! | understand an error | [`ErrorFamily`], [`AppendError`], [`ReadError`], [`ExecuteError`] |
 //!
 //! Features: `sqlite` (default), `postgres`, `testing` (given/when/then, and a store that fails on demand) and
@@ -17,7 +17,7 @@
     expect(dead_code, reason = "without a database nothing reads rows back or decides within transactions")
 )]
 
-// Derived code says `::annals_eventstore`; so it also compiles in the tests of this crate.
+// Derived code uses `::annals_eventstore`; so it also compiles in the tests of this crate.
 extern crate self as annals_eventstore;
 
 #[cfg(feature = "conformance")]
