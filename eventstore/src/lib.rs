@@ -111,7 +111,7 @@ pub mod __private {
     pub use std::string::String;
 
     pub use crate::aggregate::{Aggregate, SnapshotPolicy};
-    pub use crate::derived::{NoEvent, find_shape};
+    pub use crate::derived::{NoEvent, find_shape, has_name, join_shapes, unknown_name};
     pub use crate::error::DecodeError;
     pub use crate::event::{Event, EventShape};
     pub use crate::invalid::Invalid;

@@ -1,6 +1,7 @@
 //! What a user of the facade can see, from commands to read models, by its names alone.
 
 mod deadline;
+mod promises;
 mod requests;
 
 use std::time::Duration;

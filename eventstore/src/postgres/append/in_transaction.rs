@@ -13,7 +13,7 @@ use crate::postgres::fault::{aborted, append_error, is_aborted};
 use crate::stream::StreamId;
 
 const APPEND_WITHIN: &str = "
-    SELECT kind, place, actual, base_versions, positions, recorded_at, fingerprint, result
+    SELECT kind, stream_number, actual, base_versions, positions, recorded_at, fingerprint, result
     FROM annals.append_within($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17,
                               $18)
     ORDER BY 1

@@ -25,7 +25,7 @@ use crate::stream::{ExpectedVersion, StreamId, StreamVersion, Tenant};
 use crate::unit_of_work::no_stream;
 
 const APPEND_ONE: &str = "
-    SELECT kind, place, actual, base_versions, positions, recorded_at, fingerprint, result, standbys
+    SELECT kind, stream_number, actual, base_versions, positions, recorded_at, fingerprint, result, standbys
     FROM annals.append_one($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12)
     ORDER BY 1
 ";
@@ -35,7 +35,7 @@ const APPEND_NEXT: &str = "
 ";
 
 const APPEND: &str = "
-    SELECT kind, place, actual, base_versions, positions, recorded_at, fingerprint, result, standbys
+    SELECT kind, stream_number, actual, base_versions, positions, recorded_at, fingerprint, result, standbys
     FROM annals.append($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, $18)
     ORDER BY 1
 ";

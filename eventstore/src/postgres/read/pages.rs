@@ -25,7 +25,7 @@ use crate::postgres::read::rows::{Columns, Decoder, columns_in_stream, event_col
 use crate::store::{Page, StreamPage};
 use crate::stream::{StreamId, StreamVersion};
 
-/// The log after a position. Read by COPY, which sends the same bytes with less overhead (measured, see bench/README.md)
+/// The log after a position. Read by COPY, which sends the same bytes with less overhead (measured, see bench/FIGURES.md)
 /// but takes no bound values: its two values are numbers.
 macro_rules! read_log_from {
     ($from:literal, $limit:literal) => {
