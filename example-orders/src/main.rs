@@ -1,15 +1,15 @@
-//! The story of an order, told with annals. See README.md beside this file for the reading order.
+//! A small shop on annals: the manual as a program. README.md beside this folder has the reading order.
 
-#![expect(unreachable_pub, reason = "the files are told as those of a library would be")]
+#![expect(unreachable_pub, reason = "the files are written as those of a library would be")]
 
 mod analytics;
 mod detail;
 mod list;
+mod location;
 mod many;
 mod money;
 mod order;
 mod payment;
-mod place;
 mod resilience;
 mod shop;
 mod story;
@@ -22,20 +22,20 @@ use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
 
-use crate::place::Place;
+use crate::location::Location;
 use crate::shop::Shop;
 
-/// Whatever stops a scene.
+/// Any error that stops a scene.
 type Fault = Box<dyn std::error::Error + Send + Sync>;
 
-/// Plays orders through a real event store into three read models, all in one SQLite file, or in the PostgreSQL database
-/// that DATABASE_URL names.
+/// Runs orders through an event store into three read models, all in one SQLite file, or in the PostgreSQL database that
+/// DATABASE_URL names.
 #[derive(Parser)]
 struct Options {
-    /// The file, `orders.db` by default; it is created, or goes on from what is there.
+    /// The file, `orders.db` by default; it is created, or the run continues with its data.
     #[arg(long)]
     db: Option<PathBuf>,
-    /// Play so many orders at once instead, and print the rate.
+    /// Run this number of orders concurrently instead, and print the rate.
     #[arg(long)]
     orders: Option<u64>,
     #[command(subcommand)]
@@ -66,17 +66,17 @@ async fn run(options: Options) -> Result<(), Fault> {
     if let Some(Scene::Resilience) = options.scene {
         return tokio::task::spawn_blocking(in_paused_time).await?;
     }
-    let place = Place::of(options.db, std::env::var("DATABASE_URL").ok())?;
-    if let Place::Postgres(_) = place {
-        println!("Everything is kept in the database of DATABASE_URL, whose schema is brought up to date first.\n");
+    let location = Location::of(options.db, std::env::var("DATABASE_URL").ok())?;
+    if let Location::Postgres(_) = location {
+        println!("Everything is stored in the database of DATABASE_URL, whose schema is migrated first.\n");
     }
-    let shop = Shop::open(&place).await?;
+    let shop = Shop::open(&location).await?;
     match (options.orders, options.scene) {
         (Some(orders), _) => many::play(&shop, orders).await?,
         (None, _) => story::play(&shop, &mut std::io::stdout()).await?,
     }
     shop.close().await?;
-    place.say_how_to_look_further();
+    location.print_next_steps();
     Ok(())
 }
 

@@ -1,4 +1,4 @@
-//! `policy`: what a resilience policy makes of a dependency with faults, simulated under paused time.
+//! `policy`: a resilience policy and a dependency with faults, simulated under paused time.
 
 mod plot;
 mod profile;
@@ -17,14 +17,14 @@ use run::{Run, Summary};
 
 /// Runs a policy against a simulated dependency with faults: errors, slowness, overload, flapping, outage.
 ///
-/// Each takes three simulated minutes: half a minute of health, a minute of the fault, and health again. Time is
-/// paused, so it takes seconds, and the same seed gives the same figures.
+/// Each profile takes three simulated minutes: half a minute of health, a minute of the fault, and health again. Time is
+/// paused, so a run takes seconds, and the same seed gives the same figures.
 #[derive(Args, Clone, Debug)]
 pub(crate) struct Options {
     /// Calls per second, on average.
     #[arg(long, default_value_t = 50.0, value_parser = rate)]
     rate: f64,
-    /// Repeats a run.
+    /// Seed of the random decisions; the same seed gives the same run.
     #[arg(long, default_value_t = 7)]
     seed: u64,
     /// Write a plot of load, goodput and the breaker's state over time to this file.
@@ -45,7 +45,7 @@ pub(crate) struct Report(Vec<Summary>);
 
 pub(crate) fn measure(options: &Options) -> Result<Report, Fault> {
     let runs: Result<Vec<Run>, Fault> =
-        Profile::ALL.into_iter().map(|profile| run::play(profile, options.rate, options.seed)).collect();
+        Profile::ALL.into_iter().map(|profile| run::simulate(profile, options.rate, options.seed)).collect();
     let runs = runs?;
     if let Some(path) = &options.svg {
         let write = std::fs::write(path, plot::svg(&runs));

@@ -75,7 +75,7 @@ fn chart(out: &mut String, run: &Run, top: f64) {
     let states: Vec<_> = std::iter::once((Duration::ZERO, BreakerState::Closed)).chain(changes).collect();
     for (number, (from, state)) in states.iter().enumerate() {
         let to = states.get(number + 1).map_or(LENGTH, |(at, _)| *at).min(LENGTH);
-        // What lasted for an instant only is seen too.
+        // A state that lasted only for an instant is visible too.
         let (left, wide) = (x(*from), (x(to) - x(*from)).max(1.0));
         let colour = colour(*state);
         element(
@@ -112,10 +112,10 @@ fn colour(state: BreakerState) -> &'static str {
 }
 
 fn element(out: &mut String, name: &str, attributes: &str) {
-    writeln!(out, "<{name} {attributes}/>").expect("a String takes all text");
+    writeln!(out, "<{name} {attributes}/>").expect("writing to a String cannot fail");
 }
 
 fn text(out: &mut String, x: f64, y: f64, anchor: &str, text: &str) {
     writeln!(out, "<text x=\"{x:.1}\" y=\"{y:.1}\" text-anchor=\"{anchor}\">{text}</text>")
-        .expect("a String takes all text");
+        .expect("writing to a String cannot fail");
 }

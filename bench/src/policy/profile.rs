@@ -12,20 +12,20 @@ pub(super) enum Profile {
     Errors,
     /// Answers take thirty times as long.
     Slowness,
-    /// Eight times as many calls come, which is more than the dependency can do.
+    /// Eight times the usual calls, more than the dependency can process.
     Overload,
-    /// Down for four seconds, up for six, and so on.
+    /// Down for four seconds, up for six, repeated.
     Flapping,
     /// Every attempt is answered with 503.
     Outage,
 }
 
-/// What a dependency does with an attempt.
+/// How a dependency handles an attempt.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub(super) struct Health {
     /// The share of attempts that fail.
     pub(super) errors: f64,
-    /// How many times longer it works.
+    /// The factor of its time per attempt.
     pub(super) slowdown: u32,
 }
 
@@ -42,7 +42,7 @@ impl Profile {
         }
     }
 
-    /// How many times the usual number of calls come.
+    /// The factor of the usual rate of calls.
     pub(super) fn load(self, at: Duration) -> f64 {
         if self == Self::Overload && is_on(at) { 8.0 } else { 1.0 }
     }

@@ -46,7 +46,7 @@ pub(super) struct Summary {
     pub(super) goodput: f64,
     /// The share of the calls that a guard refused.
     pub(super) rejected: f64,
-    /// Attempts for each call while the fault was on. Below 1: calls were kept away from the dependency.
+    /// Attempts per call during the fault. Below 1: calls were kept from the dependency.
     pub(super) amplification: f64,
     /// From the end of the fault to the last call that was not answered.
     pub(super) recovery_ms: u64,
@@ -80,7 +80,7 @@ impl Run {
     }
 }
 
-/// The dependency: as many calls at once as it has workers; the others wait inside it.
+/// The dependency: each worker handles one call at a time; the other calls wait inside it.
 struct Dependency {
     profile: Profile,
     start: Instant,
@@ -92,7 +92,7 @@ struct Dependency {
 const WORK_MS: std::ops::RangeInclusive<u64> = 20..=60;
 const CALLS_OF_A_WORKER: f64 = 25.0;
 
-/// What is answered in place of 503.
+/// The answer of a failed attempt.
 struct Unavailable;
 
 impl Dependency {
@@ -105,7 +105,7 @@ impl Dependency {
     }
 }
 
-/// The policy as one would write it for such a dependency at such a rate.
+/// The policy for such a dependency at this rate.
 fn policy(rate: f64, seed: u64) -> Result<Policy, Fault> {
     let breaker = BreakerSettings {
         // Two seconds of calls. With the default of ten, half of them fail by chance soon when each third call fails.
@@ -126,8 +126,8 @@ fn policy(rate: f64, seed: u64) -> Result<Policy, Fault> {
     Ok(policy)
 }
 
-/// Plays one profile, in a runtime of its own whose time is paused.
-pub(super) fn play(profile: Profile, rate: f64, seed: u64) -> Result<Run, Fault> {
+/// Simulates one profile, in a new runtime with paused time.
+pub(super) fn simulate(profile: Profile, rate: f64, seed: u64) -> Result<Run, Fault> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_time().start_paused(true).build()?;
     runtime.block_on(run(profile, rate, seed))
 }
@@ -137,13 +137,13 @@ async fn run(profile: Profile, rate: f64, seed: u64) -> Result<Run, Fault> {
     let start = Instant::now();
     let policy = policy(rate, seed)?;
     let mut transitions = policy.breaker().transitions();
-    // Four times what usually comes.
+    // Four times the usual load.
     let workers = Semaphore::new((rate * 4.0 / CALLS_OF_A_WORKER).ceil() as usize);
     let dependency = Arc::new(Dependency { profile, start, workers, attempts: Mutex::default() });
     let mut calls = JoinSet::new();
     let mut next = Duration::ZERO;
     loop {
-        // Calls that know nothing of each other, on average so many per second.
+        // Independent calls, with this rate on average.
         next += Duration::from_secs_f64(-(1.0 - rng.f64()).ln() / (rate * profile.load(next)));
         if next >= LENGTH {
             break;

@@ -3,20 +3,20 @@ use std::time::Duration;
 use annals::resilience::breaker::BreakerState;
 
 use super::profile::{END, Profile};
-use super::run::{Run, play};
+use super::run::{Run, simulate};
 
 const SEEDS: [u64; 4] = [1, 2, 3, 4];
 
 fn all(mut check: impl FnMut(&str, &Run)) {
     for seed in SEEDS {
         for profile in Profile::ALL {
-            check(&format!("{}, seed {seed}", profile.name()), &play(profile, 50.0, seed).expect("played"));
+            check(&format!("{}, seed {seed}", profile.name()), &simulate(profile, 50.0, seed).expect("simulated"));
         }
     }
 }
 
 #[test]
-fn retries_stay_within_a_fifth_and_after_the_fault_all_is_well_within_one_open_period_and_the_probes() {
+fn retries_stay_within_a_fifth_and_calls_succeed_within_one_open_period_and_the_probes_after_the_fault() {
     all(|name, run| {
         let summary = run.summary();
         assert!(summary.amplification <= 1.2, "{name}: {summary:?}");
@@ -38,11 +38,11 @@ fn each_profile_does_what_its_name_says() {
         let summary = run.summary();
         let opened = run.transitions.iter().any(|transition| transition.to == BreakerState::Open);
         match run.profile {
-            // Retries make up for most of it, and cost about as much as the budget allows in that minute.
+            // Retries recover most calls, and use about the whole budget of that minute.
             Profile::Errors => assert!(summary.goodput > 0.9 && summary.amplification > 1.1, "{name}: {summary:?}"),
-            // The dependency does what it can, and the rest is refused; nothing has to recover.
+            // The dependency processes what it can, and the rest is refused; nothing has to recover.
             Profile::Overload => assert!(!opened && run.recovery().is_zero(), "{name}: {summary:?}"),
-            // The fault takes a third of the time, and little more is lost.
+            // The fault lasts a third of the time, and few other calls are lost.
             Profile::Slowness | Profile::Flapping | Profile::Outage => {
                 assert!(opened && summary.goodput > 0.55, "{name}: {summary:?}");
             }
@@ -54,7 +54,7 @@ fn each_profile_does_what_its_name_says() {
 
 #[test]
 fn the_plot_shows_every_profile_and_every_state() {
-    let runs: Vec<_> = Profile::ALL.into_iter().map(|profile| play(profile, 50.0, 7).expect("played")).collect();
+    let runs: Vec<_> = Profile::ALL.into_iter().map(|profile| simulate(profile, 50.0, 7).expect("simulated")).collect();
     let plot = super::plot::svg(&runs);
     for profile in Profile::ALL {
         assert!(plot.contains(&format!(">{}, the fault from 30s to 90s<", profile.name())), "{}", profile.name());
@@ -67,7 +67,7 @@ fn the_plot_shows_every_profile_and_every_state() {
 #[test]
 fn the_same_seed_gives_the_same_run() {
     for profile in Profile::ALL {
-        assert_eq!(play(profile, 50.0, 7).expect("played"), play(profile, 50.0, 7).expect("played"));
-        assert_ne!(play(profile, 50.0, 7).expect("played"), play(profile, 50.0, 8).expect("played"));
+        assert_eq!(simulate(profile, 50.0, 7).expect("simulated"), simulate(profile, 50.0, 7).expect("simulated"));
+        assert_ne!(simulate(profile, 50.0, 7).expect("simulated"), simulate(profile, 50.0, 8).expect("simulated"));
     }
 }

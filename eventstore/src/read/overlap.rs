@@ -19,7 +19,7 @@ enum Next {
     Overlap,
     /// What follows the last event, which filled a page alone.
     Behind,
-    /// The last event once more, and what followed it.
+    /// The last event again, and the events after it.
     Again(StreamPage),
 }
 
@@ -47,7 +47,7 @@ impl OverlappingPages {
         }
     }
 
-    /// How many events to ask for, where `limit` would do without the overlap.
+    /// The limit to use, including the overlap.
     pub(crate) fn limit(&self, limit: usize) -> usize {
         match (&self.next, self.last_event) {
             (Next::Again(_), _) => 1,

@@ -131,7 +131,7 @@ where
             }
             Err(ExecuteError::Append(AppendError::WrongExpectedVersion { stream, actual, .. })) if attempts < most => {
                 attempts += 1;
-                tracing::debug!(%stream, %actual, attempts, "another writer came first, deciding again");
+                tracing::debug!(%stream, %actual, attempts, "another writer appended first, deciding again");
                 states = read_in_time(scope, subject, context, states).await?;
                 is_fresh = true;
             }
@@ -185,7 +185,7 @@ fn in_context(mut append: Append, context: &Context) -> Append {
     }
 }
 
-/// Appends, and outside of a transaction finds out what happened if the store cannot say at once.
+/// Appends, and outside of a transaction resolves an unknown outcome.
 async fn append_in<S: CommandScope, R>(
     scope: &mut S,
     subject: &impl Subject,

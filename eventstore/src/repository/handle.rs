@@ -23,9 +23,9 @@ use crate::request::{Fingerprint, RequestKey};
 use crate::store::EventStore;
 use crate::stream::{StreamId, StreamVersion};
 
-/// How many states a repository keeps unless told otherwise.
+/// How many states a repository keeps by default.
 const CACHED_STATES: u64 = 10_000;
-/// How often a command is decided unless told otherwise.
+/// How often a command is decided by default.
 const ATTEMPTS: u32 = 10;
 
 /// What every event store can do for aggregates. Import it, and `store.aggregate::<Order>()` works.
@@ -55,11 +55,10 @@ pub trait AggregateStore: EventStore + Clone {
     /// Decides what happens to two aggregates, of the same or of different kinds, and appends it: all events to both, or
     /// none. Each is given as its repository and its id; tenant, metadata, deadline and request key are those of `context`.
     ///
-    /// As [`Repository::execute`]: if another writer came first on either stream, what is new is read and `decide` runs
-    /// again; a request that was executed before gets its first answer and is not decided; an unknown outcome is settled.
+    /// As [`Repository::execute`]: if another writer appended first to either stream, the new events are read and `decide`
+    /// runs again; a request that was executed before gets its first answer and is not decided; an unknown outcome is settled.
     ///
-    /// `decide` gives the events of both, each an event, several, perhaps one (`None`), or none (`()` is not needed: an
-    /// empty `Vec` will do). The append compares the versions of the aggregates that get events. An aggregate that gets none
+    /// `decide` returns the events of both: each is one event, several, an `Option` of one, or none (an empty `Vec`). The append compares the versions of the aggregates that get events. An aggregate that gets none
     /// is read, but not locked: another writer may change it between that read and the append. Where that matters, give it
     /// an event too.
     ///
@@ -111,16 +110,16 @@ pub trait AggregateStore: EventStore + Clone {
         execute_two(self, context, first, second, decide)
     }
 
-    /// Finds out what became of an append whose outcome was unknown: it is sent once more with the same event ids. If
-    /// it was not stored and its stream is as it was, it is stored now. [`SettleToken`] has an example.
+    /// Settles an append whose outcome was unknown: it is sent again with the same event ids. If it was not stored and its
+    /// stream has not changed, it is stored now. [`SettleToken`] has an example.
     ///
     /// # Errors
     /// [`AppendError::WrongExpectedVersion`] if it was not stored and cannot be any more (see
-    /// [`AppendError::settles_outcome`]); [`AppendError::OutcomeUnknown`] with the reason if the store cannot say now
-    /// either: ask again with the same token.
+    /// [`AppendError::settles_outcome`]); [`AppendError::OutcomeUnknown`] with the reason if the store still cannot
+    /// answer: call again with the same token.
     ///
     /// # Cancel safety
-    /// Dropping the future leaves the outcome unknown; ask again with the same token.
+    /// Dropping the future leaves the outcome unknown; call again with the same token.
     fn settle(&self, token: &SettleToken) -> impl Future<Output = Result<Appended, AppendError>> + Send {
         ask(self, token.append(), token.stream())
     }
@@ -156,14 +155,14 @@ where
 
 /// Loads aggregates of one kind and executes commands on them. Cloning it is cheap, and clones share one cache.
 ///
-/// A command is decided on the aggregate's state and its events are appended on condition that the stream has not moved
-/// on. If another writer came first, only the events that are new are read, and the command is decided again: up to 10
-/// times, then the conflict is returned.
+/// A command is decided on the aggregate's state, and its events are appended with the loaded version as the expected one.
+/// If another writer appended first, only the new events are read, and the command is decided again: up to 10 times, then
+/// the conflict is returned.
 ///
-/// States are cached (10,000 by default), so that the usual command is one round trip to the store. The cache is never
-/// trusted further than the store confirms: the append expects the last event of the state it was decided on, so that
+/// States are cached (10,000 by default), so that the usual command is one round trip to the store. The store checks a
+/// cached state: the append expects the last event of the state it was decided on, so that
 /// nothing is stored if a failover or a restore has lost that event; a rejection, or a decision without events, that was
-/// made on a cached state is made again after what is new was read; and [`Repository::load`] always reads what is new.
+/// made on a cached state is repeated after new events were read; and [`Repository::load`] always reads new events.
 ///
 /// ```
 /// # mod order { include!(concat!(env!("CARGO_MANIFEST_DIR"), "/docs/order.rs")); }
@@ -178,7 +177,7 @@ where
 /// let done = orders.execute(&id, |order| order.place(12_00)).await?;
 /// assert_eq!((done.version.get(), done.events), (1, 1));
 ///
-/// // The domain may say no.
+/// // The domain may reject.
 /// let refused = orders.execute(&id, |order| order.pay(7_00)).await;
 /// assert!(matches!(refused, Err(ExecuteError::Rejected(OrderError::WrongAmount { due: 12_00 }))));
 ///
@@ -203,7 +202,7 @@ pub struct Repository<A: Evolve> {
 }
 
 impl<A: Evolve> Repository<A> {
-    /// A repository over `store`, for the default tenant. Usually [`AggregateStore::aggregate`] makes it.
+    /// A repository over `store`, for the default tenant. Usually created by [`AggregateStore::aggregate`].
     #[must_use]
     pub fn new(store: Arc<dyn EventStore>) -> Self {
         Self {
@@ -217,8 +216,8 @@ impl<A: Evolve> Repository<A> {
 
     /// The same repository for commands in other circumstances: of another tenant, with a deadline, a request key, ..
     ///
-    /// Events get the context's metadata. Events whose context says nothing of their cause but has a request key are
-    /// caused by that request. The cache is shared, and states of one tenant are never taken for another's.
+    /// Events get the context's metadata. If it has no causation id but a request key, the request is the cause. The cache is
+    /// shared; states of different tenants are kept apart.
     ///
     /// ```
     /// # mod order { include!(concat!(env!("CARGO_MANIFEST_DIR"), "/docs/order.rs")); }
@@ -242,8 +241,8 @@ impl<A: Evolve> Repository<A> {
         Self { context: Arc::new(context), ..self.clone() }
     }
 
-    /// The same repository with a new, empty cache of up to `states` states, whatever their size; 10,000 unless said
-    /// otherwise. Those used most are kept.
+    /// The same repository with a new, empty cache of up to `states` states, of any size; 10,000 by default. The most recently
+    /// used are kept.
     #[must_use]
     pub fn cache(self, states: u64) -> Self {
         Self { cache: Cache::new(states), ..self }
@@ -255,8 +254,8 @@ impl<A: Evolve> Repository<A> {
         self.cache(0)
     }
 
-    /// The same repository, which decides a command up to `attempts` times (at least once; 10 unless said otherwise)
-    /// when other writers come first.
+    /// The same repository, which decides a command up to `attempts` times (at least once; 10 by default)
+    /// when other writers append first.
     #[must_use]
     pub fn attempts(self, attempts: u32) -> Self {
         Self { attempts, ..self }
@@ -276,7 +275,7 @@ impl<A: Evolve> Repository<A> {
     /// The aggregate's state after its last event, with its version; the default state and version 0 if it has no
     /// events.
     ///
-    /// Always reads what is new. The deadline of the context does not concern it.
+    /// Always reads new events. The deadline of the context does not apply.
     ///
     /// # Errors
     /// [`ReadError::Undecodable`] naming an event that this build cannot read; [`ReadError::Invalid`] if no stream
@@ -295,23 +294,23 @@ impl<A: Evolve> Repository<A> {
     ///
     /// Each event is read back before it is stored, so that what could never be read again is refused.
     ///
-    /// With a request key in the context, a request that was executed before is not decided again: its first answer
-    /// comes back, with `repeated`. A command without events is remembered as well; a rejection or a conflict is not.
+    /// With a request key in the context, a request that was executed before is not decided again: its first answer is
+    /// returned, with `repeated`. A command without events is stored too; a rejection or a conflict is not.
     ///
-    /// If the store cannot say whether the events are stored, they are sent again with the same ids, a few times within
-    /// the deadline of the context, until it can. This, and a deadline, need a runtime with tokio's timers.
+    /// If the outcome of the append is unknown, it is repeated with the same event ids, a few times within the deadline of the
+    /// context, until it is known. This, and a deadline, need a runtime with tokio's timers.
     ///
     /// # Errors
-    /// [`ExecuteError::Rejected`] if the domain says no; [`ExecuteError::Append`] with
-    /// [`AppendError::WrongExpectedVersion`] if other writers came first in every attempt, or with what else the store
-    /// refused; [`ExecuteError::OutcomeUnknown`] with a token, see [`SettleToken`]; see [`ExecuteError`] for others.
+    /// [`ExecuteError::Rejected`] if the domain rejects; [`ExecuteError::Append`] with
+    /// [`AppendError::WrongExpectedVersion`] if other writers appended first in every attempt, or with any other error of the
+    /// store; [`ExecuteError::OutcomeUnknown`] with a token, see [`SettleToken`]; see [`ExecuteError`] for others.
     ///
     /// # Cancel safety
     /// Dropping the future leaves the outcome unknown. With a request key, executing the command again is safe; without
     /// one it may have its effect twice.
     ///
     /// # Panics
-    /// Only if `decide` or `evolve` panics. Then nothing of the command is stored, and the repository works as before.
+    /// Only if `decide` or `evolve` panics. Then nothing of the command is stored, and the repository stays usable.
     pub async fn execute<T, R, F>(&self, id: &A::Id, decide: F) -> Result<Executed, ExecuteError<R>>
     where
         T: IntoEvents<A::Event>,
@@ -384,7 +383,7 @@ impl<A: Evolve> Repository<A> {
     /// As of [`AggregateStore::settle`]. After a conflict the command had no effect, and may be executed again.
     ///
     /// # Cancel safety
-    /// Dropping the future leaves the outcome unknown; ask again with the same token.
+    /// Dropping the future leaves the outcome unknown; call again with the same token.
     pub async fn settle(&self, token: &SettleToken) -> Result<Executed, AppendError> {
         let appended = ask(&*self.store, token.append(), token.stream()).await?;
         Executed::of(&appended, token.stream(), StreamVersion::NONE, token.append().request())

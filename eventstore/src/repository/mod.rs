@@ -1,4 +1,4 @@
-//! The repository: loads an aggregate, decides, and appends what was decided.
+//! The repository: loads an aggregate, decides, and appends the events.
 
 mod answer;
 mod cache;

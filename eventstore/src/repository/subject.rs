@@ -84,14 +84,14 @@ impl<A: Evolve> Subject for One<'_, A> {
     async fn read<S: CommandScope>(&self, scope: &mut S, known: Known<A>) -> Result<Known<A>, ReadError> {
         let mut reading = Reading::on(known);
         loop {
-            let (after, limit) = reading.wanted();
+            let (after, limit) = reading.next_page();
             let page = scope.load_page(&self.stream, after, limit).await?;
             if reading.take(&self.stream, page)? {
                 break;
             }
         }
         if reading.is_anew {
-            // A cached state of another history must not stand in the way of a shorter one.
+            // A cached state of another history must not prevent caching a shorter one.
             self.evict();
         }
         if !S::IS_TRANSACTION {

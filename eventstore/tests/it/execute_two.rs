@@ -221,7 +221,7 @@ async fn check(backend: impl Backend, rounds: usize, seed: u64) {
             match store.execute_two(&context, (accounts, first), (accounts, second), pay).await {
                 Ok(done) => return (n, Some((versions(&done), done.0.position)), amount),
                 Err(ExecuteError::Rejected(_)) => return (n, None, amount),
-                // Under its key it can be sent again, whatever became of it.
+                // Under its key it can be sent again, whatever its outcome was.
                 Err(e) if e.is_transient() || matches!(e, ExecuteError::OutcomeUnknown { .. }) => {}
                 Err(ExecuteError::Append(AppendError::WrongExpectedVersion { .. })) => {}
                 Err(e) => panic!("seed {seed}: {e:?}"),

@@ -152,7 +152,7 @@ async fn names_that_look_like_numbers_are_different_streams() {
 }
 
 #[tokio::test]
-async fn a_mistake_in_a_migration_is_reported_as_not_transient() {
+async fn a_mistake_in_a_migration_is_a_permanent_error() {
     const BAD: annals_migrations::Migration =
         annals_migrations::Migration { component: "mine", number: 1, name: "bad", sql: "SELECT n FROM nowhere" };
     let fixture = Fixture::new().await;

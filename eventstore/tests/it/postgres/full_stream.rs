@@ -1,4 +1,4 @@
-//! Streams that have come to their last version, which nobody reaches by appending.
+//! Streams at their last version, which cannot be reached by appending.
 
 use annals_eventstore::{
     After, Append, AppendError, Appended, ErrorFamily, EventStore, ExpectedVersion, Filter, RecordedEvent,

@@ -120,7 +120,7 @@ async fn racing_groups_of_two_handles_answer_each_append_as_if_it_were_alone() {
             }
         }
         assert!(first <= 1, "stored twice (ANNALS_SEED={seed})");
-        assert!(!came || first == 1, "nobody stored it first (ANNALS_SEED={seed})");
+        assert!(!came || first == 1, "it was never stored first (ANNALS_SEED={seed})");
     }
     assert_eq!(stored.len(), log.len(), "only what was acknowledged is there (ANNALS_SEED={seed})");
     assert!(refused > AT_ONCE, "{refused} conflicts are too few to show anything");
@@ -130,7 +130,7 @@ async fn racing_groups_of_two_handles_answer_each_append_as_if_it_were_alone() {
 #[tokio::test]
 async fn one_append_that_the_database_refuses_is_refused_alone() {
     let fixture = Fixture::new().await;
-    let constraint = "ALTER TABLE annals.events ADD CONSTRAINT no_bad_news CHECK (event_data ->> 'n' <> '13')";
+    let constraint = "ALTER TABLE annals.events ADD CONSTRAINT no_thirteen CHECK (event_data ->> 'n' <> '13')";
     run(&mut fixture.foreign().await, constraint).await.unwrap();
     let appends = (0..40_u64).map(|n| {
         let (store, event) = (fixture.store.clone(), event(&fixture.store, n));
@@ -147,7 +147,7 @@ async fn one_append_that_the_database_refuses_is_refused_alone() {
 }
 
 #[tokio::test]
-async fn requests_of_one_group_are_remembered_each_with_its_own_answer() {
+async fn each_request_of_a_group_is_stored_with_its_own_answer() {
     let fixture = Fixture::new().await;
     let request = |n: u64| RequestKey::new(format!("k{n}"), Fingerprint::of(&n).unwrap()).unwrap();
     let store = &fixture.store;
@@ -215,7 +215,7 @@ async fn appends_to_several_streams_without_turn_locks_meet_deadlocks() {
     assert!(deadlocks > 0, "the load is too light to show anything");
 }
 
-/// Groups write their streams in one order, so that those of two handles need not give way to each other.
+/// Groups write their streams in one order, so that those of two handles do not deadlock.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn groups_of_two_handles_do_not_wait_for_each_other_in_a_ring() {
     let seed = seed();
@@ -242,7 +242,7 @@ async fn groups_of_two_handles_do_not_wait_for_each_other_in_a_ring() {
     assert_eq!(deadlocks(&fixture, &stores).await, 0, "ANNALS_SEED={seed}");
 }
 
-/// What came of appends that cross each other.
+/// The results of appends to the same streams in different orders.
 struct Crossed {
     seed: u64,
     answers: Vec<(Result<Appended, AppendError>, Vec<EventId>)>,
@@ -256,7 +256,7 @@ async fn cross(prepare: &str) -> Crossed {
     let mut random = fastrand::Rng::with_seed(seed);
     let fixture = Fixture::new().await;
     run(&mut fixture.foreign().await, prepare).await.unwrap();
-    // Later than groups give way to others.
+    // Later than groups time out on a lock.
     let stores = two_handles(&fixture, "40ms").await;
     let any = ExpectedVersion::Any;
     let mut calls = Vec::new();
@@ -290,7 +290,7 @@ async fn two_handles(fixture: &Fixture, deadlock_timeout: &str) -> Vec<PostgresS
     join_all(opened).await.into_iter().map(Result::unwrap).collect()
 }
 
-/// How many deadlocks there were. Closes the handles, as each session counts its own at the latest when it ends.
+/// The number of deadlocks. Closes the handles, as a session reports its count at the latest when it ends.
 async fn deadlocks(fixture: &Fixture, stores: &[PostgresStore]) -> i64 {
     join_all(stores.iter().chain([&fixture.store]).map(|store| store.close())).await;
     let mut foreign = fixture.foreign().await;
