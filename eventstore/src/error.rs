@@ -140,9 +140,9 @@ pub enum AppendError {
         /// The first stream of the append.
         stream: StreamId,
     },
-    /// Another process, or a unit of work of this one, blocked the store, or the stream, until the timeout; nothing was
+    /// Another process, or a unit of work of this one, blocked the store or the stream until the timeout; nothing was
     /// stored. Append again later, and keep units of work short.
-    #[error("blocked for {waited:?} by another process or by a unit of work of this one")]
+    #[error("blocked for {waited:?} by another process, or by a unit of work of this one")]
     Busy {
         /// How long this append waited.
         waited: Duration,

@@ -215,8 +215,9 @@ pub trait EventStore: Send + Sync + 'static {
     fn watch(&self) -> watch::Receiver<Position>;
 
     /// Waits until queued appends are answered, then stops the handle's tasks and wakes every receiver of
-    /// [`EventStore::watch`]. On SQLite it also waits, without a timeout, for an open unit of work of the handle: commit,
-    /// roll back or drop it first. Later calls fail with `Closed`, through every clone of the handle. Closing twice is
+    /// [`EventStore::watch`]. On SQLite it waits without bound for an open unit of work of the handle, which holds the only
+    /// connection for writing: commit, roll back or drop it first. Later calls fail with `Closed`, through every clone of
+    /// the handle. Closing twice is
     /// harmless.
     ///
     /// # Cancel safety

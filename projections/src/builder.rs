@@ -11,7 +11,7 @@ use tokio_util::task::TaskTracker;
 
 use crate::commit::check_log;
 use crate::database::{Model, ReadModelDatabase, ReadModels};
-use crate::error::{StartError, StopCause, Stopped};
+use crate::error::{StartError, StopCause, Stopped, is_rewind};
 use crate::fold::panic_text;
 use crate::handle::Projections;
 use crate::member::{AnyProjection, Member, Typed, send_stopped, wanted};
@@ -118,7 +118,8 @@ impl ProjectionsBuilder {
     /// once that has caught up, and never a lower one again: see
     /// [deploying a changed projection](crate#deploying-a-changed-projection).
     /// Tables of old versions are kept; drop them, and their rows in the table of checkpoints
-    /// (`annals_checkpoints` on SQLite, `annals.checkpoints` on PostgreSQL), when nobody needs them.
+    /// (`annals_checkpoints` on SQLite, `annals.checkpoints` on PostgreSQL), when nobody needs them. A version whose table is
+    /// gone is built anew.
     ///
     /// Several processes may run the same projection: each event is applied once, whoever is first.
     ///
@@ -150,12 +151,10 @@ impl ProjectionsBuilder {
 
 /// Why a stored checkpoint cannot be gone on from.
 fn refused(model: &Model, error: ReadError) -> StartError {
-    match error {
-        ReadError::StoreRewound { .. } | ReadError::AheadOfLog { .. } => {
-            StartError::Rewound { projection: model.projection, version: model.version, source: error }
-        }
-        error => StartError::Store(error),
+    if is_rewind(&error) {
+        return StartError::Rewound { projection: model.projection, version: model.version, source: error };
     }
+    StartError::Store(error)
 }
 
 /// Checks everything that can be checked without a database.

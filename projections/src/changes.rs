@@ -125,10 +125,20 @@ impl RowError {
     }
 }
 
-/// A key as error messages show it.
+/// A key as error messages show it: the beginning of each value.
 fn show(key: &[ColumnValue]) -> String {
-    key.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ")
+    let value = |value: &ColumnValue| {
+        let text = value.to_string();
+        match text.char_indices().nth(LONGEST_SHOWN) {
+            Some((end, _)) => format!("{}..", &text[..end]),
+            None => text,
+        }
+    };
+    key.iter().map(value).collect::<Vec<_>>().join(", ")
 }
+
+/// The most characters of a key's value that a message shows.
+const LONGEST_SHOWN: usize = 100;
 
 /// Checks the values of a row against its table.
 pub(crate) fn check_columns<R: ReadModel>(key: &R::Key, columns: &[ColumnValue]) -> Result<(), RowError> {
@@ -141,7 +151,59 @@ pub(crate) fn check_columns<R: ReadModel>(key: &R::Key, columns: &[ColumnValue])
         check_value(spec.column_type, spec.nullable, value)
             .map_err(|problem| RowError::value::<R>(&key.to_columns(), spec.name, problem))?;
     }
-    check_key::<R>(key.to_columns()).map(drop)
+    check_key::<R>(key.to_columns())?;
+    check_indexes::<R>(key, columns)
+}
+
+/// Checks that the values of a row are not too long for the indexes of its table.
+pub(crate) fn check_indexes<R: ReadModel>(key: &R::Key, columns: &[ColumnValue]) -> Result<(), RowError> {
+    for index in R::TABLE.indexes {
+        let value = |name: &&'static str| {
+            let value = R::TABLE.columns.iter().zip(columns).find(|(column, _)| column.name == *name);
+            value.map(|(_, value)| (*name, value))
+        };
+        check_length("index", index.columns.iter().filter_map(value))
+            .map_err(|(column, problem)| RowError::value::<R>(&key.to_columns(), column, problem))?;
+    }
+    Ok(())
+}
+
+/// Checks the length of what is in a key or an index; otherwise gives its longest column and what is wrong.
+pub(crate) fn check_length<'a>(
+    what: &str,
+    values: impl Iterator<Item = (&'static str, &'a ColumnValue)>,
+) -> Result<(), (&'static str, String)> {
+    let sizes: Vec<(&'static str, usize)> = values.map(|(name, value)| (name, indexed_bytes(value))).collect();
+    let further = sizes.len().saturating_sub(1) * BYTES_PER_FURTHER_COLUMN;
+    let bytes = sizes.iter().map(|(_, size)| size).sum::<usize>() + further;
+    let most = TableSpec::MAX_INDEXED_BYTES;
+    let Some((longest, _)) = sizes.iter().max_by_key(|(_, size)| size).filter(|_| bytes > most) else { return Ok(()) };
+    let names: Vec<String> = sizes.iter().map(|(name, _)| format!("`{name}`")).collect();
+    let names = names.join(", ");
+    Err((
+        longest,
+        format!(
+            "is too long for the {what} on {names}, which has {bytes} bytes of at most {most}; shorten it, or keep a digest of it there"
+        ),
+    ))
+}
+
+/// What PostgreSQL adds to a column, at most: the header of a long value, and the bytes that align it.
+const BYTES_PER_FURTHER_COLUMN: usize = 8;
+
+/// The bytes of a value in an index of PostgreSQL, at most, without what is added to every column.
+fn indexed_bytes(value: &ColumnValue) -> usize {
+    match value {
+        ColumnValue::Null | ColumnValue::Refused(_) => 0,
+        ColumnValue::Text(text) => text.len(),
+        ColumnValue::Bytes(bytes) => bytes.len(),
+        // A bracket or a digit may take four bytes of `jsonb` for each of its text.
+        ColumnValue::Json(_) => match value.clone().normal() {
+            ColumnValue::Json(json) => json.len() * 4,
+            _ => 0,
+        },
+        _ => 16,
+    }
 }
 
 /// Checks the values of a key against its table.
@@ -162,6 +224,8 @@ pub(crate) fn check_key<R: ReadModel>(key: Vec<ColumnValue>) -> Result<Vec<Colum
         };
         checked.map_err(|problem| RowError::value::<R>(&key, name, problem))?;
     }
+    check_length("key", R::TABLE.key.iter().copied().zip(&key))
+        .map_err(|(column, problem)| RowError::value::<R>(&key, column, problem))?;
     Ok(key)
 }
 

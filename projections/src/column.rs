@@ -21,6 +21,9 @@ use crate::column_types::moment;
 /// [`ColumnValue::Null`] if [`Column::NULLABLE`], or [`ColumnValue::Refused`] for what no database can hold. Equal values
 /// have equal columns.
 ///
+/// Text, bytes and JSON may be of any length, but not in a key or an index:
+/// [`TableSpec::MAX_INDEXED_BYTES`](crate::TableSpec::MAX_INDEXED_BYTES).
+///
 /// ```
 /// use annals_projections::{Column, ColumnError, ColumnType, ColumnValue};
 ///

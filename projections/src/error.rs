@@ -216,6 +216,16 @@ impl StopCause {
     pub fn is_transient(&self) -> bool {
         self.family() == ErrorFamily::Transient
     }
+
+    /// Whether the log is another one than the projection has read.
+    pub(crate) fn is_rewind(&self) -> bool {
+        matches!(self, Self::Read(error) if is_rewind(error))
+    }
+}
+
+/// Whether a store says that a checkpoint is of another log.
+pub(crate) fn is_rewind(error: &ReadError) -> bool {
+    matches!(error, ReadError::StoreRewound { .. } | ReadError::AheadOfLog { .. })
 }
 
 /// Why projections could not be started. Nothing runs, and nothing but new, empty tables was created.
@@ -426,6 +436,9 @@ pub enum WaitError {
         /// What kept it from being shown.
         why: String,
     },
+    /// The database of the read models cannot be reached at the moment. Ask again later.
+    #[error("the database of the read models could not be asked how far they are; try again later")]
+    Unavailable(#[source] BackendError),
     /// The database of the read models could not be asked, and would fail again. Do what it says.
     #[error("the database of the read models could not be asked how far they are; do what it says")]
     Database(#[source] BackendError),
@@ -452,7 +465,7 @@ impl WaitError {
     #[must_use]
     pub fn family(&self) -> ErrorFamily {
         match self {
-            Self::TimedOut { .. } | Self::NotShown { .. } => ErrorFamily::Transient,
+            Self::TimedOut { .. } | Self::NotShown { .. } | Self::Unavailable(_) => ErrorFamily::Transient,
             Self::Stopped(stopped) => stopped.family(),
             Self::Database(_) => ErrorFamily::Broken,
             Self::Closed { .. } | Self::Unknown { .. } => ErrorFamily::Invalid,
@@ -507,8 +520,9 @@ impl fmt::Display for Reached<'_> {
                 None => write!(f, " is at {}", reach.position)?,
                 Some(Elsewhere { version, moved_at, here, here_position }) => write!(
                     f,
-                    " shows version {version}, which is at {} and which nobody has moved since {moved_at}, while version \
-                     {here}, which runs here, is at {here_position}",
+                    " shows version {version}, which is at {} and whose checkpoint was last moved at {moved_at}, while version \
+                     {here}, which runs here, is at {here_position} (if no process runs version {version}, start it again, \
+                     or show version {here} by `Projections::show`)",
                     reach.position
                 )?,
             }

@@ -10,7 +10,7 @@ use tokio_util::sync::{CancellationToken, DropGuard};
 use tokio_util::task::TaskTracker;
 
 use crate::builder::Over;
-use crate::error::{Stopped, WaitError};
+use crate::error::{ProjectionProgress, Stopped, WaitError};
 use crate::projection::Projection;
 use crate::status::{ProjectionState, ProjectionStatus};
 use crate::wait::Names;
@@ -20,6 +20,7 @@ use crate::wait::Names;
 /// [`ProjectionsBuilder::start`](crate::ProjectionsBuilder::start) makes it; [`Projections::wait_for`] has an example.
 /// Close it before the store whose events it reads; a projection whose store was closed stops and says so.
 #[derive(Clone)]
+#[must_use = "the projections are closed when the last handle is dropped; keep it, and `close` it in the end"]
 pub struct Projections(Arc<Inner>);
 
 struct Inner {
@@ -69,10 +70,28 @@ impl Projections {
         Self(Arc::new(Inner { names, tracker, cancel, _cancel_on_drop }))
     }
 
-    /// How every projection fares at this moment, in the order in which they were added.
+    /// The state of every projection that runs here, in the order in which they were added. What queries by the stable name
+    /// see may be another version: [`Projections::progress`].
     #[must_use]
     pub fn status(&self) -> Vec<ProjectionStatus> {
         self.0.names.fed.iter().map(|fed| fed.status.borrow().clone()).collect()
+    }
+
+    /// Up to where queries by the stable name of each read model see the log at this moment, in the order in which the
+    /// projections were added. It is one query of the database of the read models.
+    ///
+    /// While a new version is deployed, the name may show another version than the one that runs here, and whose
+    /// [`Projections::status`] may be `Live`: [`ProjectionProgress::elsewhere`] says which, and when its checkpoint was last
+    /// moved. If that process has ended, queries see no new events until a build with that version is started again, or the
+    /// name shows the version that runs here by [`Projections::show`].
+    ///
+    /// # Errors
+    /// [`WaitError::Unavailable`] or [`WaitError::Database`] if the database cannot be asked.
+    ///
+    /// # Cancel safety
+    /// Dropping the future is harmless.
+    pub async fn progress(&self) -> Result<Vec<ProjectionProgress>, WaitError> {
+        self.0.names.progress().await
     }
 
     /// Waits until queries of every read model see everything up to `position`, `timeout` at most: with the position of an
@@ -81,6 +100,9 @@ impl Projections {
     /// It compares what is stored of the version that the stable name shows, whichever process feeds that, by one query for
     /// all waits of this handle. If it is the version that runs here, it is told when there is something to see; else it looks
     /// every 20 ms, and where nothing concerns a projection, another process stores how far it is a second later.
+    ///
+    /// Rows of events that the log has lost, by a restore or a failover, never end it well: a position that was reached
+    /// before the wait began is compared with the log, by one read.
     ///
     /// ```
     /// # mod till { include!(concat!(env!("CARGO_MANIFEST_DIR"), "/docs/till.rs")); }
@@ -110,7 +132,8 @@ impl Projections {
     ///
     /// # Errors
     /// [`WaitError::TimedOut`] after `timeout`, saying how far each has got, and which version is shown if another process
-    /// has to feed it; [`WaitError::Stopped`] or [`WaitError::Closed`] at once if one will not get there;
+    /// has to feed it; [`WaitError::Stopped`] or [`WaitError::Closed`] at once if one will not get there, and `Stopped` for every
+    /// position if the log is not the one that the projection has read;
     /// [`WaitError::Database`] if the database cannot be asked.
     ///
     /// # Cancel safety
@@ -140,7 +163,7 @@ impl Projections {
     ///
     /// # Errors
     /// [`WaitError::NotShown`] after `timeout`, saying why; [`WaitError::Stopped`] if this version stopped before it had read
-    /// enough; [`WaitError::Database`] if the database refuses, as when others depend on columns that this version lacks;
+    /// enough, or because the log is not the one that it has read; [`WaitError::Database`] if the database refuses, as when others depend on columns that this version lacks;
     /// [`WaitError::Unknown`] if `P` was not started.
     ///
     /// # Cancel safety

@@ -32,7 +32,8 @@
 //!   longer by hand.
 //!
 //! Name the columns in queries by the name: PostgreSQL refuses a prepared `SELECT *` once the view has more columns.
-//! Tables of old versions are kept. When no build needs one any more, drop it, and its row in the table of checkpoints.
+//! Tables of old versions are kept. When no build needs one any more, drop it, and its row in the table of checkpoints. A
+//! version whose table is gone is built anew when a build with it starts, whether its row is gone or not.
 //!
 //! Features: `sqlite` (default) for read models in a SQLite file, `postgres` for read models in a PostgreSQL database, `testing`
 //! for given / when / then.

@@ -121,6 +121,7 @@ impl Member {
             position: prepared.checkpoint.position,
             applied: 0,
             state: ProjectionState::CatchingUp,
+            progress: prepared.checkpoint,
             saved: prepared.checkpoint,
         });
         Self {
@@ -173,7 +174,7 @@ impl Member {
         let (state, saved) = (self.running_state(), self.saved);
         self.status_sender.send_modify(|status| {
             status.position = to.position;
-            status.saved = saved;
+            (status.progress, status.saved) = (to, saved);
             status.applied += applied as u64;
             status.state = state;
         });

@@ -38,6 +38,13 @@ pub(crate) struct Shared {
     pub(crate) cancel: CancellationToken,
 }
 
+impl Shared {
+    /// Whether a version with this checkpoint was built from a log that is gone, so that it is no measure for others.
+    pub(crate) async fn is_foreign(&self, checkpoint: &Checkpoint) -> bool {
+        matches!(self.store.check_checkpoint(checkpoint).await, Err(ReadError::StoreRewound { .. }))
+    }
+}
+
 /// What becomes of the projections of a pass when they reach the end of the log.
 pub(crate) enum Role {
     /// They follow the log. Projections of other passes join them.

@@ -11,6 +11,9 @@ use crate::column::{Column, ColumnError, ColumnType, ColumnValue};
 /// `to_columns` gives one value per column of [`ReadModel::TABLE`], in their order; `from_columns` of them gives an equal
 /// row; `key` gives the values of the key columns. All of them are pure.
 ///
+/// Keys and indexed columns are short: a row with more than [`TableSpec::MAX_INDEXED_BYTES`] in its key or in the columns of
+/// an index stops its projection, on every database.
+///
 /// ```
 /// use annals_macros::ReadModel;
 /// use annals_projections::{ColumnValue, ReadModel};
@@ -151,10 +154,23 @@ impl TableSpec {
     pub const MAX_NAME: usize = 48;
     /// The most columns of a table; a row must fit into one statement many times over.
     pub const MAX_COLUMNS: usize = 100;
+    /// The most bytes of a key, and of the columns of each index, in one row: what PostgreSQL surely takes, so that no
+    /// database takes more. Text and bytes count their length, JSON four times the length of its text, a null nothing, any
+    /// other value 16; each column but the first counts 8 more.
+    pub const MAX_INDEXED_BYTES: usize = 2_600;
 
     /// The places of the key columns among the columns, in the key's order.
     pub(crate) fn key_places(&self) -> Vec<usize> {
         self.key.iter().filter_map(|key| self.columns.iter().position(|column| column.name == *key)).collect()
+    }
+
+    /// Whether an index has a column whose values have no fixed length.
+    pub(crate) fn indexes_vary(&self) -> bool {
+        let varies = |name: &str| {
+            let column = self.columns.iter().find(|column| column.name == name);
+            column.is_some_and(|c| matches!(c.column_type, ColumnType::Text | ColumnType::Bytes | ColumnType::Json))
+        };
+        self.indexes.iter().any(|index| index.columns.iter().any(|name| varies(name)))
     }
 
     /// Checks that the declaration is whole and its names are safe to stand in SQL.

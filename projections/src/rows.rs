@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 use std::collections::hash_map::Entry;
 
-use crate::changes::{Changes, RowError, check_columns, check_key};
+use crate::changes::{Changes, RowError, check_columns, check_indexes, check_key};
 use crate::column::ColumnValue;
 use crate::error::ProjectionError;
 use crate::read_model::{ReadModel, RowKey};
@@ -301,6 +301,10 @@ impl<R: ReadModel> Slot<R> {
             return Ok(());
         }
         self.is_normal = true;
+        // The key of a row that was looked up was checked before it was loaded.
+        if matches!(self.stored, Stored::Unknown | Stored::Missing) {
+            check_key::<R>(key.to_columns()).map_err(|error| (self.changed_by, error))?;
+        }
         match &mut self.now {
             Now::Row(row) => normalize(key, row).map_err(|error| (self.changed_by, error)),
             Now::Removed | Now::AsStored => Ok(()),
@@ -335,10 +339,15 @@ fn normalize<R: ReadModel>(key: &R::Key, row: &mut R) -> Result<(), RowError> {
     if row.key() != *key {
         return Err(RowError::key_changed::<R>(key, &row.key()));
     }
-    let Err(error) = row.normalize() else { return Ok(()) };
-    // What the table cannot hold is said as of every row.
-    check_columns::<R>(key, &row.to_columns())?;
-    Err(RowError::lost::<R>(key, &error))
+    match row.normalize() {
+        Ok(()) if R::TABLE.indexes_vary() => check_indexes::<R>(key, &row.to_columns()),
+        Ok(()) => Ok(()),
+        Err(error) => {
+            // What the table cannot hold is reported as for every row.
+            check_columns::<R>(key, &row.to_columns())?;
+            Err(RowError::lost::<R>(key, &error))
+        }
+    }
 }
 
 impl<R: Clone> Slot<R> {

@@ -17,14 +17,27 @@ pub struct ProjectionStatus {
     pub version: u32,
     /// Everything in the log up to here is applied to this version's table. Where nothing concerned it, the stored
     /// checkpoint may be a little behind. What queries by the stable name see is another matter while a new version is
-    /// deployed: [`Projections::wait_for`](crate::Projections::wait_for) looks at that.
+    /// deployed: [`Projections::progress`](crate::Projections::progress) looks at that, and
+    /// [`Projections::wait_for`](crate::Projections::wait_for).
     pub position: Position,
     /// How many events it has applied since it was started, in this process.
     pub applied: u64,
     /// What it is doing.
     pub state: ProjectionState,
-    /// Where its stored checkpoint stood, at or before `position`; in between is nothing that concerns it.
+    /// The event at `position`.
+    pub(crate) progress: Checkpoint,
+    /// Where its stored checkpoint was, at or before `position`; in between is nothing that concerns it.
     pub(crate) saved: Checkpoint,
+}
+
+impl ProjectionStatus {
+    /// Why it has stopped, if that is because the log is another one than it has read.
+    pub(crate) fn stopped_by_rewind(&self) -> Option<&Stopped> {
+        match &self.state {
+            ProjectionState::Stopped(stopped) => Some(stopped).filter(|stopped| stopped.cause.is_rewind()),
+            _ => None,
+        }
+    }
 }
 
 /// What a projection is doing.

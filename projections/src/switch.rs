@@ -2,7 +2,6 @@
 
 use std::time::Duration;
 
-use annals_eventstore::ReadError;
 use tokio::time::Instant;
 
 use crate::database::{Shows, Switch};
@@ -28,15 +27,12 @@ pub(crate) async fn switch(shared: &Shared, member: &mut Member) {
                 member.settled = true;
                 tracing::info!(projection, version, shown, "the read model goes on showing another version");
             }
-            Ok(Shows::Further(shown)) => match shared.store.check_checkpoint(&shown).await {
-                // The version shown was built from a log that is gone, so it is no measure.
-                Err(ReadError::StoreRewound { .. }) if how.foreign != Some(shown) => {
-                    how.foreign = Some(shown);
-                    continue;
-                }
-                // There are new events, which end the wait for such.
-                _ => {}
-            },
+            Ok(Shows::Further(shown)) if how.foreign != Some(shown) && shared.is_foreign(&shown).await => {
+                how.foreign = Some(shown);
+                continue;
+            }
+            // There are new events, which end the wait for such.
+            Ok(Shows::Further(_)) => {}
             Err(fault) if fault.transient => {
                 member.show_after = Some(Instant::now() + SWITCH_AGAIN);
                 let error = chain(&fault.source);

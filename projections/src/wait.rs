@@ -4,11 +4,12 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
-use annals_eventstore::Position;
+use annals_eventstore::{Checkpoint, Position};
 use futures::future::join_all;
 use tokio::sync::{Mutex, watch};
 use tokio::time::{sleep, timeout};
 
+use crate::commit::check_log;
 use crate::database::{Fault, Model, Shown, Shows, Switch};
 use crate::error::{Elsewhere, ProjectionProgress, WaitError};
 use crate::member::chain;
@@ -52,7 +53,8 @@ impl Names {
 
     /// Waits until queries by the names of the projections `of` see everything up to `position`.
     pub(crate) async fn wait(&self, of: &[usize], position: Position, most: Duration) -> Result<(), WaitError> {
-        let mut wait = Wait { names: self, of, position, look: None, fault: None };
+        let behind = self.fed.iter().map(|fed| fed.status.borrow().position < position).collect();
+        let mut wait = Wait { names: self, of, position, behind, checked: None, look: None, fault: None };
         match timeout(most, wait.run()).await {
             Ok(ended) => ended,
             Err(_) => Err(WaitError::TimedOut { position, waited: most, reached: wait.reached() }),
@@ -72,21 +74,60 @@ impl Names {
         Ok(look)
     }
 
+    /// Up to where queries by each name see the log.
+    pub(crate) async fn progress(&self) -> Result<Vec<ProjectionProgress>, WaitError> {
+        let look = self.look().await.map_err(|fault| match fault.transient {
+            true => WaitError::Unavailable(fault.source),
+            false => WaitError::Database(fault.source),
+        })?;
+        let progress = |at| self.progress_of(at, look.shown[at], None);
+        Ok((0..self.fed.len()).map(progress).collect())
+    }
+
+    /// How far projection `at` is, with what its name showed; `fault` is why nothing was seen since.
+    fn progress_of(&self, at: usize, shown: Option<Shown>, fault: Option<String>) -> ProjectionProgress {
+        let status = self.fed[at].status.borrow().clone();
+        let retrying_after = match &status.state {
+            ProjectionState::Retrying { fault } => Some(fault.clone()),
+            _ => fault,
+        };
+        let elsewhere = shown.filter(|shown| shown.version != status.version).map(|shown| Elsewhere {
+            version: shown.version,
+            moved_at: shown.moved_at,
+            here: status.version,
+            here_position: status.position,
+        });
+        let position = shown.map_or(status.position, |shown| seen_up_to(&status, &shown).position);
+        ProjectionProgress { projection: status.name, position, retrying_after, elsewhere }
+    }
+
     /// Lets the name of projection `at` show the version that runs here, as soon as that has read what is shown now.
     pub(crate) async fn show(&self, at: usize, most: Duration) -> Result<(), WaitError> {
         let Fed { model, status } = &self.fed[at];
         let mut why = "the database has not answered".to_owned();
         let shown = async {
-            let how = Switch { even_down: true, foreign: None };
+            let mut how = Switch { even_down: true, foreign: None };
             loop {
+                let own = status.borrow().clone();
+                if let Some(stopped) = own.stopped_by_rewind() {
+                    return Err(WaitError::Stopped(stopped.clone()));
+                }
+                if let Err(error) = check_log(self.shared.store.as_ref(), &own.progress).await {
+                    why = chain(&error);
+                    sleep(LOOK_AGAIN).await;
+                    continue;
+                }
                 let pause = match self.shared.database.show(model, how).await {
                     Ok(Shows::This) => return Ok(()),
                     Ok(Shows::Stays(shown)) => {
                         why = format!("it shows version {shown}");
                         LOOK_AGAIN
                     }
+                    Ok(Shows::Further(shown)) if how.foreign != Some(shown) && self.shared.is_foreign(&shown).await => {
+                        how.foreign = Some(shown);
+                        continue;
+                    }
                     Ok(Shows::Further(shown)) => {
-                        let own = status.borrow().clone();
                         why = format!(
                             "version {} is at {}, and what is shown at {}",
                             own.version, own.position, shown.position
@@ -118,6 +159,10 @@ struct Wait<'a> {
     names: &'a Names,
     of: &'a [usize],
     position: Position,
+    /// Which projections had not reached the position when the wait began.
+    behind: Vec<bool>,
+    /// The checkpoint that was compared with the log since, and is of it.
+    checked: Option<Checkpoint>,
     /// What was seen last.
     look: Option<Arc<Look>>,
     /// Why nothing could be seen since.
@@ -166,23 +211,34 @@ impl Wait<'_> {
 
     async fn is_there(&mut self, at: usize, shown: Option<Shown>) -> Result<bool, WaitError> {
         let status = self.names.fed[at].status.borrow().clone();
-        let position = self.position;
-        match shown {
-            Some(shown) if shown.version != status.version => {
-                if shown.checkpoint.position < position {
-                    return Ok(false);
-                }
-                // Nobody here has read with that version, so nobody here has seen that it is of this log.
-                let checked = self.names.shared.store.check_checkpoint(&shown.checkpoint).await;
-                self.fault = checked.as_ref().err().map(|error| chain(error));
-                Ok(checked.is_ok())
+        let is_own = shown.is_none_or(|shown| shown.version == status.version);
+        if is_own && let Some(stopped) = status.stopped_by_rewind() {
+            return Err(WaitError::Stopped(stopped.clone()));
+        }
+        match shown.map(|shown| seen_up_to(&status, &shown)) {
+            Some(seen) if seen.position >= self.position => {
+                // What the runner of this process has reached since the wait began, it has read from this log. Anything else
+                // may have been stored before the log was restored, or before another server took over.
+                let was_read = is_own && self.behind[at] && status.position >= self.position;
+                Ok(was_read || self.is_of_this_log(seen).await)
             }
-            Some(shown) if position_of(&status, &shown) >= position => Ok(true),
             _ => match status.state {
-                ProjectionState::Stopped(stopped) => Err(WaitError::Stopped(stopped)),
+                ProjectionState::Stopped(stopped) if is_own => Err(WaitError::Stopped(stopped)),
                 _ => Ok(false),
             },
         }
+    }
+
+    /// Compares a checkpoint with the log, once.
+    async fn is_of_this_log(&mut self, checkpoint: Checkpoint) -> bool {
+        if self.checked == Some(checkpoint) {
+            return true;
+        }
+        match check_log(self.names.shared.store.as_ref(), &checkpoint).await {
+            Ok(()) => self.checked = Some(checkpoint),
+            Err(error) => self.fault = Some(chain(&error)),
+        }
+        self.checked == Some(checkpoint)
     }
 
     /// Fails if the projections were closed.
@@ -196,39 +252,24 @@ impl Wait<'_> {
 
     /// How far each has got.
     fn reached(&self) -> Vec<ProjectionProgress> {
-        self.of.iter().map(|&at| self.reach(at)).collect()
-    }
-
-    fn reach(&self, at: usize) -> ProjectionProgress {
-        let status = self.names.fed[at].status.borrow().clone();
-        let shown = self.look.as_ref().and_then(|look| look.shown[at]);
-        let retrying_after = match &status.state {
-            ProjectionState::Retrying { fault } => Some(fault.clone()),
-            _ => self.fault.clone(),
-        };
-        let elsewhere = shown.filter(|shown| shown.version != status.version).map(|shown| Elsewhere {
-            version: shown.version,
-            moved_at: shown.moved_at,
-            here: status.version,
-            here_position: status.position,
-        });
-        let position = shown.map_or(status.position, |shown| position_of(&status, &shown));
-        ProjectionProgress { projection: status.name, position, retrying_after, elsewhere }
+        let shown = |at: usize| self.look.as_ref().and_then(|look| look.shown[at]);
+        self.of.iter().map(|&at| self.names.progress_of(at, shown(at), self.fault.clone())).collect()
     }
 }
 
 /// Up to where queries see the log in a version that is shown.
-fn position_of(status: &ProjectionStatus, shown: &Shown) -> Position {
-    let stored = shown.checkpoint.position;
+fn seen_up_to(status: &ProjectionStatus, shown: &Shown) -> Checkpoint {
+    let stored = shown.checkpoint;
     if shown.version != status.version {
         return stored;
     }
-    if shown.checkpoint.incarnation != status.saved.incarnation {
+    if stored.incarnation != status.saved.incarnation {
         // Another log is read into the table, of which this one's positions say nothing.
-        return Position::START;
+        return Checkpoint::start(status.saved.incarnation);
     }
     // Where nothing concerns the projection, its checkpoint is stored a little later.
-    if stored >= status.saved.position { stored.max(status.position) } else { stored }
+    let later = stored.position >= status.saved.position && status.position > stored.position;
+    if later { status.progress } else { stored }
 }
 
 /// Waits until the runner says that it has reached `position`, or that it runs no more.

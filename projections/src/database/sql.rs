@@ -34,3 +34,13 @@ pub(super) fn undeclared(model: &Model, index: &str) {
         "this index is declared no longer; drop it when no build that declares it runs"
     );
 }
+
+/// Says that a version is built anew because somebody has dropped its table and left its checkpoint.
+pub(super) fn table_is_gone(model: &Model) {
+    tracing::warn!(
+        projection = model.projection,
+        version = model.version,
+        table = model.table_name(),
+        "the table is gone; it is built anew from the beginning of the log"
+    );
+}

@@ -8,7 +8,7 @@ use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
 use super::accounts::{AccountEvent, Accounts};
-use super::fixture::{Doubled, Fixture, OfTenant, pairs, said};
+use super::fixture::{Doubled, Fixture, OfTenant, pairs, said, until_at};
 use super::troubled::Trouble;
 use crate::{Projection, ProjectionError, Projections, Rows, WaitError};
 
@@ -144,13 +144,20 @@ pub(super) async fn a_wait_for_a_version_that_nobody_feeds_says_so(shop: Fixture
     let beside = shop.beside();
     let older = old(&shop).await;
     older.wait_for(pay(&shop).await, shop.soon()).await.unwrap();
+    assert_eq!(older.progress().await.unwrap()[0].elsewhere, None);
     let newer = new(&beside).await;
     until_shown::<Accounts>(&shop, 2).await;
     newer.close().await;
     let position = pay(&shop).await;
+    until_at(&older, position).await;
+    let progress = older.progress().await.unwrap().remove(0);
+    assert!(progress.position < position, "queries do not see it: {progress:?}");
+    let elsewhere = progress.elsewhere.expect("the name shows another version");
+    assert_eq!((elsewhere.version, elsewhere.here, elsewhere.here_position), (2, 1, position));
     let error = older.wait_for(position, BRIEFLY).await.unwrap_err();
     let message = said(&error);
     assert!(message.contains("`accounts` shows version 2"), "{message}");
+    assert!(message.contains("start it again, or show version 1 by `Projections::show`"), "{message}");
     let newer = new(&beside).await;
     older.wait_for(position, shop.soon()).await.unwrap();
     assert_eq!(shop.named::<WithNotes>().await, pairs(&[("a", 2)]));

@@ -42,7 +42,12 @@ impl Fixture {
 
     /// The same read models, but an empty store.
     pub(crate) fn with_another_store(&self) -> Self {
-        Self { store: MemoryStore::new(), ..self.clone() }
+        self.with_store(MemoryStore::new())
+    }
+
+    /// The same read models, but another store.
+    pub(crate) fn with_store(&self, store: MemoryStore) -> Self {
+        Self { store, ..self.clone() }
     }
 
     /// The same read models, and empty stores of one incarnation that give different ids to their events: a log before and

@@ -11,6 +11,7 @@ mod minimal_store;
 mod normal;
 mod page_reader;
 mod rebuild;
+mod restored;
 mod rivals;
 mod runner;
 mod start;
@@ -64,6 +65,7 @@ on_every_database! {
     start::a_raised_version_is_built_beside_the_old_one_and_shown_when_it_has_caught_up,
     start::a_new_projection_catches_up_while_the_others_follow_the_log,
     normal::events_at_once_and_one_by_one_give_the_same_row,
+    normal::a_row_too_long_for_an_index_stops_its_projection_and_the_event_is_named,
     rebuild::rebuild_equals_first_build,
     rivals::changes_that_cancel_out_are_a_step_that_another_process_cannot_take_half,
     rivals::what_is_reported_as_reached_is_never_taken_back_by_another_process,

@@ -1,13 +1,13 @@
 //! A row in memory is the row as its table gives it back: which events share a batch does not matter.
 
-use annals_eventstore::Recorded;
+use annals_eventstore::{EventStore, Recorded};
 use annals_macros::{Event, ReadModel};
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use super::accounts::{AccountEvent, Accounts};
-use super::fixture::{Fixture, pairs};
+use super::fixture::{Fixture, pairs, said};
 use crate::testing::given_events;
 use crate::{Projection, ProjectionError, Rows};
 
@@ -136,4 +136,87 @@ fn a_row_that_could_not_be_read_back_is_never_stored() {
         2,
         "row `\"n\"` of `notes`: column `note` could not be read back: it should be JSON that serde takes",
     );
+}
+
+#[derive(Event, Serialize, Deserialize, Clone, Debug)]
+enum TagEvent {
+    #[event(name = "tag.set")]
+    Set { label: String, unit: String, cents: i64 },
+    #[event(name = "tag.removed")]
+    Removed,
+}
+
+/// What is indexed here is as long as a test wants it.
+#[derive(ReadModel, Clone, Debug)]
+#[read_model(table = "tags", key("id", "cents"), index = "label", index("cents", "unit"))]
+struct Tag {
+    id: String,
+    cents: i64,
+    label: Option<String>,
+    unit: String,
+    free: String,
+}
+
+struct Tags;
+
+impl Projection for Tags {
+    type Event = TagEvent;
+    type Row = Tag;
+
+    fn apply(&self, event: &Recorded<TagEvent>, rows: &mut Rows<Tag>) -> Result<(), ProjectionError> {
+        let id = event.stream.aggregate_id().to_owned();
+        match event.event.clone() {
+            TagEvent::Set { label, unit, cents } => {
+                let free = "long".repeat(10_000);
+                let id = if cents < 0 { id.repeat(usize::try_from(-cents)?) } else { id };
+                rows.upsert(Tag { id, cents, label: Some(label), unit, free });
+            }
+            TagEvent::Removed => rows.remove(&(id, 0)),
+        }
+        Ok(())
+    }
+}
+
+fn tag(label: usize, unit: usize, cents: i64) -> TagEvent {
+    let mut rng = fastrand::Rng::with_seed(1);
+    let mut text = |len| std::iter::repeat_with(|| rng.alphanumeric()).take(len).collect::<String>();
+    TagEvent::Set { label: text(label), unit: text(unit), cents }
+}
+
+/// Too long for PostgreSQL's indexes, each with what the message says.
+fn too_long() -> [(TagEvent, &'static str); 3] {
+    [
+        (tag(2_601, 0, 0), "column `label` is too long for the index on `label`, which has 2601 bytes"),
+        (tag(10, 2_577, 0), "column `unit` is too long for the index on `cents`, `unit`, which has 2601 bytes"),
+        (tag(0, 0, -2_577), "column `id` is too long for the key on `id`, `cents`, which has 2601 bytes"),
+    ]
+}
+
+#[test]
+fn a_row_too_long_for_an_index_stops_before_its_event_though_the_next_replaces_it() {
+    for (long, why) in too_long() {
+        for then in [tag(1, 1, 0), TagEvent::Removed] {
+            given_events([("t", tag(2_600, 0, 0)), ("t", long.clone()), ("t", long.clone()), ("t", then)])
+                .with(Tags)
+                .then_stops_before(2, why);
+        }
+    }
+}
+
+pub(super) async fn a_row_too_long_for_an_index_stops_its_projection_and_the_event_is_named(shop: Fixture) {
+    let views = shop.projections().with(Tags).start().await.unwrap();
+    let last = shop.append_any("t", [tag(2_600, 0, 0), tag(10, 2_576, 1), tag(0, 0, -2_576)]).await;
+    views.wait_for(last, shop.soon()).await.expect("these fit");
+    views.close().await;
+    for (n, (long, why)) in too_long().into_iter().enumerate() {
+        let last = shop.append_any("t", [long, TagEvent::Removed]).await;
+        let views = shop.projections().with(Tags).start().await.unwrap();
+        let stopped = tokio::time::timeout(shop.soon(), views.stopped()).await.expect("it stops").unwrap_err();
+        assert!(said(&stopped).contains(why), "{n}: {}", said(&stopped));
+        assert_eq!(stopped.event.as_ref().map(|event| event.position.get()), Some(last.get() - 1), "{stopped:?}");
+        assert!(said(&stopped).len() < 1_000, "the message is short: {}", said(&stopped));
+        views.close().await;
+        let passed = shop.store.head().await.unwrap();
+        shop.set_checkpoint::<Tags>(Some(passed)).await;
+    }
 }

@@ -141,3 +141,10 @@ async fn a_store_without_events_starts_and_waits() {
     views.close().await;
     assert_eq!((shop.position::<Accounts>().await, shop.models.tried()), (0, 0), "there was nothing to commit");
 }
+
+/// The statement `start().await?;` ends the projections at once, so the compiler warns of it: else this does not compile.
+#[tokio::test]
+#[expect(unused_must_use, reason = "the handle is dropped to show that the compiler says so")]
+async fn a_handle_that_is_not_kept_is_a_warning() {
+    Fixture::new().start().await;
+}

@@ -1,7 +1,7 @@
 //! A store that is replaced by another one behind the reader's back, as by a restore.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU8, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, Ordering};
 
 use annals_eventstore::{
     After, Append, AppendError, Appended, BackendError, Checkpoint, EventStore, Filter, IdSource, Incarnation, Limits,
@@ -20,13 +20,22 @@ struct Inner {
     swapped: AtomicBool,
     /// How many more reads fail: the connection is lost once.
     failing: AtomicU8,
+    /// How many checkpoints were compared.
+    checks: AtomicU64,
     head: watch::Sender<Position>,
 }
 
 impl Swapped {
     pub(crate) fn new(first: MemoryStore, second: MemoryStore) -> Self {
         let head = watch::Sender::new(Position::START);
-        Self(Arc::new(Inner { first, second, swapped: AtomicBool::new(false), failing: AtomicU8::new(0), head }))
+        Self(Arc::new(Inner {
+            first,
+            second,
+            swapped: AtomicBool::new(false),
+            failing: AtomicU8::new(0),
+            checks: AtomicU64::new(0),
+            head,
+        }))
     }
 
     pub(crate) fn swap(&self) {
@@ -38,6 +47,15 @@ impl Swapped {
     /// The same without a lost connection, and nobody is woken.
     pub(crate) fn swap_unnoticed(&self) {
         self.0.swapped.store(true, Ordering::SeqCst);
+    }
+
+    /// Wakes the reader because of new events.
+    pub(crate) fn announce(&self) {
+        self.0.head.send_replace(Position::START);
+    }
+
+    pub(crate) fn checks(&self) -> u64 {
+        self.0.checks.load(Ordering::SeqCst)
     }
 
     fn now(&self) -> &MemoryStore {
@@ -92,6 +110,7 @@ impl EventStore for Swapped {
     }
 
     async fn check_checkpoint(&self, checkpoint: &Checkpoint) -> Result<(), ReadError> {
+        self.0.checks.fetch_add(1, Ordering::SeqCst);
         self.now().check_checkpoint(checkpoint).await
     }
 

@@ -71,7 +71,7 @@ fn the_new_build_comes_and_is_killed(backend: impl Future<Output = Backend>, tes
         assert!(matches!(error, WaitError::TimedOut { .. }), "{error}");
         let message = error.to_string();
         assert!(
-            message.contains("`order_list` shows version 2, which is at 2 and which nobody has moved since"),
+            message.contains("`order_list` shows version 2, which is at 2 and whose checkpoint was last moved at 20"),
             "{message}"
         );
         // The deploy is taken back.

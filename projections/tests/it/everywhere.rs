@@ -278,6 +278,11 @@ pub(crate) fn a_table_that_somebody_drops_stops_its_projection_and_says_so(backe
         assert!(stopped.cause.to_string().contains("the database of the read models refused"), "{stopped:?}");
         assert_eq!(shop.query(SALES).await, ["ann 1 5"]);
         views.close().await;
+        // Started again, it is built anew.
+        let views = shop.projections().with(OrderList).start().await.unwrap();
+        views.wait_for(position, SOON).await.unwrap();
+        assert_eq!(shop.query("SELECT order_id FROM order_list").await, ["o-1"]);
+        views.close().await;
         shop.close().await;
     });
 }

@@ -3,6 +3,7 @@
 use std::path::Path;
 use std::time::Duration;
 
+use annals_projections::WaitError;
 use sqlx::sqlite::{SqliteConnectOptions, SqliteConnection};
 use sqlx::{AssertSqlSafe, Connection, Row};
 
@@ -42,6 +43,8 @@ fn read_models_of_a_restored_log_stop_and_are_not_called_current() {
         let mut position = annals_eventstore::Position::START;
         for n in 6..=12 {
             position = shop.append(&format!("p-{n}"), &[placed("ann", 100)]).await;
+            let ended = views.wait_for(position, SOON).await;
+            assert!(matches!(ended, Err(WaitError::Stopped(_))), "the rows lack event {n}: {ended:?}");
         }
         assert_eq!(position.get(), 12);
         let error = views.wait_for(position, SOON).await.unwrap_err();

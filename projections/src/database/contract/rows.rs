@@ -6,10 +6,10 @@ use jiff::Timestamp;
 use uuid::Uuid;
 
 use super::{Backend, EVERYTHING, LookUp, MODEL, checkpoint, incarnation, key, place, prepare, row, work};
-use crate::changes::{FIRST_MOMENT, compare};
+use crate::changes::{FIRST_MOMENT, check_length, compare};
 use crate::column::{ColumnType, ColumnValue};
 use crate::database::{Model, Moved, Work};
-use crate::read_model::{ColumnSpec, TableSpec};
+use crate::read_model::{ColumnSpec, IndexSpec, TableSpec};
 
 const NOW: Timestamp = Timestamp::UNIX_EPOCH;
 
@@ -216,6 +216,39 @@ pub(super) async fn rows_larger_than_a_message_should_be_are_written(backend: &d
     for row in &rows {
         let found = models.rows(&MODEL, &[row[..2].to_vec()]).await.unwrap();
         assert!(found == [row.clone()], "row {} is another", row[1]);
+    }
+}
+
+/// The limit of [`TableSpec::MAX_INDEXED_BYTES`] is one that every database keeps, also of text that cannot be compressed.
+pub(super) async fn values_as_long_as_an_index_may_hold_are_written(backend: &dyn Backend) {
+    const TEXT: ColumnSpec = ColumnSpec { name: "id", column_type: ColumnType::Text, nullable: false };
+    const NAMES: [&str; 30] = [
+        "a", "b", "c", "d", "e", "f", "g", "h", "i", "j", "k", "l", "m", "n", "o", "p", "q", "r", "s", "t", "u", "v",
+        "w", "x", "y", "z", "aa", "bb", "cc", "dd",
+    ];
+    let models = backend.handle();
+    let text =
+        |len| ColumnValue::Text(std::iter::repeat_with(fastrand::alphanumeric).take(len).collect::<String>().into());
+    for (version, names) in (1..).zip([&NAMES[..1], &NAMES[..2], &NAMES[..7], &NAMES[..]]) {
+        let columns: Vec<ColumnSpec> = names.iter().map(|name| ColumnSpec { name, ..TEXT }).collect();
+        let columns = [vec![TEXT], columns].concat();
+        let indexes = vec![IndexSpec { columns: names }].leak();
+        let table: &TableSpec =
+            Box::leak(Box::new(TableSpec { name: "long", columns: columns.leak(), key: &["id"], indexes }));
+        let model = Model { projection: "long", version, table };
+        prepare(backend, &model).await.unwrap();
+        let most = TableSpec::MAX_INDEXED_BYTES - 8 * (names.len() - 1);
+        // The last column takes what the others leave.
+        let each = most / names.len();
+        let mut row = vec![text(TableSpec::MAX_INDEXED_BYTES)];
+        row.extend((1..names.len()).map(|_| text(each)));
+        row.push(text(most - each * (names.len() - 1)));
+        let values = || names.iter().copied().zip(&row[1..]);
+        assert_eq!(check_length("index", values()), Ok(()), "{} columns", names.len());
+        let longer = ColumnValue::Text("x".repeat(each + most % names.len() + 1).into());
+        assert!(check_length("index", values().take(names.len() - 1).chain([("last", &longer)])).is_err());
+        let commit = Work { model, ..work(0, 1, vec![row.clone()], vec![]) };
+        assert_eq!(models.commit(&[&commit], NOW).await.unwrap(), [Moved::Done], "{} columns", names.len());
     }
 }
 

@@ -3,7 +3,7 @@
 use annals_eventstore::Position;
 use jiff::Timestamp;
 
-use super::{EVERYTHING, LookUp, MODEL, SqlBackend, checkpoint, incarnation, key, prepare, row, shape_of, work};
+use super::{EVERYTHING, LookUp, MODEL, SqlBackend, checkpoint, incarnation, key, place, prepare, row, shape_of, work};
 use crate::column::ColumnType;
 use crate::database::{Model, Moved, Shows, Switch, Work};
 use crate::read_model::{ColumnSpec, IndexSpec, TableSpec};
@@ -146,15 +146,38 @@ pub(super) async fn a_bool_declared_as_an_integer_is_refused_under_the_same_vers
     assert!(error.contains("raise its `VERSION`"), "{error}");
 }
 
-pub(super) async fn a_table_that_somebody_altered_or_dropped_is_refused(backend: &dyn SqlBackend) {
+pub(super) async fn a_table_that_somebody_altered_is_refused(backend: &dyn SqlBackend) {
     prepare(backend, &MODEL).await.unwrap();
     backend.run("ALTER TABLE \"select_v1\" ADD COLUMN \"extra\" TEXT").await;
     let error = prepare(backend, &MODEL).await.unwrap_err().to_string().to_lowercase();
     assert!(error.contains("extra text null"), "{error}");
-    backend.run("DROP VIEW \"select\"").await;
+}
+
+/// Read models are rebuilt from nothing, so a table that is gone is no reason to refuse.
+pub(super) async fn a_version_whose_table_somebody_dropped_is_built_anew(backend: &dyn SqlBackend) {
+    prepare(backend, &MODEL).await.unwrap();
+    let commit = work(0, 1, vec![row("a", 1, 1.0)], vec![]);
+    for _ in 0..2 {
+        assert_eq!(backend.handle().commit(&[&commit], NOW).await.unwrap(), [Moved::Done]);
+        backend.run("DROP VIEW \"select\"").await;
+        backend.run("DROP TABLE \"select_v1\"").await;
+        let prepared = prepare(backend, &MODEL).await.unwrap();
+        assert_eq!((prepared.checkpoint, prepared.shown), (place(0), true));
+        assert!(backend.texts("SELECT \"order\" FROM \"select\"").await.is_empty());
+        assert_eq!(backend.indexes("select_v1").await.len(), 1);
+    }
+    // Beside a newer version it leaves the name alone.
+    let second = Model { version: 2, ..MODEL };
+    prepare(backend, &second).await.unwrap();
+    assert_eq!(backend.handle().show(&second, Switch::default()).await.unwrap(), Shows::This);
     backend.run("DROP TABLE \"select_v1\"").await;
-    let error = prepare(backend, &MODEL).await.unwrap_err().to_string();
-    assert!(error.contains("no table"), "{error}");
+    assert!(!prepare(backend, &MODEL).await.unwrap().shown);
+    assert_eq!(backend.shown("select").await, Some(2));
+    // Another declaration needs a raised version all the same.
+    backend.run("DROP TABLE \"select_v1\"").await;
+    let table = leak(TableSpec { columns: with_extra(), ..EVERYTHING });
+    let error = prepare(backend, &Model { table, ..MODEL }).await.unwrap_err().to_string();
+    assert!(error.contains("raise its `VERSION`"), "{error}");
 }
 
 pub(super) async fn names_that_belong_to_something_else_are_refused(backend: &dyn SqlBackend) {

@@ -14,7 +14,7 @@ use super::values::Micros;
 use super::view;
 use super::{stored_checkpoint, wait_briefly};
 use crate::backoff::Backoff;
-use crate::database::sql::{is_our_index, undeclared};
+use crate::database::sql::{is_our_index, table_is_gone, undeclared};
 use crate::database::{Model, Prepared};
 use crate::error::StartError;
 use crate::shape::Shape;
@@ -71,6 +71,8 @@ const BEGIN_CHECKPOINT: &str = "
     INSERT INTO annals.checkpoints (read_schema, projection, version, read_model, shape, events, tenant, incarnation,
                                     position, event_id, updated_at)
     VALUES ($1, $2, $3, $4, $5, $6, $7, $8, 0, NULL, $9)
+    ON CONFLICT (read_schema, projection, version) DO UPDATE
+    SET incarnation = excluded.incarnation, position = 0, event_id = NULL, updated_at = excluded.updated_at
 ";
 
 /// How often it begins again because a lock on the table was not to be had in time.
@@ -141,7 +143,16 @@ impl Preparation<'_> {
         let checkpoint = match stored_checkpoint(&mut self.transaction, self.schema, self.model).await? {
             Some(checkpoint) => {
                 self.check_shape().await?;
-                checkpoint
+                match self.kind(&self.model.table_name()).await? {
+                    Some(_) => {
+                        self.check_table().await?;
+                        checkpoint
+                    }
+                    None => {
+                        table_is_gone(self.model);
+                        self.begin(incarnation, now).await?
+                    }
+                }
             }
             None => self.begin(incarnation, now).await?,
         };
@@ -191,11 +202,15 @@ impl Preparation<'_> {
         Ok(Checkpoint::start(incarnation))
     }
 
-    /// The declaration must be the one that the table was made from, and the table must still be as it was made.
+    /// The declaration must be the one that the table was made from.
     async fn check_shape(&mut self) -> Result<(), Refusal> {
         let query = once(SHAPE).bind(self.schema.schema()).bind(self.model.projection);
         let row = query.bind(i64::from(self.model.version)).fetch_one(&mut *self.transaction).await?;
-        self.shape.check(self.model, &Shape { table: row.get(0), events: row.get(1), tenant: row.get(2) })?;
+        Ok(self.shape.check(self.model, &Shape { table: row.get(0), events: row.get(1), tenant: row.get(2) })?)
+    }
+
+    /// The table must still be as it was made.
+    async fn check_table(&mut self) -> Result<(), Refusal> {
         let query = once(COLUMNS).bind(self.schema.schema()).bind(self.model.table_name());
         let rows = query.fetch_all(&mut *self.transaction).await?;
         let found = rows.iter().map(|row| {

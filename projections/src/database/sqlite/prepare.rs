@@ -7,7 +7,7 @@ use sqlx::{Row, SqliteConnection};
 use super::statements::{Statements, index_prefix, sqlite_type};
 use super::stored_checkpoint;
 use super::view::{self, run};
-use crate::database::sql::{is_our_index, undeclared};
+use crate::database::sql::{is_our_index, table_is_gone, undeclared};
 use crate::database::{Model, Prepared};
 use crate::error::StartError;
 use crate::shape::Shape;
@@ -50,6 +50,8 @@ const BEGIN_CHECKPOINT: &str = "
     INSERT INTO annals_checkpoints (projection, version, read_model, shape, events, tenant, incarnation, position,
                                     event_id, updated_at)
     VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, 0, NULL, ?8)
+    ON CONFLICT (projection, version) DO UPDATE
+    SET incarnation = excluded.incarnation, position = 0, event_id = NULL, updated_at = excluded.updated_at
 ";
 
 /// Does all of it in one transaction, so that several processes may start at once.
@@ -83,7 +85,16 @@ impl Preparation<'_> {
         let checkpoint = match self.stored().await? {
             Some(checkpoint) => {
                 self.check_shape().await?;
-                checkpoint
+                match self.object(&self.model.table_name()).await? {
+                    Some(_) => {
+                        self.check_table().await?;
+                        checkpoint
+                    }
+                    None => {
+                        table_is_gone(self.model);
+                        self.begin(incarnation, now).await?
+                    }
+                }
             }
             None => self.begin(incarnation, now).await?,
         };
@@ -135,11 +146,15 @@ impl Preparation<'_> {
         Ok(Checkpoint::start(incarnation))
     }
 
-    /// The declaration must be the one that the table was made from, and the table must still be as it was made.
+    /// The declaration must be the one that the table was made from.
     async fn check_shape(&mut self) -> Result<(), StartError> {
         let query = sqlx::query(SHAPE).bind(self.model.projection).bind(self.model.version);
         let row = query.fetch_one(&mut *self.connection).await.map_err(|e| self.refused(e))?;
-        self.shape.check(self.model, &Shape { table: row.get(0), events: row.get(1), tenant: row.get(2) })?;
+        self.shape.check(self.model, &Shape { table: row.get(0), events: row.get(1), tenant: row.get(2) })
+    }
+
+    /// The table must still be as it was made.
+    async fn check_table(&mut self) -> Result<(), StartError> {
         let query = sqlx::query(COLUMNS).bind(self.model.table_name());
         let rows = query.fetch_all(&mut *self.connection).await.map_err(|e| self.refused(e))?;
         let found = rows.iter().map(|row| {
