@@ -6,11 +6,12 @@
 //! |---|---|
 //! | say what can happen | [`Event`], [`text_id!`] |
 //! | say what state follows, and decide | [`Aggregate`], [`Evolve`], [`Decide`] |
-//! | open a store | [`sqlite`], [`SqliteOptions`], [`MemoryStore`]; `postgres`, `PostgresOptions` (feature `postgres`) |
+//! | open a store | [`sqlite()`], [`SqliteOptions`], [`MemoryStore`]; `postgres`, `PostgresOptions` (feature `postgres`) |
 //! | run commands | [`AggregateStore::aggregate`], [`Repository`], [`Context`], [`RequestKey`] |
 //! | append, load, read and subscribe without aggregates | [`EventStore`], [`EventStoreExt`], [`Append`], [`Filter`] |
 //! | commit events and rows of your own together | [`SqliteStore::begin`], [`SqliteStore::append_in`]; `PostgresStore::begin`, `PostgresStore::append_in` |
 //! | build read models | [`ReadModel`], [`Projection`], [`Rows`], [`ProjectionsExt::projections`], [`ProjectionsBuilder`] |
+//! | call other systems that fail, and refuse what is too much | the module `resilience` (feature `resilience`) |
 //! | test all of that | the module `testing` (feature `testing`) |
 //! | put another engine under it, or something in front of a store | [`EventStore`], and the module `conformance` (feature `conformance`) |
 //! | understand an error | [`ErrorFamily`], [`AppendError`], [`ReadError`], [`ExecuteError`], [`OpenError`] |
@@ -23,9 +24,13 @@
 //! | `sqlite` | yes | the embedded store |
 //! | `postgres` | no | the store for many writers and several machines |
 //! | `projections` | yes | read models and the runner that keeps them up to date |
+//! | `resilience` | no | circuit breaker, retry, bulkhead, rate limit, deadlines, fallback and health, without events |
+//! | `resilience-tower` | no | a policy as a layer of tower |
+//! | `resilience-http` | no | layers for a service's own HTTP: requests that run once, rate limits with their headers |
+//! | `resilience-axum` | no | all of that, and routes and extractors for axum |
 //! | `testing` | no | given/when/then, and a store that fails on demand |
 //! | `conformance` | no | the contract of a store as clauses that run |
-//! | `full` | no | everything that runs in production |
+//! | `full` | no | everything that runs in production; layers and routes for HTTP are asked for by name |
 
 #![cfg_attr(
     not(all(feature = "macros", feature = "sqlite", feature = "projections")),
@@ -42,8 +47,11 @@ pub use annals_eventstore::{
     Actor, Aggregate, AggregateStore, Append, AppendError, Appended, Checkpoint, Context, CorrelationId, Decide,
     ErrorFamily, Event, EventId, EventStore, EventStoreExt, Evolve, ExecuteError, Executed, ExpectedVersion, Filter,
     Fingerprint, Invalid, Loaded, MemoryStore, Metadata, NewEvent, OpenError, Position, ReadError, Recorded,
-    RecordedEvent, Repository, RequestKey, SettleToken, StreamId, StreamVersion, Subscription, Tenant, text_id,
+    RecordedEvent, Repository, RequestKey, SettleToken, StreamId, StreamVersion, Subscription, Tenant,
 };
+
+#[cfg(not(feature = "projections"))]
+pub use annals_eventstore::text_id;
 
 #[cfg(any(feature = "sqlite", feature = "postgres"))]
 pub use annals_eventstore::{TransactionalStore, UnitOfWork};
@@ -106,6 +114,10 @@ pub mod engine {
     };
 }
 
+#[cfg(feature = "resilience")]
+#[doc(inline)]
+pub use annals_resilience as resilience;
+
 #[cfg(feature = "conformance")]
 pub use annals_eventstore::conformance;
 
@@ -128,10 +140,37 @@ pub mod prelude {
     pub use annals_eventstore::{TransactionalStore as _, UnitOfWork as _};
 }
 
+/// Declares types of ids that are text: checked, cheap to clone, written by serde as text, and a column of read models.
+///
+/// ```
+/// annals::text_id! {
+///     /// What names an order.
+///     pub struct OrderId;
+///     /// What names a customer.
+///     pub struct CustomerId;
+/// }
+///
+/// let id = OrderId::new("o-17")?;
+/// assert_eq!(id.as_str(), "o-17");
+/// assert!(OrderId::new("").is_err());
+/// # Ok::<(), annals::Invalid>(())
+/// ```
+#[cfg(feature = "projections")]
+#[macro_export]
+macro_rules! text_id {
+    ($($(#[$meta:meta])* $vis:vis struct $name:ident;)+) => {
+        $crate::__private::text_id! { $($(#[$meta])* $vis struct $name;)+ }
+        $crate::__private::text_column! { $($name),+ }
+    };
+}
+
 /// What derived code calls. Not for people; no promise is made about it.
 #[doc(hidden)]
 pub mod __private {
     pub use annals_eventstore::__private::*;
+    pub use annals_eventstore::text_id;
     #[cfg(feature = "projections")]
     pub use annals_projections::__private::*;
+    #[cfg(feature = "projections")]
+    pub use annals_projections::text_column;
 }

@@ -1,4 +1,4 @@
-//! Logs to read from.
+//! Fills logs for measurements.
 
 use annals::{EventStore, ExpectedVersion};
 use sqlx::Connection;
@@ -6,11 +6,11 @@ use sqlx::Connection;
 use crate::baseline::postgres::{connection, tidy};
 use crate::{Fault, sample};
 
-/// So many events at once: the trigger against holes keeps them all until the statement ends.
+/// Events per statement: the trigger that checks versions keeps them all in memory until the statement ends.
 const CHUNK: usize = 250_000;
 
-/// What the appends of the measurements would have written: ids grow with time, streams have ten events. `$1` and `$2`
-/// are the first and the last number.
+/// The rows that the appends of the measurements would have written: ids grow with time, streams have ten events. `$1` and
+/// `$2` are the first and the last number.
 const FILL: &str = "
     INSERT INTO annals.events (event_id, tenant, aggregate_type, aggregate_id, version, event_type, schema_version, event_data,
                                metadata)
@@ -35,7 +35,7 @@ pub(crate) async fn by_appends<S: EventStore>(store: &S, streams: usize, length:
     Ok(())
 }
 
-/// Fills a database with `events` events, `length` of them in a stream, without sending them.
+/// Fills a database with `events` events, `length` of them in a stream. The server generates them.
 pub(crate) async fn on_the_server(url: &str, events: usize, length: usize) -> Result<(), Fault> {
     let mut connection = connection(url).await?;
     for first in (0..events).step_by(CHUNK) {

@@ -1,5 +1,5 @@
-//! `annals-bench`: what annals costs beside the bare database, measured in slices that take turns; and `torture`, which
-//! looks for lost, doubled and misplaced events.
+//! `annals-bench`: what annals costs beside the bare database, measured in alternating slices; and `policy`, which
+//! simulates calls to a dependency with faults.
 
 mod append;
 mod baseline;
@@ -7,13 +7,13 @@ mod fill;
 mod lag;
 mod load;
 mod plain;
+mod policy;
 mod project;
 mod read;
 mod report;
 mod sample;
 mod server;
 mod slices;
-mod torture;
 
 use std::process::ExitCode;
 use std::time::Duration;
@@ -22,7 +22,7 @@ use clap::{Parser, Subcommand, ValueEnum};
 
 use crate::report::Report;
 
-/// Measures one case against its baseline; both run in this process and take turns in slices of time.
+/// Measures one case against its baseline; both run in this process and alternate in slices of time.
 #[derive(Clone, Parser)]
 #[command(args_conflicts_with_subcommands = true, subcommand_negates_reqs = true)]
 struct Options {
@@ -46,10 +46,10 @@ struct Options {
     /// How many writers each of our handles has on PostgreSQL; without it, the default of the library.
     #[arg(long)]
     writers: Option<usize>,
-    /// Appends on PostgreSQL: so many processes with `--clients` each, beside one process with all of them.
+    /// Appends on PostgreSQL: this number of processes with `--clients` each, beside one process with all clients.
     #[arg(long, default_value_t = 1)]
     processes: usize,
-    /// This is one of those processes, and what it has to do.
+    /// The task of one of those processes, in JSON.
     #[arg(long, hide = true)]
     part: Option<String>,
     /// Leave the baseline out: for measuring memory.
@@ -60,16 +60,11 @@ struct Options {
     json: bool,
 }
 
-/// What has no baseline.
+/// Measurements without a baseline.
 #[derive(Clone, Subcommand)]
 enum Other {
-    Torture(torture::Options),
     Lag(lag::Options),
-    /// One of the processes of `torture`.
-    #[command(hide = true)]
-    TorturePart {
-        part: String,
-    },
+    Policy(policy::Options),
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
@@ -94,7 +89,7 @@ enum Store {
     Memory,
     /// SQLite with synchronous = FULL on both sides.
     Sqlite,
-    /// PostgreSQL with fsync and synchronous_commit on; a server of its own, or the one that `DATABASE_URL` names.
+    /// PostgreSQL with fsync and synchronous_commit on; a new server, or the one that `DATABASE_URL` names.
     Postgres,
 }
 
@@ -110,16 +105,9 @@ impl Options {
 
 type Fault = Box<dyn std::error::Error + Send + Sync>;
 
-fn main() -> ExitCode {
-    let options = Options::parse();
-    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build();
-    let done = runtime.map_err(Fault::from).and_then(|runtime| {
-        let done = runtime.block_on(run(options));
-        // A read of the standard input ends with the process only.
-        runtime.shutdown_background();
-        done
-    });
-    done.unwrap_or_else(|error| {
+#[tokio::main(worker_threads = 2)]
+async fn main() -> ExitCode {
+    run(Options::parse()).await.unwrap_or_else(|error| {
         eprintln!("{error}");
         ExitCode::from(2)
     })
@@ -127,20 +115,16 @@ fn main() -> ExitCode {
 
 async fn run(options: Options) -> Result<ExitCode, Fault> {
     match (&options.other, options.case) {
-        (Some(Other::Torture(options)), _) => {
-            let report = tokio::select! {
-                report = torture::lead(options) => report?,
-                // Not left to the system, so that the server and the records are removed.
-                interrupted = tokio::signal::ctrl_c() => return Err(interrupted.map_or_else(Fault::from, |()| "interrupted".into())),
-            };
-            print(&report, options.json)?;
-            Ok(ExitCode::from(u8::from(!report.is_sound())))
-        }
         (Some(Other::Lag(options)), _) => {
             print(&lag::measure(options).await?, options.json)?;
             Ok(ExitCode::SUCCESS)
         }
-        (Some(Other::TorturePart { part }), _) => torture::part(part).await.map(|()| ExitCode::SUCCESS),
+        (Some(Other::Policy(options)), _) => {
+            let owned = options.clone();
+            // Its runtimes of paused time cannot be entered from within this one.
+            tokio::task::spawn_blocking(move || policy::measure(&owned)).await??.print(options.json)?;
+            Ok(ExitCode::SUCCESS)
+        }
         (None, Some(_)) if options.part.is_some() => {
             append::part(options.part.as_deref().unwrap_or_default(), &options).await.map(|()| ExitCode::SUCCESS)
         }
@@ -148,7 +132,7 @@ async fn run(options: Options) -> Result<ExitCode, Fault> {
             print(&measure(case, &options).await?, options.json)?;
             Ok(ExitCode::SUCCESS)
         }
-        (None, None) => Err("say what to measure".into()),
+        (None, None) => Err("name a case to measure".into()),
     }
 }
 

@@ -1,4 +1,4 @@
-//! An event as a plain program reads it: all columns, the payload in its type.
+//! An event as a program without a framework reads it: all columns, the payload in its type.
 
 use annals::RecordedEvent;
 use uuid::Uuid;
@@ -24,7 +24,7 @@ pub(crate) struct Plain {
     pub(crate) recorded_at: jiff::Timestamp,
 }
 
-/// The amount of the payment. Keeps the optimiser from leaving out what is not looked at.
+/// The amount of the payment. It uses the other columns too, so that the optimiser does not remove them.
 pub(crate) fn amount(event: &Plain) -> usize {
     std::hint::black_box((
         event.position,
@@ -44,7 +44,7 @@ pub(crate) fn amount(event: &Plain) -> usize {
     usize::try_from(event.paid.amount).unwrap_or_default()
 }
 
-/// The same of an event that annals has read.
+/// The same for an event that annals has read.
 pub(crate) fn our_amount(event: &RecordedEvent) -> Result<usize, Fault> {
     let paid: Paid = event.payload.read()?;
     std::hint::black_box(event);

@@ -10,7 +10,7 @@ pub(crate) struct Report {
     pub(crate) case: String,
     pub(crate) store: String,
     pub(crate) clients: usize,
-    /// Processes with so many clients each.
+    /// Processes, with `clients` each.
     pub(crate) processes: usize,
     pub(crate) per_second: f64,
     pub(crate) p50_us: f64,
@@ -18,11 +18,11 @@ pub(crate) struct Report {
     pub(crate) baseline: String,
     pub(crate) baseline_per_second: Option<f64>,
     pub(crate) ratio: Option<f64>,
-    /// The most memory that the process has had resident so far, both sides and filling included.
+    /// The largest resident memory of the process so far, both sides and filling included.
     pub(crate) peak_resident_mb: Option<f64>,
 }
 
-/// What the kernel counts as the most resident memory of this process.
+/// The largest resident memory of this process, as the kernel counts it.
 pub(crate) fn peak_resident_mb() -> Option<f64> {
     let status = std::fs::read_to_string("/proc/self/status").ok()?;
     let line = status.lines().find(|line| line.starts_with("VmHWM:"))?;

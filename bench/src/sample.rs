@@ -1,11 +1,11 @@
-//! The events that are measured: about 100 bytes of JSON each.
+//! The events of measurements: about 100 bytes of JSON each.
 
 use annals::engine::Payload;
 use annals::{EventId, NewEvent, StreamId, Tenant};
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
-/// What an event of the measurements says.
+/// The payload of an event.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub(crate) struct Paid {
     pub(crate) payment: String,
@@ -24,7 +24,7 @@ pub(crate) fn paid(n: u64) -> Paid {
     }
 }
 
-/// The name under which they are stored.
+/// The event name.
 pub(crate) const NAME: &str = "order.paid";
 
 /// A new id that grows with time.
@@ -36,10 +36,10 @@ pub(crate) fn id() -> Uuid {
 /// The `n`-th event with a new id.
 pub(crate) fn event(n: u64) -> NewEvent {
     let payload = Payload::of(&paid(n)).expect("it is plain JSON");
-    NewEvent::raw(EventId::new(id()).expect("it is not nil"), NAME, 1, payload).expect("the name is sound")
+    NewEvent::raw(EventId::new(id()).expect("it is not nil"), NAME, 1, payload).expect("the name is valid")
 }
 
 /// A stream.
 pub(crate) fn stream(id: &str) -> StreamId {
-    StreamId::new(Tenant::default(), "order", id).expect("the name is sound")
+    StreamId::new(Tenant::default(), "order", id).expect("the name is valid")
 }

@@ -1,4 +1,4 @@
-//! The PostgreSQL server that is measured on: one of our own, or the one that `DATABASE_URL` names.
+//! The PostgreSQL server of a measurement: a new one, or the one that `DATABASE_URL` names.
 
 use annals_scratch::Server;
 use sqlx::postgres::PgConnectOptions;
@@ -6,7 +6,7 @@ use sqlx::{AssertSqlSafe, ConnectOptions, Connection, Row};
 
 use crate::{Fault, baseline};
 
-/// As durable as in production, and large enough that no checkpoint falls into a short measurement.
+/// As durable as in production, and large enough that no checkpoint happens during a short measurement.
 const SETTINGS: &[(&str, &str)] = &[
     ("fsync", "on"),
     ("synchronous_commit", "on"),
@@ -20,15 +20,15 @@ const DURABLE: &str = "
     ORDER BY 1
 ";
 
-/// A server, and the databases that were made on it.
-pub(crate) struct Place {
+/// A server, and the databases that were created on it.
+pub(crate) struct MeasuredServer {
     url: String,
     databases: Vec<String>,
-    /// Removed with all databases when it is dropped.
+    /// A new server; dropping it removes all databases.
     own: Option<Server>,
 }
 
-impl Place {
+impl MeasuredServer {
     /// The server of `DATABASE_URL`, or a new one.
     pub(crate) async fn find() -> Result<Self, Fault> {
         let (url, own) = match std::env::var("DATABASE_URL") {
@@ -56,8 +56,8 @@ impl Place {
         Ok(url)
     }
 
-    /// Removes what was made. Nobody may be connected any more.
-    pub(crate) async fn leave(mut self) -> Result<(), Fault> {
+    /// Removes the databases. All connections must be closed.
+    pub(crate) async fn remove(mut self) -> Result<(), Fault> {
         for name in std::mem::take(&mut self.databases) {
             if self.own.is_none() {
                 self.run(format!("DROP DATABASE {name} WITH (FORCE)")).await?;

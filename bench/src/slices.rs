@@ -1,4 +1,4 @@
-//! Two sides that take turns in slices of time, so that a noisy machine hits both.
+//! Two sides alternate in slices of time, so that a noisy machine affects both.
 
 use std::time::Duration;
 

@@ -16,7 +16,7 @@ fn ids(line: &Value) -> Vec<String> {
     line["ids"].as_array().expect("a list").iter().map(|id| id.as_str().expect("text").to_owned()).collect()
 }
 
-/// The log as the driver dumps it: ids in order, and ids by stream in order.
+/// The log as the driver dumps it: ids in order, and ids in order by stream.
 fn dump(db: &str) -> (Vec<String>, HashMap<String, Vec<String>>) {
     let dumped: Value = serde_json::from_str(&drive(&["dump", "--db", db])).expect("one JSON object");
     let mut log = Vec::new();
@@ -29,32 +29,33 @@ fn dump(db: &str) -> (Vec<String>, HashMap<String, Vec<String>>) {
         last = position;
         let of_stream = streams.entry(stream.to_owned()).or_default();
         of_stream.push(id.to_owned());
-        assert_eq!(event["ver"].as_u64(), Some(of_stream.len() as u64), "versions have no holes");
+        assert_eq!(event["ver"].as_u64(), Some(of_stream.len() as u64), "versions have no gaps");
         log.push(id.to_owned());
     }
     (log, streams)
 }
 
 #[test]
-fn histories_of_several_processes_are_true() {
+fn histories_of_several_processes_are_correct() {
     let folder = tempfile::tempdir().expect("a folder");
     check_history(&format!("sqlite:{}", folder.path().join("log.db").display()));
 }
 
 #[tokio::test]
-async fn histories_of_several_processes_are_true_on_postgresql() {
+async fn histories_of_several_processes_are_correct_on_postgresql() {
     let database = annals_scratch::Database::empty().await;
     let url = database.url().to_owned();
     tokio::task::spawn_blocking(move || check_history(&url)).await.expect("it does not panic");
 }
 
-/// Drives the store from three processes and judges what they print.
+/// Drives the store from three processes and checks what they print.
 fn check_history(db: &str) {
     let seed = std::env::var("ANNALS_SEED").unwrap_or_else(|_| "7".to_owned());
     let output = drive(&["load", "--db", db, "--procs", "3", "--secs", "1.5", "--seed", &seed]);
     let (log, streams) = dump(db);
-    let places: HashMap<&str, usize> = log.iter().enumerate().map(|(place, id)| (id.as_str(), place)).collect();
-    assert_eq!(places.len(), log.len(), "no id stands twice");
+    let positions: HashMap<&str, usize> =
+        log.iter().enumerate().map(|(position, id)| (id.as_str(), position)).collect();
+    assert_eq!(positions.len(), log.len(), "no id is stored twice");
     let mut acknowledged = HashSet::new();
     let mut subscriptions: HashMap<u64, u64> = HashMap::new();
     let mut seen = HashMap::new();
@@ -70,16 +71,13 @@ fn check_history(db: &str) {
                         let first = stream.iter().position(|id| *id == ids[0]).expect("an acknowledged event is kept");
                         assert_eq!(&stream[first..first + ids.len()], ids, "an append is contiguous");
                         let expected = line["exp"].as_i64().expect("a number");
-                        assert!(
-                            expected == -1 || expected == first as i64,
-                            "{line} stands at {first}, ANNALS_SEED={seed}"
-                        );
+                        assert!(expected == -1 || expected == first as i64, "{line} is at {first}, ANNALS_SEED={seed}");
                         acknowledged.extend(ids);
                     }
                     Some("conflict" | "fail") => {
                         assert!(
-                            ids.iter().all(|id| !places.contains_key(id.as_str())),
-                            "a refused append left a trace"
+                            ids.iter().all(|id| !positions.contains_key(id.as_str())),
+                            "a refused append has stored an event"
                         );
                     }
                     other => panic!("{other:?} without any fault"),
@@ -106,7 +104,7 @@ fn check_history(db: &str) {
 }
 
 #[test]
-fn what_was_acknowledged_before_a_kill_is_there_after_it() {
+fn what_was_acknowledged_before_a_kill_is_stored_after_it() {
     let folder = tempfile::tempdir().expect("a folder");
     let db = format!("sqlite:{}", folder.path().join("log.db").display());
     let mut acknowledged = 0;
@@ -118,9 +116,9 @@ fn what_was_acknowledged_before_a_kill_is_there_after_it() {
             .expect("it starts");
         let mut lines = BufReader::new(child.stdout.take().expect("a pipe")).lines();
         for _ in 0..kill_after {
-            let line = lines.next().expect("it goes on").expect("text");
+            let line = lines.next().expect("it continues").expect("text");
             let n: usize = line.strip_prefix("ACK ").expect("an acknowledgement").parse().expect("a number");
-            assert_eq!(n, acknowledged + 1, "numbers go on where the store stands");
+            assert_eq!(n, acknowledged + 1, "numbers continue after the last stored one");
             acknowledged = n;
         }
         child.kill().expect("killed");

@@ -65,6 +65,7 @@ impl Order {
 }
 
 /// The command that the customer pays.
+#[derive(Serialize)]
 pub struct Pay {
     pub amount: u64,
 }

@@ -13,11 +13,11 @@ use crate::event::Event;
 /// `TYPE` is chosen once, and no other kind of the store has it. An id always has the same text, and different ids have
 /// different ones.
 pub trait Aggregate: Default + Clone + Send + Sync + 'static {
-    /// The stored name of the kind, `order` say: 1 to 200 bytes without control characters, not beginning with `$` or
+    /// The stored name of the kind, for example `order`: 1 to 200 bytes without control characters, not beginning with `$` or
     /// `__`.
     const TYPE: &'static str;
-    /// The number of the fold, from 1: raise it whenever `evolve` gives another state for the same events. It will tell
-    /// old snapshots from new ones; none are taken yet.
+    /// The number of the fold, from 1: increment it whenever `evolve` gives another state for the same events. It will
+    /// distinguish old snapshots from new ones; none are taken yet.
     const FOLD: u32;
     /// When snapshots of the state are to be taken; none are yet.
     const SNAPSHOT: SnapshotPolicy;
@@ -86,7 +86,7 @@ pub trait Evolve: Aggregate {
 /// The rule for one command: state and command give new events, or a rejection.
 ///
 /// [`Repository::send`](crate::Repository::send) runs it. A closure given to
-/// [`Repository::execute`](crate::Repository::execute) does the same for a command that has no type of its own.
+/// [`Repository::execute`](crate::Repository::execute) does the same for a command without its own type.
 ///
 /// # Obligations on the implementer
 /// Pure: no I/O, no clock, no randomness. It may run several times for one call, each time on a newer state; times and
@@ -97,7 +97,7 @@ pub trait Evolve: Aggregate {
 /// # use order::*;
 /// use annals_eventstore::{AggregateStore, Decide, ExecuteError, MemoryStore};
 ///
-/// /// The command to pay whatever is due.
+/// /// The command to pay the amount due.
 /// struct PayInFull;
 ///
 /// impl Decide<PayInFull> for Order {
@@ -131,7 +131,7 @@ pub trait Evolve: Aggregate {
     note = "write `impl Decide<{C}> for {Self}`, or call `execute` with a closure that decides"
 )]
 pub trait Decide<C>: Evolve {
-    /// Why the domain says no: a type of yours, usually an enum.
+    /// Why the domain rejects: a type of yours, usually an enum.
     type Rejection;
 
     /// Decides what happens: events in the order in which they happen, or none.
@@ -141,8 +141,8 @@ pub trait Decide<C>: Evolve {
     fn decide(&self, command: &C) -> Result<Vec<Self::Event>, Self::Rejection>;
 }
 
-/// What a decision may give: one event, some in a `Vec` or an array, perhaps one in an `Option`, or none as `()`. It is
-/// open to implement, for a type of yours that says more than its events do.
+/// What a decision may return: one event, several in a `Vec` or an array, an `Option` of one, or none as `()`. It is open
+/// to implement, for a type of yours that carries more than its events do.
 ///
 /// # Obligations on the implementer
 /// Pure, as the decision is: the same value gives the same events, in the order in which they happened.

@@ -1,4 +1,4 @@
-//! The answer to a request as it is stored beside its key.
+//! The answer to a request as it is stored with its key.
 
 use std::sync::Arc;
 
@@ -23,7 +23,7 @@ struct StoredStream {
     positions: Vec<i64>,
 }
 
-/// The text that is stored. PostgreSQL writes its own, in the function that appends.
+/// The text that is stored. On PostgreSQL the function that appends writes it.
 #[cfg(feature = "sqlite")]
 pub(crate) fn to_json(answer: &Appended) -> String {
     let stored = StoredAnswer {
@@ -42,7 +42,7 @@ pub(crate) fn to_json(answer: &Appended) -> String {
     serde_json::to_string(&stored).expect("numbers and text always have a JSON form")
 }
 
-/// Reads it back, as the answer to a repeat; says what is wrong with a text that is none of ours.
+/// Reads it back, as the answer to a duplicate; the error describes an invalid text.
 pub(crate) fn from_json(tenant: &Tenant, text: &str) -> Result<Appended, String> {
     let stored: StoredAnswer = serde_json::from_str(text).map_err(|e| e.to_string())?;
     let recorded_at = Timestamp::from_microsecond(stored.recorded_at).map_err(|e| e.to_string())?;

@@ -1,4 +1,4 @@
-//! Appends: what a writer asks for, the checks at the door, and the answer.
+//! Appends: the request of a writer, its checks, and the answer.
 
 use std::collections::HashSet;
 
@@ -19,7 +19,7 @@ use crate::stream::{ExpectedVersion, StreamId, StreamVersion, Tenant};
 
 /// Events for the ends of one or several streams of one tenant: all of them or none.
 ///
-/// Each stream stands in it once, with at least one event; no event id stands in it twice. At most 10,000 events and
+/// It contains each stream once, with at least one event, and each event id once. At most 10,000 events and
 /// 16 MiB of payloads and metadata by default, see [`Limits`]. The store checks all of this before it writes anything.
 ///
 /// If its outcome is unknown, send a clone of it: the event ids make that the same append.
@@ -40,7 +40,7 @@ use crate::stream::{ExpectedVersion, StreamId, StreamVersion, Tenant};
 ///     .and(order("o-18")?, ExpectedVersion::NoStream, vec![placed(7_50)?]);
 /// assert_eq!(store.append_many(append).await?.streams.len(), 2);
 ///
-/// // One wrong belief refuses all of it.
+/// // One wrong expected version refuses all of it.
 /// let append = Append::to(order("o-19")?, ExpectedVersion::NoStream, vec![placed(5_00)?])
 ///     .and(order("o-17")?, ExpectedVersion::NoStream, vec![placed(5_00)?]);
 /// match store.append_many(append).await {
@@ -67,9 +67,9 @@ pub struct Append {
 pub struct AppendPart {
     /// The stream.
     pub stream: StreamId,
-    /// What the writer believes about it.
+    /// The version that the writer expects.
     pub expected: ExpectedVersion,
-    /// What is to go to its end, in this order.
+    /// The events to append, in this order.
     pub events: Vec<NewEvent>,
 }
 
@@ -98,7 +98,7 @@ impl Append {
         self
     }
 
-    /// The same append under a request key, which is stored with it: as long as the key is remembered, another append
+    /// The same append under a request key, which is stored with it: until the key expires, another append
     /// under it does nothing and gets the first answer.
     #[must_use]
     pub fn with_request(mut self, request: RequestKey) -> Self {
@@ -126,7 +126,7 @@ impl Append {
         &self.tenant
     }
 
-    /// The streams, what is believed about each, and the events for it; empty for an append of a request key alone.
+    /// The streams, the expected version of each, and the events for it; empty for an append of a request key alone.
     #[must_use]
     pub fn parts(&self) -> &[AppendPart] {
         &self.parts
@@ -145,7 +145,7 @@ impl Append {
     }
 
     /// Checks everything that can be checked without the store. Every store does this first; a wrapper around a store
-    /// may do it before it hands the append on.
+    /// may do it before it forwards the append.
     ///
     /// # Errors
     /// [`AppendError::Invalid`] with the field `append`, `tenant`, `stream`, `events`, `event_id`, `event_type`,
@@ -181,8 +181,8 @@ impl Append {
                 if !ids.insert(event.event_id) {
                     return Err(Invalid::new(
                         "event_id",
-                        format!("`{}` stands twice in the append", event.event_id),
-                        "give each event an id of its own",
+                        format!("`{}` is in the append twice", event.event_id),
+                        "give each event its own id",
                     )
                     .into());
                 }
@@ -192,7 +192,7 @@ impl Append {
             if !streams.insert(part.stream.clone()) {
                 return Err(Invalid::new(
                     "stream",
-                    format!("`{}` stands twice in the append", part.stream),
+                    format!("`{}` is in the append twice", part.stream),
                     "put its events into one part",
                 )
                 .into());
@@ -243,15 +243,15 @@ pub struct Appended {
 }
 
 impl Appended {
-    /// An answer, whose position is the greatest of `streams`; for those who implement a store. What of the time is finer
-    /// than a microsecond is cut off.
+    /// An answer, whose position is the greatest of `streams`; for those who implement a store. The time is truncated
+    /// to microseconds.
     #[must_use]
     pub fn new(streams: Vec<AppendedStream>, recorded_at: Timestamp, repeated: bool) -> Self {
         let position = streams.iter().flat_map(|s| s.positions.iter().copied()).max().unwrap_or_default();
         Self { streams, position, recorded_at: whole_micros(recorded_at), repeated }
     }
 
-    /// The same answer, given to a repeat; for those who implement a store and remember the answers to requests.
+    /// The same answer, for a duplicate; for those who implement a store and keep the answers to requests.
     #[must_use]
     pub fn again(&self) -> Self {
         Self { repeated: true, ..self.clone() }

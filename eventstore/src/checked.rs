@@ -1,4 +1,4 @@
-//! Appends that have passed the checks at the door: what a store works with.
+//! Appends that have passed the checks: the input of a store.
 
 use std::sync::Arc;
 
@@ -17,10 +17,10 @@ use crate::payload::Payload;
 use crate::request::RequestKey;
 use crate::stream::{ExpectedVersion, StreamId, StreamVersion, Tenant};
 
-/// An append that has passed every check a store need not be asked for; for those who implement a store.
-/// [`Append::check`](crate::Append::check) makes it, [`EventStore`](crate::EventStore) says what to do with it.
+/// An append that has passed every check that needs no store; for those who implement a store.
+/// [`Append::check`](crate::Append::check) creates it, [`EventStore`](crate::EventStore) describes its use.
 ///
-/// No part of it is empty, all streams are of its tenant, no stream and no event id stands in it twice, and nothing in
+/// No part of it is empty, all streams are of its tenant, no stream and no event id is in it twice, and nothing in
 /// it is larger than the limits it was checked with.
 #[derive(Clone, Debug)]
 pub struct CheckedAppend {
@@ -48,7 +48,7 @@ impl CheckedAppend {
         &self.parts
     }
 
-    /// The parts themselves, for a store that keeps them.
+    /// The parts themselves, for a store that takes ownership.
     #[must_use]
     pub fn into_parts(self) -> Vec<CheckedPart> {
         self.parts
@@ -105,7 +105,7 @@ impl CheckedAppend {
         )
     }
 
-    /// Refuses the append if its deadline has passed: to be asked when its turn comes, before anything is written.
+    /// Refuses the append if its deadline has passed. Call it when the append leaves the queue, before anything is written.
     ///
     /// # Errors
     /// [`AppendError::DeadlineExceeded`].
@@ -118,10 +118,10 @@ impl CheckedAppend {
         }
     }
 
-    /// Whether this very append is stored already, and if so, its first answer. `stored` must give the recorded event
-    /// that has an id, of whatever tenant and stream, if there is one.
+    /// Whether this same append is stored already, and if so, its first answer. `stored` must return the recorded event with
+    /// an id, of any tenant and stream, if there is one.
     ///
-    /// To be asked in the transaction of the append, before the versions: a repeat gets its answer whatever it expects.
+    /// Call it in the transaction of the append, before the versions: a duplicate gets its answer whatever version it expects.
     ///
     /// # Errors
     /// [`AppendError::EventIdTaken`] if some of the ids are stored, but not as this append.
@@ -134,8 +134,8 @@ impl CheckedAppend {
     }
 }
 
-/// The namespace of append ids. An append id is a digest of its event ids in order, so that a repeat of a part of an
-/// append, or of several appends as one, is told from the append itself without looking for its other events.
+/// The namespace of append ids. An append id is a digest of its event ids in order, so that a duplicate of a part of an
+/// append, or of several appends as one, is distinguished from the append itself without reading its other events.
 const APPEND_NAMESPACE: Uuid = Uuid::from_u128(0x3b0a_8a8e_52a1_4c39_8f52_70f0_9a1e_6d10);
 
 /// The append id of the events of these parts; none for a single event.
@@ -151,16 +151,16 @@ pub(crate) fn append_id(parts: &[CheckedPart]) -> Option<Uuid> {
 pub struct CheckedPart {
     /// The stream.
     pub stream: StreamId,
-    /// What the writer believes about it.
+    /// The version that the writer expects.
     pub expected: ExpectedVersion,
-    /// What is to go to its end, in this order.
+    /// The events to append, in this order.
     pub events: Vec<CheckedEvent>,
 }
 
 impl CheckedPart {
     /// The version of the stream once this part is appended to it at version `actual`, where its last event is
-    /// `last_event`. To be asked in the transaction of the append, for every part before anything is written; of several
-    /// that do not hold the first is reported.
+    /// `last_event`. Call it in the transaction of the append, for every part before anything is written; of several wrong
+    /// expected versions the first is reported.
     ///
     /// # Errors
     /// [`AppendError::WrongExpectedVersion`] if the writer expects otherwise; [`AppendError::StreamFull`].
@@ -185,9 +185,9 @@ pub struct CheckedEvent {
     pub(crate) name: Arc<str>,
     pub(crate) schema_version: u32,
     pub(crate) payload: Payload,
-    /// How many bytes a store may give back for it.
+    /// How many bytes a store may return for it.
     payload_bytes: usize,
-    /// What of the metadata has no column of its own, as JSON.
+    /// The metadata that has no column of its own, as JSON.
     pub(crate) metadata: Arc<str>,
     pub(crate) correlation_id: Option<CorrelationId>,
     pub(crate) causation_id: Option<CausationId>,
@@ -197,7 +197,7 @@ pub struct CheckedEvent {
 
 impl CheckedEvent {
     pub(crate) fn of(event: NewEvent, limits: &Limits) -> Result<Self, Invalid> {
-        // The fields are open, so they may have been changed since `NewEvent::raw` looked at them.
+        // The fields are open, so they may have been changed since `NewEvent::raw` checked them.
         check_event(&event.name, event.schema_version)?;
         let most = limits.event_bytes.min(MAX_EVENT_BYTES);
         let bytes = event.payload.as_str().len();
@@ -243,13 +243,13 @@ impl CheckedEvent {
         self.schema_version
     }
 
-    /// The event itself, as JSON. What is written of it, [`Payload::from_json`] reads back.
+    /// The event itself, as JSON. [`Payload::from_json`] reads it back.
     #[must_use]
     pub fn payload(&self) -> &Payload {
         &self.payload
     }
 
-    /// What is kept beside it.
+    /// The metadata stored with it.
     #[must_use]
     pub fn metadata(&self) -> &Metadata {
         &self.given

@@ -5,12 +5,12 @@ use std::sync::{Arc, Mutex};
 use jiff::Timestamp;
 use uuid::Uuid;
 
-/// Tells the time that the memory and SQLite stores record, and by which their request keys expire.
+/// The clock of the memory and SQLite stores, for recorded times and the expiry of request keys.
 ///
-/// Order never depends on it: a clock may stand still or go backwards.
+/// Order never depends on it: a clock may stop or go backwards.
 ///
 /// # Obligations on the implementer
-/// [`Clock::now`] answers at once and does not panic: a store asks it while others wait for their turn.
+/// [`Clock::now`] returns at once and does not panic: a store calls it while other appends are queued.
 pub trait Clock: Send + Sync + 'static {
     /// The present moment. Stores keep microseconds; finer parts are cut off.
     fn now(&self) -> Timestamp;
@@ -22,10 +22,10 @@ impl<C: Clock + ?Sized> Clock for Arc<C> {
     }
 }
 
-/// The moment without what is finer than a microsecond, as stores keep it.
+/// The time truncated to microseconds, as stores keep it.
 ///
-/// Within the very last second of the calendar it is the beginning of that second: jiff makes no timestamp of the
-/// microseconds after it, and what is recorded must be readable.
+/// Within the very last second of the calendar it is the beginning of that second: jiff cannot represent the
+/// microseconds after it, and a recorded time must be readable.
 pub(crate) fn whole_micros(time: Timestamp) -> Timestamp {
     Timestamp::from_microsecond(time.as_microsecond()).unwrap_or_else(|_| {
         Timestamp::from_second(time.as_second()).expect("cutting off digits stays within the calendar")
@@ -43,7 +43,7 @@ impl Clock for SystemClock {
     }
 }
 
-/// A clock that stands still until it is told otherwise. Behind an `Arc` a test keeps it in hand while a store asks it.
+/// A clock that moves only when it is set. A test shares it with a store in an `Arc`.
 ///
 /// ```
 /// use std::sync::Arc;

@@ -49,7 +49,7 @@ impl Context {
         Self { tenant, ..Self::default() }
     }
 
-    /// The story that the command belongs to.
+    /// The correlation id of the command.
     #[must_use]
     pub fn with_correlation(mut self, id: CorrelationId) -> Self {
         self.metadata.correlation_id = Some(id);
@@ -63,7 +63,7 @@ impl Context {
         self
     }
 
-    /// Who asked.
+    /// Who made the request.
     #[must_use]
     pub fn with_actor(mut self, actor: Actor) -> Self {
         self.metadata.actor = Some(actor);
@@ -88,12 +88,12 @@ impl Context {
         self
     }
 
-    /// The moment after which the caller has gone. A command that still reads or waits for its turn then fails with
+    /// The moment after which the caller no longer waits. A command that is still reading or queued then fails with
     /// [`AppendError::DeadlineExceeded`](crate::AppendError::DeadlineExceeded) and nothing is stored; one that was sent
-    /// is answered.
+    /// is answered. Takes an instant, an optional one, or a `Deadline` of the resilience patterns.
     #[must_use]
-    pub fn with_deadline(mut self, deadline: Instant) -> Self {
-        self.deadline = Some(deadline);
+    pub fn with_deadline(mut self, deadline: impl Into<Option<Instant>>) -> Self {
+        self.deadline = deadline.into();
         self
     }
 
@@ -122,7 +122,7 @@ impl Context {
         &self.metadata.extra
     }
 
-    /// The moment after which the caller has gone, if there is one.
+    /// The moment after which the caller no longer waits, if there is one.
     #[must_use]
     pub fn deadline(&self) -> Option<Instant> {
         self.deadline

@@ -7,68 +7,68 @@ use crate::error::{BackendError, ErrorFamily, OpenError};
 /// Why a statement, a transaction or a connection of a database failed. Nothing was stored, unless it is
 /// [`DatabaseError::OutcomeUnknown`].
 ///
-/// `fault` of a database makes one of an error that a statement of your own gave.
+/// `fault` of a database creates one from an error of your own statement.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum DatabaseError {
-    /// Another process or transaction held the write lock of a SQLite file all the time that was allowed. Try again
-    /// later.
-    #[error("another writer held the database's write lock for more than {waited:?}")]
+    /// Another process, or an open transaction or unit of work of this one, held the write lock of a SQLite file all the
+    /// time that was allowed. Try again later.
+    #[error("another process, or a unit of work of this one, held the database's write lock for more than {waited:?}")]
     Busy {
         /// How long was waited.
         waited: Duration,
     },
-    /// The database could not be reached, or gave the transaction up: a lost connection, a deadlock, a time-out. Begin
-    /// the transaction again.
-    #[error("the database could not be reached, or gave the transaction up; begin it again")]
+    /// The database could not be reached, or ended the transaction: a lost connection, a deadlock, a timeout. Begin the
+    /// transaction again.
+    #[error("the database could not be reached, or ended the transaction; begin it again")]
     Unavailable {
-        /// What the database said.
+        /// The error of the database.
         source: BackendError,
     },
-    /// The disk, or the size that the database may have, is full. Make room; the database goes on by itself.
+    /// The disk, or the size that the database may have, is full. Make room; no restart is needed.
     #[error("the disk is full")]
     StorageFull {
-        /// What the database said.
+        /// The error of the database.
         source: BackendError,
     },
     /// The database may not be written. Correct the permissions, or open it for writing.
     #[error("the database is read-only")]
     ReadOnly {
-        /// What the database said.
+        /// The error of the database.
         source: BackendError,
     },
     /// The database is damaged. Restore it from a backup.
     #[error("the database is damaged; restore it from a backup")]
     Damaged {
-        /// What the database said.
+        /// The error of the database.
         source: BackendError,
     },
     /// The name of a SQLite file no longer means the file that was opened, the file has a second name, or its journal was
     /// removed. Do what the error says.
     #[error("the database file is not as it was opened: {what}; {remedy}")]
     FileReplaced {
-        /// What was found.
+        /// The damage.
         what: String,
         /// What to do.
         remedy: String,
     },
-    /// A constraint or a trigger of the schema refused the rows. Mend the rows that the statement wrote.
+    /// A constraint or a trigger of the schema refused the rows. Fix the rows that the statement wrote.
     #[error("the schema refused the rows")]
     Refused {
-        /// What the database said.
+        /// The error of the database.
         source: BackendError,
     },
     /// The file or the connection failed while a commit was under way, so it may have happened. Look whether the rows
     /// are there before you write them again.
     #[error("the outcome of the commit is unknown")]
     OutcomeUnknown {
-        /// What the database said.
+        /// The error of the database.
         source: BackendError,
     },
-    /// Anything else, such as a mistake in the SQL. The source says what.
+    /// Anything else, such as a mistake in the SQL. The source has the details.
     #[error("the database could not run the statement")]
     Failed {
-        /// What the database said.
+        /// The error of the database.
         source: BackendError,
     },
     /// The handle was closed. Open the database again.
@@ -94,8 +94,8 @@ impl DatabaseError {
         self.family() == ErrorFamily::Transient
     }
 
-    /// The same, when it came while the database `path` was opened or migrated. An unknown outcome is transient there, as
-    /// the next try finds out what is done already.
+    /// The same, for an error while the database `path` was opened or migrated. An unknown outcome is transient there, as
+    /// the next attempt reads what is done already.
     #[must_use]
     pub fn into_open(self, path: impl Into<String>) -> OpenError {
         let path = path.into();

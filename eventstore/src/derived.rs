@@ -18,14 +18,69 @@ pub fn find_shape(shapes: &'static [EventShape], name: &str, schema_version: u32
             found: schema_version,
             known: shape.version,
         }),
-        None => Err(DecodeError::UnknownName {
-            name: name.to_owned(),
-            known: shapes.iter().map(|shape| shape.name).collect::<Vec<_>>().join(", "),
-        }),
+        None => Err(unknown_name(shapes, name)),
     }
 }
 
-/// Stands for the event type that an aggregate refused by the derive does not name, so that the compiler reports the
+/// No event of `shapes` is called `name`.
+#[must_use]
+pub fn unknown_name(shapes: &'static [EventShape], name: &str) -> DecodeError {
+    DecodeError::UnknownName {
+        name: name.to_owned(),
+        known: shapes.iter().map(|shape| shape.name).collect::<Vec<_>>().join(", "),
+    }
+}
+
+/// Whether an event of `shapes` is called `name`.
+#[must_use]
+pub fn has_name(shapes: &[EventShape], name: &str) -> bool {
+    shapes.iter().any(|shape| shape.name == name)
+}
+
+/// The shapes of the event types that one type wraps, of which there are `N`.
+///
+/// # Panics
+/// While it compiles, if a stored name occurs twice: an event of that name could not be assigned to one of them.
+#[must_use]
+pub const fn join_shapes<const N: usize>(types: &[&[EventShape]]) -> [EventShape; N] {
+    let mut joined = [EventShape { name: "", version: 1, rust_name: "" }; N];
+    let (mut count, mut at) = (0, 0);
+    while at < types.len() {
+        let mut in_type = 0;
+        while in_type < types[at].len() {
+            let shape = types[at][in_type];
+            let mut before = 0;
+            while before < count {
+                if same_text(joined[before].name, shape.name) {
+                    panic!("a stored name is declared by two of the wrapped event types, or one type is wrapped twice");
+                }
+                before += 1;
+            }
+            joined[count] = shape;
+            count += 1;
+            in_type += 1;
+        }
+        at += 1;
+    }
+    joined
+}
+
+const fn same_text(one: &str, other: &str) -> bool {
+    let (one, other) = (one.as_bytes(), other.as_bytes());
+    let mut at = 0;
+    if one.len() != other.len() {
+        return false;
+    }
+    while at < one.len() {
+        if one[at] != other[at] {
+            return false;
+        }
+        at += 1;
+    }
+    true
+}
+
+/// Replaces the missing event type of an aggregate that the derive has refused, so that the compiler reports the
 /// refusal alone.
 #[derive(Clone, Copy, Debug)]
 pub struct NoEvent(Infallible);

@@ -1,4 +1,4 @@
-//! What can go wrong, one enum per verb, in five families that callers can tell apart.
+//! What can go wrong, one enum per verb, in five families that callers can distinguish.
 
 use std::fmt;
 use std::sync::Arc;
@@ -20,18 +20,18 @@ use crate::stream::{ExpectedVersion, StreamId, StreamVersion, Tenant};
 ///         ErrorFamily::Conflict => "load, decide and append again",
 ///         ErrorFamily::Transient => "append it again later",
 ///         ErrorFamily::OutcomeUnknown => "append the same event ids again",
-///         _ => "tell somebody",
+///         _ => "report it",
 ///     }
 /// }
 ///
-/// assert_eq!(what_to_do(&AppendError::Closed), "tell somebody");
+/// assert_eq!(what_to_do(&AppendError::Closed), "report it");
 /// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum ErrorFamily {
-    /// Another writer came first. Load, decide and append again.
+    /// Another writer appended first. Load, decide and append again.
     Conflict,
-    /// The call can never work as it is. Mend the call.
+    /// The call can never succeed. Fix the call.
     Invalid,
     /// Nothing happened, and the same call may work later.
     Transient,
@@ -41,14 +41,14 @@ pub enum ErrorFamily {
     Broken,
 }
 
-/// What a database, file or connection said; the cause inside our own errors. Clones share it.
+/// An error of a database, file or connection; the cause inside our own errors. Clones share it.
 ///
 /// It reads as what it wraps, whose own causes follow in its `source`.
 #[derive(Clone)]
 pub struct BackendError(Arc<dyn std::error::Error + Send + Sync>);
 
 impl BackendError {
-    /// Wraps what the engine said: an error, or a text.
+    /// Wraps an error of the engine, or a text.
     pub fn new(source: impl Into<Box<dyn std::error::Error + Send + Sync>>) -> Self {
         Self(Arc::from(source.into()))
     }
@@ -75,11 +75,11 @@ impl std::error::Error for BackendError {
 /// Why an append, a unit of work or a request key was not stored.
 ///
 /// Unless the family is [`ErrorFamily::OutcomeUnknown`], this call stored nothing. An earlier attempt with the same event
-/// ids is another matter: see [`AppendError::settles_outcome`].
+/// ids may have stored it: see [`AppendError::settles_outcome`].
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum AppendError {
-    /// Another writer came first, or the stream ends with another event than the expected one because the store was
+    /// Another writer appended first, or the stream ends with another event than the expected one because the store was
     /// restored or failed over; nothing was stored. Load, decide and append again.
     #[error("stream `{stream}` is at {actual}, but {expected} was expected")]
     WrongExpectedVersion {
@@ -90,7 +90,7 @@ pub enum AppendError {
         /// What the store found inside the append's transaction: the expected version too, if only the event is another.
         actual: StreamVersion,
     },
-    /// A field breaks a rule; nothing was sent to the store. Mend the field it names.
+    /// A field breaks a rule; nothing was sent to the store. Fix the field it names.
     #[error(transparent)]
     Invalid(#[from] Invalid),
     /// Some of the event ids are stored already, but not as this very append. Use the same events as the first
@@ -104,23 +104,21 @@ pub enum AppendError {
         /// In what way the stored event differs from this append.
         how: Repeat,
     },
-    /// The request key was used for another request. Give each request a key of its own.
-    #[error(
-        "request key `{key}` of tenant `{tenant}` was used for another request; give each request a key of its own"
-    )]
+    /// The request key was used for another request. Give each request its own key.
+    #[error("request key `{key}` of tenant `{tenant}` was used for another request; give each request its own key")]
     RequestKeyReused {
         /// Whose key it is.
         tenant: Tenant,
         /// The key.
         key: String,
     },
-    /// The stream cannot hold that many more events, as versions are `i64`; nothing was stored. Go on in a new
+    /// The stream cannot hold that many more events, as versions are `i64`; nothing was stored. Continue in a new
     /// stream.
-    #[error("stream `{stream}` is full at {actual}; go on in a new stream")]
+    #[error("stream `{stream}` is full at {actual}; continue in a new stream")]
     StreamFull {
         /// The stream.
         stream: StreamId,
-        /// Where it stands.
+        /// Its position.
         actual: StreamVersion,
     },
     /// Too many appends of this tenant wait already. Append again later, or slower.
@@ -135,40 +133,40 @@ pub enum AppendError {
         /// Of what: `appends` or `bytes`.
         unit: &'static str,
     },
-    /// The deadline passed before the append was sent; nothing was stored. If it is still wanted, append again with a
+    /// The deadline passed before the append was sent; nothing was stored. If it is still needed, append again with a
     /// later one.
     #[error("the deadline passed before the append to stream `{stream}` was sent")]
     DeadlineExceeded {
         /// The first stream of the append.
         stream: StreamId,
     },
-    /// Another process or transaction was at work on the store, or on the stream, all the time that was allowed;
-    /// nothing was stored. Append again later.
-    #[error("another writer was in the way for {waited:?}")]
+    /// Another process, or a unit of work of this one, blocked the store or the stream until the timeout; nothing was
+    /// stored. Append again later, and keep units of work short.
+    #[error("blocked for {waited:?} by another process, or by a unit of work of this one")]
     Busy {
         /// How long this append waited.
         waited: Duration,
     },
-    /// The disk, or the size that the database may have, is full; nothing was stored. Make room; the store
-    /// goes on by itself.
+    /// The disk, or the size that the database may have, is full; nothing was stored. Make room; no restart of the store is
+    /// needed.
     #[error("the store's disk is full; make room and append again")]
     StorageFull {
-        /// What the engine said.
+        /// The error of the engine.
         source: BackendError,
     },
-    /// The store could not be reached or gave up; nothing was stored. The same append may work later.
+    /// The store could not be reached or was interrupted; nothing was stored. The same append may work later.
     #[error("the store could not take the append")]
     Unavailable {
-        /// What the engine said.
+        /// The error of the engine.
         source: BackendError,
     },
     /// The connection or the engine failed while the append was being committed. Appending the same event ids again is
-    /// safe; its success, or an error that [`settles_outcome`](AppendError::settles_outcome), tells what happened.
+    /// safe; its success, or an error that [`settles_outcome`](AppendError::settles_outcome), reports what happened.
     #[error("append to stream `{stream}` has an unknown outcome")]
     OutcomeUnknown {
         /// The first stream of the append.
         stream: StreamId,
-        /// What the engine said.
+        /// The error of the engine.
         source: BackendError,
     },
     /// The handle was closed. Open the store again.
@@ -183,7 +181,7 @@ pub enum AppendError {
     /// The store's own data is damaged; nothing was stored. Do what the error says.
     #[error("the store is damaged: {what}; {remedy}")]
     Broken {
-        /// What was found.
+        /// The damage.
         what: String,
         /// The command or step that helps.
         remedy: String,
@@ -191,6 +189,16 @@ pub enum AppendError {
 }
 
 impl AppendError {
+    /// Every position is used: one more append would need a number beyond 64 bits.
+    #[cfg(any(feature = "sqlite", feature = "postgres"))]
+    pub(crate) fn no_position_left() -> Self {
+        Self::Broken {
+            what: "the log has used its last position".to_owned(),
+            remedy: "continue in a new store; if the position was set by hand, set it back to the end of the log"
+                .to_owned(),
+        }
+    }
+
     /// Which of the five families the error belongs to.
     #[must_use]
     pub fn family(&self) -> ErrorFamily {
@@ -217,16 +225,16 @@ impl AppendError {
         self.family() == ErrorFamily::Transient
     }
 
-    /// Whether the error, as the answer to a repeat, ends the unknown outcome of the first attempt: the event ids were
-    /// looked up, they are not stored as this append, and it cannot be stored any more. Every other error says only that
-    /// the repeat stored nothing.
+    /// Whether the error, as the answer to a duplicate, ends the unknown outcome of the first attempt: the event ids were
+    /// looked up, they are not stored as this append, and it cannot be stored any more. Every other error means only that
+    /// the duplicate stored nothing.
     #[must_use]
     pub fn settles_outcome(&self) -> bool {
         matches!(self, Self::WrongExpectedVersion { .. } | Self::EventIdTaken { .. } | Self::StreamFull { .. })
     }
 }
 
-/// In what way stored events differ from an append that has some of the same event ids. Shown, it says what to do
+/// How stored events differ from an append with some of the same event ids. Its `Display` text includes what to do
 /// instead.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
@@ -256,11 +264,11 @@ impl fmt::Display for Repeat {
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum ReadError {
-    /// A field breaks a rule; mend the field it names.
+    /// A field breaks a rule; fix the field it names.
     #[error(transparent)]
     Invalid(#[from] Invalid),
-    /// The position lies beyond the last event: the reader has seen a log that this store does not have. Read again
-    /// from an earlier position, or build the reader anew.
+    /// The position is after the last event: the reader has read a log that this store does not have. Read again from an
+    /// earlier position, or rebuild the reader.
     #[error(
         "the log ends at {head}, but the read begins after {after}; a restored or another store? read again from an earlier position"
     )]
@@ -270,15 +278,15 @@ pub enum ReadError {
         /// The last position of the log.
         head: Position,
     },
-    /// The event at a checkpoint is not the one that the reader has seen: the store was rewound or replaced. Build the
-    /// reader anew from the beginning.
+    /// The event at a checkpoint is not the one that the reader has seen: the store was rewound or replaced. Rebuild the
+    /// reader from the beginning.
     #[error(
         "the checkpoint at {position} of incarnation {incarnation} is not an event of this store; rebuild the reader from the beginning"
     )]
     StoreRewound {
-        /// Where the reader stood.
+        /// The position of the reader.
         position: Position,
-        /// The life of the store in which it stood there.
+        /// The incarnation of the store that the position belongs to.
         incarnation: Incarnation,
     },
     /// An event is stored that this build cannot read. Nothing is skipped: deploy a build that knows it.
@@ -296,7 +304,7 @@ pub enum ReadError {
         name: String,
         /// Its schema version.
         schema_version: u32,
-        /// What is wrong with it.
+        /// The problem.
         source: DecodeError,
     },
     /// A row of the store breaks the store's own rules; it was not written by annals. Compare it with a backup.
@@ -306,13 +314,13 @@ pub enum ReadError {
     Damaged {
         /// The position of the row; [`Position::START`] if it is about the database as a whole.
         position: Position,
-        /// What was found.
+        /// The damage.
         what: String,
     },
-    /// The store as a whole is not what it was when it was opened: its file was replaced, say. Do what the error says.
+    /// The store has changed since it was opened: its file was replaced, for example. Do what the error says.
     #[error("the store cannot be read: {what}; {remedy}")]
     Broken {
-        /// What was found.
+        /// The damage.
         what: String,
         /// What to do.
         remedy: String,
@@ -320,7 +328,7 @@ pub enum ReadError {
     /// The store was busy or out of reach; the same read may work later.
     #[error("the store could not be read")]
     Unavailable {
-        /// What the engine said.
+        /// The error of the engine.
         source: BackendError,
     },
     /// The handle was closed. Open the store again.
@@ -372,7 +380,7 @@ pub enum DecodeError {
         /// The version that the event type writes.
         known: u32,
     },
-    /// The payload does not have the event's shape. Let the type read it, by `#[serde(default)]` on a new field say.
+    /// The payload does not have the event's shape. Make the type accept it, for example by `#[serde(default)]` on a new field.
     #[error("the payload does not fit")]
     Payload {
         /// What serde found, and where.

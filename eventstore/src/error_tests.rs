@@ -24,7 +24,7 @@ fn position(n: i64) -> Position {
 }
 
 fn engine() -> BackendError {
-    BackendError::new("what the engine said")
+    BackendError::new("the error of the engine")
 }
 
 fn invalid() -> Invalid {
@@ -108,7 +108,7 @@ fn open_errors() -> Vec<OpenError> {
         },
         OpenError::Untrusted { path: path(), source: engine() },
         OpenError::ReadOnly { path: path(), reason: "attempt to write a readonly database".to_owned() },
-        OpenError::Damaged { path: path(), what: "its journal `orders.db-wal` is gone".to_owned() },
+        OpenError::Damaged { path: path(), what: "its journal `orders.db-wal` is missing".to_owned() },
         OpenError::StorageFull { path: path(), source: engine() },
         OpenError::Refused { path: path(), source: engine() },
         OpenError::Unavailable { path: path(), source: engine() },
@@ -116,7 +116,7 @@ fn open_errors() -> Vec<OpenError> {
     ]
 }
 
-/// The message and those of its causes, each on a line of its own.
+/// The message and those of its causes, each on its own line.
 fn chain(error: &dyn std::error::Error) -> String {
     let mut text = format!("{error}\n");
     let mut cause = error.source();
@@ -128,7 +128,7 @@ fn chain(error: &dyn std::error::Error) -> String {
 }
 
 #[test]
-fn messages_say_what_happened_and_what_to_do() {
+fn messages_state_what_happened_and_what_to_do() {
     let mut all = String::new();
     for error in append_errors() {
         all.push_str(&format!("append, {:?}: {}", error.family(), chain(&error)));
@@ -162,25 +162,25 @@ fn every_error_is_of_a_family_and_transient_exactly_if_that_is() {
 }
 
 #[test]
-fn what_a_database_says_while_it_is_opened_keeps_its_meaning() {
+fn a_database_error_during_opening_keeps_its_family() {
     for error in database_errors() {
         let unknown = matches!(error, DatabaseError::OutcomeUnknown { .. });
         let closed = matches!(error, DatabaseError::Closed);
-        // What is wrong with the SQL of a migration, no caller can mend.
+        // No caller can fix the SQL of a migration.
         let refused = matches!(error, DatabaseError::Refused { .. } | DatabaseError::Failed { .. });
-        let (family, said) = (error.family(), error.to_string());
+        let (family, message) = (error.family(), error.to_string());
         let opened = error.into_open("orders.db").family();
         match family {
             _ if closed => assert_eq!(opened, ErrorFamily::Invalid),
-            _ if unknown => assert_eq!(opened, ErrorFamily::Transient, "{said}"),
-            _ if refused => assert_eq!(opened, ErrorFamily::Broken, "{said}"),
-            family => assert_eq!(opened, family, "{said}"),
+            _ if unknown => assert_eq!(opened, ErrorFamily::Transient, "{message}"),
+            _ if refused => assert_eq!(opened, ErrorFamily::Broken, "{message}"),
+            family => assert_eq!(opened, family, "{message}"),
         }
     }
 }
 
 #[test]
-fn databases_say_what_happened_and_whether_it_may_pass() {
+fn database_errors_state_what_happened_and_whether_it_is_transient() {
     let mut all = String::new();
     for error in database_errors() {
         all.push_str(&format!("{:?}: {}", error.family(), chain(&error)));

@@ -21,8 +21,8 @@ use crate::stream::{StreamId, StreamVersion};
 /// `decode(shape.name, shape.version, encode())` gives an equal event for every value; names and schema versions are
 /// chosen once and never change their meaning. All three are pure.
 pub trait Event: Sized + Send + Sync + 'static {
-    /// Every name and schema version that this type writes. No two have the same name. A projection, and whoever else
-    /// reads events of this type, is given the events with these names.
+    /// Every name and schema version that this type writes. No two have the same name. A projection, and any other reader that
+    /// decodes events of this type, gets the events with these names.
     const SHAPES: &'static [EventShape];
 
     /// The name and schema version under which this value is stored; one of [`Event::SHAPES`].
@@ -45,11 +45,11 @@ pub trait Event: Sized + Send + Sync + 'static {
 /// Under which name and schema version the values of a type, or of one variant of it, are stored.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct EventShape {
-    /// The stored name, `order.placed` say: 1 to 200 bytes without control characters, not beginning with `$` or `__`.
+    /// The stored name, for example `order.placed`: 1 to 200 bytes without control characters, not beginning with `$` or `__`.
     pub name: &'static str,
     /// The schema version, from 1.
     pub version: u32,
-    /// Where it is declared in the code, `OrderEvent::Placed` say; shown to people, never stored.
+    /// Where it is declared in the code, for example `OrderEvent::Placed`; only for display, never stored.
     pub rust_name: &'static str,
 }
 
@@ -81,7 +81,7 @@ pub struct NewEvent {
     pub schema_version: u32,
     /// The event itself, as JSON.
     pub payload: Payload,
-    /// What is kept beside it.
+    /// The metadata stored with it.
     pub metadata: Metadata,
 }
 
@@ -89,8 +89,8 @@ impl NewEvent {
     /// Encodes `event` under the id `event_id`.
     ///
     /// # Errors
-    /// [`Invalid`] as of [`Event::encode`]; with the field `payload` if what was encoded could not be read again, as of a
-    /// field with `skip_serializing_if` and without `default`.
+    /// [`Invalid`] as of [`Event::encode`]; with the field `payload` if the encoded event could not be read again, for example because of
+    /// a field with `skip_serializing_if` and without `default`.
     pub fn of<E: Event>(event_id: EventId, event: &E) -> Result<Self, Invalid> {
         Self::with_copy(event_id, event).map(|(new, _)| new)
     }
@@ -183,7 +183,7 @@ pub struct RecordedEvent {
     pub schema_version: u32,
     /// The event itself, as JSON.
     pub payload: Payload,
-    /// What is kept beside it.
+    /// The metadata stored with it.
     pub metadata: Metadata,
     /// Shared by the events of one append; `None` when it was alone.
     pub append_id: Option<Uuid>,
@@ -192,11 +192,10 @@ pub struct RecordedEvent {
 }
 
 impl RecordedEvent {
-    /// An event as it is recorded; for those who implement a store, and for tests. What of the time is finer than a
-    /// microsecond is cut off.
+    /// A recorded event; for those who implement a store, and for tests. The time is truncated to microseconds.
     ///
-    /// A store makes it of the [`CheckedEvent`](crate::CheckedEvent) it was given (`event.into()`) or, when it reads
-    /// back what it has written, of [`NewEvent::raw`] with [`NewEvent::with_metadata`].
+    /// A store creates it from a [`CheckedEvent`](crate::CheckedEvent) (`event.into()`) or, when it reads an event back,
+    /// from [`NewEvent::raw`] with [`NewEvent::with_metadata`].
     ///
     /// ```
     /// use annals_eventstore::{EventId, NewEvent, Payload, Position, RecordedEvent, StreamId, StreamVersion, Tenant};
@@ -229,7 +228,7 @@ impl RecordedEvent {
         Self { position, event_id, stream, version, name, schema_version, payload, metadata, append_id, recorded_at }
     }
 
-    /// Where a reader of the whole log stands that has finished this event, in the store's present life.
+    /// The checkpoint of a reader of the whole log that has finished this event, in the store's present incarnation.
     #[must_use]
     pub fn checkpoint(&self, incarnation: Incarnation) -> Checkpoint {
         Checkpoint { incarnation, position: self.position, event_id: Some(self.event_id) }
@@ -251,7 +250,7 @@ impl RecordedEvent {
         })
     }
 
-    /// Reads the payload as the domain's own type and keeps the rest beside it.
+    /// Reads the payload as the domain's own type and keeps the other fields.
     ///
     /// # Errors
     /// As of [`RecordedEvent::decode`].
@@ -268,7 +267,7 @@ impl RecordedEvent {
     }
 }
 
-/// A recorded event in the domain's own type: what a projection is given. [`RecordedEvent::typed`] makes it.
+/// A recorded event in the domain's own type, as projections get it. Created by [`RecordedEvent::typed`].
 #[derive(Clone, Debug, PartialEq)]
 #[non_exhaustive]
 pub struct Recorded<E> {
@@ -282,7 +281,7 @@ pub struct Recorded<E> {
     pub stream: StreamId,
     /// Its place in the stream, from 1.
     pub version: StreamVersion,
-    /// What is kept beside it.
+    /// The metadata stored with it.
     pub metadata: Metadata,
     /// When the store recorded it, in whole microseconds. Order never follows from it.
     pub recorded_at: Timestamp,
@@ -302,7 +301,7 @@ impl<E> Recorded<E> {
         Self { event, position, event_id, stream, version, metadata: Metadata::default(), recorded_at }
     }
 
-    /// The aggregate's id in its own type, read from the name of the stream.
+    /// The aggregate's typed id, read from the name of the stream.
     ///
     /// # Errors
     /// [`Invalid`] with the field `aggregate_id` if the text is not such an id: the stream is of another kind of

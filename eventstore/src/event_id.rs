@@ -29,7 +29,7 @@ impl EventId {
         self.0
     }
 
-    /// An id that a store has given back.
+    /// An id read from a store.
     pub(crate) fn stored(id: Uuid) -> Self {
         Self(id)
     }

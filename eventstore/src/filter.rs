@@ -1,11 +1,11 @@
-//! Which events and streams a read wants.
+//! Filters: which events and streams a read returns.
 
 use crate::error::Invalid;
 use crate::metadata::CorrelationId;
 use crate::name::check_name;
 use crate::stream::{StreamId, Tenant};
 
-/// Which events of the log a read wants; by default all of them.
+/// Which events of the log a read returns; by default all of them.
 ///
 /// Conditions are joined by *and*; several names, or several aggregate types, are joined by *or*. A second tenant or
 /// correlation takes the place of the first.
@@ -63,14 +63,14 @@ impl Filter {
         Ok(self)
     }
 
-    /// Only events of this story. On the SQL stores an index finds them, however long the log is.
+    /// Only events with this correlation id. On the SQL stores an index finds them, however long the log is.
     #[must_use]
     pub fn correlation(mut self, correlation_id: CorrelationId) -> Self {
         self.correlation_id = Some(correlation_id);
         self
     }
 
-    /// What it asks for, condition by condition; for those who implement a store whose engine can look for it.
+    /// Its conditions, one by one; for those who implement a store whose engine can evaluate them.
     #[must_use]
     pub fn conditions(&self) -> FilterConditions<'_> {
         FilterConditions {
@@ -81,13 +81,13 @@ impl Filter {
         }
     }
 
-    /// Whether every event is wanted, as there is no condition.
+    /// Whether every event matches, as there is no condition.
     #[must_use]
     pub fn is_all(&self) -> bool {
         *self == Self::default()
     }
 
-    /// Whether `event` is wanted. This is what the filter means; stores may find out otherwise.
+    /// Whether `event` matches. This defines the filter; stores may evaluate it in another way.
     #[must_use]
     pub fn matches(&self, event: &crate::event::RecordedEvent) -> bool {
         self.tenant.as_ref().is_none_or(|t| t == event.stream.tenant())
@@ -98,10 +98,10 @@ impl Filter {
     }
 }
 
-/// What a [`Filter`] asks for: an event is wanted if it meets every condition.
+/// The conditions of a [`Filter`]: an event matches if it meets all of them.
 ///
-/// A version of annals with one more condition is a breaking one. Take the value apart without `..`, and the compiler
-/// says so; a store that overlooks a condition gives events that nobody asked for.
+/// A version of annals with one more condition is a breaking change. Destructure the value without `..`, so that the
+/// compiler reports it; a store that ignores a condition returns events that do not match.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct FilterConditions<'a> {
     /// Events of this tenant; of all if there is none.
@@ -110,12 +110,12 @@ pub struct FilterConditions<'a> {
     pub aggregate_types: &'a [String],
     /// Events with one of these stored names; with any if there are none.
     pub event_names: &'a [String],
-    /// Events of this story; of any, or of none, if there is none.
+    /// Events with this correlation id; with any or none if it is `None`.
     pub correlation_id: Option<&'a CorrelationId>,
 }
 
-/// Which streams a listing wants; by default all of them. Both conditions must hold; a second tenant or type takes the
-/// place of the first.
+/// Which streams a listing returns; by default all of them. Both conditions must hold; a second tenant or type
+/// replaces the first.
 ///
 /// ```
 /// use annals_eventstore::{StreamFilter, StreamId, Tenant};
@@ -156,14 +156,13 @@ impl StreamFilter {
         Ok(self)
     }
 
-    /// The tenant and the aggregate type that it asks for; for those who implement a store whose engine can look for
-    /// them.
+    /// The tenant and the aggregate type of its conditions; for those who implement a store whose engine can evaluate them.
     #[must_use]
     pub fn conditions(&self) -> (Option<&Tenant>, Option<&str>) {
         (self.tenant.as_ref(), self.aggregate_type.as_deref())
     }
 
-    /// Whether `stream` is wanted. This is what the filter means; stores may find out otherwise.
+    /// Whether `stream` matches. This defines the filter; stores may evaluate it in another way.
     #[must_use]
     pub fn matches(&self, stream: &StreamId) -> bool {
         self.tenant.as_ref().is_none_or(|t| t == stream.tenant())

@@ -1,6 +1,6 @@
-//! What is wrong with a caller's input; the leaf on which every noun's checks rest.
+//! Errors about a caller's input, used by the checks of every type.
 
-/// Input that no store accepts: which field, what is wrong with it, and what to do instead.
+/// Input that no store accepts: the field, the problem, and the fix.
 ///
 /// ```
 /// use annals_eventstore::Tenant;
@@ -14,7 +14,7 @@
 pub struct Invalid {
     /// Where the fault is: a parameter, or a path such as `payload.lines[2].price`.
     pub field: String,
-    /// What is wrong, as the rest of a sentence that begins with the field.
+    /// The problem, as the rest of a sentence that begins with the field.
     pub problem: String,
     /// What to do instead.
     pub fix: String,

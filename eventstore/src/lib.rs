@@ -6,7 +6,7 @@
 //! | open a store | [`MemoryStore`]; `sqlite`, `SqliteOptions` (feature `sqlite`); `postgres`, `PostgresOptions` (feature `postgres`) |
 //! | decide and append | [`AggregateStore::aggregate`], [`Repository`], [`Context`] |
 //! | append, load, read and subscribe without aggregates | [`EventStore`], [`EventStoreExt`], [`Append`], [`Filter`] |
-//! | commit events and rows of your own together | `SqliteStore::begin` |
+//! | commit events together with your own rows | `SqliteStore::begin` |
 //! | understand an error | [`ErrorFamily`], [`AppendError`], [`ReadError`], [`ExecuteError`] |
 //!
 //! Features: `sqlite` (default), `postgres`, `testing` (given/when/then, and a store that fails on demand) and
@@ -17,7 +17,7 @@
     expect(dead_code, reason = "without a database nothing reads rows back or decides within transactions")
 )]
 
-// Derived code says `::annals_eventstore`; so it also compiles in the tests of this crate.
+// Derived code uses `::annals_eventstore`; so it also compiles in the tests of this crate.
 extern crate self as annals_eventstore;
 
 #[cfg(feature = "conformance")]
@@ -111,7 +111,7 @@ pub mod __private {
     pub use std::string::String;
 
     pub use crate::aggregate::{Aggregate, SnapshotPolicy};
-    pub use crate::derived::{NoEvent, find_shape};
+    pub use crate::derived::{NoEvent, find_shape, has_name, join_shapes, unknown_name};
     pub use crate::error::DecodeError;
     pub use crate::event::{Event, EventShape};
     pub use crate::invalid::Invalid;

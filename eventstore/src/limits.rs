@@ -1,4 +1,4 @@
-//! How much a store accepts, and how much it gives at once.
+//! How much a store accepts, and how much it returns at once.
 
 use crate::event::RecordedEvent;
 use crate::invalid::Invalid;
@@ -6,8 +6,8 @@ use crate::invalid::Invalid;
 /// Upper bounds that a store checks before it writes anything.
 ///
 /// The same defaults hold on every store, so that what one engine accepts another does not refuse. What is above a
-/// bound is refused as invalid, naming the field; what would wait above one is refused as overloaded, which is
-/// transient. Bounds concern appends only: events that are stored are read whatever they are.
+/// bound is refused as invalid, naming the field; a call that would have to queue above one is refused as overloaded,
+/// which is transient. Bounds apply to appends only: stored events are always readable.
 ///
 /// ```
 /// use annals_eventstore::{EventStore, Limits, MemoryStore};
@@ -47,10 +47,10 @@ impl Default for Limits {
     }
 }
 
-/// The most that [`Limits::event_bytes`] can allow, whatever it says: 64 MiB. No store can be made to hold a larger event.
+/// The most that [`Limits::event_bytes`] can allow, whatever its value is: 64 MiB. No store can be made to hold a larger event.
 pub const MAX_EVENT_BYTES: usize = 64 << 20;
 
-/// The most that [`Limits::metadata_bytes`] can allow, whatever it says: 1 MiB.
+/// The most that [`Limits::metadata_bytes`] can allow, whatever its value is: 1 MiB.
 pub const MAX_METADATA_BYTES: usize = 1 << 20;
 
 /// The most events that one page of a read holds; a greater limit counts as this one. SQLite gives pages of 2,048 at
@@ -60,19 +60,19 @@ pub const MAX_PAGE_EVENTS: usize = 10_000;
 /// The bytes at which a page of a read ends, about, unless a single event is larger: 16 MiB.
 pub const PAGE_BYTES: usize = 16 << 20;
 
-/// Checks the limit of a read: at least 1, and what is above [`MAX_PAGE_EVENTS`] is cut down to it. For those who
+/// Checks the limit of a read: at least 1, and at most [`MAX_PAGE_EVENTS`], to which it is clamped. For those who
 /// implement a store.
 ///
 /// # Errors
 /// [`Invalid`] with the field `limit` for 0.
 pub fn page_limit(limit: usize) -> Result<usize, Invalid> {
     if limit == 0 {
-        return Err(Invalid::new("limit", "is 0, so that nothing could ever be read", "ask for at least 1"));
+        return Err(Invalid::new("limit", "is 0, so nothing could be read", "ask for at least 1"));
     }
     Ok(limit.min(MAX_PAGE_EVENTS))
 }
 
-/// How much more one page takes; for those who implement a store.
+/// How many more events fit one page; for those who implement a store.
 ///
 /// ```
 /// use annals_eventstore::{Invalid, PageBudget, RecordedEvent, StreamPage};

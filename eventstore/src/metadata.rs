@@ -1,4 +1,4 @@
-//! What is kept about an event beside the event itself.
+//! The metadata of events.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -38,7 +38,7 @@ macro_rules! id_text {
                 Arc::clone(&self.0)
             }
 
-            /// A text that a store has given back; it was checked when it was written.
+            /// A text read from a store; it was checked when it was written.
             #[allow(dead_code, reason = "not every id of this kind has a column of its own")]
             pub(crate) fn stored(text: Arc<str>) -> Self {
                 Self(text)
@@ -54,7 +54,7 @@ macro_rules! id_text {
 }
 
 id_text! {
-    /// The story that an event belongs to: every event that follows from one request carries the same one.
+    /// Groups all events that follow from one request: each has the same correlation id.
     CorrelationId, "correlation_id"
 }
 id_text! {
@@ -63,12 +63,12 @@ id_text! {
     CausationId, "causation_id"
 }
 id_text! {
-    /// Who asked: a user, a service, an operator. Never a secret, as it is kept for ever.
+    /// Who made the request: a user, a service, an operator. Never a secret, as it is stored forever.
     Actor, "actor"
 }
 id_text! {
-    /// The W3C trace context (`traceparent` header) under which an event was recorded. It is kept as it is given;
-    /// nobody checks its form.
+    /// The W3C trace context (`traceparent` header) under which an event was recorded. It is stored as given; its form is not
+    /// checked.
     TraceParent, "trace_parent"
 }
 
@@ -78,7 +78,7 @@ impl From<crate::event_id::EventId> for CausationId {
     }
 }
 
-/// What is kept about an event beside its payload; the events of one command usually share it.
+/// The data of an event beside its payload; the events of one command usually share it.
 ///
 /// At most 16 KiB as JSON by default ([`Limits::metadata_bytes`](crate::Limits::metadata_bytes)), which is checked when
 /// the event is appended. It does not count when two appends are compared for being the same.
@@ -95,11 +95,11 @@ impl From<crate::event_id::EventId> for CausationId {
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Metadata {
-    /// The story that the event belongs to.
+    /// The correlation id of the event.
     pub correlation_id: Option<CorrelationId>,
     /// The message that led to the event.
     pub causation_id: Option<CausationId>,
-    /// Who asked.
+    /// Who made the request.
     pub actor: Option<Actor>,
     /// The W3C trace context.
     pub trace_parent: Option<TraceParent>,
@@ -108,7 +108,7 @@ pub struct Metadata {
     pub extra: BTreeMap<String, String>,
 }
 
-/// The part of the metadata that has no columns of its own, as it stands in the `metadata` column.
+/// The part of the metadata that has no columns of its own, as stored in the `metadata` column.
 #[derive(Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 struct StoredMetadata<'a> {
@@ -121,7 +121,7 @@ struct StoredMetadata<'a> {
 }
 
 impl Metadata {
-    /// The text for the `metadata` column: a JSON object of what has no column of its own.
+    /// The text for the `metadata` column: a JSON object of the fields without their own column.
     ///
     /// # Errors
     /// [`Invalid`] if an extra name is reserved or the whole is larger than `limit` bytes.
@@ -165,7 +165,7 @@ impl Metadata {
         Self::from_stored(json, None, None)
     }
 
-    /// Reads the `metadata` column back, together with the two columns beside it.
+    /// Reads the `metadata` column back, together with its two other columns.
     pub(crate) fn from_stored(
         json: &str,
         correlation_id: Option<Arc<str>>,

@@ -33,7 +33,7 @@ pub(crate) fn check_name(field: &str, name: &str) -> Result<(), Invalid> {
     if name.starts_with('$') || name.starts_with("__") {
         return Err(Invalid::new(
             field,
-            "begins with `$` or `__`, which annals keeps for itself",
+            "begins with `$` or `__`, which annals reserves",
             "choose another first character",
         ));
     }

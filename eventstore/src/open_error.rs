@@ -10,7 +10,7 @@ use crate::invalid::Invalid;
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum OpenError {
-    /// The path, the URL or an option breaks a rule; mend the field it names.
+    /// The path, the URL or an option breaks a rule; fix the field it names.
     #[error(transparent)]
     Invalid(#[from] Invalid),
     /// The file holds something else. Choose another file.
@@ -31,7 +31,8 @@ pub enum OpenError {
         /// The build of this library.
         ours: i64,
     },
-    /// The schema is missing or older than this build. Migrate, once all that run older builds may go on beside it.
+    /// The schema is missing or older than this build. Migrate, once all processes that run older builds support the new
+    /// schema.
     #[error("`{path}` lacks the migrations {missing}; open it with `PostgresOptions::migrate`")]
     PendingMigrations {
         /// The database.
@@ -39,25 +40,25 @@ pub enum OpenError {
         /// Which migrations it has not seen.
         missing: String,
     },
-    /// Something is not in place that the store's promises rely on. Do what the error says.
+    /// The database lacks something that the store's guarantees rely on. Do what the error says.
     #[error("`{path}` cannot keep the store's promises: {what}; {fix}")]
     Unsound {
         /// The database.
         path: String,
-        /// What is wrong.
+        /// The problem.
         what: String,
         /// What to do.
         fix: String,
     },
-    /// The connection cannot be encrypted as the URL asks, or the server has not proved to be who the URL says. Correct
-    /// the URL or the server's certificate; nothing was sent that an impostor could use.
+    /// The connection cannot be encrypted as the URL requires, or the server's identity could not be verified. Correct the URL
+    /// or the server's certificate. No secret was sent.
     #[error(
         "the server of `{path}` cannot be trusted; compare `sslmode`, `sslrootcert` and the host name with its certificate"
     )]
     Untrusted {
         /// The database.
         path: String,
-        /// What is wrong with the certificate or the encryption.
+        /// The problem of the certificate or the encryption.
         source: BackendError,
     },
     /// The file may not be written. Correct the permissions, or open it with `SqliteOptions::read_only`.
@@ -65,15 +66,15 @@ pub enum OpenError {
     ReadOnly {
         /// The file.
         path: String,
-        /// What the system said.
+        /// The error of the system.
         reason: String,
     },
-    /// The file is damaged or its journal is gone.
+    /// The file is damaged or its journal is missing.
     #[error("`{path}` is damaged: {what}; restore it from a backup")]
     Damaged {
         /// The file.
         path: String,
-        /// What was found.
+        /// The damage.
         what: String,
     },
     /// The disk is full. Make room and open again.
@@ -81,24 +82,24 @@ pub enum OpenError {
     StorageFull {
         /// The file.
         path: String,
-        /// What the engine said.
+        /// The error of the engine.
         source: BackendError,
     },
     /// The database refused a statement that opening or migrating it needs, and would again: a mistake in a migration, a
-    /// wrong password, a database that is not there. Do what the cause says.
-    #[error("`{path}` refused what opening or migrating it needs; do what the cause says")]
+    /// wrong password, a database that is not there. See the cause.
+    #[error("`{path}` refused a statement needed to open or migrate it; see the cause")]
     Refused {
         /// The file or database.
         path: String,
-        /// What the engine said.
+        /// The error of the engine.
         source: BackendError,
     },
-    /// The store or database could not be reached, or another was in the way for too long; the same call may work later.
+    /// The store or database could not be reached, or was blocked until the timeout; the same call may work later.
     #[error("`{path}` could not be opened")]
     Unavailable {
         /// The file or database.
         path: String,
-        /// What the engine said.
+        /// The error of the engine.
         source: BackendError,
     },
     /// The handle on which migrations were to run was closed. Open the database again.

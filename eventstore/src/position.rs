@@ -1,7 +1,10 @@
 //! Places in the whole log.
 
 use std::fmt;
+use std::str::FromStr;
 
+use serde::de::Error as _;
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use uuid::Uuid;
 
 use crate::error::ReadError;
@@ -10,9 +13,8 @@ use crate::invalid::Invalid;
 
 /// An event's place in the whole log of a store.
 ///
-/// Positions only grow as a reader sees them and may skip numbers; the first is above
-/// [`Position::START`] (0). Every read takes the position it starts *after*, so a position that was
-/// handed out can be handed straight back.
+/// A reader sees positions only increase; there may be gaps. The first is above [`Position::START`] (0). Every read takes
+/// the position it starts *after*, so the position of the last event read can be passed to the next read.
 ///
 /// ```
 /// use annals_eventstore::Position;
@@ -20,6 +22,7 @@ use crate::invalid::Invalid;
 /// let seen = Position::new(17)?; // as a reader has stored it
 /// assert!(seen > Position::START);
 /// assert_eq!(Position::new(-1).unwrap_err().field, "position");
+/// assert_eq!("17".parse::<Position>()?, seen); // for example from a header; serde writes it as a number
 /// # Ok::<(), annals_eventstore::Invalid>(())
 /// ```
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -50,7 +53,7 @@ impl Position {
         self.0
     }
 
-    /// A number that a store has given back.
+    /// A number read from a store.
     pub(crate) fn stored(position: i64) -> Self {
         Self(position)
     }
@@ -62,7 +65,37 @@ impl fmt::Display for Position {
     }
 }
 
-/// Which life of a store a position belongs to: an id that is drawn when the store is created.
+/// Parses the text of `Display`, such as a position in a header or a query of HTTP.
+impl FromStr for Position {
+    type Err = Invalid;
+
+    fn from_str(text: &str) -> Result<Self, Invalid> {
+        let number = text.parse().map_err(|_| {
+            Invalid::new(
+                "position",
+                format!("is `{text}`, which is not a position"),
+                "give a whole number of 0 or more",
+            )
+        })?;
+        Self::new(number)
+    }
+}
+
+/// A number.
+impl Serialize for Position {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        self.0.serialize(serializer)
+    }
+}
+
+/// A number of 0 or more.
+impl<'de> Deserialize<'de> for Position {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        Self::new(i64::deserialize(deserializer)?).map_err(D::Error::custom)
+    }
+}
+
+/// Identifies one incarnation of a store, which a position belongs to: an id that is generated when the store is created.
 ///
 /// A copy of the store has the same one and may then go another way, which is why a [`Checkpoint`] also names its
 /// event.
@@ -78,15 +111,15 @@ impl fmt::Display for Incarnation {
     }
 }
 
-/// The last event that a named reader has finished: where to go on, and proof that the log is still the same.
+/// The last event that a named reader has finished: where to continue, and a check that the log is still the same.
 ///
 /// It always names a committed event of the whole, unfiltered log, or the beginning. A reader stores it in the
-/// transaction of the work it stands for, and before it goes on from it asks
+/// transaction of its work, and before it continues from it calls
 /// [`EventStore::check_checkpoint`](crate::EventStore::check_checkpoint). [`Pages`](crate::Pages) gives checkpoints and
 /// has an example.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Checkpoint {
-    /// Which life of the store the position belongs to.
+    /// The incarnation of the store that the position belongs to.
     pub incarnation: Incarnation,
     /// The position of the event; [`Position::START`] before the first.
     pub position: Position,
@@ -96,9 +129,9 @@ pub struct Checkpoint {
 
 /// Where a read of the log begins: after this position, which every read takes as `impl Into<After>`.
 ///
-/// A reader that goes on also names the event that it has seen there: a [`Checkpoint`] does. Then every read checks that
+/// A reader that continues also names the event that it has seen there: a [`Checkpoint`] does. Then every read checks that
 /// this event is still in the log, and fails with [`ReadError::StoreRewound`] if the store was rewound or replaced. A
-/// [`Position`] alone proves nothing.
+/// [`Position`] alone is not checked.
 ///
 /// ```
 /// use annals_eventstore::{After, Position};

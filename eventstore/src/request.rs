@@ -11,7 +11,7 @@ use uuid::Uuid;
 use crate::invalid::Invalid;
 use crate::name::check_name;
 
-/// A digest of what a request asked for, stable over processes and builds.
+/// A digest of a request's parameters, stable over processes and builds.
 ///
 /// Two requests under one key are the same request exactly if their fingerprints are equal.
 ///
@@ -29,7 +29,7 @@ impl Fingerprint {
     /// The namespace of our name-based UUIDs (RFC 9562, version 5); changing it would orphan stored fingerprints.
     const NAMESPACE: Uuid = Uuid::from_u128(0x8f2c_1f0e_6a3b_4f59_9b7d_0d5e_3c21_a774);
 
-    /// The digest of `body` as JSON, whatever the order of its keys.
+    /// The digest of `body` as JSON, independent of the order of its keys.
     ///
     /// # Errors
     /// [`Invalid`] with the field `body` if it cannot be written as JSON.
@@ -42,7 +42,7 @@ impl Fingerprint {
         Ok(Self::of_bytes(canonical.to_string().as_bytes()))
     }
 
-    /// The digest of raw bytes, such as the body of a request as it came.
+    /// The digest of raw bytes, such as the body of a request.
     #[must_use]
     pub fn of_bytes(bytes: &[u8]) -> Self {
         Self(Uuid::new_v5(&Self::NAMESPACE, bytes))
@@ -61,11 +61,10 @@ impl fmt::Debug for Fingerprint {
     }
 }
 
-/// The key a client gives its request (`Idempotency-Key`, say), with the fingerprint of what it asked for.
+/// The key that a client gives its request (such as `Idempotency-Key`), with the fingerprint of its parameters.
 ///
-/// Keys belong to a tenant: the same key of two tenants is two keys. They are stored in the transaction of the append
-/// they come with and forgotten after their lifetime, 24 hours by default. As long as one is remembered, a repeat gets
-/// the first answer, and another request under it is refused with
+/// Keys belong to a tenant: the same key of two tenants is two keys. They are stored in the transaction of their append
+/// and expire after their lifetime, 24 hours by default. Until then, a duplicate gets the first answer, and another request under it is refused with
 /// [`AppendError::RequestKeyReused`](crate::AppendError::RequestKeyReused).
 ///
 /// ```
@@ -77,7 +76,7 @@ impl fmt::Debug for Fingerprint {
 /// let orders = MemoryStore::new().aggregate::<Order>();
 /// let id = OrderId::new("o-17")?;
 ///
-/// // The key comes from the client. The fingerprint says what it asked for: every parameter, so that the same key with
+/// // The key comes from the client. The fingerprint covers every parameter, so that the same key with
 /// // other parameters is refused.
 /// let request = RequestKey::new("6f1c-client-key", Fingerprint::of(&("place", "o-17", 12_00))?)?;
 /// let orders = orders.with(Context::default().with_request(request));
@@ -97,7 +96,7 @@ pub struct RequestKey {
 }
 
 impl RequestKey {
-    /// How long a key is remembered unless said otherwise.
+    /// How long a key is stored by default.
     pub const LIFETIME: Duration = Duration::from_secs(24 * 60 * 60);
 
     /// A key for a request with this fingerprint: 1 to 200 bytes, no control characters, not beginning with `$` or
@@ -110,9 +109,9 @@ impl RequestKey {
         Ok(Self { key: key.as_ref().into(), fingerprint, lifetime: Self::LIFETIME })
     }
 
-    /// The same key, remembered for `lifetime` from the append on, by the store's clock. If the clock is behind the time
-    /// of the last recorded event, the lifetime counts from that time, so that a clock that was slow and is set right
-    /// does not end it. A lifetime that reaches beyond the calendar has no end.
+    /// The same key, stored for `lifetime` from the append on, by the store's clock. If the clock is earlier than the last
+    /// recorded event, the lifetime counts from the time of that event, so that correcting a slow clock does not end it. A
+    /// lifetime beyond the end of the calendar is unlimited.
     #[must_use]
     pub fn with_lifetime(mut self, lifetime: Duration) -> Self {
         self.lifetime = lifetime;
@@ -125,22 +124,22 @@ impl RequestKey {
         &self.key
     }
 
-    /// What the request asked for.
+    /// The fingerprint of the request's parameters.
     #[must_use]
     pub fn fingerprint(&self) -> Fingerprint {
         self.fingerprint
     }
 
-    /// The moment from which a key that is stored at `now` is forgotten, the end of the calendar at the latest; for
-    /// those who implement a store. At that moment itself it is forgotten already. `now` is what the clock says, or the
-    /// time of the last event that was recorded before, if that is later.
+    /// When a key that is stored at `now` expires, the end of the calendar at the latest; for those who implement a store. At
+    /// that moment itself it has expired already. `now` is the time of the clock, or the time of the last recorded event if
+    /// that is later.
     #[must_use]
     pub fn expires(&self, now: Timestamp) -> Timestamp {
         let lifetime = SignedDuration::try_from(self.lifetime).ok();
         lifetime.and_then(|by| now.checked_add(by).ok()).unwrap_or(Timestamp::MAX)
     }
 
-    /// How long the key is remembered.
+    /// How long the key is stored.
     #[must_use]
     pub fn lifetime(&self) -> Duration {
         self.lifetime
@@ -161,7 +160,7 @@ mod tests {
 
     // Fingerprints are stored. If a build made others, a repeat would be refused as another request for a day.
     #[test]
-    fn a_fingerprint_is_the_same_for_ever_and_whatever_the_order_of_keys() {
+    fn a_fingerprint_is_stable_and_independent_of_the_order_of_keys() {
         let of = |text: &str| {
             let body = serde_json::from_str::<serde_json::Value>(text).expect("it is sound");
             Fingerprint::of(&body).expect("it is sound").get().to_string()

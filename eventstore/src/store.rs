@@ -20,19 +20,19 @@ use crate::stream::{ExpectedVersion, StreamId, StreamVersion, Tenant};
 /// This is what a store can do; [`EventStoreExt`](crate::EventStoreExt) reads of any length with it, and
 /// [`AggregateStore`](crate::AggregateStore) decides over it. Methods that read a page are for those who build on it.
 ///
-/// It is open to implement: for another engine, or by a wrapper that hands every call on, as `testing::FaultyStore` does.
+/// It is open to implement: for another engine, or by a wrapper that forwards every call, as `testing::FaultyStore` does.
 ///
 /// # Obligations on the implementer
-/// 1. What is acknowledged is kept, whatever crashes. 2. Versions of a stream are 1..n: unique, without holes.
-/// 3. All events of an append appear, contiguous in their stream, or none. 4. Whoever has seen position `p` never later
-/// meets a new event at or before `p`, and misses none. 5. Positions in a stream rise with versions. 6. Nothing changes or
-/// removes a recorded event. 7. The same event ids, or the same request key, again: one append, the first answer.
-/// 8. Tenants never see or change each other's events. 9. A refused append leaves no trace.
+/// 1. An acknowledged append survives every crash. 2. Versions of a stream are 1..n: unique, without gaps. 3. All events of
+/// an append appear, contiguous in their stream, or none. 4. A reader that has seen position `p` never later meets a new
+/// event at or before `p`, and misses none. 5. Positions in a stream increase with versions. 6. Nothing changes or removes a
+/// recorded event. 7. The same event ids, or the same request key, again: one append, the first answer. 8. Tenants never
+/// see or change each other's events. 9. A refused append stores nothing.
 ///
 /// # How to implement it
-/// `append_many` does this, in this order, and whatever it refuses leaves everything as it was:
+/// `append_many` does this, in this order, and stores nothing if it refuses:
 ///
-/// 1. A closed handle refuses everything. [`Append::check`] with the handle's limits does all that needs no store.
+/// 1. A closed handle refuses everything. [`Append::check`] with the handle's limits does all checks that need no store.
 /// 2. From here on in one transaction, or under one lock: [`CheckedAppend::check_deadline`](crate::CheckedAppend::check_deadline);
 ///    then what `find_request` does, if there is a request key, whose first answer [`Appended::again`] marks as repeated;
 ///    then [`CheckedAppend::find_repeat`](crate::CheckedAppend::find_repeat) with the stored events that have its ids;
@@ -40,15 +40,14 @@ use crate::stream::{ExpectedVersion, StreamId, StreamVersion, Tenant};
 ///    stream and the id of the stream's last event.
 /// 3. Every event becomes a [`RecordedEvent::new`], with the next version of its stream, a position above all that any
 ///    reader has seen, the append's id, and one time for all. The request key is stored with fingerprint, answer and
-///    [`RequestKey::expires`], also if there are no events; its lifetime counts from the time of the last event that was
-///    there before, if the clock is behind that.
+///    [`RequestKey::expires`], also if there are no events; its lifetime counts from the time of the last stored event if
+///    the clock is earlier than that.
 /// 4. When all of that is durable: answer with [`Appended::new`] and wake the receivers of `watch`.
 ///
-/// Where appends commit side by side, a reader must not be given a position while a lower one may still appear: obligation
-/// 4 is the hard one. Pages are filled by a [`PageBudget`](crate::PageBudget); [`Filter::wants`] and
-/// [`StreamFilter::wants`] say what a filter means, `conditions` of both what an engine can look for; names are compared
-/// byte for byte. [`Page::checkpoint`] is moved on over events that the filter does not want. [`Checkpoint::check`] is the rule
-/// of `check_checkpoint`.
+/// If appends commit concurrently, a reader must not get a position while a lower one may still appear: obligation 4 is
+/// the hard one. Pages are filled by a [`PageBudget`](crate::PageBudget); [`Filter::matches`] and [`StreamFilter::matches`]
+/// define a filter, `conditions` of both is what an engine can evaluate; names are compared byte for byte.
+/// [`Page::checkpoint`] moves on over events that do not match. [`Checkpoint::check`] is the rule of `check_checkpoint`.
 ///
 /// The proof is one line in a test, `conformance::suite! { mine => MyBackend }` (feature `conformance`; the module has an
 /// example): a test of every clause of this contract, none of which a store may fail. A complete store on this public
@@ -60,7 +59,7 @@ use crate::stream::{ExpectedVersion, StreamId, StreamVersion, Tenant};
 ///
 /// # Cancel safety
 /// Dropping the future of a read is harmless. Dropping the future of an append leaves its outcome unknown; append the same
-/// event ids again to find out. No dropped future leaves a transaction, a lock or a connection behind.
+/// event ids again to find out. No dropped future leaves a transaction open or a lock or a connection in use.
 ///
 /// ```
 /// # mod order { include!(concat!(env!("CARGO_MANIFEST_DIR"), "/docs/order.rs")); }
@@ -73,7 +72,7 @@ use crate::stream::{ExpectedVersion, StreamId, StreamVersion, Tenant};
 /// let placed = store.new_event(&OrderEvent::Placed { total: 12_00 })?;
 /// let done = store.append(&stream, ExpectedVersion::NoStream, vec![placed]).await?;
 ///
-/// // Another writer who believes the same comes second.
+/// // Another writer with the same expected version is refused.
 /// let late = store.new_event(&OrderEvent::Placed { total: 7_50 })?;
 /// let refused = store.append(&stream, ExpectedVersion::NoStream, vec![late]).await;
 /// assert!(matches!(refused, Err(AppendError::WrongExpectedVersion { actual, .. }) if actual == done.version()));
@@ -86,7 +85,7 @@ use crate::stream::{ExpectedVersion, StreamId, StreamVersion, Tenant};
 /// ```
 #[async_trait]
 pub trait EventStore: Send + Sync + 'static {
-    /// Which life of the store this is; the same for all handles of the store, on every machine.
+    /// The incarnation of the store; the same for all handles of the store, on every machine.
     fn incarnation(&self) -> Incarnation;
 
     /// How much this handle accepts.
@@ -98,8 +97,8 @@ pub trait EventStore: Send + Sync + 'static {
     /// Appends events to one or several streams of one tenant: all of them or none.
     ///
     /// The request key, if there is one, is looked up before anything else; then the event ids; then the expected
-    /// versions. One round trip whatever the number of events and streams. What the answer says is on disk, unless the
-    /// store was told to be less careful, and every reader may see it.
+    /// versions. One round trip whatever the number of events and streams. Once answered, the append is on disk, unless the
+    /// store was opened with weaker durability, and visible to every reader.
     ///
     /// ```
     /// # mod order { include!(concat!(env!("CARGO_MANIFEST_DIR"), "/docs/order.rs")); }
@@ -119,7 +118,7 @@ pub trait EventStore: Send + Sync + 'static {
     /// let versions: Vec<_> = first.streams.iter().map(|part| part.version.get()).collect();
     /// assert_eq!(versions, [1, 2]);
     ///
-    /// // The same again, because nobody heard the answer: one append, the first answer.
+    /// // The same again, because the answer was lost: one append, the first answer.
     /// let again = store.append_many(append).await?;
     /// assert!(again.repeated);
     /// assert_eq!((again.streams, again.recorded_at), (first.streams, first.recorded_at));
@@ -129,25 +128,25 @@ pub trait EventStore: Send + Sync + 'static {
     /// ```
     ///
     /// # Errors
-    /// [`AppendError::WrongExpectedVersion`] if a belief is wrong; [`AppendError::Invalid`] naming the field;
-    /// [`AppendError::EventIdTaken`] and [`AppendError::RequestKeyReused`] for a repeat that is none; see
+    /// [`AppendError::WrongExpectedVersion`] if an expected version is wrong; [`AppendError::Invalid`] naming the field;
+    /// [`AppendError::EventIdTaken`] and [`AppendError::RequestKeyReused`] for a duplicate that differs; see
     /// [`AppendError`] for others. Unless its family is *outcome unknown*, nothing is stored.
     ///
     /// # Cancel safety
     /// Dropping the future leaves the outcome unknown; append the same event ids again to find out.
     async fn append_many(&self, append: Append) -> Result<Appended, AppendError>;
 
-    /// The first answer to a request, marked as repeated, if one with this key is remembered.
+    /// The first answer to a request, marked as repeated, if one with this key is stored.
     ///
     /// # Errors
     /// [`AppendError::RequestKeyReused`] if the key was used with another fingerprint; [`AppendError::Unavailable`],
-    /// which is transient; [`AppendError::Broken`] if what is stored cannot be read; [`AppendError::Closed`].
+    /// which is transient; [`AppendError::Broken`] if the stored answer cannot be read; [`AppendError::Closed`].
     ///
     /// # Cancel safety
     /// Dropping the future is harmless.
     async fn find_request(&self, tenant: &Tenant, request: &RequestKey) -> Result<Option<Appended>, AppendError>;
 
-    /// Events of one stream after `after`, in the order of their versions: a prefix of what is there, at most `limit`
+    /// Events of one stream after `after`, in the order of their versions: a prefix of the present ones, at most `limit`
     /// events and about 16 MiB, at least one if there is one. Nothing for a stream that does not exist or is not
     /// longer.
     ///
@@ -160,14 +159,14 @@ pub trait EventStore: Send + Sync + 'static {
     /// Dropping the future is harmless.
     async fn load_page(&self, stream: &StreamId, after: StreamVersion, limit: usize) -> Result<StreamPage, ReadError>;
 
-    /// Events of the whole log after `after` that `filter` wants, in the order of their positions: at most `limit`
+    /// Events of the whole log after `after` that match `filter`, in the order of their positions: at most `limit`
     /// events and about 16 MiB.
     ///
-    /// A page may have fewer events than there are, also none, if it tells by [`Page::checkpoint`] how far it has looked and
-    /// by [`Page::end`] that there is more: a filter that wants little is answered in pieces of bounded work.
+    /// A page may have fewer events than there are, even none, if [`Page::checkpoint`] gives how far it has read and
+    /// [`Page::end`] is not set: a filter that matches little is answered in pieces of bounded work.
     ///
-    /// If `after` names an event, it is looked for in the same snapshot as the page, by [`After::check`], before anything
-    /// else is said about the log; so a reader that names what it has seen never goes on in another log.
+    /// If `after` names an event, it is checked in the same snapshot as the page, by [`After::check`], before any other answer
+    /// about the log; so a reader that names what it has seen never continues in another log.
     ///
     /// # Errors
     /// [`ReadError::StoreRewound`] if `after` names an event and the log has none or another one at its position;
@@ -178,7 +177,7 @@ pub trait EventStore: Send + Sync + 'static {
     async fn read_page(&self, after: After, filter: &Filter, limit: usize) -> Result<Page, ReadError>;
 
     /// Streams after `after`, ordered by tenant, aggregate type and id bytewise, at most `limit`. A page may be short;
-    /// only an empty one says that no stream follows.
+    /// only an empty one means that no stream follows.
     ///
     /// # Errors
     /// As of [`EventStore::load_page`].
@@ -211,12 +210,14 @@ pub trait EventStore: Send + Sync + 'static {
     /// Dropping the future is harmless.
     async fn check_checkpoint(&self, checkpoint: &Checkpoint) -> Result<(), ReadError>;
 
-    /// Tells of new events, those of other handles too: the receiver wakes when the head may have moved to the position
+    /// Notifies of new events, those of other handles too: the receiver wakes when the head may have moved to the position
     /// it holds. Values may be skipped, and the position is a hint, never a promise.
     fn watch(&self) -> watch::Receiver<Position>;
 
-    /// Lets what is queued be answered, then stops the handle's tasks and wakes every receiver of
-    /// [`EventStore::watch`]. Later calls fail with `Closed`, through every clone of the handle. Closing twice is
+    /// Waits until queued appends are answered, then stops the handle's tasks and wakes every receiver of
+    /// [`EventStore::watch`]. On SQLite it waits without bound for an open unit of work of the handle, which holds the only
+    /// connection for writing: commit, roll back or drop it first. Later calls fail with `Closed`, through every clone of
+    /// the handle. Closing twice is
     /// harmless.
     ///
     /// # Cancel safety
@@ -227,7 +228,7 @@ pub trait EventStore: Send + Sync + 'static {
     /// Appends `events` to the end of `stream`, in this order: all of them or none. The trait's own page has an
     /// example.
     ///
-    /// Versions continue the stream without holes. A reader that has seen position `p` never later meets a new event at
+    /// Versions continue the stream without gaps. A reader that has seen position `p` never later meets a new event at
     /// or before `p`.
     ///
     /// # Errors
@@ -251,7 +252,7 @@ pub trait EventStore: Send + Sync + 'static {
 pub struct StreamPage {
     /// The events, in the order of their versions.
     pub events: Vec<RecordedEvent>,
-    /// Whether the stream had no more events when the page was read. A page that is full may say no though none follow.
+    /// Whether the stream had no more events when the page was read. It may be false for a full page though none follow.
     pub end: bool,
 }
 
@@ -263,17 +264,17 @@ impl StreamPage {
     }
 }
 
-/// Some events of the log, and how far the log was looked at: what [`EventStore::read_page`] and
+/// Some events of the log, and how far the log was read: what [`EventStore::read_page`] and
 /// [`Pages`](crate::Pages) give.
 #[derive(Clone, Debug, PartialEq)]
 #[non_exhaustive]
 pub struct Page {
-    /// The events that the filter wants, in the order of their positions.
+    /// The events that match the filter, in the order of their positions.
     pub events: Vec<RecordedEvent>,
-    /// The last event of the whole log that this page accounts for, whether the filter wants it or not; `None` if the
-    /// page begins at the head, so that there was nothing to look at.
+    /// The last event of the whole log that this page covers, whether it matches the filter or not; `None` if the page begins
+    /// at the head, so that there was nothing to read.
     pub checkpoint: Option<Checkpoint>,
-    /// Whether the log had no more events when the page was read. A page that is full may say no though none follow.
+    /// Whether the log had no more events when the page was read. It may be false for a full page though none follow.
     pub end: bool,
 }
 

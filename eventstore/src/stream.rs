@@ -30,7 +30,7 @@ impl Tenant {
         &self.0
     }
 
-    /// A name that a store has given back; it was checked when it was written.
+    /// A name read from a store; it was checked when it was written.
     pub(crate) fn stored(name: Arc<str>) -> Self {
         Self(name)
     }
@@ -59,7 +59,7 @@ impl fmt::Debug for Tenant {
 /// Each part is text of 1 to 200 bytes without control characters, not beginning with `$` or `__`, compared byte for
 /// byte: `007` and `7`, `A` and `a`, composed and decomposed accents are different streams. Cloning is cheap.
 ///
-/// It is shown as `tenant/type/id`, for people: as the parts may hold slashes, it cannot be read back.
+/// It is displayed as `tenant/type/id`. As the parts may contain slashes, that cannot be parsed.
 ///
 /// ```
 /// use annals_eventstore::{StreamId, Tenant};
@@ -90,7 +90,7 @@ impl StreamId {
         Ok(Self { tenant, aggregate_type: aggregate_type.as_ref().into(), aggregate_id: aggregate_id.as_ref().into() })
     }
 
-    /// A name that a store has given back; it was checked when it was written.
+    /// A name read from a store; it was checked when it was written.
     pub(crate) fn stored(tenant: Tenant, aggregate_type: Arc<str>, aggregate_id: Arc<str>) -> Self {
         Self { tenant, aggregate_type, aggregate_id }
     }
@@ -107,13 +107,13 @@ impl StreamId {
         &self.tenant
     }
 
-    /// Which kind of aggregate it tells of.
+    /// The type of its aggregate.
     #[must_use]
     pub fn aggregate_type(&self) -> &str {
         &self.aggregate_type
     }
 
-    /// Which aggregate of that kind it tells of.
+    /// The id of its aggregate.
     #[must_use]
     pub fn aggregate_id(&self) -> &str {
         &self.aggregate_id
@@ -177,7 +177,7 @@ impl StreamVersion {
         i64::try_from(events).ok().and_then(|n| self.0.checked_add(n)).map(Self)
     }
 
-    /// A number that a store has given back or counted; never negative.
+    /// A number that a store has returned or counted; never negative.
     pub(crate) fn stored(version: i64) -> Self {
         debug_assert!(version >= 0, "stores count versions from 1");
         Self(version)
@@ -192,9 +192,9 @@ impl fmt::Display for StreamVersion {
 
 /// What a writer requires of a stream at the moment of the append.
 ///
-/// There is no default on purpose: a writer that does not care says [`ExpectedVersion::Any`]. One that has read the stream
-/// says [`ExpectedVersion::LastEvent`], which also holds after a failover or a restore: there the stream may be as long
-/// as before, with other events. `ExpectedVersion::from` makes it of the last event that was read, and
+/// There is no default on purpose: a writer that accepts any version passes [`ExpectedVersion::Any`]. One that has read the stream
+/// passes [`ExpectedVersion::LastEvent`], which also holds after a failover or a restore: there the stream may be as long
+/// as before, with other events. `ExpectedVersion::from` creates it from the last event that was read, and
 /// [`Loaded::expected`](crate::Loaded::expected) of a loaded aggregate.
 ///
 /// ```
@@ -222,7 +222,7 @@ pub enum ExpectedVersion {
         /// Its id.
         event_id: EventId,
     },
-    /// Whatever the stream's version is, the events go to its end; it begins with them if there is none.
+    /// The events are appended whatever the stream's version is; they begin it if there is none.
     Any,
 }
 

@@ -8,12 +8,12 @@ use crate::name::check_name;
 /// Makes types for ids that are text, such as the id of an aggregate.
 ///
 /// The text has 1 to 200 bytes, no control characters, and does not begin with `$` or `__`: what every store can hold as
-/// the name of a stream. It is kept byte for byte, and checked wherever it comes from, JSON included. Cloning is cheap.
+/// the name of a stream. It is kept byte for byte, and checked from every source, JSON included. Cloning is cheap.
 ///
 /// Each type has `new`, `as_str`, `FromStr`, `TryFrom<&str>`, `TryFrom<String>`, `Display`, `Debug`, `AsRef<str>`,
 /// `Borrow<str>`, serde's `Serialize` and `Deserialize`, and compares and hashes as its text. Errors are
-/// [`Invalid`](crate::Invalid) and name the type as a field: `order_id` for `OrderId`. To let one stand in a column of
-/// a read model, add `text_column!(OrderId);`.
+/// [`Invalid`](crate::Invalid) and name the type as a field: `order_id` for `OrderId`. In `annals`, where there
+/// are projections, each type is a column of read models too.
 ///
 /// ```
 /// annals_eventstore::text_id! {
@@ -56,7 +56,7 @@ macro_rules! text_id {
 
                 /// The text.
                 #[must_use]
-                #[allow(dead_code, reason = "not every id is looked at as text")]
+                #[allow(dead_code, reason = "not every id is read as text")]
                 $vis fn as_str(&self) -> &str {
                     &self.0
                 }
@@ -136,7 +136,7 @@ pub type IdText = Arc<str>;
 /// Checks the text of an id of the type called `type_name`.
 ///
 /// # Errors
-/// [`Invalid`] with the type's name in the way of a field.
+/// [`Invalid`] with the type's name as the field.
 pub fn id_text(type_name: &str, text: &str) -> Result<IdText, Invalid> {
     check_name("", text).map_err(|e| Invalid::new(field_name(type_name), e.problem, e.fix))?;
     Ok(text.into())
@@ -196,7 +196,7 @@ mod tests {
     }
 
     /// Names of the prelude that a user may have given to other things.
-    #[allow(dead_code, reason = "they only stand in the way")]
+    #[allow(dead_code, reason = "they only shadow other names")]
     mod shadowed {
         type Result = ();
         type String = ();
@@ -210,7 +210,7 @@ mod tests {
     }
 
     #[test]
-    fn what_no_stream_could_be_called_is_refused_from_wherever_it_comes() {
+    fn an_invalid_stream_name_is_refused_from_every_source() {
         let long = "x".repeat(201);
         for bad in ["", "a\0b", "a\n", "$all", "__x", &long] {
             let refusals: [Result<OrderId, Invalid>; 4] =

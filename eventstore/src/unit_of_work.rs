@@ -1,4 +1,4 @@
-//! Events together with the user's own SQL: one transaction, one fate.
+//! Events together with the user's own SQL: in one transaction.
 
 use std::future::Future;
 
@@ -6,7 +6,7 @@ use crate::aggregate::{Evolve, IntoEvents};
 use crate::append::{Append, Appended};
 use crate::error::{AppendError, BackendError, Invalid};
 use crate::position::Incarnation;
-use crate::repository::{CommandScope, ExecuteError, Executed, Execution, Repository};
+use crate::repository::{CommandScope, ExecuteError, Executed, One, Repository};
 use crate::store::EventStore;
 use crate::stream::{StreamId, Tenant};
 
@@ -60,7 +60,7 @@ pub trait UnitOfWork: CommandScope + Sized {
     /// Appends inside the transaction. The answer holds once the unit of work is committed.
     ///
     /// A refused append, that is a conflict, taken event ids, a full stream or a used request key, leaves the transaction
-    /// usable and nothing of itself behind.
+    /// usable and unchanged.
     ///
     /// # Errors
     /// As of [`EventStore::append_many`]. After another failure, such as a deadlock, a timeout, a full disk or a lost
@@ -73,13 +73,13 @@ pub trait UnitOfWork: CommandScope + Sized {
         self.append_once(append)
     }
 
-    /// Executes a command of the aggregate called `id` inside the transaction: what is decided is stored together with the
-    /// user's own rows, or not at all.
+    /// Executes a command of the aggregate called `id` inside the transaction: its events are stored together with
+    /// the user's own rows, or not at all.
     ///
-    /// The aggregate is read inside the transaction, so it includes what was appended there before. If another writer comes
-    /// between the read and the append (on SQLite none can), it is read and decided again, as often as `repository` allows.
+    /// The aggregate is read inside the transaction, so it includes earlier appends of the transaction. If another writer
+    /// appends after the read (on SQLite none can), it is read and decided again, as often as `repository` allows.
     /// Context, metadata and request key are those of `repository`. After a rejection or a refused append the unit of work
-    /// can go on.
+    /// stays usable.
     ///
     /// # Errors
     /// See [`ExecuteError`]; nothing of the command is in the transaction then. [`ExecuteError::Invalid`] with the field
@@ -103,7 +103,7 @@ pub trait UnitOfWork: CommandScope + Sized {
             if repository.store().incarnation() != self.incarnation() {
                 return Err(Invalid::new("repository", "is one of another store", "use one of this store").into());
             }
-            Execution::new(repository, id)?.run(self, decide).await
+            One::new(repository, id)?.execute(self, decide).await
         }
     }
 
@@ -137,7 +137,7 @@ pub(crate) fn no_stream() -> StreamId {
     StreamId::stored(Tenant::default(), "unit of work".into(), "without appends".into())
 }
 
-/// Why a unit of work with a cancelled append cannot go on.
+/// Why a unit of work with a cancelled append cannot continue.
 pub(crate) fn broken() -> AppendError {
     AppendError::Unavailable {
         source: BackendError::new(

@@ -1,6 +1,6 @@
-//! What the owner sees: one row per day and currency.
+//! Sales for the owner: one row per day and currency.
 //!
-//! Here the key of a row is not the order's id. Any event may touch any row; the runner loads what a fold asks for.
+//! Here the key of a row is not the order's id. Any event may change any row; the runner loads the rows that a fold reads.
 
 use annals::{Projection, ProjectionError, ReadModel, Recorded, Rows};
 use jiff::civil::Date;
@@ -9,19 +9,19 @@ use jiff::tz::Offset;
 use crate::money::{Currency, Money};
 use crate::order::OrderEvent;
 
-/// One day in one currency, by universal time.
+/// One day (UTC) in one currency.
 #[derive(ReadModel, Clone, Debug, PartialEq)]
 #[read_model(table = "daily_sales", key("day", "currency"))]
 pub struct Day {
-    /// Which day.
+    /// The day.
     pub day: Date,
-    /// Of which currency.
+    /// The currency.
     pub currency: String,
-    /// Orders placed on it.
+    /// The number of orders placed on this day.
     pub orders: i64,
-    /// What they cost together, in cents.
+    /// Their total price in cents.
     pub ordered: i64,
-    /// What came in on it less what went back on it, in cents.
+    /// Payments minus refunds of this day, in cents.
     pub revenue: i64,
 }
 
@@ -53,7 +53,7 @@ impl Projection for DailySales {
     }
 }
 
-/// The row of a day, made when it is touched for the first time.
+/// The row of a day, created on first use.
 fn row(rows: &mut Rows<Day>, day: Date, currency: Currency) -> Result<&mut Day, ProjectionError> {
     let currency = currency.to_string();
     let key = (day, currency.clone());

@@ -1,6 +1,6 @@
-//! What a customer sees of an order: one row per order, with everything on it.
+//! The order as a customer sees it: one row per order, with all details.
 //!
-//! A projection is a fold: an event and the rows so far give the next rows. There is no SQL and no clock in it.
+//! A projection is a fold: it takes an event and the current rows, and changes the rows. It has no SQL and no clock.
 
 use annals::{Projection, ProjectionError, ReadModel, Recorded, Rows};
 use jiff::Timestamp;
@@ -8,30 +8,30 @@ use jiff::Timestamp;
 use crate::money::Currency;
 use crate::order::{CustomerId, Line, OrderEvent, OrderId, Status};
 
-/// An order as its customer sees it.
+/// The details of one order.
 #[derive(ReadModel, Clone, Debug, PartialEq)]
 #[read_model(table = "order_detail", key = "order_id", index = "customer")]
 pub struct Detail {
-    /// Which.
+    /// The order.
     pub order_id: OrderId,
-    /// Whose.
+    /// The customer.
     pub customer: CustomerId,
-    /// Where it stands.
+    /// The status.
     pub status: Status,
-    /// What is in it.
+    /// What was ordered.
     #[column(json)]
     pub lines: Vec<Line>,
-    /// What it costs, in cents.
+    /// The total price in cents.
     pub total: i64,
-    /// Of what.
+    /// The currency.
     pub currency: Currency,
-    /// What was paid and not given back, in cents.
+    /// What was paid and not refunded, in cents.
     pub paid: i64,
-    /// With whom it travels.
+    /// The carrier.
     pub carrier: Option<String>,
-    /// Under which number.
+    /// The carrier's number of the parcel.
     pub tracking: Option<String>,
-    /// Since when it is what it is.
+    /// When the status last changed.
     pub changed_at: Timestamp,
 }
 

@@ -1,4 +1,4 @@
-//! What the shop's staff see: all orders in one list, lean enough to sort and filter.
+//! The list of orders for the staff, with few columns, to sort and filter.
 
 use annals::{Projection, ProjectionError, ReadModel, Recorded, Rows};
 use jiff::Timestamp;
@@ -10,19 +10,19 @@ use crate::order::{CustomerId, OrderEvent, OrderId, Status};
 #[derive(ReadModel, Clone, Debug, PartialEq)]
 #[read_model(table = "order_list", key = "order_id", index("status", "placed_at"))]
 pub struct Listed {
-    /// Which.
+    /// The order.
     pub order_id: OrderId,
-    /// Whose.
+    /// The customer.
     pub customer: CustomerId,
-    /// Where it stands.
+    /// The status.
     pub status: Status,
-    /// How many pieces.
+    /// The number of pieces.
     pub pieces: i64,
-    /// What it costs, in cents.
+    /// The total price in cents.
     pub total: i64,
-    /// Of what.
+    /// The currency.
     pub currency: Currency,
-    /// Since when.
+    /// When it was placed.
     pub placed_at: Timestamp,
 }
 

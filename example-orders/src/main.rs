@@ -1,14 +1,16 @@
-//! The story of an order, told with annals. See README.md beside this file for the reading order.
+//! A small shop on annals: the manual as a program. README.md beside this folder has the reading order.
 
-#![expect(unreachable_pub, reason = "the files are told as those of a library would be")]
+#![expect(unreachable_pub, reason = "the files are written as those of a library would be")]
 
 mod analytics;
 mod detail;
 mod list;
+mod location;
 mod many;
 mod money;
 mod order;
-mod place;
+mod payment;
+mod resilience;
 mod shop;
 mod story;
 mod tables;
@@ -20,20 +22,20 @@ use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
 
-use crate::place::Place;
+use crate::location::Location;
 use crate::shop::Shop;
 
-/// Whatever stops a scene.
+/// Any error that stops a scene.
 type Fault = Box<dyn std::error::Error + Send + Sync>;
 
-/// Plays orders through a real event store into three read models, all in one SQLite file, or in the PostgreSQL database
-/// that DATABASE_URL names.
+/// Runs orders through an event store into three read models, all in one SQLite file, or in the PostgreSQL database that
+/// DATABASE_URL names.
 #[derive(Parser)]
 struct Options {
-    /// The file, `orders.db` by default; it is created, or goes on from what is there.
+    /// The file, `orders.db` by default; it is created, or the run continues with its data.
     #[arg(long)]
     db: Option<PathBuf>,
-    /// Play so many orders at once instead, and print the rate.
+    /// Run this number of orders concurrently instead, and print the rate.
     #[arg(long)]
     orders: Option<u64>,
     #[command(subcommand)]
@@ -44,6 +46,8 @@ struct Options {
 enum Scene {
     /// Four orders of two customers, step by step; the default.
     Story,
+    /// A payment service degrades, fails and recovers; nothing is stored.
+    Resilience,
 }
 
 #[tokio::main]
@@ -59,16 +63,25 @@ async fn main() -> ExitCode {
 }
 
 async fn run(options: Options) -> Result<(), Fault> {
-    let place = Place::of(options.db, std::env::var("DATABASE_URL").ok())?;
-    if let Place::Postgres(_) = place {
-        println!("Everything is kept in the database of DATABASE_URL, whose schema is brought up to date first.\n");
+    if let Some(Scene::Resilience) = options.scene {
+        return tokio::task::spawn_blocking(in_paused_time).await?;
     }
-    let shop = Shop::open(&place).await?;
+    let location = Location::of(options.db, std::env::var("DATABASE_URL").ok())?;
+    if let Location::Postgres(_) = location {
+        println!("Everything is stored in the database of DATABASE_URL, whose schema is migrated first.\n");
+    }
+    let shop = Shop::open(&location).await?;
     match (options.orders, options.scene) {
         (Some(orders), _) => many::play(&shop, orders).await?,
-        (None, None | Some(Scene::Story)) => story::play(&shop, &mut std::io::stdout()).await?,
+        (None, _) => story::play(&shop, &mut std::io::stdout()).await?,
     }
     shop.close().await?;
-    place.say_how_to_look_further();
+    location.print_next_steps();
     Ok(())
+}
+
+/// A runtime of its own, as time can be paused for all of a runtime only.
+fn in_paused_time() -> Result<(), Fault> {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_time().start_paused(true).build()?;
+    runtime.block_on(resilience::play(&mut std::io::stdout()))
 }

@@ -1,4 +1,4 @@
-//! Many orders at once: what the shop does in the week before the holidays.
+//! Many concurrent orders, as before the holidays.
 
 use std::time::Instant;
 
@@ -10,12 +10,12 @@ use crate::money::Money;
 use crate::order::{CustomerId, Line, OrderId, PaymentId};
 use crate::shop::Shop;
 
-/// Orders that are under way at once.
+/// The number of concurrent orders.
 const AT_ONCE: usize = 128;
 /// Events of one order here: placed, paid, reserved, shipped, delivered.
 const STEPS: u64 = 5;
 
-/// Plays `orders` orders from placed to delivered and prints the rate.
+/// Runs `orders` orders from placed to delivered and prints the rate.
 pub async fn play(shop: &Shop, orders: u64) -> Result<(), Fault> {
     let first = shop.tables.next_number().await?;
     let style = ProgressStyle::with_template("{bar:40} {pos}/{len} orders  {per_sec}  {eta} left")?;

@@ -1,4 +1,4 @@
-//! Money, as it must be in anything that is kept for ever: whole minor units and a currency, never a float.
+//! Money as stored data needs it: whole minor units and a currency, never a float.
 
 use std::fmt;
 
@@ -22,23 +22,23 @@ annals::projections::text_column!(Currency);
 pub struct Money {
     /// Cents.
     pub minor: i64,
-    /// Of what.
+    /// The currency.
     pub currency: Currency,
 }
 
 impl Money {
-    /// So many euro cents.
+    /// An amount in euro cents.
     pub const fn euro_cents(minor: i64) -> Self {
         Self { minor, currency: Currency::Eur }
     }
 
-    /// The sum, if both are of one currency and it fits.
+    /// The sum; none if the currencies differ or it overflows.
     pub fn plus(self, other: Self) -> Option<Self> {
         let minor = self.minor.checked_add(other.minor)?;
         (self.currency == other.currency).then_some(Self { minor, ..self })
     }
 
-    /// So many times the amount, if it fits.
+    /// `count` times the amount; none if it overflows.
     pub fn times(self, count: u32) -> Option<Self> {
         Some(Self { minor: self.minor.checked_mul(i64::from(count))?, ..self })
     }
@@ -55,7 +55,7 @@ impl fmt::Display for Currency {
 
 impl fmt::Display for Money {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        // The sign stands apart, as there is no -0 for it to stand before.
+        // The sign is separate, because an integer has no -0 for amounts below one.
         let (sign, minor) = (if self.minor < 0 { "-" } else { "" }, self.minor.unsigned_abs());
         write!(f, "{sign}{}.{:02} {}", minor / 100, minor % 100, self.currency)
     }

@@ -1,7 +1,7 @@
-//! The order itself: what can happen to it, what state follows from that, and which rules decide.
+//! The order: its events, the state that follows from them, and the rules of its commands.
 //!
-//! This is the whole domain, on one page, without any I/O. Read it from top to bottom: events, state, `evolve`, then
-//! one decision after the other. A decision looks at the state and gives the events that happen, or says no.
+//! This is the whole domain on one page, without any I/O. Read it from top to bottom: events, state, `evolve`, then
+//! one decision after the other. A decision takes the state and returns events, or a rejection.
 
 use std::fmt;
 
@@ -11,92 +11,92 @@ use serde::{Deserialize, Serialize};
 use crate::money::Money;
 
 text_id! {
-    /// The number on the confirmation mail, `o-1001` say.
+    /// The number on the confirmation mail, for example `o-1001`.
     pub struct OrderId;
 }
 
 text_id! {
-    /// Who ordered.
+    /// The id of a customer.
     pub struct CustomerId;
 }
 
 text_id! {
-    /// What the payment service calls a payment.
+    /// The id of a payment at the payment service.
     pub struct PaymentId;
 }
 
-// All of them stand as plain text in the columns of read models.
-annals::projections::text_column!(OrderId, CustomerId, Status);
+// In the columns of read models, it is plain text.
+annals::projections::text_column!(Status);
 
 /// One line of an order.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Line {
-    /// What.
+    /// The product.
     pub product: String,
-    /// How many.
+    /// The number of pieces.
     pub quantity: u32,
-    /// The price of one.
+    /// The price of one piece.
     pub price: Money,
 }
 
-/// What can happen to an order. The names are stored and never change; the Rust names may.
+/// The events of an order. The event names are stored and never change; the Rust names may.
 #[derive(Event, Serialize, Deserialize, Clone, Debug)]
 pub enum OrderEvent {
     /// A customer ordered.
     #[event(name = "order.placed")]
     Placed {
-        /// Who.
+        /// The customer.
         customer: CustomerId,
-        /// What.
+        /// What was ordered.
         lines: Vec<Line>,
-        /// For how much: what the customer saw, not what prices are later.
+        /// The price that the customer saw, not a later one.
         total: Money,
     },
     /// The payment service confirmed a payment.
     #[event(name = "order.paid")]
     Paid {
-        /// Its id there.
+        /// The id of the payment.
         payment: PaymentId,
-        /// How much.
+        /// The amount.
         amount: Money,
     },
-    /// A warehouse put everything aside.
+    /// A warehouse reserved all pieces.
     #[event(name = "order.reserved")]
     Reserved {
-        /// Which.
+        /// The warehouse.
         warehouse: String,
     },
     /// The parcel left.
     #[event(name = "order.shipped")]
     Shipped {
-        /// With whom.
+        /// The carrier.
         carrier: String,
-        /// Their number.
+        /// The carrier's number of the parcel.
         tracking: String,
     },
     /// The parcel arrived.
     #[event(name = "order.delivered")]
     Delivered {
-        /// Who took it.
+        /// Who signed for it.
         signed_by: String,
     },
-    /// The customer changed their mind.
+    /// The customer cancelled the order.
     #[event(name = "order.cancelled")]
     Cancelled {
-        /// Why.
+        /// The reason.
         reason: String,
     },
-    /// What was paid went back.
+    /// The payment was refunded.
     #[event(name = "order.refunded")]
     Refunded {
-        /// The payment that is made good.
+        /// The refunded payment.
         payment: PaymentId,
-        /// How much.
+        /// The amount.
         amount: Money,
     },
 }
 
-/// Where an order stands.
+/// The status of an order.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Status {
@@ -107,13 +107,13 @@ pub enum Status {
     Placed,
     /// Paid.
     Paid,
-    /// Put aside in a warehouse.
+    /// Reserved in a warehouse.
     Reserved,
-    /// On its way.
+    /// Shipped.
     Shipped,
-    /// There.
+    /// Delivered.
     Delivered,
-    /// Called off.
+    /// Cancelled.
     Cancelled,
 }
 
@@ -135,11 +135,11 @@ impl fmt::Display for Status {
 #[derive(Aggregate, Serialize, Deserialize, Default, Clone, Debug, PartialEq)]
 #[aggregate(name = "order", id = OrderId, event = OrderEvent, snapshot(every = 100))]
 pub struct Order {
-    /// Where it stands.
+    /// The status.
     pub status: Status,
-    /// What it costs.
+    /// The total price.
     pub total: Option<Money>,
-    /// What was paid, and by which payment.
+    /// The payment and its amount.
     pub paid: Option<(PaymentId, Money)>,
 }
 
@@ -163,32 +163,32 @@ impl Evolve for Order {
     }
 }
 
-/// Why an order says no.
+/// Why an order rejects a command.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum OrderError {
     /// The order was placed before.
     #[error("the order is placed already")]
     PlacedAlready,
-    /// There is nothing in it.
+    /// The order has no pieces.
     #[error("an order needs at least one line, with at least one piece each")]
     Empty,
-    /// The lines have several currencies, or cost more than can be counted.
+    /// The lines have several currencies, or the sum overflows.
     #[error("the lines do not add up to an amount of one currency")]
     NoTotal,
-    /// The amount is not what the order costs.
+    /// The amount is not the total price.
     #[error("the order costs {expected}, not {offered}")]
     WrongAmount {
-        /// What it costs.
+        /// The total price.
         expected: Money,
-        /// What was offered.
+        /// The offered amount.
         offered: Money,
     },
-    /// The step does not fit where the order stands.
+    /// The status does not allow the step.
     #[error("an order that is {status} cannot be {step}")]
     NotNow {
-        /// The step that was asked for.
+        /// The requested step.
         step: &'static str,
-        /// Where the order stands.
+        /// The current status.
         status: Status,
     },
 }
@@ -210,7 +210,7 @@ impl Order {
         Ok(OrderEvent::Placed { customer, lines, total })
     }
 
-    /// Takes note of a payment.
+    /// Records a payment.
     pub fn pay(&self, payment: PaymentId, amount: Money) -> Result<OrderEvent, OrderError> {
         self.must_be(Status::Placed, "paid")?;
         match self.total {
@@ -219,25 +219,25 @@ impl Order {
         }
     }
 
-    /// Takes note that everything is put aside.
+    /// Records that a warehouse has reserved all pieces.
     pub fn reserve(&self, warehouse: &str) -> Result<OrderEvent, OrderError> {
         self.must_be(Status::Paid, "reserved")?;
         Ok(OrderEvent::Reserved { warehouse: warehouse.to_owned() })
     }
 
-    /// Hands the parcel to a carrier.
+    /// Records that a carrier has the parcel.
     pub fn ship(&self, carrier: &str, tracking: &str) -> Result<OrderEvent, OrderError> {
         self.must_be(Status::Reserved, "shipped")?;
         Ok(OrderEvent::Shipped { carrier: carrier.to_owned(), tracking: tracking.to_owned() })
     }
 
-    /// Takes note that the parcel arrived.
+    /// Records that the parcel has arrived.
     pub fn deliver(&self, signed_by: &str) -> Result<OrderEvent, OrderError> {
         self.must_be(Status::Shipped, "delivered")?;
         Ok(OrderEvent::Delivered { signed_by: signed_by.to_owned() })
     }
 
-    /// Calls the order off. What was paid goes back in the same breath: two events, one append, both or neither.
+    /// Cancels the order. A payment is refunded in the same append: two events, both or neither.
     pub fn cancel(&self, reason: &str) -> Result<Vec<OrderEvent>, OrderError> {
         if !matches!(self.status, Status::Placed | Status::Paid | Status::Reserved) {
             return Err(OrderError::NotNow { step: "cancelled", status: self.status });

@@ -1,6 +1,6 @@
-//! The wiring: one store, its orders, and three read models beside the events in the same database.
+//! The setup: one store, its orders, and three read models beside the events in the same database.
 //!
-//! Only opening knows which store it is. Whatever comes after it is the same for all.
+//! Only `open` depends on the database. The rest is the same for both.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -11,34 +11,34 @@ use crate::Fault;
 use crate::analytics::DailySales;
 use crate::detail::OrderDetail;
 use crate::list::OrderList;
+use crate::location::Location;
 use crate::order::Order;
-use crate::place::Place;
 use crate::tables::Tables;
 
 /// Everything that a scene needs.
 pub struct Shop {
-    /// The log.
+    /// The event store.
     pub store: Arc<dyn EventStore>,
-    /// Orders, by their commands.
+    /// Executes commands on orders.
     pub orders: Repository<Order>,
-    /// The read models, kept up to date.
+    /// The runner that updates the read models.
     pub views: Projections,
-    /// The tables of the read models, for reading.
+    /// Queries on the tables of the read models.
     pub tables: Tables,
 }
 
 impl Shop {
-    /// Opens the shop that is kept at `place`, or begins one there.
-    pub async fn open(place: &Place) -> Result<Self, Fault> {
-        match place {
-            Place::File(path) => {
+    /// Opens the shop at `location`, or creates it.
+    pub async fn open(location: &Location) -> Result<Self, Fault> {
+        match location {
+            Location::File(path) => {
                 let store = annals::sqlite(path).await?;
                 let tables = Tables::Sqlite(store.database().clone());
                 Self::over(store, tables).await
             }
-            Place::Postgres(url) => {
-                // A server's schema is changed only by those who ask for it. Where several processes share a database, a
-                // step of the deployment should, and not each of them.
+            Location::Postgres(url) => {
+                // On a server, the schema is changed only on request. Where several processes share a database, a step of
+                // the deployment should do it, and not each process.
                 let store = PostgresOptions::new(url).migrate().open().await?;
                 let tables = Tables::Postgres(store.database().clone());
                 Self::over(store, tables).await
@@ -46,7 +46,7 @@ impl Shop {
         }
     }
 
-    /// Starts the read models over a store that is open.
+    /// Starts the read models of an open store.
     pub async fn over(store: impl EventStore + ProjectionsExt + Clone, tables: Tables) -> Result<Self, Fault> {
         let orders = store.aggregate::<Order>();
         let views = store.projections().with(OrderDetail).with(OrderList).with(DailySales).start().await?;
@@ -60,7 +60,7 @@ impl Shop {
         Ok(self.views.wait_for(position, Duration::from_secs(60)).await?)
     }
 
-    /// Finishes what is under way.
+    /// Finishes running work.
     pub async fn close(self) -> Result<(), Fault> {
         self.views.close().await;
         self.store.close().await;

@@ -1,7 +1,7 @@
 //! The scene: four orders of two customers, step by step.
 //!
-//! Each step is one command. `execute` loads the order, asks it to decide, and appends what it decided; when somebody
-//! else was quicker it reads what is new and asks again.
+//! Each step is one command. `execute` loads the order, calls the decision, and appends its events. After a
+//! conflict it reads the new events and decides again.
 
 use std::io::Write;
 
@@ -12,7 +12,7 @@ use crate::money::Money;
 use crate::order::{CustomerId, Line, OrderError, OrderId, PaymentId};
 use crate::shop::Shop;
 
-/// Plays the scene and says on `out` what happens.
+/// Runs the scene and prints to `out` what happens.
 pub async fn play(shop: &Shop, out: &mut dyn Write) -> Result<(), Fault> {
     let number = shop.tables.next_number().await?;
     let (alice, bob) = (CustomerId::new("alice")?, CustomerId::new("bob")?);
@@ -22,17 +22,17 @@ pub async fn play(shop: &Shop, out: &mut dyn Write) -> Result<(), Fault> {
     writeln!(out, "Alice orders two cups and a kettle, and all goes well.")?;
     let lines = vec![line("espresso cup", 2, 1_250), line("kettle", 1, 4_900)];
     let total = Money::euro_cents(7_400);
-    say(out, "placed", shop.orders.execute(&first, |order| order.place(alice.clone(), lines.clone())).await?)?;
+    print(out, "placed", shop.orders.execute(&first, |order| order.place(alice.clone(), lines.clone())).await?)?;
     let payment = PaymentId::new(format!("pay-{number}"))?;
-    say(out, "paid", shop.orders.execute(&first, |order| order.pay(payment.clone(), total)).await?)?;
-    say(out, "reserved", shop.orders.execute(&first, |order| order.reserve("north")).await?)?;
-    say(out, "shipped", shop.orders.execute(&first, |order| order.ship("snail", "SN-1")).await?)?;
-    say(out, "delivered", shop.orders.execute(&first, |order| order.deliver("alice")).await?)?;
+    print(out, "paid", shop.orders.execute(&first, |order| order.pay(payment.clone(), total)).await?)?;
+    print(out, "reserved", shop.orders.execute(&first, |order| order.reserve("north")).await?)?;
+    print(out, "shipped", shop.orders.execute(&first, |order| order.ship("snail", "SN-1")).await?)?;
+    print(out, "delivered", shop.orders.execute(&first, |order| order.deliver("alice")).await?)?;
 
     writeln!(out, "\nBob orders a grinder. The warehouse is too quick, and Bob clicks twice.")?;
     let lines = vec![line("grinder", 1, 12_900)];
     let total = Money::euro_cents(12_900);
-    say(out, "placed", shop.orders.execute(&second, |order| order.place(bob.clone(), lines.clone())).await?)?;
+    print(out, "placed", shop.orders.execute(&second, |order| order.place(bob.clone(), lines.clone())).await?)?;
     match shop.orders.execute(&second, |order| order.ship("snail", "SN-2")).await {
         Err(ExecuteError::Rejected(no @ OrderError::NotNow { .. })) => writeln!(out, "  {second}  refused: {no}")?,
         other => return Err(format!("a parcel left before it was paid: {other:?}").into()),
@@ -42,24 +42,24 @@ pub async fn play(shop: &Shop, out: &mut dyn Write) -> Result<(), Fault> {
     let click = RequestKey::new(format!("pay-form-{second}"), Fingerprint::of(&(&payment, total))?)?;
     let from_bob = shop.orders.with(Context::default().with_actor(Actor::new("bob")?).with_request(click));
     for _ in 0..2 {
-        say(out, "paid", from_bob.execute(&second, |order| order.pay(payment.clone(), total)).await?)?;
+        print(out, "paid", from_bob.execute(&second, |order| order.pay(payment.clone(), total)).await?)?;
     }
-    say(out, "reserved", shop.orders.execute(&second, |order| order.reserve("south")).await?)?;
-    say(out, "shipped", shop.orders.execute(&second, |order| order.ship("snail", "SN-2")).await?)?;
+    print(out, "reserved", shop.orders.execute(&second, |order| order.reserve("south")).await?)?;
+    print(out, "shipped", shop.orders.execute(&second, |order| order.ship("snail", "SN-2")).await?)?;
 
     writeln!(out, "\nAlice orders a teapot, pays, and changes her mind: the refund is part of the cancellation.")?;
     let lines = vec![line("teapot", 1, 3_500)];
     let payment = PaymentId::new(format!("pay-{}", number + 2))?;
-    say(out, "placed", shop.orders.execute(&third, |order| order.place(alice.clone(), lines.clone())).await?)?;
+    print(out, "placed", shop.orders.execute(&third, |order| order.place(alice.clone(), lines.clone())).await?)?;
     let total = Money::euro_cents(3_500);
-    say(out, "paid", shop.orders.execute(&third, |order| order.pay(payment.clone(), total)).await?)?;
-    say(out, "cancelled, refunded", shop.orders.execute(&third, |order| order.cancel("found one at home")).await?)?;
+    print(out, "paid", shop.orders.execute(&third, |order| order.pay(payment.clone(), total)).await?)?;
+    print(out, "cancelled, refunded", shop.orders.execute(&third, |order| order.cancel("found one at home")).await?)?;
 
     writeln!(out, "\nBob orders filter papers and goes to sleep.")?;
     let lines = vec![line("filter papers", 3, 420)];
     let last = shop.orders.execute(&fourth, |order| order.place(bob.clone(), lines.clone())).await?;
     let position = last.position;
-    say(out, "placed", last)?;
+    print(out, "placed", last)?;
 
     // Read your own write: the tables below show everything up to this position.
     shop.caught_up(position).await?;
@@ -70,7 +70,7 @@ fn line(product: &str, quantity: u32, cents: i64) -> Line {
     Line { product: product.to_owned(), quantity, price: Money::euro_cents(cents) }
 }
 
-fn say(out: &mut dyn Write, what: &str, done: Executed) -> Result<(), Fault> {
+fn print(out: &mut dyn Write, what: &str, done: Executed) -> Result<(), Fault> {
     let again = if done.repeated { "  (the same request again: nothing new)" } else { "" };
     let (order, version, position) = (done.stream.aggregate_id(), done.version.get(), done.position);
     Ok(writeln!(out, "  {order}  {what:<20} version {version}, position {position}{again}")?)

@@ -1,7 +1,7 @@
-//! Reading: the read models are plain tables, so this is plain SQL.
+//! Queries: the read models are plain tables, so this is plain SQL.
 //!
-//! Two queries are the same for both databases. Two are not, because each has its own way with JSON and with times: they
-//! stand beside each other below, and the code around them does not know which one it runs.
+//! Two queries are the same for both databases. Two differ, because the databases differ in JSON and times. Both versions
+//! are below, and the other code does not depend on the database.
 
 use std::io::Write;
 
@@ -90,7 +90,7 @@ pub enum Tables {
 }
 
 impl Tables {
-    /// The number that the next order gets.
+    /// The number of the next order.
     pub async fn next_number(&self) -> Result<i64, Fault> {
         let found = self.query(NEXT_NUMBER, &[]).await?;
         Ok(found.rows[0][0].parse()?)
@@ -103,11 +103,11 @@ impl Tables {
             Self::Postgres(_) => POSTGRES,
         };
         let detail = self.query(detail_of, &[order]).await?;
-        writeln!(out, "\nOrder detail (table order_detail), as the customer sees it:\n{}", detail.drawn())?;
+        writeln!(out, "\nOrder detail (table order_detail), as the customer sees it:\n{}", detail.into_table())?;
         let list = self.query(latest_orders, &[]).await?;
-        writeln!(out, "\nOrder list (table order_list), as the staff see it, latest first:\n{}", list.drawn())?;
+        writeln!(out, "\nOrder list (table order_list), as the staff see it, latest first:\n{}", list.into_table())?;
         let days = self.query(SALES_BY_DAY, &[]).await?;
-        writeln!(out, "\nSales by day (table daily_sales), as the owner sees them:\n{}", days.drawn())?;
+        writeln!(out, "\nSales by day (table daily_sales), as the owner sees them:\n{}", days.into_table())?;
         Ok(())
     }
 
@@ -125,7 +125,7 @@ impl Tables {
     }
 }
 
-/// What a query found. Every column is text, as it is printed.
+/// The result of a query. Every column is text, as it is printed.
 struct Found {
     columns: Vec<String>,
     rows: Vec<Vec<String>>,
@@ -142,7 +142,7 @@ impl Found {
         Ok(Self { columns: columns.unwrap_or_default(), rows: texts.collect::<Result<_, sqlx::Error>>()? })
     }
 
-    fn drawn(self) -> String {
+    fn into_table(self) -> String {
         let mut table = Builder::default();
         table.push_record(self.columns);
         for row in self.rows {

@@ -1,4 +1,4 @@
-//! The scene is a function, so a test can call it and keep what it prints.
+//! The scene is a function, so a test can call it and compare what it prints.
 
 use std::path::Path;
 
@@ -11,21 +11,22 @@ use sqlx::{Connection, PgConnection, Row};
 use crate::analytics::{DailySales, Day};
 use crate::detail::{Detail, OrderDetail};
 use crate::list::{Listed, OrderList};
+use crate::location::Location;
 use crate::money::{Currency, Money};
 use crate::order::{CustomerId, Line, Order, OrderError, OrderEvent, OrderId, PaymentId, Status};
-use crate::place::Place;
+use crate::resilience;
 use crate::shop::Shop;
 use crate::story;
 use crate::tables::Tables;
 
-/// Plays the scene once more at a shop that is open, and closes it.
-async fn tell(shop: Shop, told: &mut Vec<u8>) {
-    story::play(&shop, told).await.expect("played");
-    told.extend(b"\n~~~~~~~~~~~~~~~~ again, the next day ~~~~~~~~~~~~~~~~\n\n");
+/// Runs the scene once in an open shop, and closes the shop.
+async fn play(shop: Shop, printed: &mut Vec<u8>) {
+    story::play(&shop, printed).await.expect("played");
+    printed.extend(b"\n~~~~~~~~~~~~~~~~ again, the next day ~~~~~~~~~~~~~~~~\n\n");
     shop.close().await.expect("closed");
 }
 
-/// A shop in a file, at a moment that stands still.
+/// A shop in a file, with a fixed clock.
 async fn in_a_file(path: &Path, seed: u64, now: Timestamp) -> Shop {
     let options = SqliteOptions::new(path).clock(ManualClock::at(now)).ids(SeededIds::new(seed));
     let store = options.open().await.expect("opened");
@@ -34,43 +35,50 @@ async fn in_a_file(path: &Path, seed: u64, now: Timestamp) -> Shop {
 }
 
 #[tokio::test]
-async fn the_story_is_told_as_ever_and_goes_on_from_what_is_there() {
+async fn the_story_prints_the_golden_text_and_a_second_run_continues_the_data() {
     let folder = tempfile::tempdir().expect("a folder");
     let path = folder.path().join("orders.db");
-    let mut told = Vec::new();
+    let mut printed = Vec::new();
     for (seed, day) in [(1, "2026-03-02T09:30:00Z"), (2, "2026-03-03T17:45:00Z")] {
-        tell(in_a_file(&path, seed, day.parse().expect("a time")).await, &mut told).await;
+        play(in_a_file(&path, seed, day.parse().expect("a time")).await, &mut printed).await;
     }
-    insta::assert_snapshot!("story", String::from_utf8(told).expect("text"));
+    insta::assert_snapshot!("story", String::from_utf8(printed).expect("text"));
 }
 
-/// The server's clock cannot be held, so the file's shop is played at the server's time, and hours are not compared.
+/// The clock of the server cannot be fixed, so the shop in a file runs at the server's time, and hours are not compared.
 #[tokio::test]
 async fn the_story_is_the_same_on_postgresql() {
     loop {
         let scratch = annals_scratch::Database::empty().await;
-        let place = Place::of(None, Some(scratch.url().to_owned())).expect("it is one of ours");
+        let location = Location::of(None, Some(scratch.url().to_owned())).expect("a known URL");
         let began = server_time(scratch.url()).await;
-        let mut told = Vec::new();
+        let mut printed = Vec::new();
         for _ in 0..2 {
-            tell(Shop::open(&place).await.expect("opened"), &mut told).await;
+            play(Shop::open(&location).await.expect("opened"), &mut printed).await;
         }
         let ended = server_time(scratch.url()).await;
         let folder = tempfile::tempdir().expect("a folder");
         let mut expected = Vec::new();
         for seed in 1..=2 {
-            tell(in_a_file(&folder.path().join("orders.db"), seed, began).await, &mut expected).await;
+            play(in_a_file(&folder.path().join("orders.db"), seed, began).await, &mut expected).await;
         }
-        // Midnight may have come in between; then sales are of two days.
+        // Midnight may have passed in between; then there are sales of two days.
         if day_of(began) == day_of(ended) {
-            assert_eq!(without_hours(told), without_hours(expected));
+            assert_eq!(without_hours(printed), without_hours(expected));
             return;
         }
     }
 }
 
+#[tokio::test(start_paused = true)]
+async fn a_payment_service_degrades_fails_and_recovers_as_ever() {
+    let mut told = Vec::new();
+    resilience::play(&mut told).await.expect("played");
+    insta::assert_snapshot!("resilience", String::from_utf8(told).expect("text"));
+}
+
 async fn server_time(url: &str) -> Timestamp {
-    let mut connection = PgConnection::connect(url).await.expect("it is there");
+    let mut connection = PgConnection::connect(url).await.expect("the server is running");
     let now = "SELECT CAST(floor(extract(epoch FROM clock_timestamp())) AS bigint)";
     let row = sqlx::query(now).fetch_one(&mut connection).await.expect("it answers");
     Timestamp::from_second(row.get(0)).expect("a time")
@@ -80,36 +88,36 @@ fn day_of(time: Timestamp) -> String {
     time.strftime("%Y-%m-%d").to_string()
 }
 
-/// `09:30` and the like become `hh:mm`.
-fn without_hours(told: Vec<u8>) -> String {
+/// Replaces hours such as `09:30` by `hh:mm`.
+fn without_hours(printed: Vec<u8>) -> String {
     let is_hour = |word: &str| word.len() == 5 && word.as_bytes()[2] == b':';
-    let told = String::from_utf8(told).expect("text");
-    told.split(' ').map(|word| if is_hour(word) { "hh:mm" } else { word }).collect::<Vec<_>>().join(" ")
+    let printed = String::from_utf8(printed).expect("text");
+    printed.split(' ').map(|word| if is_hour(word) { "hh:mm" } else { word }).collect::<Vec<_>>().join(" ")
 }
 
 #[test]
-fn the_place_is_found_and_no_password_is_shown() {
-    let url = |url: &str| Place::of(None, Some(url.to_owned()));
-    assert!(matches!(url("postgres://app@localhost/shop"), Ok(Place::Postgres(_))));
-    assert!(matches!(url("postgresql://app@localhost/shop"), Ok(Place::Postgres(_))));
-    assert!(matches!(url(""), Ok(Place::File(_))));
-    let both = Place::of(Some("shop.db".into()), Some("postgres://app@localhost/shop".to_owned()));
-    assert!(matches!(both, Ok(Place::File(file)) if file == Path::new("shop.db")), "the command line comes first");
-    for (unknown, said) in [
+fn the_location_is_found_and_no_password_is_printed() {
+    let url = |url: &str| Location::of(None, Some(url.to_owned()));
+    assert!(matches!(url("postgres://app@localhost/shop"), Ok(Location::Postgres(_))));
+    assert!(matches!(url("postgresql://app@localhost/shop"), Ok(Location::Postgres(_))));
+    assert!(matches!(url(""), Ok(Location::File(_))));
+    let both = Location::of(Some("shop.db".into()), Some("postgres://app@localhost/shop".to_owned()));
+    assert!(matches!(both, Ok(Location::File(file)) if file == Path::new("shop.db")), "the command line comes first");
+    for (unknown, message) in [
         ("mysql://app:secret@localhost/shop", "is of the kind `mysql`"),
-        ("app:secret@localhost/shop", "is no URL"),
-        ("secret with spaces://x", "is no URL"),
-        ("shop.db", "is no URL"),
+        ("app:secret@localhost/shop", "is not a URL"),
+        ("secret with spaces://x", "is not a URL"),
+        ("shop.db", "is not a URL"),
     ] {
         let error = url(unknown).err().expect("it is refused").to_string();
-        assert!(error.contains(said) && error.contains("postgres://user@host"), "{error}");
+        assert!(error.contains(message) && error.contains("postgres://user@host"), "{error}");
         assert!(!error.contains("secret"), "{error}");
     }
 }
 
-/// Stored names are for ever; this golden file makes a changed one show in review.
+/// Stored names never change; with this golden file a changed one is visible in review.
 #[test]
-fn stored_names_are_what_they_were() {
+fn stored_names_are_unchanged() {
     insta::assert_snapshot!("names", shapes_of::<OrderEvent>());
 }
 
@@ -124,7 +132,7 @@ fn paid() -> OrderEvent {
 }
 
 #[test]
-fn a_paid_order_that_is_cancelled_is_refunded_in_the_same_breath() {
+fn a_paid_order_that_is_cancelled_is_refunded_in_the_same_append() {
     let reason = "found one at home".to_owned();
     let refund =
         OrderEvent::Refunded { payment: PaymentId::new("pay-1").expect("a name"), amount: Money::euro_cents(9_800) };
@@ -143,7 +151,7 @@ fn nothing_is_shipped_before_it_is_paid_and_reserved() {
 }
 
 #[test]
-fn a_price_beyond_counting_is_refused() {
+fn a_price_that_overflows_is_refused() {
     let dear = Line { product: "moon".to_owned(), quantity: 3, price: Money::euro_cents(i64::MAX / 2) };
     let alice = CustomerId::new("alice").expect("a name");
     given::<Order>([]).when(|order| order.place(alice.clone(), vec![dear.clone()])).then_rejected(OrderError::NoTotal);
@@ -205,7 +213,7 @@ fn after(history: &[OrderEvent]) -> Order {
 }
 
 #[test]
-fn every_step_is_taken_where_it_belongs_and_refused_everywhere_else() {
+fn every_step_is_accepted_in_its_status_and_refused_in_all_others() {
     let histories = [
         (Status::Unknown, vec![]),
         (Status::Placed, vec![placed()]),
@@ -239,7 +247,7 @@ fn every_step_is_taken_where_it_belongs_and_refused_everywhere_else() {
         check("cancelled", &may_end, order.cancel("so").map(|events| events.len()));
         if may_end.contains(&status) {
             let refunds = usize::from(status != Status::Placed);
-            assert_eq!(order.cancel("so").expect("it may").len(), 1 + refunds, "what was paid goes back, once");
+            assert_eq!(order.cancel("so").expect("it may").len(), 1 + refunds, "what was paid is refunded once");
         }
     }
 }
@@ -321,7 +329,7 @@ fn the_list_and_the_detail_follow_an_order_to_its_end() {
 }
 
 #[test]
-fn a_refund_counts_on_the_day_it_is_made_and_each_currency_for_itself() {
+fn a_refund_counts_on_its_day_and_each_currency_separately() {
     let dollars = Money { minor: 500, currency: Currency::Usd };
     let lines = vec![Line { product: "cup".to_owned(), quantity: 1, price: dollars }];
     let in_dollars = OrderEvent::Placed { customer: alice(), lines, total: dollars };
@@ -343,7 +351,7 @@ fn a_refund_counts_on_the_day_it_is_made_and_each_currency_for_itself() {
 }
 
 #[tokio::test]
-async fn a_day_of_refunds_alone_shows_what_went_out_and_numbers_go_on_behind_the_greatest() {
+async fn a_day_with_only_refunds_shows_them_and_numbers_continue_after_the_highest() {
     let folder = tempfile::tempdir().expect("a folder");
     let clock = std::sync::Arc::new(ManualClock::at("2026-03-02T09:30:00Z".parse().expect("a time")));
     let options = SqliteOptions::new(folder.path().join("orders.db")).clock(std::sync::Arc::clone(&clock));
@@ -365,10 +373,10 @@ async fn a_day_of_refunds_alone_shows_what_went_out_and_numbers_go_on_behind_the
     }
     shop.caught_up(last).await.expect("caught up");
     assert_eq!(shop.tables.next_number().await.expect("read"), 10_001);
-    let mut told = Vec::new();
-    shop.tables.show("o-9999", &mut told).await.expect("shown");
-    let told = String::from_utf8(told).expect("text");
-    let of_refunds: Vec<_> = told.lines().filter(|line| line.contains("-0.50")).collect();
-    assert_eq!(of_refunds.len(), 2, "{told}");
-    assert!(of_refunds.iter().all(|line| line.contains("│ 0      │ -0.50   │ -")), "{told}");
+    let mut printed = Vec::new();
+    shop.tables.show("o-9999", &mut printed).await.expect("shown");
+    let printed = String::from_utf8(printed).expect("text");
+    let of_refunds: Vec<_> = printed.lines().filter(|line| line.contains("-0.50")).collect();
+    assert_eq!(of_refunds.len(), 2, "{printed}");
+    assert!(of_refunds.iter().all(|line| line.contains("│ 0      │ -0.50   │ -")), "{printed}");
 }

@@ -1,5 +1,5 @@
-//! Kills the app while it works, again and again, and looks at what it left: nothing acknowledged is lost, nothing is
-//! doubled, and the read models are what the log says.
+//! Kills the app during its work, again and again, and checks the data: nothing acknowledged is lost, nothing is
+//! duplicated, and the read models agree with the log.
 
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
@@ -25,10 +25,10 @@ impl App {
         command
     }
 
-    /// Plays many orders and is killed in the middle, again and again: each time when `placed` counts so many orders more
-    /// than before, and so many milliseconds later. However slow the machine is, that much is done. Then the next start
+    /// Runs many orders and kills the app, again and again: each time when `placed` has grown by the given number of orders,
+    /// and the given milliseconds later. So the work done does not depend on the speed of the machine. The last start
     /// catches up.
-    async fn play_and_be_killed(&self, kills: &[(i64, u64)], mut placed: impl AsyncFnMut() -> i64) {
+    async fn play_and_kill(&self, kills: &[(i64, u64)], mut placed: impl AsyncFnMut() -> i64) {
         for (orders, later) in kills {
             let enough = placed().await + orders;
             let mut child = self.command("1000000").spawn().expect("it starts");
@@ -46,7 +46,8 @@ impl App {
     }
 }
 
-/// Pairs of queries: what a read model says, and what it must say, straight from the log. They give one text a row.
+/// Pairs of queries: the content of a read model, and the expected content, computed from the log. They return one text per
+/// row.
 struct Questions {
     order_list: [&'static str; 2],
     revenue: [&'static str; 2],
@@ -148,7 +149,7 @@ where
     rows.iter().map(|row| row.get(0)).collect()
 }
 
-/// Checks the answers: `ask` runs a query.
+/// Compares the results; `ask` runs a query.
 async fn check(questions: Questions, mut ask: impl AsyncFnMut(&'static str) -> Vec<String>) {
     assert_eq!(ask(questions.streams_with_holes).await, Vec::<String>::new());
     let [listed, expected] = questions.order_list;
@@ -164,7 +165,7 @@ async fn read_models_agree_with_the_log_whenever_the_app_is_killed() {
     let folder = tempfile::tempdir().expect("a folder");
     let path = folder.path().join("orders.db");
     let options = sqlx::sqlite::SqliteConnectOptions::new().filename(&path);
-    // None while there is no table yet.
+    // None while the table does not exist.
     let placed = async || {
         let Ok(mut connection) = SqliteConnection::connect_with(&options).await else { return 0 };
         let orders = sqlx::query_scalar("SELECT count(*) FROM events WHERE event_type = 'order.placed'");
@@ -173,12 +174,12 @@ async fn read_models_agree_with_the_log_whenever_the_app_is_killed() {
         orders
     };
     let app = App { file: Some(path.clone()), url: None };
-    app.play_and_be_killed(&[(0, 30), (60, 0), (60, 40), (0, 130), (60, 13), (60, 160)], placed).await;
+    app.play_and_kill(&[(0, 30), (60, 0), (60, 40), (0, 130), (60, 13), (60, 160)], placed).await;
     let mut connection = SqliteConnection::connect_with(&options).await.expect("the file opens");
-    let ask = async |sql| texts(sqlx::query(sql).fetch_all(&mut connection).await.expect("the file is sound"));
+    let ask = async |sql| texts(sqlx::query(sql).fetch_all(&mut connection).await.expect("the file is valid"));
     check(SQLITE, ask).await;
-    let sound = sqlx::query("PRAGMA integrity_check").fetch_all(&mut connection).await.expect("it answers");
-    assert_eq!(texts(sound), ["ok"]);
+    let integrity = sqlx::query("PRAGMA integrity_check").fetch_all(&mut connection).await.expect("it answers");
+    assert_eq!(texts(integrity), ["ok"]);
 }
 
 #[tokio::test]
@@ -192,8 +193,8 @@ async fn read_models_agree_with_the_log_whenever_the_app_is_killed_on_postgresql
         orders
     };
     let app = App { file: None, url: Some(scratch.url().to_owned()) };
-    app.play_and_be_killed(&[(0, 50), (60, 0), (60, 100), (0, 230), (60, 33), (60, 300)], placed).await;
+    app.play_and_kill(&[(0, 50), (60, 0), (60, 100), (0, 230), (60, 33), (60, 300)], placed).await;
     let mut connection = PgConnection::connect(scratch.url()).await.expect("the server answers");
-    let ask = async |sql| texts(sqlx::query(sql).fetch_all(&mut connection).await.expect("the tables are there"));
+    let ask = async |sql| texts(sqlx::query(sql).fetch_all(&mut connection).await.expect("the tables exist"));
     check(POSTGRES, ask).await;
 }

@@ -17,6 +17,7 @@ pub(crate) const NAME: &str = "name";
 pub(crate) const VERSION: &str = "version";
 pub(crate) const ID: &str = "id";
 pub(crate) const SNAPSHOT: &str = "snapshot";
+pub(crate) const TRANSPARENT: &str = "transparent";
 pub(crate) const FOLD: &str = "fold";
 pub(crate) const EVERY: &str = "every";
 pub(crate) const NEVER: &str = "never";
@@ -26,23 +27,23 @@ pub(crate) const INDEX: &str = "index";
 pub(crate) const TEXT: &str = "text";
 pub(crate) const JSON: &str = "json";
 
-/// A word of an attribute with its value, as it was written.
+/// A word of an attribute with its value.
 pub(crate) struct Word<T> {
     pub(crate) word: Ident,
     pub(crate) value: T,
 }
 
-/// Everything that was said with one word; more than one value is for `validate` to judge.
-pub(crate) struct Said<T>(pub(crate) Vec<Word<T>>);
+/// All values of one word. `validate` refuses more than one.
+pub(crate) struct Values<T>(pub(crate) Vec<Word<T>>);
 
-impl<T> Default for Said<T> {
+impl<T> Default for Values<T> {
     fn default() -> Self {
         Self(Vec::new())
     }
 }
 
-impl<T> Said<T> {
-    /// Keeps the value of `word`, if it could be read.
+impl<T> Values<T> {
+    /// Adds the value of `word`, if it could be read.
     pub(crate) fn add(&mut self, word: &Ident, value: Result<T>) -> Result<()> {
         self.0.push(Word { word: word.clone(), value: value? });
         Ok(())
@@ -54,8 +55,8 @@ impl<T> Said<T> {
 }
 
 /// Reads every `#[attribute(word, word = .., word(..))]` among `attrs`: `take` gets each word of `known` and `misplaced`
-/// and reads its value; a misplaced word is for `validate` to refuse, so users are not told of it. Returns whether all was
-/// understood; if not, a rule must not complain that something is missing.
+/// and reads its value. Messages do not list misplaced words, because `validate` refuses them. Returns whether all was
+/// understood; if not, a rule must not report that something is missing.
 pub(crate) fn read(
     attrs: &[Attribute],
     attribute: &str,
@@ -118,7 +119,7 @@ fn one_word(
 
 fn skip_to_comma(input: ParseStream<'_>) {
     while !input.is_empty() && !input.peek(Token![,]) {
-        // Taking one token tree cannot fail while there is one.
+        // Parsing one token tree cannot fail while there is one.
         let _ = input.parse::<TokenTree>();
     }
 }
@@ -204,7 +205,7 @@ pub(crate) fn texts(word: &Ident, input: ParseStream<'_>, example: &str) -> Resu
     })
 }
 
-/// Reads what stands in parentheses. `read` also gets the place of the parentheses.
+/// Reads the content of parentheses. `read` also gets the span of the parentheses.
 pub(crate) fn in_parentheses<T>(
     input: ParseStream<'_>,
     read: impl FnOnce(ParseStream<'_>, Span) -> Result<T>,
@@ -213,7 +214,7 @@ pub(crate) fn in_parentheses<T>(
     let parentheses = parenthesized!(content in input);
     let value = read(&content, parentheses.span.join());
     if value.is_err() {
-        // syn would complain about what is left, a second message for one mistake.
+        // Otherwise syn would report the remaining tokens, a second message for one mistake.
         content.parse::<TokenStream>()?;
     }
     value

@@ -1,4 +1,4 @@
-//! From input to output: parse, validate, then expand, or report every mistake and stand in.
+//! From input to output: parse, validate, then expand; or report every mistake and expand a stub.
 
 use proc_macro2::TokenStream;
 use syn::{DeriveInput, Error};
@@ -11,7 +11,7 @@ use crate::{expand, fallback, root, validate};
 pub(crate) fn event(input: &DeriveInput) -> TokenStream {
     let mut mistakes = Mistakes::default();
     let parsed = EventInput::parse(input, &mut mistakes);
-    let krate = parsed.labels.krate.first().map(|said| &said.value);
+    let krate = parsed.labels.krate.first().map(|word| &word.value);
     let root = root::find(root::OF_EVENTS, krate, EVENT);
     match validate::event(&parsed, root.clone(), mistakes) {
         Ok(valid) => expand::event(&valid),
@@ -22,7 +22,7 @@ pub(crate) fn event(input: &DeriveInput) -> TokenStream {
 pub(crate) fn aggregate(input: &DeriveInput) -> TokenStream {
     let mut mistakes = Mistakes::default();
     let parsed = AggregateInput::parse(input, &mut mistakes);
-    let root = root::find(root::OF_EVENTS, parsed.krate.first().map(|said| &said.value), AGGREGATE);
+    let root = root::find(root::OF_EVENTS, parsed.krate.first().map(|word| &word.value), AGGREGATE);
     match validate::aggregate(&parsed, root.clone(), mistakes) {
         Ok(valid) => expand::aggregate(&valid),
         Err(error) => report(&error, root.ok().map(|p| fallback::aggregate(&p, &parsed))),
@@ -32,16 +32,16 @@ pub(crate) fn aggregate(input: &DeriveInput) -> TokenStream {
 pub(crate) fn read_model(input: &DeriveInput) -> TokenStream {
     let mut mistakes = Mistakes::default();
     let parsed = ReadModelInput::parse(input, &mut mistakes);
-    let root = root::find(root::OF_READ_MODELS, parsed.krate.first().map(|said| &said.value), READ_MODEL);
+    let root = root::find(root::OF_READ_MODELS, parsed.krate.first().map(|word| &word.value), READ_MODEL);
     match validate::read_model(&parsed, root.clone(), mistakes) {
         Ok(valid) => expand::read_model(&valid),
         Err(error) => report(&error, root.ok().map(|p| fallback::read_model(&p, &parsed))),
     }
 }
 
-/// The mistakes, and what keeps other code from failing because of them.
-fn report(error: &Error, stand_in: Option<TokenStream>) -> TokenStream {
+/// The mistakes, and a stub that keeps other code from failing because of them.
+fn report(error: &Error, stub: Option<TokenStream>) -> TokenStream {
     let mut tokens = error.to_compile_error();
-    tokens.extend(stand_in);
+    tokens.extend(stub);
     tokens
 }

@@ -1,5 +1,5 @@
-//! A stub implementation for input that was refused, so that the code which uses the type compiles and one mistake
-//! gives one message. It never runs: the refusal beside it is an error.
+//! A stub implementation for input that was refused. The code that uses the type still compiles, so one mistake gives one
+//! message. The stub never runs, because the message beside it is an error.
 
 use proc_macro2::{Ident, TokenStream};
 use quote::quote;
@@ -79,7 +79,7 @@ pub(crate) fn read_model(p: &TokenStream, input: &ReadModelInput) -> TokenStream
     )
 }
 
-/// The type of the key, if what was said about it can be understood; else a stub's key is text.
+/// The type of the key, if its attribute can be understood; otherwise the key of the stub is text.
 fn key(input: &ReadModelInput) -> Option<TokenStream> {
     let Body::Struct(Some(columns)) = &input.body else { return None };
     let types = input.key.first()?.value.iter().map(|name| {
@@ -98,7 +98,7 @@ fn refused(p: &TokenStream) -> TokenStream {
     quote!(#p::core::unreachable!("the derive refused this type"))
 }
 
-/// For every instance of a generic type that could have the trait at all.
+/// For every instance of a generic type that can have the trait.
 fn implement(p: &TokenStream, name: &str, ident: &Ident, generics: &Generics, items: TokenStream) -> TokenStream {
     let name = Ident::new(name, proc_macro2::Span::call_site());
     let mut generics = generics.clone();

@@ -10,12 +10,12 @@ use syn::Error;
 pub(crate) struct Mistakes(Option<Error>);
 
 impl Mistakes {
-    /// Notes a mistake at `tokens`.
+    /// Adds a mistake at `tokens`.
     pub(crate) fn at(&mut self, tokens: impl ToTokens, message: impl Display) {
         self.push(Error::new_spanned(tokens, message));
     }
 
-    /// Notes a mistake that already knows its place.
+    /// Adds a mistake that has its span.
     pub(crate) fn push(&mut self, error: Error) {
         match &mut self.0 {
             Some(first) => first.combine(error),
@@ -23,7 +23,7 @@ impl Mistakes {
         }
     }
 
-    /// `valid` if nothing was noted, else everything that was. A rule that gives nothing has noted why.
+    /// `valid` if there are no mistakes, otherwise all mistakes. A rule that returns `None` has added a mistake.
     pub(crate) fn finish<T>(self, valid: Option<T>) -> Result<T, Error> {
         match (self.0, valid) {
             (None, Some(valid)) => Ok(valid),

@@ -1,5 +1,4 @@
-//! PARSE: what the user tells serde, as far as it decides how a value is written. serde judges its own syntax; here
-//! only the words count.
+//! PARSE: the words of serde's attributes that affect how a value is written. serde itself checks its syntax.
 
 use syn::ext::IdentExt;
 use syn::parse::{ParseStream, Parser};
@@ -22,7 +21,7 @@ pub(crate) fn read(attrs: &[Attribute]) -> Vec<Ident> {
             }
             Ok(())
         };
-        // Every token is taken, so this cannot fail; and if it could, serde would say why.
+        // Every token is consumed, so this cannot fail; if it did, serde would report it.
         let _: syn::Result<()> = items.parse2(list.tokens.clone());
     }
     words

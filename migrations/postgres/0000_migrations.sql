@@ -1,4 +1,4 @@
--- Remembers which migrations this database has seen. Run under an advisory lock, harmless when repeated.
+-- Records which migrations have run on this database. Runs under an advisory lock; repeating it is harmless.
 CREATE SCHEMA IF NOT EXISTS annals;
 
 CREATE TABLE IF NOT EXISTS annals.migrations (

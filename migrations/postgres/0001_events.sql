@@ -1,8 +1,8 @@
--- The log: every event of every stream. Positions are drawn inside the INSERT and become visible in any order, so a
--- reader of the whole log must know which writers are still at work: the fence below tells it.
+-- The log: every event of every stream. Positions are allocated inside the INSERT and become visible in any order. So a
+-- reader of the whole log must know which writers are still running; the fence below shows them.
 
 CREATE TABLE annals.events (
-    -- Each number is used once and in order, and by nobody's choice, or a reader could meet an event behind it.
+    -- Each position is used once and in order, and never chosen by a caller. Otherwise an event could appear behind a reader.
     position       bigint GENERATED ALWAYS AS IDENTITY
                    (SEQUENCE NAME annals.events_position MINVALUE 1 START 1 INCREMENT 1 CACHE 1 NO CYCLE),
     event_id       uuid   NOT NULL,
@@ -23,12 +23,12 @@ CREATE TABLE annals.events (
     CONSTRAINT events_stream_version UNIQUE (tenant, aggregate_type, aggregate_id, version)
 );
 
--- For reading one story in order; rows without a correlation id cost nothing.
+-- For reading one correlation in order. Rows without a correlation id are not in the index.
 CREATE INDEX events_correlation ON annals.events (correlation_id, position) WHERE correlation_id IS NOT NULL;
 
--- The fence. A statement trigger fires before the first row of an INSERT is computed, and so before its first number
--- is drawn; the lock is held until the transaction has ended and its rows are visible. So whoever has drawn a number
--- is seen in pg_locks, or has ended. The two keys are `annl` and `fnce` in ASCII.
+-- The fence. A statement trigger fires before the first row of an INSERT is computed, and so before its first position is
+-- allocated. The lock is held until the transaction has ended and its rows are visible. So a transaction with an allocated
+-- position is visible in pg_locks, or has ended. The two keys are `annl` and `fnce` in ASCII.
 CREATE FUNCTION annals.announce_writer() RETURNS trigger LANGUAGE plpgsql AS $$
 BEGIN
     PERFORM pg_catalog.pg_advisory_xact_lock_shared(1634627180, 1718510437);
@@ -53,8 +53,8 @@ FOR EACH STATEMENT EXECUTE FUNCTION annals.refuse_change();
 CREATE TRIGGER events_are_never_truncated BEFORE TRUNCATE ON annals.events
 FOR EACH STATEMENT EXECUTE FUNCTION annals.refuse_change();
 
--- Whether readers can read it: what `StoredMetadata` writes, within the largest limit of the library. The library's limit
--- is that of the text as it writes it; JSONB adds a space after each colon and comma, at most half as much.
+-- Whether readers can read it: the format of `StoredMetadata`, within the largest limit of the library. The library limits
+-- the text that it writes; JSONB adds a space after each colon and comma, at most half as much again.
 CREATE FUNCTION annals.is_metadata(p_metadata jsonb) RETURNS boolean LANGUAGE plpgsql IMMUTABLE AS $$
 BEGIN
     RETURN jsonb_typeof(p_metadata) = 'object'
@@ -66,15 +66,15 @@ BEGIN
        AND octet_length(p_metadata::text) <= 1572864;
 END $$;
 
--- Whoever inserts: each new event continues the one before it, so that a stream never has a gap and its positions rise with
--- its versions: of two that insert at once, the one with the later version may have the lower position. Positions come from
--- the sequence, also where an INSERT overrides it: one that the session was not given is refused. And what the library
--- refuses at its door is refused here too, as an event that no reader can read cannot be removed again. These rules are no
--- CHECK constraints, each of which the server prepares anew for each statement (measured: together they made an append
--- take twice as long).
-CREATE FUNCTION annals.refuse_holes() RETURNS trigger LANGUAGE plpgsql SET enable_seqscan = off AS $$
+-- Rules for every INSERT, also without the library. Each new event continues the one before it, so that a stream has no gap
+-- and its positions increase with its versions. Without this rule, of two concurrent inserts the later version could have
+-- the lower position. Positions come from the sequence: a position that the session did not allocate is refused, also where
+-- an INSERT overrides the default. Values that the library refuses are refused here too, because an event that no reader
+-- can read can never be removed. These rules are not CHECK constraints, because the server prepares each of those again
+-- for each statement (measured: together they doubled the time of an append).
+CREATE FUNCTION annals.check_new_events() RETURNS trigger LANGUAGE plpgsql SET enable_seqscan = off AS $$
 BEGIN
-    -- A scalar subquery with LIMIT is run per row, by the index; NOT EXISTS could become a join that reads the table.
+    -- A scalar subquery with LIMIT runs per row and uses the index; NOT EXISTS could become a join that reads the table.
     IF EXISTS (
         SELECT 1
         FROM inserted AS added
@@ -82,13 +82,13 @@ BEGIN
            OR octet_length(event_type) > 200 OR octet_length(correlation_id) > 200 OR octet_length(causation_id) > 200
            OR tenant = '' OR aggregate_type = '' OR aggregate_id = '' OR event_type = '' OR correlation_id = ''
            OR causation_id = ''
-           -- Control characters. The backslashes are written so that no setting of the session makes others of them.
+           -- Control characters. The backslashes are written so that no setting of the session changes their meaning.
            OR tenant || aggregate_type || aggregate_id || event_type
               || coalesce(correlation_id || causation_id, correlation_id, causation_id, '')
               ~ E'[\\u0001-\\u001f\\u007f-\\u009f]'
            OR event_id = '00000000-0000-0000-0000-000000000000'
            OR schema_version < 1 OR schema_version > 4294967295
-           -- The library allows 64 MiB with numbers written out, and JSONB adds its spaces.
+           -- The library allows 64 MiB with numbers written in full, and JSONB adds spaces.
            OR octet_length(event_data::text) > 100663296
            OR (metadata <> '{}' AND NOT annals.is_metadata(metadata))
            OR added.position < 1 OR added.position > currval('annals.events_position')
@@ -120,7 +120,7 @@ END $$;
 
 CREATE TRIGGER events_continue_their_stream AFTER INSERT ON annals.events
 REFERENCING NEW TABLE AS inserted
-FOR EACH STATEMENT EXECUTE FUNCTION annals.refuse_holes();
+FOR EACH STATEMENT EXECUTE FUNCTION annals.check_new_events();
 
 -- Also when rows are applied by replication or restored with session_replication_role = replica.
 ALTER TABLE annals.events ENABLE ALWAYS TRIGGER events_writers_are_announced;

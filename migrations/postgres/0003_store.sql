@@ -1,4 +1,4 @@
--- What the store is: one row with its present life, and the oldest build that may open it.
+-- One row about the store: its current incarnation, and the oldest build that may open it.
 CREATE TABLE annals.store (
     only_row    boolean     NOT NULL DEFAULT true CONSTRAINT store_has_one_row CHECK (only_row),
     incarnation uuid        NOT NULL DEFAULT gen_random_uuid(),

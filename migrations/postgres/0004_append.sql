@@ -1,26 +1,26 @@
--- Appends in one round trip: look up the request key, compare versions, insert, remember the request.
+-- Appends in one round trip: look up the request key, compare versions, insert, store the request.
 --
--- Event ids are looked up only when a version does not hold, or when the caller says so: most appends bring new ids,
--- and the unique key notices when one does not. A unique violation aborts the transaction; the caller comes again with
--- `careful`, which looks the ids up first and takes the streams' turn locks.
+-- Event ids are looked up only when a version does not match, or when the caller asks for it. Most appends have new ids,
+-- and the unique key refuses the others. A unique violation aborts the transaction. The caller then calls again with
+-- `checked`, which looks the ids up first and locks the streams.
 
--- Each session keeps the plans of its functions. One that was made while the table was empty would read all of it later,
--- so scans of whole tables and of whole streams are switched off inside (measured: no cost).
+-- Each session caches the plans of its functions. A plan made while the table was empty would later read the whole table.
+-- So scans of whole tables and of whole streams are disabled inside the functions (measured: no cost).
 --
--- A look at the head of a stream starts at the version that is expected: an index scan reads all entries of a page that
--- match, which for a long stream are a hundred where one is needed (measured: 12 against 3 microseconds).
+-- The query for the last event of a stream starts at the expected version. An index scan reads all matching entries of a
+-- page: for a long stream a hundred instead of one (measured: 12 instead of 3 microseconds).
 
 -- The outcome of an append: `kind` is one of
---   appended     base_versions and positions hold, recorded_at is the time in microseconds
---   stale        a group is not as it was believed to be; nothing was stored, look again
---   remembered   the request key is known: result and fingerprint are what was stored
+--   appended     base_versions and positions are set, recorded_at is the time in microseconds
+--   stale        an expected version of a group is out of date; nothing was stored, query the versions and retry
+--   remembered   the request key is stored: result and fingerprint are the stored ones
 --   ids          some of the event ids are stored already
---   conflict     stream number `place` (from 1) is at `actual`
+--   conflict     stream `stream_number` (from 1) is at `actual`
 --   full         the same, but the stream cannot hold that many more events
--- Whatever it is, `standbys` says whether the server waits for standbys at each commit.
+-- `standbys` is always set: whether the server waits for standbys at each commit.
 CREATE TYPE annals.append_outcome AS (
     kind          text,
-    place         int,
+    stream_number int,
     actual        bigint,
     base_versions bigint[],
     positions     bigint[],
@@ -30,8 +30,8 @@ CREATE TYPE annals.append_outcome AS (
     standbys      boolean
 );
 
--- An answered append is on disk, whatever the session's default says; what is stronger than `on` stays.
--- A SET clause on the function would end before the commit that it is for.
+-- An acknowledged append is on disk, whatever the default of the session; a setting stronger than `on` is kept.
+-- A SET clause on the function would end before the commit.
 CREATE FUNCTION annals.be_durable() RETURNS void LANGUAGE plpgsql AS $$
 BEGIN
     IF current_setting('synchronous_commit') NOT IN ('on', 'remote_apply') THEN
@@ -39,9 +39,9 @@ BEGIN
     END IF;
 END $$;
 
--- Whether so many standbys as the server waits for have what was committed up to p_upto: `yes`, `no`, or `hidden` from the
--- account. The server acknowledges a commit also when the wait for them was cancelled, and sends no more than a warning.
-CREATE FUNCTION annals.is_replicated(p_upto pg_lsn) RETURNS text LANGUAGE plpgsql STABLE AS $$
+-- Whether enough standbys have what was committed up to p_until: `yes`, `no`, or `hidden` from the account. The server
+-- acknowledges a commit with only a warning when the wait for standbys was cancelled.
+CREATE FUNCTION annals.is_replicated(p_until pg_lsn) RETURNS text LANGUAGE plpgsql STABLE AS $$
 DECLARE
     names  text := current_setting('synchronous_standby_names');
     needed bigint := coalesce(substring(names FROM '(?i)^ *(?:(?:any|first) +)?([0-9]+) *[(]')::bigint, 1);
@@ -51,7 +51,7 @@ BEGIN
     IF names = '' THEN
         RETURN 'yes';
     END IF;
-    SELECT count(*) FILTER (WHERE r.sync_state IN ('sync', 'quorum') AND p_upto <=
+    SELECT count(*) FILTER (WHERE r.sync_state IN ('sync', 'quorum') AND p_until <=
                                 CASE current_setting('synchronous_commit') WHEN 'remote_apply' THEN r.replay_lsn
                                                                            ELSE r.flush_lsn END),
            count(*) FILTER (WHERE r.sync_state IS NULL)
@@ -60,8 +60,8 @@ BEGIN
     RETURN CASE WHEN having_it >= needed THEN 'yes' WHEN hidden > 0 THEN 'hidden' ELSE 'no' END;
 END $$;
 
--- When the last event was recorded, NULL if there is none. The lifetime of a request key counts from then if the clock is
--- behind it: a clock that is set right again must not take the key away at once.
+-- When the last event was recorded, NULL if there is none. If the clock is behind that time, the lifetime of a request key
+-- counts from it: a clock that is corrected later must not expire the key at once.
 CREATE FUNCTION annals.last_recorded_at() RETURNS timestamptz
 LANGUAGE plpgsql STABLE SET enable_seqscan = off SET enable_bitmapscan = off AS $$
 BEGIN
@@ -72,8 +72,8 @@ BEGIN
         LIMIT 1);
 END $$;
 
--- Forgets requests that are over. Bounded, so that no append pays for a long backlog; keys that others sweep are left to
--- them.
+-- Deletes expired request keys. The number is bounded, so that no append is delayed by a long backlog. Keys that another
+-- session is deleting are skipped.
 CREATE FUNCTION annals.sweep_request_keys(p_now timestamptz) RETURNS void LANGUAGE plpgsql
 SET enable_seqscan = off SET enable_bitmapscan = off AS $$
 BEGIN
@@ -100,10 +100,10 @@ BEGIN
     version := coalesce(version, 0);
 END $$;
 
--- One event for one stream that is believed to be at p_expected, without a request key; most appends are this one. Its
--- version is not looked up: the table's keys and guard refuse what does not continue the stream, and the caller then asks
--- `append_one` (measured: a fifth of the call). Gives the position, the time in microseconds, and 1 if the server waits for
--- standbys; nothing if the event at p_expected is not p_last_event.
+-- One event for one stream that is expected at p_expected, without a request key. Most appends are of this kind. The
+-- version is not queried: the keys and the trigger of the table refuse what does not continue the stream, and the caller
+-- then calls `append_one` (measured: it saves a fifth of the call). Returns the position, the time in microseconds, and 1 if
+-- the server waits for standbys; NULL if the event at p_expected is not p_last_event.
 CREATE FUNCTION annals.append_next(
     p_tenant text, p_aggregate_type text, p_aggregate_id text, p_expected bigint,
     p_event_id uuid, p_event_type text, p_schema_version bigint, p_event_data text, p_metadata text,
@@ -115,7 +115,7 @@ BEGIN
     IF current_setting('synchronous_commit') NOT IN ('on', 'remote_apply') THEN
         PERFORM annals.be_durable();
     END IF;
-    -- What is committed never changes, so nobody can come between this and the INSERT.
+    -- Committed events never change, so this still holds at the INSERT.
     IF p_last_event IS NOT NULL AND p_last_event IS DISTINCT FROM (
         SELECT e.event_id
         FROM annals.events AS e
@@ -133,8 +133,8 @@ BEGIN
     RETURN outcome;
 END $$;
 
--- One event for one stream, without a request key. Whoever is held up by another's open transaction gives way soon: the
--- writer that calls it has others to serve.
+-- One event for one stream, without a request key. If another open transaction blocks it, it gives up soon, because the
+-- writer that calls it has other appends in its queue.
 CREATE FUNCTION annals.append_one(
     p_tenant text, p_aggregate_type text, p_aggregate_id text, p_expected bigint,
     p_event_id uuid, p_event_type text, p_schema_version bigint, p_event_data text, p_metadata text,
@@ -145,7 +145,7 @@ DECLARE
     outcome  annals.append_outcome;
     head     bigint;
     last_one uuid;
-    drawn    bigint;
+    allocated bigint;
     now_at   timestamptz;
 BEGIN
     outcome.standbys := current_setting('synchronous_standby_names') <> '';
@@ -160,14 +160,14 @@ BEGIN
         head := (annals.head_of(p_tenant, p_aggregate_type, p_aggregate_id)).version;
         outcome.kind := CASE WHEN EXISTS (SELECT 1 FROM annals.events AS e WHERE e.event_id = p_event_id)
                              THEN 'ids' ELSE 'conflict' END;
-        outcome.place := 1;
+        outcome.stream_number := 1;
         outcome.actual := head;
         RETURN outcome;
     END IF;
     IF head = 9223372036854775807 THEN
         outcome.kind := CASE WHEN EXISTS (SELECT 1 FROM annals.events AS e WHERE e.event_id = p_event_id)
                              THEN 'ids' ELSE 'full' END;
-        outcome.place := 1;
+        outcome.stream_number := 1;
         outcome.actual := head;
         RETURN outcome;
     END IF;
@@ -177,21 +177,21 @@ BEGIN
                                event_data, metadata, correlation_id, causation_id, append_id, recorded_at)
     VALUES (p_event_id, p_tenant, p_aggregate_type, p_aggregate_id, head + 1, p_event_type, p_schema_version,
             p_event_data::jsonb, p_metadata::jsonb, p_correlation_id, p_causation_id, NULL, now_at)
-    RETURNING position INTO drawn;
+    RETURNING position INTO allocated;
     outcome.kind := 'appended';
     outcome.base_versions := ARRAY[head];
-    outcome.positions := ARRAY[drawn];
+    outcome.positions := ARRAY[allocated];
     outcome.recorded_at := (extract(epoch FROM now_at) * 1000000)::bigint;
     RETURN outcome;
 END $$;
 
--- Any append, alone; it waits for others for up to five seconds. The streams are p_aggregate_types[n] / p_aggregate_ids[n],
--- expected to be at p_expected[n] (NULL: any version) with the event p_last_events[n] (NULL: any); event m belongs to
--- stream p_places[m] (from 1), in the order of the append.
+-- One append of any kind. It waits up to five seconds for other transactions. The streams are p_aggregate_types[n] /
+-- p_aggregate_ids[n], expected at p_expected[n] (NULL: any version) with the event p_last_events[n] (NULL: any). Event m
+-- belongs to stream p_stream_numbers[m] (from 1), in the order of the append.
 CREATE FUNCTION annals.append(
-    p_tenant text, p_careful boolean,
+    p_tenant text, p_checked boolean,
     p_aggregate_types text[], p_aggregate_ids text[], p_expected bigint[], p_last_events uuid[],
-    p_places int[], p_event_ids uuid[], p_event_types text[], p_schema_versions bigint[], p_event_data text[],
+    p_stream_numbers int[], p_event_ids uuid[], p_event_types text[], p_schema_versions bigint[], p_event_data text[],
     p_metadata text[], p_correlation_ids text[], p_causation_ids text[], p_append_id uuid,
     p_request_key text, p_fingerprint uuid, p_lifetime bigint
 ) RETURNS annals.append_outcome LANGUAGE plpgsql
@@ -202,22 +202,22 @@ DECLARE
     heads   bigint[];
     ends    uuid[];
     counts  bigint[];
-    turn    int;
+    lock_number int;
     now_at  timestamptz;
     last_at timestamptz;
     written int;
 BEGIN
     outcome.standbys := current_setting('synchronous_standby_names') <> '';
-    -- Appends to several streams, and those that have lost a race, take turns: rows of several streams inserted in
-    -- different orders would wait for each other in a ring. The number of locks is bounded, as the server's table of
-    -- them is; streams may share one. Taken before anything is read, so that what is read stays true.
-    IF p_careful OR streams > 1 THEN
-        FOR turn IN
+    -- Appends to several streams, and those that were refused by a concurrent one, lock their streams: rows of several
+    -- streams inserted in different orders would deadlock. The number of locks is bounded, as the server's lock table is;
+    -- streams may share one. The locks are taken before anything is read, so that it cannot change afterwards.
+    IF p_checked OR streams > 1 THEN
+        FOR lock_number IN
             SELECT DISTINCT (hashtextextended(p_tenant || chr(31) || t || chr(31) || i, 0) & 127)::int
             FROM unnest(p_aggregate_types, p_aggregate_ids) AS s (t, i)
             ORDER BY 1
         LOOP
-            PERFORM pg_advisory_xact_lock(1634627180, turn);
+            PERFORM pg_advisory_xact_lock(1634627180, lock_number);
         END LOOP;
     END IF;
 
@@ -230,17 +230,19 @@ BEGIN
         END IF;
     END IF;
 
-    IF p_careful AND EXISTS (SELECT 1 FROM annals.events AS e WHERE e.event_id = ANY (p_event_ids)) THEN
+    IF p_checked AND EXISTS (SELECT 1 FROM annals.events AS e WHERE e.event_id = ANY (p_event_ids)) THEN
         outcome.kind := 'ids';
         RETURN outcome;
     END IF;
 
-    -- Joins, never subscripts: finding the n-th text of an array walks over all before it.
+    -- Joins instead of subscripts: finding the n-th text of an array reads all texts before it.
     SELECT array_agg(coalesce(h.version, 0) ORDER BY s.n), array_agg(h.event_id ORDER BY s.n),
            array_agg(c.events ORDER BY s.n)
     INTO heads, ends, counts
     FROM unnest(p_aggregate_types, p_aggregate_ids) WITH ORDINALITY AS s (t, i, n)
-    JOIN (SELECT place, count(*) AS events FROM unnest(p_places) AS place GROUP BY place) AS c ON c.place = s.n
+    JOIN (SELECT stream_number, count(*) AS events
+          FROM unnest(p_stream_numbers) AS stream_number
+          GROUP BY stream_number) AS c ON c.stream_number = s.n
     LEFT JOIN LATERAL (
         SELECT e.version, e.event_id
         FROM annals.events AS e
@@ -252,14 +254,14 @@ BEGIN
         IF p_expected[n] <> heads[n] OR p_last_events[n] IS NOT NULL AND p_last_events[n] IS DISTINCT FROM ends[n] THEN
             outcome.kind := CASE WHEN EXISTS (SELECT 1 FROM annals.events AS e WHERE e.event_id = ANY (p_event_ids))
                                  THEN 'ids' ELSE 'conflict' END;
-            outcome.place := n;
+            outcome.stream_number := n;
             outcome.actual := heads[n];
             RETURN outcome;
         END IF;
         IF heads[n] > 9223372036854775807 - counts[n] THEN
             outcome.kind := CASE WHEN EXISTS (SELECT 1 FROM annals.events AS e WHERE e.event_id = ANY (p_event_ids))
                                  THEN 'ids' ELSE 'full' END;
-            outcome.place := n;
+            outcome.stream_number := n;
             outcome.actual := heads[n];
             RETURN outcome;
         END IF;
@@ -275,25 +277,25 @@ BEGIN
     outcome.recorded_at := (extract(epoch FROM now_at) * 1000000)::bigint;
 
     IF streams > 0 THEN
-        -- Numbers are drawn after the sort, one per row, so they rise in the order of the append.
+        -- Positions are allocated after the sort, one per row, so they increase in the order of the append.
         WITH stored AS (
             INSERT INTO annals.events (event_id, tenant, aggregate_type, aggregate_id, version, event_type,
                                        schema_version, event_data, metadata, correlation_id, causation_id, append_id,
                                        recorded_at)
             SELECT e.event_id, p_tenant, s.t, s.i,
-                   s.head + row_number() OVER (PARTITION BY e.place ORDER BY e.n), e.event_type,
+                   s.head + row_number() OVER (PARTITION BY e.stream_number ORDER BY e.n), e.event_type,
                    e.schema_version, e.event_data::jsonb, e.metadata::jsonb, e.correlation_id, e.causation_id,
                    p_append_id, now_at
-            FROM unnest(p_places, p_event_ids, p_event_types, p_schema_versions, p_event_data, p_metadata,
+            FROM unnest(p_stream_numbers, p_event_ids, p_event_types, p_schema_versions, p_event_data, p_metadata,
                         p_correlation_ids, p_causation_ids)
-                 WITH ORDINALITY AS e (place, event_id, event_type, schema_version, event_data, metadata,
+                 WITH ORDINALITY AS e (stream_number, event_id, event_type, schema_version, event_data, metadata,
                                        correlation_id, causation_id, n)
             JOIN unnest(p_aggregate_types, p_aggregate_ids, heads) WITH ORDINALITY AS s (t, i, head, n)
-              ON s.n = e.place
+              ON s.n = e.stream_number
             ORDER BY e.n
             RETURNING position)
         SELECT array_agg(position ORDER BY position) INTO outcome.positions FROM stored;
-        IF cardinality(outcome.positions) IS DISTINCT FROM cardinality(p_places) THEN
+        IF cardinality(outcome.positions) IS DISTINCT FROM cardinality(p_stream_numbers) THEN
             RAISE EXCEPTION 'annals: an event of the append has no stream' USING ERRCODE = 'check_violation';
         END IF;
     END IF;
@@ -308,9 +310,9 @@ BEGIN
                                   'aggregate_type', s.t, 'aggregate_id', s.i, 'version', s.head + c.events,
                                   'positions', c.positions) ORDER BY s.n)
                        FROM unnest(p_aggregate_types, p_aggregate_ids, heads) WITH ORDINALITY AS s (t, i, head, n)
-                       JOIN (SELECT p.place, count(*) AS events, jsonb_agg(p.drawn ORDER BY p.n) AS positions
-                             FROM unnest(p_places, outcome.positions) WITH ORDINALITY AS p (place, drawn, n)
-                             GROUP BY p.place) AS c ON c.place = s.n), '[]')),
+                       JOIN (SELECT p.stream_number, count(*) AS events, jsonb_agg(p.allocated ORDER BY p.n) AS positions
+                             FROM unnest(p_stream_numbers, outcome.positions) WITH ORDINALITY AS p (stream_number, allocated, n)
+                             GROUP BY p.stream_number) AS c ON c.stream_number = s.n), '[]')),
                CASE WHEN p_lifetime IS NULL THEN 'infinity'::timestamptz
                     ELSE greatest(now_at, last_at) + p_lifetime * interval '1 microsecond' END
         ON CONFLICT (tenant, request_key) DO UPDATE
@@ -325,17 +327,18 @@ BEGIN
     RETURN outcome;
 END $$;
 
--- Many small appends, each to one stream, in one transaction. Streams are numbered from 1; p_heads[n] is the version that
--- stream n is believed to have, or NULL to go on from wherever it is. Row m continues stream p_places[m]: its version is
--- p_offsets[m] above the stream's. Rows come in the order of their streams, so that groups wait for each other in one
--- order. Request r belongs to the rows p_first_rows[r] to p_last_rows[r]. Where p_last_events[m] is given, the event before
--- row m, which is there already, must be that one.
+-- Many small appends, each to one stream, in one transaction. Streams are numbered from 1; p_heads[n] is the expected
+-- version of stream n, or NULL for any version. Row m continues stream p_stream_numbers[m]: its version is p_offsets[m]
+-- above the stream's. Rows are in the order of their streams, so that groups lock streams in the same order. Request r
+-- belongs to the rows p_first_rows[r] to p_last_rows[r]. If p_last_events[m] is not NULL, it must be the stored event before
+-- row m.
 --
--- With p_check what is believed is compared before anything is stored: a failed INSERT leaves dead rows behind. Without, the
--- keys of the table decide; most of the time nobody else writes the same streams, and looking costs a quarter (measured).
+-- With p_check, the expected versions are compared before anything is stored, because a failed INSERT leaves dead rows.
+-- Without it, the keys of the table decide: usually no other session writes the same streams, and the comparison costs a
+-- quarter of the time (measured).
 CREATE FUNCTION annals.append_group(
     p_check boolean, p_tenants text[], p_aggregate_types text[], p_aggregate_ids text[], p_heads bigint[],
-    p_places int[], p_offsets bigint[], p_row_tenants text[], p_row_aggregate_types text[], p_row_aggregate_ids text[],
+    p_stream_numbers int[], p_offsets bigint[], p_row_tenants text[], p_row_aggregate_types text[], p_row_aggregate_ids text[],
     p_event_ids uuid[], p_event_types text[], p_schema_versions bigint[], p_event_data text[], p_metadata text[],
     p_correlation_ids text[], p_causation_ids text[], p_append_ids uuid[], p_last_events uuid[],
     p_request_tenants text[], p_request_keys text[], p_fingerprints uuid[], p_lifetimes bigint[],
@@ -350,7 +353,7 @@ DECLARE
     last_at  timestamptz;
     written  int;
 BEGIN
-    -- A key answers for its own tenant alone.
+    -- A request key is valid for its own tenant only.
     IF requests > 0 AND EXISTS (
         SELECT 1
         FROM unnest(p_request_tenants, p_first_rows, p_last_rows) AS r (tenant, first_row, last_row)
@@ -406,26 +409,26 @@ BEGIN
     IF requests > 0 THEN
         last_at := annals.last_recorded_at();
     END IF;
-    -- Subscripts into numbers are found at once, unlike those into texts, and a join of two arrays may be quadratic.
+    -- Subscripts into arrays of numbers are fast, unlike those into arrays of texts, and a join of two arrays may be quadratic.
     WITH stored AS (
         INSERT INTO annals.events (event_id, tenant, aggregate_type, aggregate_id, version, event_type, schema_version,
                                    event_data, metadata, correlation_id, causation_id, append_id, recorded_at)
-        SELECT e.event_id, e.tenant, e.t, e.i, heads[e.place] + e.above, e.event_type, e.schema_version,
+        SELECT e.event_id, e.tenant, e.t, e.i, heads[e.stream_number] + e.above, e.event_type, e.schema_version,
                e.event_data::jsonb, e.metadata::jsonb, e.correlation_id, e.causation_id, e.append_id, now_at
-        FROM unnest(p_places, p_offsets, p_row_tenants, p_row_aggregate_types, p_row_aggregate_ids, p_event_ids,
+        FROM unnest(p_stream_numbers, p_offsets, p_row_tenants, p_row_aggregate_types, p_row_aggregate_ids, p_event_ids,
                     p_event_types, p_schema_versions, p_event_data, p_metadata, p_correlation_ids, p_causation_ids,
                     p_append_ids, p_last_events)
-             AS e (place, above, tenant, t, i, event_id, event_type, schema_version, event_data, metadata,
+             AS e (stream_number, above, tenant, t, i, event_id, event_type, schema_version, event_data, metadata,
                    correlation_id, causation_id, append_id, last_event)
         WHERE e.last_event IS NULL OR e.last_event = (
             SELECT before.event_id
             FROM annals.events AS before
             WHERE before.tenant = e.tenant AND before.aggregate_type = e.t AND before.aggregate_id = e.i
-              AND before.version = heads[e.place] + e.above - 1
+              AND before.version = heads[e.stream_number] + e.above - 1
             LIMIT 1)
         RETURNING position)
     SELECT array_agg(position ORDER BY position) INTO outcome.positions FROM stored;
-    IF coalesce(array_length(outcome.positions, 1), 0) < array_length(p_places, 1) THEN
+    IF coalesce(array_length(outcome.positions, 1), 0) < array_length(p_stream_numbers, 1) THEN
         RAISE EXCEPTION 'annals: a stream ends with another event' USING ERRCODE = 'serialization_failure';
     END IF;
     outcome.kind := 'appended';
@@ -440,7 +443,7 @@ BEGIN
                    'streams', jsonb_build_array(jsonb_build_object(
                        'aggregate_type', p_row_aggregate_types[r.last_row],
                        'aggregate_id', p_row_aggregate_ids[r.last_row],
-                       'version', heads[p_places[r.last_row]] + p_offsets[r.last_row],
+                       'version', heads[p_stream_numbers[r.last_row]] + p_offsets[r.last_row],
                        'positions', to_jsonb(outcome.positions[r.first_row:r.last_row])))),
                CASE WHEN r.lifetime IS NULL THEN 'infinity'::timestamptz
                     ELSE greatest(now_at, last_at) + r.lifetime * interval '1 microsecond' END

@@ -1,16 +1,16 @@
--- An example of who may do what. Not a migration: a superuser runs it with psql, in the database of the store.
+-- An example of roles and their privileges. Not a migration: a superuser runs it with psql, in the database of the store.
 --
---   annals_owner        makes the schema and migrates it: PostgresOptions::migrate. It logs in for nothing else.
---   annals_app          appends and reads. It cannot insert, change or remove a row by hand, nor use up positions.
+--   annals_owner        creates and migrates the schema: PostgresOptions::migrate. It has no other use.
+--   annals_app          appends and reads. It cannot insert, change or remove a row by hand, nor allocate positions.
 --   annals_reader       reads and subscribes.
---   annals_projections  the same, and keeps read models in a schema of its own, `read_models`, which must be the first of
+--   annals_projections  the same, and writes read models in its own schema, `read_models`, which must be the first of
 --                       its search path (ALTER ROLE shop_views SET search_path = read_models).
 --
--- Whoever can connect at all can take the lock by which writers announce themselves, and keep readers waiting with it.
+-- Every account that can connect can take the lock of the fence, and so make readers wait.
 --
 -- The last three do not log in: grant them to the accounts of your programs (GRANT annals_app TO shop_api). Run it before
--- the first migration, so that the owner can make the schema, and again after every migration, as new functions begin
--- without what is set here. It may be run any number of times.
+-- the first migration, so that the owner can create the schema, and again after every migration, because new functions
+-- have default privileges. It may be run any number of times.
 
 DO $$
 DECLARE
@@ -24,25 +24,25 @@ BEGIN
 END $$;
 
 ALTER ROLE annals_owner LOGIN;
--- To see what standbys have: whether an append has come to them is asked with the owner's rights, too.
+-- To see what standbys have: the owner's privileges also apply to the query whether an append has reached them.
 GRANT pg_read_all_stats TO annals_owner;
 GRANT annals_reader TO annals_app, annals_projections;
 CREATE SCHEMA IF NOT EXISTS read_models AUTHORIZATION annals_projections;
--- Functions are everybody's to call, unless somebody says otherwise.
+-- By default every account may call a function.
 ALTER DEFAULT PRIVILEGES FOR ROLE annals_owner REVOKE EXECUTE ON FUNCTIONS FROM PUBLIC;
 
 DO $$
 DECLARE
     thing record;
 BEGIN
-    -- For `CREATE SCHEMA IF NOT EXISTS`, which asks for it even if the schema is there.
+    -- For `CREATE SCHEMA IF NOT EXISTS`, which needs it even if the schema exists.
     EXECUTE format('GRANT CREATE ON DATABASE %I TO annals_owner', current_database());
     IF to_regnamespace('annals') IS NULL THEN
-        RAISE NOTICE 'the store is not there yet: migrate as annals_owner, then run this again';
+        RAISE NOTICE 'the store does not exist yet: migrate as annals_owner, then run this again';
         RETURN;
     END IF;
 
-    -- One owner, whoever has migrated before. Sequences, indexes and types of rows follow their tables.
+    -- One owner, also for what another account has created. Sequences, indexes and row types follow their tables.
     ALTER SCHEMA annals OWNER TO annals_owner;
     FOR thing IN SELECT oid::regclass AS name FROM pg_class
                  WHERE relnamespace = 'annals'::regnamespace AND relkind IN ('r', 'p', 'v') LOOP
@@ -62,13 +62,13 @@ BEGIN
     REVOKE ALL ON ALL FUNCTIONS IN SCHEMA annals FROM PUBLIC;
     GRANT USAGE ON SCHEMA annals TO annals_reader;
     GRANT SELECT ON ALL TABLES IN SCHEMA annals TO annals_reader;
-    -- To see the last position that was drawn; drawing one needs USAGE.
+    -- To see the last allocated position; allocating one needs USAGE.
     GRANT SELECT ON ALL SEQUENCES IN SCHEMA annals TO annals_reader;
     GRANT EXECUTE ON ALL FUNCTIONS IN SCHEMA annals TO annals_app;
-    -- Read models move their checkpoints; where they live apart from the events, there is nothing to move here.
+    -- Projections update their checkpoints. With read models in another database, this table does not exist.
     GRANT INSERT, UPDATE, DELETE ON annals.checkpoints, annals.read_models TO annals_projections;
 
-    -- Appends, and that question, run with the owner's rights, and find nothing that a caller has put into the search path.
+    -- Appends, and that query, run with the owner's privileges, and ignore the search path of the caller.
     FOR thing IN SELECT oid::regprocedure AS name FROM pg_proc
                  WHERE pronamespace = 'annals'::regnamespace AND (proname LIKE 'append%' OR proname = 'is_replicated') LOOP
         EXECUTE format('ALTER FUNCTION %s SECURITY DEFINER SET search_path = pg_catalog, pg_temp', thing.name);

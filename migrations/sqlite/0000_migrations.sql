@@ -1,4 +1,4 @@
--- Remembers which migrations this database has seen.
+-- Records which migrations have run on this database.
 CREATE TABLE IF NOT EXISTS annals_migrations (
     component  TEXT    NOT NULL,
     number     INTEGER NOT NULL,

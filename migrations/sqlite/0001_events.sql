@@ -19,7 +19,7 @@ CREATE TABLE events (
     CONSTRAINT events_stream_version UNIQUE (tenant, aggregate_type, aggregate_id, version)
 ) STRICT;
 
--- For reading one story in order; rows without a correlation id cost nothing.
+-- For reading one correlation in order. Rows without a correlation id are not in the index.
 CREATE INDEX events_correlation ON events (correlation_id, position) WHERE correlation_id IS NOT NULL;
 
 CREATE TRIGGER events_are_never_updated BEFORE UPDATE ON events
@@ -32,10 +32,10 @@ BEGIN
     SELECT RAISE(ABORT, 'annals: a recorded event is never deleted');
 END;
 
--- INSERT OR REPLACE deletes the row in its way without firing delete triggers, so what is in the way is looked for
--- first. A version that does not continue its stream would leave a gap or take a place that is taken. A position that is
--- named must be the next one: before it readers may have passed, and far behind it nothing could follow. One that is not
--- named is -1 here, and given out afterwards.
+-- INSERT OR REPLACE deletes a conflicting row without firing delete triggers, so this trigger looks for it first.
+-- A version that does not continue its stream would leave a gap or replace another. An explicit position must be the next
+-- one: readers may have read past a lower one, and after a very high one no position would be left. A position that is
+-- not explicit is -1 here, and allocated afterwards.
 CREATE TRIGGER events_are_never_replaced BEFORE INSERT ON events
 WHEN NEW.version <> 1 + coalesce(
         (SELECT max(version)

@@ -1,4 +1,4 @@
--- Requests that have had their effect, and the answer they got, so that a repeat gets the same answer.
+-- Requests that were executed, with their answers, so that a repeated request gets the same answer.
 CREATE TABLE annals_request_keys (
     tenant      TEXT    NOT NULL,
     request_key TEXT    NOT NULL,
@@ -8,5 +8,5 @@ CREATE TABLE annals_request_keys (
     CONSTRAINT annals_request_keys_key PRIMARY KEY (tenant, request_key)
 ) STRICT, WITHOUT ROWID;
 
--- For sweeping expired keys in bounded batches.
+-- For deleting expired keys in bounded batches.
 CREATE INDEX annals_request_keys_expiry ON annals_request_keys (expires_at);

@@ -1,5 +1,5 @@
--- Which version of its projection the stable name of each read model shows, moved in the transaction that switches the view.
--- `highest` is the highest version ever shown: only a version above it takes the name by itself.
+-- Which version of its projection the stable name of each read model shows. It is updated in the transaction that switches
+-- the view. `highest` is the highest version ever shown: only a higher one takes over the name automatically.
 CREATE TABLE annals_read_models (
     read_model TEXT    NOT NULL,
     projection TEXT    NOT NULL,

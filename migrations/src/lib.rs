@@ -1,8 +1,8 @@
-//! The schema of annals stores: the SQL files, and the order in which they are run. For the stores and runners of
-//! annals, which run them; of it, apps see [`Migration`] and [`POSTGRES_ROLES_EXAMPLE`], through `annals`.
+//! The schema of annals stores: the SQL files, and the order in which they run. The stores and runners of annals use this
+//! crate. Apps use only [`Migration`] and [`POSTGRES_ROLES_EXAMPLE`], through `annals`.
 //!
-//! A released file is never edited, only followed by another. Each migration runs once per database and is remembered
-//! by component and number; those that a database has not seen run in one transaction, in the order of their list.
+//! A released file is never edited; a new file changes the schema further. Each migration runs once per database, which
+//! records its component and number. New migrations run in one transaction, in the order of their list.
 //!
 //! ```
 //! use annals_migrations::SQLITE_EVENTS;
@@ -11,28 +11,28 @@
 //! assert!(SQLITE_EVENTS.iter().zip(1..).all(|(migration, number)| migration.number == number));
 //! ```
 
-/// The oldest build that may open a store which this build has created: a count from 1. It rises only when older builds
-/// could misread or damage what newer ones write.
+/// The oldest build that may open a store which this build has created. Builds count from 1. This number increases only
+/// when older builds could misread or damage what newer ones write.
 pub const MIN_BUILD: i64 = 1;
 
-/// The build of this library, a count from 1 that rises with the schema. A store whose `min_build` is above it is
+/// The build of this library, which counts from 1 and increases with the schema. A store with a higher `min_build` is
 /// refused.
 pub const BUILD: i64 = 1;
 
 /// One step of a schema.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Migration {
-    /// The part of the schema it belongs to; parts are migrated independently of each other.
+    /// The part of the schema. Parts are migrated independently of each other.
     pub component: &'static str,
-    /// Its place in the component, from 1, without holes.
+    /// Its number in the component, from 1, without gaps.
     pub number: i64,
-    /// What it brings, for people.
+    /// What it adds, for people.
     pub name: &'static str,
     /// The statements, to be run as one text.
     pub sql: &'static str,
 }
 
-/// What remembers the migrations themselves; run before any of them, harmless when repeated.
+/// The table that records migrations. It is created before any of them; repeating it is harmless.
 pub const SQLITE_LEDGER: &str = include_str!("../sqlite/0000_migrations.sql");
 
 /// The event store on SQLite.
@@ -63,7 +63,7 @@ pub const SQLITE_PROJECTIONS: &[Migration] = &[
     },
 ];
 
-/// What remembers the migrations on PostgreSQL; run before any of them, harmless when repeated.
+/// The table that records migrations on PostgreSQL. It is created before any of them; repeating it is harmless.
 pub const POSTGRES_LEDGER: &str = include_str!("../postgres/0000_migrations.sql");
 
 /// The event store on PostgreSQL.
@@ -85,7 +85,7 @@ pub const POSTGRES_EVENTS: &[Migration] = &[
     },
 ];
 
-/// Checkpoints of projections on PostgreSQL, in the database of the read models; it need not hold events.
+/// Checkpoints of projections on PostgreSQL, in the database of the read models, which may be another one than that of the events.
 pub const POSTGRES_PROJECTIONS: &[Migration] = &[
     Migration {
         component: "projections",
@@ -101,6 +101,6 @@ pub const POSTGRES_PROJECTIONS: &[Migration] = &[
     },
 ];
 
-/// An example of roles on PostgreSQL, for people to read, change and run: an owner that migrates, applications that append
-/// without being able to insert by hand, readers, and projections. It says at its top how it is used.
+/// An example of roles on PostgreSQL, to be read, changed and run by hand: an owner that migrates, applications that append
+/// but cannot insert by hand, readers, and projections. Its first lines describe how to use it.
 pub const POSTGRES_ROLES_EXAMPLE: &str = include_str!("../postgres/roles.example.sql");

@@ -5,6 +5,12 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
+#[cfg(feature = "axum")]
+mod extract;
+
+#[cfg(feature = "axum")]
+pub use extract::LongestDeadline;
+
 /// The moment until which an answer is of use; or that there is none.
 ///
 /// It is absolute: handed on, it stays the same moment. See [the module](self) for how it crosses the network.
@@ -18,7 +24,7 @@ pub struct DeadlineOver;
 
 /// A header that is no deadline. Answer with 400.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("`{}` must be a number of milliseconds from 0 to {LONGEST}", Deadline::HEADER)]
+#[error("the header `{}` must be one whole number of milliseconds from 0 to {LONGEST}", Deadline::HEADER)]
 pub struct HeaderError;
 
 /// A bit over 24 days: what a PostgreSQL setting holds.
@@ -128,6 +134,13 @@ impl Deadline {
         }
         let millis = left.as_nanos().div_ceil(1_000_000);
         Ok(Some(u32::try_from(millis).unwrap_or(LONGEST).min(LONGEST)))
+    }
+}
+
+/// The moment, for what knows tokio's instants only.
+impl From<Deadline> for Option<Instant> {
+    fn from(deadline: Deadline) -> Self {
+        deadline.instant()
     }
 }
 

@@ -1,8 +1,8 @@
-//! Running a test once more, in a process that may do less, lives in a world of its own, or is simply another one.
+//! Runs a test again in another process, which may have fewer privileges or its own namespace.
 
 use std::process::Command;
 
-/// Says to a test that it was started by [`again`].
+/// Set for a test that was started by [`again`].
 const AGAIN: &str = "ANNALS_TEST_AGAIN";
 
 /// Whether this process was started by [`again`].
@@ -17,7 +17,7 @@ pub fn is_again() -> bool {
 /// If the module is a crate's root.
 #[must_use]
 pub fn again(through: &[&str], module: &str, name: &str) -> Command {
-    let (_, module) = module.split_once("::").expect("the crate comes first");
+    let (_, module) = module.split_once("::").expect("the crate's name is first");
     let test = std::env::current_exe().expect("it is running");
     let mut command = match through.split_first() {
         Some((program, arguments)) => {
@@ -34,14 +34,14 @@ pub fn again(through: &[&str], module: &str, name: &str) -> Command {
 /// Runs that command.
 ///
 /// # Errors
-/// What was said, if the test did not pass there.
+/// The output, if the test did not pass.
 ///
 /// # Panics
-/// As of [`again`].
+/// As [`again`].
 pub fn run_again(through: &[&str], module: &str, name: &str) -> Result<(), String> {
     let done = again(through, module, name).output();
     let done = done.map_err(|error| format!("{through:?} cannot be run, install util-linux: {error}"))?;
-    let said = format!("{}{}", String::from_utf8_lossy(&done.stdout), String::from_utf8_lossy(&done.stderr));
-    // A name that is no test's would pass with nothing run.
-    if done.status.success() && said.contains("1 passed") { Ok(()) } else { Err(format!("{through:?}: {said}")) }
+    let printed = format!("{}{}", String::from_utf8_lossy(&done.stdout), String::from_utf8_lossy(&done.stderr));
+    // With a name that no test has, the process would succeed without running anything.
+    if done.status.success() && printed.contains("1 passed") { Ok(()) } else { Err(format!("{through:?}: {printed}")) }
 }

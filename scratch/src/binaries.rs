@@ -1,25 +1,25 @@
-//! Where the programs are that the tests start.
+//! Finds the programs that the tests start.
 
 use std::path::{Path, PathBuf};
 
-/// Names the folder of the server's programs, for another major version than the one that would be found.
-const ELSEWHERE: &str = "ANNALS_POSTGRES_BIN";
+/// Names the folder of the server's programs, to run another major version than the default.
+const FOLDER_VARIABLE: &str = "ANNALS_POSTGRES_BIN";
 
-/// What to do when the server's programs are nowhere.
+/// The message if the server's programs are not found.
 const INSTALL: &str = "PostgreSQL is not installed, but tests need it: run `apt-get install -y postgresql` (or \
                        `scripts/test` as root, which does), or set ANNALS_POSTGRES_URL to the URL of a server";
 
-/// What to do when the pooler is nowhere.
+/// The message if the pooler is not found.
 const INSTALL_POOLER: &str = "pgbouncer is not installed, but tests of the store behind a pooler need it: run \
                               `apt-get install -y pgbouncer` (or `scripts/test` as root, which does)";
 
 /// The folder that holds `initdb`, `pg_ctl` and `postgres`.
 ///
 /// # Panics
-/// If there is none: a test without its database has shown nothing.
+/// If there is none: a test must not pass without its database.
 pub(crate) fn folder() -> PathBuf {
-    if let Some(folder) = std::env::var_os(ELSEWHERE).map(PathBuf::from) {
-        assert!(holds_all(&folder), "{ELSEWHERE}: `{}` does not hold PostgreSQL's programs", folder.display());
+    if let Some(folder) = std::env::var_os(FOLDER_VARIABLE).map(PathBuf::from) {
+        assert!(holds_all(&folder), "{FOLDER_VARIABLE}: `{}` does not hold PostgreSQL's programs", folder.display());
         return folder;
     }
     let path = std::env::var_os("PATH").unwrap_or_default();
@@ -27,18 +27,18 @@ pub(crate) fn folder() -> PathBuf {
     on_path.or_else(newest_of_debian).unwrap_or_else(|| panic!("{INSTALL}"))
 }
 
-/// The program `pgbouncer`, which Debian keeps out of the path of ordinary accounts.
+/// The program `pgbouncer`. On Debian it is not in the path of ordinary accounts.
 ///
 /// # Panics
 /// If there is none.
 pub(crate) fn pooler() -> PathBuf {
     let path = std::env::var_os("PATH").unwrap_or_default();
-    let places = std::env::split_paths(&path).chain(["/usr/sbin", "/usr/local/sbin"].map(PathBuf::from));
-    let mut programs = places.map(|folder| folder.join("pgbouncer"));
+    let folders = std::env::split_paths(&path).chain(["/usr/sbin", "/usr/local/sbin"].map(PathBuf::from));
+    let mut programs = folders.map(|folder| folder.join("pgbouncer"));
     programs.find(|program| program.is_file()).unwrap_or_else(|| panic!("{INSTALL_POOLER}"))
 }
 
-/// Debian keeps each major version in a folder of its own.
+/// Debian has one folder per major version.
 fn newest_of_debian() -> Option<PathBuf> {
     let versions = std::fs::read_dir("/usr/lib/postgresql").ok()?;
     versions

@@ -16,7 +16,7 @@ use crate::{binaries, pooler};
 /// Servers refuse to run as root; this account comes with the package.
 pub(crate) const SERVER_ACCOUNT: &str = "postgres";
 
-/// Nothing that matters lives here, so nothing waits for the disk. Tests of durability start servers of their own.
+/// Data of tests need not be durable, so nothing waits for the disk. Tests of durability start a [`crate::Server`].
 const SETTINGS: &[(&str, &str)] = &[
     ("fsync", "off"),
     ("full_page_writes", "off"),
@@ -28,8 +28,8 @@ const SETTINGS: &[(&str, &str)] = &[
     ("autovacuum", "off"),
 ];
 
-/// Waits until no test process has held `users` for 20 looks in a row, then stops the server and removes its folder.
-/// A test process that starts meanwhile waits for `start`, and begins anew.
+/// Checks `users` every second. When no test process has held it 20 times in a row, stops the server and removes its
+/// folder. A test process that starts meanwhile waits for `start`, and starts a new server.
 const WATCHDOG: &str = r#"
     cd /
     idle=0
@@ -47,7 +47,7 @@ const WATCHDOG: &str = r#"
     done
 "#;
 
-/// A running cluster. The process counts as its user until it ends.
+/// A running cluster. The process counts as its user until it exits.
 pub(crate) struct Cluster {
     folder: PathBuf,
     port: u16,
@@ -70,8 +70,8 @@ impl Cluster {
         std::fs::create_dir_all(folder).expect("the folder for temporary files can be written");
         let shared_file = |name: &str| {
             let file = File::options().create(true).truncate(false).read(true).write(true).open(folder.join(name));
-            let file = file.expect("a lock file can be made");
-            // The watchdog runs under another account. A file that is not ours was opened to all by its owner.
+            let file = file.expect("a lock file can be created");
+            // The watchdog runs under another account. If the file has another owner, that owner has set the permissions.
             if let Err(error) = file.set_permissions(std::fs::Permissions::from_mode(0o666)) {
                 assert_eq!(error.kind(), std::io::ErrorKind::PermissionDenied, "{error}");
             }
@@ -82,7 +82,7 @@ impl Cluster {
         let users = shared_file("users");
         users.lock_shared().expect("files can be locked");
         let port = running(folder).unwrap_or_else(|| begin(folder));
-        start.unlock().expect("a lock can be given back");
+        start.unlock().expect("a lock can be released");
         Self { folder: folder.to_owned(), port, pooler: OnceLock::new(), start, _users: users }
     }
 
@@ -101,7 +101,7 @@ impl Cluster {
         self.pooler.get_or_init(|| {
             self.start.lock().expect("files can be locked");
             pooler::begin(&self.folder, self.port, SERVER_ACCOUNT);
-            self.start.unlock().expect("a lock can be given back");
+            self.start.unlock().expect("a lock can be released");
         });
         self.options().port(pooler::PORT)
     }
@@ -112,8 +112,8 @@ impl Cluster {
     }
 }
 
-/// One per account, build folder, server programs and settings, so that work trees and versions do not disturb each
-/// other. Short, as a socket's path must be.
+/// One folder per account, build folder, server programs and settings, so that work trees and versions do not affect
+/// each other. The name is short, because the length of a socket's path is limited.
 fn folder_of_this_build() -> PathBuf {
     let mut hasher = DefaultHasher::new();
     std::env::current_exe().expect("a process has a file").parent().hash(&mut hasher);
@@ -121,32 +121,31 @@ fn folder_of_this_build() -> PathBuf {
     std::env::temp_dir().join(format!("annals-scratch-{:016x}", hasher.finish()))
 }
 
-/// The port of the server that was started here, if it is still there: `up` holds it once the server answers, and the
-/// socket is only answered by a living one.
+/// The port of the server in this folder, if it is running. `up` contains the port once the server accepts connections.
 fn running(folder: &Path) -> Option<u16> {
     let port = std::fs::read_to_string(folder.join("up")).ok()?.parse().ok()?;
     std::os::unix::net::UnixStream::connect(folder.join(format!(".s.PGSQL.{port}"))).ok().map(|_| port)
 }
 
-/// Starts the server and its watchdog. Gives the port.
+/// Starts the server and its watchdog. Returns the port.
 fn begin(folder: &Path) -> u16 {
     let bin = binaries::folder();
     let data = folder.join("data");
-    for left_over in [&data, &folder.join("up")] {
-        if left_over.exists() {
+    for leftover in [&data, &folder.join("up")] {
+        if leftover.exists() {
             let removed =
-                if left_over.is_dir() { std::fs::remove_dir_all(left_over) } else { std::fs::remove_file(left_over) };
-            removed.expect("what a server before has left can be removed");
+                if leftover.is_dir() { std::fs::remove_dir_all(leftover) } else { std::fs::remove_file(leftover) };
+            removed.expect("the files of an earlier server can be removed");
         }
     }
-    // The server makes its socket here, and its account may be another one.
+    // The server creates its socket here, and may run under another account.
     std::fs::set_permissions(folder, std::fs::Permissions::from_mode(0o777)).expect("it is ours");
     run(unprivileged(&bin.join("initdb"))
         .args(["--auth=trust", "--encoding=UTF8", "--locale=C", "--no-sync", "--username", SERVER_ACCOUNT, "-D"])
         .arg(&data));
     let port = start(&bin, folder, &data);
     std::fs::write(folder.join("up"), port.to_string()).expect("the folder is ours");
-    // In a session of its own, so that neither the end of a test nor an interrupted run takes it along.
+    // In its own session, so that neither the end of a test nor an interrupted run ends it.
     let mut watchdog = unprivileged(Path::new("setsid"));
     watchdog.args(["--fork", "sh", "-c", WATCHDOG]).arg(folder).arg(&bin);
     watchdog.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
@@ -154,7 +153,7 @@ fn begin(folder: &Path) -> u16 {
     port
 }
 
-/// Starts the server on a free port, which names its socket too.
+/// Starts the server on a free port. The port is part of the name of its socket.
 fn start(bin: &Path, folder: &Path, data: &Path) -> u16 {
     let mut settings: String = SETTINGS.iter().map(|(name, value)| format!("-c {name}='{value}' ")).collect();
     if output(unprivileged(&bin.join("postgres")).args(["-C", "ssl_library", "-D"]).arg(data)).trim() != "" {
@@ -174,13 +173,13 @@ fn start(bin: &Path, folder: &Path, data: &Path) -> u16 {
     port
 }
 
-/// A command that runs as the server's account if this process is root's.
+/// A command that runs under the server's account if this process runs as root.
 pub(crate) fn unprivileged(program: &Path) -> Command {
     let root = std::fs::metadata("/proc/self").is_ok_and(|own| std::os::unix::fs::MetadataExt::uid(&own) == 0);
     if !root {
         return Command::new(program);
     }
-    // Root in a namespace of its own, where there is no other account: nobody in one more of them.
+    // Root in a user namespace without other accounts: run as `nobody` in a nested one.
     if std::fs::read_to_string("/proc/self/uid_map").is_ok_and(|map| map.split_whitespace().last() == Some("1")) {
         let mut command = Command::new("unshare");
         command.args(["--map-user", "65534", "--map-group", "65534"]).arg(program);
@@ -199,8 +198,8 @@ pub(crate) fn run(command: &mut Command) {
 
 fn output(command: &mut Command) -> String {
     let output = command.stdin(Stdio::null()).output().unwrap_or_else(|error| panic!("{command:?}: {error}"));
-    let said = String::from_utf8_lossy(&output.stdout).into_owned();
-    let complained = String::from_utf8_lossy(&output.stderr);
-    assert!(output.status.success(), "{command:?}: {}\n{said}{complained}", output.status);
-    said
+    let printed = String::from_utf8_lossy(&output.stdout).into_owned();
+    let errors = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success(), "{command:?}: {}\n{printed}{errors}", output.status);
+    printed
 }

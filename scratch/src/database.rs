@@ -8,29 +8,29 @@ use sqlx::{AssertSqlSafe, ConnectOptions, Connection, Row};
 use crate::cluster::Cluster;
 use crate::tls::Tls;
 
-/// Names a server to use instead of one of our own. Its account must be allowed to create databases.
-const ELSEWHERE: &str = "ANNALS_POSTGRES_URL";
+/// Names a server to use instead of starting one. Its account must be allowed to create databases.
+const URL_VARIABLE: &str = "ANNALS_POSTGRES_URL";
 
-const IS_THERE: &str = "
+const COUNT_BY_NAME: &str = "
     SELECT count(*)
     FROM pg_database
     WHERE datname = $1
     ORDER BY 1
 ";
 
-/// Which server a database is made on.
+/// On which server a database is created.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Place {
+enum On {
     /// The one that `ANNALS_POSTGRES_URL` names, or else our own.
-    ForTests,
+    AnyServer,
     /// Our own, which also has a pooler and certificates.
-    Own,
+    OwnServer,
 }
 
-/// A database that nobody else uses. It is removed, with all connections to it, when it is dropped.
+/// A database that no other test uses. Dropping it removes the database and ends all connections to it.
 #[derive(Debug)]
 pub struct Database {
-    place: Place,
+    server: On,
     name: String,
     url: String,
 }
@@ -41,58 +41,58 @@ impl Database {
     /// # Panics
     /// If there is no server and none can be started; the message says what to install.
     pub async fn empty() -> Self {
-        Self::create(Place::ForTests, "template0").await
+        Self::create(On::AnyServer, "template0").await
     }
 
-    /// [`Database::empty`] on our own server, whatever the environment says. Only that one has a pooler and certificates.
+    /// [`Database::empty`] on our own server, which alone has a pooler and certificates.
     ///
     /// # Panics
-    /// As of [`Database::empty`].
+    /// As [`Database::empty`].
     pub async fn empty_on_our_own() -> Self {
-        Self::create(Place::Own, "template0").await
+        Self::create(On::OwnServer, "template0").await
     }
 
-    /// A database like the one that `prepare` makes of an empty one, given its URL. It is made once per server and
-    /// `content` (the text of its migrations, say), and copied for every test.
+    /// A copy of a database that `prepare` has filled, given the URL of an empty one. The original is made once per server
+    /// and `content`, which is for example the text of its migrations.
     ///
     /// # Panics
-    /// As of [`Database::empty`].
+    /// As [`Database::empty`].
     pub async fn like(content: &str, prepare: impl AsyncFnOnce(&str)) -> Self {
-        Self::like_at(Place::ForTests, content, prepare).await
+        Self::like_at(On::AnyServer, content, prepare).await
     }
 
     /// [`Database::like`] on our own server.
     ///
     /// # Panics
-    /// As of [`Database::empty`].
+    /// As [`Database::empty`].
     pub async fn like_on_our_own(content: &str, prepare: impl AsyncFnOnce(&str)) -> Self {
-        Self::like_at(Place::Own, content, prepare).await
+        Self::like_at(On::OwnServer, content, prepare).await
     }
 
-    async fn like_at(place: Place, content: &str, prepare: impl AsyncFnOnce(&str)) -> Self {
+    async fn like_at(server: On, content: &str, prepare: impl AsyncFnOnce(&str)) -> Self {
         let mut hasher = DefaultHasher::new();
         content.hash(&mut hasher);
         let template = format!("annals_template_{:016x}", hasher.finish());
-        if !place.has(&template).await {
-            let mut unfinished = Self::create(place, "template0").await;
+        if !server.has(&template).await {
+            let mut unfinished = Self::create(server, "template0").await;
             prepare(&unfinished.url).await;
-            // Whoever else makes it at the same time may come first; theirs is as good.
-            let renamed = place.try_run(&format!("ALTER DATABASE {} RENAME TO {template}", unfinished.name)).await;
+            // Another process may have made the same template first.
+            let renamed = server.try_run(&format!("ALTER DATABASE {} RENAME TO {template}", unfinished.name)).await;
             match renamed {
                 Ok(()) => unfinished.name = String::new(),
-                Err(error) => assert!(place.has(&template).await, "the template cannot be made: {error}"),
+                Err(error) => assert!(server.has(&template).await, "the template cannot be created: {error}"),
             }
         }
-        Self::create(place, &template).await
+        Self::create(server, &template).await
     }
 
-    /// Where it is.
+    /// Its URL.
     #[must_use]
     pub fn url(&self) -> &str {
         &self.url
     }
 
-    /// Where it is behind the pooler, a pgbouncer in transaction mode.
+    /// Its URL through the pooler, a pgbouncer in transaction mode.
     ///
     /// # Panics
     /// If it is not on our own server, or if pgbouncer is not installed; the message says what to install.
@@ -119,14 +119,14 @@ impl Database {
     }
 
     fn is_on_our_own(&self) {
-        assert_eq!(self.place, Place::Own, "only our own server has a pooler and certificates");
+        assert_eq!(self.server, On::OwnServer, "only our own server has a pooler and certificates");
     }
 
-    async fn create(place: Place, template: &str) -> Self {
+    async fn create(server: On, template: &str) -> Self {
         let name = format!("annals_test_{}_{:016x}", std::process::id(), fastrand::u64(..));
         let create = format!("CREATE DATABASE {name} TEMPLATE {template}");
-        place.try_run(&create).await.unwrap_or_else(|error| panic!("`{create}`: {error}"));
-        Self { place, url: place.options().database(&name).to_url_lossy().to_string(), name }
+        server.try_run(&create).await.unwrap_or_else(|error| panic!("`{create}`: {error}"));
+        Self { server, url: server.options().database(&name).to_url_lossy().to_string(), name }
     }
 }
 
@@ -135,12 +135,12 @@ impl Drop for Database {
         if self.name.is_empty() {
             return;
         }
-        let place = self.place;
+        let server = self.server;
         let drop_it = format!("DROP DATABASE IF EXISTS {} WITH (FORCE)", self.name);
-        // A thread of its own, as a runtime may be around this one or not.
+        // In a new thread, because this one may belong to a runtime.
         let removing = std::thread::spawn(move || {
             let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
-            runtime.expect("a runtime can be made").block_on(place.try_run(&drop_it))
+            runtime.expect("a runtime can be created").block_on(server.try_run(&drop_it))
         });
         match removing.join() {
             Ok(Ok(())) => {}
@@ -149,11 +149,11 @@ impl Drop for Database {
     }
 }
 
-impl Place {
+impl On {
     fn options(self) -> PgConnectOptions {
-        match std::env::var(ELSEWHERE) {
-            Ok(url) if self == Self::ForTests => {
-                url.parse().unwrap_or_else(|_| panic!("{ELSEWHERE} is no URL of a PostgreSQL server"))
+        match std::env::var(URL_VARIABLE) {
+            Ok(url) if self == Self::AnyServer => {
+                url.parse().unwrap_or_else(|_| panic!("{URL_VARIABLE} is not the URL of a PostgreSQL server"))
             }
             _ => Cluster::shared().options(),
         }
@@ -171,7 +171,8 @@ impl Place {
 
     async fn has(self, database: &str) -> bool {
         let mut connection = self.connect().await.expect("the server answers");
-        let rows = sqlx::query(IS_THERE).bind(database).fetch_all(&mut connection).await.expect("the server answers");
+        let rows =
+            sqlx::query(COUNT_BY_NAME).bind(database).fetch_all(&mut connection).await.expect("the server answers");
         rows.first().is_some_and(|row| row.get::<i64, _>(0) > 0)
     }
 }

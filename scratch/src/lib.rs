@@ -1,15 +1,15 @@
 //! A PostgreSQL server for tests.
 //!
-//! The first test that asks starts it: a cluster of its own in the folder for temporary files, reachable by a socket
-//! there and with TLS on a free port of 127.0.0.1, shared by all test processes of one build folder; a pgbouncer before
-//! it, if one is asked for. A watchdog stops and removes both when no test process has been there for a while.
+//! The first test that needs it starts a cluster in the folder for temporary files. All test processes of one build folder
+//! share it. It listens on a socket in its folder, and with TLS on a free port of 127.0.0.1. A pgbouncer in front of it is
+//! started on demand. A watchdog stops and removes both when no test process has used them for a while.
 //!
-//! `ANNALS_POSTGRES_URL` names a server to use instead, where one is as good as another. `ANNALS_POSTGRES_BIN` names the
-//! folder of the server's programs, to run another major version; without it they are those on the path, or the newest
-//! of Debian's.
+//! `ANNALS_POSTGRES_URL` names a server to use instead, for tests that can run on any server. `ANNALS_POSTGRES_BIN` names
+//! the folder of the server's programs, to run another major version. The default is the programs on the path, or
+//! Debian's newest.
 //!
-//! A [`Server`] is for tests that crash one, or need a standby: it belongs to its owner alone. A [`SmallDisk`] is one that can
-//! be filled, for those of any database.
+//! A [`Server`] is for tests that crash it or need a standby; one test owns it. A [`SmallDisk`] is a disk that a test can
+//! fill.
 
 pub mod again;
 mod binaries;

@@ -1,4 +1,4 @@
-//! A pgbouncer in transaction mode before the cluster: started by the first that asks, stopped with the cluster.
+//! A pgbouncer in transaction mode in front of the cluster: started on demand, stopped with the cluster.
 
 use std::os::unix::net::UnixStream;
 use std::path::Path;
@@ -10,8 +10,9 @@ use crate::cluster::{run, unprivileged};
 /// The number in the name of its socket.
 pub(crate) const PORT: u16 = 6432;
 
-/// It lends two server connections per database: fewer than a handle has, so that transactions of one client go over
-/// several of them, and several clients over one. Like most that serve sqlx, it swallows a parameter of connections.
+/// Two server connections per database are fewer than a handle has. So transactions of one client use several of them, and
+/// several clients use one. `extra_float_digits` is a connection parameter of sqlx that pgbouncer does not know. After a
+/// failed connection to the server it retries soon.
 const SETTINGS: &str = "
 auth_type = any
 pool_mode = transaction
@@ -19,13 +20,14 @@ default_pool_size = 2
 max_client_conn = 2000
 listen_port = 6432
 ignore_startup_parameters = extra_float_digits
+server_login_retry = 0.1
 ";
 
 /// How long it may take to start.
-const PATIENCE: Duration = Duration::from_secs(10);
+const START_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// Starts it in `folder`, before the cluster whose socket there has the number `port`, unless it runs. The caller has
-/// the lock of the folder.
+/// Starts it in `folder` unless it runs, in front of the cluster whose socket there has the number `port`. The caller
+/// holds the lock of the folder.
 ///
 /// # Panics
 /// If it is not installed or does not start.
@@ -35,10 +37,10 @@ pub(crate) fn begin(folder: &Path, port: u16, account: &str) {
     if answers() {
         return;
     }
-    // One that was killed leaves its socket behind.
-    for left_over in [&socket, &folder.join("pooler.pid")] {
-        if left_over.exists() {
-            std::fs::remove_file(left_over).expect("what a pooler before has left can be removed");
+    // A killed one leaves its socket.
+    for leftover in [&socket, &folder.join("pooler.pid")] {
+        if leftover.exists() {
+            std::fs::remove_file(leftover).expect("the files of an earlier pooler can be removed");
         }
     }
     let at = folder.display();
@@ -49,10 +51,17 @@ pub(crate) fn begin(folder: &Path, port: u16, account: &str) {
     let file = folder.join("pooler.ini");
     std::fs::write(&file, settings).expect("the folder is ours");
     run(unprivileged(&binaries::pooler()).args(["--daemon", "--quiet"]).arg(&file));
-    // It goes to the background before it listens.
+    // It daemonizes before it listens.
     let begun = Instant::now();
     while !answers() {
-        assert!(begun.elapsed() < PATIENCE, "pgbouncer does not answer; see {at}/pooler.log");
+        assert!(begun.elapsed() < START_TIMEOUT, "pgbouncer does not answer; see {at}/pooler.log");
         std::thread::yield_now();
+    }
+}
+
+/// Kills the one in `folder`, if there is one.
+pub(crate) fn end(folder: &Path) {
+    if let Ok(pid) = std::fs::read_to_string(folder.join("pooler.pid")) {
+        run(unprivileged(Path::new("kill")).args(["-KILL", pid.trim()]));
     }
 }

@@ -1,4 +1,4 @@
-//! A server of one's own, to be crashed, copied and promoted.
+//! A server that one test owns, and may crash, copy and promote.
 
 use std::fs::File;
 use std::os::unix::fs::PermissionsExt;
@@ -8,10 +8,10 @@ use std::process::{Command, Stdio};
 use sqlx::ConnectOptions;
 use sqlx::postgres::PgConnectOptions;
 
-use crate::binaries;
 use crate::cluster::{SERVER_ACCOUNT, run, unprivileged};
+use crate::{binaries, pooler};
 
-/// As durable as in production, which is what such servers are for.
+/// As durable as in production.
 const SETTINGS: &[(&str, &str)] = &[
     ("listen_addresses", ""),
     ("max_connections", "200"),
@@ -20,13 +20,14 @@ const SETTINGS: &[(&str, &str)] = &[
     ("wal_level", "replica"),
 ];
 
-/// How long a server may take to start, stop or be promoted: it may have much to recover.
+/// The time limit to start, stop or promote a server. Recovery may take long.
 const SECONDS: &str = "300";
 
-/// Waits until the process that holds the lock on `owner` has ended, however it did, then removes what it has left.
+/// Waits until the process that holds the lock on `owner` has exited or was killed, then removes the server.
 const WATCHDOG: &str = r#"
     cd /
     flock -x "$0/owner" true
+    [ ! -f "$0/pooler.pid" ] || kill -KILL "$(cat "$0/pooler.pid")"
     [ -d "$0/data" ] && "$1/pg_ctl" -D "$0/data" -m immediate -w stop
     rm -rf "$0"
 "#;
@@ -34,19 +35,19 @@ const WATCHDOG: &str = r#"
 /// How a server is stopped.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Stop {
-    /// Transactions are rolled back, connections ended, and everything is written out.
+    /// Transactions are rolled back, connections ended, and all data is written to disk.
     Fast,
-    /// As if its machine had lost power, but for what the system has taken to write: nothing is finished, and the next
-    /// start recovers.
+    /// Processes are ended without a checkpoint, and the next start recovers. Unlike after a power cut, data that was
+    /// handed to the operating system is kept.
     Immediate,
 }
 
-/// A PostgreSQL server that no other test uses, with settings as durable as in production. It is reached by a socket in
-/// its folder, runs under an unprivileged account, and is removed with all its data when it is dropped or its process
+/// A PostgreSQL server that no other test uses, with settings as durable as in production. It listens on a socket in its
+/// folder and runs under an unprivileged account. It is removed with all its data when this is dropped or the process
 /// ends.
 ///
-/// All methods block until it is done; an async caller uses `spawn_blocking`. They panic with what PostgreSQL's programs
-/// have said if it does not work.
+/// All methods block; an async caller uses `spawn_blocking`. On failure they panic with the output of PostgreSQL's
+/// programs.
 #[derive(Debug)]
 pub struct Server {
     folder: PathBuf,
@@ -71,7 +72,7 @@ impl Server {
         server
     }
 
-    /// A running standby of this server: its data copied, then every change as it is written. It has the same settings.
+    /// A running standby of this server, by streaming replication, with the same settings.
     #[must_use]
     pub fn standby(&self) -> Self {
         let standby = Self::in_new_folder(self.settings.clone());
@@ -85,7 +86,7 @@ impl Server {
         standby
     }
 
-    /// Makes a standby the primary. Returns when it takes writes.
+    /// Makes a standby the primary. Returns when it accepts writes.
     pub fn promote(&self) {
         run(self.pg_ctl().arg("promote"));
     }
@@ -99,7 +100,7 @@ impl Server {
         run(self.pg_ctl().args(["-m", mode, "stop"]));
     }
 
-    /// Starts a server that was stopped. Returns when it answers, recovered.
+    /// Starts a server that was stopped. Returns after recovery, when it accepts connections.
     pub fn start_again(&self) {
         let settings: String = self.settings.iter().map(|(name, value)| format!("-c {name}='{value}' ")).collect();
         run(self
@@ -117,26 +118,37 @@ impl Server {
         self.start_again();
     }
 
-    /// Kills one of its backends, as the kernel does for want of memory. The server then ends all others and recovers as
-    /// after an immediate stop, but is not started anew.
+    /// Kills one of its backends with SIGKILL, as the kernel does when memory runs out. The server then ends all others and
+    /// recovers as after an immediate stop, without a restart of its main process.
     pub fn kill_backend(&self, pid: i32) {
         run(unprivileged(Path::new("sh")).args(["-c", "kill -KILL \"$0\""]).arg(pid.to_string()));
     }
 
-    /// Where one of its databases is. There is `postgres` at first.
+    /// The URL of one of its databases. A new server has the database `postgres`.
     #[must_use]
     pub fn url(&self, database: &str) -> String {
         Self::url_at(&self.folder, database)
     }
 
-    /// Where a database of whichever server is that has its socket in `folder`, which may be a link.
+    /// The URL of a database through the server's own pooler, a pgbouncer in transaction mode that ends with it.
+    ///
+    /// # Panics
+    /// If pgbouncer is not installed; the message says what to install.
+    #[must_use]
+    pub fn url_through_pooler(&self, database: &str) -> String {
+        let options = PgConnectOptions::new_without_pgpass().socket(&self.folder).username(SERVER_ACCOUNT).password("");
+        pooler::begin(&self.folder, options.get_port(), SERVER_ACCOUNT);
+        options.port(pooler::PORT).database(database).to_url_lossy().to_string()
+    }
+
+    /// The URL of a database of the server whose socket is in `folder`, which may be a link.
     #[must_use]
     pub fn url_at(folder: &Path, database: &str) -> String {
         let options = PgConnectOptions::new_without_pgpass().socket(folder).username(SERVER_ACCOUNT).password("");
         options.database(database).to_url_lossy().to_string()
     }
 
-    /// The folder that its socket is in.
+    /// The folder of its socket.
     #[must_use]
     pub fn folder(&self) -> &Path {
         &self.folder
@@ -145,13 +157,13 @@ impl Server {
     fn in_new_folder(settings: Vec<(String, String)>) -> Self {
         let name = format!("annals-server-{}-{:08x}", std::process::id(), fastrand::u32(..));
         let folder = std::env::temp_dir().join(name);
-        // Made by the server's account, so that the watchdog, which runs under it, can remove it.
+        // Created by the server's account, so that the watchdog, which runs under it, can remove it.
         run(unprivileged(Path::new("mkdir")).arg(&folder));
         let owner = File::create(folder.join("owner")).expect("the folder can be written");
         // The watchdog locks it too.
         owner.set_permissions(std::fs::Permissions::from_mode(0o666)).expect("the file is ours");
         owner.lock().expect("files can be locked");
-        // In a session of its own, so that an interrupted run does not take it along.
+        // In its own session, so that an interrupted run does not end it.
         let mut watchdog = unprivileged(Path::new("setsid"));
         watchdog.args(["--fork", "sh", "-c", WATCHDOG]).arg(&folder).arg(binaries::folder());
         watchdog.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
@@ -164,9 +176,9 @@ impl Server {
     }
 
     fn program(&self, name: &str) -> PathBuf {
-        // Whoever has put links to the programs into the PATH may have left out the rarer ones.
+        // The PATH may have links to only some of the programs.
         let control = binaries::folder().join("pg_ctl");
-        control.canonicalize().expect("it was found there").with_file_name(name)
+        control.canonicalize().expect("it was found before").with_file_name(name)
     }
 
     fn pg_ctl(&self) -> Command {
@@ -178,7 +190,8 @@ impl Server {
 
 impl Drop for Server {
     fn drop(&mut self) {
-        // It may be stopped already, or have never started.
+        pooler::end(&self.folder);
+        // It may be stopped, or may never have started.
         let stopping = self.pg_ctl().args(["-m", "immediate", "stop"]).stderr(Stdio::null()).status();
         if let Err(error) = stopping.and_then(|_| std::fs::remove_dir_all(&self.folder)) {
             eprintln!("the server in `{}` is left to its watchdog: {error}", self.folder.display());

@@ -1,5 +1,9 @@
 //! What a user of the facade can see, from commands to read models, by its names alone.
 
+mod deadline;
+mod promises;
+mod requests;
+
 use std::time::Duration;
 
 use annals::postgres::PostgresDatabase;
@@ -17,7 +21,6 @@ text_id! {
     /// The number on the card.
     pub struct CardId;
 }
-annals::projections::text_column!(CardId);
 
 #[derive(Event, Serialize, Deserialize, Clone, Debug)]
 enum CardEvent {

@@ -4,7 +4,7 @@ use annals::EventStore;
 
 use super::{Ours, Work, postgres, slice};
 use crate::report::Report;
-use crate::server::Place;
+use crate::server::MeasuredServer;
 use crate::slices::{Tally, plan, report};
 use crate::{Fault, Options, fill};
 
@@ -16,10 +16,10 @@ const LENGTH: usize = 10;
 
 /// Measures appends of one event; both sides are ours.
 pub(crate) async fn measure(options: &Options) -> Result<Report, Fault> {
-    let mut place = Place::find().await?;
+    let mut server = MeasuredServer::find().await?;
     let mut logs = Vec::new();
     for (name, events) in [("long", options.events()), ("short", FEW)] {
-        let url = place.database(name).await?;
+        let url = server.database(name).await?;
         postgres::open(&url, options).await?.close().await;
         fill::on_the_server(&url, events, LENGTH).await?;
         let store = postgres::open(&url, options).await?;
@@ -36,7 +36,7 @@ pub(crate) async fn measure(options: &Options) -> Result<Report, Fault> {
         store.close().await;
         tallies.push(tally);
     }
-    place.leave().await?;
+    server.remove().await?;
     let [long, short] = <[Tally; 2]>::try_from(tallies).map_err(|_| "there are two logs")?;
     let name = format!("annals with {FEW} events instead of {}", options.events());
     Ok(report("growth", "postgres", options.clients, long, Some((&name, short))))

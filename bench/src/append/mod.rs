@@ -61,7 +61,7 @@ impl Work {
     }
 }
 
-/// One of those that are compared.
+/// One of the two sides that are compared.
 trait Side: Clone + Send + 'static {
     type Stream: Send;
 
@@ -77,7 +77,7 @@ trait Side: Clone + Send + 'static {
     ) -> impl Future<Output = Result<(), Fault>> + Send;
 }
 
-/// Lets the clients work for a slice of time.
+/// Runs the clients for a slice of time.
 async fn slice<S: Side>(side: &S, work: &Work, time: Duration, tally: &mut Tally) -> Result<(), Fault> {
     let start = Instant::now();
     let events = work.events;

@@ -8,20 +8,20 @@ use tokio::sync::Mutex;
 
 use super::{Ours, Side, Work, slice};
 use crate::report::Report;
-use crate::server::Place;
+use crate::server::MeasuredServer;
 use crate::slices::{Tally, plan, report};
 use crate::{Fault, Options, baseline};
 
-/// Connections beside those of the writers, and of a pool at most.
+/// The limit of connections beside those of the writers, and of a pool.
 const MOST_CONNECTIONS: usize = 32;
 
-/// Connections of a pool for large appends at most.
+/// The limit of connections of a pool for large appends.
 const MOST_FOR_LARGE: usize = 16;
 
 pub(super) async fn measure(options: &Options, work: &Work) -> Result<Report, Fault> {
-    let mut place = Place::find().await?;
-    let store = open(&place.database("ours").await?, options).await?;
-    let url = place.database("baseline").await?;
+    let mut server = MeasuredServer::find().await?;
+    let store = open(&server.database("ours").await?, options).await?;
+    let url = server.database("baseline").await?;
     PostgresOptions::new(&url).migrate().open().await?.close().await;
     let bare = Bare::open(&url, work).await?;
     let (mut ours, mut theirs) = (Tally::default(), Tally::default());
@@ -33,24 +33,24 @@ pub(super) async fn measure(options: &Options, work: &Work) -> Result<Report, Fa
     let report = report(work.case(), "postgres", work.clients, ours, Some((bare.name(), theirs)));
     store.close().await;
     drop(bare);
-    place.leave().await?;
+    server.remove().await?;
     Ok(report)
 }
 
-/// Opens our store, and makes its schema if it is not there.
+/// Opens our store, and creates its schema if it does not exist.
 pub(super) async fn open(url: &str, options: &Options) -> Result<PostgresStore, Fault> {
-    let mut how = PostgresOptions::new(url).migrate().connections(options.clients.clamp(10, MOST_CONNECTIONS));
+    let mut store = PostgresOptions::new(url).migrate().connections(options.clients.clamp(10, MOST_CONNECTIONS));
     if let Some(writers) = options.writers {
-        how = how.writers(writers);
+        store = store.writers(writers);
     }
-    Ok(how.open().await?)
+    Ok(store.open().await?)
 }
 
 /// The bare database.
 #[derive(Clone)]
 enum Bare {
-    /// One client: each append is a statement on the connection that it holds.
-    Held(Arc<Mutex<PgConnection>>),
+    /// One client: each append is a statement on its connection.
+    Single(Arc<Mutex<PgConnection>>),
     /// Each append is a transaction on a connection of the pool.
     Transactions(PgPool),
     /// Each append is a statement on a connection of the pool.
@@ -60,7 +60,7 @@ enum Bare {
 impl Bare {
     async fn open(url: &str, work: &Work) -> Result<Self, Fault> {
         Ok(match (work.events, work.clients) {
-            (1, 1) => Self::Held(Arc::new(Mutex::new(baseline::postgres::connection(url).await?))),
+            (1, 1) => Self::Single(Arc::new(Mutex::new(baseline::postgres::connection(url).await?))),
             (1, clients) => Self::Transactions(baseline::postgres::pool(url, clients.min(MOST_CONNECTIONS)).await?),
             (_, clients) => Self::Statements(baseline::postgres::pool(url, clients.min(MOST_FOR_LARGE)).await?),
         })
@@ -68,7 +68,7 @@ impl Bare {
 
     fn name(&self) -> &'static str {
         match self {
-            Self::Held(_) => "raw autocommit INSERT on one held connection",
+            Self::Single(_) => "raw autocommit INSERT on one open connection",
             Self::Transactions(_) => "BEGIN, INSERT, COMMIT per append through a pool of min(clients, 32)",
             Self::Statements(_) => "raw autocommit INSERT from unnest through a pool of min(clients, 16)",
         }
@@ -84,9 +84,9 @@ impl Side for Bare {
 
     async fn append(&self, stream: &String, version: i64, n: u64, events: usize) -> Result<(), Fault> {
         match self {
-            Self::Held(held) => {
+            Self::Single(connection) => {
                 let query = baseline::postgres::insert(stream, version + 1, n);
-                query.execute(&mut *held.lock().await).await?;
+                query.execute(&mut *connection.lock().await).await?;
             }
             Self::Transactions(pool) => {
                 let query = baseline::postgres::insert(stream, version + 1, n);

@@ -10,20 +10,20 @@ use tokio::process::{Child, ChildStdin, ChildStdout, Command};
 
 use super::{Ours, Work, postgres, slice};
 use crate::report::Report;
-use crate::server::Place;
+use crate::server::MeasuredServer;
 use crate::slices::{Tally, plan, report};
 use crate::{Fault, Options};
 
-/// What a part is told when it is started.
+/// The task of a process, which it gets when it is started.
 #[derive(Serialize, Deserialize)]
 struct Task {
     url: String,
-    /// The number of its first event; those of others differ.
+    /// The number of its first event; other processes have other numbers.
     first: u64,
     events: usize,
 }
 
-/// What a part has done in a slice.
+/// What a process has done in a slice.
 #[derive(Default, Serialize, Deserialize)]
 struct Done {
     units: u64,
@@ -32,9 +32,9 @@ struct Done {
 }
 
 pub(super) async fn measure(options: &Options, work: &Work) -> Result<Report, Fault> {
-    let mut place = Place::find().await?;
-    let url = place.database("processes").await?;
-    // The schema is there before anybody starts.
+    let mut server = MeasuredServer::find().await?;
+    let url = server.database("processes").await?;
+    // The schema exists before a process starts.
     postgres::open(&url, options).await?.close().await;
     let mut parts = Vec::new();
     for number in 0..options.processes as u64 {
@@ -42,7 +42,7 @@ pub(super) async fn measure(options: &Options, work: &Work) -> Result<Report, Fa
         parts.push(Part::start(&task, options).await?);
     }
     let one = Options { clients: work.clients * options.processes, ..options.clone() };
-    let store = postgres::open(&place.database("one").await?, &one).await?;
+    let store = postgres::open(&server.database("one").await?, &one).await?;
     let all = Work::from(0, one.clients, work.events);
     let (mut ours, mut theirs) = (Tally::default(), Tally::default());
     let (slices, time) = plan(options.time());
@@ -64,10 +64,10 @@ pub(super) async fn measure(options: &Options, work: &Work) -> Result<Report, Fa
     let mut report = report(work.case(), "postgres", work.clients, ours, Some((&name, theirs)));
     report.processes = options.processes;
     for part in parts {
-        part.leave().await?;
+        part.exit().await?;
     }
     store.close().await;
-    place.leave().await?;
+    server.remove().await?;
     Ok(report)
 }
 
@@ -104,7 +104,7 @@ impl Part {
         Ok(serde_json::from_str(&line)?)
     }
 
-    async fn leave(self) -> Result<(), Fault> {
+    async fn exit(self) -> Result<(), Fault> {
         let Self { mut child, input, output } = self;
         drop(input);
         let status = child.wait().await?;
@@ -113,7 +113,7 @@ impl Part {
     }
 }
 
-/// One of the processes: for each line with a number of seconds it works so long, and prints what it has done.
+/// One of the processes. For each line with a number of seconds it works that long, and prints what it has done.
 pub(crate) async fn part(task: &str, options: &Options) -> Result<(), Fault> {
     let task: Task = serde_json::from_str(task)?;
     let store = postgres::open(&task.url, options).await?;

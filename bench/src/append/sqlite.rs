@@ -1,4 +1,4 @@
-//! Appends to a file of SQLite, beside the bare one.
+//! Appends to a SQLite file, beside the bare one.
 
 use std::path::Path;
 use std::sync::Arc;
@@ -35,17 +35,17 @@ struct Bare {
     text: Arc<str>,
 }
 
-/// One held connection for few clients, else a pool of one.
+/// One open connection for few clients, else a pool of one.
 #[derive(Clone)]
 enum By {
-    Held(Arc<Mutex<SqliteConnection>>),
+    Single(Arc<Mutex<SqliteConnection>>),
     Pool(SqlitePool),
 }
 
 impl Bare {
     async fn open(path: &Path, work: &Work) -> Result<Self, Fault> {
         let by = if work.clients <= 16 {
-            By::Held(Arc::new(Mutex::new(baseline::sqlite::connection(path).await?)))
+            By::Single(Arc::new(Mutex::new(baseline::sqlite::connection(path).await?)))
         } else {
             By::Pool(baseline::sqlite::pool_of_one(path).await?)
         };
@@ -54,8 +54,8 @@ impl Bare {
 
     fn name(&self, events: usize) -> &'static str {
         match (&self.by, events) {
-            (By::Held(_), 1) => "raw autocommit INSERT on one held connection",
-            (By::Held(_), _) => "raw multi-row INSERT on one held connection",
+            (By::Single(_), 1) => "raw autocommit INSERT on one open connection",
+            (By::Single(_), _) => "raw multi-row INSERT on one open connection",
             (By::Pool(_), 1) => "a transaction per append through a pool of one",
             (By::Pool(_), _) => "a transaction per multi-row INSERT through a pool of one",
         }
@@ -76,8 +76,8 @@ impl Side for Bare {
             query = baseline::sqlite::bind(query, stream, version, append_id.clone(), n);
         }
         match &self.by {
-            By::Held(held) => {
-                query.execute(&mut *held.lock().await).await?;
+            By::Single(connection) => {
+                query.execute(&mut *connection.lock().await).await?;
             }
             By::Pool(pool) => {
                 let mut connection = pool.acquire().await?;

@@ -63,7 +63,7 @@ pub(crate) fn insert(aggregate_id: &str, version: i64, n: u64) -> Query<'static,
         .bind(None::<Uuid>)
 }
 
-/// An INSERT of so many events from the `n`-th, the first of them with the version after `version`.
+/// An INSERT of `events` events from the `n`-th on, the first with the version after `version`.
 pub(crate) fn insert_many(
     aggregate_id: &str,
     version: i64,
@@ -129,7 +129,7 @@ pub(crate) fn plain(row: &PgRow) -> Result<Plain, Fault> {
     })
 }
 
-/// A `timestamptz` as PostgreSQL sends it: in microseconds from the year 2000.
+/// A `timestamptz` as PostgreSQL sends it: microseconds since the year 2000.
 #[derive(Clone, Copy)]
 pub(crate) struct Micros(i64);
 
@@ -152,13 +152,13 @@ impl Encode<'_, Postgres> for Micros {
     }
 }
 
-/// The time so many microseconds after the beginning of the year 2000.
+/// The time this many microseconds after the beginning of the year 2000.
 pub(crate) fn time_since_2000(micros: i64) -> Result<jiff::Timestamp, Fault> {
     const EPOCH: i64 = 946_684_800_000_000;
     Ok(jiff::Timestamp::from_microsecond(micros + EPOCH)?)
 }
 
-/// Leaves nothing behind of filling that would be done during a measurement.
+/// Does the work that filling has left to background processes, so that it does not happen during a measurement.
 pub(crate) async fn tidy(url: &str) -> Result<(), Fault> {
     let mut connection = connection(url).await?;
     for statement in ["VACUUM ANALYZE annals.events", "CHECKPOINT"] {

@@ -1,4 +1,4 @@
-//! Plain sqlx on a file of SQLite.
+//! Plain sqlx on a SQLite file.
 
 use std::path::Path;
 
@@ -64,7 +64,7 @@ pub(crate) fn bind<'q>(
         .bind(i64::try_from(n).unwrap_or_default())
 }
 
-/// The text of one INSERT with so many rows.
+/// The text of one INSERT with this number of rows.
 pub(crate) fn insert_many(rows: usize) -> String {
     let (head, _) = INSERT.split_once("VALUES").expect("the statement has its values last");
     let row = "(?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)";

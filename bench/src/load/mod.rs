@@ -37,13 +37,13 @@ pub(crate) async fn measure(options: &Options) -> Result<Report, Fault> {
     }
 }
 
-/// One of those that are compared.
+/// One of the two sides that are compared.
 trait Side: Clone + Send + 'static {
-    /// Loads the stream and adds its amounts up. Gives the number of events and the sum.
+    /// Loads the stream and adds its amounts up. Returns the number of events and the sum.
     fn load(&self, aggregate_id: String) -> impl Future<Output = Result<(usize, usize), Fault>> + Send;
 }
 
-/// Lets the clients work for a slice of time, in turn on one of the sides.
+/// Runs the clients for a slice of time, distributed over `sides`.
 async fn slice<S: Side>(sides: &[S], clients: usize, time: Duration, tally: &mut Tally) -> Result<(), Fault> {
     let start = Instant::now();
     let clients: Vec<_> = (0..clients)

@@ -12,22 +12,22 @@ use super::{LENGTH, Ours, STREAMS, Side, slice};
 use crate::baseline::postgres::{LOAD, connection, plain, pool, tidy};
 use crate::plain::amount;
 use crate::report::Report;
-use crate::server::Place;
+use crate::server::MeasuredServer;
 use crate::slices::{Tally, plan, report};
 use crate::{Fault, Options, fill};
 
-/// Connections of either side at most.
+/// The limit of connections of either side.
 const MOST_CONNECTIONS: usize = 32;
 
 pub(super) async fn measure(options: &Options) -> Result<Report, Fault> {
-    let mut place = Place::find().await?;
-    let url = place.database("log").await?;
+    let mut server = MeasuredServer::find().await?;
+    let url = server.database("log").await?;
     let connections = options.clients.clamp(1, MOST_CONNECTIONS);
     let store = PostgresOptions::new(&url).migrate().connections(connections).open().await?;
     fill::by_appends(&store, STREAMS, LENGTH).await?;
     tidy(&url).await?;
     let bare = if options.clients == 1 {
-        Bare::Held(Arc::new(Mutex::new(connection(&url).await?)))
+        Bare::Single(Arc::new(Mutex::new(connection(&url).await?)))
     } else {
         Bare::Pool(pool(&url, connections).await?)
     };
@@ -40,21 +40,21 @@ pub(super) async fn measure(options: &Options) -> Result<Report, Fault> {
     let report = report("load", "postgres", options.clients, ours, Some((bare.name(), theirs)));
     store.close().await;
     drop(bare);
-    place.leave().await?;
+    server.remove().await?;
     Ok(report)
 }
 
-/// One held connection, or as many as there are clients.
+/// One open connection, or a pool with one per client.
 #[derive(Clone)]
 enum Bare {
-    Held(Arc<Mutex<PgConnection>>),
+    Single(Arc<Mutex<PgConnection>>),
     Pool(PgPool),
 }
 
 impl Bare {
     fn name(&self) -> &'static str {
         match self {
-            Self::Held(_) => "the raw query on a held connection, rows decoded one by one",
+            Self::Single(_) => "the raw query on one open connection, rows decoded one by one",
             Self::Pool(_) => "the raw query through a pool of min(clients, 32), rows decoded one by one",
         }
     }
@@ -64,7 +64,7 @@ impl Side for Bare {
     async fn load(&self, aggregate_id: String) -> Result<(usize, usize), Fault> {
         let query = sqlx::query(LOAD).bind("default").bind("order").bind(aggregate_id).bind(0_i64);
         match self {
-            Self::Held(held) => add_up(query.fetch(&mut *held.lock().await)).await,
+            Self::Single(connection) => add_up(query.fetch(&mut *connection.lock().await)).await,
             Self::Pool(pool) => add_up(query.fetch(pool)).await,
         }
     }

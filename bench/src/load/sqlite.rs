@@ -1,4 +1,4 @@
-//! Loads from a file of SQLite, beside the raw query.
+//! Loads from a SQLite file, beside the raw query.
 
 use std::sync::Arc;
 
@@ -25,7 +25,7 @@ pub(super) async fn measure(options: &Options) -> Result<Report, Fault> {
     .into();
     let mut bare = Vec::new();
     for _ in 0..4 {
-        bare.push(Bare { held: Arc::new(Mutex::new(connection(&path).await?)), text: Arc::clone(&text) });
+        bare.push(Bare { connection: Arc::new(Mutex::new(connection(&path).await?)), text: Arc::clone(&text) });
     }
     let (mut ours, mut theirs) = (Tally::default(), Tally::default());
     let (slices, time) = plan(options.time());
@@ -34,14 +34,14 @@ pub(super) async fn measure(options: &Options) -> Result<Report, Fault> {
         slice(&bare, options.clients, time, &mut theirs).await?;
     }
     store.close().await;
-    let name = "the raw query on held connections, rows decoded one by one";
+    let name = "the raw query on open connections, rows decoded one by one";
     Ok(report("load", "sqlite", options.clients, ours, Some((name, theirs))))
 }
 
-/// A held connection, and the text of the query.
+/// An open connection, and the text of the query.
 #[derive(Clone)]
 struct Bare {
-    held: Arc<Mutex<SqliteConnection>>,
+    connection: Arc<Mutex<SqliteConnection>>,
     text: Arc<str>,
 }
 
@@ -49,7 +49,7 @@ impl Side for Bare {
     async fn load(&self, aggregate_id: String) -> Result<(usize, usize), Fault> {
         let query = sqlx::query(AssertSqlSafe(Arc::clone(&self.text)));
         let query = query.bind("default").bind("order").bind(aggregate_id).bind(0_i64);
-        let mut connection = self.held.lock().await;
+        let mut connection = self.connection.lock().await;
         let mut rows = query.fetch(&mut *connection);
         let (mut count, mut sum) = (0, 0);
         while let Some(row) = rows.try_next().await? {

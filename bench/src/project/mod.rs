@@ -15,7 +15,7 @@ use crate::report::Report;
 use crate::slices::Tally;
 use crate::{Fault, Options, Store, sample};
 
-/// Orders that are under way at once, so that the events of one order lie apart in the log.
+/// Orders in progress at once, so that their events are interleaved in the log.
 const WINDOW: usize = 64;
 /// Events of one order.
 const STEPS: usize = 5;
@@ -125,13 +125,13 @@ pub(crate) async fn measure(options: &Options) -> Result<Report, Fault> {
     }
 }
 
-/// What the baseline is called.
+/// The name of the baseline.
 const BASELINE: &str = "one upsert statement per event in transactions of 1,000";
 
-/// Asks for the orders that are in the list as they should be at the end.
+/// Counts the orders whose rows are complete.
 const DELIVERED: &str = "SELECT count(*) FROM order_list WHERE status = 'delivered'";
 
-/// How many orders a log of so many events has.
+/// How many orders a log of this many events has.
 fn orders(events: usize) -> i64 {
     i64::try_from(events.div_ceil(STEPS * WINDOW) * WINDOW).unwrap_or_default()
 }

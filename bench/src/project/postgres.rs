@@ -1,4 +1,4 @@
-//! The order list in databases of PostgreSQL, beside one that is written statement by statement.
+//! The order list in PostgreSQL databases, beside one that is written statement by statement.
 
 use std::time::Instant;
 
@@ -9,25 +9,25 @@ use sqlx::{Connection, Row};
 use super::{BASELINE, DELIVERED, OrderEvent, build, fill, orders};
 use crate::baseline::postgres::{Micros, connection, tidy};
 use crate::report::Report;
-use crate::server::Place;
+use crate::server::MeasuredServer;
 use crate::slices::{Tally, report};
 use crate::{Fault, Options};
 
 pub(super) async fn measure(options: &Options) -> Result<Report, Fault> {
-    let mut place = Place::find().await?;
-    let log = place.database("log").await?;
+    let mut server = MeasuredServer::find().await?;
+    let log = server.database("log").await?;
     let store = PostgresOptions::new(&log).migrate().open().await?;
     fill(&store, options.events()).await?;
     tidy(&log).await?;
     let (mut ours, mut theirs) = (Tally::default(), Tally::default());
     for round in 0.. {
-        let database = PostgresDatabase::open(place.database(&format!("ours_{round}")).await?).await?;
+        let database = PostgresDatabase::open(server.database(&format!("ours_{round}")).await?).await?;
         build(&store, Projections::over(store.clone()).into_database(database.clone()), &mut ours).await?;
         let row = sqlx::query(DELIVERED).fetch_one(&mut *database.read().await?).await?;
         assert_eq!(row.get::<i64, _>(0), orders(options.events()), "every order is in the list");
         database.close().await;
         if !options.alone {
-            let url = place.database(&format!("theirs_{round}")).await?;
+            let url = server.database(&format!("theirs_{round}")).await?;
             upsert_each(&log, &url, &mut theirs).await?;
         }
         if ours.busy >= options.time() {
@@ -35,7 +35,7 @@ pub(super) async fn measure(options: &Options) -> Result<Report, Fault> {
         }
     }
     store.close().await;
-    place.leave().await?;
+    server.remove().await?;
     Ok(report("project", "postgres", 1, ours, (!options.alone).then_some((BASELINE, theirs))))
 }
 
@@ -63,7 +63,7 @@ const PAGE: &str = "
     LIMIT 1000
 ";
 
-/// What one writes without a framework: a page of events, one statement each, commit with the checkpoint.
+/// A projection without a framework: a page of events, one statement each, commit with the checkpoint.
 async fn upsert_each(log: &str, url: &str, tally: &mut Tally) -> Result<(), Fault> {
     let (mut reader, mut writer) = (connection(log).await?, connection(url).await?);
     let start = Instant::now();

@@ -1,4 +1,4 @@
-//! The order list in files of SQLite, beside one that is written statement by statement.
+//! The order list in SQLite files, beside one that is written statement by statement.
 
 use std::path::Path;
 use std::time::Instant;
@@ -60,7 +60,7 @@ const PAGE: &str = "
     LIMIT 1000
 ";
 
-/// What one writes without a framework: a page of events, one statement each, commit with the checkpoint.
+/// A projection without a framework: a page of events, one statement each, commit with the checkpoint.
 async fn upsert_each(log: &Path, path: &Path, tally: &mut Tally) -> Result<(), Fault> {
     let mut reader = connection(log).await?;
     let mut writer = SqliteConnection::connect_with(&file(path).create_if_missing(true)).await?;

@@ -1,4 +1,4 @@
-//! The binary format of COPY: a header, then per row the number of fields, and each field with its length before it.
+//! The binary format of COPY: a header, then for each row the number of fields, and each field after its length.
 
 use uuid::Uuid;
 
@@ -6,13 +6,13 @@ use crate::Fault;
 use crate::baseline::postgres::time_since_2000;
 use crate::plain::Plain;
 
-/// What comes first; flags and the length of an extension follow, both 0.
+/// The first bytes. The flags and the length of an extension follow, both 0.
 const SIGNATURE: &[u8] = b"PGCOPY\n\xff\r\n\0";
 
-/// With those two numbers.
+/// The length with those two numbers.
 const HEADER: usize = SIGNATURE.len() + 8;
 
-/// Takes the data apart as it comes. A piece may end anywhere.
+/// Parses the data piece by piece. A piece may end anywhere.
 #[derive(Default)]
 pub(super) struct Rows {
     rest: Vec<u8>,
@@ -21,7 +21,7 @@ pub(super) struct Rows {
 }
 
 impl Rows {
-    /// Takes the next piece, and gives every event that is complete.
+    /// Parses the next piece, and calls `take` with every complete event.
     pub(super) fn read(&mut self, piece: &[u8], mut take: impl FnMut(Plain)) -> Result<(), Fault> {
         if self.rest.is_empty() {
             let read = self.read_whole(piece, &mut take)?;
@@ -41,7 +41,7 @@ impl Rows {
         if self.ended && self.rest.is_empty() { Ok(()) } else { Err("the data ends too early".into()) }
     }
 
-    /// Gives how many bytes were read.
+    /// Returns how many bytes were read.
     fn read_whole(&mut self, data: &[u8], take: &mut impl FnMut(Plain)) -> Result<usize, Fault> {
         let mut at = 0;
         if !self.begun {
@@ -49,7 +49,7 @@ impl Rows {
                 return Ok(0);
             }
             if !data.starts_with(SIGNATURE) {
-                return Err("this is no binary COPY".into());
+                return Err("this is not a binary COPY".into());
             }
             (self.begun, at) = (true, HEADER);
         }
@@ -69,8 +69,8 @@ const FIELDS: usize = 14;
 
 type Fields<'a> = [Option<&'a [u8]>; FIELDS];
 
-/// The fields of the row at `at`, or `None` for the mark of the end, and where the next row begins; `None` if it is not
-/// all there.
+/// The fields of the row at `at`, or `None` for the end mark, and where the next row begins; `None` if the row is
+/// incomplete.
 fn fields(data: &[u8], mut at: usize) -> Result<Option<(Option<Fields<'_>>, usize)>, Fault> {
     let Some(count) = bytes(data, at) else { return Ok(None) };
     at += 2;
@@ -83,7 +83,7 @@ fn fields(data: &[u8], mut at: usize) -> Result<Option<(Option<Fields<'_>>, usiz
     for field in &mut fields {
         let Some(length) = bytes(data, at) else { return Ok(None) };
         at += 4;
-        // A negative length says NULL.
+        // A negative length means NULL.
         if let Ok(length) = usize::try_from(i32::from_be_bytes(length)) {
             let Some(value) = data.get(at..at + length) else { return Ok(None) };
             *field = Some(value);

@@ -11,13 +11,13 @@ use super::{LENGTH, our_read};
 use crate::baseline::postgres::{COPY_LOG, connection};
 use crate::plain::amount;
 use crate::report::Report;
-use crate::server::Place;
+use crate::server::MeasuredServer;
 use crate::slices::{Tally, report};
 use crate::{Fault, Options, fill};
 
 pub(super) async fn measure(options: &Options) -> Result<Report, Fault> {
-    let mut place = Place::find().await?;
-    let url = place.database("log").await?;
+    let mut server = MeasuredServer::find().await?;
+    let url = server.database("log").await?;
     let store = PostgresOptions::new(&url).migrate().open().await?;
     fill::on_the_server(&url, options.events(), LENGTH).await?;
     let mut connection = connection(&url).await?;
@@ -30,7 +30,7 @@ pub(super) async fn measure(options: &Options) -> Result<Report, Fault> {
     }
     store.close().await;
     drop(connection);
-    place.leave().await?;
+    server.remove().await?;
     let name = "COPY TO STDOUT (FORMAT binary)";
     Ok(report("read", "postgres", 1, ours, (!options.alone).then_some((name, theirs))))
 }

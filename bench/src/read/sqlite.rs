@@ -1,4 +1,4 @@
-//! Reads of a file of SQLite, beside the raw query.
+//! Reads of a SQLite file, beside the raw query.
 
 use std::time::Instant;
 

@@ -1,6 +1,6 @@
 //! What an append does, and what it answers.
 
-use super::case::{Case, exact, ids, new_ids, positions, rises, versions};
+use super::case::{Case, exact, ids, increases, new_ids, positions, versions};
 use crate::append::Append;
 use crate::event::{EventId, NewEvent};
 use crate::payload::Payload;
@@ -31,16 +31,16 @@ pub(super) async fn events_are_stored_in_the_order_of_the_append(case: Case) {
     let stored = case.load(&case.stream("a")).await;
     assert_eq!(ids(&stored), new_ids(&events));
     assert_eq!(versions(&stored), (1..=20).collect::<Vec<_>>());
-    rises(&done.streams[0].positions);
+    increases(&done.streams[0].positions);
 }
 
-pub(super) async fn positions_rise_from_append_to_append_whatever_the_stream(case: Case) {
+pub(super) async fn positions_increase_from_append_to_append_across_streams(case: Case) {
     let mut last = Vec::new();
     for n in 0..10 {
         last.push(case.append(&format!("s{}", n % 3), ExpectedVersion::Any, 1 + n % 2).await.position);
     }
-    rises(&last);
-    rises(&positions(&case.log().await));
+    increases(&last);
+    increases(&positions(&case.log().await));
 }
 
 pub(super) async fn the_first_position_is_beyond_the_start(case: Case) {
@@ -96,11 +96,11 @@ pub(super) async fn ids_of_any_uuid_version_are_kept(case: Case) {
         "ffffffff-ffff-ffff-ffff-ffffffffffff",
         "00000000-0000-0000-0000-000000000001",
     ];
-    let wanted: Vec<_> = texts.iter().map(|text| EventId::new(text.parse().unwrap()).unwrap()).collect();
+    let expected: Vec<_> = texts.iter().map(|text| EventId::new(text.parse().unwrap()).unwrap()).collect();
     let events: Vec<_> =
-        wanted.iter().map(|&id| NewEvent::raw(id, "n", 1, Payload::of(&0).unwrap()).unwrap()).collect();
+        expected.iter().map(|&id| NewEvent::raw(id, "n", 1, Payload::of(&0).unwrap()).unwrap()).collect();
     case.store.append(&case.stream("a"), ExpectedVersion::Any, events).await.unwrap();
-    assert_eq!(ids(&case.load(&case.stream("a")).await), wanted);
+    assert_eq!(ids(&case.load(&case.stream("a")).await), expected);
 }
 
 pub(super) async fn a_refused_append_does_not_stop_the_next_one(case: Case) {

@@ -1,4 +1,4 @@
-//! Where the store under test lives.
+//! The environment of a store under test.
 
 use std::sync::Arc;
 
@@ -8,16 +8,16 @@ use crate::clock::ManualClock;
 use crate::limits::Limits;
 use crate::store::EventStore;
 
-/// A place where one store lives: an empty folder, an empty database, or nothing but memory.
+/// The environment of one store: an empty folder, an empty database, or memory.
 ///
 /// # Obligations on the implementer
-/// Every value is a place of its own, empty at first. It cleans up when it is dropped.
+/// Every value is a new environment, empty at first. It cleans up when it is dropped.
 #[async_trait]
 pub trait Backend: Send + Sync + 'static {
-    /// What the store that lives here can do beyond the contract's core.
+    /// The optional capabilities of the store.
     fn capabilities(&self) -> Capabilities;
 
-    /// Opens a handle of the store that lives here; the first call creates the store.
+    /// Opens a handle of the store; the first call creates the store.
     ///
     /// If the store is durable, all handles, at the same time or one after another, are handles of one store. If it is
     /// not, every call gives an empty store. It panics if the store cannot be opened, as the clause then fails.
@@ -36,10 +36,10 @@ pub struct Capabilities {
     pub clock: bool,
 }
 
-/// What a clause wants of the store it opens.
+/// The options with which a clause opens the store.
 #[derive(Clone, Debug)]
 pub struct Setup {
-    /// The store's clock, if it can take one. It stands still until the clause moves it.
+    /// The store's clock, if it can take one. It moves only when the clause sets it.
     pub clock: Arc<ManualClock>,
     /// How much the store accepts.
     pub limits: Limits,

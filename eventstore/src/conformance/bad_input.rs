@@ -1,4 +1,4 @@
-//! Input that no store may take: refused at the door, with the field and the fix, and without a trace.
+//! Input that no store may accept: refused with the field and the fix, and nothing is stored.
 
 use super::case::{Case, names_the_field};
 use crate::append::Append;
@@ -19,7 +19,7 @@ fn bad_names() -> Vec<String> {
     bad
 }
 
-/// Checks that something made of each bad name is refused about `field`, and that the store has not noticed.
+/// Checks that each bad name is refused with `field`, and that the store is unchanged.
 async fn refuses_bad_names<T: std::fmt::Debug>(case: &Case, field: &str, make: impl Fn(String) -> Result<T, Invalid>) {
     case.append("a", ExpectedVersion::Any, 1).await;
     let before = case.everything().await;
@@ -75,7 +75,7 @@ pub(super) async fn schema_version_zero_is_refused(case: Case) {
     assert_eq!(case.log().await, []);
 }
 
-/// The fields of an event are open, so a store looks at them again.
+/// The fields of an event are open, so a store checks them again.
 pub(super) async fn an_event_that_was_changed_after_its_check_is_refused(case: Case) {
     for bad in bad_names() {
         let mut event = case.event();
@@ -106,7 +106,7 @@ pub(super) async fn a_metadata_value_with_nul_is_refused(case: Case) {
     case.invalid_without_trace(Append::to(case.stream("a"), ExpectedVersion::Any, events), "metadata.note").await;
 }
 
-/// Checks that a payload is refused, that its error says where and what to do, and that the store has not noticed.
+/// Checks that a payload is refused, that its error names the place and the fix, and that the store is unchanged.
 async fn refuses_payload(case: &Case, what: &str, made: Result<Payload, Invalid>) {
     match made {
         Err(invalid) => {

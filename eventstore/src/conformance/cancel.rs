@@ -23,7 +23,7 @@ async fn drop_after(polls: usize, future: impl Future) {
     }
 }
 
-pub(super) async fn a_dropped_append_is_whole_or_absent_and_a_repeat_tells(case: Case) {
+pub(super) async fn a_dropped_append_is_whole_or_absent_and_a_duplicate_shows_which(case: Case) {
     for polls in 0..12 {
         let stream = case.stream(&format!("s{polls}"));
         let append = Append::to(stream.clone(), ExpectedVersion::NoStream, case.events(3));

@@ -1,4 +1,4 @@
-//! What every clause works with: a store, and short ways to say what to do with it.
+//! The test case of every clause: a store, and helpers to use it.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -22,7 +22,7 @@ use crate::request::{Fingerprint, RequestKey};
 use crate::store::{EventStore, StreamInfo};
 use crate::stream::{ExpectedVersion, StreamId, StreamVersion, Tenant};
 
-/// A store under test and the place where it lives. Clones are the same case.
+/// A store under test and its environment. Clones are the same case.
 #[derive(Clone)]
 pub(super) struct Case {
     pub(super) store: Arc<dyn EventStore>,
@@ -68,13 +68,13 @@ impl Case {
         None
     }
 
-    /// The case after its handle was closed and the store was opened anew. `None` as of [`Case::second_handle`].
+    /// The case after its handle was closed and the store was opened again. `None` as of [`Case::second_handle`].
     pub(super) async fn reopened(&self) -> Option<Self> {
         self.store.close().await;
         self.second_handle().await
     }
 
-    /// The store's clock. `None` if the store has a clock of its own, which is then checked.
+    /// The store's clock. `None` if the store has its own clock, which is then checked.
     pub(super) async fn clock(&self) -> Option<&ManualClock> {
         if self.backend.capabilities().clock {
             return Some(&self.setup.clock);
@@ -120,7 +120,7 @@ impl Case {
     }
 
     /// Appends one event with this name to the stream.
-    pub(super) async fn tell(&self, stream: &StreamId, name: &str) -> Appended {
+    pub(super) async fn append_named(&self, stream: &StreamId, name: &str) -> Appended {
         self.store.append(stream, ExpectedVersion::Any, vec![self.named(name)]).await.unwrap()
     }
 
@@ -168,7 +168,7 @@ impl Case {
     }
 }
 
-/// Checks that an error names the field and says what to do.
+/// Checks that an error names the field and a fix.
 pub(super) fn names_the_field(invalid: &Invalid, field: &str) {
     assert_eq!(invalid.field, field, "{invalid}");
     assert!(!invalid.problem.is_empty() && !invalid.fix.is_empty(), "{invalid:?}");
@@ -192,10 +192,10 @@ pub(super) fn request(key: &str, body: &str) -> RequestKey {
 }
 
 /// Checks that an append was refused as a conflict about this stream.
-pub(super) fn is_conflict(error: &AppendError, about: &StreamId, believed: ExpectedVersion, found: i64) {
+pub(super) fn is_conflict(error: &AppendError, about: &StreamId, expected_by_writer: ExpectedVersion, found: i64) {
     match error {
         AppendError::WrongExpectedVersion { stream, expected, actual } => {
-            assert_eq!((stream, *expected, actual.get()), (about, believed, found));
+            assert_eq!((stream, *expected, actual.get()), (about, expected_by_writer, found));
         }
         other => panic!("expected a conflict: {other:?}"),
     }
@@ -217,12 +217,12 @@ pub(super) fn new_ids(events: &[NewEvent]) -> Vec<EventId> {
     events.iter().map(|event| event.event_id).collect()
 }
 
-/// Checks that positions rise strictly.
-pub(super) fn rises(positions: &[Position]) {
-    assert!(positions.is_sorted_by(|a, b| a < b), "positions do not rise: {positions:?}");
+/// Checks that positions increase strictly.
+pub(super) fn increases(positions: &[Position]) {
+    assert!(positions.is_sorted_by(|a, b| a < b), "positions do not increase: {positions:?}");
 }
 
-/// The seed of a random clause: `ANNALS_SEED` if set, else another one each time. Printed, and shown if the clause fails.
+/// The seed of a random clause: `ANNALS_SEED` if set, else a random one. It is printed, so that it is shown if the clause fails.
 pub(super) fn seed() -> u64 {
     let seed =
         std::env::var("ANNALS_SEED").ok().and_then(|text| text.parse().ok()).unwrap_or_else(|| fastrand::u64(..));

@@ -1,4 +1,4 @@
-//! Where a reader stands, and whether the log is still the one it has read.
+//! Checkpoints of readers, and whether the log is still the one they have read.
 
 use futures::StreamExt;
 
@@ -95,7 +95,7 @@ pub(super) async fn a_checkpoint_of_another_incarnation_is_a_rewound_store(case:
 
 pub(super) async fn the_checkpoints_of_pages_are_good(case: Case) {
     case.append("a", ExpectedVersion::Any, 5).await;
-    let nothing = Filter::all().event_name("never.heard.of").unwrap();
+    let nothing = Filter::all().event_name("never.used").unwrap();
     for (filter, limit) in [(Filter::all(), 2), (Filter::all(), 10), (nothing, 10)] {
         let page = case.store.read_page(After::START, &filter, limit).await.unwrap();
         case.store.check_checkpoint(&page.checkpoint.unwrap()).await.unwrap();
@@ -104,9 +104,9 @@ pub(super) async fn the_checkpoints_of_pages_are_good(case: Case) {
 
 /// Filters that are answered in different ways: everything, a part, one correlation, nothing.
 fn filters() -> [Filter; 4] {
-    let [wanted, unknown] = ["order.paid", "never.stored"].map(|name| Filter::all().event_name(name).unwrap());
+    let [expected, unknown] = ["order.paid", "never.stored"].map(|name| Filter::all().event_name(name).unwrap());
     let correlation = Filter::all().correlation(CorrelationId::new("ours").unwrap());
-    [Filter::all(), wanted, correlation, unknown]
+    [Filter::all(), expected, correlation, unknown]
 }
 
 async fn some_events(case: &Case) -> Vec<RecordedEvent> {
@@ -119,7 +119,7 @@ async fn some_events(case: &Case) -> Vec<RecordedEvent> {
     case.log().await
 }
 
-pub(super) async fn a_read_after_an_event_goes_on_behind_it(case: Case) {
+pub(super) async fn a_read_after_an_event_continues_after_it(case: Case) {
     for event in some_events(&case).await {
         for (filter, limit) in filters().into_iter().flat_map(|filter| [(filter.clone(), 1), (filter, 10)]) {
             let after = After { position: event.position, event_id: Some(event.event_id) };
@@ -129,7 +129,7 @@ pub(super) async fn a_read_after_an_event_goes_on_behind_it(case: Case) {
     }
 }
 
-/// A reader whose log was put back and has grown again goes on only if its own event is still there.
+/// A reader whose log was rewound and has grown again continues only if its own event is still in it.
 pub(super) async fn a_read_after_an_event_that_is_not_there_is_a_rewound_store(case: Case) {
     let log = some_events(&case).await;
     let head = log.last().unwrap().position;

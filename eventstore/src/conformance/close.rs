@@ -14,7 +14,7 @@ use crate::stream::{ExpectedVersion, StreamVersion, Tenant};
 pub(super) async fn a_closed_handle_refuses_every_append(case: Case) {
     case.append("a", ExpectedVersion::Any, 1).await;
     case.store.close().await;
-    // Whether the append would have been any good does not matter any more.
+    // Whether the append is valid does not matter.
     for count in [1, 0] {
         let refused = case.store.append(&case.stream("a"), ExpectedVersion::Any, case.events(count)).await.unwrap_err();
         assert!(matches!(refused, AppendError::Closed), "{refused:?}");
@@ -47,13 +47,13 @@ pub(super) async fn closing_twice_is_closing_once(case: Case) {
     assert!(matches!(case.store.head().await, Err(ReadError::Closed)));
 }
 
-pub(super) async fn a_closed_handle_still_says_whose_it_was(case: Case) {
+pub(super) async fn a_closed_handle_still_has_its_incarnation(case: Case) {
     let (incarnation, limits) = (case.store.incarnation(), case.store.limits().clone());
     case.store.close().await;
     assert_eq!((case.store.incarnation(), case.store.limits()), (incarnation, &limits));
 }
 
-pub(super) async fn a_waiting_subscription_learns_of_the_close(case: Case) {
+pub(super) async fn a_waiting_subscription_ends_at_the_close(case: Case) {
     let mut subscription = case.store.subscribe(Position::START, Filter::all());
     // Long enough for it to have read all there is, so that it is indeed waiting when the handle closes.
     let early = tokio::time::timeout(Duration::from_millis(30), subscription.next()).await;
@@ -65,7 +65,7 @@ pub(super) async fn a_waiting_subscription_learns_of_the_close(case: Case) {
     assert!(then.is_none(), "{then:?}");
 }
 
-pub(super) async fn closing_answers_every_append_that_was_asked_before(case: Case) {
+pub(super) async fn closing_answers_every_earlier_append(case: Case) {
     let asked: Vec<_> = (0..50)
         .map(|n| {
             let case = case.clone();

@@ -1,4 +1,4 @@
-//! What is loaded equals what was appended.
+//! Loaded events equal the appended ones.
 
 use serde_json::{Value, json};
 
@@ -12,7 +12,7 @@ use crate::position::After;
 use crate::stream::{ExpectedVersion, StreamVersion};
 
 /// Appends the events and checks that a load and the log give every one of them back.
-async fn comes_back(case: &Case, events: Vec<NewEvent>) {
+async fn returns_equal(case: &Case, events: Vec<NewEvent>) {
     case.store.append(&case.stream("a"), ExpectedVersion::NoStream, events.clone()).await.unwrap();
     let loaded = case.store.load_page(&case.stream("a"), StreamVersion::NONE, 1_000).await.unwrap().events;
     let log = case.store.read_page(After::START, &Filter::all(), 1_000).await.unwrap().events;
@@ -29,7 +29,7 @@ fn is(stored: &RecordedEvent, event: &NewEvent) {
     assert_eq!(stored.name, event.name);
     assert_eq!(stored.schema_version, event.schema_version);
     assert_eq!(stored.payload, event.payload);
-    // The text too: what is decoded before an append must be what is decoded ever after.
+    // The text too: an event must be decoded from the same text before and after the append.
     assert_eq!(stored.payload.as_str(), event.payload.as_str());
     assert_eq!(stored.metadata, event.metadata);
 }
@@ -38,7 +38,7 @@ fn payloads(case: &Case, values: &[Value]) -> Vec<NewEvent> {
     values.iter().map(|value| case.holding("n", Payload::of(value).unwrap())).collect()
 }
 
-pub(super) async fn payloads_of_every_json_type_come_back_equal(case: Case) {
+pub(super) async fn payloads_of_every_json_type_are_returned_equal(case: Case) {
     let values = [
         json!(null),
         json!(true),
@@ -49,10 +49,10 @@ pub(super) async fn payloads_of_every_json_type_come_back_equal(case: Case) {
         json!([null, [], {}, ""]),
         json!({ "": { "": [1, 2.5, "x", null] }, "a b": false }),
     ];
-    comes_back(&case, payloads(&case, &values)).await;
+    returns_equal(&case, payloads(&case, &values)).await;
 }
 
-pub(super) async fn integers_come_back_exact(case: Case) {
+pub(super) async fn integers_are_returned_exact(case: Case) {
     let values = [
         json!(i64::MIN),
         json!(i64::MAX),
@@ -61,12 +61,12 @@ pub(super) async fn integers_come_back_exact(case: Case) {
         json!(-((1_i64 << 53) + 1)),
         json!(9_007_199_254_740_993_u64),
     ];
-    comes_back(&case, payloads(&case, &values)).await;
+    returns_equal(&case, payloads(&case, &values)).await;
     let back: u64 = case.load(&case.stream("a")).await[2].payload.read().unwrap();
     assert_eq!(back, u64::MAX);
 }
 
-pub(super) async fn integers_beyond_64_bits_come_back_exact(case: Case) {
+pub(super) async fn integers_beyond_64_bits_are_returned_exact(case: Case) {
     let events = vec![
         case.holding("n", Payload::of(&[i128::MIN, i128::MAX]).unwrap()),
         case.holding("n", Payload::of(&[u128::MAX, u128::from(u64::MAX) + 1]).unwrap()),
@@ -77,8 +77,8 @@ pub(super) async fn integers_beyond_64_bits_come_back_exact(case: Case) {
     assert_eq!(stored[1].payload.read::<[u128; 2]>().unwrap(), [u128::MAX, u128::from(u64::MAX) + 1]);
 }
 
-/// The sign of zero is all of a number that a store need not keep; the same append again must still be the same.
-pub(super) async fn minus_zero_comes_back_as_zero(case: Case) {
+/// The sign of zero is the only part of a number that a store need not keep; a duplicate append must still be recognized.
+pub(super) async fn minus_zero_is_returned_as_zero(case: Case) {
     let append = Append::to(
         case.stream("a"),
         ExpectedVersion::NoStream,
@@ -91,7 +91,7 @@ pub(super) async fn minus_zero_comes_back_as_zero(case: Case) {
     assert!(case.store.append_many(append).await.unwrap().repeated);
 }
 
-pub(super) async fn doubles_come_back_to_the_bit(case: Case) {
+pub(super) async fn doubles_are_returned_to_the_bit(case: Case) {
     let mut values = vec![0.1 + 0.2, 5e-324, f64::MAX, f64::MIN, f64::MIN_POSITIVE, 1e21, 1e-7, 1.0, 123_456.789];
     let mut random = fastrand::Rng::with_seed(seed());
     while values.len() < 500 {
@@ -109,7 +109,7 @@ pub(super) async fn doubles_come_back_to_the_bit(case: Case) {
     assert_eq!(back.len(), values.len());
 }
 
-pub(super) async fn texts_come_back_byte_for_byte(case: Case) {
+pub(super) async fn texts_are_returned_byte_for_byte(case: Case) {
     let texts = [
         "\u{e9} e\u{301}",
         "\u{1f600}\u{200d}\u{10ffff}",
@@ -123,10 +123,10 @@ pub(super) async fn texts_come_back_byte_for_byte(case: Case) {
         " leading and trailing ",
     ];
     let values: Vec<_> = texts.iter().map(|text| json!({ *text: text })).collect();
-    comes_back(&case, payloads(&case, &values)).await;
+    returns_equal(&case, payloads(&case, &values)).await;
 }
 
-pub(super) async fn random_payloads_come_back_equal(case: Case) {
+pub(super) async fn random_payloads_are_returned_equal(case: Case) {
     fn value(random: &mut fastrand::Rng, depth: usize) -> Value {
         match random.u8(if depth == 0 { 0..6 } else { 0..8 }) {
             0 => Value::Null,
@@ -141,12 +141,12 @@ pub(super) async fn random_payloads_come_back_equal(case: Case) {
     }
     let mut random = fastrand::Rng::with_seed(seed());
     let values: Vec<_> = (0..200).map(|_| value(&mut random, 4)).collect();
-    comes_back(&case, payloads(&case, &values)).await;
+    returns_equal(&case, payloads(&case, &values)).await;
 }
 
-pub(super) async fn metadata_comes_back_equal(case: Case) {
+pub(super) async fn metadata_is_returned_equal(case: Case) {
     let mut full = Metadata {
-        correlation_id: Some(CorrelationId::new("story '1'").unwrap()),
+        correlation_id: Some(CorrelationId::new("correlation '1'").unwrap()),
         causation_id: Some(CausationId::new("\u{e9}\u{1f600}").unwrap()),
         actor: Some(Actor::new("user \"7\"").unwrap()),
         trace_parent: Some(TraceParent::new("00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01").unwrap()),
@@ -159,28 +159,28 @@ pub(super) async fn metadata_comes_back_equal(case: Case) {
     let only_causation = Metadata { causation_id: full.causation_id.clone(), ..Metadata::default() };
     let only_extra = Metadata { extra: full.extra.clone(), ..Metadata::default() };
     let all = [Metadata::default(), full, only_actor, only_correlation, only_causation, only_extra];
-    comes_back(&case, all.map(|metadata| case.event().with_metadata(metadata)).to_vec()).await;
+    returns_equal(&case, all.map(|metadata| case.event().with_metadata(metadata)).to_vec()).await;
 }
 
 pub(super) async fn an_event_can_be_the_cause_of_another(case: Case) {
     let first = case.event();
     let metadata = Metadata { causation_id: Some(first.event_id.into()), ..Metadata::default() };
-    comes_back(&case, vec![first, case.event().with_metadata(metadata)]).await;
+    returns_equal(&case, vec![first, case.event().with_metadata(metadata)]).await;
 }
 
-pub(super) async fn names_and_schema_versions_come_back_equal(case: Case) {
+pub(super) async fn names_and_schema_versions_are_returned_equal(case: Case) {
     let mut events = Vec::new();
     for name in ["n", "order.placed", "Order Placed", "\u{e9}\u{1f600}", "a'b\"c\\d", "007", &"x".repeat(200)] {
         for schema_version in [1, 2, u32::MAX] {
             events.push(NewEvent::raw(case.id(), name, schema_version, Payload::of(&1).unwrap()).unwrap());
         }
     }
-    comes_back(&case, events).await;
+    returns_equal(&case, events).await;
 }
 
 pub(super) async fn equal_contents_under_two_ids_are_two_events(case: Case) {
     let payload = Payload::of(&json!({ "n": 1 })).unwrap();
-    comes_back(&case, (0..3).map(|_| case.holding("n", payload.clone())).collect()).await;
+    returns_equal(&case, (0..3).map(|_| case.holding("n", payload.clone())).collect()).await;
 }
 
 pub(super) async fn recorded_events_never_change(case: Case) {

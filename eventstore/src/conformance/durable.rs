@@ -1,4 +1,4 @@
-//! What outlives a handle. A store that says it is not durable is held to that: see `Case::second_handle`.
+//! Data that outlives a handle. A store that is declared as not durable must not be: see `Case::second_handle`.
 
 use futures::{StreamExt, TryStreamExt};
 
@@ -94,8 +94,8 @@ pub(super) async fn a_repeat_is_found_across_handles(case: Case) {
     let first = case.store.append_many(append.clone()).await.unwrap();
     let repeated = Appended { repeated: true, ..first };
     assert_eq!(other.store.append_many(append).await.unwrap(), repeated);
-    let anew = Append::to(case.stream("a"), ExpectedVersion::Any, other.events(1)).with_request(key);
-    assert_eq!(other.store.append_many(anew).await.unwrap(), repeated);
+    let again = Append::to(case.stream("a"), ExpectedVersion::Any, other.events(1)).with_request(key);
+    assert_eq!(other.store.append_many(again).await.unwrap(), repeated);
 }
 
 pub(super) async fn a_subscription_gets_what_another_handle_appends(case: Case) {

@@ -1,4 +1,4 @@
-//! How much the store accepts, and how much it gives at once.
+//! How much the store accepts, and how much it returns at once.
 
 use futures::{StreamExt, TryStreamExt};
 
@@ -19,9 +19,9 @@ fn sized(bytes: usize) -> Payload {
 
 pub(super) async fn the_defaults_are_those_of_every_store(case: Case) {
     assert_eq!(*case.store.limits(), Limits::default());
-    let told = case.store.limits();
-    assert_eq!((told.event_bytes, told.metadata_bytes), (1_048_576, 16_384));
-    assert_eq!((told.append_bytes, told.append_events), (16_777_216, 10_000));
+    let limits = case.store.limits();
+    assert_eq!((limits.event_bytes, limits.metadata_bytes), (1_048_576, 16_384));
+    assert_eq!((limits.append_bytes, limits.append_events), (16_777_216, 10_000));
 }
 
 pub(super) async fn an_event_may_be_as_large_as_the_limit_and_no_larger(case: Case) {
@@ -32,7 +32,7 @@ pub(super) async fn an_event_may_be_as_large_as_the_limit_and_no_larger(case: Ca
     case.invalid_without_trace(Append::to(case.stream("a"), ExpectedVersion::Any, events), "payload").await;
 }
 
-pub(super) async fn a_mebibyte_event_comes_back_equal(case: Case) {
+pub(super) async fn a_mebibyte_event_is_returned_equal(case: Case) {
     let payload = sized(1 << 20);
     let event = case.holding("n", payload.clone());
     case.store.append(&case.stream("a"), ExpectedVersion::Any, vec![event]).await.unwrap();
@@ -41,8 +41,8 @@ pub(super) async fn a_mebibyte_event_comes_back_equal(case: Case) {
     case.invalid_without_trace(Append::to(case.stream("a"), ExpectedVersion::Any, vec![event]), "payload").await;
 }
 
-/// Nine bytes can become 16,385 when a store writes a number out: an event that was taken and that nobody can read stops
-/// every reader for ever.
+/// Nine bytes can become 16,385 when a store writes a number out: an event that was accepted and cannot be read stops every
+/// reader forever.
 pub(super) async fn numbers_count_as_they_are_written_out_and_what_is_taken_can_be_read(case: Case) {
     let made = |number: &str, count: usize| Payload::from_json(&format!("[{}]", vec![number; count].join(",")));
     let many = |number: &str, count: usize| made(number, count).unwrap();
@@ -141,7 +141,7 @@ pub(super) async fn a_page_holds_at_most_ten_thousand_events(case: Case) {
     let log = case.store.read_page(After::START, &Filter::all(), usize::MAX).await.unwrap();
     let page = case.store.load_page(&case.stream("a"), StreamVersion::NONE, MAX_PAGE_EVENTS + 1).await.unwrap();
     for (read, end) in [(log.events, log.end), (page.events, page.end)] {
-        // A store may give less at once, but then it must not say that nothing follows.
+        // A store may return less at once, but then it must not report the end.
         assert!((1..=MAX_PAGE_EVENTS).contains(&read.len()) && !end, "{} events, end: {end}", read.len());
         assert_eq!(versions(&read), (1..=i64::try_from(read.len()).unwrap()).collect::<Vec<_>>());
     }

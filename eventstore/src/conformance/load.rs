@@ -21,15 +21,15 @@ pub(super) async fn a_load_has_the_stream_alone(case: Case) {
     assert!(stored.iter().all(|event| event.stream == case.stream("a")));
 }
 
-pub(super) async fn an_aggregate_type_that_nobody_has_used_has_nothing(case: Case) {
+pub(super) async fn an_unused_aggregate_type_has_nothing(case: Case) {
     case.append("a", ExpectedVersion::Any, 1).await;
     let before = case.everything().await;
-    let unknown = StreamId::new(Tenant::default(), "never.heard.of", "a").unwrap();
+    let unknown = StreamId::new(Tenant::default(), "never.used", "a").unwrap();
     let page = case.store.load_page(&unknown, StreamVersion::NONE, 10).await.unwrap();
     assert_eq!((page.events.len(), page.end), (0, true));
-    let filter = StreamFilter::all().aggregate_type("never.heard.of").unwrap();
+    let filter = StreamFilter::all().aggregate_type("never.used").unwrap();
     assert_eq!(case.streams(filter).await, []);
-    assert_eq!(case.read(Filter::all().aggregate_type("never.heard.of").unwrap()).await, []);
+    assert_eq!(case.read(Filter::all().aggregate_type("never.used").unwrap()).await, []);
     assert_eq!(case.everything().await, before);
 }
 
@@ -70,7 +70,7 @@ pub(super) async fn pages_of_any_size_make_the_whole_stream(case: Case) {
     }
 }
 
-pub(super) async fn the_end_is_told_truly(case: Case) {
+pub(super) async fn the_end_is_reported_correctly(case: Case) {
     case.append("a", ExpectedVersion::Any, 4).await;
     let page = case.store.load_page(&case.stream("a"), StreamVersion::NONE, 3).await.unwrap();
     assert_eq!((versions(&page.events), page.end), (vec![1, 2, 3], false));

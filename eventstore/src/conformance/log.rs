@@ -1,6 +1,6 @@
 //! Reading the whole log, with and without a filter.
 
-use super::case::{Case, ids, positions, rises, seed, tenant};
+use super::case::{Case, ids, increases, positions, seed, tenant};
 use crate::error::ReadError;
 use crate::event::RecordedEvent;
 use crate::filter::Filter;
@@ -8,8 +8,8 @@ use crate::metadata::{CorrelationId, Metadata};
 use crate::position::{After, Position};
 use crate::stream::{ExpectedVersion, StreamId};
 
-/// Tells a small story of two tenants, three aggregate types, three names and two correlations.
-async fn story(case: &Case) -> Vec<RecordedEvent> {
+/// Appends events of two tenants, three aggregate types, three names and two correlations.
+async fn sample_log(case: &Case) -> Vec<RecordedEvent> {
     for n in 0..36 {
         let stream = StreamId::new(
             tenant(["ours", "theirs"][n % 2]),
@@ -26,10 +26,10 @@ async fn story(case: &Case) -> Vec<RecordedEvent> {
     case.log().await
 }
 
-async fn check_filter(case: &Case, log: &[RecordedEvent], filter: Filter, wants: impl Fn(&RecordedEvent) -> bool) {
-    let wanted: Vec<_> = log.iter().filter(|event| wants(event)).cloned().collect();
-    assert!(!wanted.is_empty() && wanted.len() < log.len(), "the story is too short for {filter:?}");
-    assert_eq!(ids(&case.read(filter.clone()).await), ids(&wanted), "{filter:?}");
+async fn check_filter(case: &Case, log: &[RecordedEvent], filter: Filter, matches: impl Fn(&RecordedEvent) -> bool) {
+    let expected: Vec<_> = log.iter().filter(|event| matches(event)).cloned().collect();
+    assert!(!expected.is_empty() && expected.len() < log.len(), "there are too few events for {filter:?}");
+    assert_eq!(ids(&case.read(filter.clone()).await), ids(&expected), "{filter:?}");
 }
 
 pub(super) async fn an_empty_log_gives_an_empty_page_at_the_end(case: Case) {
@@ -38,15 +38,15 @@ pub(super) async fn an_empty_log_gives_an_empty_page_at_the_end(case: Case) {
 }
 
 pub(super) async fn the_log_has_every_event_once_in_the_order_of_positions(case: Case) {
-    let mut wanted = Vec::new();
+    let mut expected = Vec::new();
     for n in 0..10 {
         let events = case.events(1 + n % 3);
-        wanted.extend(super::case::new_ids(&events));
+        expected.extend(super::case::new_ids(&events));
         case.store.append(&case.stream(&format!("{}", n % 4)), ExpectedVersion::Any, events).await.unwrap();
     }
     let log = case.log().await;
-    assert_eq!(ids(&log), wanted);
-    rises(&positions(&log));
+    assert_eq!(ids(&log), expected);
+    increases(&positions(&log));
 }
 
 pub(super) async fn a_read_begins_after_the_position(case: Case) {
@@ -58,7 +58,7 @@ pub(super) async fn a_read_begins_after_the_position(case: Case) {
     }
 }
 
-pub(super) async fn at_the_head_there_is_nothing_to_look_at(case: Case) {
+pub(super) async fn at_the_head_there_is_nothing_to_read(case: Case) {
     let done = case.append("a", ExpectedVersion::Any, 3).await;
     let page = case.store.read_page(done.position.into(), &Filter::all(), 10).await.unwrap();
     assert_eq!((page.events.len(), page.checkpoint, page.end), (0, None, true));
@@ -83,15 +83,15 @@ pub(super) async fn an_empty_log_has_nothing_to_be_after(case: Case) {
     }
 }
 
-pub(super) async fn ahead_of_the_log_is_told_through_a_filter_too(case: Case) {
+pub(super) async fn ahead_of_the_log_is_reported_with_a_filter_too(case: Case) {
     let done = case.append("a", ExpectedVersion::Any, 1).await;
     let beyond = Position::new(done.position.get() + 1).unwrap();
-    let filter = Filter::all().event_name("never.heard.of").unwrap();
+    let filter = Filter::all().event_name("never.used").unwrap();
     let refused = case.store.read_page(beyond.into(), &filter, 10).await;
     assert!(matches!(refused, Err(ReadError::AheadOfLog { .. })), "{refused:?}");
 }
 
-pub(super) async fn a_negative_position_cannot_be_asked_for(case: Case) {
+pub(super) async fn a_negative_position_cannot_be_read_from(case: Case) {
     case.append("a", ExpectedVersion::Any, 1).await;
     super::case::names_the_field(&Position::new(-1).unwrap_err(), "position");
     super::case::names_the_field(&Position::new(i64::MIN).unwrap_err(), "position");
@@ -107,7 +107,7 @@ pub(super) async fn pages_of_any_size_make_the_whole_log(case: Case) {
     }
 }
 
-/// Reads to the end by pages of `limit`, checking what each page says of itself.
+/// Reads to the end by pages of `limit`, checking `checkpoint` and `end` of each page.
 async fn by_pages(case: &Case, filter: &Filter, limit: usize) -> Vec<RecordedEvent> {
     let (mut at, mut seen) = (After::START, Vec::new());
     loop {
@@ -116,7 +116,7 @@ async fn by_pages(case: &Case, filter: &Filter, limit: usize) -> Vec<RecordedEve
         assert!(page.events.len() <= limit);
         assert!(page.events.iter().all(|event| event.position > after));
         if let Some(checkpoint) = page.checkpoint {
-            assert!(checkpoint.position > after, "a page that stands still at {after}");
+            assert!(checkpoint.position > after, "a page that does not advance at {after}");
             assert!(page.events.iter().all(|event| event.position <= checkpoint.position));
             case.store.check_checkpoint(&checkpoint).await.unwrap();
             at = checkpoint.into();
@@ -132,15 +132,15 @@ async fn by_pages(case: &Case, filter: &Filter, limit: usize) -> Vec<RecordedEve
 }
 
 pub(super) async fn filtered_pages_of_any_size_miss_nothing(case: Case) {
-    let log = story(&case).await;
+    let log = sample_log(&case).await;
     let filter = Filter::all().event_name("paid").unwrap();
-    let wanted: Vec<_> = log.iter().filter(|event| &*event.name == "paid").cloned().collect();
+    let expected: Vec<_> = log.iter().filter(|event| &*event.name == "paid").cloned().collect();
     for limit in [1, 2, 5, 12, 100] {
-        assert_eq!(by_pages(&case, &filter, limit).await, wanted, "limit {limit}");
+        assert_eq!(by_pages(&case, &filter, limit).await, expected, "limit {limit}");
     }
 }
 
-pub(super) async fn the_end_of_the_log_is_told_truly(case: Case) {
+pub(super) async fn the_end_of_the_log_is_reported_correctly(case: Case) {
     case.append("a", ExpectedVersion::Any, 4).await;
     let page = case.store.read_page(After::START, &Filter::all(), 3).await.unwrap();
     assert_eq!((page.events.len(), page.end), (3, false));
@@ -149,30 +149,30 @@ pub(super) async fn the_end_of_the_log_is_told_truly(case: Case) {
     assert_eq!((page.events.len(), page.end), (1, true));
 }
 
-pub(super) async fn a_filter_that_wants_nothing_accounts_for_the_whole_log(case: Case) {
+pub(super) async fn a_filter_that_matches_nothing_covers_the_whole_log(case: Case) {
     case.append("a", ExpectedVersion::Any, 3).await;
     let done = case.append("b", ExpectedVersion::Any, 1).await;
-    let filter = Filter::all().event_name("never.heard.of").unwrap();
+    let filter = Filter::all().event_name("never.used").unwrap();
     let page = case.store.read_page(After::START, &filter, 10).await.unwrap();
     assert_eq!((page.events.len(), page.end), (0, true));
     assert_eq!(page.checkpoint.unwrap().position, done.position);
     assert_eq!(page.checkpoint, Some(case.store.head().await.unwrap()));
 }
 
-pub(super) async fn a_filtered_page_accounts_for_what_lies_behind_its_last_event(case: Case) {
-    case.tell(&case.stream("a"), "wanted").await;
-    let last = case.tell(&case.stream("a"), "other").await;
-    let filter = Filter::all().event_name("wanted").unwrap();
+pub(super) async fn a_filtered_page_covers_the_log_after_its_last_event(case: Case) {
+    case.append_named(&case.stream("a"), "matching").await;
+    let last = case.append_named(&case.stream("a"), "other").await;
+    let filter = Filter::all().event_name("matching").unwrap();
     let page = case.store.read_page(After::START, &filter, 10).await.unwrap();
     assert_eq!((page.events.len(), page.checkpoint.unwrap().position, page.end), (1, last.position, true));
 }
 
-pub(super) async fn a_full_filtered_page_accounts_for_nothing_that_it_leaves_out(case: Case) {
+pub(super) async fn a_full_filtered_page_covers_nothing_that_it_leaves_out(case: Case) {
     for _ in 0..3 {
-        case.tell(&case.stream("a"), "other").await;
-        case.tell(&case.stream("a"), "wanted").await;
+        case.append_named(&case.stream("a"), "other").await;
+        case.append_named(&case.stream("a"), "matching").await;
     }
-    let filter = Filter::all().event_name("wanted").unwrap();
+    let filter = Filter::all().event_name("matching").unwrap();
     let page = case.store.read_page(After::START, &filter, 2).await.unwrap();
     assert_eq!(page.events.len(), 2);
     let rest = case.store.read_page(page.checkpoint.unwrap().into(), &filter, 2).await.unwrap();
@@ -180,43 +180,43 @@ pub(super) async fn a_full_filtered_page_accounts_for_nothing_that_it_leaves_out
 }
 
 pub(super) async fn a_filter_by_tenant_gives_that_tenant(case: Case) {
-    let log = story(&case).await;
+    let log = sample_log(&case).await;
     let ours = tenant("ours");
     check_filter(&case, &log, Filter::all().tenant(ours.clone()), |e| *e.stream.tenant() == ours).await;
 }
 
 pub(super) async fn a_filter_by_aggregate_type_gives_that_type(case: Case) {
-    let log = story(&case).await;
+    let log = sample_log(&case).await;
     let filter = Filter::all().aggregate_type("payment").unwrap();
     check_filter(&case, &log, filter, |e| e.stream.aggregate_type() == "payment").await;
 }
 
 pub(super) async fn several_aggregate_types_are_joined_by_or(case: Case) {
-    let log = story(&case).await;
+    let log = sample_log(&case).await;
     let filter = Filter::all().aggregate_type("payment").unwrap().aggregate_type("parcel").unwrap();
     check_filter(&case, &log, filter, |e| e.stream.aggregate_type() != "order").await;
 }
 
 pub(super) async fn a_filter_by_name_gives_that_name(case: Case) {
-    let log = story(&case).await;
+    let log = sample_log(&case).await;
     check_filter(&case, &log, Filter::all().event_name("paid").unwrap(), |e| &*e.name == "paid").await;
 }
 
 pub(super) async fn several_names_are_joined_by_or(case: Case) {
-    let log = story(&case).await;
+    let log = sample_log(&case).await;
     let filter = Filter::all().event_name("paid").unwrap().event_name("sent").unwrap().event_name("paid").unwrap();
     check_filter(&case, &log, filter, |e| &*e.name != "placed").await;
 }
 
-pub(super) async fn a_filter_by_correlation_gives_that_story(case: Case) {
-    let log = story(&case).await;
+pub(super) async fn a_filter_by_correlation_gives_its_events(case: Case) {
+    let log = sample_log(&case).await;
     let c1 = CorrelationId::new("c1").unwrap();
-    let wants = |e: &RecordedEvent| e.metadata.correlation_id.as_ref() == Some(&c1);
-    check_filter(&case, &log, Filter::all().correlation(c1.clone()), wants).await;
+    let matches = |e: &RecordedEvent| e.metadata.correlation_id.as_ref() == Some(&c1);
+    check_filter(&case, &log, Filter::all().correlation(c1.clone()), matches).await;
 }
 
 pub(super) async fn conditions_of_different_kinds_are_joined_by_and(case: Case) {
-    let log = story(&case).await;
+    let log = sample_log(&case).await;
     let ours = tenant("ours");
     let filter = Filter::all()
         .tenant(ours.clone())
@@ -232,8 +232,8 @@ pub(super) async fn conditions_of_different_kinds_are_joined_by_and(case: Case) 
     .await;
 }
 
-pub(super) async fn every_combination_of_conditions_gives_what_the_filter_says(case: Case) {
-    let log = story(&case).await;
+pub(super) async fn every_combination_of_conditions_gives_the_matching_events(case: Case) {
+    let log = sample_log(&case).await;
     let mut random = fastrand::Rng::with_seed(seed());
     for _ in 0..40 {
         let mut filter = Filter::all();
@@ -249,8 +249,8 @@ pub(super) async fn every_combination_of_conditions_gives_what_the_filter_says(c
         if random.bool() {
             filter = filter.correlation(CorrelationId::new(["c1", "c2", "c3"][random.usize(..3)]).unwrap());
         }
-        let wanted: Vec<_> = log.iter().filter(|event| filter.matches(event)).cloned().collect();
-        assert_eq!(by_pages(&case, &filter, random.usize(1..8)).await, wanted, "{filter:?}");
+        let expected: Vec<_> = log.iter().filter(|event| filter.matches(event)).cloned().collect();
+        assert_eq!(by_pages(&case, &filter, random.usize(1..8)).await, expected, "{filter:?}");
     }
 }
 
@@ -291,6 +291,6 @@ pub(super) async fn the_greatest_log_limit_reads_what_is_there(case: Case) {
 }
 
 pub(super) async fn reading_twice_gives_the_same(case: Case) {
-    let log = story(&case).await;
+    let log = sample_log(&case).await;
     assert_eq!(case.log().await, log);
 }

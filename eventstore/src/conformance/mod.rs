@@ -1,7 +1,7 @@
-//! The contract of a store as clauses that run: what [`EventStore`](crate::EventStore) says in words, once for every
-//! store and every wrapper around a store.
+//! The contract of a store as clauses that run: the obligations of [`EventStore`](crate::EventStore), for every store and
+//! every wrapper around a store.
 //!
-//! A store takes part by a [`Backend`], the place where it lives, and one line:
+//! A store takes part by a [`Backend`], its environment, and one line:
 //!
 //! ```
 //! use std::sync::Arc;
@@ -28,9 +28,9 @@
 //! ```
 //!
 //! The macro makes a test of every clause for every store. A capability that a store does not declare is no leave to
-//! skip: the clauses that would need it check that the store indeed lacks it. The clauses know nothing of engines.
+//! skip: the clauses that would need it check that the store indeed lacks it. The clauses do not depend on engines.
 
-#![expect(clippy::unwrap_used, reason = "a clause fails by panicking, and names what it expected by its own name")]
+#![expect(clippy::unwrap_used, reason = "a clause fails by panicking, and its name states what it expected")]
 
 mod backend;
 mod case;
@@ -61,6 +61,6 @@ mod versions;
 pub use backend::{Backend, Capabilities, Setup};
 pub use run::{names, run};
 
-// Hidden where the macro stands, at the root of the crate, so it must be asked for here.
+// Hidden at the root of the crate, where the macro is defined, so it must be re-exported here.
 #[doc(inline)]
 pub use crate::__conformance_suite as suite;

@@ -47,7 +47,7 @@ pub(super) async fn characters_with_a_meaning_elsewhere_have_none_here(case: Cas
     are_different(&case, &names).await;
 }
 
-pub(super) async fn marks_that_nobody_sees_make_a_difference(case: Case) {
+pub(super) async fn invisible_characters_make_a_difference(case: Case) {
     let directions =
         ["a", "\u{200f}a", "a\u{200f}", "\u{202e}a\u{202c}", "\u{2067}a\u{2069}", "\u{5d0}", "\u{5d0}\u{200e}"];
     are_different(&case, &directions).await;

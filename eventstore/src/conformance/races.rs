@@ -1,4 +1,4 @@
-//! Many at once.
+//! Concurrent calls.
 
 use std::collections::HashSet;
 use std::sync::Arc;
@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use futures::future::join_all;
 use futures::{StreamExt, TryStreamExt};
 
-use super::case::{Case, exact, ids, positions, request, rises, seed, versions};
+use super::case::{Case, exact, ids, increases, positions, request, seed, versions};
 use crate::append::{Append, Appended};
 use crate::error::AppendError;
 use crate::filter::Filter;
@@ -15,7 +15,7 @@ use crate::position::Position;
 use crate::read::EventStoreExt;
 use crate::stream::{ExpectedVersion, StreamVersion};
 
-/// Runs `count` tasks at once and gives what each of them made.
+/// Runs `count` tasks at once and returns their results.
 async fn at_once<T, F>(count: usize, task: impl Fn(usize) -> F) -> Vec<T>
 where
     T: Send + 'static,
@@ -71,7 +71,7 @@ pub(super) async fn each_version_of_a_raced_stream_has_exactly_one_winner(case: 
     assert_eq!(versions(&case.load(&case.stream("a")).await), all);
 }
 
-pub(super) async fn whoever_expects_any_version_gets_one_of_its_own(case: Case) {
+pub(super) async fn each_append_at_any_version_gets_its_own_version(case: Case) {
     let done = at_once(30, |n| {
         let case = case.clone();
         async move { case.append("a", ExpectedVersion::Any, 1 + n % 3).await }
@@ -140,7 +140,7 @@ pub(super) async fn a_key_of_appends_to_several_streams_by_two_handles_has_one_e
         let answers = at_once(4, |n| {
             let (case, key) = (if n % 2 == 0 { case.clone() } else { other.clone() }, key.clone());
             async move {
-                // Streams of each one's own, so that nothing but the key stands between them.
+                // Each has its own stream, so that only the key makes them conflict.
                 let part = |s: &str| (case.stream(&format!("{n}{s}")), ExpectedVersion::Any, case.events(1));
                 let ((one, any, events), (two, _, more)) = (part("a"), part("b"));
                 let append = Append::to(one, any, events).and(two, any, more).with_request(key);
@@ -198,8 +198,8 @@ pub(super) async fn appends_to_the_same_streams_in_any_order_all_end(case: Case)
     for s in 0..4 {
         let stored = case.load(&case.stream(&s.to_string())).await;
         assert_eq!(versions(&stored), (1..=40).collect::<Vec<_>>());
-        rises(&positions(&stored));
-        // Contiguous in their stream: no append came between the two events of another.
+        increases(&positions(&stored));
+        // Contiguous in their stream: no append is between the two events of another.
         assert!(stored.chunks(2).all(|pair| pair[0].append_id == pair[1].append_id));
     }
 }
@@ -253,7 +253,7 @@ pub(super) async fn a_load_during_appends_is_a_prefix(case: Case) {
     reader.await.unwrap();
 }
 
-pub(super) async fn racing_writers_never_publish_behind_a_reader(case: Case) {
+pub(super) async fn racing_writers_never_publish_before_a_reader(case: Case) {
     let reader = {
         let case = case.clone();
         tokio::spawn(async move {
@@ -298,27 +298,27 @@ pub(super) async fn a_subscriber_racing_eight_writers_sees_every_event_once_in_o
     .await;
     let log = case.log().await;
     assert_eq!(log.len(), 120);
-    rises(&positions(&log));
+    increases(&positions(&log));
     for subscriber in subscribers {
         assert_eq!(ids(&subscriber.await.unwrap().unwrap()), ids(&log));
     }
 }
 
 pub(super) async fn a_filtered_subscriber_among_writers_misses_nothing(case: Case) {
-    let subscription = case.store.subscribe(Position::START, Filter::all().event_name("wanted").unwrap());
+    let subscription = case.store.subscribe(Position::START, Filter::all().event_name("matching").unwrap());
     let reading = tokio::spawn(subscription.take(40).try_collect::<Vec<_>>());
     at_once(8, |n| {
         let case = case.clone();
         async move {
             for _ in 0..5 {
-                case.tell(&case.stream(&n.to_string()), "wanted").await;
-                case.tell(&case.stream(&n.to_string()), "other").await;
+                case.append_named(&case.stream(&n.to_string()), "matching").await;
+                case.append_named(&case.stream(&n.to_string()), "other").await;
             }
         }
     })
     .await;
-    let wanted: Vec<_> = case.log().await.into_iter().filter(|event| &*event.name == "wanted").collect();
-    assert_eq!(reading.await.unwrap().unwrap(), wanted);
+    let expected: Vec<_> = case.log().await.into_iter().filter(|event| &*event.name == "matching").collect();
+    assert_eq!(reading.await.unwrap().unwrap(), expected);
 }
 
 pub(super) async fn an_append_after_an_answered_one_has_a_later_position(case: Case) {
@@ -329,7 +329,7 @@ pub(super) async fn an_append_after_an_answered_one_has_a_later_position(case: C
             for _ in 0..10 {
                 let before = *answered.lock().unwrap();
                 let done = case.append(&format!("s{n}"), ExpectedVersion::Any, 1).await;
-                assert!(done.position > before, "{} came after {before} was answered", done.position);
+                assert!(done.position > before, "{} was appended after {before} was answered", done.position);
                 let mut latest = answered.lock().unwrap();
                 *latest = done.position.max(*latest);
             }
@@ -338,7 +338,7 @@ pub(super) async fn an_append_after_an_answered_one_has_a_later_position(case: C
     .await;
 }
 
-pub(super) async fn whoever_was_answered_reads_the_own_write(case: Case) {
+pub(super) async fn an_answered_writer_reads_its_own_write(case: Case) {
     at_once(8, |n| {
         let case = case.clone();
         async move {

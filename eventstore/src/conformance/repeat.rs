@@ -10,7 +10,7 @@ use crate::metadata::{Actor, Metadata};
 use crate::payload::Payload;
 use crate::stream::ExpectedVersion;
 
-/// Appends the same again: the first answer comes back, marked, and nothing changes.
+/// Appends the same again: the first answer is returned, marked, and nothing changes.
 async fn repeats(case: &Case, append: Append, first: &Appended) {
     let before = case.everything().await;
     let again = case.store.append_many(append).await.unwrap();
@@ -40,7 +40,7 @@ pub(super) async fn same_event_ids_twice_are_one_append(case: Case) {
     }
 }
 
-pub(super) async fn a_repeat_is_the_same_whatever_it_expects(case: Case) {
+pub(super) async fn a_duplicate_is_the_same_at_any_expected_version(case: Case) {
     let events = case.events(2);
     let first = case.store.append_many(to_a(&case, ExpectedVersion::NoStream, events.clone())).await.unwrap();
     let end = |version, event_id| ExpectedVersion::LastEvent { version, event_id };
@@ -181,7 +181,7 @@ pub(super) async fn ids_that_were_refused_are_free(case: Case) {
     assert_eq!((done.version(), done.repeated), (version(3), false));
 }
 
-pub(super) async fn a_taken_id_says_which_and_is_no_use_to_retry(case: Case) {
+pub(super) async fn a_taken_id_is_named_and_not_retryable(case: Case) {
     let event = case.event();
     case.store.append_many(to_a(&case, ExpectedVersion::Any, vec![event.clone()])).await.unwrap();
     let mixed = to_a(&case, ExpectedVersion::Any, vec![case.event(), event.clone()]);

@@ -31,7 +31,7 @@ pub(super) async fn the_same_request_again_has_one_effect_and_the_first_answer(c
     let first = case.store.append_many(keyed(&case, "a", ExpectedVersion::Any, &key)).await.unwrap();
     assert!(!first.repeated);
     let before = case.everything().await;
-    // Its events have new ids: it is the key alone that tells.
+    // Its events have new ids, so only the key shows the duplicate.
     let again = case.store.append_many(keyed(&case, "a", ExpectedVersion::Any, &key)).await.unwrap();
     assert_eq!(again, Appended { repeated: true, ..first });
     assert_eq!(case.everything().await, before);
@@ -103,7 +103,7 @@ pub(super) async fn a_request_without_events_is_remembered_too(case: Case) {
     assert_eq!(case.log().await, []);
 }
 
-pub(super) async fn a_request_without_events_keeps_others_from_its_key(case: Case) {
+pub(super) async fn a_request_without_events_reserves_its_key(case: Case) {
     case.store.append_many(Append::request_only(Tenant::default(), request("r", "body"))).await.unwrap();
     let other = keyed(&case, "a", ExpectedVersion::Any, &request("r", "another body"));
     is_reused(&case.refused_without_trace(other).await, &Tenant::default(), "r");
@@ -155,11 +155,11 @@ pub(super) async fn a_key_is_remembered_for_its_lifetime_and_no_longer(case: Cas
     assert_eq!(find(&case, &key).await, Some(Appended { repeated: true, ..first }));
     clock.advance(Duration::from_micros(1));
     assert_eq!(find(&case, &key).await, None);
-    let anew = case.store.append_many(keyed(&case, "a", ExpectedVersion::Any, &key)).await.unwrap();
-    assert_eq!((anew.version(), anew.repeated), (version(2), false));
+    let again = case.store.append_many(keyed(&case, "a", ExpectedVersion::Any, &key)).await.unwrap();
+    assert_eq!((again.version(), again.repeated), (version(2), false));
 }
 
-pub(super) async fn a_day_is_the_lifetime_unless_said_otherwise(case: Case) {
+pub(super) async fn a_day_is_the_default_lifetime(case: Case) {
     let Some(clock) = case.clock().await else { return };
     let key = request("r", "body");
     case.store.append_many(keyed(&case, "a", ExpectedVersion::Any, &key)).await.unwrap();
@@ -197,7 +197,7 @@ pub(super) async fn a_lifetime_without_end_ends_with_the_calendar(case: Case) {
     assert!(find(&case, &key).await.is_some());
 }
 
-pub(super) async fn many_expired_keys_neither_answer_nor_stand_in_the_way(case: Case) {
+pub(super) async fn many_expired_keys_neither_answer_nor_block(case: Case) {
     let Some(clock) = case.clock().await else { return };
     let remember_all = |body: &'static str, lifetime: Duration| {
         let keys = (0..150).map(move |n| request(&format!("r{n}"), body).with_lifetime(lifetime));
@@ -213,7 +213,7 @@ pub(super) async fn many_expired_keys_neither_answer_nor_stand_in_the_way(case: 
     for answer in remember_all("another body", Duration::from_secs(60)).await {
         assert!(!answer.unwrap().repeated);
     }
-    // Nor are the new ones forgotten with the old.
+    // Nor were the new ones removed with the old.
     clock.advance(Duration::from_secs(2));
     for n in 0..3 {
         case.store

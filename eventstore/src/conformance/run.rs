@@ -18,14 +18,14 @@ pub(super) struct Clause {
     pub(super) check: fn(Case) -> BoxFuture<'static, ()>,
 }
 
-/// The names of all clauses, `theme::claim`, in the order of the list: for those who run them by [`run`], in a harness
-/// of their own. Most use [`suite!`](super::suite).
+/// The names of all clauses, `theme::claim`, in the order of the list: for those who run them by [`run`], in their own
+/// harness. Most use [`suite!`](super::suite).
 #[must_use]
 pub fn names() -> Vec<&'static str> {
     CLAUSES.iter().map(|clause| clause.name).collect()
 }
 
-/// Checks one clause on the store that lives at `backend`, in a runtime of its own. `backend` must be new: a clause expects
+/// Checks one clause on the store of `backend`, in its own runtime. `backend` must be new: a clause expects
 /// an empty store.
 ///
 /// # Panics
@@ -35,12 +35,12 @@ pub fn run(name: &str, backend: impl Backend) {
     let clause = clause.unwrap_or_else(|| panic!("no clause is called `{name}`"));
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap();
     let work = async {
-        // A task of its own, so that even a clause that never waits leaves the time limit to run.
+        // Its own task, so that the timeout also works for a clause that never awaits.
         let case = Case::open(Arc::new(backend)).await;
         tokio::spawn((clause.check)(case)).await
     };
     let outcome = runtime.block_on(async { tokio::time::timeout(STUCK, work).await });
-    // Whatever is still going on must not keep the answer back.
+    // Tasks that still run must not delay the result.
     runtime.shutdown_background();
     match outcome {
         Ok(Ok(())) => {}

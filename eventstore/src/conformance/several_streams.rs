@@ -1,6 +1,6 @@
 //! Appends to several streams: all of them or none.
 
-use super::case::{Case, exact, ids, is_conflict, new_ids, positions, rises, versions};
+use super::case::{Case, exact, ids, increases, is_conflict, new_ids, positions, versions};
 use crate::append::Append;
 use crate::stream::ExpectedVersion;
 
@@ -22,8 +22,8 @@ pub(super) async fn the_answer_has_the_streams_in_the_order_of_the_append(case: 
         .and(case.stream("m"), exact(4), case.events(1))
         .and(case.stream("a"), ExpectedVersion::NoStream, case.events(3));
     let done = case.store.append_many(append).await.unwrap();
-    let told: Vec<_> = done.streams.iter().map(|s| (s.stream.aggregate_id(), s.version.get())).collect();
-    assert_eq!(told, [("z", 2), ("m", 5), ("a", 3)]);
+    let versions: Vec<_> = done.streams.iter().map(|s| (s.stream.aggregate_id(), s.version.get())).collect();
+    assert_eq!(versions, [("z", 2), ("m", 5), ("a", 3)]);
     assert_eq!(done.version().get(), 2);
     for (entry, from) in done.streams.iter().zip([0, 4, 0]) {
         assert_eq!(entry.positions, positions(&case.load(&entry.stream).await)[from..]);
@@ -32,7 +32,7 @@ pub(super) async fn the_answer_has_the_streams_in_the_order_of_the_append(case: 
     assert_eq!(Some(done.position), greatest);
 }
 
-pub(super) async fn one_wrong_belief_refuses_all_streams(case: Case) {
+pub(super) async fn one_wrong_expected_version_refuses_all_streams(case: Case) {
     case.append("b", ExpectedVersion::Any, 2).await;
     for wrong_first in [true, false] {
         let right = (case.stream("a"), ExpectedVersion::NoStream, case.events(2));
@@ -43,7 +43,7 @@ pub(super) async fn one_wrong_belief_refuses_all_streams(case: Case) {
     }
 }
 
-pub(super) async fn of_two_wrong_beliefs_the_first_is_told(case: Case) {
+pub(super) async fn of_two_wrong_expected_versions_the_first_is_reported(case: Case) {
     case.append("a", ExpectedVersion::Any, 1).await;
     for (first, second, found) in [("a", "b", 1), ("b", "a", 0)] {
         let append = Append::to(case.stream("right"), ExpectedVersion::NoStream, case.events(1))
@@ -97,7 +97,7 @@ pub(super) async fn positions_rise_with_versions_in_each_stream(case: Case) {
     for id in ["z", "a"] {
         let stored = case.load(&case.stream(id)).await;
         assert_eq!(versions(&stored), (1..=i64::try_from(stored.len()).unwrap()).collect::<Vec<_>>());
-        rises(&positions(&stored));
+        increases(&positions(&stored));
     }
 }
 

@@ -19,7 +19,7 @@ async fn begin_many(case: &Case) -> Vec<StreamId> {
             }
         }
     }
-    join_all(streams.iter().map(|stream| case.tell(stream, "n"))).await;
+    join_all(streams.iter().map(|stream| case.append_named(stream, "n"))).await;
     streams.sort_by(|x, y| {
         let key = |s: &StreamId| {
             [s.tenant().as_str(), s.aggregate_type(), s.aggregate_id()].map(|part| part.as_bytes().to_vec())
@@ -41,29 +41,29 @@ pub(super) async fn a_listing_has_every_stream_with_its_version(case: Case) {
     case.append("b", ExpectedVersion::Any, 2).await;
     case.append("a", ExpectedVersion::Any, 1).await;
     case.append("b", ExpectedVersion::Any, 3).await;
-    let told: Vec<_> = case
+    let versions: Vec<_> = case
         .streams(StreamFilter::all())
         .await
         .iter()
         .map(|info| (info.stream.aggregate_id().to_owned(), info.version.get()))
         .collect();
-    assert_eq!(told, [("a".to_owned(), 1), ("b".to_owned(), 5)]);
+    assert_eq!(versions, [("a".to_owned(), 1), ("b".to_owned(), 5)]);
 }
 
 pub(super) async fn a_listing_is_ordered_by_bytes(case: Case) {
-    let wanted = begin_many(&case).await;
-    assert_eq!(names(&case.streams(StreamFilter::all()).await), wanted);
+    let expected = begin_many(&case).await;
+    assert_eq!(names(&case.streams(StreamFilter::all()).await), expected);
 }
 
-pub(super) async fn a_listing_goes_on_after_any_stream(case: Case) {
-    let wanted = begin_many(&case).await;
-    for (n, after) in wanted.iter().enumerate().step_by(7) {
+pub(super) async fn a_listing_continues_after_any_stream(case: Case) {
+    let expected = begin_many(&case).await;
+    for (n, after) in expected.iter().enumerate().step_by(7) {
         let rest = case.store.streams_page(&StreamFilter::all(), Some(after), 1_000).await.unwrap();
-        assert_eq!(names(&rest), wanted[n + 1..], "after {after}");
+        assert_eq!(names(&rest), expected[n + 1..], "after {after}");
     }
 }
 
-pub(super) async fn a_listing_goes_on_after_a_stream_that_is_not_there(case: Case) {
+pub(super) async fn a_listing_continues_after_a_missing_stream(case: Case) {
     case.append("a", ExpectedVersion::Any, 1).await;
     case.append("c", ExpectedVersion::Any, 1).await;
     let rest = case.store.streams_page(&StreamFilter::all(), Some(&case.stream("b")), 10).await.unwrap();
@@ -73,7 +73,7 @@ pub(super) async fn a_listing_goes_on_after_a_stream_that_is_not_there(case: Cas
 }
 
 pub(super) async fn listing_pages_of_any_size_make_the_whole_list(case: Case) {
-    let wanted = begin_many(&case).await;
+    let expected = begin_many(&case).await;
     for limit in [1, 5, 24, 71, 72, 100] {
         let mut seen: Vec<StreamId> = Vec::new();
         loop {
@@ -84,34 +84,34 @@ pub(super) async fn listing_pages_of_any_size_make_the_whole_list(case: Case) {
             }
             seen.extend(names(&page));
         }
-        assert_eq!(seen, wanted, "limit {limit}");
+        assert_eq!(seen, expected, "limit {limit}");
     }
 }
 
 pub(super) async fn a_listing_by_tenant_has_that_tenant_alone(case: Case) {
-    let mut wanted = begin_many(&case).await;
-    wanted.retain(|stream| stream.tenant().as_str() == "B");
-    assert_eq!(names(&case.streams(StreamFilter::all().tenant(tenant("B"))).await), wanted);
+    let mut expected = begin_many(&case).await;
+    expected.retain(|stream| stream.tenant().as_str() == "B");
+    assert_eq!(names(&case.streams(StreamFilter::all().tenant(tenant("B"))).await), expected);
 }
 
 pub(super) async fn a_listing_by_aggregate_type_has_that_type_alone(case: Case) {
-    let mut wanted = begin_many(&case).await;
-    wanted.retain(|stream| stream.aggregate_type() == "Order");
+    let mut expected = begin_many(&case).await;
+    expected.retain(|stream| stream.aggregate_type() == "Order");
     let filter = StreamFilter::all().aggregate_type("Order").unwrap();
-    assert_eq!(names(&case.streams(filter).await), wanted);
+    assert_eq!(names(&case.streams(filter).await), expected);
 }
 
-pub(super) async fn a_filtered_listing_goes_on_page_by_page(case: Case) {
-    let mut wanted = begin_many(&case).await;
-    wanted.retain(|stream| stream.tenant().as_str() == "b" && stream.aggregate_type() == "order item");
+pub(super) async fn a_filtered_listing_continues_page_by_page(case: Case) {
+    let mut expected = begin_many(&case).await;
+    expected.retain(|stream| stream.tenant().as_str() == "b" && stream.aggregate_type() == "order item");
     let filter = StreamFilter::all().tenant(tenant("b")).aggregate_type("order item").unwrap();
     let mut seen: Vec<StreamId> = Vec::new();
-    while seen.len() < wanted.len() {
+    while seen.len() < expected.len() {
         let page = case.store.streams_page(&filter, seen.last(), 4).await.unwrap();
         assert!(!page.is_empty());
         seen.extend(names(&page));
     }
-    assert_eq!(seen, wanted);
+    assert_eq!(seen, expected);
     assert_eq!(case.store.streams_page(&filter, seen.last(), 4).await.unwrap(), []);
 }
 

@@ -17,37 +17,37 @@ async fn take(subscription: &mut Subscription, count: usize) -> Vec<RecordedEven
 
 async fn append_ids(case: &Case, id: &str, count: usize) -> Vec<EventId> {
     let events = case.events(count);
-    let told = new_ids(&events);
+    let ids = new_ids(&events);
     case.store.append(&case.stream(id), ExpectedVersion::Any, events).await.unwrap();
-    told
+    ids
 }
 
 pub(super) async fn catch_up_to_live_misses_nothing_and_repeats_nothing(case: Case) {
-    let mut wanted = append_ids(&case, "a", 10).await;
+    let mut expected = append_ids(&case, "a", 10).await;
     let mut subscription = case.store.subscribe(Position::START, Filter::all());
     let mut seen = ids(&take(&mut subscription, 5).await);
-    wanted.extend(append_ids(&case, "b", 3).await);
+    expected.extend(append_ids(&case, "b", 3).await);
     seen.extend(ids(&take(&mut subscription, 8).await));
     for n in 0..5 {
-        wanted.extend(append_ids(&case, "a", 1 + n % 2).await);
+        expected.extend(append_ids(&case, "a", 1 + n % 2).await);
     }
     seen.extend(ids(&take(&mut subscription, 7).await));
-    assert_eq!(seen, wanted);
-    assert!(subscription.next().now_or_never().is_none(), "an event that nobody appended");
+    assert_eq!(seen, expected);
+    assert!(subscription.next().now_or_never().is_none(), "an event that was not appended");
 }
 
 pub(super) async fn a_subscription_to_an_empty_log_waits_for_the_first_event(case: Case) {
     let mut subscription = case.store.subscribe(Position::START, Filter::all());
     assert!(subscription.next().now_or_never().is_none());
-    let wanted = append_ids(&case, "a", 1).await;
-    assert_eq!(ids(&take(&mut subscription, 1).await), wanted);
+    let expected = append_ids(&case, "a", 1).await;
+    assert_eq!(ids(&take(&mut subscription, 1).await), expected);
 }
 
 pub(super) async fn a_subscription_from_the_head_gets_only_what_comes(case: Case) {
     let done = case.append("a", ExpectedVersion::Any, 5).await;
     let mut subscription = case.store.subscribe(done.position, Filter::all());
-    let wanted = append_ids(&case, "a", 2).await;
-    assert_eq!(ids(&take(&mut subscription, 2).await), wanted);
+    let expected = append_ids(&case, "a", 2).await;
+    assert_eq!(ids(&take(&mut subscription, 2).await), expected);
 }
 
 pub(super) async fn a_subscription_begins_after_its_position(case: Case) {
@@ -60,35 +60,35 @@ pub(super) async fn a_subscription_begins_after_its_position(case: Case) {
 pub(super) async fn a_waiting_subscription_is_woken_by_an_append(case: Case) {
     let mut subscription = case.store.subscribe(Position::START, Filter::all());
     let waiting = tokio::spawn(async move { take(&mut subscription, 20).await });
-    let mut wanted = Vec::new();
+    let mut expected = Vec::new();
     for _ in 0..20 {
-        wanted.extend(append_ids(&case, "a", 1).await);
+        expected.extend(append_ids(&case, "a", 1).await);
         tokio::task::yield_now().await;
     }
-    assert_eq!(ids(&waiting.await.unwrap()), wanted);
+    assert_eq!(ids(&waiting.await.unwrap()), expected);
 }
 
-pub(super) async fn a_filtered_subscription_gets_what_it_wants_and_nothing_else(case: Case) {
-    let mut subscription = case.store.subscribe(Position::START, Filter::all().event_name("wanted").unwrap());
+pub(super) async fn a_filtered_subscription_gets_the_matching_events_only(case: Case) {
+    let mut subscription = case.store.subscribe(Position::START, Filter::all().event_name("matching").unwrap());
     for _ in 0..5 {
-        case.tell(&case.stream("a"), "other").await;
-        let done = case.tell(&case.stream("a"), "wanted").await;
+        case.append_named(&case.stream("a"), "other").await;
+        let done = case.append_named(&case.stream("a"), "matching").await;
         let got = take(&mut subscription, 1).await;
-        assert_eq!((&*got[0].name, got[0].position), ("wanted", done.position));
+        assert_eq!((&*got[0].name, got[0].position), ("matching", done.position));
     }
-    case.tell(&case.stream("a"), "other").await;
+    case.append_named(&case.stream("a"), "other").await;
     assert!(subscription.next().now_or_never().is_none());
 }
 
 pub(super) async fn every_subscriber_gets_every_event(case: Case) {
     let mut all: Vec<_> = (0..5).map(|_| case.store.subscribe(Position::START, Filter::all())).collect();
-    let mut wanted = append_ids(&case, "a", 3).await;
+    let mut expected = append_ids(&case, "a", 3).await;
     for subscription in &mut all {
-        assert_eq!(ids(&take(subscription, 1).await), wanted[..1]);
+        assert_eq!(ids(&take(subscription, 1).await), expected[..1]);
     }
-    wanted.extend(append_ids(&case, "b", 3).await);
+    expected.extend(append_ids(&case, "b", 3).await);
     for subscription in &mut all {
-        assert_eq!(ids(&take(subscription, 5).await), wanted[1..]);
+        assert_eq!(ids(&take(subscription, 5).await), expected[1..]);
     }
 }
 
@@ -104,40 +104,40 @@ pub(super) async fn all_events_of_an_append_to_several_streams_arrive(case: Case
     assert_eq!(got, case.log().await);
 }
 
-pub(super) async fn a_refused_append_wakes_nobody_with_anything(case: Case) {
+pub(super) async fn a_refused_append_gives_no_reader_an_event(case: Case) {
     case.append("a", ExpectedVersion::Any, 1).await;
     let mut subscription = case.store.subscribe(Position::START, Filter::all());
     take(&mut subscription, 1).await;
     let refused = Append::to(case.stream("a"), ExpectedVersion::NoStream, case.events(1));
     case.refused_without_trace(refused).await;
     assert!(subscription.next().now_or_never().is_none());
-    let wanted = append_ids(&case, "a", 1).await;
-    assert_eq!(ids(&take(&mut subscription, 1).await), wanted);
+    let expected = append_ids(&case, "a", 1).await;
+    assert_eq!(ids(&take(&mut subscription, 1).await), expected);
 }
 
-pub(super) async fn a_dropped_subscription_disturbs_nobody(case: Case) {
+pub(super) async fn a_dropped_subscription_disturbs_no_other(case: Case) {
     let mut first = case.store.subscribe(Position::START, Filter::all());
     let mut second = case.store.subscribe(Position::START, Filter::all());
     assert!(first.next().now_or_never().is_none());
     drop(first);
-    let wanted = append_ids(&case, "a", 2).await;
-    assert_eq!(ids(&take(&mut second, 2).await), wanted);
+    let expected = append_ids(&case, "a", 2).await;
+    assert_eq!(ids(&take(&mut second, 2).await), expected);
 }
 
 pub(super) async fn dropping_the_wait_for_an_event_loses_none(case: Case) {
     let mut subscription = case.store.subscribe(Position::START, Filter::all());
-    let (mut wanted, mut seen) = (Vec::new(), Vec::new());
+    let (mut expected, mut seen) = (Vec::new(), Vec::new());
     for round in 0..20 {
-        wanted.extend(append_ids(&case, "a", 1 + round % 3).await);
+        expected.extend(append_ids(&case, "a", 1 + round % 3).await);
         for _ in 0..3 {
             if let Some(event) = subscription.next().now_or_never() {
                 seen.push(event.unwrap().unwrap().event_id);
             }
         }
     }
-    let left = wanted.len() - seen.len();
+    let left = expected.len() - seen.len();
     seen.extend(ids(&take(&mut subscription, left).await));
-    assert_eq!(seen, wanted);
+    assert_eq!(seen, expected);
 }
 
 pub(super) async fn a_subscription_ahead_of_the_log_ends_with_that_error(case: Case) {
@@ -149,23 +149,23 @@ pub(super) async fn a_subscription_ahead_of_the_log_ends_with_that_error(case: C
     assert!(subscription.next().await.is_none());
 }
 
-pub(super) async fn live_pages_account_for_events_that_the_filter_leaves_out(case: Case) {
-    let mut pages = case.store.pages(Position::START, Filter::all().event_name("wanted").unwrap());
+pub(super) async fn live_pages_cover_events_that_the_filter_leaves_out(case: Case) {
+    let mut pages = case.store.pages(Position::START, Filter::all().event_name("matching").unwrap());
     let first = pages.next().await.unwrap();
     assert_eq!((first.events.len(), first.checkpoint, first.end), (0, None, true));
     for _ in 0..3 {
-        let done = case.tell(&case.stream("a"), "other").await;
+        let done = case.append_named(&case.stream("a"), "other").await;
         let page = pages.next().await.unwrap();
         assert_eq!((page.events.len(), page.checkpoint.unwrap().position), (0, done.position));
     }
 }
 
 pub(super) async fn the_watch_wakes_for_every_append_that_follows_a_look(case: Case) {
-    let mut news = case.store.watch();
+    let mut head = case.store.watch();
     for _ in 0..10 {
-        news.borrow_and_update();
+        head.borrow_and_update();
         let done = case.append("a", ExpectedVersion::Any, 1).await;
-        news.changed().await.unwrap();
+        head.changed().await.unwrap();
         assert!(case.store.head().await.unwrap().position >= done.position);
     }
 }

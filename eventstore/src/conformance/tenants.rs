@@ -14,9 +14,9 @@ fn of(owner: &str, id: &str) -> StreamId {
 }
 
 pub(super) async fn one_name_under_two_tenants_is_two_streams(case: Case) {
-    case.tell(&of("a", "1"), "n").await;
-    case.tell(&of("b", "1"), "n").await;
-    case.tell(&of("b", "1"), "n").await;
+    case.append_named(&of("a", "1"), "n").await;
+    case.append_named(&of("b", "1"), "n").await;
+    case.append_named(&of("b", "1"), "n").await;
     assert_eq!(versions(&case.load(&of("a", "1")).await), [1]);
     assert_eq!(versions(&case.load(&of("b", "1")).await), [1, 2]);
 }
@@ -39,7 +39,7 @@ pub(super) async fn an_append_to_streams_of_two_tenants_is_refused(case: Case) {
 
 pub(super) async fn a_read_of_one_tenant_has_nothing_of_another(case: Case) {
     for n in 0..12 {
-        case.tell(&of(["a", "b", "ab"][n % 3], "1"), "n").await;
+        case.append_named(&of(["a", "b", "ab"][n % 3], "1"), "n").await;
     }
     let found = case.read(Filter::all().tenant(tenant("a"))).await;
     assert_eq!(found.len(), 4);
@@ -48,17 +48,17 @@ pub(super) async fn a_read_of_one_tenant_has_nothing_of_another(case: Case) {
 
 pub(super) async fn a_listing_of_one_tenant_has_nothing_of_another(case: Case) {
     for owner in ["a", "b", "ab"] {
-        case.tell(&of(owner, "1"), "n").await;
+        case.append_named(&of(owner, "1"), "n").await;
     }
     let found = case.streams(StreamFilter::all().tenant(tenant("a"))).await;
     assert_eq!(found.iter().map(|info| info.stream.clone()).collect::<Vec<_>>(), [of("a", "1")]);
 }
 
-/// The place to go on from comes from outside, so it may be that of another tenant.
+/// The stream to continue after is given by the caller, so it may be of another tenant.
 pub(super) async fn a_listing_after_a_stream_of_another_tenant_has_only_its_own(case: Case) {
     for owner in ["a", "b", "c"] {
         for id in ["1", "2"] {
-            case.tell(&of(owner, id), "n").await;
+            case.append_named(&of(owner, id), "n").await;
         }
     }
     let of_b = StreamFilter::all().tenant(tenant("b"));
@@ -93,8 +93,8 @@ pub(super) async fn a_conflict_of_one_tenant_leaves_another_alone(case: Case) {
     assert_eq!(right.unwrap().version().get(), 1);
 }
 
-/// A busy tenant keeps more appends waiting than its queue holds. Another one appends meanwhile, gets through each
-/// time, and is never told that it is too much.
+/// A busy tenant keeps more appends waiting than its queue holds. Another one appends meanwhile, succeeds each time, and is
+/// never refused as overloaded.
 pub(super) async fn a_tenant_with_a_full_queue_slows_no_other_to_a_halt(case: Case) {
     let case = case.limited(|limits| limits.queued_appends = 8).await;
     let busy = Arc::new(AtomicBool::new(true));

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use jiff::Timestamp;
 
-use super::case::{Case, positions, request, rises, versions};
+use super::case::{Case, increases, positions, request, versions};
 use crate::append::Append;
 use crate::stream::{ExpectedVersion, Tenant};
 
@@ -41,15 +41,15 @@ pub(super) async fn times_are_whole_microseconds_and_cut_never_rounded(case: Cas
 pub(super) async fn a_clock_that_goes_back_changes_no_order(case: Case) {
     let Some(clock) = case.clock().await else { return };
     clock.set(at("2026-06-01T00:00:00Z"));
-    let mut told = Vec::new();
+    let mut answered = Vec::new();
     for n in 0..10 {
         let done = case.append(["a", "b"][n % 2], ExpectedVersion::Any, 2).await;
-        told.extend(done.streams[0].positions.clone());
+        answered.extend(done.streams[0].positions.clone());
         clock.set(clock_back(done.recorded_at));
     }
     let log = case.log().await;
-    assert_eq!(positions(&log), told);
-    rises(&told);
+    assert_eq!(positions(&log), answered);
+    increases(&answered);
     assert!(log.first().unwrap().recorded_at > log.last().unwrap().recorded_at);
     for id in ["a", "b"] {
         assert_eq!(versions(&case.load(&case.stream(id)).await), (1..=10).collect::<Vec<_>>());
@@ -60,14 +60,14 @@ fn clock_back(from: Timestamp) -> Timestamp {
     from - Duration::from_secs(3_600)
 }
 
-pub(super) async fn a_clock_that_stands_still_stops_nothing(case: Case) {
+pub(super) async fn a_stopped_clock_blocks_nothing(case: Case) {
     for n in 1..=10 {
         assert_eq!(case.append("a", ExpectedVersion::Any, 1).await.version().get(), n);
     }
-    rises(&positions(&case.log().await));
+    increases(&positions(&case.log().await));
 }
 
-pub(super) async fn times_far_away_come_back_equal(case: Case) {
+pub(super) async fn times_far_away_are_returned_equal(case: Case) {
     let Some(clock) = case.clock().await else { return };
     let times =
         ["0001-01-01T00:00:00Z", "1969-12-31T23:59:59.999999Z", "1970-01-01T00:00:00Z", "9999-12-30T21:59:59.999999Z"];

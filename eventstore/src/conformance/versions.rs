@@ -74,7 +74,7 @@ pub(super) async fn the_last_event_is_taken(case: Case) {
 
 /// After a failover or a restore a stream may be as long as its reader knows it, with other events. What was decided on
 /// the lost ones must not be stored.
-pub(super) async fn another_last_event_is_refused_whatever_the_version(case: Case) {
+pub(super) async fn another_last_event_is_refused_at_any_version(case: Case) {
     case.append("a", ExpectedVersion::NoStream, 2).await;
     case.append("b", ExpectedVersion::NoStream, 2).await;
     let (a, b) = (case.load(&case.stream("a")).await, case.load(&case.stream("b")).await);
@@ -127,13 +127,13 @@ pub(super) async fn the_last_event_may_come_with_the_same_batch(case: Case) {
     assert_eq!(stored, ids[..=taken]);
 }
 
-pub(super) async fn any_goes_to_the_end_whatever_it_is(case: Case) {
+pub(super) async fn any_appends_at_the_end_at_every_version(case: Case) {
     for so_far in 0..5 {
         assert_eq!(case.append("a", ExpectedVersion::Any, 1).await.version(), version(so_far + 1));
     }
 }
 
-pub(super) async fn versions_have_no_holes_whatever_was_expected(case: Case) {
+pub(super) async fn versions_have_no_gaps_at_any_expected_version(case: Case) {
     let mut length = 0;
     for (n, expected) in [(1, exact(0)), (2, ExpectedVersion::Any), (3, exact(3)), (1, exact(6))] {
         case.append("a", expected, n).await;

@@ -44,7 +44,7 @@ fn older_and_newer_versions_are_not_taken_for_the_known_one() {
 }
 
 #[test]
-fn the_event_that_stands_in_for_none_is_never_decoded() {
+fn the_placeholder_event_is_never_decoded() {
     let payload = Payload::of(&()).unwrap();
     assert!(matches!(NoEvent::decode("order.placed", 2, &payload), Err(DecodeError::UnknownName { .. })));
 }

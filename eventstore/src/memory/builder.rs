@@ -38,14 +38,14 @@ impl MemoryStoreBuilder {
         self
     }
 
-    /// The source of the ids that [`EventStore::ids`](crate::EventStore::ids) hands out; [`TimeOrderedIds`] by default.
+    /// The source of the ids that [`EventStore::ids`](crate::EventStore::ids) returns; [`TimeOrderedIds`] by default.
     /// The store's incarnation is its first id.
     pub fn ids(mut self, ids: impl IdSource) -> Self {
         self.ids = Box::new(ids);
         self
     }
 
-    /// How much the store accepts; what [`Limits::default`] says by default.
+    /// How much the store accepts; [`Limits::default`] by default.
     pub fn limits(mut self, limits: Limits) -> Self {
         self.limits = limits;
         self

@@ -49,7 +49,7 @@ impl Log {
             let (version, last_event) = self.end_of(&part.stream);
             part.version_after(version, last_event)?;
         }
-        // If the clock is behind the log, it may be corrected while the key is remembered.
+        // If the clock is earlier than the last event, it may be corrected while the key is stored.
         self.latest = self.latest.max(now);
         let begins = self.latest;
         // From here on nothing can fail, so that no append is ever stored by half.

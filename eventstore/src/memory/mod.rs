@@ -24,11 +24,10 @@ pub use builder::MemoryStoreBuilder;
 
 use log::Log;
 
-/// An event store that lives and dies with the process.
+/// An event store in the memory of the process.
 ///
-/// It keeps the whole contract except the first obligation: a crash forgets everything. Clones are handles of one
-/// store. It needs no runtime of its own, holds no lock while it waits, and answers in the order of the calls. Its
-/// memory grows with the log.
+/// It keeps the whole contract except the first obligation: a crash loses everything. Clones are handles of one store. It
+/// needs no runtime, holds no lock while it waits, and answers in the order of the calls. Its memory grows with the log.
 ///
 /// ```
 /// # mod order { include!(concat!(env!("CARGO_MANIFEST_DIR"), "/docs/order.rs")); }
@@ -72,7 +71,7 @@ impl MemoryStore {
     }
 
     fn log(&self) -> MutexGuard<'_, Log> {
-        // Only a clock that panics can poison the lock, and the log asks the clock before it changes anything.
+        // Only a clock that panics can poison the lock, and the log reads the clock before it changes anything.
         self.inner.log.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
@@ -153,7 +152,7 @@ impl EventStore for MemoryStore {
 
     async fn close(&self) {
         self.log().closed = true;
-        // Whoever waits for events must come and learn that the handle is closed.
+        // Wake waiting readers, so that they see that the handle is closed.
         self.inner.head.send_modify(|_| {});
     }
 }

@@ -1,4 +1,4 @@
-//! The request keys that a memory store remembers.
+//! The request keys of a memory store.
 
 use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;
@@ -29,7 +29,7 @@ struct Remembered {
 }
 
 impl Requests {
-    /// The first answer to a request, unless it is forgotten by `now`.
+    /// The first answer to a request, unless it has expired by `now`.
     pub(super) fn find(
         &self,
         tenant: &Tenant,
@@ -47,8 +47,7 @@ impl Requests {
         }
     }
 
-    /// Remembers the answer to a request, for its lifetime from `begins`, and forgets some of those that have expired by
-    /// `now`.
+    /// Stores the answer to a request, for its lifetime from `begins`, and removes some of those that have expired by `now`.
     pub(super) fn remember(
         &mut self,
         tenant: &Tenant,
@@ -110,7 +109,7 @@ mod tests {
     }
 
     #[test]
-    fn a_key_remembered_anew_expires_by_its_new_lifetime() {
+    fn a_key_stored_again_expires_by_its_new_lifetime() {
         let mut requests = Requests::default();
         let tenant = Tenant::default();
         let at = |second| Timestamp::from_second(second).expect("it is sound");
@@ -123,7 +122,7 @@ mod tests {
     }
 
     #[test]
-    fn a_key_remembered_anew_before_it_was_swept_is_not_swept_as_the_old_one() {
+    fn a_key_stored_again_before_the_sweep_is_not_swept_as_the_old_one() {
         let mut requests = Requests::default();
         let tenant = Tenant::default();
         let at = |second| Timestamp::from_second(second).expect("it is sound");
@@ -131,7 +130,7 @@ mod tests {
         for i in 0..150 {
             requests.remember(&tenant, &key(&format!("r{i}"), Duration::from_secs(1)), answer(), at(0), at(0));
         }
-        // The last of those that expire at once: the sweep that comes first does not reach it.
+        // The last of those that expire together: the first sweep does not reach it.
         requests.remember(&tenant, &key("r99", Duration::from_secs(60)), answer(), at(2), at(2));
         requests.sweep(at(2));
         assert!(requests.find(&tenant, &key("r99", Duration::ZERO), at(3)).expect("it is sound").is_some());

@@ -1,6 +1,6 @@
-//! The one text of a JSON value: the text that PostgreSQL's JSONB gives back.
+//! The one text of a JSON value: the text that PostgreSQL's JSONB returns.
 //!
-//! What is folded before it is stored must be what a later load folds. JSONB sorts keys and writes numbers out, and a type
+//! An event must be folded from the same text before it is stored and at a later load. JSONB sorts keys and writes numbers out, and a type
 //! can see that: a map that keeps its order, `1e16` as a number that may be an integer, raw JSON. So payloads have that text
 //! from the beginning, on every store alike.
 
@@ -9,7 +9,7 @@ use std::cmp::Ordering;
 
 use super::scan::unescape;
 
-/// The canonical text of `text`, which [`scan_within`](super::scan::scan_within) has accepted and compacted. It has no bound of its own.
+/// The canonical text of `text`, which [`scan_within`](super::scan::scan_within) has accepted and compacted. It is not bounded here.
 pub(super) fn canonical(text: &str) -> String {
     let mut writer =
         Writer { text, at: 0, out: String::with_capacity(text.len() + text.len() / 4), fields: Vec::new() };
@@ -20,13 +20,13 @@ pub(super) fn canonical(text: &str) -> String {
 /// A field of an object that is being written.
 struct Field<'t> {
     key: Cow<'t, str>,
-    /// Where key and value stand in what is written.
+    /// The ranges of key and value in the output.
     start: usize,
     end: usize,
 }
 
 impl Field<'_> {
-    /// Short keys come first; those of one length in the order of their bytes.
+    /// Ordered by length, then by bytes.
     fn order(&self, other: &Self) -> Ordering {
         let (key, other) = (self.key.as_bytes(), other.key.as_bytes());
         key.len().cmp(&other.len()).then_with(|| key.cmp(other))
@@ -35,7 +35,7 @@ impl Field<'_> {
 
 struct Writer<'t> {
     text: &'t str,
-    /// The next byte to look at.
+    /// The next byte to read.
     at: usize,
     out: String,
     /// The fields of all objects that are open, innermost last.
@@ -101,7 +101,7 @@ impl<'t> Writer<'t> {
         self.fields.truncate(first);
     }
 
-    /// Writes a string and gives what it says.
+    /// Writes a string and returns its unescaped text.
     fn string(&mut self) -> Cow<'t, str> {
         let rest = &self.text.as_bytes()[self.at..];
         let (mut end, mut escaped) = (1, false);
@@ -159,7 +159,7 @@ fn write_number(number: &str, out: &mut String) {
     }
     let (integer, places) = mantissa.split_once('.').unwrap_or((mantissa, ""));
     let mut digits = format!("{integer}{places}");
-    // Where the point comes to stand among the digits.
+    // The place of the point among the digits.
     let point = exponent + i64::try_from(integer.len()).unwrap_or_default();
     let zeros = |count: i64| "0".repeat(usize::try_from(count).unwrap_or_default());
     if point < 1 {

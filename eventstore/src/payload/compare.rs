@@ -9,7 +9,7 @@ use super::scan::unescape;
 const DEEPEST: usize = 128;
 
 /// Whether `a` and `b` are equal as JSON values: the order of keys, white space, the way numbers and strings are
-/// written and the sign of zero do not count. Numbers are compared exactly, as decimals, whatever their size.
+/// written and the sign of zero do not count. Numbers are compared exactly, as decimals, at any size.
 ///
 /// A text that is no JSON is equal only to the same text.
 pub(super) fn equal(a: &str, b: &str) -> bool {
@@ -42,7 +42,7 @@ fn parse(text: &str) -> Option<Value<'_>> {
     (parser.at == text.len()).then_some(value)
 }
 
-/// Reads text that has been checked before. It keeps clear of panics on any text, but is lax about what it accepts.
+/// Reads text that has been checked before. It never panics, but accepts some invalid text.
 struct Parser<'t> {
     text: &'t str,
     at: usize,
@@ -143,7 +143,7 @@ impl<'t> Parser<'t> {
         self.text.as_bytes().get(self.at).copied()
     }
 
-    /// Skips white space and then `byte`, if it comes next.
+    /// Skips white space and then `byte`, if it is next.
     fn take(&mut self, byte: u8) -> bool {
         self.skip_space();
         let found = self.peek() == Some(byte);

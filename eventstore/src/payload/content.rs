@@ -8,7 +8,7 @@ use serde::ser::{
 
 use super::guard::{Guard, Guarded};
 
-/// What is said of an enum that serde writes in another form, and of what is no enum.
+/// The error for an enum that serde writes in another form, and for a type that is not an enum.
 pub(super) const NO_PLAIN_ENUM: &str = "is not written by serde as a plain enum";
 
 /// Writes the content of a variant: `{}` for a unit variant, an object for named fields, the inner value for one field,

@@ -18,7 +18,7 @@ type Json<'t> = serde_json::Deserializer<serde_json::de::StrRead<'t>>;
 ///
 /// The index counts the variants that serde can read, in the order of declaration, from 0.
 ///
-/// The bound is spelled out because the compiler then tells users which derive is missing; for `DeserializeOwned` it does
+/// The bound is spelled out because the compiler then names the missing derive; for `DeserializeOwned` it does
 /// not.
 ///
 /// # Errors

@@ -39,9 +39,9 @@ fn written(
 ) -> Result<Payload, Invalid> {
     let mut bytes = Vec::with_capacity(USUAL_BYTES);
     let outcome = write(&mut serde_json::Serializer::new(&mut bytes));
-    // What was written up to a failure is the beginning of a JSON text and tells where the failure is.
+    // The output up to a failure is the beginning of a JSON text and shows where the failure is.
     let text = String::from_utf8(bytes)
-        .map_err(|_| Invalid::new("payload", "was written as bytes that are not UTF-8", "mend its `Serialize`"))?;
+        .map_err(|_| Invalid::new("payload", "was written as bytes that are not UTF-8", "fix its `Serialize`"))?;
     if let Err(error) = outcome {
         let problem = error.to_string();
         let (problem, fix) = match problem.as_str() {

@@ -8,18 +8,18 @@ use serde::ser::{
 
 use super::MAX_DEPTH;
 
-/// What is said of a NaN. serde_json writes it as `null`, which can never be read as a number again.
+/// The error for a NaN. serde_json writes it as `null`, which can never be read as a number again.
 pub(super) const NAN: &str = "is NaN, which JSON cannot hold";
-/// What is said of an infinity, which serde_json writes as `null` as well.
+/// The error for an infinity, which serde_json writes as `null` as well.
 pub(super) const INFINITE: &str = "is infinite, which JSON cannot hold";
-/// What is said of a value whose parts nest too deep.
+/// The error for a value that nests too deep.
 pub(super) const TOO_DEEP: &str = "nests too deep";
 
-/// How many values may stand one inside the other where the inner one is written alone: an `Option` or a newtype struct
-/// opens nothing in the text, but takes its part of the stack.
+/// How deep values may nest where the inner one is written alone: an `Option` or a newtype struct
+/// opens nothing in the text, but uses the stack.
 const MAX_WRAPPED: usize = 4 * MAX_DEPTH;
 
-/// How deep a value stands.
+/// How deep a value is nested.
 #[derive(Clone, Copy, Default)]
 struct Depth {
     /// How many arrays and objects are open.
@@ -28,7 +28,7 @@ struct Depth {
     wrapped: usize,
 }
 
-/// Hands everything on to `inner`, but refuses non-finite numbers and nesting beyond [`MAX_DEPTH`].
+/// Forwards everything to `inner`, but refuses non-finite numbers and nesting beyond [`MAX_DEPTH`].
 pub(super) struct Guard<S> {
     inner: S,
     depth: Depth,
@@ -40,7 +40,7 @@ impl<S> Guard<S> {
     }
 }
 
-/// A value that is written through a [`Guard`], wherever it stands.
+/// A value that is written through a [`Guard`], at any depth.
 pub(super) struct Guarded<'v, T: ?Sized> {
     value: &'v T,
     depth: Depth,
@@ -72,7 +72,7 @@ impl<S: Serializer> Guard<S> {
     }
 
     fn one_open_more(&self) -> Result<Depth, S::Error> {
-        // The scan counts exactly, as a raw JSON value opens a struct here but nothing in the text. This keeps the stack safe.
+        // The scan counts exactly, as a raw JSON value opens a struct here but nothing in the text. This check only protects the stack.
         if self.depth.open > MAX_DEPTH {
             return Err(S::Error::custom(TOO_DEEP));
         }

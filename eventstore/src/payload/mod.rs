@@ -1,4 +1,4 @@
-//! The event itself as JSON text: what every store can hold and give back unchanged.
+//! The event itself as JSON text that every store can hold and return unchanged.
 
 mod canonical;
 mod compare;
@@ -24,21 +24,21 @@ use crate::limits::MAX_EVENT_BYTES;
 pub use decode::{decode_struct, decode_variant};
 pub use encode::{encode_struct, encode_variant};
 
-/// How many arrays and objects may stand one inside the other; serde_json refuses to read 128.
+/// How deep arrays and objects may nest; serde_json refuses to read 128.
 pub const MAX_DEPTH: usize = 64;
 
-/// JSON text that every store gives back as it is.
+/// JSON text that every store returns unchanged.
 ///
-/// It is the text that PostgreSQL's JSONB gives for the value, whatever the store: keys in the order of their lengths and
+/// It is the text that PostgreSQL's JSONB gives for the value, on every store: keys in the order of their lengths and
 /// then of their bytes, numbers without exponents (`1e3` is `1000`) and without the sign of zero, a space after each colon
-/// and comma. So an event is decoded from the same text before it is stored and ever after.
+/// and comma. So an event is decoded from the same text before and after it is stored.
 ///
 /// It has no duplicate keys, no U+0000, no lone surrogates, no number beyond the range of `f64` or of PostgreSQL's
-/// `numeric`, and nests at most [`MAX_DEPTH`] deep. How long it may be, the store says ([`Limits`](crate::Limits)): `1e9` has ten
+/// `numeric`, and nests at most [`MAX_DEPTH`] deep. Its maximal size is set by the store ([`Limits`](crate::Limits)): `1e9` has ten
 /// bytes. Cloning is cheap.
 ///
 /// Two payloads are equal if they are equal as JSON values: the way a number is written (`1` or `1.0`) does not count.
-/// Numbers are compared exactly, whatever their size.
+/// Numbers are compared exactly, at any size.
 ///
 /// ```
 /// use annals_eventstore::Payload;
@@ -46,7 +46,7 @@ pub const MAX_DEPTH: usize = 64;
 /// let payload = Payload::from_json(r#"{ "lines": [ { "price": 1e2 } ] }"#)?;
 /// assert_eq!(payload.as_str(), r#"{"lines": [{"price": 100}]}"#);
 ///
-/// // What no store could give back is refused, with its place.
+/// // A value that no store could return is refused, with its place.
 /// let invalid = Payload::of(&[1.0, f64::NAN]).unwrap_err();
 /// assert_eq!(invalid.field, "payload[1]");
 /// # Ok::<(), annals_eventstore::Invalid>(())
@@ -54,7 +54,7 @@ pub const MAX_DEPTH: usize = 64;
 #[derive(Clone)]
 pub struct Payload {
     text: Arc<str>,
-    /// How many bytes it has at most once its numbers are written without exponents; `None` if nobody has counted yet.
+    /// How many bytes it has at most once its numbers are written without exponents; `None` if it has not been counted yet.
     written_out: Option<NonZeroUsize>,
 }
 
@@ -62,8 +62,8 @@ impl Payload {
     /// Writes `value` as JSON.
     ///
     /// # Errors
-    /// [`Invalid`] naming the place, `payload.lines[2].price` say, that holds NaN or an infinity (which serde_json
-    /// would write as `null`), U+0000 or what else breaks a rule above, or that serde cannot write.
+    /// [`Invalid`] naming the place, such as `payload.lines[2].price`, that holds NaN or an infinity (which serde_json
+    /// would write as `null`), U+0000 or another violation of the rules above, or that serde cannot write.
     pub fn of<T: Serialize + ?Sized>(value: &T) -> Result<Self, Invalid> {
         encode::encode(value)
     }
@@ -79,7 +79,7 @@ impl Payload {
         Ok(Self { written_out: NonZeroUsize::new(text.len()), text: text.into() })
     }
 
-    /// JSON that a store has given back.
+    /// JSON read from a store.
     pub(crate) fn trusted(text: impl Into<Arc<str>>) -> Self {
         Self { text: text.into(), written_out: None }
     }

@@ -5,15 +5,15 @@ const SHOWN_KEY: usize = 60;
 
 /// An array or object that is open at the end of a text.
 enum Open<'t> {
-    /// With the key whose value comes next or is being written, if there is one yet.
+    /// With the key of the current or next value, if there is one yet.
     Object(Option<&'t str>),
     /// With the number of elements before the present one.
     Array(usize),
 }
 
-/// The path of the value that begins, or stands open, at the end of `prefix`, which is the beginning of a JSON text.
+/// The path of the value that begins, or is still open, at the end of `prefix`, which is the beginning of a JSON text.
 ///
-/// It is worked out only once something is wrong, so that what is right pays nothing for it.
+/// It is computed only after an error, so valid text costs nothing.
 pub(super) fn path_at(prefix: &str) -> String {
     let bytes = prefix.as_bytes();
     let mut open: Vec<Open<'_>> = Vec::new();

@@ -10,7 +10,7 @@ use crate::invalid::Invalid;
 /// Objects with more keys than this look their keys up in a set; below it, comparing with each is faster.
 const FEW_KEYS: usize = 16;
 
-/// Integers with at most so many digits are below 1.8e308, the largest `f64`, whatever the digits are.
+/// Integers with at most so many digits are below 1.8e308, the largest `f64`, with any digits.
 const SURELY_FINITE_DIGITS: usize = 308;
 
 /// The most places after the point, and the largest exponent, that PostgreSQL's `numeric` keeps exactly.
@@ -46,7 +46,7 @@ pub(super) struct Scanned<'t> {
 
 /// Checks `text`.
 ///
-/// Accepted is exactly RFC 8259, less what a store could not give back: nesting deeper than [`MAX_DEPTH`], U+0000, lone
+/// Accepts RFC 8259, except what a store could not return: nesting deeper than [`MAX_DEPTH`], U+0000, lone
 /// surrogates, duplicate keys, and numbers beyond the range of `f64` or of PostgreSQL's `numeric`.
 ///
 /// It also refuses the number with which the text has more than `limit` bytes once its numbers are written out.
@@ -84,9 +84,9 @@ struct Open<'t> {
 
 struct Scanner<'t> {
     text: &'t str,
-    /// The next byte to look at. Always between characters.
+    /// The next byte to read. Always between characters.
     at: usize,
-    /// What is kept of the text before `kept`, once white space was found.
+    /// The compacted text before `kept`, once white space was found.
     compact: Option<String>,
     kept: usize,
     open: Vec<Open<'t>>,
@@ -210,7 +210,7 @@ impl<'t> Scanner<'t> {
         if !is_new {
             let mut field = path_at(&self.text[..start]);
             push_key(&mut field, &key);
-            return Err(Invalid::new(field, "stands twice in the same object", "give each key once"));
+            return Err(Invalid::new(field, "is in the same object twice", "give each key once"));
         }
         self.skip_space();
         if self.peek() != Some(b':') {
@@ -396,7 +396,7 @@ impl<'t> Scanner<'t> {
         self.refuse(start, "holds a lone surrogate, which is no character", "write both halves, or remove it")
     }
 
-    /// The text is no JSON at the place where the scanner stands.
+    /// The text is not JSON at the scanner's position.
     fn broken(&self, what: &str) -> Invalid {
         self.refuse(self.at, format!("is not valid JSON at byte {}: {what}", self.at), WRITE_PROPERLY)
     }

@@ -8,7 +8,7 @@ use serde_json::value::RawValue;
 use super::{MAX_DEPTH, Payload, decode_struct, decode_variant, encode_struct, encode_variant};
 use crate::error::{DecodeError, Invalid};
 
-/// So many cases, from a seed that is printed and may be given back as `ANNALS_SEED`.
+/// The number of cases, with a seed that is printed and can be set by `ANNALS_SEED`.
 fn cases(cases: u32) -> Config {
     let seed = crate::testing_seed();
     println!("ANNALS_SEED={seed}");
@@ -31,7 +31,7 @@ fn refused(text: &str) -> Invalid {
 fn check_refused(text: &str, field: &str, problem: &str) {
     let e = refused(text);
     assert_eq!(e.field, field, "{e}");
-    assert!(e.problem.contains(problem), "`{e}` does not say `{problem}`");
+    assert!(e.problem.contains(problem), "`{e}` does not contain `{problem}`");
     assert!(!e.fix.is_empty());
 }
 
@@ -42,7 +42,7 @@ fn nested(depth: usize) -> String {
 // ---- the rules of accepted text
 
 #[test]
-fn depth_is_accepted_up_to_the_limit_and_refused_beyond_whatever_the_stack() {
+fn depth_is_accepted_up_to_the_limit_and_refused_above_it_on_any_stack() {
     accepted(&nested(MAX_DEPTH));
     accepted(&format!("{}1{}", r#"{"a":"#.repeat(MAX_DEPTH), "}".repeat(MAX_DEPTH)));
     for depth in [MAX_DEPTH + 1, 128, 100_000] {
@@ -90,11 +90,11 @@ fn byte_order_mark_and_trailing_text_are_refused() {
 
 #[test]
 fn duplicate_keys_are_refused_as_the_same_text_however_written() {
-    check_refused(r#"{"a":{"b":1,"c":2,"b":3}}"#, "payload.a.b", "stands twice");
-    check_refused(r#"{"a":1,"\u0061":2}"#, "payload.a", "stands twice");
-    check_refused(r#"{"two words":1,"two words":2}"#, r#"payload["two words"]"#, "stands twice");
+    check_refused(r#"{"a":{"b":1,"c":2,"b":3}}"#, "payload.a.b", "is in the same object twice");
+    check_refused(r#"{"a":1,"\u0061":2}"#, "payload.a", "is in the same object twice");
+    check_refused(r#"{"two words":1,"two words":2}"#, r#"payload["two words"]"#, "is in the same object twice");
     accepted(r#"{"a":{"a":{"a":1}},"b":[{"a":1},{"a":2}]}"#);
-    // The set of many keys takes over from the list; neither side of the border forgets a key.
+    // Many keys are kept in a set instead of a list; no key is lost on either side of that bound.
     for keys in [15, 16, 17, 18, 40] {
         let fields: Vec<String> = (0..keys).map(|n| format!("\"k{n}\":{{\"k{n}\":1}}")).collect();
         accepted(&format!("{{{}}}", fields.join(",")));
@@ -102,7 +102,7 @@ fn duplicate_keys_are_refused_as_the_same_text_however_written() {
             check_refused(
                 &format!("{{{},\"k{again}\":2}}", fields.join(",")),
                 &format!("payload.k{again}"),
-                "stands twice",
+                "is in the same object twice",
             );
         }
     }
@@ -118,7 +118,7 @@ fn objects_of_very_many_keys_take_no_quadratic_time() {
         assert_eq!(accepted(&text).as_str().len(), text.len() + 2 * keys - 1);
         began.elapsed()
     };
-    // 32 times the keys take about 32 times as long; a look at each key for each key, 1,024 times.
+    // 32 times the keys take about 32 times as long; a comparison of each key with each key, 1,024 times.
     // Other work on the machine may spoil one try and even several, but makes no quadratic time linear.
     let mut tries = (0..30).map(|_| (time(1_000), time(32_000)));
     assert!(tries.any(|(few, many)| many < few * 200), "32,000 keys never took less than 200 times as long as 1,000");
@@ -157,7 +157,7 @@ fn numbers_beyond_f64_are_refused_and_the_rest_kept() {
     }
 }
 
-/// What PostgreSQL gives back for each of these is held by `eventstore/tests/it/postgres/values.rs`.
+/// What PostgreSQL returns for each of these is tested by `eventstore/tests/it/postgres/values.rs`.
 #[test]
 fn a_value_has_one_text_which_is_that_of_jsonb() {
     for (text, canonical) in [
@@ -519,7 +519,7 @@ fn non_finite_numbers_are_refused_with_their_path() {
 }
 
 #[test]
-fn non_finite_numbers_are_found_wherever_a_value_may_stand() {
+fn non_finite_numbers_are_found_at_every_place_of_a_value() {
     #[derive(Serialize)]
     enum Any {
         Unnamed(f64),
@@ -806,7 +806,7 @@ proptest! {
     }
 }
 
-/// serde_json tells `1` from `1.0`; the strategy never makes a float and an integer of the same value but zero.
+/// serde_json distinguishes `1` from `1.0`; the strategy never makes a float and an integer of the same value but zero.
 fn same_value(a: &serde_json::Value, b: &serde_json::Value) -> bool {
     a == b || matches!((a.as_f64(), b.as_f64()), (Some(a), Some(b)) if a == 0.0 && b == 0.0)
 }

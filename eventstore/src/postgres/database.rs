@@ -17,7 +17,7 @@ use crate::postgres::migrate::{migrate, pending};
 use crate::postgres::open::open_error;
 use crate::postgres::options::PostgresOptions;
 
-/// Everything in one message. The setting `annals.transaction` is the mark by which the commit knows its transaction.
+/// One message. The setting `annals.transaction` marks the transaction, so that the commit can recognize it.
 fn begin_text(idle_timeout: Duration, also: &'static str) -> String {
     // 0 would mean no limit.
     let idle_ms = idle_timeout.as_millis().clamp(1, 2_147_483_647);
@@ -33,8 +33,8 @@ fn begin_text(idle_timeout: Duration, also: &'static str) -> String {
     )
 }
 
-/// In a failed transaction the question fails, and nothing is committed: a bare COMMIT would be answered by a rollback,
-/// which sqlx takes for success.
+/// In a failed transaction this query fails, and nothing is committed. A bare COMMIT would be answered by a rollback, which
+/// sqlx takes for success.
 const COMMIT: &str = "
     SELECT coalesce(current_setting('annals.transaction', true), '') = 'open',
            current_setting('synchronous_standby_names') <> '';
@@ -84,11 +84,11 @@ impl PostgresDatabase {
         Self::open_with(&PostgresOptions::new(url)).await
     }
 
-    /// Opens a database as `options` say: those about connections and time-outs count, those about a store do not.
+    /// Opens a database with `options`; only those about connections and timeouts have an effect.
     ///
     /// # Errors
     /// [`OpenError::Invalid`] with the field `url`; [`OpenError::Refused`] for a wrong password or a database that is not
-    /// there; [`OpenError::Untrusted`]; [`OpenError::Unsound`] for a pooler that was not announced;
+    /// there; [`OpenError::Untrusted`]; [`OpenError::Unsound`] for a pooler without [`PostgresOptions::pooled`];
     /// [`OpenError::Unavailable`], which is transient.
     ///
     /// # Cancel safety
@@ -103,10 +103,9 @@ impl PostgresDatabase {
         Self(Arc::new(Inner { pool, name, begin: begin(""), begin_unit_of_work: begin(KEEP_NO_PLAN) }))
     }
 
-    /// Runs those of `migrations` that this database has not seen, all of them in one transaction: how the parts of annals
-    /// bring their tables, and an app may bring its own, under components of other names than `events` and `projections`.
-    /// Safe when several processes start at once. What has been run is remembered in the schema `annals`, which is made if
-    /// need be.
+    /// Runs those of `migrations` that this database does not have yet, in one transaction. The crates of annals add their
+    /// tables this way. An app may add its own, under components other than `events` and `projections`. Safe when several
+    /// processes start at once. Applied migrations are recorded in the schema `annals`, which is created if it is missing.
     ///
     /// ```no_run
     /// use annals_eventstore::{Migration, PostgresDatabase};
@@ -125,16 +124,16 @@ impl PostgresDatabase {
     ///
     /// # Errors
     /// [`OpenError::Refused`] if a migration's SQL fails; [`OpenError::Unsound`] if the account lacks a privilege;
-    /// [`OpenError::ReadOnly`], on a standby say; [`OpenError::StorageFull`]; [`OpenError::Unavailable`], which is
+    /// [`OpenError::ReadOnly`], for example on a standby; [`OpenError::StorageFull`]; [`OpenError::Unavailable`], which is
     /// transient; [`OpenError::Closed`]. Nothing of a failed migration remains.
     ///
     /// # Cancel safety
     /// Dropping the future rolls back, or leaves all of them run.
     pub async fn migrate(&self, migrations: &[Migration]) -> Result<(), OpenError> {
         let failed = |e| open_error(&self.0.name, e);
-        let held = self.0.pool.take().await.map_err(|e| e.into_database().into_open(self.name()))?;
-        let mut borrowed = BorrowedConnection::new(held);
-        // Where nothing is missing nothing is touched, so that a role without the right to create anything can start.
+        let connection = self.0.pool.take().await.map_err(|e| e.into_database().into_open(self.name()))?;
+        let mut borrowed = BorrowedConnection::new(connection);
+        // If no migration is pending, nothing is changed, so that a role without CREATE privileges can start.
         let missing = pending(&mut borrowed, migrations).await.map_err(failed)?;
         if missing.is_empty() {
             return Ok(());
@@ -144,9 +143,9 @@ impl PostgresDatabase {
 
     /// Takes a connection, outside of any transaction; it goes back when it is dropped. Waits while all are in use.
     ///
-    /// Meant for queries; nothing keeps it from writing, as the server would have to be asked for that each time. What is
-    /// written on it is committed statement by statement, as durably as the server's default says. On the database of a
-    /// store this is a round trip, as the store's own statements are planned otherwise.
+    /// Meant for queries. Writes are not prevented, as that would cost a round trip. Each statement commits on its own, as
+    /// durably as the server's default says. On the database of a store this takes a round trip, to reset the planner settings
+    /// of the store's own statements.
     ///
     /// # Errors
     /// [`DatabaseError::Unavailable`] if none was free in time or could be opened; [`DatabaseError::Closed`]. Through a
@@ -155,8 +154,8 @@ impl PostgresDatabase {
     /// # Cancel safety
     /// Dropping the future takes nothing.
     pub async fn read(&self) -> Result<PostgresReader, DatabaseError> {
-        let held = self.0.pool.lend().await.map_err(NoConnection::into_database)?;
-        let mut borrowed = BorrowedConnection::new(held);
+        let connection = self.0.pool.borrow().await.map_err(NoConnection::into_database)?;
+        let mut borrowed = BorrowedConnection::new(connection);
         if self.0.pool.is_of_store() {
             sqlx::raw_sql(DEFAULT_PLANNER).execute(&mut *borrowed).await.map_err(database_error)?;
         }
@@ -165,13 +164,13 @@ impl PostgresDatabase {
 
     /// Begins a transaction, in one round trip.
     ///
-    /// It is READ COMMITTED and durable: `synchronous_commit` is `on`, unless it is stronger. If it waits for its next
-    /// statement longer than [`PostgresOptions::idle_timeout`] allows, the server ends it. Through a pooler its statements
-    /// must be without a name: see [`PostgresDatabase::is_pooled`].
+    /// It is READ COMMITTED and durable: `synchronous_commit` is `on`, or stronger. If it is idle for longer than
+    /// [`PostgresOptions::idle_timeout`], the server ends it. Through a pooler its statements must be unnamed: see
+    /// [`PostgresDatabase::is_pooled`].
     ///
     /// # Errors
     /// [`DatabaseError::Unavailable`], which is transient, if no connection was free in time or could be opened;
-    /// [`DatabaseError::Failed`] if the database holds another life of the store than the one that was opened;
+    /// [`DatabaseError::Failed`] if the database holds another incarnation of the store than the one that was opened;
     /// [`DatabaseError::Closed`].
     ///
     /// # Cancel safety
@@ -194,7 +193,7 @@ impl PostgresDatabase {
             let mut borrowed = BorrowedConnection::new(self.0.pool.take().await.map_err(NotBegun::NoConnection)?);
             match borrowed.begin(begin.clone()).await {
                 Ok(()) => return Ok(PostgresTransaction(borrowed)),
-                // It has died while nobody used it, and most likely the others with it.
+                // The idle connection was broken, and the others most likely are too.
                 Err(error) if !is_answer(&error) && !renewed => {
                     borrowed.lost(&error);
                     renewed = true;
@@ -208,20 +207,19 @@ impl PostgresDatabase {
     /// store's database are the store's, which is closed too.
     ///
     /// # Cancel safety
-    /// Dropping the future leaves the handle closed; connections that were not reached yet are closed when the last clone is
-    /// dropped.
+    /// Dropping the future leaves the handle closed; remaining connections are closed when the last clone is dropped.
     pub async fn close(&self) {
         self.0.pool.close().await;
     }
 
-    /// Which database it is, for people: its address without user and password.
+    /// A readable name of the database: its address without user and password.
     #[must_use]
     pub fn name(&self) -> &str {
         &self.0.name
     }
 
-    /// Whether a pooler stands in between ([`PostgresOptions::pooled`]). Statements on lent connections must then be inside of
-    /// a transaction and without a name, which is sqlx's `persistent(false)`.
+    /// Whether connections go through a pooler ([`PostgresOptions::pooled`]). Statements on borrowed connections must then be
+    /// inside a transaction and unnamed, which is sqlx's `persistent(false)`.
     #[must_use]
     pub fn is_pooled(&self) -> bool {
         self.0.pool.is_pooled()
@@ -250,9 +248,9 @@ pub(crate) enum NotBegun {
 /// A connection outside of any transaction. It dereferences to sqlx's, for the user's own SQL, and goes back when it is
 /// dropped.
 ///
-/// Queries see the rows as they are when each begins; for several that must agree, begin a transaction on it that is
-/// `ISOLATION LEVEL REPEATABLE READ`. What is left behind is cleaned up: open transactions, settings, session locks,
-/// temporary tables.
+/// A query sees what was committed when it begins. For several that must agree, begin a transaction on it that is
+/// `ISOLATION LEVEL REPEATABLE READ`. Open transactions, settings, session locks and temporary tables are cleaned up
+/// afterwards.
 pub struct PostgresReader(BorrowedConnection);
 
 impl Deref for PostgresReader {
@@ -275,39 +273,39 @@ impl DerefMut for PostgresReader {
 pub struct PostgresTransaction(BorrowedConnection);
 
 impl PostgresTransaction {
-    /// Commits, durably: what it has answered survives a crash of the server.
+    /// Commits durably: once this has returned, a crash of the server loses nothing.
     ///
     /// # Errors
-    /// [`DatabaseError`]; unless it is [`DatabaseError::OutcomeUnknown`], nothing is stored. So it is also when a statement
-    /// has failed before, other than inside of a savepoint.
+    /// [`DatabaseError`]; unless it is [`DatabaseError::OutcomeUnknown`], nothing is stored. It also fails if an earlier
+    /// statement has failed outside of a savepoint.
     ///
     /// # Cancel safety
     /// Dropping the future leaves the outcome unknown.
     pub async fn commit(self) -> Result<(), DatabaseError> {
-        self.commit_and_tell().await.map(|_| ())
+        self.commit_and_report().await.map(|_| ())
     }
 
-    /// The same; tells whether the server waits for standbys at each commit.
-    pub(crate) async fn commit_and_tell(mut self) -> Result<bool, DatabaseError> {
+    /// The same; returns whether the server waits for standbys at each commit.
+    pub(crate) async fn commit_and_report(mut self) -> Result<bool, DatabaseError> {
         let rows = sqlx::raw_sql(COMMIT).fetch_all(&mut *self.0).await.map_err(commit_error)?;
         self.0.ended();
         let was_ours = rows.first().is_some_and(|row| row.try_get(0).unwrap_or(false));
         if was_ours {
             return Ok(rows.first().is_none_or(|row| row.try_get(1).unwrap_or(true)));
         }
-        let why = "a statement of the caller's own has ended the transaction before";
+        let why = "one of the caller's own statements has ended the transaction already";
         Err(DatabaseError::OutcomeUnknown { source: BackendError::new(why) })
     }
 
     /// Rolls back.
     ///
     /// # Errors
-    /// [`DatabaseError`]; nothing is stored whatever happens.
+    /// [`DatabaseError`]; nothing is stored in any case.
     ///
     /// # Cancel safety
     /// Dropping the future rolls back as well.
     pub async fn rollback(self) -> Result<(), DatabaseError> {
-        self.0.give_back().await.map_err(database_error)
+        self.0.return_to_pool().await.map_err(database_error)
     }
 }
 

@@ -11,18 +11,18 @@ use crate::error::{AppendError, BackendError, Invalid, ReadError};
 use crate::position::{Incarnation, Position};
 use crate::stream::StreamId;
 
-/// Why there is no connection to work with. Nothing was sent.
+/// Why no connection was available. Nothing was sent.
 #[derive(Clone, Debug)]
 pub(crate) enum NoConnection {
     /// The handle was closed.
     Closed,
-    /// The server could not be reached, or all connections were busy for too long.
+    /// The server could not be reached, or all connections were busy until the timeout.
     Unavailable(BackendError),
-    /// The database holds another life of the store than the one that was opened.
-    OtherLife(Incarnation),
-    /// It would go through a pooler, which cannot be used for what is asked.
+    /// The database holds another incarnation of the store than the one that was opened.
+    OtherIncarnation(Incarnation),
+    /// The connection goes through a pooler, which does not support the call.
     Pooled,
-    /// The next position would lie behind the end of the log, where readers have been.
+    /// The next position would not be after the end of the log, which readers have passed.
     SequenceBehind { last: i64, head: i64 },
 }
 
@@ -32,8 +32,8 @@ impl NoConnection {
             Self::Closed => AppendError::Closed,
             Self::Unavailable(source) => AppendError::Unavailable { source },
             Self::Pooled => AppendError::Invalid(not_through_pooler()),
-            Self::OtherLife(_) => AppendError::Broken {
-                what: "the database holds another life of the store than the one that was opened".to_owned(),
+            Self::OtherIncarnation(_) => AppendError::Broken {
+                what: "the database holds another incarnation of the store than the one that was opened".to_owned(),
                 remedy: "open it again, and rebuild its readers".to_owned(),
             },
             Self::SequenceBehind { last, head } => AppendError::Broken {
@@ -49,8 +49,8 @@ impl NoConnection {
             Self::Closed => DatabaseError::Closed,
             Self::Unavailable(source) => DatabaseError::Unavailable { source },
             Self::Pooled => DatabaseError::Failed { source: BackendError::new(not_through_pooler()) },
-            Self::OtherLife(_) => {
-                broken("the database holds another life of the store than the one that was opened".to_owned())
+            Self::OtherIncarnation(_) => {
+                broken("the database holds another incarnation of the store than the one that was opened".to_owned())
             }
             Self::SequenceBehind { last, head } => broken(sequence_behind(last, head)),
         }
@@ -61,7 +61,7 @@ impl NoConnection {
             Self::Closed => ReadError::Closed,
             Self::Unavailable(source) => ReadError::Unavailable { source },
             Self::Pooled => ReadError::Invalid(not_through_pooler()),
-            Self::OtherLife(incarnation) => ReadError::StoreRewound { position: Position::START, incarnation },
+            Self::OtherIncarnation(incarnation) => ReadError::StoreRewound { position: Position::START, incarnation },
             Self::SequenceBehind { last, head } => {
                 ReadError::Damaged { position: Position::stored(head), what: sequence_behind(last, head) }
             }
@@ -69,12 +69,12 @@ impl NoConnection {
     }
 }
 
-/// A pooler would hand the caller's own statements, which have names, to whoever comes next.
+/// The caller's own statements are named, and a pooler would leave them to other clients.
 pub(crate) fn not_through_pooler() -> Invalid {
     Invalid::new(
         "pooled",
-        "was said of the connections, through which units of work and statements outside of transactions cannot go",
-        "open the database once more with the URL of the server itself",
+        "is set, and a pooler supports neither units of work nor statements outside of transactions",
+        "open the database with the URL of the server itself",
     )
 }
 
@@ -93,14 +93,14 @@ impl NotSent {
     }
 }
 
-/// The error of a connection that was given up because the server was silent for so long.
+/// The error of a connection that was closed because the server gave no answer within the timeout.
 pub(crate) fn no_answer(max_wait: Duration) -> sqlx::Error {
     let why = format!("the server gave no answer within {max_wait:?}");
     sqlx::Error::Io(io::Error::new(io::ErrorKind::TimedOut, why))
 }
 
 pub(crate) fn sequence_behind(last: i64, head: i64) -> String {
-    format!("the sequence `annals.events_position` stands at {last}, but the log ends at {head}")
+    format!("the sequence `annals.events_position` is at {last}, but the log ends at {head}")
 }
 
 /// The SQLSTATE of an error that the server has sent.
@@ -108,7 +108,7 @@ pub(crate) fn code(error: &sqlx::Error) -> Option<&str> {
     Some(refusal(error)?.code())
 }
 
-/// What the server has sent, unless it ended the connection with it.
+/// The error that the server has sent, unless it ended the connection.
 fn refusal(error: &sqlx::Error) -> Option<&PgDatabaseError> {
     let refusal = error.as_database_error()?.try_downcast_ref::<PgDatabaseError>()?;
     matches!(refusal.severity(), PgSeverity::Error).then_some(refusal)
@@ -119,35 +119,52 @@ pub(crate) fn is_answer(error: &sqlx::Error) -> bool {
     refusal(error).is_some()
 }
 
-/// Whether the transaction was rolled back because another one came first: a unique key is taken, a serialization
-/// failure, a deadlock. The same append again finds out the facts.
+/// Whether the transaction was rolled back because another one was committed first: a duplicate key, a serialization
+/// failure, a deadlock. Trying the same append again reads the facts.
 pub(crate) fn has_lost_a_race(error: &sqlx::Error) -> bool {
     matches!(code(error), Some("23505" | "40001" | "40P01"))
 }
 
-/// Whether another's open transaction was in the way for too long. Nothing is stored.
+/// Whether another open transaction blocked the statement until the timeout. Nothing is stored.
 pub(crate) fn was_blocked(error: &sqlx::Error) -> bool {
     code(error) == Some("55P03")
 }
 
-/// Whether the table has refused an event that does not continue its stream: it was expected to be longer than it is.
-pub(crate) fn would_leave_a_hole(error: &sqlx::Error) -> bool {
+/// Whether the table has refused an event that would leave a gap between versions: its stream is shorter than expected.
+pub(crate) fn would_leave_a_gap(error: &sqlx::Error) -> bool {
     code(error) == Some("23000")
 }
 
-/// Whether the rows of the statement are to blame, and so one of the appends that brought them.
+/// Whether the rows of the statement were rejected, so that one of its appends is the cause.
 pub(crate) fn is_about_rows(error: &sqlx::Error) -> bool {
     code(error).is_some_and(|code| ["22", "23", "54"].iter().any(|class| code.starts_with(class)))
+}
+
+/// The SQLSTATE of a statement in a transaction that an earlier statement has aborted.
+const ABORTED: &str = "25P02";
+
+/// Whether an earlier statement of the transaction, one of the caller's own, has aborted it.
+pub(crate) fn is_aborted(error: &sqlx::Error) -> bool {
+    code(error) == Some(ABORTED)
+}
+
+/// The error for that case. The same statements may always fail, so it is not transient.
+pub(crate) fn aborted() -> Invalid {
+    Invalid::new(
+        "transaction",
+        "was aborted by an earlier failed statement, so nothing of it will be stored",
+        "look at the error of that statement, roll back and begin again; a statement that may fail needs a savepoint",
+    )
 }
 
 /// The SQLSTATE of a missing privilege.
 pub(crate) const PRIVILEGE: &str = "42501";
 
-/// What to do about it.
+/// How to fix it.
 pub(crate) const GRANT: &str = "grant it what the example of roles, `migrations/postgres/roles.example.sql`, grants";
 
-/// What a failed append means. An error that the server has sent, other than with its last words, rolled back the
-/// transaction; about everything else nothing is known.
+/// Maps a failed append. An error that the server has sent, unless it ended the connection, means a rolled-back
+/// transaction; after any other the outcome is unknown.
 pub(crate) fn append_error(error: &Arc<sqlx::Error>, stream: impl FnOnce() -> StreamId) -> AppendError {
     let source = BackendError::new(Arc::clone(error));
     if was_not_run(error) {
@@ -157,12 +174,15 @@ pub(crate) fn append_error(error: &Arc<sqlx::Error>, stream: impl FnOnce() -> St
         return AppendError::OutcomeUnknown { stream: stream(), source };
     };
     match code {
+        ABORTED => aborted().into(),
         // The server itself does not know.
         code if code == "40003" || code.starts_with("08") => AppendError::OutcomeUnknown { stream: stream(), source },
         "25006" => AppendError::ReadOnly { reason: "the server is a standby, or set to read only".to_owned() },
         PRIVILEGE => AppendError::ReadOnly { reason: format!("the account may not append ({error}); {GRANT}") },
         "53100" => AppendError::StorageFull { source },
-        // Missing tables and functions, refused rows: a person must look.
+        // The sequence of the positions is at its end.
+        "2200H" => AppendError::no_position_left(),
+        // Missing tables and functions, rejected rows: an operator must act.
         code if ["42", "3F", "23", "22"].iter().any(|class| code.starts_with(class)) => AppendError::Broken {
             what: format!("the database refused a checked append: {error}"),
             remedy: "compare the schema `annals` and its privileges with what the migrations make".to_owned(),
@@ -171,7 +191,7 @@ pub(crate) fn append_error(error: &Arc<sqlx::Error>, stream: impl FnOnce() -> St
     }
 }
 
-/// What a failed statement means, other than a commit: whatever happened, the transaction will not be stored.
+/// Maps a failed statement, other than a commit: the transaction will not be stored.
 pub(crate) fn database_error(error: sqlx::Error) -> DatabaseError {
     let source = |error| BackendError::new(error);
     let Some(refusal) = error.as_database_error().and_then(|e| e.try_downcast_ref::<PgDatabaseError>()) else {
@@ -186,7 +206,7 @@ pub(crate) fn database_error(error: sqlx::Error) -> DatabaseError {
         "53100" => DatabaseError::StorageFull { source: source(error) },
         "25006" => DatabaseError::ReadOnly { source: source(error) },
         "XX001" | "XX002" => DatabaseError::Damaged { source: source(error) },
-        // Also what a trigger raises without a code of its own.
+        // Includes errors that a trigger raises without its own code.
         code if code == "P0001" || code.starts_with("23") || code.starts_with("44") => {
             DatabaseError::Refused { source: source(error) }
         }
@@ -199,8 +219,7 @@ pub(crate) fn database_error(error: sqlx::Error) -> DatabaseError {
     }
 }
 
-/// What a failed commit means. What the server has sent tells that nothing was stored, unless it ended the connection with
-/// it.
+/// Maps a failed commit. An error that the server has sent means that nothing was stored, unless it ended the connection.
 pub(crate) fn commit_error(error: sqlx::Error) -> DatabaseError {
     match code(&error) {
         Some(code) if code != "40003" && !code.starts_with("08") => database_error(error),
@@ -209,29 +228,31 @@ pub(crate) fn commit_error(error: sqlx::Error) -> DatabaseError {
     }
 }
 
-/// What the end of a unit of work means, as its users are told.
+/// Maps an error at the end of a unit of work to the one that its users get.
 pub(crate) fn append_fault(error: DatabaseError, stream: impl FnOnce() -> StreamId) -> AppendError {
     match error {
         DatabaseError::Busy { waited } => AppendError::Busy { waited },
-        DatabaseError::Unavailable { source } | DatabaseError::Failed { source } => AppendError::Unavailable { source },
+        DatabaseError::Unavailable { source } => AppendError::Unavailable { source },
+        // Transient errors are handled above; this transaction was aborted by one of the caller's own statements.
+        DatabaseError::Failed { .. } => aborted().into(),
         DatabaseError::StorageFull { source } => AppendError::StorageFull { source },
         DatabaseError::ReadOnly { source } => AppendError::ReadOnly { reason: source.to_string() },
         DatabaseError::Damaged { source } => {
             AppendError::Broken { what: source.to_string(), remedy: "restore the database from a backup".to_owned() }
         }
         DatabaseError::FileReplaced { what, remedy } => AppendError::Broken { what, remedy },
-        // Events are checked when they are appended, so it is about rows of the user's own.
+        // Events are checked when they are appended, so the caller's own rows are the cause.
         DatabaseError::Refused { source } => {
             let what = format!("was refused at its commit: {source}");
-            Invalid::new("transaction", what, "mend the rows that break the constraint").into()
+            Invalid::new("transaction", what, "fix the rows that break the constraint").into()
         }
         DatabaseError::OutcomeUnknown { source } => AppendError::OutcomeUnknown { stream: stream(), source },
         DatabaseError::Closed => AppendError::Closed,
     }
 }
 
-/// Whether the server has ended the transaction or the connection because nothing was asked of it for too long. It looks
-/// for that once more when it has read a statement and before it runs it; so the statement was not run.
+/// Whether the server has ended the transaction or the connection because it was idle for too long. It checks that again
+/// between reading a statement and running it; so the statement was not run.
 fn ended_idle(error: &sqlx::Error) -> bool {
     error.as_database_error().is_some_and(|e| matches!(e.code().as_deref(), Some("25P03" | "57P05")))
 }
@@ -241,7 +262,10 @@ pub(crate) fn was_not_run(error: &sqlx::Error) -> bool {
     NotSent::is(error) || ended_idle(error)
 }
 
-/// What a failed read means.
+/// Maps a failed read.
 pub(crate) fn read_error(error: sqlx::Error) -> ReadError {
+    if is_aborted(&error) {
+        return ReadError::Invalid(aborted());
+    }
     ReadError::Unavailable { source: BackendError::new(error) }
 }

@@ -1,6 +1,6 @@
 //! Bringing the schema up to date.
 //!
-//! Also through a pooler: statements outside of the transaction have no values, and those inside have no name.
+//! Also through a pooler: statements outside of the transaction have no values, and those inside are unnamed.
 
 use annals_migrations::{BUILD, MIN_BUILD, Migration, POSTGRES_LEDGER};
 use sqlx::{PgConnection, Row};
@@ -16,20 +16,20 @@ const APPLIED: &str = "
     ORDER BY component, number
 ";
 
-/// The keys are `annl` and `migr` in ASCII. Whoever comes second waits, and then finds the work done.
+/// The keys are `annl` and `migr` in ASCII. A second process waits, and then finds no pending migrations.
 const TAKE_TURN: &str = "SELECT pg_advisory_xact_lock(1634627180, 1835624306)";
 
-const REMEMBER: &str = "
+const RECORD_MIGRATION: &str = "
     INSERT INTO annals.migrations (component, number, name, build)
     VALUES ($1, $2, $3, $4)
 ";
 
-const BEGIN_FIRST_LIFE: &str = "
+const CREATE_INCARNATION: &str = "
     INSERT INTO annals.store (min_build)
     VALUES ($1)
 ";
 
-/// Those of `all` that this database has not seen.
+/// Those of `all` that this database does not have yet.
 pub(crate) async fn pending<'m>(
     connection: &mut PgConnection,
     all: &'m [Migration],
@@ -54,9 +54,9 @@ pub(crate) async fn migrate(connection: &mut PgConnection, all: &[Migration]) ->
     for migration in pending(connection, all).await? {
         sqlx::raw_sql(migration.sql).execute(&mut *connection).await?;
         if migration.component == "events" && migration.name == "store" {
-            sqlx::query(BEGIN_FIRST_LIFE).bind(MIN_BUILD).persistent(false).execute(&mut *connection).await?;
+            sqlx::query(CREATE_INCARNATION).bind(MIN_BUILD).persistent(false).execute(&mut *connection).await?;
         }
-        sqlx::query(REMEMBER)
+        sqlx::query(RECORD_MIGRATION)
             .persistent(false)
             .bind(migration.component)
             .bind(migration.number)

@@ -1,8 +1,8 @@
-//! Notifications of commits between handles: each sends one after it has committed, coalesced, and listens for those of
-//! others. A notification is a hint to look and carries no value: any role that may connect can send one. What no
-//! notification tells is noticed by looking.
+//! Notifications of commits between handles. Each handle sends one after it has committed, coalesced, and listens for those
+//! of others. A notification is only a hint to poll and has no payload: any role that may connect can send one. Commits
+//! without a notification are found by polling.
 //!
-//! Nothing is said inside the transaction of an append: the server lets such transactions commit one by one only
+//! None is sent inside the transaction of an append: the server commits such transactions only one at a time
 //! (measured: three times slower).
 
 use std::sync::Arc;
@@ -22,51 +22,51 @@ use crate::postgres::connection::pool::{Pool, PooledConnection};
 use crate::postgres::fault::NoConnection;
 use crate::postgres::read::pages::Reader;
 
-/// A notification may be lost in a crash. The setting is asked for in the same statement, as a pooler would forget it.
+/// A notification may be lost in a crash. The setting is made in the same statement, as a pooler would lose it.
 /// The function gives a `void`, by which nothing can be ordered.
 const NOTIFY: &str = "
-    SELECT pg_notify('annals', left(set_config('synchronous_commit', 'off', true), 0)) IS NULL AS said
-    ORDER BY said
+    SELECT pg_notify('annals', left(set_config('synchronous_commit', 'off', true), 0)) IS NULL AS sent
+    ORDER BY sent
 ";
 
 const CHANNEL: &str = "annals";
 
-/// The least time between two news of one handle.
+/// The least time between two notifications of one handle.
 const PAUSE: Duration = Duration::from_millis(5);
 
-/// How long news may take to be said.
+/// How long sending a notification may take.
 const MAX_WAIT: Duration = Duration::from_secs(5);
 
-/// How long until it is tried again to listen.
+/// How long until the next attempt to listen.
 const TRY_AGAIN: Duration = Duration::from_secs(1);
 
-/// How often is looked all the same while news are heard.
+/// How often to poll while listening.
 const LOOK_WHILE_LISTENING: Duration = Duration::from_secs(1);
 
-/// Says what this handle has committed, until it is aborted. What comes while something is being said is said together.
+/// Sends notifications of this handle's commits until it is aborted. Commits during a send share the next one.
 pub(crate) async fn notify(pool: Pool, mut own: watch::Receiver<Position>) {
     let mut connection: Option<PooledConnection> = None;
     let mut failing = false;
     while own.changed().await.is_ok() {
         let alive = match &mut connection {
-            Some(held) => held.is_alive().await,
+            Some(connection) => connection.is_alive().await,
             None => false,
         };
         let sent = match &mut connection {
-            Some(held) if alive => send(held).await,
+            Some(connection) if alive => send(connection).await,
             _ => match pool.own().await {
-                Ok(held) => send(connection.insert(held)).await,
+                Ok(taken) => send(connection.insert(taken)).await,
                 Err(NoConnection::Closed) => return,
                 Err(error) => Err(error.into_read().into()),
             },
         };
-        // Handles that get no notification look by themselves, so nothing is lost but time. Logged once per outage.
+        // Handles that get no notification poll, so only time is lost. Logged once per outage.
         if let Err(error) = &sent {
             connection = None;
             if !failing {
                 tracing::warn!(
                     error = &**error,
-                    "other handles are not notified of new events; they look by themselves"
+                    "other handles are not notified of new events; they find them by polling"
                 );
             }
         }
@@ -75,12 +75,12 @@ pub(crate) async fn notify(pool: Pool, mut own: watch::Receiver<Position>) {
     }
 }
 
-async fn send(held: &mut PooledConnection) -> Result<(), BoxDynError> {
-    timeout(MAX_WAIT, held.fetch_all(sqlx::query(NOTIFY))).await??;
+async fn send(connection: &mut PooledConnection) -> Result<(), BoxDynError> {
+    timeout(MAX_WAIT, connection.fetch_all(sqlx::query(NOTIFY))).await??;
     Ok(())
 }
 
-/// Hears what others have committed and looks for it, while anybody wants to know, until it is aborted.
+/// Listens and polls for commits of other handles while readers wait, until it is aborted.
 pub(crate) async fn listen(
     reader: Arc<Reader>,
     head: watch::Sender<Position>,
@@ -96,7 +96,7 @@ pub(crate) async fn listen(
             0 => every,
             _ => after_failures(failures, every),
         };
-        // Notified, or the time has come: both are a reason to look.
+        // A notification or the timeout: poll in both cases.
         let _ = timeout(pause, listener.next()).await;
         if head.receiver_count() == 0 {
             continue;
@@ -107,17 +107,17 @@ pub(crate) async fn listen(
                 failures = 0;
                 let now = reader.pool.ended_runs();
                 if std::mem::replace(&mut ended_runs, now) != now {
-                    // Readers that wait must see whether their event is still there.
+                    // Waiting readers must check whether their event still exists.
                     head.send_modify(|_| {});
                 }
             }
             Err(ReadError::Closed) => return,
             Err(error) => {
-                // Said once per outage.
+                // Logged once per outage.
                 if failures == 0 {
                     tracing::warn!(
                         error = &error as &dyn std::error::Error,
-                        "commits of others cannot be watched; trying again"
+                        "cannot poll for commits of other handles; trying again"
                     );
                 }
                 failures += 1;
@@ -126,19 +126,19 @@ pub(crate) async fn listen(
     }
 }
 
-/// Waits that double up to a second, or `every` if that is longer. Each is cut by up to a half at random, so that the
-/// handles of a server that comes back do not all ask at once.
+/// A delay that doubles up to a second, or to `every` if that is longer. Up to half of it is subtracted at random, so that
+/// the handles of a restarted server do not all reconnect at once.
 fn after_failures(failures: u32, every: Duration) -> Duration {
     let whole = every.saturating_mul(1 << failures.min(16)).min(every.max(TRY_AGAIN));
     whole.mul_f64(1.0 - fastrand::f64() / 2.0)
 }
 
-/// A connection that listens, if there shall be one.
+/// A connection that listens, if one is configured.
 struct Listener {
     listen: Option<PgConnectOptions>,
     opening: Option<BoxFuture<'static, Result<PgListener, sqlx::Error>>>,
     listener: Option<PgListener>,
-    /// Whether the connection could not be made when it was tried last.
+    /// Whether the last attempt to connect failed.
     failing: bool,
 }
 
@@ -151,13 +151,13 @@ impl Listener {
         self.listener.is_some()
     }
 
-    /// Waits for a notification, or until the connection was made or lost: it is time to look. Dropping the future loses
-    /// nothing.
+    /// Waits for a notification, or until the connection was made or lost: in each case it is time to poll. Dropping the
+    /// future loses nothing.
     async fn next(&mut self) {
         let Some(options) = &self.listen else { return std::future::pending().await };
         if let Some(listener) = &mut self.listener {
             match listener.try_recv().await {
-                // One look answers all that have come.
+                // One poll covers all pending notifications.
                 Ok(Some(_)) => while listener.next_buffered().is_some() {},
                 Ok(None) | Err(_) => self.listener = None,
             }
@@ -175,7 +175,7 @@ impl Listener {
                 }
                 Err(error) => {
                     if !std::mem::replace(&mut self.failing, true) {
-                        tracing::warn!(%error, "cannot listen for commits of other handles; looking for them instead");
+                        tracing::warn!(%error, "cannot listen for commits of other handles; polling instead");
                     }
                     self.opening = Some(listener(options.clone(), TRY_AGAIN).boxed());
                 }

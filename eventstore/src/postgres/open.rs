@@ -1,6 +1,6 @@
-//! Opening a database: is the store there, is it ours to read, and is everything in place that the order relies on?
+//! Opens a database and checks it: is there a store, can this build read it, and does everything exist that the order relies on?
 //!
-//! Its statements have no values and go as text, which every pooler can hand on.
+//! Its statements have no values and are sent as text, which every pooler supports.
 
 use annals_migrations::{BUILD, POSTGRES_EVENTS, POSTGRES_PROJECTIONS};
 use sqlx::postgres::PgConnectOptions;
@@ -27,7 +27,7 @@ const STORE: &str = "
     ORDER BY only_row
 ";
 
-/// What the proof of the order, and durability, rely on. A switched-off trigger counts as missing.
+/// What the order of the log and durability rely on. A disabled trigger counts as missing.
 const GROUNDS: &str = "
     SELECT current_setting('server_encoding') AS encoding,
            current_setting('fsync') AS fsync,
@@ -47,35 +47,35 @@ const GROUNDS: &str = "
 
 const TRIGGERS: i64 = 5;
 
-/// What is asked of the server when a connection begins, for no other purpose than to see whether it was heard: a pooler
-/// refuses or swallows it. The default of servers is 1.
+/// A setting that is sent when a connection begins, only to check whether the server received it: a pooler refuses or
+/// drops it. The server's default is 1.
 const FLOAT_DIGITS: i8 = 2;
 
-const HEARD: &str = "
+const RECEIVED_PARAMETERS: &str = "
     SELECT current_setting('extra_float_digits')
     ORDER BY 1
 ";
 
-/// Connects and looks at everything. Gives the connections, the name of the database and the store's present life.
+/// Connects and runs all checks. Returns the connections, the name of the database and the store's incarnation.
 pub(crate) async fn open(options: &PostgresOptions) -> Result<(Pool, String, Incarnation), OpenError> {
     let (connect, shown, mut connection) = first_connection(options).await?;
     let store = look(&mut connection, options, &shown).await?;
     close(connection).await;
-    // Poolers refuse such options; there, each transaction begins with them.
+    // Poolers refuse such options; there, each transaction sets them.
     let connect = if options.pooled { connect } else { connect.options(BY_INDEX).options([READ_COMMITTED]) };
     let pool = Pool::new(connect, options);
     pool.expect(store);
     Ok((pool, shown.0, store))
 }
 
-/// Connects to a database that need not hold a store. Gives the connections and the name of the database.
+/// Connects to a database that need not hold a store. Returns the connections and the name of the database.
 pub(crate) async fn connect(options: &PostgresOptions) -> Result<(Pool, String), OpenError> {
     let (connect, shown, connection) = first_connection(options).await?;
     close(connection).await;
     Ok((Pool::new(connect, options), shown.0))
 }
 
-/// What the options say of connecting, and a connection that shows that it works.
+/// The connect options, and a first connection that uses them.
 async fn first_connection(options: &PostgresOptions) -> Result<(PgConnectOptions, Shown, PgConnection), OpenError> {
     let connect = url::parse("url", &options.url)?;
     let float_digits = (!options.pooled).then_some(FLOAT_DIGITS);
@@ -91,7 +91,7 @@ async fn first_connection(options: &PostgresOptions) -> Result<(PgConnectOptions
     Ok((connect, shown, connection))
 }
 
-/// Where to hear of other handles' commits.
+/// Where to listen for other handles' commits.
 pub(crate) fn listen_to(options: &PostgresOptions) -> Result<Option<PgConnectOptions>, OpenError> {
     let connect = match &options.listen {
         Listen::SameUrl if options.pooled => return Ok(None),
@@ -104,7 +104,7 @@ pub(crate) fn listen_to(options: &PostgresOptions) -> Result<Option<PgConnectOpt
 
 async fn close(connection: PgConnection) {
     if let Err(error) = connection.close().await {
-        tracing::debug!(%error, "the first connection was gone before it was closed");
+        tracing::debug!(%error, "the first connection was lost before it was closed");
     }
 }
 
@@ -113,14 +113,14 @@ async fn look(
     options: &PostgresOptions,
     shown: &Shown,
 ) -> Result<Incarnation, OpenError> {
-    // Not even the migrations of a newer build's store are touched.
+    // A store of a newer build is not migrated.
     let rows = sqlx::raw_sql(STORE_EXISTS).fetch_all(&mut *connection).await.map_err(|e| shown.failed(e))?;
     if rows.first().is_some_and(|row| row.get(0)) {
         find_store(connection, shown).await?;
     }
     let missing = pending(connection, POSTGRES_EVENTS).await.map_err(|e| shown.failed(e))?;
     if options.migrate {
-        // The checkpoints of projections too: whoever runs those may not be allowed to make anything in the schema.
+        // The checkpoints of projections too: the account that runs projections may lack the privilege to create tables.
         for all in [POSTGRES_EVENTS, POSTGRES_PROJECTIONS] {
             if !pending(connection, all).await.map_err(|e| shown.failed(e))?.is_empty() {
                 migrate(connection, all).await.map_err(|e| shown.failed(e))?;
@@ -136,11 +136,11 @@ async fn look(
 }
 
 async fn check_no_pooler(connection: &mut PgConnection, shown: &Shown) -> Result<(), OpenError> {
-    let rows = sqlx::raw_sql(HEARD).fetch_all(connection).await.map_err(|e| shown.failed(e))?;
+    let rows = sqlx::raw_sql(RECEIVED_PARAMETERS).fetch_all(connection).await.map_err(|e| shown.failed(e))?;
     if rows.first().is_some_and(|row| row.get::<String, _>(0) == FLOAT_DIGITS.to_string()) {
         return Ok(());
     }
-    Err(shown.pooler("the server did not get all parameters of the connection"))
+    Err(shown.pooler("the server did not receive all parameters of the connection"))
 }
 
 async fn find_store(connection: &mut PgConnection, shown: &Shown) -> Result<Option<Incarnation>, OpenError> {
@@ -172,10 +172,7 @@ async fn check_grounds(connection: &mut PgConnection, shown: &Shown) -> Result<(
     let triggers: i64 = row.get("triggers");
     if triggers != TRIGGERS {
         return Err(shown.unsound(
-            format!(
-                "{} of the {TRIGGERS} triggers on `annals.events` are missing or switched off",
-                TRIGGERS - triggers
-            ),
+            format!("{} of the {TRIGGERS} triggers on `annals.events` are missing or disabled", TRIGGERS - triggers),
             "run `ALTER TABLE annals.events ENABLE TRIGGER USER`, or restore the schema",
         ));
     }
@@ -190,7 +187,7 @@ async fn check_grounds(connection: &mut PgConnection, shown: &Shown) -> Result<(
     Ok(())
 }
 
-/// What a failed statement means while the database is opened or migrated.
+/// Maps a statement that failed while the database was opened or migrated.
 pub(crate) fn open_error(path: &str, error: sqlx::Error) -> OpenError {
     if code(&error) == Some(PRIVILEGE) {
         let what = format!("the account lacks a privilege ({error})");
@@ -199,7 +196,7 @@ pub(crate) fn open_error(path: &str, error: sqlx::Error) -> OpenError {
     database_error(error).into_open(path)
 }
 
-/// What errors call the database: never its user, never its password.
+/// The name of the database in errors: never with user or password.
 struct Shown(String);
 
 impl Shown {
@@ -213,11 +210,11 @@ impl Shown {
 
     fn no_connection(&self, error: sqlx::Error, options: &PostgresOptions) -> OpenError {
         match &error {
-            // What TLS finds wrong comes as an error of the socket about the data on it.
+            // A TLS failure is reported as an I/O error of the kind `InvalidData`.
             sqlx::Error::Tls(_) => self.untrusted(error),
             sqlx::Error::Io(on_socket) if on_socket.kind() == std::io::ErrorKind::InvalidData => self.untrusted(error),
-            sqlx::Error::Database(said) if said.code().as_deref() == Some("08P01") => {
-                let what = format!("a parameter of the connection is refused: {said}");
+            sqlx::Error::Database(refusal) if refusal.code().as_deref() == Some("08P01") => {
+                let what = format!("a parameter of the connection is refused: {refusal}");
                 let fix = "leave it out of the URL, or have the pooler ignore it (`ignore_startup_parameters`)";
                 if options.pooled { self.unsound(what, fix) } else { self.pooler(what) }
             }
@@ -234,7 +231,7 @@ impl Shown {
     }
 
     fn pooler(&self, what: impl std::fmt::Display) -> OpenError {
-        let what = format!("a pooler stands before it ({what}), and would mix up statements of its clients");
+        let what = format!("it is behind a pooler ({what}), which would mix up the statements of its clients");
         self.unsound(what, "call `PostgresOptions::pooled`, or connect to the server itself")
     }
 

@@ -42,7 +42,7 @@ pub struct PostgresOptions {
     pub(crate) ids: Arc<dyn IdSource>,
 }
 
-/// Where to hear of other handles' commits.
+/// Where to listen for other handles' commits.
 #[derive(Clone)]
 pub(crate) enum Listen {
     SameUrl,
@@ -51,12 +51,12 @@ pub(crate) enum Listen {
 }
 
 impl PostgresOptions {
-    /// The defaults for the database at `url`: `postgres://user:password@host:port/database`, with parameters as libpq has
-    /// them. Opening refuses one that is not supported.
+    /// The defaults for the database at `url`: `postgres://user:password@host:port/database`, with libpq's parameters.
+    /// An unsupported parameter is refused when the database is opened.
     ///
-    /// Over a network, write `?sslmode=verify-full&sslrootcert=/path/to/root.pem`: only that checks that the server is the
-    /// one that the URL names. Without `sslrootcert` the roots of the public web are believed; without `sslmode` the
-    /// connection is encrypted if the server offers it, but whoever answers is optimistic.
+    /// Over a network, write `?sslmode=verify-full&sslrootcert=/path/to/root.pem`: only that verifies the server's identity.
+    /// Without `sslrootcert` the public root certificates are trusted; without `sslmode` the connection is encrypted if the
+    /// server offers it, but the server's identity is not verified.
     pub fn new(url: impl Into<String>) -> Self {
         Self {
             url: url.into(),
@@ -83,19 +83,19 @@ impl PostgresOptions {
         self
     }
 
-    /// Says that the URL leads to a pooler, such as pgbouncer in transaction mode. A pooler hands the statements of many
-    /// clients to few server connections and, without this setting, values of one client to the statement of another;
-    /// so a pooler that is noticed when the store is opened is refused.
+    /// States that the URL leads to a pooler, such as pgbouncer in transaction mode. A pooler sends the statements of many
+    /// clients over few server connections. Without this setting, values of one client could reach the statement of another;
+    /// so a pooler that is detected when the store is opened is refused.
     ///
-    /// Each statement then runs without a name in a transaction of its own, in four round trips instead of one. That
-    /// works with every pooler in transaction or session mode, whatever it knows of prepared statements (the
-    /// `max_prepared_statements` of pgbouncer 1.21 and newer is not needed); one in statement mode cannot be used. If the
-    /// pooler connects to another server, or to one that has started anew, it counts as a lost connection, and the next
-    /// one finds out whether the store is still the same. A handle keeps few connections for any number of tasks, so a
-    /// pooler is of use to many processes, not to one.
+    /// Each statement is then unnamed and runs in its own transaction, in four round trips instead of one. That works with
+    /// every pooler in transaction or session mode, whether it supports prepared statements or not (the
+    /// `max_prepared_statements` of pgbouncer 1.21 and newer is not needed); statement mode is not supported. If the pooler
+    /// connects to another server, or to one that has restarted, that counts as a lost connection, and the next connection
+    /// checks that the store is the same. A handle needs few connections for any number of tasks, so a pooler helps many
+    /// processes, not one.
     ///
-    /// Units of work and [`PostgresStore::database`](crate::postgres::PostgresStore::database) are refused: the caller's own
-    /// statements have names, which a pooler would mix up. Open the database once more, directly, for those.
+    /// Units of work and [`PostgresStore::database`](crate::postgres::PostgresStore::database) are refused, as the caller's
+    /// own statements are named and a pooler would mix them up. For those, open the database at the server's own URL.
     #[must_use]
     pub fn pooled(mut self) -> Self {
         self.pooled = true;
@@ -103,27 +103,26 @@ impl PostgresOptions {
     }
 
     /// How many connections the handle holds at most for reads, units of work and large appends; 10 by default, from 1 to
-    /// 10,000: what lies outside is taken for the nearest of them. They are opened when they are needed. Each of the
-    /// [`PostgresOptions::writers`] has one more, and listening for news takes one; the server's `max_connections` must
-    /// have room for those of all handles.
+    /// 10,000; other values are clamped. They are opened on demand. Each of the [`PostgresOptions::writers`] has one more,
+    /// and listening for notifications takes one; the server's `max_connections` must have room for those of all handles.
     #[must_use]
     pub fn connections(mut self, connections: usize) -> Self {
         self.connections = connections.clamp(1, 10_000);
         self
     }
 
-    /// How many writers the handle has; 2 by default, from 1 to 64: what lies outside is taken for the nearest of
-    /// them. Each carries what has gathered while its last statement was in flight. More of them gain where the server has cores to spare.
+    /// How many writers the handle has; 2 by default, from 1 to 64; other values are clamped. Each stores what has queued
+    /// up while its last statement ran. More writers help where the server has idle cores.
     #[must_use]
     pub fn writers(mut self, writers: usize) -> Self {
         self.writers = writers.clamp(1, 64);
         self
     }
 
-    /// How long the server may be silent after a statement of the store's own, or between two rows of a read; 30 s by
-    /// default. After that the connection is given up: the outcome of an append is unknown, a read fails as unavailable.
-    /// So a server that has vanished without a word keeps nobody for ever. What runs inside a unit of work, and the
-    /// caller's own statements, have no such limit.
+    /// How long the server may take to answer one of the store's own statements, or between two rows of a read; 30 s by
+    /// default. After that the connection is closed: the outcome of an append is unknown, a read fails as unavailable. So no
+    /// call waits forever for a server that is gone. Statements inside a unit of work, and the caller's own, have no such
+    /// limit.
     #[must_use]
     pub fn answer_timeout(mut self, timeout: Duration) -> Self {
         self.answer_timeout = timeout;
@@ -131,69 +130,68 @@ impl PostgresOptions {
     }
 
     /// How long a call waits for a free connection or a new one; 5 s by default. After that it fails as unavailable,
-    /// which is transient; of no time at all, every call would.
+    /// which is transient. With a timeout of zero every call fails.
     #[must_use]
     pub fn connection_timeout(mut self, timeout: Duration) -> Self {
         self.connection_timeout = timeout;
         self
     }
 
-    /// How long a transaction or a unit of work may wait for its next statement; 10 s by default, at least 1 ms. The server
-    /// ends one that waits longer, as its locks keep others waiting and its events keep readers waiting.
+    /// How long a transaction or a unit of work may be idle between statements; 10 s by default, at least 1 ms. The server
+    /// then ends it, as its locks block others and its events make readers wait.
     #[must_use]
     pub fn idle_timeout(mut self, timeout: Duration) -> Self {
         self.idle_timeout = timeout;
         self
     }
 
-    /// How often commits of other handles are looked for while somebody waits for them and no news are heard; 20 ms by
-    /// default, at least 1 ms. It is then the worst delay of a subscription to events of others; those of this handle
-    /// wake at once. While news are heard, it is looked every second, or so seldom as this says.
+    /// How often to poll for commits of other handles while a reader waits and the handle is not listening; 20 ms by default,
+    /// at least 1 ms. It is then the maximum delay of a subscription to events of other handles; those of this handle wake it
+    /// at once. While listening, the handle polls every second, or at this interval if it is longer.
     #[must_use]
     pub fn poll_interval(mut self, interval: Duration) -> Self {
         self.poll_interval = interval.max(Duration::from_millis(1));
         self
     }
 
-    /// Where to hear of other handles' commits: a URL that leads straight to the server, for a handle whose own URL leads
-    /// to a pooler, which cannot pass news on. Without a pooler the handle listens at its own URL, by one connection more.
+    /// Where to listen for other handles' commits: the URL of the server itself, for a handle whose own URL leads to a
+    /// pooler, which does not pass on notifications. Without a pooler the handle listens at its own URL, on one more connection.
     #[must_use]
     pub fn listen_url(mut self, url: impl Into<String>) -> Self {
         self.listen = Listen::Url(url.into());
         self
     }
 
-    /// Hears no news: commits of other handles are only looked for, as often as [`PostgresOptions::poll_interval`] says.
+    /// Does not listen: commits of other handles are found by polling, every [`PostgresOptions::poll_interval`].
     #[must_use]
     pub fn poll_only(mut self) -> Self {
         self.listen = Listen::Never;
         self
     }
 
-    /// After how long an error in the log says which backends or prepared transactions keep readers waiting; 5 s by
-    /// default. It is said again each time that the wait has doubled. The gauge `annals_horizon_wait_seconds` shows
-    /// every wait.
+    /// After how long an error in the log names the backends or prepared transactions that keep readers waiting; 5 s by
+    /// default. It is repeated each time the wait has doubled. The gauge `annals_horizon_wait_seconds` shows every wait.
     #[must_use]
     pub fn horizon_alarm(mut self, after: Duration) -> Self {
         self.horizon_alarm = after;
         self
     }
 
-    /// How much the store accepts; what [`Limits::default`] says by default.
+    /// How much the store accepts; [`Limits::default`] by default.
     #[must_use]
     pub fn limits(mut self, limits: Limits) -> Self {
         self.limits = limits;
         self
     }
 
-    /// The source of the ids that [`EventStore::ids`](crate::EventStore::ids) hands out; [`TimeOrderedIds`] by default.
+    /// The source of the ids that [`EventStore::ids`](crate::EventStore::ids) returns; [`TimeOrderedIds`] by default.
     #[must_use]
     pub fn ids(mut self, ids: impl IdSource) -> Self {
         self.ids = Arc::new(ids);
         self
     }
 
-    /// Opens the store. Must be called within a tokio runtime with timers, in which the handle's tasks live.
+    /// Opens the store. Must be called within a tokio runtime with timers, which runs the handle's tasks.
     ///
     /// # Errors
     /// [`OpenError::Invalid`] with the field `url` or `listen_url`; [`OpenError::PendingMigrations`] if the schema is
@@ -201,7 +199,7 @@ impl PostgresOptions {
     /// database that is not there; [`OpenError::Unavailable`], which is transient; see [`OpenError`] for others.
     ///
     /// # Cancel safety
-    /// Dropping the future opens nothing. Migrations it was at are run as a whole or not at all.
+    /// Dropping the future opens nothing. Its migrations are applied as a whole or not at all.
     pub async fn open(self) -> Result<crate::postgres::PostgresStore, OpenError> {
         crate::postgres::PostgresStore::open_with(self).await
     }

@@ -1,4 +1,4 @@
-//! The store: a handle on one database, and its watch over other handles.
+//! The store: a handle on one database, and its tasks.
 
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -15,7 +15,7 @@ use crate::position::{After, Checkpoint, Incarnation, Position};
 use crate::postgres::append::blocked_streams::BlockedStreams;
 use crate::postgres::append::group::is_small;
 use crate::postgres::append::single;
-use crate::postgres::append::writer::{Shared, Writers, append_beside};
+use crate::postgres::append::writer::{Shared, Writers, append_outside_groups};
 use crate::postgres::connection::pool::Pool;
 use crate::postgres::database::PostgresDatabase;
 use crate::postgres::fault::NoConnection;
@@ -30,9 +30,8 @@ use crate::stream::{StreamId, StreamVersion, Tenant};
 
 /// An event store in a PostgreSQL database. Cloning is cheap; all clones share the connections.
 ///
-/// Any number of processes may have the store open. Each append is one round trip and on disk before it is
-/// acknowledged. Reads of the whole log wait where a writer that is at work may still put an event; loads of a stream
-/// never wait.
+/// Any number of processes may have the store open. Each append is one round trip and on disk before it is acknowledged.
+/// Reads of the whole log wait at a gap that an open transaction may still fill; loads of a stream never wait.
 #[derive(Clone)]
 pub struct PostgresStore(Arc<Handle>);
 
@@ -42,7 +41,7 @@ struct Handle {
     ids: Arc<dyn IdSource>,
     shared: Shared,
     writers: Writers,
-    /// What runs beside the callers until the handle is closed.
+    /// The tasks that run until the handle is closed.
     tasks: Mutex<Vec<JoinHandle<()>>>,
 }
 
@@ -89,10 +88,10 @@ impl PostgresStore {
         Ok(Self(Arc::new(Handle { database, reader, ids: options.ids, shared, writers, tasks: Mutex::new(tasks) })))
     }
 
-    /// The database that the store lives in, for read models beside the events.
+    /// The store's database, for read models beside the events.
     ///
-    /// Its connections are those of the store: one that is lent or inside a transaction is missing for appends and reads.
-    /// Where many are kept for long, open the database once more ([`PostgresDatabase::open`]).
+    /// Its connections are those of the store: appends and reads cannot use one that is borrowed or in a transaction. Where
+    /// many are borrowed for long, open the database separately ([`PostgresDatabase::open`]).
     #[must_use]
     pub fn database(&self) -> &PostgresDatabase {
         &self.0.database
@@ -167,12 +166,12 @@ impl EventStore for PostgresStore {
             return self.0.writers.append(append, &shared.limits).await;
         }
         let _place = shared.bounds.enter(&append, &shared.limits)?;
-        append_beside(shared, &append, turn_in_stream).await
+        append_outside_groups(shared, &append, turn_in_stream).await
     }
 
     async fn find_request(&self, tenant: &Tenant, request: &RequestKey) -> Result<Option<Appended>, AppendError> {
-        let mut held = self.pool().take().await.map_err(NoConnection::into_append)?;
-        single::find_request(&mut held, tenant, request).await
+        let mut connection = self.pool().take().await.map_err(NoConnection::into_append)?;
+        single::find_request(&mut connection, tenant, request).await
     }
 
     async fn load_page(&self, stream: &StreamId, after: StreamVersion, limit: usize) -> Result<StreamPage, ReadError> {
@@ -230,7 +229,7 @@ impl EventStore for PostgresStore {
                 tracing::error!(%error, "a task of the store panicked");
             }
         }
-        // Whoever waits for events must come and learn that the handle is closed.
+        // Wake waiting readers, so that they see that the handle is closed.
         self.0.shared.head.send_modify(|_| {});
     }
 }

@@ -1,4 +1,4 @@
-//! Events together with the user's own SQL: one transaction, one fate.
+//! Events together with the user's own SQL: in one transaction.
 
 use std::ops::{Deref, DerefMut};
 
@@ -12,7 +12,7 @@ use crate::postgres::append::in_transaction::{NotDone, failed, other_store, with
 use crate::postgres::append::replication::confirm;
 use crate::postgres::append::single;
 use crate::postgres::database::{NotBegun, PostgresTransaction};
-use crate::postgres::fault::{append_fault, code, not_through_pooler};
+use crate::postgres::fault::{append_fault, not_through_pooler};
 use crate::postgres::store::PostgresStore;
 use crate::repository::CommandScope;
 use crate::request::RequestKey;
@@ -20,7 +20,7 @@ use crate::store::{EventStore, StreamPage};
 use crate::stream::{StreamId, StreamVersion, Tenant};
 use crate::unit_of_work::{TransactionalStore, UnitOfWork, broken, no_stream};
 
-/// What a transaction that is not ours must be like. Asks for nothing that could fail in another database.
+/// The settings that a caller's transaction must have. Reads nothing that could fail in another database.
 const SETTINGS: &str = "
     SELECT current_setting('transaction_isolation') AS transaction_isolation,
            current_setting('transaction_read_only') AS transaction_read_only,
@@ -33,13 +33,13 @@ const SETTINGS: &str = "
 /// the connection; dropping it rolls back.
 ///
 /// It is READ COMMITTED and durable: each statement sees what was committed when it begins, by others too. From its first
-/// append until it ends, readers of the whole log wait behind it, as do appends to the same streams; so keep it short. If
-/// it waits for its next statement longer than [`PostgresOptions::idle_timeout`](crate::postgres::PostgresOptions::idle_timeout)
-/// allows, the server ends it. An append that meets an event of another transaction in its stream waits until that one
-/// ends, for up to 5 s; then it is refused as [`AppendError::Busy`].
+/// append until it ends, readers of the whole log wait for it, as do appends to the same streams; so keep it short. If it
+/// is idle for longer than [`PostgresOptions::idle_timeout`](crate::postgres::PostgresOptions::idle_timeout), the server
+/// ends it. An append that meets an event of another open transaction in its stream waits until that one ends, for up to
+/// 5 s; then it is refused as [`AppendError::Busy`].
 ///
-/// Two units of work that append to the same streams in another order may wait for each other: the server ends one of
-/// them, with a transient error. Append to several streams at once ([`Append::and`]), or in one order.
+/// Two units of work that append to the same streams in a different order may deadlock: the server ends one of them, with
+/// a transient error. Append to several streams at once ([`Append::and`]), or always in the same order.
 pub struct PostgresUnitOfWork {
     transaction: PostgresTransaction,
     store: PostgresStore,
@@ -98,13 +98,13 @@ impl UnitOfWork for PostgresUnitOfWork {
             return Err(broken());
         }
         let stream = || self.stream.clone().unwrap_or_else(no_stream);
-        let standbys = self.transaction.commit_and_tell().await.map_err(|e| append_fault(e, stream))?;
+        let standbys = self.transaction.commit_and_report().await.map_err(|e| append_fault(e, stream))?;
         self.store.announce(self.last);
         if standbys {
             let unknown = |source| AppendError::OutcomeUnknown { stream: stream(), source };
-            let held = self.store.pool().take().await;
-            let mut held = held.map_err(|e| unknown(BackendError::new(e.into_database())))?;
-            confirm(&mut held).await.map_err(unknown)?;
+            let connection = self.store.pool().take().await;
+            let mut connection = connection.map_err(|e| unknown(BackendError::new(e.into_database())))?;
+            confirm(&mut connection).await.map_err(unknown)?;
         }
         Ok(())
     }
@@ -139,9 +139,8 @@ impl DerefMut for PostgresUnitOfWork {
 impl PostgresStore {
     /// Begins a unit of work: events together with the user's own SQL.
     ///
-    /// Load and decide before it begins, so that it is short. What was loaded says what the append expects; if the
-    /// stream has moved on since, the append is refused, and you decide again; or let
-    /// [`UnitOfWork::execute`] do all that.
+    /// Load and decide before it begins, so that it is short. The append expects the version that was loaded; if the stream
+    /// has changed since, it is refused, and you decide again. [`UnitOfWork::execute`] does all of that.
     ///
     /// ```no_run
     /// # mod order { include!(concat!(env!("CARGO_MANIFEST_DIR"), "/docs/order.rs")); }
@@ -168,7 +167,7 @@ impl PostgresStore {
     /// # Errors
     /// [`AppendError::Unavailable`], which is transient, if no connection was free in time or could be opened;
     /// [`AppendError::Invalid`] with the field `pooled` through a pooler; [`AppendError::Broken`] if the database holds
-    /// another life of the store; [`AppendError::Closed`].
+    /// another incarnation of the store; [`AppendError::Closed`].
     ///
     /// # Cancel safety
     /// Dropping the future, or the unit of work, rolls back.
@@ -183,11 +182,11 @@ impl PostgresStore {
         Ok(PostgresUnitOfWork { transaction, store: self.clone(), last: Position::START, stream: None, broken: false })
     }
 
-    /// Appends inside a transaction that the user has begun on a connection of their own to this store's database.
+    /// Appends inside a transaction that the caller has begun on their own connection to this store's database.
     ///
-    /// A refused append leaves the transaction usable and nothing of itself behind. Readers notice the commit by polling.
-    /// From the append until the transaction ends, readers of the whole log wait behind it. It must be READ COMMITTED, as
-    /// one that keeps its snapshot does not see what it conflicts with.
+    /// A refused append leaves the transaction usable and unchanged. Readers find the commit by polling. From the append until
+    /// the transaction ends, readers of the whole log wait for it. It must be READ COMMITTED, as a transaction with one
+    /// snapshot does not see the append that it conflicts with.
     ///
     /// ```no_run
     /// # mod order { include!(concat!(env!("CARGO_MANIFEST_DIR"), "/docs/order.rs")); }
@@ -208,12 +207,12 @@ impl PostgresStore {
     /// ```
     ///
     /// # Errors
-    /// [`AppendError::Invalid`] with the field `transaction` if it is not on this store's database or has failed before, and
-    /// naming the setting if it is `transaction_isolation`, `transaction_read_only` or `synchronous_commit` that does not
-    /// fit; the transaction is as it was then. Others as of [`UnitOfWork::append`].
+    /// [`AppendError::Invalid`] with the field `transaction` if it is not on this store's database or has failed already. If
+    /// `transaction_isolation`, `transaction_read_only` or `synchronous_commit` does not fit, the field names the setting. The
+    /// transaction is unchanged then. Others as of [`UnitOfWork::append`].
     ///
     /// # Cancel safety
-    /// After the future was dropped the transaction must be rolled back: it may hold the events.
+    /// After the future was dropped the transaction must be rolled back, as it may contain the events.
     pub async fn append_in(
         &self,
         transaction: &mut Transaction<'_, Postgres>,
@@ -230,10 +229,7 @@ impl PostgresStore {
 }
 
 async fn check_foreign(connection: &mut PgConnection) -> Result<(), AppendError> {
-    let rows = sqlx::query(SETTINGS).fetch_all(connection).await.map_err(|e| match code(&e) {
-        Some("25P02") => Invalid::new("transaction", "has failed before", "roll it back and begin another").into(),
-        _ => failed(e, no_stream),
-    })?;
+    let rows = sqlx::query(SETTINGS).fetch_all(connection).await.map_err(|e| failed(e, no_stream))?;
     let setting = |name| rows.first().and_then(|row| row.try_get::<&str, _>(name).ok()).unwrap_or_default();
     let refused = |name, fix| Err(Invalid::new(name, format!("is `{}`", setting(name)), fix).into());
     if !matches!(setting("transaction_isolation"), "read committed" | "read uncommitted") {
@@ -244,7 +240,7 @@ async fn check_foreign(connection: &mut PgConnection) -> Result<(), AppendError>
         return refused("transaction_read_only", "begin the transaction on the primary, with `READ WRITE`");
     }
     if !matches!(setting("synchronous_commit"), "on" | "remote_apply") {
-        return refused("synchronous_commit", "run `SET LOCAL synchronous_commit = on` in the transaction before");
+        return refused("synchronous_commit", "run `SET LOCAL synchronous_commit = on` in the transaction first");
     }
     if !rows.first().is_some_and(|row| row.try_get("has_store").unwrap_or(false)) {
         return Err(other_store().into());

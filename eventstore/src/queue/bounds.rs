@@ -1,4 +1,4 @@
-//! How much of each tenant waits: bounded, so that none fills the memory.
+//! How many appends and bytes of each tenant wait. Both are bounded, so that no tenant fills the memory.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -20,8 +20,8 @@ struct Count {
 }
 
 impl Bounds {
-    /// Counts one more append until the place is dropped.
-    pub(crate) fn enter(&self, append: &CheckedAppend, limits: &Limits) -> Result<Place, AppendError> {
+    /// Counts one more append until its [`Counted`] is dropped.
+    pub(crate) fn enter(&self, append: &CheckedAppend, limits: &Limits) -> Result<Counted, AppendError> {
         let tenant = &append.tenant;
         let mut counts = self.lock();
         let (appends, bytes) = counts.get(tenant).map_or((0, 0), |count| (count.appends, count.bytes));
@@ -36,7 +36,7 @@ impl Bounds {
         let count = counts.entry(tenant.clone()).or_default();
         count.appends += 1;
         count.bytes += append.bytes;
-        Ok(Place { bounds: self.clone(), tenant: tenant.clone(), bytes: append.bytes })
+        Ok(Counted { bounds: self.clone(), tenant: tenant.clone(), bytes: append.bytes })
     }
 
     fn lock(&self) -> MutexGuard<'_, HashMap<Tenant, Count>> {
@@ -44,14 +44,14 @@ impl Bounds {
     }
 }
 
-/// The place of one append that waits.
-pub(crate) struct Place {
+/// One append that waits, as it is counted.
+pub(crate) struct Counted {
     bounds: Bounds,
     tenant: Tenant,
     bytes: usize,
 }
 
-impl Drop for Place {
+impl Drop for Counted {
     fn drop(&mut self) {
         let mut counts = self.bounds.lock();
         if let Some(count) = counts.get_mut(&self.tenant) {

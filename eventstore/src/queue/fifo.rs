@@ -1,4 +1,4 @@
-//! Appends that wait for a writer: one queue per tenant, taken in turn.
+//! Appends that wait for a writer: one queue per tenant, and one append of each tenant after the other.
 
 use std::collections::{HashMap, HashSet, VecDeque};
 use std::sync::atomic::{AtomicU8, Ordering};
@@ -7,18 +7,18 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use tokio::sync::{Notify, oneshot};
 use tokio::time::Instant;
 
-use super::bounds::{Bounds, Place};
+use super::bounds::{Bounds, Counted};
 use crate::append::{Appended, CheckedAppend};
 use crate::error::{AppendError, BackendError};
 use crate::event::EventId;
 use crate::limits::Limits;
 use crate::stream::Tenant;
 
-/// The most rows of one batch, unless one append alone has more. Larger batches gain nothing more and make those who
-/// wait behind them wait longer.
+/// The most rows of one batch, unless one append alone has more. Larger batches are not
+/// faster, and the appends behind them wait longer.
 const MOST_ROWS: usize = 4_096;
 
-/// Where an append stands. Only the one that moves it on from `QUEUED` may decide its end.
+/// The state of an append. Only the side that changes it from `QUEUED` may decide how the append ends.
 #[derive(Debug, Default)]
 struct Ticket(AtomicU8);
 
@@ -44,7 +44,8 @@ struct Job {
     append: CheckedAppend,
     reply: Reply,
     ticket: Arc<Ticket>,
-    place: Place,
+    counted: Counted,
+    arrived: Instant,
 }
 
 /// Appends that a writer has taken to write them together, and where their answers go.
@@ -64,8 +65,8 @@ pub(crate) struct Queue {
 #[derive(Default)]
 struct Waiting {
     tenants: HashMap<Tenant, VecDeque<Job>>,
-    /// Tenants with a waiting append, in the order of their turns.
-    turns: VecDeque<Tenant>,
+    /// Tenants with a waiting append, in the order in which they are served.
+    order: VecDeque<Tenant>,
     closed: bool,
 }
 
@@ -82,7 +83,7 @@ impl Queue {
     /// Whether nothing waits.
     #[cfg(feature = "sqlite")]
     pub(crate) fn is_empty(&self) -> bool {
-        self.lock().turns.is_empty()
+        self.lock().order.is_empty()
     }
 
     /// Puts an append at the end of its tenant's queue and waits for its answer. Its deadline takes it out again, unless
@@ -119,35 +120,35 @@ impl Queue {
             if waiting.closed {
                 return Err(AppendError::Closed);
             }
-            let place = self.bounds.enter(&append, limits)?;
+            let counted = self.bounds.enter(&append, limits)?;
             let tenant = append.tenant.clone();
-            let line = waiting.tenants.entry(tenant.clone()).or_default();
-            let first = line.is_empty();
-            line.push_back(Job { append, reply, ticket, place });
+            let queue = waiting.tenants.entry(tenant.clone()).or_default();
+            let first = queue.is_empty();
+            queue.push_back(Job { append, reply, ticket, counted, arrived: Instant::now() });
             if first {
-                waiting.turns.push_back(tenant);
+                waiting.order.push_back(tenant);
             }
         }
         self.arrived.notify_one();
         Ok(())
     }
 
-    /// Lets nothing more in; what waits is still answered.
+    /// Refuses later appends; those that wait are still answered.
     pub(crate) fn close(&self) {
         self.lock().closed = true;
         self.arrived.notify_one();
     }
 
-    /// Lets nothing more in and refuses what waits, because nobody will write it.
+    /// Refuses later appends, and those that wait, because no writer is left.
     pub(crate) fn abandon(&self) {
         let tenants = {
             let mut waiting = self.lock();
             waiting.closed = true;
-            waiting.turns.clear();
+            waiting.order.clear();
             std::mem::take(&mut waiting.tenants)
         };
         for job in tenants.into_values().flatten() {
-            // A caller that has gone away needs no answer.
+            // The caller may have dropped its future.
             drop(job.reply.send(Err(AppendError::Closed)));
         }
     }
@@ -157,7 +158,7 @@ impl Queue {
         loop {
             {
                 let waiting = self.lock();
-                if !waiting.turns.is_empty() {
+                if !waiting.order.is_empty() {
                     return true;
                 }
                 if waiting.closed {
@@ -168,7 +169,26 @@ impl Queue {
         }
     }
 
-    /// Takes the next batch: one append of each tenant in turn, until the batch is full or the next append must see
+    /// Takes every append that was there at `time`, for one answer to all of them.
+    #[cfg(feature = "sqlite")]
+    pub(crate) fn take_until(&self, time: Instant) -> Taken {
+        let mut waiting = self.lock();
+        let Waiting { tenants, order, .. } = &mut *waiting;
+        let mut taken = Taken::default();
+        for queue in tenants.values_mut() {
+            while let Some(Job { append, reply, ticket, .. }) = queue.pop_front_if(|job| job.arrived <= time) {
+                if ticket.take() {
+                    taken.appends.push(append);
+                    taken.replies.push(reply);
+                }
+            }
+        }
+        tenants.retain(|_, queue| !queue.is_empty());
+        order.retain(|tenant| tenants.contains_key(tenant));
+        taken
+    }
+
+    /// Takes the next batch: one append of each tenant after the other, until the batch is full or the next append must see
     /// the outcome of one before it, because it repeats an event id or a request key.
     pub(crate) fn gather(&self, limits: &Limits) -> Taken {
         let mut waiting = self.lock();
@@ -177,14 +197,14 @@ impl Queue {
         let mut ids: HashSet<EventId> = HashSet::new();
         let mut keys: HashSet<(Tenant, String)> = HashSet::new();
         let now = Instant::now();
-        while let Some(tenant) = waiting.turns.pop_front() {
-            let Some(line) = waiting.tenants.get_mut(&tenant) else { continue };
-            let Some(job) = line.pop_front() else { continue };
+        while let Some(tenant) = waiting.order.pop_front() {
+            let Some(queue) = waiting.tenants.get_mut(&tenant) else { continue };
+            let Some(job) = queue.pop_front() else { continue };
             let append = &job.append;
             if append.deadline.is_some_and(|deadline| deadline <= now) || job.reply.is_closed() {
                 if job.ticket.withdraw() {
                     let error = AppendError::DeadlineExceeded { stream: append.first_stream() };
-                    // A caller that has gone away needs no answer.
+                    // The caller may have dropped its future.
                     drop(job.reply.send(Err(error)));
                 }
             } else {
@@ -193,8 +213,8 @@ impl Queue {
                 let repeats = append.events().any(|(_, event)| ids.contains(&event.event_id))
                     || append.request.as_ref().is_some_and(|r| keys.contains(&(tenant.clone(), r.key().to_owned())));
                 if full || repeats {
-                    line.push_front(job);
-                    waiting.turns.push_front(tenant);
+                    queue.push_front(job);
+                    waiting.order.push_front(tenant);
                     break;
                 }
                 if job.ticket.take() {
@@ -202,16 +222,16 @@ impl Queue {
                     rows += append.event_count;
                     ids.extend(append.events().map(|(_, event)| event.event_id));
                     keys.extend(append.request.as_ref().map(|r| (tenant.clone(), r.key().to_owned())));
-                    let Job { append, reply, place, .. } = job;
-                    drop(place);
+                    let Job { append, reply, counted, .. } = job;
+                    drop(counted);
                     batch.appends.push(append);
                     batch.replies.push(reply);
                 }
             }
-            if line.is_empty() {
+            if queue.is_empty() {
                 waiting.tenants.remove(&tenant);
             } else {
-                waiting.turns.push_back(tenant);
+                waiting.order.push_back(tenant);
             }
         }
         batch

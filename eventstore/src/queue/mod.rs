@@ -1,4 +1,4 @@
-//! Appends that wait to be written: bounded per tenant, taken in turn.
+//! Appends that wait to be written: bounded per tenant, one tenant after the other.
 
 mod bounds;
 mod fifo;

@@ -1,4 +1,4 @@
-//! The queue without a store: who is woken, and in which order appends are taken.
+//! The queue without a store: which tasks are woken, and in which order appends are taken.
 
 use std::pin::pin;
 use std::sync::Arc;
@@ -53,7 +53,7 @@ fn next(queue: &Queue) -> Vec<String> {
 
 /// A writer that is not woken would sleep on a full queue until the next append comes.
 #[test]
-fn whoever_waits_for_an_append_is_woken_by_it_and_by_the_end() {
+fn a_writer_that_waits_is_woken_by_an_append_and_by_the_end() {
     let queue = Arc::new(Queue::new(Bounds::default()));
     let woken = Arc::new(Woken::default());
     let waker = Waker::from(Arc::clone(&woken));
@@ -62,11 +62,11 @@ fn whoever_waits_for_an_append_is_woken_by_it_and_by_the_end() {
         let mut wait = pin!(queue.wait());
         assert!(wait.as_mut().poll(&mut context).is_pending());
         let _waiting = queued(&queue, append("t", "a", 1));
-        assert_eq!(woken.0.load(Ordering::Acquire), round, "nobody was woken");
+        assert_eq!(woken.0.load(Ordering::Acquire), round, "the writer was not woken");
         assert_eq!(wait.as_mut().poll(&mut context), std::task::Poll::Ready(true));
         assert_eq!(next(&queue), ["a"]);
     }
-    // One that comes before anybody waits is seen at once.
+    // An append that comes before a writer waits is seen at once.
     let _waiting = queued(&queue, append("t", "a", 1));
     assert_eq!(pin!(queue.wait()).poll(&mut context), std::task::Poll::Ready(true));
     assert_eq!(next(&queue), ["a"]);
@@ -75,7 +75,7 @@ fn whoever_waits_for_an_append_is_woken_by_it_and_by_the_end() {
     assert!(wait.as_mut().poll(&mut context).is_pending());
     let before = woken.0.load(Ordering::Acquire);
     queue.close();
-    assert_eq!(woken.0.load(Ordering::Acquire), before + 1, "the end woke nobody");
+    assert_eq!(woken.0.load(Ordering::Acquire), before + 1, "the end did not wake the writer");
     assert_eq!(wait.as_mut().poll(&mut context), std::task::Poll::Ready(false));
 }
 
@@ -90,9 +90,9 @@ fn appends_of_one_tenant_are_taken_in_the_order_in_which_they_came() {
     }
 }
 
-/// The turns of tenants are kept too: the one whose append had no room comes first in the next batch.
+/// The order of tenants is kept too: the tenant whose append had no room is first in the next batch.
 #[test]
-fn a_tenant_whose_append_had_no_room_keeps_its_turn() {
+fn a_tenant_whose_append_had_no_room_is_first_in_the_next_batch() {
     let queue = Arc::new(Queue::new(Bounds::default()));
     let of = |(tenant, id, events)| queued(&queue, append(tenant, id, events));
     let _waiting: Vec<_> =

@@ -11,21 +11,21 @@ use tokio::task::JoinHandle;
 
 use crate::error::{BackendError, ReadError};
 
-/// The events that the first page of the log asks for; a reader that stops early has not read much in vain.
+/// The limit of the first page of the log; a reader that stops early has not read much for nothing.
 pub(super) const FIRST_PAGE: usize = 64;
 
-/// The events that the first page of one stream asks for: most aggregates are loaded in one round trip.
+/// The limit of the first page of one stream: most aggregates are loaded in one round trip.
 pub(super) const FIRST_STREAM_PAGE: usize = 256;
 
-/// The events that a later page asks for at most.
+/// The largest limit of a later page.
 const LARGEST_PAGE: usize = 4_096;
 
-/// How many events the page after one of `limit` asks for.
+/// The limit of the page after one of `limit`.
 pub(super) fn grown(limit: usize) -> usize {
     (limit * 4).min(LARGEST_PAGE)
 }
 
-/// At most one read that is under way, kept between polls, so that nobody who stops polling loses its answer.
+/// At most one running read, kept between polls, so that a caller that stops polling does not lose its answer.
 pub(super) struct Ahead<T> {
     reading: Option<BoxFuture<'static, Result<T, ReadError>>>,
 }
@@ -35,7 +35,7 @@ impl<T: Send + 'static> Ahead<T> {
         Self { reading: None }
     }
 
-    /// Begins a read in a task of its own, which ends with this value.
+    /// Begins a read in its own task, which is aborted when this value is dropped.
     pub(super) fn begin(&mut self, read: impl Future<Output = Result<T, ReadError>> + Send + 'static) {
         self.reading = Some(Spawned(tokio::spawn(read)).boxed());
     }
@@ -52,7 +52,7 @@ impl<T: Send + 'static> Ahead<T> {
     }
 }
 
-/// A task that is aborted when nobody can want its answer any more.
+/// A task that is aborted when this value is dropped.
 struct Spawned<T>(JoinHandle<Result<T, ReadError>>);
 
 impl<T> Future for Spawned<T> {

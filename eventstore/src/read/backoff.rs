@@ -8,8 +8,8 @@ const FIRST: Duration = Duration::from_millis(50);
 /// The longest wait.
 const LONGEST: Duration = Duration::from_secs(5);
 
-/// Waits that double up to a cap. Each is cut by up to a half at random, so that the readers of a store that comes
-/// back do not all ask at once.
+/// Delays that double up to a maximum. Up to half of each is subtracted at random, so that the readers of a recovered
+/// store do not all retry at once.
 pub(super) struct Backoff {
     random: fastrand::Rng,
     failures: u32,

@@ -10,11 +10,11 @@ use crate::event::RecordedEvent;
 use crate::read::pages::Pages;
 use crate::read::stream_pages::StreamPages;
 
-/// The events of a stream, or of the log up to its head, one by one. [`EventStoreExt`](crate::EventStoreExt) makes it, by
-/// `load`, `load_after` and `read_all`, and has an example.
+/// The events of a stream, or of the log up to its head, one by one. Created by `load`, `load_after` and
+/// `read_all` of [`EventStoreExt`](crate::EventStoreExt), which has an example.
 ///
-/// Ends after the last event that was there when the end was reached, or after the first error, also a transient one:
-/// to go on, read again after the last event that came. Bounded memory: at most two pages of up to 4,096 events and
+/// Ends after the last event that existed when the end was reached, or after the first error, also a transient one:
+/// to continue, read again after the last event returned. Bounded memory: at most two pages of up to 4,096 events and
 /// about 16 MiB. Holds nothing in the store while it waits for its consumer. Must be polled within a tokio runtime.
 ///
 /// # Cancel safety
@@ -33,7 +33,7 @@ enum Source {
 
 impl EventStream {
     pub(super) fn of_log(pages: Pages) -> Self {
-        Self { source: Source::Log(pages.impatient()), page: Vec::new().into_iter(), finished: false }
+        Self { source: Source::Log(pages.without_retries()), page: Vec::new().into_iter(), finished: false }
     }
 
     pub(super) fn of_stream(pages: StreamPages) -> Self {

@@ -1,4 +1,4 @@
-//! What every store can do because it keeps the contract.
+//! Methods that every store has, built on the contract.
 
 use std::sync::Arc;
 
@@ -35,7 +35,7 @@ use crate::stream::{StreamId, StreamVersion};
 /// let events: Vec<_> = store.load(&first.stream).try_collect().await?;
 /// assert_eq!(events.len(), 1);
 ///
-/// // The whole log, and what is behind a place in it.
+/// // The whole log, and the log after a position.
 /// let events: Vec<_> = store.read_all(After::START, Filter::all()).try_collect().await?;
 /// assert_eq!(events.len(), 2);
 /// let events: Vec<_> = store.read_all(first.position, Filter::all()).try_collect().await?;
@@ -71,9 +71,9 @@ pub trait EventStoreExt: EventStore + Clone {
     /// reached.
     ///
     /// # Errors
-    /// The last item is [`ReadError::AheadOfLog`](crate::ReadError::AheadOfLog) if `after` is a position beyond the last
+    /// The last item is [`ReadError::AheadOfLog`](crate::ReadError::AheadOfLog) if `after` is a position after the last
     /// event, [`ReadError::StoreRewound`](crate::ReadError::StoreRewound) if an event that was read before, or that
-    /// `after` names, is gone, or what else kept a page from being read.
+    /// `after` names, is missing, or any other error of a page.
     fn read_all(&self, after: impl Into<After>, filter: Filter) -> EventStream {
         EventStream::of_log(self.pages(after, filter))
     }
@@ -95,7 +95,7 @@ pub trait EventStoreExt: EventStore + Clone {
     /// let orders = store.aggregate::<Order>();
     /// orders.execute(&OrderId::new("o-17")?, |order| order.place(12_00)).await?;
     ///
-    /// let event = placed.next().await.expect("it goes on for ever")?;
+    /// let event = placed.next().await.expect("it never ends")?;
     /// assert_eq!(event.stream.aggregate_id(), "o-17");
     /// assert!(matches!(event.decode()?, OrderEvent::Placed { total: 12_00 }));
     /// # Ok::<(), Box<dyn std::error::Error>>(())
@@ -104,10 +104,10 @@ pub trait EventStoreExt: EventStore + Clone {
     /// ```
     ///
     /// # Errors
-    /// The stream ends with [`ReadError::AheadOfLog`](crate::ReadError::AheadOfLog) if `after` is a position beyond the
+    /// The stream ends with [`ReadError::AheadOfLog`](crate::ReadError::AheadOfLog) if `after` is a position after the
     /// last event, with [`ReadError::StoreRewound`](crate::ReadError::StoreRewound) if an event that was read before, or
-    /// that `after` names, is gone, and with [`ReadError::Closed`](crate::ReadError::Closed) when the store is closed. Transient errors are
-    /// waited out.
+    /// that `after` names, is missing, and with [`ReadError::Closed`](crate::ReadError::Closed) when the store is closed.
+    /// Transient errors are retried.
     ///
     /// # Cancel safety
     /// Dropping the future of one event loses none: the next one waits for the same.
@@ -115,8 +115,8 @@ pub trait EventStoreExt: EventStore + Clone {
         Subscription::new(self.pages(after, filter))
     }
 
-    /// The log after a position or a checkpoint page by page, and then as it grows, with how far it has been looked at: for readers
-    /// that keep a checkpoint. [`Pages`] has an example.
+    /// The log after a position or a checkpoint page by page, and then as it grows, with the position up to which it has been
+    /// read: for readers that keep a checkpoint. [`Pages`] has an example.
     ///
     /// # Errors
     /// As of [`Pages::next`].
@@ -162,7 +162,7 @@ pub trait EventStoreExt: EventStore + Clone {
         NewEvent::of(EventId::new(self.ids().next_id())?, event)
     }
 
-    /// The same store behind a pointer that does not tell its kind; the pointer is a store too.
+    /// The same store as a trait object in a shared pointer; the pointer is a store too.
     fn shared(&self) -> Arc<dyn EventStore> {
         Arc::new(self.clone())
     }

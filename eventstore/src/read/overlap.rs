@@ -19,7 +19,7 @@ enum Next {
     Overlap,
     /// What follows the last event, which filled a page alone.
     Behind,
-    /// The last event once more, and what followed it.
+    /// The last event again, and the events after it.
     Again(StreamPage),
 }
 
@@ -47,7 +47,7 @@ impl OverlappingPages {
         }
     }
 
-    /// How many events to ask for, where `limit` would do without the overlap.
+    /// The limit to use, including the overlap.
     pub(crate) fn limit(&self, limit: usize) -> usize {
         match (&self.next, self.last_event) {
             (Next::Again(_), _) => 1,
@@ -86,5 +86,61 @@ impl OverlappingPages {
             (self.version, self.last_event) = (last.version, Some(last.event_id));
         }
         Overlap::Next(page)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use jiff::Timestamp;
+    use uuid::Uuid;
+
+    use super::*;
+    use crate::event::{NewEvent, RecordedEvent};
+    use crate::payload::Payload;
+    use crate::position::Position;
+    use crate::stream::{StreamId, Tenant};
+
+    fn id(id: u128) -> EventId {
+        EventId::new(Uuid::from_u128(id)).expect("not nil")
+    }
+
+    /// A page of events of these versions and ids.
+    fn page(events: &[(i64, u128)], end: bool) -> StreamPage {
+        let stream = StreamId::new(Tenant::default(), "order", "o-17").expect("a stream");
+        let event = |&(version, event_id): &(i64, u128)| {
+            let new =
+                NewEvent::raw(id(event_id), "placed", 1, Payload::from_json("{}").expect("JSON")).expect("an event");
+            let (version, position) = (StreamVersion::stored(version), Position::stored(version));
+            RecordedEvent::new(new, stream.clone(), version, position, None, Timestamp::UNIX_EPOCH)
+        };
+        StreamPage::new(events.iter().map(event).collect(), end)
+    }
+
+    fn after(pages: &OverlappingPages) -> (i64, usize) {
+        (pages.after().get(), pages.limit(100))
+    }
+
+    /// An event that fills a page alone hides what follows it, so it is read once more after that.
+    #[test]
+    fn what_follows_an_event_that_fills_a_page_is_given_once_that_event_was_seen_again() {
+        for (again, other) in [(2, false), (7, true)] {
+            let mut pages = OverlappingPages::behind(StreamVersion::stored(2), Some(id(2)));
+            assert_eq!(after(&pages), (1, 100));
+            assert!(matches!(pages.take(page(&[(2, 2)], false)), Overlap::More));
+            assert_eq!(after(&pages), (2, 100));
+            assert!(matches!(pages.take(page(&[(3, 3)], true)), Overlap::More));
+            assert_eq!(after(&pages), (1, 1));
+            match pages.take(page(&[(2, again)], false)) {
+                Overlap::Next(page) => assert!(!other && page.end && page.events[0].event_id == id(3)),
+                Overlap::OtherHistory => assert!(other),
+                Overlap::More => panic!("there is no more"),
+            }
+        }
+    }
+
+    #[test]
+    fn an_event_that_has_another_version_by_now_is_of_another_history() {
+        let mut pages = OverlappingPages::behind(StreamVersion::stored(2), Some(id(2)));
+        assert!(matches!(pages.take(page(&[(3, 2), (4, 4)], true)), Overlap::OtherHistory));
     }
 }

@@ -14,16 +14,16 @@ use crate::read::ahead::{Ahead, FIRST_PAGE, grown};
 use crate::read::backoff::Backoff;
 use crate::store::{EventStore, Page};
 
-/// The log page by page: what is there, then what comes, without a seam.
+/// The log page by page: the present events, then new ones, without a gap or a duplicate.
 ///
-/// For readers that keep a checkpoint. A page tells with [`Page::checkpoint`] how far the log has been looked at, also when
-/// the filter wants none of its events, and with [`Page::end`] that nothing more was there. Made by
+/// For readers that keep a checkpoint. [`Page::checkpoint`] is the position up to which the log has been read, also when
+/// the filter matches none of its events, and [`Page::end`] is set when there was nothing more. Made by
 /// [`EventStoreExt::pages`](crate::EventStoreExt::pages); the streams of events are built on it.
 ///
-/// At most two pages are in memory: the one that was given out, and the next one, which is read meanwhile. A page asks
-/// for 64 events at first and for up to 4,096 later. Each read checks that the event at which the page before ended is
-/// still in the log, so that a reader never goes on in a log that was rewound or replaced meanwhile. Nothing is held in the store between pages. Dropping the value
-/// ends its read.
+/// At most two pages are in memory: the current one, and the next one, which is read ahead. A page has a limit of 64
+/// events at first and of up to 4,096 later. Each read checks that the last event of the page before is still in the log,
+/// so a reader never continues in a log that was rewound or replaced. Nothing is held in the store between pages. Dropping
+/// the value ends its read.
 ///
 /// ```
 /// # mod order { include!(concat!(env!("CARGO_MANIFEST_DIR"), "/docs/order.rs")); }
@@ -36,7 +36,7 @@ use crate::store::{EventStore, Page};
 /// orders.execute(&OrderId::new("o-17")?, |order| order.place(12_00)).await?;
 /// let done = orders.execute(&OrderId::new("o-17")?, |order| order.pay(12_00)).await?;
 ///
-/// // Where the reader stood when it ended the last time, as it has kept it: here, at the beginning.
+/// // The checkpoint that the reader has stored: here, the beginning.
 /// let mut checkpoint = Checkpoint::start(store.incarnation());
 ///
 /// let mut sum = 0;
@@ -51,7 +51,7 @@ use crate::store::{EventStore, Page};
 ///     // A reader stores both in one transaction.
 ///     checkpoint = page.checkpoint.unwrap_or(checkpoint);
 ///     if page.end {
-///         break; // or go on: the next page comes when there is more
+///         break; // or continue: the next page is returned when there is more
 ///     }
 /// }
 /// assert_eq!((sum, checkpoint.position), (12_00, done.position));
@@ -65,10 +65,10 @@ pub struct Pages {
     filter: Arc<Filter>,
     after: After,
     limit: usize,
-    /// Whether the last page told the caller that nothing more was there.
+    /// Whether the last page had `end`.
     caught_up: bool,
     /// Whether transient errors are waited out here.
-    patient: bool,
+    retries: bool,
     ahead: Ahead<Page>,
 }
 
@@ -80,45 +80,46 @@ impl Pages {
             after,
             limit: FIRST_PAGE,
             caught_up: false,
-            patient: true,
+            retries: true,
             ahead: Ahead::idle(),
         }
     }
 
-    /// The same pages, but a transient error is given back at once.
-    pub(super) fn impatient(mut self) -> Self {
-        self.patient = false;
+    /// The same pages, but a transient error is returned at once.
+    pub(super) fn without_retries(mut self) -> Self {
+        self.retries = false;
         self
     }
 
-    /// The position up to which pages have been given out: where another reader would go on.
+    /// The position up to which pages have been returned: where another reader would continue.
     #[must_use]
     pub fn position(&self) -> Position {
         self.after.position
     }
 
-    /// The next page. If the page before ended at the head, waits until there is more to look at.
+    /// The next page. If the page before ended at the head, waits until there is more to read.
     ///
-    /// The first page comes at once even if there is nothing: empty, and at the end. So whoever wants only what is
-    /// there stops at the first page with [`Page::end`].
+    /// The first page is returned at once even if there is nothing: empty, and at the end. So a caller that needs only the
+    /// present events stops at the first page with [`Page::end`].
     ///
     /// Must be called within a tokio runtime with timers.
     ///
     /// # Errors
-    /// [`ReadError`] that is not transient: [`ReadError::StoreRewound`] if the event after which it reads is gone,
-    /// [`ReadError::AheadOfLog`] if the log does not reach a position that names no event, [`ReadError::Closed`] once the store is closed. Transient ones are waited out, 50 ms at first and up to 5 s
-    /// later, and logged. After an error the next call reads the same page again; no event is skipped.
+    /// [`ReadError`] that is not transient: [`ReadError::StoreRewound`] if the event after which it reads is missing,
+    /// [`ReadError::AheadOfLog`] if the log does not reach a position that names no event, [`ReadError::Closed`] once the
+    /// store is closed. Transient ones are retried, after 50 ms at first and up to 5 s later, and logged. After an error the
+    /// next call reads the same page again; no event is skipped.
     ///
     /// # Cancel safety
-    /// Dropping the future loses nothing: the next call goes on with the same read.
+    /// Dropping the future loses nothing: the next call continues the same read.
     pub async fn next(&mut self) -> Result<Page, ReadError> {
         poll_fn(|cx| self.poll_page(cx)).await
     }
 
     pub(super) fn poll_page(&mut self, cx: &mut Context<'_>) -> Poll<Result<Page, ReadError>> {
         let (store, filter) = (&self.store, &self.filter);
-        let (after, limit, wait, patient) = (self.after, self.limit, self.caught_up, self.patient);
-        let start = || read(store.clone(), filter.clone(), after, limit, wait, patient);
+        let (after, limit, wait, retries) = (self.after, self.limit, self.caught_up, self.retries);
+        let start = || read(store.clone(), filter.clone(), after, limit, wait, retries);
         let page = ready!(self.ahead.poll(cx, start))?;
         if let Some(checkpoint) = &page.checkpoint {
             self.after = (*checkpoint).into();
@@ -126,7 +127,7 @@ impl Pages {
         self.caught_up = page.end;
         self.limit = grown(self.limit);
         if !page.end {
-            let next = read(self.store.clone(), self.filter.clone(), self.after, self.limit, false, self.patient);
+            let next = read(self.store.clone(), self.filter.clone(), self.after, self.limit, false, self.retries);
             self.ahead.begin(next);
         }
         Poll::Ready(Ok(page))
@@ -139,23 +140,23 @@ impl std::fmt::Debug for Pages {
     }
 }
 
-/// Reads one page; with `wait`, one that has something to tell.
+/// Reads one page; with `wait`, one that is not empty.
 fn read(
     store: Arc<dyn EventStore>,
     filter: Arc<Filter>,
     after: After,
     limit: usize,
     wait: bool,
-    patient: bool,
+    retries: bool,
 ) -> BoxFuture<'static, Result<Page, ReadError>> {
     async move {
-        let mut news = store.watch();
+        let mut head = store.watch();
         let mut backoff = None;
         loop {
-            // What is announced from here on wakes us below; what was announced before, this read sees.
-            news.borrow_and_update();
+            // Later notifications wake us below; this read sees the events of earlier ones.
+            head.borrow_and_update();
             let page = match store.read_page(after, &filter, limit).await {
-                Err(error) if patient && error.is_transient() => {
+                Err(error) if retries && error.is_transient() => {
                     let pause = backoff.get_or_insert_with(|| Backoff::seeded(fastrand::u64(..))).next_wait();
                     tracing::warn!(%after, error = &error as &dyn std::error::Error, ?pause, "the log cannot be read now");
                     tokio::time::sleep(pause).await;
@@ -167,8 +168,8 @@ fn read(
                 return Ok(page);
             }
             backoff = None;
-            if news.changed().await.is_err() {
-                // Nobody can announce anything any more, so a reader that waited on would wait for ever.
+            if head.changed().await.is_err() {
+                // No more commits can be announced, so the reader would wait forever.
                 return store.read_page(after, &filter, limit).await.and_then(|page| match page.checkpoint {
                     Some(_) => Ok(page),
                     None => Err(ReadError::Closed),

@@ -17,7 +17,7 @@ pub(super) struct StreamPages {
     store: Arc<dyn EventStore>,
     stream: StreamId,
     pages: OverlappingPages,
-    /// Of the last event that was given out.
+    /// Of the last event returned.
     position: Position,
     limit: usize,
     ahead: Ahead<StreamPage>,
@@ -29,7 +29,7 @@ impl StreamPages {
         Self { store, stream, pages, position: Position::START, limit: FIRST_STREAM_PAGE, ahead: Ahead::idle() }
     }
 
-    /// The next page; not to be asked for after one with `end`.
+    /// The next page; must not be called after one with `end`.
     pub(super) fn poll_page(&mut self, cx: &mut Context<'_>) -> Poll<Result<StreamPage, ReadError>> {
         let page = loop {
             let (store, stream) = (&self.store, &self.stream);

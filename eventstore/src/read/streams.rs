@@ -13,10 +13,10 @@ use crate::read::ahead::{Ahead, FIRST_PAGE, grown};
 use crate::store::{EventStore, StreamInfo};
 use crate::stream::StreamId;
 
-/// The streams that a listing wants, ordered by tenant, aggregate type and id bytewise.
-/// [`EventStoreExt::streams`](crate::EventStoreExt::streams) makes it.
+/// The streams that match a filter, ordered by tenant, aggregate type and id bytewise. Created by
+/// [`EventStoreExt::streams`](crate::EventStoreExt::streams).
 ///
-/// Streams that begin while the listing goes on appear if their place is still to come. Ends after the last stream or
+/// Streams that begin during the listing are included if they sort after the current one. Ends after the last stream or
 /// the first error. Memory, runtime and cancel safety are those of [`EventStream`](crate::EventStream).
 ///
 /// ```
@@ -67,7 +67,7 @@ impl Streams {
         let (store, filter, after, limit) = (&self.store, &self.filter, &self.after, self.limit);
         let page = ready!(self.ahead.poll(cx, || read(store.clone(), filter.clone(), after.clone(), limit)))?;
         match page.last() {
-            // A page may be short before the end; only an empty one says that nothing follows.
+            // A page may be short before the end; only an empty one means that nothing follows.
             None => self.finished = true,
             Some(last) => {
                 self.after = Some(last.stream.clone());

@@ -10,13 +10,13 @@ use crate::event::RecordedEvent;
 use crate::read::pages::Pages;
 
 /// The events of the log after a position, one by one: first those that are there, then each as it comes.
-/// [`EventStoreExt::subscribe`](crate::EventStoreExt::subscribe) makes it and has an example.
+/// Created by [`EventStoreExt::subscribe`](crate::EventStoreExt::subscribe), which has an example.
 ///
-/// Every event that the filter wants comes once, in the order of positions, whatever happens at the seam. Transient
-/// errors are waited out and logged; any other error comes as the last item. It ends in no other way.
+/// Every event that matches the filter is returned once, in the order of positions, also at the change from old events to
+/// new ones. Transient errors are retried and logged; any other error is the last item. It ends in no other way.
 ///
 /// Memory, runtime and cancel safety are those of [`Pages`]: dropping the future of one item loses none. A reader that
-/// keeps a checkpoint under a filter reads [`Pages`] instead, which tell how far the log has been looked at.
+/// keeps a checkpoint under a filter reads [`Pages`] instead, which report how far the log has been read.
 #[must_use = "nothing is read before the stream is polled"]
 pub struct Subscription {
     pages: Pages,

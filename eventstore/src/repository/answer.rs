@@ -12,7 +12,7 @@ use crate::position::Position;
 use crate::request::RequestKey;
 use crate::stream::{ExpectedVersion, StreamId, StreamVersion};
 
-/// An aggregate as its stream says it is: what [`Repository::load`](crate::Repository::load) gives.
+/// An aggregate with the state that its stream gives, returned by [`Repository::load`](crate::Repository::load).
 /// [`Repository`](crate::Repository) has an example.
 #[non_exhaustive]
 pub struct Loaded<A> {
@@ -71,7 +71,7 @@ pub struct Executed {
     /// The aggregate's stream.
     pub stream: StreamId,
     /// The stream's version after the command. If the command led to no events, the version on which that was decided;
-    /// [`StreamVersion::NONE`] for the repeat of such a command, as nothing else is remembered of it.
+    /// [`StreamVersion::NONE`] for a duplicate of such a command, as nothing else is stored about it.
     pub version: StreamVersion,
     /// The position of the last new event, which is what a reader of one's own writes waits for;
     /// [`Position::START`] if there is none.
@@ -86,7 +86,7 @@ pub struct Executed {
 }
 
 impl Executed {
-    /// A command that led to no events and came without a request key.
+    /// The result of a command without events and without a request key.
     pub(crate) fn nothing(stream: &StreamId, version: StreamVersion) -> Self {
         Self {
             stream: stream.clone(),
@@ -107,10 +107,7 @@ impl Executed {
     ) -> Result<Self, AppendError> {
         let ours = appended.streams.iter().find(|s| s.stream == *stream);
         if let (None, Some(request), false) = (ours, request, appended.streams.is_empty()) {
-            return Err(AppendError::RequestKeyReused {
-                tenant: stream.tenant().clone(),
-                key: request.key().to_owned(),
-            });
+            return Err(Self::reused(stream, request));
         }
         Ok(Self {
             stream: stream.clone(),
@@ -120,5 +117,10 @@ impl Executed {
             recorded_at: Some(appended.recorded_at),
             repeated: appended.repeated,
         })
+    }
+
+    /// The key was used for a request about other streams.
+    pub(super) fn reused(stream: &StreamId, request: &RequestKey) -> AppendError {
+        AppendError::RequestKeyReused { tenant: stream.tenant().clone(), key: request.key().to_owned() }
     }
 }

@@ -39,7 +39,7 @@ impl<A: Evolve> Known<A> {
             if self.version.plus(1) != Some(recorded.version) {
                 return Err(ReadError::Damaged {
                     position: recorded.position,
-                    what: format!("`{stream}` goes on from {} with {}", self.version, recorded.version),
+                    what: format!("`{stream}` continues after {} with {}", self.version, recorded.version),
                 });
             }
             Arc::make_mut(&mut self.state).evolve(&recorded.decode()?);
@@ -74,7 +74,7 @@ impl<A: Send + Sync + 'static> Cache<A> {
         (of == incarnation).then_some(known)
     }
 
-    /// Keeps `known`, unless a later state of the stream is there already.
+    /// Keeps `known`, unless there is a later state of the stream already.
     pub(super) fn put(&self, incarnation: Incarnation, stream: &StreamId, known: &Known<A>) {
         // A stream without events is not worth a place; reading it costs no folding, and ids that do not exist are many.
         let Some(cache) = self.0.as_ref().filter(|_| known.version != StreamVersion::NONE) else { return };

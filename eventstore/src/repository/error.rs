@@ -14,25 +14,25 @@ use crate::stream::StreamId;
 #[derive(Debug)]
 #[non_exhaustive]
 pub enum ExecuteError<R> {
-    /// The domain said no, on a state that was up to date. Nothing is broken: tell whoever asked.
+    /// The domain has rejected the command, on a state that was up to date. Nothing is broken: report it to the caller.
     Rejected(R),
-    /// The aggregate's id, an event or the context breaks a rule. Mend the field it names.
+    /// The aggregate's id, an event or the context breaks a rule. Fix the field it names.
     Invalid(Invalid),
     /// The store refused the append; among others a conflict in every attempt, a request key that was used for another
-    /// request, a deadline that has passed, or a store that is out of reach for now. [`ExecuteError::family`] says
-    /// whether executing the command again may help.
+    /// request, a deadline that has passed, or a store that is unavailable. [`ExecuteError::family`]
+    /// shows whether executing the command again may help.
     Append(AppendError),
     /// The stream could not be read. A transient error may pass; an event that cannot be read needs a build that knows
     /// it.
     Read(ReadError),
-    /// The events may be stored or not, and asking again within the deadline did not tell. Keep the token and hand it
+    /// The events may be stored or not, and repeating the append within the deadline gave no answer. Keep the token and pass it
     /// to [`Repository::settle`](crate::Repository::settle); executing the command again could have its effect twice.
     OutcomeUnknown {
         /// The aggregate's stream.
         stream: StreamId,
         /// Finds out later what happened.
         token: SettleToken,
-        /// What the engine said.
+        /// The error of the engine.
         source: BackendError,
     },
 }
@@ -82,7 +82,7 @@ impl<R: fmt::Display> fmt::Display for ExecuteError<R> {
 impl<R: Error + 'static> Error for ExecuteError<R> {
     fn source(&self) -> Option<&(dyn Error + 'static)> {
         match self {
-            // These are shown in place of this error, so that their own source comes next.
+            // These are shown in place of this error, so their own source is the next one.
             Self::Rejected(rejection) => rejection.source(),
             Self::Invalid(e) => e.source(),
             Self::Append(e) => e.source(),

@@ -4,24 +4,28 @@ use std::fmt;
 use std::future::Future;
 use std::sync::Arc;
 
+use serde::Serialize;
+
 use super::answer::{Executed, Loaded};
 use super::cache::Cache;
+use super::decision::{Circumstances, execute};
 use super::error::ExecuteError;
-use super::execution::Execution;
 use super::scope::Direct;
 use super::settle::{SettleToken, ask};
+use super::subject::{One, Two};
 use crate::aggregate::{Decide, Evolve, IntoEvents};
 use crate::append::Appended;
 use crate::context::Context;
 use crate::error::{AppendError, Invalid, ReadError};
 use crate::metadata::{CausationId, Metadata};
 use crate::name::check_name;
+use crate::request::{Fingerprint, RequestKey};
 use crate::store::EventStore;
 use crate::stream::{StreamId, StreamVersion};
 
-/// How many states a repository keeps unless told otherwise.
+/// How many states a repository keeps by default.
 const CACHED_STATES: u64 = 10_000;
-/// How often a command is decided unless told otherwise.
+/// How often a command is decided by default.
 const ATTEMPTS: u32 = 10;
 
 /// What every event store can do for aggregates. Import it, and `store.aggregate::<Order>()` works.
@@ -48,16 +52,74 @@ pub trait AggregateStore: EventStore + Clone {
         Repository::new(Arc::new(self.clone()))
     }
 
-    /// Finds out what became of an append whose outcome was unknown: it is sent once more with the same event ids. If
-    /// it was not stored and its stream is as it was, it is stored now. [`SettleToken`] has an example.
+    /// Decides what happens to two aggregates, of the same or of different kinds, and appends it: all events to both, or
+    /// none. Each is given as its repository and its id; tenant, metadata, deadline and request key are those of `context`.
+    ///
+    /// As [`Repository::execute`]: if another writer appended first to either stream, the new events are read and `decide`
+    /// runs again; a request that was executed before gets its first answer and is not decided; an unknown outcome is settled.
+    ///
+    /// `decide` returns the events of both: each is one event, several, an `Option` of one, or none (an empty `Vec`). The append compares the versions of the aggregates that get events. An aggregate that gets none
+    /// is read, but not locked: another writer may change it between that read and the append. Where that matters, give it
+    /// an event too.
+    ///
+    /// ```
+    /// # mod order { include!(concat!(env!("CARGO_MANIFEST_DIR"), "/docs/order.rs")); }
+    /// # use order::*;
+    /// use annals_eventstore::{AggregateStore, Context, MemoryStore};
+    ///
+    /// # tokio::runtime::Builder::new_current_thread().enable_time().build()?.block_on(async {
+    /// let store = MemoryStore::new();
+    /// let orders = store.aggregate::<Order>();
+    /// let (old, new) = (OrderId::new("o-17")?, OrderId::new("o-18")?);
+    /// orders.execute(&old, |order| order.place(12_00)).await?;
+    ///
+    /// // The old order is paid and the next one placed, or neither.
+    /// let context = Context::default();
+    /// let (paid, placed) = store
+    ///     .execute_two(&context, (&orders, &old), (&orders, &new), |old, new| {
+    ///         Ok::<_, OrderError>((old.pay(12_00)?, new.place(7_50)?))
+    ///     })
+    ///     .await?;
+    /// assert_eq!((paid.version.get(), placed.version.get()), (2, 1));
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// # })?;
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    ///
+    /// # Errors
+    /// As of [`Repository::execute`]; [`ExecuteError::Invalid`] with the field `repository` if one is of another store, or
+    /// `second` if both are the same aggregate.
+    ///
+    /// # Cancel safety
+    /// As of [`Repository::execute`].
+    fn execute_two<A, B, TA, TB, R, F>(
+        &self,
+        context: &Context,
+        first: (&Repository<A>, &A::Id),
+        second: (&Repository<B>, &B::Id),
+        decide: F,
+    ) -> impl Future<Output = Result<(Executed, Executed), ExecuteError<R>>> + Send
+    where
+        A: Evolve,
+        B: Evolve,
+        TA: IntoEvents<A::Event>,
+        TB: IntoEvents<B::Event>,
+        R: Send,
+        F: Fn(&A, &B) -> Result<(TA, TB), R> + Send + Sync,
+    {
+        execute_two(self, context, first, second, decide)
+    }
+
+    /// Settles an append whose outcome was unknown: it is sent again with the same event ids. If it was not stored and its
+    /// stream has not changed, it is stored now. [`SettleToken`] has an example.
     ///
     /// # Errors
     /// [`AppendError::WrongExpectedVersion`] if it was not stored and cannot be any more (see
-    /// [`AppendError::settles_outcome`]); [`AppendError::OutcomeUnknown`] with the reason if the store cannot say now
-    /// either: ask again with the same token.
+    /// [`AppendError::settles_outcome`]); [`AppendError::OutcomeUnknown`] with the reason if the store still cannot
+    /// answer: call again with the same token.
     ///
     /// # Cancel safety
-    /// Dropping the future leaves the outcome unknown; ask again with the same token.
+    /// Dropping the future leaves the outcome unknown; call again with the same token.
     fn settle(&self, token: &SettleToken) -> impl Future<Output = Result<Appended, AppendError>> + Send {
         ask(self, token.append(), token.stream())
     }
@@ -65,16 +127,42 @@ pub trait AggregateStore: EventStore + Clone {
 
 impl<S: EventStore + Clone> AggregateStore for S {}
 
+async fn execute_two<A, B, TA, TB, R, F>(
+    store: &dyn EventStore,
+    context: &Context,
+    (first, first_id): (&Repository<A>, &A::Id),
+    (second, second_id): (&Repository<B>, &B::Id),
+    decide: F,
+) -> Result<(Executed, Executed), ExecuteError<R>>
+where
+    A: Evolve,
+    B: Evolve,
+    TA: IntoEvents<A::Event>,
+    TB: IntoEvents<B::Event>,
+    F: Fn(&A, &B) -> Result<(TA, TB), R>,
+{
+    if [first.store().incarnation(), second.store().incarnation()] != [store.incarnation(); 2] {
+        return Err(Invalid::new("repository", "is one of another store", "use one of this store").into());
+    }
+    let (first, second) = (first.with(context.clone()), second.with(context.clone()));
+    let two = Two::new(One::new(&first, first_id)?, One::new(&second, second_id)?)?;
+    execute(&mut Direct(store), &two, first.circumstances(), move |(first, second)| {
+        let (first, second) = decide(&first.state, &second.state)?;
+        Ok((first.into_events(), second.into_events()))
+    })
+    .await
+}
+
 /// Loads aggregates of one kind and executes commands on them. Cloning it is cheap, and clones share one cache.
 ///
-/// A command is decided on the aggregate's state and its events are appended on condition that the stream has not moved
-/// on. If another writer came first, only the events that are new are read, and the command is decided again: up to 10
-/// times, then the conflict is returned.
+/// A command is decided on the aggregate's state, and its events are appended with the loaded version as the expected one.
+/// If another writer appended first, only the new events are read, and the command is decided again: up to 10 times, then
+/// the conflict is returned.
 ///
-/// States are cached (10,000 by default), so that the usual command is one round trip to the store. The cache is never
-/// trusted further than the store confirms: the append expects the last event of the state it was decided on, so that
+/// States are cached (10,000 by default), so that the usual command is one round trip to the store. The store checks a
+/// cached state: the append expects the last event of the state it was decided on, so that
 /// nothing is stored if a failover or a restore has lost that event; a rejection, or a decision without events, that was
-/// made on a cached state is made again after what is new was read; and [`Repository::load`] always reads what is new.
+/// made on a cached state is repeated after new events were read; and [`Repository::load`] always reads new events.
 ///
 /// ```
 /// # mod order { include!(concat!(env!("CARGO_MANIFEST_DIR"), "/docs/order.rs")); }
@@ -89,7 +177,7 @@ impl<S: EventStore + Clone> AggregateStore for S {}
 /// let done = orders.execute(&id, |order| order.place(12_00)).await?;
 /// assert_eq!((done.version.get(), done.events), (1, 1));
 ///
-/// // The domain may say no.
+/// // The domain may reject.
 /// let refused = orders.execute(&id, |order| order.pay(7_00)).await;
 /// assert!(matches!(refused, Err(ExecuteError::Rejected(OrderError::WrongAmount { due: 12_00 }))));
 ///
@@ -114,7 +202,7 @@ pub struct Repository<A: Evolve> {
 }
 
 impl<A: Evolve> Repository<A> {
-    /// A repository over `store`, for the default tenant. Usually [`AggregateStore::aggregate`] makes it.
+    /// A repository over `store`, for the default tenant. Usually created by [`AggregateStore::aggregate`].
     #[must_use]
     pub fn new(store: Arc<dyn EventStore>) -> Self {
         Self {
@@ -128,8 +216,8 @@ impl<A: Evolve> Repository<A> {
 
     /// The same repository for commands in other circumstances: of another tenant, with a deadline, a request key, ..
     ///
-    /// Events get the context's metadata. Events whose context says nothing of their cause but has a request key are
-    /// caused by that request. The cache is shared, and states of one tenant are never taken for another's.
+    /// Events get the context's metadata. If it has no causation id but a request key, the request is the cause. The cache is
+    /// shared; states of different tenants are kept apart.
     ///
     /// ```
     /// # mod order { include!(concat!(env!("CARGO_MANIFEST_DIR"), "/docs/order.rs")); }
@@ -153,8 +241,8 @@ impl<A: Evolve> Repository<A> {
         Self { context: Arc::new(context), ..self.clone() }
     }
 
-    /// The same repository with a new, empty cache of up to `states` states, whatever their size; 10,000 unless said
-    /// otherwise. Those used most are kept.
+    /// The same repository with a new, empty cache of up to `states` states, of any size; 10,000 by default. The most recently
+    /// used are kept.
     #[must_use]
     pub fn cache(self, states: u64) -> Self {
         Self { cache: Cache::new(states), ..self }
@@ -166,8 +254,8 @@ impl<A: Evolve> Repository<A> {
         self.cache(0)
     }
 
-    /// The same repository, which decides a command up to `attempts` times (at least once; 10 unless said otherwise)
-    /// when other writers come first.
+    /// The same repository, which decides a command up to `attempts` times (at least once; 10 by default)
+    /// when other writers append first.
     #[must_use]
     pub fn attempts(self, attempts: u32) -> Self {
         Self { attempts, ..self }
@@ -187,7 +275,7 @@ impl<A: Evolve> Repository<A> {
     /// The aggregate's state after its last event, with its version; the default state and version 0 if it has no
     /// events.
     ///
-    /// Always reads what is new. The deadline of the context does not concern it.
+    /// Always reads new events. The deadline of the context does not apply.
     ///
     /// # Errors
     /// [`ReadError::Undecodable`] naming an event that this build cannot read; [`ReadError::Invalid`] if no stream
@@ -196,7 +284,7 @@ impl<A: Evolve> Repository<A> {
     /// # Cancel safety
     /// Dropping the future is harmless.
     pub async fn load(&self, id: &A::Id) -> Result<Loaded<A>, ReadError> {
-        Execution::new(self, id)?.load(&mut Direct(&*self.store)).await
+        One::new(self, id)?.load(&mut Direct(&*self.store)).await
     }
 
     /// Decides with `decide` what happens to the aggregate called `id`, and appends it: all of its events or none.
@@ -206,29 +294,29 @@ impl<A: Evolve> Repository<A> {
     ///
     /// Each event is read back before it is stored, so that what could never be read again is refused.
     ///
-    /// With a request key in the context, a request that was executed before is not decided again: its first answer
-    /// comes back, with `repeated`. A command without events is remembered as well; a rejection or a conflict is not.
+    /// With a request key in the context, a request that was executed before is not decided again: its first answer is
+    /// returned, with `repeated`. A command without events is stored too; a rejection or a conflict is not.
     ///
-    /// If the store cannot say whether the events are stored, they are sent again with the same ids, a few times within
-    /// the deadline of the context, until it can. This, and a deadline, need a runtime with tokio's timers.
+    /// If the outcome of the append is unknown, it is repeated with the same event ids, a few times within the deadline of the
+    /// context, until it is known. This, and a deadline, need a runtime with tokio's timers.
     ///
     /// # Errors
-    /// [`ExecuteError::Rejected`] if the domain says no; [`ExecuteError::Append`] with
-    /// [`AppendError::WrongExpectedVersion`] if other writers came first in every attempt, or with what else the store
-    /// refused; [`ExecuteError::OutcomeUnknown`] with a token, see [`SettleToken`]; see [`ExecuteError`] for others.
+    /// [`ExecuteError::Rejected`] if the domain rejects; [`ExecuteError::Append`] with
+    /// [`AppendError::WrongExpectedVersion`] if other writers appended first in every attempt, or with any other error of the
+    /// store; [`ExecuteError::OutcomeUnknown`] with a token, see [`SettleToken`]; see [`ExecuteError`] for others.
     ///
     /// # Cancel safety
     /// Dropping the future leaves the outcome unknown. With a request key, executing the command again is safe; without
     /// one it may have its effect twice.
     ///
     /// # Panics
-    /// Only if `decide` or `evolve` panics. Then nothing of the command is stored, and the repository works as before.
+    /// Only if `decide` or `evolve` panics. Then nothing of the command is stored, and the repository stays usable.
     pub async fn execute<T, R, F>(&self, id: &A::Id, decide: F) -> Result<Executed, ExecuteError<R>>
     where
         T: IntoEvents<A::Event>,
         F: Fn(&A) -> Result<T, R>,
     {
-        Execution::new(self, id)?.run(&mut Direct(&*self.store), decide).await
+        One::new(self, id)?.execute(&mut Direct(&*self.store), decide).await
     }
 
     /// Executes a command that the aggregate knows how to [`Decide`].
@@ -245,13 +333,57 @@ impl<A: Evolve> Repository<A> {
         self.execute(id, |state: &A| state.decide(&command)).await
     }
 
+    /// Executes a command once: [`Repository::send`] under the request key `key`, which belongs to the tenant of the context.
+    /// As long as the key is remembered, 24 hours, sending the same again has no second effect and gets the first answer.
+    ///
+    /// The fingerprint of the request is that of the aggregate, of the command as JSON, and of the name of its type without
+    /// path and parameters. So the same key with another command or for another aggregate is refused.
+    ///
+    /// ```
+    /// # mod order { include!(concat!(env!("CARGO_MANIFEST_DIR"), "/docs/order.rs")); }
+    /// # use order::*;
+    /// use annals_eventstore::{AggregateStore, MemoryStore};
+    ///
+    /// # tokio::runtime::Builder::new_current_thread().enable_time().build()?.block_on(async {
+    /// let orders = MemoryStore::new().aggregate::<Order>();
+    /// let id = OrderId::new("o-17")?;
+    /// orders.execute(&id, |order| order.place(12_00)).await?;
+    /// let first = orders.send_once(&id, "client-4711", Pay { amount: 12_00 }).await?;
+    /// let again = orders.send_once(&id, "client-4711", Pay { amount: 12_00 }).await?;
+    /// assert_eq!((first.version, first.repeated), (again.version, !again.repeated));
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// # })?;
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    ///
+    /// # Errors
+    /// As of [`Repository::execute`]; [`ExecuteError::Invalid`] with the field `request_key`, or `body` if the command cannot
+    /// be written as JSON; [`AppendError::RequestKeyReused`] if the key was used for another request.
+    ///
+    /// # Cancel safety
+    /// Dropping the future leaves the outcome unknown; send it again with the same key.
+    pub async fn send_once<C>(
+        &self,
+        id: &A::Id,
+        key: impl AsRef<str>,
+        command: C,
+    ) -> Result<Executed, ExecuteError<<A as Decide<C>>::Rejection>>
+    where
+        A: Decide<C>,
+        C: Serialize,
+    {
+        let asked = (A::TYPE, id.to_string(), type_name_of::<C>(), &command);
+        let request = RequestKey::new(key, Fingerprint::of(&asked)?)?;
+        self.with(Context::clone(&self.context).with_request(request)).send(id, command).await
+    }
+
     /// Finds out what became of a command whose outcome was unknown; see [`AggregateStore::settle`].
     ///
     /// # Errors
     /// As of [`AggregateStore::settle`]. After a conflict the command had no effect, and may be executed again.
     ///
     /// # Cancel safety
-    /// Dropping the future leaves the outcome unknown; ask again with the same token.
+    /// Dropping the future leaves the outcome unknown; call again with the same token.
     pub async fn settle(&self, token: &SettleToken) -> Result<Executed, AppendError> {
         let appended = ask(&*self.store, token.append(), token.stream()).await?;
         Executed::of(&appended, token.stream(), StreamVersion::NONE, token.append().request())
@@ -265,6 +397,11 @@ impl<A: Evolve> Repository<A> {
     /// The circumstances of its commands.
     pub(crate) fn context(&self) -> &Context {
         &self.context
+    }
+
+    /// In which circumstances its commands are executed.
+    pub(crate) fn circumstances(&self) -> Circumstances<'_> {
+        Circumstances { store: &*self.store, context: &self.context, attempts: self.attempts }
     }
 
     /// What lands in the metadata of events.
@@ -297,4 +434,11 @@ impl<A: Evolve> fmt::Debug for Repository<A> {
             .field("attempts", &self.attempts)
             .finish_non_exhaustive()
     }
+}
+
+/// The name of a type without its path and its parameters: moving it to another module changes no fingerprint.
+fn type_name_of<C>() -> &'static str {
+    let whole = std::any::type_name::<C>();
+    let name = whole.split('<').next().unwrap_or(whole);
+    name.rsplit("::").next().unwrap_or(name)
 }

@@ -1,20 +1,22 @@
-//! The repository: loads an aggregate, decides, and appends what was decided.
+//! The repository: loads an aggregate, decides, and appends the events.
 
 mod answer;
 mod cache;
+mod decision;
 mod error;
-mod execution;
 mod handle;
 mod reading;
 mod scope;
 mod settle;
+mod subject;
 #[cfg(test)]
 mod tests;
 
 #[cfg(any(feature = "sqlite", feature = "postgres"))]
-pub(crate) use execution::Execution;
 #[cfg(any(feature = "sqlite", feature = "postgres"))]
 pub(crate) use scope::CommandScope;
+#[cfg(any(feature = "sqlite", feature = "postgres"))]
+pub(crate) use subject::One;
 
 pub use answer::{Executed, Loaded};
 pub use error::ExecuteError;

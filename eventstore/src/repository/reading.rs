@@ -8,12 +8,12 @@ use crate::read::{Overlap, OverlappingPages};
 use crate::store::StreamPage;
 use crate::stream::{StreamId, StreamVersion};
 
-/// Reads a stream on from what is known of it, page by page. Each page must begin with the last event that was folded:
-/// after a failover or a restore the stream may be another one, and then it is read from its beginning.
+/// Reads the events of a stream after the known state, page by page. Each page must begin with the last event that was folded:
+/// after a failover or a restore the stream may have other events, and then it is read from its beginning.
 pub(crate) struct Reading<A> {
     pub(crate) known: Known<A>,
     pages: OverlappingPages,
-    /// Whether what was known before was of another history.
+    /// Whether the known state was of another history, so that the stream is read from its beginning.
     pub(super) is_anew: bool,
 }
 
@@ -24,11 +24,11 @@ impl<A: Evolve> Reading<A> {
     }
 
     /// After which version, and how many events at most, to read next.
-    pub(crate) fn wanted(&self) -> (StreamVersion, usize) {
+    pub(crate) fn next_page(&self) -> (StreamVersion, usize) {
         (self.pages.after(), self.pages.limit(MAX_PAGE_EVENTS))
     }
 
-    /// Takes the page that was wanted; says whether the stream was read to its end.
+    /// Takes the next page; returns whether the stream was read to its end.
     pub(crate) fn take(&mut self, stream: &StreamId, page: StreamPage) -> Result<bool, ReadError> {
         match self.pages.take(page) {
             Overlap::Next(page) => {
@@ -37,7 +37,7 @@ impl<A: Evolve> Reading<A> {
             }
             Overlap::More => Ok(false),
             Overlap::OtherHistory => {
-                tracing::warn!(%stream, version = %self.known.version, "the stream has another history than it had, reading it anew");
+                tracing::warn!(%stream, version = %self.known.version, "the history of the stream has changed, reading it again");
                 *self = Self { is_anew: true, ..Self::on(Known::start()) };
                 Ok(false)
             }

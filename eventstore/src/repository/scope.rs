@@ -9,10 +9,13 @@ use crate::store::{EventStore, StreamPage};
 use crate::stream::{StreamId, StreamVersion, Tenant};
 
 /// What a command needs of the place where it is executed.
+#[cfg_attr(
+    not(any(feature = "sqlite", feature = "postgres")),
+    allow(unreachable_pub, reason = "it seals `UnitOfWork`, which is public with an engine only")
+)]
 #[async_trait]
 pub trait CommandScope: Send {
-    /// Whether what is appended may still be rolled back. Then nothing of it is cached, and it is not sent again after an
-    /// unknown outcome.
+    /// Whether appends may still be rolled back. Then they are not cached, and not repeated after an unknown outcome.
     const IS_TRANSACTION: bool;
 
     /// The events of the stream after a version, as the scope sees them.
@@ -23,7 +26,7 @@ pub trait CommandScope: Send {
         limit: usize,
     ) -> Result<StreamPage, ReadError>;
 
-    /// What is remembered of a request, in this scope or before.
+    /// The stored answer to a request, of this scope or an earlier one.
     async fn find_request(&mut self, tenant: &Tenant, request: &RequestKey) -> Result<Option<Appended>, AppendError>;
 
     /// Appends; a conflict leaves the scope usable.

@@ -18,7 +18,7 @@ const LONGEST_PAUSE: Duration = Duration::from_secs(1);
 
 /// An append whose outcome is unknown, with the ids of its events: enough to find out later what happened.
 ///
-/// It lives in this process only; cloning it is cheap. [`Repository::settle`](crate::Repository::settle) takes it.
+/// It is valid in this process only; cloning it is cheap. [`Repository::settle`](crate::Repository::settle) takes it.
 ///
 /// ```
 /// # mod order { include!(concat!(env!("CARGO_MANIFEST_DIR"), "/docs/order.rs")); }
@@ -32,14 +32,14 @@ const LONGEST_PAUSE: Duration = Duration::from_secs(1);
 /// let id = OrderId::new("o-17")?;
 /// orders.execute(&id, |order| order.place(12_00)).await?;
 ///
-/// // The answers of the store get lost on the way, as often as the repository asks again.
+/// // Every answer of the store is lost, also those to the repeated appends.
 /// store.fail_next(7, Fault::After);
 /// let token = match orders.execute(&id, |order| order.pay(12_00)).await {
 ///     Err(ExecuteError::OutcomeUnknown { token, .. }) => token,
 ///     other => panic!("{other:?}"),
 /// };
 ///
-/// // Later the store is there again and tells: it was stored.
+/// // Later the store is available again and reports that the append was stored.
 /// let done = orders.settle(&token).await?;
 /// assert!(done.repeated && done.version.get() == 2);
 /// # Ok::<(), Box<dyn std::error::Error>>(())
@@ -57,11 +57,11 @@ struct Unsettled {
 
 impl SettleToken {
     pub(super) fn new(stream: StreamId, append: Append) -> Self {
-        // The deadline was that of the command. Whoever settles it later has their own.
+        // The deadline was for the command, not for settling it later.
         Self(Arc::new(Unsettled { stream, append: append.without_deadline() }))
     }
 
-    /// The stream of the aggregate that the command was for, for whoever keeps tokens apart.
+    /// The stream of the aggregate that the command was for.
     #[must_use]
     pub fn stream(&self) -> &StreamId {
         &self.0.stream
@@ -80,8 +80,8 @@ pub(super) enum Settled {
     Unknown(BackendError),
 }
 
-/// Sends the same append once more. Only an answer about its event ids ends an unknown outcome: whatever else the store says,
-/// of a server that may only be read or of a row that it cannot read say, the first attempt may be stored.
+/// Sends the same append once more. Only an answer about its event ids ends an unknown outcome: after any other error, such
+/// as a read-only server or an unreadable row, the first attempt may be stored.
 pub(super) async fn ask(store: &dyn EventStore, append: &Append, stream: &StreamId) -> Result<Appended, AppendError> {
     store.append_many(append.clone()).await.map_err(|error| match error {
         AppendError::OutcomeUnknown { .. } => error,
@@ -90,7 +90,7 @@ pub(super) async fn ask(store: &dyn EventStore, append: &Append, stream: &Stream
     })
 }
 
-/// Appends the same event ids again until the store tells what became of them: a bounded number of times, and not after
+/// Appends the same event ids again until the outcome is known: a bounded number of times, and not after
 /// `deadline`.
 pub(super) async fn settle(
     store: &dyn EventStore,

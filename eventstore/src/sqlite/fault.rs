@@ -17,7 +17,7 @@ impl DatabaseError {
             Some(CONSTRAINT) => Self::Refused { source: BackendError::new(error) },
             Some(IOERR) => Self::OutcomeUnknown { source: BackendError::new(error) },
             _ => match error {
-                // The worker thread died in the middle of a statement.
+                // The worker thread ended in the middle of a statement.
                 sqlx::Error::WorkerCrashed => Self::OutcomeUnknown { source: BackendError::new(error) },
                 error => Self::Failed { source: BackendError::new(error) },
             },

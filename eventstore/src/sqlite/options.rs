@@ -17,9 +17,12 @@ pub enum Synchronous {
     #[default]
     Full,
     /// At checkpoints: survives the crash of a process; a power cut may lose the last acknowledged appends
-    /// (1,454 of 2,000 simulated power cuts did). Only for data that can be made again.
+    /// (1,454 of 2,000 simulated power cuts did). Only for data that can be produced again.
     Normal,
 }
+
+/// SQLite counts milliseconds in 31 bits.
+const LONGEST_TIMEOUT: Duration = Duration::from_millis(i32::MAX as u64);
 
 /// How to open a store in a SQLite file.
 ///
@@ -35,12 +38,12 @@ pub enum Synchronous {
 /// let store = SqliteOptions::new(&path).readers(2).busy_timeout(Duration::from_secs(1)).open().await?;
 /// # store.close().await;
 ///
-/// // For looking only.
+/// // For reading only.
 /// let store = SqliteOptions::new(&path).read_only().open().await?;
 /// assert!(matches!(store.begin().await, Err(AppendError::ReadOnly { .. })));
 /// # store.close().await;
 ///
-/// // In tests, time and ids can be held. The clock is given as a pointer, so that the test can go on turning it.
+/// // In tests, time and ids can be set. The clock is given as a pointer, so that the test can advance it.
 /// # let path = dir.path().join("test.db");
 /// let clock = Arc::new(ManualClock::at("2026-03-02T09:30:00Z".parse()?));
 /// let store = SqliteOptions::new(&path).clock(Arc::clone(&clock)).ids(SeededIds::new(1)).open().await?;
@@ -93,19 +96,21 @@ impl SqliteOptions {
         self
     }
 
-    /// How many connections are held for reading, which is how many reads run at once; 4 by default, at least 1. Others
-    /// wait for their turn.
+    /// How many connections are held for reading, which is how many reads run at once; 4 by default, from 1 to 10,000:
+    /// a value outside is taken for the nearest of them. Others wait.
     #[must_use]
     pub fn readers(mut self, readers: usize) -> Self {
-        self.readers = readers.max(1);
+        self.readers = readers.clamp(1, 10_000);
         self
     }
 
-    /// How long a write waits for another process that holds the file's write lock; 5 s by default. After that it
-    /// fails as busy, which is transient.
+    /// How long a write waits for the file's write lock while another process holds it, or an open transaction or unit of
+    /// work of this handle; 5 s by default. After that it fails as busy, which is transient. An append may wait twice as
+    /// long, as it may come while another one waits. Transactions of this handle are waited for at least 100 ms, and the
+    /// handle's own commits without bound. More than 24 days count as 24 days.
     #[must_use]
     pub fn busy_timeout(mut self, timeout: Duration) -> Self {
-        self.busy_timeout = timeout;
+        self.busy_timeout = timeout.min(LONGEST_TIMEOUT);
         self
     }
 

@@ -1,4 +1,4 @@
-//! The store: a handle on one file, its writer task and its watch over other processes.
+//! The store: a handle on one file, its writer task and the task that watches other processes.
 
 use std::path::Path;
 use std::sync::Arc;
@@ -40,18 +40,25 @@ const INCARNATION_AND_LAST_TIME: &str = "
     ORDER BY only_row
 ";
 
+const LAST_POSITION_IS_USED: &str = "
+    SELECT 1
+    FROM sqlite_sequence
+    WHERE name = 'events' AND seq = ?1
+    ORDER BY 1
+";
+
 const DATA_VERSION: &str = "PRAGMA data_version";
 
 /// An event store in one SQLite file. Cloning is cheap; all clones share the connections and the writer.
 ///
 /// Several processes may open the same file, on one machine: a network file system is refused. Each commit is on disk
 /// before it is acknowledged, unless [`Synchronous::Normal`] was asked for. Appends that arrive together are committed
-/// together; how many may wait, [`Limits`] says.
+/// together; [`Limits`] says how many may wait.
 ///
 /// The file must stay where it is while it is open, with its journal beside it: see [`SqliteDatabase`].
 ///
-/// Its writer and its watch over other processes are tasks of the tokio runtime in which it is opened, which needs
-/// timers and must live as long as the store is used. Close it with [`EventStore::close`] when you are done.
+/// Its writer, and its watch of other processes, are tasks of the tokio runtime in which it is opened, which needs
+/// timers and must run as long as the store is used. Close it with [`EventStore::close`] when you are done.
 ///
 /// ```
 /// # mod order { include!(concat!(env!("CARGO_MANIFEST_DIR"), "/docs/order.rs")); }
@@ -92,7 +99,7 @@ struct Tasks {
 impl Drop for Handle {
     fn drop(&mut self) {
         self.group.queue.close();
-        // The writer ends by itself once the queue is empty; the watch over other processes does not.
+        // The writer ends by itself once the queue is empty; the watch of other processes does not.
         if let Some(watcher) = &self.tasks.get_mut().watcher {
             watcher.abort();
         }
@@ -176,7 +183,7 @@ impl SqliteStore {
         self.0.synchronous
     }
 
-    /// Commits an append on the caller's own task, if nobody else writes: it saves two hops between tasks.
+    /// Commits an append on the caller's own task, if no other append does: that saves two switches between tasks.
     async fn append_directly(&self, append: &CheckedAppend) -> Option<Result<Appended, AppendError>> {
         let group = &self.0.group;
         if group.last_batch.load(Ordering::Relaxed) > 1 || !group.queue.is_empty() {
@@ -193,16 +200,31 @@ impl SqliteStore {
             Ok(None) => {}
             Err(error) if is_refusal(&error) => {}
             Err(error) => {
-                // Whoever writes next makes sure of the connection first.
+                // The next writer rolls back first.
                 writer.set_unclean(true);
                 // It may be stored.
                 group.announce(Position::START);
                 return Some(Err(group.database.fault(error).into_append(|| append.first_stream())));
             }
         }
-        // A conflict, or the same append again. Which of them is found out here, as others that came after it may wait in the
-        // queue by now.
+        // A conflict, or the same append again. Which of them is found out here, before appends that came after it and may wait
+        // in the queue.
         group.commit(&mut writer, std::slice::from_ref(append)).await.pop()
+    }
+
+    /// SQLite gives the same code for a full disk and for a log that has used its last position, so it is looked up.
+    pub(crate) async fn unless_no_position_left(
+        &self,
+        answer: Result<Appended, AppendError>,
+    ) -> Result<Appended, AppendError> {
+        if !matches!(answer, Err(AppendError::StorageFull { .. })) {
+            return answer;
+        }
+        let Ok(mut reader) = self.database().held_reader().await else { return answer };
+        match sqlx::query(LAST_POSITION_IS_USED).bind(i64::MAX).fetch_optional(&mut *reader).await {
+            Ok(Some(_)) => Err(AppendError::no_position_left()),
+            _ => answer,
+        }
     }
 
     pub(crate) fn is_closed(&self) -> bool {
@@ -248,7 +270,7 @@ fn report_panic(ended: Result<(), JoinError>) {
     }
 }
 
-/// Looks for commits of other processes, and of other connections of this one, while anybody wants to know.
+/// Looks for commits of other processes, and of other connections of this one, while a reader waits.
 async fn watch_others(group: Arc<GroupCommit>, incarnation: Incarnation, every: Duration) {
     let mut watched: Option<Watched> = None;
     let mut in_place = true;
@@ -257,7 +279,7 @@ async fn watch_others(group: Arc<GroupCommit>, incarnation: Incarnation, every: 
         if group.head.receiver_count() == 0 {
             continue;
         }
-        // Readers of a file that was replaced would wait for ever: they are woken, read, and are given the error.
+        // Readers of a file that was replaced would wait for ever: they are woken, read, and get the error.
         let found = group.database.check_file();
         if let Err(error) = &found
             && in_place
@@ -272,21 +294,20 @@ async fn watch_others(group: Arc<GroupCommit>, incarnation: Incarnation, every: 
         }
         match Watched::look(&group, incarnation, watched.take()).await {
             Ok(looked) => watched = Some(looked),
-            // The next look has another connection, and wakes in any case.
+            // The next look has another connection, and wakes readers in any case.
             Err(error) => tracing::warn!(%error, "commits of other processes cannot be watched; trying again"),
         }
     }
 }
 
-/// A connection that nobody else uses, and what SQLite's count of commits was on it. The numbers of one connection mean
-/// nothing to another.
+/// A connection for this use alone, and SQLite's count of commits on it. The counts of two connections cannot be compared.
 struct Watched {
     connection: SqliteConnection,
     data_version: i64,
 }
 
 impl Watched {
-    /// Wakes readers if anything was committed since the last look, whatever it was: also a restored backup, with a head
+    /// Wakes readers if anything was committed since the last look, also a restored backup, with a head
     /// that is lower, or another event at the same position.
     async fn look(group: &GroupCommit, incarnation: Incarnation, last: Option<Self>) -> Result<Self, ReadError> {
         let database = &group.database;
@@ -332,10 +353,11 @@ impl EventStore for SqliteStore {
             return Err(AppendError::ReadOnly { reason: "it was opened with `read_only`".to_owned() });
         }
         append.check_deadline()?;
-        if let Some(answer) = self.append_directly(&append).await {
-            return answer;
-        }
-        self.0.group.queue.append(append, &self.0.group.limits).await
+        let answer = match self.append_directly(&append).await {
+            Some(answer) => answer,
+            None => self.0.group.queue.append(append, &self.0.group.limits).await,
+        };
+        self.unless_no_position_left(answer).await
     }
 
     async fn find_request(&self, tenant: &Tenant, request: &RequestKey) -> Result<Option<Appended>, AppendError> {
@@ -390,10 +412,9 @@ impl EventStore for SqliteStore {
     async fn close(&self) {
         self.0.closed.store(true, Ordering::Release);
         self.0.group.queue.close();
-        // Readers that wait for news hold the store themselves, so the sender is still there: they are woken to find the
-        // store closed.
+        // Readers that wait for events are woken, and find the store closed.
         self.0.group.head.send_modify(|_| {});
-        // Whoever closes too waits here, and goes on where one that was cancelled stopped.
+        // Another caller that closes waits here, and continues after one that was cancelled.
         let mut tasks = self.0.tasks.lock().await;
         if let Some(writer) = &mut tasks.writer {
             report_panic(writer.await);
@@ -405,7 +426,7 @@ impl EventStore for SqliteStore {
             tasks.watcher = None;
         }
         self.0.group.database.close().await;
-        // Whoever waits for events must come and learn that the handle is closed.
+        // Readers that wait are woken once more, as all connections are closed now.
         self.0.group.head.send_modify(|_| {});
     }
 }

@@ -1,4 +1,4 @@
-//! Events together with the user's own SQL: one transaction, one fate.
+//! Events together with the user's own SQL in one transaction.
 
 use std::ops::{Deref, DerefMut};
 
@@ -15,6 +15,7 @@ use crate::sqlite::append::requests;
 use crate::sqlite::append::round::{Round, RoundError, run};
 use crate::sqlite::append::writer::GroupCommit;
 use crate::sqlite::connection::database::{NO_TRANSACTION, SqliteTransaction};
+use crate::sqlite::connection::session;
 use crate::sqlite::fault::result_code;
 use crate::sqlite::options::Synchronous;
 use crate::sqlite::store::SqliteStore;
@@ -29,9 +30,15 @@ const UNDO: &str = "ROLLBACK TO annals_append; RELEASE annals_append";
 /// A unit of work on SQLite: a transaction that takes appends and the user's own SQL ([`UnitOfWork`]). It dereferences to the
 /// connection; dropping it rolls back. [`SqliteStore::begin`] begins it and has an example.
 ///
-/// While it is open no other append of any process can commit, so keep it short; and a command in it is decided once. If a
+/// While it is open no other append of any process can commit, this handle's included, so keep it short: after
+/// [`SqliteOptions::busy_timeout`](crate::SqliteOptions::busy_timeout) they fail as [`AppendError::Busy`]. A command in it
+/// is decided once. If a
 /// statement of the user's own has committed it, what follows fails with [`AppendError::OutcomeUnknown`], as what came
 /// before may be stored.
+///
+/// A temporary table or view with the name of a table of annals, or a temporary trigger on one, would take the events; so a
+/// unit of work with appends that has one is refused when it commits. Settings, attached databases and temporary objects
+/// end with the unit of work.
 pub struct SqliteUnitOfWork {
     transaction: SqliteTransaction,
     store: SqliteStore,
@@ -77,7 +84,7 @@ impl CommandScope for SqliteUnitOfWork {
         self.broken = true;
         let answer = within(self.store.group(), &mut self.transaction, &append).await;
         self.broken = false;
-        let appended = answer?;
+        let appended = self.store.unless_no_position_left(answer).await?;
         self.stream.get_or_insert_with(first);
         Ok(appended)
     }
@@ -92,6 +99,11 @@ impl UnitOfWork for SqliteUnitOfWork {
         if self.broken {
             self.rollback().await?;
             return Err(broken());
+        }
+        let appended = self.stream.is_some() && self.transaction.ended().is_none();
+        if appended && let Some(object) = self.transaction.intercepting().await.map_err(|e| e.into_append(no_stream))? {
+            self.rollback().await?;
+            return Err(intercepting(&object).into());
         }
         let committed = self.transaction.commit_events().await;
         // What may be stored is announced too.
@@ -122,7 +134,15 @@ impl TransactionalStore for SqliteStore {
     }
 }
 
-/// Whether SQLite has rolled the transaction back by itself. No statement tells, so one is begun, which fails inside of
+fn intercepting(object: &str) -> Invalid {
+    Invalid::new(
+        "transaction",
+        format!("has a temporary {object}, which intercepts appends"),
+        "begin another without it",
+    )
+}
+
+/// Whether SQLite has rolled the transaction back by itself. No statement reports that, so one is begun, which fails inside
 /// another; afterwards there is a transaction in any case.
 async fn is_lost(connection: &mut SqliteConnection) -> Result<bool, sqlx::Error> {
     match sqlx::query("BEGIN").execute(connection).await {
@@ -178,7 +198,8 @@ impl SqliteStore {
     /// ```
     ///
     /// # Errors
-    /// [`AppendError::Busy`] if another process kept the write lock, which is transient; [`AppendError::ReadOnly`];
+    /// [`AppendError::Busy`] if another process, or another unit of work of this handle, kept the write lock for
+    /// [`SqliteOptions::busy_timeout`](crate::SqliteOptions::busy_timeout), which is transient; [`AppendError::ReadOnly`];
     /// [`AppendError::Closed`]; others as they come.
     ///
     /// # Cancel safety
@@ -192,7 +213,7 @@ impl SqliteStore {
     ///
     /// A refused append leaves the transaction usable and nothing of itself behind. Readers notice the commit by
     /// polling, see [`SqliteOptions::poll_interval`](crate::SqliteOptions::poll_interval). Begin it with `BEGIN
-    /// IMMEDIATE`: one that reads first and writes later may find that another writer came between, and fails.
+    /// IMMEDIATE`: one that reads first and writes later fails if another writer has committed in between.
     ///
     /// ```
     /// # mod order { include!(concat!(env!("CARGO_MANIFEST_DIR"), "/docs/order.rs")); }
@@ -221,7 +242,7 @@ impl SqliteStore {
     ///
     /// # Errors
     /// [`AppendError::Invalid`] with the field `transaction` if it is not on this store's file, does not see its last event,
-    /// or SQLite has rolled it back, or with the field `synchronous` if the connection is less durable than the store; others as of
+    /// SQLite has rolled it back, or it has a temporary object that intercepts appends, or with the field `synchronous` if the connection is less durable than the store; others as of
     /// [`EventStore::append_many`](crate::EventStore::append_many).
     ///
     /// # Cancel safety
@@ -237,7 +258,8 @@ impl SqliteStore {
         let append = append.check(self.limits_ref())?;
         append.check_deadline()?;
         self.check_foreign(transaction).await?;
-        within(self.group(), transaction, &append).await
+        let answer = within(self.group(), transaction, &append).await;
+        self.unless_no_position_left(answer).await
     }
 
     async fn check_foreign(&self, connection: &mut SqliteConnection) -> Result<(), AppendError> {
@@ -268,6 +290,9 @@ impl SqliteStore {
             )
             .into());
         }
+        if let Some(object) = session::intercepting(&mut *connection).await.map_err(fault)? {
+            return Err(intercepting(&object).into());
+        }
         database.check_file().map_err(|e| e.into_append(no_stream))?;
         self.check_sees_head(connection).await?;
         let needed = match self.synchronous() {
@@ -287,7 +312,7 @@ impl SqliteStore {
 }
 
 impl SqliteStore {
-    /// A connection that was opened before another file came to the path is still on the old one, and a transaction that
+    /// A connection that was opened before the file at the path was replaced is still on the old one, and a transaction that
     /// has read before others wrote can no longer write.
     async fn check_sees_head(&self, connection: &mut SqliteConnection) -> Result<(), AppendError> {
         const IS_THERE: &str = "
@@ -306,7 +331,7 @@ impl SqliteStore {
         Err(Invalid::new(
             "transaction",
             format!("does not see the event at {}, the last of the store", head.position),
-            "begin it with `BEGIN IMMEDIATE`, on a connection that was opened after the store's file was put in place",
+            "begin it with `BEGIN IMMEDIATE`, on a connection that was opened after the store's file was put there",
         )
         .into())
     }

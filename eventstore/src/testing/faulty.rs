@@ -19,13 +19,13 @@ use crate::stream::{StreamId, StreamVersion, Tenant};
 /// When a planned failure strikes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Fault {
-    /// Before the store is asked: nothing happens, and the error is *transient*.
+    /// Before the store is called: nothing happens, and the error is *transient*.
     Before,
     /// After the store has done it, on the way back. An append then has an *unknown outcome*; a read is *transient*.
     After,
 }
 
-/// A store in front of another one that fails when a test wants it to, and otherwise does exactly what the other does.
+/// A wrapper around a store that fails when a test requests it, and otherwise forwards every call.
 ///
 /// Calls of `append_many` (and `append`), `find_request`, `load_page`, `read_page`, `streams_page`, `head` and
 /// `check_checkpoint` are counted from 1, over all clones. To find what a program cannot bear, run it with a failure of
@@ -57,7 +57,7 @@ struct Plan {
 }
 
 impl<S: EventStore> FaultyStore<S> {
-    /// A store in front of `inner` that does not fail until it is told to.
+    /// A wrapper around `inner` that does not fail until a fault is set.
     #[must_use]
     pub fn new(inner: S) -> Self {
         Self { inner, plan: Arc::default() }
@@ -81,7 +81,7 @@ impl<S: EventStore> FaultyStore<S> {
         self.plan().calls
     }
 
-    /// The store behind, which fails only by itself: to look at what is really stored.
+    /// The wrapped store, without injected faults: to read what is really stored.
     #[must_use]
     pub fn inner(&self) -> &S {
         &self.inner
@@ -91,7 +91,7 @@ impl<S: EventStore> FaultyStore<S> {
         self.plan.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Counts a call and says whether it is to fail.
+    /// Counts a call and returns whether it must fail.
     fn count(&self) -> Option<Fault> {
         let mut plan = self.plan();
         plan.calls += 1;
@@ -132,7 +132,7 @@ impl<S: EventStore> EventStore for FaultyStore<S> {
             None => self.inner.append_many(append).await,
             Some(Fault::Before) => Err(AppendError::Unavailable { source: planned() }),
             Some(Fault::After) => {
-                // What a store refuses at the door, no lost answer can hide.
+                // An append that the check refuses is refused even if the answer is lost.
                 let stream = append.clone().check(self.limits())?.first_stream();
                 match self.inner.append_many(append).await {
                     Err(error) if error.family() == ErrorFamily::Invalid => Err(error),

@@ -1,4 +1,4 @@
-//! Given / when / then for aggregates: what has happened, what is asked, what follows.
+//! Given / when / then for aggregates: past events, a command, the expected result.
 
 use std::fmt::Debug;
 
@@ -46,7 +46,7 @@ pub fn given_nothing<A: Evolve>() -> Given<A> {
     Given { state: A::default() }
 }
 
-/// An aggregate to which something has happened; [`given`] makes it.
+/// An aggregate with past events; created by [`given`].
 #[must_use = "nothing is checked before `then`"]
 pub struct Given<A> {
     state: A,
@@ -89,7 +89,7 @@ impl<A: Evolve> Given<A> {
         self.when(|state: &A| state.decide(&command))
     }
 
-    /// Looks at the state after the given events.
+    /// Checks the state after the given events.
     ///
     /// # Panics
     /// If `look` does.
@@ -100,7 +100,7 @@ impl<A: Evolve> Given<A> {
     }
 }
 
-/// What was decided: events, or a rejection of type `R`.
+/// The decision: events, or a rejection of type `R`.
 #[must_use = "nothing is checked before `then`"]
 pub struct Decided<A: Evolve, R> {
     state: A,
@@ -142,13 +142,13 @@ impl<A: Evolve, R: Debug> Decided<A, R> {
     /// Checks that the command was accepted and led to no events.
     ///
     /// # Panics
-    /// If not, with what was decided instead.
+    /// If not; the message shows the actual decision.
     #[track_caller]
     pub fn then_nothing(self) -> Then<A> {
         self.then(Vec::new())
     }
 
-    /// Checks that the domain said no, for this reason.
+    /// Checks that the domain rejects the command, for this reason.
     ///
     /// # Panics
     /// If not, with both sides.
@@ -168,7 +168,7 @@ impl<A: Evolve, R: Debug> Decided<A, R> {
         );
     }
 
-    /// Checks that the domain said no, and gives its reason: for rejections that cannot be compared.
+    /// Checks that the domain rejects the command, and returns the reason: for rejections that cannot be compared.
     ///
     /// # Panics
     /// If events were decided, with these.
@@ -190,7 +190,7 @@ pub struct Then<A> {
 }
 
 impl<A> Then<A> {
-    /// Looks at the state after the decided events, which is the state before if there were none.
+    /// Checks the state after the decided events, which is the state before if there were none.
     ///
     /// # Panics
     /// If `look` does.

@@ -1,4 +1,4 @@
-//! Kit for tests of those who build on annals (feature `testing`): [`given`] / when / then for aggregates,
+//! Helpers for tests of applications (feature `testing`): [`given`] / when / then for aggregates,
 //! [`FaultyStore`] for what happens when the store fails, [`shapes_of`] for a golden file of stored names.
 //!
 //! Time and ids are held by [`ManualClock`](crate::ManualClock) and [`SeededIds`](crate::SeededIds), which need no

@@ -5,7 +5,7 @@ use std::fmt::Write;
 
 use crate::event::Event;
 
-/// The width of a column when two texts stand side by side.
+/// The width of a column when two texts are shown side by side.
 const COLUMN: usize = 56;
 
 /// Every stored name and schema version of an event type, a line each in the order of declaration, with its place in
@@ -31,7 +31,7 @@ pub fn shapes_of<E: Event>() -> String {
     })
 }
 
-/// The event as it comes back from a store.
+/// The event as a store returns it.
 #[track_caller]
 pub(super) fn read_back<E: Event>(what: &str, event: &E) -> E {
     let shape = event.shape();
@@ -56,7 +56,7 @@ pub(super) fn show<E: Event>(event: &E) -> String {
     format!("{} v{} {}", shape.name, shape.version, payload.as_str())
 }
 
-/// Two lists beside each other, with a mark where they differ.
+/// Two lists side by side, with a mark where they differ.
 pub(super) fn side_by_side(left: (&str, &[String]), right: (&str, &[String])) -> String {
     let mut text = String::new();
     let mut row = |mark: char, left: &str, right: &str| {
@@ -86,7 +86,7 @@ fn cut(text: &str) -> Vec<String> {
     if pieces.is_empty() { vec![String::new()] } else { pieces }
 }
 
-/// An error with everything behind it.
+/// An error with all its sources.
 fn chain(error: &dyn Error) -> String {
     let mut text = error.to_string();
     let mut source = error.source();

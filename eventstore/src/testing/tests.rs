@@ -101,7 +101,7 @@ impl Decide<Toggle> for State {
     }
 }
 
-/// What a check says when it fails.
+/// The message of a failed check.
 fn failure<T>(check: impl FnOnce() -> T) -> String {
     let Err(payload) = catch_unwind(AssertUnwindSafe(check)) else { panic!("the check should fail") };
     match payload.downcast::<String>() {
@@ -166,7 +166,7 @@ fn equal_lines_carry_no_mark_and_long_ones_are_cut() {
 #[test]
 fn checks_that_do_not_hold_fail_with_what_was_found() {
     let on = || given::<State>(Lamp::On { brightness: 1.0 });
-    for (check, said) in [
+    for (check, message) in [
         (failure(|| on().when(|l| l.switch_on(1.0)).then(Lamp::Off)), "rejected: AlreadyOn"),
         (failure(|| on().when(State::switch_off).then_nothing()), "lamp.off v1"),
         (failure(|| on().when(State::switch_off).then_rejected(No::AlreadyOn)), "lamp.off v1"),
@@ -175,15 +175,15 @@ fn checks_that_do_not_hold_fail_with_what_was_found() {
         (failure(|| given_nothing::<State>().when(State::switch_off).then(Lamp::Off)), "(nothing)"),
         (failure(|| on().then_state(|lamp| assert!(lamp.brightness.is_none(), "it is lit"))), "it is lit"),
     ] {
-        assert!(check.contains(said), "`{check}` does not say `{said}`");
+        assert!(check.contains(message), "`{check}` does not contain `{message}`");
     }
 }
 
 #[test]
-fn an_event_that_storing_changes_fails_wherever_it_stands() {
+fn an_event_that_storing_changes_fails_at_any_index() {
     let forgetful = || Lamp::Forgetful(7, 8);
     let accept = |event: fn() -> Lamp| move |_: &State| Ok::<_, No>(event());
-    for (check, said) in [
+    for (check, message) in [
         (
             failure(|| given::<State>(forgetful())),
             "a given event, `lamp.forgetful` v1 (Lamp::Forgetful), is another one",
@@ -195,7 +195,7 @@ fn an_event_that_storing_changes_fails_wherever_it_stands() {
         ),
         (failure(|| given::<State>(Lamp::On { brightness: f64::NAN })), "`payload.brightness` is NaN"),
     ] {
-        assert!(check.contains(said), "`{check}` does not say `{said}`");
+        assert!(check.contains(message), "`{check}` does not contain `{message}`");
     }
 }
 

@@ -24,7 +24,7 @@ impl Backend for InMemory {
     }
 }
 
-/// A faulty store that nobody has planned a failure for must not be told from the store behind it.
+/// A faulty store without an injected failure must behave like the wrapped store.
 pub(crate) struct FaultyWithoutFaults;
 
 #[async_trait]
@@ -38,7 +38,7 @@ impl Backend for FaultyWithoutFaults {
     }
 }
 
-/// A file in a folder of its own.
+/// A file in its own folder.
 pub(crate) struct OnDisk(tempfile::TempDir);
 
 impl OnDisk {
@@ -62,7 +62,7 @@ impl Backend for OnDisk {
     }
 }
 
-/// A database of its own on the server for tests.
+/// Its own database on the test server.
 #[cfg(feature = "postgres")]
 #[derive(Default)]
 pub(crate) struct InPostgres(tokio::sync::OnceCell<annals_scratch::Database>);
@@ -81,7 +81,7 @@ impl Backend for InPostgres {
     }
 }
 
-/// A database of its own behind a pgbouncer in transaction mode.
+/// Its own database behind a pgbouncer in transaction mode.
 #[cfg(feature = "postgres")]
 #[derive(Default)]
 pub(crate) struct BehindPooler(tokio::sync::OnceCell<annals_scratch::Database>);
@@ -100,16 +100,16 @@ impl Backend for BehindPooler {
     }
 }
 
-/// A new database with an empty store in its first life.
+/// A new database with an empty store in its first incarnation.
 #[cfg(feature = "postgres")]
 pub(crate) async fn postgres_database() -> annals_scratch::Database {
-    begin_life(annals_scratch::Database::like(&postgres_schema(), migrate).await).await
+    new_incarnation(annals_scratch::Database::like(&postgres_schema(), migrate).await).await
 }
 
 /// The same on our own server, which has a pooler and certificates.
 #[cfg(feature = "postgres")]
 pub(crate) async fn postgres_database_on_our_own() -> annals_scratch::Database {
-    begin_life(annals_scratch::Database::like_on_our_own(&postgres_schema(), migrate).await).await
+    new_incarnation(annals_scratch::Database::like_on_our_own(&postgres_schema(), migrate).await).await
 }
 
 #[cfg(feature = "postgres")]
@@ -126,12 +126,12 @@ async fn migrate(url: &str) {
 
 /// Databases made after one model would be one store.
 #[cfg(feature = "postgres")]
-async fn begin_life(database: annals_scratch::Database) -> annals_scratch::Database {
+async fn new_incarnation(database: annals_scratch::Database) -> annals_scratch::Database {
     use sqlx::Connection;
 
     let mut connection = sqlx::PgConnection::connect(database.url()).await.unwrap();
-    let a_life_of_its_own = "UPDATE annals.store SET incarnation = gen_random_uuid()";
-    sqlx::raw_sql(a_life_of_its_own).execute(&mut connection).await.unwrap();
+    let with_own_incarnation = "UPDATE annals.store SET incarnation = gen_random_uuid()";
+    sqlx::raw_sql(with_own_incarnation).execute(&mut connection).await.unwrap();
     connection.close().await.unwrap();
     database
 }

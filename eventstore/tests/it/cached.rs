@@ -1,4 +1,4 @@
-//! Cached states are those of a later load, on every store and after whatever happened to the store.
+//! Cached states equal those of a later load, on every store, also after a restore or a failover.
 
 use std::convert::Infallible;
 use std::sync::Arc;
@@ -88,7 +88,7 @@ fn text(random: &mut fastrand::Rng, depth: usize) -> String {
     }
 }
 
-/// The states that a repository decides on, and that a load gives, whatever way the payloads were written in.
+/// The states that a repository decides on equal those of a load, however the payloads were written.
 async fn check(backend: impl Backend) -> Vec<String> {
     let clock = Arc::new(ManualClock::at(Timestamp::UNIX_EPOCH));
     let setup = Setup { clock, limits: Limits::default() };
@@ -125,7 +125,7 @@ async fn commands_are_decided_alike_on_cached_and_on_loaded_states_and_on_every_
     assert_eq!(check(crate::backends::InPostgres::default()).await, memory);
 }
 
-/// An older backup that is put back in place, under a handle that goes on.
+/// An older backup that is restored under an open handle.
 #[cfg(feature = "sqlite")]
 #[tokio::test]
 async fn a_command_decided_on_events_that_a_restore_has_taken_back_is_decided_again() {
@@ -148,7 +148,7 @@ async fn a_command_decided_on_events_that_a_restore_has_taken_back_is_decided_ag
     }
     let known = orders[0].load(&id).await.unwrap();
 
-    // What the backup of an empty store leaves behind, whatever program has put it back.
+    // The file after restoring the backup of an empty store, by any program.
     let mut foreign = SqliteConnection::connect_with(&SqliteConnectOptions::new().filename(&path)).await.unwrap();
     let guard = "SELECT sql FROM sqlite_schema WHERE name = 'events_are_never_deleted'";
     let guard: String = sqlx::query(guard).fetch_all(&mut foreign).await.unwrap()[0].get(0);

@@ -1,5 +1,5 @@
 //! Programs on a store that fails on the n-th call, for n = 1, 2, 3 .. until the program makes fewer calls than that:
-//! whoever repeats what the contract lets them repeat ends where a store without failures would have ended.
+//! a caller that repeats the calls as the contract allows ends with the same log as on a store without failures.
 
 use annals_eventstore::testing::{Fault, FaultyStore};
 use annals_eventstore::{
@@ -48,14 +48,14 @@ fn outline(log: &[RecordedEvent]) -> Vec<(i64, String, i64, String)> {
 async fn with_a_failure_of_every_call(program: impl AsyncFn(&Store)) {
     let calm = FaultyStore::new(MemoryStore::new());
     program(&calm).await;
-    let wanted = outline(&log(calm.inner()).await);
-    assert!(calm.calls() >= 5 && !wanted.is_empty(), "a program that does nothing");
+    let expected = outline(&log(calm.inner()).await);
+    assert!(calm.calls() >= 5 && !expected.is_empty(), "a program that does nothing");
     for fault in [Fault::Before, Fault::After] {
         for call in 1.. {
             let store = FaultyStore::new(MemoryStore::new());
             store.fail_call(call, fault);
             program(&store).await;
-            assert_eq!(outline(&log(store.inner()).await), wanted, "call {call} failed, {fault:?}");
+            assert_eq!(outline(&log(store.inner()).await), expected, "call {call} failed, {fault:?}");
             if store.calls() < call {
                 assert!(call > calm.calls(), "the program ended before its call {call}");
                 break;
@@ -149,7 +149,7 @@ async fn a_failure_before_stores_nothing_and_a_failure_after_stores_all() {
 }
 
 #[tokio::test]
-async fn what_is_refused_at_the_door_is_refused_however_the_answer_travels() {
+async fn an_invalid_append_is_refused_even_if_the_answer_is_lost() {
     let store = FaultyStore::new(MemoryStore::new());
     store.fail_call(1, Fault::After);
     let refused = store.append(&stream("a"), ExpectedVersion::Any, Vec::new()).await;

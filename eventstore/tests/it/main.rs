@@ -6,9 +6,11 @@ mod backends;
 mod cached;
 mod chaos;
 mod conformance;
+mod execute_two;
 mod memory;
 mod minimal_store;
 mod model;
+mod send_once;
 mod third_party_store;
 #[cfg(any(feature = "sqlite", feature = "postgres"))]
 #[expect(unreachable_pub, reason = "the examples of the documentation share it")]

@@ -1,4 +1,4 @@
-//! What is particular to the memory store; the contract is in `conformance`.
+//! Tests of the memory store alone; the contract is in `conformance`.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -51,7 +51,7 @@ fn an_injected_id_source_decides_every_id() {
     assert_ne!(MemoryStore::new().incarnation(), MemoryStore::new().incarnation());
 }
 
-/// A device that starts in 1970 until it learns the time must not execute the requests of that time again.
+/// A device whose clock starts in 1970 until it is set must not execute the requests of that time again.
 #[tokio::test]
 async fn a_clock_that_was_slow_and_is_set_right_takes_no_request_key_away() {
     let right = "2026-01-02T03:04:05Z".parse::<Timestamp>().unwrap();

@@ -1,5 +1,5 @@
-//! The streams of events over a store that keeps the contract no better than it must: short pages, pages without
-//! events, an end that is told one page late, wakes for nothing.
+//! The streams of events over a store that meets the contract only minimally: short pages, pages without events, an end that
+//! is reported one page late, wakes without an event.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
@@ -15,7 +15,7 @@ use futures::{FutureExt, StreamExt, TryStreamExt};
 use tokio::sync::watch;
 use tokio::time::{Instant, timeout};
 
-/// Longer than anything but a missed wake may take; time is paused, so nobody waits for it.
+/// Longer than anything but a missed wake takes; time is paused, so it costs no real time.
 const SOON: Duration = Duration::from_secs(60);
 
 #[derive(Clone)]
@@ -23,32 +23,32 @@ struct MinimalStore {
     inner: MemoryStore,
     /// The most of anything in a page.
     most: usize,
-    /// The limits that were asked for.
+    /// The limits of the reads.
     asked: Arc<Mutex<Vec<usize>>>,
-    /// How many events are appended by somebody else between a look at the end of the log and its answer. The first look
-    /// there is told at once, so each time it is the second, whose reader waits.
-    rivals: Arc<AtomicU64>,
+    /// How many events another writer appends between the read of the end of the log and its answer. The first read there
+    /// is answered at once, so each time it is the second, whose reader waits.
+    concurrent_appends: Arc<AtomicU64>,
     looks_at_the_end: Arc<AtomicU64>,
     /// How many reads of the log fail, for now.
     failures: Arc<AtomicU64>,
-    /// How many reads of the log are answered, and what becomes of those behind.
+    /// How many reads of the log are answered, and what happens to later ones.
     answers: Arc<AtomicU64>,
-    behind: Behind,
-    /// How many reads that are never answered were given up.
-    given_up: Arc<AtomicU64>,
-    news: Arc<Mutex<Option<watch::Sender<Position>>>>,
+    after_last: AfterLast,
+    /// How many unanswered reads were aborted.
+    aborted: Arc<AtomicU64>,
+    head: Arc<Mutex<Option<watch::Sender<Position>>>>,
 }
 
 #[derive(Clone, Copy)]
-enum Behind {
+enum AfterLast {
     Hang,
     Panic,
 }
 
 /// Counts when it is dropped.
-struct GivenUp(Arc<AtomicU64>);
+struct CountAborted(Arc<AtomicU64>);
 
-impl Drop for GivenUp {
+impl Drop for CountAborted {
     fn drop(&mut self) {
         self.0.fetch_add(1, Ordering::AcqRel);
     }
@@ -60,19 +60,19 @@ impl MinimalStore {
             inner: MemoryStore::new(),
             most,
             asked: Arc::default(),
-            rivals: Arc::default(),
+            concurrent_appends: Arc::default(),
             looks_at_the_end: Arc::default(),
             failures: Arc::default(),
             answers: Arc::new(AtomicU64::new(u64::MAX)),
-            behind: Behind::Hang,
-            given_up: Arc::default(),
-            news: Arc::new(Mutex::new(Some(watch::Sender::new(Position::START)))),
+            after_last: AfterLast::Hang,
+            aborted: Arc::default(),
+            head: Arc::new(Mutex::new(Some(watch::Sender::new(Position::START)))),
         }
     }
 
     /// A store that answers so many reads of the log.
-    fn answering(answers: u64, behind: Behind) -> Self {
-        Self { answers: Arc::new(AtomicU64::new(answers)), behind, ..Self::new(usize::MAX) }
+    fn answering(answers: u64, after_last: AfterLast) -> Self {
+        Self { answers: Arc::new(AtomicU64::new(answers)), after_last, ..Self::new(usize::MAX) }
     }
 
     fn asked(&self) -> Vec<usize> {
@@ -84,10 +84,10 @@ impl MinimalStore {
         limit.min(self.most)
     }
 
-    /// Wakes whoever waits, whether there is anything or not.
+    /// Wakes waiting readers, whether there is an event or not.
     fn wake(&self) {
-        if let Some(news) = &*self.news.lock().unwrap() {
-            news.send_modify(|_| {});
+        if let Some(head) = &*self.head.lock().unwrap() {
+            head.send_modify(|_| {});
         }
     }
 
@@ -139,18 +139,21 @@ impl EventStore for MinimalStore {
             return Err(ReadError::Unavailable { source: BackendError::new("not now") });
         }
         if !take_one(&self.answers) {
-            let _given_up = GivenUp(Arc::clone(&self.given_up));
-            match self.behind {
-                Behind::Hang => std::future::pending::<()>().await,
-                Behind::Panic => panic!("the store has a fault"),
+            let _given_up = CountAborted(Arc::clone(&self.aborted));
+            match self.after_last {
+                AfterLast::Hang => std::future::pending::<()>().await,
+                AfterLast::Panic => panic!("the store has a fault"),
             }
         }
-        // Looks at a few events, whether the filter wants them or not.
+        // Reads a few events, whether they match the filter or not.
         let mut page = self.inner.read_page(after, &Filter::all(), self.limit(limit)).await?;
         page.events.retain(|event| filter.matches(event));
         page.end = page.checkpoint.is_none();
-        if page.end && self.looks_at_the_end.fetch_add(1, Ordering::AcqRel) % 2 == 1 && take_one(&self.rivals) {
-            self.fill("rival", "n", 1).await;
+        if page.end
+            && self.looks_at_the_end.fetch_add(1, Ordering::AcqRel) % 2 == 1
+            && take_one(&self.concurrent_appends)
+        {
+            self.fill("other", "n", 1).await;
         }
         Ok(page)
     }
@@ -173,8 +176,8 @@ impl EventStore for MinimalStore {
     }
 
     fn watch(&self) -> watch::Receiver<Position> {
-        match &*self.news.lock().unwrap() {
-            Some(news) => news.subscribe(),
+        match &*self.head.lock().unwrap() {
+            Some(head) => head.subscribe(),
             None => watch::channel(Position::START).1,
         }
     }
@@ -196,7 +199,7 @@ fn positions(events: &[RecordedEvent]) -> Vec<i64> {
 #[tokio::test(start_paused = true)]
 async fn short_and_empty_pages_end_no_read_before_its_end() {
     for most in [1, 2, 3] {
-        timeout(SOON, reads_in_pages_of(most)).await.expect("every read comes to an end");
+        timeout(SOON, reads_in_pages_of(most)).await.expect("every read ends");
     }
 }
 
@@ -205,21 +208,21 @@ async fn reads_in_pages_of(most: usize) {
     for n in 0..7 {
         store.fill(&format!("s{n}"), "other", 3).await;
     }
-    store.fill("s3", "wanted", 1).await;
+    store.fill("s3", "matching", 1).await;
     store.fill("s6", "other", 4).await;
-    store.fill("s3", "wanted", 1).await;
+    store.fill("s3", "matching", 1).await;
     let all: Vec<_> = store.read_all(Position::START, Filter::all()).try_collect().await.unwrap();
     assert_eq!(positions(&all), (1..=27).collect::<Vec<_>>());
-    let wanted = Filter::all().event_name("wanted").unwrap();
-    let some: Vec<_> = store.read_all(Position::START, wanted.clone()).try_collect().await.unwrap();
+    let filter = Filter::all().event_name("matching").unwrap();
+    let some: Vec<_> = store.read_all(Position::START, filter.clone()).try_collect().await.unwrap();
     assert_eq!(positions(&some), [22, 27]);
-    let live: Vec<_> = store.subscribe(Position::START, wanted).take(2).try_collect().await.unwrap();
+    let live: Vec<_> = store.subscribe(Position::START, filter).take(2).try_collect().await.unwrap();
     assert_eq!(positions(&live), [22, 27]);
     let one: Vec<_> = store.load(&stream("s3")).try_collect().await.unwrap();
     assert_eq!(one.iter().map(|event| event.version.get()).collect::<Vec<_>>(), [1, 2, 3, 4, 5]);
     let streams: Vec<_> = store.streams(StreamFilter::all()).try_collect().await.unwrap();
-    let told: Vec<_> = streams.iter().map(|info| info.version.get()).collect();
-    assert_eq!(told, [3, 3, 3, 5, 3, 3, 7]);
+    let versions: Vec<_> = streams.iter().map(|info| info.version.get()).collect();
+    assert_eq!(versions, [3, 3, 3, 5, 3, 3, 7]);
 }
 
 #[tokio::test(start_paused = true)]
@@ -233,12 +236,12 @@ async fn pages_grow_to_four_thousand_events_and_no_further() {
         store.append(&stream("a"), ExpectedVersion::Any, events(1_000)).await.unwrap();
     }
     let log = store.read_all(Position::START, Filter::all()).try_collect::<Vec<_>>();
-    let log = timeout(SOON, log).await.expect("it comes to an end").unwrap();
-    // The page that says that nothing follows comes after the last event.
+    let log = timeout(SOON, log).await.expect("it ends").unwrap();
+    // The page with `end` follows the last event.
     assert_eq!((log.len(), store.asked()), (10_000, vec![64, 256, 1_024, 4_096, 4_096, 4_096, 4_096]));
     store.asked.lock().unwrap().clear();
     let one: Vec<_> = store.load(&stream("a")).try_collect().await.unwrap();
-    // Here the last event comes again, and then what is behind it.
+    // Here the last event is read again, and then the next ones.
     assert_eq!((one.len(), store.asked()), (10_000, vec![256, 1_024, 4_096, 4_096, 4_096, 4_096, 4_096]));
     for n in 0..400 {
         store.append(&stream(&format!("s{n}")), ExpectedVersion::NoStream, events(1)).await.unwrap();
@@ -251,7 +254,7 @@ async fn pages_grow_to_four_thousand_events_and_no_further() {
 #[tokio::test(start_paused = true)]
 async fn an_event_that_comes_between_a_look_and_the_wait_is_not_missed() {
     let store = MinimalStore::new(usize::MAX);
-    store.rivals.store(20, Ordering::Release);
+    store.concurrent_appends.store(20, Ordering::Release);
     let mut events = store.subscribe(Position::START, Filter::all());
     for n in 1..=20 {
         let next = timeout(SOON, events.next()).await.expect("the wake was not missed");
@@ -270,7 +273,7 @@ async fn a_wake_for_nothing_gives_nothing_and_the_next_failure_waits_no_longer_t
         let begun = Instant::now();
         assert!(timeout(Duration::from_secs(30), events.next()).await.is_err(), "there is no event");
         assert_eq!(store.failures.load(Ordering::Acquire), 0, "round {round}");
-        // 50, 100, 200 and 400 ms at most, each time anew.
+        // 50, 100, 200 and 400 ms at most, starting again each time.
         store.failures.store(4, Ordering::Release);
         store.wake();
         assert!(timeout(Duration::from_millis(760), events.next()).await.is_err());
@@ -281,7 +284,7 @@ async fn a_wake_for_nothing_gives_nothing_and_the_next_failure_waits_no_longer_t
 }
 
 #[tokio::test(start_paused = true)]
-async fn whoever_can_be_told_nothing_any_more_gets_what_is_there_and_ends() {
+async fn a_reader_without_notifications_gets_the_present_events_and_ends() {
     let store = MinimalStore::new(usize::MAX);
     store.fill("a", "n", 2).await;
     let mut events = store.subscribe(Position::START, Filter::all());
@@ -289,20 +292,20 @@ async fn whoever_can_be_told_nothing_any_more_gets_what_is_there_and_ends() {
         assert_eq!(events.next().await.unwrap().unwrap().position.get(), n);
     }
     assert!(timeout(Duration::from_secs(1), events.next()).await.is_err(), "it waits");
-    // An event that nobody is told of, and then nobody who could tell.
-    let news = store.news.lock().unwrap().take();
+    // An event without a notification, and then no notifications at all.
+    let head = store.head.lock().unwrap().take();
     store.fill("a", "n", 1).await;
-    drop(news);
-    let next = timeout(SOON, events.next()).await.expect("it waits for nobody");
+    drop(head);
+    let next = timeout(SOON, events.next()).await.expect("it does not wait");
     assert_eq!(next.unwrap().unwrap().position.get(), 3);
-    let last = timeout(SOON, events.next()).await.expect("it waits for nobody");
+    let last = timeout(SOON, events.next()).await.expect("it does not wait");
     assert!(matches!(last, Some(Err(ReadError::Closed))), "{last:?}");
     assert!(events.next().await.is_none());
 }
 
 #[tokio::test]
-async fn a_read_that_nobody_can_want_any_more_is_given_up() {
-    let store = MinimalStore::answering(1, Behind::Hang);
+async fn a_dropped_read_is_aborted() {
+    let store = MinimalStore::answering(1, AfterLast::Hang);
     store.fill("a", "n", 100).await;
     let mut events = store.read_all(Position::START, Filter::all());
     for _ in 0..64 {
@@ -310,17 +313,17 @@ async fn a_read_that_nobody_can_want_any_more_is_given_up() {
     }
     assert!(events.next().now_or_never().is_none(), "the second page never comes");
     tokio::task::yield_now().await;
-    assert_eq!(store.given_up.load(Ordering::Acquire), 0, "it is still wanted");
+    assert_eq!(store.aborted.load(Ordering::Acquire), 0, "it is still in use");
     drop(events);
     for _ in 0..100 {
         tokio::task::yield_now().await;
     }
-    assert_eq!(store.given_up.load(Ordering::Acquire), 1);
+    assert_eq!(store.aborted.load(Ordering::Acquire), 1);
 }
 
 #[tokio::test]
-async fn a_panic_of_the_store_reaches_whoever_reads() {
-    let store = MinimalStore::answering(1, Behind::Panic);
+async fn a_panic_of_the_store_reaches_the_reader() {
+    let store = MinimalStore::answering(1, AfterLast::Panic);
     store.fill("a", "n", 100).await;
     let mut events = store.subscribe(Position::START, Filter::all());
     for _ in 0..64 {

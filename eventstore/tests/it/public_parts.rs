@@ -1,4 +1,4 @@
-//! What those who implement a store, or stand before one, take apart and put together: by the public face alone.
+//! Values that implementers and wrappers of stores read and create, by the public API alone.
 
 use annals_eventstore::{
     Actor, Append, CausationId, CheckedEvent, CorrelationId, EventId, ExpectedVersion, Filter, FilterConditions,
@@ -98,7 +98,7 @@ fn what_an_engine_writes_of_an_event_it_can_make_the_event_of_again() {
 }
 
 #[test]
-fn whoever_stands_before_a_store_sees_what_an_append_asks_for() {
+fn a_wrapper_of_a_store_sees_the_parts_of_an_append() {
     let stream = |id| StreamId::new(Tenant::default(), "order", id).unwrap();
     let event = |id| {
         let payload = Payload::of(&id).unwrap();
@@ -123,11 +123,11 @@ fn whoever_stands_before_a_store_sees_what_an_append_asks_for() {
 
 #[test]
 fn the_conditions_of_a_filter_are_those_it_was_made_of() {
-    let (tenant, story) = (Tenant::new("north").unwrap(), CorrelationId::new("checkout-7").unwrap());
-    let filter = Filter::all().tenant(tenant.clone()).correlation(story.clone());
+    let (tenant, correlation) = (Tenant::new("north").unwrap(), CorrelationId::new("checkout-7").unwrap());
+    let filter = Filter::all().tenant(tenant.clone()).correlation(correlation.clone());
     let filter = filter.aggregate_type("order").unwrap().event_name("order.placed").unwrap();
     let FilterConditions { tenant: of, aggregate_types, event_names, correlation_id } = filter.conditions();
-    assert_eq!((of, correlation_id), (Some(&tenant), Some(&story)));
+    assert_eq!((of, correlation_id), (Some(&tenant), Some(&correlation)));
     assert_eq!((aggregate_types, event_names), (&["order".to_owned()][..], &["order.placed".to_owned()][..]));
     let streams = StreamFilter::all().tenant(tenant.clone()).aggregate_type("order").unwrap();
     assert_eq!(streams.conditions(), (Some(&tenant), Some("order")));

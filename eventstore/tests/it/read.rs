@@ -153,7 +153,7 @@ async fn transient_errors_only_delay_a_subscription() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_long_outage_is_asked_about_every_few_seconds_and_survived() {
+async fn a_long_outage_is_retried_every_few_seconds_and_survived() {
     let store = store();
     store.fail_next(100, Fault::Before);
     let mut events = store.subscribe(Position::START, Filter::all());
@@ -167,7 +167,7 @@ async fn a_long_outage_is_asked_about_every_few_seconds_and_survived() {
 }
 
 #[tokio::test]
-async fn a_subscription_ends_with_the_error_that_no_waiting_mends() {
+async fn a_subscription_ends_with_a_permanent_error() {
     let store = store();
     let mut events = store.subscribe(Position::new(5).unwrap(), Filter::all());
     assert!(matches!(events.next().await, Some(Err(ReadError::AheadOfLog { .. }))));
@@ -175,7 +175,7 @@ async fn a_subscription_ends_with_the_error_that_no_waiting_mends() {
 }
 
 #[tokio::test]
-async fn a_waiting_subscription_learns_that_the_store_is_closed() {
+async fn a_waiting_subscription_ends_when_the_store_is_closed() {
     let store = store();
     let mut events = store.subscribe(Position::START, Filter::all());
     assert!(events.next().now_or_never().is_none());
@@ -185,21 +185,21 @@ async fn a_waiting_subscription_learns_that_the_store_is_closed() {
 }
 
 #[tokio::test]
-async fn pages_tell_how_far_the_log_was_looked_at_though_nothing_matched() {
+async fn pages_report_how_far_the_log_was_read_though_nothing_matched() {
     let store = store();
     fill(&store, "a", "other", 10).await;
-    let mut pages = store.pages(Position::START, Filter::all().event_name("wanted").unwrap());
+    let mut pages = store.pages(Position::START, Filter::all().event_name("matching").unwrap());
     let page = pages.next().await.unwrap();
     assert_eq!((page.events.len(), page.checkpoint.unwrap().position.get(), page.end), (0, 10, true));
     fill(&store, "a", "other", 1).await;
-    fill(&store, "a", "wanted", 1).await;
+    fill(&store, "a", "matching", 1).await;
     let page = pages.next().await.unwrap();
     assert_eq!((page.events.len(), page.checkpoint.unwrap().position.get(), page.end), (1, 12, true));
     assert_eq!(pages.position().get(), 12);
 }
 
 #[tokio::test]
-async fn the_first_page_comes_at_once_and_later_ones_when_there_is_news() {
+async fn the_first_page_is_returned_at_once_and_later_ones_when_there_are_events() {
     let store = store();
     let mut pages = store.pages(Position::START, Filter::all());
     let page = pages.next().await.unwrap();

@@ -1,4 +1,4 @@
-//! A log that is put back under its readers and grows again, as by a restore: none of them goes on in it.
+//! A log that is rewound under its readers and grows again, as by a restore: none of them continues in it.
 
 use std::time::Duration;
 
@@ -11,7 +11,7 @@ use futures::{FutureExt, StreamExt};
 use sqlx::AssertSqlSafe;
 use tokio::time::timeout;
 
-/// Removes what was recorded after the second event, as if it had never been.
+/// Removes all events after the second one.
 const PUT_BACK_SQLITE: &str = "
     DROP TRIGGER events_are_never_deleted;
     DELETE FROM events WHERE position > 2;
@@ -27,8 +27,8 @@ async fn append<S: EventStore>(store: &S, stream: &str, count: usize) {
     store.append(&stream, ExpectedVersion::Any, events.collect()).await.unwrap();
 }
 
-/// Reads by every way up to the fifth event, then puts the log back to the second; what is there then is nobody's.
-async fn nobody_goes_on<S: EventStoreExt>(store: S, put_back: BoxFuture<'_, ()>) {
+/// Reads in every way up to the fifth event, then rewinds the log to the second; no reader may get the new events.
+async fn check_rewound<S: EventStoreExt>(store: S, rewind: BoxFuture<'_, ()>) {
     let filters = || [Filter::all(), Filter::all().event_name("placed").unwrap()];
     append(&store, "before", 2).await;
     append(&store, "lost", 3).await;
@@ -44,7 +44,7 @@ async fn nobody_goes_on<S: EventStoreExt>(store: S, put_back: BoxFuture<'_, ()>)
         // It waits for more, as far as it is polled.
         assert!(subscription.next().now_or_never().is_none());
     }
-    put_back.await;
+    rewind.await;
     append(&store, "after", 10).await;
     for (subscription, pages) in subscriptions.iter_mut().zip(&mut pages) {
         let next = timeout(Duration::from_secs(10), subscription.next()).await.expect("it is woken");
@@ -55,23 +55,23 @@ async fn nobody_goes_on<S: EventStoreExt>(store: S, put_back: BoxFuture<'_, ()>)
 }
 
 #[tokio::test]
-async fn nobody_goes_on_in_an_sqlite_log_that_was_put_back() {
+async fn no_reader_continues_in_an_sqlite_log_that_was_rewound() {
     let folder = tempfile::tempdir().unwrap();
     let store = SqliteOptions::new(folder.path().join("events.db")).open().await.unwrap();
-    let put_back = async {
+    let rewind = async {
         let mut transaction = store.database().begin().await.unwrap();
         sqlx::raw_sql(AssertSqlSafe(PUT_BACK_SQLITE)).execute(&mut *transaction).await.unwrap();
         transaction.commit().await.unwrap();
     };
-    nobody_goes_on(store.clone(), put_back.boxed()).await;
+    check_rewound(store.clone(), rewind.boxed()).await;
 }
 
 #[cfg(feature = "postgres")]
 #[tokio::test]
-async fn nobody_goes_on_in_a_postgresql_log_that_was_put_back() {
+async fn no_reader_continues_in_a_postgresql_log_that_was_rewound() {
     use sqlx::{Connection, PgConnection};
 
-    let put_back = "
+    let rewind = "
         ALTER TABLE annals.events DISABLE TRIGGER USER;
         DELETE FROM annals.events WHERE position > 2;
         ALTER TABLE annals.events ENABLE TRIGGER USER;
@@ -79,9 +79,9 @@ async fn nobody_goes_on_in_a_postgresql_log_that_was_put_back() {
     ";
     let database = crate::backends::postgres_database().await;
     let store = annals_eventstore::PostgresOptions::new(database.url()).open().await.unwrap();
-    let put_back = async {
+    let rewind = async {
         let mut connection = PgConnection::connect(database.url()).await.unwrap();
-        sqlx::raw_sql(put_back).execute(&mut connection).await.unwrap();
+        sqlx::raw_sql(rewind).execute(&mut connection).await.unwrap();
     };
-    nobody_goes_on(store.clone(), put_back.boxed()).await;
+    check_rewound(store.clone(), rewind.boxed()).await;
 }

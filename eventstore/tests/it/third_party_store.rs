@@ -1,4 +1,4 @@
-//! A store that knows nothing of annals but its public face: what somebody else's engine would be. It keeps the whole
+//! A store that uses only the public API of annals, as a third-party engine would. It keeps the whole
 //! contract with a list behind a mutex; several handles share it, so that it counts as durable.
 
 use std::collections::HashMap;

@@ -1,4 +1,4 @@
-//! Appends that are sent together are answered as if they came one after the other, whatever the store makes of them.
+//! Appends that are sent together are answered as if they were sent one after the other, however the store groups them.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -14,7 +14,7 @@ const TENANTS: [&str; 2] = ["default", "other"];
 const BATCHES: usize = 30;
 const AT_ONCE: usize = 24;
 
-/// A stream that has come to its last version, and one that is one event before it. On PostgreSQL, where the unique key tells
+/// A stream at its last version, and one that is one event before it. On PostgreSQL, where the unique key shows
 /// that a version is taken, they also have more first versions than the appends of a test expect.
 const FULL: [(&str, i64); 2] = [("full", i64::MAX), ("almost", i64::MAX - 1)];
 
@@ -26,9 +26,9 @@ fn stream(tenant: &str, id: &str) -> StreamId {
 struct Appends {
     random: fastrand::Rng,
     ids: Vec<&'static str>,
-    /// Where the streams stand after the batches so far.
+    /// The versions of the streams after the batches so far.
     heads: HashMap<StreamId, i64>,
-    /// What was sent, by tenant.
+    /// The appends that were sent, by tenant.
     sent: HashMap<&'static str, Vec<Append>>,
 }
 
@@ -56,7 +56,7 @@ impl Appends {
         let tenant = TENANTS[self.random.usize(..TENANTS.len())];
         let earlier = self.sent.get(tenant).filter(|sent| !sent.is_empty()).cloned().unwrap_or_default();
         let append = match self.random.u8(..20) {
-            // The same again, whatever has become of it.
+            // The same again, whatever its outcome was.
             0..2 if !earlier.is_empty() => earlier[self.random.usize(..earlier.len())].clone(),
             // Some of its ids, with others or in another stream.
             2..5 if !earlier.is_empty() => {
@@ -88,8 +88,8 @@ impl Appends {
     }
 }
 
-/// What a caller can tell of an answer but positions and times, which are those of each store.
-fn told(answer: &Result<Appended, AppendError>) -> String {
+/// An answer as text, without positions and times, which differ between stores.
+fn outline(answer: &Result<Appended, AppendError>) -> String {
     match answer {
         Ok(appended) => {
             let streams = appended.streams.iter().map(|s| format!("{}@{}+{}", s.stream, s.version, s.positions.len()));
@@ -135,7 +135,7 @@ async fn are_answered_alike(together: Arc<dyn EventStore>, apart: Vec<Arc<dyn Ev
     for batch in 0..BATCHES {
         let batch_of: Vec<Append> = (0..appends.random.usize(1..AT_ONCE)).map(|_| appends.next()).collect();
         let answers = join_all(batch_of.iter().map(|append| together.append_many(append.clone()))).await;
-        let answers: Vec<String> = answers.iter().map(told).collect();
+        let answers: Vec<String> = answers.iter().map(outline).collect();
         for store in &apart {
             for (place, append) in batch_of.iter().enumerate() {
                 let alone = store.append_many(append.clone()).await;
@@ -143,7 +143,7 @@ async fn are_answered_alike(together: Arc<dyn EventStore>, apart: Vec<Arc<dyn Ev
                     let streams = appended.streams.iter().filter(|_| !appended.repeated);
                     appends.heads.extend(streams.map(|s| (s.stream.clone(), s.version.get())));
                 }
-                let text = told(&alone);
+                let text = outline(&alone);
                 let kind = match &alone {
                     Ok(appended) => if appended.repeated { "repeated" } else { "appended" }.to_owned(),
                     Err(error) => format!("{error:?}").chars().take_while(|c| c.is_alphanumeric()).collect(),

@@ -1,21 +1,21 @@
-//! What stands at a type that derives `Aggregate`.
+//! The attributes of a type that derives `Aggregate`.
 
 use syn::parse::ParseStream;
 use syn::{Attribute, DeriveInput, Error, Generics, Ident, LitInt, LitStr, Path, Result, Type};
 
 use super::body::{Body, on_fields};
-use crate::attr::{self, AGGREGATE, CRATE, EVENT, EVERY, FOLD, ID, NAME, NEVER, SNAPSHOT, Said};
+use crate::attr::{self, AGGREGATE, CRATE, EVENT, EVERY, FOLD, ID, NAME, NEVER, SNAPSHOT, Values};
 use crate::mistakes::Mistakes;
 
 pub(crate) struct AggregateInput {
     pub(crate) ident: Ident,
     pub(crate) generics: Generics,
-    pub(crate) name: Said<LitStr>,
-    pub(crate) id: Said<Type>,
-    pub(crate) event: Said<Type>,
-    pub(crate) snapshot: Said<Snapshot>,
-    pub(crate) fold: Said<LitInt>,
-    pub(crate) krate: Said<Path>,
+    pub(crate) name: Values<LitStr>,
+    pub(crate) id: Values<Type>,
+    pub(crate) event: Values<Type>,
+    pub(crate) snapshot: Values<Snapshot>,
+    pub(crate) fold: Values<LitInt>,
+    pub(crate) krate: Values<Path>,
     /// Whether every word was known and every value could be read.
     pub(crate) understood: bool,
     pub(crate) body: Body<(), ()>,
@@ -30,8 +30,8 @@ pub(crate) enum Snapshot {
 
 impl AggregateInput {
     pub(crate) fn parse(input: &DeriveInput, mistakes: &mut Mistakes) -> Self {
-        let (mut name, mut id, mut event) = (Said::default(), Said::default(), Said::default());
-        let (mut snapshot, mut fold, mut krate) = (Said::default(), Said::default(), Said::default());
+        let (mut name, mut id, mut event) = (Values::default(), Values::default(), Values::default());
+        let (mut snapshot, mut fold, mut krate) = (Values::default(), Values::default(), Values::default());
         let known = [NAME, ID, EVENT, SNAPSHOT, FOLD, CRATE];
         let understood = attr::read(&input.attrs, AGGREGATE, &known, &[], mistakes, |word, input| {
             if word == NAME {
@@ -74,12 +74,12 @@ impl Snapshot {
     fn parse(word: &Ident, input: ParseStream<'_>) -> Result<Self> {
         let fix = "write `snapshot(every = 100)` or `snapshot(never)`";
         if !input.peek(syn::token::Paren) {
-            return Err(Error::new(word.span(), format!("`{word}` does not say when; {fix}")));
+            return Err(Error::new(word.span(), format!("`{word}` has no interval; {fix}")));
         }
         attr::in_parentheses(input, |content, span| {
             let Some(how) = content.parse::<Option<Ident>>()? else {
                 let span = if content.is_empty() { span } else { content.span() };
-                return Err(Error::new(span, format!("`{word}` does not say when; {fix}")));
+                return Err(Error::new(span, format!("`{word}` has no interval; {fix}")));
             };
             let snapshot = if how == EVERY {
                 Self::Every(attr::number(&how, content, "every = 100")?)

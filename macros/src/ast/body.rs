@@ -1,8 +1,8 @@
-//! The shape of a type, and what stands inside it.
+//! The shape of a type, and its fields and variants.
 
 use syn::{Attribute, Data, DeriveInput, Fields, Token};
 
-/// The shape of the type a derive stands on.
+/// The shape of the type.
 pub(crate) enum Body<S, V> {
     Struct(S),
     Enum(Vec<V>),
@@ -23,7 +23,7 @@ impl<S, V> Body<S, V> {
     }
 }
 
-/// The attributes called `name` on any field of the type: a place where ours mean nothing unless said otherwise.
+/// The attributes called `name` on any field of the type, where most of ours have no meaning.
 pub(super) fn on_fields(input: &DeriveInput, name: &str) -> Vec<Attribute> {
     let fields: Vec<&syn::Field> = match &input.data {
         Data::Struct(data) => data.fields.iter().collect(),

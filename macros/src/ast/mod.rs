@@ -1,4 +1,4 @@
-//! PARSE: what the user wrote, as our own trees with every span; nothing is judged yet.
+//! PARSE: the input as our own trees, with every span. Rules are checked later.
 
 mod aggregate;
 mod body;

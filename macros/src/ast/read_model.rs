@@ -1,21 +1,21 @@
-//! What stands at a type that derives `ReadModel`.
+//! The attributes of a type that derives `ReadModel`.
 
 use syn::{Attribute, DeriveInput, Error, Field, Fields, Generics, Ident, LitStr, Path, Type};
 
 use super::body::{Body, on_fields};
-use crate::attr::{self, COLUMN, CRATE, INDEX, JSON, KEY, NAME, READ_MODEL, Said, TABLE, TEXT};
+use crate::attr::{self, COLUMN, CRATE, INDEX, JSON, KEY, NAME, READ_MODEL, TABLE, TEXT, Values};
 use crate::mistakes::Mistakes;
 
 pub(crate) struct ReadModelInput {
     pub(crate) ident: Ident,
     pub(crate) generics: Generics,
-    pub(crate) table: Said<LitStr>,
-    pub(crate) key: Said<Vec<LitStr>>,
-    pub(crate) index: Said<Vec<LitStr>>,
-    pub(crate) krate: Said<Path>,
+    pub(crate) table: Values<LitStr>,
+    pub(crate) key: Values<Vec<LitStr>>,
+    pub(crate) index: Values<Vec<LitStr>>,
+    pub(crate) krate: Values<Path>,
     /// Whether every word on the type was known and every value could be read.
     pub(crate) understood: bool,
-    /// A struct gives its columns, or nothing if its fields have no names.
+    /// The columns of a struct; none if its fields have no names.
     pub(crate) body: Body<Option<Vec<ColumnInput>>, ()>,
     /// `#[read_model(..)]` on fields, and `#[column(..)]` on the type.
     pub(crate) misplaced: Vec<Attribute>,
@@ -24,15 +24,15 @@ pub(crate) struct ReadModelInput {
 pub(crate) struct ColumnInput {
     pub(crate) field: Ident,
     pub(crate) ty: Type,
-    pub(crate) name: Said<LitStr>,
-    pub(crate) text: Said<()>,
-    pub(crate) json: Said<()>,
+    pub(crate) name: Values<LitStr>,
+    pub(crate) text: Values<()>,
+    pub(crate) json: Values<()>,
 }
 
 impl ReadModelInput {
     pub(crate) fn parse(input: &DeriveInput, mistakes: &mut Mistakes) -> Self {
-        let (mut table, mut key, mut index) = (Said::default(), Said::default(), Said::default());
-        let mut krate = Said::default();
+        let (mut table, mut key, mut index) = (Values::default(), Values::default(), Values::default());
+        let mut krate = Values::default();
         let known = [TABLE, KEY, INDEX, CRATE];
         let understood = attr::read(&input.attrs, READ_MODEL, &known, &[], mistakes, |word, input| {
             if word == TABLE {
@@ -70,9 +70,9 @@ impl ReadModelInput {
 }
 
 impl ColumnInput {
-    /// Nothing for a field without a name.
+    /// None for a field without a name.
     fn parse(field: &Field, mistakes: &mut Mistakes) -> Option<Self> {
-        let (mut name, mut text, mut json) = (Said::default(), Said::default(), Said::default());
+        let (mut name, mut text, mut json) = (Values::default(), Values::default(), Values::default());
         attr::read(&field.attrs, COLUMN, &[NAME, TEXT, JSON], &[], mistakes, |word, input| {
             if word == NAME {
                 name.add(word, attr::text(word, input, "name = \"placed\""))

@@ -2,12 +2,21 @@
 
 use proc_macro2::{Ident, TokenStream};
 use quote::{quote, quote_spanned};
+use syn::Type;
+use syn::spanned::Spanned;
 
-use super::place::at;
-use crate::validate::ValidEvent;
+use super::span::at;
+use crate::validate::{EventKind, Shape, ValidEvent};
 
 pub(crate) fn event(valid: &ValidEvent) -> TokenStream {
-    let ValidEvent { root: p, ident, generics, shapes } = valid;
+    match &valid.kind {
+        EventKind::Named(shapes) => named(valid, shapes),
+        EventKind::Wrapping(variants) => wrapping(valid, variants),
+    }
+}
+
+fn named(valid: &ValidEvent, shapes: &[Shape]) -> TokenStream {
+    let ValidEvent { root: p, ident, generics, .. } = valid;
     let where_clause = &generics.where_clause;
     let entries = shapes.iter().map(|shape| {
         let (name, version, rust_name) = (&shape.name, shape.version, &shape.rust_name);
@@ -20,7 +29,7 @@ pub(crate) fn event(valid: &ValidEvent) -> TokenStream {
         let index = 0..variants.len();
         quote!(match self { #(Self::#variants { .. } => &<Self as #p::Event>::SHAPES[#index],)* })
     };
-    // These two ask for serde's derives; so the compiler's complaint stands at the type.
+    // These two require serde's derives; with this span, the compiler reports a missing one at the type.
     let span = at(ident.span());
     let (encode, decode) = if variants.is_empty() {
         (
@@ -57,5 +66,46 @@ pub(crate) fn event(valid: &ValidEvent) -> TokenStream {
                 #decode
             }
         }
+    }
+}
+
+fn wrapping(valid: &ValidEvent, variants: &[(Ident, Type)]) -> TokenStream {
+    let ValidEvent { root: p, ident, generics, .. } = valid;
+    let where_clause = &generics.where_clause;
+    let names: Vec<&Ident> = variants.iter().map(|(name, _)| name).collect();
+    // A wrapped type that is no event is reported at its place.
+    let types: Vec<TokenStream> =
+        variants.iter().map(|(_, ty)| quote_spanned!(at(ty.span())=> <#ty as #p::Event>)).collect();
+    quote! {
+        #[automatically_derived]
+        #[allow(deprecated)]
+        impl #p::Event for #ident #where_clause {
+            const SHAPES: &'static [#p::EventShape] =
+                &#p::join_shapes::<{ 0 #(+ #types::SHAPES.len())* }>(&[#(#types::SHAPES),*]);
+
+            fn shape(&self) -> &'static #p::EventShape {
+                match self { #(Self::#names(__event) => #types::shape(__event),)* }
+            }
+
+            fn encode(&self) -> #p::core::result::Result<#p::Payload, #p::Invalid> {
+                match self { #(Self::#names(__event) => #types::encode(__event),)* }
+            }
+
+            fn decode(
+                __name: &#p::core::primitive::str,
+                __schema_version: #p::core::primitive::u32,
+                __payload: &#p::Payload,
+            ) -> #p::core::result::Result<Self, #p::DecodeError> {
+                #(
+                    if #p::has_name(#types::SHAPES, __name) {
+                        return #types::decode(__name, __schema_version, __payload).map(Self::#names);
+                    }
+                )*
+                #p::core::result::Result::Err(#p::unknown_name(<Self as #p::Event>::SHAPES, __name))
+            }
+        }
+
+        // Compares the names, also where nothing else asks for them.
+        const _: &[#p::EventShape] = <#ident as #p::Event>::SHAPES;
     }
 }

@@ -4,7 +4,7 @@ use proc_macro2::TokenStream;
 use quote::{quote, quote_spanned};
 use syn::spanned::Spanned;
 
-use super::place::at;
+use super::span::at;
 use crate::validate::{Storage, ValidColumn, ValidReadModel};
 
 pub(crate) fn read_model(valid: &ValidReadModel) -> TokenStream {
@@ -23,12 +23,12 @@ pub(crate) fn read_model(valid: &ValidReadModel) -> TokenStream {
             quote!(#p::core::clone::Clone::clone(&self.#field))
         })
         .collect();
-    // One column is the key by itself, several are a tuple.
+    // The key is the type of one column, or a tuple of several.
     let (key_type, key_value) = match (&key_types[..], &key_values[..]) {
         ([ty], [value]) => (quote!(#ty), quote!(#value)),
         _ => (quote!((#(#key_types,)*)), quote!((#(#key_values,)*))),
     };
-    // An `Option` behind an alias is only known to the compiler.
+    // Only the compiler knows an `Option` behind an alias.
     let never_null = key.iter().map(|column| {
         let ValidColumn { ty, name, .. } = column;
         let message = format!("`{name}` is in the key, and a key is never null; use a type that is not an `Option`");
@@ -75,7 +75,7 @@ pub(crate) fn read_model(valid: &ValidReadModel) -> TokenStream {
 fn spec(p: &TokenStream, column: &ValidColumn) -> TokenStream {
     let ValidColumn { ty, name, optional, .. } = column;
     let (column_type, nullable) = match column.storage {
-        // Asked at the field's type, so that the compiler complains there about a type that is no column.
+        // With the span of the field's type, so that the compiler reports there a type that is not a column.
         Storage::Column => (
             quote_spanned!(at(ty.span())=> <#ty as #p::Column>::TYPE),
             quote_spanned!(at(ty.span())=> <#ty as #p::Column>::NULLABLE),

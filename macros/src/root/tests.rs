@@ -26,11 +26,11 @@ fn the_given_path_wins() {
 }
 
 #[test]
-fn no_known_package_is_an_error_that_says_what_to_add() {
+fn no_known_package_is_an_error_that_names_the_package_to_add() {
     let error = find(["annals", "annals-lost"], None, "event").unwrap_err().to_string();
     assert_eq!(
         error,
-        "neither `annals` nor `annals-lost` is among the dependencies in Cargo.toml; add `annals`, or say where it is: \
+        "neither `annals` nor `annals-lost` is among the dependencies in Cargo.toml; add `annals`, or name its path: \
          `#[event(crate = path::to::annals)]`"
     );
     assert!(find(OF_READ_MODELS, None, "read_model").is_err());

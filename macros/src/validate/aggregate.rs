@@ -9,7 +9,7 @@ use crate::ast::{AggregateInput, Body, Snapshot};
 use crate::attr::{AGGREGATE, EVENT, ID, NAME, listed};
 use crate::mistakes::Mistakes;
 
-/// An aggregate that obeys every rule.
+/// A valid aggregate.
 pub(crate) struct ValidAggregate {
     pub(crate) root: TokenStream,
     pub(crate) ident: Ident,
@@ -26,7 +26,7 @@ pub(crate) enum ValidSnapshot {
     Every(u32),
 }
 
-/// Checks every rule; `root` is where annals was found.
+/// Checks every rule; `root` is the path of annals.
 pub(crate) fn aggregate(
     input: &AggregateInput,
     root: Result<TokenStream, Error>,
@@ -43,7 +43,7 @@ pub(crate) fn aggregate(
     let name = once(&input.name, &mut mistakes);
     let id = once(&input.id, &mut mistakes);
     let event = once(&input.event, &mut mistakes);
-    says_what_it_is(input, &mut mistakes);
+    has_name_id_and_event(input, &mut mistakes);
     if let Some(name) = name {
         stored_name(name, &mut mistakes);
     }
@@ -66,8 +66,8 @@ pub(crate) fn aggregate(
     mistakes.finish(valid)
 }
 
-/// Name, id and event decide what is stored and where; nothing can be guessed. One message names all that are missing.
-fn says_what_it_is(input: &AggregateInput, mistakes: &mut Mistakes) {
+/// Name, id and event decide what is stored and where; none has a default. One message names all that are missing.
+fn has_name_id_and_event(input: &AggregateInput, mistakes: &mut Mistakes) {
     let missing = [
         (NAME, "name = \"order\"", input.name.first().is_none()),
         (ID, "id = OrderId", input.id.first().is_none()),
@@ -83,7 +83,7 @@ fn says_what_it_is(input: &AggregateInput, mistakes: &mut Mistakes) {
     required(!missing.is_empty(), input.understood, &input.ident, &message, mistakes);
 }
 
-/// A union cannot say what it holds, so no event could be folded into it.
+/// The active field of a union is unknown, so no event could be folded into it.
 fn not_a_union(body: &Body<(), ()>, mistakes: &mut Mistakes) {
     if let Body::Union(union) = body {
         mistakes.at(union, "a union cannot be an aggregate; make it a struct or an enum");

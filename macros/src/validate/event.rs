@@ -2,20 +2,27 @@
 
 use proc_macro2::TokenStream;
 use syn::ext::IdentExt;
-use syn::{Error, Generics, Ident, LitStr};
+use syn::{Error, Generics, Ident, LitStr, Type};
 
 use super::shared::{from_one, not_generic, not_misplaced, once, required, stored_name};
 use crate::ast::{Body, EventInput, EventLabels, VariantInput};
-use crate::attr::EVENT;
+use crate::attr::{EVENT, TRANSPARENT};
 use crate::mistakes::Mistakes;
 
-/// An event that obeys every rule.
+/// A valid event.
 pub(crate) struct ValidEvent {
     pub(crate) root: TokenStream,
     pub(crate) ident: Ident,
     pub(crate) generics: Generics,
-    /// In the order of declaration; a struct has one.
-    pub(crate) shapes: Vec<Shape>,
+    pub(crate) kind: EventKind,
+}
+
+/// Where the stored names of an event type come from.
+pub(crate) enum EventKind {
+    /// It declares them, in this order; a struct has one.
+    Named(Vec<Shape>),
+    /// From the event types that its variants wrap.
+    Wrapping(Vec<(Ident, Type)>),
 }
 
 pub(crate) struct Shape {
@@ -26,7 +33,7 @@ pub(crate) struct Shape {
     pub(crate) rust_name: String,
 }
 
-/// Checks every rule; `root` is where annals was found.
+/// Checks every rule; `root` is the path of annals.
 pub(crate) fn event(
     input: &EventInput,
     root: Result<TokenStream, Error>,
@@ -36,10 +43,10 @@ pub(crate) fn event(
     not_generic(&input.generics, "Event", &mut mistakes);
     not_misplaced(
         &input.on_fields,
-        "`#[event(..)]` says nothing about a field; put it on the variant or the struct",
+        "`#[event(..)]` has no meaning on a field; put it on the variant or the struct",
         &mut mistakes,
     );
-    let shapes = match &input.body {
+    let kind = match &input.body {
         Body::Struct(()) => structure(input, &mut mistakes),
         Body::Enum(variants) => enumeration(input, variants, &mut mistakes),
         Body::Union(union) => {
@@ -48,24 +55,27 @@ pub(crate) fn event(
         }
     };
     let root = root.map_err(|error| mistakes.push(error)).ok();
-    let valid = root.zip(shapes).map(|(root, shapes)| ValidEvent {
+    let valid = root.zip(kind).map(|(root, kind)| ValidEvent {
         root,
         ident: input.ident.clone(),
         generics: input.generics.clone(),
-        shapes,
+        kind,
     });
     mistakes.finish(valid)
 }
 
-fn structure(input: &EventInput, mistakes: &mut Mistakes) -> Option<Vec<Shape>> {
-    struct_stands_alone(&input.serde, mistakes);
+fn structure(input: &EventInput, mistakes: &mut Mistakes) -> Option<EventKind> {
+    serde_writes_only_the_fields(&input.serde, mistakes);
     let rust_name = input.ident.unraw().to_string();
-    label(&input.ident, &input.labels, None, rust_name, mistakes).map(|shape| vec![shape])
+    label(&input.ident, &input.labels, None, rust_name, mistakes).map(|shape| EventKind::Named(vec![shape]))
 }
 
-fn enumeration(input: &EventInput, variants: &[VariantInput], mistakes: &mut Mistakes) -> Option<Vec<Shape>> {
+fn enumeration(input: &EventInput, variants: &[VariantInput], mistakes: &mut Mistakes) -> Option<EventKind> {
     names_belong_to_variants(&input.labels, mistakes);
-    content_stands_alone(&input.serde, mistakes);
+    if variants.iter().any(|variant| variant.labels.transparent.first().is_some()) {
+        return Some(EventKind::Wrapping(wrapping(variants, mistakes)));
+    }
+    serde_writes_only_the_content(&input.serde, mistakes);
     has_variants(&input.ident, variants, mistakes);
     let mut shapes = Vec::new();
     for variant in variants {
@@ -76,10 +86,48 @@ fn enumeration(input: &EventInput, variants: &[VariantInput], mistakes: &mut Mis
     }
     let shapes: Vec<_> = shapes.into_iter().flatten().collect();
     names_are_unique(&shapes, mistakes);
-    Some(shapes)
+    Some(EventKind::Named(shapes))
 }
 
-/// The stored name is never made from the Rust name: renaming a variant must not change what is stored.
+/// An enum that wraps other event types declares nothing of its own, so that serde has no part in it.
+fn wrapping(variants: &[VariantInput], mistakes: &mut Mistakes) -> Vec<(Ident, Type)> {
+    let mut wrapped = Vec::new();
+    for variant in variants {
+        let VariantInput { ident, labels, wrapped: ty, .. } = variant;
+        crate_belongs_to_the_type(labels, mistakes);
+        if once(&labels.transparent, mistakes).is_none() {
+            required(
+                true,
+                labels.understood,
+                ident,
+                &format!(
+                    "either every variant of an enum is `{TRANSPARENT}` or none; write `#[{EVENT}({TRANSPARENT})]` above \
+                     `{}`, and put its own event into a type that it wraps",
+                    ident.unraw()
+                ),
+                mistakes,
+            );
+            continue;
+        }
+        for word in labels.name.0.iter().map(|word| &word.word).chain(labels.version.0.iter().map(|word| &word.word)) {
+            mistakes.at(word, format!("`{word}` comes from the wrapped event type; remove it"));
+        }
+        match ty {
+            Some(ty) => wrapped.push((ident.clone(), ty.clone())),
+            None => mistakes.at(
+                ident,
+                format!(
+                    "a `{TRANSPARENT}` variant has one unnamed field, the event type that it wraps; write \
+                     `{}(OtherEvent)`",
+                    ident.unraw()
+                ),
+            ),
+        }
+    }
+    wrapped
+}
+
+/// The stored name is never derived from the Rust name: renaming a variant must not change what is stored.
 fn label(
     at: &Ident,
     labels: &EventLabels,
@@ -100,14 +148,14 @@ fn label(
     Some(Shape { variant, name: name.clone(), version, rust_name })
 }
 
-/// An event is read back by its name, so two variants of one name could not be told apart.
+/// An event is read by its name, so two variants cannot have the same one.
 fn names_are_unique(shapes: &[Shape], mistakes: &mut Mistakes) {
     for (at, shape) in shapes.iter().enumerate() {
         if let Some(first) = shapes[..at].iter().find(|earlier| earlier.name.value() == shape.name.value()) {
             mistakes.at(
                 &shape.name,
                 format!(
-                    "`{}` is the stored name of `{}` already; choose another, or the two cannot be told apart when read",
+                    "`{}` is the stored name of `{}` already; choose another, or a stored event could be either",
                     shape.name.value(),
                     first.rust_name
                 ),
@@ -119,33 +167,36 @@ fn names_are_unique(shapes: &[Shape], mistakes: &mut Mistakes) {
 /// An enum without variants has no value that could be stored.
 fn has_variants(ident: &Ident, variants: &[VariantInput], mistakes: &mut Mistakes) {
     if variants.is_empty() {
-        mistakes.at(ident, format!("`{}` has no variants, so nothing can happen; add one", ident.unraw()));
+        mistakes.at(ident, format!("`{}` has no variants, so there is no event; add one", ident.unraw()));
     }
 }
 
-/// Each variant is an event of its own, with its own name and version.
+/// Each variant is one event with its own name and version.
 fn names_belong_to_variants(labels: &EventLabels, mistakes: &mut Mistakes) {
-    let words = labels.name.0.iter().map(|said| &said.word).chain(labels.version.0.iter().map(|said| &said.word));
-    for word in words {
+    for word in labels.name.0.iter().map(|word| &word.word).chain(labels.version.0.iter().map(|word| &word.word)) {
         mistakes
             .at(word, format!("each variant has its own `{word}`; write `#[{EVENT}({word} = ..)]` above the variants"));
+    }
+    for said in &labels.transparent.0 {
+        let word = &said.word;
+        mistakes.at(word, format!("each variant is `{word}` by itself; write `#[{EVENT}({word})]` above the variants"));
     }
 }
 
 /// All variants are handled by one implementation, which names one crate.
 fn crate_belongs_to_the_type(labels: &EventLabels, mistakes: &mut Mistakes) {
-    for said in &labels.krate.0 {
-        mistakes.at(&said.word, format!("`crate` belongs to the whole enum; write `#[{EVENT}(crate = ..)]` above it"));
+    for krate in &labels.krate.0 {
+        mistakes.at(&krate.word, format!("`crate` belongs to the whole enum; write `#[{EVENT}(crate = ..)]` above it"));
     }
 }
 
-/// annals stores the variant's content alone, and finds the variant by its stored name. With these words serde would
-/// write the Rust name into the content, leave out what tells variants apart, or go through another type.
-fn content_stands_alone(serde: &[Ident], mistakes: &mut Mistakes) {
+/// annals stores only the content of the variant, and finds the variant by its stored name. With these words serde would
+/// write the Rust name into the content, leave out the variant, or write another type.
+fn serde_writes_only_the_content(serde: &[Ident], mistakes: &mut Mistakes) {
     let tagged = serde.iter().any(|word| word == "tag");
     for word in serde {
         let why = match word.to_string().as_str() {
-            // It goes with `tag`, which is refused already.
+            // It requires `tag`, which is refused already.
             "content" if tagged => continue,
             "tag" | "content" | "untagged" => {
                 "annals stores the content alone and picks the variant by its stored name; remove it"
@@ -160,8 +211,8 @@ fn content_stands_alone(serde: &[Ident], mistakes: &mut Mistakes) {
     }
 }
 
-/// With `tag`, serde writes the struct's Rust name into the content, where the stored name already says it.
-fn struct_stands_alone(serde: &[Ident], mistakes: &mut Mistakes) {
+/// With `tag`, serde writes the struct's Rust name into the content, although the stored name is beside it.
+fn serde_writes_only_the_fields(serde: &[Ident], mistakes: &mut Mistakes) {
     for word in serde.iter().filter(|word| *word == "tag") {
         mistakes.at(
             word,
@@ -170,15 +221,15 @@ fn struct_stands_alone(serde: &[Ident], mistakes: &mut Mistakes) {
     }
 }
 
-/// Variants are picked by their place among those that serde reads; a variant that serde leaves out would shift the
+/// Variants are chosen by their index among those that serde reads. A variant that serde leaves out would shift the
 /// others, and could be stored but never read.
 fn every_variant_is_read_and_written(serde: &[Ident], mistakes: &mut Mistakes) {
     for word in serde {
         let why = match word.to_string().as_str() {
             "skip" | "skip_serializing" | "skip_deserializing" => {
-                "every variant that can be stored must be readable for ever; remove it, or move the variant to another type"
+                "every variant that can be stored must always be readable; remove it, or move the variant to another type"
             }
-            "other" => "an unknown event is an error that names it, never a variant that swallows it; remove it",
+            "other" => "an unknown event is an error that names it, never a variant that hides it; remove it",
             "untagged" => "annals stores the content alone and picks the variant by its stored name; remove it",
             _ => continue,
         };

@@ -1,4 +1,4 @@
-//! VALIDATE: one function per rule, each with why the rule exists. What passes can be expanded without failing.
+//! VALIDATE: one function per rule, with the reason for the rule. Valid input can be expanded without failing.
 
 mod aggregate;
 mod event;
@@ -6,5 +6,5 @@ mod read_model;
 mod shared;
 
 pub(crate) use aggregate::{ValidAggregate, ValidSnapshot, aggregate};
-pub(crate) use event::{ValidEvent, event};
+pub(crate) use event::{EventKind, Shape, ValidEvent, event};
 pub(crate) use read_model::{Storage, ValidColumn, ValidReadModel, read_model};

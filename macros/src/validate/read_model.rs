@@ -6,19 +6,19 @@ use syn::{Error, Generics, Ident, LitStr, Type};
 
 use super::shared::{not_generic, not_misplaced, once, required};
 use crate::ast::{Body, ColumnInput, ReadModelInput};
-use crate::attr::{COLUMN, JSON, READ_MODEL, Said, TABLE, TEXT, listed};
+use crate::attr::{COLUMN, JSON, READ_MODEL, TABLE, TEXT, Values, listed};
 use crate::mistakes::Mistakes;
 
 /// The longest name of a table or column; `TableSpec::MAX_NAME` of the projections, which checks it again.
 const MAX_IDENTIFIER: usize = 48;
 /// The most columns of a table; `TableSpec::MAX_COLUMNS` of the projections.
 const MAX_COLUMNS: usize = 100;
-/// The most columns of a key, as `RowKey` is implemented for tuples of so many.
+/// The most columns of a key, the largest tuple that implements `RowKey`.
 const MAX_KEY: usize = 6;
-/// Beginnings of names that belong to annals and to the engines.
+/// Prefixes that are reserved for annals and the engines.
 const RESERVED: [&str; 3] = ["annals_", "sqlite_", "pg_"];
 
-/// A read model that obeys every rule.
+/// A valid read model.
 pub(crate) struct ValidReadModel {
     pub(crate) root: TokenStream,
     pub(crate) ident: Ident,
@@ -48,7 +48,7 @@ pub(crate) enum Storage {
     Json,
 }
 
-/// Checks every rule; `root` is where annals was found.
+/// Checks every rule; `root` is the path of annals.
 pub(crate) fn read_model(
     input: &ReadModelInput,
     root: Result<TokenStream, Error>,
@@ -63,7 +63,7 @@ pub(crate) fn read_model(
     );
     let table = once(&input.table, &mut mistakes);
     let key = once(&input.key, &mut mistakes);
-    says_where_it_stands(input, &mut mistakes);
+    has_table_and_key(input, &mut mistakes);
     if let Some(table) = table {
         identifier(table, &table.value(), "a table's name", &mut mistakes);
     }
@@ -86,8 +86,8 @@ pub(crate) fn read_model(
     mistakes.finish(valid)
 }
 
-/// Table and key decide which rows there are; nothing can be guessed.
-fn says_where_it_stands(input: &ReadModelInput, mistakes: &mut Mistakes) {
+/// Table and key decide which rows there are; neither has a default.
+fn has_table_and_key(input: &ReadModelInput, mistakes: &mut Mistakes) {
     let ident = input.ident.unraw();
     let no_table = format!("`{ident}` has no table; write `#[{READ_MODEL}({TABLE} = \"order_list\", ..)]`");
     required(input.table.first().is_none(), input.understood, &input.ident, &no_table, mistakes);
@@ -157,7 +157,7 @@ fn column(input: &ColumnInput, mistakes: &mut Mistakes) -> ValidColumn {
     }
 }
 
-/// A column is either bare text or JSON.
+/// A column is either plain text or JSON.
 fn one_storage(input: &ColumnInput, mistakes: &mut Mistakes) -> Storage {
     match (input.text.first(), input.json.first()) {
         (None, None) => Storage::Column,
@@ -170,8 +170,8 @@ fn one_storage(input: &ColumnInput, mistakes: &mut Mistakes) -> Storage {
     }
 }
 
-/// SQL is built from these names; so they hold nothing that could end a quoted name, fit every engine with a suffix,
-/// and stay clear of the names that annals and the engines use.
+/// SQL is built from these names. So they contain nothing that could end a quoted name, leave room for a suffix on every
+/// engine, and avoid the names that annals and the engines use.
 fn identifier(at: impl quote::ToTokens, name: &str, what: &str, mistakes: &mut Mistakes) {
     let allowed = name.starts_with(|first: char| first.is_ascii_lowercase())
         && name.bytes().all(|byte| byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'_');
@@ -180,11 +180,11 @@ fn identifier(at: impl quote::ToTokens, name: &str, what: &str, mistakes: &mut M
     } else if name.len() > MAX_IDENTIFIER {
         mistakes.at(at, format!("{what} has at most {MAX_IDENTIFIER} characters, this has {}; shorten it", name.len()));
     } else if let Some(reserved) = RESERVED.iter().find(|reserved| name.starts_with(**reserved)) {
-        mistakes.at(at, format!("{what} cannot begin with `{reserved}`, which is reserved; choose another beginning"));
+        mistakes.at(at, format!("{what} cannot begin with `{reserved}`, which is reserved; choose another prefix"));
     }
 }
 
-/// A table has one column of each name.
+/// The names of a table's columns are unique.
 fn column_names_are_unique(fields: &[ColumnInput], columns: &[ValidColumn], mistakes: &mut Mistakes) {
     for (at, (input, column)) in fields.iter().zip(columns).enumerate() {
         let Some(first) = columns[..at].iter().find(|earlier| earlier.name == column.name) else { continue };
@@ -197,7 +197,7 @@ fn column_names_are_unique(fields: &[ColumnInput], columns: &[ValidColumn], mist
     }
 }
 
-/// A key names its row: by columns that exist, never null, and compared as the databases compare them.
+/// A key identifies its row: its columns exist, are never null, and compare as in the databases.
 fn key_columns(key: &[LitStr], columns: &[ValidColumn], mistakes: &mut Mistakes) -> Vec<ValidColumn> {
     named_columns_exist_once(key, "the key", columns, mistakes);
     if let Some(beyond) = key.get(MAX_KEY) {
@@ -227,16 +227,16 @@ fn key_columns(key: &[LitStr], columns: &[ValidColumn], mistakes: &mut Mistakes)
     found
 }
 
-/// An index of what is indexed already costs every write and helps no read.
+/// A second index on the same columns makes every write slower and helps no read.
 fn indexes(
-    said: &Said<Vec<LitStr>>,
+    words: &Values<Vec<LitStr>>,
     key: &[LitStr],
     columns: &[ValidColumn],
     mistakes: &mut Mistakes,
 ) -> Vec<Vec<String>> {
     let mut indexes: Vec<Vec<String>> = Vec::new();
     let key: Vec<_> = key.iter().map(LitStr::value).collect();
-    for index in &said.0 {
+    for index in &words.0 {
         named_columns_exist_once(&index.value, "an index", columns, mistakes);
         let names: Vec<_> = index.value.iter().map(LitStr::value).collect();
         if names == key {
@@ -249,7 +249,7 @@ fn indexes(
     indexes
 }
 
-/// Keys and indexes are made of the table's columns, each taken once.
+/// Keys and indexes contain columns of the table, each once.
 fn named_columns_exist_once(named: &[LitStr], what: &str, columns: &[ValidColumn], mistakes: &mut Mistakes) {
     for (at, literal) in named.iter().enumerate() {
         let name = literal.value();
@@ -271,7 +271,7 @@ fn named_columns_exist_once(named: &[LitStr], what: &str, columns: &[ValidColumn
     }
 }
 
-/// Whether the type is written as an `Option`. An alias is not seen here; a runner checks the table once more.
+/// Whether the type is written as an `Option`. An alias is not visible here; the runner checks the table again.
 fn is_option(ty: &Type) -> bool {
     match ty {
         Type::Path(path) => path.path.segments.last().is_some_and(|last| last.ident == "Option"),

@@ -48,7 +48,7 @@ enum Gate {
 struct Hatch;
 
 #[test]
-fn what_is_said_stands_in_the_trait() {
+fn attributes_are_in_the_trait() {
     assert_eq!((Gate::TYPE, Gate::FOLD, Gate::SNAPSHOT), ("gate", 2, SnapshotPolicy::Every(100)));
     assert_eq!(Hatch::SNAPSHOT, SnapshotPolicy::Never);
     assert_eq!(<Gate as annals_eventstore::Aggregate>::Id::default().to_string(), "0 of ");
@@ -56,12 +56,12 @@ fn what_is_said_stands_in_the_trait() {
 }
 
 #[test]
-fn what_is_not_said_has_its_default() {
+fn missing_attributes_have_defaults() {
     assert_eq!((Door::TYPE, Door::FOLD, Door::SNAPSHOT), ("door", 1, SnapshotPolicy::Never));
 }
 
 #[test]
-fn the_event_type_is_the_one_that_evolve_takes() {
+fn the_event_type_is_that_of_evolve() {
     let mut door = Door::default();
     let events: [<Door as annals_eventstore::Aggregate>::Event; 2] = [DoorEvent::Opened, DoorEvent::Closed];
     events.iter().for_each(|event| door.evolve(event));

@@ -28,6 +28,22 @@ struct StockCounted {
 #[event(name = "stock.marked")]
 struct StockMarked;
 
+#[derive(Event, Debug, PartialEq)]
+enum StockEvent {
+    #[event(transparent)]
+    Counted(StockCounted),
+    #[event(transparent)]
+    Marked(StockMarked),
+}
+
+#[derive(Event, Debug, PartialEq)]
+enum ShopEvent {
+    #[event(transparent)]
+    Order(OrderEvent),
+    #[event(transparent)]
+    Stock(StockEvent),
+}
+
 fn every_order_event() -> Vec<OrderEvent> {
     vec![
         OrderEvent::Placed { customer: "c-1".to_owned(), lines: vec![1, 2] },
@@ -45,7 +61,7 @@ fn check_round_trip<E: annals_eventstore::Event + Debug + PartialEq>(event: &E) 
 }
 
 #[test]
-fn shapes_stand_in_the_order_of_declaration_with_names_and_versions() {
+fn shapes_are_in_the_order_of_declaration_with_names_and_versions() {
     let shape = |name, version, rust_name| EventShape { name, version, rust_name };
     assert_eq!(
         OrderEvent::SHAPES,
@@ -61,7 +77,7 @@ fn shapes_stand_in_the_order_of_declaration_with_names_and_versions() {
 }
 
 #[test]
-fn every_value_knows_its_own_shape() {
+fn every_value_has_its_shape() {
     let shapes: Vec<_> = every_order_event().iter().map(|event| *event.shape()).collect();
     assert_eq!(shapes, OrderEvent::SHAPES);
     assert_eq!(StockMarked.shape().name, "stock.marked");
@@ -79,7 +95,7 @@ fn structs_come_back_equal() {
 }
 
 #[test]
-fn unknown_names_and_versions_are_told_apart() {
+fn unknown_names_and_unknown_versions_are_different_errors() {
     let payload = OrderEvent::Closed.encode().unwrap();
     match OrderEvent::decode("order.lost", 1, &payload) {
         Err(DecodeError::UnknownName { name, known }) => {
@@ -98,7 +114,7 @@ fn unknown_names_and_versions_are_told_apart() {
     ));
 }
 
-/// The disaster: a store renamed a variant or an enum, and its old events could not be read any more.
+/// The disaster: an app renamed a variant or an enum, and its old events could not be read any more.
 #[test]
 fn renamed_rust_code_reads_what_was_written_before() {
     #[derive(Event, Serialize, Deserialize, Debug, PartialEq)]
@@ -152,9 +168,9 @@ fn serde_attributes_on_fields_work_as_usual() {
     assert_eq!(refunded.encode().unwrap(), Payload::from_json(r#"{"cents":5,"currency":"EUR"}"#).unwrap());
 }
 
-/// The stored name alone decides: two variants of one content are never mixed up.
+/// Only the stored name decides: two variants with equal content are never confused.
 #[test]
-fn variants_of_equal_content_are_picked_by_name() {
+fn variants_of_equal_content_are_chosen_by_name() {
     #[derive(Event, Serialize, Deserialize, Debug, PartialEq)]
     #[serde(rename_all = "kebab-case")]
     enum Moved {
@@ -181,7 +197,7 @@ fn only_the_content_is_stored() {
 }
 
 #[test]
-fn names_as_long_as_the_store_takes_are_taken() {
+fn names_as_long_as_the_store_allows_are_accepted() {
     #[derive(Event, Serialize, Deserialize)]
     #[event(
         name = "nnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnn"
@@ -202,4 +218,33 @@ fn labels_may_come_from_a_macro() {
     }
     declare!(Rung, "bell.rung", 4);
     assert_eq!(Rung.shape(), &EventShape { name: "bell.rung", version: 4, rust_name: "Rung" });
+}
+
+#[test]
+fn a_wrapping_enum_has_the_names_of_what_it_wraps_at_every_depth() {
+    assert_eq!(ShopEvent::SHAPES, [OrderEvent::SHAPES, StockCounted::SHAPES, StockMarked::SHAPES].concat());
+    for event in every_order_event() {
+        let (shape, payload) = (event.shape(), event.encode().unwrap());
+        let wrapped = ShopEvent::Order(event);
+        assert_eq!((wrapped.shape(), wrapped.encode().unwrap().as_str()), (shape, payload.as_str()));
+        check_round_trip(&wrapped);
+    }
+    check_round_trip(&ShopEvent::Stock(StockEvent::Counted(StockCounted { amount: 7 })));
+    check_round_trip(&ShopEvent::Stock(StockEvent::Marked(StockMarked)));
+}
+
+#[test]
+fn a_wrapping_enum_refuses_what_none_of_its_types_can_read() {
+    let payload = StockCounted { amount: 7 }.encode().unwrap();
+    match ShopEvent::decode("stock.counted", 9, &payload) {
+        Err(DecodeError::UnknownSchemaVersion { found: 9, known: 3, .. }) => {}
+        other => panic!("{other:?}"),
+    }
+    match ShopEvent::decode("stock.lost", 1, &payload) {
+        Err(DecodeError::UnknownName { known, .. }) => {
+            assert!(known.contains("order.placed") && known.contains("stock.marked"), "{known}");
+        }
+        other => panic!("{other:?}"),
+    }
+    assert!(matches!(ShopEvent::decode("order.paid", 1, &payload), Err(DecodeError::Payload { .. })));
 }

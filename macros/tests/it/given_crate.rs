@@ -1,4 +1,4 @@
-//! annals under another name, which the user gives.
+//! annals under a name that the user gives.
 
 extern crate annals_eventstore as other_name;
 
@@ -20,7 +20,7 @@ enum Ping {
 #[aggregate(name = "ping", id = u64, event = Ping, crate = self::other_name)]
 struct Pings;
 
-/// What the facade does: the hidden modules of all parts in one, each of which has some of the same things.
+/// As in the facade: the hidden modules of all parts in one. Some items are in several of them.
 mod facade {
     pub(super) mod __private {
         pub(crate) use crate::mirror::__private::*;
@@ -43,7 +43,7 @@ struct PongRow {
 }
 
 #[test]
-fn one_crate_may_hold_all_parts() {
+fn one_crate_may_contain_all_parts() {
     assert_eq!(other_name::Event::shape(&Pong).name, "pong.sent");
     assert_eq!(<Pongs as other_name::Aggregate>::TYPE, "pong");
     assert_eq!(crate::mirror::ReadModel::key(&PongRow { id: 3 }), 3);

@@ -1,4 +1,4 @@
-//! What users of the derives can see: what the derived code does, and what is refused with which words.
+//! What users of the derives can see: what the derived code does, and which input is refused with which message.
 
 mod aggregate;
 mod event;

@@ -1,4 +1,4 @@
-// The traits of annals-projections, as small as derived code lets them be: this crate stands below that one.
+// The traits of annals-projections, reduced to what derived code needs: this crate cannot depend on that one.
 
 pub(crate) use self::__private::{ColumnError, ColumnSpec, ColumnType, ColumnValue, IndexSpec, ReadModel, TableSpec};
 

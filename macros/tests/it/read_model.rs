@@ -100,14 +100,14 @@ struct HalfRow {
 }
 
 #[test]
-fn a_row_is_made_normal_field_by_field() {
+fn a_row_is_normalized_field_by_field() {
     let mut row = HalfRow { id: 1, half: Half { kept: 2, lost: 3 }, status: Status::Open };
     row.normalize().unwrap();
     assert_eq!(row, HalfRow { id: 1, half: Half { kept: 2, lost: 0 }, status: Status::Open });
 }
 
 #[test]
-fn values_stand_in_the_order_of_the_columns() {
+fn values_are_in_the_order_of_the_columns() {
     assert_eq!(
         row().to_columns(),
         [
@@ -132,7 +132,7 @@ fn a_value_that_does_not_fit_is_an_error_that_names_its_column() {
     assert_eq!(message, "before: missing");
 }
 
-/// Derived code keeps its own names apart from those of the macro that wrote the type.
+/// The names in derived code do not conflict with those of the macro that wrote the type.
 #[test]
 fn rows_may_come_from_a_macro() {
     macro_rules! declare {

@@ -46,7 +46,7 @@ struct ShadowRow {
     noted: ::core::option::Option<i64>,
 }
 
-/// A lifetime called as derived code might call its own.
+/// A lifetime with a name that derived code might use.
 #[derive(annals_macros::Event, ::serde::Serialize, ::serde::Deserialize)]
 #[event(name = "shadow.called")]
 struct Called(::core::marker::PhantomData<for<'a> fn(&'a ()) -> &'a ()>);
@@ -88,7 +88,7 @@ mod primitives {
 }
 
 #[test]
-fn derived_code_means_its_own_names() {
+fn derived_code_ignores_shadowed_names() {
     use ::annals_eventstore::{Aggregate, Event};
     let event = Happened::Fell { deep: 3 };
     let stored = event.encode().unwrap();

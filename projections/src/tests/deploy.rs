@@ -125,6 +125,21 @@ pub(super) async fn a_wait_ends_when_the_name_shows_the_event_and_not_before(sho
     newer.close().await;
 }
 
+/// How far the old build had read what a failover has lost is no measure for the new build.
+pub(super) async fn a_version_built_from_events_that_are_lost_gives_the_name_up(shop: Fixture) {
+    let [shop, anew] = shop.with_two_histories();
+    let older = old(&shop).await;
+    for _ in 0..3 {
+        older.wait_for(pay(&shop).await, shop.soon()).await.unwrap();
+    }
+    older.close().await;
+    pay(&anew).await;
+    let newer = new(&anew).await;
+    until_shown::<WithNotes>(&anew, 2).await;
+    assert_eq!(anew.named::<WithNotes>().await, pairs(&[("a", 1)]));
+    newer.close().await;
+}
+
 pub(super) async fn a_wait_for_a_version_that_nobody_feeds_says_so(shop: Fixture) {
     let beside = shop.beside();
     let older = old(&shop).await;

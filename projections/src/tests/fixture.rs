@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use annals_eventstore::{
     Checkpoint, Event, EventId, EventStore, ExpectedVersion, MemoryStore, NewEvent, Payload, Position, Recorded,
-    StreamId, Tenant,
+    SeededIds, StreamId, Tenant,
 };
 
 use super::accounts::{Account, AccountEvent, Accounts};
@@ -48,6 +48,15 @@ impl Fixture {
     /// The same read models, but another store.
     pub(crate) fn with_store(&self, store: MemoryStore) -> Self {
         Self { store, ..self.clone() }
+    }
+
+    /// The same read models, and empty stores of one incarnation that give different ids to their events: a log before and
+    /// after a failover that has lost all of it.
+    pub(crate) fn with_two_histories(&self) -> [Self; 2] {
+        let stores = [(), ()].map(|()| MemoryStore::builder().ids(SeededIds::new(7)).build());
+        stores[1].ids().next_id();
+        assert_eq!(stores[0].incarnation(), stores[1].incarnation());
+        stores.map(|store| Self { store, ..self.clone() })
     }
 
     /// The same store and read models, these by a handle of their own, as another process has.

@@ -49,7 +49,7 @@ macro_rules! on_every_database {
 }
 
 on_every_database! {
-    runner::whoever_waits_for_a_position_reads_its_own_writes,
+    runner::a_wait_for_a_position_reads_its_own_writes,
     runner::an_event_that_cannot_be_applied_stops_its_projection_alone_and_a_fix_goes_on_from_there,
     runner::a_panic_stops_its_projection_alone,
     runner::an_unreadable_event_of_a_wanted_name_stops_and_others_are_not_even_looked_at,
@@ -71,13 +71,16 @@ on_every_database! {
     rivals::what_is_reported_as_reached_is_never_taken_back_by_another_process,
     rivals::a_fold_that_fails_because_another_process_was_faster_goes_on,
     rivals::an_event_that_another_process_got_past_stops_nobody,
+    rivals::an_event_that_fails_without_a_row_stops_nobody_once_another_process_got_past_it,
     rivals::a_read_model_that_was_emptied_under_a_runner_is_built_anew,
     rivals::a_checkpoint_put_back_with_its_rows_is_followed,
     rivals::a_checkpoint_of_another_log_is_never_adopted,
+    rivals::a_checkpoint_of_another_log_at_the_same_position_is_noticed,
     rivals::rivals_that_die_and_are_put_back_leave_the_rows_of_a_fresh_fold,
     deploy::an_old_build_that_starts_beside_a_newer_one_leaves_it_the_name,
     deploy::a_version_that_took_the_name_over_keeps_it_when_the_old_build_restarts,
     deploy::a_wait_ends_when_the_name_shows_the_event_and_not_before,
+    deploy::a_version_built_from_events_that_are_lost_gives_the_name_up,
     deploy::a_wait_for_a_version_that_nobody_feeds_says_so,
     deploy::an_event_that_a_projection_learns_needs_a_raised_version,
     deploy::another_tenant_needs_a_raised_version,

@@ -143,6 +143,32 @@ pub(super) async fn an_event_that_another_process_got_past_stops_nobody(shop: Fi
     views.close().await;
 }
 
+/// The same with an event that fails without a row, so that nothing but the comparison before the stop can notice.
+pub(super) async fn an_event_that_fails_without_a_row_stops_nobody_once_another_process_got_past_it(shop: Fixture) {
+    let views = shop.start().await;
+    let first = shop.append("a", [AccountEvent::Opened]).await;
+    views.wait_for(first, shop.soon()).await.unwrap();
+    let opened = head(&shop).await;
+    views.close().await;
+    shop.append("x", [AccountEvent::Refused]).await;
+    let passed = head(&shop).await;
+    let held = shop.models.hold_comparisons().await;
+    let before = shop.models.comparisons_begun();
+    let views = shop.start().await;
+    let compares = async {
+        while shop.models.comparisons_begun() == before {
+            tokio::time::sleep(Duration::from_millis(1)).await;
+        }
+    };
+    tokio::time::timeout(shop.soon(), compares).await.expect("its checkpoint is compared before it stops");
+    commit_elsewhere(&shop, opened, passed, "x", Some(1)).await;
+    drop(held);
+    let last = shop.append("x", [AccountEvent::PaidStrictly(1)]).await;
+    views.wait_for(last, shop.soon()).await.unwrap();
+    assert_eq!(shop.rows::<Accounts>().await, pairs(&[("a", 0), ("x", 2)]));
+    views.close().await;
+}
+
 /// Rows deleted and the checkpoint set to the beginning, in one transaction, under a runner that follows the log.
 pub(super) async fn a_read_model_that_was_emptied_under_a_runner_is_built_anew(shop: Fixture) {
     let views = shop.projections().with(Accounts).with(Counts).start().await.unwrap();
@@ -203,6 +229,20 @@ pub(super) async fn a_checkpoint_of_another_log_is_never_adopted(shop: Fixture) 
     assert!(said(&stopped).contains("is not an event of this store"), "{}", said(&stopped));
     assert_eq!(shop.rows::<Accounts>().await, pairs(&[("a", 3), ("z", 300)]), "their rows are not ours to write");
     assert_eq!(stopped.position, Position::new(2).unwrap());
+    views.close().await;
+}
+
+/// The same position, but not the same event; and there is nothing to apply.
+pub(super) async fn a_checkpoint_of_another_log_at_the_same_position_is_noticed(shop: Fixture) {
+    let views = shop.start().await;
+    let mine = shop.append("a", [AccountEvent::Paid(1)]).await;
+    views.wait_for(mine, shop.soon()).await.unwrap();
+    let other = shop.with_another_store();
+    assert_eq!(other.append("z", [AccountEvent::Paid(100)]).await, mine);
+    shop.set_checkpoint::<Accounts>(Some(head(&other).await)).await;
+    shop.append_raw("x", "somebody.elses", "1").await;
+    let stopped = tokio::time::timeout(shop.soon(), views.stopped()).await.expect("it is noticed").unwrap_err();
+    assert!(said(&stopped).contains("is not an event of this store"), "{}", said(&stopped));
     views.close().await;
 }
 

@@ -9,7 +9,7 @@ use tokio::time::Instant;
 use super::accounts::{AccountEvent, Accounts};
 use super::fixture::{Counts, Fixed, Fixture, OfTenant, at, not_running, pairs, said, until_at};
 use super::troubled::Trouble;
-use crate::{ProjectionState, StopCause, WaitError};
+use crate::{Projection, ProjectionState, StopCause, WaitError};
 
 fn paid(times: usize) -> Vec<AccountEvent> {
     vec![AccountEvent::Paid(1); times]
@@ -217,6 +217,32 @@ async fn a_log_that_was_replaced_while_it_was_out_of_reach_stops_the_projections
     let stopped = views.stopped().await.unwrap_err();
     assert!(said(&stopped).contains("is not an event of this store"), "{}", said(&stopped));
     assert_eq!(shop.rows::<Accounts>().await, pairs(&[("a", 3)]));
+}
+
+/// Two projections share a reader, which goes on from where the hindmost stands. That this event is still there says nothing
+/// of the one behind which the other stands.
+#[tokio::test(start_paused = true)]
+async fn a_projection_whose_event_a_failover_has_lost_stops_though_another_one_can_go_on() {
+    let [shop, other] = Fixture::new().with_two_histories();
+    let last = shop.append("a", paid(3)).await;
+    other.append("z", paid(5)).await;
+    let views = shop.projections().with(Counts).start().await.unwrap();
+    views.wait_for(last, shop.soon()).await.unwrap();
+    views.close().await;
+
+    let store = super::swapped::Swapped::new(shop.store.clone(), other.store.clone());
+    let views = shop.over(store.clone()).with(Accounts).with(Counts).start().await.unwrap();
+    // They have not read yet.
+    store.swap_unnoticed();
+    let stopped = tokio::time::timeout(shop.soon(), views.stopped()).await.expect("it is noticed").unwrap_err();
+    assert_eq!(&*stopped.projection, Counts::NAME);
+    assert!(said(&stopped).contains("is not an event of this store"), "{}", said(&stopped));
+    assert_eq!(shop.rows::<Counts>().await, pairs(&[("a", 3)]));
+    while shop.position::<Accounts>().await < 5 {
+        tokio::time::sleep(Duration::from_millis(1)).await;
+    }
+    assert_eq!(shop.rows::<Accounts>().await, pairs(&[("z", 5)]));
+    views.close().await;
 }
 
 pub(super) async fn two_runners_of_one_projection_apply_every_event_once(shop: Fixture) {

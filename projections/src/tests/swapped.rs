@@ -39,7 +39,7 @@ impl Swapped {
     }
 
     pub(crate) fn swap(&self) {
-        self.0.swapped.store(true, Ordering::SeqCst);
+        self.swap_unnoticed();
         self.0.failing.store(1, Ordering::SeqCst);
         self.0.head.send_replace(Position::START);
     }
@@ -51,6 +51,11 @@ impl Swapped {
 
     pub(crate) fn checks(&self) -> u64 {
         self.0.checks.load(Ordering::SeqCst)
+    }
+
+    /// The same without a lost connection, and nobody is woken.
+    pub(crate) fn swap_unnoticed(&self) {
+        self.0.swapped.store(true, Ordering::SeqCst);
     }
 
     fn now(&self) -> &MemoryStore {

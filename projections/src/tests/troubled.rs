@@ -29,6 +29,7 @@ pub(crate) struct Troubled {
     models: Arc<dyn ReadModels>,
     gate: Arc<tokio::sync::Mutex<()>>,
     gate_of_loads: Arc<tokio::sync::Mutex<()>>,
+    gate_of_comparisons: Arc<tokio::sync::Mutex<()>>,
     state: Arc<Mutex<State>>,
 }
 
@@ -42,6 +43,8 @@ struct State {
     shows: VecDeque<Option<Trouble>>,
     /// How many loads were begun.
     loads_begun: usize,
+    /// How many comparisons of stored checkpoints were begun.
+    comparisons_begun: usize,
     /// How many commits were tried, and how many had an effect.
     tried: usize,
     committed: usize,
@@ -51,7 +54,8 @@ struct State {
 
 impl Troubled {
     pub(crate) fn new(models: Arc<dyn ReadModels>) -> Self {
-        Self { models, gate: Arc::default(), gate_of_loads: Arc::default(), state: Arc::default() }
+        let (gate, gate_of_loads, gate_of_comparisons) = Default::default();
+        Self { models, gate, gate_of_loads, gate_of_comparisons, state: Arc::default() }
     }
 
     fn state(&self) -> std::sync::MutexGuard<'_, State> {
@@ -74,6 +78,15 @@ impl Troubled {
 
     pub(crate) fn loads_begun(&self) -> usize {
         self.state().loads_begun
+    }
+
+    /// Comparisons of stored checkpoints wait until what this gives is dropped.
+    pub(crate) async fn hold_comparisons(&self) -> impl Sized {
+        Arc::clone(&self.gate_of_comparisons).lock_owned().await
+    }
+
+    pub(crate) fn comparisons_begun(&self) -> usize {
+        self.state().comparisons_begun
     }
 
     pub(crate) fn trouble_loads(&self, trouble: impl IntoIterator<Item = Option<Trouble>>) {
@@ -124,6 +137,8 @@ impl ReadModels for Troubled {
     }
 
     async fn checkpoints(&self, models: &[Model]) -> Result<Vec<Option<Checkpoint>>, Fault> {
+        self.state().comparisons_begun += 1;
+        drop(self.gate_of_comparisons.lock().await);
         self.models.checkpoints(models).await
     }
 

@@ -164,21 +164,24 @@ impl Shared {
     fn announce(&self, machine: MutexGuard<'_, Machine>, before: u64, after: u64) {
         let transitions: Vec<_> = (before..after).filter_map(|seen| Some(machine.transition_after(seen)?.0)).collect();
         drop(machine);
-        // Two threads may come here in another order than they had the lock in.
+        let policy = || self.core.name.clone();
+        let described = |state| match state {
+            BreakerState::Closed => ("closed", 0.0),
+            BreakerState::HalfOpen => ("half_open", 1.0),
+            BreakerState::Open => ("open", 2.0),
+        };
+        // Two threads may come here in another order than they had the lock in; the gauge shows the newest state.
         self.changed.send_if_modified(|newest| {
             let newer = after > *newest;
+            if let Some(last) = transitions.last().filter(|_| newer) {
+                metrics::gauge!("resilience_breaker_state", "policy" => policy()).set(described(last.to).1);
+            }
             *newest = after.max(*newest);
             newer
         });
         for transition in transitions {
-            let (to, value) = match transition.to {
-                BreakerState::Closed => ("closed", 0.0),
-                BreakerState::HalfOpen => ("half_open", 1.0),
-                BreakerState::Open => ("open", 2.0),
-            };
-            let policy = || self.core.name.clone();
+            let (to, _) = described(transition.to);
             metrics::counter!("resilience_breaker_transitions_total", "policy" => policy(), "to" => to).increment(1);
-            metrics::gauge!("resilience_breaker_state", "policy" => policy()).set(value);
             tracing::warn!(policy = &*self.core.name, from = ?transition.from, to = ?transition.to, cause = ?transition.cause, "the breaker changed its state");
         }
     }

@@ -242,3 +242,23 @@ async fn blocking_work_has_threads_of_its_own_and_keeps_its_slot_until_it_is_don
     go.send(()).unwrap();
     assert_eq!(pool.run(Deadline::NONE, || 7).await, Ok(7));
 }
+
+/// The result of work whose caller has left is dropped on the thread.
+#[tokio::test]
+async fn a_result_that_panics_when_it_is_dropped_costs_no_thread() {
+    struct Panics;
+    impl Drop for Panics {
+        fn drop(&mut self) {
+            panic!("on purpose");
+        }
+    }
+    let pool = BlockingPool::new("images", BulkheadSettings { slots: 1, queue: 4, wait: None }).unwrap();
+    let (go, wait) = std::sync::mpsc::channel::<()>();
+    let left = pool.run(Deadline::NONE, move || {
+        wait.recv().ok();
+        Panics
+    });
+    assert!(timeout(ms(20), left).await.is_err());
+    drop(go);
+    assert_eq!(timeout(ms(5_000), pool.run(Deadline::NONE, || 7)).await, Ok(Ok(7)));
+}

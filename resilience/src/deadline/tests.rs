@@ -1,6 +1,9 @@
 use super::*;
 use tokio::time::advance;
 
+#[cfg(feature = "axum")]
+mod extract;
+
 fn ms(millis: u64) -> Duration {
     Duration::from_millis(millis)
 }

@@ -7,7 +7,7 @@ use tokio::time::Instant;
 
 use super::{CacheSettings, Cached};
 use crate::deadline::Deadline;
-use crate::error::{CallError, Reason, Refusal, SettingsError};
+use crate::error::{CallError, Guard, Reason, Refusal, SettingsError, TimeLimit};
 
 /// Answers by key, kept for when they are fresh and for when there is nothing better. Clones share them.
 pub struct StaleCache<K, T> {
@@ -26,7 +26,11 @@ struct State<T> {
     answer: Option<(T, Instant)>,
     /// Grows with each invalidation: what was loaded before is not stored after it.
     generation: u64,
-    /// Loads that ended in an error, and the last one.
+    /// Answers that were stored.
+    answers: u64,
+    /// Loads whose call was at fault, which is no answer for another's call.
+    faults: u64,
+    /// Loads that ended in another error, and the last one.
     failures: u64,
     last_failure: Option<Failure>,
 }
@@ -42,7 +46,7 @@ struct Failure {
 
 impl<T> Slot<T> {
     fn new() -> Self {
-        let state = State { answer: None, generation: 0, failures: 0, last_failure: None };
+        let state = State { answer: None, generation: 0, answers: 0, faults: 0, failures: 0, last_failure: None };
         Self { state: Mutex::new(state), loading: tokio::sync::Mutex::new(()) }
     }
 
@@ -51,7 +55,7 @@ impl<T> Slot<T> {
     }
 }
 
-impl<K: Hash + Eq + Send + Sync + 'static, T: Clone + Send + Sync + 'static> StaleCache<K, T> {
+impl<K: Hash + Eq + Clone + Send + Sync + 'static, T: Clone + Send + Sync + 'static> StaleCache<K, T> {
     /// An empty cache. `name` appears in errors.
     ///
     /// # Errors
@@ -63,7 +67,9 @@ impl<K: Hash + Eq + Send + Sync + 'static, T: Clone + Send + Sync + 'static> Sta
 
     /// The entry of a key, for `or_cached`. It need not be there yet.
     pub fn entry(&self, key: K) -> Entry<T> {
-        Entry { slot: self.slots.get_with(key, || Arc::new(Slot::new())), settings: self.settings.clone() }
+        let slots = self.slots.clone();
+        let slot = move || slots.get_with(key.clone(), || Arc::new(Slot::new()));
+        Entry { slot: Box::new(slot), settings: self.settings.clone() }
     }
 
     /// Forgets the answer of a key. A load that is under way gives its answer to its callers, but not to the cache.
@@ -76,9 +82,10 @@ impl<K: Hash + Eq + Send + Sync + 'static, T: Clone + Send + Sync + 'static> Sta
     }
 }
 
-/// What a [`StaleCache`] knows of one key.
+/// What a [`StaleCache`] knows of one key. It may be held for as long as one likes.
 pub struct Entry<T> {
-    slot: Arc<Slot<T>>,
+    /// Looked up for each question: a slot that had to leave the cache is not reached by an invalidation.
+    slot: Box<dyn Fn() -> Arc<Slot<T>> + Send + Sync>,
     settings: CacheSettings,
 }
 
@@ -91,22 +98,28 @@ impl<T: Clone> Entry<T> {
         deadline: Deadline,
         call: impl Future<Output = Result<T, CallError<E>>>,
     ) -> Result<Cached<T>, CallError<E>> {
-        let failures = {
-            let state = self.slot.lock();
+        let slot = (self.slot)();
+        let (answers, failures, faults) = {
+            let state = slot.lock();
             if let Some(fresh) = self.fresh(&state) {
                 return Ok(fresh);
             }
-            state.failures
+            (state.answers, state.failures, state.faults)
         };
-        let Ok(_loading) = deadline.run(self.slot.loading.lock()).await else {
+        let Ok(loading) = deadline.run(slot.loading.lock()).await else {
             let reason = Reason::Refused(Refusal::DeadlineOver);
             let error = CallError { policy, attempts: 0, cut_off: 0, reason, source: None };
-            return self.stale(&self.slot.lock()).ok_or(error);
+            return self.stale(&slot.lock()).ok_or(error);
         };
+        let mut loading = Some(loading);
         let generation = {
-            let state = self.slot.lock();
+            let state = slot.lock();
             if let Some(fresh) = self.fresh(&state) {
                 return Ok(fresh);
+            }
+            // The answer that this one waited for is its own, also if nothing is fresh for as long as that.
+            if let Some((value, at)) = state.answer.as_ref().filter(|_| state.answers > answers) {
+                return Ok(Cached { value: value.clone(), age: Some(at.elapsed()), stale: false });
             }
             // The call that this one waited for failed: making it again would only fail again, one after another.
             if let Some(failure) = state.last_failure.clone().filter(|_| state.failures > failures) {
@@ -114,23 +127,37 @@ impl<T: Clone> Entry<T> {
                 let error = CallError { policy, attempts, cut_off, reason, source: None };
                 return self.stale(&state).ok_or(error);
             }
+            // The call that this one waited for was at fault. If all are, they must not be made one after another.
+            if state.faults > faults {
+                drop(loading.take());
+            }
             state.generation
         };
         let result = call.await;
-        let mut state = self.slot.lock();
+        // `loading` is held until the answer is stored, or the next one would call again.
+        let mut state = slot.lock();
         match result {
             Ok(value) => {
                 if state.generation == generation {
                     state.answer = Some((value.clone(), Instant::now()));
+                    state.answers += 1;
                 }
                 Ok(Cached { value, age: Some(std::time::Duration::ZERO), stale: false })
             }
-            Err(error) if error.call_at_fault() => Err(error),
+            Err(error) if error.call_at_fault() => {
+                state.faults += 1;
+                Err(error)
+            }
             Err(error) => {
-                let CallError { policy, attempts, cut_off, reason, .. } = &error;
-                let (policy, attempts, cut_off, reason) = (policy.clone(), *attempts, *cut_off, *reason);
-                state.failures += 1;
-                state.last_failure = Some(Failure { policy, attempts, cut_off, reason });
+                // This caller's deadline says nothing to those who have more time.
+                let in_a_hurry = error.guard() == Some(Guard::Deadline)
+                    || matches!(error.reason, Reason::TimedOut { limit: TimeLimit::Deadline });
+                if !in_a_hurry {
+                    let CallError { policy, attempts, cut_off, reason, .. } = &error;
+                    let (policy, attempts, cut_off, reason) = (policy.clone(), *attempts, *cut_off, *reason);
+                    state.failures += 1;
+                    state.last_failure = Some(Failure { policy, attempts, cut_off, reason });
+                }
                 self.stale(&state).ok_or(error)
             }
         }

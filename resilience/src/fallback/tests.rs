@@ -168,3 +168,80 @@ fn settings_that_cannot_work_are_refused_by_name() {
     ];
     insta::assert_snapshot!(messages.join("\n"));
 }
+
+/// An entry that is held for long must not outlive its place in the cache, or no invalidation would reach it.
+#[tokio::test(start_paused = true)]
+async fn an_entry_that_is_held_sees_an_invalidation_though_its_key_had_to_leave() {
+    let policy = Policy::fast("prices").build().unwrap();
+    let cache = StaleCache::<u32, u32>::new("prices", CacheSettings { keys: 2, ..CacheSettings::default() }).unwrap();
+    let held = cache.entry(0);
+    let read =
+        async |price: u32| *policy.idempotent(|_| async { Ok::<_, Status>(price) }).or_cached(&held).await.unwrap();
+    assert_eq!(read(10).await, 10);
+    // Others come and are used more often.
+    for _ in 0..50 {
+        for other in 1..100 {
+            cache.entry(other);
+        }
+    }
+    cache.invalidate(&0);
+    assert_eq!(read(12).await, 12);
+}
+
+#[tokio::test(start_paused = true)]
+async fn those_who_waited_for_a_call_at_fault_make_theirs_at_once_and_not_one_after_another() {
+    let policy = Policy::fast("prices").build().unwrap();
+    let cache = StaleCache::<_, u32>::new("prices", CacheSettings::default()).unwrap();
+    let entry = cache.entry("unknown");
+    let start = Instant::now();
+    let read = async || {
+        let call = policy.idempotent(|_| async {
+            sleep(Duration::from_millis(500)).await;
+            Err(Status(404))
+        });
+        let error = call.or_cached(&entry).await.unwrap_err();
+        assert!(error.call_at_fault() && error.source == Some(Status(404)), "each has its own error");
+    };
+    futures::future::join_all((0..20).map(|_| read())).await;
+    assert_eq!(start.elapsed(), secs(1));
+}
+
+/// As where the cache is for errors only.
+#[tokio::test(start_paused = true)]
+async fn many_readers_of_what_is_never_fresh_share_a_call_too() {
+    let policy = Policy::fast("prices").build().unwrap();
+    let settings = CacheSettings { fresh: Duration::ZERO, ..CacheSettings::default() };
+    let cache = StaleCache::new("prices", settings).unwrap();
+    let entry = cache.entry("sock");
+    let (start, calls) = (Instant::now(), &AtomicU32::new(0));
+    let read = async || {
+        let call = policy.idempotent(|_| async {
+            sleep(Duration::from_millis(500)).await;
+            Ok::<_, Status>(calls.fetch_add(1, Ordering::SeqCst) + 1)
+        });
+        let answer = call.or_cached(&entry).await.unwrap();
+        (answer.value, answer.stale)
+    };
+    let answers = futures::future::join_all((0..20).map(|_| read())).await;
+    assert_eq!((answers, start.elapsed()), (vec![(1, false); 20], Duration::from_millis(500)));
+    assert_eq!(read().await, (2, false), "who comes later makes a call");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_caller_in_a_hurry_does_not_fail_those_who_have_time() {
+    let policy = Policy::fast("prices").build().unwrap();
+    let cache = StaleCache::new("prices", CacheSettings::default()).unwrap();
+    let entry = cache.entry("sock");
+    let start = Instant::now();
+    let read = async |time: Duration| {
+        let call = policy.idempotent(|_| async {
+            sleep(Duration::from_millis(500)).await;
+            Ok::<_, Status>(5)
+        });
+        let answer = call.deadline(Deadline::within(time)).or_cached(&entry).await;
+        (answer.map(|answer| answer.value).ok(), start.elapsed())
+    };
+    let (hurried, other) = tokio::join!(read(Duration::from_millis(100)), read(secs(2)));
+    assert_eq!(hurried, (None, Duration::from_millis(100)));
+    assert_eq!(other, (Some(5), Duration::from_millis(600)));
+}

@@ -67,7 +67,14 @@ impl HealthCheck {
 pub(super) struct Checked {
     check: HealthCheck,
     /// Locked while the check runs, so that many questions at once run it once.
-    last: Mutex<Option<(Instant, Result<(), String>)>>,
+    last: Mutex<Option<Last>>,
+}
+
+#[derive(Debug)]
+struct Last {
+    began: Instant,
+    ended: Instant,
+    result: Result<(), String>,
 }
 
 impl Checked {
@@ -76,16 +83,19 @@ impl Checked {
     }
 
     pub(super) async fn report(&self) -> (&'static str, CheckReport) {
+        let asked = Instant::now();
         let mut last = self.last.lock().await;
-        let young = |at: &Instant| at.elapsed() < self.check.cache;
-        let (at, result) = match last.take().filter(|(at, _)| young(at)) {
-            Some(known) => known,
+        // Without a cache too, a check that began while this question waited is its answer; else slow ones would add up.
+        let of_use = |last: &Last| last.ended.elapsed() < self.check.cache || last.began > asked;
+        let last = match last.take().filter(of_use) {
+            Some(known) => last.insert(known),
             None => {
+                let began = Instant::now();
                 let result = self.run().await;
-                (Instant::now(), result)
+                last.insert(Last { began, ended: Instant::now(), result })
             }
         };
-        let (at, result) = last.insert((at, result));
+        let Last { ended: at, result, .. } = last;
         let status = if result.is_ok() { Status::Up } else { Status::Down };
         let error = result.as_ref().err().cloned();
         let age_ms = u64::try_from(at.elapsed().as_millis()).unwrap_or(u64::MAX);

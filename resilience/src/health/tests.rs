@@ -284,3 +284,27 @@ async fn all_workers_busy_for_less_than_the_limit_is_alive_and_answered_at_once(
         assert!(asked.elapsed() < ms(200), "{:?}", asked.elapsed());
     }
 }
+
+/// Questions wait for each other's check, so a slow one must not add up.
+#[tokio::test(start_paused = true)]
+async fn many_questions_at_once_are_answered_within_two_checks_also_without_a_cache() {
+    let runs = Arc::new(AtomicU32::new(0));
+    let counted = runs.clone();
+    let hangs = move || {
+        counted.fetch_add(1, Ordering::SeqCst);
+        std::future::pending::<Result<(), String>>()
+    };
+    let check = HealthCheck::critical("database", hangs).cache(Duration::ZERO);
+    let health = Health::builder().check(check).start().unwrap();
+    health.started();
+    let asked = tokio::time::Instant::now();
+    let first = health.ready();
+    let later = async {
+        tokio::time::sleep(ms(1)).await;
+        futures::future::join_all((0..20).map(|_| health.ready())).await
+    };
+    let (first, later) = tokio::join!(first, later);
+    assert!(later.iter().chain([&first]).all(|report| report.status == Status::Down));
+    // The first began before the others asked, so it is no answer for them; the second is.
+    assert_eq!((runs.load(Ordering::SeqCst), asked.elapsed()), (2, Duration::from_secs(2)));
+}

@@ -2,7 +2,7 @@ use std::collections::BTreeMap;
 use std::sync::{Arc, PoisonError, RwLock};
 
 use super::{Policy, PolicySettings, PolicyState};
-use crate::error::SettingsError;
+use crate::error::{Check, SettingsError};
 
 /// The policies of a process by name, for pages that show them and for those who look one up.
 ///
@@ -39,13 +39,16 @@ impl Policies {
     /// All policies of a settings file.
     ///
     /// # Errors
-    /// [`SettingsError`] of the first policy whose settings cannot work.
+    /// [`SettingsError`] of the first policy whose settings cannot work, or whose name was there already.
     pub fn from_settings(
         settings: impl IntoIterator<Item = (impl Into<Arc<str>>, PolicySettings)>,
     ) -> Result<Self, SettingsError> {
         let mut by_name = BTreeMap::new();
         for (name, settings) in settings {
             let name = name.into();
+            if by_name.contains_key(&name) {
+                Check::of(&name).refuse("name", &*name, "there is another policy of this name")?;
+            }
             by_name.insert(name.clone(), Policy::from_settings(name, settings)?);
         }
         Ok(Self { by_name: Arc::new(RwLock::new(by_name)) })

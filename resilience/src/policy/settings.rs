@@ -129,7 +129,7 @@ impl PolicySettings {
         let breaker = self.breaker.clone().unwrap_or_else(|| {
             let open = self.profile.open();
             // A probe may take as long as an attempt.
-            let lease = Duration::from_secs(60).max(timeout * 2);
+            let lease = Duration::from_secs(60).max(timeout.saturating_mul(2));
             BreakerSettings { open, probe_lease: lease, ..BreakerSettings::default() }
         });
         breaker.check(name)?;

@@ -7,7 +7,7 @@ use std::time::Duration;
 use tokio::time::{Instant, sleep};
 
 use super::*;
-use crate::breaker::{BreakerSettings, BreakerState, Mode};
+use crate::breaker::{BreakerSettings, BreakerState, Mode, WindowSettings};
 use crate::bulkhead::BulkheadSettings;
 use crate::class::{Class, Classify};
 use crate::deadline::Deadline;

@@ -37,6 +37,10 @@ pub struct RateLimit {
     pub keys: u32,
 }
 
+/// A year, and a century: what can be counted in nanoseconds is five times as long.
+const YEAR: Duration = Duration::from_secs(366 * 24 * 3600);
+const LONGEST: Duration = Duration::from_secs(100 * YEAR.as_secs());
+
 fn minute() -> Duration {
     Duration::from_secs(60)
 }
@@ -72,13 +76,19 @@ impl RateLimit {
         if self.keys == 0 {
             return check.refuse("rate_limit.keys", self.keys, "it must be above zero");
         }
-        if self.per < Duration::from_millis(1) || self.per > Duration::from_secs(366 * 24 * 3600) {
+        if self.per < Duration::from_millis(1) || self.per > YEAR {
             return check.refuse("rate_limit.per", self.per, "a quota is for 1 ms to one year");
         }
         if (self.per / self.calls).is_zero() {
             return check
                 .two(("rate_limit.calls", self.calls), ("rate_limit.per", self.per))
                 .refuse("more than one call a nanosecond cannot be counted");
+        }
+        let burst = self.burst.unwrap_or(self.calls);
+        if (self.per / self.calls).saturating_mul(burst) > LONGEST {
+            return check
+                .two(("rate_limit.burst", burst), ("rate_limit.per", self.per))
+                .refuse("it would take more than 100 years until all of them may come again");
         }
         Ok(())
     }
@@ -108,5 +118,5 @@ pub struct Limited {
 /// A duration as HTTP headers hold it: whole seconds, rounded up, so that a caller who waits that long has waited long
 /// enough. Zero only for zero.
 pub fn header_seconds(duration: Duration) -> u64 {
-    duration.as_secs() + u64::from(duration.subsec_nanos() > 0)
+    duration.as_secs().saturating_add(u64::from(duration.subsec_nanos() > 0))
 }

@@ -180,6 +180,29 @@ async fn two_at_once_run_the_handler_once() {
     assert_eq!(shop.runs(), 1);
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn fifty_at_once_of_which_half_leave_run_the_handler_once() {
+    let shop = Shop::open().await;
+    for round in 0..20 {
+        let key = format!("k-{round}");
+        let headers = [("user", "ann"), ("idempotency-key", key.as_str())];
+        let one = async |number: u64| {
+            let connection = open(shop.address, "POST /orders", &headers, "x").await.unwrap();
+            if number.is_multiple_of(2) {
+                sleep(Duration::from_micros(number * 40)).await;
+                return;
+            }
+            let got = read(connection).await.unwrap();
+            assert!(got.status == 201 || got.status == 409, "{got:?}");
+        };
+        join_all((0..50).map(one)).await;
+        let last = shop.send("POST /orders", "ann", &key, "x").await;
+        assert_eq!((last.status, last.body), (201, format!("order {}", round + 1)));
+        assert_eq!(shop.runs(), round + 1);
+    }
+    shop.receiver.drained().await;
+}
+
 #[tokio::test]
 async fn a_handler_whose_client_left_runs_to_its_end() {
     let shop = Shop::open().await;

@@ -56,15 +56,15 @@ async fn what_was_committed_survives_a_crash_and_a_promotion() {
 const VICTIM: &str = "ANNALS_SCRATCH_VICTIM";
 
 #[tokio::test]
-async fn a_server_goes_when_its_process_is_killed() {
+async fn a_server_is_removed_when_its_process_is_killed() {
     if std::env::var_os(VICTIM).is_some() {
         let server = Server::start(&[]);
         println!("\nIN {}", server.folder().display());
         std::io::stdin().read_line(&mut String::new()).unwrap();
-        panic!("nobody has killed it");
+        panic!("it was not killed");
     }
     let mut victim = Command::new(std::env::current_exe().unwrap())
-        .args(["--exact", "server::tests::a_server_goes_when_its_process_is_killed", "--nocapture"])
+        .args(["--exact", "server::tests::a_server_is_removed_when_its_process_is_killed", "--nocapture"])
         .env(VICTIM, "1")
         .stdin(Stdio::piped())
         .stdout(Stdio::piped())

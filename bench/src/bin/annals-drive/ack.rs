@@ -6,7 +6,7 @@ use annals::{EventStore, ExpectedVersion, StreamVersion};
 
 use crate::{Fault, target};
 
-/// Runs until it is ended. The numbers go on from what the store holds.
+/// Runs until it is killed. The numbers continue after the last event in the store.
 pub(crate) async fn run(db: &str) -> Result<(), Fault> {
     let store = target::open(db).await?;
     let stream = target::stream("ack")?;

@@ -10,11 +10,11 @@ use crate::Fault;
 #[derive(Serialize)]
 #[serde(tag = "op", rename_all = "lowercase")]
 pub(crate) enum Line<'a> {
-    /// An append to one stream, or the part of an append to several that belongs to it.
+    /// An append to one stream, or the part of an append to several streams that belongs to it.
     Append { s: &'a str, exp: i64, ids: &'a [String], r: &'a str, t0: i128, t1: i128 },
     /// A load of a whole stream.
     Load { s: &'a str, ids: &'a [String], t0: i128, t1: i128 },
-    /// The `n`-th event that a subscription from the beginning has given, counted from 0.
+    /// The `n`-th event of a subscription from the beginning, counted from 0.
     Sub { c: u32, n: u64, id: String },
 }
 

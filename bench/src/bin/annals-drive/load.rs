@@ -18,12 +18,12 @@ use crate::line::{Line, monotonic, print};
 use crate::{Fault, target};
 
 const STREAMS: usize = 12;
-/// Clients of one process that work at once on one handle.
+/// Clients of one process, which share one handle.
 const TASKS: u64 = 4;
 
-/// Starts the processes and passes their lines on, whole, as they come.
+/// Starts the processes and forwards their lines as they come, each line as a whole.
 pub(crate) async fn processes(db: &str, procs: u32, secs: f64, seed: u64) -> Result<(), Fault> {
-    // The first to open a new store makes its schema; the others should find it.
+    // The first that opens a new store creates its schema; the processes should find it.
     target::open(db).await?.close().await;
     let program = std::env::current_exe()?;
     let mut readers = Vec::new();
@@ -69,7 +69,7 @@ pub(crate) async fn client(db: &str, client: u32, time: Duration, seed: u64) -> 
     for worker in workers {
         worker.await??;
     }
-    // What is committed by now must still come to the subscription.
+    // The subscription must still deliver what is committed by now.
     stop.send(Some(store.head().await?.position))?;
     subscriber.await??;
     store.close().await;
@@ -126,7 +126,8 @@ async fn load(
     print(&Line::Load { s: &name, ids: &ids, t0, t1 })
 }
 
-/// An append to one stream, sometimes to several: with what is known of each, with what may be wrong, or with any.
+/// An append to one stream, sometimes to several. The expected version of each is the known one, a possibly wrong one, or
+/// any.
 async fn append(
     store: &Arc<dyn EventStore>,
     random: &mut Rng,
@@ -185,7 +186,7 @@ async fn append(
         Err(_) => "fail",
     };
     for (_, name, exp, ids) in &parts {
-        // Of an append to several streams only one expectation need be wrong; the other parts just did not happen.
+        // One wrong expected version refuses an append to several streams; the other parts were not stored either.
         let r = if refused.as_ref().is_some_and(|refused| refused != name) { "fail" } else { result };
         print(&Line::Append { s: name, exp: *exp, ids, r, t0, t1 })?;
     }

@@ -1,4 +1,4 @@
-//! `annals-drive`: drives a store from outside, for checkers that we have not seen.
+//! `annals-drive`: drives a store, so that outside tools can check its history.
 //!
 //! Every line on standard output is one finished operation. See `bench/README.md` for the format.
 

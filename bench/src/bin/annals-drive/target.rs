@@ -1,4 +1,4 @@
-//! The store that is driven, and the events that the driver writes.
+//! The store and the events of the driver.
 
 use std::sync::Arc;
 
@@ -16,7 +16,7 @@ pub(crate) async fn open(url: &str) -> Result<Arc<dyn EventStore>, Fault> {
     if url.starts_with("postgres://") || url.starts_with("postgresql://") {
         return Ok(Arc::new(PostgresOptions::new(url).migrate().open().await?));
     }
-    Err("the store is not known by its URL; use `sqlite:FILE` or `postgres://..`".into())
+    Err("the URL names no known store; use `sqlite:FILE` or `postgres://..`".into())
 }
 
 const AGGREGATE_TYPE: &str = "drive";
@@ -26,7 +26,7 @@ pub(crate) fn stream(name: &str) -> Result<StreamId, Fault> {
     Ok(StreamId::new(Tenant::default(), AGGREGATE_TYPE, name)?)
 }
 
-/// How a stream is called in the output: the driver's own by their bare names.
+/// The name of a stream in the output: only the id for streams of the driver.
 pub(crate) fn shown(stream: &StreamId) -> String {
     if stream.aggregate_type() == AGGREGATE_TYPE && *stream.tenant() == Tenant::default() {
         stream.aggregate_id().to_owned()
@@ -35,7 +35,7 @@ pub(crate) fn shown(stream: &StreamId) -> String {
     }
 }
 
-/// An event that carries `{"n": n}`.
+/// An event with the payload `{"n": n}`.
 pub(crate) fn event(id: Uuid, n: i64) -> Result<NewEvent, Fault> {
     Ok(NewEvent::raw(EventId::new(id)?, "drive.counted", 1, Payload::from_json(&format!("{{\"n\":{n}}}"))?)?)
 }

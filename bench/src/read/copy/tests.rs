@@ -10,7 +10,7 @@ fn push(data: &mut Vec<u8>, value: Option<&[u8]>) {
     }
 }
 
-/// Two rows as PostgreSQL writes them, with the marks of the beginning and the end.
+/// Two rows as PostgreSQL writes them, with the header and the end mark.
 fn two_rows() -> Vec<u8> {
     let mut data = SIGNATURE.to_vec();
     data.extend_from_slice(&[0; 8]);
@@ -38,14 +38,14 @@ fn two_rows() -> Vec<u8> {
 }
 
 #[test]
-fn rows_come_whole_wherever_the_data_is_cut() {
+fn rows_are_complete_wherever_the_data_is_split() {
     let data = two_rows();
     for cut in 0..=data.len() {
         let (mut rows, mut events) = (Rows::default(), Vec::new());
         for piece in [&data[..cut], &data[cut..]] {
-            rows.read(piece, |event| events.push(event)).expect("it is sound");
+            rows.read(piece, |event| events.push(event)).expect("it is valid");
         }
-        rows.end().expect("it is whole");
+        rows.end().expect("it is complete");
         let seen: Vec<_> = events.iter().map(|event| (event.position, event.paid.amount, event.append_id)).collect();
         assert_eq!(seen, [(7, 7, Some(Uuid::from_bytes([3; 16]))), (8, 8, None)], "cut at {cut}");
         assert_eq!(events[0].correlation_id.as_deref(), Some("Gepäck"));
@@ -59,7 +59,7 @@ fn data_that_ends_too_early_is_an_error() {
     let data = two_rows();
     for end in [0, 5, HEADER, data.len() - 3, data.len() - 2] {
         let mut rows = Rows::default();
-        rows.read(&data[..end], |_| {}).expect("what there is, is sound");
+        rows.read(&data[..end], |_| {}).expect("the pieces are valid");
         assert!(rows.end().is_err(), "cut at {end}");
     }
 }

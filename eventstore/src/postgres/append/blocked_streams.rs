@@ -1,7 +1,7 @@
-//! Streams that somebody's open transaction keeps others from.
+//! Streams that are blocked by another open transaction.
 //!
-//! Appends to such a stream go beside the writers, so that nobody behind them waits too, and one at a time, so that one
-//! stream cannot take all connections.
+//! Appends to such a stream bypass the writers, so that later appends to other streams do not wait. They run one at a time,
+//! so that one stream cannot take all connections.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -12,18 +12,18 @@ use crate::stream::StreamId;
 
 type Turn = Arc<tokio::sync::Mutex<()>>;
 
-/// The streams of one handle that are held up.
+/// The blocked streams of one handle.
 #[derive(Clone, Default)]
 pub(crate) struct BlockedStreams(Arc<Mutex<HashMap<StreamId, Turn>>>);
 
 impl BlockedStreams {
-    /// The line of those who append to the stream beside the writers, if it is held up.
+    /// The queue of appends to the stream that bypass the writers, if it is blocked.
     pub(crate) fn find(&self, stream: &StreamId) -> Option<StreamTurn> {
         let turn = Arc::clone(self.lock().get(stream)?);
         Some(StreamTurn { blocked_streams: self.clone(), stream: stream.clone(), turn: Some(turn) })
     }
 
-    /// The same, which holds the stream up from now on.
+    /// The same; marks the stream as blocked.
     pub(crate) fn enter(&self, stream: &StreamId) -> StreamTurn {
         let turn = Arc::clone(self.lock().entry(stream.clone()).or_default());
         StreamTurn { blocked_streams: self.clone(), stream: stream.clone(), turn: Some(turn) }
@@ -34,7 +34,7 @@ impl BlockedStreams {
     }
 }
 
-/// A place in the line of one stream. The last one to leave ends it.
+/// A place in the queue of one stream. When the last is dropped, the stream is no longer blocked.
 pub(crate) struct StreamTurn {
     blocked_streams: BlockedStreams,
     stream: StreamId,
@@ -42,7 +42,7 @@ pub(crate) struct StreamTurn {
 }
 
 impl StreamTurn {
-    /// Waits until nobody before is left.
+    /// Waits until all earlier ones are done.
     pub(crate) async fn turn(&self) -> OwnedMutexGuard<()> {
         let turn = self.turn.as_ref().expect("it is there until the drop");
         Arc::clone(turn).lock_owned().await

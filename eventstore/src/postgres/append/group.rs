@@ -1,4 +1,4 @@
-//! Storing a group of small appends by one statement, and what to do when it was not as optimistic.
+//! Stores a group of small appends by one statement, and handles the cases in which the statement failed.
 
 use std::sync::Arc;
 
@@ -18,7 +18,7 @@ use crate::postgres::append::single::{
 };
 use crate::postgres::connection::pool::{Pool, PooledConnection, Query};
 use crate::postgres::fault::{
-    NoConnection, append_error, has_lost_a_race, is_about_rows, is_answer, was_blocked, was_not_run, would_leave_a_hole,
+    NoConnection, append_error, has_lost_a_race, is_about_rows, is_answer, was_blocked, was_not_run, would_leave_a_gap,
 };
 use crate::request::RequestKey;
 use crate::stream::{StreamId, StreamVersion};
@@ -48,16 +48,16 @@ const REQUESTS_BY_KEYS: &str = "
     ORDER BY r.n
 ";
 
-/// How often a group is tried as it is, before it is tried by halves.
+/// How often a group is tried as a whole before it is split in half.
 const TRIES: usize = 3;
 
-/// How many groups look before they store, after one has met a rival.
+/// How many groups use the checked insert after one has lost a race.
 const CHECKED_AFTER_CONFLICT: usize = 64;
 
 type Answer = Result<Appended, AppendError>;
 
-/// Whether an append is carried by groups: small, to one stream. Others go beside, in transactions of their own: many
-/// rows gain nothing from company and keep it waiting.
+/// Whether an append is stored in groups: small, to one stream. Others run in their own transactions: many rows gain
+/// nothing from a group and delay it.
 pub(crate) fn is_small(append: &CheckedAppend) -> bool {
     append.parts.len() == 1 && append.event_count <= MOST_EVENTS && append.bytes <= MOST_BYTES
 }
@@ -65,22 +65,22 @@ pub(crate) fn is_small(append: &CheckedAppend) -> bool {
 const MOST_EVENTS: usize = 16;
 const MOST_BYTES: usize = 64 << 10;
 
-/// The connection of one writer, and how it goes about.
+/// The connection of one writer, and its state.
 pub(crate) struct WriterConnection {
     pool: Pool,
-    held: Option<PooledConnection>,
-    /// How many groups are still to look first.
+    connection: Option<PooledConnection>,
+    /// How many more groups use the checked insert.
     checked_inserts: usize,
-    /// Whether the server waits for standbys at each commit, as of the last statement that told.
+    /// Whether the server waits for standbys at each commit, as last reported.
     standbys: bool,
 }
 
-/// What came of an append that was tried alone.
+/// The result of an append that was tried alone.
 enum Lone {
     Answered(Answer),
-    /// Its ids are stored already, or it is not known why it was refused.
+    /// Its ids are stored already, or the reason for the refusal is unknown: the stored state must be read.
     NeedsLook,
-    /// Another's open transaction was in the way.
+    /// Blocked by another open transaction.
     Blocked,
 }
 
@@ -88,30 +88,30 @@ enum Lone {
 enum Failed {
     /// Nothing was sent.
     Unsent(NoConnection),
-    /// Another append came first, and the server has rolled back.
+    /// Another append was committed first, and the server has rolled back.
     Raced,
-    /// Another's open transaction was in the way.
+    /// Blocked by another open transaction.
     Blocked,
-    /// The rows are to blame, so one of the appends is.
+    /// The rows were rejected, so one of the appends is invalid.
     RowRejected,
-    /// The server refused, for a reason that none of the appends has brought.
+    /// The server refused for a reason that no append has caused.
     Refused(Arc<sqlx::Error>),
-    /// Nobody knows.
+    /// The outcome is unknown.
     Lost(BackendError),
 }
 
 impl WriterConnection {
     pub(crate) fn new(pool: Pool) -> Self {
-        Self { pool, held: None, checked_inserts: 0, standbys: false }
+        Self { pool, connection: None, checked_inserts: 0, standbys: false }
     }
 
-    /// Stores small appends; none repeats an event id or a request key of another. The answers come in their order; what
-    /// has none must be tried alone, by a connection that can wait.
+    /// Stores small appends; none repeats an event id or a request key of another. The answers are in the same order. An
+    /// append without an answer must be tried alone, on a connection that may block.
     pub(crate) async fn store(&mut self, appends: &[CheckedAppend]) -> Vec<Option<Answer>> {
         let mut answers = self.store_on_server(appends).await;
         if self.standbys && answers.iter().flatten().any(Result::is_ok) {
             let confirmed = match self.ready().await {
-                Ok(held) => confirm(held).await,
+                Ok(connection) => confirm(connection).await,
                 Err(error) => Err(BackendError::new(error.into_database())),
             };
             if let Err(source) = confirmed {
@@ -135,7 +135,7 @@ impl WriterConnection {
             match self.store_one(one).await {
                 Lone::Answered(answer) => answers[0] = Some(answer),
                 Lone::Blocked => {}
-                // Here and now, as others may wait in the queue that come after it.
+                // At once, as later appends may wait in the queue.
                 Lone::NeedsLook => look = true,
             }
             if !look {
@@ -146,7 +146,7 @@ impl WriterConnection {
         // Groups that write the same streams wait for each other in one order. The sort is stable: appends to one stream
         // stay in the order of their arrival.
         places.sort_by_key(|place| appends[*place].parts[0].stream.parts());
-        // What waits to be tried lies on a stack.
+        // Groups that are still to be tried.
         let mut stack = vec![places];
         while let Some(group) = stack.pop() {
             let left = self.store_group(appends, group, look, &mut answers).await;
@@ -159,7 +159,7 @@ impl WriterConnection {
         answers
     }
 
-    /// One event alone is stored by a smaller function: by belief, or after a look.
+    /// One event alone is stored by a smaller function: by an optimistic or by a checked insert.
     async fn store_one(&mut self, one: &CheckedAppend) -> Lone {
         let optimistic = if self.checked_inserts == 0 { call_for_next(one) } else { None };
         self.checked_inserts = self.checked_inserts.saturating_sub(1);
@@ -167,14 +167,14 @@ impl WriterConnection {
             match self.fetch(call).await {
                 Ok(rows) => {
                     let Some(row) = rows.first() else { return Lone::NeedsLook };
-                    // Should the answer be unreadable, nobody knows what it says.
+                    // If the answer is unreadable, the outcome is unknown.
                     let unknown = |e| Failed::Lost(BackendError::new(e)).answer(|| one.first_stream());
                     match next_appended(one, row).map_err(unknown) {
                         Ok(Some((appended, standbys))) => {
                             self.standbys = standbys;
                             return Lone::Answered(Ok(appended));
                         }
-                        // The stream ends with another event: a look tells what is so.
+                        // The stream ends with another event: read the stored state.
                         Ok(None) => return Lone::NeedsLook,
                         Err(error) => return Lone::Answered(Err(error)),
                     }
@@ -201,7 +201,7 @@ impl WriterConnection {
         }
     }
 
-    /// Tries to store the appends at `places` together. Gives back those that must be tried in smaller groups.
+    /// Tries to store the appends at `places` together. Returns those that must be tried in smaller groups.
     async fn store_group(
         &mut self,
         appends: &[CheckedAppend],
@@ -216,14 +216,14 @@ impl WriterConnection {
                     for (place, answer) in answered {
                         answers[place] = Some(answer);
                     }
-                    // What was put off is judged by facts.
+                    // Postponed appends are decided by the stored state.
                     (open, look, tries) = (deferred, true, 0);
                 }
                 Err(Failed::Raced) => (look, tries) = (true, tries + 1),
-                // A stream that is full may be to blame, which a look tells.
+                // The cause may be a full stream, which the stored state shows.
                 Err(Failed::RowRejected) if open.len() == 1 && !look => (look, tries) = (true, tries + 1),
                 Err(Failed::RowRejected) => return open,
-                // Nobody behind them shall wait for whoever is in the way.
+                // Later appends must not wait for the blocking transaction.
                 Err(Failed::Blocked) => return Vec::new(),
                 Err(failed) => {
                     for place in open {
@@ -236,7 +236,7 @@ impl WriterConnection {
         open
     }
 
-    /// One statement for the appends at `places`, and with `look` the statements that tell what is.
+    /// One statement for the appends at `places`, and with `look` the statements that read the stored state first.
     async fn try_group(&mut self, appends: &[CheckedAppend], places: &[usize], look: bool) -> Result<Tried, Failed> {
         let mut facts = if look { Some(self.look(appends, places).await?) } else { None };
         let plan = Plan::of(appends, places, facts.as_mut());
@@ -249,7 +249,7 @@ impl WriterConnection {
             };
             let rows = result?;
             self.standbys = rows.first().is_none_or(|row| get::<Option<bool>>(row, 4).ok().flatten().unwrap_or(true));
-            // Should the answer be unreadable, what was stored cannot be told from it.
+            // If the answer is unreadable, what was stored is unknown.
             let stored = outcome(appends, &plan, &rows).map_err(|e| Failed::Lost(BackendError::new(e)))?;
             answered.extend(stored.ok_or(Failed::Raced)?);
         }
@@ -257,7 +257,7 @@ impl WriterConnection {
         Ok(Tried { answered, deferred: plan.deferred })
     }
 
-    /// Looks everything up that decides: versions first, ids last.
+    /// Reads all stored state that the answers depend on: versions first, ids last.
     async fn look(&mut self, appends: &[CheckedAppend], places: &[usize]) -> Result<Facts, Failed> {
         let mut facts = Facts::default();
         let streams: Vec<_> = places.iter().map(|place| &appends[*place].parts[0].stream).collect();
@@ -292,29 +292,29 @@ impl WriterConnection {
         let ids = places.iter().flat_map(|place| appends[*place].events()).map(|(_, event)| event.event_id.get());
         let ids: Vec<_> = ids.collect();
         for row in self.read(sqlx::query(EVENTS_BY_IDS).bind(ids)).await? {
-            // An append whose row cannot be read hears of it when it is tried alone.
+            // An append whose row cannot be read gets the error when it is tried alone.
             let (id, stored) = stored_event(&row).map_err(|_| Failed::RowRejected)?;
             facts.stored.insert(id, stored);
         }
         Ok(facts)
     }
 
-    /// A connection that is alive as far as can be told.
+    /// A connection that is alive as far as is known.
     async fn ready(&mut self) -> Result<&mut PooledConnection, NoConnection> {
-        let alive = match &mut self.held {
-            Some(held) => held.is_alive().await,
+        let alive = match &mut self.connection {
+            Some(connection) => connection.is_alive().await,
             None => false,
         };
         if !alive {
-            self.held = None;
+            self.connection = None;
         }
-        match &mut self.held {
-            Some(held) => Ok(held),
+        match &mut self.connection {
+            Some(connection) => Ok(connection),
             none => Ok(none.insert(self.pool.own().await?)),
         }
     }
 
-    /// Runs a statement that stores nothing, so that nothing can be unknown of it.
+    /// Runs a statement that stores nothing, so that its outcome is never unknown.
     async fn read(&mut self, query: Query<'_>) -> Result<Vec<PgRow>, Failed> {
         self.fetch(query).await.map_err(|failed| match failed {
             Failed::Lost(source) => Failed::Unsent(NoConnection::Unavailable(source)),
@@ -323,11 +323,11 @@ impl WriterConnection {
     }
 
     async fn fetch(&mut self, query: Query<'_>) -> Result<Vec<PgRow>, Failed> {
-        let held = self.ready().await.map_err(Failed::Unsent)?;
-        held.fetch_all(query).await.map_err(|error| {
+        let connection = self.ready().await.map_err(Failed::Unsent)?;
+        connection.fetch_all(query).await.map_err(|error| {
             if was_not_run(&error) {
                 Failed::Unsent(NoConnection::Unavailable(BackendError::new(error)))
-            } else if has_lost_a_race(&error) || would_leave_a_hole(&error) {
+            } else if has_lost_a_race(&error) || would_leave_a_gap(&error) {
                 Failed::Raced
             } else if was_blocked(&error) {
                 Failed::Blocked
@@ -342,14 +342,14 @@ impl WriterConnection {
     }
 }
 
-/// What came of one statement.
+/// The result of one statement.
 struct Tried {
     answered: Vec<(usize, Answer)>,
     deferred: Vec<usize>,
 }
 
 impl Failed {
-    /// What it means for one of the appends.
+    /// The error for one of the appends.
     fn answer(&self, stream: impl FnOnce() -> StreamId) -> AppendError {
         match self {
             Self::Unsent(error) => error.clone().into_append(),
@@ -361,7 +361,7 @@ impl Failed {
 }
 
 fn call<'q>(appends: &'q [CheckedAppend], plan: &Plan<'q>, check: bool) -> Query<'q> {
-    // Without a look at any stream their names are not needed.
+    // If no stream is checked, their names are not needed.
     let named = check || plan.slots.iter().any(|slot| slot.head.is_none());
     let slots = || plan.slots.iter().filter(move |_| named);
     let rows = || plan.rows.iter();
@@ -400,7 +400,7 @@ fn call<'q>(appends: &'q [CheckedAppend], plan: &Plan<'q>, check: bool) -> Query
         .bind(requests.iter().map(|(carried, _, _)| place_of(carried.last_row)).collect::<Vec<_>>())
 }
 
-/// The answers of a statement that was carried out; `None` if it found things to be otherwise, and stored nothing.
+/// The answers of a statement that was carried out; `None` if an expected version did not hold, and nothing was stored.
 fn outcome(
     appends: &[CheckedAppend],
     plan: &Plan<'_>,
@@ -431,7 +431,7 @@ fn outcome(
     Ok(Some(plan.carried.iter().map(answer).collect()))
 }
 
-/// The statements that read events, and values for them, for the golden files.
+/// The statements that read events, with values, for the golden files.
 #[cfg(test)]
 pub(crate) fn hot_reads() -> Vec<(&'static str, &'static str, &'static str)> {
     vec![("REQUESTS_BY_KEYS", REQUESTS_BY_KEYS, "('{default,default}', '{key-1,key-2}')")]

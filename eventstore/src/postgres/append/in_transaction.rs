@@ -1,4 +1,4 @@
-//! One append inside a transaction that is open.
+//! One append inside an open transaction.
 
 use std::sync::Arc;
 
@@ -9,11 +9,11 @@ use crate::append::{Appended, CheckedAppend};
 use crate::error::{AppendError, ErrorFamily, Invalid};
 use crate::position::Incarnation;
 use crate::postgres::append::single::{answer_without_look, find_stored_duplicate, stored_events, with_events};
-use crate::postgres::fault::append_error;
+use crate::postgres::fault::{aborted, append_error, is_aborted};
 use crate::stream::StreamId;
 
 const APPEND_WITHIN: &str = "
-    SELECT kind, place, actual, base_versions, positions, recorded_at, fingerprint, result
+    SELECT kind, stream_number, actual, base_versions, positions, recorded_at, fingerprint, result
     FROM annals.append_within($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17,
                               $18)
     ORDER BY 1
@@ -21,9 +21,9 @@ const APPEND_WITHIN: &str = "
 
 /// Why an append inside a transaction was not done.
 pub(crate) enum NotDone {
-    /// It was refused. The transaction is as it was before.
+    /// It was refused. The transaction is unchanged.
     Refused(AppendError),
-    /// The transaction has failed with it, its connection is gone, or nobody knows what was done: it must not be committed.
+    /// The transaction has failed, its connection is lost, or the outcome is unknown: it must not be committed.
     Failed(AppendError),
 }
 
@@ -36,7 +36,7 @@ impl From<NotDone> for AppendError {
 }
 
 /// Runs one append, in one round trip unless some of its ids are stored already. If `store` is given, the database must
-/// hold that life of it.
+/// hold that incarnation.
 pub(crate) async fn within(
     connection: &mut PgConnection,
     store: Option<Incarnation>,
@@ -44,7 +44,11 @@ pub(crate) async fn within(
 ) -> Result<Appended, NotDone> {
     let begun = Instant::now();
     append.check_deadline().map_err(NotDone::Refused)?;
-    let failed = |e| NotDone::Failed(failed(e, || append.first_stream()));
+    let failed = |e| match is_aborted(&e) {
+        // No append of ours has aborted it.
+        true => NotDone::Refused(aborted().into()),
+        false => NotDone::Failed(failed(e, || append.first_stream())),
+    };
     let query = sqlx::query(APPEND_WITHIN).bind(append.tenant.as_str()).bind(store.map(|store| store.0));
     let rows = with_events(query, append).fetch_all(&mut *connection).await.map_err(failed)?;
     let blocked = || NotDone::Refused(AppendError::Busy { waited: begun.elapsed() });
@@ -57,20 +61,20 @@ pub(crate) async fn within(
     if let Some(appended) = answer_without_look(append, row).map_err(not_done)? {
         return Ok(appended);
     }
-    // Without a name, so that no plan of it is kept, on whoever's connection.
+    // Unnamed, so that no plan is cached on the caller's connection.
     let rows = stored_events(append).persistent(false).fetch_all(connection).await.map_err(failed)?;
     find_stored_duplicate(append, &rows).map_err(not_done)?.ok_or_else(blocked)
 }
 
 fn not_done(answer: AppendError) -> NotDone {
     match answer.family() {
-        // An answer that makes no sense.
+        // A malformed answer.
         ErrorFamily::Broken => NotDone::Failed(answer),
         _ => NotDone::Refused(answer),
     }
 }
 
-/// What a transaction on a database without the store is told.
+/// The error for a transaction on a database without the store.
 pub(crate) fn other_store() -> Invalid {
     Invalid::new(
         "transaction",
@@ -79,7 +83,7 @@ pub(crate) fn other_store() -> Invalid {
     )
 }
 
-/// What the failure of a statement inside a transaction means: whatever happened, nothing will be stored.
+/// What the failure of a statement inside a transaction means: nothing will be stored.
 pub(crate) fn failed(error: sqlx::Error, stream: impl FnOnce() -> StreamId) -> AppendError {
     match append_error(&Arc::new(error), stream) {
         AppendError::OutcomeUnknown { source, .. } => AppendError::Unavailable { source },

@@ -1,4 +1,4 @@
-//! What one statement shall store of a group of appends: pure, from what is believed or known of their streams.
+//! What one statement stores of a group of appends. Pure: depends on expected versions and on what was read of the streams.
 
 use std::collections::{HashMap, HashSet};
 
@@ -10,8 +10,8 @@ use crate::error::AppendError;
 use crate::event::EventId;
 use crate::stream::{ExpectedVersion, StreamId, StreamVersion};
 
-/// What was looked up for a group. The versions were read first and the ids last: an append that moved a stream before
-/// the look at it is found by its ids.
+/// What was read for a group. Versions were read first and ids last: an append that moved a stream before its version was
+/// read is found by its ids.
 #[derive(Default)]
 pub(crate) struct Facts {
     pub(crate) heads: HashMap<StreamId, Head>,
@@ -30,7 +30,7 @@ pub(crate) struct Head {
 /// A stream of the statement.
 pub(crate) struct Slot<'a> {
     pub(crate) stream: &'a StreamId,
-    /// The version that it is believed to have; `None` to go on from wherever it is.
+    /// The version that it must have; `None` for any.
     pub(crate) head: Option<i64>,
     /// How many events the statement adds to it.
     added: i64,
@@ -41,11 +41,11 @@ pub(crate) struct Slot<'a> {
 /// A row of the statement.
 pub(crate) struct Row<'a> {
     pub(crate) slot: usize,
-    /// How far its version is above that of its stream.
+    /// Its version minus that of its stream.
     pub(crate) above: i64,
     pub(crate) event: &'a CheckedEvent,
     pub(crate) append_id: Option<Uuid>,
-    /// The event before it, if the statement must find that one stored already.
+    /// The event before it, if the statement must check that it is stored.
     pub(crate) last_event: Option<EventId>,
 }
 
@@ -56,27 +56,27 @@ pub(crate) struct Carried {
     pub(crate) last_row: usize,
 }
 
-/// One statement, and what needs none.
+/// One statement, and the appends that need none.
 #[derive(Default)]
 pub(crate) struct Plan<'a> {
     pub(crate) slots: Vec<Slot<'a>>,
     pub(crate) rows: Vec<Row<'a>>,
     pub(crate) carried: Vec<Carried>,
-    /// Appends that are answered already, if the statement is carried out.
+    /// Appends that are answered once the statement has succeeded.
     pub(crate) answered: Vec<(usize, Result<Appended, AppendError>)>,
-    /// Appends that cannot be judged by belief alone.
+    /// Appends that cannot be decided without reading the stored state.
     pub(crate) deferred: Vec<usize>,
 }
 
 impl<'a> Plan<'a> {
-    /// Plans the appends at `places`, in that order; each has one stream and at least one event. Without facts an append
-    /// is believed to expect the right thing, unless another of the group says otherwise.
+    /// Plans the appends at `places`, in that order; each has one stream and at least one event. Without facts every
+    /// expected version is assumed to hold, unless an append before it in the group contradicts it.
     pub(crate) fn of(appends: &'a [CheckedAppend], places: &[usize], mut facts: Option<&mut Facts>) -> Self {
         let mut plan = Plan::default();
         let mut slots: HashMap<&'a StreamId, usize> = HashMap::with_capacity(places.len());
-        // Streams of which an append is put off, and with it all that come after it: each is decided in its turn.
+        // Streams with a postponed append. Later appends to them are postponed too, so that each is decided in order.
         let mut put_off: HashSet<&'a StreamId> = HashSet::new();
-        // Streams of which some append names a version.
+        // Streams for which some append names a version.
         let parts = places.iter().map(|place| &appends[*place].parts[0]);
         let parts = parts.filter(|part| facts.is_some() && part.expected != ExpectedVersion::Any);
         let named: HashSet<&'a StreamId> = parts.map(|part| &part.stream).collect();
@@ -113,7 +113,7 @@ impl<'a> Plan<'a> {
         let part = &append.parts[0];
         let expected = part.expected.version().map(StreamVersion::get);
         let slot = slots.get(&part.stream).copied();
-        // Where the stream stands before this append, and its last event: known, believed, or left to the statement.
+        // The version before this append, and the last event: read, assumed, or left to the statement.
         let (head, last_event) = match slot.map(|slot| &self.slots[slot]) {
             Some(slot) => (slot.head.map(|head| head.saturating_add(slot.added)), slot.last_event),
             None => match known {
@@ -143,7 +143,7 @@ impl<'a> Plan<'a> {
         if let Some(actual) = head
             && actual.checked_add(count).is_none()
         {
-            // That a stream is full is known of it, and never follows from what an append expects.
+            // Only the stored state shows that a stream is full, never an expected version.
             if known.is_none() {
                 self.deferred.push(place);
                 return;
@@ -155,7 +155,7 @@ impl<'a> Plan<'a> {
         let mut before = None;
         let slot = slot.unwrap_or_else(|| {
             before = part.expected.last_event();
-            // Any version is right for appends that name none, so it need not come true what was known of it.
+            // Appends that name no version accept any, so the version that was read need not hold.
             let head = known.map(|known| known.version).filter(|_| named).or(expected);
             self.slots.push(Slot { stream: &part.stream, head, added: 0, last_event: None });
             slots.insert(&part.stream, self.slots.len() - 1);
@@ -173,7 +173,7 @@ impl<'a> Plan<'a> {
 }
 
 impl Facts {
-    /// The answer to an append that was stored before, or whose ids were taken by others.
+    /// The answer to an append that was stored before, or whose ids belong to other events.
     fn answer(&mut self, append: &CheckedAppend, place: usize) -> Option<Result<Appended, AppendError>> {
         if let Some(answer) = self.remembered.remove(&place) {
             return Some(answer);

@@ -34,8 +34,8 @@ fn facts(heads: &[(&str, i64)]) -> Facts {
     Facts { heads, ..Facts::default() }
 }
 
-/// What becomes of appends to the streams that are named, as text: `head+above` of each row that is stored (`?` for an
-/// unknown head), `!actual` for a conflict, `later` for what is put off.
+/// The result of appends to the named streams, as text: `head+above` of each row that is stored (`?` for an unknown head),
+/// `!actual` for a conflict, `later` for a postponed append.
 fn check(appends: &[(&str, i64, usize)], known: Option<&[(&str, i64)]>) -> Vec<String> {
     let appends: Vec<_> = appends.iter().map(|(id, expected, events)| append(id, *expected, *events)).collect();
     let places: Vec<_> = (0..appends.len()).collect();
@@ -65,37 +65,37 @@ fn check(appends: &[(&str, i64, usize)], known: Option<&[(&str, i64)]>) -> Vec<S
 }
 
 #[test]
-fn without_facts_each_is_believed_to_expect_the_right_thing() {
+fn without_facts_every_expected_version_is_assumed_to_hold() {
     assert_eq!(check(&[("a", 0, 2), ("b", 7, 1), ("c", ANY, 1)], None), ["0+1 0+2", "7+1", "?+1"]);
 }
 
 #[test]
-fn appends_to_one_stream_are_decided_each_against_the_one_before() {
+fn appends_to_one_stream_are_each_decided_after_the_previous_one() {
     assert_eq!(check(&[("a", 3, 2), ("a", 5, 1), ("a", ANY, 1)], None), ["3+1 3+2", "3+3", "3+4"]);
     assert_eq!(check(&[("a", ANY, 2), ("a", ANY, 1)], None), ["?+1 ?+2", "?+3"]);
 }
 
 #[test]
-fn nobody_is_refused_by_belief_alone() {
+fn no_append_is_refused_without_facts() {
     assert_eq!(check(&[("a", 3, 1), ("a", 3, 1), ("a", 9, 1)], None), ["3+1", "later", "later"]);
     assert_eq!(check(&[("a", ANY, 1), ("a", 1, 1)], None), ["?+1", "later"]);
 }
 
 #[test]
-fn with_facts_the_first_in_line_wins_and_the_others_conflict() {
+fn with_facts_the_first_in_the_queue_wins_and_the_others_conflict() {
     let heads = [("a", 3), ("b", 8)];
     let appends = [("a", 3, 1), ("a", 3, 1), ("a", 4, 1), ("b", 7, 1), ("c", 0, 1), ("c", 0, 1)];
     assert_eq!(check(&appends, Some(&heads)), ["3+1", "!4", "3+2", "!8", "0+1", "!1"]);
 }
 
 #[test]
-fn any_version_goes_on_from_wherever_the_stream_is_by_then() {
+fn any_version_continues_from_the_current_version() {
     assert_eq!(check(&[("a", ANY, 1), ("a", ANY, 2)], Some(&[("a", 3)])), ["?+1", "?+2 ?+3"]);
     assert_eq!(check(&[("a", 3, 1), ("a", ANY, 1)], Some(&[("a", 3)])), ["3+1", "3+2"]);
 }
 
 #[test]
-fn the_last_event_is_compared_with_what_is_known_and_else_by_the_statement() {
+fn the_last_event_is_compared_with_the_facts_or_else_by_the_statement() {
     let first = append("a", 3, 2);
     let last = first.parts[0].events[1].event_id;
     let other = append("b", 0, 1).parts[0].events[0].event_id;
@@ -112,12 +112,12 @@ fn the_last_event_is_compared_with_what_is_known_and_else_by_the_statement() {
         let rows: Vec<_> = plan.rows.iter().map(|row| row.last_event).collect();
         (rows, plan.answered.len(), plan.deferred)
     };
-    // Unknown: the statement looks at the first row's predecessor, and only at that.
+    // Unknown: the statement checks the first row's predecessor, and only that.
     assert_eq!(became(&[behind(5, last)], None), (vec![Some(last)], 0, vec![]));
-    // In the same group: behind the rows of the group, or put off.
+    // In the same group: after the rows of the group, or postponed.
     assert_eq!(became(&[first.clone(), behind(5, last)], None), (vec![None; 3], 0, vec![]));
     assert_eq!(became(&[first.clone(), behind(5, other)], None), (vec![None; 2], 0, vec![1]));
-    // Known: the statement compares what is right once more, as the server may have failed over since.
+    // Known: the statement checks it again, as the server may have failed over since.
     let known = Head { version: 5, last_event: Some(last) };
     assert_eq!(became(&[behind(5, last)], Some(known)), (vec![Some(last)], 0, vec![]));
     assert_eq!(became(&[behind(5, other)], Some(known)), (vec![], 1, vec![]));
@@ -128,13 +128,13 @@ fn the_last_event_is_compared_with_what_is_known_and_else_by_the_statement() {
 fn a_stream_that_cannot_hold_more_is_full() {
     let appends = [("a", i64::MAX - 1, 2), ("a", i64::MAX - 1, 1)];
     assert_eq!(check(&appends, Some(&[("a", i64::MAX - 1)])), ["full", "9223372036854775806+1"]);
-    // To say so of a stream that may not be there would be another answer than the append gets alone.
+    // For a stream that may not exist, `full` would differ from the answer that the append gets alone.
     assert_eq!(check(&appends, None), ["later", "later"]);
     assert_eq!(check(&appends, Some(&[])), ["!0", "!0"]);
 }
 
 #[test]
-fn what_was_stored_before_is_answered_and_takes_no_version() {
+fn a_duplicate_is_answered_and_takes_no_version() {
     let appends = [append("a", 0, 1), append("a", 1, 1)];
     let mut facts = facts(&[("a", 1)]);
     let event = &appends[0].parts[0].events[0];

@@ -1,7 +1,7 @@
-//! Synchronous replication: has an append come to the standbys that the server waits for?
+//! Synchronous replication: has an append reached the standbys that the server waits for?
 //!
-//! When the wait for them is cancelled, the server acknowledges the commit all the same. It sends a warning, which sqlx
-//! writes into the log and gives to nobody. So where the server waits for standbys at all, it is asked what they have.
+//! When the wait for them is cancelled, the server still acknowledges the commit. It sends a warning, which sqlx logs and
+//! does not return. So where the server waits for standbys at all, their state is queried.
 
 use std::time::Duration;
 
@@ -11,25 +11,26 @@ use tokio::time::{Instant, sleep};
 use crate::error::BackendError;
 use crate::postgres::connection::pool::PooledConnection;
 
-/// Up to where the log is on disk is an upper bound of the commit, which was answered before.
+/// The flush position is an upper bound of the commit's, which was acknowledged before.
 const IS_REPLICATED: &str = "
     SELECT annals.is_replicated(coalesce($1::pg_lsn, flushed.upto)), flushed.upto::text
     FROM (SELECT pg_current_wal_flush_lsn() AS upto) AS flushed
     ORDER BY 1
 ";
 
-/// How long standbys may take to have what others have committed meanwhile. What was waited for they have at once.
-const WAIT: Duration = Duration::from_millis(500);
+/// How long standbys may take to receive later commits of others. A commit that was waited for has arrived already.
+const MAX_WAIT: Duration = Duration::from_millis(500);
 
 const PAUSE: Duration = Duration::from_millis(2);
 
-/// Makes sure that what was committed on the server before this call is where the server wants it. An error means that
-/// nobody knows whether it will outlive the server.
-pub(crate) async fn confirm(held: &mut PooledConnection) -> Result<(), BackendError> {
+/// Makes sure that what was committed on the server before this call is replicated as configured. After an error it is
+/// unknown whether it would survive the loss of the server.
+pub(crate) async fn confirm(connection: &mut PooledConnection) -> Result<(), BackendError> {
     let begun = Instant::now();
     let mut upto: Option<String> = None;
     loop {
-        let rows = held.fetch_all(sqlx::query(IS_REPLICATED).bind(upto.clone())).await.map_err(BackendError::new)?;
+        let rows =
+            connection.fetch_all(sqlx::query(IS_REPLICATED).bind(upto.clone())).await.map_err(BackendError::new)?;
         let row = rows.first().ok_or_else(|| BackendError::new(sqlx::Error::RowNotFound))?;
         match row.try_get(0).map_err(BackendError::new)? {
             "yes" => return Ok(()),
@@ -38,7 +39,7 @@ pub(crate) async fn confirm(held: &mut PooledConnection) -> Result<(), BackendEr
                            or to the owner that `migrations/postgres/roles.example.sql` makes";
                 return Err(BackendError::new(why));
             }
-            _ if begun.elapsed() > WAIT => {
+            _ if begun.elapsed() > MAX_WAIT => {
                 let why = "the wait for synchronous standbys was cancelled, and they do not have it";
                 return Err(BackendError::new(why));
             }

@@ -1,4 +1,4 @@
-//! Appending: one call of a stored function, and what to do when another append came first.
+//! Appending: one call of a stored function, and what to do when another append was committed first.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -25,7 +25,7 @@ use crate::stream::{ExpectedVersion, StreamId, StreamVersion, Tenant};
 use crate::unit_of_work::no_stream;
 
 const APPEND_ONE: &str = "
-    SELECT kind, place, actual, base_versions, positions, recorded_at, fingerprint, result, standbys
+    SELECT kind, stream_number, actual, base_versions, positions, recorded_at, fingerprint, result, standbys
     FROM annals.append_one($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12)
     ORDER BY 1
 ";
@@ -35,7 +35,7 @@ const APPEND_NEXT: &str = "
 ";
 
 const APPEND: &str = "
-    SELECT kind, place, actual, base_versions, positions, recorded_at, fingerprint, result, standbys
+    SELECT kind, stream_number, actual, base_versions, positions, recorded_at, fingerprint, result, standbys
     FROM annals.append($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, $18)
     ORDER BY 1
 ";
@@ -55,37 +55,37 @@ const REQUEST_BY_KEY: &str = "
     ORDER BY tenant, request_key
 ";
 
-/// How often an append begins again because another one came first. Whoever begins again takes the turn locks of its
-/// streams, so it can lose to first attempts only.
+/// How often an append is tried again because another one was committed first. A retry takes the turn locks of its
+/// streams, so it can lose only to first attempts.
 const MOST_ATTEMPTS: usize = 32;
 
-/// Lifetimes above this many microseconds (about 280 years) have no end.
+/// Lifetimes above this many microseconds (about 280 years) are unlimited.
 const LONGEST_LIFETIME: u128 = 1 << 53;
 
-/// Appends alone, in a transaction of its own per attempt. Waits for others that write the same streams.
-pub(crate) async fn append(held: &mut PooledConnection, append: &CheckedAppend) -> Result<Appended, AppendError> {
+/// Stores one append, with one transaction per attempt. Waits for other transactions that write the same streams.
+pub(crate) async fn append(connection: &mut PooledConnection, append: &CheckedAppend) -> Result<Appended, AppendError> {
     let mut standbys = false;
-    let appended = try_to_append(held, append, &mut standbys).await?;
+    let appended = try_to_append(connection, append, &mut standbys).await?;
     if standbys {
-        // Also a repeat: what was not replicated the first time may still not be.
+        // Also for a duplicate: the first append may still not be replicated.
         let unknown = |source| AppendError::OutcomeUnknown { stream: append.first_stream(), source };
-        confirm(held).await.map_err(unknown)?;
+        confirm(connection).await.map_err(unknown)?;
     }
     Ok(appended)
 }
 
 async fn try_to_append(
-    held: &mut PooledConnection,
+    connection: &mut PooledConnection,
     append: &CheckedAppend,
     standbys: &mut bool,
 ) -> Result<Appended, AppendError> {
     let begun = Instant::now();
-    let mut careful = false;
+    let mut checked = false;
     for _ in 0..MOST_ATTEMPTS {
-        let rows = match held.fetch_all(call(append, careful)).await {
+        let rows = match connection.fetch_all(call(append, checked)).await {
             Ok(rows) => rows,
             Err(error) if has_lost_a_race(&error) => {
-                careful = true;
+                checked = true;
                 continue;
             }
             Err(error) if was_blocked(&error) => break,
@@ -96,24 +96,24 @@ async fn try_to_append(
         if let Some(answer) = answer_without_look(append, row)? {
             return Ok(answer);
         }
-        let rows = held.fetch_all(stored_events(append)).await;
-        // It is a read: whatever went wrong, the append that came before it was answered, and stored nothing.
+        let rows = connection.fetch_all(stored_events(append)).await;
+        // This is a read: if it fails, the append before it was answered and stored nothing.
         let rows = rows.map_err(|e| AppendError::Unavailable { source: crate::BackendError::new(e) })?;
         if let Some(answer) = find_stored_duplicate(append, &rows)? {
             return Ok(answer);
         }
-        careful = true;
+        checked = true;
     }
     Err(AppendError::Busy { waited: begun.elapsed() })
 }
 
-/// What is remembered of a request.
+/// The stored answer to a request.
 pub(crate) async fn find_request(
-    held: &mut PooledConnection,
+    connection: &mut PooledConnection,
     tenant: &Tenant,
     request: &RequestKey,
 ) -> Result<Option<Appended>, AppendError> {
-    let rows = held
+    let rows = connection
         .fetch_all(request_by_key(tenant, request))
         .await
         .map_err(|e| AppendError::Unavailable { source: crate::BackendError::new(e) })?;
@@ -121,7 +121,7 @@ pub(crate) async fn find_request(
     if rows.first().is_some_and(|row| get(row, 2).unwrap_or(true)) {
         let stream = || answer.iter().flat_map(|answer| &answer.streams).next().map(|part| part.stream.clone());
         let unknown = |source| AppendError::OutcomeUnknown { stream: stream().unwrap_or_else(no_stream), source };
-        confirm(held).await.map_err(unknown)?;
+        confirm(connection).await.map_err(unknown)?;
     }
     Ok(answer)
 }
@@ -139,7 +139,7 @@ pub(crate) fn first_answer(
     remembered(tenant, request, get(row, 0)?, get(row, 1)?).map(Some)
 }
 
-/// Whether the server waits for standbys at each commit; an outcome that does not tell counts as if it did.
+/// Whether the server waits for standbys at each commit; an outcome without that value counts as true.
 pub(crate) fn has_standbys(row: &PgRow) -> bool {
     get(row, 8).unwrap_or(true)
 }
@@ -150,7 +150,7 @@ pub(crate) fn answer_without_look(append: &CheckedAppend, row: &PgRow) -> Result
         "appended" => appended(append, row).map(Some),
         "remembered" => match &append.request {
             Some(request) => remembered(&append.tenant, request, get(row, 6)?, get(row, 7)?).map(Some),
-            None => Err(broken("a request was remembered that was not asked for".to_owned())),
+            None => Err(broken("the answer to another request was returned".to_owned())),
         },
         "ids" => Ok(None),
         kind @ ("conflict" | "full") => {
@@ -184,20 +184,20 @@ pub(crate) fn is_plain(append: &CheckedAppend) -> bool {
     append.parts.len() == 1 && append.event_count == 1 && append.request.is_none()
 }
 
-/// The call for a plain append, which looks at the stream first. It gives way soon to whoever is in the way.
+/// The call of a plain append by a checked insert. It has a short timeout if another transaction blocks it.
 pub(crate) fn call_for_one(append: &CheckedAppend) -> Query<'_> {
     with_event(sqlx::query(APPEND_ONE), append)
 }
 
-/// The call for a plain append that says where its stream is, and can be believed; `None` for any other. It gives way soon
-/// to whoever is in the way.
+/// The call of a plain append by an optimistic insert; `None` if it names no expected version. It has a short
+/// timeout if another transaction blocks it.
 pub(crate) fn call_for_next(append: &CheckedAppend) -> Option<Query<'_>> {
     expected(append.parts[0].expected).filter(|version| *version < i64::MAX)?;
     Some(with_event(sqlx::query(APPEND_NEXT), append))
 }
 
-/// The answer to [`call_for_next`], and whether the server waits for standbys: whatever was not so has failed, or it is
-/// `None` because the stream ends with another event than the expected one.
+/// The answer to [`call_for_next`], and whether the server waits for standbys. If the expected version did not hold, the
+/// call has failed; `None` if the stream ends with another event than the expected one.
 pub(crate) fn next_appended(append: &CheckedAppend, row: &PgRow) -> Result<Option<(Appended, bool)>, AppendError> {
     let part = &append.parts[0];
     let Some(outcome) = get::<Option<Vec<i64>>>(row, 0)? else { return Ok(None) };
@@ -231,8 +231,8 @@ fn with_event<'q>(query: Query<'q>, append: &'q CheckedAppend) -> Query<'q> {
         .bind(part.expected.last_event().map(EventId::get))
 }
 
-fn call(append: &CheckedAppend, careful: bool) -> Query<'_> {
-    with_events(sqlx::query(APPEND).bind(append.tenant.as_str()).bind(careful), append)
+fn call(append: &CheckedAppend, checked: bool) -> Query<'_> {
+    with_events(sqlx::query(APPEND).bind(append.tenant.as_str()).bind(checked), append)
 }
 
 /// Binds everything from the streams to the lifetime, in the order in which the functions take it.
@@ -259,7 +259,7 @@ pub(crate) fn with_events<'q>(query: Query<'q>, append: &'q CheckedAppend) -> Qu
         .bind(append.request.as_ref().and_then(lifetime))
 }
 
-/// How many microseconds a request is remembered; `None` for ever.
+/// How many microseconds the answer to a request is kept; `None` without limit.
 pub(crate) fn lifetime(request: &RequestKey) -> Option<i64> {
     let micros = request.lifetime().as_micros();
     if micros <= LONGEST_LIFETIME { i64::try_from(micros).ok() } else { None }
@@ -269,7 +269,7 @@ fn expected(expected: ExpectedVersion) -> Option<i64> {
     expected.version().map(StreamVersion::get)
 }
 
-/// The answer to an append that has just been stored. Positions rise in the order of the append.
+/// The answer to an append that has just been stored. Positions increase in the order of the append.
 fn appended(append: &CheckedAppend, row: &PgRow) -> Result<Appended, AppendError> {
     let base: Vec<i64> = get(row, 3)?;
     let positions: Vec<i64> = get::<Option<Vec<i64>>>(row, 4)?.unwrap_or_default();
@@ -299,13 +299,13 @@ pub(crate) fn remembered(
         .map_err(|what| broken(format!("the stored answer to request `{}` cannot be read: {what}", request.key())))
 }
 
-/// Every stored event that has an id of the append.
+/// All stored events whose ids are in the append.
 pub(crate) fn stored_events(append: &CheckedAppend) -> Query<'static> {
     let ids: Vec<Uuid> = append.events().map(|(_, event)| event.event_id.get()).collect();
     sqlx::query(EVENTS_BY_IDS).bind(ids)
 }
 
-/// Whether the events that have ids of the append are this very append; `None` if there are none after all.
+/// Whether the stored events with ids of the append are the same append; `None` if there are none.
 pub(crate) fn find_stored_duplicate(append: &CheckedAppend, rows: &[PgRow]) -> Result<Option<Appended>, AppendError> {
     let stored: HashMap<EventId, StoredEvent> = rows.iter().map(stored_event).collect::<Result<_, _>>()?;
     find_duplicate(append, &stored)
@@ -327,7 +327,7 @@ pub(crate) fn stored_event(row: &PgRow) -> Result<(EventId, StoredEvent), Append
     Ok((EventId::stored(get(row, 0)?), stored))
 }
 
-/// The statements that read events, and values for them, for the golden files.
+/// The statements that read events, with values, for the golden files.
 #[cfg(test)]
 pub(crate) fn hot_reads() -> Vec<(&'static str, &'static str, &'static str)> {
     vec![

@@ -1,4 +1,4 @@
-//! The writers: while one statement is in flight, appends gather; then the next carries them all.
+//! The writers: while one statement runs, appends queue up; the next statement stores all of them.
 
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::sync::Arc;
@@ -18,7 +18,7 @@ use crate::postgres::connection::pool::Pool;
 use crate::postgres::fault::NoConnection;
 use crate::queue::{Bounds, Queue, Taken};
 
-/// The writers of one handle. Dropping it lets them finish what waits.
+/// The writers of one handle. Dropping it lets them finish the queued appends.
 pub(crate) struct Writers {
     queues: Vec<Arc<Queue>>,
     tasks: Mutex<Vec<JoinHandle<()>>>,
@@ -31,14 +31,14 @@ pub(crate) struct Shared {
     pub(crate) limits: Limits,
     pub(crate) bounds: Bounds,
     pub(crate) blocked_streams: BlockedStreams,
-    /// The last position that is known, of whoever wrote it.
+    /// The last known position, written by any handle.
     pub(crate) head: watch::Sender<Position>,
     /// The last position that this handle has written.
     pub(crate) own: watch::Sender<Position>,
 }
 
 impl Shared {
-    /// Says that this handle has committed events up to `position`.
+    /// Reports that this handle has committed events up to `position`.
     pub(crate) fn committed(&self, position: Position) {
         announce(&self.head, position);
         announce(&self.own, position);
@@ -46,7 +46,7 @@ impl Shared {
 }
 
 impl Writers {
-    /// Starts so many writers, each with a connection of its own.
+    /// Starts `count` writers, each with its own connection.
     pub(crate) fn start(count: usize, shared: &Shared) -> Self {
         let queues: Vec<_> = (0..count).map(|_| Arc::new(Queue::new(shared.bounds.clone()))).collect();
         let start = |queue: &Arc<Queue>| {
@@ -57,18 +57,18 @@ impl Writers {
         Self { queues, tasks: Mutex::new(tasks) }
     }
 
-    /// Hands a small append to a writer and waits for its answer.
+    /// Passes a small append to a writer and waits for its answer.
     pub(crate) async fn append(&self, append: CheckedAppend, limits: &Limits) -> Result<Appended, AppendError> {
-        // Appends to one stream go to one writer, which decides them in the order of their arrival; two writers would
-        // wait for each other.
+        // Appends to one stream go to one writer, which stores them in the order of their arrival; two writers would block
+        // each other.
         let mut hasher = DefaultHasher::new();
         append.parts[0].stream.hash(&mut hasher);
         let count = u64::try_from(self.queues.len()).unwrap_or(1);
-        let turn = usize::try_from(hasher.finish() % count).unwrap_or_default();
-        self.queues[turn].append(append, limits).await
+        let writer = usize::try_from(hasher.finish() % count).unwrap_or_default();
+        self.queues[writer].append(append, limits).await
     }
 
-    /// Lets nothing more in and waits until everything that waits is answered.
+    /// Refuses further appends and waits until all queued ones are answered.
     pub(crate) async fn close(&self) {
         for queue in &self.queues {
             queue.close();
@@ -98,8 +98,8 @@ async fn write(end: EndOfQueue, mut connection: WriterConnection, shared: Shared
     let mut beside = JoinSet::new();
     while queue.wait().await {
         if last_batch > 1 {
-            // Callers that were answered a moment ago are ready to run: let them, so that the next batch carries their
-            // next appends too. This waits for nothing that is not ready.
+            // Callers that were just answered are ready to run. Let them run first, so that the next batch includes their next
+            // appends. This waits for nothing else.
             tokio::task::yield_now().await;
         }
         let Taken { appends, replies } = queue.gather(&shared.limits);
@@ -113,13 +113,13 @@ async fn write(end: EndOfQueue, mut connection: WriterConnection, shared: Shared
         }
         for ((reply, answer), append) in replies.into_iter().zip(answers).zip(appends) {
             match answer {
-                // A caller that has gone away needs no answer; its append is stored all the same.
+                // A caller that was cancelled needs no answer; its append is stored anyway.
                 Some(answer) => drop(reply.send(answer)),
                 None => {
                     let (shared, turn_in_stream) =
                         (shared.clone(), shared.blocked_streams.enter(&append.parts[0].stream));
                     beside.spawn(async move {
-                        drop(reply.send(append_beside(&shared, &append, Some(turn_in_stream)).await));
+                        drop(reply.send(append_outside_groups(&shared, &append, Some(turn_in_stream)).await));
                     });
                 }
             }
@@ -129,8 +129,8 @@ async fn write(end: EndOfQueue, mut connection: WriterConnection, shared: Shared
     beside.join_all().await;
 }
 
-/// Appends on a connection of the pool, behind those in connection for the same stream.
-pub(crate) async fn append_beside(
+/// Appends on a connection of the pool, after earlier ones that wait for the same stream.
+pub(crate) async fn append_outside_groups(
     shared: &Shared,
     to_append: &CheckedAppend,
     turn_in_stream: Option<StreamTurn>,
@@ -148,19 +148,19 @@ pub(crate) async fn append_beside(
         None => Some(ready.await),
     };
     let late = || AppendError::DeadlineExceeded { stream: to_append.first_stream() };
-    let (_turn, mut held) = taken.ok_or_else(late)?.map_err(NoConnection::into_append)?;
-    let appended = append(&mut held, to_append).await?;
-    drop(held);
+    let (_turn, mut connection) = taken.ok_or_else(late)?.map_err(NoConnection::into_append)?;
+    let appended = append(&mut connection, to_append).await?;
+    drop(connection);
     shared.committed(appended.position);
     Ok(appended)
 }
 
-/// Wakes readers when the head may have moved to `position`, which is below the one before if the log was rewound.
+/// Wakes readers when the head may have moved to `position`. It is lower than before if the log was rewound.
 pub(crate) fn announce(head: &watch::Sender<Position>, position: Position) {
     head.send_if_modified(|head| std::mem::replace(head, position) != position);
 }
 
-/// Answers those who still wait when the writer ends, however it ends.
+/// Answers the appends that are still queued when the writer ends, even by a panic.
 struct EndOfQueue(Arc<Queue>);
 
 impl Drop for EndOfQueue {

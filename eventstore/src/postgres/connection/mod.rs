@@ -1,4 +1,4 @@
-//! Connections: from the URL to a session that is checked, pooled and lent to users.
+//! Connections: from the URL to a session that is checked, pooled and borrowed by users.
 
 pub(super) mod borrowed;
 pub(super) mod planner;

@@ -1,8 +1,8 @@
-//! Connections: a bounded number, handed out in the order of asking.
+//! Connections: a bounded number, provided in the order of the requests.
 //!
-//! Not sqlx's pool: that one asks the server for a sign of life whenever a connection is given back, and gives back
-//! connections whose owner was cancelled between BEGIN and its answer. Here a connection goes back only if its last
-//! statement has been answered; any other is closed, which rolls back what was open.
+//! Not sqlx's pool: it pings the server whenever a connection is returned, and returns connections whose owner was
+//! cancelled between BEGIN and its answer. Here a connection is returned only if its last statement has been answered.
+//! Any other is closed, which rolls back its transaction.
 
 use std::collections::VecDeque;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -23,8 +23,8 @@ use crate::postgres::connection::session::Session;
 use crate::postgres::fault::{NoConnection, no_answer};
 use crate::postgres::options::PostgresOptions;
 
-/// Asked on every new connection: is it still the store that was opened, and would the next position be beyond its
-/// log? The log is seen as of the statement's beginning and the sequence later, so new events cannot deceive it.
+/// Run on every new connection: is it the store that was opened, and will the next position be after the end of its log?
+/// The log is read in the snapshot of the statement and the sequence later, so concurrent appends cause no false alarm.
 const IS_IT_STILL_OURS: &str = concat!(
     "
     SELECT (SELECT incarnation FROM annals.store ORDER BY only_row) AS incarnation,
@@ -49,23 +49,23 @@ struct Inner {
     pooled: bool,
     /// The store that was opened; connections made before it is known are not checked.
     store: OnceLock<Incarnation>,
-    /// The run of the server that the last connection has reached.
+    /// The run of the server of the last connection.
     run: Mutex<Option<ServerRun>>,
-    /// How many runs were found to have ended.
+    /// How many runs are known to have ended.
     ended_runs: AtomicU64,
     closed: AtomicBool,
     permits: Arc<Semaphore>,
     idle: Mutex<VecDeque<Idle>>,
 }
 
-/// A connection that nobody uses.
+/// An idle connection.
 struct Idle {
     session: Session,
     since: Instant,
 }
 
-/// After this rest a connection is asked for a sign of life, so that a server that was started anew in between makes no
-/// call fail, and no outcome unknown.
+/// A connection that was idle for longer is pinged before use. Otherwise a server restart would make calls fail, or
+/// appends have an unknown outcome.
 const RESTED: Duration = Duration::from_secs(1);
 
 impl Pool {
@@ -86,12 +86,12 @@ impl Pool {
         }))
     }
 
-    /// Says which store every later connection must find.
+    /// Sets the store that every later connection must find.
     pub(crate) fn expect(&self, store: Incarnation) {
         self.0.store.get_or_init(|| store);
     }
 
-    /// Whether it is a store's, so that its plans are pinned.
+    /// Whether the pool belongs to a store, so that its planner settings are set.
     pub(crate) fn is_of_store(&self) -> bool {
         self.0.store.get().is_some()
     }
@@ -107,8 +107,8 @@ impl Pool {
         waited.unwrap_or_else(|_| Err(self.none_in_time()))
     }
 
-    /// Takes a connection for the caller's own statements.
-    pub(crate) async fn lend(&self) -> Result<PooledConnection, NoConnection> {
+    /// Takes a connection that the caller borrows for their own statements.
+    pub(crate) async fn borrow(&self) -> Result<PooledConnection, NoConnection> {
         if self.0.pooled { Err(NoConnection::Pooled) } else { self.take().await }
     }
 
@@ -120,19 +120,18 @@ impl Pool {
                 let session = self.connect().await?;
                 return Ok(PooledConnection::new(session, self.clone(), Some(permit)));
             };
-            if self.run().is_some_and(|run| session.run() != Some(&run)) {
-                // To a server that is not the primary any more, or not this one.
+            if self.is_past(session.run()) {
                 continue;
             }
             if since.elapsed() <= RESTED || session.is_alive().await {
                 return Ok(PooledConnection::new(session, self.clone(), Some(permit)));
             }
-            // The others have most likely ended with it.
+            // The other idle connections are most likely broken too.
             self.lock().clear();
         }
     }
 
-    /// A connection beside those that are shared, for a task that keeps it.
+    /// A connection outside of the shared ones, for a task that keeps it.
     pub(crate) async fn own(&self) -> Result<PooledConnection, NoConnection> {
         let connected = timeout(self.0.timeout, self.connect()).await;
         let session = connected.unwrap_or_else(|_| Err(self.none_in_time()))?;
@@ -140,7 +139,10 @@ impl Pool {
     }
 
     fn none_in_time(&self) -> NoConnection {
-        NoConnection::Unavailable(BackendError::new(format!("no connection was to be had within {:?}", self.0.timeout)))
+        NoConnection::Unavailable(BackendError::new(format!(
+            "no connection became available within {:?}",
+            self.0.timeout
+        )))
     }
 
     async fn connect(&self) -> Result<Session, NoConnection> {
@@ -152,7 +154,7 @@ impl Pool {
         let row = rows.first().ok_or_else(|| unavailable(sqlx::Error::RowNotFound))?;
         let found: Option<Uuid> = row.get(0);
         if found.map(Incarnation) != Some(*store) {
-            return Err(NoConnection::OtherLife(*store));
+            return Err(NoConnection::OtherIncarnation(*store));
         }
         let (head, last) = (row.get(1), row.get(2));
         if last < head {
@@ -167,22 +169,28 @@ impl Pool {
         Ok(session)
     }
 
-    /// The run of the server that the last connection has reached; what was seen in others is void.
+    /// The run of the server of the last connection; what was read in other runs is invalid.
     pub(crate) fn run(&self) -> Option<ServerRun> {
         self.0.run.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
-    /// How many runs of the server have ended, as far as is known.
+    /// Whether a later connection has reached another run than `run`: a server that is no longer the primary, or another
+    /// server, may still answer.
+    fn is_past(&self, run: Option<&ServerRun>) -> bool {
+        self.run().is_some_and(|last| run != Some(&last))
+    }
+
+    /// How many runs of the server are known to have ended.
     pub(crate) fn ended_runs(&self) -> u64 {
         self.0.ended_runs.load(Ordering::Acquire)
     }
 
-    /// How long the server may be silent before a connection is given up.
+    /// How long the server may take to answer before a connection is closed.
     pub(crate) fn answer_timeout(&self) -> Duration {
         self.0.answer_timeout
     }
 
-    /// Whether a pooler stands in between.
+    /// Whether the connections go through a pooler.
     pub(crate) fn is_pooled(&self) -> bool {
         self.0.pooled
     }
@@ -191,19 +199,19 @@ impl Pool {
         self.0.closed.load(Ordering::Acquire)
     }
 
-    /// Lets whoever has or waits for a connection finish, then closes all. Later calls fail as closed.
+    /// Waits for all users of a connection and all earlier requests, then closes all. Later calls fail as closed.
     pub(crate) async fn close(&self) {
         self.0.closed.store(true, Ordering::Release);
         let all = u32::try_from(self.0.size).unwrap_or(u32::MAX);
-        // Permits are given in the order of asking, so these come after all that were asked for before. If they cannot
-        // be had, another close was here first.
-        let turn = self.0.permits.acquire_many(all).await;
+        // Permits are granted in the order of the requests, so this waits for all earlier ones. An error means that
+        // another `close` was first.
+        let permits = self.0.permits.acquire_many(all).await;
         self.0.permits.close();
-        drop(turn);
+        drop(permits);
         let idle = std::mem::take(&mut *self.lock());
         for Idle { session, .. } in idle {
             if let Err(error) = session.close().await {
-                tracing::debug!(%error, "a connection was gone before it was closed");
+                tracing::debug!(%error, "a connection was lost before it was closed");
             }
         }
     }
@@ -218,7 +226,7 @@ pub(crate) struct PooledConnection {
     session: Option<Session>,
     pool: Pool,
     since: Instant,
-    /// Whether others wait for it; a task's own connection is closed when the task lets go.
+    /// Its place among the shared connections; a task's own connection has none and is closed when it is dropped.
     permit: Option<OwnedSemaphorePermit>,
 }
 
@@ -227,25 +235,28 @@ impl PooledConnection {
         Self { session: Some(session), pool, since: Instant::now(), permit }
     }
 
-    /// The run of the server that every statement of the connection reaches.
+    /// The run of the server of every statement on the connection.
     pub(crate) fn run(&self) -> Option<&ServerRun> {
         self.session.as_ref().and_then(Session::run)
     }
 
-    /// Whether the connection can be used, as far as can be told: its last statement was answered, and if it has rested
-    /// since, the server is still there.
+    /// Whether the connection can be used, as far as is known: it reaches the last run of the server, its last statement was
+    /// answered, and if it has been idle since, the server has answered a ping.
     pub(crate) async fn is_alive(&mut self) -> bool {
+        if self.pool.is_past(self.run()) {
+            return false;
+        }
         if self.session().is_usable() && self.since.elapsed() > RESTED {
             let max_wait = self.pool.0.timeout;
-            // One that does not come leaves it unusable.
+            // Without an answer it stays unusable.
             let _ = timeout(max_wait, self.session().is_alive()).await;
             self.look();
         }
         self.session().is_usable()
     }
 
-    /// Runs one statement to its end: an error that comes with the commit, after the rows, is seen too. If there is no
-    /// answer in time, the connection is given up.
+    /// Runs one statement to its end: an error of the commit, after the rows, is returned too. If there is no answer in
+    /// time, the connection is closed.
     pub(crate) async fn fetch_all(&mut self, query: Query<'_>) -> Result<Vec<PgRow>, sqlx::Error> {
         let max_wait = self.pool.answer_timeout();
         let result = timeout(max_wait, self.session().fetch_all(query)).await;
@@ -253,8 +264,8 @@ impl PooledConnection {
         result.unwrap_or_else(|_| Err(no_answer(max_wait)))
     }
 
-    /// Makes ready for one statement, which then runs on [`PooledConnection::connection`] and whose end is told by [`PooledConnection::end`]. If
-    /// that does not come, the connection is closed.
+    /// Prepares the connection for one statement, to be run on [`PooledConnection::connection`] and completed by
+    /// [`PooledConnection::end`]. Without that call the connection is closed.
     pub(crate) async fn begin<'q>(&mut self, query: Query<'q>) -> Result<Query<'q>, sqlx::Error> {
         let begun = self.session().begin(query).await;
         if begun.is_err() {
@@ -276,7 +287,7 @@ impl PooledConnection {
         self.session().connection()
     }
 
-    /// Ends the statement, which failed with `error` if there is one. Gives the error of the commit.
+    /// Ends the statement, which failed with `error` if there is one. Returns the error of the commit.
     pub(crate) async fn end(&mut self, error: Option<&sqlx::Error>) -> Result<(), sqlx::Error> {
         let max_wait = self.pool.answer_timeout();
         let ended = timeout(max_wait, self.session().end(error)).await;
@@ -284,17 +295,17 @@ impl PooledConnection {
         ended.unwrap_or_else(|_| Err(no_answer(max_wait)))
     }
 
-    /// Hands the connection out, to whoever says by [`PooledConnection::returned`] that it can be used again.
-    pub(crate) fn lend(&mut self) -> &mut PgConnection {
-        self.session().lend()
+    /// Hands the connection to a borrower, who reports by [`PooledConnection::returned`] whether it can be used again.
+    pub(crate) fn borrow(&mut self) -> &mut PgConnection {
+        self.session().borrow()
     }
 
-    /// The connection that was handed out, for a look.
+    /// The borrowed connection, for shared access.
     pub(crate) fn connection_ref(&self) -> &PgConnection {
         self.session.as_ref().expect("it is there until the drop").connection_ref()
     }
 
-    /// Whether the connection that was handed out is as usable as before.
+    /// Reports whether the borrowed connection is as usable as before.
     pub(crate) fn returned(&mut self, usable: bool) {
         self.session().returned(usable);
         self.look();
@@ -307,7 +318,7 @@ impl PooledConnection {
     fn look(&mut self) {
         self.since = Instant::now();
         if !self.session().is_usable() {
-            // Most likely the server is gone or has started anew, and the idle connections are as dead as this one.
+            // The server has most likely stopped or restarted, and the idle connections are broken too.
             self.pool.lock().clear();
         }
     }
@@ -324,7 +335,7 @@ impl Drop for PooledConnection {
     }
 }
 
-/// The statements that read events, and values for them, for the golden files.
+/// The statements that read events, with values, for the golden files.
 #[cfg(test)]
 pub(crate) fn hot_reads() -> Vec<(&'static str, &'static str, &'static str)> {
     vec![("IS_IT_STILL_OURS", IS_IT_STILL_OURS, "")]

@@ -1,11 +1,11 @@
-//! Which run of a server a connection reaches. What is remembered of the log counts only in the run in which it was seen:
-//! the next one may have lost what was committed and not waited for, and give out the same positions anew.
+//! Which run of a server a connection reaches. What is known about the log is valid only for the run in which it was read:
+//! the next run may have lost commits that were not flushed, and may allocate the same positions again.
 
 use std::sync::Arc;
 
-/// A run ends with the server, and when it recovers from a killed process: then all sessions end, but it says that it was
-/// started when it was before. A recovery forgets all statistics, so they tell when it was. (That somebody resets them by
-/// hand begins a run too, which costs a look.)
+/// A run ends with the server, or when the server recovers from a killed process. After a recovery all sessions are gone,
+/// but the start time is unchanged. A recovery resets all statistics, so the time of their reset is part of the value. (A
+/// reset by hand begins a new run too, which costs one more query.)
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct ServerRun(Arc<str>);
 
@@ -15,7 +15,7 @@ impl From<String> for ServerRun {
     }
 }
 
-/// The run of the server that evaluates it, as a text.
+/// SQL for the run of the server that evaluates it, as text.
 macro_rules! server_run {
     () => {
         "concat_ws(' ', extract(epoch FROM pg_postmaster_start_time()), \

@@ -1,10 +1,9 @@
-//! One connection: straight to the server, or through a pooler that lends server connections.
+//! One connection: to the server itself, or through a pooler that shares server connections.
 //!
-//! A pooler in transaction mode keeps one server connection for a client only from the beginning of a transaction to
-//! its end. sqlx sends the text of a statement, waits for the answer, and then sends the values: outside of a
-//! transaction the two may go over different server connections, and the values of one client to the statement of
-//! another (tried: four of five answers were another client's). So through a pooler every statement is without a name,
-//! and runs in a transaction of its own.
+//! A pooler in transaction mode assigns a server connection to a client only for the duration of a transaction. sqlx sends
+//! the text of a statement, waits for the answer, and then sends the values. Outside of a transaction the two may use
+//! different server connections, and the values of one client may reach the statement of another (tested: four of five
+//! answers were another client's). So through a pooler every statement is unnamed and runs in its own transaction.
 
 use std::time::Duration;
 
@@ -17,8 +16,8 @@ use crate::postgres::fault::{NotSent, is_answer};
 
 pub(crate) type Query<'q> = sqlx::query::Query<'q, Postgres, PgArguments>;
 
-/// Begins, and says which run of which server the pooler has given: it may have connected anew in between. Statements of
-/// one text without values need no prepared statement, so these go in one message.
+/// Begins, and reads which server run the pooler's connection belongs to: it may have reconnected. Statements without
+/// values need no prepared statement, so both are sent in one message.
 const BEGIN: &str = concat!(
     "
     BEGIN ISOLATION LEVEL READ COMMITTED;
@@ -32,24 +31,24 @@ const BEGIN: &str = concat!(
 "
 );
 
-/// A connection and what is known of it.
+/// A connection and its state.
 pub(crate) struct Session {
     connection: PgConnection,
-    /// How long a pooler may take to lend a server connection, if there is one.
+    /// How long a pooler may take to assign a server connection, if there is a pooler.
     pooled: Option<Duration>,
-    /// The run of the server that every statement reaches, once it is known.
+    /// The run of the server of every statement, once it is known.
     run: Option<ServerRun>,
     answered: bool,
 }
 
 impl Session {
-    /// Connects; `pooled` says how long a pooler may take to lend a server connection, if there is one.
+    /// Connects; `pooled` is how long a pooler may take to assign a server connection, if there is a pooler.
     pub(crate) async fn connect(options: &PgConnectOptions, pooled: Option<Duration>) -> Result<Self, sqlx::Error> {
         let connection = options.connect().await?;
         Ok(Self { connection, pooled, run: None, answered: true })
     }
 
-    /// Runs one statement to its end: an error that comes with the commit, after the rows, is seen too.
+    /// Runs one statement to its end: an error of the commit, after the rows, is returned too.
     pub(crate) async fn fetch_all(&mut self, query: Query<'_>) -> Result<Vec<PgRow>, sqlx::Error> {
         let query = self.begin(query).await?;
         let result = query.fetch_all(self.connection()).await;
@@ -57,8 +56,7 @@ impl Session {
         result
     }
 
-    /// Makes ready for one statement, which then runs on [`Session::connection`] and whose end is told by
-    /// [`Session::end`].
+    /// Prepares for one statement, to be run on [`Session::connection`] and completed by [`Session::end`].
     pub(crate) async fn begin<'q>(&mut self, query: Query<'q>) -> Result<Query<'q>, sqlx::Error> {
         self.begin_plain().await?;
         Ok(if self.pooled.is_some() { query.persistent(false) } else { query })
@@ -72,20 +70,20 @@ impl Session {
         let rows = match tokio::time::timeout(max_wait, begun).await {
             Ok(rows) => rows.map_err(NotSent::because)?,
             Err(_) => {
-                let why = format!("the pooler lent no server connection within {max_wait:?}");
+                let why = format!("the pooler assigned no server connection within {max_wait:?}");
                 return Err(NotSent::because(why));
             }
         };
         let row = rows.first().ok_or_else(|| NotSent::because(sqlx::Error::RowNotFound))?;
         let run = ServerRun::from(row.try_get::<String, _>(0).map_err(NotSent::because)?);
         if self.run.get_or_insert_with(|| run.clone()) != &run {
-            // Without a pooler the connection would be gone; whoever connects anew looks whether the store is the same.
-            return Err(NotSent::because("the pooler has connected to another server, or the server has started anew"));
+            // Without a pooler the connection would be lost; each new connection checks that the store is the same.
+            return Err(NotSent::because("the pooler has connected to another server, or the server has restarted"));
         }
         Ok(())
     }
 
-    /// The run of the server that every statement of the connection reaches: without a pooler it ends with it.
+    /// The run of the server of every statement on the connection; without a pooler the connection ends with it.
     pub(crate) fn run(&self) -> Option<&ServerRun> {
         self.run.as_ref()
     }
@@ -98,7 +96,7 @@ impl Session {
         &mut self.connection
     }
 
-    /// Ends the statement that was begun, which failed with `error` if there is one. Gives the error of the commit.
+    /// Ends the statement that was begun, which failed with `error` if there is one. Returns the error of the commit.
     pub(crate) async fn end(&mut self, error: Option<&sqlx::Error>) -> Result<(), sqlx::Error> {
         self.answered = error.is_none_or(is_answer);
         if self.pooled.is_none() || !self.answered {
@@ -111,8 +109,8 @@ impl Session {
         if error.is_none() { ended } else { Ok(()) }
     }
 
-    /// Hands the connection out; it is unusable until [`Session::returned`] says otherwise.
-    pub(crate) fn lend(&mut self) -> &mut PgConnection {
+    /// Hands the connection to a borrower; it is unusable until [`Session::returned`] reports that it is usable.
+    pub(crate) fn borrow(&mut self) -> &mut PgConnection {
         self.answered = false;
         &mut self.connection
     }
@@ -125,14 +123,14 @@ impl Session {
         self.answered = usable;
     }
 
-    /// Asks for a sign of life.
+    /// Pings the server.
     pub(crate) async fn is_alive(&mut self) -> bool {
         self.answered = false;
         self.answered = self.connection.ping().await.is_ok();
         self.answered
     }
 
-    /// Whether every statement has been answered to its end, so that the next one may follow.
+    /// Whether every statement has been answered completely, so that the next one may be sent.
     pub(crate) fn is_usable(&self) -> bool {
         self.answered
     }

@@ -1,4 +1,4 @@
-//! The URL of a database, read without ever being shown: it may hold a password.
+//! The URL of a database. It is never shown, as it may hold a password.
 
 use sqlx::postgres::PgConnectOptions;
 
@@ -6,7 +6,7 @@ use crate::error::Invalid;
 
 const FORM: &str = "write it as `postgres://user:password@host:5432/database`";
 
-/// What may follow the `?`. sqlx passes over all else, and logs it with its value.
+/// The supported parameters. sqlx ignores all others, and logs them with their values.
 const PARAMETERS: [&str; 18] = [
     "sslmode",
     "ssl-mode",
@@ -28,21 +28,21 @@ const PARAMETERS: [&str; 18] = [
     "options",
 ];
 
-/// Reads the URL in the field of this name; nothing of it is in the error.
+/// Reads the URL in the field of this name; the error shows no part of it.
 pub(crate) fn parse(field: &str, url: &str) -> Result<PgConnectOptions, Invalid> {
-    let no_url = || Invalid::new(field, "is no URL of a PostgreSQL database", FORM);
-    let rest = url.strip_prefix("postgres://").or_else(|| url.strip_prefix("postgresql://")).ok_or_else(no_url)?;
+    let not_a_url = || Invalid::new(field, "is not a URL of a PostgreSQL database", FORM);
+    let rest = url.strip_prefix("postgres://").or_else(|| url.strip_prefix("postgresql://")).ok_or_else(not_a_url)?;
     let (place, parameters) = rest.split_once('?').unwrap_or((rest, ""));
     let database = place.split_once('/').map_or("", |(_, database)| database);
-    // The end of a password that was taken apart here would be shown as the name of the database.
+    // Without this check the end of a password would be shown as the database name.
     if database.contains('@') || rest.contains('#') {
         let fix = "in a password write `/` as `%2F`, `?` as `%3F`, `#` as `%23` and `@` as `%40`";
-        return Err(Invalid::new(field, "has an `@` behind its host, or a `#`", fix));
+        return Err(Invalid::new(field, "has an `@` after its host, or a `#`", fix));
     }
     for parameter in parameters.split('&').filter(|parameter| !parameter.is_empty()) {
         let (name, _) = parameter.split_once('=').unwrap_or((parameter, ""));
         if !PARAMETERS.contains(&name) && !name.starts_with("options[") {
-            // What seems a name may be a piece of a password with a `?` in it; then there is an `@` somewhere behind.
+            // The name may be a piece of a password that contains a `?`; then an `@` follows.
             let shown = if parameters.contains('@') { "a parameter" } else { &format!("the parameter `{name}`") };
             let problem = format!("has {shown} that is not supported");
             let fix =
@@ -50,5 +50,5 @@ pub(crate) fn parse(field: &str, url: &str) -> Result<PgConnectOptions, Invalid>
             return Err(Invalid::new(field, problem, fix));
         }
     }
-    url.parse().map_err(|_| no_url())
+    url.parse().map_err(|_| not_a_url())
 }

@@ -1,23 +1,23 @@
 //! The binary format of COPY: a header, then per row the number of fields, and each field with its length before it; at
-//! the end a number of fields that is negative.
+//! the end a negative number of fields.
 //!
-//! The server puts each row in a message of its own, the header in that of the first row. Nothing here relies on it: what
-//! is not complete waits for the next message.
+//! The server sends each row in its own message, and the header with the first row. This code does not rely on it:
+//! incomplete data is kept until the next message.
 
 use sqlx::error::BoxDynError;
 
-/// What comes first; flags and the length of an extension follow, both 0.
+/// The start of the data; flags and the length of an extension follow, both 0.
 const SIGNATURE: &[u8] = b"PGCOPY\n\xff\r\n\0";
 
-/// With those two numbers.
+/// Including those two numbers.
 const HEADER: usize = SIGNATURE.len() + 8;
 
-/// Takes the data apart as it comes.
+/// Parses the data as it arrives.
 #[derive(Default)]
 pub(crate) struct Copied {
     begun: bool,
     ended: bool,
-    /// What came of a row that is not all there.
+    /// The received part of an incomplete row.
     rest: Vec<u8>,
 }
 
@@ -25,7 +25,7 @@ pub(crate) struct Copied {
 pub(crate) type Fields<'a, const N: usize> = [Option<&'a [u8]>; N];
 
 impl Copied {
-    /// Takes the next message, and gives every row that is complete, until `take` wants no more.
+    /// Parses the next message, and passes each complete row to `take` until it returns false.
     pub(crate) fn message<const N: usize, E: From<BoxDynError>>(
         &mut self,
         message: &[u8],
@@ -49,7 +49,7 @@ impl Copied {
         if self.ended && self.rest.is_empty() { Ok(()) } else { Err("the data ends too early".into()) }
     }
 
-    /// Gives how many bytes were read, and whether more is wanted.
+    /// Returns how many bytes were read, and whether more rows are wanted.
     fn rows<const N: usize, E: From<BoxDynError>>(
         &mut self,
         data: &[u8],
@@ -68,7 +68,7 @@ impl Copied {
         }
         while let Some((row, next)) = row(data, at)? {
             if self.ended {
-                return Err(BoxDynError::from("the data goes on after its end").into());
+                return Err(BoxDynError::from("there is data after the end").into());
             }
             at = next;
             match row {
@@ -81,8 +81,8 @@ impl Copied {
     }
 }
 
-/// The fields of the row at `at`, or `None` for the mark of the end, and where the next row begins; `None` if it is not
-/// all there.
+/// The fields of the row at `at`, or `None` for the end marker, and where the next row begins; `None` if the row is
+/// incomplete.
 fn row<const N: usize>(data: &[u8], mut at: usize) -> Result<Option<(Option<Fields<'_, N>>, usize)>, BoxDynError> {
     let Some(count) = bytes(data, at) else { return Ok(None) };
     at += 2;
@@ -95,7 +95,7 @@ fn row<const N: usize>(data: &[u8], mut at: usize) -> Result<Option<(Option<Fiel
     for field in &mut fields {
         let Some(length) = bytes(data, at) else { return Ok(None) };
         at += 4;
-        // A negative length says NULL.
+        // A negative length means NULL.
         if let Ok(length) = usize::try_from(i32::from_be_bytes(length)) {
             let Some(value) = data[at..].get(..length) else { return Ok(None) };
             *field = Some(value);

@@ -1,4 +1,4 @@
-//! Who keeps readers waiting at a hole, said aloud when it takes long.
+//! Logs which transactions keep readers waiting at a gap, if the wait is long.
 
 use std::time::Duration;
 
@@ -7,8 +7,8 @@ use sqlx::postgres::PgRow;
 
 use crate::postgres::connection::pool::Pool;
 
-/// The writers that are at work, the oldest first. The keys of the lock are those of the fence's trigger.
-const WRITERS_AT_WORK: &str = "
+/// The running writers, the oldest first. The keys of the lock are those of the fence's trigger.
+const RUNNING_WRITERS: &str = "
     SELECT l.pid, l.virtualtransaction, a.application_name, a.state,
            extract(epoch FROM clock_timestamp() - coalesce(a.xact_start, p.prepared))::float8 AS age, p.gid
     FROM pg_locks AS l
@@ -23,22 +23,22 @@ const WRITERS_AT_WORK: &str = "
     LIMIT 5
 ";
 
-/// The wait of readers for writers at work. How long it has lasted is a gauge.
-pub(crate) struct Wait {
+/// The alarm and the gauge for readers that wait for running writers.
+pub(crate) struct WaitAlarm {
     alarm: Duration,
-    /// When to say aloud who is at work.
+    /// The wait after which the writers are logged.
     next_alarm: Duration,
     waiting: bool,
 }
 
-impl Wait {
-    /// A wait that is said aloud after `alarm`, and again each time that it has doubled.
+impl WaitAlarm {
+    /// Logs a wait of `alarm`, and again each time the wait has doubled.
     pub(crate) fn new(alarm: Duration) -> Self {
         let alarm = alarm.max(Duration::from_millis(1));
         Self { alarm, next_alarm: alarm, waiting: false }
     }
 
-    /// Says that somebody has been waiting for so long.
+    /// Reports that a reader has been waiting for this long.
     pub(crate) async fn look(&mut self, pool: &Pool, waited: Duration) {
         self.waiting = true;
         metrics::gauge!(GAUGE).set(waited.as_secs_f64());
@@ -50,23 +50,23 @@ impl Wait {
         }
         self.next_alarm *= 2;
         let asked = match pool.take().await {
-            Ok(mut held) => held.fetch_all(sqlx::query(WRITERS_AT_WORK)).await.map_err(|e| e.to_string()),
+            Ok(mut connection) => connection.fetch_all(sqlx::query(RUNNING_WRITERS)).await.map_err(|e| e.to_string()),
             Err(error) => Err(error.into_read().to_string()),
         };
         let writers = match asked {
-            // They have ended in this moment.
+            // They have just ended.
             Ok(rows) if rows.is_empty() => return,
             Ok(rows) => rows.iter().map(describe).collect::<Vec<_>>().join("; "),
-            Err(error) => format!("which ones cannot be told: {error}"),
+            Err(error) => format!("they cannot be queried: {error}"),
         };
         tracing::error!(
             ?waited,
             writers,
-            "readers of the log wait for transactions that have appended and do not end; end them, or their clients"
+            "readers of the log wait for transactions that have appended and are still open; end them, or their clients"
         );
     }
 
-    /// Says that nobody waits.
+    /// Reports that no reader waits.
     pub(crate) fn over(&mut self) {
         if std::mem::take(&mut self.waiting) {
             metrics::gauge!(GAUGE).set(0.0);
@@ -75,13 +75,13 @@ impl Wait {
     }
 }
 
-impl Drop for Wait {
+impl Drop for WaitAlarm {
     fn drop(&mut self) {
         self.over();
     }
 }
 
-/// For how many seconds readers of this process have been waiting for writers at work; 0 when they do not.
+/// For how many seconds readers of this process have been waiting for running writers; 0 when none waits.
 const GAUGE: &str = "annals_horizon_wait_seconds";
 
 fn describe(row: &PgRow) -> String {

@@ -25,8 +25,8 @@ use crate::postgres::read::rows::{Columns, Decoder, columns_in_stream, event_col
 use crate::store::{Page, StreamPage};
 use crate::stream::{StreamId, StreamVersion};
 
-/// The log from a position on. Read by COPY, which sends the same bytes with less around them (measured, see bench/README.md), but takes no bound
-/// values: the two that it has are numbers.
+/// The log after a position. Read by COPY, which sends the same bytes with less overhead (measured, see bench/FIGURES.md)
+/// but takes no bound values: its two values are numbers.
 macro_rules! read_log_from {
     ($from:literal, $limit:literal) => {
         concat!(
@@ -47,8 +47,8 @@ macro_rules! read_log_from {
     };
 }
 
-/// The event at `$7`, after which the reader goes on and which it has seen, and after it the page. One
-/// statement, so that both are of one snapshot.
+/// The event at `$7`, after which the reader continues, followed by the page. One statement, so that both are of one
+/// snapshot.
 macro_rules! after_event {
     ($page:literal) => {
         concat!(
@@ -78,8 +78,8 @@ macro_rules! after_event {
     };
 }
 
-/// What is not asked for is NULL. The conditions stand inside `coalesce` where no index can see them: a planner that knows
-/// nothing of the table would take the index of streams, and sort all events of a tenant for every page.
+/// A condition that is not set is NULL. The conditions are inside `coalesce`, where no index applies: without statistics
+/// the planner would use the index of streams, and sort all events of a tenant for every page.
 const READ_LOG_WHERE: &str = after_event!(
     "position > $1 AND position <= $2
            AND coalesce(tenant = $4, true)
@@ -87,7 +87,7 @@ const READ_LOG_WHERE: &str = after_event!(
            AND coalesce(event_type = ANY ($6), true)"
 );
 
-const READ_STORY_WHERE: &str = after_event!(
+const READ_CORRELATION_WHERE: &str = after_event!(
     "correlation_id = $8 AND position > $1 AND position <= $2
            AND coalesce(tenant = $4, true)
            AND coalesce(aggregate_type = ANY ($5), true)
@@ -113,12 +113,12 @@ const LAST_POSITION: &str = "
     LIMIT 1
 ";
 
-/// The last event that is visible, the one at `$1`, and the last position that was given out. That one is read after the
-/// log, so new events cannot deceive.
+/// The last visible event, the one at `$1`, and the last allocated position. That one is read after the log, so
+/// concurrent appends cause no false alarm.
 const LAST_AND_AFTER: &str = "
     SELECT coalesce((SELECT position FROM annals.events ORDER BY position DESC LIMIT 1), 0) AS last,
            (SELECT event_id FROM annals.events WHERE position = $1) AS event_id,
-           coalesce(pg_sequence_last_value('annals.events_position'), 0) AS drawn
+           coalesce(pg_sequence_last_value('annals.events_position'), 0) AS allocated
     ORDER BY last
 ";
 
@@ -145,26 +145,26 @@ const EVENT_ID_AT: &str = "
     ORDER BY position
 ";
 
-/// How many positions one filtered read looks at, so that no statement runs for long when little matches.
+/// How many positions one filtered read covers, so that no statement runs for long when few events match.
 const WINDOW: i64 = 50_000;
 
-/// How long one read waits at a hole for the writers that may fill it. Its caller comes again.
+/// How long one read waits at a gap for the writers that may fill it. The caller then reads again.
 const MAX_WAIT: Duration = Duration::from_millis(200);
 
-/// How long asking for the head waits for writers at work.
+/// How long a read of the head waits for running writers.
 const MAX_WAIT_FOR_HEAD: Duration = Duration::from_secs(2);
 
-/// What the reads of one handle share.
+/// Shared by all reads of one handle.
 pub(crate) struct Reader {
     pub(crate) pool: Pool,
     pub(crate) incarnation: Incarnation,
     pub(crate) horizon: Arc<Horizon>,
-    /// How many bytes the payload of an event has, of those read last: so many fit a page.
+    /// The average payload bytes per event of the last page, to estimate how many events fit a page.
     bytes_per_event: AtomicUsize,
 }
 
-/// The events of one statement, in its order, as far as a page holds them.
-struct Batch {
+/// The events of one statement, in its order, up to the limit of a page.
+struct FetchedEvents {
     events: Vec<RecordedEvent>,
     /// Whether the statement had no more rows.
     whole: bool,
@@ -206,12 +206,12 @@ impl Reader {
     ) -> Result<StreamPage, ReadError> {
         let limit = self.statement_limit(limit)?;
         let page = Filling::of(Some(stream), limit);
-        let held = self.pool.take().await.map_err(NoConnection::into_read)?;
-        let batch = self.batch(held, load_after(stream, after, limit), page).await?;
-        Ok(StreamPage::new(batch.events, batch.whole))
+        let connection = self.pool.take().await.map_err(NoConnection::into_read)?;
+        let fetched = self.fetch_events(connection, load_after(stream, after, limit), page).await?;
+        Ok(StreamPage::new(fetched.events, fetched.whole))
     }
 
-    /// The same as the transaction that is open on `connection` sees it.
+    /// The same, inside the transaction that is open on `connection`.
     pub(crate) async fn load_stream_on(
         &self,
         connection: &mut PgConnection,
@@ -221,8 +221,8 @@ impl Reader {
     ) -> Result<StreamPage, ReadError> {
         let limit = self.statement_limit(limit)?;
         let page = Filling::of(Some(stream), limit);
-        let batch = self.batch_on(connection, load_after(stream, after, limit), page).await?;
-        Ok(StreamPage::new(batch.events, batch.whole))
+        let fetched = self.fetch_events_on(connection, load_after(stream, after, limit), page).await?;
+        Ok(StreamPage::new(fetched.events, fetched.whole))
     }
 
     pub(crate) async fn read_log(&self, after: After, filter: &Filter, limit: usize) -> Result<Page, ReadError> {
@@ -237,26 +237,26 @@ impl Reader {
     async fn read_everything(&self, after: After, limit: i64) -> Result<Page, ReadError> {
         let mut asked = false;
         loop {
-            let held = self.pool.take().await.map_err(NoConnection::into_read)?;
-            // Before the statement and in its run of the server: what was final then, the statement sees.
-            let known = self.horizon.known_in(held.run());
-            let mut batch = self.copied(held, after, limit).await?;
-            if batch.events.is_empty() {
+            let connection = self.pool.take().await.map_err(NoConnection::into_read)?;
+            // Read before the statement and in its server run: what was final then, the statement sees.
+            let known = self.horizon.known_in(connection.run());
+            let mut fetched = self.copied(connection, after, limit).await?;
+            if fetched.events.is_empty() {
                 return self.nothing_after(after).await;
             }
-            let settled = final_prefix(&batch.events, after.position.get(), known.position);
+            let settled = final_prefix(&fetched.events, after.position.get(), known.position);
             if settled > 0 {
-                let end = batch.whole && settled == batch.events.len();
-                batch.events.truncate(settled);
-                let checkpoint = batch.events.last().map(|event| self.checkpoint(event.position, event.event_id));
-                return Ok(Page::new(batch.events, checkpoint, end));
+                let end = fetched.whole && settled == fetched.events.len();
+                fetched.events.truncate(settled);
+                let checkpoint = fetched.events.last().map(|event| self.checkpoint(event.position, event.event_id));
+                return Ok(Page::new(fetched.events, checkpoint, end));
             }
-            // A gap comes first. Whatever is visible now is final once the writers of now are done.
+            // The page begins at a gap. What is visible now is final once the running writers are done.
             if std::mem::replace(&mut asked, true) {
                 return self.nothing_after(after).await;
             }
             if self.horizon.settle(after.position.get(), MAX_WAIT).await?.is_none() {
-                return Ok(self.waiting_at_hole());
+                return Ok(self.waiting_at_gap());
             }
         }
     }
@@ -277,16 +277,16 @@ impl Reader {
         if head.position <= from {
             return self.nothing_after(after).await;
         }
-        // A story is found by its index, however long the log is; other filters look at a window of it.
+        // A correlation is found by its index, however long the log is; other filters read a window of it.
         if filter.correlation_id.is_none() && from.saturating_add(WINDOW) < head.position {
             bound = match self.one_between(&run, LAST_BETWEEN, from, from.saturating_add(WINDOW)).await? {
                 Some(bound) => bound,
-                // The numbers leap further than the window.
+                // The gap is longer than the window.
                 None => self.one_between(&run, FIRST_BETWEEN, from, head.position).await?.unwrap_or(head),
             };
         }
         let list = |names: &[String]| (!names.is_empty()).then(|| names.to_vec());
-        let text = if filter.correlation_id.is_some() { READ_STORY_WHERE } else { READ_LOG_WHERE };
+        let text = if filter.correlation_id.is_some() { READ_CORRELATION_WHERE } else { READ_LOG_WHERE };
         let query = sqlx::query(text)
             .bind(from)
             .bind(bound.position)
@@ -299,18 +299,18 @@ impl Reader {
             Some(id) => query.bind(id.as_str()),
             None => query,
         };
-        let held = self.held_in(&run).await?;
-        let batch = self.batch(held, query, self.page_after(after, limit)).await?;
-        let checkpoint = match (batch.events.last(), bound.event_id) {
-            (Some(last), _) if !batch.whole => self.checkpoint(last.position, last.event_id),
+        let connection = self.connection_in(&run).await?;
+        let fetched = self.fetch_events(connection, query, self.page_after(after, limit)).await?;
+        let checkpoint = match (fetched.events.last(), bound.event_id) {
+            (Some(last), _) if !fetched.whole => self.checkpoint(last.position, last.event_id),
             (_, Some(id)) => self.checkpoint(Position::stored(bound.position), EventId::stored(id)),
             (_, None) => Checkpoint::start(self.incarnation),
         };
-        let end = batch.whole && bound == head && self.last_position().await? <= head.position;
-        Ok(Page::new(batch.events, Some(checkpoint), end))
+        let end = fetched.whole && bound == head && self.last_position().await? <= head.position;
+        Ok(Page::new(fetched.events, Some(checkpoint), end))
     }
 
-    /// The page when no final event is there after `after`.
+    /// The page when there is no final event after `after`.
     async fn nothing_after(&self, after: After) -> Result<Page, ReadError> {
         let rows = self.fetch(sqlx::query(LAST_AND_AFTER).bind(after.position.get())).await?;
         let row = rows.first().ok_or_else(|| read_error(sqlx::Error::RowNotFound))?;
@@ -320,23 +320,23 @@ impl Reader {
         if last < after.position {
             return Err(ReadError::AheadOfLog { after: after.position, head: last });
         }
-        let drawn = row.try_get(2).map_err(read_error)?;
-        if last.get() > drawn {
-            // No writer that is waited for can make it final.
-            return Err(ReadError::Damaged { position: last, what: sequence_behind(drawn, last.get()) });
+        let allocated = row.try_get(2).map_err(read_error)?;
+        if last.get() > allocated {
+            // Waiting for writers cannot make it final.
+            return Err(ReadError::Damaged { position: last, what: sequence_behind(allocated, last.get()) });
         }
         if last > after.position {
-            return Ok(self.waiting_at_hole());
+            return Ok(self.waiting_at_gap());
         }
         Ok(Page::new(Vec::new(), None, true))
     }
 
-    /// The page that says: there is more, but it is not final yet.
-    fn waiting_at_hole(&self) -> Page {
+    /// An empty page: there are more events, but they are not final yet.
+    fn waiting_at_gap(&self) -> Page {
         Page::new(Vec::new(), None, false)
     }
 
-    /// The last event that no reader can miss any more.
+    /// The last final event.
     pub(crate) async fn head(&self) -> Result<Checkpoint, ReadError> {
         let head = match self.horizon.settle(i64::MAX, MAX_WAIT_FOR_HEAD).await? {
             Some(head) => head,
@@ -367,63 +367,73 @@ impl Reader {
         bound: i64,
     ) -> Result<Option<Final>, ReadError> {
         let query = sqlx::query(text).bind(after).bind(bound);
-        let rows = self.held_in(run).await?.fetch_all(query).await.map_err(read_error)?;
+        let rows = self.connection_in(run).await?.fetch_all(query).await.map_err(read_error)?;
         Ok(rows.first().map(|row| Final { position: row.get(0), event_id: Some(row.get::<Uuid, _>(1)) }))
     }
 
-    /// A connection to the run of the server in which a bound was found to be final.
-    async fn held_in(&self, run: &Option<ServerRun>) -> Result<PooledConnection, ReadError> {
-        let held = self.pool.take().await.map_err(NoConnection::into_read)?;
-        if held.run() != run.as_ref() {
-            let why = "the server has started anew, or is another one, since the read began";
+    /// A connection to the server run in which a bound was final.
+    async fn connection_in(&self, run: &Option<ServerRun>) -> Result<PooledConnection, ReadError> {
+        let connection = self.pool.take().await.map_err(NoConnection::into_read)?;
+        if connection.run() != run.as_ref() {
+            let why = "the server has restarted, or is another one, since the read began";
             return Err(ReadError::Unavailable { source: BackendError::new(why) });
         }
-        Ok(held)
+        Ok(connection)
     }
 
     async fn fetch(&self, query: Query<'_>) -> Result<Vec<sqlx::postgres::PgRow>, ReadError> {
-        let mut held = self.pool.take().await.map_err(NoConnection::into_read)?;
-        held.fetch_all(query).await.map_err(read_error)
+        let mut connection = self.pool.take().await.map_err(NoConnection::into_read)?;
+        connection.fetch_all(query).await.map_err(read_error)
     }
 
     fn checkpoint(&self, position: Position, event_id: EventId) -> Checkpoint {
         Checkpoint { incarnation: self.incarnation, position, event_id: Some(event_id) }
     }
 
-    /// How many rows a statement asks for: not many more than a page holds, going by the events that were read last.
+    /// How many rows a statement requests: not many more than fit a page, judged by the last page.
     fn statement_limit(&self, limit: usize) -> Result<i64, ReadError> {
         let fit = 2 * PAGE_BYTES / self.bytes_per_event.load(Ordering::Relaxed).max(1);
         Ok(i64::try_from(page_limit(limit)?.min(fit.max(16))).unwrap_or(i64::MAX))
     }
 
-    /// Reads the rows of one statement until a page is full; they tell their stream, unless it is given. The rest is not
-    /// waited for: the connection is given up.
-    async fn batch(&self, mut held: PooledConnection, query: Query<'_>, page: Filling<'_>) -> Result<Batch, ReadError> {
-        let query = held.begin(query).await.map_err(read_error)?;
-        let batch = self.batch_on(held.connection(), query, page).await;
-        match &batch {
-            Ok(batch) if batch.cut => {}
-            Ok(_) => held.end(None).await.map_err(read_error)?,
-            Err(PageError::Statement(error)) => held.end(Some(error)).await.map_err(read_error)?,
+    /// Reads the rows of one statement until a page is full; rows contain their stream, unless it is given. Remaining rows
+    /// are not read: the connection is closed.
+    async fn fetch_events(
+        &self,
+        mut connection: PooledConnection,
+        query: Query<'_>,
+        page: Filling<'_>,
+    ) -> Result<FetchedEvents, ReadError> {
+        let query = connection.begin(query).await.map_err(read_error)?;
+        let fetched = self.fetch_events_on(connection.connection(), query, page).await;
+        match &fetched {
+            Ok(fetched) if fetched.cut => {}
+            Ok(_) => connection.end(None).await.map_err(read_error)?,
+            Err(PageError::Statement(error)) => connection.end(Some(error)).await.map_err(read_error)?,
             Err(PageError::Row(_)) => {}
         }
-        Ok(batch?)
+        Ok(fetched?)
     }
 
     /// The same for all events after a position.
-    async fn copied(&self, mut held: PooledConnection, after: After, limit: i64) -> Result<Batch, ReadError> {
+    async fn copied(
+        &self,
+        mut connection: PooledConnection,
+        after: After,
+        limit: i64,
+    ) -> Result<FetchedEvents, ReadError> {
         let text = format!(
             concat!("COPY (", read_log_from!("{from}", "{limit}"), ") TO STDOUT (FORMAT binary)"),
             from = after.position.get().saturating_add(i64::from(after.event_id.is_none())),
             limit = limit + i64::from(after.event_id.is_some())
         );
-        held.begin_plain().await.map_err(read_error)?;
-        // After an error sqlx may leave an answer unread, so then the connection is given up.
-        let batch = self.copied_on(held.connection(), &text, self.page_after(after, limit)).await?;
-        if !batch.cut {
-            held.end(None).await.map_err(read_error)?;
+        connection.begin_plain().await.map_err(read_error)?;
+        // After an error sqlx may leave an answer unread, so then the connection is closed.
+        let fetched = self.copied_on(connection.connection(), &text, self.page_after(after, limit)).await?;
+        if !fetched.cut {
+            connection.end(None).await.map_err(read_error)?;
         }
-        Ok(batch)
+        Ok(fetched)
     }
 
     async fn copied_on(
@@ -431,7 +441,7 @@ impl Reader {
         connection: &mut PgConnection,
         text: &str,
         mut page: Filling<'_>,
-    ) -> Result<Batch, PageError> {
+    ) -> Result<FetchedEvents, PageError> {
         let mut copied = Copied::default();
         let max_wait = self.pool.answer_timeout();
         let begun = timeout(max_wait, connection.copy_out_raw(text)).await;
@@ -444,31 +454,31 @@ impl Reader {
         if !page.cut {
             copied.end()?;
         }
-        page.into_batch(&self.bytes_per_event)
+        page.into_fetched(&self.bytes_per_event)
     }
 
-    async fn batch_on(
+    async fn fetch_events_on(
         &self,
         connection: &mut PgConnection,
         query: Query<'_>,
         mut page: Filling<'_>,
-    ) -> Result<Batch, PageError> {
+    ) -> Result<FetchedEvents, PageError> {
         let mut rows = query.fetch(connection);
         while let Some(row) = next(&mut rows, self.pool.answer_timeout()).await? {
             if !page.takes(&row)? {
                 break;
             }
         }
-        page.into_batch(&self.bytes_per_event)
+        page.into_fetched(&self.bytes_per_event)
     }
 
-    /// An empty page of the log, for rows that begin with the event after which it is read, if that one is named.
+    /// An empty page of the log, for rows that begin with the event of `after`, if it has an id.
     fn page_after(&self, after: After, limit: i64) -> Filling<'static> {
         Filling { after: after.event_id.map(|_| (after, self.incarnation)), ..Filling::of(None, limit) }
     }
 }
 
-/// The next of the answer. A large page may be long on its way, so it is the silence that counts. What is here needs no timer.
+/// The next item. The timeout applies to each item, as a large page may take long. An item that is ready needs no timer.
 async fn next<T>(
     answer: &mut BoxStream<'_, Result<T, sqlx::Error>>,
     max_wait: Duration,
@@ -480,14 +490,14 @@ async fn next<T>(
     next.map_err(PageError::Statement)
 }
 
-/// With so many events a page makes room for all that it may get.
+/// From this many events on, a page reserves room for all that it may get.
 const FEW: usize = 64;
 
 /// A page that is being filled.
 struct Filling<'s> {
-    /// The event that must come first, and is none of the page.
+    /// The event that must be in the first row, and is not part of the page.
     after: Option<(After, Incarnation)>,
-    /// Of which all its events are, if the rows do not tell it.
+    /// The stream of all its events, if the rows do not contain it.
     stream: Option<&'s StreamId>,
     limit: usize,
     budget: PageBudget,
@@ -504,7 +514,7 @@ impl<'s> Filling<'s> {
         Self { after: None, stream, limit, budget, decoder, events: Vec::new(), bytes: 0, cut: false }
     }
 
-    /// Puts the event in, if there is room; says whether there was.
+    /// Adds the event if there is room; returns whether there was.
     fn takes(&mut self, row: &impl Columns) -> Result<bool, PageError> {
         if let Some((after, incarnation)) = self.after.take() {
             let (position, id) = position_and_id(row).map_err(PageError::Row)?;
@@ -522,14 +532,14 @@ impl<'s> Filling<'s> {
         }
         self.bytes += event.payload.as_str().len();
         if self.events.len() == FEW {
-            // It will most likely be full. Growing bit by bit would move all events several times.
+            // It will most likely be full. Growing step by step would move all events several times.
             self.events.reserve_exact(self.limit - FEW);
         }
         self.events.push(event);
         Ok(true)
     }
 
-    fn into_batch(self, bytes_per_event: &AtomicUsize) -> Result<Batch, PageError> {
+    fn into_fetched(self, bytes_per_event: &AtomicUsize) -> Result<FetchedEvents, PageError> {
         if let Some((after, incarnation)) = self.after {
             after.check(incarnation, None).map_err(PageError::Row)?;
         }
@@ -537,7 +547,7 @@ impl<'s> Filling<'s> {
             bytes_per_event.store(mean, Ordering::Relaxed);
         }
         let whole = !self.cut && self.events.len() < self.limit;
-        Ok(Batch { events: self.events, whole, cut: self.cut })
+        Ok(FetchedEvents { events: self.events, whole, cut: self.cut })
     }
 }
 
@@ -550,8 +560,8 @@ fn load_after(stream: &StreamId, after: StreamVersion, limit: i64) -> Query<'_> 
         .bind(limit)
 }
 
-/// How many of the events, which come next after `after`, are final: those of the run of numbers without a hole, as each
-/// number is used once, and those that were final before they were read.
+/// How many of the events, the next ones after `after`, are final: those before the first gap, as each position is
+/// allocated once, and those that were final before they were read.
 fn final_prefix(events: &[RecordedEvent], after: i64, known: i64) -> usize {
     let before = std::iter::once(after).chain(events.iter().map(|event| event.position.get()));
     let is_final = |(event, before): &(&RecordedEvent, i64)| {
@@ -561,16 +571,16 @@ fn final_prefix(events: &[RecordedEvent], after: i64, known: i64) -> usize {
     events.iter().zip(before).take_while(is_final).count()
 }
 
-/// The statements that read events, and values for them, for the golden files.
+/// The statements that read events, with values, for the golden files.
 #[cfg(test)]
 pub(crate) fn hot_reads() -> Vec<(&'static str, &'static str, &'static str)> {
     vec![
         ("READ_LOG_FROM", read_log_from!("$1", "$2"), "(100, 500)"),
         ("READ_LOG_WHERE", READ_LOG_WHERE, "(100, 15000, 500, 'default', '{type-1}', '{event-1,event-2}', 100)"),
         (
-            "READ_STORY_WHERE",
-            READ_STORY_WHERE,
-            "(100, 15000, 500, 'default', '{type-1}', '{event-1,event-2}', 100, 'story-1-1')",
+            "READ_CORRELATION_WHERE",
+            READ_CORRELATION_WHERE,
+            "(100, 15000, 500, 'default', '{type-1}', '{event-1,event-2}', 100, 'correlation-1-1')",
         ),
         ("LOAD_STREAM_AFTER", LOAD_STREAM_AFTER, "('default', 'type-1', 'id-1', 0, 500)"),
         ("LAST_POSITION", LAST_POSITION, ""),

@@ -1,4 +1,4 @@
-//! Rows of the table `events`, as they come out of PostgreSQL.
+//! Rows of the table `events`, as PostgreSQL returns them.
 
 use std::sync::Arc;
 
@@ -34,7 +34,7 @@ macro_rules! event_columns {
 }
 pub(crate) use event_columns;
 
-/// How many they are.
+/// The number of these columns.
 pub(crate) const EVENT_COLUMNS: usize = 14;
 
 /// The columns of a row, in their binary format.
@@ -87,8 +87,8 @@ impl<'r> Decode<'r, Postgres> for Micros {
     }
 }
 
-/// Takes rows apart. Reads the bytes of the columns as the table has them: sqlx's own way compares the type of every column
-/// of every row with the one that is wanted (measured: a quarter of the time of reading a log).
+/// Decodes rows. Reads the bytes of the columns as the table defines them: sqlx's own way compares the type of every column
+/// of every row with the requested one (measured: a quarter of the time of reading a log).
 #[derive(Default)]
 pub(crate) struct Decoder {
     names: NameInterner,
@@ -108,7 +108,7 @@ impl Decoder {
         })
     }
 
-    /// The same for a row that does not tell its stream.
+    /// The same for a row without the columns of its stream.
     pub(crate) fn event_of(&mut self, stream: &StreamId, row: &impl Columns) -> Result<RecordedEvent, ReadError> {
         self.readable(row, |_, _| Ok(stream.clone()))
     }
@@ -153,7 +153,7 @@ impl Decoder {
     }
 }
 
-/// Which event a row has, and where it stands.
+/// The position and the id of a row's event.
 pub(crate) fn position_and_id(row: &impl Columns) -> Result<(Position, EventId), ReadError> {
     let position = number(row, 0, "position");
     let position = Position::stored(position.map_err(|(column, error)| damaged(Position::START, column, &*error))?);

@@ -45,8 +45,8 @@ pub(crate) async fn streams_after(
     limit: usize,
 ) -> Result<Vec<StreamInfo>, ReadError> {
     let limit = page_limit(limit)?;
-    let mut held = pool.take().await.map_err(NoConnection::into_read)?;
-    // Where the streams that are wanted begin, in the order of the index.
+    let mut connection = pool.take().await.map_err(NoConnection::into_read)?;
+    // The start of the requested streams, in the order of the index.
     let mut from: (String, String, String) = match (after, &filter.tenant, &filter.aggregate_type) {
         (Some(after), _, _) => names(after),
         (None, Some(tenant), aggregate_type) => {
@@ -61,7 +61,7 @@ pub(crate) async fn streams_after(
             .bind(from.1)
             .bind(from.2)
             .bind(i32::try_from(limit).unwrap_or(i32::MAX));
-        let rows = held.fetch_all(query).await.map_err(read_error)?;
+        let rows = connection.fetch_all(query).await.map_err(read_error)?;
         let mut last = None;
         for row in &rows {
             let info = info(row).map_err(|e| ReadError::Unavailable { source: BackendError::new(e) })?;
@@ -93,7 +93,7 @@ fn info(row: &PgRow) -> Result<StreamInfo, sqlx::Error> {
     Ok(StreamInfo { stream, version: StreamVersion::stored(row.try_get(3)?) })
 }
 
-/// The statements that read events, and values for them, for the golden files.
+/// The statements that read events, with values, for the golden files.
 #[cfg(test)]
 pub(crate) fn hot_reads() -> Vec<(&'static str, &'static str, &'static str)> {
     vec![("STREAMS_AFTER", STREAMS_AFTER, "('default', 'type-1', '', 100)")]

@@ -1,15 +1,15 @@
-//! Numbers that were drawn, and the writers that must be done before the log is final up to them. Pure.
+//! Allocated positions, and the writers that must end before the log is final up to them. Pure.
 
 use std::collections::VecDeque;
 
-/// How many numbers are kept with their writers. More readers than that may wait at a time; they share.
+/// How many positions are kept with their writers. If more readers wait at a time, they share.
 const MOST: usize = 32;
 
-/// What is still to be waited for, the lowest number first.
+/// What readers still wait for, the lowest position first.
 ///
-/// Every writer that announces itself later than a number was read draws a higher one, so a wait for that number need
-/// not include it. Therefore a number keeps its own writers however often the lock is looked at: if each look began
-/// anew, writers that always overlap would hold readers up for ever.
+/// A writer that takes the fence after a position was read allocates a higher one, so a wait for that position need not
+/// include it. Therefore a position keeps its own writers however often the lock is read. If each look replaced them,
+/// writers that always overlap would block readers forever.
 #[derive(Debug, Default)]
 pub(crate) struct Unsettled(VecDeque<Number>);
 
@@ -20,7 +20,7 @@ struct Number {
 }
 
 impl Unsettled {
-    /// Adds the last number drawn, and those who held the fence when they were looked at *after* it was read.
+    /// Adds the last allocated position, and the holders of the fence as read *after* it.
     pub(crate) fn add(&mut self, last: i64, holders: &[String]) {
         if self.0.back().is_some_and(|newest| newest.last >= last) {
             return;
@@ -31,11 +31,11 @@ impl Unsettled {
         self.0.push_back(Number { last, writers: holders.to_vec() });
     }
 
-    /// Takes in who holds the fence now, and gives the highest number whose writers are all done.
+    /// Takes the present holders of the fence, and returns the highest position whose writers have all ended.
     pub(crate) fn done(&mut self, holders: &[String]) -> Option<i64> {
         for number in &mut self.0 {
             number.writers.retain(|writer| holders.contains(writer));
-            // A writer that has prepared its transaction may go on under the name of a prepared one.
+            // A writer that has prepared its transaction continues as a prepared transaction.
             for prepared in holders.iter().filter(|holder| is_prepared(holder)) {
                 if !number.writers.contains(prepared) {
                     number.writers.push(prepared.clone());
@@ -45,7 +45,7 @@ impl Unsettled {
         self.0.iter().take_while(|number| number.writers.is_empty()).last().map(|number| number.last)
     }
 
-    /// Forgets what is settled.
+    /// Removes settled positions.
     pub(crate) fn settled(&mut self, upto: i64) {
         while self.0.front().is_some_and(|number| number.last <= upto) {
             self.0.pop_front();
@@ -53,7 +53,7 @@ impl Unsettled {
     }
 }
 
-/// A prepared transaction belongs to no backend, so its number stands after a `-1`.
+/// A prepared transaction belongs to no backend, so its number follows a `-1`.
 fn is_prepared(holder: &str) -> bool {
     holder.starts_with("-1/")
 }
@@ -67,7 +67,7 @@ mod tests {
     }
 
     #[test]
-    fn a_number_waits_for_its_own_writers_and_not_for_those_who_came_later() {
+    fn a_position_waits_for_its_own_writers_and_not_for_later_ones() {
         let mut unsettled = Unsettled::default();
         unsettled.add(10, &names("3/1 4/1"));
         assert_eq!(unsettled.done(&names("3/1 4/1")), None);
@@ -90,7 +90,7 @@ mod tests {
     }
 
     #[test]
-    fn a_writer_that_goes_on_as_a_prepared_transaction_is_waited_for() {
+    fn a_writer_that_continues_as_a_prepared_transaction_is_waited_for() {
         let mut unsettled = Unsettled::default();
         unsettled.add(10, &names("3/1"));
         assert_eq!(unsettled.done(&names("-1/77")), None);
@@ -98,7 +98,7 @@ mod tests {
     }
 
     #[test]
-    fn however_many_numbers_are_asked_about_few_are_kept_and_each_is_settled() {
+    fn few_of_many_positions_are_kept_and_each_is_settled() {
         let mut unsettled = Unsettled::default();
         for last in 1..=1_000 {
             unsettled.add(last, &names(if last < 500 { "3/1" } else { "3/1 4/1" }));

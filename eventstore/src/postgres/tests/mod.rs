@@ -1,4 +1,4 @@
-//! What the database looks like, and how it finds what is asked of it.
+//! The schema of the database, and the plans of its queries.
 
 mod catch_up;
 mod plans;
@@ -14,7 +14,7 @@ use crate::payload::Payload;
 use crate::store::EventStore;
 use crate::stream::{StreamId, Tenant};
 
-/// The major version that Debian has, whose golden files are kept. Others are only held to what is said in words.
+/// The major version that Debian has, whose golden files are kept. Other versions are checked by assertions only.
 const DEBIAN: i32 = 15;
 
 /// An empty store.
@@ -25,14 +25,14 @@ async fn new_store() -> (Database, PgConnection) {
     (database, connection)
 }
 
-/// Twenty thousand events in five hundred streams of three types and a long one, some of them in stories; and as many
-/// request keys.
+/// Twenty thousand events in five hundred streams of three types and a long one, some of them with a correlation; and as
+/// many request keys.
 async fn fill(connection: &mut PgConnection) {
     let fill = "
         INSERT INTO annals.events (event_id, tenant, aggregate_type, aggregate_id, version, event_type, schema_version,
                                    event_data, metadata, correlation_id)
         SELECT gen_random_uuid(), 'default', 'type-' || s % 3, 'id-' || s, v, 'event-' || v % 7, 1, '{}', '{}',
-               CASE WHEN v % 4 = 0 THEN 'story-' || s || '-' || v / 10 END
+               CASE WHEN v % 4 = 0 THEN 'correlation-' || s || '-' || v / 10 END
         FROM generate_series(1, 500) AS s, generate_series(1, 30) AS v
         ORDER BY v, s;
         INSERT INTO annals.events (event_id, tenant, aggregate_type, aggregate_id, version, event_type, schema_version,

@@ -1,5 +1,5 @@
-//! The plan of every hot read: on a table that is empty and that nobody has analysed, as on the first day, and on one
-//! that is filled and analysed; with the values known to the planner, and without.
+//! The plan of every hot read: on an empty table that was never analysed, as on the first day, and on a filled and analysed
+//! one; with the values known to the planner, and without.
 
 use super::{DEBIAN, fill, lines, major, new_store, run};
 use crate::postgres::PostgresOptions;
@@ -31,7 +31,7 @@ async fn plans(connection: &mut sqlx::PgConnection, when: &str, found: &mut Vec<
             let whole = plan.iter().any(|line| line.contains("Seq Scan") || line.contains("Disabled"));
             assert!(!whole, "{name} reads a whole table ({when}, {mode}):\n{shown}");
             let sorted = (name.starts_with("READ") || name.starts_with("LOAD")) && sorts_many(&plan);
-            assert!(!sorted, "{name} sorts what comes in order ({when}, {mode}):\n{shown}");
+            assert!(!sorted, "{name} sorts rows that the index has in order ({when}, {mode}):\n{shown}");
             assert!(!costs[0].contains("cost=1000000"), "{name} has no index ({when}, {mode}):\n{}", costs[0]);
             let plan = plan.iter().map(|line| format!("    {line}\n")).collect();
             let at = format!("{when} {mode}");
@@ -63,7 +63,7 @@ async fn hot_reads_use_their_indexes() {
     plans(&mut connection, "unanalysed", &mut found).await;
     run(&mut connection, "ANALYZE annals.events, annals.request_keys").await;
     plans(&mut connection, "filled", &mut found).await;
-    // Plans have other words in other versions.
+    // Other versions print plans differently.
     if major(&mut connection).await == DEBIAN {
         found.sort_by_key(|(name, ..)| *name);
         let text: String =
@@ -72,9 +72,9 @@ async fn hot_reads_use_their_indexes() {
     }
 }
 
-/// The caller's own tables may have no index for what is asked of them.
+/// The caller's own tables may have no index for their queries.
 #[tokio::test]
-async fn own_statements_are_planned_freely_and_ours_by_index_again_after_them() {
+async fn own_statements_have_the_default_planner_and_ours_use_indexes_again_afterwards() {
     let (database, _connection) = new_store().await;
     let store = PostgresOptions::new(database.url()).connections(1).open().await.unwrap();
     let setting = "SELECT current_setting('enable_seqscan') || current_setting('enable_bitmapscan') ORDER BY 1";
@@ -82,7 +82,7 @@ async fn own_statements_are_planned_freely_and_ours_by_index_again_after_them() 
     let mut own = store.database().begin().await.unwrap();
     assert_eq!(lines(&mut own, setting).await, ["onon"]);
     own.commit().await.unwrap();
-    let mut held = store.pool().take().await.unwrap();
-    let ours = held.fetch_all(sqlx::query(setting)).await.unwrap();
+    let mut connection = store.pool().take().await.unwrap();
+    let ours = connection.fetch_all(sqlx::query(setting)).await.unwrap();
     assert_eq!(sqlx::Row::get::<String, _>(&ours[0], 0), "offoff");
 }

@@ -1,5 +1,5 @@
-//! What the server counts while the store works: no statement of ours reads a whole table, also not the plans that
-//! sessions keep from the time when the table was empty.
+//! What the server counts while the store is used: no statement of ours scans a whole table, not even with plans that
+//! sessions have cached since the table was empty.
 
 use std::time::Duration;
 
@@ -19,8 +19,8 @@ use crate::request::{Fingerprint, RequestKey};
 use crate::store::EventStore;
 use crate::stream::{ExpectedVersion, StreamVersion};
 
-/// How often the tables were read whole, and how often by index. Sessions tell when they end, so those of the store are
-/// ended.
+/// How often the tables were scanned sequentially, and how often by index. Sessions report their counts when they end, so
+/// those of the store are ended.
 async fn scans(connection: &mut PgConnection) -> (i64, i64) {
     let begun = Instant::now();
     let ours = "SELECT pg_terminate_backend(pid)::text FROM pg_stat_activity
@@ -35,7 +35,7 @@ async fn scans(connection: &mut PgConnection) -> (i64, i64) {
     (rows[0].get(0), rows[0].get(1))
 }
 
-/// Everything that a store is asked to do, in every way that it does it.
+/// Every operation of a store, in each of its variants.
 async fn work(store: &PostgresStore, round: usize) {
     let any = ExpectedVersion::Any;
     // More than five times, as sessions keep a plan from the sixth on.
@@ -51,7 +51,7 @@ async fn work(store: &PostgresStore, round: usize) {
             .with_request(key.clone());
         store.append_many(several).await.unwrap();
         store.find_request(&crate::Tenant::default(), &key).await.unwrap().unwrap();
-        // Groups, also such as must look before they store.
+        // Groups, also with the checked insert.
         let events: Vec<_> = (0..20).map(|_| event(store)).collect();
         let grouped = stream(&id);
         let twice = events.iter().chain(&events).map(|event| store.append(&grouped, any, vec![event.clone()]));
@@ -59,8 +59,8 @@ async fn work(store: &PostgresStore, round: usize) {
         assert!(twice.iter().all(Result::is_ok), "{twice:?}");
         store.load_page(&stream(&id), StreamVersion::NONE, 10).await.unwrap();
     }
-    let story = Filter::all().correlation(CorrelationId::new("story-1-0").unwrap());
-    for filter in [Filter::all(), Filter::all().event_name("placed").unwrap(), story] {
+    let correlated = Filter::all().correlation(CorrelationId::new("correlation-1-0").unwrap());
+    for filter in [Filter::all(), Filter::all().event_name("placed").unwrap(), correlated] {
         let _all: Vec<_> = store.read_all(Position::START, filter).try_collect().await.unwrap();
     }
     let _all: Vec<_> = store.streams(StreamFilter::all()).try_collect().await.unwrap();
@@ -79,7 +79,7 @@ async fn nothing_that_a_store_does_reads_a_whole_table() {
         let store = options.connections(1).writers(1).open().await.unwrap();
         work(&store, 0).await;
         fill(&mut connection).await;
-        // The same sessions, with the plans that they have kept.
+        // The same sessions, with their cached plans.
         work(&store, 1).await;
         store.close().await;
         let after = scans(&mut connection).await;

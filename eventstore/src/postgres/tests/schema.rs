@@ -1,4 +1,4 @@
-//! The schema as the server has it: what every migration has left behind.
+//! The schema as the server has it: after all migrations.
 
 use super::{lines, new_store};
 

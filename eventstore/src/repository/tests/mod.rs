@@ -90,7 +90,7 @@ async fn what_has_no_events_loads_as_the_default_state_at_version_0() {
 }
 
 #[tokio::test]
-async fn a_command_says_what_it_did() {
+async fn a_command_returns_what_it_did() {
     let (_, accounts) = opened().await;
     let done = accounts.execute(&id(), |_| Ok::<_, Infallible>([Moved::In(1), Moved::Out(2)])).await.unwrap();
     let Executed { stream: of, version: at, position, events, recorded_at, repeated } = done;
@@ -196,13 +196,13 @@ async fn a_kind_that_no_store_could_hold_is_refused() {
 }
 
 #[tokio::test]
-async fn a_stream_with_a_hole_is_damaged_and_not_folded() {
+async fn a_stream_with_a_gap_is_damaged_and_not_folded() {
     let (spy, _) = opened().await;
     spy.inner.append_many(rival(ExpectedVersion::Any, &[Moved::In(1), Moved::In(2)])).await.unwrap();
     let error = spy.without(2).aggregate::<Account>().load(&id()).await.unwrap_err();
     let ReadError::Damaged { position, what } = &error else { panic!("{error}") };
     assert_eq!(*position, Position::new(3).unwrap());
-    assert_eq!(what, "`default/account/a` goes on from version 1 with version 3");
+    assert_eq!(what, "`default/account/a` continues after version 1 with version 3");
 }
 
 // ---- rejections and decisions without events
@@ -335,11 +335,23 @@ async fn the_cached_state_is_that_of_a_load_even_for_fields_that_are_not_stored(
 }
 
 #[tokio::test]
-async fn states_of_another_life_of_the_store_are_not_used() {
+async fn states_of_another_incarnation_of_the_store_are_not_used() {
     let (spy, accounts) = opened().await;
     *spy.incarnation.lock().unwrap() = Incarnation(uuid::Uuid::from_u128(7));
     accounts.execute(&id(), |a| a.withdraw(1)).await.unwrap();
     assert_eq!(spy.calls(), [Call::Load { after: 0, events: 1 }, Call::Append]);
+}
+
+#[tokio::test]
+async fn a_later_state_of_another_incarnation_is_replaced_by_one_of_this() {
+    let (spy, accounts) = opened().await;
+    let later = Known { state: Arc::new(Account::default()), version: version(9), last_event: None };
+    accounts.cache.put(spy.incarnation(), &stream("a"), &later);
+    *spy.incarnation.lock().unwrap() = Incarnation(uuid::Uuid::from_u128(7));
+    accounts.execute(&id(), |a| a.withdraw(1)).await.unwrap();
+    spy.calls();
+    accounts.execute(&id(), |a| a.withdraw(1)).await.unwrap();
+    assert_eq!(spy.calls(), [Call::Append], "it is known by now");
 }
 
 #[tokio::test]
@@ -355,7 +367,7 @@ async fn a_stream_shorter_than_what_is_known_is_read_from_its_beginning() {
     assert_eq!(error.rejection(), Some(Short { short: 400 }));
     let read = |after, events| Call::Load { after, events };
     assert_eq!(spy.calls(), [Call::Append, read(8, 0), read(0, 1)]);
-    // The state of the longer stream does not stand in the way of that of the shorter one.
+    // The state of the longer stream does not prevent caching that of the shorter one.
     accounts.execute(&id(), |a| a.withdraw(1)).await.unwrap();
     assert_eq!(spy.calls(), [Call::Append]);
 }
@@ -375,7 +387,7 @@ async fn other_histories() -> Vec<(MemoryStore, i64)> {
     histories
 }
 
-/// The store fails over to a server that had not got the last events, and others are written there: what was decided on
+/// The store fails over to a server that lacks the last events, and others are written there: a decision on
 /// the lost ones must not be stored.
 #[tokio::test]
 async fn a_command_that_was_decided_on_a_lost_history_is_decided_again() {
@@ -417,7 +429,7 @@ async fn a_cached_state_is_not_extended_by_the_events_of_another_history() {
 
 /// With one attempt nothing is read after a conflict.
 #[tokio::test]
-async fn a_conflict_that_was_returned_does_not_come_again_by_itself() {
+async fn a_conflict_that_was_returned_is_not_returned_again() {
     let (spy, accounts) = opened().await;
     let accounts = accounts.attempts(1);
     spy.inner.append_many(paid_in(1)).await.unwrap();
@@ -446,9 +458,9 @@ async fn events_that_could_not_be_read_back_are_refused_before_they_are_stored()
     assert_eq!(stored(&spy).await.len(), 1);
 }
 
-/// What is appended without a repository is made of events in one way only.
+/// Without a repository, events are created in one way only.
 #[tokio::test]
-async fn an_event_that_could_not_be_read_back_is_refused_whatever_way_it_takes_to_the_store() {
+async fn an_event_that_could_not_be_read_back_is_refused_on_every_way_to_the_store() {
     let (spy, accounts) = opened().await;
     let lossy = || Moved::Annotated { notes: Vec::new() };
     let error = accounts.execute(&id(), |_| Ok::<_, Infallible>(lossy())).await.unwrap_err();
@@ -470,7 +482,7 @@ async fn the_context_lands_in_the_metadata_and_in_the_tenant() {
     let spy = Spy::new();
     let accounts = spy.aggregate::<Account>();
     let context = Context::of(Tenant::new("acme").unwrap())
-        .with_correlation(CorrelationId::new("story").unwrap())
+        .with_correlation(CorrelationId::new("correlation-1").unwrap())
         .with_causation(CausationId::new("cause").unwrap())
         .with_actor(Actor::new("ann").unwrap())
         .with_trace_parent(TraceParent::new("00-trace").unwrap())
@@ -490,8 +502,8 @@ async fn the_context_lands_in_the_metadata_and_in_the_tenant() {
 async fn a_request_key_is_the_cause_if_no_other_is_given() {
     let (spy, accounts) = opened().await;
     accounts.with(request("r-1", "x")).execute(&id(), deposit(1)).await.unwrap();
-    let told = request("r-2", "x").with_causation(CausationId::new("other").unwrap());
-    accounts.with(told).execute(&id(), deposit(1)).await.unwrap();
+    let with_causation = request("r-2", "x").with_causation(CausationId::new("other").unwrap());
+    accounts.with(with_causation).execute(&id(), deposit(1)).await.unwrap();
     let causes: Vec<_> = stored(&spy).await.into_iter().map(|e| e.metadata.causation_id).collect();
     let cause = |text| Some(CausationId::new(text).unwrap());
     assert_eq!(causes, [None, cause("r-1"), cause("other")]);
@@ -589,7 +601,7 @@ async fn of_two_concurrent_requests_without_events_both_get_the_same_answer() {
 // ---- failures of the store
 
 #[tokio::test]
-async fn a_transient_error_is_returned_and_the_command_may_come_again() {
+async fn a_transient_error_is_returned_and_the_command_may_be_retried() {
     let (spy, accounts) = opened().await;
     spy.next([Fault::Unavailable]);
     let error = accounts.execute(&id(), deposit(1)).await.unwrap_err();
@@ -653,8 +665,8 @@ async fn what_stays_unknown_is_returned_with_a_token_that_settles_it_once() {
     }
 }
 
-/// The answer was lost, and the repeat meets a server that can only be read, a row that cannot be read, or whatever else
-/// says nothing about the events: they are stored all the same.
+/// The answer was lost, and the repeated append meets a read-only server, an unreadable row, or another error that does not
+/// concern the events: they are stored in each case.
 #[tokio::test(start_paused = true)]
 async fn only_an_answer_about_its_events_ends_an_unknown_outcome() {
     let refusals: [fn() -> AppendError; 8] = [
@@ -769,7 +781,7 @@ async fn an_event_that_cannot_be_read_stops_load_and_command_and_is_named() {
 }
 
 #[tokio::test]
-async fn any_store_behind_a_pointer_has_aggregates() {
+async fn any_store_in_a_pointer_has_aggregates() {
     let store: Arc<dyn EventStore> = Arc::new(Spy::new());
     store.aggregate::<Account>().execute(&id(), deposit(1)).await.unwrap();
     assert_eq!(store.aggregate::<Account>().load(&id()).await.unwrap().state.balance, 1);

@@ -1,4 +1,4 @@
-//! Random programs of commands under random faults, against the plainest model: what was acknowledged happened once.
+//! Random programs of commands under random faults, against a simple model: an acknowledged command was executed once.
 
 use std::collections::HashSet;
 
@@ -13,7 +13,7 @@ use crate::stream::ExpectedVersion;
 const PROGRAMS: usize = 300;
 const COMMANDS: usize = 25;
 
-/// An event of another writer, told from ours by its kind.
+/// An event of another writer, distinguished from ours by its kind.
 fn foreign() -> Fault {
     Fault::Rival(rival(ExpectedVersion::Any, &[Moved::Noted { amount: 1, note: String::new() }]))
 }
@@ -55,7 +55,7 @@ async fn what_was_acknowledged_happened_once_and_caches_show_what_is_stored() {
     let mut random = fastrand::Rng::with_seed(seed);
     for _ in 0..PROGRAMS {
         let spy = Spy::new().paged(random.usize(1..5));
-        // Two handles with caches of their own, as in two processes.
+        // Two handles with their own caches, as in two processes.
         let handles = [spy.aggregate::<Account>(), spy.aggregate::<Account>().cache(1)];
         let mut acknowledged = 0;
         let mut seen_keys = HashSet::new();

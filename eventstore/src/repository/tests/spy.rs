@@ -1,4 +1,4 @@
-//! A store that counts what it is asked, and misbehaves when told to.
+//! A store that counts its calls, and fails on request.
 
 use std::collections::VecDeque;
 use std::sync::{Arc, Mutex};
@@ -21,9 +21,9 @@ use crate::stream::{StreamId, StreamVersion, Tenant};
 pub(super) enum Fault {
     /// It is refused for now.
     Unavailable,
-    /// The answer is lost, with what was asked for stored or not.
+    /// The answer is lost; the append is stored or not.
     AnswerLost { stored: bool },
-    /// Another append comes first.
+    /// Another append is stored first.
     Rival(Append),
     /// It is refused so.
     Refused(AppendError),
@@ -38,7 +38,7 @@ pub(super) enum Fault {
 pub(super) enum Call {
     Append,
     FindRequest,
-    /// After which version, and how many events came back.
+    /// After which version, and how many events were returned.
     Load {
         after: i64,
         events: usize,
@@ -55,7 +55,7 @@ pub(super) struct Spy {
     after_find: Arc<Mutex<Option<Append>>>,
     calls: Arc<Mutex<Vec<Call>>>,
     page: usize,
-    /// A version that pages leave out, as if its row were gone.
+    /// A version that pages leave out, as if its row were missing.
     gone: i64,
     pub(super) incarnation: Arc<Mutex<Incarnation>>,
 }
@@ -92,7 +92,7 @@ impl Spy {
         self.faults.lock().unwrap().extend(faults);
     }
 
-    /// What has not happened yet will not.
+    /// Clears the remaining faults.
     pub(super) fn calm(&self) {
         self.faults.lock().unwrap().clear();
     }
@@ -141,7 +141,7 @@ impl EventStore for Spy {
             Fault::None => {}
             Fault::Refused(error) => return Err(error),
             Fault::FailOver(later) => self.fail_over(later),
-            Fault::Unavailable => return Err(AppendError::Unavailable { source: BackendError::new("gone fishing") }),
+            Fault::Unavailable => return Err(AppendError::Unavailable { source: BackendError::new("unavailable") }),
             Fault::Rival(rival) => drop(self.now().append_many(rival).await.unwrap()),
             Fault::AnswerLost { stored } => {
                 if stored {

@@ -1,4 +1,4 @@
-//! Commands inside a transaction, against a transaction that is told what comes between.
+//! Commands inside a transaction, against a transaction with scripted interruptions.
 
 use std::convert::Infallible;
 
@@ -10,7 +10,7 @@ use super::{id, opened, other_histories, paid_in, request, rival, stored, versio
 use crate::aggregate::IntoEvents;
 use crate::append::{Append, Appended};
 use crate::error::{AppendError, ErrorFamily, ReadError};
-use crate::repository::{CommandScope, ExecuteError, Executed, Execution, Repository};
+use crate::repository::{CommandScope, ExecuteError, Executed, One, Repository};
 use crate::request::RequestKey;
 use crate::store::{EventStore, StreamPage};
 use crate::stream::{ExpectedVersion, StreamId, StreamVersion, Tenant};
@@ -44,7 +44,7 @@ async fn execute<T: IntoEvents<Moved>, R>(
     accounts: &Repository<Account>,
     decide: impl Fn(&Account) -> Result<T, R>,
 ) -> Result<Executed, ExecuteError<R>> {
-    Execution::new(accounts, &id())?.run(&mut Work(spy.clone()), decide).await
+    One::new(accounts, &id())?.execute(&mut Work(spy.clone()), decide).await
 }
 
 /// The same request commits between the look for its key and the decision, and has taken everything.
@@ -78,7 +78,7 @@ async fn conflicts_are_decided_again_on_what_is_new_a_bounded_number_of_times() 
     assert_eq!(error.family(), Some(ErrorFamily::Conflict));
 }
 
-/// What is cached, or was read before the append, belongs to a history that is lost.
+/// The state that is cached, or was read before the append, is of a history that was lost.
 #[tokio::test]
 async fn a_command_that_was_decided_on_a_lost_history_is_decided_again() {
     for (history, balance) in other_histories().await {
@@ -91,7 +91,7 @@ async fn a_command_that_was_decided_on_a_lost_history_is_decided_again() {
         spy.next([Fault::FailOver(history)]);
         let error = execute(&spy, &accounts, |a| a.withdraw(60)).await.unwrap_err();
         assert_eq!(error.rejection(), Some(Short { short: 60 - balance }));
-        // What was cached is gone for good: the next command does not begin with it.
+        // The cached state was removed: the next command does not begin with it.
         spy.calls();
         accounts.execute(&id(), |_| Ok::<_, Infallible>(Moved::In(1))).await.unwrap();
         assert_eq!(spy.calls().iter().filter(|call| **call == Call::Append).count(), 1);

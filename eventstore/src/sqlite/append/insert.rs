@@ -12,7 +12,7 @@ use crate::event::EventId;
 use crate::stream::{StreamId, StreamVersion};
 
 /// The sizes of multi-row statements. Fewer rows than a size are filled up with rows of NULLs that the statement
-/// leaves out, so that few texts are prepared and little is bound in vain.
+/// leaves out, so that few texts are prepared and few values are bound without need.
 const SIZES: [usize; 20] = [2, 3, 4, 6, 8, 12, 16, 24, 32, 48, 64, 100, 128, 192, 256, 384, 512, 640, 768, 1024];
 
 /// The most rows of one statement: 13 values each, of the 32,766 that SQLite binds at most.
@@ -32,7 +32,7 @@ const BEHIND: &str = "(
         FROM events
         WHERE tenant = ? AND aggregate_type = ? AND aggregate_id = ? AND version = ?) = ?";
 
-/// One event on its way into the table.
+/// One event that is inserted.
 pub(crate) struct NewRow<'a> {
     pub(crate) stream: &'a StreamId,
     pub(crate) version: StreamVersion,
@@ -41,7 +41,7 @@ pub(crate) struct NewRow<'a> {
 }
 
 /// The statement that inserts `rows`, at most [`MOST_ROWS`] of them, in their order; with `commit` it also ends the
-/// transaction, so that both are one hop to the database's thread.
+/// transaction, so that both are one call of the database's thread.
 pub(crate) fn statement(
     rows: &[NewRow<'_>],
     recorded_at: i64,
@@ -113,7 +113,7 @@ enum Ending {
     Behind,
 }
 
-/// The text for so many rows and the number of rows it has places for; each is made once.
+/// The text for at least so many rows, and for how many it is; each is made once.
 fn text(rows: usize, ending: Ending) -> (Arc<str>, usize) {
     type Texts = [OnceLock<Arc<str>>; SIZES.len() + 1];
     static TEXTS: [Texts; 3] = [const { [const { OnceLock::new() }; SIZES.len() + 1] }; 3];
@@ -134,7 +134,7 @@ fn text(rows: usize, ending: Ending) -> (Arc<str>, usize) {
     (Arc::clone(text), size)
 }
 
-/// Only place holders are put together here; every value is bound.
+/// Only placeholders are put together here; every value is bound.
 fn many(size: usize) -> String {
     let (head, _) = INSERT_ONE.split_once("VALUES").expect("the statement has its values last");
     let mut text = format!("{head}SELECT * FROM (VALUES ");

@@ -31,7 +31,7 @@ const REQUESTS_BY_KEYS: &str = "
     ORDER BY asked.key
 ";
 
-/// A key that is in the way has expired, or the append would have been answered from it.
+/// A key that is stored already has expired, or the append would have been answered from it.
 const REMEMBER_REQUESTS: &str = "
     INSERT INTO annals_request_keys (tenant, request_key, fingerprint, result, expires_at)
     SELECT value ->> 0, value ->> 1, unhex(value ->> 2), value ->> 3, value ->> 4
@@ -41,7 +41,7 @@ const REMEMBER_REQUESTS: &str = "
     SET fingerprint = excluded.fingerprint, result = excluded.result, expires_at = excluded.expires_at
 ";
 
-/// Bounded, so that no append pays for a long backlog.
+/// Bounded, so that no append waits until a long backlog is deleted.
 const SWEEP_EXPIRED: &str = "
     DELETE FROM annals_request_keys
     WHERE (tenant, request_key) IN (
@@ -97,7 +97,7 @@ pub(crate) async fn find(
 /// What is known of the requests of several appends.
 #[derive(Default)]
 pub(crate) struct Known {
-    /// What is remembered of them, by the place of the append.
+    /// What is remembered of them, by the index of the append.
     pub(crate) remembered: HashMap<usize, Remembered>,
     /// When the lifetime of new ones begins, in microseconds: at the latest time that is known of, and not before the last
     /// event was recorded, so that a clock that was behind and is corrected makes no key expire early.
@@ -110,12 +110,12 @@ pub(crate) async fn find_all(
     now: i64,
     latest: i64,
 ) -> Result<Known, sqlx::Error> {
-    let (places, asked): (Vec<usize>, Vec<serde_json::Value>) = appends
+    let (indexes, asked): (Vec<usize>, Vec<serde_json::Value>) = appends
         .iter()
         .enumerate()
-        .filter_map(|(place, append)| {
+        .filter_map(|(index, append)| {
             let request = append.request.as_ref()?;
-            Some((place, serde_json::json!([append.tenant.as_str(), request.key()])))
+            Some((index, serde_json::json!([append.tenant.as_str(), request.key()])))
         })
         .unzip();
     if asked.is_empty() {
@@ -129,8 +129,8 @@ pub(crate) async fn find_all(
     let begins = rows.first().and_then(|row| row.get::<Option<i64>, _>(3)).map_or(latest, |last| last.max(latest));
     let remembered = rows.iter().filter_map(|row| {
         row.get::<Option<&[u8]>, _>(1)?;
-        let place = places.get(usize::try_from(row.get::<i64, _>(0)).ok()?)?;
-        Some((*place, Remembered::of(row, 1)))
+        let index = indexes.get(usize::try_from(row.get::<i64, _>(0)).ok()?)?;
+        Some((*index, Remembered::of(row, 1)))
     });
     Ok(Known { remembered: remembered.collect(), begins })
 }

@@ -27,7 +27,7 @@ const EVENTS_BY_IDS: &str = "
     ORDER BY e.position
 ";
 
-/// One row with the end of every stream that is asked for, as `place:version:event_id`; the id only where column 5 wants
+/// One row with the end of every stream that is asked for, as `index:version:event_id`; the id only where column 5 wants
 /// it, because the version alone is read from the index. `VALUES` follows.
 const HEADS: &str = "
     SELECT group_concat(column1 || ':' || coalesce(iif(column5,
@@ -82,7 +82,7 @@ pub(crate) struct Round {
     pub(crate) own_transaction: bool,
 }
 
-/// Runs a round. Inside one, no event id, request key stands twice (see the queue), streams may.
+/// Runs a round. In one round no event id and no request key occurs twice (see the queue); a stream may.
 pub(crate) async fn run(
     connection: &mut SqliteConnection,
     appends: &[CheckedAppend],
@@ -94,8 +94,8 @@ pub(crate) async fn run(
     let stored = if round.look_up_ids { stored_events(connection, appends).await? } else { HashMap::new() };
     let mut answers: Vec<Option<Result<Appended, AppendError>>> = Vec::with_capacity(appends.len());
     let mut rows = Vec::new();
-    for (place, append) in appends.iter().enumerate() {
-        let answer = if let (Some(found), Some(request)) = (remembered.get(&place), &append.request) {
+    for (index, append) in appends.iter().enumerate() {
+        let answer = if let (Some(found), Some(request)) = (remembered.get(&index), &append.request) {
             Some(found.answer(&append.tenant, request))
         } else {
             match repeat_of(append, &stored) {
@@ -130,12 +130,12 @@ async fn store(
     let mut positions = Vec::with_capacity(rows.len());
     let mut chunks = rows.chunks(MOST_ROWS).peekable();
     while let Some(chunk) = chunks.next() {
-        // The last statement brings the commit along, unless request keys are still to come.
+        // The last statement commits too, unless request keys are still to come.
         let commit = round.own_transaction && chunks.peek().is_none() && !new_requests;
         let (text, arguments) = insert::statement(chunk, now, commit);
         let done = sqlx::query_with(text, arguments).execute(&mut *connection).await?;
         committed = commit;
-        // One writer at a time and AUTOINCREMENT: the rows of one statement stand side by side.
+        // One writer at a time and AUTOINCREMENT: the rows of one statement have consecutive positions.
         let last = done.last_insert_rowid();
         let count = i64::try_from(chunk.len()).unwrap_or(i64::MAX);
         positions.extend((last - count + 1..=last).map(Position::stored));
@@ -208,7 +208,7 @@ fn plan<'a>(append: &'a CheckedAppend, heads: &mut Heads, rows: &mut Vec<NewRow<
     Ok(())
 }
 
-/// The rows of an append that names the version it expects, if that needs no look at the stream: the guard of the
+/// The rows of an append that names the version it expects, without a look at the stream: the guard of the
 /// table refuses rows that do not continue it.
 pub(crate) fn plan_blind(append: &CheckedAppend) -> Option<Vec<NewRow<'_>>> {
     let [part] = append.parts.as_slice() else { return None };
@@ -257,7 +257,7 @@ pub(crate) async fn store_blind(
     Ok(Some(Appended::new(streams, now, false)))
 }
 
-/// Where every stream of the round ends; begins the transaction in the same hop if the round has its own.
+/// Where every stream of the round ends; begins the transaction in the same call if the round has its own.
 async fn heads(
     connection: &mut SqliteConnection,
     appends: &[CheckedAppend],
@@ -280,27 +280,27 @@ async fn heads(
         }
         return Ok(heads);
     }
-    for (index, chunk) in streams.chunks(MOST_ASKED).enumerate() {
-        let (text, size) = heads_text(chunk.len(), begin && index == 0);
+    for (number, chunk) in streams.chunks(MOST_ASKED).enumerate() {
+        let (text, size) = heads_text(chunk.len(), begin && number == 0);
         let mut arguments = SqliteArguments::default();
         arguments.reserve(size * 5, 0);
-        for place in 0..size {
-            let parts = chunk.get(place).map(StreamId::parts);
+        for index in 0..size {
+            let parts = chunk.get(index).map(StreamId::parts);
             let (tenant, aggregate_type, aggregate_id) =
                 parts.map_or((None, None, None), |(t, y, i)| (Some(t), Some(y), Some(i)));
             let bound = arguments
-                .add(tenant.is_some().then_some(i64::try_from(place).unwrap_or(i64::MAX)))
+                .add(tenant.is_some().then_some(i64::try_from(index).unwrap_or(i64::MAX)))
                 .and_then(|()| arguments.add(tenant))
                 .and_then(|()| arguments.add(aggregate_type))
                 .and_then(|()| arguments.add(aggregate_id))
-                .and_then(|()| arguments.add(chunk.get(place).is_some_and(|stream| wanted.contains(stream))));
+                .and_then(|()| arguments.add(chunk.get(index).is_some_and(|stream| wanted.contains(stream))));
             bound.expect("numbers and text always encode");
         }
         let answered = sqlx::query_with(AssertSqlSafe(text), arguments).fetch_all(&mut *connection).await?;
         let packed = answered.first().and_then(|row| row.get::<Option<&str>, _>(0)).unwrap_or_default();
         for entry in packed.split(',') {
-            let found = entry.split_once(':').and_then(|(place, end)| {
-                let stream = chunk.get(place.parse::<usize>().ok()?)?;
+            let found = entry.split_once(':').and_then(|(index, end)| {
+                let stream = chunk.get(index.parse::<usize>().ok()?)?;
                 let (version, id) = end.split_once(':').unwrap_or((end, ""));
                 let last_event = Uuid::try_parse(id).ok().map(EventId::stored);
                 Some((stream, Head { version: StreamVersion::stored(version.parse().ok()?), last_event }))

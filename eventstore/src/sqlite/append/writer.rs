@@ -1,9 +1,10 @@
-//! The writer task: while one commit is in flight, appends gather; then one transaction carries them all.
+//! The writer task: while one commit is in flight, appends gather; then one transaction stores them all.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, AtomicUsize, Ordering};
 
 use tokio::sync::watch;
+use tokio::time::Instant;
 
 use crate::append::{Appended, CheckedAppend};
 use crate::database_error::DatabaseError;
@@ -21,7 +22,7 @@ pub(crate) struct GroupCommit {
     pub(crate) queue: Queue,
     pub(crate) limits: Limits,
     pub(crate) head: watch::Sender<Position>,
-    /// How many appends the last batch carried: one means that callers do better without a queue.
+    /// How many appends the last batch carried: one means that a queue would only cost time.
     pub(crate) last_batch: AtomicUsize,
     /// The latest time in microseconds that the clock has shown, or that the log held when it was opened.
     pub(crate) latest: AtomicI64,
@@ -44,12 +45,17 @@ impl GroupCommit {
     async fn write_on(&self) {
         while self.queue.wait().await {
             if self.last_batch.load(Ordering::Relaxed) > 1 {
-                // Callers that were answered a moment ago are ready to run: let them, so that the next batch carries
+                // Callers that were answered a moment ago are ready to run: they may, so that the next batch has
                 // their next appends too. This waits for nothing that is not ready.
                 tokio::task::yield_now().await;
             }
+            let begun = Instant::now();
             let writer = self.database.writer().await;
-            let Taken { appends, replies } = self.queue.gather(&self.limits);
+            let Taken { appends, replies } = match &writer {
+                // Those that came later have not waited for as long.
+                Err(DatabaseError::Busy { .. }) => self.queue.take_until(begun),
+                _ => self.queue.gather(&self.limits),
+            };
             if appends.is_empty() {
                 continue;
             }
@@ -62,7 +68,7 @@ impl GroupCommit {
                 }
             };
             for (reply, answer) in replies.into_iter().zip(answers) {
-                // A caller that has gone away needs no answer; its append is stored all the same.
+                // The caller may have dropped its future; its append is stored all the same.
                 drop(reply.send(answer));
             }
         }
@@ -81,7 +87,7 @@ impl GroupCommit {
         answers
     }
 
-    /// What cannot be committed together is committed one by one, so that only the append that is at fault is refused.
+    /// What cannot be committed together is committed one by one, so that only the append with the fault is refused.
     async fn commit_all(&self, writer: &mut Writer, appends: &[CheckedAppend]) -> Answers {
         match self.attempt(writer, appends).await {
             Ok(answers) => answers,
@@ -116,7 +122,7 @@ impl GroupCommit {
                 Err(RoundError::LookUpIds) => round.look_up_ids = true,
                 Err(RoundError::Failed(error)) if is_refusal(&error) && !round.look_up_ids => round.look_up_ids = true,
                 Err(RoundError::Failed(error)) => {
-                    // Roll back at once; if that fails too, whoever writes next does it.
+                    // Roll back at once; if that fails too, the next writer does it.
                     if let Err(later) = self.database.clean(writer).await {
                         tracing::warn!(error = %later, "a failed batch is rolled back by the next writer");
                     }
@@ -133,13 +139,13 @@ impl GroupCommit {
         now
     }
 
-    /// The latest time that is known of, in microseconds. It is ahead of the clock when that was put back.
+    /// The latest time that is known of, in microseconds. It is later than the clock if that was set back.
     pub(crate) fn latest(&self) -> i64 {
         self.latest.load(Ordering::Acquire)
     }
 }
 
-/// Answers those who still wait when the writer task ends, however it ends.
+/// Answers the callers that still wait when the writer task ends, however it ends.
 struct EndOfQueue(Arc<GroupCommit>);
 
 impl Drop for EndOfQueue {

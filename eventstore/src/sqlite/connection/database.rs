@@ -1,8 +1,9 @@
-//! One SQLite file: a held connection for writing behind a fair lock, and held connections for reading.
+//! One SQLite file: one connection for writing behind a fair lock, and a pool of connections for reading.
 
 use std::collections::VecDeque;
 use std::ops::{Deref, DerefMut};
 use std::path::Path;
+use std::pin::pin;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::Duration;
@@ -18,21 +19,13 @@ use crate::error::{BackendError, OpenError};
 use crate::position::{Incarnation, Position};
 use crate::sqlite::connection::file::OpenedFile;
 use crate::sqlite::connection::open::Opened;
+use crate::sqlite::connection::session::{self, COMMIT, COMMIT_AT_HEAD, Session};
 use crate::sqlite::fault::{is_refused_commit, result_code};
 use crate::sqlite::options::SqliteOptions;
 
 const BEGIN: &str = "BEGIN IMMEDIATE";
-const COMMIT: &str = "COMMIT";
 const ROLLBACK: &str = "ROLLBACK";
 const REFUSE_TO_WRITE: &str = "PRAGMA query_only = ON";
-
-/// The last position is read in the transaction that commits it: the user's own SQL may have rolled appends back.
-const COMMIT_AT_HEAD: &str = "
-    SELECT coalesce(max(position), 0)
-    FROM events
-    ORDER BY 1;
-    COMMIT
-";
 
 const INCARNATION: &str = "
     SELECT incarnation
@@ -40,10 +33,13 @@ const INCARNATION: &str = "
     ORDER BY only_row
 ";
 
+/// How long another transaction of this process is waited for at least: those of projections are only this short.
+const SHORTEST_WAIT: Duration = Duration::from_millis(100);
+
 /// The result code of ROLLBACK outside of a transaction (`SQLITE_ERROR`).
 pub(crate) const NO_TRANSACTION: i32 = 1;
 
-/// A SQLite file: the lock that writers of this process take in turn, and the connections.
+/// A SQLite file: the lock for the writers of this process, and the connections.
 ///
 /// Cloning is cheap; all clones share the connections. The events live in such a file, and read models may live in
 /// the same one or in another. Open a file once per process: two handles wait for each other's writes as two processes
@@ -91,15 +87,24 @@ struct Inner {
     read_only: bool,
     closed: AtomicBool,
     writer: Arc<tokio::sync::Mutex<Writer>>,
+    /// Whether the lock was last taken for a [`SqliteTransaction`], which may be kept for any time.
+    held_by_user: AtomicBool,
     permits: Arc<Semaphore>,
     readers: Mutex<VecDeque<SqliteConnection>>,
+    /// That of a new connection for reading.
+    reader_session: OnceLock<Session>,
 }
 
-/// The connection for writing. `unclean` is set while a transaction is open, so that whoever takes the lock after a
-/// cancelled owner rolls its transaction back first.
+/// The connection for writing.
+#[derive(Default)]
 pub(crate) struct Writer {
     connection: Option<SqliteConnection>,
+    /// Whether a transaction may be open, so that the next owner of the lock rolls it back first.
     unclean: bool,
+    /// Whether code that is not ours had the connection and may have left something on it.
+    borrowed: bool,
+    /// That of the connection when it was opened.
+    session: Option<Session>,
     ends: Arc<Ends>,
 }
 
@@ -133,7 +138,7 @@ impl Ends {
         if !self.open.load(Ordering::Acquire) {
             return true;
         }
-        // Once the transaction is lost, what its user goes on to write would be committed statement by statement.
+        // Once the transaction is lost, what its user writes afterwards would be committed statement by statement.
         let lost = self.rolled_back.load(Ordering::Acquire) && !self.committed.load(Ordering::Acquire);
         if !lost {
             self.committed.store(true, Ordering::Release);
@@ -178,16 +183,16 @@ impl SqliteDatabase {
         let Opened { connect, mut first, file } = crate::sqlite::connection::open::connect(options).await?;
         let file = Arc::new(file);
         let mut readers = VecDeque::with_capacity(options.readers);
+        let fault = |e| DatabaseError::of(e, options.busy_timeout).into_open(options.path.display().to_string());
+        let reader_session = OnceLock::new();
         let writer = if options.read_only {
             // While a connection is open, no other file can get the same inode.
+            let session = refuse_to_write(&mut first).await.map_err(fault)?;
+            reader_session.get_or_init(|| session);
             readers.push_back(first);
-            Writer { connection: None, unclean: false, ends: Arc::default() }
+            Writer::default()
         } else {
-            let ends = Ends::of(&mut first, &file).await;
-            let ends = ends.map_err(|e| {
-                DatabaseError::of(e, options.busy_timeout).into_open(options.path.display().to_string())
-            })?;
-            Writer { connection: Some(first), unclean: false, ends }
+            Writer::of(first, &file).await.map_err(fault)?
         };
         Ok(Self(Arc::new(Inner {
             connect,
@@ -200,13 +205,15 @@ impl SqliteDatabase {
             read_only: options.read_only,
             closed: AtomicBool::new(false),
             writer: Arc::new(tokio::sync::Mutex::new(writer)),
+            held_by_user: AtomicBool::new(false),
             permits: Arc::new(Semaphore::new(options.readers)),
             readers: Mutex::new(readers),
+            reader_session,
         })))
     }
 
-    /// Runs those of `migrations` that this file has not seen, all of them in one transaction: how the parts of annals
-    /// bring their tables, and an app may bring its own, under components of other names than `events` and `projections`.
+    /// Runs those of `migrations` that this file has not seen, all of them in one transaction: the parts of annals
+    /// create their tables so, and an app may create its own, under components of other names than `events` and `projections`.
     /// Safe when several processes start at once.
     ///
     /// ```
@@ -279,20 +286,24 @@ impl SqliteDatabase {
         })
     }
 
-    /// Begins a transaction for writing, with the file's write lock. Writers of this process take turns, however long
-    /// that takes; those of other processes are waited for as long as [`SqliteOptions::busy_timeout`] says.
+    /// Begins a transaction for writing, with the file's write lock. It waits for the transactions before it, of this process
+    /// and of others, as long as [`SqliteOptions::busy_timeout`] says. While it is open, no other writer of this handle
+    /// gets the lock either.
     ///
     /// # Errors
-    /// [`DatabaseError::Busy`] if another process kept the lock, which is transient; [`DatabaseError::ReadOnly`];
+    /// [`DatabaseError::Busy`] if another process, or another transaction or unit of work of this handle, kept the lock,
+    /// which is transient; [`DatabaseError::ReadOnly`];
     /// [`DatabaseError::Closed`]; others as they come.
     ///
     /// # Cancel safety
     /// Dropping the future, or the transaction, rolls back.
     pub async fn begin(&self) -> Result<SqliteTransaction, DatabaseError> {
         let mut writer = self.writer().await?;
+        self.0.held_by_user.store(true, Ordering::Release);
         writer.unclean = true;
+        writer.borrowed = true;
         writer.ends.begin();
-        // From here on whoever is cancelled, or fails, drops a transaction, which is rolled back at once.
+        // If this call is cancelled or fails from here on, it drops a transaction, which is rolled back at once.
         let mut transaction = SqliteTransaction { writer: Some(writer), database: self.clone() };
         sqlx::query(BEGIN).execute(&mut *transaction).await.map_err(|e| self.fault(e))?;
         Ok(transaction)
@@ -304,7 +315,8 @@ impl SqliteDatabase {
         self.0.read_only
     }
 
-    /// Waits for the writer at work, then closes all connections; those that are borrowed are closed when they come back.
+    /// Waits without bound for the transaction or unit of work that is open, so end it first; then closes all connections.
+    /// Readers that are borrowed are closed when they come back.
     /// Later calls fail with [`DatabaseError::Closed`]. Closing twice is harmless.
     ///
     /// # Cancel safety
@@ -342,9 +354,21 @@ impl SqliteDatabase {
         &self.0.ids
     }
 
-    /// Waits for the lock of this process's writers and leaves the connection outside of any transaction.
+    /// Waits for the lock of this process's writers and leaves the connection outside of any transaction. The handle's own
+    /// commits are waited for however long they take, transactions of users as long as the busy timeout says.
     pub(crate) async fn writer(&self) -> Result<OwnedMutexGuard<Writer>, DatabaseError> {
-        let mut writer = Arc::clone(&self.0.writer).lock_owned().await;
+        let max_wait = self.0.busy_timeout;
+        let mut lock = pin!(Arc::clone(&self.0.writer).lock_owned());
+        let mut writer = loop {
+            match tokio::time::timeout(max_wait.max(SHORTEST_WAIT), &mut lock).await {
+                Ok(writer) => break writer,
+                Err(_) if self.0.held_by_user.load(Ordering::Acquire) => {
+                    return Err(DatabaseError::Busy { waited: max_wait });
+                }
+                Err(_) => {}
+            }
+        };
+        self.0.held_by_user.store(false, Ordering::Release);
         self.clean(&mut writer).await?;
         Ok(writer)
     }
@@ -352,7 +376,9 @@ impl SqliteDatabase {
     /// The same, if nobody holds the lock and the connection is clean.
     pub(crate) fn try_writer(&self) -> Option<OwnedMutexGuard<Writer>> {
         let writer = Arc::clone(&self.0.writer).try_lock_owned().ok()?;
-        (!writer.unclean && writer.connection.is_some() && !self.0.closed.load(Ordering::Acquire)).then_some(writer)
+        self.0.held_by_user.store(false, Ordering::Release);
+        let clean = !writer.unclean && !writer.borrowed && writer.connection.is_some();
+        (clean && !self.0.closed.load(Ordering::Acquire)).then_some(writer)
     }
 
     pub(crate) async fn clean(&self, writer: &mut Writer) -> Result<(), DatabaseError> {
@@ -363,20 +389,40 @@ impl SqliteDatabase {
             return Err(DatabaseError::ReadOnly { source: BackendError::new("the store was opened with `read_only`") });
         }
         if writer.connection.is_none() {
-            *writer = self.connect_for_writing().await?;
+            self.replace(writer).await?;
         }
         if writer.unclean {
             // The owner before was cancelled between BEGIN and COMMIT. If it had not begun, or had ended, ROLLBACK
-            // fails, which is as good; a connection that cannot even say so is replaced.
+            // fails with this code, which is as good; after any other error the connection is replaced.
             let connection = writer.connection.as_mut().expect("it was opened just above");
             if let Err(error) = sqlx::query(ROLLBACK).execute(connection).await
                 && result_code(&error) != Some(NO_TRANSACTION)
             {
-                *writer = self.connect_for_writing().await?;
+                self.replace(writer).await?;
             }
             writer.unclean = false;
         }
+        if writer.borrowed {
+            let connection = writer.connection.as_mut().expect("it was opened above");
+            if Session::of(connection).await.ok() != writer.session {
+                self.replace(writer).await?;
+            }
+            writer.borrowed = false;
+        }
         Ok(())
+    }
+
+    /// Opens a new connection for writing, then closes the one before: the file's journal goes with its last connection.
+    async fn replace(&self, writer: &mut Writer) -> Result<(), DatabaseError> {
+        let (old, opened) = match self.connect_for_writing().await {
+            Ok(new) => (std::mem::replace(writer, new).connection, Ok(())),
+            // Perhaps because of what was left on the old one.
+            Err(error) => (writer.connection.take(), Err(error)),
+        };
+        if let Some(old) = old {
+            close(old).await;
+        }
+        opened
     }
 
     async fn run(&self, writer: &mut Writer, statement: &'static str) -> Result<Vec<SqliteRow>, DatabaseError> {
@@ -402,9 +448,8 @@ impl SqliteDatabase {
     }
 
     async fn connect_for_writing(&self) -> Result<Writer, DatabaseError> {
-        let mut connection = self.connect().await?;
-        let ends = Ends::of(&mut connection, &self.0.file).await.map_err(|e| self.fault(e))?;
-        Ok(Writer { connection: Some(connection), unclean: false, ends })
+        let connection = self.connect().await?;
+        Writer::of(connection, &self.0.file).await.map_err(|e| self.fault(e))
     }
 
     /// Says which incarnation of a store the file holds, for connections that are opened later.
@@ -417,15 +462,16 @@ impl SqliteDatabase {
         Ok(self.0.file.check()?)
     }
 
-    /// A connection that refuses to write: a write on it would pass by the lock at which the writers of this process take
-    /// turns, and make them wait for each other as if they were other processes.
+    /// A connection that refuses to write: a write on it would not take the lock of this process's writers,
+    /// who would then wait for it as for another process.
     async fn connect_for_reading(&self) -> Result<SqliteConnection, DatabaseError> {
         let mut connection = self.connect().await?;
-        sqlx::query(REFUSE_TO_WRITE).execute(&mut connection).await.map_err(|e| self.fault(e))?;
+        let session = refuse_to_write(&mut connection).await.map_err(|e| self.fault(e))?;
+        self.0.reader_session.get_or_init(|| session);
         Ok(connection)
     }
 
-    /// A connection that nobody else uses, for watching the file.
+    /// A connection for one use alone, which is watching the file.
     pub(crate) async fn own_connection(&self) -> Result<SqliteConnection, DatabaseError> {
         self.connect().await
     }
@@ -444,6 +490,12 @@ impl SqliteDatabase {
     }
 }
 
+/// Makes a connection one for reading; what it then has is what it should have whenever it is taken.
+async fn refuse_to_write(connection: &mut SqliteConnection) -> Result<Session, sqlx::Error> {
+    sqlx::query(REFUSE_TO_WRITE).execute(&mut *connection).await?;
+    Session::of(connection).await
+}
+
 async fn close(connection: SqliteConnection) {
     if let Err(error) = connection.close().await {
         tracing::warn!(%error, "closing a SQLite connection failed");
@@ -451,6 +503,13 @@ async fn close(connection: SqliteConnection) {
 }
 
 impl Writer {
+    /// A new connection for writing.
+    async fn of(mut connection: SqliteConnection, file: &Arc<OpenedFile>) -> Result<Self, sqlx::Error> {
+        let ends = Ends::of(&mut connection, file).await?;
+        let session = Some(Session::of(&mut connection).await?);
+        Ok(Self { connection: Some(connection), unclean: false, borrowed: false, session, ends })
+    }
+
     pub(crate) fn connection(&mut self) -> Result<&mut SqliteConnection, DatabaseError> {
         self.connection.as_mut().ok_or(DatabaseError::Closed)
     }
@@ -495,16 +554,22 @@ impl Drop for SqliteReader {
             self.database.take_back(connection);
             return;
         }
-        // One that is inside a transaction would pin the journal and show its next user the past. sqlx knows only of
+        // A connection inside a transaction would keep the journal and show its next user an old state. sqlx knows only of
         // transactions that were begun through it, so a rollback is tried. Without a runtime the connection is closed.
         let (database, permit) = (Arc::clone(&self.database), self.permit.take());
         if let Ok(runtime) = tokio::runtime::Handle::try_current() {
             runtime.spawn(async move {
-                match sqlx::query(ROLLBACK).execute(&mut connection).await {
+                let clean = match sqlx::query(ROLLBACK).execute(&mut connection).await {
                     Err(error) if result_code(&error) != Some(NO_TRANSACTION) => {
                         tracing::debug!(%error, "a reader that cannot roll back is closed");
+                        false
                     }
-                    _ => database.take_back(connection),
+                    _ => Session::of(&mut connection).await.ok().as_ref() == database.reader_session.get(),
+                };
+                if clean {
+                    database.take_back(connection);
+                } else {
+                    close(connection).await;
                 }
                 drop(permit);
             });
@@ -524,7 +589,7 @@ impl Inner {
 /// [`SqliteDatabase`] has an example.
 ///
 /// The connection is inside a transaction already: `begin()` on it fails, savepoints are plain SQL. End it by its own
-/// methods only, not by SQL. While it is open nobody else can write to the file, so keep it short.
+/// methods only, not by SQL. While it is open no other writer can write to the file, so keep it short.
 pub struct SqliteTransaction {
     writer: Option<OwnedMutexGuard<Writer>>,
     database: SqliteDatabase,
@@ -546,7 +611,13 @@ impl SqliteTransaction {
     /// The same in a file that holds events; gives the last position of the log as it was committed.
     pub(crate) async fn commit_events(&mut self) -> Result<Position, DatabaseError> {
         let rows = self.commit_by(COMMIT_AT_HEAD).await?;
-        Ok(rows.first().map_or(Position::START, |row| Position::stored(row.get(0))))
+        Ok(rows.last().map_or(Position::START, |row| Position::stored(row.get(0))))
+    }
+
+    /// A temporary object of the user that intercepts appends in this transaction, if there is one.
+    pub(crate) async fn intercepting(&mut self) -> Result<Option<String>, DatabaseError> {
+        let database = self.database.clone();
+        session::intercepting(self).await.map_err(|e| database.fault(e))
     }
 
     async fn commit_by(&mut self, statement: &'static str) -> Result<Vec<SqliteRow>, DatabaseError> {
@@ -556,15 +627,14 @@ impl SqliteTransaction {
             Some(error) => Err(error),
             None => self.database.run(&mut writer, statement).await,
         };
-        match &committed {
-            Ok(_) => writer.unclean = false,
-            Err(_) => {
-                // A failed COMMIT may leave the transaction open. Whoever takes the lock next rolls it back; trying it
-                // now as well frees the file for other processes.
-                if let Err(later) = self.database.clean(&mut writer).await {
-                    tracing::debug!(error = %later, "a failed commit is rolled back by the next writer");
-                }
-            }
+        if let Ok(rows) = &committed {
+            writer.unclean = false;
+            writer.borrowed = Session::in_rows(rows) != writer.session;
+        }
+        // A failed COMMIT may leave the transaction open, and a connection on which something is left is replaced. The
+        // next owner of the lock does both; now they free the file for other processes.
+        if let Err(later) = self.database.clean(&mut writer).await {
+            tracing::debug!(error = %later, "the connection of a transaction is cleaned by the next writer");
         }
         committed
     }

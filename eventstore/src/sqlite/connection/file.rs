@@ -1,12 +1,12 @@
 //! Which file the connections are on: the one that its name still names, or none.
 //!
 //! SQLite keeps its files open and never looks at their names again. After `mv`, `rm`, or a restore that puts another file
-//! in place, a handle would go on writing into a file that nobody else sees. A file that is open keeps its inode, so device
-//! and inode tell whether a name still means it. A second name (hard link) gives the file a second journal, of which those
-//! who use the first know nothing.
+//! in place, a handle would go on writing into a file that no other process sees. A file that is open keeps its inode, so device
+//! and inode show whether a name still means it. A second name (hard link) gives the file a second journal, which the
+//! users of the first do not see.
 //!
 //! Names are only looked up, never opened: closing any descriptor of the file would drop all locks that this process has
-//! on it. Where there are no inodes nothing is compared but that the files exist; Windows lets nobody rename or remove a
+//! on it. Where there are no inodes nothing is compared but that the files exist; Windows refuses to rename or remove a
 //! file that SQLite has open.
 
 use std::io;
@@ -14,7 +14,7 @@ use std::path::{Path, PathBuf};
 
 use crate::database_error::DatabaseError;
 
-/// What identifies a file while somebody has it open.
+/// What identifies a file while it is open in a process.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct FileId {
     device: u64,
@@ -50,7 +50,7 @@ pub(crate) fn names_of(path: &Path) -> u64 {
 pub(crate) struct OpenedFile {
     path: PathBuf,
     id: FileId,
-    /// Of a file that is open for writing. Nobody who keeps to the rules removes them while it is.
+    /// Of a file that is open for writing. SQLite never removes them while it is.
     beside: Option<[(PathBuf, FileId); 2]>,
 }
 

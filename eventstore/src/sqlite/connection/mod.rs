@@ -3,3 +3,4 @@
 pub(super) mod database;
 pub(super) mod file;
 pub(super) mod open;
+pub(super) mod session;

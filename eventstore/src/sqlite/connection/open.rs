@@ -54,7 +54,7 @@ const REMEMBER: &str = "
     VALUES (?1, ?2, ?3, ?4, ?5)
 ";
 
-const BEGIN_FIRST_LIFE: &str = "
+const BEGIN_FIRST_INCARNATION: &str = "
     INSERT INTO annals_store (only_row, incarnation, min_build, created_at)
     VALUES (1, ?1, ?2, ?3)
 ";
@@ -88,7 +88,7 @@ pub(crate) struct Opened {
 pub(crate) async fn connect(options: &SqliteOptions) -> Result<Opened, OpenError> {
     let path = shown(&options.path);
     look_from_outside(options, &path)?;
-    // Connections are opened later too, when the process may have gone to another folder.
+    // Connections are opened later too, when the process may have another working folder.
     let absolute = std::path::absolute(&options.path)
         .map_err(|error| OpenError::Unavailable { path: path.clone(), source: BackendError::new(error) })?;
     let connect = SqliteConnectOptions::new()
@@ -191,7 +191,7 @@ fn look_from_outside(options: &SqliteOptions, path: &str) -> Result<(), OpenErro
         name.push(suffix);
         Path::new(&name).exists()
     };
-    // SQLite makes the journal before its index and removes both together, so an index alone means that somebody
+    // SQLite makes the journal before its index and removes both together, so an index alone means that a person or program
     // removed the journal, and with it perhaps acknowledged appends. The index goes first when a store is closed, so one
     // that is gone by now was not alone.
     if beside("-shm") && !beside("-wal") && beside("-shm") {
@@ -213,7 +213,7 @@ fn network_file_system(folder: &Path) -> Option<String> {
     })
 }
 
-/// The kind of the file system that is mounted nearest to `folder`, as `/proc/self/mountinfo` tells it.
+/// The kind of the file system that is mounted nearest to `folder`, as `/proc/self/mountinfo` has it.
 pub(crate) fn mount_of(mountinfo: &str, folder: &Path) -> Option<String> {
     mountinfo
         .lines()
@@ -227,7 +227,7 @@ pub(crate) fn mount_of(mountinfo: &str, folder: &Path) -> Option<String> {
         .map(|(_, kind)| kind)
 }
 
-/// What only SQLite can tell. Nothing is written before the file is known to be ours, or empty.
+/// What only SQLite can find out. Nothing is written before the file is known to be ours, or empty.
 async fn look_from_inside(
     connection: &mut SqliteConnection,
     options: &SqliteOptions,
@@ -265,8 +265,8 @@ async fn look_from_inside(
     Ok(())
 }
 
-/// Asks SQLite whether the file may be written. Nothing is written, and nobody is waited for: one who finds the lock
-/// taken may write.
+/// Asks SQLite whether the file may be written. Nothing is written, and the call does not wait: if the lock is
+/// taken, the file can be written.
 async fn refuse_read_only(connection: &mut SqliteConnection, max_wait: Duration, path: &str) -> Result<(), OpenError> {
     // A file that may not be written lets even BEGIN IMMEDIATE pass; only a statement that would write is refused.
     const TRY: &str = "PRAGMA busy_timeout = 0; BEGIN IMMEDIATE; CREATE TABLE annals_try (n INTEGER); ROLLBACK";
@@ -308,7 +308,7 @@ async fn use_write_ahead_log(
     }
 }
 
-/// Runs pending migrations of annals, and refuses a file in which anything of them is gone or altered: the guards of the
+/// Runs pending migrations of annals, and refuses a file in which any of their objects is missing or altered: the guards of the
 /// tables are what an append relies on.
 pub(crate) async fn migrate_and_check(
     database: &SqliteDatabase,
@@ -336,7 +336,7 @@ pub(crate) async fn migrate_and_check(
         let rows = sqlx::query(LOWEST_POSITION).fetch_all(&mut *reader).await.map_err(|e| fault(&path, e))?;
         if let Some(lowest) = rows.first().and_then(|row| row.get::<Option<i64>, _>(0)).filter(|lowest| *lowest < 1) {
             return unsound(
-                format!("an event that annals did not write stands at position {lowest}, where no reader sees it"),
+                format!("an event that annals did not write is at position {lowest}, where no reader sees it"),
                 "compare the file with a backup",
             );
         }
@@ -384,7 +384,7 @@ async fn has_newer(connection: &mut SqliteConnection, known: &[Migration]) -> Re
     Ok(rows.iter().any(|row| row.get::<&str, _>(0) == component && row.get::<i64, _>(1) > newest))
 }
 
-/// Runs pending migrations in one transaction. Whoever comes second finds them done.
+/// Runs pending migrations in one transaction. Of two callers the second finds them done.
 pub(crate) async fn migrate(database: &SqliteDatabase, migrations: &[Migration]) -> Result<(), OpenError> {
     let path = shown(database.path());
     {
@@ -399,7 +399,7 @@ pub(crate) async fn migrate(database: &SqliteDatabase, migrations: &[Migration])
     for migration in pending(&mut transaction, migrations).await.map_err(|e| fault(&path, e))? {
         sqlx::raw_sql(migration.sql).execute(&mut *transaction).await.map_err(|e| fault(&path, e))?;
         if migration.component == "events" && migration.name == "store" {
-            sqlx::query(BEGIN_FIRST_LIFE)
+            sqlx::query(BEGIN_FIRST_INCARNATION)
                 .bind(database.ids().next_id().as_bytes().to_vec())
                 .bind(MIN_BUILD)
                 .bind(now)

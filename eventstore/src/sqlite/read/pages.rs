@@ -20,7 +20,7 @@ const MOST_BYTES: usize = 16 << 20;
 const WINDOW: i64 = 50_000;
 
 /// The events that the rest of the statement finds, packed into one row of text, and how many they are. Contents above
-/// 8 KiB are left out and fetched on their own, so that a page stays small. More columns may stand beside.
+/// 8 KiB are left out and fetched on their own, so that a page stays small. More columns may follow.
 macro_rules! packed_events {
     (beside $beside:expr; $($found:tt)*) => {
         concat!(
@@ -55,7 +55,7 @@ macro_rules! packed_log {
     };
 }
 
-/// What a filter wants, apart from a story; a NULL wants everything.
+/// What a filter wants, apart from a correlation; a NULL wants everything.
 macro_rules! wanted {
     () => {
         "(?3 IS NULL OR tenant = ?3)
@@ -78,7 +78,7 @@ const READ_LOG_WHERE: &str = packed_log!(
           LIMIT ?6"
 );
 
-const READ_STORY_WHERE: &str = packed_log!(
+const READ_CORRELATION_WHERE: &str = packed_log!(
     "WHERE correlation_id = ?7 AND position > ?1 AND position <= ?2 AND ",
     wanted!(),
     "
@@ -222,7 +222,7 @@ impl SqliteDatabase {
         filter: &Filter,
         limit: usize,
     ) -> Result<Page, ReadError> {
-        // A story is found by its index, however long the log is; other filters look at a window of it.
+        // A correlation is found by its index, however long the log is; other filters look at a window of it.
         let from = after.position.get();
         let window = if filter.correlation_id.is_some() { i64::MAX } else { from.saturating_add(WINDOW) };
         let rows = self.fetch(reader, sqlx::query(LAST_AT_OR_BELOW).bind(window).bind(from)).await?;
@@ -240,14 +240,14 @@ impl SqliteDatabase {
             return Err(ReadError::AheadOfLog { after: after.position, head });
         }
         if bound_at.position <= after.position {
-            // A hole in the numbers wider than the window, or nothing new.
+            // A gap wider than the window, or no new event.
             if head == after.position {
                 return Ok(Page::new(Vec::new(), None, true));
             }
             return self.read_everything_until_match(reader, incarnation, after, filter, limit).await;
         }
         let list = |names: &[String]| (!names.is_empty()).then(|| serde_json::Value::from(names.to_vec()).to_string());
-        let query = sqlx::query(if filter.correlation_id.is_some() { READ_STORY_WHERE } else { READ_LOG_WHERE })
+        let query = sqlx::query(if filter.correlation_id.is_some() { READ_CORRELATION_WHERE } else { READ_LOG_WHERE })
             .bind(from)
             .bind(bound_at.position.get())
             .bind(filter.tenant.as_ref().map(|t| t.as_str().to_owned()))
@@ -271,7 +271,7 @@ impl SqliteDatabase {
         Ok(Page::new(events, Some(checkpoint), end))
     }
 
-    /// The rare case of a log whose numbers leap further than a window: looks at the next events one by one.
+    /// The rare case of a log with a gap wider than a window: looks at the next events one by one.
     async fn read_everything_until_match(
         &self,
         reader: &mut SqliteConnection,
@@ -496,7 +496,7 @@ pub(crate) fn hot_reads() -> Vec<(&'static str, &'static str)> {
     vec![
         ("READ_LOG_AFTER", READ_LOG_AFTER),
         ("READ_LOG_WHERE", READ_LOG_WHERE),
-        ("READ_STORY_WHERE", READ_STORY_WHERE),
+        ("READ_CORRELATION_WHERE", READ_CORRELATION_WHERE),
         ("LOAD_STREAM_AFTER", LOAD_STREAM_AFTER),
         ("LONG_EVENT_AT", LONG_EVENT_AT),
         ("HEAD", HEAD),

@@ -1,7 +1,7 @@
-//! Many events in one row of text: how a page comes out of SQLite without a thread hop per event.
+//! Many events in one row of text: how a page comes out of SQLite without a switch between threads per event.
 //!
-//! NameInterner hold no control characters and JSON text holds none outside of strings and escapes them inside, so the
-//! ASCII unit and record separators part the columns and the events. Whatever does not come apart into the right
+//! Names hold no control characters and JSON text holds none outside of strings and escapes them inside, so the
+//! ASCII unit and record separators part the columns and the events. A row with another
 //! number of parts was not written by annals and is reported as damaged.
 
 use std::sync::Arc;
@@ -24,9 +24,9 @@ const RECORD: char = '\x1e';
 
 /// An event whose contents were too long to be packed, and must be fetched on its own.
 pub(crate) struct Long {
-    /// Its place among the events of the page.
+    /// Its index among the events of the page.
     pub(crate) index: usize,
-    /// Its place in the log.
+    /// Its position in the log.
     pub(crate) position: Position,
 }
 

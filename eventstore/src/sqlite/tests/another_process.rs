@@ -28,8 +28,11 @@ impl Holder {
         let mut command = again(&[], module_path!(), test);
         command.env(FILE, file).stdin(Stdio::piped()).stdout(Stdio::piped());
         let mut child = command.spawn().expect("it is running already");
-        let said = BufReader::new(child.stdout.take().expect("it is piped"));
-        assert!(said.lines().map_while(Result::ok).any(|line| line.contains(LOCKED)), "it has ended without the lock");
+        let output = BufReader::new(child.stdout.take().expect("it is piped"));
+        assert!(
+            output.lines().map_while(Result::ok).any(|line| line.contains(LOCKED)),
+            "it has ended without the lock"
+        );
         Self(child)
     }
 }
@@ -53,7 +56,7 @@ async fn hold_the_lock() {
 }
 
 #[tokio::test]
-async fn another_process_that_keeps_the_lock_makes_appends_busy_and_no_longer() {
+async fn another_process_makes_appends_busy_while_it_holds_the_lock() {
     if is_again() {
         return hold_the_lock().await;
     }
@@ -62,7 +65,7 @@ async fn another_process_that_keeps_the_lock_makes_appends_busy_and_no_longer() 
     let max_wait = Duration::from_millis(50);
     let options = SqliteOptions::new(fixture.path()).busy_timeout(max_wait);
     let store = options.clone().open().await.expect("opened");
-    let holder = Holder::of(&fixture.path(), "another_process_that_keeps_the_lock_makes_appends_busy_and_no_longer");
+    let holder = Holder::of(&fixture.path(), "another_process_makes_appends_busy_while_it_holds_the_lock");
     let version = crate::StreamVersion::new(1).expect("a version");
     for expected in [ANY, version.into()] {
         let error = store.append(&stream("a"), expected, vec![event(2)]).await.expect_err("busy");
@@ -70,7 +73,7 @@ async fn another_process_that_keeps_the_lock_makes_appends_busy_and_no_longer() 
         assert!(error.is_transient());
     }
     assert!(matches!(store.begin().await.err(), Some(AppendError::Busy { .. })));
-    // Whoever only reads, or opens a store that is complete, waits for nobody.
+    // Reading, and opening a store that is complete, needs no lock.
     assert_eq!(store.head().await.expect("read").position, Position::new(1).expect("a position"));
     let late = options.open().await.expect("opened beside the other process");
     assert_eq!(late.head().await.expect("read").position.get(), 1);

@@ -176,7 +176,7 @@ async fn own_tables_and_triggers_beside_those_of_annals_are_fine() {
 
 /// A filtered read looks at a window of the log; at its end there may be more.
 #[tokio::test]
-async fn an_event_behind_fifty_thousand_others_is_found_by_its_filter() {
+async fn an_event_after_fifty_thousand_others_is_found_by_its_filter() {
     let fixture = Fixture::new().await;
     let others = "WITH RECURSIVE numbers (n) AS (SELECT 1 UNION ALL SELECT n + 1 FROM numbers WHERE n < 50001)
                   INSERT INTO events (event_id, tenant, aggregate_type, aggregate_id, version, event_type, schema_version,

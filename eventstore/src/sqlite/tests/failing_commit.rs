@@ -1,5 +1,5 @@
-//! Writes to the journal that fail while a commit is under way. It may be on disk or not, so nobody may be told that it is
-//! not.
+//! Writes to the journal that fail while a commit is under way. It may be on disk or not, so the answer must not be
+//! that it is not.
 
 use std::path::PathBuf;
 

@@ -30,12 +30,13 @@ async fn a_second_handle_leaves_the_locks_of_the_first_alone() {
     let fixture = Fixture::new().await;
     fixture.append("a", ANY, 1).await.expect("appended");
     let file = format!(":{} ", std::fs::metadata(fixture.path()).expect("it is there").ino());
-    // Told per descriptor of this process. The list of the whole machine, `/proc/locks`, repeats and leaves out lines
+    // Listed per descriptor of this process. The list of the whole machine, `/proc/locks`, repeats and leaves out lines
     // while other processes lock and unlock.
     let locks = || {
-        let descriptors = std::fs::read_dir("/proc/self/fdinfo").expect("Linux tells");
-        let told = descriptors.filter_map(|entry| std::fs::read_to_string(entry.ok()?.path()).ok());
-        told.map(|text| text.lines().filter(|line| line.starts_with("lock:") && line.contains(&file)).count())
+        let descriptors = std::fs::read_dir("/proc/self/fdinfo").expect("it is Linux");
+        let texts = descriptors.filter_map(|entry| std::fs::read_to_string(entry.ok()?.path()).ok());
+        texts
+            .map(|text| text.lines().filter(|line| line.starts_with("lock:") && line.contains(&file)).count())
             .sum::<usize>()
     };
     assert_eq!(locks(), 1);
@@ -83,7 +84,7 @@ async fn opening_while_another_handle_closes_is_no_damage() {
 }
 
 #[tokio::test]
-async fn a_subscription_that_waits_for_news_learns_of_the_close() {
+async fn a_subscription_that_waits_for_events_ends_when_the_store_closes() {
     let fixture = Fixture::new().await;
     fixture.append("a", ANY, 1).await.expect("appended");
     let mut subscription = fixture.store.subscribe(Position::START, Filter::all());
@@ -111,7 +112,7 @@ async fn a_cancelled_close_is_finished_by_the_next() {
 }
 
 #[tokio::test]
-async fn appends_are_answered_though_the_runtime_of_the_store_is_gone() {
+async fn appends_are_answered_though_the_runtime_of_the_store_has_ended() {
     let folder = tempfile::tempdir().expect("a folder");
     let path = folder.path().join("log.db");
     let store = std::thread::spawn(move || {
@@ -135,7 +136,7 @@ async fn a_cancelled_begin_leaves_the_file_to_others() {
         let mut begin = Box::pin(fixture.store.begin());
         drop(futures::poll!(begin.as_mut()));
         drop(begin);
-        // Nobody writes through this handle now.
+        // No caller writes through this handle now.
         sqlx::raw_sql("BEGIN IMMEDIATE; ROLLBACK").execute(&mut foreign).await.expect("the file is not locked");
     }
 }
@@ -343,23 +344,23 @@ async fn an_append_that_the_schema_refuses_takes_no_other_of_its_batch_along() {
 }
 
 #[tokio::test]
-async fn own_commits_are_told_at_once_and_not_by_polling() {
+async fn own_commits_are_announced_at_once_and_not_by_polling() {
     let folder = tempfile::tempdir().expect("a folder");
     let options = SqliteOptions::new(folder.path().join("log.db")).poll_interval(Duration::from_secs(3600));
     let store = options.open().await.expect("opened");
     let mut head = store.watch();
-    let mut told = |by: &str| {
+    let mut announced = |by: &str| {
         assert!(head.has_changed().expect("open"), "{by}");
         head.borrow_and_update().get()
     };
     store.append(&stream("a"), ExpectedVersion::NoStream, vec![event(1), event(2)]).await.expect("appended");
-    assert_eq!(told("directly"), 2);
+    assert_eq!(announced("directly"), 2);
     store.append(&stream("a"), ANY, vec![event(3)]).await.expect("appended");
-    assert_eq!(told("by the queue"), 3);
+    assert_eq!(announced("by the queue"), 3);
     let mut work = store.begin().await.expect("begun");
     work.append(Append::to(stream("a"), ANY, vec![event(4)])).await.expect("appended");
     work.commit().await.expect("committed");
-    assert_eq!(told("by a unit of work"), 4);
+    assert_eq!(announced("by a unit of work"), 4);
 }
 
 #[tokio::test]
@@ -436,7 +437,7 @@ async fn an_append_whose_key_cannot_be_stored_stores_nothing() {
     for append in [one.clone(), large, several] {
         fixture.store.append_many(append.with_request(key.clone())).await.expect_err("refused");
     }
-    // Together with others, which are not at fault.
+    // Together with others, which are sound.
     let others = [Append::to(stream("c"), ANY, vec![event(4)]), Append::to(stream("d"), ANY, vec![event(5)])];
     let [first, last] = others;
     let appends = [first, one.clone().with_request(key.clone()), last];
@@ -448,7 +449,7 @@ async fn an_append_whose_key_cannot_be_stored_stores_nothing() {
     assert_eq!((done.version().get(), done.repeated), (1, false));
 }
 
-/// A caller that is told that its append came too late sends another one, and both are stored.
+/// A caller that gets the answer that its append came too late sends another one, and both are stored.
 #[tokio::test]
 async fn an_append_that_the_writer_has_taken_is_answered_however_late() {
     let fixture = Fixture::new().await;

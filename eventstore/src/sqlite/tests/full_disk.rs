@@ -57,12 +57,12 @@ async fn a_full_disk_refuses_appends_loses_none_and_takes_more_when_it_has_grown
     let store = SqliteStore::open(file(&disk)).await.expect("a new store");
     let to = stream("a");
     let mut acknowledged = Vec::new();
-    // By the caller itself and by the writer's queue, in turn.
-    let belief = |count: usize| if count.is_multiple_of(2) { ANY } else { exact(i64::try_from(count).expect("few")) };
+    // Alternately by the caller's task and by the writer's queue.
+    let expected = |count: usize| if count.is_multiple_of(2) { ANY } else { exact(i64::try_from(count).expect("few")) };
     let refused = loop {
         let event = large();
         let id = event.event_id;
-        match store.append(&to, belief(acknowledged.len()), vec![event]).await {
+        match store.append(&to, expected(acknowledged.len()), vec![event]).await {
             Ok(_) => acknowledged.push(id),
             Err(error) => break error,
         }
@@ -88,7 +88,7 @@ async fn a_full_disk_refuses_appends_loses_none_and_takes_more_when_it_has_grown
     for _ in 0..40 {
         let event = large();
         let id = event.event_id;
-        store.append(&to, belief(acknowledged.len()), vec![event]).await.expect("there is room again");
+        store.append(&to, expected(acknowledged.len()), vec![event]).await.expect("there is room again");
         acknowledged.push(id);
     }
     assert_eq!(ids(&store).await, acknowledged);

@@ -1,6 +1,7 @@
-//! What only SQLite can get wrong. The contract that all stores share is held by the conformance suite.
+//! What only SQLite can get wrong. The contract that all stores share is checked by the conformance suite.
 
 mod another_process;
+mod bounds;
 mod by_hand;
 mod clock;
 mod decide_within;
@@ -10,6 +11,8 @@ mod failures;
 #[cfg(target_os = "linux")]
 mod full_disk;
 mod full_stream;
+mod held_unit;
+mod left_behind;
 #[cfg(unix)]
 mod permissions;
 #[cfg(unix)]
@@ -123,7 +126,7 @@ async fn insert_or_replace_never_overwrites_an_event() {
             ),
         ),
         (
-            "hole",
+            "gap in the versions",
             format!(
                 "INSERT INTO events ({columns}) VALUES (x'00112233445566778899aabbccddeeff', 'default', 'counter', 'a', 3, 'x', 1, '{{}}', '{{}}', 0)"
             ),
@@ -149,7 +152,7 @@ async fn names_that_look_like_numbers_are_different_streams() {
 }
 
 #[tokio::test]
-async fn a_mistake_in_a_migration_is_told_as_one_that_stays() {
+async fn a_mistake_in_a_migration_is_a_permanent_error() {
     const BAD: annals_migrations::Migration =
         annals_migrations::Migration { component: "mine", number: 1, name: "bad", sql: "SELECT n FROM nowhere" };
     let fixture = Fixture::new().await;
@@ -161,7 +164,7 @@ async fn a_mistake_in_a_migration_is_told_as_one_that_stays() {
 }
 
 #[tokio::test]
-async fn a_file_of_somebody_else_is_refused_and_untouched() {
+async fn a_file_of_another_program_is_refused_and_untouched() {
     let folder = tempfile::tempdir().expect("a folder");
     let text = folder.path().join("notes.txt");
     std::fs::write(&text, "not a database, but long enough to be looked at as one: ".repeat(40)).expect("written");
@@ -197,7 +200,7 @@ async fn a_store_of_a_newer_build_is_refused() {
 }
 
 #[tokio::test]
-async fn places_where_no_store_can_be_are_refused_with_the_reason() {
+async fn paths_where_no_store_can_be_are_refused_with_the_reason() {
     let folder = tempfile::tempdir().expect("a folder");
     for path in [
         "".into(),
@@ -215,7 +218,7 @@ async fn places_where_no_store_can_be_are_refused_with_the_reason() {
 }
 
 #[tokio::test]
-async fn a_url_in_place_of_a_path_is_not_repeated_as_it_may_hold_a_password() {
+async fn a_url_instead_of_a_path_is_not_shown_as_it_may_hold_a_password() {
     for url in
         ["postgres://app:secret@127.0.0.1/shop", "sqlite://secret.db", "sqlite:secret.db", "file:secret.db?mode=rw"]
     {
@@ -263,9 +266,8 @@ fn the_nearest_mount_decides_what_kind_of_file_system_it_is() {
 async fn a_full_disk_is_a_transient_error_and_the_store_goes_on_when_there_is_room() {
     let fixture = Fixture::new().await;
     let set_pages = async |pages: &'static str| {
-        let mut transaction = fixture.store.database().begin().await.expect("begun");
-        sqlx::raw_sql(pages).execute(&mut *transaction).await.expect("set");
-        transaction.commit().await.expect("committed");
+        let mut writer = fixture.store.database().writer().await.expect("free");
+        sqlx::raw_sql(pages).execute(writer.connection().expect("open")).await.expect("set");
     };
     set_pages("PRAGMA max_page_count = 40").await;
     let big = || {

@@ -83,7 +83,7 @@ async fn refuses_to_read(store: &SqliteStore) {
 }
 
 #[tokio::test]
-async fn a_backup_in_the_place_of_an_open_file_is_neither_written_nor_read() {
+async fn a_backup_that_replaces_an_open_file_is_neither_written_nor_read() {
     let fixture = with_five().await;
     let copy = backup(&fixture, "backup.db").await;
     for version in 5..11 {
@@ -92,11 +92,11 @@ async fn a_backup_in_the_place_of_an_open_file_is_neither_written_nor_read() {
     let away = fixture.folder.path().join("away.db");
     fs::rename(fixture.path(), &away).expect("moved");
     refuses_to_write(&fixture.store, 11, "no longer at").await;
-    fs::rename(&copy, fixture.path()).expect("put in its place");
+    fs::rename(&copy, fixture.path()).expect("renamed");
     refuses_to_write(&fixture.store, 11, "another file").await;
     refuses_to_read(&fixture.store).await;
 
-    // With the file back in its place, the same handle goes on.
+    // With the first file at its path again, the same handle works.
     fs::rename(fixture.path(), &copy).expect("moved");
     fs::rename(&away, fixture.path()).expect("put back");
     assert_eq!(fixture.log().await.len(), 11, "nothing of the refused appends is there");
@@ -113,7 +113,7 @@ async fn a_removed_file_takes_no_appends_and_is_not_made_anew() {
 }
 
 #[tokio::test]
-async fn a_removed_journal_takes_the_handle_along() {
+async fn a_removed_journal_makes_the_handle_unusable() {
     for suffix in ["-wal", "-shm"] {
         let fixture = with_five().await;
         let beside = fixture.folder.path().join(format!("log.db{suffix}"));
@@ -242,7 +242,7 @@ async fn a_foreign_transaction_on_a_replaced_file_is_refused() {
     let mut foreign = fixture.foreign().await;
     let mut before = foreign.begin_with("BEGIN IMMEDIATE").await.expect("begun");
     fs::rename(fixture.path(), fixture.folder.path().join("away.db")).expect("moved");
-    fs::rename(&copy, fixture.path()).expect("put in its place");
+    fs::rename(&copy, fixture.path()).expect("renamed");
     let append = Append::to(stream("a"), ANY, vec![event(1)]);
     let error = fixture.store.append_in(&mut before, append).await.expect_err("refused");
     assert!(matches!(error, AppendError::Broken { .. }), "{error:?}");
@@ -262,7 +262,7 @@ async fn a_foreign_connection_to_the_file_that_was_there_before_is_refused() {
             fs::remove_file(beside).expect("removed");
         }
     }
-    fs::rename(&copy, fixture.path()).expect("put in its place");
+    fs::rename(&copy, fixture.path()).expect("renamed");
     let store = SqliteStore::open(fixture.path()).await.expect("a sound file");
     store.append(&stream("a"), exact(5), vec![event(5)]).await.expect("appended");
     let mut old = foreign.begin_with("BEGIN IMMEDIATE").await.expect("begun");

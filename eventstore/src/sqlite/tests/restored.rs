@@ -1,13 +1,15 @@
-//! An older backup is restored into the file while handles have it open, or put in its place.
+//! An older backup is restored into the file while handles have it open, or replaces it.
 
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use futures::StreamExt;
+use futures::future::join_all;
+use futures::{FutureExt, StreamExt};
 use sqlx::{AssertSqlSafe, Connection, Row, SqliteConnection};
 
 use super::{ANY, Fixture, event, stream};
+use crate::database_error::DatabaseError;
 use crate::error::{AppendError, ReadError};
 use crate::event::EventId;
 use crate::filter::Filter;
@@ -69,7 +71,7 @@ async fn a_subscription_over_a_restored_log_ends_and_skips_nothing() {
     }
 }
 
-/// The head is again where it was, so that its position alone tells nothing.
+/// The head is again where it was, so that its position alone shows nothing.
 #[tokio::test]
 async fn a_restored_log_that_has_grown_to_the_same_head_wakes_its_readers() {
     let folder = tempfile::tempdir().expect("a folder");
@@ -77,17 +79,21 @@ async fn a_restored_log_that_has_grown_to_the_same_head_wakes_its_readers() {
     let store = SqliteOptions::new(&path).poll_interval(Duration::from_millis(300)).open().await.expect("opened");
     store.append(&stream("a"), ANY, (0..10).map(event).collect()).await.expect("appended");
     let other = SqliteStore::open(&path).await.expect("opened");
-    let mut subscription = store.subscribe(Position::START, Filter::all());
-    for _ in 0..10 {
-        subscription.next().await.expect("an event").expect("read");
+    let filters = [Filter::all(), Filter::all().aggregate_type(stream("a").aggregate_type()).expect("a name")];
+    let mut subscriptions = filters.map(|filter| store.subscribe(Position::START, filter));
+    for subscription in &mut subscriptions {
+        for _ in 0..10 {
+            subscription.next().await.expect("an event").expect("read");
+        }
+        assert!(subscription.next().now_or_never().is_none());
     }
-    let mut next = Box::pin(subscription.next());
-    assert!(futures::poll!(next.as_mut()).is_pending());
     restore(&path, 5).await;
     let done = other.append(&stream("b"), ANY, (0..5).map(event).collect()).await.expect("appended");
     assert_eq!(done.position.get(), 10);
-    let last = tokio::time::timeout(SOON, next).await.expect("woken").expect("an error");
-    assert!(matches!(last, Err(ReadError::StoreRewound { .. })), "{last:?}");
+    for subscription in &mut subscriptions {
+        let last = tokio::time::timeout(SOON, subscription.next()).await.expect("woken").expect("an error");
+        assert!(matches!(last, Err(ReadError::StoreRewound { .. })), "{last:?}");
+    }
 }
 
 #[tokio::test]
@@ -107,6 +113,19 @@ async fn another_store_in_the_same_file_is_not_taken_for_the_one_that_was_opened
     }
 }
 
+/// Loads compare nothing, as they are of one stream.
+#[tokio::test]
+async fn no_new_connection_is_made_to_another_store_in_the_same_file() {
+    let fixture = Fixture::new().await;
+    fixture.append("a", ANY, 1).await.expect("appended");
+    let mut foreign = fixture.foreign().await;
+    sqlx::raw_sql("UPDATE annals_store SET incarnation = randomblob(16)").execute(&mut foreign).await.expect("updated");
+    // At once, so that one was not open before.
+    let readers = join_all((0..2).map(|_| fixture.store.database().read())).await;
+    let refused = readers.iter().filter_map(|reader| reader.as_ref().err());
+    assert!(refused.map(|error| matches!(error, DatabaseError::FileReplaced { .. })).eq([true]));
+}
+
 /// A database that lies, or lay, at the path: its files as they are named, and what it holds.
 #[derive(Clone, Debug)]
 struct Copy {
@@ -123,7 +142,7 @@ struct Handle {
     seen: Vec<EventId>,
 }
 
-/// Random programs with two handles: appends, reads, restores into the file, other files put in its place.
+/// Random programs with two handles: appends, reads, restores into the file, other files that replace it.
 struct World {
     folder: tempfile::TempDir,
     files: usize,
@@ -178,7 +197,7 @@ impl World {
         }
     }
 
-    /// A reader has seen a beginning of the log that is there, or is told that it has not.
+    /// A reader has seen a beginning of the log that is there, or gets an error.
     async fn read(&mut self, which: usize) {
         let (file, log) = (self.at_path.file, self.at_path.log.clone());
         let handle = &mut self.handles[which];
@@ -198,7 +217,7 @@ impl World {
         }
     }
 
-    /// The file with its journal and index goes away, and another one comes to its place.
+    /// The file with its journal and index is removed, and another one replaces it.
     fn rename(&self, from: &str, to: &str) {
         for suffix in ["", "-wal", "-shm"] {
             let [from, to] = [from, to].map(|name| self.folder.path().join(format!("{name}{suffix}")));

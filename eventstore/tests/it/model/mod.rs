@@ -1,5 +1,4 @@
-//! Random programs agree with a tiny model: whatever is appended, repeated, refused, read and remembered, on every
-//! store.
+//! Random programs agree with a tiny model about appends, duplicates, refusals, reads and requests, on every store.
 
 mod oracle;
 mod program;
@@ -15,8 +14,8 @@ use proptest::test_runner::{Config, FileFailurePersistence, RngAlgorithm, TestRn
 use crate::backends::{FaultyWithoutFaults, InMemory, OnDisk};
 use program::{Run, operation};
 
-/// Runs so many random programs, each on a store of its own. `ANNALS_SEED` makes them the same programs again, and
-/// `ANNALS_CASES` runs another number of them.
+/// Runs the given number of random programs, each on its own store. `ANNALS_SEED` repeats the same programs, and
+/// `ANNALS_CASES` sets another number.
 fn agrees<H: Backend>(cases: u32, backend: impl Fn() -> H) {
     let seed = from_environment("ANNALS_SEED").unwrap_or_else(|| fastrand::u64(..));
     let cases = from_environment("ANNALS_CASES").unwrap_or(cases);
@@ -68,7 +67,7 @@ fn random_programs_on_sqlite_agree_with_the_model() {
 }
 
 #[test]
-fn random_programs_behind_a_faulty_front_agree_with_the_model() {
+fn random_programs_on_a_faulty_store_agree_with_the_model() {
     agrees(50, || FaultyWithoutFaults);
 }
 

@@ -1,4 +1,4 @@
-//! The model: what a store must answer, said as simply as possible and without a look at how stores do it.
+//! The model: what a store must answer, as simple as possible and independent of the stores' code.
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 
@@ -7,10 +7,10 @@ use annals_eventstore::{Append, AppendError, Appended, EventId, ExpectedVersion,
 /// What makes two events the same one.
 pub(crate) type Same = (EventId, StreamId, String, String);
 
-/// One part of an append, as the program asked for it.
+/// One part of an append, as the program made it.
 pub(crate) type Part = (StreamId, ExpectedVersion, Vec<annals_eventstore::NewEvent>);
 
-/// An append as the program asked for it, so that the model need not look into [`Append`].
+/// An append as the program made it, so that the model need not read [`Append`].
 #[derive(Clone, Debug)]
 pub(crate) struct Asked {
     pub(crate) parts: Vec<Part>,
@@ -25,7 +25,7 @@ impl Asked {
 
     pub(crate) fn append(&self, request: Option<annals_eventstore::RequestKey>) -> Append {
         let mut parts = self.parts.iter().cloned();
-        let (stream, expected, events) = parts.next().expect("a program never asks for nothing");
+        let (stream, expected, events) = parts.next().expect("a program never makes an empty append");
         let append =
             parts.fold(Append::to(stream, expected, events), |append, part| append.and(part.0, part.1, part.2));
         match request {
@@ -35,7 +35,7 @@ impl Asked {
     }
 }
 
-/// What the model says about an append.
+/// The model's answer to an append.
 #[derive(Debug)]
 pub(crate) enum Verdict {
     Invalid,
@@ -133,7 +133,7 @@ impl Oracle {
     }
 }
 
-/// Whether the error is the one that the model wants.
+/// Whether the error is the one that the model expects.
 pub(crate) fn fits(error: &AppendError, verdict: &Verdict) -> bool {
     match (error, verdict) {
         (AppendError::Invalid(_), Verdict::Invalid)

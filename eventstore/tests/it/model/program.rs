@@ -19,15 +19,15 @@ type Outcome = Result<(), TestCaseError>;
 const TENANTS: [&str; 2] = ["ours", "theirs"];
 const TYPES: [&str; 2] = ["order", "payment"];
 const NAMES: [&str; 3] = ["placed", "paid", "sent"];
-const STORIES: [&str; 2] = ["c1", "c2"];
+const CORRELATIONS: [&str; 2] = ["c1", "c2"];
 
 /// A step of a program. Numbers are taken modulo what there is, so that every shorter program makes sense too.
 #[derive(Clone, Debug)]
 pub(crate) enum Operation {
-    Append { tenant: usize, parts: Vec<(usize, Belief, usize)>, request: Option<(usize, u8)> },
+    Append { tenant: usize, parts: Vec<(usize, Expectation, usize)>, request: Option<(usize, u8)> },
     Repeat { which: usize, change: Change },
     Load { stream: usize, after: usize, limit: usize },
-    Read { after: usize, filter: Wanted, limit: usize },
+    Read { after: usize, filter: Conditions, limit: usize },
     Beyond { by: i64 },
     Find { key: usize, body: u8 },
     Wait { seconds: u64 },
@@ -35,7 +35,7 @@ pub(crate) enum Operation {
 }
 
 #[derive(Clone, Copy, Debug)]
-pub(crate) enum Belief {
+pub(crate) enum Expectation {
     NoStream,
     Any,
     /// The stream's version and so many more.
@@ -44,11 +44,11 @@ pub(crate) enum Belief {
     LastEvent(bool),
 }
 
-/// What is different when an earlier append is asked for again.
+/// The difference of a repeated append from the earlier one.
 #[derive(Clone, Copy, Debug)]
 pub(crate) enum Change {
     Nothing,
-    Belief,
+    Expectation,
     DropLast,
     AddOne,
     Reverse,
@@ -57,58 +57,58 @@ pub(crate) enum Change {
 }
 
 #[derive(Clone, Debug)]
-pub(crate) struct Wanted {
+pub(crate) struct Conditions {
     tenant: Option<usize>,
     types: Vec<usize>,
     names: Vec<usize>,
-    story: Option<usize>,
+    correlation: Option<usize>,
 }
 
-impl Wanted {
+impl Conditions {
     /// The model's own word on the filter, independent of the store's.
     fn matches(&self, event: &RecordedEvent) -> bool {
         let one_of =
             |chosen: &[usize], all: &[&str], found: &str| chosen.is_empty() || chosen.iter().any(|&n| all[n] == found);
-        let story = event.metadata.correlation_id.as_ref().map(CorrelationId::as_str);
+        let correlation = event.metadata.correlation_id.as_ref().map(CorrelationId::as_str);
         self.tenant.is_none_or(|n| TENANTS[n] == event.stream.tenant().as_str())
             && one_of(&self.types, &TYPES, event.stream.aggregate_type())
             && one_of(&self.names, &NAMES, &event.name)
-            && self.story.is_none_or(|n| Some(STORIES[n]) == story)
+            && self.correlation.is_none_or(|n| Some(CORRELATIONS[n]) == correlation)
     }
 }
 
 pub(crate) fn operation() -> impl Strategy<Value = Operation> {
-    let belief = prop_oneof![
-        2 => Just(Belief::Any),
-        1 => Just(Belief::NoStream),
-        4 => Just(Belief::Off(0)),
-        1 => (-2_i64..3).prop_map(Belief::Off),
-        3 => prop_oneof![4 => Just(true), 1 => Just(false)].prop_map(Belief::LastEvent),
+    let expectation = prop_oneof![
+        2 => Just(Expectation::Any),
+        1 => Just(Expectation::NoStream),
+        4 => Just(Expectation::Off(0)),
+        1 => (-2_i64..3).prop_map(Expectation::Off),
+        3 => prop_oneof![4 => Just(true), 1 => Just(false)].prop_map(Expectation::LastEvent),
     ];
     let request = proptest::option::weighted(0.3, (0_usize..4, 0_u8..2));
     let change = prop_oneof![
         3 => Just(Change::Nothing),
-        1 => Just(Change::Belief),
+        1 => Just(Change::Expectation),
         1 => Just(Change::DropLast),
         1 => Just(Change::AddOne),
         1 => Just(Change::Reverse),
         1 => Just(Change::Content),
         1 => Just(Change::Stream),
     ];
-    let wanted = (
+    let conditions = (
         proptest::option::of(0_usize..2),
         proptest::collection::vec(0_usize..2, 0..2),
         proptest::collection::vec(0_usize..3, 0..3),
         proptest::option::weighted(0.3, 0_usize..2),
     )
-        .prop_map(|(tenant, types, names, story)| Wanted { tenant, types, names, story });
+        .prop_map(|(tenant, types, names, correlation)| Conditions { tenant, types, names, correlation });
     prop_oneof![
-        10 => (0_usize..2, proptest::collection::vec((0_usize..4, belief, 1_usize..4), 1..4), request)
+        10 => (0_usize..2, proptest::collection::vec((0_usize..4, expectation, 1_usize..4), 1..4), request)
             .prop_map(|(tenant, parts, request)| Operation::Append { tenant, parts, request }),
         4 => (any::<usize>(), change).prop_map(|(which, change)| Operation::Repeat { which, change }),
         2 => (0_usize..8, 0_usize..6, 1_usize..8)
             .prop_map(|(stream, after, limit)| Operation::Load { stream, after, limit }),
-        3 => (any::<usize>(), wanted, 1_usize..8)
+        3 => (any::<usize>(), conditions, 1_usize..8)
             .prop_map(|(after, filter, limit)| Operation::Read { after, filter, limit }),
         1 => (1_i64..1_000).prop_map(|by| Operation::Beyond { by }),
         2 => (0_usize..4, 0_u8..2).prop_map(|(key, body)| Operation::Find { key, body }),
@@ -135,12 +135,12 @@ fn request_key(key: usize, body: u8) -> RequestKey {
     RequestKey::new(format!("k{key}"), fingerprint).unwrap().with_lifetime(Duration::from_secs(LIFETIME))
 }
 
-/// Whether a page tells its end truly: no is allowed at the end only to a page that is full.
-fn told_truly(end: bool, is_end: bool, full: bool) -> bool {
+/// Whether `end` of a page is right: at the end it may be false only for a full page.
+fn end_is_right(end: bool, is_end: bool, full: bool) -> bool {
     end == is_end || (is_end && full)
 }
 
-/// The first answer, as it comes again.
+/// The first answer, as it is returned for a duplicate.
 fn again(first: &Appended) -> Appended {
     let mut again = first.clone();
     again.repeated = true;
@@ -169,9 +169,9 @@ impl<H: Backend> Run<H> {
     pub(crate) async fn step(&mut self, operation: Operation) -> Outcome {
         match operation {
             Operation::Append { tenant, parts, request } => {
-                let parts = parts.into_iter().map(|(n, belief, count)| {
+                let parts = parts.into_iter().map(|(n, expectation, count)| {
                     let stream = stream(tenant, n);
-                    let expected = self.believe(&stream, belief);
+                    let expected = self.expected_version(&stream, expectation);
                     (stream, expected, (0..count).map(|_| self.event()).collect())
                 });
                 let parts = parts.collect();
@@ -188,11 +188,11 @@ impl<H: Backend> Run<H> {
                 let stream = stream(n / 4, n % 4);
                 let version = StreamVersion::new(i64::try_from(after).unwrap()).unwrap();
                 let page = self.store.load_page(&stream, version, limit).await.unwrap();
-                let wanted = self.oracle.load(&stream, version.get());
-                prop_assert_eq!(&page.events[..], &wanted[..page.events.len().min(wanted.len())]);
+                let expected = self.oracle.load(&stream, version.get());
+                prop_assert_eq!(&page.events[..], &expected[..page.events.len().min(expected.len())]);
                 prop_assert!(page.events.len() <= limit);
-                let all = page.events.len() == wanted.len();
-                prop_assert!(told_truly(page.end, all, page.events.len() == limit));
+                let all = page.events.len() == expected.len();
+                prop_assert!(end_is_right(page.end, all, page.events.len() == limit));
                 Ok(())
             }
             Operation::Read { after, filter, limit } => self.read(after, &filter, limit).await,
@@ -228,18 +228,18 @@ impl<H: Backend> Run<H> {
         }
     }
 
-    fn believe(&self, stream: &StreamId, belief: Belief) -> ExpectedVersion {
-        match belief {
-            Belief::NoStream => ExpectedVersion::NoStream,
-            Belief::Any => ExpectedVersion::Any,
-            Belief::LastEvent(right) => {
+    fn expected_version(&self, stream: &StreamId, expectation: Expectation) -> ExpectedVersion {
+        match expectation {
+            Expectation::NoStream => ExpectedVersion::NoStream,
+            Expectation::Any => ExpectedVersion::Any,
+            Expectation::LastEvent(right) => {
                 let mut events = self.oracle.log.values().filter(|event| event.stream == *stream);
                 match if right { events.next_back() } else { events.next() } {
                     Some(event) => ExpectedVersion::from(event),
                     None => ExpectedVersion::NoStream,
                 }
             }
-            Belief::Off(by) => {
+            Expectation::Off(by) => {
                 ExpectedVersion::Exact(StreamVersion::new((self.oracle.version(stream) + by).max(0)).unwrap())
             }
         }
@@ -252,7 +252,8 @@ impl<H: Backend> Run<H> {
         let id = EventId::new(self.store.ids().next_id()).unwrap();
         let mut metadata = Metadata::default();
         if !n.is_multiple_of(3) {
-            metadata.correlation_id = Some(CorrelationId::new(STORIES[usize::try_from(n / 3 % 2).unwrap()]).unwrap());
+            metadata.correlation_id =
+                Some(CorrelationId::new(CORRELATIONS[usize::try_from(n / 3 % 2).unwrap()]).unwrap());
         }
         NewEvent::raw(id, name, 1, Payload::of(&n).unwrap()).unwrap().with_metadata(metadata)
     }
@@ -263,7 +264,7 @@ impl<H: Backend> Run<H> {
         let part = asked.parts.last_mut().unwrap();
         match change {
             Change::Nothing => {}
-            Change::Belief => part.1 = ExpectedVersion::NoStream,
+            Change::Expectation => part.1 = ExpectedVersion::NoStream,
             Change::DropLast => drop(part.2.pop()),
             Change::AddOne => part.2.push(extra),
             Change::Reverse => part.2.reverse(),
@@ -273,7 +274,7 @@ impl<H: Backend> Run<H> {
         asked
     }
 
-    /// Appends on the store, asks the model, and compares.
+    /// Appends on the store, runs the model, and compares.
     async fn append(&mut self, asked: Asked, request: Option<RequestKey>) -> Outcome {
         let verdict = self.oracle.judge(&asked);
         let answer = self.store.append_many(asked.append(request)).await;
@@ -299,8 +300,8 @@ impl<H: Backend> Run<H> {
         let stored: Vec<RecordedEvent> =
             self.store.read_all(self.oracle.head(), Filter::all()).try_collect().await.unwrap();
         prop_assert_eq!(stored.len(), asked.parts.iter().map(|part| part.2.len()).sum::<usize>());
-        for ((stream, _, events), told) in asked.parts.iter().zip(&answer.streams) {
-            prop_assert_eq!(&told.stream, stream);
+        for ((stream, _, events), answered) in asked.parts.iter().zip(&answer.streams) {
+            prop_assert_eq!(&answered.stream, stream);
             let here: Vec<_> = stored.iter().filter(|event| event.stream == *stream).collect();
             prop_assert_eq!(here.len(), events.len());
             let before = self.oracle.version(stream);
@@ -310,41 +311,41 @@ impl<H: Backend> Run<H> {
                 prop_assert_eq!(&event.payload, &new.payload);
                 prop_assert_eq!(&event.metadata, &new.metadata);
                 prop_assert_eq!(event.version.get(), before + i64::try_from(n).unwrap() + 1);
-                prop_assert_eq!(event.position, told.positions[n]);
+                prop_assert_eq!(event.position, answered.positions[n]);
                 prop_assert_eq!(event.recorded_at, answer.recorded_at);
             }
-            prop_assert_eq!(told.version.get(), before + i64::try_from(events.len()).unwrap());
+            prop_assert_eq!(answered.version.get(), before + i64::try_from(events.len()).unwrap());
         }
         prop_assert_eq!(Some(answer.position), stored.last().map(|event| event.position));
         Ok(stored)
     }
 
-    async fn read(&self, after: usize, wanted: &Wanted, limit: usize) -> Outcome {
+    async fn read(&self, after: usize, conditions: &Conditions, limit: usize) -> Outcome {
         let mut filter = Filter::all();
-        if let Some(tenant) = wanted.tenant {
+        if let Some(tenant) = conditions.tenant {
             filter = filter.tenant(Tenant::new(TENANTS[tenant]).unwrap());
         }
-        for &kind in &wanted.types {
+        for &kind in &conditions.types {
             filter = filter.aggregate_type(TYPES[kind]).unwrap();
         }
-        for &name in &wanted.names {
+        for &name in &conditions.names {
             filter = filter.event_name(NAMES[name]).unwrap();
         }
-        if let Some(story) = wanted.story {
-            filter = filter.correlation(CorrelationId::new(STORIES[story]).unwrap());
+        if let Some(correlation) = conditions.correlation {
+            filter = filter.correlation(CorrelationId::new(CORRELATIONS[correlation]).unwrap());
         }
         let places: Vec<_> = std::iter::once(Position::START).chain(self.oracle.log.keys().copied()).collect();
         let after = places[after % places.len()];
         let event_id = self.oracle.log.get(&after).map(|event| event.event_id);
         let page = self.store.read_page(After { position: after, event_id }, &filter, limit).await.unwrap();
         let checkpoint = page.checkpoint.map_or(after, |checkpoint| checkpoint.position);
-        let mut all = self.oracle.read(after, |event| wanted.matches(event));
+        let mut all = self.oracle.read(after, |event| conditions.matches(event));
         all.retain(|event| event.position <= checkpoint);
         prop_assert!(page.events.len() <= limit);
         let full = page.events.len() == limit;
         prop_assert_eq!(page.events, all);
         let at_head = checkpoint == self.oracle.head();
-        prop_assert!(told_truly(page.end, at_head, full));
+        prop_assert!(end_is_right(page.end, at_head, full));
         prop_assert!(page.end || page.checkpoint.is_some());
         Ok(())
     }

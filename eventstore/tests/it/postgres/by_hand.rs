@@ -1,4 +1,4 @@
-//! Rows that are inserted by hand, and what others' open transactions make of an append: positions stay in step.
+//! Rows inserted by other programs, and appends beside other open transactions: positions stay ordered.
 
 use annals_eventstore::{
     After, EventStore, EventStoreExt, ExpectedVersion, Filter, Position, PostgresOptions, ReadError, StreamVersion,
@@ -8,7 +8,7 @@ use sqlx::{PgConnection, Row};
 
 use super::{Fixture, code, event_for, insert, run, stream};
 
-/// Version `version` of the stream `id`; `position` is what is said of the position, if anything.
+/// Version `version` of the stream `id`; `position` is the value for the position, if any.
 async fn insert_at(connection: &mut PgConnection, id: &str, version: i64, position: &str) -> Result<(), sqlx::Error> {
     let (column, overriding) = if position.is_empty() { ("", "") } else { ("position, ", "OVERRIDING SYSTEM VALUE") };
     let statement = format!(
@@ -23,10 +23,10 @@ async fn insert_at(connection: &mut PgConnection, id: &str, version: i64, positi
 async fn a_position_that_was_not_given_out_is_refused() {
     let fixture = Fixture::new().await;
     let mut foreign = fixture.foreign().await;
-    // A dead gap at 2.
+    // A gap at 2.
     insert(&mut foreign, "first").await;
     run(&mut foreign, "BEGIN").await.unwrap();
-    insert(&mut foreign, "gone").await;
+    insert(&mut foreign, "rolled-back").await;
     run(&mut foreign, "ROLLBACK").await.unwrap();
     insert(&mut foreign, "last").await;
     for position in ["-1,", "0,", "4,", "1000,", "9223372036854775807,"] {
@@ -47,7 +47,7 @@ async fn a_position_that_was_not_given_out_is_refused() {
     assert_eq!(log.iter().map(|event| event.position.get()).collect::<Vec<_>>(), [1, 3]);
 }
 
-/// A reader that waited for it to become final would wait, or ask, for ever.
+/// A reader that waited for it to become final would wait forever.
 #[tokio::test]
 async fn a_row_beyond_the_sequence_is_reported_by_every_read() {
     let fixture = Fixture::new().await;
@@ -99,8 +99,8 @@ async fn a_version_that_was_numbered_before_another_transaction_appended_the_one
     assert_eq!(code(&waiting.await.unwrap().unwrap_err()), "23000");
 }
 
-/// A group that expects an event which another handle is about to append waits for a third one, and draws its positions
-/// before that event has its own. It must not be stored like that, and no caller sees a strange error.
+/// A group that expects an event which another handle is about to append waits for a third one, and allocates its positions
+/// before that event has its own. It must not be stored like that, and no caller gets an unexpected error.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn positions_rise_with_versions_though_a_group_waits_for_a_foreign_transaction() {
     let fixture = Fixture::new().await;
@@ -141,14 +141,14 @@ async fn positions_rise_with_versions_though_a_group_waits_for_a_foreign_transac
 
 /// Writers of another database of the server have nothing to do with this log.
 #[tokio::test]
-async fn nobody_waits_for_writers_of_another_database() {
+async fn no_read_waits_for_writers_of_another_database() {
     let (fixture, elsewhere) = (Fixture::new().await, Fixture::new().await);
     let mut writer = elsewhere.foreign().await;
     run(&mut writer, "BEGIN").await.unwrap();
     insert(&mut writer, "open").await;
     let mut foreign = fixture.foreign().await;
     run(&mut foreign, "BEGIN").await.unwrap();
-    insert(&mut foreign, "gone").await;
+    insert(&mut foreign, "rolled-back").await;
     run(&mut foreign, "ROLLBACK").await.unwrap();
     let done = fixture.append("a").await.unwrap();
     for filter in [Filter::all(), Filter::all().event_name("placed").unwrap()] {
@@ -158,17 +158,17 @@ async fn nobody_waits_for_writers_of_another_database() {
     run(&mut writer, "ROLLBACK").await.unwrap();
 }
 
-/// A filtered read looks at a window of the log; at its end there may be more.
+/// A filtered read covers a window of the log; there may be matching events after it.
 #[tokio::test]
-async fn an_event_behind_fifty_thousand_others_is_found_by_its_filter() {
+async fn an_event_after_fifty_thousand_others_is_found_by_its_filter() {
     let fixture = Fixture::new().await;
     let others = "INSERT INTO annals.events (event_id, tenant, aggregate_type, aggregate_id, version, event_type,
                                              schema_version, event_data, metadata)
                   SELECT gen_random_uuid(), 'default', 'other', 'x', n, 'other', 1, '{}', '{}'
                   FROM generate_series(1, 50001) AS n ORDER BY n";
     run(&mut fixture.foreign().await, others).await.unwrap();
-    let wanted = fixture.append("wanted").await.unwrap();
+    let expected = fixture.append("expected").await.unwrap();
     let filter = Filter::all().event_name("placed").unwrap();
     let found: Vec<_> = fixture.store.read_all(Position::START, filter).try_collect().await.unwrap();
-    assert_eq!(found.iter().map(|event| event.position).collect::<Vec<_>>(), [wanted.position]);
+    assert_eq!(found.iter().map(|event| event.position).collect::<Vec<_>>(), [expected.position]);
 }

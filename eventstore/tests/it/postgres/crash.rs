@@ -9,7 +9,7 @@ use sqlx::{Connection, PgConnection, Row};
 use super::{insert, run};
 
 /// The positions that a reader is given, without waiting for more than is final.
-async fn positions(store: &PostgresStore, filter: &Filter) -> Vec<i64> {
+pub(super) async fn positions(store: &PostgresStore, filter: &Filter) -> Vec<i64> {
     let (mut after, mut seen) = (Position::START, Vec::new());
     loop {
         match store.read_page(after.into(), filter, 100).await {
@@ -26,7 +26,7 @@ async fn positions(store: &PostgresStore, filter: &Filter) -> Vec<i64> {
     }
 }
 
-async fn connect(server: &Server) -> PgConnection {
+pub(super) async fn connect(server: &Server) -> PgConnection {
     loop {
         match PgConnection::connect(&server.url("postgres")).await {
             Ok(connection) => return connection,
@@ -38,42 +38,42 @@ async fn connect(server: &Server) -> PgConnection {
 #[derive(Clone, Copy, Debug)]
 enum Crash {
     StopAndStart,
-    /// The server recovers by itself. It says that it was started when it was before.
+    /// The server recovers by itself. Its start time does not change.
     KilledBackend,
 }
 
-/// Numbers that were drawn and rolled back are handed out again after a crash, because nobody waited for them to be
-/// written. A reader that has asked for the last number before the crash, and waits for the writers of then, would take
-/// the new ones for final too soon and miss an event.
+/// Positions that were allocated and rolled back are allocated again after a crash, if they were not flushed. A reader that
+/// has read the last allocated position before the crash, and waits for the writers of that time, would take the new events
+/// for final too soon and miss an event.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_reader_that_waits_through_a_restart_misses_nothing_that_is_drawn_again() {
-    check_drawn_again(Crash::StopAndStart, Filter::all().event_name("placed").unwrap()).await;
+async fn a_reader_that_waits_through_a_restart_misses_no_reallocated_position() {
+    check_reallocated(Crash::StopAndStart, Filter::all().event_name("placed").unwrap()).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_reader_that_waits_while_the_server_recovers_misses_nothing_that_is_drawn_again() {
-    check_drawn_again(Crash::KilledBackend, Filter::all()).await;
+async fn a_reader_that_waits_through_a_recovery_misses_no_reallocated_position() {
+    check_reallocated(Crash::KilledBackend, Filter::all()).await;
 }
 
-async fn check_drawn_again(crash: Crash, filter: Filter) {
-    // Nothing is written out before somebody waits for it.
+async fn check_reallocated(crash: Crash, filter: Filter) {
+    // Nothing is flushed before a commit waits for it.
     let server = Server::start(&[("wal_writer_delay", "10s")]);
     let store = PostgresOptions::new(server.url("postgres")).migrate().connections(2).open().await.unwrap();
     let mut quick = connect(&server).await;
     let mut slow = connect(&server).await;
     let first = insert(&mut quick, "first").await;
-    // Transactions are counted anew after a crash: without these, the next one would have the same name.
+    // Transaction ids start again after a crash: without these, the next one would have the same name.
     for _ in 0..5 {
         run(&mut slow, "SELECT 1").await.unwrap();
     }
     run(&mut slow, "BEGIN").await.unwrap();
     insert(&mut slow, "slow").await;
     let second = insert(&mut quick, "second").await;
-    // Without rows, as so little is written out by chance only when a page of the server's journal is full. And not
-    // rolled back before the crash does it, as that would wake whoever writes it out.
+    // Without rows, as then the journal is flushed only when one of its pages is full. And without a rollback before the
+    // crash, as that would wake the process that flushes.
     run(&mut quick, "BEGIN").await.unwrap();
-    let draw = "SELECT max(nextval('annals.events_position')) FROM generate_series(1, 100)";
-    let drawn: i64 = sqlx::query(draw).fetch_all(&mut quick).await.unwrap()[0].get(0);
+    let allocate = "SELECT max(nextval('annals.events_position')) FROM generate_series(1, 100)";
+    let allocated: i64 = sqlx::query(allocate).fetch_all(&mut quick).await.unwrap()[0].get(0);
     assert_eq!(positions(&store, &filter).await, [first], "the wait begins ({crash:?})");
 
     match crash {
@@ -89,9 +89,12 @@ async fn check_drawn_again(crash: Crash, filter: Filter) {
     run(&mut slow, "BEGIN").await.unwrap();
     let held = insert(&mut slow, "held").await;
     let last = insert(&mut quick, "last").await;
-    assert!(held < last && last < drawn, "{held} and {last} are not among the {drawn} that were drawn before");
+    assert!(
+        held < last && last < allocated,
+        "{held} and {last} are not among the {allocated} that were allocated before"
+    );
     let seen = positions(&store, &filter).await;
-    assert!(!seen.contains(&last), "{seen:?}: whoever goes on after {last} misses {held} ({crash:?})");
+    assert!(!seen.contains(&last), "{seen:?}: a reader that continues after {last} misses {held} ({crash:?})");
     run(&mut slow, "COMMIT").await.unwrap();
     assert_eq!(positions(&store, &filter).await, [first, second, held, last], "({crash:?})");
 }

@@ -1,4 +1,4 @@
-//! The database handle: transactions that end as they say, and connections that nobody finds used.
+//! The database handle: transactions that end as reported, and connections that are clean when borrowed.
 
 use std::pin::pin;
 use std::task::Poll;
@@ -40,17 +40,17 @@ pub(super) async fn pid(connection: &mut PgConnection) -> i32 {
     sqlx::query("SELECT pg_backend_pid()").fetch_one(connection).await.unwrap().get(0)
 }
 
-/// Ends the connection's server process, as a crash or an administrator does, and waits until it is gone.
+/// Ends the connection's server process, as a crash or an administrator does, and waits until it has ended.
 pub(super) async fn kill(there: &Database, pid: i32) {
     let mut foreign = PgConnection::connect(there.url()).await.unwrap();
     let kill = sqlx::query("SELECT pg_terminate_backend($1, 5000)").bind(pid);
     assert!(kill.fetch_one(&mut foreign).await.unwrap().get::<bool, _>(0));
 }
 
-/// Nothing is open on the connection, and nothing is left of whoever had it before.
-async fn assert_clean(connection: &mut PgConnection, told: &str) {
-    let outside = run(connection, "SAVEPOINT outside").await.expect_err(told);
-    assert_eq!(code(&outside), "25P01", "{told}: {outside}");
+/// No transaction is open on the connection, and no session state of the previous borrower is left.
+async fn assert_clean(connection: &mut PgConnection, case: &str) {
+    let outside = run(connection, "SAVEPOINT outside").await.expect_err(case);
+    assert_eq!(code(&outside), "25P01", "{case}: {outside}");
     let left = "
         SELECT coalesce(current_setting('annals.transaction', true), ''),
                current_setting('search_path') || current_setting('statement_timeout') || current_user,
@@ -58,10 +58,10 @@ async fn assert_clean(connection: &mut PgConnection, told: &str) {
                + (SELECT count(*) FROM pg_listening_channels())
                + (SELECT count(*) FROM pg_class WHERE relpersistence = 't')
     ";
-    let row = sqlx::query(left).fetch_one(connection).await.expect(told);
-    assert_eq!(row.get::<&str, _>(0), "", "{told}");
-    assert_eq!(row.get::<&str, _>(1), "\"$user\", public0postgres", "{told}");
-    assert_eq!(row.get::<i64, _>(2), 0, "{told}");
+    let row = sqlx::query(left).fetch_one(connection).await.expect(case);
+    assert_eq!(row.get::<&str, _>(0), "", "{case}");
+    assert_eq!(row.get::<&str, _>(1), "\"$user\", public0postgres", "{case}");
+    assert_eq!(row.get::<i64, _>(2), 0, "{case}");
 }
 
 /// Polls the future up to `times`, each time that it is woken; then waits for `delay` and drops it. On a busy machine an
@@ -95,7 +95,7 @@ enum Cut {
     Rollback,
 }
 
-/// One transaction of two rows, dropped in the middle of the step `at`. Tells whether it was committed, if it is known.
+/// One transaction of two rows, dropped in the middle of the step `at`. Returns whether it was committed, if that is known.
 async fn cut_transaction(
     database: &PostgresDatabase,
     n: i32,
@@ -131,24 +131,24 @@ async fn cut_transaction(
 }
 
 #[tokio::test]
-async fn whatever_is_dropped_in_the_middle_the_next_borrower_finds_a_clean_connection() {
+async fn after_a_drop_at_any_point_the_next_borrower_gets_a_clean_connection() {
     let (_there, database) = with_table(2).await;
     let mut known = Vec::new();
     let mut cuts = 0;
     for n in 0..200_i32 {
         let at = [Cut::Begin, Cut::Statement, Cut::Commit, Cut::Rollback][n as usize % 4];
         let times = 1 + n as usize / 4 % 3;
-        // Dropped at once, and when the answer has been there for a while.
+        // Dropped at once, and some time after the answer has arrived.
         let delay = Duration::from_micros([0, 100, 2_000][n as usize / 12 % 3]);
-        let told = format!("transaction {n}, dropped after {times} polls of {at:?} and {delay:?}");
-        let committed = cut_transaction(&database, n, at, times, delay).await.expect(&told);
+        let case = format!("transaction {n}, dropped after {times} polls of {at:?} and {delay:?}");
+        let committed = cut_transaction(&database, n, at, times, delay).await.expect(&case);
         cuts += usize::from(at != Cut::Rollback && committed != Some(true));
         known.push(committed);
-        let (mut one, mut other) = (database.read().await.expect(&told), database.begin().await.expect(&told));
-        assert_clean(&mut one, &told).await;
+        let (mut one, mut other) = (database.read().await.expect(&case), database.begin().await.expect(&case));
+        assert_clean(&mut one, &case).await;
         let mine = "SELECT pg_current_xact_id_if_assigned() IS NULL";
-        assert!(sqlx::query(mine).fetch_one(&mut *other).await.expect(&told).get::<bool, _>(0), "{told}");
-        other.commit().await.expect(&told);
+        assert!(sqlx::query(mine).fetch_one(&mut *other).await.expect(&case).get::<bool, _>(0), "{case}");
+        other.commit().await.expect(&case);
     }
     assert!(cuts >= 15, "only {cuts} were cut");
     let mut reader = database.read().await.unwrap();
@@ -169,12 +169,12 @@ async fn readers_dropped_in_the_middle_leave_nothing_to_the_next() {
         "BEGIN; SELECT 1/0",
         "SET search_path = nowhere; SET statement_timeout = 4711; SET ROLE pg_monitor",
         "SELECT pg_advisory_lock(7)",
-        "LISTEN news",
+        "LISTEN notifications",
         "CREATE TEMP TABLE scratch (n int)",
     ];
     for n in 0..60_usize {
-        let told = format!("`{}`, dropped after {} polls", LEAVE[n % 6], 1 + n / 6);
-        let mut reader = database.read().await.expect(&told);
+        let case = format!("`{}`, dropped after {} polls", LEAVE[n % 6], 1 + n / 6);
+        let mut reader = database.read().await.expect(&case);
         let delay = Duration::from_micros([0, 1_000][n % 2]);
         cut(run(&mut reader, LEAVE[n % 6]), 1 + n / 6, delay).await;
         if n % 4 == 0 {
@@ -184,13 +184,13 @@ async fn readers_dropped_in_the_middle_leave_nothing_to_the_next() {
             }
         }
         drop(reader);
-        assert_clean(&mut database.read().await.expect(&told), &told).await;
-        assert_eq!(count(&database).await, 0, "{told}");
+        assert_clean(&mut database.read().await.expect(&case), &case).await;
+        assert_eq!(count(&database).await, 0, "{case}");
     }
 }
 
 #[tokio::test]
-async fn a_dropped_transaction_is_rolled_back_at_once_and_its_connection_goes_on() {
+async fn a_dropped_transaction_is_rolled_back_at_once_and_its_connection_is_used_again() {
     let (_there, database) = with_table(1).await;
     let mut dropped = database.begin().await.unwrap();
     insert(&mut dropped, 1, 1).await.unwrap();
@@ -204,7 +204,7 @@ async fn a_dropped_transaction_is_rolled_back_at_once_and_its_connection_goes_on
 }
 
 #[tokio::test]
-async fn a_statement_that_was_given_up_and_runs_on_keeps_nobody_from_a_connection() {
+async fn a_dropped_statement_that_still_runs_blocks_no_connection() {
     let (_there, database) = with_table(1).await;
     let mut transaction = database.begin().await.unwrap();
     let endless = tokio::time::timeout(Duration::from_millis(20), run(&mut transaction, "SELECT pg_sleep(60)"));
@@ -237,7 +237,7 @@ async fn what_a_failed_statement_left_cannot_be_committed() {
     assert_clean(&mut database.read().await.unwrap(), "after a failed commit").await;
     assert_eq!(count(&database).await, 0);
 
-    // The trap that is avoided: the server answers COMMIT with ROLLBACK there, and sqlx says that all is well.
+    // The server answers COMMIT with ROLLBACK there, and sqlx reports success.
     let mut connection = PgConnection::connect(there.url()).await.unwrap();
     let mut trap = connection.begin().await.unwrap();
     insert(&mut trap, 1, 1).await.unwrap();
@@ -274,7 +274,7 @@ async fn a_transaction_that_was_ended_by_sql_is_not_called_committed() {
 }
 
 #[tokio::test]
-async fn a_transaction_is_read_committed_durable_and_not_idle_for_long_whatever_the_defaults_say() {
+async fn a_transaction_is_read_committed_durable_and_not_idle_for_long_at_any_defaults() {
     let (there, _) = with_table(1).await;
     let mut foreign = PgConnection::connect(there.url()).await.unwrap();
     for (default, durable) in [("off", "on"), ("local", "on"), ("on", "on"), ("remote_apply", "remote_apply")] {
@@ -326,7 +326,7 @@ async fn a_forgotten_transaction_inside_is_cleaned_up_after() {
 }
 
 #[tokio::test]
-async fn a_transaction_that_is_idle_for_too_long_is_ended_and_says_so() {
+async fn a_transaction_that_is_idle_for_too_long_is_ended_with_an_error() {
     let (there, _) = with_table(1).await;
     let options = PostgresOptions::new(there.url()).connections(1).idle_timeout(Duration::from_millis(1));
     let database = PostgresDatabase::open_with(&options).await.unwrap();
@@ -335,7 +335,7 @@ async fn a_transaction_that_is_idle_for_too_long_is_ended_and_says_so() {
         wait_until_gone(&there).await;
         if commit {
             let error = transaction.commit().await.unwrap_err();
-            // A socket that is closed before the commit can be sent says less than the server's last words.
+            // If the socket is closed before the commit can be sent, the server's last message is lost.
             assert!(matches!(error, DatabaseError::Unavailable { .. } | DatabaseError::OutcomeUnknown { .. }));
         } else {
             let error = database.fault(insert(&mut transaction, 1, 1).await.unwrap_err());
@@ -345,7 +345,7 @@ async fn a_transaction_that_is_idle_for_too_long_is_ended_and_says_so() {
     assert_eq!(count(&database).await, 0);
 }
 
-/// Waits until nobody else is connected.
+/// Waits until there is no other connection.
 async fn wait_until_gone(there: &Database) {
     let mut foreign = PgConnection::connect(there.url()).await.unwrap();
     let others = "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND pid <> pg_backend_pid()";
@@ -355,7 +355,7 @@ async fn wait_until_gone(there: &Database) {
 }
 
 #[tokio::test]
-async fn a_connection_that_died_while_it_was_idle_is_replaced() {
+async fn a_connection_that_broke_while_idle_is_replaced() {
     let (there, database) = with_table(3).await;
     let mut pids = Vec::new();
     let mut all = Vec::new();
@@ -397,7 +397,7 @@ async fn a_lost_connection_is_transient_before_the_commit_and_unknown_at_it() {
 }
 
 #[tokio::test]
-async fn what_may_pass_is_told_from_what_stays() {
+async fn transient_errors_are_distinguished_from_permanent_ones() {
     let (there, database) = with_table(2).await;
     for (statement, transient) in [
         ("SELECT nothing", false),
@@ -427,14 +427,14 @@ async fn what_may_pass_is_told_from_what_stays() {
 }
 
 #[tokio::test]
-async fn two_that_wait_for_each_other_are_told_apart_from_broken_ones() {
+async fn deadlocked_transactions_are_distinguished_from_broken_ones() {
     let (_there, database) = with_table(3).await;
     let mut first = database.begin().await.unwrap();
     let mut second = database.begin().await.unwrap();
     insert(&mut first, 1, 1).await.unwrap();
     insert(&mut second, 2, 1).await.unwrap();
     let (one, other) = tokio::join!(insert(&mut first, 2, 1), insert(&mut second, 1, 1));
-    // The server picks one; the other waits for its end, which is a rollback, and goes on.
+    // The server rolls back one of them; the other waits for that and continues.
     let error = one.and(other).unwrap_err();
     assert_eq!(code(&error), "40P01");
     assert!(database.fault(error).is_transient());

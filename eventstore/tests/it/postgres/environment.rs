@@ -1,4 +1,4 @@
-//! What surrounds the database: other databases, lost connections, a standby, a sequence that was put back.
+//! The environment of a store: other databases, lost connections, a standby, a sequence that was reset.
 
 use std::time::Duration;
 
@@ -20,20 +20,20 @@ async fn page(store: &PostgresStore, after: i64) -> Result<Vec<i64>, ReadError> 
     Ok(page.events.iter().map(|event| event.position.get()).collect())
 }
 
-/// An event, a number that came to nothing, and another event.
-async fn with_a_hole(fixture: &Fixture) -> (i64, i64) {
+/// An event, a gap, and another event.
+async fn with_a_gap(fixture: &Fixture) -> (i64, i64) {
     let first = fixture.append("first").await.unwrap().position.get();
-    let mut gone = fixture.foreign().await;
-    run(&mut gone, "BEGIN").await.unwrap();
-    insert(&mut gone, "gone").await;
-    run(&mut gone, "ROLLBACK").await.unwrap();
+    let mut rolled_back = fixture.foreign().await;
+    run(&mut rolled_back, "BEGIN").await.unwrap();
+    insert(&mut rolled_back, "rolled-back").await;
+    run(&mut rolled_back, "ROLLBACK").await.unwrap();
     let last = fixture.append("last").await.unwrap().position.get();
     assert_eq!(last, first + 2);
     (first, last)
 }
 
 #[tokio::test]
-async fn one_failed_call_is_enough_to_learn_that_the_server_had_gone() {
+async fn after_a_lost_server_only_one_call_fails() {
     let fixture = Fixture::new().await;
     let store = PostgresOptions::new(fixture.database.url()).connections(4).open().await.unwrap();
     let a = stream("a");
@@ -42,7 +42,7 @@ async fn one_failed_call_is_enough_to_learn_that_the_server_had_gone() {
     let all = "SELECT pg_terminate_backend(pid) FROM pg_stat_activity
                WHERE datname = current_database() AND application_name = 'annals'";
     run(&mut fixture.foreign().await, all).await.unwrap();
-    // After a rest it would have noticed by itself.
+    // An idle connection would have been pinged first.
     if let Err(error) = store.load_page(&a, START, 1).await {
         assert!(error.is_transient(), "{error:?}");
     }
@@ -52,15 +52,15 @@ async fn one_failed_call_is_enough_to_learn_that_the_server_had_gone() {
 }
 
 #[tokio::test]
-async fn whoever_finds_no_free_connection_is_told_after_a_while() {
+async fn a_call_without_a_free_connection_times_out() {
     let fixture = Fixture::new().await;
-    let patience = Duration::from_millis(50);
-    let options = PostgresOptions::new(fixture.database.url()).connections(1).connection_timeout(patience);
+    let limit = Duration::from_millis(50);
+    let options = PostgresOptions::new(fixture.database.url()).connections(1).connection_timeout(limit);
     let store = options.open().await.unwrap();
     let taken = store.database().read().await.unwrap();
     let a = stream("a");
     let waiting = tokio::time::timeout(Duration::from_secs(2), store.load_page(&a, START, 1));
-    let error = waiting.await.expect("it waits no longer than it was told").unwrap_err();
+    let error = waiting.await.expect("it waits no longer than its timeout").unwrap_err();
     assert!(error.is_transient(), "{error:?}");
     drop(taken);
     // It is cleaned first.
@@ -70,9 +70,9 @@ async fn whoever_finds_no_free_connection_is_told_after_a_while() {
 #[tokio::test]
 async fn an_append_that_loses_a_deadlock_is_tried_again() {
     let fixture = Fixture::new().await;
-    // The one whose time is up first is ended, if both wait by then; the rival has no such time.
-    let patient = format!("ALTER DATABASE {} SET deadlock_timeout = '2s'", fixture.database.name());
-    run(&mut fixture.foreign().await, &patient).await.unwrap();
+    // The one whose timeout expires first is ended, if both wait by then; the rival has a longer timeout.
+    let longer = format!("ALTER DATABASE {} SET deadlock_timeout = '2s'", fixture.database.name());
+    run(&mut fixture.foreign().await, &longer).await.unwrap();
     let store = PostgresOptions::new(fixture.database.url()).open().await.unwrap();
     let mut rival = fixture.foreign().await;
     run(&mut rival, "SET deadlock_timeout = '10min'; BEGIN").await.unwrap();
@@ -83,7 +83,7 @@ async fn an_append_that_loses_a_deadlock_is_tried_again() {
         let append = Append::to(stream("b"), ExpectedVersion::NoStream, first);
         store.append_many(append.and(stream("a"), ExpectedVersion::NoStream, second)).await
     });
-    // It has its row of `b` and waits for the rival's of `a`. The rival asks for `b`, so the server ends ours.
+    // It has its row of `b` and waits for the rival's of `a`. The rival writes `b`, so the server ends ours.
     blocked_backend(&mut fixture.foreign().await).await;
     insert(&mut rival, "b").await;
     run(&mut rival, "ROLLBACK").await.unwrap();
@@ -92,21 +92,21 @@ async fn an_append_that_loses_a_deadlock_is_tried_again() {
 }
 
 #[tokio::test]
-async fn writers_of_another_database_hold_nobody_up() {
+async fn writers_of_another_database_block_no_reader() {
     let fixture = Fixture::new().await;
     let elsewhere = Database::empty().await;
     let mut other = PgConnection::connect(elsewhere.url()).await.unwrap();
     run(&mut other, "BEGIN; SELECT pg_advisory_xact_lock_shared(1634627180, 1718510437)").await.unwrap();
-    let (first, last) = with_a_hole(&fixture).await;
+    let (first, last) = with_a_gap(&fixture).await;
     assert_eq!(page(&fixture.store, first).await.unwrap(), [last]);
     assert_eq!(fixture.store.head().await.unwrap().position.get(), last);
 }
 
-/// The server is no standby; it only says so to this database.
+/// The server is not a standby; it only reports so to this database.
 #[tokio::test]
-async fn a_standby_gives_out_runs_without_a_hole_and_says_why_it_stops_there() {
+async fn a_standby_returns_events_up_to_a_gap_and_reports_why_it_stops_there() {
     let fixture = Fixture::new().await;
-    let (first, last) = with_a_hole(&fixture).await;
+    let (first, last) = with_a_gap(&fixture).await;
     let pretend = "CREATE SCHEMA pretended;
                    CREATE FUNCTION pretended.pg_is_in_recovery() RETURNS boolean LANGUAGE sql AS 'SELECT true';
                    DO $$ BEGIN
@@ -125,7 +125,7 @@ async fn a_standby_gives_out_runs_without_a_hole_and_says_why_it_stops_there() {
 }
 
 #[tokio::test]
-async fn a_sequence_that_was_put_back_behind_an_open_handle_is_noticed() {
+async fn a_sequence_that_was_reset_under_an_open_handle_is_detected() {
     let fixture = Fixture::new().await;
     for id in ["a", "b", "c"] {
         fixture.append(id).await.unwrap();
@@ -135,7 +135,7 @@ async fn a_sequence_that_was_put_back_behind_an_open_handle_is_noticed() {
     run(&mut foreign, "SELECT setval('annals.events_position', 2)").await.unwrap();
     match handle.append(&stream("d"), ExpectedVersion::Any, vec![fixture.event()]).await.unwrap_err() {
         AppendError::Broken { what, remedy } => {
-            assert!(what.contains("stands at 2, but the log ends at 3"), "{what}");
+            assert!(what.contains("is at 2, but the log ends at 3"), "{what}");
             assert!(remedy.contains("setval('annals.events_position', 3)"), "{remedy}");
         }
         other => panic!("expected a broken store: {other:?}"),

@@ -18,8 +18,8 @@ async fn place_instead(other: &PostgresStore, id: &OrderId) {
     assert_eq!((done.version.get(), done.events), (1, 1));
 }
 
-/// Everything that was known of the order before does harm to nobody: it is placed with 99.00 now.
-async fn check_decided_anew(store: &PostgresStore, orders: [annals_eventstore::Repository<Order>; 3], id: &OrderId) {
+/// State that was cached before the failover causes no wrong decision: the order is placed with 99.00 now.
+async fn check_decided_again(store: &PostgresStore, orders: [annals_eventstore::Repository<Order>; 3], id: &OrderId) {
     let [first, second, third] = orders;
     let before = first.stream(id).unwrap();
     // As known by the cache, in a unit of work, and by a load.
@@ -32,7 +32,7 @@ async fn check_decided_anew(store: &PostgresStore, orders: [annals_eventstore::R
     assert_eq!(third.load(id).await.unwrap().state.due, Some(99_00));
     let page = store.load_page(&before, StreamVersion::NONE, 10).await.unwrap();
     assert_eq!(page.events.len(), 1);
-    // And it goes on.
+    // And the store is usable.
     first.execute(id, |order| order.pay(99_00)).await.unwrap();
 }
 
@@ -65,11 +65,11 @@ async fn a_command_decided_on_events_that_a_failover_has_lost_is_decided_again()
     let other = PostgresOptions::new(second.url("postgres")).open().await.unwrap();
     place_instead(&other, &id).await;
 
-    // What was loaded before does not fit either, whatever way the append takes.
+    // What was loaded before is refused too, on every way that an append takes.
     for count in [1, 2, 100] {
         let paid = |_| store.new_event(&OrderEvent::Paid { amount: 12_00 }).unwrap();
         let append = Append::to(known.stream.clone(), known.expected(), (0..count).map(paid).collect());
-        // The first finds the connection dead.
+        // The first call finds the connection broken.
         let mut answer = store.append_many(append.clone()).await;
         while answer.as_ref().is_err_and(|error| !error.settles_outcome()) {
             answer = store.append_many(append.clone()).await;
@@ -78,10 +78,10 @@ async fn a_command_decided_on_events_that_a_failover_has_lost_is_decided_again()
         let AppendError::WrongExpectedVersion { expected, actual, .. } = &error else { panic!("{error}") };
         assert_eq!((*expected, actual.get()), (known.expected(), 1), "{count}");
     }
-    check_decided_anew(&store, orders, &id).await;
+    check_decided_again(&store, orders, &id).await;
 }
 
-/// A backup that is put back in place, without a restart of the server, so that connections live on.
+/// A backup that is restored without a restart of the server, so that connections stay open.
 #[tokio::test]
 async fn a_command_decided_on_events_that_a_restore_has_taken_back_is_decided_again() {
     let fixture = Fixture::new().await;
@@ -100,5 +100,5 @@ async fn a_command_decided_on_events_that_a_restore_has_taken_back_is_decided_ag
     run(&mut admin, restore).await.unwrap();
     let other = PostgresOptions::new(fixture.database.url()).open().await.unwrap();
     place_instead(&other, &id).await;
-    check_decided_anew(&fixture.store, orders, &id).await;
+    check_decided_again(&fixture.store, orders, &id).await;
 }

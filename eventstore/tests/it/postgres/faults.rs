@@ -10,7 +10,7 @@ use sqlx::{PgConnection, Row};
 
 use super::{Fixture, insert, run, stream};
 
-/// The backend whose append waits, beside the writers, for another one's transaction to end, once there is one.
+/// Waits for a backend whose append, outside of the writers, is blocked by another transaction.
 pub(super) async fn blocked_backend(connection: &mut PgConnection) -> i32 {
     blocked_in(connection, "annals.append(").await
 }
@@ -21,7 +21,7 @@ pub(super) async fn blocked_in(connection: &mut PgConnection, function: &str) ->
                    AND strpos(query, $1) > 0 ORDER BY pid";
     let begun = tokio::time::Instant::now();
     loop {
-        assert!(begun.elapsed() < Duration::from_secs(10), "nobody waits for another's transaction");
+        assert!(begun.elapsed() < Duration::from_secs(10), "no append waits for another transaction");
         let rows = sqlx::query(waiting).bind(function).fetch_all(&mut *connection).await.unwrap();
         if let Some(row) = rows.first() {
             return row.get(0);
@@ -31,7 +31,7 @@ pub(super) async fn blocked_in(connection: &mut PgConnection, function: &str) ->
 }
 
 #[tokio::test]
-async fn a_connection_that_dies_in_an_append_leaves_it_unknown_until_it_is_repeated() {
+async fn a_connection_lost_in_an_append_leaves_it_unknown_until_it_is_repeated() {
     let fixture = Fixture::new().await;
     let mut foreign = fixture.foreign().await;
     let mut rival = fixture.foreign().await;
@@ -54,7 +54,7 @@ async fn a_connection_that_dies_in_an_append_leaves_it_unknown_until_it_is_repea
 }
 
 #[tokio::test]
-async fn a_statement_that_was_cancelled_has_stored_nothing_and_says_so() {
+async fn a_cancelled_statement_has_stored_nothing_and_reports_it() {
     let fixture = Fixture::new().await;
     let mut foreign = fixture.foreign().await;
     let mut rival = fixture.foreign().await;
@@ -72,7 +72,7 @@ async fn a_statement_that_was_cancelled_has_stored_nothing_and_says_so() {
 }
 
 #[tokio::test]
-async fn an_append_that_is_blocked_keeps_neither_writer_nor_connection_from_others() {
+async fn a_blocked_append_blocks_neither_writer_nor_connection() {
     let fixture = Fixture::new().await;
     let alone = PostgresOptions::new(fixture.database.url()).connections(2).writers(1).open().await.unwrap();
     let mut rival = fixture.foreign().await;
@@ -91,7 +91,7 @@ async fn an_append_that_is_blocked_keeps_neither_writer_nor_connection_from_othe
         alone.append_many(Append::to(stream("c"), ExpectedVersion::NoStream, three)).await.unwrap();
         assert_eq!(alone.load_page(&stream("b"), StreamVersion::NONE, 9).await.unwrap().events.len(), 1);
     };
-    tokio::time::timeout(Duration::from_secs(4), others).await.expect("nobody waits for the rival");
+    tokio::time::timeout(Duration::from_secs(4), others).await.expect("no append waits for the rival");
     assert!(blocked.iter().all(|append| !append.is_finished()));
     run(&mut rival, "COMMIT").await.unwrap();
     let mut versions = Vec::new();
@@ -103,7 +103,7 @@ async fn an_append_that_is_blocked_keeps_neither_writer_nor_connection_from_othe
 }
 
 #[tokio::test]
-async fn an_append_that_is_blocked_for_long_says_so_and_has_stored_nothing() {
+async fn an_append_that_is_blocked_for_long_is_busy_and_has_stored_nothing() {
     let fixture = Fixture::new().await;
     let mut rival = fixture.foreign().await;
     run(&mut rival, "BEGIN").await.unwrap();
@@ -117,7 +117,7 @@ async fn an_append_that_is_blocked_for_long_says_so_and_has_stored_nothing() {
 }
 
 #[tokio::test]
-async fn a_dropped_append_keeps_no_connection_from_others() {
+async fn a_dropped_append_blocks_no_connection() {
     let fixture = Fixture::new().await;
     let alone = PostgresOptions::new(fixture.database.url()).connections(1).open().await.unwrap();
     let mut rival = fixture.foreign().await;
@@ -132,7 +132,7 @@ async fn a_dropped_append_keeps_no_connection_from_others() {
     blocked_backend(&mut fixture.foreign().await).await;
     appending.abort();
     assert!(appending.await.unwrap_err().is_cancelled());
-    // The only connection still waits for the rival; another one takes its place.
+    // The only connection still waits for the rival; a new one replaces it.
     tokio::time::timeout(Duration::from_secs(4), many("b")).await.expect("it does not wait for the rival").unwrap();
 }
 
@@ -168,7 +168,7 @@ async fn too_many_waiting_appends_of_a_tenant_are_refused_and_no_other_tenants()
 }
 
 #[tokio::test]
-async fn a_read_only_server_is_told_apart_from_one_that_is_out_of_reach() {
+async fn a_read_only_server_is_distinguished_from_an_unreachable_one() {
     let fixture = Fixture::new().await;
     let mut foreign = fixture.foreign().await;
     let only_reads = "DO $$ BEGIN EXECUTE format('ALTER DATABASE %I SET default_transaction_read_only = on',
@@ -180,7 +180,7 @@ async fn a_read_only_server_is_told_apart_from_one_that_is_out_of_reach() {
 }
 
 #[tokio::test]
-async fn another_life_of_the_store_behind_an_open_handle_is_noticed() {
+async fn another_incarnation_of_the_store_under_an_open_handle_is_detected() {
     let fixture = Fixture::new().await;
     let handle = PostgresOptions::new(fixture.database.url()).open().await.unwrap();
     run(&mut fixture.foreign().await, "UPDATE annals.store SET incarnation = gen_random_uuid()").await.unwrap();
@@ -190,16 +190,16 @@ async fn another_life_of_the_store_behind_an_open_handle_is_noticed() {
     assert_eq!(error.family(), ErrorFamily::Broken, "{error}");
 }
 
-/// All that can be printed of an error, its causes, and the options that it comes from.
-async fn said_about(url: &str) -> (OpenError, String) {
+/// The printed text of an error, its causes, and its options.
+async fn error_text(url: &str) -> (OpenError, String) {
     let error = PostgresStore::open(url).await.unwrap_err();
-    let mut said = format!("{error:?} {error} {:?}", PostgresOptions::new(url));
+    let mut text = format!("{error:?} {error} {:?}", PostgresOptions::new(url));
     let mut source = std::error::Error::source(&error);
     while let Some(error) = source {
-        said.push_str(&format!(" {error}"));
+        text.push_str(&format!(" {error}"));
         source = error.source();
     }
-    (error, said)
+    (error, text)
 }
 
 #[tokio::test]
@@ -209,9 +209,9 @@ async fn no_error_shows_a_password() {
         "postgresql://app@127.0.0.1:1/shop?password=secret",
         "postgres://app:secret@127.0.0.1:1/shop?application_name=me&options[search_path]=shop",
     ] {
-        let (error, said) = said_about(url).await;
-        assert!(matches!(error, OpenError::Unavailable { .. }), "{said}");
-        assert!(said.contains("postgres://127.0.0.1:1/shop") && !said.contains("secret"), "{said}");
+        let (error, text) = error_text(url).await;
+        assert!(matches!(error, OpenError::Unavailable { .. }), "{text}");
+        assert!(text.contains("postgres://127.0.0.1:1/shop") && !text.contains("secret"), "{text}");
     }
 }
 
@@ -230,15 +230,15 @@ async fn a_url_that_cannot_be_meant_is_refused_and_not_shown() {
         "postgres://app@127.0.0.1:1/shop?pasword=secret",
         "postgres://app@127.0.0.1:1/shop?user=app&Password=secret",
     ] {
-        let (error, said) = said_about(url).await;
-        assert!(matches!(&error, OpenError::Invalid(i) if i.field == "url" && !i.fix.is_empty()), "{url}: {said}");
-        assert!(!said.contains("secret"), "{said}");
+        let (error, text) = error_text(url).await;
+        assert!(matches!(&error, OpenError::Invalid(i) if i.field == "url" && !i.fix.is_empty()), "{url}: {text}");
+        assert!(!text.contains("secret"), "{text}");
     }
-    let (_, said) = said_about("postgres://app@127.0.0.1:1/shop?sslmode=require&channel_binding=require").await;
-    assert!(said.contains("`channel_binding`"), "{said}");
+    let (_, text) = error_text("postgres://app@127.0.0.1:1/shop?sslmode=require&channel_binding=require").await;
+    assert!(text.contains("`channel_binding`"), "{text}");
 }
 
-/// A caller that is told that its append came too late sends another one, and both are stored.
+/// Regression: a caller whose append is refused as too late sends another one, and both are stored.
 #[tokio::test]
 async fn an_append_that_the_writer_has_taken_is_answered_however_late() {
     let fixture = Fixture::new().await;

@@ -38,7 +38,7 @@ fn is_full<T: std::fmt::Debug>(answer: Result<T, AppendError>) {
     }
 }
 
-/// Appends, in turn in all ways that there are, until it is refused. Gives the ids of what was acknowledged.
+/// Appends, in each way in turn, until an append is refused. Returns the ids of the acknowledged events.
 async fn fill(store: &PostgresStore) -> (Vec<EventId>, AppendError) {
     let mut acknowledged = Vec::new();
     for events in [1, 3, 17].into_iter().cycle().take(1_000) {

@@ -1,4 +1,4 @@
-//! Streams that have come to their last version, which nobody reaches by appending.
+//! Streams at their last version, which cannot be reached by appending.
 
 use annals_eventstore::{
     After, Append, AppendError, Appended, ErrorFamily, EventStore, ExpectedVersion, Filter, RecordedEvent,
@@ -85,4 +85,19 @@ async fn the_last_version_is_taken_and_never_passed() {
         let versions: Vec<_> = page.events.iter().map(|event| event.version.get()).collect();
         assert_eq!((versions, page.end), (vec![i64::MAX - 1, i64::MAX], true));
     }
+}
+
+#[tokio::test]
+async fn an_append_after_the_last_position_is_broken_and_not_transient() {
+    let fixture = Fixture::new().await;
+    run(&mut fixture.foreign().await, "SELECT setval('annals.events_position', 9223372036854775806)").await.unwrap();
+    let last = fixture.append("full").await.unwrap();
+    assert_eq!(last.position.get(), i64::MAX);
+    for count in [1, 2] {
+        let events = (0..count).map(|_| fixture.event()).collect();
+        let error = fixture.store.append(&stream("full"), ANY, events).await.unwrap_err();
+        let said = matches!(&error, AppendError::Broken { what, .. } if what.contains("last position"));
+        assert!(said && error.family() == ErrorFamily::Broken, "{error:?}");
+    }
+    assert_eq!(log(&fixture).await.len(), 1);
 }

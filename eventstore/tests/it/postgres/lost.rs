@@ -1,4 +1,4 @@
-//! Requests and answers that get lost on the way: what was to be stored is unknown, and repeating it tells.
+//! Lost requests and answers: the outcome is unknown, and repeating the append settles it.
 
 use std::time::Duration;
 
@@ -21,7 +21,7 @@ const ANY: ExpectedVersion = ExpectedVersion::Any;
 /// All that loses the connection too.
 const WITH_CONNECTION: [Lost; 3] = [Lost::Request, Lost::Answer, Lost::EndOfAnswer];
 
-/// What is part of the statement that commits a unit of work.
+/// A part of the statement that commits a unit of work.
 const COMMIT: &str = "current_setting('annals.transaction', true)";
 
 /// An append of so many events.
@@ -34,11 +34,11 @@ async fn version(store: &PostgresStore, id: &str) -> i64 {
     page.events.last().map_or(0, |event| event.version.get())
 }
 
-/// Says that nobody knows what became of an append to the stream `id`.
-fn is_unknown(answer: Result<Appended, AppendError>, id: &str, told: &str) {
+/// Checks that the outcome of an append to the stream `id` is unknown.
+fn is_unknown(answer: Result<Appended, AppendError>, id: &str, case: &str) {
     match answer {
-        Err(AppendError::OutcomeUnknown { stream: at, .. }) => assert_eq!(at, stream(id), "{told}"),
-        other => panic!("{told}: {other:?}"),
+        Err(AppendError::OutcomeUnknown { stream: at, .. }) => assert_eq!(at, stream(id), "{case}"),
+        other => panic!("{case}: {other:?}"),
     }
 }
 
@@ -54,20 +54,20 @@ async fn appends_whose_answer_is_lost_are_all_unknown_and_each_is_settled_by_rep
         // The second of two that cannot both hold.
         appends.push(events(&store, "s3", NO_STREAM, 1));
         let names = (0..12).map(|n| format!("s{n}")).chain(["keyed".to_owned(), "s3".to_owned()]);
-        let told = |name: &str| format!("{name}, {lost:?}");
+        let case = |name: &str| format!("{name}, {lost:?}");
 
         // They all arrive before the writer looks, so one statement carries them.
         proxy.lose(lost, "annals.append_group(");
         let answers = join_all(appends.iter().map(|append| store.append_many(append.clone()))).await;
         for (answer, name) in answers.into_iter().zip(names.clone()) {
-            is_unknown(answer, &name, &told(&name));
+            is_unknown(answer, &name, &case(&name));
         }
         assert!(proxy.has_lost());
-        // Nobody else is concerned.
+        // No other append is affected.
         store.append_many(events(&store, "other", NO_STREAM, 1)).await.unwrap();
 
         let stored = lost != Lost::Request;
-        // A request is settled by its key too, whatever the ids.
+        // A request is settled by its key too, with any ids.
         let keyed = events(&store, "keyed", ANY, 2).with_request(request);
         assert_eq!(store.append_many(keyed).await.unwrap().repeated, stored, "{lost:?}");
         appends.remove(12);
@@ -75,12 +75,12 @@ async fn appends_whose_answer_is_lost_are_all_unknown_and_each_is_settled_by_rep
         for (n, (answer, name)) in answers.into_iter().zip(names.filter(|name| name != "keyed")).enumerate() {
             match answer {
                 Ok(appended) => {
-                    assert!(n < 12, "{}", told(&name));
+                    assert!(n < 12, "{}", case(&name));
                     assert_eq!(
                         (appended.repeated, appended.version().get()),
                         (stored, 1 + n as i64 % 3),
                         "{}",
-                        told(&name)
+                        case(&name)
                     );
                 }
                 Err(error) => {
@@ -93,8 +93,7 @@ async fn appends_whose_answer_is_lost_are_all_unknown_and_each_is_settled_by_rep
     }
 }
 
-/// Every way that an append takes beside the groups: what is part of its statement, what it expects, and how many events
-/// it has.
+/// Every way that an append takes outside of the groups: part of its statement, expected version, and number of events.
 const WAYS: [(&str, ExpectedVersion, usize); 3] =
     [("annals.append_next(", NO_STREAM, 1), ("annals.append_one(", ANY, 1), ("annals.append(", NO_STREAM, 40)];
 
@@ -104,17 +103,17 @@ async fn an_append_is_unknown_whichever_way_it_took_and_settled_by_repeating_it(
     let proxy = Proxy::before(fixture.database.url());
     for (n, (way, expected, count)) in WAYS.into_iter().enumerate() {
         for lost in WITH_CONNECTION {
-            // A writer that has met a rival, such as the append itself, is cautious for a while.
+            // After a conflict, even with the append itself, a writer uses checked inserts for a while.
             let store = PostgresOptions::new(proxy.url()).open().await.unwrap();
-            let told = format!("{way} {lost:?}");
+            let case = format!("{way} {lost:?}");
             let id = format!("{n}-{lost:?}");
             let append = events(&store, &id, expected, count);
             proxy.lose(lost, way);
-            is_unknown(store.append_many(append.clone()).await, &id, &told);
-            assert!(proxy.has_lost(), "{told}");
+            is_unknown(store.append_many(append.clone()).await, &id, &case);
+            assert!(proxy.has_lost(), "{case}");
             let again = store.append_many(append).await.unwrap();
-            assert_eq!(again.repeated, lost != Lost::Request, "{told}");
-            assert_eq!(version(&fixture.store, &id).await, count as i64, "{told}");
+            assert_eq!(again.repeated, lost != Lost::Request, "{case}");
+            assert_eq!(version(&fixture.store, &id).await, count as i64, "{case}");
         }
     }
 }
@@ -139,7 +138,7 @@ async fn a_commit_through_a_pooler_whose_answer_is_lost_is_unknown_and_settled_b
 }
 
 #[tokio::test]
-async fn a_unit_of_work_whose_commit_is_lost_is_unknown_as_a_whole_and_told_by_its_events() {
+async fn a_unit_of_work_whose_commit_is_lost_is_unknown_and_resolved_by_its_events() {
     let fixture = Fixture::new().await;
     run(&mut fixture.foreign().await, "CREATE TABLE mine (n int PRIMARY KEY)").await.unwrap();
     let proxy = Proxy::before(fixture.database.url());
@@ -160,7 +159,7 @@ async fn a_unit_of_work_whose_commit_is_lost_is_unknown_as_a_whole_and_told_by_i
     }
 }
 
-/// Before the commit a lost connection leaves nothing unknown: what is open is rolled back.
+/// Before the commit, a lost connection rolls back the transaction, so the outcome is known.
 #[tokio::test]
 async fn an_append_inside_a_transaction_that_is_lost_is_known_not_to_be_stored() {
     let fixture = Fixture::new().await;
@@ -187,7 +186,7 @@ async fn an_append_inside_a_transaction_that_is_lost_is_known_not_to_be_stored()
 }
 
 #[tokio::test]
-async fn a_foreign_transaction_whose_commit_is_lost_is_told_by_its_events() {
+async fn a_foreign_transaction_whose_commit_is_lost_is_resolved_by_its_events() {
     let fixture = Fixture::new().await;
     let proxy = Proxy::before(fixture.database.url());
     for lost in [Lost::Request, Lost::Answer] {
@@ -219,12 +218,12 @@ async fn a_command_whose_answer_is_lost_finds_out_by_itself_what_became_of_it() 
 
 /// As when a machine vanishes from the network: nothing comes any more, not even an error.
 #[tokio::test]
-async fn a_server_that_falls_silent_keeps_no_append_and_no_read_for_ever() {
+async fn no_append_and_no_read_waits_forever_for_a_server_that_stops_answering() {
     let fixture = Fixture::new().await;
     let proxy = Proxy::before(fixture.database.url());
-    let patience = Duration::from_millis(300);
-    let store = PostgresOptions::new(proxy.url()).answer_timeout(patience).poll_only().open().await.unwrap();
-    let lives = |words: &'static str, id: &'static str, count: usize| {
+    let limit = Duration::from_millis(300);
+    let store = PostgresOptions::new(proxy.url()).answer_timeout(limit).poll_only().open().await.unwrap();
+    let check = |words: &'static str, id: &'static str, count: usize| {
         let (store, proxy, fixture) = (&store, &proxy, &fixture);
         async move {
             let append = events(store, id, NO_STREAM, count);
@@ -236,9 +235,9 @@ async fn a_server_that_falls_silent_keeps_no_append_and_no_read_for_ever() {
         }
     };
     let all = async {
-        lives("annals.append_next(", "one", 1).await;
-        lives("annals.append_group(", "group", 2).await;
-        lives("annals.append(", "large", 40).await;
+        check("annals.append_next(", "one", 1).await;
+        check("annals.append_group(", "group", 2).await;
+        check("annals.append(", "large", 40).await;
         for words in ["version > $4", "COPY ("] {
             proxy.lose(Lost::Silently, words);
             let error = match words {
@@ -260,11 +259,11 @@ async fn a_server_that_falls_silent_keeps_no_append_and_no_read_for_ever() {
         fixture.append("of another").await.unwrap();
         assert_eq!(waiting.await.unwrap().stream, stream("of another"));
     };
-    tokio::time::timeout(Duration::from_secs(20), all).await.expect("nothing waits for ever");
+    tokio::time::timeout(Duration::from_secs(20), all).await.expect("nothing waits forever");
 }
 
 #[tokio::test]
-async fn a_server_that_is_away_is_asked_less_and_less_and_missed_nothing_when_it_is_back() {
+async fn an_unreachable_server_is_polled_less_and_less_and_nothing_is_missed_afterwards() {
     let fixture = Fixture::new().await;
     let proxy = Proxy::before(fixture.database.url());
     let options = PostgresOptions::new(proxy.url()).poll_interval(Duration::from_millis(1)).poll_only();
@@ -276,11 +275,11 @@ async fn a_server_that_is_away_is_asked_less_and_less_and_missed_nothing_when_it
     proxy.be_away(true);
     let waiting = tokio::time::timeout(Duration::from_secs(1), subscription.next());
     waiting.await.expect_err("there is nothing");
-    let asked = proxy.connected() - before;
+    let attempts = proxy.connected() - before;
     // Every millisecond at first.
-    assert!((1..60).contains(&asked), "asked {asked} times in a second");
+    assert!((1..60).contains(&attempts), "{attempts} attempts in a second");
     fixture.append("meanwhile").await.unwrap();
     proxy.be_away(false);
     let event = tokio::time::timeout(Duration::from_secs(10), subscription.next()).await;
-    assert_eq!(event.expect("it goes on").unwrap().unwrap().stream, stream("meanwhile"));
+    assert_eq!(event.expect("it continues").unwrap().unwrap().stream, stream("meanwhile"));
 }

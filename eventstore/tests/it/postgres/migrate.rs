@@ -1,4 +1,4 @@
-//! What is said of migrations that could not be run: what is wrong, and whether it may pass.
+//! Errors of migrations that could not be run: what is wrong, and whether it is transient.
 
 use annals_eventstore::{ErrorFamily, OpenError, PostgresDatabase, PostgresOptions, PostgresStore};
 use annals_migrations::Migration;
@@ -26,14 +26,14 @@ async fn migrate(there: &Database, migration: Migration) -> OpenError {
 }
 
 #[tokio::test]
-async fn a_mistake_in_a_migration_is_told_as_one_that_stays() {
+async fn a_mistake_in_a_migration_is_a_permanent_error() {
     let error = migrate(&Database::empty().await, BAD).await;
     assert!(matches!(&error, OpenError::Refused { source, .. } if source.to_string().contains("zero")), "{error:?}");
     assert_eq!(error.family(), ErrorFamily::Broken);
 }
 
 #[tokio::test]
-async fn a_database_that_takes_no_writes_is_told() {
+async fn a_read_only_database_is_reported() {
     let there = with_setting("default_transaction_read_only = on").await;
     let error = migrate(&there, GOOD).await;
     assert!(matches!(error, OpenError::ReadOnly { .. }), "{error:?}");
@@ -42,14 +42,14 @@ async fn a_database_that_takes_no_writes_is_told() {
 }
 
 #[tokio::test]
-async fn a_missing_privilege_is_told_with_what_to_grant() {
+async fn a_missing_privilege_is_reported_with_what_to_grant() {
     let there = with_setting("role = pg_monitor").await;
     let error = migrate(&there, GOOD).await;
     assert!(matches!(&error, OpenError::Unsound { fix, .. } if fix.contains("grant")), "{error:?}");
 }
 
 #[tokio::test]
-async fn a_closed_handle_says_so() {
+async fn a_closed_handle_is_reported() {
     let there = Database::empty().await;
     let database = PostgresDatabase::open(there.url()).await.unwrap();
     database.close().await;
@@ -62,7 +62,7 @@ async fn a_database_that_is_not_there_is_nothing_to_wait_for() {
     let there = Database::empty().await;
     let url = there.url();
     let (path, parameters) = url.split_once('?').unwrap_or((url, ""));
-    let nowhere = format!("{path}_that_nobody_made?{parameters}");
+    let nowhere = format!("{path}_that_does_not_exist?{parameters}");
     let error = PostgresStore::open(&nowhere).await.unwrap_err();
     assert!(matches!(error, OpenError::Refused { .. }), "{error:?}");
 }

@@ -46,7 +46,7 @@ const INSERT: &str = "
     RETURNING position
 ";
 
-/// An empty store, and its database for those who come by another way.
+/// An empty store, and its database for access without the store.
 struct Fixture {
     store: PostgresStore,
     database: Database,
@@ -85,7 +85,7 @@ async fn run(connection: &mut PgConnection, statement: &str) -> Result<(), sqlx:
     sqlx::raw_sql(AssertSqlSafe(statement)).execute(connection).await.map(|_| ())
 }
 
-/// Draws a position and keeps it, inside the transaction that is open on the connection or of its own.
+/// Allocates a position and inserts an event, in the open transaction of the connection or in its own.
 async fn insert(connection: &mut PgConnection, id: &str) -> i64 {
     let rows = sqlx::query(INSERT).bind(id).fetch_all(connection).await.unwrap();
     rows[0].get(0)

@@ -1,5 +1,7 @@
-//! How handles hear of each other's commits, and what is said when readers must wait for long.
+//! Notifications between handles, and the log messages when readers wait for long.
 
+use std::io::{BufRead, BufReader, Write};
+use std::process::Stdio;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -7,6 +9,7 @@ use annals_eventstore::{
     After, Append, EventStore, EventStoreExt, ExpectedVersion, Filter, Position, PostgresOptions, PostgresStore,
     RecordedEvent, Subscription, UnitOfWork,
 };
+use annals_scratch::again::{again, is_again};
 use futures::{FutureExt, StreamExt};
 use metrics::{Counter, Gauge, GaugeFn, Histogram, Key, KeyName, Metadata, Recorder, SharedString, Unit};
 use sqlx::Row;
@@ -17,10 +20,10 @@ use super::{Fixture, event_for, insert, run, stream};
 
 const HOUR: Duration = Duration::from_secs(3_600);
 
-/// The next event, which must come long before anybody looks for it.
+/// The next event, which must be returned long before the next poll.
 async fn soon(subscription: &mut Subscription) -> RecordedEvent {
     let next = tokio::time::timeout(Duration::from_secs(8), subscription.next()).await;
-    next.expect("news of it come").unwrap().unwrap()
+    next.expect("a notification arrives").unwrap().unwrap()
 }
 
 /// Waits until a connection of the database listens, another one than `but`, and gives its backend.
@@ -42,7 +45,7 @@ async fn append(store: &PostgresStore, id: &str) -> Position {
 }
 
 #[tokio::test]
-async fn commits_of_others_are_heard_without_looking_for_them() {
+async fn commits_of_others_are_notified_without_polling() {
     let fixture = Fixture::new().await;
     let reader = PostgresOptions::new(fixture.database.url()).poll_interval(HOUR).open().await.unwrap();
     let mut subscription = reader.subscribe(Position::START, Filter::all());
@@ -56,7 +59,7 @@ async fn commits_of_others_are_heard_without_looking_for_them() {
     let position = unit.append(unit_of_work).await.unwrap().position;
     unit.commit().await.unwrap();
     assert_eq!(soon(&mut subscription).await.position, position);
-    // A connection that is lost is made again, and what came meanwhile is looked for.
+    // A lost connection is opened again, and then the handle polls for missed commits.
     run(&mut fixture.foreign().await, &format!("SELECT pg_terminate_backend({first})")).await.unwrap();
     let missed = append(&fixture.store, "d").await;
     assert_eq!(soon(&mut subscription).await.position, missed);
@@ -65,10 +68,10 @@ async fn commits_of_others_are_heard_without_looking_for_them() {
     assert_eq!(soon(&mut subscription).await.position, position);
 }
 
-/// Whoever looks once an hour learns of every commit by its notification alone, in the own handle and in others; what
-/// anybody else puts into a notification has no effect but a look.
+/// A handle that polls once an hour is notified of every commit, its own and others'. The payload of a notification by
+/// another program has no effect but a poll.
 #[tokio::test]
-async fn readers_that_wait_get_every_commit_at_once_whatever_others_notify() {
+async fn waiting_readers_get_every_commit_at_once_whatever_others_notify() {
     let fixture = Fixture::new().await;
     let [writer, reader] = [(), ()].map(|()| PostgresOptions::new(fixture.database.url()).poll_interval(HOUR).open());
     let (writer, reader) = (writer.await.unwrap(), reader.await.unwrap());
@@ -96,8 +99,60 @@ async fn readers_that_wait_get_every_commit_at_once_whatever_others_notify() {
     assert!(delays[10] < Duration::from_millis(100), "{delays:?}");
 }
 
+/// Where the other process appends.
+const URL: &str = "ANNALS_TEST_URL";
+
+const READY: &str = "the store is open";
+
+/// What the other process does: it appends to the stream that each line names.
+async fn append_on_request() {
+    let url = std::env::var(URL).expect("it was named");
+    let store = PostgresOptions::new(url).poll_interval(HOUR).open().await.unwrap();
+    println!("{READY}");
+    loop {
+        let line = tokio::task::spawn_blocking(|| std::io::stdin().lines().next());
+        let Some(id) = line.await.unwrap() else { return };
+        append(&store, &id.unwrap()).await;
+    }
+}
+
+/// A process that polls once an hour gets events of another process at once.
 #[tokio::test]
-async fn commits_of_others_are_found_by_looking_where_nothing_is_heard() {
+async fn readers_of_another_process_get_every_commit_at_once() {
+    if is_again() {
+        return append_on_request().await;
+    }
+    let fixture = Fixture::new().await;
+    let mut command = again(&[], module_path!(), "readers_of_another_process_get_every_commit_at_once");
+    command.env(URL, fixture.database.url()).stdin(Stdio::piped()).stdout(Stdio::piped());
+    let mut writer = command.spawn().expect("it is running already");
+    let mut output = BufReader::new(writer.stdout.take().expect("it is piped")).lines().map_while(Result::ok);
+    assert!(output.any(|line| line.contains(READY)), "it has ended");
+    let mut input = writer.stdin.take().expect("it is piped");
+
+    let reader = PostgresOptions::new(fixture.database.url()).poll_interval(HOUR).open().await.unwrap();
+    let mut subscription = reader.subscribe(Position::START, Filter::all());
+    assert!(subscription.next().now_or_never().is_none());
+    listening(&fixture, None).await;
+    let mut delays = Vec::new();
+    for round in 0..11 {
+        // It waits for a notification, and not in a read that is still under way.
+        assert!(subscription.next().now_or_never().is_none());
+        tokio::time::sleep(Duration::from_millis(20)).await;
+        assert!(subscription.next().now_or_never().is_none());
+        let begun = tokio::time::Instant::now();
+        writeln!(input, "s-{round}").expect("it reads");
+        assert_eq!(soon(&mut subscription).await.stream, stream(&format!("s-{round}")));
+        delays.push(begun.elapsed());
+    }
+    delays.sort();
+    assert!(delays[5] < Duration::from_millis(300), "{delays:?}");
+    drop(input);
+    assert!(output.any(|line| line.contains("1 passed")) && writer.wait().expect("it has ended").success());
+}
+
+#[tokio::test]
+async fn commits_of_others_are_found_by_polling_without_notifications() {
     let fixture = Fixture::new().await;
     let nowhere = "postgres://127.0.0.1:1/nowhere";
     let options = [
@@ -113,7 +168,7 @@ async fn commits_of_others_are_found_by_looking_where_nothing_is_heard() {
 }
 
 #[tokio::test]
-async fn readers_that_wait_are_all_let_go_when_the_writer_ends() {
+async fn all_waiting_readers_continue_when_the_writer_ends() {
     let fixture = Fixture::new().await;
     let mut slow = fixture.foreign().await;
     run(&mut slow, "BEGIN").await.unwrap();
@@ -185,7 +240,7 @@ impl Recorder for Gauges {
 }
 
 #[tokio::test]
-async fn whoever_keeps_readers_waiting_is_named_in_the_log_and_seen_in_a_gauge() {
+async fn transactions_that_keep_readers_waiting_are_logged_and_shown_in_a_gauge() {
     let (errors, gauges) = (Errors::default(), Gauges::default());
     let _logged = tracing::subscriber::set_default(errors.clone());
     let _recorded = metrics::set_default_local_recorder(&gauges);
@@ -203,18 +258,18 @@ async fn whoever_keeps_readers_waiting_is_named_in_the_log_and_seen_in_a_gauge()
             run(&mut slow, &format!("PREPARE TRANSACTION '{forgotten}'")).await.unwrap();
         }
         append(&fixture.store, "quick").await;
-        // Something may have been said of the one before after it was looked at.
+        // The previous writer may have been logged after it was checked.
         errors.0.lock().unwrap().clear();
         let begun = tokio::time::Instant::now();
-        // The server that tests share does not wait for its disk, which is said too.
+        // The shared test server runs without fsync, which is logged too.
         while !errors.0.lock().unwrap().contains("readers of the log wait") {
-            assert!(begun.elapsed() < Duration::from_secs(10), "nothing was said");
+            assert!(begun.elapsed() < Duration::from_secs(10), "nothing was logged");
             assert!(reader.read_page(After::START, &Filter::all(), 10).await.unwrap().events.is_empty());
         }
-        let said = std::mem::take(&mut *errors.0.lock().unwrap());
+        let logged = std::mem::take(&mut *errors.0.lock().unwrap());
         let named =
             if prepared { format!("`{forgotten}`") } else { format!("backend {pid} (nightly import, idle in ") };
-        assert!(said.contains(&named), "{said}");
+        assert!(logged.contains(&named), "{logged}");
         let end = if prepared { format!("ROLLBACK PREPARED '{forgotten}'") } else { "ROLLBACK".to_owned() };
         run(&mut slow, &end).await.unwrap();
         while reader.read_page(After::START, &Filter::all(), 10).await.unwrap().events.is_empty() {}

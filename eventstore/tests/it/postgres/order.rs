@@ -1,4 +1,4 @@
-//! The order of the log, step by step: a writer that has drawn a position and is not done, and a reader beside it.
+//! The order of the log, step by step: a writer that has allocated a position and is still running, and a concurrent reader.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -10,7 +10,7 @@ use sqlx::Row;
 use super::proxy::{Lost, Proxy};
 use super::{Fixture, insert, run, stream};
 
-/// How a writer that has drawn a position ends, and whether its event stays.
+/// How a writer that has allocated a position ends, and whether its event is stored.
 const ENDS: [(&[&str], bool); 5] = [
     (&["COMMIT"], true),
     (&["ROLLBACK"], false),
@@ -19,7 +19,7 @@ const ENDS: [(&[&str], bool); 5] = [
     (&["ROLLBACK TO before; COMMIT"], false),
 ];
 
-/// All positions that a reader is given now, and whether it is told that this is the end.
+/// All positions that a reader gets now, and whether the page has `end`.
 async fn positions(fixture: &Fixture, filter: &Filter) -> (Vec<i64>, bool) {
     let (mut after, mut seen) = (Position::START, Vec::new());
     loop {
@@ -33,7 +33,7 @@ async fn positions(fixture: &Fixture, filter: &Filter) -> (Vec<i64>, bool) {
 }
 
 #[tokio::test]
-async fn nothing_is_given_out_behind_a_writer_that_is_at_work() {
+async fn no_event_is_returned_after_the_position_of_a_running_writer() {
     for filter in [Filter::all(), Filter::all().event_name("placed").unwrap()] {
         for (ends, stays) in ENDS {
             let fixture = Fixture::new().await;
@@ -44,7 +44,7 @@ async fn nothing_is_given_out_behind_a_writer_that_is_at_work() {
             let held = insert(&mut slow, "slow").await;
             let last = insert(&mut quick, "quick").await;
             assert_eq!((held, last), (first + 1, first + 2));
-            // The naive reader believes that it has seen all up to `last`: it would miss `held` for ever.
+            // The naive reader assumes that it has seen all up to `last`: it would miss `held` forever.
             let seen = sqlx::query("SELECT max(position) FROM annals.events").fetch_all(&mut quick).await.unwrap();
             assert_eq!(seen[0].get::<i64, _>(0), last);
 
@@ -65,8 +65,8 @@ async fn nothing_is_given_out_behind_a_writer_that_is_at_work() {
     }
 }
 
-/// When transactions always overlap, there is never a moment without a writer at work. A reader that began its wait anew
-/// each time it comes would wait for ever.
+/// When transactions always overlap, there is always a running writer. A reader that started its wait again for each new
+/// writer would wait forever.
 #[tokio::test]
 async fn a_reader_waits_for_writers_that_were_there_and_not_for_those_that_come_later() {
     for filter in [Filter::all(), Filter::all().event_name("placed").unwrap()] {
@@ -86,9 +86,9 @@ async fn a_reader_waits_for_writers_that_were_there_and_not_for_those_that_come_
     }
 }
 
-/// What was final when a statement began, it saw. What became final while its answer was on the way, it may not have seen.
+/// A statement sees what was final when it began. What became final during the statement, it may not have seen.
 #[tokio::test]
-async fn what_becomes_final_while_an_answer_is_on_the_way_does_not_vouch_for_it() {
+async fn events_of_a_running_read_are_not_final_by_what_becomes_final_meanwhile() {
     for (filter, words) in [(Filter::all(), "COPY ("), (Filter::all().event_name("placed").unwrap(), "event_type =")] {
         let fixture = Fixture::new().await;
         let proxy = Proxy::before(fixture.database.url());
@@ -131,14 +131,14 @@ async fn a_load_never_waits_for_other_writers() {
 }
 
 #[tokio::test]
-async fn an_unrelated_transaction_holds_nobody_up() {
+async fn an_unrelated_transaction_blocks_no_reader() {
     let fixture = Fixture::new().await;
     let mut unrelated = fixture.foreign().await;
     run(&mut unrelated, "CREATE TABLE mine (n int); BEGIN; INSERT INTO mine VALUES (1)").await.unwrap();
-    let mut gone = fixture.foreign().await;
-    run(&mut gone, "BEGIN").await.unwrap();
-    insert(&mut gone, "gone").await;
-    run(&mut gone, "ROLLBACK").await.unwrap();
+    let mut rolled_back = fixture.foreign().await;
+    run(&mut rolled_back, "BEGIN").await.unwrap();
+    insert(&mut rolled_back, "rolled-back").await;
+    run(&mut rolled_back, "ROLLBACK").await.unwrap();
     let done = fixture.append("a").await.unwrap();
     assert_eq!(positions(&fixture, &Filter::all()).await, (vec![done.position.get()], true));
 }
@@ -155,7 +155,7 @@ async fn the_head_stays_before_a_writer_that_does_not_end() {
 }
 
 #[tokio::test]
-async fn a_subscription_that_waits_at_a_hole_goes_on_when_it_comes_to_nothing() {
+async fn a_subscription_that_waits_at_a_gap_continues_when_its_writer_rolls_back() {
     let fixture = Fixture::new().await;
     let mut subscription = fixture.store.subscribe(Position::START, Filter::all());
     let first = fixture.append("first").await.unwrap();
@@ -164,7 +164,7 @@ async fn a_subscription_that_waits_at_a_hole_goes_on_when_it_comes_to_nothing() 
     run(&mut slow, "BEGIN").await.unwrap();
     insert(&mut slow, "slow").await;
     let quick = fixture.append("quick").await.unwrap();
-    // Long enough for reads to have given up at the hole and to wait for news.
+    // Long enough for reads to have timed out at the gap and to wait for a notification.
     let early = tokio::time::timeout(Duration::from_millis(600), subscription.next()).await;
     assert!(early.is_err(), "{early:?}");
     run(&mut slow, "ROLLBACK").await.unwrap();
@@ -172,9 +172,9 @@ async fn a_subscription_that_waits_at_a_hole_goes_on_when_it_comes_to_nothing() 
     assert_eq!(next.expect("it is woken").unwrap().unwrap().position, quick.position);
 }
 
-/// Who catches up is given what is known to be final at once, and is not told that this is the end.
+/// A reader that catches up gets the known final events at once, and a page without `end`.
 #[tokio::test]
-async fn a_filtered_read_waits_for_no_writer_while_there_is_something_to_give_out() {
+async fn a_filtered_read_waits_for_no_writer_while_there_are_events_to_return() {
     let fixture = Fixture::new().await;
     let filter = Filter::all().event_name("placed").unwrap();
     let first = fixture.append("first").await.unwrap().position.get();
@@ -195,9 +195,9 @@ async fn a_filtered_read_waits_for_no_writer_while_there_is_something_to_give_ou
     assert!(quickest < Duration::from_millis(150), "{quickest:?}");
 }
 
-/// What a reader waits at a hole is the rest of the writer's life, and little more.
+/// A reader waits at a gap until its writer has ended, and little longer.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_reader_goes_on_as_soon_as_the_writer_that_it_waits_for_is_done() {
+async fn a_reader_continues_as_soon_as_its_writer_has_ended() {
     let fixture = Arc::new(Fixture::new().await);
     let mut slow = fixture.foreign().await;
     for filter in [Filter::all(), Filter::all().event_name("placed").unwrap()] {

@@ -22,7 +22,7 @@ async fn open(database: &Database) -> PostgresStore {
 }
 
 /// The states of the server connections that the pooler has to the database.
-async fn lent(connection: &mut PgConnection) -> Vec<String> {
+async fn pooled_states(connection: &mut PgConnection) -> Vec<String> {
     let others = "SELECT coalesce(state, '') FROM pg_stat_activity
                   WHERE datname = current_database() AND pid <> pg_backend_pid() AND application_name = 'annals'
                   ORDER BY pid";
@@ -30,7 +30,7 @@ async fn lent(connection: &mut PgConnection) -> Vec<String> {
 }
 
 #[tokio::test]
-async fn a_pooler_that_nobody_spoke_of_is_refused() {
+async fn a_pooler_without_the_option_is_refused() {
     let database = postgres_database_on_our_own().await;
     let url = database.url_through_pooler();
     // It may swallow the parameters of connections that it does not know, or refuse them.
@@ -128,7 +128,7 @@ async fn an_append_through_a_pooler_waits_for_writers_and_readers_wait_for_it() 
 }
 
 #[tokio::test]
-async fn a_server_connection_that_dies_under_an_append_leaves_it_unknown_and_hurts_no_other() {
+async fn a_server_connection_lost_in_an_append_leaves_it_unknown_and_affects_no_other() {
     let database = postgres_database_on_our_own().await;
     let store = Arc::new(open(&database).await);
     let mut direct = PgConnection::connect(database.url()).await.unwrap();
@@ -156,7 +156,7 @@ async fn refused_and_dropped_appends_leave_no_transaction_open() {
         Arc::new(PostgresOptions::new(database.url_through_pooler()).pooled().connections(2).open().await.unwrap());
     let mut direct = PgConnection::connect(database.url()).await.unwrap();
     let mut rival = PgConnection::connect(database.url()).await.unwrap();
-    // A statement that the server refuses: the pooled transaction must be ended all the same.
+    // A statement that the server refuses: the pooled transaction must be ended too.
     run(&mut rival, "BEGIN").await.unwrap();
     insert(&mut rival, "a").await;
     for how in ["pg_cancel_backend", "dropped"] {
@@ -177,20 +177,20 @@ async fn refused_and_dropped_appends_leave_no_transaction_open() {
         store.append(&stream(id), ExpectedVersion::NoStream, vec![event_for(&store)]).await.unwrap();
     }
     run(&mut rival, "ROLLBACK").await.unwrap();
-    // The append whose caller has gone is stored all the same; until then its transaction is open.
+    // The append whose caller was cancelled is stored anyway; until then its transaction is open.
     let begun = tokio::time::Instant::now();
     loop {
-        let lent = lent(&mut direct).await;
-        assert!(!lent.is_empty());
-        if lent.iter().all(|state| state == "idle") {
+        let states = pooled_states(&mut direct).await;
+        assert!(!states.is_empty());
+        if states.iter().all(|state| state == "idle") {
             break;
         }
-        assert!(begun.elapsed() < Duration::from_secs(10), "{lent:?}");
+        assert!(begun.elapsed() < Duration::from_secs(10), "{states:?}");
     }
 }
 
 #[tokio::test]
-async fn a_schema_is_made_through_a_pooler_by_several_at_once() {
+async fn a_schema_is_created_through_a_pooler_by_several_at_once() {
     let database = Database::empty_on_our_own().await;
     let starters = (0..4).map(|_| PostgresOptions::new(database.url_through_pooler()).pooled().migrate().open());
     let stores: Vec<_> = join_all(starters).await.into_iter().map(Result::unwrap).collect();
@@ -211,8 +211,8 @@ async fn what_cannot_go_through_a_pooler_is_refused() {
     let refused = PostgresDatabase::open_with(&unsaid).await.unwrap_err();
     assert!(refused.to_string().contains("pool"), "{refused}");
     // In a transaction, statements without a name may go.
-    let said = PostgresDatabase::open_with(&unsaid.pooled()).await.unwrap();
-    let mut transaction = said.begin().await.unwrap();
+    let announced = PostgresDatabase::open_with(&unsaid.pooled()).await.unwrap();
+    let mut transaction = announced.begin().await.unwrap();
     let one = sqlx::query("SELECT $1::int").bind(1_i32).persistent(false).fetch_one(&mut *transaction).await.unwrap();
     assert_eq!(one.get::<i32, _>(0), 1);
     transaction.commit().await.unwrap();

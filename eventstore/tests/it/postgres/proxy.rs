@@ -1,5 +1,5 @@
-//! A network that fails on demand: it stands between a handle and its server, reads what is asked, and loses it or its
-//! answer, or lets the answer wait.
+//! A proxy that fails on demand: it sits between a handle and its server, reads the requests, and drops a request or its
+//! answer, or delays the answer.
 
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
@@ -13,10 +13,10 @@ use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::net::{TcpStream, UnixListener, UnixStream};
 use tokio::sync::watch;
 
-/// What is lost.
+/// The message that is lost.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Lost {
-    /// The request, and the connection with it: the server never hears of it.
+    /// The request, and the connection with it: the server never receives it.
     Request,
     /// The answer, and the connection with it, once the server has given it.
     Answer,
@@ -39,9 +39,9 @@ pub(super) struct Proxy {
 struct Shared {
     /// What to lose, of the next statement that has the words.
     plan: Mutex<Option<Plan>>,
-    /// Whether nobody gets through.
+    /// Whether all connections are refused.
     away: watch::Sender<bool>,
-    /// How often somebody has connected.
+    /// How many connections were made.
     connected: AtomicUsize,
     /// How many answers have been held back, and how many released.
     held: watch::Sender<usize>,
@@ -56,7 +56,7 @@ struct Plan {
 }
 
 impl Proxy {
-    /// Stands before the database at `url` from now on.
+    /// Starts a proxy for the database at `url`.
     pub(super) fn before(url: &str) -> Self {
         let server: PgConnectOptions = url.parse().unwrap();
         let folder = tempfile::tempdir().unwrap();
@@ -67,7 +67,7 @@ impl Proxy {
         Self { folder, options, shared }
     }
 
-    /// Where the database is, behind this.
+    /// The address of the database itself.
     pub(super) fn url(&self) -> String {
         assert!(self.folder.path().exists());
         self.options.to_url_lossy().to_string()
@@ -95,17 +95,17 @@ impl Proxy {
         self.shared.held.subscribe().wait_for(|held| *held > released).await.unwrap();
     }
 
-    /// Hands on the answer that is held back.
+    /// Forwards the delayed answer.
     pub(super) fn release(&self) {
         self.shared.released.send_modify(|released| *released += 1);
     }
 
-    /// Ends all connections and sends whoever connects away, or no longer does.
+    /// Ends all connections and refuses new ones, or stops refusing them.
     pub(super) fn be_away(&self, away: bool) {
         self.shared.away.send_replace(away);
     }
 
-    /// How often somebody has connected or tried to.
+    /// How many connections were made or tried.
     pub(super) fn connected(&self) -> usize {
         self.shared.connected.load(Ordering::Acquire)
     }
@@ -121,7 +121,7 @@ async fn listen(listener: UnixListener, server: PgConnectOptions, shared: Arc<Sh
         if !*shared.away.borrow() {
             let (server, shared) = (server.clone(), Arc::clone(&shared));
             tokio::spawn(async move {
-                // Both connections end with this, whatever it says.
+                // Both connections end with this, with or without an error.
                 let _ = between(client, &server, &shared).await;
             });
         }
@@ -144,11 +144,11 @@ async fn connect(server: &PgConnectOptions) -> std::io::Result<(Reading, Writing
     })
 }
 
-/// Hands everything on between a client and the server, until something is to be lost.
+/// Forwards everything between a client and the server, until a message must be lost.
 async fn between(client: UnixStream, server: &PgConnectOptions, shared: &Shared) -> std::io::Result<()> {
     let (from_server, to_server) = connect(server).await?;
     let (from_client, to_client) = client.into_split();
-    // What the answer that comes next will lose.
+    // What the next answer will lose.
     let losing = Mutex::new(None);
     let mut away = shared.away.subscribe();
     tokio::select! {
@@ -217,7 +217,7 @@ async fn answers(
 ) -> std::io::Result<()> {
     let mut late = Vec::new();
     loop {
-        // As over TCP, the client reads what the server said last, and learns that it has gone when it asks again.
+        // As over TCP, the client reads the server's last message, and sees the lost connection at the next request.
         let Ok((kind, message)) = receive(&mut from).await else { std::future::pending().await };
         let lost = *losing.lock().unwrap();
         let is_row = kind == b'D';

@@ -1,4 +1,4 @@
-//! Synchronous replication: what is answered is on the standbys, or its outcome is unknown.
+//! Synchronous replication: an acknowledged append is on the standbys, or its outcome is unknown.
 
 use std::time::Duration;
 
@@ -34,7 +34,7 @@ async fn until(connection: &mut PgConnection, question: &str) {
     }
 }
 
-/// What comes of `task`, whose commits are cancelled as they wait for standbys: people do that with statements that hang.
+/// The result of `task`, whose commits are cancelled while they wait for standbys, as operators do with statements that hang.
 async fn with_cancelled_waits<T>(task: JoinHandle<T>, connection: &mut PgConnection) -> T {
     let cancel = "SELECT pg_cancel_backend(pid) FROM pg_stat_activity WHERE wait_event = 'SyncRep'";
     while !task.is_finished() {
@@ -51,7 +51,7 @@ fn appends(store: &PostgresStore, round: &str) -> [Append; 3] {
     })
 }
 
-/// A commit whose wait for standbys was cancelled is gone when one of them takes over.
+/// A commit whose wait for standbys was cancelled is lost when one of them takes over.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn an_append_whose_wait_for_standbys_was_cancelled_is_not_acknowledged() {
     let primary = Server::start(&[]);
@@ -106,7 +106,7 @@ async fn an_append_whose_wait_for_standbys_was_cancelled_is_not_acknowledged() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn an_account_that_may_not_see_the_standbys_is_told_what_it_needs() {
+async fn an_account_that_may_not_see_the_standbys_gets_the_missing_privilege() {
     let primary = Server::start(&[]);
     let mut foreign = PgConnection::connect(&primary.url("postgres")).await.unwrap();
     let account = "CREATE ROLE app LOGIN; GRANT CREATE ON DATABASE postgres TO app";

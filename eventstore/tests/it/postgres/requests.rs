@@ -39,12 +39,12 @@ async fn a_key_is_kept_for_its_lifetime_by_the_clock_of_the_server() {
         let at = format!("timestamptz '{}' + {interval}", done.recorded_at);
         assert_eq!(fixture.count(&format!("request_key = '{key}' AND expires_at = {at}")).await, 1, "{key}");
     }
-    fixture.keyed(&request("for ever", "body").with_lifetime(Duration::MAX)).await.unwrap();
-    assert_eq!(fixture.count("request_key = 'for ever' AND expires_at = 'infinity'").await, 1);
+    fixture.keyed(&request("unlimited", "body").with_lifetime(Duration::MAX)).await.unwrap();
+    assert_eq!(fixture.count("request_key = 'unlimited' AND expires_at = 'infinity'").await, 1);
 }
 
 #[tokio::test]
-async fn an_expired_key_neither_answers_nor_stands_in_the_way() {
+async fn an_expired_key_neither_answers_nor_blocks() {
     let fixture = Fixture::new().await;
     let key = request("r", "body");
     fixture.keyed(&key).await.unwrap();
@@ -100,7 +100,7 @@ async fn an_append_whose_key_cannot_be_stored_stores_nothing() {
 
 /// A server whose clock was slow and is set right must not execute the requests of that time again.
 #[tokio::test]
-async fn a_lifetime_counts_from_the_last_event_if_the_clock_is_behind_it() {
+async fn a_lifetime_counts_from_the_last_event_if_the_clock_is_earlier() {
     let fixture = Fixture::new().await;
     let mut foreign = fixture.foreign().await;
     insert(&mut foreign, "of a clock that was right").await;

@@ -17,8 +17,8 @@ use super::{event_for, stream};
 
 const WRITERS: usize = 12;
 
-/// How long anything may take until it goes on after the server is back.
-const PATIENCE: Duration = Duration::from_secs(30);
+/// How long any task may take to continue after the server has restarted.
+const MAX_WAIT: Duration = Duration::from_secs(30);
 
 /// What the writers have found out together.
 #[derive(Default)]
@@ -32,11 +32,11 @@ struct Known {
     acknowledged: Mutex<Vec<(Vec<EventId>, Appended)>>,
 }
 
-/// Appends until it is over; each append is sent until its outcome is known, as `ErrorFamily` says.
+/// Appends until the end; each append is repeated until its outcome is known, as `ErrorFamily` requires.
 async fn write(store: PostgresStore, writer: usize, known: Arc<Known>) {
     let mut round = 0;
     while !known.over.load(Ordering::Acquire) {
-        // Alone and in groups, beside the groups, to several streams.
+        // Alone and in groups, outside of the groups, to several streams.
         let count = [1, 3, 30][(writer + round) % 3];
         let events: Vec<_> = (0..count).map(|_| event_for(&store)).collect();
         let mut ids: Vec<EventId> = events.iter().map(|event| event.event_id).collect();
@@ -58,7 +58,7 @@ async fn write(store: PostgresStore, writer: usize, known: Arc<Known>) {
             }
             tokio::time::sleep(Duration::from_millis(2)).await;
         };
-        // What was called transient was not stored by then.
+        // An append with a transient error was not stored.
         assert!(unknown || !appended.repeated, "{appended:?}");
         known.unknown.fetch_add(usize::from(unknown), Ordering::AcqRel);
         known.found.fetch_add(usize::from(appended.repeated), Ordering::AcqRel);
@@ -95,18 +95,18 @@ async fn subscribe(store: PostgresStore, filter: Filter, last: Arc<Mutex<Option<
 }
 
 /// Waits until writers have got further than they were.
-async fn goes_on(known: &Known) {
+async fn continues(known: &Known) {
     let target = known.answered.load(Ordering::Acquire) + 4 * WRITERS;
-    let goes_on = async {
+    let continues = async {
         while known.answered.load(Ordering::Acquire) < target {
             tokio::time::sleep(Duration::from_millis(2)).await;
         }
     };
-    tokio::time::timeout(PATIENCE, goes_on).await.expect("writers go on");
+    tokio::time::timeout(MAX_WAIT, continues).await.expect("writers continue");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_server_that_is_started_anew_under_writers_and_readers_loses_and_doubles_nothing() {
+async fn a_server_restart_under_writers_and_readers_loses_and_doubles_nothing() {
     let server = Server::start(&[]);
     let store = PostgresOptions::new(server.url("postgres")).migrate().open().await.unwrap();
     let other = PostgresOptions::new(server.url("postgres")).open().await.unwrap();
@@ -114,17 +114,17 @@ async fn a_server_that_is_started_anew_under_writers_and_readers_loses_and_doubl
     let last = Arc::new(Mutex::new(None));
     let filtered = Filter::all().aggregate_type("order").unwrap();
     let readers = [Filter::all(), filtered].map(|filter| {
-        // Not that of most writers, so that news must be heard or looked for.
+        // Not the handle of most writers, so that it needs notifications or polling.
         tokio::spawn(subscribe(other.clone(), filter, last.clone()))
     });
     let loading = tokio::spawn(load(other.clone(), known.clone()));
     let writers: Vec<_> = (0..WRITERS)
         .map(|n| tokio::spawn(write(if n == 0 { other.clone() } else { store.clone() }, n, known.clone())))
         .collect();
-    goes_on(&known).await;
+    continues(&known).await;
     for how in [Stop::Fast, Stop::Immediate] {
         tokio::task::block_in_place(|| server.restart(how));
-        goes_on(&known).await;
+        continues(&known).await;
     }
     known.over.store(true, Ordering::Release);
     for ended in join_all(writers).await {
@@ -144,8 +144,8 @@ async fn a_server_that_is_started_anew_under_writers_and_readers_loses_and_doubl
         sent.extend(ids);
         let stored: Vec<_> =
             ids.iter().map(|id| by_id.get(id).expect("what was acknowledged is there").position).collect();
-        let told: Vec<_> = appended.streams.iter().flat_map(|stream| stream.positions.clone()).collect();
-        assert_eq!(stored, told);
+        let answered: Vec<_> = appended.streams.iter().flat_map(|stream| stream.positions.clone()).collect();
+        assert_eq!(stored, answered);
     }
     assert_eq!(sent.len(), log.len(), "nothing else is there");
     let mut versions: HashMap<_, i64> = HashMap::new();
@@ -155,7 +155,7 @@ async fn a_server_that_is_started_anew_under_writers_and_readers_loses_and_doubl
         assert_eq!(event.version.get(), *version, "{}", event.stream);
     }
     for reader in readers {
-        let seen = tokio::time::timeout(PATIENCE, reader).await.expect("subscribers go on").unwrap();
+        let seen = tokio::time::timeout(MAX_WAIT, reader).await.expect("subscribers continue").unwrap();
         assert_eq!(seen.iter().map(|event| event.event_id).collect::<Vec<_>>(), ids);
     }
     let unknown = known.unknown.load(Ordering::Acquire);

@@ -1,4 +1,4 @@
-//! The example of roles: what each may do, and what it is told when it may not.
+//! The example of roles: what each may do, and the errors when it may not.
 
 use annals_eventstore::{
     After, Append, AppendError, ErrorFamily, EventStore, EventStoreExt, ExpectedVersion, Filter, Fingerprint,
@@ -81,7 +81,7 @@ impl Roles {
     }
 }
 
-/// What a caller by hand may not do, whatever else it may.
+/// Statements that no account may run directly, whatever its other privileges.
 const FORBIDDEN: [&str; 12] = [
     "INSERT INTO annals.events (event_id, tenant, aggregate_type, aggregate_id, version, event_type, schema_version,
                                 event_data, metadata)
@@ -99,7 +99,7 @@ const FORBIDDEN: [&str; 12] = [
     "SET session_replication_role = replica",
 ];
 
-async fn may_not_change_anything_by_hand(roles: &Roles, account: &str) {
+async fn may_not_change_anything(roles: &Roles, account: &str) {
     let mut connection = roles.connect(account).await;
     for statement in FORBIDDEN {
         let refused = run(&mut connection, statement).await.expect_err(statement);
@@ -121,7 +121,7 @@ async fn reads_everything(store: &PostgresStore, events: usize) {
 }
 
 #[tokio::test]
-async fn an_application_appends_and_reads_and_changes_nothing_by_hand() {
+async fn an_application_appends_and_reads_and_changes_nothing_else() {
     let roles = Roles::of(postgres_database().await).await;
     // Running it again changes nothing.
     roles.run_example().await;
@@ -142,7 +142,7 @@ async fn an_application_appends_and_reads_and_changes_nothing_by_hand() {
         store.find_request(&Tenant::default(), &request).await.unwrap().map(|it| it.position),
         Some(done.position)
     );
-    // Many at once, each twice: groups that must look what is there.
+    // Many at once, each twice: groups with the checked insert.
     let events: Vec<_> = (0..40).map(|_| event_for(&store)).collect();
     let twice = events.iter().chain(&events).map(|event| {
         let (store, event) = (store.clone(), event.clone());
@@ -155,14 +155,14 @@ async fn an_application_appends_and_reads_and_changes_nothing_by_hand() {
     work.append(Append::to(stream("d"), ExpectedVersion::NoStream, vec![event_for(&store)])).await.unwrap();
     work.commit().await.unwrap();
     reads_everything(&store, 45).await;
-    may_not_change_anything_by_hand(&roles, "app").await;
+    may_not_change_anything(&roles, "app").await;
     reads_everything(&store, 45).await;
     store.close().await;
     roles.end().await;
 }
 
 #[tokio::test]
-async fn an_append_of_an_application_is_durable_whatever_its_session_says() {
+async fn an_append_of_an_application_is_durable_at_any_session_setting() {
     let roles = Roles::of(postgres_database().await).await;
     let mut connection = roles.connect("app").await;
     for (n, append) in APPENDS.iter().enumerate() {
@@ -176,7 +176,7 @@ async fn an_append_of_an_application_is_durable_whatever_its_session_says() {
     roles.end().await;
 }
 
-/// What an account that may only call the functions could try, so that every reader would stop at it for ever.
+/// What an account that may only call the functions could try, so that every reader would stop at it forever.
 #[tokio::test]
 async fn what_no_reader_could_read_is_refused_by_the_functions_as_well() {
     let roles = Roles::of(postgres_database().await).await;
@@ -185,7 +185,7 @@ async fn what_no_reader_could_read_is_refused_by_the_functions_as_well() {
     let (long, control) = (format!("repeat('x', {})", 201), "U&'a\\0007'");
     let names = ["''", &long, "repeat('é', 101)", control, "U&'a\\000A'", "U&'\\007F'", "U&'\\0085'", "NULL"];
     // Tenant, aggregate type, aggregate id, event id, event type, schema version, payload, metadata, correlation and
-    // causation id: sound ones, one of which is replaced by what is not.
+    // causation id: valid ones, one of which is replaced by an invalid one.
     let sound = ["'default'", "'order'", "'h'", "gen_random_uuid()", "'x'", "1", "'{}'", "'{}'", "NULL", "NULL"];
     let mut hostile: Vec<(usize, String)> = Vec::new();
     for place in [0, 1, 2, 4, 8, 9] {
@@ -218,13 +218,13 @@ async fn what_no_reader_could_read_is_refused_by_the_functions_as_well() {
         hostile.push((place, bad.to_owned()));
     }
     for setting in ["on", "off"] {
-        // A session keeps what it has once made of a function's text.
+        // A session caches the parsed text of a function.
         let mut connection = roles.connect("app").await;
         for (place, bad) in &hostile {
             let mut values = sound.map(String::from);
             values[*place].clone_from(bad);
             let [tenant, kind, id, event, name, schema, payload, metadata, correlation, causation] = values;
-            // What a session says of strings is for the text that is sent, not for what the functions do.
+            // A session's string settings apply to the text that it sends, not to the functions.
             for call in [
                 format!("append_next({tenant}, {kind}, {id}, 0, {event}, {name}, {schema}, {payload}, {metadata},
                                      {correlation}, {causation})"),
@@ -239,7 +239,7 @@ async fn what_no_reader_could_read_is_refused_by_the_functions_as_well() {
                                       array[{correlation}]::text[], array[{causation}]::text[], '{{NULL}}', '{{NULL}}', '{{}}', '{{}}',
                                       '{{}}', '{{}}', '{{}}', '{{}}')"),
             ] {
-                // The large ones take their time, and such a setting could matter to what is said of characters.
+                // The large ones take long, and such a setting could affect only the handling of characters.
                 let is_large = bad.contains("repeat('x', 1") || bad.contains("1e-16383");
                 let is_escape = bad.starts_with("U&");
                 if (is_large && !call.starts_with("append_next(")) || (setting == "off" && !is_escape) {
@@ -253,7 +253,7 @@ async fn what_no_reader_could_read_is_refused_by_the_functions_as_well() {
                 run(&mut connection, "DEALLOCATE hostile; SET standard_conforming_strings = on").await.unwrap();
                 match refused {
                     Ok(()) => panic!("{setting}: {call} was taken"),
-                    // Refused for what it holds, or for want of the memory to write it out.
+                    // Refused for its content, or for lack of memory to write it out.
                     Err(error) => assert!(error.as_database_error().is_some(), "{call}: {error}"),
                 }
             }
@@ -296,7 +296,7 @@ async fn what_no_reader_could_read_is_refused_by_the_functions_as_well() {
                                         '{NULL,NULL}', '{NULL,NULL}', NULL, NULL, NULL, NULL)";
     assert_eq!(code(&run(&mut connection, nowhere).await.unwrap_err()), "23514");
     reads_everything(&store, 1).await;
-    // The rules are not so strict that they refuse what is sound.
+    // The rules do not refuse valid events.
     run(&mut connection, &group("ours", 2, 2)).await.unwrap();
     reads_log(&store, 3).await;
     connection.close().await.unwrap();
@@ -309,7 +309,7 @@ async fn reads_log(store: &PostgresStore, events: usize) {
     assert_eq!(log.len(), events);
 }
 
-/// A function that runs with its owner's rights must not run what its caller has put in the way.
+/// A function that runs with its owner's privileges must not run objects that its caller has created.
 #[tokio::test]
 async fn what_an_application_puts_into_its_search_path_is_not_run() {
     let roles = Roles::of(postgres_database().await).await;
@@ -334,7 +334,7 @@ async fn what_an_application_puts_into_its_search_path_is_not_run() {
 }
 
 #[tokio::test]
-async fn a_reader_reads_and_subscribes_and_is_told_that_it_may_not_append() {
+async fn a_reader_reads_and_subscribes_and_its_append_is_refused() {
     let roles = Roles::of(postgres_database().await).await;
     let app = roles.store("app").open().await.unwrap();
     app.append(&stream("a"), ExpectedVersion::NoStream, vec![event_for(&app)]).await.unwrap();
@@ -354,14 +354,14 @@ async fn a_reader_reads_and_subscribes_and_is_told_that_it_may_not_append() {
                 other => panic!("{account}: {other:?}"),
             }
         }
-        may_not_change_anything_by_hand(&roles, account).await;
+        may_not_change_anything(&roles, account).await;
         reader.close().await;
     }
     app.close().await;
     roles.end().await;
 }
 
-/// Readers tell from pg_locks which writers are at work, also those of other accounts.
+/// Readers see in pg_locks which writers are running, also those of other accounts.
 #[tokio::test]
 async fn a_reader_waits_for_the_writers_of_other_accounts() {
     let roles = Roles::of(postgres_database().await).await;
@@ -397,7 +397,7 @@ async fn projections_keep_tables_in_their_own_schema_alone() {
 }
 
 #[tokio::test]
-async fn the_owner_makes_the_schema_and_nobody_else_does() {
+async fn only_the_owner_creates_the_schema() {
     let roles = Roles::of(Database::empty().await).await;
     for account in ["app", "reader"] {
         let refused = roles.store(account).migrate().open().await.unwrap_err();
@@ -406,14 +406,14 @@ async fn the_owner_makes_the_schema_and_nobody_else_does() {
     }
     let owner = roles.store("annals_owner").migrate().open().await.unwrap();
     owner.append(&stream("a"), ExpectedVersion::NoStream, vec![event_for(&owner)]).await.unwrap();
-    // Until the example is run again, nobody else has any rights to the new schema.
+    // Until the example is run again, no other account has any privileges on the new schema.
     let refused = roles.store("reader").open().await.unwrap_err();
     assert!(matches!(refused, OpenError::Unsound { .. }), "{refused:?}");
     roles.run_example().await;
     let app = roles.store("app").open().await.unwrap();
     app.append(&stream("b"), ExpectedVersion::NoStream, vec![event_for(&app)]).await.unwrap();
     reads_everything(&roles.store("reader").open().await.unwrap(), 2).await;
-    // Even the owner cannot change what is recorded while the triggers are there.
+    // Even the owner cannot change recorded events while the triggers exist.
     let mut by_hand = roles.connect("annals_owner").await;
     for statement in
         ["UPDATE annals.events SET event_data = '{}'", "DELETE FROM annals.events", "TRUNCATE annals.events"]
@@ -427,7 +427,7 @@ async fn the_owner_makes_the_schema_and_nobody_else_does() {
 }
 
 #[tokio::test]
-async fn an_account_that_may_have_no_more_connections_is_told_to_come_later_and_goes_on() {
+async fn an_account_without_free_connections_gets_a_transient_error_and_continues() {
     let roles = Roles::of(postgres_database().await).await;
     let store = roles.store("app").open().await.unwrap();
     let mut subscription = store.subscribe(Position::START, Filter::all());
@@ -456,7 +456,7 @@ async fn an_account_that_may_have_no_more_connections_is_told_to_come_later_and_
     run(&mut superuser, &limit(-1)).await.unwrap();
     assert!(!store.append_many(append).await.unwrap().repeated);
     let event = tokio::time::timeout(std::time::Duration::from_secs(10), subscription.next()).await;
-    assert_eq!(event.expect("it goes on").unwrap().unwrap().stream, stream("a"));
+    assert_eq!(event.expect("it continues").unwrap().unwrap().stream, stream("a"));
     store.close().await;
     drop(superuser);
     roles.end().await;

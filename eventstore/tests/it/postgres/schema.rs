@@ -29,7 +29,7 @@ async fn recorded_events_are_never_changed_or_removed_by_hand() {
 }
 
 #[tokio::test]
-async fn a_hand_written_row_cannot_leave_a_hole_in_a_stream() {
+async fn a_hand_written_row_cannot_leave_a_gap_in_a_stream() {
     let fixture = Fixture::new().await;
     fixture.append("a").await.unwrap();
     let mut foreign = fixture.foreign().await;
@@ -50,15 +50,15 @@ async fn a_database_without_the_schema_is_refused_and_untouched() {
     let database = Database::empty().await;
     let refused = PostgresStore::open(database.url()).await.unwrap_err();
     assert!(matches!(refused, OpenError::PendingMigrations { .. }), "{refused}");
-    let said = refused.to_string();
-    assert!(said.contains("`events 1: events`") && said.contains("PostgresOptions::migrate"), "{said}");
+    let message = refused.to_string();
+    assert!(message.contains("`events 1: events`") && message.contains("PostgresOptions::migrate"), "{message}");
     let mut foreign = PgConnection::connect(database.url()).await.unwrap();
     let schemas = sqlx::query("SELECT count(*) FROM pg_namespace WHERE nspname = 'annals'");
     assert_eq!(schemas.fetch_all(&mut foreign).await.unwrap()[0].get::<i64, _>(0), 0);
 }
 
 #[tokio::test]
-async fn five_migrators_at_once_make_one_schema() {
+async fn five_migrators_at_once_create_one_schema() {
     let database = Database::empty().await;
     let starters = (0..5).map(|_| PostgresOptions::new(database.url()).migrate().open());
     let stores: Vec<_> = join_all(starters).await.into_iter().map(Result::unwrap).collect();
@@ -114,7 +114,7 @@ pub(super) const APPENDS: [&str; 5] = [
 ];
 
 #[tokio::test]
-async fn an_append_is_durable_whatever_the_session_says() {
+async fn an_append_is_durable_at_any_session_setting() {
     let fixture = Fixture::new().await;
     let mut foreign = fixture.foreign().await;
     for (before, within) in [("off", "on"), ("local", "on"), ("on", "on"), ("remote_apply", "remote_apply")] {

@@ -1,4 +1,4 @@
-//! Servers, databases and roles that are set otherwise: a store keeps its promises, or says what it cannot do.
+//! Servers, databases and roles with other settings: a store keeps its guarantees, or reports what it cannot do.
 
 use std::time::Duration;
 
@@ -22,13 +22,13 @@ fn events(store: &PostgresStore, id: &str, expected: ExpectedVersion, count: usi
     Append::to(stream(id), expected, (0..count).map(|_| event_for(store)).collect())
 }
 
-/// Sets something for whoever connects to the database from now on.
+/// Sets a setting of the database, for all later connections.
 async fn set(database: &Database, setting: &str) {
     let mut connection = PgConnection::connect(database.url()).await.unwrap();
     run(&mut connection, &format!("ALTER DATABASE {} SET {setting}", database.name())).await.unwrap();
 }
 
-/// Appends in all the ways there are: alone, in a group, beside the groups.
+/// Appends in every way: alone, in a group, outside of the groups.
 async fn in_all_ways(store: &PostgresStore, id: &str) {
     store.append_many(events(store, &format!("{id}-alone"), NO_STREAM, 1)).await.unwrap();
     let group: Vec<_> = (0..5).map(|n| events(store, &format!("{id}-{n}"), NO_STREAM, 2)).collect();
@@ -73,7 +73,7 @@ async fn another_default_of_isolation_is_not_that_of_a_store() {
         let mut own = store.database().read().await.unwrap();
         let now: String = sqlx::query("SHOW transaction_isolation").fetch_one(&mut *own).await.unwrap().get(0);
         assert_eq!(now, "read committed");
-        // A look at the trigger: it does refuse.
+        // Checks the trigger: it does refuse.
         run(&mut own, "BEGIN ISOLATION LEVEL SERIALIZABLE").await.unwrap();
         let refused = "INSERT INTO annals.events (event_id, tenant, aggregate_type, aggregate_id, version, event_type,
                                                   schema_version, event_data, metadata)
@@ -83,10 +83,10 @@ async fn another_default_of_isolation_is_not_that_of_a_store() {
 }
 
 #[tokio::test]
-async fn what_a_time_limit_of_the_database_stops_is_not_stored_and_goes_on_later() {
+async fn an_append_stopped_by_a_timeout_of_the_database_is_not_stored_and_works_later() {
     for limit in ["statement_timeout = '100ms'", "lock_timeout = '50ms'"] {
         let fixture = Fixture::new().await;
-        // The store's own limit for an append that is held up would be the first, and is not that of the database.
+        // The store's own timeout for a blocked append would expire first, and is not that of the database.
         let sooner = "ALTER FUNCTION annals.append SET lock_timeout = '150ms'";
         run(&mut fixture.foreign().await, sooner).await.unwrap();
         set(&fixture.database, limit).await;
@@ -112,16 +112,16 @@ async fn what_a_time_limit_of_the_database_stops_is_not_stored_and_goes_on_later
         }
         for _ in 0..45 {
             let event = tokio::time::timeout(Duration::from_secs(10), subscription.next()).await;
-            event.expect("it goes on").unwrap().unwrap();
+            event.expect("it continues").unwrap().unwrap();
         }
     }
 }
 
-/// What a pool keeps for later is what such a limit ends first.
+/// Idle connections of a pool are the first that such a timeout ends.
 #[tokio::test]
-async fn connections_that_were_ended_while_they_rested_are_replaced_and_no_call_notices() {
+async fn connections_that_were_ended_while_idle_are_replaced_and_no_call_fails() {
     let database = postgres_database().await;
-    // A little longer than connections rest before they are asked for a sign of life.
+    // A little longer than connections are idle before they are pinged.
     set(&database, "idle_session_timeout = '1050ms'").await;
     let store = PostgresOptions::new(database.url()).poll_only().open().await.unwrap();
     in_all_ways(&store, "before").await;
@@ -131,7 +131,7 @@ async fn connections_that_were_ended_while_they_rested_are_replaced_and_no_call_
 }
 
 #[tokio::test]
-async fn a_statement_that_came_after_the_end_of_its_connection_is_known_not_to_have_run() {
+async fn a_statement_on_an_ended_connection_is_known_not_to_have_run() {
     let database = postgres_database().await;
     set(&database, "idle_session_timeout = '50ms'").await;
     let proxy = Proxy::before(database.url());
@@ -170,7 +170,7 @@ async fn an_append_that_a_limit_of_transactions_ends_is_settled_by_repeating_it(
     run(&mut rival, "SET transaction_timeout = 0; BEGIN").await.unwrap();
     insert(&mut rival, "a").await;
     let append = events(&store, "a", ANY, 1);
-    // The server ends the connection, which tells nobody whether it was before the commit.
+    // The server ends the connection, so it is unknown whether that was before the commit.
     let error = store.append_many(append.clone()).await.unwrap_err();
     assert_eq!(error.family(), ErrorFamily::OutcomeUnknown, "{error:?}");
     run(&mut rival, "COMMIT").await.unwrap();
@@ -180,7 +180,7 @@ async fn an_append_that_a_limit_of_transactions_ends_is_settled_by_repeating_it(
 
 /// As when a copy is put in its place, or it is moved.
 #[tokio::test]
-async fn a_database_that_is_taken_away_for_a_while_is_missed_and_gone_on_with() {
+async fn a_handle_continues_after_its_database_was_unavailable() {
     let database = postgres_database().await;
     let store = PostgresOptions::new(database.url()).open().await.unwrap();
     let mut subscription = store.subscribe(Position::START, Filter::all());
@@ -214,6 +214,6 @@ async fn a_database_that_is_taken_away_for_a_while_is_missed_and_gone_on_with() 
     }
     for _ in 0..43 {
         let event = tokio::time::timeout(Duration::from_secs(10), subscription.next()).await;
-        event.expect("it goes on").unwrap().unwrap();
+        event.expect("it continues").unwrap().unwrap();
     }
 }

@@ -27,10 +27,10 @@ async fn a_standby_is_read_from_and_takes_appends_when_it_is_promoted() {
     // What the primary takes is read here, as long as no number is missing.
     store.append(&stream("second"), ExpectedVersion::NoStream, vec![event_for(&store)]).await.unwrap();
     assert_eq!(next().await, stream("second"));
-    let mut gone = PgConnection::connect(&primary.url("postgres")).await.unwrap();
-    run(&mut gone, "BEGIN").await.unwrap();
-    insert(&mut gone, "gone").await;
-    run(&mut gone, "ROLLBACK").await.unwrap();
+    let mut rolled_back = PgConnection::connect(&primary.url("postgres")).await.unwrap();
+    run(&mut rolled_back, "BEGIN").await.unwrap();
+    insert(&mut rolled_back, "rolled-back").await;
+    run(&mut rolled_back, "ROLLBACK").await.unwrap();
     store.append(&stream("third"), ExpectedVersion::NoStream, vec![event_for(&store)]).await.unwrap();
 
     let appends = [1, 3, 40].map(|count| {
@@ -51,7 +51,7 @@ async fn a_standby_is_read_from_and_takes_appends_when_it_is_promoted() {
         primary.stop(Stop::Immediate);
         second.promote();
     });
-    // By the same handle, and the subscription goes on behind the number that is missing.
+    // By the same handle, and the subscription continues after the gap.
     for append in appends {
         assert!(!standby.append_many(append).await.unwrap().repeated);
     }

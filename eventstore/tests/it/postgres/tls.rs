@@ -1,4 +1,4 @@
-//! Connections that are encrypted, and servers that cannot prove who they are.
+//! Encrypted connections, and servers whose identity cannot be verified.
 
 use annals_eventstore::{After, EventStore, ExpectedVersion, Filter, OpenError, PostgresOptions, PostgresStore};
 use annals_scratch::Database;
@@ -28,7 +28,7 @@ async fn all_encrypted(database: &Database) -> bool {
 }
 
 #[tokio::test]
-async fn a_server_that_proves_its_name_is_talked_to_in_secret() {
+async fn a_server_that_proves_its_name_gets_an_encrypted_connection() {
     let database = postgres_database_on_our_own().await;
     let tls = database.tls();
     let verified = format!("sslmode=verify-full&sslrootcert={}", tls.root.display());
@@ -55,7 +55,7 @@ async fn a_server_that_cannot_prove_its_name_is_refused() {
         assert!(matches!(refused, OpenError::Untrusted { .. }), "{url}: {refused:?}");
         assert!(refused.to_string().contains("`sslrootcert`"), "{refused}");
     }
-    // The same server under another name, where nobody asked for its name.
+    // The same server under another name, where its name was not checked.
     let store = PostgresStore::open(url(&database, "127.0.0.1", &format!("sslmode=verify-ca&{root}"))).await.unwrap();
     store.head().await.unwrap();
     assert!(all_encrypted(&database).await);
@@ -67,7 +67,7 @@ async fn a_socket_needs_no_encryption_and_has_none() {
     let plain = PostgresOptions::new(format!("{}&sslmode=disable", database.url())).open().await.unwrap();
     plain.head().await.unwrap();
     assert!(!all_encrypted(&database).await);
-    // A server that cannot encrypt, as none does over its socket, is refused by whoever insists.
+    // A server that cannot encrypt, as none does over its socket, is refused by a client that requires encryption.
     let refused = PostgresStore::open(format!("{}&sslmode=require", database.url())).await.unwrap_err();
     assert!(matches!(refused, OpenError::Untrusted { .. }), "{refused:?}");
 }

@@ -1,5 +1,5 @@
-//! Many writers that hold what they have drawn, roll back, and use savepoints, beside groups of two handles; readers of both
-//! that must miss nothing, and a naive one that must miss something, or this test would show nothing.
+//! Many writers that keep allocated positions open, roll back, and use savepoints, beside groups of two handles; readers of
+//! both that must miss nothing, and a naive one that must miss something, or this test would prove nothing.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -23,28 +23,28 @@ async fn racing_writers_with_holds_hide_no_event_from_a_reader_but_many_from_a_n
     let fixture = Fixture::new().await;
     let other = PostgresOptions::new(fixture.database.url()).open().await.unwrap();
     let handles = [fixture.store.clone(), other];
-    let at_work = Arc::new(AtomicUsize::new(WRITERS + handles.len()));
+    let running = Arc::new(AtomicUsize::new(WRITERS + handles.len()));
     let mut readers = Vec::new();
     for handle in &handles {
         for filter in [Filter::all(), Filter::all().event_name("placed").unwrap()] {
-            readers.push(tokio::spawn(read(handle.clone(), at_work.clone(), filter)));
+            readers.push(tokio::spawn(read(handle.clone(), running.clone(), filter)));
         }
     }
-    let naive = tokio::spawn(read_naively(fixture.foreign().await, at_work.clone()));
+    let naive = tokio::spawn(read_naively(fixture.foreign().await, running.clone()));
     let mut writers = Vec::new();
     for (n, handle) in handles.into_iter().enumerate() {
-        let at_work = at_work.clone();
+        let running = running.clone();
         writers.push(tokio::spawn(async move {
             append_groups(&handle, n).await;
-            at_work.fetch_sub(1, Ordering::AcqRel);
+            running.fetch_sub(1, Ordering::AcqRel);
         }));
     }
     for writer in 0..WRITERS {
         let connection = fixture.foreign().await;
-        let (at_work, random) = (at_work.clone(), fastrand::Rng::with_seed(seed.wrapping_add(writer as u64)));
+        let (running, random) = (running.clone(), fastrand::Rng::with_seed(seed.wrapping_add(writer as u64)));
         writers.push(tokio::spawn(async move {
             write(connection, writer, random).await;
-            at_work.fetch_sub(1, Ordering::AcqRel);
+            running.fetch_sub(1, Ordering::AcqRel);
         }));
     }
     for ended in join_all(writers).await {
@@ -93,10 +93,10 @@ async fn append_groups(store: &PostgresStore, handle: usize) {
     }
 }
 
-async fn read(store: PostgresStore, at_work: Arc<AtomicUsize>, filter: Filter) -> Vec<i64> {
+async fn read(store: PostgresStore, running: Arc<AtomicUsize>, filter: Filter) -> Vec<i64> {
     let (mut after, mut seen) = (Position::START, Vec::new());
     loop {
-        let over = at_work.load(Ordering::Acquire) == 0;
+        let over = running.load(Ordering::Acquire) == 0;
         let page = store.read_page(after.into(), &filter, 50).await.unwrap();
         seen.extend(page.events.iter().map(|event| event.position.get()));
         if let Some(checkpoint) = page.checkpoint {
@@ -110,10 +110,10 @@ async fn read(store: PostgresStore, at_work: Arc<AtomicUsize>, filter: Filter) -
     }
 }
 
-async fn read_naively(mut connection: PgConnection, at_work: Arc<AtomicUsize>) -> Vec<i64> {
+async fn read_naively(mut connection: PgConnection, running: Arc<AtomicUsize>) -> Vec<i64> {
     let mut seen: Vec<i64> = Vec::new();
     loop {
-        let over = at_work.load(Ordering::Acquire) == 0;
+        let over = running.load(Ordering::Acquire) == 0;
         let after = seen.last().copied().unwrap_or_default();
         let query = sqlx::query("SELECT position FROM annals.events WHERE position > $1 ORDER BY position").bind(after);
         seen.extend(query.fetch_all(&mut connection).await.unwrap().iter().map(|row| row.get::<i64, _>(0)));

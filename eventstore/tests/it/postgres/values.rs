@@ -1,4 +1,4 @@
-//! What JSONB makes of JSON text: `docs/postgres.md` says it in words. Values are kept, ways of writing are not.
+//! How JSONB changes JSON text, as described in `docs/postgres.md`: values are kept, spelling is not.
 
 use annals_eventstore::{
     Actor, Append, CausationId, CorrelationId, EventId, EventStore, ExpectedVersion, Limits, Metadata, NewEvent,
@@ -8,7 +8,7 @@ use sqlx::Row;
 
 use super::{Fixture, stream};
 
-/// What is appended, and the text that is loaded.
+/// An appended text, and the text that is loaded.
 const WRITTEN_AND_READ: [(&str, &str); 22] = [
     ("1", "1"),
     ("1.0", "1.0"),
@@ -50,7 +50,7 @@ async fn values_are_kept_and_ways_of_writing_are_not() {
         assert_eq!(event.payload.as_str(), read, "{written}");
         assert_eq!(loaded.payload, event.payload, "{written}");
     }
-    // What was read is the same content, so the same append.
+    // The text that was read is the same content, so this is a duplicate.
     let mut again = events;
     for (event, (_, read)) in again.iter_mut().zip(WRITTEN_AND_READ) {
         event.payload = Payload::from_json(read).unwrap();
@@ -79,13 +79,16 @@ async fn what_jsonb_would_lose_is_refused_with_the_field_before_it_is_sent() {
         .await
         .unwrap_err();
     assert!(refused.to_string().contains("`metadata.note`"), "{refused}");
-    let drawn = sqlx::query("SELECT is_called FROM annals.events_position");
-    assert!(!drawn.fetch_all(&mut fixture.foreign().await).await.unwrap()[0].get::<bool, _>(0), "something was sent");
+    let is_called = sqlx::query("SELECT is_called FROM annals.events_position");
+    assert!(
+        !is_called.fetch_all(&mut fixture.foreign().await).await.unwrap()[0].get::<bool, _>(0),
+        "something was sent"
+    );
 }
 
-/// Names go as values, never as text of a statement, and are stored as they are: people who query the table find them.
+/// Names are bound values, never text of a statement, and are stored unchanged, so a query of the table finds them.
 #[tokio::test]
-async fn names_stand_in_the_table_as_they_were_given() {
+async fn names_are_stored_as_they_were_given() {
     let fixture = Fixture::new().await;
     let names = ["o'brien \"q\"", "100%s %1$I", "😀👩‍👩‍👧‍👦", "\u{200f}\u{202e}שלום\u{202c}", "a$1::text", "\\x41 \\"];
     for name in names {
@@ -102,10 +105,10 @@ async fn names_stand_in_the_table_as_they_were_given() {
         let loaded = fixture.store.load_page(&stream, StreamVersion::NONE, 10).await.unwrap().events;
         assert_eq!((&loaded[0].stream, &*loaded[0].name), (&stream, name));
         assert_eq!((&loaded[0].metadata, &loaded[0].payload), (&metadata, &payload));
-        let by_hand = "SELECT count(*) FROM annals.events
+        let rows_by_name = "SELECT count(*) FROM annals.events
                        WHERE tenant = $1 AND aggregate_type = $1 AND aggregate_id = $1 AND event_type = $1
                          AND correlation_id = $1 AND causation_id = $1 AND event_data ->> $1 = $1";
-        let found = sqlx::query(by_hand).bind(name).fetch_all(&mut fixture.foreign().await).await.unwrap();
+        let found = sqlx::query(rows_by_name).bind(name).fetch_all(&mut fixture.foreign().await).await.unwrap();
         assert_eq!(found[0].get::<i64, _>(0), 1, "{name}");
     }
 }

@@ -1,6 +1,6 @@
-//! Nothing but a test: the derives find annals under the name that the manifest gives it, `log-of-facts` here.
+//! Only a test: the derives find annals under its name in the manifest, here `log-of-facts`.
 
-// Derived code must not bring warnings into a user's strict code.
+// Derived code must not cause warnings in a user's strict code.
 #![deny(
     unused_qualifications,
     unused_results,

@@ -13,7 +13,7 @@ struct Order<T> {
     items: Vec<T>,
 }
 
-/// The use of a refused type gives no second message.
+/// The use of a refused type causes no second message.
 fn known<A: annals_eventstore::Aggregate>() {}
 
 fn uses() {

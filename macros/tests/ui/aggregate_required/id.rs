@@ -11,7 +11,7 @@ enum OrderEvent {
 #[aggregate(name = "order", event = OrderEvent)]
 struct Order;
 
-/// The implementation of the fold gives no second message.
+/// The implementation of the fold causes no second message.
 impl annals_eventstore::Evolve for Order {
     fn evolve(&mut self, _: &OrderEvent) {}
 }

@@ -7,7 +7,7 @@ enum OrderEvent<T> {
     Placed(T),
 }
 
-/// The use of a refused type gives no second message.
+/// The use of a refused type causes no second message.
 fn known<E: annals_eventstore::Event>() {}
 
 fn uses() {

@@ -12,7 +12,7 @@ struct OrderRow {
     status: i64,
 }
 
-/// The use of a refused type gives no second message.
+/// The use of a refused type causes no second message.
 fn key(row: &OrderRow) -> i64 {
     mirror::ReadModel::key(row)
 }

@@ -11,7 +11,7 @@ struct OrderRow<T> {
     order_id: T,
 }
 
-/// The use of a refused type gives no second message.
+/// The use of a refused type causes no second message.
 fn known<R: mirror::ReadModel>() {}
 
 fn uses() {

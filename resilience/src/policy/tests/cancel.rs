@@ -89,3 +89,63 @@ async fn a_call_dropped_while_it_waits_for_its_retry_or_its_slot_gives_both_back
     }
     assert_eq!(spent.into_iter().collect::<Vec<_>>(), [0, 1, 2]);
 }
+
+/// Calls on several threads that succeed, fail, take too long, panic, or are left by their callers, while somebody holds the breaker open
+/// now and then.
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn after_a_storm_on_many_threads_every_slot_and_probe_is_free() {
+    let policy = Policy::fast("stock")
+        .timeout(ms(20))
+        .retry(Retry { base: ms(1), cap: ms(4), ..Retry::default() })
+        .breaker(BreakerSettings { open: ms(5), open_growth: 1.0, probe_lease: secs(60), ..BreakerSettings::default() })
+        .bulkhead(BulkheadSettings { slots: 4, queue: 8, wait: Some(ms(10)) })
+        .build()
+        .unwrap();
+    let (inside, most) = (Arc::new(AtomicU32::new(0)), Arc::new(AtomicU32::new(0)));
+    let mut callers = tokio::task::JoinSet::new();
+    for seed in 0..64 {
+        let (policy, inside, most) = (policy.clone(), inside.clone(), most.clone());
+        callers.spawn(async move {
+            let mut rng = fastrand::Rng::with_seed(seed);
+            for _ in 0..40 {
+                let (kind, wait, patience) = (rng.u32(0..20), rng.u64(0..4), rng.u64(0..12));
+                if kind == 0 {
+                    policy.breaker().set_mode(if rng.bool() { Mode::HeldOpen } else { Mode::Normal });
+                }
+                let (policy, inside, most) = (policy.clone(), inside.clone(), most.clone());
+                let call = async move {
+                    let attempt = |_| async {
+                        struct Leaves<'a>(&'a AtomicU32);
+                        impl Drop for Leaves<'_> {
+                            fn drop(&mut self) {
+                                self.0.fetch_sub(1, Ordering::SeqCst);
+                            }
+                        }
+                        most.fetch_max(inside.fetch_add(1, Ordering::SeqCst) + 1, Ordering::SeqCst);
+                        let _leaves = Leaves(&inside);
+                        sleep(ms(wait)).await;
+                        match kind {
+                            1 => panic!("on purpose"),
+                            2 => std::future::pending().await,
+                            3..6 => Err(DOWN),
+                            _ => Ok(()),
+                        }
+                    };
+                    policy.idempotent(attempt).await.ok();
+                };
+                // A task of its own, since it may panic; aborted, as by a server whose client has left.
+                let task = tokio::spawn(call);
+                sleep(ms(patience)).await;
+                task.abort();
+                task.await.ok();
+            }
+        });
+    }
+    callers.join_all().await;
+    policy.breaker().set_mode(Mode::Normal);
+    let state = policy.state();
+    assert_eq!((state.in_use, state.waiting, state.breaker.probes_in_flight), (Some(0), Some(0), 0), "{state:?}");
+    assert_eq!(inside.load(Ordering::SeqCst), 0);
+    assert!(most.load(Ordering::SeqCst) <= 4, "{most:?} at once");
+    policy.once(|_| async { Ok::<_, Status>(()) }).await.unwrap();
+}

@@ -3,6 +3,7 @@ use std::sync::atomic::AtomicBool;
 use tokio::task::JoinSet;
 
 use super::*;
+use crate::breaker::{Outcome, Refused};
 
 /// A thousand calls a second to a dependency that accepts and never answers.
 #[tokio::test(start_paused = true)]
@@ -93,4 +94,45 @@ async fn an_opening_ends_all_who_wait_at_once() {
     assert!(by_breaker >= 41, "{by_breaker}");
     assert_eq!(policy.state().waiting, Some(0));
     assert_eq!(policy.breaker().state(), BreakerState::Open);
+}
+
+/// No slot becomes free here, so only the opening itself can end those who wait.
+#[tokio::test(start_paused = true)]
+async fn an_opening_ends_all_who_wait_although_every_slot_stays_taken() {
+    for expected in [Refused::Open { retry_after: secs(30) }, Refused::HeldOpen] {
+        let policy = Policy::medium("payment")
+            .timeout(secs(60))
+            .breaker(after_five_failures())
+            .bulkhead(BulkheadSettings { slots: 1, queue: 10, wait: Some(secs(20)) })
+            .build();
+        let policy = policy.unwrap();
+        let start = Instant::now();
+        let mut waiting = JoinSet::new();
+        let call = |policy: &Policy| {
+            let policy = policy.clone();
+            async move { (policy.once(|_| std::future::pending::<Result<(), Status>>()).await, start.elapsed()) }
+        };
+        let holder = tokio::spawn(call(&policy));
+        sleep(ms(1)).await;
+        for _ in 0..10 {
+            waiting.spawn(call(&policy));
+        }
+        sleep(secs(2)).await;
+        assert_eq!((policy.state().in_use, policy.state().waiting), (Some(1), Some(10)));
+        match expected {
+            Refused::HeldOpen => policy.breaker().set_mode(Mode::HeldOpen),
+            _ => (0..5).for_each(|_| policy.breaker().admit().unwrap().record(Outcome::Failure)),
+        }
+        for (answer, at) in waiting.join_all().await {
+            let error = answer.unwrap_err();
+            assert_eq!((at, error.attempts), (ms(2_001), 0));
+            assert_eq!(error.reason, Reason::Refused(crate::error::Refusal::BreakerOpen(expected)));
+        }
+        assert_eq!(
+            (policy.state().in_use, policy.state().waiting),
+            (Some(1), Some(0)),
+            "the slot was held all the time"
+        );
+        holder.abort();
+    }
 }

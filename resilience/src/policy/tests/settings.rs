@@ -48,3 +48,46 @@ fn profiles_are_what_the_defaults_page_says() {
         assert_eq!((limits.timeout, limits.breaker.open, limits.connect), (secs(timeout), secs(open), secs(connect)));
     }
 }
+
+#[tokio::test(start_paused = true)]
+async fn the_longest_durations_work_or_are_refused() {
+    const MAX: Duration = Duration::MAX;
+    let breaker = || BreakerSettings { consecutive_failures: Some(1), ..BreakerSettings::default() };
+    let base = || Policy::fast("longest");
+    let builders = [
+        base().timeout(MAX),
+        base().timeout(MAX).retry(Retry { cap: MAX, base: MAX, ..Retry::default() }),
+        base().deadline(MAX),
+        base().connect_timeout(MAX),
+        base().breaker(BreakerSettings { open: MAX, open_cap: MAX, ..breaker() }),
+        base().breaker(BreakerSettings { probe_lease: MAX, ..breaker() }),
+        base().breaker(BreakerSettings { window: WindowSettings::Time(MAX), ..breaker() }),
+        base().bulkhead(BulkheadSettings { slots: 1, queue: 1, wait: Some(MAX) }),
+        base().rate_limit(RateLimit { per: MAX, ..RateLimit::default() }),
+        base().rate_limit(RateLimit {
+            per: secs(366 * 24 * 3600),
+            calls: 1,
+            burst: Some(u32::MAX),
+            ..RateLimit::default()
+        }),
+        base().rate_limit(RateLimit { calls: u32::MAX, burst: Some(u32::MAX), ..RateLimit::default() }),
+        base().retry(Retry { budget: Some(Budget { window: MAX, ..Budget::default() }), ..Retry::default() }),
+    ];
+    let mut built = 0;
+    for builder in builders {
+        let Ok(policy) = builder.build() else { continue };
+        built += 1;
+        for _ in 0..3 {
+            policy.once(|_| async { Err::<(), _>(DOWN) }).await.ok();
+        }
+        policy.state();
+    }
+    assert_eq!(built, 9, "three are refused: the limit of connecting, the year, and a burst of millennia");
+}
+
+#[test]
+fn two_policies_of_one_name_in_the_settings_are_refused() {
+    let settings = || ("stock", PolicySettings::default());
+    let error = Policies::from_settings([settings(), settings()]).unwrap_err();
+    assert!(error.to_string().contains("`stock`"), "{error}");
+}

@@ -1,4 +1,4 @@
-//! Data made by hand, as the documentation of COPY describes it.
+//! Data built by hand, as the documentation of COPY describes it.
 
 use super::*;
 
@@ -31,7 +31,7 @@ fn whole() -> Vec<u8> {
     data
 }
 
-/// What was taken of these messages, and how it ended.
+/// The rows in these messages, and the result of the parser.
 fn taken<'m>(messages: impl IntoIterator<Item = &'m [u8]>) -> (Vec<Row>, Result<(), String>) {
     let (mut copied, mut rows) = (Copied::default(), Vec::new());
     let mut take = |fields: &Fields<'_, FIELDS>| -> Result<bool, BoxDynError> {
@@ -81,13 +81,13 @@ fn what_is_not_this_format_is_refused_with_the_reason() {
         data[at] ^= 1;
         assert_eq!(refused(&data), unknown, "byte {at}");
     }
-    for (count, said) in [(1_i16, "a row has 1 fields instead of 2"), (3, "a row has 3 fields instead of 2")] {
+    for (count, message) in [(1_i16, "a row has 1 fields instead of 2"), (3, "a row has 3 fields instead of 2")] {
         let data = [header(), count.to_be_bytes().to_vec()].concat();
-        assert_eq!(refused(&data), said);
+        assert_eq!(refused(&data), message);
     }
     let mut twice = whole();
     push(&mut twice, &[None, None]);
-    assert_eq!(refused(&twice), "the data goes on after its end");
+    assert_eq!(refused(&twice), "there is data after the end");
     let beyond = [whole(), vec![0]].concat();
     assert_eq!(refused(&beyond), "the data ends too early");
 }

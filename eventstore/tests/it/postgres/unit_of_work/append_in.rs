@@ -1,4 +1,4 @@
-//! Appends in transactions that somebody else has begun.
+//! Appends in transactions that the caller has begun.
 
 use std::time::Duration;
 
@@ -9,7 +9,7 @@ use super::{ANY, Fixture, NO_STREAM, heads, insert, own_row, run};
 use crate::backends::postgres_database;
 
 #[tokio::test]
-async fn append_in_a_foreign_transaction_shares_its_fate_and_reports_a_conflict_without_harm() {
+async fn append_in_a_foreign_transaction_commits_with_it_and_reports_a_conflict_without_harm() {
     let fixture = Fixture::with_table().await;
     let options = PostgresOptions::new(fixture.database.url()).poll_interval(Duration::from_millis(1));
     let store = options.open().await.unwrap();
@@ -23,7 +23,7 @@ async fn append_in_a_foreign_transaction_shares_its_fate_and_reports_a_conflict_
         let conflict = store.append_in(&mut transaction, fixture.to("a", NO_STREAM, 1)).await.unwrap_err();
         assert_eq!(conflict.family(), ErrorFamily::Conflict, "{conflict:?}");
         assert!(store.append_in(&mut transaction, first).await.unwrap().repeated);
-        // A rival that came first, unseen until now: found by a unique key, undone alone.
+        // A rival that committed first, unseen until now: found by a unique key, and only the append is undone.
         insert(&mut fixture.foreign().await, &format!("b{committed}")).await;
         let next = store.append_in(&mut transaction, fixture.to(&format!("b{committed}"), ANY, 1)).await.unwrap();
         assert_eq!(next.version().get(), 2);
@@ -33,11 +33,11 @@ async fn append_in_a_foreign_transaction_shares_its_fate_and_reports_a_conflict_
         }
     }
     assert_eq!(fixture.stored().await, (heads(&[("a", 1), ("bfalse", 1), ("btrue", 2)]), vec![1]));
-    tokio::time::timeout(Duration::from_secs(5), head.changed()).await.expect("readers come by polling").unwrap();
+    tokio::time::timeout(Duration::from_secs(5), head.changed()).await.expect("readers find it by polling").unwrap();
 }
 
 #[tokio::test]
-async fn append_in_refuses_what_does_not_fit_and_leaves_the_transaction_as_it_was() {
+async fn append_in_refuses_unsuitable_settings_and_leaves_the_transaction_unchanged() {
     let fixture = Fixture::with_table().await;
     let mut foreign = fixture.foreign().await;
     for (setting, field) in [
@@ -93,7 +93,7 @@ async fn append_in_refuses_a_transaction_on_another_store_or_on_none() {
         let mut transaction = foreign.begin().await.unwrap();
         let error = fixture.store.append_in(&mut transaction, fixture.to("a", ANY, 1)).await.unwrap_err();
         assert!(matches!(&error, AppendError::Invalid(i) if i.field == "transaction"), "{error:?}");
-        run(&mut transaction, "CREATE TABLE goes_on (n int)").await.unwrap();
+        run(&mut transaction, "CREATE TABLE continues (n int)").await.unwrap();
         transaction.commit().await.unwrap();
     }
     let elsewhere = PostgresStore::open(other.url()).await.unwrap();

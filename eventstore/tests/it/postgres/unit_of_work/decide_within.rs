@@ -68,7 +68,7 @@ async fn a_command_is_decided_again_when_another_writer_came_between() {
 }
 
 #[tokio::test]
-async fn a_command_that_loses_as_often_as_is_allowed_gets_the_conflict_and_the_unit_goes_on() {
+async fn a_command_that_loses_every_attempt_gets_the_conflict_and_the_unit_stays_usable() {
     let fixture = Fixture::with_table().await;
     let orders = fixture.store.aggregate::<Order>().attempts(1);
     let mut rival = fixture.store.begin().await.unwrap();

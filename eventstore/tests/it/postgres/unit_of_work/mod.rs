@@ -1,4 +1,4 @@
-//! Units of work and appends in foreign transactions: whole or nothing, whoever comes between.
+//! Units of work and appends in foreign transactions: all or nothing, with any concurrent writers.
 
 mod append_in;
 mod decide_within;
@@ -52,7 +52,7 @@ async fn blocked(fixture: &Fixture) {
     blocked_in(&mut fixture.foreign().await, "annals.append_within(").await;
 }
 
-/// Appends on a task of its own, and waits until it waits for another transaction.
+/// Appends in its own task, and returns when that is blocked by another transaction.
 async fn append_blocked(
     fixture: &Fixture,
     mut unit: PostgresUnitOfWork,

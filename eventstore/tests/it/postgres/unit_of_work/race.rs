@@ -11,7 +11,7 @@ use sqlx::Row;
 
 use super::{ANY, Fixture, cut, run, stream};
 
-/// Appends to one of few streams and keeps an own row of how many events that were, again and again; some are rolled back,
+/// Appends to one of few streams and keeps a row with the number of its events, again and again; some are rolled back,
 /// some dropped, some while they commit.
 async fn race(fixture: Arc<Fixture>, writer: i32, mut random: fastrand::Rng) {
     for round in 0..25 {
@@ -84,10 +84,10 @@ async fn racing_units_store_their_events_and_rows_together_and_hide_nothing_from
     let pairs = "SELECT count(*) FILTER (WHERE events > 0), count(*) FILTER (WHERE events = 0) FROM pairs";
     let pairs = sqlx::query(pairs).fetch_one(&mut foreign).await.unwrap();
     assert!(pairs.get::<i64, _>(0) > 20 && pairs.get::<i64, _>(1) > 0, "ANNALS_SEED={seed}: too little was tried");
-    let holes =
-        "SELECT count(*) FROM (SELECT max(version) <> count(*) AS hole FROM annals.events GROUP BY aggregate_id) AS s
-                 WHERE hole";
-    assert_eq!(sqlx::query(holes).fetch_one(&mut foreign).await.unwrap().get::<i64, _>(0), 0, "ANNALS_SEED={seed}");
+    let gaps =
+        "SELECT count(*) FROM (SELECT max(version) <> count(*) AS gap FROM annals.events GROUP BY aggregate_id) AS s
+                 WHERE gap";
+    assert_eq!(sqlx::query(gaps).fetch_one(&mut foreign).await.unwrap().get::<i64, _>(0), 0, "ANNALS_SEED={seed}");
     let all =
         sqlx::query("SELECT position FROM annals.events ORDER BY position").fetch_all(&mut foreign).await.unwrap();
     for row in &all {

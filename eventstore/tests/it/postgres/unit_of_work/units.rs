@@ -1,13 +1,15 @@
-//! What a unit of work promises: whole or nothing, whoever comes between.
+//! The guarantees of a unit of work: all or nothing, with any concurrent writers.
 
 use std::time::Duration;
 
 use annals_eventstore::{
-    Append, AppendError, ErrorFamily, EventStore, ExpectedVersion, Filter, Fingerprint, Payload, PostgresOptions,
-    PostgresStore, PostgresUnitOfWork, Repeat, RequestKey, StreamVersion, Tenant, UnitOfWork,
+    AggregateStore, Append, AppendError, ErrorFamily, EventStore, ExecuteError, ExpectedVersion, Filter, Fingerprint,
+    Payload, PostgresOptions, PostgresStore, PostgresUnitOfWork, Repeat, RequestKey, StreamVersion, Tenant, UnitOfWork,
 };
 use sqlx::{AssertSqlSafe, Connection, Row};
 use tokio::time::Instant;
+
+use crate::order::{Order, OrderId};
 
 use super::{ANY, Fixture, NO_STREAM, append_blocked, heads, kill, own_row, pid, run, stream};
 
@@ -18,7 +20,7 @@ async fn events_and_own_rows_are_committed_together_or_neither() {
     own_row(&mut unit, 1).await.unwrap();
     let done = unit.append(fixture.to("a", NO_STREAM, 2)).await.unwrap();
     assert_eq!((done.version().get(), done.repeated), (2, false));
-    assert_eq!(fixture.stored().await, (vec![], vec![]), "nobody sees it before");
+    assert_eq!(fixture.stored().await, (vec![], vec![]), "it is invisible before");
     unit.commit().await.unwrap();
     assert_eq!(fixture.stored().await, (heads(&[("a", 2)]), vec![1]));
 
@@ -37,7 +39,7 @@ async fn events_and_own_rows_are_committed_together_or_neither() {
 }
 
 #[tokio::test]
-async fn readers_are_woken_by_the_commit_and_see_nothing_behind_an_open_unit() {
+async fn readers_are_woken_by_the_commit_and_see_nothing_after_an_open_unit() {
     let fixture = Fixture::with_table().await;
     let options = PostgresOptions::new(fixture.database.url()).poll_interval(Duration::from_secs(3600));
     let store = options.open().await.unwrap();
@@ -62,7 +64,7 @@ async fn readers_are_woken_by_the_commit_and_see_nothing_behind_an_open_unit() {
 }
 
 #[tokio::test]
-async fn a_refused_append_leaves_the_unit_usable_and_nothing_of_itself() {
+async fn a_refused_append_leaves_the_unit_usable_and_unchanged() {
     let fixture = Fixture::with_table().await;
     let first = fixture.to("a", NO_STREAM, 2);
     fixture.store.append_many(first.clone()).await.unwrap();
@@ -123,7 +125,7 @@ async fn fill(id: &str, fixture: &Fixture) {
 }
 
 #[tokio::test]
-async fn of_two_units_on_one_stream_the_second_waits_and_learns_how_the_first_ended() {
+async fn of_two_units_on_one_stream_the_second_waits_for_the_first_and_sees_its_result() {
     for (committed, expected) in [(true, NO_STREAM), (true, ANY), (false, NO_STREAM), (false, ANY)] {
         let fixture = Fixture::with_table().await;
         let mut first = fixture.store.begin().await.unwrap();
@@ -146,18 +148,18 @@ async fn of_two_units_on_one_stream_the_second_waits_and_learns_how_the_first_en
             Err(other) => panic!("{other:?}"),
         };
         second.commit().await.unwrap();
-        let wanted = match (committed, expected) {
+        let expected_head = match (committed, expected) {
             (true, ExpectedVersion::Any) => 3,
             (true, _) => 2,
             (false, _) => 1,
         };
-        assert_eq!(version, wanted);
-        assert_eq!(fixture.stored().await, (heads(&[("a", wanted)]), vec![2]));
+        assert_eq!(version, expected_head);
+        assert_eq!(fixture.stored().await, (heads(&[("a", expected_head)]), vec![2]));
     }
 }
 
 #[tokio::test]
-async fn an_append_that_is_blocked_for_too_long_is_refused_and_the_unit_goes_on() {
+async fn an_append_that_is_blocked_for_too_long_is_refused_and_the_unit_stays_usable() {
     let fixture = Fixture::with_table().await;
     let impatient = "
         DO $$ BEGIN
@@ -178,7 +180,7 @@ async fn an_append_that_is_blocked_for_too_long_is_refused_and_the_unit_goes_on(
 }
 
 #[tokio::test]
-async fn one_of_two_units_that_wait_for_each_other_is_given_up_and_stores_nothing() {
+async fn one_of_two_deadlocked_units_is_ended_and_stores_nothing() {
     let fixture = Fixture::with_table().await;
     let mut units = Vec::new();
     for (n, id) in [(1, "a"), (2, "b")] {
@@ -192,7 +194,7 @@ async fn one_of_two_units_that_wait_for_each_other_is_given_up_and_stores_nothin
         let appended = unit.append(fixture.to(id, ANY, 1)).await;
         appended.map(|_| *n)
     };
-    // The victim is rolled back at once, so the other goes on while it is still open.
+    // The victim is rolled back at once, so the other continues while it is still open.
     let (one, other) = tokio::join!(ended(&mut first, "b"), ended(&mut second, "a"));
     let (winner, victim) = if one.is_ok() { (first, second) } else { (second, first) };
     let error = one.and(other).unwrap_err();
@@ -213,21 +215,27 @@ async fn one_of_two_units_that_wait_for_each_other_is_given_up_and_stores_nothin
 }
 
 #[tokio::test]
-async fn a_unit_in_which_an_own_statement_failed_stores_nothing_and_says_so() {
+async fn a_unit_in_which_an_own_statement_failed_stores_nothing_and_reports_it() {
     let fixture = Fixture::with_table().await;
     let mut unit = fixture.store.begin().await.unwrap();
     unit.append(fixture.to("a", NO_STREAM, 1)).await.unwrap();
     own_row(&mut unit, 1).await.unwrap();
     own_row(&mut unit, 1).await.unwrap_err();
-    let error = unit.append(fixture.to("b", NO_STREAM, 1)).await.unwrap_err();
-    assert!(error.is_transient(), "{error:?}");
-    unit.commit().await.unwrap_err();
+    // Not transient: the same statements may always fail.
+    let is_aborted = |error: AppendError| {
+        assert!(matches!(&error, AppendError::Invalid(e) if e.field == "transaction"), "{error:?}");
+    };
+    is_aborted(unit.append(fixture.to("b", NO_STREAM, 1)).await.unwrap_err());
+    let orders = fixture.store.aggregate::<Order>();
+    let error = unit.execute(&orders, &OrderId::new("o-1").unwrap(), |order| order.place(5)).await.unwrap_err();
+    assert!(matches!(&error, ExecuteError::Invalid(e) if e.field == "transaction"), "{error:?}");
+    is_aborted(unit.commit().await.unwrap_err());
 
     let mut unit = fixture.store.begin().await.unwrap();
     unit.append(fixture.to("a", NO_STREAM, 1)).await.unwrap();
     own_row(&mut unit, 1).await.unwrap();
     own_row(&mut unit, 1).await.unwrap_err();
-    unit.commit().await.unwrap_err();
+    is_aborted(unit.commit().await.unwrap_err());
     assert_eq!(fixture.stored().await, (vec![], vec![]));
     // Inside of a savepoint a failure is no harm, also to appends before and after.
     let mut unit = fixture.store.begin().await.unwrap();
@@ -242,7 +250,7 @@ async fn a_unit_in_which_an_own_statement_failed_stores_nothing_and_says_so() {
 }
 
 #[tokio::test]
-async fn what_came_of_an_answer_that_makes_no_sense_is_never_committed() {
+async fn an_append_with_a_malformed_answer_is_never_committed() {
     let fixture = Fixture::with_table().await;
     let other_answer = "
         DO $$ BEGIN
@@ -278,13 +286,13 @@ async fn a_constraint_of_the_users_that_refuses_the_commit_is_named_and_nothing_
 }
 
 #[tokio::test]
-async fn a_unit_that_is_idle_for_too_long_is_ended_and_the_next_call_says_so() {
+async fn a_unit_that_is_idle_for_too_long_is_ended_and_the_next_call_fails() {
     let fixture = Fixture::with_table().await;
     let options = PostgresOptions::new(fixture.database.url()).idle_timeout(Duration::from_millis(50));
     let store = options.open().await.unwrap();
     let mut unit = store.begin().await.unwrap();
     unit.append(fixture.to("a", NO_STREAM, 1)).await.unwrap();
-    // Its event holds a place in the log until it is ended; then others go on without it.
+    // Readers wait at its position until it is ended; then they continue.
     let other = fixture.append("b").await.unwrap();
     while fixture.store.head().await.unwrap().position < other.position {}
     let error = unit.append(fixture.to("a", ANY, 1)).await.unwrap_err();
@@ -325,7 +333,7 @@ async fn a_closed_store_begins_nothing() {
 }
 
 #[tokio::test]
-async fn a_standby_or_a_read_only_server_is_told_when_a_unit_appends() {
+async fn a_standby_or_a_read_only_server_is_reported_when_a_unit_appends() {
     let fixture = Fixture::with_table().await;
     let database: String =
         sqlx::query("SELECT current_database()").fetch_one(&mut fixture.foreign().await).await.unwrap().get(0);

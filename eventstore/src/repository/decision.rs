@@ -1,0 +1,210 @@
+//! The decision loop: one command from the request key to the answer, on the store itself or inside a transaction.
+
+use std::future::Future;
+
+use super::error::ExecuteError;
+use super::scope::CommandScope;
+use super::settle::{SettleToken, Settled, settle};
+use crate::append::{Append, Appended};
+use crate::context::Context;
+use crate::error::{AppendError, ErrorFamily, Invalid, ReadError};
+use crate::store::EventStore;
+use crate::stream::StreamId;
+
+/// What a command decides on: one aggregate, or several of one tenant.
+pub(crate) trait Subject: Sync {
+    /// Their states and versions.
+    type States: Clone + Send + Sync;
+    /// What was decided.
+    type Events: Send + Sync;
+    /// The answer to the command.
+    type Answer;
+
+    /// The states that are known without asking the store; `None` if there is one to read first.
+    fn cached(&self) -> Option<Self::States>;
+
+    /// The states before the first events.
+    fn start(&self) -> Self::States;
+
+    /// Reads on from `states`. Outside of a transaction the result is remembered.
+    fn read<S: CommandScope>(
+        &self,
+        scope: &mut S,
+        states: Self::States,
+    ) -> impl Future<Output = Result<Self::States, ReadError>> + Send;
+
+    /// How many of the aggregates get events.
+    fn changed(&self, events: &Self::Events) -> Changed;
+
+    /// The append of events, of which there are some, and the states that they lead to.
+    fn append(&self, states: &Self::States, events: &Self::Events) -> Result<(Append, Self::States), Invalid>;
+
+    fn remember(&self, states: &Self::States);
+
+    /// Forgets what is cached.
+    fn evict(&self);
+
+    /// The stream that errors name.
+    fn stream(&self) -> &StreamId;
+
+    /// What the store's answer means; `None` for `decided_on` if it is that of a request that was executed before.
+    fn answer(&self, appended: &Appended, decided_on: Option<&Self::States>) -> Result<Self::Answer, AppendError>;
+
+    /// The answer to a command without events and without a request key.
+    fn nothing(&self, states: &Self::States) -> Self::Answer;
+}
+
+/// How many aggregates of a command get events.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Changed {
+    None,
+    Some,
+    All,
+}
+
+/// In which circumstances a command is executed.
+#[derive(Clone, Copy)]
+pub(crate) struct Circumstances<'c> {
+    /// The store that settles unknown outcomes.
+    pub(crate) store: &'c dyn EventStore,
+    pub(crate) context: &'c Context,
+    /// How often to decide.
+    pub(crate) attempts: u32,
+}
+
+/// Decides and appends, again after every conflict, as often as the circumstances allow.
+pub(crate) async fn execute<S, P, R>(
+    scope: &mut S,
+    subject: &P,
+    circumstances: Circumstances<'_>,
+    decide: impl Fn(&P::States) -> Result<P::Events, R>,
+) -> Result<P::Answer, ExecuteError<R>>
+where
+    S: CommandScope,
+    P: Subject,
+{
+    let Circumstances { context, attempts: most, .. } = circumstances;
+    if let Some(first) = first_answer(scope, subject, context).await? {
+        return Ok(first);
+    }
+    let cached = subject.cached();
+    // A transaction is read first: it sees what it has appended itself, which is in no cache.
+    let mut is_fresh = S::IS_TRANSACTION || cached.is_none();
+    let mut states = cached.unwrap_or_else(|| subject.start());
+    if is_fresh {
+        states = read_in_time(scope, subject, context, states).await?;
+    }
+    let mut attempts = 1;
+    loop {
+        let decided = decide(&states);
+        let changed = decided.as_ref().map_or(Changed::None, |events| subject.changed(events));
+        if !is_fresh && changed != Changed::All {
+            // Only an append proves a cached state current, and here is nothing to append to one of the streams.
+            drop(decided);
+            states = read_in_time(scope, subject, context, states).await?;
+            is_fresh = true;
+            continue;
+        }
+        let events = match decided {
+            Ok(events) => events,
+            Err(rejection) => {
+                // The very request may have been executed by another caller since the key was looked up, and be the
+                // reason why the domain now rejects it.
+                return first_answer(scope, subject, context).await?.ok_or(ExecuteError::Rejected(rejection));
+            }
+        };
+        let (append, next) = match (changed, context.request()) {
+            (Changed::None, None) => return Ok(subject.nothing(&states)),
+            (Changed::None, Some(request)) => {
+                (Append::request_only(context.tenant().clone(), request.clone()), states.clone())
+            }
+            _ => subject.append(&states, &events)?,
+        };
+        drop(events);
+        match append_in(scope, subject, circumstances, in_context(append, context)).await {
+            Ok(appended) => {
+                // What a transaction adds may never be committed.
+                if !S::IS_TRANSACTION && !appended.repeated {
+                    subject.remember(&next);
+                }
+                return Ok(subject.answer(&appended, Some(&states))?);
+            }
+            Err(ExecuteError::Append(AppendError::WrongExpectedVersion { stream, actual, .. })) if attempts < most => {
+                attempts += 1;
+                tracing::debug!(%stream, %actual, attempts, "another writer appended first, deciding again");
+                states = read_in_time(scope, subject, context, states).await?;
+                is_fresh = true;
+            }
+            Err(e) => {
+                if e.family() == Some(ErrorFamily::Conflict) {
+                    // Nothing was read after it.
+                    subject.evict();
+                }
+                return Err(e);
+            }
+        }
+    }
+}
+
+/// Reads on; outside of a transaction not beyond the deadline of the command.
+async fn read_in_time<S: CommandScope, P: Subject, R>(
+    scope: &mut S,
+    subject: &P,
+    context: &Context,
+    states: P::States,
+) -> Result<P::States, ExecuteError<R>> {
+    let read = subject.read(scope, states);
+    match context.deadline().filter(|_| !S::IS_TRANSACTION) {
+        None => Ok(read.await?),
+        Some(deadline) => match tokio::time::timeout_at(deadline, read).await {
+            Ok(read) => Ok(read?),
+            Err(_) => Err(AppendError::DeadlineExceeded { stream: subject.stream().clone() }.into()),
+        },
+    }
+}
+
+/// The answer to this request, if it was executed before.
+async fn first_answer<P: Subject>(
+    scope: &mut impl CommandScope,
+    subject: &P,
+    context: &Context,
+) -> Result<Option<P::Answer>, AppendError> {
+    let Some(request) = context.request() else { return Ok(None) };
+    let found = scope.find_request(context.tenant(), request).await?;
+    found.map(|appended| subject.answer(&appended, None)).transpose()
+}
+
+/// The append under the request key and the deadline of the command.
+fn in_context(mut append: Append, context: &Context) -> Append {
+    if let Some(request) = context.request() {
+        append = append.with_request(request.clone());
+    }
+    match context.deadline() {
+        Some(deadline) => append.with_deadline(deadline),
+        None => append,
+    }
+}
+
+/// Appends, and outside of a transaction resolves an unknown outcome.
+async fn append_in<S: CommandScope, R>(
+    scope: &mut S,
+    subject: &impl Subject,
+    circumstances: Circumstances<'_>,
+    append: Append,
+) -> Result<Appended, ExecuteError<R>> {
+    let source = match scope.append_once(append.clone()).await {
+        Err(AppendError::OutcomeUnknown { source, .. }) if !S::IS_TRANSACTION => source,
+        known => return Ok(known?),
+    };
+    let stream = subject.stream();
+    tracing::warn!(%stream, error = %source, "an append has an unknown outcome, settling it");
+    subject.evict();
+    match settle(circumstances.store, &append, stream, circumstances.context.deadline(), source).await {
+        Settled::Known(known) => Ok(known?),
+        Settled::Unknown(source) => Err(ExecuteError::OutcomeUnknown {
+            stream: stream.clone(),
+            token: SettleToken::new(stream.clone(), append),
+            source,
+        }),
+    }
+}

@@ -1,0 +1,105 @@
+//! A unit of work that is kept open: the other writers of the same handle are refused as busy, not blocked for ever.
+
+use std::time::{Duration, Instant};
+
+use super::{ANY, event, stream};
+use crate::database_error::DatabaseError;
+use crate::error::{AppendError, OpenError};
+use crate::sqlite::SqliteOptions;
+use crate::store::EventStore;
+use crate::stream::ExpectedVersion;
+use crate::unit_of_work::UnitOfWork;
+
+const TIMEOUT: Duration = Duration::from_millis(200);
+/// Far longer than the timeout, and shorter than the test runner waits.
+const BLOCKED: Duration = Duration::from_secs(10);
+
+async fn bounded<T>(what: &str, call: impl Future<Output = T>) -> T {
+    tokio::time::timeout(BLOCKED, call).await.unwrap_or_else(|_| panic!("{what} is blocked"))
+}
+
+/// Every other writer of the process waited without bound.
+#[tokio::test]
+async fn a_held_unit_of_work_makes_the_other_writers_of_its_handle_busy() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let store = SqliteOptions::new(folder.path().join("log.db")).busy_timeout(TIMEOUT).open().await.expect("opened");
+    store.append(&stream("a"), ExpectedVersion::NoStream, vec![event(1)]).await.expect("appended");
+    let held = store.begin().await.expect("begun");
+
+    let begun = Instant::now();
+    for what in ["append", "the next append"] {
+        let busy = bounded(what, store.append(&stream("a"), ANY, vec![event(2)])).await.expect_err("refused");
+        assert!(matches!(busy, AppendError::Busy { waited } if waited == TIMEOUT), "{what}: {busy:?}");
+        assert!(busy.to_string().contains("unit of work"), "{busy}");
+        assert!(busy.is_transient());
+    }
+    let busy = bounded("begin", store.begin()).await.err().expect("refused");
+    assert!(matches!(busy, AppendError::Busy { waited } if waited == TIMEOUT), "{busy:?}");
+    let busy = bounded("a transaction", store.database().begin()).await.err().expect("refused");
+    assert!(matches!(busy, DatabaseError::Busy { waited } if waited == TIMEOUT), "{busy:?}");
+    assert!(busy.to_string().contains("unit of work"), "{busy}");
+    let busy = bounded("a migration", store.database().migrate(LABELS)).await.expect_err("refused");
+    assert!(matches!(busy, OpenError::Unavailable { .. }), "{busy:?}");
+    assert!(begun.elapsed() >= TIMEOUT * 5, "refused before the timeout: {:?}", begun.elapsed());
+    assert_eq!(store.head().await.expect("readers are not blocked").position.get(), 1);
+
+    held.rollback().await.expect("rolled back");
+    store.append(&stream("a"), ANY, vec![event(2)]).await.expect("free again");
+    store.begin().await.expect("free again").commit().await.expect("committed");
+}
+
+const LABELS: &[crate::Migration] = &[crate::Migration {
+    component: "labels",
+    number: 1,
+    name: "labels",
+    sql: "CREATE TABLE labels (order_id TEXT NOT NULL PRIMARY KEY) STRICT",
+}];
+
+/// An append that comes shortly before another one is refused has its own time to wait.
+#[tokio::test]
+async fn an_append_that_comes_late_is_not_refused_with_earlier_ones() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let timeout = Duration::from_secs(1);
+    let store = SqliteOptions::new(folder.path().join("log.db")).busy_timeout(timeout).open().await.expect("opened");
+    let held = store.begin().await.expect("begun");
+    let early = tokio::spawn({
+        let store = store.clone();
+        async move { store.append(&stream("a"), ANY, vec![event(1)]).await }
+    });
+    // The late one comes within the wait of the early one.
+    tokio::time::sleep(timeout / 2).await;
+    let late = tokio::spawn({
+        let store = store.clone();
+        async move { store.append(&stream("a"), ANY, vec![event(2)]).await }
+    });
+    let early = bounded("the early append", early).await.expect("joined");
+    assert!(matches!(early, Err(AppendError::Busy { .. })), "{early:?}");
+    held.rollback().await.expect("rolled back");
+    let late = bounded("the late append", late).await.expect("joined").expect("stored");
+    assert_eq!(late.version().get(), 1);
+}
+
+/// The handle's own commits hold the lock for as long as the disk takes: no timeout counts for them.
+#[tokio::test]
+async fn own_commits_are_waited_for_however_short_the_timeout_is() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let options = SqliteOptions::new(folder.path().join("log.db")).busy_timeout(Duration::ZERO);
+    let store = options.open().await.expect("opened");
+    let writers = (0..8).map(|writer| {
+        let store = store.clone();
+        tokio::spawn(async move {
+            for n in 0..20 {
+                store.append(&stream(&format!("s-{writer}")), ANY, vec![event(n)]).await.expect("appended");
+            }
+        })
+    });
+    for writer in writers.collect::<Vec<_>>() {
+        writer.await.expect("no append was refused");
+    }
+    // A commit that takes longer than any timeout: the lock is held, and not by a transaction of a user.
+    let commit = store.database().writer().await.expect("free");
+    let mut begin = Box::pin(store.begin());
+    assert!(tokio::time::timeout(Duration::from_millis(300), &mut begin).await.is_err(), "an own commit is no reason");
+    drop(commit);
+    begin.await.expect("begun").rollback().await.expect("rolled back");
+}
