@@ -121,7 +121,7 @@ impl ProjectionsBuilder {
     /// (`annals_checkpoints` on SQLite, `annals.checkpoints` on PostgreSQL), when nobody needs them. A version whose table is
     /// gone is built anew.
     ///
-    /// Several processes may run the same projection: each event is applied once, whoever is first.
+    /// Several processes may run the same projection: each event is applied once, by the process that is first.
     ///
     /// Must be called within a tokio runtime with timers, in which the projections live.
     ///

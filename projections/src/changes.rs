@@ -48,7 +48,7 @@ pub(crate) fn compare(a: &ColumnValue, b: &ColumnValue) -> Ordering {
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum RowError {
-    /// A value is not one that the column can hold. Mend the fold, or the row's type.
+    /// A value is not one that the column can hold. Fix the fold, or the row's type.
     #[error("row `{key}` of `{table}`: column `{column}` {problem}")]
     Value {
         /// The table.
@@ -144,7 +144,7 @@ const LONGEST_SHOWN: usize = 100;
 pub(crate) fn check_columns<R: ReadModel>(key: &R::Key, columns: &[ColumnValue]) -> Result<(), RowError> {
     if columns.len() != R::TABLE.columns.len() {
         let (found, columns) = (columns.len(), R::TABLE.columns.len());
-        let problem = format!("and the rest have {found} values for {columns} columns; mend `to_columns` of the row");
+        let problem = format!("and the rest have {found} values for {columns} columns; fix `to_columns` of the row");
         return Err(RowError::value::<R>(&key.to_columns(), R::TABLE.columns[0].name, problem));
     }
     for (spec, value) in R::TABLE.columns.iter().zip(columns) {
@@ -210,7 +210,7 @@ fn indexed_bytes(value: &ColumnValue) -> usize {
 pub(crate) fn check_key<R: ReadModel>(key: Vec<ColumnValue>) -> Result<Vec<ColumnValue>, RowError> {
     if key.len() != R::TABLE.key.len() {
         let (found, columns) = (key.len(), R::TABLE.key.len());
-        let problem = format!("and the rest have {found} values for {columns} key columns; mend the type of the key");
+        let problem = format!("and the rest have {found} values for {columns} key columns; fix the type of the key");
         return Err(RowError::value::<R>(&key, R::TABLE.key[0], problem));
     }
     for (name, value) in R::TABLE.key.iter().zip(&key) {
@@ -220,7 +220,7 @@ pub(crate) fn check_key<R: ReadModel>(key: Vec<ColumnValue>) -> Result<Vec<Colum
                 Err(format!("is {time}, finer than the microseconds a key can have; round it"))
             }
             (Some(column), value) => check_value(column.column_type, false, value),
-            (None, _) => Err("is no column of the table; mend the key of the table".to_owned()),
+            (None, _) => Err("is no column of the table; fix the key of the table".to_owned()),
         };
         checked.map_err(|problem| RowError::value::<R>(&key, name, problem))?;
     }
@@ -255,7 +255,7 @@ pub(crate) fn check_value(column_type: ColumnType, nullable: bool, value: &Colum
         | (ColumnType::Bytes, ColumnValue::Bytes(_))
         | (ColumnType::Json, ColumnValue::Json(_)) => Ok(()),
         (expected, found) => {
-            Err(format!("is declared {expected:?}, but the row gives {}; mend one of them", found.kind()))
+            Err(format!("is declared {expected:?}, but the row gives {}; fix one of them", found.kind()))
         }
     }
 }

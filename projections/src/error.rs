@@ -115,7 +115,7 @@ impl fmt::Display for EventPlace {
     }
 }
 
-/// A projection that goes no further until somebody has mended what stopped it and started it again.
+/// A projection that goes no further until somebody has fixed what stopped it and started it again.
 ///
 /// Its rows and its checkpoint stand where they stood before the event; the other projections go on.
 /// [`Projections::stopped`](crate::Projections::stopped) has an example.
@@ -166,11 +166,11 @@ impl fmt::Display for Before<'_> {
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum StopCause {
-    /// `apply` returned an error. Mend the fold, deploy, start again: it goes on with this event.
-    #[error("it could not apply the event; mend the fold and start again, then it goes on with this event")]
+    /// `apply` returned an error. Fix the fold, deploy, start again: it goes on with this event.
+    #[error("it could not apply the event; fix the fold and start again, then it goes on with this event")]
     Apply(#[source] Box<dyn std::error::Error + Send + Sync>),
-    /// `apply` panicked. Mend the fold, deploy, start again: it goes on with this event.
-    #[error("it panicked: {0}; mend the fold and start again, then it goes on with this event")]
+    /// `apply` panicked. Fix the fold, deploy, start again: it goes on with this event.
+    #[error("it panicked: {0}; fix the fold and start again, then it goes on with this event")]
     Panicked(String),
     /// The event cannot be read by this build, or the log cannot be read on. Do what the error says, start again.
     #[error(transparent)]
@@ -183,8 +183,8 @@ pub enum StopCause {
     /// rows.
     #[error("`apply` asked for more rows {0} times over and never had enough; make it pure")]
     NeverSatisfied(usize),
-    /// The database of the read models refused the work, and would again. Mend what it says, start again.
-    #[error("the database of the read models refused; mend what it says and start again")]
+    /// The database of the read models refused the work, and would again. Fix what it says, start again.
+    #[error("the database of the read models refused; fix what it says and start again")]
     Database(#[source] BackendError),
     /// The checkpoint is gone from the database while the projection was running. Start it again to build from the
     /// beginning.
@@ -232,10 +232,10 @@ pub(crate) fn is_rewind(error: &ReadError) -> bool {
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum StartError {
-    /// The name of a projection, its version or the events it wants break a rule, or there is none. Mend what it names.
+    /// The name of a projection, its version or the events it wants break a rule, or there is none. Fix what it names.
     #[error(transparent)]
     Invalid(#[from] Invalid),
-    /// The declaration of a read model breaks a rule. Mend it.
+    /// The declaration of a read model breaks a rule. Fix it.
     #[error(transparent)]
     Table(#[from] SpecError),
     /// The read model has other columns or another key than when this version was first started. Raise `VERSION`.
@@ -330,9 +330,9 @@ pub enum StartError {
     /// The event store could not be read. If the error is transient, start again later.
     #[error("the event store could not be read; start again when it can")]
     Store(#[source] ReadError),
-    /// The database of the read models refused or could not be reached. Mend what it says, or start again later.
+    /// The database of the read models refused or could not be reached. Fix what it says, or start again later.
     #[error(
-        "the database of the read models could not be prepared for `{projection}`; mend what it says and start again"
+        "the database of the read models could not be prepared for `{projection}`; fix what it says and start again"
     )]
     Database {
         /// The projection.
@@ -340,8 +340,8 @@ pub enum StartError {
         /// What the database said.
         source: DatabaseError,
     },
-    /// The database of the read models could not be brought to this build's schema. Mend what it says, start again.
-    #[error("the database of the read models could not be prepared; mend what it says and start again")]
+    /// The database of the read models could not be brought to this build's schema. Fix what it says, start again.
+    #[error("the database of the read models could not be prepared; fix what it says and start again")]
     Migrate(#[source] OpenError),
 }
 
@@ -417,7 +417,7 @@ pub enum WaitError {
         /// How far each projection that was waited for has got.
         reached: Vec<ProjectionProgress>,
     },
-    /// A projection will not get there before somebody has mended it. See [`StopCause`].
+    /// A projection will not get there before somebody has fixed it. See [`StopCause`].
     #[error(transparent)]
     Stopped(#[from] Stopped),
     /// The stable name could not be switched in time to the version that runs here. Do what `why` says, or try again.
@@ -487,7 +487,7 @@ pub struct ProjectionProgress {
     pub projection: Arc<str>,
     /// Everything up to here is seen by queries of the read model's stable name.
     pub position: Position,
-    /// What holds it up at the moment, if a passing fault does.
+    /// What blocks it at the moment, if a passing fault does.
     pub retrying_after: Option<String>,
     /// The version that the stable name shows, if it is not the one that runs here: another process has to feed it.
     pub elsewhere: Option<Elsewhere>,
@@ -527,7 +527,7 @@ impl fmt::Display for Reached<'_> {
                 )?,
             }
             if let Some(fault) = &reach.retrying_after {
-                write!(f, " (held up: {fault})")?;
+                write!(f, " (retrying: {fault})")?;
             }
         }
         Ok(())

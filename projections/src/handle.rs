@@ -180,7 +180,7 @@ impl Projections {
         })
     }
 
-    /// Waits until a projection stops because of an error, or all of them are closed: for whoever must tell somebody.
+    /// Waits until a projection stops because of an error, or all of them are closed: for alerts.
     ///
     /// ```
     /// # mod till { include!(concat!(env!("CARGO_MANIFEST_DIR"), "/docs/till.rs")); }

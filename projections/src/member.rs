@@ -204,14 +204,14 @@ impl Member {
         }
     }
 
-    /// A fault that may pass holds it up.
+    /// A fault that may pass blocks it.
     pub(crate) fn set_retrying(&self, fault: &(dyn std::error::Error + 'static)) {
         let fault = chain(fault);
-        tracing::warn!(projection = self.model.projection, position = self.position().get(), %fault, "held up; trying again");
+        tracing::warn!(projection = self.model.projection, position = self.position().get(), %fault, "retrying");
         self.status_sender.send_modify(|status| status.state = ProjectionState::Retrying { fault });
     }
 
-    /// What held it up has passed.
+    /// What blocked it has passed.
     pub(crate) fn go_on(&self) {
         let state = self.running_state();
         self.status_sender.send_if_modified(|status| {

@@ -138,7 +138,7 @@ pub struct IndexSpec {
     pub columns: &'static [&'static str],
 }
 
-/// Why a table cannot be created as it is declared. Mend the declaration.
+/// Why a table cannot be created as it is declared. Fix the declaration.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("table `{}`: {problem}", table.escape_debug())]
 pub struct SpecError {

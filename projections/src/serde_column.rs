@@ -15,7 +15,7 @@ pub fn text_to_column<T: Serialize + ?Sized>(value: &T) -> ColumnValue {
         Ok(serde_json::Value::String(string)) => text(string.into()),
         Ok(serde_json::Value::Null) => ColumnValue::Null,
         Ok(_) => ColumnValue::refused("is not written as a string by serde; use `#[column(json)]`"),
-        Err(error) => ColumnValue::refused(format!("cannot be written by serde: {error}; mend its `Serialize`")),
+        Err(error) => ColumnValue::refused(format!("cannot be written by serde: {error}; fix its `Serialize`")),
     }
 }
 

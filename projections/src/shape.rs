@@ -59,7 +59,7 @@ pub(crate) fn lost_columns(shown: &str, table: &TableSpec) -> Vec<String> {
             return Some(format!("`{name}` is gone"));
         };
         let now = kind_of(now);
-        // Whoever reads a column that may be null can read one that may not.
+        // A query that reads a column that may be null can read one that may not.
         let same = kind == now || kind.strip_suffix(" null") == Some(now.as_str());
         (!same).then(|| format!("`{name}` was {kind} and is {now}"))
     };

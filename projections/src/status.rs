@@ -48,12 +48,12 @@ pub enum ProjectionState {
     CatchingUp,
     /// It has reached the end of the log and follows it.
     Live,
-    /// A fault that may pass holds it up; it tries again with growing pauses.
+    /// A fault that may pass blocks it; it tries again with growing pauses.
     Retrying {
         /// The fault.
         fault: String,
     },
-    /// It goes no further. Mend what it says and start the projections again.
+    /// It goes no further. Fix what it says and start the projections again.
     Stopped(Stopped),
     /// It was closed.
     Closed,
@@ -67,5 +67,5 @@ impl ProjectionState {
     }
 }
 
-/// The status_sender on which a runner writes how a projection fares; whoever waits reads it.
+/// The status_sender on which a runner writes how a projection fares; waits read it.
 pub(crate) type StatusSender = watch::Sender<ProjectionStatus>;

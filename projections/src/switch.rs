@@ -8,7 +8,7 @@ use crate::database::{Shows, Switch};
 use crate::member::{Member, chain};
 use crate::pass::Shared;
 
-/// How long after a view could not be switched it is tried again. Whoever reads the view for long holds the switch up, and a
+/// How long after a view could not be switched it is tried again. A long query of the view blocks the switch, and a
 /// switch that waits holds up all others who want to read it, and the pass.
 pub(crate) const SWITCH_AGAIN: Duration = Duration::from_secs(1);
 

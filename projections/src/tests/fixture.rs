@@ -64,7 +64,7 @@ impl Fixture {
         Self { models: Troubled::new(self.backend.handle()), ..self.clone() }
     }
 
-    /// How long something may take that is not held up.
+    /// How long something may take that is not blocked.
     pub(crate) fn soon(&self) -> Duration {
         self.soon
     }

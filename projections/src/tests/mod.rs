@@ -49,7 +49,7 @@ macro_rules! on_every_database {
 }
 
 on_every_database! {
-    runner::whoever_waits_for_a_position_reads_its_own_writes,
+    runner::a_wait_for_a_position_reads_its_own_writes,
     runner::an_event_that_cannot_be_applied_stops_its_projection_alone_and_a_fix_goes_on_from_there,
     runner::a_panic_stops_its_projection_alone,
     runner::an_unreadable_event_of_a_wanted_name_stops_and_others_are_not_even_looked_at,

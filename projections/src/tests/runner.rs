@@ -15,7 +15,7 @@ fn paid(times: usize) -> Vec<AccountEvent> {
     vec![AccountEvent::Paid(1); times]
 }
 
-pub(super) async fn whoever_waits_for_a_position_reads_its_own_writes(shop: Fixture) {
+pub(super) async fn a_wait_for_a_position_reads_its_own_writes(shop: Fixture) {
     let views = shop.projections().with(Accounts).with(Counts).start().await.unwrap();
     for n in 1..=20 {
         let position = shop.append("a", paid(1)).await;
@@ -80,7 +80,7 @@ pub(super) async fn an_event_that_cannot_be_applied_stops_its_projection_alone_a
     assert_eq!(
         said(&stopped),
         "projection `accounts` (version 1) stopped before event `refused` at position 3 (`default/account/b`, version 1): \
-         it could not apply the event; mend the fold and start again, then it goes on with this event: the domain says no"
+         it could not apply the event; fix the fold and start again, then it goes on with this event: the domain says no"
     );
     views.wait_for_one::<Counts>(last, shop.soon()).await.unwrap();
     assert_eq!(shop.rows::<Counts>().await, pairs(&[("a", 5), ("b", 1)]));
@@ -163,7 +163,7 @@ async fn who_waits_learns_what_holds_a_projection_up() {
     shop.models.trouble_commits(vec![Some(Trouble::Passing); 100]);
     let position = shop.append("a", paid(1)).await;
     let error = views.wait_for(position, shop.soon()).await.unwrap_err().to_string();
-    assert!(error.contains("`accounts` is at 0 (held up: the disk is on holiday)"), "{error}");
+    assert!(error.contains("`accounts` is at 0 (retrying: the disk is on holiday)"), "{error}");
 }
 
 pub(super) async fn what_the_database_refuses_stops_its_projection_alone(shop: Fixture) {
@@ -175,7 +175,7 @@ pub(super) async fn what_the_database_refuses_stops_its_projection_alone(shop: F
     assert_eq!(
         said(&stopped),
         "projection `accounts` (version 1) stopped at position 0: the database of the read models refused; \
-         mend what it says and start again: the disk is on holiday"
+         fix what it says and start again: the disk is on holiday"
     );
     assert!(shop.rows::<Accounts>().await.is_empty());
 }

@@ -91,7 +91,7 @@ pub(super) async fn a_raised_version_is_built_beside_the_old_one_and_shown_when_
     assert_eq!(shop.rows::<Accounts>().await, pairs(&[("a", 1)]), "the old table stays as it was");
 }
 
-/// Whoever reads the view for long keeps it from being switched; meanwhile the projection goes on.
+/// A long query of the view blocks the switch; meanwhile the projection goes on.
 #[tokio::test(start_paused = true)]
 async fn a_view_that_cannot_be_switched_yet_is_tried_again_now_and_then() {
     let shop = Fixture::new();

@@ -178,7 +178,7 @@ fn version_of(row: &PgRow, column: &str) -> Result<u32, sqlx::Error> {
     u32::try_from(row.try_get::<i64, _>(column)?).map_err(|e| sqlx::Error::Decode(e.into()))
 }
 
-/// The locks of the database are waited for this long and no longer: whoever waits for a lock on a table or a view
+/// The locks of the database are waited for this long and no longer: a query that waits for a lock on a table or a view
 /// keeps all others waiting behind it.
 async fn wait_briefly(transaction: &mut PostgresTransaction) -> Result<(), sqlx::Error> {
     sqlx::raw_sql("SET LOCAL lock_timeout = '250ms'").execute(&mut **transaction).await.map(drop)

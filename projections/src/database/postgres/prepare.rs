@@ -19,7 +19,7 @@ use crate::database::{Model, Prepared};
 use crate::error::StartError;
 use crate::shape::Shape;
 
-/// The keys are `annl` and `prep` in ASCII. Whoever comes second waits, and then finds the work done.
+/// The keys are `annl` and `prep` in ASCII. The second caller waits, and then finds the work done.
 pub(super) const TAKE_TURN: &str = "SELECT pg_advisory_xact_lock(1634627180, 1886545264)";
 
 const SHAPE: &str = "
