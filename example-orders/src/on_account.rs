@@ -86,5 +86,5 @@ pub async fn play(shop: &Shop, out: &mut dyn Write) -> Result<(), Fault> {
 fn print(out: &mut dyn Write, what: &str, done: &Executed) -> Result<(), Fault> {
     let again = if done.repeated { "  (the same form again: nothing new)" } else { "" };
     let stream = format!("{} {}", done.stream.aggregate_type(), done.stream.aggregate_id());
-    Ok(writeln!(out, "  {stream:<13} {what:<8} version {}, position {}{again}", done.version, done.position)?)
+    Ok(writeln!(out, "  {stream:<13} {what:<8} {}, position {}{again}", done.version, done.position)?)
 }

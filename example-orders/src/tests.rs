@@ -100,9 +100,9 @@ async fn the_story_is_the_same_on_postgresql() {
 
 #[tokio::test(start_paused = true)]
 async fn a_payment_service_degrades_fails_and_recovers_as_ever() {
-    let mut told = Vec::new();
-    resilience::play(&mut told).await.expect("played");
-    insta::assert_snapshot!("resilience", String::from_utf8(told).expect("text"));
+    let mut printed = Vec::new();
+    resilience::play(&mut printed).await.expect("played");
+    insta::assert_snapshot!("resilience", String::from_utf8(printed).expect("text"));
 }
 
 async fn server_time(url: &str) -> Timestamp {

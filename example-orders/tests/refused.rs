@@ -7,7 +7,7 @@ fn a_database_that_cannot_be_opened_is_named_without_its_password() {
     for (url, message) in [
         ("mysql://app:secret@localhost/shop", "make it `postgres://user@host:5432/database`"),
         ("postgres://app:secret@127.0.0.1:1/shop", "postgres://127.0.0.1:1/shop"),
-        ("postgres://app:secret@[/shop", "is no URL of a PostgreSQL database"),
+        ("postgres://app:secret@[/shop", "is not a URL of a PostgreSQL database"),
     ] {
         let mut app = Command::new(env!("CARGO_BIN_EXE_example-orders"));
         let output = app.env("DATABASE_URL", url).output().expect("it starts");

@@ -24,7 +24,7 @@ use crate::wait::{Fed, Names};
 /// Projections whose positions differ by at most this share a pass from the start; those further behind catch up first.
 const TOGETHER: i64 = 10_000;
 
-/// A store whose events projections shall read; [`Over::into_database`] says where the rows go. [`Projections::over`]
+/// A store whose events projections read; [`Over::into_database`] says where the rows go. [`Projections::over`]
 /// makes it and has an example.
 pub struct Over {
     store: Arc<dyn EventStore>,
@@ -110,7 +110,7 @@ impl ProjectionsBuilder {
         self
     }
 
-    /// Prepares the tables and starts to read, each projection from where it stands. Returns as soon as they run; what they
+    /// Prepares the tables and starts to read, each projection from where it is. Returns as soon as they run; what they
     /// have missed they catch up with in the background.
     ///
     /// A projection that is started for the first time, or with a raised [`Projection::VERSION`], builds a table of its own,
@@ -166,7 +166,7 @@ fn check(projections: &[Box<dyn AnyProjection>]) -> Result<(), StartError> {
     for (at, projection) in projections.iter().enumerate() {
         let Model { projection: name, version, table } = projection.model();
         if !is_identifier(name) {
-            let problem = format!("of a projection is `{}`, which cannot stand in SQL", name.escape_debug());
+            let problem = format!("of a projection is `{}`, which cannot be used in SQL", name.escape_debug());
             return invalid("NAME", problem, NAME_RULE);
         }
         if version == 0 {

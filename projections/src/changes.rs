@@ -7,7 +7,7 @@ use annals_eventstore::ErrorFamily;
 use crate::column::{ColumnError, ColumnType, ColumnValue};
 use crate::read_model::{ReadModel, RowKey, TableSpec};
 
-/// The rows of one table to write and the keys of those to remove. No key stands in it twice.
+/// The rows of one table to write and the keys of those to remove. No key occurs in it twice.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub(crate) struct Changes {
     /// Whole rows, each in the order of the table's columns.

@@ -229,7 +229,7 @@ impl ColumnError {
         Self { column: String::new(), expected: expected.into(), found: found.into() }
     }
 
-    /// A value of another kind than `expected`. What it holds is not told.
+    /// A value of another kind than `expected`. Its content is not shown.
     #[must_use]
     pub fn mismatch(expected: impl Into<String>, found: &ColumnValue) -> Self {
         Self::new(expected, found.kind())

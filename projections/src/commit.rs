@@ -45,7 +45,7 @@ impl Part {
         }
     }
 
-    /// The stored checkpoint stands where the part begins, and the part applies nothing.
+    /// The stored checkpoint is where the part begins, and the part applies nothing.
     fn compared(self, members: &mut [Member]) {
         let member = &mut members[self.member];
         member.advance(self.work.to, 0);
@@ -103,7 +103,7 @@ pub(crate) async fn commit(shared: &Shared, members: &mut [Member], mut parts: V
     true
 }
 
-/// Compares where the stored checkpoints stand: a projection whose checkpoint stands where its part begins moves on if the part
+/// Compares where the stored checkpoints are: a projection whose checkpoint is where its part begins moves on if the part
 /// applies nothing, any other goes on from its stored checkpoint. `unanswered` says that the parts may have been committed
 /// all the same. False if it was cancelled while waiting.
 async fn compare(shared: &Shared, members: &mut [Member], parts: Vec<Part>, unanswered: bool) -> bool {

@@ -40,7 +40,7 @@ enum Cause {
 }
 
 impl ProjectionError {
-    /// An error that says why the event cannot be applied: a lower-case fragment, as it stands at the end of a longer
+    /// An error that says why the event cannot be applied: a lower-case fragment, as the end of a longer
     /// text.
     pub fn new(why: impl Into<String>) -> Self {
         Self(Cause::Other(why.into().into()))
@@ -117,7 +117,7 @@ impl fmt::Display for EventPlace {
 
 /// A projection that goes no further until somebody has fixed what stopped it and started it again.
 ///
-/// Its rows and its checkpoint stand where they stood before the event; the other projections go on.
+/// Its rows and its checkpoint are as they were before the event; the other projections continue.
 /// [`Projections::stopped`](crate::Projections::stopped) has an example.
 #[derive(Clone, Debug, thiserror::Error)]
 #[error("projection `{projection}` (version {version}) stopped {}", Before(event.as_ref(), *position))]
@@ -166,11 +166,11 @@ impl fmt::Display for Before<'_> {
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum StopCause {
-    /// `apply` returned an error. Fix the fold, deploy, start again: it goes on with this event.
-    #[error("it could not apply the event; fix the fold and start again, then it goes on with this event")]
+    /// `apply` returned an error. Fix the fold, deploy, start again: it continues with this event.
+    #[error("it could not apply the event; fix the fold and start again, then it continues with this event")]
     Apply(#[source] Box<dyn std::error::Error + Send + Sync>),
-    /// `apply` panicked. Fix the fold, deploy, start again: it goes on with this event.
-    #[error("it panicked: {0}; fix the fold and start again, then it goes on with this event")]
+    /// `apply` panicked. Fix the fold, deploy, start again: it continues with this event.
+    #[error("it panicked: {0}; fix the fold and start again, then it continues with this event")]
     Panicked(String),
     /// The event cannot be read by this build, or the log cannot be read on. Do what the error says, start again.
     #[error(transparent)]
@@ -247,7 +247,7 @@ pub enum StartError {
         projection: &'static str,
         /// Its version.
         version: u32,
-        /// The table that stands in the database, as `name(column type, ..; key column, ..)`.
+        /// The table in the database, as `name(column type, ..; key column, ..)`.
         stored: String,
         /// The table that the code declares, likewise.
         declared: String,

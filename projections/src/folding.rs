@@ -1,5 +1,5 @@
-//! One batch of one projection, step by step: what to load, and at last what to write. Pure; the runner and the test kit turn
-//! the crank.
+//! One batch of one projection, step by step: what to load, and at last what to write. Pure; the runner and the test kit
+//! call `step`.
 
 use crate::changes::{Changes, RowError};
 use crate::column::ColumnValue;
@@ -42,7 +42,7 @@ pub(crate) struct Stop {
 /// A fold on its way through a batch.
 pub(crate) struct Folding {
     fold: Box<dyn AnyFold>,
-    /// How many events are tried; those behind wait for another folding, or for a person.
+    /// How many events are tried; later ones wait for another folding, or until someone fixes the fold.
     limit: usize,
     rounds: usize,
     stop: Option<Stop>,
@@ -58,8 +58,8 @@ impl Folding {
         self.fold.as_ref()
     }
 
-    /// Goes on until rows are missing or the work is done. An event that cannot be applied ends the work before it; what the
-    /// events before it made stands.
+    /// Continues until rows are missing or the work is done. An event that cannot be applied ends the work before it; what the
+    /// events before it made is kept.
     pub(crate) fn step(&mut self) -> Step {
         while self.limit > 0 {
             match self.fold.round(self.limit) {

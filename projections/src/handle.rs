@@ -98,7 +98,7 @@ impl Projections {
     /// append, this is how to read one's own writes. Needs a tokio runtime with timers.
     ///
     /// It compares what is stored of the version that the stable name shows, whichever process feeds that, by one query for
-    /// all waits of this handle. If it is the version that runs here, it is told when there is something to see; else it looks
+    /// all waits of this handle. If it is the version that runs here, it is notified of progress; else it looks
     /// every 20 ms, and where nothing concerns a projection, another process stores how far it is a second later.
     ///
     /// Rows of events that the log has lost, by a restore or a failover, never end it well: a position that was reached
@@ -219,7 +219,7 @@ impl Projections {
     /// ```
     ///
     /// # Errors
-    /// The first projection that has stopped, and why. The others go on. [`StopCause`](crate::StopCause) says what
+    /// The first projection that has stopped, and why. The others continue. [`StopCause`](crate::StopCause) says what
     /// helps; then start the projections again.
     ///
     /// # Cancel safety

@@ -98,9 +98,9 @@ pub(crate) fn wanted<'a>(projections: impl Iterator<Item = &'a dyn AnyProjection
 pub(crate) struct Member {
     pub(crate) projection: Box<dyn AnyProjection>,
     pub(crate) model: Model,
-    /// Everything up to here is applied, or does not concern it. What others are told it has reached.
+    /// Everything up to here is applied, or does not concern it. This is what it reports as reached.
     progress: Checkpoint,
-    /// Where its stored checkpoint stood when that was last compared, at or before `progress`. In between is no event that it
+    /// Where its stored checkpoint was when it was last compared, at or before `progress`. In between is no event that it
     /// wants.
     saved: Checkpoint,
     /// Whether the read model's stable name shows this version, or has been left to another for good.
@@ -158,7 +158,7 @@ impl Member {
         self.position().get() - self.saved.position.get()
     }
 
-    /// Where its stored checkpoint must stand, with its rows.
+    /// Where its stored checkpoint must be, with its rows.
     pub(crate) fn saved(&self) -> &Checkpoint {
         &self.saved
     }
@@ -258,7 +258,7 @@ impl Member {
     }
 }
 
-/// Says loudly that a projection has stopped.
+/// Reports that a projection has stopped.
 pub(crate) fn send_stopped(status_sender: &StatusSender, stopped: Stopped) {
     tracing::error!(
         projection = &*stopped.projection,

@@ -26,7 +26,7 @@ const SAVE_AFTER: Duration = Duration::from_secs(1);
 /// The same, in positions.
 const SAVE_BEHIND: i64 = 100_000;
 
-/// How often the log is looked at though nobody told of new events: a wake-up that got lost costs this much and no more.
+/// How often the log is looked at although no notification came: a wake-up that got lost costs this much and no more.
 const LOOK_ANYWAY: Duration = Duration::from_secs(5);
 
 /// What every pass of a runner shares.
@@ -152,7 +152,7 @@ impl Pass {
         self.join(joined);
     }
 
-    /// Takes in the last ones; those that come later are told that nobody is here.
+    /// Takes in the last ones; later ones learn that the runner has ended.
     fn stop_taking_in(&mut self) {
         if let Role::Follow(joining) = &mut self.role {
             joining.close();
@@ -296,7 +296,7 @@ impl Pass {
             self.unsaved_since = None;
             return;
         }
-        // The wait for news stores it when the time has come; a catch-up does not wait for news.
+        // The wait for notifications stores it when the time has come; a catch-up does not wait for notifications.
         self.unsaved_since.get_or_insert_with(Instant::now);
         if most > SAVE_BEHIND {
             self.save().await;
@@ -346,7 +346,7 @@ async fn fold(shared: &Shared, at: usize, member: &Member, batch: &Batch, checkp
     Some(part(at, member, Some(&folding), outcome, checkpoint))
 }
 
-/// Loads rows as they are where the projection's checkpoint was last seen; `Ok(None)` if it stands elsewhere by now, `None` if
+/// Loads rows as they are where the projection's checkpoint was last seen; `Ok(None)` if it is elsewhere by now, `None` if
 /// the wait for a fault that may pass was cancelled.
 async fn load(
     shared: &Shared,

@@ -10,7 +10,7 @@ use crate::rows::Rows;
 ///
 /// # Obligations on the implementer
 /// [`Projection::apply`] is pure: the same events in the same order give the same rows, whatever was asked for before. It
-/// does no I/O, reads no clock and draws no random numbers, as it may run several times for one event. It touches nothing but
+/// does no I/O, reads no clock and uses no random numbers, as it may run several times for one event. It touches nothing but
 /// `rows`. Rows and checkpoint are stored in one transaction, so every event counts exactly once.
 ///
 /// ```

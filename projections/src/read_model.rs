@@ -1,4 +1,4 @@
-//! Read models: what a row is, and the table it stands in.
+//! Read models: what a row is, and its table.
 
 use std::hash::Hash;
 
@@ -173,14 +173,14 @@ impl TableSpec {
         self.indexes.iter().any(|index| index.columns.iter().any(|name| varies(name)))
     }
 
-    /// Checks that the declaration is whole and its names are safe to stand in SQL.
+    /// Checks that the declaration is whole and its names are safe in SQL.
     ///
     /// # Errors
     /// [`SpecError`] naming the first thing that is wrong, and what to do instead.
     pub fn check(&self) -> Result<(), SpecError> {
         let wrong = |problem: String| Err(SpecError { table: self.name.to_owned(), problem });
         if !is_identifier(self.name) {
-            return wrong(format!("its name cannot stand in SQL; {NAME_RULE}"));
+            return wrong(format!("its name cannot be used in SQL; {NAME_RULE}"));
         }
         if let Some(taken) = ["sqlite_", "annals_", "pg_"].iter().find(|taken| self.name.starts_with(**taken)) {
             return wrong(format!("its name begins with `{taken}`, which is taken; choose another"));
@@ -191,7 +191,7 @@ impl TableSpec {
         for (at, column) in self.columns.iter().enumerate() {
             if !is_identifier(column.name) {
                 let name = column.name.escape_debug();
-                return wrong(format!("the column's name `{name}` cannot stand in SQL; {NAME_RULE}"));
+                return wrong(format!("the column's name `{name}` cannot be used in SQL; {NAME_RULE}"));
             }
             if self.columns[..at].iter().any(|earlier| earlier.name == column.name) {
                 return wrong(format!("column `{}` is declared twice; rename one", column.name));
@@ -226,7 +226,7 @@ impl TableSpec {
     }
 }
 
-/// Whether `name` can stand in SQL of every engine, quoted or not by accident: `[a-z][a-z0-9_]*`, not too long.
+/// Whether `name` can be used in SQL of every engine, quoted or not by accident: `[a-z][a-z0-9_]*`, not too long.
 pub(crate) fn is_identifier(name: &str) -> bool {
     name.len() <= TableSpec::MAX_NAME
         && name.starts_with(|c: char| c.is_ascii_lowercase())

@@ -75,7 +75,7 @@ pub fn json_normalize<T: Serialize + DeserializeOwned>(value: &mut T) -> Result<
 
 /// Makes types that serde writes as a string (ids, plain enums) usable as text columns, also in keys.
 ///
-/// The text stands in the column without quotes, so SQL can compare it. A value that serde writes as anything but a
+/// The text is stored in the column without quotes, so SQL can compare it. A value that serde writes as anything but a
 /// string stops the projection; `#[column(json)]` on the field is for those.
 ///
 /// ```

@@ -7,7 +7,7 @@ use tokio::sync::watch;
 
 use crate::error::Stopped;
 
-/// How one projection fares, as [`Projections::status`](crate::Projections::status) tells.
+/// The state of one projection, as [`Projections::status`](crate::Projections::status) gives it.
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub struct ProjectionStatus {
@@ -60,12 +60,12 @@ pub enum ProjectionState {
 }
 
 impl ProjectionState {
-    /// Whether it goes on by itself.
+    /// Whether it continues by itself.
     #[must_use]
     pub fn is_running(&self) -> bool {
         !matches!(self, Self::Stopped(_) | Self::Closed)
     }
 }
 
-/// The status_sender on which a runner writes how a projection fares; waits read it.
+/// The channel to which a runner writes the state of a projection; waits read it.
 pub(crate) type StatusSender = watch::Sender<ProjectionStatus>;

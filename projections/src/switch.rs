@@ -9,11 +9,11 @@ use crate::member::{Member, chain};
 use crate::pass::Shared;
 
 /// How long after a view could not be switched it is tried again. A long query of the view blocks the switch, and a
-/// switch that waits holds up all others who want to read it, and the pass.
+/// switch that waits blocks all other readers of it, and the pass.
 pub(crate) const SWITCH_AGAIN: Duration = Duration::from_secs(1);
 
-/// Lets the stable name show a version that stands at the end of the log, with its checkpoint stored, unless it shows a
-/// higher one. What keeps it from that for a while is left to the next time; the name goes on showing what it shows.
+/// Lets the stable name show a version that is at the end of the log, with its checkpoint stored, unless it shows a
+/// higher one. What keeps it from that for a while is left to the next time; the name continues to show what it shows.
 pub(crate) async fn switch(shared: &Shared, member: &mut Member) {
     let (projection, version) = (member.model.projection, member.model.version);
     let mut how = Switch::default();
@@ -25,7 +25,7 @@ pub(crate) async fn switch(shared: &Shared, member: &mut Member) {
             }
             Ok(Shows::Stays(shown)) => {
                 member.settled = true;
-                tracing::info!(projection, version, shown, "the read model goes on showing another version");
+                tracing::info!(projection, version, shown, "the read model continues to show another version");
             }
             Ok(Shows::Further(shown)) if how.foreign != Some(shown) && shared.is_foreign(&shown).await => {
                 how.foreign = Some(shown);

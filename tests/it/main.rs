@@ -138,7 +138,7 @@ async fn spend_wildly(cards: &Repository<Card>) -> Result<i64, Box<dyn std::erro
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn no_card_is_overdrawn_whoever_races_on_any_store() -> Result<(), Box<dyn std::error::Error>> {
+async fn no_card_is_overdrawn_by_racing_writers_on_any_store() -> Result<(), Box<dyn std::error::Error>> {
     let folder = tempfile::tempdir()?;
     let sqlite = SqliteStore::open(folder.path().join("cards.db")).await?;
     let scratch = annals_scratch::Database::empty().await;

@@ -22,7 +22,7 @@ use crate::position::{After, Checkpoint, Incarnation, Position};
 use crate::queue::{Bounds, Queue};
 use crate::request::RequestKey;
 use crate::sqlite::append::requests;
-use crate::sqlite::append::round::{plan_blind, store_blind};
+use crate::sqlite::append::round::{plan_optimistic, store_optimistic};
 use crate::sqlite::append::writer::GroupCommit;
 use crate::sqlite::connection::database::SqliteDatabase;
 use crate::sqlite::fault::is_refusal;
@@ -189,10 +189,10 @@ impl SqliteStore {
         if group.last_batch.load(Ordering::Relaxed) > 1 || !group.queue.is_empty() {
             return None;
         }
-        let rows = plan_blind(append)?;
+        let rows = plan_optimistic(append)?;
         let mut writer = group.database.try_writer()?;
         let connection = writer.connection().ok()?;
-        match store_blind(connection, append, &rows, group.now()).await {
+        match store_optimistic(connection, append, &rows, group.now()).await {
             Ok(Some(appended)) => {
                 group.announce(appended.position);
                 return Some(Ok(appended));

@@ -123,13 +123,13 @@ impl ReadModels for MemoryReadModels {
         let mut moved = Vec::new();
         for work in work {
             let key = (work.model.projection, work.model.version);
-            let stands = state.checkpoints.get(&key).is_some_and(|stored| *stored == work.from);
-            if stands {
+            let is_there = state.checkpoints.get(&key).is_some_and(|stored| *stored == work.from);
+            if is_there {
                 state.checkpoints.insert(key, work.to);
                 state.moved_at.insert(key, now);
                 state.tables.get_mut(&work.model.table_name()).expect("prepared before").write(&work.changes);
             }
-            moved.push(if stands { Moved::Done } else { Moved::Overtaken });
+            moved.push(if is_there { Moved::Done } else { Moved::Overtaken });
         }
         Ok(moved)
     }

@@ -40,7 +40,7 @@ impl Model {
     }
 }
 
-/// Where a prepared model stands.
+/// Where a prepared model is.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub(crate) struct Prepared {
     pub(crate) checkpoint: Checkpoint,
@@ -48,7 +48,7 @@ pub(crate) struct Prepared {
     pub(crate) shown: bool,
 }
 
-/// One projection's part of a commit: its rows, and its checkpoint from where it must stand to where it shall.
+/// One projection's part of a commit: its rows, and its checkpoint from where it must be to where it moves.
 #[derive(Debug)]
 pub(crate) struct Work {
     pub(crate) model: Model,
@@ -62,7 +62,7 @@ pub(crate) struct Work {
 pub(crate) enum Moved {
     /// Its rows and its checkpoint are committed.
     Done,
-    /// Its checkpoint stood elsewhere: another process was faster. Nothing of the part is written.
+    /// Its checkpoint was elsewhere: another process was faster. Nothing of the part is written.
     Overtaken,
 }
 
@@ -97,7 +97,7 @@ pub(crate) trait ReadModels: Send + Sync {
         now: Timestamp,
     ) -> Result<Prepared, StartError>;
 
-    /// Where each of the models stands; `None` if its checkpoint is gone.
+    /// Where each of the models is; `None` if its checkpoint is gone.
     async fn checkpoints(&self, models: &[Model]) -> Result<Vec<Option<Checkpoint>>, Fault>;
 
     /// The rows that there are of these keys, in any order; `None` if the model's stored checkpoint is not `from`.

@@ -22,7 +22,7 @@ pub(crate) struct Shown {
 pub(crate) struct Switch {
     /// Also if a version as high was shown before: somebody asked for it.
     pub(crate) even_down: bool,
-    /// A checkpoint that stands in another log than ours, so that being behind it means nothing.
+    /// A checkpoint that is in another log than ours, so that being behind it means nothing.
     pub(crate) foreign: Option<Checkpoint>,
 }
 

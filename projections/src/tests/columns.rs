@@ -147,7 +147,7 @@ fn wrong(spec: TableSpec, problem: &str) {
 fn a_table_declared_wrongly_is_refused_with_what_to_do() {
     assert_eq!(GOOD.check(), Ok(()));
     for name in ["", "Orders", "1st", "_x", "a b", "a\"; DROP TABLE events --", "ü", &"x".repeat(49)] {
-        wrong(TableSpec { name: name.to_owned().leak(), ..GOOD }, "cannot stand in SQL");
+        wrong(TableSpec { name: name.to_owned().leak(), ..GOOD }, "cannot be used in SQL");
     }
     wrong(TableSpec { name: "annals_orders", ..GOOD }, "which is taken");
     wrong(TableSpec { columns: &[], ..GOOD }, "has 0 columns");

@@ -1,4 +1,4 @@
-//! What the runner's tests run: a store in memory, read models somewhere, and projections that fail when told to.
+//! What the runner's tests run: a store in memory, read models somewhere, and projections that fail on demand.
 
 use std::collections::HashSet;
 use std::sync::Arc;
@@ -135,7 +135,7 @@ impl Fixture {
         self.backend.named(P::Row::TABLE).await
     }
 
-    /// Where `P`'s stored checkpoint stands.
+    /// Where the stored checkpoint of `P` is.
     pub(crate) async fn position<P: Projection>(&self) -> i64 {
         let stored = self.models.checkpoint(&model::<P>()).await.expect("the database answers");
         stored.expect("it was started").position.get()
@@ -161,7 +161,7 @@ impl Fixture {
     }
 }
 
-/// A checkpoint that stands elsewhere in the same log.
+/// A checkpoint that is elsewhere in the same log.
 pub(crate) fn at(checkpoint: Checkpoint, position: i64) -> Checkpoint {
     Checkpoint { position: Position::new(position).expect("not negative"), ..checkpoint }
 }

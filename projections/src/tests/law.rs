@@ -8,7 +8,7 @@ use fastrand::Rng;
 use super::accounts::{Account, AccountEvent, Accounts};
 use crate::testing::{GivenEvents, given_events};
 
-/// What the projection means, told without it.
+/// What the projection means, written without it.
 pub(super) fn model(events: &[Recorded<AccountEvent>]) -> Vec<Account> {
     let mut rows: BTreeMap<String, Account> = BTreeMap::new();
     for event in events {
@@ -51,13 +51,13 @@ pub(super) fn model(events: &[Recorded<AccountEvent>]) -> Vec<Account> {
                     rows.insert(id.clone(), Account::new(&id, -1, event.recorded_at));
                 }
             }
-            other => unreachable!("{other:?} is not drawn"),
+            other => unreachable!("{other:?} is never generated"),
         }
     }
     rows.into_values().collect()
 }
 
-pub(super) fn draw(rng: &mut Rng) -> (String, AccountEvent) {
+pub(super) fn random_event(rng: &mut Rng) -> (String, AccountEvent) {
     let account = |rng: &mut Rng| format!("a{}", rng.u32(..5));
     let id = account(rng);
     let event = match rng.u32(..9) {
@@ -79,7 +79,7 @@ fn any_batches_give_the_rows_of_one_event_after_the_other() {
     println!("ANNALS_SEED={seed}");
     let mut rng = Rng::with_seed(seed);
     for _ in 0..60 {
-        let events: Vec<_> = (0..rng.usize(1..24)).map(|_| draw(&mut rng)).collect();
+        let events: Vec<_> = (0..rng.usize(1..24)).map(|_| random_event(&mut rng)).collect();
         let given: GivenEvents<AccountEvent> =
             given_events(events.iter().map(|(id, event)| (id.as_str(), event.clone())));
         let expected = model(given.recorded());

@@ -24,7 +24,7 @@ pub(super) struct MinimalStore {
     /// Whether only a page without events says that it is the last.
     late_end: bool,
     /// What nobody ever announces new events by.
-    deaf: Option<Arc<watch::Sender<Position>>>,
+    never_woken: Option<Arc<watch::Sender<Position>>>,
     /// How many events are appended by somebody else between a look at the end of the log and its answer.
     rivals: Arc<AtomicU64>,
     /// Reads that begin before this position panic.
@@ -42,7 +42,7 @@ impl MinimalStore {
             shop: shop.clone(),
             most: usize::MAX,
             late_end: false,
-            deaf: None,
+            never_woken: None,
             rivals: Arc::default(),
             panics_before: Arc::default(),
         }
@@ -106,7 +106,7 @@ impl EventStore for MinimalStore {
     }
 
     fn watch(&self) -> watch::Receiver<Position> {
-        self.deaf.as_ref().map_or_else(|| self.shop.store.watch(), |never| never.subscribe())
+        self.never_woken.as_ref().map_or_else(|| self.shop.store.watch(), |never| never.subscribe())
     }
 
     async fn close(&self) {
@@ -170,7 +170,7 @@ async fn a_raised_version_is_shown_once_and_not_before_the_last_event() {
         views.wait_for(last, shop.soon()).await.unwrap();
     }
     assert_eq!(shop.shown::<Accounts>().await, Some(2));
-    assert_eq!(shop.models.shown_at(), [last.get()], "where the version stood each time that it was shown");
+    assert_eq!(shop.models.shown_at(), [last.get()], "where the version was each time that it was shown");
 }
 
 #[tokio::test(start_paused = true)]
@@ -189,7 +189,8 @@ async fn an_event_that_comes_between_a_look_and_the_wait_is_applied_at_once() {
 #[tokio::test(start_paused = true)]
 async fn wakes_that_get_lost_cost_a_few_seconds_and_no_more() {
     let shop = Fixture::new();
-    let store = MinimalStore { deaf: Some(Arc::new(watch::Sender::new(Position::START))), ..MinimalStore::over(&shop) };
+    let store =
+        MinimalStore { never_woken: Some(Arc::new(watch::Sender::new(Position::START))), ..MinimalStore::over(&shop) };
     let views = shop.over(store).with(Accounts).start().await.unwrap();
     tokio::time::sleep(Duration::from_secs(60)).await;
     for _ in 0..3 {

@@ -5,7 +5,7 @@ use fastrand::Rng;
 
 use super::accounts::{Account, AccountEvent, Accounts};
 use super::fixture::Fixture;
-use super::law::draw;
+use super::law::random_event;
 use crate::{Projection, ProjectionError, Rows};
 
 /// [`Accounts`] under the next version.
@@ -28,7 +28,7 @@ pub(super) async fn rebuild_equals_first_build(shop: Fixture) {
     for _ in 0..4 {
         let views = shop.start().await;
         for _ in 0..rng.usize(1..60) {
-            let (id, event) = draw(&mut rng);
+            let (id, event) = random_event(&mut rng);
             let position = shop.append(&id, [event]).await;
             if rng.u32(..4) == 0 {
                 views.wait_for(position, shop.soon()).await.unwrap();

@@ -12,7 +12,7 @@ use jiff::Timestamp;
 
 use super::accounts::{Account, AccountEvent, Accounts};
 use super::fixture::{Counts, Fixture, at, model, pairs, said};
-use super::law::{draw, model as expected};
+use super::law::{model as expected, random_event};
 use super::minimal_store::MinimalStore;
 use crate::builder::Over;
 use crate::changes::Changes;
@@ -357,7 +357,7 @@ pub(super) async fn rivals_that_die_and_are_put_back_leave_the_rows_of_a_fresh_f
                     rivals[rng.usize(..2)].views.wait_for(last, shop.soon()).await.unwrap();
                 }
                 _ => {
-                    let (id, event) = draw(&mut rng);
+                    let (id, event) = random_event(&mut rng);
                     events.push((id.clone(), event.clone()));
                     shop.append(&id, [event]).await;
                 }
@@ -366,7 +366,7 @@ pub(super) async fn rivals_that_die_and_are_put_back_leave_the_rows_of_a_fresh_f
                 tokio::time::sleep(Duration::from_millis(rng.u64(..6))).await;
             }
         }
-        let (id, event) = draw(&mut rng);
+        let (id, event) = random_event(&mut rng);
         events.push((id.clone(), event.clone()));
         let last = shop.append(&id, [event]).await;
         let given = given_events(events.iter().map(|(id, event)| (id.as_str(), event.clone())));

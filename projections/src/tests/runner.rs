@@ -80,7 +80,7 @@ pub(super) async fn an_event_that_cannot_be_applied_stops_its_projection_alone_a
     assert_eq!(
         said(&stopped),
         "projection `accounts` (version 1) stopped before event `refused` at position 3 (`default/account/b`, version 1): \
-         it could not apply the event; fix the fold and start again, then it goes on with this event: the domain says no"
+         it could not apply the event; fix the fold and start again, then it continues with this event: the domain says no"
     );
     views.wait_for_one::<Counts>(last, shop.soon()).await.unwrap();
     assert_eq!(shop.rows::<Counts>().await, pairs(&[("a", 5), ("b", 1)]));
@@ -163,7 +163,7 @@ async fn who_waits_learns_what_holds_a_projection_up() {
     shop.models.trouble_commits(vec![Some(Trouble::Passing); 100]);
     let position = shop.append("a", paid(1)).await;
     let error = views.wait_for(position, shop.soon()).await.unwrap_err().to_string();
-    assert!(error.contains("`accounts` is at 0 (retrying: the disk is on holiday)"), "{error}");
+    assert!(error.contains("`accounts` is at 0 (retrying: the disk is missing)"), "{error}");
 }
 
 pub(super) async fn what_the_database_refuses_stops_its_projection_alone(shop: Fixture) {
@@ -175,7 +175,7 @@ pub(super) async fn what_the_database_refuses_stops_its_projection_alone(shop: F
     assert_eq!(
         said(&stopped),
         "projection `accounts` (version 1) stopped at position 0: the database of the read models refused; \
-         fix what it says and start again: the disk is on holiday"
+         fix what it says and start again: the disk is missing"
     );
     assert!(shop.rows::<Accounts>().await.is_empty());
 }
@@ -219,8 +219,8 @@ async fn a_log_that_was_replaced_while_it_was_out_of_reach_stops_the_projections
     assert_eq!(shop.rows::<Accounts>().await, pairs(&[("a", 3)]));
 }
 
-/// Two projections share a reader, which goes on from where the hindmost stands. That this event is still there says nothing
-/// of the one behind which the other stands.
+/// Two projections share a reader, which goes on from where the last one is. That this event is still there says nothing
+/// of the one behind which the other is.
 #[tokio::test(start_paused = true)]
 async fn a_projection_whose_event_a_failover_has_lost_stops_though_another_one_can_go_on() {
     let [shop, other] = Fixture::new().with_two_histories();

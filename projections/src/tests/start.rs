@@ -38,7 +38,7 @@ async fn refused(builder: ProjectionsBuilder, what: &str) {
 async fn projections_declared_wrongly_are_refused() {
     let shop = Fixture::new();
     refused(shop.projections(), "add one by `with`").await;
-    refused(shop.projections().with(BadlyNamed), "`Bad Name`, which cannot stand in SQL").await;
+    refused(shop.projections().with(BadlyNamed), "`Bad Name`, which cannot be used in SQL").await;
     refused(shop.projections().with(VersionZero), "count versions from 1").await;
     refused(shop.projections().with(Accounts).with(Fixed), "`accounts` is that of two projections").await;
     refused(shop.projections().with(Accounts).with(OtherName), "a read model of its own").await;

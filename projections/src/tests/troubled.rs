@@ -1,4 +1,4 @@
-//! Read models that fail when told to, in front of any database.
+//! Read models that fail on demand, in front of any database.
 
 use std::collections::VecDeque;
 use std::sync::{Arc, Mutex};
@@ -48,7 +48,7 @@ struct State {
     /// How many commits were tried, and how many had an effect.
     tried: usize,
     committed: usize,
-    /// Where the checkpoint stood each time that a view was to be switched.
+    /// Where the checkpoint was each time that a view was to be switched.
     shown_at: Vec<i64>,
 }
 
@@ -110,14 +110,14 @@ impl Troubled {
         self.state().shown_at.len()
     }
 
-    /// Where the checkpoint stood each time.
+    /// Where the checkpoint was each time.
     pub(crate) fn shown_at(&self) -> Vec<i64> {
         self.state().shown_at.clone()
     }
 }
 
 fn fault(transient: bool, part: Option<usize>) -> Fault {
-    Fault { transient, part, source: BackendError::new("the disk is on holiday") }
+    Fault { transient, part, source: BackendError::new("the disk is missing") }
 }
 
 #[async_trait]
@@ -183,10 +183,10 @@ impl ReadModels for Troubled {
     }
 
     async fn show(&self, model: &Model, switch: Switch) -> Result<Shows, Fault> {
-        let stands = self.models.checkpoint(model).await?.map_or(0, |checkpoint| checkpoint.position.get());
+        let is_there = self.models.checkpoint(model).await?.map_or(0, |checkpoint| checkpoint.position.get());
         let trouble = {
             let mut state = self.state();
-            state.shown_at.push(stands);
+            state.shown_at.push(is_there);
             state.shows.pop_front().flatten()
         };
         match trouble {

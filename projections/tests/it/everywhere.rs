@@ -115,18 +115,18 @@ pub(crate) fn events_that_cancel_out_are_each_applied_once_by_two_processes(back
 /// Kills the runtime, and with it every task at whatever it is doing, again and again.
 pub(crate) fn whenever_the_process_dies_rows_and_checkpoint_agree(backend: Backend) {
     let mut expected = 0;
-    for life in 0..8_i64 {
+    for run in 0..8_i64 {
         let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap();
         runtime.block_on(async {
             let shop = backend.open().await;
             let views = shop.projections().with(Sales).start().await.unwrap();
             let mut last = Position::START;
-            for n in 0..20 + life {
-                last = shop.append(&format!("o-{life}-{n}"), &[placed("ann", 1)]).await;
+            for n in 0..20 + run {
+                last = shop.append(&format!("o-{run}-{n}"), &[placed("ann", 1)]).await;
                 expected += 1;
             }
-            // A different share of it is done in each life.
-            let reached = Position::new(last.get() - (life * 3) % 20).unwrap();
+            // A different share of it is done in each run.
+            let reached = Position::new(last.get() - (run * 3) % 20).unwrap();
             views.wait_for(reached, SOON).await.unwrap();
         });
         runtime.shutdown_timeout(Duration::from_secs(10));

@@ -27,7 +27,7 @@ async fn blocked_backend(connection: &mut PgConnection, known: i32) -> i32 {
     }
 }
 
-/// Somebody holds the table, so the commit stands in its middle, the checkpoint moved and the rows not written.
+/// Somebody holds the table, so the commit waits in its middle, the checkpoint moved and the rows not written.
 #[tokio::test]
 async fn a_connection_that_the_server_ends_in_a_commit_is_made_good_and_nothing_counts_twice() {
     for round in 0..2 {

@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 use crate::peer::{Fault, Peer};
 use crate::work;
 
-/// How long nothing new must come before the reader believes that it has everything: longer than any writer is held.
+/// How long nothing new must come until the reader takes the log as complete: longer than any writer is held.
 const QUIET: Duration = Duration::from_secs(4);
 
 /// How long a reader rests that has found nothing.

@@ -7,7 +7,7 @@ use sqlx::postgres::{PgConnectOptions, PgPoolOptions};
 use sqlx::sqlite::{SqliteConnectOptions, SqliteJournalMode, SqlitePoolOptions, SqliteSynchronous};
 use sqlx::{ConnectOptions, PgPool, Row, SqlitePool};
 
-const PATIENCE: Duration = Duration::from_secs(60);
+const MAX_WAIT: Duration = Duration::from_secs(60);
 
 /// How often is looked whether a read model is there.
 const LOOK: Duration = Duration::from_millis(10);
@@ -19,7 +19,7 @@ pub async fn postgres(setup: &Setup) -> Result<PgPool, Fault> {
     let Place::Postgres(url) = &setup.place else { return Err("this is no PostgreSQL database".into()) };
     let options = url.parse::<PgConnectOptions>()?.disable_statement_logging();
     let pool = PgPoolOptions::new().max_connections(setup.connections).test_before_acquire(false);
-    Ok(pool.acquire_timeout(PATIENCE).connect_with(options).await?)
+    Ok(pool.acquire_timeout(MAX_WAIT).connect_with(options).await?)
 }
 
 /// With WAL and a commit that is on disk, as ours.
@@ -30,10 +30,10 @@ pub async fn sqlite(setup: &Setup) -> Result<SqlitePool, Fault> {
         .create_if_missing(true)
         .journal_mode(SqliteJournalMode::Wal)
         .synchronous(SqliteSynchronous::Full)
-        .busy_timeout(PATIENCE)
+        .busy_timeout(MAX_WAIT)
         .disable_statement_logging();
     let pool = SqlitePoolOptions::new().max_connections(setup.connections.clamp(2, MOST_FOR_SQLITE));
-    Ok(pool.test_before_acquire(false).acquire_timeout(PATIENCE).connect_with(options).await?)
+    Ok(pool.test_before_acquire(false).acquire_timeout(MAX_WAIT).connect_with(options).await?)
 }
 
 /// Makes the table of the read model of one round. Gives its name.

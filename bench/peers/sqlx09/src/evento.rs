@@ -17,7 +17,7 @@ use ulid::Ulid;
 /// Events of a page.
 const PAGE: u16 = 1_000;
 
-const PATIENCE: Duration = Duration::from_secs(60);
+const MAX_WAIT: Duration = Duration::from_secs(60);
 
 #[evento::aggregate(name = "peers/Order")]
 pub enum Order {
@@ -160,7 +160,7 @@ async fn open_postgres(setup: &Setup) -> Result<PgPool, Fault> {
     let Place::Postgres(url) = &setup.place else { return Err("this is no PostgreSQL database".into()) };
     let options = url.parse::<PgConnectOptions>()?.disable_statement_logging();
     let pool = PgPoolOptions::new().max_connections(setup.connections).test_before_acquire(false);
-    Ok(pool.acquire_timeout(PATIENCE).connect_with(options).await?)
+    Ok(pool.acquire_timeout(MAX_WAIT).connect_with(options).await?)
 }
 
 /// SQLite has one writer at a time; more connections only wait for each other.
@@ -174,8 +174,8 @@ async fn open_sqlite(setup: &Setup) -> Result<SqlitePool, Fault> {
         .create_if_missing(true)
         .journal_mode(SqliteJournalMode::Wal)
         .synchronous(SqliteSynchronous::Full)
-        .busy_timeout(PATIENCE)
+        .busy_timeout(MAX_WAIT)
         .disable_statement_logging();
     let pool = SqlitePoolOptions::new().max_connections(setup.connections.min(MOST_FOR_SQLITE));
-    Ok(pool.test_before_acquire(false).acquire_timeout(PATIENCE).connect_with(options).await?)
+    Ok(pool.test_before_acquire(false).acquire_timeout(MAX_WAIT).connect_with(options).await?)
 }

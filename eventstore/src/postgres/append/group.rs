@@ -76,7 +76,7 @@ pub(crate) struct WriterConnection {
 }
 
 /// The result of an append that was tried alone.
-enum Lone {
+enum SingleResult {
     Answered(Answer),
     /// Its ids are stored already, or the reason for the refusal is unknown: the stored state must be read.
     NeedsLook,
@@ -133,10 +133,10 @@ impl WriterConnection {
             && is_plain(one)
         {
             match self.store_one(one).await {
-                Lone::Answered(answer) => answers[0] = Some(answer),
-                Lone::Blocked => {}
+                SingleResult::Answered(answer) => answers[0] = Some(answer),
+                SingleResult::Blocked => {}
                 // At once, as later appends may wait in the queue.
-                Lone::NeedsLook => look = true,
+                SingleResult::NeedsLook => look = true,
             }
             if !look {
                 return answers;
@@ -160,44 +160,44 @@ impl WriterConnection {
     }
 
     /// One event alone is stored by a smaller function: by an optimistic or by a checked insert.
-    async fn store_one(&mut self, one: &CheckedAppend) -> Lone {
+    async fn store_one(&mut self, one: &CheckedAppend) -> SingleResult {
         let optimistic = if self.checked_inserts == 0 { call_for_next(one) } else { None };
         self.checked_inserts = self.checked_inserts.saturating_sub(1);
         if let Some(call) = optimistic {
             match self.fetch(call).await {
                 Ok(rows) => {
-                    let Some(row) = rows.first() else { return Lone::NeedsLook };
+                    let Some(row) = rows.first() else { return SingleResult::NeedsLook };
                     // If the answer is unreadable, the outcome is unknown.
                     let unknown = |e| Failed::Lost(BackendError::new(e)).answer(|| one.first_stream());
                     match next_appended(one, row).map_err(unknown) {
                         Ok(Some((appended, standbys))) => {
                             self.standbys = standbys;
-                            return Lone::Answered(Ok(appended));
+                            return SingleResult::Answered(Ok(appended));
                         }
                         // The stream ends with another event: read the stored state.
-                        Ok(None) => return Lone::NeedsLook,
-                        Err(error) => return Lone::Answered(Err(error)),
+                        Ok(None) => return SingleResult::NeedsLook,
+                        Err(error) => return SingleResult::Answered(Err(error)),
                     }
                 }
                 Err(Failed::Raced) => self.checked_inserts = CHECKED_AFTER_CONFLICT,
-                Err(Failed::RowRejected) => return Lone::NeedsLook,
-                Err(Failed::Blocked) => return Lone::Blocked,
-                Err(failed) => return Lone::Answered(Err(failed.answer(|| one.first_stream()))),
+                Err(Failed::RowRejected) => return SingleResult::NeedsLook,
+                Err(Failed::Blocked) => return SingleResult::Blocked,
+                Err(failed) => return SingleResult::Answered(Err(failed.answer(|| one.first_stream()))),
             }
         }
         match self.fetch(call_for_one(one)).await {
             Ok(rows) => {
-                let Some(row) = rows.first() else { return Lone::NeedsLook };
+                let Some(row) = rows.first() else { return SingleResult::NeedsLook };
                 self.standbys = has_standbys(row);
                 match answer_without_look(one, row) {
-                    Ok(Some(answer)) => Lone::Answered(Ok(answer)),
-                    Ok(None) => Lone::NeedsLook,
-                    Err(error) => Lone::Answered(Err(error)),
+                    Ok(Some(answer)) => SingleResult::Answered(Ok(answer)),
+                    Ok(None) => SingleResult::NeedsLook,
+                    Err(error) => SingleResult::Answered(Err(error)),
                 }
             }
-            Err(Failed::Raced | Failed::RowRejected) => Lone::NeedsLook,
-            Err(Failed::Blocked) => Lone::Blocked,
-            Err(failed) => Lone::Answered(Err(failed.answer(|| one.first_stream()))),
+            Err(Failed::Raced | Failed::RowRejected) => SingleResult::NeedsLook,
+            Err(Failed::Blocked) => SingleResult::Blocked,
+            Err(failed) => SingleResult::Answered(Err(failed.answer(|| one.first_stream()))),
         }
     }
 

@@ -1,9 +1,9 @@
 //! How far the log is final: the position up to which no writer can add an event any more.
 //!
 //! Positions become visible in any order, so a reader at a gap cannot see whether it will be filled. It reads L, the last
-//! allocated position, and then W, the transactions that hold the fence. A writer that has allocated a position up to L
-//! took the fence before, so it is in W or has ended, and the events of ended transactions are visible. When no
-//! transaction of W holds the fence any more, the log is final up to the last event at or below L that a new statement
+//! allocated position, and then W, the transactions that hold the announcement lock. A writer that has allocated a position up to L
+//! took the announcement lock before, so it is in W or has ended, and the events of ended transactions are visible. When no
+//! transaction of W holds the announcement lock any more, the log is final up to the last event at or below L that a new statement
 //! sees, and positions that are missing below it stay gaps.
 //!
 //! All of that holds for one run of the server: a crash may lose commits that were not flushed, prepared transactions
@@ -152,7 +152,7 @@ impl Horizon {
         self.asked.load(Ordering::Acquire)
     }
 
-    fn learn(&self, run: Option<&ServerRun>, found: Final) {
+    fn record_final(&self, run: Option<&ServerRun>, found: Final) {
         let mut known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
         if known.0.as_ref() == run {
             known.1 = if found.position > known.1.position { found } else { known.1 };
@@ -164,7 +164,7 @@ impl Horizon {
     /// Waits until it is known how far the log is final: at least every event that was visible before the call, or some event
     /// after `after`, whichever is known first. Waits for running writers up to `max_wait`; `None` after that timeout. Then
     /// readers of the head are woken as soon as there is an answer.
-    pub(crate) async fn settle(&self, after: i64, max_wait: Duration) -> Result<Option<Final>, ReadError> {
+    pub(crate) async fn wait_until_final(&self, after: i64, max_wait: Duration) -> Result<Option<Final>, ReadError> {
         let ticket = self.asked.fetch_add(1, Ordering::AcqRel) + 1;
         let mut answers = self.answered.subscribe();
         self.wake.notify_one();
@@ -272,7 +272,7 @@ impl Horizon {
         let Some(done) = looks.unsettled.done(&holders) else { return Ok(()) };
         let rows = fetch(connection, sqlx::query(LAST_AT_OR_BELOW).bind(done)).await?;
         if let Some(row) = rows.first() {
-            self.learn(connection.run(), Final { position: row.get(0), event_id: Some(row.get(1)) });
+            self.record_final(connection.run(), Final { position: row.get(0), event_id: Some(row.get(1)) });
         }
         looks.unsettled.settled(done);
         looks.settled = done;
@@ -280,7 +280,7 @@ impl Horizon {
     }
 
     /// How far the log is final without waiting: the known part, and the positions without a gap after it.
-    pub(crate) async fn without_waiting(&self) -> Result<Final, ReadError> {
+    pub(crate) async fn final_without_waiting(&self) -> Result<Final, ReadError> {
         loop {
             let mut connection = self.pool.take().await.map_err(NoConnection::into_read)?;
             let known = self.known_in(connection.run());
@@ -288,7 +288,7 @@ impl Horizon {
             let rows = fetch(&mut connection, query).await.map_err(NoConnection::into_read)?;
             let Some(row) = rows.first() else { return Ok(known) };
             let end = Final { position: row.get(0), event_id: Some(row.get(1)) };
-            self.learn(connection.run(), end);
+            self.record_final(connection.run(), end);
             if end.position - known.position < 10_000 {
                 return Ok(self.known());
             }

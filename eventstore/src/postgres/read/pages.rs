@@ -205,7 +205,7 @@ impl Reader {
         limit: usize,
     ) -> Result<StreamPage, ReadError> {
         let limit = self.statement_limit(limit)?;
-        let page = Filling::of(Some(stream), limit);
+        let page = PageBuilder::of(Some(stream), limit);
         let connection = self.pool.take().await.map_err(NoConnection::into_read)?;
         let fetched = self.fetch_events(connection, load_after(stream, after, limit), page).await?;
         Ok(StreamPage::new(fetched.events, fetched.whole))
@@ -220,7 +220,7 @@ impl Reader {
         limit: usize,
     ) -> Result<StreamPage, ReadError> {
         let limit = self.statement_limit(limit)?;
-        let page = Filling::of(Some(stream), limit);
+        let page = PageBuilder::of(Some(stream), limit);
         let fetched = self.fetch_events_on(connection, load_after(stream, after, limit), page).await?;
         Ok(StreamPage::new(fetched.events, fetched.whole))
     }
@@ -228,13 +228,13 @@ impl Reader {
     pub(crate) async fn read_log(&self, after: After, filter: &Filter, limit: usize) -> Result<Page, ReadError> {
         let limit = self.statement_limit(limit)?;
         if filter.is_all() {
-            self.read_everything(after, limit).await
+            self.read_unfiltered(after, limit).await
         } else {
-            self.read_some(after, filter, limit).await
+            self.read_filtered(after, filter, limit).await
         }
     }
 
-    async fn read_everything(&self, after: After, limit: i64) -> Result<Page, ReadError> {
+    async fn read_unfiltered(&self, after: After, limit: i64) -> Result<Page, ReadError> {
         let mut asked = false;
         loop {
             let connection = self.pool.take().await.map_err(NoConnection::into_read)?;
@@ -255,20 +255,20 @@ impl Reader {
             if std::mem::replace(&mut asked, true) {
                 return self.nothing_after(after).await;
             }
-            if self.horizon.settle(after.position.get(), MAX_WAIT).await?.is_none() {
-                return Ok(self.waiting_at_gap());
+            if self.horizon.wait_until_final(after.position.get(), MAX_WAIT).await?.is_none() {
+                return Ok(self.empty_page_before_gap());
             }
         }
     }
 
-    async fn read_some(&self, after: After, filter: &Filter, limit: i64) -> Result<Page, ReadError> {
+    async fn read_filtered(&self, after: After, filter: &Filter, limit: i64) -> Result<Page, ReadError> {
         let from = after.position.get();
         let mut run = self.pool.run();
         let mut head = self.horizon.known_in(run.as_ref());
         // Catching up needs no look.
         if head.position <= from {
-            if self.horizon.settle(from, MAX_WAIT).await?.is_none() {
-                self.horizon.without_waiting().await?;
+            if self.horizon.wait_until_final(from, MAX_WAIT).await?.is_none() {
+                self.horizon.final_without_waiting().await?;
             }
             run = self.pool.run();
             head = self.horizon.known_in(run.as_ref());
@@ -326,21 +326,21 @@ impl Reader {
             return Err(ReadError::Damaged { position: last, what: sequence_behind(allocated, last.get()) });
         }
         if last > after.position {
-            return Ok(self.waiting_at_gap());
+            return Ok(self.empty_page_before_gap());
         }
         Ok(Page::new(Vec::new(), None, true))
     }
 
     /// An empty page: there are more events, but they are not final yet.
-    fn waiting_at_gap(&self) -> Page {
+    fn empty_page_before_gap(&self) -> Page {
         Page::new(Vec::new(), None, false)
     }
 
     /// The last final event.
     pub(crate) async fn head(&self) -> Result<Checkpoint, ReadError> {
-        let head = match self.horizon.settle(i64::MAX, MAX_WAIT_FOR_HEAD).await? {
+        let head = match self.horizon.wait_until_final(i64::MAX, MAX_WAIT_FOR_HEAD).await? {
             Some(head) => head,
-            None => self.horizon.without_waiting().await?,
+            None => self.horizon.final_without_waiting().await?,
         };
         Ok(match head.event_id {
             Some(id) => self.checkpoint(Position::stored(head.position), EventId::stored(id)),
@@ -402,7 +402,7 @@ impl Reader {
         &self,
         mut connection: PooledConnection,
         query: Query<'_>,
-        page: Filling<'_>,
+        page: PageBuilder<'_>,
     ) -> Result<FetchedEvents, ReadError> {
         let query = connection.begin(query).await.map_err(read_error)?;
         let fetched = self.fetch_events_on(connection.connection(), query, page).await;
@@ -440,14 +440,14 @@ impl Reader {
         &self,
         connection: &mut PgConnection,
         text: &str,
-        mut page: Filling<'_>,
+        mut page: PageBuilder<'_>,
     ) -> Result<FetchedEvents, PageError> {
         let mut copied = Copied::default();
         let max_wait = self.pool.answer_timeout();
         let begun = timeout(max_wait, connection.copy_out_raw(text)).await;
         let mut messages = begun.unwrap_or_else(|_| Err(no_answer(max_wait))).map_err(PageError::Statement)?;
         while let Some(message) = next(&mut messages, max_wait).await? {
-            if !copied.message(&message, |fields| page.takes(fields))? {
+            if !copied.message(&message, |fields| page.try_add(fields))? {
                 break;
             }
         }
@@ -461,11 +461,11 @@ impl Reader {
         &self,
         connection: &mut PgConnection,
         query: Query<'_>,
-        mut page: Filling<'_>,
+        mut page: PageBuilder<'_>,
     ) -> Result<FetchedEvents, PageError> {
         let mut rows = query.fetch(connection);
         while let Some(row) = next(&mut rows, self.pool.answer_timeout()).await? {
-            if !page.takes(&row)? {
+            if !page.try_add(&row)? {
                 break;
             }
         }
@@ -473,8 +473,8 @@ impl Reader {
     }
 
     /// An empty page of the log, for rows that begin with the event of `after`, if it has an id.
-    fn page_after(&self, after: After, limit: i64) -> Filling<'static> {
-        Filling { after: after.event_id.map(|_| (after, self.incarnation)), ..Filling::of(None, limit) }
+    fn page_after(&self, after: After, limit: i64) -> PageBuilder<'static> {
+        PageBuilder { after: after.event_id.map(|_| (after, self.incarnation)), ..PageBuilder::of(None, limit) }
     }
 }
 
@@ -494,7 +494,7 @@ async fn next<T>(
 const FEW: usize = 64;
 
 /// A page that is being filled.
-struct Filling<'s> {
+struct PageBuilder<'s> {
     /// The event that must be in the first row, and is not part of the page.
     after: Option<(After, Incarnation)>,
     /// The stream of all its events, if the rows do not contain it.
@@ -507,7 +507,7 @@ struct Filling<'s> {
     cut: bool,
 }
 
-impl<'s> Filling<'s> {
+impl<'s> PageBuilder<'s> {
     fn of(stream: Option<&'s StreamId>, limit: i64) -> Self {
         let limit = usize::try_from(limit).unwrap_or(usize::MAX);
         let (budget, decoder) = (PageBudget::of(limit), Decoder::default());
@@ -515,7 +515,7 @@ impl<'s> Filling<'s> {
     }
 
     /// Adds the event if there is room; returns whether there was.
-    fn takes(&mut self, row: &impl Columns) -> Result<bool, PageError> {
+    fn try_add(&mut self, row: &impl Columns) -> Result<bool, PageError> {
         if let Some((after, incarnation)) = self.after.take() {
             let (position, id) = position_and_id(row).map_err(PageError::Row)?;
             after.check(incarnation, (position == after.position).then_some(id)).map_err(PageError::Row)?;

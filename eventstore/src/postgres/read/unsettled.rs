@@ -7,20 +7,20 @@ const MOST: usize = 32;
 
 /// What readers still wait for, the lowest position first.
 ///
-/// A writer that takes the fence after a position was read allocates a higher one, so a wait for that position need not
+/// A writer that takes the announcement lock after a position was read allocates a higher one, so a wait for that position need not
 /// include it. Therefore a position keeps its own writers however often the lock is read. If each look replaced them,
 /// writers that always overlap would block readers forever.
 #[derive(Debug, Default)]
-pub(crate) struct Unsettled(VecDeque<Number>);
+pub(crate) struct Unsettled(VecDeque<PendingPosition>);
 
 #[derive(Debug)]
-struct Number {
+struct PendingPosition {
     last: i64,
     writers: Vec<String>,
 }
 
 impl Unsettled {
-    /// Adds the last allocated position, and the holders of the fence as read *after* it.
+    /// Adds the last allocated position, and the holders of the announcement lock as read *after* it.
     pub(crate) fn add(&mut self, last: i64, holders: &[String]) {
         if self.0.back().is_some_and(|newest| newest.last >= last) {
             return;
@@ -28,10 +28,10 @@ impl Unsettled {
         if self.0.len() >= MOST {
             self.0.pop_back();
         }
-        self.0.push_back(Number { last, writers: holders.to_vec() });
+        self.0.push_back(PendingPosition { last, writers: holders.to_vec() });
     }
 
-    /// Takes the present holders of the fence, and returns the highest position whose writers have all ended.
+    /// Takes the present holders of the announcement lock, and returns the highest position whose writers have all ended.
     pub(crate) fn done(&mut self, holders: &[String]) -> Option<i64> {
         for number in &mut self.0 {
             number.writers.retain(|writer| holders.contains(writer));

@@ -52,7 +52,7 @@ pub(crate) fn statement(
 }
 
 /// The statement that inserts `rows`, at most [`MOST_ROWS`] of one stream, if the event before the first is `last_event`.
-pub(crate) fn statement_behind(
+pub(crate) fn statement_if_last_event(
     last_event: EventId,
     rows: &[NewRow<'_>],
     recorded_at: i64,

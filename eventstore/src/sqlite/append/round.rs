@@ -210,7 +210,7 @@ fn plan<'a>(append: &'a CheckedAppend, heads: &mut Heads, rows: &mut Vec<NewRow<
 
 /// The rows of an append that names the version it expects, without a look at the stream: the guard of the
 /// table refuses rows that do not continue it.
-pub(crate) fn plan_blind(append: &CheckedAppend) -> Option<Vec<NewRow<'_>>> {
+pub(crate) fn plan_optimistic(append: &CheckedAppend) -> Option<Vec<NewRow<'_>>> {
     let [part] = append.parts.as_slice() else { return None };
     let mut version = part.expected.version()?;
     if append.request.is_some() || part.events.len() > MOST_ROWS {
@@ -224,9 +224,9 @@ pub(crate) fn plan_blind(append: &CheckedAppend) -> Option<Vec<NewRow<'_>>> {
     Some(rows)
 }
 
-/// Inserts the rows of [`plan_blind`] as a transaction of their own; `None` if the stream ends with another event than the
+/// Inserts the rows of [`plan_optimistic`] as a transaction of their own; `None` if the stream ends with another event than the
 /// expected one, so that nothing is inserted.
-pub(crate) async fn store_blind(
+pub(crate) async fn store_optimistic(
     connection: &mut SqliteConnection,
     append: &CheckedAppend,
     rows: &[NewRow<'_>],
@@ -234,7 +234,7 @@ pub(crate) async fn store_blind(
 ) -> Result<Option<Appended>, sqlx::Error> {
     let last_event = append.parts.first().and_then(|part| part.expected.last_event());
     let (text, arguments) = match last_event {
-        Some(last_event) => insert::statement_behind(last_event, rows, now.as_microsecond()),
+        Some(last_event) => insert::statement_if_last_event(last_event, rows, now.as_microsecond()),
         None => insert::statement(rows, now.as_microsecond(), false),
     };
     // `execute` runs the statement to its end, so an error of the implied commit is not missed; fetching one returned

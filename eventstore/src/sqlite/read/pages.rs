@@ -181,13 +181,13 @@ impl SqliteDatabase {
         let limit = checked_limit(limit)?;
         let mut reader = self.reader().await?;
         if filter.is_all() {
-            self.read_everything(&mut reader, incarnation, after, limit).await
+            self.read_unfiltered(&mut reader, incarnation, after, limit).await
         } else {
-            self.read_some(&mut reader, incarnation, after, filter, limit).await
+            self.read_filtered(&mut reader, incarnation, after, filter, limit).await
         }
     }
 
-    async fn read_everything(
+    async fn read_unfiltered(
         &self,
         reader: &mut SqliteConnection,
         incarnation: Incarnation,
@@ -214,7 +214,7 @@ impl SqliteDatabase {
         Ok(Page::new(events, Some(checkpoint), end))
     }
 
-    async fn read_some(
+    async fn read_filtered(
         &self,
         reader: &mut SqliteConnection,
         incarnation: Incarnation,
@@ -280,7 +280,7 @@ impl SqliteDatabase {
         filter: &Filter,
         limit: usize,
     ) -> Result<Page, ReadError> {
-        let mut page = self.read_everything(reader, incarnation, after, limit).await?;
+        let mut page = self.read_unfiltered(reader, incarnation, after, limit).await?;
         page.events.retain(|event| filter.matches(event));
         Ok(page)
     }

@@ -82,7 +82,7 @@ async fn what_the_order_relies_on_must_be_in_place() {
         fixture.store.append(&stream("a"), ExpectedVersion::Any, vec![fixture.event()]).await.unwrap();
     }
     let mut foreign = fixture.foreign().await;
-    for (harm, mend) in [
+    for (harm, repair) in [
         ("ALTER SEQUENCE annals.events_position CACHE 10", "ALTER SEQUENCE annals.events_position CACHE 1"),
         ("ALTER SEQUENCE annals.events_position INCREMENT 2", "ALTER SEQUENCE annals.events_position INCREMENT 1"),
         ("ALTER SEQUENCE annals.events_position CYCLE", "ALTER SEQUENCE annals.events_position NO CYCLE"),
@@ -95,7 +95,7 @@ async fn what_the_order_relies_on_must_be_in_place() {
         run(&mut foreign, harm).await.unwrap();
         let refused = PostgresStore::open(fixture.database.url()).await.unwrap_err();
         assert!(matches!(refused, OpenError::Unsound { .. }), "{harm}: {refused}");
-        run(&mut foreign, mend).await.unwrap();
+        run(&mut foreign, repair).await.unwrap();
         PostgresStore::open(fixture.database.url()).await.unwrap();
     }
 }

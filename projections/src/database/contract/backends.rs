@@ -35,10 +35,10 @@ pub(crate) trait Backend: Send + Sync {
 /// What tests ask of read models.
 #[async_trait]
 pub(crate) trait LookUp {
-    /// Where a model stands.
+    /// Where a model is.
     async fn checkpoint(&self, model: &Model) -> Result<Option<Checkpoint>, Fault>;
 
-    /// The rows of these keys, wherever the model stands.
+    /// The rows of these keys, wherever the model is.
     async fn rows(&self, model: &Model, keys: &[Vec<ColumnValue>]) -> Result<Vec<Vec<ColumnValue>>, Fault>;
 }
 

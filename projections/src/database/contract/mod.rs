@@ -1,6 +1,6 @@
 //! What every database of read models must do, as tests that run on each.
 //!
-//! Those of rows run also on the read models in memory, so that tests of the runner stand on something true.
+//! Those of rows run also on the read models in memory, so that tests of the runner rest on checked parts.
 
 mod backends;
 mod everything;

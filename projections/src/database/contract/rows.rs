@@ -275,10 +275,10 @@ pub(super) async fn a_part_whose_checkpoint_stands_elsewhere_writes_nothing_and_
 /// Places that are not `position`, each by one part of a checkpoint.
 fn elsewhere(position: i64) -> [Checkpoint; 3] {
     let id = EventId::new(Uuid::from_u128(4_711)).unwrap();
-    let stands = place(position);
+    let is_there = place(position);
     [
-        Checkpoint { incarnation: Incarnation(Uuid::from_u128(2)), ..stands },
-        Checkpoint { event_id: if position == 0 { Some(id) } else { None }, ..stands },
+        Checkpoint { incarnation: Incarnation(Uuid::from_u128(2)), ..is_there },
+        Checkpoint { event_id: if position == 0 { Some(id) } else { None }, ..is_there },
         Checkpoint { event_id: Some(id), ..place(position + 1) },
     ]
 }
@@ -292,7 +292,7 @@ pub(super) async fn rows_are_loaded_only_where_the_checkpoint_stands(backend: &d
             models.commit(&[&work(0, position, vec![row("a", 1, 1.0)], vec![])], NOW).await.unwrap();
         }
         for keys in [vec![key("b", 1)], vec![key("a", 1)], (0..600).map(|n| key("a", n)).collect()] {
-            let rows = models.load(&MODEL, &place(position), &keys).await.unwrap().expect("it stands there");
+            let rows = models.load(&MODEL, &place(position), &keys).await.unwrap().expect("it is there");
             assert_eq!(rows.len(), usize::from(position > 0 && keys != [key("b", 1)]));
             for other in elsewhere(position) {
                 assert_eq!(models.load(&MODEL, &other, &keys).await.unwrap(), None, "{other:?}");

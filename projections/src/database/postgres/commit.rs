@@ -31,7 +31,7 @@ pub(super) async fn commit(
     work: &[&Work],
     now: Timestamp,
 ) -> Result<Vec<Moved>, Fault> {
-    // Every process locks the checkpoints in one order, so that none waits for another in a ring.
+    // Every process locks the checkpoints in one order, so that none deadlocks with another.
     let mut order: Vec<usize> = (0..work.len()).collect();
     order.sort_unstable_by_key(|&at| (work[at].model.projection, work[at].model.version));
     let parts: Vec<Part<'_>> =

@@ -13,7 +13,7 @@ pub(super) fn fault(error: DatabaseError) -> Fault {
 
 /// Whether the server gave up for the sake of another transaction: a lock was not to be had in time, a deadlock, a
 /// serialization failure. Beginning again is the remedy.
-pub(super) fn gave_way(error: &sqlx::Error) -> bool {
+pub(super) fn was_lock_timeout_or_deadlock(error: &sqlx::Error) -> bool {
     let code = error.as_database_error().and_then(sqlx::error::DatabaseError::code);
     matches!(code.as_deref(), Some("55P03" | "40P01" | "40001"))
 }

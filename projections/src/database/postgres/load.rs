@@ -51,16 +51,16 @@ pub(super) async fn load(
         let query = bind_keys(schema.query(Arc::clone(&statements.load)), model.table, keys);
         let query = schema.bind_place(query, model, from);
         // Each statement sees the tables at a moment of its own, so each compares the checkpoint.
-        let mut stands = false;
+        let mut is_there = false;
         let mut rows = query.fetch(&mut *connection);
         while let Some(row) = rows.try_next().await? {
             if row.get(model.table.columns.len()) {
-                stands = true;
+                is_there = true;
                 continue;
             }
             found.push(read_row(model.table, &row).map_err(Error::Row)?);
         }
-        if !stands {
+        if !is_there {
             return Ok(None);
         }
     }

@@ -7,7 +7,7 @@ use jiff::Timestamp;
 use sqlx::{AssertSqlSafe, Row};
 use tokio::time::sleep;
 
-use super::fault::gave_way;
+use super::fault::was_lock_timeout_or_deadlock;
 use super::schema::{ModelSchema, once};
 use super::statements::{Statements, index_prefix, postgres_type};
 use super::values::Micros;
@@ -98,7 +98,7 @@ pub(super) async fn prepare(
                 preparation.transaction.commit().await.map_err(refused)?;
                 return Ok(prepared);
             }
-            Err(Refusal::Sql(error)) if gave_way(&error) && attempt < ATTEMPTS => {
+            Err(Refusal::Sql(error)) if was_lock_timeout_or_deadlock(&error) && attempt < ATTEMPTS => {
                 drop(preparation);
                 sleep(backoff.next()).await;
                 attempt += 1;
@@ -156,7 +156,7 @@ impl Preparation<'_> {
             }
             None => self.begin(incarnation, now).await?,
         };
-        self.see_to_indexes().await?;
+        self.ensure_indexes().await?;
         let shown = self.see_to_view().await?;
         Ok(Prepared { checkpoint, shown })
     }
@@ -235,7 +235,7 @@ impl Preparation<'_> {
     }
 
     /// Makes indexes that are missing. One of ours that is declared no longer stays: a build that declares it may still run.
-    async fn see_to_indexes(&mut self) -> Result<(), Refusal> {
+    async fn ensure_indexes(&mut self) -> Result<(), Refusal> {
         let query = once(INDEXES).bind(self.schema.schema()).bind(self.model.table_name());
         let rows = query.fetch_all(&mut *self.transaction).await?;
         let there: Vec<String> = rows.iter().map(|row| row.get(0)).collect();

@@ -52,7 +52,7 @@ impl ModelSchema {
         sqlx::query(AssertSqlSafe(text.into())).persistent(!self.pooled)
     }
 
-    /// Binds the row of a checkpoint, and the place at which it must stand.
+    /// Binds the row of a checkpoint, and the place at which it must be.
     pub(super) fn bind_place(&self, query: Query, model: &Model, from: &Checkpoint) -> Query {
         query
             .bind(self.schema.clone())

@@ -16,7 +16,7 @@ pub(super) struct Statements {
     /// Name and text of every index.
     pub(super) indexes: Vec<(String, Arc<str>)>,
     pub(super) view: View,
-    /// The rows of some keys (an array per key column), and one more row if the checkpoint stands where it must: one
+    /// The rows of some keys (an array per key column), and one more row if the checkpoint is where it must be: one
     /// statement sees both at one moment. The last column tells which.
     pub(super) load: Arc<str>,
     /// Writes rows: an array per column.
@@ -116,7 +116,7 @@ fn load(table: &str, spec: &TableSpec) -> String {
     )
 }
 
-/// The condition on a checkpoint's row, with parameters from `$first` on: whose it is, and where it stands.
+/// The condition on a checkpoint's row, with parameters from `$first` on: whose it is, and where it must be.
 pub(super) fn at_place(first: usize) -> String {
     let [a, b, c, d, e, f]: [usize; PLACE_PARAMETERS] = std::array::from_fn(|n| first + n);
     format!(

@@ -265,7 +265,7 @@ async fn json_has_the_form_that_the_server_gives_it() {
     }
 }
 
-/// Two processes that started their projections in different orders must not wait for each other in a ring.
+/// Two processes that started their projections in different orders must not deadlock.
 #[tokio::test]
 async fn commits_of_the_same_parts_in_any_order_never_deadlock() {
     const OTHER: Model = Model { projection: "other", version: 1, table: &TableSpec { name: "other", ..EVERYTHING } };

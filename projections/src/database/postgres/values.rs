@@ -31,7 +31,7 @@ pub(super) fn bind_keys(mut query: Query, table: &TableSpec, keys: &[Vec<ColumnV
     query
 }
 
-/// Binds the values that stand in `rows` at `at`. They were checked to be of the column's type, or null.
+/// Binds the values of `rows` at `at`. They were checked to be of the column's type, or null.
 fn bind_column(query: Query, column: &ColumnSpec, rows: &[Vec<ColumnValue>], at: usize) -> Query {
     macro_rules! array {
         ($variant:ident($value:pat) => $sent:expr) => {

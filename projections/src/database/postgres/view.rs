@@ -144,7 +144,7 @@ pub(super) async fn switch(
     };
     wait_briefly(&mut transaction).await.map_err(sql_fault)?;
     once(TAKE_TURN).execute(&mut *transaction).await.map_err(sql_fault)?;
-    let (name, own) = standing(&mut transaction, schema, model).await.map_err(sql_fault)?;
+    let (name, own) = name_and_own(&mut transaction, schema, model).await.map_err(sql_fault)?;
     if let Some(shows) = name.map_or(Ok(None), |name| name.decide(model, switch, own))? {
         return Ok(shows);
     }
@@ -152,7 +152,7 @@ pub(super) async fn switch(
     // Only now, as the lock on the view may take a while to get, and meanwhile commits go on.
     let hold = once(HOLD_SHOWN).bind(schema.schema()).bind(model.table.name);
     hold.execute(&mut *transaction).await.map_err(sql_fault)?;
-    let (name, own) = standing(&mut transaction, schema, model).await.map_err(sql_fault)?;
+    let (name, own) = name_and_own(&mut transaction, schema, model).await.map_err(sql_fault)?;
     if let Some(shows) = name.map_or(Ok(None), |name| name.decide(model, switch, own))? {
         return Ok(shows);
     }
@@ -161,8 +161,8 @@ pub(super) async fn switch(
     Ok(Shows::This)
 }
 
-/// What is stored about the name, and where the model stands itself.
-async fn standing(
+/// What is stored about the name, and where the model is itself.
+async fn name_and_own(
     connection: &mut PgConnection,
     schema: &ModelSchema,
     model: &Model,

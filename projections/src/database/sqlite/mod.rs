@@ -40,7 +40,7 @@ const CHECKPOINTS: &str = "
     ORDER BY projection, version
 ";
 
-/// Nothing is updated if the checkpoint stands elsewhere.
+/// Nothing is updated if the checkpoint is elsewhere.
 const MOVE_CHECKPOINT: &str = "
     UPDATE annals_checkpoints
     SET incarnation = ?6, position = ?7, event_id = ?8, updated_at = ?9
@@ -126,10 +126,10 @@ impl ReadModels for SqliteReadModels {
         for (sql, keys) in statements.load.padded(keys) {
             let loading = bind_all(bind_place(query(sql), model, from), keys);
             let found = loading.fetch_all(&mut *reader).await.map_err(|e| self.sql_fault(e))?;
-            let mut stands = false;
+            let mut is_there = false;
             for row in &found {
                 if row.get(model.table.columns.len()) {
-                    stands = true;
+                    is_there = true;
                     continue;
                 }
                 rows.push(read_row(model.table, row).map_err(|source| Fault {
@@ -138,7 +138,7 @@ impl ReadModels for SqliteReadModels {
                     source,
                 })?);
             }
-            if !stands {
+            if !is_there {
                 return Ok(None);
             }
         }

@@ -98,7 +98,7 @@ impl Preparation<'_> {
             }
             None => self.begin(incarnation, now).await?,
         };
-        self.see_to_indexes().await?;
+        self.ensure_indexes().await?;
         let shown = self.see_to_view().await?;
         Ok(Prepared { checkpoint, shown })
     }
@@ -188,7 +188,7 @@ impl Preparation<'_> {
     }
 
     /// Makes indexes that are missing. One of ours that is declared no longer stays: a build that declares it may still run.
-    async fn see_to_indexes(&mut self) -> Result<(), StartError> {
+    async fn ensure_indexes(&mut self) -> Result<(), StartError> {
         let query = sqlx::query(INDEXES).bind(self.model.table_name());
         let rows = query.fetch_all(&mut *self.connection).await.map_err(|e| self.refused(e))?;
         let there: Vec<String> = rows.iter().map(|row| row.get(0)).collect();

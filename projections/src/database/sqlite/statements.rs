@@ -9,7 +9,7 @@ use crate::database::sql::{digest, list, quoted};
 use crate::read_model::{ColumnSpec, IndexSpec, TableSpec};
 
 /// How many rows one statement carries at most: 2 to this power. A call costs a hop to SQLite's thread, so more rows a call
-/// are better, until parsing and binding dwarf the hop.
+/// are better, until parsing and binding cost much more than the thread switch.
 const LARGEST_CLASS: u32 = 8;
 
 /// SQLite's limit on the `?` of a statement.
@@ -22,11 +22,11 @@ pub(super) struct Statements {
     pub(super) indexes: Vec<(String, Arc<str>)>,
     pub(super) drop_view: Arc<str>,
     pub(super) create_view: Arc<str>,
-    /// The rows of some keys, and one more row if the checkpoint stands where it must: one statement sees both at one moment.
+    /// The rows of some keys, and one more row if the checkpoint is where it must be: one statement sees both at one moment.
     /// The last column tells which.
-    pub(super) load: Sized,
-    pub(super) write: Sized,
-    pub(super) remove: Sized,
+    pub(super) load: SizedStatements,
+    pub(super) write: SizedStatements,
+    pub(super) remove: SizedStatements,
 }
 
 impl Statements {
@@ -62,7 +62,7 @@ impl Statements {
             indexes: spec.indexes.iter().map(|index| create_index(model, &table, index)).collect(),
             drop_view: format!("DROP VIEW IF EXISTS {view}").into(),
             create_view: format!("CREATE VIEW {view} AS SELECT {columns} FROM {table}").into(),
-            load: Sized::of(spec.key.len(), |n| {
+            load: SizedStatements::of(spec.key.len(), |n| {
                 let nulls = repeated("NULL", spec.columns.len());
                 format!(
                     "SELECT {nulls}, 1 FROM annals_checkpoints \
@@ -71,19 +71,21 @@ impl Statements {
                     keys(n)
                 )
             }),
-            write: Sized::of(spec.columns.len(), |n| {
+            write: SizedStatements::of(spec.columns.len(), |n| {
                 let rows = repeated(&row_of(spec.columns.len()), n);
                 format!("INSERT INTO {table} ({columns}) VALUES {rows} ON CONFLICT ({key}) DO {update}")
             }),
-            remove: Sized::of(spec.key.len(), |n| format!("DELETE FROM {table} WHERE {wanted} IN {}", keys(n))),
+            remove: SizedStatements::of(spec.key.len(), |n| {
+                format!("DELETE FROM {table} WHERE {wanted} IN {}", keys(n))
+            }),
         }
     }
 }
 
 /// One statement for each number of rows that is a power of two.
-pub(super) struct Sized(Vec<Arc<str>>);
+pub(super) struct SizedStatements(Vec<Arc<str>>);
 
-impl Sized {
+impl SizedStatements {
     fn of(values_per_row: usize, text: impl Fn(usize) -> String) -> Self {
         let fits = |class: &u32| (values_per_row << class) <= MOST_VALUES;
         Self((0..=LARGEST_CLASS).filter(fits).map(|class| text(1 << class).into()).collect())

@@ -24,7 +24,7 @@ pub(super) fn bind_all(query: Query, rows: Vec<&[ColumnValue]>) -> Query {
     rows.into_iter().flatten().fold(query, bind)
 }
 
-/// Binds a model and the place at which its checkpoint must stand.
+/// Binds a model and the place at which its checkpoint must be.
 pub(super) fn bind_place(query: Query, model: &Model, from: &Checkpoint) -> Query {
     bind_checkpoint(query.bind(model.projection).bind(model.version), from)
 }

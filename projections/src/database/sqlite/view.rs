@@ -62,7 +62,7 @@ pub(super) async fn show(
     store(connection, model).await
 }
 
-/// The version over whose table a view stands, from its text; `None` if it is none of ours.
+/// The version over whose table a view selects, from its text; `None` if it is none of ours.
 pub(super) async fn version_of(
     connection: &mut SqliteConnection,
     model: &Model,

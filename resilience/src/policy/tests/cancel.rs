@@ -108,7 +108,7 @@ async fn after_a_storm_on_many_threads_every_slot_and_probe_is_free() {
         callers.spawn(async move {
             let mut rng = fastrand::Rng::with_seed(seed);
             for _ in 0..40 {
-                let (kind, wait, patience) = (rng.u32(0..20), rng.u64(0..4), rng.u64(0..12));
+                let (kind, wait, limit) = (rng.u32(0..20), rng.u64(0..4), rng.u64(0..12));
                 if kind == 0 {
                     policy.breaker().set_mode(if rng.bool() { Mode::HeldOpen } else { Mode::Normal });
                 }
@@ -135,7 +135,7 @@ async fn after_a_storm_on_many_threads_every_slot_and_probe_is_free() {
                 };
                 // A task of its own, since it may panic; aborted, as by a server whose client has left.
                 let task = tokio::spawn(call);
-                sleep(ms(patience)).await;
+                sleep(ms(limit)).await;
                 task.abort();
                 task.await.ok();
             }

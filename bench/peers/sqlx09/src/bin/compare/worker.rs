@@ -10,7 +10,7 @@ use tokio::process::{Child, ChildStdin, ChildStdout, Command};
 use crate::peers::Peer;
 
 /// How long a store may take for an order.
-const PATIENCE: Duration = Duration::from_secs(600);
+const MAX_WAIT: Duration = Duration::from_secs(600);
 
 /// The process. It is killed when this is dropped.
 pub struct Worker {
@@ -46,9 +46,9 @@ impl Worker {
     }
 
     async fn answer(&mut self) -> Result<Answer, Fault> {
-        let line = match tokio::time::timeout(PATIENCE, self.output.next_line()).await {
+        let line = match tokio::time::timeout(MAX_WAIT, self.output.next_line()).await {
             Ok(line) => line?.ok_or("the process has ended")?,
-            Err(_) => return Err(format!("no answer within {PATIENCE:?}").into()),
+            Err(_) => return Err(format!("no answer within {MAX_WAIT:?}").into()),
         };
         Ok(serde_json::from_str(&line)?)
     }
