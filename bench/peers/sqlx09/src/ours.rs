@@ -2,9 +2,13 @@
 
 use std::time::{Duration, Instant};
 
-use annals::{EventId, EventStore, EventStoreExt, ExpectedVersion, Filter, NewEvent, Position, PostgresOptions, PostgresStore, Projection, ProjectionError, Projections, ProjectionsBuilder, ReadModel, Recorded, RecordedEvent, Rows, SqliteStore, StreamId, StreamVersion, Tenant};
 use annals::postgres::PostgresDatabase;
 use annals::sqlite::SqliteDatabase;
+use annals::{
+    EventId, EventStore, EventStoreExt, ExpectedVersion, Filter, NewEvent, Position, PostgresOptions, PostgresStore,
+    Projection, ProjectionError, Projections, ProjectionsBuilder, ReadModel, Recorded, RecordedEvent, Rows,
+    SqliteStore, StreamId, StreamVersion, Tenant,
+};
 use annals_peers::{Built, Fault, Page, Paid, Peer, Place, Setup, Totals};
 use futures::TryStreamExt;
 use serde::{Deserialize, Serialize};
