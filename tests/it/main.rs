@@ -107,7 +107,7 @@ impl Projection for Turnovers {
     }
 }
 
-const PATIENCE: Duration = Duration::from_secs(30);
+const TIMEOUT: Duration = Duration::from_secs(30);
 
 /// Sixteen tasks spend from four cards at once, more than there is; every cent is loaded, spent or refused.
 async fn spend_wildly(cards: &Repository<Card>) -> Result<i64, Box<dyn std::error::Error>> {
@@ -180,7 +180,7 @@ async fn build_live<S: EventStore + ProjectionsExt + Clone>(
         let store = open().await?;
         let views = store.projections().with(Balances).with(Turnovers).start().await?;
         spent += spend_wildly(&store.aggregate::<Card>()).await?;
-        views.wait_for(store.head().await?.position, PATIENCE).await?;
+        views.wait_for(store.head().await?.position, TIMEOUT).await?;
         views.close().await;
         store.close().await;
     }
@@ -194,7 +194,7 @@ async fn build_again(
 ) -> Result<(), Box<dyn std::error::Error>> {
     let builder = Projections::over(store.clone()).into_database(elsewhere);
     let views = builder.with(Turnovers).with(Balances).start().await?;
-    views.wait_for(store.head().await?.position, PATIENCE).await?;
+    views.wait_for(store.head().await?.position, TIMEOUT).await?;
     views.close().await;
     Ok(())
 }
