@@ -139,7 +139,7 @@ impl SqliteStore {
         })?;
         let group = Arc::new(GroupCommit {
             database,
-            queue: Queue::new(Bounds::default()),
+            queue: Arc::new(Queue::new(Bounds::default())),
             limits: options.limits.clone(),
             head: watch::Sender::new(head.position),
             last_batch: AtomicUsize::new(1),

@@ -11,7 +11,7 @@ use crate::database_error::DatabaseError;
 use crate::error::{AppendError, ErrorFamily};
 use crate::limits::Limits;
 use crate::position::Position;
-use crate::queue::{Queue, Taken};
+use crate::queue::{EndOfQueue, Queue, Taken};
 use crate::sqlite::append::round::{Answers, Round, RoundError, run};
 use crate::sqlite::connection::database::{SqliteDatabase, Writer};
 use crate::sqlite::fault::is_refusal;
@@ -19,7 +19,7 @@ use crate::sqlite::fault::is_refusal;
 /// What the writer task and its callers share.
 pub(crate) struct GroupCommit {
     pub(crate) database: SqliteDatabase,
-    pub(crate) queue: Queue,
+    pub(crate) queue: Arc<Queue>,
     pub(crate) limits: Limits,
     pub(crate) head: watch::Sender<Position>,
     /// How many appends the last batch carried: one means that a queue would only cost time.
@@ -38,8 +38,11 @@ impl GroupCommit {
     /// Runs until the queue is closed and empty. If it ends before, by a panic or with its runtime, the queue ends with it.
     pub(crate) fn write(group: Arc<Self>) -> impl Future<Output = ()> + Send {
         // Made before the first poll, as a runtime may be shut down before that.
-        let end = EndOfQueue(group);
-        async move { end.0.write_on().await }
+        let end = EndOfQueue(Arc::clone(&group.queue));
+        async move {
+            group.write_on().await;
+            drop(end);
+        }
     }
 
     async fn write_on(&self) {
@@ -142,15 +145,6 @@ impl GroupCommit {
     /// The latest time that is known of, in microseconds. It is later than the clock if that was set back.
     pub(crate) fn latest(&self) -> i64 {
         self.latest.load(Ordering::Acquire)
-    }
-}
-
-/// Answers the callers that still wait when the writer task ends, however it ends.
-struct EndOfQueue(Arc<GroupCommit>);
-
-impl Drop for EndOfQueue {
-    fn drop(&mut self) {
-        self.0.queue.abandon();
     }
 }
 
