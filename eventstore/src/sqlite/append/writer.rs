@@ -65,10 +65,7 @@ impl GroupCommit {
             self.last_batch.store(appends.len(), Ordering::Relaxed);
             let answers = match writer {
                 Ok(mut writer) => self.commit(&mut writer, &appends).await,
-                Err(error) => {
-                    let error = Arc::new(error);
-                    appends.iter().map(|append| Err(same_fault(&error, append))).collect()
-                }
+                Err(error) => refuse_all(&error, &appends),
             };
             for (reply, answer) in replies.into_iter().zip(answers) {
                 // The caller may have dropped its future; its append is stored all the same.
@@ -104,10 +101,7 @@ impl GroupCommit {
                 }
                 answers
             }
-            Err(error) => {
-                let error = Arc::new(error);
-                appends.iter().map(|append| Err(same_fault(&error, append))).collect()
-            }
+            Err(error) => refuse_all(&error, appends),
         }
     }
 
@@ -149,20 +143,6 @@ impl GroupCommit {
 }
 
 /// One fault of the database for several callers.
-fn same_fault(error: &Arc<DatabaseError>, append: &CheckedAppend) -> AppendError {
-    use DatabaseError as D;
-    let source = || crate::error::BackendError::new(Arc::clone(error));
-    let copy = match &**error {
-        D::Busy { waited } => D::Busy { waited: *waited },
-        D::Unavailable { .. } => D::Unavailable { source: source() },
-        D::StorageFull { .. } => D::StorageFull { source: source() },
-        D::ReadOnly { .. } => D::ReadOnly { source: source() },
-        D::Damaged { .. } => D::Damaged { source: source() },
-        D::FileReplaced { what, remedy } => D::FileReplaced { what: what.clone(), remedy: remedy.clone() },
-        D::Refused { .. } => D::Refused { source: source() },
-        D::OutcomeUnknown { .. } => D::OutcomeUnknown { source: source() },
-        D::Failed { .. } => D::Failed { source: source() },
-        D::Closed => D::Closed,
-    };
-    copy.into_append(|| append.first_stream())
+fn refuse_all(error: &DatabaseError, appends: &[CheckedAppend]) -> Answers {
+    appends.iter().map(|append| Err(error.clone().into_append(|| append.first_stream()))).collect()
 }
