@@ -111,7 +111,8 @@ pub mod engine {
         DatabaseError, DecodeError, EventShape, EventStream, FilterConditions, IdSource, Incarnation, IntoEvents,
         Limits, MAX_DEPTH, MAX_EVENT_BYTES, MAX_METADATA_BYTES, MAX_NAME_BYTES, MAX_PAGE_EVENTS, ManualClock,
         MemoryStoreBuilder, PAGE_BYTES, Page, PageBudget, Pages, Payload, Repeat, SeededIds, SnapshotPolicy,
-        StreamFilter, StreamInfo, StreamPage, Streams, SystemClock, TimeOrderedIds, TraceParent, page_limit,
+        StreamFilter, StreamInfo, StreamPage, Streams, SystemClock, TimeOrderedIds, TraceParent, forward_event_store,
+        page_limit,
     };
 }
 

@@ -41,6 +41,7 @@ mod error_tests;
 mod event;
 mod event_id;
 mod filter;
+mod forward;
 mod invalid;
 mod limits;
 mod memory;
@@ -118,6 +119,7 @@ pub mod __private {
     pub use crate::payload::{Payload, decode_struct, decode_variant, encode_struct, encode_variant};
     pub use crate::text_id::{IdText, id_text, read_id};
     pub use serde;
+    pub use tokio::sync::watch;
 }
 
 /// The seed of random tests: `ANNALS_SEED` if it is set, so that a printed failure can be repeated.
