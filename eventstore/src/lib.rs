@@ -119,6 +119,8 @@ pub mod __private {
     pub use crate::event::{Event, EventShape};
     pub use crate::invalid::Invalid;
     pub use crate::payload::{Payload, decode_struct, decode_variant, encode_struct, encode_variant};
+    #[cfg(feature = "postgres")]
+    pub use crate::postgres::Micros;
     pub use crate::text_id::{IdText, id_text, read_id};
     pub use serde;
     pub use tokio::sync::watch;

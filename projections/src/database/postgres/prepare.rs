@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use annals_eventstore::__private::Micros;
 use annals_eventstore::{Backoff, Checkpoint, Incarnation, PostgresDatabase, PostgresTransaction};
 use jiff::Timestamp;
 use sqlx::{AssertSqlSafe, Row};
@@ -10,7 +11,6 @@ use tokio::time::sleep;
 use super::fault::was_lock_timeout_or_deadlock;
 use super::schema::{ModelSchema, once};
 use super::statements::{Statements, index_prefix, postgres_type};
-use super::values::Micros;
 use super::view;
 use super::{stored_checkpoint, wait_briefly};
 use crate::database::sql::{is_our_index, table_is_gone, undeclared};
