@@ -6,7 +6,8 @@ use std::sync::Arc;
 use jiff::Timestamp;
 use uuid::Uuid;
 
-use crate::append::{Appended, AppendedStream, CheckedAppend};
+use crate::appended::{Appended, AppendedStream};
+use crate::checked::CheckedAppend;
 use crate::error::{AppendError, Repeat};
 use crate::event::{EventId, RecordedEvent};
 use crate::payload::Payload;
@@ -39,6 +40,23 @@ impl StoredEvent {
             append_id: event.append_id,
             recorded_at: event.recorded_at,
         }
+    }
+}
+
+impl CheckedAppend {
+    /// Whether this same append is stored already, and if so, its first answer. `stored` must return the recorded event with
+    /// an id, of any tenant and stream, if there is one.
+    ///
+    /// Call it in the transaction of the append, before the versions: a duplicate gets its answer whatever version it expects.
+    ///
+    /// # Errors
+    /// [`AppendError::EventIdTaken`] if some of the ids are stored, but not as this append.
+    pub fn find_repeat<'a>(
+        &self,
+        mut stored: impl FnMut(EventId) -> Option<&'a RecordedEvent>,
+    ) -> Result<Option<Appended>, AppendError> {
+        let found = self.events().filter_map(|(_, event)| stored(event.event_id));
+        find_duplicate(self, &found.map(|event| (event.event_id, StoredEvent::of(event))).collect())
     }
 }
 

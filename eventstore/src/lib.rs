@@ -29,6 +29,7 @@ mod aggregate;
 #[cfg(any(feature = "sqlite", feature = "postgres"))]
 mod answer;
 mod append;
+mod appended;
 mod backoff;
 mod checked;
 mod clock;
@@ -74,7 +75,8 @@ pub use annals_migrations::Migration;
 pub use annals_migrations::POSTGRES_ROLES_EXAMPLE;
 
 pub use aggregate::{Aggregate, Decide, Evolve, IntoEvents, SnapshotPolicy};
-pub use append::{Append, AppendPart, Appended, AppendedStream};
+pub use append::{Append, AppendPart};
+pub use appended::{Appended, AppendedStream};
 pub use backoff::Backoff;
 pub use checked::{CheckedAppend, CheckedEvent, CheckedPart};
 pub use clock::{Clock, IdSource, ManualClock, SeededIds, SystemClock, TimeOrderedIds};
