@@ -1,0 +1,5 @@
+//! The engine and the explorer on a checkout.
+
+mod checkout;
+mod engine;
+mod explored;
