@@ -204,15 +204,19 @@ impl<C: SagaData> Engine<C> {
                 return Err(Invalid::new("step", problem, "name a step declared by `signal`").into());
             }
         };
-        let unfit = |e: serde_json::Error| Invalid::new("payload", format!("does not fit: {e}"), "send what the step waits for");
+        let unfit = |e: serde_json::Error| {
+            Invalid::new("payload", format!("does not fit: {e}"), "send what the step waits for")
+        };
         let payload = serde_json::to_value(payload).map_err(unfit)?;
         check(&payload).map_err(unfit)?;
         let received = SagaEvent::SignalReceived { step: step.to_owned(), payload };
         self.record(id, |instance| match instance.status {
             Status::NotStarted => Err(SagaError::NotStarted { id: id.clone() }),
-            status if status.is_final() => {
-                Err(SagaError::WrongStatus { id: id.clone(), status, needs: "signals are for those that have not ended" })
-            }
+            status if status.is_final() => Err(SagaError::WrongStatus {
+                id: id.clone(),
+                status,
+                needs: "signals are for those that have not ended",
+            }),
             // What follows from it is recorded by who makes the calls: an intent means that a call is being made.
             _ => Ok(vec![received.clone()]),
         })
@@ -279,7 +283,7 @@ impl<C: SagaData> Engine<C> {
 
     /// All events that an instance leads to have its id as their correlation id.
     fn context(&self, id: &SagaId) -> Result<Context, SagaError> {
-        Ok(self.context.clone().with_correlation(CorrelationId::new(id.to_string())?))
+        Ok(self.context.clone().with_correlation(CorrelationId::new(id)?))
     }
 
     pub(crate) async fn load(&self, id: &SagaId) -> Result<Instance, SagaError> {

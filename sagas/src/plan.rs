@@ -114,14 +114,16 @@ impl<'d, C> Planner<'d, C> {
                 Kind::Remote(..) if state.done.open => None,
                 Kind::Remote(..) => self.begin(step, Direction::Do),
                 Kind::Local(_) => None,
-                Kind::Signal(_) => self.instance.signals.get(&step.name).and_then(|waiting| waiting.front()).map(
-                    |payload| SagaEvent::Succeeded {
-                        step: step.name.clone(),
-                        direction: Direction::Do,
-                        attempt: 0,
-                        output: payload.clone(),
-                    },
-                ),
+                Kind::Signal(_) => {
+                    self.instance.signals.get(&step.name).and_then(|waiting| waiting.front()).map(|payload| {
+                        SagaEvent::Succeeded {
+                            step: step.name.clone(),
+                            direction: Direction::Do,
+                            attempt: 0,
+                            output: payload.clone(),
+                        }
+                    })
+                }
                 Kind::Timer(wait) => match state.due {
                     None => Some(SagaEvent::TimerSet { step: step.name.clone(), due: after(self.now, *wait) }),
                     Some(due) => (self.now >= due).then(|| SagaEvent::Succeeded {
@@ -240,11 +242,8 @@ impl<'d, C> Planner<'d, C> {
             let state = self.instance.step(&step.name);
             for direction in [Direction::Do, Direction::Undo] {
                 let progress = state.progress(direction);
-                let is_due = if self.is_local(step, direction) {
-                    self.local_is_due(index, direction)
-                } else {
-                    progress.open
-                };
+                let is_due =
+                    if self.is_local(step, direction) { self.local_is_due(index, direction) } else { progress.open };
                 if is_due {
                     let attempt = if self.is_local(step, direction) { 0 } else { progress.attempts };
                     due.push(Due { step: index, direction, attempt });

@@ -27,8 +27,7 @@ impl Default for StepRetry {
 
 impl StepRetry {
     /// Twenty calls, within about 15 minutes: what is begun should be undone.
-    pub(crate) const UNDO: Self =
-        Self { attempts: 20, first: Duration::from_secs(1), most: Duration::from_secs(60) };
+    pub(crate) const UNDO: Self = Self { attempts: 20, first: Duration::from_secs(1), most: Duration::from_secs(60) };
 
     pub(crate) fn check(&self, step: &str) -> Result<(), Invalid> {
         if self.attempts == 0 {
@@ -69,7 +68,10 @@ mod tests {
     fn settings_that_cannot_work_are_refused_with_their_name() {
         let check = |retry: StepRetry| retry.check("pay").map_err(|invalid| invalid.field);
         assert_eq!(check(StepRetry { attempts: 0, ..StepRetry::default() }), Err("attempts".to_owned()));
-        assert_eq!(check(StepRetry { first: Duration::from_secs(61), ..StepRetry::default() }), Err("first".to_owned()));
+        assert_eq!(
+            check(StepRetry { first: Duration::from_secs(61), ..StepRetry::default() }),
+            Err("first".to_owned())
+        );
         assert_eq!(check(StepRetry { attempts: 1, ..StepRetry::default() }), Ok(()));
     }
 }

@@ -132,7 +132,10 @@ where
         let mut schedules = VecDeque::from([(Schedule::default(), 0)]);
         while let Some((schedule, disturbances)) = schedules.pop_front() {
             if explored.runs == self.most_runs {
-                return Err(format!("there are more schedules than {} runs; allow more by `most_runs`", self.most_runs));
+                return Err(format!(
+                    "there are more schedules than {} runs; allow more by `most_runs`",
+                    self.most_runs
+                ));
             }
             let ran = self.once(&schedule)?;
             explored.runs += 1;

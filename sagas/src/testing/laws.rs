@@ -8,7 +8,7 @@ use crate::event::{Direction, SagaEvent};
 use crate::instance::Status;
 
 /// The first law that a run breaks.
-pub(super) fn broken<C>(definition: &Definition<C>, ran: &Ran) -> Option<String> {
+pub(crate) fn broken<C>(definition: &Definition<C>, ran: &Ran) -> Option<String> {
     let status = match &ran.status {
         Err(error) => return Some(format!("it could not be run: {error}")),
         Ok(status) => status.status,
@@ -48,6 +48,9 @@ fn order<C>(definition: &Definition<C>, events: &[SagaEvent]) -> Option<String> 
             SagaEvent::Begun { step, direction: Direction::Undo, attempt } => {
                 if pivot_passed {
                     return Some(format!("`{step}` was undone after the pivot"));
+                }
+                if open.iter().any(|(of, direction, _)| *of == step && *direction == Direction::Do) {
+                    return Some(format!("`{step}` was undone while a call of it was under way"));
                 }
                 if let Some(later) = later_than(definition, step).find(|later| with_effect.contains(later)) {
                     return Some(format!("`{step}` was undone before `{later}`"));

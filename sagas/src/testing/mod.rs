@@ -35,3 +35,9 @@ mod schedule;
 mod world;
 
 pub use explorer::{End, Explored, Explorer, explore};
+#[cfg(test)]
+pub(crate) use laws::broken;
+#[cfg(test)]
+pub(crate) use schedule::{Choice, Point};
+#[cfg(test)]
+pub(crate) use world::run;

@@ -8,7 +8,7 @@ use crate::event::Direction;
 
 /// A moment of a run at which something else than usual may happen.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) enum Point {
+pub(crate) enum Point {
     /// A call is made.
     Call { step: String, direction: Direction, attempt: u32 },
     /// Something is appended to the stream of the instance.
@@ -17,7 +17,7 @@ pub(super) enum Point {
 
 /// What happens at a point.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Choice {
+pub(crate) enum Choice {
     Usual,
     Refused,
     Transient,
@@ -36,7 +36,7 @@ const OF_CALLS: [Choice; 6] =
 const OF_APPENDS: [Choice; 3] = [Choice::Usual, Choice::CrashBefore, Choice::CrashAfter];
 
 impl Point {
-    pub(super) fn choices(&self) -> &'static [Choice] {
+    pub(crate) fn choices(&self) -> &'static [Choice] {
         match self {
             Self::Call { .. } => &OF_CALLS,
             Self::Append => &OF_APPENDS,
@@ -44,7 +44,7 @@ impl Point {
     }
 
     /// Whether a choice is one more disturbance, of which a run has few. The outcomes of first calls are not: all their combinations are tried.
-    pub(super) fn disturbs(&self, choice: Choice) -> bool {
+    pub(crate) fn disturbs(&self, choice: Choice) -> bool {
         match self {
             Self::Call { direction: Direction::Do, attempt: 1, .. } => choice == Choice::Twice,
             _ => true,
@@ -79,10 +79,10 @@ impl fmt::Display for Choice {
 /// The points of a run at which something unusual happens, by their number, and which of the point's choices it is.
 /// As text: `3:1 7:2`.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub(super) struct Schedule(pub(super) BTreeMap<usize, usize>);
+pub(crate) struct Schedule(pub(super) BTreeMap<usize, usize>);
 
 impl Schedule {
-    pub(super) fn with(&self, point: usize, choice: usize) -> Self {
+    pub(crate) fn with(&self, point: usize, choice: usize) -> Self {
         let mut choices = self.0.clone();
         choices.insert(point, choice);
         Self(choices)

@@ -24,18 +24,20 @@ use crate::plan::{Due, Outcome};
 const MOST_POINTS: usize = 2_000;
 
 /// What happened in a run.
-pub(super) struct Ran {
-    pub(super) status: Result<SagaStatus, String>,
-    pub(super) events: Vec<SagaEvent>,
+pub(crate) struct Ran {
+    pub(crate) status: Result<SagaStatus, String>,
+    pub(crate) events: Vec<SagaEvent>,
     /// Every point, in order.
-    pub(super) points: Vec<Point>,
+    pub(crate) points: Vec<Point>,
     /// The key of each step and direction.
-    pub(super) keys: Vec<((String, Direction), String)>,
+    pub(crate) keys: Vec<((String, Direction), String)>,
 }
+
+type Choose = Box<dyn FnMut(usize, &Point) -> Choice + Send>;
 
 /// The shared part of a run: the schedule, and what has happened so far.
 struct Script {
-    choose: Mutex<Box<dyn FnMut(usize, &Point) -> Choice + Send>>,
+    choose: Mutex<Choose>,
     points: Mutex<Vec<Point>>,
     keys: Mutex<BTreeMap<(String, Direction, u32, usize), String>>,
     crashed: Mutex<bool>,
@@ -139,7 +141,7 @@ impl Clock for PausedClock {
 }
 
 /// Runs one instance to its end. `choose` says what happens at each point, by its number.
-pub(super) fn run<C: SagaData>(
+pub(crate) fn run<C: SagaData>(
     definition: impl FnOnce(&MemoryStore) -> Definition<C>,
     input: C,
     choose: impl FnMut(usize, &Point) -> Choice + Send + 'static,
@@ -196,7 +198,7 @@ fn text(error: SagaError) -> String {
 }
 
 /// The choices of a schedule, as [`run`] asks for them.
-pub(super) fn follow(schedule: &Schedule) -> impl FnMut(usize, &Point) -> Choice + Send + 'static {
+pub(crate) fn follow(schedule: &Schedule) -> impl FnMut(usize, &Point) -> Choice + Send + 'static {
     let choices = schedule.0.clone();
     move |number, point| {
         let choice = choices.get(&number).and_then(|&choice| point.choices().get(choice));

@@ -5,6 +5,10 @@ use std::time::Duration;
 
 use annals_eventstore::{AggregateStore, Clock, ManualClock, MemoryStore};
 
+use annals_resilience::Policy;
+use annals_resilience::retry::Retry;
+use tokio::sync::Semaphore;
+
 use super::checkout::{Checkout, Order, OrderId, World, checkout, policy};
 use crate::{By, Engine, Intervention, Saga, SagaError, SagaId, Status, StepError, StepRetry};
 
@@ -280,4 +284,96 @@ async fn a_build_without_a_step_that_was_begun_is_stuck_with_the_reason_and_goes
     old.intervene(&id(), Intervention::Retry, &by("ada")).await.expect("it is allowed");
     old.signal(&id(), "confirmed", 1).await.expect("it fits");
     assert_eq!(old.run(&id()).await.expect("the store answers").status, Status::Completed);
+}
+
+#[tokio::test(start_paused = true)]
+async fn of_two_engines_that_run_an_instance_one_records_the_outcome_of_an_attempt() {
+    let (world, store) = (Arc::new(World::default()), MemoryStore::new());
+    let (entered, leave) = (Arc::new(Semaphore::new(0)), Arc::new(Semaphore::new(0)));
+    let (charge, enter, wait) = (world.clone(), entered.clone(), leave.clone());
+    let saga = Saga::<()>::new("twice")
+        .remote("charge", &policy("payment"), move |_, call| {
+            let (world, enter, wait) = (charge.clone(), enter.clone(), wait.clone());
+            async move {
+                world.done("payment", &call)?;
+                enter.add_permits(1);
+                wait.acquire().await.expect("it is never closed").forget();
+                Ok(call.attempt())
+            }
+        })
+        .no_undo("it is enough to see what is recorded");
+    let engine = Engine::new(store, saga.build().expect("it is sound"), clock());
+    engine.start(&id(), ()).await.expect("it is new");
+    let runs = [engine.clone(), engine.clone()].map(|engine| tokio::spawn(async move { engine.run(&id()).await }));
+    entered.acquire_many(2).await.expect("it is never closed").forget();
+    leave.add_permits(2);
+    for run in runs {
+        run.await.expect("nobody panics").expect("the store answers");
+    }
+    let instance = engine.load(&id()).await.expect("the store answers");
+    assert_eq!((instance.status, &instance.done[..]), (Status::Completed, &["charge".to_owned()][..]));
+    assert_eq!(
+        instance.step("charge").output,
+        2,
+        "the first attempt counts as of unknown outcome since it was taken over"
+    );
+    assert_eq!(world.effects("payment"), 1);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_refusal_after_an_attempt_of_unknown_outcome_inside_of_one_call_is_undone() {
+    let world = Arc::new(World::default());
+    let (charge, refund) = (world.clone(), world.clone());
+    let payment = Policy::fast("payment").retry(Retry::default()).build().expect("it is sound");
+    let saga = Saga::<()>::new("unsure")
+        .remote("charge", &payment, move |_, call| {
+            let world = charge.clone();
+            async move {
+                if world.effects("payment") > 0 {
+                    return Err::<(), _>(StepError::refused("the card has expired"));
+                }
+                world.done("payment", &call)?;
+                Err(StepError::unknown("no answer"))
+            }
+        })
+        .undo(move |_, call| {
+            let world = refund.clone();
+            async move { world.undone("payment", &call) }
+        });
+    let engine = Engine::new(MemoryStore::new(), saga.build().expect("it is sound"), clock());
+    engine.start(&id(), ()).await.expect("it is new");
+    let status = engine.run(&id()).await.expect("the store answers");
+    assert_eq!(status.reason.as_deref(), Some("`charge` was refused: the card has expired"));
+    assert_eq!((status.status, world.effects("payment")), (Status::Compensated, 0));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_compensation_that_takes_too_long_is_stuck_and_may_go_on_when_a_person_says_so() {
+    let clock = clock();
+    let healthy = Arc::new(std::sync::atomic::AtomicBool::new(false));
+    let well = healthy.clone();
+    let saga = Saga::<()>::new("slow")
+        .compensation_within(Duration::from_secs(100))
+        .remote("charge", &policy("payment"), |_, _| async { Ok(()) })
+        .undo(move |_, _| {
+            let well = well.load(std::sync::atomic::Ordering::Relaxed);
+            async move { if well { Ok(()) } else { Err(StepError::transient("not now")) } }
+        })
+        .retry_undo(StepRetry { attempts: 1_000, first: Duration::from_secs(40), most: Duration::from_secs(40) })
+        .remote("reserve", &policy("stock"), |_, _| async { Err::<(), _>(StepError::refused("sold out")) })
+        .no_undo("what is refused has no effect");
+    let engine = Engine::new(MemoryStore::new(), saga.build().expect("it is sound"), clock.clone());
+    engine.start(&id(), ()).await.expect("it is new");
+    for seconds in [0, 40, 80] {
+        clock.set(jiff::Timestamp::from_second(seconds).expect("it is in the calendar"));
+        assert_eq!(engine.run(&id()).await.expect("the store answers").status, Status::Compensating, "{seconds}");
+    }
+    let wake_at = engine.status(&id()).await.expect("it is there").wake_at;
+    assert_eq!(wake_at.map(jiff::Timestamp::as_second), Some(100));
+    clock.advance(Duration::from_secs(20));
+    let status = engine.run(&id()).await.expect("the store answers");
+    assert_eq!((status.status, status.stuck_at.as_deref()), (Status::Stuck, Some("charge")));
+    healthy.store(true, std::sync::atomic::Ordering::Relaxed);
+    engine.intervene(&id(), Intervention::Retry, &by("ada")).await.expect("it is allowed");
+    assert_eq!(engine.run(&id()).await.expect("the store answers").status, Status::Compensated);
 }

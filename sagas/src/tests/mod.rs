@@ -3,3 +3,4 @@
 mod checkout;
 mod engine;
 mod explored;
+mod random;
