@@ -89,7 +89,7 @@ fn order<C>(definition: &Definition<C>, events: &[SagaEvent]) -> Option<String> 
     })
 }
 
-/// Whoever ends compensated has undone everything that has an undo and may have happened; whoever ends completed has done
+/// What ends compensated has undone everything that has an undo and may have happened; what ends completed has done
 /// every step.
 fn undone<C>(definition: &Definition<C>, events: &[SagaEvent], status: Status) -> Option<String> {
     let succeeded = |name: &str, wanted: Direction| {
