@@ -16,7 +16,7 @@ use serde::{Deserialize, Serialize};
 /// How many sagas run at once.
 const SAGAS: u32 = 15;
 /// How often the process is killed.
-const KILLS: u32 = 5;
+const KILLS: u32 = 4;
 
 annals_eventstore::text_id! {
     struct OrderId;
@@ -187,7 +187,7 @@ fn kill_and_continue(name: &str, arguments: &[(&str, &str)]) {
         let mut child = command.spawn().expect("it is a program");
         if kill < KILLS {
             // The moment does not matter, so it is a random one.
-            std::thread::sleep(Duration::from_millis(fastrand::u64(20..150)));
+            block_on(tokio::time::sleep(Duration::from_millis(fastrand::u64(20..150))));
             child.kill().expect("it is our child");
             child.wait().expect("it is our child");
         } else {
