@@ -119,6 +119,10 @@ pub mod engine {
 }
 
 #[cfg(feature = "resilience")]
+#[doc = include_str!("../docs/resilience.md")]
+///
+/// # All patterns
+///
 #[doc(inline)]
 pub use annals_resilience as resilience;
 

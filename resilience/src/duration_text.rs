@@ -33,6 +33,14 @@ fn text(duration: Duration) -> String {
     }
 }
 
+/// What is left of a wait as people read it: in whole milliseconds, rounded up so that it is long enough.
+pub(crate) fn whole_millis(duration: Duration) -> Duration {
+    match duration.subsec_nanos() % 1_000_000 {
+        0 => duration,
+        over => duration.saturating_add(Duration::from_nanos(u64::from(1_000_000 - over))),
+    }
+}
+
 pub(crate) fn serialize<S: Serializer>(duration: &Duration, serializer: S) -> Result<S::Ok, S::Error> {
     serializer.serialize_str(&text(*duration))
 }
@@ -69,9 +77,38 @@ pub(crate) mod option {
     }
 }
 
+/// Durations of a state that people read: whole milliseconds.
+pub(crate) mod shown {
+    use super::*;
+
+    #[expect(clippy::trivially_copy_pass_by_ref, reason = "the shape that serde asks for")]
+    pub(crate) fn serialize<S: Serializer>(duration: &Duration, serializer: S) -> Result<S::Ok, S::Error> {
+        super::serialize(&whole_millis(*duration), serializer)
+    }
+
+    pub(crate) mod option {
+        use super::*;
+
+        #[expect(clippy::ref_option, reason = "the shape that serde asks for")]
+        pub(crate) fn serialize<S: Serializer>(duration: &Option<Duration>, serializer: S) -> Result<S::Ok, S::Error> {
+            crate::duration_text::option::serialize(&duration.map(whole_millis), serializer)
+        }
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_is_left_is_shown_in_whole_milliseconds_and_never_as_less() {
+        for (nanos, shown) in
+            [(0, "0ns"), (1, "1ms"), (1_000_000, "1ms"), (499_988_206, "500ms"), (29_000_000_001, "29.001s")]
+        {
+            assert_eq!(format!("{:?}", whole_millis(Duration::from_nanos(nanos))), shown);
+        }
+        assert_eq!(whole_millis(Duration::MAX), Duration::MAX);
+    }
 
     #[test]
     fn what_is_written_is_read_back() {

@@ -262,3 +262,19 @@ async fn a_result_that_panics_when_it_is_dropped_costs_no_thread() {
     drop(go);
     assert_eq!(timeout(ms(5_000), pool.run(Deadline::NONE, || 7)).await, Ok(Ok(7)));
 }
+
+#[test]
+fn a_settings_file_gives_a_number_of_slots_or_a_table() {
+    let read = |text: &str| serde_json::from_str::<BulkheadSettings>(text);
+    assert_eq!(read("8").unwrap(), BulkheadSettings::from(8));
+    assert_eq!(read(r#"{"slots": 8}"#).unwrap(), BulkheadSettings::from(8));
+    let full = BulkheadSettings { slots: 8, queue: 0, wait: None };
+    assert_eq!(read(r#"{"slots": 8, "queue": 0, "wait": null}"#).unwrap(), full);
+    assert_eq!(read(&serde_json::to_string(&full).unwrap()).unwrap(), full);
+    for wrong in ["-1", "4294967296", r#""8""#] {
+        let refused = read(wrong).unwrap_err().to_string();
+        assert!(refused.contains("expected a number of slots, or a table"), "{refused}");
+    }
+    assert!(read(r#"{"slots": 8, "places": 1}"#).unwrap_err().to_string().contains("unknown field `places`"));
+    assert!(read(r#"{"queue": 8}"#).unwrap_err().to_string().contains("missing field `slots`"));
+}

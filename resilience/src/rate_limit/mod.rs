@@ -16,6 +16,7 @@ use serde::{Deserialize, Serialize};
 pub use layer::{RateLimitLayer, RateLimitService};
 pub use limiter::RateLimiter;
 
+use crate::duration_text::whole_millis;
 use crate::error::{Check, SettingsError};
 
 /// So many calls in so much time, and how many of them may come at once.
@@ -107,7 +108,7 @@ pub struct Quota {
 
 /// The quota is used up.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-#[error("the rate limit is reached; the next call passes in {retry_after:?}")]
+#[error("the rate limit is reached; the next call passes in {:?}", whole_millis(*.retry_after))]
 pub struct Limited {
     /// A caller that waits this long, and alone uses the quota, is admitted.
     pub retry_after: Duration,

@@ -2,6 +2,7 @@ use std::collections::{HashMap, VecDeque};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
+use serde::{Deserialize, Serialize};
 use tokio::time::Instant;
 
 use super::answer::Answer;
@@ -11,9 +12,11 @@ use crate::error::{Check, SettingsError};
 use crate::policy::IdempotencyKey;
 
 /// How much [`MemoryRecords`] hold, and for how long.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
 pub struct MemorySettings {
     /// How long an answer is kept. Default: 24 h.
+    #[serde(with = "crate::duration_text")]
     pub retention: Duration,
     /// Keys of all callers; some 500 bytes each. Further ones are refused with 503. Default: 100,000.
     pub keys: usize,

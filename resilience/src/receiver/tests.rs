@@ -17,6 +17,8 @@ use super::*;
 use crate::IdempotencyKey;
 use crate::loopback::{Answer as Got, ask, open, read, serve};
 
+mod settings;
+
 fn ms(ms: u64) -> Duration {
     Duration::from_millis(ms)
 }

@@ -91,3 +91,13 @@ fn two_policies_of_one_name_in_the_settings_are_refused() {
     let error = Policies::from_settings([settings(), settings()]).unwrap_err();
     assert!(error.to_string().contains("`stock`"), "{error}");
 }
+
+#[tokio::test(start_paused = true)]
+async fn a_state_tells_times_in_whole_milliseconds() {
+    let breaker = BreakerSettings { consecutive_failures: Some(1), ..Profile::Slow.breaker() };
+    let policy = Policy::slow("reports").breaker(breaker).build().unwrap();
+    policy.once(|_| async { Err::<(), _>(DOWN) }).await.unwrap_err();
+    tokio::time::advance(Duration::from_nanos(1)).await;
+    let state = serde_json::to_value(policy.state()).unwrap();
+    assert_eq!((&state["breaker"]["in_state_for"], &state["breaker"]["retry_after"]), (&"1ms".into(), &"60s".into()));
+}
