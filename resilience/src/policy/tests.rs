@@ -9,6 +9,7 @@ use tokio::time::{Instant, sleep};
 use super::*;
 use crate::breaker::{BreakerSettings, BreakerState, Mode, WindowSettings};
 use crate::bulkhead::BulkheadSettings;
+use crate::chaos::ChaosSettings;
 use crate::class::{Class, Classify};
 use crate::deadline::Deadline;
 use crate::error::{CallError, Guard, LastBecause, Reason, TimeLimit};

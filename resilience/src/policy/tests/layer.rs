@@ -76,3 +76,24 @@ async fn what_a_guard_refuses_does_not_reach_the_service() {
     assert_eq!((error.guard(), error.attempts), (Some(Guard::Breaker), 0));
     assert!(scripted.got.lock().unwrap().is_empty());
 }
+
+/// Chaos makes the first attempt fail without a request, so nothing was known of a second one.
+#[tokio::test(start_paused = true)]
+async fn an_injected_error_is_made_again_if_the_request_may_be() {
+    for (request, expected) in [("GET", Ok(200)), ("POST", Err(1))] {
+        let policy = Policy::fast("stock").retry(fixed()).build().unwrap();
+        policy.set_chaos(Some(ChaosSettings { errors: 1.0, ..ChaosSettings::default() })).unwrap();
+        let layer = PolicyLayer::new(
+            policy.clone(),
+            |request: &&'static str| (*request == "GET").then_some(*request),
+            |_: &Result<u16, Infallible>| Class::Success,
+        );
+        let mut service = layer.layer(Scripted { script: &[200], got: Arc::default() });
+        let without_chaos = async {
+            sleep(ms(50)).await;
+            policy.set_chaos(None).unwrap();
+        };
+        let (answer, ()) = tokio::join!(service.call(request), without_chaos);
+        assert_eq!(answer.map_err(|error| error.attempts), expected, "{request}");
+    }
+}
