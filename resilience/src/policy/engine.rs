@@ -94,6 +94,9 @@ impl Engine {
             {
                 return run.ended(ended, NoNext::Last(LastBecause::BudgetUsed), retry_after);
             }
+            if run.attempts > 0 {
+                self.metrics.retries.increment(1);
+            }
             let ended = run.attempt(permit, judge, &mut operation).await;
             // The result is recorded before the slot is free, so the next caller meets a breaker that knows it.
             drop(slot);
@@ -241,7 +244,6 @@ impl<T, E> Run<'_, T, E> {
             None => None,
             Some(budget) => Some(budget.withdraw().ok_or(NoNext::Last(LastBecause::BudgetUsed))?),
         };
-        engine.metrics.retries.increment(1);
         tracing::info!(policy = &*engine.name, attempt = self.attempts, ?wait, "the call is made again");
         Ok((wait, withdrawal))
     }

@@ -1,6 +1,7 @@
 //! Policies under paused time.
 
 use std::cell::Cell;
+use std::future::Future;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
@@ -12,7 +13,7 @@ use crate::bulkhead::BulkheadSettings;
 use crate::chaos::ChaosSettings;
 use crate::class::{Class, Classify};
 use crate::deadline::Deadline;
-use crate::error::{CallError, Guard, LastBecause, Reason, TimeLimit};
+use crate::error::{CallError, Guard, LastBecause, Reason, Refusal, TimeLimit};
 use crate::rate_limit::RateLimit;
 use crate::retry::{Budget, Jitter, Retry};
 
@@ -21,6 +22,7 @@ mod cancel;
 mod flood;
 #[cfg(feature = "tower")]
 mod layer;
+mod metrics;
 mod outage;
 mod settings;
 
@@ -169,6 +171,14 @@ async fn an_attempt_that_the_policy_cuts_off_is_a_failure_and_one_that_the_calle
     let both = policy.once(never).deadline(Deadline::within(secs(1))).await.unwrap_err();
     assert_eq!(both.reason, Reason::TimedOut { limit: TimeLimit::Attempt(secs(1)) });
     assert_eq!(policy.breaker().snapshot().failures, 2);
+
+    // A hundredth less is the time that the request took until here, and more is a hurry.
+    let nearly = policy.once(never).deadline(Deadline::within(ms(990))).await.unwrap_err();
+    assert_eq!(nearly.reason, Reason::TimedOut { limit: TimeLimit::Attempt(secs(1)) });
+    let hurry = policy.once(never).deadline(Deadline::within(ms(989))).await.unwrap_err();
+    assert_eq!(hurry.reason, Reason::TimedOut { limit: TimeLimit::Deadline });
+    let snapshot = policy.breaker().snapshot();
+    assert_eq!((snapshot.failures, snapshot.abandoned), (3, 2));
 }
 
 #[tokio::test(start_paused = true)]
@@ -224,6 +234,21 @@ async fn no_attempt_begins_after_the_deadline() {
         .await
         .unwrap_err();
     assert_eq!((over.guard(), over.attempts, reached.get()), (Some(Guard::Deadline), 0, false));
+}
+
+/// A slot that becomes free in the moment of the deadline is of no use any more.
+#[tokio::test(start_paused = true)]
+async fn no_attempt_begins_after_the_deadline_although_a_slot_is_free_at_last() {
+    let policy = Policy::fast("stock").bulkhead(1).build().unwrap();
+    let slot = policy.engine.bulkhead.clone().unwrap().try_enter().unwrap();
+    let call = policy.once(|_| async { Ok::<_, Status>(()) }).deadline(Deadline::within(ms(100))).run();
+    let mut call = std::pin::pin!(call);
+    let mut context = std::task::Context::from_waker(std::task::Waker::noop());
+    assert!(call.as_mut().poll(&mut context).is_pending());
+    tokio::time::advance(ms(100)).await;
+    drop(slot);
+    let error = call.await.unwrap_err();
+    assert_eq!((error.reason, error.attempts), (Reason::Refused(Refusal::DeadlineOver), 0));
 }
 
 #[tokio::test(start_paused = true)]
