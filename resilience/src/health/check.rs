@@ -10,6 +10,7 @@ use tokio::sync::watch;
 use tokio::time::{Instant, timeout};
 
 use super::report::{CheckReport, Status};
+use crate::deadline::Deadline;
 
 type Closure = Box<dyn Fn() -> BoxFuture<'static, Result<(), String>> + Send + Sync>;
 
@@ -95,12 +96,16 @@ impl Checked {
     pub(super) async fn report(self: &Arc<Self>) -> (&'static str, CheckReport) {
         let mut ended = self.ended.subscribe();
         let asked = self.lock().begun;
+        // The run at hand and one after it. Both are over by then, unless the runtime in which they run is blocked.
+        let until = Deadline::within(self.check.time_limit.saturating_mul(2));
         loop {
             if let Some(report) = self.known_or_run(asked) {
                 return (self.check.name, report);
             }
             // This check keeps the sender, so the channel is open.
-            let _ = ended.changed().await;
+            if until.run(ended.changed()).await.is_err() {
+                return (self.check.name, self.of(&self.late(), Duration::ZERO));
+            }
         }
     }
 
@@ -110,10 +115,7 @@ impl Checked {
         // Without a cache too, a run that began after the question is its answer; else slow ones would add up.
         let of_use = |last: &&Last| last.ended.elapsed() < self.check.cache || last.run > asked;
         if let Some(Last { ended, result, .. }) = state.last.as_ref().filter(of_use) {
-            let status = if result.is_ok() { Status::Up } else { Status::Down };
-            let error = result.as_ref().err().cloned();
-            let age_ms = u64::try_from(ended.elapsed().as_millis()).unwrap_or(u64::MAX);
-            return Some(CheckReport { status, critical: self.check.critical, error, age_ms });
+            return Some(self.of(result, ended.elapsed()));
         }
         if !state.running {
             state.running = true;
@@ -137,8 +139,19 @@ impl Checked {
         match timeout(limit, run).await {
             Ok(Ok(result)) => result,
             Ok(Err(_)) => Err("the check panicked".to_owned()),
-            Err(_) => Err(format!("no answer within {limit:?}")),
+            Err(_) => self.late(),
         }
+    }
+
+    fn late(&self) -> Result<(), String> {
+        Err(format!("no answer within {:?}", self.check.time_limit))
+    }
+
+    fn of(&self, result: &Result<(), String>, age: Duration) -> CheckReport {
+        let status = if result.is_ok() { Status::Up } else { Status::Down };
+        let error = result.as_ref().err().cloned();
+        let age_ms = u64::try_from(age.as_millis()).unwrap_or(u64::MAX);
+        CheckReport { status, critical: self.check.critical, error, age_ms }
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {

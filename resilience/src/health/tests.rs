@@ -270,6 +270,30 @@ fn a_check_whose_runtime_ends_has_failed_and_runs_again() {
     assert_eq!(second.block_on(health.ready()).status, Status::Up);
 }
 
+/// A service whose work blocks its runtime, and whose health is asked in another one.
+#[test]
+fn a_check_in_a_blocked_runtime_keeps_no_other_one_waiting() {
+    let new = || tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    let (free, freed) = channel::<()>();
+    let hang = || std::future::pending::<Result<(), String>>();
+    let (send, started) = channel();
+    let blocked = std::thread::spawn(move || {
+        new().block_on(async {
+            let check = HealthCheck::critical("slow", hang).time_limit(ms(50));
+            let health = Health::builder().check(check).start().unwrap();
+            health.started();
+            tokio::time::timeout(ms(10), health.ready()).await.unwrap_err();
+            send.send(health).unwrap();
+            freed.recv().unwrap_err();
+        });
+    });
+    let health = started.recv().unwrap();
+    let report = new().block_on(async { tokio::time::timeout(ms(5_000), health.ready()).await.unwrap() });
+    assert_eq!(report.checks["slow"].error.as_deref(), Some("no answer within 50ms"));
+    drop(free);
+    blocked.join().unwrap();
+}
+
 const WORKERS: usize = 4;
 
 /// A service's runtime, whose workers a test can block; the test asks from another one.

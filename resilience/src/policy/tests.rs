@@ -210,14 +210,16 @@ async fn a_timeout_is_made_again_and_the_error_remembers_that_it_may_have_happen
 
 #[tokio::test(start_paused = true)]
 async fn attempts_know_what_is_left() {
-    let policy = Policy::medium("payment").timeout(ms(100)).build().unwrap();
-    let header = |call: Call| async move { Ok::<_, Status>((call.deadline().to_header(), call.connect_timeout())) };
+    let policy = Policy::medium("payment").timeout(ms(100)).read_timeout(ms(80)).build().unwrap();
+    let header = |call: Call| async move {
+        Ok::<_, Status>((call.deadline().to_header(), call.connect_timeout(), call.read_timeout()))
+    };
     let deadline = Deadline::within(secs(5));
-    let (first, connect) = policy.idempotent(header).deadline(deadline).await.unwrap();
-    assert_eq!((first, connect), (Ok(Some("100".to_owned())), ms(100)));
+    let first = policy.idempotent(header).deadline(deadline).await.unwrap();
+    assert_eq!(first, (Ok(Some("100".to_owned())), ms(100), ms(80)));
     sleep(ms(4_950)).await;
-    let (second, connect) = policy.idempotent(header).deadline(deadline).await.unwrap();
-    assert_eq!((second, connect), (Ok(Some("50".to_owned())), ms(50)));
+    let second = policy.idempotent(header).deadline(deadline).await.unwrap();
+    assert_eq!(second, (Ok(Some("50".to_owned())), ms(50), ms(50)));
 }
 
 #[tokio::test(start_paused = true)]
@@ -281,6 +283,35 @@ async fn an_answer_that_was_judged_a_failure_is_returned_after_the_last_attempt(
         .await;
     assert_eq!((answer.unwrap(), attempts.into_inner()), (503, 3));
     assert_eq!(policy.breaker().snapshot().failures, 3);
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_answer_of_an_attempt_before_the_one_that_was_cut_off_is_not_that_of_the_call() {
+    let policy = Policy::fast("stock").timeout(secs(1)).retry(Retry { attempts: 2, ..fixed() }).build().unwrap();
+    let call = policy.idempotent(|call| async move {
+        if call.attempt() == 1 { Ok::<_, Status>(503) } else { std::future::pending().await }
+    });
+    let judged = call.results_judged_by(|result| Class::of_status(result.unwrap(), None));
+    let error = judged.await.unwrap_err();
+    assert_eq!((error.reason, error.source), (Reason::TimedOut { limit: TimeLimit::Attempt(secs(1)) }, None));
+}
+
+#[tokio::test(start_paused = true)]
+async fn each_call_waits_for_times_of_its_own_and_a_seed_repeats_them() {
+    let retry = Retry { attempts: 2, jitter: Jitter::Full, budget: None, seed: Some(7), ..Retry::default() };
+    let waits = async || {
+        let policy = Policy::fast("stock").retry(retry.clone()).breaker_mode(Mode::Disabled).build().unwrap();
+        let mut waits = Vec::new();
+        for _ in 0..5 {
+            let begin = Instant::now();
+            always(&policy, DOWN, &AtomicU32::new(0)).await;
+            waits.push(begin.elapsed());
+        }
+        waits
+    };
+    let first = waits().await;
+    assert_eq!(first, waits().await);
+    assert!(first.iter().any(|wait| *wait != first[0]), "callers that failed together come back together: {first:?}");
 }
 
 #[test]

@@ -114,3 +114,23 @@ async fn retries_that_were_put_off_to_one_moment_stay_within_the_budget_of_that_
     };
     assert!(refused.map(because).all(|because| because == (LastBecause::BudgetUsed, true)), "{errors:?}");
 }
+
+#[tokio::test(start_paused = true)]
+async fn successful_calls_earn_retries_and_no_others_do() {
+    let budget = Some(Budget { ratio: 0.2, reserve: 0, ..Budget::default() });
+    let retry = Retry { attempts: 2, budget, ..fixed() };
+    let policy = Policy::medium("p").retry(retry).breaker_mode(Mode::Disabled).build().unwrap();
+    for _ in 0..10 {
+        always(&policy, DOWN, &AtomicU32::new(0)).await;
+        always(&policy, Status(404, None), &AtomicU32::new(0)).await;
+    }
+    assert_eq!(policy.state().retries_left, Some(0));
+    for _ in 0..10 {
+        policy.once(|_| async { Ok::<_, Status>(()) }).await.unwrap();
+    }
+    let mut attempts = Vec::new();
+    for _ in 0..3 {
+        attempts.push(always(&policy, DOWN, &AtomicU32::new(0)).await.attempts);
+    }
+    assert_eq!(attempts, [2, 2, 1]);
+}
