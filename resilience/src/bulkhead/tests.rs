@@ -243,6 +243,14 @@ async fn blocking_work_has_threads_of_its_own_and_keeps_its_slot_until_it_is_don
     assert_eq!(pool.run(Deadline::NONE, || 7).await, Ok(7));
 }
 
+#[tokio::test]
+async fn the_slot_of_blocking_work_is_free_when_its_caller_goes_on() {
+    let pool = BlockingPool::new("images", BulkheadSettings { slots: 1, queue: 0, wait: None }).unwrap();
+    for number in 0..1_000 {
+        assert_eq!(pool.run(Deadline::NONE, move || number).await, Ok(number));
+    }
+}
+
 /// The result of work whose caller has left is dropped on the thread.
 #[tokio::test]
 async fn a_result_that_panics_when_it_is_dropped_costs_no_thread() {

@@ -68,6 +68,12 @@ impl RateLimit {
         Self { per: Duration::from_secs(1), ..Self::per_minute(calls) }
     }
 
+    /// The time between two calls in the long run, in whole nanoseconds: rounded up, or more than `calls` would pass.
+    fn interval(&self) -> Duration {
+        let nanoseconds = self.per.as_nanos().div_ceil(u128::from(self.calls.max(1)));
+        Duration::from_nanos(u64::try_from(nanoseconds).unwrap_or(u64::MAX))
+    }
+
     pub(crate) fn check(&self, name: &str) -> Result<(), SettingsError> {
         let check = Check::of(name);
         check.not_zero("rate_limit.calls", self.calls)?;
@@ -86,7 +92,7 @@ impl RateLimit {
                 .refuse("more than one call a nanosecond cannot be counted");
         }
         let burst = self.burst.unwrap_or(self.calls);
-        if (self.per / self.calls).saturating_mul(burst) > LONGEST {
+        if self.interval().saturating_mul(burst) > LONGEST {
             return check
                 .two(("rate_limit.burst", burst), ("rate_limit.per", self.per))
                 .refuse("it would take more than 100 years until all of them may come again");

@@ -46,7 +46,10 @@ fn profiles_are_what_the_defaults_page_says() {
         let policy = builder.build().unwrap();
         let limits = &policy.engine.limits;
         assert_eq!((limits.timeout, limits.breaker.open, limits.connect), (secs(timeout), secs(open), secs(connect)));
+        assert_eq!(limits.breaker.probe_lease, secs(60));
     }
+    let longer = Policy::slow("p").timeout(secs(50)).build().unwrap();
+    assert_eq!(longer.engine.limits.breaker.probe_lease, secs(100), "twice the attempt");
 }
 
 #[tokio::test(start_paused = true)]
