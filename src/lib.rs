@@ -55,7 +55,7 @@ pub use annals_eventstore::{
 pub use annals_eventstore::text_id;
 
 #[cfg(any(feature = "sqlite", feature = "postgres"))]
-pub use annals_eventstore::{TransactionalStore, UnitOfWork};
+pub use annals_eventstore::{Begun, RequestUnitOfWork, TransactionalStore, UnitOfWork};
 
 #[cfg(feature = "sqlite")]
 pub use annals_eventstore::{SqliteOptions, SqliteStore, sqlite};

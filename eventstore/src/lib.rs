@@ -102,7 +102,7 @@ pub use sqlite::{
 pub use store::{EventStore, Page, StreamInfo, StreamPage};
 pub use stream::{ExpectedVersion, StreamId, StreamVersion, Tenant};
 #[cfg(any(feature = "sqlite", feature = "postgres"))]
-pub use unit_of_work::{TransactionalStore, UnitOfWork};
+pub use unit_of_work::{Begun, RequestUnitOfWork, TransactionalStore, UnitOfWork};
 
 /// What derived code calls. Not for people; no promise is made about it.
 #[doc(hidden)]

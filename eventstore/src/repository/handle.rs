@@ -17,7 +17,7 @@ use crate::aggregate::{Decide, Evolve, IntoEvents};
 use crate::append::Appended;
 use crate::context::Context;
 use crate::error::{AppendError, Invalid, ReadError};
-use crate::metadata::{CausationId, Metadata};
+use crate::metadata::Metadata;
 use crate::name::check_name;
 use crate::request::{Fingerprint, RequestKey};
 use crate::store::EventStore;
@@ -406,11 +406,7 @@ impl<A: Evolve> Repository<A> {
 
     /// What lands in the metadata of events.
     pub(super) fn metadata(&self) -> Metadata {
-        let mut metadata = self.context.metadata().clone();
-        if let (None, Some(request)) = (&metadata.causation_id, self.context.request()) {
-            metadata.causation_id = Some(CausationId::stored(request.key().into()));
-        }
-        metadata
+        self.context.event_metadata()
     }
 }
 
