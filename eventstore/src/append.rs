@@ -129,7 +129,8 @@ impl Append {
     #[cfg(any(feature = "sqlite", feature = "postgres"))]
     pub(crate) fn within(mut self, context: &Context) -> Result<Self, Invalid> {
         if self.tenant != *context.tenant() {
-            let what = format!("of the append is `{}`, that of the unit of work is `{}`", self.tenant, context.tenant());
+            let what =
+                format!("of the append is `{}`, that of the unit of work is `{}`", self.tenant, context.tenant());
             return Err(Invalid::new("tenant", what, "append to streams of the tenant of the context"));
         }
         if let Some(request) = &self.request {

@@ -12,6 +12,7 @@
 //! Features: `sqlite` (default), `postgres`, `testing` (given/when/then, and a store that fails on demand) and
 //! `conformance` (the contract of a store as clauses that run).
 
+#![cfg_attr(docsrs, feature(doc_cfg))]
 #![cfg_attr(
     not(any(feature = "sqlite", feature = "postgres")),
     expect(dead_code, reason = "without a database nothing reads rows back or decides within transactions")

@@ -119,7 +119,7 @@ pub trait UnitOfWork: RequestScope + Sized {
         repository: &Repository<A>,
         id: &A::Id,
         decide: F,
-    ) -> impl Future<Output = Result<Executed, ExecuteError<R>>> + Send
+    ) -> impl Future<Output = Result<Executed<A>, ExecuteError<R>>> + Send
     where
         A: Evolve,
         T: IntoEvents<A::Event> + Send,

@@ -67,6 +67,7 @@ DECLARE
     now_at  timestamptz := clock_timestamp();
     written int;
 BEGIN
+    PERFORM annals.be_durable();
     INSERT INTO annals.request_keys AS k (tenant, request_key, fingerprint, result, expires_at)
     VALUES (p_tenant, p_request_key, p_fingerprint, p_result::jsonb,
             CASE WHEN p_lifetime IS NULL THEN 'infinity'::timestamptz

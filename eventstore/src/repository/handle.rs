@@ -1,5 +1,6 @@
 //! The repository as its users see it.
 
+use std::convert::Infallible;
 use std::fmt;
 use std::future::Future;
 use std::sync::Arc;
@@ -8,7 +9,7 @@ use serde::Serialize;
 
 use super::answer::{Executed, Loaded};
 use super::cache::Cache;
-use super::decision::{Circumstances, execute};
+use super::decision::{Circumstances, Subject, execute};
 use super::error::ExecuteError;
 use super::scope::Direct;
 use super::settle::{SettleToken, ask};
@@ -21,7 +22,7 @@ use crate::metadata::Metadata;
 use crate::name::check_name;
 use crate::request::{Fingerprint, RequestKey};
 use crate::store::EventStore;
-use crate::stream::{StreamId, StreamVersion};
+use crate::stream::StreamId;
 
 /// How many states a repository keeps by default.
 const CACHED_STATES: u64 = 10_000;
@@ -98,7 +99,7 @@ pub trait AggregateStore: EventStore + Clone {
         first: (&Repository<A>, &A::Id),
         second: (&Repository<B>, &B::Id),
         decide: F,
-    ) -> impl Future<Output = Result<(Executed, Executed), ExecuteError<R>>> + Send
+    ) -> impl Future<Output = Result<(Executed<A>, Executed<B>), ExecuteError<R>>> + Send
     where
         A: Evolve,
         B: Evolve,
@@ -133,7 +134,7 @@ async fn execute_two<A, B, TA, TB, R, F>(
     (first, first_id): (&Repository<A>, &A::Id),
     (second, second_id): (&Repository<B>, &B::Id),
     decide: F,
-) -> Result<(Executed, Executed), ExecuteError<R>>
+) -> Result<(Executed<A>, Executed<B>), ExecuteError<R>>
 where
     A: Evolve,
     B: Evolve,
@@ -175,7 +176,7 @@ where
 /// let id = OrderId::new("o-17")?;
 ///
 /// let done = orders.execute(&id, |order| order.place(12_00)).await?;
-/// assert_eq!((done.version.get(), done.events), (1, 1));
+/// assert_eq!((done.version.get(), done.events, done.state.due), (1, 1, Some(12_00)));
 ///
 /// // The domain may reject.
 /// let refused = orders.execute(&id, |order| order.pay(7_00)).await;
@@ -311,7 +312,7 @@ impl<A: Evolve> Repository<A> {
     ///
     /// # Panics
     /// Only if `decide` or `evolve` panics. Then nothing of the command is stored, and the repository stays usable.
-    pub async fn execute<T, R, F>(&self, id: &A::Id, decide: F) -> Result<Executed, ExecuteError<R>>
+    pub async fn execute<T, R, F>(&self, id: &A::Id, decide: F) -> Result<Executed<A>, ExecuteError<R>>
     where
         T: IntoEvents<A::Event>,
         F: Fn(&A) -> Result<T, R>,
@@ -326,7 +327,11 @@ impl<A: Evolve> Repository<A> {
     ///
     /// # Cancel safety
     /// As of [`Repository::execute`].
-    pub async fn send<C>(&self, id: &A::Id, command: C) -> Result<Executed, ExecuteError<<A as Decide<C>>::Rejection>>
+    pub async fn send<C>(
+        &self,
+        id: &A::Id,
+        command: C,
+    ) -> Result<Executed<A>, ExecuteError<<A as Decide<C>>::Rejection>>
     where
         A: Decide<C>,
     {
@@ -367,7 +372,7 @@ impl<A: Evolve> Repository<A> {
         id: &A::Id,
         key: impl AsRef<str>,
         command: C,
-    ) -> Result<Executed, ExecuteError<<A as Decide<C>>::Rejection>>
+    ) -> Result<Executed<A>, ExecuteError<<A as Decide<C>>::Rejection>>
     where
         A: Decide<C>,
         C: Serialize,
@@ -380,13 +385,23 @@ impl<A: Evolve> Repository<A> {
     /// Finds out what became of a command whose outcome was unknown; see [`AggregateStore::settle`].
     ///
     /// # Errors
-    /// As of [`AggregateStore::settle`]. After a conflict the command had no effect, and may be executed again.
+    /// [`ExecuteError::Append`] as of [`AggregateStore::settle`]: after a conflict the command had no effect, and may be executed
+    /// again. [`ExecuteError::Read`] if the state cannot be read; [`ExecuteError::Invalid`] with the field `token` if it is one of
+    /// another kind of aggregate.
     ///
     /// # Cancel safety
     /// Dropping the future leaves the outcome unknown; call again with the same token.
-    pub async fn settle(&self, token: &SettleToken) -> Result<Executed, AppendError> {
-        let appended = ask(&*self.store, token.append(), token.stream()).await?;
-        Executed::of(&appended, token.stream(), StreamVersion::NONE, token.append().request())
+    pub async fn settle(&self, token: &SettleToken) -> Result<Executed<A>, ExecuteError<Infallible>> {
+        let stream = token.stream();
+        if stream.aggregate_type() != &*self.kind {
+            let fix = "pass it to the repository that executed the command";
+            return Err(Invalid::new("token", format!("is one of `{stream}`, not of a `{}`", self.kind), fix).into());
+        }
+        let appended = ask(&*self.store, token.append(), stream).await?;
+        let one = One::of_stream(self, stream.clone());
+        one.check_request(&appended, token.append().request())?;
+        let known = one.read_at(&mut Direct(&*self.store), &appended).await?;
+        Ok(one.answer(&appended, known))
     }
 
     /// The store that it appends to.

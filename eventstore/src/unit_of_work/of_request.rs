@@ -19,7 +19,7 @@ use crate::store::StreamPage;
 use crate::stream::{StreamId, StreamVersion, Tenant};
 
 /// How a unit of work for a request begins. [`RequestUnitOfWork`] has an example.
-#[derive(Debug)]
+#[expect(clippy::large_enum_variant, reason = "there is one per transaction, and most are new")]
 pub enum Begun<S: TransactionalStore> {
     /// The request was executed before: its first answer. There is nothing to do.
     Repeated(Appended),
@@ -80,6 +80,9 @@ pub struct RequestUnitOfWork<S: TransactionalStore> {
 
 /// Begins a unit of work, unless the request was executed before.
 pub(super) async fn begin<S: TransactionalStore>(store: &S, context: &Context) -> Result<Begun<S>, AppendError> {
+    if is_late(context) {
+        return Err(exceeded(context));
+    }
     let begin = async {
         let mut unit = store.begin().await?;
         let first = match context.request() {
@@ -121,6 +124,10 @@ async fn roll_back_to<S: TransactionalStore>(
     Ok(again.unwrap_or(first))
 }
 
+fn is_late(context: &Context) -> bool {
+    context.deadline().is_some_and(|deadline| deadline <= Instant::now())
+}
+
 fn exceeded(context: &Context) -> AppendError {
     let stream = context.request().map_or_else(no_stream, |request| of_request(context.tenant(), request.key()));
     AppendError::DeadlineExceeded { stream }
@@ -140,7 +147,7 @@ impl<S: TransactionalStore> RequestUnitOfWork<S> {
         repository: &Repository<A>,
         id: &A::Id,
         decide: F,
-    ) -> Result<Executed, ExecuteError<R>>
+    ) -> Result<Executed<A>, ExecuteError<R>>
     where
         A: Evolve,
         T: IntoEvents<A::Event>,
@@ -163,7 +170,7 @@ impl<S: TransactionalStore> RequestUnitOfWork<S> {
         repository: &Repository<A>,
         id: &A::Id,
         command: C,
-    ) -> Result<Executed, ExecuteError<<A as Decide<C>>::Rejection>>
+    ) -> Result<Executed<A>, ExecuteError<<A as Decide<C>>::Rejection>>
     where
         A: Decide<C>,
     {
@@ -202,7 +209,7 @@ impl<S: TransactionalStore> RequestUnitOfWork<S> {
     /// # Cancel safety
     /// Dropping the future leaves the outcome unknown; begin with the same context again.
     pub async fn commit(mut self) -> Result<Appended, AppendError> {
-        if self.context.deadline().is_some_and(|deadline| deadline <= Instant::now()) {
+        if is_late(&self.context) {
             self.unit.rollback().await?;
             return Err(exceeded(&self.context));
         }
@@ -238,10 +245,9 @@ impl<S: TransactionalStore> RequestUnitOfWork<S> {
             match self.streams.iter_mut().find(|known| known.stream == new.stream) {
                 Some(known) => {
                     known.version = known.version.max(new.version);
-                    // An append may be repeated in its unit of work.
-                    let added = new.positions.iter().filter(|position| !known.positions.contains(position));
-                    let added: Vec<_> = added.copied().collect();
-                    known.positions.extend(added);
+                    // In a stream positions rise, and an append may be repeated in its unit of work.
+                    let last = known.positions.last().copied();
+                    known.positions.extend(new.positions.iter().filter(|position| Some(**position) > last));
                 }
                 None => self.streams.push(new.clone()),
             }
@@ -284,6 +290,15 @@ impl<S: TransactionalStore<UnitOfWork: Deref>> Deref for RequestUnitOfWork<S> {
 impl<S: TransactionalStore<UnitOfWork: DerefMut>> DerefMut for RequestUnitOfWork<S> {
     fn deref_mut(&mut self) -> &mut Self::Target {
         &mut self.unit
+    }
+}
+
+impl<S: TransactionalStore> fmt::Debug for Begun<S> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Repeated(first) => f.debug_tuple("Repeated").field(first).finish(),
+            Self::New(work) => f.debug_tuple("New").field(work).finish(),
+        }
     }
 }
 

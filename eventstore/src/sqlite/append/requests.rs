@@ -116,9 +116,8 @@ pub(crate) async fn find_all<'a>(
     now: i64,
     latest: i64,
 ) -> Result<Known, sqlx::Error> {
-    let (indexes, asked): (Vec<usize>, Vec<serde_json::Value>) = requests
-        .map(|(index, tenant, request)| (index, serde_json::json!([tenant.as_str(), request.key()])))
-        .unzip();
+    let (indexes, asked): (Vec<usize>, Vec<serde_json::Value>) =
+        requests.map(|(index, tenant, request)| (index, serde_json::json!([tenant.as_str(), request.key()]))).unzip();
     if asked.is_empty() {
         return Ok(Known::default());
     }

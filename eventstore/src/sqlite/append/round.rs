@@ -90,7 +90,8 @@ pub(crate) async fn run(
 ) -> Result<Answers, RoundError> {
     let now = round.now.as_microsecond();
     let mut heads = heads(connection, appends, round.own_transaction).await?;
-    let requests::Known { remembered, begins } = requests::find_all(connection, requests::of(appends), now, round.latest).await?;
+    let requests::Known { remembered, begins } =
+        requests::find_all(connection, requests::of(appends), now, round.latest).await?;
     let stored = if round.look_up_ids { stored_events(connection, appends).await? } else { HashMap::new() };
     let mut answers: Vec<Option<Result<Appended, AppendError>>> = Vec::with_capacity(appends.len());
     let mut rows = Vec::new();
