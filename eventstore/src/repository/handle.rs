@@ -59,9 +59,9 @@ pub trait AggregateStore: EventStore + Clone {
     /// As [`Repository::execute`]: if another writer appended first to either stream, the new events are read and `decide`
     /// runs again; a request that was executed before gets its first answer and is not decided; an unknown outcome is settled.
     ///
-    /// `decide` returns the events of both: each is one event, several, an `Option` of one, or none (an empty `Vec`). The append compares the versions of the aggregates that get events. An aggregate that gets none
-    /// is read, but not locked: another writer may change it between that read and the append. Where that matters, give it
-    /// an event too.
+    /// `decide` returns the events of both: each is one event, several, an `Option` of one, or none (an empty `Vec`). The append
+    /// compares the versions of the aggregates that get events. An aggregate that gets none is read, but not locked: another
+    /// writer may change it between that read and the append. Where that matters, give it an event too.
     ///
     /// ```
     /// # mod order { include!(concat!(env!("CARGO_MANIFEST_DIR"), "/docs/order.rs")); }
@@ -82,6 +82,7 @@ pub trait AggregateStore: EventStore + Clone {
     ///     })
     ///     .await?;
     /// assert_eq!((paid.version.get(), placed.version.get()), (2, 1));
+    /// assert!(paid.state.paid && placed.state.due == Some(7_50));
     /// # Ok::<(), Box<dyn std::error::Error>>(())
     /// # })?;
     /// # Ok::<(), Box<dyn std::error::Error>>(())
@@ -296,7 +297,7 @@ impl<A: Evolve> Repository<A> {
     /// Each event is read back before it is stored, so that what could never be read again is refused.
     ///
     /// With a request key in the context, a request that was executed before is not decided again: its first answer is
-    /// returned, with `repeated`. A command without events is stored too; a rejection or a conflict is not.
+    /// returned, with `repeated` and the state that it led to, which is read for it. A command without events is stored too; a rejection or a conflict is not.
     ///
     /// If the outcome of the append is unknown, it is repeated with the same event ids, a few times within the deadline of the
     /// context, until it is known. This, and a deadline, need a runtime with tokio's timers.

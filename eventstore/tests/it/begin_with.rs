@@ -80,6 +80,7 @@ on_both! {
     a_passed_deadline_stores_nothing;
     an_append_of_another_tenant_or_with_its_own_key_is_refused_and_the_unit_stays_usable;
     units_with_one_key_at_the_same_time_run_once;
+    a_unit_waits_for_an_open_one_with_its_key_and_gets_the_answer_of_that;
     racing_and_cancelled_units_have_one_effect_and_the_first_answer;
 }
 
@@ -272,8 +273,18 @@ async fn units_with_one_key_at_the_same_time_run_once(store: impl WithTable) {
     assert_eq!((log(&store).await.len(), store.rows().await), (2, vec![1]));
 }
 
-/// Moves of one unit of account between orders, each sent by two callers, each of whom may lose interest or the answer at any
-/// moment and sends it again.
+async fn a_unit_waits_for_an_open_one_with_its_key_and_gets_the_answer_of_that(store: impl WithTable) {
+    let context = keyed("r-1", "x");
+    let mut work = begun(&store, &context).await;
+    WithTable::own_row(&mut work, 1).await;
+    let mut second = std::pin::pin!(store.begin_with(&context));
+    assert!(timeout(Duration::from_millis(150), &mut second).await.is_err(), "it runs beside the first");
+    let first = work.commit().await.unwrap();
+    assert!(matches!(second.await.unwrap(), Begun::Repeated(again) if again == first.again()));
+}
+
+/// Requests for two orders and a row each, each sent by two callers, who may lose interest or the answer at any moment and send
+/// it again.
 async fn racing_and_cancelled_units_have_one_effect_and_the_first_answer(store: impl WithTable) {
     let seed =
         std::env::var("ANNALS_SEED").ok().and_then(|seed| seed.parse().ok()).unwrap_or_else(|| fastrand::u64(..));
@@ -294,9 +305,9 @@ async fn racing_and_cancelled_units_have_one_effect_and_the_first_answer(store: 
             WithTable::own_row(&mut work, n).await;
             Ok::<_, ExecuteError<OrderError>>(work.commit().await?)
         };
-        let mut patience = Duration::from_micros(random.u64(0..8_000));
+        let mut within = Duration::from_micros(random.u64(0..8_000));
         loop {
-            match timeout(patience, once()).await {
+            match timeout(within, once()).await {
                 Ok(Ok(answer)) => return (n, answer),
                 Ok(Err(e))
                     if e.is_transient()
@@ -304,7 +315,7 @@ async fn racing_and_cancelled_units_have_one_effect_and_the_first_answer(store: 
                 Ok(Err(ExecuteError::Append(AppendError::OutcomeUnknown { .. }))) | Err(_) => {}
                 Ok(Err(e)) => panic!("seed {seed}: {e:?}"),
             }
-            patience *= 2;
+            within *= 2;
         }
     };
     let requests = (0..24).flat_map(|n| [(n, 0), (n, 1)]);

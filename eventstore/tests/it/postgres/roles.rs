@@ -1,9 +1,9 @@
 //! The example of roles: what each may do, and the errors when it may not.
 
 use annals_eventstore::{
-    After, Append, AppendError, Begun, Context, ErrorFamily, EventStore, EventStoreExt, ExpectedVersion, Filter, Fingerprint,
-    OpenError, Position, PostgresOptions, PostgresStore, RequestKey, StreamFilter, StreamId, StreamVersion, Tenant,
-    TransactionalStore,
+    After, Append, AppendError, Begun, Context, ErrorFamily, EventStore, EventStoreExt, ExpectedVersion, Filter,
+    Fingerprint, OpenError, Position, PostgresOptions, PostgresStore, RequestKey, StreamFilter, StreamId,
+    StreamVersion, Tenant, TransactionalStore,
 };
 use annals_migrations::POSTGRES_ROLES_EXAMPLE;
 use annals_scratch::Database;
