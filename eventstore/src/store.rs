@@ -13,6 +13,7 @@ use crate::filter::{Filter, StreamFilter};
 use crate::limits::Limits;
 use crate::position::{After, Checkpoint, Incarnation, Position};
 use crate::request::RequestKey;
+use crate::snapshot::SnapshotStore;
 use crate::stream::{ExpectedVersion, StreamId, StreamVersion, Tenant};
 
 /// An append-only log of events in streams, with one order over all of them.
@@ -244,6 +245,12 @@ pub trait EventStore: Send + Sync + 'static {
     ) -> Result<Appended, AppendError> {
         self.append_many(Append::to(stream.clone(), expected, events)).await
     }
+
+    /// Where snapshots of aggregates are saved; `None` if the store has no place for them. Those that put something in
+    /// front of a store forward it.
+    fn snapshots(&self) -> Option<&dyn SnapshotStore> {
+        None
+    }
 }
 
 /// Some events of one stream: what [`EventStore::load_page`] gives.
@@ -348,5 +355,9 @@ impl EventStore for Arc<dyn EventStore> {
 
     async fn close(&self) {
         (**self).close().await;
+    }
+
+    fn snapshots(&self) -> Option<&dyn SnapshotStore> {
+        (**self).snapshots()
     }
 }

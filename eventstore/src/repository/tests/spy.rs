@@ -14,6 +14,7 @@ use crate::limits::Limits;
 use crate::memory::MemoryStore;
 use crate::position::{After, Checkpoint, Incarnation, Position};
 use crate::request::RequestKey;
+use crate::snapshot::SnapshotStore;
 use crate::store::{EventStore, Page, StreamInfo, StreamPage};
 use crate::stream::{StreamId, StreamVersion, Tenant};
 
@@ -197,5 +198,9 @@ impl EventStore for Spy {
 
     async fn close(&self) {
         self.inner.close().await;
+    }
+
+    fn snapshots(&self) -> Option<&dyn SnapshotStore> {
+        self.inner.snapshots()
     }
 }
