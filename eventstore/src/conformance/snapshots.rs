@@ -96,8 +96,8 @@ pub(super) async fn a_snapshot_saved_again_replaces_the_first(case: Case) {
     case.append("a", ExpectedVersion::Any, 2).await;
     let stream = case.stream("a");
     let (first, second) = (at(&case, &stream, "1.k", 2, "1").await, at(&case, &stream, "1.k", 2, "2").await);
-    snapshots.save_snapshots(&[first.clone()]).await.unwrap();
-    snapshots.save_snapshots(&[second.clone()]).await.unwrap();
+    snapshots.save_snapshots(&[first]).await.unwrap();
+    snapshots.save_snapshots(std::slice::from_ref(&second)).await.unwrap();
     assert_eq!(latest(snapshots, &stream, "1.k", 2).await, in_log(&second));
     assert_eq!(latest(snapshots, &stream, "1.k", 1).await, None);
 }

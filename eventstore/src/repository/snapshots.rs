@@ -33,6 +33,7 @@ impl<A: Evolve> Repository<A> {
             return Ok(Known::start());
         };
         let Some(known) = self.usable(snapshots, stream, version).await else {
+            tracing::debug!(%stream, key = &*snapshots.key, "no snapshot of this build can be used");
             snapshots.health.miss();
             return Ok(Known::start());
         };

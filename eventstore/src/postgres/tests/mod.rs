@@ -45,9 +45,9 @@ async fn fill(connection: &mut PgConnection) {
         FROM generate_series(1, 20000) AS n;
         INSERT INTO annals.snapshots (tenant, aggregate_type, aggregate_id, snapshot_key, version, event_id, body, digest,
                                       recorded_at)
-        SELECT tenant, aggregate_type, aggregate_id, 'key', version, event_id, '{}', event_id, clock_timestamp()
-        FROM annals.events
-        WHERE version % 5 = 0;";
+        SELECT 'default', 'type-' || s % 3, 'id-' || s, 'key', v, gen_random_uuid(), '{}', gen_random_uuid(),
+               clock_timestamp()
+        FROM generate_series(1, 500) AS s, generate_series(5, 30, 5) AS v;";
     run(connection, fill).await;
 }
 

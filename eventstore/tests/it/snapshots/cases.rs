@@ -144,13 +144,11 @@ mod histories {
             let version = agrees::<EachTen>(&store, "a").await;
             let missing = usize::try_from(length - version).unwrap();
             add(&store.aggregate::<EachTen>(), "a", &vec![1_000; missing]).await;
-            for restarted in [false, true] {
-                if restarted {
-                    store = place.restart(store).await;
-                }
-                let before = hits::<EachTen>(&store);
+            store = place.restart(store).await;
+            // The first is compared with its events, the second is not.
+            for loads in 1..=2 {
                 assert_eq!(agrees::<EachTen>(&store, "a").await, length);
-                assert_eq!(hits::<EachTen>(&store) - before, 1, "an older one is used");
+                assert_eq!(hits::<EachTen>(&store), loads, "an older one is used");
             }
             assert_eq!(saved::<EachTen>(&store, "a").await, expected, "{length}");
         }
@@ -184,7 +182,8 @@ async fn a_unit_of_work_takes_no_snapshot_of_what_is_rolled_back() {
     add(&counters, "a", &[5]).await;
     let store: std::sync::Arc<dyn EventStore> = std::sync::Arc::new(store);
     store.close().await;
-    let store = Place::Sqlite(folder).open().await;
+    let place = Place::Sqlite(folder);
+    let store = place.open().await;
     assert_eq!(agrees::<EachEvent>(&store, "a").await, 1);
     assert_eq!(saved::<EachEvent>(&store, "a").await, [(1, true)]);
     store.close().await;
@@ -196,6 +195,7 @@ async fn an_append_is_acknowledged_whatever_becomes_of_its_snapshot() {
     let place = Place::sqlite();
     let store = place.open().await;
     add(&store.aggregate::<EachEvent>(), "a", &[1, 2]).await;
+    let store = place.restart(store).await;
     place
         .by_hand(
             "CREATE TRIGGER nothing_is_saved BEFORE INSERT ON annals_snapshots BEGIN SELECT RAISE(ABORT, 'no'); END",
