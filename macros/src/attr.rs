@@ -20,6 +20,7 @@ pub(crate) const SNAPSHOT: &str = "snapshot";
 pub(crate) const TRANSPARENT: &str = "transparent";
 pub(crate) const FOLD: &str = "fold";
 pub(crate) const EVERY: &str = "every";
+pub(crate) const AFTER: &str = "after";
 pub(crate) const NEVER: &str = "never";
 pub(crate) const TABLE: &str = "table";
 pub(crate) const KEY: &str = "key";
@@ -175,7 +176,7 @@ pub(crate) fn path(word: &Ident, input: ParseStream<'_>) -> Result<Path> {
     input.call(Path::parse_mod_style)
 }
 
-/// `= "column"` or `("column", "column")`.
+/// `= "name"` or `("name", "name")`.
 pub(crate) fn texts(word: &Ident, input: ParseStream<'_>, example: &str) -> Result<Vec<LitStr>> {
     if !input.peek(syn::token::Paren) {
         return text(word, input, example).map(|text| vec![text]);
@@ -199,7 +200,7 @@ pub(crate) fn texts(word: &Ident, input: ParseStream<'_>, example: &str) -> Resu
             }
         }
         if texts.is_empty() {
-            return Err(Error::new(span, format!("`{word}` names no column; write `{example}`")));
+            return Err(Error::new(span, format!("`{word}` names nothing; write `{example}`")));
         }
         Ok(texts)
     })
