@@ -13,7 +13,7 @@ use crate::aggregate::{Evolve, IntoEvents};
 use crate::append::{Append, Appended};
 use crate::context::Context;
 use crate::error::{AppendError, BackendError, Invalid};
-use crate::position::Incarnation;
+use crate::position::{Incarnation, Position};
 use crate::repository::{CommandScope, ExecuteError, Executed, One, Repository};
 use crate::request::RequestKey;
 use crate::store::EventStore;
@@ -65,6 +65,10 @@ pub trait TransactionalStore: EventStore + Clone {
     /// The request key of `context` is looked up before anything is decided, and stored once, when the unit of work commits,
     /// with an answer about all that it appended. Two that begin with the same key run one after the other, so that the second
     /// finds the answer of the first. Without a request key it always begins.
+    ///
+    /// It is ended by its own methods, never by SQL. SQLite refuses a COMMIT of the user's own while a request key is not stored
+    /// yet, and rolls back. PostgreSQL cannot refuse it: what was executed before it is committed without the key, and a repeat
+    /// may run again.
     ///
     /// # Errors
     /// As of [`TransactionalStore::begin`]; [`AppendError::RequestKeyReused`] if the key was used for another request;
@@ -163,6 +167,9 @@ pub trait RequestScope: CommandScope {
     /// Waits for units of work with the same key, until the end of the transaction keeps others waiting, and gives the stored
     /// answer, if there is one.
     async fn claim(&mut self, tenant: &Tenant, request: &RequestKey) -> Result<Option<Appended>, AppendError>;
+
+    /// Whether the transaction still has the events at these positions: a savepoint of the user's own may have undone them.
+    async fn has(&mut self, positions: Vec<Position>) -> Result<bool, AppendError>;
 
     /// Stores the answer. If one append came first with the key, nothing is stored, and the first answer is returned.
     async fn keep(

@@ -49,6 +49,14 @@ const APPEND_KEEP: &str = "
     ORDER BY 1
 ";
 
+/// Whether the transaction is still the one that was begun, and how many of the positions have an event.
+const EVENTS_AT: &str = "
+    SELECT coalesce(current_setting('annals.transaction', true), '') = 'open',
+           (SELECT coalesce(sum((SELECT count(*) FROM annals.events AS e WHERE e.position = p.position)), 0)::bigint
+            FROM unnest($1::bigint[]) AS p (position))
+    ORDER BY 1
+";
+
 const NOW: &str = "
     SELECT clock_timestamp()
     ORDER BY 1
@@ -117,6 +125,24 @@ impl RequestScope for PostgresUnitOfWork {
     async fn claim(&mut self, tenant: &Tenant, request: &RequestKey) -> Result<Option<Appended>, AppendError> {
         let claim = sqlx::query(APPEND_CLAIM).bind(tenant.as_str()).bind(request.key());
         self.first_answer(tenant, request, claim).await
+    }
+
+    async fn has(&mut self, positions: Vec<Position>) -> Result<bool, AppendError> {
+        if self.broken {
+            return Err(broken());
+        }
+        let asked: Vec<_> = positions.iter().map(|position| position.get()).collect();
+        let query = sqlx::query(EVENTS_AT).bind(asked).fetch_one(&mut *self.transaction);
+        let row = query.await.map_err(|e| failed(e, no_stream))?;
+        let (is_open, found): (bool, i64) = (single::get(&row, 0)?, single::get(&row, 1)?);
+        let has = usize::try_from(found) == Ok(positions.len());
+        // What a COMMIT of the user's own has stored gets its key, if late.
+        if is_open || has && !positions.is_empty() {
+            return Ok(has);
+        }
+        let why = "one of the caller's own statements has ended the transaction already";
+        let stream = self.stream.clone().unwrap_or_else(no_stream);
+        Err(AppendError::OutcomeUnknown { stream, source: BackendError::new(why) })
     }
 
     async fn keep(

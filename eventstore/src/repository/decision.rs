@@ -179,15 +179,23 @@ async fn read_in_time<S: CommandScope, P: Subject, R>(
 }
 
 /// The answer to this request, if it was executed before.
-async fn first_answer<P: Subject, R>(
-    scope: &mut impl CommandScope,
+async fn first_answer<S: CommandScope, P: Subject, R>(
+    scope: &mut S,
     subject: &P,
     context: &Context,
 ) -> Result<Option<P::Answer>, ExecuteError<R>> {
     let Some(request) = context.request() else { return Ok(None) };
-    match scope.find_request(context.tenant(), request).await? {
-        Some(appended) => again(scope, subject, &appended).await.map(Some),
-        None => Ok(None),
+    let look = async {
+        match scope.find_request(context.tenant(), request).await? {
+            Some(appended) => again(scope, subject, &appended).await.map(Some),
+            None => Ok(None),
+        }
+    };
+    match context.deadline().filter(|_| !S::IS_TRANSACTION) {
+        None => look.await,
+        Some(deadline) => tokio::time::timeout_at(deadline, look)
+            .await
+            .unwrap_or_else(|_| Err(AppendError::DeadlineExceeded { stream: subject.stream().clone() }.into())),
     }
 }
 

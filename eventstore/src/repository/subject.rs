@@ -176,6 +176,13 @@ impl<A: Evolve> Subject for One<'_, A> {
         match appended.streams.iter().find(|s| s.stream == self.stream) {
             // Other commands came since.
             Some(ours) if ours.version < known.version => self.fold_to(scope, ours.version).await,
+            Some(ours) if ours.version > known.version => Err(ReadError::Damaged {
+                position: appended.position,
+                what: format!(
+                    "`{}` ends with version {}, and the answer to a request is version {}",
+                    self.stream, known.version, ours.version
+                ),
+            }),
             _ => Ok(known),
         }
     }

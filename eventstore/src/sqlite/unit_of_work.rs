@@ -25,6 +25,14 @@ use crate::store::{EventStore, StreamPage};
 use crate::stream::{StreamId, StreamVersion, Tenant};
 use crate::unit_of_work::{RequestScope, TransactionalStore, UnitOfWork, broken, no_stream};
 
+/// ?1 is a list of positions as JSON.
+const EVENTS_AT: &str = "
+    SELECT count(*)
+    FROM json_each(?1) AS p
+    CROSS JOIN events AS e ON e.position = p.value
+    ORDER BY 1
+";
+
 const SAVEPOINT: &str = "SAVEPOINT annals_append";
 const KEEP: &str = "RELEASE annals_append";
 const UNDO: &str = "ROLLBACK TO annals_append; RELEASE annals_append";
@@ -91,7 +99,17 @@ impl CommandScope for SqliteUnitOfWork {
 impl RequestScope for SqliteUnitOfWork {
     /// The transaction is the only one that writes, so there is nothing to lock.
     async fn claim(&mut self, tenant: &Tenant, request: &RequestKey) -> Result<Option<Appended>, AppendError> {
+        self.transaction.refuse_commit_by_sql();
         self.find_request(tenant, request).await
+    }
+
+    async fn has(&mut self, positions: Vec<Position>) -> Result<bool, AppendError> {
+        self.check_usable(no_stream)?;
+        let database = self.store.database().clone();
+        let asked = serde_json::json!(positions.iter().map(|position| position.get()).collect::<Vec<_>>()).to_string();
+        let rows = sqlx::query(EVENTS_AT).bind(asked).fetch_all(&mut *self.transaction).await;
+        let rows = rows.map_err(|e| database.fault(e).into_append(no_stream))?;
+        Ok(rows.first().is_some_and(|row| usize::try_from(row.get::<i64, _>(0)) == Ok(positions.len())))
     }
 
     async fn keep(

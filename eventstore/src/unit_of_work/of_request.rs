@@ -12,7 +12,8 @@ use crate::aggregate::{Decide, Evolve, IntoEvents};
 use crate::append::{Append, Appended, AppendedStream};
 use crate::checked::of_request;
 use crate::context::Context;
-use crate::error::{AppendError, ReadError};
+use crate::error::{AppendError, Invalid, ReadError};
+use crate::position::Position;
 use crate::repository::{CommandScope, ExecuteError, Executed, One, Repository};
 use crate::request::RequestKey;
 use crate::store::StreamPage;
@@ -76,6 +77,9 @@ pub struct RequestUnitOfWork<S: TransactionalStore> {
     /// What was appended, for the answer.
     streams: Vec<AppendedStream>,
     recorded_at: Option<Timestamp>,
+    /// The last position of what was appended. They only rise, unless an append was undone.
+    last: Position,
+    undone: bool,
 }
 
 /// Begins a unit of work, unless the request was executed before.
@@ -104,6 +108,8 @@ pub(super) async fn begin<S: TransactionalStore>(store: &S, context: &Context) -
             context: context.clone(),
             streams: Vec::new(),
             recorded_at: None,
+            last: Position::START,
+            undone: false,
         })),
     }
 }
@@ -131,6 +137,15 @@ fn is_late(context: &Context) -> bool {
 fn exceeded(context: &Context) -> AppendError {
     let stream = context.request().map_or_else(no_stream, |request| of_request(context.tenant(), request.key()));
     AppendError::DeadlineExceeded { stream }
+}
+
+/// Why a unit of work does not commit whose answer would name events that it does not have.
+fn undone() -> Invalid {
+    Invalid::new(
+        "transaction",
+        "has lost appended events: a statement of the caller's own, such as ROLLBACK TO, has undone them",
+        "begin another, and use savepoints only around rows of your own",
+    )
 }
 
 impl<S: TransactionalStore> RequestUnitOfWork<S> {
@@ -203,8 +218,9 @@ impl<S: TransactionalStore> RequestUnitOfWork<S> {
     /// of the append, with `repeated`.
     ///
     /// # Errors
-    /// As of [`UnitOfWork::commit`]; [`AppendError::DeadlineExceeded`] if the deadline has passed, and nothing is stored. After
-    /// an unknown outcome begin with the same context again: it tells.
+    /// As of [`UnitOfWork::commit`]; [`AppendError::DeadlineExceeded`] if the deadline has passed, and [`AppendError::Invalid`]
+    /// with the field `transaction` if a savepoint of the user's own has undone events; nothing is stored then. After an unknown
+    /// outcome begin with the same context again: it tells.
     ///
     /// # Cancel safety
     /// Dropping the future leaves the outcome unknown; begin with the same context again.
@@ -212,6 +228,11 @@ impl<S: TransactionalStore> RequestUnitOfWork<S> {
         if is_late(&self.context) {
             self.unit.rollback().await?;
             return Err(exceeded(&self.context));
+        }
+        let positions: Vec<_> = self.streams.iter().flat_map(|appended| appended.positions.iter().copied()).collect();
+        if self.undone || !self.unit.has(positions).await? {
+            self.unit.rollback().await?;
+            return Err(undone().into());
         }
         let recorded_at = match self.recorded_at {
             Some(recorded_at) => recorded_at,
@@ -241,6 +262,11 @@ impl<S: TransactionalStore> RequestUnitOfWork<S> {
     /// Takes what was appended into the answer.
     fn take_in(&mut self, appended: &Appended) {
         self.recorded_at = self.recorded_at.max(Some(appended.recorded_at));
+        if !appended.repeated {
+            let first = appended.streams.iter().filter_map(|new| new.positions.first()).min();
+            self.undone |= first.is_some_and(|first| *first <= self.last);
+            self.last = self.last.max(appended.position);
+        }
         for new in &appended.streams {
             match self.streams.iter_mut().find(|known| known.stream == new.stream) {
                 Some(known) => {

@@ -17,6 +17,8 @@ use crate::order::{Order, OrderError, OrderEvent, OrderId, Pay};
 trait WithTable: TransactionalStore {
     async fn create_table(&self);
     async fn own_row(work: &mut RequestUnitOfWork<Self>, n: i64);
+    /// Runs a statement, and tells whether it was executed.
+    async fn statement(work: &mut RequestUnitOfWork<Self>, statement: &'static str) -> bool;
     async fn rows(&self) -> Vec<i64>;
 }
 
@@ -31,6 +33,10 @@ macro_rules! with_table {
 
             async fn own_row(work: &mut RequestUnitOfWork<Self>, n: i64) {
                 sqlx::query("INSERT INTO mine VALUES ($1)").bind(n).execute(&mut **work).await.unwrap();
+            }
+
+            async fn statement(work: &mut RequestUnitOfWork<Self>, statement: &'static str) -> bool {
+                sqlx::raw_sql(statement).execute(&mut **work).await.is_ok()
             }
 
             async fn rows(&self) -> Vec<i64> {
@@ -78,6 +84,9 @@ on_both! {
     a_key_with_another_fingerprint_is_refused_and_one_of_a_failed_unit_is_free;
     a_unit_without_events_keeps_its_key_too;
     a_passed_deadline_stores_nothing;
+    a_command_that_a_savepoint_has_undone_is_in_no_answer;
+    a_request_that_sql_has_committed_too_early_has_one_effect;
+    a_request_that_sql_has_rolled_back_stores_nothing_and_may_run_again;
     an_append_of_another_tenant_or_with_its_own_key_is_refused_and_the_unit_stays_usable;
     units_with_one_key_at_the_same_time_run_once;
     a_unit_waits_for_an_open_one_with_its_key_and_gets_the_answer_of_that;
@@ -241,6 +250,98 @@ async fn a_passed_deadline_stores_nothing(store: impl WithTable) {
     assert!(matches!(error, AppendError::DeadlineExceeded { .. }), "{error:?}");
     assert_eq!(log(&store).await.len(), 0);
     assert!(!place_both(&store, &keyed("r-1", "x"), ["a", "b"]).await.unwrap().repeated);
+}
+
+async fn sql<S: WithTable>(work: &mut RequestUnitOfWork<S>, statement: &'static str) -> bool {
+    S::statement(work, statement).await
+}
+
+/// Undone by SQL of the user's own: a command, one of two of a stream, and one that another stream has then followed.
+async fn a_command_that_a_savepoint_has_undone_is_in_no_answer(store: impl WithTable) {
+    let orders = store.aggregate::<Order>();
+    let place = |order: &Order| order.place(9);
+    for (before, after) in [(None, None), (Some("a"), None), (None, Some("b")), (None, Some("a"))] {
+        let context = keyed("r-1", "x");
+        let mut work = begun(&store, &context).await;
+        if let Some(id) = before {
+            work.execute(&orders, &order(id), place).await.unwrap();
+        }
+        assert!(sql(&mut work, "SAVEPOINT mine").await);
+        let id = order(if before.is_some() { "c" } else { "a" });
+        work.execute(&orders, &id, place).await.unwrap();
+        assert!(sql(&mut work, "ROLLBACK TO SAVEPOINT mine").await);
+        if let Some(id) = after {
+            work.execute(&orders, &order(id), place).await.unwrap();
+        }
+        let error = work.commit().await.unwrap_err();
+        assert!(matches!(&error, AppendError::Invalid(e) if e.field == "transaction"), "{error:?}");
+        assert_eq!(log(&store).await.len(), 0);
+    }
+    // Own rows may be undone.
+    let mut work = begun(&store, &keyed("r-1", "x")).await;
+    work.execute(&orders, &order("a"), place).await.unwrap();
+    assert!(sql(&mut work, "SAVEPOINT mine").await);
+    WithTable::own_row(&mut work, 1).await;
+    assert!(sql(&mut work, "ROLLBACK TO SAVEPOINT mine").await);
+    assert_eq!(versions(&work.commit().await.unwrap()), [("a", 1, 1)]);
+    assert_eq!((log(&store).await.len(), store.rows().await), (1, vec![]));
+}
+
+async fn a_request_that_sql_has_committed_too_early_has_one_effect(store: impl WithTable) {
+    for (n, statements) in [&["COMMIT"][..], &["COMMIT", "BEGIN"]].into_iter().enumerate() {
+        let context = keyed(&format!("r-{n}"), "x");
+        let ids = [format!("{n}-a"), format!("{n}-b")];
+        let refused = !place_and_end_by_sql(&store, &context, &ids, statements).await;
+        match store.begin_with(&context).await.unwrap() {
+            // SQLite has refused the COMMIT.
+            Begun::New(work) if refused => drop(work),
+            Begun::Repeated(first) if !refused => assert_eq!(versions(&first), [(&*ids[0], 1, 1)]),
+            begun => panic!("refused: {refused}, {begun:?}"),
+        }
+        let again = place_both(&store, &context, [&ids[0], &ids[1]]).await.unwrap();
+        assert_eq!((again.repeated, again.streams.len()), (!refused, if refused { 2 } else { 1 }));
+        let caused =
+            log(&store).await.into_iter().filter(|e| e.stream.aggregate_id().starts_with(&ids[0][..1])).count();
+        assert_eq!((caused, store.rows().await.len()), (again.streams.len(), n + 1));
+    }
+}
+
+async fn a_request_that_sql_has_rolled_back_stores_nothing_and_may_run_again(store: impl WithTable) {
+    for (n, statements) in [&["ROLLBACK"][..], &["ROLLBACK", "BEGIN"]].into_iter().enumerate() {
+        let context = keyed(&format!("r-{n}"), "x");
+        let ids = [format!("{n}-a"), format!("{n}-b")];
+        place_and_end_by_sql(&store, &context, &ids, statements).await;
+        assert_eq!((log(&store).await.len(), store.rows().await.len()), (2 * n, n));
+        assert!(!place_both(&store, &context, [&ids[0], &ids[1]]).await.unwrap().repeated);
+        // Own rows alone.
+        let context = keyed(&format!("rows-{n}"), "x");
+        let mut work = begun(&store, &context).await;
+        sql(&mut work, "ROLLBACK").await;
+        work.commit().await.unwrap_err();
+        assert!(matches!(store.begin_with(&context).await.unwrap(), Begun::New(_)));
+    }
+}
+
+/// Places an order, ends the transaction by SQL, and goes on as if it had not. Tells whether the first statement was executed.
+async fn place_and_end_by_sql<S: WithTable>(
+    store: &S,
+    context: &Context,
+    [first, second]: &[String; 2],
+    statements: &[&'static str],
+) -> bool {
+    let orders = store.aggregate::<Order>();
+    let mut work = begun(store, context).await;
+    work.execute(&orders, &order(first), |order| order.place(9)).await.unwrap();
+    WithTable::own_row(&mut work, 1).await;
+    let mut executed = Vec::new();
+    for statement in statements {
+        executed.push(sql(&mut work, statement).await);
+    }
+    let more = work.execute(&orders, &order(second), |order| order.place(9)).await.unwrap_err();
+    assert!(more.is_transient(), "{more:?}");
+    let error = work.commit().await.unwrap_err();
+    assert!(error.is_transient() || matches!(error, AppendError::OutcomeUnknown { .. }), "{error:?}");
+    executed[0]
 }
 
 async fn an_append_of_another_tenant_or_with_its_own_key_is_refused_and_the_unit_stays_usable(store: impl WithTable) {

@@ -6,15 +6,20 @@ use sqlx::{PgConnection, Row};
 use tokio::time::Instant;
 
 use crate::append::{Appended, CheckedAppend};
-use crate::error::{AppendError, ErrorFamily, Invalid};
+use crate::error::{AppendError, BackendError, ErrorFamily, Invalid};
 use crate::position::Incarnation;
 use crate::postgres::append::single::{answer_without_look, find_stored_duplicate, stored_events, with_events};
 use crate::postgres::fault::{aborted, append_error, is_aborted};
 use crate::stream::StreamId;
 
+/// Without an incarnation it is a unit of work. If a statement of the user's own has ended its transaction, no store matches.
 const APPEND_WITHIN: &str = "
     SELECT kind, stream_number, actual, base_versions, positions, recorded_at, fingerprint, result
-    FROM annals.append_within($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17,
+    FROM annals.append_within($1,
+                              CASE WHEN $2::uuid IS NULL
+                                    AND coalesce(current_setting('annals.transaction', true), '') <> 'open'
+                                   THEN '00000000-0000-0000-0000-000000000000'::uuid ELSE $2::uuid END,
+                              $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17,
                               $18)
     ORDER BY 1
 ";
@@ -54,6 +59,7 @@ pub(crate) async fn within(
     let blocked = || NotDone::Refused(AppendError::Busy { waited: begun.elapsed() });
     let Some(row) = rows.first() else { return Err(blocked()) };
     match row.try_get(0).unwrap_or_default() {
+        "other_store" if store.is_none() => return Err(NotDone::Refused(ended())),
         "other_store" => return Err(NotDone::Refused(other_store().into())),
         "blocked" => return Err(blocked()),
         _ => {}
@@ -72,6 +78,12 @@ fn not_done(answer: AppendError) -> NotDone {
         ErrorFamily::Broken => NotDone::Failed(answer),
         _ => NotDone::Refused(answer),
     }
+}
+
+/// The error for an append in a unit of work whose transaction was ended before.
+fn ended() -> AppendError {
+    let why = "a statement of the caller's own has ended the transaction before; begin another";
+    AppendError::Unavailable { source: BackendError::new(why) }
 }
 
 /// The error for a transaction on a database without the store.

@@ -19,7 +19,7 @@ use spy::{Call, Fault, Spy};
 use super::cache::Known;
 use super::{AggregateStore, ExecuteError, Executed, Repository};
 use crate::aggregate::{Aggregate, Evolve, SnapshotPolicy};
-use crate::append::Append;
+use crate::append::{Append, Appended};
 use crate::context::Context;
 use crate::error::{AppendError, BackendError, ErrorFamily, Invalid, ReadError};
 use crate::event::{EventId, NewEvent, RecordedEvent};
@@ -760,6 +760,40 @@ async fn a_command_after_its_deadline_is_withdrawn() {
     let error = late.execute(&id(), deposit(1)).await.unwrap_err();
     assert!(matches!(error, ExecuteError::Append(AppendError::DeadlineExceeded { .. })));
     assert_eq!(stored(&spy).await.len(), 1);
+}
+
+/// A store that never tells whether a request was executed.
+struct Silent(MemoryStore);
+
+#[async_trait::async_trait]
+impl EventStore for Silent {
+    crate::forward_event_store!(self => self.0; except find_request);
+
+    async fn find_request(&self, _: &Tenant, _: &RequestKey) -> Result<Option<Appended>, AppendError> {
+        std::future::pending().await
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_command_whose_request_key_is_not_looked_up_in_time_ends_with_its_deadline() {
+    let accounts = Repository::<Account>::new(Arc::new(Silent(MemoryStore::new())));
+    let deadline = Instant::now() + Duration::from_millis(200);
+    let late = accounts.with(request("r-1", "x").with_deadline(deadline));
+    let id = id();
+    let answer = tokio::time::timeout(Duration::from_secs(1), late.execute(&id, deposit(1))).await;
+    let error = answer.expect("it ends at the deadline").unwrap_err();
+    assert!(matches!(error, ExecuteError::Append(AppendError::DeadlineExceeded { .. })), "{error:?}");
+    assert_eq!(Instant::now(), deadline);
+}
+
+#[tokio::test]
+async fn a_repeat_whose_events_are_gone_is_reported_and_not_answered_with_an_older_state() {
+    let (spy, accounts) = opened().await;
+    let context = request("r-1", "x");
+    accounts.with(context.clone()).execute(&id(), deposit(1)).await.unwrap();
+    let accounts = spy.without(2).aggregate::<Account>().with(context);
+    let error = accounts.execute(&id(), deposit(1)).await.unwrap_err();
+    assert!(matches!(error, ExecuteError::Read(ReadError::Damaged { .. })), "{error:?}");
 }
 
 #[tokio::test]

@@ -113,6 +113,8 @@ struct Ends {
     open: AtomicBool,
     committed: AtomicBool,
     rolled_back: AtomicBool,
+    /// Whether only its owner may commit it, and no SQL of the user's own.
+    owner_only: AtomicBool,
 }
 
 impl Ends {
@@ -137,6 +139,9 @@ impl Ends {
         if !self.open.load(Ordering::Acquire) {
             return true;
         }
+        if self.owner_only.load(Ordering::Acquire) {
+            return false;
+        }
         // Once the transaction is lost, what its user writes afterwards would be committed statement by statement.
         let lost = self.rolled_back.load(Ordering::Acquire) && !self.committed.load(Ordering::Acquire);
         if !lost {
@@ -149,6 +154,7 @@ impl Ends {
     fn begin(&self) {
         self.committed.store(false, Ordering::Release);
         self.rolled_back.store(false, Ordering::Release);
+        self.owner_only.store(false, Ordering::Release);
         self.open.store(true, Ordering::Release);
     }
 
@@ -612,6 +618,13 @@ impl SqliteTransaction {
         let mut writer = self.take_writer();
         self.database.clean(&mut writer).await?;
         committed.map_or(Ok(()), Err)
+    }
+
+    /// Lets no COMMIT by SQL commit it from here on: SQLite rolls back instead.
+    pub(crate) fn refuse_commit_by_sql(&self) {
+        if let Some(writer) = &self.writer {
+            writer.ends.owner_only.store(true, Ordering::Release);
+        }
     }
 
     fn take_writer(&mut self) -> OwnedMutexGuard<Writer> {
