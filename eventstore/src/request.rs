@@ -29,7 +29,8 @@ impl Fingerprint {
     /// The namespace of our name-based UUIDs (RFC 9562, version 5); changing it would orphan stored fingerprints.
     const NAMESPACE: Uuid = Uuid::from_u128(0x8f2c_1f0e_6a3b_4f59_9b7d_0d5e_3c21_a774);
 
-    /// The digest of `body` as JSON, independent of the order of its keys.
+    /// The digest of `body` as JSON, independent of the order of its keys. The order of its lists counts: a `HashSet` is written
+    /// in another order each time, so that a repeat would be refused as another request. Use a `BTreeSet` or a list.
     ///
     /// # Errors
     /// [`Invalid`] with the field `body` if it cannot be written as JSON.

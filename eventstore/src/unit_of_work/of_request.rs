@@ -93,24 +93,23 @@ pub(super) async fn begin<S: TransactionalStore>(store: &S, context: &Context) -
             Some(request) => unit.claim(context.tenant(), request).await?,
             None => None,
         };
-        Ok::<_, AppendError>((unit, first))
+        match first {
+            Some(first) => Ok(Begun::Repeated(roll_back_to(first, store, unit, context).await?)),
+            None => Ok(Begun::New(RequestUnitOfWork {
+                store: store.clone(),
+                unit,
+                of_command: context.of_one_command(),
+                context: context.clone(),
+                streams: Vec::new(),
+                recorded_at: None,
+                last: Position::START,
+                undone: false,
+            })),
+        }
     };
-    let (unit, first) = match context.deadline() {
-        Some(deadline) => tokio::time::timeout_at(deadline, begin).await.map_err(|_| exceeded(context))??,
-        None => begin.await?,
-    };
-    match first {
-        Some(first) => Ok(Begun::Repeated(roll_back_to(first, store, unit, context).await?)),
-        None => Ok(Begun::New(RequestUnitOfWork {
-            store: store.clone(),
-            unit,
-            of_command: context.of_one_command(),
-            context: context.clone(),
-            streams: Vec::new(),
-            recorded_at: None,
-            last: Position::START,
-            undone: false,
-        })),
+    match context.deadline() {
+        Some(deadline) => tokio::time::timeout_at(deadline, begin).await.map_err(|_| exceeded(context))?,
+        None => begin.await,
     }
 }
 

@@ -10,6 +10,7 @@ use tokio::time::Instant;
 
 use super::{event, fill, lines, new_store, stream};
 use crate::append::Append;
+use crate::context::Context;
 use crate::filter::{Filter, StreamFilter};
 use crate::metadata::CorrelationId;
 use crate::payload::Payload;
@@ -20,6 +21,7 @@ use crate::request::{Fingerprint, RequestKey};
 use crate::snapshot::{Snapshot, SnapshotStore};
 use crate::store::EventStore;
 use crate::stream::{ExpectedVersion, StreamVersion};
+use crate::unit_of_work::{Begun, TransactionalStore};
 
 /// How often the tables were scanned sequentially, and how often by index. Sessions report their counts when they end, so
 /// those of the store are ended.
@@ -53,6 +55,13 @@ async fn work(store: &PostgresStore, round: usize) {
             .with_request(key.clone());
         store.append_many(several).await.unwrap();
         store.find_request(&crate::Tenant::default(), &key).await.unwrap().unwrap();
+        if !store.database().is_pooled() {
+            let key = RequestKey::new(format!("unit-{id}"), Fingerprint::of_bytes(b"")).unwrap();
+            let begun = store.begin_with(&Context::default().with_request(key)).await.unwrap();
+            let Begun::New(mut unit) = begun else { panic!("executed before: {begun:?}") };
+            unit.append(Append::to(stream(&format!("{id}-unit")), any, vec![event(store)])).await.unwrap();
+            unit.commit().await.unwrap();
+        }
         // Groups, also with the checked insert.
         let events: Vec<_> = (0..20).map(|_| event(store)).collect();
         let grouped = stream(&id);
