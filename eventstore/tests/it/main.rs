@@ -2,6 +2,7 @@
 
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
+mod as_of;
 mod backends;
 mod cached;
 mod chaos;
@@ -12,6 +13,8 @@ mod minimal_store;
 mod model;
 mod send_once;
 mod third_party_store;
+#[cfg(feature = "sqlite")]
+mod time_marks;
 #[cfg(any(feature = "sqlite", feature = "postgres"))]
 #[expect(unreachable_pub, reason = "the examples of the documentation share it")]
 mod order {
