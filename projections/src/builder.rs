@@ -9,6 +9,7 @@ use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
+use crate::as_of::MOST_ROWS;
 use crate::commit::check_log;
 use crate::database::{Model, ReadModelDatabase, ReadModels};
 use crate::error::{StartError, StopCause, Stopped, is_rewind};
@@ -42,7 +43,9 @@ impl Over {
     }
 
     pub(crate) fn into_read_models(self, database: Arc<dyn ReadModels>) -> ProjectionsBuilder {
-        ProjectionsBuilder { store: self.store, database, clock: Arc::new(SystemClock), projections: Vec::new() }
+        let clock = Arc::new(SystemClock);
+        let most_rows_as_of = MOST_ROWS;
+        ProjectionsBuilder { store: self.store, database, clock, projections: Vec::new(), most_rows_as_of }
     }
 }
 
@@ -94,19 +97,26 @@ pub struct ProjectionsBuilder {
     store: Arc<dyn EventStore>,
     database: Arc<dyn ReadModels>,
     clock: Arc<dyn Clock>,
-    projections: Vec<Box<dyn AnyProjection>>,
+    projections: Vec<Arc<dyn AnyProjection>>,
+    most_rows_as_of: usize,
 }
 
 impl ProjectionsBuilder {
     /// One more projection. Its read model is its own: no two projections write one table.
     pub fn with<P: Projection>(mut self, projection: P) -> Self {
-        self.projections.push(Box::new(Typed::new(projection)));
+        self.projections.push(Arc::new(Typed::new(projection)));
         self
     }
 
     /// The clock that stored checkpoints are stamped with, for people to see; the machine's by default.
     pub fn clock(mut self, clock: impl Clock) -> Self {
         self.clock = Arc::new(clock);
+        self
+    }
+
+    /// How many rows [`Projections::as_of`] may hold in memory; 100,000 by default.
+    pub fn most_rows_as_of(mut self, rows: usize) -> Self {
+        self.most_rows_as_of = rows;
         self
     }
 
@@ -135,7 +145,7 @@ impl ProjectionsBuilder {
     /// Dropping the future starts nothing. Tables that were made by then are used when it is started again.
     pub async fn start(self) -> Result<Projections, StartError> {
         check(&self.projections)?;
-        let Self { store, database, clock, projections } = self;
+        let Self { store, database, clock, projections, most_rows_as_of } = self;
         database.migrate().await?;
         let mut members = Vec::with_capacity(projections.len());
         for projection in projections {
@@ -145,7 +155,7 @@ impl ProjectionsBuilder {
             members.push(Member::new(projection, prepared));
         }
         let shared = Shared { store, database, clock, cancel: CancellationToken::new() };
-        Ok(run(&shared, members))
+        Ok(run(&shared, members, most_rows_as_of))
     }
 }
 
@@ -158,7 +168,7 @@ fn refused(model: &Model, error: ReadError) -> StartError {
 }
 
 /// Checks everything that can be checked without a database.
-fn check(projections: &[Box<dyn AnyProjection>]) -> Result<(), StartError> {
+fn check(projections: &[Arc<dyn AnyProjection>]) -> Result<(), StartError> {
     let invalid = |field: &str, problem: String, fix: &str| Err(Invalid::new(field, problem, fix).into());
     if projections.is_empty() {
         return invalid("projections", "are none".to_owned(), "add one by `with`");
@@ -198,11 +208,15 @@ fn check(projections: &[Box<dyn AnyProjection>]) -> Result<(), StartError> {
 }
 
 /// Starts one pass for the projections that are furthest, and one for each group of those behind them.
-fn run(shared: &Shared, mut members: Vec<Member>) -> Projections {
+fn run(shared: &Shared, mut members: Vec<Member>, most_rows_as_of: usize) -> Projections {
     let status_senders: Vec<Arc<StatusSender>> =
         members.iter().map(|member| Arc::clone(member.status_sender())).collect();
-    let fed =
-        members.iter().map(|member| Fed { model: member.model, status: member.status_sender().subscribe() }).collect();
+    let fed = |member: &Member| Fed {
+        model: member.model,
+        status: member.status_sender().subscribe(),
+        projection: Arc::clone(&member.projection),
+    };
+    let fed = members.iter().map(fed).collect();
     let tracker = TaskTracker::new();
     let (join, joining) = mpsc::unbounded_channel();
     members.sort_by_key(|member| std::cmp::Reverse(member.position()));
@@ -219,7 +233,7 @@ fn run(shared: &Shared, mut members: Vec<Member>) -> Projections {
         members = behind;
     }
     tracker.close();
-    Projections::new(Names::new(shared.clone(), fed), tracker, shared.cancel.clone())
+    Projections::new(Names::new(shared.clone(), fed), most_rows_as_of, tracker, shared.cancel.clone())
 }
 
 /// Runs a pass. Should it panic, which no projection can make it do, nobody waits in vain: everything stops and says so.

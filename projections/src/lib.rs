@@ -46,6 +46,7 @@
 // Derived code says `::annals_projections`; so it also compiles in the tests of this crate.
 extern crate self as annals_projections;
 
+mod as_of;
 mod batch;
 mod builder;
 mod changes;
@@ -58,6 +59,7 @@ mod fold;
 mod folding;
 mod handle;
 mod member;
+mod memory_table;
 mod page_reader;
 mod pass;
 mod projection;
@@ -73,6 +75,7 @@ pub mod testing;
 mod tests;
 mod wait;
 
+pub use as_of::{AsOfError, RowsAsOf};
 #[cfg(any(feature = "sqlite", feature = "postgres"))]
 pub use builder::ProjectionsExt;
 pub use builder::{Over, ProjectionsBuilder};

@@ -8,9 +8,9 @@ use crate::batch::Batch;
 use crate::column::ColumnValue;
 use crate::fold::Fold;
 use crate::folding::{Folding, Step, Stop};
+use crate::memory_table::MemoryTable;
 use crate::projection::Projection;
 use crate::read_model::ReadModel;
-use crate::testing::MemoryTable;
 
 /// Up to this many events every way of cutting them into batches is tried; beyond it, batches of every size and every
 /// single cut.
