@@ -11,6 +11,7 @@ mod many;
 mod money;
 mod on_account;
 mod order;
+mod past;
 mod payment;
 mod resilience;
 mod shop;
@@ -24,8 +25,10 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
+use jiff::Timestamp;
 
 use crate::location::Location;
+use crate::order::OrderId;
 use crate::shop::Shop;
 
 /// Any error that stops a scene.
@@ -51,6 +54,24 @@ enum Scene {
     Story,
     /// An order is placed and charged to a credit, or neither: one command over two aggregates.
     OnAccount,
+    /// The events of one order, and what each of them changed.
+    History {
+        /// The order, such as o-1001.
+        order: OrderId,
+    },
+    /// One order as it was at a time, and as it is now.
+    AsOf {
+        /// The order, such as o-1001.
+        order: OrderId,
+        /// A time that is over, such as 2026-03-02T09:30:00Z.
+        time: Timestamp,
+    },
+    /// The list of orders as it was at a time, and as it is now.
+    List {
+        /// A time that is over, such as 2026-03-02T09:30:00Z.
+        #[arg(long)]
+        as_of: Timestamp,
+    },
     /// A payment service degrades, fails and recovers; nothing is stored.
     Resilience,
 }
@@ -76,10 +97,14 @@ async fn run(options: Options) -> Result<(), Fault> {
         println!("Everything is stored in the database of DATABASE_URL, whose schema is migrated first.\n");
     }
     let shop = Shop::open(&location).await?;
+    let out = &mut std::io::stdout();
     match (options.orders, options.scene) {
         (Some(orders), _) => many::play(&shop, orders).await?,
-        (None, Some(Scene::OnAccount)) => on_account::play(&shop, &mut std::io::stdout()).await?,
-        (None, _) => story::play(&shop, &mut std::io::stdout()).await?,
+        (None, Some(Scene::OnAccount)) => on_account::play(&shop, out).await?,
+        (None, Some(Scene::History { order })) => past::history(&shop, &order, out).await?,
+        (None, Some(Scene::AsOf { order, time })) => past::as_of(&shop, &order, time, out).await?,
+        (None, Some(Scene::List { as_of })) => past::list(&shop, as_of, out).await?,
+        (None, _) => story::play(&shop, out).await?,
     }
     shop.close().await?;
     location.print_next_steps();
