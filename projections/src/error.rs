@@ -49,16 +49,21 @@ impl ProjectionError {
     pub(crate) fn not_loaded() -> Self {
         Self(Cause::NotLoaded)
     }
+}
 
-    /// The cause to report.
-    pub(crate) fn into_source(self) -> Box<dyn std::error::Error + Send + Sync> {
-        match self.0 {
+/// The cause to report.
+impl From<ProjectionError> for StopCause {
+    fn from(error: ProjectionError) -> Self {
+        match error.0 {
             // Only a fold that kept the error of another event can bring it here.
-            Cause::NotLoaded => {
+            Cause::NotLoaded => Self::Apply(
                 "the error of a lookup was kept and returned for another event; hand it on where the lookup fails"
-                    .into()
-            }
-            Cause::Other(source) => source,
+                    .into(),
+            ),
+            Cause::Other(source) => match source.downcast::<RowError>() {
+                Ok(error) => Self::Row(*error),
+                Err(source) => Self::Apply(source),
+            },
         }
     }
 }
@@ -436,6 +441,14 @@ pub enum WaitError {
         /// What kept it from being shown.
         why: String,
     },
+    /// The end of the log could not be read, or not in time. Do what the source says, if there is one; else try again.
+    #[error("the end of the log could not be read within {waited:?}; try again")]
+    HeadUnknown {
+        /// For how long it was tried at most.
+        waited: Duration,
+        /// What the store said; none if the time was over.
+        source: Option<ReadError>,
+    },
     /// The database of the read models cannot be reached at the moment. Ask again later.
     #[error("the database of the read models could not be asked how far they are; try again later")]
     Unavailable(#[source] BackendError),
@@ -466,6 +479,7 @@ impl WaitError {
     pub fn family(&self) -> ErrorFamily {
         match self {
             Self::TimedOut { .. } | Self::NotShown { .. } | Self::Unavailable(_) => ErrorFamily::Transient,
+            Self::HeadUnknown { source, .. } => source.as_ref().map_or(ErrorFamily::Transient, ReadError::family),
             Self::Stopped(stopped) => stopped.family(),
             Self::Database(_) => ErrorFamily::Broken,
             Self::Closed { .. } | Self::Unknown { .. } => ErrorFamily::Invalid,

@@ -139,11 +139,22 @@ impl Projections {
     /// # Cancel safety
     /// Dropping the future is harmless.
     pub async fn wait_for(&self, position: Position, timeout: Duration) -> Result<(), WaitError> {
-        let all: Vec<usize> = (0..self.0.names.fed.len()).collect();
-        self.0.names.wait(&all, position, timeout).await
+        self.0.names.wait_for_all(position, timeout).await
     }
 
-    /// The same for one projection, whatever becomes of the others.
+    /// Waits until queries of every read model see everything that is in the log at the time of the call, `timeout` at most:
+    /// for tests, and for a service that answers nothing until its read models are current. Needs a tokio runtime with timers.
+    ///
+    /// # Errors
+    /// [`WaitError::HeadUnknown`] if the end of the log cannot be read; others as of [`Projections::wait_for`].
+    ///
+    /// # Cancel safety
+    /// Dropping the future is harmless.
+    pub async fn caught_up(&self, timeout: Duration) -> Result<(), WaitError> {
+        self.0.names.wait_for_head(timeout).await
+    }
+
+    /// The same as [`Projections::wait_for`] for one projection, whatever becomes of the others.
     ///
     /// # Errors
     /// As of [`Projections::wait_for`]; [`WaitError::Unknown`] if `P` was not started.

@@ -58,6 +58,7 @@ mod error;
 mod fold;
 mod folding;
 mod handle;
+mod key_order;
 mod member;
 mod page_reader;
 mod pass;
@@ -66,6 +67,7 @@ mod read_model;
 mod rows;
 mod serde_column;
 mod shape;
+mod slots;
 mod status;
 mod switch;
 #[cfg(any(test, feature = "testing"))]
@@ -85,7 +87,7 @@ pub use error::{
 };
 pub use handle::Projections;
 pub use projection::Projection;
-pub use read_model::{ColumnSpec, IndexSpec, ReadModel, RowKey, SpecError, TableSpec};
+pub use read_model::{ColumnSpec, IndexSpec, ReadModel, RowKey, RowKeyPrefix, SpecError, TableSpec};
 pub use rows::Rows;
 pub use status::{ProjectionState, ProjectionStatus};
 

@@ -48,6 +48,7 @@ pub(crate) fn read_model(valid: &ValidReadModel) -> TokenStream {
                 columns: &[#(#specs),*],
                 key: &[#(#key_names),*],
                 indexes: &[#(#indexes),*],
+                per_tenant: false,
             };
 
             fn key(&self) -> Self::Key {

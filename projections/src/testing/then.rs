@@ -48,7 +48,7 @@ where
     pub fn then_rows(&self, expected: impl IntoIterator<Item = P::Row>) {
         let mut table = MemoryTable::new(P::Row::TABLE);
         let written = expected.into_iter().map(|row| row.to_columns()).collect();
-        table.write(&crate::changes::Changes { written, removed: Vec::new() });
+        table.write(&crate::changes::Changes { written, ..Default::default() });
         let expected = table.rows();
         for cuts in self.cuts() {
             let ended = self.run(&cuts);

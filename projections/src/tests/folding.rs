@@ -47,7 +47,7 @@ fn table(accounts: &[(&str, i64, Option<&str>)]) -> MemoryTable {
                 .to_columns()
         })
         .collect();
-    table.write(&crate::changes::Changes { written, removed: Vec::new() });
+    table.write(&crate::changes::Changes { written, ..Default::default() });
     table
 }
 

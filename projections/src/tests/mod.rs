@@ -6,6 +6,7 @@ mod deploy;
 mod fixture;
 mod folding;
 mod law;
+mod lines;
 mod messages;
 mod minimal_store;
 mod normal;
@@ -66,6 +67,7 @@ on_every_database! {
     start::a_new_projection_catches_up_while_the_others_follow_the_log,
     normal::events_at_once_and_one_by_one_give_the_same_row,
     normal::a_row_too_long_for_an_index_stops_its_projection_and_the_event_is_named,
+    lines::rows_removed_by_the_beginning_of_their_keys_are_gone_in_any_batches,
     rebuild::rebuild_equals_first_build,
     rivals::changes_that_cancel_out_are_a_step_that_another_process_cannot_take_half,
     rivals::what_is_reported_as_reached_is_never_taken_back_by_another_process,

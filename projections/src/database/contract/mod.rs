@@ -37,6 +37,7 @@ macro_rules! clauses_of_rows {
             the_extremes_of_every_type_come_back,
             random_values_come_back_in_their_normal_form,
             any_number_of_rows_is_written_loaded_and_removed_exactly,
+            rows_are_removed_by_what_their_keys_begin_with_before_others_are_written,
             a_row_written_again_replaces_the_first,
             a_table_of_keys_alone_is_written_and_removed,
             rows_larger_than_a_message_should_be_are_written,

@@ -58,7 +58,11 @@ async fn rows_are_sought_by_their_key_whatever_the_statistics_say() {
         let keys_and_place = format!("{KEYS}, {PLACE}");
         deceived |= plan(&mut transaction, &statements.load, &keys_and_place).await.contains("Seq Scan on select_v1");
         seek_by_key(&mut transaction).await.unwrap();
-        for (statement, values) in [(&statements.load, keys_and_place.as_str()), (&statements.remove, KEYS)] {
+        for (statement, values) in [
+            (&statements.load, keys_and_place.as_str()),
+            (&statements.remove, KEYS),
+            (&statements.remove_by_prefix[0], "'{x,y}'"),
+        ] {
             let plan = plan(&mut transaction, statement, values).await;
             assert!(plan.contains("Index Scan using select_v1_pkey"), "{what}:\n{plan}");
             assert!(!plan.contains("Seq Scan"), "{what}:\n{plan}");

@@ -23,8 +23,12 @@ async fn rows_are_sought_by_their_key() {
         prepare(&file, &model).await.unwrap();
         let statements = SqliteReadModels::new(file.database.clone()).statements(&model);
         let keys: Vec<_> = (0..8).map(|n| key("a", n)[..model.table.key.len()].to_vec()).collect();
-        for (sized, compares) in [(&statements.load, true), (&statements.remove, false)] {
-            let (sql, keys) = sized.padded(&keys).remove(0);
+        let beginnings: Vec<_> = keys.iter().map(|key| key[..1].to_vec()).collect();
+        let by_prefix = statements.remove_by_prefix.iter().map(|sized| (sized, &beginnings, false));
+        for (sized, keys, compares) in
+            [(&statements.load, &keys, true), (&statements.remove, &keys, false)].into_iter().chain(by_prefix)
+        {
+            let (sql, keys) = sized.padded(keys).remove(0);
             let mut plan = super::query(format!("EXPLAIN QUERY PLAN {sql}").into());
             if compares {
                 plan = super::bind_place(plan, &model, &Checkpoint::start(incarnation()));
