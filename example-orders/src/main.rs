@@ -19,6 +19,7 @@ mod story;
 mod tables;
 #[cfg(test)]
 mod tests;
+mod two_shops;
 
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -51,6 +52,8 @@ enum Scene {
     Story,
     /// An order is placed and charged to a credit, or neither: one command over two aggregates.
     OnAccount,
+    /// Two shops share the store and have the same order numbers.
+    TwoShops,
     /// A payment service degrades, fails and recovers; nothing is stored.
     Resilience,
 }
@@ -79,6 +82,7 @@ async fn run(options: Options) -> Result<(), Fault> {
     match (options.orders, options.scene) {
         (Some(orders), _) => many::play(&shop, orders).await?,
         (None, Some(Scene::OnAccount)) => on_account::play(&shop, &mut std::io::stdout()).await?,
+        (None, Some(Scene::TwoShops)) => two_shops::play(&shop, &mut std::io::stdout()).await?,
         (None, _) => story::play(&shop, &mut std::io::stdout()).await?,
     }
     shop.close().await?;

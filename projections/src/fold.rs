@@ -97,7 +97,7 @@ impl<P: Projection> AnyFold for Fold<P> {
             if first_missing.is_none() && self.rows.is_missing_any() {
                 first_missing = Some(index);
             }
-            // Behind a missing row failures mean nothing: the round only goes on to find what else is missing.
+            // Behind a missing row failures mean nothing: the round only continues to find what else is missing.
             if let (Some(cause), None) = (failed, first_missing) {
                 return Round::Failed(index, cause);
             }

@@ -37,7 +37,7 @@ use crate::slots::{BadRow, LookUp, Now, Slots, whole_key};
 /// }
 ///
 /// #[derive(ReadModel, Clone)]
-/// #[read_model(table = "parcels_under_way", key = "parcel")]
+/// #[read_model(table = "parcels_under_way", key = "parcel", per_tenant)]
 /// struct Parcel {
 ///     parcel: String,
 ///     place: String,

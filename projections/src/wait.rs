@@ -70,7 +70,7 @@ impl Names {
     /// The same up to where the log ends now.
     pub(crate) async fn wait_for_head(&self, most: Duration) -> Result<(), WaitError> {
         let begun = Instant::now();
-        let unknown = |source| WaitError::HeadUnknown { waited: most, source };
+        let unknown = |cause| WaitError::HeadUnknown { waited: most, cause };
         let head = timeout(most, self.shared.store.head()).await.map_err(|_| unknown(None))?;
         let head = head.map_err(|error| unknown(Some(error)))?;
         self.wait_for_all(head.position, most.saturating_sub(begun.elapsed())).await

@@ -11,7 +11,7 @@ use crate::position::{Incarnation, Position};
 use crate::postgres::append::in_transaction::{NotDone, failed, other_store, within};
 use crate::postgres::append::replication::confirm;
 use crate::postgres::append::single;
-use crate::postgres::database::{NotBegun, PostgresTransaction};
+use crate::postgres::database::{NotBegun, PostgresDatabase, PostgresTransaction};
 use crate::postgres::fault::{append_fault, not_through_pooler};
 use crate::postgres::store::PostgresStore;
 use crate::repository::CommandScope;
@@ -116,6 +116,11 @@ impl UnitOfWork for PostgresUnitOfWork {
 
 impl TransactionalStore for PostgresStore {
     type UnitOfWork = PostgresUnitOfWork;
+    type Database = PostgresDatabase;
+
+    fn database(&self) -> &PostgresDatabase {
+        Self::database(self)
+    }
 
     async fn begin(&self) -> Result<PostgresUnitOfWork, AppendError> {
         Self::begin(self).await

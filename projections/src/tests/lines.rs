@@ -1,17 +1,17 @@
-//! Rows with a key of several columns: required, loaded together, and removed by what their keys begin with. However the
-//! events are cut into batches, the rows are those of a plain map.
+//! Rows per tenant with a key of several columns: required, loaded together, and removed by what their keys begin with.
+//! However the events are cut into batches, the rows are those of a plain map per tenant.
 
 use std::collections::BTreeMap;
 
-use annals_eventstore::Recorded;
+use annals_eventstore::{Recorded, Tenant};
 use annals_macros::{Event, ReadModel};
 use fastrand::Rng;
 use serde::{Deserialize, Serialize};
 
 use super::fixture::{Fixture, model};
 use crate::database::contract::LookUp;
-use crate::testing::given_events;
-use crate::{ColumnValue, Projection, ProjectionError, ReadModel, RowKey, Rows};
+use crate::testing::{Given, given_events};
+use crate::{Column, ColumnValue, IndexSpec, Projection, ProjectionError, ReadModel, RowKey, Rows, TableSpec};
 
 #[derive(Event, Serialize, Deserialize, Clone, Debug)]
 pub(super) enum LineEvent {
@@ -31,7 +31,7 @@ pub(super) enum LineEvent {
 }
 
 #[derive(ReadModel, Clone, Debug, PartialEq)]
-#[read_model(table = "lines", key("customer", "order_no", "line"))]
+#[read_model(table = "lines", key("customer", "order_no", "line"), index = "cents", per_tenant)]
 pub(super) struct Line {
     customer: String,
     order_no: i64,
@@ -162,7 +162,7 @@ fn a_required_row_that_is_missing_stops_the_projection_and_is_named_with_the_eve
     let paired = LineEvent::Paired { customer: "a".into(), order: 1, lines: [0, 1] };
     given_events([("l-7", added(0)), ("l-7", paired)]).with(Lines).then_stops_before(
         2,
-        "before event `line.paired` at position 2 (`default/aggregate/l-7`, version 2): there is no row `\"a\", 1, 1` in `lines`",
+        "before event `line.paired` at position 2 (`default/aggregate/l-7`, version 2): there is no row `\"default\", \"a\", 1, 1` in `lines`",
     );
 }
 
@@ -172,27 +172,53 @@ fn a_beginning_that_no_key_can_have_stops_the_projection_before_its_event() {
     given_events([("l", erased)]).with(Lines).then_stops_before(1, "column `customer` holds the character U+0000");
 }
 
-pub(super) async fn rows_removed_by_the_beginning_of_their_keys_are_gone_in_any_batches(shop: Fixture) {
-    let mut rng = seeded();
-    let mut expected = Table::new();
-    for round in 0..2 {
-        // The first half waits in the log when they are started, the second comes while they run.
-        let views = match round {
-            0 => None,
-            _ => Some(shop.projections().with(Lines).start().await.unwrap()),
-        };
-        let mut last = None;
-        for _ in 0..40 {
-            let event = random_event(&mut rng);
-            if take_in(&mut expected, &event) {
-                last = Some(shop.append_any("l", [event]).await);
-            }
-        }
-        if let (Some(views), Some(last)) = (views, last) {
-            views.wait_for(last, shop.soon()).await.unwrap();
-            views.close().await;
+/// Tenants whose names begin alike.
+fn tenants() -> [Tenant; 2] {
+    ["shop", "shop2"].map(|name| Tenant::new(name).unwrap())
+}
+
+/// Events that can all be applied, in turn of both tenants as it happens, and the table of each.
+fn random_events_of_two(rng: &mut Rng, events: usize) -> (Vec<(usize, LineEvent)>, [Table; 2]) {
+    let mut tables = [Table::new(), Table::new()];
+    let mut given = Vec::new();
+    while given.len() < events {
+        let (tenant, event) = (rng.usize(..2), random_event(rng));
+        if take_in(&mut tables[tenant], &event) {
+            given.push((tenant, event));
         }
     }
+    (given, tables)
+}
+
+#[test]
+fn no_batch_lets_a_tenant_see_or_remove_the_rows_of_another() {
+    let mut rng = seeded();
+    for _ in 0..100 {
+        let many = rng.usize(1..14);
+        let (events, tables) = random_events_of_two(&mut rng, many);
+        let given =
+            |(tenant, event): (usize, LineEvent)| Given::of("line", "l", event).tenant(tenants()[tenant].clone());
+        let test = given_events(events.into_iter().map(given)).with(Lines);
+        for (tenant, table) in tenants().iter().zip(&tables) {
+            test.then_rows_of(tenant, rows_of(table));
+        }
+    }
+}
+
+pub(super) async fn rows_of_a_tenant_are_its_own_and_gone_when_their_beginning_was_removed(shop: Fixture) {
+    let mut rng = seeded();
+    let (events, expected) = random_events_of_two(&mut rng, 80);
+    // A part waits in the log when they are started, the rest comes while they run.
+    let mut views = None;
+    for (number, (tenant, event)) in events.into_iter().enumerate() {
+        shop.append_any_of(tenants()[tenant].clone(), "l", [event]).await;
+        if number == 30 {
+            views = Some(shop.projections().with(Lines).start().await.unwrap());
+        }
+    }
+    let views = views.expect("started");
+    views.caught_up(shop.soon()).await.unwrap();
+    views.close().await;
     assert_eq!(stored(&shop).await, expected);
     shop.empty::<Lines>().await;
     let views = shop.projections().with(Lines).start().await.unwrap();
@@ -201,12 +227,111 @@ pub(super) async fn rows_removed_by_the_beginning_of_their_keys_are_gone_in_any_
     assert_eq!(stored(&shop).await, expected, "built anew");
 }
 
-/// The rows that the table has of all keys there can be.
-async fn stored(shop: &Fixture) -> Table {
+/// The rows that the table has of all keys there can be, by tenant.
+async fn stored(shop: &Fixture) -> [Table; 2] {
     let keys = CUSTOMERS.iter().flat_map(|customer| (-1..2).map(move |order| (*customer, order)));
     let keys = keys.flat_map(|(customer, order)| [0_u32, 1].map(|line| (customer.to_owned(), order, line)));
     let keys: Vec<_> = keys.map(|key| key.to_columns()).collect();
-    let rows = shop.handle().rows(&model::<Lines>(), &keys).await.unwrap();
-    let row = |columns: Vec<ColumnValue>| Line::from_columns(&mut columns.into_iter()).unwrap();
-    rows.into_iter().map(row).map(|row| (row.key(), row.cents)).collect()
+    let mut tables = [Table::new(), Table::new()];
+    for (tenant, table) in tenants().iter().zip(&mut tables) {
+        let keys: Vec<_> = keys.iter().map(|key| [vec![tenant.to_column()], key.clone()].concat()).collect();
+        let rows = shop.handle().rows(&model::<Lines>(), &keys).await.unwrap();
+        let row = |columns: Vec<ColumnValue>| Line::from_columns(&mut columns.into_iter().skip(1)).unwrap();
+        *table = rows.into_iter().map(row).map(|row| (row.key(), row.cents)).collect();
+    }
+    tables
+}
+
+/// A read model whose key forgets the tenant.
+#[derive(ReadModel, Clone, Debug, PartialEq)]
+#[read_model(table = "forgetful", key("customer", "order_no"))]
+struct Forgetful {
+    customer: String,
+    order_no: i64,
+    lines: i64,
+}
+
+struct Forgets;
+
+impl Projection for Forgets {
+    type Event = LineEvent;
+    type Row = Forgetful;
+
+    fn apply(&self, event: &Recorded<LineEvent>, rows: &mut Rows<Forgetful>) -> Result<(), ProjectionError> {
+        if let LineEvent::Added { customer, order, .. } = &event.event {
+            let new = || Forgetful { customer: customer.clone(), order_no: *order, lines: 0 };
+            rows.get_or_insert_with(&(customer.clone(), *order), new)?.lines += 1;
+        }
+        Ok(())
+    }
+}
+
+fn added() -> LineEvent {
+    LineEvent::Added { customer: "a".into(), order: 1, line: 0 }
+}
+
+#[test]
+#[should_panic = "`forgetful` merges tenants: when a second tenant has the same events, with the same ids, its rows are"]
+fn the_test_kit_finds_a_key_that_forgets_the_tenant() {
+    given_events([("l", added())]).with(Forgets).then_rows([Forgetful { customer: "a".into(), order_no: 1, lines: 1 }]);
+}
+
+#[test]
+fn a_read_model_may_merge_tenants_on_purpose() {
+    let row = Forgetful { customer: "a".into(), order_no: 1, lines: 2 };
+    let given = tenants().map(|tenant| Given::of("line", "l", added()).tenant(tenant));
+    given_events(given).with(Forgets).across_tenants().then_rows([row]);
+}
+
+#[test]
+#[should_panic = "`lines` is per tenant, and events of several are given; check the rows of each by `then_rows_of`"]
+fn the_rows_of_several_tenants_are_checked_one_by_one() {
+    given_events(tenants().map(|tenant| Given::of("line", "l", added()).tenant(tenant))).with(Lines).then_rows([]);
+}
+
+#[derive(Event, Serialize, Deserialize, Clone, Debug)]
+enum Misspelt {
+    #[event(name = "line.aded")]
+    Added { customer: String, order: i64, line: u32 },
+}
+
+fn misspelt() -> Given {
+    Given::of("line", "l", Misspelt::Added { customer: "a".into(), order: 1, line: 0 })
+}
+
+#[test]
+#[should_panic = "event `line.aded` at position 2 (`default/line/l`, version 2) is read by no variant of"]
+fn a_name_that_nobody_reads_fails_the_test() {
+    let _ = given_events([Given::of("line", "l", added()), misspelt()]).with(Lines);
+}
+
+#[test]
+fn stored_events_and_events_of_several_types_are_given_together() {
+    let of_a_log = given_events([("l", added())]).recorded().to_vec();
+    let events = of_a_log.into_iter().map(Given::from).chain([misspelt()]);
+    given_events(events).except("line.aded").with(Lines).then_rows([Line {
+        customer: "a".into(),
+        order_no: 1,
+        line: 0,
+        cents: 0,
+    }]);
+}
+
+/// Kept by hand: a table per tenant whose tenant is not where it belongs.
+#[test]
+fn a_table_per_tenant_that_forgets_the_tenant_is_refused() {
+    const GOOD: TableSpec = *Line::TABLE;
+    assert_eq!(GOOD.check(), Ok(()));
+    let without_tenant = GOOD.columns[1..].to_vec().leak();
+    for wrong in [
+        TableSpec { columns: without_tenant, key: &["customer"], indexes: &[], ..GOOD },
+        TableSpec { key: &["customer", "order_no", "line"], ..GOOD },
+        TableSpec { key: &["customer", "tenant"], ..GOOD },
+        TableSpec { indexes: &[IndexSpec { columns: &["cents"] }], ..GOOD },
+    ] {
+        let problem = wrong.check().unwrap_err().problem;
+        assert!(problem.contains("is per tenant, but `tenant`, text and never null, is not the first"), "{problem}");
+    }
+    let problem = TableSpec { key: &["tenant"], ..GOOD }.check().unwrap_err().problem;
+    assert!(problem.contains("has no key beside `tenant`"), "{problem}");
 }

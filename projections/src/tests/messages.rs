@@ -283,6 +283,11 @@ fn wait_errors() -> Vec<WaitError> {
             waited: Duration::from_secs(2),
             why: "version 1 is at 3, and what is shown at 9".to_owned(),
         },
+        WaitError::HeadUnknown { waited: Duration::from_secs(2), cause: None },
+        WaitError::HeadUnknown {
+            waited: Duration::from_secs(2),
+            cause: Some(ReadError::Unavailable { source: engine() }),
+        },
         WaitError::Unavailable(engine()),
         WaitError::Database(engine()),
         WaitError::Closed { position: position(9), reached: reached() },

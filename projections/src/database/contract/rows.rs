@@ -358,7 +358,7 @@ pub(super) async fn parts_are_answered_in_the_order_in_which_they_came(backend: 
     }
 }
 
-pub(super) async fn preparing_twice_goes_on_from_the_stored_checkpoint(backend: &dyn Backend) {
+pub(super) async fn preparing_twice_continues_from_the_stored_checkpoint(backend: &dyn Backend) {
     assert!(prepare(backend, &MODEL).await.unwrap().shown);
     backend.handle().commit(&[&work(0, 4, vec![], vec![])], NOW).await.unwrap();
     let again = prepare(backend, &MODEL).await.unwrap();

@@ -45,7 +45,7 @@ async fn rows_are_sought_by_their_key() {
 
 /// After a commit whose outcome is unknown the projection tries again, because the next try compares the checkpoint.
 #[test]
-fn faults_that_may_pass_are_told_from_those_that_will_not() {
+fn faults_that_may_pass_are_distinguished_from_those_that_will_not() {
     let source = || BackendError::new("the disk is missing");
     for (error, transient) in [
         (DatabaseError::Busy { waited: Duration::ZERO }, true),
