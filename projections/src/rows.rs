@@ -67,7 +67,7 @@ use crate::slots::{BadRow, LookUp, Now, Slots, whole_key};
 /// given_events([("p-1", ParcelEvent::Sent), ("p-2", ParcelEvent::Sent), ("p-1", moved()), ("p-2", ParcelEvent::Delivered)])
 ///     .with(UnderWay)
 ///     .then_rows([Parcel { parcel: "p-1".into(), place: "Ghent".into() }]);
-/// given_events([("p-3", moved())]).with(UnderWay).then_stops_before(1, "there is no row `\"p-3\"` in `parcels_under_way`");
+/// given_events([("p-3", moved())]).with(UnderWay).then_stops_before(1, "there is no row `\"default\", \"p-3\"` in `parcels_under_way`");
 /// ```
 #[derive(Debug)]
 pub struct Rows<R: ReadModel> {
