@@ -9,7 +9,8 @@ use annals::{Context, Executed, Tenant};
 
 use crate::Fault;
 use crate::money::Money;
-use crate::order::{CustomerId, Line, OrderId};
+use crate::order::OrderCommand::{Cancel, Place};
+use crate::order::{CustomerId, Line, Order, OrderId};
 use crate::shop::Shop;
 
 /// Runs the scene and prints to `out` what happens. A second run finds the orders and prints the lists again.
@@ -25,12 +26,11 @@ pub async fn play(shop: &Shop, out: &mut dyn Write) -> Result<(), Fault> {
         {
             let customer = CustomerId::new(customer)?;
             let lines = vec![Line { product: product.to_owned(), quantity: 1, price: Money::euro_cents(cents) }];
-            let placed =
-                orders_of(tenant).execute(&number, |order| order.place(customer.clone(), lines.clone())).await?;
+            let placed = orders_of(tenant).send(&number, Place { customer, lines }).await?;
             print(out, "placed", &placed)?;
         }
         writeln!(out, "\nThe shop in the north cancels its order. The one in the south knows nothing of that.")?;
-        let cancelled = orders_of(&north).execute(&number, |order| order.cancel("the kettle leaks")).await?;
+        let cancelled = orders_of(&north).send(&number, Cancel { reason: "the kettle leaks".into() }).await?;
         print(out, "cancelled", &cancelled)?;
     }
 
@@ -42,7 +42,7 @@ pub async fn play(shop: &Shop, out: &mut dyn Write) -> Result<(), Fault> {
     shop.tables.show_sales(out).await
 }
 
-fn print(out: &mut dyn Write, what: &str, done: &Executed) -> Result<(), Fault> {
+fn print(out: &mut dyn Write, what: &str, done: &Executed<Order>) -> Result<(), Fault> {
     let stream = done.stream.to_string();
     Ok(writeln!(out, "  {stream:<20} {what:<10} {}, position {}", done.version, done.position)?)
 }

@@ -12,6 +12,7 @@
 //!
 //! Features: `sqlite` (default) for read models in a SQLite file, `postgres` for read models in a PostgreSQL database, `testing`
 //! for given / when / then.
+#![cfg_attr(docsrs, feature(doc_cfg))]
 #![cfg_attr(feature = "sqlite", doc = "")]
 #![cfg_attr(feature = "sqlite", doc = include_str!("../docs/tenants.md"))]
 #![cfg_attr(feature = "sqlite", doc = "")]
