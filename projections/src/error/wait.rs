@@ -28,7 +28,7 @@ pub enum WaitError {
         /// How far each projection that was waited for has got.
         reached: Vec<ProjectionProgress>,
     },
-    /// A projection will not get there before somebody has fixed it. See [`StopCause`].
+    /// A projection will not get there before somebody has fixed it. See [`StopCause`](crate::StopCause).
     #[error(transparent)]
     Stopped(#[from] Stopped),
     /// The stable name could not be switched in time to the version that runs here. Do what `why` says, or try again.
