@@ -162,7 +162,13 @@ impl<R: ReadModel> Rows<R> {
     /// }
     /// ```
     pub fn prefetch<'a>(&mut self, keys: impl IntoIterator<Item = &'a R::Key>) -> Result<(), ProjectionError> {
-        keys.into_iter().fold(Ok(()), |all, key| all.and(self.look_up(key)))
+        let mut all = Ok(());
+        for key in keys {
+            // Also after one that is missing: all of them are loaded at once.
+            let found = self.look_up(key);
+            all = all.and(found);
+        }
+        all
     }
 
     /// Puts a row in place of the one with its key, or adds it. The old row is not needed and so never loaded for this.
