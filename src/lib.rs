@@ -8,10 +8,11 @@
 //! | say what state follows, and decide | [`Aggregate`], [`Evolve`], [`Decide`] |
 //! | open a store | [`sqlite()`], [`SqliteOptions`], [`MemoryStore`]; `postgres`, `PostgresOptions` (feature `postgres`) |
 //! | run commands | [`AggregateStore::aggregate`], [`Repository`], [`Context`], [`RequestKey`] |
-//! | run a command over two aggregates | [`AggregateStore::execute_two`] |
+//! | run a command over two aggregates | [`AggregateStore::execute_two`]; [how](guide::two_aggregates) |
 //! | append, load, read and subscribe without aggregates | [`EventStore`], [`EventStoreExt`], [`Append`], [`Filter`] |
-//! | commit events and rows of your own together | [`UnitOfWork`], [`SqliteStore::begin`], [`SqliteStore::append_in`]; `PostgresStore::begin`, `PostgresStore::append_in` |
+//! | commit events and rows of your own together | [`TransactionalStore::begin_with`]; [how](guide::unit_of_work); [`UnitOfWork`], [`SqliteStore::begin`], [`SqliteStore::append_in`]; `PostgresStore::begin`, `PostgresStore::append_in` |
 //! | build read models | [`ReadModel`], [`Projection`], [`Rows`], [`ProjectionsExt::projections`], [`ProjectionsBuilder`], [`Projections::show`] to roll back |
+//! | answer HTTP requests, each once | [how](guide::web) |
 //! | call other systems that fail, and refuse what is too much | the module `resilience` (feature `resilience`) |
 //! | run a business transaction over several services, and undo it if it fails | the module `sagas` (feature `sagas`) |
 //! | ask what was true then | [`Repository::as_of`], [`Repository::history`], [`Projections::as_of`], [`AsOf`], and [below](#what-was-true-then) |
@@ -90,6 +91,9 @@
 //!
 //! # Features
 //!
+//! What a feature gives has its name as a badge where this documentation is built as on docs.rs: by nightly, with
+//! `--cfg docsrs`.
+//!
 //! | feature | default | gives |
 //! |---|---|---|
 //! | `macros` | yes | the derives [`Event`], [`Aggregate`] and [`ReadModel`] |
@@ -105,8 +109,9 @@
 //! | `conformance` | no | the contract of a store as clauses that run |
 //! | `full` | no | everything that runs in production; layers and routes for HTTP are asked for by name |
 
+#![cfg_attr(docsrs, feature(doc_cfg))]
 #![cfg_attr(
-    not(all(feature = "macros", feature = "sqlite", feature = "projections")),
+    not(all(feature = "macros", feature = "sqlite", feature = "projections", feature = "resilience-axum")),
     allow(
         rustdoc::broken_intra_doc_links,
         reason = "the manual also names what a smaller choice of features leaves out"
@@ -128,7 +133,7 @@ pub use annals_eventstore::{
 pub use annals_eventstore::text_id;
 
 #[cfg(any(feature = "sqlite", feature = "postgres"))]
-pub use annals_eventstore::{TransactionalStore, UnitOfWork};
+pub use annals_eventstore::{Begun, RequestUnitOfWork, TransactionalStore, UnitOfWork};
 
 #[cfg(feature = "sqlite")]
 pub use annals_eventstore::{SqliteOptions, SqliteStore, sqlite};
@@ -166,14 +171,32 @@ pub mod postgres {
 ///
 /// Types of columns ([`Column`](projections::Column), [`text_column!`](projections::text_column)), the state of a running
 /// projection ([`ProjectionStatus`](projections::ProjectionStatus)) and what can go wrong.
+///
+/// How to: [keep the rows of tenants apart](annals_projections#tenants),
+/// [deploy a changed projection](annals_projections#deploying-a-changed-projection).
 #[cfg(feature = "projections")]
 pub mod projections {
     pub use annals_projections::{
-        AsOfError, Column, ColumnError, ColumnSpec, ColumnType, ColumnValue, Elsewhere, EventPlace, IndexSpec, Over,
+        AsOfError, Column, ColumnError, ColumnSpec, ColumnType, ColumnValue, Elsewhere, EventPlace, IndexSpec,
         Projection, ProjectionError, ProjectionProgress, ProjectionState, ProjectionStatus, Projections,
-        ProjectionsBuilder, ReadModel, ReadModelDatabase, RowError, RowKey, Rows, RowsAsOf, SpecError, StartError,
-        StopCause, Stopped, TableSpec, WaitError, text_column,
+        ProjectionsBuilder, ReadModel, ReadModelDatabase, RowError, RowKey, RowKeyPrefix, Rows, RowsAsOf, SpecError,
+        StartError, StopCause, Stopped, TableSpec, WaitError, text_column,
     };
+}
+
+/// How to: pages with an example each.
+#[cfg(all(any(doc, doctest), feature = "macros", feature = "projections"))]
+pub mod guide {
+    #[doc = include_str!("../docs/two-aggregates.md")]
+    pub mod two_aggregates {}
+
+    #[cfg(feature = "sqlite")]
+    #[doc = include_str!("../docs/unit-of-work.md")]
+    pub mod unit_of_work {}
+
+    #[cfg(feature = "resilience-axum")]
+    #[doc = include_str!("../docs/web.md")]
+    pub mod web {}
 }
 
 /// For those who implement a store, a clock or a source of ids, put something in front of a store, or read pages of the log
@@ -184,8 +207,9 @@ pub mod engine {
         CheckedPart, Clock, DatabaseError, DecodeError, EventShape, EventStream, FilterConditions, IdSource,
         Incarnation, IntoEvents, Limits, MAX_DEPTH, MAX_EVENT_BYTES, MAX_METADATA_BYTES, MAX_NAME_BYTES,
         MAX_PAGE_EVENTS, ManualClock, MemoryStoreBuilder, PAGE_BYTES, Page, PageBudget, Pages, Payload, Repeat,
-        SeededIds, SnapshotPolicy, StreamFilter, StreamInfo, StreamPage, Streams, SystemClock, TimeOrderedIds,
-        TraceParent, forward_event_store, page_limit,
+        SeededIds, Snapshot, SnapshotCodec, SnapshotPolicy, SnapshotQueue, SnapshotStats, SnapshotStore,
+        StoredSnapshot, StreamFilter, StreamInfo, StreamPage, Streams, SystemClock, TimeOrderedIds, TraceParent,
+        forward_event_store, page_limit,
     };
 }
 

@@ -7,11 +7,13 @@
 //! | decide and append | [`AggregateStore::aggregate`], [`Repository`], [`Context`] |
 //! | append, load, read and subscribe without aggregates | [`EventStore`], [`EventStoreExt`], [`Append`], [`Filter`] |
 //! | commit events together with your own rows | `SqliteStore::begin` |
+//! | load long streams fast | [`SnapshotPolicy`], [`Repository`] on snapshots, [`SnapshotStore`] for other engines |
 //! | understand an error | [`ErrorFamily`], [`AppendError`], [`ReadError`], [`ExecuteError`] |
 //!
 //! Features: `sqlite` (default), `postgres`, `testing` (given/when/then, and a store that fails on demand) and
 //! `conformance` (the contract of a store as clauses that run).
 
+#![cfg_attr(docsrs, feature(doc_cfg))]
 #![cfg_attr(
     not(any(feature = "sqlite", feature = "postgres")),
     expect(dead_code, reason = "without a database nothing reads rows back or decides within transactions")
@@ -62,6 +64,7 @@ mod queue;
 mod read;
 mod repository;
 mod request;
+mod snapshot;
 #[cfg(feature = "sqlite")]
 mod sqlite;
 mod store;
@@ -106,6 +109,7 @@ pub use repository::{
     AggregateStore, ExecuteError, Executed, FieldChange, HistoryStep, Loaded, LoadedAsOf, Repository, SettleToken,
 };
 pub use request::{Fingerprint, RequestKey};
+pub use snapshot::{Snapshot, SnapshotCodec, SnapshotQueue, SnapshotStats, SnapshotStore, StoredSnapshot};
 #[cfg(feature = "sqlite")]
 pub use sqlite::{
     SqliteDatabase, SqliteOptions, SqliteReader, SqliteStore, SqliteTransaction, SqliteUnitOfWork, Synchronous, sqlite,
@@ -113,7 +117,7 @@ pub use sqlite::{
 pub use store::{EventStore, Page, StreamInfo, StreamPage};
 pub use stream::{ExpectedVersion, StreamId, StreamVersion, Tenant};
 #[cfg(any(feature = "sqlite", feature = "postgres"))]
-pub use unit_of_work::{TransactionalStore, UnitOfWork};
+pub use unit_of_work::{Begun, RequestUnitOfWork, TransactionalStore, UnitOfWork};
 
 /// What derived code calls. Not for people; no promise is made about it.
 #[doc(hidden)]
@@ -122,13 +126,14 @@ pub mod __private {
     pub use std::string::String;
 
     pub use crate::aggregate::{Aggregate, SnapshotPolicy};
-    pub use crate::derived::{NoEvent, find_shape, has_name, join_shapes, unknown_name};
+    pub use crate::derived::{NoEvent, check_names, find_shape, has_name, join_shapes, unknown_name};
     pub use crate::error::DecodeError;
     pub use crate::event::{Event, EventShape};
     pub use crate::invalid::Invalid;
     pub use crate::payload::{Payload, decode_struct, decode_variant, encode_struct, encode_variant};
     #[cfg(feature = "postgres")]
     pub use crate::postgres::Micros;
+    pub use crate::snapshot::SnapshotCodec;
     pub use crate::text_id::{IdText, id_text, read_id};
     pub use serde;
     pub use tokio::sync::watch;

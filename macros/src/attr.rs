@@ -20,10 +20,12 @@ pub(crate) const SNAPSHOT: &str = "snapshot";
 pub(crate) const TRANSPARENT: &str = "transparent";
 pub(crate) const FOLD: &str = "fold";
 pub(crate) const EVERY: &str = "every";
+pub(crate) const AFTER: &str = "after";
 pub(crate) const NEVER: &str = "never";
 pub(crate) const TABLE: &str = "table";
 pub(crate) const KEY: &str = "key";
 pub(crate) const INDEX: &str = "index";
+pub(crate) const PER_TENANT: &str = "per_tenant";
 pub(crate) const TEXT: &str = "text";
 pub(crate) const JSON: &str = "json";
 
@@ -134,6 +136,14 @@ pub(crate) fn listed(words: &[&str]) -> String {
     }
 }
 
+/// A word by itself.
+pub(crate) fn no_value(word: &Ident, input: ParseStream<'_>, attribute: &str) -> Result<()> {
+    if input.is_empty() || input.peek(Token![,]) {
+        return Ok(());
+    }
+    Err(Error::new(word.span(), format!("`{word}` takes no value; write `#[{attribute}({word})]`")))
+}
+
 /// `= "text"`.
 pub(crate) fn text(word: &Ident, input: ParseStream<'_>, example: &str) -> Result<LitStr> {
     match value(word, input, example)? {
@@ -175,7 +185,7 @@ pub(crate) fn path(word: &Ident, input: ParseStream<'_>) -> Result<Path> {
     input.call(Path::parse_mod_style)
 }
 
-/// `= "column"` or `("column", "column")`.
+/// `= "name"` or `("name", "name")`.
 pub(crate) fn texts(word: &Ident, input: ParseStream<'_>, example: &str) -> Result<Vec<LitStr>> {
     if !input.peek(syn::token::Paren) {
         return text(word, input, example).map(|text| vec![text]);
@@ -199,7 +209,7 @@ pub(crate) fn texts(word: &Ident, input: ParseStream<'_>, example: &str) -> Resu
             }
         }
         if texts.is_empty() {
-            return Err(Error::new(span, format!("`{word}` names no column; write `{example}`")));
+            return Err(Error::new(span, format!("`{word}` names nothing; write `{example}`")));
         }
         Ok(texts)
     })

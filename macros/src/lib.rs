@@ -132,7 +132,7 @@ pub fn event(input: TokenStream) -> TokenStream {
 ///     Closed,
 /// }
 ///
-/// #[derive(Aggregate, Default, Clone)]
+/// #[derive(Aggregate, Serialize, Deserialize, Default, Clone)]
 /// #[aggregate(name = "order", id = u64, event = OrderEvent, snapshot(every = 100))]
 /// struct Order {
 ///     items: u32,
@@ -163,14 +163,18 @@ pub fn event(input: TokenStream) -> TokenStream {
 /// - `id = OrderId`, required: the type of the ids. It needs `Display`, whose text is stored, under the same rules;
 ///   `text_id!` makes such types.
 /// - `event = OrderEvent`, required: the type of its events, with `#[derive(Event)]` and `Clone`.
-/// - `snapshot(every = 100)`: save the state after each such number of events of a stream, from 1; or
-///   `snapshot(never)`, the default. Snapshots are not taken yet, so this has no effect.
+/// - `snapshot(every = 100)`: save the state after each such number of events of a stream, from 1, so that a load reads only
+///   what follows; `snapshot(after = "order.delivered")` or `snapshot(after("order.delivered", "order.cancelled"))`: save it
+///   after these events; or `snapshot(never)`, the default. With a policy the state needs serde's `Serialize` and
+///   `Deserialize`, and must be the same after it was written as JSON and read back: use `BTreeSet`, not `HashSet`.
 /// - `fold = 2`: the number of the fold, from 1, which is the default. Increase it when `evolve` returns another state for
-///   the same events, so that snapshots of the old fold are ignored.
+///   the same events, so that snapshots of the old fold are ignored. A changed field or list of events needs no new number.
 /// - `crate = path::to::annals`, see the page of the crate.
 ///
 /// # Refused
-/// Generic types and unions.
+/// - generic types and unions;
+/// - with snapshots, `#[serde(skip, skip_serializing, skip_deserializing)]` on a field or variant, whose content a load
+///   would lose; and `after` with a name that no event has.
 #[proc_macro_derive(Aggregate, attributes(aggregate))]
 pub fn aggregate(input: TokenStream) -> TokenStream {
     derive::aggregate(&parse_macro_input!(input as DeriveInput)).into()
@@ -223,6 +227,8 @@ pub fn aggregate(input: TokenStream) -> TokenStream {
 /// - `key = "order_id"`, or `key("customer", "day")` for up to six columns, required: the primary key. The key's type in
 ///   code is the type of its column, or a tuple of their types in this order. Key columns are never null and implement
 ///   `Column` themselves.
+/// - `per_tenant`: each row belongs to the tenant of the events that it was made of. The table has a first column `tenant`, which
+///   is also first in the key and in each index, and is filled from the event; the struct does not have it.
 /// - `index = "status"`, or `index("customer", "placed_at")`: a further index. Each index makes every write slower.
 /// - `crate = path::to::annals`, see the page of the crate.
 ///
@@ -240,6 +246,7 @@ pub fn aggregate(input: TokenStream) -> TokenStream {
 /// # Refused
 /// - names of tables and columns that are not made of lower-case letters, digits and `_`, a letter first, at most 48
 ///   characters, or that begin with `annals_`, `sqlite_` or `pg_`: SQL is built from them;
+/// - with `per_tenant`, a column called `tenant`, and `tenant` in a key or an index;
 /// - keys and indexes of columns that do not exist, and an index of what is indexed already;
 /// - a key column that may be null, or has `text` or `json`: implement `Column` for its type, for example by `text_column!`;
 /// - more than 100 columns, or none; enums, unions, tuple structs and generic types.

@@ -156,8 +156,12 @@ impl<A: Evolve> Repository<A> {
         if matches!(last, Last::Version(StreamVersion::NONE) | Last::Position(Position::START)) {
             return Ok((Known::start(), position));
         }
-        // A saved state of the stream at or before `last` could be the start.
-        let mut reading = Reading::on(Known::start());
+        // Which version the last event at a position has is known once it was read.
+        let start = match last {
+            Last::Version(version) => self.snapshot_at_or_below(stream, version).await?,
+            Last::Position(_) => Known::start(),
+        };
+        let mut reading = Reading::on(start);
         loop {
             let (after, limit) = reading.next_page();
             let limit = limit.min(last.events_after(after));

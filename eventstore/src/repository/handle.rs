@@ -1,5 +1,6 @@
 //! The repository as its users see it.
 
+use std::convert::Infallible;
 use std::fmt;
 use std::future::Future;
 use std::sync::Arc;
@@ -8,7 +9,7 @@ use serde::Serialize;
 
 use super::answer::{Executed, Loaded};
 use super::cache::Cache;
-use super::decision::{Circumstances, execute};
+use super::decision::{Circumstances, Subject, execute};
 use super::error::ExecuteError;
 use super::scope::Direct;
 use super::settle::{SettleToken, ask};
@@ -17,11 +18,12 @@ use crate::aggregate::{Decide, Evolve, IntoEvents};
 use crate::append::Appended;
 use crate::context::Context;
 use crate::error::{AppendError, Invalid, ReadError};
-use crate::metadata::{CausationId, Metadata};
+use crate::metadata::Metadata;
 use crate::name::check_name;
 use crate::request::{Fingerprint, RequestKey};
+use crate::snapshot::{SnapshotStats, SnapshotStore, Snapshots};
 use crate::store::EventStore;
-use crate::stream::{StreamId, StreamVersion};
+use crate::stream::StreamId;
 
 /// How many states a repository keeps by default.
 const CACHED_STATES: u64 = 10_000;
@@ -58,9 +60,9 @@ pub trait AggregateStore: EventStore + Clone {
     /// As [`Repository::execute`]: if another writer appended first to either stream, the new events are read and `decide`
     /// runs again; a request that was executed before gets its first answer and is not decided; an unknown outcome is settled.
     ///
-    /// `decide` returns the events of both: each is one event, several, an `Option` of one, or none (an empty `Vec`). The append compares the versions of the aggregates that get events. An aggregate that gets none
-    /// is read, but not locked: another writer may change it between that read and the append. Where that matters, give it
-    /// an event too.
+    /// `decide` returns the events of both: each is one event, several, an `Option` of one, or none (an empty `Vec`). The append
+    /// compares the versions of the aggregates that get events. An aggregate that gets none is read, but not locked: another
+    /// writer may change it between that read and the append. Where that matters, give it an event too.
     ///
     /// ```
     /// # mod order { include!(concat!(env!("CARGO_MANIFEST_DIR"), "/docs/order.rs")); }
@@ -81,6 +83,7 @@ pub trait AggregateStore: EventStore + Clone {
     ///     })
     ///     .await?;
     /// assert_eq!((paid.version.get(), placed.version.get()), (2, 1));
+    /// assert!(paid.state.paid && placed.state.due == Some(7_50));
     /// # Ok::<(), Box<dyn std::error::Error>>(())
     /// # })?;
     /// # Ok::<(), Box<dyn std::error::Error>>(())
@@ -98,7 +101,7 @@ pub trait AggregateStore: EventStore + Clone {
         first: (&Repository<A>, &A::Id),
         second: (&Repository<B>, &B::Id),
         decide: F,
-    ) -> impl Future<Output = Result<(Executed, Executed), ExecuteError<R>>> + Send
+    ) -> impl Future<Output = Result<(Executed<A>, Executed<B>), ExecuteError<R>>> + Send
     where
         A: Evolve,
         B: Evolve,
@@ -133,7 +136,7 @@ async fn execute_two<A, B, TA, TB, R, F>(
     (first, first_id): (&Repository<A>, &A::Id),
     (second, second_id): (&Repository<B>, &B::Id),
     decide: F,
-) -> Result<(Executed, Executed), ExecuteError<R>>
+) -> Result<(Executed<A>, Executed<B>), ExecuteError<R>>
 where
     A: Evolve,
     B: Evolve,
@@ -164,6 +167,21 @@ where
 /// nothing is stored if a failover or a restore has lost that event; a rejection, or a decision without events, that was
 /// made on a cached state is repeated after new events were read; and [`Repository::load`] always reads new events.
 ///
+/// # Snapshots
+/// Where no state is cached, a load begins with the latest snapshot, if the aggregate has a
+/// [`SnapshotPolicy`](crate::SnapshotPolicy), and reads only the events after it. A snapshot is a cache too:
+/// - It is taken of a state that is stored: after an append, and after a load of many events. A task of the store's handle
+///   saves it beside the commands, in a tokio runtime with timers; [`EventStore::close`] ends it. If too many wait, it is
+///   skipped. A unit of work takes and uses none.
+/// - It is used only if its stream still has its event, its digest is that of its content, and it was saved by the same
+///   fold ([`Repository::snapshot_key`]). Any other is a miss with a line in the log, and an older one or the whole stream is
+///   read.
+/// - The first one that a handle of the store loads is compared with its events, which are read in full for that. If they
+///   give another state, `evolve` has changed without a new `fold` number: an error is logged and no snapshot of the type is
+///   used by that handle.
+/// - Of each stream up to 8 are kept, the older ones further apart. All of them may be deleted at any time: loads take longer
+///   then, and give the same.
+///
 /// ```
 /// # mod order { include!(concat!(env!("CARGO_MANIFEST_DIR"), "/docs/order.rs")); }
 /// # use order::*;
@@ -175,7 +193,7 @@ where
 /// let id = OrderId::new("o-17")?;
 ///
 /// let done = orders.execute(&id, |order| order.place(12_00)).await?;
-/// assert_eq!((done.version.get(), done.events), (1, 1));
+/// assert_eq!((done.version.get(), done.events, done.state.due), (1, 1, Some(12_00)));
 ///
 /// // The domain may reject.
 /// let refused = orders.execute(&id, |order| order.pay(7_00)).await;
@@ -197,6 +215,8 @@ pub struct Repository<A: Evolve> {
     pub(super) cache: Cache<A>,
     pub(super) context: Arc<Context>,
     pub(super) attempts: u32,
+    /// `None` if the aggregate has none, or the store has no place for them.
+    pub(super) snapshots: Option<Snapshots<A>>,
     /// The aggregate type, shared by the stream ids made here.
     kind: Arc<str>,
 }
@@ -205,11 +225,14 @@ impl<A: Evolve> Repository<A> {
     /// A repository over `store`, for the default tenant. Usually created by [`AggregateStore::aggregate`].
     #[must_use]
     pub fn new(store: Arc<dyn EventStore>) -> Self {
+        let queue = store.snapshots().map(SnapshotStore::queue);
+        let snapshots = queue.zip(A::snapshot_codec()).map(|(queue, codec)| Snapshots::new(codec, queue));
         Self {
             store,
             cache: Cache::new(CACHED_STATES),
             context: Arc::default(),
             attempts: ATTEMPTS,
+            snapshots,
             kind: A::TYPE.into(),
         }
     }
@@ -254,6 +277,26 @@ impl<A: Evolve> Repository<A> {
         self.cache(0)
     }
 
+    /// The same repository, which neither uses nor takes snapshots.
+    #[must_use]
+    pub fn without_snapshots(self) -> Self {
+        Self { snapshots: None, ..self }
+    }
+
+    /// The key under which this build saves its snapshots and looks for them; `None` if there are none. It changes with the
+    /// fold number, the fields of the state, and the names and schema versions of the events.
+    #[must_use]
+    pub fn snapshot_key(&self) -> Option<&str> {
+        self.snapshots.as_ref().map(|snapshots| &*snapshots.key)
+    }
+
+    /// How the snapshots of this type of aggregate have served, through all repositories of the store's handle; all zero if
+    /// there are none. The same numbers are the metric `annals_snapshots_total`, with the labels `aggregate` and `result`.
+    #[must_use]
+    pub fn snapshot_stats(&self) -> SnapshotStats {
+        self.snapshots.as_ref().map(|snapshots| snapshots.health.stats()).unwrap_or_default()
+    }
+
     /// The same repository, which decides a command up to `attempts` times (at least once; 10 by default)
     /// when other writers append first.
     #[must_use]
@@ -295,7 +338,7 @@ impl<A: Evolve> Repository<A> {
     /// Each event is read back before it is stored, so that what could never be read again is refused.
     ///
     /// With a request key in the context, a request that was executed before is not decided again: its first answer is
-    /// returned, with `repeated`. A command without events is stored too; a rejection or a conflict is not.
+    /// returned, with `repeated` and the state that it led to, which is read for it. A command without events is stored too; a rejection or a conflict is not.
     ///
     /// If the outcome of the append is unknown, it is repeated with the same event ids, a few times within the deadline of the
     /// context, until it is known. This, and a deadline, need a runtime with tokio's timers.
@@ -311,7 +354,7 @@ impl<A: Evolve> Repository<A> {
     ///
     /// # Panics
     /// Only if `decide` or `evolve` panics. Then nothing of the command is stored, and the repository stays usable.
-    pub async fn execute<T, R, F>(&self, id: &A::Id, decide: F) -> Result<Executed, ExecuteError<R>>
+    pub async fn execute<T, R, F>(&self, id: &A::Id, decide: F) -> Result<Executed<A>, ExecuteError<R>>
     where
         T: IntoEvents<A::Event>,
         F: Fn(&A) -> Result<T, R>,
@@ -326,7 +369,11 @@ impl<A: Evolve> Repository<A> {
     ///
     /// # Cancel safety
     /// As of [`Repository::execute`].
-    pub async fn send<C>(&self, id: &A::Id, command: C) -> Result<Executed, ExecuteError<<A as Decide<C>>::Rejection>>
+    pub async fn send<C>(
+        &self,
+        id: &A::Id,
+        command: C,
+    ) -> Result<Executed<A>, ExecuteError<<A as Decide<C>>::Rejection>>
     where
         A: Decide<C>,
     {
@@ -367,7 +414,7 @@ impl<A: Evolve> Repository<A> {
         id: &A::Id,
         key: impl AsRef<str>,
         command: C,
-    ) -> Result<Executed, ExecuteError<<A as Decide<C>>::Rejection>>
+    ) -> Result<Executed<A>, ExecuteError<<A as Decide<C>>::Rejection>>
     where
         A: Decide<C>,
         C: Serialize,
@@ -380,13 +427,23 @@ impl<A: Evolve> Repository<A> {
     /// Finds out what became of a command whose outcome was unknown; see [`AggregateStore::settle`].
     ///
     /// # Errors
-    /// As of [`AggregateStore::settle`]. After a conflict the command had no effect, and may be executed again.
+    /// [`ExecuteError::Append`] as of [`AggregateStore::settle`]: after a conflict the command had no effect, and may be executed
+    /// again. [`ExecuteError::Read`] if the state cannot be read; [`ExecuteError::Invalid`] with the field `token` if it is one of
+    /// another kind of aggregate.
     ///
     /// # Cancel safety
     /// Dropping the future leaves the outcome unknown; call again with the same token.
-    pub async fn settle(&self, token: &SettleToken) -> Result<Executed, AppendError> {
-        let appended = ask(&*self.store, token.append(), token.stream()).await?;
-        Executed::of(&appended, token.stream(), StreamVersion::NONE, token.append().request())
+    pub async fn settle(&self, token: &SettleToken) -> Result<Executed<A>, ExecuteError<Infallible>> {
+        let stream = token.stream();
+        if stream.aggregate_type() != &*self.kind {
+            let fix = "pass it to the repository that executed the command";
+            return Err(Invalid::new("token", format!("is one of `{stream}`, not of a `{}`", self.kind), fix).into());
+        }
+        let appended = ask(&*self.store, token.append(), stream).await?;
+        let one = One::of_stream(self, stream.clone());
+        one.check_request(&appended, token.append().request())?;
+        let known = one.read_at(&mut Direct(&*self.store), &appended).await?;
+        Ok(one.answer(&appended, known))
     }
 
     /// The store that it appends to.
@@ -406,11 +463,7 @@ impl<A: Evolve> Repository<A> {
 
     /// What lands in the metadata of events.
     pub(super) fn metadata(&self) -> Metadata {
-        let mut metadata = self.context.metadata().clone();
-        if let (None, Some(request)) = (&metadata.causation_id, self.context.request()) {
-            metadata.causation_id = Some(CausationId::stored(request.key().into()));
-        }
-        metadata
+        self.context.event_metadata()
     }
 }
 
@@ -421,6 +474,7 @@ impl<A: Evolve> Clone for Repository<A> {
             cache: self.cache.clone(),
             context: self.context.clone(),
             attempts: self.attempts,
+            snapshots: self.snapshots.clone(),
             kind: self.kind.clone(),
         }
     }

@@ -10,6 +10,7 @@ mod history;
 mod reading;
 mod scope;
 mod settle;
+mod snapshots;
 mod subject;
 #[cfg(test)]
 mod tests;

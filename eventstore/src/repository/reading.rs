@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use super::cache::Known;
+use super::scope::CommandScope;
 use crate::aggregate::Evolve;
 use crate::error::ReadError;
 use crate::event::RecordedEvent;
@@ -59,4 +60,25 @@ impl<A: Evolve> Reading<A> {
             }
         }
     }
+}
+
+/// The state after the event at `version`, read on from a state that is not later; after the last event if the stream has
+/// become shorter.
+pub(super) async fn read_to<A: Evolve>(
+    scope: &mut impl CommandScope,
+    stream: &StreamId,
+    known: Known<A>,
+    version: StreamVersion,
+) -> Result<Known<A>, ReadError> {
+    let mut reading = Reading::on(known);
+    while reading.known.version < version {
+        let (after, limit) = reading.next_page();
+        // A page that begins with the last event has room for another, as that one is before `version`.
+        let left = usize::try_from(version.get() - after.get()).unwrap_or(MAX_PAGE_EVENTS);
+        let page = scope.load_page(stream, after, limit.min(left)).await?;
+        if reading.take(stream, page)? {
+            break;
+        }
+    }
+    Ok(reading.known)
 }

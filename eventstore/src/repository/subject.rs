@@ -7,12 +7,13 @@ use super::cache::Known;
 use super::decision::{Changed, Subject, execute};
 use super::error::ExecuteError;
 use super::handle::Repository;
-use super::reading::Reading;
+use super::reading::{Reading, read_to};
 use super::scope::CommandScope;
 use crate::aggregate::{Evolve, IntoEvents};
 use crate::append::{Append, Appended};
 use crate::error::{AppendError, Invalid, ReadError};
 use crate::event::{EventId, NewEvent};
+use crate::request::RequestKey;
 use crate::stream::{StreamId, StreamVersion};
 
 /// One aggregate: which repository, which stream.
@@ -28,7 +29,7 @@ impl<'r, A: Evolve> One<'r, A> {
     }
 
     /// Executes a command on it.
-    pub(crate) async fn execute<S, T, R, F>(&self, scope: &mut S, decide: F) -> Result<Executed, ExecuteError<R>>
+    pub(crate) async fn execute<S, T, R, F>(&self, scope: &mut S, decide: F) -> Result<Executed<A>, ExecuteError<R>>
     where
         S: CommandScope,
         T: IntoEvents<A::Event>,
@@ -41,8 +42,33 @@ impl<'r, A: Evolve> One<'r, A> {
     /// The aggregate after its last event.
     pub(super) async fn load(self, scope: &mut impl CommandScope) -> Result<Loaded<A>, ReadError> {
         let known = self.cached().unwrap_or_else(Known::start);
-        let Known { state, version, last_event } = self.read(scope, known).await?;
+        let Known { state, version, last_event, .. } = self.read(scope, known).await?;
         Ok(Loaded { stream: self.stream, state, version, last_event })
+    }
+
+    /// The aggregate of a stream of the repository's kind.
+    pub(super) fn of_stream(repository: &'r Repository<A>, stream: StreamId) -> Self {
+        Self { repository, stream }
+    }
+
+    /// An answer about other streams alone belongs to another request.
+    pub(super) fn check_request(&self, appended: &Appended, request: Option<&RequestKey>) -> Result<(), AppendError> {
+        let ours = appended.streams.is_empty() || appended.streams.iter().any(|s| s.stream == self.stream);
+        request.filter(|_| !ours).map_or(Ok(()), |request| Err(self.reused(request)))
+    }
+
+    /// The key was used for a request about other streams.
+    fn reused(&self, request: &RequestKey) -> AppendError {
+        AppendError::RequestKeyReused { tenant: self.stream.tenant().clone(), key: request.key().to_owned() }
+    }
+
+    /// Folds the events up to `version`, from a snapshot below it if there is one.
+    async fn fold_to<S: CommandScope>(&self, scope: &mut S, version: StreamVersion) -> Result<Known<A>, ReadError> {
+        let known = match S::IS_TRANSACTION {
+            true => Known::start(),
+            false => self.repository.snapshot_at_or_below(&self.stream, version).await?,
+        };
+        read_to(scope, &self.stream, known, version).await
     }
 
     /// Encodes events under new ids, and folds them into the state that they lead to.
@@ -63,6 +89,7 @@ impl<'r, A: Evolve> One<'r, A> {
             next.version = version;
         }
         next.last_event = new.last().map_or(known.last_event, |event| Some(event.event_id));
+        next.is_due = A::SNAPSHOT.is_due_after(known.version.get(), new.iter().map(|event| &*event.name));
         Ok((new, next))
     }
 }
@@ -70,7 +97,7 @@ impl<'r, A: Evolve> One<'r, A> {
 impl<A: Evolve> Subject for One<'_, A> {
     type States = Known<A>;
     type Events = Vec<A::Event>;
-    type Answer = Executed;
+    type Answer = Executed<A>;
 
     fn cached(&self) -> Option<Known<A>> {
         self.repository.cache.get(self.repository.store.incarnation(), &self.stream)
@@ -80,8 +107,13 @@ impl<A: Evolve> Subject for One<'_, A> {
         Known::start()
     }
 
-    /// Takes the events after `known` into it, or all if the stream has another history by now.
-    async fn read<S: CommandScope>(&self, scope: &mut S, known: Known<A>) -> Result<Known<A>, ReadError> {
+    /// Takes the events after `known` into it, or all if the stream has another history by now. Where nothing is known, it
+    /// begins with a snapshot; not in a transaction, which a statement that fails would abort.
+    async fn read<S: CommandScope>(&self, scope: &mut S, mut known: Known<A>) -> Result<Known<A>, ReadError> {
+        if known.version == StreamVersion::NONE && !S::IS_TRANSACTION {
+            known = self.repository.latest_snapshot(&self.stream).await?;
+        }
+        let begun = known.version;
         let mut reading = Reading::on(known);
         loop {
             let (after, limit) = reading.next_page();
@@ -95,7 +127,10 @@ impl<A: Evolve> Subject for One<'_, A> {
             self.evict();
         }
         if !S::IS_TRANSACTION {
+            let begun = if reading.is_anew { StreamVersion::NONE } else { begun };
+            reading.known.is_due = A::SNAPSHOT.is_due_after_load(reading.known.version.get() - begun.get());
             self.remember(&reading.known);
+            reading.known.is_due = false;
         }
         Ok(reading.known)
     }
@@ -111,6 +146,9 @@ impl<A: Evolve> Subject for One<'_, A> {
 
     fn remember(&self, known: &Known<A>) {
         self.repository.cache.put(self.repository.store.incarnation(), &self.stream, known);
+        if known.is_due {
+            self.repository.take_snapshot(&self.stream, known);
+        }
     }
 
     fn evict(&self) {
@@ -121,13 +159,25 @@ impl<A: Evolve> Subject for One<'_, A> {
         &self.stream
     }
 
-    fn answer(&self, appended: &Appended, decided_on: Option<&Known<A>>) -> Result<Executed, AppendError> {
-        let version = decided_on.map_or(StreamVersion::NONE, |known| known.version);
-        Executed::of(appended, &self.stream, version, self.repository.context().request())
+    fn check_ours(&self, appended: &Appended) -> Result<(), AppendError> {
+        self.check_request(appended, self.repository.context().request())
     }
 
-    fn nothing(&self, known: &Known<A>) -> Executed {
-        Executed::nothing(&self.stream, known.version)
+    async fn read_at<S: CommandScope>(&self, scope: &mut S, appended: &Appended) -> Result<Known<A>, ReadError> {
+        let known = self.read(scope, self.cached().unwrap_or_else(Known::start)).await?;
+        match appended.streams.iter().find(|s| s.stream == self.stream) {
+            // Other commands came since.
+            Some(ours) if ours.version < known.version => self.fold_to(scope, ours.version).await,
+            _ => Ok(known),
+        }
+    }
+
+    fn answer(&self, appended: &Appended, known: Known<A>) -> Executed<A> {
+        Executed::of(appended, &self.stream, known)
+    }
+
+    fn nothing(&self, known: &Known<A>) -> Executed<A> {
+        Executed::nothing(&self.stream, known)
     }
 }
 
@@ -151,7 +201,7 @@ impl<'r, A: Evolve, B: Evolve> Two<'r, A, B> {
 impl<A: Evolve, B: Evolve> Subject for Two<'_, A, B> {
     type States = (Known<A>, Known<B>);
     type Events = (Vec<A::Event>, Vec<B::Event>);
-    type Answer = (Executed, Executed);
+    type Answer = (Executed<A>, Executed<B>);
 
     fn cached(&self) -> Option<(Known<A>, Known<B>)> {
         Some((self.first.cached()?, self.second.cached()?))
@@ -204,19 +254,22 @@ impl<A: Evolve, B: Evolve> Subject for Two<'_, A, B> {
         &self.first.stream
     }
 
-    fn answer(&self, appended: &Appended, on: Option<&Self::States>) -> Result<(Executed, Executed), AppendError> {
+    fn check_ours(&self, appended: &Appended) -> Result<(), AppendError> {
         let ours = [&self.first.stream, &self.second.stream];
         let request = self.first.repository.context().request();
-        if let Some(request) = request.filter(|_| appended.streams.iter().any(|s| !ours.contains(&&s.stream))) {
-            return Err(Executed::reused(&self.first.stream, request));
-        }
-        let version = |version: Option<StreamVersion>| version.unwrap_or(StreamVersion::NONE);
-        let first = Executed::of(appended, ours[0], version(on.map(|on| on.0.version)), None)?;
-        let second = Executed::of(appended, ours[1], version(on.map(|on| on.1.version)), None)?;
-        Ok((first, second))
+        let foreign = || appended.streams.iter().any(|s| !ours.contains(&&s.stream));
+        request.filter(|_| foreign()).map_or(Ok(()), |request| Err(self.first.reused(request)))
     }
 
-    fn nothing(&self, states: &Self::States) -> (Executed, Executed) {
+    async fn read_at<S: CommandScope>(&self, scope: &mut S, appended: &Appended) -> Result<Self::States, ReadError> {
+        Ok((self.first.read_at(scope, appended).await?, self.second.read_at(scope, appended).await?))
+    }
+
+    fn answer(&self, appended: &Appended, states: Self::States) -> Self::Answer {
+        (self.first.answer(appended, states.0), self.second.answer(appended, states.1))
+    }
+
+    fn nothing(&self, states: &Self::States) -> Self::Answer {
         (self.first.nothing(&states.0), self.second.nothing(&states.1))
     }
 }

@@ -22,6 +22,7 @@ use crate::limits::Limits;
 use crate::position::{After, Checkpoint, Incarnation, Position};
 use crate::queue::{Bounds, Queue};
 use crate::request::RequestKey;
+use crate::snapshot::{SnapshotQueue, SnapshotStore};
 use crate::sqlite::append::direct::DirectWriter;
 use crate::sqlite::append::requests;
 use crate::sqlite::append::writer::GroupCommit;
@@ -89,6 +90,7 @@ struct Handle {
     synchronous: Synchronous,
     closed: AtomicBool,
     marks: TimeMarks,
+    snapshots: SnapshotQueue,
     tasks: Mutex<Tasks>,
 }
 
@@ -168,6 +170,7 @@ impl SqliteStore {
             synchronous: options.synchronous,
             closed: AtomicBool::new(false),
             marks: TimeMarks::default(),
+            snapshots: SnapshotQueue::new(),
             tasks: Mutex::new(Tasks { writer: Some(writer), watcher: Some(watcher) }),
         })))
     }
@@ -193,6 +196,10 @@ impl SqliteStore {
 
     pub(crate) fn marks(&self) -> &TimeMarks {
         &self.0.marks
+    }
+
+    pub(crate) fn snapshot_queue(&self) -> &SnapshotQueue {
+        &self.0.snapshots
     }
 
     pub(crate) fn limits_ref(&self) -> &Limits {
@@ -420,6 +427,7 @@ impl EventStore for SqliteStore {
         self.0.group.queue.close();
         // Readers that wait for events are woken, and find the store closed.
         self.0.group.head.send_modify(|_| {});
+        self.0.snapshots.close().await;
         // Another caller that closes waits here, and continues after one that was cancelled.
         let mut tasks = self.0.tasks.lock().await;
         if let Some(writer) = &mut tasks.writer {
@@ -434,5 +442,9 @@ impl EventStore for SqliteStore {
         self.0.group.database.close().await;
         // Readers that wait are woken once more, as all connections are closed now.
         self.0.group.head.send_modify(|_| {});
+    }
+
+    fn snapshots(&self) -> Option<&dyn SnapshotStore> {
+        Some(self)
     }
 }

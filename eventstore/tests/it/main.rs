@@ -4,6 +4,8 @@
 
 mod as_of;
 mod backends;
+#[cfg(feature = "sqlite")]
+mod begin_with;
 mod cached;
 mod chaos;
 mod conformance;
@@ -12,6 +14,7 @@ mod memory;
 mod minimal_store;
 mod model;
 mod send_once;
+mod snapshots;
 mod third_party_store;
 #[cfg(feature = "sqlite")]
 mod time_marks;

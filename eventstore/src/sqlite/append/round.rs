@@ -91,7 +91,8 @@ pub(crate) async fn run(
 ) -> Result<Answers, RoundError> {
     let mut heads = heads(connection, appends, round.own_transaction).await?;
     let now = group.now();
-    let known = requests::find_all(connection, appends, now.as_microsecond(), group.latest()).await?;
+    let asked = requests::of(appends);
+    let known = requests::find_all(connection, asked, now.as_microsecond(), group.latest()).await?;
     let requests::Known { remembered, begins } = known;
     let stored = if round.look_up_ids { stored_events(connection, appends).await? } else { HashMap::new() };
     let mut answers: Vec<Option<Result<Appended, AppendError>>> = Vec::with_capacity(appends.len());
@@ -161,7 +162,7 @@ async fn store(
         }));
     }
     if new_requests {
-        let new = new.iter().map(|(append, answer)| (*append, answer));
+        let new = new.iter().filter_map(|(append, answer)| Some((&append.tenant, append.request.as_ref()?, answer)));
         requests::remember(connection, new, times.begins, now).await?;
     }
     if round.own_transaction && !committed {

@@ -546,6 +546,7 @@ async fn hot_reads_use_their_indexes() {
         .into_iter()
         .chain(crate::sqlite::read::as_of::hot_reads())
         .map(|(n, s)| (n, s.to_owned()))
+        .chain(crate::sqlite::snapshots::hot_reads().into_iter().map(|(n, s)| (n, s.to_owned())))
         .chain(crate::sqlite::append::round::hot_reads())
     {
         let rows = sqlx::query(sqlx::AssertSqlSafe(format!("EXPLAIN QUERY PLAN {sql}")))
