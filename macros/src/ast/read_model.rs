@@ -42,7 +42,7 @@ impl ReadModelInput {
             } else if word == INDEX {
                 index.add(word, attr::texts(word, input, "index = \"status\""))
             } else {
-                krate.add(word, attr::path(word, input))
+                krate.add(word, attr::path(word, input, "crate = path::to::annals"))
             }
         });
         let mut misplaced = on_fields(input, READ_MODEL);
