@@ -6,6 +6,8 @@ mod backends;
 mod cached;
 mod chaos;
 mod conformance;
+#[cfg(feature = "sqlite")]
+mod evolving;
 mod execute_two;
 mod memory;
 mod minimal_store;
