@@ -5,6 +5,7 @@
 //! | you want to | look at |
 //! |---|---|
 //! | say what can happen | [`Event`], [`text_id!`] |
+//! | change events that are stored | [`evolution`]; `testing::schema_lock!` (feature `testing`) |
 //! | say what state follows, and decide | [`Aggregate`], [`Evolve`], [`Decide`] |
 //! | open a store | [`sqlite()`], [`SqliteOptions`], [`MemoryStore`]; `postgres`, `PostgresOptions` (feature `postgres`) |
 //! | run commands | [`AggregateStore::aggregate`], [`Repository`], [`Context`], [`RequestKey`] |
@@ -103,6 +104,13 @@ pub mod projections {
     };
 }
 
+/// Events that change: the names beside the words `upcast` and `upcasters` of [`Event`](derive@crate::Event).
+///
+#[doc = include_str!("../docs/events-that-change.md")]
+pub mod evolution {
+    pub use annals_eventstore::{JsonUpcaster, Parts, StepError};
+}
+
 /// For those who implement a store, a clock or a source of ids, put something in front of a store, or read pages of the log
 /// themselves.
 pub mod engine {
@@ -123,10 +131,13 @@ pub use annals_resilience as resilience;
 pub use annals_eventstore::conformance;
 
 /// Kits for tests of events, aggregates and projections: [`given`](testing::given) and
-/// [`given_events`](testing::given_events) begin a given / when / then, [`FaultyStore`](testing::FaultyStore) fails on demand.
+/// [`given_events`](testing::given_events) begin a given / when / then, [`FaultyStore`](testing::FaultyStore) fails on demand,
+/// [`schema_lock!`](testing::schema_lock) notices when the shape or the meaning of stored events changes.
 #[cfg(feature = "testing")]
 pub mod testing {
-    pub use annals_eventstore::testing::{Decided, Fault, FaultyStore, Given, Then, given, given_nothing, shapes_of};
+    pub use annals_eventstore::testing::{
+        Decided, Fault, FaultyStore, Given, SchemaLock, Then, given, given_nothing, schema_lock, shapes_of,
+    };
     #[cfg(feature = "projections")]
     pub use annals_projections::testing::{Given as GivenEvent, GivenEvents, ProjectionTest, given_events};
 }
