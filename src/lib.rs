@@ -14,6 +14,7 @@
 //! | commit events and rows of your own together | [`UnitOfWork`], [`SqliteStore::begin`], [`SqliteStore::append_in`]; `PostgresStore::begin`, `PostgresStore::append_in` |
 //! | build read models | [`ReadModel`], [`Projection`], [`Rows`], [`ProjectionsExt::projections`], [`ProjectionsBuilder`], [`Projections::show`] to roll back |
 //! | call other systems that fail, and refuse what is too much | the module `resilience` (feature `resilience`) |
+//! | run a business transaction over several services, and undo it if it fails | the module `sagas` (feature `sagas`) |
 //! | test all of that | the module `testing` (feature `testing`) |
 //! | put another engine under it, or something in front of a store | [`EventStore`], and the module `conformance` (feature `conformance`) |
 //! | understand an error | [`ErrorFamily`], [`AppendError`], [`ReadError`], [`ExecuteError`], [`OpenError`] |
@@ -30,6 +31,7 @@
 //! | `resilience-tower` | no | a policy as a layer of tower |
 //! | `resilience-http` | no | layers for a service's own HTTP: requests that run once, rate limits with their headers |
 //! | `resilience-axum` | no | all of that, and routes and extractors for axum |
+//! | `sagas` | no | declared steps over several services, each with its undo |
 //! | `testing` | no | given/when/then, and a store that fails on demand |
 //! | `conformance` | no | the contract of a store as clauses that run |
 //! | `full` | no | everything that runs in production; layers and routes for HTTP are asked for by name |
@@ -126,6 +128,10 @@ pub mod engine {
 #[cfg(feature = "resilience")]
 #[doc(inline)]
 pub use annals_resilience as resilience;
+
+#[cfg(feature = "sagas")]
+#[doc(inline)]
+pub use annals_sagas as sagas;
 
 #[cfg(feature = "conformance")]
 pub use annals_eventstore::conformance;

@@ -1,0 +1,118 @@
+//! Making the calls of steps.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use annals_resilience::{CallError, IdempotencyKey, Policy};
+use futures::FutureExt;
+use futures::future::BoxFuture;
+
+use crate::call::{Call, StepError};
+use crate::definition::{Action, Definition, Kind, SagaData, Undo};
+use crate::error::SagaError;
+use crate::event::Direction;
+use crate::local::LocalCommand;
+use crate::plan::{Due, Outcome};
+
+/// How calls are made. The explorer makes them fail, and ends the process before and after each append and call.
+pub(crate) trait Calls<C>: Send + Sync {
+    fn call<'a>(
+        &'a self,
+        definition: &'a Definition<C>,
+        due: &'a Due,
+        data: Arc<C>,
+        key: IdempotencyKey,
+    ) -> BoxFuture<'a, Result<Outcome, SagaError>>;
+
+    fn before_append(&self) -> Result<(), SagaError> {
+        Ok(())
+    }
+
+    fn after_append(&self) -> Result<(), SagaError> {
+        Ok(())
+    }
+}
+
+/// Each call goes through the policy of its step.
+pub(crate) struct ThroughPolicies;
+
+impl<C: SagaData> Calls<C> for ThroughPolicies {
+    fn call<'a>(
+        &'a self,
+        definition: &'a Definition<C>,
+        due: &'a Due,
+        data: Arc<C>,
+        key: IdempotencyKey,
+    ) -> BoxFuture<'a, Result<Outcome, SagaError>> {
+        async move {
+            let Some((policy, action)) = remote(definition, due) else {
+                return Ok(Outcome::of(StepError::refused("the step makes no calls")));
+            };
+            Ok(through(policy, action, due.attempt, data, &key).await)
+        }
+        .boxed()
+    }
+}
+
+async fn through<C: SagaData>(
+    policy: &Policy,
+    action: &Action<C>,
+    attempt: u32,
+    data: Arc<C>,
+    key: &IdempotencyKey,
+) -> Outcome {
+    // The policy may make several attempts, and an earlier one may be of unknown outcome.
+    let unknown = AtomicBool::new(false);
+    let result = policy
+        .keyed(key, |call, key| {
+            let call = Call { key: key.clone(), deadline: call.deadline(), attempt };
+            let made = action(data.clone(), call);
+            let unknown = &unknown;
+            async move {
+                let result = made.await;
+                if let Err(StepError::Unknown { .. }) = result {
+                    unknown.store(true, Ordering::Relaxed);
+                }
+                result
+            }
+        })
+        .await;
+    match result {
+        Ok(output) => Outcome::Succeeded(output),
+        Err(error) => failed(&error, unknown.into_inner()),
+    }
+}
+
+fn failed(error: &CallError<StepError>, unknown: bool) -> Outcome {
+    let may_have_happened = unknown || error.may_have_happened();
+    match &error.source {
+        Some(StepError::Refused { reason }) if error.call_at_fault() => {
+            Outcome::Refused { reason: reason.clone(), may_have_happened }
+        }
+        source => Outcome::Failed {
+            error: source.as_ref().map_or_else(|| error.to_string(), ToString::to_string),
+            may_have_happened,
+            retry_after: error.retry_after(),
+        },
+    }
+}
+
+/// The policy and the call of a remote step.
+pub(crate) fn remote<'a, C>(definition: &'a Definition<C>, due: &Due) -> Option<(&'a Policy, &'a Action<C>)> {
+    let step = &definition.steps()[due.step];
+    match (due.direction, &step.kind, &step.undo) {
+        (Direction::Do, Kind::Remote(policy, action), _) | (Direction::Undo, _, Undo::Remote(policy, action)) => {
+            Some((policy, action))
+        }
+        _ => None,
+    }
+}
+
+/// The command of a local step.
+pub(crate) fn local<C>(definition: &Definition<C>, data: &C, due: &Due) -> Option<LocalCommand> {
+    let step = &definition.steps()[due.step];
+    match (due.direction, &step.kind, &step.undo) {
+        (Direction::Do, Kind::Local(action), _) | (Direction::Undo, _, Undo::Local(action)) => Some(action(data)),
+        _ => None,
+    }
+}

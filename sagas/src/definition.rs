@@ -1,0 +1,208 @@
+//! What a saga consists of, once it is built.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use annals_eventstore::{Fingerprint, Invalid};
+use annals_resilience::Policy;
+use futures::future::BoxFuture;
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+use serde_json::Value;
+
+use crate::call::{Call, StepError};
+use crate::instance::{Instance, SagaId};
+use crate::local::LocalCommand;
+use crate::retry::StepRetry;
+use annals_resilience::IdempotencyKey;
+
+use crate::event::Direction;
+
+/// The data of a saga: its input, and what steps have kept in it. Implemented for every type that can be it.
+pub trait SagaData: Serialize + DeserializeOwned + Clone + Send + Sync + 'static {}
+
+impl<C: Serialize + DeserializeOwned + Clone + Send + Sync + 'static> SagaData for C {}
+
+pub(crate) type Action<C> = Arc<dyn Fn(Arc<C>, Call) -> BoxFuture<'static, Result<Value, StepError>> + Send + Sync>;
+pub(crate) type LocalAction<C> = Arc<dyn Fn(&C) -> LocalCommand + Send + Sync>;
+pub(crate) type Keep<C> = Arc<dyn Fn(&mut C, Value) -> Result<(), serde_json::Error> + Send + Sync>;
+
+/// A saga whose steps are declared and checked. [`Saga::build`](crate::Saga::build) makes it. Cloning it is cheap.
+pub struct Definition<C> {
+    pub(crate) inner: Arc<Inner<C>>,
+}
+
+pub(crate) struct Inner<C> {
+    pub(crate) name: String,
+    pub(crate) steps: Vec<Step<C>>,
+    pub(crate) deadline: Option<Duration>,
+    pub(crate) compensation: Duration,
+    pub(crate) hash: String,
+}
+
+pub(crate) struct Step<C> {
+    pub(crate) name: String,
+    pub(crate) kind: Kind<C>,
+    /// The steps that must be done before it, by index; all are lower than its own.
+    pub(crate) after: Vec<usize>,
+    pub(crate) undo: Undo<C>,
+    pub(crate) keep: Option<Keep<C>>,
+    pub(crate) retry: StepRetry,
+    pub(crate) retry_undo: StepRetry,
+}
+
+/// What a step does.
+pub(crate) enum Kind<C> {
+    Local(LocalAction<C>),
+    Remote(Policy, Action<C>),
+    Signal(fn(&Value) -> Result<(), serde_json::Error>),
+    Timer(Duration),
+    Pivot,
+}
+
+impl<C> Kind<C> {
+    pub(crate) fn word(&self) -> &'static str {
+        match self {
+            Self::Local(_) => "local",
+            Self::Remote(..) => "remote",
+            Self::Signal(_) => "signal",
+            Self::Timer(_) => "timer",
+            Self::Pivot => "pivot",
+        }
+    }
+}
+
+/// How a step is undone.
+pub(crate) enum Undo<C> {
+    Local(LocalAction<C>),
+    Remote(Policy, Action<C>),
+    /// There is nothing to undo, for this reason.
+    Nothing(String),
+}
+
+impl<C> Clone for Definition<C> {
+    fn clone(&self) -> Self {
+        Self { inner: self.inner.clone() }
+    }
+}
+
+impl<C> Definition<C> {
+    /// The name of the saga.
+    #[must_use]
+    pub fn name(&self) -> &str {
+        &self.inner.name
+    }
+
+    /// A hash of names, kinds, order and undo of its steps. An instance records that of the build that started it.
+    #[must_use]
+    pub fn hash(&self) -> &str {
+        &self.inner.hash
+    }
+
+    /// The steps as text, a line each: kind, name, the steps before it, and how it is undone.
+    ///
+    /// ```
+    /// use annals_sagas::Saga;
+    /// use std::time::Duration;
+    ///
+    /// let wait = Saga::<()>::new("wait").timer("pause", Duration::from_secs(5)).signal::<u32>("answer").build()?;
+    /// assert_eq!(wait.outline(), "timer  pause\nsignal answer, after pause\n");
+    /// # Ok::<(), annals_eventstore::Invalid>(())
+    /// ```
+    #[must_use]
+    pub fn outline(&self) -> String {
+        outline(&self.inner.steps)
+    }
+
+    pub(crate) fn steps(&self) -> &[Step<C>] {
+        &self.inner.steps
+    }
+
+    pub(crate) fn find(&self, name: &str) -> Option<&Step<C>> {
+        self.steps().iter().find(|step| step.name == name)
+    }
+}
+
+impl<C: SagaData> Definition<C> {
+    /// The input of an instance with everything that its steps have kept.
+    pub(crate) fn data(&self, instance: &Instance) -> Result<C, serde_json::Error> {
+        let mut data: C = serde_json::from_value(instance.data.clone())?;
+        for name in &instance.done {
+            if let Some(keep) = self.find(name).and_then(|step| step.keep.as_ref())
+                && let Some(state) = instance.steps.get(name)
+                && state.done.is_settled()
+                && !state.output.is_null()
+            {
+                keep(&mut data, state.output.clone())?;
+            }
+        }
+        Ok(data)
+    }
+}
+
+/// The key of a step in an instance.
+///
+/// # Errors
+/// [`Invalid`] with the field `saga_id` if both names together do not fit a header.
+pub(crate) fn key(id: &SagaId, step: &str, direction: Direction) -> Result<IdempotencyKey, Invalid> {
+    IdempotencyKey::new(format!("{id}/{step}/{direction}")).map_err(|e| {
+        let problem = format!("`{id}` makes no idempotency key together with the step `{step}`: {e}");
+        Invalid::new("saga_id", problem, "use a shorter id of visible ASCII characters")
+    })
+}
+
+fn outline<C>(steps: &[Step<C>]) -> String {
+    let mut text = String::new();
+    for step in steps {
+        let after: Vec<_> = step.after.iter().map(|&index| steps[index].name.as_str()).collect();
+        let undo = match &step.undo {
+            Undo::Local(_) | Undo::Remote(..) => ", undo".to_owned(),
+            Undo::Nothing(why) if why.is_empty() => String::new(),
+            Undo::Nothing(why) => format!(", no undo: {why}"),
+        };
+        let before = if after.is_empty() { String::new() } else { format!(", after {}", after.join(" and ")) };
+        text += &format!("{:6} {}{before}{undo}\n", step.kind.word(), step.name);
+    }
+    text
+}
+
+/// Checks a saga and makes its definition.
+pub(crate) fn build<C>(
+    name: String,
+    steps: Vec<Step<C>>,
+    deadline: Option<Duration>,
+    compensation: Duration,
+) -> Result<Definition<C>, Invalid> {
+    let check_name = |field: &str, name: &str| {
+        let ok = !name.is_empty() && name.len() <= 60 && name.bytes().all(|byte| (0x21..0x7f).contains(&byte));
+        if ok && !name.contains('/') {
+            return Ok(());
+        }
+        let problem = format!("is `{}`, which is no name", name.escape_debug());
+        Err(Invalid::new(field, problem, "use 1 to 60 visible ASCII characters, no space and no `/`"))
+    };
+    check_name("saga", &name)?;
+    if !steps.iter().any(|step| !matches!(step.kind, Kind::Pivot)) {
+        return Err(Invalid::new("steps", format!("of saga `{name}` are none"), "declare one at least"));
+    }
+    for (index, step) in steps.iter().enumerate() {
+        check_name("step", &step.name)?;
+        if steps[..index].iter().any(|earlier| earlier.name == step.name) {
+            let problem = format!("`{}` of saga `{name}` is declared twice", step.name);
+            return Err(Invalid::new("step", problem, "give each step a name of its own"));
+        }
+        step.retry.check(&step.name)?;
+        step.retry_undo.check(&step.name)?;
+        if matches!(step.kind, Kind::Timer(wait) if wait.is_zero()) {
+            return Err(Invalid::new("timer", format!("of step `{}` is 0", step.name), "give it a duration"));
+        }
+    }
+    if deadline.is_some_and(|deadline| deadline.is_zero()) {
+        return Err(Invalid::new("deadline", format!("of saga `{name}` is 0"), "give it a duration, or leave it out"));
+    }
+    if compensation.is_zero() {
+        return Err(Invalid::new("compensation_within", format!("of saga `{name}` is 0"), "give it a duration"));
+    }
+    let hash = Fingerprint::of_bytes(outline(&steps).as_bytes()).get().to_string();
+    Ok(Definition { inner: Arc::new(Inner { name, steps, deadline, compensation, hash }) })
+}

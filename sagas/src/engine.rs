@@ -1,0 +1,333 @@
+//! Runs instances of one saga.
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+use std::time::Duration;
+
+use annals_eventstore::{
+    AggregateStore, Clock, Context, CorrelationId, ErrorFamily, EventStore, ExecuteError, Invalid, Repository, Tenant,
+};
+use futures::StreamExt;
+use futures::stream::FuturesUnordered;
+use jiff::Timestamp;
+use serde::Serialize;
+
+use crate::calls::{self, Calls};
+use crate::definition::{self, Definition, SagaData};
+use crate::error::SagaError;
+use crate::event::{Direction, SagaEvent};
+use crate::instance::{Instance, SagaId, Status};
+use crate::local::{InstanceAt, NotDue};
+use crate::plan::{Due, Outcome, Planner, after};
+
+/// Runs instances of one saga, whose streams are in a store. Cloning it is cheap.
+///
+/// Nothing about an instance is kept outside of its stream. So [`Engine::run`] continues an instance that another process
+/// began and did not end; of two engines that run the same instance at once, appends decide which one goes on.
+pub struct Engine<C> {
+    pub(crate) store: Arc<dyn EventStore>,
+    pub(crate) instances: Repository<Instance>,
+    pub(crate) context: Context,
+    pub(crate) definition: Definition<C>,
+    pub(crate) clock: Arc<dyn Clock>,
+    pub(crate) calls: Arc<dyn Calls<C>>,
+}
+
+impl<C> Clone for Engine<C> {
+    fn clone(&self) -> Self {
+        Self {
+            store: self.store.clone(),
+            instances: self.instances.clone(),
+            context: self.context.clone(),
+            definition: self.definition.clone(),
+            clock: self.clock.clone(),
+            calls: self.calls.clone(),
+        }
+    }
+}
+
+/// Where an instance stands, and why.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct SagaStatus {
+    /// The state.
+    pub status: Status,
+    /// The step in the way of an instance that is stuck, if it is one.
+    pub stuck_at: Option<String>,
+    /// The last failure, or why it is compensated or stuck.
+    pub reason: Option<String>,
+    /// The steps that are done, in the order of their outcomes.
+    pub done: Vec<String>,
+    /// When [`Engine::run`] has something to do again, if it waits for a time; a signal may come before.
+    pub wake_at: Option<Timestamp>,
+}
+
+impl<C: SagaData> Engine<C> {
+    /// An engine over `store`, for the default tenant.
+    pub fn new(store: impl EventStore + Clone, definition: Definition<C>, clock: impl Clock) -> Self {
+        let store: Arc<dyn EventStore> = Arc::new(store);
+        Self {
+            instances: store.aggregate::<Instance>(),
+            store,
+            context: Context::default(),
+            definition,
+            clock: Arc::new(clock),
+            calls: Arc::new(calls::ThroughPolicies),
+        }
+    }
+
+    /// The same engine for the instances of another tenant.
+    #[must_use]
+    pub fn tenant(self, tenant: Tenant) -> Self {
+        let context = Context::of(tenant);
+        Self { instances: self.instances.with(context.clone()), context, ..self }
+    }
+
+    /// The definition.
+    #[must_use]
+    pub fn definition(&self) -> &Definition<C> {
+        &self.definition
+    }
+
+    /// Records a new instance; [`Engine::run`] runs it. To start the same again changes nothing.
+    ///
+    /// # Errors
+    /// [`SagaError::StartedBefore`] if the id is in use for another saga or another input; [`SagaError::Invalid`] if it makes no
+    /// idempotency keys together with the names of the steps; [`SagaError::Record`].
+    ///
+    /// # Cancel safety
+    /// Dropping the future leaves the outcome unknown; start it again with the same input.
+    pub async fn start(&self, id: &SagaId, data: C) -> Result<(), SagaError> {
+        for step in self.definition.steps() {
+            definition::key(id, &step.name, Direction::Undo)?;
+        }
+        let data = serde_json::to_value(&data).map_err(|source| SagaError::Data { id: id.clone(), source })?;
+        let now = self.clock.now();
+        let started = SagaEvent::Started {
+            saga: self.definition.name().to_owned(),
+            definition: self.definition.hash().to_owned(),
+            data: data.clone(),
+            at: now,
+            deadline: self.definition.inner.deadline.map(|limit| after(now, limit)),
+        };
+        self.record(id, |instance| {
+            if instance.status == Status::NotStarted {
+                return Ok(vec![started.clone()]);
+            }
+            if instance.saga == self.definition.name() && instance.data == data {
+                return Ok(Vec::new());
+            }
+            Err(SagaError::StartedBefore { id: id.clone() })
+        })
+        .await
+    }
+
+    /// Runs an instance until it ends, is stuck, or waits for a signal, a time or the next attempt. Continues what another process began and did not end:
+    /// a call whose outcome is not recorded may have had its effect, and is made again under the same key.
+    ///
+    /// # Errors
+    /// [`SagaError::NotStarted`]; [`SagaError::Read`], [`SagaError::Record`] or [`SagaError::Data`], after which it can be run again.
+    ///
+    /// # Cancel safety
+    /// Dropping the future, at any moment, is as if the process had ended: run it again.
+    pub async fn run(&self, id: &SagaId) -> Result<SagaStatus, SagaError> {
+        self.record(id, |instance| {
+            if instance.status == Status::NotStarted {
+                return Err(SagaError::NotStarted { id: id.clone() });
+            }
+            Ok(self.continued(instance))
+        })
+        .await?;
+        let mut under_way = BTreeSet::new();
+        let mut calls = FuturesUnordered::new();
+        loop {
+            let instance = self.load(id).await?;
+            let planner = Planner::new(&self.definition, &instance, self.clock.now());
+            for due in planner.due() {
+                if under_way.insert(due.clone()) {
+                    calls.push(self.call(id, instance.clone(), due));
+                }
+            }
+            let Some(ended) = calls.next().await else {
+                return Ok(self.status_of(&instance));
+            };
+            let (due, result): (Due, Result<(), SagaError>) = ended;
+            under_way.remove(&due);
+            result?;
+        }
+    }
+
+    /// [`Engine::run`], again and again, until the instance has ended, is stuck, or waits for a signal without a time limit.
+    ///
+    /// # Errors
+    /// As of [`Engine::run`].
+    ///
+    /// # Cancel safety
+    /// As of [`Engine::run`].
+    pub async fn run_to_end(&self, id: &SagaId) -> Result<SagaStatus, SagaError> {
+        loop {
+            let status = self.run(id).await?;
+            let Some(wake_at) = status.wake_at else { return Ok(status) };
+            let wait = wake_at.duration_since(self.clock.now());
+            tokio::time::sleep(Duration::try_from(wait).unwrap_or_default()).await;
+        }
+    }
+
+    /// Where an instance stands.
+    ///
+    /// # Errors
+    /// [`SagaError::NotStarted`]; [`SagaError::Read`].
+    ///
+    /// # Cancel safety
+    /// Dropping the future is harmless.
+    pub async fn status(&self, id: &SagaId) -> Result<SagaStatus, SagaError> {
+        let instance = self.load(id).await?;
+        if instance.status == Status::NotStarted {
+            return Err(SagaError::NotStarted { id: id.clone() });
+        }
+        Ok(self.status_of(&instance))
+    }
+
+    /// Hands an instance what its step `step` waits for, now or later. Each signal is recorded, and taken by one step once.
+    ///
+    /// # Errors
+    /// [`SagaError::Invalid`] with the field `step` if no step waits for such a signal, or `payload` if it does not fit; nothing is recorded
+    /// then. [`SagaError::NotStarted`]; [`SagaError::WrongStatus`] after its end; [`SagaError::Record`].
+    ///
+    /// # Cancel safety
+    /// Dropping the future leaves the outcome unknown.
+    pub async fn signal<T: Serialize>(&self, id: &SagaId, step: &str, payload: T) -> Result<(), SagaError> {
+        let check = match self.definition.find(step).map(|step| &step.kind) {
+            Some(definition::Kind::Signal(check)) => check,
+            _ => {
+                let problem = format!("`{step}` of saga `{}` waits for no signal", self.definition.name());
+                return Err(Invalid::new("step", problem, "name a step declared by `signal`").into());
+            }
+        };
+        let unfit = |e: serde_json::Error| {
+            Invalid::new("payload", format!("does not fit: {e}"), "send what the step waits for")
+        };
+        let payload = serde_json::to_value(payload).map_err(unfit)?;
+        check(&payload).map_err(unfit)?;
+        let received = SagaEvent::SignalReceived { step: step.to_owned(), payload };
+        self.record(id, |instance| match instance.status {
+            Status::NotStarted => Err(SagaError::NotStarted { id: id.clone() }),
+            status if status.is_final() => Err(SagaError::WrongStatus {
+                id: id.clone(),
+                status,
+                needs: "signals are for those that have not ended",
+            }),
+            // What follows from it is recorded by who makes the calls: an intent means that a call is being made.
+            _ => Ok(vec![received.clone()]),
+        })
+        .await
+    }
+
+    /// What is recorded first when an instance is continued: calls without an outcome may have had their effect.
+    fn continued(&self, instance: &Instance) -> Vec<SagaEvent> {
+        let now = self.clock.now();
+        let mut planner = Planner::new(&self.definition, instance, now);
+        for due in planner.due() {
+            if due.attempt > 0 {
+                planner.push(SagaEvent::Failed {
+                    step: self.definition.steps()[due.step].name.clone(),
+                    direction: due.direction,
+                    attempt: due.attempt,
+                    error: "the process ended before the outcome was recorded".to_owned(),
+                    may_have_happened: true,
+                    retry_at: Some(now),
+                });
+            }
+        }
+        planner.plan()
+    }
+
+    /// Makes a call and records its outcome, with what follows from it.
+    async fn call(&self, id: &SagaId, instance: Instance, due: Due) -> (Due, Result<(), SagaError>) {
+        let result = self.call_and_record(id, &instance, &due).await;
+        (due, result)
+    }
+
+    async fn call_and_record(&self, id: &SagaId, instance: &Instance, due: &Due) -> Result<(), SagaError> {
+        let data = self.definition.data(instance).map_err(|source| SagaError::Data { id: id.clone(), source })?;
+        if let Some(command) = calls::local(&self.definition, &data, due) {
+            let context = self.context(id)?;
+            let at = InstanceAt { store: &self.store, context: &context, instances: &self.instances, id };
+            let record = |instance: &Instance, result: Result<(), String>| {
+                let outcome = match result {
+                    Ok(()) => Outcome::Succeeded(serde_json::Value::Null),
+                    Err(reason) => Outcome::Refused { reason, may_have_happened: false },
+                };
+                Planner::new(&self.definition, instance, self.clock.now()).outcome(due, outcome)
+            };
+            self.calls.before_append()?;
+            let done = command.execute(at, &record).await;
+            self.calls.after_append()?;
+            return match done {
+                Ok(()) | Err(ExecuteError::Rejected(NotDue)) => Ok(()),
+                Err(e) => Err(recording(id, e)),
+            };
+        }
+        let key = definition::key(id, &self.definition.steps()[due.step].name, due.direction)?;
+        let outcome = self.calls.call(&self.definition, due, Arc::new(data), key).await?;
+        self.record(id, |instance| {
+            let planner = Planner::new(&self.definition, instance, self.clock.now());
+            let recorded = planner.outcome(due, outcome.clone());
+            if recorded.is_none() {
+                tracing::info!(saga = %id, ?due, "an outcome came that nobody waits for any more");
+            }
+            Ok(recorded.unwrap_or_default())
+        })
+        .await
+    }
+
+    /// All events that an instance leads to have its id as their correlation id.
+    fn context(&self, id: &SagaId) -> Result<Context, SagaError> {
+        Ok(self.context.clone().with_correlation(CorrelationId::new(id)?))
+    }
+
+    pub(crate) async fn load(&self, id: &SagaId) -> Result<Instance, SagaError> {
+        let loaded = self.instances.load(id).await.map_err(|source| SagaError::Read { id: id.clone(), source })?;
+        Ok((*loaded.state).clone())
+    }
+
+    /// Appends what `decide` returns to the stream of an instance, decided again after a conflict.
+    pub(crate) async fn record(
+        &self,
+        id: &SagaId,
+        decide: impl Fn(&Instance) -> Result<Vec<SagaEvent>, SagaError>,
+    ) -> Result<(), SagaError> {
+        self.calls.before_append()?;
+        let done = self.instances.with(self.context(id)?).execute(id, decide).await;
+        self.calls.after_append()?;
+        match done {
+            Ok(_) => Ok(()),
+            Err(ExecuteError::Rejected(refused)) => Err(refused),
+            Err(e) => Err(recording(id, e)),
+        }
+    }
+
+    fn status_of(&self, instance: &Instance) -> SagaStatus {
+        let planner = Planner::new(&self.definition, instance, self.clock.now());
+        SagaStatus {
+            status: instance.status,
+            stuck_at: instance.stuck_at.clone(),
+            reason: instance.reason.clone(),
+            done: instance.done.clone(),
+            wake_at: planner.wake_at(),
+        }
+    }
+}
+
+/// The error of a store that did not record.
+fn recording<R: std::error::Error + Send + Sync + 'static>(id: &SagaId, error: ExecuteError<R>) -> SagaError {
+    match error {
+        ExecuteError::Invalid(invalid) => invalid.into(),
+        ExecuteError::Read(source) => SagaError::Read { id: id.clone(), source },
+        error => SagaError::Record {
+            id: id.clone(),
+            family: error.family().unwrap_or(ErrorFamily::Broken),
+            source: Box::new(error),
+        },
+    }
+}

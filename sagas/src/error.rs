@@ -1,0 +1,82 @@
+//! What can go wrong with an instance as a whole.
+
+use annals_eventstore::{ErrorFamily, Invalid, ReadError};
+
+use crate::instance::{SagaId, Status};
+
+/// Why an instance could not be started, run or changed.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum SagaError {
+    /// There is an instance of that id with another saga or another input. Give the new one an id of its own.
+    #[error("saga `{id}` was started before, by another request")]
+    StartedBefore {
+        /// The instance.
+        id: SagaId,
+    },
+    /// There is no such instance.
+    #[error("there is no saga `{id}`")]
+    NotStarted {
+        /// The instance.
+        id: SagaId,
+    },
+    /// The instance is not in the state that this is for.
+    #[error("saga `{id}` is {status:?}, and {needs}")]
+    WrongStatus {
+        /// The instance.
+        id: SagaId,
+        /// Its state.
+        status: Status,
+        /// In which state it could be done.
+        needs: &'static str,
+    },
+    /// A parameter breaks a rule. Fix the field it names.
+    #[error(transparent)]
+    Invalid(#[from] Invalid),
+    /// The recorded data does not fit the type of this build.
+    #[error("the data of saga `{id}` does not fit")]
+    Data {
+        /// The instance.
+        id: SagaId,
+        /// What does not fit.
+        source: serde_json::Error,
+    },
+    /// Its stream could not be read.
+    #[error("saga `{id}` could not be read")]
+    Read {
+        /// The instance.
+        id: SagaId,
+        /// Why.
+        source: ReadError,
+    },
+    /// The store did not record what was to be recorded. The family says what to do.
+    #[error("saga `{id}` could not be recorded")]
+    Record {
+        /// The instance.
+        id: SagaId,
+        /// The family of the source.
+        family: ErrorFamily,
+        /// Why.
+        source: Box<dyn std::error::Error + Send + Sync>,
+    },
+}
+
+impl SagaError {
+    /// Which of the five families the error belongs to.
+    #[must_use]
+    pub fn family(&self) -> ErrorFamily {
+        match self {
+            Self::StartedBefore { .. } | Self::WrongStatus { .. } => ErrorFamily::Conflict,
+            Self::NotStarted { .. } | Self::Invalid(_) => ErrorFamily::Invalid,
+            Self::Data { .. } => ErrorFamily::Broken,
+            Self::Read { source, .. } => source.family(),
+            Self::Record { family, .. } => *family,
+        }
+    }
+
+    /// Whether the same call may work later without any change. [`Engine::run`](crate::Engine::run) continues after it.
+    #[must_use]
+    pub fn is_transient(&self) -> bool {
+        self.family() == ErrorFamily::Transient
+    }
+}

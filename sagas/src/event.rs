@@ -1,0 +1,163 @@
+//! What is recorded about an instance of a saga.
+
+use annals_macros::Event;
+use jiff::Timestamp;
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+
+/// Whether a step is done or undone.
+#[derive(Serialize, Deserialize, Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+#[serde(rename_all = "snake_case")]
+pub enum Direction {
+    /// The step itself.
+    Do,
+    /// Its compensation.
+    Undo,
+}
+
+impl std::fmt::Display for Direction {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(match self {
+            Self::Do => "do",
+            Self::Undo => "undo",
+        })
+    }
+}
+
+/// What a person did to an instance.
+#[derive(Serialize, Deserialize, Clone, Copy, Debug, PartialEq, Eq)]
+#[serde(rename_all = "snake_case")]
+pub enum Intervention {
+    /// The failed step gets all its attempts again.
+    Retry,
+    /// The failed step counts as done, or as undone.
+    Skip,
+    /// The finished steps are undone.
+    Compensate,
+    /// The instance counts as completed.
+    Complete,
+}
+
+/// One event of the stream of an instance.
+#[derive(Event, Serialize, Deserialize, Clone, Debug, PartialEq)]
+pub enum SagaEvent {
+    /// The instance was started.
+    #[event(name = "saga.started")]
+    Started {
+        /// The name of the saga.
+        saga: String,
+        /// The hash of its definition.
+        definition: String,
+        /// The input.
+        data: Value,
+        /// When.
+        at: Timestamp,
+        /// Until when it must be completed.
+        deadline: Option<Timestamp>,
+    },
+    /// A call is about to be made.
+    #[event(name = "saga.step_begun")]
+    Begun {
+        /// The step.
+        step: String,
+        /// Whether it is done or undone.
+        direction: Direction,
+        /// The number of the call, from 1.
+        attempt: u32,
+    },
+    /// A step was done or undone.
+    #[event(name = "saga.step_succeeded")]
+    Succeeded {
+        /// The step.
+        step: String,
+        /// Whether it was done or undone.
+        direction: Direction,
+        /// Which call; 0 for a step without calls.
+        attempt: u32,
+        /// What it gave.
+        output: Value,
+    },
+    /// A call was refused for good.
+    #[event(name = "saga.step_refused")]
+    Refused {
+        /// The step.
+        step: String,
+        /// Whether it was to be done or undone.
+        direction: Direction,
+        /// Which call; 0 for a step without calls.
+        attempt: u32,
+        /// Why.
+        reason: String,
+        /// Whether an attempt inside of this call may have had its effect.
+        may_have_happened: bool,
+    },
+    /// A call failed and may be made again.
+    #[event(name = "saga.step_failed")]
+    Failed {
+        /// The step.
+        step: String,
+        /// Whether it was to be done or undone.
+        direction: Direction,
+        /// Which call.
+        attempt: u32,
+        /// Why.
+        error: String,
+        /// Whether it may have had its effect.
+        may_have_happened: bool,
+        /// When it is made again; `None` if it was the last attempt.
+        retry_at: Option<Timestamp>,
+    },
+    /// A timer runs.
+    #[event(name = "saga.timer_set")]
+    TimerSet {
+        /// The step.
+        step: String,
+        /// When it ends.
+        due: Timestamp,
+    },
+    /// A signal has come, whether its step waits for it yet or not.
+    #[event(name = "saga.signal_received")]
+    SignalReceived {
+        /// The step that waits for it.
+        step: String,
+        /// What came with it.
+        payload: Value,
+    },
+    /// The steps before the pivot cannot be undone any more.
+    #[event(name = "saga.pivot_passed")]
+    PivotPassed,
+    /// From here on steps are undone.
+    #[event(name = "saga.compensation_begun")]
+    CompensationBegun {
+        /// Why.
+        reason: String,
+        /// Until when it must have ended.
+        until: Timestamp,
+    },
+    /// The instance waits for a person.
+    #[event(name = "saga.stuck")]
+    Stuck {
+        /// The step in the way, if it is one.
+        step: Option<String>,
+        /// Why.
+        reason: String,
+    },
+    /// A person intervened.
+    #[event(name = "saga.intervened")]
+    Intervened {
+        /// What was done.
+        intervention: Intervention,
+        /// By whom.
+        actor: String,
+        /// Why.
+        reason: String,
+        /// Until when a compensation must have ended.
+        until: Option<Timestamp>,
+    },
+    /// All steps are done.
+    #[event(name = "saga.completed")]
+    Completed,
+    /// All finished steps that have an undo are undone.
+    #[event(name = "saga.compensated")]
+    Compensated,
+}

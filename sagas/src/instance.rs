@@ -1,0 +1,231 @@
+//! The state of one instance: the fold of its stream.
+
+use std::collections::{BTreeMap, VecDeque};
+
+use annals_eventstore::Evolve;
+use annals_macros::Aggregate;
+use jiff::Timestamp;
+use serde_json::Value;
+
+use crate::event::{Direction, Intervention, SagaEvent};
+
+annals_eventstore::text_id! {
+    /// What names an instance of a saga. No two sagas of a tenant share one, whatever their names.
+    pub struct SagaId;
+}
+
+/// Where an instance stands.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum Status {
+    /// There is no such instance.
+    #[default]
+    NotStarted,
+    /// Its steps are being done.
+    Running,
+    /// Its finished steps are being undone.
+    Compensating,
+    /// It waits for a person.
+    Stuck,
+    /// All steps are done.
+    Completed,
+    /// All finished steps are undone.
+    Compensated,
+}
+
+impl Status {
+    /// Whether nothing will happen any more.
+    #[must_use]
+    pub fn is_final(self) -> bool {
+        matches!(self, Self::Completed | Self::Compensated)
+    }
+}
+
+/// The state of an instance.
+#[derive(Aggregate, Clone, Debug, Default, PartialEq)]
+#[aggregate(name = "saga", id = SagaId, event = SagaEvent)]
+pub struct Instance {
+    pub(crate) saga: String,
+    pub(crate) definition: String,
+    pub(crate) data: Value,
+    pub(crate) deadline: Option<Timestamp>,
+    pub(crate) status: Status,
+    /// What it did when it became stuck.
+    pub(crate) was: Status,
+    pub(crate) pivot_passed: bool,
+    pub(crate) steps: BTreeMap<String, StepState>,
+    /// The steps that are done, in the order of their outcomes.
+    pub(crate) done: Vec<String>,
+    /// Signals that no step has taken yet, by step.
+    pub(crate) signals: BTreeMap<String, VecDeque<Value>>,
+    pub(crate) stuck_at: Option<String>,
+    pub(crate) reason: Option<String>,
+    /// Until when a compensation must have ended.
+    pub(crate) until: Option<Timestamp>,
+}
+
+/// What is known of one step.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub(crate) struct StepState {
+    pub(crate) done: Progress,
+    pub(crate) undone: Progress,
+    pub(crate) output: Value,
+    /// When its timer ends.
+    pub(crate) due: Option<Timestamp>,
+}
+
+/// The calls of one step in one direction.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub(crate) struct Progress {
+    /// How many calls were begun.
+    pub(crate) attempts: u32,
+    /// How many of them were begun before a person allowed more.
+    pub(crate) forgiven: u32,
+    /// Whether the last one has no outcome yet.
+    pub(crate) open: bool,
+    pub(crate) end: Option<End>,
+    /// Whether any of them may have had its effect.
+    pub(crate) may_have_happened: bool,
+    pub(crate) retry_at: Option<Timestamp>,
+}
+
+/// How the calls of a step ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum End {
+    Succeeded,
+    /// For good, or all attempts were made.
+    Failed,
+    /// A person decided so.
+    Skipped,
+}
+
+impl Progress {
+    /// Whether the step counts as done, or as undone.
+    pub(crate) fn is_settled(&self) -> bool {
+        matches!(self.end, Some(End::Succeeded | End::Skipped))
+    }
+
+    pub(crate) fn has_failed(&self) -> bool {
+        self.end == Some(End::Failed)
+    }
+}
+
+impl StepState {
+    pub(crate) fn progress(&self, direction: Direction) -> &Progress {
+        match direction {
+            Direction::Do => &self.done,
+            Direction::Undo => &self.undone,
+        }
+    }
+
+    fn progress_mut(&mut self, direction: Direction) -> &mut Progress {
+        match direction {
+            Direction::Do => &mut self.done,
+            Direction::Undo => &mut self.undone,
+        }
+    }
+
+    /// Whether it has, or may have had, an effect that is not undone.
+    pub(crate) fn has_effect(&self) -> bool {
+        (self.done.end == Some(End::Succeeded) || self.done.may_have_happened) && !self.undone.is_settled()
+    }
+}
+
+impl Instance {
+    pub(crate) fn step(&self, name: &str) -> StepState {
+        self.steps.get(name).cloned().unwrap_or_default()
+    }
+
+    fn progress_mut(&mut self, step: &str, direction: Direction) -> &mut Progress {
+        self.steps.entry(step.to_owned()).or_default().progress_mut(direction)
+    }
+
+    /// The direction in which a failed step was in the way.
+    pub(crate) fn direction_when_stuck(&self) -> Direction {
+        if self.was == Status::Compensating { Direction::Undo } else { Direction::Do }
+    }
+
+    fn intervened(&mut self, intervention: Intervention, until: Option<Timestamp>) {
+        let direction = self.direction_when_stuck();
+        let stuck_at = self.stuck_at.take();
+        match intervention {
+            Intervention::Retry | Intervention::Skip => {
+                if let Some(step) = stuck_at {
+                    let skip = intervention == Intervention::Skip;
+                    let progress = self.progress_mut(&step, direction);
+                    progress.end = skip.then_some(End::Skipped);
+                    progress.forgiven = progress.attempts;
+                    progress.retry_at = None;
+                    if skip && direction == Direction::Do {
+                        self.done.push(step);
+                    }
+                }
+                self.status = self.was;
+                self.until = until.or(self.until);
+                // A person has seen that it is late.
+                self.deadline = None;
+            }
+            Intervention::Compensate => {
+                self.status = Status::Compensating;
+                self.until = until;
+            }
+            Intervention::Complete => self.status = Status::Completed,
+        }
+        self.reason = None;
+    }
+}
+
+impl Evolve for Instance {
+    fn evolve(&mut self, event: &SagaEvent) {
+        match event.clone() {
+            SagaEvent::Started { saga, definition, data, deadline, at: _ } => {
+                *self = Self { saga, definition, data, deadline, status: Status::Running, ..Self::default() };
+            }
+            SagaEvent::Begun { step, direction, attempt } => {
+                let progress = self.progress_mut(&step, direction);
+                (progress.attempts, progress.open, progress.retry_at) = (attempt, true, None);
+            }
+            SagaEvent::Succeeded { step, direction, attempt, output } => {
+                if attempt == 0
+                    && let Some(waiting) = self.signals.get_mut(&step)
+                {
+                    waiting.pop_front();
+                }
+                let progress = self.progress_mut(&step, direction);
+                (progress.open, progress.retry_at, progress.end) = (false, None, Some(End::Succeeded));
+                if direction == Direction::Do {
+                    self.steps.entry(step.clone()).or_default().output = output;
+                    self.done.push(step);
+                }
+            }
+            SagaEvent::Refused { step, direction, attempt: _, reason, may_have_happened } => {
+                let progress = self.progress_mut(&step, direction);
+                progress.may_have_happened |= may_have_happened;
+                (progress.open, progress.retry_at, progress.end) = (false, None, Some(End::Failed));
+                self.reason = Some(format!("`{step}` was refused: {reason}"));
+            }
+            SagaEvent::Failed { step, direction, attempt: _, error, may_have_happened, retry_at } => {
+                let progress = self.progress_mut(&step, direction);
+                progress.may_have_happened |= may_have_happened;
+                (progress.open, progress.retry_at) = (false, retry_at);
+                if retry_at.is_none() {
+                    progress.end = Some(End::Failed);
+                }
+                self.reason = Some(format!("`{step}` failed: {error}"));
+            }
+            SagaEvent::TimerSet { step, due } => self.steps.entry(step).or_default().due = Some(due),
+            SagaEvent::SignalReceived { step, payload } => self.signals.entry(step).or_default().push_back(payload),
+            SagaEvent::PivotPassed => self.pivot_passed = true,
+            SagaEvent::CompensationBegun { reason, until } => {
+                (self.status, self.reason, self.until) = (Status::Compensating, Some(reason), Some(until));
+            }
+            SagaEvent::Stuck { step, reason } => {
+                self.was = self.status;
+                (self.status, self.stuck_at, self.reason) = (Status::Stuck, step, Some(reason));
+            }
+            SagaEvent::Intervened { intervention, until, .. } => self.intervened(intervention, until),
+            SagaEvent::Completed => self.status = Status::Completed,
+            SagaEvent::Compensated => self.status = Status::Compensated,
+        }
+    }
+}

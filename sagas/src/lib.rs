@@ -1,0 +1,67 @@
+//! Sagas: business transactions over several services that end completed, compensated or visibly stuck, whatever crashes.
+//!
+//! A [`Saga`] declares steps; a step before the pivot declares how it is undone. An [`Engine`] runs instances of it: what it is
+//! about to do is recorded before each call, and the outcome after it, in a stream of the instance's own. So an instance
+//! that was interrupted anywhere is continued, or compensated, by [`Engine::run`].
+//!
+//! ```
+//! use annals_eventstore::{MemoryStore, SystemClock};
+//! use annals_resilience::Policy;
+//! use annals_sagas::{Engine, Saga, SagaId, Status, StepError};
+//! use serde::{Deserialize, Serialize};
+//!
+//! #[derive(Serialize, Deserialize, Clone)]
+//! struct Trip { hotel: String, flight: String, booking: Option<u32> }
+//!
+//! # #[tokio::main(flavor = "current_thread")]
+//! # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+//! let (hotels, flights) = (Policy::medium("hotels").build()?, Policy::medium("flights").build()?);
+//! let trip = Saga::<Trip>::new("trip")
+//!     .remote("book-hotel", &hotels, |trip, call| async move {
+//!         println!("book {} under the key {}", trip.hotel, call.key().as_str());
+//!         Ok(17)
+//!     })
+//!     .keep(|trip, booking: u32| trip.booking = Some(booking))
+//!     .undo(|trip, _call| async move {
+//!         println!("cancel booking {:?}", trip.booking);
+//!         Ok(())
+//!     })
+//!     .remote("book-flight", &flights, |_trip, _call| async { Err::<(), _>(StepError::refused("sold out")) })
+//!     .no_undo("a flight is not booked until it is paid")
+//!     .build()?;
+//!
+//! let trips = Engine::new(MemoryStore::new(), trip, SystemClock);
+//! let id = SagaId::new("trip-1")?;
+//! trips.start(&id, Trip { hotel: "Post".into(), flight: "ZW 7".into(), booking: None }).await?;
+//! assert_eq!(trips.run(&id).await?.status, Status::Compensated);
+//! # Ok(())
+//! # }
+//! ```
+
+mod builder;
+mod call;
+mod calls;
+mod definition;
+mod engine;
+mod error;
+mod event;
+mod instance;
+mod local;
+mod person;
+mod plan;
+mod retry;
+#[cfg(feature = "testing")]
+pub mod testing;
+#[cfg(test)]
+mod tests;
+
+pub use builder::{AfterPivot, BeforePivot, NeedsLocalUndo, NeedsUndo, Parallel, Phase, Saga};
+pub use call::{Call, StepError};
+pub use definition::{Definition, SagaData};
+pub use engine::{Engine, SagaStatus};
+pub use error::SagaError;
+pub use event::{Direction, Intervention, SagaEvent};
+pub use instance::{Instance, SagaId, Status};
+pub use local::{LocalCommand, command};
+pub use person::By;
+pub use retry::StepRetry;

@@ -1,0 +1,379 @@
+//! The engine, step by step.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use annals_eventstore::{AggregateStore, Clock, ManualClock, MemoryStore};
+
+use annals_resilience::Policy;
+use annals_resilience::retry::Retry;
+use tokio::sync::Semaphore;
+
+use super::checkout::{Checkout, Order, OrderId, World, checkout, policy};
+use crate::{By, Engine, Intervention, Saga, SagaError, SagaId, Status, StepError, StepRetry};
+
+fn id() -> SagaId {
+    SagaId::new("c-1").expect("it is an id")
+}
+
+fn by(actor: &str) -> By {
+    By::new(actor, "as the customer wished").expect("it is sound")
+}
+
+fn clock() -> Arc<ManualClock> {
+    Arc::new(ManualClock::at(jiff::Timestamp::UNIX_EPOCH))
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_checkout_is_done_step_by_step_and_keeps_what_steps_give() {
+    let (world, store) = (Arc::new(World::default()), MemoryStore::new());
+    let engine = Engine::new(store.clone(), checkout(&world, &store), clock());
+    engine.start(&id(), Checkout::new()).await.expect("it is new");
+    let status = engine.run(&id()).await.expect("the store answers");
+    assert_eq!(status.status, Status::Completed);
+    assert_eq!(status.done, ["create", "charge", "reserve", "ship"]);
+    assert_eq!(world.calls(), ["c-1/charge/do", "c-1/reserve/do", "c-1/ship/do"]);
+    let order = store.aggregate::<Order>().load(&OrderId::new("o-17").expect("it is an id")).await;
+    assert_eq!(*order.expect("the store answers").state, Order { placed: 1, cancelled: 0 });
+    // Nothing is done again.
+    assert_eq!(engine.run(&id()).await.expect("the store answers").status, Status::Completed);
+    assert_eq!(world.calls().len(), 3);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_local_command_that_is_rejected_refuses_its_step() {
+    let (world, store) = (Arc::new(World::default()), MemoryStore::new());
+    let engine = Engine::new(store.clone(), checkout(&world, &store), clock());
+    let second = SagaId::new("c-2").expect("it is an id");
+    for id in [&id(), &second] {
+        engine.start(id, Checkout::new()).await.expect("it is new");
+        engine.run(id).await.expect("the store answers");
+    }
+    let status = engine.status(&second).await.expect("it is there");
+    assert_eq!(status.status, Status::Compensated);
+    assert_eq!(status.reason.as_deref(), Some("`create` was refused: it is placed already"));
+    assert_eq!(world.calls().len(), 3, "the second one called nobody");
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_same_start_changes_nothing_and_another_is_refused() {
+    let (world, store) = (Arc::new(World::default()), MemoryStore::new());
+    let engine = Engine::new(store.clone(), checkout(&world, &store), clock());
+    engine.start(&id(), Checkout::new()).await.expect("it is new");
+    engine.start(&id(), Checkout::new()).await.expect("it is the same");
+    let other = Checkout { order: "o-18".to_owned(), payment: None };
+    assert!(matches!(engine.start(&id(), other).await, Err(SagaError::StartedBefore { .. })));
+    let unknown = SagaId::new("c-9").expect("it is an id");
+    assert!(matches!(engine.run(&unknown).await, Err(SagaError::NotStarted { .. })));
+    let unfit = SagaId::new("ein Käufer").expect("it is an id");
+    let refused = engine.start(&unfit, Checkout::new()).await;
+    assert!(matches!(refused, Err(SagaError::Invalid(invalid)) if invalid.field == "saga_id"));
+}
+
+/// Waits for a signal, then for a time, with a deadline of 100 seconds.
+fn waiting() -> Engine<()> {
+    let saga = Saga::<()>::new("waiting")
+        .deadline(Duration::from_secs(100))
+        .signal::<u32>("paid")
+        .timer("pause", Duration::from_secs(30))
+        .signal::<u32>("confirmed");
+    Engine::new(MemoryStore::new(), saga.build().expect("it is sound"), clock())
+}
+
+fn advance(engine: &Engine<()>, clock: &ManualClock, seconds: u64) {
+    clock.advance(Duration::from_secs(seconds));
+    assert_eq!(engine.clock.now(), clock.now());
+}
+
+fn timed(clock: &Arc<ManualClock>) -> Engine<()> {
+    Engine { clock: clock.clone(), ..waiting() }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_signal_is_taken_once_and_may_come_before_its_step() {
+    let clock = clock();
+    let engine = timed(&clock);
+    engine.start(&id(), ()).await.expect("it is new");
+    engine.signal(&id(), "confirmed", 3).await.expect("it fits");
+    engine.signal(&id(), "paid", 1).await.expect("it fits");
+    engine.signal(&id(), "paid", 2).await.expect("it fits");
+    let status = engine.run(&id()).await.expect("the store answers");
+    assert_eq!((status.status, &status.done[..]), (Status::Running, &["paid".to_owned()][..]));
+    let instance = engine.load(&id()).await.expect("the store answers");
+    assert_eq!(instance.step("paid").output, 1);
+    assert_eq!(instance.signals["paid"].len(), 1, "the second one is left over");
+    advance(&engine, &clock, 30);
+    assert_eq!(engine.run(&id()).await.expect("the store answers").status, Status::Completed);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_signal_that_cannot_be_used_is_refused_and_leaves_no_trace() {
+    let engine = waiting();
+    let field = |result: Result<(), SagaError>| match result {
+        Err(SagaError::Invalid(invalid)) => invalid.field,
+        other => panic!("{other:?}"),
+    };
+    assert!(matches!(engine.signal(&id(), "paid", 1).await, Err(SagaError::NotStarted { .. })));
+    engine.start(&id(), ()).await.expect("it is new");
+    let before = engine.load(&id()).await.expect("the store answers");
+    assert_eq!(field(engine.signal(&id(), "paid", "a text").await), "payload");
+    assert_eq!(field(engine.signal(&id(), "pause", 1).await), "step");
+    assert_eq!(field(engine.signal(&id(), "unknown", 1).await), "step");
+    assert_eq!(engine.load(&id()).await.expect("the store answers"), before);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_timer_ends_when_it_was_set_to_end_and_once_whatever_the_clock_does() {
+    let clock = clock();
+    let engine = timed(&clock);
+    engine.start(&id(), ()).await.expect("it is new");
+    advance(&engine, &clock, 10);
+    engine.signal(&id(), "paid", 1).await.expect("it fits");
+    let due = engine.run(&id()).await.expect("the store answers").wake_at;
+    assert_eq!(due.map(jiff::Timestamp::as_second), Some(40));
+    advance(&engine, &clock, 29);
+    assert_eq!(engine.run(&id()).await.expect("the store answers").done, ["paid"]);
+    clock.set(jiff::Timestamp::UNIX_EPOCH);
+    assert_eq!(engine.run(&id()).await.expect("the store answers").wake_at, due);
+    advance(&engine, &clock, 40);
+    assert_eq!(engine.run(&id()).await.expect("the store answers").done, ["paid", "pause"]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_deadline_compensates() {
+    let clock = clock();
+    let engine = timed(&clock);
+    engine.start(&id(), ()).await.expect("it is new");
+    advance(&engine, &clock, 99);
+    assert_eq!(engine.run(&id()).await.expect("the store answers").status, Status::Running);
+    advance(&engine, &clock, 1);
+    let status = engine.run(&id()).await.expect("the store answers");
+    assert_eq!((status.status, status.reason.as_deref()), (Status::Compensated, Some("its deadline has passed")));
+    assert!(matches!(engine.signal(&id(), "paid", 1).await, Err(SagaError::WrongStatus { .. })));
+}
+
+/// One step before the pivot and one after it, which `fails` in the given way as long as it is set.
+fn failing(world: &Arc<World>, fails: &Arc<std::sync::Mutex<Option<StepError>>>) -> Engine<()> {
+    let [charge, refund, ship] = [(); 3].map(|()| world.clone());
+    let fails = fails.clone();
+    let saga = Saga::<()>::new("failing")
+        .remote("charge", &policy("payment"), move |_, call| {
+            let world = charge.clone();
+            async move { world.done("payment", &call) }
+        })
+        .undo(move |_, call| {
+            let world = refund.clone();
+            async move { world.undone("payment", &call) }
+        })
+        .pivot()
+        .remote("ship", &policy("shipping"), move |_, call| {
+            let (world, fails) = (ship.clone(), fails.lock().expect("nobody panics").clone());
+            async move { fails.map_or_else(|| world.done("shipping", &call), Err) }
+        })
+        .retry(StepRetry { attempts: 1, ..StepRetry::default() });
+    Engine::new(MemoryStore::new(), saga.build().expect("it is sound"), clock())
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_fails_after_the_pivot_waits_for_a_person_who_may_retry_skip_or_complete_but_not_compensate() {
+    for what in [Intervention::Retry, Intervention::Skip, Intervention::Complete] {
+        let world = Arc::new(World::default());
+        let fails = Arc::new(std::sync::Mutex::new(Some(StepError::refused("no carrier"))));
+        let engine = failing(&world, &fails);
+        engine.start(&id(), ()).await.expect("it is new");
+        let status = engine.run(&id()).await.expect("the store answers");
+        assert_eq!((status.status, status.stuck_at.as_deref()), (Status::Stuck, Some("ship")));
+        assert_eq!(status.reason.as_deref(), Some("`ship` was refused: no carrier"));
+
+        let refused = engine.intervene(&id(), Intervention::Compensate, &by("ada")).await;
+        assert!(matches!(refused, Err(SagaError::WrongStatus { status: Status::Stuck, .. })), "{refused:?}");
+        fails.lock().expect("nobody panics").take();
+        assert!(!engine.preview(&id(), what, &by("ada")).await.expect("it is allowed").is_empty());
+        assert_eq!(engine.status(&id()).await.expect("it is there").status, Status::Stuck, "a preview records nothing");
+        engine.intervene(&id(), what, &by("ada")).await.expect("it is allowed");
+        let late = engine.intervene(&id(), what, &by("bob")).await;
+        assert!(matches!(late, Err(SagaError::WrongStatus { .. })), "{late:?}");
+        assert_eq!(engine.run(&id()).await.expect("the store answers").status, Status::Completed);
+        assert_eq!(world.effects("shipping"), usize::from(what == Intervention::Retry));
+        assert_eq!(world.effects("payment"), 1);
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_person_may_cancel_what_runs_also_while_it_waits_for_its_next_attempt() {
+    let world = Arc::new(World::default());
+    let [charge, refund] = [(); 2].map(|()| world.clone());
+    let saga = Saga::<()>::new("cancelled")
+        .remote("charge", &policy("payment"), move |_, call| {
+            let world = charge.clone();
+            async move {
+                world.done("payment", &call)?;
+                Err::<(), _>(StepError::unknown("no answer"))
+            }
+        })
+        .retry(StepRetry { first: Duration::from_secs(60), ..StepRetry::default() })
+        .undo(move |_, call| {
+            let world = refund.clone();
+            async move { world.undone("payment", &call) }
+        });
+    let engine = Engine::new(MemoryStore::new(), saga.build().expect("it is sound"), clock());
+    engine.start(&id(), ()).await.expect("it is new");
+    let status = engine.run(&id()).await.expect("the store answers");
+    assert_eq!((status.status, status.wake_at.map(jiff::Timestamp::as_second)), (Status::Running, Some(60)));
+    assert_eq!(world.effects("payment"), 1);
+    engine.intervene(&id(), Intervention::Compensate, &by("ada")).await.expect("it is allowed");
+    assert_eq!(engine.run(&id()).await.expect("the store answers").status, Status::Compensated);
+    assert_eq!(world.effects("payment"), 0);
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_undo_that_is_refused_is_stuck_and_earlier_steps_wait_until_a_person_skips_it() {
+    let world = Arc::new(World::default());
+    let [first, undo_first, second, third] = [(); 4].map(|()| world.clone());
+    let saga = Saga::<()>::new("refused-undo")
+        .remote("first", &policy("first"), move |_, call| {
+            let world = first.clone();
+            async move { world.done("first", &call) }
+        })
+        .undo(move |_, call| {
+            let world = undo_first.clone();
+            async move { world.undone("first", &call) }
+        })
+        .remote("second", &policy("second"), move |_, call| {
+            let world = second.clone();
+            async move { world.done("second", &call) }
+        })
+        .undo(|_, _| async { Err(StepError::refused("too late")) })
+        .remote("third", &policy("third"), move |_, call| {
+            let world = third.clone();
+            async move {
+                let _ = world.done("third", &call);
+                Err::<(), _>(StepError::refused("sold out"))
+            }
+        })
+        .no_undo("what is refused has no effect");
+    let engine = Engine::new(MemoryStore::new(), saga.build().expect("it is sound"), clock());
+    engine.start(&id(), ()).await.expect("it is new");
+    let status = engine.run(&id()).await.expect("the store answers");
+    assert_eq!((status.status, status.stuck_at.as_deref()), (Status::Stuck, Some("second")));
+    assert_eq!(world.effects("first"), 1, "what came before is not undone yet");
+    engine.intervene(&id(), Intervention::Retry, &by("ada")).await.expect("it is allowed");
+    assert_eq!(engine.run(&id()).await.expect("the store answers").status, Status::Stuck);
+    engine.intervene(&id(), Intervention::Skip, &by("ada")).await.expect("it is allowed");
+    assert_eq!(engine.run(&id()).await.expect("the store answers").status, Status::Compensated);
+    assert_eq!(world.effects("first"), 0);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_build_without_a_step_that_was_begun_is_stuck_with_the_reason_and_goes_on_in_the_build_that_has_it() {
+    let store = MemoryStore::new();
+    let saga = |step: &'static str| {
+        Saga::<()>::new("renamed")
+            .remote(step, &policy("stock"), |_, _| async { Ok(()) })
+            .no_undo("nothing is kept")
+            .signal::<u32>("confirmed")
+            .build()
+            .expect("it is sound")
+    };
+    let (old, new) = (Engine::new(store.clone(), saga("reserve"), clock()), Engine::new(store, saga("hold"), clock()));
+    old.start(&id(), ()).await.expect("it is new");
+    assert_eq!(old.run(&id()).await.expect("the store answers").done, ["reserve"]);
+    let status = new.run(&id()).await.expect("the store answers");
+    assert_eq!(status.status, Status::Stuck);
+    assert_eq!(status.reason.as_deref(), Some("its step `reserve` is not in this build of the saga"));
+    old.intervene(&id(), Intervention::Retry, &by("ada")).await.expect("it is allowed");
+    old.signal(&id(), "confirmed", 1).await.expect("it fits");
+    assert_eq!(old.run(&id()).await.expect("the store answers").status, Status::Completed);
+}
+
+#[tokio::test(start_paused = true)]
+async fn of_two_engines_that_run_an_instance_one_records_the_outcome_of_an_attempt() {
+    let (world, store) = (Arc::new(World::default()), MemoryStore::new());
+    let (entered, leave) = (Arc::new(Semaphore::new(0)), Arc::new(Semaphore::new(0)));
+    let (charge, enter, wait) = (world.clone(), entered.clone(), leave.clone());
+    let saga = Saga::<()>::new("twice")
+        .remote("charge", &policy("payment"), move |_, call| {
+            let (world, enter, wait) = (charge.clone(), enter.clone(), wait.clone());
+            async move {
+                world.done("payment", &call)?;
+                enter.add_permits(1);
+                wait.acquire().await.expect("it is never closed").forget();
+                Ok(call.attempt())
+            }
+        })
+        .no_undo("it is enough to see what is recorded");
+    let engine = Engine::new(store, saga.build().expect("it is sound"), clock());
+    engine.start(&id(), ()).await.expect("it is new");
+    let runs = [engine.clone(), engine.clone()].map(|engine| tokio::spawn(async move { engine.run(&id()).await }));
+    entered.acquire_many(2).await.expect("it is never closed").forget();
+    leave.add_permits(2);
+    for run in runs {
+        run.await.expect("nobody panics").expect("the store answers");
+    }
+    let instance = engine.load(&id()).await.expect("the store answers");
+    assert_eq!((instance.status, &instance.done[..]), (Status::Completed, &["charge".to_owned()][..]));
+    assert_eq!(
+        instance.step("charge").output,
+        2,
+        "the first attempt counts as of unknown outcome since it was taken over"
+    );
+    assert_eq!(world.effects("payment"), 1);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_refusal_after_an_attempt_of_unknown_outcome_inside_of_one_call_is_undone() {
+    let world = Arc::new(World::default());
+    let (charge, refund) = (world.clone(), world.clone());
+    let payment = Policy::fast("payment").retry(Retry::default()).build().expect("it is sound");
+    let saga = Saga::<()>::new("unsure")
+        .remote("charge", &payment, move |_, call| {
+            let world = charge.clone();
+            async move {
+                if world.effects("payment") > 0 {
+                    return Err::<(), _>(StepError::refused("the card has expired"));
+                }
+                world.done("payment", &call)?;
+                Err(StepError::unknown("no answer"))
+            }
+        })
+        .undo(move |_, call| {
+            let world = refund.clone();
+            async move { world.undone("payment", &call) }
+        });
+    let engine = Engine::new(MemoryStore::new(), saga.build().expect("it is sound"), clock());
+    engine.start(&id(), ()).await.expect("it is new");
+    let status = engine.run(&id()).await.expect("the store answers");
+    assert_eq!(status.reason.as_deref(), Some("`charge` was refused: the card has expired"));
+    assert_eq!((status.status, world.effects("payment")), (Status::Compensated, 0));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_compensation_that_takes_too_long_is_stuck_and_may_go_on_when_a_person_says_so() {
+    let clock = clock();
+    let healthy = Arc::new(std::sync::atomic::AtomicBool::new(false));
+    let well = healthy.clone();
+    let saga = Saga::<()>::new("slow")
+        .compensation_within(Duration::from_secs(100))
+        .remote("charge", &policy("payment"), |_, _| async { Ok(()) })
+        .undo(move |_, _| {
+            let well = well.load(std::sync::atomic::Ordering::Relaxed);
+            async move { if well { Ok(()) } else { Err(StepError::transient("not now")) } }
+        })
+        .retry_undo(StepRetry { attempts: 1_000, first: Duration::from_secs(40), most: Duration::from_secs(40) })
+        .remote("reserve", &policy("stock"), |_, _| async { Err::<(), _>(StepError::refused("sold out")) })
+        .no_undo("what is refused has no effect");
+    let engine = Engine::new(MemoryStore::new(), saga.build().expect("it is sound"), clock.clone());
+    engine.start(&id(), ()).await.expect("it is new");
+    for seconds in [0, 40, 80] {
+        clock.set(jiff::Timestamp::from_second(seconds).expect("it is in the calendar"));
+        assert_eq!(engine.run(&id()).await.expect("the store answers").status, Status::Compensating, "{seconds}");
+    }
+    let wake_at = engine.status(&id()).await.expect("it is there").wake_at;
+    assert_eq!(wake_at.map(jiff::Timestamp::as_second), Some(100));
+    clock.advance(Duration::from_secs(20));
+    let status = engine.run(&id()).await.expect("the store answers");
+    assert_eq!((status.status, status.stuck_at.as_deref()), (Status::Stuck, Some("charge")));
+    healthy.store(true, std::sync::atomic::Ordering::Relaxed);
+    engine.intervene(&id(), Intervention::Retry, &by("ada")).await.expect("it is allowed");
+    assert_eq!(engine.run(&id()).await.expect("the store answers").status, Status::Compensated);
+}

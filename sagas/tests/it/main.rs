@@ -1,0 +1,4 @@
+//! Sagas on real stores, by the public API.
+
+#[cfg(test)]
+mod killed;
