@@ -62,7 +62,8 @@ pub struct EventShape {
     pub name: &'static str,
     /// The schema version, from 1.
     pub version: u32,
-    /// Where it is declared in the code, for example `OrderEvent::Placed`; only for display, never stored.
+    /// Where it is declared in the code, for example `OrderEvent::Placed`, or how an old version is read; only for display,
+    /// never stored.
     pub rust_name: &'static str,
 }
 

@@ -18,4 +18,4 @@ pub use lock::SchemaLock;
 pub use stored::shapes_of;
 
 #[doc(inline)]
-pub use crate::__schema_lock as schema_lock;
+pub use crate::schema_lock;

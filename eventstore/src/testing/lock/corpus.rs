@@ -41,7 +41,7 @@ impl Stored {
 }
 
 /// Every file of the folder, in the order of their names; else what is wrong with the files.
-pub(super) fn read(folder: &Path) -> Result<Vec<Stored>, Vec<String>> {
+pub(super) fn read_corpus(folder: &Path) -> Result<Vec<Stored>, Vec<String>> {
     let entries = std::fs::read_dir(folder).and_then(Iterator::collect::<Result<Vec<_>, _>>).map_err(|error| {
         vec![format!(
             "{}: cannot be read ({error}); make the folder, and put one payload per event into it",

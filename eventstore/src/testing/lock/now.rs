@@ -6,7 +6,7 @@ use serde_json::Value;
 
 use super::corpus::{Content, Stored, StoredEvent};
 use super::line::Line;
-use super::{AggregateType, EventType, SchemaLock};
+use super::schema_lock::{AggregateType, EventType, SchemaLock};
 use crate::event::EventShape;
 use crate::request::Fingerprint;
 
