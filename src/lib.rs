@@ -117,15 +117,20 @@ pub mod evolution {
 /// themselves.
 pub mod engine {
     pub use annals_eventstore::{
-        After, AppendPart, AppendedStream, BackendError, CausationId, CheckedAppend, CheckedEvent, CheckedPart, Clock,
-        DatabaseError, DecodeError, EventShape, EventStream, FilterConditions, IdSource, Incarnation, IntoEvents,
-        Limits, MAX_DEPTH, MAX_EVENT_BYTES, MAX_METADATA_BYTES, MAX_NAME_BYTES, MAX_PAGE_EVENTS, ManualClock,
-        MemoryStoreBuilder, PAGE_BYTES, Page, PageBudget, Pages, Payload, Repeat, SeededIds, SnapshotPolicy,
-        StreamFilter, StreamInfo, StreamPage, Streams, SystemClock, TimeOrderedIds, TraceParent, page_limit,
+        After, AppendPart, AppendedStream, BackendError, Backoff, CausationId, CheckedAppend, CheckedEvent,
+        CheckedPart, Clock, DatabaseError, DecodeError, EventShape, EventStream, FilterConditions, IdSource,
+        Incarnation, IntoEvents, Limits, MAX_DEPTH, MAX_EVENT_BYTES, MAX_METADATA_BYTES, MAX_NAME_BYTES,
+        MAX_PAGE_EVENTS, ManualClock, MemoryStoreBuilder, PAGE_BYTES, Page, PageBudget, Pages, Payload, Repeat,
+        SeededIds, SnapshotPolicy, StreamFilter, StreamInfo, StreamPage, Streams, SystemClock, TimeOrderedIds,
+        TraceParent, forward_event_store, page_limit,
     };
 }
 
 #[cfg(feature = "resilience")]
+#[doc = include_str!("../docs/resilience.md")]
+///
+/// # All patterns
+///
 #[doc(inline)]
 pub use annals_resilience as resilience;
 

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
-use crate::append::{Appended, AppendedStream};
+use crate::appended::{Appended, AppendedStream};
 use crate::position::Position;
 use crate::stream::{StreamId, StreamVersion, Tenant};
 

@@ -1,21 +1,19 @@
-//! Appends: the request of a writer, its checks, and the answer.
+//! Appends: the request of a writer, and its checks.
 
 use std::collections::HashSet;
 
-use jiff::Timestamp;
 use tokio::time::Instant;
 
+pub(crate) use crate::appended::{Appended, AppendedStream};
 pub(crate) use crate::checked::{CheckedAppend, CheckedEvent, CheckedPart};
 
 use crate::checked::append_id;
-use crate::clock::whole_micros;
 use crate::error::AppendError;
 use crate::event::NewEvent;
 use crate::invalid::Invalid;
 use crate::limits::Limits;
-use crate::position::Position;
 use crate::request::RequestKey;
-use crate::stream::{ExpectedVersion, StreamId, StreamVersion, Tenant};
+use crate::stream::{ExpectedVersion, StreamId, Tenant};
 
 /// Events for the ends of one or several streams of one tenant: all of them or none.
 ///
@@ -225,53 +223,4 @@ impl Append {
             event_count: ids.len(),
         })
     }
-}
-
-/// The answer to an append: what it did, or, for a repeat, what it did the first time.
-#[derive(Clone, Debug, PartialEq, Eq)]
-#[non_exhaustive]
-pub struct Appended {
-    /// One entry per stream, in the order of the append; empty for an append of a request key alone.
-    pub streams: Vec<AppendedStream>,
-    /// The position of the last event, which is what a reader of one's own writes waits for; [`Position::START`] for an
-    /// append of a request key alone.
-    pub position: Position,
-    /// When the store recorded the events, in whole microseconds.
-    pub recorded_at: Timestamp,
-    /// Whether this append was stored before and this is the first answer again.
-    pub repeated: bool,
-}
-
-impl Appended {
-    /// An answer, whose position is the greatest of `streams`; for those who implement a store. The time is truncated
-    /// to microseconds.
-    #[must_use]
-    pub fn new(streams: Vec<AppendedStream>, recorded_at: Timestamp, repeated: bool) -> Self {
-        let position = streams.iter().flat_map(|s| s.positions.iter().copied()).max().unwrap_or_default();
-        Self { streams, position, recorded_at: whole_micros(recorded_at), repeated }
-    }
-
-    /// The same answer, for a duplicate; for those who implement a store and keep the answers to requests.
-    #[must_use]
-    pub fn again(&self) -> Self {
-        Self { repeated: true, ..self.clone() }
-    }
-
-    /// The version of the first stream after the append, which is all there is to know after an append to one stream;
-    /// [`StreamVersion::NONE`] for an append of a request key alone.
-    #[must_use]
-    pub fn version(&self) -> StreamVersion {
-        self.streams.first().map_or(StreamVersion::NONE, |s| s.version)
-    }
-}
-
-/// What an append did to one stream.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct AppendedStream {
-    /// The stream.
-    pub stream: StreamId,
-    /// Its version after the append, which is that of the last appended event.
-    pub version: StreamVersion,
-    /// The position of each appended event, in the order of their versions.
-    pub positions: Vec<Position>,
 }

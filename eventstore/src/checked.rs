@@ -5,10 +5,8 @@ use std::sync::Arc;
 use tokio::time::Instant;
 use uuid::Uuid;
 
-use crate::append::Appended;
-use crate::duplicate::{StoredEvent, find_duplicate};
 use crate::error::AppendError;
-use crate::event::{NewEvent, RecordedEvent, check_event};
+use crate::event::{NewEvent, check_event};
 use crate::event_id::EventId;
 use crate::invalid::Invalid;
 use crate::limits::{Limits, MAX_EVENT_BYTES, MAX_METADATA_BYTES};
@@ -117,21 +115,6 @@ impl CheckedAppend {
             _ => Ok(()),
         }
     }
-
-    /// Whether this same append is stored already, and if so, its first answer. `stored` must return the recorded event with
-    /// an id, of any tenant and stream, if there is one.
-    ///
-    /// Call it in the transaction of the append, before the versions: a duplicate gets its answer whatever version it expects.
-    ///
-    /// # Errors
-    /// [`AppendError::EventIdTaken`] if some of the ids are stored, but not as this append.
-    pub fn find_repeat<'a>(
-        &self,
-        mut stored: impl FnMut(EventId) -> Option<&'a RecordedEvent>,
-    ) -> Result<Option<Appended>, AppendError> {
-        let found = self.events().filter_map(|(_, event)| stored(event.event_id));
-        find_duplicate(self, &found.map(|event| (event.event_id, StoredEvent::of(event))).collect())
-    }
 }
 
 /// The namespace of append ids. An append id is a digest of its event ids in order, so that a duplicate of a part of an
@@ -178,7 +161,7 @@ impl CheckedPart {
 }
 
 /// An event of a [`CheckedAppend`]: its names are sound and its size fits. [`NewEvent::from`] makes the event of it
-/// that [`RecordedEvent::new`] takes.
+/// that [`RecordedEvent::new`](crate::RecordedEvent::new) takes.
 #[derive(Clone, Debug)]
 pub struct CheckedEvent {
     pub(crate) event_id: EventId,

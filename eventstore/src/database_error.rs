@@ -8,7 +8,7 @@ use crate::error::{BackendError, ErrorFamily, OpenError};
 /// [`DatabaseError::OutcomeUnknown`].
 ///
 /// `fault` of a database creates one from an error of your own statement.
-#[derive(Debug, thiserror::Error)]
+#[derive(Clone, Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum DatabaseError {
     /// Another process, or an open transaction or unit of work of this one, held the write lock of a SQLite file all the

@@ -6,7 +6,8 @@ use std::sync::Arc;
 use jiff::Timestamp;
 use uuid::Uuid;
 
-use crate::append::{Appended, AppendedStream, CheckedAppend};
+use crate::appended::{Appended, AppendedStream};
+use crate::checked::CheckedAppend;
 use crate::error::{AppendError, Repeat};
 use crate::event::{EventId, RecordedEvent};
 use crate::payload::Payload;
@@ -42,13 +43,31 @@ impl StoredEvent {
     }
 }
 
+impl CheckedAppend {
+    /// Whether this same append is stored already, and if so, its first answer. `stored` must return the recorded event with
+    /// an id, of any tenant and stream, if there is one.
+    ///
+    /// Call it in the transaction of the append, before the versions: a duplicate gets its answer whatever version it expects.
+    ///
+    /// # Errors
+    /// [`AppendError::EventIdTaken`] if some of the ids are stored, but not as this append.
+    pub fn find_repeat<'a>(
+        &self,
+        mut stored: impl FnMut(EventId) -> Option<&'a RecordedEvent>,
+    ) -> Result<Option<Appended>, AppendError> {
+        let found = self.events().filter_map(|(_, event)| stored(event.event_id));
+        find_duplicate(self, &found.map(|event| (event.event_id, StoredEvent::of(event))).collect())
+    }
+}
+
 /// Decides between a new append (`None`), the very append that is stored already (its first answer), and a mixture,
-/// which is refused. `stored` holds every stored event that has an id of the append.
+/// which is refused. `stored` holds every stored event that has an id of the append; it may hold others.
 pub(crate) fn find_duplicate(
     append: &CheckedAppend,
     stored: &HashMap<EventId, StoredEvent>,
 ) -> Result<Option<Appended>, AppendError> {
-    if stored.is_empty() {
+    let found = append.events().filter(|(_, event)| stored.contains_key(&event.event_id)).count();
+    if found == 0 {
         return Ok(None);
     }
     let taken = |event_id: EventId, stream: &StreamId, how: Repeat| {
@@ -56,22 +75,22 @@ pub(crate) fn find_duplicate(
     };
     let mut recorded_at = None;
     for (stream, event) in append.events() {
-        let Some(found) = stored.get(&event.event_id) else { continue };
-        if found.stream != *stream {
+        let Some(known) = stored.get(&event.event_id) else { continue };
+        if known.stream != *stream {
             return taken(event.event_id, stream, Repeat::OtherStream);
         }
         let same_content =
-            found.name == event.name && found.schema_version == event.schema_version && found.payload == event.payload;
+            known.name == event.name && known.schema_version == event.schema_version && known.payload == event.payload;
         if !same_content {
             return taken(event.event_id, stream, Repeat::OtherContent);
         }
-        if stored.len() < append.event_count {
+        if found < append.event_count {
             return taken(event.event_id, stream, Repeat::OnlySome);
         }
-        if found.append_id != append.append_id {
+        if known.append_id != append.append_id {
             return taken(event.event_id, stream, Repeat::OtherAppend);
         }
-        recorded_at.get_or_insert(found.recorded_at);
+        recorded_at.get_or_insert(known.recorded_at);
     }
     let streams = append
         .parts

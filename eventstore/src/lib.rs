@@ -29,6 +29,8 @@ mod aggregate;
 #[cfg(any(feature = "sqlite", feature = "postgres"))]
 mod answer;
 mod append;
+mod appended;
+mod backoff;
 mod checked;
 mod clock;
 mod context;
@@ -41,6 +43,7 @@ mod error_tests;
 mod event;
 mod event_id;
 mod filter;
+mod forward;
 mod invalid;
 mod limits;
 mod memory;
@@ -74,7 +77,9 @@ pub use annals_migrations::Migration;
 pub use annals_migrations::POSTGRES_ROLES_EXAMPLE;
 
 pub use aggregate::{Aggregate, Decide, Evolve, IntoEvents, SnapshotPolicy};
-pub use append::{Append, AppendPart, Appended, AppendedStream};
+pub use append::{Append, AppendPart};
+pub use appended::{Appended, AppendedStream};
+pub use backoff::Backoff;
 pub use checked::{CheckedAppend, CheckedEvent, CheckedPart};
 pub use clock::{Clock, IdSource, ManualClock, SeededIds, SystemClock, TimeOrderedIds};
 pub use context::Context;
@@ -121,9 +126,12 @@ pub mod __private {
     pub use crate::invalid::Invalid;
     pub use crate::parts::Parts;
     pub use crate::payload::{Payload, decode_struct, decode_variant, encode_struct, encode_variant};
+    #[cfg(feature = "postgres")]
+    pub use crate::postgres::Micros;
     pub use crate::text_id::{IdText, id_text, read_id};
     pub use crate::upcast::{JsonUpcaster, convert, read_stored, reads};
     pub use serde;
+    pub use tokio::sync::watch;
 }
 
 /// The seed of random tests: `ANNALS_SEED` if it is set, so that a printed failure can be repeated.

@@ -109,6 +109,25 @@ impl RequestKey {
         Ok(Self { key: key.as_ref().into(), fingerprint, lifetime: Self::LIFETIME })
     }
 
+    /// A key for a request that came with the idempotency key `key` of `caller`. Two callers who use one key have two request
+    /// keys. The fingerprint is that of `body`, which holds every parameter: the command with the id of its aggregate.
+    ///
+    /// ```
+    /// use annals_eventstore::RequestKey;
+    ///
+    /// let ann = RequestKey::of_caller("ann", "k-1", &("pay", "o-17", 12_00))?;
+    /// let bob = RequestKey::of_caller("bob", "k-1", &("pay", "o-17", 12_00))?;
+    /// assert_ne!(ann.key(), bob.key());
+    /// # Ok::<(), annals_eventstore::Invalid>(())
+    /// ```
+    ///
+    /// # Errors
+    /// [`Invalid`] with the field `body` if it cannot be written as JSON.
+    pub fn of_caller<T: Serialize + ?Sized>(caller: &str, key: impl AsRef<str>, body: &T) -> Result<Self, Invalid> {
+        let both = Fingerprint::of(&(caller, key.as_ref()))?;
+        Self::new(both.get().to_string(), Fingerprint::of(body)?)
+    }
+
     /// The same key, stored for `lifetime` from the append on, by the store's clock. If the clock is earlier than the last
     /// recorded event, the lifetime counts from the time of that event, so that correcting a slow clock does not end it. A
     /// lifetime beyond the end of the calendar is unlimited.

@@ -10,6 +10,7 @@ use crate::clock::IdSource;
 use crate::error::{AppendError, ReadError};
 use crate::event::{NewEvent, RecordedEvent};
 use crate::filter::{Filter, StreamFilter};
+use crate::forward_event_store;
 use crate::limits::Limits;
 use crate::position::{After, Checkpoint, Incarnation, Position};
 use crate::request::RequestKey;
@@ -20,7 +21,8 @@ use crate::stream::{ExpectedVersion, StreamId, StreamVersion, Tenant};
 /// This is what a store can do; [`EventStoreExt`](crate::EventStoreExt) reads of any length with it, and
 /// [`AggregateStore`](crate::AggregateStore) decides over it. Methods that read a page are for those who build on it.
 ///
-/// It is open to implement: for another engine, or by a wrapper that forwards every call, as `testing::FaultyStore` does.
+/// It is open to implement: for another engine, or by a wrapper around a store
+/// ([`forward_event_store!`](crate::forward_event_store)).
 ///
 /// # Obligations on the implementer
 /// 1. An acknowledged append survives every crash. 2. Versions of a stream are 1..n: unique, without gaps. 3. All events of
@@ -295,58 +297,6 @@ pub struct StreamInfo {
     pub version: StreamVersion,
 }
 
-#[async_trait]
 impl EventStore for Arc<dyn EventStore> {
-    fn incarnation(&self) -> Incarnation {
-        (**self).incarnation()
-    }
-
-    fn limits(&self) -> &Limits {
-        (**self).limits()
-    }
-
-    fn ids(&self) -> &dyn IdSource {
-        (**self).ids()
-    }
-
-    async fn append_many(&self, append: Append) -> Result<Appended, AppendError> {
-        (**self).append_many(append).await
-    }
-
-    async fn find_request(&self, tenant: &Tenant, request: &RequestKey) -> Result<Option<Appended>, AppendError> {
-        (**self).find_request(tenant, request).await
-    }
-
-    async fn load_page(&self, stream: &StreamId, after: StreamVersion, limit: usize) -> Result<StreamPage, ReadError> {
-        (**self).load_page(stream, after, limit).await
-    }
-
-    async fn read_page(&self, after: After, filter: &Filter, limit: usize) -> Result<Page, ReadError> {
-        (**self).read_page(after, filter, limit).await
-    }
-
-    async fn streams_page(
-        &self,
-        filter: &StreamFilter,
-        after: Option<&StreamId>,
-        limit: usize,
-    ) -> Result<Vec<StreamInfo>, ReadError> {
-        (**self).streams_page(filter, after, limit).await
-    }
-
-    async fn head(&self) -> Result<Checkpoint, ReadError> {
-        (**self).head().await
-    }
-
-    async fn check_checkpoint(&self, checkpoint: &Checkpoint) -> Result<(), ReadError> {
-        (**self).check_checkpoint(checkpoint).await
-    }
-
-    fn watch(&self) -> watch::Receiver<Position> {
-        (**self).watch()
-    }
-
-    async fn close(&self) {
-        (**self).close().await;
-    }
+    forward_event_store!(self => (**self));
 }

@@ -333,6 +333,10 @@ END $$;
 -- belongs to the rows p_first_rows[r] to p_last_rows[r]. If p_last_events[m] is not NULL, it must be the stored event before
 -- row m.
 --
+-- Positions are allocated in the order of the arrays: `unnest` gives elements in storage order (manual of PostgreSQL, Array
+-- Functions), and nothing above that one scan sorts, joins or divides its rows. WITH ORDINALITY and a sort would copy all
+-- payloads. A test compares the positions of the answers with those in the log.
+--
 -- With p_check, the expected versions are compared before anything is stored, because a failed INSERT leaves dead rows.
 -- Without it, the keys of the table decide: usually no other session writes the same streams, and the comparison costs a
 -- quarter of the time (measured).

@@ -4,10 +4,9 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use annals_eventstore::{BackendError, Checkpoint, EventStore, Position, ReadError};
+use annals_eventstore::{BackendError, Backoff, Checkpoint, EventStore, Position, ReadError};
 use tokio::time::sleep;
 
-use crate::backoff::Backoff;
 use crate::changes::Changes;
 use crate::database::{Fault, Model, Moved, Work};
 use crate::error::StopCause;
@@ -87,7 +86,7 @@ pub(crate) async fn commit(shared: &Shared, members: &mut [Member], mut parts: V
         };
         if fault.transient {
             unanswered = true;
-            if !wait_to_retry(shared, members, &parts, &fault, backoff.next()).await {
+            if !wait_to_retry(shared, members, &parts, &fault, backoff.next_wait()).await {
                 return false;
             }
             continue;
@@ -116,7 +115,7 @@ async fn compare(shared: &Shared, members: &mut [Member], parts: Vec<Part>, unan
         match shared.database.checkpoints(&models).await {
             Ok(stored) => break stored,
             Err(fault) if fault.transient => {
-                if !wait_to_retry(shared, members, &parts, &fault, backoff.next()).await {
+                if !wait_to_retry(shared, members, &parts, &fault, backoff.next_wait()).await {
                     return false;
                 }
             }
@@ -151,7 +150,7 @@ async fn go_on_from(shared: &Shared, member: &mut Member, stored: Checkpoint) ->
             Ok(()) => member.overtaken(stored),
             Err(error) if error.is_transient() => {
                 member.set_retrying(&error);
-                if !pause(shared, backoff.next()).await {
+                if !pause(shared, backoff.next_wait()).await {
                     return false;
                 }
                 continue;

@@ -46,7 +46,6 @@
 // Derived code says `::annals_projections`; so it also compiles in the tests of this crate.
 extern crate self as annals_projections;
 
-mod backoff;
 mod batch;
 mod builder;
 mod changes;

@@ -3,13 +3,12 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use annals_eventstore::{Checkpoint, Clock, EventStore, Position, ReadError};
+use annals_eventstore::{Backoff, Checkpoint, Clock, EventStore, Position, ReadError};
 use futures::future::join_all;
 use tokio::sync::mpsc;
 use tokio::time::{Instant, sleep, sleep_until};
 use tokio_util::sync::CancellationToken;
 
-use crate::backoff::Backoff;
 use crate::batch::Batch;
 use crate::column::ColumnValue;
 use crate::commit::{Part, commit, move_on};
@@ -202,7 +201,7 @@ impl Pass {
         for member in self.running() {
             member.set_retrying(error);
         }
-        let pause = self.backoff.next();
+        let pause = self.backoff.next_wait();
         tokio::select! {
             () = self.shared.cancel.cancelled() => {}
             () = sleep(pause) => {}
@@ -360,7 +359,7 @@ async fn load(
                 member.set_retrying(&fault.source);
                 tokio::select! {
                     () = shared.cancel.cancelled() => return None,
-                    () = sleep(backoff.next()) => {}
+                    () = sleep(backoff.next_wait()) => {}
                 }
             }
             loaded => return Some(loaded),

@@ -38,6 +38,27 @@ impl Class {
         }
     }
 
+    /// The class of an answer over HTTP, by its status and its `retry-after`.
+    ///
+    /// `retry-after` is read if it is a number of seconds. A date, which would need equal clocks on both sides, and anything
+    /// else counts as no wait that was asked for.
+    ///
+    /// ```
+    /// use annals_resilience::Class;
+    /// use http::{HeaderMap, HeaderValue, StatusCode};
+    /// use std::time::Duration;
+    ///
+    /// let mut headers = HeaderMap::new();
+    /// headers.insert("retry-after", HeaderValue::from_static("2"));
+    /// let class = Class::of_answer(StatusCode::TOO_MANY_REQUESTS, &headers);
+    /// assert_eq!(class, Class::Transient { retry_after: Some(Duration::from_secs(2)) });
+    /// ```
+    #[cfg(feature = "http")]
+    pub fn of_answer(status: http::StatusCode, headers: &http::HeaderMap) -> Self {
+        let wait = headers.get(http::header::RETRY_AFTER).and_then(|wait| wait.to_str().ok()?.trim().parse().ok());
+        Self::of_status(status.as_u16(), wait.map(Duration::from_secs))
+    }
+
     pub(crate) fn outcome(self) -> Outcome {
         match self {
             Self::Success => Outcome::Success,

@@ -92,7 +92,7 @@ pub use deadline::Deadline;
 pub use error::{CallError, Guard, LastBecause, Reason, Refusal, Setting, SettingsError, TimeLimit};
 pub use policy::{
     Call, DuplicatePolicy, IdempotencyKey, KeyError, Pending, Policies, Policy, PolicyBuilder, PolicySettings,
-    PolicyState, Profile,
+    PolicyState, Profile, UnknownPolicy,
 };
 #[cfg(feature = "tower")]
 pub use policy::{PolicyLayer, PolicyService};

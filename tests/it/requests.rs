@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use annals::prelude::*;
 use annals::resilience::receiver::{Caller, MemoryRecords, MemorySettings, Receiver};
 use annals::resilience::{Deadline, IdempotencyKey};
-use annals::{Context, Filter, Fingerprint, MemoryStore, Position, Repository, RequestKey};
+use annals::{Context, Filter, MemoryStore, Position, Repository, RequestKey};
 use axum::Router;
 use axum::extract::{Path, State};
 use axum::http::request::Parts;
@@ -41,8 +41,8 @@ async fn load(
     let loaded = async {
         let card = CardId::new(card)?;
         // Two callers may use one key; the fingerprint is that of what is asked for.
-        let caller_and_key = Fingerprint::of(&(user(&headers), key.as_str()))?.get().to_string();
-        let request = RequestKey::new(caller_and_key, Fingerprint::of(&("load", card.as_str(), 100))?)?;
+        let caller = user(&headers).unwrap_or_default();
+        let request = RequestKey::of_caller(caller, &key, &("load", card.as_str(), 100))?;
         let cards = till.cards.with(Context::default().with_request(request).with_deadline(deadline));
         Ok::<_, Box<dyn std::error::Error + Send + Sync>>(cards.execute(&card, |card| card.load(100)).await?)
     };

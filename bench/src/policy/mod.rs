@@ -67,6 +67,12 @@ impl Report {
     }
 }
 
+const LEGEND: &str = "
+goodput, rejected  of all calls that callers made, those that were answered, and those that a guard refused
+amplification      attempts that reached the dependency per call that callers made, refused ones included, both during
+                   the fault: at most 1.2 is wanted from 50 calls/s on; below 1, guards kept calls from the dependency
+recovery           from the end of the fault to the last call that was not answered";
+
 impl fmt::Display for Report {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{:<10} {:>8} {:>9} {:>14} {:>12}", "profile", "goodput", "rejected", "amplification", "recovery")?;
@@ -74,6 +80,6 @@ impl fmt::Display for Report {
             let (goodput, rejected) = (goodput * 100.0, rejected * 100.0);
             write!(f, "\n{profile:<10} {goodput:>6.1} % {rejected:>7.1} % {amplification:>14.3} {recovery_ms:>9} ms")?;
         }
-        Ok(())
+        write!(f, "\n{LEGEND}")
     }
 }

@@ -46,7 +46,8 @@ pub(super) struct Summary {
     pub(super) goodput: f64,
     /// The share of the calls that a guard refused.
     pub(super) rejected: f64,
-    /// Attempts per call during the fault. Below 1: calls were kept from the dependency.
+    /// Attempts that reached the dependency during the fault, per call that callers made during it, refused ones included.
+    /// Below 1: guards kept calls from the dependency.
     pub(super) amplification: f64,
     /// From the end of the fault to the last call that was not answered.
     pub(super) recovery_ms: u64,

@@ -5,7 +5,7 @@ use annals::resilience::breaker::BreakerState;
 use super::profile::{END, Profile};
 use super::run::{Run, simulate};
 
-const SEEDS: [u64; 4] = [1, 2, 3, 4];
+const SEEDS: [u64; 2] = [1, 2];
 
 fn all(mut check: impl FnMut(&str, &Run)) {
     for seed in SEEDS {
@@ -67,7 +67,9 @@ fn the_plot_shows_every_profile_and_every_state() {
 #[test]
 fn the_same_seed_gives_the_same_run() {
     for profile in Profile::ALL {
-        assert_eq!(simulate(profile, 50.0, 7).expect("simulated"), simulate(profile, 50.0, 7).expect("simulated"));
-        assert_ne!(simulate(profile, 50.0, 7).expect("simulated"), simulate(profile, 50.0, 8).expect("simulated"));
+        let run = |seed| simulate(profile, 50.0, seed).expect("simulated");
+        let first = run(7);
+        assert_eq!(first, run(7));
+        assert_ne!(first, run(8));
     }
 }

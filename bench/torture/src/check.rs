@@ -14,12 +14,10 @@ pub(crate) struct LogCheck {
     /// Events in the log.
     pub(crate) appended: u64,
     /// Positions up to the last one that no event has: rolled back, or skipped by a crash.
-    #[serde(rename = "dead_numbers")]
     pub(crate) gaps: u64,
     /// Events whose version is not after that of the event before it in its stream.
     pub(crate) inverted: u64,
     /// Versions that streams have skipped.
-    #[serde(rename = "holes")]
     pub(crate) skipped_versions: u64,
 }
 

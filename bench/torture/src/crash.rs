@@ -60,7 +60,6 @@ pub(crate) struct Crashes {
     /// Crashes after which a standby was promoted.
     pub(crate) promotions: u64,
     /// Positions that were allocated without an event before a crash, and that an event has got after it.
-    #[serde(rename = "numbers_again")]
     pub(crate) positions_reused: u64,
     /// How far the sequence was ahead of the last event after a promotion, at least and at most.
     pub(crate) sequence_ahead: Option<(i64, i64)>,

@@ -82,7 +82,7 @@ impl fmt::Display for Report {
         )?;
         writeln!(f, "  untrue       {:>11}   delivered, but not in the log, or different there", delivered.untrue)?;
         writeln!(f, "  misplaced    {:>11}   in the log before an earlier version of their stream", log.inverted)?;
-        writeln!(f, "  holes        {:>11}   versions that a stream has skipped", log.skipped_versions)?;
+        writeln!(f, "  skipped      {:>11}   versions that a stream has not", log.skipped_versions)?;
         writeln!(f, "  lost         {:>11}   acknowledged events that are not in the log", self.lost)?;
         writeln!(f, "  torn         {:>11}   units of work that the log or their table has only in part", self.torn)?;
         writeln!(

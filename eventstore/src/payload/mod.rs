@@ -38,7 +38,7 @@ pub const MAX_DEPTH: usize = 64;
 /// bytes. Cloning is cheap.
 ///
 /// Two payloads are equal if they are equal as JSON values: the way a number is written (`1` or `1.0`) does not count.
-/// Numbers are compared exactly, at any size.
+/// Numbers are compared exactly, at any size. A stored text that breaks a rule above is equal only to the same text.
 ///
 /// ```
 /// use annals_eventstore::Payload;
@@ -54,7 +54,7 @@ pub const MAX_DEPTH: usize = 64;
 #[derive(Clone)]
 pub struct Payload {
     text: Arc<str>,
-    /// How many bytes it has at most once its numbers are written without exponents; `None` if it has not been counted yet.
+    /// How many bytes it has once its numbers are written without exponents; `None` if it has not been counted yet.
     written_out: Option<NonZeroUsize>,
 }
 
@@ -74,8 +74,7 @@ impl Payload {
     /// [`Invalid`] naming the place that is no JSON or breaks a rule above.
     pub fn from_json(text: &str) -> Result<Self, Invalid> {
         // Within what any store can be made to hold: a short text may have numbers that are very long once written out.
-        let scanned = scan::scan_within(text, MAX_EVENT_BYTES)?;
-        let text = canonical::canonical(&scanned.text);
+        let text = scan::canonical_within(text, MAX_EVENT_BYTES)?;
         Ok(Self { written_out: NonZeroUsize::new(text.len()), text: text.into() })
     }
 
@@ -84,7 +83,7 @@ impl Payload {
         Self { text: text.into(), written_out: None }
     }
 
-    /// How many bytes it has at most once its numbers are written without exponents.
+    /// How many bytes it has once its numbers are written without exponents.
     ///
     /// # Errors
     /// [`Invalid`] naming the number with which these are more than `limit`, or what breaks a rule in a text that no
@@ -92,7 +91,7 @@ impl Payload {
     pub(crate) fn written_out(&self, limit: usize) -> Result<usize, Invalid> {
         match self.written_out {
             Some(bytes) if bytes.get() <= limit => Ok(bytes.get()),
-            _ => scan::scan_within(&self.text, limit).map(|scanned| scanned.written_out),
+            _ => scan::canonical_within(&self.text, limit).map(|text| text.len()),
         }
     }
 

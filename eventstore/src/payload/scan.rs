@@ -1,9 +1,11 @@
-//! The check of JSON text against our rules, in one pass and without recursion.
+//! The one reader of JSON text: in one pass and without recursion it checks the text against our rules and writes its value in
+//! the canonical way.
 
 use std::borrow::Cow;
 use std::collections::HashSet;
 
 use super::MAX_DEPTH;
+use super::canonical::{Field, sort_fields, write_number};
 use super::path::{path_at, push_key};
 use crate::invalid::Invalid;
 
@@ -36,48 +38,41 @@ const USUAL_KEYS: usize = 16;
 
 const WRITE_PROPERLY: &str = "write it with a JSON library";
 
-/// A text that has passed the checks.
-pub(super) struct Scanned<'t> {
-    /// Without the white space between tokens; borrowed if there is none.
-    pub(super) text: Cow<'t, str>,
-    /// How many bytes it has at most once its numbers are written without exponents.
-    pub(super) written_out: usize,
-}
-
-/// Checks `text`.
+/// Checks `text`, and writes its value in the canonical way.
 ///
 /// Accepts RFC 8259, except what a store could not return: nesting deeper than [`MAX_DEPTH`], U+0000, lone
 /// surrogates, duplicate keys, and numbers beyond the range of `f64` or of PostgreSQL's `numeric`.
 ///
 /// It also refuses the number with which the text has more than `limit` bytes once its numbers are written out.
-pub(super) fn scan_within(text: &str, limit: usize) -> Result<Scanned<'_>, Invalid> {
+pub(super) fn canonical_within(text: &str, limit: usize) -> Result<String, Invalid> {
+    write(text, limit, false)
+}
+
+/// The same, with numbers of one value in one way: `1.50` is `1.5`.
+pub(super) fn comparable_within(text: &str, limit: usize) -> Result<String, Invalid> {
+    write(text, limit, true)
+}
+
+fn write(text: &str, limit: usize, shortest_numbers: bool) -> Result<String, Invalid> {
     let mut scanner = Scanner {
         text,
         at: 0,
-        compact: None,
-        kept: 0,
+        out: String::with_capacity(text.len() + text.len() / 4),
+        shortest_numbers,
         open: Vec::with_capacity(USUALLY_OPEN),
-        keys: Vec::with_capacity(USUAL_KEYS),
+        fields: Vec::with_capacity(USUAL_KEYS),
         added: 0,
         limit,
     };
     scanner.text()?;
-    let added = scanner.added;
-    let text = match scanner.compact {
-        None => Cow::Borrowed(text),
-        Some(mut compact) => {
-            compact.push_str(&text[scanner.kept..]);
-            Cow::Owned(compact)
-        }
-    };
-    Ok(Scanned { written_out: text.len().saturating_add(added), text })
+    Ok(scanner.out)
 }
 
 /// An array or object whose end has not come yet.
 struct Open<'t> {
     is_object: bool,
-    /// Where its keys begin among those of all open objects.
-    keys_from: usize,
+    /// Where its fields begin among those of all open objects.
+    first_field: usize,
     /// Its keys once they are many.
     many_keys: Option<HashSet<Cow<'t, str>>>,
 }
@@ -86,12 +81,13 @@ struct Scanner<'t> {
     text: &'t str,
     /// The next byte to read. Always between characters.
     at: usize,
-    /// The compacted text before `kept`, once white space was found.
-    compact: Option<String>,
-    kept: usize,
+    /// The canonical text of what was read.
+    out: String,
+    /// Whether zeros at the end of a number's places are left out.
+    shortest_numbers: bool,
     open: Vec<Open<'t>>,
-    /// The keys of all open objects, innermost last.
-    keys: Vec<Cow<'t, str>>,
+    /// The fields of all open objects, innermost last.
+    fields: Vec<Field<'t>>,
     /// How many bytes the numbers up to here have more when they are written without exponents.
     added: usize,
     /// The most bytes that the text may have then.
@@ -119,14 +115,16 @@ impl<'t> Scanner<'t> {
                 match self.peek() {
                     Some(b',') => {
                         self.at += 1;
+                        self.end_field(is_object);
+                        self.out.push_str(", ");
                         if is_object {
                             self.skip_space();
                             self.key()?;
                         }
                         break;
                     }
-                    Some(b'}') if is_object => self.close(),
-                    Some(b']') if !is_object => self.close(),
+                    Some(b'}') if is_object => self.close('}'),
+                    Some(b']') if !is_object => self.close(']'),
                     _ if is_object => return Err(self.broken("expected `,` or `}`")),
                     _ => return Err(self.broken("expected `,` or `]`")),
                 }
@@ -139,19 +137,24 @@ impl<'t> Scanner<'t> {
         self.skip_space();
         match self.peek() {
             Some(b'"') => self.string().map(|_| false),
-            Some(b'-' | b'0'..=b'9') => self.number().map(|()| false),
+            Some(b'-' | b'0'..=b'9') => {
+                let start = self.at;
+                self.number()?;
+                write_number(&self.text[start..self.at], self.shortest_numbers, &mut self.out);
+                Ok(false)
+            }
             Some(b'{') => {
-                self.open(true)?;
+                self.open('{')?;
                 if self.peek() == Some(b'}') {
-                    self.close();
+                    self.close('}');
                     return Ok(false);
                 }
                 self.key().map(|()| true)
             }
             Some(b'[') => {
-                self.open(false)?;
+                self.open('[')?;
                 if self.peek() == Some(b']') {
-                    self.close();
+                    self.close(']');
                     return Ok(false);
                 }
                 Ok(true)
@@ -163,7 +166,7 @@ impl<'t> Scanner<'t> {
         }
     }
 
-    fn open(&mut self, is_object: bool) -> Result<(), Invalid> {
+    fn open(&mut self, bracket: char) -> Result<(), Invalid> {
         if self.open.len() == MAX_DEPTH {
             return Err(self.refuse(
                 self.at,
@@ -171,71 +174,79 @@ impl<'t> Scanner<'t> {
                 "flatten it, or keep the inner part as text",
             ));
         }
-        self.open.push(Open { is_object, keys_from: self.keys.len(), many_keys: None });
+        self.open.push(Open { is_object: bracket == '{', first_field: self.fields.len(), many_keys: None });
+        self.out.push(bracket);
         self.at += 1;
         self.skip_space();
         Ok(())
     }
 
-    fn close(&mut self) {
+    fn close(&mut self, bracket: char) {
         self.at += 1;
         if let Some(open) = self.open.pop() {
-            self.keys.truncate(open.keys_from);
+            self.end_field(open.is_object);
+            sort_fields(&mut self.fields[open.first_field..], &mut self.out);
+            self.fields.truncate(open.first_field);
+        }
+        self.out.push(bracket);
+    }
+
+    /// The value of the last field ends here.
+    fn end_field(&mut self, is_object: bool) {
+        if let Some(field) = self.fields.last_mut().filter(|_| is_object) {
+            field.end = self.out.len();
         }
     }
 
     /// Reads a key and its colon.
     fn key(&mut self) -> Result<(), Invalid> {
-        let start = self.at;
+        let (from, start) = (self.at, self.out.len());
         if self.peek() != Some(b'"') {
             return Err(self.broken("expected a key in double quotes"));
         }
-        let escaped = self.string()?;
-        let quoted = &self.text[start..self.at];
-        let key = unescape(quoted, escaped).ok_or_else(|| self.broken("a key that cannot be read"))?;
+        let key = self.string()?;
         let Some(open) = self.open.last_mut() else { return Ok(()) };
+        let known = &self.fields[open.first_field..];
         let is_new = match &mut open.many_keys {
             Some(set) => set.insert(key.clone()),
             None => {
-                let known = &self.keys[open.keys_from..];
-                let is_new = !known.contains(&key);
                 if known.len() == FEW_KEYS {
-                    open.many_keys = Some(known.iter().cloned().chain([key.clone()]).collect());
-                } else if is_new {
-                    self.keys.push(key.clone());
+                    open.many_keys = Some(known.iter().map(|field| &field.key).chain([&key]).cloned().collect());
                 }
-                is_new
+                known.iter().all(|field| field.key != key)
             }
         };
         if !is_new {
-            let mut field = path_at(&self.text[..start]);
+            let mut field = path_at(&self.text[..from]);
             push_key(&mut field, &key);
             return Err(Invalid::new(field, "is in the same object twice", "give each key once"));
         }
+        self.fields.push(Field { key, start, end: start });
         self.skip_space();
         if self.peek() != Some(b':') {
             return Err(self.broken("expected `:` after the key"));
         }
         self.at += 1;
+        self.out.push_str(": ");
         Ok(())
     }
 
-    /// Reads a string; `true` if it holds an escape.
-    fn string(&mut self) -> Result<bool, Invalid> {
-        let start = self.at;
+    /// Reads a string.
+    fn string(&mut self) -> Result<Cow<'t, str>, Invalid> {
+        let (text, start) = (self.text, self.at);
         self.at += 1;
         let mut escaped = false;
         loop {
-            let rest = &self.text.as_bytes()[self.at..];
+            let rest = &text.as_bytes()[self.at..];
             let Some(plain) = rest.iter().position(|b| ENDS_PLAIN[usize::from(*b)]) else {
-                self.at = self.text.len();
+                self.at = text.len();
                 return Err(self.broken("a string has no end"));
             };
             self.at += plain;
             match rest[plain] {
                 b'"' => {
                     self.at += 1;
-                    return Ok(escaped);
+                    break;
                 }
                 b'\\' => {
                     escaped = true;
@@ -245,6 +256,16 @@ impl<'t> Scanner<'t> {
                 _ => return Err(self.broken("a control character in a string must be written as an escape")),
             }
         }
+        let quoted = &text[start..self.at];
+        if !escaped {
+            self.out.push_str(quoted);
+            return Ok(Cow::Borrowed(&quoted[1..quoted.len() - 1]));
+        }
+        // The same string may be written with other escapes.
+        let read = serde_json::from_str::<String>(quoted).and_then(|plain| Ok((serde_json::to_string(&plain)?, plain)));
+        let (written, plain) = read.map_err(|_| self.broken("a string that cannot be read"))?;
+        self.out.push_str(&written);
+        Ok(Cow::Owned(plain))
     }
 
     /// Reads one escape of the string that begins at `start`.
@@ -353,6 +374,7 @@ impl<'t> Scanner<'t> {
             return Err(self.broken("expected a value"));
         }
         self.at += word.len();
+        self.out.push_str(word);
         Ok(false)
     }
 
@@ -375,16 +397,9 @@ impl<'t> Scanner<'t> {
         self.at - from
     }
 
-    /// Skips white space and leaves it out of the compact text.
     fn skip_space(&mut self) {
-        let from = self.at;
         while matches!(self.peek(), Some(b' ' | b'\n' | b'\r' | b'\t')) {
             self.at += 1;
-        }
-        if self.at > from {
-            let compact = self.compact.get_or_insert_with(|| String::with_capacity(self.text.len()));
-            compact.push_str(&self.text[self.kept..from]);
-            self.kept = self.at;
         }
     }
 
@@ -404,14 +419,5 @@ impl<'t> Scanner<'t> {
     /// The value that begins at `start` breaks a rule.
     fn refuse(&self, start: usize, problem: impl Into<String>, fix: &str) -> Invalid {
         Invalid::new(path_at(&self.text[..start]), problem, fix)
-    }
-}
-
-/// The string inside valid quotes, borrowed if it holds no escape.
-pub(super) fn unescape(quoted: &str, escaped: bool) -> Option<Cow<'_, str>> {
-    if escaped {
-        serde_json::from_str(quoted).ok().map(Cow::Owned)
-    } else {
-        quoted.get(1..quoted.len().checked_sub(1)?).map(Cow::Borrowed)
     }
 }

@@ -263,8 +263,6 @@ fn only_the_grammar_of_rfc_8259_is_accepted() {
 fn white_space_between_tokens_is_of_one_kind_and_inside_strings_stays() {
     let text = " {\n\t\"a b\" : [ 1 , 2 ,\r\n{ } , [ ] ] , \"c\" : \" d \" } ";
     assert_eq!(accepted(text).as_str(), r#"{"c": " d ", "a b": [1, 2, {}, []]}"#);
-    let scanned = super::scan::scan_within(r#"{"a":[1,"  "]}"#, usize::MAX).unwrap();
-    assert!(matches!(scanned.text, std::borrow::Cow::Borrowed(_)));
 }
 
 #[test]
@@ -675,14 +673,14 @@ fn numbers_are_counted_as_they_are_written_without_exponents() {
         ("7", 1),
         ("-7", 2),
         ("1e9", 10),
-        ("-1.5e3", 6),
+        ("-1.5e3", 5),
         ("1e-3", 5),
-        ("123.45e-2", 9),
+        ("123.45e-2", 6),
         ("5e-324", 326),
         ("-2.2250738585072014e-308", 327),
         ("1.7976931348623157e308", 309),
         ("1e-16383", 16_385),
-        (r#"{"a":[1e9,1e9],"1e9":"1e9"}"#, 27 + 2 * 7),
+        (r#"{"a":[1e9,1e9],"1e9":"1e9"}"#, 27 + 2 * 7 + " ".len() * 4),
     ] {
         assert_eq!(Payload::trusted(text).written_out(usize::MAX).unwrap(), written_out, "{text}");
         let accepted = accepted(text);

@@ -4,6 +4,7 @@ mod append;
 mod connection;
 mod database;
 mod fault;
+mod micros;
 mod migrate;
 mod notify;
 mod open;
@@ -15,6 +16,7 @@ mod tests;
 mod unit_of_work;
 
 pub use database::{PostgresDatabase, PostgresReader, PostgresTransaction};
+pub use micros::Micros;
 pub use options::PostgresOptions;
 pub use store::{PostgresStore, postgres};
 pub use unit_of_work::PostgresUnitOfWork;

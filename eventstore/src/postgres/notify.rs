@@ -15,6 +15,7 @@ use sqlx::postgres::{PgConnectOptions, PgListener, PgPoolOptions};
 use tokio::sync::watch;
 use tokio::time::{sleep, timeout};
 
+use crate::backoff::Backoff;
 use crate::error::ReadError;
 use crate::position::Position;
 use crate::postgres::append::writer::announce;
@@ -88,13 +89,13 @@ pub(crate) async fn listen(
     every: Duration,
 ) {
     let mut listener = Listener::new(listen);
-    let mut failures = 0;
+    let mut failing: Option<Backoff> = None;
     let mut ended_runs = reader.pool.ended_runs();
     loop {
-        let pause = match failures {
-            0 if listener.is_open() => every.max(LOOK_WHILE_LISTENING),
-            0 => every,
-            _ => after_failures(failures, every),
+        let pause = match &mut failing {
+            Some(backoff) => backoff.next_wait(),
+            None if listener.is_open() => every.max(LOOK_WHILE_LISTENING),
+            None => every,
         };
         // A notification or the timeout: poll in both cases.
         let _ = timeout(pause, listener.next()).await;
@@ -104,7 +105,7 @@ pub(crate) async fn listen(
         match reader.last_position().await {
             Ok(last) => {
                 announce(&head, Position::stored(last));
-                failures = 0;
+                failing = None;
                 let now = reader.pool.ended_runs();
                 if std::mem::replace(&mut ended_runs, now) != now {
                     // Waiting readers must check whether their event still exists.
@@ -114,23 +115,16 @@ pub(crate) async fn listen(
             Err(ReadError::Closed) => return,
             Err(error) => {
                 // Logged once per outage.
-                if failures == 0 {
+                if failing.is_none() {
                     tracing::warn!(
                         error = &error as &dyn std::error::Error,
                         "cannot poll for commits of other handles; trying again"
                     );
                 }
-                failures += 1;
+                failing.get_or_insert_with(|| Backoff::between(every.saturating_mul(2), every.max(TRY_AGAIN)));
             }
         }
     }
-}
-
-/// A delay that doubles up to a second, or to `every` if that is longer. Up to half of it is subtracted at random, so that
-/// the handles of a restarted server do not all reconnect at once.
-fn after_failures(failures: u32, every: Duration) -> Duration {
-    let whole = every.saturating_mul(1 << failures.min(16)).min(every.max(TRY_AGAIN));
-    whole.mul_f64(1.0 - fastrand::f64() / 2.0)
 }
 
 /// A connection that listens, if one is configured.

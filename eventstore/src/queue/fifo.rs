@@ -70,6 +70,15 @@ struct Waiting {
     closed: bool,
 }
 
+/// Answers the appends that are still queued when their writer ends, even by a panic.
+pub(crate) struct EndOfQueue(pub(crate) Arc<Queue>);
+
+impl Drop for EndOfQueue {
+    fn drop(&mut self) {
+        self.0.abandon();
+    }
+}
+
 impl Queue {
     /// An empty queue, whose appends count among those of `bounds`.
     pub(crate) fn new(bounds: Bounds) -> Self {
@@ -140,7 +149,7 @@ impl Queue {
     }
 
     /// Refuses later appends, and those that wait, because no writer is left.
-    pub(crate) fn abandon(&self) {
+    fn abandon(&self) {
         let tenants = {
             let mut waiting = self.lock();
             waiting.closed = true;

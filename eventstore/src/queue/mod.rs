@@ -6,4 +6,4 @@ mod fifo;
 mod tests;
 
 pub(crate) use bounds::Bounds;
-pub(crate) use fifo::{Queue, Taken};
+pub(crate) use fifo::{EndOfQueue, Queue, Taken};

@@ -1,7 +1,6 @@
 //! The reads that every store shares, written once over the contract: whole streams, the log, subscriptions, listings.
 
 mod ahead;
-mod backoff;
 mod events;
 mod ext;
 mod overlap;

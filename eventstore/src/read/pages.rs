@@ -7,11 +7,11 @@ use std::task::{Context, Poll, ready};
 use futures::FutureExt;
 use futures::future::BoxFuture;
 
+use crate::backoff::Backoff;
 use crate::error::ReadError;
 use crate::filter::Filter;
 use crate::position::{After, Position};
 use crate::read::ahead::{Ahead, FIRST_PAGE, grown};
-use crate::read::backoff::Backoff;
 use crate::store::{EventStore, Page};
 
 /// The log page by page: the present events, then new ones, without a gap or a duplicate.
@@ -153,13 +153,13 @@ fn read(
 ) -> BoxFuture<'static, Result<Page, ReadError>> {
     async move {
         let mut head = store.watch();
-        let mut backoff = None;
+        let mut backoff = Backoff::default();
         loop {
             // Later notifications wake us below; this read sees the events of earlier ones.
             head.borrow_and_update();
             let page = match store.read_page(after, &filter, limit).await {
                 Err(error) if retries && error.is_transient() => {
-                    let pause = backoff.get_or_insert_with(|| Backoff::seeded(fastrand::u64(..))).next_wait();
+                    let pause = backoff.next_wait();
                     tracing::warn!(%after, error = &error as &dyn std::error::Error, ?pause, "the log cannot be read now");
                     tokio::time::sleep(pause).await;
                     continue;
@@ -169,7 +169,7 @@ fn read(
             if page.checkpoint.is_some() || !wait {
                 return Ok(page);
             }
-            backoff = None;
+            backoff = Backoff::default();
             if head.changed().await.is_err() {
                 // No more commits can be announced, so the reader would wait forever.
                 return store.read_page(after, &filter, limit).await.and_then(|page| match page.checkpoint {

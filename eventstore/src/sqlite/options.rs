@@ -5,9 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crate::clock::{Clock, IdSource, SystemClock, TimeOrderedIds};
-use crate::error::OpenError;
 use crate::limits::Limits;
-use crate::sqlite::store::SqliteStore;
 
 /// When an acknowledged append is safe on disk.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -141,16 +139,5 @@ impl SqliteOptions {
     pub fn ids(mut self, ids: impl IdSource) -> Self {
         self.ids = Arc::new(ids);
         self
-    }
-
-    /// Opens the store. Must be called in the tokio runtime that the store shall live in, see [`SqliteStore`].
-    ///
-    /// # Errors
-    /// As of [`SqliteStore::open`].
-    ///
-    /// # Cancel safety
-    /// Dropping the future leaves a file that may have been created, and that opening it again completes.
-    pub async fn open(self) -> Result<SqliteStore, OpenError> {
-        SqliteStore::open_with(self).await
     }
 }

@@ -106,6 +106,19 @@ impl Drop for Handle {
     }
 }
 
+impl SqliteOptions {
+    /// Opens the store. Must be called in the tokio runtime that the store shall live in, see [`SqliteStore`].
+    ///
+    /// # Errors
+    /// As of [`SqliteStore::open`].
+    ///
+    /// # Cancel safety
+    /// Dropping the future leaves a file that may have been created, and that opening it again completes.
+    pub async fn open(self) -> Result<SqliteStore, OpenError> {
+        SqliteStore::open_with(self).await
+    }
+}
+
 impl SqliteStore {
     /// Opens the store in the file at `path` with the defaults of [`SqliteOptions`], creating it if it is not there.
     /// `path` is a plain path, not a URL, in a folder that exists.
@@ -122,7 +135,7 @@ impl SqliteStore {
         SqliteOptions::new(path).open().await
     }
 
-    pub(crate) async fn open_with(options: SqliteOptions) -> Result<Self, OpenError> {
+    async fn open_with(options: SqliteOptions) -> Result<Self, OpenError> {
         let database = SqliteDatabase::open_with(&options).await?;
         if let Err(error) = Self::prepare(&database, &options).await {
             database.close().await;
@@ -139,7 +152,7 @@ impl SqliteStore {
         })?;
         let group = Arc::new(GroupCommit {
             database,
-            queue: Queue::new(Bounds::default()),
+            queue: Arc::new(Queue::new(Bounds::default())),
             limits: options.limits.clone(),
             head: watch::Sender::new(head.position),
             last_batch: AtomicUsize::new(1),

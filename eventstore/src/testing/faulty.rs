@@ -4,14 +4,12 @@ use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use async_trait::async_trait;
-use tokio::sync::watch;
 
 use crate::append::{Append, Appended};
-use crate::clock::IdSource;
 use crate::error::{AppendError, BackendError, ErrorFamily, ReadError};
 use crate::filter::{Filter, StreamFilter};
-use crate::limits::Limits;
-use crate::position::{After, Checkpoint, Incarnation, Position};
+use crate::forward_event_store;
+use crate::position::{After, Checkpoint};
 use crate::request::RequestKey;
 use crate::store::{EventStore, Page, StreamInfo, StreamPage};
 use crate::stream::{StreamId, StreamVersion, Tenant};
@@ -115,17 +113,7 @@ fn planned() -> BackendError {
 
 #[async_trait]
 impl<S: EventStore> EventStore for FaultyStore<S> {
-    fn incarnation(&self) -> Incarnation {
-        self.inner.incarnation()
-    }
-
-    fn limits(&self) -> &Limits {
-        self.inner.limits()
-    }
-
-    fn ids(&self) -> &dyn IdSource {
-        self.inner.ids()
-    }
+    forward_event_store!(self => self.inner; except append_many, find_request, load_page, read_page, streams_page, head, check_checkpoint);
 
     async fn append_many(&self, append: Append) -> Result<Appended, AppendError> {
         match self.count() {
@@ -174,13 +162,5 @@ impl<S: EventStore> EventStore for FaultyStore<S> {
 
     async fn check_checkpoint(&self, checkpoint: &Checkpoint) -> Result<(), ReadError> {
         self.read(self.inner.check_checkpoint(checkpoint)).await
-    }
-
-    fn watch(&self) -> watch::Receiver<Position> {
-        self.inner.watch()
-    }
-
-    async fn close(&self) {
-        self.inner.close().await;
     }
 }

@@ -6,9 +6,9 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use annals_eventstore::{
-    After, Append, AppendError, Appended, BackendError, Checkpoint, EventId, EventStore, EventStoreExt,
-    ExpectedVersion, Filter, IdSource, Incarnation, Limits, MemoryStore, NewEvent, Page, Payload, Position, ReadError,
-    RecordedEvent, RequestKey, StreamFilter, StreamId, StreamInfo, StreamPage, StreamVersion, Tenant,
+    After, Append, AppendError, Appended, BackendError, EventId, EventStore, EventStoreExt, ExpectedVersion, Filter,
+    MemoryStore, NewEvent, Page, Payload, Position, ReadError, RecordedEvent, StreamFilter, StreamId, StreamInfo,
+    StreamPage, StreamVersion, Tenant, forward_event_store,
 };
 use async_trait::async_trait;
 use futures::{FutureExt, StreamExt, TryStreamExt};
@@ -106,26 +106,12 @@ fn take_one(of: &AtomicU64) -> bool {
 
 #[async_trait]
 impl EventStore for MinimalStore {
-    fn incarnation(&self) -> Incarnation {
-        self.inner.incarnation()
-    }
-
-    fn limits(&self) -> &Limits {
-        self.inner.limits()
-    }
-
-    fn ids(&self) -> &dyn IdSource {
-        self.inner.ids()
-    }
+    forward_event_store!(self => self.inner; except append_many, load_page, read_page, streams_page, watch, close);
 
     async fn append_many(&self, append: Append) -> Result<Appended, AppendError> {
         let done = self.inner.append_many(append).await?;
         self.wake();
         Ok(done)
-    }
-
-    async fn find_request(&self, tenant: &Tenant, request: &RequestKey) -> Result<Option<Appended>, AppendError> {
-        self.inner.find_request(tenant, request).await
     }
 
     async fn load_page(&self, stream: &StreamId, after: StreamVersion, limit: usize) -> Result<StreamPage, ReadError> {
@@ -165,14 +151,6 @@ impl EventStore for MinimalStore {
         limit: usize,
     ) -> Result<Vec<StreamInfo>, ReadError> {
         self.inner.streams_page(filter, after, self.limit(limit)).await
-    }
-
-    async fn head(&self) -> Result<Checkpoint, ReadError> {
-        self.inner.head().await
-    }
-
-    async fn check_checkpoint(&self, checkpoint: &Checkpoint) -> Result<(), ReadError> {
-        self.inner.check_checkpoint(checkpoint).await
     }
 
     fn watch(&self) -> watch::Receiver<Position> {

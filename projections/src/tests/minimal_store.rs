@@ -5,10 +5,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
 use std::time::Duration;
 
-use annals_eventstore::{
-    After, Append, AppendError, Appended, Checkpoint, EventStore, Filter, IdSource, Incarnation, Limits, Page,
-    Position, ReadError, RequestKey, StreamFilter, StreamId, StreamInfo, StreamPage, StreamVersion, Tenant,
-};
+use annals_eventstore::{After, EventStore, Filter, Page, Position, ReadError, Tenant, forward_event_store};
 use async_trait::async_trait;
 use tokio::sync::watch;
 
@@ -51,29 +48,7 @@ impl MinimalStore {
 
 #[async_trait]
 impl EventStore for MinimalStore {
-    fn incarnation(&self) -> Incarnation {
-        self.shop.store.incarnation()
-    }
-
-    fn limits(&self) -> &Limits {
-        self.shop.store.limits()
-    }
-
-    fn ids(&self) -> &dyn IdSource {
-        self.shop.store.ids()
-    }
-
-    async fn append_many(&self, append: Append) -> Result<Appended, AppendError> {
-        self.shop.store.append_many(append).await
-    }
-
-    async fn find_request(&self, tenant: &Tenant, request: &RequestKey) -> Result<Option<Appended>, AppendError> {
-        self.shop.store.find_request(tenant, request).await
-    }
-
-    async fn load_page(&self, stream: &StreamId, after: StreamVersion, limit: usize) -> Result<StreamPage, ReadError> {
-        self.shop.store.load_page(stream, after, limit).await
-    }
+    forward_event_store!(self => self.shop.store; except read_page, watch);
 
     async fn read_page(&self, after: After, filter: &Filter, limit: usize) -> Result<Page, ReadError> {
         assert!(after.position.get() >= self.panics_before.load(Ordering::Acquire), "the store has a fault");
@@ -88,29 +63,8 @@ impl EventStore for MinimalStore {
         Ok(page)
     }
 
-    async fn streams_page(
-        &self,
-        filter: &StreamFilter,
-        after: Option<&StreamId>,
-        limit: usize,
-    ) -> Result<Vec<StreamInfo>, ReadError> {
-        self.shop.store.streams_page(filter, after, limit).await
-    }
-
-    async fn head(&self) -> Result<Checkpoint, ReadError> {
-        self.shop.store.head().await
-    }
-
-    async fn check_checkpoint(&self, checkpoint: &Checkpoint) -> Result<(), ReadError> {
-        self.shop.store.check_checkpoint(checkpoint).await
-    }
-
     fn watch(&self) -> watch::Receiver<Position> {
         self.never_woken.as_ref().map_or_else(|| self.shop.store.watch(), |never| never.subscribe())
-    }
-
-    async fn close(&self) {
-        self.shop.store.close().await;
     }
 }
 

@@ -4,9 +4,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, Ordering};
 
 use annals_eventstore::{
-    After, Append, AppendError, Appended, BackendError, Checkpoint, EventStore, Filter, IdSource, Incarnation, Limits,
-    MemoryStore, Page, Position, ReadError, RequestKey, StreamFilter, StreamId, StreamInfo, StreamPage, StreamVersion,
-    Tenant,
+    After, BackendError, Checkpoint, EventStore, Filter, MemoryStore, Page, Position, ReadError, forward_event_store,
 };
 use async_trait::async_trait;
 use tokio::sync::watch;
@@ -65,48 +63,13 @@ impl Swapped {
 
 #[async_trait]
 impl EventStore for Swapped {
-    fn incarnation(&self) -> Incarnation {
-        self.now().incarnation()
-    }
-
-    fn limits(&self) -> &Limits {
-        self.now().limits()
-    }
-
-    fn ids(&self) -> &dyn IdSource {
-        self.now().ids()
-    }
-
-    async fn append_many(&self, append: Append) -> Result<Appended, AppendError> {
-        self.now().append_many(append).await
-    }
-
-    async fn find_request(&self, tenant: &Tenant, request: &RequestKey) -> Result<Option<Appended>, AppendError> {
-        self.now().find_request(tenant, request).await
-    }
-
-    async fn load_page(&self, stream: &StreamId, after: StreamVersion, limit: usize) -> Result<StreamPage, ReadError> {
-        self.now().load_page(stream, after, limit).await
-    }
+    forward_event_store!(self => self.now(); except read_page, check_checkpoint, watch);
 
     async fn read_page(&self, after: After, filter: &Filter, limit: usize) -> Result<Page, ReadError> {
         if self.0.failing.swap(0, Ordering::SeqCst) > 0 {
             return Err(ReadError::Unavailable { source: BackendError::new("the connection is lost") });
         }
         self.now().read_page(after, filter, limit).await
-    }
-
-    async fn streams_page(
-        &self,
-        filter: &StreamFilter,
-        after: Option<&StreamId>,
-        limit: usize,
-    ) -> Result<Vec<StreamInfo>, ReadError> {
-        self.now().streams_page(filter, after, limit).await
-    }
-
-    async fn head(&self) -> Result<Checkpoint, ReadError> {
-        self.now().head().await
     }
 
     async fn check_checkpoint(&self, checkpoint: &Checkpoint) -> Result<(), ReadError> {
@@ -116,9 +79,5 @@ impl EventStore for Swapped {
 
     fn watch(&self) -> watch::Receiver<Position> {
         self.0.head.subscribe()
-    }
-
-    async fn close(&self) {
-        self.now().close().await;
     }
 }

@@ -12,6 +12,8 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
+use crate::duration_text::whole_millis;
+
 pub use settings::{BreakerSettings, WindowSettings};
 pub use shell::{Breaker, Permit};
 pub use watch::{Missed, Transitions, Watch};
@@ -62,7 +64,7 @@ pub enum Outcome {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum Refused {
     /// It is open; after `retry_after` it admits probes.
-    #[error("the breaker is open and admits probes in {retry_after:?}")]
+    #[error("the breaker is open and admits probes in {:?}", whole_millis(*.retry_after))]
     Open {
         /// The rest of the open period.
         retry_after: Duration,
@@ -133,10 +135,10 @@ pub struct BreakerSnapshot {
     /// How often the state changed so far; results of calls of another generation are not counted.
     pub generation: u64,
     /// How long it has been in this state.
-    #[serde(with = "crate::duration_text")]
+    #[serde(serialize_with = "crate::duration_text::shown::serialize")]
     pub in_state_for: Duration,
     /// The rest of the open period.
-    #[serde(with = "crate::duration_text::option")]
+    #[serde(serialize_with = "crate::duration_text::shown::option::serialize")]
     pub retry_after: Option<Duration>,
     /// Calls in the window.
     pub calls: u32,

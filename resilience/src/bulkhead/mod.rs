@@ -1,6 +1,7 @@
 #![doc = include_str!("../../docs/bulkhead.md")]
 
 mod blocking;
+mod in_file;
 #[cfg(test)]
 mod tests;
 
@@ -19,24 +20,20 @@ use crate::error::{Check, SettingsError};
 
 /// How many calls run at once, and how many wait for how long.
 ///
-/// From a number: so many slots, a queue twice as long, and a wait of 250 ms.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
+/// From a number: so many slots, a queue twice as long, and a wait of 250 ms. In a settings file too it is a number, or a
+/// table, which may leave out `queue` and `wait`: `bulkhead = 20`, `bulkhead = { slots = 20, wait = "100ms" }`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct BulkheadSettings {
     /// Calls at once, from 1 to 1,000,000.
     pub slots: u32,
-    /// Calls that may wait for a slot; 0: none.
+    /// Calls that may wait for a slot; 0: none. Default in a settings file: twice the slots.
     pub queue: u32,
     /// The longest wait for a slot. Default: 250 ms. `None`: as long as the deadline allows.
-    #[serde(with = "crate::duration_text::option", default = "default_wait")]
+    #[serde(with = "crate::duration_text::option")]
     pub wait: Option<Duration>,
 }
 
 const DEFAULT_WAIT: Duration = Duration::from_millis(250);
-
-fn default_wait() -> Option<Duration> {
-    Some(DEFAULT_WAIT)
-}
 
 const MOST_SLOTS: u32 = 1_000_000;
 

@@ -243,6 +243,14 @@ async fn blocking_work_has_threads_of_its_own_and_keeps_its_slot_until_it_is_don
     assert_eq!(pool.run(Deadline::NONE, || 7).await, Ok(7));
 }
 
+#[tokio::test]
+async fn the_slot_of_blocking_work_is_free_when_its_caller_goes_on() {
+    let pool = BlockingPool::new("images", BulkheadSettings { slots: 1, queue: 0, wait: None }).unwrap();
+    for number in 0..1_000 {
+        assert_eq!(pool.run(Deadline::NONE, move || number).await, Ok(number));
+    }
+}
+
 /// The result of work whose caller has left is dropped on the thread.
 #[tokio::test]
 async fn a_result_that_panics_when_it_is_dropped_costs_no_thread() {
@@ -261,4 +269,20 @@ async fn a_result_that_panics_when_it_is_dropped_costs_no_thread() {
     assert!(timeout(ms(20), left).await.is_err());
     drop(go);
     assert_eq!(timeout(ms(5_000), pool.run(Deadline::NONE, || 7)).await, Ok(Ok(7)));
+}
+
+#[test]
+fn a_settings_file_gives_a_number_of_slots_or_a_table() {
+    let read = |text: &str| serde_json::from_str::<BulkheadSettings>(text);
+    assert_eq!(read("8").unwrap(), BulkheadSettings::from(8));
+    assert_eq!(read(r#"{"slots": 8}"#).unwrap(), BulkheadSettings::from(8));
+    let full = BulkheadSettings { slots: 8, queue: 0, wait: None };
+    assert_eq!(read(r#"{"slots": 8, "queue": 0, "wait": null}"#).unwrap(), full);
+    assert_eq!(read(&serde_json::to_string(&full).unwrap()).unwrap(), full);
+    for wrong in ["-1", "4294967296", r#""8""#] {
+        let refused = read(wrong).unwrap_err().to_string();
+        assert!(refused.contains("expected a number of slots, or a table"), "{refused}");
+    }
+    assert!(read(r#"{"slots": 8, "places": 1}"#).unwrap_err().to_string().contains("unknown field `places`"));
+    assert!(read(r#"{"queue": 8}"#).unwrap_err().to_string().contains("missing field `slots`"));
 }

@@ -4,6 +4,7 @@ use axum::extract::FromRequestParts;
 use axum::response::IntoResponse;
 use http::request::Parts;
 use http::{Response, StatusCode};
+use serde::{Deserialize, Serialize};
 
 use super::{Deadline, HeaderError};
 use crate::http::problem;
@@ -11,8 +12,10 @@ use crate::http::problem;
 /// The deadline of a request that comes without one, and the longest that any request gets. Default: 30 s.
 ///
 /// It is found in the extensions of a request: `router.layer(axum::Extension(LongestDeadline(..)))`.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct LongestDeadline(pub Duration);
+/// In a settings file it is the duration alone: `longest_deadline = "10s"`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct LongestDeadline(#[serde(with = "crate::duration_text")] pub Duration);
 
 impl Default for LongestDeadline {
     fn default() -> Self {

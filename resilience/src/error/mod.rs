@@ -1,5 +1,7 @@
 //! What can go wrong: with a call, and with settings.
 
+#[cfg(feature = "http")]
+mod answer;
 mod call;
 mod settings;
 #[cfg(test)]

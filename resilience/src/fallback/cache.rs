@@ -3,6 +3,7 @@ use std::future::Future;
 use std::hash::Hash;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
+use moka::policy::EvictionPolicy;
 use tokio::time::Instant;
 
 use super::{CacheSettings, Cached};
@@ -62,7 +63,10 @@ impl<K: Hash + Eq + Clone + Send + Sync + 'static, T: Clone + Send + Sync + 'sta
     /// [`SettingsError`] names the settings that cannot work.
     pub fn new(name: &str, settings: CacheSettings) -> Result<Self, SettingsError> {
         settings.check(name)?;
-        Ok(Self { slots: moka::sync::Cache::new(settings.keys), settings })
+        // Each new key must get its slot, or its callers would not find each other: moka's own policy admits popular ones only.
+        let slots =
+            moka::sync::Cache::builder().max_capacity(settings.keys).eviction_policy(EvictionPolicy::lru()).build();
+        Ok(Self { slots, settings })
     }
 
     /// The entry of a key, for `or_cached`. It need not be there yet.

@@ -24,7 +24,7 @@ pub struct CacheSettings {
     /// An answer is given in place of an error up to this age. Default: 5 min.
     #[serde(with = "crate::duration_text")]
     pub stale: Duration,
-    /// Keys kept; the least used leave first. Default: 10,000.
+    /// Keys kept; those that were not used for the longest time leave first. Default: 10,000.
     pub keys: u64,
 }
 

@@ -59,7 +59,8 @@ impl<'a, F, J> Pending<'a, F, J> {
         E: Send + 'a,
     {
         let (policy, deadline) = self.wait();
-        OrCached { answer: Box::pin(entry.get(policy, deadline, self.into_future())) }
+        // Waiting for another caller's answer takes from the time of the call that may follow.
+        OrCached { answer: Box::pin(entry.get(policy, deadline, self.deadline(deadline).into_future())) }
     }
 }
 

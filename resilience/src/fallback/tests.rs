@@ -245,3 +245,40 @@ async fn a_caller_in_a_hurry_does_not_fail_those_who_have_time() {
     assert_eq!(hurried, (None, Duration::from_millis(100)));
     assert_eq!(other, (Some(5), Duration::from_millis(600)));
 }
+
+/// A new key got no slot while popular ones filled the cache, and each of its callers made a call.
+#[tokio::test(start_paused = true)]
+async fn those_who_ask_for_a_new_key_share_a_call_though_popular_keys_fill_the_cache() {
+    let policy = Policy::fast("prices").build().unwrap();
+    let cache = StaleCache::new("prices", CacheSettings { keys: 10, ..CacheSettings::default() }).unwrap();
+    for key in (0..10).cycle().take(500) {
+        policy.idempotent(|_| async { Ok::<_, Status>(1) }).or_cached(&cache.entry(key)).await.unwrap();
+    }
+    let calls = AtomicU32::new(0);
+    let (policy, cache, calls) = (&policy, &cache, &calls);
+    let callers = (0..200).map(|number| async move {
+        sleep(Duration::from_millis(number * 10)).await;
+        let call = |_| async {
+            calls.fetch_add(1, Ordering::SeqCst);
+            sleep(secs(3)).await;
+            Ok::<_, Status>(2)
+        };
+        policy.idempotent(call).or_cached(&cache.entry(99)).await.unwrap().value
+    });
+    assert_eq!(futures::future::join_all(callers).await, [2; 200]);
+    assert_eq!(calls.load(Ordering::SeqCst), 1);
+}
+
+/// The wait for another caller's answer had a time of its own, so a call could take twice what its policy allows.
+#[tokio::test(start_paused = true)]
+async fn waiting_for_another_callers_answer_and_an_own_call_together_take_no_longer_than_the_policy_allows() {
+    let policy = Policy::fast("prices").timeout(secs(5)).deadline(secs(6)).build().unwrap();
+    let cache = StaleCache::new("prices", CacheSettings::default()).unwrap();
+    let entry = cache.entry("sock");
+    let hanging = || policy.idempotent(|_| std::future::pending::<Result<u32, Status>>()).or_cached(&entry);
+    let start = Instant::now();
+    let first = tokio::time::timeout(secs(4), hanging());
+    let (left, answer) = tokio::join!(first, hanging());
+    assert!(left.is_err(), "the one that called left after 4 s");
+    assert_eq!((answer.unwrap_err().attempts, start.elapsed()), (1, secs(6)));
+}

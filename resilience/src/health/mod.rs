@@ -37,7 +37,7 @@ pub struct Health {
 struct Shared {
     live: Live,
     port: Option<LivePort>,
-    checks: Vec<Checked>,
+    checks: Vec<Arc<Checked>>,
     started: AtomicBool,
     draining: AtomicBool,
 }
@@ -104,7 +104,7 @@ impl Health {
     /// while they are young enough. None runs before the start is done, or after shutdown began.
     ///
     /// # Cancel safety
-    /// Checks that run are dropped; nothing is cached of them.
+    /// Checks that run go on, each within its time limit, and the next question gets their results.
     pub async fn ready(&self) -> Report {
         if let Some(refused) = self.not_serving() {
             return refused;

@@ -1,14 +1,17 @@
+use std::collections::BTreeMap;
 use std::io::{ErrorKind, Read, Write};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, Shutdown, SocketAddr, TcpListener, TcpStream};
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use super::live::Reader;
 use super::report::Status;
 
-/// Questions that are answered at the same time; further ones are closed.
+/// Clients that are waited for at the same time. A further one takes the place of the one that is silent for the longest.
 const CONNECTIONS: usize = 16;
+/// Threads that answer, with those whose clients have lost their places and that are about to end.
+const THREADS: usize = 4 * CONNECTIONS;
 /// How long a client may take for its question.
 const TIME: Duration = Duration::from_secs(1);
 /// The most bytes of a question.
@@ -28,7 +31,7 @@ impl LivePort {
         let stop = Arc::new(AtomicBool::new(false));
         let stopped = stop.clone();
         let serve = move || {
-            let open = Arc::new(AtomicUsize::new(0));
+            let open = Arc::new(Open::default());
             for connection in listener.incoming() {
                 if stopped.load(Ordering::SeqCst) {
                     return;
@@ -68,26 +71,61 @@ impl Drop for LivePort {
     }
 }
 
+/// The clients that are waited for, by their numbers: the smallest came first.
+#[derive(Debug, Default)]
+struct Open {
+    next: AtomicU64,
+    clients: Mutex<BTreeMap<u64, TcpStream>>,
+}
+
+impl Open {
+    fn lock(&self) -> MutexGuard<'_, BTreeMap<u64, TcpStream>> {
+        self.clients.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Takes a client in. If all places are taken, the one that came first is closed, which ends its thread.
+    fn enter(self: &Arc<Self>, client: TcpStream) -> Place {
+        let mut clients = self.lock();
+        if clients.len() >= CONNECTIONS
+            && let Some((_, first)) = clients.pop_first()
+            && let Err(error) = first.shutdown(Shutdown::Both)
+        {
+            tracing::debug!(%error, "a client that asked nothing about health was gone already");
+        }
+        let number = self.next.fetch_add(1, Ordering::Relaxed);
+        clients.insert(number, client);
+        Place { open: self.clone(), number }
+    }
+}
+
+/// The place of one client, free again when dropped.
+struct Place {
+    open: Arc<Open>,
+    number: u64,
+}
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        self.open.lock().remove(&self.number);
+    }
+}
+
 /// A thread for each question, so that no slow client delays another's answer.
-fn answer_beside(connection: TcpStream, live: Reader, open: &Arc<AtomicUsize>) {
-    struct Open(Arc<AtomicUsize>);
-    impl Drop for Open {
-        fn drop(&mut self) {
-            self.0.fetch_sub(1, Ordering::SeqCst);
-        }
+fn answer_beside(connection: TcpStream, live: Reader, open: &Arc<Open>) {
+    // Those that have lost their places end soon, and all others within the time of a question.
+    while Arc::strong_count(open) > THREADS {
+        std::thread::park_timeout(Duration::from_millis(1));
     }
-    let before = open.fetch_add(1, Ordering::SeqCst);
-    let counted = Open(open.clone());
-    if before >= CONNECTIONS {
-        return;
-    }
-    let answer = move || {
-        let _counted = counted;
-        if let Err(error) = answer(connection, &live) {
-            tracing::debug!(%error, "a question about health was not answered");
-        }
-    };
-    if let Err(error) = std::thread::Builder::new().name("health-answer".to_owned()).spawn(answer) {
+    let started = connection.try_clone().map(|client| open.enter(client)).and_then(|place| {
+        let answer = move || {
+            let _place = place;
+            if let Err(error) = answer(connection, &live) {
+                tracing::debug!(%error, "a question about health was not answered");
+            }
+        };
+        std::thread::Builder::new().name("health-answer".to_owned()).spawn(answer)
+    });
+    if let Err(error) = started {
         tracing::debug!(%error, "no thread to answer a question about health");
     }
 }

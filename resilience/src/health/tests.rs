@@ -186,6 +186,114 @@ async fn a_client_that_asks_nothing_delays_nobody() {
     assert_eq!(ask(own, "POST /health/live", &[], "").await.status, 405);
 }
 
+/// Silent clients took all places for a second, and a supervisor that asked in it would have restarted a healthy process.
+#[tokio::test]
+async fn clients_that_ask_nothing_delay_nobody_however_many_they_are() {
+    let health = Health::builder().live_port(loopback()).start().unwrap();
+    let own = health.live_address().unwrap();
+    for silent in [16, 17, 100] {
+        let mut connected = Vec::new();
+        for _ in 0..silent {
+            connected.push(tokio::net::TcpStream::connect(own).await.unwrap());
+        }
+        let asked = Instant::now();
+        assert_eq!(get(own, "live").await.status, 200, "{silent} are silent");
+        assert!(asked.elapsed() < ms(500), "{:?} with {silent} that are silent", asked.elapsed());
+    }
+}
+
+/// Each question that was given up ended the check and the next one began anew, so a check slower than those who ask was
+/// never done.
+#[tokio::test(start_paused = true)]
+async fn a_check_goes_on_when_the_one_who_asked_leaves() {
+    let runs = Arc::new(AtomicU32::new(0));
+    let counted = runs.clone();
+    let check = move || {
+        counted.fetch_add(1, Ordering::SeqCst);
+        async {
+            tokio::time::sleep(ms(500)).await;
+            Ok::<_, String>(())
+        }
+    };
+    let health = Health::builder().critical("slow", check).start().unwrap();
+    health.started();
+    for _ in 0..4 {
+        assert!(tokio::time::timeout(ms(100), health.ready()).await.is_err());
+    }
+    let begin = tokio::time::Instant::now();
+    assert_eq!(health.ready().await.status, Status::Up);
+    assert_eq!((runs.load(Ordering::SeqCst), begin.elapsed()), (1, ms(100)));
+}
+
+/// Without a cache a result of before the question is no answer to it.
+#[tokio::test(start_paused = true)]
+async fn without_a_cache_a_check_that_began_before_the_question_is_not_its_answer() {
+    let runs = Arc::new(AtomicU32::new(0));
+    let counted = runs.clone();
+    let check = move || {
+        let run = counted.fetch_add(1, Ordering::SeqCst) + 1;
+        async move {
+            tokio::time::sleep(ms(100)).await;
+            Err::<(), _>(format!("run {run}"))
+        }
+    };
+    let health = Health::builder().check(HealthCheck::critical("slow", check).cache(Duration::ZERO)).start().unwrap();
+    health.started();
+    let ask = async |at: u64| {
+        tokio::time::sleep(ms(at)).await;
+        health.ready().await.checks["slow"].error.clone().unwrap()
+    };
+    let answers = tokio::join!(ask(0), ask(50), ask(60), ask(500));
+    assert_eq!(answers, ("run 1".to_owned(), "run 2".to_owned(), "run 2".to_owned(), "run 3".to_owned()));
+}
+
+/// The runtime in which a check runs may end before the one that asks.
+#[test]
+fn a_check_whose_runtime_ends_has_failed_and_runs_again() {
+    let new = || tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    let (first, second) = (new(), new());
+    let hang = Arc::new(AtomicBool::new(true));
+    let seen = hang.clone();
+    let check = move || {
+        let hang = seen.load(Ordering::SeqCst);
+        async move { if hang { std::future::pending().await } else { Ok::<_, String>(()) } }
+    };
+    let health = first.block_on(async {
+        let health =
+            Health::builder().check(HealthCheck::critical("slow", check).cache(Duration::ZERO)).start().unwrap();
+        health.started();
+        tokio::time::timeout(ms(10), health.ready()).await.unwrap_err();
+        health
+    });
+    drop(first);
+    hang.store(false, Ordering::SeqCst);
+    assert_eq!(second.block_on(health.ready()).status, Status::Up);
+}
+
+/// A service whose work blocks its runtime, and whose health is asked in another one.
+#[test]
+fn a_check_in_a_blocked_runtime_keeps_no_other_one_waiting() {
+    let new = || tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    let (free, freed) = channel::<()>();
+    let hang = || std::future::pending::<Result<(), String>>();
+    let (send, started) = channel();
+    let blocked = std::thread::spawn(move || {
+        new().block_on(async {
+            let check = HealthCheck::critical("slow", hang).time_limit(ms(50));
+            let health = Health::builder().check(check).start().unwrap();
+            health.started();
+            tokio::time::timeout(ms(10), health.ready()).await.unwrap_err();
+            send.send(health).unwrap();
+            freed.recv().unwrap_err();
+        });
+    });
+    let health = started.recv().unwrap();
+    let report = new().block_on(async { tokio::time::timeout(ms(5_000), health.ready()).await.unwrap() });
+    assert_eq!(report.checks["slow"].error.as_deref(), Some("no answer within 50ms"));
+    drop(free);
+    blocked.join().unwrap();
+}
+
 const WORKERS: usize = 4;
 
 /// A service's runtime, whose workers a test can block; the test asks from another one.

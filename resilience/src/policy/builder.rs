@@ -71,7 +71,7 @@ impl PolicyBuilder {
         self
     }
 
-    /// A breaker in place of the profile's.
+    /// A breaker in place of the profile's, which [`Profile::breaker`](crate::Profile::breaker) gives as a start.
     pub fn breaker(mut self, breaker: BreakerSettings) -> Self {
         self.settings.breaker = Some(breaker);
         self

@@ -29,7 +29,8 @@ impl Call {
         self.deadline.left().map_or(self.connect, |left| left.min(self.connect))
     }
 
-    /// How long to wait for the next bytes of an answer; never beyond the deadline.
+    /// How long to wait for the next bytes of an answer; never beyond the deadline. It is no limit for the whole call: that
+    /// is the policy's.
     pub fn read_timeout(&self) -> Duration {
         self.deadline.left().map_or(self.read, |left| left.min(self.read))
     }

@@ -41,6 +41,13 @@ enum Ended {
     Injected,
 }
 
+/// The right to make another attempt, and how the one before ended.
+struct Again {
+    right: Withdrawal,
+    ended: Ended,
+    retry_after: Option<Duration>,
+}
+
 /// One call with its attempts so far.
 struct Run<'a, T, E> {
     engine: &'a Engine,
@@ -73,7 +80,7 @@ impl Engine {
         {
             return run.refused(Refusal::RateLimited(limited));
         }
-        let mut withdrawal: Option<Withdrawal> = None;
+        let mut again: Option<Again> = None;
         loop {
             let (slot, permit) = match self.enter(deadline).await {
                 Ok(entered) => entered,
@@ -82,8 +89,13 @@ impl Engine {
             if deadline.is_over() {
                 return run.refused(Refusal::DeadlineOver);
             }
-            if let Some(withdrawal) = withdrawal.take() {
-                withdrawal.spend();
+            if let Some(Again { right, ended, retry_after }) = again.take()
+                && !right.spend()
+            {
+                return run.ended(ended, NoNext::Last(LastBecause::BudgetUsed), retry_after);
+            }
+            if run.attempts > 0 {
+                self.metrics.retries.increment(1);
             }
             let ended = run.attempt(permit, judge, &mut operation).await;
             // The result is recorded before the slot is free, so the next caller meets a breaker that knows it.
@@ -104,7 +116,7 @@ impl Engine {
             };
             let wait = match run.wait_for_next(repeatable(), retry_after) {
                 Ok((wait, right)) => {
-                    withdrawal = right;
+                    again = right.map(|right| Again { right, ended, retry_after });
                     wait
                 }
                 Err(reason) => return run.ended(ended, reason, retry_after),
@@ -232,7 +244,6 @@ impl<T, E> Run<'_, T, E> {
             None => None,
             Some(budget) => Some(budget.withdraw().ok_or(NoNext::Last(LastBecause::BudgetUsed))?),
         };
-        engine.metrics.retries.increment(1);
         tracing::info!(policy = &*engine.name, attempt = self.attempts, ?wait, "the call is made again");
         Ok((wait, withdrawal))
     }

@@ -113,12 +113,14 @@ where
         let PolicyLayer { policy, repeat, judge } = self.layer.clone();
         Box::pin(async move {
             let judge = move |result: &Result<S::Response, S::Error>| judge(result);
+            // Asked before the first attempt, which chaos may make fail without a request.
+            let mut second = Some(repeat(&request));
+            let has_next = &AtomicBool::new(matches!(second, Some(Some(_))));
             let mut next = Some(request);
-            let has_next = &AtomicBool::new(false);
             let attempt = move |_: Call| {
                 let mut service = service.clone();
                 let request = next.take().expect("a further attempt is made only if there is a request for it");
-                next = repeat(&request);
+                next = second.take().unwrap_or_else(|| repeat(&request));
                 has_next.store(next.is_some(), Ordering::Relaxed);
                 async move {
                     poll_fn(|context| service.poll_ready(context)).await?;

@@ -23,7 +23,7 @@ pub use call::{Call, IdempotencyKey, KeyError};
 #[cfg(feature = "tower")]
 pub use layer::{PolicyLayer, PolicyService};
 pub use pending::Pending;
-pub use registry::{DuplicatePolicy, Policies};
+pub use registry::{DuplicatePolicy, Policies, UnknownPolicy};
 pub use settings::{PolicySettings, Profile};
 
 use crate::breaker::{Breaker, BreakerSnapshot};

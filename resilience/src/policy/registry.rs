@@ -13,7 +13,9 @@ use crate::error::{Check, SettingsError};
 /// let settings: BTreeMap<String, PolicySettings> =
 ///     serde_json::from_str(r#"{"payment": {"profile": "medium"}, "stock": {"profile": "fast"}}"#)?;
 /// let policies = Policies::from_settings(settings)?;
-/// assert_eq!(policies.get("stock").map(|stock| stock.name().to_owned()), Some("stock".to_owned()));
+/// assert_eq!(policies.named("stock")?.name(), "stock");
+/// let unknown = policies.named("stocks").unwrap_err();
+/// assert_eq!(unknown.to_string(), "there is no policy `stocks`; there are: payment, stock");
 /// assert_eq!(policies.states().len(), 2);
 /// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```
@@ -28,6 +30,16 @@ pub struct Policies {
 pub struct DuplicatePolicy {
     /// The name.
     pub name: String,
+}
+
+/// There is no policy of this name.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("there is no policy `{name}`; there are: {}", if .known.is_empty() { "none".to_owned() } else { .known.join(", ") })]
+pub struct UnknownPolicy {
+    /// The name.
+    pub name: String,
+    /// The names there are.
+    pub known: Vec<String>,
 }
 
 impl Policies {
@@ -67,7 +79,19 @@ impl Policies {
         Ok(())
     }
 
-    /// The policy of this name.
+    /// The policy of this name, for a client that is made at start.
+    ///
+    /// # Errors
+    /// [`UnknownPolicy`] names those there are.
+    pub fn named(&self, name: &str) -> Result<Policy, UnknownPolicy> {
+        let by_name = self.by_name.read().unwrap_or_else(PoisonError::into_inner);
+        by_name.get(name).cloned().ok_or_else(|| UnknownPolicy {
+            name: name.to_owned(),
+            known: by_name.keys().map(|name| name.to_string()).collect(),
+        })
+    }
+
+    /// The policy of this name, if there is one.
     pub fn get(&self, name: &str) -> Option<Policy> {
         self.by_name.read().unwrap_or_else(PoisonError::into_inner).get(name).cloned()
     }

@@ -48,14 +48,30 @@ impl Profile {
             Self::Slow => 60,
         })
     }
+
+    /// The breaker of a policy that is given none: the defaults, open for as long as [`Profile::open`] says. A start for one
+    /// that differs in a few settings.
+    ///
+    /// ```
+    /// use annals_resilience::{Policy, Profile, breaker::BreakerSettings};
+    ///
+    /// let breaker = BreakerSettings { failure_rate: Some(0.3), ..Profile::Slow.breaker() };
+    /// assert_eq!(breaker.open.as_secs(), 60);
+    /// let reports = Policy::slow("reports").breaker(breaker).build()?;
+    /// # Ok::<(), annals_resilience::SettingsError>(())
+    /// ```
+    pub fn breaker(self) -> BreakerSettings {
+        BreakerSettings { open: self.open(), ..BreakerSettings::default() }
+    }
 }
 
-/// A policy as a settings file has it. What is left out comes from the profile, or is not used.
+/// A policy as a settings file has it. What is left out comes from the profile, or is not used. Durations are texts with a
+/// unit: `250ms`, `1.5s`, `10min`. The [page of defaults](crate::defaults) has an example in TOML.
 ///
 /// ```
 /// use annals_resilience::{Policy, PolicySettings};
 ///
-/// let text = r#"{"profile": "fast", "timeout": "800ms", "retry": {"attempts": 2}, "bulkhead": {"slots": 20, "queue": 40}}"#;
+/// let text = r#"{"profile": "fast", "timeout": "800ms", "retry": {"attempts": 2}, "bulkhead": 20}"#;
 /// let settings: PolicySettings = serde_json::from_str(text)?;
 /// let stock = Policy::from_settings("stock", settings)?;
 /// # Ok::<(), Box<dyn std::error::Error>>(())
@@ -81,7 +97,8 @@ pub struct PolicySettings {
     pub rate_limit: Option<RateLimit>,
     /// Further attempts. Default: none.
     pub retry: Option<Retry>,
-    /// The breaker, in place of the profile's.
+    /// The breaker, in place of the profile's. What it leaves out has the breaker's defaults, not the profile's: without
+    /// `open` it is open for 30 s.
     pub breaker: Option<BreakerSettings>,
     /// The mode in which the breaker begins; `disabled` for none.
     pub breaker_mode: Mode,
@@ -127,10 +144,9 @@ impl PolicySettings {
             retry.check(name)?;
         }
         let breaker = self.breaker.clone().unwrap_or_else(|| {
-            let open = self.profile.open();
             // A probe may take as long as an attempt.
             let lease = Duration::from_secs(60).max(timeout.saturating_mul(2));
-            BreakerSettings { open, probe_lease: lease, ..BreakerSettings::default() }
+            BreakerSettings { probe_lease: lease, ..self.profile.breaker() }
         });
         breaker.check(name)?;
         if breaker.probe_lease < timeout {

@@ -1,6 +1,7 @@
 //! Policies under paused time.
 
 use std::cell::Cell;
+use std::future::Future;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
@@ -9,9 +10,10 @@ use tokio::time::{Instant, sleep};
 use super::*;
 use crate::breaker::{BreakerSettings, BreakerState, Mode, WindowSettings};
 use crate::bulkhead::BulkheadSettings;
+use crate::chaos::ChaosSettings;
 use crate::class::{Class, Classify};
 use crate::deadline::Deadline;
-use crate::error::{CallError, Guard, LastBecause, Reason, TimeLimit};
+use crate::error::{CallError, Guard, LastBecause, Reason, Refusal, TimeLimit};
 use crate::rate_limit::RateLimit;
 use crate::retry::{Budget, Jitter, Retry};
 
@@ -20,6 +22,7 @@ mod cancel;
 mod flood;
 #[cfg(feature = "tower")]
 mod layer;
+mod metrics;
 mod outage;
 mod settings;
 
@@ -168,6 +171,14 @@ async fn an_attempt_that_the_policy_cuts_off_is_a_failure_and_one_that_the_calle
     let both = policy.once(never).deadline(Deadline::within(secs(1))).await.unwrap_err();
     assert_eq!(both.reason, Reason::TimedOut { limit: TimeLimit::Attempt(secs(1)) });
     assert_eq!(policy.breaker().snapshot().failures, 2);
+
+    // A hundredth less is the time that the request took until here, and more is a hurry.
+    let nearly = policy.once(never).deadline(Deadline::within(ms(990))).await.unwrap_err();
+    assert_eq!(nearly.reason, Reason::TimedOut { limit: TimeLimit::Attempt(secs(1)) });
+    let hurry = policy.once(never).deadline(Deadline::within(ms(989))).await.unwrap_err();
+    assert_eq!(hurry.reason, Reason::TimedOut { limit: TimeLimit::Deadline });
+    let snapshot = policy.breaker().snapshot();
+    assert_eq!((snapshot.failures, snapshot.abandoned), (3, 2));
 }
 
 #[tokio::test(start_paused = true)]
@@ -199,14 +210,16 @@ async fn a_timeout_is_made_again_and_the_error_remembers_that_it_may_have_happen
 
 #[tokio::test(start_paused = true)]
 async fn attempts_know_what_is_left() {
-    let policy = Policy::medium("payment").timeout(ms(100)).build().unwrap();
-    let header = |call: Call| async move { Ok::<_, Status>((call.deadline().to_header(), call.connect_timeout())) };
+    let policy = Policy::medium("payment").timeout(ms(100)).read_timeout(ms(80)).build().unwrap();
+    let header = |call: Call| async move {
+        Ok::<_, Status>((call.deadline().to_header(), call.connect_timeout(), call.read_timeout()))
+    };
     let deadline = Deadline::within(secs(5));
-    let (first, connect) = policy.idempotent(header).deadline(deadline).await.unwrap();
-    assert_eq!((first, connect), (Ok(Some("100".to_owned())), ms(100)));
+    let first = policy.idempotent(header).deadline(deadline).await.unwrap();
+    assert_eq!(first, (Ok(Some("100".to_owned())), ms(100), ms(80)));
     sleep(ms(4_950)).await;
-    let (second, connect) = policy.idempotent(header).deadline(deadline).await.unwrap();
-    assert_eq!((second, connect), (Ok(Some("50".to_owned())), ms(50)));
+    let second = policy.idempotent(header).deadline(deadline).await.unwrap();
+    assert_eq!(second, (Ok(Some("50".to_owned())), ms(50), ms(50)));
 }
 
 #[tokio::test(start_paused = true)]
@@ -223,6 +236,21 @@ async fn no_attempt_begins_after_the_deadline() {
         .await
         .unwrap_err();
     assert_eq!((over.guard(), over.attempts, reached.get()), (Some(Guard::Deadline), 0, false));
+}
+
+/// A slot that becomes free in the moment of the deadline is of no use any more.
+#[tokio::test(start_paused = true)]
+async fn no_attempt_begins_after_the_deadline_although_a_slot_is_free_at_last() {
+    let policy = Policy::fast("stock").bulkhead(1).build().unwrap();
+    let slot = policy.engine.bulkhead.clone().unwrap().try_enter().unwrap();
+    let call = policy.once(|_| async { Ok::<_, Status>(()) }).deadline(Deadline::within(ms(100))).run();
+    let mut call = std::pin::pin!(call);
+    let mut context = std::task::Context::from_waker(std::task::Waker::noop());
+    assert!(call.as_mut().poll(&mut context).is_pending());
+    tokio::time::advance(ms(100)).await;
+    drop(slot);
+    let error = call.await.unwrap_err();
+    assert_eq!((error.reason, error.attempts), (Reason::Refused(Refusal::DeadlineOver), 0));
 }
 
 #[tokio::test(start_paused = true)]
@@ -255,6 +283,35 @@ async fn an_answer_that_was_judged_a_failure_is_returned_after_the_last_attempt(
         .await;
     assert_eq!((answer.unwrap(), attempts.into_inner()), (503, 3));
     assert_eq!(policy.breaker().snapshot().failures, 3);
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_answer_of_an_attempt_before_the_one_that_was_cut_off_is_not_that_of_the_call() {
+    let policy = Policy::fast("stock").timeout(secs(1)).retry(Retry { attempts: 2, ..fixed() }).build().unwrap();
+    let call = policy.idempotent(|call| async move {
+        if call.attempt() == 1 { Ok::<_, Status>(503) } else { std::future::pending().await }
+    });
+    let judged = call.results_judged_by(|result| Class::of_status(result.unwrap(), None));
+    let error = judged.await.unwrap_err();
+    assert_eq!((error.reason, error.source), (Reason::TimedOut { limit: TimeLimit::Attempt(secs(1)) }, None));
+}
+
+#[tokio::test(start_paused = true)]
+async fn each_call_waits_for_times_of_its_own_and_a_seed_repeats_them() {
+    let retry = Retry { attempts: 2, jitter: Jitter::Full, budget: None, seed: Some(7), ..Retry::default() };
+    let waits = async || {
+        let policy = Policy::fast("stock").retry(retry.clone()).breaker_mode(Mode::Disabled).build().unwrap();
+        let mut waits = Vec::new();
+        for _ in 0..5 {
+            let begin = Instant::now();
+            always(&policy, DOWN, &AtomicU32::new(0)).await;
+            waits.push(begin.elapsed());
+        }
+        waits
+    };
+    let first = waits().await;
+    assert_eq!(first, waits().await);
+    assert!(first.iter().any(|wait| *wait != first[0]), "callers that failed together come back together: {first:?}");
 }
 
 #[test]

@@ -35,7 +35,7 @@ impl<K: Hash + Eq + Clone> RateLimiter<K> {
     /// [`SettingsError`] names the settings that cannot work.
     pub fn new(name: &str, settings: RateLimit) -> Result<Self, SettingsError> {
         settings.check(name)?;
-        let interval = settings.per / settings.calls;
+        let interval = settings.interval();
         let burst = settings.burst.unwrap_or(settings.calls);
         let quota = governor::Quota::with_period(interval).expect("the interval was checked to be above zero");
         let quota = quota.allow_burst(NonZeroU32::new(burst).expect("the burst was checked to be above zero"));

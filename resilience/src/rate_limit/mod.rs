@@ -16,6 +16,7 @@ use serde::{Deserialize, Serialize};
 pub use layer::{RateLimitLayer, RateLimitService};
 pub use limiter::RateLimiter;
 
+use crate::duration_text::whole_millis;
 use crate::error::{Check, SettingsError};
 
 /// So many calls in so much time, and how many of them may come at once.
@@ -67,6 +68,12 @@ impl RateLimit {
         Self { per: Duration::from_secs(1), ..Self::per_minute(calls) }
     }
 
+    /// The time between two calls in the long run, in whole nanoseconds: rounded up, or more than `calls` would pass.
+    fn interval(&self) -> Duration {
+        let nanoseconds = self.per.as_nanos().div_ceil(u128::from(self.calls.max(1)));
+        Duration::from_nanos(u64::try_from(nanoseconds).unwrap_or(u64::MAX))
+    }
+
     pub(crate) fn check(&self, name: &str) -> Result<(), SettingsError> {
         let check = Check::of(name);
         check.not_zero("rate_limit.calls", self.calls)?;
@@ -85,7 +92,7 @@ impl RateLimit {
                 .refuse("more than one call a nanosecond cannot be counted");
         }
         let burst = self.burst.unwrap_or(self.calls);
-        if (self.per / self.calls).saturating_mul(burst) > LONGEST {
+        if self.interval().saturating_mul(burst) > LONGEST {
             return check
                 .two(("rate_limit.burst", burst), ("rate_limit.per", self.per))
                 .refuse("it would take more than 100 years until all of them may come again");
@@ -107,7 +114,7 @@ pub struct Quota {
 
 /// The quota is used up.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-#[error("the rate limit is reached; the next call passes in {retry_after:?}")]
+#[error("the rate limit is reached; the next call passes in {:?}", whole_millis(*.retry_after))]
 pub struct Limited {
     /// A caller that waits this long, and alone uses the quota, is admitted.
     pub retry_after: Duration,

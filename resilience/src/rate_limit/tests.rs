@@ -102,3 +102,16 @@ fn seconds_in_headers_are_rounded_up() {
         assert_eq!(header_seconds(Duration::from_millis(millis)), seconds);
     }
 }
+
+/// The time between two calls was cut to whole nanoseconds: of 600 million a second 1,000 million passed.
+#[tokio::test(start_paused = true)]
+async fn a_rate_that_is_no_whole_number_of_nanoseconds_lets_no_call_more_pass() {
+    let settings = RateLimit { calls: 600_000, per: Duration::from_millis(1), burst: Some(1_000), keys: 1 };
+    let limiter = limiter(settings);
+    let mut passed = 0;
+    for _ in 0..1_000 {
+        passed += (0..2_000).filter(|_| limiter.check(&1).is_ok()).count();
+        tokio::time::advance(Duration::from_micros(1)).await;
+    }
+    assert!((400_000..=601_000).contains(&passed), "{passed}");
+}

@@ -12,6 +12,7 @@ use http::request::Parts;
 use http::{HeaderName, HeaderValue, Method, Request, Response, StatusCode, header};
 use http_body::{Body, Frame};
 use http_body_util::{BodyExt, BodyStream, LengthLimitError, Limited, StreamBody};
+use serde::{Deserialize, Serialize};
 use tokio::sync::watch;
 use tower_layer::Layer;
 use tower_service::Service;
@@ -28,7 +29,8 @@ use crate::rate_limit::header_seconds;
 pub(super) const KEY: HeaderName = HeaderName::from_static("idempotency-key");
 
 /// What a receiver takes and keeps.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
 pub struct ReceiverSettings {
     /// The most bytes of a request's body, which is read whole; more is 413. Default: 1 MiB.
     pub request_bytes: usize,
@@ -37,6 +39,7 @@ pub struct ReceiverSettings {
     /// Whether a request without a key is refused with 400. Default: it is handed on as it is.
     pub required: bool,
     /// The wait that is asked for while a request is in flight, or there is no room. Default: 1 s.
+    #[serde(with = "crate::duration_text")]
     pub retry_after: Duration,
 }
 

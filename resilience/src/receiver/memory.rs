@@ -2,6 +2,7 @@ use std::collections::{HashMap, VecDeque};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
+use serde::{Deserialize, Serialize};
 use tokio::time::Instant;
 
 use super::answer::Answer;
@@ -11,15 +12,18 @@ use crate::error::{Check, SettingsError};
 use crate::policy::IdempotencyKey;
 
 /// How much [`MemoryRecords`] hold, and for how long.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
 pub struct MemorySettings {
     /// How long an answer is kept. Default: 24 h.
+    #[serde(with = "crate::duration_text")]
     pub retention: Duration,
     /// Keys of all callers; some 500 bytes each. Further ones are refused with 503. Default: 100,000.
     pub keys: usize,
     /// Keys of one caller, so that none takes all. Default: 10,000.
     pub keys_of_a_caller: usize,
-    /// Bytes of all kept headers and bodies. When more come, the oldest bodies are forgotten. Default: 64 MiB.
+    /// Bytes of all kept headers and bodies. When more come, the oldest answers lose their bodies and their headers but for
+    /// `location`, and that one too when nothing else is left. Default: 64 MiB.
     pub bytes: usize,
 }
 
@@ -46,6 +50,8 @@ struct Kept {
     answered: VecDeque<(Instant, RecordId)>,
     /// How many of `answered`, from the oldest, have lost their bodies.
     without_body: usize,
+    /// How many of them have lost their last header too.
+    without_headers: usize,
 }
 
 #[derive(Debug)]
@@ -146,21 +152,32 @@ impl Kept {
             self.answered.push_back((Instant::now(), id));
         }
         while self.bytes > most {
-            let Some((_, oldest)) = self.answered.get(self.without_body).cloned() else { return };
-            self.without_body += 1;
-            if let Some(answer) = self.record(&oldest).and_then(|record| record.answer.as_mut()) {
-                let whole = answer.size();
-                answer.forget_body();
-                let left = answer.size();
-                self.bytes -= whole - left;
-            }
+            let forgotten = if let Some((_, oldest)) = self.answered.get(self.without_body).cloned() {
+                self.without_body += 1;
+                self.shrink(&oldest, Answer::forget_body)
+            } else if let Some((_, oldest)) = self.answered.get(self.without_headers).cloned() {
+                self.without_headers += 1;
+                self.shrink(&oldest, Answer::forget_headers)
+            } else {
+                return;
+            };
+            self.bytes -= forgotten;
         }
+    }
+
+    /// How many bytes that frees.
+    fn shrink(&mut self, id: &RecordId, forget: fn(&mut Answer)) -> usize {
+        let Some(answer) = self.record(id).and_then(|record| record.answer.as_mut()) else { return 0 };
+        let whole = answer.size();
+        forget(answer);
+        whole - answer.size()
     }
 
     fn forget_expired(&mut self, retention: Duration) {
         while self.answered.front().is_some_and(|(at, _)| at.elapsed() >= retention) {
             let Some((_, id)) = self.answered.pop_front() else { return };
             self.without_body = self.without_body.saturating_sub(1);
+            self.without_headers = self.without_headers.saturating_sub(1);
             self.remove(&id);
         }
     }

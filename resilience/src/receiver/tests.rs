@@ -17,6 +17,9 @@ use super::*;
 use crate::IdempotencyKey;
 use crate::loopback::{Answer as Got, ask, open, read, serve};
 
+mod headers;
+mod settings;
+
 fn ms(ms: u64) -> Duration {
     Duration::from_millis(ms)
 }
@@ -416,6 +419,31 @@ async fn the_oldest_bodies_are_forgotten_and_no_key_is() {
         keep(&records, &format!("k{key}"), 30).await;
     }
     assert_eq!((records.keys(), records.bytes()), (10, 90));
+}
+
+/// The place of what was made was kept whatever it took, so a limit on bytes was none.
+#[tokio::test(start_paused = true)]
+async fn answers_with_long_headers_stay_within_the_bytes_too() {
+    let records = MemoryRecords::new(MemorySettings { bytes: 10_000, ..MemorySettings::default() }).unwrap();
+    // The second time what was forgotten of those that have expired does not count.
+    for _ in 0..2 {
+        for number in 0..100 {
+            let Found::New(claim) = records.claim(&id(&format!("k{number}")), &print()).await.unwrap() else {
+                panic!()
+            };
+            let mut answer = answer(10);
+            answer.headers.insert("location", "x".repeat(1_000).parse().unwrap());
+            claim.keep(answer).await.unwrap();
+            assert!(records.bytes() <= 10_000, "{} bytes after {number}", records.bytes());
+        }
+        assert_eq!(records.keys(), 100);
+        let Found::Answered(_, oldest) = records.claim(&id("k0"), &print()).await.unwrap() else { panic!() };
+        let Found::Answered(_, newest) = records.claim(&id("k99"), &print()).await.unwrap() else { panic!() };
+        assert_eq!((oldest.headers.len(), newest.headers.len()), (0, 1));
+        tokio::time::advance(MemorySettings::default().retention).await;
+    }
+    assert!(matches!(records.claim(&id("k0"), &print()).await.unwrap(), Found::New(_)));
+    assert_eq!((records.keys(), records.bytes()), (0, 0), "the claim was dropped");
 }
 
 #[tokio::test]

@@ -101,6 +101,13 @@ impl Account {
         }
     }
 
+    /// Counts a withdrawal at the moment when its retry is made, since it may have waited for longer than a window. `false`
+    /// if too many others were made meanwhile, or the deposits are no longer counted.
+    pub(super) fn spend(&mut self, span: u64, now: Duration) -> bool {
+        self.refund(span, now);
+        self.withdraw(now).is_some()
+    }
+
     pub(super) fn left(&mut self, now: Duration) -> u64 {
         self.forget(now);
         (self.ratio.of(self.deposited) + self.reserve).saturating_sub(self.withdrawn)
@@ -188,9 +195,11 @@ pub struct Withdrawal {
 }
 
 impl Withdrawal {
-    /// The retry is made.
-    pub fn spend(mut self) {
+    /// The retry is made now, if the budget still allows it: after a long wait it may not.
+    #[must_use = "a retry that the budget no longer allows must not be made"]
+    pub fn spend(mut self) -> bool {
         self.spent = true;
+        self.shared.with(|account, now| account.spend(self.span, now))
     }
 }
 

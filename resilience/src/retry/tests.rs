@@ -133,7 +133,7 @@ async fn what_is_not_spent_goes_back() {
     tokio::time::advance(Duration::from_secs(60)).await;
     drop(kept);
     assert_eq!(budget.left(), 1, "a refund of long ago adds nothing");
-    budget.withdraw().unwrap().spend();
+    assert!(budget.withdraw().unwrap().spend());
     assert_eq!(budget.left(), 0);
 }
 
@@ -142,6 +142,7 @@ enum Step {
     Deposit,
     Withdraw,
     Refund(usize),
+    Spend(usize),
     Pass(u64),
 }
 
@@ -159,6 +160,7 @@ proptest! {
                 5 => Just(Step::Deposit),
                 5 => Just(Step::Withdraw),
                 1 => (0..5_usize).prop_map(Step::Refund),
+                2 => (0..5_usize).prop_map(Step::Spend),
                 3 => (0..300_u64).prop_map(Step::Pass),
                 1 => (500..15_000_u64).prop_map(Step::Pass),
             ],
@@ -170,17 +172,26 @@ proptest! {
         let mut account = Account::new(&budget);
         let (mut now, mut deposits, mut retries) = (0_u64, Vec::<u64>::new(), Vec::<(u64, u64)>::new());
         let allowed = |deposits: usize| (ratio * 20.0).round() as usize * deposits / 20 + reserve as usize;
+        let span = |at: u64| at / (window / SPANS);
         for step in steps {
             match step {
                 Step::Deposit => {
                     account.deposit(ms(now));
                     deposits.push(now);
                 }
-                Step::Withdraw => {
-                    let span = |at: u64| at / (window / SPANS);
+                // One that is made is counted anew at that moment, and must be allowed anew.
+                Step::Withdraw | Step::Spend(_) => {
+                    let put_off = match step {
+                        Step::Spend(which) if which < retries.len() => Some(retries.remove(retries.len() - 1 - which)),
+                        Step::Spend(_) => continue,
+                        _ => None,
+                    };
                     let counted = deposits.iter().filter(|at| span(**at) + SPANS > span(now)).count();
                     let taken = retries.iter().filter(|(at, _)| span(*at) + SPANS >= span(now)).count();
-                    let granted = account.withdraw(ms(now));
+                    let granted = match put_off {
+                        Some((_, of)) => account.spend(of, ms(now)).then(|| span(now)),
+                        None => account.withdraw(ms(now)),
+                    };
                     prop_assert_eq!(granted.is_some(), taken < allowed(counted), "at {}", now);
                     retries.extend(granted.map(|span| (now, span)));
                     let in_window = |at: u64| at + window > now;

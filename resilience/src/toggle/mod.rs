@@ -69,7 +69,7 @@ impl<T: Clone + PartialEq> Toggle<T> {
 
     /// Changes the value, and says who does it. Setting the value that it has is no change. Gives the value before.
     pub fn set(&self, value: T, by: impl Into<String>) -> T {
-        let mut state = self.lock();
+        let (by, mut state) = (by.into(), self.lock());
         let from = state.value.clone();
         if from == value {
             return from;
@@ -81,14 +81,17 @@ impl<T: Clone + PartialEq> Toggle<T> {
             name: self.shared.name.clone(),
             from: from.clone(),
             to: value,
-            by: by.into(),
+            by: by.clone(),
         };
-        tracing::info!(toggle = &*change.name, by = change.by, number = change.number, "a toggle was changed");
         if state.changes.len() == CHANGES_KEPT {
             state.changes.pop_front();
         }
         state.changes.push_back(change);
-        self.shared.changed.send_replace(state.number);
+        let number = state.number;
+        self.shared.changed.send_replace(number);
+        // What writes the log may ask the toggle.
+        drop(state);
+        tracing::info!(toggle = &*self.shared.name, by, number, "a toggle was changed");
         from
     }
 

@@ -50,3 +50,30 @@ fn threads_lose_no_change() {
         last = change.to;
     }
 }
+
+/// A log whose level is a toggle: the thread that changed it waited for its own lock for ever.
+#[test]
+fn what_writes_the_log_may_ask_the_toggle() {
+    struct Log(Toggle<bool>, std::sync::mpsc::Sender<bool>);
+    impl tracing::Subscriber for Log {
+        fn enabled(&self, _: &tracing::Metadata<'_>) -> bool {
+            true
+        }
+        fn new_span(&self, _: &tracing::span::Attributes<'_>) -> tracing::span::Id {
+            tracing::span::Id::from_u64(1)
+        }
+        fn record(&self, _: &tracing::span::Id, _: &tracing::span::Record<'_>) {}
+        fn record_follows_from(&self, _: &tracing::span::Id, _: &tracing::span::Id) {}
+        fn event(&self, _: &tracing::Event<'_>) {
+            self.1.send(self.0.is_on()).unwrap();
+        }
+        fn enter(&self, _: &tracing::span::Id) {}
+        fn exit(&self, _: &tracing::span::Id) {}
+    }
+    let (asked, answer) = std::sync::mpsc::channel();
+    std::thread::spawn(move || {
+        let verbose = Toggle::new("verbose", false);
+        tracing::subscriber::with_default(Log(verbose.clone(), asked), || verbose.set(true, "kim"));
+    });
+    assert_eq!(answer.recv_timeout(std::time::Duration::from_secs(5)), Ok(true));
+}

@@ -79,7 +79,7 @@ pub(crate) struct WriterConnection {
 enum SingleResult {
     Answered(Answer),
     /// Its ids are stored already, or the reason for the refusal is unknown: the stored state must be read.
-    NeedsLook,
+    NeedsStoredState,
     /// Blocked by another open transaction.
     Blocked,
 }
@@ -128,7 +128,7 @@ impl WriterConnection {
 
     async fn store_on_server(&mut self, appends: &[CheckedAppend]) -> Vec<Option<Answer>> {
         let mut answers: Vec<Option<Answer>> = appends.iter().map(|_| None).collect();
-        let mut look = false;
+        let mut read_first = false;
         if let [one] = appends
             && is_plain(one)
         {
@@ -136,9 +136,9 @@ impl WriterConnection {
                 SingleResult::Answered(answer) => answers[0] = Some(answer),
                 SingleResult::Blocked => {}
                 // At once, as later appends may wait in the queue.
-                SingleResult::NeedsLook => look = true,
+                SingleResult::NeedsStoredState => read_first = true,
             }
-            if !look {
+            if !read_first {
                 return answers;
             }
         }
@@ -149,7 +149,7 @@ impl WriterConnection {
         // Groups that are still to be tried.
         let mut stack = vec![places];
         while let Some(group) = stack.pop() {
-            let left = self.store_group(appends, group, look, &mut answers).await;
+            let left = self.store_group(appends, group, read_first, &mut answers).await;
             if left.len() > 1 {
                 let (first, second) = left.split_at(left.len() / 2);
                 stack.push(second.to_vec());
@@ -166,7 +166,7 @@ impl WriterConnection {
         if let Some(call) = optimistic {
             match self.fetch(call).await {
                 Ok(rows) => {
-                    let Some(row) = rows.first() else { return SingleResult::NeedsLook };
+                    let Some(row) = rows.first() else { return SingleResult::NeedsStoredState };
                     // If the answer is unreadable, the outcome is unknown.
                     let unknown = |e| Failed::Lost(BackendError::new(e)).answer(|| one.first_stream());
                     match next_appended(one, row).map_err(unknown) {
@@ -175,27 +175,27 @@ impl WriterConnection {
                             return SingleResult::Answered(Ok(appended));
                         }
                         // The stream ends with another event: read the stored state.
-                        Ok(None) => return SingleResult::NeedsLook,
+                        Ok(None) => return SingleResult::NeedsStoredState,
                         Err(error) => return SingleResult::Answered(Err(error)),
                     }
                 }
                 Err(Failed::Raced) => self.checked_inserts = CHECKED_AFTER_CONFLICT,
-                Err(Failed::RowRejected) => return SingleResult::NeedsLook,
+                Err(Failed::RowRejected) => return SingleResult::NeedsStoredState,
                 Err(Failed::Blocked) => return SingleResult::Blocked,
                 Err(failed) => return SingleResult::Answered(Err(failed.answer(|| one.first_stream()))),
             }
         }
         match self.fetch(call_for_one(one)).await {
             Ok(rows) => {
-                let Some(row) = rows.first() else { return SingleResult::NeedsLook };
+                let Some(row) = rows.first() else { return SingleResult::NeedsStoredState };
                 self.standbys = has_standbys(row);
                 match answer_without_look(one, row) {
                     Ok(Some(answer)) => SingleResult::Answered(Ok(answer)),
-                    Ok(None) => SingleResult::NeedsLook,
+                    Ok(None) => SingleResult::NeedsStoredState,
                     Err(error) => SingleResult::Answered(Err(error)),
                 }
             }
-            Err(Failed::Raced | Failed::RowRejected) => SingleResult::NeedsLook,
+            Err(Failed::Raced | Failed::RowRejected) => SingleResult::NeedsStoredState,
             Err(Failed::Blocked) => SingleResult::Blocked,
             Err(failed) => SingleResult::Answered(Err(failed.answer(|| one.first_stream()))),
         }
@@ -206,22 +206,22 @@ impl WriterConnection {
         &mut self,
         appends: &[CheckedAppend],
         places: Vec<usize>,
-        look: bool,
+        read_first: bool,
         answers: &mut [Option<Answer>],
     ) -> Vec<usize> {
-        let (mut open, mut look, mut tries) = (places, look, 0);
+        let (mut open, mut read_first, mut tries) = (places, read_first, 0);
         while tries < TRIES && !open.is_empty() {
-            match self.try_group(appends, &open, look).await {
+            match self.try_group(appends, &open, read_first).await {
                 Ok(Tried { answered, deferred }) => {
                     for (place, answer) in answered {
                         answers[place] = Some(answer);
                     }
                     // Postponed appends are decided by the stored state.
-                    (open, look, tries) = (deferred, true, 0);
+                    (open, read_first, tries) = (deferred, true, 0);
                 }
-                Err(Failed::Raced) => (look, tries) = (true, tries + 1),
+                Err(Failed::Raced) => (read_first, tries) = (true, tries + 1),
                 // The cause may be a full stream, which the stored state shows.
-                Err(Failed::RowRejected) if open.len() == 1 && !look => (look, tries) = (true, tries + 1),
+                Err(Failed::RowRejected) if open.len() == 1 && !read_first => (read_first, tries) = (true, tries + 1),
                 Err(Failed::RowRejected) => return open,
                 // Later appends must not wait for the blocking transaction.
                 Err(Failed::Blocked) => return Vec::new(),
@@ -236,13 +236,18 @@ impl WriterConnection {
         open
     }
 
-    /// One statement for the appends at `places`, and with `look` the statements that read the stored state first.
-    async fn try_group(&mut self, appends: &[CheckedAppend], places: &[usize], look: bool) -> Result<Tried, Failed> {
-        let mut facts = if look { Some(self.look(appends, places).await?) } else { None };
+    /// One statement for the appends at `places`, and with `read_first` the statements that read the stored state first.
+    async fn try_group(
+        &mut self,
+        appends: &[CheckedAppend],
+        places: &[usize],
+        read_first: bool,
+    ) -> Result<Tried, Failed> {
+        let mut facts = if read_first { Some(self.read_stored_state(appends, places).await?) } else { None };
         let plan = Plan::of(appends, places, facts.as_mut());
         let mut answered = Vec::with_capacity(places.len());
         if !plan.rows.is_empty() {
-            let result = self.fetch(call(appends, &plan, look || self.checked_inserts > 0)).await;
+            let result = self.fetch(call(appends, &plan, read_first || self.checked_inserts > 0)).await;
             self.checked_inserts = match &result {
                 Err(Failed::Raced) => CHECKED_AFTER_CONFLICT,
                 _ => self.checked_inserts.saturating_sub(1),
@@ -258,7 +263,7 @@ impl WriterConnection {
     }
 
     /// Reads all stored state that the answers depend on: versions first, ids last.
-    async fn look(&mut self, appends: &[CheckedAppend], places: &[usize]) -> Result<Facts, Failed> {
+    async fn read_stored_state(&mut self, appends: &[CheckedAppend], places: &[usize]) -> Result<Facts, Failed> {
         let mut facts = Facts::default();
         let streams: Vec<_> = places.iter().map(|place| &appends[*place].parts[0].stream).collect();
         let query = sqlx::query(HEADS)

@@ -175,17 +175,7 @@ impl<'a> Plan<'a> {
 impl Facts {
     /// The answer to an append that was stored before, or whose ids belong to other events.
     fn answer(&mut self, append: &CheckedAppend, place: usize) -> Option<Result<Appended, AppendError>> {
-        if let Some(answer) = self.remembered.remove(&place) {
-            return Some(answer);
-        }
-        if self.stored.is_empty() {
-            return None;
-        }
-        let own: HashMap<_, _> = append
-            .events()
-            .filter_map(|(_, event)| Some((event.event_id, self.stored.get(&event.event_id)?.clone())))
-            .collect();
-        find_duplicate(append, &own).transpose()
+        self.remembered.remove(&place).or_else(|| find_duplicate(append, &self.stored).transpose())
     }
 }
 

@@ -19,7 +19,7 @@ use crate::position::Position;
 use crate::postgres::append::replication::confirm;
 use crate::postgres::connection::pool::{PooledConnection, Query};
 use crate::postgres::fault::{append_error, has_lost_a_race, was_blocked};
-use crate::postgres::read::rows::Micros;
+use crate::postgres::micros::Micros;
 use crate::request::RequestKey;
 use crate::stream::{ExpectedVersion, StreamId, StreamVersion, Tenant};
 use crate::unit_of_work::no_stream;

@@ -16,7 +16,7 @@ use crate::postgres::append::group::WriterConnection;
 use crate::postgres::append::single::append;
 use crate::postgres::connection::pool::Pool;
 use crate::postgres::fault::NoConnection;
-use crate::queue::{Bounds, Queue, Taken};
+use crate::queue::{Bounds, EndOfQueue, Queue, Taken};
 
 /// The writers of one handle. Dropping it lets them finish the queued appends.
 pub(crate) struct Writers {
@@ -158,13 +158,4 @@ pub(crate) async fn append_outside_groups(
 /// Wakes readers when the head may have moved to `position`. It is lower than before if the log was rewound.
 pub(crate) fn announce(head: &watch::Sender<Position>, position: Position) {
     head.send_if_modified(|head| std::mem::replace(head, position) != position);
-}
-
-/// Answers the appends that are still queued when the writer ends, even by a panic.
-struct EndOfQueue(Arc<Queue>);
-
-impl Drop for EndOfQueue {
-    fn drop(&mut self) {
-        self.0.abandon();
-    }
 }

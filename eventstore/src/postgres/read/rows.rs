@@ -4,8 +4,8 @@ use std::sync::Arc;
 
 use jiff::Timestamp;
 use sqlx::error::BoxDynError;
-use sqlx::postgres::{PgRow, PgTypeInfo, PgValueFormat, PgValueRef};
-use sqlx::{Decode, Postgres, Row, Type, ValueRef};
+use sqlx::postgres::{PgRow, PgValueFormat};
+use sqlx::{Row, ValueRef};
 use uuid::Uuid;
 
 use crate::error::ReadError;
@@ -14,6 +14,7 @@ use crate::metadata::Metadata;
 use crate::name_interner::NameInterner;
 use crate::payload::Payload;
 use crate::position::Position;
+use crate::postgres::micros::EPOCH;
 use crate::postgres::read::copy::Fields;
 use crate::stream::{StreamId, StreamVersion};
 
@@ -59,31 +60,6 @@ impl Columns for PgRow {
 impl Columns for Fields<'_, EVENT_COLUMNS> {
     fn bytes(&self, at: usize) -> Result<Option<&[u8]>, BoxDynError> {
         Ok(self[at])
-    }
-}
-
-/// A `timestamptz` as microseconds since 1970. sqlx reads them into types of time crates only, whose features would
-/// change the types inferred in users' own queries.
-pub(crate) struct Micros(pub(crate) i64);
-
-/// PostgreSQL counts from the year 2000.
-const EPOCH: i64 = 946_684_800_000_000;
-
-impl Type<Postgres> for Micros {
-    fn type_info() -> PgTypeInfo {
-        PgTypeInfo::with_name("timestamptz")
-    }
-}
-
-impl<'r> Decode<'r, Postgres> for Micros {
-    fn decode(value: PgValueRef<'r>) -> Result<Self, BoxDynError> {
-        match value.format() {
-            PgValueFormat::Binary => {
-                let since_2000 = i64::from_be_bytes(value.as_bytes()?.try_into()?);
-                Ok(Self(since_2000.checked_add(EPOCH).ok_or("the time is infinite")?))
-            }
-            PgValueFormat::Text => Err("times are read by prepared statements only".into()),
-        }
     }
 }
 

@@ -4,17 +4,14 @@ use std::collections::VecDeque;
 use std::sync::{Arc, Mutex};
 
 use async_trait::async_trait;
-use tokio::sync::watch;
 
 use crate::append::{Append, Appended};
-use crate::clock::IdSource;
 use crate::error::{AppendError, BackendError, ReadError};
-use crate::filter::{Filter, StreamFilter};
-use crate::limits::Limits;
+use crate::forward_event_store;
 use crate::memory::MemoryStore;
-use crate::position::{After, Checkpoint, Incarnation, Position};
+use crate::position::Incarnation;
 use crate::request::RequestKey;
-use crate::store::{EventStore, Page, StreamInfo, StreamPage};
+use crate::store::{EventStore, StreamPage};
 use crate::stream::{StreamId, StreamVersion, Tenant};
 
 /// What happens to one call of `append_many`.
@@ -121,16 +118,10 @@ impl Spy {
 
 #[async_trait]
 impl EventStore for Spy {
+    forward_event_store!(self => self.inner; except incarnation, append_many, find_request, load_page);
+
     fn incarnation(&self) -> Incarnation {
         *self.incarnation.lock().unwrap()
-    }
-
-    fn limits(&self) -> &Limits {
-        self.inner.limits()
-    }
-
-    fn ids(&self) -> &dyn IdSource {
-        self.inner.ids()
     }
 
     async fn append_many(&self, append: Append) -> Result<Appended, AppendError> {
@@ -168,34 +159,5 @@ impl EventStore for Spy {
         page.events.retain(|event| event.version.get() != self.gone);
         self.note(Call::Load { after: after.get(), events: page.events.len() });
         Ok(page)
-    }
-
-    async fn read_page(&self, after: After, filter: &Filter, limit: usize) -> Result<Page, ReadError> {
-        self.inner.read_page(after, filter, limit).await
-    }
-
-    async fn streams_page(
-        &self,
-        filter: &StreamFilter,
-        after: Option<&StreamId>,
-        limit: usize,
-    ) -> Result<Vec<StreamInfo>, ReadError> {
-        self.inner.streams_page(filter, after, limit).await
-    }
-
-    async fn head(&self) -> Result<Checkpoint, ReadError> {
-        self.inner.head().await
-    }
-
-    async fn check_checkpoint(&self, checkpoint: &Checkpoint) -> Result<(), ReadError> {
-        self.inner.check_checkpoint(checkpoint).await
-    }
-
-    fn watch(&self) -> watch::Receiver<Position> {
-        self.inner.watch()
-    }
-
-    async fn close(&self) {
-        self.inner.close().await;
     }
 }

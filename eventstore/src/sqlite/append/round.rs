@@ -98,7 +98,7 @@ pub(crate) async fn run(
         let answer = if let (Some(found), Some(request)) = (remembered.get(&index), &append.request) {
             Some(found.answer(&append.tenant, request))
         } else {
-            match repeat_of(append, &stored) {
+            match find_duplicate(append, &stored) {
                 Ok(Some(repeated)) => Some(Ok(repeated)),
                 Ok(None) => match plan(append, &mut heads, &mut rows) {
                     Ok(()) => None,
@@ -176,17 +176,6 @@ fn appended<'a, 'r: 'a>(
         AppendedStream { stream: part.stream.clone(), version, positions }
     };
     Appended::new(append.parts.iter().map(|part| stream(part, stored)).collect(), now, false)
-}
-
-fn repeat_of(append: &CheckedAppend, stored: &HashMap<EventId, StoredEvent>) -> Result<Option<Appended>, AppendError> {
-    if stored.is_empty() {
-        return Ok(None);
-    }
-    let own = append
-        .events()
-        .filter_map(|(_, event)| Some((event.event_id, stored.get(&event.event_id)?.clone())))
-        .collect::<HashMap<_, _>>();
-    find_duplicate(append, &own)
 }
 
 /// Compares what is expected with what is there, and plans the rows of the append if it holds for all its streams.

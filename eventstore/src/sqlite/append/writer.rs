@@ -11,7 +11,7 @@ use crate::database_error::DatabaseError;
 use crate::error::{AppendError, ErrorFamily};
 use crate::limits::Limits;
 use crate::position::Position;
-use crate::queue::{Queue, Taken};
+use crate::queue::{EndOfQueue, Queue, Taken};
 use crate::sqlite::append::round::{Answers, Round, RoundError, run};
 use crate::sqlite::connection::database::{SqliteDatabase, Writer};
 use crate::sqlite::fault::is_refusal;
@@ -19,7 +19,7 @@ use crate::sqlite::fault::is_refusal;
 /// What the writer task and its callers share.
 pub(crate) struct GroupCommit {
     pub(crate) database: SqliteDatabase,
-    pub(crate) queue: Queue,
+    pub(crate) queue: Arc<Queue>,
     pub(crate) limits: Limits,
     pub(crate) head: watch::Sender<Position>,
     /// How many appends the last batch carried: one means that a queue would only cost time.
@@ -38,8 +38,11 @@ impl GroupCommit {
     /// Runs until the queue is closed and empty. If it ends before, by a panic or with its runtime, the queue ends with it.
     pub(crate) fn write(group: Arc<Self>) -> impl Future<Output = ()> + Send {
         // Made before the first poll, as a runtime may be shut down before that.
-        let end = EndOfQueue(group);
-        async move { end.0.write_on().await }
+        let end = EndOfQueue(Arc::clone(&group.queue));
+        async move {
+            group.write_on().await;
+            drop(end);
+        }
     }
 
     async fn write_on(&self) {
@@ -62,10 +65,7 @@ impl GroupCommit {
             self.last_batch.store(appends.len(), Ordering::Relaxed);
             let answers = match writer {
                 Ok(mut writer) => self.commit(&mut writer, &appends).await,
-                Err(error) => {
-                    let error = Arc::new(error);
-                    appends.iter().map(|append| Err(same_fault(&error, append))).collect()
-                }
+                Err(error) => refuse_all(&error, &appends),
             };
             for (reply, answer) in replies.into_iter().zip(answers) {
                 // The caller may have dropped its future; its append is stored all the same.
@@ -101,10 +101,7 @@ impl GroupCommit {
                 }
                 answers
             }
-            Err(error) => {
-                let error = Arc::new(error);
-                appends.iter().map(|append| Err(same_fault(&error, append))).collect()
-            }
+            Err(error) => refuse_all(&error, appends),
         }
     }
 
@@ -145,30 +142,7 @@ impl GroupCommit {
     }
 }
 
-/// Answers the callers that still wait when the writer task ends, however it ends.
-struct EndOfQueue(Arc<GroupCommit>);
-
-impl Drop for EndOfQueue {
-    fn drop(&mut self) {
-        self.0.queue.abandon();
-    }
-}
-
 /// One fault of the database for several callers.
-fn same_fault(error: &Arc<DatabaseError>, append: &CheckedAppend) -> AppendError {
-    use DatabaseError as D;
-    let source = || crate::error::BackendError::new(Arc::clone(error));
-    let copy = match &**error {
-        D::Busy { waited } => D::Busy { waited: *waited },
-        D::Unavailable { .. } => D::Unavailable { source: source() },
-        D::StorageFull { .. } => D::StorageFull { source: source() },
-        D::ReadOnly { .. } => D::ReadOnly { source: source() },
-        D::Damaged { .. } => D::Damaged { source: source() },
-        D::FileReplaced { what, remedy } => D::FileReplaced { what: what.clone(), remedy: remedy.clone() },
-        D::Refused { .. } => D::Refused { source: source() },
-        D::OutcomeUnknown { .. } => D::OutcomeUnknown { source: source() },
-        D::Failed { .. } => D::Failed { source: source() },
-        D::Closed => D::Closed,
-    };
-    copy.into_append(|| append.first_stream())
+fn refuse_all(error: &DatabaseError, appends: &[CheckedAppend]) -> Answers {
+    appends.iter().map(|append| Err(error.clone().into_append(|| append.first_stream()))).collect()
 }

@@ -8,7 +8,6 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::Duration;
 
-use annals_migrations::{Migration, SQLITE_EVENTS, SQLITE_PROJECTIONS};
 use sqlx::sqlite::{SqliteConnectOptions, SqliteRow};
 use sqlx::{ConnectOptions, Connection, Row, SqliteConnection};
 use tokio::sync::{OwnedMutexGuard, OwnedSemaphorePermit, Semaphore};
@@ -18,7 +17,7 @@ use crate::database_error::DatabaseError;
 use crate::error::{BackendError, OpenError};
 use crate::position::{Incarnation, Position};
 use crate::sqlite::connection::file::OpenedFile;
-use crate::sqlite::connection::open::Opened;
+use crate::sqlite::connection::open::{Opened, connect};
 use crate::sqlite::connection::session::{self, COMMIT, COMMIT_AT_HEAD, Session};
 use crate::sqlite::fault::{is_refused_commit, result_code};
 use crate::sqlite::options::SqliteOptions;
@@ -180,7 +179,7 @@ impl SqliteDatabase {
     /// # Cancel safety
     /// Dropping the future leaves a file that may have been created, and that opening it again completes.
     pub async fn open_with(options: &SqliteOptions) -> Result<Self, OpenError> {
-        let Opened { connect, mut first, file } = crate::sqlite::connection::open::connect(options).await?;
+        let Opened { connect, mut first, file } = connect(options).await?;
         let file = Arc::new(file);
         let mut readers = VecDeque::with_capacity(options.readers);
         let fault = |e| DatabaseError::of(e, options.busy_timeout).into_open(options.path.display().to_string());
@@ -210,45 +209,6 @@ impl SqliteDatabase {
             readers: Mutex::new(readers),
             reader_session,
         })))
-    }
-
-    /// Runs those of `migrations` that this file has not seen, all of them in one transaction: the parts of annals
-    /// create their tables so, and an app may create its own, under components of other names than `events` and `projections`.
-    /// Safe when several processes start at once.
-    ///
-    /// ```
-    /// use annals_eventstore::{Migration, SqliteDatabase};
-    ///
-    /// const LABELS: &[Migration] = &[Migration {
-    ///     component: "labels",
-    ///     number: 1,
-    ///     name: "labels",
-    ///     sql: "CREATE TABLE labels (order_id TEXT NOT NULL PRIMARY KEY) STRICT",
-    /// }];
-    ///
-    /// # tokio::runtime::Builder::new_current_thread().enable_all().build()?.block_on(async {
-    /// # let folder = tempfile::tempdir()?;
-    /// # let path = folder.path().join("reports.db");
-    /// let database = SqliteDatabase::open(&path).await?;
-    /// database.migrate(LABELS).await?;
-    /// database.migrate(LABELS).await?; // it has seen them
-    /// database.close().await;
-    /// # Ok::<(), Box<dyn std::error::Error>>(())
-    /// # })?;
-    /// # Ok::<(), Box<dyn std::error::Error>>(())
-    /// ```
-    ///
-    /// # Errors
-    /// [`OpenError::Refused`] if a migration's SQL fails; [`OpenError::Unsound`] if a table or guard of annals itself is gone; [`OpenError::ReadOnly`]; [`OpenError::StorageFull`];
-    /// [`OpenError::Unavailable`], which is transient; [`OpenError::Closed`]. Nothing of a failed migration remains.
-    ///
-    /// # Cancel safety
-    /// Dropping the future rolls back, or leaves all of them run.
-    pub async fn migrate(&self, migrations: &[Migration]) -> Result<(), OpenError> {
-        match [SQLITE_EVENTS, SQLITE_PROJECTIONS].into_iter().find(|ours| *ours == migrations) {
-            Some(ours) => crate::sqlite::connection::open::migrate_and_check(self, ours).await,
-            None => crate::sqlite::connection::open::migrate(self, migrations).await,
-        }
     }
 
     /// Takes a connection for reading; it goes back when it is dropped. Waits while all are in use.

@@ -2,5 +2,6 @@
 
 pub(super) mod database;
 pub(super) mod file;
+mod migrate;
 pub(super) mod open;
 pub(super) mod session;

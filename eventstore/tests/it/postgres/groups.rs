@@ -181,7 +181,7 @@ async fn each_request_of_a_group_is_stored_with_its_own_answer() {
 /// in the order in which it names them, and no two wait for each other in a ring.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn appends_to_several_streams_keep_their_order_and_meet_no_deadlock() {
-    let Crossed { seed, answers, log, deadlocks } = cross("").await;
+    let Crossed { seed, answers, log, deadlocks } = cross("", 300).await;
     let by_id: HashMap<EventId, Position> = log.iter().map(|event| (event.event_id, event.position)).collect();
     let mut stored = 0;
     for (appended, ids) in answers {
@@ -211,7 +211,7 @@ async fn appends_to_several_streams_without_turn_locks_meet_deadlocks() {
                              ASSERT without <> whole;
                              EXECUTE without;
                          END $$";
-    let Crossed { deadlocks, .. } = cross(without_turns).await;
+    let Crossed { deadlocks, .. } = cross(without_turns, 100).await;
     assert!(deadlocks > 0, "the load is too light to show anything");
 }
 
@@ -250,8 +250,8 @@ struct Crossed {
     deadlocks: i64,
 }
 
-/// Appends by two handles, each third of which is to several streams, after `prepare` was run in the database.
-async fn cross(prepare: &str) -> Crossed {
+/// So many appends by two handles, each third of which is to several streams, after `prepare` was run in the database.
+async fn cross(prepare: &str, appends: u64) -> Crossed {
     let seed = seed();
     let mut random = fastrand::Rng::with_seed(seed);
     let fixture = Fixture::new().await;
@@ -260,7 +260,7 @@ async fn cross(prepare: &str) -> Crossed {
     let stores = two_handles(&fixture, "40ms").await;
     let any = ExpectedVersion::Any;
     let mut calls = Vec::new();
-    for n in 0..300_u64 {
+    for n in 0..appends {
         let mut streams: Vec<usize> = (0..12).collect();
         random.shuffle(&mut streams);
         streams.truncate(if n % 3 == 0 { random.usize(2..=12) } else { 1 });

@@ -1,5 +1,6 @@
 //! A run of the server ends and loses commits that were not flushed: what was read in it is invalid.
 
+use std::process::Stdio;
 use std::time::Duration;
 
 use annals_eventstore::{
@@ -42,6 +43,15 @@ async fn what_was_final_before_a_crash_behind_a_pooler_is_not_what_is_written_an
     }
 }
 
+/// Stops a process. Once the server tells it to quit at once, it goes on and does that; the server would wait 5 s for it.
+const STOP_UNTIL_ENDED: &str = r#"
+    kill -STOP "$0" || exit 1
+    while [ -d "/proc/$0" ]; do
+        if grep -q '^ShdPnd:.*[4-7c-f]$' "/proc/$0/status"; then kill -CONT "$0"; exit; fi
+        sleep 0.02
+    done 2>/dev/null &
+"#;
+
 /// Writes an event that is kept, and 60 that a crash loses. Returns the connection, and the position of the first.
 async fn commit_unflushed(server: &Server) -> (PgConnection, i64) {
     let mut writer = connect(server).await;
@@ -50,7 +60,8 @@ async fn commit_unflushed(server: &Server) -> (PgConnection, i64) {
     // Stops the process that flushes in the background. The crash ends it too.
     let pid = sqlx::query("SELECT pid FROM pg_stat_activity WHERE backend_type = 'walwriter'");
     let pid: i32 = pid.fetch_all(&mut writer).await.unwrap()[0].get(0);
-    let stopped = std::process::Command::new("kill").args(["-STOP", &pid.to_string()]).status();
+    let mut stop = std::process::Command::new("sh");
+    let stopped = stop.args(["-c", STOP_UNTIL_ENDED]).arg(pid.to_string()).stdout(Stdio::null()).status();
     assert!(stopped.is_ok_and(|status| status.success()));
     // More than the sequence logs in advance, so that their positions are allocated again.
     for n in 0..60 {

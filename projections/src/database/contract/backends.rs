@@ -148,6 +148,13 @@ mod file {
             let database = SqliteDatabase::open(folder.path().join("read.db")).await.unwrap();
             Self { _folder: folder, database }
         }
+
+        async fn pairs(&self, relation: &str) -> Vec<(String, i64)> {
+            let mut reader = self.database.read().await.unwrap();
+            let sql = AssertSqlSafe(format!("SELECT id, cents FROM {relation} ORDER BY id"));
+            let rows = sqlx::query(sql).fetch_all(&mut *reader).await.unwrap();
+            rows.iter().map(|row| (row.get(0), row.get(1))).collect()
+        }
     }
 
     #[async_trait]
@@ -157,17 +164,11 @@ mod file {
         }
 
         async fn accounts(&self, model: &Model) -> Vec<(String, i64)> {
-            let mut reader = self.database.read().await.unwrap();
-            let sql = format!("SELECT id, cents FROM {} ORDER BY id", model.table_name());
-            let rows = sqlx::query(AssertSqlSafe(sql)).fetch_all(&mut *reader).await.unwrap();
-            rows.iter().map(|row| (row.get(0), row.get(1))).collect()
+            self.pairs(&model.table_name()).await
         }
 
         async fn named(&self, table: &'static TableSpec) -> Vec<(String, i64)> {
-            let mut reader = self.database.read().await.unwrap();
-            let sql = format!("SELECT id, cents FROM {} ORDER BY id", table.name);
-            let rows = sqlx::query(AssertSqlSafe(sql)).fetch_all(&mut *reader).await.unwrap();
-            rows.iter().map(|row| (row.get(0), row.get(1))).collect()
+            self.pairs(table.name).await
         }
 
         async fn set_checkpoint(&self, model: &Model, checkpoint: Option<Checkpoint>) {
@@ -263,6 +264,13 @@ mod postgres {
             let pooled = PostgresOptions::new(scratch.url_through_pooler()).pooled();
             Self { by: PostgresDatabase::open_with(&pooled).await.unwrap(), database, scratch }
         }
+
+        async fn pairs(&self, relation: &str) -> Vec<(String, i64)> {
+            let mut reader = self.database.read().await.unwrap();
+            let sql = AssertSqlSafe(format!("SELECT id, cents FROM {relation} ORDER BY id"));
+            let rows = sqlx::query(sql).fetch_all(&mut *reader).await.unwrap();
+            rows.iter().map(|row| (row.get(0), row.get(1))).collect()
+        }
     }
 
     #[async_trait]
@@ -272,17 +280,11 @@ mod postgres {
         }
 
         async fn accounts(&self, model: &Model) -> Vec<(String, i64)> {
-            let mut reader = self.database.read().await.unwrap();
-            let sql = format!("SELECT id, cents FROM {} ORDER BY id", model.table_name());
-            let rows = sqlx::query(AssertSqlSafe(sql)).fetch_all(&mut *reader).await.unwrap();
-            rows.iter().map(|row| (row.get(0), row.get(1))).collect()
+            self.pairs(&model.table_name()).await
         }
 
         async fn named(&self, table: &'static TableSpec) -> Vec<(String, i64)> {
-            let mut reader = self.database.read().await.unwrap();
-            let sql = format!("SELECT id, cents FROM {} ORDER BY id", table.name);
-            let rows = sqlx::query(AssertSqlSafe(sql)).fetch_all(&mut *reader).await.unwrap();
-            rows.iter().map(|row| (row.get(0), row.get(1))).collect()
+            self.pairs(table.name).await
         }
 
         async fn set_checkpoint(&self, model: &Model, checkpoint: Option<Checkpoint>) {

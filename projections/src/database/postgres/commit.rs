@@ -3,6 +3,7 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
+use annals_eventstore::__private::Micros;
 use annals_eventstore::{DatabaseError, PostgresDatabase};
 use jiff::Timestamp;
 use sqlx::{PgConnection, Row};
@@ -11,7 +12,7 @@ use super::fault::fault;
 use super::load::seek_by_key;
 use super::schema::ModelSchema;
 use super::statements::{PLACE_PARAMETERS, Statements, at_place};
-use super::values::{Micros, Query, bind_keys, bind_rows};
+use super::values::{Query, bind_keys, bind_rows};
 use crate::changes::Changes;
 use crate::column::ColumnValue;
 use crate::database::{Fault, Moved, Work};

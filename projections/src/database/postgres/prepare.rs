@@ -2,7 +2,8 @@
 
 use std::sync::Arc;
 
-use annals_eventstore::{Checkpoint, Incarnation, PostgresDatabase, PostgresTransaction};
+use annals_eventstore::__private::Micros;
+use annals_eventstore::{Backoff, Checkpoint, Incarnation, PostgresDatabase, PostgresTransaction};
 use jiff::Timestamp;
 use sqlx::{AssertSqlSafe, Row};
 use tokio::time::sleep;
@@ -10,10 +11,8 @@ use tokio::time::sleep;
 use super::fault::was_lock_timeout_or_deadlock;
 use super::schema::{ModelSchema, once};
 use super::statements::{Statements, index_prefix, postgres_type};
-use super::values::Micros;
 use super::view;
 use super::{stored_checkpoint, wait_briefly};
-use crate::backoff::Backoff;
 use crate::database::sql::{is_our_index, table_is_gone, undeclared};
 use crate::database::{Model, Prepared};
 use crate::error::StartError;
@@ -100,7 +99,7 @@ pub(super) async fn prepare(
             }
             Err(Refusal::Sql(error)) if was_lock_timeout_or_deadlock(&error) && attempt < ATTEMPTS => {
                 drop(preparation);
-                sleep(backoff.next()).await;
+                sleep(backoff.next_wait()).await;
                 attempt += 1;
             }
             Err(Refusal::Sql(error)) => return Err(refused(database.fault(error))),

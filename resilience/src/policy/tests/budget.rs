@@ -88,3 +88,49 @@ async fn a_used_budget_ends_the_call_with_its_error() {
     assert_eq!(error.attempts, 2);
     assert_eq!(error.reason, Reason::Failed { last_because: LastBecause::BudgetUsed, retry_after: None });
 }
+
+/// A retry was counted when it was decided on. All that an answer put off to one moment were made at that moment, of six
+/// windows together.
+#[tokio::test(start_paused = true)]
+async fn retries_that_were_put_off_to_one_moment_stay_within_the_budget_of_that_moment() {
+    let retry = Retry { attempts: 2, ..Retry::default() };
+    let policy = Policy::slow("payment").retry(retry).breaker_mode(Mode::Disabled).deadline(secs(600)).build().unwrap();
+    let start = Instant::now();
+    let mut calls = tokio::task::JoinSet::new();
+    for _ in 0..60 {
+        let policy = policy.clone();
+        calls.spawn(async move {
+            let back = Status(429, Some(secs(60).saturating_sub(start.elapsed())));
+            always(&policy, back, &AtomicU32::new(0)).await
+        });
+        sleep(secs(1)).await;
+    }
+    let errors = calls.join_all().await;
+    assert_eq!(errors.iter().filter(|error| error.attempts == 2).count(), 3);
+    let refused = errors.iter().filter(|error| error.attempts == 1);
+    let because = |error: &CallError<Status>| match error.reason {
+        Reason::Failed { last_because, retry_after } => (last_because, retry_after == error.source.unwrap().1),
+        _ => panic!("{error:?}"),
+    };
+    assert!(refused.map(because).all(|because| because == (LastBecause::BudgetUsed, true)), "{errors:?}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn successful_calls_earn_retries_and_no_others_do() {
+    let budget = Some(Budget { ratio: 0.2, reserve: 0, ..Budget::default() });
+    let retry = Retry { attempts: 2, budget, ..fixed() };
+    let policy = Policy::medium("p").retry(retry).breaker_mode(Mode::Disabled).build().unwrap();
+    for _ in 0..10 {
+        always(&policy, DOWN, &AtomicU32::new(0)).await;
+        always(&policy, Status(404, None), &AtomicU32::new(0)).await;
+    }
+    assert_eq!(policy.state().retries_left, Some(0));
+    for _ in 0..10 {
+        policy.once(|_| async { Ok::<_, Status>(()) }).await.unwrap();
+    }
+    let mut attempts = Vec::new();
+    for _ in 0..3 {
+        attempts.push(always(&policy, DOWN, &AtomicU32::new(0)).await.attempts);
+    }
+    assert_eq!(attempts, [2, 2, 1]);
+}

@@ -12,6 +12,13 @@ use super::*;
 struct Scripted {
     script: &'static [u16],
     got: Arc<std::sync::Mutex<Vec<&'static str>>>,
+    ready: bool,
+}
+
+impl Scripted {
+    fn new(script: &'static [u16]) -> Self {
+        Self { script, got: Arc::default(), ready: false }
+    }
 }
 
 impl Service<&'static str> for Scripted {
@@ -20,10 +27,12 @@ impl Service<&'static str> for Scripted {
     type Future = BoxFuture<'static, Result<u16, Infallible>>;
 
     fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), Infallible>> {
+        self.ready = true;
         Poll::Ready(Ok(()))
     }
 
     fn call(&mut self, request: &'static str) -> Self::Future {
+        assert!(std::mem::take(&mut self.ready), "a service is asked whether it is ready before each call");
         let mut got = self.got.lock().unwrap();
         let status = self.script[got.len()];
         got.push(request);
@@ -47,7 +56,7 @@ async fn send(
             result.as_ref().map_or(Class::Failure, |status| Class::of_status(*status, None))
         },
     );
-    let scripted = Scripted { script, got: Arc::default() };
+    let scripted = Scripted::new(script);
     let mut service = layer.layer(scripted.clone());
     let answer = service.call(request).await;
     let got = scripted.got.lock().unwrap().clone();
@@ -71,8 +80,29 @@ async fn a_request_that_must_not_be_repeated_is_sent_once_and_its_answer_is_retu
 async fn what_a_guard_refuses_does_not_reach_the_service() {
     let policy = Policy::fast("stock").breaker_mode(Mode::HeldOpen).build().unwrap();
     let layer = PolicyLayer::new(policy, |_: &&'static str| None, |_: &Result<u16, Infallible>| Class::Success);
-    let scripted = Scripted { script: &[], got: Arc::default() };
+    let scripted = Scripted::new(&[]);
     let error = layer.layer(scripted.clone()).call("GET").await.unwrap_err();
     assert_eq!((error.guard(), error.attempts), (Some(Guard::Breaker), 0));
     assert!(scripted.got.lock().unwrap().is_empty());
+}
+
+/// Chaos makes the first attempt fail without a request, so nothing was known of a second one.
+#[tokio::test(start_paused = true)]
+async fn an_injected_error_is_made_again_if_the_request_may_be() {
+    for (request, expected) in [("GET", Ok(200)), ("POST", Err(1))] {
+        let policy = Policy::fast("stock").retry(fixed()).build().unwrap();
+        policy.set_chaos(Some(ChaosSettings { errors: 1.0, ..ChaosSettings::default() })).unwrap();
+        let layer = PolicyLayer::new(
+            policy.clone(),
+            |request: &&'static str| (*request == "GET").then_some(*request),
+            |_: &Result<u16, Infallible>| Class::Success,
+        );
+        let mut service = layer.layer(Scripted::new(&[200]));
+        let without_chaos = async {
+            sleep(ms(50)).await;
+            policy.set_chaos(None).unwrap();
+        };
+        let (answer, ()) = tokio::join!(service.call(request), without_chaos);
+        assert_eq!(answer.map_err(|error| error.attempts), expected, "{request}");
+    }
 }

@@ -46,7 +46,10 @@ fn profiles_are_what_the_defaults_page_says() {
         let policy = builder.build().unwrap();
         let limits = &policy.engine.limits;
         assert_eq!((limits.timeout, limits.breaker.open, limits.connect), (secs(timeout), secs(open), secs(connect)));
+        assert_eq!(limits.breaker.probe_lease, secs(60));
     }
+    let longer = Policy::slow("p").timeout(secs(50)).build().unwrap();
+    assert_eq!(longer.engine.limits.breaker.probe_lease, secs(100), "twice the attempt");
 }
 
 #[tokio::test(start_paused = true)]
@@ -90,4 +93,14 @@ fn two_policies_of_one_name_in_the_settings_are_refused() {
     let settings = || ("stock", PolicySettings::default());
     let error = Policies::from_settings([settings(), settings()]).unwrap_err();
     assert!(error.to_string().contains("`stock`"), "{error}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_state_tells_times_in_whole_milliseconds() {
+    let breaker = BreakerSettings { consecutive_failures: Some(1), ..Profile::Slow.breaker() };
+    let policy = Policy::slow("reports").breaker(breaker).build().unwrap();
+    policy.once(|_| async { Err::<(), _>(DOWN) }).await.unwrap_err();
+    tokio::time::advance(Duration::from_nanos(1)).await;
+    let state = serde_json::to_value(policy.state()).unwrap();
+    assert_eq!((&state["breaker"]["in_state_for"], &state["breaker"]["retry_after"]), (&"1ms".into(), &"60s".into()));
 }
