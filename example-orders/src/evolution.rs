@@ -6,13 +6,13 @@
 //! as stores hold them; `tests.rs` compares them with `events.lock`, so that no shape changes by accident.
 
 use annals::evolution::JsonUpcaster;
-use serde::{Deserialize, Serialize};
+use serde::Deserialize;
 
 use crate::money::Money;
 use crate::order::{CustomerId, Line, OrderError, OrderEvent, total_of};
 
 /// The first: one product per order, and prices in euro.
-#[derive(Serialize, Deserialize)]
+#[derive(Deserialize)]
 pub struct PlacedV1 {
     customer: CustomerId,
     product: String,
@@ -21,7 +21,7 @@ pub struct PlacedV1 {
 }
 
 /// The second: several products, and prices with a currency.
-#[derive(Serialize, Deserialize)]
+#[derive(Deserialize)]
 pub struct PlacedV2 {
     customer: CustomerId,
     lines: Vec<Line>,

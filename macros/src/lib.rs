@@ -70,7 +70,7 @@ use syn::{DeriveInput, parse_macro_input};
 /// use annals::Event;
 /// use serde::{Deserialize, Serialize};
 ///
-/// #[derive(Serialize, Deserialize)]
+/// #[derive(Deserialize)]
 /// struct PlacedV1 {
 ///     item: String,
 /// }

@@ -82,7 +82,7 @@ fn new(line: &Line, locked: &[(usize, Line)], now: &Now) -> Verdict {
             // What was at the path before, if that is gone, is reported with the line that has it.
             let is_reported = of_file
                 .iter()
-                .any(|line| matches!(line, Line::Shape { path: at, .. } if at == path) && !now.lines.contains(line));
+                .any(|line| matches!(line, Line::Shape { path: at, .. } if at == path) && !now.lines.contains(*line));
             let shape = now.written.get(file).filter(|_| !of_file.is_empty() && !is_reported)?;
             Some(Err(format!("`{path}` of `{file}` is {kind}, which is new; {}", raise(shape))))
         }

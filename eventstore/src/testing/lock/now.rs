@@ -27,13 +27,10 @@ impl Now {
         let mut wrong = BTreeSet::new();
         now.folds.extend(lock.aggregates.iter().map(|aggregate| (aggregate.name, aggregate.fold)));
         for stored in corpus {
-            let mut report = |what: String| {
-                wrong.insert(format!("{}: {what}", lock.corpus.join(&stored.file).display()));
-            };
             now.lines.insert(Line::Payload { file: stored.file.clone(), digest: digest(&stored.text()) });
             let read = stored.events().iter().try_for_each(|event| check_readable(&lock.events, event));
             if let Err(what) = read.and_then(|()| now.add(lock, stored)) {
-                report(what);
+                wrong.insert(format!("{}: {what}", lock.corpus.join(&stored.file).display()));
             }
         }
         wrong.extend(lock.events.iter().flat_map(|events| missing(lock, events, corpus)));
