@@ -5,14 +5,15 @@
 //! | you want to | look at |
 //! |---|---|
 //! | say what can happen | [`Event`], [`text_id!`] |
-//! | change events that are stored | [`evolution`]; `testing::schema_lock!` (feature `testing`) |
+//! | change events that are stored | [how](guide::events_that_change); [`evolution`]; `testing::schema_lock!` (feature `testing`) |
 //! | say what state follows, and decide | [`Aggregate`], [`Evolve`], [`Decide`] |
 //! | open a store | [`sqlite()`], [`SqliteOptions`], [`MemoryStore`]; `postgres`, `PostgresOptions` (feature `postgres`) |
 //! | run commands | [`AggregateStore::aggregate`], [`Repository`], [`Context`], [`RequestKey`] |
-//! | run a command over two aggregates | [`AggregateStore::execute_two`] |
+//! | run a command over two aggregates | [`AggregateStore::execute_two`]; [how](guide::two_aggregates) |
 //! | append, load, read and subscribe without aggregates | [`EventStore`], [`EventStoreExt`], [`Append`], [`Filter`] |
-//! | commit events and rows of your own together | [`UnitOfWork`], [`SqliteStore::begin`], [`SqliteStore::append_in`]; `PostgresStore::begin`, `PostgresStore::append_in` |
+//! | commit events and rows of your own together | [`TransactionalStore::begin_with`]; [how](guide::unit_of_work); [`UnitOfWork`], [`SqliteStore::begin`], [`SqliteStore::append_in`]; `PostgresStore::begin`, `PostgresStore::append_in` |
 //! | build read models | [`ReadModel`], [`Projection`], [`Rows`], [`ProjectionsExt::projections`], [`ProjectionsBuilder`], [`Projections::show`] to roll back |
+//! | answer HTTP requests, each once | [how](guide::web) |
 //! | call other systems that fail, and refuse what is too much | the module `resilience` (feature `resilience`) |
 //! | run a business transaction over several services, and undo it if it fails | the module `sagas` (feature `sagas`) |
 //! | test all of that | the module `testing` (feature `testing`) |
@@ -20,6 +21,9 @@
 //! | understand an error | [`ErrorFamily`], [`AppendError`], [`ReadError`], [`ExecuteError`], [`OpenError`] |
 //!
 //! # Features
+//!
+//! What a feature gives has its name as a badge where this documentation is built as on docs.rs: by nightly, with
+//! `--cfg docsrs`.
 //!
 //! | feature | default | gives |
 //! |---|---|---|
@@ -36,8 +40,9 @@
 //! | `conformance` | no | the contract of a store as clauses that run |
 //! | `full` | no | everything that runs in production; layers and routes for HTTP are asked for by name |
 
+#![cfg_attr(docsrs, feature(doc_cfg))]
 #![cfg_attr(
-    not(all(feature = "macros", feature = "sqlite", feature = "projections")),
+    not(all(feature = "macros", feature = "sqlite", feature = "projections", feature = "resilience-axum")),
     allow(
         rustdoc::broken_intra_doc_links,
         reason = "the manual also names what a smaller choice of features leaves out"
@@ -58,7 +63,7 @@ pub use annals_eventstore::{
 pub use annals_eventstore::text_id;
 
 #[cfg(any(feature = "sqlite", feature = "postgres"))]
-pub use annals_eventstore::{TransactionalStore, UnitOfWork};
+pub use annals_eventstore::{Begun, RequestUnitOfWork, TransactionalStore, UnitOfWork};
 
 #[cfg(feature = "sqlite")]
 pub use annals_eventstore::{SqliteOptions, SqliteStore, sqlite};
@@ -107,10 +112,26 @@ pub mod projections {
 }
 
 /// Events that change: the names beside the words `upcast` and `upcasters` of [`Event`](derive@crate::Event).
-///
-#[doc = include_str!("../docs/events-that-change.md")]
 pub mod evolution {
     pub use annals_eventstore::{JsonUpcaster, Parts, StepError};
+}
+
+/// How to: pages with an example each.
+#[cfg(all(any(doc, doctest), feature = "macros", feature = "projections"))]
+pub mod guide {
+    #[doc = include_str!("../docs/events-that-change.md")]
+    pub mod events_that_change {}
+
+    #[doc = include_str!("../docs/two-aggregates.md")]
+    pub mod two_aggregates {}
+
+    #[cfg(feature = "sqlite")]
+    #[doc = include_str!("../docs/unit-of-work.md")]
+    pub mod unit_of_work {}
+
+    #[cfg(feature = "resilience-axum")]
+    #[doc = include_str!("../docs/web.md")]
+    pub mod web {}
 }
 
 /// For those who implement a store, a clock or a source of ids, put something in front of a store, or read pages of the log

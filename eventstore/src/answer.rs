@@ -23,8 +23,7 @@ struct StoredStream {
     positions: Vec<i64>,
 }
 
-/// The text that is stored. On PostgreSQL the function that appends writes it.
-#[cfg(feature = "sqlite")]
+/// The text that is stored. On PostgreSQL the function that appends writes the same, except for a unit of work.
 pub(crate) fn to_json(answer: &Appended) -> String {
     let stored = StoredAnswer {
         recorded_at: answer.recorded_at.as_microsecond(),

@@ -8,6 +8,8 @@ pub(crate) use crate::appended::{Appended, AppendedStream};
 pub(crate) use crate::checked::{CheckedAppend, CheckedEvent, CheckedPart};
 
 use crate::checked::append_id;
+#[cfg(any(feature = "sqlite", feature = "postgres"))]
+use crate::context::Context;
 use crate::error::AppendError;
 use crate::event::NewEvent;
 use crate::invalid::Invalid;
@@ -116,6 +118,29 @@ impl Append {
     pub(crate) fn without_deadline(mut self) -> Self {
         self.deadline = None;
         self
+    }
+
+    /// The same append as one of a request: its events take from the circumstances what their metadata lack.
+    ///
+    /// # Errors
+    /// [`Invalid`] with the field `tenant` or `request_key` if the append is not one of the request.
+    #[cfg(any(feature = "sqlite", feature = "postgres"))]
+    pub(crate) fn within(mut self, context: &Context) -> Result<Self, Invalid> {
+        if self.tenant != *context.tenant() {
+            let what =
+                format!("of the append is `{}`, that of the unit of work is `{}`", self.tenant, context.tenant());
+            return Err(Invalid::new("tenant", what, "append to streams of the tenant of the context"));
+        }
+        if let Some(request) = &self.request {
+            let what = format!("`{}` is one of a single append", request.key());
+            return Err(Invalid::new("request_key", what, "give the key to the context of the unit of work"));
+        }
+        let metadata = context.event_metadata();
+        for event in self.parts.iter_mut().flat_map(|part| &mut part.events) {
+            event.metadata = std::mem::take(&mut event.metadata).or(&metadata);
+        }
+        self.deadline = self.deadline.or(context.deadline());
+        Ok(self)
     }
 
     /// Whose streams they are.

@@ -91,16 +91,8 @@ impl CheckedAppend {
     /// The stream that errors about the whole append name.
     #[must_use]
     pub fn first_stream(&self) -> StreamId {
-        self.parts.first().map_or_else(
-            || {
-                StreamId::stored(
-                    self.tenant.clone(),
-                    Arc::from("request"),
-                    self.request.as_ref().map_or("none", |r| r.key()).into(),
-                )
-            },
-            |part| part.stream.clone(),
-        )
+        let key = || self.request.as_ref().map_or("none", |request| request.key());
+        self.parts.first().map_or_else(|| of_request(&self.tenant, key()), |part| part.stream.clone())
     }
 
     /// Refuses the append if its deadline has passed. Call it when the append leaves the queue, before anything is written.
@@ -251,4 +243,9 @@ impl From<CheckedEvent> for NewEvent {
         let CheckedEvent { event_id, name, schema_version, payload, given, .. } = event;
         Self { event_id, name, schema_version, payload, metadata: given }
     }
+}
+
+/// What an error names that is about a request without events.
+pub(crate) fn of_request(tenant: &Tenant, key: &str) -> StreamId {
+    StreamId::stored(tenant.clone(), "request".into(), key.into())
 }

@@ -116,6 +116,21 @@ impl Context {
         &self.metadata
     }
 
+    /// What lands in the metadata of the events of a command: without a causation id, the request is the cause.
+    pub(crate) fn event_metadata(&self) -> Metadata {
+        let mut metadata = self.metadata.clone();
+        if let (None, Some(request)) = (&metadata.causation_id, &self.request) {
+            metadata.causation_id = Some(CausationId::stored(request.key().into()));
+        }
+        metadata
+    }
+
+    /// The same circumstances for one of several commands of the request, whose key is stored for all of them together.
+    #[cfg(any(feature = "sqlite", feature = "postgres"))]
+    pub(crate) fn of_one_command(&self) -> Self {
+        Self { metadata: self.event_metadata(), request: None, ..self.clone() }
+    }
+
     /// The notes of other kinds, by name.
     #[must_use]
     pub fn notes(&self) -> &BTreeMap<String, String> {

@@ -12,6 +12,7 @@
 //! Features: `sqlite` (default), `postgres`, `testing` (given/when/then, and a store that fails on demand) and
 //! `conformance` (the contract of a store as clauses that run).
 
+#![cfg_attr(docsrs, feature(doc_cfg))]
 #![cfg_attr(
     not(any(feature = "sqlite", feature = "postgres")),
     expect(dead_code, reason = "without a database nothing reads rows back or decides within transactions")
@@ -110,7 +111,7 @@ pub use sqlite::{
 pub use store::{EventStore, Page, StreamInfo, StreamPage};
 pub use stream::{ExpectedVersion, StreamId, StreamVersion, Tenant};
 #[cfg(any(feature = "sqlite", feature = "postgres"))]
-pub use unit_of_work::{TransactionalStore, UnitOfWork};
+pub use unit_of_work::{Begun, RequestUnitOfWork, TransactionalStore, UnitOfWork};
 pub use upcast::{JsonUpcaster, StepError};
 
 /// What derived code calls. Not for people; no promise is made about it.

@@ -108,6 +108,22 @@ pub struct Metadata {
     pub extra: BTreeMap<String, String>,
 }
 
+impl Metadata {
+    /// The same metadata, which takes from `other` what it lacks itself.
+    #[cfg(any(feature = "sqlite", feature = "postgres"))]
+    pub(crate) fn or(self, other: &Self) -> Self {
+        let mut extra = other.extra.clone();
+        extra.extend(self.extra);
+        Self {
+            correlation_id: self.correlation_id.or_else(|| other.correlation_id.clone()),
+            causation_id: self.causation_id.or_else(|| other.causation_id.clone()),
+            actor: self.actor.or_else(|| other.actor.clone()),
+            trace_parent: self.trace_parent.or_else(|| other.trace_parent.clone()),
+            extra,
+        }
+    }
+}
+
 /// The part of the metadata that has no columns of its own, as stored in the `metadata` column.
 #[derive(Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]

@@ -1,12 +1,21 @@
 //! Events together with the user's own SQL: in one transaction.
 
+mod of_request;
+
 use std::future::Future;
+
+use async_trait::async_trait;
+use jiff::Timestamp;
+
+pub use of_request::{Begun, RequestUnitOfWork};
 
 use crate::aggregate::{Evolve, IntoEvents};
 use crate::append::{Append, Appended};
+use crate::context::Context;
 use crate::error::{AppendError, BackendError, Invalid};
 use crate::position::Incarnation;
 use crate::repository::{CommandScope, ExecuteError, Executed, One, Repository};
+use crate::request::RequestKey;
 use crate::store::EventStore;
 use crate::stream::{StreamId, Tenant};
 
@@ -49,6 +58,24 @@ pub trait TransactionalStore: EventStore + Clone {
     /// # Cancel safety
     /// Dropping the future, or the unit of work, rolls back.
     fn begin(&self) -> impl Future<Output = Result<Self::UnitOfWork, AppendError>> + Send;
+
+    /// Begins a unit of work for one request, or gives its first answer if it was executed before: then nothing of it runs
+    /// again. [`RequestUnitOfWork`] has an example.
+    ///
+    /// The request key of `context` is looked up before anything is decided, and stored once, when the unit of work commits,
+    /// with an answer about all that it appended. Two that begin with the same key run one after the other, so that the second
+    /// finds the answer of the first. Without a request key it always begins.
+    ///
+    /// # Errors
+    /// As of [`TransactionalStore::begin`]; [`AppendError::RequestKeyReused`] if the key was used for another request;
+    /// [`AppendError::DeadlineExceeded`] if the deadline of the context passes first; [`AppendError::Busy`] if a unit of work
+    /// with the same key runs for too long. Nothing is stored.
+    ///
+    /// # Cancel safety
+    /// Dropping the future, or the unit of work, rolls back.
+    fn begin_with(&self, context: &Context) -> impl Future<Output = Result<Begun<Self>, AppendError>> + Send {
+        of_request::begin(self, context)
+    }
 }
 
 /// A transaction that takes appends, commands and, on the connection that it dereferences to, the user's own SQL. Dropping
@@ -56,7 +83,7 @@ pub trait TransactionalStore: EventStore + Clone {
 /// [`PostgresStore::begin`](crate::PostgresStore::begin) have an example.
 ///
 /// Implemented by the units of work of the stores and sealed.
-pub trait UnitOfWork: CommandScope + Sized {
+pub trait UnitOfWork: RequestScope + Sized {
     /// Appends inside the transaction. The answer holds once the unit of work is committed.
     ///
     /// A refused append, that is a conflict, taken event ids, a full stream or a used request key, leaves the transaction
@@ -78,8 +105,8 @@ pub trait UnitOfWork: CommandScope + Sized {
     ///
     /// The aggregate is read inside the transaction, so it includes earlier appends of the transaction. If another writer
     /// appends after the read (on SQLite none can), it is read and decided again, as often as `repository` allows.
-    /// Context, metadata and request key are those of `repository`. After a rejection or a refused append the unit of work
-    /// stays usable.
+    /// Context, metadata and request key are those of `repository`; for one key for all commands of the unit of work, begin it
+    /// by [`TransactionalStore::begin_with`]. After a rejection or a refused append the unit of work stays usable.
     ///
     /// # Errors
     /// See [`ExecuteError`]; nothing of the command is in the transaction then. [`ExecuteError::Invalid`] with the field
@@ -92,7 +119,7 @@ pub trait UnitOfWork: CommandScope + Sized {
         repository: &Repository<A>,
         id: &A::Id,
         decide: F,
-    ) -> impl Future<Output = Result<Executed, ExecuteError<R>>> + Send
+    ) -> impl Future<Output = Result<Executed<A>, ExecuteError<R>>> + Send
     where
         A: Evolve,
         T: IntoEvents<A::Event> + Send,
@@ -100,9 +127,7 @@ pub trait UnitOfWork: CommandScope + Sized {
         F: Fn(&A) -> Result<T, R> + Send,
     {
         async move {
-            if repository.store().incarnation() != self.incarnation() {
-                return Err(Invalid::new("repository", "is one of another store", "use one of this store").into());
-            }
+            check_store(repository, self.incarnation())?;
             One::new(repository, id)?.execute(self, decide).await
         }
     }
@@ -130,6 +155,33 @@ pub trait UnitOfWork: CommandScope + Sized {
     /// # Cancel safety
     /// Dropping the future rolls back as well.
     fn rollback(self) -> impl Future<Output = Result<(), AppendError>> + Send;
+}
+
+/// What a unit of work for one request needs of its transaction.
+#[async_trait]
+pub trait RequestScope: CommandScope {
+    /// Waits for units of work with the same key, until the end of the transaction keeps others waiting, and gives the stored
+    /// answer, if there is one.
+    async fn claim(&mut self, tenant: &Tenant, request: &RequestKey) -> Result<Option<Appended>, AppendError>;
+
+    /// Stores the answer. If one append came first with the key, nothing is stored, and the first answer is returned.
+    async fn keep(
+        &mut self,
+        tenant: &Tenant,
+        request: &RequestKey,
+        answer: &Appended,
+    ) -> Result<Option<Appended>, AppendError>;
+
+    /// The time, for an answer about no events.
+    async fn now(&mut self) -> Result<Timestamp, AppendError>;
+}
+
+/// A command in a unit of work is one of its store.
+fn check_store<A: Evolve>(repository: &Repository<A>, incarnation: Incarnation) -> Result<(), Invalid> {
+    if repository.store().incarnation() == incarnation {
+        return Ok(());
+    }
+    Err(Invalid::new("repository", "is one of another store", "use one of this store"))
 }
 
 /// What an error names when it is about no append at all.

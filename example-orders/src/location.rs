@@ -1,5 +1,6 @@
 //! Where the shop stores everything: in a file, or in the PostgreSQL database that `DATABASE_URL` names.
 
+use std::io::Write;
 use std::path::PathBuf;
 
 /// The default file.
@@ -40,23 +41,23 @@ impl Location {
     }
 
     /// Prints what to do after the scene.
-    pub fn print_next_steps(&self) {
+    pub fn print_next_steps(&self, out: &mut dyn Write) -> std::io::Result<()> {
         const EVENTS: &str = "SELECT position, aggregate_id, version, event_type, event_data FROM";
         const LIST: &str = "SELECT * FROM order_list";
         match self {
             Self::File(file) => {
                 let file = file.display();
-                println!("\nThe events and the tables are in {file}. To see more:");
-                println!("  sqlite3 {file} '{EVENTS} events'");
-                println!("  sqlite3 -box {file} '{LIST}'");
+                writeln!(out, "\nThe events and the tables are in {file}. To see more:")?;
+                writeln!(out, "  sqlite3 {file} '{EVENTS} events'")?;
+                writeln!(out, "  sqlite3 -box {file} '{LIST}'")?;
             }
             Self::Postgres(_) => {
-                println!("\nThe events are in the schema `annals`, the tables beside it. To see more:");
-                println!("  psql \"$DATABASE_URL\" -c '{EVENTS} annals.events'");
-                println!("  psql \"$DATABASE_URL\" -c '{LIST}'");
+                writeln!(out, "\nThe events are in the schema `annals`, the tables beside it. To see more:")?;
+                writeln!(out, "  psql \"$DATABASE_URL\" -c '{EVENTS} annals.events'")?;
+                writeln!(out, "  psql \"$DATABASE_URL\" -c '{LIST}'")?;
             }
         }
-        println!("  cargo run -p example-orders -- --orders 10000");
-        println!("Run it again to continue with this data.");
+        writeln!(out, "  cargo run -p example-orders -- --orders 10000")?;
+        writeln!(out, "Run it again to continue with this data.")
     }
 }

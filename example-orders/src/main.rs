@@ -21,9 +21,11 @@ mod tables;
 #[cfg(test)]
 mod tests;
 
+use std::io::{ErrorKind, Write};
 use std::path::PathBuf;
 use std::process::ExitCode;
 
+use annals::engine::{Clock, SystemClock};
 use clap::{Parser, Subcommand};
 
 use crate::location::Location;
@@ -42,6 +44,10 @@ struct Options {
     /// Run this number of orders concurrently instead, and print the rate.
     #[arg(long)]
     orders: Option<u64>,
+    /// The number of the first order. Numbers come from whoever places the orders: here from the clock, in microseconds, so
+    /// that each run has its own.
+    #[arg(long)]
+    first: Option<i64>,
     #[command(subcommand)]
     scene: Option<Scene>,
 }
@@ -58,7 +64,11 @@ enum Scene {
 
 #[tokio::main]
 async fn main() -> ExitCode {
-    let Err(fault) = run(Options::parse()).await else { return ExitCode::SUCCESS };
+    let Err(fault) = run(Options::parse(), &mut std::io::stdout()).await else { return ExitCode::SUCCESS };
+    if fault.downcast_ref().is_some_and(|e: &std::io::Error| e.kind() == ErrorKind::BrokenPipe) {
+        // Whoever reads the output, such as `head`, has enough of it. What is acknowledged is stored.
+        return ExitCode::SUCCESS;
+    }
     eprintln!("error: {fault}");
     let mut source = fault.source();
     while let Some(cause) = source {
@@ -68,23 +78,24 @@ async fn main() -> ExitCode {
     ExitCode::FAILURE
 }
 
-async fn run(options: Options) -> Result<(), Fault> {
+async fn run(options: Options, out: &mut dyn Write) -> Result<(), Fault> {
     if let Some(Scene::Resilience) = options.scene {
         return tokio::task::spawn_blocking(in_paused_time).await?;
     }
     let location = Location::of(options.db, std::env::var("DATABASE_URL").ok())?;
     if let Location::Postgres(_) = location {
-        println!("Everything is stored in the database of DATABASE_URL, whose schema is migrated first.\n");
+        writeln!(out, "Everything is stored in the database of DATABASE_URL, whose schema is migrated first.\n")?;
     }
     let shop = Shop::open(&location).await?;
-    match (options.orders, options.scene) {
-        (Some(orders), _) => many::play(&shop, orders).await?,
-        (None, Some(Scene::OnAccount)) => on_account::play(&shop, &mut std::io::stdout()).await?,
-        (None, _) => story::play(&shop, &mut std::io::stdout()).await?,
-    }
+    let first = options.first.unwrap_or_else(|| SystemClock.now().as_microsecond());
+    let played = match (options.orders, options.scene) {
+        (Some(orders), _) => many::play(&shop, first, orders, out).await,
+        (None, Some(Scene::OnAccount)) => on_account::play(&shop, first, out).await,
+        (None, _) => story::play(&shop, first, out).await,
+    };
     shop.close().await?;
-    location.print_next_steps();
-    Ok(())
+    played?;
+    Ok(location.print_next_steps(out)?)
 }
 
 /// A runtime of its own, as time can be paused for all of a runtime only.

@@ -1,5 +1,6 @@
 //! Many concurrent orders, as before the holidays.
 
+use std::io::Write;
 use std::time::Instant;
 
 use futures::{StreamExt, TryStreamExt, stream};
@@ -7,6 +8,7 @@ use indicatif::{ProgressBar, ProgressStyle};
 
 use crate::Fault;
 use crate::money::Money;
+use crate::order::OrderCommand::{Deliver, Pay, Place, Reserve, Ship};
 use crate::order::{CustomerId, Line, OrderId, PaymentId};
 use crate::shop::Shop;
 
@@ -15,9 +17,8 @@ const AT_ONCE: usize = 128;
 /// Events of one order here: placed, paid, reserved, shipped, delivered.
 const STEPS: u64 = 5;
 
-/// Runs `orders` orders from placed to delivered and prints the rate.
-pub async fn play(shop: &Shop, orders: u64) -> Result<(), Fault> {
-    let first = shop.tables.next_number().await?;
+/// Runs `orders` orders from placed to delivered, with numbers from `first` on, and prints the rate to `out`.
+pub async fn play(shop: &Shop, first: i64, orders: u64, out: &mut dyn Write) -> Result<(), Fault> {
     let style = ProgressStyle::with_template("{bar:40} {pos}/{len} orders  {per_sec}  {eta} left")?;
     let bar = ProgressBar::new(orders).with_style(style);
     let start = Instant::now();
@@ -38,9 +39,9 @@ pub async fn play(shop: &Shop, orders: u64) -> Result<(), Fault> {
     shop.caught_up(last).await?;
     let shown = start.elapsed().as_secs_f64();
     let rate = |seconds: f64| (orders * STEPS) as f64 / seconds.max(f64::EPSILON);
-    println!("{orders} orders, {} events: {:.0} events/s durable on disk,", orders * STEPS, rate(appended));
-    println!("and visible in all three read models {:.0} ms after the last append.", (shown - appended) * 1e3);
-    Ok(())
+    writeln!(out, "{orders} orders, {} events: {:.0} events/s durable on disk,", orders * STEPS, rate(appended))?;
+    let later = (shown - appended) * 1e3;
+    Ok(writeln!(out, "and visible in all three read models {later:.0} ms after the last append.")?)
 }
 
 async fn order(shop: &Shop, number: i64) -> Result<annals::Position, Fault> {
@@ -49,9 +50,10 @@ async fn order(shop: &Shop, number: i64) -> Result<annals::Position, Fault> {
     let price = Money::euro_cents(500 + number % 9_500);
     let lines = vec![Line { product: "coffee".to_owned(), quantity: 1, price }];
     let payment = PaymentId::new(format!("pay-{number}"))?;
-    shop.orders.execute(&id, |order| order.place(customer.clone(), lines.clone())).await?;
-    shop.orders.execute(&id, |order| order.pay(payment.clone(), price)).await?;
-    shop.orders.execute(&id, |order| order.reserve("north")).await?;
-    shop.orders.execute(&id, |order| order.ship("snail", &format!("SN-{number}"))).await?;
-    Ok(shop.orders.execute(&id, |order| order.deliver("the customer")).await?.position)
+    let orders = &shop.orders;
+    orders.send(&id, Place { customer, lines }).await?;
+    orders.send(&id, Pay { payment, amount: price }).await?;
+    orders.send(&id, Reserve { warehouse: "north".into() }).await?;
+    orders.send(&id, Ship { carrier: "snail".into(), tracking: format!("SN-{number}") }).await?;
+    Ok(orders.send(&id, Deliver { signed_by: "the customer".into() }).await?.position)
 }

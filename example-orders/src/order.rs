@@ -1,11 +1,11 @@
-//! The order: its events, the state that follows from them, and the rules of its commands.
+//! The order: its events, the state that follows from them, its commands and their rules.
 //!
-//! This is the whole domain on one page, without any I/O. Read it from top to bottom: events, state, `evolve`, then
-//! one decision after the other. A decision takes the state and returns events, or a rejection.
+//! This is the whole domain on one page, without any I/O. Read it from top to bottom: events, state, `evolve`, commands,
+//! `decide`. A decision takes the state and a command and returns events, or a rejection.
 
 use std::fmt;
 
-use annals::{Aggregate, Event, Evolve, text_id};
+use annals::{Aggregate, Decide, Event, Evolve, text_id};
 use serde::{Deserialize, Serialize};
 
 use crate::evolution::{PlacedV1, PlacedV2, RENAMED};
@@ -166,6 +166,47 @@ impl Evolve for Order {
     }
 }
 
+/// What can be asked of an order. A command that is sent once is recognised by its content, as JSON.
+#[derive(Serialize, Clone, Debug)]
+pub enum OrderCommand {
+    /// Place the order.
+    Place {
+        /// The customer.
+        customer: CustomerId,
+        /// What is ordered.
+        lines: Vec<Line>,
+    },
+    /// Record a payment.
+    Pay {
+        /// The id of the payment.
+        payment: PaymentId,
+        /// The amount.
+        amount: Money,
+    },
+    /// Record that a warehouse has reserved all pieces.
+    Reserve {
+        /// The warehouse.
+        warehouse: String,
+    },
+    /// Record that a carrier has the parcel.
+    Ship {
+        /// The carrier.
+        carrier: String,
+        /// The carrier's number of the parcel.
+        tracking: String,
+    },
+    /// Record that the parcel has arrived.
+    Deliver {
+        /// Who signed for it.
+        signed_by: String,
+    },
+    /// Cancel the order.
+    Cancel {
+        /// The reason.
+        reason: String,
+    },
+}
+
 /// Why an order rejects a command.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum OrderError {
@@ -196,8 +237,11 @@ pub enum OrderError {
     },
 }
 
-/// The total price of lines, of which there is at least one.
+/// The total price of lines, of which there is at least one, with at least one piece each.
 pub fn total_of(lines: &[Line]) -> Result<Money, OrderError> {
+    if lines.iter().any(|line| line.quantity == 0) {
+        return Err(OrderError::Empty);
+    }
     let mut total = Money { minor: 0, currency: lines.first().ok_or(OrderError::Empty)?.price.currency };
     for line in lines {
         let price = line.price.times(line.quantity).ok_or(OrderError::NoTotal)?;
@@ -206,54 +250,53 @@ pub fn total_of(lines: &[Line]) -> Result<Money, OrderError> {
     Ok(total)
 }
 
+impl Decide<OrderCommand> for Order {
+    type Rejection = OrderError;
+
+    fn decide(&self, command: &OrderCommand) -> Result<Vec<OrderEvent>, OrderError> {
+        let event = match command.clone() {
+            OrderCommand::Place { customer, lines } => {
+                if self.status != Status::Unknown {
+                    return Err(OrderError::PlacedAlready);
+                }
+                let total = total_of(&lines)?;
+                OrderEvent::Placed { customer, lines, total }
+            }
+            OrderCommand::Pay { payment, amount } => {
+                self.must_be(Status::Placed, "paid")?;
+                match self.total {
+                    Some(expected) if expected != amount => {
+                        return Err(OrderError::WrongAmount { expected, offered: amount });
+                    }
+                    _ => OrderEvent::Paid { payment, amount },
+                }
+            }
+            OrderCommand::Reserve { warehouse } => {
+                self.must_be(Status::Paid, "reserved")?;
+                OrderEvent::Reserved { warehouse }
+            }
+            OrderCommand::Ship { carrier, tracking } => {
+                self.must_be(Status::Reserved, "shipped")?;
+                OrderEvent::Shipped { carrier, tracking }
+            }
+            OrderCommand::Deliver { signed_by } => {
+                self.must_be(Status::Shipped, "delivered")?;
+                OrderEvent::Delivered { signed_by }
+            }
+            OrderCommand::Cancel { reason } => return self.cancel(reason),
+        };
+        Ok(vec![event])
+    }
+}
+
 impl Order {
-    /// Places the order.
-    pub fn place(&self, customer: CustomerId, lines: Vec<Line>) -> Result<OrderEvent, OrderError> {
-        if self.status != Status::Unknown {
-            return Err(OrderError::PlacedAlready);
-        }
-        if lines.is_empty() || lines.iter().any(|line| line.quantity == 0) {
-            return Err(OrderError::Empty);
-        }
-        let total = total_of(&lines)?;
-        Ok(OrderEvent::Placed { customer, lines, total })
-    }
-
-    /// Records a payment.
-    pub fn pay(&self, payment: PaymentId, amount: Money) -> Result<OrderEvent, OrderError> {
-        self.must_be(Status::Placed, "paid")?;
-        match self.total {
-            Some(expected) if expected != amount => Err(OrderError::WrongAmount { expected, offered: amount }),
-            _ => Ok(OrderEvent::Paid { payment, amount }),
-        }
-    }
-
-    /// Records that a warehouse has reserved all pieces.
-    pub fn reserve(&self, warehouse: &str) -> Result<OrderEvent, OrderError> {
-        self.must_be(Status::Paid, "reserved")?;
-        Ok(OrderEvent::Reserved { warehouse: warehouse.to_owned() })
-    }
-
-    /// Records that a carrier has the parcel.
-    pub fn ship(&self, carrier: &str, tracking: &str) -> Result<OrderEvent, OrderError> {
-        self.must_be(Status::Reserved, "shipped")?;
-        Ok(OrderEvent::Shipped { carrier: carrier.to_owned(), tracking: tracking.to_owned() })
-    }
-
-    /// Records that the parcel has arrived.
-    pub fn deliver(&self, signed_by: &str) -> Result<OrderEvent, OrderError> {
-        self.must_be(Status::Shipped, "delivered")?;
-        Ok(OrderEvent::Delivered { signed_by: signed_by.to_owned() })
-    }
-
-    /// Cancels the order. A payment is refunded in the same append: two events, both or neither.
-    pub fn cancel(&self, reason: &str) -> Result<Vec<OrderEvent>, OrderError> {
+    /// A payment is refunded in the same append: two events, both or neither.
+    fn cancel(&self, reason: String) -> Result<Vec<OrderEvent>, OrderError> {
         if !matches!(self.status, Status::Placed | Status::Paid | Status::Reserved) {
             return Err(OrderError::NotNow { step: "cancelled", status: self.status });
         }
-        let cancelled = OrderEvent::Cancelled { reason: reason.to_owned() };
         let refund = self.paid.clone().map(|(payment, amount)| OrderEvent::Refunded { payment, amount });
-        Ok(std::iter::once(cancelled).chain(refund).collect())
+        Ok(std::iter::once(OrderEvent::Cancelled { reason }).chain(refund).collect())
     }
 
     fn must_be(&self, status: Status, step: &'static str) -> Result<(), OrderError> {

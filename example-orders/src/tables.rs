@@ -13,12 +13,6 @@ use tabled::settings::Style;
 
 use crate::Fault;
 
-const NEXT_NUMBER: &str = "
-    SELECT CAST(1 + coalesce(max(CAST(substr(order_id, 3) AS BIGINT)), 1000) AS TEXT) AS next
-    FROM order_list
-    ORDER BY 1
-";
-
 const SALES_BY_DAY: &str = "
     SELECT day, currency, CAST(orders AS TEXT) AS orders,
            CASE WHEN revenue < 0 THEN '-' ELSE '' END || CAST(abs(revenue) / 100 AS TEXT) || '.' ||
@@ -98,12 +92,6 @@ pub enum Tables {
 }
 
 impl Tables {
-    /// The number of the next order.
-    pub async fn next_number(&self) -> Result<i64, Fault> {
-        let found = self.query(NEXT_NUMBER, &[]).await?;
-        Ok(found.rows[0][0].parse()?)
-    }
-
     /// Prints one order, the latest orders, and the sales by day.
     pub async fn show(&self, order: &str, out: &mut dyn Write) -> Result<(), Fault> {
         let Dialect { detail_of, latest_orders } = match self {

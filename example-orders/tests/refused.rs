@@ -1,4 +1,5 @@
-//! The errors of an app that cannot open its store: what is wrong and what to do, and never a password.
+//! How the app ends: with an error that says what is wrong and what to do, and never a password; and quietly if nobody reads
+//! what it prints.
 
 use std::process::Command;
 
@@ -15,5 +16,27 @@ fn a_database_that_cannot_be_opened_is_named_without_its_password() {
         assert!(!output.status.success(), "{out}");
         assert!(out.contains(message), "{out}");
         assert!(!out.contains("secret"), "{out}");
+    }
+}
+
+#[cfg(unix)]
+#[test]
+fn a_closed_pipe_ends_the_program_quietly_and_keeps_what_was_stored() {
+    use std::io::{BufRead, BufReader, Read};
+    use std::process::Stdio;
+
+    let folder = tempfile::tempdir().expect("a folder");
+    for scene in [&["story"][..], &["on-account"], &["--orders", "3"], &["resilience"]] {
+        let mut app = Command::new(env!("CARGO_BIN_EXE_example-orders"));
+        app.arg("--db").arg(folder.path().join("orders.db")).args(scene).env_remove("DATABASE_URL");
+        let mut child = app.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().expect("it starts");
+        let mut first = String::new();
+        // The pipe is closed when this reader is dropped, at the end of the statement.
+        BufReader::with_capacity(1, child.stdout.take().expect("a pipe")).read_line(&mut first).expect("a line");
+        let status = child.wait().expect("it ends");
+        let mut errors = String::new();
+        child.stderr.take().expect("a pipe").read_to_string(&mut errors).expect("text");
+        assert!(status.success() && !first.is_empty(), "{scene:?}: {status}, {errors}");
+        assert_eq!(errors, "", "{scene:?}");
     }
 }

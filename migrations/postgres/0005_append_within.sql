@@ -37,3 +37,55 @@ BEGIN
     outcome.kind := 'blocked';
     RETURN outcome;
 END $$;
+
+-- The request key of a whole unit of work. Units with the same key wait here for each other, so that one of them runs, and
+-- the next finds its answer. Keys may share a lock. The outcome is `new`, or `remembered` as of annals.append.
+CREATE FUNCTION annals.append_claim(p_tenant text, p_request_key text) RETURNS annals.append_outcome LANGUAGE plpgsql
+SET enable_seqscan = off SET enable_bitmapscan = off SET lock_timeout = '5s' AS $$
+DECLARE
+    outcome annals.append_outcome;
+BEGIN
+    PERFORM pg_advisory_xact_lock(1634627180,
+                                  128 + (hashtextextended(p_tenant || chr(31) || p_request_key, 0) & 1048575)::int);
+    SELECT 'remembered', k.fingerprint, k.result::text INTO outcome.kind, outcome.fingerprint, outcome.result
+    FROM annals.request_keys AS k
+    WHERE k.tenant = p_tenant AND k.request_key = p_request_key AND k.expires_at > clock_timestamp();
+    IF NOT FOUND THEN
+        outcome.kind := 'new';
+    END IF;
+    RETURN outcome;
+END $$;
+
+-- Stores the answer of a unit of work under its key, before it commits. The outcome is `new`; or `remembered` as of
+-- annals.append if a single append came first with the key, and then the unit of work must be rolled back.
+CREATE FUNCTION annals.append_keep(
+    p_tenant text, p_request_key text, p_fingerprint uuid, p_lifetime bigint, p_result text
+) RETURNS annals.append_outcome LANGUAGE plpgsql
+SET enable_seqscan = off SET enable_bitmapscan = off SET lock_timeout = '5s' AS $$
+DECLARE
+    outcome annals.append_outcome;
+    now_at  timestamptz := clock_timestamp();
+    written int;
+BEGIN
+    PERFORM annals.be_durable();
+    INSERT INTO annals.request_keys AS k (tenant, request_key, fingerprint, result, expires_at)
+    VALUES (p_tenant, p_request_key, p_fingerprint, p_result::jsonb,
+            CASE WHEN p_lifetime IS NULL THEN 'infinity'::timestamptz
+                 ELSE greatest(now_at, annals.last_recorded_at()) + p_lifetime * interval '1 microsecond' END)
+    ON CONFLICT (tenant, request_key) DO UPDATE
+    SET fingerprint = excluded.fingerprint, result = excluded.result, expires_at = excluded.expires_at
+    WHERE k.expires_at <= now_at;
+    GET DIAGNOSTICS written = ROW_COUNT;
+    IF written = 0 THEN
+        SELECT 'remembered', k.fingerprint, k.result::text INTO outcome.kind, outcome.fingerprint, outcome.result
+        FROM annals.request_keys AS k
+        WHERE k.tenant = p_tenant AND k.request_key = p_request_key;
+        IF NOT FOUND THEN
+            RAISE EXCEPTION 'annals: the request key has just expired' USING ERRCODE = 'serialization_failure';
+        END IF;
+        RETURN outcome;
+    END IF;
+    PERFORM annals.sweep_request_keys(now_at);
+    outcome.kind := 'new';
+    RETURN outcome;
+END $$;

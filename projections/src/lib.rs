@@ -38,6 +38,7 @@
 //! Features: `sqlite` (default) for read models in a SQLite file, `postgres` for read models in a PostgreSQL database, `testing`
 //! for given / when / then.
 
+#![cfg_attr(docsrs, feature(doc_cfg))]
 #![cfg_attr(
     not(any(feature = "sqlite", feature = "postgres")),
     expect(dead_code, reason = "without a database nothing runs the folds")

@@ -58,6 +58,8 @@
 //!
 //! Features: `tower` (a policy as a layer), `http` (layers for a service's own HTTP), `axum` (routes and extractors).
 
+#![cfg_attr(docsrs, feature(doc_cfg))]
+
 pub mod breaker;
 pub mod bulkhead;
 #[cfg(test)]

@@ -3,7 +3,7 @@
 use std::fmt::Display;
 use std::sync::Arc;
 
-use annals_eventstore::{AggregateStore, Context, Decide, EventStore, ExecuteError, Executed, Repository};
+use annals_eventstore::{AggregateStore, Context, Decide, EventStore, ExecuteError, Repository};
 use futures::FutureExt;
 use futures::future::BoxFuture;
 
@@ -46,7 +46,7 @@ pub(crate) struct InstanceAt<'a> {
 impl LocalCommand {
     /// Decides and appends: events of the aggregate and of the saga, or a refusal of the saga alone.
     pub(crate) async fn execute(self, at: InstanceAt<'_>, record: Record<'_>) -> Result<(), ExecuteError<NotDue>> {
-        self.0.execute(at, record).await.map(drop)
+        self.0.execute(at, record).await
     }
 }
 
@@ -55,7 +55,7 @@ trait Execute: Send + Sync {
         self: Box<Self>,
         at: InstanceAt<'a>,
         record: Record<'a>,
-    ) -> BoxFuture<'a, Result<(Executed, Executed), ExecuteError<NotDue>>>;
+    ) -> BoxFuture<'a, Result<(), ExecuteError<NotDue>>>;
 }
 
 struct Typed<A: Decide<D>, D> {
@@ -75,7 +75,7 @@ where
         self: Box<Self>,
         at: InstanceAt<'a>,
         record: Record<'a>,
-    ) -> BoxFuture<'a, Result<(Executed, Executed), ExecuteError<NotDue>>> {
+    ) -> BoxFuture<'a, Result<(), ExecuteError<NotDue>>> {
         async move {
             let Self { repository, id, command } = *self;
             let decide = |instance: &Instance, state: &A| {
@@ -85,7 +85,7 @@ where
                 };
                 Ok((record(instance, outcome).ok_or(NotDue)?, events))
             };
-            at.store.execute_two(at.context, (at.instances, at.id), (&repository, &id), decide).await
+            at.store.execute_two(at.context, (at.instances, at.id), (&repository, &id), decide).await.map(drop)
         }
         .boxed()
     }

@@ -3,22 +3,28 @@
 use std::ops::{Deref, DerefMut};
 
 use async_trait::async_trait;
+use jiff::Timestamp;
 use sqlx::{PgConnection, Postgres, Row, Transaction};
+use tokio::time::Instant;
 
+use crate::answer;
 use crate::append::{Append, Appended};
+use crate::checked::of_request;
 use crate::error::{AppendError, BackendError, Invalid, ReadError};
 use crate::position::{Incarnation, Position};
 use crate::postgres::append::in_transaction::{NotDone, failed, other_store, within};
 use crate::postgres::append::replication::confirm;
 use crate::postgres::append::single;
+use crate::postgres::connection::pool::Query;
 use crate::postgres::database::{NotBegun, PostgresTransaction};
-use crate::postgres::fault::{append_fault, not_through_pooler};
+use crate::postgres::fault::{append_fault, not_through_pooler, was_blocked};
+use crate::postgres::micros::Micros;
 use crate::postgres::store::PostgresStore;
 use crate::repository::CommandScope;
 use crate::request::RequestKey;
 use crate::store::{EventStore, StreamPage};
 use crate::stream::{StreamId, StreamVersion, Tenant};
-use crate::unit_of_work::{TransactionalStore, UnitOfWork, broken, no_stream};
+use crate::unit_of_work::{RequestScope, TransactionalStore, UnitOfWork, broken, no_stream};
 
 /// The settings that a caller's transaction must have. Reads nothing that could fail in another database.
 const SETTINGS: &str = "
@@ -26,6 +32,25 @@ const SETTINGS: &str = "
            current_setting('transaction_read_only') AS transaction_read_only,
            current_setting('synchronous_commit') AS synchronous_commit,
            to_regprocedure('annals.be_durable()') IS NOT NULL AS has_store
+    ORDER BY 1
+";
+
+const APPEND_CLAIM: &str = "
+    SELECT fingerprint, result
+    FROM annals.append_claim($1, $2)
+    WHERE kind = 'remembered'
+    ORDER BY 1
+";
+
+const APPEND_KEEP: &str = "
+    SELECT fingerprint, result
+    FROM annals.append_keep($1, $2, $3, $4, $5)
+    WHERE kind = 'remembered'
+    ORDER BY 1
+";
+
+const NOW: &str = "
+    SELECT clock_timestamp()
     ORDER BY 1
 ";
 
@@ -84,6 +109,59 @@ impl CommandScope for PostgresUnitOfWork {
             self.last = self.last.max(appended.position);
         }
         Ok(appended)
+    }
+}
+
+#[async_trait]
+impl RequestScope for PostgresUnitOfWork {
+    async fn claim(&mut self, tenant: &Tenant, request: &RequestKey) -> Result<Option<Appended>, AppendError> {
+        let claim = sqlx::query(APPEND_CLAIM).bind(tenant.as_str()).bind(request.key());
+        self.first_answer(tenant, request, claim).await
+    }
+
+    async fn keep(
+        &mut self,
+        tenant: &Tenant,
+        request: &RequestKey,
+        answer: &Appended,
+    ) -> Result<Option<Appended>, AppendError> {
+        let keep = sqlx::query(APPEND_KEEP)
+            .bind(tenant.as_str())
+            .bind(request.key())
+            .bind(request.fingerprint().get())
+            .bind(single::lifetime(request))
+            .bind(answer::to_json(answer));
+        let first = self.first_answer(tenant, request, keep).await?;
+        self.stream.get_or_insert_with(|| of_request(tenant, request.key()));
+        Ok(first)
+    }
+
+    async fn now(&mut self) -> Result<Timestamp, AppendError> {
+        let row = sqlx::query(NOW).fetch_one(&mut *self.transaction).await.map_err(|e| failed(e, no_stream))?;
+        let now: Micros = single::get(&row, 0)?;
+        Timestamp::from_microsecond(now.0).map_err(|e| single::broken(format!("the time: {e}")))
+    }
+}
+
+impl PostgresUnitOfWork {
+    /// Runs a statement that gives the stored answer to a request, if there is one.
+    async fn first_answer(
+        &mut self,
+        tenant: &Tenant,
+        request: &RequestKey,
+        query: Query<'_>,
+    ) -> Result<Option<Appended>, AppendError> {
+        if self.broken {
+            return Err(broken());
+        }
+        self.broken = true;
+        let begun = Instant::now();
+        let rows = query.fetch_all(&mut *self.transaction).await.map_err(|e| match was_blocked(&e) {
+            true => AppendError::Busy { waited: begun.elapsed() },
+            false => failed(e, || of_request(tenant, request.key())),
+        })?;
+        self.broken = false;
+        single::first_answer(tenant, request, &rows)
     }
 }
 

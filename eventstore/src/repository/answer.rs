@@ -5,11 +5,10 @@ use std::sync::Arc;
 
 use jiff::Timestamp;
 
+use super::cache::Known;
 use crate::append::Appended;
-use crate::error::AppendError;
 use crate::event::EventId;
 use crate::position::Position;
-use crate::request::RequestKey;
 use crate::stream::{ExpectedVersion, StreamId, StreamVersion};
 
 /// An aggregate with the state that its stream gives, returned by [`Repository::load`](crate::Repository::load).
@@ -65,14 +64,16 @@ impl<A: fmt::Debug> fmt::Debug for Loaded<A> {
 
 /// What a command did, or, for a repeat under a request key, what it did the first time.
 /// [`Repository`](crate::Repository) has an example.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(PartialEq, Eq)]
 #[non_exhaustive]
-pub struct Executed {
+pub struct Executed<A> {
     /// The aggregate's stream.
     pub stream: StreamId,
-    /// The stream's version after the command. If the command led to no events, the version on which that was decided;
-    /// [`StreamVersion::NONE`] for a duplicate of such a command, as nothing else is stored about it.
+    /// The stream's version after the command. If the command led to no events, the version on which that was decided, or,
+    /// for a repeat of such a command, the present version, as nothing else is stored about it.
     pub version: StreamVersion,
+    /// The state at that version. A repeat reads it again. The pointer shares it with the repository's cache.
+    pub state: Arc<A>,
     /// The position of the last new event, which is what a reader of one's own writes waits for;
     /// [`Position::START`] if there is none.
     pub position: Position,
@@ -85,12 +86,13 @@ pub struct Executed {
     pub repeated: bool,
 }
 
-impl Executed {
+impl<A> Executed<A> {
     /// The result of a command without events and without a request key.
-    pub(crate) fn nothing(stream: &StreamId, version: StreamVersion) -> Self {
+    pub(super) fn nothing(stream: &StreamId, known: &Known<A>) -> Self {
         Self {
             stream: stream.clone(),
-            version,
+            version: known.version,
+            state: known.state.clone(),
             position: Position::START,
             events: 0,
             recorded_at: None,
@@ -98,29 +100,37 @@ impl Executed {
         }
     }
 
-    /// What the store's answer means for `stream`. A first answer about other streams alone belongs to another request.
-    pub(super) fn of(
-        appended: &Appended,
-        stream: &StreamId,
-        decided_on: StreamVersion,
-        request: Option<&RequestKey>,
-    ) -> Result<Self, AppendError> {
+    /// What the store's answer means for `stream`, whose state is `known` at the version of the answer.
+    pub(super) fn of(appended: &Appended, stream: &StreamId, known: Known<A>) -> Self {
         let ours = appended.streams.iter().find(|s| s.stream == *stream);
-        if let (None, Some(request), false) = (ours, request, appended.streams.is_empty()) {
-            return Err(Self::reused(stream, request));
-        }
-        Ok(Self {
+        Self {
             stream: stream.clone(),
-            version: ours.map_or(if appended.repeated { StreamVersion::NONE } else { decided_on }, |s| s.version),
+            version: ours.map_or(known.version, |s| s.version),
+            state: known.state,
             position: appended.position,
             events: ours.map_or(0, |s| s.positions.len()),
             recorded_at: Some(appended.recorded_at),
             repeated: appended.repeated,
-        })
+        }
     }
+}
 
-    /// The key was used for a request about other streams.
-    pub(super) fn reused(stream: &StreamId, request: &RequestKey) -> AppendError {
-        AppendError::RequestKeyReused { tenant: stream.tenant().clone(), key: request.key().to_owned() }
+impl<A> Clone for Executed<A> {
+    fn clone(&self) -> Self {
+        Self { stream: self.stream.clone(), state: self.state.clone(), ..*self }
+    }
+}
+
+/// Without the state, which need not be printable.
+impl<A> fmt::Debug for Executed<A> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Executed")
+            .field("stream", &self.stream)
+            .field("version", &self.version)
+            .field("position", &self.position)
+            .field("events", &self.events)
+            .field("recorded_at", &self.recorded_at)
+            .field("repeated", &self.repeated)
+            .finish_non_exhaustive()
     }
 }

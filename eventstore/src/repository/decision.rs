@@ -47,8 +47,18 @@ pub(crate) trait Subject: Sync {
     /// The stream that errors name.
     fn stream(&self) -> &StreamId;
 
-    /// What the store's answer means; `None` for `decided_on` if it is that of a request that was executed before.
-    fn answer(&self, appended: &Appended, decided_on: Option<&Self::States>) -> Result<Self::Answer, AppendError>;
+    /// Refuses the first answer to a request that was another one.
+    fn check_ours(&self, appended: &Appended) -> Result<(), AppendError>;
+
+    /// Reads the states at the versions of an answer.
+    fn read_at<S: CommandScope>(
+        &self,
+        scope: &mut S,
+        appended: &Appended,
+    ) -> impl Future<Output = Result<Self::States, ReadError>> + Send;
+
+    /// What the store's answer means, with the states at its versions.
+    fn answer(&self, appended: &Appended, states: Self::States) -> Self::Answer;
 
     /// The answer to a command without events and without a request key.
     fn nothing(&self, states: &Self::States) -> Self::Answer;
@@ -110,7 +120,8 @@ where
             Err(rejection) => {
                 // The very request may have been executed by another caller since the key was looked up, and be the
                 // reason why the domain now rejects it.
-                return first_answer(scope, subject, context).await?.ok_or(ExecuteError::Rejected(rejection));
+                let first = first_answer(scope, subject, context).await?;
+                return first.ok_or(ExecuteError::Rejected(rejection));
             }
         };
         let (append, next) = match (changed, context.request()) {
@@ -122,12 +133,16 @@ where
         };
         drop(events);
         match append_in(scope, subject, circumstances, in_context(append, context)).await {
+            // Without a request key a repeat is that of the same events, so their state is the one.
+            Ok(appended) if appended.repeated && context.request().is_some() => {
+                return again(scope, subject, &appended).await;
+            }
             Ok(appended) => {
                 // What a transaction adds may never be committed.
                 if !S::IS_TRANSACTION && !appended.repeated {
                     subject.remember(&next);
                 }
-                return Ok(subject.answer(&appended, Some(&states))?);
+                return Ok(subject.answer(&appended, next));
             }
             Err(ExecuteError::Append(AppendError::WrongExpectedVersion { stream, actual, .. })) if attempts < most => {
                 attempts += 1;
@@ -164,14 +179,27 @@ async fn read_in_time<S: CommandScope, P: Subject, R>(
 }
 
 /// The answer to this request, if it was executed before.
-async fn first_answer<P: Subject>(
+async fn first_answer<P: Subject, R>(
     scope: &mut impl CommandScope,
     subject: &P,
     context: &Context,
-) -> Result<Option<P::Answer>, AppendError> {
+) -> Result<Option<P::Answer>, ExecuteError<R>> {
     let Some(request) = context.request() else { return Ok(None) };
-    let found = scope.find_request(context.tenant(), request).await?;
-    found.map(|appended| subject.answer(&appended, None)).transpose()
+    match scope.find_request(context.tenant(), request).await? {
+        Some(appended) => again(scope, subject, &appended).await.map(Some),
+        None => Ok(None),
+    }
+}
+
+/// The answer to what was executed before, whatever the deadline is: its effect is there.
+pub(super) async fn again<P: Subject, R>(
+    scope: &mut impl CommandScope,
+    subject: &P,
+    appended: &Appended,
+) -> Result<P::Answer, ExecuteError<R>> {
+    subject.check_ours(appended)?;
+    let states = subject.read_at(scope, appended).await?;
+    Ok(subject.answer(appended, states))
 }
 
 /// The append under the request key and the deadline of the command.

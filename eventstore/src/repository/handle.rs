@@ -1,5 +1,6 @@
 //! The repository as its users see it.
 
+use std::convert::Infallible;
 use std::fmt;
 use std::future::Future;
 use std::sync::Arc;
@@ -8,7 +9,7 @@ use serde::Serialize;
 
 use super::answer::{Executed, Loaded};
 use super::cache::Cache;
-use super::decision::{Circumstances, execute};
+use super::decision::{Circumstances, Subject, execute};
 use super::error::ExecuteError;
 use super::scope::Direct;
 use super::settle::{SettleToken, ask};
@@ -17,11 +18,11 @@ use crate::aggregate::{Decide, Evolve, IntoEvents};
 use crate::append::Appended;
 use crate::context::Context;
 use crate::error::{AppendError, Invalid, ReadError};
-use crate::metadata::{CausationId, Metadata};
+use crate::metadata::Metadata;
 use crate::name::check_name;
 use crate::request::{Fingerprint, RequestKey};
 use crate::store::EventStore;
-use crate::stream::{StreamId, StreamVersion};
+use crate::stream::StreamId;
 
 /// How many states a repository keeps by default.
 const CACHED_STATES: u64 = 10_000;
@@ -58,9 +59,9 @@ pub trait AggregateStore: EventStore + Clone {
     /// As [`Repository::execute`]: if another writer appended first to either stream, the new events are read and `decide`
     /// runs again; a request that was executed before gets its first answer and is not decided; an unknown outcome is settled.
     ///
-    /// `decide` returns the events of both: each is one event, several, an `Option` of one, or none (an empty `Vec`). The append compares the versions of the aggregates that get events. An aggregate that gets none
-    /// is read, but not locked: another writer may change it between that read and the append. Where that matters, give it
-    /// an event too.
+    /// `decide` returns the events of both: each is one event, several, an `Option` of one, or none (an empty `Vec`). The append
+    /// compares the versions of the aggregates that get events. An aggregate that gets none is read, but not locked: another
+    /// writer may change it between that read and the append. Where that matters, give it an event too.
     ///
     /// ```
     /// # mod order { include!(concat!(env!("CARGO_MANIFEST_DIR"), "/docs/order.rs")); }
@@ -81,6 +82,7 @@ pub trait AggregateStore: EventStore + Clone {
     ///     })
     ///     .await?;
     /// assert_eq!((paid.version.get(), placed.version.get()), (2, 1));
+    /// assert!(paid.state.paid && placed.state.due == Some(7_50));
     /// # Ok::<(), Box<dyn std::error::Error>>(())
     /// # })?;
     /// # Ok::<(), Box<dyn std::error::Error>>(())
@@ -98,7 +100,7 @@ pub trait AggregateStore: EventStore + Clone {
         first: (&Repository<A>, &A::Id),
         second: (&Repository<B>, &B::Id),
         decide: F,
-    ) -> impl Future<Output = Result<(Executed, Executed), ExecuteError<R>>> + Send
+    ) -> impl Future<Output = Result<(Executed<A>, Executed<B>), ExecuteError<R>>> + Send
     where
         A: Evolve,
         B: Evolve,
@@ -133,7 +135,7 @@ async fn execute_two<A, B, TA, TB, R, F>(
     (first, first_id): (&Repository<A>, &A::Id),
     (second, second_id): (&Repository<B>, &B::Id),
     decide: F,
-) -> Result<(Executed, Executed), ExecuteError<R>>
+) -> Result<(Executed<A>, Executed<B>), ExecuteError<R>>
 where
     A: Evolve,
     B: Evolve,
@@ -175,7 +177,7 @@ where
 /// let id = OrderId::new("o-17")?;
 ///
 /// let done = orders.execute(&id, |order| order.place(12_00)).await?;
-/// assert_eq!((done.version.get(), done.events), (1, 1));
+/// assert_eq!((done.version.get(), done.events, done.state.due), (1, 1, Some(12_00)));
 ///
 /// // The domain may reject.
 /// let refused = orders.execute(&id, |order| order.pay(7_00)).await;
@@ -295,7 +297,7 @@ impl<A: Evolve> Repository<A> {
     /// Each event is read back before it is stored, so that what could never be read again is refused.
     ///
     /// With a request key in the context, a request that was executed before is not decided again: its first answer is
-    /// returned, with `repeated`. A command without events is stored too; a rejection or a conflict is not.
+    /// returned, with `repeated` and the state that it led to, which is read for it. A command without events is stored too; a rejection or a conflict is not.
     ///
     /// If the outcome of the append is unknown, it is repeated with the same event ids, a few times within the deadline of the
     /// context, until it is known. This, and a deadline, need a runtime with tokio's timers.
@@ -311,7 +313,7 @@ impl<A: Evolve> Repository<A> {
     ///
     /// # Panics
     /// Only if `decide` or `evolve` panics. Then nothing of the command is stored, and the repository stays usable.
-    pub async fn execute<T, R, F>(&self, id: &A::Id, decide: F) -> Result<Executed, ExecuteError<R>>
+    pub async fn execute<T, R, F>(&self, id: &A::Id, decide: F) -> Result<Executed<A>, ExecuteError<R>>
     where
         T: IntoEvents<A::Event>,
         F: Fn(&A) -> Result<T, R>,
@@ -326,7 +328,11 @@ impl<A: Evolve> Repository<A> {
     ///
     /// # Cancel safety
     /// As of [`Repository::execute`].
-    pub async fn send<C>(&self, id: &A::Id, command: C) -> Result<Executed, ExecuteError<<A as Decide<C>>::Rejection>>
+    pub async fn send<C>(
+        &self,
+        id: &A::Id,
+        command: C,
+    ) -> Result<Executed<A>, ExecuteError<<A as Decide<C>>::Rejection>>
     where
         A: Decide<C>,
     {
@@ -367,7 +373,7 @@ impl<A: Evolve> Repository<A> {
         id: &A::Id,
         key: impl AsRef<str>,
         command: C,
-    ) -> Result<Executed, ExecuteError<<A as Decide<C>>::Rejection>>
+    ) -> Result<Executed<A>, ExecuteError<<A as Decide<C>>::Rejection>>
     where
         A: Decide<C>,
         C: Serialize,
@@ -380,13 +386,23 @@ impl<A: Evolve> Repository<A> {
     /// Finds out what became of a command whose outcome was unknown; see [`AggregateStore::settle`].
     ///
     /// # Errors
-    /// As of [`AggregateStore::settle`]. After a conflict the command had no effect, and may be executed again.
+    /// [`ExecuteError::Append`] as of [`AggregateStore::settle`]: after a conflict the command had no effect, and may be executed
+    /// again. [`ExecuteError::Read`] if the state cannot be read; [`ExecuteError::Invalid`] with the field `token` if it is one of
+    /// another kind of aggregate.
     ///
     /// # Cancel safety
     /// Dropping the future leaves the outcome unknown; call again with the same token.
-    pub async fn settle(&self, token: &SettleToken) -> Result<Executed, AppendError> {
-        let appended = ask(&*self.store, token.append(), token.stream()).await?;
-        Executed::of(&appended, token.stream(), StreamVersion::NONE, token.append().request())
+    pub async fn settle(&self, token: &SettleToken) -> Result<Executed<A>, ExecuteError<Infallible>> {
+        let stream = token.stream();
+        if stream.aggregate_type() != &*self.kind {
+            let fix = "pass it to the repository that executed the command";
+            return Err(Invalid::new("token", format!("is one of `{stream}`, not of a `{}`", self.kind), fix).into());
+        }
+        let appended = ask(&*self.store, token.append(), stream).await?;
+        let one = One::of_stream(self, stream.clone());
+        one.check_request(&appended, token.append().request())?;
+        let known = one.read_at(&mut Direct(&*self.store), &appended).await?;
+        Ok(one.answer(&appended, known))
     }
 
     /// The store that it appends to.
@@ -406,11 +422,7 @@ impl<A: Evolve> Repository<A> {
 
     /// What lands in the metadata of events.
     pub(super) fn metadata(&self) -> Metadata {
-        let mut metadata = self.context.metadata().clone();
-        if let (None, Some(request)) = (&metadata.causation_id, self.context.request()) {
-            metadata.causation_id = Some(CausationId::stored(request.key().into()));
-        }
-        metadata
+        self.context.event_metadata()
     }
 }
 

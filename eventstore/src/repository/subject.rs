@@ -13,6 +13,8 @@ use crate::aggregate::{Evolve, IntoEvents};
 use crate::append::{Append, Appended};
 use crate::error::{AppendError, Invalid, ReadError};
 use crate::event::{EventId, NewEvent};
+use crate::limits::MAX_PAGE_EVENTS;
+use crate::request::RequestKey;
 use crate::stream::{StreamId, StreamVersion};
 
 /// One aggregate: which repository, which stream.
@@ -28,7 +30,7 @@ impl<'r, A: Evolve> One<'r, A> {
     }
 
     /// Executes a command on it.
-    pub(crate) async fn execute<S, T, R, F>(&self, scope: &mut S, decide: F) -> Result<Executed, ExecuteError<R>>
+    pub(crate) async fn execute<S, T, R, F>(&self, scope: &mut S, decide: F) -> Result<Executed<A>, ExecuteError<R>>
     where
         S: CommandScope,
         T: IntoEvents<A::Event>,
@@ -43,6 +45,38 @@ impl<'r, A: Evolve> One<'r, A> {
         let known = self.cached().unwrap_or_else(Known::start);
         let Known { state, version, last_event } = self.read(scope, known).await?;
         Ok(Loaded { stream: self.stream, state, version, last_event })
+    }
+
+    /// The aggregate of a stream of the repository's kind.
+    pub(super) fn of_stream(repository: &'r Repository<A>, stream: StreamId) -> Self {
+        Self { repository, stream }
+    }
+
+    /// An answer about other streams alone belongs to another request.
+    pub(super) fn check_request(&self, appended: &Appended, request: Option<&RequestKey>) -> Result<(), AppendError> {
+        let ours = appended.streams.is_empty() || appended.streams.iter().any(|s| s.stream == self.stream);
+        request.filter(|_| !ours).map_or(Ok(()), |request| Err(self.reused(request)))
+    }
+
+    /// The key was used for a request about other streams.
+    fn reused(&self, request: &RequestKey) -> AppendError {
+        AppendError::RequestKeyReused { tenant: self.stream.tenant().clone(), key: request.key().to_owned() }
+    }
+
+    /// Folds the events up to `version`.
+    async fn fold_to(&self, scope: &mut impl CommandScope, version: StreamVersion) -> Result<Known<A>, ReadError> {
+        let mut known = Known::start();
+        loop {
+            let left = usize::try_from(version.get() - known.version.get()).unwrap_or_default();
+            if left == 0 {
+                return Ok(known);
+            }
+            let page = scope.load_page(&self.stream, known.version, left.min(MAX_PAGE_EVENTS)).await?;
+            known.take_in(&self.stream, &page.events)?;
+            if page.end || page.events.is_empty() {
+                return Ok(known);
+            }
+        }
     }
 
     /// Encodes events under new ids, and folds them into the state that they lead to.
@@ -70,7 +104,7 @@ impl<'r, A: Evolve> One<'r, A> {
 impl<A: Evolve> Subject for One<'_, A> {
     type States = Known<A>;
     type Events = Vec<A::Event>;
-    type Answer = Executed;
+    type Answer = Executed<A>;
 
     fn cached(&self) -> Option<Known<A>> {
         self.repository.cache.get(self.repository.store.incarnation(), &self.stream)
@@ -121,13 +155,25 @@ impl<A: Evolve> Subject for One<'_, A> {
         &self.stream
     }
 
-    fn answer(&self, appended: &Appended, decided_on: Option<&Known<A>>) -> Result<Executed, AppendError> {
-        let version = decided_on.map_or(StreamVersion::NONE, |known| known.version);
-        Executed::of(appended, &self.stream, version, self.repository.context().request())
+    fn check_ours(&self, appended: &Appended) -> Result<(), AppendError> {
+        self.check_request(appended, self.repository.context().request())
     }
 
-    fn nothing(&self, known: &Known<A>) -> Executed {
-        Executed::nothing(&self.stream, known.version)
+    async fn read_at<S: CommandScope>(&self, scope: &mut S, appended: &Appended) -> Result<Known<A>, ReadError> {
+        let known = self.read(scope, self.cached().unwrap_or_else(Known::start)).await?;
+        match appended.streams.iter().find(|s| s.stream == self.stream) {
+            // Other commands came since.
+            Some(ours) if ours.version < known.version => self.fold_to(scope, ours.version).await,
+            _ => Ok(known),
+        }
+    }
+
+    fn answer(&self, appended: &Appended, known: Known<A>) -> Executed<A> {
+        Executed::of(appended, &self.stream, known)
+    }
+
+    fn nothing(&self, known: &Known<A>) -> Executed<A> {
+        Executed::nothing(&self.stream, known)
     }
 }
 
@@ -151,7 +197,7 @@ impl<'r, A: Evolve, B: Evolve> Two<'r, A, B> {
 impl<A: Evolve, B: Evolve> Subject for Two<'_, A, B> {
     type States = (Known<A>, Known<B>);
     type Events = (Vec<A::Event>, Vec<B::Event>);
-    type Answer = (Executed, Executed);
+    type Answer = (Executed<A>, Executed<B>);
 
     fn cached(&self) -> Option<(Known<A>, Known<B>)> {
         Some((self.first.cached()?, self.second.cached()?))
@@ -204,19 +250,22 @@ impl<A: Evolve, B: Evolve> Subject for Two<'_, A, B> {
         &self.first.stream
     }
 
-    fn answer(&self, appended: &Appended, on: Option<&Self::States>) -> Result<(Executed, Executed), AppendError> {
+    fn check_ours(&self, appended: &Appended) -> Result<(), AppendError> {
         let ours = [&self.first.stream, &self.second.stream];
         let request = self.first.repository.context().request();
-        if let Some(request) = request.filter(|_| appended.streams.iter().any(|s| !ours.contains(&&s.stream))) {
-            return Err(Executed::reused(&self.first.stream, request));
-        }
-        let version = |version: Option<StreamVersion>| version.unwrap_or(StreamVersion::NONE);
-        let first = Executed::of(appended, ours[0], version(on.map(|on| on.0.version)), None)?;
-        let second = Executed::of(appended, ours[1], version(on.map(|on| on.1.version)), None)?;
-        Ok((first, second))
+        let foreign = || appended.streams.iter().any(|s| !ours.contains(&&s.stream));
+        request.filter(|_| foreign()).map_or(Ok(()), |request| Err(self.first.reused(request)))
     }
 
-    fn nothing(&self, states: &Self::States) -> (Executed, Executed) {
+    async fn read_at<S: CommandScope>(&self, scope: &mut S, appended: &Appended) -> Result<Self::States, ReadError> {
+        Ok((self.first.read_at(scope, appended).await?, self.second.read_at(scope, appended).await?))
+    }
+
+    fn answer(&self, appended: &Appended, states: Self::States) -> Self::Answer {
+        (self.first.answer(appended, states.0), self.second.answer(appended, states.1))
+    }
+
+    fn nothing(&self, states: &Self::States) -> Self::Answer {
         (self.first.nothing(&states.0), self.second.nothing(&states.1))
     }
 }

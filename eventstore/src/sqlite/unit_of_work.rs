@@ -3,9 +3,11 @@
 use std::ops::{Deref, DerefMut};
 
 use async_trait::async_trait;
+use jiff::Timestamp;
 use sqlx::{Row, Sqlite, SqliteConnection, Transaction};
 
 use crate::append::{Append, Appended, CheckedAppend};
+use crate::checked::of_request;
 use crate::database_error::DatabaseError;
 use crate::error::{AppendError, BackendError, Invalid, ReadError};
 use crate::position::{Incarnation, Position};
@@ -21,7 +23,7 @@ use crate::sqlite::options::Synchronous;
 use crate::sqlite::store::SqliteStore;
 use crate::store::{EventStore, StreamPage};
 use crate::stream::{StreamId, StreamVersion, Tenant};
-use crate::unit_of_work::{TransactionalStore, UnitOfWork, broken, no_stream};
+use crate::unit_of_work::{RequestScope, TransactionalStore, UnitOfWork, broken, no_stream};
 
 const SAVEPOINT: &str = "SAVEPOINT annals_append";
 const KEEP: &str = "RELEASE annals_append";
@@ -73,20 +75,62 @@ impl CommandScope for SqliteUnitOfWork {
 
     async fn append_once(&mut self, append: Append) -> Result<Appended, AppendError> {
         let append = append.check(self.store.limits_ref())?;
-        if self.broken {
-            return Err(broken());
-        }
         append.check_deadline()?;
         let first = || append.first_stream();
-        if let Some(ended) = self.transaction.ended() {
-            return Err(ended.into_append(|| self.stream.clone().unwrap_or_else(first)));
-        }
+        self.check_usable(first)?;
         self.broken = true;
         let answer = within(self.store.group(), &mut self.transaction, &append).await;
         self.broken = false;
         let appended = self.store.unless_no_position_left(answer).await?;
         self.stream.get_or_insert_with(first);
         Ok(appended)
+    }
+}
+
+#[async_trait]
+impl RequestScope for SqliteUnitOfWork {
+    /// The transaction is the only one that writes, so there is nothing to lock.
+    async fn claim(&mut self, tenant: &Tenant, request: &RequestKey) -> Result<Option<Appended>, AppendError> {
+        self.find_request(tenant, request).await
+    }
+
+    async fn keep(
+        &mut self,
+        tenant: &Tenant,
+        request: &RequestKey,
+        answer: &Appended,
+    ) -> Result<Option<Appended>, AppendError> {
+        let stream = || of_request(tenant, request.key());
+        self.check_usable(stream)?;
+        let database = self.store.database().clone();
+        let fault = |e| database.fault(e).into_append(stream);
+        let (now, latest) = (self.store.group().now().as_microsecond(), self.store.group().latest());
+        self.broken = true;
+        let asked = std::iter::once((0, tenant, request));
+        let known = requests::find_all(&mut self.transaction, asked, now, latest).await.map_err(fault)?;
+        if let Some(found) = known.remembered.get(&0) {
+            return found.answer(tenant, request).map(Some);
+        }
+        let answered = std::iter::once((tenant, request, answer));
+        requests::remember(&mut self.transaction, answered, known.begins, now).await.map_err(fault)?;
+        self.broken = false;
+        self.stream.get_or_insert_with(stream);
+        Ok(None)
+    }
+
+    async fn now(&mut self) -> Result<Timestamp, AppendError> {
+        Ok(self.store.group().now())
+    }
+}
+
+impl SqliteUnitOfWork {
+    /// Refuses what follows a cancelled append, or the end of the transaction.
+    fn check_usable(&self, stream: impl FnOnce() -> StreamId) -> Result<(), AppendError> {
+        if self.broken {
+            return Err(broken());
+        }
+        let ended = self.transaction.ended();
+        ended.map_or(Ok(()), |e| Err(e.into_append(|| self.stream.clone().unwrap_or_else(stream))))
     }
 }
 

@@ -66,8 +66,12 @@ fn keyed(key: &str, content: &str) -> Context {
     Context::of(Tenant::new("north").unwrap()).with_request(request)
 }
 
-fn versions((first, second): &(Executed, Executed)) -> [i64; 2] {
+fn versions((first, second): &(Executed<Account>, Executed<Account>)) -> [i64; 2] {
     [first.version.get(), second.version.get()]
+}
+
+fn balances((first, second): &(Executed<Account>, Executed<Account>)) -> [i64; 2] {
+    [first.state.balance, second.state.balance]
 }
 
 /// A store with 100 in each account of a tenant.
@@ -93,10 +97,11 @@ async fn a_request_that_is_sent_again_gets_its_first_answer_before_anything_is_d
     let context = keyed("r-1", "all of it");
     let pay = |from: &Account, _: &Account| transfer(from, 100);
     let first = store.execute_two(&context, (&accounts, &a), (&accounts, &b), pay).await.unwrap();
-    assert_eq!((versions(&first), first.0.repeated), ([2, 2], false));
+    assert_eq!((versions(&first), balances(&first), first.0.repeated), ([2, 2], [0, 200], false));
     // By now the account is empty, so a decision would be a rejection.
     let again = store.execute_two(&context, (&accounts, &a), (&accounts, &b), pay).await.unwrap();
     assert_eq!((versions(&again), again.0.repeated, again.1.repeated), ([2, 2], true, true));
+    assert_eq!(balances(&again), [0, 200]);
     let events: Vec<_> = store.read_all(annals_eventstore::Position::START, Filter::all()).try_collect().await.unwrap();
     assert_eq!(events.len(), 4);
     for event in &events[2..] {
@@ -219,7 +224,7 @@ async fn check(backend: impl Backend, rounds: usize, seed: u64) {
         loop {
             let pay = |from: &Account, _: &Account| transfer(from, amount);
             match store.execute_two(&context, (accounts, first), (accounts, second), pay).await {
-                Ok(done) => return (n, Some((versions(&done), done.0.position)), amount),
+                Ok(done) => return (n, Some((versions(&done), balances(&done), done.0.position)), amount),
                 Err(ExecuteError::Rejected(_)) => return (n, None, amount),
                 // Under its key it can be sent again, whatever its outcome was.
                 Err(e) if e.is_transient() || matches!(e, ExecuteError::OutcomeUnknown { .. }) => {}
@@ -246,7 +251,7 @@ async fn check(backend: impl Backend, rounds: usize, seed: u64) {
         let effects = if accepted.is_empty() || amount == 0 { 0 } else { 2 };
         assert_eq!(positions.len(), effects, "seed {seed}, {key}");
         if effects == 2 {
-            let first = (accepted[0].0, *positions.last().unwrap());
+            let first = (accepted[0].0, accepted[0].1, *positions.last().unwrap());
             assert!(accepted.iter().all(|answer| *answer == first), "seed {seed}, {key}: {accepted:?}");
         }
     }

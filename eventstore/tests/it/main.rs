@@ -3,6 +3,8 @@
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 mod backends;
+#[cfg(feature = "sqlite")]
+mod begin_with;
 mod cached;
 mod chaos;
 mod conformance;

@@ -93,8 +93,8 @@ async fn what_has_no_events_loads_as_the_default_state_at_version_0() {
 async fn a_command_returns_what_it_did() {
     let (_, accounts) = opened().await;
     let done = accounts.execute(&id(), |_| Ok::<_, Infallible>([Moved::In(1), Moved::Out(2)])).await.unwrap();
-    let Executed { stream: of, version: at, position, events, recorded_at, repeated } = done;
-    assert_eq!((of, at, events, repeated), (stream("a"), version(3), 2, false));
+    let Executed { stream: of, version: at, state, position, events, recorded_at, repeated } = done;
+    assert_eq!((of, at, state.balance, events, repeated), (stream("a"), version(3), 99, 2, false));
     assert_eq!(position, Position::new(3).unwrap());
     assert!(recorded_at.is_some());
     assert_eq!(accounts.load(&id()).await.unwrap().state.balance, 99);
@@ -518,10 +518,27 @@ async fn a_repeated_request_is_not_decided_again_and_gets_the_first_answer() {
     let first = keyed.execute(&id(), |a| a.withdraw(100)).await.unwrap();
     assert_eq!(spy.calls(), [Call::FindRequest, Call::Append]);
     let again = keyed.execute(&id(), |_| -> Result<Moved, Short> { panic!("decided again") }).await.unwrap();
-    assert_eq!(spy.calls(), [Call::FindRequest]);
+    assert_eq!(spy.calls(), [Call::FindRequest, Call::Load { after: 1, events: 1 }]);
     assert!(again.repeated && !first.repeated);
     assert_eq!(Executed { repeated: false, ..again }, first);
     assert_eq!(stored(&spy).await.len(), 2);
+}
+
+/// Whoever repeats a request gets the same answer, whatever others did since.
+#[tokio::test]
+async fn the_state_of_an_answer_is_that_after_its_events_also_for_a_repeat_that_others_followed() {
+    let (spy, accounts) = opened().await;
+    let context = request("r-1", "x");
+    let first = accounts.with(context.clone()).execute(&id(), |a| a.withdraw(60)).await.unwrap();
+    assert_eq!((first.version, first.state.balance), (version(2), 40));
+    for _ in 0..3 {
+        spy.inner.append_many(paid_in(5)).await.unwrap();
+    }
+    for accounts in [accounts.clone(), accounts.without_cache()] {
+        let again = accounts.with(context.clone()).execute(&id(), |a| a.withdraw(60)).await.unwrap();
+        assert_eq!((again.version, again.state.balance, again.repeated), (version(2), 40, true));
+        assert_eq!(accounts.load(&id()).await.unwrap().state.balance, 55);
+    }
 }
 
 #[tokio::test]
@@ -546,7 +563,7 @@ async fn a_command_without_events_records_its_key() {
     spy.inner.append_many(paid_in(1)).await.unwrap();
     // Decided now, it would lead to an event.
     let again = keyed.send(&id(), Settle(100)).await.unwrap();
-    assert_eq!((again.version, again.events, again.repeated), (StreamVersion::NONE, 0, true));
+    assert_eq!((again.version, again.events, again.repeated), (version(2), 0, true));
     assert_eq!(again.recorded_at, first.recorded_at);
     assert_eq!(stored(&spy).await.len(), 2);
 }
@@ -657,7 +674,7 @@ async fn what_stays_unknown_is_returned_with_a_token_that_settles_it_once() {
         assert_eq!(spy.calls().len(), 7);
         spy.next([lost()]);
         let still = accounts.settle(&token).await.unwrap_err();
-        assert_eq!(still.family(), ErrorFamily::OutcomeUnknown);
+        assert_eq!(still.family(), Some(ErrorFamily::OutcomeUnknown));
         let done = accounts.settle(&token).await.unwrap();
         assert_eq!((done.version, done.events, done.repeated), (version(2), 1, stored_first));
         assert!(spy.settle(&token).await.unwrap().repeated);
@@ -688,7 +705,7 @@ async fn only_an_answer_about_its_events_ends_an_unknown_outcome() {
         let ExecuteError::OutcomeUnknown { token, source, .. } = error else { panic!("{refusal}: {error}") };
         assert_eq!(source.to_string(), refusal.to_string());
         let error = accounts.settle(&token).await.unwrap_err();
-        assert_eq!(error.family(), ErrorFamily::OutcomeUnknown, "{refusal}");
+        assert_eq!(error.family(), Some(ErrorFamily::OutcomeUnknown), "{refusal}");
         spy.next([Fault::Refused(again())]);
         let error = spy.settle(&token).await.unwrap_err();
         assert_eq!(error.family(), ErrorFamily::OutcomeUnknown, "{refusal}");
@@ -707,6 +724,7 @@ async fn an_answer_about_its_events_ends_an_unknown_outcome() {
     let ExecuteError::OutcomeUnknown { token, .. } = error else { panic!("{error}") };
     spy.inner.append_many(paid_in(1)).await.unwrap();
     let error = accounts.settle(&token).await.unwrap_err();
+    let ExecuteError::Append(error) = error else { panic!("{error}") };
     assert!(error.settles_outcome() && error.family() == ErrorFamily::Conflict, "{error}");
 }
 

@@ -33,7 +33,7 @@ async fn command(
     spy: &Spy,
     accounts: &Repository<Account>,
     random: &mut fastrand::Rng,
-) -> Result<Executed, ErrorFamily> {
+) -> Result<Executed<Account>, ErrorFamily> {
     let amount = random.i64(1..50);
     let outcome = match random.u8(..3) {
         0 => accounts.execute(&id(), |_| Ok([Moved::In(amount), Moved::In(amount)])).await,
@@ -43,7 +43,9 @@ async fn command(
     spy.calm();
     match outcome {
         Ok(done) => Ok(done),
-        Err(ExecuteError::OutcomeUnknown { token, .. }) => accounts.settle(&token).await.map_err(|e| e.family()),
+        Err(ExecuteError::OutcomeUnknown { token, .. }) => {
+            accounts.settle(&token).await.map_err(|e| e.family().unwrap_or(ErrorFamily::Invalid))
+        }
         Err(e) => Err(e.family().unwrap_or(ErrorFamily::Invalid)),
     }
 }

@@ -43,7 +43,7 @@ async fn execute<T: IntoEvents<Moved>, R>(
     spy: &Spy,
     accounts: &Repository<Account>,
     decide: impl Fn(&Account) -> Result<T, R>,
-) -> Result<Executed, ExecuteError<R>> {
+) -> Result<Executed<Account>, ExecuteError<R>> {
     One::new(accounts, &id())?.execute(&mut Work(spy.clone()), decide).await
 }
 

@@ -104,20 +104,20 @@ pub(crate) struct Known {
     pub(crate) begins: i64,
 }
 
-pub(crate) async fn find_all(
+/// The requests that come with appends, each with its tenant and the index of its append.
+pub(crate) fn of(appends: &[CheckedAppend]) -> impl Iterator<Item = (usize, &Tenant, &RequestKey)> {
+    let numbered = appends.iter().enumerate();
+    numbered.filter_map(|(index, append)| Some((index, &append.tenant, append.request.as_ref()?)))
+}
+
+pub(crate) async fn find_all<'a>(
     connection: &mut SqliteConnection,
-    appends: &[CheckedAppend],
+    requests: impl Iterator<Item = (usize, &'a Tenant, &'a RequestKey)>,
     now: i64,
     latest: i64,
 ) -> Result<Known, sqlx::Error> {
-    let (indexes, asked): (Vec<usize>, Vec<serde_json::Value>) = appends
-        .iter()
-        .enumerate()
-        .filter_map(|(index, append)| {
-            let request = append.request.as_ref()?;
-            Some((index, serde_json::json!([append.tenant.as_str(), request.key()])))
-        })
-        .unzip();
+    let (indexes, asked): (Vec<usize>, Vec<serde_json::Value>) =
+        requests.map(|(index, tenant, request)| (index, serde_json::json!([tenant.as_str(), request.key()]))).unzip();
     if asked.is_empty() {
         return Ok(Known::default());
     }
@@ -135,25 +135,23 @@ pub(crate) async fn find_all(
     Ok(Known { remembered: remembered.collect(), begins })
 }
 
-/// Stores the answers of those appends that came with a request key, whose lifetimes begin at `begins`, and forgets some
-/// that have expired by `now`.
+/// Stores the answers to requests, whose lifetimes begin at `begins`, and forgets some that have expired by `now`.
 pub(crate) async fn remember<'a>(
     connection: &mut SqliteConnection,
-    answered: impl Iterator<Item = (&'a CheckedAppend, &'a Appended)>,
+    answered: impl Iterator<Item = (&'a Tenant, &'a RequestKey, &'a Appended)>,
     begins: i64,
     now: i64,
 ) -> Result<(), sqlx::Error> {
     let rows: Vec<serde_json::Value> = answered
-        .filter_map(|(append, answer)| {
-            let request = append.request.as_ref()?;
+        .map(|(tenant, request, answer)| {
             let lifetime = i64::try_from(request.lifetime().as_micros()).unwrap_or(i64::MAX);
-            Some(serde_json::json!([
-                append.tenant.as_str(),
+            serde_json::json!([
+                tenant.as_str(),
                 request.key(),
                 request.fingerprint().get().simple().to_string(),
                 answer::to_json(answer),
                 begins.saturating_add(lifetime),
-            ]))
+            ])
         })
         .collect();
     if rows.is_empty() {

@@ -90,7 +90,8 @@ pub(crate) async fn run(
 ) -> Result<Answers, RoundError> {
     let now = round.now.as_microsecond();
     let mut heads = heads(connection, appends, round.own_transaction).await?;
-    let requests::Known { remembered, begins } = requests::find_all(connection, appends, now, round.latest).await?;
+    let requests::Known { remembered, begins } =
+        requests::find_all(connection, requests::of(appends), now, round.latest).await?;
     let stored = if round.look_up_ids { stored_events(connection, appends).await? } else { HashMap::new() };
     let mut answers: Vec<Option<Result<Appended, AppendError>>> = Vec::with_capacity(appends.len());
     let mut rows = Vec::new();
@@ -151,7 +152,7 @@ async fn store(
         }));
     }
     if new_requests {
-        let new = new.iter().map(|(append, answer)| (*append, answer));
+        let new = new.iter().filter_map(|(append, answer)| Some((&append.tenant, append.request.as_ref()?, answer)));
         requests::remember(connection, new, requests_begin, now).await?;
     }
     if round.own_transaction && !committed {

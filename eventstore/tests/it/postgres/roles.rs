@@ -1,9 +1,9 @@
 //! The example of roles: what each may do, and the errors when it may not.
 
 use annals_eventstore::{
-    After, Append, AppendError, ErrorFamily, EventStore, EventStoreExt, ExpectedVersion, Filter, Fingerprint,
-    OpenError, Position, PostgresOptions, PostgresStore, RequestKey, StreamFilter, StreamId, StreamVersion, Tenant,
-    UnitOfWork,
+    After, Append, AppendError, Begun, Context, ErrorFamily, EventStore, EventStoreExt, ExpectedVersion, Filter,
+    Fingerprint, OpenError, Position, PostgresOptions, PostgresStore, RequestKey, StreamFilter, StreamId,
+    StreamVersion, Tenant, TransactionalStore,
 };
 use annals_migrations::POSTGRES_ROLES_EXAMPLE;
 use annals_scratch::Database;
@@ -151,9 +151,12 @@ async fn an_application_appends_and_reads_and_changes_nothing_else() {
     for done in futures::future::join_all(twice.collect::<Vec<_>>()).await {
         done.unwrap().unwrap();
     }
-    let mut work = store.begin().await.unwrap();
+    let request = RequestKey::new("r-2", Fingerprint::of_bytes(b"body")).unwrap();
+    let context = Context::default().with_request(request);
+    let Begun::New(mut work) = store.begin_with(&context).await.unwrap() else { panic!("it is new") };
     work.append(Append::to(stream("d"), ExpectedVersion::NoStream, vec![event_for(&store)])).await.unwrap();
     work.commit().await.unwrap();
+    assert!(matches!(store.begin_with(&context).await.unwrap(), Begun::Repeated(_)));
     reads_everything(&store, 45).await;
     may_not_change_anything(&roles, "app").await;
     reads_everything(&store, 45).await;
