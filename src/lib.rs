@@ -142,8 +142,9 @@ pub mod engine {
         CheckedPart, Clock, DatabaseError, DecodeError, EventShape, EventStream, FilterConditions, IdSource,
         Incarnation, IntoEvents, Limits, MAX_DEPTH, MAX_EVENT_BYTES, MAX_METADATA_BYTES, MAX_NAME_BYTES,
         MAX_PAGE_EVENTS, ManualClock, MemoryStoreBuilder, PAGE_BYTES, Page, PageBudget, Pages, Payload, Repeat,
-        SeededIds, SnapshotPolicy, StreamFilter, StreamInfo, StreamPage, Streams, SystemClock, TimeOrderedIds,
-        TraceParent, forward_event_store, page_limit,
+        SeededIds, Snapshot, SnapshotCodec, SnapshotPolicy, SnapshotQueue, SnapshotStats, SnapshotStore,
+        StoredSnapshot, StreamFilter, StreamInfo, StreamPage, Streams, SystemClock, TimeOrderedIds, TraceParent,
+        forward_event_store, page_limit,
     };
 }
 

@@ -14,6 +14,7 @@ mod report;
 mod sample;
 mod server;
 mod slices;
+mod snapshots;
 
 use std::process::ExitCode;
 use std::time::Duration;
@@ -77,6 +78,12 @@ enum Case {
     Growth,
     /// Loads of a stream of 100 events.
     Load,
+    /// Loads of an aggregate with 10,050 events and a snapshot at 10,000, beside one with 50 events.
+    LoadLong,
+    /// The same, beside loads without snapshots.
+    LoadLongReplay,
+    /// Commands on aggregates with a snapshot every 100 events, beside the same without.
+    AppendSnapshots,
     /// The whole log, payload decoded.
     Read,
     /// The order list, built from the whole log.
@@ -152,6 +159,7 @@ async fn measure(case: Case, options: &Options) -> Result<Report, Fault> {
         (Case::Growth, Store::Postgres) => append::growth(options).await,
         (Case::Growth, _) => Err("growth is measured on PostgreSQL: use `--store postgres`".into()),
         (Case::Load, _) => load::measure(options).await,
+        (Case::LoadLong | Case::LoadLongReplay | Case::AppendSnapshots, _) => snapshots::measure(case, options).await,
         (Case::Read, _) => read::measure(options).await,
         (Case::Project, _) => project::measure(options).await,
     }

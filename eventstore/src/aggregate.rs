@@ -3,6 +3,7 @@
 use std::fmt::Display;
 
 use crate::event::Event;
+use crate::snapshot::SnapshotCodec;
 
 /// A kind of thing whose history is one stream. Derive it; `#[derive(Aggregate)]` has the words and an example.
 ///
@@ -16,27 +17,67 @@ pub trait Aggregate: Default + Clone + Send + Sync + 'static {
     /// The stored name of the kind, for example `order`: 1 to 200 bytes without control characters, not beginning with `$` or
     /// `__`.
     const TYPE: &'static str;
-    /// The number of the fold, from 1: increment it whenever `evolve` gives another state for the same events. It will
-    /// distinguish old snapshots from new ones; none are taken yet.
+    /// The number of the fold, from 1: increment it whenever `evolve` gives another state for the same events. Snapshots of
+    /// another number are not used. The first one that is loaded is compared with its events; if the number should have been
+    /// raised, that disables snapshots, with an error in the log.
     const FOLD: u32;
-    /// When snapshots of the state are to be taken; none are yet.
+    /// When snapshots of the state are taken.
     const SNAPSHOT: SnapshotPolicy;
     /// What names one aggregate of the kind. Its text is the stream's aggregate id, under the same rule as `TYPE`;
     /// [`text_id!`](crate::text_id) makes types that keep it.
     type Id: Display + Send + Sync;
     /// What happens to it.
     type Event: Event + Clone;
+
+    /// How snapshots of the state are written and read; `None` if there are none. The derive gives it if there is a policy,
+    /// and the state then needs serde's `Serialize` and `Deserialize`.
+    #[must_use]
+    fn snapshot_codec() -> Option<SnapshotCodec<Self>> {
+        None
+    }
 }
 
-/// When a snapshot of an aggregate's state is to be taken. None are taken yet, so nothing follows from it today.
+/// When a snapshot of an aggregate's state is taken, so that a later load need not read the events before it.
+///
+/// A snapshot is a cache: a load gives the same state with and without. It is taken after an append, beside the commands,
+/// and skipped where that would make them wait; see [`Repository`](crate::Repository).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
 #[non_exhaustive]
 pub enum SnapshotPolicy {
     /// Never.
     #[default]
     Never,
-    /// After every so many events of the stream, 1 at least.
+    /// After every so many events of the stream, 1 at least. An append of several events is followed by one at most.
     Every(u32),
+    /// After events with these stored names.
+    After(&'static [&'static str]),
+}
+
+/// With any other policy than one that counts events, a load of so many events is followed by a snapshot.
+const MANY_EVENTS: u32 = 1_000;
+
+impl SnapshotPolicy {
+    /// Whether a snapshot is taken after an append of events with these names to a stream of that version.
+    pub(crate) fn is_due_after<'n>(self, version: i64, names: impl ExactSizeIterator<Item = &'n str>) -> bool {
+        match self {
+            Self::Never => false,
+            Self::Every(events) => {
+                let every = i64::from(events.max(1));
+                let appended = i64::try_from(names.len()).unwrap_or(i64::MAX);
+                version.saturating_add(appended) / every > version / every
+            }
+            Self::After(wanted) => names.into_iter().any(|name| wanted.contains(&name)),
+        }
+    }
+
+    /// Whether a snapshot is taken after a load of so many events.
+    pub(crate) fn is_due_after_load(self, events: i64) -> bool {
+        match self {
+            Self::Never => false,
+            Self::Every(every) => events >= i64::from(every.max(1)),
+            Self::After(_) => events >= i64::from(MANY_EVENTS),
+        }
+    }
 }
 
 /// The fold: the state of a stream and one event give the next state.

@@ -77,6 +77,24 @@ pub const fn join_shapes<const N: usize>(types: &[&[EventShape]]) -> [EventShape
     joined
 }
 
+/// Checks that events of `shapes` have these names.
+///
+/// # Panics
+/// While it compiles, if none has one of them: a snapshot would never be taken after it.
+pub const fn check_names(shapes: &[EventShape], names: &[&str]) {
+    let mut at = 0;
+    while at < names.len() {
+        let mut shape = 0;
+        while shape < shapes.len() && !same_text(shapes[shape].name, names[at]) {
+            shape += 1;
+        }
+        if shape == shapes.len() {
+            panic!("`snapshot(after = ..)` names an event that the aggregate does not have");
+        }
+        at += 1;
+    }
+}
+
 pub(crate) const fn same_text(one: &str, other: &str) -> bool {
     let (one, other) = (one.as_bytes(), other.as_bytes());
     let mut at = 0;

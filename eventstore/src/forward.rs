@@ -37,6 +37,7 @@ macro_rules! forward_event_store {
         $crate::forward_event_store! {
             @all $self $inner; [$($($own)+)?]
             incarnation limits ids append_many find_request load_page read_page streams_page head check_checkpoint watch close
+            snapshots
         }
     };
     (@all $self:ident $inner:expr; $own:tt $($method:ident)+) => {
@@ -56,6 +57,7 @@ macro_rules! forward_event_store {
     (@check_checkpoint $self:ident $inner:expr; [check_checkpoint $($own:ident)*]) => {};
     (@watch $self:ident $inner:expr; [watch $($own:ident)*]) => {};
     (@close $self:ident $inner:expr; [close $($own:ident)*]) => {};
+    (@snapshots $self:ident $inner:expr; [snapshots $($own:ident)*]) => {};
     (@$method:ident $self:ident $inner:expr; [$other:ident $($own:ident)*]) => {
         $crate::forward_event_store! { @$method $self $inner; [$($own)*] }
     };
@@ -71,6 +73,9 @@ macro_rules! forward_event_store {
     };
     (@watch $self:ident $inner:expr; []) => {
         fn watch(&$self) -> $crate::__private::watch::Receiver<$crate::Position> { $inner.watch() }
+    };
+    (@snapshots $self:ident $inner:expr; []) => {
+        fn snapshots(&$self) -> ::core::option::Option<&dyn $crate::SnapshotStore> { $inner.snapshots() }
     };
     (@append_many $self:ident $inner:expr; []) => {
         $crate::forward_event_store! {

@@ -63,6 +63,7 @@ mod queue;
 mod read;
 mod repository;
 mod request;
+mod snapshot;
 #[cfg(feature = "sqlite")]
 mod sqlite;
 mod store;
@@ -104,6 +105,7 @@ pub use postgres::{
 pub use read::{EventStoreExt, EventStream, Pages, Streams, Subscription};
 pub use repository::{AggregateStore, ExecuteError, Executed, Loaded, Repository, SettleToken};
 pub use request::{Fingerprint, RequestKey};
+pub use snapshot::{Snapshot, SnapshotCodec, SnapshotQueue, SnapshotStats, SnapshotStore, StoredSnapshot};
 #[cfg(feature = "sqlite")]
 pub use sqlite::{
     SqliteDatabase, SqliteOptions, SqliteReader, SqliteStore, SqliteTransaction, SqliteUnitOfWork, Synchronous, sqlite,
@@ -121,7 +123,7 @@ pub mod __private {
     pub use std::string::String;
 
     pub use crate::aggregate::{Aggregate, SnapshotPolicy};
-    pub use crate::derived::{NoEvent, find_shape, has_name, join_shapes, unknown_name};
+    pub use crate::derived::{NoEvent, check_names, find_shape, has_name, join_shapes, unknown_name};
     pub use crate::error::DecodeError;
     pub use crate::event::{Event, EventShape};
     pub use crate::invalid::Invalid;
@@ -129,6 +131,7 @@ pub mod __private {
     pub use crate::payload::{Payload, decode_struct, decode_variant, encode_struct, encode_variant};
     #[cfg(feature = "postgres")]
     pub use crate::postgres::Micros;
+    pub use crate::snapshot::SnapshotCodec;
     pub use crate::text_id::{IdText, id_text, read_id};
     pub use crate::upcast::{JsonUpcaster, convert, read_stored, reads};
     pub use serde;

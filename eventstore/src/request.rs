@@ -48,6 +48,12 @@ impl Fingerprint {
         Self(Uuid::new_v5(&Self::NAMESPACE, bytes))
     }
 
+    /// A digest read from a store.
+    #[cfg(any(feature = "sqlite", feature = "postgres"))]
+    pub(crate) fn stored(digest: Uuid) -> Self {
+        Self(digest)
+    }
+
     /// The digest itself: a UUID of version 5 (RFC 9562).
     #[must_use]
     pub fn get(self) -> Uuid {

@@ -14,6 +14,7 @@ use crate::forward_event_store;
 use crate::limits::Limits;
 use crate::position::{After, Checkpoint, Incarnation, Position};
 use crate::request::RequestKey;
+use crate::snapshot::SnapshotStore;
 use crate::stream::{ExpectedVersion, StreamId, StreamVersion, Tenant};
 
 /// An append-only log of events in streams, with one order over all of them.
@@ -245,6 +246,12 @@ pub trait EventStore: Send + Sync + 'static {
         events: Vec<NewEvent>,
     ) -> Result<Appended, AppendError> {
         self.append_many(Append::to(stream.clone(), expected, events)).await
+    }
+
+    /// Where snapshots of aggregates are saved; `None` if the store has no place for them. Those that put something in
+    /// front of a store forward it.
+    fn snapshots(&self) -> Option<&dyn SnapshotStore> {
+        None
     }
 }
 

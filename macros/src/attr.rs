@@ -22,6 +22,7 @@ pub(crate) const UPCAST: &str = "upcast";
 pub(crate) const UPCASTERS: &str = "upcasters";
 pub(crate) const FOLD: &str = "fold";
 pub(crate) const EVERY: &str = "every";
+pub(crate) const AFTER: &str = "after";
 pub(crate) const NEVER: &str = "never";
 pub(crate) const TABLE: &str = "table";
 pub(crate) const KEY: &str = "key";
@@ -176,7 +177,7 @@ pub(crate) fn path(word: &Ident, input: ParseStream<'_>, example: &str) -> Resul
     input.call(Path::parse_mod_style)
 }
 
-/// `= "column"` or `("column", "column")`.
+/// `= "name"` or `("name", "name")`.
 pub(crate) fn texts(word: &Ident, input: ParseStream<'_>, example: &str) -> Result<Vec<LitStr>> {
     if !input.peek(syn::token::Paren) {
         return text(word, input, example).map(|text| vec![text]);
@@ -200,7 +201,7 @@ pub(crate) fn texts(word: &Ident, input: ParseStream<'_>, example: &str) -> Resu
             }
         }
         if texts.is_empty() {
-            return Err(Error::new(span, format!("`{word}` names no column; write `{example}`")));
+            return Err(Error::new(span, format!("`{word}` names nothing; write `{example}`")));
         }
         Ok(texts)
     })

@@ -166,7 +166,7 @@ pub fn event(input: TokenStream) -> TokenStream {
 ///     Closed,
 /// }
 ///
-/// #[derive(Aggregate, Default, Clone)]
+/// #[derive(Aggregate, Serialize, Deserialize, Default, Clone)]
 /// #[aggregate(name = "order", id = u64, event = OrderEvent, snapshot(every = 100))]
 /// struct Order {
 ///     items: u32,
@@ -197,14 +197,18 @@ pub fn event(input: TokenStream) -> TokenStream {
 /// - `id = OrderId`, required: the type of the ids. It needs `Display`, whose text is stored, under the same rules;
 ///   `text_id!` makes such types.
 /// - `event = OrderEvent`, required: the type of its events, with `#[derive(Event)]` and `Clone`.
-/// - `snapshot(every = 100)`: save the state after each such number of events of a stream, from 1; or
-///   `snapshot(never)`, the default. Snapshots are not taken yet, so this has no effect.
+/// - `snapshot(every = 100)`: save the state after each such number of events of a stream, from 1, so that a load reads only
+///   what follows; `snapshot(after = "order.delivered")` or `snapshot(after("order.delivered", "order.cancelled"))`: save it
+///   after these events; or `snapshot(never)`, the default. With a policy the state needs serde's `Serialize` and
+///   `Deserialize`, and must be the same after it was written as JSON and read back: use `BTreeSet`, not `HashSet`.
 /// - `fold = 2`: the number of the fold, from 1, which is the default. Increase it when `evolve` returns another state for
-///   the same events, so that snapshots of the old fold are ignored.
+///   the same events, so that snapshots of the old fold are ignored. A changed field or list of events needs no new number.
 /// - `crate = path::to::annals`, see the page of the crate.
 ///
 /// # Refused
-/// Generic types and unions.
+/// - generic types and unions;
+/// - with snapshots, `#[serde(skip, skip_serializing, skip_deserializing)]` on a field or variant, whose content a load
+///   would lose; and `after` with a name that no event has.
 #[proc_macro_derive(Aggregate, attributes(aggregate))]
 pub fn aggregate(input: TokenStream) -> TokenStream {
     derive::aggregate(&parse_macro_input!(input as DeriveInput)).into()

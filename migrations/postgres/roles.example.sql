@@ -1,7 +1,8 @@
 -- An example of roles and their privileges. Not a migration: a superuser runs it with psql, in the database of the store.
 --
 --   annals_owner        creates and migrates the schema: PostgresOptions::migrate. It has no other use.
---   annals_app          appends and reads. It cannot insert, change or remove a row by hand, nor allocate positions.
+--   annals_app          appends and reads, and keeps snapshots. It cannot insert, change or remove a row of the log by hand,
+--                       nor allocate positions.
 --   annals_reader       reads and subscribes.
 --   annals_projections  the same, and writes read models in its own schema, `read_models`, which must be the first of
 --                       its search path (ALTER ROLE shop_views SET search_path = read_models).
@@ -65,6 +66,8 @@ BEGIN
     -- To see the last allocated position; allocating one needs USAGE.
     GRANT SELECT ON ALL SEQUENCES IN SCHEMA annals TO annals_reader;
     GRANT EXECUTE ON ALL FUNCTIONS IN SCHEMA annals TO annals_app;
+    -- Saved states are a cache, which applications keep. Without this grant they work without it.
+    GRANT INSERT, UPDATE, DELETE ON annals.snapshots TO annals_app;
     -- Projections update their checkpoints. With read models in another database, this table does not exist.
     GRANT INSERT, UPDATE, DELETE ON annals.checkpoints, annals.read_models TO annals_projections;
 

@@ -45,6 +45,7 @@ pub const SQLITE_EVENTS: &[Migration] = &[
         sql: include_str!("../sqlite/0002_request_keys.sql"),
     },
     Migration { component: "events", number: 3, name: "store", sql: include_str!("../sqlite/0003_store.sql") },
+    Migration { component: "events", number: 4, name: "snapshots", sql: include_str!("../sqlite/0004_snapshots.sql") },
 ];
 
 /// Checkpoints of projections on SQLite, in the database of the read models.
@@ -82,6 +83,12 @@ pub const POSTGRES_EVENTS: &[Migration] = &[
         number: 5,
         name: "append within",
         sql: include_str!("../postgres/0005_append_within.sql"),
+    },
+    Migration {
+        component: "events",
+        number: 6,
+        name: "snapshots",
+        sql: include_str!("../postgres/0006_snapshots.sql"),
     },
 ];
 

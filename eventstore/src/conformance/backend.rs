@@ -34,6 +34,8 @@ pub struct Capabilities {
     pub durable: bool,
     /// Whether the store's time is the clock of [`Setup`], and not that of a server.
     pub clock: bool,
+    /// Whether it has a place for snapshots.
+    pub snapshots: bool,
 }
 
 /// The options with which a clause opens the store.

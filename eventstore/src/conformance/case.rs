@@ -85,6 +85,11 @@ impl Case {
         None
     }
 
+    /// Whether the store declares a place for snapshots.
+    pub(super) fn has_snapshots(&self) -> bool {
+        self.backend.capabilities().snapshots
+    }
+
     /// The stream of the default tenant's order `id`.
     pub(super) fn stream(&self, id: &str) -> StreamId {
         StreamId::new(Tenant::default(), "order", id).unwrap()

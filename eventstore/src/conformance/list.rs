@@ -270,6 +270,15 @@ macro_rules! __conformance_clauses {
                 a_waiting_subscription_ends_at_the_close,
                 closing_answers_every_earlier_append,
             }
+            snapshots {
+                a_saved_snapshot_is_found_at_its_version_and_above,
+                a_snapshot_of_an_event_that_the_log_does_not_have_is_not_saved,
+                snapshots_of_other_keys_streams_and_tenants_are_kept_apart,
+                a_snapshot_saved_again_replaces_the_first,
+                snapshots_of_a_stream_are_bounded_and_the_latest_of_each_key_stays,
+                nothing_of_the_log_changes_with_snapshots,
+                snapshots_are_there_again_for_another_handle,
+            }
             durable {
                 what_was_answered_is_there_after_reopening,
                 versions_and_positions_go_on_after_reopening,

@@ -14,7 +14,7 @@
 //! #[async_trait::async_trait]
 //! impl Backend for InMemory {
 //!     fn capabilities(&self) -> Capabilities {
-//!         Capabilities { durable: false, clock: true }
+//!         Capabilities { durable: false, clock: true, snapshots: true }
 //!     }
 //!
 //!     async fn open(&self, setup: &Setup) -> Arc<dyn EventStore> {
@@ -52,6 +52,7 @@ mod races;
 mod repeat;
 mod requests;
 mod several_streams;
+mod snapshots;
 mod streams;
 mod subscribe;
 mod tenants;

@@ -9,6 +9,7 @@ use crate::limits::Limits;
 use crate::memory::log::Log;
 use crate::memory::{Inner, MemoryStore};
 use crate::position::{Incarnation, Position};
+use crate::snapshot::SnapshotQueue;
 
 /// Chooses clock, ids and limits of a [`MemoryStore`].
 ///
@@ -61,6 +62,7 @@ impl MemoryStoreBuilder {
                 clock: self.clock,
                 ids: self.ids,
                 log: Mutex::new(Log::default()),
+                snapshots: SnapshotQueue::new(),
                 head: watch::Sender::new(Position::START),
             }),
         }

@@ -12,6 +12,7 @@ use crate::event::{EventId, RecordedEvent};
 use crate::filter::{Filter, StreamFilter};
 use crate::limits::{PageBudget, page_limit};
 use crate::memory::requests::Requests;
+use crate::memory::snapshots::Saved;
 use crate::position::{After, Checkpoint, Incarnation, Position};
 use crate::request::RequestKey;
 use crate::store::{Page, StreamInfo, StreamPage};
@@ -25,6 +26,7 @@ pub(super) struct Log {
     streams: BTreeMap<StreamId, Vec<usize>>,
     ids: HashMap<EventId, usize>,
     requests: Requests,
+    pub(super) saved: Saved,
     /// The latest time that the clock has shown to an append.
     latest: Timestamp,
     pub(super) closed: bool,
@@ -66,6 +68,12 @@ impl Log {
     fn end_of(&self, stream: &StreamId) -> (StreamVersion, Option<EventId>) {
         let indexes = self.streams.get(stream).map_or(&[][..], Vec::as_slice);
         (version_of(indexes.len()), indexes.last().map(|&index| self.events[index].event_id))
+    }
+
+    /// The event of a stream at a version.
+    pub(super) fn event_at(&self, stream: &StreamId, version: StreamVersion) -> Option<EventId> {
+        let index = usize::try_from(version.get()).ok()?.checked_sub(1)?;
+        Some(self.events[*self.streams.get(stream)?.get(index)?].event_id)
     }
 
     fn store(&mut self, part: CheckedPart, append_id: Option<uuid::Uuid>, recorded_at: Timestamp) -> AppendedStream {

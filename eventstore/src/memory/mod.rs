@@ -4,6 +4,7 @@
 mod builder;
 mod log;
 mod requests;
+mod snapshots;
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
@@ -17,6 +18,7 @@ use crate::filter::{Filter, StreamFilter};
 use crate::limits::Limits;
 use crate::position::{After, Checkpoint, Incarnation, Position};
 use crate::request::RequestKey;
+use crate::snapshot::{SnapshotQueue, SnapshotStore};
 use crate::store::{EventStore, Page, StreamInfo, StreamPage};
 use crate::stream::{StreamId, StreamVersion, Tenant};
 
@@ -55,6 +57,7 @@ struct Inner {
     clock: Box<dyn Clock>,
     ids: Box<dyn IdSource>,
     log: Mutex<Log>,
+    snapshots: SnapshotQueue,
     head: watch::Sender<Position>,
 }
 
@@ -152,7 +155,12 @@ impl EventStore for MemoryStore {
 
     async fn close(&self) {
         self.log().closed = true;
+        self.inner.snapshots.close().await;
         // Wake waiting readers, so that they see that the handle is closed.
         self.inner.head.send_modify(|_| {});
+    }
+
+    fn snapshots(&self) -> Option<&dyn SnapshotStore> {
+        Some(self)
     }
 }

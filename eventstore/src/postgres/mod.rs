@@ -10,6 +10,7 @@ mod notify;
 mod open;
 mod options;
 mod read;
+mod snapshots;
 mod store;
 #[cfg(test)]
 mod tests;

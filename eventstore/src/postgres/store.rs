@@ -25,6 +25,7 @@ use crate::postgres::read::pages::Reader;
 use crate::postgres::read::streams::streams_after;
 use crate::queue::Bounds;
 use crate::request::RequestKey;
+use crate::snapshot::{SnapshotQueue, SnapshotStore};
 use crate::store::{EventStore, Page, StreamInfo, StreamPage};
 use crate::stream::{StreamId, StreamVersion, Tenant};
 
@@ -41,6 +42,7 @@ struct Handle {
     ids: Arc<dyn IdSource>,
     shared: Shared,
     writers: Writers,
+    snapshots: SnapshotQueue,
     /// The tasks that run until the handle is closed.
     tasks: Mutex<Vec<JoinHandle<()>>>,
 }
@@ -85,7 +87,15 @@ impl PostgresStore {
             tokio::spawn(notify(shared.pool.clone(), shared.own.subscribe())),
             tokio::spawn(listen(Arc::clone(&reader), shared.head.clone(), listen_at, options.poll_interval)),
         ];
-        Ok(Self(Arc::new(Handle { database, reader, ids: options.ids, shared, writers, tasks: Mutex::new(tasks) })))
+        Ok(Self(Arc::new(Handle {
+            database,
+            reader,
+            ids: options.ids,
+            shared,
+            writers,
+            snapshots: SnapshotQueue::new(),
+            tasks: Mutex::new(tasks),
+        })))
     }
 
     /// The store's database, for read models beside the events.
@@ -104,6 +114,10 @@ impl PostgresStore {
     /// Wakes readers when events up to `position` were committed.
     pub(crate) fn announce(&self, position: Position) {
         self.0.shared.committed(position);
+    }
+
+    pub(crate) fn snapshot_queue(&self) -> &SnapshotQueue {
+        &self.0.snapshots
     }
 
     pub(crate) fn pool(&self) -> &Pool {
@@ -219,6 +233,7 @@ impl EventStore for PostgresStore {
 
     async fn close(&self) {
         self.0.writers.close().await;
+        self.0.snapshots.close().await;
         self.pool().close().await;
         let tasks = std::mem::take(&mut *self.0.tasks.lock().unwrap_or_else(PoisonError::into_inner));
         for task in tasks {
@@ -231,5 +246,9 @@ impl EventStore for PostgresStore {
         }
         // Wake waiting readers, so that they see that the handle is closed.
         self.0.shared.head.send_modify(|_| {});
+    }
+
+    fn snapshots(&self) -> Option<&dyn SnapshotStore> {
+        Some(self)
     }
 }

@@ -16,12 +16,14 @@ pub(crate) struct Known<A> {
     pub(crate) version: StreamVersion,
     /// The event at that version, which proves that the state is one of this history; `None` before the first.
     pub(crate) last_event: Option<EventId>,
+    /// Whether a snapshot of the state is taken once it is known to be stored; not of one that is cached.
+    pub(crate) is_due: bool,
 }
 
 impl<A: Default> Known<A> {
     /// The state before the first event.
     pub(crate) fn start() -> Self {
-        Self { state: Arc::new(A::default()), version: StreamVersion::NONE, last_event: None }
+        Self { state: Arc::new(A::default()), version: StreamVersion::NONE, last_event: None, is_due: false }
     }
 }
 
@@ -53,7 +55,7 @@ impl<A: Evolve> Known<A> {
 
 impl<A> Clone for Known<A> {
     fn clone(&self) -> Self {
-        Self { state: self.state.clone(), version: self.version, last_event: self.last_event }
+        Self { state: self.state.clone(), version: self.version, last_event: self.last_event, is_due: self.is_due }
     }
 }
 
@@ -83,7 +85,7 @@ impl<A: Send + Sync + 'static> Cache<A> {
         // The closure only compares numbers: no code of the user's runs inside the cache's lock.
         cache.entry_by_ref(stream).and_compute_with(|there| match there.map(moka::Entry::into_value) {
             Some((of, there)) if of == incarnation && there.version >= known.version => Op::Nop,
-            _ => Op::Put((incarnation, known.clone())),
+            _ => Op::Put((incarnation, Known { is_due: false, ..known.clone() })),
         });
     }
 

@@ -21,6 +21,7 @@ use crate::error::{AppendError, Invalid, ReadError};
 use crate::metadata::Metadata;
 use crate::name::check_name;
 use crate::request::{Fingerprint, RequestKey};
+use crate::snapshot::{SnapshotStats, SnapshotStore, Snapshots};
 use crate::store::EventStore;
 use crate::stream::StreamId;
 
@@ -166,6 +167,21 @@ where
 /// nothing is stored if a failover or a restore has lost that event; a rejection, or a decision without events, that was
 /// made on a cached state is repeated after new events were read; and [`Repository::load`] always reads new events.
 ///
+/// # Snapshots
+/// Where no state is cached, a load begins with the latest snapshot, if the aggregate has a
+/// [`SnapshotPolicy`](crate::SnapshotPolicy), and reads only the events after it. A snapshot is a cache too:
+/// - It is taken of a state that is stored: after an append, and after a load of many events. A task of the store's handle
+///   saves it beside the commands, in a tokio runtime with timers; [`EventStore::close`] ends it. If too many wait, it is
+///   skipped. A unit of work takes and uses none.
+/// - It is used only if its stream still has its event, its digest is that of its content, and it was saved by the same
+///   fold ([`Repository::snapshot_key`]). Any other is a miss with a line in the log, and an older one or the whole stream is
+///   read.
+/// - The first one that a handle of the store loads is compared with its events, which are read in full for that. If they
+///   give another state, `evolve` has changed without a new `fold` number: an error is logged and no snapshot of the type is
+///   used by that handle.
+/// - Of each stream up to 8 are kept, the older ones further apart. All of them may be deleted at any time: loads take longer
+///   then, and give the same.
+///
 /// ```
 /// # mod order { include!(concat!(env!("CARGO_MANIFEST_DIR"), "/docs/order.rs")); }
 /// # use order::*;
@@ -199,6 +215,8 @@ pub struct Repository<A: Evolve> {
     pub(super) cache: Cache<A>,
     pub(super) context: Arc<Context>,
     pub(super) attempts: u32,
+    /// `None` if the aggregate has none, or the store has no place for them.
+    pub(super) snapshots: Option<Snapshots<A>>,
     /// The aggregate type, shared by the stream ids made here.
     kind: Arc<str>,
 }
@@ -207,11 +225,14 @@ impl<A: Evolve> Repository<A> {
     /// A repository over `store`, for the default tenant. Usually created by [`AggregateStore::aggregate`].
     #[must_use]
     pub fn new(store: Arc<dyn EventStore>) -> Self {
+        let queue = store.snapshots().map(SnapshotStore::queue);
+        let snapshots = queue.zip(A::snapshot_codec()).map(|(queue, codec)| Snapshots::new(codec, queue));
         Self {
             store,
             cache: Cache::new(CACHED_STATES),
             context: Arc::default(),
             attempts: ATTEMPTS,
+            snapshots,
             kind: A::TYPE.into(),
         }
     }
@@ -254,6 +275,26 @@ impl<A: Evolve> Repository<A> {
     #[must_use]
     pub fn without_cache(self) -> Self {
         self.cache(0)
+    }
+
+    /// The same repository, which neither uses nor takes snapshots.
+    #[must_use]
+    pub fn without_snapshots(self) -> Self {
+        Self { snapshots: None, ..self }
+    }
+
+    /// The key under which this build saves its snapshots and looks for them; `None` if there are none. It changes with the
+    /// fold number, the fields of the state, and the names and schema versions of the events.
+    #[must_use]
+    pub fn snapshot_key(&self) -> Option<&str> {
+        self.snapshots.as_ref().map(|snapshots| &*snapshots.key)
+    }
+
+    /// How the snapshots of this type of aggregate have served, through all repositories of the store's handle; all zero if
+    /// there are none. The same numbers are the metric `annals_snapshots_total`, with the labels `aggregate` and `result`.
+    #[must_use]
+    pub fn snapshot_stats(&self) -> SnapshotStats {
+        self.snapshots.as_ref().map(|snapshots| snapshots.health.stats()).unwrap_or_default()
     }
 
     /// The same repository, which decides a command up to `attempts` times (at least once; 10 by default)
@@ -433,6 +474,7 @@ impl<A: Evolve> Clone for Repository<A> {
             cache: self.cache.clone(),
             context: self.context.clone(),
             attempts: self.attempts,
+            snapshots: self.snapshots.clone(),
             kind: self.kind.clone(),
         }
     }

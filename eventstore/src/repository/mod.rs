@@ -8,6 +8,7 @@ mod handle;
 mod reading;
 mod scope;
 mod settle;
+mod snapshots;
 mod subject;
 #[cfg(test)]
 mod tests;

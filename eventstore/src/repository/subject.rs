@@ -43,7 +43,7 @@ impl<'r, A: Evolve> One<'r, A> {
     /// The aggregate after its last event.
     pub(super) async fn load(self, scope: &mut impl CommandScope) -> Result<Loaded<A>, ReadError> {
         let known = self.cached().unwrap_or_else(Known::start);
-        let Known { state, version, last_event } = self.read(scope, known).await?;
+        let Known { state, version, last_event, .. } = self.read(scope, known).await?;
         Ok(Loaded { stream: self.stream, state, version, last_event })
     }
 
@@ -97,6 +97,7 @@ impl<'r, A: Evolve> One<'r, A> {
             next.version = version;
         }
         next.last_event = new.last().map_or(known.last_event, |event| Some(event.event_id));
+        next.is_due = A::SNAPSHOT.is_due_after(known.version.get(), new.iter().map(|event| &*event.name));
         Ok((new, next))
     }
 }
@@ -114,8 +115,13 @@ impl<A: Evolve> Subject for One<'_, A> {
         Known::start()
     }
 
-    /// Takes the events after `known` into it, or all if the stream has another history by now.
-    async fn read<S: CommandScope>(&self, scope: &mut S, known: Known<A>) -> Result<Known<A>, ReadError> {
+    /// Takes the events after `known` into it, or all if the stream has another history by now. Where nothing is known, it
+    /// begins with a snapshot; not in a transaction, which a statement that fails would abort.
+    async fn read<S: CommandScope>(&self, scope: &mut S, mut known: Known<A>) -> Result<Known<A>, ReadError> {
+        if known.version == StreamVersion::NONE && !S::IS_TRANSACTION {
+            known = self.repository.latest_snapshot(&self.stream).await?;
+        }
+        let begun = known.version;
         let mut reading = Reading::on(known);
         loop {
             let (after, limit) = reading.next_page();
@@ -129,7 +135,10 @@ impl<A: Evolve> Subject for One<'_, A> {
             self.evict();
         }
         if !S::IS_TRANSACTION {
+            let begun = if reading.is_anew { StreamVersion::NONE } else { begun };
+            reading.known.is_due = A::SNAPSHOT.is_due_after_load(reading.known.version.get() - begun.get());
             self.remember(&reading.known);
+            reading.known.is_due = false;
         }
         Ok(reading.known)
     }
@@ -145,6 +154,9 @@ impl<A: Evolve> Subject for One<'_, A> {
 
     fn remember(&self, known: &Known<A>) {
         self.repository.cache.put(self.repository.store.incarnation(), &self.stream, known);
+        if known.is_due {
+            self.repository.take_snapshot(&self.stream, known);
+        }
     }
 
     fn evict(&self) {

@@ -5,6 +5,7 @@ mod connection;
 mod fault;
 mod options;
 mod read;
+mod snapshots;
 mod store;
 mod unit_of_work;
 

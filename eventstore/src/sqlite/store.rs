@@ -21,6 +21,7 @@ use crate::limits::Limits;
 use crate::position::{After, Checkpoint, Incarnation, Position};
 use crate::queue::{Bounds, Queue};
 use crate::request::RequestKey;
+use crate::snapshot::{SnapshotQueue, SnapshotStore};
 use crate::sqlite::append::requests;
 use crate::sqlite::append::round::{plan_optimistic, store_optimistic};
 use crate::sqlite::append::writer::GroupCommit;
@@ -87,6 +88,7 @@ struct Handle {
     incarnation: Incarnation,
     synchronous: Synchronous,
     closed: AtomicBool,
+    snapshots: SnapshotQueue,
     tasks: Mutex<Tasks>,
 }
 
@@ -165,6 +167,7 @@ impl SqliteStore {
             incarnation,
             synchronous: options.synchronous,
             closed: AtomicBool::new(false),
+            snapshots: SnapshotQueue::new(),
             tasks: Mutex::new(Tasks { writer: Some(writer), watcher: Some(watcher) }),
         })))
     }
@@ -186,6 +189,10 @@ impl SqliteStore {
 
     pub(crate) fn group(&self) -> &GroupCommit {
         &self.0.group
+    }
+
+    pub(crate) fn snapshot_queue(&self) -> &SnapshotQueue {
+        &self.0.snapshots
     }
 
     pub(crate) fn limits_ref(&self) -> &Limits {
@@ -427,6 +434,7 @@ impl EventStore for SqliteStore {
         self.0.group.queue.close();
         // Readers that wait for events are woken, and find the store closed.
         self.0.group.head.send_modify(|_| {});
+        self.0.snapshots.close().await;
         // Another caller that closes waits here, and continues after one that was cancelled.
         let mut tasks = self.0.tasks.lock().await;
         if let Some(writer) = &mut tasks.writer {
@@ -441,5 +449,9 @@ impl EventStore for SqliteStore {
         self.0.group.database.close().await;
         // Readers that wait are woken once more, as all connections are closed now.
         self.0.group.head.send_modify(|_| {});
+    }
+
+    fn snapshots(&self) -> Option<&dyn SnapshotStore> {
+        Some(self)
     }
 }

@@ -26,7 +26,7 @@ pub enum Fault {
 /// A wrapper around a store that fails when a test requests it, and otherwise forwards every call.
 ///
 /// Calls of `append_many` (and `append`), `find_request`, `load_page`, `read_page`, `streams_page`, `head` and
-/// `check_checkpoint` are counted from 1, over all clones. To find what a program cannot bear, run it with a failure of
+/// `check_checkpoint` are counted from 1, over all clones; those about snapshots are not. To find what a program cannot bear, run it with a failure of
 /// call 1, then of call 2, and so on until it makes fewer calls than that.
 ///
 /// ```

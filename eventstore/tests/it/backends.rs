@@ -16,7 +16,7 @@ pub(crate) struct InMemory;
 #[async_trait]
 impl Backend for InMemory {
     fn capabilities(&self) -> Capabilities {
-        Capabilities { durable: false, clock: true }
+        Capabilities { durable: false, clock: true, snapshots: true }
     }
 
     async fn open(&self, setup: &Setup) -> Arc<dyn EventStore> {
@@ -30,7 +30,7 @@ pub(crate) struct FaultyWithoutFaults;
 #[async_trait]
 impl Backend for FaultyWithoutFaults {
     fn capabilities(&self) -> Capabilities {
-        Capabilities { durable: false, clock: true }
+        Capabilities { durable: false, clock: true, snapshots: true }
     }
 
     async fn open(&self, setup: &Setup) -> Arc<dyn EventStore> {
@@ -50,7 +50,7 @@ impl OnDisk {
 #[async_trait]
 impl Backend for OnDisk {
     fn capabilities(&self) -> Capabilities {
-        Capabilities { durable: true, clock: true }
+        Capabilities { durable: true, clock: true, snapshots: true }
     }
 
     async fn open(&self, setup: &Setup) -> Arc<dyn EventStore> {
@@ -71,7 +71,7 @@ pub(crate) struct InPostgres(tokio::sync::OnceCell<annals_scratch::Database>);
 #[async_trait]
 impl Backend for InPostgres {
     fn capabilities(&self) -> Capabilities {
-        Capabilities { durable: true, clock: false }
+        Capabilities { durable: true, clock: false, snapshots: true }
     }
 
     async fn open(&self, setup: &Setup) -> Arc<dyn EventStore> {
@@ -90,7 +90,7 @@ pub(crate) struct BehindPooler(tokio::sync::OnceCell<annals_scratch::Database>);
 #[async_trait]
 impl Backend for BehindPooler {
     fn capabilities(&self) -> Capabilities {
-        Capabilities { durable: true, clock: false }
+        Capabilities { durable: true, clock: false, snapshots: true }
     }
 
     async fn open(&self, setup: &Setup) -> Arc<dyn EventStore> {

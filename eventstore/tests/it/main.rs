@@ -15,6 +15,7 @@ mod memory;
 mod minimal_store;
 mod model;
 mod send_once;
+mod snapshots;
 mod third_party_store;
 #[cfg(any(feature = "sqlite", feature = "postgres"))]
 #[expect(unreachable_pub, reason = "the examples of the documentation share it")]

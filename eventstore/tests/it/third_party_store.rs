@@ -51,7 +51,7 @@ struct Handle {
 #[async_trait]
 impl Backend for Elsewhere {
     fn capabilities(&self) -> Capabilities {
-        Capabilities { durable: true, clock: true }
+        Capabilities { durable: true, clock: true, snapshots: false }
     }
 
     async fn open(&self, setup: &Setup) -> Arc<dyn EventStore> {

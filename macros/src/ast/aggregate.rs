@@ -1,11 +1,13 @@
 //! The attributes of a type that derives `Aggregate`.
 
+use quote::ToTokens;
 use syn::parse::ParseStream;
-use syn::{Attribute, DeriveInput, Error, Generics, Ident, LitInt, LitStr, Path, Result, Type};
+use syn::{Attribute, Data, DeriveInput, Error, Generics, Ident, LitInt, LitStr, Path, Result, Type, Visibility};
 
 use super::body::{Body, on_fields};
-use crate::attr::{self, AGGREGATE, CRATE, EVENT, EVERY, FOLD, ID, NAME, NEVER, SNAPSHOT, Values};
+use crate::attr::{self, AFTER, AGGREGATE, CRATE, EVENT, EVERY, FOLD, ID, NAME, NEVER, SNAPSHOT, Values};
 use crate::mistakes::Mistakes;
+use crate::serde_words;
 
 pub(crate) struct AggregateInput {
     pub(crate) ident: Ident,
@@ -21,11 +23,16 @@ pub(crate) struct AggregateInput {
     pub(crate) body: Body<(), ()>,
     /// `#[aggregate(..)]` on fields and variants.
     pub(crate) on_parts: Vec<Attribute>,
+    /// What decides how serde writes the type, as text: names, types and serde's attributes.
+    pub(crate) declaration: String,
+    /// The words of serde's attributes on fields and variants.
+    pub(crate) serde: Vec<Ident>,
 }
 
 pub(crate) enum Snapshot {
     Never,
     Every(LitInt),
+    After(Vec<LitStr>),
 }
 
 impl AggregateInput {
@@ -48,11 +55,6 @@ impl AggregateInput {
                 krate.add(word, attr::path(word, input, "crate = path::to::annals"))
             }
         });
-        let mut on_parts = on_fields(input, AGGREGATE);
-        if let syn::Data::Enum(data) = &input.data {
-            let on_variants = data.variants.iter().flat_map(|variant| &variant.attrs);
-            on_parts.extend(on_variants.filter(|attr| attr.path().is_ident(AGGREGATE)).cloned());
-        }
         Self {
             ident: input.ident.clone(),
             generics: input.generics.clone(),
@@ -64,25 +66,60 @@ impl AggregateInput {
             krate,
             understood,
             body: Body::of(input, |_| (), |_| ()),
-            on_parts,
+            on_parts: on_parts(input, AGGREGATE),
+            declaration: declaration(input.clone()),
+            serde: serde_words::read(&on_parts(input, "serde")),
         }
     }
 }
 
+/// The attributes called `name` on any field or variant.
+fn on_parts(input: &DeriveInput, name: &str) -> Vec<Attribute> {
+    let mut on_parts = on_fields(input, name);
+    if let Data::Enum(data) = &input.data {
+        let on_variants = data.variants.iter().flat_map(|variant| &variant.attrs);
+        on_parts.extend(on_variants.filter(|attr| attr.path().is_ident(name)).cloned());
+    }
+    on_parts
+}
+
+/// The type without what serde does not look at: its name, its visibility, and other attributes.
+fn declaration(mut input: DeriveInput) -> String {
+    let of_serde = |attrs: &mut Vec<Attribute>| attrs.retain(|attr| attr.path().is_ident("serde"));
+    of_serde(&mut input.attrs);
+    input.vis = Visibility::Inherited;
+    input.ident = Ident::new("State", input.ident.span());
+    let fields: Vec<&mut syn::Field> = match &mut input.data {
+        Data::Struct(data) => data.fields.iter_mut().collect(),
+        Data::Enum(data) => {
+            data.variants.iter_mut().for_each(|variant| of_serde(&mut variant.attrs));
+            data.variants.iter_mut().flat_map(|variant| variant.fields.iter_mut()).collect()
+        }
+        Data::Union(data) => data.fields.named.iter_mut().collect(),
+    };
+    for field in fields {
+        of_serde(&mut field.attrs);
+        field.vis = Visibility::Inherited;
+    }
+    input.into_token_stream().to_string()
+}
+
 impl Snapshot {
-    /// `(every = 100)` or `(never)`.
+    /// `(every = 100)`, `(after = "order.delivered")`, `(after("order.delivered", ..))` or `(never)`.
     fn parse(word: &Ident, input: ParseStream<'_>) -> Result<Self> {
-        let fix = "write `snapshot(every = 100)` or `snapshot(never)`";
+        let fix = "write `snapshot(every = 100)`, `snapshot(after = \"order.delivered\")` or `snapshot(never)`";
         if !input.peek(syn::token::Paren) {
-            return Err(Error::new(word.span(), format!("`{word}` has no interval; {fix}")));
+            return Err(Error::new(word.span(), format!("`{word}` has no policy; {fix}")));
         }
         attr::in_parentheses(input, |content, span| {
             let Some(how) = content.parse::<Option<Ident>>()? else {
                 let span = if content.is_empty() { span } else { content.span() };
-                return Err(Error::new(span, format!("`{word}` has no interval; {fix}")));
+                return Err(Error::new(span, format!("`{word}` has no policy; {fix}")));
             };
             let snapshot = if how == EVERY {
                 Self::Every(attr::number(&how, content, "every = 100")?)
+            } else if how == AFTER {
+                Self::After(attr::texts(&how, content, "after = \"order.delivered\"")?)
             } else if how == NEVER {
                 Self::Never
             } else {

@@ -9,6 +9,9 @@ use crate::ast::{AggregateInput, Body, Snapshot};
 use crate::attr::{AGGREGATE, EVENT, ID, NAME, listed};
 use crate::mistakes::Mistakes;
 
+/// serde's words with which a part of a value is not written or not read.
+const SKIPPING: [&str; 3] = ["skip", "skip_serializing", "skip_deserializing"];
+
 /// A valid aggregate.
 pub(crate) struct ValidAggregate {
     pub(crate) root: TokenStream,
@@ -19,11 +22,13 @@ pub(crate) struct ValidAggregate {
     pub(crate) event: Type,
     pub(crate) snapshot: ValidSnapshot,
     pub(crate) fold: u32,
+    pub(crate) declaration: String,
 }
 
 pub(crate) enum ValidSnapshot {
     Never,
     Every(u32),
+    After(Vec<LitStr>),
 }
 
 /// Checks every rule; `root` is the path of annals.
@@ -49,8 +54,15 @@ pub(crate) fn aggregate(
     }
     let snapshot = match once(&input.snapshot, &mut mistakes) {
         Some(Snapshot::Every(every)) => ValidSnapshot::Every(from_one(every, "a snapshot's interval", &mut mistakes)),
+        Some(Snapshot::After(names)) => {
+            names.iter().for_each(|name| stored_name(name, &mut mistakes));
+            ValidSnapshot::After(names.clone())
+        }
         Some(Snapshot::Never) | None => ValidSnapshot::Never,
     };
+    if !matches!(snapshot, ValidSnapshot::Never) {
+        nothing_skipped(&input.serde, &mut mistakes);
+    }
     let fold = once(&input.fold, &mut mistakes).map_or(1, |fold| from_one(fold, "the number of a fold", &mut mistakes));
     let root = root.map_err(|error| mistakes.push(error)).ok();
     let valid = root.zip(name).zip(id.zip(event)).map(|((root, name), (id, event))| ValidAggregate {
@@ -62,6 +74,7 @@ pub(crate) fn aggregate(
         event: event.clone(),
         snapshot,
         fold,
+        declaration: input.declaration.clone(),
     });
     mistakes.finish(valid)
 }
@@ -81,6 +94,17 @@ fn has_name_id_and_event(input: &AggregateInput, mistakes: &mut Mistakes) {
         missing.iter().map(|(_, example, _)| *example).chain([".."]).take(3).collect::<Vec<_>>().join(", "),
     );
     required(!missing.is_empty(), input.understood, &input.ident, &message, mistakes);
+}
+
+/// A field that is not written would have its default after a load with a snapshot, and its folded value without one.
+fn nothing_skipped(serde: &[Ident], mistakes: &mut Mistakes) {
+    for word in serde.iter().filter(|word| SKIPPING.iter().any(|skipping| word == skipping)) {
+        let message = format!(
+            "`{word}` leaves a part of the state out of its snapshots, so that a load would lose it; take it off, or write \
+             `snapshot(never)`"
+        );
+        mistakes.at(word, message);
+    }
 }
 
 /// The active field of a union is unknown, so no event could be folded into it.

@@ -35,7 +35,7 @@ impl<A: std::fmt::Display, B: std::fmt::Display> std::fmt::Display for Twice<A, 
     }
 }
 
-#[derive(Aggregate, Default, Clone)]
+#[derive(Aggregate, Serialize, Deserialize, Default, Clone)]
 #[aggregate(name = "gate", id = Twice<u8, std::string::String>, event = DoorEvent, snapshot(every = 100), fold = 2)]
 #[aggregate(crate = annals_eventstore)]
 enum Gate {
@@ -46,6 +46,17 @@ enum Gate {
 #[derive(Aggregate, Default, Clone)]
 #[aggregate(name = "hatch", id = &'static str, event = DoorEvent, snapshot(never))]
 struct Hatch;
+
+#[derive(Aggregate, Serialize, Deserialize, Default, Clone)]
+#[aggregate(name = "window", id = u64, event = DoorEvent, snapshot(after("door.opened", "door.closed")))]
+struct Window;
+
+#[test]
+fn only_a_policy_asks_for_a_codec() {
+    assert_eq!(Window::SNAPSHOT, SnapshotPolicy::After(&["door.opened", "door.closed"]));
+    assert!(Window::snapshot_codec().is_some() && Gate::snapshot_codec().is_some());
+    assert!(Hatch::snapshot_codec().is_none() && Door::snapshot_codec().is_none());
+}
 
 #[test]
 fn attributes_are_in_the_trait() {

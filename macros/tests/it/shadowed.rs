@@ -35,7 +35,9 @@ enum Happened {
     Ok,
 }
 
-#[derive(annals_macros::Aggregate, ::core::default::Default, ::core::clone::Clone)]
+#[derive(
+    annals_macros::Aggregate, ::serde::Serialize, ::serde::Deserialize, ::core::default::Default, ::core::clone::Clone,
+)]
 #[aggregate(name = "shadow", id = ::core::primitive::u32, event = Happened, snapshot(every = 5))]
 struct Shadow;
 

@@ -26,7 +26,7 @@ async fn new_store() -> (Database, PgConnection) {
 }
 
 /// Twenty thousand events in five hundred streams of three types and a long one, some of them with a correlation; and as
-/// many request keys.
+/// many request keys; and some snapshots of each stream.
 async fn fill(connection: &mut PgConnection) {
     let fill = "
         INSERT INTO annals.events (event_id, tenant, aggregate_type, aggregate_id, version, event_type, schema_version,
@@ -42,7 +42,12 @@ async fn fill(connection: &mut PgConnection) {
         ORDER BY v;
         INSERT INTO annals.request_keys (tenant, request_key, fingerprint, result, expires_at)
         SELECT 'default', 'key-' || n, gen_random_uuid(), '{}', clock_timestamp() + interval '1 day'
-        FROM generate_series(1, 20000) AS n;";
+        FROM generate_series(1, 20000) AS n;
+        INSERT INTO annals.snapshots (tenant, aggregate_type, aggregate_id, snapshot_key, version, event_id, body, digest,
+                                      recorded_at)
+        SELECT 'default', 'type-' || s % 3, 'id-' || s, 'key', v, gen_random_uuid(), '{}', gen_random_uuid(),
+               clock_timestamp()
+        FROM generate_series(1, 500) AS s, generate_series(5, 30, 5) AS v;";
     run(connection, fill).await;
 }
 

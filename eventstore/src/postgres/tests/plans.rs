@@ -7,6 +7,7 @@ use crate::postgres::append::{group, single};
 use crate::postgres::connection::planner::BY_INDEX;
 use crate::postgres::connection::pool;
 use crate::postgres::read::{horizon, pages, streams};
+use crate::postgres::snapshots;
 
 /// The plans of all hot reads, each with where it was found.
 async fn plans(connection: &mut sqlx::PgConnection, when: &str, found: &mut Vec<(&'static str, String, Vec<String>)>) {
@@ -17,6 +18,7 @@ async fn plans(connection: &mut sqlx::PgConnection, when: &str, found: &mut Vec<
         single::hot_reads(),
         group::hot_reads(),
         pool::hot_reads(),
+        snapshots::hot_reads(),
     ];
     for (name, text, values) in reads.concat() {
         for mode in ["custom", "generic"] {
@@ -61,7 +63,7 @@ async fn hot_reads_use_their_indexes() {
     plans(&mut connection, "empty", &mut found).await;
     fill(&mut connection).await;
     plans(&mut connection, "unanalysed", &mut found).await;
-    run(&mut connection, "ANALYZE annals.events, annals.request_keys").await;
+    run(&mut connection, "ANALYZE annals.events, annals.request_keys, annals.snapshots").await;
     plans(&mut connection, "filled", &mut found).await;
     // Other versions print plans differently.
     if major(&mut connection).await == DEBIAN {

@@ -12,10 +12,12 @@ use super::{event, fill, lines, new_store, stream};
 use crate::append::Append;
 use crate::filter::{Filter, StreamFilter};
 use crate::metadata::CorrelationId;
+use crate::payload::Payload;
 use crate::position::Position;
 use crate::postgres::{PostgresOptions, PostgresStore};
 use crate::read::EventStoreExt;
 use crate::request::{Fingerprint, RequestKey};
+use crate::snapshot::{Snapshot, SnapshotStore};
 use crate::store::EventStore;
 use crate::stream::{ExpectedVersion, StreamVersion};
 
@@ -30,7 +32,7 @@ async fn scans(connection: &mut PgConnection) -> (i64, i64) {
         assert!(begun.elapsed() < Duration::from_secs(10), "the store's connections do not end");
     }
     let counted = "SELECT sum(seq_scan)::bigint, sum(idx_scan)::bigint FROM pg_stat_user_tables
-                   WHERE schemaname = 'annals' AND relname IN ('events', 'request_keys') ORDER BY 1";
+                   WHERE schemaname = 'annals' AND relname IN ('events', 'request_keys', 'snapshots') ORDER BY 1";
     let rows = sqlx::raw_sql(counted).fetch_all(connection).await.unwrap();
     (rows[0].get(0), rows[0].get(1))
 }
@@ -57,7 +59,14 @@ async fn work(store: &PostgresStore, round: usize) {
         let twice = events.iter().chain(&events).map(|event| store.append(&grouped, any, vec![event.clone()]));
         let twice: Vec<_> = join_all(twice).await;
         assert!(twice.iter().all(Result::is_ok), "{twice:?}");
-        store.load_page(&stream(&id), StreamVersion::NONE, 10).await.unwrap();
+        let last = store.load_page(&stream(&id), StreamVersion::NONE, 10).await.unwrap().events.remove(9);
+        for n in 0..10 {
+            let (key, body) = (format!("{n}.k").into(), Payload::from_json("1").unwrap());
+            let snapshot = Snapshot::new(stream(&id), key, last.version, last.event_id, body);
+            store.save_snapshots(&[snapshot]).await.unwrap();
+        }
+        store.load_snapshot(&stream(&id), "9.k", last.version).await.unwrap().unwrap();
+        store.delete_snapshots(&stream(&id)).await.unwrap();
     }
     let correlated = Filter::all().correlation(CorrelationId::new("correlation-1-0").unwrap());
     for filter in [Filter::all(), Filter::all().event_name("placed").unwrap(), correlated] {

@@ -1,5 +1,6 @@
 mod account;
 mod programs;
+mod snapshots;
 mod spy;
 #[cfg(any(feature = "sqlite", feature = "postgres"))]
 mod within;
@@ -345,7 +346,7 @@ async fn states_of_another_incarnation_of_the_store_are_not_used() {
 #[tokio::test]
 async fn a_later_state_of_another_incarnation_is_replaced_by_one_of_this() {
     let (spy, accounts) = opened().await;
-    let later = Known { state: Arc::new(Account::default()), version: version(9), last_event: None };
+    let later = Known { state: Arc::new(Account::default()), version: version(9), last_event: None, is_due: false };
     accounts.cache.put(spy.incarnation(), &stream("a"), &later);
     *spy.incarnation.lock().unwrap() = Incarnation(uuid::Uuid::from_u128(7));
     accounts.execute(&id(), |a| a.withdraw(1)).await.unwrap();
@@ -361,6 +362,7 @@ async fn a_stream_shorter_than_what_is_known_is_read_from_its_beginning() {
         state: Arc::new(Account { balance: 1_000, notes: vec![] }),
         version: version(9),
         last_event: Some(EventId::new(uuid::Uuid::from_u128(9)).unwrap()),
+        is_due: false,
     };
     accounts.cache.put(spy.incarnation(), &stream("a"), &foreign);
     let error = accounts.execute(&id(), |a| a.withdraw(500)).await.unwrap_err();

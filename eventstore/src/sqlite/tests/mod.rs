@@ -545,6 +545,7 @@ async fn hot_reads_use_their_indexes() {
     for (name, sql) in crate::sqlite::read::pages::hot_reads()
         .into_iter()
         .map(|(n, s)| (n, s.to_owned()))
+        .chain(crate::sqlite::snapshots::hot_reads().into_iter().map(|(n, s)| (n, s.to_owned())))
         .chain(crate::sqlite::append::round::hot_reads())
     {
         let rows = sqlx::query(sqlx::AssertSqlSafe(format!("EXPLAIN QUERY PLAN {sql}")))

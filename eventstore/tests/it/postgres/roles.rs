@@ -2,8 +2,8 @@
 
 use annals_eventstore::{
     After, Append, AppendError, Begun, Context, ErrorFamily, EventStore, EventStoreExt, ExpectedVersion, Filter,
-    Fingerprint, OpenError, Position, PostgresOptions, PostgresStore, RequestKey, StreamFilter, StreamId,
-    StreamVersion, Tenant, TransactionalStore,
+    Fingerprint, OpenError, Payload, Position, PostgresOptions, PostgresStore, RequestKey, Snapshot, StreamFilter,
+    StreamId, StreamVersion, Tenant, TransactionalStore,
 };
 use annals_migrations::POSTGRES_ROLES_EXAMPLE;
 use annals_scratch::Database;
@@ -120,6 +120,19 @@ async fn reads_everything(store: &PostgresStore, events: usize) {
     store.check_checkpoint(&store.head().await.unwrap()).await.unwrap();
 }
 
+async fn keeps_snapshots(store: &PostgresStore) {
+    let (snapshots, stream) = (store.snapshots().unwrap(), stream("a"));
+    let first = store.load_page(&stream, StreamVersion::NONE, 1).await.unwrap().events.remove(0);
+    let body = Payload::from_json("1").unwrap();
+    let snapshot = Snapshot::new(stream.clone(), "1.k".into(), first.version, first.event_id, body);
+    for _ in 0..2 {
+        snapshots.save_snapshots(std::slice::from_ref(&snapshot)).await.unwrap();
+    }
+    let found = snapshots.load_snapshot(&stream, "1.k", first.version).await.unwrap();
+    assert_eq!(found.map(|found| found.snapshot), Some(snapshot));
+    snapshots.delete_snapshots(&stream).await.unwrap();
+}
+
 #[tokio::test]
 async fn an_application_appends_and_reads_and_changes_nothing_else() {
     let roles = Roles::of(postgres_database().await).await;
@@ -158,6 +171,7 @@ async fn an_application_appends_and_reads_and_changes_nothing_else() {
     work.commit().await.unwrap();
     assert!(matches!(store.begin_with(&context).await.unwrap(), Begun::Repeated(_)));
     reads_everything(&store, 45).await;
+    keeps_snapshots(&store).await;
     may_not_change_anything(&roles, "app").await;
     reads_everything(&store, 45).await;
     store.close().await;

@@ -1,0 +1,14 @@
+use annals_macros::{Aggregate, Event};
+use serde::{Deserialize, Serialize};
+
+#[derive(Event, Serialize, Deserialize, Clone)]
+enum OrderEvent {
+    #[event(name = "order.placed")]
+    Placed,
+}
+
+#[derive(Aggregate, Serialize, Deserialize, Default, Clone)]
+#[aggregate(name = "order", id = u64, event = OrderEvent, snapshot(after()))]
+struct Order;
+
+fn main() {}
