@@ -1,7 +1,5 @@
 //! Events that changed, as derived code reads them.
 
-use std::convert::Infallible;
-
 use annals_eventstore::{DecodeError, Event as _, JsonUpcaster, Payload, StepError};
 use annals_macros::Event;
 use serde::{Deserialize, Serialize};
@@ -72,11 +70,9 @@ struct StockCounted {
     amount: u32,
 }
 
-impl TryFrom<CountedV1> for StockCounted {
-    type Error = Infallible;
-
-    fn try_from(old: CountedV1) -> Result<Self, Infallible> {
-        Ok(Self { amount: old.n })
+impl From<CountedV1> for StockCounted {
+    fn from(old: CountedV1) -> Self {
+        Self { amount: old.n }
     }
 }
 
@@ -163,7 +159,7 @@ fn check_failure<E: annals_eventstore::Event + std::fmt::Debug>(stored: (&str, u
 
 fn placed(items: &[&str]) -> OrderEvent {
     let items: Vec<String> = items.iter().map(|item| (*item).to_owned()).collect();
-    OrderEvent::Placed(Placed { count: u8::try_from(items.len()).unwrap(), items })
+    OrderEvent::Placed(Placed { count: u8::try_from(items.len()).expect("few items"), items })
 }
 
 #[test]
