@@ -101,13 +101,16 @@ pub mod postgres {
 ///
 /// Types of columns ([`Column`](projections::Column), [`text_column!`](projections::text_column)), the state of a running
 /// projection ([`ProjectionStatus`](projections::ProjectionStatus)) and what can go wrong.
+///
+/// How to: [keep the rows of tenants apart](annals_projections#tenants),
+/// [deploy a changed projection](annals_projections#deploying-a-changed-projection).
 #[cfg(feature = "projections")]
 pub mod projections {
     pub use annals_projections::{
-        Column, ColumnError, ColumnSpec, ColumnType, ColumnValue, Elsewhere, EventPlace, IndexSpec, Over, Projection,
+        Column, ColumnError, ColumnSpec, ColumnType, ColumnValue, Elsewhere, EventPlace, IndexSpec, Projection,
         ProjectionError, ProjectionProgress, ProjectionState, ProjectionStatus, Projections, ProjectionsBuilder,
-        ReadModel, ReadModelDatabase, RowError, RowKey, Rows, SpecError, StartError, StopCause, Stopped, TableSpec,
-        WaitError, text_column,
+        ReadModel, ReadModelDatabase, RowError, RowKey, RowKeyPrefix, Rows, SpecError, StartError, StopCause, Stopped,
+        TableSpec, WaitError, text_column,
     };
 }
 

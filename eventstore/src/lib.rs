@@ -7,6 +7,7 @@
 //! | decide and append | [`AggregateStore::aggregate`], [`Repository`], [`Context`] |
 //! | append, load, read and subscribe without aggregates | [`EventStore`], [`EventStoreExt`], [`Append`], [`Filter`] |
 //! | commit events together with your own rows | `SqliteStore::begin` |
+//! | load long streams fast | [`SnapshotPolicy`], [`Repository`] on snapshots, [`SnapshotStore`] for other engines |
 //! | understand an error | [`ErrorFamily`], [`AppendError`], [`ReadError`], [`ExecuteError`] |
 //!
 //! Features: `sqlite` (default), `postgres`, `testing` (given/when/then, and a store that fails on demand) and

@@ -20,6 +20,7 @@ mod story;
 mod tables;
 #[cfg(test)]
 mod tests;
+mod two_shops;
 
 use std::io::{ErrorKind, Write};
 use std::path::PathBuf;
@@ -58,6 +59,8 @@ enum Scene {
     Story,
     /// An order is placed and charged to a credit, or neither: one command over two aggregates.
     OnAccount,
+    /// Two shops share the store and have the same order numbers.
+    TwoShops,
     /// A payment service degrades, fails and recovers; nothing is stored.
     Resilience,
 }
@@ -91,6 +94,7 @@ async fn run(options: Options, out: &mut dyn Write) -> Result<(), Fault> {
     let played = match (options.orders, options.scene) {
         (Some(orders), _) => many::play(&shop, first, orders, out).await,
         (None, Some(Scene::OnAccount)) => on_account::play(&shop, first, out).await,
+        (None, Some(Scene::TwoShops)) => two_shops::play(&shop, out).await,
         (None, _) => story::play(&shop, first, out).await,
     };
     shop.close().await?;

@@ -27,6 +27,7 @@ pub(crate) const NEVER: &str = "never";
 pub(crate) const TABLE: &str = "table";
 pub(crate) const KEY: &str = "key";
 pub(crate) const INDEX: &str = "index";
+pub(crate) const PER_TENANT: &str = "per_tenant";
 pub(crate) const TEXT: &str = "text";
 pub(crate) const JSON: &str = "json";
 
@@ -135,6 +136,14 @@ pub(crate) fn listed(words: &[&str]) -> String {
         Some((last, rest)) => format!("{} and {last}", rest.join(", ")),
         None => "no words".to_owned(),
     }
+}
+
+/// A word by itself.
+pub(crate) fn no_value(word: &Ident, input: ParseStream<'_>, attribute: &str) -> Result<()> {
+    if input.is_empty() || input.peek(Token![,]) {
+        return Ok(());
+    }
+    Err(Error::new(word.span(), format!("`{word}` takes no value; write `#[{attribute}({word})]`")))
 }
 
 /// `= "text"`.

@@ -261,6 +261,8 @@ pub fn aggregate(input: TokenStream) -> TokenStream {
 /// - `key = "order_id"`, or `key("customer", "day")` for up to six columns, required: the primary key. The key's type in
 ///   code is the type of its column, or a tuple of their types in this order. Key columns are never null and implement
 ///   `Column` themselves.
+/// - `per_tenant`: each row belongs to the tenant of the events that it was made of. The table has a first column `tenant`, which
+///   is also first in the key and in each index, and is filled from the event; the struct does not have it.
 /// - `index = "status"`, or `index("customer", "placed_at")`: a further index. Each index makes every write slower.
 /// - `crate = path::to::annals`, see the page of the crate.
 ///
@@ -278,6 +280,7 @@ pub fn aggregate(input: TokenStream) -> TokenStream {
 /// # Refused
 /// - names of tables and columns that are not made of lower-case letters, digits and `_`, a letter first, at most 48
 ///   characters, or that begin with `annals_`, `sqlite_` or `pg_`: SQL is built from them;
+/// - with `per_tenant`, a column called `tenant`, and `tenant` in a key or an index;
 /// - keys and indexes of columns that do not exist, and an index of what is indexed already;
 /// - a key column that may be null, or has `text` or `json`: implement `Column` for its type, for example by `text_column!`;
 /// - more than 100 columns, or none; enums, unions, tuple structs and generic types.

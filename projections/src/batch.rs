@@ -70,27 +70,6 @@ impl Batch {
         batch
     }
 
-    /// Events that never were in a log.
-    #[cfg(any(test, feature = "testing"))]
-    pub(crate) fn of_recorded<E: Event + Clone>(events: &[Recorded<E>]) -> Self {
-        let decoded: Vec<Decoded<E>> = events
-            .iter()
-            .map(|event| Decoded {
-                place: EventPlace {
-                    position: event.position,
-                    stream: event.stream.clone(),
-                    version: event.version,
-                    name: event.event.shape().name.into(),
-                },
-                event_id: event.event_id,
-                parts: Ok(Parts::one(event.clone())),
-            })
-            .collect();
-        let mut batch = Self::default();
-        batch.decoded.insert(TypeId::of::<E>(), Arc::new(decoded));
-        batch
-    }
-
     /// The events that `E` knows by name, in the order of their positions.
     pub(crate) fn of<E: Event>(&self) -> Arc<Vec<Decoded<E>>> {
         self.decoded

@@ -9,7 +9,8 @@ use tokio::sync::watch;
 use tokio_util::sync::{CancellationToken, DropGuard};
 use tokio_util::task::TaskTracker;
 
-use crate::builder::Over;
+use crate::builder::ProjectionsBuilder;
+use crate::database::ReadModelDatabase;
 use crate::error::{ProjectionProgress, Stopped, WaitError};
 use crate::projection::Projection;
 use crate::status::{ProjectionState, ProjectionStatus};
@@ -31,7 +32,8 @@ struct Inner {
 }
 
 impl Projections {
-    /// Projections of the events of `store`, into a database that need not be the store's own.
+    /// Projections of the events of `store` into read models in `database`, which may be another than that of the events, also
+    /// of another engine. Neither is closed with them.
     ///
     /// ```
     /// # mod till { include!(concat!(env!("CARGO_MANIFEST_DIR"), "/docs/till.rs")); }
@@ -47,7 +49,7 @@ impl Projections {
     ///
     /// let store = MemoryStore::new();
     /// let reports = SqliteDatabase::open(&path).await?;
-    /// let views = Projections::over(store.clone()).into_database(reports.clone()).with(PerTill).start().await?;
+    /// let views = Projections::of(&store, &reports).with(PerTill).start().await?;
     ///
     /// let stream = StreamId::new(Tenant::default(), "till", "t-1")?;
     /// let sold = store.new_event(&TillEvent::Sold { cents: 4_50 })?;
@@ -61,8 +63,8 @@ impl Projections {
     /// # Ok(()) }
     /// # tokio::runtime::Runtime::new().unwrap().block_on(run()).unwrap();
     /// ```
-    pub fn over(store: impl EventStore) -> Over {
-        Over::new(Arc::new(store))
+    pub fn of(store: &(impl EventStore + Clone), database: &impl ReadModelDatabase) -> ProjectionsBuilder {
+        ProjectionsBuilder::new(Arc::new(store.clone()), database.clone().into_read_models().0)
     }
 
     pub(crate) fn new(names: Names, tracker: TaskTracker, cancel: CancellationToken) -> Self {
@@ -139,11 +141,22 @@ impl Projections {
     /// # Cancel safety
     /// Dropping the future is harmless.
     pub async fn wait_for(&self, position: Position, timeout: Duration) -> Result<(), WaitError> {
-        let all: Vec<usize> = (0..self.0.names.fed.len()).collect();
-        self.0.names.wait(&all, position, timeout).await
+        self.0.names.wait_for_all(position, timeout).await
     }
 
-    /// The same for one projection, whatever becomes of the others.
+    /// Waits until queries of every read model see everything that is in the log at the time of the call, `timeout` at most:
+    /// for tests, and for a service that answers nothing until its read models are current. Needs a tokio runtime with timers.
+    ///
+    /// # Errors
+    /// [`WaitError::HeadUnknown`] if the end of the log cannot be read; others as of [`Projections::wait_for`].
+    ///
+    /// # Cancel safety
+    /// Dropping the future is harmless.
+    pub async fn caught_up(&self, timeout: Duration) -> Result<(), WaitError> {
+        self.0.names.wait_for_head(timeout).await
+    }
+
+    /// The same as [`Projections::wait_for`] for one projection, whatever becomes of the others.
     ///
     /// # Errors
     /// As of [`Projections::wait_for`]; [`WaitError::Unknown`] if `P` was not started.

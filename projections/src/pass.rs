@@ -106,7 +106,7 @@ impl Pass {
             }
             self.backoff = Backoff::default();
             for member in &self.members {
-                member.go_on();
+                member.resume();
             }
             match page.checkpoint {
                 Some(checkpoint) => {
@@ -219,6 +219,9 @@ impl Pass {
 
     /// Lets every projection apply what it wants of a batch that accounts for the log behind `after` up to `checkpoint`.
     async fn process(&mut self, batch: &Batch, after: Position, checkpoint: Checkpoint) {
+        for member in &mut self.members {
+            member.look_at(batch);
+        }
         loop {
             let shared = &self.shared;
             // A projection that was put back behind the beginning of the batch must read again from there.

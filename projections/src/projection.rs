@@ -26,7 +26,7 @@ use crate::rows::Rows;
 /// }
 ///
 /// #[derive(ReadModel, Clone)]
-/// #[read_model(table = "daily_sales", key = "day")]
+/// #[read_model(table = "daily_sales", key = "day", per_tenant)]
 /// struct Day {
 ///     day: String,
 ///     cents: i64,

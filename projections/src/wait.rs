@@ -7,7 +7,7 @@ use std::time::Duration;
 use annals_eventstore::{Checkpoint, Position};
 use futures::future::join_all;
 use tokio::sync::{Mutex, watch};
-use tokio::time::{sleep, timeout};
+use tokio::time::{Instant, sleep, timeout};
 
 use crate::commit::check_log;
 use crate::database::{Fault, Model, Shown, Shows, Switch};
@@ -59,6 +59,21 @@ impl Names {
             Ok(ended) => ended,
             Err(_) => Err(WaitError::TimedOut { position, waited: most, reached: wait.reached() }),
         }
+    }
+
+    /// The same of all names.
+    pub(crate) async fn wait_for_all(&self, position: Position, most: Duration) -> Result<(), WaitError> {
+        let all: Vec<usize> = (0..self.fed.len()).collect();
+        self.wait(&all, position, most).await
+    }
+
+    /// The same up to where the log ends now.
+    pub(crate) async fn wait_for_head(&self, most: Duration) -> Result<(), WaitError> {
+        let begun = Instant::now();
+        let unknown = |cause| WaitError::HeadUnknown { waited: most, cause };
+        let head = timeout(most, self.shared.store.head()).await.map_err(|_| unknown(None))?;
+        let head = head.map_err(|error| unknown(Some(error)))?;
+        self.wait_for_all(head.position, most.saturating_sub(begun.elapsed())).await
     }
 
     /// What the names show at a moment after this was called.

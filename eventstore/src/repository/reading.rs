@@ -1,6 +1,7 @@
 //! Reading a stream on from a state that is known.
 
 use super::cache::Known;
+use super::scope::CommandScope;
 use crate::aggregate::Evolve;
 use crate::error::ReadError;
 use crate::limits::MAX_PAGE_EVENTS;
@@ -43,4 +44,25 @@ impl<A: Evolve> Reading<A> {
             }
         }
     }
+}
+
+/// The state after the event at `version`, read on from a state that is not later; after the last event if the stream has
+/// become shorter.
+pub(super) async fn read_to<A: Evolve>(
+    scope: &mut impl CommandScope,
+    stream: &StreamId,
+    known: Known<A>,
+    version: StreamVersion,
+) -> Result<Known<A>, ReadError> {
+    let mut reading = Reading::on(known);
+    while reading.known.version < version {
+        let (after, limit) = reading.next_page();
+        // A page that begins with the last event has room for another, as that one is before `version`.
+        let left = usize::try_from(version.get() - after.get()).unwrap_or(MAX_PAGE_EVENTS);
+        let page = scope.load_page(stream, after, limit.min(left)).await?;
+        if reading.take(stream, page)? {
+            break;
+        }
+    }
+    Ok(reading.known)
 }

@@ -16,7 +16,7 @@ use crate::request::RequestKey;
 use crate::sqlite::append::requests;
 use crate::sqlite::append::round::{Round, RoundError, run};
 use crate::sqlite::append::writer::GroupCommit;
-use crate::sqlite::connection::database::{NO_TRANSACTION, SqliteTransaction};
+use crate::sqlite::connection::database::{NO_TRANSACTION, SqliteDatabase, SqliteTransaction};
 use crate::sqlite::connection::session;
 use crate::sqlite::fault::result_code;
 use crate::sqlite::options::Synchronous;
@@ -172,6 +172,11 @@ impl UnitOfWork for SqliteUnitOfWork {
 
 impl TransactionalStore for SqliteStore {
     type UnitOfWork = SqliteUnitOfWork;
+    type Database = SqliteDatabase;
+
+    fn database(&self) -> &SqliteDatabase {
+        Self::database(self)
+    }
 
     async fn begin(&self) -> Result<SqliteUnitOfWork, AppendError> {
         Self::begin(self).await

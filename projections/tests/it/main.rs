@@ -41,7 +41,7 @@ macro_rules! everywhere {
 
 everywhere! {
     read_models_are_tables_that_follow_the_events,
-    a_restart_goes_on_and_a_broken_event_stops_one_projection_alone,
+    a_restart_continues_and_a_broken_event_stops_one_projection_alone,
     two_processes_apply_every_event_once,
     events_that_cancel_out_are_each_applied_once_by_two_processes,
     whenever_the_process_dies_rows_and_checkpoint_agree,

@@ -150,8 +150,7 @@ macro_rules! peer {
 
             async fn project(&self, round: usize, _events: u64) -> Result<Option<Built>, Fault> {
                 let database = $database(&self.setup, round).await?;
-                let time =
-                    build(&self.store, Projections::over(self.store.clone()).into_database(database.clone())).await?;
+                let time = build(&self.store, Projections::of(&self.store, &database)).await?;
                 let row = sqlx::query(TOTALS).fetch_one(&mut *database.read().await?).await?;
                 database.close().await;
                 let rows = row.get::<i64, _>(0).try_into()?;
