@@ -5,6 +5,7 @@
 //! | you want to | look at |
 //! |---|---|
 //! | say what can happen | [`Event`], [`text_id!`] |
+//! | change events that are stored | [how](guide::events_that_change); [`evolution`]; `testing::schema_lock!` (feature `testing`) |
 //! | say what state follows, and decide | [`Aggregate`], [`Evolve`], [`Decide`] |
 //! | open a store | [`sqlite()`], [`SqliteOptions`], [`MemoryStore`]; `postgres`, `PostgresOptions` (feature `postgres`) |
 //! | run commands | [`AggregateStore::aggregate`], [`Repository`], [`Context`], [`RequestKey`] |
@@ -184,9 +185,17 @@ pub mod projections {
     };
 }
 
+/// Events that change: the names beside the words `upcast` and `upcasters` of [`Event`](derive@crate::Event).
+pub mod evolution {
+    pub use annals_eventstore::{JsonUpcaster, Parts, StepError};
+}
+
 /// How to: pages with an example each.
 #[cfg(all(any(doc, doctest), feature = "macros", feature = "projections"))]
 pub mod guide {
+    #[doc = include_str!("../docs/events-that-change.md")]
+    pub mod events_that_change {}
+
     #[doc = include_str!("../docs/two-aggregates.md")]
     pub mod two_aggregates {}
 
@@ -229,10 +238,13 @@ pub use annals_sagas as sagas;
 pub use annals_eventstore::conformance;
 
 /// Kits for tests of events, aggregates and projections: [`given`](testing::given) and
-/// [`given_events`](testing::given_events) begin a given / when / then, [`FaultyStore`](testing::FaultyStore) fails on demand.
+/// [`given_events`](testing::given_events) begin a given / when / then, [`FaultyStore`](testing::FaultyStore) fails on demand,
+/// [`schema_lock!`](testing::schema_lock) notices when the shape or the meaning of stored events changes.
 #[cfg(feature = "testing")]
 pub mod testing {
-    pub use annals_eventstore::testing::{Decided, Fault, FaultyStore, Given, Then, given, given_nothing, shapes_of};
+    pub use annals_eventstore::testing::{
+        Decided, Fault, FaultyStore, Given, SchemaLock, Then, given, given_nothing, schema_lock, shapes_of,
+    };
     #[cfg(feature = "projections")]
     pub use annals_projections::testing::{Given as GivenEvent, GivenEvents, ProjectionTest, given_events};
 }

@@ -55,6 +55,7 @@ mod name;
 #[cfg(any(feature = "sqlite", feature = "postgres"))]
 mod name_interner;
 mod open_error;
+mod parts;
 mod payload;
 mod position;
 #[cfg(feature = "postgres")]
@@ -74,6 +75,7 @@ mod text_id;
 mod time_marks;
 #[cfg(any(feature = "sqlite", feature = "postgres"))]
 mod unit_of_work;
+mod upcast;
 
 #[cfg(any(feature = "sqlite", feature = "postgres"))]
 pub use annals_migrations::Migration;
@@ -98,6 +100,7 @@ pub use limits::{Limits, MAX_EVENT_BYTES, MAX_METADATA_BYTES, MAX_PAGE_EVENTS, P
 pub use memory::{MemoryStore, MemoryStoreBuilder};
 pub use metadata::{Actor, CausationId, CorrelationId, Metadata, TraceParent};
 pub use name::MAX_NAME_BYTES;
+pub use parts::Parts;
 pub use payload::{MAX_DEPTH, Payload};
 pub use position::{After, Checkpoint, Incarnation, Position};
 #[cfg(feature = "postgres")]
@@ -118,6 +121,7 @@ pub use store::{EventStore, Page, StreamInfo, StreamPage};
 pub use stream::{ExpectedVersion, StreamId, StreamVersion, Tenant};
 #[cfg(any(feature = "sqlite", feature = "postgres"))]
 pub use unit_of_work::{Begun, RequestUnitOfWork, TransactionalStore, UnitOfWork};
+pub use upcast::{JsonUpcaster, StepError};
 
 /// What derived code calls. Not for people; no promise is made about it.
 #[doc(hidden)]
@@ -130,11 +134,13 @@ pub mod __private {
     pub use crate::error::DecodeError;
     pub use crate::event::{Event, EventShape};
     pub use crate::invalid::Invalid;
+    pub use crate::parts::Parts;
     pub use crate::payload::{Payload, decode_struct, decode_variant, encode_struct, encode_variant};
     #[cfg(feature = "postgres")]
     pub use crate::postgres::Micros;
     pub use crate::snapshot::SnapshotCodec;
     pub use crate::text_id::{IdText, id_text, read_id};
+    pub use crate::upcast::{JsonUpcaster, convert, read_stored, reads};
     pub use serde;
     pub use tokio::sync::watch;
 }

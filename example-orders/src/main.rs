@@ -5,6 +5,7 @@
 mod analytics;
 mod credit;
 mod detail;
+mod evolution;
 mod list;
 mod location;
 mod many;

@@ -2,14 +2,14 @@
 
 use std::path::Path;
 
-use annals::engine::{ManualClock, SeededIds};
-use annals::testing::{GivenEvent, given, given_events, shapes_of};
-use annals::{Decide, Evolve, SqliteOptions};
+use annals::engine::{ManualClock, Payload, SeededIds};
+use annals::testing::{GivenEvent, given, given_events, schema_lock, shapes_of};
+use annals::{Decide, Event, Evolve, SqliteOptions};
 use jiff::Timestamp;
 use sqlx::{Connection, PgConnection, Row};
 
 use crate::analytics::{DailySales, Day};
-use crate::credit::CreditEvent;
+use crate::credit::{Credit, CreditEvent};
 use crate::detail::{Detail, OrderDetail};
 use crate::list::{Listed, OrderList};
 use crate::location::Location;
@@ -199,6 +199,30 @@ fn the_location_is_found_and_no_password_is_printed() {
 #[test]
 fn stored_names_are_unchanged() {
     insta::assert_snapshot!("names", shapes_of::<OrderEvent>());
+}
+
+#[test]
+fn stored_events_keep_their_shape_and_meaning() {
+    schema_lock!("events.lock", corpus = "tests/corpus", events = [ShopEvent], aggregates = [Order, Credit]);
+}
+
+#[test]
+fn an_order_of_every_generation_is_read_as_one_of_today() {
+    let files = [
+        (1, include_str!("../tests/corpus/order.placed.v1.json"), 2_500),
+        (2, include_str!("../tests/corpus/order.placed.v2.json"), 7_400),
+        (3, include_str!("../tests/corpus/order.placed.v3.json"), 2_500),
+    ];
+    for (version, json, cents) in files {
+        let stored = Payload::from_json(json).expect("JSON");
+        let read = OrderEvent::read("order.placed", version, &stored).expect("readable");
+        match read.as_slice() {
+            [OrderEvent::Placed { lines, total, .. }] => {
+                assert_eq!((lines[0].quantity, *total), (2, Money::euro_cents(cents)));
+            }
+            other => panic!("version {version} is read as {other:?}"),
+        }
+    }
 }
 
 fn placed() -> OrderEvent {

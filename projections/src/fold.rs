@@ -85,8 +85,16 @@ impl<P: Projection> AnyFold for Fold<P> {
         for (index, &at) in self.wanted.iter().enumerate().take(limit) {
             let event = &self.events[at as usize];
             self.rows.begin(index, event.place.stream.tenant());
-            let failed = match &event.event {
-                Ok(event) => apply(self.projection.as_ref(), event, &mut self.rows).err(),
+            // All parts of a stored event are applied in one go, so that no batch and no checkpoint comes between them.
+            let failed = match &event.parts {
+                Ok(parts) => {
+                    let mut failed = None;
+                    for part in parts {
+                        let cause = apply(self.projection.as_ref(), part, &mut self.rows).err();
+                        failed = failed.or(cause);
+                    }
+                    failed
+                }
                 Err(unreadable) => Some(unreadable.clone().into()),
             };
             if let Some((by, error)) = self.rows.take_failed()

@@ -60,7 +60,7 @@ impl<P: Projection> AnyProjection for Typed<P> {
     }
 
     fn names(&self) -> Vec<&'static str> {
-        P::Event::SHAPES.iter().map(|shape| shape.name).collect()
+        P::Event::READS.iter().map(|shape| shape.name).collect()
     }
 
     fn tenant(&self) -> Option<&Tenant> {

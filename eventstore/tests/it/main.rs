@@ -9,6 +9,8 @@ mod begin_with;
 mod cached;
 mod chaos;
 mod conformance;
+#[cfg(feature = "sqlite")]
+mod evolving;
 mod execute_two;
 mod memory;
 mod minimal_store;

@@ -45,7 +45,7 @@ impl ReadModelInput {
             } else if word == PER_TENANT {
                 per_tenant.add(word, attr::no_value(word, input, READ_MODEL))
             } else {
-                krate.add(word, attr::path(word, input))
+                krate.add(word, attr::path(word, input, "crate = path::to::annals"))
             }
         });
         let mut misplaced = on_fields(input, READ_MODEL);

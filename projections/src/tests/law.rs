@@ -58,7 +58,7 @@ pub(super) fn model(events: &[Recorded<AccountEvent>]) -> Vec<Account> {
 }
 
 pub(super) fn typed(given: &GivenEvents) -> Vec<Recorded<AccountEvent>> {
-    given.recorded().iter().map(|event| event.typed().expect("it is one of accounts")).collect()
+    given.recorded().iter().flat_map(|event| event.typed().expect("it is one of accounts")).collect()
 }
 
 pub(super) fn random_event(rng: &mut Rng) -> (String, AccountEvent) {

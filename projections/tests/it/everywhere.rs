@@ -8,6 +8,7 @@ use annals_projections::{Projection, ProjectionError, Rows, StartError};
 use jiff::Timestamp;
 
 use super::backends::{Backend, block_on, until_at};
+pub(crate) use super::evolving::events_that_changed_are_folded_as_what_they_mean_today;
 use super::shop::{Balances, OrderEvent, OrderList, OrderRow, Sales, Status, placed};
 
 /// Plenty, even on a busy machine.

@@ -7,6 +7,8 @@ mod deploy;
 #[cfg(test)]
 mod everywhere;
 #[cfg(test)]
+mod evolving;
+#[cfg(test)]
 mod postgres;
 #[cfg(test)]
 mod restored;
@@ -47,4 +49,5 @@ everywhere! {
     a_raised_version_takes_the_name_under_load_and_no_event_that_was_seen_is_gone,
     a_table_that_somebody_drops_stops_its_projection_and_says_so,
     events_of_many_writers_are_each_counted_once,
+    events_that_changed_are_folded_as_what_they_mean_today,
 }

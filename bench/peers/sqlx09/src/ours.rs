@@ -32,7 +32,8 @@ impl From<Paid> for OrderEvent {
 }
 
 fn paid(event: &RecordedEvent) -> Result<Paid, Fault> {
-    let OrderEvent::Paid { payment, amount, currency, method } = event.decode()?;
+    let mut parts = event.decode()?.into_iter();
+    let OrderEvent::Paid { payment, amount, currency, method } = parts.next().ok_or("it is read as one event")?;
     Ok(Paid { payment, amount, currency, method })
 }
 
