@@ -32,6 +32,7 @@ mod aggregate;
 mod answer;
 mod append;
 mod appended;
+mod as_of;
 mod backoff;
 mod checked;
 mod clock;
@@ -71,6 +72,8 @@ mod store;
 mod stream;
 mod text_id;
 #[cfg(any(feature = "sqlite", feature = "postgres"))]
+mod time_marks;
+#[cfg(any(feature = "sqlite", feature = "postgres"))]
 mod unit_of_work;
 mod upcast;
 
@@ -82,6 +85,7 @@ pub use annals_migrations::POSTGRES_ROLES_EXAMPLE;
 pub use aggregate::{Aggregate, Decide, Evolve, IntoEvents, SnapshotPolicy};
 pub use append::{Append, AppendPart};
 pub use appended::{Appended, AppendedStream};
+pub use as_of::AsOf;
 pub use backoff::Backoff;
 pub use checked::{CheckedAppend, CheckedEvent, CheckedPart};
 pub use clock::{Clock, IdSource, ManualClock, SeededIds, SystemClock, TimeOrderedIds};
@@ -104,7 +108,9 @@ pub use postgres::{
     PostgresDatabase, PostgresOptions, PostgresReader, PostgresStore, PostgresTransaction, PostgresUnitOfWork, postgres,
 };
 pub use read::{EventStoreExt, EventStream, Pages, Streams, Subscription};
-pub use repository::{AggregateStore, ExecuteError, Executed, Loaded, Repository, SettleToken};
+pub use repository::{
+    AggregateStore, ExecuteError, Executed, FieldChange, HistoryStep, Loaded, LoadedAsOf, Repository, SettleToken,
+};
 pub use request::{Fingerprint, RequestKey};
 pub use snapshot::{Snapshot, SnapshotCodec, SnapshotQueue, SnapshotStats, SnapshotStore, StoredSnapshot};
 #[cfg(feature = "sqlite")]

@@ -17,6 +17,7 @@ use crate::money::{Currency, Money};
 use crate::on_account;
 use crate::order::OrderCommand::{Cancel, Deliver, Pay, Place, Reserve, Ship};
 use crate::order::{CustomerId, Line, Order, OrderCommand, OrderError, OrderEvent, OrderId, PaymentId, Status};
+use crate::past;
 use crate::resilience;
 use crate::shop::Shop;
 use crate::statement::{CustomerStatement, Statement};
@@ -60,6 +61,31 @@ async fn orders_on_account_print_the_golden_text_and_a_second_run_continues_the_
         shop.close().await.expect("closed");
     }
     insta::assert_snapshot!("on_account", String::from_utf8(printed).expect("text"));
+}
+
+#[tokio::test]
+async fn the_past_of_the_story_prints_the_golden_text() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let path = folder.path().join("orders.db");
+    let mut unread = Vec::new();
+    let time = |text: &str| text.parse::<Timestamp>().expect("a time");
+    for (seed, first, day) in [(1, 1_001, "2026-03-02T09:30:00Z"), (2, 1_005, "2026-03-03T17:45:00Z")] {
+        play(in_a_file(&path, seed, time(day)).await, first, &mut unread).await;
+    }
+    let shop = in_a_file(&path, 3, time("2026-03-04T08:00:00Z")).await;
+    let (mut printed, yesterday) = (Vec::new(), time("2026-03-03T08:00:00Z"));
+    let order = |id: &str| OrderId::new(id).expect("an id");
+    past::history(&shop, &order("o-1003"), &mut printed).await.expect("printed");
+    printed.push(b'\n');
+    for id in ["o-1003", "o-1005"] {
+        past::as_of(&shop, &order(id), yesterday, &mut printed).await.expect("printed");
+    }
+    printed.push(b'\n');
+    past::list(&shop, yesterday, &mut printed).await.expect("printed");
+    let refused = past::list(&shop, time("2026-03-04T08:00:01Z"), &mut printed).await.expect_err("it is not over");
+    printed.extend(format!("\n{refused}\n").into_bytes());
+    shop.close().await.expect("closed");
+    insta::assert_snapshot!("past", String::from_utf8(printed).expect("text"));
 }
 
 #[tokio::test]

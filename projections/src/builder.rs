@@ -9,6 +9,7 @@ use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
+use crate::as_of::MOST_ROWS;
 use crate::commit::check_log;
 #[cfg(any(feature = "sqlite", feature = "postgres"))]
 use crate::database::ReadModelDatabase;
@@ -91,11 +92,13 @@ pub struct ProjectionsBuilder {
     clock: Arc<dyn Clock>,
     projections: Vec<Box<dyn AnyProjection>>,
     tenant: Option<Tenant>,
+    most_rows_as_of: usize,
 }
 
 impl ProjectionsBuilder {
     pub(crate) fn new(store: Arc<dyn EventStore>, database: Arc<dyn ReadModels>) -> Self {
-        Self { store, database, clock: Arc::new(SystemClock), projections: Vec::new(), tenant: None }
+        let clock = Arc::new(SystemClock);
+        Self { store, database, clock, projections: Vec::new(), tenant: None, most_rows_as_of: MOST_ROWS }
     }
 
     /// One more projection. Its read model is its own: no two projections write one table.
@@ -140,6 +143,12 @@ impl ProjectionsBuilder {
         self
     }
 
+    /// How many rows [`Projections::as_of`] may hold in memory; 100,000 by default.
+    pub fn most_rows_as_of(mut self, rows: usize) -> Self {
+        self.most_rows_as_of = rows;
+        self
+    }
+
     /// Prepares the tables and starts to read, each projection from where it is. Returns as soon as they run; what they
     /// have missed they catch up with in the background.
     ///
@@ -168,17 +177,17 @@ impl ProjectionsBuilder {
             give_tenant(&mut self.projections, &tenant)?;
         }
         check(&self.projections)?;
-        let Self { store, database, clock, projections, .. } = self;
+        let Self { store, database, clock, projections, most_rows_as_of, .. } = self;
         database.migrate().await?;
         let mut members = Vec::with_capacity(projections.len());
         for projection in projections {
             let model = projection.model();
             let prepared = database.prepare(&model, &projection.shape(), store.incarnation(), clock.now()).await?;
             check_log(store.as_ref(), &prepared.checkpoint).await.map_err(|e| refused(&model, e))?;
-            members.push(Member::new(projection, prepared));
+            members.push(Member::new(Arc::from(projection), prepared));
         }
         let shared = Shared { store, database, clock, cancel: CancellationToken::new() };
-        Ok(run(&shared, members))
+        Ok(run(&shared, members, most_rows_as_of))
     }
 }
 
@@ -244,11 +253,15 @@ fn check(projections: &[Box<dyn AnyProjection>]) -> Result<(), StartError> {
 }
 
 /// Starts one pass for the projections that are furthest, and one for each group of those behind them.
-fn run(shared: &Shared, mut members: Vec<Member>) -> Projections {
+fn run(shared: &Shared, mut members: Vec<Member>, most_rows_as_of: usize) -> Projections {
     let status_senders: Vec<Arc<StatusSender>> =
         members.iter().map(|member| Arc::clone(member.status_sender())).collect();
-    let fed =
-        members.iter().map(|member| Fed { model: member.model, status: member.status_sender().subscribe() }).collect();
+    let fed = |member: &Member| Fed {
+        model: member.model,
+        status: member.status_sender().subscribe(),
+        projection: Arc::clone(&member.projection),
+    };
+    let fed = members.iter().map(fed).collect();
     let tracker = TaskTracker::new();
     let (join, joining) = mpsc::unbounded_channel();
     members.sort_by_key(|member| std::cmp::Reverse(member.position()));
@@ -265,7 +278,7 @@ fn run(shared: &Shared, mut members: Vec<Member>) -> Projections {
         members = behind;
     }
     tracker.close();
-    Projections::new(Names::new(shared.clone(), fed), tracker, shared.cancel.clone())
+    Projections::new(Names::new(shared.clone(), fed), most_rows_as_of, tracker, shared.cancel.clone())
 }
 
 /// Runs a pass. Should it panic, which no projection can make it do, nobody waits in vain: everything stops and says so.

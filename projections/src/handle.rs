@@ -3,16 +3,19 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use annals_eventstore::{EventStore, Position};
+use annals_eventstore::{AsOf, EventStore, Position};
 use futures::future::select_all;
 use tokio::sync::watch;
 use tokio_util::sync::{CancellationToken, DropGuard};
 use tokio_util::task::TaskTracker;
 
+use crate::as_of::{AsOfError, RowsAsOf, rows_as_of};
 use crate::builder::ProjectionsBuilder;
+use crate::changes::RowError;
 use crate::database::ReadModelDatabase;
-use crate::error::{ProjectionProgress, Stopped, WaitError};
+use crate::error::{ProjectionProgress, StopCause, Stopped, WaitError};
 use crate::projection::Projection;
+use crate::read_model::ReadModel;
 use crate::status::{ProjectionState, ProjectionStatus};
 use crate::wait::Names;
 
@@ -26,6 +29,7 @@ pub struct Projections(Arc<Inner>);
 
 struct Inner {
     names: Names,
+    most_rows_as_of: usize,
     tracker: TaskTracker,
     cancel: CancellationToken,
     _cancel_on_drop: DropGuard,
@@ -67,9 +71,9 @@ impl Projections {
         ProjectionsBuilder::new(Arc::new(store.clone()), database.clone().into_read_models().0)
     }
 
-    pub(crate) fn new(names: Names, tracker: TaskTracker, cancel: CancellationToken) -> Self {
+    pub(crate) fn new(names: Names, most_rows_as_of: usize, tracker: TaskTracker, cancel: CancellationToken) -> Self {
         let _cancel_on_drop = cancel.clone().drop_guard();
-        Self(Arc::new(Inner { names, tracker, cancel, _cancel_on_drop }))
+        Self(Arc::new(Inner { names, most_rows_as_of, tracker, cancel, _cancel_on_drop }))
     }
 
     /// The state of every projection that runs here, in the order in which they were added. What queries by the stable name
@@ -164,7 +168,7 @@ impl Projections {
     /// # Cancel safety
     /// Dropping the future is harmless.
     pub async fn wait_for_one<P: Projection>(&self, position: Position, timeout: Duration) -> Result<(), WaitError> {
-        self.0.names.wait(&[self.place_of::<P>()?], position, timeout).await
+        self.0.names.wait(&[self.known::<P>()?], position, timeout).await
     }
 
     /// Lets the stable name of `P`'s read model show the version that runs here, also if it shows a higher one: this is how
@@ -182,15 +186,73 @@ impl Projections {
     /// # Cancel safety
     /// Dropping the future leaves the name as it was, or switched.
     pub async fn show<P: Projection>(&self, timeout: Duration) -> Result<(), WaitError> {
-        self.0.names.show(self.place_of::<P>()?, timeout).await
+        self.0.names.show(self.known::<P>()?, timeout).await
     }
 
-    fn place_of<P: Projection>(&self) -> Result<usize, WaitError> {
+    /// The rows of `P`'s read model as they were: those of a projection that was stopped there. They are sorted by key, and
+    /// nothing is stored.
+    ///
+    /// The log up to there is read and folded into memory, so it takes as long as a rebuild up to there. What a position and a
+    /// time mean, [`AsOf`] says. `P` folds the events of its tenant alone, if it has one. How far it is is logged by `tracing`,
+    /// at the level `DEBUG`.
+    ///
+    /// ```
+    /// # mod till { include!(concat!(env!("CARGO_MANIFEST_DIR"), "/docs/till.rs")); }
+    /// # use till::*;
+    /// # async fn run() -> Result<(), Box<dyn std::error::Error>> {
+    /// # let folder = tempfile::tempdir()?;
+    /// # let path = folder.path().join("till.db");
+    /// use annals_eventstore::{AsOf, EventStore, EventStoreExt, ExpectedVersion, StreamId, Tenant};
+    /// use annals_projections::ProjectionsExt;
+    ///
+    /// let store = annals_eventstore::sqlite(&path).await?;
+    /// let views = store.projections().with(PerTill).start().await?;
+    /// let stream = StreamId::new(Tenant::default(), "till", "t-1")?;
+    /// let sold = |cents| store.new_event(&TillEvent::Sold { cents });
+    /// let first = store.append(&stream, ExpectedVersion::Any, vec![sold(4_50)?]).await?;
+    /// store.append(&stream, ExpectedVersion::Any, vec![sold(1_00)?]).await?;
+    ///
+    /// let then = views.as_of::<PerTill>(AsOf::position(first.position)).await?;
+    /// assert_eq!(then.rows[0].cents, 4_50);
+    /// # views.close().await;
+    /// # Ok(()) }
+    /// # tokio::runtime::Runtime::new().unwrap().block_on(run()).unwrap();
+    /// ```
+    ///
+    /// # Errors
+    /// [`AsOfError::Read`] if the position is beyond the log, the time is not over, or the log cannot be read;
+    /// [`AsOfError::Stopped`] naming an event that cannot be applied; [`AsOfError::TooManyRows`]; [`AsOfError::Unknown`] if `P` was
+    /// not started.
+    ///
+    /// # Cancel safety
+    /// Dropping the future is harmless.
+    pub async fn as_of<P: Projection>(&self, as_of: AsOf) -> Result<RowsAsOf<P::Row>, AsOfError> {
+        let Inner { names, most_rows_as_of, .. } = &*self.0;
+        let unknown = |known| AsOfError::Unknown { name: P::NAME.to_owned(), known };
+        let projection = &names.fed[self.place_of::<P>().map_err(unknown)?].projection;
+        let (rows, position) = rows_as_of(&names.shared.store, projection.as_ref(), as_of, *most_rows_as_of).await?;
+        let rows = rows.into_iter().map(|row| P::Row::from_columns(&mut row.into_iter())).collect::<Result<_, _>>();
+        let rows = rows.map_err(|source| Stopped {
+            projection: P::NAME.into(),
+            version: P::VERSION,
+            position,
+            event: None,
+            cause: Arc::new(StopCause::Row(RowError::Unreadable { table: P::Row::TABLE.name, source })),
+        })?;
+        Ok(RowsAsOf { rows, position })
+    }
+
+    /// Where `P` is among the projections; the names that there are if it is not.
+    fn place_of<P: Projection>(&self) -> Result<usize, String> {
         let fed = &self.0.names.fed;
         fed.iter().position(|fed| fed.model.projection == P::NAME).ok_or_else(|| {
             let known: Vec<String> = fed.iter().map(|fed| format!("`{}`", fed.model.projection)).collect();
-            WaitError::Unknown { name: P::NAME.to_owned(), known: known.join(", ") }
+            known.join(", ")
         })
+    }
+
+    fn known<P: Projection>(&self) -> Result<usize, WaitError> {
+        self.place_of::<P>().map_err(|known| WaitError::Unknown { name: P::NAME.to_owned(), known })
     }
 
     /// Waits until a projection stops because of an error, or all of them are closed: for alerts.

@@ -25,6 +25,7 @@
 // Derived code says `::annals_projections`; so it also compiles in the tests of this crate.
 extern crate self as annals_projections;
 
+mod as_of;
 mod batch;
 mod builder;
 mod changes;
@@ -38,6 +39,7 @@ mod folding;
 mod handle;
 mod key_order;
 mod member;
+mod memory_table;
 mod page_reader;
 mod pass;
 mod projection;
@@ -54,6 +56,7 @@ pub mod testing;
 mod tests;
 mod wait;
 
+pub use as_of::{AsOfError, RowsAsOf};
 pub use builder::ProjectionsBuilder;
 #[cfg(any(feature = "sqlite", feature = "postgres"))]
 pub use builder::ProjectionsExt;

@@ -111,7 +111,7 @@ pub(crate) fn wanted<'a>(projections: impl Iterator<Item = &'a dyn AnyProjection
 
 /// A projection that runs.
 pub(crate) struct Member {
-    pub(crate) projection: Box<dyn AnyProjection>,
+    pub(crate) projection: Arc<dyn AnyProjection>,
     pub(crate) model: Model,
     /// Everything up to here is applied, or does not concern it. This is what it reports as reached.
     progress: Checkpoint,
@@ -130,7 +130,7 @@ pub(crate) struct Member {
 }
 
 impl Member {
-    pub(crate) fn new(projection: Box<dyn AnyProjection>, prepared: Prepared) -> Self {
+    pub(crate) fn new(projection: Arc<dyn AnyProjection>, prepared: Prepared) -> Self {
         let model = projection.model();
         let status_sender = StatusSender::new(ProjectionStatus {
             name: model.projection.into(),

@@ -383,6 +383,6 @@ fn part(at: usize, member: &Member, folding: Option<&Folding>, outcome: Outcome,
 
 impl Outcome {
     fn stopped(cause: StopCause) -> Self {
-        Self { applied: 0, changes: Default::default(), stop: Some(Stop { event: None, cause }) }
+        Self { applied: 0, changes: Default::default(), stop: Some(Stop::of(cause)) }
     }
 }

@@ -12,7 +12,7 @@ use tokio::time::{Instant, sleep, timeout};
 use crate::commit::check_log;
 use crate::database::{Fault, Model, Shown, Shows, Switch};
 use crate::error::{Elsewhere, ProjectionProgress, WaitError};
-use crate::member::chain;
+use crate::member::{AnyProjection, chain};
 use crate::pass::Shared;
 use crate::status::{ProjectionState, ProjectionStatus};
 use crate::switch::SWITCH_AGAIN;
@@ -25,11 +25,12 @@ const LOOK_AGAIN: Duration = Duration::from_millis(20);
 pub(crate) struct Fed {
     pub(crate) model: Model,
     pub(crate) status: watch::Receiver<ProjectionStatus>,
+    pub(crate) projection: Arc<dyn AnyProjection>,
 }
 
 /// The read models of a handle, by their stable names.
 pub(crate) struct Names {
-    shared: Shared,
+    pub(crate) shared: Shared,
     pub(crate) fed: Vec<Fed>,
     models: Vec<Model>,
     /// How many looks were begun.
@@ -118,7 +119,7 @@ impl Names {
 
     /// Lets the name of projection `at` show the version that runs here, as soon as that has read what is shown now.
     pub(crate) async fn show(&self, at: usize, most: Duration) -> Result<(), WaitError> {
-        let Fed { model, status } = &self.fed[at];
+        let Fed { model, status, .. } = &self.fed[at];
         let mut why = "the database has not answered".to_owned();
         let shown = async {
             let mut how = Switch { even_down: true, foreign: None };

@@ -1,9 +1,12 @@
 //! Reading a stream on from a state that is known.
 
+use std::sync::Arc;
+
 use super::cache::Known;
 use super::scope::CommandScope;
 use crate::aggregate::Evolve;
 use crate::error::ReadError;
+use crate::event::RecordedEvent;
 use crate::limits::MAX_PAGE_EVENTS;
 use crate::read::{Overlap, OverlappingPages};
 use crate::store::StreamPage;
@@ -31,9 +34,22 @@ impl<A: Evolve> Reading<A> {
 
     /// Takes the next page; returns whether the stream was read to its end.
     pub(crate) fn take(&mut self, stream: &StreamId, page: StreamPage) -> Result<bool, ReadError> {
+        self.take_each(stream, page, |_, _| Ok(()))
+    }
+
+    /// The same; gives each event and the state after it to `each`.
+    pub(super) fn take_each(
+        &mut self,
+        stream: &StreamId,
+        page: StreamPage,
+        mut each: impl FnMut(&RecordedEvent, &Arc<A>) -> Result<(), ReadError>,
+    ) -> Result<bool, ReadError> {
         match self.pages.take(page) {
             Overlap::Next(page) => {
-                self.known.take_in(stream, &page.events)?;
+                for event in &page.events {
+                    self.known.take_in(stream, std::slice::from_ref(event))?;
+                    each(event, &self.known.state)?;
+                }
                 Ok(page.end || page.events.is_empty())
             }
             Overlap::More => Ok(false),

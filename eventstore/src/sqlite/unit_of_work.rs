@@ -25,7 +25,12 @@ use crate::store::{EventStore, StreamPage};
 use crate::stream::{StreamId, StreamVersion, Tenant};
 use crate::unit_of_work::{RequestScope, TransactionalStore, UnitOfWork, broken, no_stream};
 
-const SAVEPOINT: &str = "SAVEPOINT annals_append";
+/// Also takes the write lock, which a transaction that began without `IMMEDIATE` may not have yet.
+const SAVEPOINT: &str = "
+    SAVEPOINT annals_append;
+    DELETE FROM annals_request_keys
+    WHERE false
+";
 const KEEP: &str = "RELEASE annals_append";
 const UNDO: &str = "ROLLBACK TO annals_append; RELEASE annals_append";
 
@@ -395,9 +400,9 @@ async fn within(
     let fault = |e| group.database.fault(e).into_append(|| append.first_stream());
     let appends = std::slice::from_ref(append);
     // A unit of work is rare beside plain appends, so the ids are looked up at once.
-    let round = Round { now: group.now(), latest: group.latest(), look_up_ids: true, own_transaction: false };
+    let round = Round { look_up_ids: true, own_transaction: false };
     sqlx::query(SAVEPOINT).execute(&mut *connection).await.map_err(fault)?;
-    match run(connection, appends, round).await {
+    match run(connection, appends, group, round).await {
         Ok(mut answers) => {
             sqlx::query(KEEP).execute(connection).await.map_err(fault)?;
             answers.pop().expect("one append has one answer")

@@ -12,10 +12,10 @@ use crate::error::EventPlace;
 use crate::folding::{Folding, Step, Stop};
 use crate::key_order::KeyOrder;
 use crate::member::{AnyProjection, Typed};
+use crate::memory_table::MemoryTable;
 use crate::projection::Projection;
 use crate::read_model::ReadModel;
 use crate::slots::with_tenant;
-use crate::testing::MemoryTable;
 
 /// Up to this many events every way of cutting them into batches is tried; beyond it, batches of every size and every
 /// single cut.

@@ -11,9 +11,10 @@ use crate::column::{Column, ColumnValue};
 use crate::error::StopCause;
 use crate::fold::Fold;
 use crate::folding::{Folding, Outcome, Step};
+use crate::memory_table::MemoryTable;
 use crate::read_model::ReadModel;
 use crate::rows::Rows;
-use crate::testing::{MemoryTable, given_events};
+use crate::testing::given_events;
 use crate::{Projection, RowError};
 
 type Given<'a> = Vec<(&'a str, AccountEvent)>;

@@ -1,6 +1,7 @@
 //! Tests of the pure core, and of the runner over a store in memory and read models in every database.
 
 mod accounts;
+mod as_of;
 mod columns;
 mod deploy;
 mod fixture;
@@ -69,6 +70,8 @@ on_every_database! {
     normal::a_row_too_long_for_an_index_stops_its_projection_and_the_event_is_named,
     lines::rows_of_a_tenant_are_its_own_and_gone_when_their_beginning_was_removed,
     rebuild::rebuild_equals_first_build,
+    as_of::rows_as_of_a_position_are_those_of_a_projection_that_was_stopped_there,
+    as_of::what_cannot_be_shown_as_it_was_says_why,
     rivals::changes_that_cancel_out_are_a_step_that_another_process_cannot_take_half,
     rivals::what_is_reported_as_reached_is_never_taken_back_by_another_process,
     rivals::a_fold_that_fails_because_another_process_was_faster_continues,

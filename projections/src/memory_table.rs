@@ -40,6 +40,11 @@ impl MemoryTable {
         }
     }
 
+    /// How many rows there are.
+    pub(crate) fn len(&self) -> usize {
+        self.rows.len()
+    }
+
     /// All rows, in the order of their keys.
     pub(crate) fn rows(&self) -> Vec<Vec<ColumnValue>> {
         self.rows.values().cloned().collect()
