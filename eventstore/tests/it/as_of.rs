@@ -63,8 +63,8 @@ pub(crate) fn prefix(log: &[RecordedEvent], includes: impl Fn(&RecordedEvent) ->
 fn folded(events: &[RecordedEvent], id: &str) -> (Counter, i64) {
     let own: Vec<_> = events.iter().filter(|event| event.stream == stream(id)).collect();
     let mut state = Counter::default();
-    for event in &own {
-        state.evolve(&event.decode().unwrap());
+    for event in own.iter().flat_map(|event| event.decode().unwrap()) {
+        state.evolve(&event);
     }
     (state, i64::try_from(own.len()).unwrap())
 }
