@@ -20,7 +20,7 @@ use crate::order::{CustomerId, Line, Order, OrderCommand, OrderError, OrderEvent
 use crate::past;
 use crate::resilience;
 use crate::shop::Shop;
-use crate::statement::{CustomerStatement, Statement};
+use crate::statement::{CustomerStatement, ShopEvent, Statement};
 use crate::story;
 use crate::tables::Tables;
 use crate::two_shops;
