@@ -5,6 +5,7 @@
 //! | you want to | look at |
 //! |---|---|
 //! | say what can happen | [`Event`], [`text_id!`] |
+//! | change events that are stored | [how](guide::events_that_change); [`evolution`]; `testing::schema_lock!` (feature `testing`) |
 //! | say what state follows, and decide | [`Aggregate`], [`Evolve`], [`Decide`] |
 //! | open a store | [`sqlite()`], [`SqliteOptions`], [`MemoryStore`]; `postgres`, `PostgresOptions` (feature `postgres`) |
 //! | run commands | [`AggregateStore::aggregate`], [`Repository`], [`Context`], [`RequestKey`] |
@@ -15,9 +16,79 @@
 //! | answer HTTP requests, each once | [how](guide::web) |
 //! | call other systems that fail, and refuse what is too much | the module `resilience` (feature `resilience`) |
 //! | run a business transaction over several services, and undo it if it fails | the module `sagas` (feature `sagas`) |
+//! | ask what was true then | [`Repository::as_of`], [`Repository::history`], [`Projections::as_of`], [`AsOf`], and [below](#what-was-true-then) |
 //! | test all of that | the module `testing` (feature `testing`) |
 //! | put another engine under it, or something in front of a store | [`EventStore`], and the module `conformance` (feature `conformance`) |
 //! | understand an error | [`ErrorFamily`], [`AppendError`], [`ReadError`], [`ExecuteError`], [`OpenError`] |
+//!
+//! # What was true then
+//!
+//! Nothing that was stored is changed, so every state of the past can be asked for:
+//!
+//! ```
+//! # use annals::{Aggregate, Event, Evolve, Projection, ProjectionError, ReadModel, Recorded, Rows, prelude::*};
+//! # use serde::{Deserialize, Serialize};
+//! # annals::text_id! { struct AccountId; }
+//! # #[derive(Event, Serialize, Deserialize, Clone, Debug)]
+//! # enum AccountEvent {
+//! #     #[event(name = "account.deposited")]
+//! #     Deposited { cents: i64 },
+//! # }
+//! # #[derive(Aggregate, Serialize, Default, Clone)]
+//! # #[aggregate(name = "account", id = AccountId, event = AccountEvent)]
+//! # struct Account { cents: i64 }
+//! # impl Evolve for Account {
+//! #     fn evolve(&mut self, AccountEvent::Deposited { cents }: &AccountEvent) { self.cents += cents; }
+//! # }
+//! # #[derive(ReadModel, Clone)]
+//! # #[read_model(table = "balance", key = "account")]
+//! # struct BalanceRow { account: AccountId, cents: i64 }
+//! # struct Balances;
+//! # impl Projection for Balances {
+//! #     type Event = AccountEvent;
+//! #     type Row = BalanceRow;
+//! #     fn apply(&self, event: &Recorded<AccountEvent>, rows: &mut Rows<BalanceRow>) -> Result<(), ProjectionError> {
+//! #         let account: AccountId = event.aggregate_id()?;
+//! #         let AccountEvent::Deposited { cents } = event.event;
+//! #         rows.get_or_insert_with(&account.clone(), || BalanceRow { account, cents: 0 })?.cents += cents;
+//! #         Ok(())
+//! #     }
+//! # }
+//! use annals::AsOf;
+//!
+//! # #[tokio::main(flavor = "current_thread")]
+//! # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+//! # let folder = tempfile::tempdir()?;
+//! # let store = annals::sqlite(folder.path().join("accounts.db")).await?;
+//! # let accounts = store.aggregate::<Account>();
+//! # let views = store.projections().with(Balances).start().await?;
+//! # let id = AccountId::new("a-17")?;
+//! # let deposit = |cents| accounts.execute(&id, move |_| Ok::<_, std::convert::Infallible>(AccountEvent::Deposited { cents }));
+//! let first = deposit(5_00).await?;
+//! deposit(3_00).await?;
+//!
+//! let then = accounts.as_of(&id, AsOf::version(1)).await?; // one aggregate as it was
+//! assert_eq!(then.state.cents, 5_00);
+//! let balances = views.as_of::<Balances>(AsOf::position(first.position)).await?; // a whole read model as it was
+//! assert_eq!(balances.rows[0].cents, 5_00);
+//! for step in accounts.history(&id).await? {
+//!     println!("{} {}", step.event.name, step.changed[0]); // account.deposited cents: 0 -> 500
+//! }
+//! # views.close().await;
+//! # Ok(()) }
+//! ```
+//!
+//! [`AsOf::time`] asks for a time, such as yesterday. The order of the log is that of positions, so a time means all that was
+//! stored before the first event that was recorded after it; a clock that was set back for a while changes nothing. Neither a
+//! position nor a time divides an append: what was stored together is there together, or not at all.
+//!
+//! Each answer has its position, and asked for that position again it is the same for ever. Asked for a time again it is the
+//! same too, as a time that is not over is refused, and running appends that could still be recorded at it are waited for. Only
+//! a clock that is set back past a time that was asked for can add to its answer.
+//!
+//! An aggregate is read up to there. A read model is folded anew up to there, in memory, and not more than
+//! [`ProjectionsBuilder::most_rows_as_of`] rows; nothing is stored. Versions are those of one stream, so
+//! [`AsOf::version`] is for aggregates alone, and also gives states in the middle of an append.
 //!
 //! # Features
 //!
@@ -52,10 +123,11 @@
 extern crate self as annals;
 
 pub use annals_eventstore::{
-    Actor, Aggregate, AggregateStore, Append, AppendError, Appended, Checkpoint, Context, CorrelationId, Decide,
-    ErrorFamily, Event, EventId, EventStore, EventStoreExt, Evolve, ExecuteError, Executed, ExpectedVersion, Filter,
-    Fingerprint, Invalid, Loaded, MemoryStore, Metadata, NewEvent, OpenError, Position, ReadError, Recorded,
-    RecordedEvent, Repository, RequestKey, SettleToken, StreamId, StreamVersion, Subscription, Tenant,
+    Actor, Aggregate, AggregateStore, Append, AppendError, Appended, AsOf, Checkpoint, Context, CorrelationId, Decide,
+    ErrorFamily, Event, EventId, EventStore, EventStoreExt, Evolve, ExecuteError, Executed, ExpectedVersion,
+    FieldChange, Filter, Fingerprint, HistoryStep, Invalid, Loaded, LoadedAsOf, MemoryStore, Metadata, NewEvent,
+    OpenError, Position, ReadError, Recorded, RecordedEvent, Repository, RequestKey, SettleToken, StreamId,
+    StreamVersion, Subscription, Tenant,
 };
 
 #[cfg(not(feature = "projections"))]
@@ -100,19 +172,30 @@ pub mod postgres {
 ///
 /// Types of columns ([`Column`](projections::Column), [`text_column!`](projections::text_column)), the state of a running
 /// projection ([`ProjectionStatus`](projections::ProjectionStatus)) and what can go wrong.
+///
+/// How to: [keep the rows of tenants apart](annals_projections#tenants),
+/// [deploy a changed projection](annals_projections#deploying-a-changed-projection).
 #[cfg(feature = "projections")]
 pub mod projections {
     pub use annals_projections::{
-        Column, ColumnError, ColumnSpec, ColumnType, ColumnValue, Elsewhere, EventPlace, IndexSpec, Over, Projection,
-        ProjectionError, ProjectionProgress, ProjectionState, ProjectionStatus, Projections, ProjectionsBuilder,
-        ReadModel, ReadModelDatabase, RowError, RowKey, Rows, SpecError, StartError, StopCause, Stopped, TableSpec,
-        WaitError, text_column,
+        AsOfError, Column, ColumnError, ColumnSpec, ColumnType, ColumnValue, Elsewhere, EventPlace, IndexSpec,
+        Projection, ProjectionError, ProjectionProgress, ProjectionState, ProjectionStatus, Projections,
+        ProjectionsBuilder, ReadModel, ReadModelDatabase, RowError, RowKey, RowKeyPrefix, Rows, RowsAsOf, SpecError,
+        StartError, StopCause, Stopped, TableSpec, WaitError, text_column,
     };
+}
+
+/// Events that change: the names beside the words `upcast` and `upcasters` of [`Event`](derive@crate::Event).
+pub mod evolution {
+    pub use annals_eventstore::{JsonUpcaster, Parts, StepError};
 }
 
 /// How to: pages with an example each.
 #[cfg(all(any(doc, doctest), feature = "macros", feature = "projections"))]
 pub mod guide {
+    #[doc = include_str!("../docs/events-that-change.md")]
+    pub mod events_that_change {}
+
     #[doc = include_str!("../docs/two-aggregates.md")]
     pub mod two_aggregates {}
 
@@ -155,10 +238,13 @@ pub use annals_sagas as sagas;
 pub use annals_eventstore::conformance;
 
 /// Kits for tests of events, aggregates and projections: [`given`](testing::given) and
-/// [`given_events`](testing::given_events) begin a given / when / then, [`FaultyStore`](testing::FaultyStore) fails on demand.
+/// [`given_events`](testing::given_events) begin a given / when / then, [`FaultyStore`](testing::FaultyStore) fails on demand,
+/// [`schema_lock!`](testing::schema_lock) notices when the shape or the meaning of stored events changes.
 #[cfg(feature = "testing")]
 pub mod testing {
-    pub use annals_eventstore::testing::{Decided, Fault, FaultyStore, Given, Then, given, given_nothing, shapes_of};
+    pub use annals_eventstore::testing::{
+        Decided, Fault, FaultyStore, Given, SchemaLock, Then, given, given_nothing, schema_lock, shapes_of,
+    };
     #[cfg(feature = "projections")]
     pub use annals_projections::testing::{Given as GivenEvent, GivenEvents, ProjectionTest, given_events};
 }

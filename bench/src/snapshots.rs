@@ -2,7 +2,6 @@
 
 use std::convert::Infallible;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use annals::engine::SnapshotStats;
@@ -75,10 +74,9 @@ async fn on(name: &str, store: Arc<dyn EventStore>, case: Case, options: &Option
     let (slices, time) = plan(options.time());
     let (what, baseline) = match case {
         Case::AppendSnapshots => {
-            let next = AtomicU64::new(0);
             for _ in 0..slices {
-                appends(&with, options.clients, time, &next, &mut ours).await?;
-                appends(&without, options.clients, time, &next, &mut theirs).await?;
+                appends(&with, "with", options.clients, time, &mut ours).await?;
+                appends(&without, "without", options.clients, time, &mut theirs).await?;
             }
             let SnapshotStats { saved, skipped, .. } = with.snapshot_stats();
             eprintln!("snapshots: {saved} saved, {skipped} skipped");
@@ -150,19 +148,19 @@ async fn loads(
     collect(clients, start, tally).await
 }
 
-/// Appends for a slice of time, each client to aggregates of its own of some hundred events.
+/// Appends for a slice of time, each client to its own aggregate, the same in every slice.
 async fn appends(
     payments: &Repository<Payments>,
+    name: &str,
     clients: usize,
     time: Duration,
-    next: &AtomicU64,
     tally: &mut Tally,
 ) -> Result<(), Fault> {
     let start = Instant::now();
     let clients: Vec<_> = (0..clients)
-        .map(|_| {
+        .map(|client| {
             let payments = payments.clone();
-            let id = format!("order-{}", next.fetch_add(1, Ordering::Relaxed));
+            let id = format!("{name}-{client}");
             tokio::spawn(async move {
                 let mut latencies = Vec::new();
                 let mut n = 0;

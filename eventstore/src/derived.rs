@@ -22,13 +22,25 @@ pub fn find_shape(shapes: &'static [EventShape], name: &str, schema_version: u32
     }
 }
 
+/// None of `reads` is `name` in this version.
+pub(crate) fn unknown_shape(reads: &'static [EventShape], name: &str, schema_version: u32) -> DecodeError {
+    let versions = reads.iter().filter(|shape| shape.name == name).map(|shape| shape.version);
+    match versions.max() {
+        Some(known) => DecodeError::UnknownSchemaVersion { name: name.to_owned(), found: schema_version, known },
+        None => unknown_name(reads, name),
+    }
+}
+
 /// No event of `shapes` is called `name`.
 #[must_use]
 pub fn unknown_name(shapes: &'static [EventShape], name: &str) -> DecodeError {
-    DecodeError::UnknownName {
-        name: name.to_owned(),
-        known: shapes.iter().map(|shape| shape.name).collect::<Vec<_>>().join(", "),
+    let mut known: Vec<&str> = Vec::new();
+    for shape in shapes {
+        if !known.contains(&shape.name) {
+            known.push(shape.name);
+        }
     }
+    DecodeError::UnknownName { name: name.to_owned(), known: known.join(", ") }
 }
 
 /// Whether an event of `shapes` is called `name`.
@@ -37,7 +49,7 @@ pub fn has_name(shapes: &[EventShape], name: &str) -> bool {
     shapes.iter().any(|shape| shape.name == name)
 }
 
-/// The shapes of the event types that one type wraps, of which there are `N`.
+/// The shapes of the event types that one type wraps, of which there are `N`: those that they write, or those that they read.
 ///
 /// # Panics
 /// While it compiles, if a stored name occurs twice: an event of that name could not be assigned to one of them.
@@ -50,7 +62,7 @@ pub const fn join_shapes<const N: usize>(types: &[&[EventShape]]) -> [EventShape
         while in_type < types[at].len() {
             let shape = types[at][in_type];
             let mut before = 0;
-            while before < count {
+            while before < count - in_type {
                 if same_text(joined[before].name, shape.name) {
                     panic!("a stored name is declared by two of the wrapped event types, or one type is wrapped twice");
                 }
@@ -83,7 +95,7 @@ pub const fn check_names(shapes: &[EventShape], names: &[&str]) {
     }
 }
 
-const fn same_text(one: &str, other: &str) -> bool {
+pub(crate) const fn same_text(one: &str, other: &str) -> bool {
     let (one, other) = (one.as_bytes(), other.as_bytes());
     let mut at = 0;
     if one.len() != other.len() {

@@ -377,7 +377,7 @@ pub enum DecodeError {
         name: String,
         /// The stored schema version.
         found: u32,
-        /// The version that the event type writes.
+        /// The highest version that the event type reads under this name.
         known: u32,
     },
     /// The payload does not have the event's shape. Make the type accept it, for example by `#[serde(default)]` on a new field.
@@ -386,6 +386,19 @@ pub enum DecodeError {
         /// What serde found, and where.
         source: serde_json::Error,
     },
+    /// A step from an older version failed or panicked, or gave what does not fit. Correct the step: it must accept every
+    /// payload that was ever stored under its version.
+    #[error("the step from `{name}` version {version} to {to} failed")]
+    Upcast {
+        /// The name at which the step begins.
+        name: String,
+        /// The schema version at which it begins.
+        version: u32,
+        /// What it leads to.
+        to: String,
+        /// What the step said.
+        source: Box<dyn std::error::Error + Send + Sync + 'static>,
+    },
 }
 
 impl DecodeError {
@@ -393,7 +406,10 @@ impl DecodeError {
     #[must_use]
     pub fn family(&self) -> ErrorFamily {
         match self {
-            Self::UnknownName { .. } | Self::UnknownSchemaVersion { .. } | Self::Payload { .. } => ErrorFamily::Broken,
+            Self::UnknownName { .. }
+            | Self::UnknownSchemaVersion { .. }
+            | Self::Payload { .. }
+            | Self::Upcast { .. } => ErrorFamily::Broken,
         }
     }
 

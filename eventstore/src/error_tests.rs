@@ -81,6 +81,12 @@ fn read_errors() -> Vec<ReadError> {
         undecodable(DecodeError::Payload {
             source: serde_json::from_str::<u8>("{}").expect_err("an object is no number"),
         }),
+        undecodable(DecodeError::Upcast {
+            name: "order.paid".to_owned(),
+            version: 3,
+            to: "`order.paid` version 4".to_owned(),
+            source: "no currency".into(),
+        }),
         ReadError::Broken {
             what: "`orders.db` names another file than the one that was opened".to_owned(),
             remedy: "put that one back under its name".to_owned(),

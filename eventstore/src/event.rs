@@ -11,6 +11,7 @@ use crate::clock::whole_micros;
 use crate::error::{DecodeError, Invalid, ReadError};
 use crate::metadata::Metadata;
 use crate::name::check_name;
+use crate::parts::Parts;
 use crate::payload::Payload;
 use crate::position::{Checkpoint, Incarnation, Position};
 use crate::stream::{StreamId, StreamVersion};
@@ -18,12 +19,15 @@ use crate::stream::{StreamId, StreamVersion};
 /// A fact in the past tense, in the domain's own type. Derive it; `#[derive(Event)]` has the words and an example.
 ///
 /// # Obligations on the implementer
-/// `decode(shape.name, shape.version, encode())` gives an equal event for every value; names and schema versions are
-/// chosen once and never change their meaning. All three are pure.
+/// `decode(shape.name, shape.version, encode())` gives an equal event for every value, and `read` gives that event alone;
+/// names and schema versions are chosen once and never change their meaning. All of them are pure.
 pub trait Event: Sized + Send + Sync + 'static {
-    /// Every name and schema version that this type writes. No two have the same name. A projection, and any other reader that
-    /// decodes events of this type, gets the events with these names.
+    /// Every name and schema version that this type writes. No two have the same name.
     const SHAPES: &'static [EventShape];
+
+    /// Every name and schema version that this type reads: those that it writes, and those that were written before. A
+    /// projection, and any other reader that decodes events of this type, gets the events with these names.
+    const READS: &'static [EventShape] = Self::SHAPES;
 
     /// The name and schema version under which this value is stored; one of [`Event::SHAPES`].
     fn shape(&self) -> &'static EventShape;
@@ -35,11 +39,20 @@ pub trait Event: Sized + Send + Sync + 'static {
     /// U+0000, ..).
     fn encode(&self) -> Result<Payload, Invalid>;
 
-    /// Reads a stored payload back.
+    /// Reads the payload of a name and schema version that this type writes.
     ///
     /// # Errors
     /// [`DecodeError`] if the name or the schema version is unknown or the payload does not fit.
     fn decode(name: &str, schema_version: u32, payload: &Payload) -> Result<Self, DecodeError>;
+
+    /// Reads a stored payload, also one that was written before: what every read of this library calls.
+    ///
+    /// # Errors
+    /// [`DecodeError`] if the name or the schema version is none of [`Event::READS`], the payload does not fit, or a step
+    /// from an older version fails.
+    fn read(name: &str, schema_version: u32, payload: &Payload) -> Result<Parts<Self>, DecodeError> {
+        Self::decode(name, schema_version, payload).map(Parts::one)
+    }
 }
 
 /// Under which name and schema version the values of a type, or of one variant of it, are stored.
@@ -49,7 +62,8 @@ pub struct EventShape {
     pub name: &'static str,
     /// The schema version, from 1.
     pub version: u32,
-    /// Where it is declared in the code, for example `OrderEvent::Placed`; only for display, never stored.
+    /// Where it is declared in the code, for example `OrderEvent::Placed`, or how an old version is read; only for display,
+    /// never stored.
     pub rust_name: &'static str,
 }
 
@@ -159,9 +173,10 @@ pub(crate) fn check_event(name: &str, schema_version: u32) -> Result<(), Invalid
 ///
 /// let recorded = store.load(&done.stream).try_next().await?.expect("it was just placed");
 /// assert_eq!((&*recorded.name, recorded.payload.as_str()), ("order.placed", r#"{"total": 1200}"#));
-/// let event = recorded.typed::<OrderEvent>()?;
-/// assert_eq!(event.aggregate_id::<OrderId>()?.as_str(), "o-17");
-/// assert!(matches!(event.event, OrderEvent::Placed { total: 12_00 }));
+/// for event in recorded.typed::<OrderEvent>()? {
+///     assert_eq!(event.aggregate_id::<OrderId>()?.as_str(), "o-17");
+///     assert!(matches!(event.event, OrderEvent::Placed { total: 12_00 }));
+/// }
 /// # Ok::<(), Box<dyn std::error::Error>>(())
 /// # })?;
 /// # Ok::<(), Box<dyn std::error::Error>>(())
@@ -234,13 +249,13 @@ impl RecordedEvent {
         Checkpoint { incarnation, position: self.position, event_id: Some(self.event_id) }
     }
 
-    /// Reads the payload as the domain's own type.
+    /// Reads the payload as the domain's own type: one event, or none or several where an upcaster drops or splits it.
     ///
     /// # Errors
-    /// [`ReadError::Undecodable`] naming the event, if its name or schema version is unknown or its payload does not
-    /// fit.
-    pub fn decode<E: Event>(&self) -> Result<E, ReadError> {
-        E::decode(&self.name, self.schema_version, &self.payload).map_err(|source| ReadError::Undecodable {
+    /// [`ReadError::Undecodable`] naming the event, if its name or schema version is unknown, its payload does not fit, or
+    /// a step from an older version fails.
+    pub fn decode<E: Event>(&self) -> Result<Parts<E>, ReadError> {
+        E::read(&self.name, self.schema_version, &self.payload).map_err(|source| ReadError::Undecodable {
             stream: self.stream.clone(),
             version: self.version,
             position: self.position,
@@ -254,16 +269,18 @@ impl RecordedEvent {
     ///
     /// # Errors
     /// As of [`RecordedEvent::decode`].
-    pub fn typed<E: Event>(&self) -> Result<Recorded<E>, ReadError> {
-        Ok(Recorded {
-            event: self.decode()?,
+    pub fn typed<E: Event>(&self) -> Result<Parts<Recorded<E>>, ReadError> {
+        let mut parts = 0..;
+        Ok(self.decode()?.map(|event| Recorded {
+            event,
+            part: parts.next().unwrap_or(u32::MAX),
             position: self.position,
             event_id: self.event_id,
             stream: self.stream.clone(),
             version: self.version,
             metadata: self.metadata.clone(),
             recorded_at: self.recorded_at,
-        })
+        }))
     }
 }
 
@@ -273,6 +290,9 @@ impl RecordedEvent {
 pub struct Recorded<E> {
     /// The event itself.
     pub event: E,
+    /// Which of the events that the stored one is read as, from 0; it is 0 unless an upcaster splits the stored event.
+    /// These have the other fields in common, so a key that is derived from an event is made of its id and this.
+    pub part: u32,
     /// Its place in the whole log.
     pub position: Position,
     /// Its id.
@@ -288,7 +308,7 @@ pub struct Recorded<E> {
 }
 
 impl<E> Recorded<E> {
-    /// A recorded event from its parts, without metadata: for tests of folds.
+    /// A recorded event from its fields, without metadata: for tests of folds.
     #[must_use]
     pub fn new(
         event: E,
@@ -298,7 +318,7 @@ impl<E> Recorded<E> {
         event_id: EventId,
         recorded_at: Timestamp,
     ) -> Self {
-        Self { event, position, event_id, stream, version, metadata: Metadata::default(), recorded_at }
+        Self { event, part: 0, position, event_id, stream, version, metadata: Metadata::default(), recorded_at }
     }
 
     /// The aggregate's typed id, read from the name of the stream.

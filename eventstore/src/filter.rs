@@ -1,6 +1,7 @@
 //! Filters: which events and streams a read returns.
 
 use crate::error::Invalid;
+use crate::event::Event;
 use crate::metadata::CorrelationId;
 use crate::name::check_name;
 use crate::stream::{StreamId, Tenant};
@@ -9,6 +10,10 @@ use crate::stream::{StreamId, Tenant};
 ///
 /// Conditions are joined by *and*; several names, or several aggregate types, are joined by *or*. A second tenant or
 /// correlation takes the place of the first.
+///
+/// Names are stored names, compared as they are stored. So `order.placed` does not find an event that was stored as
+/// `order.created`, although an upcaster reads it as `order.placed`, and a name that is only read for old events finds only these.
+/// A reader of an event type takes [`Filter::of`], which has both names.
 ///
 /// ```
 /// use annals_eventstore::{Filter, Tenant};
@@ -32,6 +37,26 @@ impl Filter {
     #[must_use]
     pub fn all() -> Self {
         Self::default()
+    }
+
+    /// Every event that `E` reads: those with the stored names of [`Event::READS`], so also events that were stored under a
+    /// name which it no longer writes.
+    ///
+    /// # Errors
+    /// [`Invalid`] with the field `event_type` if no event could have one of the names, or if there are none, as for a type
+    /// that no derive has checked.
+    pub fn of<E: Event>() -> Result<Self, Invalid> {
+        if E::READS.is_empty() {
+            let what = format!("`{}` reads no events", std::any::type_name::<E>());
+            return Err(Invalid::new("event_type", what, "use `Filter::all()` for every event"));
+        }
+        let mut filter = Self::default();
+        for shape in E::READS {
+            if !filter.names.iter().any(|name| name == shape.name) {
+                filter = filter.event_name(shape.name)?;
+            }
+        }
+        Ok(filter)
     }
 
     /// Only events of this tenant.

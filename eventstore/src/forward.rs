@@ -36,7 +36,7 @@ macro_rules! forward_event_store {
     ($self:ident => $inner:expr $(; except $($own:ident),+)?) => {
         $crate::forward_event_store! {
             @all $self $inner; [$($($own)+)?]
-            incarnation limits ids append_many find_request load_page read_page streams_page head check_checkpoint watch close
+            incarnation limits ids append_many find_request load_page read_page streams_page head log_as_of check_checkpoint watch close
             snapshots
         }
     };
@@ -54,6 +54,7 @@ macro_rules! forward_event_store {
     (@read_page $self:ident $inner:expr; [read_page $($own:ident)*]) => {};
     (@streams_page $self:ident $inner:expr; [streams_page $($own:ident)*]) => {};
     (@head $self:ident $inner:expr; [head $($own:ident)*]) => {};
+    (@log_as_of $self:ident $inner:expr; [log_as_of $($own:ident)*]) => {};
     (@check_checkpoint $self:ident $inner:expr; [check_checkpoint $($own:ident)*]) => {};
     (@watch $self:ident $inner:expr; [watch $($own:ident)*]) => {};
     (@close $self:ident $inner:expr; [close $($own:ident)*]) => {};
@@ -111,6 +112,12 @@ macro_rules! forward_event_store {
     (@head $self:ident $inner:expr; []) => {
         $crate::forward_event_store! {
             @async $self $inner; head () ()
+                -> ::core::result::Result<$crate::Checkpoint, $crate::ReadError>
+        }
+    };
+    (@log_as_of $self:ident $inner:expr; []) => {
+        $crate::forward_event_store! {
+            @async $self $inner; log_as_of () (as_of: $crate::AsOf)
                 -> ::core::result::Result<$crate::Checkpoint, $crate::ReadError>
         }
     };

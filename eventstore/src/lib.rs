@@ -7,6 +7,7 @@
 //! | decide and append | [`AggregateStore::aggregate`], [`Repository`], [`Context`] |
 //! | append, load, read and subscribe without aggregates | [`EventStore`], [`EventStoreExt`], [`Append`], [`Filter`] |
 //! | commit events together with your own rows | `SqliteStore::begin` |
+//! | load long streams fast | [`SnapshotPolicy`], [`Repository`] on snapshots, [`SnapshotStore`] for other engines |
 //! | understand an error | [`ErrorFamily`], [`AppendError`], [`ReadError`], [`ExecuteError`] |
 //!
 //! Features: `sqlite` (default), `postgres`, `testing` (given/when/then, and a store that fails on demand) and
@@ -31,6 +32,7 @@ mod aggregate;
 mod answer;
 mod append;
 mod appended;
+mod as_of;
 mod backoff;
 mod checked;
 mod clock;
@@ -53,6 +55,7 @@ mod name;
 #[cfg(any(feature = "sqlite", feature = "postgres"))]
 mod name_interner;
 mod open_error;
+mod parts;
 mod payload;
 mod position;
 #[cfg(feature = "postgres")]
@@ -69,7 +72,10 @@ mod store;
 mod stream;
 mod text_id;
 #[cfg(any(feature = "sqlite", feature = "postgres"))]
+mod time_marks;
+#[cfg(any(feature = "sqlite", feature = "postgres"))]
 mod unit_of_work;
+mod upcast;
 
 #[cfg(any(feature = "sqlite", feature = "postgres"))]
 pub use annals_migrations::Migration;
@@ -79,6 +85,7 @@ pub use annals_migrations::POSTGRES_ROLES_EXAMPLE;
 pub use aggregate::{Aggregate, Decide, Evolve, IntoEvents, SnapshotPolicy};
 pub use append::{Append, AppendPart};
 pub use appended::{Appended, AppendedStream};
+pub use as_of::AsOf;
 pub use backoff::Backoff;
 pub use checked::{CheckedAppend, CheckedEvent, CheckedPart};
 pub use clock::{Clock, IdSource, ManualClock, SeededIds, SystemClock, TimeOrderedIds};
@@ -93,6 +100,7 @@ pub use limits::{Limits, MAX_EVENT_BYTES, MAX_METADATA_BYTES, MAX_PAGE_EVENTS, P
 pub use memory::{MemoryStore, MemoryStoreBuilder};
 pub use metadata::{Actor, CausationId, CorrelationId, Metadata, TraceParent};
 pub use name::MAX_NAME_BYTES;
+pub use parts::Parts;
 pub use payload::{MAX_DEPTH, Payload};
 pub use position::{After, Checkpoint, Incarnation, Position};
 #[cfg(feature = "postgres")]
@@ -100,7 +108,9 @@ pub use postgres::{
     PostgresDatabase, PostgresOptions, PostgresReader, PostgresStore, PostgresTransaction, PostgresUnitOfWork, postgres,
 };
 pub use read::{EventStoreExt, EventStream, Pages, Streams, Subscription};
-pub use repository::{AggregateStore, ExecuteError, Executed, Loaded, Repository, SettleToken};
+pub use repository::{
+    AggregateStore, ExecuteError, Executed, FieldChange, HistoryStep, Loaded, LoadedAsOf, Repository, SettleToken,
+};
 pub use request::{Fingerprint, RequestKey};
 pub use snapshot::{Snapshot, SnapshotCodec, SnapshotQueue, SnapshotStats, SnapshotStore, StoredSnapshot};
 #[cfg(feature = "sqlite")]
@@ -111,6 +121,7 @@ pub use store::{EventStore, Page, StreamInfo, StreamPage};
 pub use stream::{ExpectedVersion, StreamId, StreamVersion, Tenant};
 #[cfg(any(feature = "sqlite", feature = "postgres"))]
 pub use unit_of_work::{Begun, RequestUnitOfWork, TransactionalStore, UnitOfWork};
+pub use upcast::{JsonUpcaster, StepError};
 
 /// What derived code calls. Not for people; no promise is made about it.
 #[doc(hidden)]
@@ -123,11 +134,13 @@ pub mod __private {
     pub use crate::error::DecodeError;
     pub use crate::event::{Event, EventShape};
     pub use crate::invalid::Invalid;
+    pub use crate::parts::Parts;
     pub use crate::payload::{Payload, decode_struct, decode_variant, encode_struct, encode_variant};
     #[cfg(feature = "postgres")]
     pub use crate::postgres::Micros;
     pub use crate::snapshot::SnapshotCodec;
     pub use crate::text_id::{IdText, id_text, read_id};
+    pub use crate::upcast::{JsonUpcaster, convert, read_stored, reads};
     pub use serde;
     pub use tokio::sync::watch;
 }

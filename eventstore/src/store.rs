@@ -6,6 +6,7 @@ use async_trait::async_trait;
 use tokio::sync::watch;
 
 use crate::append::{Append, Appended};
+use crate::as_of::{AsOf, read_up_to};
 use crate::clock::IdSource;
 use crate::error::{AppendError, ReadError};
 use crate::event::{NewEvent, RecordedEvent};
@@ -202,6 +203,27 @@ pub trait EventStore: Send + Sync + 'static {
     /// # Cancel safety
     /// Dropping the future is harmless.
     async fn head(&self) -> Result<Checkpoint, ReadError>;
+
+    /// The last event of the log as of a position or a time: where the prefix of the log ends that [`AsOf`] defines. The start
+    /// if nothing was there yet.
+    ///
+    /// It first waits for running writers, if one of them could still change the answer. Asked again for the position of its
+    /// answer, it gives the same.
+    ///
+    /// The provided method reads the log from its beginning, and refuses a time after which no event is stored. It requires that
+    /// the events of an append follow each other in the log. A store does better that knows its writers and its clock; then all
+    /// events that are stored after an answer must have later times than the one that was asked for.
+    ///
+    /// # Errors
+    /// [`ReadError::Invalid`] with the field `position` beyond the end of the log, `time` if it is not over, or `as_of` for a
+    /// version; [`ReadError::Unavailable`], which is transient, among others if a transaction with an append stays open;
+    /// others as of [`EventStore::head`].
+    ///
+    /// # Cancel safety
+    /// Dropping the future is harmless.
+    async fn log_as_of(&self, as_of: AsOf) -> Result<Checkpoint, ReadError> {
+        read_up_to(self, as_of).await
+    }
 
     /// Checks that the event at a checkpoint is the one that the reader has seen.
     ///

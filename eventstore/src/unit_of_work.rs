@@ -49,6 +49,13 @@ use crate::stream::{StreamId, Tenant};
 pub trait TransactionalStore: EventStore + Clone {
     /// The transaction.
     type UnitOfWork: UnitOfWork;
+    /// The database of the events, for queries and for read models beside them: [`SqliteDatabase`](crate::SqliteDatabase) or
+    /// [`PostgresDatabase`](crate::PostgresDatabase). An app that is generic over the engines implements a trait of its own
+    /// for both, with a method per query, and asks for `S: TransactionalStore<Database: Queries>`.
+    type Database: Clone + Send + Sync + 'static;
+
+    /// The database. It is closed with the store.
+    fn database(&self) -> &Self::Database;
 
     /// Begins a unit of work.
     ///

@@ -1,6 +1,7 @@
 //! Sales for the owner: one row per day and currency.
 //!
 //! Here the key of a row is not the order's id. Any event may change any row; the runner loads the rows that a fold reads.
+//! The sales of all shops are counted together, on purpose: the table is not `per_tenant`.
 
 use annals::{Projection, ProjectionError, ReadModel, Recorded, Rows};
 use jiff::civil::Date;

@@ -10,7 +10,7 @@ use crate::order::{CustomerId, Line, OrderEvent, OrderId, Status};
 
 /// The details of one order.
 #[derive(ReadModel, Clone, Debug, PartialEq)]
-#[read_model(table = "order_detail", key = "order_id", index = "customer")]
+#[read_model(table = "order_detail", key = "order_id", index = "customer", per_tenant)]
 pub struct Detail {
     /// The order.
     pub order_id: OrderId,
@@ -59,7 +59,7 @@ impl Projection for OrderDetail {
             });
             return Ok(());
         }
-        let Some(order) = rows.get_mut(&order_id)? else { return Ok(()) };
+        let order = rows.require(&order_id)?;
         order.changed_at = event.recorded_at;
         match &event.event {
             OrderEvent::Placed { .. } => {}

@@ -1,4 +1,6 @@
 //! The list of orders for the staff, with few columns, to sort and filter.
+//!
+//! It is a list per shop (`per_tenant`): the table has a column `tenant`, in its key too, that is filled from the event.
 
 use annals::{Projection, ProjectionError, ReadModel, Recorded, Rows};
 use jiff::Timestamp;
@@ -8,7 +10,7 @@ use crate::order::{CustomerId, OrderEvent, OrderId, Status};
 
 /// One line of the list.
 #[derive(ReadModel, Clone, Debug, PartialEq)]
-#[read_model(table = "order_list", key = "order_id", index("status", "placed_at"))]
+#[read_model(table = "order_list", key = "order_id", index("status", "placed_at"), per_tenant)]
 pub struct Listed {
     /// The order.
     pub order_id: OrderId,
@@ -55,9 +57,8 @@ impl Projection for OrderList {
             OrderEvent::Cancelled { .. } => Status::Cancelled,
             OrderEvent::Refunded { .. } => return Ok(()),
         };
-        if let Some(order) = rows.get_mut(&order_id)? {
-            order.status = status;
-        }
+        // An order that was never placed is a fault of whoever wrote the events: the projection stops and names the event.
+        rows.require(&order_id)?.status = status;
         Ok(())
     }
 }

@@ -5,12 +5,14 @@
 mod analytics;
 mod credit;
 mod detail;
+mod evolution;
 mod list;
 mod location;
 mod many;
 mod money;
 mod on_account;
 mod order;
+mod past;
 mod payment;
 mod resilience;
 mod shop;
@@ -19,6 +21,7 @@ mod story;
 mod tables;
 #[cfg(test)]
 mod tests;
+mod two_shops;
 
 use std::io::{ErrorKind, Write};
 use std::path::PathBuf;
@@ -26,8 +29,10 @@ use std::process::ExitCode;
 
 use annals::engine::{Clock, SystemClock};
 use clap::{Parser, Subcommand};
+use jiff::Timestamp;
 
 use crate::location::Location;
+use crate::order::OrderId;
 use crate::shop::Shop;
 
 /// Any error that stops a scene.
@@ -57,6 +62,26 @@ enum Scene {
     Story,
     /// An order is placed and charged to a credit, or neither: one command over two aggregates.
     OnAccount,
+    /// The events of one order, and what each of them changed.
+    History {
+        /// The order, such as o-1001.
+        order: OrderId,
+    },
+    /// One order as it was at a time, and as it is now.
+    AsOf {
+        /// The order, such as o-1001.
+        order: OrderId,
+        /// A time that is over, such as 2026-03-02T09:30:00Z.
+        time: Timestamp,
+    },
+    /// The list of orders as it was at a time, and as it is now.
+    List {
+        /// A time that is over, such as 2026-03-02T09:30:00Z.
+        #[arg(long)]
+        as_of: Timestamp,
+    },
+    /// Two shops share the store and have the same order numbers.
+    TwoShops,
     /// A payment service degrades, fails and recovers; nothing is stored.
     Resilience,
 }
@@ -90,6 +115,10 @@ async fn run(options: Options, out: &mut dyn Write) -> Result<(), Fault> {
     let played = match (options.orders, options.scene) {
         (Some(orders), _) => many::play(&shop, first, orders, out).await,
         (None, Some(Scene::OnAccount)) => on_account::play(&shop, first, out).await,
+        (None, Some(Scene::History { order })) => past::history(&shop, &order, out).await,
+        (None, Some(Scene::AsOf { order, time })) => past::as_of(&shop, &order, time, out).await,
+        (None, Some(Scene::List { as_of })) => past::list(&shop, as_of, out).await,
+        (None, Some(Scene::TwoShops)) => two_shops::play(&shop, out).await,
         (None, _) => story::play(&shop, first, out).await,
     };
     shop.close().await?;

@@ -8,6 +8,7 @@ use std::fmt;
 use annals::{Aggregate, Decide, Event, Evolve, text_id};
 use serde::{Deserialize, Serialize};
 
+use crate::evolution::{PlacedV1, PlacedV2, RENAMED};
 use crate::money::Money;
 
 text_id! {
@@ -39,11 +40,13 @@ pub struct Line {
     pub price: Money,
 }
 
-/// The events of an order. The event names are stored and never change; the Rust names may.
+/// The events of an order. The event names are stored and never change; the Rust names may. `evolution.rs` says how events are
+/// read that were stored before.
 #[derive(Event, Serialize, Deserialize, Clone, Debug)]
+#[event(upcasters = RENAMED)]
 pub enum OrderEvent {
     /// A customer ordered.
-    #[event(name = "order.placed")]
+    #[event(name = "order.placed", version = 3, upcast(PlacedV1, PlacedV2))]
     Placed {
         /// The customer.
         customer: CustomerId,

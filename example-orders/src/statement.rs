@@ -18,7 +18,7 @@ pub enum ShopEvent {
 
 /// What a customer has ordered and may still charge, in cents.
 #[derive(ReadModel, Clone, Debug, PartialEq)]
-#[read_model(table = "customer_statement", key = "customer")]
+#[read_model(table = "customer_statement", key = "customer", per_tenant)]
 pub struct Statement {
     /// The customer.
     pub customer: CustomerId,

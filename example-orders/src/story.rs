@@ -5,7 +5,7 @@
 
 use std::io::Write;
 
-use annals::{Actor, Context, ExecuteError, Executed};
+use annals::{Actor, AsOf, Context, ExecuteError, Executed};
 
 use crate::Fault;
 use crate::money::Money;
@@ -54,6 +54,10 @@ pub async fn play(shop: &Shop, number: i64, out: &mut dyn Write) -> Result<(), F
     print(out, "paid", orders.send(&third, pay(2, 3_500)?).await?)?;
     let reason = "found one at home".into();
     print(out, "cancelled, refunded", orders.send(&third, Cancel { reason }).await?)?;
+    // Every state that the order has had is still there, as it follows from the events.
+    let then = shop.orders.as_of(&third, AsOf::version(2)).await?;
+    let paid = then.state.paid.as_ref().map_or(0, |(_, paid)| paid.minor);
+    writeln!(out, "  {third}  at version 2 was {}, and {paid} cents were paid", then.state.status)?;
 
     writeln!(out, "\nBob orders filter papers and goes to sleep.")?;
     let lines = vec![line("filter papers", 3, 420)];

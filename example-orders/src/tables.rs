@@ -5,6 +5,7 @@
 
 use std::io::Write;
 
+use annals::Tenant;
 use annals::postgres::PostgresDatabase;
 use annals::sqlite::SqliteDatabase;
 use sqlx::{Column, ColumnIndex, Decode, Row, Type};
@@ -29,7 +30,7 @@ const STATEMENT: &str = "
     SELECT customer, CAST(orders AS TEXT) AS orders, CAST(ordered AS TEXT) AS ordered, CAST(granted AS TEXT) AS granted,
            CAST(charged AS TEXT) AS charged
     FROM customer_statement
-    WHERE granted > 0
+    WHERE tenant = 'default' AND granted > 0
     ORDER BY customer
 ";
 
@@ -48,7 +49,7 @@ const SQLITE: Dialect = Dialect {
                printf('%d.%02d', paid / 100, paid % 100) AS paid,
                currency, coalesce(carrier || ' ' || tracking, '-') AS parcel
         FROM order_detail
-        WHERE order_id = ?1
+        WHERE tenant = ?1 AND order_id = ?2
         ORDER BY order_id
     ",
     latest_orders: "
@@ -56,6 +57,7 @@ const SQLITE: Dialect = Dialect {
                printf('%d.%02d', total / 100, total % 100) AS total, currency,
                strftime('%Y-%m-%d %H:%M', placed_at / 1000000, 'unixepoch') AS placed
         FROM order_list
+        WHERE tenant = ?1
         ORDER BY placed_at DESC, order_id DESC
         LIMIT 12
     ",
@@ -70,7 +72,7 @@ const POSTGRES: Dialect = Dialect {
                to_char(paid / 100.0, 'FM999999999999990.00') AS paid,
                currency, coalesce(carrier || ' ' || tracking, '-') AS parcel
         FROM order_detail
-        WHERE order_id = $1
+        WHERE tenant = $1 AND order_id = $2
         ORDER BY order_id
     ",
     latest_orders: "
@@ -78,6 +80,7 @@ const POSTGRES: Dialect = Dialect {
                to_char(total / 100.0, 'FM999999999999990.00') AS total, currency,
                to_char(placed_at AT TIME ZONE 'UTC', 'YYYY-MM-DD HH24:MI') AS placed
         FROM order_list
+        WHERE tenant = $1
         ORDER BY placed_at DESC, order_id DESC
         LIMIT 12
     ",
@@ -92,16 +95,24 @@ pub enum Tables {
 }
 
 impl Tables {
-    /// Prints one order, the latest orders, and the sales by day.
+    /// Prints one order and the latest orders of the default shop, and the sales by day.
     pub async fn show(&self, order: &str, out: &mut dyn Write) -> Result<(), Fault> {
-        let Dialect { detail_of, latest_orders } = match self {
-            Self::Sqlite(_) => SQLITE,
-            Self::Postgres(_) => POSTGRES,
-        };
-        let detail = self.query(detail_of, &[order]).await?;
+        let shop = Tenant::default();
+        let detail = self.query(self.dialect().detail_of, &[shop.as_str(), order]).await?;
         writeln!(out, "\nOrder detail (table order_detail), as the customer sees it:\n{}", detail.into_table())?;
-        let list = self.query(latest_orders, &[]).await?;
-        writeln!(out, "\nOrder list (table order_list), as the staff see it, latest first:\n{}", list.into_table())?;
+        writeln!(out, "\nOrder list (table order_list), as the staff see it, latest first:")?;
+        self.show_list(&shop, out).await?;
+        self.show_sales(out).await
+    }
+
+    /// Prints the latest orders of one shop.
+    pub async fn show_list(&self, shop: &Tenant, out: &mut dyn Write) -> Result<(), Fault> {
+        let list = self.query(self.dialect().latest_orders, &[shop.as_str()]).await?;
+        Ok(writeln!(out, "{}", list.into_table())?)
+    }
+
+    /// Prints the sales of all shops by day.
+    pub async fn show_sales(&self, out: &mut dyn Write) -> Result<(), Fault> {
         let days = self.query(SALES_BY_DAY, &[]).await?;
         writeln!(out, "\nSales by day (table daily_sales), as the owner sees them:\n{}", days.into_table())?;
         Ok(())
@@ -111,6 +122,13 @@ impl Tables {
     pub async fn show_statement(&self, out: &mut dyn Write) -> Result<(), Fault> {
         let statement = self.query(STATEMENT, &[]).await?.into_table();
         Ok(writeln!(out, "\nStatement (table customer_statement), from the events of both, in cents:\n{statement}")?)
+    }
+
+    fn dialect(&self) -> &'static Dialect {
+        match self {
+            Self::Sqlite(_) => &SQLITE,
+            Self::Postgres(_) => &POSTGRES,
+        }
     }
 
     async fn query(&self, sql: &'static str, values: &[&str]) -> Result<Found, Fault> {

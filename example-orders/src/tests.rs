@@ -2,14 +2,14 @@
 
 use std::path::Path;
 
-use annals::engine::{ManualClock, SeededIds};
-use annals::testing::{GivenEvent, given, given_events, shapes_of};
-use annals::{Decide, Evolve, SqliteOptions};
+use annals::engine::{ManualClock, Payload, SeededIds};
+use annals::testing::{GivenEvent, given, given_events, schema_lock, shapes_of};
+use annals::{Decide, Event, Evolve, SqliteOptions};
 use jiff::Timestamp;
 use sqlx::{Connection, PgConnection, Row};
 
 use crate::analytics::{DailySales, Day};
-use crate::credit::CreditEvent;
+use crate::credit::{Credit, CreditEvent};
 use crate::detail::{Detail, OrderDetail};
 use crate::list::{Listed, OrderList};
 use crate::location::Location;
@@ -17,11 +17,13 @@ use crate::money::{Currency, Money};
 use crate::on_account;
 use crate::order::OrderCommand::{Cancel, Deliver, Pay, Place, Reserve, Ship};
 use crate::order::{CustomerId, Line, Order, OrderCommand, OrderError, OrderEvent, OrderId, PaymentId, Status};
+use crate::past;
 use crate::resilience;
 use crate::shop::Shop;
 use crate::statement::{CustomerStatement, ShopEvent, Statement};
 use crate::story;
 use crate::tables::Tables;
+use crate::two_shops;
 
 /// Runs the scene once in an open shop, and closes the shop.
 async fn play(shop: Shop, first: i64, printed: &mut Vec<u8>) {
@@ -61,14 +63,63 @@ async fn orders_on_account_print_the_golden_text_and_a_second_run_continues_the_
     insta::assert_snapshot!("on_account", String::from_utf8(printed).expect("text"));
 }
 
+#[tokio::test]
+async fn the_past_of_the_story_prints_the_golden_text() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let path = folder.path().join("orders.db");
+    let mut unread = Vec::new();
+    let time = |text: &str| text.parse::<Timestamp>().expect("a time");
+    for (seed, first, day) in [(1, 1_001, "2026-03-02T09:30:00Z"), (2, 1_005, "2026-03-03T17:45:00Z")] {
+        play(in_a_file(&path, seed, time(day)).await, first, &mut unread).await;
+    }
+    let shop = in_a_file(&path, 3, time("2026-03-04T08:00:00Z")).await;
+    let (mut printed, yesterday) = (Vec::new(), time("2026-03-03T08:00:00Z"));
+    let order = |id: &str| OrderId::new(id).expect("an id");
+    past::history(&shop, &order("o-1003"), &mut printed).await.expect("printed");
+    printed.push(b'\n');
+    for id in ["o-1003", "o-1005"] {
+        past::as_of(&shop, &order(id), yesterday, &mut printed).await.expect("printed");
+    }
+    printed.push(b'\n');
+    past::list(&shop, yesterday, &mut printed).await.expect("printed");
+    let refused = past::list(&shop, time("2026-03-04T08:00:01Z"), &mut printed).await.expect_err("it is not over");
+    printed.extend(format!("\n{refused}\n").into_bytes());
+    shop.close().await.expect("closed");
+    insta::assert_snapshot!("past", String::from_utf8(printed).expect("text"));
+}
+
+#[tokio::test]
+async fn two_shops_with_the_same_order_numbers_print_the_golden_text_on_both_databases() {
+    let day = "2026-03-02T09:30:00Z".parse().expect("a time");
+    let folder = tempfile::tempdir().expect("a folder");
+    let mut printed = Vec::new();
+    for seed in 1..=2 {
+        let shop = in_a_file(&folder.path().join("orders.db"), seed, day).await;
+        two_shops::play(&shop, &mut printed).await.expect("played");
+        shop.close().await.expect("closed");
+    }
+    insta::assert_snapshot!("two_shops", String::from_utf8(printed).expect("text"));
+
+    let scratch = annals_scratch::Database::empty().await;
+    let location = Location::of(None, Some(scratch.url().to_owned())).expect("a known URL");
+    let shop = Shop::open(&location).await.expect("opened");
+    let mut printed = Vec::new();
+    two_shops::play(&shop, &mut printed).await.expect("played");
+    shop.close().await.expect("closed");
+    let printed = String::from_utf8(printed).expect("text");
+    for line in ["alice    │ cancelled │", "bob      │ placed"] {
+        assert_eq!(printed.matches(line).count(), 1, "{printed}");
+    }
+}
+
 #[test]
 fn the_statement_counts_the_events_of_both_aggregates() {
     let euro = Money::euro_cents;
     let carol = || CustomerId::new("carol").expect("an id");
     let placed = OrderEvent::Placed { customer: carol(), lines: vec![], total: euro(500) };
     given_events([
-        GivenEvent::of("credit", "carol", ShopEvent::Credit(CreditEvent::Granted { amount: euro(2_000) })),
-        GivenEvent::of("order", "o-1", ShopEvent::Order(placed)),
+        GivenEvent::of("credit", "carol", CreditEvent::Granted { amount: euro(2_000) }),
+        GivenEvent::of("order", "o-1", placed),
     ])
     .with(CustomerStatement)
     .then_rows([Statement { customer: carol(), orders: 1, ordered: 500, granted: 2_000, charged: 0 }]);
@@ -148,6 +199,30 @@ fn the_location_is_found_and_no_password_is_printed() {
 #[test]
 fn stored_names_are_unchanged() {
     insta::assert_snapshot!("names", shapes_of::<OrderEvent>());
+}
+
+#[test]
+fn stored_events_keep_their_shape_and_meaning() {
+    schema_lock!("events.lock", corpus = "tests/corpus", events = [ShopEvent], aggregates = [Order, Credit]);
+}
+
+#[test]
+fn an_order_of_every_generation_is_read_as_one_of_today() {
+    let files = [
+        (1, include_str!("../tests/corpus/order.placed.v1.json"), 2_500),
+        (2, include_str!("../tests/corpus/order.placed.v2.json"), 7_400),
+        (3, include_str!("../tests/corpus/order.placed.v3.json"), 2_500),
+    ];
+    for (version, json, cents) in files {
+        let stored = Payload::from_json(json).expect("JSON");
+        let read = OrderEvent::read("order.placed", version, &stored).expect("readable");
+        match read.as_slice() {
+            [OrderEvent::Placed { lines, total, .. }] => {
+                assert_eq!((lines[0].quantity, *total), (2, Money::euro_cents(cents)));
+            }
+            other => panic!("version {version} is read as {other:?}"),
+        }
+    }
 }
 
 fn placed() -> OrderEvent {
@@ -323,7 +398,7 @@ fn amounts_below_one_keep_their_sign() {
 }
 
 /// The events of one order, one an hour from `2026-03-02T20:00:00Z`.
-fn hourly(id: &str, events: Vec<OrderEvent>) -> Vec<GivenEvent<OrderEvent>> {
+fn hourly(id: &str, events: Vec<OrderEvent>) -> Vec<GivenEvent> {
     let first: Timestamp = "2026-03-02T20:00:00Z".parse().expect("a time");
     let at = |hours| first + jiff::SignedDuration::from_hours(hours);
     (0..).zip(events).map(|(hours, event)| GivenEvent::of("order", id, event).at(at(hours))).collect()
@@ -382,7 +457,7 @@ fn a_refund_counts_on_its_day_and_each_currency_separately() {
         ordered,
         revenue,
     };
-    given_events(events).with(DailySales).then_rows([
+    given_events(events).with(DailySales).across_tenants().then_rows([
         day(jiff::civil::date(2026, 3, 2), "EUR", 1, 9_800, 9_800),
         day(jiff::civil::date(2026, 3, 2), "USD", 1, 500, 0),
         day(jiff::civil::date(2026, 3, 3), "EUR", 0, 0, -9_800),

@@ -2,8 +2,8 @@
 
 use proc_macro2::{Span, TokenStream, TokenTree};
 use syn::ext::IdentExt;
-use syn::parse::{ParseStream, Parser};
-use syn::{Attribute, Error, Expr, Ident, Lit, LitInt, LitStr, Meta, Path, Result, Token, parenthesized};
+use syn::parse::{Parse, ParseStream, Parser};
+use syn::{Attribute, Error, Expr, Ident, Lit, LitInt, LitStr, Meta, Path, Result, Token, Type, parenthesized};
 
 use crate::mistakes::Mistakes;
 
@@ -18,6 +18,8 @@ pub(crate) const VERSION: &str = "version";
 pub(crate) const ID: &str = "id";
 pub(crate) const SNAPSHOT: &str = "snapshot";
 pub(crate) const TRANSPARENT: &str = "transparent";
+pub(crate) const UPCAST: &str = "upcast";
+pub(crate) const UPCASTERS: &str = "upcasters";
 pub(crate) const FOLD: &str = "fold";
 pub(crate) const EVERY: &str = "every";
 pub(crate) const AFTER: &str = "after";
@@ -25,6 +27,7 @@ pub(crate) const NEVER: &str = "never";
 pub(crate) const TABLE: &str = "table";
 pub(crate) const KEY: &str = "key";
 pub(crate) const INDEX: &str = "index";
+pub(crate) const PER_TENANT: &str = "per_tenant";
 pub(crate) const TEXT: &str = "text";
 pub(crate) const JSON: &str = "json";
 
@@ -135,6 +138,14 @@ pub(crate) fn listed(words: &[&str]) -> String {
     }
 }
 
+/// A word by itself.
+pub(crate) fn no_value(word: &Ident, input: ParseStream<'_>, attribute: &str) -> Result<()> {
+    if input.is_empty() || input.peek(Token![,]) {
+        return Ok(());
+    }
+    Err(Error::new(word.span(), format!("`{word}` takes no value; write `#[{attribute}({word})]`")))
+}
+
 /// `= "text"`.
 pub(crate) fn text(word: &Ident, input: ParseStream<'_>, example: &str) -> Result<LitStr> {
     match value(word, input, example)? {
@@ -158,7 +169,7 @@ pub(crate) fn number(word: &Ident, input: ParseStream<'_>, example: &str) -> Res
 }
 
 /// `= some::Type<..>`.
-pub(crate) fn ty(word: &Ident, input: ParseStream<'_>, example: &str) -> Result<syn::Type> {
+pub(crate) fn ty(word: &Ident, input: ParseStream<'_>, example: &str) -> Result<Type> {
     equals(word, input, example)?;
     if input.peek(Lit) {
         return Err(wanted(input.parse::<Lit>()?, word, "a type without quotes", example));
@@ -167,8 +178,7 @@ pub(crate) fn ty(word: &Ident, input: ParseStream<'_>, example: &str) -> Result<
 }
 
 /// `= path::to::annals`.
-pub(crate) fn path(word: &Ident, input: ParseStream<'_>) -> Result<Path> {
-    let example = "crate = path::to::annals";
+pub(crate) fn path(word: &Ident, input: ParseStream<'_>, example: &str) -> Result<Path> {
     equals(word, input, example)?;
     if input.peek(Lit) {
         return Err(wanted(input.parse::<Lit>()?, word, "a path without quotes", example));
@@ -203,6 +213,24 @@ pub(crate) fn texts(word: &Ident, input: ParseStream<'_>, example: &str) -> Resu
             return Err(Error::new(span, format!("`{word}` names nothing; write `{example}`")));
         }
         Ok(texts)
+    })
+}
+
+/// `(OneType, OtherType)`.
+pub(crate) fn types(word: &Ident, input: ParseStream<'_>, example: &str) -> Result<Vec<Type>> {
+    if !input.peek(syn::token::Paren) {
+        if !input.is_empty() && !input.peek(Token![,]) {
+            // Otherwise syn would report the value, a second message for one mistake.
+            skip_to_comma(input);
+        }
+        return Err(Error::new(word.span(), format!("`{word}` has types in parentheses; write `{example}`")));
+    }
+    in_parentheses(input, |content, span| {
+        let types: Vec<Type> = content.parse_terminated(Type::parse, Token![,])?.into_iter().collect();
+        if types.is_empty() {
+            return Err(Error::new(span, format!("`{word}` names no type; write `{example}`")));
+        }
+        Ok(types)
     })
 }
 

@@ -69,7 +69,7 @@ pub(crate) fn read_model(p: &TokenStream, input: &ReadModelInput) -> TokenStream
         quote! {
             type Key = #key;
             const TABLE: &'static #p::TableSpec =
-                &#p::TableSpec { name: "refused", columns: &[], key: &[], indexes: &[] };
+                &#p::TableSpec { name: "refused", columns: &[], key: &[], indexes: &[], per_tenant: false };
             fn key(&self) -> Self::Key { #refused }
             fn to_columns(&self) -> #p::Vec<#p::ColumnValue> { #refused }
             fn from_columns(

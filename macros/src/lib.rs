@@ -56,11 +56,45 @@ use syn::{DeriveInput, parse_macro_input};
 /// - `name = "order.placed"`, required: the stored event name. 1 to 200 bytes without control characters, not beginning
 ///   with `$` or `__`, different for each variant. Never change it; it is not derived from the Rust name.
 /// - `version = 2`: the schema version of the payload, from 1, which is the default. It distinguishes payloads of
-///   different shapes. Events stored with another version cannot be read: there are no upcasters yet. So do not change it
-///   while events are stored; use `#[serde(default)]` for a new field, or a new name.
+///   different shapes. Raise it when the shape changes, with a step from each older version:
+/// - `upcast(PlacedV1, PlacedV2)`: the types of the versions before `version`, the oldest first; one for each. A stored payload
+///   is read as the type of its version and converted to the next one, by `From` or `TryFrom`, and at last to the field of a variant
+///   with a single unnamed field, otherwise to the enum or struct itself.
+///
+/// On the enum or the struct: `upcasters = STEPS`, a const list of `JsonUpcaster`s, for events that were renamed, split or dropped.
+/// With it, `upcast` may leave out the oldest versions if steps of the list begin there. `Event::READS` has every name and version
+/// that is read; a chain of steps with a hole or without an end does not compile.
+///
+/// ```
+/// # mod annals { pub use annals_eventstore::*; pub use annals_macros::Event; }
+/// use annals::Event;
+/// use serde::{Deserialize, Serialize};
+///
+/// #[derive(Deserialize)]
+/// struct PlacedV1 {
+///     item: String,
+/// }
+///
+/// #[derive(Event, Serialize, Deserialize, Debug, PartialEq)]
+/// enum OrderEvent {
+///     #[event(name = "order.placed", version = 2, upcast(PlacedV1))]
+///     Placed { items: Vec<String> },
+/// }
+///
+/// impl From<PlacedV1> for OrderEvent {
+///     fn from(old: PlacedV1) -> Self {
+///         Self::Placed { items: vec![old.item] }
+///     }
+/// }
+///
+/// let stored = annals::Payload::from_json(r#"{"item": "cup"}"#)?;
+/// let read = OrderEvent::read("order.placed", 1, &stored)?;
+/// assert_eq!(read.as_slice(), [OrderEvent::Placed { items: vec!["cup".into()] }]);
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
 ///
 /// On every variant of an enum that only wraps other event types: `transparent`. It has one unnamed field, the event type;
-/// names, schema versions and payloads are those of the wrapped type, and serde's derives are not needed. With such an enum a
+/// names, schema versions, steps and payloads are those of the wrapped type, and serde's derives are not needed. With such an enum a
 /// projection, or another reader, reads several aggregate types. If two variants have the same stored name, the enum does not
 /// compile.
 ///
@@ -107,7 +141,7 @@ use syn::{DeriveInput, parse_macro_input};
 /// - generic types, unions, and enums without variants.
 ///
 /// # When it is read
-/// A stored name or schema version that this build does not know is an error that lists the known ones. It is never
+/// A stored name or schema version that this build does not read is an error that lists the known ones. It is never
 /// skipped or replaced by a default.
 #[proc_macro_derive(Event, attributes(event))]
 pub fn event(input: TokenStream) -> TokenStream {
@@ -227,6 +261,8 @@ pub fn aggregate(input: TokenStream) -> TokenStream {
 /// - `key = "order_id"`, or `key("customer", "day")` for up to six columns, required: the primary key. The key's type in
 ///   code is the type of its column, or a tuple of their types in this order. Key columns are never null and implement
 ///   `Column` themselves.
+/// - `per_tenant`: each row belongs to the tenant of the events that it was made of. The table has a first column `tenant`, which
+///   is also first in the key and in each index, and is filled from the event; the struct does not have it.
 /// - `index = "status"`, or `index("customer", "placed_at")`: a further index. Each index makes every write slower.
 /// - `crate = path::to::annals`, see the page of the crate.
 ///
@@ -244,6 +280,7 @@ pub fn aggregate(input: TokenStream) -> TokenStream {
 /// # Refused
 /// - names of tables and columns that are not made of lower-case letters, digits and `_`, a letter first, at most 48
 ///   characters, or that begin with `annals_`, `sqlite_` or `pg_`: SQL is built from them;
+/// - with `per_tenant`, a column called `tenant`, and `tenant` in a key or an index;
 /// - keys and indexes of columns that do not exist, and an index of what is indexed already;
 /// - a key column that may be null, or has `text` or `json`: implement `Column` for its type, for example by `text_column!`;
 /// - more than 100 columns, or none; enums, unions, tuple structs and generic types.

@@ -7,6 +7,10 @@
 -- Each session caches the plans of its functions. A plan made while the table was empty would later read the whole table.
 -- So scans of whole tables and of whole streams are disabled inside the functions (measured: no cost).
 --
+-- The time of an append is read after the writer is announced. A reader that asks what was true at a time waits for all
+-- writers that are announced, so those that come later record later. A single event gets its time inside the INSERT, after the
+-- trigger; an append of several events takes the lock of the trigger itself before it reads the clock.
+--
 -- The query for the last event of a stream starts at the expected version. An index scan reads all matching entries of a
 -- page: for a long stream a hundred instead of one (measured: 12 instead of 3 microseconds).
 
@@ -172,12 +176,11 @@ BEGIN
         RETURN outcome;
     END IF;
     PERFORM annals.be_durable();
-    now_at := clock_timestamp();
     INSERT INTO annals.events (event_id, tenant, aggregate_type, aggregate_id, version, event_type, schema_version,
                                event_data, metadata, correlation_id, causation_id, append_id, recorded_at)
     VALUES (p_event_id, p_tenant, p_aggregate_type, p_aggregate_id, head + 1, p_event_type, p_schema_version,
-            p_event_data::jsonb, p_metadata::jsonb, p_correlation_id, p_causation_id, NULL, now_at)
-    RETURNING position INTO allocated;
+            p_event_data::jsonb, p_metadata::jsonb, p_correlation_id, p_causation_id, NULL, clock_timestamp())
+    RETURNING position, recorded_at INTO allocated, now_at;
     outcome.kind := 'appended';
     outcome.base_versions := ARRAY[head];
     outcome.positions := ARRAY[allocated];
@@ -268,6 +271,7 @@ BEGIN
     END LOOP;
 
     PERFORM annals.be_durable();
+    PERFORM pg_catalog.pg_advisory_xact_lock_shared(1634627180, 1718510437);
     now_at := clock_timestamp();
     IF p_request_key IS NOT NULL THEN
         last_at := annals.last_recorded_at();
@@ -409,6 +413,7 @@ BEGIN
 
     PERFORM annals.be_durable();
     outcome.standbys := current_setting('synchronous_standby_names') <> '';
+    PERFORM pg_catalog.pg_advisory_xact_lock_shared(1634627180, 1718510437);
     now_at := clock_timestamp();
     IF requests > 0 THEN
         last_at := annals.last_recorded_at();

@@ -66,6 +66,8 @@ BEGIN
     -- To see the last allocated position; allocating one needs USAGE.
     GRANT SELECT ON ALL SEQUENCES IN SCHEMA annals TO annals_reader;
     GRANT EXECUTE ON ALL FUNCTIONS IN SCHEMA annals TO annals_app;
+    -- Readers keep marks for reads as of a time; without this they are kept in memory.
+    GRANT INSERT, UPDATE ON annals.time_marks TO annals_app, annals_projections;
     -- Saved states are a cache, which applications keep. Without this grant they work without it.
     GRANT INSERT, UPDATE, DELETE ON annals.snapshots TO annals_app;
     -- Projections update their checkpoints. With read models in another database, this table does not exist.

@@ -46,6 +46,7 @@ pub const SQLITE_EVENTS: &[Migration] = &[
     },
     Migration { component: "events", number: 3, name: "store", sql: include_str!("../sqlite/0003_store.sql") },
     Migration { component: "events", number: 4, name: "snapshots", sql: include_str!("../sqlite/0004_snapshots.sql") },
+    Migration { component: "events", number: 5, name: "as of", sql: include_str!("../sqlite/0005_as_of.sql") },
 ];
 
 /// Checkpoints of projections on SQLite, in the database of the read models.
@@ -90,6 +91,7 @@ pub const POSTGRES_EVENTS: &[Migration] = &[
         name: "snapshots",
         sql: include_str!("../postgres/0006_snapshots.sql"),
     },
+    Migration { component: "events", number: 7, name: "as of", sql: include_str!("../postgres/0007_as_of.sql") },
 ];
 
 /// Checkpoints of projections on PostgreSQL, in the database of the read models, which may be another one than that of the events.

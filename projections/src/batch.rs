@@ -5,7 +5,7 @@ use std::collections::HashMap;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 
-use annals_eventstore::{Event, EventId, Position, ReadError, Recorded, RecordedEvent};
+use annals_eventstore::{Event, EventId, Parts, Position, ReadError, Recorded, RecordedEvent};
 
 use crate::error::{EventPlace, StopCause};
 use crate::fold::panic_text;
@@ -36,11 +36,11 @@ impl Decoder {
     }
 }
 
-/// One event that a type knows by its name, or why it cannot be read as that type.
+/// One stored event that a type knows by its name: what it is read as, or why it cannot be read as that type.
 pub(crate) struct Decoded<E> {
     pub(crate) place: EventPlace,
     pub(crate) event_id: EventId,
-    pub(crate) event: Result<Recorded<E>, Unreadable>,
+    pub(crate) parts: Result<Parts<Recorded<E>>, Unreadable>,
 }
 
 /// Why an event cannot be read as a type.
@@ -70,27 +70,6 @@ impl Batch {
         batch
     }
 
-    /// Events that never were in a log.
-    #[cfg(any(test, feature = "testing"))]
-    pub(crate) fn of_recorded<E: Event + Clone>(events: &[Recorded<E>]) -> Self {
-        let decoded: Vec<Decoded<E>> = events
-            .iter()
-            .map(|event| Decoded {
-                place: EventPlace {
-                    position: event.position,
-                    stream: event.stream.clone(),
-                    version: event.version,
-                    name: event.event.shape().name.into(),
-                },
-                event_id: event.event_id,
-                event: Ok(event.clone()),
-            })
-            .collect();
-        let mut batch = Self::default();
-        batch.decoded.insert(TypeId::of::<E>(), Arc::new(decoded));
-        batch
-    }
-
     /// The events that `E` knows by name, in the order of their positions.
     pub(crate) fn of<E: Event>(&self) -> Arc<Vec<Decoded<E>>> {
         self.decoded
@@ -103,13 +82,13 @@ impl Batch {
 fn decode_all<E: Event>(events: &[RecordedEvent]) -> Arc<dyn Any + Send + Sync> {
     let decoded: Vec<Decoded<E>> = events
         .iter()
-        .filter(|event| E::SHAPES.iter().any(|shape| *shape.name == *event.name))
-        .map(|event| Decoded { place: EventPlace::of(event), event_id: event.event_id, event: decode(event) })
+        .filter(|event| E::READS.iter().any(|shape| *shape.name == *event.name))
+        .map(|event| Decoded { place: EventPlace::of(event), event_id: event.event_id, parts: decode(event) })
         .collect();
     Arc::new(decoded)
 }
 
-fn decode<E: Event>(event: &RecordedEvent) -> Result<Recorded<E>, Unreadable> {
+fn decode<E: Event>(event: &RecordedEvent) -> Result<Parts<Recorded<E>>, Unreadable> {
     match catch_unwind(AssertUnwindSafe(|| event.typed())) {
         Ok(read) => read.map_err(|error| Unreadable::Read(Arc::new(error))),
         Err(panic) => Err(Unreadable::Panicked(panic_text(panic.as_ref()).into())),

@@ -3,14 +3,17 @@
 use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 
-use annals_eventstore::{Clock, EventStore, Invalid, ReadError, SystemClock};
+use annals_eventstore::{Clock, EventStore, Invalid, ReadError, SystemClock, Tenant};
 use futures::FutureExt;
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
+use crate::as_of::MOST_ROWS;
 use crate::commit::check_log;
-use crate::database::{Model, ReadModelDatabase, ReadModels};
+#[cfg(any(feature = "sqlite", feature = "postgres"))]
+use crate::database::ReadModelDatabase;
+use crate::database::{Model, ReadModels};
 use crate::error::{StartError, StopCause, Stopped, is_rewind};
 use crate::fold::panic_text;
 use crate::handle::Projections;
@@ -24,47 +27,40 @@ use crate::wait::{Fed, Names};
 /// Projections whose positions differ by at most this share a pass from the start; those further behind catch up first.
 const TOGETHER: i64 = 10_000;
 
-/// A store whose events projections read; [`Over::into_database`] says where the rows go. [`Projections::over`]
-/// makes it and has an example.
-pub struct Over {
-    store: Arc<dyn EventStore>,
-}
-
-impl Over {
-    pub(crate) fn new(store: Arc<dyn EventStore>) -> Self {
-        Self { store }
-    }
-
-    /// Builds the read models in `database`, which may be another than that of the events, also of another engine. It is not
-    /// closed with them.
-    pub fn into_database(self, database: impl ReadModelDatabase) -> ProjectionsBuilder {
-        self.into_read_models(database.into_read_models().0)
-    }
-
-    pub(crate) fn into_read_models(self, database: Arc<dyn ReadModels>) -> ProjectionsBuilder {
-        ProjectionsBuilder { store: self.store, database, clock: Arc::new(SystemClock), projections: Vec::new() }
-    }
-}
-
-/// Starts projections from a store: `store.projections().with(OrderList).start()`. [`ProjectionsBuilder`] has an
-/// example.
+/// Starts projections from a store, into its own database: `store.projections().with(OrderList).start()`.
+/// [`ProjectionsBuilder`] has an example. An app that is generic over the engines has it for every store:
+///
+/// ```
+/// # mod till { include!(concat!(env!("CARGO_MANIFEST_DIR"), "/docs/till.rs")); }
+/// # use till::*;
+/// # async fn run() -> Result<(), Box<dyn std::error::Error>> {
+/// # let folder = tempfile::tempdir()?;
+/// # let path = folder.path().join("till.db");
+/// use annals_eventstore::TransactionalStore;
+/// use annals_projections::{Projections, ProjectionsExt, ReadModelDatabase, StartError};
+///
+/// async fn build<S>(store: &S) -> Result<Projections, StartError>
+/// where
+///     S: TransactionalStore<Database: ReadModelDatabase>,
+/// {
+///     store.projections().with(PerTill).start().await
+/// }
+///
+/// let store = annals_eventstore::sqlite(&path).await?;
+/// build(&store).await?.close().await;
+/// # Ok(()) }
+/// # tokio::runtime::Runtime::new().unwrap().block_on(run()).unwrap();
+/// ```
 #[cfg(any(feature = "sqlite", feature = "postgres"))]
 pub trait ProjectionsExt {
-    /// Projections of this store's events into read models in the same database.
+    /// Projections of this store's events into read models in the same database. [`Projections::of`] takes another database.
     fn projections(&self) -> ProjectionsBuilder;
 }
 
-#[cfg(feature = "sqlite")]
-impl ProjectionsExt for annals_eventstore::SqliteStore {
+#[cfg(any(feature = "sqlite", feature = "postgres"))]
+impl<S: annals_eventstore::TransactionalStore<Database: ReadModelDatabase>> ProjectionsExt for S {
     fn projections(&self) -> ProjectionsBuilder {
-        Over::new(Arc::new(self.clone())).into_database(self.database().clone())
-    }
-}
-
-#[cfg(feature = "postgres")]
-impl ProjectionsExt for annals_eventstore::PostgresStore {
-    fn projections(&self) -> ProjectionsBuilder {
-        Over::new(Arc::new(self.clone())).into_database(self.database().clone())
+        Projections::of(self, self.database())
     }
 }
 
@@ -95,18 +91,61 @@ pub struct ProjectionsBuilder {
     database: Arc<dyn ReadModels>,
     clock: Arc<dyn Clock>,
     projections: Vec<Box<dyn AnyProjection>>,
+    tenant: Option<Tenant>,
+    most_rows_as_of: usize,
 }
 
 impl ProjectionsBuilder {
+    pub(crate) fn new(store: Arc<dyn EventStore>, database: Arc<dyn ReadModels>) -> Self {
+        let clock = Arc::new(SystemClock);
+        Self { store, database, clock, projections: Vec::new(), tenant: None, most_rows_as_of: MOST_ROWS }
+    }
+
     /// One more projection. Its read model is its own: no two projections write one table.
     pub fn with<P: Projection>(mut self, projection: P) -> Self {
         self.projections.push(Box::new(Typed::new(projection)));
         self
     }
 
+    /// All of these projections read the events of `tenant` alone: for a database per tenant, with a runner each. Read models of
+    /// many tenants in one database are declared `#[read_model(.., per_tenant)]` instead, and need one runner.
+    ///
+    /// ```
+    /// # mod till { include!(concat!(env!("CARGO_MANIFEST_DIR"), "/docs/till.rs")); }
+    /// # use till::*;
+    /// # async fn run() -> Result<(), Box<dyn std::error::Error>> {
+    /// # let folder = tempfile::tempdir()?;
+    /// # let path = folder.path();
+    /// use annals_eventstore::{SqliteDatabase, Tenant};
+    /// use annals_projections::Projections;
+    ///
+    /// let store = annals_eventstore::sqlite(path.join("till.db")).await?;
+    /// let mut running = Vec::new();
+    /// for tenant in [Tenant::new("north")?, Tenant::new("south")?] {
+    ///     let reports = SqliteDatabase::open(path.join(format!("{tenant}.db"))).await?;
+    ///     running.push(Projections::of(&store, &reports).with(PerTill).for_tenant(tenant).start().await?);
+    /// }
+    /// # for views in running { views.close().await; }
+    /// # Ok(()) }
+    /// # tokio::runtime::Runtime::new().unwrap().block_on(run()).unwrap();
+    /// ```
+    ///
+    /// One database keeps the rows of one of them: another tenant for the same read model is refused at the start
+    /// ([`StartError::TenantChanged`]).
+    pub fn for_tenant(mut self, tenant: Tenant) -> Self {
+        self.tenant = Some(tenant);
+        self
+    }
+
     /// The clock that stored checkpoints are stamped with, for people to see; the machine's by default.
     pub fn clock(mut self, clock: impl Clock) -> Self {
         self.clock = Arc::new(clock);
+        self
+    }
+
+    /// How many rows [`Projections::as_of`] may hold in memory; 100,000 by default.
+    pub fn most_rows_as_of(mut self, rows: usize) -> Self {
+        self.most_rows_as_of = rows;
         self
     }
 
@@ -133,20 +172,36 @@ impl ProjectionsBuilder {
     ///
     /// # Cancel safety
     /// Dropping the future starts nothing. Tables that were made by then are used when it is started again.
-    pub async fn start(self) -> Result<Projections, StartError> {
+    pub async fn start(mut self) -> Result<Projections, StartError> {
+        if let Some(tenant) = self.tenant.take() {
+            give_tenant(&mut self.projections, &tenant)?;
+        }
         check(&self.projections)?;
-        let Self { store, database, clock, projections } = self;
+        let Self { store, database, clock, projections, most_rows_as_of, .. } = self;
         database.migrate().await?;
         let mut members = Vec::with_capacity(projections.len());
         for projection in projections {
             let model = projection.model();
             let prepared = database.prepare(&model, &projection.shape(), store.incarnation(), clock.now()).await?;
             check_log(store.as_ref(), &prepared.checkpoint).await.map_err(|e| refused(&model, e))?;
-            members.push(Member::new(projection, prepared));
+            members.push(Member::new(Arc::from(projection), prepared));
         }
         let shared = Shared { store, database, clock, cancel: CancellationToken::new() };
-        Ok(run(&shared, members))
+        Ok(run(&shared, members, most_rows_as_of))
     }
+}
+
+/// Lets all projections read one tenant alone.
+fn give_tenant(projections: &mut [Box<dyn AnyProjection>], tenant: &Tenant) -> Result<(), StartError> {
+    for projection in projections {
+        if let Some(own) = projection.tenant().filter(|own| *own != tenant) {
+            let name = projection.model().projection;
+            let problem = format!("is `{tenant}`, but projection `{name}` is of tenant `{own}`");
+            return Err(Invalid::new("for_tenant", problem, "leave one of them out").into());
+        }
+        projection.set_tenant(tenant.clone());
+    }
+    Ok(())
 }
 
 /// Why a stored checkpoint cannot be gone on from.
@@ -198,11 +253,15 @@ fn check(projections: &[Box<dyn AnyProjection>]) -> Result<(), StartError> {
 }
 
 /// Starts one pass for the projections that are furthest, and one for each group of those behind them.
-fn run(shared: &Shared, mut members: Vec<Member>) -> Projections {
+fn run(shared: &Shared, mut members: Vec<Member>, most_rows_as_of: usize) -> Projections {
     let status_senders: Vec<Arc<StatusSender>> =
         members.iter().map(|member| Arc::clone(member.status_sender())).collect();
-    let fed =
-        members.iter().map(|member| Fed { model: member.model, status: member.status_sender().subscribe() }).collect();
+    let fed = |member: &Member| Fed {
+        model: member.model,
+        status: member.status_sender().subscribe(),
+        projection: Arc::clone(&member.projection),
+    };
+    let fed = members.iter().map(fed).collect();
     let tracker = TaskTracker::new();
     let (join, joining) = mpsc::unbounded_channel();
     members.sort_by_key(|member| std::cmp::Reverse(member.position()));
@@ -219,7 +278,7 @@ fn run(shared: &Shared, mut members: Vec<Member>) -> Projections {
         members = behind;
     }
     tracker.close();
-    Projections::new(Names::new(shared.clone(), fed), tracker, shared.cancel.clone())
+    Projections::new(Names::new(shared.clone(), fed), most_rows_as_of, tracker, shared.cancel.clone())
 }
 
 /// Runs a pass. Should it panic, which no projection can make it do, nobody waits in vain: everything stops and says so.

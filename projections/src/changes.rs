@@ -5,29 +5,37 @@ use std::cmp::Ordering;
 use annals_eventstore::ErrorFamily;
 
 use crate::column::{ColumnError, ColumnType, ColumnValue};
-use crate::read_model::{ReadModel, RowKey, TableSpec};
+use crate::key_order::KeyOrder;
+use crate::read_model::{ReadModel, TableSpec};
 
-/// The rows of one table to write and the keys of those to remove. No key occurs in it twice.
+/// The rows of one table to write and the keys of those to remove. No key occurs in `written` and `removed` twice.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub(crate) struct Changes {
     /// Whole rows, each in the order of the table's columns.
     pub(crate) written: Vec<Vec<ColumnValue>>,
+    /// Beginnings of keys, each shorter than a key, the shortest first: all rows with such a key are removed before others are
+    /// written.
+    pub(crate) removed_prefixes: Vec<Vec<ColumnValue>>,
     /// Keys, each in the order of the table's key columns.
     pub(crate) removed: Vec<Vec<ColumnValue>>,
 }
 
 impl Changes {
-    /// Puts both lists into the order of their keys: neighbours in the list are neighbours in the table's tree, and two
+    /// Puts the lists into the order of their keys: neighbours in the list are neighbours in the table's tree, and two
     /// writers meet rows in one order.
     pub(crate) fn sort(&mut self, table: &TableSpec) {
         let key = table.key_places();
         self.written.sort_unstable_by(|a, b| {
             key.iter().map(|&at| compare(&a[at], &b[at])).find(|order| order.is_ne()).unwrap_or(Ordering::Equal)
         });
-        self.removed.sort_unstable_by(|a, b| {
-            a.iter().zip(b).map(|(a, b)| compare(a, b)).find(|order| order.is_ne()).unwrap_or(Ordering::Equal)
-        });
+        self.removed.sort_by_cached_key(|key| KeyOrder::of(key.clone()));
+        self.removed_prefixes.sort_by_cached_key(|prefix| (prefix.len(), KeyOrder::of(prefix.clone())));
     }
+}
+
+/// Pieces of the sorted beginnings of keys, each of one length.
+pub(crate) fn of_one_length(prefixes: &[Vec<ColumnValue>]) -> impl Iterator<Item = &[Vec<ColumnValue>]> {
+    prefixes.chunk_by(|a, b| a.len() == b.len())
 }
 
 /// The order of two values of one key column, as SQLite and PostgreSQL's `COLLATE "C"` have it.
@@ -70,6 +78,14 @@ pub enum RowError {
         /// The key that it has now.
         found: String,
     },
+    /// There is no row that [`Rows::require`](crate::Rows::require) asked for. Fix the fold, or what wrote the events.
+    #[error("there is no row `{key}` in `{table}`")]
+    Missing {
+        /// The table.
+        table: &'static str,
+        /// The key.
+        key: String,
+    },
     /// The table gave a row that nobody asked for: the key's type does not come back from the database as it went in.
     #[error("`{table}` holds a row `{key}` that was not asked for; its key must come back from the database unchanged")]
     Foreign {
@@ -89,12 +105,12 @@ pub enum RowError {
 }
 
 impl RowError {
-    /// Which of the five families the error belongs to: *invalid* if the fold made the row, *broken* if the table held it.
+    /// Which of the five families the error belongs to: *invalid* if the fold made the row, *broken* if the table holds it, or should.
     #[must_use]
     pub fn family(&self) -> ErrorFamily {
         match self {
             Self::Value { .. } | Self::KeyChanged { .. } => ErrorFamily::Invalid,
-            Self::Foreign { .. } | Self::Unreadable { .. } => ErrorFamily::Broken,
+            Self::Missing { .. } | Self::Foreign { .. } | Self::Unreadable { .. } => ErrorFamily::Broken,
         }
     }
 
@@ -104,20 +120,24 @@ impl RowError {
         self.family() == ErrorFamily::Transient
     }
 
-    pub(crate) fn foreign<R: ReadModel>(key: &R::Key) -> Self {
-        Self::Foreign { table: R::TABLE.name, key: show(&key.to_columns()) }
+    pub(crate) fn missing<R: ReadModel>(key: &[ColumnValue]) -> Self {
+        Self::Missing { table: R::TABLE.name, key: show(key) }
     }
 
-    pub(crate) fn key_changed<R: ReadModel>(key: &R::Key, found: &R::Key) -> Self {
-        Self::KeyChanged { table: R::TABLE.name, key: show(&key.to_columns()), found: show(&found.to_columns()) }
+    pub(crate) fn foreign<R: ReadModel>(key: &[ColumnValue]) -> Self {
+        Self::Foreign { table: R::TABLE.name, key: show(key) }
+    }
+
+    pub(crate) fn key_changed<R: ReadModel>(key: &[ColumnValue], found: &[ColumnValue]) -> Self {
+        Self::KeyChanged { table: R::TABLE.name, key: show(key), found: show(found) }
     }
 
     /// The row can be stored, but what the table gives back is not a row.
-    pub(crate) fn lost<R: ReadModel>(key: &R::Key, error: &ColumnError) -> Self {
+    pub(crate) fn lost<R: ReadModel>(key: &[ColumnValue], error: &ColumnError) -> Self {
         let ColumnError { column, expected, found } = error;
         let problem =
             format!("could not be read back: it should be {expected}, but is {found}; fix how its type is read");
-        Self::value::<R>(&key.to_columns(), column, problem)
+        Self::value::<R>(key, column, problem)
     }
 
     fn value<R: ReadModel>(key: &[ColumnValue], column: &str, problem: impl Into<String>) -> Self {
@@ -141,29 +161,29 @@ fn show(key: &[ColumnValue]) -> String {
 const LONGEST_SHOWN: usize = 100;
 
 /// Checks the values of a row against its table.
-pub(crate) fn check_columns<R: ReadModel>(key: &R::Key, columns: &[ColumnValue]) -> Result<(), RowError> {
+pub(crate) fn check_columns<R: ReadModel>(key: &[ColumnValue], columns: &[ColumnValue]) -> Result<(), RowError> {
     if columns.len() != R::TABLE.columns.len() {
         let (found, columns) = (columns.len(), R::TABLE.columns.len());
         let problem = format!("and the rest have {found} values for {columns} columns; fix `to_columns` of the row");
-        return Err(RowError::value::<R>(&key.to_columns(), R::TABLE.columns[0].name, problem));
+        return Err(RowError::value::<R>(key, R::TABLE.columns[0].name, problem));
     }
     for (spec, value) in R::TABLE.columns.iter().zip(columns) {
         check_value(spec.column_type, spec.nullable, value)
-            .map_err(|problem| RowError::value::<R>(&key.to_columns(), spec.name, problem))?;
+            .map_err(|problem| RowError::value::<R>(key, spec.name, problem))?;
     }
-    check_key::<R>(key.to_columns())?;
+    check_key::<R>(key.to_vec())?;
     check_indexes::<R>(key, columns)
 }
 
 /// Checks that the values of a row are not too long for the indexes of its table.
-pub(crate) fn check_indexes<R: ReadModel>(key: &R::Key, columns: &[ColumnValue]) -> Result<(), RowError> {
+pub(crate) fn check_indexes<R: ReadModel>(key: &[ColumnValue], columns: &[ColumnValue]) -> Result<(), RowError> {
     for index in R::TABLE.indexes {
         let value = |name: &&'static str| {
             let value = R::TABLE.columns.iter().zip(columns).find(|(column, _)| column.name == *name);
             value.map(|(_, value)| (*name, value))
         };
         check_length("index", index.columns.iter().filter_map(value))
-            .map_err(|(column, problem)| RowError::value::<R>(&key.to_columns(), column, problem))?;
+            .map_err(|(column, problem)| RowError::value::<R>(key, column, problem))?;
     }
     Ok(())
 }
@@ -213,7 +233,24 @@ pub(crate) fn check_key<R: ReadModel>(key: Vec<ColumnValue>) -> Result<Vec<Colum
         let problem = format!("and the rest have {found} values for {columns} key columns; fix the type of the key");
         return Err(RowError::value::<R>(&key, R::TABLE.key[0], problem));
     }
-    for (name, value) in R::TABLE.key.iter().zip(&key) {
+    check_key_values::<R>(&key)?;
+    Ok(key)
+}
+
+/// Checks what keys begin with: the values of a tenant, if there is one, and of at least one more column, but not of all.
+pub(crate) fn check_prefix<R: ReadModel>(prefix: &[ColumnValue]) -> Result<(), RowError> {
+    let (found, columns) = (prefix.len(), R::TABLE.key.len());
+    if found == 0 || found >= columns {
+        let problem =
+            format!("and the rest begin with {found} values, of {columns} key columns; fix the type of the prefix");
+        return Err(RowError::value::<R>(prefix, R::TABLE.key[0], problem));
+    }
+    check_key_values::<R>(prefix)
+}
+
+/// Checks the values of the first key columns.
+fn check_key_values<R: ReadModel>(key: &[ColumnValue]) -> Result<(), RowError> {
+    for (name, value) in R::TABLE.key.iter().zip(key) {
         let checked = match (R::TABLE.columns.iter().find(|column| column.name == *name), value) {
             // Two keys that differ in their nanoseconds only would be two rows here and one in the database.
             (_, ColumnValue::Timestamp(time)) if time.subsec_nanosecond() % 1_000 != 0 => {
@@ -222,11 +259,10 @@ pub(crate) fn check_key<R: ReadModel>(key: Vec<ColumnValue>) -> Result<Vec<Colum
             (Some(column), value) => check_value(column.column_type, false, value),
             (None, _) => Err("is no column of the table; fix the key of the table".to_owned()),
         };
-        checked.map_err(|problem| RowError::value::<R>(&key, name, problem))?;
+        checked.map_err(|problem| RowError::value::<R>(key, name, problem))?;
     }
-    check_length("key", R::TABLE.key.iter().copied().zip(&key))
-        .map_err(|(column, problem)| RowError::value::<R>(&key, column, problem))?;
-    Ok(key)
+    check_length("key", R::TABLE.key.iter().copied().zip(key))
+        .map_err(|(column, problem)| RowError::value::<R>(key, column, problem))
 }
 
 /// The first microsecond of PostgreSQL's `timestamptz`, counted from 1970.

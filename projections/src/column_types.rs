@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use annals_eventstore::Tenant;
 use jiff::Timestamp;
 use jiff::civil::Date;
 use uuid::Uuid;
@@ -96,6 +97,24 @@ impl Column for String {
 
     fn normalize(&mut self) -> Result<(), ColumnError> {
         if self.as_bytes().contains(&0) { Err(ColumnError::unfit(NO_NUL)) } else { Ok(()) }
+    }
+}
+
+/// The text of its name.
+impl Column for Tenant {
+    const TYPE: ColumnType = ColumnType::Text;
+
+    fn to_column(&self) -> ColumnValue {
+        ColumnValue::Text(self.as_str().into())
+    }
+
+    fn from_column(value: ColumnValue) -> Result<Self, ColumnError> {
+        let name = Arc::<str>::from_column(value)?;
+        Tenant::new(&name).map_err(|error| ColumnError::new("the name of a tenant", error.to_string()))
+    }
+
+    fn normalize(&mut self) -> Result<(), ColumnError> {
+        Ok(())
     }
 }
 

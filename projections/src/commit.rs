@@ -103,7 +103,7 @@ pub(crate) async fn commit(shared: &Shared, members: &mut [Member], mut parts: V
 }
 
 /// Compares where the stored checkpoints are: a projection whose checkpoint is where its part begins moves on if the part
-/// applies nothing, any other goes on from its stored checkpoint. `unanswered` says that the parts may have been committed
+/// applies nothing, any other continues from its stored checkpoint. `unanswered` says that the parts may have been committed
 /// all the same. False if it was cancelled while waiting.
 async fn compare(shared: &Shared, members: &mut [Member], parts: Vec<Part>, unanswered: bool) -> bool {
     if parts.is_empty() {
@@ -133,7 +133,7 @@ async fn compare(shared: &Shared, members: &mut [Member], parts: Vec<Part>, unan
             // Another process was faster, or somebody has put the checkpoint elsewhere. Whether this projection must stop
             // is judged again from there.
             Some(stored) => {
-                if !go_on_from(shared, &mut members[part.member], stored).await {
+                if !continue_from(shared, &mut members[part.member], stored).await {
                     return false;
                 }
             }
@@ -143,7 +143,7 @@ async fn compare(shared: &Shared, members: &mut [Member], parts: Vec<Part>, unan
 }
 
 /// Goes on from a checkpoint that others have stored, unless it is one of another log. False if it was cancelled while waiting.
-async fn go_on_from(shared: &Shared, member: &mut Member, stored: Checkpoint) -> bool {
+async fn continue_from(shared: &Shared, member: &mut Member, stored: Checkpoint) -> bool {
     let mut backoff = Backoff::default();
     loop {
         match check_log(shared.store.as_ref(), &stored).await {

@@ -11,8 +11,8 @@ use crate::changes::{Changes, RowError};
 use crate::column::ColumnValue;
 use crate::error::{EventPlace, StopCause};
 use crate::projection::Projection;
-use crate::read_model::ReadModel;
-use crate::rows::{BadRow, Rows};
+use crate::rows::Rows;
+use crate::slots::BadRow;
 
 /// What one round over the batch came to.
 pub(crate) enum Round {
@@ -83,10 +83,18 @@ impl<P: Projection> AnyFold for Fold<P> {
         self.rows.reset();
         let mut first_missing = None;
         for (index, &at) in self.wanted.iter().enumerate().take(limit) {
-            self.rows.begin(index);
             let event = &self.events[at as usize];
-            let failed = match &event.event {
-                Ok(event) => apply(self.projection.as_ref(), event, &mut self.rows).err(),
+            self.rows.begin(index, event.place.stream.tenant());
+            // All parts of a stored event are applied in one go, so that no batch and no checkpoint comes between them.
+            let failed = match &event.parts {
+                Ok(parts) => {
+                    let mut failed = None;
+                    for part in parts {
+                        let cause = apply(self.projection.as_ref(), part, &mut self.rows).err();
+                        failed = failed.or(cause);
+                    }
+                    failed
+                }
                 Err(unreadable) => Some(unreadable.clone().into()),
             };
             if let Some((by, error)) = self.rows.take_failed()
@@ -97,7 +105,7 @@ impl<P: Projection> AnyFold for Fold<P> {
             if first_missing.is_none() && self.rows.is_missing_any() {
                 first_missing = Some(index);
             }
-            // Behind a missing row failures mean nothing: the round only goes on to find what else is missing.
+            // Behind a missing row failures mean nothing: the round only continues to find what else is missing.
             if let (Some(cause), None) = (failed, first_missing) {
                 return Round::Failed(index, cause);
             }
@@ -110,11 +118,6 @@ impl<P: Projection> AnyFold for Fold<P> {
     }
 
     fn supply(&mut self, rows: Vec<Vec<ColumnValue>>) -> Result<(), RowError> {
-        let rows = rows
-            .into_iter()
-            .map(|columns| P::Row::from_columns(&mut columns.into_iter()))
-            .collect::<Result<_, _>>()
-            .map_err(|source| RowError::Unreadable { table: P::Row::TABLE.name, source })?;
         self.rows.supply(rows)
     }
 
@@ -137,7 +140,7 @@ fn apply<P: Projection>(projection: &P, event: &Recorded<P::Event>, rows: &mut R
     // Whatever a panic leaves half-done in the rows is thrown away with the round.
     match catch_unwind(AssertUnwindSafe(|| projection.apply(event, rows))) {
         Ok(Ok(())) => Ok(()),
-        Ok(Err(error)) => Err(StopCause::Apply(error.into_source())),
+        Ok(Err(error)) => Err(error.into()),
         Err(panic) => Err(StopCause::Panicked(panic_text(panic.as_ref()))),
     }
 }

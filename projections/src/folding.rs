@@ -1,6 +1,8 @@
 //! One batch of one projection, step by step: what to load, and at last what to write. Pure; the runner and the test kit
 //! call `step`.
 
+use annals_eventstore::Position;
+
 use crate::changes::{Changes, RowError};
 use crate::column::ColumnValue;
 use crate::error::{EventPlace, StopCause};
@@ -39,6 +41,13 @@ pub(crate) struct Stop {
     pub(crate) cause: StopCause,
 }
 
+impl Stop {
+    /// What is no single event's fault.
+    pub(crate) fn of(cause: StopCause) -> Self {
+        Self { event: None, cause }
+    }
+}
+
 /// A fold on its way through a batch.
 pub(crate) struct Folding {
     fold: Box<dyn AnyFold>,
@@ -52,6 +61,13 @@ impl Folding {
     pub(crate) fn of(fold: Box<dyn AnyFold>) -> Self {
         let limit = fold.len();
         Self { fold, limit, rounds: 0, stop: None }
+    }
+
+    /// The same for the events that are not after `end`.
+    pub(crate) fn up_to(fold: Box<dyn AnyFold>, end: Position) -> Self {
+        let events: Vec<usize> = (0..fold.len()).collect();
+        let limit = events.partition_point(|&event| fold.place(event).position <= end);
+        Self { limit, ..Self::of(fold) }
     }
 
     pub(crate) fn fold(&self) -> &dyn AnyFold {

@@ -3,15 +3,19 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use annals_eventstore::{EventStore, Position};
+use annals_eventstore::{AsOf, EventStore, Position};
 use futures::future::select_all;
 use tokio::sync::watch;
 use tokio_util::sync::{CancellationToken, DropGuard};
 use tokio_util::task::TaskTracker;
 
-use crate::builder::Over;
-use crate::error::{ProjectionProgress, Stopped, WaitError};
+use crate::as_of::{AsOfError, RowsAsOf, rows_as_of};
+use crate::builder::ProjectionsBuilder;
+use crate::changes::RowError;
+use crate::database::ReadModelDatabase;
+use crate::error::{ProjectionProgress, StopCause, Stopped, WaitError};
 use crate::projection::Projection;
+use crate::read_model::ReadModel;
 use crate::status::{ProjectionState, ProjectionStatus};
 use crate::wait::Names;
 
@@ -25,13 +29,15 @@ pub struct Projections(Arc<Inner>);
 
 struct Inner {
     names: Names,
+    most_rows_as_of: usize,
     tracker: TaskTracker,
     cancel: CancellationToken,
     _cancel_on_drop: DropGuard,
 }
 
 impl Projections {
-    /// Projections of the events of `store`, into a database that need not be the store's own.
+    /// Projections of the events of `store` into read models in `database`, which may be another than that of the events, also
+    /// of another engine. Neither is closed with them.
     ///
     /// ```
     /// # mod till { include!(concat!(env!("CARGO_MANIFEST_DIR"), "/docs/till.rs")); }
@@ -47,7 +53,7 @@ impl Projections {
     ///
     /// let store = MemoryStore::new();
     /// let reports = SqliteDatabase::open(&path).await?;
-    /// let views = Projections::over(store.clone()).into_database(reports.clone()).with(PerTill).start().await?;
+    /// let views = Projections::of(&store, &reports).with(PerTill).start().await?;
     ///
     /// let stream = StreamId::new(Tenant::default(), "till", "t-1")?;
     /// let sold = store.new_event(&TillEvent::Sold { cents: 4_50 })?;
@@ -61,13 +67,13 @@ impl Projections {
     /// # Ok(()) }
     /// # tokio::runtime::Runtime::new().unwrap().block_on(run()).unwrap();
     /// ```
-    pub fn over(store: impl EventStore) -> Over {
-        Over::new(Arc::new(store))
+    pub fn of(store: &(impl EventStore + Clone), database: &impl ReadModelDatabase) -> ProjectionsBuilder {
+        ProjectionsBuilder::new(Arc::new(store.clone()), database.clone().into_read_models().0)
     }
 
-    pub(crate) fn new(names: Names, tracker: TaskTracker, cancel: CancellationToken) -> Self {
+    pub(crate) fn new(names: Names, most_rows_as_of: usize, tracker: TaskTracker, cancel: CancellationToken) -> Self {
         let _cancel_on_drop = cancel.clone().drop_guard();
-        Self(Arc::new(Inner { names, tracker, cancel, _cancel_on_drop }))
+        Self(Arc::new(Inner { names, most_rows_as_of, tracker, cancel, _cancel_on_drop }))
     }
 
     /// The state of every projection that runs here, in the order in which they were added. What queries by the stable name
@@ -139,11 +145,22 @@ impl Projections {
     /// # Cancel safety
     /// Dropping the future is harmless.
     pub async fn wait_for(&self, position: Position, timeout: Duration) -> Result<(), WaitError> {
-        let all: Vec<usize> = (0..self.0.names.fed.len()).collect();
-        self.0.names.wait(&all, position, timeout).await
+        self.0.names.wait_for_all(position, timeout).await
     }
 
-    /// The same for one projection, whatever becomes of the others.
+    /// Waits until queries of every read model see everything that is in the log at the time of the call, `timeout` at most:
+    /// for tests, and for a service that answers nothing until its read models are current. Needs a tokio runtime with timers.
+    ///
+    /// # Errors
+    /// [`WaitError::HeadUnknown`] if the end of the log cannot be read; others as of [`Projections::wait_for`].
+    ///
+    /// # Cancel safety
+    /// Dropping the future is harmless.
+    pub async fn caught_up(&self, timeout: Duration) -> Result<(), WaitError> {
+        self.0.names.wait_for_head(timeout).await
+    }
+
+    /// The same as [`Projections::wait_for`] for one projection, whatever becomes of the others.
     ///
     /// # Errors
     /// As of [`Projections::wait_for`]; [`WaitError::Unknown`] if `P` was not started.
@@ -151,7 +168,7 @@ impl Projections {
     /// # Cancel safety
     /// Dropping the future is harmless.
     pub async fn wait_for_one<P: Projection>(&self, position: Position, timeout: Duration) -> Result<(), WaitError> {
-        self.0.names.wait(&[self.place_of::<P>()?], position, timeout).await
+        self.0.names.wait(&[self.known::<P>()?], position, timeout).await
     }
 
     /// Lets the stable name of `P`'s read model show the version that runs here, also if it shows a higher one: this is how
@@ -169,15 +186,73 @@ impl Projections {
     /// # Cancel safety
     /// Dropping the future leaves the name as it was, or switched.
     pub async fn show<P: Projection>(&self, timeout: Duration) -> Result<(), WaitError> {
-        self.0.names.show(self.place_of::<P>()?, timeout).await
+        self.0.names.show(self.known::<P>()?, timeout).await
     }
 
-    fn place_of<P: Projection>(&self) -> Result<usize, WaitError> {
+    /// The rows of `P`'s read model as they were: those of a projection that was stopped there. They are sorted by key, and
+    /// nothing is stored.
+    ///
+    /// The log up to there is read and folded into memory, so it takes as long as a rebuild up to there. What a position and a
+    /// time mean, [`AsOf`] says. `P` folds the events of its tenant alone, if it has one. How far it is is logged by `tracing`,
+    /// at the level `DEBUG`.
+    ///
+    /// ```
+    /// # mod till { include!(concat!(env!("CARGO_MANIFEST_DIR"), "/docs/till.rs")); }
+    /// # use till::*;
+    /// # async fn run() -> Result<(), Box<dyn std::error::Error>> {
+    /// # let folder = tempfile::tempdir()?;
+    /// # let path = folder.path().join("till.db");
+    /// use annals_eventstore::{AsOf, EventStore, EventStoreExt, ExpectedVersion, StreamId, Tenant};
+    /// use annals_projections::ProjectionsExt;
+    ///
+    /// let store = annals_eventstore::sqlite(&path).await?;
+    /// let views = store.projections().with(PerTill).start().await?;
+    /// let stream = StreamId::new(Tenant::default(), "till", "t-1")?;
+    /// let sold = |cents| store.new_event(&TillEvent::Sold { cents });
+    /// let first = store.append(&stream, ExpectedVersion::Any, vec![sold(4_50)?]).await?;
+    /// store.append(&stream, ExpectedVersion::Any, vec![sold(1_00)?]).await?;
+    ///
+    /// let then = views.as_of::<PerTill>(AsOf::position(first.position)).await?;
+    /// assert_eq!(then.rows[0].cents, 4_50);
+    /// # views.close().await;
+    /// # Ok(()) }
+    /// # tokio::runtime::Runtime::new().unwrap().block_on(run()).unwrap();
+    /// ```
+    ///
+    /// # Errors
+    /// [`AsOfError::Read`] if the position is beyond the log, the time is not over, or the log cannot be read;
+    /// [`AsOfError::Stopped`] naming an event that cannot be applied; [`AsOfError::TooManyRows`]; [`AsOfError::Unknown`] if `P` was
+    /// not started.
+    ///
+    /// # Cancel safety
+    /// Dropping the future is harmless.
+    pub async fn as_of<P: Projection>(&self, as_of: AsOf) -> Result<RowsAsOf<P::Row>, AsOfError> {
+        let Inner { names, most_rows_as_of, .. } = &*self.0;
+        let unknown = |known| AsOfError::Unknown { name: P::NAME.to_owned(), known };
+        let projection = &names.fed[self.place_of::<P>().map_err(unknown)?].projection;
+        let (rows, position) = rows_as_of(&names.shared.store, projection.as_ref(), as_of, *most_rows_as_of).await?;
+        let rows = rows.into_iter().map(|row| P::Row::from_columns(&mut row.into_iter())).collect::<Result<_, _>>();
+        let rows = rows.map_err(|source| Stopped {
+            projection: P::NAME.into(),
+            version: P::VERSION,
+            position,
+            event: None,
+            cause: Arc::new(StopCause::Row(RowError::Unreadable { table: P::Row::TABLE.name, source })),
+        })?;
+        Ok(RowsAsOf { rows, position })
+    }
+
+    /// Where `P` is among the projections; the names that there are if it is not.
+    fn place_of<P: Projection>(&self) -> Result<usize, String> {
         let fed = &self.0.names.fed;
         fed.iter().position(|fed| fed.model.projection == P::NAME).ok_or_else(|| {
             let known: Vec<String> = fed.iter().map(|fed| format!("`{}`", fed.model.projection)).collect();
-            WaitError::Unknown { name: P::NAME.to_owned(), known: known.join(", ") }
+            known.join(", ")
         })
+    }
+
+    fn known<P: Projection>(&self) -> Result<usize, WaitError> {
+        self.place_of::<P>().map_err(|known| WaitError::Unknown { name: P::NAME.to_owned(), known })
     }
 
     /// Waits until a projection stops because of an error, or all of them are closed: for alerts.

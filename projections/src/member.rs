@@ -26,7 +26,13 @@ pub(crate) trait AnyProjection: Send + Sync {
 
     fn tenant(&self) -> Option<&Tenant>;
 
+    /// From now on it wants the events of this tenant alone.
+    fn set_tenant(&mut self, tenant: Tenant);
+
     fn decoder(&self) -> Decoder;
+
+    /// Takes the names that events of `batch` have out of `names`.
+    fn strike_seen(&self, batch: &Batch, names: &mut Vec<&'static str>);
 
     fn shape(&self) -> Shape {
         Shape::of(self.model().table, self.names(), self.tenant())
@@ -54,15 +60,24 @@ impl<P: Projection> AnyProjection for Typed<P> {
     }
 
     fn names(&self) -> Vec<&'static str> {
-        P::Event::SHAPES.iter().map(|shape| shape.name).collect()
+        P::Event::READS.iter().map(|shape| shape.name).collect()
     }
 
     fn tenant(&self) -> Option<&Tenant> {
         self.tenant.as_ref()
     }
 
+    fn set_tenant(&mut self, tenant: Tenant) {
+        self.tenant = Some(tenant);
+    }
+
     fn decoder(&self) -> Decoder {
         Decoder::of::<P::Event>()
+    }
+
+    fn strike_seen(&self, batch: &Batch, names: &mut Vec<&'static str>) {
+        let events = batch.of::<P::Event>();
+        names.retain(|name| !events.iter().any(|event| *event.place.name == **name));
     }
 
     fn fold(&self, batch: &Batch, after: Position) -> Box<dyn AnyFold> {
@@ -96,7 +111,7 @@ pub(crate) fn wanted<'a>(projections: impl Iterator<Item = &'a dyn AnyProjection
 
 /// A projection that runs.
 pub(crate) struct Member {
-    pub(crate) projection: Box<dyn AnyProjection>,
+    pub(crate) projection: Arc<dyn AnyProjection>,
     pub(crate) model: Model,
     /// Everything up to here is applied, or does not concern it. This is what it reports as reached.
     progress: Checkpoint,
@@ -108,23 +123,28 @@ pub(crate) struct Member {
     /// When the stable name may be tried to switch again, after it could not be.
     pub(crate) show_after: Option<Instant>,
     live: bool,
+    /// The names of events that it wants and that none of the log had so far, while it is read from its beginning.
+    unseen: Vec<&'static str>,
     stopped: bool,
     status_sender: Arc<StatusSender>,
 }
 
 impl Member {
-    pub(crate) fn new(projection: Box<dyn AnyProjection>, prepared: Prepared) -> Self {
+    pub(crate) fn new(projection: Arc<dyn AnyProjection>, prepared: Prepared) -> Self {
         let model = projection.model();
         let status_sender = StatusSender::new(ProjectionStatus {
             name: model.projection.into(),
             version: model.version,
             position: prepared.checkpoint.position,
             applied: 0,
+            unseen: Vec::new(),
             state: ProjectionState::CatchingUp,
             progress: prepared.checkpoint,
             saved: prepared.checkpoint,
         });
+        let from_the_beginning = prepared.checkpoint.position == Position::START;
         Self {
+            unseen: if from_the_beginning { projection.names() } else { Vec::new() },
             projection,
             model,
             progress: prepared.checkpoint,
@@ -200,8 +220,31 @@ impl Member {
     pub(crate) fn caught_up(&mut self) {
         if !self.live {
             self.live = true;
+            self.report_unseen();
             self.advance(self.progress, 0);
         }
+    }
+
+    /// Notes which names the events of a page have.
+    pub(crate) fn look_at(&mut self, batch: &Batch) {
+        if !self.live && !self.unseen.is_empty() {
+            self.projection.strike_seen(batch, &mut self.unseen);
+        }
+    }
+
+    /// Warns of names that no event has: they may be misspelt.
+    fn report_unseen(&mut self) {
+        let unseen = std::mem::take(&mut self.unseen);
+        if unseen.is_empty() || self.position() == Position::START {
+            return;
+        }
+        let names = unseen.join(", ");
+        tracing::warn!(
+            projection = self.model.projection,
+            names,
+            "no event that was read has these names; if they are new, all is well, else check their spelling"
+        );
+        self.status_sender.send_modify(|status| status.unseen = unseen);
     }
 
     /// A fault that may pass blocks it.
@@ -212,7 +255,7 @@ impl Member {
     }
 
     /// What blocked it has passed.
-    pub(crate) fn go_on(&self) {
+    pub(crate) fn resume(&self) {
         let state = self.running_state();
         self.status_sender.send_if_modified(|status| {
             let retrying = matches!(status.state, ProjectionState::Retrying { .. });

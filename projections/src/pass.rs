@@ -106,7 +106,7 @@ impl Pass {
             }
             self.backoff = Backoff::default();
             for member in &self.members {
-                member.go_on();
+                member.resume();
             }
             match page.checkpoint {
                 Some(checkpoint) => {
@@ -219,6 +219,9 @@ impl Pass {
 
     /// Lets every projection apply what it wants of a batch that accounts for the log behind `after` up to `checkpoint`.
     async fn process(&mut self, batch: &Batch, after: Position, checkpoint: Checkpoint) {
+        for member in &mut self.members {
+            member.look_at(batch);
+        }
         loop {
             let shared = &self.shared;
             // A projection that was put back behind the beginning of the batch must read again from there.
@@ -380,6 +383,6 @@ fn part(at: usize, member: &Member, folding: Option<&Folding>, outcome: Outcome,
 
 impl Outcome {
     fn stopped(cause: StopCause) -> Self {
-        Self { applied: 0, changes: Default::default(), stop: Some(Stop { event: None, cause }) }
+        Self { applied: 0, changes: Default::default(), stop: Some(Stop::of(cause)) }
     }
 }

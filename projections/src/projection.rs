@@ -26,7 +26,7 @@ use crate::rows::Rows;
 /// }
 ///
 /// #[derive(ReadModel, Clone)]
-/// #[read_model(table = "daily_sales", key = "day")]
+/// #[read_model(table = "daily_sales", key = "day", per_tenant)]
 /// struct Day {
 ///     day: String,
 ///     cents: i64,
@@ -53,9 +53,9 @@ use crate::rows::Rows;
 ///     .then_rows([Day { day: "mon".into(), cents: 7_50 }, Day { day: "tue".into(), cents: 1_00 }]);
 /// ```
 pub trait Projection: Send + Sync + 'static {
-    /// What it folds. It gets every event whose stored name is one of this type's, from streams of any aggregate. So it
-    /// may be an enum made for this projection, with the stored names and the fields that it needs, of several
-    /// aggregates. One more name, or one less, needs a raised [`Projection::VERSION`].
+    /// What it folds. It gets every event whose stored name is one that this type reads ([`Event::READS`]), from streams of
+    /// any aggregate. So it may be an enum made for this projection, with the stored names and the fields that it needs, of
+    /// several aggregates. One more name, or one less, needs a raised [`Projection::VERSION`].
     type Event: Event;
     /// What it builds.
     type Row: ReadModel;
@@ -75,7 +75,8 @@ pub trait Projection: Send + Sync + 'static {
         None
     }
 
-    /// Takes one event into the rows.
+    /// Takes one event into the rows. Where an upcaster splits a stored event, it gets one part after the other, all of them in
+    /// one transaction; where one drops it, nothing.
     ///
     /// A lookup of a row that is not in memory yet fails with an error that belongs to the runner: hand it on with `?`.
     ///

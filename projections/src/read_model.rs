@@ -9,7 +9,8 @@ use crate::column::{Column, ColumnError, ColumnType, ColumnValue};
 ///
 /// # Obligations on the implementer
 /// `to_columns` gives one value per column of [`ReadModel::TABLE`], in their order; `from_columns` of them gives an equal
-/// row; `key` gives the values of the key columns. All of them are pure.
+/// row; `key` gives the values of the key columns. All of them are pure. Where the table is per tenant, all three leave out
+/// the column `tenant`.
 ///
 /// Keys and indexed columns are short: a row with more than [`TableSpec::MAX_INDEXED_BYTES`] in its key or in the columns of
 /// an index stops its projection, on every database.
@@ -56,7 +57,7 @@ pub trait ReadModel: Clone + Send + Sync + 'static {
     /// [`ColumnError`] naming the column that cannot hold its value, or give it back.
     fn normalize(&mut self) -> Result<(), ColumnError> {
         let columns = self.to_columns();
-        for (spec, value) in Self::TABLE.columns.iter().zip(&columns) {
+        for (spec, value) in Self::TABLE.row_columns().iter().zip(&columns) {
             check_value(spec.column_type, spec.nullable, value)
                 .map_err(|problem| ColumnError::unfit(problem).in_column(spec.name))?;
         }
@@ -88,9 +89,24 @@ impl<T: Column + Eq + Hash + Clone + Send + Sync + 'static> RowKey for T {
     }
 }
 
-macro_rules! tuple_key {
-    ($($name:ident $index:tt),+) => {
-        impl<$($name: Column + Eq + Hash + Clone + Send + Sync + 'static),+> RowKey for ($($name,)+) {
+/// What keys of the type `K` begin with: the first column of a tuple of several, or a tuple of its first two and so on;
+/// [`Rows::remove_by_prefix`](crate::Rows::remove_by_prefix) has an example.
+///
+/// # Obligations on the implementer
+/// The values are those which [`RowKey::to_columns`] of a key gives first.
+#[diagnostic::on_unimplemented(
+    message = "no key of the type `{K}` begins with the type `{Self}`",
+    label = "not what such a key begins with",
+    note = "it is the type of the first column of a key of several, or a tuple of the types of its first columns, but not of all"
+)]
+pub trait RowKeyPrefix<K: RowKey> {
+    /// The values, in the order of the table's key columns.
+    fn to_columns(&self) -> Vec<ColumnValue>;
+}
+
+macro_rules! key_prefix {
+    ($($name:ident $index:tt),+; $($rest:ident),+) => {
+        impl<$($name: Part,)+ $($rest: Part),+> RowKeyPrefix<($($name,)+ $($rest,)+)> for ($($name,)+) {
             fn to_columns(&self) -> Vec<ColumnValue> {
                 vec![$(self.$index.to_column()),+]
             }
@@ -98,11 +114,52 @@ macro_rules! tuple_key {
     };
 }
 
+macro_rules! first_of_key {
+    ($($rest:ident),+) => {
+        impl<First: Part, $($rest: Part),+> RowKeyPrefix<(First, $($rest,)+)> for First {
+            fn to_columns(&self) -> Vec<ColumnValue> {
+                vec![self.to_column()]
+            }
+        }
+    };
+}
+
+macro_rules! tuple_key {
+    ($($name:ident $index:tt),+) => {
+        impl<$($name: Part),+> RowKey for ($($name,)+) {
+            fn to_columns(&self) -> Vec<ColumnValue> {
+                vec![$(self.$index.to_column()),+]
+            }
+        }
+    };
+}
+
+/// What a key can be made of.
+pub trait Part: Column + Eq + Hash + Clone + Send + Sync + 'static {}
+
+impl<T: Column + Eq + Hash + Clone + Send + Sync + 'static> Part for T {}
+
 tuple_key!(A 0, B 1);
 tuple_key!(A 0, B 1, C 2);
 tuple_key!(A 0, B 1, C 2, D 3);
 tuple_key!(A 0, B 1, C 2, D 3, E 4);
 tuple_key!(A 0, B 1, C 2, D 3, E 4, F 5);
+
+first_of_key!(B);
+first_of_key!(B, C);
+first_of_key!(B, C, D);
+first_of_key!(B, C, D, E);
+first_of_key!(B, C, D, E, F);
+key_prefix!(A 0, B 1; C);
+key_prefix!(A 0, B 1; C, D);
+key_prefix!(A 0, B 1; C, D, E);
+key_prefix!(A 0, B 1; C, D, E, F);
+key_prefix!(A 0, B 1, C 2; D);
+key_prefix!(A 0, B 1, C 2; D, E);
+key_prefix!(A 0, B 1, C 2; D, E, F);
+key_prefix!(A 0, B 1, C 2, D 3; E);
+key_prefix!(A 0, B 1, C 2, D 3; E, F);
+key_prefix!(A 0, B 1, C 2, D 3, E 4; F);
 
 /// The table of a read model. The derive makes it; [`ReadModel`] has an example.
 ///
@@ -118,7 +175,14 @@ pub struct TableSpec {
     pub key: &'static [&'static str],
     /// Further indexes. They may change without a new version of the projection.
     pub indexes: &'static [IndexSpec],
+    /// Whether each row belongs to the tenant of the events that it was made of. The first column is then `tenant`, text
+    /// and not null, and so is the first column of the key and of each index. It is no part of the row's type: the runner
+    /// fills it from the event, and a fold sees the rows of that tenant alone.
+    pub per_tenant: bool,
 }
+
+/// The column of a table per tenant that says whose its rows are.
+pub(crate) const TENANT: &str = "tenant";
 
 /// One column of a table.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -158,6 +222,11 @@ impl TableSpec {
     /// database takes more. Text and bytes count their length, JSON four times the length of its text, a null nothing, any
     /// other value 16; each column but the first counts 8 more.
     pub const MAX_INDEXED_BYTES: usize = 2_600;
+
+    /// The columns of a row's type: without the tenant, if the table is per tenant.
+    pub(crate) fn row_columns(&self) -> &'static [ColumnSpec] {
+        if self.per_tenant { self.columns.get(1..).unwrap_or_default() } else { self.columns }
+    }
 
     /// The places of the key columns among the columns, in the key's order.
     pub(crate) fn key_places(&self) -> Vec<usize> {
@@ -212,6 +281,20 @@ impl TableSpec {
                     return wrong(format!("the key names `{key}` twice; name it once"));
                 }
                 Some(_) => {}
+            }
+        }
+        if self.per_tenant {
+            let tenant = ColumnSpec { name: TENANT, column_type: ColumnType::Text, nullable: false };
+            let mut first = self.indexes.iter().map(|index| index.columns.first()).chain([self.key.first()]);
+            if self.columns.first() != Some(&tenant) || first.any(|first| first != Some(&TENANT)) {
+                return wrong(format!(
+                    "is per tenant, but `{TENANT}`, text and never null, is not the first column of the table, of its key and of each index; put it there"
+                ));
+            }
+            if self.columns.len() == 1 || self.key.len() == 1 {
+                return wrong(format!(
+                    "is per tenant, but has no key beside `{TENANT}`; name what names a row of one tenant"
+                ));
             }
         }
         for index in self.indexes {

@@ -1,12 +1,14 @@
 //! The rows that a fold works on: an identity map that knows what the table holds and what the fold made of it.
 
 use std::collections::HashMap;
-use std::collections::hash_map::Entry;
 
-use crate::changes::{Changes, RowError, check_columns, check_indexes, check_key};
-use crate::column::ColumnValue;
+use annals_eventstore::Tenant;
+
+use crate::changes::{Changes, RowError, check_key};
+use crate::column::{Column, ColumnError, ColumnValue, next_column};
 use crate::error::ProjectionError;
-use crate::read_model::{ReadModel, RowKey};
+use crate::read_model::{ReadModel, RowKeyPrefix, TENANT};
+use crate::slots::{BadRow, LookUp, Now, Slots, whole_key};
 
 /// The rows of a read model, as far as the events at hand need them.
 ///
@@ -35,7 +37,7 @@ use crate::read_model::{ReadModel, RowKey};
 /// }
 ///
 /// #[derive(ReadModel, Clone)]
-/// #[read_model(table = "parcels_under_way", key = "parcel")]
+/// #[read_model(table = "parcels_under_way", key = "parcel", per_tenant)]
 /// struct Parcel {
 ///     parcel: String,
 ///     place: String,
@@ -52,8 +54,7 @@ use crate::read_model::{ReadModel, RowKey};
 ///         match &event.event {
 ///             ParcelEvent::Sent => rows.upsert(Parcel { parcel, place: "the shop".into() }),
 ///             ParcelEvent::Moved { to } => {
-///                 let row = rows.get_mut(&parcel)?.ok_or_else(|| ProjectionError::new("it was never sent"))?;
-///                 row.place.clone_from(to);
+///                 rows.require(&parcel)?.place.clone_from(to);
 ///             }
 ///             ParcelEvent::Delivered => rows.remove(&parcel),
 ///         }
@@ -66,56 +67,26 @@ use crate::read_model::{ReadModel, RowKey};
 /// given_events([("p-1", ParcelEvent::Sent), ("p-2", ParcelEvent::Sent), ("p-1", moved()), ("p-2", ParcelEvent::Delivered)])
 ///     .with(UnderWay)
 ///     .then_rows([Parcel { parcel: "p-1".into(), place: "Ghent".into() }]);
-/// given_events([("p-3", moved())]).with(UnderWay).then_stops_before(1, "never sent");
+/// given_events([("p-3", moved())]).with(UnderWay).then_stops_before(1, "there is no row `\"default\", \"p-3\"` in `parcels_under_way`");
 /// ```
 #[derive(Debug)]
 pub struct Rows<R: ReadModel> {
-    slots: HashMap<R::Key, Slot<R>>,
+    /// Those of the tenant whose event is applied if the read model is per tenant; all of them otherwise.
+    slots: Slots<R>,
+    /// Those of other tenants. No lookup and no write of this event comes here.
+    others: HashMap<Tenant, Slots<R>>,
     /// Keys of this round's lookups that found no slot, each once, in the order of the lookups.
-    missing: Vec<R::Key>,
+    missing: Vec<(Option<Tenant>, R::Key)>,
     /// The number of the event that is being applied.
     event: usize,
     /// The first row of this round that no table can hold or give back, with the number of its event.
     failed: Option<BadRow>,
 }
 
-/// A row that no table can hold or give back, and the number of the event that made it.
-pub(crate) type BadRow = (usize, RowError);
-
-/// What is known about one key.
-#[derive(Debug)]
-struct Slot<R> {
-    stored: Stored<R>,
-    now: Now<R>,
-    /// The number of the event that made `now` what it is.
-    changed_by: usize,
-    /// Whether `now` is what the table would give back.
-    is_normal: bool,
-}
-
-/// What the table holds.
-#[derive(Debug)]
-enum Stored<R> {
-    /// Not looked up.
-    Unknown,
-    /// Looked up in this round and not loaded yet.
-    Missing,
-    Absent,
-    Row(R),
-}
-
-/// What the fold made of it in this round.
-#[derive(Debug)]
-enum Now<R> {
-    AsStored,
-    Row(R),
-    Removed,
-}
-
 impl<R: ReadModel> Rows<R> {
     /// No rows, and nothing known about any key.
     pub(crate) fn new() -> Self {
-        Self { slots: HashMap::new(), missing: Vec::new(), event: 0, failed: None }
+        Self { slots: Slots::of(None), others: HashMap::new(), missing: Vec::new(), event: 0, failed: None }
     }
 
     /// The row called `key`, or `None` if there is none.
@@ -124,7 +95,7 @@ impl<R: ReadModel> Rows<R> {
     /// The runner's own error if the row is not in memory; hand it on.
     pub fn get(&mut self, key: &R::Key) -> Result<Option<&R>, ProjectionError> {
         self.look_up(key)?;
-        Ok(self.slots.get(key).and_then(Slot::row))
+        Ok(self.slots.row(key))
     }
 
     /// The row called `key` to change it, or `None` if there is none. Its key must stay as it is: the projection stops
@@ -134,8 +105,21 @@ impl<R: ReadModel> Rows<R> {
     /// The runner's own error if the row is not in memory; hand it on.
     pub fn get_mut(&mut self, key: &R::Key) -> Result<Option<&mut R>, ProjectionError> {
         self.look_up(key)?;
-        let event = self.event;
-        Ok(self.slots.get_mut(key).and_then(|slot| slot.row_mut(event)))
+        Ok(self.slots.row_mut(key, self.event))
+    }
+
+    /// The row called `key` to change it, where it is a fault of the events or of the fold if there is none. The projection
+    /// stops before the event then, and says which event and which key.
+    ///
+    /// # Errors
+    /// [`RowError::Missing`] if there is no such row; the runner's own error if it is not in memory. Hand both on.
+    pub fn require(&mut self, key: &R::Key) -> Result<&mut R, ProjectionError> {
+        self.look_up(key)?;
+        let missing = || RowError::missing::<R>(&whole_key::<R>(self.slots.tenant(), key)).into();
+        if self.slots.row(key).is_none() {
+            return Err(missing());
+        }
+        self.slots.row_mut(key, self.event).ok_or_else(ProjectionError::not_loaded)
     }
 
     /// The row called `key` to change it; if there is none, the row that `make` gives. Its key must stay as it is.
@@ -144,11 +128,10 @@ impl<R: ReadModel> Rows<R> {
     /// The runner's own error if the row is not in memory; hand it on.
     pub fn get_or_insert_with(&mut self, key: &R::Key, make: impl FnOnce() -> R) -> Result<&mut R, ProjectionError> {
         self.look_up(key)?;
-        let slot = self.slots.entry(key.clone()).or_insert(Slot::of(Stored::Unknown));
-        if slot.row().is_none() {
-            slot.now = Now::Row(make());
+        if self.slots.row(key).is_none() {
+            self.set(key.clone(), Now::Row(make()));
         }
-        slot.row_mut(self.event).ok_or_else(ProjectionError::not_loaded)
+        self.slots.row_mut(key, self.event).ok_or_else(ProjectionError::not_loaded)
     }
 
     /// Whether there is a row called `key`.
@@ -157,6 +140,35 @@ impl<R: ReadModel> Rows<R> {
     /// The runner's own error if that is not known yet; hand it on.
     pub fn contains(&mut self, key: &R::Key) -> Result<bool, ProjectionError> {
         Ok(self.get(key)?.is_some())
+    }
+
+    /// Sees to it that all of these rows are in memory: a fold that needs several rows for one event asks for them at once, and
+    /// is not run again for each.
+    ///
+    /// # Errors
+    /// The runner's own error if one of them is not in memory; hand it on.
+    ///
+    /// ```
+    /// # use annals_macros::ReadModel;
+    /// # use annals_projections::{ProjectionError, Rows};
+    /// # #[derive(ReadModel, Clone)]
+    /// # #[read_model(table = "balances", key = "account")]
+    /// # struct Balance { account: String, cents: i64 }
+    /// fn transferred(rows: &mut Rows<Balance>, from: String, to: String, cents: i64) -> Result<(), ProjectionError> {
+    ///     rows.prefetch([&from, &to])?;
+    ///     rows.require(&from)?.cents -= cents;
+    ///     rows.require(&to)?.cents += cents;
+    ///     Ok(())
+    /// }
+    /// ```
+    pub fn prefetch<'a>(&mut self, keys: impl IntoIterator<Item = &'a R::Key>) -> Result<(), ProjectionError> {
+        let mut all = Ok(());
+        for key in keys {
+            // Also after one that is missing: all of them are loaded at once.
+            let found = self.look_up(key);
+            all = all.and(found);
+        }
+        all
     }
 
     /// Puts a row in place of the one with its key, or adds it. The old row is not needed and so never loaded for this.
@@ -170,60 +182,79 @@ impl<R: ReadModel> Rows<R> {
         self.set(key.clone(), Now::Removed);
     }
 
-    fn set(&mut self, key: R::Key, now: Now<R>) {
-        let slot = match self.slots.entry(key) {
-            Entry::Occupied(entry) => {
-                // What an earlier event made must have been fit to be stored, though it is replaced now.
-                let key = entry.key().clone();
-                let slot = entry.into_mut();
-                if let Err(bad) = slot.normalize(&key, self.event) {
-                    self.failed.get_or_insert(bad);
-                }
-                slot
-            }
-            Entry::Vacant(entry) => entry.insert(Slot::of(Stored::Unknown)),
-        };
-        (slot.now, slot.changed_by, slot.is_normal) = (now, self.event, false);
+    /// Removes every row whose key begins with `prefix`, the first column or columns of a key of several. None of them is
+    /// loaded for this.
+    ///
+    /// ```
+    /// # use annals_macros::ReadModel;
+    /// # use annals_projections::Rows;
+    /// #[derive(ReadModel, Clone)]
+    /// #[read_model(table = "orders_of_customers", key("customer", "order"))]
+    /// struct Line {
+    ///     customer: String,
+    ///     order: u32,
+    ///     cents: i64,
+    /// }
+    ///
+    /// fn customer_erased(rows: &mut Rows<Line>, customer: String) {
+    ///     rows.remove_by_prefix(&customer);
+    /// }
+    /// ```
+    pub fn remove_by_prefix(&mut self, prefix: &impl RowKeyPrefix<R::Key>) {
+        let removed = self.slots.remove_by_prefix(prefix.to_columns(), self.event);
+        self.note(removed);
     }
 
-    /// Fails, and remembers the key, if it is not known whether there is a row called `key`. If there is one that an earlier
-    /// event has changed, it is made the one that the table would give back.
-    fn look_up(&mut self, key: &R::Key) -> Result<(), ProjectionError> {
-        match self.slots.get_mut(key) {
-            Some(slot @ Slot { now: Now::Row(_) | Now::Removed, .. }) => {
-                slot.normalize(key, self.event).map_err(|bad| {
-                    self.failed.get_or_insert(bad);
-                    ProjectionError::not_loaded()
-                })
-            }
-            Some(Slot { stored: Stored::Absent | Stored::Row(_), .. }) => Ok(()),
-            Some(Slot { stored: Stored::Missing, .. }) => Err(ProjectionError::not_loaded()),
-            Some(slot @ Slot { stored: Stored::Unknown, .. }) => {
-                slot.stored = Stored::Missing;
-                self.missing.push(key.clone());
-                Err(ProjectionError::not_loaded())
-            }
-            None => {
-                self.slots.insert(key.clone(), Slot::of(Stored::Missing));
-                self.missing.push(key.clone());
-                Err(ProjectionError::not_loaded())
-            }
+    fn set(&mut self, key: R::Key, now: Now<R>) {
+        let set = self.slots.set(key, now, self.event);
+        self.note(set);
+    }
+
+    fn note(&mut self, done: Result<(), BadRow>) {
+        if let Err(bad) = done {
+            self.failed.get_or_insert(bad);
         }
+    }
+
+    /// Fails, and remembers the key, if it is not known whether there is a row called `key`.
+    fn look_up(&mut self, key: &R::Key) -> Result<(), ProjectionError> {
+        match self.slots.look_up(key, self.event) {
+            Ok(LookUp::Known) => return Ok(()),
+            Ok(LookUp::Asked) => {}
+            Ok(LookUp::Missing) => self.missing.push((self.slots.tenant().cloned(), key.clone())),
+            Err(bad) => self.note(Err(bad)),
+        }
+        Err(ProjectionError::not_loaded())
     }
 
     /// Begins a round: forgets what the last one made, keeps what the table is known to hold.
     pub(crate) fn reset(&mut self) {
         self.missing.clear();
         self.failed = None;
-        self.slots.retain(|_, slot| {
-            (slot.now, slot.is_normal) = (Now::AsStored, true);
-            matches!(slot.stored, Stored::Absent | Stored::Row(_))
-        });
+        self.all().for_each(Slots::reset);
     }
 
-    /// The event with this number comes next.
-    pub(crate) fn begin(&mut self, event: usize) {
+    /// The event with this number comes next, of this tenant.
+    pub(crate) fn begin(&mut self, event: usize, tenant: &Tenant) {
         self.event = event;
+        if R::TABLE.per_tenant && self.slots.tenant() != Some(tenant) {
+            let slots = self.others.remove(tenant).unwrap_or_else(|| Slots::of(Some(tenant.clone())));
+            let left = std::mem::replace(&mut self.slots, slots);
+            if let Some(tenant) = left.tenant().cloned() {
+                self.others.insert(tenant, left);
+            }
+        }
+    }
+
+    fn all(&mut self) -> impl Iterator<Item = &mut Slots<R>> {
+        std::iter::once(&mut self.slots).chain(self.others.values_mut())
+    }
+
+    fn of(&mut self, tenant: Option<&Tenant>) -> Option<&mut Slots<R>> {
+        if self.slots.tenant() == tenant {
+            return Some(&mut self.slots);
+        }
+        tenant.and_then(|tenant| self.others.get_mut(tenant))
     }
 
     /// The row of an earlier event that no table can hold or give back, if one was found since the last call.
@@ -242,8 +273,8 @@ impl<R: ReadModel> Rows<R> {
     /// About that key, if it is the very first: behind another missing key, what a fold asks for means nothing yet.
     pub(crate) fn missing(&mut self) -> Result<Vec<Vec<ColumnValue>>, RowError> {
         let mut columns = Vec::with_capacity(self.missing.len());
-        for key in &self.missing {
-            match check_key::<R>(key.to_columns()) {
+        for (tenant, key) in &self.missing {
+            match check_key::<R>(whole_key::<R>(tenant.as_ref(), key)) {
                 Ok(key) => columns.push(key),
                 Err(error) if columns.is_empty() => return Err(error),
                 Err(_) => break,
@@ -256,16 +287,19 @@ impl<R: ReadModel> Rows<R> {
     /// Takes what the table holds for the missing keys: `loaded` for those it has, nothing for the others.
     ///
     /// # Errors
-    /// [`RowError::Foreign`] if a loaded row has another key.
-    pub(crate) fn supply(&mut self, loaded: Vec<R>) -> Result<(), RowError> {
-        for key in self.missing.drain(..) {
-            self.slots.insert(key, Slot::of(Stored::Absent));
+    /// [`RowError::Unreadable`] if a loaded row is not one of this type, [`RowError::Foreign`] if it has another key.
+    pub(crate) fn supply(&mut self, loaded: Vec<Vec<ColumnValue>>) -> Result<(), RowError> {
+        for (tenant, key) in std::mem::take(&mut self.missing) {
+            if let Some(slots) = self.of(tenant.as_ref()) {
+                slots.absent(key);
+            }
         }
-        for row in loaded {
-            let key = row.key();
-            match self.slots.get_mut(&key) {
-                Some(slot) => slot.stored = Stored::Row(row),
-                None => return Err(RowError::foreign::<R>(&key)),
+        for columns in loaded {
+            let unreadable = |source| RowError::Unreadable { table: R::TABLE.name, source };
+            let (tenant, row) = read_row::<R>(columns).map_err(unreadable)?;
+            match self.of(tenant.as_ref()) {
+                Some(slots) => slots.stored(row)?,
+                None => return Err(RowError::foreign::<R>(&whole_key::<R>(tenant.as_ref(), &row.key()))),
             }
         }
         Ok(())
@@ -278,14 +312,7 @@ impl<R: ReadModel> Rows<R> {
     /// About a row that no table can hold or give back: of all such rows, one of the earliest event that made one.
     pub(crate) fn changes(&mut self) -> Result<Changes, BadRow> {
         let mut changes = Changes::default();
-        let mut failed: Option<BadRow> = None;
-        for (key, slot) in &mut self.slots {
-            if let Err(bad) = slot.add_to(&mut changes, key)
-                && failed.as_ref().is_none_or(|(event, _)| bad.0 < *event)
-            {
-                failed = Some(bad);
-            }
-        }
+        let failed = self.all().filter_map(|slots| slots.add_to(&mut changes).err()).min_by_key(|(event, _)| *event);
         if let Some(bad) = failed {
             return Err(bad);
         }
@@ -294,83 +321,15 @@ impl<R: ReadModel> Rows<R> {
     }
 }
 
-impl<R: ReadModel> Slot<R> {
-    /// Makes a row that an event before `event` has changed the one that the table would give back.
-    fn normalize(&mut self, key: &R::Key, event: usize) -> Result<(), BadRow> {
-        if self.is_normal || self.changed_by == event {
-            return Ok(());
+/// A row of the table, and whose it is if the read model is per tenant.
+fn read_row<R: ReadModel>(columns: Vec<ColumnValue>) -> Result<(Option<Tenant>, R), ColumnError> {
+    let mut columns = columns.into_iter();
+    let tenant = match R::TABLE.per_tenant {
+        true => {
+            let value = next_column(&mut columns, TENANT)?;
+            Some(Tenant::from_column(value).map_err(|error| error.in_column(TENANT))?)
         }
-        self.is_normal = true;
-        // The key of a row that was looked up was checked before it was loaded.
-        if matches!(self.stored, Stored::Unknown | Stored::Missing) {
-            check_key::<R>(key.to_columns()).map_err(|error| (self.changed_by, error))?;
-        }
-        match &mut self.now {
-            Now::Row(row) => normalize(key, row).map_err(|error| (self.changed_by, error)),
-            Now::Removed | Now::AsStored => Ok(()),
-        }
-    }
-
-    /// Adds what must be written for this row.
-    fn add_to(&mut self, changes: &mut Changes, key: &R::Key) -> Result<(), BadRow> {
-        let by = self.changed_by;
-        self.normalize(key, usize::MAX)?;
-        match (&self.now, &self.stored) {
-            (Now::AsStored, _) | (Now::Removed, Stored::Absent) => {}
-            (Now::Removed, _) => changes.removed.push(check_key::<R>(key.to_columns()).map_err(|error| (by, error))?),
-            (Now::Row(row), stored) => {
-                let columns = row.to_columns();
-                let same = matches!(stored, Stored::Row(before) if before.to_columns() == columns);
-                if !same {
-                    check_columns::<R>(key, &columns).map_err(|error| (by, error))?;
-                    if row.key() != *key {
-                        return Err((by, RowError::key_changed::<R>(key, &row.key())));
-                    }
-                    changes.written.push(columns.into_iter().map(ColumnValue::normal).collect());
-                }
-            }
-        }
-        Ok(())
-    }
-}
-
-/// Makes a row the one that its table gives back.
-fn normalize<R: ReadModel>(key: &R::Key, row: &mut R) -> Result<(), RowError> {
-    if row.key() != *key {
-        return Err(RowError::key_changed::<R>(key, &row.key()));
-    }
-    match row.normalize() {
-        Ok(()) if R::TABLE.indexes_vary() => check_indexes::<R>(key, &row.to_columns()),
-        Ok(()) => Ok(()),
-        Err(error) => {
-            // What the table cannot hold is reported as for every row.
-            check_columns::<R>(key, &row.to_columns())?;
-            Err(RowError::lost::<R>(key, &error))
-        }
-    }
-}
-
-impl<R: Clone> Slot<R> {
-    fn of(stored: Stored<R>) -> Self {
-        Self { stored, now: Now::AsStored, changed_by: 0, is_normal: true }
-    }
-
-    fn row(&self) -> Option<&R> {
-        match (&self.now, &self.stored) {
-            (Now::Row(row), _) | (Now::AsStored, Stored::Row(row)) => Some(row),
-            _ => None,
-        }
-    }
-
-    /// The row for `event` to change; what the table holds is kept beside it, for the next round and for comparison.
-    fn row_mut(&mut self, event: usize) -> Option<&mut R> {
-        (self.changed_by, self.is_normal) = (event, false);
-        if let (Now::AsStored, Stored::Row(row)) = (&self.now, &self.stored) {
-            self.now = Now::Row(row.clone());
-        }
-        match &mut self.now {
-            Now::Row(row) => Some(row),
-            Now::AsStored | Now::Removed => None,
-        }
-    }
+        false => None,
+    };
+    Ok((tenant, R::from_columns(&mut columns)?))
 }

@@ -22,6 +22,9 @@ pub struct ProjectionStatus {
     pub position: Position,
     /// How many events it has applied since it was started, in this process.
     pub applied: u64,
+    /// Stored names that it wants and that no event of the log had, when it was built in this process from the beginning to
+    /// the end of the log. They may be misspelt, or new.
+    pub unseen: Vec<&'static str>,
     /// What it is doing.
     pub state: ProjectionState,
     /// The event at `position`.

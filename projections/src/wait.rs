@@ -7,12 +7,12 @@ use std::time::Duration;
 use annals_eventstore::{Checkpoint, Position};
 use futures::future::join_all;
 use tokio::sync::{Mutex, watch};
-use tokio::time::{sleep, timeout};
+use tokio::time::{Instant, sleep, timeout};
 
 use crate::commit::check_log;
 use crate::database::{Fault, Model, Shown, Shows, Switch};
 use crate::error::{Elsewhere, ProjectionProgress, WaitError};
-use crate::member::chain;
+use crate::member::{AnyProjection, chain};
 use crate::pass::Shared;
 use crate::status::{ProjectionState, ProjectionStatus};
 use crate::switch::SWITCH_AGAIN;
@@ -25,11 +25,12 @@ const LOOK_AGAIN: Duration = Duration::from_millis(20);
 pub(crate) struct Fed {
     pub(crate) model: Model,
     pub(crate) status: watch::Receiver<ProjectionStatus>,
+    pub(crate) projection: Arc<dyn AnyProjection>,
 }
 
 /// The read models of a handle, by their stable names.
 pub(crate) struct Names {
-    shared: Shared,
+    pub(crate) shared: Shared,
     pub(crate) fed: Vec<Fed>,
     models: Vec<Model>,
     /// How many looks were begun.
@@ -59,6 +60,21 @@ impl Names {
             Ok(ended) => ended,
             Err(_) => Err(WaitError::TimedOut { position, waited: most, reached: wait.reached() }),
         }
+    }
+
+    /// The same of all names.
+    pub(crate) async fn wait_for_all(&self, position: Position, most: Duration) -> Result<(), WaitError> {
+        let all: Vec<usize> = (0..self.fed.len()).collect();
+        self.wait(&all, position, most).await
+    }
+
+    /// The same up to where the log ends now.
+    pub(crate) async fn wait_for_head(&self, most: Duration) -> Result<(), WaitError> {
+        let begun = Instant::now();
+        let unknown = |cause| WaitError::HeadUnknown { waited: most, cause };
+        let head = timeout(most, self.shared.store.head()).await.map_err(|_| unknown(None))?;
+        let head = head.map_err(|error| unknown(Some(error)))?;
+        self.wait_for_all(head.position, most.saturating_sub(begun.elapsed())).await
     }
 
     /// What the names show at a moment after this was called.
@@ -103,7 +119,7 @@ impl Names {
 
     /// Lets the name of projection `at` show the version that runs here, as soon as that has read what is shown now.
     pub(crate) async fn show(&self, at: usize, most: Duration) -> Result<(), WaitError> {
-        let Fed { model, status } = &self.fed[at];
+        let Fed { model, status, .. } = &self.fed[at];
         let mut why = "the database has not answered".to_owned();
         let shown = async {
             let mut how = Switch { even_down: true, foreign: None };

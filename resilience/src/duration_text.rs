@@ -89,7 +89,6 @@ pub(crate) mod option {
 pub(crate) mod shown {
     use super::*;
 
-    #[expect(clippy::trivially_copy_pass_by_ref, reason = "the shape that serde asks for")]
     pub(crate) fn serialize<S: Serializer>(duration: &Duration, serializer: S) -> Result<S::Ok, S::Error> {
         super::serialize(&whole_millis(*duration), serializer)
     }

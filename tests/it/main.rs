@@ -3,6 +3,7 @@
 mod deadline;
 mod promises;
 mod requests;
+mod tenants;
 
 use std::time::Duration;
 
@@ -192,8 +193,7 @@ async fn build_again(
     store: impl EventStore + Clone,
     elsewhere: impl ReadModelDatabase,
 ) -> Result<(), Box<dyn std::error::Error>> {
-    let builder = Projections::over(store.clone()).into_database(elsewhere);
-    let views = builder.with(Turnovers).with(Balances).start().await?;
+    let views = Projections::of(&store, &elsewhere).with(Turnovers).with(Balances).start().await?;
     views.wait_for(store.head().await?.position, TIMEOUT).await?;
     views.close().await;
     Ok(())

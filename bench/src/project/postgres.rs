@@ -22,7 +22,7 @@ pub(super) async fn measure(options: &Options) -> Result<Report, Fault> {
     let (mut ours, mut theirs) = (Tally::default(), Tally::default());
     for round in 0.. {
         let database = PostgresDatabase::open(server.database(&format!("ours_{round}")).await?).await?;
-        build(&store, Projections::over(store.clone()).into_database(database.clone()), &mut ours).await?;
+        build(&store, Projections::of(&store, &database), &mut ours).await?;
         let row = sqlx::query(DELIVERED).fetch_one(&mut *database.read().await?).await?;
         assert_eq!(row.get::<i64, _>(0), orders(options.events()), "every order is in the list");
         database.close().await;

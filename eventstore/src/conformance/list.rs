@@ -262,6 +262,12 @@ macro_rules! __conformance_clauses {
                 times_far_away_are_returned_equal,
                 a_clock_that_goes_back_forgets_no_request,
             }
+            as_of {
+                a_position_is_the_last_of_a_prefix_in_whole_appends,
+                a_position_beyond_the_log_is_refused_and_so_is_a_version,
+                a_time_ends_before_the_first_event_after_it_in_whole_appends,
+                a_time_that_is_not_over_is_refused,
+            }
             close {
                 a_closed_handle_refuses_every_append,
                 a_closed_handle_refuses_every_read,

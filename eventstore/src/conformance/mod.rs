@@ -38,6 +38,7 @@ mod list;
 mod run;
 
 mod append;
+mod as_of;
 mod bad_input;
 mod cancel;
 mod checkpoint;

@@ -6,6 +6,7 @@ use std::ops::Bound;
 use jiff::Timestamp;
 
 use crate::append::{Appended, AppendedStream, CheckedAppend, CheckedPart};
+use crate::as_of::{AsOf, beyond_log, not_of_the_log, not_over};
 use crate::clock::{Clock, whole_micros};
 use crate::error::{AppendError, ReadError};
 use crate::event::{EventId, RecordedEvent};
@@ -25,6 +26,8 @@ pub(super) struct Log {
     /// The event with version `v` of a stream has the index at `v - 1`. In the order of a listing.
     streams: BTreeMap<StreamId, Vec<usize>>,
     ids: HashMap<EventId, usize>,
+    /// The latest time up to each event, which increases with positions as times need not.
+    latest_up_to: Vec<Timestamp>,
     requests: Requests,
     pub(super) saved: Saved,
     /// The latest time that the clock has shown to an append.
@@ -83,6 +86,7 @@ impl Log {
         for event in events {
             let index = self.events.len();
             indexes.push(index);
+            self.latest_up_to.push(self.latest_up_to.last().map_or(recorded_at, |latest| recorded_at.max(*latest)));
             positions.push(position_of(index));
             self.ids.insert(event.event_id, index);
             let version = version_of(indexes.len());
@@ -179,6 +183,40 @@ impl Log {
     pub(super) fn head(&self, incarnation: Incarnation) -> Result<Checkpoint, ReadError> {
         self.check_open()?;
         Ok(self.last().map_or_else(|| Checkpoint::start(incarnation), |event| event.checkpoint(incarnation)))
+    }
+
+    pub(super) fn as_of(
+        &self,
+        incarnation: Incarnation,
+        as_of: AsOf,
+        clock: &dyn Clock,
+    ) -> Result<Checkpoint, ReadError> {
+        self.check_open()?;
+        let mut events = match as_of {
+            AsOf::Version(version) => return Err(not_of_the_log(version)),
+            AsOf::Position(position) => usize::try_from(position.get())
+                .ok()
+                .filter(|events| *events <= self.events.len())
+                .ok_or_else(|| beyond_log(position, self.last().map_or(Position::START, |last| last.position)))?,
+            AsOf::Time(time) => self.latest_up_to.partition_point(|latest| *latest <= time),
+        };
+        if let AsOf::Time(time) = as_of
+            && events == self.events.len()
+        {
+            let now = whole_micros(clock.now());
+            if now <= time {
+                return Err(not_over(time, now));
+            }
+        }
+        // The events of an append follow each other.
+        if let Some(after) = self.events.get(events)
+            && after.append_id.is_some()
+        {
+            let whole = self.events[..events].iter().rposition(|event| event.append_id != after.append_id);
+            events = whole.map_or(0, |last| last + 1);
+        }
+        let last = events.checked_sub(1).map(|index| &self.events[index]);
+        Ok(last.map_or_else(|| Checkpoint::start(incarnation), |event| event.checkpoint(incarnation)))
     }
 
     pub(super) fn check_checkpoint(&self, incarnation: Incarnation, checkpoint: &Checkpoint) -> Result<(), ReadError> {

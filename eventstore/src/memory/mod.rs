@@ -12,6 +12,7 @@ use async_trait::async_trait;
 use tokio::sync::watch;
 
 use crate::append::{Append, Appended};
+use crate::as_of::AsOf;
 use crate::clock::{Clock, IdSource};
 use crate::error::{AppendError, ReadError};
 use crate::filter::{Filter, StreamFilter};
@@ -143,6 +144,10 @@ impl EventStore for MemoryStore {
 
     async fn head(&self) -> Result<Checkpoint, ReadError> {
         self.log().head(self.inner.incarnation)
+    }
+
+    async fn log_as_of(&self, as_of: AsOf) -> Result<Checkpoint, ReadError> {
+        self.log().as_of(self.inner.incarnation, as_of, &*self.inner.clock)
     }
 
     async fn check_checkpoint(&self, checkpoint: &Checkpoint) -> Result<(), ReadError> {

@@ -7,6 +7,7 @@ use tokio::sync::watch;
 use tokio::task::JoinHandle;
 
 use crate::append::{Append, Appended};
+use crate::as_of::AsOf;
 use crate::clock::IdSource;
 use crate::error::{AppendError, Invalid, OpenError, ReadError};
 use crate::filter::{Filter, StreamFilter};
@@ -211,6 +212,11 @@ impl EventStore for PostgresStore {
     async fn head(&self) -> Result<Checkpoint, ReadError> {
         self.check_open()?;
         self.0.reader.head().await
+    }
+
+    async fn log_as_of(&self, as_of: AsOf) -> Result<Checkpoint, ReadError> {
+        self.check_open()?;
+        self.0.reader.read_as_of(as_of).await
     }
 
     async fn check_checkpoint(&self, checkpoint: &Checkpoint) -> Result<(), ReadError> {

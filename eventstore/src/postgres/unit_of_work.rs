@@ -16,7 +16,7 @@ use crate::postgres::append::in_transaction::{NotDone, failed, other_store, with
 use crate::postgres::append::replication::confirm;
 use crate::postgres::append::single;
 use crate::postgres::connection::pool::Query;
-use crate::postgres::database::{NotBegun, PostgresTransaction};
+use crate::postgres::database::{NotBegun, PostgresDatabase, PostgresTransaction};
 use crate::postgres::fault::{append_fault, not_through_pooler, was_blocked};
 use crate::postgres::micros::Micros;
 use crate::postgres::store::PostgresStore;
@@ -220,6 +220,11 @@ impl UnitOfWork for PostgresUnitOfWork {
 
 impl TransactionalStore for PostgresStore {
     type UnitOfWork = PostgresUnitOfWork;
+    type Database = PostgresDatabase;
+
+    fn database(&self) -> &PostgresDatabase {
+        Self::database(self)
+    }
 
     async fn begin(&self) -> Result<PostgresUnitOfWork, AppendError> {
         Self::begin(self).await

@@ -97,7 +97,7 @@ pub trait EventStoreExt: EventStore + Clone {
     ///
     /// let event = placed.next().await.expect("it never ends")?;
     /// assert_eq!(event.stream.aggregate_id(), "o-17");
-    /// assert!(matches!(event.decode()?, OrderEvent::Placed { total: 12_00 }));
+    /// assert!(matches!(event.decode()?.as_slice(), [OrderEvent::Placed { total: 12_00 }]));
     /// # Ok::<(), Box<dyn std::error::Error>>(())
     /// # })?;
     /// # Ok::<(), Box<dyn std::error::Error>>(())

@@ -40,12 +40,14 @@ use crate::store::{EventStore, Page};
 /// let mut checkpoint = Checkpoint::start(store.incarnation());
 ///
 /// let mut sum = 0;
-/// let mut pages = store.pages(checkpoint, Filter::all().event_name("order.placed")?);
+/// let mut pages = store.pages(checkpoint, Filter::of::<OrderEvent>()?);
 /// loop {
 ///     let page = pages.next().await?;
-///     for event in &page.events {
-///         if let OrderEvent::Placed { total } = event.decode()? {
-///             sum += total;
+///     for stored in &page.events {
+///         for event in stored.decode()? {
+///             if let OrderEvent::Placed { total } = event {
+///                 sum += total;
+///             }
 ///         }
 ///     }
 ///     // A reader stores both in one transaction.

@@ -44,7 +44,9 @@ impl<A: Evolve> Known<A> {
                     what: format!("`{stream}` continues after {} with {}", self.version, recorded.version),
                 });
             }
-            Arc::make_mut(&mut self.state).evolve(&recorded.decode()?);
+            for event in recorded.decode()? {
+                Arc::make_mut(&mut self.state).evolve(&event);
+            }
             (self.version, self.last_event) = (recorded.version, Some(recorded.event_id));
         }
         Ok(())

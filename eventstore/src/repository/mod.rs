@@ -1,10 +1,12 @@
 //! The repository: loads an aggregate, decides, and appends the events.
 
 mod answer;
+mod as_of;
 mod cache;
 mod decision;
 mod error;
 mod handle;
+mod history;
 mod reading;
 mod scope;
 mod settle;
@@ -20,6 +22,8 @@ pub(crate) use scope::CommandScope;
 pub(crate) use subject::One;
 
 pub use answer::{Executed, Loaded};
+pub use as_of::LoadedAsOf;
 pub use error::ExecuteError;
 pub use handle::{AggregateStore, Repository};
+pub use history::{FieldChange, HistoryStep};
 pub use settle::SettleToken;

@@ -2,11 +2,11 @@
 
 use super::cache::Known;
 use super::handle::Repository;
-use super::reading::Reading;
+use super::reading::read_to;
+use super::scope::Direct;
 use crate::aggregate::Evolve;
 use crate::error::ReadError;
 use crate::event::EventId;
-use crate::limits::MAX_PAGE_EVENTS;
 use crate::snapshot::{Job, Snapshot, Snapshots, StoredSnapshot};
 use crate::stream::{StreamId, StreamVersion};
 
@@ -41,7 +41,7 @@ impl<A: Evolve> Repository<A> {
             snapshots.health.hit();
             return Ok(known);
         }
-        let replayed = self.replayed(stream, known.version).await?;
+        let replayed = read_to(&mut Direct(&*self.store), stream, Known::start(), known.version).await?;
         snapshots.compare(stream, &known, &replayed);
         Ok(replayed)
     }
@@ -70,21 +70,6 @@ impl<A: Evolve> Repository<A> {
             at_or_below = StreamVersion::stored(version.get() - 1);
         }
         None
-    }
-
-    /// The state after an event, from the first event on; after the last one if the stream has become shorter.
-    async fn replayed(&self, stream: &StreamId, version: StreamVersion) -> Result<Known<A>, ReadError> {
-        let mut reading = Reading::on(Known::start());
-        while reading.known.version < version {
-            let (after, limit) = reading.next_page();
-            // A page that overlaps by one event has room for another, as the state is of an earlier version.
-            let rest = usize::try_from(version.get() - after.get()).unwrap_or(MAX_PAGE_EVENTS);
-            let page = self.store.load_page(stream, after, limit.min(rest)).await?;
-            if reading.take(stream, page)? && reading.known.version < version {
-                break;
-            }
-        }
-        Ok(reading.known)
     }
 
     /// Has a snapshot of a stored state saved, beside the commands.

@@ -7,13 +7,12 @@ use super::cache::Known;
 use super::decision::{Changed, Subject, execute};
 use super::error::ExecuteError;
 use super::handle::Repository;
-use super::reading::Reading;
+use super::reading::{Reading, read_to};
 use super::scope::CommandScope;
 use crate::aggregate::{Evolve, IntoEvents};
 use crate::append::{Append, Appended};
 use crate::error::{AppendError, Invalid, ReadError};
 use crate::event::{EventId, NewEvent};
-use crate::limits::MAX_PAGE_EVENTS;
 use crate::request::RequestKey;
 use crate::stream::{StreamId, StreamVersion};
 
@@ -63,20 +62,13 @@ impl<'r, A: Evolve> One<'r, A> {
         AppendError::RequestKeyReused { tenant: self.stream.tenant().clone(), key: request.key().to_owned() }
     }
 
-    /// Folds the events up to `version`.
-    async fn fold_to(&self, scope: &mut impl CommandScope, version: StreamVersion) -> Result<Known<A>, ReadError> {
-        let mut known = Known::start();
-        loop {
-            let left = usize::try_from(version.get() - known.version.get()).unwrap_or_default();
-            if left == 0 {
-                return Ok(known);
-            }
-            let page = scope.load_page(&self.stream, known.version, left.min(MAX_PAGE_EVENTS)).await?;
-            known.take_in(&self.stream, &page.events)?;
-            if page.end || page.events.is_empty() {
-                return Ok(known);
-            }
-        }
+    /// Folds the events up to `version`, from a snapshot below it if there is one.
+    async fn fold_to<S: CommandScope>(&self, scope: &mut S, version: StreamVersion) -> Result<Known<A>, ReadError> {
+        let known = match S::IS_TRANSACTION {
+            true => Known::start(),
+            false => self.repository.snapshot_at_or_below(&self.stream, version).await?,
+        };
+        read_to(scope, &self.stream, known, version).await
     }
 
     /// Encodes events under new ids, and folds them into the state that they lead to.

@@ -71,5 +71,5 @@ impl<A> Copy for SnapshotCodec<A> {}
 
 /// Every name and schema version of events that the type reads, one per line.
 fn read_list<E: Event>() -> String {
-    E::SHAPES.iter().map(|shape| format!("{} {}\n", shape.name, shape.version)).collect()
+    E::READS.iter().map(|shape| format!("{} {}\n", shape.name, shape.version)).collect()
 }

@@ -13,6 +13,7 @@ use tokio::task::{JoinError, JoinHandle};
 use uuid::Uuid;
 
 use crate::append::{Append, Appended, CheckedAppend};
+use crate::as_of::AsOf;
 use crate::clock::IdSource;
 use crate::database_error::DatabaseError;
 use crate::error::{AppendError, BackendError, OpenError, ReadError};
@@ -22,14 +23,14 @@ use crate::position::{After, Checkpoint, Incarnation, Position};
 use crate::queue::{Bounds, Queue};
 use crate::request::RequestKey;
 use crate::snapshot::{SnapshotQueue, SnapshotStore};
+use crate::sqlite::append::direct::DirectWriter;
 use crate::sqlite::append::requests;
-use crate::sqlite::append::round::{plan_optimistic, store_optimistic};
 use crate::sqlite::append::writer::GroupCommit;
 use crate::sqlite::connection::database::SqliteDatabase;
-use crate::sqlite::fault::is_refusal;
 use crate::sqlite::options::{SqliteOptions, Synchronous};
 use crate::store::{EventStore, Page, StreamInfo, StreamPage};
 use crate::stream::{StreamId, StreamVersion, Tenant};
+use crate::time_marks::TimeMarks;
 
 const INCARNATION_AND_LAST_TIME: &str = "
     SELECT incarnation,
@@ -88,6 +89,7 @@ struct Handle {
     incarnation: Incarnation,
     synchronous: Synchronous,
     closed: AtomicBool,
+    marks: TimeMarks,
     snapshots: SnapshotQueue,
     tasks: Mutex<Tasks>,
 }
@@ -167,6 +169,7 @@ impl SqliteStore {
             incarnation,
             synchronous: options.synchronous,
             closed: AtomicBool::new(false),
+            marks: TimeMarks::default(),
             snapshots: SnapshotQueue::new(),
             tasks: Mutex::new(Tasks { writer: Some(writer), watcher: Some(watcher) }),
         })))
@@ -191,6 +194,10 @@ impl SqliteStore {
         &self.0.group
     }
 
+    pub(crate) fn marks(&self) -> &TimeMarks {
+        &self.0.marks
+    }
+
     pub(crate) fn snapshot_queue(&self) -> &SnapshotQueue {
         &self.0.snapshots
     }
@@ -209,26 +216,7 @@ impl SqliteStore {
         if group.last_batch.load(Ordering::Relaxed) > 1 || !group.queue.is_empty() {
             return None;
         }
-        let rows = plan_optimistic(append)?;
-        let mut writer = group.database.try_writer()?;
-        let connection = writer.connection().ok()?;
-        match store_optimistic(connection, append, &rows, group.now()).await {
-            Ok(Some(appended)) => {
-                group.announce(appended.position);
-                return Some(Ok(appended));
-            }
-            Ok(None) => {}
-            Err(error) if is_refusal(&error) => {}
-            Err(error) => {
-                // The next writer rolls back first.
-                writer.set_unclean(true);
-                // It may be stored.
-                group.announce(Position::START);
-                return Some(Err(group.database.fault(error).into_append(|| append.first_stream())));
-            }
-        }
-        // A conflict, or the same append again. Which of them is found out here, before appends that came after it and may wait
-        // in the queue.
+        let mut writer = DirectWriter::of(&group.database)?;
         group.commit(&mut writer, std::slice::from_ref(append)).await.pop()
     }
 
@@ -417,6 +405,11 @@ impl EventStore for SqliteStore {
     async fn head(&self) -> Result<Checkpoint, ReadError> {
         self.check_open()?;
         self.database().head(self.0.incarnation).await
+    }
+
+    async fn log_as_of(&self, as_of: AsOf) -> Result<Checkpoint, ReadError> {
+        self.check_open()?;
+        self.read_as_of(as_of).await
     }
 
     async fn check_checkpoint(&self, checkpoint: &Checkpoint) -> Result<(), ReadError> {

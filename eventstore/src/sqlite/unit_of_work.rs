@@ -16,7 +16,7 @@ use crate::request::RequestKey;
 use crate::sqlite::append::requests;
 use crate::sqlite::append::round::{Round, RoundError, run};
 use crate::sqlite::append::writer::GroupCommit;
-use crate::sqlite::connection::database::{NO_TRANSACTION, SqliteTransaction};
+use crate::sqlite::connection::database::{NO_TRANSACTION, SqliteDatabase, SqliteTransaction};
 use crate::sqlite::connection::session;
 use crate::sqlite::fault::result_code;
 use crate::sqlite::options::Synchronous;
@@ -33,7 +33,12 @@ const EVENTS_AT: &str = "
     ORDER BY 1
 ";
 
-const SAVEPOINT: &str = "SAVEPOINT annals_append";
+/// Also takes the write lock, which a transaction that began without `IMMEDIATE` may not have yet.
+const SAVEPOINT: &str = "
+    SAVEPOINT annals_append;
+    DELETE FROM annals_request_keys
+    WHERE false
+";
 const KEEP: &str = "RELEASE annals_append";
 const UNDO: &str = "ROLLBACK TO annals_append; RELEASE annals_append";
 
@@ -190,6 +195,11 @@ impl UnitOfWork for SqliteUnitOfWork {
 
 impl TransactionalStore for SqliteStore {
     type UnitOfWork = SqliteUnitOfWork;
+    type Database = SqliteDatabase;
+
+    fn database(&self) -> &SqliteDatabase {
+        Self::database(self)
+    }
 
     async fn begin(&self) -> Result<SqliteUnitOfWork, AppendError> {
         Self::begin(self).await
@@ -408,9 +418,9 @@ async fn within(
     let fault = |e| group.database.fault(e).into_append(|| append.first_stream());
     let appends = std::slice::from_ref(append);
     // A unit of work is rare beside plain appends, so the ids are looked up at once.
-    let round = Round { now: group.now(), latest: group.latest(), look_up_ids: true, own_transaction: false };
+    let round = Round { look_up_ids: true, own_transaction: false };
     sqlx::query(SAVEPOINT).execute(&mut *connection).await.map_err(fault)?;
-    match run(connection, appends, round).await {
+    match run(connection, appends, group, round).await {
         Ok(mut answers) => {
             sqlx::query(KEEP).execute(connection).await.map_err(fault)?;
             answers.pop().expect("one append has one answer")

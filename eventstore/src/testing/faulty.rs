@@ -6,6 +6,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use async_trait::async_trait;
 
 use crate::append::{Append, Appended};
+use crate::as_of::AsOf;
 use crate::error::{AppendError, BackendError, ErrorFamily, ReadError};
 use crate::filter::{Filter, StreamFilter};
 use crate::forward_event_store;
@@ -113,7 +114,7 @@ fn planned() -> BackendError {
 
 #[async_trait]
 impl<S: EventStore> EventStore for FaultyStore<S> {
-    forward_event_store!(self => self.inner; except append_many, find_request, load_page, read_page, streams_page, head, check_checkpoint);
+    forward_event_store!(self => self.inner; except append_many, find_request, load_page, read_page, streams_page, head, log_as_of, check_checkpoint);
 
     async fn append_many(&self, append: Append) -> Result<Appended, AppendError> {
         match self.count() {
@@ -158,6 +159,10 @@ impl<S: EventStore> EventStore for FaultyStore<S> {
 
     async fn head(&self) -> Result<Checkpoint, ReadError> {
         self.read(self.inner.head()).await
+    }
+
+    async fn log_as_of(&self, as_of: AsOf) -> Result<Checkpoint, ReadError> {
+        self.read(self.inner.log_as_of(as_of)).await
     }
 
     async fn check_checkpoint(&self, checkpoint: &Checkpoint) -> Result<(), ReadError> {

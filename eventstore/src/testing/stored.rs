@@ -37,8 +37,12 @@ pub(super) fn read_back<E: Event>(what: &str, event: &E) -> E {
     let shape = event.shape();
     let named = format!("{what}, `{}` v{} ({}),", shape.name, shape.version, shape.rust_name);
     let payload = event.encode().unwrap_or_else(|e| panic!("{named} cannot be stored: {e}"));
-    let back = E::decode(shape.name, shape.version, &payload)
+    let parts = E::read(shape.name, shape.version, &payload)
         .unwrap_or_else(|e| panic!("{named} cannot be read back from {payload:?}: {}", chain(&e)));
+    let count = parts.as_slice().len();
+    let (Some(back), 1) = (parts.into_iter().next(), count) else {
+        panic!("{named} is read back as {count} events");
+    };
     let again = back.encode().unwrap_or_else(|e| panic!("{named} cannot be stored again: {e}"));
     assert!(
         back.shape() == shape && again == payload,
@@ -87,7 +91,7 @@ fn cut(text: &str) -> Vec<String> {
 }
 
 /// An error with all its sources.
-fn chain(error: &dyn Error) -> String {
+pub(super) fn chain(error: &dyn Error) -> String {
     let mut text = error.to_string();
     let mut source = error.source();
     while let Some(error) = source {

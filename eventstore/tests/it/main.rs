@@ -2,12 +2,15 @@
 
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
+mod as_of;
 mod backends;
 #[cfg(feature = "sqlite")]
 mod begin_with;
 mod cached;
 mod chaos;
 mod conformance;
+#[cfg(feature = "sqlite")]
+mod evolving;
 mod execute_two;
 mod memory;
 mod minimal_store;
@@ -15,6 +18,8 @@ mod model;
 mod send_once;
 mod snapshots;
 mod third_party_store;
+#[cfg(feature = "sqlite")]
+mod time_marks;
 #[cfg(any(feature = "sqlite", feature = "postgres"))]
 #[expect(unreachable_pub, reason = "the examples of the documentation share it")]
 mod order {

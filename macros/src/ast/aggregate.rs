@@ -52,7 +52,7 @@ impl AggregateInput {
             } else if word == FOLD {
                 fold.add(word, attr::number(word, input, "fold = 2"))
             } else {
-                krate.add(word, attr::path(word, input))
+                krate.add(word, attr::path(word, input, "crate = path::to::annals"))
             }
         });
         Self {

@@ -3,7 +3,7 @@
 use syn::{Attribute, Data, DeriveInput, Fields, Generics, Ident, LitInt, LitStr, Path, Type};
 
 use super::body::{Body, on_fields};
-use crate::attr::{self, CRATE, EVENT, NAME, TRANSPARENT, VERSION, Values};
+use crate::attr::{self, CRATE, EVENT, NAME, TRANSPARENT, UPCAST, UPCASTERS, VERSION, Values};
 use crate::mistakes::Mistakes;
 use crate::serde_words;
 
@@ -32,6 +32,10 @@ type WordLists = (&'static [&'static str], &'static [&'static str]);
 pub(crate) struct EventLabels {
     pub(crate) name: Values<LitStr>,
     pub(crate) version: Values<LitInt>,
+    /// The types of the older versions.
+    pub(crate) upcast: Values<Vec<Type>>,
+    /// The list of steps on JSON.
+    pub(crate) upcasters: Values<Path>,
     pub(crate) krate: Values<Path>,
     pub(crate) transparent: Values<()>,
     /// Whether every word was known and every value could be read.
@@ -40,9 +44,10 @@ pub(crate) struct EventLabels {
 
 impl EventInput {
     pub(crate) fn parse(input: &DeriveInput, mistakes: &mut Mistakes) -> Self {
+        const ON_VARIANTS: WordLists = (&[NAME, VERSION, UPCAST, TRANSPARENT], &[UPCASTERS, CRATE]);
         let on_type: WordLists = match &input.data {
-            Data::Enum(_) => (&[CRATE], &[NAME, VERSION, TRANSPARENT]),
-            Data::Struct(_) | Data::Union(_) => (&[NAME, VERSION, CRATE], &[]),
+            Data::Enum(_) => (&[UPCASTERS, CRATE], &[NAME, VERSION, UPCAST, TRANSPARENT]),
+            Data::Struct(_) | Data::Union(_) => (&[NAME, VERSION, UPCAST, UPCASTERS, CRATE], &[]),
         };
         Self {
             ident: input.ident.clone(),
@@ -54,7 +59,7 @@ impl EventInput {
                 |_| (),
                 |variant| VariantInput {
                     ident: variant.ident.clone(),
-                    labels: EventLabels::parse(&variant.attrs, (&[NAME, VERSION, TRANSPARENT], &[CRATE]), mistakes),
+                    labels: EventLabels::parse(&variant.attrs, ON_VARIANTS, mistakes),
                     serde: serde_words::read(&variant.attrs),
                     wrapped: match &variant.fields {
                         Fields::Unnamed(fields) if fields.unnamed.len() == 1 => Some(fields.unnamed[0].ty.clone()),
@@ -69,19 +74,30 @@ impl EventInput {
 
 impl EventLabels {
     fn parse(attrs: &[Attribute], (known, misplaced): WordLists, mistakes: &mut Mistakes) -> Self {
-        let (mut name, mut version, mut krate) = (Values::default(), Values::default(), Values::default());
-        let mut transparent = Values::default();
-        let understood = attr::read(attrs, EVENT, known, misplaced, mistakes, |word, input| {
+        let mut labels = Self {
+            name: Values::default(),
+            version: Values::default(),
+            upcast: Values::default(),
+            upcasters: Values::default(),
+            krate: Values::default(),
+            transparent: Values::default(),
+            understood: true,
+        };
+        labels.understood = attr::read(attrs, EVENT, known, misplaced, mistakes, |word, input| {
             if word == NAME {
-                name.add(word, attr::text(word, input, "name = \"order.placed\""))
+                labels.name.add(word, attr::text(word, input, "name = \"order.placed\""))
             } else if word == VERSION {
-                version.add(word, attr::number(word, input, "version = 2"))
+                labels.version.add(word, attr::number(word, input, "version = 2"))
+            } else if word == UPCAST {
+                labels.upcast.add(word, attr::types(word, input, "upcast(PlacedV1, PlacedV2)"))
+            } else if word == UPCASTERS {
+                labels.upcasters.add(word, attr::path(word, input, "upcasters = STEPS"))
             } else if word == TRANSPARENT {
-                transparent.add(word, Ok(()))
+                labels.transparent.add(word, Ok(()))
             } else {
-                krate.add(word, attr::path(word, input))
+                labels.krate.add(word, attr::path(word, input, "crate = path::to::annals"))
             }
         });
-        Self { name, version, krate, transparent, understood }
+        labels
     }
 }

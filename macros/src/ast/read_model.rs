@@ -1,9 +1,9 @@
 //! The attributes of a type that derives `ReadModel`.
 
-use syn::{Attribute, DeriveInput, Error, Field, Fields, Generics, Ident, LitStr, Path, Type};
+use syn::{Attribute, DeriveInput, Field, Fields, Generics, Ident, LitStr, Path, Type};
 
 use super::body::{Body, on_fields};
-use crate::attr::{self, COLUMN, CRATE, INDEX, JSON, KEY, NAME, READ_MODEL, TABLE, TEXT, Values};
+use crate::attr::{self, COLUMN, CRATE, INDEX, JSON, KEY, NAME, PER_TENANT, READ_MODEL, TABLE, TEXT, Values};
 use crate::mistakes::Mistakes;
 
 pub(crate) struct ReadModelInput {
@@ -12,6 +12,7 @@ pub(crate) struct ReadModelInput {
     pub(crate) table: Values<LitStr>,
     pub(crate) key: Values<Vec<LitStr>>,
     pub(crate) index: Values<Vec<LitStr>>,
+    pub(crate) per_tenant: Values<()>,
     pub(crate) krate: Values<Path>,
     /// Whether every word on the type was known and every value could be read.
     pub(crate) understood: bool,
@@ -32,8 +33,8 @@ pub(crate) struct ColumnInput {
 impl ReadModelInput {
     pub(crate) fn parse(input: &DeriveInput, mistakes: &mut Mistakes) -> Self {
         let (mut table, mut key, mut index) = (Values::default(), Values::default(), Values::default());
-        let mut krate = Values::default();
-        let known = [TABLE, KEY, INDEX, CRATE];
+        let (mut per_tenant, mut krate) = (Values::default(), Values::default());
+        let known = [TABLE, KEY, INDEX, PER_TENANT, CRATE];
         let understood = attr::read(&input.attrs, READ_MODEL, &known, &[], mistakes, |word, input| {
             if word == TABLE {
                 table.add(word, attr::text(word, input, "table = \"order_list\""))
@@ -41,8 +42,10 @@ impl ReadModelInput {
                 key.add(word, attr::texts(word, input, "key = \"order_id\""))
             } else if word == INDEX {
                 index.add(word, attr::texts(word, input, "index = \"status\""))
+            } else if word == PER_TENANT {
+                per_tenant.add(word, attr::no_value(word, input, READ_MODEL))
             } else {
-                krate.add(word, attr::path(word, input))
+                krate.add(word, attr::path(word, input, "crate = path::to::annals"))
             }
         });
         let mut misplaced = on_fields(input, READ_MODEL);
@@ -61,6 +64,7 @@ impl ReadModelInput {
             table,
             key,
             index,
+            per_tenant,
             krate,
             understood,
             body,
@@ -76,10 +80,9 @@ impl ColumnInput {
         attr::read(&field.attrs, COLUMN, &[NAME, TEXT, JSON], &[], mistakes, |word, input| {
             if word == NAME {
                 name.add(word, attr::text(word, input, "name = \"placed\""))
-            } else if input.is_empty() || input.peek(syn::Token![,]) {
-                if word == TEXT { text.add(word, Ok(())) } else { json.add(word, Ok(())) }
             } else {
-                Err(Error::new(word.span(), format!("`{word}` takes no value; write `#[column({word})]`")))
+                let storage = if word == TEXT { &mut text } else { &mut json };
+                storage.add(word, attr::no_value(word, input, COLUMN))
             }
         });
         Some(Self { field: field.ident.clone()?, ty: field.ty.clone(), name, text, json })

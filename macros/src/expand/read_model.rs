@@ -5,16 +5,19 @@ use quote::{quote, quote_spanned};
 use syn::spanned::Spanned;
 
 use super::span::at;
-use crate::validate::{Storage, ValidColumn, ValidReadModel};
+use crate::validate::{Storage, TENANT, ValidColumn, ValidReadModel};
 
 pub(crate) fn read_model(valid: &ValidReadModel) -> TokenStream {
-    let ValidReadModel { root: p, ident, generics, table, columns, key, indexes } = valid;
+    let ValidReadModel { root: p, ident, generics, table, columns, key, indexes, per_tenant } = valid;
     let where_clause = &generics.where_clause;
-    let specs = columns.iter().map(|column| spec(p, column));
+    let tenant = per_tenant.then_some(TENANT);
+    let tenant_spec =
+        tenant.map(|name| quote!(#p::ColumnSpec { name: #name, column_type: #p::ColumnType::Text, nullable: false }));
+    let specs = tenant_spec.into_iter().chain(columns.iter().map(|column| spec(p, column)));
     let written = columns.iter().map(|column| to_column(p, column));
     let read = columns.iter().map(|column| from_column(p, column));
     let normalized = columns.iter().map(|column| normalize(p, column));
-    let key_names = key.iter().map(|column| &column.name);
+    let key_names = tenant.into_iter().chain(key.iter().map(|column| column.name.as_str()));
     let key_types: Vec<_> = key.iter().map(|column| &column.ty).collect();
     let key_values: Vec<_> = key
         .iter()
@@ -34,7 +37,10 @@ pub(crate) fn read_model(valid: &ValidReadModel) -> TokenStream {
         let message = format!("`{name}` is in the key, and a key is never null; use a type that is not an `Option`");
         quote_spanned!(at(ty.span())=> const _: () = #p::core::assert!(!<#ty as #p::Column>::NULLABLE, #message);)
     });
-    let indexes = indexes.iter().map(|columns| quote!(#p::IndexSpec { columns: &[#(#columns),*] }));
+    let indexes = indexes.iter().map(|columns| {
+        let columns = tenant.into_iter().chain(columns.iter().map(String::as_str));
+        quote!(#p::IndexSpec { columns: &[#(#columns),*] })
+    });
     quote! {
         #(#never_null)*
 
@@ -48,6 +54,7 @@ pub(crate) fn read_model(valid: &ValidReadModel) -> TokenStream {
                 columns: &[#(#specs),*],
                 key: &[#(#key_names),*],
                 indexes: &[#(#indexes),*],
+                per_tenant: #per_tenant,
             };
 
             fn key(&self) -> Self::Key {

@@ -2,11 +2,11 @@
 
 use proc_macro2::TokenStream;
 use syn::ext::IdentExt;
-use syn::{Error, Generics, Ident, LitStr, Type};
+use syn::{Error, Generics, Ident, LitStr, Path, Type};
 
 use super::shared::{from_one, not_generic, not_misplaced, once, required, stored_name};
 use crate::ast::{Body, EventInput, EventLabels, VariantInput};
-use crate::attr::{EVENT, TRANSPARENT};
+use crate::attr::{EVENT, TRANSPARENT, UPCAST, UPCASTERS, Word};
 use crate::mistakes::Mistakes;
 
 /// A valid event.
@@ -14,6 +14,8 @@ pub(crate) struct ValidEvent {
     pub(crate) root: TokenStream,
     pub(crate) ident: Ident,
     pub(crate) generics: Generics,
+    /// The list of its steps on JSON.
+    pub(crate) upcasters: Option<Path>,
     pub(crate) kind: EventKind,
 }
 
@@ -31,6 +33,10 @@ pub(crate) struct Shape {
     pub(crate) name: LitStr,
     pub(crate) version: u32,
     pub(crate) rust_name: String,
+    /// The types of the versions before `version`, the oldest first.
+    pub(crate) older: Vec<Type>,
+    /// The only field of the variant, if it has no name: what the last step leads to.
+    pub(crate) field: Option<Type>,
 }
 
 /// Checks every rule; `root` is the path of annals.
@@ -54,11 +60,13 @@ pub(crate) fn event(
             None
         }
     };
+    let upcasters = once(&input.labels.upcasters, &mut mistakes).cloned();
     let root = root.map_err(|error| mistakes.push(error)).ok();
     let valid = root.zip(kind).map(|(root, kind)| ValidEvent {
         root,
         ident: input.ident.clone(),
         generics: input.generics.clone(),
+        upcasters,
         kind,
     });
     mistakes.finish(valid)
@@ -67,22 +75,34 @@ pub(crate) fn event(
 fn structure(input: &EventInput, mistakes: &mut Mistakes) -> Option<EventKind> {
     serde_writes_only_the_fields(&input.serde, mistakes);
     let rust_name = input.ident.unraw().to_string();
-    label(&input.ident, &input.labels, None, rust_name, mistakes).map(|shape| EventKind::Named(vec![shape]))
+    let mut shape = label(&input.ident, &input.labels, None, rust_name, mistakes)?;
+    shape.older = older_versions(&input.labels, shape.version, &input.labels, mistakes);
+    Some(EventKind::Named(vec![shape]))
 }
 
 fn enumeration(input: &EventInput, variants: &[VariantInput], mistakes: &mut Mistakes) -> Option<EventKind> {
     names_belong_to_variants(&input.labels, mistakes);
     if variants.iter().any(|variant| variant.labels.transparent.first().is_some()) {
+        for word in &input.labels.upcasters.0 {
+            let message =
+                format!("steps belong to the wrapped event types; move `{UPCASTERS}` to the one that reads the events");
+            mistakes.at(&word.word, message);
+        }
         return Some(EventKind::Wrapping(wrapping(variants, mistakes)));
     }
     serde_writes_only_the_content(&input.serde, mistakes);
     has_variants(&input.ident, variants, mistakes);
     let mut shapes = Vec::new();
     for variant in variants {
-        crate_belongs_to_the_type(&variant.labels, mistakes);
+        type_words_belong_to_the_type(&variant.labels, mistakes);
         every_variant_is_read_and_written(&variant.serde, mistakes);
         let rust_name = format!("{}::{}", input.ident.unraw(), variant.ident.unraw());
-        shapes.push(label(&variant.ident, &variant.labels, Some(variant.ident.clone()), rust_name, mistakes));
+        let shape = label(&variant.ident, &variant.labels, Some(variant.ident.clone()), rust_name, mistakes);
+        shapes.push(shape.map(|shape| Shape {
+            older: older_versions(&variant.labels, shape.version, &input.labels, mistakes),
+            field: variant.wrapped.clone(),
+            ..shape
+        }));
     }
     let shapes: Vec<_> = shapes.into_iter().flatten().collect();
     names_are_unique(&shapes, mistakes);
@@ -94,7 +114,7 @@ fn wrapping(variants: &[VariantInput], mistakes: &mut Mistakes) -> Vec<(Ident, T
     let mut wrapped = Vec::new();
     for variant in variants {
         let VariantInput { ident, labels, wrapped: ty, .. } = variant;
-        crate_belongs_to_the_type(labels, mistakes);
+        type_words_belong_to_the_type(labels, mistakes);
         if once(&labels.transparent, mistakes).is_none() {
             required(
                 true,
@@ -109,7 +129,7 @@ fn wrapping(variants: &[VariantInput], mistakes: &mut Mistakes) -> Vec<(Ident, T
             );
             continue;
         }
-        for word in labels.name.0.iter().map(|word| &word.word).chain(labels.version.0.iter().map(|word| &word.word)) {
+        for word in variant_words(labels) {
             mistakes.at(word, format!("`{word}` comes from the wrapped event type; remove it"));
         }
         match ty {
@@ -145,7 +165,31 @@ fn label(
     let version = once(&labels.version, mistakes).map_or(1, |version| from_one(version, "a schema version", mistakes));
     let name = name?;
     stored_name(name, mistakes);
-    Some(Shape { variant, name: name.clone(), version, rust_name })
+    Some(Shape { variant, name: name.clone(), version, rust_name, older: Vec::new(), field: None })
+}
+
+/// Every version before the present one has a type, or stored events of it could not be read. Where the type has steps on JSON too
+/// (`whole`), these may begin at the oldest versions; the compiler checks the whole chain.
+fn older_versions(labels: &EventLabels, version: u32, whole: &EventLabels, mistakes: &mut Mistakes) -> Vec<Type> {
+    let Some(types) = once(&labels.upcast, mistakes) else { return Vec::new() };
+    let (given, older) = (types.len(), version as usize - 1);
+    let fits = given == older || given < older && !whole.upcasters.0.is_empty();
+    if let (false, Some(word)) = (fits, labels.upcast.first()) {
+        let fix = if given > older {
+            format!("raise `version` to {}, or remove {}", given + 1, types_text(given - older))
+        } else {
+            format!("add {}: `{UPCAST}(V1, .., V{older})`, the oldest first", types_text(older - given))
+        };
+        let problem =
+            format!("version {version} has {older} older versions, but `{UPCAST}` names {}", types_text(given));
+        mistakes.at(&word.word, format!("{problem}; {fix}"));
+        return Vec::new();
+    }
+    types.clone()
+}
+
+fn types_text(count: usize) -> String {
+    if count == 1 { "1 type".to_owned() } else { format!("{count} types") }
 }
 
 /// An event is read by its name, so two variants cannot have the same one.
@@ -173,9 +217,11 @@ fn has_variants(ident: &Ident, variants: &[VariantInput], mistakes: &mut Mistake
 
 /// Each variant is one event with its own name and version.
 fn names_belong_to_variants(labels: &EventLabels, mistakes: &mut Mistakes) {
-    for word in labels.name.0.iter().map(|word| &word.word).chain(labels.version.0.iter().map(|word| &word.word)) {
-        mistakes
-            .at(word, format!("each variant has its own `{word}`; write `#[{EVENT}({word} = ..)]` above the variants"));
+    for word in variant_words(labels) {
+        let example = if word == UPCAST { "(..)" } else { " = .." };
+        let message =
+            format!("each variant has its own `{word}`; write `#[{EVENT}({word}{example})]` above the variants");
+        mistakes.at(word, message);
     }
     for said in &labels.transparent.0 {
         let word = &said.word;
@@ -183,10 +229,17 @@ fn names_belong_to_variants(labels: &EventLabels, mistakes: &mut Mistakes) {
     }
 }
 
-/// All variants are handled by one implementation, which names one crate.
-fn crate_belongs_to_the_type(labels: &EventLabels, mistakes: &mut Mistakes) {
-    for krate in &labels.krate.0 {
-        mistakes.at(&krate.word, format!("`crate` belongs to the whole enum; write `#[{EVENT}(crate = ..)]` above it"));
+/// The words that describe one event.
+fn variant_words(labels: &EventLabels) -> impl Iterator<Item = &Ident> {
+    let name = labels.name.0.iter().map(|word| &word.word);
+    let version = labels.version.0.iter().map(|word| &word.word);
+    name.chain(version).chain(labels.upcast.0.iter().map(|word| &word.word))
+}
+
+/// All variants are handled by one implementation, which names one crate and one list of steps.
+fn type_words_belong_to_the_type(labels: &EventLabels, mistakes: &mut Mistakes) {
+    for Word { word, .. } in labels.krate.0.iter().chain(&labels.upcasters.0) {
+        mistakes.at(word, format!("`{word}` belongs to the whole enum; write `#[{EVENT}({word} = ..)]` above it"));
     }
 }
 

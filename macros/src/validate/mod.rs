@@ -7,4 +7,4 @@ mod shared;
 
 pub(crate) use aggregate::{ValidAggregate, ValidSnapshot, aggregate};
 pub(crate) use event::{EventKind, Shape, ValidEvent, event};
-pub(crate) use read_model::{Storage, ValidColumn, ValidReadModel, read_model};
+pub(crate) use read_model::{Storage, TENANT, ValidColumn, ValidReadModel, read_model};

@@ -6,7 +6,7 @@ use syn::{Error, Generics, Ident, LitStr, Type};
 
 use super::shared::{not_generic, not_misplaced, once, required};
 use crate::ast::{Body, ColumnInput, ReadModelInput};
-use crate::attr::{COLUMN, JSON, READ_MODEL, TABLE, TEXT, Values, listed};
+use crate::attr::{COLUMN, JSON, PER_TENANT, READ_MODEL, TABLE, TEXT, Values, listed};
 use crate::mistakes::Mistakes;
 
 /// The longest name of a table or column; `TableSpec::MAX_NAME` of the projections, which checks it again.
@@ -15,6 +15,8 @@ const MAX_IDENTIFIER: usize = 48;
 const MAX_COLUMNS: usize = 100;
 /// The most columns of a key, the largest tuple that implements `RowKey`.
 const MAX_KEY: usize = 6;
+/// The column that `per_tenant` adds; `TENANT` of the projections.
+pub(crate) const TENANT: &str = "tenant";
 /// Prefixes that are reserved for annals and the engines.
 const RESERVED: [&str; 3] = ["annals_", "sqlite_", "pg_"];
 
@@ -28,6 +30,7 @@ pub(crate) struct ValidReadModel {
     /// In the order of the key.
     pub(crate) key: Vec<ValidColumn>,
     pub(crate) indexes: Vec<Vec<String>>,
+    pub(crate) per_tenant: bool,
 }
 
 #[derive(Clone)]
@@ -55,6 +58,7 @@ pub(crate) fn read_model(
     mut mistakes: Mistakes,
 ) -> Result<ValidReadModel, Error> {
     once(&input.krate, &mut mistakes);
+    let per_tenant = once(&input.per_tenant, &mut mistakes).is_some();
     not_generic(&input.generics, "ReadModel", &mut mistakes);
     not_misplaced(
         &input.misplaced,
@@ -70,8 +74,11 @@ pub(crate) fn read_model(
     let columns = columns(input, &mut mistakes);
     let root = root.map_err(|error| mistakes.push(error)).ok();
     let valid = columns.zip(key).map(|(columns, key)| {
-        let key_columns = key_columns(key, &columns, &mut mistakes);
-        let indexes = indexes(&input.index, key, &columns, &mut mistakes);
+        if per_tenant {
+            tenant_is_added(input, key, &columns, &mut mistakes);
+        }
+        let key_columns = key_columns(key, &columns, per_tenant, &mut mistakes);
+        let indexes = indexes(&input.index, key, &columns, per_tenant, &mut mistakes);
         (columns, key_columns, indexes)
     });
     let valid = root.zip(table).zip(valid).map(|((root, table), (columns, key, indexes))| ValidReadModel {
@@ -82,6 +89,7 @@ pub(crate) fn read_model(
         columns,
         key,
         indexes,
+        per_tenant,
     });
     mistakes.finish(valid)
 }
@@ -122,10 +130,11 @@ fn columns(input: &ReadModelInput, mistakes: &mut Mistakes) -> Option<Vec<ValidC
         );
         return None;
     }
-    if let Some(field) = fields.get(MAX_COLUMNS) {
+    let most = MAX_COLUMNS - usize::from(input.per_tenant.first().is_some());
+    if let Some(field) = fields.get(most) {
         mistakes.at(
             &field.field,
-            format!("a row has at most {MAX_COLUMNS} columns, this is one more; put some together with `#[{COLUMN}({JSON})]`"),
+            format!("a row has at most {most} columns, this is one more; put some together with `#[{COLUMN}({JSON})]`"),
         );
     }
     let columns: Vec<_> = fields.iter().map(|field| column(field, mistakes)).collect();
@@ -197,9 +206,32 @@ fn column_names_are_unique(fields: &[ColumnInput], columns: &[ValidColumn], mist
     }
 }
 
+/// The tenant is filled from the event, so that no fold can give a row to another tenant.
+fn tenant_is_added(input: &ReadModelInput, key: &[LitStr], columns: &[ValidColumn], mistakes: &mut Mistakes) {
+    if let Body::Struct(Some(fields)) = &input.body
+        && let Some(at) = columns.iter().position(|column| column.name == TENANT)
+    {
+        let message = format!(
+            "`{PER_TENANT}` adds the column `{TENANT}` and fills it from the event; remove this field, or name its column otherwise"
+        );
+        match fields[at].name.first() {
+            Some(renamed) => mistakes.at(&renamed.value, message),
+            None => mistakes.at(&fields[at].field, message),
+        }
+        return;
+    }
+    for named in key.iter().chain(input.index.0.iter().flat_map(|index| &index.value)) {
+        if named.value() == TENANT {
+            let message =
+                format!("`{PER_TENANT}` puts `{TENANT}` first into the key and into each index; leave it out here");
+            mistakes.at(named, message);
+        }
+    }
+}
+
 /// A key identifies its row: its columns exist, are never null, and compare as in the databases.
-fn key_columns(key: &[LitStr], columns: &[ValidColumn], mistakes: &mut Mistakes) -> Vec<ValidColumn> {
-    named_columns_exist_once(key, "the key", columns, mistakes);
+fn key_columns(key: &[LitStr], columns: &[ValidColumn], per_tenant: bool, mistakes: &mut Mistakes) -> Vec<ValidColumn> {
+    named_columns_exist_once(key, "the key", columns, per_tenant, mistakes);
     if let Some(beyond) = key.get(MAX_KEY) {
         mistakes.at(beyond, format!("a key has at most {MAX_KEY} columns; leave out what does not name the row"));
     }
@@ -232,12 +264,13 @@ fn indexes(
     words: &Values<Vec<LitStr>>,
     key: &[LitStr],
     columns: &[ValidColumn],
+    per_tenant: bool,
     mistakes: &mut Mistakes,
 ) -> Vec<Vec<String>> {
     let mut indexes: Vec<Vec<String>> = Vec::new();
     let key: Vec<_> = key.iter().map(LitStr::value).collect();
     for index in &words.0 {
-        named_columns_exist_once(&index.value, "an index", columns, mistakes);
+        named_columns_exist_once(&index.value, "an index", columns, per_tenant, mistakes);
         let names: Vec<_> = index.value.iter().map(LitStr::value).collect();
         if names == key {
             mistakes.at(&index.word, "the key is an index already; remove this one");
@@ -250,12 +283,18 @@ fn indexes(
 }
 
 /// Keys and indexes contain columns of the table, each once.
-fn named_columns_exist_once(named: &[LitStr], what: &str, columns: &[ValidColumn], mistakes: &mut Mistakes) {
+fn named_columns_exist_once(
+    named: &[LitStr],
+    what: &str,
+    columns: &[ValidColumn],
+    per_tenant: bool,
+    mistakes: &mut Mistakes,
+) {
     for (at, literal) in named.iter().enumerate() {
         let name = literal.value();
         if named[..at].iter().any(|earlier| earlier.value() == name) {
             mistakes.at(literal, format!("`{name}` is named twice; {what} takes each column once"));
-        } else if columns.iter().all(|column| column.name != name) {
+        } else if columns.iter().all(|column| column.name != name) && !(per_tenant && name == TENANT) {
             let message = match columns.iter().find(|column| column.field.unraw() == name) {
                 Some(renamed) => format!("the field `{name}` is the column `{}`; name the column", renamed.name),
                 None if name.contains(',') => {

@@ -7,3 +7,4 @@ mod mirror;
 mod read_model;
 mod shadowed;
 mod ui;
+mod upcast;

@@ -29,6 +29,7 @@ pub(crate) mod __private {
         pub(crate) columns: &'static [ColumnSpec],
         pub(crate) key: &'static [&'static str],
         pub(crate) indexes: &'static [IndexSpec],
+        pub(crate) per_tenant: bool,
     }
 
     #[derive(Debug, PartialEq)]

@@ -64,6 +64,27 @@ fn the_table_has_a_column_for_each_field_and_the_indexes() {
     assert_eq!((*key, *indexes), (&["tenant", "day"][..], &[][..]));
 }
 
+#[derive(ReadModel, Clone, Debug, PartialEq)]
+#[read_model(table = "shelves", key = "shelf", index = "full", per_tenant, crate = crate::mirror)]
+struct ShelfRow {
+    shelf: i64,
+    full: i64,
+}
+
+#[test]
+fn a_table_per_tenant_has_the_tenant_first_and_the_row_does_not_have_it() {
+    let column = |name, column_type| ColumnSpec { name, column_type, nullable: false };
+    let TableSpec { columns, key, indexes, per_tenant, .. } = ShelfRow::TABLE;
+    assert_eq!(
+        *columns,
+        [column("tenant", ColumnType::Text), column("shelf", ColumnType::Integer), column("full", ColumnType::Integer)]
+    );
+    assert_eq!((*key, *indexes), (&["tenant", "shelf"][..], &[IndexSpec { columns: &["tenant", "full"] }][..]));
+    assert!(*per_tenant && !OrderRow::TABLE.per_tenant);
+    let row = ShelfRow { shelf: 1, full: 2 };
+    assert_eq!((row.key(), row.to_columns()), (1, vec![ColumnValue::Integer(1), ColumnValue::Integer(2)]));
+}
+
 #[test]
 fn a_key_of_one_column_is_its_type_and_of_several_a_tuple_in_the_order_of_the_key() {
     let key: i64 = row().key();

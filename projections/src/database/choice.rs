@@ -9,7 +9,7 @@ use super::ReadModels;
 /// On PostgreSQL the tables are made in the first schema of the connection's search path, which is `public` unless the
 /// role or the URL says otherwise (`?options=-csearch_path=shop`), and checkpoints in the schema `annals`. The database
 /// need not hold events.
-pub trait ReadModelDatabase: sealed::IntoReadModels {}
+pub trait ReadModelDatabase: sealed::IntoReadModels + Clone {}
 
 /// What hides behind a [`ReadModelDatabase`].
 pub struct AnyReadModels(pub(crate) Arc<dyn ReadModels>);

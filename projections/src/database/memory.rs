@@ -10,8 +10,8 @@ use jiff::Timestamp;
 use crate::column::ColumnValue;
 use crate::database::{Fault, Model, Moved, Prepared, ReadModels, Shown, Shows, StoredName, Switch, Work};
 use crate::error::StartError;
+use crate::memory_table::MemoryTable;
 use crate::shape::Shape;
-use crate::testing::MemoryTable;
 
 #[derive(Clone, Default)]
 pub(crate) struct MemoryReadModels(Arc<Mutex<State>>);

@@ -49,7 +49,7 @@ pub(crate) struct StoredName {
 }
 
 impl StoredName {
-    /// Whether `model`, whose stored checkpoint is `own`, may take the name; else what it goes on to show.
+    /// Whether `model`, whose stored checkpoint is `own`, may take the name; else what it continues to show.
     ///
     /// The name moves up by itself, and down only on request. It never moves to a version that has read less: an event that
     /// queries have found is found after the switch too.

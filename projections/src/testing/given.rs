@@ -1,9 +1,11 @@
 //! What has happened before a projection is looked at.
 
 use std::collections::HashMap;
+use std::sync::Arc;
 
 use annals_eventstore::{
-    Event, EventId, IdSource, Metadata, Position, Recorded, SeededIds, StreamId, StreamVersion, Tenant,
+    Event, EventId, IdSource, Metadata, NewEvent, Payload, Position, RecordedEvent, SeededIds, StreamId, StreamVersion,
+    Tenant,
 };
 use jiff::{SignedDuration, Timestamp};
 
@@ -12,8 +14,13 @@ use crate::testing::ProjectionTest;
 
 /// Begins a test of a projection: these events have happened, in this order.
 ///
-/// An event is given as `(aggregate id, event)`, or as a [`Given`] that says more. Versions are counted per stream,
-/// positions from 1, and the store's clock shows one second more for each event, from 2026-01-01T00:00:01Z.
+/// An event is given as `(aggregate id, event)`, as a [`Given`] that says more, or as a [`RecordedEvent`] that some log has
+/// stored. Events of several types can be given as [`Given`]s; the projection reads them back from their stored form. Versions
+/// are counted per stream, positions from 1, and the store's clock shows one second more for each event, from
+/// 2026-01-01T00:00:01Z.
+///
+/// # Panics
+/// If an event cannot be stored.
 ///
 /// ```
 /// # use annals_eventstore::Recorded;
@@ -28,7 +35,7 @@ use crate::testing::ProjectionTest;
 /// #     Cancelled,
 /// # }
 /// # #[derive(ReadModel, Clone)]
-/// # #[read_model(table = "open_orders", key = "id")]
+/// # #[read_model(table = "open_orders", key = "id", per_tenant)]
 /// # struct OpenOrder { id: String, cents: i64 }
 /// # struct OpenOrders;
 /// # impl Projection for OpenOrders {
@@ -50,25 +57,28 @@ use crate::testing::ProjectionTest;
 ///     .with(OpenOrders)
 ///     .then_rows([OpenOrder { id: "o-2".into(), cents: 7_50 }]);
 /// ```
-pub fn given_events<E: Event + Clone>(events: impl IntoIterator<Item = impl Into<Given<E>>>) -> GivenEvents<E> {
-    let ids = SeededIds::new(7);
+#[track_caller]
+pub fn given_events(events: impl IntoIterator<Item = impl Into<Given>>) -> GivenEvents {
     let mut versions: HashMap<StreamId, i64> = HashMap::new();
+    let ids = SeededIds::new(7);
     let recorded = (1_i64..)
         .zip(events)
         .map(|(number, given)| {
-            let given: Given<E> = given.into();
-            let version = versions.entry(given.stream.clone()).or_default();
+            let Given { stream, name, schema_version, payload, recorded_at, metadata } = given.into();
+            let version = versions.entry(stream.clone()).or_default();
             *version += 1;
-            let mut recorded = Recorded::new(
-                given.event,
-                given.stream,
+            let id = EventId::new(ids.next_id()).expect("seeded ids are not nil");
+            let event = NewEvent::raw(id, &*name, schema_version, payload)
+                .unwrap_or_else(|error| panic!("`{name}` cannot be stored: {error}"))
+                .with_metadata(metadata);
+            RecordedEvent::new(
+                event,
+                stream,
                 StreamVersion::new(*version).expect("counts from 1"),
                 Position::new(number).expect("counts from 1"),
-                EventId::new(ids.next_id()).expect("seeded ids are not nil"),
-                given.recorded_at.unwrap_or(BEGINNING + SignedDuration::from_secs(number)),
-            );
-            recorded.metadata = given.metadata;
-            recorded
+                None,
+                recorded_at.unwrap_or(BEGINNING + SignedDuration::from_secs(number)),
+            )
         })
         .collect();
     GivenEvents { recorded }
@@ -98,22 +108,32 @@ const BEGINNING: Timestamp = Timestamp::constant(1_767_225_600, 0);
 /// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```
 #[derive(Clone, Debug)]
-pub struct Given<E> {
-    event: E,
+pub struct Given {
     stream: StreamId,
+    name: Arc<str>,
+    schema_version: u32,
+    payload: Payload,
     recorded_at: Option<Timestamp>,
     metadata: Metadata,
 }
 
-impl<E> Given<E> {
+impl Given {
     /// An event of the aggregate `aggregate_id` of the kind `aggregate_type`.
     ///
     /// # Panics
-    /// If no stream could have that name.
+    /// If no stream could have that name, or the event cannot be stored.
     #[must_use]
-    pub fn of(aggregate_type: &str, aggregate_id: &str, event: E) -> Self {
-        let stream = StreamId::new(Tenant::default(), aggregate_type, aggregate_id).expect("a valid stream name");
-        Self { event, stream, recorded_at: None, metadata: Metadata::default() }
+    #[track_caller]
+    pub fn of<E: Event>(aggregate_type: &str, aggregate_id: &str, event: E) -> Self {
+        let shape = event.shape();
+        Self {
+            stream: StreamId::new(Tenant::default(), aggregate_type, aggregate_id).expect("a valid stream name"),
+            name: shape.name.into(),
+            schema_version: shape.version,
+            payload: event.encode().unwrap_or_else(|error| panic!("`{}` cannot be stored: {error}", shape.name)),
+            recorded_at: None,
+            metadata: Metadata::default(),
+        }
     }
 
     /// The same event of another tenant.
@@ -143,30 +163,53 @@ impl<E> Given<E> {
 }
 
 /// An event of an aggregate of the kind `aggregate`.
-impl<E> From<(&str, E)> for Given<E> {
+impl<E: Event> From<(&str, E)> for Given {
+    #[track_caller]
     fn from((aggregate_id, event): (&str, E)) -> Self {
         Self::of("aggregate", aggregate_id, event)
     }
 }
 
-/// Events that have happened, for a projection to be looked at.
-#[derive(Clone, Debug)]
-pub struct GivenEvents<E> {
-    recorded: Vec<Recorded<E>>,
-}
-
-impl<E> GivenEvents<E> {
-    /// The events as a projection gets them.
-    #[must_use]
-    pub fn recorded(&self) -> &[Recorded<E>] {
-        &self.recorded
+/// An event that a log has stored, at its time. Its position and its version are counted anew.
+impl From<RecordedEvent> for Given {
+    fn from(event: RecordedEvent) -> Self {
+        let RecordedEvent { stream, name, schema_version, payload, metadata, recorded_at, .. } = event;
+        Self { stream, name, schema_version, payload, recorded_at: Some(recorded_at), metadata }
     }
 }
 
-impl<E: Event + Clone> GivenEvents<E> {
-    /// Lets `projection` fold those of the events that it wants.
+/// Events that have happened, for a projection to be looked at.
+#[derive(Clone, Debug)]
+pub struct GivenEvents {
+    recorded: Vec<RecordedEvent>,
+}
+
+impl GivenEvents {
+    /// The events as a store gives them back.
     #[must_use]
-    pub fn with<P: Projection<Event = E>>(self, projection: P) -> ProjectionTest<P> {
+    pub fn recorded(&self) -> &[RecordedEvent] {
+        &self.recorded
+    }
+
+    /// The same without the events of this stored name, which the projection passes over on purpose.
+    ///
+    /// # Panics
+    /// If none of them has this name.
+    #[track_caller]
+    pub fn except(mut self, name: &str) -> Self {
+        let before = self.recorded.len();
+        self.recorded.retain(|event| &*event.name != name);
+        assert!(self.recorded.len() < before, "no given event is called `{name}`");
+        self
+    }
+
+    /// Lets `projection` fold the events.
+    ///
+    /// # Panics
+    /// If it does not read events of a name that is given: the name is wrong somewhere, or the event is not for it.
+    #[must_use]
+    #[track_caller]
+    pub fn with<P: Projection>(self, projection: P) -> ProjectionTest<P> {
         ProjectionTest::new(projection, self.recorded)
     }
 }

@@ -113,6 +113,7 @@ impl ReadModel for Account {
         ],
         key: &["id"],
         indexes: &[IndexSpec { columns: &["cents"] }],
+        per_tenant: false,
     };
 
     fn key(&self) -> String {

@@ -135,7 +135,7 @@ fn keys_of_several_columns_keep_their_order() {
 }
 
 const ID: ColumnSpec = ColumnSpec { name: "id", column_type: ColumnType::Text, nullable: false };
-const GOOD: TableSpec = TableSpec { name: "orders", columns: &[ID], key: &["id"], indexes: &[] };
+const GOOD: TableSpec = TableSpec { name: "orders", columns: &[ID], key: &["id"], indexes: &[], per_tenant: false };
 
 #[track_caller]
 fn wrong(spec: TableSpec, problem: &str) {

@@ -243,7 +243,7 @@ pub(super) async fn an_event_that_a_projection_learns_needs_a_raised_version(sho
     views.wait_for(position, shop.soon()).await.unwrap();
     assert_eq!(shop.named::<BothRaised>().await, pairs(&[("a", 70)]));
     views.close().await;
-    shop.projections().with(SentAlone).start().await.expect("the old build goes on").close().await;
+    shop.projections().with(SentAlone).start().await.expect("the old build continues").close().await;
 }
 
 pub(super) async fn another_tenant_needs_a_raised_version(shop: Fixture) {

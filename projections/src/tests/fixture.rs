@@ -11,7 +11,7 @@ use annals_eventstore::{
 
 use super::accounts::{Account, AccountEvent, Accounts};
 use super::troubled::Troubled;
-use crate::builder::{Over, ProjectionsBuilder};
+use crate::builder::ProjectionsBuilder;
 use crate::column::ColumnValue;
 use crate::database::contract::{Backend, InMemory, LookUp};
 use crate::database::{Model, ReadModels};
@@ -74,7 +74,7 @@ impl Fixture {
     }
 
     pub(crate) fn over(&self, store: impl EventStore) -> ProjectionsBuilder {
-        Over::new(Arc::new(store)).into_read_models(Arc::new(self.models.clone()))
+        ProjectionsBuilder::new(Arc::new(store), Arc::new(self.models.clone()))
     }
 
     pub(crate) fn projections(&self) -> ProjectionsBuilder {
@@ -96,14 +96,22 @@ impl Fixture {
         id: &str,
         events: impl IntoIterator<Item = AccountEvent>,
     ) -> Position {
-        let new = |event| NewEvent::of(self.next_id(), &event).unwrap();
-        self.append_new(tenant, id, events.into_iter().map(new).collect()).await
+        self.append_any_of(tenant, id, events).await
     }
 
     /// Appends events of another type.
     pub(crate) async fn append_any<E: Event>(&self, id: &str, events: impl IntoIterator<Item = E>) -> Position {
+        self.append_any_of(Tenant::default(), id, events).await
+    }
+
+    pub(crate) async fn append_any_of<E: Event>(
+        &self,
+        tenant: Tenant,
+        id: &str,
+        events: impl IntoIterator<Item = E>,
+    ) -> Position {
         let new = |event| NewEvent::of(self.next_id(), &event).unwrap();
-        self.append_new(Tenant::default(), id, events.into_iter().map(new).collect()).await
+        self.append_new(tenant, id, events.into_iter().map(new).collect()).await
     }
 
     /// Appends an event that no type encoded.

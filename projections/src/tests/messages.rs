@@ -138,7 +138,7 @@ fn start_errors() -> Vec<StartError> {
 }
 
 const ID: ColumnSpec = ColumnSpec { name: "id", column_type: ColumnType::Text, nullable: false };
-const GOOD: TableSpec = TableSpec { name: "orders", columns: &[ID], key: &["id"], indexes: &[] };
+const GOOD: TableSpec = TableSpec { name: "orders", columns: &[ID], key: &["id"], indexes: &[], per_tenant: false };
 
 fn table_errors() -> Vec<SpecError> {
     let many = vec![ID; 101].leak();
@@ -185,7 +185,11 @@ fn column_errors() -> Vec<ColumnError> {
 fn row(change: impl FnOnce(&mut Vec<ColumnValue>)) -> RowError {
     let mut columns = Account::new("a-17", 4_50, jiff::Timestamp::UNIX_EPOCH).to_columns();
     change(&mut columns);
-    check_columns::<Account>(&"a-17".to_owned(), &columns).expect_err("no table can hold it")
+    check_columns::<Account>(&key("a-17"), &columns).expect_err("no table can hold it")
+}
+
+fn key(id: &str) -> Vec<ColumnValue> {
+    vec![id.to_owned().to_column()]
 }
 
 fn row_errors() -> Vec<RowError> {
@@ -208,8 +212,9 @@ fn row_errors() -> Vec<RowError> {
         row(|columns| drop(columns.pop())),
         check_key::<Account>(vec![]).expect_err("no key"),
         check_key::<Account>(vec![ColumnValue::Timestamp(late)]).expect_err("too fine"),
-        RowError::key_changed::<Account>(&"a-17".to_owned(), &"a-18".to_owned()),
-        RowError::foreign::<Account>(&"a-17".to_owned()),
+        RowError::key_changed::<Account>(&key("a-17"), &key("a-18")),
+        RowError::foreign::<Account>(&key("a-17")),
+        RowError::missing::<Account>(&key("a-17")),
         RowError::Unreadable { table: "accounts", source: ColumnError::new("an integer", "text").in_column("cents") },
     ]
 }
@@ -230,8 +235,8 @@ fn stops() -> Vec<Stopped> {
     };
     let on_event = |cause| stopped(Some(place.clone()), cause);
     let mut all = vec![
-        on_event(StopCause::Apply(ProjectionError::new("the account is not open").into_source())),
-        on_event(StopCause::Apply(ProjectionError::not_loaded().into_source())),
+        on_event(ProjectionError::new("the account is not open").into()),
+        on_event(ProjectionError::not_loaded().into()),
         on_event(StopCause::Panicked("attempt to divide by zero".to_owned())),
         on_event(StopCause::Read(Arc::new(ReadError::Undecodable {
             stream: stream(),
@@ -277,6 +282,11 @@ fn wait_errors() -> Vec<WaitError> {
             read_model: "accounts",
             waited: Duration::from_secs(2),
             why: "version 1 is at 3, and what is shown at 9".to_owned(),
+        },
+        WaitError::HeadUnknown { waited: Duration::from_secs(2), cause: None },
+        WaitError::HeadUnknown {
+            waited: Duration::from_secs(2),
+            cause: Some(ReadError::Unavailable { source: engine() }),
         },
         WaitError::Unavailable(engine()),
         WaitError::Database(engine()),

@@ -1,11 +1,13 @@
 //! Tests of the pure core, and of the runner over a store in memory and read models in every database.
 
 mod accounts;
+mod as_of;
 mod columns;
 mod deploy;
 mod fixture;
 mod folding;
 mod law;
+mod lines;
 mod messages;
 mod minimal_store;
 mod normal;
@@ -50,7 +52,7 @@ macro_rules! on_every_database {
 
 on_every_database! {
     runner::a_wait_for_a_position_reads_its_own_writes,
-    runner::an_event_that_cannot_be_applied_stops_its_projection_alone_and_a_fix_goes_on_from_there,
+    runner::an_event_that_cannot_be_applied_stops_its_projection_alone_and_a_fix_continues_from_there,
     runner::a_panic_stops_its_projection_alone,
     runner::an_unreadable_event_of_a_wanted_name_stops_and_others_are_not_even_looked_at,
     runner::a_projection_of_one_tenant_sees_no_other,
@@ -60,16 +62,19 @@ on_every_database! {
     runner::a_checkpoint_that_somebody_removed_stops_the_projection,
     runner::a_checkpoint_that_another_process_moved_is_followed,
     runner::events_of_a_long_log_are_written_once_a_row_and_page,
-    start::a_restart_goes_on_where_it_ended,
+    start::a_restart_continues_where_it_ended,
     start::a_read_model_of_another_log_is_refused,
     start::a_raised_version_is_built_beside_the_old_one_and_shown_when_it_has_caught_up,
     start::a_new_projection_catches_up_while_the_others_follow_the_log,
     normal::events_at_once_and_one_by_one_give_the_same_row,
     normal::a_row_too_long_for_an_index_stops_its_projection_and_the_event_is_named,
+    lines::rows_of_a_tenant_are_its_own_and_gone_when_their_beginning_was_removed,
     rebuild::rebuild_equals_first_build,
+    as_of::rows_as_of_a_position_are_those_of_a_projection_that_was_stopped_there,
+    as_of::what_cannot_be_shown_as_it_was_says_why,
     rivals::changes_that_cancel_out_are_a_step_that_another_process_cannot_take_half,
     rivals::what_is_reported_as_reached_is_never_taken_back_by_another_process,
-    rivals::a_fold_that_fails_because_another_process_was_faster_goes_on,
+    rivals::a_fold_that_fails_because_another_process_was_faster_continues,
     rivals::an_event_that_another_process_got_past_stops_nobody,
     rivals::an_event_that_fails_without_a_row_stops_nobody_once_another_process_got_past_it,
     rivals::a_read_model_that_was_emptied_under_a_runner_is_built_anew,

@@ -72,7 +72,7 @@ fn the_test_kit_finds_rows_that_differ_from_those_of_their_table() {
         level: 0.0,
         size: Value::from(10_000_000_000_000_000_u64),
     };
-    given_events(NANOSECONDS.map(read)).with(Meters).then_rows([row]);
+    given_events(NANOSECONDS.map(read)).with(Meters).across_tenants().then_rows([row]);
 }
 
 pub(super) async fn events_at_once_and_one_by_one_give_the_same_row(shop: Fixture) {

@@ -12,9 +12,9 @@ use jiff::Timestamp;
 
 use super::accounts::{Account, AccountEvent, Accounts};
 use super::fixture::{Counts, Fixture, at, model, pairs, said};
-use super::law::{model as expected, random_event};
+use super::law::{model as expected, random_event, typed};
 use super::minimal_store::MinimalStore;
-use crate::builder::Over;
+use crate::builder::ProjectionsBuilder;
 use crate::changes::Changes;
 use crate::column::ColumnValue;
 use crate::database::{Fault, Model, Moved, Prepared, ReadModels, Shown, Shows, Switch, Work};
@@ -100,7 +100,7 @@ pub(super) async fn what_is_reported_as_reached_is_never_taken_back_by_another_p
 }
 
 /// A fold that stops where a row is missing must not stop for a row that another process has removed since.
-pub(super) async fn a_fold_that_fails_because_another_process_was_faster_goes_on(shop: Fixture) {
+pub(super) async fn a_fold_that_fails_because_another_process_was_faster_continues(shop: Fixture) {
     let views = shop.start().await;
     let first = shop.append("a", [AccountEvent::Opened]).await;
     views.wait_for(first, shop.soon()).await.unwrap();
@@ -325,7 +325,7 @@ impl Rival {
     async fn start(shop: &Fixture, rng: &mut Rng) -> Self {
         let replica = Replica { models: shop.handle(), rng: Arc::new(Mutex::new(rng.fork())), dead: Arc::default() };
         let store = MinimalStore::of_pages(shop, rng.usize(1..4));
-        let views = Over::new(Arc::new(store)).into_read_models(Arc::new(replica.clone()));
+        let views = ProjectionsBuilder::new(Arc::new(store), Arc::new(replica.clone()));
         Self { replica, views: views.with(Accounts).start().await.unwrap() }
     }
 }
@@ -370,7 +370,7 @@ pub(super) async fn rivals_that_die_and_are_put_back_leave_the_rows_of_a_fresh_f
         events.push((id.clone(), event.clone()));
         let last = shop.append(&id, [event]).await;
         let given = given_events(events.iter().map(|(id, event)| (id.as_str(), event.clone())));
-        let expected: Vec<_> = expected(given.recorded()).into_iter().map(|row| (row.id, row.cents)).collect();
+        let expected: Vec<_> = expected(&typed(&given)).into_iter().map(|row| (row.id, row.cents)).collect();
         for rival in &rivals {
             rival.views.wait_for(last, shop.soon()).await.unwrap();
             assert_eq!(shop.rows::<Accounts>().await, expected);

@@ -69,7 +69,7 @@ async fn a_wait_that_is_too_long_says_how_far_each_has_got() {
     );
 }
 
-pub(super) async fn an_event_that_cannot_be_applied_stops_its_projection_alone_and_a_fix_goes_on_from_there(
+pub(super) async fn an_event_that_cannot_be_applied_stops_its_projection_alone_and_a_fix_continues_from_there(
     shop: Fixture,
 ) {
     let views = shop.projections().with(Accounts).with(Counts).start().await.unwrap();
@@ -219,10 +219,10 @@ async fn a_log_that_was_replaced_while_it_was_out_of_reach_stops_the_projections
     assert_eq!(shop.rows::<Accounts>().await, pairs(&[("a", 3)]));
 }
 
-/// Two projections share a reader, which goes on from where the last one is. That this event is still there says nothing
+/// Two projections share a reader, which continues from where the last one is. That this event is still there says nothing
 /// of the one behind which the other is.
 #[tokio::test(start_paused = true)]
-async fn a_projection_whose_event_a_failover_has_lost_stops_though_another_one_can_go_on() {
+async fn a_projection_whose_event_a_failover_has_lost_stops_though_another_one_can_continue() {
     let [shop, other] = Fixture::new().with_two_histories();
     let last = shop.append("a", paid(3)).await;
     other.append("z", paid(5)).await;

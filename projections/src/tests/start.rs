@@ -44,7 +44,7 @@ async fn projections_declared_wrongly_are_refused() {
     refused(shop.projections().with(Accounts).with(OtherName), "a read model of its own").await;
 }
 
-pub(super) async fn a_restart_goes_on_where_it_ended(shop: Fixture) {
+pub(super) async fn a_restart_continues_where_it_ended(shop: Fixture) {
     let views = shop.start().await;
     let first = shop.append("a", [AccountEvent::Paid(1), AccountEvent::Paid(2)]).await;
     views.wait_for(first, shop.soon()).await.unwrap();
@@ -91,7 +91,7 @@ pub(super) async fn a_raised_version_is_built_beside_the_old_one_and_shown_when_
     assert_eq!(shop.rows::<Accounts>().await, pairs(&[("a", 1)]), "the old table stays as it was");
 }
 
-/// A long query of the view blocks the switch; meanwhile the projection goes on.
+/// A long query of the view blocks the switch; meanwhile the projection continues.
 #[tokio::test(start_paused = true)]
 async fn a_view_that_cannot_be_switched_yet_is_tried_again_now_and_then() {
     let shop = Fixture::new();
@@ -147,4 +147,67 @@ async fn a_store_without_events_starts_and_waits() {
 #[expect(unused_must_use, reason = "the handle is dropped to show that the compiler says so")]
 async fn a_handle_that_is_not_kept_is_a_warning() {
     Fixture::new().start().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn names_that_no_event_of_the_log_has_are_reported_once_the_log_was_read() {
+    let shop = Fixture::new();
+    shop.append("a", [AccountEvent::Opened, AccountEvent::Paid(1)]).await;
+    let views = shop.start().await;
+    views.caught_up(shop.soon()).await.unwrap();
+    until_live(&views).await;
+    let unseen = views.status().remove(0).unseen;
+    assert!(unseen.contains(&"closed") && unseen.contains(&"moved"), "{unseen:?}");
+    assert!(!unseen.contains(&"opened") && !unseen.contains(&"paid"), "{unseen:?}");
+    views.close().await;
+
+    let views = shop.start().await;
+    shop.append("a", [AccountEvent::Paid(1)]).await;
+    views.caught_up(shop.soon()).await.unwrap();
+    until_live(&views).await;
+    assert!(views.status().remove(0).unseen.is_empty(), "what was not read from the beginning says nothing");
+    views.close().await;
+
+    let empty = Fixture::new();
+    let views = empty.start().await;
+    views.caught_up(empty.soon()).await.unwrap();
+    until_live(&views).await;
+    assert!(views.status().remove(0).unseen.is_empty(), "nor does an empty log");
+    views.close().await;
+}
+
+async fn until_live(views: &crate::Projections) {
+    while !views.status().iter().all(|status| matches!(status.state, crate::ProjectionState::Live)) {
+        tokio::time::sleep(std::time::Duration::from_millis(1)).await;
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_projection_of_one_tenant_is_not_started_for_another() {
+    let shop = Fixture::new();
+    let [north, south] = ["north", "south"].map(|name| annals_eventstore::Tenant::new(name).unwrap());
+    let builder = shop.projections().with(super::fixture::OfTenant(north.clone()));
+    refused(builder.for_tenant(south), "`south`, but projection `accounts` is of tenant `north`").await;
+    let views =
+        shop.projections().for_tenant(north.clone()).with(super::fixture::OfTenant(north)).start().await.unwrap();
+    views.close().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_is_in_the_log_when_it_is_called_is_waited_for() {
+    let shop = Fixture::new();
+    let views = shop.start().await;
+    views.caught_up(shop.soon()).await.unwrap();
+    shop.append("a", [AccountEvent::Opened, AccountEvent::Paid(3)]).await;
+    views.caught_up(shop.soon()).await.unwrap();
+    assert_eq!(shop.named::<Accounts>().await, pairs(&[("a", 3)]));
+    shop.append("a", [AccountEvent::Refused]).await;
+    let refused = views.caught_up(shop.soon()).await.unwrap_err();
+    let said = refused.to_string();
+    assert!(said.contains("before event `refused` at position 3") && said.contains("the domain says no"), "{said}");
+    annals_eventstore::EventStore::close(&shop.store).await;
+    let closed = views.caught_up(shop.soon()).await.unwrap_err();
+    assert!(matches!(closed, crate::WaitError::HeadUnknown { cause: Some(_), .. }), "{closed}");
+    assert!(closed.to_string().contains("the store handle is closed"), "{closed}");
+    views.close().await;
 }

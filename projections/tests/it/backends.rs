@@ -182,8 +182,8 @@ impl Shop {
         match (&self.store, &self.views) {
             (Store::File(store), _) if !self.apart => store.projections(),
             (Store::Postgres(store), _) if !self.apart => store.projections(),
-            (_, Views::File(database)) => Projections::over(self.store()).into_database(database.clone()),
-            (_, Views::Postgres(database)) => Projections::over(self.store()).into_database(database.clone()),
+            (_, Views::File(database)) => Projections::of(&self.store(), database),
+            (_, Views::Postgres(database)) => Projections::of(&self.store(), database),
         }
     }
 

@@ -7,6 +7,8 @@ mod deploy;
 #[cfg(test)]
 mod everywhere;
 #[cfg(test)]
+mod evolving;
+#[cfg(test)]
 mod postgres;
 #[cfg(test)]
 mod restored;
@@ -39,7 +41,7 @@ macro_rules! everywhere {
 
 everywhere! {
     read_models_are_tables_that_follow_the_events,
-    a_restart_goes_on_and_a_broken_event_stops_one_projection_alone,
+    a_restart_continues_and_a_broken_event_stops_one_projection_alone,
     two_processes_apply_every_event_once,
     events_that_cancel_out_are_each_applied_once_by_two_processes,
     whenever_the_process_dies_rows_and_checkpoint_agree,
@@ -47,4 +49,5 @@ everywhere! {
     a_raised_version_takes_the_name_under_load_and_no_event_that_was_seen_is_gone,
     a_table_that_somebody_drops_stops_its_projection_and_says_so,
     events_of_many_writers_are_each_counted_once,
+    events_that_changed_are_folded_as_what_they_mean_today,
 }

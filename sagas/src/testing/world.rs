@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, PoisonError};
 
-use annals_eventstore::{Clock, ErrorFamily, EventStoreExt, MemoryStore, Recorded};
+use annals_eventstore::{Clock, ErrorFamily, EventStoreExt, MemoryStore, Parts};
 use annals_resilience::{Deadline, IdempotencyKey};
 use futures::future::BoxFuture;
 use futures::{FutureExt, TryStreamExt};
@@ -171,14 +171,14 @@ pub(crate) fn run<C: SagaData>(
             if result.is_err() && std::mem::take(&mut *lock(&script.crashed)) {
                 continue;
             }
-            let events: Vec<Recorded<SagaEvent>> = match engine.instances.stream(&id) {
+            let events: Vec<Parts<SagaEvent>> = match engine.instances.stream(&id) {
                 Ok(stream) => {
-                    let typed = |event: annals_eventstore::RecordedEvent| async move { event.typed() };
-                    store.load(&stream).and_then(typed).try_collect().await.unwrap_or_default()
+                    let decode = |event: annals_eventstore::RecordedEvent| async move { event.decode() };
+                    store.load(&stream).and_then(decode).try_collect().await.unwrap_or_default()
                 }
                 Err(_) => Vec::new(),
             };
-            return (result.map_err(text), events.into_iter().map(|recorded| recorded.event).collect());
+            return (result.map_err(text), events.into_iter().flatten().collect());
         }
     });
     let keys = std::mem::take(&mut *lock(&script.keys));

@@ -32,7 +32,8 @@ impl From<Paid> for OrderEvent {
 }
 
 fn paid(event: &RecordedEvent) -> Result<Paid, Fault> {
-    let OrderEvent::Paid { payment, amount, currency, method } = event.decode()?;
+    let mut parts = event.decode()?.into_iter();
+    let OrderEvent::Paid { payment, amount, currency, method } = parts.next().ok_or("it is read as one event")?;
     Ok(Paid { payment, amount, currency, method })
 }
 
@@ -149,8 +150,7 @@ macro_rules! peer {
 
             async fn project(&self, round: usize, _events: u64) -> Result<Option<Built>, Fault> {
                 let database = $database(&self.setup, round).await?;
-                let time =
-                    build(&self.store, Projections::over(self.store.clone()).into_database(database.clone())).await?;
+                let time = build(&self.store, Projections::of(&self.store, &database)).await?;
                 let row = sqlx::query(TOTALS).fetch_one(&mut *database.read().await?).await?;
                 database.close().await;
                 let rows = row.get::<i64, _>(0).try_into()?;

@@ -36,8 +36,8 @@ const LAST_ALLOCATED: &str = "
     ORDER BY last
 ";
 
-/// The keys are those of the trigger.
-const HOLDERS: &str = "
+/// The transactions that are announced as writers. The keys are those of the trigger.
+pub(crate) const HOLDERS: &str = "
     SELECT l.virtualtransaction
     FROM pg_locks AS l
     JOIN pg_database AS d ON d.oid = l.database AND d.datname = current_database()

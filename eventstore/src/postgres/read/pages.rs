@@ -24,6 +24,7 @@ use crate::postgres::read::horizon::{Final, Horizon};
 use crate::postgres::read::rows::{Columns, Decoder, columns_in_stream, event_columns, position_and_id};
 use crate::store::{Page, StreamPage};
 use crate::stream::{StreamId, StreamVersion};
+use crate::time_marks::TimeMarks;
 
 /// The log after a position. Read by COPY, which sends the same bytes with less overhead (measured, see bench/FIGURES.md)
 /// but takes no bound values: its two values are numbers.
@@ -159,6 +160,7 @@ pub(crate) struct Reader {
     pub(crate) pool: Pool,
     pub(crate) incarnation: Incarnation,
     pub(crate) horizon: Arc<Horizon>,
+    pub(crate) marks: TimeMarks,
     /// The average payload bytes per event of the last page, to estimate how many events fit a page.
     bytes_per_event: AtomicUsize,
 }
@@ -195,7 +197,8 @@ impl From<PageError> for ReadError {
 
 impl Reader {
     pub(crate) fn new(pool: Pool, incarnation: Incarnation) -> Self {
-        Self { horizon: Arc::new(Horizon::new(pool.clone())), pool, incarnation, bytes_per_event: AtomicUsize::new(1) }
+        let (horizon, marks) = (Arc::new(Horizon::new(pool.clone())), TimeMarks::default());
+        Self { pool, incarnation, horizon, marks, bytes_per_event: AtomicUsize::new(1) }
     }
 
     pub(crate) async fn load_stream(
@@ -372,7 +375,7 @@ impl Reader {
     }
 
     /// A connection to the server run in which a bound was final.
-    async fn connection_in(&self, run: &Option<ServerRun>) -> Result<PooledConnection, ReadError> {
+    pub(crate) async fn connection_in(&self, run: &Option<ServerRun>) -> Result<PooledConnection, ReadError> {
         let connection = self.pool.take().await.map_err(NoConnection::into_read)?;
         if connection.run() != run.as_ref() {
             let why = "the server has restarted, or is another one, since the read began";

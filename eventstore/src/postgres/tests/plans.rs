@@ -6,13 +6,14 @@ use crate::postgres::PostgresOptions;
 use crate::postgres::append::{group, single};
 use crate::postgres::connection::planner::BY_INDEX;
 use crate::postgres::connection::pool;
-use crate::postgres::read::{horizon, pages, streams};
+use crate::postgres::read::{as_of, horizon, pages, streams};
 use crate::postgres::snapshots;
 
 /// The plans of all hot reads, each with where it was found.
 async fn plans(connection: &mut sqlx::PgConnection, when: &str, found: &mut Vec<(&'static str, String, Vec<String>)>) {
     let reads = [
         pages::hot_reads(),
+        as_of::hot_reads(),
         horizon::hot_reads(),
         streams::hot_reads(),
         single::hot_reads(),

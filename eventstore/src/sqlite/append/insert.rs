@@ -8,7 +8,6 @@ use sqlx::{Arguments, AssertSqlSafe};
 use uuid::Uuid;
 
 use crate::append::CheckedEvent;
-use crate::event::EventId;
 use crate::stream::{StreamId, StreamVersion};
 
 /// The sizes of multi-row statements. Fewer rows than a size are filled up with rows of NULLs that the statement
@@ -26,12 +25,6 @@ const INSERT_ONE: &str = "
     VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
 ";
 
-/// What an INSERT without VALUES ends with, so that nothing is inserted unless the stream ends with the expected event.
-const BEHIND: &str = "(
-        SELECT event_id
-        FROM events
-        WHERE tenant = ? AND aggregate_type = ? AND aggregate_id = ? AND version = ?) = ?";
-
 /// One event that is inserted.
 pub(crate) struct NewRow<'a> {
     pub(crate) stream: &'a StreamId,
@@ -47,28 +40,7 @@ pub(crate) fn statement(
     recorded_at: i64,
     commit: bool,
 ) -> (AssertSqlSafe<Arc<str>>, SqliteArguments) {
-    let (text, size) = text(rows.len(), if commit { Ending::Commit } else { Ending::Nothing });
-    (AssertSqlSafe(text), bound(rows, size, recorded_at))
-}
-
-/// The statement that inserts `rows`, at most [`MOST_ROWS`] of one stream, if the event before the first is `last_event`.
-pub(crate) fn statement_if_last_event(
-    last_event: EventId,
-    rows: &[NewRow<'_>],
-    recorded_at: i64,
-) -> (AssertSqlSafe<Arc<str>>, SqliteArguments) {
-    let (text, size) = text(rows.len(), Ending::Behind);
-    let mut arguments = bound(rows, size, recorded_at);
-    let (tenant, aggregate_type, aggregate_id) = rows[0].stream.parts();
-    add(&mut arguments, tenant);
-    add(&mut arguments, aggregate_type);
-    add(&mut arguments, aggregate_id);
-    add(&mut arguments, rows[0].version.get() - 1);
-    add(&mut arguments, last_event.get().as_bytes().to_vec());
-    (AssertSqlSafe(text), arguments)
-}
-
-fn bound(rows: &[NewRow<'_>], size: usize, recorded_at: i64) -> SqliteArguments {
+    let (text, size) = text(rows.len(), commit);
     debug_assert!(!rows.is_empty() && rows.len() <= MOST_ROWS, "callers chunk the rows");
     let mut arguments = SqliteArguments::default();
     arguments.reserve(size * COLUMNS, 0);
@@ -78,7 +50,7 @@ fn bound(rows: &[NewRow<'_>], size: usize, recorded_at: i64) -> SqliteArguments 
     for _ in 0..(size - rows.len()) * COLUMNS {
         add(&mut arguments, None::<i64>);
     }
-    arguments
+    (AssertSqlSafe(text), arguments)
 }
 
 fn bind(arguments: &mut SqliteArguments, row: &NewRow<'_>, recorded_at: i64) {
@@ -103,33 +75,20 @@ fn add<'q, T: sqlx::Encode<'q, sqlx::Sqlite> + sqlx::Type<sqlx::Sqlite>>(argumen
     Arguments::add(arguments, value).expect("numbers, text and bytes always encode");
 }
 
-/// What a statement does beside inserting.
-#[derive(Clone, Copy)]
-enum Ending {
-    Nothing,
-    /// Ends the transaction.
-    Commit,
-    /// Looks at the event before.
-    Behind,
-}
-
 /// The text for at least so many rows, and for how many it is; each is made once.
-fn text(rows: usize, ending: Ending) -> (Arc<str>, usize) {
+fn text(rows: usize, commit: bool) -> (Arc<str>, usize) {
     type Texts = [OnceLock<Arc<str>>; SIZES.len() + 1];
-    static TEXTS: [Texts; 3] = [const { [const { OnceLock::new() }; SIZES.len() + 1] }; 3];
-    let texts = &TEXTS[ending as usize];
+    static TEXTS: [Texts; 2] = [const { [const { OnceLock::new() }; SIZES.len() + 1] }; 2];
+    let texts = &TEXTS[usize::from(commit)];
     let (index, size) = if rows == 1 {
         (0, 1)
     } else {
         let index = SIZES.partition_point(|size| *size < rows);
         (index + 1, SIZES[index])
     };
-    let text = texts[index].get_or_init(|| match ending {
-        Ending::Nothing if size == 1 => INSERT_ONE.into(),
-        Ending::Nothing => many(size).into(),
-        Ending::Commit if size == 1 => format!("{INSERT_ONE}; COMMIT").into(),
-        Ending::Commit => format!("{}; COMMIT", many(size)).into(),
-        Ending::Behind => format!("{} AND {BEHIND}", many(size)).into(),
+    let text = texts[index].get_or_init(|| {
+        let insert = if size == 1 { INSERT_ONE.to_owned() } else { many(size) };
+        if commit { format!("{insert}; COMMIT").into() } else { insert.into() }
     });
     (Arc::clone(text), size)
 }

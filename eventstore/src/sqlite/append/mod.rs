@@ -1,5 +1,6 @@
 //! Appends: the group commit, its rounds, and request keys.
 
+pub(super) mod direct;
 pub(super) mod insert;
 pub(super) mod requests;
 pub(super) mod round;

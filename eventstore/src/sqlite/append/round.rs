@@ -17,6 +17,7 @@ use crate::payload::Payload;
 use crate::position::Position;
 use crate::sqlite::append::insert::{self, MOST_ROWS, NewRow};
 use crate::sqlite::append::requests;
+use crate::sqlite::append::writer::GroupCommit;
 use crate::stream::{StreamId, StreamVersion, Tenant};
 
 const EVENTS_BY_IDS: &str = "
@@ -71,10 +72,6 @@ impl From<sqlx::Error> for RoundError {
 /// How a round begins and ends.
 #[derive(Clone, Copy)]
 pub(crate) struct Round {
-    /// When it is recorded; whole microseconds.
-    pub(crate) now: Timestamp,
-    /// The latest time that is known of, in microseconds, at or after `now`.
-    pub(crate) latest: i64,
     /// Whether event ids are looked up before versions are compared. Most appends bring new ids, so a round tries
     /// without first; the unique index notices when it was wrong.
     pub(crate) look_up_ids: bool,
@@ -83,15 +80,20 @@ pub(crate) struct Round {
 }
 
 /// Runs a round. In one round no event id and no request key occurs twice (see the queue); a stream may.
+///
+/// The clock of `group` is read under the write lock of the file. A reader that asks what was true at a time takes that lock
+/// once, so what is recorded later has a later time. Without a transaction of its own, the caller holds the lock.
 pub(crate) async fn run(
     connection: &mut SqliteConnection,
     appends: &[CheckedAppend],
+    group: &GroupCommit,
     round: Round,
 ) -> Result<Answers, RoundError> {
-    let now = round.now.as_microsecond();
     let mut heads = heads(connection, appends, round.own_transaction).await?;
-    let requests::Known { remembered, begins } =
-        requests::find_all(connection, requests::of(appends), now, round.latest).await?;
+    let now = group.now();
+    let asked = requests::of(appends);
+    let known = requests::find_all(connection, asked, now.as_microsecond(), group.latest()).await?;
+    let requests::Known { remembered, begins } = known;
     let stored = if round.look_up_ids { stored_events(connection, appends).await? } else { HashMap::new() };
     let mut answers: Vec<Option<Result<Appended, AppendError>>> = Vec::with_capacity(appends.len());
     let mut rows = Vec::new();
@@ -112,7 +114,15 @@ pub(crate) async fn run(
         };
         answers.push(answer);
     }
-    store(connection, appends, answers, &rows, begins, round).await
+    store(connection, appends, answers, &rows, Times { now, begins }, round).await
+}
+
+/// The times of a round.
+struct Times {
+    /// When its events are recorded; whole microseconds.
+    now: Timestamp,
+    /// When the lifetimes of its request keys begin, in microseconds.
+    begins: i64,
 }
 
 /// Inserts the planned rows and the request keys, and fills in the answers that were waiting for positions.
@@ -121,10 +131,10 @@ async fn store(
     appends: &[CheckedAppend],
     answers: Vec<Option<Result<Appended, AppendError>>>,
     rows: &[NewRow<'_>],
-    requests_begin: i64,
+    times: Times,
     round: Round,
 ) -> Result<Answers, RoundError> {
-    let now = round.now.as_microsecond();
+    let now = times.now.as_microsecond();
     let new_requests =
         appends.iter().zip(&answers).any(|(append, answer)| answer.is_none() && append.request.is_some());
     let mut committed = false;
@@ -146,14 +156,14 @@ async fn store(
     let mut finished: Answers = Vec::with_capacity(appends.len());
     for (append, answer) in appends.iter().zip(answers) {
         finished.push(answer.unwrap_or_else(|| {
-            let appended = appended(append, &mut stored, round.now);
+            let appended = appended(append, &mut stored, times.now);
             new.push((append, appended.clone()));
             Ok(appended)
         }));
     }
     if new_requests {
         let new = new.iter().filter_map(|(append, answer)| Some((&append.tenant, append.request.as_ref()?, answer)));
-        requests::remember(connection, new, requests_begin, now).await?;
+        requests::remember(connection, new, times.begins, now).await?;
     }
     if round.own_transaction && !committed {
         sqlx::query("COMMIT").execute(connection).await?;
@@ -196,55 +206,6 @@ fn plan<'a>(append: &'a CheckedAppend, heads: &mut Heads, rows: &mut Vec<NewRow<
         heads.insert(part.stream.clone(), head);
     }
     Ok(())
-}
-
-/// The rows of an append that names the version it expects, without a look at the stream: the guard of the
-/// table refuses rows that do not continue it.
-pub(crate) fn plan_optimistic(append: &CheckedAppend) -> Option<Vec<NewRow<'_>>> {
-    let [part] = append.parts.as_slice() else { return None };
-    let mut version = part.expected.version()?;
-    if append.request.is_some() || part.events.len() > MOST_ROWS {
-        return None;
-    }
-    let mut rows = Vec::with_capacity(part.events.len());
-    for event in &part.events {
-        version = version.plus(1)?;
-        rows.push(NewRow { stream: &part.stream, version, event, append_id: append.append_id });
-    }
-    Some(rows)
-}
-
-/// Inserts the rows of [`plan_optimistic`] as a transaction of their own; `None` if the stream ends with another event than the
-/// expected one, so that nothing is inserted.
-pub(crate) async fn store_optimistic(
-    connection: &mut SqliteConnection,
-    append: &CheckedAppend,
-    rows: &[NewRow<'_>],
-    now: Timestamp,
-) -> Result<Option<Appended>, sqlx::Error> {
-    let last_event = append.parts.first().and_then(|part| part.expected.last_event());
-    let (text, arguments) = match last_event {
-        Some(last_event) => insert::statement_if_last_event(last_event, rows, now.as_microsecond()),
-        None => insert::statement(rows, now.as_microsecond(), false),
-    };
-    // `execute` runs the statement to its end, so an error of the implied commit is not missed; fetching one returned
-    // row would stop before it.
-    let done = sqlx::query_with(text, arguments).execute(connection).await?;
-    if done.rows_affected() == 0 {
-        return Ok(None);
-    }
-    let last = done.last_insert_rowid();
-    let first = last - i64::try_from(rows.len()).unwrap_or(i64::MAX) + 1;
-    let streams = append
-        .parts
-        .iter()
-        .map(|part| AppendedStream {
-            stream: part.stream.clone(),
-            version: rows.last().map_or(StreamVersion::NONE, |row| row.version),
-            positions: (first..=last).map(Position::stored).collect(),
-        })
-        .collect();
-    Ok(Some(Appended::new(streams, now, false)))
 }
 
 /// Where every stream of the round ends; begins the transaction in the same call if the round has its own.

@@ -107,11 +107,11 @@ impl GroupCommit {
 
     /// One transaction, and a second with a look at the event ids if the first shows that some may be stored already.
     async fn attempt(&self, writer: &mut Writer, appends: &[CheckedAppend]) -> Result<Answers, DatabaseError> {
-        let mut round = Round { now: self.now(), latest: self.latest(), look_up_ids: false, own_transaction: true };
+        let mut round = Round { look_up_ids: false, own_transaction: true };
         loop {
             self.database.clean(writer).await?;
             writer.set_unclean(true);
-            match run(writer.connection()?, appends, round).await {
+            match run(writer.connection()?, appends, self, round).await {
                 Ok(answers) => {
                     writer.set_unclean(false);
                     return Ok(answers);

@@ -347,6 +347,19 @@ impl SqliteDatabase {
         (clean && !self.0.closed.load(Ordering::Acquire)).then_some(writer)
     }
 
+    /// Rolls back what is open on the connection of a future that was dropped, so that other processes need not wait for the
+    /// next writer of this one. Without a runtime the next owner of the lock does it.
+    pub(crate) fn roll_back_soon(&self, mut writer: OwnedMutexGuard<Writer>) {
+        let database = self.clone();
+        if let Ok(runtime) = tokio::runtime::Handle::try_current() {
+            runtime.spawn(async move {
+                if let Err(error) = database.clean(&mut writer).await {
+                    tracing::debug!(%error, "a dropped transaction is rolled back by the next writer");
+                }
+            });
+        }
+    }
+
     pub(crate) async fn clean(&self, writer: &mut Writer) -> Result<(), DatabaseError> {
         if self.0.closed.load(Ordering::Acquire) {
             return Err(DatabaseError::Closed);
@@ -483,6 +496,11 @@ impl Writer {
     /// Says that a transaction is open, so that a cancelled owner is cleaned up after.
     pub(crate) fn set_unclean(&mut self, unclean: bool) {
         self.unclean = unclean;
+    }
+
+    /// Whether a transaction may be open.
+    pub(crate) fn is_unclean(&self) -> bool {
+        self.unclean
     }
 }
 
@@ -665,17 +683,8 @@ impl DerefMut for SqliteTransaction {
 
 impl Drop for SqliteTransaction {
     fn drop(&mut self) {
-        let Some(mut writer) = self.writer.take() else { return };
+        let Some(writer) = self.writer.take() else { return };
         writer.ends.end();
-        // Roll back at once, so that other processes need not wait for the next writer of this one. Without a
-        // runtime the next owner of the lock does it.
-        let database = self.database.clone();
-        if let Ok(runtime) = tokio::runtime::Handle::try_current() {
-            runtime.spawn(async move {
-                if let Err(error) = database.clean(&mut writer).await {
-                    tracing::debug!(%error, "a dropped transaction is rolled back by the next writer");
-                }
-            });
-        }
+        self.database.roll_back_soon(writer);
     }
 }

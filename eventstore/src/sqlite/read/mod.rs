@@ -1,4 +1,5 @@
 //! Reads: packed pages of the log and of streams.
 
+pub(super) mod as_of;
 pub(super) mod pages;
 pub(super) mod rows;

@@ -1,13 +1,15 @@
 //! Clocks that are behind and are then corrected: a request key must not be forgotten with them.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use jiff::Timestamp;
+use sqlx::Connection;
 
 use super::{event, stream};
 use crate::append::Append;
-use crate::clock::ManualClock;
+use crate::clock::{Clock, ManualClock};
 use crate::memory::MemoryStore;
 use crate::request::{Fingerprint, RequestKey};
 use crate::sqlite::SqliteOptions;
@@ -89,4 +91,83 @@ async fn the_time_of_another_handle_s_event_counts_too() {
     let tenant = Tenant::default();
     let key = RequestKey::new("r", Fingerprint::of_bytes(b"body")).expect("a key");
     assert!(right.find_request(&tenant, &key).await.expect("read").is_some());
+}
+
+/// A clock that reports when it is read while another connection has the write lock of the file.
+struct Watched {
+    is_locked: AtomicBool,
+    was_early: AtomicBool,
+}
+
+impl Clock for Watched {
+    fn now(&self) -> Timestamp {
+        if self.is_locked.load(Ordering::SeqCst) {
+            self.was_early.store(true, Ordering::SeqCst);
+        }
+        at("2026-03-02T12:00:00Z")
+    }
+}
+
+/// A reader that asks what was true at a time takes the write lock once. So an append that waits for the lock must read the
+/// clock afterwards, or it would be recorded before that time.
+#[tokio::test]
+async fn no_append_reads_the_clock_before_it_has_the_write_lock() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let path = folder.path().join("log.db");
+    let clock = Arc::new(Watched { is_locked: AtomicBool::new(false), was_early: AtomicBool::new(false) });
+    let store = SqliteOptions::new(&path).clock(Arc::clone(&clock)).open().await.expect("opened");
+    let connect = async || {
+        let options = sqlx::sqlite::SqliteConnectOptions::new().filename(&path);
+        sqlx::SqliteConnection::connect_with(&options).await.expect("a connection")
+    };
+    let mut other = connect().await;
+    let to = |id: &str, count| Append::to(stream(id), ExpectedVersion::NoStream, (0..count).map(event).collect());
+    let key = |name: &str| RequestKey::new(name, Fingerprint::of_bytes(b"body")).expect("a key");
+    let together = [to("d", 1), to("e", 2), to("f", 1).with_request(key("f"))];
+    let cases = [vec![to("a", 1)], vec![to("b", 3)], vec![to("c", 1).with_request(key("c"))], together.to_vec()];
+    let lock = async |other: &mut sqlx::SqliteConnection| {
+        sqlx::query("BEGIN IMMEDIATE").execute(other).await.expect("locked");
+        clock.is_locked.store(true, Ordering::SeqCst);
+    };
+    let unlock = async |other: &mut sqlx::SqliteConnection| {
+        clock.is_locked.store(false, Ordering::SeqCst);
+        sqlx::query("ROLLBACK").execute(other).await.expect("free");
+    };
+    for appends in cases {
+        lock(&mut other).await;
+        let mut all = Box::pin(futures::future::join_all(appends.iter().map(|a| store.append_many(a.clone()))));
+        assert!(tokio::time::timeout(Duration::from_millis(60), &mut all).await.is_err(), "the lock is held");
+        unlock(&mut other).await;
+        assert!(all.await.iter().all(Result::is_ok));
+    }
+    // A transaction of the caller that began without the write lock. SQLite does not let it wait.
+    let mut own = connect().await;
+    let mut transaction = own.begin().await.expect("begun");
+    lock(&mut other).await;
+    store.append_in(&mut transaction, to("g", 1)).await.expect_err("the lock is held");
+    unlock(&mut other).await;
+    transaction.rollback().await.expect("rolled back");
+    assert!(!clock.was_early.load(Ordering::SeqCst), "the clock was read before the write lock was taken");
+}
+
+/// Its connection is not left in a transaction, which would keep the file locked for other processes.
+#[tokio::test]
+async fn a_dropped_append_does_not_keep_the_write_lock() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let path = folder.path().join("log.db");
+    let store = SqliteOptions::new(&path).open().await.expect("opened");
+    let other = SqliteOptions::new(&path).open().await.expect("opened");
+    for polls in 1..8 {
+        let dropped = stream("dropped");
+        let mut append = Box::pin(store.append(&dropped, ExpectedVersion::Any, vec![event(polls)]));
+        for _ in 0..polls {
+            let polled = futures::poll!(&mut append);
+            if polled.is_ready() {
+                break;
+            }
+            tokio::time::sleep(Duration::from_micros(50)).await;
+        }
+        drop(append);
+        other.append(&stream("kept"), ExpectedVersion::Any, vec![event(polls)]).await.expect("the lock is free");
+    }
 }

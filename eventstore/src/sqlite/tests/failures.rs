@@ -122,6 +122,8 @@ async fn appends_are_answered_though_the_runtime_of_the_store_has_ended() {
     .join()
     .expect("no panic");
     let to = stream("a");
+    // Held, so that the append is left to the writer.
+    let _held = store.database().writer().await.expect("free");
     let answer = tokio::time::timeout(SOON, store.append(&to, ANY, vec![event(1)]));
     let error = answer.await.expect("answered").expect_err("nobody is there to write it");
     assert!(matches!(error, AppendError::Closed), "{error:?}");

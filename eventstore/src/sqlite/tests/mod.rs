@@ -544,6 +544,7 @@ async fn hot_reads_use_their_indexes() {
     let mut plans = String::new();
     for (name, sql) in crate::sqlite::read::pages::hot_reads()
         .into_iter()
+        .chain(crate::sqlite::read::as_of::hot_reads())
         .map(|(n, s)| (n, s.to_owned()))
         .chain(crate::sqlite::snapshots::hot_reads().into_iter().map(|(n, s)| (n, s.to_owned())))
         .chain(crate::sqlite::append::round::hot_reads())

@@ -1,6 +1,8 @@
 //! What only PostgreSQL can get wrong. The contract that all stores share is held by the conformance suite.
 
+mod as_of;
 mod by_hand;
+mod clock;
 mod crash;
 mod database;
 mod environment;

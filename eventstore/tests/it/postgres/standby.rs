@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use annals_eventstore::{
-    Append, AppendError, EventStore, EventStoreExt, ExpectedVersion, Filter, Position, PostgresOptions,
+    Append, AppendError, AsOf, EventStore, EventStoreExt, ExpectedVersion, Filter, Position, PostgresOptions,
 };
 use annals_scratch::{Server, Stop};
 use futures::StreamExt;
@@ -15,7 +15,7 @@ use super::{event_for, insert, run, stream};
 async fn a_standby_is_read_from_and_takes_appends_when_it_is_promoted() {
     let primary = Server::start(&[]);
     let store = PostgresOptions::new(primary.url("postgres")).migrate().open().await.unwrap();
-    store.append(&stream("first"), ExpectedVersion::NoStream, vec![event_for(&store)]).await.unwrap();
+    let first = store.append(&stream("first"), ExpectedVersion::NoStream, vec![event_for(&store)]).await.unwrap();
     let second = tokio::task::block_in_place(|| primary.standby());
     let standby = PostgresOptions::new(second.url("postgres")).open().await.unwrap();
     let mut subscription = standby.subscribe(Position::START, Filter::all());
@@ -27,6 +27,14 @@ async fn a_standby_is_read_from_and_takes_appends_when_it_is_promoted() {
     // What the primary takes is read here, as long as no number is missing.
     store.append(&stream("second"), ExpectedVersion::NoStream, vec![event_for(&store)]).await.unwrap();
     assert_eq!(next().await, stream("second"));
+    // So is the past of what it has; for what comes next it would have to know the writers on the primary.
+    for past in [AsOf::position(first.position), AsOf::time(first.recorded_at)] {
+        let fresh = PostgresOptions::new(second.url("postgres")).open().await.unwrap();
+        assert_eq!(fresh.log_as_of(past).await.unwrap().position, first.position, "{past}");
+        fresh.close().await;
+    }
+    let unknown = standby.log_as_of(AsOf::time(jiff::Timestamp::MAX)).await.unwrap_err();
+    assert!(unknown.is_transient(), "{unknown:?}");
     let mut rolled_back = PgConnection::connect(&primary.url("postgres")).await.unwrap();
     run(&mut rolled_back, "BEGIN").await.unwrap();
     insert(&mut rolled_back, "rolled-back").await;

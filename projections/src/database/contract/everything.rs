@@ -31,6 +31,7 @@ pub(crate) const EVERYTHING: TableSpec = TableSpec {
     ],
     key: &["order", "group"],
     indexes: &[IndexSpec { columns: &["done", "at"] }],
+    per_tenant: false,
 };
 
 pub(crate) const MODEL: Model = Model { projection: "everything", version: 1, table: &EVERYTHING };
@@ -67,7 +68,12 @@ pub(crate) fn key(order: &str, group: i64) -> Vec<ColumnValue> {
 }
 
 pub(crate) fn work(from: i64, to: i64, written: Vec<Vec<ColumnValue>>, removed: Vec<Vec<ColumnValue>>) -> Work {
-    Work { model: MODEL, from: place(from), to: checkpoint(to), changes: Changes { written, removed } }
+    Work {
+        model: MODEL,
+        from: place(from),
+        to: checkpoint(to),
+        changes: Changes { written, removed, ..Changes::default() },
+    }
 }
 
 /// The shape of a model that wants one kind of events.

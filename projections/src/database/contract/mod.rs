@@ -37,6 +37,7 @@ macro_rules! clauses_of_rows {
             the_extremes_of_every_type_come_back,
             random_values_come_back_in_their_normal_form,
             any_number_of_rows_is_written_loaded_and_removed_exactly,
+            rows_are_removed_by_what_their_keys_begin_with_before_others_are_written,
             a_row_written_again_replaces_the_first,
             a_table_of_keys_alone_is_written_and_removed,
             rows_larger_than_a_message_should_be_are_written,
@@ -44,7 +45,7 @@ macro_rules! clauses_of_rows {
             a_part_whose_checkpoint_stands_elsewhere_writes_nothing_and_the_others_do,
             rows_are_loaded_only_where_the_checkpoint_stands,
             parts_are_answered_in_the_order_in_which_they_came,
-            preparing_twice_goes_on_from_the_stored_checkpoint,
+            preparing_twice_continues_from_the_stored_checkpoint,
             of_two_that_commit_at_once_one_is_overtaken,
         }
         clauses! {
@@ -70,7 +71,7 @@ macro_rules! clauses_of_schemas {
             a_table_that_somebody_altered_is_refused,
             a_version_whose_table_somebody_dropped_is_built_anew,
             names_that_belong_to_something_else_are_refused,
-            a_raised_version_has_its_own_table_and_is_shown_when_told,
+            a_raised_version_has_its_own_table_and_is_shown_on_request,
             a_version_with_more_columns_is_shown_and_taken_back,
             a_raised_version_has_the_columns_that_the_name_shows,
             indexes_are_added_and_never_removed,

@@ -168,6 +168,33 @@ pub(super) async fn any_number_of_rows_is_written_loaded_and_removed_exactly(bac
     }
 }
 
+pub(super) async fn rows_are_removed_by_what_their_keys_begin_with_before_others_are_written(backend: &dyn Backend) {
+    let models = backend.handle();
+    prepare(backend, &MODEL).await.unwrap();
+    let names: Vec<String> = (0..300).map(|n| format!("n{n}")).chain(["".into(), "n".into()]).collect();
+    let keys: Vec<_> = names.iter().flat_map(|name| [key(name, 1), key(name, 2)]).collect();
+    let rows = names.iter().flat_map(|name| [row(name, 1, 1.0), row(name, 2, 1.0)]).collect();
+    models.commit(&[&work(0, 1, rows, vec![])], NOW).await.unwrap();
+    let removing = |from, to, names: &[&str], written| {
+        let removed_prefixes = names.iter().map(|name| key(name, 0)[..1].to_vec()).collect();
+        let mut work = work(from, to, written, vec![key("n7", 1)]);
+        work.changes.removed_prefixes = removed_prefixes;
+        work
+    };
+    let stale = removing(7, 8, &["n1"], vec![]);
+    assert_eq!(models.commit(&[&stale], NOW).await.unwrap(), [Moved::Overtaken]);
+    assert_eq!(models.rows(&MODEL, &keys).await.unwrap().len(), 604, "nothing is removed where others were faster");
+    let commit = removing(1, 2, &["", "n1"], vec![row("n1", 2, 2.0)]);
+    models.commit(&[&commit], NOW).await.unwrap();
+    let mut left = models.rows(&MODEL, &keys).await.unwrap();
+    left.sort_by_key(|row| row[0].to_string());
+    assert_eq!(left.len(), 604 - 1 - 4 + 1);
+    assert_eq!(left.iter().filter(|left| **left == row("n1", 2, 2.0)).count(), 1, "what is written again is there");
+    let names: Vec<&str> = names.iter().map(String::as_str).filter(|name| *name != "n9").collect();
+    models.commit(&[&removing(2, 3, &names, vec![])], NOW).await.unwrap();
+    assert_eq!(models.rows(&MODEL, &keys).await.unwrap().len(), 2, "those of one other name");
+}
+
 pub(super) async fn a_row_written_again_replaces_the_first(backend: &dyn Backend) {
     let models = backend.handle();
     prepare(backend, &MODEL).await.unwrap();
@@ -185,6 +212,7 @@ pub(super) async fn a_table_of_keys_alone_is_written_and_removed(backend: &dyn B
             columns: &[ColumnSpec { name: "id", column_type: ColumnType::Integer, nullable: false }],
             key: &["id"],
             indexes: &[],
+            per_tenant: false,
         },
     };
     let models = backend.handle();
@@ -233,8 +261,13 @@ pub(super) async fn values_as_long_as_an_index_may_hold_are_written(backend: &dy
         let columns: Vec<ColumnSpec> = names.iter().map(|name| ColumnSpec { name, ..TEXT }).collect();
         let columns = [vec![TEXT], columns].concat();
         let indexes = vec![IndexSpec { columns: names }].leak();
-        let table: &TableSpec =
-            Box::leak(Box::new(TableSpec { name: "long", columns: columns.leak(), key: &["id"], indexes }));
+        let table: &TableSpec = Box::leak(Box::new(TableSpec {
+            name: "long",
+            columns: columns.leak(),
+            key: &["id"],
+            indexes,
+            per_tenant: false,
+        }));
         let model = Model { projection: "long", version, table };
         prepare(backend, &model).await.unwrap();
         let most = TableSpec::MAX_INDEXED_BYTES - 8 * (names.len() - 1);
@@ -325,7 +358,7 @@ pub(super) async fn parts_are_answered_in_the_order_in_which_they_came(backend: 
     }
 }
 
-pub(super) async fn preparing_twice_goes_on_from_the_stored_checkpoint(backend: &dyn Backend) {
+pub(super) async fn preparing_twice_continues_from_the_stored_checkpoint(backend: &dyn Backend) {
     assert!(prepare(backend, &MODEL).await.unwrap().shown);
     backend.handle().commit(&[&work(0, 4, vec![], vec![])], NOW).await.unwrap();
     let again = prepare(backend, &MODEL).await.unwrap();

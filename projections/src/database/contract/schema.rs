@@ -205,7 +205,7 @@ pub(super) async fn names_that_belong_to_something_else_are_refused(backend: &dy
     }
 }
 
-pub(super) async fn a_raised_version_has_its_own_table_and_is_shown_when_told(backend: &dyn SqlBackend) {
+pub(super) async fn a_raised_version_has_its_own_table_and_is_shown_on_request(backend: &dyn SqlBackend) {
     let models = backend.handle();
     prepare(backend, &MODEL).await.unwrap();
     models.commit(&[&work(0, 1, vec![row("old", 1, 1.0)], vec![])], NOW).await.unwrap();

@@ -13,7 +13,7 @@ use super::load::seek_by_key;
 use super::schema::ModelSchema;
 use super::statements::{PLACE_PARAMETERS, Statements, at_place};
 use super::values::{Query, bind_keys, bind_rows};
-use crate::changes::Changes;
+use crate::changes::{Changes, of_one_length};
 use crate::column::ColumnValue;
 use crate::database::{Fault, Moved, Work};
 
@@ -107,10 +107,16 @@ impl Commit<'_> {
     }
 
     async fn write(&self, connection: &mut PgConnection, part: &Part<'_>) -> Result<Moved, sqlx::Error> {
-        let Work { model, changes: Changes { written, removed }, .. } = part.work;
+        let Work { model, changes: Changes { written, removed_prefixes, removed }, .. } = part.work;
         let moving = self.bind_move(self.schema.query(moved(1)), part.work);
         if moving.execute(&mut *connection).await?.rows_affected() != 1 {
             return Ok(Moved::Overtaken);
+        }
+        for prefixes in of_one_length(removed_prefixes).flat_map(pieces) {
+            let statement = &part.statements.remove_by_prefix[prefixes[0].len() - 1];
+            bind_keys(self.schema.query(Arc::clone(statement)), model.table, prefixes)
+                .execute(&mut *connection)
+                .await?;
         }
         for rows in pieces(written) {
             let query = self.schema.query(Arc::clone(&part.statements.write));
@@ -164,7 +170,7 @@ fn at_once(parts: &[Part<'_>]) -> String {
 
 /// Whether the changes fit into one statement. Removals need a transaction, for the sake of their plan.
 fn is_small(changes: &Changes) -> bool {
-    changes.removed.is_empty() && pieces(&changes.written).count() <= 1
+    changes.removed.is_empty() && changes.removed_prefixes.is_empty() && pieces(&changes.written).count() <= 1
 }
 
 /// Cuts rows into pieces for a statement each.

@@ -23,6 +23,8 @@ pub(super) struct Statements {
     pub(super) write: Arc<str>,
     /// Removes the rows of some keys: an array per key column.
     pub(super) remove: Arc<str>,
+    /// Removes the rows whose keys begin with the values of the key's first column, of its first two, and so on.
+    pub(super) remove_by_prefix: Vec<Arc<str>>,
     /// [`Statements::write`] before and behind the place where `FROM` begins, for statements that do more.
     write_into: String,
     on_conflict: String,
@@ -66,13 +68,18 @@ impl Statements {
         let given: Vec<String> = spec.columns.iter().map(|column| from_array(column, "given")).collect();
         let write_into = format!("INSERT INTO {table} ({columns}) SELECT {} FROM ", given.join(", "));
         let write = format!("{write_into}{}{on_conflict}", unnested(spec.columns.iter(), 1, "given"));
+        // By place, because a DELETE that joins the keys may as well read the whole table and look for keys in it.
+        let remove = |columns: usize| -> Arc<str> {
+            let sought = sought(&table, spec, &spec.key[..columns], "t.ctid");
+            format!("DELETE FROM {table} WHERE ctid = ANY (ARRAY({sought}))").into()
+        };
         Self {
             create_table: create_table(&table, spec).into(),
             indexes: spec.indexes.iter().map(|index| create_index(model, &table, index)).collect(),
             load: load(&table, spec).into(),
             write: write.into(),
-            // By place, because a DELETE that joins the keys may as well read the whole table and look for keys in it.
-            remove: format!("DELETE FROM {table} WHERE ctid = ANY (ARRAY({}))", sought(&table, spec, "t.ctid")).into(),
+            remove: remove(spec.key.len()),
+            remove_by_prefix: (1..spec.key.len()).map(remove).collect(),
             view: View {
                 drop: format!("DROP VIEW {view}").into(),
                 create: format!("CREATE VIEW {view} AS SELECT {columns} FROM {table}").into(),
@@ -93,10 +100,10 @@ impl Statements {
     }
 }
 
-/// Seeks the row of each key in the table's tree. A subquery with an `OFFSET` is run once per key; where scans of whole
-/// tables are switched off, nothing but the primary key is left to find one row with, whatever the statistics say.
-fn sought(table: &str, spec: &TableSpec, wanted: &str) -> String {
-    let key = || spec.key.iter().filter_map(|key| spec.columns.iter().find(|column| column.name == *key));
+/// Seeks the rows whose keys begin with the values of the columns `key` in the table's tree. A subquery with an `OFFSET` is run once per key; where scans of whole
+/// tables are switched off, nothing but the primary key is left to find rows with, whatever the statistics say.
+fn sought(table: &str, spec: &TableSpec, key: &[&str], wanted: &str) -> String {
+    let key = || key.iter().filter_map(|key| spec.columns.iter().find(|column| column.name == *key));
     let same: Vec<String> =
         key().map(|column| format!("t.{0} = {1}", quoted(column.name), from_array(column, "wanted"))).collect();
     format!(
@@ -110,7 +117,7 @@ fn load(table: &str, spec: &TableSpec) -> String {
     let out: Vec<String> = spec.columns.iter().map(to_result).chain(["false".to_owned()]).collect();
     format!(
         "{} UNION ALL SELECT {}true FROM annals.checkpoints WHERE {}",
-        sought(table, spec, &out.join(", ")),
+        sought(table, spec, spec.key, &out.join(", ")),
         "NULL, ".repeat(spec.columns.len()),
         at_place(spec.key.len() + 1)
     )

@@ -22,7 +22,8 @@ pub(super) fn bind_rows(mut query: Query, table: &TableSpec, rows: &[Vec<ColumnV
 
 /// Binds keys, as one array per key column.
 pub(super) fn bind_keys(mut query: Query, table: &TableSpec, keys: &[Vec<ColumnValue>]) -> Query {
-    for (at, place) in table.key_places().into_iter().enumerate() {
+    let columns = keys.first().map_or(0, Vec::len);
+    for (at, place) in table.key_places().into_iter().enumerate().take(columns) {
         query = bind_column(query, &table.columns[place], keys, at);
     }
     query

@@ -18,7 +18,7 @@ use sqlx::sqlite::SqliteRow;
 use sqlx::{Row, SqliteConnection};
 use uuid::Uuid;
 
-use crate::changes::Changes;
+use crate::changes::{Changes, of_one_length};
 use crate::column::ColumnValue;
 use crate::database::{Fault, Model, Moved, Prepared, ReadModels, Shown, Shows, Switch, Work};
 use crate::error::StartError;
@@ -203,7 +203,13 @@ impl SqliteReadModels {
             return Ok(Moved::Overtaken);
         }
         let statements = self.statements(&work.model);
-        let Changes { written, removed } = &work.changes;
+        let Changes { written, removed_prefixes, removed } = &work.changes;
+        for prefixes in of_one_length(removed_prefixes) {
+            let statements = &statements.remove_by_prefix[prefixes[0].len() - 1];
+            for (sql, prefixes) in statements.padded(prefixes) {
+                bind_all(query(sql), prefixes).execute(&mut *connection).await?;
+            }
+        }
         for (sql, rows) in statements.write.exact(written) {
             bind_all(query(sql), rows).execute(&mut *connection).await?;
         }

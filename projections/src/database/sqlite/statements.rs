@@ -27,6 +27,8 @@ pub(super) struct Statements {
     pub(super) load: SizedStatements,
     pub(super) write: SizedStatements,
     pub(super) remove: SizedStatements,
+    /// Removes the rows whose keys begin with the values of the key's first column, of its first two, and so on.
+    pub(super) remove_by_prefix: Vec<SizedStatements>,
 }
 
 impl Statements {
@@ -49,13 +51,16 @@ impl Statements {
         };
         // SQLite seeks each key of `IN` in the table's tree, for one column and for several. The rows go into a map, so
         // their order does not matter.
-        let (wanted, one_key) = match spec.key.len() {
-            1 => (key.clone(), "?".to_owned()),
-            several => (format!("({key})"), row_of(several)),
+        let is_in = |columns: &[&str], n: usize| match columns {
+            [column] => format!("{} IN ({})", quoted(column), repeated("?", n)),
+            several => {
+                let keys = repeated(&row_of(several.len()), n);
+                format!("({}) IN (VALUES {keys})", list(several.iter().copied()))
+            }
         };
-        let keys = |n: usize| match spec.key.len() {
-            1 => format!("({})", repeated(&one_key, n)),
-            _ => format!("(VALUES {})", repeated(&one_key, n)),
+        let remove = |columns: usize| {
+            let key = &spec.key[..columns];
+            SizedStatements::of(columns, |n| format!("DELETE FROM {table} WHERE {}", is_in(key, n)))
         };
         Self {
             create_table: create_table(&table, spec).into(),
@@ -67,17 +72,16 @@ impl Statements {
                 format!(
                     "SELECT {nulls}, 1 FROM annals_checkpoints \
                      WHERE projection = ? AND version = ? AND incarnation = ? AND position = ? AND event_id IS ? \
-                     UNION ALL SELECT {columns}, 0 FROM {table} WHERE {wanted} IN {}",
-                    keys(n)
+                     UNION ALL SELECT {columns}, 0 FROM {table} WHERE {}",
+                    is_in(spec.key, n)
                 )
             }),
             write: SizedStatements::of(spec.columns.len(), |n| {
                 let rows = repeated(&row_of(spec.columns.len()), n);
                 format!("INSERT INTO {table} ({columns}) VALUES {rows} ON CONFLICT ({key}) DO {update}")
             }),
-            remove: SizedStatements::of(spec.key.len(), |n| {
-                format!("DELETE FROM {table} WHERE {wanted} IN {}", keys(n))
-            }),
+            remove: remove(spec.key.len()),
+            remove_by_prefix: (1..spec.key.len()).map(remove).collect(),
         }
     }
 }

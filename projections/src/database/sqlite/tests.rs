@@ -23,8 +23,12 @@ async fn rows_are_sought_by_their_key() {
         prepare(&file, &model).await.unwrap();
         let statements = SqliteReadModels::new(file.database.clone()).statements(&model);
         let keys: Vec<_> = (0..8).map(|n| key("a", n)[..model.table.key.len()].to_vec()).collect();
-        for (sized, compares) in [(&statements.load, true), (&statements.remove, false)] {
-            let (sql, keys) = sized.padded(&keys).remove(0);
+        let beginnings: Vec<_> = keys.iter().map(|key| key[..1].to_vec()).collect();
+        let by_prefix = statements.remove_by_prefix.iter().map(|sized| (sized, &beginnings, false));
+        for (sized, keys, compares) in
+            [(&statements.load, &keys, true), (&statements.remove, &keys, false)].into_iter().chain(by_prefix)
+        {
+            let (sql, keys) = sized.padded(keys).remove(0);
             let mut plan = super::query(format!("EXPLAIN QUERY PLAN {sql}").into());
             if compares {
                 plan = super::bind_place(plan, &model, &Checkpoint::start(incarnation()));
@@ -41,7 +45,7 @@ async fn rows_are_sought_by_their_key() {
 
 /// After a commit whose outcome is unknown the projection tries again, because the next try compares the checkpoint.
 #[test]
-fn faults_that_may_pass_are_told_from_those_that_will_not() {
+fn faults_that_may_pass_are_distinguished_from_those_that_will_not() {
     let source = || BackendError::new("the disk is missing");
     for (error, transient) in [
         (DatabaseError::Busy { waited: Duration::ZERO }, true),

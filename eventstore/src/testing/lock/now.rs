@@ -1,0 +1,134 @@
+//! What the lock file says if it is right: the lines of today's code and corpus.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use serde_json::Value;
+
+use super::corpus::{Content, Stored, StoredEvent};
+use super::line::Line;
+use super::schema_lock::{AggregateType, EventType, SchemaLock};
+use crate::event::EventShape;
+use crate::request::Fingerprint;
+
+#[derive(Default)]
+pub(super) struct Now {
+    pub(super) lines: BTreeSet<Line>,
+    /// Which of what is written today a file is an example of.
+    pub(super) written: BTreeMap<String, EventShape>,
+    /// The aggregates with their folds.
+    pub(super) folds: BTreeMap<&'static str, u32>,
+}
+
+impl Now {
+    /// # Errors
+    /// What in the corpus cannot be read, or is missing there.
+    pub(super) fn of(lock: &SchemaLock, corpus: &[Stored]) -> Result<Self, Vec<String>> {
+        let mut now = Self::default();
+        let mut wrong = BTreeSet::new();
+        now.folds.extend(lock.aggregates.iter().map(|aggregate| (aggregate.name, aggregate.fold)));
+        for stored in corpus {
+            now.lines.insert(Line::Payload { file: stored.file.clone(), digest: digest(&stored.text()) });
+            let read = stored.events().iter().try_for_each(|event| check_readable(&lock.events, event));
+            if let Err(what) = read.and_then(|()| now.add(lock, stored)) {
+                wrong.insert(format!("{}: {what}", lock.corpus.join(&stored.file).display()));
+            }
+        }
+        wrong.extend(lock.events.iter().flat_map(|events| missing(lock, events, corpus)));
+        if wrong.is_empty() { Ok(now) } else { Err(wrong.into_iter().collect()) }
+    }
+
+    /// Adds the lines of one file, whose events can be read.
+    fn add(&mut self, lock: &SchemaLock, stored: &Stored) -> Result<(), String> {
+        let file = &stored.file;
+        if let Content::Event(event) = &stored.content
+            && let Some((events, shape)) =
+                lock.events.iter().find_map(|events| Some((events, find(events.writes, event)?)))
+        {
+            self.written.insert(file.clone(), *shape);
+            for (_, payload) in (events.again)(event)? {
+                let value = payload.read().map_err(|error| error.to_string())?;
+                let mut add = |path: &str, kind: &str| {
+                    self.lines.insert(Line::Shape { file: file.clone(), path: path.to_owned(), kind: kind.to_owned() });
+                };
+                walk("$", &value, &mut add);
+            }
+        }
+        let reads_all = |of: &&AggregateType| stored.events().iter().all(|event| find(of.reads, event).is_some());
+        for AggregateType { name, fold, states, .. } in lock.aggregates.iter().filter(reads_all) {
+            let (aggregate, digest) = ((*name).to_owned(), digest(&states(stored.events())?));
+            self.lines.insert(Line::Fold { aggregate, fold: *fold, file: file.clone(), digest });
+        }
+        Ok(())
+    }
+}
+
+fn find(shapes: &'static [EventShape], event: &StoredEvent) -> Option<&'static EventShape> {
+    shapes.iter().find(|shape| shape.version == event.version && shape.name == event.name)
+}
+
+/// A stored event is read by one of the types at least, and by each that names it.
+fn check_readable(types: &[EventType], event: &StoredEvent) -> Result<(), String> {
+    let StoredEvent { name, version, .. } = event;
+    let mut readers = types.iter().filter(|events| find(events.reads, event).is_some()).peekable();
+    if readers.peek().is_none() {
+        return Err(format!(
+            "`{name}` version {version} is read by none of the types; stores hold such events, so add a step from it to its \
+             type, or the type to the list"
+        ));
+    }
+    readers.try_for_each(|events| (events.again)(event).map(drop)).map_err(|why| {
+        format!(
+            "`{name}` version {version} cannot be read any more: {why}; stores hold such payloads, so correct the type or its \
+             steps"
+        )
+    })
+}
+
+/// The names and versions without a payload in the corpus.
+fn missing(lock: &SchemaLock, events: &EventType, corpus: &[Stored]) -> Vec<String> {
+    let of_corpus = || corpus.iter().flat_map(Stored::events);
+    let has = |shape: &EventShape| of_corpus().any(|event| event.version == shape.version && event.name == shape.name);
+    let line = |shape: &EventShape| {
+        let EventShape { name, version, rust_name } = shape;
+        let file = lock.corpus.join(format!("{name}.v{version}.json"));
+        let mut again = of_corpus().filter_map(|event| (events.again)(event).ok()).flatten();
+        let example = again
+            .find(|(of, _)| *of == shape)
+            .map_or_else(String::new, |(_, payload)| format!(", for example {}", payload.as_str()));
+        format!(
+            "{}: is missing; put a payload of `{name}` version {version} ({rust_name}) there{example}",
+            file.display()
+        )
+    };
+    events.reads.iter().filter(|shape| !has(shape)).map(line).collect()
+}
+
+/// Every place in a JSON value, with the type of what is there. All elements of an array have one place.
+fn walk(path: &str, value: &Value, add: &mut impl FnMut(&str, &str)) {
+    let kind = match value {
+        Value::Null => "null",
+        Value::Bool(_) => "bool",
+        Value::Number(number) if number.is_i64() || number.is_u64() => "integer",
+        Value::Number(_) => "number",
+        Value::String(_) => "string",
+        Value::Array(_) => "array",
+        Value::Object(_) => "object",
+    };
+    add(path, kind);
+    match value {
+        Value::Array(elements) => elements.iter().for_each(|element| walk(&format!("{path}[]"), element, add)),
+        Value::Object(fields) => {
+            for (name, field) in fields {
+                let plain = !name.is_empty() && name.chars().all(|c| c.is_alphanumeric() || c == '_');
+                let quoted = || Value::String(name.clone()).to_string();
+                let path = if plain { format!("{path}.{name}") } else { format!("{path}[{}]", quoted()) };
+                walk(&path, field, add);
+            }
+        }
+        _ => {}
+    }
+}
+
+fn digest(text: &str) -> String {
+    Fingerprint::of_bytes(text.as_bytes()).get().simple().to_string()
+}

@@ -1,0 +1,158 @@
+//! A read model as it was: the log up to there, folded into memory by the code that folds it into a database.
+
+use std::sync::Arc;
+
+use annals_eventstore::{After, AsOf, Backoff, Checkpoint, ErrorFamily, EventStore, Position, ReadError};
+use tokio::time::sleep;
+
+use crate::column::ColumnValue;
+use crate::error::{StopCause, Stopped};
+use crate::folding::{Folding, Outcome, Step, Stop};
+use crate::member::{AnyProjection, wanted};
+use crate::memory_table::MemoryTable;
+use crate::page_reader::PageReader;
+
+/// How many rows a read model as of a moment may have by default.
+pub(crate) const MOST_ROWS: usize = 100_000;
+
+/// The rows of a read model as they were, returned by [`Projections::as_of`](crate::Projections::as_of).
+#[derive(Clone, Debug, PartialEq)]
+#[non_exhaustive]
+pub struct RowsAsOf<R> {
+    /// All rows, in the order of their keys.
+    pub rows: Vec<R>,
+    /// Up to where the log was folded. [`AsOf::position`] of it gives the same rows for ever.
+    pub position: Position,
+}
+
+/// Why a read model could not be shown as it was.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum AsOfError {
+    /// The log cannot be read up to there: a position beyond its end, a time that is not over, or a fault of the store.
+    #[error(transparent)]
+    Read(#[from] ReadError),
+    /// The projection cannot apply an event of that part of the log; a projection that runs would stop there too.
+    #[error(transparent)]
+    Stopped(#[from] Stopped),
+    /// There were more rows than fit. Raise the limit by `ProjectionsBuilder::most_rows_as_of`, or ask a projection of fewer rows.
+    #[error("`{read_model}` had more than {limit} rows at position {position}; raise the limit by `most_rows_as_of`")]
+    TooManyRows {
+        /// The read model's stable name.
+        read_model: &'static str,
+        /// How many rows it may have.
+        limit: usize,
+        /// Up to where the log was folded by then.
+        position: Position,
+    },
+    /// No projection of this name was started. Add it by `with`.
+    #[error("no projection is called `{name}`; started are {known}; add it by `with`")]
+    Unknown {
+        /// The name.
+        name: String,
+        /// The names there are, joined by commas.
+        known: String,
+    },
+}
+
+impl AsOfError {
+    /// Which of the five families the error belongs to.
+    #[must_use]
+    pub fn family(&self) -> ErrorFamily {
+        match self {
+            Self::Read(error) => error.family(),
+            Self::Stopped(stopped) => stopped.family(),
+            Self::TooManyRows { .. } | Self::Unknown { .. } => ErrorFamily::Invalid,
+        }
+    }
+
+    /// Whether the same call may work later without any change.
+    #[must_use]
+    pub fn is_transient(&self) -> bool {
+        self.family() == ErrorFamily::Transient
+    }
+}
+
+/// Folds the log as of a moment; gives all rows in the order of their keys, and where the log ended.
+pub(crate) async fn rows_as_of(
+    store: &Arc<dyn EventStore>,
+    projection: &dyn AnyProjection,
+    as_of: AsOf,
+    most_rows: usize,
+) -> Result<(Vec<Vec<ColumnValue>>, Position), AsOfError> {
+    let end = store.log_as_of(as_of).await?;
+    let mut past =
+        Past { projection, table: MemoryTable::new(projection.model().table), progress: start_of(&end), end };
+    let wanted = wanted(std::iter::once(projection)).map_err(ReadError::from)?;
+    let (mut pages, mut backoff) = (PageReader::of(Arc::clone(store)), Backoff::default());
+    while past.progress.position < end.position {
+        let page = pages.next(After::from(past.progress), &wanted).await?;
+        let Some(checkpoint) = page.checkpoint else {
+            // The store has not made known yet that the log is final up to there.
+            sleep(backoff.next_wait()).await;
+            continue;
+        };
+        if checkpoint.position < end.position {
+            pages.read_ahead(checkpoint.into(), &wanted);
+        }
+        past.fold(&page.batch)?;
+        past.progress = if checkpoint.position < end.position { checkpoint } else { end };
+        tracing::debug!(
+            projection = projection.model().projection,
+            position = past.progress.position.get(),
+            of = end.position.get(),
+            rows = past.table.len(),
+            "a read model is built as it was"
+        );
+        if past.table.len() > most_rows {
+            let (read_model, position) = (projection.model().table.name, past.progress.position);
+            return Err(AsOfError::TooManyRows { read_model, limit: most_rows, position });
+        }
+    }
+    // Whether the log has been replaced while it was read.
+    store.check_checkpoint(&end).await?;
+    Ok((past.table.rows(), end.position))
+}
+
+fn start_of(end: &Checkpoint) -> Checkpoint {
+    Checkpoint::start(end.incarnation)
+}
+
+/// A read model on its way from nothing to the end of a prefix of the log.
+struct Past<'p> {
+    projection: &'p dyn AnyProjection,
+    table: MemoryTable,
+    /// Everything up to here is applied.
+    progress: Checkpoint,
+    end: Checkpoint,
+}
+
+impl Past<'_> {
+    /// Applies those of the next events that are not after the end.
+    fn fold(&mut self, batch: &crate::batch::Batch) -> Result<(), Stopped> {
+        let fold = self.projection.fold(batch, self.progress.position);
+        let mut folding = Folding::up_to(fold, self.end.position);
+        let outcome = loop {
+            match folding.step() {
+                Step::Ready(outcome) => break *outcome,
+                Step::Load(keys) => {
+                    folding.supply(self.table.load(&keys)).map_err(|e| self.stopped(Stop::of(StopCause::Row(e))))?;
+                }
+            }
+        };
+        let Outcome { changes, stop, .. } = outcome;
+        self.table.write(&changes);
+        stop.map_or(Ok(()), |stop| Err(self.stopped(stop)))
+    }
+
+    fn stopped(&self, stop: Stop) -> Stopped {
+        let model = self.projection.model();
+        Stopped {
+            projection: model.projection.into(),
+            version: model.version,
+            position: self.progress.position,
+            event: stop.event,
+            cause: Arc::new(stop.cause),
+        }
+    }
+}
