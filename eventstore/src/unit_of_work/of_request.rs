@@ -2,6 +2,7 @@
 
 use std::fmt;
 use std::ops::{Deref, DerefMut};
+use std::time::Duration;
 
 use async_trait::async_trait;
 use jiff::Timestamp;
@@ -18,6 +19,9 @@ use crate::repository::{CommandScope, ExecuteError, Executed, One, Repository};
 use crate::request::RequestKey;
 use crate::store::StreamPage;
 use crate::stream::{StreamId, StreamVersion, Tenant};
+
+/// How long a commit that comes after its deadline waits for its rollback.
+const LATE_ROLLBACK: Duration = Duration::from_millis(50);
 
 /// How a unit of work for a request begins. [`RequestUnitOfWork`] has an example.
 #[expect(clippy::large_enum_variant, reason = "there is one per transaction, and most are new")]
@@ -138,6 +142,20 @@ fn exceeded(context: &Context) -> AppendError {
     AppendError::DeadlineExceeded { stream }
 }
 
+/// Waits until the deadline at most. What is given up then leaves a unit of work that cannot be committed, as late ones cannot.
+async fn in_time<T, E: From<AppendError>>(
+    deadline: Option<Instant>,
+    stream: StreamId,
+    run: impl Future<Output = Result<T, E>>,
+) -> Result<T, E> {
+    match deadline {
+        None => run.await,
+        Some(deadline) => tokio::time::timeout_at(deadline, run)
+            .await
+            .unwrap_or_else(|_| Err(AppendError::DeadlineExceeded { stream }.into())),
+    }
+}
+
 /// Why a unit of work does not commit whose answer would name events that it does not have.
 fn undone() -> Invalid {
     Invalid::new(
@@ -152,7 +170,8 @@ impl<S: TransactionalStore> RequestUnitOfWork<S> {
     /// not apply.
     ///
     /// # Errors
-    /// As of [`UnitOfWork::execute`]. After a rejection or a refused append the unit of work stays usable.
+    /// As of [`UnitOfWork::execute`]; [`AppendError::DeadlineExceeded`] at the deadline of the context, after which the unit of
+    /// work cannot be committed. After a rejection or a refused append it stays usable.
     ///
     /// # Cancel safety
     /// After the future was dropped the unit of work may not be committable any more.
@@ -169,7 +188,8 @@ impl<S: TransactionalStore> RequestUnitOfWork<S> {
     {
         check_store(repository, self.unit.incarnation())?;
         let repository = repository.with(self.of_command.clone());
-        One::new(&repository, id)?.execute(self, decide).await
+        let (stream, deadline) = (repository.stream(id)?, self.context.deadline());
+        in_time(deadline, stream, One::new(&repository, id)?.execute(self, decide)).await
     }
 
     /// Executes a command that the aggregate knows how to [`Decide`].
@@ -201,7 +221,8 @@ impl<S: TransactionalStore> RequestUnitOfWork<S> {
     /// After the future was dropped the unit of work cannot be committed any more.
     pub async fn append(&mut self, append: Append) -> Result<Appended, AppendError> {
         let append = append.within(&self.context)?;
-        self.append_once(append).await
+        let stream = append.parts().first().map_or_else(no_stream, |part| part.stream.clone());
+        in_time(self.context.deadline(), stream, self.append_once(append)).await
     }
 
     /// The circumstances that it was begun with.
@@ -225,8 +246,11 @@ impl<S: TransactionalStore> RequestUnitOfWork<S> {
     /// Dropping the future leaves the outcome unknown; begin with the same context again.
     pub async fn commit(mut self) -> Result<Appended, AppendError> {
         if is_late(&self.context) {
-            self.unit.rollback().await?;
-            return Err(exceeded(&self.context));
+            return match tokio::time::timeout(LATE_ROLLBACK, self.unit.rollback()).await {
+                Ok(Err(unknown @ AppendError::OutcomeUnknown { .. })) => Err(unknown),
+                // A rollback that is given up goes on without anybody waiting for it.
+                _ => Err(exceeded(&self.context)),
+            };
         }
         let positions: Vec<_> = self.streams.iter().flat_map(|appended| appended.positions.iter().copied()).collect();
         if self.undone || !self.unit.has(positions).await? {

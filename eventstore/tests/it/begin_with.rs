@@ -452,3 +452,24 @@ async fn a_unit_that_an_append_with_its_key_has_overtaken_is_rolled_back_and_get
     assert_eq!((versions(&answer), answer.position, answer.repeated), (vec![("b", 1, 1)], done.position, true));
     assert_eq!((log(&store).await.len(), store.rows().await), (1, vec![]));
 }
+
+/// Two units that append to one stream wait for each other only on PostgreSQL.
+#[cfg(feature = "postgres")]
+#[tokio::test]
+async fn a_command_in_a_unit_that_waits_for_another_unit_ends_with_its_deadline() {
+    let database = crate::backends::postgres_database().await;
+    let store = annals_eventstore::postgres(database.url()).await.unwrap();
+    let orders = store.aggregate::<Order>();
+    let mut other = begun(&store, &keyed("r-1", "x")).await;
+    other.execute(&orders, &order("a"), |order| order.place(9)).await.unwrap();
+    let begin = Instant::now();
+    let context = keyed("r-2", "x").with_deadline(begin + Duration::from_millis(400));
+    let mut work = begun(&store, &context).await;
+    let error = work.execute(&orders, &order("a"), |order| order.place(9)).await.unwrap_err();
+    assert!(matches!(error, ExecuteError::Append(AppendError::DeadlineExceeded { .. })), "{error:?}");
+    let error = work.commit().await.unwrap_err();
+    assert!(matches!(error, AppendError::DeadlineExceeded { .. }), "{error:?}");
+    assert!(begin.elapsed() < Duration::from_millis(1_500), "{:?}", begin.elapsed());
+    assert_eq!(versions(&other.commit().await.unwrap()), [("a", 1, 1)]);
+    assert_eq!(log(&store).await.len(), 1);
+}
