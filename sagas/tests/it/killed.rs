@@ -187,7 +187,7 @@ fn kill_and_continue(name: &str, arguments: &[(&str, &str)]) {
         let mut child = command.spawn().expect("it is a program");
         if kill < KILLS {
             // The moment does not matter, so it is a random one.
-            block_on(tokio::time::sleep(Duration::from_millis(fastrand::u64(20..150))));
+            block_on(async { tokio::time::sleep(Duration::from_millis(fastrand::u64(20..150))).await });
             child.kill().expect("it is our child");
             child.wait().expect("it is our child");
         } else {
