@@ -171,7 +171,7 @@ impl<A: Evolve> Subject for One<'_, A> {
             Some(ours) if ours.version > known.version => Err(ReadError::Damaged {
                 position: appended.position,
                 what: format!(
-                    "`{}` ends with version {}, and the answer to a request is version {}",
+                    "`{}` ends with {}, and the answer to a request is {}",
                     self.stream, known.version, ours.version
                 ),
             }),
