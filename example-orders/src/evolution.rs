@@ -34,7 +34,7 @@ impl From<PlacedV1> for PlacedV2 {
     }
 }
 
-/// The third has the total price in it. Whoever ordered before saw the sum of the lines; if they have none, the event cannot be
+/// The third has the total price in it. Those who ordered before saw the sum of the lines; if they have none, the event cannot be
 /// read, and the error names it.
 impl TryFrom<PlacedV2> for OrderEvent {
     type Error = OrderError;

@@ -57,7 +57,7 @@ impl Projection for OrderList {
             OrderEvent::Cancelled { .. } => Status::Cancelled,
             OrderEvent::Refunded { .. } => return Ok(()),
         };
-        // An order that was never placed is a fault of whoever wrote the events: the projection stops and names the event.
+        // An order that was never placed is a fault of the writer of the events: the projection stops and names the event.
         rows.require(&order_id)?.status = status;
         Ok(())
     }

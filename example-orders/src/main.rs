@@ -48,7 +48,7 @@ struct Options {
     /// Run this number of orders concurrently instead, and print the rate.
     #[arg(long)]
     orders: Option<u64>,
-    /// The number of the first order. Numbers come from whoever places the orders: here from the clock, in microseconds, so
+    /// The number of the first order. Numbers come from the caller: here from the clock, in microseconds, so
     /// that each run has its own.
     #[arg(long)]
     first: Option<i64>,
@@ -90,7 +90,7 @@ enum Scene {
 async fn main() -> ExitCode {
     let Err(fault) = run(Options::parse(), &mut std::io::stdout()).await else { return ExitCode::SUCCESS };
     if fault.downcast_ref().is_some_and(|e: &std::io::Error| e.kind() == ErrorKind::BrokenPipe) {
-        // Whoever reads the output, such as `head`, has enough of it. What is acknowledged is stored.
+        // The reader of the output, such as `head`, has enough of it. What is acknowledged is stored.
         return ExitCode::SUCCESS;
     }
     eprintln!("error: {fault}");

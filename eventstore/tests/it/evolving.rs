@@ -231,7 +231,7 @@ async fn a_filter_by_type_finds_old_names_and_one_by_name_only_that_name<S: Even
     assert_eq!(names(by_name("order.placed")).await, ["order.placed"]);
 }
 
-/// An event that no step can read stops whoever reads it as its type, with its place and the step; raw reads go on.
+/// An event that no step can read stops those who read it as its type, with its place and the step; raw reads go on.
 async fn an_event_that_a_step_cannot_read_is_reported_with_its_place_and_the_step<S: EventStore + Clone>(store: S) {
     let orders = store.aggregate::<Order>();
     append(&store, "o-1", vec![stored(1, 1).0]).await;

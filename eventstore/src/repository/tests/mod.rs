@@ -526,7 +526,7 @@ async fn a_repeated_request_is_not_decided_again_and_gets_the_first_answer() {
     assert_eq!(stored(&spy).await.len(), 2);
 }
 
-/// Whoever repeats a request gets the same answer, whatever others did since.
+/// A repeated request gets the same answer, whatever others did since.
 #[tokio::test]
 async fn the_state_of_an_answer_is_that_after_its_events_also_for_a_repeat_that_others_followed() {
     let (spy, accounts) = opened().await;
