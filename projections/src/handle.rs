@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use annals_eventstore::{AsOf, EventStore, Position};
+use annals_eventstore::{AsOf, EventStore, Invalid, Position, ReadError, Tenant};
 use futures::future::select_all;
 use tokio::sync::watch;
 use tokio_util::sync::{CancellationToken, DropGuard};
@@ -16,6 +16,7 @@ use crate::database::ReadModelDatabase;
 use crate::error::{ProjectionProgress, StopCause, Stopped, WaitError};
 use crate::projection::Projection;
 use crate::read_model::ReadModel;
+use crate::rows::read_row;
 use crate::status::{ProjectionState, ProjectionStatus};
 use crate::wait::Names;
 
@@ -193,8 +194,9 @@ impl Projections {
     /// nothing is stored.
     ///
     /// The log up to there is read and folded into memory, so it takes as long as a rebuild up to there. What a position and a
-    /// time mean, [`AsOf`] says. `P` folds the events of its tenant alone, if it has one. How far it is is logged by `tracing`,
-    /// at the level `DEBUG`.
+    /// time mean, [`AsOf`] says. `P` folds the events of its tenant alone, if it has one. Of a read model that is per tenant, the
+    /// rows are those of the projection's tenant, or of the default tenant if it has none;
+    /// [`Projections::as_of_tenant`] gives others. How far it is is logged by `tracing`, at the level `DEBUG`.
     ///
     /// ```
     /// # mod till { include!(concat!(env!("CARGO_MANIFEST_DIR"), "/docs/till.rs")); }
@@ -227,18 +229,51 @@ impl Projections {
     /// # Cancel safety
     /// Dropping the future is harmless.
     pub async fn as_of<P: Projection>(&self, as_of: AsOf) -> Result<RowsAsOf<P::Row>, AsOfError> {
+        self.rows_as_of::<P>(None, as_of).await
+    }
+
+    /// The rows of one tenant, as they were, of a read model that is per tenant; see [`Projections::as_of`].
+    ///
+    /// # Errors
+    /// As of [`Projections::as_of`]; [`AsOfError::Read`] with [`Invalid`] and the field `tenant` if the read model is not per tenant.
+    ///
+    /// # Cancel safety
+    /// Dropping the future is harmless.
+    pub async fn as_of_tenant<P: Projection>(
+        &self,
+        tenant: &Tenant,
+        as_of: AsOf,
+    ) -> Result<RowsAsOf<P::Row>, AsOfError> {
+        if !P::Row::TABLE.per_tenant {
+            let problem = format!("is given for `{}`, whose rows belong to no tenant", P::Row::TABLE.name);
+            return Err(ReadError::from(Invalid::new("tenant", problem, "ask for all rows by `as_of`")).into());
+        }
+        self.rows_as_of::<P>(Some(tenant), as_of).await
+    }
+
+    async fn rows_as_of<P: Projection>(
+        &self,
+        tenant: Option<&Tenant>,
+        as_of: AsOf,
+    ) -> Result<RowsAsOf<P::Row>, AsOfError> {
         let Inner { names, most_rows_as_of, .. } = &*self.0;
         let unknown = |known| AsOfError::Unknown { name: P::NAME.to_owned(), known };
         let projection = &names.fed[self.place_of::<P>().map_err(unknown)?].projection;
-        let (rows, position) = rows_as_of(&names.shared.store, projection.as_ref(), as_of, *most_rows_as_of).await?;
-        let rows = rows.into_iter().map(|row| P::Row::from_columns(&mut row.into_iter())).collect::<Result<_, _>>();
-        let rows = rows.map_err(|source| Stopped {
-            projection: P::NAME.into(),
-            version: P::VERSION,
-            position,
-            event: None,
-            cause: Arc::new(StopCause::Row(RowError::Unreadable { table: P::Row::TABLE.name, source })),
-        })?;
+        let tenant = tenant.or(projection.tenant()).cloned().unwrap_or_default();
+        let (all, position) = rows_as_of(&names.shared.store, projection.as_ref(), as_of, *most_rows_as_of).await?;
+        let mut rows = Vec::new();
+        for row in all {
+            let (of, row) = read_row::<P::Row>(row).map_err(|source| Stopped {
+                projection: P::NAME.into(),
+                version: P::VERSION,
+                position,
+                event: None,
+                cause: Arc::new(StopCause::Row(RowError::Unreadable { table: P::Row::TABLE.name, source })),
+            })?;
+            if of.is_none_or(|of| of == tenant) {
+                rows.push(row);
+            }
+        }
         Ok(RowsAsOf { rows, position })
     }
 

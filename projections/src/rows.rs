@@ -322,7 +322,7 @@ impl<R: ReadModel> Rows<R> {
 }
 
 /// A row of the table, and whose it is if the read model is per tenant.
-fn read_row<R: ReadModel>(columns: Vec<ColumnValue>) -> Result<(Option<Tenant>, R), ColumnError> {
+pub(crate) fn read_row<R: ReadModel>(columns: Vec<ColumnValue>) -> Result<(Option<Tenant>, R), ColumnError> {
     let mut columns = columns.into_iter();
     let tenant = match R::TABLE.per_tenant {
         true => {

@@ -6,7 +6,7 @@ use annals::prelude::*;
 use annals::projections::ReadModelDatabase;
 use annals::sqlite::SqliteDatabase;
 use annals::{
-    Append, AppendError, Context, ExpectedVersion, PostgresOptions, Projection, ProjectionError, Projections,
+    Append, AppendError, AsOf, Context, ExpectedVersion, PostgresOptions, Projection, ProjectionError, Projections,
     ReadModel, Recorded, Rows, StreamId, Tenant, TransactionalStore,
 };
 
@@ -131,6 +131,8 @@ where
     let database = store.database();
     assert_eq!(database.found(LIST).await?, found(&[("alpha", "1001", 50), ("beta", "1001", 150)]));
 
+    let before = AsOf::position(store.head().await?.position);
+
     // Alpha's cafe closes and its card ends; beta's stay as they were.
     of(&alpha).execute(&card, |card| card.spend(1, "cafe")).await?;
     of(&alpha).execute(&card, |card| card.spend(49, "kiosk")).await?;
@@ -139,6 +141,14 @@ where
     let spent = found(&[("alpha", "kiosk", 69), ("beta", "cafe", 30), ("beta", "kiosk", 20)]);
     assert_eq!((database.found(LIST).await?, database.found(SPENT).await?), (list.clone(), spent.clone()));
     assert_eq!(of(&beta).load(&card).await?.state.cents, 150);
+    let now = AsOf::position(store.head().await?.position);
+    for (tenant, as_of, cents) in
+        [(&alpha, before, &[50][..]), (&beta, before, &[150]), (&alpha, now, &[]), (&beta, now, &[150])]
+    {
+        let rows = views.as_of_tenant::<CardList>(tenant, as_of).await?.rows;
+        assert_eq!(rows.iter().map(|row| row.cents).collect::<Vec<_>>(), cents, "{tenant} as of {as_of}");
+    }
+    assert!(views.as_of::<CardList>(now).await?.rows.is_empty(), "the default tenant has no cards");
     views.close().await;
 
     let views = Projections::of(&store, &elsewhere).with(CardList).with(Analytics).start().await?;

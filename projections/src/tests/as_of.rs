@@ -1,6 +1,6 @@
 //! A read model as of a position is what a projection holds that was stopped there.
 
-use annals_eventstore::{AsOf, EventStore, Position};
+use annals_eventstore::{AsOf, EventStore, Position, ReadError, Tenant};
 use fastrand::Rng;
 
 use super::accounts::{Account, AccountEvent, Accounts};
@@ -61,6 +61,10 @@ pub(super) async fn what_cannot_be_shown_as_it_was_says_why(shop: Fixture) {
     let refused = shop.append("a", [AccountEvent::Refused]).await;
     match views.as_of::<Accounts>(AsOf::position(refused)).await {
         Err(AsOfError::Stopped(stopped)) => assert_eq!(stopped.event.unwrap().position, refused),
+        other => panic!("{other:?}"),
+    }
+    match views.as_of_tenant::<Accounts>(&Tenant::default(), AsOf::position(two)).await {
+        Err(AsOfError::Read(ReadError::Invalid(invalid))) => assert_eq!(invalid.field, "tenant"),
         other => panic!("{other:?}"),
     }
     // What came later does not matter.
