@@ -17,7 +17,7 @@ pub enum OrderEvent {
     Paid { amount: u64 },
 }
 
-#[derive(Aggregate, Clone, Debug, Default)]
+#[derive(Aggregate, Serialize, Clone, Debug, Default)]
 #[aggregate(name = "order", id = OrderId, event = OrderEvent)]
 pub struct Order {
     pub due: Option<u64>,
