@@ -18,7 +18,7 @@ use crate::plan::{Due, Outcome};
 pub(crate) trait Calls<C>: Send + Sync {
     fn call<'a>(
         &'a self,
-        definition: &'a Definition<C>,
+        remote: Remote<'a, C>,
         due: &'a Due,
         data: Arc<C>,
         key: IdempotencyKey,
@@ -39,18 +39,12 @@ pub(crate) struct ThroughPolicies;
 impl<C: SagaData> Calls<C> for ThroughPolicies {
     fn call<'a>(
         &'a self,
-        definition: &'a Definition<C>,
+        remote: Remote<'a, C>,
         due: &'a Due,
         data: Arc<C>,
         key: IdempotencyKey,
     ) -> BoxFuture<'a, Result<Outcome, SagaError>> {
-        async move {
-            let Some((policy, action)) = remote(definition, due) else {
-                return Ok(Outcome::of(StepError::refused("the step makes no calls")));
-            };
-            Ok(through(policy, action, due.attempt, data, &key).await)
-        }
-        .boxed()
+        async move { Ok(through(remote.policy, remote.action, due.attempt, data, &key).await) }.boxed()
     }
 }
 
@@ -97,12 +91,19 @@ fn failed(error: &CallError<StepError>, unknown: bool) -> Outcome {
     }
 }
 
-/// The policy and the call of a remote step.
-pub(crate) fn remote<'a, C>(definition: &'a Definition<C>, due: &Due) -> Option<(&'a Policy, &'a Action<C>)> {
+/// How the call of a remote step, or of its undo, is made.
+pub(crate) struct Remote<'a, C> {
+    pub(crate) step: &'a str,
+    pub(crate) policy: &'a Policy,
+    pub(crate) action: &'a Action<C>,
+}
+
+/// The call of a remote step; `None` for one that makes none.
+pub(crate) fn remote<'a, C>(definition: &'a Definition<C>, due: &Due) -> Option<Remote<'a, C>> {
     let step = &definition.steps()[due.step];
     match (due.direction, &step.kind, &step.undo) {
         (Direction::Do, Kind::Remote(policy, action), _) | (Direction::Undo, _, Undo::Remote(policy, action)) => {
-            Some((policy, action))
+            Some(Remote { step: &step.name, policy, action })
         }
         _ => None,
     }

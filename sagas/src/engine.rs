@@ -12,6 +12,7 @@ use futures::stream::FuturesUnordered;
 use jiff::Timestamp;
 use serde::Serialize;
 
+use crate::call::StepError;
 use crate::calls::{self, Calls};
 use crate::definition::{self, Definition, SagaData};
 use crate::error::SagaError;
@@ -269,7 +270,11 @@ impl<C: SagaData> Engine<C> {
             };
         }
         let key = definition::key(id, &self.definition.steps()[due.step].name, due.direction)?;
-        let outcome = self.calls.call(&self.definition, due, Arc::new(data), key).await?;
+        // The intent may be that of a build in which the step was a call.
+        let outcome = match calls::remote(&self.definition, due) {
+            Some(remote) => self.calls.call(remote, due, Arc::new(data), key).await?,
+            None => Outcome::of(StepError::refused("the step makes no calls in this build")),
+        };
         self.record(id, |instance| {
             let planner = Planner::new(&self.definition, instance, self.clock.now());
             let recorded = planner.outcome(due, outcome.clone());

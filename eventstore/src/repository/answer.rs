@@ -74,8 +74,8 @@ pub struct Executed<A> {
     pub version: StreamVersion,
     /// The state at that version. A repeat reads it again. The pointer shares it with the repository's cache.
     pub state: Arc<A>,
-    /// The position of the last new event, which is what a reader of one's own writes waits for;
-    /// [`Position::START`] if there is none.
+    /// The position of the last new event, which is what a reader of one's own writes waits for; of a command over two
+    /// aggregates that of both. [`Position::START`] if there is none.
     pub position: Position,
     /// How many events the command led to.
     pub events: usize,

@@ -12,7 +12,7 @@ use tokio::time::Instant;
 
 use super::schedule::{Choice, Point, Schedule};
 use crate::call::{Call, StepError};
-use crate::calls::{self, Calls};
+use crate::calls::{Calls, Remote};
 use crate::definition::{Definition, SagaData};
 use crate::engine::{Engine, SagaStatus};
 use crate::error::SagaError;
@@ -79,23 +79,20 @@ struct Scripted {
 impl<C: SagaData> Calls<C> for Scripted {
     fn call<'a>(
         &'a self,
-        definition: &'a Definition<C>,
+        remote: Remote<'a, C>,
         due: &'a Due,
         data: Arc<C>,
         key: IdempotencyKey,
     ) -> BoxFuture<'a, Result<Outcome, SagaError>> {
         async move {
-            let Some((_, action)) = calls::remote(definition, due) else {
-                return Ok(Outcome::of(StepError::refused("the step makes no calls")));
-            };
-            let step = definition.steps()[due.step].name.clone();
+            let step = remote.step.to_owned();
             let (direction, attempt) = (due.direction, due.attempt);
             let point = Point::Call { step: step.clone(), direction, attempt };
             let (number, choice) = self.script.choose(point);
             lock(&self.script.keys).insert((step, direction, attempt, number), key.as_str().to_owned());
             let call = || {
                 let call = Call { key: key.clone(), deadline: Deadline::NONE, attempt };
-                action(data.clone(), call).map(|result| result.map_or_else(Outcome::of, Outcome::Succeeded))
+                (remote.action)(data.clone(), call).map(|result| result.map_or_else(Outcome::of, Outcome::Succeeded))
             };
             Ok(match choice {
                 Choice::Refused => Outcome::of(StepError::refused("as scheduled")),

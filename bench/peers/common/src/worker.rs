@@ -1,4 +1,4 @@
-//! A process in which one store works, as it is told.
+//! A process in which one store works, by commands on its standard input.
 
 use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
