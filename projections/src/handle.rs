@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use annals_eventstore::{AsOf, EventStore, Invalid, Position, ReadError, Tenant};
 use futures::future::select_all;
-use tokio::sync::watch;
+use tokio::sync::{Notify, watch};
 use tokio_util::sync::{CancellationToken, DropGuard};
 use tokio_util::task::TaskTracker;
 
@@ -33,6 +33,8 @@ struct Inner {
     most_rows_as_of: usize,
     tracker: TaskTracker,
     cancel: CancellationToken,
+    /// Makes the keeper of the leases look at once.
+    hurry: Arc<Notify>,
     _cancel_on_drop: DropGuard,
 }
 
@@ -72,9 +74,15 @@ impl Projections {
         ProjectionsBuilder::new(Arc::new(store.clone()), database.clone().into_read_models().0)
     }
 
-    pub(crate) fn new(names: Names, most_rows_as_of: usize, tracker: TaskTracker, cancel: CancellationToken) -> Self {
+    pub(crate) fn new(
+        names: Names,
+        most_rows_as_of: usize,
+        tracker: TaskTracker,
+        cancel: CancellationToken,
+        hurry: Arc<Notify>,
+    ) -> Self {
         let _cancel_on_drop = cancel.clone().drop_guard();
-        Self(Arc::new(Inner { names, most_rows_as_of, tracker, cancel, _cancel_on_drop }))
+        Self(Arc::new(Inner { names, most_rows_as_of, tracker, cancel, hurry, _cancel_on_drop }))
     }
 
     /// The state of every projection that runs here, in the order in which they were added. What queries by the stable name

@@ -26,6 +26,7 @@
 extern crate self as annals_projections;
 
 mod as_of;
+mod balance;
 mod batch;
 mod builder;
 mod changes;
@@ -37,6 +38,7 @@ mod error;
 mod fold;
 mod folding;
 mod handle;
+mod keeper;
 mod key_order;
 mod member;
 mod memory_table;
@@ -70,7 +72,7 @@ pub use handle::Projections;
 pub use projection::Projection;
 pub use read_model::{ColumnSpec, IndexSpec, ReadModel, RowKey, RowKeyPrefix, SpecError, TableSpec};
 pub use rows::Rows;
-pub use status::{ProjectionState, ProjectionStatus};
+pub use status::{ProjectionState, ProjectionStatus, SlotStatus};
 
 /// What derived code calls. Not for people; no promise is made about it.
 #[doc(hidden)]

@@ -2,15 +2,19 @@
 
 use std::collections::VecDeque;
 use std::sync::{Arc, Mutex};
+use std::time::Duration;
 
-use annals_eventstore::{BackendError, Checkpoint, Incarnation};
+use annals_eventstore::{BackendError, Incarnation};
 use async_trait::async_trait;
 use jiff::Timestamp;
 
 use crate::StartError;
 use crate::column::ColumnValue;
 use crate::database::contract::LookUp;
-use crate::database::{Fault, Model, Moved, Prepared, ReadModels, Shown, Shows, Switch, Work};
+use crate::database::{
+    Claimed, Fault, Model, Moved, Paused, Place, Prepared, ReadModels, Runner, Shown, Shows, Survey, Switch, UnitId,
+    Work,
+};
 use crate::shape::Shape;
 
 /// What goes wrong with a call.
@@ -136,16 +140,16 @@ impl ReadModels for Troubled {
         self.models.prepare(model, shape, incarnation, now).await
     }
 
-    async fn checkpoints(&self, models: &[Model]) -> Result<Vec<Option<Checkpoint>>, Fault> {
+    async fn places(&self, units: &[UnitId]) -> Result<Vec<Option<Place>>, Fault> {
         self.state().comparisons_begun += 1;
         drop(self.gate_of_comparisons.lock().await);
-        self.models.checkpoints(models).await
+        self.models.places(units).await
     }
 
     async fn load(
         &self,
         model: &Model,
-        from: &Checkpoint,
+        from: &Place,
         keys: &[Vec<ColumnValue>],
     ) -> Result<Option<Vec<Vec<ColumnValue>>>, Fault> {
         self.state().loads_begun += 1;
@@ -197,5 +201,29 @@ impl ReadModels for Troubled {
 
     async fn shown(&self, models: &[Model]) -> Result<Vec<Option<Shown>>, Fault> {
         self.models.shown(models).await
+    }
+
+    async fn survey(&self, runner: &Runner, lease: Duration) -> Result<Survey, Fault> {
+        self.models.survey(runner, lease).await
+    }
+
+    async fn claim(&self, runner: &Runner, units: &[UnitId], lease: Duration) -> Result<Vec<Claimed>, Fault> {
+        self.models.claim(runner, units, lease).await
+    }
+
+    async fn release(&self, held: &[(UnitId, i64)]) -> Result<(), Fault> {
+        self.models.release(held).await
+    }
+
+    async fn leave(&self, runner: &Runner) -> Result<(), Fault> {
+        self.models.leave(runner).await
+    }
+
+    async fn pause(&self, projection: &str, by: &str, now: Timestamp) -> Result<Option<Paused>, Fault> {
+        self.models.pause(projection, by, now).await
+    }
+
+    async fn resume(&self, projection: &str) -> Result<bool, Fault> {
+        self.models.resume(projection).await
     }
 }

@@ -16,7 +16,9 @@ pub(crate) use backends::InPostgres;
 #[cfg(any(feature = "sqlite", feature = "postgres"))]
 pub(crate) use backends::SqlBackend;
 pub(crate) use backends::{Backend, InMemory, LookUp};
-pub(crate) use everything::{EVERYTHING, MODEL, checkpoint, incarnation, key, place, prepare, row, shape_of, work};
+pub(crate) use everything::{
+    EVERYTHING, MODEL, checkpoint, incarnation, key, place, prepare, row, shape_of, unit, unowned, work,
+};
 #[cfg(feature = "postgres")]
 pub(crate) use rows::random_json;
 
