@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use annals_eventstore::{Clock, EventStore, Invalid, ReadError, SystemClock, Tenant};
-use tokio::sync::Notify;
+use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use uuid::Uuid;
@@ -236,12 +236,12 @@ impl ProjectionsBuilder {
         let passes = Passes::follow(shared.clone(), tracker.clone(), status_senders);
         let runs = fed.iter().map(|fed| (fed.model.projection, fed.model.version)).collect();
         let runner = Runner { id: Uuid::now_v7(), name: runner_name, runs, stopped: Vec::new() };
-        let hurry = Arc::new(Notify::new());
-        let mut keeper = Keeper::new(passes, runner, lease, members, given, Arc::clone(&hurry));
+        let (order, orders) = mpsc::unbounded_channel();
+        let mut keeper = Keeper::new(passes, runner, lease, members, given, orders);
         keeper.survey().await;
         tracker.spawn(keeper.run());
         tracker.close();
-        Ok(Projections::new(Names::new(shared.clone(), fed), most_rows_as_of, tracker, shared.cancel, hurry))
+        Ok(Projections::new(Names::new(shared.clone(), fed), most_rows_as_of, tracker, shared.cancel, order))
     }
 }
 

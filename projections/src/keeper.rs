@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use tokio::sync::{Notify, mpsc, watch};
+use tokio::sync::{mpsc, watch};
 use tokio::time::{Instant, sleep_until};
 
 use crate::balance::{free, plan};
@@ -77,18 +77,30 @@ pub(crate) struct Keeper {
     running: BTreeMap<UnitId, i64>,
     given: mpsc::UnboundedReceiver<Member>,
     free_before: BTreeSet<UnitId>,
-    hurry: Arc<Notify>,
+    /// What was asked back because others own it now.
+    lost: BTreeSet<UnitId>,
+    orders: mpsc::UnboundedReceiver<Order>,
+    /// Projections to be started again as soon as their stopped slots have come back.
+    again: BTreeSet<&'static str>,
+}
+
+/// What people ask of the keeper.
+pub(crate) enum Order {
+    /// Look at all leases now.
+    Look,
+    /// Start the slots of this projection that have stopped.
+    StartAgain(&'static str),
 }
 
 impl Keeper {
-    /// Members whose leases are to be kept; `hurry` makes it look at once.
+    /// Members whose leases are to be kept.
     pub(crate) fn new(
         passes: Passes,
         runner: Runner,
         lease: Duration,
         members: Vec<Member>,
         given: mpsc::UnboundedReceiver<Member>,
-        hurry: Arc<Notify>,
+        orders: mpsc::UnboundedReceiver<Order>,
     ) -> Self {
         Self {
             shared: passes.shared().clone(),
@@ -99,7 +111,9 @@ impl Keeper {
             running: BTreeMap::new(),
             given,
             free_before: BTreeSet::new(),
-            hurry,
+            lost: BTreeSet::new(),
+            orders,
+            again: BTreeSet::new(),
         }
     }
 
@@ -107,19 +121,20 @@ impl Keeper {
     pub(crate) async fn run(mut self) {
         let mut next = Instant::now() + self.pause();
         loop {
-            let given = tokio::select! {
+            let look = tokio::select! {
                 biased;
                 () = self.shared.cancel.cancelled() => break,
-                Some(member) = self.given.recv() => Some(member),
-                () = self.hurry.notified() => None,
-                () = sleep_until(next) => None,
+                Some(member) = self.given.recv() => self.take_back(member),
+                Some(order) = self.orders.recv() => {
+                    self.follow(order);
+                    true
+                }
+                () = sleep_until(next) => true,
             };
-            if let Some(member) = given {
-                self.take_back(member);
-                continue;
+            if look {
+                next = Instant::now() + self.pause();
+                self.survey().await;
             }
-            next = Instant::now() + self.pause();
-            self.survey().await;
         }
         self.given.close();
         while let Some(member) = self.given.recv().await {
@@ -137,9 +152,30 @@ impl Keeper {
         self.lease / SURVEYS_PER_LEASE
     }
 
-    fn take_back(&mut self, member: Member) {
-        self.running.remove(&member.unit());
-        self.idle.insert(member.unit(), member);
+    /// Takes what does not run here any more. Whether there is news of it that should be looked at now.
+    fn take_back(&mut self, mut member: Member) -> bool {
+        let unit = member.unit();
+        self.running.remove(&unit);
+        let again = member.is_stopped() && self.again.contains(unit.projection);
+        if again {
+            member.start_again();
+        }
+        self.idle.insert(unit, member);
+        self.lost.remove(&unit) || again
+    }
+
+    fn follow(&mut self, order: Order) {
+        self.again.clear();
+        let Order::StartAgain(projection) = order else { return };
+        let mut any = false;
+        for member in self.idle.values_mut().filter(|m| m.is_stopped() && m.model.projection == projection) {
+            member.start_again();
+            any = true;
+        }
+        if !any {
+            // The pass has not handed it over yet.
+            self.again.insert(projection);
+        }
     }
 
     /// Renews the leases, looks at all, and acts.
@@ -186,6 +222,7 @@ impl Keeper {
                     .extend(self.running.get(&state.unit).filter(|epoch| **epoch != state.epoch).map(|_| state.unit)),
             }
         }
+        self.lost.extend(&lost);
         self.shared.returns.ask(lost);
         for unit in missing {
             if let Some(member) = self.idle.get_mut(&unit).filter(|member| !member.is_stopped()) {

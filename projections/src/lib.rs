@@ -5,6 +5,7 @@
 //! | say what a table looks like | [`ReadModel`], [`Column`], [`text_column!`] |
 //! | fold events into its rows | [`Projection`], [`Rows`] |
 //! | run that | `store.projections()` of `ProjectionsExt` (feature `sqlite` or `postgres`), [`Projections::of`], [`ProjectionsBuilder::start`] |
+//! | pause, resume, start again | [`Projections::pause`], [`Projections::resume`], [`Projections::start_again`] |
 //! | read your own writes, watch, end | [`Projections::wait_for`], [`Projections::status`], [`Projections::close`] |
 //! | keep the rows of tenants apart | [Tenants](#tenants) |
 //! | change one that runs | [Deploying a changed projection](#deploying-a-changed-projection) |
@@ -33,6 +34,7 @@ mod changes;
 mod column;
 mod column_types;
 mod commit;
+mod control;
 mod database;
 mod error;
 mod fold;
@@ -66,7 +68,7 @@ pub use changes::RowError;
 pub use column::{Column, ColumnError, ColumnType, ColumnValue};
 pub use database::ReadModelDatabase;
 pub use error::{
-    Elsewhere, EventPlace, ProjectionError, ProjectionProgress, StartError, StopCause, Stopped, WaitError,
+    ControlError, Elsewhere, EventPlace, ProjectionError, ProjectionProgress, StartError, StopCause, Stopped, WaitError,
 };
 pub use handle::Projections;
 pub use projection::Projection;

@@ -195,6 +195,12 @@ impl Member {
         }
     }
 
+    /// What stopped it was fixed.
+    pub(crate) fn start_again(&mut self) {
+        self.standing = Standing::Elsewhere;
+        self.set_state(ProjectionState::Standby { owner: None });
+    }
+
     /// What is stored of it, while this process does not own it.
     pub(crate) fn look_at_lease(&mut self, lease: &LeaseState, owner: Option<&str>) {
         (self.progress, self.saved) = (lease.checkpoint, lease.checkpoint);

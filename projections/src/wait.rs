@@ -115,7 +115,8 @@ impl Names {
         });
         let position =
             shown.as_ref().and_then(|shown| seen_up_to(&status, shown)).map_or(status.position, |c| c.position);
-        ProjectionProgress { projection: status.name, position, retrying_after, elsewhere }
+        let in_the_way = in_the_way(&status);
+        ProjectionProgress { projection: status.name, position, retrying_after, in_the_way, elsewhere }
     }
 
     /// Lets the name of projection `at` show the version that runs here, as soon as that has read what is shown now.
@@ -273,6 +274,21 @@ impl Wait<'_> {
         let shown = |at: usize| self.look.as_ref().and_then(|look| look.shown[at].clone());
         self.of.iter().map(|&at| self.names.progress_of(at, shown(at), self.fault.clone())).collect()
     }
+}
+
+/// Why slots of a projection do not go on in this process.
+fn in_the_way(status: &ProjectionStatus) -> Option<String> {
+    let of_slot = |own: &SlotStatus| {
+        let what = match &own.state {
+            ProjectionState::Paused { by, since } => format!("paused by `{by}` since {since}"),
+            ProjectionState::Standby { owner: Some(owner) } => format!("run by {owner}"),
+            ProjectionState::Standby { owner: None } => "run by no process at the moment".to_owned(),
+            _ => return None,
+        };
+        Some(if status.slots.len() > 1 { format!("slot {}: {what}", own.slot) } else { what })
+    };
+    let all: Vec<String> = status.slots.iter().filter_map(of_slot).collect();
+    (!all.is_empty()).then(|| all.join(", "))
 }
 
 /// Up to where queries see the log in a version that is shown: the slot that is furthest behind.

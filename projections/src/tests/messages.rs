@@ -260,6 +260,7 @@ fn wait_errors() -> Vec<WaitError> {
         projection: projection.into(),
         position,
         retrying_after: retrying_after.map(str::to_owned),
+        in_the_way: None,
         elsewhere: None,
     };
     let elsewhere = crate::Elsewhere {

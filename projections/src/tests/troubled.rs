@@ -34,6 +34,7 @@ pub(crate) struct Troubled {
     gate: Arc<tokio::sync::Mutex<()>>,
     gate_of_loads: Arc<tokio::sync::Mutex<()>>,
     gate_of_comparisons: Arc<tokio::sync::Mutex<()>>,
+    gate_of_surveys: Arc<tokio::sync::Mutex<()>>,
     state: Arc<Mutex<State>>,
 }
 
@@ -49,7 +50,8 @@ struct State {
     loads_begun: usize,
     /// How many comparisons of stored checkpoints were begun.
     comparisons_begun: usize,
-    /// How many commits were tried, and how many had an effect.
+    /// How many commits were begun, how many got through the gate, and how many had an effect.
+    begun: usize,
     tried: usize,
     committed: usize,
     /// Where the checkpoint was each time that a view was to be switched.
@@ -58,8 +60,8 @@ struct State {
 
 impl Troubled {
     pub(crate) fn new(models: Arc<dyn ReadModels>) -> Self {
-        let (gate, gate_of_loads, gate_of_comparisons) = Default::default();
-        Self { models, gate, gate_of_loads, gate_of_comparisons, state: Arc::default() }
+        let (gate, gate_of_loads, gate_of_comparisons, gate_of_surveys) = Default::default();
+        Self { models, gate, gate_of_loads, gate_of_comparisons, gate_of_surveys, state: Arc::default() }
     }
 
     fn state(&self) -> std::sync::MutexGuard<'_, State> {
@@ -73,6 +75,11 @@ impl Troubled {
     /// Commits wait until what this gives is dropped.
     pub(crate) async fn hold_commits(&self) -> impl Sized {
         Arc::clone(&self.gate).lock_owned().await
+    }
+
+    /// The process hangs until what this gives is dropped: it neither commits nor renews its leases.
+    pub(crate) async fn hang(&self) -> impl Sized {
+        (Arc::clone(&self.gate).lock_owned().await, Arc::clone(&self.gate_of_surveys).lock_owned().await)
     }
 
     /// Loads wait until what this gives is dropped.
@@ -99,6 +106,11 @@ impl Troubled {
 
     pub(crate) fn trouble_shows(&self, trouble: impl IntoIterator<Item = Option<Trouble>>) {
         self.state().shows.extend(trouble);
+    }
+
+    /// How many commits were begun.
+    pub(crate) fn begun(&self) -> usize {
+        self.state().begun
     }
 
     pub(crate) fn tried(&self) -> usize {
@@ -163,6 +175,7 @@ impl ReadModels for Troubled {
     }
 
     async fn commit(&self, work: &[&Work], now: Timestamp) -> Result<Vec<Moved>, Fault> {
+        self.state().begun += 1;
         drop(self.gate.lock().await);
         let trouble = {
             let mut state = self.state();
@@ -204,6 +217,7 @@ impl ReadModels for Troubled {
     }
 
     async fn survey(&self, runner: &Runner, lease: Duration) -> Result<Survey, Fault> {
+        drop(self.gate_of_surveys.lock().await);
         self.models.survey(runner, lease).await
     }
 
