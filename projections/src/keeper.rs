@@ -80,8 +80,8 @@ pub(crate) struct Keeper {
     /// What was asked back because others own it now.
     lost: BTreeSet<UnitId>,
     orders: mpsc::UnboundedReceiver<Order>,
-    /// Projections to be started again as soon as their stopped slots have come back.
-    again: BTreeSet<&'static str>,
+    /// What is to be started again if it comes back stopped before the next survey.
+    again: BTreeSet<UnitId>,
 }
 
 /// What people ask of the keeper.
@@ -129,7 +129,10 @@ impl Keeper {
                     self.follow(order);
                     true
                 }
-                () = sleep_until(next) => true,
+                () = sleep_until(next) => {
+                    self.again.clear();
+                    true
+                }
             };
             if look {
                 next = Instant::now() + self.pause();
@@ -156,7 +159,7 @@ impl Keeper {
     fn take_back(&mut self, mut member: Member) -> bool {
         let unit = member.unit();
         self.running.remove(&unit);
-        let again = member.is_stopped() && self.again.contains(unit.projection);
+        let again = self.again.remove(&unit) && member.is_stopped();
         if again {
             member.start_again();
         }
@@ -165,17 +168,12 @@ impl Keeper {
     }
 
     fn follow(&mut self, order: Order) {
-        self.again.clear();
         let Order::StartAgain(projection) = order else { return };
-        let mut any = false;
         for member in self.idle.values_mut().filter(|m| m.is_stopped() && m.model.projection == projection) {
             member.start_again();
-            any = true;
         }
-        if !any {
-            // The pass has not handed it over yet.
-            self.again.insert(projection);
-        }
+        // Its pass may not have handed it over yet.
+        self.again.extend(self.running.keys().filter(|unit| unit.projection == projection));
     }
 
     /// Renews the leases, looks at all, and acts.
