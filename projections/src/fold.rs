@@ -10,9 +10,9 @@ use crate::batch::{Batch, Decoded};
 use crate::changes::{Changes, RowError};
 use crate::column::ColumnValue;
 use crate::error::{EventPlace, StopCause};
+use crate::known_rows::BadRow;
 use crate::projection::Projection;
 use crate::rows::Rows;
-use crate::slots::BadRow;
 
 /// What one round over the batch came to.
 pub(crate) enum Round {

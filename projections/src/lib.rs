@@ -38,6 +38,7 @@ mod fold;
 mod folding;
 mod handle;
 mod key_order;
+mod known_rows;
 mod member;
 mod memory_table;
 mod page_reader;
@@ -47,7 +48,7 @@ mod read_model;
 mod rows;
 mod serde_column;
 mod shape;
-mod slots;
+
 mod status;
 mod switch;
 #[cfg(any(test, feature = "testing"))]

@@ -11,11 +11,11 @@ use crate::column::{Column, ColumnValue};
 use crate::error::EventPlace;
 use crate::folding::{Folding, Step, Stop};
 use crate::key_order::KeyOrder;
+use crate::known_rows::with_tenant;
 use crate::member::{AnyProjection, Typed};
 use crate::memory_table::MemoryTable;
 use crate::projection::Projection;
 use crate::read_model::ReadModel;
-use crate::slots::with_tenant;
 
 /// Up to this many events every way of cutting them into batches is tried; beyond it, batches of every size and every
 /// single cut.
