@@ -182,6 +182,12 @@ impl ProjectionsBuilder {
         let mut members = Vec::with_capacity(projections.len());
         for projection in projections {
             let model = projection.model();
+            if projection.slots() > 1 || projection.parks() {
+                tracing::warn!(
+                    projection = model.projection,
+                    "its streams are not divided into slots yet, and it stops at an event that cannot be applied"
+                );
+            }
             let prepared = database.prepare(&model, &projection.shape(), store.incarnation(), clock.now()).await?;
             check_log(store.as_ref(), &prepared.checkpoint).await.map_err(|e| refused(&model, e))?;
             members.push(Member::new(Arc::from(projection), prepared));
@@ -228,6 +234,7 @@ fn check(projections: &[Box<dyn AnyProjection>]) -> Result<(), StartError> {
             return invalid("VERSION", format!("of projection `{name}` is 0"), "count versions from 1");
         }
         table.check()?;
+        projection.kind().check(name)?;
         if projection.names().is_empty() {
             return invalid(
                 "Event",

@@ -167,6 +167,13 @@ impl<R: ReadModel> KnownRows<R> {
         self.by_key.insert(key, KnownRow::of(Stored::Absent));
     }
 
+    /// The table has no row called `key`, unless it is known to have one or an event has changed that.
+    pub(crate) fn assume_absent(&mut self, key: &R::Key) {
+        if !self.by_key.contains_key(key) {
+            self.absent(key.clone());
+        }
+    }
+
     /// The table has this row, which was asked for.
     ///
     /// # Errors
@@ -180,24 +187,16 @@ impl<R: ReadModel> KnownRows<R> {
         Ok(())
     }
 
-    /// Adds what must be written so that the table holds what the round made: only rows that are really other than before.
-    ///
-    /// # Errors
-    /// About a row that no table can hold or give back: of all such rows, one of the earliest event that made one.
-    pub(crate) fn add_to(&mut self, changes: &mut Changes) -> Result<(), BadRow> {
-        let mut failed: Option<BadRow> = None;
+    /// Adds what must be written so that the table holds what the round made: only rows that are really other than before. Rows
+    /// that no table can hold or give back are added to `failed`.
+    pub(crate) fn add_to(&mut self, changes: &mut Changes, failed: &mut Vec<BadRow>) {
         let removed = std::mem::take(&mut self.removed);
         for (key, known) in &mut self.by_key {
             let is_removed = is_under(&removed, key);
-            if let Err(bad) = known.add_to(changes, self.tenant.as_ref(), key, is_removed)
-                && failed.as_ref().is_none_or(|(event, _)| bad.0 < *event)
-            {
-                failed = Some(bad);
-            }
+            failed.extend(known.add_to(changes, self.tenant.as_ref(), key, is_removed).err());
         }
         let prefixes = removed.into_iter().map(|prefix| with_tenant(self.tenant.as_ref(), prefix.into_values()));
         changes.removed_prefixes.extend(prefixes);
-        failed.map_or(Ok(()), Err)
     }
 }
 

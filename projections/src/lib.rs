@@ -42,14 +42,19 @@ mod known_rows;
 mod member;
 mod memory_table;
 mod page_reader;
+mod parking;
 mod pass;
 mod projection;
 mod read_model;
 mod rows;
 mod serde_column;
 mod shape;
-
+mod slot;
 mod status;
+mod stream_key;
+mod stream_options;
+mod stream_projection;
+mod stream_row;
 mod switch;
 #[cfg(any(test, feature = "testing"))]
 pub mod testing;
@@ -72,6 +77,10 @@ pub use projection::Projection;
 pub use read_model::{ColumnSpec, IndexSpec, ReadModel, RowKey, RowKeyPrefix, SpecError, TableSpec};
 pub use rows::Rows;
 pub use status::{ProjectionState, ProjectionStatus};
+pub use stream_key::StreamKey;
+pub use stream_options::StreamOptions;
+pub use stream_projection::StreamProjection;
+pub use stream_row::StreamRow;
 
 /// What derived code calls. Not for people; no promise is made about it.
 #[doc(hidden)]

@@ -15,7 +15,9 @@ use crate::page_reader::Wanted;
 use crate::projection::Projection;
 use crate::read_model::ReadModel;
 use crate::shape::Shape;
+use crate::slot::Slot;
 use crate::status::{ProjectionState, ProjectionStatus, StatusSender};
+use crate::stream_options::Kind;
 
 /// A projection whose types are hidden from the runner.
 pub(crate) trait AnyProjection: Send + Sync {
@@ -38,8 +40,20 @@ pub(crate) trait AnyProjection: Send + Sync {
         Shape::of(self.model().table, self.names(), self.tenant())
     }
 
-    /// Its fold over the events of `batch` behind `after`.
-    fn fold(&self, batch: &Batch, after: Position) -> Box<dyn AnyFold>;
+    fn kind(&self) -> Kind;
+
+    /// How many slots its streams are divided into; 1 if they are not.
+    fn slots(&self) -> u32 {
+        self.kind().slots()
+    }
+
+    /// Whether it parks a stream whose event it cannot apply.
+    fn parks(&self) -> bool {
+        self.kind().parks()
+    }
+
+    /// Its fold over the events of `batch` behind `after`, of the streams in `slot`.
+    fn fold(&self, batch: &Batch, after: Position, slot: Slot) -> Box<dyn AnyFold>;
 }
 
 pub(crate) struct Typed<P> {
@@ -80,8 +94,12 @@ impl<P: Projection> AnyProjection for Typed<P> {
         names.retain(|name| !events.iter().any(|event| *event.place.name == **name));
     }
 
-    fn fold(&self, batch: &Batch, after: Position) -> Box<dyn AnyFold> {
-        Box::new(Fold::new(Arc::clone(&self.projection), self.tenant.as_ref(), batch, after))
+    fn kind(&self) -> Kind {
+        self.projection.__kind()
+    }
+
+    fn fold(&self, batch: &Batch, after: Position, slot: Slot) -> Box<dyn AnyFold> {
+        Box::new(Fold::new(Arc::clone(&self.projection), self.tenant.as_ref(), batch, after, slot))
     }
 }
 

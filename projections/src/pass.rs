@@ -17,6 +17,7 @@ use crate::error::StopCause;
 use crate::folding::{Folding, Outcome, Step, Stop};
 use crate::member::{Member, wanted};
 use crate::page_reader::{PageReader, Wanted};
+use crate::slot::Slot;
 use crate::switch::switch;
 
 /// How long a stored checkpoint may stay behind where nothing concerned the projection.
@@ -328,7 +329,7 @@ async fn fold(shared: &Shared, at: usize, member: &Member, batch: &Batch, checkp
         let cause = StopCause::Read(Arc::new(ReadError::StoreRewound { position, incarnation }));
         return Some(part(at, member, None, Outcome::stopped(cause), checkpoint));
     }
-    let mut folding = Folding::of(member.projection.fold(batch, member.position()));
+    let mut folding = folding(member, batch);
     let outcome = loop {
         let keys = match folding.step() {
             Step::Ready(outcome) => break *outcome,
@@ -346,6 +347,14 @@ async fn fold(shared: &Shared, at: usize, member: &Member, batch: &Batch, checkp
         }
     };
     Some(part(at, member, Some(&folding), outcome, checkpoint))
+}
+
+/// What is folded of a batch for a projection.
+///
+/// There are no members for single slots yet, so each folds all streams. No database keeps parked streams yet, so none is parked: the
+/// first event that cannot be applied stops the projection, also one with dead letters, and nothing is lost.
+fn folding(member: &Member, batch: &Batch) -> Folding {
+    Folding::of(member.projection.fold(batch, member.position(), Slot::WHOLE))
 }
 
 /// Loads rows as they are where the projection's checkpoint was last seen; `Ok(None)` if it is elsewhere by now, `None` if
@@ -372,7 +381,7 @@ async fn load(
 
 /// How far an outcome brings a projection.
 fn part(at: usize, member: &Member, folding: Option<&Folding>, outcome: Outcome, checkpoint: Checkpoint) -> Part {
-    let Outcome { applied, changes, stop } = outcome;
+    let Outcome { applied, changes, stop, .. } = outcome;
     let to = match folding {
         Some(folding) if stop.is_none() && applied == folding.fold().len() => checkpoint,
         Some(folding) if applied > 0 => folding.fold().checkpoint(checkpoint.incarnation, applied),
@@ -383,6 +392,6 @@ fn part(at: usize, member: &Member, folding: Option<&Folding>, outcome: Outcome,
 
 impl Outcome {
     fn stopped(cause: StopCause) -> Self {
-        Self { applied: 0, changes: Default::default(), stop: Some(Stop::of(cause)) }
+        Self { stop: Some(Stop::of(cause)), ..Self::default() }
     }
 }

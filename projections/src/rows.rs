@@ -79,14 +79,17 @@ pub struct Rows<R: ReadModel> {
     missing: Vec<(Option<Tenant>, R::Key)>,
     /// The number of the event that is being applied.
     event: usize,
+    /// Whether all events of the batch are of one tenant, which the projection or its runner has chosen.
+    of_one_tenant: bool,
     /// The first row of this round that no table can hold or give back, with the number of its event.
     failed: Option<BadRow>,
 }
 
 impl<R: ReadModel> Rows<R> {
     /// No rows, and nothing known about any key.
-    pub(crate) fn new() -> Self {
-        Self { known: KnownRows::of(None), others: HashMap::new(), missing: Vec::new(), event: 0, failed: None }
+    pub(crate) fn new(of_one_tenant: bool) -> Self {
+        let known = KnownRows::of(None);
+        Self { known, others: HashMap::new(), missing: Vec::new(), event: 0, of_one_tenant, failed: None }
     }
 
     /// The row called `key`, or `None` if there is none.
@@ -115,9 +118,8 @@ impl<R: ReadModel> Rows<R> {
     /// [`RowError::Missing`] if there is no such row; the runner's own error if it is not in memory. Hand both on.
     pub fn require(&mut self, key: &R::Key) -> Result<&mut R, ProjectionError> {
         self.look_up(key)?;
-        let missing = || RowError::missing::<R>(&whole_key::<R>(self.known.tenant(), key)).into();
         if self.known.row(key).is_none() {
-            return Err(missing());
+            return Err(self.missing_row(key).into());
         }
         self.known.row_mut(key, self.event).ok_or_else(ProjectionError::not_loaded)
     }
@@ -203,6 +205,42 @@ impl<R: ReadModel> Rows<R> {
     pub fn remove_by_prefix(&mut self, prefix: &impl RowKeyPrefix<R::Key>) {
         let removed = self.known.remove_by_prefix(prefix.to_columns(), self.event);
         self.note(removed);
+    }
+
+    /// That there is no such row.
+    pub(crate) fn missing_row(&self, key: &R::Key) -> RowError {
+        RowError::missing::<R>(&whole_key::<R>(self.known.tenant(), key))
+    }
+
+    /// The row called `key`, which this event has looked up before.
+    pub(crate) fn row(&self, key: &R::Key) -> Option<&R> {
+        self.known.row(key)
+    }
+
+    /// The same, to change it.
+    pub(crate) fn row_mut(&mut self, key: &R::Key) -> Option<&mut R> {
+        self.known.row_mut(key, self.event)
+    }
+
+    /// Puts a row in place of the one called `key`; a row with another key is the fault of this event.
+    pub(crate) fn put(&mut self, key: &R::Key, row: R) {
+        let found = row.key();
+        if found != *key {
+            let whole = |key| whole_key::<R>(self.known.tenant(), key);
+            let error = RowError::of_another_stream::<R>(&whole(key), &whole(&found));
+            self.note(Err((self.event, error)));
+        }
+        self.set(key.clone(), Now::Row(row));
+    }
+
+    /// The table has no row called `key`, if nothing is known about it.
+    pub(crate) fn assume_absent(&mut self, key: &R::Key) {
+        self.known.assume_absent(key);
+    }
+
+    /// Whether all events of the batch are of one tenant, whichever comes next.
+    pub(crate) fn are_of_one_tenant(&self) -> bool {
+        self.of_one_tenant
     }
 
     fn set(&mut self, key: R::Key, now: Now<R>) {
@@ -309,15 +347,15 @@ impl<R: ReadModel> Rows<R> {
     /// order of their keys.
     ///
     /// # Errors
-    /// About a row that no table can hold or give back: of all such rows, one of the earliest event that made one.
-    pub(crate) fn changes(&mut self) -> Result<Changes, BadRow> {
-        let mut changes = Changes::default();
-        let failed = self.all().filter_map(|known| known.add_to(&mut changes).err()).min_by_key(|(event, _)| *event);
-        if let Some(bad) = failed {
-            return Err(bad);
+    /// All rows that no table can hold or give back.
+    pub(crate) fn changes(&mut self) -> Result<Changes, Vec<BadRow>> {
+        let (mut changes, mut failed) = (Changes::default(), Vec::new());
+        self.all().for_each(|known| known.add_to(&mut changes, &mut failed));
+        if failed.is_empty() {
+            changes.sort(R::TABLE);
+            return Ok(changes);
         }
-        changes.sort(R::TABLE);
-        Ok(changes)
+        Err(failed)
     }
 }
 
