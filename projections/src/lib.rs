@@ -3,7 +3,8 @@
 //! | you want to | look at |
 //! |---|---|
 //! | say what a table looks like | [`ReadModel`], [`Column`], [`text_column!`] |
-//! | fold events into its rows | [`Projection`], [`Rows`] |
+//! | fold events into its rows | [`Projection`], [`Rows`]; one row per stream: [`StreamProjection`], [`StreamRow`] |
+//! | choose between these | [Which kind of projection](#which-kind-of-projection) |
 //! | run that | `store.projections()` of `ProjectionsExt` (feature `sqlite` or `postgres`), [`Projections::of`], [`ProjectionsBuilder::start`] |
 //! | read your own writes, watch, end | [`Projections::wait_for`], [`Projections::status`], [`Projections::close`] |
 //! | keep the rows of tenants apart | [Tenants](#tenants) |
@@ -13,6 +14,8 @@
 //! Features: `sqlite` (default) for read models in a SQLite file, `postgres` for read models in a PostgreSQL database, `testing`
 //! for given / when / then.
 #![cfg_attr(docsrs, feature(doc_cfg))]
+#![cfg_attr(feature = "sqlite", doc = "")]
+#![cfg_attr(feature = "sqlite", doc = include_str!("../docs/kinds.md"))]
 #![cfg_attr(feature = "sqlite", doc = "")]
 #![cfg_attr(feature = "sqlite", doc = include_str!("../docs/tenants.md"))]
 #![cfg_attr(feature = "sqlite", doc = "")]

@@ -280,11 +280,11 @@ fn assert_rows<R: ReadModel>(how: &str, rows: &[Vec<ColumnValue>], expected: &[V
     );
 }
 
-/// The same event of a tenant beside its own.
+/// The same event of a tenant beside its own, which no other tenant has beside it.
 fn of_second_tenant(event: &RecordedEvent) -> RecordedEvent {
     let stream = &event.stream;
-    let beside = if stream.tenant().as_str() == "second" { "third" } else { "second" };
-    let tenant = Tenant::new(beside).expect("a valid name");
+    let beside = |name: &str| Tenant::new(name).expect("a valid name");
+    let tenant = Tenant::new(format!("second {}", stream.tenant())).unwrap_or_else(|_| beside("second"));
     let stream = StreamId::new(tenant, stream.aggregate_type(), stream.aggregate_id()).expect("checked before");
     let mut event = event.clone();
     event.stream = stream;
