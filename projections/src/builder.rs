@@ -299,6 +299,7 @@ fn check(projections: &[Box<dyn AnyProjection>]) -> Result<(), StartError> {
             return invalid("VERSION", format!("of projection `{name}` is 0"), "count versions from 1");
         }
         table.check()?;
+        projection.kind().check(name)?;
         if projection.names().is_empty() {
             return invalid(
                 "Event",

@@ -288,7 +288,8 @@ impl Projections {
         let unknown = |known| AsOfError::Unknown { name: P::NAME.to_owned(), known };
         let projection = &names.fed[self.place_of::<P>().map_err(unknown)?].projection;
         let tenant = tenant.or(projection.tenant()).cloned().unwrap_or_default();
-        let (all, position) = rows_as_of(&names.shared.store, projection.as_ref(), as_of, *most_rows_as_of).await?;
+        let all = rows_as_of(&names.shared.store, projection.as_ref(), as_of, *most_rows_as_of).await?;
+        let RowsAsOf { rows: all, position, mut parked } = all;
         let mut rows = Vec::new();
         for row in all {
             let (of, row) = read_row::<P::Row>(row).map_err(|source| Stopped {
@@ -302,7 +303,8 @@ impl Projections {
                 rows.push(row);
             }
         }
-        Ok(RowsAsOf { rows, position })
+        parked.retain(|event| !P::Row::TABLE.per_tenant || *event.stream.tenant() == tenant);
+        Ok(RowsAsOf { rows, position, parked })
     }
 
     /// Where `P` is among the projections; the names that there are if it is not.

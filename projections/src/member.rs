@@ -15,7 +15,9 @@ use crate::page_reader::Wanted;
 use crate::projection::Projection;
 use crate::read_model::ReadModel;
 use crate::shape::Shape;
+use crate::slot::Slot;
 use crate::status::{ProjectionState, ProjectionStatus, SlotStatus, StatusSender};
+use crate::stream_options::Kind;
 
 /// A projection whose types are hidden from the runner.
 pub(crate) trait AnyProjection: Send + Sync {
@@ -34,17 +36,24 @@ pub(crate) trait AnyProjection: Send + Sync {
     /// Takes the names that events of `batch` have out of `names`.
     fn strike_seen(&self, batch: &Batch, names: &mut Vec<&'static str>);
 
-    /// Into how many slots it is split.
-    fn slots(&self) -> u32 {
-        1
-    }
-
     fn shape(&self) -> Shape {
         Shape { slots: self.slots(), ..Shape::of(self.model().table, self.names(), self.tenant()) }
     }
 
-    /// Its fold over the events of `batch` behind `after`.
-    fn fold(&self, batch: &Batch, after: Position) -> Box<dyn AnyFold>;
+    fn kind(&self) -> Kind;
+
+    /// How many slots its streams are divided into; 1 if they are not.
+    fn slots(&self) -> u32 {
+        self.kind().slots()
+    }
+
+    /// Whether it parks a stream whose event it cannot apply.
+    fn parks(&self) -> bool {
+        self.kind().parks()
+    }
+
+    /// Its fold over the events of `batch` behind `after`, of the streams in `slot`.
+    fn fold(&self, batch: &Batch, after: Position, slot: Slot) -> Box<dyn AnyFold>;
 }
 
 pub(crate) struct Typed<P> {
@@ -85,8 +94,12 @@ impl<P: Projection> AnyProjection for Typed<P> {
         names.retain(|name| !events.iter().any(|event| *event.place.name == **name));
     }
 
-    fn fold(&self, batch: &Batch, after: Position) -> Box<dyn AnyFold> {
-        Box::new(Fold::new(Arc::clone(&self.projection), self.tenant.as_ref(), batch, after))
+    fn kind(&self) -> Kind {
+        self.projection.__kind()
+    }
+
+    fn fold(&self, batch: &Batch, after: Position, slot: Slot) -> Box<dyn AnyFold> {
+        Box::new(Fold::new(Arc::clone(&self.projection), self.tenant.as_ref(), batch, after, slot))
     }
 }
 
@@ -173,6 +186,11 @@ impl Member {
 
     pub(crate) fn unit(&self) -> UnitId {
         UnitId { projection: self.model.projection, version: self.model.version, slot: self.slot }
+    }
+
+    /// Which share of the streams it folds.
+    pub(crate) fn slot(&self) -> Slot {
+        Slot::new(self.slot, self.projection.slots())
     }
 
     /// The unit and the number of its owner.

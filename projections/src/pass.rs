@@ -450,7 +450,7 @@ async fn fold(shared: &Shared, at: usize, member: &Member, batch: &Batch, checkp
         let cause = StopCause::Read(Arc::new(ReadError::StoreRewound { position, incarnation }));
         return Some(part(at, member, None, Outcome::stopped(cause), checkpoint));
     }
-    let mut folding = Folding::of(member.projection.fold(batch, member.position()));
+    let mut folding = folding(member, batch);
     let outcome = loop {
         let keys = match folding.step() {
             Step::Ready(outcome) => break *outcome,
@@ -468,6 +468,11 @@ async fn fold(shared: &Shared, at: usize, member: &Member, batch: &Batch, checkp
         }
     };
     Some(part(at, member, Some(&folding), outcome, checkpoint))
+}
+
+/// What is folded of a batch for a slot of a projection.
+fn folding(member: &Member, batch: &Batch) -> Folding {
+    Folding::of(member.projection.fold(batch, member.position(), member.slot()))
 }
 
 /// Loads rows as they are where the projection's checkpoint was last seen; `Ok(None)` if it is elsewhere by now, `None` if
@@ -494,7 +499,7 @@ async fn load(
 
 /// How far an outcome brings a projection.
 fn part(at: usize, member: &Member, folding: Option<&Folding>, outcome: Outcome, checkpoint: Checkpoint) -> Part {
-    let Outcome { applied, changes, stop } = outcome;
+    let Outcome { applied, changes, stop, .. } = outcome;
     let to = match folding {
         Some(folding) if stop.is_none() && applied == folding.fold().len() => checkpoint,
         Some(folding) if applied > 0 => folding.fold().checkpoint(checkpoint.incarnation, applied),
@@ -505,6 +510,6 @@ fn part(at: usize, member: &Member, folding: Option<&Folding>, outcome: Outcome,
 
 impl Outcome {
     fn stopped(cause: StopCause) -> Self {
-        Self { applied: 0, changes: Default::default(), stop: Some(Stop::of(cause)) }
+        Self { stop: Some(Stop::of(cause)), ..Self::default() }
     }
 }

@@ -13,11 +13,14 @@ mod messages;
 mod minimal_store;
 mod normal;
 mod page_reader;
+mod parking;
 mod rebuild;
 mod restored;
 mod rivals;
 mod runner;
+mod slot;
 mod start;
+mod streams;
 mod swapped;
 mod troubled;
 
@@ -77,6 +80,8 @@ on_every_database! {
     leases::an_owner_that_hangs_past_its_lease_writes_nothing_more,
     leases::a_pause_ends_all_work_at_once_in_every_process,
     leases::what_has_stopped_in_one_process_is_left_to_others_and_started_again_on_request,
+    streams::a_stream_projection_runs_reads_and_waits_as_any_other,
+    streams::a_runner_that_keeps_no_dead_letters_stops_before_the_event,
     rivals::changes_that_cancel_out_are_a_step_that_another_process_cannot_take_half,
     rivals::what_is_reported_as_reached_is_never_taken_back_by_another_process,
     rivals::a_fold_that_fails_because_another_process_was_faster_continues,
