@@ -15,6 +15,7 @@ use crate::changes::RowError;
 use crate::database::ReadModelDatabase;
 use crate::error::{ControlError, ProjectionProgress, StopCause, Stopped, WaitError};
 use crate::keeper::Order;
+use crate::member::AnyProjection;
 use crate::pass::Shared;
 use crate::projection::Projection;
 use crate::read_model::ReadModel;
@@ -97,6 +98,11 @@ impl Projections {
 
     pub(crate) fn status_of<P: Projection>(&self) -> Option<ProjectionStatus> {
         Some(self.0.names.fed[self.place_of::<P>().ok()?].status.borrow().clone())
+    }
+
+    /// What runs of `P`.
+    pub(crate) fn any<P: Projection>(&self) -> Option<Arc<dyn AnyProjection>> {
+        Some(Arc::clone(&self.0.names.fed[self.place_of::<P>().ok()?].projection))
     }
 
     /// The names of all projections, for errors.

@@ -77,8 +77,8 @@ pub(crate) struct Keeper {
     running: BTreeMap<UnitId, i64>,
     given: mpsc::UnboundedReceiver<Member>,
     free_before: BTreeSet<UnitId>,
-    /// What was asked back because others own it now.
-    lost: BTreeSet<UnitId>,
+    /// What was asked back so that others can have it.
+    given_back: BTreeSet<UnitId>,
     orders: mpsc::UnboundedReceiver<Order>,
     /// What is to be started again if it comes back stopped before the next survey.
     again: BTreeSet<UnitId>,
@@ -111,7 +111,7 @@ impl Keeper {
             running: BTreeMap::new(),
             given,
             free_before: BTreeSet::new(),
-            lost: BTreeSet::new(),
+            given_back: BTreeSet::new(),
             orders,
             again: BTreeSet::new(),
         }
@@ -155,7 +155,8 @@ impl Keeper {
         self.lease / SURVEYS_PER_LEASE
     }
 
-    /// Takes what does not run here any more. Whether there is news of it that should be looked at now.
+    /// Takes what does not run here any more. Whether it should be looked at now: it was taken by others, who may have left it again,
+    /// or is to be started again.
     fn take_back(&mut self, mut member: Member) -> bool {
         let unit = member.unit();
         self.running.remove(&unit);
@@ -164,7 +165,8 @@ impl Keeper {
             member.start_again();
         }
         self.idle.insert(unit, member);
-        self.lost.remove(&unit) || again
+        let given_back = self.given_back.remove(&unit);
+        again || (!given_back && !self.idle[&unit].is_stopped())
     }
 
     fn follow(&mut self, order: Order) {
@@ -194,6 +196,7 @@ impl Keeper {
         self.look_at_others(survey);
         let plan = plan(self.runner.id, survey, &self.free_before);
         self.free_before = free(survey);
+        self.given_back.extend(&plan.give_back);
         self.shared.returns.ask(plan.give_back);
         let is_idle = |unit: &UnitId| self.idle.get(unit).is_some_and(|member| !member.is_stopped());
         let claims: Vec<UnitId> = plan.claim.into_iter().filter(is_idle).collect();
@@ -201,7 +204,7 @@ impl Keeper {
             return;
         }
         match self.shared.database.claim(&self.runner, &claims, self.lease).await {
-            Ok(claimed) => self.start(claimed),
+            Ok(claimed) => self.start(claimed).await,
             Err(fault) => self.cannot(&fault),
         }
     }
@@ -220,7 +223,6 @@ impl Keeper {
                     .extend(self.running.get(&state.unit).filter(|epoch| **epoch != state.epoch).map(|_| state.unit)),
             }
         }
-        self.lost.extend(&lost);
         self.shared.returns.ask(lost);
         for unit in missing {
             if let Some(member) = self.idle.get_mut(&unit).filter(|member| !member.is_stopped()) {
@@ -231,14 +233,25 @@ impl Keeper {
 
     /// Runs what was claimed: those close to each other together, each from where it is to the end of the log, where they join
     /// those that follow it.
-    fn start(&mut self, claimed: Vec<Claimed>) {
+    async fn start(&mut self, claimed: Vec<Claimed>) {
         let mut members = Vec::with_capacity(claimed.len());
         for Claimed { unit, epoch, checkpoint } in claimed {
-            if let Some(mut member) = self.idle.remove(&unit) {
-                member.claimed(epoch, checkpoint);
-                self.running.insert(unit, epoch);
-                members.push(member);
+            let Some(mut member) = self.idle.remove(&unit) else { continue };
+            if member.projection.parks() {
+                // From now on nobody else parks or reopens a stream of the unit without taking it.
+                match self.shared.database.parked(unit).await {
+                    Ok(parked) => member.set_parked(parked.into_iter().map(|parked| parked.event.stream).collect()),
+                    Err(fault) => {
+                        member.set_retrying(&fault.source);
+                        self.idle.insert(unit, member);
+                        self.shared.database.release(&[(unit, epoch)]).await.ok();
+                        continue;
+                    }
+                }
             }
+            member.claimed(epoch, checkpoint);
+            self.running.insert(unit, epoch);
+            members.push(member);
         }
         self.passes.start(members);
     }

@@ -6,6 +6,7 @@
 //! | fold events into its rows | [`Projection`], [`Rows`]; one row per stream: [`StreamProjection`], [`StreamRow`] |
 //! | choose between these | [Which kind of projection](#which-kind-of-projection) |
 //! | run that | `store.projections()` of `ProjectionsExt` (feature `sqlite` or `postgres`), [`Projections::of`], [`ProjectionsBuilder::start`] |
+//! | look at the dead letters of a stream projection, retry and drop them | [`Projections::dead_letters`], [`Projections::retry`], [`Projections::drop_dead_letter`] |
 //! | pause, resume, start again | [`Projections::pause`], [`Projections::resume`], [`Projections::start_again`] |
 //! | read your own writes, watch, end | [`Projections::wait_for`], [`Projections::status`], [`Projections::close`] |
 //! | keep the rows of tenants apart | [Tenants](#tenants) |
@@ -39,6 +40,7 @@ mod column_types;
 mod commit;
 mod control;
 mod database;
+mod dead_letters;
 mod error;
 mod fold;
 mod folding;
@@ -76,6 +78,7 @@ pub use builder::ProjectionsExt;
 pub use changes::RowError;
 pub use column::{Column, ColumnError, ColumnType, ColumnValue};
 pub use database::ReadModelDatabase;
+pub use dead_letters::{DeadLetter, Retried};
 pub use error::{
     ControlError, Elsewhere, EventPlace, ProjectionError, ProjectionProgress, StartError, StopCause, Stopped, WaitError,
 };

@@ -12,8 +12,8 @@ use uuid::Uuid;
 
 use crate::column::ColumnValue;
 use crate::database::{
-    Claimed, Fault, LeaseState, Model, Moved, Paused, Place, Prepared, ReadModels, Runner, Shown, Shows, StoredName,
-    Survey, Switch, UnitId, Work,
+    Claimed, Fault, LeaseState, Model, Moved, ParkedStream, ParkingChanges, Paused, Place, Prepared, ReadModels,
+    Runner, Shown, Shows, StoredName, Survey, Switch, UnitId, Work,
 };
 use crate::error::StartError;
 use crate::memory_table::MemoryTable;
@@ -38,9 +38,26 @@ struct Stored {
     epoch: i64,
     lease: Option<(Uuid, Instant)>,
     paused: Option<Paused>,
+    parked: BTreeMap<String, ParkedStream>,
 }
 
 impl Stored {
+    fn park(&mut self, changes: &ParkingChanges, now: Timestamp) {
+        let ParkingChanges { reopen, drop: _, park, passed_over } = changes;
+        if let Some(stream) = reopen {
+            self.parked.remove(&stream.to_string());
+        }
+        for (event, reason) in park {
+            let new = ParkedStream { event: event.clone(), reason: reason.clone(), parked_at: now, waiting: 0 };
+            assert!(self.parked.insert(event.stream.to_string(), new).is_none(), "it is parked already");
+        }
+        for over in passed_over {
+            if let Some(parked) = self.parked.get_mut(&over.stream.to_string()) {
+                parked.waiting += over.events;
+            }
+        }
+    }
+
     fn owner(&self) -> Option<Uuid> {
         self.lease.filter(|(_, until)| *until > Instant::now()).map(|(owner, _)| owner)
     }
@@ -132,6 +149,7 @@ impl ReadModels for MemoryReadModels {
                 epoch: 0,
                 lease: None,
                 paused: paused.clone(),
+                parked: BTreeMap::new(),
             });
         }
         let places: Vec<Place> =
@@ -173,6 +191,7 @@ impl ReadModels for MemoryReadModels {
             let is_there = stored.is_some();
             if let Some(stored) = stored {
                 (stored.checkpoint, stored.moved_at) = (work.to, now);
+                stored.park(&work.parking, now);
                 state.tables.get_mut(&work.model.table_name()).expect("prepared before").write(&work.changes);
             }
             moved.push(if is_there { Moved::Done } else { Moved::Overtaken });
@@ -245,6 +264,18 @@ impl ReadModels for MemoryReadModels {
             }
         }
         Ok(())
+    }
+
+    async fn seize(&self, unit: UnitId, owner: Uuid, lease: Duration) -> Result<Option<Place>, Fault> {
+        let mut state = self.state();
+        let Some(stored) = state.units.get_mut(&unit).filter(|stored| stored.paused.is_none()) else { return Ok(None) };
+        stored.epoch += 1;
+        stored.lease = Some((owner, Instant::now() + lease));
+        Ok(Some(place(&unit, stored)))
+    }
+
+    async fn parked(&self, unit: UnitId) -> Result<Vec<ParkedStream>, Fault> {
+        Ok(self.state().units.get(&unit).map(|stored| stored.parked.values().cloned().collect()).unwrap_or_default())
     }
 
     async fn leave(&self, runner: &Runner) -> Result<(), Fault> {

@@ -7,6 +7,7 @@ mod lease;
 #[cfg(test)]
 pub(crate) mod memory;
 mod name;
+pub(crate) mod parked;
 #[cfg(feature = "postgres")]
 pub(crate) mod postgres;
 #[cfg(any(feature = "sqlite", feature = "postgres"))]
@@ -19,6 +20,7 @@ use std::time::Duration;
 use annals_eventstore::{BackendError, Checkpoint, Incarnation};
 use async_trait::async_trait;
 use jiff::Timestamp;
+use uuid::Uuid;
 
 use crate::changes::Changes;
 use crate::column::ColumnValue;
@@ -28,6 +30,7 @@ use crate::shape::Shape;
 pub use choice::ReadModelDatabase;
 pub(crate) use lease::{Claimed, LeaseState, Paused, Runner, RunnerState, Survey, UnitId};
 pub(crate) use name::{Shown, Shows, StoredName, Switch};
+pub(crate) use parked::{Dropped, ParkedStream, ParkingChanges};
 
 /// One version of one projection, and the table that it builds.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -69,6 +72,7 @@ pub(crate) struct Work {
     pub(crate) from: Place,
     pub(crate) to: Checkpoint,
     pub(crate) changes: Changes,
+    pub(crate) parking: ParkingChanges,
 }
 
 /// What became of one projection's part of a commit.
@@ -143,6 +147,12 @@ pub(crate) trait ReadModels: Send + Sync {
 
     /// Ends leases, each as far as the epoch is still the one given.
     async fn release(&self, held: &[(UnitId, i64)]) -> Result<(), Fault>;
+
+    /// Makes `owner` the owner of a unit, whoever has it; `None` if it is paused or gone.
+    async fn seize(&self, unit: UnitId, owner: Uuid, lease: Duration) -> Result<Option<Place>, Fault>;
+
+    /// The streams that are parked in a slot, sorted.
+    async fn parked(&self, unit: UnitId) -> Result<Vec<ParkedStream>, Fault>;
 
     /// Forgets the runner, which holds no lease any more.
     async fn leave(&self, runner: &Runner) -> Result<(), Fault>;

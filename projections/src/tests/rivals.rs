@@ -9,6 +9,7 @@ use annals_eventstore::{Checkpoint, EventStore, Incarnation, Position};
 use async_trait::async_trait;
 use fastrand::Rng;
 use jiff::Timestamp;
+use uuid::Uuid;
 
 use super::accounts::{Account, AccountEvent, Accounts};
 use super::fixture::{Counts, Fixture, at, model, pairs, said};
@@ -19,8 +20,8 @@ use crate::changes::Changes;
 use crate::column::ColumnValue;
 use crate::database::contract::LookUp;
 use crate::database::{
-    Claimed, Fault, Model, Moved, Paused, Place, Prepared, ReadModels, Runner, Shown, Shows, Survey, Switch, UnitId,
-    Work,
+    Claimed, Fault, Model, Moved, ParkedStream, Paused, Place, Prepared, ReadModels, Runner, Shown, Shows, Survey,
+    Switch, UnitId, Work,
 };
 use crate::error::StopCause;
 use crate::read_model::ReadModel;
@@ -49,7 +50,7 @@ async fn commit_elsewhere(shop: &Fixture, from: Checkpoint, to: Checkpoint, id: 
     }
     let place = shop.handle().place(&model::<Accounts>()).await.unwrap().expect("it was started");
     let from = Place { checkpoint: from, ..place };
-    let work = Work { model: model::<Accounts>(), from, to, changes };
+    let work = Work { model: model::<Accounts>(), from, to, changes, parking: Default::default() };
     let moved = shop.handle().commit(&[&work], Timestamp::UNIX_EPOCH).await.unwrap();
     assert_eq!(moved, [Moved::Done]);
 }
@@ -330,6 +331,14 @@ impl ReadModels for Replica {
 
     async fn release(&self, held: &[(UnitId, i64)]) -> Result<(), Fault> {
         self.around(self.models.release(held)).await
+    }
+
+    async fn seize(&self, unit: UnitId, owner: Uuid, lease: Duration) -> Result<Option<Place>, Fault> {
+        self.around(self.models.seize(unit, owner, lease)).await
+    }
+
+    async fn parked(&self, unit: UnitId) -> Result<Vec<ParkedStream>, Fault> {
+        self.around(self.models.parked(unit)).await
     }
 
     async fn leave(&self, runner: &Runner) -> Result<(), Fault> {

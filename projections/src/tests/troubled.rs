@@ -7,13 +7,14 @@ use std::time::Duration;
 use annals_eventstore::{BackendError, Incarnation};
 use async_trait::async_trait;
 use jiff::Timestamp;
+use uuid::Uuid;
 
 use crate::StartError;
 use crate::column::ColumnValue;
 use crate::database::contract::LookUp;
 use crate::database::{
-    Claimed, Fault, Model, Moved, Paused, Place, Prepared, ReadModels, Runner, Shown, Shows, Survey, Switch, UnitId,
-    Work,
+    Claimed, Fault, Model, Moved, ParkedStream, Paused, Place, Prepared, ReadModels, Runner, Shown, Shows, Survey,
+    Switch, UnitId, Work,
 };
 use crate::shape::Shape;
 
@@ -227,6 +228,14 @@ impl ReadModels for Troubled {
 
     async fn release(&self, held: &[(UnitId, i64)]) -> Result<(), Fault> {
         self.models.release(held).await
+    }
+
+    async fn seize(&self, unit: UnitId, owner: Uuid, lease: Duration) -> Result<Option<Place>, Fault> {
+        self.models.seize(unit, owner, lease).await
+    }
+
+    async fn parked(&self, unit: UnitId) -> Result<Vec<ParkedStream>, Fault> {
+        self.models.parked(unit).await
     }
 
     async fn leave(&self, runner: &Runner) -> Result<(), Fault> {

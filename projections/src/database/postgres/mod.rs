@@ -4,6 +4,7 @@ mod commit;
 mod fault;
 mod lease;
 mod load;
+mod parked;
 mod prepare;
 mod schema;
 mod statements;
@@ -22,12 +23,13 @@ use jiff::Timestamp;
 use sqlx::postgres::PgRow;
 use sqlx::{PgConnection, Row};
 use tokio::sync::OnceCell;
+use uuid::Uuid;
 
 use crate::column::ColumnValue;
 use crate::database::name::add_shown;
 use crate::database::{
-    Claimed, Fault, Model, Moved, Paused, Place, Prepared, ReadModels, Runner, Shown, Shows, Survey, Switch, UnitId,
-    Work,
+    Claimed, Fault, Model, Moved, ParkedStream, Paused, Place, Prepared, ReadModels, Runner, Shown, Shows, Survey,
+    Switch, UnitId, Work,
 };
 use crate::error::StartError;
 use crate::shape::Shape;
@@ -169,6 +171,14 @@ impl ReadModels for PostgresReadModels {
 
     async fn release(&self, held: &[(UnitId, i64)]) -> Result<(), Fault> {
         lease::release(&self.database, self.schema().await.map_err(fault)?, held).await.map_err(fault)
+    }
+
+    async fn seize(&self, unit: UnitId, owner: Uuid, lease: Duration) -> Result<Option<Place>, Fault> {
+        lease::seize(&self.database, self.schema().await.map_err(fault)?, &unit, owner, lease).await.map_err(fault)
+    }
+
+    async fn parked(&self, unit: UnitId) -> Result<Vec<ParkedStream>, Fault> {
+        parked::parked(&self.database, self.schema().await.map_err(fault)?, &unit).await.map_err(fault)
     }
 
     async fn leave(&self, runner: &Runner) -> Result<(), Fault> {

@@ -1,6 +1,7 @@
 //! Read models in a SQLite file.
 
 mod lease;
+mod parked;
 mod prepare;
 mod statements;
 #[cfg(test)]
@@ -24,8 +25,8 @@ use crate::changes::{Changes, of_one_length};
 use crate::column::ColumnValue;
 use crate::database::name::add_shown;
 use crate::database::{
-    Claimed, Fault, Model, Moved, Paused, Place, Prepared, ReadModels, Runner, Shown, Shows, Survey, Switch, UnitId,
-    Work,
+    Claimed, Fault, Model, Moved, ParkedStream, Paused, Place, Prepared, ReadModels, Runner, Shown, Shows, Survey,
+    Switch, UnitId, Work,
 };
 use crate::error::StartError;
 use crate::shape::Shape;
@@ -212,6 +213,14 @@ impl ReadModels for SqliteReadModels {
         lease::release(&self.database, held).await.map_err(fault)
     }
 
+    async fn seize(&self, unit: UnitId, owner: Uuid, lease: Duration) -> Result<Option<Place>, Fault> {
+        lease::seize(&self.database, &unit, owner, lease).await.map_err(fault)
+    }
+
+    async fn parked(&self, unit: UnitId) -> Result<Vec<ParkedStream>, Fault> {
+        parked::parked(&self.database, &unit).await.map_err(fault)
+    }
+
     async fn leave(&self, runner: &Runner) -> Result<(), Fault> {
         lease::leave(&self.database, runner).await.map_err(fault)
     }
@@ -250,6 +259,9 @@ impl SqliteReadModels {
         }
         for (sql, keys) in statements.remove.padded(removed) {
             bind_all(query(sql), keys).execute(&mut *connection).await?;
+        }
+        if !work.parking.is_empty() {
+            parked::write(connection, work, now).await?;
         }
         Ok(Moved::Done)
     }
