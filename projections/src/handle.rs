@@ -16,6 +16,7 @@ use crate::database::ReadModelDatabase;
 use crate::error::{ProjectionProgress, StopCause, Stopped, WaitError};
 use crate::projection::Projection;
 use crate::read_model::ReadModel;
+use crate::reads::Reads;
 use crate::rows::read_row;
 use crate::status::{ProjectionState, ProjectionStatus};
 use crate::wait::Names;
@@ -31,6 +32,7 @@ pub struct Projections(Arc<Inner>);
 struct Inner {
     names: Names,
     most_rows_as_of: usize,
+    reads: Reads,
     tracker: TaskTracker,
     cancel: CancellationToken,
     _cancel_on_drop: DropGuard,
@@ -74,7 +76,15 @@ impl Projections {
 
     pub(crate) fn new(names: Names, most_rows_as_of: usize, tracker: TaskTracker, cancel: CancellationToken) -> Self {
         let _cancel_on_drop = cancel.clone().drop_guard();
-        Self(Arc::new(Inner { names, most_rows_as_of, tracker, cancel, _cancel_on_drop }))
+        Self(Arc::new(Inner { names, most_rows_as_of, reads: Reads::default(), tracker, cancel, _cancel_on_drop }))
+    }
+
+    pub(crate) fn names(&self) -> &Names {
+        &self.0.names
+    }
+
+    pub(crate) fn reads(&self) -> &Reads {
+        &self.0.reads
     }
 
     /// The state of every projection that runs here, in the order in which they were added. What queries by the stable name

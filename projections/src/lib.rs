@@ -5,6 +5,7 @@
 //! | say what a table looks like | [`ReadModel`], [`Column`], [`text_column!`] |
 //! | fold events into its rows | [`Projection`], [`Rows`] |
 //! | run that | `store.projections()` of `ProjectionsExt` (feature `sqlite` or `postgres`), [`Projections::of`], [`ProjectionsBuilder::start`] |
+//! | read rows by key or condition | [`Projections::find`], [`Projections::select`] |
 //! | read your own writes, watch, end | [`Projections::wait_for`], [`Projections::status`], [`Projections::close`] |
 //! | keep the rows of tenants apart | [Tenants](#tenants) |
 //! | change one that runs | [Deploying a changed projection](#deploying-a-changed-projection) |
@@ -44,6 +45,7 @@ mod page_reader;
 mod pass;
 mod projection;
 mod read_model;
+mod reads;
 mod rows;
 mod serde_column;
 mod shape;
@@ -54,6 +56,7 @@ mod switch;
 pub mod testing;
 #[cfg(test)]
 mod tests;
+mod token;
 mod wait;
 
 pub use as_of::{AsOfError, RowsAsOf};
@@ -64,13 +67,15 @@ pub use changes::RowError;
 pub use column::{Column, ColumnError, ColumnType, ColumnValue};
 pub use database::ReadModelDatabase;
 pub use error::{
-    Elsewhere, EventPlace, ProjectionError, ProjectionProgress, StartError, StopCause, Stopped, WaitError,
+    Elsewhere, EventPlace, ProjectionError, ProjectionProgress, QueryError, StartError, StopCause, Stopped, WaitError,
 };
 pub use handle::Projections;
 pub use projection::Projection;
 pub use read_model::{ColumnSpec, IndexSpec, ReadModel, RowKey, RowKeyPrefix, SpecError, TableSpec};
+pub use reads::QueryValue;
 pub use rows::Rows;
 pub use status::{ProjectionState, ProjectionStatus};
+pub use token::PositionToken;
 
 /// What derived code calls. Not for people; no promise is made about it.
 #[doc(hidden)]

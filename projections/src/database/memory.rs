@@ -3,14 +3,15 @@
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex};
 
-use annals_eventstore::{Checkpoint, Incarnation};
+use annals_eventstore::{BackendError, Checkpoint, DatabaseError, Incarnation};
 use async_trait::async_trait;
 use jiff::Timestamp;
 
 use crate::column::ColumnValue;
-use crate::database::{Fault, Model, Moved, Prepared, ReadModels, Shown, Shows, StoredName, Switch, Work};
+use crate::database::{Fault, Model, Moved, Prepared, QueryFault, ReadModels, Shown, Shows, StoredName, Switch, Work};
 use crate::error::StartError;
 use crate::memory_table::MemoryTable;
+use crate::reads::Query;
 use crate::shape::Shape;
 
 #[derive(Clone, Default)]
@@ -155,5 +156,14 @@ impl ReadModels for MemoryReadModels {
             Some(Shown { version: name.version, checkpoint, moved_at: state.moved_at[&key] })
         };
         Ok(models.iter().map(shown).collect())
+    }
+
+    async fn name(&self, model: &Model) -> Result<Option<StoredName>, DatabaseError> {
+        Ok(self.state().stored_name(model.table.name))
+    }
+
+    async fn query(&self, _: &Model, _: u32, _: &Query<'_>) -> Result<Option<Vec<Vec<ColumnValue>>>, QueryFault> {
+        let source = BackendError::new("read models in memory take no queries");
+        Err(QueryFault::Database(DatabaseError::Failed { source }))
     }
 }

@@ -13,7 +13,7 @@ mod sql;
 #[cfg(feature = "sqlite")]
 pub(crate) mod sqlite;
 
-use annals_eventstore::{BackendError, Checkpoint, Incarnation};
+use annals_eventstore::{BackendError, Checkpoint, DatabaseError, Incarnation};
 use async_trait::async_trait;
 use jiff::Timestamp;
 
@@ -21,6 +21,7 @@ use crate::changes::Changes;
 use crate::column::ColumnValue;
 use crate::error::StartError;
 use crate::read_model::TableSpec;
+use crate::reads::Query;
 use crate::shape::Shape;
 pub use choice::ReadModelDatabase;
 pub(crate) use name::{Shown, Shows, StoredName, Switch};
@@ -76,6 +77,20 @@ pub(crate) struct Fault {
     pub(crate) source: BackendError,
 }
 
+/// Why a query by a stable name found nothing.
+#[derive(Debug)]
+pub(crate) enum QueryFault {
+    Database(DatabaseError),
+    /// A row is not what its table can hold.
+    Row(BackendError),
+}
+
+impl From<DatabaseError> for QueryFault {
+    fn from(error: DatabaseError) -> Self {
+        Self::Database(error)
+    }
+}
+
 /// A database of read models.
 ///
 /// # Obligations on the implementer
@@ -118,4 +133,16 @@ pub(crate) trait ReadModels: Send + Sync {
 
     /// What the stable names of these models' read models show, in their order; `None` where name or checkpoint is gone.
     async fn shown(&self, models: &[Model]) -> Result<Vec<Option<Shown>>, Fault>;
+
+    /// What is stored about the stable name of the model's read model.
+    async fn name(&self, model: &Model) -> Result<Option<StoredName>, DatabaseError>;
+
+    /// The rows that the stable name shows, with the columns of `model`, at one moment; `None` if the name shows another
+    /// version than `shown`, of whose columns nothing is known.
+    async fn query(
+        &self,
+        model: &Model,
+        shown: u32,
+        query: &Query<'_>,
+    ) -> Result<Option<Vec<Vec<ColumnValue>>>, QueryFault>;
 }

@@ -1,5 +1,6 @@
 //! What can go wrong: while folding, while starting, while waiting.
 
+mod query;
 mod start;
 mod wait;
 
@@ -11,6 +12,7 @@ use annals_eventstore::{BackendError, ErrorFamily, Position, ReadError, Recorded
 use crate::changes::RowError;
 use crate::member::chain;
 
+pub use query::QueryError;
 pub use start::StartError;
 pub use wait::{Elsewhere, ProjectionProgress, WaitError};
 

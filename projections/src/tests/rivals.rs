@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use annals_eventstore::{Checkpoint, EventStore, Incarnation, Position};
+use annals_eventstore::{Checkpoint, DatabaseError, EventStore, Incarnation, Position};
 use async_trait::async_trait;
 use fastrand::Rng;
 use jiff::Timestamp;
@@ -17,9 +17,10 @@ use super::minimal_store::MinimalStore;
 use crate::builder::ProjectionsBuilder;
 use crate::changes::Changes;
 use crate::column::ColumnValue;
-use crate::database::{Fault, Model, Moved, Prepared, ReadModels, Shown, Shows, Switch, Work};
+use crate::database::{Fault, Model, Moved, Prepared, QueryFault, ReadModels, Shown, Shows, StoredName, Switch, Work};
 use crate::error::StopCause;
 use crate::read_model::ReadModel;
+use crate::reads::Query;
 use crate::shape::Shape;
 use crate::testing::given_events;
 use crate::{Projections, StartError};
@@ -312,6 +313,19 @@ impl ReadModels for Replica {
 
     async fn shown(&self, models: &[Model]) -> Result<Vec<Option<Shown>>, Fault> {
         self.around(self.models.shown(models)).await
+    }
+
+    async fn name(&self, model: &Model) -> Result<Option<StoredName>, DatabaseError> {
+        self.around(self.models.name(model)).await
+    }
+
+    async fn query(
+        &self,
+        model: &Model,
+        shown: u32,
+        query: &Query<'_>,
+    ) -> Result<Option<Vec<Vec<ColumnValue>>>, QueryFault> {
+        self.around(self.models.query(model, shown, query)).await
     }
 }
 

@@ -3,14 +3,15 @@
 use std::collections::VecDeque;
 use std::sync::{Arc, Mutex};
 
-use annals_eventstore::{BackendError, Checkpoint, Incarnation};
+use annals_eventstore::{BackendError, Checkpoint, DatabaseError, Incarnation};
 use async_trait::async_trait;
 use jiff::Timestamp;
 
 use crate::StartError;
 use crate::column::ColumnValue;
 use crate::database::contract::LookUp;
-use crate::database::{Fault, Model, Moved, Prepared, ReadModels, Shown, Shows, Switch, Work};
+use crate::database::{Fault, Model, Moved, Prepared, QueryFault, ReadModels, Shown, Shows, StoredName, Switch, Work};
+use crate::reads::Query;
 use crate::shape::Shape;
 
 /// What goes wrong with a call.
@@ -197,5 +198,18 @@ impl ReadModels for Troubled {
 
     async fn shown(&self, models: &[Model]) -> Result<Vec<Option<Shown>>, Fault> {
         self.models.shown(models).await
+    }
+
+    async fn name(&self, model: &Model) -> Result<Option<StoredName>, DatabaseError> {
+        self.models.name(model).await
+    }
+
+    async fn query(
+        &self,
+        model: &Model,
+        shown: u32,
+        query: &Query<'_>,
+    ) -> Result<Option<Vec<Vec<ColumnValue>>>, QueryFault> {
+        self.models.query(model, shown, query).await
     }
 }

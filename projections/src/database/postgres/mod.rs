@@ -4,6 +4,7 @@ mod commit;
 mod fault;
 mod load;
 mod prepare;
+mod query;
 mod schema;
 mod statements;
 #[cfg(test)]
@@ -22,8 +23,9 @@ use sqlx::{PgConnection, Row};
 use tokio::sync::OnceCell;
 
 use crate::column::ColumnValue;
-use crate::database::{Fault, Model, Moved, Prepared, ReadModels, Shown, Shows, Switch, Work};
+use crate::database::{Fault, Model, Moved, Prepared, QueryFault, ReadModels, Shown, Shows, StoredName, Switch, Work};
 use crate::error::StartError;
+use crate::reads::Query;
 use crate::shape::Shape;
 use fault::fault;
 use schema::{ModelSchema, once};
@@ -147,6 +149,24 @@ impl ReadModels for PostgresReadModels {
             shown.insert(name, shown_of(&row).map_err(|e| self.sql_fault(e))?);
         }
         Ok(models.iter().map(|model| shown.get(model.table.name).copied()).collect())
+    }
+
+    async fn name(&self, model: &Model) -> Result<Option<StoredName>, DatabaseError> {
+        let schema = self.schema().await?;
+        let name = match self.database.is_pooled() {
+            false => view::stored_name(&mut *self.database.read().await?, schema, model).await,
+            true => view::stored_name(&mut *self.database.begin().await?, schema, model).await,
+        };
+        name.map_err(|e| self.database.fault(e))
+    }
+
+    async fn query(
+        &self,
+        model: &Model,
+        shown: u32,
+        query: &Query<'_>,
+    ) -> Result<Option<Vec<Vec<ColumnValue>>>, QueryFault> {
+        query::run(&self.database, self.schema().await?, model, shown, query).await
     }
 }
 

@@ -1,6 +1,7 @@
 //! Read models in a SQLite file.
 
 mod prepare;
+mod query;
 mod statements;
 #[cfg(test)]
 mod tests;
@@ -20,8 +21,9 @@ use uuid::Uuid;
 
 use crate::changes::{Changes, of_one_length};
 use crate::column::ColumnValue;
-use crate::database::{Fault, Model, Moved, Prepared, ReadModels, Shown, Shows, Switch, Work};
+use crate::database::{Fault, Model, Moved, Prepared, QueryFault, ReadModels, Shown, Shows, StoredName, Switch, Work};
 use crate::error::StartError;
+use crate::reads::Query;
 use crate::shape::Shape;
 use statements::Statements;
 use values::{bind_all, bind_checkpoint, bind_place, query, read_row};
@@ -187,6 +189,20 @@ impl ReadModels for SqliteReadModels {
             shown.insert(name, shown_of(row).map_err(|e| self.sql_fault(e))?);
         }
         Ok(models.iter().map(|model| shown.get(model.table.name).copied()).collect())
+    }
+
+    async fn name(&self, model: &Model) -> Result<Option<StoredName>, DatabaseError> {
+        let mut reader = self.database.read().await?;
+        view::stored_name(&mut reader, model).await.map_err(|e| self.database.fault(e))
+    }
+
+    async fn query(
+        &self,
+        model: &Model,
+        shown: u32,
+        query: &Query<'_>,
+    ) -> Result<Option<Vec<Vec<ColumnValue>>>, QueryFault> {
+        query::run(&self.database, &self.statements(model), model, shown, query).await
     }
 }
 
