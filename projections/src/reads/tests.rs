@@ -141,7 +141,7 @@ fn what_a_text_cannot_have_is_refused_by_name() {
         ("id = [id]", "has the character '[' outside of quotes"),
         ("id = `id`", "has the character '`' outside of quotes"),
         ("id == 'a'", "has the operator `==`"),
-        ("doc -> 'a' IS NULL", "has the column `doc`, which is JSON"),
+        ("doc -> 'a' IS NULL", "has the operator `->`"),
         ("doc = '{}'", "has the column `doc`, which is JSON"),
         ("ORDER BY doc", "has the column `doc`, which is JSON"),
         ("id COLLATE nocase = 'a'", "has the name `COLLATE`"),
