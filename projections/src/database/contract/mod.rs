@@ -19,6 +19,8 @@ pub(crate) use backends::InPostgres;
 pub(crate) use backends::SqlBackend;
 pub(crate) use backends::{Backend, InMemory, LookUp};
 pub(crate) use everything::{EVERYTHING, MODEL, checkpoint, incarnation, key, place, prepare, row, shape_of, work};
+#[cfg(any(feature = "sqlite", feature = "postgres"))]
+pub(crate) use reads::{LATEST, LISTED};
 #[cfg(feature = "postgres")]
 pub(crate) use rows::random_json;
 

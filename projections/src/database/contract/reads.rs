@@ -5,10 +5,35 @@ use jiff::Timestamp;
 use super::{EVERYTHING, MODEL, SqlBackend, key, prepare, row, work};
 use crate::column::{ColumnType, ColumnValue};
 use crate::database::{Model, QueryFault, ReadModels, Switch};
-use crate::read_model::{ColumnSpec, TableSpec};
+use crate::read_model::{ColumnSpec, IndexSpec, TableSpec};
 use crate::reads::{Query, Select};
 
 const NOW: Timestamp = Timestamp::UNIX_EPOCH;
+
+const fn column(name: &'static str, column_type: ColumnType) -> ColumnSpec {
+    ColumnSpec { name, column_type, nullable: false }
+}
+
+/// A list such as an app has, per tenant.
+pub(crate) const LISTED: Model = Model {
+    projection: "listed",
+    version: 1,
+    table: &TableSpec {
+        name: "listed",
+        columns: &[
+            column("tenant", ColumnType::Text),
+            column("order_id", ColumnType::Text),
+            column("status", ColumnType::Text),
+            column("placed_at", ColumnType::Timestamp),
+        ],
+        key: &["tenant", "order_id"],
+        indexes: &[IndexSpec { columns: &["tenant", "status", "placed_at"] }],
+        per_tenant: true,
+    },
+};
+
+/// What the text `status = $1 ORDER BY placed_at DESC LIMIT 20` becomes.
+pub(crate) const LATEST: [&str; 3] = ["r.\"status\" = $1", "r.\"placed_at\" DESC, r.\"order_id\"", "LIMIT 20"];
 
 fn select(condition: &str, order: &str, values: Vec<(ColumnType, ColumnValue)>) -> Select {
     let (condition, order) = (condition.to_owned(), order.to_owned());
