@@ -204,7 +204,7 @@ pub mod guide {
     #[doc = include_str!("../docs/unit-of-work.md")]
     pub mod unit_of_work {}
 
-    #[cfg(feature = "resilience-axum")]
+    #[cfg(all(feature = "resilience-axum", feature = "sqlite"))]
     #[doc = include_str!("../docs/web.md")]
     pub mod web {}
 }
