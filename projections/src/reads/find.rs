@@ -64,6 +64,34 @@ impl Projections {
 
     /// The same of a read model whose rows belong to tenants: the row of this tenant, whatever rows others have by this key.
     ///
+    /// Without the tenant it does not compile:
+    ///
+    /// ```compile_fail,E0080
+    /// # mod till { include!(concat!(env!("CARGO_MANIFEST_DIR"), "/docs/till.rs")); }
+    /// # use annals_projections::{Projection, ProjectionError, Projections, Rows};
+    /// #[derive(annals_macros::ReadModel, Clone)]
+    /// #[read_model(table = "takings", key = "till", per_tenant)]
+    /// struct Takings {
+    ///     till: String,
+    /// }
+    /// # struct PerTill;
+    /// # impl Projection for PerTill {
+    /// #     type Event = till::TillEvent;
+    /// #     type Row = Takings;
+    /// #     fn apply(&self, _: &annals_eventstore::Recorded<till::TillEvent>, _: &mut Rows<Takings>) -> Result<(), ProjectionError> {
+    /// #         Ok(())
+    /// #     }
+    /// # }
+    ///
+    /// async fn found(views: Projections) {
+    ///     views.find::<PerTill>(&"t-1".to_owned()).await.unwrap(); // call `find_of_tenant`
+    /// }
+    /// # fn main() {
+    /// #     let views: Option<Projections> = None;
+    /// #     views.map(|views| tokio::runtime::Runtime::new().unwrap().block_on(found(views)));
+    /// # }
+    /// ```
+    ///
     /// # Errors
     /// As of [`Projections::find`].
     ///
