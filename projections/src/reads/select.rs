@@ -19,7 +19,7 @@ impl Projections {
     /// The text has a condition, `ORDER BY`, `LIMIT` and `OFFSET`, in this order, each if it is needed. It has columns of the
     /// row, the values `$1`, `$2` and so on, which `values` gives, numbers, texts in quotes, comparisons, `AND`, `OR`, `NOT`,
     /// `IN (..)`, `BETWEEN`, `LIKE`, `IS NULL`, `IS DISTINCT FROM`, `CASE`, the operators `+ - * / % ||` and the functions
-    /// `lower`, `upper`, `length`, `coalesce`, `nullif`, `abs` and `substr`. Anything else is refused, such as a comment, a
+    /// `lower`, `upper`, `length`, `coalesce`, `nullif` and `abs`. Anything else is refused, such as a comment, a
     /// semicolon or a query in the query; so no text reads another table, or the rows of another tenant. A column that is a word of SQL is put
     /// into double quotes.
     ///
@@ -28,7 +28,9 @@ impl Projections {
     /// - A value must have the type of the column that it is compared with. Null equals nothing: `IS NOT DISTINCT FROM $1`
     ///   finds it.
     /// - `LIKE` takes capital and small letters as equal in SQLite, and not in PostgreSQL: `lower(customer) LIKE $1` is the same
-    ///   in both. `lower` and `upper` change ASCII letters alone.
+    ///   in both. A backslash in its pattern escapes in PostgreSQL alone; `ESCAPE '!'` names another character for both. `lower` and
+    ///   `upper` change the ASCII letters of a column alone.
+    /// - A division by zero, and a sum beyond 64 bits, are an error in PostgreSQL; SQLite gives null, and a rounded number.
     /// - At most [`Projections::MOST_ROWS`] rows: those, each as large as it is, are what a call holds in memory.
     ///
     /// What the rows are and when they can be read, [`Projections::find`] says. An index of the read model helps as it does for any

@@ -62,7 +62,13 @@ fn a_text_is_a_condition_an_order_and_a_limit_each_if_it_is_needed() {
     check("ORDER BY at DESC", &[], "", "r.\"at\" DESC, r.\"id\", r.\"line\"", "LIMIT 101");
     check("order by line, id desc", &[], "", "r.\"line\", r.\"id\" DESC", "LIMIT 101");
     check("ORDER BY abs(line), cents", &[], "", "abs ( r.\"line\" ), r.\"cents\", r.\"id\", r.\"line\"", "LIMIT 101");
-    check("ORDER BY substr(id, 2)", &[], "", "substr ( r.\"id\" , 2 ), r.\"id\", r.\"line\"", "LIMIT 101");
+    check(
+        "ORDER BY coalesce(note, id)",
+        &[],
+        "",
+        "coalesce ( r.\"note\" , r.\"id\" ), r.\"id\", r.\"line\"",
+        "LIMIT 101",
+    );
     check(
         "ORDER BY note DESC NULLS LAST LIMIT 3",
         &[],
@@ -89,7 +95,7 @@ fn a_text_is_a_condition_an_order_and_a_limit_each_if_it_is_needed() {
 /// What would lead out of the condition, or mean something else in some database, is never handed to one.
 #[test]
 fn what_a_text_cannot_have_is_refused_by_name() {
-    let long = "9".repeat(19);
+    let long = "9".repeat(16);
     let hostile = [
         ("1 = 1; DROP TABLE orders", "has the character ';' outside of quotes"),
         ("1 = 1 -- all", "has a comment"),
@@ -156,6 +162,8 @@ fn what_a_text_cannot_have_is_refused_by_name() {
         ("ORDER BY note", "orders by `note`, which may be null"),
         ("ORDER BY id, note DESC", "orders by `note`, which may be null"),
         ("ORDER BY id ORDER BY line", "has `ORDER` where it cannot be"),
+        ("ORDER BY 2 DESC", "orders by `2`"),
+        ("ORDER BY id, 'x'", "orders by `'x'`"),
         ("LIMIT 1 ORDER BY id", "has `LIMIT 1 ORDER BY r.\"id\"`"),
         ("LIMIT 1 LIMIT 2", "has `LIMIT 1 LIMIT 2`"),
         ("LIMIT 5, 10", "has `LIMIT 5 , 10`"),
@@ -171,7 +179,7 @@ fn what_a_text_cannot_have_is_refused_by_name() {
         ("cents = 1.2.3", "has the number `1.2`"),
         ("cents = 1e9", "has 'e' directly behind `1`"),
         ("cents = 0x1F", "has 'x' directly behind `0`"),
-        (long.as_str(), "has the number `9999999999999999999`"),
+        (long.as_str(), "has the number `9999999999999999`"),
         ("status\u{e9} = 1", "has the name `status`"),
         ("cents\u{e9} = 1", "has 'é' directly behind `cents`"),
         ("paid\u{a0}OR 1 = 1", "has the character '\\u{a0}' outside of quotes"),
@@ -188,23 +196,25 @@ fn values_are_all_named_and_fit_what_they_are_compared_with() {
     let at = Timestamp::UNIX_EPOCH;
     let tenant = Tenant::new("north").unwrap();
     let ok: [(&str, &[&dyn QueryValue]); 9] = [
-        ("cents = $1 AND share > $1", &[&5_u32]),
-        ("share < $1 OR cents < $1", &[&0.5]),
+        ("cents = $1 AND cents > $1 AND cents < 0.5 AND share > 5", &[&5_u32]),
+        ("share < $1 OR share <> $1", &[&0.5]),
         ("at > $1 AND $1 <= at", &[&at]),
         ("paid = $1", &[&true]),
         ("note = $1", &[&None::<String>]),
         ("id IN ($1, 'b', $2) AND id NOT LIKE 'c%'", &[&"a", &String::from("c")]),
-        ("substr(id, 2) = $1 AND length(id) > 2", &[&tenant]),
+        ("lower(id) = $1 AND length(id) > 2", &[&tenant]),
         ("at BETWEEN $1 AND $2", &[&at, &at]),
         ("coalesce(note, 'none') = $1", &[&"none"]),
     ];
     for (text, values) in ok {
         assert!(parsed(text, values).is_ok(), "{text}: {:?}", parsed(text, values));
     }
-    let wrong: [(&str, &[&dyn QueryValue], &str); 20] = [
+    let wrong: [(&str, &[&dyn QueryValue], &str); 22] = [
         ("id = $1", &[&"a", &"b"], "does not name `$2`, but 2 values were given"),
         ("id = $2", &[&"a"], "names `$2`, but 1 values were given"),
         ("id = $2", &[&"a", &"b"], "does not name `$1`"),
+        ("cents > $1", &[&0.5], "compares `cents`, which is an integer, with $1, which is a real number"),
+        ("share = $1", &[&5], "compares `share`, which is a real number, with $1, which is an integer"),
         ("at > $1", &[&"2026-03-01"], "compares `at`, which is a timestamp, with $1, which is text"),
         ("at > '2026-03-01'", &[], "compares `at`, which is a timestamp, with the text '2026-03-01'"),
         ("'2026-03-01' < at", &[], "compares `at`, which is a timestamp, with the text '2026-03-01'"),

@@ -163,6 +163,12 @@ fn order_of(table: &'static TableSpec, tokens: &[Token]) -> Result<String, Probl
     let mut ordered = Vec::new();
     let mut columns = Vec::new();
     for item in items.filter(|_| !tokens.is_empty()) {
+        // A number alone would be the place of a column.
+        if let [constant @ (Token::Number(_) | Token::Text(_) | Token::Value(_))]
+        | [constant @ (Token::Number(_) | Token::Text(_) | Token::Value(_)), Token::Word(_), ..] = item
+        {
+            return Err(Problem::new(format!("orders by `{constant}`"), "name the column"));
+        }
         if let [Token::Column(column), behind @ ..] = item
             && matches!(behind, [] | [Token::Word("ASC" | "DESC"), ..] | [Token::Word("NULLS"), ..])
         {

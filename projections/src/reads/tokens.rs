@@ -32,7 +32,7 @@ const WORDS: [&str; 27] = [
 ];
 
 /// Those that give the same in every database and have no effect.
-const FUNCTIONS: [&str; 7] = ["lower", "upper", "length", "coalesce", "nullif", "abs", "substr"];
+const FUNCTIONS: [&str; 6] = ["lower", "upper", "length", "coalesce", "nullif", "abs"];
 
 const OPERATORS: [&str; 13] = ["=", "<>", "!=", "<", "<=", ">", ">=", "+", "-", "*", "/", "%", "||"];
 
@@ -158,8 +158,8 @@ fn value(text: &str) -> Result<(Token<'_>, usize), Problem> {
     }
 }
 
-/// The most digits of a number: those of any 64 bit number without losing one.
-const MOST_DIGITS: usize = 18;
+/// The most digits of a number: so many are exact as an integer and as a real number.
+const MOST_DIGITS: usize = 15;
 
 fn number(text: &str) -> Result<(Token<'_>, usize), Problem> {
     let whole = run(text, |c| c.is_ascii_digit());

@@ -28,8 +28,11 @@ pub(super) fn check(tokens: &[Token], values: &[ColumnType]) -> Result<(), Probl
             _ => continue,
         };
         let before = compared_before(&tokens[..at]);
+        let is_written = matches!(token, Token::Number(_));
         for column in before.into_iter().chain(compared_behind(&tokens[at + 1..])) {
-            if !is_comparable(column.column_type, found) {
+            // Large integers and real numbers are compared exactly by SQLite alone.
+            let fits = column.column_type == found || is_written && is_number(column.column_type);
+            if !fits {
                 let problem =
                     format!("compares `{}`, which is {}, with {what}", column.name, word_of(column.column_type));
                 return Err(Problem::new(
@@ -53,9 +56,8 @@ fn check_json(column: &ColumnSpec, next: Option<&Token>) -> Result<(), Problem> 
     ))
 }
 
-fn is_comparable(column: ColumnType, value: ColumnType) -> bool {
-    let is_number = |kind| matches!(kind, ColumnType::Integer | ColumnType::Real);
-    column == value || is_number(column) && is_number(value)
+fn is_number(kind: ColumnType) -> bool {
+    matches!(kind, ColumnType::Integer | ColumnType::Real)
 }
 
 /// The column with which a value is compared whose place is behind these tokens.
