@@ -3,7 +3,7 @@
 use super::tokens::{Problem, Token, join, tokens};
 use super::types;
 use crate::column::{ColumnType, ColumnValue};
-use crate::read_model::{TENANT, TableSpec};
+use crate::read_model::TableSpec;
 
 /// The parts of a statement that follow from the text, written for any database. Values are `$1` and so on.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -164,8 +164,8 @@ fn order_of(table: &'static TableSpec, tokens: &[Token]) -> Result<String, Probl
     let mut columns = Vec::new();
     for item in items.filter(|_| !tokens.is_empty()) {
         // A number alone would be the place of a column.
-        if let [constant @ (Token::Number(_) | Token::Text(_) | Token::Value(_))]
-        | [constant @ (Token::Number(_) | Token::Text(_) | Token::Value(_)), Token::Word(_), ..] = item
+        if let [constant @ (Token::Number(_) | Token::Text(_) | Token::Value(_)), behind @ ..] = item
+            && matches!(behind, [] | [Token::Word(_), ..])
         {
             return Err(Problem::new(format!("orders by `{constant}`"), "name the column"));
         }
@@ -181,8 +181,9 @@ fn order_of(table: &'static TableSpec, tokens: &[Token]) -> Result<String, Probl
         }
         ordered.push(join(item));
     }
-    let key = table.key.iter().filter(|key| !(table.per_tenant && **key == TENANT) && !columns.contains(key));
-    let key = key.filter_map(|key| table.columns.iter().find(|column| column.name == *key));
+    // The tenant is the same in all rows.
+    let key = table.key.iter().filter(|key| !columns.contains(key));
+    let key = key.filter_map(|key| table.row_columns().iter().find(|column| column.name == *key));
     ordered.extend(key.map(|column| Token::Column(column).to_string()));
     Ok(ordered.join(", "))
 }

@@ -153,11 +153,8 @@ impl ReadModels for PostgresReadModels {
 
     async fn name(&self, model: &Model) -> Result<Option<StoredName>, DatabaseError> {
         let schema = self.schema().await?;
-        let name = match self.database.is_pooled() {
-            false => view::stored_name(&mut *self.database.read().await?, schema, model).await,
-            true => view::stored_name(&mut *self.database.begin().await?, schema, model).await,
-        };
-        name.map_err(|e| self.database.fault(e))
+        let mut transaction = self.database.begin().await?;
+        view::stored_name(&mut transaction, schema, model).await.map_err(|e| self.database.fault(e))
     }
 
     async fn query(
