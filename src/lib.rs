@@ -13,6 +13,7 @@
 //! | append, load, read and subscribe without aggregates | [`EventStore`], [`EventStoreExt`], [`Append`], [`Filter`] |
 //! | commit events and rows of your own together | [`TransactionalStore::begin_with`]; [how](guide::unit_of_work); [`UnitOfWork`], [`SqliteStore::begin`], [`SqliteStore::append_in`]; `PostgresStore::begin`, `PostgresStore::append_in` |
 //! | build read models | [`ReadModel`], [`Projection`], [`Rows`], or per stream [`StreamProjection`], [`StreamRow`]; [`ProjectionsExt::projections`], [`ProjectionsBuilder`], [`Projections::show`] to roll back |
+//! | query them | [`Projections::find`], [`Projections::find_many`], [`Projections::select`] |
 //! | answer HTTP requests, each once | [how](guide::web) |
 //! | call other systems that fail, and refuse what is too much | the module `resilience` (feature `resilience`) |
 //! | run a business transaction over several services, and undo it if it fails | the module `sagas` (feature `sagas`) |
@@ -180,11 +181,11 @@ pub mod postgres {
 #[cfg(feature = "projections")]
 pub mod projections {
     pub use annals_projections::{
-        AsOfError, Column, ColumnError, ColumnSpec, ColumnType, ColumnValue, Elsewhere, EventPlace, IndexSpec,
-        Projection, ProjectionError, ProjectionProgress, ProjectionState, ProjectionStatus, Projections,
-        ProjectionsBuilder, ReadModel, ReadModelDatabase, RowError, RowKey, RowKeyPrefix, Rows, RowsAsOf, SpecError,
-        StartError, StopCause, Stopped, StreamKey, StreamOptions, StreamProjection, StreamRow, TableSpec, WaitError,
-        text_column,
+        AsOfError, Column, ColumnError, ColumnSpec, ColumnType, ColumnValue, ControlError, DeadLetter, Elsewhere,
+        EventPlace, IndexSpec, PositionToken, Projection, ProjectionError, ProjectionProgress, ProjectionState,
+        ProjectionStatus, Projections, ProjectionsBuilder, QueryError, QueryValue, ReadModel, ReadModelDatabase,
+        Retried, RowError, RowKey, RowKeyPrefix, Rows, RowsAsOf, SlotStatus, SpecError, StartError, StopCause, Stopped,
+        StreamKey, StreamOptions, StreamProjection, StreamRow, TableSpec, WaitError, text_column,
     };
 }
 
@@ -206,7 +207,7 @@ pub mod guide {
     #[doc = include_str!("../docs/unit-of-work.md")]
     pub mod unit_of_work {}
 
-    #[cfg(feature = "resilience-axum")]
+    #[cfg(all(feature = "resilience-axum", feature = "sqlite"))]
     #[doc = include_str!("../docs/web.md")]
     pub mod web {}
 }

@@ -19,6 +19,7 @@ use crate::member::AnyProjection;
 use crate::pass::Shared;
 use crate::projection::Projection;
 use crate::read_model::ReadModel;
+use crate::reads::Reads;
 use crate::rows::read_row;
 use crate::status::{ProjectionState, ProjectionStatus};
 use crate::wait::Names;
@@ -34,6 +35,7 @@ pub struct Projections(Arc<Inner>);
 struct Inner {
     names: Names,
     most_rows_as_of: usize,
+    reads: Reads,
     tracker: TaskTracker,
     cancel: CancellationToken,
     /// What the keeper of the leases is to do.
@@ -85,7 +87,8 @@ impl Projections {
         orders: mpsc::UnboundedSender<Order>,
     ) -> Self {
         let _cancel_on_drop = cancel.clone().drop_guard();
-        Self(Arc::new(Inner { names, most_rows_as_of, tracker, cancel, orders, _cancel_on_drop }))
+        let reads = Reads::default();
+        Self(Arc::new(Inner { names, most_rows_as_of, reads, tracker, cancel, orders, _cancel_on_drop }))
     }
 
     pub(crate) fn shared(&self) -> &Shared {
@@ -109,6 +112,14 @@ impl Projections {
     pub(crate) fn names_of_all(&self) -> String {
         let known: Vec<String> = self.0.names.fed.iter().map(|fed| format!("`{}`", fed.model.projection)).collect();
         known.join(", ")
+    }
+
+    pub(crate) fn names(&self) -> &Names {
+        &self.0.names
+    }
+
+    pub(crate) fn reads(&self) -> &Reads {
+        &self.0.reads
     }
 
     /// The state of every projection that runs here, in the order in which they were added. What queries by the stable name

@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, HashMap};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use annals_eventstore::{Checkpoint, Incarnation};
+use annals_eventstore::{BackendError, Checkpoint, DatabaseError, Incarnation};
 use async_trait::async_trait;
 use jiff::Timestamp;
 use tokio::time::Instant;
@@ -12,11 +12,12 @@ use uuid::Uuid;
 
 use crate::column::ColumnValue;
 use crate::database::{
-    Claimed, Fault, LeaseState, Model, Moved, ParkedStream, ParkingChanges, Paused, Place, Prepared, ReadModels,
-    Runner, Shown, Shows, StoredName, Survey, Switch, UnitId, Work,
+    Claimed, Fault, LeaseState, Model, Moved, ParkedStream, ParkingChanges, Paused, Place, Prepared, QueryFault,
+    ReadModels, Runner, Shown, Shows, StoredName, Survey, Switch, UnitId, Work,
 };
 use crate::error::StartError;
 use crate::memory_table::MemoryTable;
+use crate::reads::Query;
 use crate::shape::Shape;
 
 #[derive(Clone, Default)]
@@ -300,6 +301,15 @@ impl ReadModels for MemoryReadModels {
         let mut state = self.state();
         let of = state.units.iter_mut().filter(|(unit, _)| unit.projection == projection);
         Ok(of.fold(false, |resumed, (_, stored)| stored.paused.take().is_some() || resumed))
+    }
+
+    async fn name(&self, model: &Model) -> Result<Option<StoredName>, DatabaseError> {
+        Ok(self.state().stored_name(model.table.name))
+    }
+
+    async fn query(&self, _: &Model, _: u32, _: &Query<'_>) -> Result<Option<Vec<Vec<ColumnValue>>>, QueryFault> {
+        let source = BackendError::new("read models in memory take no queries");
+        Err(QueryFault::Database(DatabaseError::Failed { source }))
     }
 }
 

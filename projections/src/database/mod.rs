@@ -17,7 +17,7 @@ pub(crate) mod sqlite;
 
 use std::time::Duration;
 
-use annals_eventstore::{BackendError, Checkpoint, Incarnation};
+use annals_eventstore::{BackendError, Checkpoint, DatabaseError, Incarnation};
 use async_trait::async_trait;
 use jiff::Timestamp;
 use uuid::Uuid;
@@ -26,6 +26,7 @@ use crate::changes::Changes;
 use crate::column::ColumnValue;
 use crate::error::StartError;
 use crate::read_model::TableSpec;
+use crate::reads::Query;
 use crate::shape::Shape;
 pub use choice::ReadModelDatabase;
 pub(crate) use lease::{Claimed, LeaseState, Paused, Runner, RunnerState, Survey, UnitId};
@@ -92,6 +93,20 @@ pub(crate) struct Fault {
     /// The part of the commit that is to blame, if it was one.
     pub(crate) part: Option<usize>,
     pub(crate) source: BackendError,
+}
+
+/// Why a query by a stable name found nothing.
+#[derive(Debug)]
+pub(crate) enum QueryFault {
+    Database(DatabaseError),
+    /// A row is not what its table can hold.
+    Row(BackendError),
+}
+
+impl From<DatabaseError> for QueryFault {
+    fn from(error: DatabaseError) -> Self {
+        Self::Database(error)
+    }
 }
 
 /// A database of read models.
@@ -163,4 +178,16 @@ pub(crate) trait ReadModels: Send + Sync {
 
     /// Ends the pause of a projection; whether there was one.
     async fn resume(&self, projection: &str) -> Result<bool, Fault>;
+
+    /// What is stored about the stable name of the model's read model.
+    async fn name(&self, model: &Model) -> Result<Option<StoredName>, DatabaseError>;
+
+    /// The rows that the stable name shows, with the columns of `model`, at one moment; `None` if the name shows another
+    /// version than `shown`, of whose columns nothing is known.
+    async fn query(
+        &self,
+        model: &Model,
+        shown: u32,
+        query: &Query<'_>,
+    ) -> Result<Option<Vec<Vec<ColumnValue>>>, QueryFault>;
 }

@@ -1,6 +1,7 @@
 //! What can go wrong: while folding, while starting, while waiting.
 
 mod control;
+mod query;
 mod start;
 mod wait;
 
@@ -15,6 +16,7 @@ use crate::changes::RowError;
 use crate::member::chain;
 
 pub use control::ControlError;
+pub use query::QueryError;
 pub use start::StartError;
 pub use wait::{Elsewhere, ProjectionProgress, WaitError};
 

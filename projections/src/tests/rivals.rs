@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use annals_eventstore::{Checkpoint, EventStore, Incarnation, Position};
+use annals_eventstore::{Checkpoint, DatabaseError, EventStore, Incarnation, Position};
 use async_trait::async_trait;
 use fastrand::Rng;
 use jiff::Timestamp;
@@ -20,11 +20,12 @@ use crate::changes::Changes;
 use crate::column::ColumnValue;
 use crate::database::contract::LookUp;
 use crate::database::{
-    Claimed, Fault, Model, Moved, ParkedStream, Paused, Place, Prepared, ReadModels, Runner, Shown, Shows, Survey,
-    Switch, UnitId, Work,
+    Claimed, Fault, Model, Moved, ParkedStream, Paused, Place, Prepared, QueryFault, ReadModels, Runner, Shown, Shows,
+    StoredName, Survey, Switch, UnitId, Work,
 };
 use crate::error::StopCause;
 use crate::read_model::ReadModel;
+use crate::reads::Query;
 use crate::shape::Shape;
 use crate::testing::given_events;
 use crate::{Projections, StartError};
@@ -351,6 +352,19 @@ impl ReadModels for Replica {
 
     async fn resume(&self, projection: &str) -> Result<bool, Fault> {
         self.around(self.models.resume(projection)).await
+    }
+
+    async fn name(&self, model: &Model) -> Result<Option<StoredName>, DatabaseError> {
+        self.around(self.models.name(model)).await
+    }
+
+    async fn query(
+        &self,
+        model: &Model,
+        shown: u32,
+        query: &Query<'_>,
+    ) -> Result<Option<Vec<Vec<ColumnValue>>>, QueryFault> {
+        self.around(self.models.query(model, shown, query)).await
     }
 }
 

@@ -4,7 +4,7 @@ use std::collections::VecDeque;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use annals_eventstore::{BackendError, Incarnation};
+use annals_eventstore::{BackendError, DatabaseError, Incarnation};
 use async_trait::async_trait;
 use jiff::Timestamp;
 use uuid::Uuid;
@@ -13,9 +13,10 @@ use crate::StartError;
 use crate::column::ColumnValue;
 use crate::database::contract::LookUp;
 use crate::database::{
-    Claimed, Fault, Model, Moved, ParkedStream, Paused, Place, Prepared, ReadModels, Runner, Shown, Shows, Survey,
-    Switch, UnitId, Work,
+    Claimed, Fault, Model, Moved, ParkedStream, Paused, Place, Prepared, QueryFault, ReadModels, Runner, Shown, Shows,
+    StoredName, Survey, Switch, UnitId, Work,
 };
+use crate::reads::Query;
 use crate::shape::Shape;
 
 /// What goes wrong with a call.
@@ -248,5 +249,18 @@ impl ReadModels for Troubled {
 
     async fn resume(&self, projection: &str) -> Result<bool, Fault> {
         self.models.resume(projection).await
+    }
+
+    async fn name(&self, model: &Model) -> Result<Option<StoredName>, DatabaseError> {
+        self.models.name(model).await
+    }
+
+    async fn query(
+        &self,
+        model: &Model,
+        shown: u32,
+        query: &Query<'_>,
+    ) -> Result<Option<Vec<Vec<ColumnValue>>>, QueryFault> {
+        self.models.query(model, shown, query).await
     }
 }

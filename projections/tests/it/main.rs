@@ -11,6 +11,8 @@ mod evolving;
 #[cfg(test)]
 mod postgres;
 #[cfg(test)]
+mod reads;
+#[cfg(test)]
 mod restored;
 #[cfg(test)]
 mod shop;

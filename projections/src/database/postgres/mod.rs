@@ -6,6 +6,7 @@ mod lease;
 mod load;
 mod parked;
 mod prepare;
+mod query;
 mod schema;
 mod statements;
 #[cfg(test)]
@@ -28,10 +29,11 @@ use uuid::Uuid;
 use crate::column::ColumnValue;
 use crate::database::name::add_shown;
 use crate::database::{
-    Claimed, Fault, Model, Moved, ParkedStream, Paused, Place, Prepared, ReadModels, Runner, Shown, Shows, Survey,
-    Switch, UnitId, Work,
+    Claimed, Fault, Model, Moved, ParkedStream, Paused, Place, Prepared, QueryFault, ReadModels, Runner, Shown, Shows,
+    StoredName, Survey, Switch, UnitId, Work,
 };
 use crate::error::StartError;
+use crate::reads::Query;
 use crate::shape::Shape;
 use fault::fault;
 use schema::{ModelSchema, once, stored_slot};
@@ -192,6 +194,21 @@ impl ReadModels for PostgresReadModels {
 
     async fn resume(&self, projection: &str) -> Result<bool, Fault> {
         lease::resume(&self.database, self.schema().await.map_err(fault)?, projection).await.map_err(fault)
+    }
+
+    async fn name(&self, model: &Model) -> Result<Option<StoredName>, DatabaseError> {
+        let schema = self.schema().await?;
+        let mut transaction = self.database.begin().await?;
+        view::stored_name(&mut transaction, schema, model).await.map_err(|e| self.database.fault(e))
+    }
+
+    async fn query(
+        &self,
+        model: &Model,
+        shown: u32,
+        query: &Query<'_>,
+    ) -> Result<Option<Vec<Vec<ColumnValue>>>, QueryFault> {
+        query::run(&self.database, self.schema().await?, model, shown, query).await
     }
 }
 

@@ -3,6 +3,7 @@
 mod lease;
 mod parked;
 mod prepare;
+mod query;
 mod statements;
 #[cfg(test)]
 mod tests;
@@ -25,10 +26,11 @@ use crate::changes::{Changes, of_one_length};
 use crate::column::ColumnValue;
 use crate::database::name::add_shown;
 use crate::database::{
-    Claimed, Fault, Model, Moved, ParkedStream, Paused, Place, Prepared, ReadModels, Runner, Shown, Shows, Survey,
-    Switch, UnitId, Work,
+    Claimed, Fault, Model, Moved, ParkedStream, Paused, Place, Prepared, QueryFault, ReadModels, Runner, Shown, Shows,
+    StoredName, Survey, Switch, UnitId, Work,
 };
 use crate::error::StartError;
+use crate::reads::Query;
 use crate::shape::Shape;
 use statements::Statements;
 use values::{bind_all, bind_checkpoint, bind_place, query, read_row};
@@ -231,6 +233,20 @@ impl ReadModels for SqliteReadModels {
 
     async fn resume(&self, projection: &str) -> Result<bool, Fault> {
         lease::resume(&self.database, projection).await.map_err(fault)
+    }
+
+    async fn name(&self, model: &Model) -> Result<Option<StoredName>, DatabaseError> {
+        let mut reader = self.database.read().await?;
+        view::stored_name(&mut reader, model).await.map_err(|e| self.database.fault(e))
+    }
+
+    async fn query(
+        &self,
+        model: &Model,
+        shown: u32,
+        query: &Query<'_>,
+    ) -> Result<Option<Vec<Vec<ColumnValue>>>, QueryFault> {
+        query::run(&self.database, &self.statements(model), model, shown, query).await
     }
 }
 
