@@ -6,7 +6,7 @@ use serde::Serialize;
 
 use crate::Fault;
 
-/// One finished operation.
+/// One finished operation, or a change of what a process runs.
 #[derive(Serialize)]
 #[serde(tag = "op", rename_all = "lowercase")]
 pub(crate) enum Line<'a> {
@@ -16,6 +16,14 @@ pub(crate) enum Line<'a> {
     Load { s: &'a str, ids: &'a [String], t0: i128, t1: i128 },
     /// The `n`-th event of a subscription from the beginning, counted from 0.
     Sub { c: u32, n: u64, id: String },
+    /// A process has started to run a projection.
+    Run { name: &'a str, projection: &'a str, slots: u32, lease_ms: u128, t: i128 },
+    /// The slots that the process works on, after a change.
+    Own { name: &'a str, slots: &'a [u32], t: i128 },
+    /// The projection has stopped because of an error.
+    Stopped { name: &'a str, why: &'a str, t: i128 },
+    /// The process has given its slots back. It has applied so many events in all.
+    End { name: &'a str, applied: u64, t: i128 },
 }
 
 /// Prints a line and flushes it.

@@ -6,11 +6,13 @@ mod ack;
 mod dump;
 mod line;
 mod load;
+mod run;
+mod sum;
 mod target;
 
 use std::time::Duration;
 
-use clap::{Parser, Subcommand};
+use clap::{Parser, Subcommand, ValueEnum};
 
 type Fault = Box<dyn std::error::Error + Send + Sync>;
 
@@ -62,6 +64,31 @@ enum Command {
         #[arg(long)]
         db: String,
     },
+    /// Runs a projection, beside other processes that run it too, until SIGTERM.
+    Run {
+        /// The store and its read models: `sqlite:FILE` or `postgres://..`.
+        #[arg(long)]
+        db: String,
+        /// Which projection.
+        #[arg(long)]
+        projection: Projected,
+        /// Into how many slots its streams are divided; the same in all processes.
+        #[arg(long, default_value_t = 4)]
+        slots: u32,
+        /// How long this process may be silent before others take over, in milliseconds.
+        #[arg(long, default_value_t = 5_000)]
+        lease_ms: u64,
+        /// What other processes call this one; by default its process id.
+        #[arg(long)]
+        name: Option<String>,
+    },
+}
+
+/// The projections of the driver.
+#[derive(Clone, Copy, Debug, ValueEnum)]
+enum Projected {
+    /// The count and the sum of the events of each stream, in the table `drive_sum`.
+    Sum,
 }
 
 fn main() -> Result<(), Fault> {
@@ -75,6 +102,10 @@ fn main() -> Result<(), Fault> {
             }
             Command::Dump { db } => dump::run(&db).await,
             Command::Ack { db } => ack::run(&db).await,
+            Command::Run { db, projection: Projected::Sum, slots, lease_ms, name } => {
+                let name = name.unwrap_or_else(|| std::process::id().to_string());
+                run::run(&db, slots, Duration::from_millis(lease_ms), &name).await
+            }
         }
     })
 }

@@ -3,18 +3,29 @@
 use std::sync::Arc;
 
 use annals::engine::Payload;
-use annals::{EventId, EventStore, NewEvent, PostgresOptions, SqliteStore, StreamId, Tenant};
+use annals::{
+    EventId, EventStore, NewEvent, PostgresOptions, ProjectionsBuilder, ProjectionsExt, SqliteStore, StreamId, Tenant,
+};
 use uuid::Uuid;
 
 use crate::Fault;
 
 /// Opens the store that `url` names; a new one gets its schema.
 pub(crate) async fn open(url: &str) -> Result<Arc<dyn EventStore>, Fault> {
+    Ok(open_with_projections(url).await?.0)
+}
+
+/// The same, with what starts projections into the database of the store.
+pub(crate) async fn open_with_projections(url: &str) -> Result<(Arc<dyn EventStore>, ProjectionsBuilder), Fault> {
     if let Some(file) = url.strip_prefix("sqlite://").or_else(|| url.strip_prefix("sqlite:")) {
-        return Ok(Arc::new(SqliteStore::open(file).await?));
+        let store = SqliteStore::open(file).await?;
+        let views = store.projections();
+        return Ok((Arc::new(store), views));
     }
     if url.starts_with("postgres://") || url.starts_with("postgresql://") {
-        return Ok(Arc::new(PostgresOptions::new(url).migrate().open().await?));
+        let store = PostgresOptions::new(url).migrate().open().await?;
+        let views = store.projections();
+        return Ok((Arc::new(store), views));
     }
     Err("the URL names no known store; use `sqlite:FILE` or `postgres://..`".into())
 }
