@@ -119,12 +119,12 @@ async fn run(connection: &mut PgConnection, statement: &str) -> Result<(), Fault
     Ok(sqlx::raw_sql(AssertSqlSafe(statement)).execute(connection).await.map(drop)?)
 }
 
-fn millis(duration: Duration) -> f64 {
+pub(crate) fn millis(duration: Duration) -> f64 {
     duration.as_secs_f64() * 1_000.0
 }
 
 /// The value that this fraction of the values does not exceed.
-fn quantile(values: &mut [f64], fraction: f64) -> f64 {
+pub(crate) fn quantile(values: &mut [f64], fraction: f64) -> f64 {
     values.sort_by(f64::total_cmp);
     let last = values.len().saturating_sub(1);
     values.get((last as f64 * fraction) as usize).copied().unwrap_or_default()

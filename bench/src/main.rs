@@ -6,6 +6,7 @@ mod baseline;
 mod fill;
 mod lag;
 mod load;
+mod part;
 mod plain;
 mod policy;
 mod project;
@@ -15,6 +16,7 @@ mod sample;
 mod server;
 mod slices;
 mod snapshots;
+mod visible;
 
 use std::process::ExitCode;
 use std::time::Duration;
@@ -47,12 +49,22 @@ struct Options {
     /// How many writers each of our handles has on PostgreSQL; without it, the default of the library.
     #[arg(long)]
     writers: Option<usize>,
-    /// Appends on PostgreSQL: this number of processes with `--clients` each, beside one process with all clients.
+    /// `append` on PostgreSQL: this number of processes with `--clients` each, beside one process with all clients. `project`
+    /// on PostgreSQL: this number of processes that share the slots of a stream projection, beside one.
     #[arg(long, default_value_t = 1)]
     processes: usize,
     /// The task of one of those processes, in JSON.
     #[arg(long, hide = true)]
     part: Option<String>,
+    /// `project`: so many projections on one pass, up to 3, beside one.
+    #[arg(long, default_value_t = 1)]
+    projections: usize,
+    /// `project`: leases of so many milliseconds, beside leases of an hour.
+    #[arg(long)]
+    lease_ms: Option<u64>,
+    /// `project` with several processes: one of them is killed in the middle.
+    #[arg(long)]
+    kill: bool,
     /// Leave the baseline out: for measuring memory.
     #[arg(long)]
     alone: bool,
@@ -65,6 +77,7 @@ struct Options {
 #[derive(Clone, Subcommand)]
 enum Other {
     Lag(lag::Options),
+    Visible(visible::Options),
     Policy(policy::Options),
 }
 
@@ -126,14 +139,23 @@ async fn run(options: Options) -> Result<ExitCode, Fault> {
             print(&lag::measure(options).await?, options.json)?;
             Ok(ExitCode::SUCCESS)
         }
+        (Some(Other::Visible(options)), _) => {
+            print(&visible::measure(options).await?, options.json)?;
+            Ok(ExitCode::SUCCESS)
+        }
         (Some(Other::Policy(options)), _) => {
             let owned = options.clone();
             // Its runtimes of paused time cannot be entered from within this one.
             tokio::task::spawn_blocking(move || policy::measure(&owned)).await??.print(options.json)?;
             Ok(ExitCode::SUCCESS)
         }
-        (None, Some(_)) if options.part.is_some() => {
-            append::part(options.part.as_deref().unwrap_or_default(), &options).await.map(|()| ExitCode::SUCCESS)
+        (None, Some(case)) if options.part.is_some() => {
+            let task = options.part.as_deref().unwrap_or_default();
+            match case {
+                Case::Project => project::part(task).await?,
+                _ => append::part(task, &options).await?,
+            }
+            Ok(ExitCode::SUCCESS)
         }
         (None, Some(case)) => {
             print(&measure(case, &options).await?, options.json)?;

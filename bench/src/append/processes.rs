@@ -1,14 +1,12 @@
 //! Several processes that append to one PostgreSQL database, beside one process with as many clients.
 
-use std::process::Stdio;
 use std::time::Duration;
 
 use annals::EventStore;
 use serde::{Deserialize, Serialize};
-use tokio::io::{AsyncBufReadExt, AsyncWriteExt, BufReader, Lines};
-use tokio::process::{Child, ChildStdin, ChildStdout, Command};
 
 use super::{Ours, Work, postgres, slice};
+use crate::part::Part;
 use crate::report::Report;
 use crate::server::MeasuredServer;
 use crate::slices::{Tally, plan, report};
@@ -39,7 +37,7 @@ pub(super) async fn measure(options: &Options, work: &Work) -> Result<Report, Fa
     let mut parts = Vec::new();
     for number in 0..options.processes as u64 {
         let task = Task { url: url.clone(), first: number * 10_000_000_000, events: work.events };
-        parts.push(Part::start(&task, options).await?);
+        parts.push(start(&task, options).await?);
     }
     let one = Options { clients: work.clients * options.processes, ..options.clone() };
     let store = postgres::open(&server.database("one").await?, &one).await?;
@@ -48,11 +46,11 @@ pub(super) async fn measure(options: &Options, work: &Work) -> Result<Report, Fa
     let (slices, time) = plan(options.time());
     for _ in 0..slices {
         for part in &mut parts {
-            part.begin(time).await?;
+            part.tell(&time.as_secs_f64().to_string()).await?;
         }
         let mut busy = Duration::ZERO;
         for part in &mut parts {
-            let done = part.end().await?;
+            let done: Done = serde_json::from_str(&part.answer().await?)?;
             ours.units += done.units;
             ours.latencies_us.extend(done.latencies_us);
             busy = busy.max(done.busy);
@@ -71,46 +69,14 @@ pub(super) async fn measure(options: &Options, work: &Work) -> Result<Report, Fa
     Ok(report)
 }
 
-/// Another process.
-struct Part {
-    child: Child,
-    input: ChildStdin,
-    output: Lines<BufReader<ChildStdout>>,
-}
-
-impl Part {
-    /// Starts it, and waits until it is ready.
-    async fn start(task: &Task, options: &Options) -> Result<Self, Fault> {
-        let mut command = Command::new(std::env::current_exe()?);
-        command.args(["append", "--store", "postgres", "--clients", &options.clients.to_string()]);
-        command.args(["--part", &serde_json::to_string(task)?]);
-        if let Some(writers) = options.writers {
-            command.args(["--writers", &writers.to_string()]);
-        }
-        let mut child = command.stdin(Stdio::piped()).stdout(Stdio::piped()).kill_on_drop(true).spawn()?;
-        let input = child.stdin.take().ok_or("the process has no input")?;
-        let output = child.stdout.take().ok_or("the process has no output")?;
-        let mut part = Self { child, input, output: BufReader::new(output).lines() };
-        part.end().await?;
-        Ok(part)
+/// Starts one of the processes.
+async fn start(task: &Task, options: &Options) -> Result<Part, Fault> {
+    let mut arguments = ["append", "--store", "postgres", "--clients"].map(str::to_owned).to_vec();
+    arguments.extend([options.clients.to_string(), "--part".to_owned(), serde_json::to_string(task)?]);
+    if let Some(writers) = options.writers {
+        arguments.extend(["--writers".to_owned(), writers.to_string()]);
     }
-
-    async fn begin(&mut self, time: Duration) -> Result<(), Fault> {
-        Ok(self.input.write_all(format!("{}\n", time.as_secs_f64()).as_bytes()).await?)
-    }
-
-    async fn end(&mut self) -> Result<Done, Fault> {
-        let line = self.output.next_line().await?.ok_or("a process has ended too early")?;
-        Ok(serde_json::from_str(&line)?)
-    }
-
-    async fn exit(self) -> Result<(), Fault> {
-        let Self { mut child, input, output } = self;
-        drop(input);
-        let status = child.wait().await?;
-        drop(output);
-        if status.success() { Ok(()) } else { Err(format!("a process has failed: {status}").into()) }
-    }
+    Part::start(&arguments).await
 }
 
 /// One of the processes. For each line with a number of seconds it works that long, and prints what it has done.

@@ -1,16 +1,18 @@
 //! Building the order list from the whole log.
 
+mod kinds;
 mod postgres;
+mod processes;
 mod sqlite;
+
+pub(crate) use processes::part;
 
 use std::time::{Duration, Instant};
 
-use annals::{
-    Append, EventId, EventStore, ExpectedVersion, NewEvent, Projection, ProjectionError, ProjectionsBuilder, ReadModel,
-    Recorded, Rows, StreamId, Tenant,
-};
+use annals::{Append, EventId, EventStore, ExpectedVersion, NewEvent, ProjectionsBuilder, StreamId, Tenant};
 use serde::{Deserialize, Serialize};
 
+use crate::project::kinds::OrderList;
 use crate::report::Report;
 use crate::slices::Tally;
 use crate::{Fault, Options, Store, sample};
@@ -86,47 +88,85 @@ impl OrderEvent {
     }
 }
 
-/// One line of the list.
-#[derive(ReadModel, Clone)]
-#[read_model(table = "order_list", key = "order_id", index = "status")]
-struct Listed {
-    order_id: String,
-    customer: String,
-    status: String,
-    cents: i64,
-    placed_at: jiff::Timestamp,
-}
-
-struct OrderList;
-
-impl Projection for OrderList {
-    type Event = OrderEvent;
-    type Row = Listed;
-
-    fn apply(&self, event: &Recorded<OrderEvent>, rows: &mut Rows<Listed>) -> Result<(), ProjectionError> {
-        let order_id = event.stream.aggregate_id().to_owned();
-        let status = event.event.status().to_owned();
-        if let OrderEvent::Placed { customer, cents } = &event.event {
-            let (customer, cents, placed_at) = (customer.clone(), *cents, event.recorded_at);
-            rows.upsert(Listed { order_id, customer, status, cents, placed_at });
-        } else if let Some(row) = rows.get_mut(&order_id)? {
-            row.status = status;
-        }
-        Ok(())
-    }
-}
-
 /// Measures how fast the order list is built; the unit is one event.
 pub(crate) async fn measure(options: &Options) -> Result<Report, Fault> {
+    if !(1..=3).contains(&options.projections) {
+        return Err("`--projections` is 1 to 3".into());
+    }
     match options.store {
+        Store::Postgres if options.processes > 1 => processes::measure(options).await,
         Store::Memory => Err("projections need a database: use `--store sqlite` or `--store postgres`".into()),
         Store::Sqlite => sqlite::measure(options).await,
         Store::Postgres => postgres::measure(options).await,
     }
 }
 
-/// The name of the baseline.
-const BASELINE: &str = "one upsert statement per event in transactions of 1,000";
+/// What our rate is compared with.
+#[derive(Clone, Copy)]
+enum Baseline {
+    /// The list that is written statement by statement.
+    Upserts,
+    /// Ours, with leases that are never renewed while it is measured.
+    LongLeases,
+    /// Ours, of one projection.
+    OneProjection,
+}
+
+impl Baseline {
+    fn of(options: &Options) -> Option<Self> {
+        match options {
+            Options { alone: true, .. } => None,
+            Options { lease_ms: Some(_), .. } => Some(Self::LongLeases),
+            Options { projections: 2.., .. } => Some(Self::OneProjection),
+            _ => Some(Self::Upserts),
+        }
+    }
+
+    fn name(self) -> &'static str {
+        match self {
+            Self::Upserts => "one upsert statement per event in transactions of 1,000",
+            Self::LongLeases => "annals with leases of an hour",
+            Self::OneProjection => "annals with one projection",
+        }
+    }
+
+    /// How ours is run as the baseline.
+    fn ours(self, options: &Options) -> Ours {
+        match self {
+            Self::LongLeases => Ours { lease: LONG_LEASE, ..Ours::of(options) },
+            Self::OneProjection | Self::Upserts => Ours { projections: 1, ..Ours::of(options) },
+        }
+    }
+}
+
+/// How ours is run.
+#[derive(Clone, Copy)]
+struct Ours {
+    projections: usize,
+    lease: Duration,
+}
+
+impl Ours {
+    fn of(options: &Options) -> Self {
+        let lease = options.lease_ms.map_or(DEFAULT_LEASE, Duration::from_millis);
+        Self { projections: options.projections, lease }
+    }
+
+    fn projections(self, views: ProjectionsBuilder) -> ProjectionsBuilder {
+        let mut views = views.lease(self.lease).with(OrderList);
+        if self.projections > 1 {
+            views = views.with(kinds::SecondList);
+        }
+        if self.projections > 2 {
+            views = views.with(kinds::ThirdList);
+        }
+        views
+    }
+}
+
+/// As of `ProjectionsBuilder::lease`.
+const DEFAULT_LEASE: Duration = Duration::from_secs(5);
+const LONG_LEASE: Duration = Duration::from_secs(3_600);
 
 /// Counts the orders whose rows are complete.
 const DELIVERED: &str = "SELECT count(*) FROM order_list WHERE status = 'delivered'";
@@ -137,10 +177,10 @@ fn orders(events: usize) -> i64 {
 }
 
 /// Builds the list from the beginning to the head of the log.
-async fn build(store: &impl EventStore, views: ProjectionsBuilder, tally: &mut Tally) -> Result<(), Fault> {
+async fn build(store: &impl EventStore, views: ProjectionsBuilder, ours: Ours, tally: &mut Tally) -> Result<(), Fault> {
     let head = store.head().await?.position;
     let start = Instant::now();
-    let views = views.with(OrderList).start().await?;
+    let views = ours.projections(views).start().await?;
     views.wait_for(head, Duration::from_secs(600)).await?;
     tally.add(u64::try_from(head.get())?, start.elapsed(), [start.elapsed()]);
     views.close().await;

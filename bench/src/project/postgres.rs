@@ -6,7 +6,7 @@ use annals::postgres::PostgresDatabase;
 use annals::{EventStore, PostgresOptions, Projections};
 use sqlx::{Connection, Row};
 
-use super::{BASELINE, DELIVERED, OrderEvent, build, fill, orders};
+use super::{Baseline, DELIVERED, OrderEvent, Ours, build, fill, orders};
 use crate::baseline::postgres::{Micros, connection, tidy};
 use crate::report::Report;
 use crate::server::MeasuredServer;
@@ -20,15 +20,24 @@ pub(super) async fn measure(options: &Options) -> Result<Report, Fault> {
     fill(&store, options.events()).await?;
     tidy(&log).await?;
     let (mut ours, mut theirs) = (Tally::default(), Tally::default());
+    let baseline = Baseline::of(options);
     for round in 0.. {
         let database = PostgresDatabase::open(server.database(&format!("ours_{round}")).await?).await?;
-        build(&store, Projections::of(&store, &database), &mut ours).await?;
+        build(&store, Projections::of(&store, &database), Ours::of(options), &mut ours).await?;
         let row = sqlx::query(DELIVERED).fetch_one(&mut *database.read().await?).await?;
         assert_eq!(row.get::<i64, _>(0), orders(options.events()), "every order is in the list");
         database.close().await;
-        if !options.alone {
+        if let Some(baseline) = baseline {
             let url = server.database(&format!("theirs_{round}")).await?;
-            upsert_each(&log, &url, &mut theirs).await?;
+            match baseline {
+                Baseline::Upserts => upsert_each(&log, &url, &mut theirs).await?,
+                _ => {
+                    let database = PostgresDatabase::open(url).await?;
+                    let views = Projections::of(&store, &database);
+                    build(&store, views, baseline.ours(options), &mut theirs).await?;
+                    database.close().await;
+                }
+            }
         }
         if ours.busy >= options.time() {
             break;
@@ -36,7 +45,7 @@ pub(super) async fn measure(options: &Options) -> Result<Report, Fault> {
     }
     store.close().await;
     server.remove().await?;
-    Ok(report("project", "postgres", 1, ours, (!options.alone).then_some((BASELINE, theirs))))
+    Ok(report("project", "postgres", 1, ours, baseline.map(|baseline| (baseline.name(), theirs))))
 }
 
 const CREATE: &str = r#"

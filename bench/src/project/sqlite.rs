@@ -7,7 +7,7 @@ use annals::sqlite::SqliteDatabase;
 use annals::{EventStore, Projections, SqliteStore};
 use sqlx::{Connection, Row, SqliteConnection};
 
-use super::{BASELINE, DELIVERED, OrderEvent, build, fill, orders};
+use super::{Baseline, DELIVERED, OrderEvent, Ours, build, fill, orders};
 use crate::baseline::sqlite::{connection, options as file};
 use crate::report::Report;
 use crate::slices::{Tally, report};
@@ -18,22 +18,31 @@ pub(super) async fn measure(options: &Options) -> Result<Report, Fault> {
     let store = SqliteStore::open(folder.path().join("log.db")).await?;
     fill(&store, options.events()).await?;
     let (mut ours, mut theirs) = (Tally::default(), Tally::default());
+    let baseline = Baseline::of(options);
     for round in 0.. {
         let database = SqliteDatabase::open(folder.path().join(format!("ours-{round}.db"))).await?;
-        build(&store, Projections::of(&store, &database), &mut ours).await?;
+        build(&store, Projections::of(&store, &database), Ours::of(options), &mut ours).await?;
         let row = sqlx::query(DELIVERED).fetch_one(&mut *database.read().await?).await?;
         assert_eq!(row.get::<i64, _>(0), orders(options.events()), "every order is in the list");
         database.close().await;
-        if !options.alone {
+        if let Some(baseline) = baseline {
             let path = folder.path().join(format!("theirs-{round}.db"));
-            upsert_each(store.database().path(), &path, &mut theirs).await?;
+            match baseline {
+                Baseline::Upserts => upsert_each(store.database().path(), &path, &mut theirs).await?,
+                _ => {
+                    let database = SqliteDatabase::open(path).await?;
+                    let views = Projections::of(&store, &database);
+                    build(&store, views, baseline.ours(options), &mut theirs).await?;
+                    database.close().await;
+                }
+            }
         }
         if ours.busy >= options.time() {
             break;
         }
     }
     store.close().await;
-    Ok(report("project", "sqlite", 1, ours, (!options.alone).then_some((BASELINE, theirs))))
+    Ok(report("project", "sqlite", 1, ours, baseline.map(|baseline| (baseline.name(), theirs))))
 }
 
 const CREATE: &str = "
