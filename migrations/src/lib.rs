@@ -63,6 +63,12 @@ pub const SQLITE_PROJECTIONS: &[Migration] = &[
         name: "read models",
         sql: include_str!("../sqlite/0101_read_models.sql"),
     },
+    Migration {
+        component: "projections",
+        number: 3,
+        name: "reactors",
+        sql: include_str!("../sqlite/0110_reactors.sql"),
+    },
 ];
 
 /// The table that records migrations on PostgreSQL. It is created before any of them; repeating it is harmless.
@@ -107,6 +113,12 @@ pub const POSTGRES_PROJECTIONS: &[Migration] = &[
         number: 2,
         name: "read models",
         sql: include_str!("../postgres/0101_read_models.sql"),
+    },
+    Migration {
+        component: "projections",
+        number: 3,
+        name: "reactors",
+        sql: include_str!("../postgres/0110_reactors.sql"),
     },
 ];
 

@@ -20,6 +20,7 @@ use crate::handle::Projections;
 use crate::member::{AnyProjection, Member, Typed, send_stopped, wanted};
 use crate::pass::{Pass, Role, Shared};
 use crate::projection::Projection;
+use crate::reactor::{self, AnyReactor, Claimed, Reacting, Reactor, TypedReactor};
 use crate::read_model::{NAME_RULE, is_identifier};
 use crate::status::StatusSender;
 use crate::wait::{Fed, Names};
@@ -91,6 +92,7 @@ pub struct ProjectionsBuilder {
     database: Arc<dyn ReadModels>,
     clock: Arc<dyn Clock>,
     projections: Vec<Box<dyn AnyProjection>>,
+    reactors: Vec<Box<dyn AnyReactor>>,
     tenant: Option<Tenant>,
     most_rows_as_of: usize,
 }
@@ -98,7 +100,15 @@ pub struct ProjectionsBuilder {
 impl ProjectionsBuilder {
     pub(crate) fn new(store: Arc<dyn EventStore>, database: Arc<dyn ReadModels>) -> Self {
         let clock = Arc::new(SystemClock);
-        Self { store, database, clock, projections: Vec::new(), tenant: None, most_rows_as_of: MOST_ROWS }
+        Self {
+            store,
+            database,
+            clock,
+            projections: Vec::new(),
+            reactors: Vec::new(),
+            tenant: None,
+            most_rows_as_of: MOST_ROWS,
+        }
     }
 
     /// One more projection. Its read model is its own: no two projections write one table.
@@ -107,7 +117,14 @@ impl ProjectionsBuilder {
         self
     }
 
-    /// All of these projections read the events of `tenant` alone: for a database per tenant, with a runner each. Read models of
+    /// One more reactor, with its options if it has some: `.react(mailer)` or `.react(mailer.streams_at_once(2))`. [`Reactor`] says
+    /// what it gets, and from where on.
+    pub fn react<R: Reactor>(mut self, reactor: impl Into<Reacting<R>>) -> Self {
+        self.reactors.push(Box::new(TypedReactor::new(reactor.into())));
+        self
+    }
+
+    /// All of these projections and reactors read the events of `tenant` alone: for a database per tenant, with a runner each. Read models of
     /// many tenants in one database are declared `#[read_model(.., per_tenant)]` instead, and need one runner.
     ///
     /// ```
@@ -175,9 +192,14 @@ impl ProjectionsBuilder {
     pub async fn start(mut self) -> Result<Projections, StartError> {
         if let Some(tenant) = self.tenant.take() {
             give_tenant(&mut self.projections, &tenant)?;
+            give_tenant_to_reactors(&mut self.reactors, &tenant)?;
+        }
+        if self.reactors.is_empty() {
+            check_any(&self.projections)?;
         }
         check(&self.projections)?;
-        let Self { store, database, clock, projections, most_rows_as_of, .. } = self;
+        reactor::check(&self.reactors)?;
+        let Self { store, database, clock, projections, reactors, most_rows_as_of, .. } = self;
         database.migrate().await?;
         let mut members = Vec::with_capacity(projections.len());
         for projection in projections {
@@ -187,7 +209,8 @@ impl ProjectionsBuilder {
             members.push(Member::new(Arc::from(projection), prepared));
         }
         let shared = Shared { store, database, clock, cancel: CancellationToken::new() };
-        Ok(run(&shared, members, most_rows_as_of))
+        let claimed = reactor::claim(&shared, reactors).await?;
+        Ok(run(&shared, members, claimed, most_rows_as_of))
     }
 }
 
@@ -204,6 +227,18 @@ fn give_tenant(projections: &mut [Box<dyn AnyProjection>], tenant: &Tenant) -> R
     Ok(())
 }
 
+/// The same for reactors.
+fn give_tenant_to_reactors(reactors: &mut [Box<dyn AnyReactor>], tenant: &Tenant) -> Result<(), StartError> {
+    for reactor in reactors {
+        if let Some(own) = reactor.tenant().filter(|own| *own != tenant) {
+            let problem = format!("is `{tenant}`, but reactor `{}` is of tenant `{own}`", reactor.name());
+            return Err(Invalid::new("for_tenant", problem, "leave one of them out").into());
+        }
+        reactor.set_tenant(tenant.clone());
+    }
+    Ok(())
+}
+
 /// Why a stored checkpoint cannot be gone on from.
 fn refused(model: &Model, error: ReadError) -> StartError {
     if is_rewind(&error) {
@@ -212,12 +247,17 @@ fn refused(model: &Model, error: ReadError) -> StartError {
     StartError::Store(error)
 }
 
+/// Refuses to start nothing.
+fn check_any(projections: &[Box<dyn AnyProjection>]) -> Result<(), StartError> {
+    match projections.is_empty() {
+        true => Err(Invalid::new("projections", "are none", "add one by `with`").into()),
+        false => Ok(()),
+    }
+}
+
 /// Checks everything that can be checked without a database.
 fn check(projections: &[Box<dyn AnyProjection>]) -> Result<(), StartError> {
     let invalid = |field: &str, problem: String, fix: &str| Err(Invalid::new(field, problem, fix).into());
-    if projections.is_empty() {
-        return invalid("projections", "are none".to_owned(), "add one by `with`");
-    }
     for (at, projection) in projections.iter().enumerate() {
         let Model { projection: name, version, table } = projection.model();
         if !is_identifier(name) {
@@ -253,7 +293,7 @@ fn check(projections: &[Box<dyn AnyProjection>]) -> Result<(), StartError> {
 }
 
 /// Starts one pass for the projections that are furthest, and one for each group of those behind them.
-fn run(shared: &Shared, mut members: Vec<Member>, most_rows_as_of: usize) -> Projections {
+fn run(shared: &Shared, mut members: Vec<Member>, reactors: Vec<Claimed>, most_rows_as_of: usize) -> Projections {
     let status_senders: Vec<Arc<StatusSender>> =
         members.iter().map(|member| Arc::clone(member.status_sender())).collect();
     let fed = |member: &Member| Fed {
@@ -277,8 +317,15 @@ fn run(shared: &Shared, mut members: Vec<Member>, most_rows_as_of: usize) -> Pro
         role = Role::CatchUp(join.clone());
         members = behind;
     }
+    let start = |claimed| {
+        let (running, run) = reactor::start(shared, claimed);
+        tracker.spawn(run);
+        running
+    };
+    let reactors = reactors.into_iter().map(start).collect();
     tracker.close();
-    Projections::new(Names::new(shared.clone(), fed), most_rows_as_of, tracker, shared.cancel.clone())
+    let names = Names::new(shared.clone(), fed);
+    Projections::new(names, reactors, most_rows_as_of, tracker, shared.cancel.clone())
 }
 
 /// Runs a pass. Should it panic, which no projection can make it do, nobody waits in vain: everything stops and says so.

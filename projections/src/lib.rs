@@ -5,6 +5,7 @@
 //! | say what a table looks like | [`ReadModel`], [`Column`], [`text_column!`] |
 //! | fold events into its rows | [`Projection`], [`Rows`] |
 //! | run that | `store.projections()` of `ProjectionsExt` (feature `sqlite` or `postgres`), [`Projections::of`], [`ProjectionsBuilder::start`] |
+//! | send mails, call others: side effects | [`Reactor`], [`EffectKey`], [`ProjectionsBuilder::react`] |
 //! | read your own writes, watch, end | [`Projections::wait_for`], [`Projections::status`], [`Projections::close`] |
 //! | keep the rows of tenants apart | [Tenants](#tenants) |
 //! | change one that runs | [Deploying a changed projection](#deploying-a-changed-projection) |
@@ -43,6 +44,7 @@ mod memory_table;
 mod page_reader;
 mod pass;
 mod projection;
+mod reactor;
 mod read_model;
 mod rows;
 mod serde_column;
@@ -68,6 +70,7 @@ pub use error::{
 };
 pub use handle::Projections;
 pub use projection::Projection;
+pub use reactor::{EffectKey, ParkedError, ParkedStream, Reacting, Reactor, ReactorError, ReactorState, ReactorStatus};
 pub use read_model::{ColumnSpec, IndexSpec, ReadModel, RowKey, RowKeyPrefix, SpecError, TableSpec};
 pub use rows::Rows;
 pub use status::{ProjectionState, ProjectionStatus};

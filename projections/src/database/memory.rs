@@ -3,14 +3,16 @@
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex};
 
-use annals_eventstore::{Checkpoint, Incarnation};
+use annals_eventstore::{Checkpoint, Incarnation, StreamId};
 use async_trait::async_trait;
 use jiff::Timestamp;
+use uuid::Uuid;
 
 use crate::column::ColumnValue;
 use crate::database::{Fault, Model, Moved, Prepared, ReadModels, Shown, Shows, StoredName, Switch, Work};
 use crate::error::StartError;
 use crate::memory_table::MemoryTable;
+use crate::reactor::{Failing, Kept, Opened, Opening, ReactorKeeper, check_tenant};
 use crate::shape::Shape;
 
 #[derive(Clone, Default)]
@@ -23,6 +25,7 @@ struct State {
     checkpoints: HashMap<(&'static str, u32), Checkpoint>,
     moved_at: HashMap<(&'static str, u32), Timestamp>,
     names: HashMap<&'static str, Name>,
+    reactors: HashMap<&'static str, MemoryReactor>,
 }
 
 struct Name {
@@ -146,6 +149,28 @@ impl ReadModels for MemoryReadModels {
         Ok(Shows::This)
     }
 
+    async fn reactor_checkpoint(&self, reactor: &'static str) -> Result<Option<Checkpoint>, StartError> {
+        Ok(self.state().reactors.get(reactor).map(|reactor| reactor.checkpoint))
+    }
+
+    async fn open_reactor(&self, opening: Opening) -> Result<Opened, StartError> {
+        let Opening { reactor, tenant, start, owner, .. } = opening;
+        let tenant = tenant.map(|tenant| tenant.as_str().to_owned());
+        let mut state = self.state();
+        let new = MemoryReactor { checkpoint: start, owner, unclean: 0, tenant: tenant.clone(), failing: Vec::new() };
+        let stored = state.reactors.entry(reactor).or_insert(new);
+        check_tenant(reactor, stored.tenant.clone(), tenant)?;
+        stored.owner = owner;
+        stored.unclean += 1;
+        let keeper = Arc::new(MemoryKeeper { models: self.clone(), reactor, owner });
+        Ok(Opened {
+            keeper,
+            checkpoint: stored.checkpoint,
+            unclean: stored.unclean - 1,
+            failing: stored.failing.clone(),
+        })
+    }
+
     async fn shown(&self, models: &[Model]) -> Result<Vec<Option<Shown>>, Fault> {
         let state = self.state();
         let shown = |model: &Model| {
@@ -155,5 +180,64 @@ impl ReadModels for MemoryReadModels {
             Some(Shown { version: name.version, checkpoint, moved_at: state.moved_at[&key] })
         };
         Ok(models.iter().map(shown).collect())
+    }
+}
+
+struct MemoryReactor {
+    checkpoint: Checkpoint,
+    owner: Uuid,
+    unclean: u32,
+    tenant: Option<String>,
+    failing: Vec<Failing>,
+}
+
+struct MemoryKeeper {
+    models: MemoryReadModels,
+    reactor: &'static str,
+    owner: Uuid,
+}
+
+impl MemoryKeeper {
+    /// Changes what is stored, if the reactor is this run's.
+    fn change(&self, change: impl FnOnce(&mut MemoryReactor) -> Kept) -> Result<Kept, Fault> {
+        let mut state = self.models.state();
+        let reactor = state.reactors.get_mut(self.reactor).filter(|reactor| reactor.owner == self.owner);
+        Ok(reactor.map_or(Kept::Lost, change))
+    }
+}
+
+#[async_trait]
+impl ReactorKeeper for MemoryKeeper {
+    async fn save(&self, from: &Checkpoint, to: &Checkpoint) -> Result<Kept, Fault> {
+        self.change(|reactor| {
+            if reactor.checkpoint != *from && reactor.checkpoint != *to {
+                return Kept::Lost;
+            }
+            (reactor.checkpoint, reactor.unclean) = (*to, 0);
+            reactor.failing.retain(|failing| failing.parked || failing.place.position > to.position);
+            Kept::Done
+        })
+    }
+
+    async fn keep(&self, failing: &Failing) -> Result<Kept, Fault> {
+        self.change(|reactor| {
+            reactor.failing.retain(|other| other.place.stream != failing.place.stream);
+            reactor.failing.push(failing.clone());
+            Kept::Done
+        })
+    }
+
+    async fn forget(&self, stream: &StreamId) -> Result<Kept, Fault> {
+        self.change(|reactor| {
+            reactor.failing.retain(|other| other.place.stream != *stream);
+            Kept::Done
+        })
+    }
+
+    async fn release(&self) -> Result<Kept, Fault> {
+        self.change(|reactor| {
+            reactor.unclean = 0;
+            Kept::Done
+        })
     }
 }

@@ -1,10 +1,10 @@
 //! Tests of the pure core, and of the runner over a store in memory and read models in every database.
 
-mod accounts;
+pub(crate) mod accounts;
 mod as_of;
 mod columns;
 mod deploy;
-mod fixture;
+pub(crate) mod fixture;
 mod folding;
 mod law;
 mod lines;
@@ -17,8 +17,8 @@ mod restored;
 mod rivals;
 mod runner;
 mod start;
-mod swapped;
-mod troubled;
+pub(crate) mod swapped;
+pub(crate) mod troubled;
 
 /// One list, so that no database can miss a test. In memory time is paused; elsewhere it is real.
 macro_rules! on_every_database {

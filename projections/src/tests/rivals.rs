@@ -19,6 +19,7 @@ use crate::changes::Changes;
 use crate::column::ColumnValue;
 use crate::database::{Fault, Model, Moved, Prepared, ReadModels, Shown, Shows, Switch, Work};
 use crate::error::StopCause;
+use crate::reactor::{Opened, Opening};
 use crate::read_model::ReadModel;
 use crate::shape::Shape;
 use crate::testing::given_events;
@@ -308,6 +309,14 @@ impl ReadModels for Replica {
 
     async fn show(&self, model: &Model, switch: Switch) -> Result<Shows, Fault> {
         self.around(self.models.show(model, switch)).await
+    }
+
+    async fn reactor_checkpoint(&self, reactor: &'static str) -> Result<Option<Checkpoint>, StartError> {
+        self.models.reactor_checkpoint(reactor).await
+    }
+
+    async fn open_reactor(&self, opening: Opening) -> Result<Opened, StartError> {
+        self.models.open_reactor(opening).await
     }
 
     async fn shown(&self, models: &[Model]) -> Result<Vec<Option<Shown>>, Fault> {

@@ -3,7 +3,7 @@
 use std::collections::VecDeque;
 use std::sync::{Arc, Mutex};
 
-use annals_eventstore::{BackendError, Checkpoint, Incarnation};
+use annals_eventstore::{BackendError, Checkpoint, Incarnation, StreamId};
 use async_trait::async_trait;
 use jiff::Timestamp;
 
@@ -11,6 +11,7 @@ use crate::StartError;
 use crate::column::ColumnValue;
 use crate::database::contract::LookUp;
 use crate::database::{Fault, Model, Moved, Prepared, ReadModels, Shown, Shows, Switch, Work};
+use crate::reactor::{Failing, Kept, Opened, Opening, ReactorKeeper};
 use crate::shape::Shape;
 
 /// What goes wrong with a call.
@@ -48,6 +49,10 @@ struct State {
     /// How many commits were tried, and how many had an effect.
     tried: usize,
     committed: usize,
+    /// What happens to the next calls of keepers, in turn.
+    keeps: VecDeque<Option<Trouble>>,
+    /// What keepers were asked for, in turn.
+    kept: Vec<&'static str>,
     /// Where the checkpoint was each time that a view was to be switched.
     shown_at: Vec<i64>,
 }
@@ -103,6 +108,15 @@ impl Troubled {
 
     pub(crate) fn committed(&self) -> usize {
         self.state().committed
+    }
+
+    pub(crate) fn trouble_keepers(&self, trouble: impl IntoIterator<Item = Option<Trouble>>) {
+        self.state().keeps.extend(trouble);
+    }
+
+    /// What keepers of reactors were asked for, in turn: `save`, `keep`, `forget`, `release`.
+    pub(crate) fn kept(&self) -> Vec<&'static str> {
+        self.state().kept.clone()
     }
 
     /// How often a view was to be switched.
@@ -195,7 +209,66 @@ impl ReadModels for Troubled {
         }
     }
 
+    async fn reactor_checkpoint(&self, reactor: &'static str) -> Result<Option<Checkpoint>, StartError> {
+        self.models.reactor_checkpoint(reactor).await
+    }
+
+    async fn open_reactor(&self, opening: Opening) -> Result<Opened, StartError> {
+        let opened = self.models.open_reactor(opening).await?;
+        let keeper = Arc::new(TroubledKeeper { inner: opened.keeper, state: Arc::clone(&self.state) });
+        Ok(Opened { keeper, ..opened })
+    }
+
     async fn shown(&self, models: &[Model]) -> Result<Vec<Option<Shown>>, Fault> {
         self.models.shown(models).await
+    }
+}
+
+/// The keeper of a reactor that fails on demand.
+struct TroubledKeeper {
+    inner: Arc<dyn ReactorKeeper>,
+    state: Arc<Mutex<State>>,
+}
+
+impl TroubledKeeper {
+    /// The answer to a call that had its effect, if it had.
+    async fn call(
+        &self,
+        what: &'static str,
+        call: impl Future<Output = Result<Kept, Fault>> + Send,
+    ) -> Result<Kept, Fault> {
+        let trouble = {
+            let mut state = self.state.lock().expect("no test panics while it holds the lock");
+            state.kept.push(what);
+            state.keeps.pop_front().flatten()
+        };
+        match trouble {
+            None => call.await,
+            Some(Trouble::Passing) => Err(fault(true, None)),
+            Some(Trouble::Refused(_)) => Err(fault(false, None)),
+            Some(Trouble::Unanswered) => {
+                call.await?;
+                Err(fault(true, None))
+            }
+        }
+    }
+}
+
+#[async_trait]
+impl ReactorKeeper for TroubledKeeper {
+    async fn save(&self, from: &Checkpoint, to: &Checkpoint) -> Result<Kept, Fault> {
+        self.call("save", self.inner.save(from, to)).await
+    }
+
+    async fn keep(&self, failing: &Failing) -> Result<Kept, Fault> {
+        self.call("keep", self.inner.keep(failing)).await
+    }
+
+    async fn forget(&self, stream: &StreamId) -> Result<Kept, Fault> {
+        self.call("forget", self.inner.forget(stream)).await
+    }
+
+    async fn release(&self) -> Result<Kept, Fault> {
+        self.call("release", self.inner.release()).await
     }
 }

@@ -4,6 +4,7 @@ mod commit;
 mod fault;
 mod load;
 mod prepare;
+mod reactors;
 mod schema;
 mod statements;
 #[cfg(test)]
@@ -24,6 +25,7 @@ use tokio::sync::OnceCell;
 use crate::column::ColumnValue;
 use crate::database::{Fault, Model, Moved, Prepared, ReadModels, Shown, Shows, Switch, Work};
 use crate::error::StartError;
+use crate::reactor::{Opened, Opening};
 use crate::shape::Shape;
 use fault::fault;
 use schema::{ModelSchema, once};
@@ -131,6 +133,17 @@ impl ReadModels for PostgresReadModels {
 
     async fn show(&self, model: &Model, switch: Switch) -> Result<Shows, Fault> {
         view::switch(&self.database, self.schema().await.map_err(fault)?, model, switch).await
+    }
+
+    async fn reactor_checkpoint(&self, reactor: &'static str) -> Result<Option<Checkpoint>, StartError> {
+        let refused = |source| StartError::Database { projection: reactor, source };
+        reactors::stored(&self.database, self.schema().await.map_err(refused)?, reactor).await
+    }
+
+    async fn open_reactor(&self, opening: Opening) -> Result<Opened, StartError> {
+        let refused = |source| StartError::Database { projection: opening.reactor, source };
+        let schema = self.schema().await.map_err(refused)?;
+        reactors::open(&self.database, schema, opening).await
     }
 
     async fn shown(&self, models: &[Model]) -> Result<Vec<Option<Shown>>, Fault> {

@@ -1,6 +1,7 @@
 //! Read models in a SQLite file.
 
 mod prepare;
+mod reactors;
 mod statements;
 #[cfg(test)]
 mod tests;
@@ -22,6 +23,7 @@ use crate::changes::{Changes, of_one_length};
 use crate::column::ColumnValue;
 use crate::database::{Fault, Model, Moved, Prepared, ReadModels, Shown, Shows, Switch, Work};
 use crate::error::StartError;
+use crate::reactor::{Opened, Opening};
 use crate::shape::Shape;
 use statements::Statements;
 use values::{bind_all, bind_checkpoint, bind_place, query, read_row};
@@ -173,6 +175,14 @@ impl ReadModels for SqliteReadModels {
         view::show(&mut transaction, model, &self.statements(model)).await.map_err(|e| self.sql_fault(e))?;
         transaction.commit().await.map_err(fault)?;
         Ok(Shows::This)
+    }
+
+    async fn reactor_checkpoint(&self, reactor: &'static str) -> Result<Option<Checkpoint>, StartError> {
+        reactors::stored(&self.database, reactor).await
+    }
+
+    async fn open_reactor(&self, opening: Opening) -> Result<Opened, StartError> {
+        reactors::open(&self.database, opening).await
     }
 
     async fn shown(&self, models: &[Model]) -> Result<Vec<Option<Shown>>, Fault> {

@@ -1,0 +1,27 @@
+//! Reactors: side effects of events, at least once, in order per stream.
+
+mod attempt;
+mod effect_key;
+mod engine;
+mod error;
+mod handle;
+mod keeper;
+mod lanes;
+mod reactions;
+#[expect(clippy::module_inception, reason = "the trait that the folder is about")]
+mod reactor;
+mod start;
+mod status;
+#[cfg(test)]
+pub(crate) mod tests;
+mod window;
+
+pub use effect_key::EffectKey;
+pub use error::ReactorError;
+pub use handle::{ParkedError, ParkedStream};
+pub use reactor::{Reacting, Reactor};
+pub use status::{ReactorState, ReactorStatus};
+
+pub(crate) use keeper::{Failing, Kept, Opened, Opening, ReactorKeeper, check_tenant, checkpoint_name};
+pub(crate) use reactions::{AnyReactor, TypedReactor};
+pub(crate) use start::{Claimed, RunningReactor, check, claim, start};
