@@ -13,6 +13,7 @@
 //! | append, load, read and subscribe without aggregates | [`EventStore`], [`EventStoreExt`], [`Append`], [`Filter`] |
 //! | commit events and rows of your own together | [`TransactionalStore::begin_with`]; [how](guide::unit_of_work); [`UnitOfWork`], [`SqliteStore::begin`], [`SqliteStore::append_in`]; `PostgresStore::begin`, `PostgresStore::append_in` |
 //! | build read models | [`ReadModel`], [`Projection`], [`Rows`], [`ProjectionsExt::projections`], [`ProjectionsBuilder`], [`Projections::show`] to roll back |
+//! | send mails, call others when something has happened | [`Reactor`], [`EffectKey`], [`ProjectionsBuilder::react`] |
 //! | answer HTTP requests, each once | [how](guide::web) |
 //! | call other systems that fail, and refuse what is too much | the module `resilience` (feature `resilience`) |
 //! | run a business transaction over several services, and undo it if it fails | the module `sagas` (feature `sagas`) |
@@ -148,7 +149,9 @@ pub use annals_macros::{Aggregate, Event, ReadModel};
 #[cfg(all(feature = "projections", any(feature = "sqlite", feature = "postgres")))]
 pub use annals_projections::ProjectionsExt;
 #[cfg(feature = "projections")]
-pub use annals_projections::{Projection, ProjectionError, Projections, ProjectionsBuilder, ReadModel, Rows};
+pub use annals_projections::{
+    EffectKey, Projection, ProjectionError, Projections, ProjectionsBuilder, Reactor, ReactorError, ReadModel, Rows,
+};
 
 /// The embedded store: the names beside [`SqliteStore`] and [`SqliteOptions`].
 #[cfg(feature = "sqlite")]
@@ -178,9 +181,9 @@ pub mod postgres {
 #[cfg(feature = "projections")]
 pub mod projections {
     pub use annals_projections::{
-        AsOfError, Column, ColumnError, ColumnSpec, ColumnType, ColumnValue, Elsewhere, EventPlace, IndexSpec,
-        Projection, ProjectionError, ProjectionProgress, ProjectionState, ProjectionStatus, Projections,
-        ProjectionsBuilder, ReadModel, ReadModelDatabase, RowError, RowKey, RowKeyPrefix, Rows, RowsAsOf, SpecError,
+        AsOfError, Column, ColumnError, ColumnSpec, ColumnType, ColumnValue, EffectKey, Elsewhere, EventPlace, IndexSpec,
+        ParkedError, ParkedStream, Projection, ProjectionError, ProjectionProgress, ProjectionState, ProjectionStatus, Projections,
+        ProjectionsBuilder, Reacting, Reactor, ReactorError, ReactorState, ReactorStatus, ReadModel, ReadModelDatabase, RowError, RowKey, RowKeyPrefix, Rows, RowsAsOf, SpecError,
         StartError, StopCause, Stopped, TableSpec, WaitError, text_column,
     };
 }

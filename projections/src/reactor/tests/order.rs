@@ -2,8 +2,11 @@
 
 use std::time::Duration;
 
+use annals_eventstore::testing::FaultyStore;
+
 use super::mailer::{Act, Mailer, paid, position, start, until, until_at};
 use crate::Reactor;
+use crate::tests::accounts::AccountEvent;
 use crate::tests::fixture::Fixture;
 
 #[tokio::test(start_paused = true)]
@@ -84,4 +87,25 @@ async fn at_most_ten_thousand_events_are_handled_ahead_of_one_that_is_not() {
     assert_eq!(mailer.done(), 12_001);
     assert_eq!(mailer.calls().len(), 12_001, "each once");
     views.close().await;
+}
+
+/// Events that wait behind one of their stream are in memory, and a few large ones are as much as many small ones.
+#[tokio::test(start_paused = true)]
+async fn reading_pauses_when_too_many_bytes_wait() {
+    let shop = Fixture::new();
+    let store = FaultyStore::new(shop.store.clone());
+    let mailer = Mailer::new(|call| if call.nth == 1 && call.version == 1 { Act::Hang } else { Act::Done });
+    let views = shop.over(store.clone()).react(mailer.clone()).start().await.unwrap();
+    let mut last = position(0);
+    for _ in 0..200 {
+        last = shop.append("slow", [AccountEvent::Linked("x".repeat(500_000))]).await;
+    }
+    let before = store.calls();
+    tokio::time::sleep(Duration::from_secs(20)).await;
+    let read = store.calls() - before;
+    assert!((3..=12).contains(&read), "{read} pages of about 4 MB, of 100 MB");
+    // The handler ends by its time limit; then the others come.
+    until_at(&views, last).await;
+    views.close().await;
+    assert_eq!(mailer.done(), 200);
 }
