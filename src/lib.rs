@@ -181,9 +181,10 @@ pub mod postgres {
 #[cfg(feature = "projections")]
 pub mod projections {
     pub use annals_projections::{
-        AsOfError, Column, ColumnError, ColumnSpec, ColumnType, ColumnValue, EffectKey, Elsewhere, EventPlace, IndexSpec,
-        ParkedError, ParkedStream, Projection, ProjectionError, ProjectionProgress, ProjectionState, ProjectionStatus, Projections,
-        ProjectionsBuilder, Reacting, Reactor, ReactorError, ReactorState, ReactorStatus, ReadModel, ReadModelDatabase, RowError, RowKey, RowKeyPrefix, Rows, RowsAsOf, SpecError,
+        AsOfError, Column, ColumnError, ColumnSpec, ColumnType, ColumnValue, EffectKey, Elsewhere, EventPlace,
+        IndexSpec, ParkedError, ParkedStream, Projection, ProjectionError, ProjectionProgress, ProjectionState,
+        ProjectionStatus, Projections, ProjectionsBuilder, Reacting, Reactor, ReactorError, ReactorState,
+        ReactorStatus, ReadModel, ReadModelDatabase, RowError, RowKey, RowKeyPrefix, Rows, RowsAsOf, SpecError,
         StartError, StopCause, Stopped, TableSpec, WaitError, text_column,
     };
 }

@@ -254,7 +254,11 @@ fn stops() -> Vec<Stopped> {
             schema_version: 3,
             source: DecodeError::UnknownSchemaVersion { name: "account.paid".to_owned(), found: 3, known: 2 },
         }))),
-        Stopped { projection: "mailer".into(), version: 0, ..on_event(StopCause::React("there is no such address".into())) },
+        Stopped {
+            projection: "mailer".into(),
+            version: 0,
+            ..on_event(StopCause::React("there is no such address".into()))
+        },
         on_event(StopCause::NeverSatisfied(1_000)),
         stopped(None, StopCause::Database(engine())),
         stopped(None, StopCause::CheckpointRemoved),

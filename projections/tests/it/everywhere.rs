@@ -165,9 +165,8 @@ impl Reactor for Mails {
 /// Kills the runtime, and with it every handler at whatever it is doing, again and again.
 pub(crate) fn whenever_the_process_dies_mails_are_sent_again_under_their_keys_and_none_is_missing(backend: Backend) {
     let mails = Mails::default();
-    let start = async |shop: &crate::backends::Shop| {
-        shop.projections().with(Sales).react(mails.clone()).start().await.unwrap()
-    };
+    let start =
+        async |shop: &crate::backends::Shop| shop.projections().with(Sales).react(mails.clone()).start().await.unwrap();
     block_on(async {
         let shop = backend.open().await;
         shop.append("history", &[placed("ann", 1)]).await;
@@ -179,10 +178,10 @@ pub(crate) fn whenever_the_process_dies_mails_are_sent_again_under_their_keys_an
         runtime.block_on(async {
             let shop = backend.open().await;
             let views = start(&shop).await;
+            let reached = views.reactors()[0].position.get() + run * 3;
             for n in 0..12 {
                 shop.append(&format!("o-{}", n % 5), &[placed("ann", 1), OrderEvent::Paid]).await;
             }
-            let reached = views.reactors()[0].position.get() + run * 3;
             while views.reactors()[0].position.get() < reached {
                 tokio::time::sleep(Duration::from_millis(1)).await;
             }

@@ -167,3 +167,45 @@ async fn an_event_that_cannot_be_read_parks_its_stream() {
     assert_eq!(views.parked::<Mailer>().await.unwrap().len(), 1);
     views.close().await;
 }
+
+/// A retry has all the tries that the event had at first.
+#[tokio::test(start_paused = true)]
+async fn the_tries_of_a_retry_begin_anew() {
+    let shop = Fixture::new();
+    let mailer = Mailer::new(|call| if call.nth < 4 { Act::Transient } else { Act::Done });
+    let reacting = mailer.clone().tries(2).dead_letter();
+    let views = shop.projections().react(reacting).start().await.unwrap();
+    let last = shop.append("a", paid(1)).await;
+    until_at(&views, last).await;
+    assert_eq!(mailer.calls().len(), 2);
+    views.retry_parked::<Mailer>(&stream("a")).await.unwrap();
+    until_none_is_parked(&views).await;
+    assert_eq!((mailer.calls().len(), mailer.done()), (4, 1));
+    views.close().await;
+}
+
+/// The main read may pass an event of the stream after its last page was read: it must not be forgotten with the rest.
+#[test]
+fn a_stream_is_not_reopened_before_what_was_passed_meanwhile_is_handled() {
+    use annals_eventstore::{Position, StreamVersion};
+
+    use crate::EventPlace;
+    use crate::reactor::keeper::Failing;
+    use crate::reactor::lanes::Lanes;
+
+    let version = |n| StreamVersion::new(n).unwrap();
+    let place = EventPlace {
+        position: Position::new(7).unwrap(),
+        stream: stream("a"),
+        version: version(2),
+        name: "paid".into(),
+    };
+    let mut lanes = Lanes::default();
+    let parked = Failing { parked: true, ..Failing::new(place, jiff::Timestamp::UNIX_EPOCH) };
+    lanes.restore(parked, tokio::time::Instant::now());
+    assert!(lanes.replay(&stream("a")));
+    assert!(!lanes.push_read(&stream("a"), Vec::new(), version(1), true), "event 2 was passed and is not read");
+    assert!(lanes.push_read(&stream("a"), Vec::new(), version(2), true));
+    lanes.reopened(&stream("a"));
+    assert_eq!(lanes.parked(), 0);
+}

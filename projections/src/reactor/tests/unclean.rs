@@ -66,7 +66,7 @@ fn an_event_that_ends_the_process_each_time_is_found_and_stops_the_reactor_or_is
                 let views = start(&shop, &mailer.then(|_| Act::Done)).await;
                 until_at(&views, last).await;
                 views.close().await;
-                assert_eq!(mailer.done_of("a"), [1, 2, 3]);
+                assert_eq!(mailer.done_of("a").last(), Some(&3));
             }
         });
     }

@@ -154,6 +154,7 @@ async fn the_span_of_a_handler_names_the_event_and_the_trace_it_was_recorded_und
     let spans = Spans::default();
     let views = start(&shop, &Mailer::new(|_| Act::Slow(Duration::from_millis(1)))).await;
     let _guard = tracing::subscriber::set_default(spans.clone());
+    tracing::callsite::rebuild_interest_cache();
     let mut metadata = Metadata::default();
     metadata.trace_parent = Some(TraceParent::new(TRACE).unwrap());
     let event = NewEvent::of(EventId::new(Uuid::from_u128(9)).unwrap(), &AccountEvent::Opened).unwrap();
