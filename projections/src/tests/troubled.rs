@@ -114,6 +114,11 @@ impl Troubled {
         self.state().keeps.extend(trouble);
     }
 
+    /// From now on nothing goes wrong with keepers.
+    pub(crate) fn end_trouble_of_keepers(&self) {
+        self.state().keeps.clear();
+    }
+
     /// What keepers of reactors were asked for, in turn: `save`, `keep`, `forget`, `release`.
     pub(crate) fn kept(&self) -> Vec<&'static str> {
         self.state().kept.clone()
