@@ -97,6 +97,8 @@ pub(crate) struct Run {
     backoff: Backoff,
     saved: Checkpoint,
     saving: Option<BoxFuture<'static, Saved>>,
+    /// A checkpoint that may be stored or not, as its answer was lost: it is stored again before any other.
+    unanswered: Option<Checkpoint>,
     save_again_at: Option<Instant>,
     save_backoff: Backoff,
     unsaved_since: Option<Instant>,
@@ -135,6 +137,7 @@ impl Run {
             backoff: Backoff::default(),
             saved: checkpoint,
             saving: None,
+            unanswered: None,
             save_again_at: None,
             save_backoff: Backoff::default(),
             unsaved_since: None,
@@ -377,7 +380,7 @@ impl Run {
 
     /// Begins to store the checkpoint, if it is time.
     fn begin_saving(&mut self) {
-        let to = self.window.handled();
+        let to = self.unanswered.unwrap_or_else(|| self.window.handled());
         if self.save_due().is_some_and(|due| due <= Instant::now()) && to != self.saved {
             let (keeper, from, handled) = (Arc::clone(&self.attempts.keeper), self.saved, self.handled);
             self.unsaved_since = None;
@@ -388,12 +391,14 @@ impl Run {
     fn was_saved(&mut self, (to, handled, kept): (Checkpoint, u64, Result<Kept, Fault>)) {
         match kept {
             Ok(Kept::Done) => {
-                (self.saved, self.handled_saved, self.save_again_at) = (to, handled, None);
+                (self.saved, self.handled_saved) = (to, handled);
+                (self.unanswered, self.save_again_at) = (None, None);
                 self.save_backoff = Backoff::default();
             }
             Ok(Kept::Lost) => self.end = Some(End::Lost),
             Err(fault) if fault.transient => {
                 self.retrying(&fault.source);
+                self.unanswered = Some(to);
                 self.save_again_at = Some(Instant::now() + self.save_backoff.next_wait());
             }
             Err(fault) => self.stop(None, StopCause::Database(fault.source)),
@@ -485,15 +490,17 @@ impl Run {
 
     /// What cannot be stored now is handled again after the next start.
     async fn save_at_last(&mut self) {
-        let (to, keeper) = (self.window.handled(), Arc::clone(&self.attempts.keeper));
-        let saved = match to != self.saved {
-            true => keeper.save(&self.saved, &to).await,
-            false => Ok(Kept::Done),
-        };
-        let ended = match saved {
-            Ok(Kept::Done) => keeper.release().await,
-            other => other,
-        };
+        let keeper = Arc::clone(&self.attempts.keeper);
+        let mut ended = Ok(Kept::Done);
+        for to in self.unanswered.into_iter().chain([self.window.handled()]) {
+            if matches!(ended, Ok(Kept::Done)) && to != self.saved {
+                ended = keeper.save(&self.saved, &to).await;
+                self.saved = to;
+            }
+        }
+        if matches!(ended, Ok(Kept::Done)) {
+            ended = keeper.release().await;
+        }
         if let Err(fault) = ended {
             let fault = chain(&fault.source);
             tracing::warn!(reactor = self.attempts.reactor, %fault, "its last checkpoint is not stored, so some events are handled again");

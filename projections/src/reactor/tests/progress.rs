@@ -167,6 +167,27 @@ async fn passing_faults_of_database_and_store_are_waited_out_and_nothing_is_lost
     assert_eq!(stored(&shop).await, last.get());
 }
 
+/// What was stored without an answer must not be taken for the work of another run when more is handled by then.
+#[tokio::test(start_paused = true)]
+async fn a_checkpoint_whose_answer_was_lost_is_its_own() {
+    for closes in [false, true] {
+        let shop = Fixture::new();
+        let views = start(&shop, &Mailer::new(|_| Act::Done)).await;
+        shop.models.trouble_keepers([Some(Trouble::Unanswered)]);
+        shop.append("a", paid(1)).await;
+        until("the answer is lost", || shop.models.kept().len() == 1).await;
+        let last = shop.append("a", paid(1)).await;
+        until_at(&views, last).await;
+        if !closes {
+            tokio::time::sleep(Duration::from_secs(2)).await;
+            assert!(views.reactors()[0].state.is_running(), "{:?}", views.reactors());
+            assert_eq!(stored(&shop).await, 2);
+        }
+        views.close().await;
+        assert_eq!(stored(&shop).await, 2);
+    }
+}
+
 #[tokio::test(start_paused = true)]
 async fn what_the_database_refuses_stops_it() {
     let shop = Fixture::new();
