@@ -9,6 +9,7 @@
 //! | look at the dead letters of a stream projection, retry and drop them | [`Projections::dead_letters`], [`Projections::retry`], [`Projections::drop_dead_letter`] |
 //! | pause, resume, start again | [`Projections::pause`], [`Projections::resume`], [`Projections::start_again`] |
 //! | read rows by key or condition | [`Projections::find`], [`Projections::select`] |
+//! | send mails, call others: side effects | [`Reactor`], [`EffectKey`], [`ProjectionsBuilder::react`] |
 //! | read your own writes, watch, end | [`Projections::wait_for`], [`Projections::status`], [`Projections::close`] |
 //! | keep the rows of tenants apart | [Tenants](#tenants) |
 //! | change one that runs | [Deploying a changed projection](#deploying-a-changed-projection) |
@@ -55,6 +56,7 @@ mod page_reader;
 mod parking;
 mod pass;
 mod projection;
+mod reactor;
 mod read_model;
 mod reads;
 mod rows;
@@ -88,6 +90,7 @@ pub use error::{
 };
 pub use handle::Projections;
 pub use projection::Projection;
+pub use reactor::{EffectKey, ParkedError, ParkedStream, Reacting, Reactor, ReactorError, ReactorState, ReactorStatus};
 pub use read_model::{ColumnSpec, IndexSpec, ReadModel, RowKey, RowKeyPrefix, SpecError, TableSpec};
 pub use reads::QueryValue;
 pub use rows::Rows;
