@@ -11,7 +11,11 @@ use tokio::time::{Instant, sleep};
 
 use crate::projected::{Projected, event, stream};
 
-const STREAMS: usize = 24;
+/// How many streams are appended to at a time.
+const STREAMS: u64 = 24;
+/// After so many appends a new stream takes the place of the oldest. So there are always some whose rows a runner need not load,
+/// and some whose rows it must.
+const NEW_STREAM_AFTER: u64 = 4;
 /// The pause after each append.
 const PAUSE: Duration = Duration::from_millis(2);
 
@@ -56,7 +60,8 @@ impl Appends {
 
 async fn append(store: Arc<dyn EventStore>, mut random: Rng, shared: Arc<Shared>) {
     while !shared.end.load(Ordering::SeqCst) {
-        let to = stream(&format!("s{}", random.usize(..STREAMS)));
+        let oldest = shared.done.load(Ordering::SeqCst) / NEW_STREAM_AFTER;
+        let to = stream(&format!("s{}", random.u64(oldest..oldest + STREAMS)));
         let events: Vec<_> = (0..random.usize(1..4))
             .map(|_| event(store.ids().next_id(), "drive.counted", random.i64(0..1_000_000)))
             .collect();

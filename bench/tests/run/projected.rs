@@ -141,6 +141,17 @@ impl Projected {
         }
     }
 
+    /// Waits until the checkpoint of every slot is at the head, also where nothing concerned the slot, and gives them.
+    pub(crate) async fn all_is_stored(&self) -> Vec<i64> {
+        let head = self.store.head().await.expect("it answers").position.get();
+        let (all, begun) = (vec![head; SLOTS as usize], Instant::now());
+        while self.positions().await != all {
+            assert!(begun.elapsed() < IN_THE_END, "not at {head}: {:?}", self.slots().await);
+            sleep(LOOK_AGAIN).await;
+        }
+        all
+    }
+
     /// How far each slot is.
     pub(crate) async fn positions(&self) -> Vec<i64> {
         self.slots().await.expect("the table is there").iter().map(|slot| slot.position).collect()
