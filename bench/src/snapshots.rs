@@ -30,7 +30,7 @@ enum PaymentEvent {
     Paid(sample::Paid),
 }
 
-#[derive(Aggregate, Serialize, Deserialize, Default, Clone)]
+#[derive(Aggregate, Serialize, Deserialize, Default, Clone, PartialEq)]
 #[aggregate(name = "order", id = String, event = PaymentEvent, snapshot(every = 100))]
 struct Payments {
     count: u64,

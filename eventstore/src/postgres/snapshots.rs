@@ -1,5 +1,7 @@
 //! The snapshots in a PostgreSQL database.
 
+use std::time::Duration;
+
 use async_trait::async_trait;
 use sqlx::Row as _;
 use sqlx::postgres::PgRow;
@@ -13,6 +15,12 @@ use crate::postgres::store::PostgresStore;
 use crate::request::Fingerprint;
 use crate::snapshot::{Row, Snapshot, SnapshotQueue, SnapshotStore, StoredSnapshot, surplus};
 use crate::stream::{StreamId, StreamVersion};
+
+/// How long a load waits for a snapshot. It can do without: if the table is locked, or the server is slow, it reads the events.
+const MAX_WAIT_TO_LOAD: Duration = Duration::from_secs(1);
+
+/// How long snapshots may take to be saved, and so how long `close` waits for them.
+const MAX_WAIT_TO_SAVE: Duration = Duration::from_secs(3);
 
 /// Whether the log has the event of the snapshot `s`. A scalar subquery is run for the rows of the result alone, by the whole
 /// index; as a join, and without statistics, it would read all events of the stream.
@@ -99,7 +107,7 @@ impl SnapshotStore for PostgresStore {
         at_or_below: StreamVersion,
     ) -> Result<Option<StoredSnapshot>, DatabaseError> {
         let query = of_stream(LATEST_SNAPSHOT, stream).bind(key).bind(at_or_below.get());
-        let rows = self.fetch(query).await?;
+        let rows = self.fetch_within(MAX_WAIT_TO_LOAD, query).await?;
         rows.first().map(|row| stored(stream, key, row)).transpose().map_err(database_error)
     }
 
@@ -132,8 +140,13 @@ impl SnapshotStore for PostgresStore {
 
 impl PostgresStore {
     async fn fetch(&self, query: Query<'_>) -> Result<Vec<PgRow>, DatabaseError> {
+        self.fetch_within(MAX_WAIT_TO_SAVE, query).await
+    }
+
+    async fn fetch_within(&self, max_wait: Duration, query: Query<'_>) -> Result<Vec<PgRow>, DatabaseError> {
         let mut connection = self.pool().take().await.map_err(NoConnection::into_database)?;
-        connection.fetch_all(query).await.map_err(database_error)
+        let max_wait = max_wait.min(self.pool().answer_timeout());
+        connection.fetch_all_within(max_wait, query).await.map_err(database_error)
     }
 
     /// Deletes the snapshots of each stream that are too many.

@@ -66,7 +66,7 @@ mod changed {
 
 use as_it_was::Counter;
 
-#[derive(Aggregate, Serialize, Deserialize, Default, Clone)]
+#[derive(Aggregate, Serialize, Deserialize, Default, Clone, PartialEq)]
 #[aggregate(name = "counter", id = String, event = Added, snapshot(after = "counter.closed"))]
 struct Closing(i64);
 
@@ -221,7 +221,7 @@ async fn a_snapshot_that_gives_another_state_than_its_events_disables_snapshots(
 
 #[tokio::test(start_paused = true)]
 async fn a_state_that_changes_when_it_is_written_is_never_saved() {
-    #[derive(Aggregate, Serialize, Deserialize, Default, Clone)]
+    #[derive(Aggregate, Serialize, Deserialize, Default, Clone, PartialEq)]
     #[aggregate(name = "counter", id = String, event = Added, snapshot(every = 1))]
     struct Rounded {
         #[serde(serialize_with = "halved")]
@@ -249,7 +249,7 @@ async fn a_state_that_changes_when_it_is_written_is_never_saved() {
 /// The task must not end with it.
 #[tokio::test(start_paused = true)]
 async fn a_state_that_panics_when_it_is_written_is_skipped_and_the_next_is_saved() {
-    #[derive(Aggregate, Serialize, Deserialize, Default, Clone)]
+    #[derive(Aggregate, Serialize, Deserialize, Default, Clone, PartialEq)]
     #[aggregate(name = "counter", id = String, event = Added, snapshot(every = 1))]
     struct Panicking {
         #[serde(serialize_with = "not_one")]
@@ -295,23 +295,23 @@ async fn a_full_queue_skips_snapshots_and_closing_saves_those_that_wait() {
 /// What is saved under the same fold number by a build with other fields or other events.
 #[test]
 fn the_key_changes_with_the_fold_the_fields_and_the_events() {
-    #[derive(Aggregate, Serialize, Deserialize, Default, Clone)]
+    #[derive(Aggregate, Serialize, Deserialize, Default, Clone, PartialEq)]
     #[aggregate(name = "counter", id = String, event = Added, snapshot(every = 3), fold = 2)]
     struct Fold {
         sum: i64,
     }
-    #[derive(Aggregate, Serialize, Deserialize, Default, Clone)]
+    #[derive(Aggregate, Serialize, Deserialize, Default, Clone, PartialEq)]
     #[aggregate(name = "counter", id = String, event = Added, snapshot(every = 3))]
     struct Renamed {
         total: i64,
     }
-    #[derive(Aggregate, Serialize, Deserialize, Default, Clone)]
+    #[derive(Aggregate, Serialize, Deserialize, Default, Clone, PartialEq)]
     #[aggregate(name = "counter", id = String, event = Added, snapshot(every = 3))]
     struct RenamedBySerde {
         #[serde(rename = "total")]
         sum: i64,
     }
-    #[derive(Aggregate, Serialize, Deserialize, Default, Clone)]
+    #[derive(Aggregate, Serialize, Deserialize, Default, Clone, PartialEq)]
     #[aggregate(name = "counter", id = String, event = Raised, snapshot(every = 3))]
     struct Events {
         sum: i64,
@@ -324,7 +324,7 @@ fn the_key_changes_with_the_fold_the_fields_and_the_events() {
         Closed,
     }
     /// Comments, visibility, name and policy do not count.
-    #[derive(Aggregate, Serialize, Deserialize, Default, Clone)]
+    #[derive(Aggregate, Serialize, Deserialize, Default, Clone, PartialEq)]
     #[aggregate(name = "counter", id = String, event = Added, snapshot(every = 100))]
     struct Same {
         /// A sum.
@@ -371,4 +371,128 @@ async fn a_snapshot_is_compared_page_by_page_with_the_events_up_to_its_own() {
     assert_eq!(fresh.load(&id()).await.unwrap().state.sum, 7);
     let SnapshotStats { hits, misses, disabled, .. } = fresh.snapshot_stats();
     assert_eq!((hits, misses, disabled), (1, 1, false), "the first command has found none");
+}
+
+/// A load would give another state with such a snapshot than without.
+#[tokio::test(start_paused = true)]
+async fn a_state_whose_json_is_read_as_another_state_is_never_saved() {
+    #[derive(Serialize, Deserialize, Clone, PartialEq)]
+    #[serde(untagged)]
+    enum Amount {
+        Small(u32),
+        Large(i64),
+    }
+
+    #[derive(Serialize, Deserialize, Default, Clone, PartialEq)]
+    struct Parts {
+        #[serde(skip)]
+        hidden: i64,
+    }
+
+    macro_rules! check {
+        ($field:ident: $ty:ty = $value:expr) => {{
+            #[derive(Aggregate, Serialize, Deserialize, Default, Clone, PartialEq)]
+            #[aggregate(name = "counter", id = String, event = Added, snapshot(every = 1))]
+            struct Ambiguous {
+                $field: $ty,
+            }
+
+            impl Evolve for Ambiguous {
+                fn evolve(&mut self, _: &Added) {
+                    self.$field = $value;
+                }
+            }
+
+            let spy = Spy::new();
+            let counters = spy.aggregate::<Ambiguous>();
+            counters.execute(&id(), |_| Ok::<_, Infallible>(Added::Added(1))).await.unwrap();
+            taken(&counters, 1).await;
+            assert_eq!(counters.snapshot_stats().skipped, 1);
+            assert!(versions(&spy, &counters).await.is_empty());
+        }};
+    }
+    check!(note: Option<Option<i64>> = Some(None));
+    check!(amounts: Vec<Amount> = vec![Amount::Large(5)]);
+    check!(parts: Parts = Parts { hidden: 1 });
+}
+
+/// `HashSet` has no order, so that its JSON is often another one; the state is the same.
+#[tokio::test(start_paused = true)]
+async fn a_state_whose_json_has_another_order_is_saved_and_used() {
+    #[derive(Aggregate, Serialize, Deserialize, Default, Clone, PartialEq)]
+    #[aggregate(name = "counter", id = String, event = Added, snapshot(every = 100))]
+    struct Seen(std::collections::HashSet<usize>);
+
+    impl Evolve for Seen {
+        fn evolve(&mut self, _: &Added) {
+            self.0.insert(self.0.len());
+        }
+    }
+
+    let spy = Spy::new();
+    let counters = spy.aggregate::<Seen>().without_cache();
+    counters.execute(&id(), |_| Ok::<_, Infallible>(vec![Added::Added(1); 100])).await.unwrap();
+    taken(&counters, 1).await;
+    counters.load(&id()).await.unwrap();
+    let stats = counters.snapshot_stats();
+    assert_eq!((stats.saved, stats.hits, stats.disabled), (1, 1, false));
+}
+
+/// A snapshot must never be the reason why an aggregate cannot be loaded.
+#[tokio::test(start_paused = true)]
+async fn a_snapshot_whose_reading_panics_is_not_used() {
+    use std::sync::atomic::{AtomicBool, Ordering};
+
+    static PANICS: AtomicBool = AtomicBool::new(false);
+
+    #[derive(Aggregate, Serialize, Deserialize, Default, Clone, PartialEq)]
+    #[aggregate(name = "counter", id = String, event = Added, snapshot(every = 1))]
+    struct Fragile {
+        #[serde(deserialize_with = "sometimes")]
+        events: i64,
+    }
+
+    fn sometimes<'de, D: serde::Deserializer<'de>>(deserializer: D) -> Result<i64, D::Error> {
+        assert!(!PANICS.load(Ordering::SeqCst), "it panics");
+        i64::deserialize(deserializer)
+    }
+
+    impl Evolve for Fragile {
+        fn evolve(&mut self, _: &Added) {
+            self.events += 1;
+        }
+    }
+
+    let spy = Spy::new();
+    let counters = spy.aggregate::<Fragile>().without_cache();
+    counters.execute(&id(), |_| Ok::<_, Infallible>(Added::Added(1))).await.unwrap();
+    taken(&counters, 1).await;
+    let SnapshotStats { misses, .. } = counters.snapshot_stats();
+    PANICS.store(true, Ordering::SeqCst);
+    assert_eq!(counters.load(&id()).await.unwrap().state.events, 1);
+    assert_eq!(counters.snapshot_stats().misses, misses + 1);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_state_that_is_too_large_is_not_saved() {
+    #[derive(Aggregate, Serialize, Deserialize, Default, Clone, PartialEq)]
+    #[aggregate(name = "counter", id = String, event = Added, snapshot(every = 1))]
+    struct Large(String);
+
+    impl Evolve for Large {
+        fn evolve(&mut self, event: &Added) {
+            // The quotation marks of the JSON count.
+            if let Added::Added(bytes) = event {
+                self.0 = "x".repeat(usize::try_from(*bytes).unwrap() - 2);
+            }
+        }
+    }
+
+    let spy = Spy::new();
+    let counters = spy.aggregate::<Large>();
+    for (due, bytes) in [(1, 16 << 20), (2, (16 << 20) + 1)] {
+        counters.execute(&id(), |_| Ok::<_, Infallible>(Added::Added(bytes))).await.unwrap();
+        taken(&counters, due).await;
+    }
+    assert_eq!(versions(&spy, &counters).await, [1]);
 }
