@@ -46,7 +46,15 @@ fn gone(line: &Line, now: &Now) -> Verdict {
         } else {
             format!("`{file}` is missing from the corpus; put it back: stores hold such events")
         })),
-        Line::Shape { file, .. } if !has_payload(now.lines.iter(), file) => None,
+        Line::Shape { file, .. } | Line::Reading { file, .. } if !has_payload(now.lines.iter(), file) => None,
+        Line::Reading { file, into, .. } => Some(if into.iter().any(|stored| !now.present.contains(stored)) {
+            Ok(format!("`{file}` is read as another version"))
+        } else {
+            Err(format!(
+                "`{file}` is read as another event than before; correct the steps from it. If it is meant, raise the `VERSION` \
+                 of projections and the `fold` of aggregates that read it, and delete this line"
+            ))
+        }),
         Line::Shape { file, path, kind } => Some(match now.written.get(file) {
             None => Ok(format!("`{file}` is of a version that is not written any more")),
             Some(shape) => {
@@ -85,6 +93,11 @@ fn new(line: &Line, locked: &[(usize, Line)], now: &Now) -> Verdict {
                 .any(|line| matches!(line, Line::Shape { path: at, .. } if at == path) && !now.lines.contains(*line));
             let shape = now.written.get(file).filter(|_| !of_file.is_empty() && !is_reported)?;
             Some(Err(format!("`{path}` of `{file}` is {kind}, which is new; {}", raise(shape))))
+        }
+        Line::Reading { file, .. } => {
+            let is_reported = lines
+                .any(|line| matches!(line, Line::Reading { file: of, .. } if of == file) && !now.lines.contains(line));
+            (!is_reported).then(|| Ok(format!("what `{file}` is read as is new")))
         }
         Line::Fold { aggregate, fold, file, .. } => {
             let is_listed = lines

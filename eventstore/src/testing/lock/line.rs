@@ -13,6 +13,9 @@ pub(super) enum Line {
     Fold { aggregate: String, fold: u32, file: String, digest: String },
     /// The content of a file.
     Payload { file: String, digest: String },
+    /// What the event of a file, of a version that is not written any more, is read as: the names and versions, and a digest of
+    /// the events.
+    Reading { file: String, digest: String, into: Vec<String> },
     /// What the event of a file has at a path, once it is written again.
     Shape { file: String, path: String, kind: String },
 }
@@ -23,6 +26,10 @@ impl fmt::Display for Line {
         match self {
             Self::Fold { aggregate, fold, file, digest } => write!(f, "fold\t{aggregate}\t{fold}\t{file}\t{digest}"),
             Self::Payload { file, digest } => write!(f, "payload\t{file}\t{digest}"),
+            Self::Reading { file, digest, into } => {
+                write!(f, "reading\t{file}\t{digest}")?;
+                into.iter().try_for_each(|name| write!(f, "\t{name}"))
+            }
             Self::Shape { file, path, kind } => write!(f, "shape\t{file}\t{path}\t{kind}"),
         }
     }
@@ -40,6 +47,10 @@ impl Line {
             ("payload", fields) => {
                 let [file, digest] = fields.try_into().ok()?;
                 Some(Self::Payload { file, digest })
+            }
+            ("reading", fields) => {
+                let [file, digest, into @ ..] = &fields[..] else { return None };
+                Some(Self::Reading { file: file.clone(), digest: digest.clone(), into: into.to_vec() })
             }
             ("shape", fields) => {
                 let [file, path, kind] = fields.try_into().ok()?;
