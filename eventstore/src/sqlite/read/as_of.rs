@@ -7,6 +7,7 @@ use sqlx::sqlite::{SqliteArguments, SqliteRow};
 use uuid::Uuid;
 
 use crate::as_of::{AsOf, beyond_log, not_of_the_log, not_over};
+use crate::clock::micros_up_to;
 use crate::database_error::DatabaseError;
 use crate::error::{Invalid, ReadError};
 use crate::event::EventId;
@@ -34,7 +35,7 @@ const LAST_WHOLE: &str = "
 const STORED_MARKS: &str = "
     SELECT m.position, m.event_id, m.latest
     FROM annals_time_marks AS m
-    CROSS JOIN events AS e ON e.position = m.position AND e.event_id = m.event_id
+    CROSS JOIN events AS e ON e.position = m.position AND e.event_id = m.event_id AND e.recorded_at <= m.latest
     ORDER BY m.position
 ";
 
@@ -92,7 +93,7 @@ impl SqliteStore {
 
     /// The last position before the first event that was recorded after `time`.
     async fn last_before(&self, time: Timestamp, head: Checkpoint) -> Result<i64, ReadError> {
-        let micros = time.as_microsecond();
+        let micros = micros_up_to(time);
         if let Some(after) = self.marks().first_after(self, micros, head.position.get()).await? {
             return Ok(after - 1);
         }
