@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use annals_eventstore::{AsOf, EventStore, Invalid, Position, ReadError, Tenant};
 use futures::future::select_all;
-use tokio::sync::watch;
+use tokio::sync::{mpsc, watch};
 use tokio_util::sync::{CancellationToken, DropGuard};
 use tokio_util::task::TaskTracker;
 
@@ -13,7 +13,9 @@ use crate::as_of::{AsOfError, RowsAsOf, rows_as_of};
 use crate::builder::ProjectionsBuilder;
 use crate::changes::RowError;
 use crate::database::ReadModelDatabase;
-use crate::error::{ProjectionProgress, StopCause, Stopped, WaitError};
+use crate::error::{ControlError, ProjectionProgress, StopCause, Stopped, WaitError};
+use crate::keeper::Order;
+use crate::pass::Shared;
 use crate::projection::Projection;
 use crate::read_model::ReadModel;
 use crate::rows::read_row;
@@ -33,6 +35,8 @@ struct Inner {
     most_rows_as_of: usize,
     tracker: TaskTracker,
     cancel: CancellationToken,
+    /// What the keeper of the leases is to do.
+    orders: mpsc::UnboundedSender<Order>,
     _cancel_on_drop: DropGuard,
 }
 
@@ -72,9 +76,33 @@ impl Projections {
         ProjectionsBuilder::new(Arc::new(store.clone()), database.clone().into_read_models().0)
     }
 
-    pub(crate) fn new(names: Names, most_rows_as_of: usize, tracker: TaskTracker, cancel: CancellationToken) -> Self {
+    pub(crate) fn new(
+        names: Names,
+        most_rows_as_of: usize,
+        tracker: TaskTracker,
+        cancel: CancellationToken,
+        orders: mpsc::UnboundedSender<Order>,
+    ) -> Self {
         let _cancel_on_drop = cancel.clone().drop_guard();
-        Self(Arc::new(Inner { names, most_rows_as_of, tracker, cancel, _cancel_on_drop }))
+        Self(Arc::new(Inner { names, most_rows_as_of, tracker, cancel, orders, _cancel_on_drop }))
+    }
+
+    pub(crate) fn shared(&self) -> &Shared {
+        &self.0.names.shared
+    }
+
+    pub(crate) fn order(&self, order: Order) -> Result<(), ControlError> {
+        self.0.orders.send(order).map_err(|_| ControlError::Closed)
+    }
+
+    pub(crate) fn status_of<P: Projection>(&self) -> Option<ProjectionStatus> {
+        Some(self.0.names.fed[self.place_of::<P>().ok()?].status.borrow().clone())
+    }
+
+    /// The names of all projections, for errors.
+    pub(crate) fn names_of_all(&self) -> String {
+        let known: Vec<String> = self.0.names.fed.iter().map(|fed| format!("`{}`", fed.model.projection)).collect();
+        known.join(", ")
     }
 
     /// The state of every projection that runs here, in the order in which they were added. What queries by the stable name
@@ -260,7 +288,8 @@ impl Projections {
         let unknown = |known| AsOfError::Unknown { name: P::NAME.to_owned(), known };
         let projection = &names.fed[self.place_of::<P>().map_err(unknown)?].projection;
         let tenant = tenant.or(projection.tenant()).cloned().unwrap_or_default();
-        let (all, position) = rows_as_of(&names.shared.store, projection.as_ref(), as_of, *most_rows_as_of).await?;
+        let all = rows_as_of(&names.shared.store, projection.as_ref(), as_of, *most_rows_as_of).await?;
+        let RowsAsOf { rows: all, position, mut parked } = all;
         let mut rows = Vec::new();
         for row in all {
             let (of, row) = read_row::<P::Row>(row).map_err(|source| Stopped {
@@ -274,16 +303,14 @@ impl Projections {
                 rows.push(row);
             }
         }
-        Ok(RowsAsOf { rows, position })
+        parked.retain(|event| !P::Row::TABLE.per_tenant || *event.stream.tenant() == tenant);
+        Ok(RowsAsOf { rows, position, parked })
     }
 
     /// Where `P` is among the projections; the names that there are if it is not.
     fn place_of<P: Projection>(&self) -> Result<usize, String> {
         let fed = &self.0.names.fed;
-        fed.iter().position(|fed| fed.model.projection == P::NAME).ok_or_else(|| {
-            let known: Vec<String> = fed.iter().map(|fed| format!("`{}`", fed.model.projection)).collect();
-            known.join(", ")
-        })
+        fed.iter().position(|fed| fed.model.projection == P::NAME).ok_or_else(|| self.names_of_all())
     }
 
     fn known<P: Projection>(&self) -> Result<usize, WaitError> {
