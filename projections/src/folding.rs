@@ -85,6 +85,11 @@ impl Folding {
         Self { limit, ..Self::of(fold) }
     }
 
+    /// How many events are tried.
+    pub(crate) fn limit(&self) -> usize {
+        self.limit
+    }
+
     pub(crate) fn fold(&self) -> &dyn AnyFold {
         self.fold.as_ref()
     }

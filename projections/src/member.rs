@@ -1,14 +1,15 @@
 //! One projection in the hands of a runner: how far it is, what of that is saved, and what it says about itself.
 
+use std::collections::HashSet;
 use std::sync::Arc;
 
-use annals_eventstore::{Checkpoint, Event, Filter, Invalid, Position, Tenant};
+use annals_eventstore::{Checkpoint, Event, Filter, Invalid, Position, StreamId, Tenant};
 
 use tokio::time::Instant;
 
 use crate::batch::{Batch, Decoder};
-use crate::database::{Fault, LeaseState, Model, Paused, Place, Prepared, UnitId, Work};
-use crate::error::{StopCause, Stopped};
+use crate::database::{Fault, LeaseState, Model, ParkingChanges, Paused, Place, Prepared, UnitId, Work};
+use crate::error::{EventPlace, StopCause, Stopped};
 use crate::fold::{AnyFold, Fold};
 use crate::folding::Stop;
 use crate::page_reader::Wanted;
@@ -146,6 +147,8 @@ pub(crate) struct Member {
     /// The number of this owner.
     epoch: i64,
     standing: Standing,
+    /// The streams that are parked in it, while this process owns it.
+    parked: Arc<HashSet<StreamId>>,
     /// Everything up to here is applied, or does not concern it. This is what it reports as reached.
     progress: Checkpoint,
     /// Where its stored checkpoint was when it was last compared, at or before `progress`. In between is no event that it
@@ -173,6 +176,7 @@ impl Member {
             slot: place.slot,
             epoch: place.epoch,
             standing: Standing::Elsewhere,
+            parked: Arc::default(),
             progress: place.checkpoint,
             saved: place.checkpoint,
             settled: prepared.shown,
@@ -196,6 +200,38 @@ impl Member {
     /// The unit and the number of its owner.
     pub(crate) fn held(&self) -> (UnitId, i64) {
         (self.unit(), self.epoch)
+    }
+
+    /// The streams that are parked in it.
+    pub(crate) fn parked(&self) -> &Arc<HashSet<StreamId>> {
+        &self.parked
+    }
+
+    /// These streams are parked too, and that is committed.
+    pub(crate) fn park(&mut self, parked: &[(EventPlace, String)]) {
+        if parked.is_empty() {
+            return;
+        }
+        Arc::make_mut(&mut self.parked).extend(parked.iter().map(|(event, _)| event.stream.clone()));
+        for (event, reason) in parked {
+            tracing::error!(
+                projection = self.model.projection,
+                version = self.model.version,
+                position = event.position.get(),
+                stream = %event.stream,
+                reason,
+                "a stream is parked at an event that cannot be applied; fix the cause and retry it"
+            );
+        }
+        let streams = self.parked.len();
+        self.send(|status| status.parked = streams);
+    }
+
+    /// What was parked by those who owned it before.
+    pub(crate) fn set_parked(&mut self, parked: HashSet<StreamId>) {
+        let streams = parked.len();
+        self.parked = Arc::new(parked);
+        self.send(|status| status.parked = streams);
     }
 
     /// This process owns it now, where others have left it.
@@ -274,7 +310,12 @@ impl Member {
 
     /// The work of moving its checkpoint to `to` with some changes.
     pub(crate) fn work(&self, to: Checkpoint, changes: crate::changes::Changes) -> Work {
-        Work { model: self.model, from: self.saved(), to, changes }
+        self.work_with(to, changes, ParkingChanges::default())
+    }
+
+    /// The same, with what becomes of parked streams.
+    pub(crate) fn work_with(&self, to: Checkpoint, changes: crate::changes::Changes, parking: ParkingChanges) -> Work {
+        Work { model: self.model, from: self.saved(), to, changes, parking }
     }
 
     /// It has come to `to` by applying so many events, and its stored checkpoint has been compared.

@@ -15,13 +15,14 @@ use tokio_util::task::TaskTracker;
 use crate::batch::Batch;
 use crate::column::ColumnValue;
 use crate::commit::{Part, commit, move_on};
-use crate::database::{Fault, ReadModels, UnitId};
+use crate::database::{Fault, ParkingChanges, ReadModels, UnitId};
 use crate::error::{StopCause, Stopped};
 use crate::fold::panic_text;
 use crate::folding::{Folding, Outcome, Step, Stop};
 use crate::keeper::Returns;
-use crate::member::{Member, log_stopped, wanted};
+use crate::member::{Member, chain, log_stopped, wanted};
 use crate::page_reader::{PageReader, Wanted};
+use crate::parking::Parked;
 use crate::status::StatusSender;
 use crate::switch::switch;
 
@@ -30,6 +31,9 @@ const SAVE_AFTER: Duration = Duration::from_secs(1);
 
 /// The same, in positions.
 const SAVE_BEHIND: i64 = 100_000;
+
+/// With so many streams parked in a slot the next one that fails stops the projection.
+const MOST_PARKED: usize = 10_000;
 
 /// How often the log is looked at although no notification came: a wake-up that got lost costs this much and no more.
 const LOOK_ANYWAY: Duration = Duration::from_secs(5);
@@ -87,6 +91,11 @@ impl Passes {
             self.spawn(Role::CatchUp(self.join.clone()), members);
             members = behind;
         }
+    }
+
+    /// Runs something else that ends with the handle.
+    pub(crate) fn run_beside(&self, task: impl Future<Output = ()> + Send + 'static) {
+        self.tracker.spawn(task);
     }
 
     fn spawn(&self, role: Role, members: Vec<Member>) {
@@ -472,7 +481,10 @@ async fn fold(shared: &Shared, at: usize, member: &Member, batch: &Batch, checkp
 
 /// What is folded of a batch for a slot of a projection.
 fn folding(member: &Member, batch: &Batch) -> Folding {
-    Folding::of(member.projection.fold(batch, member.position(), member.slot()))
+    let folding = Folding::of(member.projection.fold(batch, member.position(), member.slot()));
+    // Where too many streams fail, the fold is to blame and not the streams.
+    let parks = member.projection.parks() && member.parked().len() < MOST_PARKED;
+    if parks { folding.parking(Arc::clone(member.parked())) } else { folding }
 }
 
 /// Loads rows as they are where the projection's checkpoint was last seen; `Ok(None)` if it is elsewhere by now, `None` if
@@ -499,13 +511,15 @@ async fn load(
 
 /// How far an outcome brings a projection.
 fn part(at: usize, member: &Member, folding: Option<&Folding>, outcome: Outcome, checkpoint: Checkpoint) -> Part {
-    let Outcome { applied, changes, stop, .. } = outcome;
+    let Outcome { applied, changes, stop, parked, passed_over } = outcome;
+    let park = parked.into_iter().map(|Parked { event, cause }| (event, chain(&cause))).collect();
+    let parking = ParkingChanges { park, passed_over, ..ParkingChanges::default() };
     let to = match folding {
         Some(folding) if stop.is_none() && applied == folding.fold().len() => checkpoint,
         Some(folding) if applied > 0 => folding.fold().checkpoint(checkpoint.incarnation, applied),
         _ => *member.progress(),
     };
-    Part::of(at, member.work(to, changes), applied, stop)
+    Part::of(at, member.work_with(to, changes, parking), applied, stop)
 }
 
 impl Outcome {

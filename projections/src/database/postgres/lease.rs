@@ -8,11 +8,12 @@ use annals_eventstore::{DatabaseError, PostgresDatabase};
 use jiff::Timestamp;
 use sqlx::Row;
 use sqlx::postgres::PgRow;
+use uuid::Uuid;
 
 use super::prepare::TAKE_TURN;
 use super::schema::{ModelSchema, once, stored_slot};
-use super::{checkpoint_of, slot_of, version_of};
-use crate::database::{Claimed, LeaseState, Paused, Runner, RunnerState, Survey, UnitId};
+use super::{checkpoint_of, place_of, slot_of, version_of};
+use crate::database::{Claimed, LeaseState, Paused, Place, Runner, RunnerState, Survey, UnitId};
 
 /// Those that have been dead for long are forgotten. The process itself comes first, so that it sees itself.
 const I_AM_ALIVE: &str = "
@@ -67,6 +68,13 @@ const CLAIM: &str = "
           FOR UPDATE OF checkpoints SKIP LOCKED) AS free
     WHERE (c.read_schema, c.projection, c.version, c.slot) = (free.read_schema, free.projection, free.version, free.slot)
     RETURNING c.projection, c.version, c.slot, c.owner_epoch, c.incarnation, c.position, c.event_id
+";
+
+const SEIZE: &str = "
+    UPDATE annals.checkpoints
+    SET owner = $5, owner_epoch = owner_epoch + 1, leased_until = clock_timestamp() + make_interval(secs => $6)
+    WHERE read_schema = $1 AND projection = $2 AND version = $3 AND slot = $4 AND paused_at IS NULL
+    RETURNING slot, owner_epoch, incarnation, position, event_id
 ";
 
 const RELEASE: &str = "
@@ -141,6 +149,21 @@ pub(super) async fn claim(
     transaction.commit().await?;
     let claimed = rows.iter().filter_map(|row| claimed(runner, row).transpose());
     claimed.collect::<Result<_, _>>().map_err(failed)
+}
+
+pub(super) async fn seize(
+    database: &PostgresDatabase,
+    schema: &ModelSchema,
+    unit: &UnitId,
+    owner: Uuid,
+    lease: Duration,
+) -> Result<Option<Place>, DatabaseError> {
+    let mut transaction = database.begin().await?;
+    let query = once(SEIZE).bind(schema.schema()).bind(unit.projection).bind(i64::from(unit.version));
+    let query = query.bind(stored_slot(unit.slot)).bind(owner).bind(lease.as_secs_f64());
+    let row = query.fetch_optional(&mut *transaction).await.map_err(|e| database.fault(e))?;
+    transaction.commit().await?;
+    row.as_ref().map(place_of).transpose().map_err(|e| database.fault(e))
 }
 
 pub(super) async fn release(

@@ -9,7 +9,7 @@ use sqlx::{Row, SqliteConnection};
 use uuid::Uuid;
 
 use super::{checkpoint_of, place_of};
-use crate::database::{Claimed, LeaseState, Paused, Runner, RunnerState, Survey, UnitId};
+use crate::database::{Claimed, LeaseState, Paused, Place, Runner, RunnerState, Survey, UnitId};
 
 const I_AM_ALIVE: &str = "
     INSERT INTO annals_runners (runner, name, projections, alive_until)
@@ -50,6 +50,14 @@ const CLAIM: &str = "
         leased_until = CAST(unixepoch('subsec') * 1000000 AS INTEGER) + ?2
     WHERE projection = ?3 AND version = ?4 AND slot = ?5 AND paused_at IS NULL
       AND (owner IS NULL OR leased_until <= CAST(unixepoch('subsec') * 1000000 AS INTEGER))
+    RETURNING slot, owner_epoch, incarnation, position, event_id
+";
+
+const SEIZE: &str = "
+    UPDATE annals_checkpoints
+    SET owner = ?4, owner_epoch = owner_epoch + 1,
+        leased_until = CAST(unixepoch('subsec') * 1000000 AS INTEGER) + ?5
+    WHERE projection = ?1 AND version = ?2 AND slot = ?3 AND paused_at IS NULL
     RETURNING slot, owner_epoch, incarnation, position, event_id
 ";
 
@@ -127,6 +135,21 @@ pub(super) async fn claim(
     }
     transaction.commit().await?;
     Ok(all)
+}
+
+pub(super) async fn seize(
+    database: &SqliteDatabase,
+    unit: &UnitId,
+    owner: Uuid,
+    lease: Duration,
+) -> Result<Option<Place>, DatabaseError> {
+    let mut transaction = database.begin().await?;
+    let query = sqlx::query(SEIZE).bind(unit.projection).bind(unit.version).bind(unit.slot);
+    let query = query.bind(bytes(owner)).bind(micros(lease));
+    let row = query.fetch_optional(&mut *transaction).await.map_err(|e| database.fault(e))?;
+    let place = row.as_ref().map(place_of).transpose().map_err(|e| database.fault(e))?;
+    transaction.commit().await?;
+    Ok(place)
 }
 
 pub(super) async fn release(database: &SqliteDatabase, held: &[(UnitId, i64)]) -> Result<(), DatabaseError> {
