@@ -250,7 +250,8 @@ impl Keeper {
     /// those that follow it.
     async fn start(&mut self, claimed: Vec<Claimed>) {
         let mut members = Vec::with_capacity(claimed.len());
-        for Claimed { unit, epoch, checkpoint } in claimed {
+        for claimed in claimed {
+            let Claimed { unit, epoch, .. } = claimed;
             if self.reactors.has(&unit) {
                 self.reactors.start(&self.passes, unit, epoch).await;
                 continue;
@@ -268,7 +269,7 @@ impl Keeper {
                     }
                 }
             }
-            member.claimed(epoch, checkpoint);
+            member.claimed(&claimed);
             self.running.insert(unit, epoch);
             members.push(member);
         }
