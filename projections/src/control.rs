@@ -1,6 +1,7 @@
 //! What people do with projections that run: pause them, resume them, start them again.
 
 use annals_eventstore::Invalid;
+use tokio::sync::oneshot;
 
 use crate::database::{Fault, Paused};
 use crate::error::ControlError;
@@ -87,7 +88,10 @@ impl Projections {
             return Ok(false);
         }
         self.shared().database.forget_tries(P::NAME).await.map_err(refused)?;
-        self.order(Order::StartAgain(P::NAME))?;
+        let (done, starts) = oneshot::channel();
+        self.order(Order::StartAgain(P::NAME, done))?;
+        // It is dropped when that is done.
+        starts.await.ok();
         Ok(true)
     }
 
