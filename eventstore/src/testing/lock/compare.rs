@@ -20,7 +20,7 @@ pub(super) fn compare(locked: &[(usize, Line)], now: &Now) -> Changes {
     let gone = locked.iter().filter(|(_, line)| !now.lines.contains(line));
     let gone = gone.filter_map(|(number, line)| Some((number.to_string(), compared.gone(line)?)));
     let new = now.lines.iter().filter(|line| !compared.locked().any(|other| other == *line));
-    let new = new.filter_map(|line| Some((" ".to_owned(), compared.new(line)?)));
+    let new = new.filter_map(|line| Some((" ".to_owned(), compared.added(line)?)));
     let mut changes = Changes::default();
     let mut said = Vec::new();
     for (place, verdict) in gone.chain(new) {
@@ -112,7 +112,7 @@ impl<'c> Compared<'c> {
     }
 
     /// About a line that would be written today and is not locked.
-    fn new(self, line: &Line) -> Verdict {
+    fn added(self, line: &Line) -> Verdict {
         match line {
             Line::Payload { file, .. } => (!has_payload(self.locked(), file)).then(|| Ok(format!("`{file}` is new"))),
             Line::Shape { file, path, kind } => {
