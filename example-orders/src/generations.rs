@@ -14,6 +14,7 @@ use crate::order::OrderCommand::Pay;
 use crate::order::{OrderEvent, OrderId, PaymentId};
 use crate::past;
 use crate::shop::Shop;
+use crate::tables;
 
 /// An event as it was stored: its name, its schema version, and its payload.
 type Stored = (&'static str, u32, &'static str);
@@ -68,7 +69,7 @@ pub async fn play(shop: &Shop, number: i64, out: &mut dyn Write) -> Result<(), F
     past::history(shop, &orders[0], out).await?;
     shop.caught_up(paid.position).await?;
     writeln!(out, "\nOrder list (table order_list), whose projection knows nothing of older events:")?;
-    shop.tables.show_list(&Tenant::default(), out).await?;
+    tables::show_list(&shop.views, &Tenant::default(), out).await?;
 
     let no_lines = Payload::from_json(r#"{"customer": "alice", "lines": []}"#)?;
     let Err(error) = OrderEvent::read("order.placed", 2, &no_lines) else { return Err("it should not be read".into()) };

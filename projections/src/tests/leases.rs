@@ -2,8 +2,7 @@
 
 use std::time::Duration;
 
-use annals_eventstore::Position;
-use uuid::Uuid;
+use annals_eventstore::{IdSource, Position, TimeOrderedIds};
 
 use super::accounts::{AccountEvent, Accounts};
 use super::fixture::{Counts, Fixed, Fixture, model, pairs};
@@ -170,7 +169,7 @@ async fn die_applying(shop: &Fixture, position: Position, times: u32) {
     let unit = unit(&model::<Accounts>());
     for n in 1..=times {
         let runs = vec![(unit.projection, unit.version)];
-        let runner = Runner { id: Uuid::now_v7(), name: format!("dies {n}"), runs, stopped: Vec::new() };
+        let runner = Runner { id: TimeOrderedIds.next_id(), name: format!("dies {n}"), runs, stopped: Vec::new() };
         let claimed = loop {
             match models.claim(&runner, &[unit], Duration::from_millis(10)).await.unwrap().pop() {
                 Some(claimed) => break claimed,
