@@ -13,7 +13,10 @@
 //! | run a command over two aggregates | [`AggregateStore::execute_two`]; [how](guide::two_aggregates) |
 //! | append, load, read and subscribe without aggregates | [`EventStore`], [`EventStoreExt`], [`Append`], [`Filter`] |
 //! | commit events and rows of your own together | [`TransactionalStore::begin_with`]; [how](guide::unit_of_work); [`UnitOfWork`], [`SqliteStore::begin`], [`SqliteStore::append_in`]; `PostgresStore::begin`, `PostgresStore::append_in` |
+//! | build read models | [`ReadModel`], [`Projection`], [`Rows`], or per stream [`StreamProjection`], [`StreamRow`]; [`ProjectionsExt::projections`], [`ProjectionsBuilder`], [`Projections::show`] to roll back |
+//! | query them | [`Projections::find`], [`Projections::find_many`], [`Projections::select`] |
 //! | build read models | [`ReadModel`], [`Projection`], [`Rows`], [`ProjectionsExt::projections`], [`ProjectionsBuilder`], [`Projections::show`] to roll back |
+//! | send mails, call others when something has happened | [`Reactor`], [`EffectKey`], [`ProjectionsBuilder::react`] |
 //! | answer HTTP requests, each once | [how](guide::web) |
 //! | call other systems that fail, and refuse what is too much | the module `resilience` (feature `resilience`) |
 //! | run a business transaction over several services, and undo it if it fails | the module `sagas` (feature `sagas`) |
@@ -149,7 +152,10 @@ pub use annals_macros::{Aggregate, Event, ReadModel};
 #[cfg(all(feature = "projections", any(feature = "sqlite", feature = "postgres")))]
 pub use annals_projections::ProjectionsExt;
 #[cfg(feature = "projections")]
-pub use annals_projections::{Projection, ProjectionError, Projections, ProjectionsBuilder, ReadModel, Rows};
+pub use annals_projections::{
+    EffectKey, Projection, ProjectionError, Projections, ProjectionsBuilder, Reactor, ReactorError, ReadModel, Rows,
+    StreamProjection, StreamRow,
+};
 
 /// The embedded store: the names beside [`SqliteStore`] and [`SqliteOptions`].
 #[cfg(feature = "sqlite")]
@@ -174,15 +180,17 @@ pub mod postgres {
 /// Types of columns ([`Column`](projections::Column), [`text_column!`](projections::text_column)), the state of a running
 /// projection ([`ProjectionStatus`](projections::ProjectionStatus)) and what can go wrong.
 ///
-/// How to: [keep the rows of tenants apart](annals_projections#tenants),
+/// How to: [choose a kind of projection](annals_projections#which-kind-of-projection), [keep the rows of tenants apart](annals_projections#tenants),
 /// [deploy a changed projection](annals_projections#deploying-a-changed-projection).
 #[cfg(feature = "projections")]
 pub mod projections {
     pub use annals_projections::{
-        AsOfError, Column, ColumnError, ColumnSpec, ColumnType, ColumnValue, Elsewhere, EventPlace, IndexSpec,
-        Projection, ProjectionError, ProjectionProgress, ProjectionState, ProjectionStatus, Projections,
-        ProjectionsBuilder, ReadModel, ReadModelDatabase, RowError, RowKey, RowKeyPrefix, Rows, RowsAsOf, SpecError,
-        StartError, StopCause, Stopped, TableSpec, WaitError, text_column,
+        AsOfError, Column, ColumnError, ColumnSpec, ColumnType, ColumnValue, ControlError, DeadLetter, EffectKey,
+        Elsewhere, EventPlace, IndexSpec, ParkedError, ParkedStream, PositionToken, Projection, ProjectionError,
+        ProjectionProgress, ProjectionState, ProjectionStatus, Projections, ProjectionsBuilder, QueryError, QueryValue,
+        Reacting, Reactor, ReactorError, ReactorState, ReactorStatus, ReadModel, ReadModelDatabase, Retried, RowError,
+        RowKey, RowKeyPrefix, Rows, RowsAsOf, SlotStatus, SpecError, StartError, StopCause, Stopped, StreamKey,
+        StreamOptions, StreamProjection, StreamRow, TableSpec, WaitError, text_column,
     };
 }
 
@@ -207,7 +215,7 @@ pub mod guide {
     #[doc = include_str!("../docs/unit-of-work.md")]
     pub mod unit_of_work {}
 
-    #[cfg(feature = "resilience-axum")]
+    #[cfg(all(feature = "resilience-axum", feature = "sqlite"))]
     #[doc = include_str!("../docs/web.md")]
     pub mod web {}
 }
@@ -253,10 +261,12 @@ pub mod testing {
     pub use annals_projections::testing::{Given as GivenEvent, GivenEvents, ProjectionTest, given_events};
 }
 
-/// The traits whose methods one calls on a store, in one line: `use annals::prelude::*;`.
+/// The traits whose methods one calls on a store or a projection, in one line: `use annals::prelude::*;`.
 pub mod prelude {
     #[cfg(all(feature = "projections", any(feature = "sqlite", feature = "postgres")))]
     pub use annals_projections::ProjectionsExt as _;
+    #[cfg(feature = "projections")]
+    pub use annals_projections::StreamProjection as _;
 
     pub use annals_eventstore::{AggregateStore as _, EventStore as _, EventStoreExt as _};
     #[cfg(any(feature = "sqlite", feature = "postgres"))]

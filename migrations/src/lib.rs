@@ -63,6 +63,19 @@ pub const SQLITE_PROJECTIONS: &[Migration] = &[
         name: "read models",
         sql: include_str!("../sqlite/0101_read_models.sql"),
     },
+    Migration { component: "projections", number: 3, name: "leases", sql: include_str!("../sqlite/0102_leases.sql") },
+    Migration {
+        component: "projections",
+        number: 4,
+        name: "parked streams",
+        sql: include_str!("../sqlite/0103_parked_streams.sql"),
+    },
+    Migration {
+        component: "projections",
+        number: 5,
+        name: "reactors",
+        sql: include_str!("../sqlite/0104_reactors.sql"),
+    },
 ];
 
 /// The table that records migrations on PostgreSQL. It is created before any of them; repeating it is harmless.
@@ -107,6 +120,19 @@ pub const POSTGRES_PROJECTIONS: &[Migration] = &[
         number: 2,
         name: "read models",
         sql: include_str!("../postgres/0101_read_models.sql"),
+    },
+    Migration { component: "projections", number: 3, name: "leases", sql: include_str!("../postgres/0102_leases.sql") },
+    Migration {
+        component: "projections",
+        number: 4,
+        name: "parked streams",
+        sql: include_str!("../postgres/0103_parked_streams.sql"),
+    },
+    Migration {
+        component: "projections",
+        number: 5,
+        name: "reactors",
+        sql: include_str!("../postgres/0104_reactors.sql"),
     },
 ];
 

@@ -17,6 +17,8 @@ pub(crate) struct Shape {
     pub(crate) events: String,
     /// The only tenant whose events it wants.
     pub(crate) tenant: Option<String>,
+    /// Into how many slots it is split; 1 if it is not.
+    pub(crate) slots: u32,
 }
 
 impl Shape {
@@ -24,7 +26,7 @@ impl Shape {
         names.sort_unstable();
         names.dedup();
         let tenant = tenant.map(|tenant| tenant.as_str().to_owned());
-        Self { table: line(table), events: names.join("\n"), tenant }
+        Self { table: line(table), events: names.join("\n"), tenant, slots: 1 }
     }
 
     /// Checks that a version which was begun with the shape `stored` is still declared so.
@@ -45,8 +47,34 @@ impl Shape {
             let (stored, declared) = (stored.tenant.clone(), self.tenant.clone());
             return Err(StartError::TenantChanged { projection, version, stored, declared });
         }
+        if self.slots != stored.slots {
+            let (stored, declared) = (stored.slots, self.slots);
+            return Err(StartError::SlotsChanged { projection, version, stored, declared });
+        }
         Ok(())
     }
+}
+
+/// What rows of `table` need and a table of the shape `shown` has not, or has as something else.
+pub(crate) fn unfit_columns(shown: &str, table: &TableSpec) -> Vec<String> {
+    let (columns, key) = shown.split_once('(').and_then(|(_, rest)| rest.split_once("; ")).unwrap_or_default();
+    let there = |name: &str| columns.split(", ").filter_map(|column| column.split_once(' ')).find(|(n, _)| *n == name);
+    let unfit = |column: &ColumnSpec| {
+        let here = kind_of(column);
+        match there(column.name) {
+            None => Some(format!("it has no column `{}`", column.name)),
+            // A row whose field may be null can be read from a column that may not.
+            Some((_, kind)) if kind == here || here.strip_suffix(" null") == Some(kind) => None,
+            Some((_, kind)) => Some(format!("`{}` is {kind} there and {here} here", column.name)),
+        }
+    };
+    let mut unfit: Vec<String> = table.columns.iter().filter_map(unfit).collect();
+    let here = format!("key {})", table.key.join(", "));
+    if key != here {
+        let key = key.trim_start_matches("key ").trim_end_matches(')');
+        unfit.push(format!("its key is `{key}` there and `{}` here", table.key.join(", ")));
+    }
+    unfit
 }
 
 /// What queries find in a table of the shape `shown` and would not find in `table`, or find as something else.

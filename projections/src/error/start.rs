@@ -62,6 +62,21 @@ pub enum StartError {
         /// The tenant now.
         declared: Option<String>,
     },
+    /// The projection is split into another number of slots than when this version was first started. Raise `VERSION`, or
+    /// declare the number that it was built with.
+    #[error(
+        "projection `{projection}` was built as version {version} in {stored} slots, but is now declared with {declared}; declare {stored}, or raise its `VERSION` to build it anew"
+    )]
+    SlotsChanged {
+        /// The projection.
+        projection: &'static str,
+        /// Its version.
+        version: u32,
+        /// The number of slots then.
+        stored: u32,
+        /// The number of slots now.
+        declared: u32,
+    },
     /// A raised version lacks columns that queries by the stable name find today, or has them with another type; a build
     /// that is still running would fail on them. Keep them, or give the read model a new table name.
     #[error(
@@ -105,6 +120,31 @@ pub enum StartError {
         /// What the store said about its checkpoint.
         source: ReadError,
     },
+    /// The reactor has read a log that this store does not have: one of them was restored or replaced. So where it goes on is not
+    /// known. Give it another `NAME`, and say by `after` where it begins.
+    #[error(
+        "reactor `{reactor}` has read another log than this; give it another `NAME`, and say by `after` where it begins"
+    )]
+    ReactorRewound {
+        /// The reactor.
+        reactor: &'static str,
+        /// What the store said about its checkpoint.
+        source: ReadError,
+    },
+    /// The reactor was first started for another tenant, or for all. Its position counts for that one.
+    #[error(
+        "reactor `{reactor}` was first started for the events {}, but now wants those {}; give it another `NAME`",
+        OfTenant(stored),
+        OfTenant(declared)
+    )]
+    ReactorTenantChanged {
+        /// The reactor.
+        reactor: &'static str,
+        /// The tenant then; `None` if it was all of them.
+        stored: Option<String>,
+        /// The tenant now.
+        declared: Option<String>,
+    },
     /// The event store could not be read. If the error is transient, start again later.
     #[error("the event store could not be read; start again when it can")]
     Store(#[source] ReadError),
@@ -133,9 +173,11 @@ impl StartError {
             | Self::ShapeChanged { .. }
             | Self::EventsChanged { .. }
             | Self::TenantChanged { .. }
+            | Self::SlotsChanged { .. }
+            | Self::ReactorTenantChanged { .. }
             | Self::ColumnsLost { .. }
             | Self::NameTaken { .. } => ErrorFamily::Invalid,
-            Self::Rewound { .. } => ErrorFamily::Broken,
+            Self::Rewound { .. } | Self::ReactorRewound { .. } => ErrorFamily::Broken,
             Self::Store(source) => source.family(),
             Self::Database { source, .. } => source.family(),
             Self::Migrate(source) => source.family(),

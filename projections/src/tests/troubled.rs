@@ -2,15 +2,22 @@
 
 use std::collections::VecDeque;
 use std::sync::{Arc, Mutex};
+use std::time::Duration;
 
-use annals_eventstore::{BackendError, Checkpoint, Incarnation};
+use annals_eventstore::{BackendError, Checkpoint, DatabaseError, Incarnation, StreamId};
 use async_trait::async_trait;
 use jiff::Timestamp;
+use uuid::Uuid;
 
 use crate::StartError;
 use crate::column::ColumnValue;
 use crate::database::contract::LookUp;
-use crate::database::{Fault, Model, Moved, Prepared, ReadModels, Shown, Shows, Switch, Work};
+use crate::database::{
+    Claimed, Fault, Model, Moved, ParkedStream, Paused, Place, Prepared, QueryFault, ReadModels, Runner, Shown, Shows,
+    StoredName, Survey, Switch, UnitId, Work,
+};
+use crate::reactor::{Failing, Kept, Opened, Opening, ReactorKeeper};
+use crate::reads::Query;
 use crate::shape::Shape;
 
 /// What goes wrong with a call.
@@ -30,6 +37,7 @@ pub(crate) struct Troubled {
     gate: Arc<tokio::sync::Mutex<()>>,
     gate_of_loads: Arc<tokio::sync::Mutex<()>>,
     gate_of_comparisons: Arc<tokio::sync::Mutex<()>>,
+    gate_of_surveys: Arc<tokio::sync::Mutex<()>>,
     state: Arc<Mutex<State>>,
 }
 
@@ -45,17 +53,22 @@ struct State {
     loads_begun: usize,
     /// How many comparisons of stored checkpoints were begun.
     comparisons_begun: usize,
-    /// How many commits were tried, and how many had an effect.
+    /// How many commits were begun, how many got through the gate, and how many had an effect.
+    begun: usize,
     tried: usize,
     committed: usize,
+    /// What happens to the next calls of keepers, in turn.
+    keeps: VecDeque<Option<Trouble>>,
+    /// What keepers were asked for, in turn.
+    kept: Vec<&'static str>,
     /// Where the checkpoint was each time that a view was to be switched.
     shown_at: Vec<i64>,
 }
 
 impl Troubled {
     pub(crate) fn new(models: Arc<dyn ReadModels>) -> Self {
-        let (gate, gate_of_loads, gate_of_comparisons) = Default::default();
-        Self { models, gate, gate_of_loads, gate_of_comparisons, state: Arc::default() }
+        let (gate, gate_of_loads, gate_of_comparisons, gate_of_surveys) = Default::default();
+        Self { models, gate, gate_of_loads, gate_of_comparisons, gate_of_surveys, state: Arc::default() }
     }
 
     fn state(&self) -> std::sync::MutexGuard<'_, State> {
@@ -69,6 +82,11 @@ impl Troubled {
     /// Commits wait until what this gives is dropped.
     pub(crate) async fn hold_commits(&self) -> impl Sized {
         Arc::clone(&self.gate).lock_owned().await
+    }
+
+    /// The process hangs until what this gives is dropped: it neither commits nor renews its leases.
+    pub(crate) async fn hang(&self) -> impl Sized {
+        (Arc::clone(&self.gate).lock_owned().await, Arc::clone(&self.gate_of_surveys).lock_owned().await)
     }
 
     /// Loads wait until what this gives is dropped.
@@ -97,12 +115,31 @@ impl Troubled {
         self.state().shows.extend(trouble);
     }
 
+    /// How many commits were begun.
+    pub(crate) fn begun(&self) -> usize {
+        self.state().begun
+    }
+
     pub(crate) fn tried(&self) -> usize {
         self.state().tried
     }
 
     pub(crate) fn committed(&self) -> usize {
         self.state().committed
+    }
+
+    pub(crate) fn trouble_keepers(&self, trouble: impl IntoIterator<Item = Option<Trouble>>) {
+        self.state().keeps.extend(trouble);
+    }
+
+    /// From now on nothing goes wrong with keepers.
+    pub(crate) fn end_trouble_of_keepers(&self) {
+        self.state().keeps.clear();
+    }
+
+    /// What keepers of reactors were asked for, in turn: `save`, `keep`, `forget`, `release`.
+    pub(crate) fn kept(&self) -> Vec<&'static str> {
+        self.state().kept.clone()
     }
 
     /// How often a view was to be switched.
@@ -136,16 +173,16 @@ impl ReadModels for Troubled {
         self.models.prepare(model, shape, incarnation, now).await
     }
 
-    async fn checkpoints(&self, models: &[Model]) -> Result<Vec<Option<Checkpoint>>, Fault> {
+    async fn places(&self, units: &[UnitId]) -> Result<Vec<Option<Place>>, Fault> {
         self.state().comparisons_begun += 1;
         drop(self.gate_of_comparisons.lock().await);
-        self.models.checkpoints(models).await
+        self.models.places(units).await
     }
 
     async fn load(
         &self,
         model: &Model,
-        from: &Checkpoint,
+        from: &Place,
         keys: &[Vec<ColumnValue>],
     ) -> Result<Option<Vec<Vec<ColumnValue>>>, Fault> {
         self.state().loads_begun += 1;
@@ -159,6 +196,7 @@ impl ReadModels for Troubled {
     }
 
     async fn commit(&self, work: &[&Work], now: Timestamp) -> Result<Vec<Moved>, Fault> {
+        self.state().begun += 1;
         drop(self.gate.lock().await);
         let trouble = {
             let mut state = self.state();
@@ -195,7 +233,116 @@ impl ReadModels for Troubled {
         }
     }
 
+    async fn reactor_checkpoint(&self, reactor: &'static str) -> Result<Option<Checkpoint>, StartError> {
+        self.models.reactor_checkpoint(reactor).await
+    }
+
+    async fn prepare_reactor(&self, opening: &Opening) -> Result<(), StartError> {
+        self.models.prepare_reactor(opening).await
+    }
+
+    async fn open_reactor(&self, opening: Opening) -> Result<Opened, StartError> {
+        let opened = self.models.open_reactor(opening).await?;
+        let keeper = Arc::new(TroubledKeeper { inner: opened.keeper, state: Arc::clone(&self.state) });
+        Ok(Opened { keeper, ..opened })
+    }
+
     async fn shown(&self, models: &[Model]) -> Result<Vec<Option<Shown>>, Fault> {
         self.models.shown(models).await
+    }
+
+    async fn survey(&self, runner: &Runner, lease: Duration) -> Result<Survey, Fault> {
+        drop(self.gate_of_surveys.lock().await);
+        self.models.survey(runner, lease).await
+    }
+
+    async fn claim(&self, runner: &Runner, units: &[UnitId], lease: Duration) -> Result<Vec<Claimed>, Fault> {
+        self.models.claim(runner, units, lease).await
+    }
+
+    async fn release(&self, held: &[(UnitId, i64)]) -> Result<(), Fault> {
+        self.models.release(held).await
+    }
+
+    async fn seize(&self, unit: UnitId, owner: Uuid, lease: Duration) -> Result<Option<Place>, Fault> {
+        self.models.seize(unit, owner, lease).await
+    }
+
+    async fn parked(&self, unit: UnitId) -> Result<Vec<ParkedStream>, Fault> {
+        self.models.parked(unit).await
+    }
+
+    async fn leave(&self, runner: &Runner) -> Result<(), Fault> {
+        self.models.leave(runner).await
+    }
+
+    async fn pause(&self, projection: &str, by: &str, now: Timestamp) -> Result<Option<Paused>, Fault> {
+        self.models.pause(projection, by, now).await
+    }
+
+    async fn resume(&self, projection: &str) -> Result<bool, Fault> {
+        self.models.resume(projection).await
+    }
+
+    async fn name(&self, model: &Model) -> Result<Option<StoredName>, DatabaseError> {
+        self.models.name(model).await
+    }
+
+    async fn query(
+        &self,
+        model: &Model,
+        shown: u32,
+        query: &Query<'_>,
+    ) -> Result<Option<Vec<Vec<ColumnValue>>>, QueryFault> {
+        self.models.query(model, shown, query).await
+    }
+}
+
+/// The keeper of a reactor that fails on demand.
+struct TroubledKeeper {
+    inner: Arc<dyn ReactorKeeper>,
+    state: Arc<Mutex<State>>,
+}
+
+impl TroubledKeeper {
+    /// The answer to a call that had its effect, if it had.
+    async fn call(
+        &self,
+        what: &'static str,
+        call: impl Future<Output = Result<Kept, Fault>> + Send,
+    ) -> Result<Kept, Fault> {
+        let trouble = {
+            let mut state = self.state.lock().expect("no test panics while it holds the lock");
+            state.kept.push(what);
+            state.keeps.pop_front().flatten()
+        };
+        match trouble {
+            None => call.await,
+            Some(Trouble::Passing) => Err(fault(true, None)),
+            Some(Trouble::Refused(_)) => Err(fault(false, None)),
+            Some(Trouble::Unanswered) => {
+                call.await?;
+                Err(fault(true, None))
+            }
+        }
+    }
+}
+
+#[async_trait]
+impl ReactorKeeper for TroubledKeeper {
+    async fn save(&self, from: &Checkpoint, to: &Checkpoint) -> Result<Kept, Fault> {
+        self.call("save", self.inner.save(from, to)).await
+    }
+
+    async fn keep(&self, failing: &Failing) -> Result<Kept, Fault> {
+        self.call("keep", self.inner.keep(failing)).await
+    }
+
+    async fn forget(&self, stream: &StreamId) -> Result<Kept, Fault> {
+        self.call("forget", self.inner.forget(stream)).await
+    }
+
+    async fn release(&self) -> Result<Kept, Fault> {
+        self.call("release", self.inner.release()).await
     }
 }

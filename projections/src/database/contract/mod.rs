@@ -4,7 +4,10 @@
 
 mod backends;
 mod everything;
+mod leases;
 mod names;
+#[cfg(any(feature = "sqlite", feature = "postgres"))]
+mod reads;
 mod rows;
 #[cfg(any(feature = "sqlite", feature = "postgres"))]
 mod schema;
@@ -16,7 +19,11 @@ pub(crate) use backends::InPostgres;
 #[cfg(any(feature = "sqlite", feature = "postgres"))]
 pub(crate) use backends::SqlBackend;
 pub(crate) use backends::{Backend, InMemory, LookUp};
-pub(crate) use everything::{EVERYTHING, MODEL, checkpoint, incarnation, key, place, prepare, row, shape_of, work};
+pub(crate) use everything::{
+    EVERYTHING, MODEL, checkpoint, incarnation, key, place, prepare, row, shape_of, unit, unowned, work,
+};
+#[cfg(any(feature = "sqlite", feature = "postgres"))]
+pub(crate) use reads::{LATEST, LISTED};
 #[cfg(feature = "postgres")]
 pub(crate) use rows::random_json;
 
@@ -54,6 +61,14 @@ macro_rules! clauses_of_rows {
             the_name_never_moves_to_a_version_that_has_read_less,
             other_events_or_another_tenant_are_another_shape,
         }
+        clauses! {
+            $backend => leases:
+            a_unit_has_one_owner_and_the_next_one_fences_it,
+            a_lease_ends_by_itself_unless_it_is_renewed,
+            runners_see_each_other_until_they_leave,
+            a_pause_holds_for_every_version_until_it_is_ended,
+            slots_have_owners_and_places_of_their_own,
+        }
     };
 }
 
@@ -78,6 +93,11 @@ macro_rules! clauses_of_schemas {
             a_view_that_somebody_changed_or_dropped_by_hand_is_noticed,
             names_as_long_as_they_may_be_are_prepared_again_and_again,
             several_handles_may_prepare_at_once,
+        }
+        clauses! {
+            $backend => reads:
+            rows_are_found_by_key_and_by_condition_as_they_were_written,
+            nothing_is_read_of_a_version_that_was_not_expected,
         }
     };
 }

@@ -10,6 +10,7 @@ use sqlx::{PgConnection, Row};
 
 use super::fault::fault;
 use super::load::seek_by_key;
+use super::parked;
 use super::schema::ModelSchema;
 use super::statements::{PLACE_PARAMETERS, Statements, at_place};
 use super::values::{Query, bind_keys, bind_rows};
@@ -34,7 +35,7 @@ pub(super) async fn commit(
 ) -> Result<Vec<Moved>, Fault> {
     // Every process locks the checkpoints in one order, so that none deadlocks with another.
     let mut order: Vec<usize> = (0..work.len()).collect();
-    order.sort_unstable_by_key(|&at| (work[at].model.projection, work[at].model.version));
+    order.sort_unstable_by_key(|&at| (work[at].model.projection, work[at].model.version, work[at].from.slot));
     let parts: Vec<Part<'_>> =
         order.iter().map(|&at| Part { work: work[at], statements: schema.statements(&work[at].model) }).collect();
     let commit = Commit { database, schema, now, parts };
@@ -57,7 +58,7 @@ struct Commit<'a> {
 
 impl Commit<'_> {
     async fn run(&self) -> Result<Vec<Moved>, Fault> {
-        if self.parts.iter().all(|part| is_small(&part.work.changes)) {
+        if self.parts.iter().all(|part| is_small(&part.work.changes) && part.work.parking.is_empty()) {
             match self.at_once().await.map_err(fault) {
                 // Which part is to blame shows when they are run one after the other.
                 Err(fault) if !fault.transient => {}
@@ -126,6 +127,9 @@ impl Commit<'_> {
             let query = self.schema.query(Arc::clone(&part.statements.remove));
             bind_keys(query, model.table, keys).execute(&mut *connection).await?;
         }
+        if !part.work.parking.is_empty() {
+            parked::write(connection, self.schema, part.work, self.now).await?;
+        }
         Ok(Moved::Done)
     }
 
@@ -153,7 +157,7 @@ fn moved(first: usize) -> String {
 }
 
 /// One statement for all parts. Rows are written as far as the checkpoint was moved, and every statement of it sees the
-/// tables as they were when it began; so parts do not meet, as each has a table of its own.
+/// tables as they were when it began; so parts do not meet, as each has a table of its own, or rows of its own in it.
 fn at_once(parts: &[Part<'_>]) -> String {
     let (mut steps, mut answers, mut first) = (Vec::new(), Vec::new(), 1);
     for (n, part) in parts.iter().enumerate() {
