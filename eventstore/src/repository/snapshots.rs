@@ -11,7 +11,7 @@ use crate::event::EventId;
 use crate::snapshot::{Job, Snapshot, Snapshots, StoredSnapshot};
 use crate::stream::{StreamId, StreamVersion};
 
-/// How many snapshots of a stream are looked at before it is read without one. Saving keeps no more.
+/// How many snapshots of a stream are looked at before it is read without one.
 const MOST_LOOKED_AT: usize = 8;
 
 impl<A: Evolve> Repository<A> {
