@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use annals_eventstore::{Invalid, Position, ReadError, StreamId, StreamVersion};
+use annals_eventstore::{IdSource, Invalid, Position, ReadError, StreamId, StreamVersion, TimeOrderedIds};
 use jiff::Timestamp;
 use uuid::Uuid;
 
@@ -202,7 +202,7 @@ impl Projections {
         if find(&shared, unit, stream).await?.is_none() {
             return Ok(None);
         }
-        let owner = Uuid::now_v7();
+        let owner = TimeOrderedIds.next_id();
         let place = shared.database.seize(unit, owner, LEASE).await.map_err(refused)?;
         let place = place.ok_or(ControlError::Paused { projection: P::NAME })?;
         let taken = |parked| Taken { shared: shared.clone(), projection, unit, owner, place, parked };

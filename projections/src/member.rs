@@ -8,7 +8,7 @@ use annals_eventstore::{Checkpoint, Event, Filter, Invalid, Position, StreamId, 
 use tokio::time::Instant;
 
 use crate::batch::{Batch, Decoder};
-use crate::database::{Fault, LeaseState, Model, ParkingChanges, Paused, Place, Prepared, UnitId, Work};
+use crate::database::{Claimed, Fault, LeaseState, Model, ParkingChanges, Paused, Place, Prepared, UnitId, Work};
 use crate::error::{EventPlace, StopCause, Stopped};
 use crate::fold::{AnyFold, Fold};
 use crate::folding::Stop;
@@ -128,6 +128,10 @@ pub(crate) fn wanted<'a>(projections: impl Iterator<Item = &'a dyn AnyProjection
     Ok(Wanted { filter, decoders })
 }
 
+/// How many events are applied one by one after a process has ended without saying so. If it was a later one that ended it, the
+/// next process gets so much closer to it.
+const CAREFUL: usize = 100;
+
 /// Whether a process may work on a unit.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Standing {
@@ -147,6 +151,8 @@ pub(crate) struct Member {
     /// The number of this owner.
     epoch: i64,
     standing: Standing,
+    /// So many of the next events are applied one by one, as one of them may have ended a process.
+    careful: usize,
     /// The streams that are parked in it, while this process owns it.
     parked: Arc<HashSet<StreamId>>,
     /// Everything up to here is applied, or does not concern it. This is what it reports as reached.
@@ -176,6 +182,7 @@ impl Member {
             slot: place.slot,
             epoch: place.epoch,
             standing: Standing::Elsewhere,
+            careful: 0,
             parked: Arc::default(),
             progress: place.checkpoint,
             saved: place.checkpoint,
@@ -234,8 +241,15 @@ impl Member {
         self.send(|status| status.parked = streams);
     }
 
+    /// Whether the next event is applied alone.
+    pub(crate) fn is_careful(&self) -> bool {
+        self.careful > 0
+    }
+
     /// This process owns it now, where others have left it.
-    pub(crate) fn claimed(&mut self, epoch: i64, checkpoint: Checkpoint) {
+    pub(crate) fn claimed(&mut self, claimed: &Claimed) {
+        let Claimed { epoch, checkpoint, suspect, .. } = *claimed;
+        self.careful = if suspect { CAREFUL } else { 0 };
         (self.epoch, self.standing, self.live) = (epoch, Standing::Owned, false);
         self.unseen = if checkpoint.position == Position::START { self.projection.names() } else { Vec::new() };
         self.committed(checkpoint, 0);
@@ -335,6 +349,7 @@ impl Member {
     /// It has come to `to`, and that is committed.
     pub(crate) fn committed(&mut self, to: Checkpoint, applied: usize) {
         self.saved = to;
+        self.careful = self.careful.saturating_sub(applied);
         self.advance(to, applied);
     }
 

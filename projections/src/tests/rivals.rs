@@ -347,6 +347,14 @@ impl ReadModels for Replica {
         self.around(self.models.release(held)).await
     }
 
+    async fn begin_try(&self, unit: UnitId, epoch: i64, position: Position) -> Result<Option<u32>, Fault> {
+        self.around(self.models.begin_try(unit, epoch, position)).await
+    }
+
+    async fn forget_tries(&self, projection: &str) -> Result<(), Fault> {
+        self.around(self.models.forget_tries(projection)).await
+    }
+
     async fn seize(&self, unit: UnitId, owner: Uuid, lease: Duration) -> Result<Option<Place>, Fault> {
         self.around(self.models.seize(unit, owner, lease)).await
     }

@@ -186,8 +186,8 @@ fn states<A: Evolve + Serialize>(events: &[StoredEvent]) -> Result<String, Strin
 ///   must be raised, with an upcast from the old one.
 /// - What is not written any more is read as the same events as when it was locked, until a version of those is raised. So a
 ///   step that gives something else than before is noticed, and one that drops what it gave.
-/// - An aggregate has the same states after each file as when they were locked. Otherwise its `fold` must be raised, or its
-///   snapshots would be wrong.
+/// - An aggregate has the same states after each file as when they were locked, with the same JSON types at the same paths.
+///   Otherwise its `fold` must be raised, or its snapshots would be wrong.
 ///
 /// `ANNALS_UPDATE_LOCK=1 cargo test` writes what is new into the lock file: examples, events, versions, aggregates and raised folds.
 /// It writes nothing while something has changed that must not. Lines are sorted and independent; after a merge, keep the lines of
