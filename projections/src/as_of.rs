@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use annals_eventstore::{After, AsOf, Backoff, Checkpoint, ErrorFamily, EventStore, Position, ReadError};
+use annals_eventstore::{After, AsOf, Backoff, Checkpoint, ErrorFamily, EventStore, Position, ReadError, Tenant};
 use tokio::time::sleep;
 
 use crate::column::ColumnValue;
@@ -73,17 +73,21 @@ impl AsOfError {
     }
 }
 
-/// Folds the log as of a moment; gives all rows in the order of their keys, and where the log ended.
+/// Folds the log as of a moment, or `tenant`'s events of it; gives all rows in the order of their keys, and where the log ended.
 pub(crate) async fn rows_as_of(
     store: &Arc<dyn EventStore>,
     projection: &dyn AnyProjection,
+    tenant: Option<&Tenant>,
     as_of: AsOf,
     most_rows: usize,
 ) -> Result<(Vec<Vec<ColumnValue>>, Position), AsOfError> {
     let end = store.log_as_of(as_of).await?;
     let mut past =
         Past { projection, table: MemoryTable::new(projection.model().table), progress: start_of(&end), end };
-    let wanted = wanted(std::iter::once(projection)).map_err(ReadError::from)?;
+    let mut wanted = wanted(std::iter::once(projection)).map_err(ReadError::from)?;
+    if let Some(tenant) = tenant {
+        wanted.filter = wanted.filter.tenant(tenant.clone());
+    }
     let (mut pages, mut backoff) = (PageReader::of(Arc::clone(store)), Backoff::default());
     while past.progress.position < end.position {
         let page = pages.next(After::from(past.progress), &wanted).await?;

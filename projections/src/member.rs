@@ -6,7 +6,7 @@ use annals_eventstore::{Checkpoint, Event, Filter, Invalid, Position, Tenant};
 
 use tokio::time::Instant;
 
-use crate::batch::{Batch, Decoder};
+use crate::batch::{Batch, Decoded, Decoder};
 use crate::database::{Fault, Model, Prepared, Work};
 use crate::error::{StopCause, Stopped};
 use crate::fold::{AnyFold, Fold};
@@ -31,7 +31,7 @@ pub(crate) trait AnyProjection: Send + Sync {
 
     fn decoder(&self) -> Decoder;
 
-    /// Takes the names that events of `batch` have out of `names`.
+    /// Takes the names that events of `batch` have, as far as it wants them, out of `names`.
     fn strike_seen(&self, batch: &Batch, names: &mut Vec<&'static str>);
 
     fn shape(&self) -> Shape {
@@ -77,7 +77,10 @@ impl<P: Projection> AnyProjection for Typed<P> {
 
     fn strike_seen(&self, batch: &Batch, names: &mut Vec<&'static str>) {
         let events = batch.of::<P::Event>();
-        names.retain(|name| !events.iter().any(|event| *event.place.name == **name));
+        let is_ours = |event: &&Decoded<P::Event>| {
+            self.tenant.as_ref().is_none_or(|tenant| tenant == event.place.stream.tenant())
+        };
+        names.retain(|name| !events.iter().filter(is_ours).any(|event| *event.place.name == **name));
     }
 
     fn fold(&self, batch: &Batch, after: Position) -> Box<dyn AnyFold> {
@@ -123,7 +126,7 @@ pub(crate) struct Member {
     /// When the stable name may be tried to switch again, after it could not be.
     pub(crate) show_after: Option<Instant>,
     live: bool,
-    /// The names of events that it wants and that none of the log had so far, while it is read from its beginning.
+    /// The names of events that it wants and that none had so far, if it was read from the beginning of the log.
     unseen: Vec<&'static str>,
     stopped: bool,
     status_sender: Arc<StatusSender>,
@@ -227,24 +230,36 @@ impl Member {
 
     /// Notes which names the events of a page have.
     pub(crate) fn look_at(&mut self, batch: &Batch) {
-        if !self.live && !self.unseen.is_empty() {
-            self.projection.strike_seen(batch, &mut self.unseen);
+        if self.unseen.is_empty() {
+            return;
+        }
+        self.projection.strike_seen(batch, &mut self.unseen);
+        if self.live {
+            self.status_sender.send_if_modified(|status| {
+                let is_seen = status.unseen.len() > self.unseen.len();
+                if is_seen {
+                    status.unseen.clone_from(&self.unseen);
+                }
+                is_seen
+            });
         }
     }
 
     /// Warns of names that no event has: they may be misspelt.
     fn report_unseen(&mut self) {
-        let unseen = std::mem::take(&mut self.unseen);
-        if unseen.is_empty() || self.position() == Position::START {
+        if self.position() == Position::START {
+            self.unseen.clear();
+        }
+        if self.unseen.is_empty() {
             return;
         }
-        let names = unseen.join(", ");
+        let names = self.unseen.join(", ");
         tracing::warn!(
             projection = self.model.projection,
             names,
             "no event that was read has these names; if they are new, all is well, else check their spelling"
         );
-        self.status_sender.send_modify(|status| status.unseen = unseen);
+        self.status_sender.send_modify(|status| status.unseen.clone_from(&self.unseen));
     }
 
     /// A fault that may pass blocks it.

@@ -3,5 +3,5 @@
 mod given;
 mod then;
 
-pub use given::{Given, GivenEvents, given_events};
+pub use given::{GivenEvent, GivenEvents, given_events};
 pub use then::ProjectionTest;

@@ -55,7 +55,14 @@ impl<P: Projection> ProjectionTest<P> {
             );
         }
         let wanted = |event: &RecordedEvent| typed.tenant().is_none_or(|tenant| tenant == event.stream.tenant());
-        let events = events.into_iter().filter(wanted).collect();
+        let is_given = !events.is_empty();
+        let events: Vec<RecordedEvent> = events.into_iter().filter(wanted).collect();
+        assert!(
+            !is_given || !events.is_empty(),
+            "`{}` wants the events of tenant `{}` alone, and none of them is given; name it by `GivenEvent::tenant`",
+            type_name::<P>(),
+            typed.tenant().cloned().unwrap_or_default(),
+        );
         Self { typed, events, across_tenants: false }
     }
 
@@ -165,7 +172,10 @@ impl<P: Projection> ProjectionTest<P> {
     /// If it does not, with the reason it gave, or if there is no event with this number.
     #[track_caller]
     pub fn then_stops_before(&self, number: usize, why: &str) {
-        let position = self.events[number - 1].position;
+        let event = number.checked_sub(1).and_then(|at| self.events.get(at));
+        let position = event.map(|event| event.position).unwrap_or_else(|| {
+            panic!("there is no event {number}; the projection gets {}, counted from 1", self.events.len())
+        });
         for cuts in cuts(self.events.len()) {
             let Some(stop) = self.run(&self.events, &cuts).stop else {
                 panic!("the projection should have stopped, but applied every event");
