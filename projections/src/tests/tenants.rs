@@ -2,8 +2,8 @@
 
 use annals_eventstore::{AsOf, Recorded, Tenant};
 
-use super::accounts::{Account, AccountEvent};
-use super::fixture::{Counts, Fixture, OfTenant, said, until_at};
+use super::accounts::{Account, AccountEvent, Accounts};
+use super::fixture::{Counts, Fixture, OfTenant, pairs, said, until_at};
 use super::lines::{Line, LineEvent, Lines, added, stored, tenants};
 use crate::testing::given_events;
 use crate::{Column, ColumnValue, Projection, ProjectionError, Projections, ReadModel, RowKeyPrefix, Rows};
@@ -40,7 +40,19 @@ async fn rows_of_a_tenant_as_they_were_depend_on_no_other() {
     views.close().await;
 }
 
-/// The read model in which [`Fixture::start`] has accounts is not used: two projections, one of a tenant, share a pass.
+#[tokio::test(start_paused = true)]
+async fn every_projection_of_a_handle_for_a_tenant_is_for_that_tenant() {
+    let shop = Fixture::new();
+    let north = Tenant::new("north").unwrap();
+    shop.append_of(north.clone(), "a", [AccountEvent::Paid(2)]).await;
+    shop.append("b", [AccountEvent::Paid(1)]).await;
+    let views = shop.projections().with(Accounts).with(Counts).for_tenant(north).start().await.unwrap();
+    views.caught_up(shop.soon()).await.unwrap();
+    assert_eq!((shop.rows::<Accounts>().await, shop.rows::<Counts>().await), (pairs(&[("a", 2)]), pairs(&[("a", 1)])));
+    views.close().await;
+}
+
+/// Two projections, one of them of a tenant, share a pass.
 #[tokio::test(start_paused = true)]
 async fn a_name_is_unseen_until_an_event_of_the_tenant_has_it() {
     let shop = Fixture::new();
@@ -131,8 +143,10 @@ pub(super) async fn nothing_is_removed_by_an_event_behind_the_one_that_stops_the
     let [first, second] = tenants();
     let counted = || LineEvent::Counted { customer: "a".into(), order: 1, line: 0 };
     let erased = || LineEvent::CustomerErased { customer: "a".into() };
+    // No event of the next batch looks at the second line.
+    let other = || LineEvent::Added { customer: "a".into(), order: 1, line: 1 };
     for tenant in [&first, &second] {
-        shop.append_any_of(tenant.clone(), "l", [added()]).await;
+        shop.append_any_of(tenant.clone(), "l", [added(), other()]).await;
     }
     let views = shop.projections().with(Lines).start().await.unwrap();
     views.caught_up(shop.soon()).await.unwrap();
@@ -147,6 +161,6 @@ pub(super) async fn nothing_is_removed_by_an_event_behind_the_one_that_stops_the
     assert_eq!(&*stopped.event.unwrap().name, "line.paired");
     views.close().await;
     for table in stored(&shop).await {
-        assert_eq!(table.into_values().collect::<Vec<_>>(), [1]);
+        assert_eq!(table.into_values().collect::<Vec<_>>(), [1, 0]);
     }
 }
