@@ -152,6 +152,8 @@ impl Projections {
 
     /// Waits until queries of every read model see everything that is in the log at the time of the call, `timeout` at most:
     /// for tests, and for a service that answers nothing until its read models are current. Needs a tokio runtime with timers.
+    /// While a raised version is built, the name may show the one before, and so lack new columns;
+    /// [`Projections::progress`] says which version it shows.
     ///
     /// # Errors
     /// [`WaitError::HeadUnknown`] if the end of the log cannot be read; others as of [`Projections::wait_for`].

@@ -1,6 +1,7 @@
 //! What a projection makes of given events, checked in every way in which a runner may cut them into batches.
 
 use std::any::type_name;
+use std::collections::{BTreeSet, HashMap};
 
 use annals_eventstore::{EventId, Position, RecordedEvent, StreamId, Tenant};
 use uuid::Uuid;
@@ -134,15 +135,29 @@ impl<P: Projection> ProjectionTest<P> {
         }
     }
 
-    /// Lets each event happen to a second tenant too, directly after it, and checks that both have the rows that each has
-    /// alone.
+    /// Lets the events happen to a second tenant too, each directly after it or all of them after all, and checks that both
+    /// have the rows that each has alone.
     #[track_caller]
     fn check_tenants_apart(&self) {
-        let pairs = self.events.iter().flat_map(|event| [event.clone(), of_second_tenant(event)]);
-        let both: Vec<RecordedEvent> = (1..).zip(pairs).map(|(number, event)| at(number, event)).collect();
-        let of = |first: usize| both.iter().skip(first).step_by(2).cloned().collect::<Vec<_>>();
-        let one_by_one: Vec<usize> = (1..both.len()).collect();
+        let second = of_second_tenants(&self.events);
+        let own = || self.events.iter().cloned().map(|event| (0, event));
+        let others = || second.iter().cloned().map(|event| (1, event));
+        self.check_apart(own().zip(others()).flat_map(|(one, other)| [one, other]));
+        // Here what the second one does finds rows of the first that stay.
+        self.check_apart(own().chain(others()));
+    }
+
+    /// Checks that the rows of events of two, each marked by whose it is, are those that each of the two has alone.
+    #[track_caller]
+    fn check_apart(&self, events: impl Iterator<Item = (usize, RecordedEvent)>) {
+        let marked: Vec<_> = (1..).zip(events).map(|(number, (whose, event))| (whose, at(number, event))).collect();
+        let of = |one: usize| {
+            let own = marked.iter().filter(|(whose, _)| *whose == one);
+            own.map(|(_, event)| event.clone()).collect::<Vec<_>>()
+        };
         let alone: Vec<_> = [of(0), of(1)].iter().flat_map(|events| self.run(events, &[]).rows).collect();
+        let both: Vec<RecordedEvent> = marked.into_iter().map(|(_, event)| event).collect();
+        let one_by_one: Vec<usize> = (1..both.len()).collect();
         let sorted = |mut rows: Vec<Vec<ColumnValue>>| {
             rows.sort_by_cached_key(|row| KeyOrder::of(row.clone()));
             rows
@@ -216,15 +231,21 @@ impl<P: Projection> ProjectionTest<P> {
     }
 }
 
-/// The same event of a tenant beside its own.
-fn of_second_tenant(event: &RecordedEvent) -> RecordedEvent {
-    let stream = &event.stream;
-    let beside = if stream.tenant().as_str() == "second" { "third" } else { "second" };
-    let tenant = Tenant::new(beside).expect("a valid name");
-    let stream = StreamId::new(tenant, stream.aggregate_type(), stream.aggregate_id()).expect("checked before");
-    let mut event = event.clone();
-    event.stream = stream;
-    event
+/// The same events of other tenants: one for each of theirs.
+fn of_second_tenants(events: &[RecordedEvent]) -> Vec<RecordedEvent> {
+    let given: BTreeSet<&str> = events.iter().map(|event| event.stream.tenant().as_str()).collect();
+    let names = std::iter::once("second".to_owned()).chain((3..).map(|number| format!("tenant {number}")));
+    let names = names.filter(|name| !given.contains(name.as_str()));
+    let seconds: HashMap<&str, String> = given.iter().copied().zip(names).collect();
+    let second = |event: &RecordedEvent| {
+        let stream = &event.stream;
+        let tenant = Tenant::new(&seconds[stream.tenant().as_str()]).expect("a valid name");
+        let stream = StreamId::new(tenant, stream.aggregate_type(), stream.aggregate_id()).expect("checked before");
+        let mut event = event.clone();
+        event.stream = stream;
+        event
+    };
+    events.iter().map(second).collect()
 }
 
 /// The same event at another place in the log, with an id of its own.

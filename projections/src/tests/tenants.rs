@@ -1,11 +1,12 @@
 //! A tenant does not notice what others do: not in the past, not in the status, and not in the test kit.
 
 use annals_eventstore::{AsOf, Recorded, Tenant};
+use annals_macros::ReadModel;
 
 use super::accounts::{Account, AccountEvent, Accounts};
 use super::fixture::{Counts, Fixture, OfTenant, pairs, said, until_at};
 use super::lines::{Line, LineEvent, Lines, added, stored, tenants};
-use crate::testing::given_events;
+use crate::testing::{GivenEvent, given_events};
 use crate::{Column, ColumnValue, Projection, ProjectionError, Projections, ReadModel, RowKeyPrefix, Rows};
 
 async fn as_of(views: &Projections, tenant: &Tenant, position: annals_eventstore::Position) -> Result<usize, String> {
@@ -163,4 +164,56 @@ pub(super) async fn nothing_is_removed_by_an_event_behind_the_one_that_stops_the
     for table in stored(&shop).await {
         assert_eq!(table.into_values().collect::<Vec<_>>(), [1, 0]);
     }
+}
+
+/// Rows of all tenants, with the tenant behind the customer in the key.
+#[derive(ReadModel, Clone, Debug, PartialEq)]
+#[read_model(table = "orders_of_all", key("customer", "tenant", "order_no"))]
+struct OrderOfAll {
+    customer: String,
+    tenant: Tenant,
+    order_no: i64,
+}
+
+struct OrdersOfAll;
+
+impl Projection for OrdersOfAll {
+    type Event = LineEvent;
+    type Row = OrderOfAll;
+
+    fn apply(&self, event: &Recorded<LineEvent>, rows: &mut Rows<OrderOfAll>) -> Result<(), ProjectionError> {
+        let tenant = event.stream.tenant().clone();
+        match event.event.clone() {
+            LineEvent::Added { customer, order, .. } => {
+                rows.upsert(OrderOfAll { customer, tenant, order_no: order });
+            }
+            LineEvent::OrderErased { customer, order } => {
+                let key = (customer, tenant, order);
+                rows.require(&key)?;
+                rows.remove(&key);
+            }
+            // It forgets the tenant.
+            LineEvent::CustomerErased { customer } => rows.remove_by_prefix(&customer),
+            _ => {}
+        }
+        Ok(())
+    }
+}
+
+#[test]
+#[should_panic = "`orders_of_all` merges tenants"]
+fn the_test_kit_finds_a_removal_that_forgets_the_tenant() {
+    let erased = LineEvent::CustomerErased { customer: "a".into() };
+    let row = OrderOfAll { customer: "a".into(), tenant: Tenant::default(), order_no: 1 };
+    given_events([("l", erased), ("l", added())]).with(OrdersOfAll).then_rows([row]);
+}
+
+#[test]
+fn events_of_several_tenants_may_be_given_to_a_read_model_that_keeps_them_apart() {
+    let erased = || LineEvent::OrderErased { customer: "a".into(), order: 1 };
+    let [first, second] = tenants();
+    let of = |tenant: &Tenant, event| GivenEvent::of("line", "l", event).tenant(tenant.clone());
+    given_events([of(&first, added()), of(&second, added()), of(&first, erased()), of(&second, erased())])
+        .with(OrdersOfAll)
+        .then_rows([]);
 }
