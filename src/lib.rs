@@ -12,7 +12,7 @@
 //! | run a command over two aggregates | [`AggregateStore::execute_two`]; [how](guide::two_aggregates) |
 //! | append, load, read and subscribe without aggregates | [`EventStore`], [`EventStoreExt`], [`Append`], [`Filter`] |
 //! | commit events and rows of your own together | [`TransactionalStore::begin_with`]; [how](guide::unit_of_work); [`UnitOfWork`], [`SqliteStore::begin`], [`SqliteStore::append_in`]; `PostgresStore::begin`, `PostgresStore::append_in` |
-//! | build read models | [`ReadModel`], [`Projection`], [`Rows`], [`ProjectionsExt::projections`], [`ProjectionsBuilder`], [`Projections::show`] to roll back |
+//! | build read models | [`ReadModel`], [`Projection`], [`Rows`], or per stream [`StreamProjection`], [`StreamRow`]; [`ProjectionsExt::projections`], [`ProjectionsBuilder`], [`Projections::show`] to roll back |
 //! | answer HTTP requests, each once | [how](guide::web) |
 //! | call other systems that fail, and refuse what is too much | the module `resilience` (feature `resilience`) |
 //! | run a business transaction over several services, and undo it if it fails | the module `sagas` (feature `sagas`) |
@@ -148,7 +148,9 @@ pub use annals_macros::{Aggregate, Event, ReadModel};
 #[cfg(all(feature = "projections", any(feature = "sqlite", feature = "postgres")))]
 pub use annals_projections::ProjectionsExt;
 #[cfg(feature = "projections")]
-pub use annals_projections::{Projection, ProjectionError, Projections, ProjectionsBuilder, ReadModel, Rows};
+pub use annals_projections::{
+    Projection, ProjectionError, Projections, ProjectionsBuilder, ReadModel, Rows, StreamProjection, StreamRow,
+};
 
 /// The embedded store: the names beside [`SqliteStore`] and [`SqliteOptions`].
 #[cfg(feature = "sqlite")]
@@ -173,7 +175,7 @@ pub mod postgres {
 /// Types of columns ([`Column`](projections::Column), [`text_column!`](projections::text_column)), the state of a running
 /// projection ([`ProjectionStatus`](projections::ProjectionStatus)) and what can go wrong.
 ///
-/// How to: [keep the rows of tenants apart](annals_projections#tenants),
+/// How to: [choose a kind of projection](annals_projections#which-kind-of-projection), [keep the rows of tenants apart](annals_projections#tenants),
 /// [deploy a changed projection](annals_projections#deploying-a-changed-projection).
 #[cfg(feature = "projections")]
 pub mod projections {
@@ -181,7 +183,8 @@ pub mod projections {
         AsOfError, Column, ColumnError, ColumnSpec, ColumnType, ColumnValue, Elsewhere, EventPlace, IndexSpec,
         Projection, ProjectionError, ProjectionProgress, ProjectionState, ProjectionStatus, Projections,
         ProjectionsBuilder, ReadModel, ReadModelDatabase, RowError, RowKey, RowKeyPrefix, Rows, RowsAsOf, SpecError,
-        StartError, StopCause, Stopped, TableSpec, WaitError, text_column,
+        StartError, StopCause, Stopped, StreamKey, StreamOptions, StreamProjection, StreamRow, TableSpec, WaitError,
+        text_column,
     };
 }
 
@@ -249,10 +252,12 @@ pub mod testing {
     pub use annals_projections::testing::{GivenEvent, GivenEvents, ProjectionTest, given_events};
 }
 
-/// The traits whose methods one calls on a store, in one line: `use annals::prelude::*;`.
+/// The traits whose methods one calls on a store or a projection, in one line: `use annals::prelude::*;`.
 pub mod prelude {
     #[cfg(all(feature = "projections", any(feature = "sqlite", feature = "postgres")))]
     pub use annals_projections::ProjectionsExt as _;
+    #[cfg(feature = "projections")]
+    pub use annals_projections::StreamProjection as _;
 
     pub use annals_eventstore::{AggregateStore as _, EventStore as _, EventStoreExt as _};
     #[cfg(any(feature = "sqlite", feature = "postgres"))]

@@ -1,12 +1,13 @@
 //! The list of orders for the staff, with few columns, to sort and filter.
 //!
-//! It is a list per shop (`per_tenant`): the table has a column `tenant`, in its key too, that is filled from the event.
+//! It is a list per shop (`per_tenant`): the table has a column `tenant`, in its key too, that is filled from the event. It has one
+//! line per order, so it is a stream projection: its fold gets the line of the event's order, and no other.
 
-use annals::{Projection, ProjectionError, ReadModel, Recorded, Rows};
+use annals::{Aggregate, ProjectionError, ReadModel, Recorded, StreamProjection, StreamRow};
 use jiff::Timestamp;
 
 use crate::money::Currency;
-use crate::order::{CustomerId, OrderEvent, OrderId, Status};
+use crate::order::{CustomerId, Order, OrderEvent, OrderId, Status};
 
 /// One line of the list.
 #[derive(ReadModel, Clone, Debug, PartialEq)]
@@ -31,16 +32,16 @@ pub struct Listed {
 /// Builds the table `order_list`.
 pub struct OrderList;
 
-impl Projection for OrderList {
+impl StreamProjection for OrderList {
     type Event = OrderEvent;
     type Row = Listed;
+    const AGGREGATES: &'static [&'static str] = &[Order::TYPE];
 
-    fn apply(&self, event: &Recorded<OrderEvent>, rows: &mut Rows<Listed>) -> Result<(), ProjectionError> {
-        let order_id: OrderId = event.aggregate_id()?;
+    fn apply(&self, event: &Recorded<OrderEvent>, row: &mut StreamRow<Listed>) -> Result<(), ProjectionError> {
         let status = match &event.event {
             OrderEvent::Placed { customer, lines, total } => {
-                rows.upsert(Listed {
-                    order_id,
+                row.insert(Listed {
+                    order_id: row.key().clone(),
                     customer: customer.clone(),
                     status: Status::Placed,
                     pieces: lines.iter().map(|line| i64::from(line.quantity)).sum(),
@@ -58,7 +59,7 @@ impl Projection for OrderList {
             OrderEvent::Refunded { .. } => return Ok(()),
         };
         // An order that was never placed is a fault of the writer of the events: the projection stops and names the event.
-        rows.require(&order_id)?.status = status;
+        row.require()?.status = status;
         Ok(())
     }
 }

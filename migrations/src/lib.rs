@@ -63,6 +63,7 @@ pub const SQLITE_PROJECTIONS: &[Migration] = &[
         name: "read models",
         sql: include_str!("../sqlite/0101_read_models.sql"),
     },
+    Migration { component: "projections", number: 3, name: "leases", sql: include_str!("../sqlite/0102_leases.sql") },
 ];
 
 /// The table that records migrations on PostgreSQL. It is created before any of them; repeating it is harmless.
@@ -108,6 +109,7 @@ pub const POSTGRES_PROJECTIONS: &[Migration] = &[
         name: "read models",
         sql: include_str!("../postgres/0101_read_models.sql"),
     },
+    Migration { component: "projections", number: 3, name: "leases", sql: include_str!("../postgres/0102_leases.sql") },
 ];
 
 /// An example of roles on PostgreSQL, to be read, changed and run by hand: an owner that migrates, applications that append

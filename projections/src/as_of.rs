@@ -1,16 +1,21 @@
 //! A read model as it was: the log up to there, folded into memory by the code that folds it into a database.
 
+use std::collections::HashSet;
 use std::sync::Arc;
 
-use annals_eventstore::{After, AsOf, Backoff, Checkpoint, ErrorFamily, EventStore, Position, ReadError, Tenant};
+use annals_eventstore::{
+    After, AsOf, Backoff, Checkpoint, ErrorFamily, EventStore, Position, ReadError, StreamId, Tenant,
+};
 use tokio::time::sleep;
 
 use crate::column::ColumnValue;
-use crate::error::{StopCause, Stopped};
+use crate::error::{EventPlace, StopCause, Stopped};
 use crate::folding::{Folding, Outcome, Step, Stop};
-use crate::member::{AnyProjection, wanted};
+use crate::member::{AnyProjection, chain, wanted};
 use crate::memory_table::MemoryTable;
 use crate::page_reader::PageReader;
+use crate::parking::{Parked, PassedOver};
+use crate::slot::Slot;
 
 /// How many rows a read model as of a moment may have by default.
 pub(crate) const MOST_ROWS: usize = 100_000;
@@ -23,6 +28,9 @@ pub struct RowsAsOf<R> {
     pub rows: Vec<R>,
     /// Up to where the log was folded. [`AsOf::position`] of it gives the same rows for ever.
     pub position: Position,
+    /// The events that a stream projection with dead letters could not apply: the row of each one's stream is as it was before it.
+    /// Why is logged by `tracing`, at the level `WARN`. Any other projection ends with [`AsOfError::Stopped`].
+    pub parked: Vec<EventPlace>,
 }
 
 /// Why a read model could not be shown as it was.
@@ -73,17 +81,19 @@ impl AsOfError {
     }
 }
 
-/// Folds the log as of a moment, or `tenant`'s events of it; gives all rows in the order of their keys, and where the log ended.
+/// Folds the log as of a moment, or `tenant`'s events of it; gives all rows in the order of their keys, where the log ended, and
+/// for which events streams were parked.
 pub(crate) async fn rows_as_of(
     store: &Arc<dyn EventStore>,
     projection: &dyn AnyProjection,
     tenant: Option<&Tenant>,
     as_of: AsOf,
     most_rows: usize,
-) -> Result<(Vec<Vec<ColumnValue>>, Position), AsOfError> {
+) -> Result<RowsAsOf<Vec<ColumnValue>>, AsOfError> {
     let end = store.log_as_of(as_of).await?;
+    let table = MemoryTable::new(projection.model().table);
     let mut past =
-        Past { projection, table: MemoryTable::new(projection.model().table), progress: start_of(&end), end };
+        Past { projection, table, progress: start_of(&end), end, parked: Vec::new(), passed_over: Arc::default() };
     let mut wanted = wanted(std::iter::once(projection)).map_err(ReadError::from)?;
     if let Some(tenant) = tenant {
         wanted.filter = wanted.filter.tenant(tenant.clone());
@@ -115,7 +125,7 @@ pub(crate) async fn rows_as_of(
     }
     // Whether the log has been replaced while it was read.
     store.check_checkpoint(&end).await?;
-    Ok((past.table.rows(), end.position))
+    Ok(RowsAsOf { rows: past.table.rows(), position: end.position, parked: past.parked })
 }
 
 fn start_of(end: &Checkpoint) -> Checkpoint {
@@ -129,13 +139,19 @@ struct Past<'p> {
     /// Everything up to here is applied.
     progress: Checkpoint,
     end: Checkpoint,
+    parked: Vec<EventPlace>,
+    /// The streams of `parked`.
+    passed_over: Arc<HashSet<StreamId>>,
 }
 
 impl Past<'_> {
     /// Applies those of the next events that are not after the end.
     fn fold(&mut self, batch: &crate::batch::Batch) -> Result<(), Stopped> {
-        let fold = self.projection.fold(batch, self.progress.position);
+        let fold = self.projection.fold(batch, self.progress.position, Slot::WHOLE);
         let mut folding = Folding::up_to(fold, self.end.position);
+        if self.projection.parks() {
+            folding = folding.parking(Arc::clone(&self.passed_over));
+        }
         let outcome = loop {
             match folding.step() {
                 Step::Ready(outcome) => break *outcome,
@@ -144,8 +160,17 @@ impl Past<'_> {
                 }
             }
         };
-        let Outcome { changes, stop, .. } = outcome;
+        drop(folding);
+        let Outcome { changes, stop, parked, passed_over, .. } = outcome;
         self.table.write(&changes);
+        for Parked { event, cause } in parked {
+            tracing::warn!(projection = self.projection.model().projection, %event, reason = chain(&cause), "stream parked");
+            Arc::make_mut(&mut self.passed_over).insert(event.stream.clone());
+            self.parked.push(event);
+        }
+        for PassedOver { stream, events } in passed_over {
+            tracing::debug!(%stream, events, "events of a parked stream were passed over");
+        }
         stop.map_or(Ok(()), |stop| Err(self.stopped(stop)))
     }
 

@@ -1,31 +1,33 @@
 //! Which projections are to run, over which store, into which database.
 
-use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
+use std::time::Duration;
 
 use annals_eventstore::{Clock, EventStore, Invalid, ReadError, SystemClock, Tenant};
-use futures::FutureExt;
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
+use uuid::Uuid;
 
 use crate::as_of::MOST_ROWS;
 use crate::commit::check_log;
 #[cfg(any(feature = "sqlite", feature = "postgres"))]
 use crate::database::ReadModelDatabase;
-use crate::database::{Model, ReadModels};
-use crate::error::{StartError, StopCause, Stopped, is_rewind};
-use crate::fold::panic_text;
+use crate::database::{Model, ReadModels, Runner};
+use crate::error::{StartError, is_rewind};
 use crate::handle::Projections;
-use crate::member::{AnyProjection, Member, Typed, send_stopped, wanted};
-use crate::pass::{Pass, Role, Shared};
+use crate::keeper::{Keeper, Returns};
+use crate::member::{AnyProjection, Member, Typed, wanted};
+use crate::pass::{Passes, Shared};
 use crate::projection::Projection;
 use crate::read_model::{NAME_RULE, is_identifier};
-use crate::status::StatusSender;
 use crate::wait::{Fed, Names};
 
-/// Projections whose positions differ by at most this share a pass from the start; those further behind catch up first.
-const TOGETHER: i64 = 10_000;
+/// How long a process may be silent, if nobody says otherwise.
+const LEASE: Duration = Duration::from_secs(5);
+
+/// What a lease may be: long enough to be renewed in time, short enough to end while somebody waits.
+const LEASES: std::ops::RangeInclusive<Duration> = Duration::from_millis(100)..=Duration::from_secs(3_600);
 
 /// Starts projections from a store, into its own database: `store.projections().with(OrderList).start()`.
 /// [`ProjectionsBuilder`] has an example. An app that is generic over the engines has it for every store:
@@ -93,12 +95,23 @@ pub struct ProjectionsBuilder {
     projections: Vec<Box<dyn AnyProjection>>,
     tenant: Option<Tenant>,
     most_rows_as_of: usize,
+    lease: Duration,
+    runner_name: Option<String>,
 }
 
 impl ProjectionsBuilder {
     pub(crate) fn new(store: Arc<dyn EventStore>, database: Arc<dyn ReadModels>) -> Self {
         let clock = Arc::new(SystemClock);
-        Self { store, database, clock, projections: Vec::new(), tenant: None, most_rows_as_of: MOST_ROWS }
+        Self {
+            store,
+            database,
+            clock,
+            projections: Vec::new(),
+            tenant: None,
+            most_rows_as_of: MOST_ROWS,
+            lease: LEASE,
+            runner_name: None,
+        }
     }
 
     /// One more projection. Its read model is its own: no two projections write one table.
@@ -149,6 +162,25 @@ impl ProjectionsBuilder {
         self
     }
 
+    /// How long this process may be silent before others take over what it runs; 5 seconds by default, from 100 milliseconds to
+    /// an hour. A third of it is how often it says that it is alive, by a small write, and looks for work. When it is closed,
+    /// others need not wait that long.
+    ///
+    /// A process that was silent for longer, because it was stopped or cut off, and continues, writes nothing that others have
+    /// done meanwhile: each new owner has a higher number, which is compared in the transaction of every commit. The time is that
+    /// of the database's clock.
+    pub fn lease(mut self, lease: Duration) -> Self {
+        self.lease = lease;
+        self
+    }
+
+    /// What other processes call this one, in [`ProjectionState::Standby`](crate::ProjectionState::Standby) say; by default its
+    /// process id and the name of its machine.
+    pub fn runner_name(mut self, name: impl Into<String>) -> Self {
+        self.runner_name = Some(name.into());
+        self
+    }
+
     /// Prepares the tables and starts to read, each projection from where it is. Returns as soon as they run; what they
     /// have missed they catch up with in the background.
     ///
@@ -160,7 +192,8 @@ impl ProjectionsBuilder {
     /// (`annals_checkpoints` on SQLite, `annals.checkpoints` on PostgreSQL), when nobody needs them. A version whose table is
     /// gone is built anew.
     ///
-    /// Several processes may run the same projection: each event is applied once, by the process that is first.
+    /// Several processes may run the same projections; they share the work. Each projection is run by one of them at a time, which
+    /// holds a lease ([`ProjectionsBuilder::lease`]); another takes over when that is closed, or was silent for too long.
     ///
     /// Must be called within a tokio runtime with timers, in which the projections live.
     ///
@@ -177,17 +210,48 @@ impl ProjectionsBuilder {
             give_tenant(&mut self.projections, &tenant)?;
         }
         check(&self.projections)?;
-        let Self { store, database, clock, projections, most_rows_as_of, .. } = self;
+        check_lease(self.lease)?;
+        let Self { store, database, clock, projections, most_rows_as_of, lease, .. } = self;
+        let runner_name = self.runner_name.unwrap_or_else(name_of_process);
         database.migrate().await?;
-        let mut members = Vec::with_capacity(projections.len());
+        let (mut members, mut fed, mut status_senders) = (Vec::new(), Vec::new(), Vec::new());
         for projection in projections {
             let model = projection.model();
             let prepared = database.prepare(&model, &projection.shape(), store.incarnation(), clock.now()).await?;
-            check_log(store.as_ref(), &prepared.checkpoint).await.map_err(|e| refused(&model, e))?;
-            members.push(Member::new(Arc::from(projection), prepared));
+            for place in &prepared.places {
+                check_log(store.as_ref(), &place.checkpoint).await.map_err(|e| refused(&model, e))?;
+            }
+            let projection: Arc<dyn AnyProjection> = Arc::from(projection);
+            let slots = Member::of(&projection, &prepared);
+            let status = slots.first().map(Member::status_sender).ok_or_else(|| {
+                Invalid::new("slots", format!("of projection `{}` are none", model.projection), "give it one at least")
+            })?;
+            fed.push(Fed { model, status: status.subscribe(), projection });
+            status_senders.push(Arc::clone(status));
+            members.extend(slots);
         }
-        let shared = Shared { store, database, clock, cancel: CancellationToken::new() };
-        Ok(run(&shared, members, most_rows_as_of))
+        let (returns, given) = Returns::new();
+        let shared = Shared { store, database, clock, cancel: CancellationToken::new(), returns };
+        let tracker = TaskTracker::new();
+        let passes = Passes::follow(shared.clone(), tracker.clone(), status_senders);
+        let runs = fed.iter().map(|fed| (fed.model.projection, fed.model.version)).collect();
+        let runner = Runner { id: Uuid::now_v7(), name: runner_name, runs, stopped: Vec::new() };
+        let (order, orders) = mpsc::unbounded_channel();
+        let mut keeper = Keeper::new(passes, runner, lease, members, given, orders);
+        keeper.survey().await;
+        tracker.spawn(keeper.run());
+        tracker.close();
+        Ok(Projections::new(Names::new(shared.clone(), fed), most_rows_as_of, tracker, shared.cancel, order))
+    }
+}
+
+/// What people know a process by: its number and its machine.
+fn name_of_process() -> String {
+    let host = std::fs::read_to_string("/proc/sys/kernel/hostname").or_else(|_| std::env::var("HOSTNAME"));
+    let host = host.unwrap_or_default();
+    match host.trim() {
+        "" => format!("process {}", std::process::id()),
+        host => format!("process {} on {host}", std::process::id()),
     }
 }
 
@@ -202,6 +266,13 @@ fn give_tenant(projections: &mut [Box<dyn AnyProjection>], tenant: &Tenant) -> R
         projection.set_tenant(tenant.clone());
     }
     Ok(())
+}
+
+fn check_lease(lease: Duration) -> Result<(), StartError> {
+    if LEASES.contains(&lease) {
+        return Ok(());
+    }
+    Err(Invalid::new("lease", format!("is {lease:?}"), "give it 100 milliseconds to an hour").into())
 }
 
 /// Why a stored checkpoint cannot be gone on from.
@@ -228,6 +299,7 @@ fn check(projections: &[Box<dyn AnyProjection>]) -> Result<(), StartError> {
             return invalid("VERSION", format!("of projection `{name}` is 0"), "count versions from 1");
         }
         table.check()?;
+        projection.kind().check(name)?;
         if projection.names().is_empty() {
             return invalid(
                 "Event",
@@ -250,53 +322,4 @@ fn check(projections: &[Box<dyn AnyProjection>]) -> Result<(), StartError> {
         }
     }
     Ok(())
-}
-
-/// Starts one pass for the projections that are furthest, and one for each group of those behind them.
-fn run(shared: &Shared, mut members: Vec<Member>, most_rows_as_of: usize) -> Projections {
-    let status_senders: Vec<Arc<StatusSender>> =
-        members.iter().map(|member| Arc::clone(member.status_sender())).collect();
-    let fed = |member: &Member| Fed {
-        model: member.model,
-        status: member.status_sender().subscribe(),
-        projection: Arc::clone(&member.projection),
-    };
-    let fed = members.iter().map(fed).collect();
-    let tracker = TaskTracker::new();
-    let (join, joining) = mpsc::unbounded_channel();
-    members.sort_by_key(|member| std::cmp::Reverse(member.position()));
-    let mut role = Role::Follow(joining);
-    while !members.is_empty() {
-        let apart = members
-            .windows(2)
-            .position(|pair| pair[0].position().get() - pair[1].position().get() > TOGETHER)
-            .map_or(members.len(), |at| at + 1);
-        let behind = members.split_off(apart);
-        let pass = Pass::new(shared.clone(), role, members);
-        tracker.spawn(guard(pass, status_senders.clone(), shared.cancel.clone()));
-        role = Role::CatchUp(join.clone());
-        members = behind;
-    }
-    tracker.close();
-    Projections::new(Names::new(shared.clone(), fed), most_rows_as_of, tracker, shared.cancel.clone())
-}
-
-/// Runs a pass. Should it panic, which no projection can make it do, nobody waits in vain: everything stops and says so.
-async fn guard(pass: Pass, status_senders: Vec<Arc<StatusSender>>, cancel: CancellationToken) {
-    let Err(panic) = AssertUnwindSafe(pass.run()).catch_unwind().await else { return };
-    let what = panic_text(panic.as_ref());
-    for status_sender in status_senders {
-        let status = status_sender.borrow().clone();
-        if status.state.is_running() {
-            let stopped = Stopped {
-                projection: status.name,
-                version: status.version,
-                position: status.position,
-                event: None,
-                cause: Arc::new(StopCause::Runner(what.clone())),
-            };
-            send_stopped(&status_sender, stopped);
-        }
-    }
-    cancel.cancel();
 }

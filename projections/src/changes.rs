@@ -78,6 +78,18 @@ pub enum RowError {
         /// The key that it has now.
         found: String,
     },
+    /// The fold of a stream projection inserted a row with another key than that of the event's stream. Make its key of the stream.
+    #[error(
+        "a row with the key `{found}` was inserted into `{table}` for a stream whose row has the key `{key}`; take the key from `StreamRow::key`"
+    )]
+    OfAnotherStream {
+        /// The table.
+        table: &'static str,
+        /// The key of the stream's row.
+        key: String,
+        /// The key of the row.
+        found: String,
+    },
     /// There is no row that [`Rows::require`](crate::Rows::require) asked for. Fix the fold, or what wrote the events.
     #[error("there is no row `{key}` in `{table}`")]
     Missing {
@@ -109,7 +121,7 @@ impl RowError {
     #[must_use]
     pub fn family(&self) -> ErrorFamily {
         match self {
-            Self::Value { .. } | Self::KeyChanged { .. } => ErrorFamily::Invalid,
+            Self::Value { .. } | Self::KeyChanged { .. } | Self::OfAnotherStream { .. } => ErrorFamily::Invalid,
             Self::Missing { .. } | Self::Foreign { .. } | Self::Unreadable { .. } => ErrorFamily::Broken,
         }
     }
@@ -130,6 +142,10 @@ impl RowError {
 
     pub(crate) fn key_changed<R: ReadModel>(key: &[ColumnValue], found: &[ColumnValue]) -> Self {
         Self::KeyChanged { table: R::TABLE.name, key: show(key), found: show(found) }
+    }
+
+    pub(crate) fn of_another_stream<R: ReadModel>(key: &[ColumnValue], found: &[ColumnValue]) -> Self {
+        Self::OfAnotherStream { table: R::TABLE.name, key: show(key), found: show(found) }
     }
 
     /// The row can be stored, but what the table gives back is not a row.

@@ -8,7 +8,7 @@ use annals_eventstore::{BackendError, Backoff, Checkpoint, EventStore, Position,
 use tokio::time::sleep;
 
 use crate::changes::Changes;
-use crate::database::{Fault, Model, Moved, Work};
+use crate::database::{Fault, Moved, UnitId, Work};
 use crate::error::StopCause;
 use crate::folding::Stop;
 use crate::member::Member;
@@ -109,10 +109,10 @@ async fn compare(shared: &Shared, members: &mut [Member], parts: Vec<Part>, unan
     if parts.is_empty() {
         return true;
     }
-    let models: Vec<Model> = parts.iter().map(|part| part.work.model).collect();
+    let units: Vec<UnitId> = parts.iter().map(|part| members[part.member].unit()).collect();
     let mut backoff = Backoff::default();
     let stored = loop {
-        match shared.database.checkpoints(&models).await {
+        match shared.database.places(&units).await {
             Ok(stored) => break stored,
             Err(fault) if fault.transient => {
                 if !wait_to_retry(shared, members, &parts, &fault, backoff.next_wait()).await {
@@ -128,12 +128,14 @@ async fn compare(shared: &Shared, members: &mut [Member], parts: Vec<Part>, unan
     for (part, stored) in parts.into_iter().zip(stored) {
         match stored {
             None => members[part.member].stop_for_good(StopCause::CheckpointRemoved),
+            // Another process owns it, or nobody may.
+            Some(stored) if stored.epoch != part.work.from.epoch => members[part.member].given_up(),
             Some(stored) if part.applied == 0 && stored == part.work.from => part.compared(members),
-            Some(stored) if unanswered && stored == part.work.to => part.committed(members),
-            // Another process was faster, or somebody has put the checkpoint elsewhere. Whether this projection must stop
+            Some(stored) if unanswered && stored.checkpoint == part.work.to => part.committed(members),
+            // Somebody has put the checkpoint elsewhere. Whether this projection must stop
             // is judged again from there.
             Some(stored) => {
-                if !continue_from(shared, &mut members[part.member], stored).await {
+                if !continue_from(shared, &mut members[part.member], stored.checkpoint).await {
                     return false;
                 }
             }

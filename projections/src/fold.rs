@@ -1,18 +1,21 @@
 //! The fold of one projection over one batch: rounds of `apply` until no row is missing. Pure; the rows come from outside.
 
 use std::any::Any;
+use std::collections::HashSet;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 
-use annals_eventstore::{Checkpoint, Incarnation, Position, Recorded, Tenant};
+use annals_eventstore::{Checkpoint, Incarnation, Position, Recorded, StreamId, Tenant};
 
 use crate::batch::{Batch, Decoded};
 use crate::changes::{Changes, RowError};
 use crate::column::ColumnValue;
 use crate::error::{EventPlace, StopCause};
+use crate::known_rows::BadRow;
+use crate::parking::{Parked, Parking, PassedOver};
 use crate::projection::Projection;
 use crate::rows::Rows;
-use crate::slots::BadRow;
+use crate::slot::Slot;
 
 /// What one round over the batch came to.
 pub(crate) enum Round {
@@ -20,8 +23,9 @@ pub(crate) enum Round {
     Done,
     /// The rows of these keys are missing. Supply them and go round again.
     Missing(Vec<Vec<ColumnValue>>),
-    /// The event with this number in the batch cannot be applied; those before it can.
-    Failed(usize, StopCause),
+    /// The events with these numbers in the batch cannot be applied. Where streams are parked, that is the first of each stream that has
+    /// one, up to one that stops the projection; else it is the first of the batch.
+    Failed(Vec<(usize, StopCause)>),
 }
 
 /// A fold whose types are hidden from the runner.
@@ -38,8 +42,20 @@ pub(crate) trait AnyFold: Send {
     /// Takes the rows that the table has of those missing after the last round.
     fn supply(&mut self, rows: Vec<Vec<ColumnValue>>) -> Result<(), RowError>;
 
-    /// What the last round made; else a row that no table can hold or give back, and the number of the event that made it.
-    fn changes(&mut self) -> Result<Changes, BadRow>;
+    /// What the last round made; else all rows that no table can hold or give back, and the numbers of the events that made them.
+    fn changes(&mut self) -> Result<Changes, Vec<BadRow>>;
+
+    /// From now on streams can be parked, and those of `parked` are. Their events are passed over.
+    fn allow_parking(&mut self, parked: Arc<HashSet<StreamId>>);
+
+    /// Parks the stream of the event with this number: later rounds pass over that event and those behind it.
+    ///
+    /// # Errors
+    /// The cause, if it must stop the projection.
+    fn park(&mut self, index: usize, cause: StopCause) -> Result<(), StopCause>;
+
+    /// The streams that were parked at one of the first `events` events, and how many of these were passed over.
+    fn take_parked(&mut self, events: usize) -> (Vec<Parked>, Vec<PassedOver>);
 
     /// Where the event with this number stands.
     fn place(&self, index: usize) -> EventPlace;
@@ -55,18 +71,20 @@ pub(crate) struct Fold<P: Projection> {
     /// The numbers of those events in `events`.
     wanted: Vec<u32>,
     rows: Rows<P::Row>,
+    parking: Option<Parking>,
 }
 
 impl<P: Projection> Fold<P> {
-    pub(crate) fn new(projection: Arc<P>, tenant: Option<&Tenant>, batch: &Batch, after: Position) -> Self {
+    pub(crate) fn new(projection: Arc<P>, tenant: Option<&Tenant>, batch: &Batch, after: Position, slot: Slot) -> Self {
         let events = batch.of::<P::Event>();
         let wanted = (0_u32..)
             .zip(events.iter())
             .filter(|(_, event)| event.position() > after)
             .filter(|(_, event)| tenant.is_none_or(|tenant| event.place.stream.tenant() == tenant))
+            .filter(|(_, event)| slot.holds(&event.place.stream))
             .map(|(index, _)| index)
             .collect();
-        Self { projection, events, wanted, rows: Rows::new() }
+        Self { projection, events, wanted, rows: Rows::new(tenant.is_some()), parking: None }
     }
 
     fn event(&self, index: usize) -> &Decoded<P::Event> {
@@ -82,47 +100,78 @@ impl<P: Projection> AnyFold for Fold<P> {
     fn round(&mut self, limit: usize) -> Round {
         self.rows.reset();
         let mut first_missing = None;
+        let (mut failed, mut failed_streams) = (Vec::new(), HashSet::new());
         for (index, &at) in self.wanted.iter().enumerate().take(limit) {
             let event = &self.events[at as usize];
-            self.rows.begin(index, event.place.stream.tenant());
+            let stream = &event.place.stream;
+            if let Some(parking) = &self.parking
+                && (parking.passes_over(index, stream) || failed_streams.contains(stream))
+            {
+                continue;
+            }
+            self.rows.begin(index, stream.tenant());
             // All parts of a stored event are applied in one go, so that no batch and no checkpoint comes between them.
-            let failed = match &event.parts {
+            let cause = match &event.parts {
                 Ok(parts) => {
-                    let mut failed = None;
+                    let mut cause = None;
                     for part in parts {
-                        let cause = apply(self.projection.as_ref(), part, &mut self.rows).err();
-                        failed = failed.or(cause);
+                        let failed = apply(self.projection.as_ref(), part, &mut self.rows).err();
+                        cause = cause.or(failed);
                     }
-                    failed
+                    cause
                 }
                 Err(unreadable) => Some(unreadable.clone().into()),
             };
-            if let Some((by, error)) = self.rows.take_failed()
-                && first_missing.is_none_or(|first| by < first)
-            {
-                return Round::Failed(by, StopCause::Row(error));
-            }
-            if first_missing.is_none() && self.rows.is_missing_any() {
+            let bad = self.rows.take_failed().filter(|(by, _)| first_missing.is_none_or(|first| *by < first));
+            if bad.is_none() && first_missing.is_none() && self.rows.is_missing_any() {
                 first_missing = Some(index);
             }
             // Behind a missing row failures mean nothing: the round only continues to find what else is missing.
-            if let (Some(cause), None) = (failed, first_missing) {
-                return Round::Failed(index, cause);
+            let failure = match (bad, cause, first_missing) {
+                (Some((by, error)), ..) => (by, StopCause::Row(error)),
+                (None, Some(cause), None) => (index, cause),
+                _ => continue,
+            };
+            let goes_on = self.parking.is_some() && failure.1.is_of_one_stream();
+            failed.push(failure);
+            if !goes_on {
+                return Round::Failed(failed);
+            }
+            failed_streams.insert(stream);
+        }
+        if let Some(first_missing) = first_missing {
+            match self.rows.missing() {
+                Ok(keys) => return Round::Missing(keys),
+                Err(error) => failed.push((first_missing, StopCause::Row(error))),
             }
         }
-        let Some(first_missing) = first_missing else { return Round::Done };
-        match self.rows.missing() {
-            Ok(keys) => Round::Missing(keys),
-            Err(error) => Round::Failed(first_missing, StopCause::Row(error)),
-        }
+        if failed.is_empty() { Round::Done } else { Round::Failed(failed) }
     }
 
     fn supply(&mut self, rows: Vec<Vec<ColumnValue>>) -> Result<(), RowError> {
         self.rows.supply(rows)
     }
 
-    fn changes(&mut self) -> Result<Changes, BadRow> {
+    fn changes(&mut self) -> Result<Changes, Vec<BadRow>> {
         self.rows.changes()
+    }
+
+    fn allow_parking(&mut self, parked: Arc<HashSet<StreamId>>) {
+        self.parking = Some(Parking::of(parked));
+    }
+
+    fn park(&mut self, index: usize, cause: StopCause) -> Result<(), StopCause> {
+        let stream = self.event(index).place.stream.clone();
+        match &mut self.parking {
+            Some(parking) if cause.is_of_one_stream() => parking.park(index, stream, cause),
+            _ => return Err(cause),
+        }
+        Ok(())
+    }
+
+    fn take_parked(&mut self, events: usize) -> (Vec<Parked>, Vec<PassedOver>) {
+        let places: Vec<_> = self.wanted[..events].iter().map(|&at| &self.events[at as usize].place).collect();
+        self.parking.as_mut().map(|parking| parking.take(&places)).unwrap_or_default()
     }
 
     fn place(&self, index: usize) -> EventPlace {

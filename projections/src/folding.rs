@@ -1,12 +1,16 @@
 //! One batch of one projection, step by step: what to load, and at last what to write. Pure; the runner and the test kit
 //! call `step`.
 
-use annals_eventstore::Position;
+use std::collections::HashSet;
+use std::sync::Arc;
+
+use annals_eventstore::{Position, StreamId};
 
 use crate::changes::{Changes, RowError};
 use crate::column::ColumnValue;
 use crate::error::{EventPlace, StopCause};
 use crate::fold::{AnyFold, Round};
+use crate::parking::{Parked, PassedOver};
 
 /// After this many rounds the folding tries only half of the events: chains of lookups that lead from event to event cost a
 /// round each, and a shorter batch makes a round cheaper.
@@ -24,14 +28,18 @@ pub(crate) enum Step {
 }
 
 /// What became of a batch, or of its beginning.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub(crate) struct Outcome {
-    /// How many events the changes stand for.
+    /// How many events the changes stand for; those that were passed over are among them.
     pub(crate) applied: usize,
     /// What to write.
     pub(crate) changes: Changes,
     /// Why the projection cannot go on behind those events, if it cannot.
     pub(crate) stop: Option<Stop>,
+    /// The streams to park, in the order of the events that they are parked for. Their rows in `changes` are as they were before these.
+    pub(crate) parked: Vec<Parked>,
+    /// How many events of each parked stream were passed over.
+    pub(crate) passed_over: Vec<PassedOver>,
 }
 
 /// Why a projection cannot go on, and whose fault it is.
@@ -63,6 +71,13 @@ impl Folding {
         Self { fold, limit, rounds: 0, stop: None }
     }
 
+    /// The same of a stream projection that parks streams, of which `parked` are parked already. An event that cannot be applied then
+    /// ends its stream and not the work.
+    pub(crate) fn parking(mut self, parked: Arc<HashSet<StreamId>>) -> Self {
+        self.fold.allow_parking(parked);
+        self
+    }
+
     /// The same for the events that are not after `end`.
     pub(crate) fn up_to(fold: Box<dyn AnyFold>, end: Position) -> Self {
         let events: Vec<usize> = (0..fold.len()).collect();
@@ -91,17 +106,22 @@ impl Folding {
                         self.limit /= 2;
                     }
                 }
-                Round::Failed(index, cause) => self.stop_before(index, cause),
+                Round::Failed(failed) => self.set_aside(failed),
                 Round::Done => match self.fold.changes() {
-                    Ok(changes) => {
-                        let outcome = Outcome { applied: self.limit, changes, stop: self.stop.take() };
-                        return Step::Ready(Box::new(outcome));
+                    Ok(changes) => return self.ready(changes),
+                    Err(bad) => {
+                        self.set_aside(bad.into_iter().map(|(by, error)| (by, StopCause::Row(error))).collect());
                     }
-                    Err((index, error)) => self.stop_before(index, StopCause::Row(error)),
                 },
             }
         }
-        Step::Ready(Box::new(Outcome { applied: 0, changes: Changes::default(), stop: self.stop.take() }))
+        self.ready(Changes::default())
+    }
+
+    fn ready(&mut self, changes: Changes) -> Step {
+        let (parked, passed_over) = self.fold.take_parked(self.limit);
+        let outcome = Outcome { applied: self.limit, changes, stop: self.stop.take(), parked, passed_over };
+        Step::Ready(Box::new(outcome))
     }
 
     /// Takes what the table has of the rows that the last step asked for.
@@ -110,6 +130,16 @@ impl Folding {
     /// [`RowError`] if a row cannot be read as one of this read model.
     pub(crate) fn supply(&mut self, rows: Vec<Vec<ColumnValue>>) -> Result<(), RowError> {
         self.fold.supply(rows)
+    }
+
+    /// Parks the streams of these events, up to the first for which the projection must stop.
+    fn set_aside(&mut self, mut failed: Vec<(usize, StopCause)>) {
+        failed.sort_by_key(|(index, _)| *index);
+        for (index, cause) in failed {
+            if let Err(cause) = self.fold.park(index, cause) {
+                return self.stop_before(index, cause);
+            }
+        }
     }
 
     fn stop_before(&mut self, index: usize, cause: StopCause) {

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use annals_eventstore::{AsOf, EventStore, Invalid, Position, ReadError, Tenant};
 use futures::future::select_all;
-use tokio::sync::watch;
+use tokio::sync::{mpsc, watch};
 use tokio_util::sync::{CancellationToken, DropGuard};
 use tokio_util::task::TaskTracker;
 
@@ -14,7 +14,9 @@ use crate::as_of::{AsOfError, RowsAsOf, rows_as_of};
 use crate::builder::ProjectionsBuilder;
 use crate::changes::RowError;
 use crate::database::ReadModelDatabase;
-use crate::error::{ProjectionProgress, StopCause, Stopped, WaitError};
+use crate::error::{ControlError, ProjectionProgress, StopCause, Stopped, WaitError};
+use crate::keeper::Order;
+use crate::pass::Shared;
 use crate::projection::Projection;
 use crate::read_model::ReadModel;
 use crate::rows::read_row;
@@ -34,6 +36,8 @@ struct Inner {
     most_rows_as_of: usize,
     tracker: TaskTracker,
     cancel: CancellationToken,
+    /// What the keeper of the leases is to do.
+    orders: mpsc::UnboundedSender<Order>,
     _cancel_on_drop: DropGuard,
 }
 
@@ -73,9 +77,33 @@ impl Projections {
         ProjectionsBuilder::new(Arc::new(store.clone()), database.clone().into_read_models().0)
     }
 
-    pub(crate) fn new(names: Names, most_rows_as_of: usize, tracker: TaskTracker, cancel: CancellationToken) -> Self {
+    pub(crate) fn new(
+        names: Names,
+        most_rows_as_of: usize,
+        tracker: TaskTracker,
+        cancel: CancellationToken,
+        orders: mpsc::UnboundedSender<Order>,
+    ) -> Self {
         let _cancel_on_drop = cancel.clone().drop_guard();
-        Self(Arc::new(Inner { names, most_rows_as_of, tracker, cancel, _cancel_on_drop }))
+        Self(Arc::new(Inner { names, most_rows_as_of, tracker, cancel, orders, _cancel_on_drop }))
+    }
+
+    pub(crate) fn shared(&self) -> &Shared {
+        &self.0.names.shared
+    }
+
+    pub(crate) fn order(&self, order: Order) -> Result<(), ControlError> {
+        self.0.orders.send(order).map_err(|_| ControlError::Closed)
+    }
+
+    pub(crate) fn status_of<P: Projection>(&self) -> Option<ProjectionStatus> {
+        Some(self.0.names.fed[self.place_of::<P>().ok()?].status.borrow().clone())
+    }
+
+    /// The names of all projections, for errors.
+    pub(crate) fn names_of_all(&self) -> String {
+        let known: Vec<String> = self.0.names.fed.iter().map(|fed| format!("`{}`", fed.model.projection)).collect();
+        known.join(", ")
     }
 
     /// The state of every projection that runs here, in the order in which they were added. What queries by the stable name
@@ -266,8 +294,8 @@ impl Projections {
         let unknown = |known| AsOfError::Unknown { name: P::NAME.to_owned(), known };
         let projection = names.fed[self.place_of::<P>().map_err(unknown)?].projection.as_ref();
         let tenant = tenant_as_of::<P>(projection.tenant(), tenant)?;
-        let (all, position) =
-            rows_as_of(&names.shared.store, projection, tenant.as_ref(), as_of, *most_rows_as_of).await?;
+        let all = rows_as_of(&names.shared.store, projection, tenant.as_ref(), as_of, *most_rows_as_of).await?;
+        let RowsAsOf { rows: all, position, parked } = all;
         let read = all.into_iter().map(|row| read_row::<P::Row>(row).map(|(_, row)| row));
         let rows = read.collect::<Result<_, _>>().map_err(|source| Stopped {
             projection: P::NAME.into(),
@@ -276,16 +304,13 @@ impl Projections {
             event: None,
             cause: Arc::new(StopCause::Row(RowError::Unreadable { table: P::Row::TABLE.name, source })),
         })?;
-        Ok(RowsAsOf { rows, position })
+        Ok(RowsAsOf { rows, position, parked })
     }
 
     /// Where `P` is among the projections; the names that there are if it is not.
     fn place_of<P: Projection>(&self) -> Result<usize, String> {
         let fed = &self.0.names.fed;
-        fed.iter().position(|fed| fed.model.projection == P::NAME).ok_or_else(|| {
-            let known: Vec<String> = fed.iter().map(|fed| format!("`{}`", fed.model.projection)).collect();
-            known.join(", ")
-        })
+        fed.iter().position(|fed| fed.model.projection == P::NAME).ok_or_else(|| self.names_of_all())
     }
 
     fn known<P: Projection>(&self) -> Result<usize, WaitError> {

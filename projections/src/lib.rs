@@ -3,8 +3,10 @@
 //! | you want to | look at |
 //! |---|---|
 //! | say what a table looks like | [`ReadModel`], [`Column`], [`text_column!`] |
-//! | fold events into its rows | [`Projection`], [`Rows`] |
+//! | fold events into its rows | [`Projection`], [`Rows`]; one row per stream: [`StreamProjection`], [`StreamRow`] |
+//! | choose between these | [Which kind of projection](#which-kind-of-projection) |
 //! | run that | `store.projections()` of `ProjectionsExt` (feature `sqlite` or `postgres`), [`Projections::of`], [`ProjectionsBuilder::start`] |
+//! | pause, resume, start again | [`Projections::pause`], [`Projections::resume`], [`Projections::start_again`] |
 //! | read your own writes, watch, end | [`Projections::wait_for`], [`Projections::status`], [`Projections::close`] |
 //! | keep the rows of tenants apart | [Tenants](#tenants) |
 //! | change one that runs | [Deploying a changed projection](#deploying-a-changed-projection) |
@@ -13,6 +15,8 @@
 //! Features: `sqlite` (default) for read models in a SQLite file, `postgres` for read models in a PostgreSQL database, `testing`
 //! for given / when / then.
 #![cfg_attr(docsrs, feature(doc_cfg))]
+#![cfg_attr(feature = "sqlite", doc = "")]
+#![cfg_attr(feature = "sqlite", doc = include_str!("../docs/kinds.md"))]
 #![cfg_attr(feature = "sqlite", doc = "")]
 #![cfg_attr(feature = "sqlite", doc = include_str!("../docs/tenants.md"))]
 #![cfg_attr(feature = "sqlite", doc = "")]
@@ -26,29 +30,38 @@
 extern crate self as annals_projections;
 
 mod as_of;
+mod balance;
 mod batch;
 mod builder;
 mod changes;
 mod column;
 mod column_types;
 mod commit;
+mod control;
 mod database;
 mod error;
 mod fold;
 mod folding;
 mod handle;
+mod keeper;
 mod key_order;
+mod known_rows;
 mod member;
 mod memory_table;
 mod page_reader;
+mod parking;
 mod pass;
 mod projection;
 mod read_model;
 mod rows;
 mod serde_column;
 mod shape;
-mod slots;
+mod slot;
 mod status;
+mod stream_key;
+mod stream_options;
+mod stream_projection;
+mod stream_row;
 mod switch;
 #[cfg(any(test, feature = "testing"))]
 pub mod testing;
@@ -64,13 +77,17 @@ pub use changes::RowError;
 pub use column::{Column, ColumnError, ColumnType, ColumnValue};
 pub use database::ReadModelDatabase;
 pub use error::{
-    Elsewhere, EventPlace, ProjectionError, ProjectionProgress, StartError, StopCause, Stopped, WaitError,
+    ControlError, Elsewhere, EventPlace, ProjectionError, ProjectionProgress, StartError, StopCause, Stopped, WaitError,
 };
 pub use handle::Projections;
 pub use projection::Projection;
 pub use read_model::{ColumnSpec, IndexSpec, ReadModel, RowKey, RowKeyPrefix, SpecError, TableSpec};
 pub use rows::Rows;
-pub use status::{ProjectionState, ProjectionStatus};
+pub use status::{ProjectionState, ProjectionStatus, SlotStatus};
+pub use stream_key::StreamKey;
+pub use stream_options::StreamOptions;
+pub use stream_projection::StreamProjection;
+pub use stream_row::StreamRow;
 
 /// What derived code calls. Not for people; no promise is made about it.
 #[doc(hidden)]

@@ -7,7 +7,7 @@ use annals_eventstore::{Checkpoint, Event, Filter, Invalid, Position, Tenant};
 use tokio::time::Instant;
 
 use crate::batch::{Batch, Decoded, Decoder};
-use crate::database::{Fault, Model, Prepared, Work};
+use crate::database::{Fault, LeaseState, Model, Paused, Place, Prepared, UnitId, Work};
 use crate::error::{StopCause, Stopped};
 use crate::fold::{AnyFold, Fold};
 use crate::folding::Stop;
@@ -15,7 +15,9 @@ use crate::page_reader::Wanted;
 use crate::projection::Projection;
 use crate::read_model::ReadModel;
 use crate::shape::Shape;
-use crate::status::{ProjectionState, ProjectionStatus, StatusSender};
+use crate::slot::Slot;
+use crate::status::{ProjectionState, ProjectionStatus, SlotStatus, StatusSender};
+use crate::stream_options::Kind;
 
 /// A projection whose types are hidden from the runner.
 pub(crate) trait AnyProjection: Send + Sync {
@@ -35,11 +37,23 @@ pub(crate) trait AnyProjection: Send + Sync {
     fn strike_seen(&self, batch: &Batch, names: &mut Vec<&'static str>);
 
     fn shape(&self) -> Shape {
-        Shape::of(self.model().table, self.names(), self.tenant())
+        Shape { slots: self.slots(), ..Shape::of(self.model().table, self.names(), self.tenant()) }
     }
 
-    /// Its fold over the events of `batch` behind `after`.
-    fn fold(&self, batch: &Batch, after: Position) -> Box<dyn AnyFold>;
+    fn kind(&self) -> Kind;
+
+    /// How many slots its streams are divided into; 1 if they are not.
+    fn slots(&self) -> u32 {
+        self.kind().slots()
+    }
+
+    /// Whether it parks a stream whose event it cannot apply.
+    fn parks(&self) -> bool {
+        self.kind().parks()
+    }
+
+    /// Its fold over the events of `batch` behind `after`, of the streams in `slot`.
+    fn fold(&self, batch: &Batch, after: Position, slot: Slot) -> Box<dyn AnyFold>;
 }
 
 pub(crate) struct Typed<P> {
@@ -83,8 +97,12 @@ impl<P: Projection> AnyProjection for Typed<P> {
         names.retain(|name| !events.iter().filter(is_ours).any(|event| *event.place.name == **name));
     }
 
-    fn fold(&self, batch: &Batch, after: Position) -> Box<dyn AnyFold> {
-        Box::new(Fold::new(Arc::clone(&self.projection), self.tenant.as_ref(), batch, after))
+    fn kind(&self) -> Kind {
+        self.projection.__kind()
+    }
+
+    fn fold(&self, batch: &Batch, after: Position, slot: Slot) -> Box<dyn AnyFold> {
+        Box::new(Fold::new(Arc::clone(&self.projection), self.tenant.as_ref(), batch, after, slot))
     }
 }
 
@@ -112,10 +130,25 @@ pub(crate) fn wanted<'a>(projections: impl Iterator<Item = &'a dyn AnyProjection
     Ok(Wanted { filter, decoders })
 }
 
-/// A projection that runs.
+/// Whether a process may work on a unit.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Standing {
+    /// It owns it, as far as it knows.
+    Owned,
+    /// Another process owns it, or none.
+    Elsewhere,
+    /// It has stopped for good.
+    Stopped,
+}
+
+/// A slot of a projection, in one process.
 pub(crate) struct Member {
     pub(crate) projection: Arc<dyn AnyProjection>,
     pub(crate) model: Model,
+    slot: u32,
+    /// The number of this owner.
+    epoch: i64,
+    standing: Standing,
     /// Everything up to here is applied, or does not concern it. This is what it reports as reached.
     progress: Checkpoint,
     /// Where its stored checkpoint was when it was last compared, at or before `progress`. In between is no event that it
@@ -128,36 +161,87 @@ pub(crate) struct Member {
     live: bool,
     /// The names of events that it wants and that none had so far, if it was read from the beginning of the log.
     unseen: Vec<&'static str>,
-    stopped: bool,
     status_sender: Arc<StatusSender>,
 }
 
 impl Member {
-    pub(crate) fn new(projection: Arc<dyn AnyProjection>, prepared: Prepared) -> Self {
+    /// The slots of a projection, which nobody owns yet.
+    pub(crate) fn of(projection: &Arc<dyn AnyProjection>, prepared: &Prepared) -> Vec<Self> {
         let model = projection.model();
-        let status_sender = StatusSender::new(ProjectionStatus {
-            name: model.projection.into(),
-            version: model.version,
-            position: prepared.checkpoint.position,
-            applied: 0,
-            unseen: Vec::new(),
-            state: ProjectionState::CatchingUp,
-            progress: prepared.checkpoint,
-            saved: prepared.checkpoint,
-        });
-        let from_the_beginning = prepared.checkpoint.position == Position::START;
-        Self {
-            unseen: if from_the_beginning { projection.names() } else { Vec::new() },
-            projection,
+        let status = ProjectionStatus::new(model.projection.into(), model.version, &prepared.places);
+        let status_sender = Arc::new(StatusSender::new(status));
+        let of_slot = |place: &Place| Self {
+            projection: Arc::clone(projection),
             model,
-            progress: prepared.checkpoint,
-            saved: prepared.checkpoint,
+            slot: place.slot,
+            epoch: place.epoch,
+            standing: Standing::Elsewhere,
+            progress: place.checkpoint,
+            saved: place.checkpoint,
             settled: prepared.shown,
             show_after: None,
             live: false,
-            stopped: false,
-            status_sender: Arc::new(status_sender),
+            unseen: Vec::new(),
+            status_sender: Arc::clone(&status_sender),
+        };
+        prepared.places.iter().map(of_slot).collect()
+    }
+
+    pub(crate) fn unit(&self) -> UnitId {
+        UnitId { projection: self.model.projection, version: self.model.version, slot: self.slot }
+    }
+
+    /// Which share of the streams it folds.
+    pub(crate) fn slot(&self) -> Slot {
+        Slot::new(self.slot, self.projection.slots())
+    }
+
+    /// The unit and the number of its owner.
+    pub(crate) fn held(&self) -> (UnitId, i64) {
+        (self.unit(), self.epoch)
+    }
+
+    /// This process owns it now, where others have left it.
+    pub(crate) fn claimed(&mut self, epoch: i64, checkpoint: Checkpoint) {
+        (self.epoch, self.standing, self.live) = (epoch, Standing::Owned, false);
+        self.unseen = if checkpoint.position == Position::START { self.projection.names() } else { Vec::new() };
+        self.committed(checkpoint, 0);
+    }
+
+    /// This process does not own it any more.
+    pub(crate) fn given_up(&mut self) {
+        if self.standing == Standing::Owned {
+            self.standing = Standing::Elsewhere;
+            self.set_state(ProjectionState::Standby { owner: None });
         }
+    }
+
+    /// What stopped it was fixed.
+    pub(crate) fn start_again(&mut self) {
+        self.standing = Standing::Elsewhere;
+        self.set_state(ProjectionState::Standby { owner: None });
+    }
+
+    /// What is stored of it, while this process does not own it.
+    pub(crate) fn look_at_lease(&mut self, lease: &LeaseState, owner: Option<&str>) {
+        (self.progress, self.saved) = (lease.checkpoint, lease.checkpoint);
+        let state = match &lease.paused {
+            Some(Paused { by, since }) => ProjectionState::Paused { by: by.as_str().into(), since: *since },
+            None => ProjectionState::Standby { owner: owner.map(Into::into) },
+        };
+        self.send(|status| {
+            status.position = lease.checkpoint.position;
+            (status.progress, status.saved) = (lease.checkpoint, lease.checkpoint);
+            status.state = state;
+        });
+    }
+
+    fn send(&self, change: impl FnOnce(&mut SlotStatus)) {
+        self.status_sender.send_modify(|status| status.of_slot(self.slot, change));
+    }
+
+    fn set_state(&self, state: ProjectionState) {
+        self.send(|status| status.state = state);
     }
 
     pub(crate) fn status_sender(&self) -> &Arc<StatusSender> {
@@ -173,7 +257,12 @@ impl Member {
     }
 
     pub(crate) fn is_stopped(&self) -> bool {
-        self.stopped
+        self.standing == Standing::Stopped
+    }
+
+    /// Whether this process works on it.
+    pub(crate) fn is_running(&self) -> bool {
+        self.standing == Standing::Owned
     }
 
     /// How many positions its stored checkpoint is behind.
@@ -182,13 +271,13 @@ impl Member {
     }
 
     /// Where its stored checkpoint must be, with its rows.
-    pub(crate) fn saved(&self) -> &Checkpoint {
-        &self.saved
+    pub(crate) fn saved(&self) -> Place {
+        Place { slot: self.slot, epoch: self.epoch, checkpoint: self.saved }
     }
 
     /// The work of moving its checkpoint to `to` with some changes.
     pub(crate) fn work(&self, to: Checkpoint, changes: crate::changes::Changes) -> Work {
-        Work { model: self.model, from: self.saved, to, changes }
+        Work { model: self.model, from: self.saved(), to, changes }
     }
 
     /// It has come to `to` by applying so many events, and its stored checkpoint has been compared.
@@ -196,10 +285,12 @@ impl Member {
         self.progress = to;
         let (state, saved) = (self.running_state(), self.saved);
         self.status_sender.send_modify(|status| {
-            status.position = to.position;
-            (status.progress, status.saved) = (to, saved);
             status.applied += applied as u64;
-            status.state = state;
+            status.of_slot(self.slot, |status| {
+                status.position = to.position;
+                (status.progress, status.saved) = (to, saved);
+                status.state = state;
+            });
         });
     }
 
@@ -266,24 +357,25 @@ impl Member {
     pub(crate) fn set_retrying(&self, fault: &(dyn std::error::Error + 'static)) {
         let fault = chain(fault);
         tracing::warn!(projection = self.model.projection, position = self.position().get(), %fault, "retrying");
-        self.status_sender.send_modify(|status| status.state = ProjectionState::Retrying { fault });
+        self.set_state(ProjectionState::Retrying { fault });
     }
 
     /// What blocked it has passed.
     pub(crate) fn resume(&self) {
-        let state = self.running_state();
-        self.status_sender.send_if_modified(|status| {
-            let retrying = matches!(status.state, ProjectionState::Retrying { .. });
-            if retrying {
-                status.state = state;
-            }
-            retrying
-        });
+        let is_own = |status: &&SlotStatus| status.slot == self.slot;
+        let is_retrying = {
+            let status = self.status_sender.borrow();
+            let own = status.slots.iter().find(is_own);
+            own.is_some_and(|own| matches!(own.state, ProjectionState::Retrying { .. }))
+        };
+        if is_retrying {
+            self.set_state(self.running_state());
+        }
     }
 
     /// It goes no further.
     pub(crate) fn stop(&mut self, stop: Stop) {
-        self.stopped = true;
+        self.standing = Standing::Stopped;
         let stopped = Stopped {
             projection: self.model.projection.into(),
             version: self.model.version,
@@ -291,7 +383,8 @@ impl Member {
             event: stop.event,
             cause: Arc::new(stop.cause),
         };
-        send_stopped(&self.status_sender, stopped);
+        log_stopped(&stopped);
+        self.set_state(ProjectionState::Stopped(stopped));
     }
 
     pub(crate) fn stop_for_good(&mut self, cause: StopCause) {
@@ -304,7 +397,7 @@ impl Member {
 
     /// It was closed.
     pub(crate) fn close(&self) {
-        self.status_sender.send_modify(|status| {
+        self.send(|status| {
             if status.state.is_running() {
                 status.state = ProjectionState::Closed;
             }
@@ -316,16 +409,15 @@ impl Member {
     }
 }
 
-/// Reports that a projection has stopped.
-pub(crate) fn send_stopped(status_sender: &StatusSender, stopped: Stopped) {
+/// Says that a projection has stopped.
+pub(crate) fn log_stopped(stopped: &Stopped) {
     tracing::error!(
         projection = &*stopped.projection,
         version = stopped.version,
         position = stopped.position.get(),
-        reason = chain(&stopped),
+        reason = chain(stopped),
         "projection stopped"
     );
-    status_sender.send_modify(|status| status.state = ProjectionState::Stopped(stopped));
 }
 
 /// An error with everything behind it, in one line.

@@ -1,22 +1,28 @@
 //! A read pass: one reader of the log, and the projections that fold what it reads.
 
+use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 use std::time::Duration;
 
 use annals_eventstore::{Backoff, Checkpoint, Clock, EventStore, Position, ReadError};
+use futures::FutureExt;
 use futures::future::join_all;
 use tokio::sync::mpsc;
 use tokio::time::{Instant, sleep, sleep_until};
 use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
 
 use crate::batch::Batch;
 use crate::column::ColumnValue;
 use crate::commit::{Part, commit, move_on};
-use crate::database::{Fault, ReadModels};
-use crate::error::StopCause;
+use crate::database::{Fault, ReadModels, UnitId};
+use crate::error::{StopCause, Stopped};
+use crate::fold::panic_text;
 use crate::folding::{Folding, Outcome, Step, Stop};
-use crate::member::{Member, wanted};
+use crate::keeper::Returns;
+use crate::member::{Member, log_stopped, wanted};
 use crate::page_reader::{PageReader, Wanted};
+use crate::status::StatusSender;
 use crate::switch::switch;
 
 /// How long a stored checkpoint may stay behind where nothing concerned the projection.
@@ -35,6 +41,7 @@ pub(crate) struct Shared {
     pub(crate) database: Arc<dyn ReadModels>,
     pub(crate) clock: Arc<dyn Clock>,
     pub(crate) cancel: CancellationToken,
+    pub(crate) returns: Returns,
 }
 
 impl Shared {
@@ -42,6 +49,72 @@ impl Shared {
     pub(crate) async fn is_foreign(&self, checkpoint: &Checkpoint) -> bool {
         matches!(self.store.check_checkpoint(checkpoint).await, Err(ReadError::StoreRewound { .. }))
     }
+}
+
+/// Projections whose positions differ by at most this share a pass from the start; those further behind catch up first.
+const TOGETHER: i64 = 10_000;
+
+/// The passes of a runner: one follows the log, the others lead projections to it.
+pub(crate) struct Passes {
+    shared: Shared,
+    join: mpsc::UnboundedSender<Vec<Member>>,
+    tracker: TaskTracker,
+    status_senders: Vec<Arc<StatusSender>>,
+}
+
+impl Passes {
+    /// Starts the pass that follows the log, with no projections yet.
+    pub(crate) fn follow(shared: Shared, tracker: TaskTracker, status_senders: Vec<Arc<StatusSender>>) -> Self {
+        let (join, joining) = mpsc::unbounded_channel();
+        let passes = Self { shared, join, tracker, status_senders };
+        passes.spawn(Role::Follow(joining), Vec::new());
+        passes
+    }
+
+    pub(crate) fn shared(&self) -> &Shared {
+        &self.shared
+    }
+
+    /// Starts a pass for each group of projections that are close to each other.
+    pub(crate) fn start(&self, mut members: Vec<Member>) {
+        members.sort_by_key(|member| std::cmp::Reverse(member.position()));
+        while !members.is_empty() {
+            let apart = members
+                .windows(2)
+                .position(|pair| pair[0].position().get() - pair[1].position().get() > TOGETHER)
+                .map_or(members.len(), |at| at + 1);
+            let behind = members.split_off(apart);
+            self.spawn(Role::CatchUp(self.join.clone()), members);
+            members = behind;
+        }
+    }
+
+    fn spawn(&self, role: Role, members: Vec<Member>) {
+        let pass = Pass::new(self.shared.clone(), role, members);
+        self.tracker.spawn(guard(pass, self.status_senders.clone(), self.shared.cancel.clone()));
+    }
+}
+
+/// Runs a pass. Should it panic, which no projection can make it do, nobody waits in vain: everything stops and says so.
+async fn guard(pass: Pass, status_senders: Vec<Arc<StatusSender>>, cancel: CancellationToken) {
+    let Err(panic) = AssertUnwindSafe(pass.run()).catch_unwind().await else { return };
+    let what = panic_text(panic.as_ref());
+    for status_sender in status_senders {
+        status_sender.send_modify(|status| {
+            let stopped = Stopped {
+                projection: Arc::clone(&status.name),
+                version: status.version,
+                position: status.position,
+                event: None,
+                cause: Arc::new(StopCause::Runner(what.clone())),
+            };
+            if status.state.is_running() {
+                log_stopped(&stopped);
+                status.stop_all(&stopped);
+            }
+        });
+    }
+    cancel.cancel();
 }
 
 /// What becomes of the projections of a pass when they reach the end of the log.
@@ -76,7 +149,8 @@ impl Pass {
     pub(crate) async fn run(mut self) {
         while !self.shared.cancel.is_cancelled() {
             self.take_in();
-            self.members.retain(|member| !member.is_stopped());
+            self.give_back_what_is_asked_for().await;
+            self.hand_over().await;
             let Some(after) = self.members.iter().map(Member::progress).min_by_key(|at| at.position).copied() else {
                 match &self.role {
                     Role::CatchUp(_) => return,
@@ -136,8 +210,46 @@ impl Pass {
         }
         self.stop_taking_in();
         self.save().await;
+        self.release(|_| true).await;
         for member in &self.members {
             member.close();
+        }
+    }
+
+    /// Gives up what other processes are to have.
+    async fn give_back_what_is_asked_for(&mut self) {
+        let asked = self.shared.returns.asked(self.members.iter().map(Member::unit));
+        if asked.is_empty() {
+            return;
+        }
+        self.save().await;
+        self.release(|member| asked.contains(&member.unit())).await;
+    }
+
+    /// Ends the leases of some of the projections that run here.
+    async fn release(&mut self, of: impl Fn(&Member) -> bool) {
+        let given_up = self.members.iter_mut().filter(|member| member.is_running() && of(member));
+        let held = given_up.map(|member| {
+            member.given_up();
+            member.held()
+        });
+        let held: Vec<(UnitId, i64)> = held.collect();
+        end_leases(&self.shared, &held).await;
+    }
+
+    /// Hands over to the keeper what does not run here any more.
+    async fn hand_over(&mut self) {
+        if self.members.iter().all(Member::is_running) {
+            return;
+        }
+        let (running, ended): (Vec<Member>, _) =
+            std::mem::take(&mut self.members).into_iter().partition(Member::is_running);
+        self.members = running;
+        self.wanted = all_wanted(&self.members);
+        let stopped: Vec<(UnitId, i64)> = ended.iter().filter(|member| member.is_stopped()).map(Member::held).collect();
+        end_leases(&self.shared, &stopped).await;
+        for member in ended {
+            self.shared.returns.give(member);
         }
     }
 
@@ -164,7 +276,6 @@ impl Pass {
             return;
         }
         self.members.extend(members);
-        self.members.retain(|member| !member.is_stopped());
         self.wanted = all_wanted(&self.members);
     }
 
@@ -182,7 +293,7 @@ impl Pass {
         }
         self.recheck = false;
         // Somebody may have stopped, which changes where to read on.
-        self.members.iter().all(|member| !member.is_stopped())
+        self.members.iter().all(Member::is_running)
     }
 
     async fn cannot_read(&mut self, error: ReadError) {
@@ -214,7 +325,7 @@ impl Pass {
     }
 
     fn running(&self) -> impl Iterator<Item = &Member> {
-        self.members.iter().filter(|member| !member.is_stopped())
+        self.members.iter().filter(|member| member.is_running())
     }
 
     /// Lets every projection apply what it wants of a batch that accounts for the log behind `after` up to `checkpoint`.
@@ -226,7 +337,7 @@ impl Pass {
             let shared = &self.shared;
             // A projection that was put back behind the beginning of the batch must read again from there.
             let takes = |member: &Member| {
-                !member.is_stopped() && member.position() >= after && member.position() < checkpoint.position
+                member.is_running() && member.position() >= after && member.position() < checkpoint.position
             };
             let behind: Vec<usize> = (0..self.members.len()).filter(|&at| takes(&self.members[at])).collect();
             if behind.is_empty() {
@@ -242,7 +353,7 @@ impl Pass {
 
     /// Compares every stored checkpoint, though there is nothing to apply.
     async fn compare(&mut self) {
-        let running = self.members.iter().enumerate().filter(|(_, member)| !member.is_stopped());
+        let running = self.members.iter().enumerate().filter(|(_, member)| member.is_running());
         let parts = running.map(|(at, member)| Part::comparing(at, member)).collect();
         move_on(&self.shared, &mut self.members, parts).await;
     }
@@ -251,7 +362,7 @@ impl Pass {
     async fn caught_up(&mut self) {
         let asks = |member: &Member| {
             let due = member.show_after.is_none_or(|after| after <= Instant::now());
-            !member.settled && !member.is_stopped() && due
+            !member.settled && member.is_running() && due
         };
         // Whether a version may be shown is judged by its stored checkpoint.
         if self.members.iter().any(|member| asks(member) && member.unsaved() > 0) {
@@ -261,7 +372,7 @@ impl Pass {
             if asks(member) {
                 switch(&self.shared, member).await;
             }
-            if !member.is_stopped() {
+            if member.is_running() {
                 member.caught_up();
             }
         }
@@ -282,6 +393,7 @@ impl Pass {
             () = self.shared.cancel.cancelled() => return,
             Some(joined) = joining => joined,
             Ok(()) = self.pages.changed() => return,
+            () = self.shared.returns.wanted() => return,
             () = sleep_until(save_at.unwrap_or_else(Instant::now)), if save_at.is_some() => {
                 self.save().await;
                 return;
@@ -308,11 +420,21 @@ impl Pass {
     /// Stores checkpoints that are behind. A failure is left to the next time: nothing but some reading is lost by it.
     async fn save(&mut self) {
         self.unsaved_since = None;
-        let behind = self.members.iter().enumerate().filter(|(_, member)| !member.is_stopped() && member.unsaved() > 0);
+        let behind = self.members.iter().enumerate().filter(|(_, member)| member.is_running() && member.unsaved() > 0);
         let parts: Vec<Part> = behind
             .map(|(at, member)| Part::of(at, member.work(*member.progress(), Default::default()), 0, None))
             .collect();
         commit(&self.shared, &mut self.members, parts).await;
+    }
+}
+
+/// Lets other processes claim units at once. If the database cannot be asked, their leases end by themselves.
+async fn end_leases(shared: &Shared, held: &[(UnitId, i64)]) {
+    if held.is_empty() {
+        return;
+    }
+    if let Err(fault) = shared.database.release(held).await {
+        tracing::debug!(fault = %fault.source, "leases could not be ended; they will expire");
     }
 }
 
@@ -328,7 +450,7 @@ async fn fold(shared: &Shared, at: usize, member: &Member, batch: &Batch, checkp
         let cause = StopCause::Read(Arc::new(ReadError::StoreRewound { position, incarnation }));
         return Some(part(at, member, None, Outcome::stopped(cause), checkpoint));
     }
-    let mut folding = Folding::of(member.projection.fold(batch, member.position()));
+    let mut folding = folding(member, batch);
     let outcome = loop {
         let keys = match folding.step() {
             Step::Ready(outcome) => break *outcome,
@@ -348,6 +470,11 @@ async fn fold(shared: &Shared, at: usize, member: &Member, batch: &Batch, checkp
     Some(part(at, member, Some(&folding), outcome, checkpoint))
 }
 
+/// What is folded of a batch for a slot of a projection.
+fn folding(member: &Member, batch: &Batch) -> Folding {
+    Folding::of(member.projection.fold(batch, member.position(), member.slot()))
+}
+
 /// Loads rows as they are where the projection's checkpoint was last seen; `Ok(None)` if it is elsewhere by now, `None` if
 /// the wait for a fault that may pass was cancelled.
 async fn load(
@@ -357,7 +484,7 @@ async fn load(
 ) -> Option<Result<Option<Vec<Vec<ColumnValue>>>, Fault>> {
     let mut backoff = Backoff::default();
     loop {
-        match shared.database.load(&member.model, member.saved(), keys).await {
+        match shared.database.load(&member.model, &member.saved(), keys).await {
             Err(fault) if fault.transient => {
                 member.set_retrying(&fault.source);
                 tokio::select! {
@@ -372,7 +499,7 @@ async fn load(
 
 /// How far an outcome brings a projection.
 fn part(at: usize, member: &Member, folding: Option<&Folding>, outcome: Outcome, checkpoint: Checkpoint) -> Part {
-    let Outcome { applied, changes, stop } = outcome;
+    let Outcome { applied, changes, stop, .. } = outcome;
     let to = match folding {
         Some(folding) if stop.is_none() && applied == folding.fold().len() => checkpoint,
         Some(folding) if applied > 0 => folding.fold().checkpoint(checkpoint.incarnation, applied),
@@ -383,6 +510,6 @@ fn part(at: usize, member: &Member, folding: Option<&Folding>, outcome: Outcome,
 
 impl Outcome {
     fn stopped(cause: StopCause) -> Self {
-        Self { applied: 0, changes: Default::default(), stop: Some(Stop::of(cause)) }
+        Self { stop: Some(Stop::of(cause)), ..Self::default() }
     }
 }

@@ -5,8 +5,10 @@ use annals_eventstore::{Event, Recorded, Tenant};
 use crate::error::ProjectionError;
 use crate::read_model::ReadModel;
 use crate::rows::Rows;
+use crate::stream_options::Kind;
 
-/// A fold of events into a read model.
+/// A fold of events into a read model, whose rows may have any keys. A read model with one row per stream is better built by a
+/// [`StreamProjection`](crate::StreamProjection), which is a projection too.
 ///
 /// # Obligations on the implementer
 /// [`Projection::apply`] is pure: the same events in the same order give the same rows, whatever was asked for before. It
@@ -83,4 +85,10 @@ pub trait Projection: Send + Sync + 'static {
     /// # Errors
     /// Whatever makes the event impossible to apply. The projection stops before this event and says why; nothing is skipped.
     fn apply(&self, event: &Recorded<Self::Event>, rows: &mut Rows<Self::Row>) -> Result<(), ProjectionError>;
+
+    /// How it is run. Nobody but this crate can implement it, as nobody else can name what it returns.
+    #[doc(hidden)]
+    fn __kind(&self) -> Kind {
+        Kind::ROWS
+    }
 }

@@ -7,8 +7,8 @@ use annals_eventstore::Tenant;
 use crate::changes::{Changes, RowError, check_key};
 use crate::column::{Column, ColumnError, ColumnValue, next_column};
 use crate::error::ProjectionError;
+use crate::known_rows::{BadRow, KnownRows, LookUp, Now, whole_key};
 use crate::read_model::{ReadModel, RowKeyPrefix, TENANT};
-use crate::slots::{BadRow, LookUp, Now, Slots, whole_key};
 
 /// The rows of a read model, as far as the events at hand need them.
 ///
@@ -72,21 +72,24 @@ use crate::slots::{BadRow, LookUp, Now, Slots, whole_key};
 #[derive(Debug)]
 pub struct Rows<R: ReadModel> {
     /// Those of the tenant whose event is applied if the read model is per tenant; all of them otherwise.
-    slots: Slots<R>,
+    known: KnownRows<R>,
     /// Those of other tenants. No lookup and no write of this event comes here.
-    others: HashMap<Tenant, Slots<R>>,
-    /// Keys of this round's lookups that found no slot, each once, in the order of the lookups.
+    others: HashMap<Tenant, KnownRows<R>>,
+    /// Keys of this round's lookups of which nothing is known, each once, in the order of the lookups.
     missing: Vec<(Option<Tenant>, R::Key)>,
     /// The number of the event that is being applied.
     event: usize,
+    /// Whether all events of the batch are of one tenant, which the projection or its runner has chosen.
+    of_one_tenant: bool,
     /// The first row of this round that no table can hold or give back, with the number of its event.
     failed: Option<BadRow>,
 }
 
 impl<R: ReadModel> Rows<R> {
     /// No rows, and nothing known about any key.
-    pub(crate) fn new() -> Self {
-        Self { slots: Slots::of(None), others: HashMap::new(), missing: Vec::new(), event: 0, failed: None }
+    pub(crate) fn new(of_one_tenant: bool) -> Self {
+        let known = KnownRows::of(None);
+        Self { known, others: HashMap::new(), missing: Vec::new(), event: 0, of_one_tenant, failed: None }
     }
 
     /// The row called `key`, or `None` if there is none.
@@ -95,7 +98,7 @@ impl<R: ReadModel> Rows<R> {
     /// The runner's own error if the row is not in memory; hand it on.
     pub fn get(&mut self, key: &R::Key) -> Result<Option<&R>, ProjectionError> {
         self.look_up(key)?;
-        Ok(self.slots.row(key))
+        Ok(self.known.row(key))
     }
 
     /// The row called `key` to change it, or `None` if there is none. Its key must stay as it is: the projection stops
@@ -105,7 +108,7 @@ impl<R: ReadModel> Rows<R> {
     /// The runner's own error if the row is not in memory; hand it on.
     pub fn get_mut(&mut self, key: &R::Key) -> Result<Option<&mut R>, ProjectionError> {
         self.look_up(key)?;
-        Ok(self.slots.row_mut(key, self.event))
+        Ok(self.known.row_mut(key, self.event))
     }
 
     /// The row called `key` to change it, where it is a fault of the events or of the fold if there is none. The projection
@@ -115,11 +118,10 @@ impl<R: ReadModel> Rows<R> {
     /// [`RowError::Missing`] if there is no such row; the runner's own error if it is not in memory. Hand both on.
     pub fn require(&mut self, key: &R::Key) -> Result<&mut R, ProjectionError> {
         self.look_up(key)?;
-        let missing = || RowError::missing::<R>(&whole_key::<R>(self.slots.tenant(), key)).into();
-        if self.slots.row(key).is_none() {
-            return Err(missing());
+        if self.known.row(key).is_none() {
+            return Err(self.missing_row(key).into());
         }
-        self.slots.row_mut(key, self.event).ok_or_else(ProjectionError::not_loaded)
+        self.known.row_mut(key, self.event).ok_or_else(ProjectionError::not_loaded)
     }
 
     /// The row called `key` to change it; if there is none, the row that `make` gives. Its key must stay as it is.
@@ -128,10 +130,10 @@ impl<R: ReadModel> Rows<R> {
     /// The runner's own error if the row is not in memory; hand it on.
     pub fn get_or_insert_with(&mut self, key: &R::Key, make: impl FnOnce() -> R) -> Result<&mut R, ProjectionError> {
         self.look_up(key)?;
-        if self.slots.row(key).is_none() {
+        if self.known.row(key).is_none() {
             self.set(key.clone(), Now::Row(make()));
         }
-        self.slots.row_mut(key, self.event).ok_or_else(ProjectionError::not_loaded)
+        self.known.row_mut(key, self.event).ok_or_else(ProjectionError::not_loaded)
     }
 
     /// Whether there is a row called `key`.
@@ -201,12 +203,48 @@ impl<R: ReadModel> Rows<R> {
     /// }
     /// ```
     pub fn remove_by_prefix(&mut self, prefix: &impl RowKeyPrefix<R::Key>) {
-        let removed = self.slots.remove_by_prefix(prefix.to_columns(), self.event);
+        let removed = self.known.remove_by_prefix(prefix.to_columns(), self.event);
         self.note(removed);
     }
 
+    /// That there is no such row.
+    pub(crate) fn missing_row(&self, key: &R::Key) -> RowError {
+        RowError::missing::<R>(&whole_key::<R>(self.known.tenant(), key))
+    }
+
+    /// The row called `key`, which this event has looked up before.
+    pub(crate) fn row(&self, key: &R::Key) -> Option<&R> {
+        self.known.row(key)
+    }
+
+    /// The same, to change it.
+    pub(crate) fn row_mut(&mut self, key: &R::Key) -> Option<&mut R> {
+        self.known.row_mut(key, self.event)
+    }
+
+    /// Puts a row in place of the one called `key`; a row with another key is the fault of this event.
+    pub(crate) fn put(&mut self, key: &R::Key, row: R) {
+        let found = row.key();
+        if found != *key {
+            let whole = |key| whole_key::<R>(self.known.tenant(), key);
+            let error = RowError::of_another_stream::<R>(&whole(key), &whole(&found));
+            self.note(Err((self.event, error)));
+        }
+        self.set(key.clone(), Now::Row(row));
+    }
+
+    /// The table has no row called `key`, if nothing is known about it.
+    pub(crate) fn assume_absent(&mut self, key: &R::Key) {
+        self.known.assume_absent(key);
+    }
+
+    /// Whether all events of the batch are of one tenant, whichever comes next.
+    pub(crate) fn are_of_one_tenant(&self) -> bool {
+        self.of_one_tenant
+    }
+
     fn set(&mut self, key: R::Key, now: Now<R>) {
-        let set = self.slots.set(key, now, self.event);
+        let set = self.known.set(key, now, self.event);
         self.note(set);
     }
 
@@ -218,10 +256,10 @@ impl<R: ReadModel> Rows<R> {
 
     /// Fails, and remembers the key, if it is not known whether there is a row called `key`.
     fn look_up(&mut self, key: &R::Key) -> Result<(), ProjectionError> {
-        match self.slots.look_up(key, self.event) {
+        match self.known.look_up(key, self.event) {
             Ok(LookUp::Known) => return Ok(()),
             Ok(LookUp::Asked) => {}
-            Ok(LookUp::Missing) => self.missing.push((self.slots.tenant().cloned(), key.clone())),
+            Ok(LookUp::Missing) => self.missing.push((self.known.tenant().cloned(), key.clone())),
             Err(bad) => self.note(Err(bad)),
         }
         Err(ProjectionError::not_loaded())
@@ -231,28 +269,28 @@ impl<R: ReadModel> Rows<R> {
     pub(crate) fn reset(&mut self) {
         self.missing.clear();
         self.failed = None;
-        self.all().for_each(Slots::reset);
+        self.all().for_each(KnownRows::reset);
     }
 
     /// The event with this number comes next, of this tenant.
     pub(crate) fn begin(&mut self, event: usize, tenant: &Tenant) {
         self.event = event;
-        if R::TABLE.per_tenant && self.slots.tenant() != Some(tenant) {
-            let slots = self.others.remove(tenant).unwrap_or_else(|| Slots::of(Some(tenant.clone())));
-            let left = std::mem::replace(&mut self.slots, slots);
+        if R::TABLE.per_tenant && self.known.tenant() != Some(tenant) {
+            let known = self.others.remove(tenant).unwrap_or_else(|| KnownRows::of(Some(tenant.clone())));
+            let left = std::mem::replace(&mut self.known, known);
             if let Some(tenant) = left.tenant().cloned() {
                 self.others.insert(tenant, left);
             }
         }
     }
 
-    fn all(&mut self) -> impl Iterator<Item = &mut Slots<R>> {
-        std::iter::once(&mut self.slots).chain(self.others.values_mut())
+    fn all(&mut self) -> impl Iterator<Item = &mut KnownRows<R>> {
+        std::iter::once(&mut self.known).chain(self.others.values_mut())
     }
 
-    fn of(&mut self, tenant: Option<&Tenant>) -> Option<&mut Slots<R>> {
-        if self.slots.tenant() == tenant {
-            return Some(&mut self.slots);
+    fn of(&mut self, tenant: Option<&Tenant>) -> Option<&mut KnownRows<R>> {
+        if self.known.tenant() == tenant {
+            return Some(&mut self.known);
         }
         tenant.and_then(|tenant| self.others.get_mut(tenant))
     }
@@ -290,15 +328,15 @@ impl<R: ReadModel> Rows<R> {
     /// [`RowError::Unreadable`] if a loaded row is not one of this type, [`RowError::Foreign`] if it has another key.
     pub(crate) fn supply(&mut self, loaded: Vec<Vec<ColumnValue>>) -> Result<(), RowError> {
         for (tenant, key) in std::mem::take(&mut self.missing) {
-            if let Some(slots) = self.of(tenant.as_ref()) {
-                slots.absent(key);
+            if let Some(known) = self.of(tenant.as_ref()) {
+                known.absent(key);
             }
         }
         for columns in loaded {
             let unreadable = |source| RowError::Unreadable { table: R::TABLE.name, source };
             let (tenant, row) = read_row::<R>(columns).map_err(unreadable)?;
             match self.of(tenant.as_ref()) {
-                Some(slots) => slots.stored(row)?,
+                Some(known) => known.stored(row)?,
                 None => return Err(RowError::foreign::<R>(&whole_key::<R>(tenant.as_ref(), &row.key()))),
             }
         }
@@ -309,15 +347,15 @@ impl<R: ReadModel> Rows<R> {
     /// order of their keys.
     ///
     /// # Errors
-    /// About a row that no table can hold or give back: of all such rows, one of the earliest event that made one.
-    pub(crate) fn changes(&mut self) -> Result<Changes, BadRow> {
-        let mut changes = Changes::default();
-        let failed = self.all().filter_map(|slots| slots.add_to(&mut changes).err()).min_by_key(|(event, _)| *event);
-        if let Some(bad) = failed {
-            return Err(bad);
+    /// All rows that no table can hold or give back.
+    pub(crate) fn changes(&mut self) -> Result<Changes, Vec<BadRow>> {
+        let (mut changes, mut failed) = (Changes::default(), Vec::new());
+        self.all().for_each(|known| known.add_to(&mut changes, &mut failed));
+        if failed.is_empty() {
+            changes.sort(R::TABLE);
+            return Ok(changes);
         }
-        changes.sort(R::TABLE);
-        Ok(changes)
+        Err(failed)
     }
 }
 

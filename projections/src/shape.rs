@@ -17,6 +17,8 @@ pub(crate) struct Shape {
     pub(crate) events: String,
     /// The only tenant whose events it wants.
     pub(crate) tenant: Option<String>,
+    /// Into how many slots it is split; 1 if it is not.
+    pub(crate) slots: u32,
 }
 
 impl Shape {
@@ -24,7 +26,7 @@ impl Shape {
         names.sort_unstable();
         names.dedup();
         let tenant = tenant.map(|tenant| tenant.as_str().to_owned());
-        Self { table: line(table), events: names.join("\n"), tenant }
+        Self { table: line(table), events: names.join("\n"), tenant, slots: 1 }
     }
 
     /// Checks that a version which was begun with the shape `stored` is still declared so.
@@ -44,6 +46,10 @@ impl Shape {
         if self.tenant != stored.tenant {
             let (stored, declared) = (stored.tenant.clone(), self.tenant.clone());
             return Err(StartError::TenantChanged { projection, version, stored, declared });
+        }
+        if self.slots != stored.slots {
+            let (stored, declared) = (stored.slots, self.slots);
+            return Err(StartError::SlotsChanged { projection, version, stored, declared });
         }
         Ok(())
     }

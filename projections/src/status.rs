@@ -3,8 +3,10 @@
 use std::sync::Arc;
 
 use annals_eventstore::{Checkpoint, Position};
+use jiff::Timestamp;
 use tokio::sync::watch;
 
+use crate::database::Place;
 use crate::error::Stopped;
 
 /// The state of one projection, as [`Projections::status`](crate::Projections::status) gives it.
@@ -25,7 +27,23 @@ pub struct ProjectionStatus {
     /// Stored names that no event which it wants had, when it was built in this process from the beginning to the end of the
     /// log. They may be misspelt, or new: the first event with such a name takes it out.
     pub unseen: Vec<&'static str>,
-    /// What it is doing.
+    /// What it is doing: the worst of what its slots do here; what other processes do with slots of theirs counts only if
+    /// none is run here.
+    pub state: ProjectionState,
+    /// Each slot of it; one if it is not split.
+    pub slots: Vec<SlotStatus>,
+}
+
+/// The state of one slot of a projection.
+#[derive(Clone, Debug)]
+#[non_exhaustive]
+pub struct SlotStatus {
+    /// Its number, from 0.
+    pub slot: u32,
+    /// Everything up to here that concerns the slot is applied, as far as this process knows: it looks now and then at what
+    /// other processes do.
+    pub position: Position,
+    /// What is being done with it.
     pub state: ProjectionState,
     /// The event at `position`.
     pub(crate) progress: Checkpoint,
@@ -34,6 +52,52 @@ pub struct ProjectionStatus {
 }
 
 impl ProjectionStatus {
+    pub(crate) fn new(name: Arc<str>, version: u32, places: &[Place]) -> Self {
+        let slots = places.iter().map(|place| SlotStatus {
+            slot: place.slot,
+            position: place.checkpoint.position,
+            state: ProjectionState::Standby { owner: None },
+            progress: place.checkpoint,
+            saved: place.checkpoint,
+        });
+        let slots: Vec<SlotStatus> = slots.collect();
+        let (position, state) = (lowest(&slots), ProjectionState::Standby { owner: None });
+        Self { name, version, position, applied: 0, unseen: Vec::new(), state, slots }
+    }
+
+    /// Changes what is said of a slot, and so of the whole.
+    pub(crate) fn of_slot(&mut self, slot: u32, change: impl FnOnce(&mut SlotStatus)) {
+        if let Some(status) = self.slots.iter_mut().find(|status| status.slot == slot) {
+            change(status);
+        }
+        self.position = lowest(&self.slots);
+        let worst = self.slots.iter().max_by_key(|status| status.state.weight());
+        if let Some(worst) = worst {
+            self.state = worst.state.clone();
+        }
+    }
+
+    /// None of its slots goes any further.
+    pub(crate) fn stop_all(&mut self, stopped: &Stopped) {
+        for status in self.slots.iter_mut().filter(|status| status.state.is_running()) {
+            status.state = ProjectionState::Stopped(stopped.clone());
+        }
+        self.state = ProjectionState::Stopped(stopped.clone());
+    }
+
+    /// The checkpoint of the slot that is furthest behind, as it is reported.
+    pub(crate) fn progress(&self) -> Option<Checkpoint> {
+        self.slots.iter().map(|status| status.progress).min_by_key(|progress| progress.position)
+    }
+
+    /// Whether all of it is read by this process.
+    pub(crate) fn is_read_here(&self) -> bool {
+        let elsewhere = |state: &ProjectionState| {
+            matches!(state, ProjectionState::Standby { .. } | ProjectionState::Paused { .. } | ProjectionState::Closed)
+        };
+        !self.slots.iter().any(|status| elsewhere(&status.state))
+    }
+
     /// Why it has stopped, if that is because the log is another one than it has read.
     pub(crate) fn stopped_by_rewind(&self) -> Option<&Stopped> {
         match &self.state {
@@ -58,16 +122,45 @@ pub enum ProjectionState {
     },
     /// It goes no further. Fix what it says and start the projections again.
     Stopped(Stopped),
+    /// Another process runs it. This one takes over if that ends.
+    Standby {
+        /// The name of the process; `None` if none has claimed it yet.
+        owner: Option<Arc<str>>,
+    },
+    /// Somebody has asked all processes to leave it alone, by [`Projections::pause`](crate::Projections::pause).
+    Paused {
+        /// Who.
+        by: Arc<str>,
+        /// Since when.
+        since: Timestamp,
+    },
     /// It was closed.
     Closed,
 }
 
 impl ProjectionState {
-    /// Whether it continues by itself.
+    /// How much it says of a projection some of whose slots are in another state.
+    fn weight(&self) -> u8 {
+        match self {
+            Self::Stopped(_) => 6,
+            Self::Paused { .. } => 5,
+            Self::Retrying { .. } => 4,
+            Self::CatchingUp => 3,
+            Self::Live => 2,
+            Self::Standby { .. } => 1,
+            Self::Closed => 0,
+        }
+    }
+
+    /// Whether it is, or may be, continued without anybody starting it again.
     #[must_use]
     pub fn is_running(&self) -> bool {
         !matches!(self, Self::Stopped(_) | Self::Closed)
     }
+}
+
+fn lowest(slots: &[SlotStatus]) -> Position {
+    slots.iter().map(|status| status.position).min().unwrap_or_default()
 }
 
 /// The channel to which a runner writes the state of a projection; waits read it.

@@ -14,7 +14,7 @@ use crate::database::{Fault, Model, Shown, Shows, Switch};
 use crate::error::{Elsewhere, ProjectionProgress, WaitError};
 use crate::member::{AnyProjection, chain};
 use crate::pass::Shared;
-use crate::status::{ProjectionState, ProjectionStatus};
+use crate::status::{ProjectionState, ProjectionStatus, SlotStatus};
 use crate::switch::SWITCH_AGAIN;
 
 /// How often the database is asked again. The runner of this process says when there is something to see; another process,
@@ -96,7 +96,7 @@ impl Names {
             true => WaitError::Unavailable(fault.source),
             false => WaitError::Database(fault.source),
         })?;
-        let progress = |at| self.progress_of(at, look.shown[at], None);
+        let progress = |at: usize| self.progress_of(at, look.shown[at].clone(), None);
         Ok((0..self.fed.len()).map(progress).collect())
     }
 
@@ -107,14 +107,16 @@ impl Names {
             ProjectionState::Retrying { fault } => Some(fault.clone()),
             _ => fault,
         };
-        let elsewhere = shown.filter(|shown| shown.version != status.version).map(|shown| Elsewhere {
+        let elsewhere = shown.as_ref().filter(|shown| shown.version != status.version).map(|shown| Elsewhere {
             version: shown.version,
             moved_at: shown.moved_at,
             here: status.version,
             here_position: status.position,
         });
-        let position = shown.map_or(status.position, |shown| seen_up_to(&status, &shown).position);
-        ProjectionProgress { projection: status.name, position, retrying_after, elsewhere }
+        let position =
+            shown.as_ref().and_then(|shown| seen_up_to(&status, shown)).map_or(status.position, |c| c.position);
+        let in_the_way = in_the_way(&status);
+        ProjectionProgress { projection: status.name, position, retrying_after, in_the_way, elsewhere }
     }
 
     /// Lets the name of projection `at` show the version that runs here, as soon as that has read what is shown now.
@@ -128,7 +130,8 @@ impl Names {
                 if let Some(stopped) = own.stopped_by_rewind() {
                     return Err(WaitError::Stopped(stopped.clone()));
                 }
-                if let Err(error) = check_log(self.shared.store.as_ref(), &own.progress).await {
+                let progress = own.progress().unwrap_or(Checkpoint::start(self.shared.store.incarnation()));
+                if let Err(error) = check_log(self.shared.store.as_ref(), &progress).await {
                     why = chain(&error);
                     sleep(LOOK_AGAIN).await;
                     continue;
@@ -217,7 +220,7 @@ impl Wait<'_> {
         self.fault = None;
         let mut there = true;
         for &at in self.of {
-            there &= self.is_there(at, look.shown[at]).await?;
+            there &= self.is_there(at, look.shown[at].as_ref()).await?;
         }
         if !there {
             self.check_open()?;
@@ -225,17 +228,17 @@ impl Wait<'_> {
         Ok(there)
     }
 
-    async fn is_there(&mut self, at: usize, shown: Option<Shown>) -> Result<bool, WaitError> {
+    async fn is_there(&mut self, at: usize, shown: Option<&Shown>) -> Result<bool, WaitError> {
         let status = self.names.fed[at].status.borrow().clone();
         let is_own = shown.is_none_or(|shown| shown.version == status.version);
         if is_own && let Some(stopped) = status.stopped_by_rewind() {
             return Err(WaitError::Stopped(stopped.clone()));
         }
-        match shown.map(|shown| seen_up_to(&status, &shown)) {
+        match shown.and_then(|shown| seen_up_to(&status, shown)) {
             Some(seen) if seen.position >= self.position => {
                 // What the runner of this process has reached since the wait began, it has read from this log. Anything else
                 // may have been stored before the log was restored, or before another server took over.
-                let was_read = is_own && self.behind[at] && status.position >= self.position;
+                let was_read = is_own && status.is_read_here() && self.behind[at] && status.position >= self.position;
                 Ok(was_read || self.is_of_this_log(seen).await)
             }
             _ => match status.state {
@@ -268,17 +271,36 @@ impl Wait<'_> {
 
     /// How far each has got.
     fn reached(&self) -> Vec<ProjectionProgress> {
-        let shown = |at: usize| self.look.as_ref().and_then(|look| look.shown[at]);
+        let shown = |at: usize| self.look.as_ref().and_then(|look| look.shown[at].clone());
         self.of.iter().map(|&at| self.names.progress_of(at, shown(at), self.fault.clone())).collect()
     }
 }
 
-/// Up to where queries see the log in a version that is shown.
-fn seen_up_to(status: &ProjectionStatus, shown: &Shown) -> Checkpoint {
-    let stored = shown.checkpoint;
-    if shown.version != status.version {
-        return stored;
-    }
+/// Why slots of a projection do not go on in this process.
+fn in_the_way(status: &ProjectionStatus) -> Option<String> {
+    let of_slot = |own: &SlotStatus| {
+        let what = match &own.state {
+            ProjectionState::Paused { by, since } => format!("paused by `{by}` since {since}"),
+            ProjectionState::Standby { owner: Some(owner) } => format!("run by {owner}"),
+            ProjectionState::Standby { owner: None } => "run by no process at the moment".to_owned(),
+            _ => return None,
+        };
+        Some(if status.slots.len() > 1 { format!("slot {}: {what}", own.slot) } else { what })
+    };
+    let all: Vec<String> = status.slots.iter().filter_map(of_slot).collect();
+    (!all.is_empty()).then(|| all.join(", "))
+}
+
+/// Up to where queries see the log in a version that is shown: the slot that is furthest behind.
+fn seen_up_to(status: &ProjectionStatus, shown: &Shown) -> Option<Checkpoint> {
+    let slots = shown.places.iter().map(|(slot, stored)| {
+        let own = status.slots.iter().find(|own| own.slot == *slot && shown.version == status.version);
+        own.map_or(*stored, |own| seen_of_slot(own, *stored))
+    });
+    slots.min_by_key(|seen| seen.position)
+}
+
+fn seen_of_slot(status: &SlotStatus, stored: Checkpoint) -> Checkpoint {
     if stored.incarnation != status.saved.incarnation {
         // Another log is read into the table, of which this one's positions say nothing.
         return Checkpoint::start(status.saved.incarnation);

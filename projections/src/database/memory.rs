@@ -1,14 +1,20 @@
 //! Read models in memory, for tests of the runner.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::sync::{Arc, Mutex};
+use std::time::Duration;
 
 use annals_eventstore::{Checkpoint, Incarnation};
 use async_trait::async_trait;
 use jiff::Timestamp;
+use tokio::time::Instant;
+use uuid::Uuid;
 
 use crate::column::ColumnValue;
-use crate::database::{Fault, Model, Moved, Prepared, ReadModels, Shown, Shows, StoredName, Switch, Work};
+use crate::database::{
+    Claimed, Fault, LeaseState, Model, Moved, Paused, Place, Prepared, ReadModels, Runner, Shown, Shows, StoredName,
+    Survey, Switch, UnitId, Work,
+};
 use crate::error::StartError;
 use crate::memory_table::MemoryTable;
 use crate::shape::Shape;
@@ -20,9 +26,24 @@ pub(crate) struct MemoryReadModels(Arc<Mutex<State>>);
 struct State {
     tables: HashMap<String, MemoryTable>,
     shapes: HashMap<(&'static str, u32), Shape>,
-    checkpoints: HashMap<(&'static str, u32), Checkpoint>,
-    moved_at: HashMap<(&'static str, u32), Timestamp>,
+    units: BTreeMap<UnitId, Stored>,
     names: HashMap<&'static str, Name>,
+    runners: BTreeMap<Uuid, (Runner, Instant)>,
+}
+
+/// A row of the table of checkpoints.
+struct Stored {
+    checkpoint: Checkpoint,
+    moved_at: Timestamp,
+    epoch: i64,
+    lease: Option<(Uuid, Instant)>,
+    paused: Option<Paused>,
+}
+
+impl Stored {
+    fn owner(&self) -> Option<Uuid> {
+        self.lease.filter(|(_, until)| *until > Instant::now()).map(|(owner, _)| owner)
+    }
 }
 
 struct Name {
@@ -34,10 +55,22 @@ struct Name {
 impl State {
     fn stored_name(&self, table: &str) -> Option<StoredName> {
         let Name { projection, version, highest } = *self.names.get(table)?;
-        let key = (projection, version);
-        let shown = self.checkpoints.get(&key).map(|checkpoint| (self.shapes[&key].table.clone(), *checkpoint));
+        let shown = self.lowest(projection, version);
+        let shown = shown.map(|checkpoint| (self.shapes[&(projection, version)].table.clone(), checkpoint));
         Some(StoredName { version, highest, shown })
     }
+
+    fn of(&self, projection: &str, version: u32) -> impl Iterator<Item = (&UnitId, &Stored)> {
+        self.units.iter().filter(move |(unit, _)| unit.projection == projection && unit.version == version)
+    }
+
+    fn lowest(&self, projection: &str, version: u32) -> Option<Checkpoint> {
+        self.of(projection, version).map(|(_, stored)| stored.checkpoint).min_by_key(|checkpoint| checkpoint.position)
+    }
+}
+
+fn first_of(model: &Model) -> UnitId {
+    UnitId { projection: model.projection, version: model.version, slot: 0 }
 }
 
 impl MemoryReadModels {
@@ -52,19 +85,19 @@ impl MemoryReadModels {
 
     /// Puts a stored checkpoint elsewhere, or removes it.
     pub(crate) fn set_checkpoint(&self, model: &Model, checkpoint: Option<Checkpoint>) {
-        let key = (model.projection, model.version);
+        let mut state = self.state();
         match checkpoint {
-            Some(checkpoint) => self.state().checkpoints.insert(key, checkpoint),
-            None => self.state().checkpoints.remove(&key),
-        };
+            Some(checkpoint) => state.units.get_mut(&first_of(model)).expect("prepared before").checkpoint = checkpoint,
+            None => drop(state.units.remove(&first_of(model))),
+        }
     }
 
     /// Removes all rows of a model and puts its checkpoint to the beginning.
     pub(crate) fn empty(&self, model: &Model) {
         let mut state = self.state();
         state.tables.insert(model.table_name(), MemoryTable::new(model.table));
-        let checkpoint = state.checkpoints.get_mut(&(model.projection, model.version)).expect("prepared before");
-        *checkpoint = Checkpoint::start(checkpoint.incarnation);
+        let stored = state.units.get_mut(&first_of(model)).expect("prepared before");
+        stored.checkpoint = Checkpoint::start(stored.checkpoint.incarnation);
     }
 
     pub(crate) fn shown(&self, table: &str) -> Option<u32> {
@@ -89,30 +122,43 @@ impl ReadModels for MemoryReadModels {
         let key = (model.projection, model.version);
         shape.check(model, state.shapes.entry(key).or_insert_with(|| shape.clone()))?;
         state.tables.entry(model.table_name()).or_insert_with(|| MemoryTable::new(model.table));
-        let checkpoint = *state.checkpoints.entry(key).or_insert_with(|| Checkpoint::start(incarnation));
-        state.moved_at.entry(key).or_insert(now);
+        let paused =
+            state.units.iter().find(|(unit, stored)| unit.projection == model.projection && stored.paused.is_some());
+        let paused = paused.and_then(|(_, stored)| stored.paused.clone());
+        for slot in 0..shape.slots {
+            state.units.entry(UnitId { slot, ..first_of(model) }).or_insert_with(|| Stored {
+                checkpoint: Checkpoint::start(incarnation),
+                moved_at: now,
+                epoch: 0,
+                lease: None,
+                paused: paused.clone(),
+            });
+        }
+        let places: Vec<Place> =
+            state.of(model.projection, model.version).map(|(unit, stored)| place(unit, stored)).collect();
         let Some(name) = state.stored_name(model.table.name) else {
             let Model { projection, version, table } = *model;
             state.names.insert(table.name, Name { projection, version, highest: version });
-            return Ok(Prepared { checkpoint, shown: true });
+            return Ok(Prepared { places, shown: true });
         };
         name.check_columns(model)?;
-        Ok(Prepared { checkpoint, shown: name.version == model.version })
+        Ok(Prepared { places, shown: name.version == model.version })
     }
 
-    async fn checkpoints(&self, models: &[Model]) -> Result<Vec<Option<Checkpoint>>, Fault> {
+    async fn places(&self, units: &[UnitId]) -> Result<Vec<Option<Place>>, Fault> {
         let state = self.state();
-        Ok(models.iter().map(|model| state.checkpoints.get(&(model.projection, model.version)).copied()).collect())
+        Ok(units.iter().map(|unit| state.units.get(unit).map(|stored| place(unit, stored))).collect())
     }
 
     async fn load(
         &self,
         model: &Model,
-        from: &Checkpoint,
+        from: &Place,
         keys: &[Vec<ColumnValue>],
     ) -> Result<Option<Vec<Vec<ColumnValue>>>, Fault> {
         let state = self.state();
-        if state.checkpoints.get(&(model.projection, model.version)) != Some(from) {
+        let unit = UnitId { slot: from.slot, ..first_of(model) };
+        if state.units.get(&unit).map(|stored| place(&unit, stored)) != Some(*from) {
             return Ok(None);
         }
         Ok(Some(state.tables.get(&model.table_name()).map(|table| table.load(keys)).unwrap_or_default()))
@@ -122,11 +168,11 @@ impl ReadModels for MemoryReadModels {
         let mut state = self.state();
         let mut moved = Vec::new();
         for work in work {
-            let key = (work.model.projection, work.model.version);
-            let is_there = state.checkpoints.get(&key).is_some_and(|stored| *stored == work.from);
-            if is_there {
-                state.checkpoints.insert(key, work.to);
-                state.moved_at.insert(key, now);
+            let unit = UnitId { slot: work.from.slot, ..first_of(&work.model) };
+            let stored = state.units.get_mut(&unit).filter(|stored| place(&unit, stored) == work.from);
+            let is_there = stored.is_some();
+            if let Some(stored) = stored {
+                (stored.checkpoint, stored.moved_at) = (work.to, now);
                 state.tables.get_mut(&work.model.table_name()).expect("prepared before").write(&work.changes);
             }
             moved.push(if is_there { Moved::Done } else { Moved::Overtaken });
@@ -137,7 +183,7 @@ impl ReadModels for MemoryReadModels {
     async fn show(&self, model: &Model, switch: Switch) -> Result<Shows, Fault> {
         let mut state = self.state();
         let name = state.stored_name(model.table.name).expect("prepared before");
-        let own = state.checkpoints.get(&(model.projection, model.version)).copied();
+        let own = state.lowest(model.projection, model.version);
         if let Some(shows) = name.decide(model, switch, own)? {
             return Ok(shows);
         }
@@ -150,10 +196,82 @@ impl ReadModels for MemoryReadModels {
         let state = self.state();
         let shown = |model: &Model| {
             let name = state.names.get(model.table.name)?;
-            let key = (name.projection, name.version);
-            let checkpoint = *state.checkpoints.get(&key)?;
-            Some(Shown { version: name.version, checkpoint, moved_at: state.moved_at[&key] })
+            let rows: Vec<_> = state.of(name.projection, name.version).collect();
+            let moved_at = rows.iter().map(|(_, stored)| stored.moved_at).max()?;
+            let places = rows.iter().map(|(unit, stored)| (unit.slot, stored.checkpoint)).collect();
+            Some(Shown { version: name.version, places, moved_at })
         };
         Ok(models.iter().map(shown).collect())
     }
+
+    async fn survey(&self, runner: &Runner, lease: Duration) -> Result<Survey, Fault> {
+        let mut state = self.state();
+        let (now, until) = (Instant::now(), Instant::now() + lease);
+        state.runners.insert(runner.id, (runner.clone(), until));
+        for stored in
+            state.units.values_mut().filter(|stored| stored.lease.is_some_and(|(owner, _)| owner == runner.id))
+        {
+            stored.lease = Some((runner.id, until));
+        }
+        let units = state.units.iter().filter_map(|(unit, stored)| {
+            let unit = runner.unit(unit.projection, unit.version, unit.slot)?;
+            let Stored { checkpoint, epoch, .. } = *stored;
+            Some(LeaseState { unit, checkpoint, epoch, owner: stored.owner(), paused: stored.paused.clone() })
+        });
+        let alive = state.runners.values().filter(|(_, until)| *until > now);
+        let runners = alive.map(|(other, _)| runner.beside(other.id, other.name.clone(), &other.runs_as_text()));
+        Ok(Survey { units: units.collect(), runners: runners.collect() })
+    }
+
+    async fn claim(&self, runner: &Runner, units: &[UnitId], lease: Duration) -> Result<Vec<Claimed>, Fault> {
+        let mut state = self.state();
+        let mut claimed = Vec::new();
+        for unit in units {
+            let free = |stored: &&mut Stored| stored.paused.is_none() && stored.owner().is_none();
+            if let Some(stored) = state.units.get_mut(unit).filter(free) {
+                stored.epoch += 1;
+                stored.lease = Some((runner.id, Instant::now() + lease));
+                claimed.push(Claimed { unit: *unit, epoch: stored.epoch, checkpoint: stored.checkpoint });
+            }
+        }
+        Ok(claimed)
+    }
+
+    async fn release(&self, held: &[(UnitId, i64)]) -> Result<(), Fault> {
+        let mut state = self.state();
+        for (unit, epoch) in held {
+            if let Some(stored) = state.units.get_mut(unit).filter(|stored| stored.epoch == *epoch) {
+                stored.lease = None;
+            }
+        }
+        Ok(())
+    }
+
+    async fn leave(&self, runner: &Runner) -> Result<(), Fault> {
+        self.state().runners.remove(&runner.id);
+        Ok(())
+    }
+
+    async fn pause(&self, projection: &str, by: &str, now: Timestamp) -> Result<Option<Paused>, Fault> {
+        let mut paused = None;
+        for (_, stored) in self.state().units.iter_mut().filter(|(unit, _)| unit.projection == projection) {
+            if stored.paused.is_none() {
+                stored.paused = Some(Paused { by: by.to_owned(), since: now });
+                stored.lease = None;
+                stored.epoch += 1;
+            }
+            paused = paused.or(stored.paused.clone());
+        }
+        Ok(paused)
+    }
+
+    async fn resume(&self, projection: &str) -> Result<bool, Fault> {
+        let mut state = self.state();
+        let of = state.units.iter_mut().filter(|(unit, _)| unit.projection == projection);
+        Ok(of.fold(false, |resumed, (_, stored)| stored.paused.take().is_some() || resumed))
+    }
+}
+
+fn place(unit: &UnitId, stored: &Stored) -> Place {
+    Place { slot: unit.slot, epoch: stored.epoch, checkpoint: stored.checkpoint }
 }

@@ -3,6 +3,7 @@
 mod choice;
 #[cfg(test)]
 pub(crate) mod contract;
+mod lease;
 #[cfg(test)]
 pub(crate) mod memory;
 mod name;
@@ -12,6 +13,8 @@ pub(crate) mod postgres;
 mod sql;
 #[cfg(feature = "sqlite")]
 pub(crate) mod sqlite;
+
+use std::time::Duration;
 
 use annals_eventstore::{BackendError, Checkpoint, Incarnation};
 use async_trait::async_trait;
@@ -23,6 +26,7 @@ use crate::error::StartError;
 use crate::read_model::TableSpec;
 use crate::shape::Shape;
 pub use choice::ReadModelDatabase;
+pub(crate) use lease::{Claimed, LeaseState, Paused, Runner, RunnerState, Survey, UnitId};
 pub(crate) use name::{Shown, Shows, StoredName, Switch};
 
 /// One version of one projection, and the table that it builds.
@@ -40,19 +44,29 @@ impl Model {
     }
 }
 
-/// Where a prepared model is.
+/// Where a slot of a model stands, and by which owner it may be moved.
 #[derive(Clone, Copy, Debug, PartialEq)]
-pub(crate) struct Prepared {
+pub(crate) struct Place {
+    pub(crate) slot: u32,
+    /// The number of the slot's owner: each new one has a higher number.
+    pub(crate) epoch: i64,
     pub(crate) checkpoint: Checkpoint,
+}
+
+/// Where a prepared model is.
+#[derive(Clone, Debug, PartialEq)]
+pub(crate) struct Prepared {
+    /// The place of each slot.
+    pub(crate) places: Vec<Place>,
     /// Whether the stable name shows this version already.
     pub(crate) shown: bool,
 }
 
-/// One projection's part of a commit: its rows, and its checkpoint from where it must be to where it moves.
+/// A slot's part of a commit: its rows, and its checkpoint from where it must be to where it moves.
 #[derive(Debug)]
 pub(crate) struct Work {
     pub(crate) model: Model,
-    pub(crate) from: Checkpoint,
+    pub(crate) from: Place,
     pub(crate) to: Checkpoint,
     pub(crate) changes: Changes,
 }
@@ -62,7 +76,7 @@ pub(crate) struct Work {
 pub(crate) enum Moved {
     /// Its rows and its checkpoint are committed.
     Done,
-    /// Its checkpoint was elsewhere: another process was faster. Nothing of the part is written.
+    /// Its checkpoint was elsewhere, or another process owns it by now. Nothing of the part is written.
     Overtaken,
 }
 
@@ -81,14 +95,15 @@ pub(crate) struct Fault {
 /// # Obligations on the implementer
 /// `commit` does all of it or nothing, except parts that were overtaken; it compares and moves every checkpoint in the very
 /// transaction that writes the rows. A part that fails for good is named, so that the others can go without it. `load` reads
-/// rows and checkpoint at one moment. Checkpoints are compared whole: incarnation, position and event id.
+/// rows and checkpoint at one moment. Checkpoints are compared whole: incarnation, position and event id; and with them the
+/// epoch of the owner.
 #[async_trait]
 pub(crate) trait ReadModels: Send + Sync {
     /// Brings the schema for checkpoints up to date.
     async fn migrate(&self) -> Result<(), StartError>;
 
-    /// Sees to it that the model has its table, its indexes and its checkpoint, and its read model a view. What belongs to
-    /// another version, it leaves alone.
+    /// Sees to it that the model has its table, its indexes and a checkpoint per slot, and its read model a view. What belongs
+    /// to another version, it leaves alone.
     async fn prepare(
         &self,
         model: &Model,
@@ -97,14 +112,14 @@ pub(crate) trait ReadModels: Send + Sync {
         now: Timestamp,
     ) -> Result<Prepared, StartError>;
 
-    /// Where each of the models is; `None` if its checkpoint is gone.
-    async fn checkpoints(&self, models: &[Model]) -> Result<Vec<Option<Checkpoint>>, Fault>;
+    /// Where each of these units is; `None` if its checkpoint is gone.
+    async fn places(&self, units: &[UnitId]) -> Result<Vec<Option<Place>>, Fault>;
 
-    /// The rows that there are of these keys, in any order; `None` if the model's stored checkpoint is not `from`.
+    /// The rows that there are of these keys, in any order; `None` if the stored place is not `from`.
     async fn load(
         &self,
         model: &Model,
-        from: &Checkpoint,
+        from: &Place,
         keys: &[Vec<ColumnValue>],
     ) -> Result<Option<Vec<Vec<ColumnValue>>>, Fault>;
 
@@ -118,4 +133,24 @@ pub(crate) trait ReadModels: Send + Sync {
 
     /// What the stable names of these models' read models show, in their order; `None` where name or checkpoint is gone.
     async fn shown(&self, models: &[Model]) -> Result<Vec<Option<Shown>>, Fault>;
+
+    /// Says that the runner is alive and renews the leases that it holds, for the time `lease` from now on by the clock of the
+    /// database; then looks at all units that it runs, and at all runners.
+    async fn survey(&self, runner: &Runner, lease: Duration) -> Result<Survey, Fault>;
+
+    /// Makes the runner the owner of those of the units that have none, or one whose lease has ended, and are not paused.
+    async fn claim(&self, runner: &Runner, units: &[UnitId], lease: Duration) -> Result<Vec<Claimed>, Fault>;
+
+    /// Ends leases, each as far as the epoch is still the one given.
+    async fn release(&self, held: &[(UnitId, i64)]) -> Result<(), Fault>;
+
+    /// Forgets the runner, which holds no lease any more.
+    async fn leave(&self, runner: &Runner) -> Result<(), Fault>;
+
+    /// Ends the leases of all versions of a projection and lets nobody claim them, until they are resumed; what an owner
+    /// commits later is overtaken. A pause that is there already stays as it was. `None` if there is no such projection.
+    async fn pause(&self, projection: &str, by: &str, now: Timestamp) -> Result<Option<Paused>, Fault>;
+
+    /// Ends the pause of a projection; whether there was one.
+    async fn resume(&self, projection: &str) -> Result<bool, Fault>;
 }

@@ -1,5 +1,8 @@
 //! The stable name of a read model: which version it shows, and when another may take it.
 
+use std::collections::HashMap;
+use std::collections::hash_map::Entry;
+
 use annals_eventstore::{BackendError, Checkpoint};
 use jiff::Timestamp;
 
@@ -8,12 +11,12 @@ use crate::error::StartError;
 use crate::shape::lost_columns;
 
 /// What queries by a stable name see.
-#[derive(Clone, Copy, Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq)]
 pub(crate) struct Shown {
     pub(crate) version: u32,
-    /// The stored checkpoint of that version.
-    pub(crate) checkpoint: Checkpoint,
-    /// When that was moved.
+    /// The stored checkpoint of each slot of that version.
+    pub(crate) places: Vec<(u32, Checkpoint)>,
+    /// When one of them was moved last.
     pub(crate) moved_at: Timestamp,
 }
 
@@ -94,5 +97,17 @@ impl StoredName {
         }
         let Model { projection, version, table } = *model;
         Err(StartError::ColumnsLost { projection, version, read_model: table.name, shown: self.version, lost })
+    }
+}
+
+/// Adds what one row says of a name: that of the next slot.
+pub(crate) fn add_shown(all: &mut HashMap<String, Shown>, name: String, next: Shown) {
+    match all.entry(name) {
+        Entry::Vacant(entry) => drop(entry.insert(next)),
+        Entry::Occupied(mut entry) => {
+            let shown = entry.get_mut();
+            shown.places.extend(next.places);
+            shown.moved_at = shown.moved_at.max(next.moved_at);
+        }
     }
 }

@@ -1,16 +1,20 @@
 //! What can go wrong: while folding, while starting, while waiting.
 
+mod control;
 mod start;
 mod wait;
 
 use std::fmt;
 use std::sync::Arc;
 
-use annals_eventstore::{BackendError, ErrorFamily, Position, ReadError, RecordedEvent, StreamId, StreamVersion};
+use annals_eventstore::{
+    BackendError, ErrorFamily, Invalid, Position, ReadError, RecordedEvent, StreamId, StreamVersion,
+};
 
 use crate::changes::RowError;
 use crate::member::chain;
 
+pub use control::ControlError;
 pub use start::StartError;
 pub use wait::{Elsewhere, ProjectionProgress, WaitError};
 
@@ -36,6 +40,8 @@ pub struct ProjectionError(Cause);
 enum Cause {
     /// The row looked up is not in memory. The runner's own business.
     NotLoaded,
+    /// A stream projection is not declared for the stream.
+    Undeclared(Invalid),
     Other(Box<dyn std::error::Error + Send + Sync>),
 }
 
@@ -49,6 +55,10 @@ impl ProjectionError {
     pub(crate) fn not_loaded() -> Self {
         Self(Cause::NotLoaded)
     }
+
+    pub(crate) fn undeclared(why: Invalid) -> Self {
+        Self(Cause::Undeclared(why))
+    }
 }
 
 /// The cause to report.
@@ -60,6 +70,7 @@ impl From<ProjectionError> for StopCause {
                 "the error of a lookup was kept and returned for another event; hand it on where the lookup fails"
                     .into(),
             ),
+            Cause::Undeclared(why) => Self::Undeclared(why),
             Cause::Other(source) => match source.downcast::<RowError>() {
                 Ok(error) => Self::Row(*error),
                 Err(source) => Self::Apply(source),
@@ -84,6 +95,7 @@ impl fmt::Display for ProjectionError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match &self.0 {
             Cause::NotLoaded => f.write_str("the row is not loaded yet; hand this error on"),
+            Cause::Undeclared(why) => why.fmt(f),
             Cause::Other(source) => source.fmt(f),
         }
     }
@@ -183,6 +195,10 @@ pub enum StopCause {
     /// error says.
     #[error(transparent)]
     Row(#[from] RowError),
+    /// A stream projection read an event of a stream that it is not declared for, whose row might be that of another stream. Change
+    /// the declaration as the error says, start again: it continues with this event.
+    #[error("its stream is not one that the projection is declared for: {0}")]
+    Undeclared(Invalid),
     /// `apply` asked for other rows each time it ran, so many times. Make it pure: the same event must look up the same
     /// rows.
     #[error("`apply` asked for more rows {0} times over and never had enough; make it pure")]
@@ -210,6 +226,7 @@ impl StopCause {
             | Self::Database(_)
             | Self::CheckpointRemoved
             | Self::Runner(_) => ErrorFamily::Broken,
+            Self::Undeclared(_) => ErrorFamily::Invalid,
             Self::Read(error) => error.family(),
             Self::Row(error) => error.family(),
         }
@@ -219,6 +236,11 @@ impl StopCause {
     #[must_use]
     pub fn is_transient(&self) -> bool {
         self.family() == ErrorFamily::Transient
+    }
+
+    /// Whether it concerns one stream alone, so that a stream projection can go on with the others.
+    pub(crate) fn is_of_one_stream(&self) -> bool {
+        matches!(self, Self::Apply(_) | Self::Panicked(_) | Self::Read(_) | Self::Row(_))
     }
 
     /// Whether the log is another one than the projection has read.

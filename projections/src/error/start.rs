@@ -62,6 +62,21 @@ pub enum StartError {
         /// The tenant now.
         declared: Option<String>,
     },
+    /// The projection is split into another number of slots than when this version was first started. Raise `VERSION`, or
+    /// declare the number that it was built with.
+    #[error(
+        "projection `{projection}` was built as version {version} in {stored} slots, but is now declared with {declared}; declare {stored}, or raise its `VERSION` to build it anew"
+    )]
+    SlotsChanged {
+        /// The projection.
+        projection: &'static str,
+        /// Its version.
+        version: u32,
+        /// The number of slots then.
+        stored: u32,
+        /// The number of slots now.
+        declared: u32,
+    },
     /// A raised version lacks columns that queries by the stable name find today, or has them with another type; a build
     /// that is still running would fail on them. Keep them, or give the read model a new table name.
     #[error(
@@ -133,6 +148,7 @@ impl StartError {
             | Self::ShapeChanged { .. }
             | Self::EventsChanged { .. }
             | Self::TenantChanged { .. }
+            | Self::SlotsChanged { .. }
             | Self::ColumnsLost { .. }
             | Self::NameTaken { .. } => ErrorFamily::Invalid,
             Self::Rewound { .. } => ErrorFamily::Broken,

@@ -109,6 +109,8 @@ pub struct ProjectionProgress {
     pub position: Position,
     /// What blocks it at the moment, if a passing fault does.
     pub retrying_after: Option<String>,
+    /// Why it does not go on in this process, if it does not: it is paused, another process runs it, or none does yet.
+    pub in_the_way: Option<String>,
     /// The version that the stable name shows, if it is not the one that runs here: another process has to feed it.
     pub elsewhere: Option<Elsewhere>,
 }
@@ -157,6 +159,9 @@ impl fmt::Display for Reached<'_> {
             }
             if let Some(fault) = &reach.retrying_after {
                 write!(f, " (retrying: {fault})")?;
+            }
+            if let Some(why) = &reach.in_the_way {
+                write!(f, " ({why})")?;
             }
         }
         Ok(())

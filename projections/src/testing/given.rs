@@ -162,11 +162,14 @@ impl GivenEvent {
     }
 }
 
-/// An event of an aggregate of the kind `aggregate`.
+/// The aggregate type of events that are given without one.
+pub(super) const AGGREGATE: &str = "aggregate";
+
+/// An event of an aggregate of the kind `aggregate`; for a stream projection of one kind, of that.
 impl<E: Event> From<(&str, E)> for GivenEvent {
     #[track_caller]
     fn from((aggregate_id, event): (&str, E)) -> Self {
-        Self::of("aggregate", aggregate_id, event)
+        Self::of(AGGREGATE, aggregate_id, event)
     }
 }
 

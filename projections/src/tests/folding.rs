@@ -14,6 +14,7 @@ use crate::folding::{Folding, Outcome, Step};
 use crate::memory_table::MemoryTable;
 use crate::read_model::ReadModel;
 use crate::rows::Rows;
+use crate::slot::Slot;
 use crate::testing::given_events;
 use crate::{Projection, RowError};
 
@@ -23,7 +24,7 @@ type Given<'a> = Vec<(&'a str, AccountEvent)>;
 fn fold(events: Given<'_>, table: &MemoryTable) -> (Outcome, Vec<Vec<String>>) {
     let given = given_events(events);
     let batch = Batch::decode(given.recorded(), &[Decoder::of::<AccountEvent>()]);
-    let mut folding = Folding::of(Box::new(Fold::new(Arc::new(Accounts), None, &batch, Position::START)));
+    let mut folding = Folding::of(Box::new(Fold::new(Arc::new(Accounts), None, &batch, Position::START, Slot::WHOLE)));
     let mut asked = Vec::new();
     loop {
         match folding.step() {
@@ -237,7 +238,7 @@ fn a_fold_that_never_has_enough_is_stopped() {
     let given = given_events(vec![("a", AccountEvent::Opened), ("b", AccountEvent::Opened)]);
     let batch = Batch::decode(given.recorded(), &[Decoder::of::<AccountEvent>()]);
     let impure = Arc::new(Impure(Default::default()));
-    let mut folding = Folding::of(Box::new(Fold::new(impure, None, &batch, Position::START)));
+    let mut folding = Folding::of(Box::new(Fold::new(impure, None, &batch, Position::START, Slot::WHOLE)));
     let outcome = loop {
         match folding.step() {
             Step::Ready(outcome) => break *outcome,
@@ -252,7 +253,7 @@ fn a_fold_that_never_has_enough_is_stopped() {
 fn a_row_from_the_table_that_nobody_asked_for_is_refused() {
     let given = given_events(vec![("a", AccountEvent::Paid(1))]);
     let batch = Batch::decode(given.recorded(), &[Decoder::of::<AccountEvent>()]);
-    let mut folding = Folding::of(Box::new(Fold::new(Arc::new(Accounts), None, &batch, Position::START)));
+    let mut folding = Folding::of(Box::new(Fold::new(Arc::new(Accounts), None, &batch, Position::START, Slot::WHOLE)));
     assert!(matches!(folding.step(), Step::Load(_)));
     let other = Account::new("z", 1, jiff::Timestamp::UNIX_EPOCH).to_columns();
     assert!(matches!(folding.supply(vec![other]), Err(RowError::Foreign { .. })));

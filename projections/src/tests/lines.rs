@@ -14,6 +14,7 @@ use crate::batch::{Batch, Decoder};
 use crate::database::contract::LookUp;
 use crate::fold::Fold;
 use crate::folding::{Folding, Step};
+use crate::slot::Slot;
 use crate::testing::{GivenEvent, given_events};
 use crate::{Column, ColumnValue, IndexSpec, Projection, ProjectionError, ReadModel, RowKey, Rows, TableSpec};
 
@@ -190,7 +191,7 @@ fn a_required_row_that_is_missing_stops_the_projection_and_is_named_with_the_eve
 fn rows_that_are_fetched_together_are_asked_for_at_once() {
     let given = given_events([("l", LineEvent::Paired { customer: "a".into(), order: 1, lines: [0, 1] })]);
     let batch = Batch::decode(given.recorded(), &[Decoder::of::<LineEvent>()]);
-    let mut folding = Folding::of(Box::new(Fold::new(Arc::new(Lines), None, &batch, Position::START)));
+    let mut folding = Folding::of(Box::new(Fold::new(Arc::new(Lines), None, &batch, Position::START, Slot::WHOLE)));
     assert!(matches!(folding.step(), Step::Load(keys) if keys.len() == 2));
 }
 

@@ -15,7 +15,8 @@ use crate::changes::{check_columns, check_key};
 use crate::serde_column::{json_from_column, json_to_column, text_from_column, text_to_column};
 use crate::{
     Column, ColumnError, ColumnSpec, ColumnType, ColumnValue, EventPlace, IndexSpec, Projection, ProjectionError,
-    ProjectionProgress, ReadModel, RowError, Rows, SpecError, StartError, StopCause, Stopped, TableSpec, WaitError,
+    ProjectionProgress, ReadModel, RowError, Rows, SpecError, StartError, StopCause, Stopped, StreamProjection,
+    StreamRow, TableSpec, WaitError,
 };
 
 fn position(n: i64) -> Position {
@@ -42,6 +43,23 @@ macro_rules! idle {
             const VERSION: u32 = $version;
 
             fn apply(&self, _: &Recorded<$event>, _: &mut Rows<Account>) -> Result<(), ProjectionError> {
+                Ok(())
+            }
+        }
+    };
+}
+
+/// Declares a stream projection that does nothing.
+macro_rules! idle_stream {
+    ($type:ident, $aggregates:expr) => {
+        struct $type;
+
+        impl StreamProjection for $type {
+            type Event = AccountEvent;
+            type Row = Account;
+            const AGGREGATES: &'static [&'static str] = $aggregates;
+
+            fn apply(&self, _: &Recorded<AccountEvent>, _: &mut StreamRow<'_, Account>) -> Result<(), ProjectionError> {
                 Ok(())
             }
         }
@@ -77,6 +95,9 @@ idle!(BadName, AccountEvent, "Bad \"name\"", 1);
 idle!(VersionZero, AccountEvent, "accounts", 0);
 idle!(SameTable, AccountEvent, "other_accounts", 1);
 idle!(WithoutEvents, NoEvents, "accounts", 1);
+idle_stream!(NoAggregates, &[]);
+idle_stream!(TwoAggregates, &["account", "loan"]);
+idle_stream!(OneAggregate, &["account"]);
 idle!(WithBadEvents, BadlyNamedEvents, "accounts", 1);
 
 async fn refused(builder: ProjectionsBuilder) -> StartError {
@@ -93,6 +114,10 @@ async fn declarations() -> Vec<StartError> {
         refused(shop.projections().with(Accounts).with(SameTable)).await,
         refused(shop.projections().with(WithoutEvents)).await,
         refused(shop.projections().with(WithBadEvents)).await,
+        refused(shop.projections().with(NoAggregates)).await,
+        refused(shop.projections().with(TwoAggregates)).await,
+        refused(shop.projections().with(OneAggregate.slots(0))).await,
+        refused(shop.projections().with(OneAggregate.dead_letter().slots(65))).await,
     ]
 }
 
@@ -213,6 +238,7 @@ fn row_errors() -> Vec<RowError> {
         check_key::<Account>(vec![]).expect_err("no key"),
         check_key::<Account>(vec![ColumnValue::Timestamp(late)]).expect_err("too fine"),
         RowError::key_changed::<Account>(&key("a-17"), &key("a-18")),
+        RowError::of_another_stream::<Account>(&key("a-17"), &key("a-18")),
         RowError::foreign::<Account>(&key("a-17")),
         RowError::missing::<Account>(&key("a-17")),
         RowError::Unreadable { table: "accounts", source: ColumnError::new("an integer", "text").in_column("cents") },
@@ -246,6 +272,7 @@ fn stops() -> Vec<Stopped> {
             schema_version: 3,
             source: DecodeError::UnknownSchemaVersion { name: "account.paid".to_owned(), found: 3, known: 2 },
         }))),
+        on_event(StopCause::Undeclared(Invalid::new("aggregate_type", "`loan` is another", "leave it out"))),
         on_event(StopCause::NeverSatisfied(1_000)),
         stopped(None, StopCause::Database(engine())),
         stopped(None, StopCause::CheckpointRemoved),
@@ -260,6 +287,7 @@ fn wait_errors() -> Vec<WaitError> {
         projection: projection.into(),
         position,
         retrying_after: retrying_after.map(str::to_owned),
+        in_the_way: None,
         elsewhere: None,
     };
     let elsewhere = crate::Elsewhere {

@@ -7,16 +7,20 @@ mod deploy;
 mod fixture;
 mod folding;
 mod law;
+mod leases;
 mod lines;
 mod messages;
 mod minimal_store;
 mod normal;
 mod page_reader;
+mod parking;
 mod rebuild;
 mod restored;
 mod rivals;
 mod runner;
+mod slot;
 mod start;
+mod streams;
 mod swapped;
 mod tenants;
 mod troubled;
@@ -74,6 +78,12 @@ on_every_database! {
     rebuild::rebuild_equals_first_build,
     as_of::rows_as_of_a_position_are_those_of_a_projection_that_was_stopped_there,
     as_of::what_cannot_be_shown_as_it_was_says_why,
+    leases::processes_share_the_projections_and_take_over_from_each_other,
+    leases::an_owner_that_hangs_past_its_lease_writes_nothing_more,
+    leases::a_pause_ends_all_work_at_once_in_every_process,
+    leases::what_has_stopped_in_one_process_is_left_to_others_and_started_again_on_request,
+    streams::a_stream_projection_runs_reads_and_waits_as_any_other,
+    streams::a_runner_that_keeps_no_dead_letters_stops_before_the_event,
     rivals::changes_that_cancel_out_are_a_step_that_another_process_cannot_take_half,
     rivals::what_is_reported_as_reached_is_never_taken_back_by_another_process,
     rivals::a_fold_that_fails_because_another_process_was_faster_continues,

@@ -17,7 +17,11 @@ use super::minimal_store::MinimalStore;
 use crate::builder::ProjectionsBuilder;
 use crate::changes::Changes;
 use crate::column::ColumnValue;
-use crate::database::{Fault, Model, Moved, Prepared, ReadModels, Shown, Shows, Switch, Work};
+use crate::database::contract::LookUp;
+use crate::database::{
+    Claimed, Fault, Model, Moved, Paused, Place, Prepared, ReadModels, Runner, Shown, Shows, Survey, Switch, UnitId,
+    Work,
+};
 use crate::error::StopCause;
 use crate::read_model::ReadModel;
 use crate::shape::Shape;
@@ -36,13 +40,15 @@ async fn until_a_load(shop: &Fixture, before: usize) {
     }
 }
 
-/// What another process does: moves the checkpoint of [`Accounts`] and writes a row, or removes it.
+/// What somebody does who takes no lease: moves the checkpoint of [`Accounts`] and writes a row, or removes it.
 async fn commit_elsewhere(shop: &Fixture, from: Checkpoint, to: Checkpoint, id: &str, cents: Option<i64>) {
     let mut changes = Changes::default();
     match cents {
         Some(cents) => changes.written.push(Account::new(id, cents, Timestamp::UNIX_EPOCH).to_columns()),
         None => changes.removed.push(vec![ColumnValue::Text(id.into())]),
     }
+    let place = shop.handle().place(&model::<Accounts>()).await.unwrap().expect("it was started");
+    let from = Place { checkpoint: from, ..place };
     let work = Work { model: model::<Accounts>(), from, to, changes };
     let moved = shop.handle().commit(&[&work], Timestamp::UNIX_EPOCH).await.unwrap();
     assert_eq!(moved, [Moved::Done]);
@@ -289,14 +295,14 @@ impl ReadModels for Replica {
         self.around(self.models.prepare(model, shape, incarnation, now)).await
     }
 
-    async fn checkpoints(&self, models: &[Model]) -> Result<Vec<Option<Checkpoint>>, Fault> {
-        self.around(self.models.checkpoints(models)).await
+    async fn places(&self, units: &[UnitId]) -> Result<Vec<Option<Place>>, Fault> {
+        self.around(self.models.places(units)).await
     }
 
     async fn load(
         &self,
         model: &Model,
-        from: &Checkpoint,
+        from: &Place,
         keys: &[Vec<ColumnValue>],
     ) -> Result<Option<Vec<Vec<ColumnValue>>>, Fault> {
         self.around(self.models.load(model, from, keys)).await
@@ -313,6 +319,30 @@ impl ReadModels for Replica {
     async fn shown(&self, models: &[Model]) -> Result<Vec<Option<Shown>>, Fault> {
         self.around(self.models.shown(models)).await
     }
+
+    async fn survey(&self, runner: &Runner, lease: Duration) -> Result<Survey, Fault> {
+        self.around(self.models.survey(runner, lease)).await
+    }
+
+    async fn claim(&self, runner: &Runner, units: &[UnitId], lease: Duration) -> Result<Vec<Claimed>, Fault> {
+        self.around(self.models.claim(runner, units, lease)).await
+    }
+
+    async fn release(&self, held: &[(UnitId, i64)]) -> Result<(), Fault> {
+        self.around(self.models.release(held)).await
+    }
+
+    async fn leave(&self, runner: &Runner) -> Result<(), Fault> {
+        self.around(self.models.leave(runner)).await
+    }
+
+    async fn pause(&self, projection: &str, by: &str, now: Timestamp) -> Result<Option<Paused>, Fault> {
+        self.around(self.models.pause(projection, by, now)).await
+    }
+
+    async fn resume(&self, projection: &str) -> Result<bool, Fault> {
+        self.around(self.models.resume(projection)).await
+    }
 }
 
 /// A process that runs the projection, and reads pages of its own length.
@@ -326,7 +356,8 @@ impl Rival {
         let replica = Replica { models: shop.handle(), rng: Arc::new(Mutex::new(rng.fork())), dead: Arc::default() };
         let store = MinimalStore::of_pages(shop, rng.usize(1..4));
         let views = ProjectionsBuilder::new(Arc::new(store), Arc::new(replica.clone()));
-        Self { replica, views: views.with(Accounts).start().await.unwrap() }
+        let views = views.with(Accounts).lease(Duration::from_millis(100));
+        Self { replica, views: views.start().await.unwrap() }
     }
 }
 

@@ -2,15 +2,19 @@
 
 use std::collections::VecDeque;
 use std::sync::{Arc, Mutex};
+use std::time::Duration;
 
-use annals_eventstore::{BackendError, Checkpoint, Incarnation};
+use annals_eventstore::{BackendError, Incarnation};
 use async_trait::async_trait;
 use jiff::Timestamp;
 
 use crate::StartError;
 use crate::column::ColumnValue;
 use crate::database::contract::LookUp;
-use crate::database::{Fault, Model, Moved, Prepared, ReadModels, Shown, Shows, Switch, Work};
+use crate::database::{
+    Claimed, Fault, Model, Moved, Paused, Place, Prepared, ReadModels, Runner, Shown, Shows, Survey, Switch, UnitId,
+    Work,
+};
 use crate::shape::Shape;
 
 /// What goes wrong with a call.
@@ -30,6 +34,7 @@ pub(crate) struct Troubled {
     gate: Arc<tokio::sync::Mutex<()>>,
     gate_of_loads: Arc<tokio::sync::Mutex<()>>,
     gate_of_comparisons: Arc<tokio::sync::Mutex<()>>,
+    gate_of_surveys: Arc<tokio::sync::Mutex<()>>,
     state: Arc<Mutex<State>>,
 }
 
@@ -45,7 +50,8 @@ struct State {
     loads_begun: usize,
     /// How many comparisons of stored checkpoints were begun.
     comparisons_begun: usize,
-    /// How many commits were tried, and how many had an effect.
+    /// How many commits were begun, how many got through the gate, and how many had an effect.
+    begun: usize,
     tried: usize,
     committed: usize,
     /// Where the checkpoint was each time that a view was to be switched.
@@ -54,8 +60,8 @@ struct State {
 
 impl Troubled {
     pub(crate) fn new(models: Arc<dyn ReadModels>) -> Self {
-        let (gate, gate_of_loads, gate_of_comparisons) = Default::default();
-        Self { models, gate, gate_of_loads, gate_of_comparisons, state: Arc::default() }
+        let (gate, gate_of_loads, gate_of_comparisons, gate_of_surveys) = Default::default();
+        Self { models, gate, gate_of_loads, gate_of_comparisons, gate_of_surveys, state: Arc::default() }
     }
 
     fn state(&self) -> std::sync::MutexGuard<'_, State> {
@@ -69,6 +75,11 @@ impl Troubled {
     /// Commits wait until what this gives is dropped.
     pub(crate) async fn hold_commits(&self) -> impl Sized {
         Arc::clone(&self.gate).lock_owned().await
+    }
+
+    /// The process hangs until what this gives is dropped: it neither commits nor renews its leases.
+    pub(crate) async fn hang(&self) -> impl Sized {
+        (Arc::clone(&self.gate).lock_owned().await, Arc::clone(&self.gate_of_surveys).lock_owned().await)
     }
 
     /// Loads wait until what this gives is dropped.
@@ -95,6 +106,11 @@ impl Troubled {
 
     pub(crate) fn trouble_shows(&self, trouble: impl IntoIterator<Item = Option<Trouble>>) {
         self.state().shows.extend(trouble);
+    }
+
+    /// How many commits were begun.
+    pub(crate) fn begun(&self) -> usize {
+        self.state().begun
     }
 
     pub(crate) fn tried(&self) -> usize {
@@ -136,16 +152,16 @@ impl ReadModels for Troubled {
         self.models.prepare(model, shape, incarnation, now).await
     }
 
-    async fn checkpoints(&self, models: &[Model]) -> Result<Vec<Option<Checkpoint>>, Fault> {
+    async fn places(&self, units: &[UnitId]) -> Result<Vec<Option<Place>>, Fault> {
         self.state().comparisons_begun += 1;
         drop(self.gate_of_comparisons.lock().await);
-        self.models.checkpoints(models).await
+        self.models.places(units).await
     }
 
     async fn load(
         &self,
         model: &Model,
-        from: &Checkpoint,
+        from: &Place,
         keys: &[Vec<ColumnValue>],
     ) -> Result<Option<Vec<Vec<ColumnValue>>>, Fault> {
         self.state().loads_begun += 1;
@@ -159,6 +175,7 @@ impl ReadModels for Troubled {
     }
 
     async fn commit(&self, work: &[&Work], now: Timestamp) -> Result<Vec<Moved>, Fault> {
+        self.state().begun += 1;
         drop(self.gate.lock().await);
         let trouble = {
             let mut state = self.state();
@@ -197,5 +214,30 @@ impl ReadModels for Troubled {
 
     async fn shown(&self, models: &[Model]) -> Result<Vec<Option<Shown>>, Fault> {
         self.models.shown(models).await
+    }
+
+    async fn survey(&self, runner: &Runner, lease: Duration) -> Result<Survey, Fault> {
+        drop(self.gate_of_surveys.lock().await);
+        self.models.survey(runner, lease).await
+    }
+
+    async fn claim(&self, runner: &Runner, units: &[UnitId], lease: Duration) -> Result<Vec<Claimed>, Fault> {
+        self.models.claim(runner, units, lease).await
+    }
+
+    async fn release(&self, held: &[(UnitId, i64)]) -> Result<(), Fault> {
+        self.models.release(held).await
+    }
+
+    async fn leave(&self, runner: &Runner) -> Result<(), Fault> {
+        self.models.leave(runner).await
+    }
+
+    async fn pause(&self, projection: &str, by: &str, now: Timestamp) -> Result<Option<Paused>, Fault> {
+        self.models.pause(projection, by, now).await
+    }
+
+    async fn resume(&self, projection: &str) -> Result<bool, Fault> {
+        self.models.resume(projection).await
     }
 }

@@ -5,9 +5,10 @@ use std::sync::Arc;
 use annals_eventstore::Checkpoint;
 use async_trait::async_trait;
 
+use super::unit;
 use crate::column::ColumnValue;
 use crate::database::memory::MemoryReadModels;
-use crate::database::{Fault, Model, ReadModels};
+use crate::database::{Fault, Model, Place, ReadModels};
 use crate::read_model::TableSpec;
 
 /// A new database for each test.
@@ -38,6 +39,9 @@ pub(crate) trait LookUp {
     /// Where a model is.
     async fn checkpoint(&self, model: &Model) -> Result<Option<Checkpoint>, Fault>;
 
+    /// The same with its owner's epoch.
+    async fn place(&self, model: &Model) -> Result<Option<Place>, Fault>;
+
     /// The rows of these keys, wherever the model is.
     async fn rows(&self, model: &Model, keys: &[Vec<ColumnValue>]) -> Result<Vec<Vec<ColumnValue>>, Fault>;
 }
@@ -45,11 +49,15 @@ pub(crate) trait LookUp {
 #[async_trait]
 impl<M: ReadModels + ?Sized> LookUp for M {
     async fn checkpoint(&self, model: &Model) -> Result<Option<Checkpoint>, Fault> {
-        Ok(self.checkpoints(&[*model]).await?.remove(0))
+        Ok(self.place(model).await?.map(|place| place.checkpoint))
+    }
+
+    async fn place(&self, model: &Model) -> Result<Option<Place>, Fault> {
+        Ok(self.places(&[unit(model)]).await?.remove(0))
     }
 
     async fn rows(&self, model: &Model, keys: &[Vec<ColumnValue>]) -> Result<Vec<Vec<ColumnValue>>, Fault> {
-        let from = self.checkpoint(model).await?.expect("the model was prepared");
+        let from = self.place(model).await?.expect("the model was prepared");
         Ok(self.load(model, &from, keys).await?.expect("nobody moves the checkpoint meanwhile"))
     }
 }

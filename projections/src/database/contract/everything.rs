@@ -7,7 +7,7 @@ use uuid::Uuid;
 use super::Backend;
 use crate::changes::Changes;
 use crate::column::{ColumnType, ColumnValue};
-use crate::database::{Model, Prepared, Work};
+use crate::database::{Model, Place, Prepared, UnitId, Work};
 use crate::error::StartError;
 use crate::read_model::{ColumnSpec, IndexSpec, TableSpec};
 use crate::shape::Shape;
@@ -50,6 +50,16 @@ pub(crate) fn place(position: i64) -> Checkpoint {
     if position == 0 { Checkpoint::start(incarnation()) } else { checkpoint(position) }
 }
 
+/// The same of the first slot, which nobody has claimed yet.
+pub(crate) fn unowned(position: i64) -> Place {
+    Place { slot: 0, epoch: 0, checkpoint: place(position) }
+}
+
+/// The first slot of a model.
+pub(crate) fn unit(model: &Model) -> UnitId {
+    UnitId { projection: model.projection, version: model.version, slot: 0 }
+}
+
 pub(crate) fn row(order: &str, group: i64, share: f64) -> Vec<ColumnValue> {
     vec![
         ColumnValue::Text(order.into()),
@@ -70,7 +80,7 @@ pub(crate) fn key(order: &str, group: i64) -> Vec<ColumnValue> {
 pub(crate) fn work(from: i64, to: i64, written: Vec<Vec<ColumnValue>>, removed: Vec<Vec<ColumnValue>>) -> Work {
     Work {
         model: MODEL,
-        from: place(from),
+        from: unowned(from),
         to: checkpoint(to),
         changes: Changes { written, removed, ..Changes::default() },
     }

@@ -4,6 +4,7 @@
 
 mod backends;
 mod everything;
+mod leases;
 mod names;
 mod rows;
 #[cfg(any(feature = "sqlite", feature = "postgres"))]
@@ -16,7 +17,9 @@ pub(crate) use backends::InPostgres;
 #[cfg(any(feature = "sqlite", feature = "postgres"))]
 pub(crate) use backends::SqlBackend;
 pub(crate) use backends::{Backend, InMemory, LookUp};
-pub(crate) use everything::{EVERYTHING, MODEL, checkpoint, incarnation, key, place, prepare, row, shape_of, work};
+pub(crate) use everything::{
+    EVERYTHING, MODEL, checkpoint, incarnation, key, place, prepare, row, shape_of, unit, unowned, work,
+};
 #[cfg(feature = "postgres")]
 pub(crate) use rows::random_json;
 
@@ -53,6 +56,14 @@ macro_rules! clauses_of_rows {
             the_name_moves_up_by_itself_and_down_only_on_request,
             the_name_never_moves_to_a_version_that_has_read_less,
             other_events_or_another_tenant_are_another_shape,
+        }
+        clauses! {
+            $backend => leases:
+            a_unit_has_one_owner_and_the_next_one_fences_it,
+            a_lease_ends_by_itself_unless_it_is_renewed,
+            runners_see_each_other_until_they_leave,
+            a_pause_holds_for_every_version_until_it_is_ended,
+            slots_have_owners_and_places_of_their_own,
         }
     };
 }

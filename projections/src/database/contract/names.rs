@@ -26,7 +26,7 @@ pub(super) async fn the_name_moves_up_by_itself_and_down_only_on_request(backend
     }
     // Another handle each time, as each process has its own.
     let show = async |model: &Model, how| backend.handle().show(model, how).await.unwrap();
-    let shown = async || backend.handle().shown(&[MODEL]).await.unwrap()[0].expect("it is there").version;
+    let shown = async || backend.handle().shown(&[MODEL]).await.unwrap()[0].as_ref().expect("it is there").version;
     assert_eq!((show(&MODEL, BY_ITSELF).await, shown().await), (Shows::This, 1));
     assert_eq!((show(&SECOND, BY_ITSELF).await, shown().await), (Shows::This, 2));
     assert_eq!((show(&MODEL, BY_ITSELF).await, shown().await), (Shows::Stays(2), 2));
@@ -62,7 +62,7 @@ pub(super) async fn the_name_never_moves_to_a_version_that_has_read_less(backend
     assert_eq!(backend.handle().show(&THIRD, foreign).await.unwrap(), Shows::This);
     let shown = backend.handle().shown(&[THIRD, MODEL]).await.unwrap();
     assert_eq!(shown[0], shown[1], "both have one name");
-    assert_eq!(shown[0].unwrap().checkpoint.position.get(), 0);
+    assert_eq!(shown[0].as_ref().unwrap().places[0].1.position.get(), 0);
 }
 
 pub(super) async fn other_events_or_another_tenant_are_another_shape(backend: &dyn Backend) {

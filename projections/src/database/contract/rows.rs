@@ -5,17 +5,19 @@ use fastrand::Rng;
 use jiff::Timestamp;
 use uuid::Uuid;
 
-use super::{Backend, EVERYTHING, LookUp, MODEL, checkpoint, incarnation, key, place, prepare, row, work};
+use super::{
+    Backend, EVERYTHING, LookUp, MODEL, checkpoint, incarnation, key, place, prepare, row, unit, unowned, work,
+};
 use crate::changes::{FIRST_MOMENT, check_length, compare};
 use crate::column::{ColumnType, ColumnValue};
-use crate::database::{Model, Moved, Work};
+use crate::database::{Model, Moved, Place, Work};
 use crate::read_model::{ColumnSpec, IndexSpec, TableSpec};
 
 const NOW: Timestamp = Timestamp::UNIX_EPOCH;
 
 pub(super) async fn every_type_comes_back_as_it_was_written(backend: &dyn Backend) {
     let models = backend.handle();
-    assert_eq!(prepare(backend, &MODEL).await.unwrap().checkpoint, Checkpoint::start(incarnation()));
+    assert_eq!(prepare(backend, &MODEL).await.unwrap().places[0].checkpoint, Checkpoint::start(incarnation()));
     let nulls = {
         let mut columns = key("null", i64::MIN);
         columns.resize(8, ColumnValue::Null);
@@ -305,14 +307,17 @@ pub(super) async fn a_part_whose_checkpoint_stands_elsewhere_writes_nothing_and_
     }
 }
 
-/// Places that are not `position`, each by one part of a checkpoint.
-fn elsewhere(position: i64) -> [Checkpoint; 3] {
+/// Places that are not `position`, each by one part of it.
+fn elsewhere(position: i64) -> [Place; 5] {
     let id = EventId::new(Uuid::from_u128(4_711)).unwrap();
     let is_there = place(position);
+    let at = |checkpoint| Place { checkpoint, ..unowned(position) };
     [
-        Checkpoint { incarnation: Incarnation(Uuid::from_u128(2)), ..is_there },
-        Checkpoint { event_id: if position == 0 { Some(id) } else { None }, ..is_there },
-        Checkpoint { event_id: Some(id), ..place(position + 1) },
+        at(Checkpoint { incarnation: Incarnation(Uuid::from_u128(2)), ..is_there }),
+        at(Checkpoint { event_id: if position == 0 { Some(id) } else { None }, ..is_there }),
+        at(Checkpoint { event_id: Some(id), ..place(position + 1) }),
+        Place { slot: 1, ..unowned(position) },
+        Place { epoch: 1, ..unowned(position) },
     ]
 }
 
@@ -325,7 +330,7 @@ pub(super) async fn rows_are_loaded_only_where_the_checkpoint_stands(backend: &d
             models.commit(&[&work(0, position, vec![row("a", 1, 1.0)], vec![])], NOW).await.unwrap();
         }
         for keys in [vec![key("b", 1)], vec![key("a", 1)], (0..600).map(|n| key("a", n)).collect()] {
-            let rows = models.load(&MODEL, &place(position), &keys).await.unwrap().expect("it is there");
+            let rows = models.load(&MODEL, &unowned(position), &keys).await.unwrap().expect("it is there");
             assert_eq!(rows.len(), usize::from(position > 0 && keys != [key("b", 1)]));
             for other in elsewhere(position) {
                 assert_eq!(models.load(&MODEL, &other, &keys).await.unwrap(), None, "{other:?}");
@@ -338,8 +343,9 @@ pub(super) async fn rows_are_loaded_only_where_the_checkpoint_stands(backend: &d
                 assert_eq!(models.commit(&[&stale], NOW).await.unwrap(), [Moved::Overtaken], "{from:?}");
             }
         }
-        let stored = models.checkpoints(&[OTHER, MODEL, Model { version: 9, ..MODEL }]).await.unwrap();
-        assert_eq!(stored, [Some(place(0)), Some(place(position)), None]);
+        let stored =
+            models.places(&[OTHER, MODEL, Model { version: 9, ..MODEL }].map(|model| unit(&model))).await.unwrap();
+        assert_eq!(stored, [Some(unowned(0)), Some(unowned(position)), None]);
     }
 }
 
@@ -362,7 +368,7 @@ pub(super) async fn preparing_twice_continues_from_the_stored_checkpoint(backend
     assert!(prepare(backend, &MODEL).await.unwrap().shown);
     backend.handle().commit(&[&work(0, 4, vec![], vec![])], NOW).await.unwrap();
     let again = prepare(backend, &MODEL).await.unwrap();
-    assert_eq!((again.checkpoint, again.shown), (checkpoint(4), true));
+    assert_eq!((again.places[0].checkpoint, again.shown), (checkpoint(4), true));
 }
 
 pub(super) async fn of_two_that_commit_at_once_one_is_overtaken(backend: &dyn Backend) {

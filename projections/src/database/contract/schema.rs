@@ -3,9 +3,11 @@
 use annals_eventstore::Position;
 use jiff::Timestamp;
 
-use super::{EVERYTHING, LookUp, MODEL, SqlBackend, checkpoint, incarnation, key, place, prepare, row, shape_of, work};
+use super::{
+    EVERYTHING, LookUp, MODEL, SqlBackend, checkpoint, incarnation, key, prepare, row, shape_of, unowned, work,
+};
 use crate::column::ColumnType;
-use crate::database::{Model, Moved, Shows, Switch, Work};
+use crate::database::{Model, Moved, Place, Shows, Switch, Work};
 use crate::read_model::{ColumnSpec, IndexSpec, TableSpec};
 
 const NOW: Timestamp = Timestamp::UNIX_EPOCH;
@@ -155,14 +157,19 @@ pub(super) async fn a_table_that_somebody_altered_is_refused(backend: &dyn SqlBa
 
 /// Read models are rebuilt from nothing, so a table that is gone is no reason to refuse.
 pub(super) async fn a_version_whose_table_somebody_dropped_is_built_anew(backend: &dyn SqlBackend) {
-    prepare(backend, &MODEL).await.unwrap();
-    let commit = work(0, 1, vec![row("a", 1, 1.0)], vec![]);
-    for _ in 0..2 {
+    let mut from = prepare(backend, &MODEL).await.unwrap().places[0];
+    for epoch in 1..=2 {
+        let commit = Work { from, ..work(0, 1, vec![row("a", 1, 1.0)], vec![]) };
         assert_eq!(backend.handle().commit(&[&commit], NOW).await.unwrap(), [Moved::Done]);
         backend.run("DROP VIEW \"select\"").await;
         backend.run("DROP TABLE \"select_v1\"").await;
         let prepared = prepare(backend, &MODEL).await.unwrap();
-        assert_eq!((prepared.checkpoint, prepared.shown), (place(0), true));
+        from = prepared.places[0];
+        assert_eq!(
+            (from, prepared.shown),
+            (Place { epoch, ..unowned(0) }, true),
+            "who owned it writes nothing any more"
+        );
         assert!(backend.texts("SELECT \"order\" FROM \"select\"").await.is_empty());
         assert_eq!(backend.indexes("select_v1").await.len(), 1);
     }
@@ -211,7 +218,7 @@ pub(super) async fn a_raised_version_has_its_own_table_and_is_shown_on_request(b
     models.commit(&[&work(0, 1, vec![row("old", 1, 1.0)], vec![])], NOW).await.unwrap();
     let second = Model { version: 2, ..MODEL };
     let prepared = prepare(backend, &second).await.unwrap();
-    assert_eq!((prepared.checkpoint.position, prepared.shown), (Position::START, false));
+    assert_eq!((prepared.places[0].checkpoint.position, prepared.shown), (Position::START, false));
     let commit = Work { model: second, ..work(0, 1, vec![row("new", 1, 1.0)], vec![]) };
     models.commit(&[&commit], NOW).await.unwrap();
     let shown = "SELECT \"order\" FROM \"select\" ORDER BY 1";
@@ -314,7 +321,7 @@ pub(super) async fn indexes_are_added_and_never_removed(backend: &dyn SqlBackend
 
 pub(super) async fn a_view_that_somebody_changed_or_dropped_by_hand_is_noticed(backend: &dyn SqlBackend) {
     let second = Model { version: 2, ..MODEL };
-    let shown = async || backend.handle().shown(&[MODEL]).await.unwrap()[0].expect("it is there").version;
+    let shown = async || backend.handle().shown(&[MODEL]).await.unwrap()[0].as_ref().expect("it is there").version;
     let columns: Vec<String> = EVERYTHING.columns.iter().map(|column| format!("\"{}\"", column.name)).collect();
     let by_hand = format!("CREATE VIEW \"select\" AS SELECT {} FROM \"select_v1\"", columns.join(", "));
     for model in [MODEL, second] {
@@ -357,6 +364,6 @@ pub(super) async fn several_handles_may_prepare_at_once(backend: &dyn SqlBackend
     };
     let prepared = futures::join!(start(0), start(1), start(2), start(3));
     for prepared in [prepared.0, prepared.1, prepared.2, prepared.3] {
-        assert_eq!(prepared.unwrap().checkpoint.position, Position::START);
+        assert_eq!(prepared.unwrap().places[0].checkpoint.position, Position::START);
     }
 }

@@ -34,7 +34,7 @@ pub(super) async fn commit(
 ) -> Result<Vec<Moved>, Fault> {
     // Every process locks the checkpoints in one order, so that none deadlocks with another.
     let mut order: Vec<usize> = (0..work.len()).collect();
-    order.sort_unstable_by_key(|&at| (work[at].model.projection, work[at].model.version));
+    order.sort_unstable_by_key(|&at| (work[at].model.projection, work[at].model.version, work[at].from.slot));
     let parts: Vec<Part<'_>> =
         order.iter().map(|&at| Part { work: work[at], statements: schema.statements(&work[at].model) }).collect();
     let commit = Commit { database, schema, now, parts };
@@ -153,7 +153,7 @@ fn moved(first: usize) -> String {
 }
 
 /// One statement for all parts. Rows are written as far as the checkpoint was moved, and every statement of it sees the
-/// tables as they were when it began; so parts do not meet, as each has a table of its own.
+/// tables as they were when it began; so parts do not meet, as each has a table of its own, or rows of its own in it.
 fn at_once(parts: &[Part<'_>]) -> String {
     let (mut steps, mut answers, mut first) = (Vec::new(), Vec::new(), 1);
     for (n, part) in parts.iter().enumerate() {

@@ -2,14 +2,14 @@
 
 use std::sync::Arc;
 
-use annals_eventstore::{BackendError, Checkpoint};
+use annals_eventstore::BackendError;
 use futures::TryStreamExt;
 use sqlx::{PgConnection, Row};
 
 use super::schema::ModelSchema;
 use super::values::{bind_keys, read_row};
 use crate::column::ColumnValue;
-use crate::database::Model;
+use crate::database::{Model, Place};
 
 /// Plans of statements are kept by each connection, so one that was made while the table was small would read all of it
 /// when it is large. Where whole tables are not read at all, the primary key is the only way to a row.
@@ -41,7 +41,7 @@ pub(super) async fn load(
     connection: &mut PgConnection,
     schema: &ModelSchema,
     model: &Model,
-    from: &Checkpoint,
+    from: &Place,
     keys: &[Vec<ColumnValue>],
 ) -> Result<Option<Vec<Vec<ColumnValue>>>, Error> {
     seek_by_key(connection).await?;

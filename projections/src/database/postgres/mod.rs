@@ -2,6 +2,7 @@
 
 mod commit;
 mod fault;
+mod lease;
 mod load;
 mod prepare;
 mod schema;
@@ -12,6 +13,7 @@ mod values;
 mod view;
 
 use std::collections::HashMap;
+use std::time::Duration;
 
 use annals_eventstore::{Checkpoint, DatabaseError, EventId, Incarnation, PostgresDatabase, PostgresTransaction};
 use annals_migrations::POSTGRES_PROJECTIONS;
@@ -22,34 +24,40 @@ use sqlx::{PgConnection, Row};
 use tokio::sync::OnceCell;
 
 use crate::column::ColumnValue;
-use crate::database::{Fault, Model, Moved, Prepared, ReadModels, Shown, Shows, Switch, Work};
+use crate::database::name::add_shown;
+use crate::database::{
+    Claimed, Fault, Model, Moved, Paused, Place, Prepared, ReadModels, Runner, Shown, Shows, Survey, Switch, UnitId,
+    Work,
+};
 use crate::error::StartError;
 use crate::shape::Shape;
 use fault::fault;
-use schema::{ModelSchema, once};
+use schema::{ModelSchema, once, stored_slot};
 
+/// That of the slot which is furthest behind.
 const CHECKPOINT: &str = "
     SELECT incarnation, position, event_id
     FROM annals.checkpoints
     WHERE read_schema = $1 AND projection = $2 AND version = $3
-    ORDER BY read_schema
+    ORDER BY position, slot
+    LIMIT 1
 ";
 
 /// All of them, as they are few.
-const CHECKPOINTS: &str = "
-    SELECT incarnation, position, event_id, projection, version
+const PLACES: &str = "
+    SELECT projection, version, slot, owner_epoch, incarnation, position, event_id
     FROM annals.checkpoints
     WHERE read_schema = $1
-    ORDER BY projection, version
+    ORDER BY projection, version, slot
 ";
 
 const SHOWN: &str = "
-    SELECT n.read_model, n.version, c.incarnation, c.position, c.event_id,
+    SELECT n.read_model, n.version, c.slot, c.incarnation, c.position, c.event_id,
            (extract(epoch FROM c.updated_at) * 1000000)::bigint AS moved_at
     FROM annals.read_models AS n
     JOIN annals.checkpoints AS c USING (read_schema, projection, version)
     WHERE n.read_schema = $1 AND n.read_model = ANY ($2)
-    ORDER BY n.read_model
+    ORDER BY n.read_model, c.slot
 ";
 
 /// The read models of one PostgreSQL database, in the first schema of the search path.
@@ -92,27 +100,29 @@ impl ReadModels for PostgresReadModels {
         prepare::prepare(&self.database, self.schema().await.map_err(refused)?, model, shape, incarnation, now).await
     }
 
-    async fn checkpoints(&self, models: &[Model]) -> Result<Vec<Option<Checkpoint>>, Fault> {
+    async fn places(&self, units: &[UnitId]) -> Result<Vec<Option<Place>>, Fault> {
         let schema = self.schema().await.map_err(fault)?;
-        let query = schema.query(CHECKPOINTS).bind(schema.schema().to_owned());
+        let query = schema.query(PLACES).bind(schema.schema().to_owned());
         let rows = match self.database.is_pooled() {
             false => query.fetch_all(&mut *self.database.read().await.map_err(fault)?).await,
             true => query.fetch_all(&mut *self.database.begin().await.map_err(fault)?).await,
         };
         let rows = rows.map_err(|e| self.sql_fault(e))?;
-        let of = |model: &Model| {
+        let of = |unit: &UnitId| {
             let is_its_own = |row: &&PgRow| {
-                row.get::<&str, _>(3) == model.projection && row.get::<i64, _>(4) == i64::from(model.version)
+                let (projection, version): (&str, i64) = (row.get("projection"), row.get("version"));
+                let slot: i32 = row.get("slot");
+                (projection, version, slot) == (unit.projection, i64::from(unit.version), stored_slot(unit.slot))
             };
-            rows.iter().find(is_its_own).map(checkpoint_of).transpose()
+            rows.iter().find(is_its_own).map(place_of).transpose()
         };
-        models.iter().map(of).collect::<Result<_, _>>().map_err(|e| self.sql_fault(e))
+        units.iter().map(of).collect::<Result<_, _>>().map_err(|e| self.sql_fault(e))
     }
 
     async fn load(
         &self,
         model: &Model,
-        from: &Checkpoint,
+        from: &Place,
         keys: &[Vec<ColumnValue>],
     ) -> Result<Option<Vec<Vec<ColumnValue>>>, Fault> {
         let schema = self.schema().await.map_err(fault)?;
@@ -144,9 +154,34 @@ impl ReadModels for PostgresReadModels {
         let mut shown = HashMap::new();
         for row in rows.map_err(|e| self.sql_fault(e))? {
             let name: String = row.try_get("read_model").map_err(|e| self.sql_fault(e))?;
-            shown.insert(name, shown_of(&row).map_err(|e| self.sql_fault(e))?);
+            add_shown(&mut shown, name, shown_of(&row).map_err(|e| self.sql_fault(e))?);
         }
-        Ok(models.iter().map(|model| shown.get(model.table.name).copied()).collect())
+        Ok(models.iter().map(|model| shown.get(model.table.name).cloned()).collect())
+    }
+
+    async fn survey(&self, runner: &Runner, lease: Duration) -> Result<Survey, Fault> {
+        lease::survey(&self.database, self.schema().await.map_err(fault)?, runner, lease).await.map_err(fault)
+    }
+
+    async fn claim(&self, runner: &Runner, units: &[UnitId], lease: Duration) -> Result<Vec<Claimed>, Fault> {
+        lease::claim(&self.database, self.schema().await.map_err(fault)?, runner, units, lease).await.map_err(fault)
+    }
+
+    async fn release(&self, held: &[(UnitId, i64)]) -> Result<(), Fault> {
+        lease::release(&self.database, self.schema().await.map_err(fault)?, held).await.map_err(fault)
+    }
+
+    async fn leave(&self, runner: &Runner) -> Result<(), Fault> {
+        lease::leave(&self.database, self.schema().await.map_err(fault)?, runner).await.map_err(fault)
+    }
+
+    async fn pause(&self, projection: &str, by: &str, now: Timestamp) -> Result<Option<Paused>, Fault> {
+        let schema = self.schema().await.map_err(fault)?;
+        lease::pause(&self.database, schema, projection, by, now).await.map_err(fault)
+    }
+
+    async fn resume(&self, projection: &str) -> Result<bool, Fault> {
+        lease::resume(&self.database, self.schema().await.map_err(fault)?, projection).await.map_err(fault)
     }
 }
 
@@ -171,7 +206,16 @@ fn checkpoint_of(row: &PgRow) -> Result<Checkpoint, sqlx::Error> {
 
 fn shown_of(row: &PgRow) -> Result<Shown, sqlx::Error> {
     let moved_at = Timestamp::from_microsecond(row.try_get("moved_at")?).map_err(|e| sqlx::Error::Decode(e.into()))?;
-    Ok(Shown { version: version_of(row, "version")?, checkpoint: checkpoint_of(row)?, moved_at })
+    let places = vec![(slot_of(row)?, checkpoint_of(row)?)];
+    Ok(Shown { version: version_of(row, "version")?, places, moved_at })
+}
+
+fn slot_of(row: &PgRow) -> Result<u32, sqlx::Error> {
+    u32::try_from(row.try_get::<i32, _>("slot")?).map_err(|e| sqlx::Error::Decode(e.into()))
+}
+
+fn place_of(row: &PgRow) -> Result<Place, sqlx::Error> {
+    Ok(Place { slot: slot_of(row)?, epoch: row.try_get("owner_epoch")?, checkpoint: checkpoint_of(row)? })
 }
 
 fn version_of(row: &PgRow, column: &str) -> Result<u32, sqlx::Error> {

@@ -3,18 +3,18 @@
 use std::sync::Arc;
 
 use annals_eventstore::__private::Micros;
-use annals_eventstore::{Backoff, Checkpoint, Incarnation, PostgresDatabase, PostgresTransaction};
+use annals_eventstore::{Backoff, Incarnation, PostgresDatabase, PostgresTransaction};
 use jiff::Timestamp;
 use sqlx::{AssertSqlSafe, Row};
 use tokio::time::sleep;
 
 use super::fault::was_lock_timeout_or_deadlock;
-use super::schema::{ModelSchema, once};
+use super::schema::{ModelSchema, once, stored_slot};
 use super::statements::{Statements, index_prefix, postgres_type};
 use super::view;
-use super::{stored_checkpoint, wait_briefly};
+use super::{place_of, stored_checkpoint, wait_briefly};
 use crate::database::sql::{is_our_index, table_is_gone, undeclared};
-use crate::database::{Model, Prepared};
+use crate::database::{Model, Place, Prepared};
 use crate::error::StartError;
 use crate::shape::Shape;
 
@@ -22,10 +22,11 @@ use crate::shape::Shape;
 pub(super) const TAKE_TURN: &str = "SELECT pg_advisory_xact_lock(1634627180, 1886545264)";
 
 const SHAPE: &str = "
-    SELECT shape, events, tenant
+    SELECT shape, events, tenant, slots
     FROM annals.checkpoints
     WHERE read_schema = $1 AND projection = $2 AND version = $3
-    ORDER BY projection
+    ORDER BY slot
+    LIMIT 1
 ";
 
 const OTHER_OWNER: &str = "
@@ -67,11 +68,25 @@ const INDEXES: &str = "
 ";
 
 const BEGIN_CHECKPOINT: &str = "
-    INSERT INTO annals.checkpoints (read_schema, projection, version, read_model, shape, events, tenant, incarnation,
-                                    position, event_id, updated_at)
-    VALUES ($1, $2, $3, $4, $5, $6, $7, $8, 0, NULL, $9)
-    ON CONFLICT (read_schema, projection, version) DO UPDATE
-    SET incarnation = excluded.incarnation, position = 0, event_id = NULL, updated_at = excluded.updated_at
+    INSERT INTO annals.checkpoints AS c (read_schema, projection, version, slot, slots, read_model, shape, events, tenant,
+                                         incarnation, position, event_id, updated_at, paused_at, paused_by)
+    SELECT $1, $2, $3, slot, $10, $4, $5, $6, $7, $8, 0, NULL, $9, other.paused_at, other.paused_by
+    FROM generate_series(0, $10 - 1) AS slot
+    LEFT JOIN LATERAL (SELECT p.paused_at, p.paused_by
+                       FROM annals.checkpoints AS p
+                       WHERE p.read_schema = $1 AND p.projection = $2 AND p.paused_at IS NOT NULL
+                       ORDER BY p.version, p.slot
+                       LIMIT 1) AS other ON true
+    ON CONFLICT (read_schema, projection, version, slot) DO UPDATE
+    SET incarnation = excluded.incarnation, position = 0, event_id = NULL, updated_at = excluded.updated_at,
+        owner = NULL, leased_until = NULL, owner_epoch = c.owner_epoch + 1
+";
+
+const OWN_PLACES: &str = "
+    SELECT slot, owner_epoch, incarnation, position, event_id
+    FROM annals.checkpoints
+    WHERE read_schema = $1 AND projection = $2 AND version = $3
+    ORDER BY slot
 ";
 
 /// How often it begins again because a lock on the table was not to be had in time.
@@ -139,25 +154,22 @@ impl Preparation<'_> {
         once(TAKE_TURN).execute(&mut *self.transaction).await?;
         wait_briefly(&mut self.transaction).await?;
         self.check_owner().await?;
-        let checkpoint = match stored_checkpoint(&mut self.transaction, self.schema, self.model).await? {
-            Some(checkpoint) => {
+        match stored_checkpoint(&mut self.transaction, self.schema, self.model).await? {
+            Some(_) => {
                 self.check_shape().await?;
                 match self.kind(&self.model.table_name()).await? {
-                    Some(_) => {
-                        self.check_table().await?;
-                        checkpoint
-                    }
+                    Some(_) => self.check_table().await?,
                     None => {
                         table_is_gone(self.model);
-                        self.begin(incarnation, now).await?
+                        self.begin(incarnation, now).await?;
                     }
                 }
             }
             None => self.begin(incarnation, now).await?,
-        };
+        }
         self.ensure_indexes().await?;
         let shown = self.see_to_view().await?;
-        Ok(Prepared { checkpoint, shown })
+        Ok(Prepared { places: self.places().await?, shown })
     }
 
     async fn execute(&mut self, sql: Arc<str>) -> Result<(), sqlx::Error> {
@@ -180,7 +192,13 @@ impl Preparation<'_> {
         }
     }
 
-    async fn begin(&mut self, incarnation: Incarnation, now: Timestamp) -> Result<Checkpoint, Refusal> {
+    async fn places(&mut self) -> Result<Vec<Place>, Refusal> {
+        let query = once(OWN_PLACES).bind(self.schema.schema()).bind(self.model.projection);
+        let rows = query.bind(i64::from(self.model.version)).fetch_all(&mut *self.transaction).await?;
+        Ok(rows.iter().map(place_of).collect::<Result<_, _>>()?)
+    }
+
+    async fn begin(&mut self, incarnation: Incarnation, now: Timestamp) -> Result<(), Refusal> {
         let name = self.model.table_name();
         if let Some(kind) = self.kind(&name).await? {
             return Err(self.taken(&name, format!("is a {kind} without a checkpoint")).into());
@@ -196,16 +214,18 @@ impl Preparation<'_> {
             .bind(self.shape.tenant.clone())
             .bind(incarnation.0)
             .bind(Micros::of(now))
+            .bind(stored_slot(self.shape.slots))
             .execute(&mut *self.transaction)
             .await?;
-        Ok(Checkpoint::start(incarnation))
+        Ok(())
     }
 
     /// The declaration must be the one that the table was made from.
     async fn check_shape(&mut self) -> Result<(), Refusal> {
         let query = once(SHAPE).bind(self.schema.schema()).bind(self.model.projection);
         let row = query.bind(i64::from(self.model.version)).fetch_one(&mut *self.transaction).await?;
-        Ok(self.shape.check(self.model, &Shape { table: row.get(0), events: row.get(1), tenant: row.get(2) })?)
+        let slots = u32::try_from(row.get::<i32, _>(3)).unwrap_or_default();
+        Ok(self.shape.check(self.model, &Shape { table: row.get(0), events: row.get(1), tenant: row.get(2), slots })?)
     }
 
     /// The table must still be as it was made.

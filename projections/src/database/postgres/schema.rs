@@ -3,12 +3,12 @@
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
 
-use annals_eventstore::{BackendError, Checkpoint, DatabaseError, PostgresDatabase};
+use annals_eventstore::{BackendError, DatabaseError, PostgresDatabase};
 use sqlx::{AssertSqlSafe, Row};
 
 use super::statements::Statements;
 use super::values::Query;
-use crate::database::Model;
+use crate::database::{Model, Place};
 
 const WHERE_TO: &str = "
     SELECT current_schema()::text, current_setting('server_encoding')
@@ -53,14 +53,16 @@ impl ModelSchema {
     }
 
     /// Binds the row of a checkpoint, and the place at which it must be.
-    pub(super) fn bind_place(&self, query: Query, model: &Model, from: &Checkpoint) -> Query {
+    pub(super) fn bind_place(&self, query: Query, model: &Model, from: &Place) -> Query {
         query
             .bind(self.schema.clone())
             .bind(model.projection)
             .bind(i64::from(model.version))
-            .bind(from.incarnation.0)
-            .bind(from.position.get())
-            .bind(from.event_id.map(|id| id.get()))
+            .bind(stored_slot(from.slot))
+            .bind(from.epoch)
+            .bind(from.checkpoint.incarnation.0)
+            .bind(from.checkpoint.position.get())
+            .bind(from.checkpoint.event_id.map(|id| id.get()))
     }
 
     pub(super) fn statements(&self, model: &Model) -> Arc<Statements> {
@@ -73,4 +75,9 @@ impl ModelSchema {
 /// A statement that is run now and then, and not kept prepared.
 pub(super) fn once(text: &'static str) -> Query {
     sqlx::query(text).persistent(false)
+}
+
+/// The number of a slot as its column has it; numbers beyond are refused at the start.
+pub(super) fn stored_slot(slot: u32) -> i32 {
+    i32::try_from(slot).unwrap_or(i32::MAX)
 }

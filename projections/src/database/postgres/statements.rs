@@ -123,17 +123,17 @@ fn load(table: &str, spec: &TableSpec) -> String {
     )
 }
 
-/// The condition on a checkpoint's row, with parameters from `$first` on: whose it is, and where it must be.
+/// The condition on a checkpoint's row, with parameters from `$first` on: whose it is, by which owner, and where it must be.
 pub(super) fn at_place(first: usize) -> String {
-    let [a, b, c, d, e, f]: [usize; PLACE_PARAMETERS] = std::array::from_fn(|n| first + n);
+    let [a, b, c, d, e, f, g, h]: [usize; PLACE_PARAMETERS] = std::array::from_fn(|n| first + n);
     format!(
-        "read_schema = ${a} AND projection = ${b} AND version = ${c} AND incarnation = ${d} AND position = ${e} \
-         AND event_id IS NOT DISTINCT FROM ${f}"
+        "read_schema = ${a} AND projection = ${b} AND version = ${c} AND slot = ${d} AND owner_epoch = ${e} \
+         AND incarnation = ${f} AND position = ${g} AND event_id IS NOT DISTINCT FROM ${h}"
     )
 }
 
 /// How many parameters [`at_place`] takes.
-pub(super) const PLACE_PARAMETERS: usize = 6;
+pub(super) const PLACE_PARAMETERS: usize = 8;
 
 /// `unnest($1::text[], $2::bigint[]) AS given ("a", "b")`, from the parameter `first` on.
 fn unnested<'a>(columns: impl Iterator<Item = &'a ColumnSpec> + Clone, first: usize, name: &str) -> String {

@@ -26,7 +26,7 @@ async fn run(connection: &mut PgConnection, sql: &str) {
 
 /// The keys that are looked for, and behind them the place of a checkpoint.
 const KEYS: &str = "'{x,y}', '{1,2}'";
-const PLACE: &str = "'public', 'everything', 1, '00000000-0000-0000-0000-000000000001', 0, NULL";
+const PLACE: &str = "'public', 'everything', 1, 0, 0, '00000000-0000-0000-0000-000000000001', 0, NULL";
 
 /// The plan of a statement as it is kept for any values.
 async fn plan(connection: &mut PgConnection, statement: &str, values: &str) -> String {

@@ -15,7 +15,8 @@ const STORED: &str = "
     FROM annals.read_models AS n
     LEFT JOIN annals.checkpoints AS c USING (read_schema, projection, version)
     WHERE n.read_schema = $1 AND n.read_model = $2
-    ORDER BY n.read_model
+    ORDER BY c.position, c.slot
+    LIMIT 1
 ";
 
 const STORE: &str = "
@@ -32,7 +33,7 @@ const HOLD_SHOWN: &str = "
     FROM annals.checkpoints AS c
     JOIN annals.read_models AS n USING (read_schema, projection, version)
     WHERE n.read_schema = $1 AND n.read_model = $2
-    ORDER BY 1
+    ORDER BY c.slot
     FOR UPDATE OF c
 ";
 
@@ -59,7 +60,7 @@ const COLUMNS: &str = "
 ";
 
 const VERSIONS: &str = "
-    SELECT version
+    SELECT DISTINCT version
     FROM annals.checkpoints
     WHERE read_schema = $1 AND projection = $2 AND read_model = $3
     ORDER BY version

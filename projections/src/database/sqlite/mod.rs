@@ -1,5 +1,6 @@
 //! Read models in a SQLite file.
 
+mod lease;
 mod prepare;
 mod statements;
 #[cfg(test)]
@@ -9,6 +10,7 @@ mod view;
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
 
 use annals_eventstore::{BackendError, Checkpoint, DatabaseError, EventId, Incarnation, Position, SqliteDatabase};
 use annals_migrations::SQLITE_PROJECTIONS;
@@ -20,40 +22,47 @@ use uuid::Uuid;
 
 use crate::changes::{Changes, of_one_length};
 use crate::column::ColumnValue;
-use crate::database::{Fault, Model, Moved, Prepared, ReadModels, Shown, Shows, Switch, Work};
+use crate::database::name::add_shown;
+use crate::database::{
+    Claimed, Fault, Model, Moved, Paused, Place, Prepared, ReadModels, Runner, Shown, Shows, Survey, Switch, UnitId,
+    Work,
+};
 use crate::error::StartError;
 use crate::shape::Shape;
 use statements::Statements;
 use values::{bind_all, bind_checkpoint, bind_place, query, read_row};
 
+/// That of the slot which is furthest behind.
 const CHECKPOINT: &str = "
     SELECT incarnation, position, event_id
     FROM annals_checkpoints
     WHERE projection = ?1 AND version = ?2
-    ORDER BY projection
+    ORDER BY position, slot
+    LIMIT 1
 ";
 
 /// All of them, as they are few.
-const CHECKPOINTS: &str = "
-    SELECT incarnation, position, event_id, projection, version
+const PLACES: &str = "
+    SELECT projection, version, slot, owner_epoch, incarnation, position, event_id
     FROM annals_checkpoints
-    ORDER BY projection, version
+    ORDER BY projection, version, slot
 ";
 
-/// Nothing is updated if the checkpoint is elsewhere.
+/// Nothing is updated if the checkpoint is elsewhere, or belongs to another owner.
 const MOVE_CHECKPOINT: &str = "
     UPDATE annals_checkpoints
-    SET incarnation = ?6, position = ?7, event_id = ?8, updated_at = ?9
-    WHERE projection = ?1 AND version = ?2 AND incarnation = ?3 AND position = ?4 AND event_id IS ?5
+    SET incarnation = ?8, position = ?9, event_id = ?10, updated_at = ?11
+    WHERE projection = ?1 AND version = ?2 AND slot = ?3 AND owner_epoch = ?4
+      AND incarnation = ?5 AND position = ?6 AND event_id IS ?7
 ";
 
 /// What some names show, which come as a JSON array.
 const SHOWN: &str = "
-    SELECT n.read_model, n.version, c.incarnation, c.position, c.event_id, c.updated_at
+    SELECT n.read_model, n.version, c.slot, c.incarnation, c.position, c.event_id, c.updated_at
     FROM json_each(?1) AS wanted
     JOIN annals_read_models AS n ON n.read_model = wanted.value
     JOIN annals_checkpoints AS c ON c.projection = n.projection AND c.version = n.version
-    ORDER BY n.read_model
+    ORDER BY n.read_model, c.slot
 ";
 
 /// The read models of one SQLite file.
@@ -102,22 +111,24 @@ impl ReadModels for SqliteReadModels {
         prepare::prepare(&self.database, model, shape, &self.statements(model), incarnation, now).await
     }
 
-    async fn checkpoints(&self, models: &[Model]) -> Result<Vec<Option<Checkpoint>>, Fault> {
+    async fn places(&self, units: &[UnitId]) -> Result<Vec<Option<Place>>, Fault> {
         let mut reader = self.database.read().await.map_err(fault)?;
-        let rows = sqlx::query(CHECKPOINTS).fetch_all(&mut *reader).await.map_err(|e| self.sql_fault(e))?;
-        let of = |model: &Model| {
-            let row = rows
-                .iter()
-                .find(|row| row.get::<&str, _>(3) == model.projection && row.get::<u32, _>(4) == model.version);
-            row.map(checkpoint_of).transpose()
+        let rows = sqlx::query(PLACES).fetch_all(&mut *reader).await.map_err(|e| self.sql_fault(e))?;
+        let of = |unit: &UnitId| {
+            let is_its_own = |row: &&SqliteRow| {
+                let (projection, version, slot): (&str, u32, u32) =
+                    (row.get("projection"), row.get("version"), row.get("slot"));
+                (projection, version, slot) == (unit.projection, unit.version, unit.slot)
+            };
+            rows.iter().find(is_its_own).map(place_of).transpose()
         };
-        models.iter().map(of).collect::<Result<_, _>>().map_err(|e| self.sql_fault(e))
+        units.iter().map(of).collect::<Result<_, _>>().map_err(|e| self.sql_fault(e))
     }
 
     async fn load(
         &self,
         model: &Model,
-        from: &Checkpoint,
+        from: &Place,
         keys: &[Vec<ColumnValue>],
     ) -> Result<Option<Vec<Vec<ColumnValue>>>, Fault> {
         let statements = self.statements(model);
@@ -184,9 +195,33 @@ impl ReadModels for SqliteReadModels {
         let mut shown = HashMap::with_capacity(rows.len());
         for row in &rows {
             let name: String = row.try_get("read_model").map_err(|e| self.sql_fault(e))?;
-            shown.insert(name, shown_of(row).map_err(|e| self.sql_fault(e))?);
+            add_shown(&mut shown, name, shown_of(row).map_err(|e| self.sql_fault(e))?);
         }
-        Ok(models.iter().map(|model| shown.get(model.table.name).copied()).collect())
+        Ok(models.iter().map(|model| shown.get(model.table.name).cloned()).collect())
+    }
+
+    async fn survey(&self, runner: &Runner, lease: Duration) -> Result<Survey, Fault> {
+        lease::survey(&self.database, runner, lease).await.map_err(fault)
+    }
+
+    async fn claim(&self, runner: &Runner, units: &[UnitId], lease: Duration) -> Result<Vec<Claimed>, Fault> {
+        lease::claim(&self.database, runner, units, lease).await.map_err(fault)
+    }
+
+    async fn release(&self, held: &[(UnitId, i64)]) -> Result<(), Fault> {
+        lease::release(&self.database, held).await.map_err(fault)
+    }
+
+    async fn leave(&self, runner: &Runner) -> Result<(), Fault> {
+        lease::leave(&self.database, runner).await.map_err(fault)
+    }
+
+    async fn pause(&self, projection: &str, by: &str, now: Timestamp) -> Result<Option<Paused>, Fault> {
+        lease::pause(&self.database, projection, by, now).await.map_err(fault)
+    }
+
+    async fn resume(&self, projection: &str) -> Result<bool, Fault> {
+        lease::resume(&self.database, projection).await.map_err(fault)
     }
 }
 
@@ -243,5 +278,11 @@ fn checkpoint_of(row: &SqliteRow) -> Result<Checkpoint, sqlx::Error> {
 fn shown_of(row: &SqliteRow) -> Result<Shown, sqlx::Error> {
     let moved_at =
         Timestamp::from_microsecond(row.try_get("updated_at")?).map_err(|e| sqlx::Error::Decode(e.into()))?;
-    Ok(Shown { version: row.try_get("version")?, checkpoint: checkpoint_of(row)?, moved_at })
+    let places = vec![(row.try_get("slot")?, checkpoint_of(row)?)];
+    Ok(Shown { version: row.try_get("version")?, places, moved_at })
+}
+
+fn place_of(row: &SqliteRow) -> Result<Place, sqlx::Error> {
+    let (slot, epoch) = (row.try_get("slot")?, row.try_get("owner_epoch")?);
+    Ok(Place { slot, epoch, checkpoint: checkpoint_of(row)? })
 }

@@ -5,18 +5,19 @@ use jiff::Timestamp;
 use sqlx::{Row, SqliteConnection};
 
 use super::statements::{Statements, index_prefix, sqlite_type};
-use super::stored_checkpoint;
 use super::view::{self, run};
+use super::{place_of, stored_checkpoint};
 use crate::database::sql::{is_our_index, table_is_gone, undeclared};
-use crate::database::{Model, Prepared};
+use crate::database::{Model, Place, Prepared};
 use crate::error::StartError;
 use crate::shape::Shape;
 
 const SHAPE: &str = "
-    SELECT shape, events, tenant
+    SELECT shape, events, tenant, slots
     FROM annals_checkpoints
     WHERE projection = ?1 AND version = ?2
-    ORDER BY projection
+    ORDER BY slot
+    LIMIT 1
 ";
 
 const OTHER_OWNER: &str = "
@@ -47,11 +48,27 @@ const INDEXES: &str = "
 ";
 
 const BEGIN_CHECKPOINT: &str = "
-    INSERT INTO annals_checkpoints (projection, version, read_model, shape, events, tenant, incarnation, position,
-                                    event_id, updated_at)
-    VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, 0, NULL, ?8)
-    ON CONFLICT (projection, version) DO UPDATE
-    SET incarnation = excluded.incarnation, position = 0, event_id = NULL, updated_at = excluded.updated_at
+    WITH RECURSIVE numbers (slot) AS (SELECT 0 UNION ALL SELECT slot + 1 FROM numbers WHERE slot + 1 < ?9)
+    INSERT INTO annals_checkpoints AS c (projection, version, slot, slots, read_model, shape, events, tenant, incarnation,
+                                         position, event_id, updated_at, paused_at, paused_by)
+    SELECT ?1, ?2, n.slot, ?9, ?3, ?4, ?5, ?6, ?7, 0, NULL, ?8, other.paused_at, other.paused_by
+    FROM numbers AS n
+    LEFT JOIN (SELECT paused_at, paused_by
+               FROM annals_checkpoints
+               WHERE projection = ?1 AND paused_at IS NOT NULL
+               ORDER BY version, slot
+               LIMIT 1) AS other
+    WHERE true
+    ON CONFLICT (projection, version, slot) DO UPDATE
+    SET incarnation = excluded.incarnation, position = 0, event_id = NULL, updated_at = excluded.updated_at,
+        owner = NULL, leased_until = NULL, owner_epoch = c.owner_epoch + 1
+";
+
+const OWN_PLACES: &str = "
+    SELECT slot, owner_epoch, incarnation, position, event_id
+    FROM annals_checkpoints
+    WHERE projection = ?1 AND version = ?2
+    ORDER BY slot
 ";
 
 /// Does all of it in one transaction, so that several processes may start at once.
@@ -82,25 +99,22 @@ struct Preparation<'a> {
 impl Preparation<'_> {
     async fn run(mut self, incarnation: Incarnation, now: Timestamp) -> Result<Prepared, StartError> {
         self.check_owner().await?;
-        let checkpoint = match self.stored().await? {
-            Some(checkpoint) => {
+        match self.stored().await? {
+            Some(_) => {
                 self.check_shape().await?;
                 match self.object(&self.model.table_name()).await? {
-                    Some(_) => {
-                        self.check_table().await?;
-                        checkpoint
-                    }
+                    Some(_) => self.check_table().await?,
                     None => {
                         table_is_gone(self.model);
-                        self.begin(incarnation, now).await?
+                        self.begin(incarnation, now).await?;
                     }
                 }
             }
             None => self.begin(incarnation, now).await?,
-        };
+        }
         self.ensure_indexes().await?;
         let shown = self.see_to_view().await?;
-        Ok(Prepared { checkpoint, shown })
+        Ok(Prepared { places: self.places().await?, shown })
     }
 
     fn refused(&self, error: sqlx::Error) -> StartError {
@@ -125,7 +139,13 @@ impl Preparation<'_> {
         }
     }
 
-    async fn begin(&mut self, incarnation: Incarnation, now: Timestamp) -> Result<Checkpoint, StartError> {
+    async fn places(&mut self) -> Result<Vec<Place>, StartError> {
+        let query = sqlx::query(OWN_PLACES).bind(self.model.projection).bind(self.model.version);
+        let rows = query.fetch_all(&mut *self.connection).await.map_err(|e| self.refused(e))?;
+        rows.iter().map(place_of).collect::<Result<_, _>>().map_err(|e| self.refused(e))
+    }
+
+    async fn begin(&mut self, incarnation: Incarnation, now: Timestamp) -> Result<(), StartError> {
         let name = self.model.table_name();
         if let Some((kind, _)) = self.object(&name).await? {
             return Err(self.taken(&name, format!("is a {kind} without a checkpoint")));
@@ -140,17 +160,19 @@ impl Preparation<'_> {
             .bind(self.shape.tenant.clone())
             .bind(incarnation.0.as_bytes().to_vec())
             .bind(now.as_microsecond())
+            .bind(self.shape.slots)
             .execute(&mut *self.connection)
             .await
             .map_err(|e| self.refused(e))?;
-        Ok(Checkpoint::start(incarnation))
+        Ok(())
     }
 
     /// The declaration must be the one that the table was made from.
     async fn check_shape(&mut self) -> Result<(), StartError> {
         let query = sqlx::query(SHAPE).bind(self.model.projection).bind(self.model.version);
         let row = query.fetch_one(&mut *self.connection).await.map_err(|e| self.refused(e))?;
-        self.shape.check(self.model, &Shape { table: row.get(0), events: row.get(1), tenant: row.get(2) })
+        self.shape
+            .check(self.model, &Shape { table: row.get(0), events: row.get(1), tenant: row.get(2), slots: row.get(3) })
     }
 
     /// The table must still be as it was made.

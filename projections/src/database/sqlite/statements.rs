@@ -71,7 +71,8 @@ impl Statements {
                 let nulls = repeated("NULL", spec.columns.len());
                 format!(
                     "SELECT {nulls}, 1 FROM annals_checkpoints \
-                     WHERE projection = ? AND version = ? AND incarnation = ? AND position = ? AND event_id IS ? \
+                     WHERE projection = ? AND version = ? AND slot = ? AND owner_epoch = ? AND incarnation = ? \
+                     AND position = ? AND event_id IS ? \
                      UNION ALL SELECT {columns}, 0 FROM {table} WHERE {}",
                     is_in(spec.key, n)
                 )

@@ -2,12 +2,12 @@
 
 use std::time::Duration;
 
-use annals_eventstore::{BackendError, Checkpoint, DatabaseError};
+use annals_eventstore::{BackendError, DatabaseError};
 use sqlx::Row;
 
 use super::SqliteReadModels;
 use crate::database::Model;
-use crate::database::contract::{EVERYTHING, InFile, MODEL, SqlBackend, incarnation, key, prepare};
+use crate::database::contract::{EVERYTHING, InFile, MODEL, SqlBackend, key, prepare};
 use crate::read_model::TableSpec;
 
 /// Each key is sought in the table's tree; a scan of the whole table per batch would make every batch slower than the last.
@@ -31,7 +31,7 @@ async fn rows_are_sought_by_their_key() {
             let (sql, keys) = sized.padded(keys).remove(0);
             let mut plan = super::query(format!("EXPLAIN QUERY PLAN {sql}").into());
             if compares {
-                plan = super::bind_place(plan, &model, &Checkpoint::start(incarnation()));
+                plan = super::bind_place(plan, &model, &crate::database::contract::unowned(0));
             }
             let mut reader = file.database.read().await.unwrap();
             let rows = super::bind_all(plan, keys).fetch_all(&mut *reader).await.unwrap();

@@ -9,7 +9,7 @@ use uuid::Uuid;
 
 use crate::column::{ColumnError, ColumnType, ColumnValue};
 use crate::column_types::moment;
-use crate::database::Model;
+use crate::database::{Model, Place};
 use crate::read_model::{ColumnSpec, TableSpec};
 
 pub(super) type Query = sqlx::query::Query<'static, Sqlite, SqliteArguments>;
@@ -25,8 +25,9 @@ pub(super) fn bind_all(query: Query, rows: Vec<&[ColumnValue]>) -> Query {
 }
 
 /// Binds a model and the place at which its checkpoint must be.
-pub(super) fn bind_place(query: Query, model: &Model, from: &Checkpoint) -> Query {
-    bind_checkpoint(query.bind(model.projection).bind(model.version), from)
+pub(super) fn bind_place(query: Query, model: &Model, from: &Place) -> Query {
+    let query = query.bind(model.projection).bind(model.version).bind(from.slot).bind(from.epoch);
+    bind_checkpoint(query, &from.checkpoint)
 }
 
 /// Binds incarnation, position and event id.

@@ -14,7 +14,8 @@ const STORED: &str = "
     FROM annals_read_models AS n
     LEFT JOIN annals_checkpoints AS c ON c.projection = n.projection AND c.version = n.version
     WHERE n.read_model = ?1
-    ORDER BY n.read_model
+    ORDER BY c.position, c.slot
+    LIMIT 1
 ";
 
 const STORE: &str = "
@@ -25,7 +26,7 @@ const STORE: &str = "
 ";
 
 const VERSIONS: &str = "
-    SELECT version
+    SELECT DISTINCT version
     FROM annals_checkpoints
     WHERE projection = ?1 AND read_model = ?2
     ORDER BY version

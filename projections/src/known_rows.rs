@@ -15,9 +15,9 @@ pub(crate) type BadRow = (usize, RowError);
 
 /// The rows of one tenant if the read model is per tenant; of all otherwise.
 #[derive(Debug)]
-pub(crate) struct Slots<R: ReadModel> {
+pub(crate) struct KnownRows<R: ReadModel> {
     tenant: Option<Tenant>,
-    by_key: HashMap<R::Key, Slot<R>>,
+    by_key: HashMap<R::Key, KnownRow<R>>,
     /// What the keys begin with whose rows were all removed in this round.
     removed: BTreeSet<KeyOrder>,
     /// The keys in their order, from the round's first such removal on.
@@ -26,7 +26,7 @@ pub(crate) struct Slots<R: ReadModel> {
 
 /// What is known about one key.
 #[derive(Debug)]
-struct Slot<R> {
+struct KnownRow<R> {
     stored: Stored<R>,
     now: Now<R>,
     /// The number of the event that made `now` what it is.
@@ -64,7 +64,7 @@ pub(crate) enum LookUp {
     Missing,
 }
 
-impl<R: ReadModel> Slots<R> {
+impl<R: ReadModel> KnownRows<R> {
     /// Nothing is known about any key.
     pub(crate) fn of(tenant: Option<Tenant>) -> Self {
         Self { tenant, by_key: HashMap::new(), removed: BTreeSet::new(), ordered: None }
@@ -76,12 +76,12 @@ impl<R: ReadModel> Slots<R> {
 
     /// The row called `key`, as far as it is known.
     pub(crate) fn row(&self, key: &R::Key) -> Option<&R> {
-        self.by_key.get(key).and_then(Slot::row)
+        self.by_key.get(key).and_then(KnownRow::row)
     }
 
     /// The same, for `event` to change it.
     pub(crate) fn row_mut(&mut self, key: &R::Key, event: usize) -> Option<&mut R> {
-        self.by_key.get_mut(key).and_then(|slot| slot.row_mut(event))
+        self.by_key.get_mut(key).and_then(|known| known.row_mut(event))
     }
 
     /// Puts `now` in place of what there is.
@@ -90,28 +90,28 @@ impl<R: ReadModel> Slots<R> {
     /// What an earlier event made must have been fit to be stored, though it is replaced now.
     pub(crate) fn set(&mut self, key: R::Key, now: Now<R>, event: usize) -> Result<(), BadRow> {
         let tenant = self.tenant.as_ref();
-        let (slot, fit) = match self.by_key.entry(key) {
+        let (known, fit) = match self.by_key.entry(key) {
             Entry::Occupied(entry) => {
                 let key = entry.key().clone();
-                let slot = entry.into_mut();
-                let fit = slot.normalize(tenant, &key, event);
-                (slot, fit)
+                let known = entry.into_mut();
+                let fit = known.normalize(tenant, &key, event);
+                (known, fit)
             }
             Entry::Vacant(entry) => {
                 if let Some(ordered) = &mut self.ordered {
                     ordered.insert(KeyOrder::of(entry.key().to_columns()), entry.key().clone());
                 }
-                (entry.insert(Slot::of(Stored::Unknown)), Ok(()))
+                (entry.insert(KnownRow::of(Stored::Unknown)), Ok(()))
             }
         };
-        (slot.now, slot.changed_by, slot.is_normal) = (now, event, false);
+        (known.now, known.changed_by, known.is_normal) = (now, event, false);
         fit
     }
 
     /// Removes every row whose key begins with `prefix`, known or not.
     ///
     /// # Errors
-    /// If no table can hold a key that begins so; and as of [`Slots::set`].
+    /// If no table can hold a key that begins so; and as of [`KnownRows::set`].
     pub(crate) fn remove_by_prefix(&mut self, prefix: Vec<ColumnValue>, event: usize) -> Result<(), BadRow> {
         check_prefix::<R>(&with_tenant(self.tenant.as_ref(), prefix.clone())).map_err(|error| (event, error))?;
         let prefix = KeyOrder::of(prefix);
@@ -132,13 +132,13 @@ impl<R: ReadModel> Slots<R> {
     /// If no table can hold it, or give it back.
     pub(crate) fn look_up(&mut self, key: &R::Key, event: usize) -> Result<LookUp, BadRow> {
         match self.by_key.get_mut(key) {
-            Some(slot @ Slot { now: Now::Row(_) | Now::Removed, .. }) => {
-                slot.normalize(self.tenant.as_ref(), key, event).map(|()| LookUp::Known)
+            Some(known @ KnownRow { now: Now::Row(_) | Now::Removed, .. }) => {
+                known.normalize(self.tenant.as_ref(), key, event).map(|()| LookUp::Known)
             }
-            Some(Slot { stored: Stored::Absent | Stored::Row(_), .. }) => Ok(LookUp::Known),
-            Some(Slot { stored: Stored::Missing, .. }) => Ok(LookUp::Asked),
-            Some(slot @ Slot { stored: Stored::Unknown, .. }) => {
-                slot.stored = Stored::Missing;
+            Some(KnownRow { stored: Stored::Absent | Stored::Row(_), .. }) => Ok(LookUp::Known),
+            Some(KnownRow { stored: Stored::Missing, .. }) => Ok(LookUp::Asked),
+            Some(known @ KnownRow { stored: Stored::Unknown, .. }) => {
+                known.stored = Stored::Missing;
                 Ok(LookUp::Missing)
             }
             None if is_under(&self.removed, key) => self.set(key.clone(), Now::Removed, event).map(|()| LookUp::Known),
@@ -146,7 +146,7 @@ impl<R: ReadModel> Slots<R> {
                 if let Some(ordered) = &mut self.ordered {
                     ordered.insert(KeyOrder::of(key.to_columns()), key.clone());
                 }
-                self.by_key.insert(key.clone(), Slot::of(Stored::Missing));
+                self.by_key.insert(key.clone(), KnownRow::of(Stored::Missing));
                 Ok(LookUp::Missing)
             }
         }
@@ -156,15 +156,22 @@ impl<R: ReadModel> Slots<R> {
     pub(crate) fn reset(&mut self) {
         self.removed.clear();
         self.ordered = None;
-        self.by_key.retain(|_, slot| {
-            (slot.now, slot.is_normal) = (Now::AsStored, true);
-            matches!(slot.stored, Stored::Absent | Stored::Row(_))
+        self.by_key.retain(|_, known| {
+            (known.now, known.is_normal) = (Now::AsStored, true);
+            matches!(known.stored, Stored::Absent | Stored::Row(_))
         });
     }
 
     /// The table has no row called `key`, as far as is known by now.
     pub(crate) fn absent(&mut self, key: R::Key) {
-        self.by_key.insert(key, Slot::of(Stored::Absent));
+        self.by_key.insert(key, KnownRow::of(Stored::Absent));
+    }
+
+    /// The table has no row called `key`, unless it is known to have one or an event has changed that.
+    pub(crate) fn assume_absent(&mut self, key: &R::Key) {
+        if !self.by_key.contains_key(key) {
+            self.absent(key.clone());
+        }
     }
 
     /// The table has this row, which was asked for.
@@ -174,34 +181,26 @@ impl<R: ReadModel> Slots<R> {
     pub(crate) fn stored(&mut self, row: R) -> Result<(), RowError> {
         let key = row.key();
         match self.by_key.get_mut(&key) {
-            Some(slot) => slot.stored = Stored::Row(row),
+            Some(known) => known.stored = Stored::Row(row),
             None => return Err(RowError::foreign::<R>(&whole_key::<R>(self.tenant.as_ref(), &key))),
         }
         Ok(())
     }
 
-    /// Adds what must be written so that the table holds what the round made: only rows that are really other than before.
-    ///
-    /// # Errors
-    /// About a row that no table can hold or give back: of all such rows, one of the earliest event that made one.
-    pub(crate) fn add_to(&mut self, changes: &mut Changes) -> Result<(), BadRow> {
-        let mut failed: Option<BadRow> = None;
+    /// Adds what must be written so that the table holds what the round made: only rows that are really other than before. Rows
+    /// that no table can hold or give back are added to `failed`.
+    pub(crate) fn add_to(&mut self, changes: &mut Changes, failed: &mut Vec<BadRow>) {
         let removed = std::mem::take(&mut self.removed);
-        for (key, slot) in &mut self.by_key {
+        for (key, known) in &mut self.by_key {
             let is_removed = is_under(&removed, key);
-            if let Err(bad) = slot.add_to(changes, self.tenant.as_ref(), key, is_removed)
-                && failed.as_ref().is_none_or(|(event, _)| bad.0 < *event)
-            {
-                failed = Some(bad);
-            }
+            failed.extend(known.add_to(changes, self.tenant.as_ref(), key, is_removed).err());
         }
         let prefixes = removed.into_iter().map(|prefix| with_tenant(self.tenant.as_ref(), prefix.into_values()));
         changes.removed_prefixes.extend(prefixes);
-        failed.map_or(Ok(()), Err)
     }
 }
 
-impl<R: ReadModel> Slot<R> {
+impl<R: ReadModel> KnownRow<R> {
     /// Makes a row that an event before `event` has changed the one that the table would give back.
     fn normalize(&mut self, tenant: Option<&Tenant>, key: &R::Key, event: usize) -> Result<(), BadRow> {
         if self.is_normal || self.changed_by == event {
@@ -297,13 +296,13 @@ fn normalize<R: ReadModel>(tenant: Option<&Tenant>, key: &R::Key, row: &mut R) -
     }
 }
 
-impl<R> Slot<R> {
+impl<R> KnownRow<R> {
     fn of(stored: Stored<R>) -> Self {
         Self { stored, now: Now::AsStored, changed_by: 0, is_normal: true }
     }
 }
 
-impl<R: Clone> Slot<R> {
+impl<R: Clone> KnownRow<R> {
     fn row(&self) -> Option<&R> {
         match (&self.now, &self.stored) {
             (Now::Row(row), _) | (Now::AsStored, Stored::Row(row)) => Some(row),

@@ -1,0 +1,211 @@
+//! Which units a process claims and which it gives back, so that the processes that are there share the work. Pure: every
+//! process computes the same from the same survey, and a difference between two surveys costs a round, never a unit.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use uuid::Uuid;
+
+use crate::database::{LeaseState, RunnerState, Survey, UnitId};
+
+/// What a process does after a survey.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub(crate) struct Plan {
+    pub(crate) claim: Vec<UnitId>,
+    pub(crate) give_back: Vec<UnitId>,
+}
+
+/// What the runner `me` does. `free_before` are the units that the last survey found free.
+///
+/// - A free unit goes to the runner with the fewest units, of those that run its projection. If that does not take it, because
+///   it has died or has stopped the projection, anyone takes it at the next survey.
+/// - A unit moves from a runner to one that has at least two less: so the numbers come to differ by one at most, and stay.
+pub(crate) fn plan(me: Uuid, survey: &Survey, free_before: &BTreeSet<UnitId>) -> Plan {
+    let mut loads: BTreeMap<Uuid, usize> = survey.runners.iter().map(|runner| (runner.id, 0)).collect();
+    for owner in survey.units.iter().filter_map(|state| state.owner) {
+        if let Some(load) = loads.get_mut(&owner) {
+            *load += 1;
+        }
+    }
+    let mut plan = Plan::default();
+    for LeaseState { unit, .. } in survey.units.iter().filter(|state| is_free(state)) {
+        let Some(least) = least_loaded(survey, &loads, unit) else { continue };
+        let can_take = survey.runners.iter().any(|runner| runner.id == me && runner.can_run(unit));
+        let takes = if can_take && free_before.contains(unit) { me } else { least };
+        loads.entry(takes).and_modify(|load| *load += 1);
+        if takes == me {
+            plan.claim.push(*unit);
+        }
+    }
+    let mut owners: BTreeMap<UnitId, Uuid> =
+        survey.units.iter().filter_map(|state| state.owner.map(|owner| (state.unit, owner))).collect();
+    while let Some((unit, from, to)) = next_move(survey, &loads, &owners) {
+        owners.insert(unit, to);
+        loads.entry(from).and_modify(|load| *load -= 1);
+        loads.entry(to).and_modify(|load| *load += 1);
+        if from == me {
+            plan.give_back.push(unit);
+        }
+    }
+    plan
+}
+
+/// The units that nobody has and somebody may have.
+pub(crate) fn free(survey: &Survey) -> BTreeSet<UnitId> {
+    survey.units.iter().filter(|state| is_free(state)).map(|state| state.unit).collect()
+}
+
+fn is_free(state: &LeaseState) -> bool {
+    state.owner.is_none() && state.paused.is_none()
+}
+
+/// The runner of a unit's projection that has the fewest units; of several, the first.
+fn least_loaded(survey: &Survey, loads: &BTreeMap<Uuid, usize>, unit: &UnitId) -> Option<Uuid> {
+    let can_run = survey.runners.iter().filter(|runner| runner.can_run(unit));
+    can_run.map(|runner: &RunnerState| runner.id).min_by_key(|id| loads[id])
+}
+
+/// The move that evens out the most.
+fn next_move(
+    survey: &Survey,
+    loads: &BTreeMap<Uuid, usize>,
+    owners: &BTreeMap<UnitId, Uuid>,
+) -> Option<(UnitId, Uuid, Uuid)> {
+    let moves = owners.iter().filter_map(|(unit, from)| {
+        let (to, load) = (least_loaded(survey, loads, unit)?, loads.get(from)?);
+        (loads[&to] + 2 <= *load).then_some((*unit, *from, to))
+    });
+    moves.max_by_key(|(_, from, to)| loads[from] - loads[to])
+}
+
+#[cfg(test)]
+mod tests {
+    use annals_eventstore::{Checkpoint, Incarnation};
+    use fastrand::Rng;
+
+    use super::*;
+    use crate::database::LeaseState;
+
+    /// The truth that surveys look at: who owns what, and who is alive.
+    struct World {
+        owners: BTreeMap<UnitId, Option<Uuid>>,
+        runners: Vec<RunnerState>,
+        free_before: BTreeMap<Uuid, BTreeSet<UnitId>>,
+        moves: usize,
+    }
+
+    fn unit(slot: u32) -> UnitId {
+        UnitId { projection: if slot.is_multiple_of(3) { "single" } else { "split" }, version: 1, slot }
+    }
+
+    impl World {
+        fn survey(&self) -> Survey {
+            let checkpoint = Checkpoint::start(Incarnation(Uuid::nil()));
+            let state = |(unit, owner): (&UnitId, &Option<Uuid>)| LeaseState {
+                unit: *unit,
+                checkpoint,
+                epoch: 0,
+                owner: owner.filter(|owner| self.runners.iter().any(|runner| runner.id == *owner)),
+                paused: None,
+            };
+            Survey { units: self.owners.iter().map(state).collect(), runners: self.runners.clone() }
+        }
+
+        /// What one runner does, who sees a survey that may be as old as the round.
+        fn act(&mut self, me: Uuid, survey: &Survey) {
+            let plan = plan(me, survey, self.free_before.get(&me).unwrap_or(&BTreeSet::new()));
+            self.free_before.insert(me, free(survey));
+            for unit in plan.claim {
+                let alive = |owner: &Uuid| self.runners.iter().any(|runner| runner.id == *owner);
+                if self.owners[&unit].is_none_or(|owner| !alive(&owner)) {
+                    self.owners.insert(unit, Some(me));
+                    self.moves += 1;
+                }
+            }
+            for unit in plan.give_back {
+                if self.owners[&unit] == Some(me) {
+                    self.owners.insert(unit, None);
+                }
+            }
+        }
+    }
+
+    /// However processes come and go, and however old what they have seen is: after a few rounds every unit has an owner that can
+    /// run it, the numbers differ by one at most where all run the same, and nothing moves any more.
+    #[test]
+    fn the_work_is_shared_evenly_after_a_few_rounds_and_then_rests() {
+        let seed = std::env::var("ANNALS_SEED").map_or_else(|_| fastrand::u64(..), |s| s.parse().expect("a number"));
+        println!("ANNALS_SEED={seed}");
+        let mut rng = Rng::with_seed(seed);
+        for _ in 0..300 {
+            let units = rng.u32(1..30);
+            let same = rng.bool();
+            let owners = (0..units).map(|slot| (unit(slot), None)).collect();
+            let mut world = World { owners, runners: Vec::new(), free_before: BTreeMap::new(), moves: 0 };
+            let mut next = 0;
+            for _ in 0..rng.usize(1..12) {
+                if world.runners.is_empty() || rng.u32(..3) > 0 {
+                    next += 1;
+                    let all = vec![("single", 1), ("split", 1)];
+                    let runs = if same || next == 1 { all } else { all[..1].to_vec() };
+                    let id = Uuid::from_u128(rng.u128(..));
+                    world.runners.push(RunnerState { id, name: String::new(), runs, stopped: Vec::new() });
+                    world.runners.sort_by_key(|runner| runner.id);
+                } else {
+                    let gone = rng.usize(..world.runners.len());
+                    if same || world.runners[gone].runs.len() == 1 {
+                        world.runners.remove(gone);
+                    }
+                }
+                rounds(&mut world, &mut rng, 2);
+            }
+            if world.runners.is_empty() {
+                continue;
+            }
+            rounds(&mut world, &mut rng, 40);
+            let survey = world.survey();
+            let owner = |state: &LeaseState| state.owner.expect("each unit has an owner");
+            let mut loads: BTreeMap<Uuid, usize> = world.runners.iter().map(|runner| (runner.id, 0)).collect();
+            for state in &survey.units {
+                let of = world.runners.iter().find(|runner| runner.id == owner(state)).expect("it is alive");
+                assert!(of.can_run(&state.unit));
+                loads.entry(of.id).and_modify(|load| *load += 1);
+            }
+            let most = loads.values().max().expect("there is one");
+            assert!(!same || loads.values().all(|load| load + 1 >= *most), "{loads:?}");
+            let moves = world.moves;
+            rounds(&mut world, &mut rng, 5);
+            assert_eq!(world.moves, moves, "nothing moves without a reason");
+        }
+    }
+
+    fn rounds(world: &mut World, rng: &mut Rng, number: usize) {
+        for _ in 0..number {
+            let old = world.survey();
+            let mut ids: Vec<Uuid> = world.runners.iter().map(|runner| runner.id).collect();
+            rng.shuffle(&mut ids);
+            for id in ids {
+                let survey = if rng.bool() { world.survey() } else { old.clone() };
+                world.act(id, &survey);
+            }
+        }
+    }
+
+    #[test]
+    fn a_unit_that_the_least_loaded_does_not_take_is_taken_by_another() {
+        let runners = [1, 2].map(|id| RunnerState {
+            id: Uuid::from_u128(id),
+            name: String::new(),
+            runs: vec![("single", 1), ("split", 1)],
+            stopped: Vec::new(),
+        });
+        let world = World {
+            owners: BTreeMap::from([(unit(1), None)]),
+            runners: runners.to_vec(),
+            free_before: BTreeMap::new(),
+            moves: 0,
+        };
+        let (survey, second) = (world.survey(), Uuid::from_u128(2));
+        assert_eq!(plan(second, &survey, &BTreeSet::new()), Plan::default());
+        assert_eq!(plan(second, &survey, &free(&survey)).claim, [unit(1)]);
+    }
+}

@@ -1,0 +1,50 @@
+//! Why projections could not be paused, resumed or started again.
+
+use annals_eventstore::{BackendError, ErrorFamily, Invalid};
+
+use crate::member::chain;
+
+/// Why a projection could not be paused, resumed or started again. Nothing was changed then.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum ControlError {
+    /// What was given breaks a rule. The message names it and says what to do.
+    #[error(transparent)]
+    Invalid(#[from] Invalid),
+    /// No projection of this name was started. Add it by `with`.
+    #[error("no projection is called `{name}`; started are {known}; add it by `with`")]
+    Unknown {
+        /// The name.
+        name: String,
+        /// The names there are, joined by commas.
+        known: String,
+    },
+    /// The database of the read models cannot be reached at the moment, or has not answered whether it was done. Try again;
+    /// doing it twice is harmless. The message has the cause.
+    #[error("the database of the read models did not answer: {}; try again", chain(_0))]
+    Unavailable(BackendError),
+    /// The database of the read models refused, and would again. Do what it says. The message has the cause.
+    #[error("the database of the read models refused: {}; fix that", chain(_0))]
+    Database(BackendError),
+    /// The projection was closed. Start it again.
+    #[error("the projections are closed; start them again")]
+    Closed,
+}
+
+impl ControlError {
+    /// Which of the five families the error belongs to.
+    #[must_use]
+    pub fn family(&self) -> ErrorFamily {
+        match self {
+            Self::Unavailable(_) => ErrorFamily::Transient,
+            Self::Database(_) => ErrorFamily::Broken,
+            Self::Invalid(_) | Self::Unknown { .. } | Self::Closed => ErrorFamily::Invalid,
+        }
+    }
+
+    /// Whether the same call may work later without any change.
+    #[must_use]
+    pub fn is_transient(&self) -> bool {
+        self.family() == ErrorFamily::Transient
+    }
+}

@@ -1,0 +1,252 @@
+//! The keeper of a handle's leases: it says now and then that the process is alive, claims what nobody runs, and sees to it that
+//! the processes which are there share the work.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use tokio::sync::{mpsc, watch};
+use tokio::time::{Instant, sleep_until};
+
+use crate::balance::{free, plan};
+use crate::database::{Claimed, Fault, Runner, Survey, UnitId};
+use crate::error::StopCause;
+use crate::member::Member;
+use crate::pass::{Passes, Shared};
+
+/// How many surveys there are in the time of a lease: a late one must not cost it.
+const SURVEYS_PER_LEASE: u32 = 3;
+
+/// Units on their way from passes back to the keeper.
+#[derive(Clone)]
+pub(crate) struct Returns {
+    asked: Arc<Mutex<BTreeSet<UnitId>>>,
+    ask: Arc<watch::Sender<()>>,
+    asking: watch::Receiver<()>,
+    given: mpsc::UnboundedSender<Member>,
+}
+
+impl Returns {
+    /// The same, and where the keeper finds what is given back.
+    pub(crate) fn new() -> (Self, mpsc::UnboundedReceiver<Member>) {
+        let (given, taken) = mpsc::unbounded_channel();
+        let (ask, asking) = watch::channel(());
+        (Self { asked: Arc::default(), ask: Arc::new(ask), asking, given }, taken)
+    }
+
+    /// Asks the passes to end the leases of some units and to give them back.
+    fn ask(&self, units: impl IntoIterator<Item = UnitId>) {
+        let mut asked = self.asked.lock().unwrap_or_else(PoisonError::into_inner);
+        let before = asked.len();
+        asked.extend(units);
+        if asked.len() > before {
+            self.ask.send_replace(());
+        }
+    }
+
+    /// Which of these units were asked for.
+    pub(crate) fn asked(&self, units: impl Iterator<Item = UnitId>) -> BTreeSet<UnitId> {
+        let mut asked = self.asked.lock().unwrap_or_else(PoisonError::into_inner);
+        units.filter(|unit| asked.remove(unit)).collect()
+    }
+
+    /// Waits until some units are asked for, perhaps those of another pass.
+    pub(crate) async fn wanted(&mut self) {
+        if self.asking.changed().await.is_err() {
+            std::future::pending().await
+        }
+    }
+
+    /// Gives a unit back.
+    pub(crate) fn give(&self, member: Member) {
+        if let Err(refused) = self.given.send(member) {
+            // The keeper has ended: all are being closed.
+            refused.0.close();
+        }
+    }
+}
+
+pub(crate) struct Keeper {
+    shared: Shared,
+    runner: Runner,
+    lease: Duration,
+    passes: Passes,
+    /// What does not run here.
+    idle: BTreeMap<UnitId, Member>,
+    /// What runs here, with the number of this owner.
+    running: BTreeMap<UnitId, i64>,
+    given: mpsc::UnboundedReceiver<Member>,
+    free_before: BTreeSet<UnitId>,
+    /// What was asked back because others own it now.
+    lost: BTreeSet<UnitId>,
+    orders: mpsc::UnboundedReceiver<Order>,
+    /// What is to be started again if it comes back stopped before the next survey.
+    again: BTreeSet<UnitId>,
+}
+
+/// What people ask of the keeper.
+pub(crate) enum Order {
+    /// Look at all leases now.
+    Look,
+    /// Start the slots of this projection that have stopped.
+    StartAgain(&'static str),
+}
+
+impl Keeper {
+    /// Members whose leases are to be kept.
+    pub(crate) fn new(
+        passes: Passes,
+        runner: Runner,
+        lease: Duration,
+        members: Vec<Member>,
+        given: mpsc::UnboundedReceiver<Member>,
+        orders: mpsc::UnboundedReceiver<Order>,
+    ) -> Self {
+        Self {
+            shared: passes.shared().clone(),
+            runner,
+            lease,
+            passes,
+            idle: members.into_iter().map(|member| (member.unit(), member)).collect(),
+            running: BTreeMap::new(),
+            given,
+            free_before: BTreeSet::new(),
+            lost: BTreeSet::new(),
+            orders,
+            again: BTreeSet::new(),
+        }
+    }
+
+    /// Runs until it is cancelled.
+    pub(crate) async fn run(mut self) {
+        let mut next = Instant::now() + self.pause();
+        loop {
+            let look = tokio::select! {
+                biased;
+                () = self.shared.cancel.cancelled() => break,
+                Some(member) = self.given.recv() => self.take_back(member),
+                Some(order) = self.orders.recv() => {
+                    self.follow(order);
+                    true
+                }
+                () = sleep_until(next) => {
+                    self.again.clear();
+                    true
+                }
+            };
+            if look {
+                next = Instant::now() + self.pause();
+                self.survey().await;
+            }
+        }
+        self.given.close();
+        while let Some(member) = self.given.recv().await {
+            member.close();
+        }
+        for member in self.idle.values() {
+            member.close();
+        }
+        if let Err(fault) = self.shared.database.leave(&self.runner).await {
+            tracing::debug!(fault = %fault.source, "others will notice later that this process has ended");
+        }
+    }
+
+    fn pause(&self) -> Duration {
+        self.lease / SURVEYS_PER_LEASE
+    }
+
+    /// Takes what does not run here any more. Whether there is news of it that should be looked at now.
+    fn take_back(&mut self, mut member: Member) -> bool {
+        let unit = member.unit();
+        self.running.remove(&unit);
+        let again = self.again.remove(&unit) && member.is_stopped();
+        if again {
+            member.start_again();
+        }
+        self.idle.insert(unit, member);
+        self.lost.remove(&unit) || again
+    }
+
+    fn follow(&mut self, order: Order) {
+        let Order::StartAgain(projection) = order else { return };
+        for member in self.idle.values_mut().filter(|m| m.is_stopped() && m.model.projection == projection) {
+            member.start_again();
+        }
+        // Its pass may not have handed it over yet.
+        self.again.extend(self.running.keys().filter(|unit| unit.projection == projection));
+    }
+
+    /// Renews the leases, looks at all, and acts.
+    pub(crate) async fn survey(&mut self) {
+        self.runner.stopped = self.idle.values().filter(|member| member.is_stopped()).map(Member::unit).collect();
+        let survey = tokio::select! {
+            biased;
+            () = self.shared.cancel.cancelled() => return,
+            survey = self.shared.database.survey(&self.runner, self.lease) => survey,
+        };
+        match survey {
+            Ok(survey) => self.act(&survey).await,
+            Err(fault) => self.cannot(&fault),
+        }
+    }
+
+    async fn act(&mut self, survey: &Survey) {
+        self.look_at_others(survey);
+        let plan = plan(self.runner.id, survey, &self.free_before);
+        self.free_before = free(survey);
+        self.shared.returns.ask(plan.give_back);
+        let is_idle = |unit: &UnitId| self.idle.get(unit).is_some_and(|member| !member.is_stopped());
+        let claims: Vec<UnitId> = plan.claim.into_iter().filter(is_idle).collect();
+        if claims.is_empty() {
+            return;
+        }
+        match self.shared.database.claim(&self.runner, &claims, self.lease).await {
+            Ok(claimed) => self.start(claimed),
+            Err(fault) => self.cannot(&fault),
+        }
+    }
+
+    /// Notes how far others are with what does not run here, and whether they have taken what does.
+    fn look_at_others(&mut self, survey: &Survey) {
+        let name = |id| survey.runners.iter().find(|runner| runner.id == id).map(|runner| runner.name.as_str());
+        let mut missing: BTreeSet<UnitId> = self.idle.keys().copied().collect();
+        let mut lost = Vec::new();
+        for state in &survey.units {
+            missing.remove(&state.unit);
+            match self.idle.get_mut(&state.unit) {
+                Some(member) if !member.is_stopped() => member.look_at_lease(state, state.owner.and_then(name)),
+                Some(_) => {}
+                None => lost
+                    .extend(self.running.get(&state.unit).filter(|epoch| **epoch != state.epoch).map(|_| state.unit)),
+            }
+        }
+        self.lost.extend(&lost);
+        self.shared.returns.ask(lost);
+        for unit in missing {
+            if let Some(member) = self.idle.get_mut(&unit).filter(|member| !member.is_stopped()) {
+                member.stop_for_good(StopCause::CheckpointRemoved);
+            }
+        }
+    }
+
+    /// Runs what was claimed: those close to each other together, each from where it is to the end of the log, where they join
+    /// those that follow it.
+    fn start(&mut self, claimed: Vec<Claimed>) {
+        let mut members = Vec::with_capacity(claimed.len());
+        for Claimed { unit, epoch, checkpoint } in claimed {
+            if let Some(mut member) = self.idle.remove(&unit) {
+                member.claimed(epoch, checkpoint);
+                self.running.insert(unit, epoch);
+                members.push(member);
+            }
+        }
+        self.passes.start(members);
+    }
+
+    /// The database did not answer, or refused.
+    fn cannot(&mut self, fault: &Fault) {
+        for member in self.idle.values_mut().filter(|member| !member.is_stopped()) {
+            member.set_retrying(&fault.source);
+        }
+    }
+}

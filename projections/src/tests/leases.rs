@@ -1,0 +1,159 @@
+//! Several processes, simulated by runners over the same read models: who runs what, who takes over, and who may not write.
+
+use std::time::Duration;
+
+use super::accounts::{AccountEvent, Accounts};
+use super::fixture::{Counts, Fixed, Fixture, pairs};
+use crate::{ControlError, ProjectionState, ProjectionStatus, Projections, WaitError};
+
+const LEASE: Duration = Duration::from_millis(300);
+
+async fn start(shop: &Fixture, name: &str) -> Projections {
+    shop.projections().with(Accounts).with(Counts).lease(LEASE).runner_name(name).start().await.unwrap()
+}
+
+fn paid(cents: i64) -> [AccountEvent; 1] {
+    [AccountEvent::Paid(cents)]
+}
+
+fn owner(status: &ProjectionStatus) -> Option<&str> {
+    match &status.state {
+        ProjectionState::Standby { owner } => owner.as_deref(),
+        _ => None,
+    }
+}
+
+fn runs(views: &Projections) -> Vec<bool> {
+    views.status().iter().map(|s| matches!(s.state, ProjectionState::Live | ProjectionState::CatchingUp)).collect()
+}
+
+/// Waits for what a few surveys bring about.
+async fn until(what: &str, holds: impl Fn() -> bool) {
+    for _ in 0..2_000 {
+        if holds() {
+            return;
+        }
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+    panic!("never came: {what}");
+}
+
+pub(super) async fn processes_share_the_projections_and_take_over_from_each_other(shop: Fixture) {
+    let other = shop.beside();
+    let first = start(&shop, "first").await;
+    assert_eq!(runs(&first), [true, true]);
+    let second = start(&other, "second").await;
+    until("each has one", || runs(&first) != [true, true] && runs(&first) != runs(&second)).await;
+    until("each names the other", || {
+        let named = |views: &Projections| views.status().iter().find_map(|s| owner(s).map(str::to_owned));
+        named(&first).as_deref() == Some("second") && named(&second).as_deref() == Some("first")
+    })
+    .await;
+    // Both see everything, whoever feeds it.
+    let last = shop.append("a", paid(1)).await;
+    first.wait_for(last, shop.soon()).await.unwrap();
+    second.wait_for(last, shop.soon()).await.unwrap();
+    // Nobody waits for a lease to end that was given up.
+    second.close().await;
+    let last = shop.append("a", paid(2)).await;
+    first.wait_for(last, shop.soon()).await.unwrap();
+    until("the first has both", || runs(&first) == [true, true]).await;
+    assert_eq!(shop.rows::<Accounts>().await, pairs(&[("a", 3)]));
+    assert_eq!(shop.rows::<Counts>().await, pairs(&[("a", 2)]));
+    first.close().await;
+}
+
+/// The owner hangs in its commit for longer than its lease; another goes on; then the first wakes up.
+pub(super) async fn an_owner_that_hangs_past_its_lease_writes_nothing_more(shop: Fixture) {
+    let views = start(&shop, "first").await;
+    let position = shop.append("a", paid(1)).await;
+    views.wait_for(position, shop.soon()).await.unwrap();
+    let held = shop.models.hang().await;
+    let begun = shop.models.begun();
+    shop.append("a", [AccountEvent::Paid(2), AccountEvent::Moved { to: "b".to_owned(), cents: 3 }]).await;
+    until("the first wants to commit", || shop.models.begun() > begun).await;
+
+    let other = shop.beside();
+    let second = start(&other, "second").await;
+    let last = shop.append("a", paid(4)).await;
+    second.wait_for(last, shop.soon()).await.unwrap();
+    let rows = [other.rows::<Accounts>().await, other.rows::<Counts>().await];
+    drop(held);
+    let last = shop.append("c", paid(1)).await;
+    for views in [&views, &second] {
+        views.wait_for(last, shop.soon()).await.unwrap();
+    }
+    let [accounts, counts] = rows;
+    assert_eq!(shop.rows::<Accounts>().await, [accounts, pairs(&[("c", 1)])].concat(), "nothing twice");
+    assert_eq!(shop.rows::<Counts>().await, [counts, pairs(&[("c", 1)])].concat());
+    views.close().await;
+    second.close().await;
+}
+
+pub(super) async fn a_pause_ends_all_work_at_once_in_every_process(shop: Fixture) {
+    let other = shop.beside();
+    let first = start(&shop, "first").await;
+    let second = start(&other, "second").await;
+    let before = shop.append("a", paid(1)).await;
+    first.wait_for(before, shop.soon()).await.unwrap();
+
+    // Whoever runs it is in the middle of a commit.
+    let (held, held_too) = (shop.models.hold_commits().await, other.models.hold_commits().await);
+    shop.append("a", paid(2)).await;
+    tokio::time::sleep(Duration::from_millis(20)).await;
+    second.pause::<Accounts>("the backup").await.unwrap();
+    drop((held, held_too));
+    let last = shop.append("a", paid(4)).await;
+    first.wait_for_one::<Counts>(last, shop.soon()).await.expect("others go on");
+    until("it says so", || {
+        [&first, &second].iter().all(|views| matches!(&views.status()[0].state, ProjectionState::Paused { .. }))
+    })
+    .await;
+    let third = start(&shop.beside(), "third").await;
+    tokio::time::sleep(LEASE * 3).await;
+    let paused = first.wait_for_one::<Accounts>(last, LEASE).await.unwrap_err();
+    assert!(matches!(&paused, WaitError::TimedOut { .. }), "{paused:?}");
+    assert!(paused.to_string().contains("paused by `the backup` since "), "{paused}");
+    assert_eq!(shop.rows::<Accounts>().await, pairs(&[("a", 1)]));
+    assert_eq!(shop.position::<Accounts>().await, before.get());
+
+    assert!(third.resume::<Accounts>().await.unwrap());
+    assert!(!third.resume::<Accounts>().await.unwrap());
+    for views in [&first, &second, &third] {
+        views.wait_for(last, shop.soon()).await.unwrap();
+    }
+    assert_eq!(shop.rows::<Accounts>().await, pairs(&[("a", 7)]));
+    let refused = first.pause::<Accounts>("a\nb").await.unwrap_err();
+    assert!(matches!(refused, ControlError::Invalid(_)), "{refused:?}");
+    let unknown = first.pause::<super::fixture::Doubled>("me").await;
+    assert!(unknown.is_ok(), "it has the name of one that runs");
+    for views in [first, second, third] {
+        views.close().await;
+    }
+}
+
+/// A projection that has stopped in one process goes on in another, whose build can apply the event; and in the first one when it
+/// is started again.
+pub(super) async fn what_has_stopped_in_one_process_is_left_to_others_and_started_again_on_request(shop: Fixture) {
+    let first = start(&shop, "first").await;
+    let good = shop.append("a", paid(1)).await;
+    first.wait_for(good, shop.soon()).await.unwrap();
+    let bad = shop.append("a", [AccountEvent::Refused]).await;
+    let stopped = first.stopped().await.unwrap_err();
+    assert_eq!(stopped.event.as_ref().map(|event| event.position), Some(bad));
+    assert!(!first.start_again::<Counts>().unwrap(), "it has not stopped");
+
+    let fixed = shop.beside();
+    let second = fixed.projections().with(Fixed).lease(LEASE).runner_name("second").start().await.unwrap();
+    let last = shop.append("a", paid(2)).await;
+    second.wait_for(last, shop.soon()).await.expect("it gets past the event");
+    assert!(first.start_again::<Accounts>().unwrap());
+    first.wait_for(last, shop.soon()).await.expect("the event is behind it");
+    assert_eq!(shop.rows::<Accounts>().await, pairs(&[("a", 3)]));
+    second.close().await;
+    let last = shop.append("a", paid(4)).await;
+    first.wait_for(last, shop.soon()).await.unwrap();
+    assert_eq!(shop.rows::<Accounts>().await, pairs(&[("a", 7)]));
+    first.close().await;
+    assert!(matches!(first.start_again::<Accounts>(), Ok(false)));
+}
