@@ -7,12 +7,16 @@
 //! | say what can happen | [`Event`], [`text_id!`] |
 //! | change events that are stored | [how](guide::events_that_change); [`evolution`]; `testing::schema_lock!` (feature `testing`) |
 //! | say what state follows, and decide | [`Aggregate`], [`Evolve`], [`Decide`] |
+//! | load long streams fast | [how](guide::snapshots) |
 //! | open a store | [`sqlite()`], [`SqliteOptions`], [`MemoryStore`]; `postgres`, `PostgresOptions` (feature `postgres`) |
 //! | run commands | [`AggregateStore::aggregate`], [`Repository`], [`Context`], [`RequestKey`] |
 //! | run a command over two aggregates | [`AggregateStore::execute_two`]; [how](guide::two_aggregates) |
 //! | append, load, read and subscribe without aggregates | [`EventStore`], [`EventStoreExt`], [`Append`], [`Filter`] |
 //! | commit events and rows of your own together | [`TransactionalStore::begin_with`]; [how](guide::unit_of_work); [`UnitOfWork`], [`SqliteStore::begin`], [`SqliteStore::append_in`]; `PostgresStore::begin`, `PostgresStore::append_in` |
 //! | build read models | [`ReadModel`], [`Projection`], [`Rows`], or per stream [`StreamProjection`], [`StreamRow`]; [`ProjectionsExt::projections`], [`ProjectionsBuilder`], [`Projections::show`] to roll back |
+//! | query them | [`Projections::find`], [`Projections::find_many`], [`Projections::select`] |
+//! | build read models | [`ReadModel`], [`Projection`], [`Rows`], [`ProjectionsExt::projections`], [`ProjectionsBuilder`], [`Projections::show`] to roll back |
+//! | send mails, call others when something has happened | [`Reactor`], [`EffectKey`], [`ProjectionsBuilder::react`] |
 //! | answer HTTP requests, each once | [how](guide::web) |
 //! | call other systems that fail, and refuse what is too much | the module `resilience` (feature `resilience`) |
 //! | run a business transaction over several services, and undo it if it fails | the module `sagas` (feature `sagas`) |
@@ -106,7 +110,7 @@
 //! | `resilience-http` | no | layers for a service's own HTTP: requests that run once, rate limits with their headers |
 //! | `resilience-axum` | no | all of that, and routes and extractors for axum |
 //! | `sagas` | no | declared steps over several services, each with its undo |
-//! | `testing` | no | given/when/then, and a store that fails on demand |
+//! | `testing` | no | given/when/then, a store that fails on demand, and the lock of stored shapes |
 //! | `conformance` | no | the contract of a store as clauses that run |
 //! | `full` | no | everything that runs in production; layers and routes for HTTP are asked for by name |
 
@@ -149,7 +153,8 @@ pub use annals_macros::{Aggregate, Event, ReadModel};
 pub use annals_projections::ProjectionsExt;
 #[cfg(feature = "projections")]
 pub use annals_projections::{
-    Projection, ProjectionError, Projections, ProjectionsBuilder, ReadModel, Rows, StreamProjection, StreamRow,
+    EffectKey, Projection, ProjectionError, Projections, ProjectionsBuilder, Reactor, ReactorError, ReadModel, Rows,
+    StreamProjection, StreamRow,
 };
 
 /// The embedded store: the names beside [`SqliteStore`] and [`SqliteOptions`].
@@ -180,11 +185,12 @@ pub mod postgres {
 #[cfg(feature = "projections")]
 pub mod projections {
     pub use annals_projections::{
-        AsOfError, Column, ColumnError, ColumnSpec, ColumnType, ColumnValue, Elsewhere, EventPlace, IndexSpec,
-        Projection, ProjectionError, ProjectionProgress, ProjectionState, ProjectionStatus, Projections,
-        ProjectionsBuilder, ReadModel, ReadModelDatabase, RowError, RowKey, RowKeyPrefix, Rows, RowsAsOf, SpecError,
-        StartError, StopCause, Stopped, StreamKey, StreamOptions, StreamProjection, StreamRow, TableSpec, WaitError,
-        text_column,
+        AsOfError, Column, ColumnError, ColumnSpec, ColumnType, ColumnValue, ControlError, DeadLetter, EffectKey,
+        Elsewhere, EventPlace, IndexSpec, ParkedError, ParkedStream, PositionToken, Projection, ProjectionError,
+        ProjectionProgress, ProjectionState, ProjectionStatus, Projections, ProjectionsBuilder, QueryError, QueryValue,
+        Reacting, Reactor, ReactorError, ReactorState, ReactorStatus, ReadModel, ReadModelDatabase, Retried, RowError,
+        RowKey, RowKeyPrefix, Rows, RowsAsOf, SlotStatus, SpecError, StartError, StopCause, Stopped, StreamKey,
+        StreamOptions, StreamProjection, StreamRow, TableSpec, WaitError, text_column,
     };
 }
 
@@ -199,6 +205,9 @@ pub mod guide {
     #[doc = include_str!("../docs/events-that-change.md")]
     pub mod events_that_change {}
 
+    #[doc = include_str!("../docs/snapshots.md")]
+    pub mod snapshots {}
+
     #[doc = include_str!("../docs/two-aggregates.md")]
     pub mod two_aggregates {}
 
@@ -206,7 +215,7 @@ pub mod guide {
     #[doc = include_str!("../docs/unit-of-work.md")]
     pub mod unit_of_work {}
 
-    #[cfg(feature = "resilience-axum")]
+    #[cfg(all(feature = "resilience-axum", feature = "sqlite"))]
     #[doc = include_str!("../docs/web.md")]
     pub mod web {}
 }

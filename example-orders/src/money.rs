@@ -60,8 +60,13 @@ impl fmt::Display for Currency {
 
 impl fmt::Display for Money {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        // The sign is separate, because an integer has no -0 for amounts below one.
-        let (sign, minor) = (if self.minor < 0 { "-" } else { "" }, self.minor.unsigned_abs());
-        write!(f, "{sign}{}.{:02} {}", minor / 100, minor % 100, self.currency)
+        write!(f, "{} {}", decimal(self.minor), self.currency)
     }
+}
+
+/// An amount in minor units as it is printed: `12.50`.
+pub fn decimal(minor: i64) -> String {
+    // The sign is separate, because an integer has no -0 for amounts below one.
+    let (sign, minor) = (if minor < 0 { "-" } else { "" }, minor.unsigned_abs());
+    format!("{sign}{}.{:02}", minor / 100, minor % 100)
 }

@@ -10,6 +10,7 @@ use crate::credit::{Credit, CreditError};
 use crate::money::Money;
 use crate::order::{CustomerId, Line, Order, OrderCommand, OrderError, OrderId, total_of};
 use crate::shop::Shop;
+use crate::tables;
 
 /// Why an order is not placed on account: one of the two aggregates rejects it.
 #[derive(Debug, thiserror::Error)]
@@ -82,7 +83,7 @@ pub async fn play(shop: &Shop, number: i64, out: &mut dyn Write) -> Result<(), F
     writeln!(out, "  {second}  has {} events", nothing.version.get())?;
 
     shop.caught_up(shop.store.head().await?.position).await?;
-    shop.tables.show_statement(out).await
+    tables::show_statement(&shop.views, out).await
 }
 
 fn print<A>(out: &mut dyn Write, what: &str, done: &Executed<A>) -> Result<(), Fault> {

@@ -15,7 +15,6 @@ use crate::list::OrderList;
 use crate::location::Location;
 use crate::order::Order;
 use crate::statement::CustomerStatement;
-use crate::tables::Tables;
 
 /// Everything that a scene needs.
 pub struct Shop {
@@ -25,38 +24,30 @@ pub struct Shop {
     pub orders: Repository<Order>,
     /// Executes commands on credits of customers.
     pub credits: Repository<Credit>,
-    /// The runner that updates the read models.
+    /// The runner that updates the read models, and reads them.
     pub views: Projections,
-    /// Queries on the tables of the read models.
-    pub tables: Tables,
 }
 
 impl Shop {
     /// Opens the shop at `location`, or creates it.
     pub async fn open(location: &Location) -> Result<Self, Fault> {
         match location {
-            Location::File(path) => {
-                let store = annals::sqlite(path).await?;
-                let tables = Tables::Sqlite(store.database().clone());
-                Self::over(store, tables).await
-            }
+            Location::File(path) => Self::over(annals::sqlite(path).await?).await,
             Location::Postgres(url) => {
                 // On a server, the schema is changed only on request. Where several processes share a database, a step of
                 // the deployment should do it, and not each process.
-                let store = PostgresOptions::new(url).migrate().open().await?;
-                let tables = Tables::Postgres(store.database().clone());
-                Self::over(store, tables).await
+                Self::over(PostgresOptions::new(url).migrate().open().await?).await
             }
         }
     }
 
     /// Starts the read models of an open store.
-    pub async fn over(store: impl EventStore + ProjectionsExt + Clone, tables: Tables) -> Result<Self, Fault> {
+    pub async fn over(store: impl EventStore + ProjectionsExt + Clone) -> Result<Self, Fault> {
         let orders = store.aggregate::<Order>();
         let credits = store.aggregate::<Credit>();
         let views = store.projections().with(OrderDetail).with(OrderList).with(DailySales).with(CustomerStatement);
         let views = views.start().await?;
-        let shop = Self { store: store.shared(), orders, credits, views, tables };
+        let shop = Self { store: store.shared(), orders, credits, views };
         shop.caught_up(shop.store.head().await?.position).await?;
         Ok(shop)
     }

@@ -12,6 +12,7 @@ use crate::money::Money;
 use crate::order::OrderCommand::{Cancel, Deliver, Pay, Place, Reserve, Ship};
 use crate::order::{CustomerId, Line, Order, OrderError, OrderId, PaymentId};
 use crate::shop::Shop;
+use crate::tables;
 
 /// Runs the scene with orders from `number` on, and prints to `out` what happens.
 pub async fn play(shop: &Shop, number: i64, out: &mut dyn Write) -> Result<(), Fault> {
@@ -67,7 +68,7 @@ pub async fn play(shop: &Shop, number: i64, out: &mut dyn Write) -> Result<(), F
 
     // Read your own write: the tables below show everything up to this position.
     shop.caught_up(position).await?;
-    shop.tables.show(first.as_str(), out).await
+    tables::show(&shop.views, &first, out).await
 }
 
 fn line(product: &str, quantity: u32, cents: i64) -> Line {

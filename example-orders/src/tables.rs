@@ -1,173 +1,96 @@
-//! Queries: the read models are plain tables, so this is plain SQL.
+//! Queries: rows of the read models by their key, and by a condition, in the types that the folds write.
 //!
-//! Two queries are the same for both databases. Two differ, because the databases differ in JSON and times. Both versions
-//! are below, and the other code does not depend on the database.
+//! The texts are the same for both databases. A query that needs more is SQL of one's own: read models are plain tables, and the
+//! program prints a command that shows one.
 
 use std::io::Write;
 
-use annals::Tenant;
-use annals::postgres::PostgresDatabase;
-use annals::sqlite::SqliteDatabase;
-use sqlx::{Column, ColumnIndex, Decode, Row, Type};
+use annals::{Projections, Tenant};
+use jiff::tz::Offset;
 use tabled::builder::Builder;
 use tabled::settings::Style;
 
 use crate::Fault;
+use crate::analytics::{DailySales, Day};
+use crate::detail::{Detail, OrderDetail};
+use crate::list::{Listed, OrderList};
+use crate::money::decimal;
+use crate::order::OrderId;
+use crate::statement::{CustomerStatement, Statement};
 
-const SALES_BY_DAY: &str = "
-    SELECT day, currency, CAST(orders AS TEXT) AS orders,
-           CASE WHEN revenue < 0 THEN '-' ELSE '' END || CAST(abs(revenue) / 100 AS TEXT) || '.' ||
-               substr(CAST(100 + abs(revenue) % 100 AS TEXT), 2) AS revenue,
-           CASE orders WHEN 0 THEN '-' ELSE
-               CAST(ordered / orders / 100 AS TEXT) || '.' || substr(CAST(100 + ordered / orders % 100 AS TEXT), 2)
-           END AS average
-    FROM daily_sales
-    ORDER BY day DESC, currency
-    LIMIT 7
-";
-
-const STATEMENT: &str = "
-    SELECT customer, CAST(orders AS TEXT) AS orders, CAST(ordered AS TEXT) AS ordered, CAST(granted AS TEXT) AS granted,
-           CAST(charged AS TEXT) AS charged
-    FROM customer_statement
-    WHERE tenant = 'default' AND granted > 0
-    ORDER BY customer
-";
-
-/// The queries that differ.
-struct Dialect {
-    detail_of: &'static str,
-    latest_orders: &'static str,
+/// Prints one order and the latest orders of the default shop, and the sales by day.
+pub async fn show(views: &Projections, order: &OrderId, out: &mut dyn Write) -> Result<(), Fault> {
+    let shop = Tenant::default();
+    let detail = views.find_of_tenant::<OrderDetail>(&shop, order).await?;
+    let header = ["order", "customer", "status", "lines", "total", "paid", "currency", "parcel"];
+    let detail = table(header, detail.into_iter().map(detail_cells));
+    writeln!(out, "\nOrder detail (table order_detail), as the customer sees it:\n{detail}")?;
+    writeln!(out, "\nOrder list (table order_list), as the staff see it, latest first:")?;
+    show_list(views, &shop, out).await?;
+    show_sales(views, out).await
 }
 
-const SQLITE: Dialect = Dialect {
-    detail_of: "
-        SELECT order_id AS \"order\", customer, status,
-               (SELECT group_concat(value ->> 'quantity' || ' x ' || (value ->> 'product'), ', ')
-                FROM json_each(lines)) AS lines,
-               printf('%d.%02d', total / 100, total % 100) AS total,
-               printf('%d.%02d', paid / 100, paid % 100) AS paid,
-               currency, coalesce(carrier || ' ' || tracking, '-') AS parcel
-        FROM order_detail
-        WHERE tenant = ?1 AND order_id = ?2
-        ORDER BY order_id
-    ",
-    latest_orders: "
-        SELECT order_id AS \"order\", customer, status, CAST(pieces AS TEXT) AS pieces,
-               printf('%d.%02d', total / 100, total % 100) AS total, currency,
-               strftime('%Y-%m-%d %H:%M', placed_at / 1000000, 'unixepoch') AS placed
-        FROM order_list
-        WHERE tenant = ?1
-        ORDER BY placed_at DESC, order_id DESC
-        LIMIT 12
-    ",
-};
-
-const POSTGRES: Dialect = Dialect {
-    detail_of: "
-        SELECT order_id AS \"order\", customer, status,
-               (SELECT string_agg(line ->> 'quantity' || ' x ' || (line ->> 'product'), ', ' ORDER BY n)
-                FROM jsonb_array_elements(lines) WITH ORDINALITY AS l (line, n)) AS lines,
-               to_char(total / 100.0, 'FM999999999999990.00') AS total,
-               to_char(paid / 100.0, 'FM999999999999990.00') AS paid,
-               currency, coalesce(carrier || ' ' || tracking, '-') AS parcel
-        FROM order_detail
-        WHERE tenant = $1 AND order_id = $2
-        ORDER BY order_id
-    ",
-    latest_orders: "
-        SELECT order_id AS \"order\", customer, status, CAST(pieces AS TEXT) AS pieces,
-               to_char(total / 100.0, 'FM999999999999990.00') AS total, currency,
-               to_char(placed_at AT TIME ZONE 'UTC', 'YYYY-MM-DD HH24:MI') AS placed
-        FROM order_list
-        WHERE tenant = $1
-        ORDER BY placed_at DESC, order_id DESC
-        LIMIT 12
-    ",
-};
-
-/// The tables of the read models.
-pub enum Tables {
-    /// In a SQLite file.
-    Sqlite(SqliteDatabase),
-    /// In a PostgreSQL database.
-    Postgres(PostgresDatabase),
+/// Prints the latest orders of one shop. Whatever the text says, it sees no rows of another.
+pub async fn show_list(views: &Projections, shop: &Tenant, out: &mut dyn Write) -> Result<(), Fault> {
+    let latest = "ORDER BY placed_at DESC, order_id DESC LIMIT 12";
+    let list = views.select_of_tenant::<OrderList>(shop, latest, &[]).await?;
+    let header = ["order", "customer", "status", "pieces", "total", "currency", "placed"];
+    Ok(writeln!(out, "{}", table(header, list.into_iter().map(listed_cells)))?)
 }
 
-impl Tables {
-    /// Prints one order and the latest orders of the default shop, and the sales by day.
-    pub async fn show(&self, order: &str, out: &mut dyn Write) -> Result<(), Fault> {
-        let shop = Tenant::default();
-        let detail = self.query(self.dialect().detail_of, &[shop.as_str(), order]).await?;
-        writeln!(out, "\nOrder detail (table order_detail), as the customer sees it:\n{}", detail.into_table())?;
-        writeln!(out, "\nOrder list (table order_list), as the staff see it, latest first:")?;
-        self.show_list(&shop, out).await?;
-        self.show_sales(out).await
-    }
-
-    /// Prints the latest orders of one shop.
-    pub async fn show_list(&self, shop: &Tenant, out: &mut dyn Write) -> Result<(), Fault> {
-        let list = self.query(self.dialect().latest_orders, &[shop.as_str()]).await?;
-        Ok(writeln!(out, "{}", list.into_table())?)
-    }
-
-    /// Prints the sales of all shops by day.
-    pub async fn show_sales(&self, out: &mut dyn Write) -> Result<(), Fault> {
-        let days = self.query(SALES_BY_DAY, &[]).await?;
-        writeln!(out, "\nSales by day (table daily_sales), as the owner sees them:\n{}", days.into_table())?;
-        Ok(())
-    }
-
-    /// Prints what customers with credit have ordered and charged.
-    pub async fn show_statement(&self, out: &mut dyn Write) -> Result<(), Fault> {
-        let statement = self.query(STATEMENT, &[]).await?.into_table();
-        Ok(writeln!(out, "\nStatement (table customer_statement), from the events of both, in cents:\n{statement}")?)
-    }
-
-    fn dialect(&self) -> &'static Dialect {
-        match self {
-            Self::Sqlite(_) => &SQLITE,
-            Self::Postgres(_) => &POSTGRES,
-        }
-    }
-
-    async fn query(&self, sql: &'static str, values: &[&str]) -> Result<Found, Fault> {
-        match self {
-            Self::Sqlite(database) => {
-                let query = values.iter().fold(sqlx::query(sql), |query, value| query.bind(value.to_string()));
-                Found::of(&query.fetch_all(&mut *database.read().await?).await?)
-            }
-            Self::Postgres(database) => {
-                let query = values.iter().fold(sqlx::query(sql), |query, value| query.bind(value.to_string()));
-                Found::of(&query.fetch_all(&mut *database.read().await?).await?)
-            }
-        }
-    }
+/// Prints the sales of all shops by day.
+pub async fn show_sales(views: &Projections, out: &mut dyn Write) -> Result<(), Fault> {
+    let days = views.select::<DailySales>("ORDER BY day DESC, currency LIMIT 7", &[]).await?;
+    let days = table(["day", "currency", "orders", "revenue", "average"], days.into_iter().map(day_cells));
+    Ok(writeln!(out, "\nSales by day (table daily_sales), as the owner sees them:\n{days}")?)
 }
 
-/// The result of a query. Every column is text, as it is printed.
-struct Found {
-    columns: Vec<String>,
-    rows: Vec<Vec<String>>,
+/// Prints what customers with credit have ordered and charged.
+pub async fn show_statement(views: &Projections, out: &mut dyn Write) -> Result<(), Fault> {
+    let all = views.select_of_tenant::<CustomerStatement>(&Tenant::default(), "granted > $1", &[&0]).await?;
+    let cells = |Statement { customer, orders, ordered, granted, charged }| {
+        [customer.to_string(), orders.to_string(), ordered.to_string(), granted.to_string(), charged.to_string()]
+    };
+    let all = table(["customer", "orders", "ordered", "granted", "charged"], all.into_iter().map(cells));
+    Ok(writeln!(out, "\nStatement (table customer_statement), from the events of both, in cents:\n{all}")?)
 }
 
-impl Found {
-    fn of<R: Row>(rows: &[R]) -> Result<Self, Fault>
-    where
-        usize: ColumnIndex<R>,
-        String: for<'r> Decode<'r, R::Database> + Type<R::Database>,
-    {
-        let columns = rows.first().map(|row| row.columns().iter().map(|c| c.name().to_owned()).collect());
-        let texts = rows.iter().map(|row| (0..row.len()).map(|at| row.try_get(at)).collect());
-        Ok(Self { columns: columns.unwrap_or_default(), rows: texts.collect::<Result<_, sqlx::Error>>()? })
-    }
+fn detail_cells(row: Detail) -> [String; 8] {
+    let lines: Vec<String> = row.lines.iter().map(|line| format!("{} x {}", line.quantity, line.product)).collect();
+    let parcel =
+        row.carrier.zip(row.tracking).map_or("-".to_owned(), |(carrier, number)| format!("{carrier} {number}"));
+    [
+        row.order_id.to_string(),
+        row.customer.to_string(),
+        row.status.to_string(),
+        lines.join(", "),
+        decimal(row.total),
+        decimal(row.paid),
+        row.currency.to_string(),
+        parcel,
+    ]
+}
 
-    fn into_table(self) -> String {
-        let mut table = Builder::default();
-        table.push_record(self.columns);
-        for row in self.rows {
-            table.push_record(row);
-        }
-        table.build().with(Style::sharp()).to_string()
-    }
+fn listed_cells(row: Listed) -> [String; 7] {
+    [
+        row.order_id.to_string(),
+        row.customer.to_string(),
+        row.status.to_string(),
+        row.pieces.to_string(),
+        decimal(row.total),
+        row.currency.to_string(),
+        Offset::UTC.to_datetime(row.placed_at).strftime("%Y-%m-%d %H:%M").to_string(),
+    ]
+}
+
+fn day_cells(row: Day) -> [String; 5] {
+    let average = row.ordered.checked_div(row.orders).map_or("-".to_owned(), decimal);
+    [row.day.to_string(), row.currency, row.orders.to_string(), decimal(row.revenue), average]
+}
+
+fn table<const COLUMNS: usize>(header: [&str; COLUMNS], rows: impl Iterator<Item = [String; COLUMNS]>) -> String {
+    let mut table = Builder::default();
+    table.push_record(header);
+    rows.for_each(|row| table.push_record(row));
+    table.build().with(Style::sharp()).to_string()
 }

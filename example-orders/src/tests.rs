@@ -11,6 +11,7 @@ use sqlx::{Connection, PgConnection, Row};
 use crate::analytics::{DailySales, Day};
 use crate::credit::{Credit, CreditEvent};
 use crate::detail::{Detail, OrderDetail};
+use crate::generations;
 use crate::list::{Listed, OrderList};
 use crate::location::Location;
 use crate::money::{Currency, Money};
@@ -22,7 +23,7 @@ use crate::resilience;
 use crate::shop::Shop;
 use crate::statement::{CustomerStatement, ShopEvent, Statement};
 use crate::story;
-use crate::tables::Tables;
+use crate::tables;
 use crate::two_shops;
 
 /// Runs the scene once in an open shop, and closes the shop.
@@ -36,8 +37,7 @@ async fn play(shop: Shop, first: i64, printed: &mut Vec<u8>) {
 async fn in_a_file(path: &Path, seed: u64, now: Timestamp) -> Shop {
     let options = SqliteOptions::new(path).clock(ManualClock::at(now)).ids(SeededIds::new(seed));
     let store = options.open().await.expect("opened");
-    let tables = Tables::Sqlite(store.database().clone());
-    Shop::over(store, tables).await.expect("started")
+    Shop::over(store).await.expect("started")
 }
 
 #[tokio::test]
@@ -86,6 +86,16 @@ async fn the_past_of_the_story_prints_the_golden_text() {
     printed.extend(format!("\n{refused}\n").into_bytes());
     shop.close().await.expect("closed");
     insta::assert_snapshot!("past", String::from_utf8(printed).expect("text"));
+}
+
+#[tokio::test]
+async fn orders_of_three_generations_print_the_golden_text() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let mut printed = Vec::new();
+    let shop = in_a_file(&folder.path().join("orders.db"), 1, "2026-03-02T09:30:00Z".parse().expect("a time")).await;
+    generations::play(&shop, 1_001, &mut printed).await.expect("played");
+    shop.close().await.expect("closed");
+    insta::assert_snapshot!("evolution", String::from_utf8(printed).expect("text"));
 }
 
 #[tokio::test]
@@ -470,8 +480,7 @@ async fn a_day_with_only_refunds_shows_them() {
     let clock = std::sync::Arc::new(ManualClock::at("2026-03-02T09:30:00Z".parse().expect("a time")));
     let options = SqliteOptions::new(folder.path().join("orders.db")).clock(std::sync::Arc::clone(&clock));
     let store = options.open().await.expect("opened");
-    let tables = Tables::Sqlite(store.database().clone());
-    let shop = Shop::over(store, tables).await.expect("started");
+    let shop = Shop::over(store).await.expect("started");
     let price = Money::euro_cents(50);
     let lines = vec![Line { product: "paper clip".to_owned(), quantity: 1, price }];
     let mut last = annals::Position::START;
@@ -485,7 +494,7 @@ async fn a_day_with_only_refunds_shows_them() {
     }
     shop.caught_up(last).await.expect("caught up");
     let mut printed = Vec::new();
-    shop.tables.show("o-9999", &mut printed).await.expect("shown");
+    tables::show(&shop.views, &o("o-9999"), &mut printed).await.expect("shown");
     let printed = String::from_utf8(printed).expect("text");
     let of_refunds: Vec<_> = printed.lines().filter(|line| line.contains("-0.50")).collect();
     assert_eq!(of_refunds.len(), 2, "{printed}");

@@ -12,6 +12,7 @@ use crate::money::Money;
 use crate::order::OrderCommand::{Cancel, Place};
 use crate::order::{CustomerId, Line, Order, OrderId};
 use crate::shop::Shop;
+use crate::tables;
 
 /// Runs the scene and prints to `out` what happens. A second run finds the orders and prints the lists again.
 pub async fn play(shop: &Shop, out: &mut dyn Write) -> Result<(), Fault> {
@@ -37,9 +38,9 @@ pub async fn play(shop: &Shop, out: &mut dyn Write) -> Result<(), Fault> {
     shop.caught_up(shop.store.head().await?.position).await?;
     for tenant in [&north, &south] {
         writeln!(out, "\nOrder list of the shop `{tenant}`:")?;
-        shop.tables.show_list(tenant, out).await?;
+        tables::show_list(&shop.views, tenant, out).await?;
     }
-    shop.tables.show_sales(out).await
+    tables::show_sales(&shop.views, out).await
 }
 
 fn print(out: &mut dyn Write, what: &str, done: &Executed<Order>) -> Result<(), Fault> {

@@ -64,6 +64,18 @@ pub const SQLITE_PROJECTIONS: &[Migration] = &[
         sql: include_str!("../sqlite/0101_read_models.sql"),
     },
     Migration { component: "projections", number: 3, name: "leases", sql: include_str!("../sqlite/0102_leases.sql") },
+    Migration {
+        component: "projections",
+        number: 4,
+        name: "parked streams",
+        sql: include_str!("../sqlite/0103_parked_streams.sql"),
+    },
+    Migration {
+        component: "projections",
+        number: 5,
+        name: "reactors",
+        sql: include_str!("../sqlite/0104_reactors.sql"),
+    },
 ];
 
 /// The table that records migrations on PostgreSQL. It is created before any of them; repeating it is harmless.
@@ -110,6 +122,18 @@ pub const POSTGRES_PROJECTIONS: &[Migration] = &[
         sql: include_str!("../postgres/0101_read_models.sql"),
     },
     Migration { component: "projections", number: 3, name: "leases", sql: include_str!("../postgres/0102_leases.sql") },
+    Migration {
+        component: "projections",
+        number: 4,
+        name: "parked streams",
+        sql: include_str!("../postgres/0103_parked_streams.sql"),
+    },
+    Migration {
+        component: "projections",
+        number: 5,
+        name: "reactors",
+        sql: include_str!("../postgres/0104_reactors.sql"),
+    },
 ];
 
 /// An example of roles on PostgreSQL, to be read, changed and run by hand: an owner that migrates, applications that append

@@ -147,8 +147,15 @@ struct Past<'p> {
 impl Past<'_> {
     /// Applies those of the next events that are not after the end.
     fn fold(&mut self, batch: &crate::batch::Batch) -> Result<(), Stopped> {
+        while self.fold_on(batch)? {}
+        Ok(())
+    }
+
+    /// Applies as many of them as one folding takes, which are fewer where it asks for rows over and over. Says whether some are left.
+    fn fold_on(&mut self, batch: &crate::batch::Batch) -> Result<bool, Stopped> {
         let fold = self.projection.fold(batch, self.progress.position, Slot::WHOLE);
         let mut folding = Folding::up_to(fold, self.end.position);
+        let wanted = folding.limit();
         if self.projection.parks() {
             folding = folding.parking(Arc::clone(&self.passed_over));
         }
@@ -160,18 +167,25 @@ impl Past<'_> {
                 }
             }
         };
-        drop(folding);
-        let Outcome { changes, stop, parked, passed_over, .. } = outcome;
+        let Outcome { applied, changes, stop, parked, passed_over } = outcome;
         self.table.write(&changes);
+        if applied > 0 {
+            self.progress = folding.fold().checkpoint(self.end.incarnation, applied);
+        }
+        drop(folding);
         for Parked { event, cause } in parked {
-            tracing::warn!(projection = self.projection.model().projection, %event, reason = chain(&cause), "stream parked");
+            let projection = self.projection.model().projection;
+            tracing::warn!(projection, %event, reason = chain(&cause), "stream parked");
             Arc::make_mut(&mut self.passed_over).insert(event.stream.clone());
             self.parked.push(event);
         }
         for PassedOver { stream, events } in passed_over {
             tracing::debug!(%stream, events, "events of a parked stream were passed over");
         }
-        stop.map_or(Ok(()), |stop| Err(self.stopped(stop)))
+        match stop {
+            Some(stop) => Err(self.stopped(stop)),
+            None => Ok(applied < wanted),
+        }
     }
 
     fn stopped(&self, stop: Stop) -> Stopped {

@@ -38,6 +38,7 @@ impl Part {
     /// The part is committed.
     fn committed(self, members: &mut [Member]) {
         let member = &mut members[self.member];
+        member.park(&self.work.parking.park);
         member.committed(self.work.to, self.applied);
         if let Some(stop) = self.stop {
             member.stop(stop);

@@ -1,6 +1,7 @@
 //! What people do with projections that run: pause them, resume them, start them again.
 
 use annals_eventstore::Invalid;
+use tokio::sync::oneshot;
 
 use crate::database::{Fault, Paused};
 use crate::error::ControlError;
@@ -9,8 +10,8 @@ use crate::keeper::Order;
 use crate::projection::Projection;
 use crate::status::ProjectionState;
 
-/// The longest name of somebody who pauses a projection, in characters.
-const MOST_BY: usize = 200;
+/// The longest name and the longest reason of somebody who does something, in characters.
+const MOST_TEXT: usize = 200;
 
 impl Projections {
     /// Lets no process work on `P` any more, in any version, until somebody resumes it. `by` says who wanted that, or why, for
@@ -44,11 +45,7 @@ impl Projections {
     /// # Cancel safety
     /// Dropping the future leaves it paused or not.
     pub async fn pause<P: Projection>(&self, by: &str) -> Result<(), ControlError> {
-        let length = by.chars().count();
-        if !(1..=MOST_BY).contains(&length) || by.chars().any(char::is_control) {
-            let problem = format!("has {length} characters, or some that cannot be printed");
-            return Err(Invalid::new("by", problem, "give it 1 to 200 printable characters").into());
-        }
+        check_text("by", by)?;
         self.known_to_control::<P>()?;
         let now = self.shared().clock.now();
         match self.shared().database.pause(P::NAME, by, now).await.map_err(refused)? {
@@ -75,17 +72,26 @@ impl Projections {
     }
 
     /// Starts `P` again in this process, after it has stopped here and what stopped it was fixed in the database, in an event's
-    /// upcaster's input or elsewhere outside of this program. False if it has not stopped. It continues with the event that it
-    /// stopped before; a fault that is still there stops it again.
+    /// upcaster's input or elsewhere outside of this program; or, after [`StopCause::ProcessEnded`](crate::StopCause::ProcessEnded),
+    /// in a build that was deployed since. False if it has not stopped. It continues with the event that it stopped before; a fault
+    /// that is still there stops it again.
     ///
     /// # Errors
-    /// [`ControlError::Unknown`] if `P` was not started; [`ControlError::Closed`] if all are closed.
-    pub fn start_again<P: Projection>(&self) -> Result<bool, ControlError> {
+    /// [`ControlError::Unknown`] if `P` was not started; [`ControlError::Closed`] if all are closed; others as of
+    /// [`Projections::pause`].
+    ///
+    /// # Cancel safety
+    /// Dropping the future leaves it stopped or started.
+    pub async fn start_again<P: Projection>(&self) -> Result<bool, ControlError> {
         let status = self.known_to_control::<P>()?;
         if !matches!(status, ProjectionState::Stopped(_)) {
             return Ok(false);
         }
-        self.order(Order::StartAgain(P::NAME))?;
+        self.shared().database.forget_tries(P::NAME).await.map_err(refused)?;
+        let (done, starts) = oneshot::channel();
+        self.order(Order::StartAgain(P::NAME, done))?;
+        // It is dropped when that is done.
+        starts.await.ok();
         Ok(true)
     }
 
@@ -94,11 +100,21 @@ impl Projections {
         state.ok_or_else(|| self.unknown_to_control::<P>())
     }
 
-    fn unknown_to_control<P: Projection>(&self) -> ControlError {
+    pub(crate) fn unknown_to_control<P: Projection>(&self) -> ControlError {
         ControlError::Unknown { name: P::NAME.to_owned(), known: self.names_of_all() }
     }
 }
 
-fn refused(fault: Fault) -> ControlError {
+/// Checks what people say of what they do.
+pub(crate) fn check_text(field: &'static str, text: &str) -> Result<(), ControlError> {
+    let length = text.chars().count();
+    if (1..=MOST_TEXT).contains(&length) && !text.chars().any(char::is_control) {
+        return Ok(());
+    }
+    let problem = format!("has {length} characters, or some that cannot be printed");
+    Err(Invalid::new(field, problem, "give it 1 to 200 printable characters").into())
+}
+
+pub(crate) fn refused(fault: Fault) -> ControlError {
     if fault.transient { ControlError::Unavailable(fault.source) } else { ControlError::Database(fault.source) }
 }

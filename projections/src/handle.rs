@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use annals_eventstore::{AsOf, EventStore, Invalid, Position, ReadError, Tenant};
+use futures::FutureExt;
 use futures::future::select_all;
 use tokio::sync::{mpsc, watch};
 use tokio_util::sync::{CancellationToken, DropGuard};
@@ -16,9 +17,12 @@ use crate::changes::RowError;
 use crate::database::ReadModelDatabase;
 use crate::error::{ControlError, ProjectionProgress, StopCause, Stopped, WaitError};
 use crate::keeper::Order;
+use crate::member::AnyProjection;
 use crate::pass::Shared;
 use crate::projection::Projection;
+use crate::reactor::{KnownReactor, ReactorState, ReactorStatus};
 use crate::read_model::ReadModel;
+use crate::reads::Reads;
 use crate::rows::read_row;
 use crate::status::{ProjectionState, ProjectionStatus};
 use crate::wait::Names;
@@ -33,7 +37,9 @@ pub struct Projections(Arc<Inner>);
 
 struct Inner {
     names: Names,
+    reactors: Vec<KnownReactor>,
     most_rows_as_of: usize,
+    reads: Reads,
     tracker: TaskTracker,
     cancel: CancellationToken,
     /// What the keeper of the leases is to do.
@@ -79,13 +85,15 @@ impl Projections {
 
     pub(crate) fn new(
         names: Names,
+        reactors: Vec<KnownReactor>,
         most_rows_as_of: usize,
         tracker: TaskTracker,
         cancel: CancellationToken,
         orders: mpsc::UnboundedSender<Order>,
     ) -> Self {
         let _cancel_on_drop = cancel.clone().drop_guard();
-        Self(Arc::new(Inner { names, most_rows_as_of, tracker, cancel, orders, _cancel_on_drop }))
+        let reads = Reads::default();
+        Self(Arc::new(Inner { names, reactors, most_rows_as_of, reads, tracker, cancel, orders, _cancel_on_drop }))
     }
 
     pub(crate) fn shared(&self) -> &Shared {
@@ -100,10 +108,27 @@ impl Projections {
         Some(self.0.names.fed[self.place_of::<P>().ok()?].status.borrow().clone())
     }
 
+    /// What runs of `P`.
+    pub(crate) fn any<P: Projection>(&self) -> Option<Arc<dyn AnyProjection>> {
+        Some(Arc::clone(&self.0.names.fed[self.place_of::<P>().ok()?].projection))
+    }
+
     /// The names of all projections, for errors.
     pub(crate) fn names_of_all(&self) -> String {
         let known: Vec<String> = self.0.names.fed.iter().map(|fed| format!("`{}`", fed.model.projection)).collect();
         known.join(", ")
+    }
+
+    pub(crate) fn names(&self) -> &Names {
+        &self.0.names
+    }
+
+    pub(crate) fn reads(&self) -> &Reads {
+        &self.0.reads
+    }
+
+    pub(crate) fn known_reactors(&self) -> &[KnownReactor] {
+        &self.0.reactors
     }
 
     /// The state of every projection that runs here, in the order in which they were added. What queries by the stable name
@@ -317,7 +342,7 @@ impl Projections {
         self.place_of::<P>().map_err(|known| WaitError::Unknown { name: P::NAME.to_owned(), known })
     }
 
-    /// Waits until a projection stops because of an error, or all of them are closed: for alerts.
+    /// Waits until a projection or a reactor stops because of an error, or all of them are closed: for alerts.
     ///
     /// ```
     /// # mod till { include!(concat!(env!("CARGO_MANIFEST_DIR"), "/docs/till.rs")); }
@@ -356,14 +381,15 @@ impl Projections {
     /// ```
     ///
     /// # Errors
-    /// The first projection that has stopped, and why. The others continue. [`StopCause`](crate::StopCause) says what
+    /// The first projection or reactor that has stopped, and why. The others continue. [`StopCause`](crate::StopCause) says what
     /// helps; then start the projections again.
     ///
     /// # Cancel safety
     /// Dropping the future is harmless.
     pub async fn stopped(&self) -> Result<(), Stopped> {
-        let ends: Vec<_> = self.0.names.fed.iter().map(|fed| Box::pin(end(fed.status.clone()))).collect();
-        let mut waiting = ends;
+        let projections = self.0.names.fed.iter().map(|fed| end(fed.status.clone()).boxed());
+        let reactors = self.0.reactors.iter().map(|reactor| end_of_reactor(reactor.status.clone()).boxed());
+        let mut waiting: Vec<_> = projections.chain(reactors).collect();
         while !waiting.is_empty() {
             let (ended, _, rest) = select_all(waiting).await;
             if let Some(stopped) = ended {
@@ -374,8 +400,8 @@ impl Projections {
         Ok(())
     }
 
-    /// Lets every projection finish the batch it is at, stores checkpoints that are behind, and waits until nothing runs any
-    /// more. Closing twice is harmless.
+    /// Lets every projection finish the batch it is at and every reactor the events it is at, at most for its time limit; stores
+    /// checkpoints that are behind, and waits until nothing runs any more. Closing twice is harmless.
     ///
     /// # Cancel safety
     /// Dropping the future lets them end by themselves; closing again waits for them.
@@ -412,6 +438,16 @@ async fn end(mut status: watch::Receiver<ProjectionStatus>) -> Option<Stopped> {
     let last = ended.map(|status| status.clone()).unwrap_or_else(|_| status.borrow().clone());
     match last.state {
         ProjectionState::Stopped(stopped) => Some(stopped),
+        _ => None,
+    }
+}
+
+/// Waits until a reactor does not run any more.
+async fn end_of_reactor(mut status: watch::Receiver<ReactorStatus>) -> Option<Stopped> {
+    let ended = status.wait_for(|status| !status.state.is_running()).await;
+    let last = ended.map(|status| status.clone()).unwrap_or_else(|_| status.borrow().clone());
+    match last.state {
+        ReactorState::Stopped(stopped) => Some(stopped),
         _ => None,
     }
 }

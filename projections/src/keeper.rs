@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use tokio::sync::{mpsc, watch};
+use tokio::sync::{mpsc, oneshot, watch};
 use tokio::time::{Instant, sleep_until};
 
 use crate::balance::{free, plan};
@@ -13,6 +13,7 @@ use crate::database::{Claimed, Fault, Runner, Survey, UnitId};
 use crate::error::StopCause;
 use crate::member::Member;
 use crate::pass::{Passes, Shared};
+use crate::reactor::Reactors;
 
 /// How many surveys there are in the time of a lease: a late one must not cost it.
 const SURVEYS_PER_LEASE: u32 = 3;
@@ -75,21 +76,23 @@ pub(crate) struct Keeper {
     idle: BTreeMap<UnitId, Member>,
     /// What runs here, with the number of this owner.
     running: BTreeMap<UnitId, i64>,
+    reactors: Reactors,
     given: mpsc::UnboundedReceiver<Member>,
     free_before: BTreeSet<UnitId>,
-    /// What was asked back because others own it now.
-    lost: BTreeSet<UnitId>,
+    /// What was asked back so that others can have it.
+    given_back: BTreeSet<UnitId>,
     orders: mpsc::UnboundedReceiver<Order>,
-    /// What is to be started again if it comes back stopped before the next survey.
+    /// What is to be started again if it comes back stopped before the next survey, and who waits for that.
     again: BTreeSet<UnitId>,
+    waiting: Vec<oneshot::Sender<()>>,
 }
 
 /// What people ask of the keeper.
 pub(crate) enum Order {
     /// Look at all leases now.
     Look,
-    /// Start the slots of this projection that have stopped.
-    StartAgain(&'static str),
+    /// Start the slots of this projection that have stopped, and say when they are stopped no longer.
+    StartAgain(&'static str, oneshot::Sender<()>),
 }
 
 impl Keeper {
@@ -99,6 +102,7 @@ impl Keeper {
         runner: Runner,
         lease: Duration,
         members: Vec<Member>,
+        reactors: Reactors,
         given: mpsc::UnboundedReceiver<Member>,
         orders: mpsc::UnboundedReceiver<Order>,
     ) -> Self {
@@ -109,11 +113,13 @@ impl Keeper {
             passes,
             idle: members.into_iter().map(|member| (member.unit(), member)).collect(),
             running: BTreeMap::new(),
+            reactors,
             given,
             free_before: BTreeSet::new(),
-            lost: BTreeSet::new(),
+            given_back: BTreeSet::new(),
             orders,
             again: BTreeSet::new(),
+            waiting: Vec::new(),
         }
     }
 
@@ -125,12 +131,17 @@ impl Keeper {
                 biased;
                 () = self.shared.cancel.cancelled() => break,
                 Some(member) = self.given.recv() => self.take_back(member),
+                unit = self.reactors.ended() => {
+                    self.reactors.take_back(&self.shared, unit).await;
+                    false
+                }
                 Some(order) = self.orders.recv() => {
                     self.follow(order);
                     true
                 }
                 () = sleep_until(next) => {
                     self.again.clear();
+                    self.waiting.clear();
                     true
                 }
             };
@@ -146,6 +157,7 @@ impl Keeper {
         for member in self.idle.values() {
             member.close();
         }
+        self.reactors.close(&self.shared).await;
         if let Err(fault) = self.shared.database.leave(&self.runner).await {
             tracing::debug!(fault = %fault.source, "others will notice later that this process has ended");
         }
@@ -155,22 +167,31 @@ impl Keeper {
         self.lease / SURVEYS_PER_LEASE
     }
 
-    /// Takes what does not run here any more. Whether there is news of it that should be looked at now.
+    /// Takes what does not run here any more. Whether it should be looked at now: it was taken by others, who may have left it again,
+    /// or is to be started again.
     fn take_back(&mut self, mut member: Member) -> bool {
         let unit = member.unit();
         self.running.remove(&unit);
         let again = self.again.remove(&unit) && member.is_stopped();
         if again {
             member.start_again();
+            self.waiting.clear();
         }
         self.idle.insert(unit, member);
-        self.lost.remove(&unit) || again
+        let given_back = self.given_back.remove(&unit);
+        again || (!given_back && !self.idle[&unit].is_stopped())
     }
 
     fn follow(&mut self, order: Order) {
-        let Order::StartAgain(projection) = order else { return };
+        let Order::StartAgain(projection, done) = order else { return };
+        let mut any = false;
         for member in self.idle.values_mut().filter(|m| m.is_stopped() && m.model.projection == projection) {
             member.start_again();
+            any = true;
+        }
+        // Whoever waits hears of it as this is dropped.
+        if !any {
+            self.waiting.push(done);
         }
         // Its pass may not have handed it over yet.
         self.again.extend(self.running.keys().filter(|unit| unit.projection == projection));
@@ -178,7 +199,8 @@ impl Keeper {
 
     /// Renews the leases, looks at all, and acts.
     pub(crate) async fn survey(&mut self) {
-        self.runner.stopped = self.idle.values().filter(|member| member.is_stopped()).map(Member::unit).collect();
+        let stopped = self.idle.values().filter(|member| member.is_stopped()).map(Member::unit);
+        self.runner.stopped = stopped.chain(self.reactors.stopped()).collect();
         let survey = tokio::select! {
             biased;
             () = self.shared.cancel.cancelled() => return,
@@ -194,14 +216,19 @@ impl Keeper {
         self.look_at_others(survey);
         let plan = plan(self.runner.id, survey, &self.free_before);
         self.free_before = free(survey);
-        self.shared.returns.ask(plan.give_back);
-        let is_idle = |unit: &UnitId| self.idle.get(unit).is_some_and(|member| !member.is_stopped());
+        let (reactors, give_back): (Vec<_>, _) = plan.give_back.into_iter().partition(|unit| self.reactors.has(unit));
+        self.reactors.end(&reactors);
+        self.given_back.extend(&give_back);
+        self.shared.returns.ask(give_back);
+        let is_idle = |unit: &UnitId| {
+            self.idle.get(unit).is_some_and(|member| !member.is_stopped()) || self.reactors.is_idle(unit)
+        };
         let claims: Vec<UnitId> = plan.claim.into_iter().filter(is_idle).collect();
         if claims.is_empty() {
             return;
         }
         match self.shared.database.claim(&self.runner, &claims, self.lease).await {
-            Ok(claimed) => self.start(claimed),
+            Ok(claimed) => self.start(claimed).await,
             Err(fault) => self.cannot(&fault),
         }
     }
@@ -212,6 +239,7 @@ impl Keeper {
         let mut missing: BTreeSet<UnitId> = self.idle.keys().copied().collect();
         let mut lost = Vec::new();
         for state in &survey.units {
+            self.reactors.look_at(state, state.owner.and_then(name));
             missing.remove(&state.unit);
             match self.idle.get_mut(&state.unit) {
                 Some(member) if !member.is_stopped() => member.look_at_lease(state, state.owner.and_then(name)),
@@ -220,7 +248,6 @@ impl Keeper {
                     .extend(self.running.get(&state.unit).filter(|epoch| **epoch != state.epoch).map(|_| state.unit)),
             }
         }
-        self.lost.extend(&lost);
         self.shared.returns.ask(lost);
         for unit in missing {
             if let Some(member) = self.idle.get_mut(&unit).filter(|member| !member.is_stopped()) {
@@ -231,14 +258,30 @@ impl Keeper {
 
     /// Runs what was claimed: those close to each other together, each from where it is to the end of the log, where they join
     /// those that follow it.
-    fn start(&mut self, claimed: Vec<Claimed>) {
+    async fn start(&mut self, claimed: Vec<Claimed>) {
         let mut members = Vec::with_capacity(claimed.len());
-        for Claimed { unit, epoch, checkpoint } in claimed {
-            if let Some(mut member) = self.idle.remove(&unit) {
-                member.claimed(epoch, checkpoint);
-                self.running.insert(unit, epoch);
-                members.push(member);
+        for claimed in claimed {
+            let Claimed { unit, epoch, .. } = claimed;
+            if self.reactors.has(&unit) {
+                self.reactors.start(&self.passes, unit, epoch).await;
+                continue;
             }
+            let Some(mut member) = self.idle.remove(&unit) else { continue };
+            if member.projection.parks() {
+                // From now on nobody else parks or reopens a stream of the unit without taking it.
+                match self.shared.database.parked(unit).await {
+                    Ok(parked) => member.set_parked(parked.into_iter().map(|parked| parked.event.stream).collect()),
+                    Err(fault) => {
+                        member.set_retrying(&fault.source);
+                        self.idle.insert(unit, member);
+                        self.shared.database.release(&[(unit, epoch)]).await.ok();
+                        continue;
+                    }
+                }
+            }
+            member.claimed(&claimed);
+            self.running.insert(unit, epoch);
+            members.push(member);
         }
         self.passes.start(members);
     }

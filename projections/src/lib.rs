@@ -6,7 +6,10 @@
 //! | fold events into its rows | [`Projection`], [`Rows`]; one row per stream: [`StreamProjection`], [`StreamRow`] |
 //! | choose between these | [Which kind of projection](#which-kind-of-projection) |
 //! | run that | `store.projections()` of `ProjectionsExt` (feature `sqlite` or `postgres`), [`Projections::of`], [`ProjectionsBuilder::start`] |
+//! | look at the dead letters of a stream projection, retry and drop them | [`Projections::dead_letters`], [`Projections::retry`], [`Projections::drop_dead_letter`] |
 //! | pause, resume, start again | [`Projections::pause`], [`Projections::resume`], [`Projections::start_again`] |
+//! | read rows by key or condition | [`Projections::find`], [`Projections::select`] |
+//! | send mails, call others: side effects | [`Reactor`], [`EffectKey`], [`ProjectionsBuilder::react`] |
 //! | read your own writes, watch, end | [`Projections::wait_for`], [`Projections::status`], [`Projections::close`] |
 //! | keep the rows of tenants apart | [Tenants](#tenants) |
 //! | change one that runs | [Deploying a changed projection](#deploying-a-changed-projection) |
@@ -39,6 +42,7 @@ mod column_types;
 mod commit;
 mod control;
 mod database;
+mod dead_letters;
 mod error;
 mod fold;
 mod folding;
@@ -52,7 +56,9 @@ mod page_reader;
 mod parking;
 mod pass;
 mod projection;
+mod reactor;
 mod read_model;
+mod reads;
 mod rows;
 mod serde_column;
 mod shape;
@@ -67,6 +73,7 @@ mod switch;
 pub mod testing;
 #[cfg(test)]
 mod tests;
+mod token;
 mod wait;
 
 pub use as_of::{AsOfError, RowsAsOf};
@@ -76,18 +83,23 @@ pub use builder::ProjectionsExt;
 pub use changes::RowError;
 pub use column::{Column, ColumnError, ColumnType, ColumnValue};
 pub use database::ReadModelDatabase;
+pub use dead_letters::{DeadLetter, Retried};
 pub use error::{
-    ControlError, Elsewhere, EventPlace, ProjectionError, ProjectionProgress, StartError, StopCause, Stopped, WaitError,
+    ControlError, Elsewhere, EventPlace, ProjectionError, ProjectionProgress, QueryError, StartError, StopCause,
+    Stopped, WaitError,
 };
 pub use handle::Projections;
 pub use projection::Projection;
+pub use reactor::{EffectKey, ParkedError, ParkedStream, Reacting, Reactor, ReactorError, ReactorState, ReactorStatus};
 pub use read_model::{ColumnSpec, IndexSpec, ReadModel, RowKey, RowKeyPrefix, SpecError, TableSpec};
+pub use reads::QueryValue;
 pub use rows::Rows;
 pub use status::{ProjectionState, ProjectionStatus, SlotStatus};
 pub use stream_key::StreamKey;
 pub use stream_options::StreamOptions;
 pub use stream_projection::StreamProjection;
 pub use stream_row::StreamRow;
+pub use token::PositionToken;
 
 /// What derived code calls. Not for people; no promise is made about it.
 #[doc(hidden)]

@@ -1,14 +1,15 @@
 //! One projection in the hands of a runner: how far it is, what of that is saved, and what it says about itself.
 
+use std::collections::HashSet;
 use std::sync::Arc;
 
-use annals_eventstore::{Checkpoint, Event, Filter, Invalid, Position, Tenant};
+use annals_eventstore::{Checkpoint, Event, Filter, Invalid, Position, StreamId, Tenant};
 
 use tokio::time::Instant;
 
 use crate::batch::{Batch, Decoded, Decoder};
-use crate::database::{Fault, LeaseState, Model, Paused, Place, Prepared, UnitId, Work};
-use crate::error::{StopCause, Stopped};
+use crate::database::{Claimed, Fault, LeaseState, Model, ParkingChanges, Paused, Place, Prepared, UnitId, Work};
+use crate::error::{EventPlace, StopCause, Stopped};
 use crate::fold::{AnyFold, Fold};
 use crate::folding::Stop;
 use crate::page_reader::Wanted;
@@ -130,6 +131,10 @@ pub(crate) fn wanted<'a>(projections: impl Iterator<Item = &'a dyn AnyProjection
     Ok(Wanted { filter, decoders })
 }
 
+/// How many events are applied one by one after a process has ended without saying so. If it was a later one that ended it, the
+/// next process gets so much closer to it.
+const CAREFUL: usize = 100;
+
 /// Whether a process may work on a unit.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Standing {
@@ -149,6 +154,10 @@ pub(crate) struct Member {
     /// The number of this owner.
     epoch: i64,
     standing: Standing,
+    /// So many of the next events are applied one by one, as one of them may have ended a process.
+    careful: usize,
+    /// The streams that are parked in it, while this process owns it.
+    parked: Arc<HashSet<StreamId>>,
     /// Everything up to here is applied, or does not concern it. This is what it reports as reached.
     progress: Checkpoint,
     /// Where its stored checkpoint was when it was last compared, at or before `progress`. In between is no event that it
@@ -176,6 +185,8 @@ impl Member {
             slot: place.slot,
             epoch: place.epoch,
             standing: Standing::Elsewhere,
+            careful: 0,
+            parked: Arc::default(),
             progress: place.checkpoint,
             saved: place.checkpoint,
             settled: prepared.shown,
@@ -201,8 +212,47 @@ impl Member {
         (self.unit(), self.epoch)
     }
 
+    /// The streams that are parked in it.
+    pub(crate) fn parked(&self) -> &Arc<HashSet<StreamId>> {
+        &self.parked
+    }
+
+    /// These streams are parked too, and that is committed.
+    pub(crate) fn park(&mut self, parked: &[(EventPlace, String)]) {
+        if parked.is_empty() {
+            return;
+        }
+        Arc::make_mut(&mut self.parked).extend(parked.iter().map(|(event, _)| event.stream.clone()));
+        for (event, reason) in parked {
+            tracing::error!(
+                projection = self.model.projection,
+                version = self.model.version,
+                position = event.position.get(),
+                stream = %event.stream,
+                reason,
+                "a stream is parked at an event that cannot be applied; fix the cause and retry it"
+            );
+        }
+        let streams = self.parked.len();
+        self.send(|status| status.parked = streams);
+    }
+
+    /// What was parked by those who owned it before.
+    pub(crate) fn set_parked(&mut self, parked: HashSet<StreamId>) {
+        let streams = parked.len();
+        self.parked = Arc::new(parked);
+        self.send(|status| status.parked = streams);
+    }
+
+    /// Whether the next event is applied alone.
+    pub(crate) fn is_careful(&self) -> bool {
+        self.careful > 0
+    }
+
     /// This process owns it now, where others have left it.
-    pub(crate) fn claimed(&mut self, epoch: i64, checkpoint: Checkpoint) {
+    pub(crate) fn claimed(&mut self, claimed: &Claimed) {
+        let Claimed { epoch, checkpoint, suspect, .. } = *claimed;
+        self.careful = if suspect { CAREFUL } else { 0 };
         (self.epoch, self.standing, self.live) = (epoch, Standing::Owned, false);
         self.unseen = if checkpoint.position == Position::START { self.projection.names() } else { Vec::new() };
         self.committed(checkpoint, 0);
@@ -277,7 +327,12 @@ impl Member {
 
     /// The work of moving its checkpoint to `to` with some changes.
     pub(crate) fn work(&self, to: Checkpoint, changes: crate::changes::Changes) -> Work {
-        Work { model: self.model, from: self.saved(), to, changes }
+        self.work_with(to, changes, ParkingChanges::default())
+    }
+
+    /// The same, with what becomes of parked streams.
+    pub(crate) fn work_with(&self, to: Checkpoint, changes: crate::changes::Changes, parking: ParkingChanges) -> Work {
+        Work { model: self.model, from: self.saved(), to, changes, parking }
     }
 
     /// It has come to `to` by applying so many events, and its stored checkpoint has been compared.
@@ -297,6 +352,7 @@ impl Member {
     /// It has come to `to`, and that is committed.
     pub(crate) fn committed(&mut self, to: Checkpoint, applied: usize) {
         self.saved = to;
+        self.careful = self.careful.saturating_sub(applied);
         self.advance(to, applied);
     }
 

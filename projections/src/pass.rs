@@ -15,13 +15,14 @@ use tokio_util::task::TaskTracker;
 use crate::batch::Batch;
 use crate::column::ColumnValue;
 use crate::commit::{Part, commit, move_on};
-use crate::database::{Fault, ReadModels, UnitId};
+use crate::database::{Fault, ParkingChanges, ReadModels, UnitId};
 use crate::error::{StopCause, Stopped};
 use crate::fold::panic_text;
 use crate::folding::{Folding, Outcome, Step, Stop};
 use crate::keeper::Returns;
-use crate::member::{Member, log_stopped, wanted};
+use crate::member::{Member, chain, log_stopped, wanted};
 use crate::page_reader::{PageReader, Wanted};
+use crate::parking::Parked;
 use crate::status::StatusSender;
 use crate::switch::switch;
 
@@ -30,6 +31,12 @@ const SAVE_AFTER: Duration = Duration::from_secs(1);
 
 /// The same, in positions.
 const SAVE_BEHIND: i64 = 100_000;
+
+/// So often an event is begun at most if processes end meanwhile.
+const MOST_TRIES: u32 = 5;
+
+/// With so many streams parked in a slot the next one that fails stops the projection.
+const MOST_PARKED: usize = 10_000;
 
 /// How often the log is looked at although no notification came: a wake-up that got lost costs this much and no more.
 const LOOK_ANYWAY: Duration = Duration::from_secs(5);
@@ -87,6 +94,11 @@ impl Passes {
             self.spawn(Role::CatchUp(self.join.clone()), members);
             members = behind;
         }
+    }
+
+    /// Runs something else that ends with the handle.
+    pub(crate) fn run_beside(&self, task: impl Future<Output = ()> + Send + 'static) {
+        self.tracker.spawn(task);
     }
 
     fn spawn(&self, role: Role, members: Vec<Member>) {
@@ -451,6 +463,19 @@ async fn fold(shared: &Shared, at: usize, member: &Member, batch: &Batch, checkp
         return Some(part(at, member, None, Outcome::stopped(cause), checkpoint));
     }
     let mut folding = folding(member, batch);
+    if member.is_careful() && folding.fold().len() > 0 {
+        folding = folding.only_first();
+        let first = folding.fold().place(0).position;
+        match begin_try(shared, member, first).await? {
+            Ok(Some(tries)) if tries > MOST_TRIES => folding.refuse_first(StopCause::ProcessEnded(MOST_TRIES)),
+            Ok(Some(_)) => {}
+            Ok(None) => return Some(Part::comparing(at, member)),
+            Err(fault) => {
+                let stopped = Outcome::stopped(StopCause::Database(fault.source));
+                return Some(part(at, member, Some(&folding), stopped, checkpoint));
+            }
+        }
+    }
     let outcome = loop {
         let keys = match folding.step() {
             Step::Ready(outcome) => break *outcome,
@@ -472,7 +497,27 @@ async fn fold(shared: &Shared, at: usize, member: &Member, batch: &Batch, checkp
 
 /// What is folded of a batch for a slot of a projection.
 fn folding(member: &Member, batch: &Batch) -> Folding {
-    Folding::of(member.projection.fold(batch, member.position(), member.slot()))
+    let folding = Folding::of(member.projection.fold(batch, member.position(), member.slot()));
+    // Where too many streams fail, the fold is to blame and not the streams.
+    let parks = member.projection.parks() && member.parked().len() < MOST_PARKED;
+    if parks { folding.parking(Arc::clone(member.parked())) } else { folding }
+}
+
+/// Counts that an event is about to be applied alone; `None` if the wait for a fault that may pass was cancelled.
+async fn begin_try(shared: &Shared, member: &Member, position: Position) -> Option<Result<Option<u32>, Fault>> {
+    let (mut backoff, (unit, epoch)) = (Backoff::default(), member.held());
+    loop {
+        match shared.database.begin_try(unit, epoch, position).await {
+            Err(fault) if fault.transient => {
+                member.set_retrying(&fault.source);
+                tokio::select! {
+                    () = shared.cancel.cancelled() => return None,
+                    () = sleep(backoff.next_wait()) => {}
+                }
+            }
+            begun => return Some(begun),
+        }
+    }
 }
 
 /// Loads rows as they are where the projection's checkpoint was last seen; `Ok(None)` if it is elsewhere by now, `None` if
@@ -499,13 +544,15 @@ async fn load(
 
 /// How far an outcome brings a projection.
 fn part(at: usize, member: &Member, folding: Option<&Folding>, outcome: Outcome, checkpoint: Checkpoint) -> Part {
-    let Outcome { applied, changes, stop, .. } = outcome;
+    let Outcome { applied, changes, stop, parked, passed_over } = outcome;
+    let park = parked.into_iter().map(|Parked { event, cause }| (event, chain(&cause))).collect();
+    let parking = ParkingChanges { park, passed_over, ..ParkingChanges::default() };
     let to = match folding {
         Some(folding) if stop.is_none() && applied == folding.fold().len() => checkpoint,
         Some(folding) if applied > 0 => folding.fold().checkpoint(checkpoint.incarnation, applied),
         _ => *member.progress(),
     };
-    Part::of(at, member.work(to, changes), applied, stop)
+    Part::of(at, member.work_with(to, changes, parking), applied, stop)
 }
 
 impl Outcome {

@@ -55,6 +55,28 @@ impl Shape {
     }
 }
 
+/// What rows of `table` need and a table of the shape `shown` has not, or has as something else.
+pub(crate) fn unfit_columns(shown: &str, table: &TableSpec) -> Vec<String> {
+    let (columns, key) = shown.split_once('(').and_then(|(_, rest)| rest.split_once("; ")).unwrap_or_default();
+    let there = |name: &str| columns.split(", ").filter_map(|column| column.split_once(' ')).find(|(n, _)| *n == name);
+    let unfit = |column: &ColumnSpec| {
+        let here = kind_of(column);
+        match there(column.name) {
+            None => Some(format!("it has no column `{}`", column.name)),
+            // A row whose field may be null can be read from a column that may not.
+            Some((_, kind)) if kind == here || here.strip_suffix(" null") == Some(kind) => None,
+            Some((_, kind)) => Some(format!("`{}` is {kind} there and {here} here", column.name)),
+        }
+    };
+    let mut unfit: Vec<String> = table.columns.iter().filter_map(unfit).collect();
+    let here = format!("key {})", table.key.join(", "));
+    if key != here {
+        let key = key.trim_start_matches("key ").trim_end_matches(')');
+        unfit.push(format!("its key is `{key}` there and `{}` here", table.key.join(", ")));
+    }
+    unfit
+}
+
 /// What queries find in a table of the shape `shown` and would not find in `table`, or find as something else.
 pub(crate) fn lost_columns(shown: &str, table: &TableSpec) -> Vec<String> {
     let columns = shown.split_once('(').and_then(|(_, rest)| rest.split_once(';'));

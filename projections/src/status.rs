@@ -45,6 +45,10 @@ pub struct SlotStatus {
     pub position: Position,
     /// What is being done with it.
     pub state: ProjectionState,
+    /// How many streams are parked in it, as far as this process knows; [`Projections::dead_letters`] has them.
+    ///
+    /// [`Projections::dead_letters`]: crate::Projections::dead_letters
+    pub parked: usize,
     /// The event at `position`.
     pub(crate) progress: Checkpoint,
     /// Where its stored checkpoint was, at or before `position`; in between is nothing that concerns it.
@@ -57,6 +61,7 @@ impl ProjectionStatus {
             slot: place.slot,
             position: place.checkpoint.position,
             state: ProjectionState::Standby { owner: None },
+            parked: 0,
             progress: place.checkpoint,
             saved: place.checkpoint,
         });

@@ -69,6 +69,7 @@ pub(crate) struct Streams {
     /// Whether the keys of two streams differ if their aggregate types do.
     pub(crate) aggregate_type_in_key: bool,
     /// Whether the keys of two streams differ if their tenants do.
+    #[cfg_attr(not(any(test, feature = "testing")), expect(dead_code, reason = "the test kit asks for it"))]
     pub(crate) tenant_in_key: bool,
     pub(crate) slots: u32,
     /// Whether it parks a stream whose event it cannot apply.

@@ -51,7 +51,10 @@ fn follow<E>(
             Some(next) => follow(steps, next, &payload, one, parts)?,
             None => parts.push(one(name, version, &payload).map_err(|error| match error {
                 later @ DecodeError::Upcast { .. } => later,
-                unfit => step.failed(unfit.into()),
+                unfit => {
+                    let what = format!("what it gave as `{name}` version {version} does not fit: {}", unfit.reason());
+                    step.failed(what.into())
+                }
             })?),
         }
     }

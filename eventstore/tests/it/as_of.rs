@@ -213,6 +213,7 @@ async fn every_past_of_a_memory_store_is_the_fold_of_a_prefix() {
 #[tokio::test]
 async fn every_past_of_an_sqlite_store_is_the_fold_of_a_prefix() {
     check_histories(6, OnDisk::new).await;
+    check_histories(2, OnDisk::by_the_clock_of_the_machine).await;
 }
 
 #[cfg(feature = "postgres")]

@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, HashMap};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use annals_eventstore::{Checkpoint, Incarnation};
+use annals_eventstore::{BackendError, Checkpoint, DatabaseError, Incarnation, Position, StreamId};
 use async_trait::async_trait;
 use jiff::Timestamp;
 use tokio::time::Instant;
@@ -12,11 +12,13 @@ use uuid::Uuid;
 
 use crate::column::ColumnValue;
 use crate::database::{
-    Claimed, Fault, LeaseState, Model, Moved, Paused, Place, Prepared, ReadModels, Runner, Shown, Shows, StoredName,
-    Survey, Switch, UnitId, Work,
+    Claimed, Fault, LeaseState, Model, Moved, ParkedStream, ParkingChanges, Paused, Place, Prepared, QueryFault,
+    ReadModels, Runner, Shown, Shows, StoredName, Survey, Switch, UnitId, Work,
 };
 use crate::error::StartError;
 use crate::memory_table::MemoryTable;
+use crate::reactor::{Failing, Kept, Opened, Opening, ReactorKeeper, check_tenant, unit_of};
+use crate::reads::Query;
 use crate::shape::Shape;
 
 #[derive(Clone, Default)]
@@ -29,6 +31,7 @@ struct State {
     units: BTreeMap<UnitId, Stored>,
     names: HashMap<&'static str, Name>,
     runners: BTreeMap<Uuid, (Runner, Instant)>,
+    reactors: HashMap<&'static str, MemoryReactor>,
 }
 
 /// A row of the table of checkpoints.
@@ -38,9 +41,27 @@ struct Stored {
     epoch: i64,
     lease: Option<(Uuid, Instant)>,
     paused: Option<Paused>,
+    parked: BTreeMap<String, ParkedStream>,
+    tries: Option<(Position, u32)>,
 }
 
 impl Stored {
+    fn park(&mut self, changes: &ParkingChanges, now: Timestamp) {
+        let ParkingChanges { reopen, drop: _, park, passed_over } = changes;
+        if let Some(stream) = reopen {
+            self.parked.remove(&stream.to_string());
+        }
+        for (event, reason) in park {
+            let new = ParkedStream { event: event.clone(), reason: reason.clone(), parked_at: now, waiting: 0 };
+            assert!(self.parked.insert(event.stream.to_string(), new).is_none(), "it is parked already");
+        }
+        for over in passed_over {
+            if let Some(parked) = self.parked.get_mut(&over.stream.to_string()) {
+                parked.waiting += over.events;
+            }
+        }
+    }
+
     fn owner(&self) -> Option<Uuid> {
         self.lease.filter(|(_, until)| *until > Instant::now()).map(|(owner, _)| owner)
     }
@@ -132,6 +153,8 @@ impl ReadModels for MemoryReadModels {
                 epoch: 0,
                 lease: None,
                 paused: paused.clone(),
+                parked: BTreeMap::new(),
+                tries: None,
             });
         }
         let places: Vec<Place> =
@@ -173,6 +196,7 @@ impl ReadModels for MemoryReadModels {
             let is_there = stored.is_some();
             if let Some(stored) = stored {
                 (stored.checkpoint, stored.moved_at) = (work.to, now);
+                stored.park(&work.parking, now);
                 state.tables.get_mut(&work.model.table_name()).expect("prepared before").write(&work.changes);
             }
             moved.push(if is_there { Moved::Done } else { Moved::Overtaken });
@@ -190,6 +214,50 @@ impl ReadModels for MemoryReadModels {
         let Model { projection, version, table } = *model;
         state.names.insert(table.name, Name { projection, version, highest: name.highest.max(version) });
         Ok(Shows::This)
+    }
+
+    async fn reactor_checkpoint(&self, reactor: &'static str) -> Result<Option<Checkpoint>, StartError> {
+        Ok(self.state().reactors.get(reactor).map(|reactor| reactor.checkpoint))
+    }
+
+    async fn prepare_reactor(&self, opening: &Opening) -> Result<(), StartError> {
+        let tenant = opening.tenant.as_ref().map(|tenant| tenant.as_str().to_owned());
+        let mut state = self.state();
+        let checkpoint = opening.start;
+        let owner = opening.owner;
+        let new = MemoryReactor { checkpoint, owner, unclean: 0, tenant: tenant.clone(), failing: Vec::new() };
+        let stored = state.reactors.entry(opening.reactor).or_insert(new);
+        check_tenant(opening.reactor, stored.tenant.clone(), tenant)?;
+        let checkpoint = stored.checkpoint;
+        let unit = Stored {
+            checkpoint,
+            moved_at: opening.clock.now(),
+            epoch: 0,
+            lease: None,
+            paused: None,
+            parked: BTreeMap::new(),
+            tries: None,
+        };
+        state.units.entry(unit_of(opening.reactor)).or_insert(unit);
+        Ok(())
+    }
+
+    async fn open_reactor(&self, opening: Opening) -> Result<Opened, StartError> {
+        let Opening { reactor, tenant, start, owner, .. } = opening;
+        let tenant = tenant.map(|tenant| tenant.as_str().to_owned());
+        let mut state = self.state();
+        let new = MemoryReactor { checkpoint: start, owner, unclean: 0, tenant: tenant.clone(), failing: Vec::new() };
+        let stored = state.reactors.entry(reactor).or_insert(new);
+        check_tenant(reactor, stored.tenant.clone(), tenant)?;
+        stored.owner = owner;
+        stored.unclean += 1;
+        let keeper = Arc::new(MemoryKeeper { models: self.clone(), reactor, owner });
+        Ok(Opened {
+            keeper,
+            checkpoint: stored.checkpoint,
+            unclean: stored.unclean - 1,
+            failing: stored.failing.clone(),
+        })
     }
 
     async fn shown(&self, models: &[Model]) -> Result<Vec<Option<Shown>>, Fault> {
@@ -229,9 +297,12 @@ impl ReadModels for MemoryReadModels {
         for unit in units {
             let free = |stored: &&mut Stored| stored.paused.is_none() && stored.owner().is_none();
             if let Some(stored) = state.units.get_mut(unit).filter(free) {
+                let ahead = |(trying, _): (Position, u32)| trying > stored.checkpoint.position;
+                let suspect = stored.lease.is_some() || stored.tries.is_some_and(ahead);
                 stored.epoch += 1;
                 stored.lease = Some((runner.id, Instant::now() + lease));
-                claimed.push(Claimed { unit: *unit, epoch: stored.epoch, checkpoint: stored.checkpoint });
+                let Stored { epoch, checkpoint, .. } = *stored;
+                claimed.push(Claimed { unit: *unit, epoch, checkpoint, suspect });
             }
         }
         Ok(claimed)
@@ -245,6 +316,33 @@ impl ReadModels for MemoryReadModels {
             }
         }
         Ok(())
+    }
+
+    async fn begin_try(&self, unit: UnitId, epoch: i64, position: Position) -> Result<Option<u32>, Fault> {
+        let mut state = self.state();
+        let Some(stored) = state.units.get_mut(&unit).filter(|stored| stored.epoch == epoch) else { return Ok(None) };
+        let tries = stored.tries.filter(|(trying, _)| *trying == position).map_or(1, |(_, tries)| tries + 1);
+        stored.tries = Some((position, tries));
+        Ok(Some(tries))
+    }
+
+    async fn forget_tries(&self, projection: &str) -> Result<(), Fault> {
+        for (_, stored) in self.state().units.iter_mut().filter(|(unit, _)| unit.projection == projection) {
+            stored.tries = None;
+        }
+        Ok(())
+    }
+
+    async fn seize(&self, unit: UnitId, owner: Uuid, lease: Duration) -> Result<Option<Place>, Fault> {
+        let mut state = self.state();
+        let Some(stored) = state.units.get_mut(&unit).filter(|stored| stored.paused.is_none()) else { return Ok(None) };
+        stored.epoch += 1;
+        stored.lease = Some((owner, Instant::now() + lease));
+        Ok(Some(place(&unit, stored)))
+    }
+
+    async fn parked(&self, unit: UnitId) -> Result<Vec<ParkedStream>, Fault> {
+        Ok(self.state().units.get(&unit).map(|stored| stored.parked.values().cloned().collect()).unwrap_or_default())
     }
 
     async fn leave(&self, runner: &Runner) -> Result<(), Fault> {
@@ -270,8 +368,83 @@ impl ReadModels for MemoryReadModels {
         let of = state.units.iter_mut().filter(|(unit, _)| unit.projection == projection);
         Ok(of.fold(false, |resumed, (_, stored)| stored.paused.take().is_some() || resumed))
     }
+
+    async fn name(&self, model: &Model) -> Result<Option<StoredName>, DatabaseError> {
+        Ok(self.state().stored_name(model.table.name))
+    }
+
+    async fn query(&self, _: &Model, _: u32, _: &Query<'_>) -> Result<Option<Vec<Vec<ColumnValue>>>, QueryFault> {
+        let source = BackendError::new("read models in memory take no queries");
+        Err(QueryFault::Database(DatabaseError::Failed { source }))
+    }
 }
 
 fn place(unit: &UnitId, stored: &Stored) -> Place {
     Place { slot: unit.slot, epoch: stored.epoch, checkpoint: stored.checkpoint }
+}
+
+struct MemoryReactor {
+    checkpoint: Checkpoint,
+    owner: Uuid,
+    unclean: u32,
+    tenant: Option<String>,
+    failing: Vec<Failing>,
+}
+
+struct MemoryKeeper {
+    models: MemoryReadModels,
+    reactor: &'static str,
+    owner: Uuid,
+}
+
+impl MemoryKeeper {
+    /// Changes what is stored, if the reactor is this run's.
+    fn change(&self, change: impl FnOnce(&mut MemoryReactor) -> Kept) -> Result<Kept, Fault> {
+        let mut state = self.models.state();
+        let State { reactors, units, .. } = &mut *state;
+        let Some(reactor) = reactors.get_mut(self.reactor).filter(|reactor| reactor.owner == self.owner) else {
+            return Ok(Kept::Lost);
+        };
+        let kept = change(reactor);
+        if let Some(unit) = units.get_mut(&unit_of(self.reactor)) {
+            unit.checkpoint = reactor.checkpoint;
+        }
+        Ok(kept)
+    }
+}
+
+#[async_trait]
+impl ReactorKeeper for MemoryKeeper {
+    async fn save(&self, from: &Checkpoint, to: &Checkpoint) -> Result<Kept, Fault> {
+        self.change(|reactor| {
+            if reactor.checkpoint != *from && reactor.checkpoint != *to {
+                return Kept::Lost;
+            }
+            (reactor.checkpoint, reactor.unclean) = (*to, 0);
+            reactor.failing.retain(|failing| failing.parked || failing.place.position > to.position);
+            Kept::Done
+        })
+    }
+
+    async fn keep(&self, failing: &Failing) -> Result<Kept, Fault> {
+        self.change(|reactor| {
+            reactor.failing.retain(|other| other.place.stream != failing.place.stream);
+            reactor.failing.push(failing.clone());
+            Kept::Done
+        })
+    }
+
+    async fn forget(&self, stream: &StreamId) -> Result<Kept, Fault> {
+        self.change(|reactor| {
+            reactor.failing.retain(|other| other.place.stream != *stream);
+            Kept::Done
+        })
+    }
+
+    async fn release(&self) -> Result<Kept, Fault> {
+        self.change(|reactor| {
+            reactor.unclean = 0;
+            Kept::Done
+        })
+    }
 }

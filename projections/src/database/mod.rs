@@ -7,6 +7,7 @@ mod lease;
 #[cfg(test)]
 pub(crate) mod memory;
 mod name;
+pub(crate) mod parked;
 #[cfg(feature = "postgres")]
 pub(crate) mod postgres;
 #[cfg(any(feature = "sqlite", feature = "postgres"))]
@@ -16,18 +17,22 @@ pub(crate) mod sqlite;
 
 use std::time::Duration;
 
-use annals_eventstore::{BackendError, Checkpoint, Incarnation};
+use annals_eventstore::{BackendError, Checkpoint, DatabaseError, Incarnation, Position};
 use async_trait::async_trait;
 use jiff::Timestamp;
+use uuid::Uuid;
 
 use crate::changes::Changes;
 use crate::column::ColumnValue;
 use crate::error::StartError;
+use crate::reactor::{Opened, Opening};
 use crate::read_model::TableSpec;
+use crate::reads::Query;
 use crate::shape::Shape;
 pub use choice::ReadModelDatabase;
 pub(crate) use lease::{Claimed, LeaseState, Paused, Runner, RunnerState, Survey, UnitId};
 pub(crate) use name::{Shown, Shows, StoredName, Switch};
+pub(crate) use parked::{Dropped, ParkedStream, ParkingChanges};
 
 /// One version of one projection, and the table that it builds.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -69,6 +74,7 @@ pub(crate) struct Work {
     pub(crate) from: Place,
     pub(crate) to: Checkpoint,
     pub(crate) changes: Changes,
+    pub(crate) parking: ParkingChanges,
 }
 
 /// What became of one projection's part of a commit.
@@ -88,6 +94,20 @@ pub(crate) struct Fault {
     /// The part of the commit that is to blame, if it was one.
     pub(crate) part: Option<usize>,
     pub(crate) source: BackendError,
+}
+
+/// Why a query by a stable name found nothing.
+#[derive(Debug)]
+pub(crate) enum QueryFault {
+    Database(DatabaseError),
+    /// A row is not what its table can hold.
+    Row(BackendError),
+}
+
+impl From<DatabaseError> for QueryFault {
+    fn from(error: DatabaseError) -> Self {
+        Self::Database(error)
+    }
 }
 
 /// A database of read models.
@@ -131,6 +151,16 @@ pub(crate) trait ReadModels: Send + Sync {
     /// not read further meanwhile.
     async fn show(&self, model: &Model, switch: Switch) -> Result<Shows, Fault>;
 
+    /// Where a reactor is; `None` if it was never started.
+    async fn reactor_checkpoint(&self, reactor: &'static str) -> Result<Option<Checkpoint>, StartError>;
+
+    /// Sees to it that a reactor has a checkpoint: where the opening begins, if nothing is stored.
+    async fn prepare_reactor(&self, opening: &Opening) -> Result<(), StartError>;
+
+    /// Makes a reactor the opening run's, in place of any run before it, and stores where it begins if nothing is stored. The calls of
+    /// earlier runs change nothing from then on.
+    async fn open_reactor(&self, opening: Opening) -> Result<Opened, StartError>;
+
     /// What the stable names of these models' read models show, in their order; `None` where name or checkpoint is gone.
     async fn shown(&self, models: &[Model]) -> Result<Vec<Option<Shown>>, Fault>;
 
@@ -144,6 +174,19 @@ pub(crate) trait ReadModels: Send + Sync {
     /// Ends leases, each as far as the epoch is still the one given.
     async fn release(&self, held: &[(UnitId, i64)]) -> Result<(), Fault>;
 
+    /// Counts that the event at `position` is about to be applied alone, and gives how often that was begun by now; `None` if the
+    /// epoch is another one.
+    async fn begin_try(&self, unit: UnitId, epoch: i64, position: Position) -> Result<Option<u32>, Fault>;
+
+    /// Forgets how often events were begun, in all slots and versions of a projection.
+    async fn forget_tries(&self, projection: &str) -> Result<(), Fault>;
+
+    /// Makes `owner` the owner of a unit, whoever has it; `None` if it is paused or gone.
+    async fn seize(&self, unit: UnitId, owner: Uuid, lease: Duration) -> Result<Option<Place>, Fault>;
+
+    /// The streams that are parked in a slot, sorted.
+    async fn parked(&self, unit: UnitId) -> Result<Vec<ParkedStream>, Fault>;
+
     /// Forgets the runner, which holds no lease any more.
     async fn leave(&self, runner: &Runner) -> Result<(), Fault>;
 
@@ -153,4 +196,16 @@ pub(crate) trait ReadModels: Send + Sync {
 
     /// Ends the pause of a projection; whether there was one.
     async fn resume(&self, projection: &str) -> Result<bool, Fault>;
+
+    /// What is stored about the stable name of the model's read model.
+    async fn name(&self, model: &Model) -> Result<Option<StoredName>, DatabaseError>;
+
+    /// The rows that the stable name shows, with the columns of `model`, at one moment; `None` if the name shows another
+    /// version than `shown`, of whose columns nothing is known.
+    async fn query(
+        &self,
+        model: &Model,
+        shown: u32,
+        query: &Query<'_>,
+    ) -> Result<Option<Vec<Vec<ColumnValue>>>, QueryFault>;
 }

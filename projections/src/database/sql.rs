@@ -1,6 +1,8 @@
 //! Pieces of SQL that every engine writes alike, from identifiers that were checked before.
 
 use super::Model;
+use crate::read_model::TENANT;
+use crate::reads::Select;
 
 /// An identifier, already checked, in quotes, so that it may be a word of SQL.
 pub(super) fn quoted(identifier: &str) -> String {
@@ -43,4 +45,17 @@ pub(super) fn table_is_gone(model: &Model) {
         table = model.table_name(),
         "the table is gone; it is built anew from the beginning of the log"
     );
+}
+
+/// A query by a condition: `columns` of the rows, called `r`, that `rows` gives. The tenant is the value `$tenant`.
+///
+/// The condition stands outside of the query that gives the rows of the tenant, and sees no others.
+pub(super) fn select(columns: &str, rows: &str, select: &Select, tenant: usize) -> String {
+    let Select { condition, order, limit, .. } = select;
+    let of_tenant = match select.tenant {
+        Some(_) => format!(" WHERE t.{} = ${tenant}", quoted(TENANT)),
+        None => String::new(),
+    };
+    let fitting = if condition.is_empty() { String::new() } else { format!(" WHERE ({condition})") };
+    format!("SELECT {columns} FROM ({rows}{of_tenant}) AS r{fitting} ORDER BY {order} {limit}")
 }

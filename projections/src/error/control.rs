@@ -1,6 +1,6 @@
 //! Why projections could not be paused, resumed or started again.
 
-use annals_eventstore::{BackendError, ErrorFamily, Invalid};
+use annals_eventstore::{BackendError, ErrorFamily, Invalid, ReadError};
 
 use crate::member::chain;
 
@@ -26,9 +26,32 @@ pub enum ControlError {
     /// The database of the read models refused, and would again. Do what it says. The message has the cause.
     #[error("the database of the read models refused: {}; fix that", chain(_0))]
     Database(BackendError),
+    /// The projection is paused, and nothing of it changes meanwhile. Resume it first.
+    #[error("projection `{projection}` is paused; resume it first")]
+    Paused {
+        /// The projection.
+        projection: &'static str,
+    },
+    /// Another retry took the streams meanwhile. Nothing was changed; look at the dead letters and try again.
+    #[error(
+        "the streams of projection `{projection}` were taken by another retry meanwhile; look at its dead letters and try again"
+    )]
+    Taken {
+        /// The projection.
+        projection: &'static str,
+    },
+    /// The events of the stream could not be read. Do what the cause says.
+    #[error("the events of the stream could not be read: {}", chain(_0))]
+    Read(ReadError),
     /// The projection was closed. Start it again.
     #[error("the projections are closed; start them again")]
     Closed,
+}
+
+impl From<ReadError> for ControlError {
+    fn from(error: ReadError) -> Self {
+        Self::Read(error)
+    }
 }
 
 impl ControlError {
@@ -36,9 +59,10 @@ impl ControlError {
     #[must_use]
     pub fn family(&self) -> ErrorFamily {
         match self {
-            Self::Unavailable(_) => ErrorFamily::Transient,
+            Self::Unavailable(_) | Self::Taken { .. } => ErrorFamily::Transient,
+            Self::Read(error) => error.family(),
             Self::Database(_) => ErrorFamily::Broken,
-            Self::Invalid(_) | Self::Unknown { .. } | Self::Closed => ErrorFamily::Invalid,
+            Self::Invalid(_) | Self::Unknown { .. } | Self::Paused { .. } | Self::Closed => ErrorFamily::Invalid,
         }
     }
 

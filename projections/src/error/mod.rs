@@ -1,6 +1,7 @@
 //! What can go wrong: while folding, while starting, while waiting.
 
 mod control;
+mod query;
 mod start;
 mod wait;
 
@@ -15,6 +16,7 @@ use crate::changes::RowError;
 use crate::member::chain;
 
 pub use control::ControlError;
+pub use query::QueryError;
 pub use start::StartError;
 pub use wait::{Elsewhere, ProjectionProgress, WaitError};
 
@@ -132,19 +134,19 @@ impl fmt::Display for EventPlace {
     }
 }
 
-/// A projection that goes no further until somebody has fixed what stopped it and started it again.
+/// A projection or a reactor that goes no further until somebody has fixed what stopped it and started it again.
 ///
-/// Its rows and its checkpoint are as they were before the event; the other projections continue.
+/// Its rows and its checkpoint are as they were before the event; the others continue.
 /// [`Projections::stopped`](crate::Projections::stopped) has an example.
 #[derive(Clone, Debug, thiserror::Error)]
-#[error("projection `{projection}` (version {version}) stopped {}: {}", Before(event.as_ref(), *position), chain(&**cause))]
+#[error("{} stopped {}: {}", Who(projection, *version), Before(event.as_ref(), *position), chain(&**cause))]
 #[non_exhaustive]
 pub struct Stopped {
-    /// The projection.
+    /// The projection, or the reactor.
     pub projection: Arc<str>,
-    /// The version of its fold, from 1.
+    /// The version of its fold, from 1; 0 for a reactor, which has none.
     pub version: u32,
-    /// The position that it has reached; everything up to there is applied.
+    /// The position that it has reached; everything up to there is applied, or handled.
     pub position: Position,
     /// The event that it stopped before, if it was one event's fault.
     pub event: Option<EventPlace>,
@@ -163,6 +165,18 @@ impl Stopped {
     #[must_use]
     pub fn is_transient(&self) -> bool {
         self.family() == ErrorFamily::Transient
+    }
+}
+
+/// Says what stopped.
+struct Who<'a>(&'a str, u32);
+
+impl fmt::Display for Who<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.1 {
+            0 => write!(f, "reactor `{}`", self.0),
+            version => write!(f, "projection `{}` (version {version})", self.0),
+        }
     }
 }
 
@@ -188,6 +202,10 @@ pub enum StopCause {
     /// `apply` panicked. Fix the fold, deploy, start again: it continues with this event.
     #[error("it panicked: {0}; fix the fold and start again, then it continues with this event")]
     Panicked(String),
+    /// A reactor could not handle the event: an error that is permanent, a panic, or the last try of those it has. Fix what it
+    /// says, start it again: it continues with this event.
+    #[error("it could not handle the event; fix what it says and start it again, then it continues with this event")]
+    React(#[source] Box<dyn std::error::Error + Send + Sync>),
     /// The event cannot be read by this build, or the log cannot be read on. Do what the error says, start again.
     #[error(transparent)]
     Read(Arc<ReadError>),
@@ -199,6 +217,12 @@ pub enum StopCause {
     /// the declaration as the error says, start again: it continues with this event.
     #[error("its stream is not one that the projection is declared for: {0}")]
     Undeclared(Invalid),
+    /// The process ended so often while it applied the event: it aborted, ran out of stack or memory, or was killed. Fix the fold,
+    /// deploy, and call [`Projections::start_again`](crate::Projections::start_again): it continues with this event.
+    #[error(
+        "the process ended {0} times while it applied the event; fix the fold, then call `start_again`, and it continues with this event"
+    )]
+    ProcessEnded(u32),
     /// `apply` asked for other rows each time it ran, so many times. Make it pure: the same event must look up the same
     /// rows.
     #[error("`apply` asked for more rows {0} times over and never had enough; make it pure")]
@@ -221,7 +245,9 @@ impl StopCause {
     pub fn family(&self) -> ErrorFamily {
         match self {
             Self::Apply(_)
+            | Self::React(_)
             | Self::Panicked(_)
+            | Self::ProcessEnded(_)
             | Self::NeverSatisfied(_)
             | Self::Database(_)
             | Self::CheckpointRemoved
@@ -240,7 +266,7 @@ impl StopCause {
 
     /// Whether it concerns one stream alone, so that a stream projection can go on with the others.
     pub(crate) fn is_of_one_stream(&self) -> bool {
-        matches!(self, Self::Apply(_) | Self::Panicked(_) | Self::Read(_) | Self::Row(_))
+        matches!(self, Self::Apply(_) | Self::Panicked(_) | Self::ProcessEnded(_) | Self::Read(_) | Self::Row(_))
     }
 
     /// Whether the log is another one than the projection has read.

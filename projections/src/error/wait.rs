@@ -4,11 +4,12 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
-use annals_eventstore::{BackendError, ErrorFamily, Position, ReadError};
+use annals_eventstore::{BackendError, ErrorFamily, Incarnation, Position, ReadError};
 use jiff::Timestamp;
 
 use super::Stopped;
 use crate::member::chain;
+use crate::token::PositionToken;
 
 /// Why waiting for projections ended without them having got there.
 #[derive(Debug, thiserror::Error)]
@@ -69,6 +70,17 @@ pub enum WaitError {
         /// How far each projection that was waited for has got.
         reached: Vec<ProjectionProgress>,
     },
+    /// The token names a position of another store than the one whose events are projected here: that was replaced, or the
+    /// token was given out elsewhere. Leave it out, and read what is there.
+    #[error(
+        "the token `{token}` is of another store than this, whose incarnation is {store}; leave it out and read again"
+    )]
+    OtherStore {
+        /// The token.
+        token: PositionToken,
+        /// The incarnation of the store here.
+        store: Incarnation,
+    },
     /// No projection of this name was started. Add it by `with`.
     #[error("no projection is called `{name}`; started are {known}; add it by `with`")]
     Unknown {
@@ -88,7 +100,7 @@ impl WaitError {
             Self::HeadUnknown { cause, .. } => cause.as_ref().map_or(ErrorFamily::Transient, ReadError::family),
             Self::Stopped(stopped) => stopped.family(),
             Self::Database(_) => ErrorFamily::Broken,
-            Self::Closed { .. } | Self::Unknown { .. } => ErrorFamily::Invalid,
+            Self::Closed { .. } | Self::OtherStore { .. } | Self::Unknown { .. } => ErrorFamily::Invalid,
         }
     }
 

@@ -75,3 +75,21 @@ pub(super) async fn what_cannot_be_shown_as_it_was_says_why(shop: Fixture) {
     }
     views.close().await;
 }
+
+/// A batch that asks for rows over and over is folded in parts; the parts behind the first count too.
+#[tokio::test(start_paused = true)]
+async fn a_long_chain_of_lookups_behind_the_first_batch_loses_no_event() {
+    let shop = Fixture::new();
+    let ids: Vec<String> = (0..40).map(|n| format!("n{n:02}")).collect();
+    for pair in ids.windows(2) {
+        shop.append(&pair[0], [AccountEvent::Linked(pair[1].clone())]).await;
+    }
+    for _ in 0..11 {
+        shop.append("between", vec![AccountEvent::Opened; 1_000]).await;
+    }
+    let at = shop.append("n00", [AccountEvent::PaidAtTheEnd(1), AccountEvent::PaidAtTheEnd(2)]).await;
+    let views = shop.start().await;
+    let cents = as_of(&views, at).await.rows.iter().find(|row| row.id == "n39").map(|row| row.cents);
+    assert_eq!(cents, Some(3));
+    views.close().await;
+}

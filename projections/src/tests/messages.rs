@@ -4,8 +4,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use annals_eventstore::{
-    BackendError, DatabaseError, DecodeError, ErrorFamily, Event, EventShape, Invalid, OpenError, Payload, Position,
-    ReadError, Recorded, StreamId, StreamVersion, Tenant,
+    BackendError, DatabaseError, DecodeError, ErrorFamily, Event, EventShape, Incarnation, Invalid, OpenError, Payload,
+    Position, ReadError, Recorded, StreamId, StreamVersion, Tenant,
 };
 
 use super::accounts::{Account, AccountEvent, Accounts};
@@ -15,8 +15,8 @@ use crate::changes::{check_columns, check_key};
 use crate::serde_column::{json_from_column, json_to_column, text_from_column, text_to_column};
 use crate::{
     Column, ColumnError, ColumnSpec, ColumnType, ColumnValue, EventPlace, IndexSpec, Projection, ProjectionError,
-    ProjectionProgress, ReadModel, RowError, Rows, SpecError, StartError, StopCause, Stopped, StreamProjection,
-    StreamRow, TableSpec, WaitError,
+    ProjectionProgress, QueryError, ReadModel, RowError, Rows, SpecError, StartError, StopCause, Stopped,
+    StreamProjection, StreamRow, TableSpec, WaitError,
 };
 
 fn position(n: i64) -> Position {
@@ -128,6 +128,14 @@ fn start_errors() -> Vec<StartError> {
         taken_by: taken_by.to_owned(),
     };
     vec![
+        StartError::ReactorRewound {
+            reactor: "mailer",
+            source: ReadError::StoreRewound {
+                position: position(40),
+                incarnation: annals_eventstore::Incarnation(uuid::Uuid::from_u128(7)),
+            },
+        },
+        StartError::ReactorTenantChanged { reactor: "mailer", stored: Some("north".to_owned()), declared: None },
         StartError::ShapeChanged {
             projection: "order_list",
             version: 2,
@@ -273,6 +281,11 @@ fn stops() -> Vec<Stopped> {
             source: DecodeError::UnknownSchemaVersion { name: "account.paid".to_owned(), found: 3, known: 2 },
         }))),
         on_event(StopCause::Undeclared(Invalid::new("aggregate_type", "`loan` is another", "leave it out"))),
+        Stopped {
+            projection: "mailer".into(),
+            version: 0,
+            ..on_event(StopCause::React("there is no such address".into()))
+        },
         on_event(StopCause::NeverSatisfied(1_000)),
         stopped(None, StopCause::Database(engine())),
         stopped(None, StopCause::CheckpointRemoved),
@@ -320,7 +333,38 @@ fn wait_errors() -> Vec<WaitError> {
         WaitError::Database(engine()),
         WaitError::Closed { position: position(9), reached: reached() },
         WaitError::Stopped(stops().remove(0)),
+        WaitError::OtherStore {
+            token: "17-000000000000000000000000000000ab".parse().unwrap(),
+            store: Incarnation(uuid::Uuid::from_u128(7)),
+        },
         WaitError::Unknown { name: "daily_sales".to_owned(), known: "`accounts`, `counts`".to_owned() },
+    ]
+}
+
+fn query_errors() -> Vec<QueryError> {
+    let read_model = "accounts";
+    let source = ColumnError::new("an integer", "text").in_column("cents");
+    vec![
+        QueryError::Text {
+            read_model,
+            problem: "has a comment".to_owned(),
+            fix: "leave it out, and put spaces between signs".to_owned(),
+        },
+        QueryError::Value { read_model, number: 2, problem: "is NaN".to_owned() },
+        QueryError::Key(check_key::<Account>(vec!["a\0".to_owned().to_column()]).expect_err("no such key")),
+        QueryError::TooManyKeys { read_model, given: 10_001, most: 10_000 },
+        QueryError::TooManyRows { read_model, most: 10_000 },
+        QueryError::OtherVersion {
+            projection: "accounts",
+            read_model,
+            shown: 1,
+            here: 2,
+            unfit: vec!["it has no column `note`".to_owned(), "`cents` is text there and integer here".to_owned()],
+        },
+        QueryError::Unreadable { read_model, source: BackendError::new(source) },
+        QueryError::Database { read_model, source: DatabaseError::Failed { source: engine() } },
+        QueryError::Database { read_model, source: DatabaseError::Unavailable { source: engine() } },
+        QueryError::Unknown { name: "daily_sales", version: 1, known: "`accounts` (version 2)".to_owned() },
     ]
 }
 
@@ -350,6 +394,10 @@ async fn messages_say_what_happened_and_what_to_do() {
     for error in wait_errors() {
         assert_eq!(error.is_transient(), error.family() == ErrorFamily::Transient);
         tell("wait", Some(error.family()), &error);
+    }
+    for error in query_errors() {
+        assert_eq!(error.is_transient(), error.family() == ErrorFamily::Transient);
+        tell("query", Some(error.family()), &error);
     }
     for error in column_errors() {
         tell("column", None, &error);

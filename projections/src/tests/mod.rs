@@ -1,10 +1,11 @@
 //! Tests of the pure core, and of the runner over a store in memory and read models in every database.
 
-mod accounts;
+pub(crate) mod accounts;
 mod as_of;
 mod columns;
+mod dead_letters;
 mod deploy;
-mod fixture;
+pub(crate) mod fixture;
 mod folding;
 mod law;
 mod leases;
@@ -21,9 +22,9 @@ mod runner;
 mod slot;
 mod start;
 mod streams;
-mod swapped;
+pub(crate) mod swapped;
 mod tenants;
-mod troubled;
+pub(crate) mod troubled;
 
 /// One list, so that no database can miss a test. In memory time is paused; elsewhere it is real.
 macro_rules! on_every_database {
@@ -81,9 +82,14 @@ on_every_database! {
     leases::processes_share_the_projections_and_take_over_from_each_other,
     leases::an_owner_that_hangs_past_its_lease_writes_nothing_more,
     leases::a_pause_ends_all_work_at_once_in_every_process,
+    leases::an_event_that_ends_processes_stops_its_projection_at_last,
     leases::what_has_stopped_in_one_process_is_left_to_others_and_started_again_on_request,
     streams::a_stream_projection_runs_reads_and_waits_as_any_other,
-    streams::a_runner_that_keeps_no_dead_letters_stops_before_the_event,
+    dead_letters::a_failing_event_costs_its_stream_alone_and_a_retry_applies_all_in_order,
+    dead_letters::a_retry_that_fails_again_keeps_what_it_could_apply,
+    dead_letters::what_was_dropped_or_retried_never_comes_again,
+    dead_letters::events_that_arrive_while_a_stream_is_retried_follow_behind_in_order,
+    dead_letters::ten_thousand_waiting_events_are_retried_or_none,
     rivals::changes_that_cancel_out_are_a_step_that_another_process_cannot_take_half,
     rivals::what_is_reported_as_reached_is_never_taken_back_by_another_process,
     rivals::a_fold_that_fails_because_another_process_was_faster_continues,

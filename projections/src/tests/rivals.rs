@@ -5,10 +5,11 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use annals_eventstore::{Checkpoint, EventStore, Incarnation, Position};
+use annals_eventstore::{Checkpoint, DatabaseError, EventStore, Incarnation, Position};
 use async_trait::async_trait;
 use fastrand::Rng;
 use jiff::Timestamp;
+use uuid::Uuid;
 
 use super::accounts::{Account, AccountEvent, Accounts};
 use super::fixture::{Counts, Fixture, at, model, pairs, said};
@@ -19,11 +20,13 @@ use crate::changes::Changes;
 use crate::column::ColumnValue;
 use crate::database::contract::LookUp;
 use crate::database::{
-    Claimed, Fault, Model, Moved, Paused, Place, Prepared, ReadModels, Runner, Shown, Shows, Survey, Switch, UnitId,
-    Work,
+    Claimed, Fault, Model, Moved, ParkedStream, Paused, Place, Prepared, QueryFault, ReadModels, Runner, Shown, Shows,
+    StoredName, Survey, Switch, UnitId, Work,
 };
 use crate::error::StopCause;
+use crate::reactor::{Opened, Opening};
 use crate::read_model::ReadModel;
+use crate::reads::Query;
 use crate::shape::Shape;
 use crate::testing::given_events;
 use crate::{Projections, StartError};
@@ -49,7 +52,7 @@ async fn commit_elsewhere(shop: &Fixture, from: Checkpoint, to: Checkpoint, id: 
     }
     let place = shop.handle().place(&model::<Accounts>()).await.unwrap().expect("it was started");
     let from = Place { checkpoint: from, ..place };
-    let work = Work { model: model::<Accounts>(), from, to, changes };
+    let work = Work { model: model::<Accounts>(), from, to, changes, parking: Default::default() };
     let moved = shop.handle().commit(&[&work], Timestamp::UNIX_EPOCH).await.unwrap();
     assert_eq!(moved, [Moved::Done]);
 }
@@ -316,6 +319,18 @@ impl ReadModels for Replica {
         self.around(self.models.show(model, switch)).await
     }
 
+    async fn reactor_checkpoint(&self, reactor: &'static str) -> Result<Option<Checkpoint>, StartError> {
+        self.models.reactor_checkpoint(reactor).await
+    }
+
+    async fn prepare_reactor(&self, opening: &Opening) -> Result<(), StartError> {
+        self.models.prepare_reactor(opening).await
+    }
+
+    async fn open_reactor(&self, opening: Opening) -> Result<Opened, StartError> {
+        self.models.open_reactor(opening).await
+    }
+
     async fn shown(&self, models: &[Model]) -> Result<Vec<Option<Shown>>, Fault> {
         self.around(self.models.shown(models)).await
     }
@@ -332,6 +347,22 @@ impl ReadModels for Replica {
         self.around(self.models.release(held)).await
     }
 
+    async fn begin_try(&self, unit: UnitId, epoch: i64, position: Position) -> Result<Option<u32>, Fault> {
+        self.around(self.models.begin_try(unit, epoch, position)).await
+    }
+
+    async fn forget_tries(&self, projection: &str) -> Result<(), Fault> {
+        self.around(self.models.forget_tries(projection)).await
+    }
+
+    async fn seize(&self, unit: UnitId, owner: Uuid, lease: Duration) -> Result<Option<Place>, Fault> {
+        self.around(self.models.seize(unit, owner, lease)).await
+    }
+
+    async fn parked(&self, unit: UnitId) -> Result<Vec<ParkedStream>, Fault> {
+        self.around(self.models.parked(unit)).await
+    }
+
     async fn leave(&self, runner: &Runner) -> Result<(), Fault> {
         self.around(self.models.leave(runner)).await
     }
@@ -342,6 +373,19 @@ impl ReadModels for Replica {
 
     async fn resume(&self, projection: &str) -> Result<bool, Fault> {
         self.around(self.models.resume(projection)).await
+    }
+
+    async fn name(&self, model: &Model) -> Result<Option<StoredName>, DatabaseError> {
+        self.around(self.models.name(model)).await
+    }
+
+    async fn query(
+        &self,
+        model: &Model,
+        shown: u32,
+        query: &Query<'_>,
+    ) -> Result<Option<Vec<Vec<ColumnValue>>>, QueryFault> {
+        self.around(self.models.query(model, shown, query)).await
     }
 }
 

@@ -264,19 +264,3 @@ pub(super) async fn a_stream_projection_runs_reads_and_waits_as_any_other(shop: 
     assert_eq!(views.as_of::<PerAccount>(AsOf::position(at)).await.unwrap().rows.len(), 19);
     views.close().await;
 }
-
-/// Until parked streams are stored, nothing may be lost by passing over them.
-pub(super) async fn a_runner_that_keeps_no_dead_letters_stops_before_the_event(shop: Fixture) {
-    let views = shop.projections().with(PerAccount::default().dead_letter()).start().await.unwrap();
-    shop.append("a", [AccountEvent::Paid(1), AccountEvent::Refused]).await;
-    let at = shop.append("b", [AccountEvent::Paid(2)]).await;
-    let stopped = views.stopped().await.unwrap_err();
-    assert_eq!(stopped.event.as_ref().unwrap().stream, stream("a"));
-    assert_eq!(shop.rows::<PerAccount>().await, [pair("a", 1)]);
-
-    // In memory a projection with dead letters is shown as it was with that stream set aside.
-    let past = views.as_of::<PerAccount>(AsOf::position(at)).await.unwrap();
-    assert_eq!(past.rows.iter().map(|row| pair(&row.id, row.cents)).collect::<Vec<_>>(), [pair("a", 1), pair("b", 2)]);
-    assert_eq!(past.parked, [stopped.event.unwrap()]);
-    views.close().await;
-}

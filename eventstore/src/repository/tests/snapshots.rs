@@ -10,9 +10,11 @@ use serde::{Deserialize, Serialize};
 use super::spy::{Call, Fault, Spy};
 use crate::aggregate::{Aggregate as _, Evolve};
 use crate::append::Append;
+use crate::as_of::AsOf;
 use crate::event::{EventId, NewEvent};
 use crate::name::MAX_NAME_BYTES;
 use crate::payload::Payload;
+use crate::position::Position;
 use crate::repository::cache::Known;
 use crate::repository::{AggregateStore, Repository};
 use crate::snapshot::{Snapshot, SnapshotStats};
@@ -156,6 +158,57 @@ async fn a_load_of_many_events_is_followed_by_a_snapshot_and_a_load_of_few_is_no
     counters.load(&id()).await.unwrap();
     spy.close().await;
     assert_eq!(counters.snapshot_stats().saved, 1);
+}
+
+/// A position and a time say nothing of versions, and still not all events are read.
+#[tokio::test(start_paused = true)]
+async fn a_read_of_the_past_begins_with_a_snapshot_of_that_past() {
+    let spy = Spy::new();
+    let counters = spy.aggregate::<Counter>();
+    for _ in 0..8 {
+        add(&counters, 1).await;
+    }
+    taken(&counters, 2).await;
+    assert_eq!(versions(&spy, &counters).await, [6, 3]);
+    // The first one is compared with its events.
+    counters.as_of(&id(), AsOf::version(3)).await.unwrap();
+    spy.calls();
+    let position = |n| AsOf::position(Position::new(n).unwrap());
+    for (asked, sum, after, events) in [
+        (position(5), 5, 2, 6),
+        (AsOf::version(5), 5, 2, 3),
+        (position(3), 3, 2, 6),
+        (position(7), 7, 5, 3),
+        (position(2), 2, 0, 8),
+        (AsOf::version(2), 2, 0, 2),
+    ] {
+        let then = spy.aggregate::<Counter>().as_of(&id(), asked).await.unwrap();
+        assert_eq!((then.state.sum, then.position.get()), (sum, sum), "{asked}");
+        assert_eq!(spy.calls(), [Call::Load { after, events }], "{asked}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_read_of_the_past_reads_little_more_than_it_needs_and_takes_a_snapshot_of_what_was_long() {
+    let spy = Spy::new();
+    for _ in 0..20 {
+        add(&spy.aggregate::<Counter>().without_snapshots(), 100).await;
+    }
+    let counters = spy.aggregate::<Counter>();
+    let position = spy.load_page(&stream(), version(599), 1).await.unwrap().events[0].position;
+    spy.calls();
+    assert_eq!(counters.as_of(&id(), AsOf::position(position)).await.unwrap().state.sum, 600);
+    let pages = [(0, 128), (127, 512)].map(|(after, events)| Call::Load { after, events });
+    assert_eq!(spy.calls(), pages);
+    taken(&counters, 1).await;
+    assert_eq!(versions(&spy, &counters).await, [600]);
+    // The first one is compared with its events.
+    counters.as_of(&id(), AsOf::version(601)).await.unwrap();
+    spy.calls();
+    counters.as_of(&id(), AsOf::version(601)).await.unwrap();
+    assert_eq!(spy.calls(), [Call::Load { after: 599, events: 2 }]);
+    spy.close().await;
+    assert_eq!(counters.snapshot_stats().saved, 1, "one event more is no reason for another");
 }
 
 #[tokio::test(start_paused = true)]

@@ -1,9 +1,12 @@
 //! The log as of a position or a time.
 
+use std::time::Duration;
+
 use async_trait::async_trait;
 use jiff::Timestamp;
 use sqlx::Row;
 use sqlx::sqlite::{SqliteArguments, SqliteRow};
+use tokio::time::sleep;
 use uuid::Uuid;
 
 use crate::as_of::{AsOf, beyond_log, not_of_the_log, not_over};
@@ -97,9 +100,18 @@ impl SqliteStore {
             return Ok(after - 1);
         }
         // Nothing later is stored yet. What is stored from now on must not be recorded at `time` or before.
-        let now = self.time_after_writers(time).await?;
-        if now.as_microsecond() <= micros {
-            return Err(not_over(time, now));
+        loop {
+            let now = self.time_after_writers(time).await?;
+            if now.as_microsecond() <= micros {
+                return Err(not_over(time, now));
+            }
+            // By the machine's clock, a lone append is recorded at the beginning of the millisecond in which it took the lock,
+            // or later: see `append/lone.rs`.
+            let is_over = now.as_microsecond().div_euclid(1_000) > micros.div_euclid(1_000);
+            if !self.database().has_system_clock() || is_over {
+                break;
+            }
+            sleep(Duration::from_millis(1)).await;
         }
         let head = self.head().await?.position.get();
         let after = self.marks().first_after(self, micros, head).await?;
@@ -107,7 +119,8 @@ impl SqliteStore {
     }
 
     /// The time of the clock when no append was running: appends read it under the write lock of the file, so every append
-    /// that is committed later is recorded at this time or later.
+    /// that is committed later is recorded at this time or later, but for a lone append, which is recorded in its millisecond or
+    /// later.
     async fn time_after_writers(&self, time: Timestamp) -> Result<Timestamp, ReadError> {
         let database = self.database();
         if database.is_read_only() {

@@ -15,6 +15,8 @@ pub(super) enum Line {
     Payload { file: String, digest: String },
     /// What the event of a file has at a path, once it is written again.
     Shape { file: String, path: String, kind: String },
+    /// What some state of an aggregate has at a path.
+    State { aggregate: String, fold: u32, path: String, kind: String },
 }
 
 impl fmt::Display for Line {
@@ -24,6 +26,7 @@ impl fmt::Display for Line {
             Self::Fold { aggregate, fold, file, digest } => write!(f, "fold\t{aggregate}\t{fold}\t{file}\t{digest}"),
             Self::Payload { file, digest } => write!(f, "payload\t{file}\t{digest}"),
             Self::Shape { file, path, kind } => write!(f, "shape\t{file}\t{path}\t{kind}"),
+            Self::State { aggregate, fold, path, kind } => write!(f, "state\t{aggregate}\t{fold}\t{path}\t{kind}"),
         }
     }
 }
@@ -44,6 +47,10 @@ impl Line {
             ("shape", fields) => {
                 let [file, path, kind] = fields.try_into().ok()?;
                 Some(Self::Shape { file, path, kind })
+            }
+            ("state", fields) => {
+                let [aggregate, fold, path, kind] = fields.try_into().ok()?;
+                Some(Self::State { aggregate, fold: fold.parse().ok()?, path, kind })
             }
             _ => None,
         }

@@ -55,8 +55,15 @@ impl Now {
         }
         let reads_all = |of: &&AggregateType| stored.events().iter().all(|event| find(of.reads, event).is_some());
         for AggregateType { name, fold, states, .. } in lock.aggregates.iter().filter(reads_all) {
-            let (aggregate, digest) = ((*name).to_owned(), digest(&states(stored.events())?));
-            self.lines.insert(Line::Fold { aggregate, fold: *fold, file: file.clone(), digest });
+            let (aggregate, fold, states) = ((*name).to_owned(), *fold, states(stored.events())?);
+            for state in states.lines() {
+                let value = serde_json::from_str(state).map_err(|error| error.to_string())?;
+                walk("$", &value, &mut |path, kind| {
+                    let (aggregate, path, kind) = (aggregate.clone(), path.to_owned(), kind.to_owned());
+                    self.lines.insert(Line::State { aggregate, fold, path, kind });
+                });
+            }
+            self.lines.insert(Line::Fold { aggregate, fold, file: file.clone(), digest: digest(&states) });
         }
         Ok(())
     }
@@ -76,12 +83,23 @@ fn check_readable(types: &[EventType], event: &StoredEvent) -> Result<(), String
              type, or the type to the list"
         ));
     }
+    let written = types.iter().find_map(|events| find(events.writes, event));
     readers.try_for_each(|events| (events.again)(event).map(drop)).map_err(|why| {
-        format!(
-            "`{name}` version {version} cannot be read any more: {why}; stores hold such payloads, so correct the type or its \
-             steps"
-        )
+        let fix = match written {
+            Some(shape) => format!("if the change is meant, {}; otherwise correct the type", raise(shape)),
+            None => "correct the type or its steps".to_owned(),
+        };
+        format!("`{name}` version {version} cannot be read any more: {why}; stores hold such payloads: {fix}")
     })
+}
+
+/// The remedy for another shape.
+pub(super) fn raise(EventShape { name, version, rust_name }: &EventShape) -> String {
+    let next = version.saturating_add(1);
+    format!(
+        "raise the version of {rust_name} (`{name}`) to {next}, and add an upcast from version {version}: a type in \
+         `upcast(..)`, or a step on JSON"
+    )
 }
 
 /// The names and versions without a payload in the corpus.

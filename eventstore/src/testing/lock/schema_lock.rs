@@ -183,8 +183,8 @@ fn states<A: Evolve + Serialize>(events: &[StoredEvent]) -> Result<String, Strin
 /// - Every payload can be read, by the types' steps where it is old.
 /// - What is written today has, in each example, the same JSON types at the same paths as when it was locked. Otherwise the version
 ///   must be raised, with an upcast from the old one.
-/// - An aggregate has the same states after each file as when they were locked. Otherwise its `fold` must be raised, or its
-///   snapshots would be wrong. This also notices an upcaster that gives something else than before.
+/// - An aggregate has the same states after each file as when they were locked, with the same JSON types at the same paths.
+///   Otherwise its `fold` must be raised, or its snapshots would be wrong. This also notices an upcaster that gives something else than before.
 ///
 /// `ANNALS_UPDATE_LOCK=1 cargo test` writes what is new into the lock file: examples, events, versions, aggregates and raised folds.
 /// It writes nothing while something has changed that must not. Lines are sorted and independent; after a merge, keep the lines of

@@ -7,7 +7,7 @@ use uuid::Uuid;
 use super::Backend;
 use crate::changes::Changes;
 use crate::column::{ColumnType, ColumnValue};
-use crate::database::{Model, Place, Prepared, UnitId, Work};
+use crate::database::{Model, ParkingChanges, Place, Prepared, UnitId, Work};
 use crate::error::StartError;
 use crate::read_model::{ColumnSpec, IndexSpec, TableSpec};
 use crate::shape::Shape;
@@ -83,6 +83,7 @@ pub(crate) fn work(from: i64, to: i64, written: Vec<Vec<ColumnValue>>, removed: 
         from: unowned(from),
         to: checkpoint(to),
         changes: Changes { written, removed, ..Changes::default() },
+        parking: ParkingChanges::default(),
     }
 }
 

@@ -6,6 +6,8 @@ mod backends;
 mod everything;
 mod leases;
 mod names;
+#[cfg(any(feature = "sqlite", feature = "postgres"))]
+mod reads;
 mod rows;
 #[cfg(any(feature = "sqlite", feature = "postgres"))]
 mod schema;
@@ -20,6 +22,8 @@ pub(crate) use backends::{Backend, InMemory, LookUp};
 pub(crate) use everything::{
     EVERYTHING, MODEL, checkpoint, incarnation, key, place, prepare, row, shape_of, unit, unowned, work,
 };
+#[cfg(any(feature = "sqlite", feature = "postgres"))]
+pub(crate) use reads::{LATEST, LISTED};
 #[cfg(feature = "postgres")]
 pub(crate) use rows::random_json;
 
@@ -89,6 +93,11 @@ macro_rules! clauses_of_schemas {
             a_view_that_somebody_changed_or_dropped_by_hand_is_noticed,
             names_as_long_as_they_may_be_are_prepared_again_and_again,
             several_handles_may_prepare_at_once,
+        }
+        clauses! {
+            $backend => reads:
+            rows_are_found_by_key_and_by_condition_as_they_were_written,
+            nothing_is_read_of_a_version_that_was_not_expected,
         }
     };
 }

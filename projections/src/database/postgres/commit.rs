@@ -10,6 +10,7 @@ use sqlx::{PgConnection, Row};
 
 use super::fault::fault;
 use super::load::seek_by_key;
+use super::parked;
 use super::schema::ModelSchema;
 use super::statements::{PLACE_PARAMETERS, Statements, at_place};
 use super::values::{Query, bind_keys, bind_rows};
@@ -57,7 +58,7 @@ struct Commit<'a> {
 
 impl Commit<'_> {
     async fn run(&self) -> Result<Vec<Moved>, Fault> {
-        if self.parts.iter().all(|part| is_small(&part.work.changes)) {
+        if self.parts.iter().all(|part| is_small(&part.work.changes) && part.work.parking.is_empty()) {
             match self.at_once().await.map_err(fault) {
                 // Which part is to blame shows when they are run one after the other.
                 Err(fault) if !fault.transient => {}
@@ -125,6 +126,9 @@ impl Commit<'_> {
         for keys in pieces(removed) {
             let query = self.schema.query(Arc::clone(&part.statements.remove));
             bind_keys(query, model.table, keys).execute(&mut *connection).await?;
+        }
+        if !part.work.parking.is_empty() {
+            parked::write(connection, self.schema, part.work, self.now).await?;
         }
         Ok(Moved::Done)
     }

@@ -4,7 +4,10 @@ mod commit;
 mod fault;
 mod lease;
 mod load;
+mod parked;
 mod prepare;
+mod query;
+mod reactors;
 mod schema;
 mod statements;
 #[cfg(test)]
@@ -15,21 +18,26 @@ mod view;
 use std::collections::HashMap;
 use std::time::Duration;
 
-use annals_eventstore::{Checkpoint, DatabaseError, EventId, Incarnation, PostgresDatabase, PostgresTransaction};
+use annals_eventstore::{
+    Checkpoint, DatabaseError, EventId, Incarnation, Position, PostgresDatabase, PostgresTransaction,
+};
 use annals_migrations::POSTGRES_PROJECTIONS;
 use async_trait::async_trait;
 use jiff::Timestamp;
 use sqlx::postgres::PgRow;
 use sqlx::{PgConnection, Row};
 use tokio::sync::OnceCell;
+use uuid::Uuid;
 
 use crate::column::ColumnValue;
 use crate::database::name::add_shown;
 use crate::database::{
-    Claimed, Fault, Model, Moved, Paused, Place, Prepared, ReadModels, Runner, Shown, Shows, Survey, Switch, UnitId,
-    Work,
+    Claimed, Fault, Model, Moved, ParkedStream, Paused, Place, Prepared, QueryFault, ReadModels, Runner, Shown, Shows,
+    StoredName, Survey, Switch, UnitId, Work,
 };
 use crate::error::StartError;
+use crate::reactor::{Opened, Opening};
+use crate::reads::Query;
 use crate::shape::Shape;
 use fault::fault;
 use schema::{ModelSchema, once, stored_slot};
@@ -143,6 +151,22 @@ impl ReadModels for PostgresReadModels {
         view::switch(&self.database, self.schema().await.map_err(fault)?, model, switch).await
     }
 
+    async fn reactor_checkpoint(&self, reactor: &'static str) -> Result<Option<Checkpoint>, StartError> {
+        let refused = |source| StartError::Database { projection: reactor, source };
+        reactors::stored(&self.database, self.schema().await.map_err(refused)?, reactor).await
+    }
+
+    async fn prepare_reactor(&self, opening: &Opening) -> Result<(), StartError> {
+        let refused = |source| StartError::Database { projection: opening.reactor, source };
+        reactors::prepare(&self.database, self.schema().await.map_err(refused)?, opening).await
+    }
+
+    async fn open_reactor(&self, opening: Opening) -> Result<Opened, StartError> {
+        let refused = |source| StartError::Database { projection: opening.reactor, source };
+        let schema = self.schema().await.map_err(refused)?;
+        reactors::open(&self.database, schema, opening).await
+    }
+
     async fn shown(&self, models: &[Model]) -> Result<Vec<Option<Shown>>, Fault> {
         let schema = self.schema().await.map_err(fault)?;
         let names: Vec<&str> = models.iter().map(|model| model.table.name).collect();
@@ -171,6 +195,23 @@ impl ReadModels for PostgresReadModels {
         lease::release(&self.database, self.schema().await.map_err(fault)?, held).await.map_err(fault)
     }
 
+    async fn begin_try(&self, unit: UnitId, epoch: i64, position: Position) -> Result<Option<u32>, Fault> {
+        let schema = self.schema().await.map_err(fault)?;
+        lease::begin_try(&self.database, schema, &unit, epoch, position).await.map_err(fault)
+    }
+
+    async fn forget_tries(&self, projection: &str) -> Result<(), Fault> {
+        lease::forget_tries(&self.database, self.schema().await.map_err(fault)?, projection).await.map_err(fault)
+    }
+
+    async fn seize(&self, unit: UnitId, owner: Uuid, lease: Duration) -> Result<Option<Place>, Fault> {
+        lease::seize(&self.database, self.schema().await.map_err(fault)?, &unit, owner, lease).await.map_err(fault)
+    }
+
+    async fn parked(&self, unit: UnitId) -> Result<Vec<ParkedStream>, Fault> {
+        parked::parked(&self.database, self.schema().await.map_err(fault)?, &unit).await.map_err(fault)
+    }
+
     async fn leave(&self, runner: &Runner) -> Result<(), Fault> {
         lease::leave(&self.database, self.schema().await.map_err(fault)?, runner).await.map_err(fault)
     }
@@ -182,6 +223,21 @@ impl ReadModels for PostgresReadModels {
 
     async fn resume(&self, projection: &str) -> Result<bool, Fault> {
         lease::resume(&self.database, self.schema().await.map_err(fault)?, projection).await.map_err(fault)
+    }
+
+    async fn name(&self, model: &Model) -> Result<Option<StoredName>, DatabaseError> {
+        let schema = self.schema().await?;
+        let mut transaction = self.database.begin().await?;
+        view::stored_name(&mut transaction, schema, model).await.map_err(|e| self.database.fault(e))
+    }
+
+    async fn query(
+        &self,
+        model: &Model,
+        shown: u32,
+        query: &Query<'_>,
+    ) -> Result<Option<Vec<Vec<ColumnValue>>>, QueryFault> {
+        query::run(&self.database, self.schema().await?, model, shown, query).await
     }
 }
 
@@ -196,7 +252,7 @@ async fn stored_checkpoint(
 
 fn checkpoint_of(row: &PgRow) -> Result<Checkpoint, sqlx::Error> {
     let damaged = |e: Box<dyn std::error::Error + Send + Sync>| sqlx::Error::Decode(e);
-    let position = annals_eventstore::Position::new(row.try_get("position")?).map_err(|e| damaged(e.into()))?;
+    let position = Position::new(row.try_get("position")?).map_err(|e| damaged(e.into()))?;
     let event_id = match row.try_get("event_id")? {
         Some(id) => Some(EventId::new(id).map_err(|e| damaged(e.into()))?),
         None => None,

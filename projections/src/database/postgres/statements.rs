@@ -7,8 +7,9 @@ use std::sync::Arc;
 
 use crate::column::ColumnType;
 use crate::database::Model;
-use crate::database::sql::{digest, list, quoted};
+use crate::database::sql::{self, digest, list, quoted};
 use crate::read_model::{ColumnSpec, IndexSpec, TableSpec};
+use crate::reads::Select;
 
 /// Every statement of one table. All names in them are qualified, so they mean the same on every connection.
 pub(super) struct Statements {
@@ -19,6 +20,9 @@ pub(super) struct Statements {
     /// The rows of some keys (an array per key column), and one more row if the checkpoint is where it must be: one
     /// statement sees both at one moment. The last column tells which.
     pub(super) load: Arc<str>,
+    /// The rows of some keys as the stable name shows them: an array per key column, and then the schema. The last column is
+    /// the version that it shows.
+    pub(super) find: Arc<str>,
     /// Writes rows: an array per column.
     pub(super) write: Arc<str>,
     /// Removes the rows of some keys: an array per key column.
@@ -77,6 +81,7 @@ impl Statements {
             create_table: create_table(&table, spec).into(),
             indexes: spec.indexes.iter().map(|index| create_index(model, &table, index)).collect(),
             load: load(&table, spec).into(),
+            find: find(&view, spec).into(),
             write: write.into(),
             remove: remove(spec.key.len()),
             remove_by_prefix: (1..spec.key.len()).map(remove).collect(),
@@ -100,6 +105,32 @@ impl Statements {
     }
 }
 
+impl Statements {
+    /// The rows that fit a condition, as the stable name shows them; the last column as in `find`. Its values are those of the
+    /// user, the schema, and then the tenant.
+    pub(super) fn select(&self, select: &Select) -> Arc<str> {
+        let values = select.values.len();
+        let columns = results_of("r", self.spec, values + 1);
+        let inner: Vec<String> = self.spec.columns.iter().map(|column| format!("t.{}", quoted(column.name))).collect();
+        let rows = format!("SELECT {} FROM {} AS t", inner.join(", "), self.view.name);
+        sql::select(&columns, &rows, select, values + 2).into()
+    }
+}
+
+fn find(view: &str, spec: &TableSpec) -> String {
+    sought(view, spec, spec.key, &results_of("t", spec, spec.key.len() + 1))
+}
+
+/// The columns of what is called `name` as they are read, and the version that the stable name shows. `$schema` is the schema.
+fn results_of(name: &str, spec: &TableSpec, schema: usize) -> String {
+    let columns = spec.columns.iter().map(|column| to_result(name, column));
+    let shown = format!(
+        "(SELECT n.version FROM annals.read_models AS n WHERE n.read_schema = ${schema} AND n.read_model = '{}')",
+        spec.name
+    );
+    columns.chain([shown]).collect::<Vec<_>>().join(", ")
+}
+
 /// Seeks the rows whose keys begin with the values of the columns `key` in the table's tree. A subquery with an `OFFSET` is run once per key; where scans of whole
 /// tables are switched off, nothing but the primary key is left to find rows with, whatever the statistics say.
 fn sought(table: &str, spec: &TableSpec, key: &[&str], wanted: &str) -> String {
@@ -114,7 +145,8 @@ fn sought(table: &str, spec: &TableSpec, key: &[&str], wanted: &str) -> String {
 }
 
 fn load(table: &str, spec: &TableSpec) -> String {
-    let out: Vec<String> = spec.columns.iter().map(to_result).chain(["false".to_owned()]).collect();
+    let out: Vec<String> =
+        spec.columns.iter().map(|column| to_result("t", column)).chain(["false".to_owned()]).collect();
     format!(
         "{} UNION ALL SELECT {}true FROM annals.checkpoints WHERE {}",
         sought(table, spec, spec.key, &out.join(", ")),
@@ -149,9 +181,9 @@ fn from_array(column: &ColumnSpec, from: &str) -> String {
 }
 
 /// A column of the table as it is read.
-fn to_result(column: &ColumnSpec) -> String {
+fn to_result(table: &str, column: &ColumnSpec) -> String {
     let cast = if column.column_type == ColumnType::Json { "::text" } else { "" };
-    format!("t.{}{cast}", quoted(column.name))
+    format!("{table}.{}{cast}", quoted(column.name))
 }
 
 fn create_table(table: &str, spec: &TableSpec) -> String {

@@ -1,22 +1,24 @@
 //! Read models in a PostgreSQL database: the schema, the plans, the locks. What every database must do is in
 //! `database/contract`.
 
+use std::sync::Arc;
 use std::time::Duration;
 
-use annals_eventstore::PostgresDatabase;
+use annals_eventstore::{PostgresDatabase, Tenant};
 use jiff::Timestamp;
 use sqlx::{AssertSqlSafe, PgConnection, Row};
 
 use super::load::seek_by_key;
 use super::statements::Statements;
 use super::{PostgresReadModels, ReadModels};
-use crate::column::ColumnValue;
+use crate::column::{ColumnType, ColumnValue};
 use crate::database::contract::{
-    Backend, EVERYTHING, InPostgres, LookUp, MODEL, SqlBackend, incarnation, key, prepare, random_json, row, shape_of,
-    work,
+    Backend, EVERYTHING, InPostgres, LATEST, LISTED, LookUp, MODEL, SqlBackend, incarnation, key, prepare, random_json,
+    row, shape_of, work,
 };
 use crate::database::{Model, Moved, Shows, Switch, Work};
 use crate::read_model::TableSpec;
+use crate::reads::Select;
 
 const NOW: Timestamp = Timestamp::UNIX_EPOCH;
 
@@ -73,6 +75,40 @@ async fn rows_are_sought_by_their_key_whatever_the_statistics_say() {
         transaction.rollback().await.unwrap();
     }
     assert!(deceived, "without the setting, some statistics deceive the planner");
+}
+
+/// The plan of every read, so that a lost index shows in review. No user's text scans the rows of other tenants.
+#[tokio::test]
+async fn the_plans_of_queries_by_the_name_are_as_agreed() {
+    let backend = InPostgres::new().await;
+    prepare(&backend, &LISTED).await.unwrap();
+    let fill = "INSERT INTO listed_v1 SELECT 't' || n % 50, 'o' || n, 's' || n % 3, now() - n * interval '1 s'
+                FROM generate_series(1, 50000) AS n; ANALYZE listed_v1";
+    backend.run(fill).await;
+    let statements = Statements::of("public", &LISTED);
+    let [condition, order, limit] = LATEST.map(str::to_owned);
+    let value = (ColumnType::Text, ColumnValue::Text("s1".into()));
+    let tenant = Some(Tenant::default());
+    let latest = Select { condition, order, limit, values: vec![value], tenant };
+    let all = Select { condition: String::new(), order: "r.\"order_id\"".to_owned(), values: vec![], ..latest.clone() };
+    let mut plans = String::new();
+    for (what, sql, values) in [
+        ("find", Arc::clone(&statements.find), "'{t1}', '{o1}', 'public'"),
+        ("find_many", Arc::clone(&statements.find), "'{t1,t1,t1}', '{o1,o51,o101}', 'public'"),
+        ("select of a tenant", statements.select(&all), "'public', 't1'"),
+        ("select by an index", statements.select(&latest), "'s1', 'public', 't1'"),
+    ] {
+        let mut transaction = backend.database.begin().await.unwrap();
+        // As for values that are known, since no plan is kept.
+        let explain = format!("DEALLOCATE ALL; PREPARE read AS {sql}");
+        run(&mut transaction, &explain).await;
+        let explain = format!("EXPLAIN (COSTS OFF) EXECUTE read ({values})");
+        let rows = sqlx::raw_sql(AssertSqlSafe(explain)).fetch_all(&mut *transaction).await.unwrap();
+        plans.push_str(&format!("{what}: {sql}\n"));
+        rows.iter().for_each(|row| plans.push_str(&format!("    {}\n", row.get::<&str, _>(0))));
+        transaction.rollback().await.unwrap();
+    }
+    insta::assert_snapshot!(plans);
 }
 
 #[tokio::test]

@@ -29,6 +29,28 @@ pub(super) fn bind_keys(mut query: Query, table: &TableSpec, keys: &[Vec<ColumnV
     query
 }
 
+/// Binds one value of a query, as the type that its column would have.
+pub(super) fn bind(query: Query, (column_type, value): &(ColumnType, ColumnValue)) -> Query {
+    macro_rules! one {
+        ($variant:ident($value:pat) => $sent:expr) => {
+            query.bind(match value {
+                ColumnValue::$variant($value) => Some($sent),
+                _ => None,
+            })
+        };
+    }
+    match column_type {
+        ColumnType::Integer => one!(Integer(n) => *n),
+        ColumnType::Real => one!(Real(n) => *n),
+        // JSON is no value of a query; see `reads::types`.
+        ColumnType::Text | ColumnType::Json => one!(Text(text) => text.as_ref().to_owned()),
+        ColumnType::Bool => one!(Bool(b) => *b),
+        ColumnType::Timestamp => one!(Timestamp(time) => Micros::of(*time)),
+        ColumnType::Uuid => one!(Uuid(id) => *id),
+        ColumnType::Bytes => one!(Bytes(bytes) => bytes.to_vec()),
+    }
+}
+
 /// Binds the values of `rows` at `at`. They were checked to be of the column's type, or null.
 fn bind_column(query: Query, column: &ColumnSpec, rows: &[Vec<ColumnValue>], at: usize) -> Query {
     macro_rules! array {

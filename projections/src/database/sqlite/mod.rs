@@ -1,7 +1,10 @@
 //! Read models in a SQLite file.
 
 mod lease;
+mod parked;
 mod prepare;
+mod query;
+mod reactors;
 mod statements;
 #[cfg(test)]
 mod tests;
@@ -24,10 +27,12 @@ use crate::changes::{Changes, of_one_length};
 use crate::column::ColumnValue;
 use crate::database::name::add_shown;
 use crate::database::{
-    Claimed, Fault, Model, Moved, Paused, Place, Prepared, ReadModels, Runner, Shown, Shows, Survey, Switch, UnitId,
-    Work,
+    Claimed, Fault, Model, Moved, ParkedStream, Paused, Place, Prepared, QueryFault, ReadModels, Runner, Shown, Shows,
+    StoredName, Survey, Switch, UnitId, Work,
 };
 use crate::error::StartError;
+use crate::reactor::{Opened, Opening};
+use crate::reads::Query;
 use crate::shape::Shape;
 use statements::Statements;
 use values::{bind_all, bind_checkpoint, bind_place, query, read_row};
@@ -186,6 +191,18 @@ impl ReadModels for SqliteReadModels {
         Ok(Shows::This)
     }
 
+    async fn reactor_checkpoint(&self, reactor: &'static str) -> Result<Option<Checkpoint>, StartError> {
+        reactors::stored(&self.database, reactor).await
+    }
+
+    async fn prepare_reactor(&self, opening: &Opening) -> Result<(), StartError> {
+        reactors::prepare(&self.database, opening).await
+    }
+
+    async fn open_reactor(&self, opening: Opening) -> Result<Opened, StartError> {
+        reactors::open(&self.database, opening).await
+    }
+
     async fn shown(&self, models: &[Model]) -> Result<Vec<Option<Shown>>, Fault> {
         // Names are identifiers, so they stand in JSON as they are.
         let names: Vec<String> = models.iter().map(|model| format!("\"{}\"", model.table.name)).collect();
@@ -212,6 +229,22 @@ impl ReadModels for SqliteReadModels {
         lease::release(&self.database, held).await.map_err(fault)
     }
 
+    async fn begin_try(&self, unit: UnitId, epoch: i64, position: Position) -> Result<Option<u32>, Fault> {
+        lease::begin_try(&self.database, &unit, epoch, position).await.map_err(fault)
+    }
+
+    async fn forget_tries(&self, projection: &str) -> Result<(), Fault> {
+        lease::forget_tries(&self.database, projection).await.map_err(fault)
+    }
+
+    async fn seize(&self, unit: UnitId, owner: Uuid, lease: Duration) -> Result<Option<Place>, Fault> {
+        lease::seize(&self.database, &unit, owner, lease).await.map_err(fault)
+    }
+
+    async fn parked(&self, unit: UnitId) -> Result<Vec<ParkedStream>, Fault> {
+        parked::parked(&self.database, &unit).await.map_err(fault)
+    }
+
     async fn leave(&self, runner: &Runner) -> Result<(), Fault> {
         lease::leave(&self.database, runner).await.map_err(fault)
     }
@@ -222,6 +255,20 @@ impl ReadModels for SqliteReadModels {
 
     async fn resume(&self, projection: &str) -> Result<bool, Fault> {
         lease::resume(&self.database, projection).await.map_err(fault)
+    }
+
+    async fn name(&self, model: &Model) -> Result<Option<StoredName>, DatabaseError> {
+        let mut reader = self.database.read().await?;
+        view::stored_name(&mut reader, model).await.map_err(|e| self.database.fault(e))
+    }
+
+    async fn query(
+        &self,
+        model: &Model,
+        shown: u32,
+        query: &Query<'_>,
+    ) -> Result<Option<Vec<Vec<ColumnValue>>>, QueryFault> {
+        query::run(&self.database, &self.statements(model), model, shown, query).await
     }
 }
 
@@ -250,6 +297,9 @@ impl SqliteReadModels {
         }
         for (sql, keys) in statements.remove.padded(removed) {
             bind_all(query(sql), keys).execute(&mut *connection).await?;
+        }
+        if !work.parking.is_empty() {
+            parked::write(connection, work, now).await?;
         }
         Ok(Moved::Done)
     }

@@ -5,8 +5,9 @@ use std::sync::Arc;
 
 use crate::column::{ColumnType, ColumnValue};
 use crate::database::Model;
-use crate::database::sql::{digest, list, quoted};
+use crate::database::sql::{self, digest, list, quoted};
 use crate::read_model::{ColumnSpec, IndexSpec, TableSpec};
+use crate::reads::Select;
 
 /// How many rows one statement carries at most: 2 to this power. A call costs a hop to SQLite's thread, so more rows a call
 /// are better, until parsing and binding cost much more than the thread switch.
@@ -25,6 +26,8 @@ pub(super) struct Statements {
     /// The rows of some keys, and one more row if the checkpoint is where it must be: one statement sees both at one moment.
     /// The last column tells which.
     pub(super) load: SizedStatements,
+    /// The rows of some keys as the stable name shows them. The last column is the version that it shows.
+    pub(super) find: SizedStatements,
     pub(super) write: SizedStatements,
     pub(super) remove: SizedStatements,
     /// Removes the rows whose keys begin with the values of the key's first column, of its first two, and so on.
@@ -77,6 +80,10 @@ impl Statements {
                     is_in(spec.key, n)
                 )
             }),
+            find: SizedStatements::of(spec.key.len(), |n| {
+                let wanted = is_in(spec.key, n);
+                format!("SELECT {}, {} FROM {view} AS t WHERE {wanted}", columns_of("t", spec), shown(spec))
+            }),
             write: SizedStatements::of(spec.columns.len(), |n| {
                 let rows = repeated(&row_of(spec.columns.len()), n);
                 format!("INSERT INTO {table} ({columns}) VALUES {rows} ON CONFLICT ({key}) DO {update}")
@@ -85,6 +92,28 @@ impl Statements {
             remove_by_prefix: (1..spec.key.len()).map(remove).collect(),
         }
     }
+}
+
+impl Statements {
+    /// The rows that fit a condition, as the stable name shows them; the last column as in `find`. Its values are those of the
+    /// user, and then the tenant.
+    pub(super) fn select(model: &Model, select: &Select) -> Arc<str> {
+        let spec = model.table;
+        let columns = columns_of("r", spec);
+        let rows = format!("SELECT {} FROM {} AS t", columns_of("t", spec), quoted(spec.name));
+        sql::select(&format!("{columns}, {}", shown(spec)), &rows, select, select.values.len() + 1).into()
+    }
+}
+
+/// The version that the stable name shows.
+fn shown(spec: &TableSpec) -> String {
+    format!("(SELECT n.version FROM annals_read_models AS n WHERE n.read_model = '{}')", spec.name)
+}
+
+/// The columns of what is called `name`. SQLite takes a bare name in quotes that is no column for a text.
+fn columns_of(name: &str, spec: &TableSpec) -> String {
+    let columns = spec.columns.iter().map(|column| format!("{name}.{}", quoted(column.name)));
+    columns.collect::<Vec<_>>().join(", ")
 }
 
 /// One statement for each number of rows that is a power of two.

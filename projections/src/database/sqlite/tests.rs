@@ -2,13 +2,16 @@
 
 use std::time::Duration;
 
-use annals_eventstore::{BackendError, DatabaseError};
+use annals_eventstore::{BackendError, DatabaseError, Tenant};
 use sqlx::Row;
 
 use super::SqliteReadModels;
+use super::statements::Statements;
+use crate::column::{ColumnType, ColumnValue};
 use crate::database::Model;
-use crate::database::contract::{EVERYTHING, InFile, MODEL, SqlBackend, key, prepare};
+use crate::database::contract::{EVERYTHING, InFile, LATEST, LISTED, MODEL, SqlBackend, key, prepare};
 use crate::read_model::TableSpec;
+use crate::reads::Select;
 
 /// Each key is sought in the table's tree; a scan of the whole table per batch would make every batch slower than the last.
 #[tokio::test]
@@ -41,6 +44,34 @@ async fn rows_are_sought_by_their_key() {
             assert!(!plan.iter().any(|line| line.starts_with(&format!("SCAN {table}"))), "{plan:?}");
         }
     }
+}
+
+/// The plan of every read, so that a lost index shows in review. No user's text scans the rows of other tenants.
+#[tokio::test]
+async fn the_plans_of_queries_by_the_name_are_as_agreed() {
+    let file = InFile::new().await;
+    prepare(&file, &LISTED).await.unwrap();
+    let statements = SqliteReadModels::new(file.database.clone()).statements(&LISTED);
+    let [condition, order, limit] = LATEST.map(str::to_owned);
+    let value = (ColumnType::Text, ColumnValue::Text("paid".into()));
+    let tenant = Some(Tenant::default());
+    let latest = Select { condition, order, limit, values: vec![value], tenant };
+    let all = Select { condition: String::new(), order: "r.\"order_id\"".to_owned(), values: vec![], ..latest.clone() };
+    let keys: Vec<_> = (0..3).map(|n| key("default", n)).collect();
+    let mut plans = String::new();
+    for (what, sql) in [
+        ("find", statements.find.padded(&keys[..1]).remove(0).0),
+        ("find_many", statements.find.padded(&keys).remove(0).0),
+        ("select of a tenant", Statements::select(&LISTED, &all)),
+        ("select by an index", Statements::select(&LISTED, &latest)),
+    ] {
+        let mut reader = file.database.read().await.unwrap();
+        let rows =
+            super::values::query(format!("EXPLAIN QUERY PLAN {sql}").into()).fetch_all(&mut *reader).await.unwrap();
+        plans.push_str(&format!("{what}: {sql}\n"));
+        rows.iter().for_each(|row| plans.push_str(&format!("    {}\n", row.get::<&str, _>("detail"))));
+    }
+    insta::assert_snapshot!(plans);
 }
 
 /// After a commit whose outcome is unknown the projection tries again, because the next try compares the checkpoint.

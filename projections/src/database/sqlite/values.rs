@@ -38,7 +38,7 @@ pub(super) fn bind_checkpoint(query: Query, checkpoint: &Checkpoint) -> Query {
         .bind(checkpoint.event_id.map(|id| id.get().as_bytes().to_vec()))
 }
 
-fn bind(query: Query, value: &ColumnValue) -> Query {
+pub(super) fn bind(query: Query, value: &ColumnValue) -> Query {
     match value {
         ColumnValue::Null | ColumnValue::Refused(_) => query.bind(None::<i64>),
         ColumnValue::Integer(n) => query.bind(*n),
