@@ -258,7 +258,7 @@ pub mod testing {
         Decided, Fault, FaultyStore, Given, SchemaLock, Then, given, given_nothing, schema_lock, shapes_of,
     };
     #[cfg(feature = "projections")]
-    pub use annals_projections::testing::{Given as GivenEvent, GivenEvents, ProjectionTest, given_events};
+    pub use annals_projections::testing::{GivenEvent, GivenEvents, ProjectionTest, given_events};
 }
 
 /// The traits whose methods one calls on a store or a projection, in one line: `use annals::prelude::*;`.

@@ -7,7 +7,7 @@ use annals_eventstore::{Checkpoint, Event, Filter, Invalid, Position, StreamId, 
 
 use tokio::time::Instant;
 
-use crate::batch::{Batch, Decoder};
+use crate::batch::{Batch, Decoded, Decoder};
 use crate::database::{Claimed, Fault, LeaseState, Model, ParkingChanges, Paused, Place, Prepared, UnitId, Work};
 use crate::error::{EventPlace, StopCause, Stopped};
 use crate::fold::{AnyFold, Fold};
@@ -34,7 +34,7 @@ pub(crate) trait AnyProjection: Send + Sync {
 
     fn decoder(&self) -> Decoder;
 
-    /// Takes the names that events of `batch` have out of `names`.
+    /// Takes the names that events of `batch` have, as far as it wants them, out of `names`.
     fn strike_seen(&self, batch: &Batch, names: &mut Vec<&'static str>);
 
     fn shape(&self) -> Shape {
@@ -92,7 +92,10 @@ impl<P: Projection> AnyProjection for Typed<P> {
 
     fn strike_seen(&self, batch: &Batch, names: &mut Vec<&'static str>) {
         let events = batch.of::<P::Event>();
-        names.retain(|name| !events.iter().any(|event| *event.place.name == **name));
+        let is_ours = |event: &&Decoded<P::Event>| {
+            self.tenant.as_ref().is_none_or(|tenant| tenant == event.place.stream.tenant())
+        };
+        names.retain(|name| !events.iter().filter(is_ours).any(|event| *event.place.name == **name));
     }
 
     fn kind(&self) -> Kind {
@@ -165,7 +168,7 @@ pub(crate) struct Member {
     /// When the stable name may be tried to switch again, after it could not be.
     pub(crate) show_after: Option<Instant>,
     live: bool,
-    /// The names of events that it wants and that none of the log had so far, while it is read from its beginning.
+    /// The names of events that it wants and that none had so far, if it was read from the beginning of the log.
     unseen: Vec<&'static str>,
     status_sender: Arc<StatusSender>,
 }
@@ -374,24 +377,36 @@ impl Member {
 
     /// Notes which names the events of a page have.
     pub(crate) fn look_at(&mut self, batch: &Batch) {
-        if !self.live && !self.unseen.is_empty() {
-            self.projection.strike_seen(batch, &mut self.unseen);
+        if self.unseen.is_empty() {
+            return;
+        }
+        self.projection.strike_seen(batch, &mut self.unseen);
+        if self.live {
+            self.status_sender.send_if_modified(|status| {
+                let is_seen = status.unseen.len() > self.unseen.len();
+                if is_seen {
+                    status.unseen.clone_from(&self.unseen);
+                }
+                is_seen
+            });
         }
     }
 
     /// Warns of names that no event has: they may be misspelt.
     fn report_unseen(&mut self) {
-        let unseen = std::mem::take(&mut self.unseen);
-        if unseen.is_empty() || self.position() == Position::START {
+        if self.position() == Position::START {
+            self.unseen.clear();
+        }
+        if self.unseen.is_empty() {
             return;
         }
-        let names = unseen.join(", ");
+        let names = self.unseen.join(", ");
         tracing::warn!(
             projection = self.model.projection,
             names,
             "no event that was read has these names; if they are new, all is well, else check their spelling"
         );
-        self.status_sender.send_modify(|status| status.unseen = unseen);
+        self.status_sender.send_modify(|status| status.unseen.clone_from(&self.unseen));
     }
 
     /// A fault that may pass blocks it.

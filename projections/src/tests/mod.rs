@@ -23,6 +23,7 @@ mod slot;
 mod start;
 mod streams;
 pub(crate) mod swapped;
+mod tenants;
 pub(crate) mod troubled;
 
 /// One list, so that no database can miss a test. In memory time is paused; elsewhere it is real.
@@ -74,6 +75,7 @@ on_every_database! {
     normal::events_at_once_and_one_by_one_give_the_same_row,
     normal::a_row_too_long_for_an_index_stops_its_projection_and_the_event_is_named,
     lines::rows_of_a_tenant_are_its_own_and_gone_when_their_beginning_was_removed,
+    tenants::nothing_is_removed_by_an_event_behind_the_one_that_stops_the_projection,
     rebuild::rebuild_equals_first_build,
     as_of::rows_as_of_a_position_are_those_of_a_projection_that_was_stopped_there,
     as_of::what_cannot_be_shown_as_it_was_says_why,
