@@ -241,7 +241,7 @@ impl ProjectionsBuilder {
         keeper.survey().await;
         tracker.spawn(keeper.run());
         tracker.close();
-        Ok(Projections::new(Names::new(shared.clone(), fed), most_rows_as_of, tracker, shared.cancel, order))
+        Ok(Projections::new(Names::new(shared.clone(), fed), most_rows_as_of, lease, tracker, shared.cancel, order))
     }
 }
 
