@@ -14,6 +14,8 @@
 //! | commit events and rows of your own together | [`TransactionalStore::begin_with`]; [how](guide::unit_of_work); [`UnitOfWork`], [`SqliteStore::begin`], [`SqliteStore::append_in`]; `PostgresStore::begin`, `PostgresStore::append_in` |
 //! | build read models | [`ReadModel`], [`Projection`], [`Rows`], or per stream [`StreamProjection`], [`StreamRow`]; [`ProjectionsExt::projections`], [`ProjectionsBuilder`], [`Projections::show`] to roll back |
 //! | query them | [`Projections::find`], [`Projections::find_many`], [`Projections::select`] |
+//! | build read models | [`ReadModel`], [`Projection`], [`Rows`], [`ProjectionsExt::projections`], [`ProjectionsBuilder`], [`Projections::show`] to roll back |
+//! | send mails, call others when something has happened | [`Reactor`], [`EffectKey`], [`ProjectionsBuilder::react`] |
 //! | answer HTTP requests, each once | [how](guide::web) |
 //! | call other systems that fail, and refuse what is too much | the module `resilience` (feature `resilience`) |
 //! | run a business transaction over several services, and undo it if it fails | the module `sagas` (feature `sagas`) |
@@ -150,7 +152,8 @@ pub use annals_macros::{Aggregate, Event, ReadModel};
 pub use annals_projections::ProjectionsExt;
 #[cfg(feature = "projections")]
 pub use annals_projections::{
-    Projection, ProjectionError, Projections, ProjectionsBuilder, ReadModel, Rows, StreamProjection, StreamRow,
+    EffectKey, Projection, ProjectionError, Projections, ProjectionsBuilder, Reactor, ReactorError, ReadModel, Rows,
+    StreamProjection, StreamRow,
 };
 
 /// The embedded store: the names beside [`SqliteStore`] and [`SqliteOptions`].
@@ -181,11 +184,12 @@ pub mod postgres {
 #[cfg(feature = "projections")]
 pub mod projections {
     pub use annals_projections::{
-        AsOfError, Column, ColumnError, ColumnSpec, ColumnType, ColumnValue, ControlError, DeadLetter, Elsewhere,
-        EventPlace, IndexSpec, PositionToken, Projection, ProjectionError, ProjectionProgress, ProjectionState,
-        ProjectionStatus, Projections, ProjectionsBuilder, QueryError, QueryValue, ReadModel, ReadModelDatabase,
-        Retried, RowError, RowKey, RowKeyPrefix, Rows, RowsAsOf, SlotStatus, SpecError, StartError, StopCause, Stopped,
-        StreamKey, StreamOptions, StreamProjection, StreamRow, TableSpec, WaitError, text_column,
+        AsOfError, Column, ColumnError, ColumnSpec, ColumnType, ColumnValue, ControlError, DeadLetter, EffectKey,
+        Elsewhere, EventPlace, IndexSpec, ParkedError, ParkedStream, PositionToken, Projection, ProjectionError,
+        ProjectionProgress, ProjectionState, ProjectionStatus, Projections, ProjectionsBuilder, QueryError, QueryValue,
+        Reacting, Reactor, ReactorError, ReactorState, ReactorStatus, ReadModel, ReadModelDatabase, Retried, RowError,
+        RowKey, RowKeyPrefix, Rows, RowsAsOf, SlotStatus, SpecError, StartError, StopCause, Stopped, StreamKey,
+        StreamOptions, StreamProjection, StreamRow, TableSpec, WaitError, text_column,
     };
 }
 

@@ -37,9 +37,9 @@ impl Backoff {
         Self { random: fastrand::Rng::with_seed(seed), ..Self::default() }
     }
 
-    /// Waits from `first` to `longest`.
-    #[cfg(feature = "postgres")]
-    pub(crate) fn between(first: Duration, longest: Duration) -> Self {
+    /// Waits that double from `first` to `longest`, for work that has its own times.
+    #[must_use]
+    pub fn between(first: Duration, longest: Duration) -> Self {
         Self { first, longest, ..Self::default() }
     }
 

@@ -71,8 +71,8 @@ BEGIN
     -- Saved states are a cache, which applications keep. Without this grant they work without it.
     GRANT INSERT, UPDATE, DELETE ON annals.snapshots TO annals_app;
     -- Projections update their checkpoints. With read models in another database, this table does not exist.
-    GRANT INSERT, UPDATE, DELETE ON annals.checkpoints, annals.read_models, annals.runners,
-        annals.parked_streams, annals.dropped_events TO annals_projections;
+    GRANT INSERT, UPDATE, DELETE ON annals.checkpoints, annals.read_models, annals.runners, annals.parked_streams,
+        annals.dropped_events, annals.reactors, annals.reactor_failures TO annals_projections;
 
     -- Appends, and that query, run with the owner's privileges, and ignore the search path of the caller.
     FOR thing IN SELECT oid::regprocedure AS name FROM pg_proc

@@ -70,6 +70,12 @@ pub const SQLITE_PROJECTIONS: &[Migration] = &[
         name: "parked streams",
         sql: include_str!("../sqlite/0103_parked_streams.sql"),
     },
+    Migration {
+        component: "projections",
+        number: 5,
+        name: "reactors",
+        sql: include_str!("../sqlite/0104_reactors.sql"),
+    },
 ];
 
 /// The table that records migrations on PostgreSQL. It is created before any of them; repeating it is harmless.
@@ -121,6 +127,12 @@ pub const POSTGRES_PROJECTIONS: &[Migration] = &[
         number: 4,
         name: "parked streams",
         sql: include_str!("../postgres/0103_parked_streams.sql"),
+    },
+    Migration {
+        component: "projections",
+        number: 5,
+        name: "reactors",
+        sql: include_str!("../postgres/0104_reactors.sql"),
     },
 ];
 

@@ -7,19 +7,19 @@ use annals_eventstore::{Clock, EventStore, Invalid, ReadError, SystemClock, Tena
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
-use uuid::Uuid;
 
 use crate::as_of::MOST_ROWS;
 use crate::commit::check_log;
 #[cfg(any(feature = "sqlite", feature = "postgres"))]
 use crate::database::ReadModelDatabase;
-use crate::database::{Model, ReadModels, Runner};
+use crate::database::{Model, ReadModels, Runner, new_owner};
 use crate::error::{StartError, is_rewind};
 use crate::handle::Projections;
 use crate::keeper::{Keeper, Returns};
 use crate::member::{AnyProjection, Member, Typed, wanted};
 use crate::pass::{Passes, Shared};
 use crate::projection::Projection;
+use crate::reactor::{self, AnyReactor, Reacting, Reactor, Reactors, TypedReactor};
 use crate::read_model::{NAME_RULE, is_identifier};
 use crate::wait::{Fed, Names};
 
@@ -93,6 +93,7 @@ pub struct ProjectionsBuilder {
     database: Arc<dyn ReadModels>,
     clock: Arc<dyn Clock>,
     projections: Vec<Box<dyn AnyProjection>>,
+    reactors: Vec<Box<dyn AnyReactor>>,
     tenant: Option<Tenant>,
     most_rows_as_of: usize,
     lease: Duration,
@@ -107,6 +108,7 @@ impl ProjectionsBuilder {
             database,
             clock,
             projections: Vec::new(),
+            reactors: Vec::new(),
             tenant: None,
             most_rows_as_of: MOST_ROWS,
             lease: LEASE,
@@ -120,7 +122,14 @@ impl ProjectionsBuilder {
         self
     }
 
-    /// All of these projections read the events of `tenant` alone: for a database per tenant, with a runner each. Read models of
+    /// One more reactor, with its options if it has some: `.react(mailer)` or `.react(mailer.streams_at_once(2))`. [`Reactor`] says
+    /// what it gets, and from where on.
+    pub fn react<R: Reactor>(mut self, reactor: impl Into<Reacting<R>>) -> Self {
+        self.reactors.push(Box::new(TypedReactor::new(reactor.into())));
+        self
+    }
+
+    /// All of these projections and reactors read the events of `tenant` alone: for a database per tenant, with a runner each. Read models of
     /// many tenants in one database are declared `#[read_model(.., per_tenant)]` instead, and need one runner.
     ///
     /// ```
@@ -208,10 +217,15 @@ impl ProjectionsBuilder {
     pub async fn start(mut self) -> Result<Projections, StartError> {
         if let Some(tenant) = self.tenant.take() {
             give_tenant(&mut self.projections, &tenant)?;
+            give_tenant_to_reactors(&mut self.reactors, &tenant)?;
+        }
+        if self.reactors.is_empty() {
+            check_any(&self.projections)?;
         }
         check(&self.projections)?;
+        reactor::check(&self.reactors)?;
         check_lease(self.lease)?;
-        let Self { store, database, clock, projections, most_rows_as_of, lease, .. } = self;
+        let Self { store, database, clock, projections, reactors, most_rows_as_of, lease, .. } = self;
         let runner_name = self.runner_name.unwrap_or_else(name_of_process);
         database.migrate().await?;
         let (mut members, mut fed, mut status_senders) = (Vec::new(), Vec::new(), Vec::new());
@@ -232,16 +246,21 @@ impl ProjectionsBuilder {
         }
         let (returns, given) = Returns::new();
         let shared = Shared { store, database, clock, cancel: CancellationToken::new(), returns };
+        let reactors = reactor::prepare(&shared, reactors).await?;
+        let known = reactors.iter().map(reactor::Member::known).collect();
         let tracker = TaskTracker::new();
         let passes = Passes::follow(shared.clone(), tracker.clone(), status_senders);
-        let runs = fed.iter().map(|fed| (fed.model.projection, fed.model.version)).collect();
-        let runner = Runner { id: Uuid::now_v7(), name: runner_name, runs, stopped: Vec::new() };
+        let projections = fed.iter().map(|fed| (fed.model.projection, fed.model.version));
+        let runs = projections.chain(reactors.iter().map(|reactor| (reactor.unit.projection, reactor.unit.version)));
+        let runs = runs.collect();
+        let runner = Runner { id: new_owner(), name: runner_name, runs, stopped: Vec::new() };
         let (order, orders) = mpsc::unbounded_channel();
-        let mut keeper = Keeper::new(passes, runner, lease, members, given, orders);
+        let mut keeper = Keeper::new(passes, runner, lease, members, Reactors::of(reactors), given, orders);
         keeper.survey().await;
         tracker.spawn(keeper.run());
         tracker.close();
-        Ok(Projections::new(Names::new(shared.clone(), fed), most_rows_as_of, lease, tracker, shared.cancel, order))
+        let names = Names::new(shared.clone(), fed);
+        Ok(Projections::new(names, known, most_rows_as_of, lease, tracker, shared.cancel, order))
     }
 }
 
@@ -275,6 +294,18 @@ fn check_lease(lease: Duration) -> Result<(), StartError> {
     Err(Invalid::new("lease", format!("is {lease:?}"), "give it 100 milliseconds to an hour").into())
 }
 
+/// The same for reactors.
+fn give_tenant_to_reactors(reactors: &mut [Box<dyn AnyReactor>], tenant: &Tenant) -> Result<(), StartError> {
+    for reactor in reactors {
+        if let Some(own) = reactor.tenant().filter(|own| *own != tenant) {
+            let problem = format!("is `{tenant}`, but reactor `{}` is of tenant `{own}`", reactor.name());
+            return Err(Invalid::new("for_tenant", problem, "leave one of them out").into());
+        }
+        reactor.set_tenant(tenant.clone());
+    }
+    Ok(())
+}
+
 /// Why a stored checkpoint cannot be gone on from.
 fn refused(model: &Model, error: ReadError) -> StartError {
     if is_rewind(&error) {
@@ -283,12 +314,17 @@ fn refused(model: &Model, error: ReadError) -> StartError {
     StartError::Store(error)
 }
 
+/// Refuses to start nothing.
+fn check_any(projections: &[Box<dyn AnyProjection>]) -> Result<(), StartError> {
+    match projections.is_empty() {
+        true => Err(Invalid::new("projections", "are none", "add one by `with`").into()),
+        false => Ok(()),
+    }
+}
+
 /// Checks everything that can be checked without a database.
 fn check(projections: &[Box<dyn AnyProjection>]) -> Result<(), StartError> {
     let invalid = |field: &str, problem: String, fix: &str| Err(Invalid::new(field, problem, fix).into());
-    if projections.is_empty() {
-        return invalid("projections", "are none".to_owned(), "add one by `with`");
-    }
     for (at, projection) in projections.iter().enumerate() {
         let Model { projection: name, version, table } = projection.model();
         if !is_identifier(name) {

@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use annals_eventstore::{AsOf, EventStore, Invalid, Position, ReadError, Tenant};
+use futures::FutureExt;
 use futures::future::select_all;
 use tokio::sync::{mpsc, watch};
 use tokio_util::sync::{CancellationToken, DropGuard};
@@ -19,6 +20,7 @@ use crate::keeper::Order;
 use crate::member::AnyProjection;
 use crate::pass::Shared;
 use crate::projection::Projection;
+use crate::reactor::{KnownReactor, ReactorState, ReactorStatus};
 use crate::read_model::ReadModel;
 use crate::reads::Reads;
 use crate::rows::read_row;
@@ -35,6 +37,7 @@ pub struct Projections(Arc<Inner>);
 
 struct Inner {
     names: Names,
+    reactors: Vec<KnownReactor>,
     most_rows_as_of: usize,
     reads: Reads,
     lease: Duration,
@@ -84,6 +87,7 @@ impl Projections {
 
     pub(crate) fn new(
         names: Names,
+        reactors: Vec<KnownReactor>,
         most_rows_as_of: usize,
         lease: Duration,
         tracker: TaskTracker,
@@ -94,6 +98,7 @@ impl Projections {
         let (reads, watched) = (Reads::default(), Watched::default());
         Self(Arc::new(Inner {
             names,
+            reactors,
             most_rows_as_of,
             reads,
             lease,
@@ -142,6 +147,10 @@ impl Projections {
 
     pub(crate) fn watched(&self) -> &Watched {
         &self.0.watched
+    }
+
+    pub(crate) fn known_reactors(&self) -> &[KnownReactor] {
+        &self.0.reactors
     }
 
     /// The state of every projection that runs here, in the order in which they were added. What queries by the stable name
@@ -356,7 +365,7 @@ impl Projections {
         self.place_of::<P>().map_err(|known| WaitError::Unknown { name: P::NAME.to_owned(), known })
     }
 
-    /// Waits until a projection stops because of an error, or all of them are closed: for alerts.
+    /// Waits until a projection or a reactor stops because of an error, or all of them are closed: for alerts.
     ///
     /// ```
     /// # mod till { include!(concat!(env!("CARGO_MANIFEST_DIR"), "/docs/till.rs")); }
@@ -395,14 +404,15 @@ impl Projections {
     /// ```
     ///
     /// # Errors
-    /// The first projection that has stopped, and why. The others continue. [`StopCause`](crate::StopCause) says what
+    /// The first projection or reactor that has stopped, and why. The others continue. [`StopCause`](crate::StopCause) says what
     /// helps; then start the projections again.
     ///
     /// # Cancel safety
     /// Dropping the future is harmless.
     pub async fn stopped(&self) -> Result<(), Stopped> {
-        let ends: Vec<_> = self.0.names.fed.iter().map(|fed| Box::pin(end(fed.status.clone()))).collect();
-        let mut waiting = ends;
+        let projections = self.0.names.fed.iter().map(|fed| end(fed.status.clone()).boxed());
+        let reactors = self.0.reactors.iter().map(|reactor| end_of_reactor(reactor.status.clone()).boxed());
+        let mut waiting: Vec<_> = projections.chain(reactors).collect();
         while !waiting.is_empty() {
             let (ended, _, rest) = select_all(waiting).await;
             if let Some(stopped) = ended {
@@ -413,8 +423,8 @@ impl Projections {
         Ok(())
     }
 
-    /// Lets every projection finish the batch it is at, stores checkpoints that are behind, and waits until nothing runs any
-    /// more. Closing twice is harmless.
+    /// Lets every projection finish the batch it is at and every reactor the events it is at, at most for its time limit; stores
+    /// checkpoints that are behind, and waits until nothing runs any more. Closing twice is harmless.
     ///
     /// # Cancel safety
     /// Dropping the future lets them end by themselves; closing again waits for them.
@@ -430,6 +440,16 @@ async fn end(mut status: watch::Receiver<ProjectionStatus>) -> Option<Stopped> {
     let last = ended.map(|status| status.clone()).unwrap_or_else(|_| status.borrow().clone());
     match last.state {
         ProjectionState::Stopped(stopped) => Some(stopped),
+        _ => None,
+    }
+}
+
+/// Waits until a reactor does not run any more.
+async fn end_of_reactor(mut status: watch::Receiver<ReactorStatus>) -> Option<Stopped> {
+    let ended = status.wait_for(|status| !status.state.is_running()).await;
+    let last = ended.map(|status| status.clone()).unwrap_or_else(|_| status.borrow().clone());
+    match last.state {
+        ReactorState::Stopped(stopped) => Some(stopped),
         _ => None,
     }
 }

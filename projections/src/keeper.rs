@@ -13,6 +13,7 @@ use crate::database::{Claimed, Fault, Runner, Survey, UnitId};
 use crate::error::StopCause;
 use crate::member::Member;
 use crate::pass::{Passes, Shared};
+use crate::reactor::Reactors;
 
 /// How many surveys there are in the time of a lease: a late one must not cost it.
 const SURVEYS_PER_LEASE: u32 = 3;
@@ -78,6 +79,7 @@ pub(crate) struct Keeper {
     idle: BTreeMap<UnitId, Member>,
     /// What runs here, with the number of this owner.
     running: BTreeMap<UnitId, i64>,
+    reactors: Reactors,
     given: mpsc::UnboundedReceiver<Member>,
     free_before: BTreeSet<UnitId>,
     /// What was asked back so that others can have it.
@@ -102,6 +104,7 @@ impl Keeper {
         runner: Runner,
         lease: Duration,
         members: Vec<Member>,
+        reactors: Reactors,
         given: mpsc::UnboundedReceiver<Member>,
         orders: mpsc::UnboundedReceiver<Order>,
     ) -> Self {
@@ -112,6 +115,7 @@ impl Keeper {
             passes,
             idle: members.into_iter().map(|member| (member.unit(), member)).collect(),
             running: BTreeMap::new(),
+            reactors,
             given,
             free_before: BTreeSet::new(),
             given_back: BTreeSet::new(),
@@ -128,6 +132,10 @@ impl Keeper {
                 biased;
                 () = self.shared.cancel.cancelled() => break,
                 Some(member) = self.given.recv() => self.take_back(member),
+                unit = self.reactors.ended() => {
+                    self.reactors.take_back(&self.shared, unit).await;
+                    false
+                }
                 Some(order) = self.orders.recv() => {
                     self.follow(order);
                     true
@@ -149,6 +157,7 @@ impl Keeper {
         for member in self.idle.values() {
             member.close();
         }
+        self.reactors.close(&self.shared).await;
         if let Err(fault) = self.shared.database.leave(&self.runner).await {
             tracing::debug!(fault = %fault.source, "others will notice later that this process has ended");
         }
@@ -183,7 +192,8 @@ impl Keeper {
 
     /// Renews the leases, looks at all, and acts.
     pub(crate) async fn survey(&mut self) {
-        self.runner.stopped = self.idle.values().filter(|member| member.is_stopped()).map(Member::unit).collect();
+        let stopped = self.idle.values().filter(|member| member.is_stopped()).map(Member::unit);
+        self.runner.stopped = stopped.chain(self.reactors.stopped()).collect();
         let survey = tokio::select! {
             biased;
             () = self.shared.cancel.cancelled() => return,
@@ -199,9 +209,13 @@ impl Keeper {
         self.look_at_others(survey);
         let plan = plan(self.runner.id, survey, &self.free_before);
         self.free_before = free(survey);
-        self.given_back.extend(&plan.give_back);
-        self.shared.returns.ask(plan.give_back);
-        let is_idle = |unit: &UnitId| self.idle.get(unit).is_some_and(|member| !member.is_stopped());
+        let (reactors, give_back): (Vec<_>, _) = plan.give_back.into_iter().partition(|unit| self.reactors.has(unit));
+        self.reactors.end(&reactors);
+        self.given_back.extend(&give_back);
+        self.shared.returns.ask(give_back);
+        let is_idle = |unit: &UnitId| {
+            self.idle.get(unit).is_some_and(|member| !member.is_stopped()) || self.reactors.is_idle(unit)
+        };
         let claims: Vec<UnitId> = plan.claim.into_iter().filter(is_idle).collect();
         if claims.is_empty() {
             return;
@@ -221,6 +235,7 @@ impl Keeper {
         let mut missing: BTreeSet<UnitId> = self.idle.keys().copied().collect();
         let mut lost = Vec::new();
         for state in &survey.units {
+            self.reactors.look_at(state, state.owner.map(name));
             missing.remove(&state.unit);
             match self.idle.get_mut(&state.unit) {
                 Some(member) if !member.is_stopped() => member.look_at_lease(state, state.owner.map(name)),
@@ -242,6 +257,10 @@ impl Keeper {
     async fn start(&mut self, claimed: Vec<Claimed>) {
         let mut members = Vec::with_capacity(claimed.len());
         for Claimed { unit, epoch, checkpoint } in claimed {
+            if self.reactors.has(&unit) {
+                self.reactors.start(&self.passes, unit, epoch).await;
+                continue;
+            }
             let Some(mut member) = self.idle.remove(&unit) else { continue };
             if member.projection.parks() {
                 // From now on nobody else parks or reopens a stream of the unit without taking it.

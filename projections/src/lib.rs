@@ -10,6 +10,7 @@
 //! | know which have failed, for a supervisor | [`Projections::health`], [`Projections::stopped`] |
 //! | pause, resume, start again | [`Projections::pause`], [`Projections::resume`], [`Projections::start_again`] |
 //! | read rows by key or condition | [`Projections::find`], [`Projections::select`] |
+//! | send mails, call others: side effects | [`Reactor`], [`EffectKey`], [`ProjectionsBuilder::react`] |
 //! | read your own writes, watch, end | [`Projections::wait_for`], [`Projections::status`], [`Projections::close`] |
 //! | keep the rows of tenants apart | [Tenants](#tenants) |
 //! | change one that runs | [Deploying a changed projection](#deploying-a-changed-projection) |
@@ -57,6 +58,7 @@ mod page_reader;
 mod parking;
 mod pass;
 mod projection;
+mod reactor;
 mod read_model;
 mod reads;
 mod rows;
@@ -91,6 +93,7 @@ pub use error::{
 pub use handle::Projections;
 pub use health::{ProjectionHealth, Verdict};
 pub use projection::Projection;
+pub use reactor::{EffectKey, ParkedError, ParkedStream, Reacting, Reactor, ReactorError, ReactorState, ReactorStatus};
 pub use read_model::{ColumnSpec, IndexSpec, ReadModel, RowKey, RowKeyPrefix, SpecError, TableSpec};
 pub use reads::QueryValue;
 pub use rows::Rows;

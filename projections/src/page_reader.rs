@@ -22,6 +22,8 @@ const MOST_PAGES: usize = 16;
 /// A page of the log, or several in a row, decoded for every projection of the pass.
 pub(crate) struct DecodedPage {
     pub(crate) batch: Batch,
+    /// How many bytes of payload it has.
+    pub(crate) bytes: usize,
     /// The last event of the log that it accounts for; `None` if there was nothing to look at.
     pub(crate) checkpoint: Option<Checkpoint>,
     pub(crate) end: bool,
@@ -40,6 +42,8 @@ pub(crate) struct PageReader {
     /// Announces new events; marked as seen only before a read that sees them begins.
     head: watch::Receiver<Position>,
     limit: usize,
+    /// The most events of a batch.
+    most: usize,
     ahead: Option<Ahead>,
 }
 
@@ -58,8 +62,13 @@ impl Drop for Ahead {
 
 impl PageReader {
     pub(crate) fn of(store: Arc<dyn EventStore>) -> Self {
+        Self::with_batches_of(store, MOST_EVENTS)
+    }
+
+    /// One whose batches have at most `most` events.
+    pub(crate) fn with_batches_of(store: Arc<dyn EventStore>, most: usize) -> Self {
         let head = store.watch();
-        Self { store, head, limit: MOST_EVENTS, ahead: None }
+        Self { store, head, limit: most, most, ahead: None }
     }
 
     /// Begins to read the page after `after`, unless that is under way.
@@ -87,7 +96,7 @@ impl PageReader {
         self.ahead = None;
         match read {
             Ok(Ok((page, limit))) => {
-                self.limit = limit;
+                self.limit = limit.min(self.most);
                 Ok(page)
             }
             Ok(Err(error)) => Err(error),
@@ -124,7 +133,7 @@ async fn read(
         Some(average) => (BATCH_BYTES / average).clamp(1, MOST_EVENTS),
     };
     let batch = Batch::decode(&page.events, &wanted.decoders);
-    Ok((DecodedPage { batch, checkpoint: page.checkpoint, end: page.end }, next_limit))
+    Ok((DecodedPage { batch, bytes, checkpoint: page.checkpoint, end: page.end }, next_limit))
 }
 
 fn payload_bytes(events: &[RecordedEvent]) -> usize {

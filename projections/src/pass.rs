@@ -93,6 +93,11 @@ impl Passes {
         }
     }
 
+    /// Runs something else that ends with the handle.
+    pub(crate) fn run_beside(&self, task: impl Future<Output = ()> + Send + 'static) {
+        self.tracker.spawn(task);
+    }
+
     fn spawn(&self, role: Role, members: Vec<Member>) {
         let pass = Pass::new(self.shared.clone(), role, members);
         self.tracker.spawn(guard(pass, self.status_senders.clone(), self.shared.cancel.clone()));

@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, HashMap};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use annals_eventstore::{BackendError, Checkpoint, DatabaseError, Incarnation};
+use annals_eventstore::{BackendError, Checkpoint, DatabaseError, Incarnation, StreamId};
 use async_trait::async_trait;
 use jiff::Timestamp;
 use tokio::time::Instant;
@@ -17,6 +17,7 @@ use crate::database::{
 };
 use crate::error::StartError;
 use crate::memory_table::MemoryTable;
+use crate::reactor::{Failing, Kept, Opened, Opening, ReactorKeeper, check_tenant, unit_of};
 use crate::reads::Query;
 use crate::shape::Shape;
 
@@ -30,6 +31,7 @@ struct State {
     units: BTreeMap<UnitId, Stored>,
     names: HashMap<&'static str, Name>,
     runners: BTreeMap<Uuid, (Runner, Instant)>,
+    reactors: HashMap<&'static str, MemoryReactor>,
 }
 
 /// A row of the table of checkpoints.
@@ -212,6 +214,49 @@ impl ReadModels for MemoryReadModels {
         Ok(Shows::This)
     }
 
+    async fn reactor_checkpoint(&self, reactor: &'static str) -> Result<Option<Checkpoint>, StartError> {
+        Ok(self.state().reactors.get(reactor).map(|reactor| reactor.checkpoint))
+    }
+
+    async fn prepare_reactor(&self, opening: &Opening) -> Result<(), StartError> {
+        let tenant = opening.tenant.as_ref().map(|tenant| tenant.as_str().to_owned());
+        let mut state = self.state();
+        let checkpoint = opening.start;
+        let owner = opening.owner;
+        let new = MemoryReactor { checkpoint, owner, unclean: 0, tenant: tenant.clone(), failing: Vec::new() };
+        let stored = state.reactors.entry(opening.reactor).or_insert(new);
+        check_tenant(opening.reactor, stored.tenant.clone(), tenant)?;
+        let checkpoint = stored.checkpoint;
+        let unit = Stored {
+            checkpoint,
+            moved_at: opening.clock.now(),
+            epoch: 0,
+            lease: None,
+            paused: None,
+            parked: BTreeMap::new(),
+        };
+        state.units.entry(unit_of(opening.reactor)).or_insert(unit);
+        Ok(())
+    }
+
+    async fn open_reactor(&self, opening: Opening) -> Result<Opened, StartError> {
+        let Opening { reactor, tenant, start, owner, .. } = opening;
+        let tenant = tenant.map(|tenant| tenant.as_str().to_owned());
+        let mut state = self.state();
+        let new = MemoryReactor { checkpoint: start, owner, unclean: 0, tenant: tenant.clone(), failing: Vec::new() };
+        let stored = state.reactors.entry(reactor).or_insert(new);
+        check_tenant(reactor, stored.tenant.clone(), tenant)?;
+        stored.owner = owner;
+        stored.unclean += 1;
+        let keeper = Arc::new(MemoryKeeper { models: self.clone(), reactor, owner });
+        Ok(Opened {
+            keeper,
+            checkpoint: stored.checkpoint,
+            unclean: stored.unclean - 1,
+            failing: stored.failing.clone(),
+        })
+    }
+
     async fn shown(&self, models: &[Model]) -> Result<Vec<Option<Shown>>, Fault> {
         let state = self.state();
         let shown = |model: &Model| {
@@ -315,4 +360,70 @@ impl ReadModels for MemoryReadModels {
 
 fn place(unit: &UnitId, stored: &Stored) -> Place {
     Place { slot: unit.slot, epoch: stored.epoch, checkpoint: stored.checkpoint }
+}
+
+struct MemoryReactor {
+    checkpoint: Checkpoint,
+    owner: Uuid,
+    unclean: u32,
+    tenant: Option<String>,
+    failing: Vec<Failing>,
+}
+
+struct MemoryKeeper {
+    models: MemoryReadModels,
+    reactor: &'static str,
+    owner: Uuid,
+}
+
+impl MemoryKeeper {
+    /// Changes what is stored, if the reactor is this run's.
+    fn change(&self, change: impl FnOnce(&mut MemoryReactor) -> Kept) -> Result<Kept, Fault> {
+        let mut state = self.models.state();
+        let State { reactors, units, .. } = &mut *state;
+        let Some(reactor) = reactors.get_mut(self.reactor).filter(|reactor| reactor.owner == self.owner) else {
+            return Ok(Kept::Lost);
+        };
+        let kept = change(reactor);
+        if let Some(unit) = units.get_mut(&unit_of(self.reactor)) {
+            unit.checkpoint = reactor.checkpoint;
+        }
+        Ok(kept)
+    }
+}
+
+#[async_trait]
+impl ReactorKeeper for MemoryKeeper {
+    async fn save(&self, from: &Checkpoint, to: &Checkpoint) -> Result<Kept, Fault> {
+        self.change(|reactor| {
+            if reactor.checkpoint != *from && reactor.checkpoint != *to {
+                return Kept::Lost;
+            }
+            (reactor.checkpoint, reactor.unclean) = (*to, 0);
+            reactor.failing.retain(|failing| failing.parked || failing.place.position > to.position);
+            Kept::Done
+        })
+    }
+
+    async fn keep(&self, failing: &Failing) -> Result<Kept, Fault> {
+        self.change(|reactor| {
+            reactor.failing.retain(|other| other.place.stream != failing.place.stream);
+            reactor.failing.push(failing.clone());
+            Kept::Done
+        })
+    }
+
+    async fn forget(&self, stream: &StreamId) -> Result<Kept, Fault> {
+        self.change(|reactor| {
+            reactor.failing.retain(|other| other.place.stream != *stream);
+            Kept::Done
+        })
+    }
+
+    async fn release(&self) -> Result<Kept, Fault> {
+        self.change(|reactor| {
+            reactor.unclean = 0;
+            Kept::Done
+        })
+    }
 }

@@ -25,11 +25,12 @@ use uuid::Uuid;
 use crate::changes::Changes;
 use crate::column::ColumnValue;
 use crate::error::StartError;
+use crate::reactor::{Opened, Opening};
 use crate::read_model::TableSpec;
 use crate::reads::Query;
 use crate::shape::Shape;
 pub use choice::ReadModelDatabase;
-pub(crate) use lease::{Claimed, LeaseState, Paused, Runner, RunnerState, Survey, UnitId};
+pub(crate) use lease::{Claimed, LeaseState, Paused, Runner, RunnerState, Survey, UnitId, new_owner};
 pub(crate) use name::{Shown, Shows, StoredName, Switch};
 pub(crate) use parked::{Dropped, ParkedStream, ParkingChanges};
 
@@ -149,6 +150,16 @@ pub(crate) trait ReadModels: Send + Sync {
     /// version it is stored to show, change in one transaction, which also sees to it that the version shown until then does
     /// not read further meanwhile.
     async fn show(&self, model: &Model, switch: Switch) -> Result<Shows, Fault>;
+
+    /// Where a reactor is; `None` if it was never started.
+    async fn reactor_checkpoint(&self, reactor: &'static str) -> Result<Option<Checkpoint>, StartError>;
+
+    /// Sees to it that a reactor has a checkpoint: where the opening begins, if nothing is stored.
+    async fn prepare_reactor(&self, opening: &Opening) -> Result<(), StartError>;
+
+    /// Makes a reactor the opening run's, in place of any run before it, and stores where it begins if nothing is stored. The calls of
+    /// earlier runs change nothing from then on.
+    async fn open_reactor(&self, opening: Opening) -> Result<Opened, StartError>;
 
     /// What the stable names of these models' read models show, in their order; `None` where name or checkpoint is gone.
     async fn shown(&self, models: &[Model]) -> Result<Vec<Option<Shown>>, Fault>;

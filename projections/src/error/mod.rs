@@ -134,19 +134,19 @@ impl fmt::Display for EventPlace {
     }
 }
 
-/// A projection that goes no further until somebody has fixed what stopped it and started it again.
+/// A projection or a reactor that goes no further until somebody has fixed what stopped it and started it again.
 ///
-/// Its rows and its checkpoint are as they were before the event; the other projections continue.
+/// Its rows and its checkpoint are as they were before the event; the others continue.
 /// [`Projections::stopped`](crate::Projections::stopped) has an example.
 #[derive(Clone, Debug, thiserror::Error)]
-#[error("projection `{projection}` (version {version}) stopped {}: {}", Before(event.as_ref(), *position), chain(&**cause))]
+#[error("{} stopped {}: {}", Who(projection, *version), Before(event.as_ref(), *position), chain(&**cause))]
 #[non_exhaustive]
 pub struct Stopped {
-    /// The projection.
+    /// The projection, or the reactor.
     pub projection: Arc<str>,
-    /// The version of its fold, from 1.
+    /// The version of its fold, from 1; 0 for a reactor, which has none.
     pub version: u32,
-    /// The position that it has reached; everything up to there is applied.
+    /// The position that it has reached; everything up to there is applied, or handled.
     pub position: Position,
     /// The event that it stopped before, if it was one event's fault.
     pub event: Option<EventPlace>,
@@ -165,6 +165,18 @@ impl Stopped {
     #[must_use]
     pub fn is_transient(&self) -> bool {
         self.family() == ErrorFamily::Transient
+    }
+}
+
+/// Says what stopped.
+struct Who<'a>(&'a str, u32);
+
+impl fmt::Display for Who<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.1 {
+            0 => write!(f, "reactor `{}`", self.0),
+            version => write!(f, "projection `{}` (version {version})", self.0),
+        }
     }
 }
 
@@ -190,6 +202,10 @@ pub enum StopCause {
     /// `apply` panicked. Fix the fold, deploy, start again: it continues with this event.
     #[error("it panicked: {0}; fix the fold and start again, then it continues with this event")]
     Panicked(String),
+    /// A reactor could not handle the event: an error that is permanent, a panic, or the last try of those it has. Fix what it
+    /// says, start it again: it continues with this event.
+    #[error("it could not handle the event; fix what it says and start it again, then it continues with this event")]
+    React(#[source] Box<dyn std::error::Error + Send + Sync>),
     /// The event cannot be read by this build, or the log cannot be read on. Do what the error says, start again.
     #[error(transparent)]
     Read(Arc<ReadError>),
@@ -223,6 +239,7 @@ impl StopCause {
     pub fn family(&self) -> ErrorFamily {
         match self {
             Self::Apply(_)
+            | Self::React(_)
             | Self::Panicked(_)
             | Self::NeverSatisfied(_)
             | Self::Database(_)

@@ -120,6 +120,31 @@ pub enum StartError {
         /// What the store said about its checkpoint.
         source: ReadError,
     },
+    /// The reactor has read a log that this store does not have: one of them was restored or replaced. So where it goes on is not
+    /// known. Give it another `NAME`, and say by `after` where it begins.
+    #[error(
+        "reactor `{reactor}` has read another log than this; give it another `NAME`, and say by `after` where it begins"
+    )]
+    ReactorRewound {
+        /// The reactor.
+        reactor: &'static str,
+        /// What the store said about its checkpoint.
+        source: ReadError,
+    },
+    /// The reactor was first started for another tenant, or for all. Its position counts for that one.
+    #[error(
+        "reactor `{reactor}` was first started for the events {}, but now wants those {}; give it another `NAME`",
+        OfTenant(stored),
+        OfTenant(declared)
+    )]
+    ReactorTenantChanged {
+        /// The reactor.
+        reactor: &'static str,
+        /// The tenant then; `None` if it was all of them.
+        stored: Option<String>,
+        /// The tenant now.
+        declared: Option<String>,
+    },
     /// The event store could not be read. If the error is transient, start again later.
     #[error("the event store could not be read; start again when it can")]
     Store(#[source] ReadError),
@@ -149,9 +174,10 @@ impl StartError {
             | Self::EventsChanged { .. }
             | Self::TenantChanged { .. }
             | Self::SlotsChanged { .. }
+            | Self::ReactorTenantChanged { .. }
             | Self::ColumnsLost { .. }
             | Self::NameTaken { .. } => ErrorFamily::Invalid,
-            Self::Rewound { .. } => ErrorFamily::Broken,
+            Self::Rewound { .. } | Self::ReactorRewound { .. } => ErrorFamily::Broken,
             Self::Store(source) => source.family(),
             Self::Database { source, .. } => source.family(),
             Self::Migrate(source) => source.family(),

@@ -128,6 +128,14 @@ fn start_errors() -> Vec<StartError> {
         taken_by: taken_by.to_owned(),
     };
     vec![
+        StartError::ReactorRewound {
+            reactor: "mailer",
+            source: ReadError::StoreRewound {
+                position: position(40),
+                incarnation: annals_eventstore::Incarnation(uuid::Uuid::from_u128(7)),
+            },
+        },
+        StartError::ReactorTenantChanged { reactor: "mailer", stored: Some("north".to_owned()), declared: None },
         StartError::ShapeChanged {
             projection: "order_list",
             version: 2,
@@ -273,6 +281,11 @@ fn stops() -> Vec<Stopped> {
             source: DecodeError::UnknownSchemaVersion { name: "account.paid".to_owned(), found: 3, known: 2 },
         }))),
         on_event(StopCause::Undeclared(Invalid::new("aggregate_type", "`loan` is another", "leave it out"))),
+        Stopped {
+            projection: "mailer".into(),
+            version: 0,
+            ..on_event(StopCause::React("there is no such address".into()))
+        },
         on_event(StopCause::NeverSatisfied(1_000)),
         stopped(None, StopCause::Database(engine())),
         stopped(None, StopCause::CheckpointRemoved),

@@ -1,11 +1,11 @@
 //! Tests of the pure core, and of the runner over a store in memory and read models in every database.
 
-mod accounts;
+pub(crate) mod accounts;
 mod as_of;
 mod columns;
 mod dead_letters;
 mod deploy;
-mod fixture;
+pub(crate) mod fixture;
 mod folding;
 mod health;
 mod law;
@@ -23,8 +23,8 @@ mod runner;
 mod slot;
 mod start;
 mod streams;
-mod swapped;
-mod troubled;
+pub(crate) mod swapped;
+pub(crate) mod troubled;
 
 /// One list, so that no database can miss a test. In memory time is paused; elsewhere it is real.
 macro_rules! on_every_database {

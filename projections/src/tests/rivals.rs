@@ -24,6 +24,7 @@ use crate::database::{
     StoredName, Survey, Switch, UnitId, Work,
 };
 use crate::error::StopCause;
+use crate::reactor::{Opened, Opening};
 use crate::read_model::ReadModel;
 use crate::reads::Query;
 use crate::shape::Shape;
@@ -316,6 +317,18 @@ impl ReadModels for Replica {
 
     async fn show(&self, model: &Model, switch: Switch) -> Result<Shows, Fault> {
         self.around(self.models.show(model, switch)).await
+    }
+
+    async fn reactor_checkpoint(&self, reactor: &'static str) -> Result<Option<Checkpoint>, StartError> {
+        self.models.reactor_checkpoint(reactor).await
+    }
+
+    async fn prepare_reactor(&self, opening: &Opening) -> Result<(), StartError> {
+        self.models.prepare_reactor(opening).await
+    }
+
+    async fn open_reactor(&self, opening: Opening) -> Result<Opened, StartError> {
+        self.models.open_reactor(opening).await
     }
 
     async fn shown(&self, models: &[Model]) -> Result<Vec<Option<Shown>>, Fault> {

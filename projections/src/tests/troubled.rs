@@ -4,7 +4,7 @@ use std::collections::VecDeque;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use annals_eventstore::{BackendError, DatabaseError, Incarnation};
+use annals_eventstore::{BackendError, Checkpoint, DatabaseError, Incarnation, StreamId};
 use async_trait::async_trait;
 use jiff::Timestamp;
 use uuid::Uuid;
@@ -16,6 +16,7 @@ use crate::database::{
     Claimed, Fault, Model, Moved, ParkedStream, Paused, Place, Prepared, QueryFault, ReadModels, Runner, Shown, Shows,
     StoredName, Survey, Switch, UnitId, Work,
 };
+use crate::reactor::{Failing, Kept, Opened, Opening, ReactorKeeper};
 use crate::reads::Query;
 use crate::shape::Shape;
 
@@ -58,6 +59,10 @@ struct State {
     begun: usize,
     tried: usize,
     committed: usize,
+    /// What happens to the next calls of keepers, in turn.
+    keeps: VecDeque<Option<Trouble>>,
+    /// What keepers were asked for, in turn.
+    kept: Vec<&'static str>,
     /// Where the checkpoint was each time that a view was to be switched.
     shown_at: Vec<i64>,
 }
@@ -128,6 +133,20 @@ impl Troubled {
 
     pub(crate) fn committed(&self) -> usize {
         self.state().committed
+    }
+
+    pub(crate) fn trouble_keepers(&self, trouble: impl IntoIterator<Item = Option<Trouble>>) {
+        self.state().keeps.extend(trouble);
+    }
+
+    /// From now on nothing goes wrong with keepers.
+    pub(crate) fn end_trouble_of_keepers(&self) {
+        self.state().keeps.clear();
+    }
+
+    /// What keepers of reactors were asked for, in turn: `save`, `keep`, `forget`, `release`.
+    pub(crate) fn kept(&self) -> Vec<&'static str> {
+        self.state().kept.clone()
     }
 
     /// How often a view was to be switched.
@@ -221,6 +240,20 @@ impl ReadModels for Troubled {
         }
     }
 
+    async fn reactor_checkpoint(&self, reactor: &'static str) -> Result<Option<Checkpoint>, StartError> {
+        self.models.reactor_checkpoint(reactor).await
+    }
+
+    async fn prepare_reactor(&self, opening: &Opening) -> Result<(), StartError> {
+        self.models.prepare_reactor(opening).await
+    }
+
+    async fn open_reactor(&self, opening: Opening) -> Result<Opened, StartError> {
+        let opened = self.models.open_reactor(opening).await?;
+        let keeper = Arc::new(TroubledKeeper { inner: opened.keeper, state: Arc::clone(&self.state) });
+        Ok(Opened { keeper, ..opened })
+    }
+
     async fn shown(&self, models: &[Model]) -> Result<Vec<Option<Shown>>, Fault> {
         self.models.shown(models).await
     }
@@ -270,5 +303,54 @@ impl ReadModels for Troubled {
         query: &Query<'_>,
     ) -> Result<Option<Vec<Vec<ColumnValue>>>, QueryFault> {
         self.models.query(model, shown, query).await
+    }
+}
+
+/// The keeper of a reactor that fails on demand.
+struct TroubledKeeper {
+    inner: Arc<dyn ReactorKeeper>,
+    state: Arc<Mutex<State>>,
+}
+
+impl TroubledKeeper {
+    /// The answer to a call that had its effect, if it had.
+    async fn call(
+        &self,
+        what: &'static str,
+        call: impl Future<Output = Result<Kept, Fault>> + Send,
+    ) -> Result<Kept, Fault> {
+        let trouble = {
+            let mut state = self.state.lock().expect("no test panics while it holds the lock");
+            state.kept.push(what);
+            state.keeps.pop_front().flatten()
+        };
+        match trouble {
+            None => call.await,
+            Some(Trouble::Passing) => Err(fault(true, None)),
+            Some(Trouble::Refused(_)) => Err(fault(false, None)),
+            Some(Trouble::Unanswered) => {
+                call.await?;
+                Err(fault(true, None))
+            }
+        }
+    }
+}
+
+#[async_trait]
+impl ReactorKeeper for TroubledKeeper {
+    async fn save(&self, from: &Checkpoint, to: &Checkpoint) -> Result<Kept, Fault> {
+        self.call("save", self.inner.save(from, to)).await
+    }
+
+    async fn keep(&self, failing: &Failing) -> Result<Kept, Fault> {
+        self.call("keep", self.inner.keep(failing)).await
+    }
+
+    async fn forget(&self, stream: &StreamId) -> Result<Kept, Fault> {
+        self.call("forget", self.inner.forget(stream)).await
+    }
+
+    async fn release(&self) -> Result<Kept, Fault> {
+        self.call("release", self.inner.release()).await
     }
 }

@@ -1,10 +1,12 @@
 //! What holds wherever the events and the read models are.
 
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use annals_eventstore::{Position, Recorded};
 use annals_macros::ReadModel;
-use annals_projections::{Projection, ProjectionError, Rows, StartError};
+use annals_projections::{EffectKey, Projection, ProjectionError, Reactor, ReactorError, Rows, StartError};
 use jiff::Timestamp;
 
 use super::backends::{Backend, block_on, until_at};
@@ -142,6 +144,64 @@ pub(crate) fn whenever_the_process_dies_rows_and_checkpoint_agree(backend: Backe
         views.close().await;
         shop.close().await;
     });
+}
+
+/// A mail service that knows the keys of what it was asked for. It is outside, so it outlives the processes.
+#[derive(Clone, Default)]
+struct Mails(Arc<Mutex<BTreeMap<String, BTreeSet<EffectKey>>>>);
+
+impl Reactor for Mails {
+    type Event = OrderEvent;
+    const NAME: &'static str = "mails";
+
+    async fn react(&self, event: &Recorded<OrderEvent>, key: &EffectKey) -> Result<(), ReactorError> {
+        tokio::time::sleep(Duration::from_millis(1)).await;
+        let mail = format!("{} {}", event.stream.aggregate_id(), event.version.get());
+        self.0.lock().unwrap().entry(mail).or_default().insert(*key);
+        Ok(())
+    }
+}
+
+/// Kills the runtime, and with it every handler at whatever it is doing, again and again.
+pub(crate) fn whenever_the_process_dies_mails_are_sent_again_under_their_keys_and_none_is_missing(backend: Backend) {
+    let mails = Mails::default();
+    let start =
+        async |shop: &crate::backends::Shop| shop.projections().with(Sales).react(mails.clone()).start().await.unwrap();
+    block_on(async {
+        let shop = backend.open().await;
+        shop.append("history", &[placed("ann", 1)]).await;
+        start(&shop).await.close().await;
+        shop.close().await;
+    });
+    for run in 0..5_i64 {
+        let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap();
+        runtime.block_on(async {
+            let shop = backend.open().await;
+            let views = start(&shop).await;
+            let reached = views.reactors()[0].position.get() + run * 3;
+            for n in 0..12 {
+                shop.append(&format!("o-{}", n % 5), &[placed("ann", 1), OrderEvent::Paid]).await;
+            }
+            while views.reactors()[0].position.get() < reached {
+                tokio::time::sleep(Duration::from_millis(1)).await;
+            }
+        });
+        runtime.shutdown_timeout(Duration::from_secs(10));
+    }
+    block_on(async {
+        let shop = backend.open().await;
+        let views = start(&shop).await;
+        let head = shop.store().head().await.unwrap().position;
+        while views.reactors()[0].position < head {
+            assert!(views.reactors()[0].state.is_running(), "{:?}", views.reactors());
+            tokio::time::sleep(Duration::from_millis(1)).await;
+        }
+        views.close().await;
+        shop.close().await;
+    });
+    let mails = mails.0.lock().unwrap();
+    assert_eq!(mails.len(), 5 * 24, "every event, and none of the history");
+    assert!(mails.values().all(|keys| keys.len() == 1), "each under one key: {mails:?}");
 }
 
 /// The list with a column more, under the same version and under the next.

@@ -52,4 +52,5 @@ everywhere! {
     a_table_that_somebody_drops_stops_its_projection_and_says_so,
     events_of_many_writers_are_each_counted_once,
     events_that_changed_are_folded_as_what_they_mean_today,
+    whenever_the_process_dies_mails_are_sent_again_under_their_keys_and_none_is_missing,
 }

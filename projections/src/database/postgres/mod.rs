@@ -7,6 +7,7 @@ mod load;
 mod parked;
 mod prepare;
 mod query;
+mod reactors;
 mod schema;
 mod statements;
 #[cfg(test)]
@@ -33,6 +34,7 @@ use crate::database::{
     StoredName, Survey, Switch, UnitId, Work,
 };
 use crate::error::StartError;
+use crate::reactor::{Opened, Opening};
 use crate::reads::Query;
 use crate::shape::Shape;
 use fault::fault;
@@ -145,6 +147,22 @@ impl ReadModels for PostgresReadModels {
 
     async fn show(&self, model: &Model, switch: Switch) -> Result<Shows, Fault> {
         view::switch(&self.database, self.schema().await.map_err(fault)?, model, switch).await
+    }
+
+    async fn reactor_checkpoint(&self, reactor: &'static str) -> Result<Option<Checkpoint>, StartError> {
+        let refused = |source| StartError::Database { projection: reactor, source };
+        reactors::stored(&self.database, self.schema().await.map_err(refused)?, reactor).await
+    }
+
+    async fn prepare_reactor(&self, opening: &Opening) -> Result<(), StartError> {
+        let refused = |source| StartError::Database { projection: opening.reactor, source };
+        reactors::prepare(&self.database, self.schema().await.map_err(refused)?, opening).await
+    }
+
+    async fn open_reactor(&self, opening: Opening) -> Result<Opened, StartError> {
+        let refused = |source| StartError::Database { projection: opening.reactor, source };
+        let schema = self.schema().await.map_err(refused)?;
+        reactors::open(&self.database, schema, opening).await
     }
 
     async fn shown(&self, models: &[Model]) -> Result<Vec<Option<Shown>>, Fault> {

@@ -4,6 +4,7 @@ mod lease;
 mod parked;
 mod prepare;
 mod query;
+mod reactors;
 mod statements;
 #[cfg(test)]
 mod tests;
@@ -30,6 +31,7 @@ use crate::database::{
     StoredName, Survey, Switch, UnitId, Work,
 };
 use crate::error::StartError;
+use crate::reactor::{Opened, Opening};
 use crate::reads::Query;
 use crate::shape::Shape;
 use statements::Statements;
@@ -187,6 +189,18 @@ impl ReadModels for SqliteReadModels {
         view::show(&mut transaction, model, &self.statements(model)).await.map_err(|e| self.sql_fault(e))?;
         transaction.commit().await.map_err(fault)?;
         Ok(Shows::This)
+    }
+
+    async fn reactor_checkpoint(&self, reactor: &'static str) -> Result<Option<Checkpoint>, StartError> {
+        reactors::stored(&self.database, reactor).await
+    }
+
+    async fn prepare_reactor(&self, opening: &Opening) -> Result<(), StartError> {
+        reactors::prepare(&self.database, opening).await
+    }
+
+    async fn open_reactor(&self, opening: Opening) -> Result<Opened, StartError> {
+        reactors::open(&self.database, opening).await
     }
 
     async fn shown(&self, models: &[Model]) -> Result<Vec<Option<Shown>>, Fault> {

@@ -1,0 +1,11 @@
+//! Tests of reactors over a store in memory: the engine in paused time, and what every database must keep.
+
+mod close;
+mod failures;
+mod keepers;
+mod mailer;
+mod order;
+mod parked;
+mod progress;
+mod unclean;
+mod unit;
