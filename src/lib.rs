@@ -7,6 +7,7 @@
 //! | say what can happen | [`Event`], [`text_id!`] |
 //! | change events that are stored | [how](guide::events_that_change); [`evolution`]; `testing::schema_lock!` (feature `testing`) |
 //! | say what state follows, and decide | [`Aggregate`], [`Evolve`], [`Decide`] |
+//! | load long streams fast | [how](guide::snapshots) |
 //! | open a store | [`sqlite()`], [`SqliteOptions`], [`MemoryStore`]; `postgres`, `PostgresOptions` (feature `postgres`) |
 //! | run commands | [`AggregateStore::aggregate`], [`Repository`], [`Context`], [`RequestKey`] |
 //! | run a command over two aggregates | [`AggregateStore::execute_two`]; [how](guide::two_aggregates) |
@@ -109,7 +110,7 @@
 //! | `resilience-http` | no | layers for a service's own HTTP: requests that run once, rate limits with their headers |
 //! | `resilience-axum` | no | all of that, and routes and extractors for axum |
 //! | `sagas` | no | declared steps over several services, each with its undo |
-//! | `testing` | no | given/when/then, and a store that fails on demand |
+//! | `testing` | no | given/when/then, a store that fails on demand, and the lock of stored shapes |
 //! | `conformance` | no | the contract of a store as clauses that run |
 //! | `full` | no | everything that runs in production; layers and routes for HTTP are asked for by name |
 
@@ -205,6 +206,9 @@ pub mod guide {
     #[doc = include_str!("../docs/events-that-change.md")]
     pub mod events_that_change {}
 
+    #[doc = include_str!("../docs/snapshots.md")]
+    pub mod snapshots {}
+
     #[doc = include_str!("../docs/two-aggregates.md")]
     pub mod two_aggregates {}
 
@@ -259,7 +263,7 @@ pub mod testing {
         Decided, Fault, FaultyStore, Given, SchemaLock, Then, given, given_nothing, schema_lock, shapes_of,
     };
     #[cfg(feature = "projections")]
-    pub use annals_projections::testing::{Given as GivenEvent, GivenEvents, ProjectionTest, given_events};
+    pub use annals_projections::testing::{GivenEvent, GivenEvents, ProjectionTest, given_events};
 }
 
 /// The traits whose methods one calls on a store or a projection, in one line: `use annals::prelude::*;`.

@@ -7,6 +7,7 @@ mod credit;
 mod dead_letters;
 mod detail;
 mod evolution;
+mod generations;
 mod list;
 mod location;
 mod many;
@@ -82,6 +83,8 @@ enum Scene {
         #[arg(long)]
         as_of: Timestamp,
     },
+    /// Orders that three builds stored, each in its own shape, are read as orders of today.
+    Evolution,
     /// Two shops share the store and have the same order numbers.
     TwoShops,
     /// A second process runs half of the read models, and is killed.
@@ -147,6 +150,7 @@ async fn play(
         (None, Some(Scene::History { order })) => past::history(&shop, &order, out).await,
         (None, Some(Scene::AsOf { order, time })) => past::as_of(&shop, &order, time, out).await,
         (None, Some(Scene::List { as_of })) => past::list(&shop, as_of, out).await,
+        (None, Some(Scene::Evolution)) => generations::play(&shop, first, out).await,
         (None, Some(Scene::TwoShops)) => two_shops::play(&shop, out).await,
         (None, _) => story::play(&shop, first, out).await,
     };

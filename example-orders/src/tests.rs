@@ -12,6 +12,7 @@ use crate::analytics::{DailySales, Day};
 use crate::credit::{Credit, CreditEvent};
 use crate::dead_letters;
 use crate::detail::{Detail, OrderDetail};
+use crate::generations;
 use crate::list::{Listed, OrderList};
 use crate::location::Location;
 use crate::money::{Currency, Money};
@@ -86,6 +87,16 @@ async fn the_past_of_the_story_prints_the_golden_text() {
     printed.extend(format!("\n{refused}\n").into_bytes());
     shop.close().await.expect("closed");
     insta::assert_snapshot!("past", String::from_utf8(printed).expect("text"));
+}
+
+#[tokio::test]
+async fn orders_of_three_generations_print_the_golden_text() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let mut printed = Vec::new();
+    let shop = in_a_file(&folder.path().join("orders.db"), 1, "2026-03-02T09:30:00Z".parse().expect("a time")).await;
+    generations::play(&shop, 1_001, &mut printed).await.expect("played");
+    shop.close().await.expect("closed");
+    insta::assert_snapshot!("evolution", String::from_utf8(printed).expect("text"));
 }
 
 #[tokio::test]

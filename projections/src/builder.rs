@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use annals_eventstore::{Clock, EventStore, Invalid, ReadError, SystemClock, Tenant};
+use annals_eventstore::{Clock, EventStore, IdSource, Invalid, ReadError, SystemClock, Tenant, TimeOrderedIds};
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
@@ -12,7 +12,7 @@ use crate::as_of::MOST_ROWS;
 use crate::commit::check_log;
 #[cfg(any(feature = "sqlite", feature = "postgres"))]
 use crate::database::ReadModelDatabase;
-use crate::database::{Model, ReadModels, Runner, new_owner};
+use crate::database::{Model, ReadModels, Runner};
 use crate::error::{StartError, is_rewind};
 use crate::handle::Projections;
 use crate::keeper::{Keeper, Returns};
@@ -253,7 +253,7 @@ impl ProjectionsBuilder {
         let projections = fed.iter().map(|fed| (fed.model.projection, fed.model.version));
         let runs = projections.chain(reactors.iter().map(|reactor| (reactor.unit.projection, reactor.unit.version)));
         let runs = runs.collect();
-        let runner = Runner { id: new_owner(), name: runner_name, runs, stopped: Vec::new() };
+        let runner = Runner { id: TimeOrderedIds.next_id(), name: runner_name, runs, stopped: Vec::new() };
         let (order, orders) = mpsc::unbounded_channel();
         let mut keeper = Keeper::new(passes, runner, lease, members, Reactors::of(reactors), given, orders);
         keeper.survey().await;

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use annals_eventstore::{Invalid, Position, ReadError, StreamId, StreamVersion};
+use annals_eventstore::{IdSource, Invalid, Position, ReadError, StreamId, StreamVersion, TimeOrderedIds};
 use jiff::Timestamp;
 use uuid::Uuid;
 
@@ -11,7 +11,7 @@ use crate::batch::Batch;
 use crate::changes::Changes;
 use crate::column::ColumnValue;
 use crate::control::{check_text, refused};
-use crate::database::{Dropped, Model, Moved, ParkedStream, ParkingChanges, Place, UnitId, Work, new_owner};
+use crate::database::{Dropped, Model, Moved, ParkedStream, ParkingChanges, Place, UnitId, Work};
 use crate::error::{ControlError, EventPlace, StopCause};
 use crate::folding::{Folding, Outcome, Step, Stop};
 use crate::handle::Projections;
@@ -202,7 +202,7 @@ impl Projections {
         if find(&shared, unit, stream).await?.is_none() {
             return Ok(None);
         }
-        let owner = new_owner();
+        let owner = TimeOrderedIds.next_id();
         let place = shared.database.seize(unit, owner, LEASE).await.map_err(refused)?;
         let place = place.ok_or(ControlError::Paused { projection: P::NAME })?;
         let taken = |parked| Taken { shared: shared.clone(), projection, unit, owner, place, parked };

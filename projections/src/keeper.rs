@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use tokio::sync::{mpsc, watch};
+use tokio::sync::{mpsc, oneshot, watch};
 use tokio::time::{Instant, sleep_until};
 
 use crate::balance::{free, plan};
@@ -85,16 +85,17 @@ pub(crate) struct Keeper {
     /// What was asked back so that others can have it.
     given_back: BTreeSet<UnitId>,
     orders: mpsc::UnboundedReceiver<Order>,
-    /// What is to be started again if it comes back stopped before the next survey.
+    /// What is to be started again if it comes back stopped before the next survey, and who waits for that.
     again: BTreeSet<UnitId>,
+    waiting: Vec<oneshot::Sender<()>>,
 }
 
 /// What people ask of the keeper.
 pub(crate) enum Order {
     /// Look at all leases now.
     Look,
-    /// Start the slots of this projection that have stopped.
-    StartAgain(&'static str),
+    /// Start the slots of this projection that have stopped, and say when they are stopped no longer.
+    StartAgain(&'static str, oneshot::Sender<()>),
 }
 
 impl Keeper {
@@ -121,6 +122,7 @@ impl Keeper {
             given_back: BTreeSet::new(),
             orders,
             again: BTreeSet::new(),
+            waiting: Vec::new(),
         }
     }
 
@@ -142,6 +144,7 @@ impl Keeper {
                 }
                 () = sleep_until(next) => {
                     self.again.clear();
+                    self.waiting.clear();
                     true
                 }
             };
@@ -175,6 +178,7 @@ impl Keeper {
         let again = self.again.remove(&unit) && member.is_stopped();
         if again {
             member.start_again();
+            self.waiting.clear();
         }
         self.idle.insert(unit, member);
         let given_back = self.given_back.remove(&unit);
@@ -182,9 +186,15 @@ impl Keeper {
     }
 
     fn follow(&mut self, order: Order) {
-        let Order::StartAgain(projection) = order else { return };
+        let Order::StartAgain(projection, done) = order else { return };
+        let mut any = false;
         for member in self.idle.values_mut().filter(|m| m.is_stopped() && m.model.projection == projection) {
             member.start_again();
+            any = true;
+        }
+        // Whoever waits hears of it as this is dropped.
+        if !any {
+            self.waiting.push(done);
         }
         // Its pass may not have handed it over yet.
         self.again.extend(self.running.keys().filter(|unit| unit.projection == projection));
@@ -256,7 +266,8 @@ impl Keeper {
     /// those that follow it.
     async fn start(&mut self, claimed: Vec<Claimed>) {
         let mut members = Vec::with_capacity(claimed.len());
-        for Claimed { unit, epoch, checkpoint } in claimed {
+        for claimed in claimed {
+            let Claimed { unit, epoch, .. } = claimed;
             if self.reactors.has(&unit) {
                 self.reactors.start(&self.passes, unit, epoch).await;
                 continue;
@@ -274,7 +285,7 @@ impl Keeper {
                     }
                 }
             }
-            member.claimed(epoch, checkpoint);
+            member.claimed(&claimed);
             self.running.insert(unit, epoch);
             members.push(member);
         }

@@ -25,8 +25,8 @@ pub struct ProjectionStatus {
     pub position: Position,
     /// How many events it has applied since it was started, in this process.
     pub applied: u64,
-    /// Stored names that it wants and that no event of the log had, when it was built in this process from the beginning to
-    /// the end of the log. They may be misspelt, or new.
+    /// Stored names that no event which it wants had, when it was built in this process from the beginning to the end of the
+    /// log. They may be misspelt, or new: the first event with such a name takes it out.
     pub unseen: Vec<&'static str>,
     /// What it is doing: the worst of what its slots do here; what other processes do with slots of theirs counts only if
     /// none is run here.

@@ -24,15 +24,6 @@ pub(crate) struct Runner {
     pub(crate) stopped: Vec<UnitId>,
 }
 
-/// An id that no other owner of leases has, in whichever process.
-#[expect(
-    clippy::disallowed_methods,
-    reason = "the ids of two processes differ, also if both were given the same source of ids"
-)]
-pub(crate) fn new_owner() -> Uuid {
-    Uuid::now_v7()
-}
-
 impl Runner {
     /// What it runs, as stored: a line each, of a name and a version; and of what has stopped here, name, version and slot.
     pub(crate) fn runs_as_text(&self) -> String {
@@ -106,6 +97,8 @@ pub(crate) struct Claimed {
     pub(crate) unit: UnitId,
     pub(crate) epoch: i64,
     pub(crate) checkpoint: Checkpoint,
+    /// Whether the owner before has not ended its lease, or an event was being applied alone: some event may have ended a process.
+    pub(crate) suspect: bool,
 }
 
 /// Who wanted a projection to pause, and since when it does.

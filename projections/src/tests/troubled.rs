@@ -4,7 +4,7 @@ use std::collections::VecDeque;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use annals_eventstore::{BackendError, Checkpoint, DatabaseError, Incarnation, StreamId};
+use annals_eventstore::{BackendError, Checkpoint, DatabaseError, Incarnation, Position, StreamId};
 use async_trait::async_trait;
 use jiff::Timestamp;
 use uuid::Uuid;
@@ -270,6 +270,14 @@ impl ReadModels for Troubled {
 
     async fn release(&self, held: &[(UnitId, i64)]) -> Result<(), Fault> {
         self.models.release(held).await
+    }
+
+    async fn begin_try(&self, unit: UnitId, epoch: i64, position: Position) -> Result<Option<u32>, Fault> {
+        self.models.begin_try(unit, epoch, position).await
+    }
+
+    async fn forget_tries(&self, projection: &str) -> Result<(), Fault> {
+        self.models.forget_tries(projection).await
     }
 
     async fn seize(&self, unit: UnitId, owner: Uuid, lease: Duration) -> Result<Option<Place>, Fault> {
