@@ -14,8 +14,8 @@
 //! | append, load, read and subscribe without aggregates | [`EventStore`], [`EventStoreExt`], [`Append`], [`Filter`] |
 //! | commit events and rows of your own together | [`TransactionalStore::begin_with`]; [how](guide::unit_of_work); [`UnitOfWork`], [`SqliteStore::begin`], [`SqliteStore::append_in`]; `PostgresStore::begin`, `PostgresStore::append_in` |
 //! | build read models | [`ReadModel`], [`Projection`], [`Rows`], or per stream [`StreamProjection`], [`StreamRow`]; [`ProjectionsExt::projections`], [`ProjectionsBuilder`], [`Projections::show`] to roll back |
+//! | run them in several processes | [how](guide::many_processes); [`Projections::pause`], [`Projections::dead_letters`], [`Projections::health`] |
 //! | query them | [`Projections::find`], [`Projections::find_many`], [`Projections::select`] |
-//! | build read models | [`ReadModel`], [`Projection`], [`Rows`], [`ProjectionsExt::projections`], [`ProjectionsBuilder`], [`Projections::show`] to roll back |
 //! | send mails, call others when something has happened | [`Reactor`], [`EffectKey`], [`ProjectionsBuilder::react`] |
 //! | answer HTTP requests, each once | [how](guide::web) |
 //! | call other systems that fail, and refuse what is too much | the module `resilience` (feature `resilience`) |
@@ -187,10 +187,11 @@ pub mod projections {
     pub use annals_projections::{
         AsOfError, Column, ColumnError, ColumnSpec, ColumnType, ColumnValue, ControlError, DeadLetter, EffectKey,
         Elsewhere, EventPlace, IndexSpec, ParkedError, ParkedStream, PositionToken, Projection, ProjectionError,
-        ProjectionProgress, ProjectionState, ProjectionStatus, Projections, ProjectionsBuilder, QueryError, QueryValue,
-        Reacting, Reactor, ReactorError, ReactorState, ReactorStatus, ReadModel, ReadModelDatabase, Retried, RowError,
-        RowKey, RowKeyPrefix, Rows, RowsAsOf, SlotStatus, SpecError, StartError, StopCause, Stopped, StreamKey,
-        StreamOptions, StreamProjection, StreamRow, TableSpec, WaitError, text_column,
+        ProjectionHealth, ProjectionProgress, ProjectionState, ProjectionStatus, Projections, ProjectionsBuilder,
+        QueryError, QueryValue, Reacting, Reactor, ReactorError, ReactorState, ReactorStatus, ReadModel,
+        ReadModelDatabase, Retried, RowError, RowKey, RowKeyPrefix, Rows, RowsAsOf, SlotStatus, SpecError, StartError,
+        StopCause, Stopped, StreamKey, StreamOptions, StreamProjection, StreamRow, TableSpec, Verdict, WaitError,
+        text_column,
     };
 }
 
@@ -210,6 +211,10 @@ pub mod guide {
 
     #[doc = include_str!("../docs/two-aggregates.md")]
     pub mod two_aggregates {}
+
+    #[cfg(all(feature = "resilience", feature = "sqlite"))]
+    #[doc = include_str!("../docs/many-processes.md")]
+    pub mod many_processes {}
 
     #[cfg(feature = "sqlite")]
     #[doc = include_str!("../docs/unit-of-work.md")]

@@ -10,6 +10,7 @@ use sqlx::{Connection, PgConnection, Row};
 
 use crate::analytics::{DailySales, Day};
 use crate::credit::{Credit, CreditEvent};
+use crate::dead_letters;
 use crate::detail::{Detail, OrderDetail};
 use crate::generations;
 use crate::list::{Listed, OrderList};
@@ -119,6 +120,18 @@ async fn two_shops_with_the_same_order_numbers_print_the_golden_text_on_both_dat
     let printed = String::from_utf8(printed).expect("text");
     for line in ["alice    │ cancelled │", "bob      │ placed"] {
         assert_eq!(printed.matches(line).count(), 1, "{printed}");
+    }
+}
+
+#[tokio::test]
+async fn orders_that_cannot_be_listed_are_set_aside_dropped_and_retried_and_the_text_is_the_golden_one() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let scratch = annals_scratch::Database::empty().await;
+    let on_postgres = Location::of(None, Some(scratch.url().to_owned())).expect("a known URL");
+    for location in [Location::File(folder.path().join("orders.db")), on_postgres] {
+        let mut printed = Vec::new();
+        dead_letters::play(&location, 1_001, &mut printed).await.expect("played");
+        insta::assert_snapshot!("dead_letters", String::from_utf8(printed).expect("text"));
     }
 }
 

@@ -260,7 +260,7 @@ impl ProjectionsBuilder {
         tracker.spawn(keeper.run());
         tracker.close();
         let names = Names::new(shared.clone(), fed);
-        Ok(Projections::new(names, known, most_rows_as_of, tracker, shared.cancel, order))
+        Ok(Projections::new(names, known, most_rows_as_of, lease, tracker, shared.cancel, order))
     }
 }
 

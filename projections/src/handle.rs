@@ -16,6 +16,7 @@ use crate::builder::ProjectionsBuilder;
 use crate::changes::RowError;
 use crate::database::ReadModelDatabase;
 use crate::error::{ControlError, ProjectionProgress, StopCause, Stopped, WaitError};
+use crate::health::Watched;
 use crate::keeper::Order;
 use crate::member::AnyProjection;
 use crate::pass::Shared;
@@ -40,6 +41,8 @@ struct Inner {
     reactors: Vec<KnownReactor>,
     most_rows_as_of: usize,
     reads: Reads,
+    lease: Duration,
+    watched: Watched,
     tracker: TaskTracker,
     cancel: CancellationToken,
     /// What the keeper of the leases is to do.
@@ -87,13 +90,25 @@ impl Projections {
         names: Names,
         reactors: Vec<KnownReactor>,
         most_rows_as_of: usize,
+        lease: Duration,
         tracker: TaskTracker,
         cancel: CancellationToken,
         orders: mpsc::UnboundedSender<Order>,
     ) -> Self {
         let _cancel_on_drop = cancel.clone().drop_guard();
-        let reads = Reads::default();
-        Self(Arc::new(Inner { names, reactors, most_rows_as_of, reads, tracker, cancel, orders, _cancel_on_drop }))
+        let (reads, watched) = (Reads::default(), Watched::default());
+        Self(Arc::new(Inner {
+            names,
+            reactors,
+            most_rows_as_of,
+            reads,
+            lease,
+            watched,
+            tracker,
+            cancel,
+            orders,
+            _cancel_on_drop,
+        }))
     }
 
     pub(crate) fn shared(&self) -> &Shared {
@@ -125,6 +140,14 @@ impl Projections {
 
     pub(crate) fn reads(&self) -> &Reads {
         &self.0.reads
+    }
+
+    pub(crate) fn lease(&self) -> Duration {
+        self.0.lease
+    }
+
+    pub(crate) fn watched(&self) -> &Watched {
+        &self.0.watched
     }
 
     pub(crate) fn known_reactors(&self) -> &[KnownReactor] {

@@ -18,6 +18,9 @@ use crate::reactor::Reactors;
 /// How many surveys there are in the time of a lease: a late one must not cost it.
 const SURVEYS_PER_LEASE: u32 = 3;
 
+/// The owner of a lease that is no runner which is alive.
+const NO_RUNNER: &str = "a retry of dead letters, or a process that has ended";
+
 /// Units on their way from passes back to the keeper.
 #[derive(Clone)]
 pub(crate) struct Returns {
@@ -235,14 +238,17 @@ impl Keeper {
 
     /// Notes how far others are with what does not run here, and whether they have taken what does.
     fn look_at_others(&mut self, survey: &Survey) {
-        let name = |id| survey.runners.iter().find(|runner| runner.id == id).map(|runner| runner.name.as_str());
+        let name = |id| {
+            let runner = survey.runners.iter().find(|runner| runner.id == id);
+            runner.map_or(NO_RUNNER, |runner| runner.name.as_str())
+        };
         let mut missing: BTreeSet<UnitId> = self.idle.keys().copied().collect();
         let mut lost = Vec::new();
         for state in &survey.units {
-            self.reactors.look_at(state, state.owner.and_then(name));
+            self.reactors.look_at(state, state.owner.map(name));
             missing.remove(&state.unit);
             match self.idle.get_mut(&state.unit) {
-                Some(member) if !member.is_stopped() => member.look_at_lease(state, state.owner.and_then(name)),
+                Some(member) if !member.is_stopped() => member.look_at_lease(state, state.owner.map(name)),
                 Some(_) => {}
                 None => lost
                     .extend(self.running.get(&state.unit).filter(|epoch| **epoch != state.epoch).map(|_| state.unit)),

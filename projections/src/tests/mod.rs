@@ -7,6 +7,7 @@ mod dead_letters;
 mod deploy;
 pub(crate) mod fixture;
 mod folding;
+mod health;
 mod law;
 mod leases;
 mod lines;
