@@ -16,7 +16,7 @@ use crate::error::{ControlError, EventPlace, StopCause};
 use crate::folding::{Folding, Outcome, Step, Stop};
 use crate::handle::Projections;
 use crate::keeper::Order;
-use crate::member::{AnyProjection, chain};
+use crate::member::AnyProjection;
 use crate::memory_table::MemoryTable;
 use crate::parking::PassedOver;
 use crate::pass::Shared;
@@ -266,7 +266,7 @@ impl Taken {
         let mut parking = ParkingChanges { reopen: Some(stream.clone()), ..ParkingChanges::default() };
         let mut letter = None;
         if let Some((event, cause)) = failed {
-            let reason = chain(&cause);
+            let reason = cause.reason();
             parking.park.push((event.clone(), reason.clone()));
             parking.passed_over.push(PassedOver { stream, events: behind });
             letter = Some(DeadLetter { event, reason, parked_at: self.shared.clock.now(), waiting: behind });

@@ -280,6 +280,7 @@ impl Member {
             None => ProjectionState::Standby { owner: owner.map(Into::into) },
         };
         self.send(|status| {
+            status.parked = 0;
             status.position = lease.checkpoint.position;
             (status.progress, status.saved) = (lease.checkpoint, lease.checkpoint);
             status.state = state;

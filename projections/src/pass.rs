@@ -20,7 +20,7 @@ use crate::error::{StopCause, Stopped};
 use crate::fold::panic_text;
 use crate::folding::{Folding, Outcome, Step, Stop};
 use crate::keeper::Returns;
-use crate::member::{Member, chain, log_stopped, wanted};
+use crate::member::{Member, log_stopped, wanted};
 use crate::page_reader::{PageReader, Wanted};
 use crate::parking::Parked;
 use crate::status::StatusSender;
@@ -545,7 +545,7 @@ async fn load(
 /// How far an outcome brings a projection.
 fn part(at: usize, member: &Member, folding: Option<&Folding>, outcome: Outcome, checkpoint: Checkpoint) -> Part {
     let Outcome { applied, changes, stop, parked, passed_over } = outcome;
-    let park = parked.into_iter().map(|Parked { event, cause }| (event, chain(&cause))).collect();
+    let park = parked.into_iter().map(|Parked { event, cause }| (event, cause.reason())).collect();
     let parking = ParkingChanges { park, passed_over, ..ParkingChanges::default() };
     let to = match folding {
         Some(folding) if stop.is_none() && applied == folding.fold().len() => checkpoint,

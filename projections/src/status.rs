@@ -46,7 +46,7 @@ pub struct SlotStatus {
     pub position: Position,
     /// What is being done with it.
     pub state: ProjectionState,
-    /// How many streams are parked in it, as far as this process knows; [`Projections::dead_letters`] has them.
+    /// How many streams are parked in it, if this process runs it; [`Projections::dead_letters`] has those of all processes.
     ///
     /// [`Projections::dead_letters`]: crate::Projections::dead_letters
     pub parked: usize,

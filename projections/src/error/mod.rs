@@ -264,6 +264,16 @@ impl StopCause {
         self.family() == ErrorFamily::Transient
     }
 
+    /// Why, without what helps a projection that has stopped: for a stream that is parked.
+    pub(crate) fn reason(&self) -> String {
+        match self {
+            Self::Apply(source) => chain(source.as_ref()),
+            Self::Panicked(text) => format!("the fold panicked: {text}"),
+            Self::ProcessEnded(tries) => format!("the process ended {tries} times while it applied the event"),
+            other => chain(other),
+        }
+    }
+
     /// Whether it concerns one stream alone, so that a stream projection can go on with the others.
     pub(crate) fn is_of_one_stream(&self) -> bool {
         matches!(self, Self::Apply(_) | Self::Panicked(_) | Self::ProcessEnded(_) | Self::Read(_) | Self::Row(_))
