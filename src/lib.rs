@@ -7,14 +7,15 @@
 //! | say what can happen | [`Event`], [`text_id!`] |
 //! | change events that are stored | [how](guide::events_that_change); [`evolution`]; `testing::schema_lock!` (feature `testing`) |
 //! | say what state follows, and decide | [`Aggregate`], [`Evolve`], [`Decide`] |
+//! | load long streams fast | [how](guide::snapshots) |
 //! | open a store | [`sqlite()`], [`SqliteOptions`], [`MemoryStore`]; `postgres`, `PostgresOptions` (feature `postgres`) |
 //! | run commands | [`AggregateStore::aggregate`], [`Repository`], [`Context`], [`RequestKey`] |
 //! | run a command over two aggregates | [`AggregateStore::execute_two`]; [how](guide::two_aggregates) |
 //! | append, load, read and subscribe without aggregates | [`EventStore`], [`EventStoreExt`], [`Append`], [`Filter`] |
 //! | commit events and rows of your own together | [`TransactionalStore::begin_with`]; [how](guide::unit_of_work); [`UnitOfWork`], [`SqliteStore::begin`], [`SqliteStore::append_in`]; `PostgresStore::begin`, `PostgresStore::append_in` |
 //! | build read models | [`ReadModel`], [`Projection`], [`Rows`], or per stream [`StreamProjection`], [`StreamRow`]; [`ProjectionsExt::projections`], [`ProjectionsBuilder`], [`Projections::show`] to roll back |
+//! | run them in several processes | [how](guide::many_processes); [`Projections::pause`], [`Projections::dead_letters`], [`Projections::health`] |
 //! | query them | [`Projections::find`], [`Projections::find_many`], [`Projections::select`] |
-//! | build read models | [`ReadModel`], [`Projection`], [`Rows`], [`ProjectionsExt::projections`], [`ProjectionsBuilder`], [`Projections::show`] to roll back |
 //! | send mails, call others when something has happened | [`Reactor`], [`EffectKey`], [`ProjectionsBuilder::react`] |
 //! | answer HTTP requests, each once | [how](guide::web) |
 //! | call other systems that fail, and refuse what is too much | the module `resilience` (feature `resilience`) |
@@ -109,7 +110,7 @@
 //! | `resilience-http` | no | layers for a service's own HTTP: requests that run once, rate limits with their headers |
 //! | `resilience-axum` | no | all of that, and routes and extractors for axum |
 //! | `sagas` | no | declared steps over several services, each with its undo |
-//! | `testing` | no | given/when/then, and a store that fails on demand |
+//! | `testing` | no | given/when/then, a store that fails on demand, and the lock of stored shapes |
 //! | `conformance` | no | the contract of a store as clauses that run |
 //! | `full` | no | everything that runs in production; layers and routes for HTTP are asked for by name |
 
@@ -186,10 +187,11 @@ pub mod projections {
     pub use annals_projections::{
         AsOfError, Column, ColumnError, ColumnSpec, ColumnType, ColumnValue, ControlError, DeadLetter, EffectKey,
         Elsewhere, EventPlace, IndexSpec, ParkedError, ParkedStream, PositionToken, Projection, ProjectionError,
-        ProjectionProgress, ProjectionState, ProjectionStatus, Projections, ProjectionsBuilder, QueryError, QueryValue,
-        Reacting, Reactor, ReactorError, ReactorState, ReactorStatus, ReadModel, ReadModelDatabase, Retried, RowError,
-        RowKey, RowKeyPrefix, Rows, RowsAsOf, SlotStatus, SpecError, StartError, StopCause, Stopped, StreamKey,
-        StreamOptions, StreamProjection, StreamRow, TableSpec, WaitError, text_column,
+        ProjectionHealth, ProjectionProgress, ProjectionState, ProjectionStatus, Projections, ProjectionsBuilder,
+        QueryError, QueryValue, Reacting, Reactor, ReactorError, ReactorState, ReactorStatus, ReadModel,
+        ReadModelDatabase, Retried, RowError, RowKey, RowKeyPrefix, Rows, RowsAsOf, SlotStatus, SpecError, StartError,
+        StopCause, Stopped, StreamKey, StreamOptions, StreamProjection, StreamRow, TableSpec, Verdict, WaitError,
+        text_column,
     };
 }
 
@@ -204,8 +206,15 @@ pub mod guide {
     #[doc = include_str!("../docs/events-that-change.md")]
     pub mod events_that_change {}
 
+    #[doc = include_str!("../docs/snapshots.md")]
+    pub mod snapshots {}
+
     #[doc = include_str!("../docs/two-aggregates.md")]
     pub mod two_aggregates {}
+
+    #[cfg(all(feature = "resilience", feature = "sqlite"))]
+    #[doc = include_str!("../docs/many-processes.md")]
+    pub mod many_processes {}
 
     #[cfg(feature = "sqlite")]
     #[doc = include_str!("../docs/unit-of-work.md")]
@@ -254,7 +263,7 @@ pub mod testing {
         Decided, Fault, FaultyStore, Given, SchemaLock, Then, given, given_nothing, schema_lock, shapes_of,
     };
     #[cfg(feature = "projections")]
-    pub use annals_projections::testing::{Given as GivenEvent, GivenEvents, ProjectionTest, given_events};
+    pub use annals_projections::testing::{GivenEvent, GivenEvents, ProjectionTest, given_events};
 }
 
 /// The traits whose methods one calls on a store or a projection, in one line: `use annals::prelude::*;`.

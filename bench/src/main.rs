@@ -95,6 +95,8 @@ enum Case {
     LoadLong,
     /// The same, beside loads without snapshots.
     LoadLongReplay,
+    /// An aggregate with 10,000 events as of positions in their middle, beside the same without snapshots.
+    AsOf,
     /// Commands on aggregates with a snapshot every 100 events, beside the same without.
     AppendSnapshots,
     /// The whole log, payload decoded.
@@ -181,7 +183,9 @@ async fn measure(case: Case, options: &Options) -> Result<Report, Fault> {
         (Case::Growth, Store::Postgres) => append::growth(options).await,
         (Case::Growth, _) => Err("growth is measured on PostgreSQL: use `--store postgres`".into()),
         (Case::Load, _) => load::measure(options).await,
-        (Case::LoadLong | Case::LoadLongReplay | Case::AppendSnapshots, _) => snapshots::measure(case, options).await,
+        (Case::LoadLong | Case::LoadLongReplay | Case::AsOf | Case::AppendSnapshots, _) => {
+            snapshots::measure(case, options).await
+        }
         (Case::Read, _) => read::measure(options).await,
         (Case::Project, _) => project::measure(options).await,
     }

@@ -6,8 +6,8 @@ use std::time::{Duration, Instant};
 
 use annals::engine::SnapshotStats;
 use annals::{
-    Aggregate, AggregateStore, Event, EventStore, Evolve, ExpectedVersion, MemoryStore, PostgresOptions, Repository,
-    SqliteStore,
+    Aggregate, AggregateStore, AsOf, Event, EventStore, Evolve, ExpectedVersion, MemoryStore, Position,
+    PostgresOptions, Repository, SqliteStore,
 };
 use serde::{Deserialize, Serialize};
 
@@ -30,7 +30,7 @@ enum PaymentEvent {
     Paid(sample::Paid),
 }
 
-#[derive(Aggregate, Serialize, Deserialize, Default, Clone)]
+#[derive(Aggregate, Serialize, Deserialize, Default, Clone, PartialEq)]
 #[aggregate(name = "order", id = String, event = PaymentEvent, snapshot(every = 100))]
 struct Payments {
     count: u64,
@@ -81,6 +81,14 @@ async fn on(name: &str, store: Arc<dyn EventStore>, case: Case, options: &Option
             let SnapshotStats { saved, skipped, .. } = with.snapshot_stats();
             eprintln!("snapshots: {saved} saved, {skipped} skipped");
             ("append-snapshots", "the same without snapshots")
+        }
+        Case::AsOf => {
+            let (middle, baseline) = (middle_of_a_long_stream(&with).await?, "the same without snapshots");
+            for _ in 0..slices {
+                as_of(&with, &middle, options.clients, time, &mut ours).await?;
+                as_of(&without, &middle, options.clients, time, &mut theirs).await?;
+            }
+            ("as-of", baseline)
         }
         _ => {
             fill(&*store).await?;
@@ -139,6 +147,54 @@ async fn loads(
                     let begun = Instant::now();
                     let loaded = payments.load(&id.to_owned()).await?;
                     assert!(loaded.state.count > 0);
+                    latencies.push(begun.elapsed());
+                }
+                Ok::<_, Fault>(latencies)
+            })
+        })
+        .collect();
+    collect(clients, start, tally).await
+}
+
+/// A long stream of commands with ten events each, whose snapshots are taken and thinned; gives the positions after those commands
+/// that are in the middle fifth, in no order.
+async fn middle_of_a_long_stream(with: &Repository<Payments>) -> Result<Vec<Position>, Fault> {
+    let mut positions = Vec::new();
+    for n in 0..(LENGTH / 10) as u64 {
+        let events: Vec<_> = (0..10).map(|event| PaymentEvent::Paid(sample::paid(10 * n + event))).collect();
+        positions.push(with.execute(&"long".to_owned(), |_| Ok::<_, Infallible>(events.clone())).await?.position);
+        // Each snapshot is saved before the next is due, as in a stream that grows slowly.
+        while with.snapshot_stats().saved < (n + 1) / 10 {
+            tokio::time::sleep(Duration::from_millis(1)).await;
+        }
+    }
+    let fifth = positions.len() / 5;
+    let middle = &positions[2 * fifth..3 * fifth];
+    // 77 has no divisor in common with their number, so each comes once.
+    Ok((0..fifth).map(|n| middle[n * 77 % fifth]).collect())
+}
+
+/// Reads one aggregate as of positions for a slice of time, by all clients.
+async fn as_of(
+    payments: &Repository<Payments>,
+    positions: &[Position],
+    clients: usize,
+    time: Duration,
+    tally: &mut Tally,
+) -> Result<(), Fault> {
+    let start = Instant::now();
+    let clients: Vec<_> = (0..clients)
+        .map(|client| {
+            let (payments, positions) = (payments.clone(), positions.to_vec());
+            tokio::spawn(async move {
+                let mut latencies = Vec::new();
+                for position in positions.iter().cycle().skip(client * 31) {
+                    if start.elapsed() >= time {
+                        break;
+                    }
+                    let begun = Instant::now();
+                    let then = payments.as_of(&"long".to_owned(), AsOf::position(*position)).await?;
+                    assert_eq!(then.position, *position);
                     latencies.push(begun.elapsed());
                 }
                 Ok::<_, Fault>(latencies)

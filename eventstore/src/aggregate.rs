@@ -30,7 +30,7 @@ pub trait Aggregate: Default + Clone + Send + Sync + 'static {
     type Event: Event + Clone;
 
     /// How snapshots of the state are written and read; `None` if there are none. The derive gives it if there is a policy,
-    /// and the state then needs serde's `Serialize` and `Deserialize`.
+    /// and the state then needs serde's `Serialize` and `Deserialize`, and `PartialEq`.
     #[must_use]
     fn snapshot_codec() -> Option<SnapshotCodec<Self>> {
         None

@@ -99,7 +99,7 @@ pub(crate) fn beyond_stream(version: i64, stream: &StreamId, actual: StreamVersi
 /// Events that are stored later could still be recorded at the time.
 pub(crate) fn not_over(time: Timestamp, now: Timestamp) -> ReadError {
     let problem = format!("is {time}, but the clock of the store shows {now}");
-    Invalid::new("time", problem, "ask for a time that is over").into()
+    Invalid::new("time", problem, "ask for a time before that, or, to ask for now, for the position of `head`").into()
 }
 
 /// The answer of a store that knows nothing about its writers: it reads the log from its beginning.

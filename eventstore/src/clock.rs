@@ -32,6 +32,12 @@ pub(crate) fn whole_micros(time: Timestamp) -> Timestamp {
     })
 }
 
+/// The last whole microsecond that is not after the time: stores compare it with recorded times, which are whole. Cutting off
+/// digits would give a later one before 1970.
+pub(crate) fn micros_up_to(time: Timestamp) -> i64 {
+    time.as_microsecond() - i64::from(time.subsec_nanosecond() % 1_000 < 0)
+}
+
 /// The machine's clock.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct SystemClock;
@@ -157,5 +163,14 @@ mod tests {
         check("2026-01-02T03:04:05Z", "2026-01-02T03:04:05Z");
         check(&Timestamp::MAX.to_string(), "9999-12-30T22:00:00Z");
         check(&Timestamp::MIN.to_string(), &Timestamp::MIN.to_string());
+    }
+
+    #[test]
+    fn the_last_microsecond_up_to_a_time_is_never_after_it() {
+        for nanos in [-2_000, -1_999, -1_001, -1_000, -999, -1, 0, 1, 999, 1_000, 1_001] {
+            let time = Timestamp::from_nanosecond(nanos).expect("it is sound");
+            assert_eq!(i128::from(micros_up_to(time)), nanos.div_euclid(1_000), "{nanos}");
+        }
+        assert_eq!(micros_up_to(Timestamp::MIN), Timestamp::MIN.as_microsecond());
     }
 }

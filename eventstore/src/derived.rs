@@ -5,6 +5,7 @@ use std::convert::Infallible;
 use crate::error::{DecodeError, Invalid};
 use crate::event::{Event, EventShape};
 use crate::payload::Payload;
+use crate::upcast::Message;
 
 /// The place of the event called `name` in `shapes`, which is also the index of its variant.
 ///
@@ -64,7 +65,7 @@ pub const fn join_shapes<const N: usize>(types: &[&[EventShape]]) -> [EventShape
             let mut before = 0;
             while before < count - in_type {
                 if same_text(joined[before].name, shape.name) {
-                    panic!("a stored name is declared by two of the wrapped event types, or one type is wrapped twice");
+                    refuse_twice(&joined[before], &shape);
                 }
                 before += 1;
             }
@@ -75,6 +76,13 @@ pub const fn join_shapes<const N: usize>(types: &[&[EventShape]]) -> [EventShape
         at += 1;
     }
     joined
+}
+
+const fn refuse_twice(one: &EventShape, other: &EventShape) -> ! {
+    let message = Message::new("the stored name `").text(one.name).text("` is of two of the wrapped event types: ");
+    let message = message.text(one.rust_name).text(" and ").text(other.rust_name);
+    let message = message.text("; wrap each event type once, and give each event a name of its own");
+    panic!("{}", message.as_str())
 }
 
 /// Checks that events of `shapes` have these names.
@@ -89,7 +97,9 @@ pub const fn check_names(shapes: &[EventShape], names: &[&str]) {
             shape += 1;
         }
         if shape == shapes.len() {
-            panic!("`snapshot(after = ..)` names an event that the aggregate does not have");
+            let message = Message::new("`snapshot(after = ..)` names `").text(names[at]);
+            let message = message.text("`, but no event of the aggregate is stored under that name");
+            panic!("{}", message.as_str())
         }
         at += 1;
     }

@@ -413,6 +413,14 @@ impl DecodeError {
         }
     }
 
+    /// What serde found in a payload that does not fit, or else the error itself: for an error that says where.
+    pub(crate) fn reason(&self) -> String {
+        match self {
+            Self::Payload { source } => source.to_string(),
+            other => other.to_string(),
+        }
+    }
+
     /// Whether the same call may work later without any change: never.
     #[must_use]
     pub fn is_transient(&self) -> bool {

@@ -21,6 +21,11 @@ use crate::stream::{StreamId, StreamVersion};
 /// # Obligations on the implementer
 /// `decode(shape.name, shape.version, encode())` gives an equal event for every value, and `read` gives that event alone;
 /// names and schema versions are chosen once and never change their meaning. All of them are pure.
+#[diagnostic::on_unimplemented(
+    message = "`{Self}` is not a type of events",
+    label = "no event type",
+    note = "write `#[derive(Event, Serialize, Deserialize)]` on `{Self}`, and name what is stored by `#[event(name = \"..\")]`"
+)]
 pub trait Event: Sized + Send + Sync + 'static {
     /// Every name and schema version that this type writes. No two have the same name.
     const SHAPES: &'static [EventShape];
@@ -69,8 +74,8 @@ pub struct EventShape {
 
 /// An event with its id and metadata, not yet stored.
 ///
-/// [`EventStoreExt::new_event`](crate::EventStoreExt::new_event) makes one of a domain event under a new id. Names and
-/// sizes are checked when it is appended.
+/// [`EventStoreExt::new_event`](crate::EventStoreExt::new_event) makes one of a domain event under a new id,
+/// [`EventStoreExt::new_raw_event`](crate::EventStoreExt::new_raw_event) of JSON. Names and sizes are checked when it is appended.
 ///
 /// ```
 /// use annals_eventstore::{EventId, IdSource, Metadata, NewEvent, Payload, TimeOrderedIds};
@@ -114,13 +119,9 @@ impl NewEvent {
         let shape = event.shape();
         let new = Self::raw(event_id, shape.name, shape.version, event.encode()?)?;
         let copy = E::decode(&new.name, new.schema_version, &new.payload).map_err(|error| {
-            let why = match error {
-                DecodeError::Payload { source } => source.to_string(),
-                other => other.to_string(),
-            };
             Invalid::new(
                 "payload",
-                format!("of `{}` could be stored, but not read again: {why}", new.name),
+                format!("of `{}` could be stored, but not read again: {}", new.name, error.reason()),
                 "correct its `Serialize` or `Deserialize`",
             )
         })?;

@@ -36,6 +36,7 @@ mod as_of;
 mod backoff;
 mod checked;
 mod clock;
+mod contained;
 mod context;
 mod database_error;
 mod derived;

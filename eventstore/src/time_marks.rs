@@ -33,7 +33,7 @@ impl Mark {
 /// What the marks need of an engine.
 #[async_trait]
 pub(crate) trait MarkedLog: Sync {
-    /// The stored marks whose events are in the log, in the order of their positions.
+    /// The stored marks whose events are in the log and were not recorded after them, in the order of their positions.
     async fn stored_marks(&self) -> Result<Vec<Mark>, ReadError>;
 
     /// Stores marks. That may fail, as an account may read only; then they are kept in memory.
@@ -65,7 +65,7 @@ impl TimeMarks {
     ) -> Result<Option<i64>, ReadError> {
         if self.known().is_none() {
             let stored = log.stored_marks().await?;
-            self.known().get_or_insert(stored);
+            self.known().get_or_insert(without_lower(stored));
         }
         let mut last = self.proven_last(log).await?;
         // Between two marks nothing needs to be read beyond the second.
@@ -120,4 +120,15 @@ impl TimeMarks {
     fn known(&self) -> MutexGuard<'_, Option<Vec<Mark>>> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
+}
+
+/// Without the marks of an earlier time than one before them, which were changed by hand.
+fn without_lower(mut marks: Vec<Mark>) -> Vec<Mark> {
+    let mut latest = i64::MIN;
+    marks.retain(|mark| {
+        let rises = mark.latest >= latest;
+        latest = latest.max(mark.latest);
+        rises
+    });
+    marks
 }

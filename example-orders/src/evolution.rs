@@ -3,7 +3,8 @@
 //! What is stored never changes, so every shape that was ever stored must be readable for good. `order.placed` is in its third
 //! generation: each earlier one has a type here, and a conversion to the next. `order.rs` lists the types, and all that reads
 //! events (the orders, the read models, subscriptions) gets the present one only. The files in `tests/corpus` are payloads
-//! as stores hold them; `tests.rs` compares them with `events.lock`, so that no shape changes by accident.
+//! as stores hold them; `tests.rs` compares them with `events.lock`, so that no shape changes by accident. The scene
+//! `-- evolution` stores and reads them: `generations.rs`.
 
 use annals::evolution::JsonUpcaster;
 use serde::Deserialize;

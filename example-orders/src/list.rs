@@ -58,7 +58,7 @@ impl StreamProjection for OrderList {
             OrderEvent::Cancelled { .. } => Status::Cancelled,
             OrderEvent::Refunded { .. } => return Ok(()),
         };
-        // An order that was never placed is a fault of the writer of the events: the projection stops and names the event.
+        // An order that was never placed is a fault of the writer of the events: the order is set aside, and the event is named.
         row.require()?.status = status;
         Ok(())
     }

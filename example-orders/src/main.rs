@@ -4,8 +4,10 @@
 
 mod analytics;
 mod credit;
+mod dead_letters;
 mod detail;
 mod evolution;
+mod generations;
 mod list;
 mod location;
 mod many;
@@ -21,6 +23,7 @@ mod story;
 mod tables;
 #[cfg(test)]
 mod tests;
+mod two_processes;
 mod two_shops;
 
 use std::io::{ErrorKind, Write};
@@ -80,8 +83,18 @@ enum Scene {
         #[arg(long)]
         as_of: Timestamp,
     },
+    /// Orders that three builds stored, each in its own shape, are read as orders of today.
+    Evolution,
     /// Two shops share the store and have the same order numbers.
     TwoShops,
+    /// A second process runs half of the read models, and is killed.
+    TwoProcesses {
+        /// Be the second process, until the input ends.
+        #[arg(long, hide = true)]
+        second: bool,
+    },
+    /// A build with a fault cannot show every order in the list: what is set aside, looked at, dropped and retried.
+    DeadLetters,
     /// A payment service degrades, fails and recovers; nothing is stored.
     Resilience,
 }
@@ -110,20 +123,39 @@ async fn run(options: Options, out: &mut dyn Write) -> Result<(), Fault> {
     if let Location::Postgres(_) = location {
         writeln!(out, "Everything is stored in the database of DATABASE_URL, whose schema is migrated first.\n")?;
     }
-    let shop = Shop::open(&location).await?;
+    if let Some(Scene::TwoProcesses { second: true }) = options.scene {
+        return two_processes::be_the_second(&location).await;
+    }
     let first = options.first.unwrap_or_else(|| SystemClock.now().as_microsecond());
-    let played = match (options.orders, options.scene) {
+    match options.scene {
+        Some(Scene::TwoProcesses { .. }) => two_processes::play(&location, first, out).await?,
+        Some(Scene::DeadLetters) => dead_letters::play(&location, first, out).await?,
+        scene => play(&location, scene, options.orders, first, out).await?,
+    }
+    Ok(location.print_next_steps(out)?)
+}
+
+/// Plays a scene in a shop that is open.
+async fn play(
+    location: &Location,
+    scene: Option<Scene>,
+    orders: Option<u64>,
+    first: i64,
+    out: &mut dyn Write,
+) -> Result<(), Fault> {
+    let shop = Shop::open(location).await?;
+    let played = match (orders, scene) {
         (Some(orders), _) => many::play(&shop, first, orders, out).await,
         (None, Some(Scene::OnAccount)) => on_account::play(&shop, first, out).await,
         (None, Some(Scene::History { order })) => past::history(&shop, &order, out).await,
         (None, Some(Scene::AsOf { order, time })) => past::as_of(&shop, &order, time, out).await,
         (None, Some(Scene::List { as_of })) => past::list(&shop, as_of, out).await,
+        (None, Some(Scene::Evolution)) => generations::play(&shop, first, out).await,
         (None, Some(Scene::TwoShops)) => two_shops::play(&shop, out).await,
         (None, _) => story::play(&shop, first, out).await,
     };
     shop.close().await?;
-    played?;
-    Ok(location.print_next_steps(out)?)
+    played
 }
 
 /// A runtime of its own, as time can be paused for all of a runtime only.

@@ -49,7 +49,8 @@ pub async fn list(shop: &Shop, time: Timestamp, out: &mut dyn Write) -> Result<(
     Ok(())
 }
 
-fn described(version: i64, order: &Order) -> String {
+/// What there is to say of an order in one line.
+pub fn described(version: i64, order: &Order) -> String {
     let total = order.total.map_or_else(|| "-".to_owned(), |total| total.to_string());
     let paid = if order.paid.is_some() { "paid" } else { "not paid" };
     format!("is {}, {total}, {paid} (version {version})", order.status)

@@ -3,9 +3,10 @@
 //! Only `open` depends on the database. The rest is the same for both.
 
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
-use annals::{EventStore, PostgresOptions, Projections, ProjectionsExt, Repository, prelude::*};
+use annals::projections::ProjectionStatus;
+use annals::{EventStore, PostgresOptions, Projections, ProjectionsBuilder, ProjectionsExt, Repository, prelude::*};
 
 use crate::Fault;
 use crate::analytics::DailySales;
@@ -15,6 +16,14 @@ use crate::list::OrderList;
 use crate::location::Location;
 use crate::order::Order;
 use crate::statement::CustomerStatement;
+
+/// What is added to the other read models, and how all are run.
+pub type More = fn(ProjectionsBuilder) -> ProjectionsBuilder;
+
+/// An order that the list cannot show is set aside, and the others go on.
+pub fn with_list(views: ProjectionsBuilder) -> ProjectionsBuilder {
+    views.with(OrderList.dead_letter())
+}
 
 /// Everything that a scene needs.
 pub struct Shop {
@@ -31,22 +40,32 @@ pub struct Shop {
 impl Shop {
     /// Opens the shop at `location`, or creates it.
     pub async fn open(location: &Location) -> Result<Self, Fault> {
+        Self::open_with(location, with_list).await
+    }
+
+    /// The same, where `more` says which list of orders there is and how all of it is run.
+    pub async fn open_with(location: &Location, more: More) -> Result<Self, Fault> {
         match location {
-            Location::File(path) => Self::over(annals::sqlite(path).await?).await,
+            Location::File(path) => Self::over_with(annals::sqlite(path).await?, more).await,
             Location::Postgres(url) => {
                 // On a server, the schema is changed only on request. Where several processes share a database, a step of
                 // the deployment should do it, and not each process.
-                Self::over(PostgresOptions::new(url).migrate().open().await?).await
+                Self::over_with(PostgresOptions::new(url).migrate().open().await?, more).await
             }
         }
     }
 
     /// Starts the read models of an open store.
+    #[cfg(test)]
     pub async fn over(store: impl EventStore + ProjectionsExt + Clone) -> Result<Self, Fault> {
+        Self::over_with(store, with_list).await
+    }
+
+    async fn over_with(store: impl EventStore + ProjectionsExt + Clone, more: More) -> Result<Self, Fault> {
         let orders = store.aggregate::<Order>();
         let credits = store.aggregate::<Credit>();
-        let views = store.projections().with(OrderDetail).with(OrderList).with(DailySales).with(CustomerStatement);
-        let views = views.start().await?;
+        let views = store.projections().with(OrderDetail).with(DailySales).with(CustomerStatement);
+        let views = more(views).start().await?;
         let shop = Self { store: store.shared(), orders, credits, views };
         shop.caught_up(shop.store.head().await?.position).await?;
         Ok(shop)
@@ -55,6 +74,19 @@ impl Shop {
     /// Waits until the read models show everything up to `position`.
     pub async fn caught_up(&self, position: annals::Position) -> Result<(), Fault> {
         Ok(self.views.wait_for(position, Duration::from_secs(60)).await?)
+    }
+
+    /// Waits until the states of the read models are as `wanted`, and returns them.
+    pub async fn until(&self, wanted: impl Fn(&[ProjectionStatus]) -> bool) -> Result<Vec<ProjectionStatus>, Fault> {
+        let end = Instant::now() + Duration::from_secs(60);
+        while Instant::now() < end {
+            let all = self.views.status();
+            if wanted(&all) {
+                return Ok(all);
+            }
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+        Err(format!("after a minute the read models are {:?}", self.views.status()).into())
     }
 
     /// Finishes running work.

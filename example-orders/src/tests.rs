@@ -10,7 +10,9 @@ use sqlx::{Connection, PgConnection, Row};
 
 use crate::analytics::{DailySales, Day};
 use crate::credit::{Credit, CreditEvent};
+use crate::dead_letters;
 use crate::detail::{Detail, OrderDetail};
+use crate::generations;
 use crate::list::{Listed, OrderList};
 use crate::location::Location;
 use crate::money::{Currency, Money};
@@ -88,6 +90,16 @@ async fn the_past_of_the_story_prints_the_golden_text() {
 }
 
 #[tokio::test]
+async fn orders_of_three_generations_print_the_golden_text() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let mut printed = Vec::new();
+    let shop = in_a_file(&folder.path().join("orders.db"), 1, "2026-03-02T09:30:00Z".parse().expect("a time")).await;
+    generations::play(&shop, 1_001, &mut printed).await.expect("played");
+    shop.close().await.expect("closed");
+    insta::assert_snapshot!("evolution", String::from_utf8(printed).expect("text"));
+}
+
+#[tokio::test]
 async fn two_shops_with_the_same_order_numbers_print_the_golden_text_on_both_databases() {
     let day = "2026-03-02T09:30:00Z".parse().expect("a time");
     let folder = tempfile::tempdir().expect("a folder");
@@ -108,6 +120,18 @@ async fn two_shops_with_the_same_order_numbers_print_the_golden_text_on_both_dat
     let printed = String::from_utf8(printed).expect("text");
     for line in ["alice    │ cancelled │", "bob      │ placed"] {
         assert_eq!(printed.matches(line).count(), 1, "{printed}");
+    }
+}
+
+#[tokio::test]
+async fn orders_that_cannot_be_listed_are_set_aside_dropped_and_retried_and_the_text_is_the_golden_one() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let scratch = annals_scratch::Database::empty().await;
+    let on_postgres = Location::of(None, Some(scratch.url().to_owned())).expect("a known URL");
+    for location in [Location::File(folder.path().join("orders.db")), on_postgres] {
+        let mut printed = Vec::new();
+        dead_letters::play(&location, 1_001, &mut printed).await.expect("played");
+        insta::assert_snapshot!("dead_letters", String::from_utf8(printed).expect("text"));
     }
 }
 

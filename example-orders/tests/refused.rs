@@ -26,7 +26,9 @@ fn a_closed_pipe_ends_the_program_quietly_and_keeps_what_was_stored() {
     use std::process::Stdio;
 
     let folder = tempfile::tempdir().expect("a folder");
-    for scene in [&["story"][..], &["on-account"], &["--orders", "3"], &["resilience"]] {
+    for scene in
+        [&["story"][..], &["on-account"], &["evolution"], &["--orders", "3"], &["dead-letters"], &["resilience"]]
+    {
         let mut app = Command::new(env!("CARGO_BIN_EXE_example-orders"));
         app.arg("--db").arg(folder.path().join("orders.db")).args(scene).env_remove("DATABASE_URL");
         let mut child = app.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().expect("it starts");

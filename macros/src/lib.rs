@@ -166,7 +166,7 @@ pub fn event(input: TokenStream) -> TokenStream {
 ///     Closed,
 /// }
 ///
-/// #[derive(Aggregate, Serialize, Deserialize, Default, Clone)]
+/// #[derive(Aggregate, Serialize, Deserialize, Default, Clone, PartialEq)]
 /// #[aggregate(name = "order", id = u64, event = OrderEvent, snapshot(every = 100))]
 /// struct Order {
 ///     items: u32,
@@ -200,9 +200,10 @@ pub fn event(input: TokenStream) -> TokenStream {
 /// - `snapshot(every = 100)`: save the state after each such number of events of a stream, from 1, so that a load reads only
 ///   what follows; `snapshot(after = "order.delivered")` or `snapshot(after("order.delivered", "order.cancelled"))`: save it
 ///   after these events; or `snapshot(never)`, the default. With a policy the state needs serde's `Serialize` and
-///   `Deserialize`, and must be the same after it was written as JSON and read back: use `BTreeSet`, not `HashSet`.
-/// - `fold = 2`: the number of the fold, from 1, which is the default. Increase it when `evolve` returns another state for
-///   the same events, so that snapshots of the old fold are ignored. A changed field or list of events needs no new number.
+///   `Deserialize`, and `PartialEq`. A state that is another one after it was written as JSON and read back is not saved.
+/// - `fold = 2`: the number of the fold, from 1, which is the default. Increase it when the same events lead to another state, or
+///   to one that serde writes as other JSON, so that snapshots of the old fold are ignored; `schema_lock!` notices it. A changed
+///   list of events needs no new number.
 /// - `crate = path::to::annals`, see the page of the crate.
 ///
 /// # Refused

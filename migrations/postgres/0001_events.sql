@@ -96,6 +96,8 @@ BEGIN
            -- The library allows 64 MiB with numbers written in full, and JSONB adds spaces.
            OR octet_length(event_data::text) > 100663296
            OR (metadata <> '{}' AND NOT annals.is_metadata(metadata))
+           -- The times of the library end with the year 9999.
+           OR recorded_at = '-infinity' OR recorded_at > '9999-12-30 22:00:00+00'
            OR added.position < 1 OR added.position > currval('annals.events_position')
            OR (added.version > 1 AND coalesce((
             SELECT present.position
@@ -120,7 +122,7 @@ BEGIN
             RAISE EXCEPTION 'annals: an event does not continue its stream'
                 USING ERRCODE = 'integrity_constraint_violation';
         END IF;
-        RAISE EXCEPTION 'annals: an event breaks a rule of positions, names, ids, schema versions, payloads or metadata'
+        RAISE EXCEPTION 'annals: an event breaks a rule of positions, names, ids, schema versions, payloads, metadata or times'
             USING ERRCODE = 'check_violation';
     END IF;
     IF has_appends THEN

@@ -7,6 +7,8 @@ ALTER TABLE annals.checkpoints
     ADD COLUMN owner        uuid,
     ADD COLUMN owner_epoch  bigint  NOT NULL DEFAULT 0,
     ADD COLUMN leased_until timestamptz,
+    ADD COLUMN trying       bigint,                      -- the event that is applied alone, as a process ended before
+    ADD COLUMN tries        integer NOT NULL DEFAULT 0,  -- how often that was begun
     ADD COLUMN paused_at    timestamptz,
     ADD COLUMN paused_by    text,
     DROP CONSTRAINT checkpoints_key,

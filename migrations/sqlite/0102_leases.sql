@@ -17,6 +17,8 @@ CREATE TABLE annals_checkpoints_with_slots (
     owner        BLOB             CONSTRAINT annals_checkpoints_owner_is_a_uuid CHECK (length(owner) = 16),
     owner_epoch  INTEGER NOT NULL DEFAULT 0,
     leased_until INTEGER,          -- microseconds since 1970
+    trying       INTEGER,                    -- the event that is applied alone, as a process ended before
+    tries        INTEGER NOT NULL DEFAULT 0, -- how often that was begun
     paused_at    INTEGER,
     paused_by    TEXT,
     CONSTRAINT annals_checkpoints_key PRIMARY KEY (projection, version, slot),

@@ -3,7 +3,9 @@
 use std::collections::HashSet;
 use std::sync::Arc;
 
-use annals_eventstore::{After, AsOf, Backoff, Checkpoint, ErrorFamily, EventStore, Position, ReadError, StreamId};
+use annals_eventstore::{
+    After, AsOf, Backoff, Checkpoint, ErrorFamily, EventStore, Position, ReadError, StreamId, Tenant,
+};
 use tokio::time::sleep;
 
 use crate::column::ColumnValue;
@@ -79,11 +81,12 @@ impl AsOfError {
     }
 }
 
-/// Folds the log as of a moment; gives all rows in the order of their keys, where the log ended, and for which events streams were
-/// parked.
+/// Folds the log as of a moment, or `tenant`'s events of it; gives all rows in the order of their keys, where the log ended, and
+/// for which events streams were parked.
 pub(crate) async fn rows_as_of(
     store: &Arc<dyn EventStore>,
     projection: &dyn AnyProjection,
+    tenant: Option<&Tenant>,
     as_of: AsOf,
     most_rows: usize,
 ) -> Result<RowsAsOf<Vec<ColumnValue>>, AsOfError> {
@@ -91,7 +94,10 @@ pub(crate) async fn rows_as_of(
     let table = MemoryTable::new(projection.model().table);
     let mut past =
         Past { projection, table, progress: start_of(&end), end, parked: Vec::new(), passed_over: Arc::default() };
-    let wanted = wanted(std::iter::once(projection)).map_err(ReadError::from)?;
+    let mut wanted = wanted(std::iter::once(projection)).map_err(ReadError::from)?;
+    if let Some(tenant) = tenant {
+        wanted.filter = wanted.filter.tenant(tenant.clone());
+    }
     let (mut pages, mut backoff) = (PageReader::of(Arc::clone(store)), Backoff::default());
     while past.progress.position < end.position {
         let page = pages.next(After::from(past.progress), &wanted).await?;

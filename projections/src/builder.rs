@@ -3,11 +3,10 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use annals_eventstore::{Clock, EventStore, Invalid, ReadError, SystemClock, Tenant};
+use annals_eventstore::{Clock, EventStore, IdSource, Invalid, ReadError, SystemClock, Tenant, TimeOrderedIds};
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
-use uuid::Uuid;
 
 use crate::as_of::MOST_ROWS;
 use crate::commit::check_log;
@@ -254,14 +253,14 @@ impl ProjectionsBuilder {
         let projections = fed.iter().map(|fed| (fed.model.projection, fed.model.version));
         let runs = projections.chain(reactors.iter().map(|reactor| (reactor.unit.projection, reactor.unit.version)));
         let runs = runs.collect();
-        let runner = Runner { id: Uuid::now_v7(), name: runner_name, runs, stopped: Vec::new() };
+        let runner = Runner { id: TimeOrderedIds.next_id(), name: runner_name, runs, stopped: Vec::new() };
         let (order, orders) = mpsc::unbounded_channel();
         let mut keeper = Keeper::new(passes, runner, lease, members, Reactors::of(reactors), given, orders);
         keeper.survey().await;
         tracker.spawn(keeper.run());
         tracker.close();
         let names = Names::new(shared.clone(), fed);
-        Ok(Projections::new(names, known, most_rows_as_of, tracker, shared.cancel, order))
+        Ok(Projections::new(names, known, most_rows_as_of, lease, tracker, shared.cancel, order))
     }
 }
 

@@ -256,7 +256,7 @@ pub(crate) fn check_key<R: ReadModel>(key: Vec<ColumnValue>) -> Result<Vec<Colum
 /// Checks what keys begin with: the values of a tenant, if there is one, and of at least one more column, but not of all.
 pub(crate) fn check_prefix<R: ReadModel>(prefix: &[ColumnValue]) -> Result<(), RowError> {
     let (found, columns) = (prefix.len(), R::TABLE.key.len());
-    if found == 0 || found >= columns {
+    if found <= usize::from(R::TABLE.per_tenant) || found >= columns {
         let problem =
             format!("and the rest begin with {found} values, of {columns} key columns; fix the type of the prefix");
         return Err(RowError::value::<R>(prefix, R::TABLE.key[0], problem));

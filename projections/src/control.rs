@@ -1,6 +1,7 @@
 //! What people do with projections that run: pause them, resume them, start them again.
 
 use annals_eventstore::Invalid;
+use tokio::sync::oneshot;
 
 use crate::database::{Fault, Paused};
 use crate::error::ControlError;
@@ -71,17 +72,26 @@ impl Projections {
     }
 
     /// Starts `P` again in this process, after it has stopped here and what stopped it was fixed in the database, in an event's
-    /// upcaster's input or elsewhere outside of this program. False if it has not stopped. It continues with the event that it
-    /// stopped before; a fault that is still there stops it again.
+    /// upcaster's input or elsewhere outside of this program; or, after [`StopCause::ProcessEnded`](crate::StopCause::ProcessEnded),
+    /// in a build that was deployed since. False if it has not stopped. It continues with the event that it stopped before; a fault
+    /// that is still there stops it again.
     ///
     /// # Errors
-    /// [`ControlError::Unknown`] if `P` was not started; [`ControlError::Closed`] if all are closed.
-    pub fn start_again<P: Projection>(&self) -> Result<bool, ControlError> {
+    /// [`ControlError::Unknown`] if `P` was not started; [`ControlError::Closed`] if all are closed; others as of
+    /// [`Projections::pause`].
+    ///
+    /// # Cancel safety
+    /// Dropping the future leaves it stopped or started.
+    pub async fn start_again<P: Projection>(&self) -> Result<bool, ControlError> {
         let status = self.known_to_control::<P>()?;
         if !matches!(status, ProjectionState::Stopped(_)) {
             return Ok(false);
         }
-        self.order(Order::StartAgain(P::NAME))?;
+        self.shared().database.forget_tries(P::NAME).await.map_err(refused)?;
+        let (done, starts) = oneshot::channel();
+        self.order(Order::StartAgain(P::NAME, done))?;
+        // It is dropped when that is done.
+        starts.await.ok();
         Ok(true)
     }
 

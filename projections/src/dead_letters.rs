@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use annals_eventstore::{Invalid, Position, ReadError, StreamId, StreamVersion};
+use annals_eventstore::{IdSource, Invalid, Position, ReadError, StreamId, StreamVersion, TimeOrderedIds};
 use jiff::Timestamp;
 use uuid::Uuid;
 
@@ -16,7 +16,7 @@ use crate::error::{ControlError, EventPlace, StopCause};
 use crate::folding::{Folding, Outcome, Step, Stop};
 use crate::handle::Projections;
 use crate::keeper::Order;
-use crate::member::{AnyProjection, chain};
+use crate::member::AnyProjection;
 use crate::memory_table::MemoryTable;
 use crate::parking::PassedOver;
 use crate::pass::Shared;
@@ -202,7 +202,7 @@ impl Projections {
         if find(&shared, unit, stream).await?.is_none() {
             return Ok(None);
         }
-        let owner = Uuid::now_v7();
+        let owner = TimeOrderedIds.next_id();
         let place = shared.database.seize(unit, owner, LEASE).await.map_err(refused)?;
         let place = place.ok_or(ControlError::Paused { projection: P::NAME })?;
         let taken = |parked| Taken { shared: shared.clone(), projection, unit, owner, place, parked };
@@ -266,7 +266,7 @@ impl Taken {
         let mut parking = ParkingChanges { reopen: Some(stream.clone()), ..ParkingChanges::default() };
         let mut letter = None;
         if let Some((event, cause)) = failed {
-            let reason = chain(&cause);
+            let reason = cause.reason();
             parking.park.push((event.clone(), reason.clone()));
             parking.passed_over.push(PassedOver { stream, events: behind });
             letter = Some(DeadLetter { event, reason, parked_at: self.shared.clock.now(), waiting: behind });

@@ -78,6 +78,17 @@ impl Folding {
         self
     }
 
+    /// The same for the first event alone.
+    pub(crate) fn only_first(mut self) -> Self {
+        self.limit = self.limit.min(1);
+        self
+    }
+
+    /// The first event cannot be applied.
+    pub(crate) fn refuse_first(&mut self, cause: StopCause) {
+        self.set_aside(vec![(0, cause)]);
+    }
+
     /// The same for the events that are not after `end`.
     pub(crate) fn up_to(fold: Box<dyn AnyFold>, end: Position) -> Self {
         let events: Vec<usize> = (0..fold.len()).collect();

@@ -1,5 +1,6 @@
 //! The handle on projections that run.
 
+use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -15,6 +16,7 @@ use crate::builder::ProjectionsBuilder;
 use crate::changes::RowError;
 use crate::database::ReadModelDatabase;
 use crate::error::{ControlError, ProjectionProgress, StopCause, Stopped, WaitError};
+use crate::health::Watched;
 use crate::keeper::Order;
 use crate::member::AnyProjection;
 use crate::pass::Shared;
@@ -39,6 +41,8 @@ struct Inner {
     reactors: Vec<KnownReactor>,
     most_rows_as_of: usize,
     reads: Reads,
+    lease: Duration,
+    watched: Watched,
     tracker: TaskTracker,
     cancel: CancellationToken,
     /// What the keeper of the leases is to do.
@@ -86,13 +90,25 @@ impl Projections {
         names: Names,
         reactors: Vec<KnownReactor>,
         most_rows_as_of: usize,
+        lease: Duration,
         tracker: TaskTracker,
         cancel: CancellationToken,
         orders: mpsc::UnboundedSender<Order>,
     ) -> Self {
         let _cancel_on_drop = cancel.clone().drop_guard();
-        let reads = Reads::default();
-        Self(Arc::new(Inner { names, reactors, most_rows_as_of, reads, tracker, cancel, orders, _cancel_on_drop }))
+        let (reads, watched) = (Reads::default(), Watched::default());
+        Self(Arc::new(Inner {
+            names,
+            reactors,
+            most_rows_as_of,
+            reads,
+            lease,
+            watched,
+            tracker,
+            cancel,
+            orders,
+            _cancel_on_drop,
+        }))
     }
 
     pub(crate) fn shared(&self) -> &Shared {
@@ -124,6 +140,14 @@ impl Projections {
 
     pub(crate) fn reads(&self) -> &Reads {
         &self.0.reads
+    }
+
+    pub(crate) fn lease(&self) -> Duration {
+        self.0.lease
+    }
+
+    pub(crate) fn watched(&self) -> &Watched {
+        &self.0.watched
     }
 
     pub(crate) fn known_reactors(&self) -> &[KnownReactor] {
@@ -204,6 +228,8 @@ impl Projections {
 
     /// Waits until queries of every read model see everything that is in the log at the time of the call, `timeout` at most:
     /// for tests, and for a service that answers nothing until its read models are current. Needs a tokio runtime with timers.
+    /// While a raised version is built, the name may show the one before, and so lack new columns;
+    /// [`Projections::progress`] says which version it shows.
     ///
     /// # Errors
     /// [`WaitError::HeadUnknown`] if the end of the log cannot be read; others as of [`Projections::wait_for`].
@@ -287,8 +313,11 @@ impl Projections {
 
     /// The rows of one tenant, as they were, of a read model that is per tenant; see [`Projections::as_of`].
     ///
+    /// The events of other tenants are not read, so they cost no memory, and one of them that cannot be applied is no error.
+    ///
     /// # Errors
-    /// As of [`Projections::as_of`]; [`AsOfError::Read`] with [`Invalid`] and the field `tenant` if the read model is not per tenant.
+    /// As of [`Projections::as_of`]; [`AsOfError::Read`] with [`Invalid`] and the field `tenant` if the read model is not per
+    /// tenant, or `P` wants the events of another tenant alone.
     ///
     /// # Cancel safety
     /// Dropping the future is harmless.
@@ -311,24 +340,18 @@ impl Projections {
     ) -> Result<RowsAsOf<P::Row>, AsOfError> {
         let Inner { names, most_rows_as_of, .. } = &*self.0;
         let unknown = |known| AsOfError::Unknown { name: P::NAME.to_owned(), known };
-        let projection = &names.fed[self.place_of::<P>().map_err(unknown)?].projection;
-        let tenant = tenant.or(projection.tenant()).cloned().unwrap_or_default();
-        let all = rows_as_of(&names.shared.store, projection.as_ref(), as_of, *most_rows_as_of).await?;
-        let RowsAsOf { rows: all, position, mut parked } = all;
-        let mut rows = Vec::new();
-        for row in all {
-            let (of, row) = read_row::<P::Row>(row).map_err(|source| Stopped {
-                projection: P::NAME.into(),
-                version: P::VERSION,
-                position,
-                event: None,
-                cause: Arc::new(StopCause::Row(RowError::Unreadable { table: P::Row::TABLE.name, source })),
-            })?;
-            if of.is_none_or(|of| of == tenant) {
-                rows.push(row);
-            }
-        }
-        parked.retain(|event| !P::Row::TABLE.per_tenant || *event.stream.tenant() == tenant);
+        let projection = names.fed[self.place_of::<P>().map_err(unknown)?].projection.as_ref();
+        let tenant = tenant_as_of::<P>(projection.tenant(), tenant)?;
+        let all = rows_as_of(&names.shared.store, projection, tenant.as_ref(), as_of, *most_rows_as_of).await?;
+        let RowsAsOf { rows: all, position, parked } = all;
+        let read = all.into_iter().map(|row| read_row::<P::Row>(row).map(|(_, row)| row));
+        let rows = read.collect::<Result<_, _>>().map_err(|source| Stopped {
+            projection: P::NAME.into(),
+            version: P::VERSION,
+            position,
+            event: None,
+            cause: Arc::new(StopCause::Row(RowError::Unreadable { table: P::Row::TABLE.name, source })),
+        })?;
         Ok(RowsAsOf { rows, position, parked })
     }
 
@@ -408,6 +431,27 @@ impl Projections {
     pub async fn close(&self) {
         self.0.cancel.cancel();
         self.0.tracker.wait().await;
+    }
+}
+
+/// The tenant whose rows are asked for, if the read model is per tenant; `own` is the only one that the projection wants.
+fn tenant_as_of<P: Projection>(own: Option<&Tenant>, asked: Option<&Tenant>) -> Result<Option<Tenant>, ReadError> {
+    match (own, asked) {
+        _ if !P::Row::TABLE.per_tenant => Ok(None),
+        (Some(own), Some(asked)) if own != asked => {
+            let problem = format!("is `{asked}`, but projection `{}` is of tenant `{own}`", P::NAME);
+            Err(Invalid::new("tenant", problem, "ask a projection that reads its events").into())
+        }
+        _ => Ok(Some(asked.or(own).cloned().unwrap_or_default())),
+    }
+}
+
+/// Name and version of each projection.
+impl fmt::Debug for Projections {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let projections = self.0.names.fed.iter().map(|fed| (fed.model.projection, fed.model.version));
+        f.write_str("Projections ")?;
+        f.debug_map().entries(projections).finish()
     }
 }
 

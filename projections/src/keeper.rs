@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use tokio::sync::{mpsc, watch};
+use tokio::sync::{mpsc, oneshot, watch};
 use tokio::time::{Instant, sleep_until};
 
 use crate::balance::{free, plan};
@@ -17,6 +17,9 @@ use crate::reactor::Reactors;
 
 /// How many surveys there are in the time of a lease: a late one must not cost it.
 const SURVEYS_PER_LEASE: u32 = 3;
+
+/// The owner of a lease that is no runner which is alive.
+const NO_RUNNER: &str = "a retry of dead letters, or a process that has ended";
 
 /// Units on their way from passes back to the keeper.
 #[derive(Clone)]
@@ -82,16 +85,17 @@ pub(crate) struct Keeper {
     /// What was asked back so that others can have it.
     given_back: BTreeSet<UnitId>,
     orders: mpsc::UnboundedReceiver<Order>,
-    /// What is to be started again if it comes back stopped before the next survey.
+    /// What is to be started again if it comes back stopped before the next survey, and who waits for that.
     again: BTreeSet<UnitId>,
+    waiting: Vec<oneshot::Sender<()>>,
 }
 
 /// What people ask of the keeper.
 pub(crate) enum Order {
     /// Look at all leases now.
     Look,
-    /// Start the slots of this projection that have stopped.
-    StartAgain(&'static str),
+    /// Start the slots of this projection that have stopped, and say when they are stopped no longer.
+    StartAgain(&'static str, oneshot::Sender<()>),
 }
 
 impl Keeper {
@@ -118,6 +122,7 @@ impl Keeper {
             given_back: BTreeSet::new(),
             orders,
             again: BTreeSet::new(),
+            waiting: Vec::new(),
         }
     }
 
@@ -139,6 +144,7 @@ impl Keeper {
                 }
                 () = sleep_until(next) => {
                     self.again.clear();
+                    self.waiting.clear();
                     true
                 }
             };
@@ -172,6 +178,7 @@ impl Keeper {
         let again = self.again.remove(&unit) && member.is_stopped();
         if again {
             member.start_again();
+            self.waiting.clear();
         }
         self.idle.insert(unit, member);
         let given_back = self.given_back.remove(&unit);
@@ -179,9 +186,15 @@ impl Keeper {
     }
 
     fn follow(&mut self, order: Order) {
-        let Order::StartAgain(projection) = order else { return };
+        let Order::StartAgain(projection, done) = order else { return };
+        let mut any = false;
         for member in self.idle.values_mut().filter(|m| m.is_stopped() && m.model.projection == projection) {
             member.start_again();
+            any = true;
+        }
+        // Whoever waits hears of it as this is dropped.
+        if !any {
+            self.waiting.push(done);
         }
         // Its pass may not have handed it over yet.
         self.again.extend(self.running.keys().filter(|unit| unit.projection == projection));
@@ -225,14 +238,17 @@ impl Keeper {
 
     /// Notes how far others are with what does not run here, and whether they have taken what does.
     fn look_at_others(&mut self, survey: &Survey) {
-        let name = |id| survey.runners.iter().find(|runner| runner.id == id).map(|runner| runner.name.as_str());
+        let name = |id| {
+            let runner = survey.runners.iter().find(|runner| runner.id == id);
+            runner.map_or(NO_RUNNER, |runner| runner.name.as_str())
+        };
         let mut missing: BTreeSet<UnitId> = self.idle.keys().copied().collect();
         let mut lost = Vec::new();
         for state in &survey.units {
-            self.reactors.look_at(state, state.owner.and_then(name));
+            self.reactors.look_at(state, state.owner.map(name));
             missing.remove(&state.unit);
             match self.idle.get_mut(&state.unit) {
-                Some(member) if !member.is_stopped() => member.look_at_lease(state, state.owner.and_then(name)),
+                Some(member) if !member.is_stopped() => member.look_at_lease(state, state.owner.map(name)),
                 Some(_) => {}
                 None => lost
                     .extend(self.running.get(&state.unit).filter(|epoch| **epoch != state.epoch).map(|_| state.unit)),
@@ -250,7 +266,8 @@ impl Keeper {
     /// those that follow it.
     async fn start(&mut self, claimed: Vec<Claimed>) {
         let mut members = Vec::with_capacity(claimed.len());
-        for Claimed { unit, epoch, checkpoint } in claimed {
+        for claimed in claimed {
+            let Claimed { unit, epoch, .. } = claimed;
             if self.reactors.has(&unit) {
                 self.reactors.start(&self.passes, unit, epoch).await;
                 continue;
@@ -268,7 +285,7 @@ impl Keeper {
                     }
                 }
             }
-            member.claimed(epoch, checkpoint);
+            member.claimed(&claimed);
             self.running.insert(unit, epoch);
             members.push(member);
         }

@@ -7,6 +7,7 @@
 //! | choose between these | [Which kind of projection](#which-kind-of-projection) |
 //! | run that | `store.projections()` of `ProjectionsExt` (feature `sqlite` or `postgres`), [`Projections::of`], [`ProjectionsBuilder::start`] |
 //! | look at the dead letters of a stream projection, retry and drop them | [`Projections::dead_letters`], [`Projections::retry`], [`Projections::drop_dead_letter`] |
+//! | know which have failed, for a supervisor | [`Projections::health`], [`Projections::stopped`] |
 //! | pause, resume, start again | [`Projections::pause`], [`Projections::resume`], [`Projections::start_again`] |
 //! | read rows by key or condition | [`Projections::find`], [`Projections::select`] |
 //! | send mails, call others: side effects | [`Reactor`], [`EffectKey`], [`ProjectionsBuilder::react`] |
@@ -47,6 +48,7 @@ mod error;
 mod fold;
 mod folding;
 mod handle;
+mod health;
 mod keeper;
 mod key_order;
 mod known_rows;
@@ -89,6 +91,7 @@ pub use error::{
     Stopped, WaitError,
 };
 pub use handle::Projections;
+pub use health::{ProjectionHealth, Verdict};
 pub use projection::Projection;
 pub use reactor::{EffectKey, ParkedError, ParkedStream, Reacting, Reactor, ReactorError, ReactorState, ReactorStatus};
 pub use read_model::{ColumnSpec, IndexSpec, ReadModel, RowKey, RowKeyPrefix, SpecError, TableSpec};

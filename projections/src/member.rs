@@ -7,8 +7,8 @@ use annals_eventstore::{Checkpoint, Event, Filter, Invalid, Position, StreamId, 
 
 use tokio::time::Instant;
 
-use crate::batch::{Batch, Decoder};
-use crate::database::{Fault, LeaseState, Model, ParkingChanges, Paused, Place, Prepared, UnitId, Work};
+use crate::batch::{Batch, Decoded, Decoder};
+use crate::database::{Claimed, Fault, LeaseState, Model, ParkingChanges, Paused, Place, Prepared, UnitId, Work};
 use crate::error::{EventPlace, StopCause, Stopped};
 use crate::fold::{AnyFold, Fold};
 use crate::folding::Stop;
@@ -34,7 +34,7 @@ pub(crate) trait AnyProjection: Send + Sync {
 
     fn decoder(&self) -> Decoder;
 
-    /// Takes the names that events of `batch` have out of `names`.
+    /// Takes the names that events of `batch` have, as far as it wants them, out of `names`.
     fn strike_seen(&self, batch: &Batch, names: &mut Vec<&'static str>);
 
     fn shape(&self) -> Shape {
@@ -92,7 +92,10 @@ impl<P: Projection> AnyProjection for Typed<P> {
 
     fn strike_seen(&self, batch: &Batch, names: &mut Vec<&'static str>) {
         let events = batch.of::<P::Event>();
-        names.retain(|name| !events.iter().any(|event| *event.place.name == **name));
+        let is_ours = |event: &&Decoded<P::Event>| {
+            self.tenant.as_ref().is_none_or(|tenant| tenant == event.place.stream.tenant())
+        };
+        names.retain(|name| !events.iter().filter(is_ours).any(|event| *event.place.name == **name));
     }
 
     fn kind(&self) -> Kind {
@@ -128,6 +131,10 @@ pub(crate) fn wanted<'a>(projections: impl Iterator<Item = &'a dyn AnyProjection
     Ok(Wanted { filter, decoders })
 }
 
+/// How many events are applied one by one after a process has ended without saying so. If it was a later one that ended it, the
+/// next process gets so much closer to it.
+const CAREFUL: usize = 100;
+
 /// Whether a process may work on a unit.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Standing {
@@ -147,6 +154,8 @@ pub(crate) struct Member {
     /// The number of this owner.
     epoch: i64,
     standing: Standing,
+    /// So many of the next events are applied one by one, as one of them may have ended a process.
+    careful: usize,
     /// The streams that are parked in it, while this process owns it.
     parked: Arc<HashSet<StreamId>>,
     /// Everything up to here is applied, or does not concern it. This is what it reports as reached.
@@ -159,7 +168,7 @@ pub(crate) struct Member {
     /// When the stable name may be tried to switch again, after it could not be.
     pub(crate) show_after: Option<Instant>,
     live: bool,
-    /// The names of events that it wants and that none of the log had so far, while it is read from its beginning.
+    /// The names of events that it wants and that none had so far, if it was read from the beginning of the log.
     unseen: Vec<&'static str>,
     status_sender: Arc<StatusSender>,
 }
@@ -176,6 +185,7 @@ impl Member {
             slot: place.slot,
             epoch: place.epoch,
             standing: Standing::Elsewhere,
+            careful: 0,
             parked: Arc::default(),
             progress: place.checkpoint,
             saved: place.checkpoint,
@@ -234,8 +244,15 @@ impl Member {
         self.send(|status| status.parked = streams);
     }
 
+    /// Whether the next event is applied alone.
+    pub(crate) fn is_careful(&self) -> bool {
+        self.careful > 0
+    }
+
     /// This process owns it now, where others have left it.
-    pub(crate) fn claimed(&mut self, epoch: i64, checkpoint: Checkpoint) {
+    pub(crate) fn claimed(&mut self, claimed: &Claimed) {
+        let Claimed { epoch, checkpoint, suspect, .. } = *claimed;
+        self.careful = if suspect { CAREFUL } else { 0 };
         (self.epoch, self.standing, self.live) = (epoch, Standing::Owned, false);
         self.unseen = if checkpoint.position == Position::START { self.projection.names() } else { Vec::new() };
         self.committed(checkpoint, 0);
@@ -263,6 +280,7 @@ impl Member {
             None => ProjectionState::Standby { owner: owner.map(Into::into) },
         };
         self.send(|status| {
+            status.parked = 0;
             status.position = lease.checkpoint.position;
             (status.progress, status.saved) = (lease.checkpoint, lease.checkpoint);
             status.state = state;
@@ -335,6 +353,7 @@ impl Member {
     /// It has come to `to`, and that is committed.
     pub(crate) fn committed(&mut self, to: Checkpoint, applied: usize) {
         self.saved = to;
+        self.careful = self.careful.saturating_sub(applied);
         self.advance(to, applied);
     }
 
@@ -359,24 +378,36 @@ impl Member {
 
     /// Notes which names the events of a page have.
     pub(crate) fn look_at(&mut self, batch: &Batch) {
-        if !self.live && !self.unseen.is_empty() {
-            self.projection.strike_seen(batch, &mut self.unseen);
+        if self.unseen.is_empty() {
+            return;
+        }
+        self.projection.strike_seen(batch, &mut self.unseen);
+        if self.live {
+            self.status_sender.send_if_modified(|status| {
+                let is_seen = status.unseen.len() > self.unseen.len();
+                if is_seen {
+                    status.unseen.clone_from(&self.unseen);
+                }
+                is_seen
+            });
         }
     }
 
     /// Warns of names that no event has: they may be misspelt.
     fn report_unseen(&mut self) {
-        let unseen = std::mem::take(&mut self.unseen);
-        if unseen.is_empty() || self.position() == Position::START {
+        if self.position() == Position::START {
+            self.unseen.clear();
+        }
+        if self.unseen.is_empty() {
             return;
         }
-        let names = unseen.join(", ");
+        let names = self.unseen.join(", ");
         tracing::warn!(
             projection = self.model.projection,
             names,
             "no event that was read has these names; if they are new, all is well, else check their spelling"
         );
-        self.status_sender.send_modify(|status| status.unseen = unseen);
+        self.status_sender.send_modify(|status| status.unseen.clone_from(&self.unseen));
     }
 
     /// A fault that may pass blocks it.

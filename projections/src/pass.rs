@@ -20,7 +20,7 @@ use crate::error::{StopCause, Stopped};
 use crate::fold::panic_text;
 use crate::folding::{Folding, Outcome, Step, Stop};
 use crate::keeper::Returns;
-use crate::member::{Member, chain, log_stopped, wanted};
+use crate::member::{Member, log_stopped, wanted};
 use crate::page_reader::{PageReader, Wanted};
 use crate::parking::Parked;
 use crate::status::StatusSender;
@@ -31,6 +31,9 @@ const SAVE_AFTER: Duration = Duration::from_secs(1);
 
 /// The same, in positions.
 const SAVE_BEHIND: i64 = 100_000;
+
+/// So often an event is begun at most if processes end meanwhile.
+const MOST_TRIES: u32 = 5;
 
 /// With so many streams parked in a slot the next one that fails stops the projection.
 const MOST_PARKED: usize = 10_000;
@@ -460,6 +463,19 @@ async fn fold(shared: &Shared, at: usize, member: &Member, batch: &Batch, checkp
         return Some(part(at, member, None, Outcome::stopped(cause), checkpoint));
     }
     let mut folding = folding(member, batch);
+    if member.is_careful() && folding.fold().len() > 0 {
+        folding = folding.only_first();
+        let first = folding.fold().place(0).position;
+        match begin_try(shared, member, first).await? {
+            Ok(Some(tries)) if tries > MOST_TRIES => folding.refuse_first(StopCause::ProcessEnded(MOST_TRIES)),
+            Ok(Some(_)) => {}
+            Ok(None) => return Some(Part::comparing(at, member)),
+            Err(fault) => {
+                let stopped = Outcome::stopped(StopCause::Database(fault.source));
+                return Some(part(at, member, Some(&folding), stopped, checkpoint));
+            }
+        }
+    }
     let outcome = loop {
         let keys = match folding.step() {
             Step::Ready(outcome) => break *outcome,
@@ -487,6 +503,23 @@ fn folding(member: &Member, batch: &Batch) -> Folding {
     if parks { folding.parking(Arc::clone(member.parked())) } else { folding }
 }
 
+/// Counts that an event is about to be applied alone; `None` if the wait for a fault that may pass was cancelled.
+async fn begin_try(shared: &Shared, member: &Member, position: Position) -> Option<Result<Option<u32>, Fault>> {
+    let (mut backoff, (unit, epoch)) = (Backoff::default(), member.held());
+    loop {
+        match shared.database.begin_try(unit, epoch, position).await {
+            Err(fault) if fault.transient => {
+                member.set_retrying(&fault.source);
+                tokio::select! {
+                    () = shared.cancel.cancelled() => return None,
+                    () = sleep(backoff.next_wait()) => {}
+                }
+            }
+            begun => return Some(begun),
+        }
+    }
+}
+
 /// Loads rows as they are where the projection's checkpoint was last seen; `Ok(None)` if it is elsewhere by now, `None` if
 /// the wait for a fault that may pass was cancelled.
 async fn load(
@@ -512,7 +545,7 @@ async fn load(
 /// How far an outcome brings a projection.
 fn part(at: usize, member: &Member, folding: Option<&Folding>, outcome: Outcome, checkpoint: Checkpoint) -> Part {
     let Outcome { applied, changes, stop, parked, passed_over } = outcome;
-    let park = parked.into_iter().map(|Parked { event, cause }| (event, chain(&cause))).collect();
+    let park = parked.into_iter().map(|Parked { event, cause }| (event, cause.reason())).collect();
     let parking = ParkingChanges { park, passed_over, ..ParkingChanges::default() };
     let to = match folding {
         Some(folding) if stop.is_none() && applied == folding.fold().len() => checkpoint,

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use annals_eventstore::{Checkpoint, Position};
 use jiff::Timestamp;
 use tokio::sync::watch;
+use tokio::time::Instant;
 
 use crate::database::Place;
 use crate::error::Stopped;
@@ -24,8 +25,8 @@ pub struct ProjectionStatus {
     pub position: Position,
     /// How many events it has applied since it was started, in this process.
     pub applied: u64,
-    /// Stored names that it wants and that no event of the log had, when it was built in this process from the beginning to
-    /// the end of the log. They may be misspelt, or new.
+    /// Stored names that no event which it wants had, when it was built in this process from the beginning to the end of the
+    /// log. They may be misspelt, or new: the first event with such a name takes it out.
     pub unseen: Vec<&'static str>,
     /// What it is doing: the worst of what its slots do here; what other processes do with slots of theirs counts only if
     /// none is run here.
@@ -45,7 +46,7 @@ pub struct SlotStatus {
     pub position: Position,
     /// What is being done with it.
     pub state: ProjectionState,
-    /// How many streams are parked in it, as far as this process knows; [`Projections::dead_letters`] has them.
+    /// How many streams are parked in it, if this process runs it; [`Projections::dead_letters`] has those of all processes.
     ///
     /// [`Projections::dead_letters`]: crate::Projections::dead_letters
     pub parked: usize,
@@ -53,6 +54,8 @@ pub struct SlotStatus {
     pub(crate) progress: Checkpoint,
     /// Where its stored checkpoint was, at or before `position`; in between is nothing that concerns it.
     pub(crate) saved: Checkpoint,
+    /// Since when it is in such a state.
+    pub(crate) since: Instant,
 }
 
 impl ProjectionStatus {
@@ -64,6 +67,7 @@ impl ProjectionStatus {
             parked: 0,
             progress: place.checkpoint,
             saved: place.checkpoint,
+            since: Instant::now(),
         });
         let slots: Vec<SlotStatus> = slots.collect();
         let (position, state) = (lowest(&slots), ProjectionState::Standby { owner: None });
@@ -73,7 +77,11 @@ impl ProjectionStatus {
     /// Changes what is said of a slot, and so of the whole.
     pub(crate) fn of_slot(&mut self, slot: u32, change: impl FnOnce(&mut SlotStatus)) {
         if let Some(status) = self.slots.iter_mut().find(|status| status.slot == slot) {
+            let before = status.state.kind();
             change(status);
+            if status.state.kind() != before {
+                status.since = Instant::now();
+            }
         }
         self.position = lowest(&self.slots);
         let worst = self.slots.iter().max_by_key(|status| status.state.weight());
@@ -155,6 +163,11 @@ impl ProjectionState {
             Self::Standby { .. } => 1,
             Self::Closed => 0,
         }
+    }
+
+    /// What is the same as long as nothing happens to it but progress.
+    fn kind(&self) -> (u8, bool) {
+        (self.weight(), matches!(self, Self::Standby { owner: None }))
     }
 
     /// Whether it is, or may be, continued without anybody starting it again.

@@ -191,7 +191,7 @@ async fn a_runner_per_tenant_fills_a_database_per_tenant() -> Result<(), Box<dyn
         views.caught_up(TIMEOUT).await?;
         assert_eq!(database.found(LIST).await?, found(&[(tenant, "1001", cents)]));
         views.close().await;
-        let error = start(Tenant::new("gamma")?).await.err().expect("the table has another tenant's rows").to_string();
+        let error = start(Tenant::new("gamma")?).await.expect_err("the table has another tenant's rows").to_string();
         assert!(error.contains(&format!("of tenant `{tenant}`")), "{error}");
     }
     Ok(())

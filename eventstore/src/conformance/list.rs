@@ -278,6 +278,7 @@ macro_rules! __conformance_clauses {
             }
             snapshots {
                 a_saved_snapshot_is_found_at_its_version_and_above,
+                a_snapshot_as_of_a_position_is_of_an_event_up_to_there,
                 a_snapshot_of_an_event_that_the_log_does_not_have_is_not_saved,
                 snapshots_of_other_keys_streams_and_tenants_are_kept_apart,
                 a_snapshot_saved_again_replaces_the_first,

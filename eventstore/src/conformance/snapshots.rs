@@ -5,6 +5,7 @@ use std::sync::Arc;
 use super::case::{Case, tenant, version};
 use crate::error::ReadError;
 use crate::payload::Payload;
+use crate::position::Position;
 use crate::snapshot::{Snapshot, SnapshotStore, StoredSnapshot};
 use crate::stream::{ExpectedVersion, StreamId, StreamVersion, Tenant};
 
@@ -44,6 +45,29 @@ pub(super) async fn a_saved_snapshot_is_found_at_its_version_and_above(case: Cas
     assert!(
         found.unwrap().snapshot.is_intact() && latest(snapshots, &stream, "1.k", 3).await.unwrap().snapshot.is_intact()
     );
+}
+
+pub(super) async fn a_snapshot_as_of_a_position_is_of_an_event_up_to_there(case: Case) {
+    let Some(snapshots) = of(&case) else { return };
+    for _ in 0..3 {
+        case.append("other", ExpectedVersion::Any, 2).await;
+        case.append("a", ExpectedVersion::Any, 2).await;
+    }
+    let stream = case.stream("a");
+    let (second, fifth) = (at(&case, &stream, "1.k", 2, "2").await, at(&case, &stream, "1.k", 5, "5").await);
+    let of_other_key = at(&case, &stream, "2.k", 3, "3").await;
+    let of_other_stream = at(&case, &case.stream("other"), "1.k", 1, "1").await;
+    snapshots.save_snapshots(&[fifth.clone(), second.clone(), of_other_key, of_other_stream]).await.unwrap();
+    let positions: Vec<i64> = case.load(&stream).await.iter().map(|event| event.position.get()).collect();
+    for position in 0..=positions[5] + 2 {
+        let expected = match position {
+            before if before < positions[1] => None,
+            before if before < positions[4] => in_log(&second),
+            _ => in_log(&fifth),
+        };
+        let found = snapshots.load_snapshot_as_of(&stream, "1.k", Position::new(position).unwrap()).await.unwrap();
+        assert_eq!(found, expected, "position {position}");
+    }
 }
 
 pub(super) async fn a_snapshot_of_an_event_that_the_log_does_not_have_is_not_saved(case: Case) {

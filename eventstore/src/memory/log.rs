@@ -79,6 +79,12 @@ impl Log {
         Some(self.events[*self.streams.get(stream)?.get(index)?].event_id)
     }
 
+    /// How many events a stream has at or before a position.
+    pub(super) fn version_at(&self, stream: &StreamId, position: Position) -> StreamVersion {
+        let indexes = self.streams.get(stream).map(Vec::as_slice).unwrap_or_default();
+        version_of(indexes.partition_point(|&index| position_of(index) <= position))
+    }
+
     fn store(&mut self, part: CheckedPart, append_id: Option<uuid::Uuid>, recorded_at: Timestamp) -> AppendedStream {
         let CheckedPart { stream, events, .. } = part;
         let mut positions = Vec::with_capacity(events.len());

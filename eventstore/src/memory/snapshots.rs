@@ -8,6 +8,7 @@ use async_trait::async_trait;
 use super::MemoryStore;
 use super::log::Log;
 use crate::database_error::DatabaseError;
+use crate::position::Position;
 use crate::snapshot::{Row, Snapshot, SnapshotQueue, SnapshotStore, StoredSnapshot, surplus};
 use crate::stream::{StreamId, StreamVersion};
 
@@ -41,6 +42,16 @@ impl SnapshotStore for MemoryStore {
         let mut of_stream = log.saved.streams.get(stream).into_iter().flatten();
         let latest = of_stream.rfind(|((of, version), _)| **of == *key && *version <= at_or_below);
         Ok(latest.map(|(_, (snapshot, _))| StoredSnapshot { snapshot: snapshot.clone(), is_in_log: log.has(snapshot) }))
+    }
+
+    async fn load_snapshot_as_of(
+        &self,
+        stream: &StreamId,
+        key: &str,
+        position: Position,
+    ) -> Result<Option<StoredSnapshot>, DatabaseError> {
+        let at_or_below = self.log().version_at(stream, position);
+        self.load_snapshot(stream, key, at_or_below).await
     }
 
     async fn save_snapshots(&self, snapshots: &[Snapshot]) -> Result<(), DatabaseError> {

@@ -1,5 +1,7 @@
 //! The snapshots in a PostgreSQL database.
 
+use std::time::Duration;
+
 use async_trait::async_trait;
 use sqlx::Row as _;
 use sqlx::postgres::PgRow;
@@ -7,12 +9,19 @@ use sqlx::postgres::PgRow;
 use crate::database_error::DatabaseError;
 use crate::event::EventId;
 use crate::payload::Payload;
+use crate::position::Position;
 use crate::postgres::connection::pool::Query;
 use crate::postgres::fault::{NoConnection, database_error};
 use crate::postgres::store::PostgresStore;
 use crate::request::Fingerprint;
 use crate::snapshot::{Row, Snapshot, SnapshotQueue, SnapshotStore, StoredSnapshot, surplus};
 use crate::stream::{StreamId, StreamVersion};
+
+/// How long a load waits for a snapshot. It can do without: if the table is locked, or the server is slow, it reads the events.
+const MAX_WAIT_TO_LOAD: Duration = Duration::from_secs(1);
+
+/// How long snapshots may take to be saved, and so how long `close` waits for them.
+const MAX_WAIT_TO_SAVE: Duration = Duration::from_secs(3);
 
 /// Whether the log has the event of the snapshot `s`. A scalar subquery is run for the rows of the result alone, by the whole
 /// index; as a join, and without statistics, it would read all events of the stream.
@@ -39,6 +48,21 @@ const LATEST_SNAPSHOT: &str = concat!(
     LIMIT 1
 "
 );
+
+/// The latest snapshot whose event the log has at or before a position.
+const SNAPSHOT_AS_OF: &str = "
+    SELECT s.version, s.event_id, s.body, s.digest, true AS is_in_log
+    FROM annals.snapshots AS s
+    WHERE s.tenant = $1 AND s.aggregate_type = $2 AND s.aggregate_id = $3 AND s.snapshot_key = $4
+      AND (
+        SELECT e.position
+        FROM annals.events AS e
+        WHERE e.tenant = s.tenant AND e.aggregate_type = s.aggregate_type AND e.aggregate_id = s.aggregate_id
+          AND e.version = s.version AND e.event_id = s.event_id
+        LIMIT 1) <= $5
+    ORDER BY s.version DESC
+    LIMIT 1
+";
 
 /// Leaves out those whose event the log does not have. Rows are inserted in the order of their key, so that two writers wait
 /// for each other in one order. The commit does not wait for the disk: losing a snapshot loses nothing.
@@ -98,9 +122,16 @@ impl SnapshotStore for PostgresStore {
         key: &str,
         at_or_below: StreamVersion,
     ) -> Result<Option<StoredSnapshot>, DatabaseError> {
-        let query = of_stream(LATEST_SNAPSHOT, stream).bind(key).bind(at_or_below.get());
-        let rows = self.fetch(query).await?;
-        rows.first().map(|row| stored(stream, key, row)).transpose().map_err(database_error)
+        self.find_snapshot(LATEST_SNAPSHOT, stream, key, at_or_below.get()).await
+    }
+
+    async fn load_snapshot_as_of(
+        &self,
+        stream: &StreamId,
+        key: &str,
+        position: Position,
+    ) -> Result<Option<StoredSnapshot>, DatabaseError> {
+        self.find_snapshot(SNAPSHOT_AS_OF, stream, key, position.get()).await
     }
 
     async fn save_snapshots(&self, snapshots: &[Snapshot]) -> Result<(), DatabaseError> {
@@ -131,9 +162,25 @@ impl SnapshotStore for PostgresStore {
 }
 
 impl PostgresStore {
+    async fn find_snapshot(
+        &self,
+        query: &'static str,
+        stream: &StreamId,
+        key: &str,
+        up_to: i64,
+    ) -> Result<Option<StoredSnapshot>, DatabaseError> {
+        let rows = self.fetch_within(MAX_WAIT_TO_LOAD, of_stream(query, stream).bind(key).bind(up_to)).await?;
+        rows.first().map(|row| stored(stream, key, row)).transpose().map_err(database_error)
+    }
+
     async fn fetch(&self, query: Query<'_>) -> Result<Vec<PgRow>, DatabaseError> {
+        self.fetch_within(MAX_WAIT_TO_SAVE, query).await
+    }
+
+    async fn fetch_within(&self, max_wait: Duration, query: Query<'_>) -> Result<Vec<PgRow>, DatabaseError> {
         let mut connection = self.pool().take().await.map_err(NoConnection::into_database)?;
-        connection.fetch_all(query).await.map_err(database_error)
+        let max_wait = max_wait.min(self.pool().answer_timeout());
+        connection.fetch_all_within(max_wait, query).await.map_err(database_error)
     }
 
     /// Deletes the snapshots of each stream that are too many.
@@ -193,6 +240,7 @@ fn stored(stream: &StreamId, key: &str, row: &PgRow) -> Result<StoredSnapshot, s
 pub(crate) fn hot_reads() -> Vec<(&'static str, &'static str, &'static str)> {
     vec![
         ("LATEST_SNAPSHOT", LATEST_SNAPSHOT, "('default', 'type-1', 'id-1', 'key', 100)"),
+        ("SNAPSHOT_AS_OF", SNAPSHOT_AS_OF, "('default', 'type-1', 'id-1', 'key', 100)"),
         (
             "SAVE_SNAPSHOTS",
             SAVE_SNAPSHOTS,

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use crate::error::Invalid;
 use crate::event::{Event, EventId, NewEvent};
 use crate::filter::{Filter, StreamFilter};
+use crate::payload::Payload;
 use crate::position::After;
 use crate::read::events::EventStream;
 use crate::read::pages::Pages;
@@ -160,6 +161,31 @@ pub trait EventStoreExt: EventStore + Clone {
     /// [`Invalid`] as of [`NewEvent::of`]; also if the store's source of ids gives the nil UUID.
     fn new_event<E: Event>(&self, event: &E) -> Result<NewEvent, Invalid> {
         NewEvent::of(EventId::new(self.ids().next_id())?, event)
+    }
+
+    /// An event whose payload is JSON already, under a new id of this store: from an import, or in a test, as an older build
+    /// stored it.
+    ///
+    /// ```
+    /// # mod order { include!(concat!(env!("CARGO_MANIFEST_DIR"), "/docs/order.rs")); }
+    /// # use order::*;
+    /// use annals_eventstore::{AggregateStore, EventStore, EventStoreExt, ExpectedVersion, MemoryStore};
+    ///
+    /// # tokio::runtime::Builder::new_current_thread().build()?.block_on(async {
+    /// let store = MemoryStore::new();
+    /// let (orders, id) = (store.aggregate::<Order>(), OrderId::new("o-17")?);
+    /// let placed = store.new_raw_event("order.placed", 1, r#"{"total": 1200}"#)?;
+    /// store.append(&orders.stream(&id)?, ExpectedVersion::NoStream, vec![placed]).await?;
+    /// assert!(orders.load(&id).await?.exists());
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// # })?;
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    ///
+    /// # Errors
+    /// [`Invalid`] as of [`Payload::from_json`] and [`NewEvent::raw`]; also if the store's source of ids gives the nil UUID.
+    fn new_raw_event(&self, name: &str, schema_version: u32, json: &str) -> Result<NewEvent, Invalid> {
+        NewEvent::raw(EventId::new(self.ids().next_id())?, name, schema_version, Payload::from_json(json)?)
     }
 
     /// The same store as a trait object in a shared pointer; the pointer is a store too.

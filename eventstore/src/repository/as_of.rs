@@ -53,9 +53,13 @@ impl<A: fmt::Debug> fmt::Debug for LoadedAsOf<A> {
     }
 }
 
+/// How many events the first page of a read of the past has at most; each further page has up to four times as many. How far away
+/// the last event is, is not known before it was read, except for a version.
+const FIRST_PAGE: usize = 128;
+
 /// The last event that is read.
 #[derive(Clone, Copy)]
-enum Last {
+pub(super) enum Last {
     Version(StreamVersion),
     Position(Position),
 }
@@ -93,6 +97,9 @@ impl<A: Evolve> Repository<A> {
     /// A position and a time mean a prefix of the log in whole appends: see [`AsOf`]. A version is taken exactly, also in the
     /// middle of an append. For a time it waits until no running append can be recorded at it any more, if that could change
     /// the answer. The deadline of the context does not apply.
+    ///
+    /// Where there are snapshots, it begins with the latest one of that time, and reads the events from there on. It has one
+    /// taken of what it read, if that were as many events as a load has one taken after.
     ///
     /// ```
     /// # mod order { include!(concat!(env!("CARGO_MANIFEST_DIR"), "/docs/order.rs")); }
@@ -156,21 +163,24 @@ impl<A: Evolve> Repository<A> {
         if matches!(last, Last::Version(StreamVersion::NONE) | Last::Position(Position::START)) {
             return Ok((Known::start(), position));
         }
-        // Which version the last event at a position has is known once it was read.
-        let start = match last {
-            Last::Version(version) => self.snapshot_at_or_below(stream, version).await?,
-            Last::Position(_) => Known::start(),
-        };
+        let start = self.snapshot_within(stream, last).await?;
+        let (begun, mut most) = (start.version, FIRST_PAGE);
         let mut reading = Reading::on(start);
         loop {
             let (after, limit) = reading.next_page();
-            let limit = limit.min(last.events_after(after));
+            let limit = limit.min(most).min(last.events_after(after));
+            most = most.saturating_mul(4);
             let mut page = self.store().load_page(stream, after, limit).await?;
             let included = page.events.partition_point(|event| last.includes(event));
             page.end |= included < page.events.len() || page.events.last().is_some_and(|event| last.is(event));
             page.events.truncate(included);
             position = page.events.last().map_or(position, |event| event.position);
             if reading.take(stream, page)? {
+                let begun = if reading.is_anew { StreamVersion::NONE } else { begun };
+                if A::SNAPSHOT.is_due_after_load(reading.known.version.get() - begun.get()) {
+                    // The same moment, and those after it, are asked for again, perhaps.
+                    self.take_snapshot(stream, &reading.known);
+                }
                 return Ok((reading.known, position));
             }
         }

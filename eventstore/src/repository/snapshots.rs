@@ -1,5 +1,6 @@
 //! How a repository begins a load with a snapshot, and takes one.
 
+use super::as_of::Last;
 use super::cache::Known;
 use super::handle::Repository;
 use super::reading::read_to;
@@ -10,29 +11,25 @@ use crate::event::EventId;
 use crate::snapshot::{Job, Snapshot, Snapshots, StoredSnapshot};
 use crate::stream::{StreamId, StreamVersion};
 
-/// How many snapshots of a stream are looked at before it is read without one. Saving keeps no more.
+/// How many snapshots of a stream are looked at before it is read without one.
 const MOST_LOOKED_AT: usize = 8;
 
 impl<A: Evolve> Repository<A> {
     /// The state of the latest snapshot that can be used; the state before the first event if there is none.
     pub(super) async fn latest_snapshot(&self, stream: &StreamId) -> Result<Known<A>, ReadError> {
-        self.snapshot_at_or_below(stream, StreamVersion::stored(i64::MAX)).await
+        self.snapshot_within(stream, Last::Version(StreamVersion::stored(i64::MAX))).await
     }
 
-    /// The same, at or below a version.
+    /// The same, of the past up to an event.
     ///
     /// The first snapshot of the handle is compared with its events before any is used, so that no state is ever given that
     /// an `evolve` without a raised fold number would make wrong. That costs one full read of a stream per handle; what is
     /// loaded meanwhile is read in full too.
-    pub(crate) async fn snapshot_at_or_below(
-        &self,
-        stream: &StreamId,
-        version: StreamVersion,
-    ) -> Result<Known<A>, ReadError> {
+    pub(super) async fn snapshot_within(&self, stream: &StreamId, last: Last) -> Result<Known<A>, ReadError> {
         let Some(snapshots) = self.snapshots.as_ref().filter(|snapshots| !snapshots.health.is_disabled()) else {
             return Ok(Known::start());
         };
-        let Some(known) = self.usable(snapshots, stream, version).await else {
+        let Some(known) = self.usable(snapshots, stream, last).await else {
             tracing::debug!(%stream, key = &*snapshots.key, "no snapshot of this build can be used");
             snapshots.health.miss();
             return Ok(Known::start());
@@ -46,15 +43,14 @@ impl<A: Evolve> Repository<A> {
         Ok(replayed)
     }
 
-    async fn usable(
-        &self,
-        snapshots: &Snapshots<A>,
-        stream: &StreamId,
-        mut at_or_below: StreamVersion,
-    ) -> Option<Known<A>> {
+    async fn usable(&self, snapshots: &Snapshots<A>, stream: &StreamId, mut last: Last) -> Option<Known<A>> {
         let store = self.store.snapshots()?;
         for _ in 0..MOST_LOOKED_AT {
-            let found = match store.load_snapshot(stream, &snapshots.key, at_or_below).await {
+            let found = match last {
+                Last::Version(version) => store.load_snapshot(stream, &snapshots.key, version).await,
+                Last::Position(position) => store.load_snapshot_as_of(stream, &snapshots.key, position).await,
+            };
+            let found = match found {
                 Ok(found) => found?,
                 Err(error) => {
                     let error: &dyn std::error::Error = &error;
@@ -67,7 +63,8 @@ impl<A: Evolve> Repository<A> {
                 Ok(known) => return Some(known),
                 Err(why) => tracing::warn!(%stream, %version, why, "a snapshot is not used"),
             }
-            at_or_below = StreamVersion::stored(version.get() - 1);
+            // Positions rise with versions, so an event before this one is not after the position either.
+            last = Last::Version(StreamVersion::stored(version.get() - 1));
         }
         None
     }
@@ -112,24 +109,21 @@ impl<A: Evolve> Snapshots<A> {
             self.health.miss();
             return;
         }
-        match (self.codec.encode(&snapshot.state), self.codec.encode(&replayed.state)) {
-            (Ok(one), Ok(other)) if one == other => {
-                self.health.trust();
-                self.health.hit();
-            }
-            _ => {
-                self.health.disable();
-                self.health.miss();
-                tracing::error!(
-                    aggregate = A::TYPE,
-                    %stream,
-                    version = %snapshot.version,
-                    fold = A::FOLD,
-                    "a snapshot gives another state than its events, so this process neither uses nor takes snapshots of \
-                     this aggregate any more; raise `fold` in `#[aggregate(..)]`, as `evolve` has changed"
-                );
-            }
+        if self.codec.is_same(&snapshot.state, &replayed.state) {
+            self.health.trust();
+            self.health.hit();
+            return;
         }
+        self.health.disable();
+        self.health.miss();
+        tracing::error!(
+            aggregate = A::TYPE,
+            %stream,
+            version = %snapshot.version,
+            fold = A::FOLD,
+            "a snapshot gives another state than its events, so this process neither uses nor takes snapshots of this \
+             aggregate any more; raise `fold` in `#[aggregate(..)]`, as `evolve` has changed"
+        );
     }
 
     fn writer(&self, stream: StreamId, known: Known<A>, event_id: EventId) -> Write {

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use super::answer::{Executed, Loaded};
+use super::as_of::Last;
 use super::cache::Known;
 use super::decision::{Changed, Subject, execute};
 use super::error::ExecuteError;
@@ -66,7 +67,7 @@ impl<'r, A: Evolve> One<'r, A> {
     async fn fold_to<S: CommandScope>(&self, scope: &mut S, version: StreamVersion) -> Result<Known<A>, ReadError> {
         let known = match S::IS_TRANSACTION {
             true => Known::start(),
-            false => self.repository.snapshot_at_or_below(&self.stream, version).await?,
+            false => self.repository.snapshot_within(&self.stream, Last::Version(version)).await?,
         };
         read_to(scope, &self.stream, known, version).await
     }

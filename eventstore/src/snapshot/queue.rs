@@ -1,9 +1,7 @@
 //! The queue of snapshots that are to be saved, and the task that saves them.
 
-use std::any::Any;
 use std::collections::HashMap;
 use std::fmt;
-use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -12,6 +10,7 @@ use tokio::sync::{Notify, Semaphore, mpsc};
 
 use super::key::Health;
 use super::store::Snapshot;
+use crate::contained::contained;
 use crate::store::EventStore;
 use crate::stream::{StreamId, StreamVersion};
 
@@ -203,14 +202,9 @@ impl Batch {
 
 /// Runs the user's `Serialize` and `Deserialize`, which may panic.
 fn written(write: Box<dyn FnOnce() -> Result<Snapshot, String> + Send>) -> Result<Snapshot, String> {
-    let snapshot = catch_unwind(AssertUnwindSafe(write)).unwrap_or_else(|panic| Err(message(&*panic)))?;
+    let snapshot = contained(write)?;
     match snapshot.body.as_str().len() {
         bytes if bytes > MOST_BYTES_OF_ONE => Err(format!("it has {bytes} bytes; the most are {MOST_BYTES_OF_ONE}")),
         _ => Ok(snapshot),
     }
-}
-
-fn message(panic: &(dyn Any + Send)) -> String {
-    let text = panic.downcast_ref::<String>().map(String::as_str).or_else(|| panic.downcast_ref::<&str>().copied());
-    format!("it panicked: {}", text.unwrap_or("no message"))
 }

@@ -8,6 +8,7 @@ use super::queue::SnapshotQueue;
 use crate::database_error::DatabaseError;
 use crate::event::EventId;
 use crate::payload::Payload;
+use crate::position::Position;
 use crate::request::Fingerprint;
 use crate::stream::{StreamId, StreamVersion};
 
@@ -86,6 +87,21 @@ pub trait SnapshotStore: Send + Sync {
         stream: &StreamId,
         key: &str,
         at_or_below: StreamVersion,
+    ) -> Result<Option<StoredSnapshot>, DatabaseError>;
+
+    /// The latest snapshot of the stream under a key whose event is at or before a position of the log. A row whose event the
+    /// log does not have is none of them.
+    ///
+    /// # Errors
+    /// [`DatabaseError`]; the caller then reads the stream without.
+    ///
+    /// # Cancel safety
+    /// Dropping the future is harmless.
+    async fn load_snapshot_as_of(
+        &self,
+        stream: &StreamId,
+        key: &str,
+        position: Position,
     ) -> Result<Option<StoredSnapshot>, DatabaseError>;
 
     /// Saves snapshots: each replaces the one of the same stream, key and version. Those whose event is not in the log are

@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 /// How many snapshots of a stream stay under one key.
-pub(crate) const MOST_PER_KEY: usize = 8;
+pub(crate) const MOST_PER_KEY: usize = 16;
 /// Under how many keys: those under which a snapshot was saved last. A rolling deployment needs two.
 pub(crate) const MOST_KEYS: usize = 4;
 
@@ -20,7 +20,7 @@ pub(crate) struct Row {
 /// The indexes of the rows, all of one stream, that are too many.
 ///
 /// Rows of a history that is gone go first. Of those under one key the latest stays; of the older ones those stay whose
-/// distances grow with their age, so that reads of the past have one not far below.
+/// distances grow slowly with their age, so that reads of the past have one not far below, also in the middle of a long stream.
 pub(crate) fn surplus(rows: &[Row]) -> Vec<usize> {
     let mut by_key: BTreeMap<&str, Vec<usize>> = BTreeMap::new();
     let mut surplus = BTreeSet::new();
@@ -44,15 +44,15 @@ pub(crate) fn surplus(rows: &[Row]) -> Vec<usize> {
     surplus.into_iter().collect()
 }
 
-/// The index of the version, other than the last, that would leave the smallest gap in proportion to its age. The versions
-/// rise; there are two at least.
+/// The index of the version, other than the last, that would leave the smallest gap in proportion to the square root of its age.
+/// In proportion to the age itself, the first half of the stream would have none. The versions rise; there are two at least.
 fn least_missed(versions: &[i64]) -> usize {
     let last = versions[versions.len() - 1];
     let gap_for_age = |at: usize| {
         let before = if at == 0 { 0 } else { versions[at - 1] };
         let (gap, age) = (versions[at + 1] - before, last - before);
         // Both are positive, as versions count from 1 and rise.
-        gap as f64 / age as f64
+        gap as f64 / (age as f64).sqrt()
     };
     (0..versions.len() - 1).min_by(|&a, &b| gap_for_age(a).total_cmp(&gap_for_age(b))).unwrap_or_default()
 }

@@ -60,6 +60,8 @@ pub struct SqliteOptions {
     pub(crate) poll_interval: Duration,
     pub(crate) limits: Limits,
     pub(crate) clock: Arc<dyn Clock>,
+    /// Whether it is the machine's, which SQLite reads too.
+    pub(crate) is_system_clock: bool,
     pub(crate) ids: Arc<dyn IdSource>,
 }
 
@@ -75,6 +77,7 @@ impl SqliteOptions {
             poll_interval: Duration::from_millis(20),
             limits: Limits::default(),
             clock: Arc::new(SystemClock),
+            is_system_clock: true,
             ids: Arc::new(TimeOrderedIds),
         }
     }
@@ -131,6 +134,7 @@ impl SqliteOptions {
     #[must_use]
     pub fn clock(mut self, clock: impl Clock) -> Self {
         self.clock = Arc::new(clock);
+        self.is_system_clock = false;
         self
     }
 

@@ -8,5 +8,6 @@ mod step;
 mod tests;
 
 pub use check::reads;
+pub(crate) use message::Message;
 pub use read::{convert, read_stored};
 pub use step::{JsonUpcaster, StepError};

@@ -1,9 +1,7 @@
 //! Reading a stored event through the steps of its type.
 
-use std::any::Any;
-use std::panic::{AssertUnwindSafe, catch_unwind};
-
 use super::step::{JsonUpcaster, Step, StepError, Stored};
+use crate::contained::contained;
 use crate::derived::unknown_shape;
 use crate::error::DecodeError;
 use crate::event::Event;
@@ -51,7 +49,10 @@ fn follow<E>(
             Some(next) => follow(steps, next, &payload, one, parts)?,
             None => parts.push(one(name, version, &payload).map_err(|error| match error {
                 later @ DecodeError::Upcast { .. } => later,
-                unfit => step.failed(unfit.into()),
+                unfit => {
+                    let what = format!("what it gave as `{name}` version {version} does not fit: {}", unfit.reason());
+                    step.failed(what.into())
+                }
             })?),
         }
     }
@@ -121,16 +122,4 @@ where
         to: format!("version {}", u64::from(version) + 1),
         source,
     })
-}
-
-/// Runs a user's step; a panic is an error like any other.
-fn contained<T>(step: impl FnOnce() -> Result<T, StepError>) -> Result<T, StepError> {
-    // The step has got what it changes by value, so nothing half-done is left.
-    catch_unwind(AssertUnwindSafe(step))
-        .unwrap_or_else(|panic| Err(format!("it panicked: {}", text_of(&*panic)).into()))
-}
-
-fn text_of(panic: &(dyn Any + Send)) -> &str {
-    let text = panic.downcast_ref::<&str>().copied().or_else(|| panic.downcast_ref::<String>().map(String::as_str));
-    text.unwrap_or("no message")
 }

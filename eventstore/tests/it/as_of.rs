@@ -1,14 +1,17 @@
 //! What was true then, on every store: a fold of a prefix of the log in whole appends, and the same when asked again.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use annals_eventstore::conformance::{Backend, Setup};
 use annals_eventstore::{
     AggregateStore, Append, AsOf, Clock, EventStore, EventStoreExt, Evolve, ExpectedVersion, Filter, Limits,
-    ManualClock, Position, ReadError, RecordedEvent, Repository, StreamId, Tenant,
+    ManualClock, MemoryStore, Position, ReadError, RecordedEvent, Repository, StreamId, StreamPage, StreamVersion,
+    Tenant, forward_event_store,
 };
 use annals_macros::{Aggregate, Event};
+use async_trait::async_trait;
 use futures::TryStreamExt;
 use jiff::{SignedDuration, Timestamp};
 use serde::{Deserialize, Serialize};
@@ -22,8 +25,8 @@ pub(crate) enum Counted {
 }
 
 /// All that has happened, so that no two prefixes have the same state.
-#[derive(Aggregate, Serialize, Clone, Debug, Default, PartialEq)]
-#[aggregate(name = "counter", id = String, event = Counted)]
+#[derive(Aggregate, Serialize, Deserialize, Clone, Debug, Default, PartialEq)]
+#[aggregate(name = "counter", id = String, event = Counted, snapshot(every = 2))]
 pub(crate) struct Counter {
     numbers: Vec<u64>,
     last: Option<u64>,
@@ -116,6 +119,18 @@ impl Past {
         self.store.append_many(append.unwrap()).await.unwrap();
     }
 
+    /// Has snapshots taken at the present versions, and waits for them.
+    async fn take_snapshots(&self) {
+        let mut due = 0;
+        for id in ["a", "b", "c"] {
+            let loaded = self.counters.load(&id.to_owned()).await.unwrap();
+            due += u64::from(loaded.version.get() >= 2);
+        }
+        while self.counters.snapshot_stats().saved < due {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    }
+
     /// Compares the answer of the repository with the fold of the prefix.
     async fn check(&self, log: &[RecordedEvent], as_of: AsOf) -> Option<(AsOf, Position)> {
         let events = match as_of {
@@ -170,6 +185,10 @@ async fn check_histories<B: Backend>(rounds: usize, backend: impl Fn() -> B) {
         for _ in 0..3 {
             past.append().await;
         }
+        if round % 3 == 0 {
+            past.take_snapshots().await;
+            past.append().await;
+        }
         let log = log_of(&past.store).await;
         for (as_of, end) in answers {
             let again = past.check(&log, as_of).await.unwrap();
@@ -213,6 +232,7 @@ async fn every_past_of_a_memory_store_is_the_fold_of_a_prefix() {
 #[tokio::test]
 async fn every_past_of_an_sqlite_store_is_the_fold_of_a_prefix() {
     check_histories(6, OnDisk::new).await;
+    check_histories(2, OnDisk::by_the_clock_of_the_machine).await;
 }
 
 #[cfg(feature = "postgres")]
@@ -298,4 +318,60 @@ async fn times_that_do_not_rise_divide_the_log_at_the_first_event_after_them() {
         let history = counters.history(&"a".to_owned()).await.unwrap();
         assert!(history.iter().map(|step| step.event.version.get()).eq(1..=250));
     }
+}
+
+/// Cutting off the digits below a microsecond gives a later time before 1970, so that an event after the time was included.
+#[tokio::test]
+async fn times_between_microseconds_end_before_the_next_event_also_before_1970() {
+    for backend in [&InMemory as &dyn Backend, &OnDisk::new()] {
+        let clock = Arc::new(ManualClock::at("1969-12-31T23:59:59.999990Z".parse().unwrap()));
+        let store = backend.open(&Setup { clock: Arc::clone(&clock), limits: Limits::default() }).await;
+        for n in 0..20 {
+            let event = store.new_event(&Counted::Counted { n }).unwrap();
+            store.append(&stream("a"), ExpectedVersion::Any, vec![event]).await.unwrap();
+            clock.advance(Duration::from_micros(1));
+        }
+        let log = log_of(&store).await;
+        for nanos in (-12_000_i128..9_000).step_by(250) {
+            let time = Timestamp::from_nanosecond(nanos).unwrap();
+            let answer = store.log_as_of(AsOf::time(time)).await.unwrap();
+            let expected = prefix(&log, |event| event.recorded_at <= time);
+            assert_eq!(answer.position, expected.last().map_or(Position::START, |event| event.position), "{time}");
+        }
+    }
+}
+
+/// Gives three events of one history, and from then on another one, as a failover between two pages does.
+struct Replaced {
+    first: MemoryStore,
+    then: MemoryStore,
+    is_replaced: AtomicBool,
+}
+
+#[async_trait]
+impl EventStore for Replaced {
+    forward_event_store!(self => self.then; except load_page);
+
+    async fn load_page(&self, stream: &StreamId, after: StreamVersion, limit: usize) -> Result<StreamPage, ReadError> {
+        match self.is_replaced.swap(true, Ordering::SeqCst) {
+            false => self.first.load_page(stream, after, 3).await,
+            true => self.then.load_page(stream, after, limit).await,
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_history_that_is_replaced_while_it_is_read_is_only_the_new_one() {
+    let (first, then) = (MemoryStore::new(), MemoryStore::new());
+    for (store, numbers) in [(&first, 1..=5), (&then, 11..=14)] {
+        let events = numbers.map(|n| store.new_event(&Counted::Counted { n }).unwrap()).collect();
+        store.append(&stream("a"), ExpectedVersion::NoStream, events).await.unwrap();
+    }
+    let store = Arc::new(Replaced { first, then, is_replaced: AtomicBool::new(false) });
+    let counters = Repository::<Counter>::new(store);
+    let history = counters.history(&"a".to_owned()).await.unwrap();
+    let steps: Vec<(i64, String)> =
+        history.iter().map(|step| (step.event.version.get(), step.changed[0].to_string())).collect();
+    let last = ["null -> 11", "11 -> 12", "12 -> 13", "13 -> 14"].map(|change| format!("last: {change}"));
+    assert_eq!(steps, (1..=4).zip(last).collect::<Vec<_>>());
 }

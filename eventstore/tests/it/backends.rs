@@ -39,25 +39,32 @@ impl Backend for FaultyWithoutFaults {
 }
 
 /// A file in its own folder.
-pub(crate) struct OnDisk(tempfile::TempDir);
+pub(crate) struct OnDisk {
+    folder: tempfile::TempDir,
+    has_clock_of_setup: bool,
+}
 
 impl OnDisk {
     pub(crate) fn new() -> Self {
-        Self(tempfile::tempdir().unwrap())
+        Self { folder: tempfile::tempdir().unwrap(), has_clock_of_setup: true }
+    }
+
+    /// By the clock of the machine, as in production: a lone append is one statement then.
+    pub(crate) fn by_the_clock_of_the_machine() -> Self {
+        Self { has_clock_of_setup: false, ..Self::new() }
     }
 }
 
 #[async_trait]
 impl Backend for OnDisk {
     fn capabilities(&self) -> Capabilities {
-        Capabilities { durable: true, clock: true, snapshots: true }
+        Capabilities { durable: true, clock: self.has_clock_of_setup, snapshots: true }
     }
 
     async fn open(&self, setup: &Setup) -> Arc<dyn EventStore> {
-        let options = SqliteOptions::new(self.0.path().join("events.db"))
-            .readers(2)
-            .clock(setup.clock.clone())
-            .limits(setup.limits.clone());
+        let path = self.folder.path().join("events.db");
+        let options = SqliteOptions::new(path).readers(2).limits(setup.limits.clone());
+        let options = if self.has_clock_of_setup { options.clock(setup.clock.clone()) } else { options };
         Arc::new(options.open().await.unwrap())
     }
 }

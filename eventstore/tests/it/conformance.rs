@@ -6,6 +6,7 @@ use crate::third_party_store::Elsewhere;
 annals_eventstore::conformance::suite! {
     memory => InMemory,
     sqlite => OnDisk::new(),
+    sqlite_by_the_clock_of_the_machine => OnDisk::by_the_clock_of_the_machine(),
     faulty_without_faults => FaultyWithoutFaults,
     third_party_store => Elsewhere::default(),
 }

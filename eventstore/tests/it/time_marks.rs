@@ -10,16 +10,27 @@ use sqlx::AssertSqlSafe;
 
 use crate::as_of::prefix;
 
-/// Inserts `count` events after the last, each of a stream of its own. Times are in any order, but each thousandth, at which marks
-/// are, is later than all before it.
+/// Inserts `count` events after the last, each of a stream of its own. Times are in any order. Each thousandth, at which marks
+/// are, is later than all before it, except that the clock was ahead for one event, beyond the times of several marks.
 const FILL_SQLITE: &str = "
     WITH RECURSIVE number (n) AS (SELECT 1 UNION ALL SELECT n + 1 FROM number WHERE n < {count})
     INSERT INTO events (event_id, tenant, aggregate_type, aggregate_id, version, event_type, schema_version, event_data,
                         metadata, recorded_at)
     SELECT randomblob(16), 'default', 'order', '{name}-' || n, 1, 'placed', 1, '{}', '{}',
-           {from} + n * 100 + (n * 7919) % 60011 + iif(n % 1000 = 0, 70000, 0)
+           {from} + n * 100 + (n * 7919) % 60011 + iif(n % 1000 = 0, 70000, 0) + iif(n = 9321, 400000, 0)
     FROM number
 ";
+
+/// Marks of too early a time had the first event after a time looked for behind it.
+const CHANGED_BY_HAND: [&str; 4] = [
+    // As if the clock had not been ahead for an event before them.
+    "UPDATE annals_time_marks
+     SET latest = (SELECT recorded_at FROM events AS e WHERE e.position = annals_time_marks.position)
+     WHERE position > 10500",
+    "UPDATE annals_time_marks SET latest = 0 WHERE position > 5000",
+    "UPDATE annals_time_marks SET latest = 0",
+    "UPDATE annals_time_marks SET latest = 9223372036854775807 WHERE position < 3000",
+];
 
 async fn run_on(store: &annals_eventstore::SqliteStore, text: String) {
     let mut transaction = store.database().begin().await.unwrap();
@@ -63,6 +74,13 @@ async fn marks_of_an_sqlite_log_find_what_reading_it_finds_also_after_a_restore(
     check(&store, 2).await;
     assert_eq!(marks(&store).await, 14);
 
+    for edit in CHANGED_BY_HAND {
+        run_on(&store, edit.to_owned()).await;
+        let other = SqliteOptions::new(&path).open().await.unwrap();
+        check(&other, 5).await;
+        other.close().await;
+    }
+
     let rewind = "DROP TRIGGER events_are_never_deleted;
                   DELETE FROM events WHERE position > 3500;
                   UPDATE sqlite_sequence SET seq = 3500 WHERE name = 'events'";
@@ -76,11 +94,18 @@ async fn marks_of_an_sqlite_log_find_what_reading_it_finds_also_after_a_restore(
 }
 
 #[cfg(feature = "postgres")]
+fn edit_postgres(edit: &str) -> String {
+    edit.replace("annals_time_marks.position", "time_marks.position")
+        .replace("annals_time_marks", "annals.time_marks")
+        .replace("recorded_at FROM events", "(extract(epoch FROM recorded_at) * 1000000)::bigint FROM annals.events")
+}
+
+#[cfg(feature = "postgres")]
 const FILL_POSTGRES: &str = "
     INSERT INTO annals.events (event_id, tenant, aggregate_type, aggregate_id, version, event_type, schema_version,
                                event_data, metadata, recorded_at)
     SELECT gen_random_uuid(), 'default', 'order', '{name}-' || n, 1, 'placed', 1, '{}', '{}',
-           'epoch'::timestamptz + ({from} + n * 100 + (n * 7919) % 60011 + CASE WHEN n % 1000 = 0 THEN 70000 ELSE 0 END) * interval '1 microsecond'
+           'epoch'::timestamptz + ({from} + n * 100 + (n * 7919) % 60011 + CASE WHEN n % 1000 = 0 THEN 70000 WHEN n = 9321 THEN 400000 ELSE 0 END) * interval '1 microsecond'
     FROM generate_series(1, {count}) AS n
 ";
 
@@ -112,6 +137,12 @@ async fn marks_of_a_postgres_log_find_what_reading_it_finds_also_after_a_restore
     check(&store, 4).await;
     assert_eq!(marks(&mut foreign).await, 14);
     run(&mut foreign, "ALTER TABLE annals.time_marks DROP CONSTRAINT refused".to_owned()).await;
+    for edit in CHANGED_BY_HAND {
+        run(&mut foreign, edit_postgres(edit)).await;
+        let other = options().open().await.unwrap();
+        check(&other, 5).await;
+        other.close().await;
+    }
     // As after a failover that lost events, and other events at their positions.
     let rewind = "ALTER TABLE annals.events DISABLE TRIGGER USER;
                   DELETE FROM annals.events WHERE position > 3500;
@@ -122,5 +153,5 @@ async fn marks_of_a_postgres_log_find_what_reading_it_finds_also_after_a_restore
     run(&mut foreign, fill(9_000, "c", 1_005_000_000)).await;
     let store = options().open().await.unwrap();
     check(&store, 3).await;
-    assert_eq!(marks(&mut foreign).await, 14, "those of the lost history are replaced, or stay and do not count");
+    assert_eq!(marks(&mut foreign).await, 16, "those of the lost history are replaced, or stay and do not count");
 }

@@ -35,7 +35,7 @@ impl<A: std::fmt::Display, B: std::fmt::Display> std::fmt::Display for Twice<A, 
     }
 }
 
-#[derive(Aggregate, Serialize, Deserialize, Default, Clone)]
+#[derive(Aggregate, Serialize, Deserialize, Default, Clone, PartialEq)]
 #[aggregate(name = "gate", id = Twice<u8, std::string::String>, event = DoorEvent, snapshot(every = 100), fold = 2)]
 #[aggregate(crate = annals_eventstore)]
 enum Gate {
@@ -47,7 +47,7 @@ enum Gate {
 #[aggregate(name = "hatch", id = &'static str, event = DoorEvent, snapshot(never))]
 struct Hatch;
 
-#[derive(Aggregate, Serialize, Deserialize, Default, Clone)]
+#[derive(Aggregate, Serialize, Deserialize, Default, Clone, PartialEq)]
 #[aggregate(name = "window", id = u64, event = DoorEvent, snapshot(after("door.opened", "door.closed")))]
 struct Window;
 

@@ -36,7 +36,12 @@ enum Happened {
 }
 
 #[derive(
-    annals_macros::Aggregate, ::serde::Serialize, ::serde::Deserialize, ::core::default::Default, ::core::clone::Clone,
+    annals_macros::Aggregate,
+    ::serde::Serialize,
+    ::serde::Deserialize,
+    ::core::default::Default,
+    ::core::clone::Clone,
+    ::core::cmp::PartialEq,
 )]
 #[aggregate(name = "shadow", id = ::core::primitive::u32, event = Happened, snapshot(every = 5))]
 struct Shadow;

@@ -259,8 +259,8 @@ fn a_step_that_fails_or_panics_is_named_with_its_cause() {
 fn what_a_step_gives_and_does_not_fit_names_the_step() {
     check_failure::<PaymentEvent>(
         ("receipt.sent", 1, r#""unlisted""#),
-        "the step from `receipt.sent` version 1 to `receipt.sent` version 2 failed: the payload does not fit: missing field `to` at \
-         line 1 column 15",
+        "the step from `receipt.sent` version 1 to `receipt.sent` version 2 failed: what it gave as `receipt.sent` version 2 does \
+         not fit: missing field `to` at line 1 column 15",
     );
     check_failure::<OrderEvent>(
         ("order.placed", 1, r#"{"thing": "cup"}"#),

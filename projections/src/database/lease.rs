@@ -97,6 +97,8 @@ pub(crate) struct Claimed {
     pub(crate) unit: UnitId,
     pub(crate) epoch: i64,
     pub(crate) checkpoint: Checkpoint,
+    /// Whether the owner before has not ended its lease, or an event was being applied alone: some event may have ended a process.
+    pub(crate) suspect: bool,
 }
 
 /// Who wanted a projection to pause, and since when it does.

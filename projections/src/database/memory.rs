@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, HashMap};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use annals_eventstore::{BackendError, Checkpoint, DatabaseError, Incarnation, StreamId};
+use annals_eventstore::{BackendError, Checkpoint, DatabaseError, Incarnation, Position, StreamId};
 use async_trait::async_trait;
 use jiff::Timestamp;
 use tokio::time::Instant;
@@ -42,6 +42,7 @@ struct Stored {
     lease: Option<(Uuid, Instant)>,
     paused: Option<Paused>,
     parked: BTreeMap<String, ParkedStream>,
+    tries: Option<(Position, u32)>,
 }
 
 impl Stored {
@@ -153,6 +154,7 @@ impl ReadModels for MemoryReadModels {
                 lease: None,
                 paused: paused.clone(),
                 parked: BTreeMap::new(),
+                tries: None,
             });
         }
         let places: Vec<Place> =
@@ -234,6 +236,7 @@ impl ReadModels for MemoryReadModels {
             lease: None,
             paused: None,
             parked: BTreeMap::new(),
+            tries: None,
         };
         state.units.entry(unit_of(opening.reactor)).or_insert(unit);
         Ok(())
@@ -294,9 +297,12 @@ impl ReadModels for MemoryReadModels {
         for unit in units {
             let free = |stored: &&mut Stored| stored.paused.is_none() && stored.owner().is_none();
             if let Some(stored) = state.units.get_mut(unit).filter(free) {
+                let ahead = |(trying, _): (Position, u32)| trying > stored.checkpoint.position;
+                let suspect = stored.lease.is_some() || stored.tries.is_some_and(ahead);
                 stored.epoch += 1;
                 stored.lease = Some((runner.id, Instant::now() + lease));
-                claimed.push(Claimed { unit: *unit, epoch: stored.epoch, checkpoint: stored.checkpoint });
+                let Stored { epoch, checkpoint, .. } = *stored;
+                claimed.push(Claimed { unit: *unit, epoch, checkpoint, suspect });
             }
         }
         Ok(claimed)
@@ -308,6 +314,21 @@ impl ReadModels for MemoryReadModels {
             if let Some(stored) = state.units.get_mut(unit).filter(|stored| stored.epoch == *epoch) {
                 stored.lease = None;
             }
+        }
+        Ok(())
+    }
+
+    async fn begin_try(&self, unit: UnitId, epoch: i64, position: Position) -> Result<Option<u32>, Fault> {
+        let mut state = self.state();
+        let Some(stored) = state.units.get_mut(&unit).filter(|stored| stored.epoch == epoch) else { return Ok(None) };
+        let tries = stored.tries.filter(|(trying, _)| *trying == position).map_or(1, |(_, tries)| tries + 1);
+        stored.tries = Some((position, tries));
+        Ok(Some(tries))
+    }
+
+    async fn forget_tries(&self, projection: &str) -> Result<(), Fault> {
+        for (_, stored) in self.state().units.iter_mut().filter(|(unit, _)| unit.projection == projection) {
+            stored.tries = None;
         }
         Ok(())
     }

@@ -17,7 +17,7 @@ pub(crate) mod sqlite;
 
 use std::time::Duration;
 
-use annals_eventstore::{BackendError, Checkpoint, DatabaseError, Incarnation};
+use annals_eventstore::{BackendError, Checkpoint, DatabaseError, Incarnation, Position};
 use async_trait::async_trait;
 use jiff::Timestamp;
 use uuid::Uuid;
@@ -173,6 +173,13 @@ pub(crate) trait ReadModels: Send + Sync {
 
     /// Ends leases, each as far as the epoch is still the one given.
     async fn release(&self, held: &[(UnitId, i64)]) -> Result<(), Fault>;
+
+    /// Counts that the event at `position` is about to be applied alone, and gives how often that was begun by now; `None` if the
+    /// epoch is another one.
+    async fn begin_try(&self, unit: UnitId, epoch: i64, position: Position) -> Result<Option<u32>, Fault>;
+
+    /// Forgets how often events were begun, in all slots and versions of a projection.
+    async fn forget_tries(&self, projection: &str) -> Result<(), Fault>;
 
     /// Makes `owner` the owner of a unit, whoever has it; `None` if it is paused or gone.
     async fn seize(&self, unit: UnitId, owner: Uuid, lease: Duration) -> Result<Option<Place>, Fault>;

@@ -217,6 +217,12 @@ pub enum StopCause {
     /// the declaration as the error says, start again: it continues with this event.
     #[error("its stream is not one that the projection is declared for: {0}")]
     Undeclared(Invalid),
+    /// The process ended so often while it applied the event: it aborted, ran out of stack or memory, or was killed. Fix the fold,
+    /// deploy, and call [`Projections::start_again`](crate::Projections::start_again): it continues with this event.
+    #[error(
+        "the process ended {0} times while it applied the event; fix the fold, then call `start_again`, and it continues with this event"
+    )]
+    ProcessEnded(u32),
     /// `apply` asked for other rows each time it ran, so many times. Make it pure: the same event must look up the same
     /// rows.
     #[error("`apply` asked for more rows {0} times over and never had enough; make it pure")]
@@ -241,6 +247,7 @@ impl StopCause {
             Self::Apply(_)
             | Self::React(_)
             | Self::Panicked(_)
+            | Self::ProcessEnded(_)
             | Self::NeverSatisfied(_)
             | Self::Database(_)
             | Self::CheckpointRemoved
@@ -257,9 +264,19 @@ impl StopCause {
         self.family() == ErrorFamily::Transient
     }
 
+    /// Why, without what helps a projection that has stopped: for a stream that is parked.
+    pub(crate) fn reason(&self) -> String {
+        match self {
+            Self::Apply(source) => chain(source.as_ref()),
+            Self::Panicked(text) => format!("the fold panicked: {text}"),
+            Self::ProcessEnded(tries) => format!("the process ended {tries} times while it applied the event"),
+            other => chain(other),
+        }
+    }
+
     /// Whether it concerns one stream alone, so that a stream projection can go on with the others.
     pub(crate) fn is_of_one_stream(&self) -> bool {
-        matches!(self, Self::Apply(_) | Self::Panicked(_) | Self::Read(_) | Self::Row(_))
+        matches!(self, Self::Apply(_) | Self::Panicked(_) | Self::ProcessEnded(_) | Self::Read(_) | Self::Row(_))
     }
 
     /// Whether the log is another one than the projection has read.

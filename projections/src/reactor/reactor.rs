@@ -19,9 +19,10 @@ use super::error::ReactorError;
 /// no other stream waiting, until 10,000 events or 32 MiB of payloads behind it are handled or read; then reading
 /// pauses.
 ///
-/// One process runs a reactor at a time: the one that started it last. The other one notices when it next stores something,
-/// and ends ([`ReactorState::Standby`](crate::ReactorState::Standby)). Until then, a process that was suspended may repeat
-/// effects, also out of order. So receivers must use the key.
+/// One process runs a reactor at a time, by a lease as of projections ([`ProjectionsBuilder::lease`](crate::ProjectionsBuilder::lease));
+/// others stand by ([`ReactorState::Standby`](crate::ReactorState::Standby)). A process that was silent for longer than the lease,
+/// and continues, notices when it next stores something; until then it may repeat effects, also out of order. So receivers must
+/// use the key.
 ///
 /// # Obligations on the implementer
 /// [`Reactor::react`] may be dropped at any `.await`: at the time limit ([`Reacting::time_limit`]), and when the process ends. What

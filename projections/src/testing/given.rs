@@ -14,8 +14,8 @@ use crate::testing::ProjectionTest;
 
 /// Begins a test of a projection: these events have happened, in this order.
 ///
-/// An event is given as `(aggregate id, event)`, as a [`Given`] that says more, or as a [`RecordedEvent`] that some log has
-/// stored. Events of several types can be given as [`Given`]s; the projection reads them back from their stored form. Versions
+/// An event is given as `(aggregate id, event)`, as a [`GivenEvent`] that says more, or as a [`RecordedEvent`] that some log has
+/// stored. Events of several types can be given as [`GivenEvent`]s; the projection reads them back from their stored form. Versions
 /// are counted per stream, positions from 1, and the store's clock shows one second more for each event, from
 /// 2026-01-01T00:00:01Z.
 ///
@@ -58,13 +58,13 @@ use crate::testing::ProjectionTest;
 ///     .then_rows([OpenOrder { id: "o-2".into(), cents: 7_50 }]);
 /// ```
 #[track_caller]
-pub fn given_events(events: impl IntoIterator<Item = impl Into<Given>>) -> GivenEvents {
+pub fn given_events(events: impl IntoIterator<Item = impl Into<GivenEvent>>) -> GivenEvents {
     let mut versions: HashMap<StreamId, i64> = HashMap::new();
     let ids = SeededIds::new(7);
     let recorded = (1_i64..)
         .zip(events)
         .map(|(number, given)| {
-            let Given { stream, name, schema_version, payload, recorded_at, metadata } = given.into();
+            let GivenEvent { stream, name, schema_version, payload, recorded_at, metadata } = given.into();
             let version = versions.entry(stream.clone()).or_default();
             *version += 1;
             let id = EventId::new(ids.next_id()).expect("seeded ids are not nil");
@@ -98,9 +98,9 @@ const BEGINNING: Timestamp = Timestamp::constant(1_767_225_600, 0);
 /// #     Cancelled,
 /// # }
 /// use annals_eventstore::Tenant;
-/// use annals_projections::testing::{Given, given_events};
+/// use annals_projections::testing::{GivenEvent, given_events};
 ///
-/// let event = Given::of("order", "o-1", OrderEvent::Cancelled)
+/// let event = GivenEvent::of("order", "o-1", OrderEvent::Cancelled)
 ///     .tenant(Tenant::new("north")?)
 ///     .at("2026-03-02T09:30:00Z".parse()?);
 /// let given = given_events([event]);
@@ -108,7 +108,7 @@ const BEGINNING: Timestamp = Timestamp::constant(1_767_225_600, 0);
 /// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```
 #[derive(Clone, Debug)]
-pub struct Given {
+pub struct GivenEvent {
     stream: StreamId,
     name: Arc<str>,
     schema_version: u32,
@@ -117,7 +117,7 @@ pub struct Given {
     metadata: Metadata,
 }
 
-impl Given {
+impl GivenEvent {
     /// An event of the aggregate `aggregate_id` of the kind `aggregate_type`.
     ///
     /// # Panics
@@ -166,7 +166,7 @@ impl Given {
 pub(super) const AGGREGATE: &str = "aggregate";
 
 /// An event of an aggregate of the kind `aggregate`; for a stream projection of one kind, of that.
-impl<E: Event> From<(&str, E)> for Given {
+impl<E: Event> From<(&str, E)> for GivenEvent {
     #[track_caller]
     fn from((aggregate_id, event): (&str, E)) -> Self {
         Self::of(AGGREGATE, aggregate_id, event)
@@ -174,7 +174,7 @@ impl<E: Event> From<(&str, E)> for Given {
 }
 
 /// An event that a log has stored, at its time. Its position and its version are counted anew.
-impl From<RecordedEvent> for Given {
+impl From<RecordedEvent> for GivenEvent {
     fn from(event: RecordedEvent) -> Self {
         let RecordedEvent { stream, name, schema_version, payload, metadata, recorded_at, .. } = event;
         Self { stream, name, schema_version, payload, recorded_at: Some(recorded_at), metadata }
@@ -209,7 +209,8 @@ impl GivenEvents {
     /// Lets `projection` fold the events.
     ///
     /// # Panics
-    /// If it does not read events of a name that is given: the name is wrong somewhere, or the event is not for it.
+    /// If it does not read events of a name that is given: the name is wrong somewhere, or the event is not for it. If it wants
+    /// the events of one tenant alone, and none of those given is.
     #[must_use]
     #[track_caller]
     pub fn with<P: Projection>(self, projection: P) -> ProjectionTest<P> {

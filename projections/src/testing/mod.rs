@@ -4,5 +4,5 @@ mod given;
 mod run;
 mod then;
 
-pub use given::{Given, GivenEvents, given_events};
+pub use given::{GivenEvent, GivenEvents, given_events};
 pub use then::ProjectionTest;

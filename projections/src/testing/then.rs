@@ -53,7 +53,14 @@ impl<P: Projection> ProjectionTest<P> {
             );
         }
         let wanted = |event: &RecordedEvent| typed.tenant().is_none_or(|tenant| tenant == event.stream.tenant());
-        let mut events: Vec<_> = events.into_iter().filter(wanted).collect();
+        let is_given = !events.is_empty();
+        let mut events: Vec<RecordedEvent> = events.into_iter().filter(wanted).collect();
+        assert!(
+            !is_given || !events.is_empty(),
+            "`{}` wants the events of tenant `{}` alone, and none of them is given; name it by `GivenEvent::tenant`",
+            type_name::<P>(),
+            typed.tenant().cloned().unwrap_or_default(),
+        );
         if let Some(Streams { aggregates: [aggregate], .. }) = typed.kind().0 {
             // Where a test names no aggregate type, the events are of those streams that have rows.
             events.iter_mut().filter(|event| event.stream.aggregate_type() == AGGREGATE).for_each(|event| {
@@ -138,16 +145,30 @@ impl<P: Projection> ProjectionTest<P> {
         })
     }
 
-    /// Lets each event happen to a second tenant too, directly after it, and checks that both have the rows that each has
-    /// alone.
+    /// Lets the events happen to a second tenant too, each directly after it or all of them after all, and checks that both
+    /// have the rows that each has alone.
     #[track_caller]
     fn check_tenants_apart(&self) {
-        let pairs = self.events.iter().flat_map(|event| [event.clone(), of_second_tenant(event)]);
-        let both: Vec<RecordedEvent> = (1..).zip(pairs).map(|(number, event)| at(number, event)).collect();
-        let of = |first: usize| both.iter().skip(first).step_by(2).cloned().collect::<Vec<_>>();
-        let one_by_one: Vec<usize> = (1..both.len()).collect();
+        let second = self.events.iter().map(of_second_tenant).collect::<Vec<_>>();
+        let own = || self.events.iter().cloned().map(|event| (0, event));
+        let others = || second.iter().cloned().map(|event| (1, event));
+        self.check_apart(own().zip(others()).flat_map(|(one, other)| [one, other]));
+        // Here what the second one does finds rows of the first that stay.
+        self.check_apart(own().chain(others()));
+    }
+
+    /// Checks that the rows of events of two, each marked by whose it is, are those that each of the two has alone.
+    #[track_caller]
+    fn check_apart(&self, events: impl Iterator<Item = (usize, RecordedEvent)>) {
+        let marked: Vec<_> = (1..).zip(events).map(|(number, (whose, event))| (whose, at(number, event))).collect();
+        let of = |one: usize| {
+            let own = marked.iter().filter(|(whose, _)| *whose == one);
+            own.map(|(_, event)| event.clone()).collect::<Vec<_>>()
+        };
         let alone: Vec<_> =
             [of(0), of(1)].iter().flat_map(|events| run(&self.typed, events, Way::of(&[])).rows).collect();
+        let both: Vec<RecordedEvent> = marked.into_iter().map(|(_, event)| event).collect();
+        let one_by_one: Vec<usize> = (1..both.len()).collect();
         let sorted = |mut rows: Vec<Vec<ColumnValue>>| {
             rows.sort_by_cached_key(|row| KeyOrder::of(row.clone()));
             rows
@@ -177,7 +198,10 @@ impl<P: Projection> ProjectionTest<P> {
     /// If it does not, with the reason it gave, or if there is no event with this number.
     #[track_caller]
     pub fn then_stops_before(&self, number: usize, why: &str) {
-        let position = self.events[number - 1].position;
+        let event = number.checked_sub(1).and_then(|at| self.events.get(at));
+        let position = event.map(|event| event.position).unwrap_or_else(|| {
+            panic!("there is no event {number}; the projection gets {}, counted from 1", self.events.len())
+        });
         for cuts in cuts(self.events.len()) {
             let Some(stop) = run(&self.typed, &self.events, Way::of(&cuts)).stop else {
                 panic!("the projection should have stopped, but applied every event");

@@ -22,7 +22,7 @@ fn folded(digits: impl IntoIterator<Item = i64>) -> i64 {
 }
 
 /// One account per stream, whose cents tell the order of all its events. `fixed` says whether it can apply [`AccountEvent::Refused`].
-struct Ordered {
+pub(super) struct Ordered {
     fixed: bool,
 }
 
@@ -46,7 +46,7 @@ impl StreamProjection for Ordered {
     }
 }
 
-fn letters(fixed: bool) -> StreamOptions<Ordered> {
+pub(super) fn letters(fixed: bool) -> StreamOptions<Ordered> {
     Ordered { fixed }.slots(3).dead_letter()
 }
 
@@ -60,7 +60,7 @@ fn paid(digits: impl IntoIterator<Item = i64>) -> Vec<AccountEvent> {
 }
 
 /// Events that no build can apply at first: the second is refused.
-async fn poison(shop: &Fixture, id: &str) -> Position {
+pub(super) async fn poison(shop: &Fixture, id: &str) -> Position {
     shop.append(id, [AccountEvent::Paid(1), AccountEvent::Refused, AccountEvent::Paid(2)]).await
 }
 

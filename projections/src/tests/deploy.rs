@@ -232,7 +232,7 @@ pub(super) async fn an_event_that_a_projection_learns_needs_a_raised_version(sho
     let position = shop.append_raw("a", "bill.credited", "{\"cents\":30}").await;
     views.wait_for(position, shop.soon()).await.unwrap();
     views.close().await;
-    let error = shop.projections().with(Both).start().await.err().expect("it must be refused");
+    let error = shop.projections().with(Both).start().await.expect_err("it must be refused");
     assert_eq!(
         said(&error),
         "projection `bills` was built as version 1 from other events: `bill.credited` is new; \
@@ -254,7 +254,7 @@ pub(super) async fn another_tenant_needs_a_raised_version(shop: Fixture) {
         (shop.projections().with(of("south")).start().await, "of tenant `south`"),
         (shop.projections().with(Accounts).start().await, "of all tenants"),
     ] {
-        let error = refused.err().expect("it must be refused");
+        let error = refused.expect_err("it must be refused");
         assert_eq!(
             said(&error),
             format!(

@@ -2,8 +2,13 @@
 
 use std::time::Duration;
 
+use annals_eventstore::{IdSource, Position, TimeOrderedIds};
+
 use super::accounts::{AccountEvent, Accounts};
-use super::fixture::{Counts, Fixed, Fixture, pairs};
+use super::fixture::{Counts, Fixed, Fixture, model, pairs};
+use crate::database::Runner;
+use crate::database::contract::unit;
+use crate::error::StopCause;
 use crate::{ControlError, ProjectionState, ProjectionStatus, Projections, WaitError};
 
 const LEASE: Duration = Duration::from_millis(300);
@@ -141,13 +146,13 @@ pub(super) async fn what_has_stopped_in_one_process_is_left_to_others_and_starte
     let bad = shop.append("a", [AccountEvent::Refused]).await;
     let stopped = first.stopped().await.unwrap_err();
     assert_eq!(stopped.event.as_ref().map(|event| event.position), Some(bad));
-    assert!(!first.start_again::<Counts>().unwrap(), "it has not stopped");
+    assert!(!first.start_again::<Counts>().await.unwrap(), "it has not stopped");
 
     let fixed = shop.beside();
     let second = fixed.projections().with(Fixed).lease(LEASE).runner_name("second").start().await.unwrap();
     let last = shop.append("a", paid(2)).await;
     second.wait_for(last, shop.soon()).await.expect("it gets past the event");
-    assert!(first.start_again::<Accounts>().unwrap());
+    assert!(first.start_again::<Accounts>().await.unwrap());
     first.wait_for(last, shop.soon()).await.expect("the event is behind it");
     assert_eq!(shop.rows::<Accounts>().await, pairs(&[("a", 3)]));
     second.close().await;
@@ -155,5 +160,63 @@ pub(super) async fn what_has_stopped_in_one_process_is_left_to_others_and_starte
     first.wait_for(last, shop.soon()).await.unwrap();
     assert_eq!(shop.rows::<Accounts>().await, pairs(&[("a", 7)]));
     first.close().await;
-    assert!(matches!(first.start_again::<Accounts>(), Ok(false)));
+    assert!(matches!(first.start_again::<Accounts>().await, Ok(false)));
+}
+
+/// What processes leave behind that end in the middle of applying an event, so many times.
+async fn die_applying(shop: &Fixture, position: Position, times: u32) {
+    let models = shop.handle();
+    let unit = unit(&model::<Accounts>());
+    for n in 1..=times {
+        let runs = vec![(unit.projection, unit.version)];
+        let runner = Runner { id: TimeOrderedIds.next_id(), name: format!("dies {n}"), runs, stopped: Vec::new() };
+        let claimed = loop {
+            match models.claim(&runner, &[unit], Duration::from_millis(10)).await.unwrap().pop() {
+                Some(claimed) => break claimed,
+                None => tokio::time::sleep(Duration::from_millis(5)).await,
+            }
+        };
+        assert_eq!(claimed.suspect, n > 1, "whoever ends politely leaves no suspicion");
+        assert_eq!(models.begin_try(unit, claimed.epoch, position).await.unwrap(), Some(n));
+        assert_eq!(models.begin_try(unit, claimed.epoch - 1, position).await.unwrap(), None);
+    }
+    tokio::time::sleep(Duration::from_millis(20)).await;
+}
+
+/// An event that ends every process which applies it stops its projection at last, whichever process comes next, and alone.
+pub(super) async fn an_event_that_ends_processes_stops_its_projection_at_last(shop: Fixture) {
+    let views = start(&shop, "first").await;
+    let good = shop.append("a", paid(1)).await;
+    views.wait_for(good, shop.soon()).await.unwrap();
+    views.close().await;
+    let bad = shop.append("a", paid(2)).await;
+    let last = shop.append("b", paid(4)).await;
+    die_applying(&shop, bad, 4).await;
+
+    // The fifth process ends politely while it could have been the event; the next is the last that tries.
+    let views = start(&shop, "second").await;
+    views.wait_for(last, shop.soon()).await.expect("it was not the event this time");
+    assert_eq!(
+        shop.rows::<Accounts>().await,
+        pairs(&[("a", 3), ("b", 4)]),
+        "each event counts once, though one by one"
+    );
+    views.close().await;
+
+    let bad = shop.append("a", paid(8)).await;
+    let last = shop.append("b", paid(16)).await;
+    die_applying(&shop, bad, 5).await;
+    for name in ["third", "fourth"] {
+        let views = start(&shop, name).await;
+        let stopped = views.stopped().await.unwrap_err();
+        assert!(matches!(&*stopped.cause, StopCause::ProcessEnded(5)), "{stopped:?}");
+        assert_eq!(stopped.event.as_ref().map(|event| event.position), Some(bad));
+        views.wait_for_one::<Counts>(last, shop.soon()).await.expect("others go on");
+        if name == "fourth" {
+            assert!(views.start_again::<Accounts>().await.unwrap());
+            views.wait_for(last, shop.soon()).await.expect("it was fixed");
+        }
+        views.close().await;
+    }
+    assert_eq!(shop.rows::<Accounts>().await, pairs(&[("a", 11), ("b", 20)]));
 }

@@ -2,15 +2,20 @@
 //! However the events are cut into batches, the rows are those of a plain map per tenant.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
-use annals_eventstore::{Recorded, Tenant};
+use annals_eventstore::{Position, Recorded, Tenant};
 use annals_macros::{Event, ReadModel};
 use fastrand::Rng;
 use serde::{Deserialize, Serialize};
 
 use super::fixture::{Fixture, model};
+use crate::batch::{Batch, Decoder};
 use crate::database::contract::LookUp;
-use crate::testing::{Given, given_events};
+use crate::fold::Fold;
+use crate::folding::{Folding, Step};
+use crate::slot::Slot;
+use crate::testing::{GivenEvent, given_events};
 use crate::{Column, ColumnValue, IndexSpec, Projection, ProjectionError, ReadModel, RowKey, Rows, TableSpec};
 
 #[derive(Event, Serialize, Deserialize, Clone, Debug)]
@@ -22,6 +27,9 @@ pub(super) enum LineEvent {
     /// Counts in two lines that must be there.
     #[event(name = "line.paired")]
     Paired { customer: String, order: i64, lines: [u32; 2] },
+    /// Takes what a line has, which must be there, into another: the second is looked up when the first is known.
+    #[event(name = "line.merged")]
+    Merged { customer: String, order: i64, lines: [u32; 2] },
     #[event(name = "line.removed")]
     Removed { customer: String, order: i64, line: u32 },
     #[event(name = "order.erased")]
@@ -61,6 +69,13 @@ impl Projection for Lines {
                     rows.require(key)?.cents += 10;
                 }
             }
+            LineEvent::Merged { customer, order, lines: [from, to] } => {
+                let [from, key] = [from, to].map(|line| (customer.clone(), order, line));
+                let cents = rows.require(&from)?.cents;
+                rows.remove(&from);
+                let new = || Line { customer: customer.clone(), order_no: order, line: to, cents: 0 };
+                rows.get_or_insert_with(&key, new)?.cents += cents + 1;
+            }
             LineEvent::Removed { customer, order, line } => rows.remove(&(customer, order, line)),
             LineEvent::OrderErased { customer, order } => rows.remove_by_prefix(&(customer, order)),
             LineEvent::CustomerErased { customer } => rows.remove_by_prefix(&customer),
@@ -69,7 +84,7 @@ impl Projection for Lines {
     }
 }
 
-type Table = BTreeMap<(String, i64, u32), i64>;
+pub(super) type Table = BTreeMap<(String, i64, u32), i64>;
 
 /// What the projection means, written without it; false if a row is missing.
 pub(super) fn take_in(table: &mut Table, event: &LineEvent) -> bool {
@@ -84,6 +99,10 @@ pub(super) fn take_in(table: &mut Table, event: &LineEvent) -> bool {
             for key in keys {
                 *table.get_mut(&key).unwrap() += 10;
             }
+        }
+        LineEvent::Merged { customer, order, lines: [from, to] } => {
+            let Some(cents) = table.remove(&(customer.clone(), order, from)) else { return false };
+            *table.entry((customer, order, to)).or_default() += cents + 1;
         }
         LineEvent::Removed { customer, order, line } => drop(table.remove(&(customer, order, line))),
         LineEvent::OrderErased { customer, order } => table.retain(|key, _| (&key.0, key.1) != (&customer, order)),
@@ -108,12 +127,13 @@ const CUSTOMERS: [&str; 4] = ["", "a", "ab", "a\u{1}"];
 fn random_event(rng: &mut Rng) -> LineEvent {
     let customer = CUSTOMERS[rng.usize(..CUSTOMERS.len())].to_owned();
     let (order, line) = (rng.i64(-1..2), rng.u32(..2));
-    match rng.u32(..8) {
+    match rng.u32(..10) {
         0 | 1 => LineEvent::Added { customer, order, line },
         2 | 3 => LineEvent::Counted { customer, order, line },
         4 => LineEvent::Paired { customer, order, lines: [0, 1] },
-        5 => LineEvent::Removed { customer, order, line },
-        6 => LineEvent::OrderErased { customer, order },
+        5 | 6 => LineEvent::Merged { customer, order, lines: [line, 1 - line] },
+        7 => LineEvent::Removed { customer, order, line },
+        8 => LineEvent::OrderErased { customer, order },
         _ => LineEvent::CustomerErased { customer },
     }
 }
@@ -153,7 +173,8 @@ fn a_row_written_again_as_it_was_is_there_after_its_customer_was_erased() {
     let counted = || LineEvent::Counted { customer: "a".into(), order: 1, line: 0 };
     let erased = LineEvent::CustomerErased { customer: "a".into() };
     let row = Line { customer: "a".into(), order_no: 1, line: 0, cents: 1 };
-    given_events([("l", added()), ("l", counted()), ("l", erased), ("l", counted())]).with(Lines).then_rows([row]);
+    let events = [added(), counted(), counted(), erased, counted()];
+    given_events(events.map(|event| ("l", event))).with(Lines).then_rows([row]);
 }
 
 #[test]
@@ -167,13 +188,21 @@ fn a_required_row_that_is_missing_stops_the_projection_and_is_named_with_the_eve
 }
 
 #[test]
+fn rows_that_are_fetched_together_are_asked_for_at_once() {
+    let given = given_events([("l", LineEvent::Paired { customer: "a".into(), order: 1, lines: [0, 1] })]);
+    let batch = Batch::decode(given.recorded(), &[Decoder::of::<LineEvent>()]);
+    let mut folding = Folding::of(Box::new(Fold::new(Arc::new(Lines), None, &batch, Position::START, Slot::WHOLE)));
+    assert!(matches!(folding.step(), Step::Load(keys) if keys.len() == 2));
+}
+
+#[test]
 fn a_beginning_that_no_key_can_have_stops_the_projection_before_its_event() {
     let erased = LineEvent::CustomerErased { customer: "long".repeat(700) };
     given_events([("l", erased)]).with(Lines).then_stops_before(1, "column `customer` is too long for the key");
 }
 
 /// Tenants whose names begin alike.
-fn tenants() -> [Tenant; 2] {
+pub(super) fn tenants() -> [Tenant; 2] {
     ["shop", "shop2"].map(|name| Tenant::new(name).unwrap())
 }
 
@@ -197,7 +226,7 @@ fn no_batch_lets_a_tenant_see_or_remove_the_rows_of_another() {
         let many = rng.usize(1..14);
         let (events, tables) = random_events_of_two(&mut rng, many);
         let given =
-            |(tenant, event): (usize, LineEvent)| Given::of("line", "l", event).tenant(tenants()[tenant].clone());
+            |(tenant, event): (usize, LineEvent)| GivenEvent::of("line", "l", event).tenant(tenants()[tenant].clone());
         let test = given_events(events.into_iter().map(given)).with(Lines);
         for (tenant, table) in tenants().iter().zip(&tables) {
             test.then_rows_of(tenant, rows_of(table));
@@ -228,7 +257,7 @@ pub(super) async fn rows_of_a_tenant_are_its_own_and_gone_when_their_beginning_w
 }
 
 /// The rows that the table has of all keys there can be, by tenant.
-async fn stored(shop: &Fixture) -> [Table; 2] {
+pub(super) async fn stored(shop: &Fixture) -> [Table; 2] {
     let keys = CUSTOMERS.iter().flat_map(|customer| (-1..2).map(move |order| (*customer, order)));
     let keys = keys.flat_map(|(customer, order)| [0_u32, 1].map(|line| (customer.to_owned(), order, line)));
     let keys: Vec<_> = keys.map(|key| key.to_columns()).collect();
@@ -266,7 +295,7 @@ impl Projection for Forgets {
     }
 }
 
-fn added() -> LineEvent {
+pub(super) fn added() -> LineEvent {
     LineEvent::Added { customer: "a".into(), order: 1, line: 0 }
 }
 
@@ -279,14 +308,14 @@ fn the_test_kit_finds_a_key_that_forgets_the_tenant() {
 #[test]
 fn a_read_model_may_merge_tenants_on_purpose() {
     let row = Forgetful { customer: "a".into(), order_no: 1, lines: 2 };
-    let given = tenants().map(|tenant| Given::of("line", "l", added()).tenant(tenant));
+    let given = tenants().map(|tenant| GivenEvent::of("line", "l", added()).tenant(tenant));
     given_events(given).with(Forgets).across_tenants().then_rows([row]);
 }
 
 #[test]
 #[should_panic = "`lines` is per tenant, and events of several are given; check the rows of each by `then_rows_of`"]
 fn the_rows_of_several_tenants_are_checked_one_by_one() {
-    given_events(tenants().map(|tenant| Given::of("line", "l", added()).tenant(tenant))).with(Lines).then_rows([]);
+    given_events(tenants().map(|tenant| GivenEvent::of("line", "l", added()).tenant(tenant))).with(Lines).then_rows([]);
 }
 
 #[derive(Event, Serialize, Deserialize, Clone, Debug)]
@@ -295,20 +324,20 @@ enum Misspelt {
     Added { customer: String, order: i64, line: u32 },
 }
 
-fn misspelt() -> Given {
-    Given::of("line", "l", Misspelt::Added { customer: "a".into(), order: 1, line: 0 })
+fn misspelt() -> GivenEvent {
+    GivenEvent::of("line", "l", Misspelt::Added { customer: "a".into(), order: 1, line: 0 })
 }
 
 #[test]
 #[should_panic = "event `line.aded` at position 2 (`default/line/l`, version 2) is read by no variant of"]
 fn a_name_that_nobody_reads_fails_the_test() {
-    let _ = given_events([Given::of("line", "l", added()), misspelt()]).with(Lines);
+    let _ = given_events([GivenEvent::of("line", "l", added()), misspelt()]).with(Lines);
 }
 
 #[test]
 fn stored_events_and_events_of_several_types_are_given_together() {
     let of_a_log = given_events([("l", added())]).recorded().to_vec();
-    let events = of_a_log.into_iter().map(Given::from).chain([misspelt()]);
+    let events = of_a_log.into_iter().map(GivenEvent::from).chain([misspelt()]);
     given_events(events).except("line.aded").with(Lines).then_rows([Line {
         customer: "a".into(),
         order_no: 1,

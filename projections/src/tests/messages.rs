@@ -101,7 +101,7 @@ idle_stream!(OneAggregate, &["account"]);
 idle!(WithBadEvents, BadlyNamedEvents, "accounts", 1);
 
 async fn refused(builder: ProjectionsBuilder) -> StartError {
-    builder.start().await.err().expect("it must be refused")
+    builder.start().await.expect_err("it must be refused")
 }
 
 async fn declarations() -> Vec<StartError> {

@@ -7,6 +7,7 @@ mod dead_letters;
 mod deploy;
 pub(crate) mod fixture;
 mod folding;
+mod health;
 mod law;
 mod leases;
 mod lines;
@@ -23,6 +24,7 @@ mod slot;
 mod start;
 mod streams;
 pub(crate) mod swapped;
+mod tenants;
 pub(crate) mod troubled;
 
 /// One list, so that no database can miss a test. In memory time is paused; elsewhere it is real.
@@ -74,12 +76,14 @@ on_every_database! {
     normal::events_at_once_and_one_by_one_give_the_same_row,
     normal::a_row_too_long_for_an_index_stops_its_projection_and_the_event_is_named,
     lines::rows_of_a_tenant_are_its_own_and_gone_when_their_beginning_was_removed,
+    tenants::nothing_is_removed_by_an_event_behind_the_one_that_stops_the_projection,
     rebuild::rebuild_equals_first_build,
     as_of::rows_as_of_a_position_are_those_of_a_projection_that_was_stopped_there,
     as_of::what_cannot_be_shown_as_it_was_says_why,
     leases::processes_share_the_projections_and_take_over_from_each_other,
     leases::an_owner_that_hangs_past_its_lease_writes_nothing_more,
     leases::a_pause_ends_all_work_at_once_in_every_process,
+    leases::an_event_that_ends_processes_stops_its_projection_at_last,
     leases::what_has_stopped_in_one_process_is_left_to_others_and_started_again_on_request,
     streams::a_stream_projection_runs_reads_and_waits_as_any_other,
     dead_letters::a_failing_event_costs_its_stream_alone_and_a_retry_applies_all_in_order,

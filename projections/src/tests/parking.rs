@@ -13,7 +13,7 @@ use crate::error::StopCause;
 use crate::folding::Outcome;
 use crate::member::{AnyProjection, Typed, chain};
 use crate::parking::{Parked, PassedOver};
-use crate::testing::{Given, given_events};
+use crate::testing::{GivenEvent, given_events};
 use crate::{Projection, StreamProjection};
 
 /// The streams that are parked, the version of the event, and why.
@@ -179,7 +179,7 @@ fn any_batches_and_slots_park_the_same_streams_and_leave_the_same_rows() {
             (0..rng.usize(1..16)).map(|_| (format!("a{}", rng.u32(..4)), random_event(&mut rng))).collect();
         let (parked, rows) = model(&events);
         let at = jiff::Timestamp::UNIX_EPOCH;
-        given_events(events.iter().map(|(id, event)| Given::of("account", id, event.clone()).at(at)))
+        given_events(events.iter().map(|(id, event)| GivenEvent::of("account", id, event.clone()).at(at)))
             .with(PerAccount::default().dead_letter())
             .then_parks(parked, rows.iter().map(|(id, cents)| Account::new(id, *cents, at)));
     }

@@ -219,7 +219,7 @@ pub(super) async fn a_checkpoint_put_back_with_its_rows_is_followed(shop: Fixtur
 pub(super) async fn a_checkpoint_of_another_log_is_never_adopted(shop: Fixture) {
     let views = shop.start().await;
     let other = shop.with_another_store();
-    let error = other.projections().with(Accounts).start().await.err().expect("it must be refused");
+    let error = other.projections().with(Accounts).start().await.expect_err("it must be refused");
     assert!(matches!(error, StartError::Rewound { .. }), "{error:?}");
     // Nor under a runner, at the beginning and behind it.
     for cents in [1, 2] {
@@ -345,6 +345,14 @@ impl ReadModels for Replica {
 
     async fn release(&self, held: &[(UnitId, i64)]) -> Result<(), Fault> {
         self.around(self.models.release(held)).await
+    }
+
+    async fn begin_try(&self, unit: UnitId, epoch: i64, position: Position) -> Result<Option<u32>, Fault> {
+        self.around(self.models.begin_try(unit, epoch, position)).await
+    }
+
+    async fn forget_tries(&self, projection: &str) -> Result<(), Fault> {
+        self.around(self.models.forget_tries(projection)).await
     }
 
     async fn seize(&self, unit: UnitId, owner: Uuid, lease: Duration) -> Result<Option<Place>, Fault> {

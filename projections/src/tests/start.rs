@@ -30,7 +30,7 @@ renamed!(OtherName, "other_name", 1);
 renamed!(VersionZero, "accounts", 0);
 
 async fn refused(builder: ProjectionsBuilder, what: &str) {
-    let error = builder.start().await.err().expect("it must be refused").to_string();
+    let error = builder.start().await.expect_err("it must be refused").to_string();
     assert!(error.contains(what), "{error}");
 }
 
@@ -68,7 +68,7 @@ pub(super) async fn a_read_model_of_another_log_is_refused(shop: Fixture) {
         for _ in 0..events {
             replaced.append("a", [AccountEvent::Paid(8)]).await;
         }
-        let error = replaced.projections().with(Accounts).start().await.err().expect("it must be refused");
+        let error = replaced.projections().with(Accounts).start().await.expect_err("it must be refused");
         assert!(matches!(error, StartError::Rewound { .. }), "{error:?}");
         assert!(error.to_string().contains("raise its `VERSION`"), "{error}");
     }

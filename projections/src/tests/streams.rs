@@ -18,7 +18,7 @@ use crate::member::{AnyProjection, Typed};
 use crate::memory_table::MemoryTable;
 use crate::projection::Projection;
 use crate::slot::Slot;
-use crate::testing::{Given, given_events};
+use crate::testing::{GivenEvent, given_events};
 use crate::{ProjectionError, ReadModel, RowError, StreamKey, StreamProjection, StreamRow};
 
 /// One account per stream, which counts how often it was asked to apply an event.
@@ -67,7 +67,7 @@ impl StreamProjection for PerAccount {
 pub(super) type Events<'a> = Vec<(&'a str, AccountEvent)>;
 
 pub(super) fn recorded(events: Events<'_>) -> Vec<RecordedEvent> {
-    let of_accounts = |(id, event): (&str, AccountEvent)| Given::of("account", id, event);
+    let of_accounts = |(id, event): (&str, AccountEvent)| GivenEvent::of("account", id, event);
     given_events(events.into_iter().map(of_accounts)).recorded().to_vec()
 }
 
@@ -150,7 +150,8 @@ fn undeclared(events: &[RecordedEvent], at: usize) -> String {
 /// An order and a payment may have one id: the row would be a mixture of both.
 #[test]
 fn a_stream_of_another_aggregate_type_never_gets_into_the_row_of_one_with_the_same_id() {
-    let events = [Given::of("account", "7", AccountEvent::Paid(1)), Given::of("loan", "7", AccountEvent::Paid(2))];
+    let events =
+        [GivenEvent::of("account", "7", AccountEvent::Paid(1)), GivenEvent::of("loan", "7", AccountEvent::Paid(2))];
     assert_eq!(
         undeclared(given_events(events).recorded(), 1),
         "`aggregate_type` `loan` is not one of those that `accounts` has rows for: [\"account\"]; leave the event out of the \
@@ -161,7 +162,7 @@ fn a_stream_of_another_aggregate_type_never_gets_into_the_row_of_one_with_the_sa
 #[test]
 fn a_stream_of_another_tenant_never_gets_into_the_row_of_one_with_the_same_id() {
     let north = || Tenant::new("north").unwrap();
-    let paid = || Given::of("account", "7", AccountEvent::Paid(1));
+    let paid = || GivenEvent::of("account", "7", AccountEvent::Paid(1));
     let events = given_events([paid(), paid().tenant(north())]);
     assert_eq!(
         undeclared(events.recorded(), 1),
@@ -239,7 +240,7 @@ impl StreamProjection for Activities {
 
 #[test]
 fn streams_that_differ_in_any_part_of_their_names_have_rows_of_their_own_if_the_key_has_it() {
-    let paid = |kind: &str, id: &str| Given::of(kind, id, AccountEvent::Paid(1));
+    let paid = |kind: &str, id: &str| GivenEvent::of(kind, id, AccountEvent::Paid(1));
     let north = || Tenant::new("north").unwrap();
     let row = |of: Tenant, kind: &str, id: &str, events| Activity { of, kind: kind.into(), id: id.into(), events };
     given_events([paid("account", "7"), paid("loan", "7"), paid("account", "7").tenant(north()), paid("loan", "7")])

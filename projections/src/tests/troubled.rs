@@ -4,7 +4,7 @@ use std::collections::VecDeque;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use annals_eventstore::{BackendError, Checkpoint, DatabaseError, Incarnation, StreamId};
+use annals_eventstore::{BackendError, Checkpoint, DatabaseError, Incarnation, Position, StreamId};
 use async_trait::async_trait;
 use jiff::Timestamp;
 use uuid::Uuid;
@@ -49,6 +49,8 @@ struct State {
     loads: VecDeque<Option<Trouble>>,
     /// What happens to the next switches of a view, in turn.
     shows: VecDeque<Option<Trouble>>,
+    /// Whether others are always faster to claim.
+    claims_nothing: bool,
     /// How many loads were begun.
     loads_begun: usize,
     /// How many comparisons of stored checkpoints were begun.
@@ -87,6 +89,11 @@ impl Troubled {
     /// The process hangs until what this gives is dropped: it neither commits nor renews its leases.
     pub(crate) async fn hang(&self) -> impl Sized {
         (Arc::clone(&self.gate).lock_owned().await, Arc::clone(&self.gate_of_surveys).lock_owned().await)
+    }
+
+    /// From now on every claim comes too late, or not.
+    pub(crate) fn claim_nothing(&self, nothing: bool) {
+        self.state().claims_nothing = nothing;
     }
 
     /// Loads wait until what this gives is dropped.
@@ -257,11 +264,20 @@ impl ReadModels for Troubled {
     }
 
     async fn claim(&self, runner: &Runner, units: &[UnitId], lease: Duration) -> Result<Vec<Claimed>, Fault> {
-        self.models.claim(runner, units, lease).await
+        let nothing = self.state().claims_nothing;
+        if nothing { Ok(Vec::new()) } else { self.models.claim(runner, units, lease).await }
     }
 
     async fn release(&self, held: &[(UnitId, i64)]) -> Result<(), Fault> {
         self.models.release(held).await
+    }
+
+    async fn begin_try(&self, unit: UnitId, epoch: i64, position: Position) -> Result<Option<u32>, Fault> {
+        self.models.begin_try(unit, epoch, position).await
+    }
+
+    async fn forget_tries(&self, projection: &str) -> Result<(), Fault> {
+        self.models.forget_tries(projection).await
     }
 
     async fn seize(&self, unit: UnitId, owner: Uuid, lease: Duration) -> Result<Option<Place>, Fault> {

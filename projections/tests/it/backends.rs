@@ -2,6 +2,7 @@
 
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::time::Duration;
 
 use annals_eventstore::{
     EventId, EventStore, ExpectedVersion, NewEvent, Position, PostgresDatabase, PostgresOptions, PostgresStore,
@@ -177,14 +178,15 @@ impl Shop {
         }
     }
 
-    /// Projections of the events where they are to be.
+    /// Projections of the events where they are to be. Processes that die are replaced soon.
     pub(crate) fn projections(&self) -> ProjectionsBuilder {
-        match (&self.store, &self.views) {
+        let projections = match (&self.store, &self.views) {
             (Store::File(store), _) if !self.apart => store.projections(),
             (Store::Postgres(store), _) if !self.apart => store.projections(),
             (_, Views::File(database)) => Projections::of(&self.store(), database),
             (_, Views::Postgres(database)) => Projections::of(&self.store(), database),
-        }
+        };
+        projections.lease(Duration::from_millis(300))
     }
 
     pub(crate) async fn append(&self, order: &str, events: &[OrderEvent]) -> Position {

@@ -272,11 +272,11 @@ pub(crate) fn another_shape_needs_a_raised_version_which_is_shown_when_it_is_com
         views.wait_for(position, SOON).await.unwrap();
         views.close().await;
 
-        let error = shop.projections().with(Wider::<1>).start().await.err().expect("it must be refused");
+        let error = shop.projections().with(Wider::<1>).start().await.expect_err("it must be refused");
         assert!(matches!(&error, StartError::ShapeChanged { .. }), "{error}");
         assert!(error.to_string().ends_with("raise its `VERSION` to build it anew"), "{error}");
 
-        let error = shop.projections().with(Narrow).start().await.err().expect("it must be refused");
+        let error = shop.projections().with(Narrow).start().await.expect_err("it must be refused");
         assert_eq!(
             error.to_string(),
             "projection `order_list` (version 2) lacks what queries of `order_list` find today in version 1: `cents` was \

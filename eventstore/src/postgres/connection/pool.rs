@@ -259,6 +259,15 @@ impl PooledConnection {
     /// time, the connection is closed.
     pub(crate) async fn fetch_all(&mut self, query: Query<'_>) -> Result<Vec<PgRow>, sqlx::Error> {
         let max_wait = self.pool.answer_timeout();
+        self.fetch_all_within(max_wait, query).await
+    }
+
+    /// The same with a time limit of its own.
+    pub(crate) async fn fetch_all_within(
+        &mut self,
+        max_wait: Duration,
+        query: Query<'_>,
+    ) -> Result<Vec<PgRow>, sqlx::Error> {
         let result = timeout(max_wait, self.session().fetch_all(query)).await;
         self.look();
         result.unwrap_or_else(|_| Err(no_answer(max_wait)))

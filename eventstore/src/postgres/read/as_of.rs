@@ -10,6 +10,7 @@ use tokio::time::{Instant, sleep};
 use uuid::Uuid;
 
 use crate::as_of::{AsOf, beyond_log, not_of_the_log, not_over};
+use crate::clock::micros_up_to;
 use crate::error::{BackendError, ReadError};
 use crate::event::EventId;
 use crate::position::{Checkpoint, Position};
@@ -51,7 +52,9 @@ const LAST_WHOLE: &str = "
 const STORED_MARKS: &str = "
     SELECT m.position, m.event_id, m.latest
     FROM annals.time_marks AS m
-    JOIN annals.events AS e ON e.position = m.position AND e.event_id = m.event_id
+    JOIN annals.events AS e
+        ON e.position = m.position AND e.event_id = m.event_id
+        AND (extract(epoch FROM e.recorded_at) * 1000000)::bigint <= m.latest
     ORDER BY m.position
 ";
 
@@ -160,7 +163,7 @@ impl InRun<'_> {
     /// The last position before the first event that was recorded after `time`.
     async fn last_before(&self, time: Timestamp) -> Result<i64, ReadError> {
         let marks = &self.reader.marks;
-        let micros = time.as_microsecond();
+        let micros = micros_up_to(time);
         if let Some(after) = marks.first_after(self, micros, self.known()).await? {
             return Ok(after - 1);
         }
@@ -191,7 +194,7 @@ impl InRun<'_> {
             return Err(ReadError::Unavailable { source: BackendError::new(why) });
         }
         let now: i64 = row.try_get(0).map_err(read_error)?;
-        if now <= time.as_microsecond() {
+        if now <= micros_up_to(time) {
             return Err(not_over(time, Timestamp::from_microsecond(now).unwrap_or(Timestamp::MAX)));
         }
         let mut writers: Option<Vec<String>> = None;

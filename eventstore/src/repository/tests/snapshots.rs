@@ -10,9 +10,11 @@ use serde::{Deserialize, Serialize};
 use super::spy::{Call, Fault, Spy};
 use crate::aggregate::{Aggregate as _, Evolve};
 use crate::append::Append;
+use crate::as_of::AsOf;
 use crate::event::{EventId, NewEvent};
 use crate::name::MAX_NAME_BYTES;
 use crate::payload::Payload;
+use crate::position::Position;
 use crate::repository::cache::Known;
 use crate::repository::{AggregateStore, Repository};
 use crate::snapshot::{Snapshot, SnapshotStats};
@@ -66,7 +68,7 @@ mod changed {
 
 use as_it_was::Counter;
 
-#[derive(Aggregate, Serialize, Deserialize, Default, Clone)]
+#[derive(Aggregate, Serialize, Deserialize, Default, Clone, PartialEq)]
 #[aggregate(name = "counter", id = String, event = Added, snapshot(after = "counter.closed"))]
 struct Closing(i64);
 
@@ -158,6 +160,57 @@ async fn a_load_of_many_events_is_followed_by_a_snapshot_and_a_load_of_few_is_no
     assert_eq!(counters.snapshot_stats().saved, 1);
 }
 
+/// A position and a time say nothing of versions, and still not all events are read.
+#[tokio::test(start_paused = true)]
+async fn a_read_of_the_past_begins_with_a_snapshot_of_that_past() {
+    let spy = Spy::new();
+    let counters = spy.aggregate::<Counter>();
+    for _ in 0..8 {
+        add(&counters, 1).await;
+    }
+    taken(&counters, 2).await;
+    assert_eq!(versions(&spy, &counters).await, [6, 3]);
+    // The first one is compared with its events.
+    counters.as_of(&id(), AsOf::version(3)).await.unwrap();
+    spy.calls();
+    let position = |n| AsOf::position(Position::new(n).unwrap());
+    for (asked, sum, after, events) in [
+        (position(5), 5, 2, 6),
+        (AsOf::version(5), 5, 2, 3),
+        (position(3), 3, 2, 6),
+        (position(7), 7, 5, 3),
+        (position(2), 2, 0, 8),
+        (AsOf::version(2), 2, 0, 2),
+    ] {
+        let then = spy.aggregate::<Counter>().as_of(&id(), asked).await.unwrap();
+        assert_eq!((then.state.sum, then.position.get()), (sum, sum), "{asked}");
+        assert_eq!(spy.calls(), [Call::Load { after, events }], "{asked}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_read_of_the_past_reads_little_more_than_it_needs_and_takes_a_snapshot_of_what_was_long() {
+    let spy = Spy::new();
+    for _ in 0..20 {
+        add(&spy.aggregate::<Counter>().without_snapshots(), 100).await;
+    }
+    let counters = spy.aggregate::<Counter>();
+    let position = spy.load_page(&stream(), version(599), 1).await.unwrap().events[0].position;
+    spy.calls();
+    assert_eq!(counters.as_of(&id(), AsOf::position(position)).await.unwrap().state.sum, 600);
+    let pages = [(0, 128), (127, 512)].map(|(after, events)| Call::Load { after, events });
+    assert_eq!(spy.calls(), pages);
+    taken(&counters, 1).await;
+    assert_eq!(versions(&spy, &counters).await, [600]);
+    // The first one is compared with its events.
+    counters.as_of(&id(), AsOf::version(601)).await.unwrap();
+    spy.calls();
+    counters.as_of(&id(), AsOf::version(601)).await.unwrap();
+    assert_eq!(spy.calls(), [Call::Load { after: 599, events: 2 }]);
+    spy.close().await;
+    assert_eq!(counters.snapshot_stats().saved, 1, "one event more is no reason for another");
+}
+
 #[tokio::test(start_paused = true)]
 async fn a_policy_of_events_takes_snapshots_after_these_alone() {
     let spy = Spy::new();
@@ -221,7 +274,7 @@ async fn a_snapshot_that_gives_another_state_than_its_events_disables_snapshots(
 
 #[tokio::test(start_paused = true)]
 async fn a_state_that_changes_when_it_is_written_is_never_saved() {
-    #[derive(Aggregate, Serialize, Deserialize, Default, Clone)]
+    #[derive(Aggregate, Serialize, Deserialize, Default, Clone, PartialEq)]
     #[aggregate(name = "counter", id = String, event = Added, snapshot(every = 1))]
     struct Rounded {
         #[serde(serialize_with = "halved")]
@@ -249,7 +302,7 @@ async fn a_state_that_changes_when_it_is_written_is_never_saved() {
 /// The task must not end with it.
 #[tokio::test(start_paused = true)]
 async fn a_state_that_panics_when_it_is_written_is_skipped_and_the_next_is_saved() {
-    #[derive(Aggregate, Serialize, Deserialize, Default, Clone)]
+    #[derive(Aggregate, Serialize, Deserialize, Default, Clone, PartialEq)]
     #[aggregate(name = "counter", id = String, event = Added, snapshot(every = 1))]
     struct Panicking {
         #[serde(serialize_with = "not_one")]
@@ -295,23 +348,23 @@ async fn a_full_queue_skips_snapshots_and_closing_saves_those_that_wait() {
 /// What is saved under the same fold number by a build with other fields or other events.
 #[test]
 fn the_key_changes_with_the_fold_the_fields_and_the_events() {
-    #[derive(Aggregate, Serialize, Deserialize, Default, Clone)]
+    #[derive(Aggregate, Serialize, Deserialize, Default, Clone, PartialEq)]
     #[aggregate(name = "counter", id = String, event = Added, snapshot(every = 3), fold = 2)]
     struct Fold {
         sum: i64,
     }
-    #[derive(Aggregate, Serialize, Deserialize, Default, Clone)]
+    #[derive(Aggregate, Serialize, Deserialize, Default, Clone, PartialEq)]
     #[aggregate(name = "counter", id = String, event = Added, snapshot(every = 3))]
     struct Renamed {
         total: i64,
     }
-    #[derive(Aggregate, Serialize, Deserialize, Default, Clone)]
+    #[derive(Aggregate, Serialize, Deserialize, Default, Clone, PartialEq)]
     #[aggregate(name = "counter", id = String, event = Added, snapshot(every = 3))]
     struct RenamedBySerde {
         #[serde(rename = "total")]
         sum: i64,
     }
-    #[derive(Aggregate, Serialize, Deserialize, Default, Clone)]
+    #[derive(Aggregate, Serialize, Deserialize, Default, Clone, PartialEq)]
     #[aggregate(name = "counter", id = String, event = Raised, snapshot(every = 3))]
     struct Events {
         sum: i64,
@@ -324,7 +377,7 @@ fn the_key_changes_with_the_fold_the_fields_and_the_events() {
         Closed,
     }
     /// Comments, visibility, name and policy do not count.
-    #[derive(Aggregate, Serialize, Deserialize, Default, Clone)]
+    #[derive(Aggregate, Serialize, Deserialize, Default, Clone, PartialEq)]
     #[aggregate(name = "counter", id = String, event = Added, snapshot(every = 100))]
     struct Same {
         /// A sum.
@@ -371,4 +424,128 @@ async fn a_snapshot_is_compared_page_by_page_with_the_events_up_to_its_own() {
     assert_eq!(fresh.load(&id()).await.unwrap().state.sum, 7);
     let SnapshotStats { hits, misses, disabled, .. } = fresh.snapshot_stats();
     assert_eq!((hits, misses, disabled), (1, 1, false), "the first command has found none");
+}
+
+/// A load would give another state with such a snapshot than without.
+#[tokio::test(start_paused = true)]
+async fn a_state_whose_json_is_read_as_another_state_is_never_saved() {
+    #[derive(Serialize, Deserialize, Clone, PartialEq)]
+    #[serde(untagged)]
+    enum Amount {
+        Small(u32),
+        Large(i64),
+    }
+
+    #[derive(Serialize, Deserialize, Default, Clone, PartialEq)]
+    struct Parts {
+        #[serde(skip)]
+        hidden: i64,
+    }
+
+    macro_rules! check {
+        ($field:ident: $ty:ty = $value:expr) => {{
+            #[derive(Aggregate, Serialize, Deserialize, Default, Clone, PartialEq)]
+            #[aggregate(name = "counter", id = String, event = Added, snapshot(every = 1))]
+            struct Ambiguous {
+                $field: $ty,
+            }
+
+            impl Evolve for Ambiguous {
+                fn evolve(&mut self, _: &Added) {
+                    self.$field = $value;
+                }
+            }
+
+            let spy = Spy::new();
+            let counters = spy.aggregate::<Ambiguous>();
+            counters.execute(&id(), |_| Ok::<_, Infallible>(Added::Added(1))).await.unwrap();
+            taken(&counters, 1).await;
+            assert_eq!(counters.snapshot_stats().skipped, 1);
+            assert!(versions(&spy, &counters).await.is_empty());
+        }};
+    }
+    check!(note: Option<Option<i64>> = Some(None));
+    check!(amounts: Vec<Amount> = vec![Amount::Large(5)]);
+    check!(parts: Parts = Parts { hidden: 1 });
+}
+
+/// `HashSet` has no order, so that its JSON is often another one; the state is the same.
+#[tokio::test(start_paused = true)]
+async fn a_state_whose_json_has_another_order_is_saved_and_used() {
+    #[derive(Aggregate, Serialize, Deserialize, Default, Clone, PartialEq)]
+    #[aggregate(name = "counter", id = String, event = Added, snapshot(every = 100))]
+    struct Seen(std::collections::HashSet<usize>);
+
+    impl Evolve for Seen {
+        fn evolve(&mut self, _: &Added) {
+            self.0.insert(self.0.len());
+        }
+    }
+
+    let spy = Spy::new();
+    let counters = spy.aggregate::<Seen>().without_cache();
+    counters.execute(&id(), |_| Ok::<_, Infallible>(vec![Added::Added(1); 100])).await.unwrap();
+    taken(&counters, 1).await;
+    counters.load(&id()).await.unwrap();
+    let stats = counters.snapshot_stats();
+    assert_eq!((stats.saved, stats.hits, stats.disabled), (1, 1, false));
+}
+
+/// A snapshot must never be the reason why an aggregate cannot be loaded.
+#[tokio::test(start_paused = true)]
+async fn a_snapshot_whose_reading_panics_is_not_used() {
+    use std::sync::atomic::{AtomicBool, Ordering};
+
+    static PANICS: AtomicBool = AtomicBool::new(false);
+
+    #[derive(Aggregate, Serialize, Deserialize, Default, Clone, PartialEq)]
+    #[aggregate(name = "counter", id = String, event = Added, snapshot(every = 1))]
+    struct Fragile {
+        #[serde(deserialize_with = "sometimes")]
+        events: i64,
+    }
+
+    fn sometimes<'de, D: serde::Deserializer<'de>>(deserializer: D) -> Result<i64, D::Error> {
+        assert!(!PANICS.load(Ordering::SeqCst), "it panics");
+        i64::deserialize(deserializer)
+    }
+
+    impl Evolve for Fragile {
+        fn evolve(&mut self, _: &Added) {
+            self.events += 1;
+        }
+    }
+
+    let spy = Spy::new();
+    let counters = spy.aggregate::<Fragile>().without_cache();
+    counters.execute(&id(), |_| Ok::<_, Infallible>(Added::Added(1))).await.unwrap();
+    taken(&counters, 1).await;
+    let SnapshotStats { misses, .. } = counters.snapshot_stats();
+    PANICS.store(true, Ordering::SeqCst);
+    assert_eq!(counters.load(&id()).await.unwrap().state.events, 1);
+    assert_eq!(counters.snapshot_stats().misses, misses + 1);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_state_that_is_too_large_is_not_saved() {
+    #[derive(Aggregate, Serialize, Deserialize, Default, Clone, PartialEq)]
+    #[aggregate(name = "counter", id = String, event = Added, snapshot(every = 1))]
+    struct Large(String);
+
+    impl Evolve for Large {
+        fn evolve(&mut self, event: &Added) {
+            // The quotation marks of the JSON count.
+            if let Added::Added(bytes) = event {
+                self.0 = "x".repeat(usize::try_from(*bytes).unwrap() - 2);
+            }
+        }
+    }
+
+    let spy = Spy::new();
+    let counters = spy.aggregate::<Large>();
+    for (due, bytes) in [(1, 16 << 20), (2, (16 << 20) + 1)] {
+        counters.execute(&id(), |_| Ok::<_, Infallible>(Added::Added(bytes))).await.unwrap();
+        taken(&counters, due).await;
+    }
+    assert_eq!(versions(&spy, &counters).await, [1]);
 }

@@ -53,7 +53,7 @@ pub(crate) fn statement(
     (AssertSqlSafe(text), arguments)
 }
 
-fn bind(arguments: &mut SqliteArguments, row: &NewRow<'_>, recorded_at: i64) {
+pub(super) fn bind(arguments: &mut SqliteArguments, row: &NewRow<'_>, recorded_at: i64) {
     let (tenant, aggregate_type, aggregate_id) = row.stream.parts();
     let event = row.event;
     add(arguments, event.event_id.get().as_bytes().to_vec());
@@ -71,7 +71,10 @@ fn bind(arguments: &mut SqliteArguments, row: &NewRow<'_>, recorded_at: i64) {
     add(arguments, recorded_at);
 }
 
-fn add<'q, T: sqlx::Encode<'q, sqlx::Sqlite> + sqlx::Type<sqlx::Sqlite>>(arguments: &mut SqliteArguments, value: T) {
+pub(super) fn add<'q, T: sqlx::Encode<'q, sqlx::Sqlite> + sqlx::Type<sqlx::Sqlite>>(
+    arguments: &mut SqliteArguments,
+    value: T,
+) {
     Arguments::add(arguments, value).expect("numbers, text and bytes always encode");
 }
 

@@ -12,6 +12,7 @@ use crate::error::{AppendError, ErrorFamily};
 use crate::limits::Limits;
 use crate::position::Position;
 use crate::queue::{EndOfQueue, Queue, Taken};
+use crate::sqlite::append::lone;
 use crate::sqlite::append::round::{Answers, Round, RoundError, run};
 use crate::sqlite::connection::database::{SqliteDatabase, Writer};
 use crate::sqlite::fault::is_refusal;
@@ -108,6 +109,23 @@ impl GroupCommit {
     /// One transaction, and a second with a look at the event ids if the first shows that some may be stored already.
     async fn attempt(&self, writer: &mut Writer, appends: &[CheckedAppend]) -> Result<Answers, DatabaseError> {
         let mut round = Round { look_up_ids: false, own_transaction: true };
+        if let [append] = appends
+            && let Some(row) = lone::row(append).filter(|_| self.database.has_system_clock())
+        {
+            self.database.clean(writer).await?;
+            writer.set_unclean(true);
+            match lone::store(writer.connection()?, append, &row, self.now()).await {
+                Ok(Some(appended)) => {
+                    writer.set_unclean(false);
+                    self.latest.fetch_max(appended.recorded_at.as_microsecond(), Ordering::AcqRel);
+                    return Ok(vec![Ok(appended)]);
+                }
+                // A conflict, or the same append again: the round tells which.
+                Ok(None) => {}
+                Err(error) if is_refusal(&error) => round.look_up_ids = true,
+                Err(error) => return Err(self.rolled_back(writer, error).await),
+            }
+        }
         loop {
             self.database.clean(writer).await?;
             writer.set_unclean(true);
@@ -118,15 +136,17 @@ impl GroupCommit {
                 }
                 Err(RoundError::LookUpIds) => round.look_up_ids = true,
                 Err(RoundError::Failed(error)) if is_refusal(&error) && !round.look_up_ids => round.look_up_ids = true,
-                Err(RoundError::Failed(error)) => {
-                    // Roll back at once; if that fails too, the next writer does it.
-                    if let Err(later) = self.database.clean(writer).await {
-                        tracing::warn!(error = %later, "a failed batch is rolled back by the next writer");
-                    }
-                    return Err(self.database.fault(error));
-                }
+                Err(RoundError::Failed(error)) => return Err(self.rolled_back(writer, error).await),
             }
         }
+    }
+
+    /// Rolls back at once; if that fails too, the next writer does it.
+    async fn rolled_back(&self, writer: &mut Writer, error: sqlx::Error) -> DatabaseError {
+        if let Err(later) = self.database.clean(writer).await {
+            tracing::warn!(error = %later, "a failed batch is rolled back by the next writer");
+        }
+        self.database.fault(error)
     }
 
     /// The present moment in whole microseconds.

@@ -81,6 +81,7 @@ struct Inner {
     /// That of the store in the file, once a store has read it.
     incarnation: OnceLock<Incarnation>,
     clock: Arc<dyn Clock>,
+    is_system_clock: bool,
     ids: Arc<dyn IdSource>,
     busy_timeout: Duration,
     read_only: bool,
@@ -205,6 +206,7 @@ impl SqliteDatabase {
             file,
             incarnation: OnceLock::new(),
             clock: Arc::clone(&options.clock),
+            is_system_clock: options.is_system_clock,
             ids: Arc::clone(&options.ids),
             busy_timeout: options.busy_timeout,
             read_only: options.read_only,
@@ -314,6 +316,11 @@ impl SqliteDatabase {
 
     pub(crate) fn clock(&self) -> &Arc<dyn Clock> {
         &self.0.clock
+    }
+
+    /// Whether the clock is the machine's, which SQLite reads too.
+    pub(crate) fn has_system_clock(&self) -> bool {
+        self.0.is_system_clock
     }
 
     pub(crate) fn ids(&self) -> &Arc<dyn IdSource> {

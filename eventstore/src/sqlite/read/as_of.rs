@@ -1,12 +1,16 @@
 //! The log as of a position or a time.
 
+use std::time::Duration;
+
 use async_trait::async_trait;
 use jiff::Timestamp;
 use sqlx::Row;
 use sqlx::sqlite::{SqliteArguments, SqliteRow};
+use tokio::time::sleep;
 use uuid::Uuid;
 
 use crate::as_of::{AsOf, beyond_log, not_of_the_log, not_over};
+use crate::clock::micros_up_to;
 use crate::database_error::DatabaseError;
 use crate::error::{Invalid, ReadError};
 use crate::event::EventId;
@@ -34,7 +38,7 @@ const LAST_WHOLE: &str = "
 const STORED_MARKS: &str = "
     SELECT m.position, m.event_id, m.latest
     FROM annals_time_marks AS m
-    CROSS JOIN events AS e ON e.position = m.position AND e.event_id = m.event_id
+    CROSS JOIN events AS e ON e.position = m.position AND e.event_id = m.event_id AND e.recorded_at <= m.latest
     ORDER BY m.position
 ";
 
@@ -92,14 +96,23 @@ impl SqliteStore {
 
     /// The last position before the first event that was recorded after `time`.
     async fn last_before(&self, time: Timestamp, head: Checkpoint) -> Result<i64, ReadError> {
-        let micros = time.as_microsecond();
+        let micros = micros_up_to(time);
         if let Some(after) = self.marks().first_after(self, micros, head.position.get()).await? {
             return Ok(after - 1);
         }
         // Nothing later is stored yet. What is stored from now on must not be recorded at `time` or before.
-        let now = self.time_after_writers(time).await?;
-        if now.as_microsecond() <= micros {
-            return Err(not_over(time, now));
+        loop {
+            let now = self.time_after_writers(time).await?;
+            if now.as_microsecond() <= micros {
+                return Err(not_over(time, now));
+            }
+            // By the machine's clock, a lone append is recorded at the beginning of the millisecond in which it took the lock,
+            // or later: see `append/lone.rs`.
+            let is_over = now.as_microsecond().div_euclid(1_000) > micros.div_euclid(1_000);
+            if !self.database().has_system_clock() || is_over {
+                break;
+            }
+            sleep(Duration::from_millis(1)).await;
         }
         let head = self.head().await?.position.get();
         let after = self.marks().first_after(self, micros, head).await?;
@@ -107,7 +120,8 @@ impl SqliteStore {
     }
 
     /// The time of the clock when no append was running: appends read it under the write lock of the file, so every append
-    /// that is committed later is recorded at this time or later.
+    /// that is committed later is recorded at this time or later, but for a lone append, which is recorded in its millisecond or
+    /// later.
     async fn time_after_writers(&self, time: Timestamp) -> Result<Timestamp, ReadError> {
         let database = self.database();
         if database.is_read_only() {

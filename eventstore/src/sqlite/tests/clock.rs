@@ -9,12 +9,18 @@ use sqlx::Connection;
 
 use super::{event, stream};
 use crate::append::Append;
-use crate::clock::{Clock, ManualClock};
+use crate::as_of::AsOf;
+use crate::clock::{Clock, ManualClock, SystemClock};
 use crate::memory::MemoryStore;
 use crate::request::{Fingerprint, RequestKey};
 use crate::sqlite::SqliteOptions;
+use crate::sqlite::append::lone;
 use crate::store::EventStore;
-use crate::stream::{ExpectedVersion, Tenant};
+use crate::stream::{ExpectedVersion, StreamVersion, Tenant};
+
+fn version(version: i64) -> StreamVersion {
+    StreamVersion::stored(version)
+}
 
 fn at(time: &str) -> Timestamp {
     time.parse().expect("a time")
@@ -148,6 +154,51 @@ async fn no_append_reads_the_clock_before_it_has_the_write_lock() {
     unlock(&mut other).await;
     transaction.rollback().await.expect("rolled back");
     assert!(!clock.was_early.load(Ordering::SeqCst), "the clock was read before the write lock was taken");
+}
+
+/// A lone append is one statement, whose time is bound before it waits for the lock.
+#[tokio::test]
+async fn a_lone_append_that_waited_for_the_lock_is_recorded_when_it_had_it() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let path = folder.path().join("log.db");
+    let store = SqliteOptions::new(&path).open().await.expect("opened");
+    let options = sqlx::sqlite::SqliteConnectOptions::new().filename(&path);
+    let mut other = sqlx::SqliteConnection::connect_with(&options).await.expect("a connection");
+    for (number, expected) in [(0, ExpectedVersion::NoStream), (1, ExpectedVersion::Exact(version(1)))] {
+        sqlx::query("BEGIN IMMEDIATE").execute(&mut other).await.expect("locked");
+        let to = stream("a");
+        let mut append = Box::pin(store.append(&to, expected, vec![event(number)]));
+        assert!(tokio::time::timeout(Duration::from_millis(60), &mut append).await.is_err(), "the lock is held");
+        let asked = SystemClock.now();
+        while SystemClock.now().as_millisecond() == asked.as_millisecond() {
+            tokio::time::sleep(Duration::from_millis(1)).await;
+        }
+        sqlx::query("ROLLBACK").execute(&mut other).await.expect("free");
+        let appended = append.await.expect("appended");
+        assert!(appended.recorded_at > asked, "{} is recorded as at {}", asked, appended.recorded_at);
+        let stored = store.load_page(&to, version(number), 1).await.expect("read");
+        assert_eq!(stored.events[0].recorded_at, appended.recorded_at);
+    }
+}
+
+/// The answer to a time would change if a lone append that has read the clock before were recorded at it afterwards.
+#[tokio::test]
+async fn a_time_that_is_asked_for_before_a_lone_append_has_the_lock_has_the_same_answer_for_ever() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let path = folder.path().join("log.db");
+    let store = SqliteOptions::new(&path).open().await.expect("opened");
+    let options = sqlx::sqlite::SqliteConnectOptions::new().filename(&path);
+    let mut other = sqlx::SqliteConnection::connect_with(&options).await.expect("a connection");
+    for n in 0..30 {
+        let append = Append::to(stream(&n.to_string()), ExpectedVersion::NoStream, vec![event(n)]);
+        let append = append.check(store.limits()).expect("sound");
+        let row = lone::row(&append).expect("it is one event");
+        let before = SystemClock.now();
+        let asked = AsOf::time(SystemClock.now());
+        let Ok(answer) = store.log_as_of(asked).await else { continue };
+        lone::store(&mut other, &append, &row, before).await.expect("stored").expect("it is new");
+        assert_eq!(store.log_as_of(asked).await.expect("read"), answer, "{n}: {asked}");
+    }
 }
 
 /// Its connection is not left in a transaction, which would keep the file locked for other processes.

@@ -1,8 +1,12 @@
 //! A unit of work that is kept open: the other writers of the same handle are refused as busy, not blocked for ever.
 
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use super::{ANY, event, stream};
+use crate::append::Append;
+use crate::as_of::AsOf;
+use crate::clock::{Clock, ManualClock};
 use crate::database_error::DatabaseError;
 use crate::error::{AppendError, OpenError};
 use crate::sqlite::SqliteOptions;
@@ -102,4 +106,29 @@ async fn own_commits_are_waited_for_however_short_the_timeout_is() {
     assert!(tokio::time::timeout(Duration::from_millis(300), &mut begin).await.is_err(), "an own commit is no reason");
     drop(commit);
     begin.await.expect("begun").rollback().await.expect("rolled back");
+}
+
+/// What the unit of work has appended was recorded before the time, and is not visible yet: to its own handle and to another,
+/// such as that of another process.
+#[tokio::test]
+async fn a_time_waits_for_the_unit_of_work_that_has_appended_before_it() {
+    for asks_another_handle in [false, true] {
+        let clock = Arc::new(ManualClock::at("2026-03-02T12:00:00Z".parse().expect("a time")));
+        let folder = tempfile::tempdir().expect("a folder");
+        let open = || SqliteOptions::new(folder.path().join("log.db")).clock(Arc::clone(&clock)).open();
+        let store = open().await.expect("opened");
+        store.append(&stream("a"), ExpectedVersion::NoStream, vec![event(1)]).await.expect("appended");
+        let asked_handle = if asks_another_handle { open().await.expect("opened") } else { store.clone() };
+        let mut held = store.begin().await.expect("begun");
+        held.append(Append::to(stream("a"), ANY, vec![event(2)])).await.expect("appended");
+        let time = AsOf::time(clock.now() + Duration::from_secs(5));
+        clock.advance(Duration::from_secs(10));
+        let mut asked = Box::pin(asked_handle.log_as_of(time));
+        let waits = tokio::time::timeout(Duration::from_millis(50), &mut asked).await;
+        assert!(waits.is_err(), "another handle {asks_another_handle}: the event is not seen yet");
+        held.commit().await.expect("committed");
+        let answer = bounded("the answer", asked).await.expect("answered");
+        assert_eq!(answer.position.get(), 2, "another handle {asks_another_handle}");
+        assert_eq!(store.log_as_of(time).await.expect("answered"), answer);
+    }
 }

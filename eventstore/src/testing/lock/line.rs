@@ -13,8 +13,13 @@ pub(super) enum Line {
     Fold { aggregate: String, fold: u32, file: String, digest: String },
     /// The content of a file.
     Payload { file: String, digest: String },
+    /// What the event of a file, of a version that is not written any more, is read as: the names and versions, and a digest of
+    /// the events.
+    Reading { file: String, digest: String, into: Vec<String> },
     /// What the event of a file has at a path, once it is written again.
     Shape { file: String, path: String, kind: String },
+    /// What some state of an aggregate has at a path.
+    State { aggregate: String, fold: u32, path: String, kind: String },
 }
 
 impl fmt::Display for Line {
@@ -23,7 +28,12 @@ impl fmt::Display for Line {
         match self {
             Self::Fold { aggregate, fold, file, digest } => write!(f, "fold\t{aggregate}\t{fold}\t{file}\t{digest}"),
             Self::Payload { file, digest } => write!(f, "payload\t{file}\t{digest}"),
+            Self::Reading { file, digest, into } => {
+                write!(f, "reading\t{file}\t{digest}")?;
+                into.iter().try_for_each(|name| write!(f, "\t{name}"))
+            }
             Self::Shape { file, path, kind } => write!(f, "shape\t{file}\t{path}\t{kind}"),
+            Self::State { aggregate, fold, path, kind } => write!(f, "state\t{aggregate}\t{fold}\t{path}\t{kind}"),
         }
     }
 }
@@ -41,9 +51,17 @@ impl Line {
                 let [file, digest] = fields.try_into().ok()?;
                 Some(Self::Payload { file, digest })
             }
+            ("reading", fields) => {
+                let [file, digest, into @ ..] = &fields[..] else { return None };
+                Some(Self::Reading { file: file.clone(), digest: digest.clone(), into: into.to_vec() })
+            }
             ("shape", fields) => {
                 let [file, path, kind] = fields.try_into().ok()?;
                 Some(Self::Shape { file, path, kind })
+            }
+            ("state", fields) => {
+                let [aggregate, fold, path, kind] = fields.try_into().ok()?;
+                Some(Self::State { aggregate, fold: fold.parse().ok()?, path, kind })
             }
             _ => None,
         }

@@ -6,7 +6,7 @@ use serde_json::Value;
 
 use super::corpus::{Content, Stored, StoredEvent};
 use super::line::Line;
-use super::schema_lock::{AggregateType, EventType, SchemaLock};
+use super::schema_lock::{AggregateType, Encoded, EventType, SchemaLock};
 use crate::event::EventShape;
 use crate::request::Fingerprint;
 
@@ -15,6 +15,8 @@ pub(super) struct Now {
     pub(super) lines: BTreeSet<Line>,
     /// Which of what is written today a file is an example of.
     pub(super) written: BTreeMap<String, EventShape>,
+    /// Everything that is written today, as `order.placed.v3`.
+    pub(super) present: BTreeSet<String>,
     /// The aggregates with their folds.
     pub(super) folds: BTreeMap<&'static str, u32>,
 }
@@ -25,6 +27,7 @@ impl Now {
     pub(super) fn of(lock: &SchemaLock, corpus: &[Stored]) -> Result<Self, Vec<String>> {
         let mut now = Self::default();
         let mut wrong = BTreeSet::new();
+        now.present.extend(lock.events.iter().flat_map(|events| events.writes).map(stored_as));
         now.folds.extend(lock.aggregates.iter().map(|aggregate| (aggregate.name, aggregate.fold)));
         for stored in corpus {
             now.lines.insert(Line::Payload { file: stored.file.clone(), digest: digest(&stored.text()) });
@@ -40,26 +43,53 @@ impl Now {
     /// Adds the lines of one file, whose events can be read.
     fn add(&mut self, lock: &SchemaLock, stored: &Stored) -> Result<(), String> {
         let file = &stored.file;
-        if let Content::Event(event) = &stored.content
-            && let Some((events, shape)) =
-                lock.events.iter().find_map(|events| Some((events, find(events.writes, event)?)))
-        {
-            self.written.insert(file.clone(), *shape);
-            for (_, payload) in (events.again)(event)? {
-                let value = payload.read().map_err(|error| error.to_string())?;
-                let mut add = |path: &str, kind: &str| {
-                    self.lines.insert(Line::Shape { file: file.clone(), path: path.to_owned(), kind: kind.to_owned() });
-                };
-                walk("$", &value, &mut add);
+        if let Content::Event(event) = &stored.content {
+            for events in &lock.events {
+                if let Some(shape) = find(events.writes, event) {
+                    self.written.insert(file.clone(), *shape);
+                    self.add_shape(file, &(events.again)(event)?)?;
+                } else if find(events.reads, event).is_some() {
+                    self.add_reading(file, &(events.again)(event)?);
+                }
             }
         }
         let reads_all = |of: &&AggregateType| stored.events().iter().all(|event| find(of.reads, event).is_some());
         for AggregateType { name, fold, states, .. } in lock.aggregates.iter().filter(reads_all) {
-            let (aggregate, digest) = ((*name).to_owned(), digest(&states(stored.events())?));
-            self.lines.insert(Line::Fold { aggregate, fold: *fold, file: file.clone(), digest });
+            let (aggregate, fold, states) = ((*name).to_owned(), *fold, states(stored.events())?);
+            for state in states.lines() {
+                let value = serde_json::from_str(state).map_err(|error| error.to_string())?;
+                walk("$", &value, &mut |path, kind| {
+                    let (aggregate, path, kind) = (aggregate.clone(), path.to_owned(), kind.to_owned());
+                    self.lines.insert(Line::State { aggregate, fold, path, kind });
+                });
+            }
+            self.lines.insert(Line::Fold { aggregate, fold, file: file.clone(), digest: digest(&states) });
         }
         Ok(())
     }
+
+    fn add_shape(&mut self, file: &str, encoded: &[Encoded]) -> Result<(), String> {
+        for (_, payload) in encoded {
+            let value = payload.read().map_err(|error| error.to_string())?;
+            let mut add = |path: &str, kind: &str| {
+                self.lines.insert(Line::Shape { file: file.to_owned(), path: path.to_owned(), kind: kind.to_owned() });
+            };
+            walk("$", &value, &mut add);
+        }
+        Ok(())
+    }
+
+    fn add_reading(&mut self, file: &str, encoded: &[Encoded]) {
+        let into: BTreeSet<String> = encoded.iter().map(|(shape, _)| stored_as(shape)).collect();
+        let line = |(shape, payload): &Encoded| format!("{} {}\n", stored_as(shape), payload.as_str());
+        let digest = digest(&encoded.iter().map(line).collect::<String>());
+        self.lines.insert(Line::Reading { file: file.to_owned(), digest, into: into.into_iter().collect() });
+    }
+}
+
+/// As files of the corpus are named: `order.placed.v3`.
+fn stored_as(EventShape { name, version, .. }: &EventShape) -> String {
+    format!("{name}.v{version}")
 }
 
 fn find(shapes: &'static [EventShape], event: &StoredEvent) -> Option<&'static EventShape> {
@@ -76,12 +106,23 @@ fn check_readable(types: &[EventType], event: &StoredEvent) -> Result<(), String
              type, or the type to the list"
         ));
     }
+    let written = types.iter().find_map(|events| find(events.writes, event));
     readers.try_for_each(|events| (events.again)(event).map(drop)).map_err(|why| {
-        format!(
-            "`{name}` version {version} cannot be read any more: {why}; stores hold such payloads, so correct the type or its \
-             steps"
-        )
+        let fix = match written {
+            Some(shape) => format!("if the change is meant, {}; otherwise correct the type", raise(shape)),
+            None => "correct the type or its steps".to_owned(),
+        };
+        format!("`{name}` version {version} cannot be read any more: {why}; stores hold such payloads: {fix}")
     })
+}
+
+/// The remedy for another shape.
+pub(super) fn raise(EventShape { name, version, rust_name }: &EventShape) -> String {
+    let next = version.saturating_add(1);
+    format!(
+        "raise the version of {rust_name} (`{name}`) to {next}, and add an upcast from version {version}: a type in \
+         `upcast(..)`, or a step on JSON"
+    )
 }
 
 /// The names and versions without a payload in the corpus.

@@ -94,7 +94,8 @@ impl SchemaLock {
         let now = Now::of(self, &read_corpus(&self.corpus)?)?;
         let wanted = text(&now.lines);
         let found = match std::fs::read_to_string(&self.file) {
-            Ok(found) => found,
+            // As version control may write it.
+            Ok(found) => found.replace("\r\n", "\n"),
             Err(error) if error.kind() == std::io::ErrorKind::NotFound && update => return self.write(&wanted),
             Err(error) => {
                 let fix = format!("take it from version control; if there never was one, run the test with {UPDATE}=1");
@@ -183,8 +184,10 @@ fn states<A: Evolve + Serialize>(events: &[StoredEvent]) -> Result<String, Strin
 /// - Every payload can be read, by the types' steps where it is old.
 /// - What is written today has, in each example, the same JSON types at the same paths as when it was locked. Otherwise the version
 ///   must be raised, with an upcast from the old one.
-/// - An aggregate has the same states after each file as when they were locked. Otherwise its `fold` must be raised, or its
-///   snapshots would be wrong. This also notices an upcaster that gives something else than before.
+/// - What is not written any more is read as the same events as when it was locked, until a version of those is raised. So a
+///   step that gives something else than before is noticed, and one that drops what it gave.
+/// - An aggregate has the same states after each file as when they were locked, with the same JSON types at the same paths.
+///   Otherwise its `fold` must be raised, or its snapshots would be wrong.
 ///
 /// `ANNALS_UPDATE_LOCK=1 cargo test` writes what is new into the lock file: examples, events, versions, aggregates and raised folds.
 /// It writes nothing while something has changed that must not. Lines are sorted and independent; after a merge, keep the lines of

@@ -172,3 +172,29 @@ async fn an_event_after_fifty_thousand_others_is_found_by_its_filter() {
     let found: Vec<_> = fixture.store.read_all(Position::START, filter).try_collect().await.unwrap();
     assert_eq!(found.iter().map(|event| event.position).collect::<Vec<_>>(), [expected.position]);
 }
+
+/// No reader could ever get past such an event, which can never be removed; and no time could be asked for.
+#[tokio::test]
+async fn an_event_at_a_time_that_no_reader_can_represent_is_refused() {
+    let fixture = Fixture::new().await;
+    let mut foreign = fixture.foreign().await;
+    for (time, is_refused) in [
+        ("infinity", true),
+        ("-infinity", true),
+        ("9999-12-30 22:00:00.000001+00", true),
+        ("9999-12-30 22:00:00+00", false),
+        ("4713-01-01 00:00:00+00 BC", false),
+    ] {
+        let statement = format!(
+            "INSERT INTO annals.events (event_id, tenant, aggregate_type, aggregate_id, version, event_type, schema_version,
+                                        event_data, metadata, recorded_at)
+             VALUES (gen_random_uuid(), 'default', 'order', '{time}', 1, 'placed', 1, '{{}}', '{{}}', '{time}')"
+        );
+        match run(&mut foreign, &statement).await {
+            Ok(()) => assert!(!is_refused, "{time}"),
+            Err(refused) => assert!(is_refused && code(&refused) == "23514", "{time}: {refused}"),
+        }
+    }
+    let log: Vec<_> = fixture.store.read_all(Position::START, Filter::all()).try_collect().await.unwrap();
+    assert_eq!(log.len(), 2);
+}

@@ -182,6 +182,8 @@ async fn a_unit_of_work_takes_no_snapshot_of_what_is_rolled_back() {
     add(&counters, "a", &[5]).await;
     let store: std::sync::Arc<dyn EventStore> = std::sync::Arc::new(store);
     store.close().await;
+    let SnapshotStats { saved: all_saved, skipped, .. } = counters.snapshot_stats();
+    assert_eq!((all_saved, skipped), (1, 0), "of the event that is stored alone");
     let place = Place::Sqlite(folder);
     let store = place.open().await;
     assert_eq!(agrees::<EachEvent>(&store, "a").await, 1);
@@ -223,4 +225,27 @@ async fn a_wrapper_around_a_store_uses_its_snapshots() {
     assert_eq!(counters.snapshot_stats().saved, 2);
     store.fail_next(1, Fault::Before);
     assert!(counters.without_cache().load(&"a".to_owned()).await.is_err());
+}
+
+/// A maintenance job that locks the table of snapshots kept loads and `close` waiting for half a minute.
+#[cfg(feature = "postgres")]
+#[tokio::test]
+async fn a_locked_table_of_snapshots_delays_neither_loads_nor_the_end_for_long() {
+    use sqlx::Connection;
+    use std::time::{Duration, Instant};
+
+    let place = Place::postgres().await;
+    let Place::Postgres(database) = &place else { panic!("it is on PostgreSQL") };
+    let (ends, loads) = (place.open().await, place.open().await);
+    add(&ends.aggregate::<EachEvent>(), "a", &[1, 2]).await;
+    let mut foreign = sqlx::PgConnection::connect(database.url()).await.unwrap();
+    sqlx::raw_sql("BEGIN; LOCK TABLE annals.snapshots IN ACCESS EXCLUSIVE MODE").execute(&mut foreign).await.unwrap();
+    add(&ends.aggregate::<EachEvent>(), "a", &[3]).await;
+    let begun = Instant::now();
+    let load = async { loads.aggregate::<EachEvent>().load(&"a".to_owned()).await.unwrap().version.get() };
+    let ((), version) = tokio::join!(ends.close(), load);
+    assert_eq!(version, 3);
+    assert!(begun.elapsed() < Duration::from_secs(15), "{:?}", begun.elapsed());
+    foreign.close().await.unwrap();
+    loads.close().await;
 }

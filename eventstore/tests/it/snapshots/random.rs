@@ -1,9 +1,13 @@
-//! Random histories with random snapshots: whatever became of them, a load with them equals a load without.
+//! Random histories with random snapshots: whatever became of them, a load or a read of the past with them equals one without.
 
 use std::convert::Infallible;
 use std::sync::Arc;
 
-use annals_eventstore::{AggregateStore, EventStore, Payload, Repository, Snapshot, StreamVersion};
+use annals_eventstore::{
+    AggregateStore, AsOf, EventStore, EventStoreExt, Filter, Payload, Position, RecordedEvent, Repository, Snapshot,
+    StreamVersion,
+};
+use futures::TryStreamExt;
 
 use super::{EachThree, Noted, Place, agrees, on_every_store, stream};
 
@@ -59,11 +63,29 @@ async fn loads_with_snapshots_equal_loads_without(place: Place) {
         assert_eq!(loaded.version.get(), version, "step {step}");
         let without = cached.clone().without_snapshots().without_cache().load(&id.to_owned()).await.unwrap();
         assert_eq!(loaded.state, without.state, "step {step}");
+        past_agrees(&store, id, version, &mut random).await;
     }
     hits += cached.snapshot_stats().hits;
     assert!(hits > 0, "no snapshot was ever used");
     assert!(!cached.snapshot_stats().disabled, "a snapshot gave another state");
     store.close().await;
+}
+
+/// A read of the past gives what one without snapshots gives: at a version, at a position, and at the time of an event.
+async fn past_agrees(store: &Arc<dyn EventStore>, id: &str, version: i64, random: &mut fastrand::Rng) {
+    let log: Vec<RecordedEvent> = store.read_all(Position::START, Filter::all()).try_collect().await.unwrap();
+    let Some(event) = random.choice(&log) else { return };
+    let asked = [AsOf::version(random.i64(0..=version)), AsOf::position(event.position), AsOf::time(event.recorded_at)];
+    let (id, with) = (id.to_owned(), store.aggregate::<EachThree>());
+    for as_of in asked {
+        let found = with.as_of(&id, as_of).await.unwrap();
+        let expected = with.clone().without_snapshots().as_of(&id, as_of).await.unwrap();
+        assert_eq!(
+            (&found.state, found.version, found.position),
+            (&expected.state, expected.version, expected.position),
+            "`{id}` as of {as_of}"
+        );
+    }
 }
 
 async fn append(counters: &Repository<EachThree>, id: &str, random: &mut fastrand::Rng) {

@@ -7,7 +7,7 @@ enum OrderEvent {
     Placed,
 }
 
-#[derive(Aggregate, Serialize, Deserialize, Default, Clone)]
+#[derive(Aggregate, Serialize, Deserialize, Default, Clone, PartialEq)]
 #[aggregate(name = "order", id = u64, event = OrderEvent, snapshot(after = "order.palced"))]
 struct Order;
 

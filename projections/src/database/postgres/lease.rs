@@ -4,7 +4,7 @@
 use std::time::Duration;
 
 use annals_eventstore::__private::Micros;
-use annals_eventstore::{DatabaseError, PostgresDatabase};
+use annals_eventstore::{DatabaseError, Position, PostgresDatabase};
 use jiff::Timestamp;
 use sqlx::Row;
 use sqlx::postgres::PgRow;
@@ -59,7 +59,8 @@ const RUNNERS: &str = "
 const CLAIM: &str = "
     UPDATE annals.checkpoints AS c
     SET owner = $2, owner_epoch = c.owner_epoch + 1, leased_until = clock_timestamp() + make_interval(secs => $3)
-    FROM (SELECT read_schema, projection, version, slot
+    FROM (SELECT read_schema, projection, version, slot,
+                 owner IS NOT NULL OR (trying IS NOT NULL AND trying > position) AS suspect
           FROM annals.checkpoints
           JOIN unnest($4::text[], $5::bigint[], $6::int[]) AS wanted (projection, version, slot)
           USING (projection, version, slot)
@@ -67,7 +68,20 @@ const CLAIM: &str = "
           ORDER BY projection, version, slot
           FOR UPDATE OF checkpoints SKIP LOCKED) AS free
     WHERE (c.read_schema, c.projection, c.version, c.slot) = (free.read_schema, free.projection, free.version, free.slot)
-    RETURNING c.projection, c.version, c.slot, c.owner_epoch, c.incarnation, c.position, c.event_id
+    RETURNING c.projection, c.version, c.slot, c.owner_epoch, c.incarnation, c.position, c.event_id, free.suspect
+";
+
+const BEGIN_TRY: &str = "
+    UPDATE annals.checkpoints
+    SET trying = $6, tries = CASE WHEN trying = $6 THEN tries + 1 ELSE 1 END
+    WHERE read_schema = $1 AND projection = $2 AND version = $3 AND slot = $4 AND owner_epoch = $5
+    RETURNING tries
+";
+
+const FORGET_TRIES: &str = "
+    UPDATE annals.checkpoints
+    SET trying = NULL, tries = 0
+    WHERE read_schema = $1 AND projection = $2 AND trying IS NOT NULL
 ";
 
 const SEIZE: &str = "
@@ -149,6 +163,34 @@ pub(super) async fn claim(
     transaction.commit().await?;
     let claimed = rows.iter().filter_map(|row| claimed(runner, row).transpose());
     claimed.collect::<Result<_, _>>().map_err(failed)
+}
+
+pub(super) async fn begin_try(
+    database: &PostgresDatabase,
+    schema: &ModelSchema,
+    unit: &UnitId,
+    epoch: i64,
+    position: Position,
+) -> Result<Option<u32>, DatabaseError> {
+    let failed = |e| database.fault(e);
+    let mut transaction = database.begin().await?;
+    let query = once(BEGIN_TRY).bind(schema.schema()).bind(unit.projection).bind(i64::from(unit.version));
+    let query = query.bind(stored_slot(unit.slot)).bind(epoch).bind(position.get());
+    let row = query.fetch_optional(&mut *transaction).await.map_err(failed)?;
+    transaction.commit().await?;
+    let tries = row.map(|row| row.try_get::<i32, _>("tries")).transpose().map_err(failed)?;
+    Ok(tries.map(|tries| u32::try_from(tries).unwrap_or_default()))
+}
+
+pub(super) async fn forget_tries(
+    database: &PostgresDatabase,
+    schema: &ModelSchema,
+    projection: &str,
+) -> Result<(), DatabaseError> {
+    let mut transaction = database.begin().await?;
+    let query = once(FORGET_TRIES).bind(schema.schema()).bind(projection);
+    query.execute(&mut *transaction).await.map_err(|e| database.fault(e))?;
+    transaction.commit().await
 }
 
 pub(super) async fn seize(
@@ -243,7 +285,8 @@ fn lease_state(runner: &Runner, row: &PgRow) -> Result<Option<LeaseState>, sqlx:
 
 fn claimed(runner: &Runner, row: &PgRow) -> Result<Option<Claimed>, sqlx::Error> {
     let Some(unit) = unit_of(runner, row)? else { return Ok(None) };
-    Ok(Some(Claimed { unit, epoch: row.try_get("owner_epoch")?, checkpoint: checkpoint_of(row)? }))
+    let (epoch, suspect) = (row.try_get("owner_epoch")?, row.try_get("suspect")?);
+    Ok(Some(Claimed { unit, epoch, checkpoint: checkpoint_of(row)?, suspect }))
 }
 
 fn runner_state(asking: &Runner, row: &PgRow) -> Result<RunnerState, sqlx::Error> {

@@ -18,7 +18,9 @@ mod view;
 use std::collections::HashMap;
 use std::time::Duration;
 
-use annals_eventstore::{Checkpoint, DatabaseError, EventId, Incarnation, PostgresDatabase, PostgresTransaction};
+use annals_eventstore::{
+    Checkpoint, DatabaseError, EventId, Incarnation, Position, PostgresDatabase, PostgresTransaction,
+};
 use annals_migrations::POSTGRES_PROJECTIONS;
 use async_trait::async_trait;
 use jiff::Timestamp;
@@ -193,6 +195,15 @@ impl ReadModels for PostgresReadModels {
         lease::release(&self.database, self.schema().await.map_err(fault)?, held).await.map_err(fault)
     }
 
+    async fn begin_try(&self, unit: UnitId, epoch: i64, position: Position) -> Result<Option<u32>, Fault> {
+        let schema = self.schema().await.map_err(fault)?;
+        lease::begin_try(&self.database, schema, &unit, epoch, position).await.map_err(fault)
+    }
+
+    async fn forget_tries(&self, projection: &str) -> Result<(), Fault> {
+        lease::forget_tries(&self.database, self.schema().await.map_err(fault)?, projection).await.map_err(fault)
+    }
+
     async fn seize(&self, unit: UnitId, owner: Uuid, lease: Duration) -> Result<Option<Place>, Fault> {
         lease::seize(&self.database, self.schema().await.map_err(fault)?, &unit, owner, lease).await.map_err(fault)
     }
@@ -241,7 +252,7 @@ async fn stored_checkpoint(
 
 fn checkpoint_of(row: &PgRow) -> Result<Checkpoint, sqlx::Error> {
     let damaged = |e: Box<dyn std::error::Error + Send + Sync>| sqlx::Error::Decode(e);
-    let position = annals_eventstore::Position::new(row.try_get("position")?).map_err(|e| damaged(e.into()))?;
+    let position = Position::new(row.try_get("position")?).map_err(|e| damaged(e.into()))?;
     let event_id = match row.try_get("event_id")? {
         Some(id) => Some(EventId::new(id).map_err(|e| damaged(e.into()))?),
         None => None,

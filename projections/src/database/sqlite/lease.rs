@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use annals_eventstore::{DatabaseError, SqliteDatabase};
+use annals_eventstore::{DatabaseError, Position, SqliteDatabase};
 use jiff::Timestamp;
 use sqlx::sqlite::SqliteRow;
 use sqlx::{Row, SqliteConnection};
@@ -44,6 +44,14 @@ const RUNNERS: &str = "
     ORDER BY runner
 ";
 
+/// Whether the owner before has not ended its lease, or an event was being applied alone.
+const IS_SUSPECT: &str = "
+    SELECT owner IS NOT NULL OR (trying IS NOT NULL AND trying > position)
+    FROM annals_checkpoints
+    WHERE projection = ?1 AND version = ?2 AND slot = ?3
+    ORDER BY slot
+";
+
 const CLAIM: &str = "
     UPDATE annals_checkpoints
     SET owner = ?1, owner_epoch = owner_epoch + 1,
@@ -51,6 +59,19 @@ const CLAIM: &str = "
     WHERE projection = ?3 AND version = ?4 AND slot = ?5 AND paused_at IS NULL
       AND (owner IS NULL OR leased_until <= CAST(unixepoch('subsec') * 1000000 AS INTEGER))
     RETURNING slot, owner_epoch, incarnation, position, event_id
+";
+
+const BEGIN_TRY: &str = "
+    UPDATE annals_checkpoints
+    SET trying = ?5, tries = CASE WHEN trying = ?5 THEN tries + 1 ELSE 1 END
+    WHERE projection = ?1 AND version = ?2 AND slot = ?3 AND owner_epoch = ?4
+    RETURNING tries
+";
+
+const FORGET_TRIES: &str = "
+    UPDATE annals_checkpoints
+    SET trying = NULL, tries = 0
+    WHERE projection = ?1 AND trying IS NOT NULL
 ";
 
 const SEIZE: &str = "
@@ -126,15 +147,39 @@ pub(super) async fn claim(
     let mut transaction = database.begin().await?;
     let mut all = Vec::new();
     for unit in units {
+        let query = sqlx::query(IS_SUSPECT).bind(unit.projection).bind(unit.version).bind(unit.slot);
+        let row = query.fetch_optional(&mut *transaction).await.map_err(|e| database.fault(e))?;
+        let suspect = row.is_some_and(|row| row.get(0));
         let query = sqlx::query(CLAIM).bind(bytes(runner.id)).bind(micros(lease));
         let query = query.bind(unit.projection).bind(unit.version).bind(unit.slot);
         let row = query.fetch_optional(&mut *transaction).await.map_err(|e| database.fault(e))?;
         if let Some(place) = row.as_ref().map(place_of).transpose().map_err(|e| database.fault(e))? {
-            all.push(Claimed { unit: *unit, epoch: place.epoch, checkpoint: place.checkpoint });
+            all.push(Claimed { unit: *unit, epoch: place.epoch, checkpoint: place.checkpoint, suspect });
         }
     }
     transaction.commit().await?;
     Ok(all)
+}
+
+pub(super) async fn begin_try(
+    database: &SqliteDatabase,
+    unit: &UnitId,
+    epoch: i64,
+    position: Position,
+) -> Result<Option<u32>, DatabaseError> {
+    let mut transaction = database.begin().await?;
+    let query = sqlx::query(BEGIN_TRY).bind(unit.projection).bind(unit.version).bind(unit.slot);
+    let row = query.bind(epoch).bind(position.get()).fetch_optional(&mut *transaction).await;
+    let tries = row.and_then(|row| row.map(|row| row.try_get("tries")).transpose()).map_err(|e| database.fault(e))?;
+    transaction.commit().await?;
+    Ok(tries)
+}
+
+pub(super) async fn forget_tries(database: &SqliteDatabase, projection: &str) -> Result<(), DatabaseError> {
+    let mut transaction = database.begin().await?;
+    let query = sqlx::query(FORGET_TRIES).bind(projection);
+    query.execute(&mut *transaction).await.map_err(|e| database.fault(e))?;
+    transaction.commit().await
 }
 
 pub(super) async fn seize(

@@ -229,6 +229,14 @@ impl ReadModels for SqliteReadModels {
         lease::release(&self.database, held).await.map_err(fault)
     }
 
+    async fn begin_try(&self, unit: UnitId, epoch: i64, position: Position) -> Result<Option<u32>, Fault> {
+        lease::begin_try(&self.database, &unit, epoch, position).await.map_err(fault)
+    }
+
+    async fn forget_tries(&self, projection: &str) -> Result<(), Fault> {
+        lease::forget_tries(&self.database, projection).await.map_err(fault)
+    }
+
     async fn seize(&self, unit: UnitId, owner: Uuid, lease: Duration) -> Result<Option<Place>, Fault> {
         lease::seize(&self.database, &unit, owner, lease).await.map_err(fault)
     }

@@ -259,7 +259,7 @@ async fn a_log_that_was_restored_stops_it_and_refuses_its_start() {
     let stopped = views.stopped().await.unwrap_err();
     assert!(stopped.cause.is_rewind(), "{stopped}");
     views.close().await;
-    let refused = kept.projections().react(mailer.clone()).start().await.err().expect("it must be refused");
+    let refused = kept.projections().react(mailer.clone()).start().await.expect_err("it must be refused");
     assert!(matches!(refused, StartError::ReactorRewound { reactor: "mailer", .. }), "{refused}");
     assert_eq!(mailer.calls_of("a"), [3, 4, 5]);
 }
@@ -275,7 +275,7 @@ async fn a_reactor_of_one_tenant_gets_no_other_and_stays_with_it() {
     until_at(&views, last).await;
     views.close().await;
     assert_eq!((mailer.calls_of("a").len(), mailer.calls_of("b").len()), (0, 2));
-    let refused = shop.projections().react(mailer.clone()).start().await.err().expect("it must be refused");
+    let refused = shop.projections().react(mailer.clone()).start().await.expect_err("it must be refused");
     assert!(matches!(refused, StartError::ReactorTenantChanged { .. }), "{refused}");
 }
 
@@ -296,10 +296,10 @@ async fn options_and_names_that_break_a_rule_are_refused() {
         ),
         (mailer().tries(0), "`tries` of reactor `mailer` is 0; give 1 at least"),
     ] {
-        let refused = shop.projections().react(reacting).start().await.err().expect("it must be refused");
+        let refused = shop.projections().react(reacting).start().await.expect_err("it must be refused");
         assert_eq!(refused.to_string(), said);
     }
-    let twice = shop.projections().react(mailer()).react(mailer()).start().await.err().expect("it must be refused");
+    let twice = shop.projections().react(mailer()).react(mailer()).start().await.expect_err("it must be refused");
     assert!(twice.to_string().contains("`mailer` is that of two reactors"), "{twice}");
     for allowed in [mailer().streams_at_once(256), mailer().time_limit(Duration::from_secs(3_600)), mailer().tries(1)] {
         shop.projections().react(allowed).start().await.unwrap().close().await;
