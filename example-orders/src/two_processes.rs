@@ -1,7 +1,7 @@
 //! The scene `-- two-processes`: a second process of this program shares the work on the read models, and is killed.
 //!
 //! Nobody is told that it has died. A process says now and then that it is alive; what it runs is its own for the time of its
-//! lease, counted by the clock of the database, and then for whoever is there.
+//! lease, counted by the clock of the database; then another process may take it.
 
 use std::io::Write;
 use std::process::{Child, Command, Stdio};

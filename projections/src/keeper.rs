@@ -5,13 +5,14 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
+use annals_eventstore::BackendError;
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::time::{Instant, sleep_until};
 
 use crate::balance::{free, plan};
 use crate::database::{Claimed, Fault, Runner, Survey, UnitId};
 use crate::error::StopCause;
-use crate::member::Member;
+use crate::member::{Member, chain};
 use crate::pass::{Passes, Shared};
 use crate::reactor::Reactors;
 
@@ -192,7 +193,7 @@ impl Keeper {
             member.start_again();
             any = true;
         }
-        // Whoever waits hears of it as this is dropped.
+        // The caller is answered when this is dropped.
         if !any {
             self.waiting.push(done);
         }
@@ -211,7 +212,7 @@ impl Keeper {
         };
         match survey {
             Ok(survey) => self.act(&survey).await,
-            Err(fault) => self.cannot(&fault),
+            Err(fault) => self.cannot(fault),
         }
     }
 
@@ -232,7 +233,7 @@ impl Keeper {
         }
         match self.shared.database.claim(&self.runner, &claims, self.lease).await {
             Ok(claimed) => self.start(claimed).await,
-            Err(fault) => self.cannot(&fault),
+            Err(fault) => self.cannot(fault),
         }
     }
 
@@ -292,10 +293,21 @@ impl Keeper {
         self.passes.start(members);
     }
 
-    /// The database did not answer, or refused.
-    fn cannot(&mut self, fault: &Fault) {
+    /// The database did not answer, which may pass; or it refused, and what does not run here stops.
+    fn cannot(&mut self, fault: Fault) {
+        let source = Arc::new(fault.source);
+        let refused = || StopCause::Database(BackendError::new(Arc::clone(&source)));
         for member in self.idle.values_mut().filter(|member| !member.is_stopped()) {
-            member.set_retrying(&fault.source);
+            match fault.transient {
+                true => member.set_retrying(source.as_ref()),
+                false => member.stop_for_good(refused()),
+            }
+        }
+        for reactor in self.reactors.idle() {
+            match fault.transient {
+                true => reactor.set_retrying(chain(source.as_ref())),
+                false => reactor.stop(refused()),
+            }
         }
     }
 }

@@ -14,7 +14,7 @@ use crate::handle::Projections;
 /// sends with its next read to find there what it has written.
 ///
 /// The text is the position, a hyphen and the incarnation in 32 hexadecimal digits: at most 52 characters, of digits, `a` to `f` and
-/// `-`. It tells no secret but the number of the position; whoever has one can make others.
+/// `-`. It tells no secret but the number of the position, and is not signed: a client can make others.
 ///
 /// A log that was restored from a backup keeps its incarnation, as a copy does. A token from before is then waited for like
 /// any position of the log.

@@ -181,7 +181,7 @@ pub(crate) trait ReadModels: Send + Sync {
     /// Forgets how often events were begun, in all slots and versions of a projection.
     async fn forget_tries(&self, projection: &str) -> Result<(), Fault>;
 
-    /// Makes `owner` the owner of a unit, whoever has it; `None` if it is paused or gone.
+    /// Makes `owner` the owner of a unit, also if another has it; `None` if it is paused or gone.
     async fn seize(&self, unit: UnitId, owner: Uuid, lease: Duration) -> Result<Option<Place>, Fault>;
 
     /// The streams that are parked in a slot, sorted.

@@ -34,6 +34,11 @@ impl Reactors {
         !self.running.contains_key(unit) && self.members.get(unit).is_some_and(|member| !member.is_stopped())
     }
 
+    /// All that may be run here and are not.
+    pub(crate) fn idle(&self) -> impl Iterator<Item = &Member> {
+        self.members.values().filter(|member| self.is_idle(&member.unit))
+    }
+
     /// Those that have stopped here.
     pub(crate) fn stopped(&self) -> impl Iterator<Item = UnitId> {
         self.members.values().filter(|member| member.is_stopped()).map(|member| member.unit)

@@ -18,6 +18,7 @@ use crate::commit::check_log;
 use crate::database::UnitId;
 use crate::error::{StartError, StopCause, Stopped, is_rewind};
 use crate::fold::panic_text;
+use crate::member::log_stopped;
 use crate::page_reader::Wanted;
 use crate::pass::Shared;
 use crate::read_model::{NAME_RULE, is_identifier};
@@ -194,6 +195,11 @@ impl Member {
         }
     }
 
+    /// It goes no further in this process.
+    pub(crate) fn stop(&self, cause: StopCause) {
+        stop(&self.status, cause);
+    }
+
     pub(crate) fn set_retrying(&self, fault: String) {
         self.status.send_modify(|status| status.state = ReactorState::Retrying { fault });
     }
@@ -204,7 +210,7 @@ impl Member {
         }
     }
 
-    /// Takes it from whoever ran it before; the future that is given runs it, until it ends or `cancel` ends it.
+    /// Takes it from the process that ran it before; the future that is given runs it, until it ends or `cancel` ends it.
     pub(crate) async fn run(
         &self,
         shared: &Shared,
@@ -234,15 +240,21 @@ impl Member {
             // Should the engine itself panic, nobody waits in vain.
             let Err(panic) = ended else { return };
             let text = panic_text(panic.as_ref());
-            status.send_modify(|status| {
-                status.state = ReactorState::Stopped(Stopped {
-                    projection: Arc::clone(&status.name),
-                    version: 0,
-                    position: status.position,
-                    event: None,
-                    cause: Arc::new(StopCause::Runner(text)),
-                });
-            });
+            stop(&status, StopCause::Runner(text));
         })
     }
+}
+
+fn stop(status: &watch::Sender<ReactorStatus>, cause: StopCause) {
+    status.send_modify(|status| {
+        let stopped = Stopped {
+            projection: Arc::clone(&status.name),
+            version: 0,
+            position: status.position,
+            event: None,
+            cause: Arc::new(cause),
+        };
+        log_stopped(&stopped);
+        status.state = ReactorState::Stopped(stopped);
+    });
 }

@@ -195,7 +195,7 @@ pub(super) async fn events_that_arrive_while_a_stream_is_retried_follow_behind_i
     }
 }
 
-/// More than a page of events wait; whoever retries them dies in the middle, as its future is dropped.
+/// More than a page of events wait; the retry ends in the middle, as its future is dropped.
 pub(super) async fn ten_thousand_waiting_events_are_retried_or_none(shop: Fixture) {
     let views = start(&shop, false).await;
     shop.append("a", [AccountEvent::Refused]).await;

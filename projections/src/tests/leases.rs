@@ -6,6 +6,7 @@ use annals_eventstore::{IdSource, Position, TimeOrderedIds};
 
 use super::accounts::{AccountEvent, Accounts};
 use super::fixture::{Counts, Fixed, Fixture, model, pairs};
+use super::troubled::Trouble;
 use crate::database::Runner;
 use crate::database::contract::unit;
 use crate::error::StopCause;
@@ -54,7 +55,7 @@ pub(super) async fn processes_share_the_projections_and_take_over_from_each_othe
         named(&first).as_deref() == Some("second") && named(&second).as_deref() == Some("first")
     })
     .await;
-    // Both see everything, whoever feeds it.
+    // Both see everything, also what the other one applies.
     let last = shop.append("a", paid(1)).await;
     first.wait_for(last, shop.soon()).await.unwrap();
     second.wait_for(last, shop.soon()).await.unwrap();
@@ -102,7 +103,7 @@ pub(super) async fn a_pause_ends_all_work_at_once_in_every_process(shop: Fixture
     let before = shop.append("a", paid(1)).await;
     first.wait_for(before, shop.soon()).await.unwrap();
 
-    // Whoever runs it is in the middle of a commit.
+    // The process that runs it is in the middle of a commit.
     let (held, held_too) = (shop.models.hold_commits().await, other.models.hold_commits().await);
     shop.append("a", paid(2)).await;
     tokio::time::sleep(Duration::from_millis(20)).await;
@@ -176,7 +177,7 @@ async fn die_applying(shop: &Fixture, position: Position, times: u32) {
                 None => tokio::time::sleep(Duration::from_millis(5)).await,
             }
         };
-        assert_eq!(claimed.suspect, n > 1, "whoever ends politely leaves no suspicion");
+        assert_eq!(claimed.suspect, n > 1, "an owner that ends its lease leaves no suspicion");
         assert_eq!(models.begin_try(unit, claimed.epoch, position).await.unwrap(), Some(n));
         assert_eq!(models.begin_try(unit, claimed.epoch - 1, position).await.unwrap(), None);
     }
@@ -219,4 +220,27 @@ pub(super) async fn an_event_that_ends_processes_stops_its_projection_at_last(sh
         views.close().await;
     }
     assert_eq!(shop.rows::<Accounts>().await, pairs(&[("a", 11), ("b", 20)]));
+}
+
+/// Where leases cannot be looked at, nothing is claimed. A fault that may pass is waited out; any other stops what does not run.
+pub(super) async fn a_database_that_refuses_leases_stops_what_does_not_run_and_says_so(shop: Fixture) {
+    shop.models.trouble_surveys([Some(Trouble::Passing)]);
+    let views = start(&shop, "first").await;
+    assert!(matches!(views.status()[0].state, ProjectionState::Retrying { .. }), "{:?}", views.status());
+    let last = shop.append("a", paid(1)).await;
+    while !runs(&views).iter().all(|runs| *runs) {
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+    views.wait_for(last, shop.soon()).await.expect("it passes");
+    views.close().await;
+
+    shop.models.trouble_surveys([Some(Trouble::Refused(""))]);
+    let views = start(&shop, "second").await;
+    let stopped = views.stopped().await.unwrap_err();
+    assert!(matches!(&*stopped.cause, StopCause::Database(_)), "{stopped:?}");
+    assert!(views.start_again::<Accounts>().await.unwrap());
+    let last = shop.append("a", paid(2)).await;
+    views.wait_for_one::<Accounts>(last, shop.soon()).await.expect("it was fixed");
+    assert_eq!(shop.rows::<Accounts>().await, pairs(&[("a", 3)]));
+    views.close().await;
 }

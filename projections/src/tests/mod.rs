@@ -83,6 +83,7 @@ on_every_database! {
     leases::processes_share_the_projections_and_take_over_from_each_other,
     leases::an_owner_that_hangs_past_its_lease_writes_nothing_more,
     leases::a_pause_ends_all_work_at_once_in_every_process,
+    leases::a_database_that_refuses_leases_stops_what_does_not_run_and_says_so,
     leases::an_event_that_ends_processes_stops_its_projection_at_last,
     leases::what_has_stopped_in_one_process_is_left_to_others_and_started_again_on_request,
     streams::a_stream_projection_runs_reads_and_waits_as_any_other,

@@ -51,6 +51,8 @@ struct State {
     shows: VecDeque<Option<Trouble>>,
     /// Whether others are always faster to claim.
     claims_nothing: bool,
+    /// What happens to the next surveys of leases, in turn.
+    surveys: VecDeque<Option<Trouble>>,
     /// How many loads were begun.
     loads_begun: usize,
     /// How many comparisons of stored checkpoints were begun.
@@ -89,6 +91,10 @@ impl Troubled {
     /// The process hangs until what this gives is dropped: it neither commits nor renews its leases.
     pub(crate) async fn hang(&self) -> impl Sized {
         (Arc::clone(&self.gate).lock_owned().await, Arc::clone(&self.gate_of_surveys).lock_owned().await)
+    }
+
+    pub(crate) fn trouble_surveys(&self, trouble: impl IntoIterator<Item = Option<Trouble>>) {
+        self.state().surveys.extend(trouble);
     }
 
     /// From now on every claim comes too late, or not.
@@ -260,7 +266,11 @@ impl ReadModels for Troubled {
 
     async fn survey(&self, runner: &Runner, lease: Duration) -> Result<Survey, Fault> {
         drop(self.gate_of_surveys.lock().await);
-        self.models.survey(runner, lease).await
+        let trouble = self.state().surveys.pop_front().flatten();
+        match trouble {
+            None => self.models.survey(runner, lease).await,
+            Some(trouble) => Err(fault(!matches!(trouble, Trouble::Refused(_)), None)),
+        }
     }
 
     async fn claim(&self, runner: &Runner, units: &[UnitId], lease: Duration) -> Result<Vec<Claimed>, Fault> {

@@ -51,7 +51,7 @@ pub(super) async fn a_unit_has_one_owner_and_the_next_one_fences_it(backend: &dy
     assert_eq!(claim(&*second, 2, unit, LONG).await, None);
     assert_eq!(claim(&*first, 1, unit, LONG).await, None, "nor twice by one");
     assert_eq!(commit(&*first, MODEL, old).await, Moved::Done);
-    assert_eq!(commit(&*second, MODEL, old - 1).await, Moved::Overtaken, "whoever was there before owns nothing");
+    assert_eq!(commit(&*second, MODEL, old - 1).await, Moved::Overtaken, "a former owner owns nothing");
     first.release(&[(unit, old)]).await.unwrap();
     assert_eq!(commit(&*first, MODEL, old).await, Moved::Done, "nobody else has it, so nothing is fenced");
     let new = claim(&*second, 2, unit, LONG).await.expect("it was released");

@@ -91,6 +91,7 @@ macro_rules! clauses_of_schemas {
             a_raised_version_has_the_columns_that_the_name_shows,
             indexes_are_added_and_never_removed,
             a_view_that_somebody_changed_or_dropped_by_hand_is_noticed,
+            what_was_dropped_is_kept_with_who_and_why,
             names_as_long_as_they_may_be_are_prepared_again_and_again,
             several_handles_may_prepare_at_once,
         }

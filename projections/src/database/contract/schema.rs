@@ -1,13 +1,13 @@
 //! What is created, what is refused, and what becomes of it when statements fail.
 
-use annals_eventstore::Position;
+use annals_eventstore::{Position, StreamId, Tenant};
 use jiff::Timestamp;
 
 use super::{
     EVERYTHING, LookUp, MODEL, SqlBackend, checkpoint, incarnation, key, prepare, row, shape_of, unowned, work,
 };
 use crate::column::ColumnType;
-use crate::database::{Model, Moved, Place, Shows, Switch, Work};
+use crate::database::{Dropped, Model, Moved, ParkingChanges, Place, Shows, Switch, Work};
 use crate::read_model::{ColumnSpec, IndexSpec, TableSpec};
 
 const NOW: Timestamp = Timestamp::UNIX_EPOCH;
@@ -366,4 +366,24 @@ pub(super) async fn several_handles_may_prepare_at_once(backend: &dyn SqlBackend
     for prepared in [prepared.0, prepared.1, prepared.2, prepared.3] {
         assert_eq!(prepared.unwrap().places[0].checkpoint.position, Position::START);
     }
+}
+
+/// What somebody has given up is found for good: which events, by whom and why.
+pub(super) async fn what_was_dropped_is_kept_with_who_and_why(backend: &dyn SqlBackend) {
+    prepare(backend, &MODEL).await.unwrap();
+    let stream = StreamId::new(Tenant::default(), "order", "o-1").unwrap();
+    let dropped = Dropped {
+        stream,
+        from: Position::new(3).unwrap(),
+        by: "an operator".to_owned(),
+        why: "a test event".to_owned(),
+    };
+    let parking = ParkingChanges { drop: Some(dropped), ..ParkingChanges::default() };
+    let commit = Work { parking, ..work(0, 7, vec![], vec![]) };
+    assert_eq!(backend.handle().commit(&[&commit], NOW).await.unwrap(), [Moved::Done]);
+    let table = backend.checkpoints().replace("checkpoints", "dropped_events");
+    let sql = format!(
+        "SELECT aggregate_id || ' ' || from_position || '-' || to_position || ' ' || dropped_by || ': ' || reason FROM {table}"
+    );
+    assert_eq!(backend.texts(&sql).await, ["o-1 3-7 an operator: a test event"]);
 }
