@@ -92,11 +92,14 @@ pub use error::{
 };
 pub use handle::Projections;
 pub use health::{ProjectionHealth, Verdict};
+#[doc(hidden)]
+pub use keeper::MayLeave;
 pub use projection::Projection;
 pub use reactor::{EffectKey, ParkedError, ParkedStream, Reacting, Reactor, ReactorError, ReactorState, ReactorStatus};
 pub use read_model::{ColumnSpec, IndexSpec, ReadModel, RowKey, RowKeyPrefix, SpecError, TableSpec};
 pub use reads::QueryValue;
 pub use rows::Rows;
+pub use slot::slot_of;
 pub use status::{ProjectionState, ProjectionStatus, SlotStatus};
 pub use stream_key::StreamKey;
 pub use stream_options::StreamOptions;

@@ -3,6 +3,7 @@
 use annals_eventstore::{ErrorFamily, Invalid, ReadError};
 
 use crate::instance::{SagaId, Status};
+use crate::person::Decision;
 
 /// Why an instance could not be started, run or changed.
 #[derive(Debug, thiserror::Error)]
@@ -21,7 +22,7 @@ pub enum SagaError {
         id: SagaId,
     },
     /// The instance is not in the state that this is for.
-    #[error("saga `{id}` is {status:?}, and {needs}")]
+    #[error("saga `{id}` is {status}, and {needs}{}", behind(decision.as_ref()))]
     WrongStatus {
         /// The instance.
         id: SagaId,
@@ -29,6 +30,8 @@ pub enum SagaError {
         status: Status,
         /// In which state it could be done.
         needs: &'static str,
+        /// What a person did to it last: perhaps somebody was first.
+        decision: Option<Decision>,
     },
     /// A parameter breaks a rule. Fix the field it names.
     #[error(transparent)]
@@ -59,6 +62,11 @@ pub enum SagaError {
         /// Why.
         source: Box<dyn std::error::Error + Send + Sync>,
     },
+}
+
+/// The last decision, at the end of a message.
+fn behind(decision: Option<&Decision>) -> String {
+    decision.map_or_else(String::new, |decision| format!("; the last decision was {decision}"))
 }
 
 impl SagaError {

@@ -221,7 +221,7 @@ async fn a_person_may_cancel_what_runs_also_while_it_waits_for_its_next_attempt(
     let status = engine.run(&id()).await.expect("the store answers");
     assert_eq!((status.status, status.wake_at.map(jiff::Timestamp::as_second)), (Status::Running, Some(60)));
     assert_eq!(world.effects("payment"), 1);
-    engine.intervene(&id(), Intervention::Compensate, &by("ada")).await.expect("it is allowed");
+    engine.intervene(&id(), Intervention::Cancel, &by("ada")).await.expect("it is allowed");
     assert_eq!(engine.run(&id()).await.expect("the store answers").status, Status::Compensated);
     assert_eq!(world.effects("payment"), 0);
 }
