@@ -81,14 +81,23 @@ impl<C: SagaData> Engine<C> {
     /// An engine over `store`, for the default tenant.
     pub fn new(store: impl EventStore + Clone, definition: Definition<C>, clock: impl Clock) -> Self {
         let store: Arc<dyn EventStore> = Arc::new(store);
-        Self {
-            instances: store.aggregate::<Instance>(),
-            store,
-            context: Context::default(),
-            definition,
-            clock: Arc::new(clock),
-            calls: Arc::new(calls::ThroughPolicies),
-        }
+        let instances = store.aggregate::<Instance>();
+        Self::over(store, instances, definition, Arc::new(clock))
+    }
+
+    pub(crate) fn over(
+        store: Arc<dyn EventStore>,
+        instances: Repository<Instance>,
+        definition: Definition<C>,
+        clock: Arc<dyn Clock>,
+    ) -> Self {
+        let (context, calls) = (Context::default(), Arc::new(calls::ThroughPolicies));
+        Self { store, instances, context, definition, clock, calls }
+    }
+
+    /// The engine for the instances of a tenant.
+    pub(crate) fn of(&self, tenant: &Tenant) -> Self {
+        self.clone().tenant(tenant.clone())
     }
 
     /// The same engine for the instances of another tenant.
@@ -113,10 +122,14 @@ impl<C: SagaData> Engine<C> {
     /// # Cancel safety
     /// Dropping the future leaves the outcome unknown; start it again with the same input.
     pub async fn start(&self, id: &SagaId, data: C) -> Result<(), SagaError> {
+        let data = serde_json::to_value(&data).map_err(|source| SagaError::Data { id: id.clone(), source })?;
+        self.start_with(id, data).await
+    }
+
+    pub(crate) async fn start_with(&self, id: &SagaId, data: serde_json::Value) -> Result<(), SagaError> {
         for step in self.definition.steps() {
             definition::key(id, &step.name, Direction::Undo)?;
         }
-        let data = serde_json::to_value(&data).map_err(|source| SagaError::Data { id: id.clone(), source })?;
         let now = self.clock.now();
         let started = SagaEvent::Started {
             saga: self.definition.name().to_owned(),
@@ -355,7 +368,7 @@ impl<C: SagaData> Engine<C> {
         }
     }
 
-    fn status_of(&self, at: &InstanceAtVersion) -> SagaStatus {
+    pub(crate) fn status_of(&self, at: &InstanceAtVersion) -> SagaStatus {
         let planner = Planner::new(&self.definition, &at.state, self.clock.now());
         SagaStatus { wake_at: planner.wake_at(), ..SagaStatus::of(at) }
     }

@@ -2,6 +2,7 @@
 
 use annals_eventstore::{ErrorFamily, Invalid, ReadError};
 
+use crate::engine::SagaStatus;
 use crate::instance::{SagaId, Status};
 use crate::person::Decision;
 
@@ -32,6 +33,22 @@ pub enum SagaError {
         needs: &'static str,
         /// What a person did to it last: perhaps somebody was first.
         decision: Option<Decision>,
+    },
+    /// This process does not have the saga of the instance. Ask one that has, or deploy it again.
+    #[error("saga `{id}` is one of `{saga}`, which this process does not have")]
+    NoDefinition {
+        /// The instance.
+        id: SagaId,
+        /// The name of its saga.
+        saga: String,
+    },
+    /// The instance has neither ended nor become stuck in time. It goes on.
+    #[error("saga `{id}` is {} after the time to wait for it", status.status)]
+    TimedOut {
+        /// The instance.
+        id: SagaId,
+        /// Where it stands.
+        status: Box<SagaStatus>,
     },
     /// A parameter breaks a rule. Fix the field it names.
     #[error(transparent)]
@@ -76,7 +93,8 @@ impl SagaError {
         match self {
             Self::StartedBefore { .. } | Self::WrongStatus { .. } => ErrorFamily::Conflict,
             Self::NotStarted { .. } | Self::Invalid(_) => ErrorFamily::Invalid,
-            Self::Data { .. } => ErrorFamily::Broken,
+            Self::Data { .. } | Self::NoDefinition { .. } => ErrorFamily::Broken,
+            Self::TimedOut { .. } => ErrorFamily::Transient,
             Self::Read { source, .. } => source.family(),
             Self::Record { family, .. } => *family,
         }

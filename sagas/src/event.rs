@@ -187,3 +187,15 @@ pub enum SagaEvent {
     #[event(name = "saga.compensated")]
     Compensated,
 }
+
+impl SagaEvent {
+    /// What went wrong, or why the instance is compensated or stuck, if the event says it.
+    pub(crate) fn error(&self) -> Option<String> {
+        match self {
+            Self::Refused { step, reason, .. } => Some(format!("`{step}` was refused: {reason}")),
+            Self::Failed { step, error, .. } => Some(format!("`{step}` failed: {error}")),
+            Self::CompensationBegun { reason, .. } | Self::Stuck { reason, .. } => Some(reason.clone()),
+            _ => None,
+        }
+    }
+}

@@ -225,6 +225,7 @@ impl Instance {
 impl Evolve for Instance {
     fn evolve(&mut self, event: &SagaEvent) {
         self.waits = None;
+        self.reason = event.error().or_else(|| self.reason.take());
         match event.clone() {
             SagaEvent::Started { saga, definition, data, deadline, at } => {
                 let status = Status::Running;
@@ -249,33 +250,31 @@ impl Evolve for Instance {
                     self.done.push(step);
                 }
             }
-            SagaEvent::Refused { step, direction, attempt, reason, may_have_happened } => {
+            SagaEvent::Refused { step, direction, attempt, reason: _, may_have_happened } => {
                 if attempt == 0 && direction == Direction::Do {
                     self.begin(&step, kind::LOCAL);
                 }
                 let progress = self.progress_mut(&step, direction);
                 progress.may_have_happened |= may_have_happened;
                 (progress.open, progress.retry_at, progress.end) = (false, None, Some(End::Failed));
-                self.reason = Some(format!("`{step}` was refused: {reason}"));
             }
-            SagaEvent::Failed { step, direction, attempt: _, error, may_have_happened, retry_at } => {
+            SagaEvent::Failed { step, direction, attempt: _, error: _, may_have_happened, retry_at } => {
                 let progress = self.progress_mut(&step, direction);
                 progress.may_have_happened |= may_have_happened;
                 (progress.open, progress.retry_at) = (false, retry_at);
                 if retry_at.is_none() {
                     progress.end = Some(End::Failed);
                 }
-                self.reason = Some(format!("`{step}` failed: {error}"));
             }
             SagaEvent::TimerSet { step, due } => self.begin(&step, kind::TIMER).due = Some(due),
             SagaEvent::SignalReceived { step, payload } => self.signals.entry(step).or_default().push_back(payload),
             SagaEvent::PivotPassed => self.pivot_passed = true,
-            SagaEvent::CompensationBegun { reason, until } => {
-                (self.status, self.reason, self.until) = (Status::Compensating, Some(reason), Some(until));
+            SagaEvent::CompensationBegun { reason: _, until } => {
+                (self.status, self.until) = (Status::Compensating, Some(until));
             }
-            SagaEvent::Stuck { step, reason } => {
+            SagaEvent::Stuck { step, reason: _ } => {
                 self.was = self.status;
-                (self.status, self.stuck_at, self.reason) = (Status::Stuck, step, Some(reason));
+                (self.status, self.stuck_at) = (Status::Stuck, step);
             }
             SagaEvent::WaitBegun { step: _, until } => self.waits = Some(Wait { until }),
             SagaEvent::Intervened { intervention, actor, reason, at, request, until } => {

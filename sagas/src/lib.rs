@@ -53,6 +53,7 @@ mod mismatch;
 mod person;
 mod plan;
 mod retry;
+mod runner;
 #[cfg(feature = "testing")]
 pub mod testing;
 #[cfg(test)]
@@ -68,3 +69,6 @@ pub use instance::{Instance, SagaId, Status};
 pub use local::{LocalCommand, command};
 pub use person::{By, Decision};
 pub use retry::StepRetry;
+#[cfg(any(feature = "sqlite", feature = "postgres"))]
+pub use runner::SagasExt;
+pub use runner::{CheckError, RunnerStatus, SagaInstance, SagaInstances, Sagas, SagasBuilder, Unfit};
