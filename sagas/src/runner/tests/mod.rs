@@ -1,1 +1,4 @@
 //! The table and the runner.
+
+mod rows;
+mod runs;
