@@ -42,9 +42,9 @@ pub struct SagaInstance {
     /// Where it stands.
     #[column(text)]
     pub status: Status,
-    /// Its input.
+    /// Its input; null if that is nothing.
     #[column(json)]
-    pub payload: Value,
+    pub payload: Option<Value>,
     /// When it was started.
     pub created_at: Timestamp,
     /// When its last event was recorded.
@@ -95,7 +95,7 @@ impl SagaInstance {
             current_step: None,
             attempt: 0,
             status: Status::NotStarted,
-            payload: Value::Null,
+            payload: None,
             created_at: Timestamp::UNIX_EPOCH,
             updated_at: Timestamp::UNIX_EPOCH,
             version: 0,
@@ -116,7 +116,7 @@ impl SagaInstance {
             SagaEvent::Started { saga, definition, data, at, deadline } => {
                 self.saga_type.clone_from(saga);
                 self.definition.clone_from(definition);
-                self.payload = storable(data);
+                self.payload = Some(storable(data)).filter(|data| !data.is_null());
                 (self.created_at, self.deadline, self.status) = (*at, *deadline, Status::Running);
             }
             SagaEvent::Begun { step, attempt, .. }

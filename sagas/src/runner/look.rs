@@ -18,7 +18,7 @@ use crate::plan::after;
 /// The instances of a saga for which something is to be done, in the slots that this process has: those that are due longest first,
 /// behind the last one of the page before.
 pub(crate) const DUE: &str = "
-    saga_type = $1 AND wake_at <= $2
+    saga_type = $1 AND wake_at <= $2 AND wake_at >= $19
     AND slot IN ($3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, $18)
     AND (wake_at > $19 OR (wake_at = $19 AND (tenant > $20 OR (tenant = $20 AND saga_id > $21))))
     ORDER BY wake_at NULLS LAST
@@ -34,6 +34,9 @@ const NEXT_SAGA: &str = "
     ORDER BY saga_type, wake_at NULLS LAST
     LIMIT 1
 ";
+
+/// Before every time of an instance.
+const FIRST: Timestamp = Timestamp::constant(-62_135_596_800, 0);
 
 /// How often it is looked at most, as long as something is found; the pause doubles up to the longest as long as nothing is.
 const SHORTEST_PAUSE: Duration = Duration::from_millis(50);
@@ -105,7 +108,7 @@ async fn find(shared: &Arc<Shared>) -> Result<Found, QueryError> {
     let until = after(now, shared.look_every);
     let slots = slot_values(&slots);
     for name in shared.sagas.keys() {
-        let mut behind = (Timestamp::MIN, String::new(), String::new());
+        let mut behind = (FIRST, String::new(), String::new());
         while shared.in_flight.room() > 0 {
             let mut values: Vec<&dyn QueryValue> = vec![name, &until];
             values.extend(slots.iter().map(|slot| slot as &dyn QueryValue));
