@@ -16,7 +16,7 @@ use crate::builder::ProjectionsBuilder;
 use crate::changes::RowError;
 use crate::database::ReadModelDatabase;
 use crate::error::{ControlError, ProjectionProgress, StopCause, Stopped, WaitError};
-use crate::health::Watched;
+use crate::health::Monitor;
 use crate::keeper::Order;
 use crate::member::AnyProjection;
 use crate::pass::Shared;
@@ -41,8 +41,7 @@ struct Inner {
     reactors: Vec<KnownReactor>,
     most_rows_as_of: usize,
     reads: Reads,
-    lease: Duration,
-    watched: Watched,
+    monitor: Arc<Monitor>,
     tracker: TaskTracker,
     cancel: CancellationToken,
     /// What the keeper of the leases is to do.
@@ -90,20 +89,18 @@ impl Projections {
         names: Names,
         reactors: Vec<KnownReactor>,
         most_rows_as_of: usize,
-        lease: Duration,
+        monitor: Arc<Monitor>,
         tracker: TaskTracker,
         cancel: CancellationToken,
         orders: mpsc::UnboundedSender<Order>,
     ) -> Self {
         let _cancel_on_drop = cancel.clone().drop_guard();
-        let (reads, watched) = (Reads::default(), Watched::default());
         Self(Arc::new(Inner {
             names,
             reactors,
             most_rows_as_of,
-            reads,
-            lease,
-            watched,
+            reads: Reads::default(),
+            monitor,
             tracker,
             cancel,
             orders,
@@ -142,12 +139,8 @@ impl Projections {
         &self.0.reads
     }
 
-    pub(crate) fn lease(&self) -> Duration {
-        self.0.lease
-    }
-
-    pub(crate) fn watched(&self) -> &Watched {
-        &self.0.watched
+    pub(crate) fn monitor(&self) -> &Monitor {
+        &self.0.monitor
     }
 
     pub(crate) fn known_reactors(&self) -> &[KnownReactor] {
