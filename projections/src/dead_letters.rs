@@ -203,7 +203,7 @@ impl Projections {
             return Ok(None);
         }
         let owner = TimeOrderedIds.next_id();
-        let place = shared.database.seize(unit, owner, LEASE).await.map_err(refused)?;
+        let place = shared.database.seize(unit, owner, None, LEASE).await.map_err(refused)?;
         let place = place.ok_or(ControlError::Paused { projection: P::NAME })?;
         let taken = |parked| Taken { shared: shared.clone(), projection, unit, owner, place, parked };
         // Only now nobody else changes what is parked.
@@ -317,17 +317,13 @@ impl Taken {
         }
     }
 
-    /// Keeps the slot for longer.
+    /// Keeps the slot for longer, as long as nobody has taken it.
     async fn renew(&mut self) -> Result<(), ControlError> {
-        let place = self.shared.database.seize(self.unit, self.owner, LEASE).await.map_err(refused)?;
-        match place {
-            Some(place) if place.epoch == self.place.epoch + 1 && place.checkpoint == self.place.checkpoint => {
-                self.place = place;
-                Ok(())
-            }
-            Some(_) => Err(ControlError::Taken { projection: self.unit.projection }),
-            None => Err(ControlError::Paused { projection: self.unit.projection }),
-        }
+        let held = Some(self.place.epoch);
+        let place = self.shared.database.seize(self.unit, self.owner, held, LEASE).await.map_err(refused)?;
+        let taken = ControlError::Taken { projection: self.unit.projection };
+        self.place = place.filter(|place| place.checkpoint == self.place.checkpoint).ok_or(taken)?;
+        Ok(())
     }
 
     /// Lets others have the slot at once; if that fails, they have it when the lease ends.

@@ -333,9 +333,17 @@ impl ReadModels for MemoryReadModels {
         Ok(())
     }
 
-    async fn seize(&self, unit: UnitId, owner: Uuid, lease: Duration) -> Result<Option<Place>, Fault> {
+    async fn seize(
+        &self,
+        unit: UnitId,
+        owner: Uuid,
+        held: Option<i64>,
+        lease: Duration,
+    ) -> Result<Option<Place>, Fault> {
         let mut state = self.state();
-        let Some(stored) = state.units.get_mut(&unit).filter(|stored| stored.paused.is_none()) else { return Ok(None) };
+        let is_held = |epoch| held.is_none_or(|held| held == epoch);
+        let free = |stored: &&mut Stored| stored.paused.is_none() && is_held(stored.epoch);
+        let Some(stored) = state.units.get_mut(&unit).filter(free) else { return Ok(None) };
         stored.epoch += 1;
         stored.lease = Some((owner, Instant::now() + lease));
         Ok(Some(place(&unit, stored)))

@@ -195,6 +195,26 @@ pub(super) async fn events_that_arrive_while_a_stream_is_retried_follow_behind_i
     }
 }
 
+/// Two people retry the same stream: one does it, the other is told, and the slot has its owner again at once.
+pub(super) async fn of_two_retries_at_once_one_is_done(shop: Fixture) {
+    let (first, second) = (start(&shop, false).await, start(&shop.beside(), false).await);
+    for round in 0..shop.rounds().min(20) {
+        let id = format!("a{round}");
+        let last = poison(&shop, &id).await;
+        second.wait_for_one::<Ordered>(last, shop.soon()).await.unwrap();
+        let of = stream(&id);
+        let answers = tokio::join!(first.retry::<Ordered>(&of), second.retry::<Ordered>(&of));
+        let is_done = |answer: &Result<Retried, ControlError>| matches!(answer, Ok(Retried::StillParked(_)));
+        let is_told = |answer: &Result<Retried, ControlError>| matches!(answer, Err(ControlError::Taken { .. }));
+        let answers = [answers.0, answers.1];
+        assert!(answers.iter().any(is_done), "{answers:?}");
+        assert!(answers.iter().all(|answer| is_done(answer) || is_told(answer)), "{answers:?}");
+        assert!(second.drop_dead_letter::<Ordered>(&of, "me", "a test event").await.unwrap());
+    }
+    first.close().await;
+    second.close().await;
+}
+
 /// More than a page of events wait; the retry ends in the middle, as its future is dropped.
 pub(super) async fn ten_thousand_waiting_events_are_retried_or_none(shop: Fixture) {
     let views = start(&shop, false).await;

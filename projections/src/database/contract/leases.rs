@@ -63,6 +63,21 @@ pub(super) async fn a_unit_has_one_owner_and_the_next_one_fences_it(backend: &dy
     assert_eq!(claim(&*first, 1, unit, LONG).await, None);
 }
 
+pub(super) async fn whoever_seizes_a_unit_keeps_it_only_until_it_is_seized_again(backend: &dyn Backend) {
+    prepare(backend, &MODEL).await.unwrap();
+    let models = backend.handle();
+    let (unit, [one, other]) = (unit(&MODEL), [1, 2].map(Uuid::from_u128));
+    let owner = claim(&*models, 1, unit, LONG).await.expect("nobody has it");
+    let first = models.seize(unit, one, None, LONG).await.unwrap().expect("also if another has it");
+    assert_eq!(commit(&*models, MODEL, owner).await, Moved::Overtaken);
+    let longer = models.seize(unit, one, Some(first.epoch), LONG).await.unwrap().expect("it is still its own");
+    let second = models.seize(unit, other, None, LONG).await.unwrap().expect("also if another has it");
+    assert_eq!(models.seize(unit, one, Some(longer.epoch), LONG).await.unwrap(), None, "it is not its own any more");
+    assert_eq!(commit(&*models, MODEL, second.epoch).await, Moved::Done, "and the other one still has it");
+    models.pause("everything", "somebody", NOW).await.unwrap();
+    assert_eq!(models.seize(unit, other, None, LONG).await.unwrap(), None);
+}
+
 pub(super) async fn a_lease_ends_by_itself_unless_it_is_renewed(backend: &dyn Backend) {
     prepare(backend, &MODEL).await.unwrap();
     let models = backend.handle();

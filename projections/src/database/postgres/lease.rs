@@ -88,6 +88,7 @@ const SEIZE: &str = "
     UPDATE annals.checkpoints
     SET owner = $5, owner_epoch = owner_epoch + 1, leased_until = clock_timestamp() + make_interval(secs => $6)
     WHERE read_schema = $1 AND projection = $2 AND version = $3 AND slot = $4 AND paused_at IS NULL
+      AND ($7::bigint IS NULL OR owner_epoch = $7)
     RETURNING slot, owner_epoch, incarnation, position, event_id
 ";
 
@@ -198,11 +199,12 @@ pub(super) async fn seize(
     schema: &ModelSchema,
     unit: &UnitId,
     owner: Uuid,
+    held: Option<i64>,
     lease: Duration,
 ) -> Result<Option<Place>, DatabaseError> {
     let mut transaction = database.begin().await?;
     let query = once(SEIZE).bind(schema.schema()).bind(unit.projection).bind(i64::from(unit.version));
-    let query = query.bind(stored_slot(unit.slot)).bind(owner).bind(lease.as_secs_f64());
+    let query = query.bind(stored_slot(unit.slot)).bind(owner).bind(lease.as_secs_f64()).bind(held);
     let row = query.fetch_optional(&mut *transaction).await.map_err(|e| database.fault(e))?;
     transaction.commit().await?;
     row.as_ref().map(place_of).transpose().map_err(|e| database.fault(e))

@@ -78,7 +78,7 @@ const SEIZE: &str = "
     UPDATE annals_checkpoints
     SET owner = ?4, owner_epoch = owner_epoch + 1,
         leased_until = CAST(unixepoch('subsec') * 1000000 AS INTEGER) + ?5
-    WHERE projection = ?1 AND version = ?2 AND slot = ?3 AND paused_at IS NULL
+    WHERE projection = ?1 AND version = ?2 AND slot = ?3 AND paused_at IS NULL AND (?6 IS NULL OR owner_epoch = ?6)
     RETURNING slot, owner_epoch, incarnation, position, event_id
 ";
 
@@ -186,11 +186,12 @@ pub(super) async fn seize(
     database: &SqliteDatabase,
     unit: &UnitId,
     owner: Uuid,
+    held: Option<i64>,
     lease: Duration,
 ) -> Result<Option<Place>, DatabaseError> {
     let mut transaction = database.begin().await?;
     let query = sqlx::query(SEIZE).bind(unit.projection).bind(unit.version).bind(unit.slot);
-    let query = query.bind(bytes(owner)).bind(micros(lease));
+    let query = query.bind(bytes(owner)).bind(micros(lease)).bind(held);
     let row = query.fetch_optional(&mut *transaction).await.map_err(|e| database.fault(e))?;
     let place = row.as_ref().map(place_of).transpose().map_err(|e| database.fault(e))?;
     transaction.commit().await?;
