@@ -277,7 +277,7 @@ impl Keeper {
             if member.projection.parks() {
                 // From now on nobody else parks or reopens a stream of the unit without taking it.
                 match self.shared.database.parked(unit).await {
-                    Ok(parked) => member.set_parked(parked.into_iter().map(|parked| parked.event.stream).collect()),
+                    Ok(parked) => member.set_parked(parked.into_iter().map(|parked| parked.event).collect()),
                     Err(fault) => {
                         member.set_retrying(&fault.source);
                         self.idle.insert(unit, member);

@@ -113,12 +113,14 @@ impl MemoryReadModels {
         }
     }
 
-    /// Removes all rows of a model and puts its checkpoint to the beginning.
+    /// Removes all rows of a model and puts its checkpoints to the beginning.
     pub(crate) fn empty(&self, model: &Model) {
         let mut state = self.state();
         state.tables.insert(model.table_name(), MemoryTable::new(model.table));
-        let stored = state.units.get_mut(&first_of(model)).expect("prepared before");
-        stored.checkpoint = Checkpoint::start(stored.checkpoint.incarnation);
+        let of_model = |unit: &UnitId| unit.projection == model.projection && unit.version == model.version;
+        for (_, stored) in state.units.iter_mut().filter(|(unit, _)| of_model(unit)) {
+            stored.checkpoint = Checkpoint::start(stored.checkpoint.incarnation);
+        }
     }
 
     pub(crate) fn shown(&self, table: &str) -> Option<u32> {

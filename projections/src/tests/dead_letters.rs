@@ -195,6 +195,23 @@ pub(super) async fn events_that_arrive_while_a_stream_is_retried_follow_behind_i
     }
 }
 
+/// The events before the one that a stream is parked for are in its row again.
+pub(super) async fn a_read_model_that_was_emptied_has_all_events_of_a_parked_stream_in_the_end(shop: Fixture) {
+    let views = start(&shop, false).await;
+    let last = shop.append("a", [AccountEvent::Paid(1), AccountEvent::Paid(2), AccountEvent::Refused]).await;
+    views.wait_for(last, shop.soon()).await.unwrap();
+    shop.empty::<Ordered>().await;
+    let last = shop.append("b", paid([5])).await;
+    views.wait_for(last, shop.soon()).await.unwrap();
+    assert_eq!(shop.rows::<Ordered>().await, pairs(&[("a", folded([1, 2])), ("b", folded([5]))]));
+    assert_eq!(parked(&views).await.len(), 1);
+    views.close().await;
+    let views = start(&shop, true).await;
+    assert_eq!(retry(&views, &stream("a")).await, Retried::Reopened { events: 1 });
+    assert_eq!(shop.rows::<Ordered>().await[0].1, folded([1, 2, 9]));
+    views.close().await;
+}
+
 /// Two people retry the same stream: one does it, the other is told, and the slot has its owner again at once.
 pub(super) async fn of_two_retries_at_once_one_is_done(shop: Fixture) {
     let (first, second) = (start(&shop, false).await, start(&shop.beside(), false).await);
