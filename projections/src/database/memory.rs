@@ -290,7 +290,8 @@ impl ReadModels for MemoryReadModels {
         });
         let alive = state.runners.values().filter(|(_, until)| *until > now);
         let runners = alive.map(|(other, _)| runner.beside(other.id, other.name.clone(), &other.runs_as_text()));
-        Ok(Survey { units: units.collect(), runners: runners.collect() })
+        let owners: Vec<Uuid> = state.units.values().filter_map(Stored::owner).collect();
+        Ok(Survey::new(units.collect(), runners.collect(), &owners))
     }
 
     async fn claim(&self, runner: &Runner, units: &[UnitId], lease: Duration) -> Result<Vec<Claimed>, Fault> {

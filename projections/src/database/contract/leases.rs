@@ -106,6 +106,14 @@ pub(super) async fn runners_see_each_other_until_they_leave(backend: &dyn Backen
     let survey = models.survey(&runner(1), LONG).await.unwrap();
     let names: Vec<&str> = survey.runners.iter().map(|runner| runner.name.as_str()).collect();
     assert_eq!(names, ["runner 1", "runner 2", "runner 3"]);
+    let elsewhere = Runner { runs: vec![("something_else", 1)], ..runner(2) };
+    assert!(claim(&*models, 2, unit(&MODEL), LONG).await.is_some());
+    for (asking, sees) in [(runner(1), 1), (elsewhere, 0)] {
+        let seen = models.survey(&asking, LONG).await.unwrap();
+        assert_eq!(seen.runners.iter().map(|runner| runner.units).collect::<Vec<_>>(), [0, 1, 0], "{seen:?}");
+        assert_eq!(seen.units.len(), sees, "what it does not run is counted, not listed");
+    }
+    models.survey(&stopped, LONG).await.unwrap();
     let can: Vec<bool> = survey.runners.iter().map(|runner| runner.can_run(&unit(&MODEL))).collect();
     assert_eq!(can, [true, false, false]);
     assert!(survey.runners[1].can_run(&UnitId { slot: 1, ..unit(&MODEL) }), "only one slot has stopped there");

@@ -143,9 +143,10 @@ pub(super) async fn survey(
     let units = once(UNITS).bind(schema.schema()).fetch_all(&mut *transaction).await.map_err(failed)?;
     let runners = once(RUNNERS).bind(schema.schema()).fetch_all(&mut *transaction).await.map_err(failed)?;
     transaction.commit().await?;
+    let owners = units.iter().filter_map(|row| row.try_get("owner").transpose()).collect::<Result<Vec<Uuid>, _>>();
     let units = units.iter().filter_map(|row| lease_state(runner, row).transpose()).collect::<Result<_, _>>();
     let runners = runners.iter().map(|row| runner_state(runner, row)).collect::<Result<_, _>>();
-    Ok(Survey { units: units.map_err(failed)?, runners: runners.map_err(failed)? })
+    Ok(Survey::new(units.map_err(failed)?, runners.map_err(failed)?, &owners.map_err(failed)?))
 }
 
 pub(super) async fn claim(
