@@ -85,6 +85,7 @@ on_every_database! {
     leases::a_pause_ends_all_work_at_once_in_every_process,
     leases::a_database_that_refuses_leases_stops_what_does_not_run_and_says_so,
     leases::an_event_that_ends_processes_stops_its_projection_at_last,
+    leases::after_a_process_has_ended_one_event_at_a_time_is_tried_in_all_projections,
     leases::what_has_stopped_in_one_process_is_left_to_others_and_started_again_on_request,
     streams::a_stream_projection_runs_reads_and_waits_as_any_other,
     dead_letters::a_failing_event_costs_its_stream_alone_and_a_retry_applies_all_in_order,
