@@ -7,6 +7,8 @@ use annals_eventstore::{Position, Recorded, StreamId};
 use super::accounts::{Account, AccountEvent};
 use super::fixture::{Counts, Fixture, pairs};
 use super::streams::stream;
+use super::troubled::Trouble;
+use crate::error::StopCause;
 use crate::{
     ControlError, DeadLetter, ProjectionError, Projections, Retried, StreamOptions, StreamProjection, StreamRow,
 };
@@ -90,6 +92,7 @@ pub(super) async fn a_failing_event_costs_its_stream_alone_and_a_retry_applies_a
     // A process that starts later knows it too.
     views.close().await;
     let views = start(&shop, false).await;
+    shop.append_raw("a", "no.event.of.it", "{}").await;
     let last = shop.append("a", paid([3])).await;
     views.wait_for(last, shop.soon()).await.unwrap();
     assert_eq!(parked(&views).await, [("a".to_owned(), 2, 2)]);
@@ -193,6 +196,26 @@ pub(super) async fn events_that_arrive_while_a_stream_is_retried_follow_behind_i
         assert!(parked(&other).await.is_empty());
         other.close().await;
     }
+}
+
+/// Which streams are parked must be known before one is folded. A fault that may pass is waited out; any other stops the slot.
+pub(super) async fn parked_streams_that_cannot_be_read_stop_their_slot_and_say_so(shop: Fixture) {
+    shop.models.trouble_parked([Some(Trouble::Passing), Some(Trouble::Passing)]);
+    let views = start(&shop, false).await;
+    let last = shop.append("a", paid([1])).await;
+    views.wait_for(last, shop.soon()).await.expect("it passes");
+    views.close().await;
+
+    shop.models.trouble_parked([Some(Trouble::Refused("")); 3]);
+    let views = start(&shop, false).await;
+    let stopped = views.stopped().await.unwrap_err();
+    assert!(matches!(&*stopped.cause, StopCause::Database(_)), "{stopped:?}");
+    assert!(views.health().await[0].verdict.is_failed());
+    assert!(views.start_again::<Ordered>().await.unwrap());
+    let last = shop.append("a", paid([2])).await;
+    views.wait_for(last, shop.soon()).await.expect("it was fixed");
+    assert_eq!(shop.rows::<Ordered>().await, pairs(&[("a", folded([1, 2]))]));
+    views.close().await;
 }
 
 /// The events before the one that a stream is parked for are in its row again.
