@@ -247,15 +247,16 @@ impl Taken {
                 break;
             }
             after = page.events[count - 1].version.get();
+            let batch = Batch::decode(&page.events[..count], &[self.projection.decoder()]);
+            // As while it is passed over: those that the projection wants.
+            let waiting = |after| self.projection.fold(&batch, after, Slot::WHOLE).len() as u64;
             if failed.is_some() {
-                behind += count as u64;
+                behind += waiting(Position::START);
             } else {
-                let batch = Batch::decode(&page.events[..count], &[self.projection.decoder()]);
                 let outcome = self.fold(&mut replay, &batch, page.events[0].position).await?;
                 if let Some(stop) = outcome.stop {
                     let place = stop.event.unwrap_or_else(|| self.parked.event.clone());
-                    behind +=
-                        page.events[..count].iter().filter(|event| event.position > place.position).count() as u64;
+                    behind += waiting(place.position);
                     failed = Some((place, stop.cause));
                 }
             }
