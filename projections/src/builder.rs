@@ -1,7 +1,7 @@
 //! Which projections are to run, over which store, into which database.
 
 use std::collections::BTreeMap;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use annals_eventstore::{Clock, EventStore, IdSource, Invalid, ReadError, SystemClock, Tenant, TimeOrderedIds};
@@ -16,6 +16,7 @@ use crate::database::ReadModelDatabase;
 use crate::database::{Model, ReadModels, Runner};
 use crate::error::{StartError, is_rewind};
 use crate::handle::Projections;
+use crate::health::Monitor;
 use crate::keeper::{Keeper, MayLeave, Returns};
 use crate::member::{AnyProjection, Member, Typed, wanted};
 use crate::pass::{Passes, Shared};
@@ -237,7 +238,7 @@ impl ProjectionsBuilder {
         reactor::check(&self.reactors)?;
         check_lease(self.lease)?;
         let Self { store, database, clock, projections, reactors, most_rows_as_of, lease, may_leave, .. } = self;
-        let runner_name = self.runner_name.unwrap_or_else(name_of_process);
+        let runner_name: Arc<str> = self.runner_name.unwrap_or_else(name_of_process).into();
         database.migrate().await?;
         let (mut members, mut fed, mut status_senders) = (Vec::new(), Vec::new(), Vec::new());
         for projection in projections {
@@ -247,7 +248,7 @@ impl ProjectionsBuilder {
                 check_log(store.as_ref(), &place.checkpoint).await.map_err(|e| refused(&model, e))?;
             }
             let projection: Arc<dyn AnyProjection> = Arc::from(projection);
-            let slots = Member::of(&projection, &prepared);
+            let slots = Member::of(&projection, &prepared, &runner_name, &clock);
             let status = slots.first().map(Member::status_sender).ok_or_else(|| {
                 Invalid::new("slots", format!("of projection `{}` are none", model.projection), "give it one at least")
             })?;
@@ -258,21 +259,31 @@ impl ProjectionsBuilder {
         let (returns, given) = Returns::new();
         let shared = Shared { store, database, clock, cancel: CancellationToken::new(), returns };
         let reactors = reactor::prepare(&shared, reactors).await?;
-        let known = reactors.iter().map(reactor::Member::known).collect();
+        let known: Vec<_> = reactors.iter().map(reactor::Member::known).collect();
         let tracker = TaskTracker::new();
         let passes = Passes::follow(shared.clone(), tracker.clone(), status_senders);
         let projections = fed.iter().map(|fed| (fed.model.projection, fed.model.version));
         let runs = projections.chain(reactors.iter().map(|reactor| (reactor.unit.projection, reactor.unit.version)));
         let runs = runs.collect();
-        let runner = Runner { id: TimeOrderedIds.next_id(), name: runner_name, runs, stopped: Vec::new() };
+        let runner = Runner { id: TimeOrderedIds.next_id(), name: runner_name.to_string(), runs, stopped: Vec::new() };
         let (order, orders) = mpsc::unbounded_channel();
         let mut keeper =
-            Keeper::new(passes, runner, lease, members, Reactors::of(reactors), given, orders).asking(may_leave);
+            Keeper::new(passes, runner, lease, members, Reactors::of(reactors, runner_name), given, orders)
+                .asking(may_leave);
         keeper.survey().await;
         tracker.spawn(keeper.run());
+        let monitor = Arc::new(Monitor {
+            projections: fed.iter().map(|fed| fed.status.clone()).collect(),
+            reactors: known.iter().map(|reactor| reactor.status.clone()).collect(),
+            store: Arc::clone(&shared.store),
+            clock: Arc::clone(&shared.clock),
+            lease,
+            seen: Mutex::default(),
+        });
+        tracker.spawn(Arc::clone(&monitor).observe(shared.cancel.clone()));
         tracker.close();
         let names = Names::new(shared.clone(), fed);
-        Ok(Projections::new(names, known, most_rows_as_of, lease, tracker, shared.cancel, order))
+        Ok(Projections::new(names, known, most_rows_as_of, monitor, tracker, shared.cancel, order))
     }
 }
 

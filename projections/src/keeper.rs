@@ -291,9 +291,12 @@ impl Keeper {
             if member.projection.parks() {
                 // From now on nobody else parks or reopens a stream of the unit without taking it.
                 match self.shared.database.parked(unit).await {
-                    Ok(parked) => member.set_parked(parked.into_iter().map(|parked| parked.event.stream).collect()),
+                    Ok(parked) => member.set_parked(parked.into_iter().map(|parked| parked.event).collect()),
                     Err(fault) => {
-                        member.set_retrying(&fault.source);
+                        match fault.transient {
+                            true => member.set_retrying(&fault.source),
+                            false => member.stop_by(fault),
+                        }
                         self.idle.insert(unit, member);
                         self.shared.database.release(&[(unit, epoch)]).await.ok();
                         continue;

@@ -300,7 +300,6 @@ impl Sagas {
 
     /// The projection that builds the table `saga_instances` ([`SagaInstances`]): for its health, its dead letters, waits and
     /// queries. While it is paused, no process continues an instance that another one has left.
-    #[must_use]
     pub fn projections(&self) -> &Projections {
         &self.shared().views
     }

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use annals_eventstore::ManualClock;
+use annals_eventstore::{Clock, ManualClock, SystemClock};
 use annals_sagas::{Definition, Saga, SagaError, SagaEvent, SagaInstances, SagasExt, Status};
 use jiff::{SignedDuration, Timestamp};
 
@@ -42,7 +42,7 @@ async fn a_timer_fires_at_its_time_and_once_whatever_signals_come_and_whoever_ru
     let store = place.open().await;
     let wait = Duration::from_millis(400);
     let sagas = store.sagas().with(paused(wait)).start().await.expect("it starts");
-    let before = Timestamp::now();
+    let before = SystemClock.now();
     sagas.start(&id("a"), ()).await.expect("it is new");
     sagas.start(&id("b"), ()).await.expect("it is new");
     for _ in 0..2 {
@@ -50,10 +50,10 @@ async fn a_timer_fires_at_its_time_and_once_whatever_signals_come_and_whoever_ru
         sagas.signal(&id("a"), "confirmed", 1).await.expect("it fits");
     }
     let done = async |sagas: &annals_sagas::Sagas, name: &str| {
-        while sagas.status(&id(name)).await.expect("it is there").done.first().is_none() {
+        while sagas.status(&id(name)).await.expect("it is there").done.is_empty() {
             tokio::time::sleep(Duration::from_millis(5)).await;
         }
-        Timestamp::now()
+        SystemClock.now()
     };
     let at = tokio::time::timeout(SOON, done(&sagas, "a")).await.expect("it fires");
     let due = fired(&store, "a").await;

@@ -89,7 +89,7 @@ pub(crate) async fn recorded(
     store: &(impl EventStore + Clone),
     id: &SagaId,
 ) -> Result<(Vec<SagaEvent>, usize), ReadError> {
-    let stream = StreamId::new(Tenant::default(), "saga", id.to_string())?;
+    let stream = StreamId::new(Tenant::default(), "saga", id)?;
     let stored: Vec<_> = store.load(&stream).try_collect().await?;
     let mut appends: Vec<_> = stored.iter().map(|event| event.append_id).collect();
     appends.dedup_by(|one, other| one.is_some() && one == other);
