@@ -3,6 +3,7 @@
 #![expect(unreachable_pub, reason = "the files are written as those of a library would be")]
 
 mod analytics;
+mod checkout;
 mod credit;
 mod dead_letters;
 mod detail;
@@ -17,6 +18,8 @@ mod order;
 mod past;
 mod payment;
 mod resilience;
+mod saga;
+mod services;
 mod shop;
 mod statement;
 mod story;
@@ -95,6 +98,12 @@ enum Scene {
     },
     /// A build with a fault cannot show every order in the list: what is set aside, looked at, dropped and retried.
     DeadLetters,
+    /// Checkouts over three services: one is completed, one undone, one goes on after a crash, and one waits for a person.
+    Saga {
+        /// Be the process that ends in the middle.
+        #[arg(long, hide = true)]
+        dies: bool,
+    },
     /// A payment service degrades, fails and recovers; nothing is stored.
     Resilience,
 }
@@ -128,11 +137,16 @@ async fn run(options: Options, out: &mut dyn Write) -> Result<(), Fault> {
     }
     let first = options.first.unwrap_or_else(|| SystemClock.now().as_microsecond());
     match options.scene {
+        Some(Scene::Saga { dies: true }) => return saga::be_the_one_that_dies(&location, first).await,
+        Some(Scene::Saga { .. }) => {
+            saga::play(&location, first, out).await?;
+            return Ok(location.print_next_steps("saga_instances", out)?);
+        }
         Some(Scene::TwoProcesses { .. }) => two_processes::play(&location, first, out).await?,
         Some(Scene::DeadLetters) => dead_letters::play(&location, first, out).await?,
         scene => play(&location, scene, options.orders, first, out).await?,
     }
-    Ok(location.print_next_steps(out)?)
+    Ok(location.print_next_steps("order_list", out)?)
 }
 
 /// Plays a scene in a shop that is open.
