@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use annals::engine::{Clock, SystemClock};
 use annals::resilience::IdempotencyKey;
 use annals::sagas::StepError;
 use http_body_util::Full;
@@ -11,7 +12,6 @@ use hyper::client::conn::http1::handshake;
 use hyper::header::{self, HeaderMap};
 use hyper::{Request, Response, Uri};
 use hyper_util::rt::TokioIo;
-use jiff::Timestamp;
 use jiff::fmt::rfc2822::DateTimeParser;
 use serde::Serialize;
 use tokio::net::TcpStream;
@@ -84,5 +84,5 @@ fn retry_after(headers: &HeaderMap) -> Option<Duration> {
         return Some(Duration::from_secs(seconds));
     }
     let time = DateTimeParser::new().parse_timestamp(text).ok()?;
-    Some(Duration::try_from(time.duration_since(Timestamp::now())).unwrap_or_default())
+    Some(Duration::try_from(time.duration_since(SystemClock.now())).unwrap_or_default())
 }
