@@ -4,10 +4,12 @@
 
 mod analytics;
 mod checkout;
+mod choreography;
 mod credit;
 mod dead_letters;
 mod detail;
 mod evolution;
+mod flows;
 mod generations;
 mod list;
 mod location;
@@ -104,6 +106,8 @@ enum Scene {
         #[arg(long, hide = true)]
         dies: bool,
     },
+    /// The same checkout without a saga: reactors answer events, and what they do is followed as a flow.
+    Choreography,
     /// A payment service degrades, fails and recovers; nothing is stored.
     Resilience,
 }
@@ -138,8 +142,11 @@ async fn run(options: Options, out: &mut dyn Write) -> Result<(), Fault> {
     let first = options.first.unwrap_or_else(|| SystemClock.now().as_microsecond());
     match options.scene {
         Some(Scene::Saga { dies: true }) => return saga::be_the_one_that_dies(&location, first).await,
-        Some(Scene::Saga { .. }) => {
-            saga::play(&location, first, out).await?;
+        Some(scene @ (Scene::Saga { .. } | Scene::Choreography)) => {
+            match scene {
+                Scene::Choreography => flows::play(&location, first, out).await?,
+                _ => saga::play(&location, first, out).await?,
+            }
             return Ok(location.print_next_steps("saga_instances", out)?);
         }
         Some(Scene::TwoProcesses { .. }) => two_processes::play(&location, first, out).await?,

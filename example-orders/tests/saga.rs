@@ -1,4 +1,5 @@
-//! Checkouts in real processes, one of which ends in the middle: what is printed is the same each time, on both databases.
+//! Checkouts in real processes, one of which ends in the middle, and by reactors: what is printed is the same each time, on both
+//! databases.
 
 use std::process::Command;
 
@@ -26,4 +27,19 @@ async fn checkouts_end_completed_undone_or_by_a_person_and_the_text_is_the_golde
     let printed = played("saga", |app| app.env("DATABASE_URL", scratch.url()));
     let (_, scene) = printed.split_once("\n\n").expect("the note about the database");
     insta::assert_snapshot!("saga", scene);
+}
+
+#[test]
+fn flows_are_completed_or_undone_and_the_text_is_the_golden_one() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let file = folder.path().join("orders.db");
+    insta::assert_snapshot!("choreography", played("choreography", |app| app.arg("--db").arg(file)));
+}
+
+#[tokio::test]
+async fn flows_are_completed_or_undone_and_the_text_is_the_golden_one_on_postgresql() {
+    let scratch = annals_scratch::Database::empty().await;
+    let printed = played("choreography", |app| app.env("DATABASE_URL", scratch.url()));
+    let (_, scene) = printed.split_once("\n\n").expect("the note about the database");
+    insta::assert_snapshot!("choreography", scene);
 }
