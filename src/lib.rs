@@ -14,9 +14,9 @@
 //! | append, load, read and subscribe without aggregates | [`EventStore`], [`EventStoreExt`], [`Append`], [`Filter`] |
 //! | commit events and rows of your own together | [`TransactionalStore::begin_with`]; [how](guide::unit_of_work); [`UnitOfWork`], [`SqliteStore::begin`], [`SqliteStore::append_in`]; `PostgresStore::begin`, `PostgresStore::append_in` |
 //! | build read models | [`ReadModel`], [`Projection`], [`Rows`], or per stream [`StreamProjection`], [`StreamRow`]; [`ProjectionsExt::projections`], [`ProjectionsBuilder`], [`Projections::show`] to roll back |
-//! | run them in several processes | [how](guide::many_processes); [`Projections::pause`], [`Projections::dead_letters`], [`Projections::health`] |
+//! | run them in several processes | [how](guide::many_processes); [`Projections::pause`], [`Projections::dead_letters`], [`Projections::health`], [`Projections::stops`] |
 //! | query them | [`Projections::find`], [`Projections::find_many`], [`Projections::select`] |
-//! | send mails, call others when something has happened | [`Reactor`], [`EffectKey`], [`ProjectionsBuilder::react`] |
+//! | send mails, call others when something has happened | [`Reactor`], [`EffectKey`], [`ProjectionsBuilder::react`]; [`Projections::parked`] |
 //! | answer HTTP requests, each once | [how](guide::web) |
 //! | call other systems that fail, and refuse what is too much | the module `resilience` (feature `resilience`) |
 //! | run a business transaction over several services, and undo it if it fails | the module `sagas` (feature `sagas`) |
@@ -186,12 +186,11 @@ pub mod postgres {
 pub mod projections {
     pub use annals_projections::{
         AsOfError, Column, ColumnError, ColumnSpec, ColumnType, ColumnValue, ControlError, DeadLetter, EffectKey,
-        Elsewhere, EventPlace, IndexSpec, ParkedError, ParkedStream, PositionToken, Projection, ProjectionError,
-        ProjectionHealth, ProjectionProgress, ProjectionState, ProjectionStatus, Projections, ProjectionsBuilder,
-        QueryError, QueryValue, Reacting, Reactor, ReactorError, ReactorState, ReactorStatus, ReadModel,
-        ReadModelDatabase, Retried, RowError, RowKey, RowKeyPrefix, Rows, RowsAsOf, SlotStatus, SpecError, StartError,
-        StopCause, Stopped, StreamKey, StreamOptions, StreamProjection, StreamRow, TableSpec, Verdict, WaitError,
-        text_column,
+        Elsewhere, EventPlace, IndexSpec, ParkedStream, PositionToken, Projection, ProjectionError, ProjectionHealth,
+        ProjectionProgress, ProjectionState, ProjectionStatus, Projections, ProjectionsBuilder, QueryError, QueryValue,
+        Reacting, Reactor, ReactorError, ReactorState, ReactorStatus, ReadModel, ReadModelDatabase, Retried, RowError,
+        RowKey, RowKeyPrefix, Rows, RowsAsOf, SlotStatus, SpecError, StartError, StopCause, Stopped, Stops, StreamKey,
+        StreamOptions, StreamProjection, StreamRow, TableSpec, Verdict, WaitError, text_column,
     };
 }
 
@@ -266,12 +265,12 @@ pub mod testing {
     pub use annals_projections::testing::{GivenEvent, GivenEvents, ProjectionTest, given_events};
 }
 
-/// The traits whose methods one calls on a store or a projection, in one line: `use annals::prelude::*;`.
+/// The traits whose methods one calls on a store, a projection or a reactor, in one line: `use annals::prelude::*;`.
 pub mod prelude {
     #[cfg(all(feature = "projections", any(feature = "sqlite", feature = "postgres")))]
     pub use annals_projections::ProjectionsExt as _;
     #[cfg(feature = "projections")]
-    pub use annals_projections::StreamProjection as _;
+    pub use annals_projections::{Reactor as _, StreamProjection as _};
 
     pub use annals_eventstore::{AggregateStore as _, EventStore as _, EventStoreExt as _};
     #[cfg(any(feature = "sqlite", feature = "postgres"))]

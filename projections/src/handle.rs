@@ -365,7 +365,8 @@ impl Projections {
         self.place_of::<P>().map_err(|known| WaitError::Unknown { name: P::NAME.to_owned(), known })
     }
 
-    /// Waits until a projection or a reactor stops because of an error, or all of them are closed: for alerts.
+    /// Waits until a projection or a reactor stops because of an error, or all of them are closed. Once one has stopped this returns at
+    /// once; alerts, which want the others too, take [`Projections::stops`].
     ///
     /// ```
     /// # mod till { include!(concat!(env!("CARGO_MANIFEST_DIR"), "/docs/till.rs")); }

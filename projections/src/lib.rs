@@ -7,8 +7,9 @@
 //! | choose between these | [Which kind of projection](#which-kind-of-projection) |
 //! | run that | `store.projections()` of `ProjectionsExt` (feature `sqlite` or `postgres`), [`Projections::of`], [`ProjectionsBuilder::start`] |
 //! | look at the dead letters of a stream projection, retry and drop them | [`Projections::dead_letters`], [`Projections::retry`], [`Projections::drop_dead_letter`] |
-//! | know which have failed, for a supervisor | [`Projections::health`], [`Projections::stopped`] |
+//! | know which have failed, for a supervisor | [`Projections::health`], [`Projections::stops`] |
 //! | pause, resume, start again | [`Projections::pause`], [`Projections::resume`], [`Projections::start_again`] |
+//! | look at what a reactor has set aside, retry it | [`Projections::parked`], [`Projections::retry_parked`] |
 //! | read rows by key or condition | [`Projections::find`], [`Projections::select`] |
 //! | send mails, call others: side effects | [`Reactor`], [`EffectKey`], [`ProjectionsBuilder::react`] |
 //! | read your own writes, watch, end | [`Projections::wait_for`], [`Projections::status`], [`Projections::close`] |
@@ -66,6 +67,7 @@ mod serde_column;
 mod shape;
 mod slot;
 mod status;
+mod stops;
 mod stream_key;
 mod stream_options;
 mod stream_projection;
@@ -93,11 +95,12 @@ pub use error::{
 pub use handle::Projections;
 pub use health::{ProjectionHealth, Verdict};
 pub use projection::Projection;
-pub use reactor::{EffectKey, ParkedError, ParkedStream, Reacting, Reactor, ReactorError, ReactorState, ReactorStatus};
+pub use reactor::{EffectKey, ParkedStream, Reacting, Reactor, ReactorError, ReactorState, ReactorStatus};
 pub use read_model::{ColumnSpec, IndexSpec, ReadModel, RowKey, RowKeyPrefix, SpecError, TableSpec};
 pub use reads::QueryValue;
 pub use rows::Rows;
 pub use status::{ProjectionState, ProjectionStatus, SlotStatus};
+pub use stops::Stops;
 pub use stream_key::StreamKey;
 pub use stream_options::StreamOptions;
 pub use stream_projection::StreamProjection;

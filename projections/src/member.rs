@@ -2,6 +2,7 @@
 
 use std::collections::HashSet;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use annals_eventstore::{Checkpoint, Event, Filter, Invalid, Position, StreamId, Tenant};
 
@@ -165,6 +166,8 @@ pub(crate) struct Member {
     saved: Checkpoint,
     /// Whether the read model's stable name shows this version, or has been left to another for good.
     pub(crate) settled: bool,
+    /// Whether the log says what the name shows, for all slots.
+    logs_shown: Arc<AtomicBool>,
     /// When the stable name may be tried to switch again, after it could not be.
     pub(crate) show_after: Option<Instant>,
     live: bool,
@@ -178,7 +181,7 @@ impl Member {
     pub(crate) fn of(projection: &Arc<dyn AnyProjection>, prepared: &Prepared) -> Vec<Self> {
         let model = projection.model();
         let status = ProjectionStatus::new(model.projection.into(), model.version, &prepared.places);
-        let status_sender = Arc::new(StatusSender::new(status));
+        let (status_sender, logs_shown) = (Arc::new(StatusSender::new(status)), Arc::new(AtomicBool::new(false)));
         let of_slot = |place: &Place| Self {
             projection: Arc::clone(projection),
             model,
@@ -190,6 +193,7 @@ impl Member {
             progress: place.checkpoint,
             saved: place.checkpoint,
             settled: prepared.shown,
+            logs_shown: Arc::clone(&logs_shown),
             show_after: None,
             live: false,
             unseen: Vec::new(),
@@ -235,6 +239,12 @@ impl Member {
         }
         let streams = self.parked.len();
         self.send(|status| status.parked = streams);
+    }
+
+    /// What the stable name shows is known now. Whether this is the first slot to find it, which writes it to the log.
+    pub(crate) fn settle(&mut self) -> bool {
+        self.settled = true;
+        !self.logs_shown.swap(true, Ordering::Relaxed)
     }
 
     /// What was parked by those who owned it before.
@@ -401,19 +411,27 @@ impl Member {
         if self.unseen.is_empty() {
             return;
         }
-        let names = self.unseen.join(", ");
-        tracing::warn!(
-            projection = self.model.projection,
-            names,
-            "no event that was read has these names; if they are new, all is well, else check their spelling"
-        );
-        self.status_sender.send_modify(|status| status.unseen.clone_from(&self.unseen));
+        // The slots of a projection find the same, one after the other.
+        if self.status_sender.borrow().unseen != self.unseen {
+            let names = self.unseen.join(", ");
+            tracing::warn!(
+                projection = self.model.projection,
+                names,
+                "no event that was read has these names; if they are new, all is well, else check their spelling"
+            );
+            self.status_sender.send_modify(|status| status.unseen.clone_from(&self.unseen));
+        }
     }
 
     /// A fault that may pass blocks it.
     pub(crate) fn set_retrying(&self, fault: &(dyn std::error::Error + 'static)) {
         let fault = chain(fault);
-        tracing::warn!(projection = self.model.projection, position = self.position().get(), %fault, "retrying");
+        let is_same =
+            |slot: &SlotStatus| matches!(&slot.state, ProjectionState::Retrying { fault: other } if *other == fault);
+        // Once for all slots, and not again with each try.
+        if !self.status_sender.borrow().slots.iter().any(is_same) {
+            tracing::warn!(projection = self.model.projection, position = self.position().get(), %fault, "retrying");
+        }
         self.set_state(ProjectionState::Retrying { fault });
     }
 

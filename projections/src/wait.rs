@@ -278,17 +278,27 @@ impl Wait<'_> {
 
 /// Why slots of a projection do not go on in this process.
 fn in_the_way(status: &ProjectionStatus) -> Option<String> {
-    let of_slot = |own: &SlotStatus| {
-        let what = match &own.state {
+    let what_of = |own: &SlotStatus| {
+        Some(match &own.state {
             ProjectionState::Paused { by, since } => format!("paused by `{by}` since {since}"),
             ProjectionState::Standby { owner: Some(owner) } => format!("run by {owner}"),
             ProjectionState::Standby { owner: None } => "run by no process at the moment".to_owned(),
             _ => return None,
-        };
-        Some(if status.slots.len() > 1 { format!("slot {}: {what}", own.slot) } else { what })
+        })
     };
-    let all: Vec<String> = status.slots.iter().filter_map(of_slot).collect();
-    (!all.is_empty()).then(|| all.join(", "))
+    let mut slots_of: Vec<(String, Vec<String>)> = Vec::new();
+    for (own, what) in status.slots.iter().filter_map(|own| Some((own, what_of(own)?))) {
+        match slots_of.iter_mut().find(|(other, _)| *other == what) {
+            Some((_, slots)) => slots.push(own.slot.to_string()),
+            None => slots_of.push((what, vec![own.slot.to_string()])),
+        }
+    }
+    let all = slots_of.into_iter().map(|(what, slots)| match slots.len() {
+        all if all == status.slots.len() => what,
+        1 => format!("slot {}: {what}", slots[0]),
+        _ => format!("slots {}: {what}", slots.join(", ")),
+    });
+    Some(all.collect::<Vec<_>>().join(", ")).filter(|all| !all.is_empty())
 }
 
 /// Up to where queries see the log in a version that is shown: the slot that is furthest behind.

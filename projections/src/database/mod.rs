@@ -17,7 +17,7 @@ pub(crate) mod sqlite;
 
 use std::time::Duration;
 
-use annals_eventstore::{BackendError, Checkpoint, DatabaseError, Incarnation, Position};
+use annals_eventstore::{BackendError, Checkpoint, DatabaseError, Incarnation, Position, StreamId};
 use async_trait::async_trait;
 use jiff::Timestamp;
 use uuid::Uuid;
@@ -25,7 +25,7 @@ use uuid::Uuid;
 use crate::changes::Changes;
 use crate::column::ColumnValue;
 use crate::error::StartError;
-use crate::reactor::{Opened, Opening};
+use crate::reactor::{Failing, Opened, Opening};
 use crate::read_model::TableSpec;
 use crate::reads::Query;
 use crate::shape::Shape;
@@ -160,6 +160,13 @@ pub(crate) trait ReadModels: Send + Sync {
     /// Makes a reactor the opening run's, in place of any run before it, and stores where it begins if nothing is stored. The calls of
     /// earlier runs change nothing from then on.
     async fn open_reactor(&self, opening: Opening) -> Result<Opened, StartError>;
+
+    /// The events that streams of a reactor cannot get past, sorted by position; or only those of parked streams that were asked
+    /// to be retried since their events last failed.
+    async fn failing(&self, reactor: &'static str, only_asked: bool) -> Result<Vec<Failing>, Fault>;
+
+    /// Asks whoever runs the reactor to retry a parked stream; false if it is not parked.
+    async fn ask_again(&self, reactor: &'static str, stream: &StreamId) -> Result<bool, Fault>;
 
     /// What the stable names of these models' read models show, in their order; `None` where name or checkpoint is gone.
     async fn shown(&self, models: &[Model]) -> Result<Vec<Option<Shown>>, Fault>;

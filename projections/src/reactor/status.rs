@@ -1,5 +1,6 @@
 //! How reactors fare, for people and for alerts.
 
+use std::mem::{Discriminant, discriminant};
 use std::sync::Arc;
 
 use annals_eventstore::Position;
@@ -19,11 +20,12 @@ pub struct ReactorStatus {
     pub handled: u64,
     /// How many events are being handled.
     pub in_flight: usize,
-    /// How many streams wait for another try of an event.
+    /// How many streams wait for another try of an event, if this process runs it.
     pub retrying: usize,
-    /// How many streams are parked.
+    /// How many streams are parked, if this process runs it; [`Projections::parked`](crate::Projections::parked) has them
+    /// in every process.
     pub parked: usize,
-    /// The last error, until an event that has failed is handled: event and reason.
+    /// The last error, until an event that has failed is handled: event and reason, if this process runs it.
     pub last_error: Option<String>,
     /// What it is doing.
     pub state: ReactorState,
@@ -42,7 +44,7 @@ pub enum ReactorState {
         /// The fault.
         fault: String,
     },
-    /// It goes no further. Fix what it says and start it again.
+    /// It goes no further in this process. Fix what it says, and start the process again, or a build with the fix.
     Stopped(Stopped),
     /// Another process runs it. This one takes over if that ends.
     Standby {
@@ -53,7 +55,16 @@ pub enum ReactorState {
     Closed,
 }
 
+/// A state, without what it says in detail.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct StateKind(Discriminant<ReactorState>, bool);
+
 impl ReactorState {
+    /// What is the same as long as nothing happens to it but progress.
+    pub(super) fn kind(&self) -> StateKind {
+        StateKind(discriminant(self), matches!(self, Self::Standby { owner: None }))
+    }
+
     /// Whether it is, or may be, continued without anybody starting it again.
     #[must_use]
     pub fn is_running(&self) -> bool {

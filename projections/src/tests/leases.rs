@@ -111,6 +111,8 @@ pub(super) async fn a_pause_ends_all_work_at_once_in_every_process(shop: Fixture
     drop((held, held_too));
     let last = shop.append("a", paid(4)).await;
     first.wait_for_one::<Counts>(last, shop.soon()).await.expect("others go on");
+    first.wait_for_one_token::<Counts>(&first.token(last), shop.soon()).await.expect("and so do requests for them");
+    assert!(matches!(first.wait_for_token(&first.token(last), LEASE).await, Err(WaitError::TimedOut { .. })));
     until("it says so", || {
         [&first, &second].iter().all(|views| matches!(&views.status()[0].state, ProjectionState::Paused { .. }))
     })

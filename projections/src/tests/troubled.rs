@@ -260,6 +260,14 @@ impl ReadModels for Troubled {
         Ok(Opened { keeper, ..opened })
     }
 
+    async fn failing(&self, reactor: &'static str, only_asked: bool) -> Result<Vec<Failing>, Fault> {
+        self.models.failing(reactor, only_asked).await
+    }
+
+    async fn ask_again(&self, reactor: &'static str, stream: &StreamId) -> Result<bool, Fault> {
+        self.models.ask_again(reactor, stream).await
+    }
+
     async fn shown(&self, models: &[Model]) -> Result<Vec<Option<Shown>>, Fault> {
         self.models.shown(models).await
     }

@@ -19,7 +19,7 @@ use std::collections::HashMap;
 use std::time::Duration;
 
 use annals_eventstore::{
-    Checkpoint, DatabaseError, EventId, Incarnation, Position, PostgresDatabase, PostgresTransaction,
+    Checkpoint, DatabaseError, EventId, Incarnation, Position, PostgresDatabase, PostgresTransaction, StreamId,
 };
 use annals_migrations::POSTGRES_PROJECTIONS;
 use async_trait::async_trait;
@@ -36,7 +36,7 @@ use crate::database::{
     StoredName, Survey, Switch, UnitId, Work,
 };
 use crate::error::StartError;
-use crate::reactor::{Opened, Opening};
+use crate::reactor::{Failing, Opened, Opening};
 use crate::reads::Query;
 use crate::shape::Shape;
 use fault::fault;
@@ -165,6 +165,14 @@ impl ReadModels for PostgresReadModels {
         let refused = |source| StartError::Database { projection: opening.reactor, source };
         let schema = self.schema().await.map_err(refused)?;
         reactors::open(&self.database, schema, opening).await
+    }
+
+    async fn failing(&self, reactor: &'static str, only_asked: bool) -> Result<Vec<Failing>, Fault> {
+        reactors::failing(&self.database, self.schema().await.map_err(fault)?, reactor, only_asked).await.map_err(fault)
+    }
+
+    async fn ask_again(&self, reactor: &'static str, stream: &StreamId) -> Result<bool, Fault> {
+        reactors::ask_again(&self.database, self.schema().await.map_err(fault)?, reactor, stream).await.map_err(fault)
     }
 
     async fn shown(&self, models: &[Model]) -> Result<Vec<Option<Shown>>, Fault> {

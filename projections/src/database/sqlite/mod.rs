@@ -15,7 +15,9 @@ use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use annals_eventstore::{BackendError, Checkpoint, DatabaseError, EventId, Incarnation, Position, SqliteDatabase};
+use annals_eventstore::{
+    BackendError, Checkpoint, DatabaseError, EventId, Incarnation, Position, SqliteDatabase, StreamId,
+};
 use annals_migrations::SQLITE_PROJECTIONS;
 use async_trait::async_trait;
 use jiff::Timestamp;
@@ -31,7 +33,7 @@ use crate::database::{
     StoredName, Survey, Switch, UnitId, Work,
 };
 use crate::error::StartError;
-use crate::reactor::{Opened, Opening};
+use crate::reactor::{Failing, Opened, Opening};
 use crate::reads::Query;
 use crate::shape::Shape;
 use statements::Statements;
@@ -201,6 +203,14 @@ impl ReadModels for SqliteReadModels {
 
     async fn open_reactor(&self, opening: Opening) -> Result<Opened, StartError> {
         reactors::open(&self.database, opening).await
+    }
+
+    async fn failing(&self, reactor: &'static str, only_asked: bool) -> Result<Vec<Failing>, Fault> {
+        reactors::failing(&self.database, reactor, only_asked).await.map_err(fault)
+    }
+
+    async fn ask_again(&self, reactor: &'static str, stream: &StreamId) -> Result<bool, Fault> {
+        reactors::ask_again(&self.database, reactor, stream).await.map_err(fault)
     }
 
     async fn shown(&self, models: &[Model]) -> Result<Vec<Option<Shown>>, Fault> {
