@@ -6,6 +6,8 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 
 use annals_eventstore::{Checkpoint, Incarnation, Position, Recorded, Tenant};
+use jiff::Timestamp;
+use tracing::{Span, info_span};
 
 use crate::batch::{Batch, Decoded};
 use crate::changes::{Changes, RowError};
@@ -59,6 +61,12 @@ pub(crate) trait AnyFold: Send {
 
     /// Where the event with this number stands.
     fn place(&self, index: usize) -> EventPlace;
+
+    /// When the event with this number was recorded.
+    fn recorded_at(&self, index: usize) -> Timestamp;
+
+    /// A span for each event whose trace is kept, as part of that trace.
+    fn spans(&self) -> Vec<Span>;
 
     /// The checkpoint of having applied the first `events` events, 1 at least.
     fn checkpoint(&self, incarnation: Incarnation, events: usize) -> Checkpoint;
@@ -176,6 +184,20 @@ impl<P: Projection> AnyFold for Fold<P> {
 
     fn place(&self, index: usize) -> EventPlace {
         self.event(index).place.clone()
+    }
+
+    fn recorded_at(&self, index: usize) -> Timestamp {
+        self.event(index).recorded_at
+    }
+
+    fn spans(&self) -> Vec<Span> {
+        let span = |event: &Decoded<P::Event>| {
+            let trace_parent = event.trace_parent()?;
+            let EventPlace { position, stream, name, .. } = &event.place;
+            let (projection, event) = (P::NAME, &**name);
+            Some(info_span!("project", projection, position = position.get(), %stream, event, trace_parent))
+        };
+        (0..self.len()).filter_map(|index| span(self.event(index))).collect()
     }
 
     fn checkpoint(&self, incarnation: Incarnation, events: usize) -> Checkpoint {

@@ -14,7 +14,7 @@ use tokio_util::task::TaskTracker;
 
 use crate::batch::Batch;
 use crate::column::ColumnValue;
-use crate::commit::{Part, commit, move_on};
+use crate::commit::{Part, Seen, commit, move_on};
 use crate::database::{Fault, ParkingChanges, ReadModels, UnitId};
 use crate::error::{StopCause, Stopped};
 use crate::fold::panic_text;
@@ -472,6 +472,10 @@ async fn fold(shared: &Shared, at: usize, member: &Member, batch: &Batch, checkp
         return Some(part(at, member, None, Outcome::stopped(cause), checkpoint));
     }
     let mut folding = folding(member, batch);
+    let seen = match member.is_live() && folding.fold().len() > 0 {
+        true => Seen { first: Some(folding.fold().recorded_at(0)), _spans: folding.fold().spans() },
+        false => Seen::default(),
+    };
     if member.is_careful() && folding.fold().len() > 0 {
         folding = folding.only_first();
         let first = folding.fold().place(0).position;
@@ -501,7 +505,7 @@ async fn fold(shared: &Shared, at: usize, member: &Member, batch: &Batch, checkp
             Err(fault) => break Outcome::stopped(StopCause::Database(fault.source)),
         }
     };
-    Some(part(at, member, Some(&folding), outcome, checkpoint))
+    Some(part(at, member, Some(&folding), outcome, checkpoint).seen(seen))
 }
 
 /// What is folded of a batch for a slot of a projection.

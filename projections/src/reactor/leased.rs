@@ -1,6 +1,7 @@
 //! The reactors of a handle, as their leases come and go.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use annals_eventstore::BackendError;
 use tokio::sync::mpsc;
@@ -16,15 +17,18 @@ pub(crate) struct Reactors {
     members: BTreeMap<UnitId, Member>,
     /// Those that run here: the number of this owner, and what ends the run.
     running: BTreeMap<UnitId, (i64, CancellationToken)>,
+    /// What this process is called.
+    runner: Arc<str>,
     end: mpsc::UnboundedSender<UnitId>,
     ended: mpsc::UnboundedReceiver<UnitId>,
 }
 
 impl Reactors {
-    pub(crate) fn of(members: Vec<Member>) -> Self {
+    /// The reactors of a process of some name.
+    pub(crate) fn of(members: Vec<Member>, runner: Arc<str>) -> Self {
         let (end, ended) = mpsc::unbounded_channel();
         let members = members.into_iter().map(|member| (member.unit, member)).collect();
-        Self { members, running: BTreeMap::new(), end, ended }
+        Self { members, running: BTreeMap::new(), runner, end, ended }
     }
 
     pub(crate) fn has(&self, unit: &UnitId) -> bool {
@@ -51,7 +55,7 @@ impl Reactors {
         let Some(member) = self.members.get(&unit) else { return };
         let shared = passes.shared();
         let cancel = shared.cancel.child_token();
-        match member.run(shared, cancel.clone()).await {
+        match member.run(shared, &self.runner, cancel.clone()).await {
             Ok(run) => {
                 self.running.insert(unit, (epoch, cancel));
                 let end = self.end.clone();

@@ -14,6 +14,8 @@ mod lines;
 mod messages;
 mod minimal_store;
 mod normal;
+pub(crate) mod observed;
+mod observing;
 mod page_reader;
 mod parking;
 mod rebuild;

@@ -198,6 +198,22 @@ fn two_ids_that_are_read_as_the_same_never_share_a_row() {
 }
 
 #[test]
+fn the_key_of_a_row_leads_back_to_its_stream() {
+    let north = Tenant::new("north").unwrap();
+    let stream = StreamId::new(north.clone(), "loan", "7").unwrap();
+    fn check<K: StreamKey>(stream: &StreamId, tenant: &Tenant, aggregate_type: &str) {
+        let led = K::of_stream(stream).unwrap().to_stream(tenant, aggregate_type).unwrap();
+        assert_eq!(led, *stream, "{}", std::any::type_name::<K>());
+    }
+    check::<u32>(&stream, &north, "loan");
+    check::<(String, u32)>(&stream, &north, "account");
+    check::<(Tenant, u32)>(&stream, &Tenant::default(), "loan");
+    check::<(Tenant, String, u32)>(&stream, &Tenant::default(), "account");
+    let refused = String::new().to_stream(&north, "loan").unwrap_err();
+    assert_eq!(refused.field, "aggregate_id");
+}
+
+#[test]
 fn a_row_with_the_key_of_another_stream_is_never_written() {
     let events =
         vec![("a", AccountEvent::Opened), ("b", AccountEvent::Rekeyed("a".into())), ("a", AccountEvent::Paid(1))];
