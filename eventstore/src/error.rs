@@ -121,7 +121,7 @@ pub enum AppendError {
         /// Its position.
         actual: StreamVersion,
     },
-    /// Too many appends of this tenant wait already. Append again later, or slower.
+    /// Too many appends or commands of this tenant wait already. Append again later, or slower.
     #[error("{queued} {unit} of tenant `{tenant}` wait already, the most is {limit}")]
     Overloaded {
         /// Whose queue is full.
@@ -130,7 +130,7 @@ pub enum AppendError {
         queued: usize,
         /// How many may wait.
         limit: usize,
-        /// Of what: `appends` or `bytes`.
+        /// Of what: `appends`, `bytes`, or `commands` on the same aggregates.
         unit: &'static str,
     },
     /// The deadline passed before the append was sent; nothing was stored. If it is still needed, append again with a

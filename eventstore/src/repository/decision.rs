@@ -2,9 +2,12 @@
 
 use std::future::Future;
 
+use tokio::time::Instant;
+
 use super::error::ExecuteError;
 use super::scope::CommandScope;
 use super::settle::{SettleToken, Settled, settle};
+use super::turns::Turn;
 use crate::append::{Append, Appended};
 use crate::context::Context;
 use crate::error::{AppendError, ErrorFamily, Invalid, ReadError};
@@ -19,6 +22,12 @@ pub(crate) trait Subject: Sync {
     type Events: Send + Sync;
     /// The answer to the command.
     type Answer;
+
+    /// Waits until no earlier command runs on the same streams, not beyond `deadline`.
+    fn take_turns(
+        &self,
+        deadline: Option<Instant>,
+    ) -> impl Future<Output = Result<[Option<Turn<'_>>; 2], AppendError>> + Send;
 
     /// The states that are known without asking the store; `None` if there is one to read first.
     fn cached(&self) -> Option<Self::States>;
@@ -97,6 +106,12 @@ where
     if let Some(first) = first_answer(scope, subject, context).await? {
         return Ok(first);
     }
+    // Kept until the command has its answer, so that others of this process lose no race against it. A transaction has locks of
+    // its own in the database, which commands that keep a turn may wait for.
+    let _turns = match S::IS_TRANSACTION {
+        true => [None, None],
+        false => subject.take_turns(context.deadline()).await?,
+    };
     let cached = subject.cached();
     // A transaction is read first: it sees what it has appended itself, which is in no cache.
     let mut is_fresh = S::IS_TRANSACTION || cached.is_none();

@@ -2,6 +2,7 @@ mod account;
 mod programs;
 mod snapshots;
 mod spy;
+mod turns;
 #[cfg(any(feature = "sqlite", feature = "postgres"))]
 mod within;
 
