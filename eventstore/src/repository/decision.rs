@@ -12,7 +12,7 @@ use crate::append::{Append, Appended};
 use crate::context::Context;
 use crate::error::{AppendError, ErrorFamily, Invalid, ReadError};
 use crate::store::EventStore;
-use crate::stream::StreamId;
+use crate::stream::{StreamId, StreamVersion};
 
 /// What a command decides on: one aggregate, or several of one tenant.
 pub(crate) trait Subject: Sync {
@@ -47,6 +47,9 @@ pub(crate) trait Subject: Sync {
 
     /// The append of events, of which there are some, and the states that they lead to.
     fn append(&self, states: &Self::States, events: &Self::Events) -> Result<(Append, Self::States), Invalid>;
+
+    /// Their streams, at the versions of the states.
+    fn versions(&self, states: &Self::States) -> Vec<(StreamId, StreamVersion)>;
 
     fn remember(&self, states: &Self::States);
 
@@ -142,7 +145,8 @@ where
         let (append, next) = match (changed, context.request()) {
             (Changed::None, None) => return Ok(subject.nothing(&states)),
             (Changed::None, Some(request)) => {
-                (Append::request_only(context.tenant().clone(), request.clone()), states.clone())
+                let streams = subject.versions(&states);
+                (Append::request_about(context.tenant().clone(), request.clone(), streams), states.clone())
             }
             _ => subject.append(&states, &events)?,
         };

@@ -157,6 +157,10 @@ impl<A: Evolve> Subject for One<'_, A> {
         Ok((Append::to(self.stream.clone(), known.expected(), new), next))
     }
 
+    fn versions(&self, known: &Known<A>) -> Vec<(StreamId, StreamVersion)> {
+        vec![(self.stream.clone(), known.version)]
+    }
+
     fn remember(&self, known: &Known<A>) {
         self.repository.cache.put(self.repository.store.incarnation(), &self.stream, known);
         if known.is_due {
@@ -270,6 +274,10 @@ impl<A: Evolve, B: Evolve> Subject for Two<'_, A, B> {
             _ => to_first(first).and(second_stream, second_expected, second),
         };
         Ok((append, (first_next, second_next)))
+    }
+
+    fn versions(&self, states: &Self::States) -> Vec<(StreamId, StreamVersion)> {
+        vec![(self.first.stream.clone(), states.0.version), (self.second.stream.clone(), states.1.version)]
     }
 
     fn remember(&self, states: &Self::States) {
