@@ -349,7 +349,7 @@ impl Drop for PooledConnection {
         if let Some(session) = self.session.take()
             && session.is_usable()
             && self.permit.is_some()
-            && !self.pool.is_closed()
+            && !self.pool.0.permits.is_closed()
         {
             self.pool.lock().push_back(Idle { session, since: self.since });
         }
