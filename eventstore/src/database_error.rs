@@ -1,7 +1,5 @@
 //! Why a statement on a database failed, alike for SQLite and PostgreSQL.
 
-use std::error::Error;
-use std::sync::Arc;
 use std::time::Duration;
 
 use crate::error::{BackendError, ErrorFamily, OpenError};
@@ -116,8 +114,9 @@ impl DatabaseError {
 
 /// What a database has answered, with its code; `None` for any other error. sqlx would say it twice, as the error and as its
 /// source, and PostgreSQL's with a line number of the server's own source.
-pub(crate) fn answer(error: &(dyn Error + Send + Sync + 'static)) -> Option<String> {
-    let shared = || error.downcast_ref::<Arc<sqlx::Error>>().map(|error| &**error);
+#[cfg(any(feature = "sqlite", feature = "postgres"))]
+pub(crate) fn answer(error: &(dyn std::error::Error + Send + Sync + 'static)) -> Option<String> {
+    let shared = || error.downcast_ref::<std::sync::Arc<sqlx::Error>>().map(|error| &**error);
     let answer = error.downcast_ref::<sqlx::Error>().or_else(shared)?.as_database_error()?;
     #[cfg(feature = "postgres")]
     if let Some(answer) = answer.try_downcast_ref::<sqlx::postgres::PgDatabaseError>() {
