@@ -1,5 +1,6 @@
 //! The commands of a repository on one stream run one after the other, so that they do not lose races against each other.
 
+use std::collections::hash_map::Entry;
 use std::collections::{BTreeMap, HashMap};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -32,7 +33,7 @@ struct Streams {
 struct Queue {
     /// The number of the command that runs.
     running: u64,
-    /// When it began to run, or the first other began to wait for it.
+    /// When it began to run, or the first other began to wait for it if that was later.
     since: Option<Instant>,
     waiting: BTreeMap<u64, oneshot::Sender<()>>,
 }
@@ -65,17 +66,20 @@ impl Turns {
         stream: &'t StreamId,
         store: &dyn EventStore,
     ) -> Result<(Turn<'t>, Option<oneshot::Receiver<()>>), AppendError> {
+        let limit = store.limits().queued_appends;
         let mut streams = self.lock();
         let Streams { queues, waiting, next_number } = &mut *streams;
         *next_number += 1;
         let number = *next_number;
         let turn = Turn { turns: self, stream, number };
-        let Some(queue) = queues.get_mut(stream) else {
-            queues.insert(stream.clone(), Queue { running: number, since: None, waiting: BTreeMap::new() });
-            return Ok((turn, None));
+        let queue = match queues.entry(stream.clone()) {
+            Entry::Vacant(place) => {
+                place.insert(Queue { running: number, since: None, waiting: BTreeMap::new() });
+                return Ok((turn, None));
+            }
+            Entry::Occupied(queue) => queue.into_mut(),
         };
         let queued = waiting.get(stream.tenant()).copied().unwrap_or_default();
-        let limit = store.limits().queued_appends;
         if queued >= limit {
             let tenant = stream.tenant().clone();
             drop(streams);
@@ -94,15 +98,12 @@ impl Turns {
 }
 
 impl Streams {
-    /// Gives the turn on a stream to the command that has waited longest.
-    fn give_to_next(&mut self, stream: &StreamId) -> Option<oneshot::Sender<()>> {
-        let queue = self.queues.get_mut(stream)?;
-        let Some((number, give)) = queue.waiting.pop_first() else {
-            self.queues.remove(stream);
-            return None;
-        };
+    /// Puts the queue of a stream back, with the turn of the command that has waited longest, unless none waits.
+    fn give_to_next(&mut self, stream: &StreamId, mut queue: Queue) -> Option<oneshot::Sender<()>> {
+        let (number, give) = queue.waiting.pop_first()?;
         queue.running = number;
-        queue.since = Some(Instant::now());
+        queue.since = (!queue.waiting.is_empty()).then(Instant::now);
+        self.queues.insert(stream.clone(), queue);
         self.waits_no_more(stream.tenant());
         Some(give)
     }
@@ -144,8 +145,10 @@ impl Turn<'_> {
     fn end_the_turn_before(&self) {
         let mut streams = self.turns.lock();
         let is_over = |queue: &&Queue| queue.since.is_some_and(|since| since + LONGEST_TURN <= Instant::now());
-        if streams.queues.get(self.stream).filter(is_over).is_some() {
-            let next = streams.give_to_next(self.stream);
+        if streams.queues.get(self.stream).filter(is_over).is_some()
+            && let Some(queue) = streams.queues.remove(self.stream)
+        {
+            let next = streams.give_to_next(self.stream, queue);
             drop(streams);
             tracing::warn!(stream = %self.stream, after = ?LONGEST_TURN, "a command has not ended, the next one begins");
             give(next);
@@ -164,13 +167,17 @@ fn give(next: Option<oneshot::Sender<()>>) {
 impl Drop for Turn<'_> {
     fn drop(&mut self) {
         let mut streams = self.turns.lock();
-        let Some(queue) = streams.queues.get_mut(self.stream) else { return };
+        // Taken out at once: usually nobody waits.
+        let Some(mut queue) = streams.queues.remove(self.stream) else { return };
         if queue.running == self.number {
-            let next = streams.give_to_next(self.stream);
+            let next = streams.give_to_next(self.stream, queue);
             drop(streams);
             give(next);
-        } else if queue.waiting.remove(&self.number).is_some() {
+            return;
+        }
+        if queue.waiting.remove(&self.number).is_some() {
             streams.waits_no_more(self.stream.tenant());
         }
+        streams.queues.insert(self.stream.clone(), queue);
     }
 }

@@ -32,7 +32,7 @@ use crate::error::{AppendError, ErrorFamily, OpenError, ReadError};
 use crate::event::{EventId, NewEvent};
 use crate::filter::Filter;
 use crate::payload::Payload;
-use crate::position::After;
+use crate::position::{After, Position};
 use crate::sqlite::connection::open::mount_of;
 use crate::sqlite::{SqliteOptions, SqliteStore};
 use crate::store::EventStore;
