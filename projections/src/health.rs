@@ -1,43 +1,67 @@
 //! What a supervisor should think of projections and reactors: which are in order, which are behind, and which need somebody.
 
+use std::collections::BTreeMap;
 use std::fmt;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use annals_eventstore::Position;
+use annals_eventstore::{Clock, EventStore, Filter, Position};
+use futures::future::join_all;
 use jiff::Timestamp;
-use tokio::time::{Instant, timeout};
+use tokio::sync::watch;
+use tokio::time::{Instant, sleep, timeout_at};
+use tokio_util::sync::CancellationToken;
 
-use crate::error::{Elsewhere, ProjectionProgress};
 use crate::handle::Projections;
 use crate::member::chain;
-use crate::status::{ProjectionState, ProjectionStatus, SlotStatus};
+use crate::metrics;
+use crate::reactor::ReactorStatus;
+use crate::status::{ProjectionState, ProjectionStatus};
 
 /// After how many times of a lease a slot that no process runs has failed.
-pub(crate) const LEASES_WITHOUT_OWNER: u32 = 3;
+const LEASES_WITHOUT_OWNER: u32 = 3;
 
 /// How long a projection may be behind, or retry, without coming any further.
-pub(crate) const MOST_WITHOUT_PROGRESS: Duration = Duration::from_secs(60);
+const MOST_WITHOUT_PROGRESS: Duration = Duration::from_secs(60);
 
-/// How long the end of the log, and what names show, may take to be read. A health check has a second.
+/// How long the log may take to be read. A health check has a second.
 const MOST_FOR_READS: Duration = Duration::from_millis(500);
+
+/// How often the metrics are brought up to date.
+const OBSERVE_EVERY: Duration = Duration::from_secs(5);
+
+/// Whose health it is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum HealthOf {
+    /// That of a projection.
+    Projection {
+        /// The version of its fold that runs here.
+        version: u32,
+    },
+    /// That of a reactor.
+    Reactor,
+}
 
 /// How one projection or reactor fares, as [`Projections::health`] gives it.
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub struct ProjectionHealth {
+    /// Which of them it is.
+    pub of: HealthOf,
     /// Its name.
     pub name: Arc<str>,
-    /// The version of its fold that runs here; 0 for a reactor, which has none.
-    pub version: u32,
     /// What to think of it.
     pub verdict: Verdict,
-    /// Everything in the log up to here is applied, as of [`ProjectionStatus::position`]; or handled, as of
-    /// [`ReactorStatus::position`](crate::ReactorStatus::position).
+    /// Everything in the log up to here is applied, as of [`ProjectionStatus::position`], or handled, as of
+    /// [`ReactorStatus::position`].
     pub position: Position,
     /// How many positions the end of the log is ahead: at most so many events are to be read, also such that do not concern it.
     /// `None` if the end of the log could not be read within half a second.
     pub behind: Option<u64>,
+    /// How long ago the first event behind its position was recorded, whether it concerns it or not; zero if it is not behind.
+    /// `None` if that event could not be read within half a second.
+    pub lag: Option<Duration>,
     /// How long it takes to the end of the log at its pace since its health was first asked for while it is behind.
     /// `None` if it is not behind, or its pace is not known.
     pub time_left: Option<Duration>,
@@ -56,9 +80,9 @@ pub enum Verdict {
         /// The fault.
         fault: String,
     },
-    /// It goes on, but without some streams: those of [`Projections::dead_letters`], or of [`Projections::parked`].
+    /// It goes on, but without some streams: those of [`Projections::dead_letters`].
     Degraded {
-        /// How many streams are parked in what this process runs. Others report theirs.
+        /// How many streams are parked in the slots that this process runs. Others report theirs.
         parked: usize,
     },
     /// Somebody has paused it, and that is no failure however far it is behind.
@@ -68,7 +92,7 @@ pub enum Verdict {
         /// Since when.
         since: Timestamp,
     },
-    /// It does not go on: it has stopped, no process runs it, it comes no further, or queries see another version, which does not.
+    /// It does not go on: it has stopped, no process runs it, or it comes no further.
     Failed {
         /// Why, what is in the way, and since when.
         why: String,
@@ -110,15 +134,18 @@ impl fmt::Display for Verdict {
 
 impl fmt::Display for ProjectionHealth {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { name, version, verdict, position, behind, time_left } = self;
-        match version {
-            0 => write!(f, "reactor `{name}`: {verdict} (at {position}")?,
-            _ => write!(f, "`{name}` version {version}: {verdict} (at {position}")?,
+        let Self { of, name, verdict, position, behind, lag, time_left } = self;
+        match of {
+            HealthOf::Projection { version } => write!(f, "`{name}` version {version}: {verdict} (at {position}")?,
+            HealthOf::Reactor => write!(f, "reactor `{name}`: {verdict} (at {position}")?,
         }
         match behind {
             Some(0) => {}
             Some(behind) => write!(f, ", {behind} behind")?,
             None => f.write_str(", the end of the log is not known")?,
+        }
+        if let Some(lag) = lag.filter(|lag| !lag.is_zero()) {
+            write!(f, ", for {}s", lag.as_secs())?;
         }
         if let Some(left) = time_left {
             write!(f, ", about {}s left", left.as_secs())?;
@@ -128,25 +155,19 @@ impl fmt::Display for ProjectionHealth {
 }
 
 impl Projections {
-    /// How every projection and then every reactor fares, in the order in which they were added: for a supervisor that asks every
-    /// few seconds. It is one read of the end of the log and one of the database of the read models, at once, and takes half a
-    /// second at most.
+    /// How every projection fares, and then every reactor, in the order in which they were added: for a supervisor that asks
+    /// every few seconds. It reads the end of the log, and the first event behind each that is behind, and takes half a second at
+    /// most. The metrics of `annals_runner_` say the same every five seconds.
     ///
-    /// A projection has failed if
+    /// A projection or a reactor has failed if
     ///
     /// - it has stopped in this process,
-    /// - no process has run a slot of it for three times the [lease](crate::ProjectionsBuilder::lease),
-    /// - it is behind, and its position was the same for a minute, each time that this was asked,
-    /// - a fault has blocked it for a minute, or
-    /// - its stable name shows another version, as after a deploy that was taken back without [`Projections::show`], and that one
-    ///   is behind and has not moved for a minute.
+    /// - no process has run it, or a slot of it, for three times the [lease](crate::ProjectionsBuilder::lease),
+    /// - it is behind, and its position was the same for a minute, or
+    /// - a fault has blocked it for a minute.
     ///
     /// One that is far behind and comes further has not, nor one that somebody has paused. One whose events do not occur is at
     /// the end of the log all the same.
-    ///
-    /// For a reactor the same counts, except that it is not stuck as long as it waits for a handler. If it has not come further
-    /// for a minute because an event is tried again and again, it has failed, and says why. Where another process runs it, that
-    /// one says how it fares.
     ///
     /// ```
     /// # mod till { include!(concat!(env!("CARGO_MANIFEST_DIR"), "/docs/till.rs")); }
@@ -175,39 +196,136 @@ impl Projections {
     /// # Cancel safety
     /// Dropping the future is harmless.
     pub async fn health(&self) -> Vec<ProjectionHealth> {
-        let shared = self.shared();
-        let (head, progress) =
-            tokio::join!(timeout(MOST_FOR_READS, shared.store.head()), timeout(MOST_FOR_READS, self.progress()));
-        let head = head.ok().and_then(Result::ok).map(|head| head.position);
-        let progress = progress.ok().and_then(Result::ok);
-        let watch = Watch { now: Instant::now(), time: shared.clock.now(), lease: self.lease(), head };
-        let mut seen = self.watched().0.lock().unwrap_or_else(PoisonError::into_inner);
-        let (projections, reactors) = (self.status(), self.reactors());
-        seen.resize(projections.len() + reactors.len(), Seen::default());
-        let (of_projections, of_reactors) = seen.split_at_mut(projections.len());
-        let projections = projections.iter().zip(of_projections).enumerate().map(|(at, (status, seen))| {
-            watch.projection(status, progress.as_ref().and_then(|progress| progress.get(at)), seen)
-        });
-        let reactors = reactors.iter().zip(of_reactors).map(|(status, seen)| watch.reactor(status, seen));
-        projections.chain(reactors).collect()
+        self.monitor().look().await.into_iter().map(|(_, health)| health).collect()
     }
 }
 
-/// What was seen of projections, and then of reactors, when their health was asked for.
-#[derive(Default)]
-pub(crate) struct Watched(Mutex<Vec<Seen>>);
-
-/// What was seen of one.
-#[derive(Clone, Default)]
-pub(crate) struct Seen {
-    pub(crate) behind: Option<Behind>,
-    /// The version that the stable name shows, if another one runs here.
-    shown: Option<(u32, Behind)>,
-    /// Since when a reactor is in a state.
-    pub(crate) state: Option<(crate::reactor::StateKind, Instant)>,
+/// All that runs, and what was seen of it when it was last looked at.
+pub(crate) struct Monitor {
+    pub(crate) projections: Vec<watch::Receiver<ProjectionStatus>>,
+    pub(crate) reactors: Vec<watch::Receiver<ReactorStatus>>,
+    pub(crate) store: Arc<dyn EventStore>,
+    pub(crate) clock: Arc<dyn Clock>,
+    pub(crate) lease: Duration,
+    pub(crate) seen: Mutex<Vec<Option<Behind>>>,
 }
 
-/// A projection that is behind.
+impl Monitor {
+    async fn look(&self) -> Vec<(Unit, ProjectionHealth)> {
+        let projections = self.projections.iter().map(|status| Unit::of_projection(&status.borrow()));
+        let reactors = self.reactors.iter().map(|status| Unit::of_reactor(&status.borrow()));
+        let units: Vec<Unit> = projections.chain(reactors).collect();
+        let until = Instant::now() + MOST_FOR_READS;
+        let head = timeout_at(until, self.store.head()).await.ok().and_then(Result::ok).map(|head| head.position);
+        let recorded = self.first_behind(&units, head, until).await;
+        let watch = Watch { now: Instant::now(), time: self.clock.now(), lease: self.lease, head };
+        let mut seen = self.seen.lock().unwrap_or_else(PoisonError::into_inner);
+        seen.resize(units.len(), None);
+        let looked = units.into_iter().zip(seen.iter_mut()).map(|(unit, seen)| {
+            let health = watch.health(&unit, recorded.get(&unit.position), seen);
+            (unit, health)
+        });
+        looked.collect()
+    }
+
+    /// When the first event behind each position was recorded, as far as that can be read in time.
+    async fn first_behind(
+        &self,
+        units: &[Unit],
+        head: Option<Position>,
+        until: Instant,
+    ) -> BTreeMap<Position, Timestamp> {
+        let Some(head) = head else { return BTreeMap::new() };
+        let mut positions: Vec<Position> = units.iter().map(|unit| unit.position).filter(|at| *at < head).collect();
+        positions.sort_unstable();
+        positions.dedup();
+        let all = Filter::all();
+        let reads = positions.into_iter().map(async |at| {
+            let page = timeout_at(until, self.store.read_page(at.into(), &all, 1)).await.ok()?.ok()?;
+            Some((at, page.events.first()?.recorded_at))
+        });
+        join_all(reads).await.into_iter().flatten().collect()
+    }
+
+    /// Brings the metrics up to date now and then, until it is cancelled.
+    pub(crate) async fn observe(self: Arc<Self>, cancel: CancellationToken) {
+        loop {
+            for (unit, health) in self.look().await {
+                metrics::observed(&health, &unit.states(), unit.parked());
+            }
+            tokio::select! {
+                () = cancel.cancelled() => return,
+                () = sleep(OBSERVE_EVERY) => {}
+            }
+        }
+    }
+}
+
+/// A projection or a reactor at one moment.
+struct Unit {
+    of: HealthOf,
+    name: Arc<str>,
+    position: Position,
+    /// One if it is not split.
+    slots: Vec<UnitSlot>,
+}
+
+struct UnitSlot {
+    slot: u32,
+    position: Position,
+    state: ProjectionState,
+    since: Instant,
+    parked: usize,
+    /// Why some of its events wait, if it knows.
+    waiting: Option<String>,
+}
+
+impl Unit {
+    fn of_projection(status: &ProjectionStatus) -> Self {
+        let slots = status.slots.iter().map(|slot| UnitSlot {
+            slot: slot.slot,
+            position: slot.position,
+            state: slot.state.clone(),
+            since: slot.since,
+            parked: slot.parked,
+            waiting: None,
+        });
+        Self {
+            of: HealthOf::Projection { version: status.version },
+            name: Arc::clone(&status.name),
+            position: status.position,
+            slots: slots.collect(),
+        }
+    }
+
+    fn of_reactor(status: &ReactorStatus) -> Self {
+        let waiting = status.last_error.clone().filter(|_| status.retrying > 0);
+        let slot = UnitSlot {
+            slot: 0,
+            position: status.position,
+            state: status.state.as_projection(),
+            since: status.since,
+            parked: status.parked,
+            waiting,
+        };
+        let (name, position) = (Arc::clone(&status.name), status.position);
+        Self { of: HealthOf::Reactor, name, position, slots: vec![slot] }
+    }
+
+    /// How many streams are parked, in the slots that run here.
+    fn parked(&self) -> usize {
+        let runs_here = |slot: &&UnitSlot| !matches!(slot.state, ProjectionState::Standby { .. });
+        self.slots.iter().filter(runs_here).map(|slot| slot.parked).sum()
+    }
+
+    /// How many of its slots are in each state.
+    fn states(&self) -> Vec<(&'static str, usize)> {
+        let count = |name: &'static str| self.slots.iter().filter(|slot| slot.state.metric() == name).count();
+        ProjectionState::METRICS.iter().map(|name| (*name, count(name))).collect()
+    }
+}
+
+/// When something that is behind was seen.
 #[derive(Clone, Copy)]
 pub(crate) struct Behind {
     /// When that was first seen, and where it was.
@@ -217,18 +335,6 @@ pub(crate) struct Behind {
 }
 
 impl Behind {
-    fn at(now: Instant, position: Position) -> Self {
-        Self { first: (now, position), moved: (now, position) }
-    }
-
-    /// Since when it is where it is now.
-    fn since(&mut self, now: Instant, position: Position) -> Instant {
-        if self.moved.1 != position {
-            self.moved = (now, position);
-        }
-        self.moved.0
-    }
-
     /// How long it takes to get so much further.
     fn time_left(&self, now: Instant, position: Position, behind: u64) -> Option<Duration> {
         let (begun, from) = self.first;
@@ -238,95 +344,57 @@ impl Behind {
     }
 }
 
-/// One look at all projections and reactors.
-pub(crate) struct Watch {
-    pub(crate) now: Instant,
+/// One look at all of them.
+struct Watch {
+    now: Instant,
     time: Timestamp,
-    pub(crate) lease: Duration,
+    lease: Duration,
     head: Option<Position>,
 }
 
 impl Watch {
-    fn projection(
-        &self,
-        status: &ProjectionStatus,
-        progress: Option<&ProjectionProgress>,
-        seen: &mut Seen,
-    ) -> ProjectionHealth {
-        let shown = self.shown(progress, &mut seen.shown);
-        let verdict = match self.verdict(status) {
-            own @ (Verdict::Paused { .. } | Verdict::Failed { .. }) => own,
-            own => shown.unwrap_or(own),
+    /// `recorded` is when the first event behind it was recorded, if it is behind and that is known.
+    fn health(&self, unit: &Unit, recorded: Option<&Timestamp>, seen: &mut Option<Behind>) -> ProjectionHealth {
+        let position = unit.position;
+        let behind = self.head.map(|head| u64::try_from(head.get() - position.get()).unwrap_or_default());
+        let lag = match behind {
+            Some(0) => Some(Duration::ZERO),
+            _ => recorded.map(|recorded| Duration::try_from(self.time.duration_since(*recorded)).unwrap_or_default()),
         };
-        let no_progress = |since| Some(self.no_progress(status, since));
-        self.health(&status.name, status.version, status.position, verdict, &mut seen.behind, no_progress)
-    }
-
-    /// How something fares whose state says `verdict`, if it comes further; else, as far as that is known, what `no_progress` gives
-    /// for the moment since which it does not.
-    pub(crate) fn health(
-        &self,
-        name: &Arc<str>,
-        version: u32,
-        position: Position,
-        mut verdict: Verdict,
-        seen: &mut Option<Behind>,
-        no_progress: impl FnOnce(Instant) -> Option<Verdict>,
-    ) -> ProjectionHealth {
-        let behind = self.behind(position);
+        let mut verdict = self.verdict(unit);
         if behind == Some(0) || matches!(verdict, Verdict::Paused { .. } | Verdict::Failed { .. }) {
             *seen = None;
         } else if behind.is_some() {
-            let since = seen.get_or_insert(Behind::at(self.now, position)).since(self.now, position);
-            if self.now - since >= MOST_WITHOUT_PROGRESS {
-                verdict = no_progress(since).unwrap_or(verdict);
+            let is_here = (self.now, position);
+            let seen = seen.get_or_insert(Behind { first: is_here, moved: is_here });
+            if seen.moved.1 != position {
+                seen.moved = is_here;
+            }
+            if self.now - seen.moved.0 >= MOST_WITHOUT_PROGRESS {
+                verdict = self.no_progress(unit, seen.moved.0);
             }
         }
         let time_left = seen.zip(behind).and_then(|(seen, behind)| seen.time_left(self.now, position, behind));
-        ProjectionHealth { name: Arc::clone(name), version, verdict, position, behind, time_left }
-    }
-
-    /// How many positions the end of the log is ahead.
-    fn behind(&self, position: Position) -> Option<u64> {
-        self.head.map(|head| u64::try_from(head.get() - position.get()).unwrap_or_default())
-    }
-
-    /// A failure if queries see another version than the one that runs here, and nobody feeds that.
-    fn shown(&self, progress: Option<&ProjectionProgress>, seen: &mut Option<(u32, Behind)>) -> Option<Verdict> {
-        let ProjectionProgress { projection, position, elsewhere, .. } = progress?;
-        let Some(Elsewhere { version, here, .. }) = elsewhere else {
-            *seen = None;
-            return None;
-        };
-        let is_there = self.behind(*position)? == 0;
-        let (_, behind) = match seen {
-            Some(known) if known.0 == *version && !is_there => known,
-            _ => seen.insert((*version, Behind::at(self.now, *position))),
-        };
-        let since = behind.since(self.now, *position);
-        (self.now - since >= MOST_WITHOUT_PROGRESS).then(|| Verdict::Failed {
-            why: format!(
-                "queries of it see version {version}, which is at {position} and comes no further since {}; start a build of \
-                 `{projection}` with version {version}, or show version {here} by `Projections::show`",
-                self.time_of(since)
-            ),
-        })
+        ProjectionHealth { of: unit.of, name: Arc::clone(&unit.name), verdict, position, behind, lag, time_left }
     }
 
     /// The worst of what its slots say.
-    fn verdict(&self, status: &ProjectionStatus) -> Verdict {
-        let runs_here = |slot: &&SlotStatus| !matches!(slot.state, ProjectionState::Standby { .. });
-        let parked = status.slots.iter().filter(runs_here).map(|slot| slot.parked).sum();
+    fn verdict(&self, unit: &Unit) -> Verdict {
+        let parked = unit.parked();
         let degraded = if parked > 0 { Verdict::Degraded { parked } } else { Verdict::Healthy };
-        let of_slots = status.slots.iter().map(|slot| self.of_slot(status, slot));
+        let of_slots = unit.slots.iter().map(|slot| self.of_slot(unit, slot));
         of_slots.chain([degraded]).max_by_key(Verdict::rank).unwrap_or(Verdict::Healthy)
     }
 
-    fn of_slot(&self, status: &ProjectionStatus, slot: &SlotStatus) -> Verdict {
-        let failed = |why: String| Verdict::Failed { why: format!("{}{why}", name_of(status, slot)) };
+    fn of_slot(&self, unit: &Unit, slot: &UnitSlot) -> Verdict {
+        let failed = |why: String| Verdict::Failed { why: format!("{}{why}", name_of(unit, slot)) };
         let (elapsed, since) = (self.now - slot.since, self.time_of(slot.since));
         match &slot.state {
-            ProjectionState::Live | ProjectionState::Standby { owner: Some(_) } => Verdict::Healthy,
+            ProjectionState::Standby { owner: Some(_) } => Verdict::Healthy,
+            ProjectionState::Live | ProjectionState::CatchingUp if slot.waiting.is_some() => {
+                Verdict::Retrying { fault: slot.waiting.clone().unwrap_or_default() }
+            }
+            ProjectionState::Live => Verdict::Healthy,
             ProjectionState::CatchingUp => Verdict::CatchingUp,
             ProjectionState::Retrying { fault } if elapsed >= MOST_WITHOUT_PROGRESS => {
                 failed(format!("a fault blocks it since {since}: {fault}"))
@@ -343,27 +411,33 @@ impl Watch {
     }
 
     /// It is behind and comes no further: what is known of the slots that are the furthest behind.
-    fn no_progress(&self, status: &ProjectionStatus, since: Instant) -> Verdict {
-        let in_the_way = |slot: &SlotStatus| {
-            let what = match &slot.state {
-                ProjectionState::Retrying { fault } => fault.clone(),
-                ProjectionState::Standby { owner: Some(owner) } => format!("it is run by `{owner}`; look there"),
-                ProjectionState::Standby { owner: None } => "no process runs it".to_owned(),
-                _ => "its database does not answer; look for locks held on its table, and at the disk".to_owned(),
+    fn no_progress(&self, unit: &Unit, since: Instant) -> Verdict {
+        let in_the_way = |slot: &UnitSlot| {
+            let what = match (&slot.state, &slot.waiting, unit.of) {
+                (ProjectionState::Retrying { fault }, ..) => fault.clone(),
+                (ProjectionState::Standby { owner: Some(owner) }, ..) => {
+                    format!("it is run by `{owner}`; look there")
+                }
+                (ProjectionState::Standby { owner: None }, ..) => "no process runs it".to_owned(),
+                (_, Some(waiting), _) => waiting.clone(),
+                (_, None, HealthOf::Reactor) => "its handlers do not end, or its database does not answer".to_owned(),
+                (_, None, HealthOf::Projection { .. }) => {
+                    "its database does not answer; look for locks held on its table, and at the disk".to_owned()
+                }
             };
-            format!("{}{what}", name_of(status, slot))
+            format!("{}{what}", name_of(unit, slot))
         };
-        let last = status.slots.iter().filter(|slot| slot.position == status.position);
+        let last = unit.slots.iter().filter(|slot| slot.position == unit.position);
         let what: Vec<String> = last.map(in_the_way).collect();
         Verdict::Failed { why: format!("it comes no further since {}: {}", self.time_of(since), what.join(", ")) }
     }
 
-    pub(crate) fn time_of(&self, then: Instant) -> Timestamp {
+    fn time_of(&self, then: Instant) -> Timestamp {
         self.time.checked_sub(self.now - then).unwrap_or(self.time)
     }
 }
 
 /// Which slot it is, if there are several.
-fn name_of(status: &ProjectionStatus, slot: &SlotStatus) -> String {
-    if status.slots.len() > 1 { format!("slot {}: ", slot.slot) } else { String::new() }
+fn name_of(unit: &Unit, slot: &UnitSlot) -> String {
+    if unit.slots.len() > 1 { format!("slot {}: ", slot.slot) } else { String::new() }
 }

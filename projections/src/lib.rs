@@ -11,6 +11,7 @@
 //! | pause, resume, start again | [`Projections::pause`], [`Projections::resume`], [`Projections::start_again`] |
 //! | look at what a reactor has set aside, retry it | [`Projections::parked`], [`Projections::retry_parked`] |
 //! | read rows by key or condition | [`Projections::find`], [`Projections::select`] |
+//! | read them as they were | [`Projections::as_of`], one of a stream projection: [`Projections::find_as_of`] |
 //! | send mails, call others: side effects | [`Reactor`], [`EffectKey`], [`ProjectionsBuilder::react`] |
 //! | read your own writes, watch, end | [`Projections::wait_for`], [`Projections::status`], [`Projections::close`] |
 //! | keep the rows of tenants apart | [Tenants](#tenants) |
@@ -46,6 +47,7 @@ mod control;
 mod database;
 mod dead_letters;
 mod error;
+mod find_as_of;
 mod fold;
 mod folding;
 mod handle;
@@ -55,6 +57,8 @@ mod key_order;
 mod known_rows;
 mod member;
 mod memory_table;
+mod metrics;
+mod pace;
 mod page_reader;
 mod parking;
 mod pass;
@@ -92,14 +96,18 @@ pub use error::{
     ControlError, Elsewhere, EventPlace, ProjectionError, ProjectionProgress, QueryError, StartError, StopCause,
     Stopped, WaitError,
 };
+pub use find_as_of::RowAsOf;
 pub use handle::Projections;
-pub use health::{ProjectionHealth, Verdict};
+pub use health::{HealthOf, ProjectionHealth, Verdict};
+#[doc(hidden)]
+pub use keeper::MayLeave;
 pub use projection::Projection;
 pub use reactor::{EffectKey, ParkedStream, Reacting, Reactor, ReactorError, ReactorState, ReactorStatus};
 pub use read_model::{ColumnSpec, IndexSpec, ReadModel, RowKey, RowKeyPrefix, SpecError, TableSpec};
 pub use reads::QueryValue;
 pub use rows::Rows;
-pub use status::{ProjectionState, ProjectionStatus, SlotStatus};
+pub use slot::slot_of;
+pub use status::{LastError, ProjectionState, ProjectionStatus, SlotStatus};
 pub use stops::Stops;
 pub use stream_key::StreamKey;
 pub use stream_options::StreamOptions;

@@ -5,7 +5,6 @@ mod effect_key;
 mod engine;
 mod error;
 mod handle;
-mod health;
 mod keeper;
 mod lanes;
 mod leased;
@@ -30,4 +29,3 @@ pub(crate) use reactions::{AnyReactor, TypedReactor};
 #[cfg(test)]
 pub(crate) use start::unit_of;
 pub(crate) use start::{KnownReactor, Member, check, prepare};
-pub(crate) use status::StateKind;

@@ -6,7 +6,7 @@ use annals_eventstore::{EventStore, Position};
 
 use super::accounts::{AccountEvent, Accounts};
 use super::dead_letters::{Ordered, letters, poison};
-use super::fixture::{Counts, Doubled, Fixture, until_at};
+use super::fixture::{Counts, Fixture, until_at};
 use super::streams::stream;
 use super::troubled::Trouble;
 use crate::{ProjectionHealth, ProjectionState, Projections, Retried, Verdict};
@@ -185,40 +185,6 @@ async fn one_that_no_process_runs_has_failed_after_three_leases_and_says_since_w
     }
     second.close().await;
     views.close().await;
-}
-
-/// A deploy that was taken back without [`Projections::show`]: queries see the newer version, which nobody feeds any more.
-#[tokio::test(start_paused = true)]
-async fn one_whose_name_shows_a_version_that_nobody_feeds_has_failed() {
-    let shop = Fixture::new();
-    let older = start(&shop).await;
-    older.wait_for(paid(&shop).await, shop.soon()).await.unwrap();
-    let newer = shop.beside().projections().with(Doubled).lease(LEASE).start().await.unwrap();
-    while shop.shown::<Accounts>().await != Some(2) {
-        tokio::time::sleep(Duration::from_millis(5)).await;
-    }
-    for _ in 0..3 {
-        let last = paid(&shop).await;
-        until_at(&older, last).await;
-        minutes(1).await;
-        assert_eq!(health(&older).await.verdict, Verdict::Healthy, "another process feeds it");
-    }
-    newer.close().await;
-    minutes(2).await;
-    assert_eq!(health(&older).await.verdict, Verdict::Healthy, "queries miss nothing");
-    let last = paid(&shop).await;
-    until_at(&older, last).await;
-    assert_eq!(health(&older).await.verdict, Verdict::Healthy);
-    minutes(1).await;
-    let failed = health(&older).await;
-    assert!(
-        why(&failed).starts_with("queries of it see version 2, which is at 4 and comes no further since "),
-        "{failed}"
-    );
-    assert!(why(&failed).contains("or show version 1 by `Projections::show`"), "{failed}");
-    older.show::<Accounts>(shop.soon()).await.unwrap();
-    assert_eq!(health(&older).await.verdict, Verdict::Healthy);
-    older.close().await;
 }
 
 async fn start_second(shop: &Fixture) -> Projections {
