@@ -119,6 +119,12 @@ impl Projections {
         Some(self.0.names.fed[self.place_of::<P>().ok()?].status.borrow().clone())
     }
 
+    /// The state of `P`, as it changes. For runners that work on the streams of its slots; no promise is made about it.
+    #[doc(hidden)]
+    pub fn __watch<P: Projection>(&self) -> Option<watch::Receiver<ProjectionStatus>> {
+        Some(self.0.names.fed[self.place_of::<P>().ok()?].status.clone())
+    }
+
     /// What runs of `P`.
     pub(crate) fn any<P: Projection>(&self) -> Option<Arc<dyn AnyProjection>> {
         Some(Arc::clone(&self.0.names.fed[self.place_of::<P>().ok()?].projection))

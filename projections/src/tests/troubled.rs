@@ -39,6 +39,7 @@ pub(crate) struct Troubled {
     gate_of_loads: Arc<tokio::sync::Mutex<()>>,
     gate_of_comparisons: Arc<tokio::sync::Mutex<()>>,
     gate_of_surveys: Arc<tokio::sync::Mutex<()>>,
+    gates_of_seizes: [Arc<tokio::sync::Mutex<()>>; 2],
     state: Arc<Mutex<State>>,
 }
 
@@ -58,6 +59,7 @@ struct State {
     loads_begun: usize,
     /// How many comparisons of stored checkpoints were begun.
     comparisons_begun: usize,
+    seizes_begun: [usize; 2],
     /// How many commits were begun, how many got through the gate, and how many had an effect.
     begun: usize,
     tried: usize,
@@ -75,7 +77,8 @@ struct State {
 impl Troubled {
     pub(crate) fn new(models: Arc<dyn ReadModels>) -> Self {
         let (gate, gate_of_loads, gate_of_comparisons, gate_of_surveys) = Default::default();
-        Self { models, gate, gate_of_loads, gate_of_comparisons, gate_of_surveys, state: Arc::default() }
+        let (gates_of_seizes, state) = Default::default();
+        Self { models, gate, gate_of_loads, gate_of_comparisons, gate_of_surveys, gates_of_seizes, state }
     }
 
     fn state(&self) -> std::sync::MutexGuard<'_, State> {
@@ -121,6 +124,15 @@ impl Troubled {
     /// Comparisons of stored checkpoints wait until what this gives is dropped.
     pub(crate) async fn hold_comparisons(&self) -> impl Sized {
         Arc::clone(&self.gate_of_comparisons).lock_owned().await
+    }
+
+    /// Whoever seizes a unit, or only whoever wants to keep one that it has seized, waits until what this gives is dropped.
+    pub(crate) async fn hold_seizes(&self, of_held: bool) -> impl Sized {
+        Arc::clone(&self.gates_of_seizes[usize::from(of_held)]).lock_owned().await
+    }
+
+    pub(crate) fn seizes_begun(&self, of_held: bool) -> usize {
+        self.state().seizes_begun[usize::from(of_held)]
     }
 
     pub(crate) fn comparisons_begun(&self) -> usize {
@@ -320,6 +332,9 @@ impl ReadModels for Troubled {
         held: Option<i64>,
         lease: Duration,
     ) -> Result<Option<Place>, Fault> {
+        let of_held = usize::from(held.is_some());
+        self.state().seizes_begun[of_held] += 1;
+        drop(self.gates_of_seizes[of_held].lock().await);
         self.models.seize(unit, owner, held, lease).await
     }
 
