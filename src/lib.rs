@@ -187,12 +187,12 @@ pub mod postgres {
 pub mod projections {
     pub use annals_projections::{
         AsOfError, Column, ColumnError, ColumnSpec, ColumnType, ColumnValue, ControlError, DeadLetter, EffectKey,
-        Elsewhere, EventPlace, IndexSpec, ParkedError, ParkedStream, PositionToken, Projection, ProjectionError,
-        ProjectionHealth, ProjectionProgress, ProjectionState, ProjectionStatus, Projections, ProjectionsBuilder,
-        QueryError, QueryValue, Reacting, Reactor, ReactorError, ReactorState, ReactorStatus, ReadModel,
-        ReadModelDatabase, Retried, RowAsOf, RowError, RowKey, RowKeyPrefix, Rows, RowsAsOf, SlotStatus, SpecError,
-        StartError, StopCause, Stopped, StreamKey, StreamOptions, StreamProjection, StreamRow, TableSpec, Verdict,
-        WaitError, text_column,
+        Elsewhere, EventPlace, HealthOf, IndexSpec, LastError, ParkedError, ParkedStream, PositionToken, Projection,
+        ProjectionError, ProjectionHealth, ProjectionProgress, ProjectionState, ProjectionStatus, Projections,
+        ProjectionsBuilder, QueryError, QueryValue, Reacting, Reactor, ReactorError, ReactorState, ReactorStatus,
+        ReadModel, ReadModelDatabase, Retried, RowAsOf, RowError, RowKey, RowKeyPrefix, Rows, RowsAsOf, SlotStatus,
+        SpecError, StartError, StopCause, Stopped, StreamKey, StreamOptions, StreamProjection, StreamRow, TableSpec,
+        Verdict, WaitError, text_column,
     };
 }
 

@@ -1,11 +1,8 @@
 //! A read model as it was: the log up to there, folded into memory by the code that folds it into a database.
 
-use std::collections::HashSet;
 use std::sync::Arc;
 
-use annals_eventstore::{
-    After, AsOf, Backoff, Checkpoint, ErrorFamily, EventStore, Position, ReadError, StreamId, Tenant,
-};
+use annals_eventstore::{After, AsOf, Backoff, Checkpoint, ErrorFamily, EventStore, Position, ReadError, Tenant};
 use tokio::time::sleep;
 
 use crate::changes::RowError;
@@ -15,7 +12,7 @@ use crate::folding::{Folding, Outcome, Step, Stop};
 use crate::member::{AnyProjection, chain, wanted};
 use crate::memory_table::MemoryTable;
 use crate::page_reader::PageReader;
-use crate::parking::{Parked, PassedOver};
+use crate::parking::{Parked, ParkedStreams, PassedOver};
 use crate::projection::Projection;
 use crate::read_model::ReadModel;
 use crate::rows::read_row;
@@ -151,7 +148,7 @@ pub(crate) struct Past<'p> {
     end: Checkpoint,
     pub(crate) parked: Vec<EventPlace>,
     /// The streams of `parked`.
-    passed_over: Arc<HashSet<StreamId>>,
+    passed_over: Arc<ParkedStreams>,
 }
 
 impl<'p> Past<'p> {
@@ -191,7 +188,7 @@ impl<'p> Past<'p> {
         for Parked { event, cause } in parked {
             let projection = self.projection.model().projection;
             tracing::warn!(projection, %event, reason = chain(&cause), "stream parked");
-            Arc::make_mut(&mut self.passed_over).insert(event.stream.clone());
+            Arc::make_mut(&mut self.passed_over).insert(event.stream.clone(), event.position);
             self.parked.push(event);
         }
         for PassedOver { stream, events } in passed_over {

@@ -5,7 +5,8 @@ use std::collections::HashMap;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 
-use annals_eventstore::{Event, EventId, Parts, Position, ReadError, Recorded, RecordedEvent};
+use annals_eventstore::{Event, EventId, Parts, Position, ReadError, Recorded, RecordedEvent, TraceParent};
+use jiff::Timestamp;
 
 use crate::error::{EventPlace, StopCause};
 use crate::fold::panic_text;
@@ -40,6 +41,7 @@ impl Decoder {
 pub(crate) struct Decoded<E> {
     pub(crate) place: EventPlace,
     pub(crate) event_id: EventId,
+    pub(crate) recorded_at: Timestamp,
     pub(crate) parts: Result<Parts<Recorded<E>>, Unreadable>,
 }
 
@@ -83,7 +85,12 @@ fn decode_all<E: Event>(events: &[RecordedEvent]) -> Arc<dyn Any + Send + Sync> 
     let decoded: Vec<Decoded<E>> = events
         .iter()
         .filter(|event| E::READS.iter().any(|shape| *shape.name == *event.name))
-        .map(|event| Decoded { place: EventPlace::of(event), event_id: event.event_id, parts: decode(event) })
+        .map(|event| Decoded {
+            place: EventPlace::of(event),
+            event_id: event.event_id,
+            recorded_at: event.recorded_at,
+            parts: decode(event),
+        })
         .collect();
     Arc::new(decoded)
 }
@@ -96,6 +103,13 @@ fn decode<E: Event>(event: &RecordedEvent) -> Result<Parts<Recorded<E>>, Unreada
 }
 
 impl<E> Decoded<E> {
+    /// The W3C trace context under which it was recorded, unless that says that the trace is not kept.
+    pub(crate) fn trace_parent(&self) -> Option<&str> {
+        let first = self.parts.as_ref().ok()?.as_slice().first()?;
+        let trace_parent = first.metadata.trace_parent.as_ref().map(TraceParent::as_str)?;
+        (!trace_parent.ends_with("-00")).then_some(trace_parent)
+    }
+
     pub(crate) fn position(&self) -> Position {
         self.place.position
     }

@@ -1,6 +1,7 @@
 //! Which projections are to run, over which store, into which database.
 
-use std::sync::Arc;
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use annals_eventstore::{Clock, EventStore, IdSource, Invalid, ReadError, SystemClock, Tenant, TimeOrderedIds};
@@ -15,7 +16,8 @@ use crate::database::ReadModelDatabase;
 use crate::database::{Model, ReadModels, Runner};
 use crate::error::{StartError, is_rewind};
 use crate::handle::Projections;
-use crate::keeper::{Keeper, Returns};
+use crate::health::Monitor;
+use crate::keeper::{Keeper, MayLeave, Returns};
 use crate::member::{AnyProjection, Member, Typed, wanted};
 use crate::pass::{Passes, Shared};
 use crate::projection::Projection;
@@ -98,6 +100,7 @@ pub struct ProjectionsBuilder {
     most_rows_as_of: usize,
     lease: Duration,
     runner_name: Option<String>,
+    may_leave: BTreeMap<&'static str, MayLeave>,
 }
 
 impl ProjectionsBuilder {
@@ -113,6 +116,7 @@ impl ProjectionsBuilder {
             most_rows_as_of: MOST_ROWS,
             lease: LEASE,
             runner_name: None,
+            may_leave: BTreeMap::new(),
         }
     }
 
@@ -190,6 +194,14 @@ impl ProjectionsBuilder {
         self
     }
 
+    /// Asks `may_leave` before a slot of `P` is given to another process: see [`MayLeave`]. For runners that work on the streams of
+    /// the slots that this process has; no promise is made about it.
+    #[doc(hidden)]
+    pub fn __may_leave<P: Projection>(mut self, may_leave: MayLeave) -> Self {
+        self.may_leave.insert(P::NAME, may_leave);
+        self
+    }
+
     /// Prepares the tables and starts to read, each projection from where it is. Returns as soon as they run; what they
     /// have missed they catch up with in the background.
     ///
@@ -225,8 +237,8 @@ impl ProjectionsBuilder {
         check(&self.projections)?;
         reactor::check(&self.reactors)?;
         check_lease(self.lease)?;
-        let Self { store, database, clock, projections, reactors, most_rows_as_of, lease, .. } = self;
-        let runner_name = self.runner_name.unwrap_or_else(name_of_process);
+        let Self { store, database, clock, projections, reactors, most_rows_as_of, lease, may_leave, .. } = self;
+        let runner_name: Arc<str> = self.runner_name.unwrap_or_else(name_of_process).into();
         database.migrate().await?;
         let (mut members, mut fed, mut status_senders) = (Vec::new(), Vec::new(), Vec::new());
         for projection in projections {
@@ -236,7 +248,7 @@ impl ProjectionsBuilder {
                 check_log(store.as_ref(), &place.checkpoint).await.map_err(|e| refused(&model, e))?;
             }
             let projection: Arc<dyn AnyProjection> = Arc::from(projection);
-            let slots = Member::of(&projection, &prepared);
+            let slots = Member::of(&projection, &prepared, &runner_name, &clock);
             let status = slots.first().map(Member::status_sender).ok_or_else(|| {
                 Invalid::new("slots", format!("of projection `{}` are none", model.projection), "give it one at least")
             })?;
@@ -247,20 +259,31 @@ impl ProjectionsBuilder {
         let (returns, given) = Returns::new();
         let shared = Shared { store, database, clock, cancel: CancellationToken::new(), returns };
         let reactors = reactor::prepare(&shared, reactors).await?;
-        let known = reactors.iter().map(reactor::Member::known).collect();
+        let known: Vec<_> = reactors.iter().map(reactor::Member::known).collect();
         let tracker = TaskTracker::new();
         let passes = Passes::follow(shared.clone(), tracker.clone(), status_senders);
         let projections = fed.iter().map(|fed| (fed.model.projection, fed.model.version));
         let runs = projections.chain(reactors.iter().map(|reactor| (reactor.unit.projection, reactor.unit.version)));
         let runs = runs.collect();
-        let runner = Runner { id: TimeOrderedIds.next_id(), name: runner_name, runs, stopped: Vec::new() };
+        let runner = Runner { id: TimeOrderedIds.next_id(), name: runner_name.to_string(), runs, stopped: Vec::new() };
         let (order, orders) = mpsc::unbounded_channel();
-        let mut keeper = Keeper::new(passes, runner, lease, members, Reactors::of(reactors), given, orders);
+        let mut keeper =
+            Keeper::new(passes, runner, lease, members, Reactors::of(reactors, runner_name), given, orders)
+                .asking(may_leave);
         keeper.survey().await;
         tracker.spawn(keeper.run());
+        let monitor = Arc::new(Monitor {
+            projections: fed.iter().map(|fed| fed.status.clone()).collect(),
+            reactors: known.iter().map(|reactor| reactor.status.clone()).collect(),
+            store: Arc::clone(&shared.store),
+            clock: Arc::clone(&shared.clock),
+            lease,
+            seen: Mutex::default(),
+        });
+        tracker.spawn(Arc::clone(&monitor).observe(shared.cancel.clone()));
         tracker.close();
         let names = Names::new(shared.clone(), fed);
-        Ok(Projections::new(names, known, most_rows_as_of, lease, tracker, shared.cancel, order))
+        Ok(Projections::new(names, known, most_rows_as_of, monitor, tracker, shared.cancel, order))
     }
 }
 

@@ -5,13 +5,16 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use annals_eventstore::{BackendError, Backoff, Checkpoint, EventStore, Position, ReadError};
+use jiff::Timestamp;
 use tokio::time::sleep;
+use tracing::Span;
 
 use crate::changes::Changes;
 use crate::database::{Fault, Moved, UnitId, Work};
 use crate::error::StopCause;
 use crate::folding::Stop;
 use crate::member::Member;
+use crate::metrics;
 use crate::pass::Shared;
 
 /// How far one projection has come.
@@ -23,11 +26,26 @@ pub(crate) struct Part {
     applied: usize,
     /// Why the projection stops behind it, if it does.
     stop: Option<Stop>,
+    seen: Seen,
+}
+
+/// What is observed of the events of a part, if its projection follows the log. A rebuild says nothing of old events.
+#[derive(Default)]
+pub(crate) struct Seen {
+    /// When the first one was recorded.
+    pub(crate) first: Option<Timestamp>,
+    /// They end when the part is committed or given up.
+    pub(crate) _spans: Vec<Span>,
 }
 
 impl Part {
     pub(crate) fn of(member: usize, work: Work, applied: usize, stop: Option<Stop>) -> Self {
-        Self { member, work, applied, stop }
+        Self { member, work, applied, stop, seen: Seen::default() }
+    }
+
+    /// The same with what is observed of it.
+    pub(crate) fn seen(self, seen: Seen) -> Self {
+        Self { seen, ..self }
     }
 
     /// A part that applies nothing: it compares the stored checkpoint.
@@ -39,6 +57,7 @@ impl Part {
     fn committed(self, members: &mut [Member]) {
         let member = &mut members[self.member];
         member.park(&self.work.parking.park);
+        metrics::committed(&member.model, self.applied, self.seen.first.map(|first| member.since(first)));
         member.committed(self.work.to, self.applied);
         if let Some(stop) = self.stop {
             member.stop(stop);

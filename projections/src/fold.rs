@@ -5,14 +5,16 @@ use std::collections::HashSet;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 
-use annals_eventstore::{Checkpoint, Incarnation, Position, Recorded, StreamId, Tenant};
+use annals_eventstore::{Checkpoint, Incarnation, Position, Recorded, Tenant};
+use jiff::Timestamp;
+use tracing::{Span, info_span};
 
 use crate::batch::{Batch, Decoded};
 use crate::changes::{Changes, RowError};
 use crate::column::ColumnValue;
 use crate::error::{EventPlace, StopCause};
 use crate::known_rows::BadRow;
-use crate::parking::{Parked, Parking, PassedOver};
+use crate::parking::{Parked, ParkedStreams, Parking, PassedOver};
 use crate::projection::Projection;
 use crate::rows::Rows;
 use crate::slot::Slot;
@@ -46,7 +48,7 @@ pub(crate) trait AnyFold: Send {
     fn changes(&mut self) -> Result<Changes, Vec<BadRow>>;
 
     /// From now on streams can be parked, and those of `parked` are. Their events are passed over.
-    fn allow_parking(&mut self, parked: Arc<HashSet<StreamId>>);
+    fn allow_parking(&mut self, parked: Arc<ParkedStreams>);
 
     /// Parks the stream of the event with this number: later rounds pass over that event and those behind it.
     ///
@@ -59,6 +61,12 @@ pub(crate) trait AnyFold: Send {
 
     /// Where the event with this number stands.
     fn place(&self, index: usize) -> EventPlace;
+
+    /// When the event with this number was recorded.
+    fn recorded_at(&self, index: usize) -> Timestamp;
+
+    /// A span for each event whose trace is kept, as part of that trace.
+    fn spans(&self) -> Vec<Span>;
 
     /// The checkpoint of having applied the first `events` events, 1 at least.
     fn checkpoint(&self, incarnation: Incarnation, events: usize) -> Checkpoint;
@@ -105,7 +113,7 @@ impl<P: Projection> AnyFold for Fold<P> {
             let event = &self.events[at as usize];
             let stream = &event.place.stream;
             if let Some(parking) = &self.parking
-                && (parking.passes_over(index, stream) || failed_streams.contains(stream))
+                && (parking.passes_over(index, &event.place) || failed_streams.contains(stream))
             {
                 continue;
             }
@@ -156,7 +164,7 @@ impl<P: Projection> AnyFold for Fold<P> {
         self.rows.changes()
     }
 
-    fn allow_parking(&mut self, parked: Arc<HashSet<StreamId>>) {
+    fn allow_parking(&mut self, parked: Arc<ParkedStreams>) {
         self.parking = Some(Parking::of(parked));
     }
 
@@ -176,6 +184,20 @@ impl<P: Projection> AnyFold for Fold<P> {
 
     fn place(&self, index: usize) -> EventPlace {
         self.event(index).place.clone()
+    }
+
+    fn recorded_at(&self, index: usize) -> Timestamp {
+        self.event(index).recorded_at
+    }
+
+    fn spans(&self) -> Vec<Span> {
+        let span = |event: &Decoded<P::Event>| {
+            let trace_parent = event.trace_parent()?;
+            let EventPlace { position, stream, name, .. } = &event.place;
+            let (projection, event) = (P::NAME, &**name);
+            Some(info_span!("project", projection, position = position.get(), %stream, event, trace_parent))
+        };
+        (0..self.len()).filter_map(|index| span(self.event(index))).collect()
     }
 
     fn checkpoint(&self, incarnation: Incarnation, events: usize) -> Checkpoint {

@@ -15,7 +15,7 @@ use crate::as_of::{AsOfError, RowsAsOf, rows_as_of, typed};
 use crate::builder::ProjectionsBuilder;
 use crate::database::ReadModelDatabase;
 use crate::error::{ControlError, ProjectionProgress, Stopped, WaitError};
-use crate::health::Watched;
+use crate::health::Monitor;
 use crate::keeper::Order;
 use crate::member::AnyProjection;
 use crate::pass::Shared;
@@ -39,8 +39,7 @@ struct Inner {
     reactors: Vec<KnownReactor>,
     most_rows_as_of: usize,
     reads: Reads,
-    lease: Duration,
-    watched: Watched,
+    monitor: Arc<Monitor>,
     tracker: TaskTracker,
     cancel: CancellationToken,
     /// What the keeper of the leases is to do.
@@ -88,20 +87,18 @@ impl Projections {
         names: Names,
         reactors: Vec<KnownReactor>,
         most_rows_as_of: usize,
-        lease: Duration,
+        monitor: Arc<Monitor>,
         tracker: TaskTracker,
         cancel: CancellationToken,
         orders: mpsc::UnboundedSender<Order>,
     ) -> Self {
         let _cancel_on_drop = cancel.clone().drop_guard();
-        let (reads, watched) = (Reads::default(), Watched::default());
         Self(Arc::new(Inner {
             names,
             reactors,
             most_rows_as_of,
-            reads,
-            lease,
-            watched,
+            reads: Reads::default(),
+            monitor,
             tracker,
             cancel,
             orders,
@@ -119,6 +116,12 @@ impl Projections {
 
     pub(crate) fn status_of<P: Projection>(&self) -> Option<ProjectionStatus> {
         Some(self.0.names.fed[self.place_of::<P>().ok()?].status.borrow().clone())
+    }
+
+    /// The state of `P`, as it changes. For runners that work on the streams of its slots; no promise is made about it.
+    #[doc(hidden)]
+    pub fn __watch<P: Projection>(&self) -> Option<watch::Receiver<ProjectionStatus>> {
+        Some(self.0.names.fed[self.place_of::<P>().ok()?].status.clone())
     }
 
     /// What runs of `P`.
@@ -140,12 +143,8 @@ impl Projections {
         &self.0.reads
     }
 
-    pub(crate) fn lease(&self) -> Duration {
-        self.0.lease
-    }
-
-    pub(crate) fn watched(&self) -> &Watched {
-        &self.0.watched
+    pub(crate) fn monitor(&self) -> &Monitor {
+        &self.0.monitor
     }
 
     pub(crate) fn known_reactors(&self) -> &[KnownReactor] {

@@ -56,6 +56,8 @@ mod key_order;
 mod known_rows;
 mod member;
 mod memory_table;
+mod metrics;
+mod pace;
 mod page_reader;
 mod parking;
 mod pass;
@@ -94,13 +96,16 @@ pub use error::{
 };
 pub use find_as_of::RowAsOf;
 pub use handle::Projections;
-pub use health::{ProjectionHealth, Verdict};
+pub use health::{HealthOf, ProjectionHealth, Verdict};
+#[doc(hidden)]
+pub use keeper::MayLeave;
 pub use projection::Projection;
 pub use reactor::{EffectKey, ParkedError, ParkedStream, Reacting, Reactor, ReactorError, ReactorState, ReactorStatus};
 pub use read_model::{ColumnSpec, IndexSpec, ReadModel, RowKey, RowKeyPrefix, SpecError, TableSpec};
 pub use reads::QueryValue;
 pub use rows::Rows;
-pub use status::{ProjectionState, ProjectionStatus, SlotStatus};
+pub use slot::slot_of;
+pub use status::{LastError, ProjectionState, ProjectionStatus, SlotStatus};
 pub use stream_key::StreamKey;
 pub use stream_options::StreamOptions;
 pub use stream_projection::StreamProjection;

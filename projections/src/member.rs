@@ -1,10 +1,11 @@
 //! One projection in the hands of a runner: how far it is, what of that is saved, and what it says about itself.
 
-use std::collections::HashSet;
 use std::sync::Arc;
+use std::time::Duration;
 
-use annals_eventstore::{Checkpoint, Event, Filter, Invalid, Position, StreamId, Tenant};
+use annals_eventstore::{Checkpoint, Clock, Event, Filter, Invalid, Position, Tenant};
 
+use jiff::Timestamp;
 use tokio::time::Instant;
 
 use crate::batch::{Batch, Decoded, Decoder};
@@ -12,12 +13,14 @@ use crate::database::{Claimed, Fault, LeaseState, Model, ParkingChanges, Paused,
 use crate::error::{EventPlace, StopCause, Stopped};
 use crate::fold::{AnyFold, Fold};
 use crate::folding::Stop;
+use crate::metrics;
 use crate::page_reader::Wanted;
+use crate::parking::ParkedStreams;
 use crate::projection::Projection;
 use crate::read_model::ReadModel;
 use crate::shape::Shape;
 use crate::slot::Slot;
-use crate::status::{ProjectionState, ProjectionStatus, SlotStatus, StatusSender};
+use crate::status::{LastError, ProjectionState, ProjectionStatus, SlotStatus, StatusSender};
 use crate::stream_options::Kind;
 
 /// A projection whose types are hidden from the runner.
@@ -150,6 +153,9 @@ enum Standing {
 pub(crate) struct Member {
     pub(crate) projection: Arc<dyn AnyProjection>,
     pub(crate) model: Model,
+    /// What this process is called.
+    runner: Arc<str>,
+    clock: Arc<dyn Clock>,
     slot: u32,
     /// The number of this owner.
     epoch: i64,
@@ -157,7 +163,7 @@ pub(crate) struct Member {
     /// So many of the next events are applied one by one, as one of them may have ended a process.
     careful: usize,
     /// The streams that are parked in it, while this process owns it.
-    parked: Arc<HashSet<StreamId>>,
+    parked: Arc<ParkedStreams>,
     /// Everything up to here is applied, or does not concern it. This is what it reports as reached.
     progress: Checkpoint,
     /// Where its stored checkpoint was when it was last compared, at or before `progress`. In between is no event that it
@@ -174,14 +180,21 @@ pub(crate) struct Member {
 }
 
 impl Member {
-    /// The slots of a projection, which nobody owns yet.
-    pub(crate) fn of(projection: &Arc<dyn AnyProjection>, prepared: &Prepared) -> Vec<Self> {
+    /// The slots of a projection, which nobody owns yet, for a process of some name.
+    pub(crate) fn of(
+        projection: &Arc<dyn AnyProjection>,
+        prepared: &Prepared,
+        runner: &Arc<str>,
+        clock: &Arc<dyn Clock>,
+    ) -> Vec<Self> {
         let model = projection.model();
         let status = ProjectionStatus::new(model.projection.into(), model.version, &prepared.places);
         let status_sender = Arc::new(StatusSender::new(status));
         let of_slot = |place: &Place| Self {
             projection: Arc::clone(projection),
             model,
+            runner: Arc::clone(runner),
+            clock: Arc::clone(clock),
             slot: place.slot,
             epoch: place.epoch,
             standing: Standing::Elsewhere,
@@ -213,7 +226,7 @@ impl Member {
     }
 
     /// The streams that are parked in it.
-    pub(crate) fn parked(&self) -> &Arc<HashSet<StreamId>> {
+    pub(crate) fn parked(&self) -> &Arc<ParkedStreams> {
         &self.parked
     }
 
@@ -222,7 +235,7 @@ impl Member {
         if parked.is_empty() {
             return;
         }
-        Arc::make_mut(&mut self.parked).extend(parked.iter().map(|(event, _)| event.stream.clone()));
+        Arc::make_mut(&mut self.parked).extend(parked.iter().map(|(event, _)| (event.stream.clone(), event.position)));
         for (event, reason) in parked {
             tracing::error!(
                 projection = self.model.projection,
@@ -233,14 +246,15 @@ impl Member {
                 "a stream is parked at an event that cannot be applied; fix the cause and retry it"
             );
         }
+        metrics::parked(&self.model, parked.len());
         let streams = self.parked.len();
         self.send(|status| status.parked = streams);
     }
 
     /// What was parked by those who owned it before.
-    pub(crate) fn set_parked(&mut self, parked: HashSet<StreamId>) {
+    pub(crate) fn set_parked(&mut self, parked: Vec<EventPlace>) {
         let streams = parked.len();
-        self.parked = Arc::new(parked);
+        self.parked = Arc::new(parked.into_iter().map(|event| (event.stream, event.position)).collect());
         self.send(|status| status.parked = streams);
     }
 
@@ -255,6 +269,7 @@ impl Member {
         self.careful = if suspect { CAREFUL } else { 0 };
         (self.epoch, self.standing, self.live) = (epoch, Standing::Owned, false);
         self.unseen = if checkpoint.position == Position::START { self.projection.names() } else { Vec::new() };
+        self.send(|status| status.owner = Some(Arc::clone(&self.runner)));
         self.committed(checkpoint, 0);
     }
 
@@ -262,6 +277,7 @@ impl Member {
     pub(crate) fn given_up(&mut self) {
         if self.standing == Standing::Owned {
             self.standing = Standing::Elsewhere;
+            self.send(|status| status.owner = None);
             self.set_state(ProjectionState::Standby { owner: None });
         }
     }
@@ -281,6 +297,7 @@ impl Member {
         };
         self.send(|status| {
             status.parked = 0;
+            status.owner = owner.map(Into::into);
             status.position = lease.checkpoint.position;
             (status.progress, status.saved) = (lease.checkpoint, lease.checkpoint);
             status.state = state;
@@ -342,6 +359,7 @@ impl Member {
         let (state, saved) = (self.running_state(), self.saved);
         self.status_sender.send_modify(|status| {
             status.applied += applied as u64;
+            status.pace.count(applied, Instant::now());
             status.of_slot(self.slot, |status| {
                 status.position = to.position;
                 (status.progress, status.saved) = (to, saved);
@@ -414,7 +432,19 @@ impl Member {
     pub(crate) fn set_retrying(&self, fault: &(dyn std::error::Error + 'static)) {
         let fault = chain(fault);
         tracing::warn!(projection = self.model.projection, position = self.position().get(), %fault, "retrying");
+        metrics::fault(&self.model);
+        self.send(|status| status.last_error = Some(LastError { text: fault.as_str().into(), at: self.clock.now() }));
         self.set_state(ProjectionState::Retrying { fault });
+    }
+
+    /// Whether it follows the log.
+    pub(crate) fn is_live(&self) -> bool {
+        self.live
+    }
+
+    /// How long ago that was; nothing if it is in the future of this process's clock.
+    pub(crate) fn since(&self, then: Timestamp) -> Duration {
+        Duration::try_from(self.clock.now().duration_since(then)).unwrap_or_default()
     }
 
     /// What blocked it has passed.
@@ -441,6 +471,10 @@ impl Member {
             cause: Arc::new(stop.cause),
         };
         log_stopped(&stopped);
+        self.send(|status| {
+            status.owner = None;
+            status.last_error = Some(LastError { text: chain(&stopped).into(), at: self.clock.now() });
+        });
         self.set_state(ProjectionState::Stopped(stopped));
     }
 

@@ -14,7 +14,7 @@ use tokio_util::task::TaskTracker;
 
 use crate::batch::Batch;
 use crate::column::ColumnValue;
-use crate::commit::{Part, commit, move_on};
+use crate::commit::{Part, Seen, commit, move_on};
 use crate::database::{Fault, ParkingChanges, ReadModels, UnitId};
 use crate::error::{StopCause, Stopped};
 use crate::fold::panic_text;
@@ -351,7 +351,8 @@ impl Pass {
             let takes = |member: &Member| {
                 member.is_running() && member.position() >= after && member.position() < checkpoint.position
             };
-            let behind: Vec<usize> = (0..self.members.len()).filter(|&at| takes(&self.members[at])).collect();
+            let mut behind: Vec<usize> = (0..self.members.len()).filter(|&at| takes(&self.members[at])).collect();
+            leave_one_alone(&mut behind, &self.members, batch);
             if behind.is_empty() {
                 return;
             }
@@ -454,6 +455,14 @@ fn all_wanted(members: &[Member]) -> Wanted {
     wanted(members.iter().map(|member| member.projection.as_ref())).expect("the names were checked at the start")
 }
 
+/// Leaves one of those that apply an event alone, the one furthest behind: if the process ends, it was that event.
+fn leave_one_alone(behind: &mut Vec<usize>, members: &[Member], batch: &Batch) {
+    let is_alone = |at: &usize| members[*at].is_careful() && folding(&members[*at], batch).fold().len() > 0;
+    let all: Vec<usize> = behind.iter().copied().filter(is_alone).collect();
+    let first = all.iter().copied().min_by_key(|&at| members[at].position());
+    behind.retain(|at| Some(*at) == first || !all.contains(at));
+}
+
 /// Folds what a projection wants of a batch, loading rows as they are missed; `None` if it was cancelled meanwhile.
 async fn fold(shared: &Shared, at: usize, member: &Member, batch: &Batch, checkpoint: Checkpoint) -> Option<Part> {
     let progress = member.progress();
@@ -463,6 +472,10 @@ async fn fold(shared: &Shared, at: usize, member: &Member, batch: &Batch, checkp
         return Some(part(at, member, None, Outcome::stopped(cause), checkpoint));
     }
     let mut folding = folding(member, batch);
+    let seen = match member.is_live() && folding.fold().len() > 0 {
+        true => Seen { first: Some(folding.fold().recorded_at(0)), _spans: folding.fold().spans() },
+        false => Seen::default(),
+    };
     if member.is_careful() && folding.fold().len() > 0 {
         folding = folding.only_first();
         let first = folding.fold().place(0).position;
@@ -492,7 +505,7 @@ async fn fold(shared: &Shared, at: usize, member: &Member, batch: &Batch, checkp
             Err(fault) => break Outcome::stopped(StopCause::Database(fault.source)),
         }
     };
-    Some(part(at, member, Some(&folding), outcome, checkpoint))
+    Some(part(at, member, Some(&folding), outcome, checkpoint).seen(seen))
 }
 
 /// What is folded of a batch for a slot of a projection.

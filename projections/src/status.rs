@@ -9,6 +9,7 @@ use tokio::time::Instant;
 
 use crate::database::Place;
 use crate::error::Stopped;
+use crate::pace::Pace;
 
 /// The state of one projection, as [`Projections::status`](crate::Projections::status) gives it.
 #[derive(Clone, Debug)]
@@ -25,6 +26,7 @@ pub struct ProjectionStatus {
     pub position: Position,
     /// How many events it has applied since it was started, in this process.
     pub applied: u64,
+    pub(crate) pace: Pace,
     /// Stored names that no event which it wants had, when it was built in this process from the beginning to the end of the
     /// log. They may be misspelt, or new: the first event with such a name takes it out.
     pub unseen: Vec<&'static str>,
@@ -46,6 +48,10 @@ pub struct SlotStatus {
     pub position: Position,
     /// What is being done with it.
     pub state: ProjectionState,
+    /// Who runs it: the name of this process or of another one. `None` if nobody does.
+    pub owner: Option<Arc<str>>,
+    /// The last fault that it met in this process, also one that has passed since.
+    pub last_error: Option<LastError>,
     /// How many streams are parked in it, if this process runs it; [`Projections::dead_letters`] has those of all processes.
     ///
     /// [`Projections::dead_letters`]: crate::Projections::dead_letters
@@ -64,6 +70,8 @@ impl ProjectionStatus {
             slot: place.slot,
             position: place.checkpoint.position,
             state: ProjectionState::Standby { owner: None },
+            owner: None,
+            last_error: None,
             parked: 0,
             progress: place.checkpoint,
             saved: place.checkpoint,
@@ -71,7 +79,19 @@ impl ProjectionStatus {
         });
         let slots: Vec<SlotStatus> = slots.collect();
         let (position, state) = (lowest(&slots), ProjectionState::Standby { owner: None });
-        Self { name, version, position, applied: 0, unseen: Vec::new(), state, slots }
+        Self { name, version, position, applied: 0, pace: Pace::default(), unseen: Vec::new(), state, slots }
+    }
+
+    /// How many events a second this process applies, on average over about the last ten seconds.
+    #[must_use]
+    pub fn rate(&self) -> f64 {
+        self.pace.per_second(Instant::now())
+    }
+
+    /// The last fault that one of its slots met in this process, also one that has passed since.
+    #[must_use]
+    pub fn last_error(&self) -> Option<&LastError> {
+        self.slots.iter().filter_map(|slot| slot.last_error.as_ref()).max_by_key(|error| error.at)
     }
 
     /// Changes what is said of a slot, and so of the whole.
@@ -120,6 +140,16 @@ impl ProjectionStatus {
     }
 }
 
+/// A fault, and when it was met.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct LastError {
+    /// What went wrong, with everything behind it, in one line.
+    pub text: Arc<str>,
+    /// When, by the clock of the projections.
+    pub at: Timestamp,
+}
+
 /// What a projection is doing.
 #[derive(Clone, Debug)]
 #[non_exhaustive]
@@ -166,8 +196,26 @@ impl ProjectionState {
     }
 
     /// What is the same as long as nothing happens to it but progress.
-    fn kind(&self) -> (u8, bool) {
+    pub(crate) fn kind(&self) -> (u8, bool) {
         (self.weight(), matches!(self, Self::Standby { owner: None }))
+    }
+
+    /// The names of all states in metrics.
+    pub(crate) const METRICS: [&str; 8] =
+        ["live", "catching_up", "retrying", "stopped", "standby", "unowned", "paused", "closed"];
+
+    /// Its name in metrics.
+    pub(crate) fn metric(&self) -> &'static str {
+        match self {
+            Self::CatchingUp => "catching_up",
+            Self::Live => "live",
+            Self::Retrying { .. } => "retrying",
+            Self::Stopped(_) => "stopped",
+            Self::Standby { owner: Some(_) } => "standby",
+            Self::Standby { owner: None } => "unowned",
+            Self::Paused { .. } => "paused",
+            Self::Closed => "closed",
+        }
     }
 
     /// Whether it is, or may be, continued without anybody starting it again.

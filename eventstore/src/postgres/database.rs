@@ -203,8 +203,10 @@ impl PostgresDatabase {
         }
     }
 
-    /// Closes all connections once they are free. Later calls fail with [`DatabaseError::Closed`]. The connections of a
-    /// store's database are the store's, which is closed too.
+    /// Closes all connections once they are free. Those that are still borrowed after
+    /// [`PostgresOptions::connection_timeout`], by a reader, a transaction or a unit of work, are counted by an error in the log and
+    /// closed when they are dropped. Later calls fail with [`DatabaseError::Closed`]. The connections of a store's database are the
+    /// store's, which is closed too.
     ///
     /// # Cancel safety
     /// Dropping the future leaves the handle closed; remaining connections are closed when the last clone is dropped.

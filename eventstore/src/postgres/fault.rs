@@ -178,13 +178,13 @@ pub(crate) fn append_error(error: &Arc<sqlx::Error>, stream: impl FnOnce() -> St
         // The server itself does not know.
         code if code == "40003" || code.starts_with("08") => AppendError::OutcomeUnknown { stream: stream(), source },
         "25006" => AppendError::ReadOnly { reason: "the server is a standby, or set to read only".to_owned() },
-        PRIVILEGE => AppendError::ReadOnly { reason: format!("the account may not append ({error}); {GRANT}") },
+        PRIVILEGE => AppendError::ReadOnly { reason: format!("the account may not append ({source}); {GRANT}") },
         "53100" => AppendError::StorageFull { source },
         // The sequence of the positions is at its end.
         "2200H" => AppendError::no_position_left(),
         // Missing tables and functions, rejected rows: an operator must act.
         code if ["42", "3F", "23", "22"].iter().any(|class| code.starts_with(class)) => AppendError::Broken {
-            what: format!("the database refused a checked append: {error}"),
+            what: format!("the database refused a checked append: {source}"),
             remedy: "compare the schema `annals` and its privileges with what the migrations make".to_owned(),
         },
         _ => AppendError::Unavailable { source },

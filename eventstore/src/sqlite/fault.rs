@@ -50,6 +50,7 @@ impl DatabaseError {
                 ReadError::Damaged { position: Position::START, what: format!("the database file: {source}") }
             }
             Self::FileReplaced { what, remedy } => ReadError::Broken { what, remedy },
+            Self::Unavailable { source } => ReadError::Unavailable { source },
             other => ReadError::Unavailable { source: BackendError::new(other) },
         }
     }

@@ -24,6 +24,7 @@ use crate::database::Fault;
 use crate::error::{StopCause, Stopped};
 use crate::fold::panic_text;
 use crate::member::chain;
+use crate::metrics;
 use crate::page_reader::{DecodedPage, PageReader, Wanted};
 
 /// The most events of a page.
@@ -324,10 +325,12 @@ impl Run {
             Outcome::Done => {
                 self.lanes.done(stream);
                 self.handled += 1;
+                metrics::reacted(self.attempts.reactor);
                 self.is_done(&item);
                 self.careful = self.careful.and_then(|left| left.checked_sub(1));
             }
             Outcome::Failed { failing, wait, part } => {
+                metrics::reaction_failed(self.attempts.reactor);
                 let error = format!("{}: {}", failing.place, failing.error);
                 self.around.status.send_modify(|status| status.last_error = Some(error));
                 self.lanes.wait(stream, Instant::now() + wait, Some(failing), part);
@@ -337,6 +340,7 @@ impl Run {
                 self.lanes.wait(stream, Instant::now() + self.save_backoff.next_wait(), failing, part);
             }
             Outcome::Parked(failing) => {
+                metrics::reaction_failed(self.attempts.reactor);
                 let error = format!("{}: {}", failing.place, failing.error);
                 self.around.status.send_modify(|status| status.last_error = Some(error));
                 for item in self.lanes.park(failing) {
@@ -432,7 +436,7 @@ impl Run {
     fn retrying(&self, fault: &(dyn std::error::Error + 'static)) {
         let fault = chain(fault);
         tracing::warn!(reactor = self.attempts.reactor, %fault, "retrying");
-        self.around.status.send_modify(|status| status.state = ReactorState::Retrying { fault });
+        self.around.status.send_modify(|status| status.set_state(ReactorState::Retrying { fault }));
     }
 
     /// Lets people see how it fares.
@@ -444,17 +448,17 @@ impl Run {
         let (position, in_flight) = (self.window.handled().position, self.running.len());
         let live = self.look_at.is_some();
         self.around.status.send_modify(|status| {
+            let handled = usize::try_from(self.handled.saturating_sub(status.handled)).unwrap_or(usize::MAX);
+            status.pace.count(handled, Instant::now());
             (status.position, status.handled, status.in_flight) = (position, self.handled, in_flight);
             (status.retrying, status.parked) = (self.lanes.waiting(), self.lanes.parked());
             if status.last_error.is_some() && self.lanes.failing().next().is_none() {
                 status.last_error = None;
             }
             let was_live = matches!(status.state, ReactorState::Live);
-            status.state = match std::mem::replace(&mut status.state, ReactorState::Live) {
-                state @ ReactorState::Retrying { .. } if blocked => state,
-                _ if live || was_live => ReactorState::Live,
-                _ => ReactorState::CatchingUp,
-            };
+            if !(blocked && matches!(status.state, ReactorState::Retrying { .. })) {
+                status.set_state(if live || was_live { ReactorState::Live } else { ReactorState::CatchingUp });
+            }
         });
     }
 
@@ -463,7 +467,7 @@ impl Run {
         let end = self.end.take().unwrap_or(End::Closed);
         let name = self.attempts.reactor;
         if let End::Stopped(stopped) = &end {
-            self.around.status.send_modify(|status| status.state = ReactorState::Stopped(stopped.clone()));
+            self.around.status.send_modify(|status| status.set_state(ReactorState::Stopped(stopped.clone())));
         }
         if !matches!(end, End::Lost) {
             let until = Instant::now() + self.options().time_limit;
@@ -479,11 +483,12 @@ impl Run {
         self.running.shutdown().await;
         self.around.status.send_modify(|status| {
             (status.in_flight, status.position) = (0, self.window.handled().position);
-            status.state = match end {
-                End::Closed => ReactorState::Closed,
+            status.owner = None;
+            status.set_state(match end {
                 End::Stopped(stopped) => ReactorState::Stopped(stopped),
-                End::Lost => ReactorState::Standby { owner: None },
-            };
+                // It may have been given back to others, and come again. If all are closed, the keeper says so.
+                End::Closed | End::Lost => ReactorState::Standby { owner: None },
+            });
         });
         tracing::debug!(reactor = name, "reactor ended");
     }

@@ -1,12 +1,15 @@
 //! The reactors of a handle, as their leases come and go.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
+use annals_eventstore::BackendError;
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
 use super::start::Member;
 use crate::database::{LeaseState, UnitId};
+use crate::error::StopCause;
 use crate::member::chain;
 use crate::pass::{Passes, Shared};
 
@@ -14,15 +17,18 @@ pub(crate) struct Reactors {
     members: BTreeMap<UnitId, Member>,
     /// Those that run here: the number of this owner, and what ends the run.
     running: BTreeMap<UnitId, (i64, CancellationToken)>,
+    /// What this process is called.
+    runner: Arc<str>,
     end: mpsc::UnboundedSender<UnitId>,
     ended: mpsc::UnboundedReceiver<UnitId>,
 }
 
 impl Reactors {
-    pub(crate) fn of(members: Vec<Member>) -> Self {
+    /// The reactors of a process of some name.
+    pub(crate) fn of(members: Vec<Member>, runner: Arc<str>) -> Self {
         let (end, ended) = mpsc::unbounded_channel();
         let members = members.into_iter().map(|member| (member.unit, member)).collect();
-        Self { members, running: BTreeMap::new(), end, ended }
+        Self { members, running: BTreeMap::new(), runner, end, ended }
     }
 
     pub(crate) fn has(&self, unit: &UnitId) -> bool {
@@ -49,7 +55,7 @@ impl Reactors {
         let Some(member) = self.members.get(&unit) else { return };
         let shared = passes.shared();
         let cancel = shared.cancel.child_token();
-        match member.run(shared, cancel.clone()).await {
+        match member.run(shared, &self.runner, cancel.clone()).await {
             Ok(run) => {
                 self.running.insert(unit, (epoch, cancel));
                 let end = self.end.clone();
@@ -60,7 +66,10 @@ impl Reactors {
                 });
             }
             Err(error) => {
-                member.set_retrying(chain(&error));
+                match error.is_transient() {
+                    true => member.set_retrying(chain(&error)),
+                    false => member.stop(StopCause::Database(BackendError::new(error))),
+                }
                 release(shared, unit, epoch).await;
             }
         }

@@ -45,7 +45,7 @@ pub(crate) trait Reactions: Send + Sync {
     /// If it cannot be read.
     fn parts(&self, at: usize) -> Result<usize, Unreadable>;
 
-    /// The W3C trace context under which the event was recorded.
+    /// The W3C trace context under which the event was recorded, unless that says that the trace is not kept.
     fn trace_parent(&self, at: usize) -> Option<&str>;
 
     /// Reacts to one part of an event that can be read.
@@ -138,8 +138,7 @@ impl<R: Reactor> Reactions for Page<R> {
     }
 
     fn trace_parent(&self, at: usize) -> Option<&str> {
-        let first = self.events[at].parts.as_ref().ok()?.as_slice().first()?;
-        first.metadata.trace_parent.as_ref().map(annals_eventstore::TraceParent::as_str)
+        self.events[at].trace_parent()
     }
 
     fn react(self: Arc<Self>, at: usize, part: usize) -> BoxFuture<'static, Result<(), ReactorError>> {

@@ -97,16 +97,7 @@ pub(crate) async fn prepare(shared: &Shared, reactors: Vec<Box<dyn AnyReactor>>)
     for (reactor, start) in reactors.into_iter().zip(starts) {
         let name = reactor.name();
         shared.database.prepare_reactor(&opening(shared, reactor.as_ref(), start)).await?;
-        let status = watch::Sender::new(ReactorStatus {
-            name: name.into(),
-            position: start.position,
-            handled: 0,
-            in_flight: 0,
-            retrying: 0,
-            parked: 0,
-            last_error: None,
-            state: ReactorState::Standby { owner: None },
-        });
+        let status = watch::Sender::new(ReactorStatus::new(name, start.position));
         members.push(Member {
             unit: unit_of(name),
             wanted: wanted(reactor.as_ref())?,
@@ -182,8 +173,8 @@ impl Member {
     pub(crate) fn set_standby(&self, owner: Option<&str>, position: Position) {
         if !self.is_stopped() {
             self.status.send_modify(|status| {
-                (status.in_flight, status.position) = (0, position);
-                status.state = ReactorState::Standby { owner: owner.map(Into::into) };
+                (status.in_flight, status.position, status.owner) = (0, position, owner.map(Into::into));
+                status.set_state(ReactorState::Standby { owner: owner.map(Into::into) });
             });
         }
     }
@@ -191,7 +182,10 @@ impl Member {
     /// Its run here has ended.
     pub(crate) fn set_ended(&self) {
         if !self.is_stopped() {
-            self.status.send_modify(|status| status.state = ReactorState::Standby { owner: None });
+            self.status.send_modify(|status| {
+                status.owner = None;
+                status.set_state(ReactorState::Standby { owner: None });
+            });
         }
     }
 
@@ -201,12 +195,12 @@ impl Member {
     }
 
     pub(crate) fn set_retrying(&self, fault: String) {
-        self.status.send_modify(|status| status.state = ReactorState::Retrying { fault });
+        self.status.send_modify(|status| status.set_state(ReactorState::Retrying { fault }));
     }
 
     pub(crate) fn close(&self) {
         if !self.is_stopped() {
-            self.status.send_modify(|status| status.state = ReactorState::Closed);
+            self.status.send_modify(|status| status.set_state(ReactorState::Closed));
         }
     }
 
@@ -214,6 +208,7 @@ impl Member {
     pub(crate) async fn run(
         &self,
         shared: &Shared,
+        runner: &Arc<str>,
         cancel: CancellationToken,
     ) -> Result<impl Future<Output = ()> + Send + 'static, StartError> {
         let opened = shared.database.open_reactor(opening(shared, self.reactor.as_ref(), self.start)).await?;
@@ -221,7 +216,8 @@ impl Member {
         let last_error = opened.failing.last().map(|failing| format!("{}: {}", failing.place, failing.error));
         self.status.send_modify(|status| {
             (status.position, status.parked, status.last_error) = (opened.checkpoint.position, parked, last_error);
-            status.state = ReactorState::CatchingUp;
+            status.owner = Some(Arc::clone(runner));
+            status.set_state(ReactorState::CatchingUp);
         });
         let (request, requests) = mpsc::unbounded_channel();
         *self.requests.lock().unwrap_or_else(PoisonError::into_inner) = Some(request);
@@ -255,6 +251,6 @@ fn stop(status: &watch::Sender<ReactorStatus>, cause: StopCause) {
             cause: Arc::new(cause),
         };
         log_stopped(&stopped);
-        status.state = ReactorState::Stopped(stopped);
+        status.set_state(ReactorState::Stopped(stopped));
     });
 }

@@ -3,8 +3,11 @@
 use std::sync::Arc;
 
 use annals_eventstore::Position;
+use tokio::time::Instant;
 
 use crate::error::Stopped;
+use crate::pace::Pace;
+use crate::status::ProjectionState;
 
 /// The state of one reactor, as [`Projections::reactors`](crate::Projections::reactors) gives it.
 #[derive(Clone, Debug)]
@@ -25,8 +28,44 @@ pub struct ReactorStatus {
     pub parked: usize,
     /// The last error, until an event that has failed is handled: event and reason.
     pub last_error: Option<String>,
+    /// Who runs it: the name of this process or of another one. `None` if nobody does.
+    pub owner: Option<Arc<str>>,
     /// What it is doing.
     pub state: ReactorState,
+    pub(crate) pace: Pace,
+    /// Since when it is in such a state.
+    pub(crate) since: Instant,
+}
+
+impl ReactorStatus {
+    pub(crate) fn new(name: &str, position: Position) -> Self {
+        Self {
+            name: name.into(),
+            position,
+            handled: 0,
+            in_flight: 0,
+            retrying: 0,
+            parked: 0,
+            last_error: None,
+            owner: None,
+            state: ReactorState::Standby { owner: None },
+            pace: Pace::default(),
+            since: Instant::now(),
+        }
+    }
+
+    /// How many events a second this process handles, on average over about the last ten seconds.
+    #[must_use]
+    pub fn rate(&self) -> f64 {
+        self.pace.per_second(Instant::now())
+    }
+
+    pub(crate) fn set_state(&mut self, state: ReactorState) {
+        if state.as_projection().kind() != self.state.as_projection().kind() {
+            self.since = Instant::now();
+        }
+        self.state = state;
+    }
 }
 
 /// What a reactor is doing.
@@ -54,6 +93,18 @@ pub enum ReactorState {
 }
 
 impl ReactorState {
+    /// The same, of a projection.
+    pub(crate) fn as_projection(&self) -> ProjectionState {
+        match self {
+            Self::CatchingUp => ProjectionState::CatchingUp,
+            Self::Live => ProjectionState::Live,
+            Self::Retrying { fault } => ProjectionState::Retrying { fault: fault.clone() },
+            Self::Stopped(stopped) => ProjectionState::Stopped(stopped.clone()),
+            Self::Standby { owner } => ProjectionState::Standby { owner: owner.clone() },
+            Self::Closed => ProjectionState::Closed,
+        }
+    }
+
     /// Whether it is, or may be, continued without anybody starting it again.
     #[must_use]
     pub fn is_running(&self) -> bool {

@@ -129,7 +129,7 @@ impl Fixture {
         self.store.append(&stream, ExpectedVersion::Any, events).await.unwrap().position
     }
 
-    fn next_id(&self) -> EventId {
+    pub(crate) fn next_id(&self) -> EventId {
         EventId::new(self.store.ids().next_id()).unwrap()
     }
 

@@ -14,6 +14,8 @@ mod lines;
 mod messages;
 mod minimal_store;
 mod normal;
+pub(crate) mod observed;
+mod observing;
 mod page_reader;
 mod parking;
 mod rebuild;
@@ -85,12 +87,17 @@ on_every_database! {
     leases::a_pause_ends_all_work_at_once_in_every_process,
     leases::a_database_that_refuses_leases_stops_what_does_not_run_and_says_so,
     leases::an_event_that_ends_processes_stops_its_projection_at_last,
+    leases::after_a_process_has_ended_one_event_at_a_time_is_tried_in_all_projections,
     leases::what_has_stopped_in_one_process_is_left_to_others_and_started_again_on_request,
     streams::a_stream_projection_runs_reads_and_waits_as_any_other,
     dead_letters::a_failing_event_costs_its_stream_alone_and_a_retry_applies_all_in_order,
     dead_letters::a_retry_that_fails_again_keeps_what_it_could_apply,
     dead_letters::what_was_dropped_or_retried_never_comes_again,
     dead_letters::events_that_arrive_while_a_stream_is_retried_follow_behind_in_order,
+    dead_letters::parked_streams_that_cannot_be_read_stop_their_slot_and_say_so,
+    dead_letters::a_read_model_that_was_emptied_has_all_events_of_a_parked_stream_in_the_end,
+    dead_letters::a_retry_that_another_was_faster_than_changes_nothing,
+    dead_letters::of_two_retries_at_once_one_is_done,
     dead_letters::ten_thousand_waiting_events_are_retried_or_none,
     rivals::changes_that_cancel_out_are_a_step_that_another_process_cannot_take_half,
     rivals::what_is_reported_as_reached_is_never_taken_back_by_another_process,

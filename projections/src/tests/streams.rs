@@ -1,6 +1,5 @@
 //! Stream projections: a batch loads its rows at once, and rows of two streams never meet.
 
-use std::collections::HashSet;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
@@ -85,7 +84,7 @@ pub(super) fn fold(
     let batch = Batch::decode(events, &[Decoder::of::<AccountEvent>()]);
     let mut folding = Folding::of(Typed::new(projection).fold(&batch, Position::START, Slot::WHOLE));
     if let Some(parked) = parked {
-        folding = folding.parking(Arc::new(parked.iter().map(|id| stream(id)).collect::<HashSet<_>>()));
+        folding = folding.parking(Arc::new(parked.iter().map(|id| (stream(id), Position::START)).collect()));
     }
     let mut asked = Vec::new();
     loop {

@@ -38,6 +38,7 @@ pub(crate) struct Troubled {
     gate_of_loads: Arc<tokio::sync::Mutex<()>>,
     gate_of_comparisons: Arc<tokio::sync::Mutex<()>>,
     gate_of_surveys: Arc<tokio::sync::Mutex<()>>,
+    gates_of_seizes: [Arc<tokio::sync::Mutex<()>>; 2],
     state: Arc<Mutex<State>>,
 }
 
@@ -57,10 +58,13 @@ struct State {
     loads_begun: usize,
     /// How many comparisons of stored checkpoints were begun.
     comparisons_begun: usize,
+    seizes_begun: [usize; 2],
     /// How many commits were begun, how many got through the gate, and how many had an effect.
     begun: usize,
     tried: usize,
     committed: usize,
+    /// What happens to the next looks at parked streams, in turn.
+    parked: VecDeque<Option<Trouble>>,
     /// What happens to the next calls of keepers, in turn.
     keeps: VecDeque<Option<Trouble>>,
     /// What keepers were asked for, in turn.
@@ -72,7 +76,8 @@ struct State {
 impl Troubled {
     pub(crate) fn new(models: Arc<dyn ReadModels>) -> Self {
         let (gate, gate_of_loads, gate_of_comparisons, gate_of_surveys) = Default::default();
-        Self { models, gate, gate_of_loads, gate_of_comparisons, gate_of_surveys, state: Arc::default() }
+        let (gates_of_seizes, state) = Default::default();
+        Self { models, gate, gate_of_loads, gate_of_comparisons, gate_of_surveys, gates_of_seizes, state }
     }
 
     fn state(&self) -> std::sync::MutexGuard<'_, State> {
@@ -97,6 +102,10 @@ impl Troubled {
         self.state().surveys.extend(trouble);
     }
 
+    pub(crate) fn trouble_parked(&self, trouble: impl IntoIterator<Item = Option<Trouble>>) {
+        self.state().parked.extend(trouble);
+    }
+
     /// From now on every claim comes too late, or not.
     pub(crate) fn claim_nothing(&self, nothing: bool) {
         self.state().claims_nothing = nothing;
@@ -114,6 +123,15 @@ impl Troubled {
     /// Comparisons of stored checkpoints wait until what this gives is dropped.
     pub(crate) async fn hold_comparisons(&self) -> impl Sized {
         Arc::clone(&self.gate_of_comparisons).lock_owned().await
+    }
+
+    /// Whoever seizes a unit, or only whoever wants to keep one that it has seized, waits until what this gives is dropped.
+    pub(crate) async fn hold_seizes(&self, of_held: bool) -> impl Sized {
+        Arc::clone(&self.gates_of_seizes[usize::from(of_held)]).lock_owned().await
+    }
+
+    pub(crate) fn seizes_begun(&self, of_held: bool) -> usize {
+        self.state().seizes_begun[usize::from(of_held)]
     }
 
     pub(crate) fn comparisons_begun(&self) -> usize {
@@ -290,12 +308,25 @@ impl ReadModels for Troubled {
         self.models.forget_tries(projection).await
     }
 
-    async fn seize(&self, unit: UnitId, owner: Uuid, lease: Duration) -> Result<Option<Place>, Fault> {
-        self.models.seize(unit, owner, lease).await
+    async fn seize(
+        &self,
+        unit: UnitId,
+        owner: Uuid,
+        held: Option<i64>,
+        lease: Duration,
+    ) -> Result<Option<Place>, Fault> {
+        let of_held = usize::from(held.is_some());
+        self.state().seizes_begun[of_held] += 1;
+        drop(self.gates_of_seizes[of_held].lock().await);
+        self.models.seize(unit, owner, held, lease).await
     }
 
     async fn parked(&self, unit: UnitId) -> Result<Vec<ParkedStream>, Fault> {
-        self.models.parked(unit).await
+        let trouble = self.state().parked.pop_front().flatten();
+        match trouble {
+            None => self.models.parked(unit).await,
+            Some(trouble) => Err(fault(!matches!(trouble, Trouble::Refused(_)), None)),
+        }
     }
 
     async fn leave(&self, runner: &Runner) -> Result<(), Fault> {

@@ -13,7 +13,7 @@ use crate::{EffectKey, Projections, Reactor, ReactorError, ReactorState};
 
 /// What becomes of a call.
 #[derive(Clone, Copy)]
-pub(super) enum Act {
+pub(crate) enum Act {
     Done,
     Slow(Duration),
     Transient,
@@ -24,19 +24,19 @@ pub(super) enum Act {
 
 /// A call that was begun.
 #[derive(Clone, Debug)]
-pub(super) struct Call {
-    pub(super) stream: String,
-    pub(super) version: i64,
-    pub(super) key: String,
+pub(crate) struct Call {
+    pub(crate) stream: String,
+    pub(crate) version: i64,
+    pub(crate) key: String,
     /// How often this event was tried, with this call.
-    pub(super) nth: usize,
-    pub(super) at: Instant,
+    pub(crate) nth: usize,
+    pub(crate) at: Instant,
 }
 
 type Script = dyn Fn(&Call) -> Act + Send + Sync;
 
 #[derive(Clone)]
-pub(super) struct Mailer {
+pub(crate) struct Mailer {
     script: Arc<Script>,
     log: Arc<Mutex<Log>>,
 }
@@ -50,7 +50,7 @@ struct Log {
 }
 
 impl Mailer {
-    pub(super) fn new(script: impl Fn(&Call) -> Act + Send + Sync + 'static) -> Self {
+    pub(crate) fn new(script: impl Fn(&Call) -> Act + Send + Sync + 'static) -> Self {
         Self { script: Arc::new(script), log: Arc::default() }
     }
 

@@ -3,7 +3,7 @@
 mod close;
 mod failures;
 mod keepers;
-mod mailer;
+pub(crate) mod mailer;
 mod order;
 mod parked;
 mod progress;

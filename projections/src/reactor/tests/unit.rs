@@ -12,6 +12,7 @@ use uuid::Uuid;
 use super::mailer::{Act, Mailer, start, until_at};
 use crate::tests::accounts::AccountEvent;
 use crate::tests::fixture::Fixture;
+use crate::tests::observed::Spans;
 use crate::{EffectKey, Reactor, ReactorError};
 
 /// Receivers store keys: they must never become others.
@@ -112,46 +113,11 @@ async fn each_part_of_an_event_has_its_own_key_and_a_try_begins_with_the_part_th
     assert_eq!(calls.iter().map(|(_, key)| *key).collect::<std::collections::HashSet<_>>().len(), 3);
 }
 
-/// Notes the fields of the spans called `react`.
-#[derive(Clone, Default)]
-struct Spans(Arc<Mutex<Vec<String>>>);
-
-struct Fields<'a>(&'a Spans);
-
-impl tracing::field::Visit for Fields<'_> {
-    fn record_debug(&mut self, field: &tracing::field::Field, value: &dyn std::fmt::Debug) {
-        self.0.0.lock().unwrap().push(format!("{field}={value:?}"));
-    }
-}
-
-impl tracing::Subscriber for Spans {
-    fn enabled(&self, metadata: &tracing::Metadata<'_>) -> bool {
-        metadata.is_span() && metadata.name() == "react"
-    }
-
-    fn new_span(&self, span: &tracing::span::Attributes<'_>) -> tracing::span::Id {
-        span.record(&mut Fields(self));
-        tracing::span::Id::from_u64(1)
-    }
-
-    fn record(&self, _: &tracing::span::Id, values: &tracing::span::Record<'_>) {
-        values.record(&mut Fields(self));
-    }
-
-    fn record_follows_from(&self, _: &tracing::span::Id, _: &tracing::span::Id) {}
-
-    fn event(&self, _: &tracing::Event<'_>) {}
-
-    fn enter(&self, _: &tracing::span::Id) {}
-
-    fn exit(&self, _: &tracing::span::Id) {}
-}
-
 #[tokio::test(start_paused = true)]
 async fn the_span_of_a_handler_names_the_event_and_the_trace_it_was_recorded_under() {
     const TRACE: &str = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01";
     let shop = Fixture::new();
-    let spans = Spans::default();
+    let spans = Spans::called("react");
     let views = start(&shop, &Mailer::new(|_| Act::Slow(Duration::from_millis(1)))).await;
     let _guard = tracing::subscriber::set_default(spans.clone());
     tracing::callsite::rebuild_interest_cache();
@@ -162,7 +128,7 @@ async fn the_span_of_a_handler_names_the_event_and_the_trace_it_was_recorded_und
     let append = shop.store.append(&stream, ExpectedVersion::Any, vec![event.with_metadata(metadata)]);
     until_at(&views, append.await.unwrap().position).await;
     views.close().await;
-    let mut fields = spans.0.lock().unwrap().clone();
+    let mut fields = spans.fields();
     fields.retain(|field| !field.starts_with("event="));
     assert_eq!(
         fields,
