@@ -13,7 +13,7 @@
 //! | run a command over two aggregates | [`AggregateStore::execute_two`]; [how](guide::two_aggregates) |
 //! | append, load, read and subscribe without aggregates | [`EventStore`], [`EventStoreExt`], [`Append`], [`Filter`] |
 //! | commit events and rows of your own together | [`TransactionalStore::begin_with`]; [how](guide::unit_of_work); [`UnitOfWork`], [`SqliteStore::begin`], [`SqliteStore::append_in`]; `PostgresStore::begin`, `PostgresStore::append_in` |
-//! | build read models | [`ReadModel`], [`Projection`], [`Rows`], or per stream [`StreamProjection`], [`StreamRow`]; [`ProjectionsExt::projections`], [`ProjectionsBuilder`], [`Projections::show`] to roll back |
+//! | build read models | [`ReadModel`], [`Projection`], [`Rows`], or per stream [`StreamProjection`], [`StreamRow`]; by SQL of your own [`TransactionProjection`](projections::TransactionProjection); [`ProjectionsExt::projections`], [`ProjectionsBuilder`], [`Projections::show`] to roll back |
 //! | run them in several processes | [how](guide::many_processes); [`Projections::pause`], [`Projections::dead_letters`], [`Projections::health`], [`Projections::stops`] |
 //! | query them | [`Projections::find`], [`Projections::find_many`], [`Projections::select`] |
 //! | send mails, call others when something has happened | [`Reactor`], [`EffectKey`], [`ProjectionsBuilder::react`]; [`Projections::parked`] |
@@ -186,13 +186,13 @@ pub mod postgres {
 #[cfg(feature = "projections")]
 pub mod projections {
     pub use annals_projections::{
-        AsOfError, Column, ColumnError, ColumnSpec, ColumnType, ColumnValue, ControlError, DeadLetter, EffectKey,
-        Elsewhere, EventPlace, HealthOf, IndexSpec, LastError, ParkedStream, PositionToken, Projection,
-        ProjectionError, ProjectionHealth, ProjectionProgress, ProjectionState, ProjectionStatus, Projections,
-        ProjectionsBuilder, QueryError, QueryValue, Reacting, Reactor, ReactorError, ReactorState, ReactorStatus,
-        ReadModel, ReadModelDatabase, Retried, RowAsOf, RowError, RowKey, RowKeyPrefix, Rows, RowsAsOf, SlotStatus,
-        SpecError, StartError, StopCause, Stopped, Stops, StreamKey, StreamOptions, StreamProjection, StreamRow,
-        TableSpec, Verdict, WaitError, text_column,
+        AsOfError, Column, ColumnError, ColumnSpec, ColumnType, ColumnValue, ControlError, Controlled, DeadLetter,
+        EffectKey, Elsewhere, EventPlace, HealthOf, InTransaction, IndexSpec, LastError, ParkedStream, PositionToken,
+        Projection, ProjectionError, ProjectionHealth, ProjectionProgress, ProjectionState, ProjectionStatus,
+        ProjectionTransaction, Projections, ProjectionsBuilder, QueryError, QueryValue, Reacting, Reactor,
+        ReactorError, ReactorState, ReactorStatus, ReadModel, ReadModelDatabase, Retried, RowAsOf, RowError, RowKey,
+        RowKeyPrefix, Rows, RowsAsOf, SlotStatus, SpecError, StartError, StopCause, Stopped, Stops, StreamKey,
+        StreamOptions, StreamProjection, StreamRow, TableSpec, TransactionProjection, Verdict, WaitError, text_column,
     };
 }
 

@@ -214,7 +214,8 @@ mod tests {
         let units: Vec<UnitId> = (0..4).map(split).chain(others).collect();
         let runs = vec![("split", 1), ("a", 1), ("b", 1), ("z", 1)];
         for newcomer in [0, 2] {
-            let runner = |id| RunnerState { id, name: String::new(), runs: runs.clone(), stopped: Vec::new() };
+            let runner =
+                |id| RunnerState { id, name: String::new(), units: 0, runs: runs.clone(), stopped: Vec::new() };
             let (first, second) = (Uuid::from_u128(1), Uuid::from_u128(newcomer));
             let mut world = World {
                 owners: units.iter().map(|unit| (*unit, Some(first))).collect(),

@@ -4,6 +4,7 @@
 //! |---|---|
 //! | say what a table looks like | [`ReadModel`], [`Column`], [`text_column!`] |
 //! | fold events into its rows | [`Projection`], [`Rows`]; one row per stream: [`StreamProjection`], [`StreamRow`] |
+//! | write the rows by SQL of your own | [`TransactionProjection`], [`ProjectionTransaction`] |
 //! | choose between these | [Which kind of projection](#which-kind-of-projection) |
 //! | run that | `store.projections()` of `ProjectionsExt` (feature `sqlite` or `postgres`), [`Projections::of`], [`ProjectionsBuilder::start`] |
 //! | look at the dead letters of a stream projection, retry and drop them | [`Projections::dead_letters`], [`Projections::retry`], [`Projections::drop_dead_letter`] |
@@ -82,6 +83,7 @@ pub mod testing;
 #[cfg(test)]
 mod tests;
 mod token;
+mod transaction;
 mod wait;
 
 pub use as_of::{AsOfError, RowsAsOf};
@@ -114,6 +116,7 @@ pub use stream_options::StreamOptions;
 pub use stream_projection::StreamProjection;
 pub use stream_row::StreamRow;
 pub use token::PositionToken;
+pub use transaction::{Controlled, InTransaction, ProjectionTransaction, TransactionProjection};
 
 /// What derived code calls. Not for people; no promise is made about it.
 #[doc(hidden)]

@@ -23,6 +23,7 @@ use crate::shape::Shape;
 use crate::slot::Slot;
 use crate::status::{LastError, ProjectionState, ProjectionStatus, SlotStatus, StatusSender};
 use crate::stream_options::Kind;
+use crate::transaction::AnyTransaction;
 
 /// A projection whose types are hidden from the runner.
 pub(crate) trait AnyProjection: Send + Sync {
@@ -57,6 +58,11 @@ pub(crate) trait AnyProjection: Send + Sync {
         self.kind().parks()
     }
 
+    /// What it does beside the rest, if it is a transaction projection. Then it has no fold.
+    fn in_transaction(&self) -> Option<&dyn AnyTransaction> {
+        None
+    }
+
     /// Its fold over the events of `batch` behind `after`, of the streams in `slot`.
     fn fold(&self, batch: &Batch, after: Position, slot: Slot) -> Box<dyn AnyFold>;
 }
@@ -79,7 +85,7 @@ impl<P: Projection> AnyProjection for Typed<P> {
     }
 
     fn names(&self) -> Vec<&'static str> {
-        P::Event::READS.iter().map(|shape| shape.name).collect()
+        names_of::<P::Event>()
     }
 
     fn tenant(&self) -> Option<&Tenant> {
@@ -95,11 +101,7 @@ impl<P: Projection> AnyProjection for Typed<P> {
     }
 
     fn strike_seen(&self, batch: &Batch, names: &mut Vec<&'static str>) {
-        let events = batch.of::<P::Event>();
-        let is_ours = |event: &&Decoded<P::Event>| {
-            self.tenant.as_ref().is_none_or(|tenant| tenant == event.place.stream.tenant())
-        };
-        names.retain(|name| !events.iter().filter(is_ours).any(|event| *event.place.name == **name));
+        strike_seen::<P::Event>(batch, self.tenant.as_ref(), names);
     }
 
     fn kind(&self) -> Kind {
@@ -109,6 +111,18 @@ impl<P: Projection> AnyProjection for Typed<P> {
     fn fold(&self, batch: &Batch, after: Position, slot: Slot) -> Box<dyn AnyFold> {
         Box::new(Fold::new(Arc::clone(&self.projection), self.tenant.as_ref(), batch, after, slot))
     }
+}
+
+/// The stored names of an event type.
+pub(crate) fn names_of<E: Event>() -> Vec<&'static str> {
+    E::READS.iter().map(|shape| shape.name).collect()
+}
+
+/// Takes the names that events of `batch` have, of the tenant, out of `names`.
+pub(crate) fn strike_seen<E: Event>(batch: &Batch, tenant: Option<&Tenant>, names: &mut Vec<&'static str>) {
+    let events = batch.of::<E>();
+    let is_ours = |event: &&Decoded<E>| tenant.is_none_or(|tenant| tenant == event.place.stream.tenant());
+    names.retain(|name| !events.iter().filter(is_ours).any(|event| *event.place.name == **name));
 }
 
 /// What all of `projections` want together.

@@ -12,7 +12,7 @@ use crate::error::{BackendError, OpenError};
 use crate::postgres::connection::borrowed::BorrowedConnection;
 use crate::postgres::connection::planner::{DEFAULT_PLANNER, KEEP_NO_PLAN, default_planner};
 use crate::postgres::connection::pool::Pool;
-use crate::postgres::fault::{NoConnection, commit_error, database_error, is_answer};
+use crate::postgres::fault::{NoConnection, commit_error, database_error, is_answer, may_pass};
 use crate::postgres::migrate::{migrate, pending};
 use crate::postgres::open::open_error;
 use crate::postgres::options::PostgresOptions;
@@ -225,6 +225,13 @@ impl PostgresDatabase {
     #[must_use]
     pub fn is_pooled(&self) -> bool {
         self.0.pool.is_pooled()
+    }
+
+    /// Whether a statement that failed so may work in another transaction.
+    #[doc(hidden)]
+    #[must_use]
+    pub fn may_pass(&self, error: &sqlx::Error) -> bool {
+        may_pass(error)
     }
 
     /// What an error of a statement on one of this database's connections means. Not for commits: use

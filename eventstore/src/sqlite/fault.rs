@@ -80,6 +80,11 @@ fn extended_code(error: &sqlx::Error) -> Option<i32> {
     error.as_database_error()?.code()?.parse().ok()
 }
 
+/// Whether a statement that failed so may work in another transaction: what is locked, full or fails to be read.
+pub(crate) fn may_pass(error: &sqlx::Error) -> bool {
+    matches!(result_code(error), Some(BUSY | LOCKED | FULL | IOERR)) || matches!(error, sqlx::Error::WorkerCrashed)
+}
+
 /// Whether the file's folder may not be written, so that the journal cannot be made.
 pub(crate) fn is_about_the_folder(error: &sqlx::Error) -> bool {
     extended_code(error) == Some(READONLY_DIRECTORY)

@@ -1,5 +1,6 @@
 //! The database that read models live in, as the runner needs it. It knows nothing of the events' store.
 
+mod applying;
 mod choice;
 #[cfg(test)]
 pub(crate) mod contract;
@@ -7,6 +8,8 @@ mod lease;
 #[cfg(test)]
 pub(crate) mod memory;
 mod name;
+#[cfg(any(feature = "sqlite", feature = "postgres"))]
+mod own_sql;
 pub(crate) mod parked;
 #[cfg(feature = "postgres")]
 pub(crate) mod postgres;
@@ -17,7 +20,7 @@ pub(crate) mod sqlite;
 
 use std::time::Duration;
 
-use annals_eventstore::{BackendError, Checkpoint, DatabaseError, Incarnation, Position, StreamId};
+use annals_eventstore::{BackendError, Checkpoint, DatabaseError, Incarnation, Invalid, Position, StreamId};
 use async_trait::async_trait;
 use jiff::Timestamp;
 use uuid::Uuid;
@@ -29,6 +32,8 @@ use crate::reactor::{Failing, Opened, Opening};
 use crate::read_model::TableSpec;
 use crate::reads::Query;
 use crate::shape::Shape;
+use crate::transaction::{AnyTransaction, NO_TABLE};
+pub(crate) use applying::Applying;
 pub use choice::ReadModelDatabase;
 pub(crate) use lease::{Claimed, LeaseState, Paused, Runner, RunnerState, Survey, UnitId};
 pub(crate) use name::{Shown, Shows, StoredName, Switch};
@@ -43,6 +48,11 @@ pub(crate) struct Model {
 }
 
 impl Model {
+    /// Whether it is a transaction projection, of whose tables nothing is known.
+    pub(crate) fn is_in_transaction(&self) -> bool {
+        self.table.name == NO_TABLE.name
+    }
+
     /// The name of the table itself. The read model's stable name is that of a view over it.
     pub(crate) fn table_name(&self) -> String {
         format!("{}_v{}", self.table.name, self.version)
@@ -131,6 +141,24 @@ pub(crate) trait ReadModels: Send + Sync {
         incarnation: Incarnation,
         now: Timestamp,
     ) -> Result<Prepared, StartError>;
+
+    /// Sees to it that a transaction projection has a checkpoint; where it has none, it sets up its tables in the same transaction.
+    async fn prepare_transaction(
+        &self,
+        model: &Model,
+        _shape: &Shape,
+        _projection: &dyn AnyTransaction,
+        _incarnation: Incarnation,
+        _now: Timestamp,
+    ) -> Result<Prepared, StartError> {
+        let problem = format!("takes no SQL, which projection `{}` consists of", model.projection);
+        Err(Invalid::new("database", problem, "use a SQLite file or a PostgreSQL database").into())
+    }
+
+    /// Begins a transaction in which a transaction projection applies events; `None` if its stored place is not `from`.
+    async fn begin_applying(&self, _model: &Model, _from: &Place) -> Result<Option<Box<dyn Applying>>, Fault> {
+        Ok(None)
+    }
 
     /// Where each of these units is; `None` if its checkpoint is gone.
     async fn places(&self, units: &[UnitId]) -> Result<Vec<Option<Place>>, Fault>;

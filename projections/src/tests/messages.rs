@@ -166,6 +166,7 @@ fn start_errors() -> Vec<StartError> {
         },
         StartError::Store(ReadError::Unavailable { source: engine() }),
         StartError::Database { projection: "order_list", source: DatabaseError::Unavailable { source: engine() } },
+        StartError::SetUp { projection: "customer_totals", version: 2, source: "there is no such dictionary".into() },
         StartError::Migrate(OpenError::Refused { path: "shop.db".to_owned(), source: engine() }),
     ]
 }
@@ -288,6 +289,7 @@ fn stops() -> Vec<Stopped> {
         },
         on_event(StopCause::NeverSatisfied(1_000)),
         stopped(None, StopCause::Database(engine())),
+        on_event(StopCause::TransactionEnded),
         stopped(None, StopCause::CheckpointRemoved),
         stopped(None, StopCause::Runner("index out of bounds".to_owned())),
     ];

@@ -27,6 +27,8 @@ mod start;
 mod streams;
 pub(crate) mod swapped;
 mod tenants;
+#[cfg(all(feature = "sqlite", feature = "postgres"))]
+mod transactions;
 pub(crate) mod troubled;
 
 /// One list, so that no database can miss a test. In memory time is paused; elsewhere it is real.

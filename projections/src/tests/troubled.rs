@@ -13,12 +13,13 @@ use crate::StartError;
 use crate::column::ColumnValue;
 use crate::database::contract::LookUp;
 use crate::database::{
-    Claimed, Fault, Model, Moved, ParkedStream, Paused, Place, Prepared, QueryFault, ReadModels, Runner, Shown, Shows,
-    StoredName, Survey, Switch, UnitId, Work,
+    Applying, Claimed, Fault, Model, Moved, ParkedStream, Paused, Place, Prepared, QueryFault, ReadModels, Runner,
+    Shown, Shows, StoredName, Survey, Switch, UnitId, Work,
 };
 use crate::reactor::{Failing, Kept, Opened, Opening, ReactorKeeper};
 use crate::reads::Query;
 use crate::shape::Shape;
+use crate::transaction::{AnyTransaction, ProjectionTransaction};
 
 /// What goes wrong with a call.
 #[derive(Clone, Copy, Debug)]
@@ -202,6 +203,22 @@ impl ReadModels for Troubled {
         now: Timestamp,
     ) -> Result<Prepared, StartError> {
         self.models.prepare(model, shape, incarnation, now).await
+    }
+
+    async fn prepare_transaction(
+        &self,
+        model: &Model,
+        shape: &Shape,
+        projection: &dyn AnyTransaction,
+        incarnation: Incarnation,
+        now: Timestamp,
+    ) -> Result<Prepared, StartError> {
+        self.models.prepare_transaction(model, shape, projection, incarnation, now).await
+    }
+
+    async fn begin_applying(&self, model: &Model, from: &Place) -> Result<Option<Box<dyn Applying>>, Fault> {
+        let begun = self.models.begin_applying(model, from).await?;
+        Ok(begun.map(|inner| Box::new(TroubledApplying { inner, state: Arc::clone(&self.state) }) as Box<dyn Applying>))
     }
 
     async fn places(&self, units: &[UnitId]) -> Result<Vec<Option<Place>>, Fault> {
@@ -409,5 +426,43 @@ impl ReactorKeeper for TroubledKeeper {
 
     async fn release(&self) -> Result<Kept, Fault> {
         self.call("release", self.inner.release()).await
+    }
+}
+
+/// A transaction whose commit fails as those of rows do.
+struct TroubledApplying {
+    inner: Box<dyn Applying>,
+    state: Arc<Mutex<State>>,
+}
+
+#[async_trait]
+impl Applying for TroubledApplying {
+    fn connection(&mut self) -> ProjectionTransaction<'_> {
+        self.inner.connection()
+    }
+
+    fn is_ended(&self) -> bool {
+        self.inner.is_ended()
+    }
+
+    async fn may_have_stored(&mut self) -> bool {
+        self.inner.may_have_stored().await
+    }
+
+    fn may_pass(&self, error: &(dyn std::error::Error + 'static)) -> bool {
+        self.inner.may_pass(error)
+    }
+
+    async fn commit(self: Box<Self>, to: &Checkpoint, now: Timestamp) -> Result<bool, Fault> {
+        let trouble = self.state.lock().expect("no test panics while it holds the lock").commits.pop_front().flatten();
+        match trouble {
+            None => self.inner.commit(to, now).await,
+            Some(Trouble::Passing) => Err(fault(true, None)),
+            Some(Trouble::Refused(_)) => Err(fault(false, None)),
+            Some(Trouble::Unanswered) => {
+                self.inner.commit(to, now).await?;
+                Err(fault(true, None))
+            }
+        }
     }
 }

@@ -19,7 +19,7 @@ use crate::position::{Incarnation, Position};
 use crate::sqlite::connection::file::OpenedFile;
 use crate::sqlite::connection::open::{Opened, connect};
 use crate::sqlite::connection::session::{self, COMMIT, COMMIT_AT_HEAD, Session};
-use crate::sqlite::fault::{is_refused_commit, result_code};
+use crate::sqlite::fault::{is_refused_commit, may_pass, result_code};
 use crate::sqlite::options::SqliteOptions;
 
 const BEGIN: &str = "BEGIN IMMEDIATE";
@@ -517,6 +517,15 @@ impl SqliteDatabase {
     }
 }
 
+impl SqliteDatabase {
+    /// Whether a statement that failed so may work in another transaction.
+    #[doc(hidden)]
+    #[must_use]
+    pub fn may_pass(&self, error: &sqlx::Error) -> bool {
+        may_pass(error)
+    }
+}
+
 /// Makes a connection one for reading; what it then has is what it should have whenever it is taken.
 async fn refuse_to_write(connection: &mut SqliteConnection) -> Result<Session, sqlx::Error> {
     sqlx::query(REFUSE_TO_WRITE).execute(&mut *connection).await?;
@@ -660,7 +669,8 @@ impl SqliteTransaction {
     }
 
     /// A temporary object of the user that intercepts appends in this transaction, if there is one.
-    pub(crate) async fn intercepting(&mut self) -> Result<Option<String>, DatabaseError> {
+    #[doc(hidden)]
+    pub async fn intercepting(&mut self) -> Result<Option<String>, DatabaseError> {
         let database = self.database.clone();
         session::intercepting(self).await.map_err(|e| database.fault(e))
     }
@@ -700,10 +710,18 @@ impl SqliteTransaction {
     }
 
     /// Lets no COMMIT by SQL commit it from here on: SQLite rolls back instead.
-    pub(crate) fn refuse_commit_by_sql(&self) {
+    #[doc(hidden)]
+    pub fn refuse_commit_by_sql(&self) {
         if let Some(writer) = &self.writer {
             writer.ends.owner_only.store(true, Ordering::Release);
         }
+    }
+
+    /// Whether SQLite, or a statement of the user's own, has ended it.
+    #[doc(hidden)]
+    #[must_use]
+    pub fn is_ended(&self) -> bool {
+        self.ended().is_some()
     }
 
     fn take_writer(&mut self) -> OwnedMutexGuard<Writer> {

@@ -12,6 +12,7 @@ mod schema;
 mod statements;
 #[cfg(test)]
 mod tests;
+mod transaction;
 mod values;
 mod view;
 
@@ -32,15 +33,17 @@ use uuid::Uuid;
 use crate::column::ColumnValue;
 use crate::database::name::add_shown;
 use crate::database::{
-    Claimed, Fault, Model, Moved, ParkedStream, Paused, Place, Prepared, QueryFault, ReadModels, Runner, Shown, Shows,
-    StoredName, Survey, Switch, UnitId, Work,
+    Applying, Claimed, Fault, Model, Moved, ParkedStream, Paused, Place, Prepared, QueryFault, ReadModels, Runner,
+    Shown, Shows, StoredName, Survey, Switch, UnitId, Work,
 };
 use crate::error::StartError;
 use crate::reactor::{Failing, Opened, Opening};
 use crate::reads::Query;
 use crate::shape::Shape;
+use crate::transaction::AnyTransaction;
 use fault::fault;
 use schema::{ModelSchema, once, stored_slot};
+pub(crate) use transaction::execute;
 
 /// That of the slot which is furthest behind.
 const CHECKPOINT: &str = "
@@ -106,6 +109,23 @@ impl ReadModels for PostgresReadModels {
     ) -> Result<Prepared, StartError> {
         let refused = |source| StartError::Database { projection: model.projection, source };
         prepare::prepare(&self.database, self.schema().await.map_err(refused)?, model, shape, incarnation, now).await
+    }
+
+    async fn prepare_transaction(
+        &self,
+        model: &Model,
+        shape: &Shape,
+        projection: &dyn AnyTransaction,
+        incarnation: Incarnation,
+        now: Timestamp,
+    ) -> Result<Prepared, StartError> {
+        let refused = |source| StartError::Database { projection: model.projection, source };
+        let schema = self.schema().await.map_err(refused)?;
+        transaction::prepare(&self.database, schema, model, shape, projection, incarnation, now).await
+    }
+
+    async fn begin_applying(&self, model: &Model, from: &Place) -> Result<Option<Box<dyn Applying>>, Fault> {
+        transaction::begin(&self.database, self.schema().await.map_err(fault)?, model, from).await
     }
 
     async fn places(&self, units: &[UnitId]) -> Result<Vec<Option<Place>>, Fault> {

@@ -8,6 +8,7 @@ mod reactors;
 mod statements;
 #[cfg(test)]
 mod tests;
+mod transaction;
 mod values;
 mod view;
 
@@ -29,14 +30,16 @@ use crate::changes::{Changes, of_one_length};
 use crate::column::ColumnValue;
 use crate::database::name::add_shown;
 use crate::database::{
-    Claimed, Fault, Model, Moved, ParkedStream, Paused, Place, Prepared, QueryFault, ReadModels, Runner, Shown, Shows,
-    StoredName, Survey, Switch, UnitId, Work,
+    Applying, Claimed, Fault, Model, Moved, ParkedStream, Paused, Place, Prepared, QueryFault, ReadModels, Runner,
+    Shown, Shows, StoredName, Survey, Switch, UnitId, Work,
 };
 use crate::error::StartError;
 use crate::reactor::{Failing, Opened, Opening};
 use crate::reads::Query;
 use crate::shape::Shape;
+use crate::transaction::AnyTransaction;
 use statements::Statements;
+pub(crate) use transaction::execute;
 use values::{bind_all, bind_checkpoint, bind_place, query, read_row};
 
 /// That of the slot which is furthest behind.
@@ -116,6 +119,21 @@ impl ReadModels for SqliteReadModels {
         now: Timestamp,
     ) -> Result<Prepared, StartError> {
         prepare::prepare(&self.database, model, shape, &self.statements(model), incarnation, now).await
+    }
+
+    async fn prepare_transaction(
+        &self,
+        model: &Model,
+        shape: &Shape,
+        projection: &dyn AnyTransaction,
+        incarnation: Incarnation,
+        now: Timestamp,
+    ) -> Result<Prepared, StartError> {
+        transaction::prepare(&self.database, model, shape, projection, incarnation, now).await
+    }
+
+    async fn begin_applying(&self, model: &Model, from: &Place) -> Result<Option<Box<dyn Applying>>, Fault> {
+        transaction::begin(&self.database, model, from).await
     }
 
     async fn places(&self, units: &[UnitId]) -> Result<Vec<Option<Place>>, Fault> {
@@ -299,6 +317,9 @@ impl SqliteReadModels {
         let updated = bind_checkpoint(moving, &work.to).bind(now.as_microsecond()).execute(&mut *connection).await?;
         if updated.rows_affected() != 1 {
             return Ok(Moved::Overtaken);
+        }
+        if work.model.is_in_transaction() {
+            return Ok(Moved::Done);
         }
         let statements = self.statements(&work.model);
         let Changes { written, removed_prefixes, removed } = &work.changes;
