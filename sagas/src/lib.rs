@@ -37,6 +37,10 @@
 //! # Ok(())
 //! # }
 //! ```
+//!
+//! The service that a remote step calls, which must do it once and undo it once, is a [`participant`].
+//!
+//! Features: `http` (what an answer over HTTP means for a step), `axum` (handlers of a participant), `testing` (the explorer).
 
 #![cfg_attr(docsrs, feature(doc_cfg))]
 
@@ -49,6 +53,7 @@ mod error;
 mod event;
 mod instance;
 mod local;
+pub mod participant;
 mod person;
 mod plan;
 mod retry;
@@ -64,6 +69,6 @@ pub use engine::{Engine, SagaStatus};
 pub use error::SagaError;
 pub use event::{Direction, Intervention, SagaEvent};
 pub use instance::{Instance, SagaId, Status};
-pub use local::{LocalCommand, command};
+pub use local::{LocalCommand, answering, command};
 pub use person::By;
 pub use retry::StepRetry;

@@ -2,3 +2,8 @@
 
 #[cfg(test)]
 mod killed;
+#[cfg(test)]
+#[path = "../../../resilience/src/loopback.rs"]
+mod loopback;
+#[cfg(test)]
+mod participant;
