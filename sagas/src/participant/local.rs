@@ -10,7 +10,7 @@ use super::event::StepEvent;
 use super::handle::{Participant, fingerprint, recording};
 use super::key::StepKey;
 use super::remote::answer;
-use super::state::{Phase, StepState, ToUndo};
+use super::state::{Phase, SHORTEST_WAIT, StepState, ToUndo};
 use crate::event::Direction;
 use crate::local::{LocalCommand, NotDue, Record, RecordedWith};
 
@@ -53,8 +53,11 @@ impl Participant {
         };
         let context = self.context(step, Direction::Do)?;
         let state = self.execute(context, step, command, &record).await?;
-        state.to_do(step, &request, self.now())?;
-        answer(step, &state)
+        match state.to_do(step, &request, self.now())? {
+            Some(_) => answer(step, &state),
+            // It was in flight, by an effect outside of the store, and its time is over by now.
+            None => Err(ParticipantError::InFlight { step: step.clone(), retry_after: SHORTEST_WAIT }),
+        }
     }
 
     /// Undoes a step by a command of an aggregate in the same store, whose events are one append with the end of the step. If
@@ -90,7 +93,9 @@ impl Participant {
         let state = self.execute(context, step, command, &record).await?;
         match &state.phase {
             Phase::NotUndone { error } => Err(ParticipantError::Refused { step: step.clone(), reason: error.clone() }),
-            _ => state.to_undo(step, self.now()).map(drop),
+            Phase::Undone => Ok(()),
+            // It is in flight, by an effect outside of the store; perhaps its time is over by now.
+            _ => Err(ParticipantError::InFlight { step: step.clone(), retry_after: SHORTEST_WAIT }),
         }
     }
 

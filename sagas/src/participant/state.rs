@@ -12,7 +12,7 @@ use super::event::StepEvent;
 use super::key::StepKey;
 
 /// The shortest wait that is asked for while a call is in flight.
-const SHORTEST_WAIT: Duration = Duration::from_secs(1);
+pub(super) const SHORTEST_WAIT: Duration = Duration::from_secs(1);
 
 /// The state of a step.
 #[derive(Aggregate, Clone, Debug, Default, PartialEq)]

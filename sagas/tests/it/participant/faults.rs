@@ -133,6 +133,39 @@ async fn an_effect_that_ends_after_an_undo_is_reported_as_unknown() {
     let late = one.do_remote(&step("1"), "request", effect).await.unwrap_err();
     assert!(matches!(late, ParticipantError::Unknown { .. }), "{late}");
     assert_eq!(two.recorded(&step("1")).await.last().unwrap(), "participant.undone");
+
+    // A refusal that comes late is not final either: another call was begun, and may have its effect.
+    let effect = async |_| {
+        two.later();
+        let failed = other.do_remote(&step("2"), "request", async |_| Err::<u32, _>(StepError::unknown("lost"))).await;
+        assert!(failed.is_err());
+        Err::<u32, _>(StepError::refused("no cover"))
+    };
+    let late = one.do_remote(&step("2"), "request", effect).await.unwrap_err();
+    assert!(matches!(late, ParticipantError::Unknown { .. }), "{late}");
+}
+
+/// A clock on which the time of every call passes between two looks.
+struct Jumps(AtomicU32);
+
+impl Clock for Jumps {
+    fn now(&self) -> Timestamp {
+        let looks = self.0.fetch_add(1, Ordering::SeqCst);
+        Timestamp::from_second(i64::from(looks) * 31).unwrap()
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_step_whose_time_ends_while_it_is_looked_at_is_not_reported_as_done() {
+    let two = Two::on_memory().await;
+    let [participant, other] = two.participants();
+    let dropped = participant.do_remote(&step("1"), "request", async |_| std::future::pending::<Result<(), _>>().await);
+    assert!(tokio::time::timeout(Duration::from_secs(1), dropped).await.is_err());
+    // It is in flight when the command is decided, and not any more when the answer is read.
+    let other = other.clock(Jumps(AtomicU32::new(0)));
+    let error = other.do_local(&step("1"), "request", two.pay_in()).await.unwrap_err();
+    assert!(matches!(error, ParticipantError::InFlight { .. }), "{error}");
+    assert_eq!(two.till().await.coins, 0);
 }
 
 #[tokio::test]
