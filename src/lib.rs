@@ -92,8 +92,9 @@
 //! a clock that is set back past a time that was asked for can add to its answer.
 //!
 //! An aggregate is read up to there. A read model is folded anew up to there, in memory, and not more than
-//! [`ProjectionsBuilder::most_rows_as_of`] rows; nothing is stored. Versions are those of one stream, so
-//! [`AsOf::version`] is for aggregates alone, and also gives states in the middle of an append.
+//! [`ProjectionsBuilder::most_rows_as_of`] rows; nothing is stored. One row of a stream projection is found by reading its stream
+//! alone: [`Projections::find_as_of`]. Versions are those of one stream, so [`AsOf::version`] is for aggregates and for such
+//! rows, and also gives states in the middle of an append.
 //!
 //! # Features
 //!
@@ -198,9 +199,9 @@ pub mod projections {
         Elsewhere, EventPlace, HealthOf, IndexSpec, LastError, ParkedError, ParkedStream, PositionToken, Projection,
         ProjectionError, ProjectionHealth, ProjectionProgress, ProjectionState, ProjectionStatus, Projections,
         ProjectionsBuilder, QueryError, QueryValue, Reacting, Reactor, ReactorError, ReactorState, ReactorStatus,
-        ReadModel, ReadModelDatabase, Retried, RowError, RowKey, RowKeyPrefix, Rows, RowsAsOf, SlotStatus, SpecError,
-        StartError, StopCause, Stopped, StreamKey, StreamOptions, StreamProjection, StreamRow, TableSpec, Verdict,
-        WaitError, text_column,
+        ReadModel, ReadModelDatabase, Retried, RowAsOf, RowError, RowKey, RowKeyPrefix, Rows, RowsAsOf, SlotStatus,
+        SpecError, StartError, StopCause, Stopped, StreamKey, StreamOptions, StreamProjection, StreamRow, TableSpec,
+        Verdict, WaitError, text_column,
     };
 }
 

@@ -12,6 +12,7 @@ mod policy;
 mod project;
 mod read;
 mod report;
+mod saga;
 mod sample;
 mod server;
 mod slices;
@@ -79,6 +80,7 @@ enum Other {
     Lag(lag::Options),
     Visible(visible::Options),
     Policy(policy::Options),
+    Saga(saga::Options),
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
@@ -143,6 +145,10 @@ async fn run(options: Options) -> Result<ExitCode, Fault> {
         }
         (Some(Other::Visible(options)), _) => {
             print(&visible::measure(options).await?, options.json)?;
+            Ok(ExitCode::SUCCESS)
+        }
+        (Some(Other::Saga(options)), _) => {
+            print(&saga::measure(options).await?, options.json)?;
             Ok(ExitCode::SUCCESS)
         }
         (Some(Other::Policy(options)), _) => {

@@ -43,7 +43,7 @@ pub enum AsOf {
 
 impl AsOf {
     /// After the first `version` events of a stream; 0 is before the first. Only a stream has versions: a read of the log or
-    /// of a read model refuses it.
+    /// of a whole read model refuses it.
     #[must_use]
     pub fn version(version: i64) -> Self {
         Self::Version(version)

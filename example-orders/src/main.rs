@@ -70,7 +70,7 @@ enum Scene {
         /// The order, such as o-1001.
         order: OrderId,
     },
-    /// One order as it was at a time, and as it is now.
+    /// One order and its line in the list as they were at a time, and the order as it is now.
     AsOf {
         /// The order, such as o-1001.
         order: OrderId,

@@ -1,11 +1,11 @@
-//! The scenes `-- history`, `-- as-of` and `-- list --as-of`: one order, and the whole list, as they were.
+//! The scenes `-- history`, `-- as-of` and `-- list --as-of`: one order, its line in the list, and the whole list, as they were.
 //!
 //! Nothing is kept for it beside the events. A time means all that was stored before the first event that was recorded after
 //! it, in whole appends.
 
 use std::io::Write;
 
-use annals::{AsOf, EventStore};
+use annals::{AsOf, EventStore, Tenant};
 use jiff::Timestamp;
 use tabled::builder::Builder;
 use tabled::settings::Style;
@@ -30,12 +30,19 @@ pub async fn history(shop: &Shop, order: &OrderId, out: &mut dyn Write) -> Resul
     Ok(())
 }
 
-/// Prints an order as it was and as it is.
+/// Prints an order as it was and as it is, and its line in the list as it was.
 pub async fn as_of(shop: &Shop, order: &OrderId, time: Timestamp, out: &mut dyn Write) -> Result<(), Fault> {
     let then = shop.orders.as_of(order, AsOf::time(time)).await?;
     let now = shop.orders.load(order).await?;
     writeln!(out, "  {}  {order} {}", minutes(time), described(then.version.get(), &then.state))?;
     writeln!(out, "  now               {order} {}", described(now.version.get(), &now.state))?;
+    // The position of one answer asks for the same moment elsewhere. For one line of the list the events of one order are read.
+    let listed =
+        shop.views.find_of_tenant_as_of::<OrderList>(&Tenant::default(), order, AsOf::position(then.position)).await?;
+    match listed.row {
+        Some(row) => writeln!(out, "  in the list then, as of position {}:\n{}", listed.position, table(&[row]))?,
+        None => writeln!(out, "  not in the list then, as of position {}", listed.position)?,
+    }
     Ok(())
 }
 

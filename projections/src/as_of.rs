@@ -1,20 +1,21 @@
 //! A read model as it was: the log up to there, folded into memory by the code that folds it into a database.
 
-use std::collections::HashSet;
 use std::sync::Arc;
 
-use annals_eventstore::{
-    After, AsOf, Backoff, Checkpoint, ErrorFamily, EventStore, Position, ReadError, StreamId, Tenant,
-};
+use annals_eventstore::{After, AsOf, Backoff, Checkpoint, ErrorFamily, EventStore, Position, ReadError, Tenant};
 use tokio::time::sleep;
 
+use crate::changes::RowError;
 use crate::column::ColumnValue;
 use crate::error::{EventPlace, StopCause, Stopped};
 use crate::folding::{Folding, Outcome, Step, Stop};
 use crate::member::{AnyProjection, chain, wanted};
 use crate::memory_table::MemoryTable;
 use crate::page_reader::PageReader;
-use crate::parking::{Parked, PassedOver};
+use crate::parking::{Parked, ParkedStreams, PassedOver};
+use crate::projection::Projection;
+use crate::read_model::ReadModel;
+use crate::rows::read_row;
 use crate::slot::Slot;
 
 /// How many rows a read model as of a moment may have by default.
@@ -91,9 +92,7 @@ pub(crate) async fn rows_as_of(
     most_rows: usize,
 ) -> Result<RowsAsOf<Vec<ColumnValue>>, AsOfError> {
     let end = store.log_as_of(as_of).await?;
-    let table = MemoryTable::new(projection.model().table);
-    let mut past =
-        Past { projection, table, progress: start_of(&end), end, parked: Vec::new(), passed_over: Arc::default() };
+    let mut past = Past::of(projection, end);
     let mut wanted = wanted(std::iter::once(projection)).map_err(ReadError::from)?;
     if let Some(tenant) = tenant {
         wanted.filter = wanted.filter.tenant(tenant.clone());
@@ -128,25 +127,38 @@ pub(crate) async fn rows_as_of(
     Ok(RowsAsOf { rows: past.table.rows(), position: end.position, parked: past.parked })
 }
 
-fn start_of(end: &Checkpoint) -> Checkpoint {
-    Checkpoint::start(end.incarnation)
+/// A row of an answer, in its type.
+pub(crate) fn typed<P: Projection>(row: Vec<ColumnValue>, position: Position) -> Result<P::Row, Stopped> {
+    let unreadable = |source| Stopped {
+        projection: P::NAME.into(),
+        version: P::VERSION,
+        position,
+        event: None,
+        cause: Arc::new(StopCause::Row(RowError::Unreadable { table: P::Row::TABLE.name, source })),
+    };
+    read_row::<P::Row>(row).map(|(_, row)| row).map_err(unreadable)
 }
 
-/// A read model on its way from nothing to the end of a prefix of the log.
-struct Past<'p> {
+/// A read model, or what one stream has of it, on its way from nothing to the end of a prefix of the log.
+pub(crate) struct Past<'p> {
     projection: &'p dyn AnyProjection,
-    table: MemoryTable,
+    pub(crate) table: MemoryTable,
     /// Everything up to here is applied.
-    progress: Checkpoint,
+    pub(crate) progress: Checkpoint,
     end: Checkpoint,
-    parked: Vec<EventPlace>,
+    pub(crate) parked: Vec<EventPlace>,
     /// The streams of `parked`.
-    passed_over: Arc<HashSet<StreamId>>,
+    passed_over: Arc<ParkedStreams>,
 }
 
-impl Past<'_> {
+impl<'p> Past<'p> {
+    pub(crate) fn of(projection: &'p dyn AnyProjection, end: Checkpoint) -> Self {
+        let (table, progress) = (MemoryTable::new(projection.model().table), Checkpoint::start(end.incarnation));
+        Self { projection, table, progress, end, parked: Vec::new(), passed_over: Arc::default() }
+    }
+
     /// Applies those of the next events that are not after the end.
-    fn fold(&mut self, batch: &crate::batch::Batch) -> Result<(), Stopped> {
+    pub(crate) fn fold(&mut self, batch: &crate::batch::Batch) -> Result<(), Stopped> {
         while self.fold_on(batch)? {}
         Ok(())
     }
@@ -176,7 +188,7 @@ impl Past<'_> {
         for Parked { event, cause } in parked {
             let projection = self.projection.model().projection;
             tracing::warn!(projection, %event, reason = chain(&cause), "stream parked");
-            Arc::make_mut(&mut self.passed_over).insert(event.stream.clone());
+            Arc::make_mut(&mut self.passed_over).insert(event.stream.clone(), event.position);
             self.parked.push(event);
         }
         for PassedOver { stream, events } in passed_over {

@@ -1,5 +1,6 @@
 //! Which units a process claims and which it gives back, so that the processes that are there share the work. Pure: every
-//! process computes the same from the same survey, and a difference between two surveys costs a round, never a unit.
+//! process counts all units of all others, also of projections that it does not run itself, so that none gives back what
+//! another gave it. A difference between two surveys costs a round, never a unit.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -20,12 +21,7 @@ pub(crate) struct Plan {
 ///   it has died or has stopped the projection, anyone takes it at the next survey.
 /// - A unit moves from a runner to one that has at least two less: so the numbers come to differ by one at most, and stay.
 pub(crate) fn plan(me: Uuid, survey: &Survey, free_before: &BTreeSet<UnitId>) -> Plan {
-    let mut loads: BTreeMap<Uuid, usize> = survey.runners.iter().map(|runner| (runner.id, 0)).collect();
-    for owner in survey.units.iter().filter_map(|state| state.owner) {
-        if let Some(load) = loads.get_mut(&owner) {
-            *load += 1;
-        }
-    }
+    let mut loads: BTreeMap<Uuid, usize> = survey.runners.iter().map(|runner| (runner.id, runner.units)).collect();
     let mut plan = Plan::default();
     for LeaseState { unit, .. } in survey.units.iter().filter(|state| is_free(state)) {
         let Some(least) = least_loaded(survey, &loads, unit) else { continue };
@@ -93,21 +89,37 @@ mod tests {
         moves: usize,
     }
 
+    const ALL: [(&str, u32); 2] = [("single", 1), ("split", 1)];
+
     fn unit(slot: u32) -> UnitId {
-        UnitId { projection: if slot.is_multiple_of(3) { "single" } else { "split" }, version: 1, slot }
+        let (projection, version) = ALL[usize::from(!slot.is_multiple_of(3))];
+        UnitId { projection, version, slot }
+    }
+
+    fn runner(id: Uuid, runs: &[(&'static str, u32)]) -> RunnerState {
+        RunnerState { id, name: String::new(), units: 0, runs: runs.to_vec(), stopped: Vec::new() }
     }
 
     impl World {
-        fn survey(&self) -> Survey {
+        /// What one of the runners sees, which runs `runs`.
+        fn survey(&self, runs: &[(&'static str, u32)]) -> Survey {
             let checkpoint = Checkpoint::start(Incarnation(Uuid::nil()));
+            let is_alive = |owner: &Uuid| self.runners.iter().any(|runner| runner.id == *owner);
             let state = |(unit, owner): (&UnitId, &Option<Uuid>)| LeaseState {
                 unit: *unit,
                 checkpoint,
                 epoch: 0,
-                owner: owner.filter(|owner| self.runners.iter().any(|runner| runner.id == *owner)),
+                owner: owner.filter(is_alive),
                 paused: None,
             };
-            Survey { units: self.owners.iter().map(state).collect(), runners: self.runners.clone() }
+            let is_run = |projection: &str| runs.iter().any(|(own, _)| *own == projection);
+            let units = self.owners.iter().filter(|(unit, _)| is_run(unit.projection)).map(state);
+            let mut runners = self.runners.clone();
+            for runner in &mut runners {
+                runner.runs.retain(|(projection, _)| is_run(projection));
+            }
+            let owners: Vec<Uuid> = self.owners.values().flatten().copied().collect();
+            Survey::new(units.collect(), runners, &owners)
         }
 
         /// What one runner does, who sees a survey that may be as old as the round.
@@ -145,10 +157,9 @@ mod tests {
             for _ in 0..rng.usize(1..12) {
                 if world.runners.is_empty() || rng.u32(..3) > 0 {
                     next += 1;
-                    let all = vec![("single", 1), ("split", 1)];
-                    let runs = if same || next == 1 { all } else { all[..1].to_vec() };
-                    let id = Uuid::from_u128(rng.u128(..));
-                    world.runners.push(RunnerState { id, name: String::new(), runs, stopped: Vec::new() });
+                    let runs =
+                        if same || next == 1 { &ALL[..] } else { [&ALL[..1], &ALL[1..], &ALL[..]][rng.usize(..3)] };
+                    world.runners.push(runner(Uuid::from_u128(rng.u128(..)), runs));
                     world.runners.sort_by_key(|runner| runner.id);
                 } else {
                     let gone = rng.usize(..world.runners.len());
@@ -162,7 +173,7 @@ mod tests {
                 continue;
             }
             rounds(&mut world, &mut rng, 40);
-            let survey = world.survey();
+            let survey = world.survey(&ALL);
             let owner = |state: &LeaseState| state.owner.expect("each unit has an owner");
             let mut loads: BTreeMap<Uuid, usize> = world.runners.iter().map(|runner| (runner.id, 0)).collect();
             for state in &survey.units {
@@ -180,31 +191,26 @@ mod tests {
 
     fn rounds(world: &mut World, rng: &mut Rng, number: usize) {
         for _ in 0..number {
-            let old = world.survey();
-            let mut ids: Vec<Uuid> = world.runners.iter().map(|runner| runner.id).collect();
-            rng.shuffle(&mut ids);
-            for id in ids {
-                let survey = if rng.bool() { world.survey() } else { old.clone() };
-                world.act(id, &survey);
+            let mut all = world.runners.clone();
+            let old: BTreeMap<Uuid, Survey> = all.iter().map(|me| (me.id, world.survey(&me.runs))).collect();
+            rng.shuffle(&mut all);
+            for me in all {
+                let survey = if rng.bool() { world.survey(&me.runs) } else { old[&me.id].clone() };
+                world.act(me.id, &survey);
             }
         }
     }
 
     #[test]
     fn a_unit_that_the_least_loaded_does_not_take_is_taken_by_another() {
-        let runners = [1, 2].map(|id| RunnerState {
-            id: Uuid::from_u128(id),
-            name: String::new(),
-            runs: vec![("single", 1), ("split", 1)],
-            stopped: Vec::new(),
-        });
+        let runners = [1, 2].map(|id| runner(Uuid::from_u128(id), &ALL));
         let world = World {
             owners: BTreeMap::from([(unit(1), None)]),
             runners: runners.to_vec(),
             free_before: BTreeMap::new(),
             moves: 0,
         };
-        let (survey, second) = (world.survey(), Uuid::from_u128(2));
+        let (survey, second) = (world.survey(&ALL), Uuid::from_u128(2));
         assert_eq!(plan(second, &survey, &BTreeSet::new()), Plan::default());
         assert_eq!(plan(second, &survey, &free(&survey)).claim, [unit(1)]);
     }

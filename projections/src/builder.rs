@@ -1,5 +1,6 @@
 //! Which projections are to run, over which store, into which database.
 
+use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -16,7 +17,7 @@ use crate::database::{Model, ReadModels, Runner};
 use crate::error::{StartError, is_rewind};
 use crate::handle::Projections;
 use crate::health::Monitor;
-use crate::keeper::{Keeper, Returns};
+use crate::keeper::{Keeper, MayLeave, Returns};
 use crate::member::{AnyProjection, Member, Typed, wanted};
 use crate::pass::{Passes, Shared};
 use crate::projection::Projection;
@@ -99,6 +100,7 @@ pub struct ProjectionsBuilder {
     most_rows_as_of: usize,
     lease: Duration,
     runner_name: Option<String>,
+    may_leave: BTreeMap<&'static str, MayLeave>,
 }
 
 impl ProjectionsBuilder {
@@ -114,6 +116,7 @@ impl ProjectionsBuilder {
             most_rows_as_of: MOST_ROWS,
             lease: LEASE,
             runner_name: None,
+            may_leave: BTreeMap::new(),
         }
     }
 
@@ -191,6 +194,14 @@ impl ProjectionsBuilder {
         self
     }
 
+    /// Asks `may_leave` before a slot of `P` is given to another process: see [`MayLeave`]. For runners that work on the streams of
+    /// the slots that this process has; no promise is made about it.
+    #[doc(hidden)]
+    pub fn __may_leave<P: Projection>(mut self, may_leave: MayLeave) -> Self {
+        self.may_leave.insert(P::NAME, may_leave);
+        self
+    }
+
     /// Prepares the tables and starts to read, each projection from where it is. Returns as soon as they run; what they
     /// have missed they catch up with in the background.
     ///
@@ -226,7 +237,7 @@ impl ProjectionsBuilder {
         check(&self.projections)?;
         reactor::check(&self.reactors)?;
         check_lease(self.lease)?;
-        let Self { store, database, clock, projections, reactors, most_rows_as_of, lease, .. } = self;
+        let Self { store, database, clock, projections, reactors, most_rows_as_of, lease, may_leave, .. } = self;
         let runner_name: Arc<str> = self.runner_name.unwrap_or_else(name_of_process).into();
         database.migrate().await?;
         let (mut members, mut fed, mut status_senders) = (Vec::new(), Vec::new(), Vec::new());
@@ -257,7 +268,8 @@ impl ProjectionsBuilder {
         let runner = Runner { id: TimeOrderedIds.next_id(), name: runner_name.to_string(), runs, stopped: Vec::new() };
         let (order, orders) = mpsc::unbounded_channel();
         let mut keeper =
-            Keeper::new(passes, runner, lease, members, Reactors::of(reactors, runner_name), given, orders);
+            Keeper::new(passes, runner, lease, members, Reactors::of(reactors, runner_name), given, orders)
+                .asking(may_leave);
         keeper.survey().await;
         tracker.spawn(keeper.run());
         let monitor = Arc::new(Monitor {

@@ -203,7 +203,7 @@ impl Projections {
             return Ok(None);
         }
         let owner = TimeOrderedIds.next_id();
-        let place = shared.database.seize(unit, owner, LEASE).await.map_err(refused)?;
+        let place = shared.database.seize(unit, owner, None, LEASE).await.map_err(refused)?;
         let place = place.ok_or(ControlError::Paused { projection: P::NAME })?;
         let taken = |parked| Taken { shared: shared.clone(), projection, unit, owner, place, parked };
         // Only now nobody else changes what is parked.
@@ -247,15 +247,16 @@ impl Taken {
                 break;
             }
             after = page.events[count - 1].version.get();
+            let batch = Batch::decode(&page.events[..count], &[self.projection.decoder()]);
+            // As while it is passed over: those that the projection wants.
+            let waiting = |after| self.projection.fold(&batch, after, Slot::WHOLE).len() as u64;
             if failed.is_some() {
-                behind += count as u64;
+                behind += waiting(Position::START);
             } else {
-                let batch = Batch::decode(&page.events[..count], &[self.projection.decoder()]);
                 let outcome = self.fold(&mut replay, &batch, page.events[0].position).await?;
                 if let Some(stop) = outcome.stop {
                     let place = stop.event.unwrap_or_else(|| self.parked.event.clone());
-                    behind +=
-                        page.events[..count].iter().filter(|event| event.position > place.position).count() as u64;
+                    behind += waiting(place.position);
                     failed = Some((place, stop.cause));
                 }
             }
@@ -317,17 +318,13 @@ impl Taken {
         }
     }
 
-    /// Keeps the slot for longer.
+    /// Keeps the slot for longer, as long as nobody has taken it.
     async fn renew(&mut self) -> Result<(), ControlError> {
-        let place = self.shared.database.seize(self.unit, self.owner, LEASE).await.map_err(refused)?;
-        match place {
-            Some(place) if place.epoch == self.place.epoch + 1 && place.checkpoint == self.place.checkpoint => {
-                self.place = place;
-                Ok(())
-            }
-            Some(_) => Err(ControlError::Taken { projection: self.unit.projection }),
-            None => Err(ControlError::Paused { projection: self.unit.projection }),
-        }
+        let held = Some(self.place.epoch);
+        let place = self.shared.database.seize(self.unit, self.owner, held, LEASE).await.map_err(refused)?;
+        let taken = ControlError::Taken { projection: self.unit.projection };
+        self.place = place.filter(|place| place.checkpoint == self.place.checkpoint).ok_or(taken)?;
+        Ok(())
     }
 
     /// Lets others have the slot at once; if that fails, they have it when the lease ends.

@@ -5,7 +5,7 @@ use std::collections::HashSet;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 
-use annals_eventstore::{Checkpoint, Incarnation, Position, Recorded, StreamId, Tenant};
+use annals_eventstore::{Checkpoint, Incarnation, Position, Recorded, Tenant};
 use jiff::Timestamp;
 use tracing::{Span, info_span};
 
@@ -14,7 +14,7 @@ use crate::changes::{Changes, RowError};
 use crate::column::ColumnValue;
 use crate::error::{EventPlace, StopCause};
 use crate::known_rows::BadRow;
-use crate::parking::{Parked, Parking, PassedOver};
+use crate::parking::{Parked, ParkedStreams, Parking, PassedOver};
 use crate::projection::Projection;
 use crate::rows::Rows;
 use crate::slot::Slot;
@@ -48,7 +48,7 @@ pub(crate) trait AnyFold: Send {
     fn changes(&mut self) -> Result<Changes, Vec<BadRow>>;
 
     /// From now on streams can be parked, and those of `parked` are. Their events are passed over.
-    fn allow_parking(&mut self, parked: Arc<HashSet<StreamId>>);
+    fn allow_parking(&mut self, parked: Arc<ParkedStreams>);
 
     /// Parks the stream of the event with this number: later rounds pass over that event and those behind it.
     ///
@@ -113,7 +113,7 @@ impl<P: Projection> AnyFold for Fold<P> {
             let event = &self.events[at as usize];
             let stream = &event.place.stream;
             if let Some(parking) = &self.parking
-                && (parking.passes_over(index, stream) || failed_streams.contains(stream))
+                && (parking.passes_over(index, &event.place) || failed_streams.contains(stream))
             {
                 continue;
             }
@@ -164,7 +164,7 @@ impl<P: Projection> AnyFold for Fold<P> {
         self.rows.changes()
     }
 
-    fn allow_parking(&mut self, parked: Arc<HashSet<StreamId>>) {
+    fn allow_parking(&mut self, parked: Arc<ParkedStreams>) {
         self.parking = Some(Parking::of(parked));
     }
 

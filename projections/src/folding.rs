@@ -1,16 +1,15 @@
 //! One batch of one projection, step by step: what to load, and at last what to write. Pure; the runner and the test kit
 //! call `step`.
 
-use std::collections::HashSet;
 use std::sync::Arc;
 
-use annals_eventstore::{Position, StreamId};
+use annals_eventstore::Position;
 
 use crate::changes::{Changes, RowError};
 use crate::column::ColumnValue;
 use crate::error::{EventPlace, StopCause};
 use crate::fold::{AnyFold, Round};
-use crate::parking::{Parked, PassedOver};
+use crate::parking::{Parked, ParkedStreams, PassedOver};
 
 /// After this many rounds the folding tries only half of the events: chains of lookups that lead from event to event cost a
 /// round each, and a shorter batch makes a round cheaper.
@@ -73,7 +72,7 @@ impl Folding {
 
     /// The same of a stream projection that parks streams, of which `parked` are parked already. An event that cannot be applied then
     /// ends its stream and not the work.
-    pub(crate) fn parking(mut self, parked: Arc<HashSet<StreamId>>) -> Self {
+    pub(crate) fn parking(mut self, parked: Arc<ParkedStreams>) -> Self {
         self.fold.allow_parking(parked);
         self
     }

@@ -11,11 +11,10 @@ use tokio::sync::{mpsc, watch};
 use tokio_util::sync::{CancellationToken, DropGuard};
 use tokio_util::task::TaskTracker;
 
-use crate::as_of::{AsOfError, RowsAsOf, rows_as_of};
+use crate::as_of::{AsOfError, RowsAsOf, rows_as_of, typed};
 use crate::builder::ProjectionsBuilder;
-use crate::changes::RowError;
 use crate::database::ReadModelDatabase;
-use crate::error::{ControlError, ProjectionProgress, StopCause, Stopped, WaitError};
+use crate::error::{ControlError, ProjectionProgress, Stopped, WaitError};
 use crate::health::Monitor;
 use crate::keeper::Order;
 use crate::member::AnyProjection;
@@ -24,7 +23,6 @@ use crate::projection::Projection;
 use crate::reactor::{KnownReactor, ReactorState, ReactorStatus};
 use crate::read_model::ReadModel;
 use crate::reads::Reads;
-use crate::rows::read_row;
 use crate::status::{ProjectionState, ProjectionStatus};
 use crate::wait::Names;
 
@@ -118,6 +116,12 @@ impl Projections {
 
     pub(crate) fn status_of<P: Projection>(&self) -> Option<ProjectionStatus> {
         Some(self.0.names.fed[self.place_of::<P>().ok()?].status.borrow().clone())
+    }
+
+    /// The state of `P`, as it changes. For runners that work on the streams of its slots; no promise is made about it.
+    #[doc(hidden)]
+    pub fn __watch<P: Projection>(&self) -> Option<watch::Receiver<ProjectionStatus>> {
+        Some(self.0.names.fed[self.place_of::<P>().ok()?].status.clone())
     }
 
     /// What runs of `P`.
@@ -268,7 +272,8 @@ impl Projections {
     /// The log up to there is read and folded into memory, so it takes as long as a rebuild up to there. What a position and a
     /// time mean, [`AsOf`] says. `P` folds the events of its tenant alone, if it has one. Of a read model that is per tenant, the
     /// rows are those of the projection's tenant, or of the default tenant if it has none;
-    /// [`Projections::as_of_tenant`] gives others. How far it is is logged by `tracing`, at the level `DEBUG`.
+    /// [`Projections::as_of_tenant`] gives others. How far it is is logged by `tracing`, at the level `DEBUG`. For one row of a
+    /// stream projection, [`Projections::find_as_of`] reads less.
     ///
     /// ```
     /// # mod till { include!(concat!(env!("CARGO_MANIFEST_DIR"), "/docs/till.rs")); }
@@ -332,20 +337,18 @@ impl Projections {
         as_of: AsOf,
     ) -> Result<RowsAsOf<P::Row>, AsOfError> {
         let Inner { names, most_rows_as_of, .. } = &*self.0;
-        let unknown = |known| AsOfError::Unknown { name: P::NAME.to_owned(), known };
-        let projection = names.fed[self.place_of::<P>().map_err(unknown)?].projection.as_ref();
+        let projection = self.any_as_of::<P>()?;
         let tenant = tenant_as_of::<P>(projection.tenant(), tenant)?;
         let all = rows_as_of(&names.shared.store, projection, tenant.as_ref(), as_of, *most_rows_as_of).await?;
         let RowsAsOf { rows: all, position, parked } = all;
-        let read = all.into_iter().map(|row| read_row::<P::Row>(row).map(|(_, row)| row));
-        let rows = read.collect::<Result<_, _>>().map_err(|source| Stopped {
-            projection: P::NAME.into(),
-            version: P::VERSION,
-            position,
-            event: None,
-            cause: Arc::new(StopCause::Row(RowError::Unreadable { table: P::Row::TABLE.name, source })),
-        })?;
+        let rows = all.into_iter().map(|row| typed::<P>(row, position)).collect::<Result<_, _>>()?;
         Ok(RowsAsOf { rows, position, parked })
+    }
+
+    /// What runs of `P`, to be asked what was true then.
+    pub(crate) fn any_as_of<P: Projection>(&self) -> Result<&dyn AnyProjection, AsOfError> {
+        let unknown = |known| AsOfError::Unknown { name: P::NAME.to_owned(), known };
+        Ok(self.0.names.fed[self.place_of::<P>().map_err(unknown)?].projection.as_ref())
     }
 
     /// Where `P` is among the projections; the names that there are if it is not.
@@ -431,12 +434,15 @@ impl Projections {
 fn tenant_as_of<P: Projection>(own: Option<&Tenant>, asked: Option<&Tenant>) -> Result<Option<Tenant>, ReadError> {
     match (own, asked) {
         _ if !P::Row::TABLE.per_tenant => Ok(None),
-        (Some(own), Some(asked)) if own != asked => {
-            let problem = format!("is `{asked}`, but projection `{}` is of tenant `{own}`", P::NAME);
-            Err(Invalid::new("tenant", problem, "ask a projection that reads its events").into())
-        }
+        (Some(own), Some(asked)) if own != asked => Err(of_another_tenant(P::NAME, own, asked)),
         _ => Ok(Some(asked.or(own).cloned().unwrap_or_default())),
     }
+}
+
+/// The projection does not want the events of the tenant that is asked for.
+pub(crate) fn of_another_tenant(projection: &str, own: &Tenant, asked: &Tenant) -> ReadError {
+    let problem = format!("is `{asked}`, but projection `{projection}` is of tenant `{own}`");
+    Invalid::new("tenant", problem, "ask a projection that reads its events").into()
 }
 
 /// Name and version of each projection.

@@ -22,6 +22,10 @@ const SURVEYS_PER_LEASE: u32 = 3;
 /// The owner of a lease that is no runner which is alive.
 const NO_RUNNER: &str = "a retry of dead letters, or a process that has ended";
 
+/// What else works on the streams of a projection's slots. It is asked whether it has ended with a slot before the slot is
+/// given to another process; as long as it has not, it is asked again at every survey.
+pub type MayLeave = Arc<dyn Fn(u32) -> bool + Send + Sync>;
+
 /// Units on their way from passes back to the keeper.
 #[derive(Clone)]
 pub(crate) struct Returns {
@@ -81,6 +85,7 @@ pub(crate) struct Keeper {
     /// What runs here, with the number of this owner.
     running: BTreeMap<UnitId, i64>,
     reactors: Reactors,
+    may_leave: BTreeMap<&'static str, MayLeave>,
     given: mpsc::UnboundedReceiver<Member>,
     free_before: BTreeSet<UnitId>,
     /// What was asked back so that others can have it.
@@ -118,6 +123,7 @@ impl Keeper {
             idle: members.into_iter().map(|member| (member.unit(), member)).collect(),
             running: BTreeMap::new(),
             reactors,
+            may_leave: BTreeMap::new(),
             given,
             free_before: BTreeSet::new(),
             given_back: BTreeSet::new(),
@@ -125,6 +131,11 @@ impl Keeper {
             again: BTreeSet::new(),
             waiting: Vec::new(),
         }
+    }
+
+    /// Who is asked before slots of projections are given to others.
+    pub(crate) fn asking(self, may_leave: BTreeMap<&'static str, MayLeave>) -> Self {
+        Self { may_leave, ..self }
     }
 
     /// Runs until it is cancelled.
@@ -220,8 +231,11 @@ impl Keeper {
         self.look_at_others(survey);
         let plan = plan(self.runner.id, survey, &self.free_before);
         self.free_before = free(survey);
-        let (reactors, give_back): (Vec<_>, _) = plan.give_back.into_iter().partition(|unit| self.reactors.has(unit));
+        let (reactors, give_back): (Vec<_>, Vec<_>) =
+            plan.give_back.into_iter().partition(|unit| self.reactors.has(unit));
         self.reactors.end(&reactors);
+        let leaves = |unit: &UnitId| self.may_leave.get(unit.projection).is_none_or(|may_leave| may_leave(unit.slot));
+        let give_back: Vec<UnitId> = give_back.into_iter().filter(leaves).collect();
         self.given_back.extend(&give_back);
         self.shared.returns.ask(give_back);
         let is_idle = |unit: &UnitId| {
@@ -277,9 +291,12 @@ impl Keeper {
             if member.projection.parks() {
                 // From now on nobody else parks or reopens a stream of the unit without taking it.
                 match self.shared.database.parked(unit).await {
-                    Ok(parked) => member.set_parked(parked.into_iter().map(|parked| parked.event.stream).collect()),
+                    Ok(parked) => member.set_parked(parked.into_iter().map(|parked| parked.event).collect()),
                     Err(fault) => {
-                        member.set_retrying(&fault.source);
+                        match fault.transient {
+                            true => member.set_retrying(&fault.source),
+                            false => member.stop_by(fault),
+                        }
                         self.idle.insert(unit, member);
                         self.shared.database.release(&[(unit, epoch)]).await.ok();
                         continue;

@@ -10,6 +10,7 @@
 //! | know which have failed, for a supervisor | [`Projections::health`], [`Projections::stopped`] |
 //! | pause, resume, start again | [`Projections::pause`], [`Projections::resume`], [`Projections::start_again`] |
 //! | read rows by key or condition | [`Projections::find`], [`Projections::select`] |
+//! | read them as they were | [`Projections::as_of`], one of a stream projection: [`Projections::find_as_of`] |
 //! | send mails, call others: side effects | [`Reactor`], [`EffectKey`], [`ProjectionsBuilder::react`] |
 //! | read your own writes, watch, end | [`Projections::wait_for`], [`Projections::status`], [`Projections::close`] |
 //! | keep the rows of tenants apart | [Tenants](#tenants) |
@@ -45,6 +46,7 @@ mod control;
 mod database;
 mod dead_letters;
 mod error;
+mod find_as_of;
 mod fold;
 mod folding;
 mod handle;
@@ -92,13 +94,17 @@ pub use error::{
     ControlError, Elsewhere, EventPlace, ProjectionError, ProjectionProgress, QueryError, StartError, StopCause,
     Stopped, WaitError,
 };
+pub use find_as_of::RowAsOf;
 pub use handle::Projections;
 pub use health::{HealthOf, ProjectionHealth, Verdict};
+#[doc(hidden)]
+pub use keeper::MayLeave;
 pub use projection::Projection;
 pub use reactor::{EffectKey, ParkedError, ParkedStream, Reacting, Reactor, ReactorError, ReactorState, ReactorStatus};
 pub use read_model::{ColumnSpec, IndexSpec, ReadModel, RowKey, RowKeyPrefix, SpecError, TableSpec};
 pub use reads::QueryValue;
 pub use rows::Rows;
+pub use slot::slot_of;
 pub use status::{LastError, ProjectionState, ProjectionStatus, SlotStatus};
 pub use stream_key::StreamKey;
 pub use stream_options::StreamOptions;

@@ -1,10 +1,9 @@
 //! One projection in the hands of a runner: how far it is, what of that is saved, and what it says about itself.
 
-use std::collections::HashSet;
 use std::sync::Arc;
 use std::time::Duration;
 
-use annals_eventstore::{Checkpoint, Clock, Event, Filter, Invalid, Position, StreamId, Tenant};
+use annals_eventstore::{Checkpoint, Clock, Event, Filter, Invalid, Position, Tenant};
 
 use jiff::Timestamp;
 use tokio::time::Instant;
@@ -16,6 +15,7 @@ use crate::fold::{AnyFold, Fold};
 use crate::folding::Stop;
 use crate::metrics;
 use crate::page_reader::Wanted;
+use crate::parking::ParkedStreams;
 use crate::projection::Projection;
 use crate::read_model::ReadModel;
 use crate::shape::Shape;
@@ -163,7 +163,7 @@ pub(crate) struct Member {
     /// So many of the next events are applied one by one, as one of them may have ended a process.
     careful: usize,
     /// The streams that are parked in it, while this process owns it.
-    parked: Arc<HashSet<StreamId>>,
+    parked: Arc<ParkedStreams>,
     /// Everything up to here is applied, or does not concern it. This is what it reports as reached.
     progress: Checkpoint,
     /// Where its stored checkpoint was when it was last compared, at or before `progress`. In between is no event that it
@@ -226,7 +226,7 @@ impl Member {
     }
 
     /// The streams that are parked in it.
-    pub(crate) fn parked(&self) -> &Arc<HashSet<StreamId>> {
+    pub(crate) fn parked(&self) -> &Arc<ParkedStreams> {
         &self.parked
     }
 
@@ -235,7 +235,7 @@ impl Member {
         if parked.is_empty() {
             return;
         }
-        Arc::make_mut(&mut self.parked).extend(parked.iter().map(|(event, _)| event.stream.clone()));
+        Arc::make_mut(&mut self.parked).extend(parked.iter().map(|(event, _)| (event.stream.clone(), event.position)));
         for (event, reason) in parked {
             tracing::error!(
                 projection = self.model.projection,
@@ -252,9 +252,9 @@ impl Member {
     }
 
     /// What was parked by those who owned it before.
-    pub(crate) fn set_parked(&mut self, parked: HashSet<StreamId>) {
+    pub(crate) fn set_parked(&mut self, parked: Vec<EventPlace>) {
         let streams = parked.len();
-        self.parked = Arc::new(parked);
+        self.parked = Arc::new(parked.into_iter().map(|event| (event.stream, event.position)).collect());
         self.send(|status| status.parked = streams);
     }
 

@@ -1,9 +1,9 @@
 //! Streams that a fold has set aside, so that the others go on.
 
-use std::collections::{BTreeMap, HashMap, HashSet};
+use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 
-use annals_eventstore::StreamId;
+use annals_eventstore::{Position, StreamId};
 
 use crate::error::{EventPlace, StopCause};
 
@@ -22,23 +22,28 @@ pub(crate) struct PassedOver {
     pub(crate) events: u64,
 }
 
+/// Streams that are parked, each from the event at this position on. Those before it are not passed over: they are applied again
+/// after the checkpoint was put back, or the read model begun anew.
+pub(crate) type ParkedStreams = HashMap<StreamId, Position>;
+
 /// The parked streams that a fold knows of.
 #[derive(Debug)]
 pub(crate) struct Parking {
     /// Those that were parked before the batch.
-    before: Arc<HashSet<StreamId>>,
+    before: Arc<ParkedStreams>,
     /// Those that are parked in it, with the number of the event in the batch and why.
     here: HashMap<StreamId, (usize, StopCause)>,
 }
 
 impl Parking {
-    pub(crate) fn of(before: Arc<HashSet<StreamId>>) -> Self {
+    pub(crate) fn of(before: Arc<ParkedStreams>) -> Self {
         Self { before, here: HashMap::new() }
     }
 
-    /// Whether the event with this number, of this stream, is not applied.
-    pub(crate) fn passes_over(&self, index: usize, stream: &StreamId) -> bool {
-        self.before.contains(stream) || self.here.get(stream).is_some_and(|(parked_at, _)| *parked_at <= index)
+    /// Whether the event with this number is not applied.
+    pub(crate) fn passes_over(&self, index: usize, event: &EventPlace) -> bool {
+        let is_parked_before = self.before.get(&event.stream).is_some_and(|parked_at| *parked_at <= event.position);
+        is_parked_before || self.here.get(&event.stream).is_some_and(|(parked_at, _)| *parked_at <= index)
     }
 
     /// Parks the stream from the event with this number on.
@@ -51,7 +56,7 @@ impl Parking {
         let mut passed_over: BTreeMap<&StreamId, u64> = BTreeMap::new();
         for (index, event) in events.iter().enumerate() {
             let is_first = self.here.get(&event.stream).is_some_and(|(parked_at, _)| *parked_at == index);
-            if !is_first && self.passes_over(index, &event.stream) {
+            if !is_first && self.passes_over(index, event) {
                 *passed_over.entry(&event.stream).or_default() += 1;
             }
         }

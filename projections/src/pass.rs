@@ -351,7 +351,8 @@ impl Pass {
             let takes = |member: &Member| {
                 member.is_running() && member.position() >= after && member.position() < checkpoint.position
             };
-            let behind: Vec<usize> = (0..self.members.len()).filter(|&at| takes(&self.members[at])).collect();
+            let mut behind: Vec<usize> = (0..self.members.len()).filter(|&at| takes(&self.members[at])).collect();
+            leave_one_alone(&mut behind, &self.members, batch);
             if behind.is_empty() {
                 return;
             }
@@ -452,6 +453,14 @@ async fn end_leases(shared: &Shared, held: &[(UnitId, i64)]) {
 
 fn all_wanted(members: &[Member]) -> Wanted {
     wanted(members.iter().map(|member| member.projection.as_ref())).expect("the names were checked at the start")
+}
+
+/// Leaves one of those that apply an event alone, the one furthest behind: if the process ends, it was that event.
+fn leave_one_alone(behind: &mut Vec<usize>, members: &[Member], batch: &Batch) {
+    let is_alone = |at: &usize| members[*at].is_careful() && folding(&members[*at], batch).fold().len() > 0;
+    let all: Vec<usize> = behind.iter().copied().filter(is_alone).collect();
+    let first = all.iter().copied().min_by_key(|&at| members[at].position());
+    behind.retain(|at| Some(*at) == first || !all.contains(at));
 }
 
 /// Folds what a projection wants of a batch, loading rows as they are missed; `None` if it was cancelled meanwhile.

@@ -30,8 +30,18 @@ impl Slot {
     }
 }
 
-/// In which of `slots` slots the stream is.
-pub(crate) fn slot_of(stream: &StreamId, slots: u32) -> u32 {
+/// In which of `slots` slots the stream is, from 0: see [`StreamProjection::slots`](crate::StreamProjection::slots). Beside
+/// [`SlotStatus`](crate::SlotStatus) it says whether this process has the row of a stream in its hands.
+///
+/// ```
+/// use annals_eventstore::{StreamId, Tenant};
+///
+/// let order = StreamId::new(Tenant::default(), "order", "o-17")?;
+/// assert!(annals_projections::slot_of(&order, 4) < 4);
+/// # Ok::<(), annals_eventstore::Invalid>(())
+/// ```
+#[must_use]
+pub fn slot_of(stream: &StreamId, slots: u32) -> u32 {
     let slot = (u128::from(hash(stream)) * u128::from(slots)) >> 64;
     u32::try_from(slot).expect("it is below the number of slots")
 }

@@ -23,7 +23,7 @@ use crate::read_model::{Part, RowKey};
 /// # Obligations on the implementer
 /// Two streams that differ in their aggregate ids give different keys, or an error; so do two of different aggregate types if
 /// [`StreamKey::HAS_AGGREGATE_TYPE`], and two of different tenants if [`StreamKey::HAS_TENANT`]. The same stream always gives
-/// the same key.
+/// the same key, and [`StreamKey::to_stream`] leads back from it.
 #[diagnostic::on_unimplemented(
     message = "no stream names a row whose key is `{Self}`",
     label = "not made of the name of a stream",
@@ -42,11 +42,21 @@ pub trait StreamKey: RowKey {
     /// # Errors
     /// [`Invalid`] with the field `aggregate_id` if the id is not one of this type.
     fn of_stream(stream: &StreamId) -> Result<Self, Invalid>;
+
+    /// The stream whose row has this key: of `tenant` and `aggregate_type`, unless they are in the key.
+    ///
+    /// # Errors
+    /// [`Invalid`] with the field `aggregate_type` or `aggregate_id` if no stream can have such a name.
+    fn to_stream(&self, tenant: &Tenant, aggregate_type: &str) -> Result<StreamId, Invalid>;
 }
 
 impl<T: Part + FromStr + Display> StreamKey for T {
     fn of_stream(stream: &StreamId) -> Result<Self, Invalid> {
         id(stream)
+    }
+
+    fn to_stream(&self, tenant: &Tenant, aggregate_type: &str) -> Result<StreamId, Invalid> {
+        StreamId::new(tenant.clone(), aggregate_type, self.to_string())
     }
 }
 
@@ -56,6 +66,11 @@ impl<T: Part + FromStr + Display> StreamKey for (String, T) {
     fn of_stream(stream: &StreamId) -> Result<Self, Invalid> {
         Ok((stream.aggregate_type().to_owned(), id(stream)?))
     }
+
+    fn to_stream(&self, tenant: &Tenant, _: &str) -> Result<StreamId, Invalid> {
+        let (aggregate_type, id) = self;
+        StreamId::new(tenant.clone(), aggregate_type, id.to_string())
+    }
 }
 
 impl<T: Part + FromStr + Display> StreamKey for (Tenant, T) {
@@ -63,6 +78,11 @@ impl<T: Part + FromStr + Display> StreamKey for (Tenant, T) {
 
     fn of_stream(stream: &StreamId) -> Result<Self, Invalid> {
         Ok((stream.tenant().clone(), id(stream)?))
+    }
+
+    fn to_stream(&self, _: &Tenant, aggregate_type: &str) -> Result<StreamId, Invalid> {
+        let (tenant, id) = self;
+        StreamId::new(tenant.clone(), aggregate_type, id.to_string())
     }
 }
 
@@ -72,6 +92,11 @@ impl<T: Part + FromStr + Display> StreamKey for (Tenant, String, T) {
 
     fn of_stream(stream: &StreamId) -> Result<Self, Invalid> {
         Ok((stream.tenant().clone(), stream.aggregate_type().to_owned(), id(stream)?))
+    }
+
+    fn to_stream(&self, _: &Tenant, _: &str) -> Result<StreamId, Invalid> {
+        let (tenant, aggregate_type, id) = self;
+        StreamId::new(tenant.clone(), aggregate_type, id.to_string())
     }
 }
 

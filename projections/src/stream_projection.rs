@@ -81,9 +81,10 @@ use crate::stream_row::StreamRow;
 /// given_events([("p-3", moved())]).with(UnderWay).then_stops_before(1, "there is no row `\"default\", \"p-3\"` in `parcels_under_way`");
 /// ```
 #[diagnostic::on_unimplemented(
-    message = "`{Self}` is neither a `StreamProjection` nor a `Projection`",
-    label = "no projection",
-    note = "implement `StreamProjection` for one row per stream, which can be split into slots and park streams; `Projection` for rows under any keys"
+    message = "`{Self}` is not a `StreamProjection`",
+    label = "not a projection with one row per stream",
+    note = "implement `StreamProjection` for one row per stream, which can be split into slots and park streams; `Projection` for rows under any keys",
+    note = "a row of a `Projection` may be made of any event of the log: to see it as it was, ask for all rows by `as_of`"
 )]
 pub trait StreamProjection: Send + Sync + 'static {
     /// What it folds, as of [`Projection::Event`]. Where it is made of the events of several aggregates, each event goes to the

@@ -11,7 +11,7 @@ use serde::de::DeserializeOwned;
 use serde_json::Value;
 
 use crate::call::{Call, StepError};
-use crate::instance::{Instance, SagaId};
+use crate::instance::{Instance, SagaId, kind};
 use crate::local::LocalCommand;
 use crate::retry::StepRetry;
 use annals_resilience::IdempotencyKey;
@@ -63,11 +63,11 @@ pub(crate) enum Kind<C> {
 impl<C> Kind<C> {
     pub(crate) fn word(&self) -> &'static str {
         match self {
-            Self::Local(_) => "local",
-            Self::Remote(..) => "remote",
-            Self::Signal(_) => "signal",
-            Self::Timer(_) => "timer",
-            Self::Pivot => "pivot",
+            Self::Local(_) => kind::LOCAL,
+            Self::Remote(..) => kind::REMOTE,
+            Self::Signal(_) => kind::SIGNAL,
+            Self::Timer(_) => kind::TIMER,
+            Self::Pivot => kind::PIVOT,
         }
     }
 }

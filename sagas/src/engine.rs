@@ -2,10 +2,12 @@
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use annals_eventstore::{
-    AggregateStore, Clock, Context, CorrelationId, ErrorFamily, EventStore, ExecuteError, Invalid, Repository, Tenant,
+    AggregateStore, Clock, Context, CorrelationId, ErrorFamily, EventStore, ExecuteError, Invalid, Repository,
+    StreamVersion, Tenant,
 };
 use futures::StreamExt;
 use futures::stream::FuturesUnordered;
@@ -19,6 +21,7 @@ use crate::error::SagaError;
 use crate::event::{Direction, SagaEvent};
 use crate::instance::{Instance, SagaId, Status};
 use crate::local::{InstanceAt, NotDue};
+use crate::person::Decision;
 use crate::plan::{Due, Outcome, Planner, after};
 
 /// Runs instances of one saga, whose streams are in a store. Cloning it is cheap.
@@ -61,20 +64,40 @@ pub struct SagaStatus {
     pub done: Vec<String>,
     /// When [`Engine::run`] has something to do again, if it waits for a time; a signal may come before.
     pub wake_at: Option<Timestamp>,
+    /// What a person did to it last.
+    pub decision: Option<Decision>,
+    /// The version of its stream.
+    pub version: StreamVersion,
+}
+
+/// An instance as it is at a version of its stream.
+#[derive(Clone)]
+pub(crate) struct InstanceAtVersion {
+    pub(crate) state: Arc<Instance>,
+    pub(crate) version: StreamVersion,
 }
 
 impl<C: SagaData> Engine<C> {
     /// An engine over `store`, for the default tenant.
     pub fn new(store: impl EventStore + Clone, definition: Definition<C>, clock: impl Clock) -> Self {
         let store: Arc<dyn EventStore> = Arc::new(store);
-        Self {
-            instances: store.aggregate::<Instance>(),
-            store,
-            context: Context::default(),
-            definition,
-            clock: Arc::new(clock),
-            calls: Arc::new(calls::ThroughPolicies),
-        }
+        let instances = store.aggregate::<Instance>();
+        Self::over(store, instances, definition, Arc::new(clock))
+    }
+
+    pub(crate) fn over(
+        store: Arc<dyn EventStore>,
+        instances: Repository<Instance>,
+        definition: Definition<C>,
+        clock: Arc<dyn Clock>,
+    ) -> Self {
+        let (context, calls) = (Context::default(), Arc::new(calls::ThroughPolicies));
+        Self { store, instances, context, definition, clock, calls }
+    }
+
+    /// The engine for the instances of a tenant.
+    pub(crate) fn of(&self, tenant: &Tenant) -> Self {
+        self.clone().tenant(tenant.clone())
     }
 
     /// The same engine for the instances of another tenant.
@@ -99,10 +122,14 @@ impl<C: SagaData> Engine<C> {
     /// # Cancel safety
     /// Dropping the future leaves the outcome unknown; start it again with the same input.
     pub async fn start(&self, id: &SagaId, data: C) -> Result<(), SagaError> {
+        let data = serde_json::to_value(&data).map_err(|source| SagaError::Data { id: id.clone(), source })?;
+        self.start_with(id, data).await
+    }
+
+    pub(crate) async fn start_with(&self, id: &SagaId, data: serde_json::Value) -> Result<(), SagaError> {
         for step in self.definition.steps() {
             definition::key(id, &step.name, Direction::Undo)?;
         }
-        let data = serde_json::to_value(&data).map_err(|source| SagaError::Data { id: id.clone(), source })?;
         let now = self.clock.now();
         let started = SagaEvent::Started {
             saga: self.definition.name().to_owned(),
@@ -121,6 +148,7 @@ impl<C: SagaData> Engine<C> {
             Err(SagaError::StartedBefore { id: id.clone() })
         })
         .await
+        .map(drop)
     }
 
     /// Runs an instance until it ends, is stuck, or waits for a signal, a time or the next attempt. Continues what another process began and did not end:
@@ -132,29 +160,36 @@ impl<C: SagaData> Engine<C> {
     /// # Cancel safety
     /// Dropping the future, at any moment, is as if the process had ended: run it again.
     pub async fn run(&self, id: &SagaId) -> Result<SagaStatus, SagaError> {
-        self.record(id, |instance| {
+        self.run_until(id, &AtomicBool::new(false)).await
+    }
+
+    /// The same, but when `stop` is set, no further call is begun: those under way end, and what they gave is recorded.
+    pub(crate) async fn run_until(&self, id: &SagaId, stop: &AtomicBool) -> Result<SagaStatus, SagaError> {
+        let instance = self.record(id, |instance| {
             if instance.status == Status::NotStarted {
                 return Err(SagaError::NotStarted { id: id.clone() });
             }
             Ok(self.continued(instance))
-        })
-        .await?;
+        });
+        let mut instance = instance.await?;
         let mut under_way = BTreeSet::new();
         let mut calls = FuturesUnordered::new();
         loop {
-            let instance = self.load(id).await?;
-            let planner = Planner::new(&self.definition, &instance, self.clock.now());
+            let planner = Planner::new(&self.definition, &instance.state, self.clock.now());
             for due in planner.due() {
-                if under_way.insert(due.clone()) {
-                    calls.push(self.call(id, instance.clone(), due));
+                if !stop.load(Ordering::Relaxed) && under_way.insert(due.clone()) {
+                    calls.push(self.call(id, Arc::clone(&instance.state), due, stop));
                 }
             }
             let Some(ended) = calls.next().await else {
                 return Ok(self.status_of(&instance));
             };
-            let (due, result): (Due, Result<(), SagaError>) = ended;
+            let (due, result): (Due, Result<Option<InstanceAtVersion>, SagaError>) = ended;
             under_way.remove(&due);
-            result?;
+            instance = match result? {
+                Some(instance) => instance,
+                None => self.load_at(id).await?,
+            };
         }
     }
 
@@ -182,8 +217,8 @@ impl<C: SagaData> Engine<C> {
     /// # Cancel safety
     /// Dropping the future is harmless.
     pub async fn status(&self, id: &SagaId) -> Result<SagaStatus, SagaError> {
-        let instance = self.load(id).await?;
-        if instance.status == Status::NotStarted {
+        let instance = self.load_at(id).await?;
+        if instance.state.status == Status::NotStarted {
             return Err(SagaError::NotStarted { id: id.clone() });
         }
         Ok(self.status_of(&instance))
@@ -217,11 +252,13 @@ impl<C: SagaData> Engine<C> {
                 id: id.clone(),
                 status,
                 needs: "signals are for those that have not ended",
+                decision: instance.decision.clone(),
             }),
             // What follows from it is recorded by who makes the calls: an intent means that a call is being made.
             _ => Ok(vec![received.clone()]),
         })
         .await
+        .map(drop)
     }
 
     /// What is recorded first when an instance is continued: calls without an outcome may have had their effect.
@@ -244,12 +281,26 @@ impl<C: SagaData> Engine<C> {
     }
 
     /// Makes a call and records its outcome, with what follows from it.
-    async fn call(&self, id: &SagaId, instance: Instance, due: Due) -> (Due, Result<(), SagaError>) {
-        let result = self.call_and_record(id, &instance, &due).await;
+    async fn call(
+        &self,
+        id: &SagaId,
+        instance: Arc<Instance>,
+        due: Due,
+        stop: &AtomicBool,
+    ) -> (Due, Result<Option<InstanceAtVersion>, SagaError>) {
+        let result = self.call_and_record(id, &instance, &due, stop).await;
         (due, result)
     }
 
-    async fn call_and_record(&self, id: &SagaId, instance: &Instance, due: &Due) -> Result<(), SagaError> {
+    /// Gives the instance afterwards, if it is known.
+    async fn call_and_record(
+        &self,
+        id: &SagaId,
+        instance: &Instance,
+        due: &Due,
+        stop: &AtomicBool,
+    ) -> Result<Option<InstanceAtVersion>, SagaError> {
+        let goes_on = || !stop.load(Ordering::Relaxed);
         let data = self.definition.data(instance).map_err(|source| SagaError::Data { id: id.clone(), source })?;
         if let Some(command) = calls::local(&self.definition, &data, due) {
             let context = self.context(id)?;
@@ -259,13 +310,13 @@ impl<C: SagaData> Engine<C> {
                     Ok(()) => Outcome::Succeeded(serde_json::Value::Null),
                     Err(reason) => Outcome::Refused { reason, may_have_happened: false },
                 };
-                Planner::new(&self.definition, instance, self.clock.now()).outcome(due, outcome)
+                Planner::new(&self.definition, instance, self.clock.now()).outcome(due, outcome, goes_on())
             };
             self.calls.before_append()?;
             let done = command.execute(at, &record).await;
             self.calls.after_append()?;
             return match done {
-                Ok(()) | Err(ExecuteError::Rejected(NotDue)) => Ok(()),
+                Ok(()) | Err(ExecuteError::Rejected(NotDue)) => Ok(None),
                 Err(e) => Err(recording(id, e)),
             };
         }
@@ -277,13 +328,14 @@ impl<C: SagaData> Engine<C> {
         };
         self.record(id, |instance| {
             let planner = Planner::new(&self.definition, instance, self.clock.now());
-            let recorded = planner.outcome(due, outcome.clone());
+            let recorded = planner.outcome(due, outcome.clone(), goes_on());
             if recorded.is_none() {
                 tracing::info!(saga = %id, ?due, "an outcome came that nobody waits for any more");
             }
             Ok(recorded.unwrap_or_default())
         })
         .await
+        .map(Some)
     }
 
     /// All events that an instance leads to have its id as their correlation id.
@@ -292,8 +344,12 @@ impl<C: SagaData> Engine<C> {
     }
 
     pub(crate) async fn load(&self, id: &SagaId) -> Result<Instance, SagaError> {
+        Ok((*self.load_at(id).await?.state).clone())
+    }
+
+    pub(crate) async fn load_at(&self, id: &SagaId) -> Result<InstanceAtVersion, SagaError> {
         let loaded = self.instances.load(id).await.map_err(|source| SagaError::Read { id: id.clone(), source })?;
-        Ok((*loaded.state).clone())
+        Ok(InstanceAtVersion { state: loaded.state, version: loaded.version })
     }
 
     /// Appends what `decide` returns to the stream of an instance, decided again after a conflict.
@@ -301,25 +357,35 @@ impl<C: SagaData> Engine<C> {
         &self,
         id: &SagaId,
         decide: impl Fn(&Instance) -> Result<Vec<SagaEvent>, SagaError>,
-    ) -> Result<(), SagaError> {
+    ) -> Result<InstanceAtVersion, SagaError> {
         self.calls.before_append()?;
         let done = self.instances.with(self.context(id)?).execute(id, decide).await;
         self.calls.after_append()?;
         match done {
-            Ok(_) => Ok(()),
+            Ok(done) => Ok(InstanceAtVersion { state: done.state, version: done.version }),
             Err(ExecuteError::Rejected(refused)) => Err(refused),
             Err(e) => Err(recording(id, e)),
         }
     }
 
-    fn status_of(&self, instance: &Instance) -> SagaStatus {
-        let planner = Planner::new(&self.definition, instance, self.clock.now());
-        SagaStatus {
+    pub(crate) fn status_of(&self, at: &InstanceAtVersion) -> SagaStatus {
+        let planner = Planner::new(&self.definition, &at.state, self.clock.now());
+        SagaStatus { wake_at: planner.wake_at(), ..SagaStatus::of(at) }
+    }
+}
+
+impl SagaStatus {
+    /// As recorded, also where there is no definition.
+    pub(crate) fn of(at: &InstanceAtVersion) -> Self {
+        let instance = &*at.state;
+        Self {
             status: instance.status,
             stuck_at: instance.stuck_at.clone(),
             reason: instance.reason.clone(),
             done: instance.done.clone(),
-            wake_at: planner.wake_at(),
+            wake_at: instance.waits.and_then(|wait| wait.until),
+            decision: instance.decision.clone(),
+            version: at.version,
         }
     }
 }

@@ -2,7 +2,9 @@
 
 use annals_eventstore::{ErrorFamily, Invalid, ReadError};
 
+use crate::engine::SagaStatus;
 use crate::instance::{SagaId, Status};
+use crate::person::Decision;
 
 /// Why an instance could not be started, run or changed.
 #[derive(Debug, thiserror::Error)]
@@ -21,7 +23,7 @@ pub enum SagaError {
         id: SagaId,
     },
     /// The instance is not in the state that this is for.
-    #[error("saga `{id}` is {status:?}, and {needs}")]
+    #[error("saga `{id}` is {status}, and {needs}{}", behind(decision.as_ref()))]
     WrongStatus {
         /// The instance.
         id: SagaId,
@@ -29,6 +31,24 @@ pub enum SagaError {
         status: Status,
         /// In which state it could be done.
         needs: &'static str,
+        /// What a person did to it last: perhaps somebody was first.
+        decision: Option<Decision>,
+    },
+    /// This process does not have the saga of the instance. Ask one that has, or deploy it again.
+    #[error("saga `{id}` is one of `{saga}`, which this process does not have")]
+    NoDefinition {
+        /// The instance.
+        id: SagaId,
+        /// The name of its saga.
+        saga: String,
+    },
+    /// The instance has neither ended nor become stuck in time. It goes on.
+    #[error("saga `{id}` is {} after the time to wait for it", status.status)]
+    TimedOut {
+        /// The instance.
+        id: SagaId,
+        /// Where it stands.
+        status: Box<SagaStatus>,
     },
     /// A parameter breaks a rule. Fix the field it names.
     #[error(transparent)]
@@ -61,6 +81,11 @@ pub enum SagaError {
     },
 }
 
+/// The last decision, at the end of a message.
+fn behind(decision: Option<&Decision>) -> String {
+    decision.map_or_else(String::new, |decision| format!("; the last decision was {decision}"))
+}
+
 impl SagaError {
     /// Which of the five families the error belongs to.
     #[must_use]
@@ -68,7 +93,8 @@ impl SagaError {
         match self {
             Self::StartedBefore { .. } | Self::WrongStatus { .. } => ErrorFamily::Conflict,
             Self::NotStarted { .. } | Self::Invalid(_) => ErrorFamily::Invalid,
-            Self::Data { .. } => ErrorFamily::Broken,
+            Self::Data { .. } | Self::NoDefinition { .. } => ErrorFamily::Broken,
+            Self::TimedOut { .. } => ErrorFamily::Transient,
             Self::Read { source, .. } => source.family(),
             Self::Record { family, .. } => *family,
         }

@@ -36,6 +36,20 @@ pub enum Intervention {
     Compensate,
     /// The instance counts as completed.
     Complete,
+    /// An instance that runs is given up: its finished steps are undone.
+    Cancel,
+}
+
+impl std::fmt::Display for Intervention {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(match self {
+            Self::Retry => "retry",
+            Self::Skip => "skip",
+            Self::Compensate => "compensate",
+            Self::Complete => "complete",
+            Self::Cancel => "cancel",
+        })
+    }
 }
 
 /// One event of the stream of an instance.
@@ -134,6 +148,14 @@ pub enum SagaEvent {
         /// Until when it must have ended.
         until: Timestamp,
     },
+    /// Nothing is to be done for the instance before a signal comes or a time is reached.
+    #[event(name = "saga.wait_begun")]
+    WaitBegun {
+        /// The step that it waits at.
+        step: Option<String>,
+        /// The time; `None` if only a signal ends the wait.
+        until: Option<Timestamp>,
+    },
     /// The instance waits for a person.
     #[event(name = "saga.stuck")]
     Stuck {
@@ -151,7 +173,11 @@ pub enum SagaEvent {
         actor: String,
         /// Why.
         reason: String,
-        /// Until when a compensation must have ended.
+        /// When.
+        at: Timestamp,
+        /// The key of the request, if it had one.
+        request: Option<String>,
+        /// Until when a compensation must have ended; `None` if the instance is not compensated from here on.
         until: Option<Timestamp>,
     },
     /// All steps are done.
@@ -160,4 +186,16 @@ pub enum SagaEvent {
     /// All finished steps that have an undo are undone.
     #[event(name = "saga.compensated")]
     Compensated,
+}
+
+impl SagaEvent {
+    /// What went wrong, or why the instance is compensated or stuck, if the event says it.
+    pub(crate) fn error(&self) -> Option<String> {
+        match self {
+            Self::Refused { step, reason, .. } => Some(format!("`{step}` was refused: {reason}")),
+            Self::Failed { step, error, .. } => Some(format!("`{step}` failed: {error}")),
+            Self::CompensationBegun { reason, .. } | Self::Stuck { reason, .. } => Some(reason.clone()),
+            _ => None,
+        }
+    }
 }

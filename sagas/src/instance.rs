@@ -1,13 +1,15 @@
 //! The state of one instance: the fold of its stream.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use annals_eventstore::Evolve;
 use annals_macros::Aggregate;
 use jiff::Timestamp;
+use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use crate::event::{Direction, Intervention, SagaEvent};
+use crate::person::Decision;
 
 annals_eventstore::text_id! {
     /// What names an instance of a saga. No two sagas of a tenant share one, whatever their names.
@@ -15,7 +17,8 @@ annals_eventstore::text_id! {
 }
 
 /// Where an instance stands.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+#[derive(Serialize, Deserialize, Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+#[serde(rename_all = "snake_case")]
 #[non_exhaustive]
 pub enum Status {
     /// There is no such instance.
@@ -33,6 +36,19 @@ pub enum Status {
     Compensated,
 }
 
+impl std::fmt::Display for Status {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(match self {
+            Self::NotStarted => "not started",
+            Self::Running => "running",
+            Self::Compensating => "compensating",
+            Self::Stuck => "stuck",
+            Self::Completed => "completed",
+            Self::Compensated => "compensated",
+        })
+    }
+}
+
 impl Status {
     /// Whether nothing will happen any more.
     #[must_use]
@@ -48,6 +64,7 @@ pub struct Instance {
     pub(crate) saga: String,
     pub(crate) definition: String,
     pub(crate) data: Value,
+    pub(crate) started_at: Timestamp,
     pub(crate) deadline: Option<Timestamp>,
     pub(crate) status: Status,
     /// What it did when it became stuck.
@@ -62,6 +79,27 @@ pub struct Instance {
     pub(crate) reason: Option<String>,
     /// Until when a compensation must have ended.
     pub(crate) until: Option<Timestamp>,
+    /// Set while nothing is to be done for it: when there is something again, if no signal comes before.
+    pub(crate) waits: Option<Wait>,
+    /// What a person did last.
+    pub(crate) decision: Option<Decision>,
+    /// The keys of the requests of people that were followed.
+    pub(crate) requests: BTreeSet<String>,
+}
+
+/// A wait for a signal or a time.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Wait {
+    pub(crate) until: Option<Timestamp>,
+}
+
+/// What a step can be, in words.
+pub(crate) mod kind {
+    pub(crate) const LOCAL: &str = "local";
+    pub(crate) const REMOTE: &str = "remote";
+    pub(crate) const SIGNAL: &str = "signal";
+    pub(crate) const TIMER: &str = "timer";
+    pub(crate) const PIVOT: &str = "pivot";
 }
 
 /// What is known of one step.
@@ -72,6 +110,8 @@ pub(crate) struct StepState {
     pub(crate) output: Value,
     /// When its timer ends.
     pub(crate) due: Option<Timestamp>,
+    /// What it was in the build that began it.
+    pub(crate) kind: Option<&'static str>,
 }
 
 /// The calls of one step in one direction.
@@ -140,6 +180,13 @@ impl Instance {
         self.steps.entry(step.to_owned()).or_default().progress_mut(direction)
     }
 
+    /// What is known of a step that is begun as one of this kind.
+    fn begin(&mut self, step: &str, kind: &'static str) -> &mut StepState {
+        let state = self.steps.entry(step.to_owned()).or_default();
+        state.kind.get_or_insert(kind);
+        state
+    }
+
     /// The direction in which a failed step was in the way.
     pub(crate) fn direction_when_stuck(&self) -> Direction {
         if self.was == Status::Compensating { Direction::Undo } else { Direction::Do }
@@ -165,7 +212,7 @@ impl Instance {
                 // A person has seen that it is late.
                 self.deadline = None;
             }
-            Intervention::Compensate => {
+            Intervention::Compensate | Intervention::Cancel => {
                 self.status = Status::Compensating;
                 self.until = until;
             }
@@ -177,19 +224,24 @@ impl Instance {
 
 impl Evolve for Instance {
     fn evolve(&mut self, event: &SagaEvent) {
+        self.waits = None;
+        self.reason = event.error().or_else(|| self.reason.take());
         match event.clone() {
-            SagaEvent::Started { saga, definition, data, deadline, at: _ } => {
-                *self = Self { saga, definition, data, deadline, status: Status::Running, ..Self::default() };
+            SagaEvent::Started { saga, definition, data, deadline, at } => {
+                let status = Status::Running;
+                *self = Self { saga, definition, data, started_at: at, deadline, status, ..Self::default() };
             }
             SagaEvent::Begun { step, direction, attempt } => {
+                if direction == Direction::Do {
+                    self.begin(&step, kind::REMOTE);
+                }
                 let progress = self.progress_mut(&step, direction);
                 (progress.attempts, progress.open, progress.retry_at) = (attempt, true, None);
             }
             SagaEvent::Succeeded { step, direction, attempt, output } => {
-                if attempt == 0
-                    && let Some(waiting) = self.signals.get_mut(&step)
-                {
-                    waiting.pop_front();
+                let signal = self.signals.get_mut(&step).filter(|_| attempt == 0).and_then(VecDeque::pop_front);
+                if attempt == 0 && direction == Direction::Do {
+                    self.begin(&step, if signal.is_some() { kind::SIGNAL } else { kind::LOCAL });
                 }
                 let progress = self.progress_mut(&step, direction);
                 (progress.open, progress.retry_at, progress.end) = (false, None, Some(End::Succeeded));
@@ -198,32 +250,38 @@ impl Evolve for Instance {
                     self.done.push(step);
                 }
             }
-            SagaEvent::Refused { step, direction, attempt: _, reason, may_have_happened } => {
+            SagaEvent::Refused { step, direction, attempt, reason: _, may_have_happened } => {
+                if attempt == 0 && direction == Direction::Do {
+                    self.begin(&step, kind::LOCAL);
+                }
                 let progress = self.progress_mut(&step, direction);
                 progress.may_have_happened |= may_have_happened;
                 (progress.open, progress.retry_at, progress.end) = (false, None, Some(End::Failed));
-                self.reason = Some(format!("`{step}` was refused: {reason}"));
             }
-            SagaEvent::Failed { step, direction, attempt: _, error, may_have_happened, retry_at } => {
+            SagaEvent::Failed { step, direction, attempt: _, error: _, may_have_happened, retry_at } => {
                 let progress = self.progress_mut(&step, direction);
                 progress.may_have_happened |= may_have_happened;
                 (progress.open, progress.retry_at) = (false, retry_at);
                 if retry_at.is_none() {
                     progress.end = Some(End::Failed);
                 }
-                self.reason = Some(format!("`{step}` failed: {error}"));
             }
-            SagaEvent::TimerSet { step, due } => self.steps.entry(step).or_default().due = Some(due),
+            SagaEvent::TimerSet { step, due } => self.begin(&step, kind::TIMER).due = Some(due),
             SagaEvent::SignalReceived { step, payload } => self.signals.entry(step).or_default().push_back(payload),
             SagaEvent::PivotPassed => self.pivot_passed = true,
-            SagaEvent::CompensationBegun { reason, until } => {
-                (self.status, self.reason, self.until) = (Status::Compensating, Some(reason), Some(until));
+            SagaEvent::CompensationBegun { reason: _, until } => {
+                (self.status, self.until) = (Status::Compensating, Some(until));
             }
-            SagaEvent::Stuck { step, reason } => {
+            SagaEvent::Stuck { step, reason: _ } => {
                 self.was = self.status;
-                (self.status, self.stuck_at, self.reason) = (Status::Stuck, step, Some(reason));
+                (self.status, self.stuck_at) = (Status::Stuck, step);
             }
-            SagaEvent::Intervened { intervention, until, .. } => self.intervened(intervention, until),
+            SagaEvent::WaitBegun { step: _, until } => self.waits = Some(Wait { until }),
+            SagaEvent::Intervened { intervention, actor, reason, at, request, until } => {
+                self.requests.extend(request);
+                self.intervened(intervention, until);
+                self.decision = Some(Decision { intervention, actor, reason, at });
+            }
             SagaEvent::Completed => self.status = Status::Completed,
             SagaEvent::Compensated => self.status = Status::Compensated,
         }

@@ -40,7 +40,31 @@
 //!
 //! The service that a remote step calls, which must do it once and undo it once, is a [`participant`].
 //!
-//! Features: `http` (what an answer over HTTP means for a step), `axum` (handlers of a participant), `testing` (the explorer).
+//! # Many processes
+//!
+//! [`Sagas`] is the runner: `store.sagas().with(trip).start()` runs the instances of a store in this process, beside others that
+//! run the same, takes over what processes that have died left, and wakes what waits for a time. Its table `saga_instances`
+//! ([`SagaInstance`]) is for people and queries.
+//!
+//! | you want to | look at |
+//! |---|---|
+//! | run instances in several processes | [`SagasBuilder`], [`Sagas::start`], [`Sagas::wait_for`], [`Sagas::close`] |
+//! | send what an instance waits for | [`Sagas::signal`] |
+//! | see what waits for a person, and decide | [`Sagas::stuck`], [`Sagas::preview`], [`Sagas::intervene`], [`Intervention`] |
+//! | know how a process does | [`Sagas::runner`], [`Sagas::projections`] |
+//! | know whether a build fits what runs | [`SagasBuilder::check`], and below |
+//!
+//! # Other builds
+//!
+//! An instance goes on in another build if each step that it has begun is there under its name and kind, behind no step that was
+//! not done before it. Else it becomes [stuck](Status::Stuck) with the reason, before anything is called, and goes on when a person
+//! retries it in a build in which it fits. Steps that it has not begun may change at will. If a build lacks a whole saga, its
+//! instances wait, and [`Sagas::runner`] names the saga.
+//!
+//! # Features
+//!
+//! `sqlite` and `postgres` (where the table of the runner is), `http` (what an answer over HTTP means for a step), `axum` (handlers
+//! of a participant), `testing` (the explorer).
 
 #![cfg_attr(docsrs, feature(doc_cfg))]
 
@@ -53,10 +77,12 @@ mod error;
 mod event;
 mod instance;
 mod local;
+mod mismatch;
 pub mod participant;
 mod person;
 mod plan;
 mod retry;
+mod runner;
 #[cfg(feature = "testing")]
 pub mod testing;
 #[cfg(test)]
@@ -70,5 +96,8 @@ pub use error::SagaError;
 pub use event::{Direction, Intervention, SagaEvent};
 pub use instance::{Instance, SagaId, Status};
 pub use local::{LocalCommand, answering, command};
-pub use person::By;
+pub use person::{By, Decision};
 pub use retry::StepRetry;
+#[cfg(any(feature = "sqlite", feature = "postgres"))]
+pub use runner::SagasExt;
+pub use runner::{CheckError, RunnerStatus, SagaInstance, SagaInstances, Sagas, SagasBuilder, Unfit};

@@ -1,6 +1,7 @@
 //! What a person can do to an instance.
 
 use annals_eventstore::Invalid;
+use jiff::Timestamp;
 
 use crate::definition::SagaData;
 use crate::engine::Engine;
@@ -14,6 +15,27 @@ use crate::plan::{Planner, after};
 pub struct By {
     actor: String,
     reason: String,
+    request: Option<String>,
+}
+
+/// What a person did to an instance.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Decision {
+    /// What.
+    pub intervention: Intervention,
+    /// Who.
+    pub actor: String,
+    /// Why.
+    pub reason: String,
+    /// When.
+    pub at: Timestamp,
+}
+
+impl std::fmt::Display for Decision {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{} by `{}` at {}, because: {}", self.intervention, self.actor, self.at, self.reason)
+    }
 }
 
 impl By {
@@ -28,7 +50,14 @@ impl By {
                 return Err(Invalid::new(field, "is empty", "say who intervenes, and why"));
             }
         }
-        Ok(Self { actor, reason })
+        Ok(Self { actor, reason, request: None })
+    }
+
+    /// The key of the request: the same request again, a second click say, is answered as the first and changes nothing.
+    #[must_use]
+    pub fn request(mut self, key: impl Into<String>) -> Self {
+        self.request = Some(key.into());
+        self
     }
 }
 
@@ -43,28 +72,31 @@ impl<C: SagaData> Engine<C> {
     pub async fn preview(&self, id: &SagaId, what: Intervention, by: &By) -> Result<Vec<SagaEvent>, SagaError> {
         let instance = self.load(id).await?;
         let mut planner = Planner::new(&self.definition, &instance, self.clock.now());
-        planner.push(self.intervention(id, &instance, what, by)?);
+        match self.intervention(id, &instance, what, by)? {
+            Some(event) => planner.push(event),
+            None => return Ok(Vec::new()),
+        }
         Ok(planner.plan())
     }
 
-    /// A person decides about an instance that is stuck, or cancels one that runs ([`Intervention::Compensate`]).
-    /// [`Engine::run`] runs it then.
+    /// A person decides about an instance that is stuck, or cancels one that runs. [`Engine::run`] runs it then.
     ///
     /// | intervention | needs | then |
     /// |---|---|---|
     /// | `Retry` | stuck | the failed step has all its attempts again |
     /// | `Skip` | stuck at a step | the step counts as done, or as undone |
-    /// | `Compensate` | running or stuck, its pivot not passed | finished steps are undone |
+    /// | `Compensate` | stuck, its pivot not passed | finished steps are undone |
     /// | `Complete` | stuck | it counts as completed; nothing more is called |
+    /// | `Cancel` | running, its pivot not passed | finished steps are undone, also while it waits for its next attempt |
     ///
     /// # Errors
-    /// [`SagaError::WrongStatus`] if the instance is in another state, also because another person was first;
-    /// [`SagaError::NotStarted`]; [`SagaError::Record`].
+    /// [`SagaError::WrongStatus`] if the instance is in another state, also because another person was first, with what that
+    /// one decided; [`SagaError::NotStarted`]; [`SagaError::Record`].
     ///
     /// # Cancel safety
     /// Dropping the future leaves the outcome unknown; [`Engine::status`] shows it.
     pub async fn intervene(&self, id: &SagaId, what: Intervention, by: &By) -> Result<(), SagaError> {
-        self.record(id, |instance| Ok(vec![self.intervention(id, instance, what, by)?])).await
+        self.record(id, |instance| Ok(self.intervention(id, instance, what, by)?.into_iter().collect())).await.map(drop)
     }
 
     fn intervention(
@@ -73,26 +105,37 @@ impl<C: SagaData> Engine<C> {
         instance: &Instance,
         what: Intervention,
         by: &By,
-    ) -> Result<SagaEvent, SagaError> {
-        let wrong = |needs| SagaError::WrongStatus { id: id.clone(), status: instance.status, needs };
+    ) -> Result<Option<SagaEvent>, SagaError> {
+        if by.request.as_ref().is_some_and(|request| instance.requests.contains(request)) {
+            return Ok(None);
+        }
+        let decision = || instance.decision.clone();
+        let wrong =
+            |needs| SagaError::WrongStatus { id: id.clone(), status: instance.status, needs, decision: decision() };
+        let undoes = matches!(what, Intervention::Compensate | Intervention::Cancel);
         match (what, instance.status) {
             (_, Status::NotStarted) => return Err(SagaError::NotStarted { id: id.clone() }),
-            (Intervention::Compensate, Status::Running | Status::Stuck) if instance.pivot_passed => {
+            (_, Status::Running | Status::Stuck) if undoes && instance.pivot_passed => {
                 return Err(wrong("it has passed its pivot, so that its steps cannot be undone"));
             }
             (Intervention::Skip, Status::Stuck) if instance.stuck_at.is_none() => {
                 return Err(wrong("it is stuck at no step that could be skipped"));
             }
-            (Intervention::Compensate, Status::Running) | (_, Status::Stuck) => {}
+            (Intervention::Cancel, Status::Running) => {}
+            (Intervention::Cancel, _) => return Err(wrong("this is for one that runs")),
+            (_, Status::Stuck) => {}
             _ => return Err(wrong("this is for one that is stuck")),
         }
         let now = self.clock.now();
-        let compensates = what == Intervention::Compensate || instance.was == Status::Compensating;
-        Ok(SagaEvent::Intervened {
+        let goes_on = matches!(what, Intervention::Retry | Intervention::Skip);
+        let compensates = undoes || goes_on && instance.was == Status::Compensating;
+        Ok(Some(SagaEvent::Intervened {
             intervention: what,
             actor: by.actor.clone(),
             reason: by.reason.clone(),
+            at: now,
+            request: by.request.clone(),
             until: compensates.then(|| after(now, self.definition.inner.compensation)),
-        })
+        }))
     }
 }

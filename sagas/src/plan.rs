@@ -9,6 +9,7 @@ use crate::call::StepError;
 use crate::definition::{Definition, Kind, Step, Undo};
 use crate::event::{Direction, SagaEvent};
 use crate::instance::{Instance, Status};
+use crate::mismatch::mismatch;
 use crate::retry::StepRetry;
 
 /// A call that is due: of a remote step whose intent is recorded, or of a local one.
@@ -80,7 +81,21 @@ impl<'d, C> Planner<'d, C> {
         while let Some(event) = self.next() {
             self.push(event);
         }
+        let unfinished = matches!(self.instance.status, Status::Running | Status::Compensating);
+        if unfinished && self.instance.waits.is_none() && self.due().is_empty() {
+            self.push(SagaEvent::WaitBegun { step: self.waits_at(), until: self.wake_at() });
+        }
         self.events
+    }
+
+    /// The first step that is in the way of an instance which waits.
+    fn waits_at(&self) -> Option<String> {
+        let steps = self.definition.steps();
+        let is_next = |index: &usize| match self.instance.status {
+            Status::Compensating => self.can_undo(*index),
+            _ => !self.is_done(*index) && steps[*index].after.iter().all(|&before| self.is_done(before)),
+        };
+        (0..steps.len()).find(is_next).map(|index| steps[index].name.clone())
     }
 
     fn next(&self) -> Option<SagaEvent> {
@@ -292,8 +307,9 @@ impl<'d, C> Planner<'d, C> {
         }
     }
 
-    /// What is recorded about the outcome of a call, and what follows from it; `None` if nobody waits for it any more.
-    pub(crate) fn outcome(mut self, due: &Due, outcome: Outcome) -> Option<Vec<SagaEvent>> {
+    /// What is recorded about the outcome of a call, and what follows from it if `goes_on`; `None` if nobody waits for it any
+    /// more.
+    pub(crate) fn outcome(mut self, due: &Due, outcome: Outcome, goes_on: bool) -> Option<Vec<SagaEvent>> {
         let step = &self.definition.steps()[due.step];
         let state = self.instance.step(&step.name);
         let progress = state.progress(due.direction);
@@ -317,7 +333,7 @@ impl<'d, C> Planner<'d, C> {
                 SagaEvent::Failed { step: name, direction, attempt, error, may_have_happened, retry_at }
             }
         });
-        Some(self.plan())
+        Some(if goes_on { self.plan() } else { self.events })
     }
 
     fn retry(&self, step: &Step<C>, direction: Direction) -> StepRetry {
@@ -326,13 +342,4 @@ impl<'d, C> Planner<'d, C> {
             Direction::Undo => step.retry_undo,
         }
     }
-}
-
-/// Why an instance cannot go on under this definition: each step that was begun must be there with its kind, before the same steps.
-pub(crate) fn mismatch<C>(definition: &Definition<C>, instance: &Instance) -> Option<String> {
-    if definition.name() != instance.saga {
-        return Some(format!("it is one of the saga `{}`, not of `{}`", instance.saga, definition.name()));
-    }
-    let missing = instance.steps.keys().find(|name| definition.find(name).is_none())?;
-    Some(format!("its step `{missing}` is not in this build of the saga"))
 }

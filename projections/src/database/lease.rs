@@ -44,7 +44,7 @@ impl Runner {
                 Some(Err(_)) => {}
             }
         }
-        RunnerState { id, name, runs, stopped }
+        RunnerState { id, name, units: 0, runs, stopped }
     }
 
     /// The unit of a stored row, if this runner runs it.
@@ -63,6 +63,16 @@ pub(crate) struct Survey {
     pub(crate) runners: Vec<RunnerState>,
 }
 
+impl Survey {
+    /// `owners` are those of all units, also of those that the runner does not run: whoever looks sees the same numbers.
+    pub(crate) fn new(units: Vec<LeaseState>, mut runners: Vec<RunnerState>, owners: &[Uuid]) -> Self {
+        for runner in &mut runners {
+            runner.units = owners.iter().filter(|owner| **owner == runner.id).count();
+        }
+        Self { units, runners }
+    }
+}
+
 /// Who has a unit.
 #[derive(Clone, Debug)]
 pub(crate) struct LeaseState {
@@ -79,6 +89,8 @@ pub(crate) struct LeaseState {
 pub(crate) struct RunnerState {
     pub(crate) id: Uuid,
     pub(crate) name: String,
+    /// How many units it owns, also of what the asking runner does not run.
+    pub(crate) units: usize,
     /// Which of the asking runner's versions it runs too.
     pub(crate) runs: Vec<(&'static str, u32)>,
     /// Which slots of them have stopped there.

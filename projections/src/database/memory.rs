@@ -113,12 +113,14 @@ impl MemoryReadModels {
         }
     }
 
-    /// Removes all rows of a model and puts its checkpoint to the beginning.
+    /// Removes all rows of a model and puts its checkpoints to the beginning.
     pub(crate) fn empty(&self, model: &Model) {
         let mut state = self.state();
         state.tables.insert(model.table_name(), MemoryTable::new(model.table));
-        let stored = state.units.get_mut(&first_of(model)).expect("prepared before");
-        stored.checkpoint = Checkpoint::start(stored.checkpoint.incarnation);
+        let of_model = |unit: &UnitId| unit.projection == model.projection && unit.version == model.version;
+        for (_, stored) in state.units.iter_mut().filter(|(unit, _)| of_model(unit)) {
+            stored.checkpoint = Checkpoint::start(stored.checkpoint.incarnation);
+        }
     }
 
     pub(crate) fn shown(&self, table: &str) -> Option<u32> {
@@ -288,7 +290,8 @@ impl ReadModels for MemoryReadModels {
         });
         let alive = state.runners.values().filter(|(_, until)| *until > now);
         let runners = alive.map(|(other, _)| runner.beside(other.id, other.name.clone(), &other.runs_as_text()));
-        Ok(Survey { units: units.collect(), runners: runners.collect() })
+        let owners: Vec<Uuid> = state.units.values().filter_map(Stored::owner).collect();
+        Ok(Survey::new(units.collect(), runners.collect(), &owners))
     }
 
     async fn claim(&self, runner: &Runner, units: &[UnitId], lease: Duration) -> Result<Vec<Claimed>, Fault> {
@@ -333,9 +336,17 @@ impl ReadModels for MemoryReadModels {
         Ok(())
     }
 
-    async fn seize(&self, unit: UnitId, owner: Uuid, lease: Duration) -> Result<Option<Place>, Fault> {
+    async fn seize(
+        &self,
+        unit: UnitId,
+        owner: Uuid,
+        held: Option<i64>,
+        lease: Duration,
+    ) -> Result<Option<Place>, Fault> {
         let mut state = self.state();
-        let Some(stored) = state.units.get_mut(&unit).filter(|stored| stored.paused.is_none()) else { return Ok(None) };
+        let is_held = |epoch| held.is_none_or(|held| held == epoch);
+        let free = |stored: &&mut Stored| stored.paused.is_none() && is_held(stored.epoch);
+        let Some(stored) = state.units.get_mut(&unit).filter(free) else { return Ok(None) };
         stored.epoch += 1;
         stored.lease = Some((owner, Instant::now() + lease));
         Ok(Some(place(&unit, stored)))

@@ -181,8 +181,15 @@ pub(crate) trait ReadModels: Send + Sync {
     /// Forgets how often events were begun, in all slots and versions of a projection.
     async fn forget_tries(&self, projection: &str) -> Result<(), Fault>;
 
-    /// Makes `owner` the owner of a unit, also if another has it; `None` if it is paused or gone.
-    async fn seize(&self, unit: UnitId, owner: Uuid, lease: Duration) -> Result<Option<Place>, Fault>;
+    /// Makes `owner` the owner of a unit, also if another has it; `None` if it is paused or gone. With `held` it does so only as
+    /// long as that is the epoch: nobody has taken it since.
+    async fn seize(
+        &self,
+        unit: UnitId,
+        owner: Uuid,
+        held: Option<i64>,
+        lease: Duration,
+    ) -> Result<Option<Place>, Fault>;
 
     /// The streams that are parked in a slot, sorted.
     async fn parked(&self, unit: UnitId) -> Result<Vec<ParkedStream>, Fault>;

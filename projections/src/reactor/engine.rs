@@ -485,9 +485,9 @@ impl Run {
             (status.in_flight, status.position) = (0, self.window.handled().position);
             status.owner = None;
             status.set_state(match end {
-                End::Closed => ReactorState::Closed,
                 End::Stopped(stopped) => ReactorState::Stopped(stopped),
-                End::Lost => ReactorState::Standby { owner: None },
+                // It may have been given back to others, and come again. If all are closed, the keeper says so.
+                End::Closed | End::Lost => ReactorState::Standby { owner: None },
             });
         });
         tracing::debug!(reactor = name, "reactor ended");

@@ -3,11 +3,13 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
+use annals_eventstore::BackendError;
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
 use super::start::Member;
 use crate::database::{LeaseState, UnitId};
+use crate::error::StopCause;
 use crate::member::chain;
 use crate::pass::{Passes, Shared};
 
@@ -64,7 +66,10 @@ impl Reactors {
                 });
             }
             Err(error) => {
-                member.set_retrying(chain(&error));
+                match error.is_transient() {
+                    true => member.set_retrying(chain(&error)),
+                    false => member.stop(StopCause::Database(BackendError::new(error))),
+                }
                 release(shared, unit, epoch).await;
             }
         }

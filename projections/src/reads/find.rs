@@ -193,17 +193,19 @@ fn rows_by_key<R: ReadModel>(rows: Vec<Vec<crate::column::ColumnValue>>) -> Resu
 }
 
 /// Fails to compile where a tenant would be forgotten.
-pub(super) const fn not_per_tenant<P: Projection>() {
+pub(crate) const fn not_per_tenant<P: Projection>() {
     assert!(
         !P::Row::TABLE.per_tenant,
-        "the rows of this read model belong to tenants: call `find_of_tenant`, `find_many_of_tenant` or `select_of_tenant`"
+        "the rows of this read model belong to tenants: call `find_of_tenant`, `find_many_of_tenant`, `select_of_tenant` or \
+         `find_of_tenant_as_of`"
     );
 }
 
 /// Fails to compile where a tenant would have no meaning.
-pub(super) const fn per_tenant<P: Projection>() {
+pub(crate) const fn per_tenant<P: Projection>() {
     assert!(
         P::Row::TABLE.per_tenant,
-        "the rows of this read model belong to no tenant: declare it `per_tenant`, or call `find`, `find_many` or `select`"
+        "the rows of this read model belong to no tenant: declare it `per_tenant`, or call `find`, `find_many`, \
+         `select` or `find_as_of`"
     );
 }

@@ -13,6 +13,7 @@ mod value;
 use annals_eventstore::Tenant;
 
 use crate::column::{ColumnType, ColumnValue};
+pub(crate) use find::{not_per_tenant, per_tenant};
 pub(crate) use run::Reads;
 pub use value::QueryValue;
 

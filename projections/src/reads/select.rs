@@ -30,6 +30,9 @@ impl Projections {
     /// - `LIKE` takes capital and small letters as equal in SQLite, and not in PostgreSQL: `lower(customer) LIKE $1` is the same
     ///   in both. A backslash in its pattern escapes in PostgreSQL alone; `ESCAPE '!'` names another character for both. `lower` and
     ///   `upper` change the ASCII letters of a column alone.
+    /// - Comparisons in a row need brackets: `(paid = $1) IS NULL`.
+    /// - `%` is between integers. `/` of two integers is one; where a `CASE` or a `coalesce` mixes integers and real numbers, SQLite
+    ///   goes by the value and PostgreSQL by the type.
     /// - A division by zero, and a sum beyond 64 bits, are an error in PostgreSQL; SQLite gives null, and a rounded number.
     /// - At most [`Projections::MOST_ROWS`] rows: those, each as large as it is, are what a call holds in memory.
     ///

@@ -92,6 +92,77 @@ fn a_text_is_a_condition_an_order_and_a_limit_each_if_it_is_needed() {
     check(case, &[], "CASE WHEN r.\"paid\" THEN r.\"cents\" ELSE 0 END > r.\"share\" / 2.5", BY_KEY, "LIMIT 101");
 }
 
+#[test]
+fn what_may_be_null_is_ordered_only_if_the_text_says_where() {
+    for null in [
+        "note",
+        "(note)",
+        "lower(note)",
+        "note = id",
+        "nullif(id, 'a')",
+        "CASE WHEN paid THEN 1 END",
+        "coalesce(id, note)",
+        "coalesce(note, id) || note",
+        "coalesce(note, lower(note), id) = note, id",
+    ] {
+        let text = format!("ORDER BY {null} DESC");
+        let refused = parsed(&text, &[]).unwrap_err();
+        assert!(refused.contains("which may be null, and databases order nulls differently"), "{null}: {refused}");
+        assert!(parsed(&format!("ORDER BY {} DESC NULLS LAST", null.trim_end_matches(", id")), &[]).is_ok(), "{null}");
+    }
+    for there in [
+        "note IS NULL",
+        "note IS NOT NULL DESC",
+        "coalesce(note, id)",
+        "coalesce(note, 'x') DESC",
+        "cents = 5",
+        "- line",
+    ] {
+        assert!(parsed(&format!("ORDER BY {there}"), &[]).is_ok(), "{there}");
+    }
+}
+
+/// The one reads `a IS DISTINCT FROM b = c` as `(a IS DISTINCT FROM b) = c`, the other as `a IS DISTINCT FROM (b = c)`.
+#[test]
+fn comparisons_in_a_row_are_refused_without_brackets() {
+    for row in [
+        "paid IS DISTINCT FROM id = 'a'",
+        "paid = id LIKE 'a'",
+        "cents < line = paid",
+        "paid = (id = 'a') IS NULL",
+        "cents BETWEEN 1 AND 2 = paid",
+        "paid OR id IN ('a') = paid",
+        "CASE WHEN paid THEN paid = paid = paid END",
+        "paid ORDER BY cents = line = paid",
+        "(cents = line IS NULL)",
+    ] {
+        let refused = parsed(row, &[]).unwrap_err();
+        assert!(refused.contains("behind another comparison, and databases read that differently"), "{row}: {refused}");
+    }
+    for apart in [
+        "paid IS DISTINCT FROM (id = 'a')",
+        "(cents = line) = paid",
+        "cents BETWEEN 1 AND 2 AND line BETWEEN 3 AND 4 OR id = 'a'",
+        "CASE WHEN cents = 1 THEN line = 2 ELSE id = 'a' END = paid",
+        "NOT cents = 1 AND NOT line IN (1, 2)",
+        "cents = 1 ORDER BY cents = line, line = 1",
+    ] {
+        assert!(parsed(apart, &[]).is_ok(), "{apart}: {:?}", parsed(apart, &[]));
+    }
+}
+
+#[test]
+fn a_remainder_is_that_of_integers() {
+    for (real, named) in
+        [("cents % 2.5 = 0", "`2.5`"), ("share % 2 = 0", "`r.\"share\"`"), ("cents % - $1 = 0", "`$1`")]
+    {
+        let values: &[&dyn QueryValue] = if real.contains('$') { &[&0.5] } else { &[] };
+        let refused = parsed(real, values).unwrap_err();
+        assert!(refused.contains(&format!("the remainder of {named}, which is a real number")), "{real}: {refused}");
+    }
+    assert!(parsed("cents % $1 = line % 2", &[&3_i64]).is_ok());
+}
+
 /// What would lead out of the condition, or mean something else in some database, is never handed to one.
 #[test]
 fn what_a_text_cannot_have_is_refused_by_name() {

@@ -1,6 +1,6 @@
 //! The text that a user gives to `select`: a condition, an order and a limit, each optional.
 
-use super::tokens::{Problem, Token, join, tokens};
+use super::tokens::{COMPARISONS, Problem, Token, join, tokens};
 use super::types;
 use crate::column::{ColumnType, ColumnValue};
 use crate::read_model::TableSpec;
@@ -26,6 +26,7 @@ pub(super) fn clauses(
 ) -> Result<Clauses, Problem> {
     let tokens = tokens(table, text)?;
     check_brackets(&tokens)?;
+    check_comparisons(&tokens)?;
     check_values(&tokens, values.len())?;
     let types: Vec<ColumnType> = values.iter().map(|(column_type, _)| *column_type).collect();
     types::check(&tokens, &types)?;
@@ -104,6 +105,35 @@ fn check_brackets(tokens: &[Token]) -> Result<(), Problem> {
     }
 }
 
+/// Two comparisons in a row are read from left to right by one database and by rank by another.
+fn check_comparisons(tokens: &[Token]) -> Result<(), Problem> {
+    // For each open bracket or `CASE`: whether something was compared, and how many `AND` belong to a `BETWEEN`.
+    let mut open = vec![(false, 0_usize)];
+    for token in tokens {
+        match token {
+            Token::Open | Token::Word("CASE") => open.push((false, 0)),
+            Token::Close | Token::Word("END") => drop(open.pop()),
+            _ => {}
+        }
+        let Some((compared, ands)) = open.last_mut() else { return Ok(()) };
+        match token {
+            Token::Word("AND") if *ands > 0 => *ands -= 1,
+            Token::Comma | Token::Word("AND" | "OR" | "WHEN" | "THEN" | "ELSE" | "ORDER" | "BY") => *compared = false,
+            Token::Operator(operator) if !COMPARISONS.contains(operator) => {}
+            Token::Operator(_) | Token::Word("IS" | "IN" | "LIKE" | "BETWEEN") => {
+                if std::mem::replace(compared, true) {
+                    let problem =
+                        format!("has `{token}` behind another comparison, and databases read that differently");
+                    return Err(Problem::new(problem, "put one of them in brackets"));
+                }
+                *ands += usize::from(*token == Token::Word("BETWEEN"));
+            }
+            _ => {}
+        }
+    }
+    Ok(())
+}
+
 /// Every value is named in the text, and no other.
 fn check_values(tokens: &[Token], given: usize) -> Result<(), Problem> {
     let named = |number: usize| tokens.contains(&Token::Value(number));
@@ -172,12 +202,15 @@ fn order_of(table: &'static TableSpec, tokens: &[Token]) -> Result<String, Probl
         if let [Token::Column(column), behind @ ..] = item
             && matches!(behind, [] | [Token::Word("ASC" | "DESC"), ..] | [Token::Word("NULLS"), ..])
         {
-            if column.nullable && !behind.contains(&Token::Word("NULLS")) {
-                let problem =
-                    format!("orders by `{}`, which may be null, and databases order nulls differently", column.name);
-                return Err(Problem::new(problem, "write `NULLS FIRST` or `NULLS LAST` behind it"));
-            }
             columns.push(column.name);
+        }
+        if may_be_null(item) && !item.contains(&Token::Word("NULLS")) {
+            let what = match item {
+                [Token::Column(column), ..] if columns.contains(&column.name) => column.name.to_owned(),
+                _ => join(item),
+            };
+            let problem = format!("orders by `{what}`, which may be null, and databases order nulls differently");
+            return Err(Problem::new(problem, "write `NULLS FIRST` or `NULLS LAST` behind it"));
         }
         ordered.push(join(item));
     }
@@ -186,4 +219,27 @@ fn order_of(table: &'static TableSpec, tokens: &[Token]) -> Result<String, Probl
     let key = key.filter_map(|key| table.row_columns().iter().find(|column| column.name == *key));
     ordered.extend(key.map(|column| Token::Column(column).to_string()));
     Ok(ordered.join(", "))
+}
+
+/// Whether what is ordered by may be null, as far as that can be seen.
+fn may_be_null(item: &[Token]) -> bool {
+    let is_direction = |token: &Token| matches!(token, Token::Word("ASC" | "DESC" | "NULLS"));
+    let end = item.iter().position(is_direction).unwrap_or(item.len());
+    let is_null = |token: &Token| match token {
+        Token::Column(column) => column.nullable,
+        Token::Function(function) => *function == "nullif",
+        Token::Word(word) => matches!(*word, "NULL" | "CASE"),
+        _ => false,
+    };
+    match &item[..end] {
+        [Token::Column(_), Token::Word("IS"), Token::Word("NULL")]
+        | [Token::Column(_), Token::Word("IS"), Token::Word("NOT"), Token::Word("NULL")] => false,
+        // Its last value stands in for all nulls before.
+        [Token::Function("coalesce"), Token::Open, values @ .., Token::Comma, last, Token::Close]
+            if !values.contains(&Token::Close) =>
+        {
+            is_null(last)
+        }
+        all => all.iter().any(is_null),
+    }
 }

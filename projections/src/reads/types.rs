@@ -13,6 +13,9 @@ pub(super) fn check(tokens: &[Token], values: &[ColumnType]) -> Result<(), Probl
         if let Token::Column(column) = token {
             check_json(column, tokens.get(at + 1))?;
         }
+        if *token == Token::Operator("%") {
+            check_remainder(tokens, at, values)?;
+        }
         let (found, what) = match token {
             Token::Text(text) => (ColumnType::Text, format!("the text {text}")),
             Token::Number(number) if number.contains('.') => (ColumnType::Real, format!("the number {number}")),
@@ -54,6 +57,24 @@ fn check_json(column: &ColumnSpec, next: Option<&Token>) -> Result<(), Problem> 
         problem,
         "keep what you compare in a column of its own; only `IS NULL` and `IS NOT NULL` may follow",
     ))
+}
+
+/// SQLite gives the remainder of whole numbers, whatever they were before; PostgreSQL that of the numbers as they are, or none.
+fn check_remainder(tokens: &[Token], at: usize, values: &[ColumnType]) -> Result<(), Problem> {
+    let is_real = |token: &Token| match token {
+        Token::Column(column) => column.column_type == ColumnType::Real,
+        Token::Number(number) => number.contains('.'),
+        Token::Value(number) => values.get(number - 1) == Some(&ColumnType::Real),
+        _ => false,
+    };
+    let behind = tokens[at + 1..].iter().find(|token| **token != Token::Operator("-"));
+    match tokens[..at].last().into_iter().chain(behind).find(|token| is_real(token)) {
+        Some(token) => Err(Problem::new(
+            format!("has the remainder of `{token}`, which is a real number, and databases give it differently"),
+            "use `%` between integers",
+        )),
+        None => Ok(()),
+    }
 }
 
 fn is_number(kind: ColumnType) -> bool {

@@ -1,16 +1,15 @@
 //! One way of folding given events: cut into batches, and by slots.
 
-use std::collections::HashSet;
 use std::sync::Arc;
 
-use annals_eventstore::{Position, RecordedEvent, StreamId};
+use annals_eventstore::{Position, RecordedEvent};
 
 use crate::batch::Batch;
 use crate::column::ColumnValue;
 use crate::folding::{Folding, Step, Stop};
 use crate::member::{AnyProjection, Typed};
 use crate::memory_table::MemoryTable;
-use crate::parking::Parked;
+use crate::parking::{Parked, ParkedStreams};
 use crate::projection::Projection;
 use crate::read_model::ReadModel;
 use crate::slot::Slot;
@@ -66,7 +65,7 @@ fn run_slot<P: Projection>(
     table: &mut MemoryTable,
     parked: &mut Vec<Parked>,
 ) -> Option<Stop> {
-    let mut streams: Arc<HashSet<StreamId>> = Arc::default();
+    let mut streams: Arc<ParkedStreams> = Arc::default();
     let mut from = 0;
     for &to in way.cuts.iter().chain([&events.len()]) {
         let batch = Batch::decode(&events[from..to], &[typed.decoder()]);
@@ -85,7 +84,8 @@ fn run_slot<P: Projection>(
                 }
             };
             table.write(&outcome.changes);
-            Arc::make_mut(&mut streams).extend(outcome.parked.iter().map(|parked| parked.event.stream.clone()));
+            let of = |parked: &Parked| (parked.event.stream.clone(), parked.event.position);
+            Arc::make_mut(&mut streams).extend(outcome.parked.iter().map(of));
             parked.extend(outcome.parked);
             if outcome.stop.is_some() {
                 return outcome.stop;

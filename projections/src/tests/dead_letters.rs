@@ -7,6 +7,8 @@ use annals_eventstore::{Position, Recorded, StreamId};
 use super::accounts::{Account, AccountEvent};
 use super::fixture::{Counts, Fixture, pairs};
 use super::streams::stream;
+use super::troubled::Trouble;
+use crate::error::StopCause;
 use crate::{
     ControlError, DeadLetter, ProjectionError, Projections, Retried, StreamOptions, StreamProjection, StreamRow,
 };
@@ -90,6 +92,7 @@ pub(super) async fn a_failing_event_costs_its_stream_alone_and_a_retry_applies_a
     // A process that starts later knows it too.
     views.close().await;
     let views = start(&shop, false).await;
+    shop.append_raw("a", "no.event.of.it", "{}").await;
     let last = shop.append("a", paid([3])).await;
     views.wait_for(last, shop.soon()).await.unwrap();
     assert_eq!(parked(&views).await, [("a".to_owned(), 2, 2)]);
@@ -193,6 +196,63 @@ pub(super) async fn events_that_arrive_while_a_stream_is_retried_follow_behind_i
         assert!(parked(&other).await.is_empty());
         other.close().await;
     }
+}
+
+/// Which streams are parked must be known before one is folded. A fault that may pass is waited out; any other stops the slot.
+pub(super) async fn parked_streams_that_cannot_be_read_stop_their_slot_and_say_so(shop: Fixture) {
+    shop.models.trouble_parked([Some(Trouble::Passing), Some(Trouble::Passing)]);
+    let views = start(&shop, false).await;
+    let last = shop.append("a", paid([1])).await;
+    views.wait_for(last, shop.soon()).await.expect("it passes");
+    views.close().await;
+
+    shop.models.trouble_parked([Some(Trouble::Refused("")); 3]);
+    let views = start(&shop, false).await;
+    let stopped = views.stopped().await.unwrap_err();
+    assert!(matches!(&*stopped.cause, StopCause::Database(_)), "{stopped:?}");
+    assert!(views.health().await[0].verdict.is_failed());
+    assert!(views.start_again::<Ordered>().await.unwrap());
+    let last = shop.append("a", paid([2])).await;
+    views.wait_for(last, shop.soon()).await.expect("it was fixed");
+    assert_eq!(shop.rows::<Ordered>().await, pairs(&[("a", folded([1, 2]))]));
+    views.close().await;
+}
+
+/// The events before the one that a stream is parked for are in its row again.
+pub(super) async fn a_read_model_that_was_emptied_has_all_events_of_a_parked_stream_in_the_end(shop: Fixture) {
+    let views = start(&shop, false).await;
+    let last = shop.append("a", [AccountEvent::Paid(1), AccountEvent::Paid(2), AccountEvent::Refused]).await;
+    views.wait_for(last, shop.soon()).await.unwrap();
+    shop.empty::<Ordered>().await;
+    let last = shop.append("b", paid([5])).await;
+    views.wait_for(last, shop.soon()).await.unwrap();
+    assert_eq!(shop.rows::<Ordered>().await, pairs(&[("a", folded([1, 2])), ("b", folded([5]))]));
+    assert_eq!(parked(&views).await.len(), 1);
+    views.close().await;
+    let views = start(&shop, true).await;
+    assert_eq!(retry(&views, &stream("a")).await, Retried::Reopened { events: 1 });
+    assert_eq!(shop.rows::<Ordered>().await[0].1, folded([1, 2, 9]));
+    views.close().await;
+}
+
+/// Two people retry the same stream: one does it, the other is told, and the slot has its owner again at once.
+pub(super) async fn of_two_retries_at_once_one_is_done(shop: Fixture) {
+    let (first, second) = (start(&shop, false).await, start(&shop.beside(), false).await);
+    for round in 0..shop.rounds().min(20) {
+        let id = format!("a{round}");
+        let last = poison(&shop, &id).await;
+        second.wait_for_one::<Ordered>(last, shop.soon()).await.unwrap();
+        let of = stream(&id);
+        let answers = tokio::join!(first.retry::<Ordered>(&of), second.retry::<Ordered>(&of));
+        let is_done = |answer: &Result<Retried, ControlError>| matches!(answer, Ok(Retried::StillParked(_)));
+        let is_told = |answer: &Result<Retried, ControlError>| matches!(answer, Err(ControlError::Taken { .. }));
+        let answers = [answers.0, answers.1];
+        assert!(answers.iter().any(is_done), "{answers:?}");
+        assert!(answers.iter().all(|answer| is_done(answer) || is_told(answer)), "{answers:?}");
+        assert!(second.drop_dead_letter::<Ordered>(&of, "me", "a test event").await.unwrap());
+    }
+    first.close().await;
+    second.close().await;
 }
 
 /// More than a page of events wait; the retry ends in the middle, as its future is dropped.

@@ -222,6 +222,35 @@ pub(super) async fn an_event_that_ends_processes_stops_its_projection_at_last(sh
     assert_eq!(shop.rows::<Accounts>().await, pairs(&[("a", 11), ("b", 20)]));
 }
 
+/// If the process ends now, only one event can have ended it, also where several projections and slots are applied side by side.
+pub(super) async fn after_a_process_has_ended_one_event_at_a_time_is_tried_in_all_projections(shop: Fixture) {
+    let views = start(&shop, "first").await;
+    let good = shop.append("a", paid(1)).await;
+    views.wait_for(good, shop.soon()).await.unwrap();
+    views.close().await;
+    let units = [unit(&model::<Accounts>()), unit(&model::<Counts>())];
+    let models = shop.handle();
+    let runs = units.iter().map(|unit| (unit.projection, unit.version)).collect();
+    let killed = Runner { id: TimeOrderedIds.next_id(), name: "killed".to_owned(), runs, stopped: Vec::new() };
+    assert_eq!(models.claim(&killed, &units, Duration::from_millis(1)).await.unwrap().len(), 2);
+    tokio::time::sleep(Duration::from_millis(10)).await;
+
+    let last = shop.append("a", paid(2)).await;
+    let (held, before) = (shop.models.hold_commits().await, shop.models.begun());
+    let views = start(&shop, "second").await;
+    until("an event was applied", || shop.models.begun() > before).await;
+    let mut tries = Vec::new();
+    for (unit, place) in units.iter().zip(models.places(&units).await.unwrap()) {
+        tries.push(models.begin_try(*unit, place.expect("it is there").epoch, last).await.unwrap());
+    }
+    tries.sort_unstable();
+    assert_eq!(tries, [Some(1), Some(2)], "one of them was begun");
+    drop(held);
+    views.wait_for(last, shop.soon()).await.unwrap();
+    assert_eq!(shop.rows::<Accounts>().await, pairs(&[("a", 3)]));
+    views.close().await;
+}
+
 /// Where leases cannot be looked at, nothing is claimed. A fault that may pass is waited out; any other stops what does not run.
 pub(super) async fn a_database_that_refuses_leases_stops_what_does_not_run_and_says_so(shop: Fixture) {
     shop.models.trouble_surveys([Some(Trouble::Passing)]);

@@ -7,8 +7,9 @@ use annals_eventstore::{AsOf, EventStore, MemoryStore, Position, ReadError, Reco
 
 use super::accounts::{Account, AccountEvent, Accounts};
 use super::fixture::{Doubled, Fixture, pairs, until_at};
+use super::streams::PerAccount;
 use super::swapped::Swapped;
-use crate::{AsOfError, Projection, ProjectionError, Projections, Rows, WaitError};
+use crate::{AsOfError, ProjectionError, Projections, StreamProjection, StreamRow, WaitError};
 
 /// A log that is restored, with the read models of the log that was lost.
 struct Restored {
@@ -137,34 +138,40 @@ async fn a_version_of_the_restored_log_is_shown_in_place_of_one_of_the_lost_even
     older.wait_for(new, log.kept.soon()).await.unwrap();
 }
 
-/// Folds as `Accounts` does. From a moment on, the log is restored while it does.
+/// Folds as `PerAccount` does. From a moment on, the log is restored while it does.
 struct Restores {
     store: Swapped,
     now: Arc<AtomicBool>,
 }
 
-impl Projection for Restores {
+impl StreamProjection for Restores {
     type Event = AccountEvent;
     type Row = Account;
+    const AGGREGATES: &'static [&'static str] = PerAccount::AGGREGATES;
 
-    fn apply(&self, event: &Recorded<AccountEvent>, rows: &mut Rows<Account>) -> Result<(), ProjectionError> {
+    fn apply(&self, event: &Recorded<AccountEvent>, row: &mut StreamRow<'_, Account>) -> Result<(), ProjectionError> {
         if self.now.load(Ordering::SeqCst) {
             self.store.swap_unnoticed();
         }
-        Accounts.apply(event, rows)
+        StreamProjection::apply(&PerAccount::default(), event, row)
     }
 }
 
 /// The rows would be those of events that are not in the log.
 #[tokio::test(start_paused = true)]
 async fn a_restore_while_a_read_model_is_built_as_it_was_is_an_error() {
-    let log = Restored::new().await;
-    let now = Arc::new(AtomicBool::new(false));
-    let projection = Restores { store: log.store.clone(), now: Arc::clone(&now) };
-    let views = log.lost.over(log.store.clone()).with(projection).start().await.unwrap();
-    let last = log.lost.append("a", vec![AccountEvent::Paid(10); 5]).await;
-    views.wait_for(last, log.kept.soon()).await.unwrap();
-    now.store(true, Ordering::SeqCst);
-    let answer = views.as_of::<Restores>(AsOf::position(last)).await;
-    assert!(matches!(answer, Err(AsOfError::Read(ReadError::StoreRewound { .. }))), "{answer:?}");
+    for of_one_stream in [false, true] {
+        let log = Restored::new().await;
+        let now = Arc::new(AtomicBool::new(false));
+        let projection = Restores { store: log.store.clone(), now: Arc::clone(&now) };
+        let views = log.lost.over(log.store.clone()).with(projection).start().await.unwrap();
+        let last = log.lost.append("a", vec![AccountEvent::Paid(10); 5]).await;
+        views.wait_for(last, log.kept.soon()).await.unwrap();
+        now.store(true, Ordering::SeqCst);
+        let answer = match of_one_stream {
+            false => views.as_of::<Restores>(AsOf::position(last)).await.map(drop),
+            true => views.find_as_of::<Restores>(&"a".to_owned(), AsOf::position(last)).await.map(drop),
+        };
+        assert!(matches!(answer, Err(AsOfError::Read(ReadError::StoreRewound { .. }))), "{answer:?}");
+    }
 }

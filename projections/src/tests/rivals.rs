@@ -355,8 +355,14 @@ impl ReadModels for Replica {
         self.around(self.models.forget_tries(projection)).await
     }
 
-    async fn seize(&self, unit: UnitId, owner: Uuid, lease: Duration) -> Result<Option<Place>, Fault> {
-        self.around(self.models.seize(unit, owner, lease)).await
+    async fn seize(
+        &self,
+        unit: UnitId,
+        owner: Uuid,
+        held: Option<i64>,
+        lease: Duration,
+    ) -> Result<Option<Place>, Fault> {
+        self.around(self.models.seize(unit, owner, held, lease)).await
     }
 
     async fn parked(&self, unit: UnitId) -> Result<Vec<ParkedStream>, Fault> {

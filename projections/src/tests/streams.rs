@@ -1,6 +1,5 @@
 //! Stream projections: a batch loads its rows at once, and rows of two streams never meet.
 
-use std::collections::HashSet;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
@@ -85,7 +84,7 @@ pub(super) fn fold(
     let batch = Batch::decode(events, &[Decoder::of::<AccountEvent>()]);
     let mut folding = Folding::of(Typed::new(projection).fold(&batch, Position::START, Slot::WHOLE));
     if let Some(parked) = parked {
-        folding = folding.parking(Arc::new(parked.iter().map(|id| stream(id)).collect::<HashSet<_>>()));
+        folding = folding.parking(Arc::new(parked.iter().map(|id| (stream(id), Position::START)).collect()));
     }
     let mut asked = Vec::new();
     loop {
@@ -196,6 +195,22 @@ fn two_ids_that_are_read_as_the_same_never_share_a_row() {
     assert!(uuid::Uuid::of_stream(&of(&id.to_string().to_uppercase())).is_err());
     assert!(uuid::Uuid::of_stream(&of(&id.simple().to_string())).is_err());
     assert_eq!(<(Tenant, String, u32)>::of_stream(&of("7")), Ok((Tenant::default(), "account".to_owned(), 7)));
+}
+
+#[test]
+fn the_key_of_a_row_leads_back_to_its_stream() {
+    let north = Tenant::new("north").unwrap();
+    let stream = StreamId::new(north.clone(), "loan", "7").unwrap();
+    fn check<K: StreamKey>(stream: &StreamId, tenant: &Tenant, aggregate_type: &str) {
+        let led = K::of_stream(stream).unwrap().to_stream(tenant, aggregate_type).unwrap();
+        assert_eq!(led, *stream, "{}", std::any::type_name::<K>());
+    }
+    check::<u32>(&stream, &north, "loan");
+    check::<(String, u32)>(&stream, &north, "account");
+    check::<(Tenant, u32)>(&stream, &Tenant::default(), "loan");
+    check::<(Tenant, String, u32)>(&stream, &Tenant::default(), "account");
+    let refused = String::new().to_stream(&north, "loan").unwrap_err();
+    assert_eq!(refused.field, "aggregate_id");
 }
 
 #[test]

@@ -61,6 +61,8 @@ struct State {
     begun: usize,
     tried: usize,
     committed: usize,
+    /// What happens to the next looks at parked streams, in turn.
+    parked: VecDeque<Option<Trouble>>,
     /// What happens to the next calls of keepers, in turn.
     keeps: VecDeque<Option<Trouble>>,
     /// What keepers were asked for, in turn.
@@ -95,6 +97,10 @@ impl Troubled {
 
     pub(crate) fn trouble_surveys(&self, trouble: impl IntoIterator<Item = Option<Trouble>>) {
         self.state().surveys.extend(trouble);
+    }
+
+    pub(crate) fn trouble_parked(&self, trouble: impl IntoIterator<Item = Option<Trouble>>) {
+        self.state().parked.extend(trouble);
     }
 
     /// From now on every claim comes too late, or not.
@@ -290,12 +296,22 @@ impl ReadModels for Troubled {
         self.models.forget_tries(projection).await
     }
 
-    async fn seize(&self, unit: UnitId, owner: Uuid, lease: Duration) -> Result<Option<Place>, Fault> {
-        self.models.seize(unit, owner, lease).await
+    async fn seize(
+        &self,
+        unit: UnitId,
+        owner: Uuid,
+        held: Option<i64>,
+        lease: Duration,
+    ) -> Result<Option<Place>, Fault> {
+        self.models.seize(unit, owner, held, lease).await
     }
 
     async fn parked(&self, unit: UnitId) -> Result<Vec<ParkedStream>, Fault> {
-        self.models.parked(unit).await
+        let trouble = self.state().parked.pop_front().flatten();
+        match trouble {
+            None => self.models.parked(unit).await,
+            Some(trouble) => Err(fault(!matches!(trouble, Trouble::Refused(_)), None)),
+        }
     }
 
     async fn leave(&self, runner: &Runner) -> Result<(), Fault> {

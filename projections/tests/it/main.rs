@@ -9,6 +9,8 @@ mod everywhere;
 #[cfg(test)]
 mod evolving;
 #[cfg(test)]
+mod find_as_of;
+#[cfg(test)]
 mod postgres;
 #[cfg(test)]
 mod reads;

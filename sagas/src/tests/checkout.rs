@@ -11,11 +11,11 @@ use serde::{Deserialize, Serialize};
 use crate::{Call, Definition, Saga, StepError, StepRetry, command};
 
 annals_eventstore::text_id! {
-    pub(super) struct OrderId;
+    pub(crate) struct OrderId;
 }
 
 #[derive(Event, Serialize, Deserialize, Clone, Debug)]
-pub(super) enum OrderEvent {
+pub(crate) enum OrderEvent {
     #[event(name = "order.placed")]
     Placed,
     #[event(name = "order.cancelled")]
@@ -24,9 +24,9 @@ pub(super) enum OrderEvent {
 
 #[derive(Aggregate, Default, Clone, Debug, PartialEq)]
 #[aggregate(name = "order", id = OrderId, event = OrderEvent)]
-pub(super) struct Order {
-    pub(super) placed: u32,
-    pub(super) cancelled: u32,
+pub(crate) struct Order {
+    pub(crate) placed: u32,
+    pub(crate) cancelled: u32,
 }
 
 impl Evolve for Order {
@@ -38,8 +38,8 @@ impl Evolve for Order {
     }
 }
 
-pub(super) struct Place;
-pub(super) struct Cancel;
+pub(crate) struct Place;
+pub(crate) struct Cancel;
 
 impl Decide<Place> for Order {
     type Rejection = &'static str;
@@ -59,7 +59,7 @@ impl Decide<Cancel> for Order {
 
 /// Services that have each effect once under its key, and know what was undone before it was done.
 #[derive(Default)]
-pub(super) struct World {
+pub(crate) struct World {
     state: Mutex<Services>,
 }
 
@@ -78,7 +78,7 @@ fn step_of(call: &Call) -> String {
 }
 
 impl World {
-    pub(super) fn done(&self, service: &'static str, call: &Call) -> Result<(), StepError> {
+    pub(crate) fn done(&self, service: &'static str, call: &Call) -> Result<(), StepError> {
         let mut state = self.state.lock().expect("nobody panics");
         state.calls.push(call.key().as_str().to_owned());
         let step = step_of(call);
@@ -89,7 +89,7 @@ impl World {
         Ok(())
     }
 
-    pub(super) fn undone(&self, service: &'static str, call: &Call) -> Result<(), StepError> {
+    pub(crate) fn undone(&self, service: &'static str, call: &Call) -> Result<(), StepError> {
         let mut state = self.state.lock().expect("nobody panics");
         state.calls.push(call.key().as_str().to_owned());
         let step = step_of(call);
@@ -98,23 +98,23 @@ impl World {
         Ok(())
     }
 
-    pub(super) fn effects(&self, service: &str) -> usize {
+    pub(crate) fn effects(&self, service: &str) -> usize {
         self.state.lock().expect("nobody panics").effects.get(service).map_or(0, BTreeSet::len)
     }
 
-    pub(super) fn calls(&self) -> Vec<String> {
+    pub(crate) fn calls(&self) -> Vec<String> {
         self.state.lock().expect("nobody panics").calls.clone()
     }
 }
 
 #[derive(Serialize, Deserialize, Clone, Debug, PartialEq)]
-pub(super) struct Checkout {
-    pub(super) order: String,
-    pub(super) payment: Option<u32>,
+pub(crate) struct Checkout {
+    pub(crate) order: String,
+    pub(crate) payment: Option<u32>,
 }
 
 impl Checkout {
-    pub(super) fn new() -> Self {
+    pub(crate) fn new() -> Self {
         Self { order: "o-17".to_owned(), payment: None }
     }
 
@@ -123,12 +123,12 @@ impl Checkout {
     }
 }
 
-pub(super) fn policy(name: &str) -> Policy {
+pub(crate) fn policy(name: &str) -> Policy {
     Policy::fast(name).build().expect("it is sound")
 }
 
 /// Place the order, charge, reserve; then ship.
-pub(super) fn checkout(world: &Arc<World>, store: &(impl EventStore + Clone)) -> Definition<Checkout> {
+pub(crate) fn checkout(world: &Arc<World>, store: &(impl EventStore + Clone)) -> Definition<Checkout> {
     let orders = store.aggregate::<Order>();
     let cancelled = orders.clone();
     let [charge, refund, reserve, release, ship] = [(); 5].map(|()| world.clone());

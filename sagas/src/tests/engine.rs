@@ -221,7 +221,7 @@ async fn a_person_may_cancel_what_runs_also_while_it_waits_for_its_next_attempt(
     let status = engine.run(&id()).await.expect("the store answers");
     assert_eq!((status.status, status.wake_at.map(jiff::Timestamp::as_second)), (Status::Running, Some(60)));
     assert_eq!(world.effects("payment"), 1);
-    engine.intervene(&id(), Intervention::Compensate, &by("ada")).await.expect("it is allowed");
+    engine.intervene(&id(), Intervention::Cancel, &by("ada")).await.expect("it is allowed");
     assert_eq!(engine.run(&id()).await.expect("the store answers").status, Status::Compensated);
     assert_eq!(world.effects("payment"), 0);
 }
@@ -376,4 +376,66 @@ async fn a_compensation_that_takes_too_long_is_stuck_and_may_go_on_when_a_person
     healthy.store(true, std::sync::atomic::Ordering::Relaxed);
     engine.intervene(&id(), Intervention::Retry, &by("ada")).await.expect("it is allowed");
     assert_eq!(engine.run(&id()).await.expect("the store answers").status, Status::Compensated);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_build_in_which_a_begun_step_is_of_another_kind_or_behind_another_step_is_stuck_with_the_reason() {
+    let remote = |saga: Saga<()>, step: &'static str| {
+        let step = saga.remote(step, &policy("service"), |_, _| async { Ok(()) });
+        step.no_undo("nothing is kept").keep(|(), ()| {})
+    };
+    let a = || remote(Saga::<()>::new("changed"), "a");
+    let begun = || remote(a(), "b").signal::<u32>("c").build().expect("it is sound");
+    let reason = |new: crate::Definition<()>| async move {
+        let store = MemoryStore::new();
+        let old = Engine::new(store.clone(), begun(), clock());
+        old.start(&id(), ()).await.expect("it is new");
+        assert_eq!(old.run(&id()).await.expect("the store answers").done, ["a", "b"]);
+        let status = Engine::new(store, new, clock()).run(&id()).await.expect("the store answers");
+        status.reason.filter(|_| status.status == Status::Stuck)
+    };
+    let build = |saga: Saga<(), crate::BeforePivot, u32>| saga.build().expect("it is sound");
+    assert_eq!(reason(begun()).await, None);
+    let later = remote(remote(a(), "b"), "d").signal::<u32>("c");
+    assert_eq!(reason(build(later)).await, None, "a step behind those that were begun");
+    let timer = a().timer("b", Duration::from_secs(1)).signal::<u32>("c").build().expect("it is sound");
+    assert_eq!(reason(timer).await.as_deref(), Some("its step `b` was begun as remote, and is timer in this build"));
+    let between = remote(remote(a(), "d"), "b").signal::<u32>("c");
+    let first = "its step `b` was begun before `d`, which comes first in this build";
+    assert_eq!(reason(build(between)).await.as_deref(), Some(first));
+    let swapped = remote(remote(Saga::<()>::new("changed"), "b"), "a").signal::<u32>("c");
+    let first = "its step `a` was begun before `b`, which comes first in this build";
+    assert_eq!(reason(build(swapped)).await.as_deref(), Some(first));
+}
+
+#[tokio::test(start_paused = true)]
+async fn of_two_people_one_decides_the_other_learns_who_did_and_a_second_click_gets_the_first_answer() {
+    let (world, fails) = (Arc::new(World::default()), Arc::default());
+    *std::sync::Mutex::lock(&fails).expect("nobody panics") = Some(StepError::refused("no carrier"));
+    let engine = failing(&world, &fails);
+    engine.start(&id(), ()).await.expect("it is new");
+    let cancelled = engine.intervene(&id(), Intervention::Retry, &by("ada")).await;
+    let refused = cancelled.expect_err("it runs").to_string();
+    assert_eq!(refused, "saga `c-1` is running, and this is for one that is stuck");
+    assert_eq!(engine.run(&id()).await.expect("the store answers").status, Status::Stuck);
+
+    let click = by("ada").request("click-1");
+    let (second, id) = (by("bob").request("click-2"), id());
+    let (ada, bob) = tokio::join!(
+        engine.intervene(&id, Intervention::Complete, &click),
+        engine.intervene(&id, Intervention::Skip, &second),
+    );
+    ada.expect("it is the first");
+    let refused = bob.expect_err("it is the second").to_string();
+    let decided = "complete by `ada` at 1970-01-01T00:00:00Z, because: as the customer wished";
+    assert_eq!(
+        refused,
+        format!("saga `c-1` is completed, and this is for one that is stuck; the last decision was {decided}")
+    );
+    let before = engine.status(&id).await.expect("it is there");
+    engine.intervene(&id, Intervention::Complete, &click).await.expect("it is the same click");
+    assert_eq!(engine.preview(&id, Intervention::Complete, &click).await.expect("it is the same click"), []);
+    assert_eq!(engine.status(&id).await.expect("it is there"), before);
+    let late = engine.intervene(&id, Intervention::Cancel, &by("bob")).await;
+    assert!(matches!(late, Err(SagaError::WrongStatus { status: Status::Completed, .. })), "{late:?}");
 }

@@ -1,6 +1,6 @@
 //! The engine and the explorer on a checkout.
 
-mod checkout;
+pub(crate) mod checkout;
 mod engine;
 mod explored;
-mod random;
+pub(crate) mod random;

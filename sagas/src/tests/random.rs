@@ -12,7 +12,7 @@ use crate::retry::StepRetry;
 use crate::testing::{Choice, Point, broken, run};
 
 /// Up to seven remote steps in a random graph, of which some have no undo, with a pivot or without.
-fn saga(random: &mut fastrand::Rng, world: &Arc<World>) -> Definition<()> {
+pub(crate) fn saga(random: &mut fastrand::Rng, world: &Arc<World>) -> Definition<()> {
     let count = random.usize(1..=7);
     let pivot = random.bool().then(|| random.usize(0..=count));
     let mut steps: Vec<Step<()>> = Vec::new();

@@ -1,14 +1,15 @@
-//! A process that runs sagas is killed again and again; every saga ends, and the effects balance.
+//! Two processes run sagas, and one of them is killed again and again; every saga ends, and the effects balance.
 
 use std::fs;
 use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use annals_eventstore::{AggregateStore, Decide, EventStore, Evolve, PostgresOptions, SystemClock};
+use annals_eventstore::{AggregateStore, Decide, EventStore, Evolve, PostgresOptions, TransactionalStore};
 use annals_macros::{Aggregate, Event};
+use annals_projections::ReadModelDatabase;
 use annals_resilience::Policy;
-use annals_sagas::{Call, Definition, Engine, Saga, SagaId, Status, StepError, StepRetry, command};
+use annals_sagas::{Call, Definition, Saga, SagaId, SagasExt, Status, StepError, StepRetry, command};
 use annals_scratch::again::{again, is_again};
 use futures::future::join_all;
 use serde::{Deserialize, Serialize};
@@ -16,7 +17,10 @@ use serde::{Deserialize, Serialize};
 /// How many sagas run at once.
 const SAGAS: u32 = 15;
 /// How often the process is killed.
-const KILLS: u32 = 4;
+const KILLS: usize = 4;
+/// How long a process may be silent.
+const LEASE: Duration = Duration::from_millis(300);
+const SOON: Duration = Duration::from_secs(60);
 
 annals_eventstore::text_id! {
     struct OrderId;
@@ -153,15 +157,18 @@ fn id(number: u32) -> String {
     format!("c-{number}")
 }
 
-/// Runs all sagas to their end, in this process.
-async fn run(store: impl EventStore + Clone, world: &World) {
-    let engine = Engine::new(store.clone(), saga(&store, world), SystemClock);
+/// Starts all sagas, and takes part in running them until all have ended.
+async fn run<S>(store: S, world: &World)
+where
+    S: TransactionalStore<Database: ReadModelDatabase>,
+{
+    let sagas = store.sagas().with(saga(&store, world)).lease(LEASE).start().await.expect("it starts");
     let all = (0..SAGAS).map(|number| {
-        let engine = engine.clone();
+        let sagas = sagas.clone();
         async move {
             let id = SagaId::new(id(number)).expect("it is an id");
-            engine.start(&id, Number(number)).await.expect("the store answers");
-            engine.run_to_end(&id).await.expect("the store answers").status
+            sagas.start(&id, Number(number)).await.expect("the store answers");
+            sagas.wait_for(&id, SOON).await.expect("the store answers").status
         }
     });
     for (number, status) in join_all(all).await.into_iter().enumerate() {
@@ -176,23 +183,29 @@ async fn run(store: impl EventStore + Clone, world: &World) {
         let expected = Order { placed: 1, cancelled: u32::from(number % 3 == 0) };
         assert_eq!(*order.expect("the store answers").state, expected, "order {number}");
     }
+    sagas.close().await;
     store.close().await;
 }
 
-/// Kills the process that runs the test `name` after a while, again and again, and then lets it end.
+/// Runs two processes of the test `name`, and kills one of them after a while, again and again; each is replaced. Those that are left
+/// come to the end.
 fn kill_and_continue(name: &str, arguments: &[(&str, &str)]) {
-    for kill in 0..=KILLS {
+    let start = || {
         let mut command = again(&[], module_path!(), name);
         command.envs(arguments.iter().copied());
-        let mut child = command.spawn().expect("it is a program");
-        if kill < KILLS {
-            // The moment does not matter, so it is a random one.
-            block_on(async { tokio::time::sleep(Duration::from_millis(fastrand::u64(20..150))).await });
-            child.kill().expect("it is our child");
-            child.wait().expect("it is our child");
-        } else {
-            assert!(child.wait().expect("it is our child").success(), "the sagas end, and their effects balance");
-        }
+        command.spawn().expect("it is a program")
+    };
+    let mut children = [start(), start()];
+    for kill in 0..KILLS {
+        // The moment does not matter, so it is a random one.
+        block_on(async { tokio::time::sleep(Duration::from_millis(fastrand::u64(50..250))).await });
+        let child = &mut children[kill % 2];
+        child.kill().expect("it is our child");
+        child.wait().expect("it is our child");
+        *child = start();
+    }
+    for mut child in children {
+        assert!(child.wait().expect("it is our child").success(), "the sagas end, and their effects balance");
     }
 }
 

@@ -1,9 +1,21 @@
 //! Sagas on real stores, by the public API.
 
 #[cfg(test)]
+mod deploying;
+#[cfg(test)]
 mod killed;
 #[cfg(test)]
 #[path = "../../../resilience/src/loopback.rs"]
 mod loopback;
 #[cfg(test)]
 mod participant;
+#[cfg(test)]
+mod people;
+#[cfg(test)]
+mod sharing;
+#[cfg(test)]
+mod stores;
+#[cfg(test)]
+mod timers;
+#[cfg(test)]
+mod world;

@@ -63,6 +63,21 @@ pub(super) async fn a_unit_has_one_owner_and_the_next_one_fences_it(backend: &dy
     assert_eq!(claim(&*first, 1, unit, LONG).await, None);
 }
 
+pub(super) async fn whoever_seizes_a_unit_keeps_it_only_until_it_is_seized_again(backend: &dyn Backend) {
+    prepare(backend, &MODEL).await.unwrap();
+    let models = backend.handle();
+    let (unit, [one, other]) = (unit(&MODEL), [1, 2].map(Uuid::from_u128));
+    let owner = claim(&*models, 1, unit, LONG).await.expect("nobody has it");
+    let first = models.seize(unit, one, None, LONG).await.unwrap().expect("also if another has it");
+    assert_eq!(commit(&*models, MODEL, owner).await, Moved::Overtaken);
+    let longer = models.seize(unit, one, Some(first.epoch), LONG).await.unwrap().expect("it is still its own");
+    let second = models.seize(unit, other, None, LONG).await.unwrap().expect("also if another has it");
+    assert_eq!(models.seize(unit, one, Some(longer.epoch), LONG).await.unwrap(), None, "it is not its own any more");
+    assert_eq!(commit(&*models, MODEL, second.epoch).await, Moved::Done, "and the other one still has it");
+    models.pause("everything", "somebody", NOW).await.unwrap();
+    assert_eq!(models.seize(unit, other, None, LONG).await.unwrap(), None);
+}
+
 pub(super) async fn a_lease_ends_by_itself_unless_it_is_renewed(backend: &dyn Backend) {
     prepare(backend, &MODEL).await.unwrap();
     let models = backend.handle();
@@ -91,6 +106,14 @@ pub(super) async fn runners_see_each_other_until_they_leave(backend: &dyn Backen
     let survey = models.survey(&runner(1), LONG).await.unwrap();
     let names: Vec<&str> = survey.runners.iter().map(|runner| runner.name.as_str()).collect();
     assert_eq!(names, ["runner 1", "runner 2", "runner 3"]);
+    let elsewhere = Runner { runs: vec![("something_else", 1)], ..runner(2) };
+    assert!(claim(&*models, 2, unit(&MODEL), LONG).await.is_some());
+    for (asking, sees) in [(runner(1), 1), (elsewhere, 0)] {
+        let seen = models.survey(&asking, LONG).await.unwrap();
+        assert_eq!(seen.runners.iter().map(|runner| runner.units).collect::<Vec<_>>(), [0, 1, 0], "{seen:?}");
+        assert_eq!(seen.units.len(), sees, "what it does not run is counted, not listed");
+    }
+    models.survey(&stopped, LONG).await.unwrap();
     let can: Vec<bool> = survey.runners.iter().map(|runner| runner.can_run(&unit(&MODEL))).collect();
     assert_eq!(can, [true, false, false]);
     assert!(survey.runners[1].can_run(&UnitId { slot: 1, ..unit(&MODEL) }), "only one slot has stopped there");

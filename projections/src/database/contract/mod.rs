@@ -64,6 +64,7 @@ macro_rules! clauses_of_rows {
         clauses! {
             $backend => leases:
             a_unit_has_one_owner_and_the_next_one_fences_it,
+            whoever_seizes_a_unit_keeps_it_only_until_it_is_seized_again,
             a_lease_ends_by_itself_unless_it_is_renewed,
             runners_see_each_other_until_they_leave,
             a_pause_holds_for_every_version_until_it_is_ended,

@@ -1,13 +1,14 @@
 //! What is created, what is refused, and what becomes of it when statements fail.
 
-use annals_eventstore::{Position, StreamId, Tenant};
+use annals_eventstore::{Position, StreamId, StreamVersion, Tenant};
 use jiff::Timestamp;
 
 use super::{
-    EVERYTHING, LookUp, MODEL, SqlBackend, checkpoint, incarnation, key, prepare, row, shape_of, unowned, work,
+    EVERYTHING, LookUp, MODEL, SqlBackend, checkpoint, incarnation, key, prepare, row, shape_of, unit, unowned, work,
 };
 use crate::column::ColumnType;
 use crate::database::{Dropped, Model, Moved, ParkingChanges, Place, Shows, Switch, Work};
+use crate::error::EventPlace;
 use crate::read_model::{ColumnSpec, IndexSpec, TableSpec};
 
 const NOW: Timestamp = Timestamp::UNIX_EPOCH;
@@ -155,12 +156,20 @@ pub(super) async fn a_table_that_somebody_altered_is_refused(backend: &dyn SqlBa
     assert!(error.contains("extra text null"), "{error}");
 }
 
+fn parked_event() -> EventPlace {
+    let stream = StreamId::new(Tenant::default(), "order", "o-1").unwrap();
+    let (position, version) = (Position::new(1).unwrap(), StreamVersion::new(1).unwrap());
+    EventPlace { position, stream, version, name: "order.placed".into() }
+}
+
 /// Read models are rebuilt from nothing, so a table that is gone is no reason to refuse.
 pub(super) async fn a_version_whose_table_somebody_dropped_is_built_anew(backend: &dyn SqlBackend) {
     let mut from = prepare(backend, &MODEL).await.unwrap().places[0];
     for epoch in 1..=2 {
-        let commit = Work { from, ..work(0, 1, vec![row("a", 1, 1.0)], vec![]) };
+        let parking = ParkingChanges { park: vec![(parked_event(), "why".to_owned())], ..ParkingChanges::default() };
+        let commit = Work { from, parking, ..work(0, 1, vec![row("a", 1, 1.0)], vec![]) };
         assert_eq!(backend.handle().commit(&[&commit], NOW).await.unwrap(), [Moved::Done]);
+        assert_eq!(backend.handle().parked(unit(&MODEL)).await.unwrap().len(), 1);
         backend.run("DROP VIEW \"select\"").await;
         backend.run("DROP TABLE \"select_v1\"").await;
         let prepared = prepare(backend, &MODEL).await.unwrap();
@@ -172,6 +181,11 @@ pub(super) async fn a_version_whose_table_somebody_dropped_is_built_anew(backend
         );
         assert!(backend.texts("SELECT \"order\" FROM \"select\"").await.is_empty());
         assert_eq!(backend.indexes("select_v1").await.len(), 1);
+        assert_eq!(
+            backend.handle().parked(unit(&MODEL)).await.unwrap(),
+            [],
+            "its events are applied from the first on"
+        );
     }
     // Beside a newer version it leaves the name alone.
     let second = Model { version: 2, ..MODEL };

@@ -88,6 +88,7 @@ const SEIZE: &str = "
     UPDATE annals.checkpoints
     SET owner = $5, owner_epoch = owner_epoch + 1, leased_until = clock_timestamp() + make_interval(secs => $6)
     WHERE read_schema = $1 AND projection = $2 AND version = $3 AND slot = $4 AND paused_at IS NULL
+      AND ($7::bigint IS NULL OR owner_epoch = $7)
     RETURNING slot, owner_epoch, incarnation, position, event_id
 ";
 
@@ -142,9 +143,10 @@ pub(super) async fn survey(
     let units = once(UNITS).bind(schema.schema()).fetch_all(&mut *transaction).await.map_err(failed)?;
     let runners = once(RUNNERS).bind(schema.schema()).fetch_all(&mut *transaction).await.map_err(failed)?;
     transaction.commit().await?;
+    let owners = units.iter().filter_map(|row| row.try_get("owner").transpose()).collect::<Result<Vec<Uuid>, _>>();
     let units = units.iter().filter_map(|row| lease_state(runner, row).transpose()).collect::<Result<_, _>>();
     let runners = runners.iter().map(|row| runner_state(runner, row)).collect::<Result<_, _>>();
-    Ok(Survey { units: units.map_err(failed)?, runners: runners.map_err(failed)? })
+    Ok(Survey::new(units.map_err(failed)?, runners.map_err(failed)?, &owners.map_err(failed)?))
 }
 
 pub(super) async fn claim(
@@ -198,11 +200,12 @@ pub(super) async fn seize(
     schema: &ModelSchema,
     unit: &UnitId,
     owner: Uuid,
+    held: Option<i64>,
     lease: Duration,
 ) -> Result<Option<Place>, DatabaseError> {
     let mut transaction = database.begin().await?;
     let query = once(SEIZE).bind(schema.schema()).bind(unit.projection).bind(i64::from(unit.version));
-    let query = query.bind(stored_slot(unit.slot)).bind(owner).bind(lease.as_secs_f64());
+    let query = query.bind(stored_slot(unit.slot)).bind(owner).bind(lease.as_secs_f64()).bind(held);
     let row = query.fetch_optional(&mut *transaction).await.map_err(|e| database.fault(e))?;
     transaction.commit().await?;
     row.as_ref().map(place_of).transpose().map_err(|e| database.fault(e))

@@ -204,8 +204,15 @@ impl ReadModels for PostgresReadModels {
         lease::forget_tries(&self.database, self.schema().await.map_err(fault)?, projection).await.map_err(fault)
     }
 
-    async fn seize(&self, unit: UnitId, owner: Uuid, lease: Duration) -> Result<Option<Place>, Fault> {
-        lease::seize(&self.database, self.schema().await.map_err(fault)?, &unit, owner, lease).await.map_err(fault)
+    async fn seize(
+        &self,
+        unit: UnitId,
+        owner: Uuid,
+        held: Option<i64>,
+        lease: Duration,
+    ) -> Result<Option<Place>, Fault> {
+        let schema = self.schema().await.map_err(fault)?;
+        lease::seize(&self.database, schema, &unit, owner, held, lease).await.map_err(fault)
     }
 
     async fn parked(&self, unit: UnitId) -> Result<Vec<ParkedStream>, Fault> {

@@ -82,6 +82,12 @@ const BEGIN_CHECKPOINT: &str = "
         owner = NULL, leased_until = NULL, owner_epoch = c.owner_epoch + 1
 ";
 
+/// What was parked of a table that is gone is parked again, if it still cannot be applied.
+const FORGET_PARKED: &str = "
+    DELETE FROM annals.parked_streams
+    WHERE read_schema = $1 AND projection = $2 AND version = $3
+";
+
 const OWN_PLACES: &str = "
     SELECT slot, owner_epoch, incarnation, position, event_id
     FROM annals.checkpoints
@@ -217,6 +223,8 @@ impl Preparation<'_> {
             .bind(stored_slot(self.shape.slots))
             .execute(&mut *self.transaction)
             .await?;
+        let query = once(FORGET_PARKED).bind(self.schema.schema()).bind(self.model.projection);
+        query.bind(i64::from(self.model.version)).execute(&mut *self.transaction).await?;
         Ok(())
     }
 

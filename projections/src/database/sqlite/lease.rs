@@ -78,7 +78,7 @@ const SEIZE: &str = "
     UPDATE annals_checkpoints
     SET owner = ?4, owner_epoch = owner_epoch + 1,
         leased_until = CAST(unixepoch('subsec') * 1000000 AS INTEGER) + ?5
-    WHERE projection = ?1 AND version = ?2 AND slot = ?3 AND paused_at IS NULL
+    WHERE projection = ?1 AND version = ?2 AND slot = ?3 AND paused_at IS NULL AND (?6 IS NULL OR owner_epoch = ?6)
     RETURNING slot, owner_epoch, incarnation, position, event_id
 ";
 
@@ -132,10 +132,10 @@ async fn look(connection: &mut SqliteConnection, runner: &Runner, lease: Duratio
     sqlx::query(RENEW).bind(bytes(runner.id)).bind(micros(lease)).execute(&mut *connection).await?;
     let units = sqlx::query(UNITS).fetch_all(&mut *connection).await?;
     let runners = sqlx::query(RUNNERS).fetch_all(&mut *connection).await?;
-    Ok(Survey {
-        units: units.iter().filter_map(|row| lease_state(runner, row).transpose()).collect::<Result<_, _>>()?,
-        runners: runners.iter().map(|row| runner_state(runner, row)).collect::<Result<_, _>>()?,
-    })
+    let owners = units.iter().filter_map(|row| owner_of(row).transpose()).collect::<Result<Vec<_>, _>>()?;
+    let units = units.iter().filter_map(|row| lease_state(runner, row).transpose()).collect::<Result<_, _>>()?;
+    let runners = runners.iter().map(|row| runner_state(runner, row)).collect::<Result<_, _>>()?;
+    Ok(Survey::new(units, runners, &owners))
 }
 
 pub(super) async fn claim(
@@ -186,11 +186,12 @@ pub(super) async fn seize(
     database: &SqliteDatabase,
     unit: &UnitId,
     owner: Uuid,
+    held: Option<i64>,
     lease: Duration,
 ) -> Result<Option<Place>, DatabaseError> {
     let mut transaction = database.begin().await?;
     let query = sqlx::query(SEIZE).bind(unit.projection).bind(unit.version).bind(unit.slot);
-    let query = query.bind(bytes(owner)).bind(micros(lease));
+    let query = query.bind(bytes(owner)).bind(micros(lease)).bind(held);
     let row = query.fetch_optional(&mut *transaction).await.map_err(|e| database.fault(e))?;
     let place = row.as_ref().map(place_of).transpose().map_err(|e| database.fault(e))?;
     transaction.commit().await?;
@@ -248,9 +249,12 @@ fn micros(time: Duration) -> i64 {
 fn lease_state(runner: &Runner, row: &SqliteRow) -> Result<Option<LeaseState>, sqlx::Error> {
     let unit = runner.unit(row.try_get("projection")?, row.try_get("version")?, row.try_get("slot")?);
     let Some(unit) = unit else { return Ok(None) };
-    let owner = row.try_get::<Option<&[u8]>, _>("owner")?.map(uuid).transpose()?;
     let (checkpoint, epoch) = (checkpoint_of(row)?, row.try_get("owner_epoch")?);
-    Ok(Some(LeaseState { unit, checkpoint, epoch, owner, paused: paused(row)? }))
+    Ok(Some(LeaseState { unit, checkpoint, epoch, owner: owner_of(row)?, paused: paused(row)? }))
+}
+
+fn owner_of(row: &SqliteRow) -> Result<Option<Uuid>, sqlx::Error> {
+    row.try_get::<Option<&[u8]>, _>("owner")?.map(uuid).transpose()
 }
 
 fn runner_state(asking: &Runner, row: &SqliteRow) -> Result<RunnerState, sqlx::Error> {

@@ -237,8 +237,14 @@ impl ReadModels for SqliteReadModels {
         lease::forget_tries(&self.database, projection).await.map_err(fault)
     }
 
-    async fn seize(&self, unit: UnitId, owner: Uuid, lease: Duration) -> Result<Option<Place>, Fault> {
-        lease::seize(&self.database, &unit, owner, lease).await.map_err(fault)
+    async fn seize(
+        &self,
+        unit: UnitId,
+        owner: Uuid,
+        held: Option<i64>,
+        lease: Duration,
+    ) -> Result<Option<Place>, Fault> {
+        lease::seize(&self.database, &unit, owner, held, lease).await.map_err(fault)
     }
 
     async fn parked(&self, unit: UnitId) -> Result<Vec<ParkedStream>, Fault> {

@@ -64,6 +64,12 @@ const BEGIN_CHECKPOINT: &str = "
         owner = NULL, leased_until = NULL, owner_epoch = c.owner_epoch + 1
 ";
 
+/// What was parked of a table that is gone is parked again, if it still cannot be applied.
+const FORGET_PARKED: &str = "
+    DELETE FROM annals_parked_streams
+    WHERE projection = ?1 AND version = ?2
+";
+
 const OWN_PLACES: &str = "
     SELECT slot, owner_epoch, incarnation, position, event_id
     FROM annals_checkpoints
@@ -164,6 +170,8 @@ impl Preparation<'_> {
             .execute(&mut *self.connection)
             .await
             .map_err(|e| self.refused(e))?;
+        let query = sqlx::query(FORGET_PARKED).bind(self.model.projection).bind(self.model.version);
+        query.execute(&mut *self.connection).await.map_err(|e| self.refused(e))?;
         Ok(())
     }
 

@@ -5,8 +5,8 @@ use std::time::Duration;
 use annals_eventstore::testing::{Fault, FaultyStore};
 use annals_eventstore::{EventStore, MemoryStore, SeededIds, Tenant};
 
-use super::mailer::{Act, Mailer, paid, position, process, start, stored, until, until_at};
-use crate::tests::fixture::Fixture;
+use super::mailer::{Act, Mailer, paid, position, process, start, stored, until, until_at, until_taken_over};
+use crate::tests::fixture::{Counts, Fixture};
 use crate::tests::swapped::Swapped;
 use crate::tests::troubled::Trouble;
 use crate::{Reactor, ReactorState, StartError, StopCause};
@@ -217,6 +217,34 @@ async fn one_process_at_a_time_runs_a_reactor_and_the_next_takes_over() {
     until_at(&second, last).await;
     assert_eq!(theirs.calls_of("b").len(), 2, "no event twice after a polite end");
     second.close().await;
+}
+
+/// Nobody takes a reactor for closed that is only given to another process; and who waits until one stops goes on waiting.
+#[tokio::test(start_paused = true)]
+async fn a_reactor_that_moves_to_another_process_is_never_closed() {
+    let shop = Fixture::new();
+    let both = async |shop: &Fixture, mailer: &Mailer| {
+        shop.projections().with(Counts).react(mailer.clone()).start().await.unwrap()
+    };
+    let first = both(&shop, &Mailer::new(|_| Act::Permanent)).await;
+    until_taken_over(&first).await;
+    let mut status = first.known_reactors()[0].status.clone();
+    let closed =
+        tokio::spawn(
+            async move { status.wait_for(|status| matches!(status.state, ReactorState::Closed)).await.map(drop) },
+        );
+    let waiting = first.clone();
+    let stopped = tokio::spawn(async move { waiting.stopped().await });
+    let second = both(&shop.beside(), &Mailer::new(|_| Act::Done)).await;
+    until_taken_over(&second).await;
+    assert!(!closed.is_finished());
+    second.close().await;
+    until_taken_over(&first).await;
+    shop.append("a", paid(1)).await;
+    until("it has stopped", || matches!(first.reactors()[0].state, ReactorState::Stopped(_))).await;
+    assert!(stopped.await.unwrap().is_err());
+    assert!(!closed.is_finished());
+    first.close().await;
 }
 
 /// An owner whose lease ended while it hung stores nothing more, and stands by when it goes on.

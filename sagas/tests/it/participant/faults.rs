@@ -159,7 +159,8 @@ impl Clock for Jumps {
 async fn a_step_whose_time_ends_while_it_is_looked_at_is_not_reported_as_done() {
     let two = Two::on_memory().await;
     let [participant, other] = two.participants();
-    let dropped = participant.do_remote(&step("1"), "request", async |_| std::future::pending::<Result<(), _>>().await);
+    let first = step("1");
+    let dropped = participant.do_remote(&first, "request", async |_| std::future::pending::<Result<(), _>>().await);
     assert!(tokio::time::timeout(Duration::from_secs(1), dropped).await.is_err());
     // It is in flight when the command is decided, and not any more when the answer is read.
     let other = other.clock(Jumps(AtomicU32::new(0)));

@@ -1,0 +1,86 @@
+//! A saga whose type of data is hidden from the runner.
+
+use std::any::{TypeId, type_name};
+use std::sync::atomic::AtomicBool;
+
+use annals_eventstore::Tenant;
+use futures::FutureExt;
+use futures::future::BoxFuture;
+use serde_json::Value;
+
+use crate::definition::SagaData;
+use crate::engine::{Engine, InstanceAtVersion, SagaStatus};
+use crate::error::SagaError;
+use crate::event::{Intervention, SagaEvent};
+use crate::instance::{Instance, SagaId};
+use crate::mismatch::mismatch;
+use crate::person::By;
+
+type Done<'a, T> = BoxFuture<'a, Result<T, SagaError>>;
+
+/// An instance: its tenant and its id.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub(crate) struct Key {
+    pub(crate) tenant: Tenant,
+    pub(crate) id: SagaId,
+}
+
+pub(crate) trait AnySaga: Send + Sync {
+    fn name(&self) -> &str;
+
+    /// The type of its data, and what that is called.
+    fn data_type(&self) -> (TypeId, &'static str);
+
+    fn start<'a>(&'a self, key: &'a Key, data: Value) -> Done<'a, ()>;
+
+    fn run<'a>(&'a self, key: &'a Key, stop: &'a AtomicBool) -> Done<'a, SagaStatus>;
+
+    fn signal<'a>(&'a self, key: &'a Key, step: &'a str, payload: Value) -> Done<'a, ()>;
+
+    fn intervene<'a>(&'a self, key: &'a Key, what: Intervention, by: &'a By) -> Done<'a, ()>;
+
+    fn preview<'a>(&'a self, key: &'a Key, what: Intervention, by: &'a By) -> Done<'a, Vec<SagaEvent>>;
+
+    fn status(&self, instance: &InstanceAtVersion) -> SagaStatus;
+
+    /// Why an instance cannot go on in this build.
+    fn mismatch(&self, instance: &Instance) -> Option<String>;
+}
+
+impl<C: SagaData> AnySaga for Engine<C> {
+    fn name(&self) -> &str {
+        self.definition().name()
+    }
+
+    fn data_type(&self) -> (TypeId, &'static str) {
+        (TypeId::of::<C>(), type_name::<C>())
+    }
+
+    fn start<'a>(&'a self, key: &'a Key, data: Value) -> Done<'a, ()> {
+        async move { self.of(&key.tenant).start_with(&key.id, data).await }.boxed()
+    }
+
+    fn run<'a>(&'a self, key: &'a Key, stop: &'a AtomicBool) -> Done<'a, SagaStatus> {
+        async move { self.of(&key.tenant).run_until(&key.id, stop).await }.boxed()
+    }
+
+    fn signal<'a>(&'a self, key: &'a Key, step: &'a str, payload: Value) -> Done<'a, ()> {
+        async move { self.of(&key.tenant).signal(&key.id, step, payload).await }.boxed()
+    }
+
+    fn intervene<'a>(&'a self, key: &'a Key, what: Intervention, by: &'a By) -> Done<'a, ()> {
+        async move { self.of(&key.tenant).intervene(&key.id, what, by).await }.boxed()
+    }
+
+    fn preview<'a>(&'a self, key: &'a Key, what: Intervention, by: &'a By) -> Done<'a, Vec<SagaEvent>> {
+        async move { self.of(&key.tenant).preview(&key.id, what, by).await }.boxed()
+    }
+
+    fn status(&self, instance: &InstanceAtVersion) -> SagaStatus {
+        self.status_of(instance)
+    }
+
+    fn mismatch(&self, instance: &Instance) -> Option<String> {
+        mismatch(self.definition(), instance)
+    }
+}

@@ -1,0 +1,341 @@
+//! The handle on sagas that run.
+
+use std::any::{TypeId, type_name};
+use std::sync::{Arc, PoisonError};
+use std::time::Duration;
+
+use annals_eventstore::{Context, Invalid, Tenant};
+use annals_projections::{Projections, QueryError};
+use serde::Serialize;
+use tokio::time::{Instant, sleep, timeout, timeout_at};
+use tokio_util::sync::{CancellationToken, DropGuard};
+
+use super::any_saga::{AnySaga, Key};
+use super::instances::{SagaInstance, SagaInstances};
+use super::shared::{Seen, Shared};
+use crate::definition::SagaData;
+use crate::engine::{InstanceAtVersion, SagaStatus};
+use crate::error::SagaError;
+use crate::event::{Intervention, SagaEvent};
+use crate::instance::{SagaId, Status};
+use crate::person::By;
+
+/// The first and the longest pause between two looks at an instance that another process runs.
+const FIRST_LOOK: Duration = Duration::from_millis(10);
+const LONGEST_LOOK: Duration = Duration::from_millis(250);
+
+/// The instances that are stuck, those that are it longest first.
+const STUCK: &str = "
+    status = 'stuck'
+    ORDER BY updated_at
+    LIMIT $1
+";
+
+/// Sagas that run in this process, beside others that run the same. Cloning is cheap; when the last clone is dropped they are closed,
+/// without anybody waiting for it.
+///
+/// Each instance is in one of 16 slots, by a hash of its name, and each slot is run by one process at a time, by a lease. An
+/// instance runs in the process that has its slot: if that is the one in which it was started, at once, else as soon as its row
+/// is there. When a process has died, the others share its slots as soon as its lease has ended
+/// ([`SagasBuilder::lease`](crate::SagasBuilder::lease)), and continue its instances from their streams. Whatever two
+/// processes believe, an append to the stream of an instance decides.
+///
+/// ```
+/// use annals_resilience::Policy;
+/// use annals_sagas::{Saga, SagaId, SagasExt, Status};
+/// use serde::{Deserialize, Serialize};
+/// use std::time::Duration;
+///
+/// #[derive(Serialize, Deserialize, Clone)]
+/// struct Checkout { order: String }
+///
+/// # async fn run() -> Result<(), Box<dyn std::error::Error>> {
+/// # let folder = tempfile::tempdir()?;
+/// let checkout = Saga::<Checkout>::new("checkout")
+///     .remote("charge", &Policy::medium("payments").build()?, |_checkout, _call| async { Ok(()) })
+///     .undo(|_checkout, _call| async { Ok(()) })
+///     .signal::<u32>("confirmed")
+///     .build()?;
+///
+/// let store = annals_eventstore::sqlite(folder.path().join("shop.db")).await?;
+/// let sagas = store.sagas().with(checkout).start().await?;
+/// let id = SagaId::new("c-17")?;
+/// sagas.start(&id, Checkout { order: "o-17".into() }).await?;
+/// sagas.signal(&id, "confirmed", 1).await?;
+/// assert_eq!(sagas.wait_for(&id, Duration::from_secs(5)).await?.status, Status::Completed);
+/// sagas.close().await;
+/// # Ok(()) }
+/// # tokio::runtime::Runtime::new().unwrap().block_on(run()).unwrap();
+/// ```
+#[derive(Clone)]
+#[must_use = "the sagas are closed when the last handle is dropped; keep it, and `close` it in the end"]
+pub struct Sagas {
+    inner: Arc<Inner>,
+    tenant: Tenant,
+}
+
+struct Inner {
+    shared: Arc<Shared>,
+    cancel: CancellationToken,
+    grace: Duration,
+    _cancel_on_drop: DropGuard,
+}
+
+/// What a process does for its sagas.
+#[derive(Clone, Debug)]
+#[non_exhaustive]
+pub struct RunnerStatus {
+    /// How many instances run.
+    pub in_flight: usize,
+    /// How many may.
+    pub most_in_flight: usize,
+    /// Which slots it has.
+    pub slots: Vec<u32>,
+    /// Sagas of which instances have something to do, and which this process does not have. Looked for once a minute.
+    pub missing: Vec<String>,
+    /// Why the table could not be read, if that is so.
+    pub error: Option<String>,
+}
+
+impl RunnerStatus {
+    /// Whether it takes no further instance before one of those that run waits or ends.
+    #[must_use]
+    pub fn is_full(&self) -> bool {
+        self.in_flight >= self.most_in_flight
+    }
+}
+
+impl Sagas {
+    pub(super) fn new(shared: Arc<Shared>, cancel: CancellationToken, grace: Duration) -> Self {
+        let _cancel_on_drop = cancel.clone().drop_guard();
+        Self { inner: Arc::new(Inner { shared, cancel, grace, _cancel_on_drop }), tenant: Tenant::default() }
+    }
+
+    /// The same sagas, for the instances of another tenant.
+    pub fn tenant(&self, tenant: Tenant) -> Self {
+        Self { tenant, ..self.clone() }
+    }
+
+    /// Starts an instance of the saga whose data is `C`. To start the same again changes nothing.
+    ///
+    /// # Errors
+    /// [`SagaError::StartedBefore`] if the id is in use for another saga or another input; [`SagaError::Invalid`] with the field
+    /// `data` if not exactly one saga has this type of data, or `saga_id` if the id makes no idempotency keys;
+    /// [`SagaError::Record`].
+    ///
+    /// # Cancel safety
+    /// Dropping the future leaves the outcome unknown; start it again with the same input.
+    pub async fn start<C: SagaData>(&self, id: &SagaId, data: C) -> Result<(), SagaError> {
+        let mut of_type = self.shared().sagas.values().filter(|saga| saga.data_type().0 == TypeId::of::<C>());
+        match (of_type.next(), of_type.next()) {
+            (Some(saga), None) => self.start_one(&**saga, id, data).await,
+            (None, _) => Err(self.unfit(type_name::<C>(), "no saga has").into()),
+            (Some(_), Some(_)) => Err(self.unfit(type_name::<C>(), "several sagas have").into()),
+        }
+    }
+
+    /// The same of the saga that is called `saga`.
+    ///
+    /// # Errors
+    /// As of [`Sagas::start`]; [`SagaError::Invalid`] with the field `saga` if there is none of that name.
+    ///
+    /// # Cancel safety
+    /// As of [`Sagas::start`].
+    pub async fn start_named<C: SagaData>(&self, saga: &str, id: &SagaId, data: C) -> Result<(), SagaError> {
+        let Some(saga) = self.shared().sagas.get(saga) else {
+            let problem = format!("`{saga}` is none of this process: {}", self.names());
+            return Err(Invalid::new("saga", problem, "give it to the builder by `with`").into());
+        };
+        if saga.data_type().0 != TypeId::of::<C>() {
+            return Err(self.unfit(type_name::<C>(), &format!("saga `{}` does not have", saga.name())).into());
+        }
+        self.start_one(&**saga, id, data).await
+    }
+
+    async fn start_one<C: SagaData>(&self, saga: &dyn AnySaga, id: &SagaId, data: C) -> Result<(), SagaError> {
+        let data = serde_json::to_value(&data).map_err(|source| SagaError::Data { id: id.clone(), source })?;
+        let key = self.key(id);
+        saga.start(&key, data).await?;
+        self.shared().run(key, saga.name(), None);
+        Ok(())
+    }
+
+    fn unfit(&self, data: &str, who: &str) -> Invalid {
+        let problem = format!("is `{data}`, which {who}; there are {}", self.names());
+        Invalid::new("data", problem, "give the data of one of them, and name it by `start_named` if several have it")
+    }
+
+    fn names(&self) -> String {
+        self.shared().sagas.keys().map(|name| format!("`{name}`")).collect::<Vec<_>>().join(", ")
+    }
+
+    fn shared(&self) -> &Arc<Shared> {
+        &self.inner.shared
+    }
+
+    fn key(&self, id: &SagaId) -> Key {
+        Key { tenant: self.tenant.clone(), id: id.clone() }
+    }
+
+    /// Hands an instance what its step `step` waits for, now or later.
+    ///
+    /// # Errors
+    /// As of [`Engine::signal`](crate::Engine::signal); [`SagaError::NoDefinition`].
+    ///
+    /// # Cancel safety
+    /// Dropping the future leaves the outcome unknown.
+    pub async fn signal<T: Serialize>(&self, id: &SagaId, step: &str, payload: T) -> Result<(), SagaError> {
+        let payload = serde_json::to_value(payload)
+            .map_err(|e| Invalid::new("payload", format!("does not fit: {e}"), "send what the step waits for"))?;
+        let saga = self.saga_of(id).await?;
+        saga.signal(&self.key(id), step, payload).await?;
+        self.shared().run(self.key(id), saga.name(), None);
+        Ok(())
+    }
+
+    /// A person decides about an instance that is stuck, or cancels one that runs: [`Engine::intervene`](crate::Engine::intervene)
+    /// has the table.
+    ///
+    /// # Errors
+    /// As of [`Engine::intervene`](crate::Engine::intervene); [`SagaError::NoDefinition`].
+    ///
+    /// # Cancel safety
+    /// Dropping the future leaves the outcome unknown; [`Sagas::status`] shows it.
+    pub async fn intervene(&self, id: &SagaId, what: Intervention, by: &By) -> Result<(), SagaError> {
+        let saga = self.saga_of(id).await?;
+        saga.intervene(&self.key(id), what, by).await?;
+        self.shared().run(self.key(id), saga.name(), None);
+        Ok(())
+    }
+
+    /// What [`Sagas::intervene`], and what follows from it, would record, without recording it: a dry run.
+    ///
+    /// # Errors
+    /// As of [`Sagas::intervene`].
+    ///
+    /// # Cancel safety
+    /// Dropping the future is harmless.
+    pub async fn preview(&self, id: &SagaId, what: Intervention, by: &By) -> Result<Vec<SagaEvent>, SagaError> {
+        self.saga_of(id).await?.preview(&self.key(id), what, by).await
+    }
+
+    /// Where an instance stands, by its stream. Also of a saga that this process does not have.
+    ///
+    /// # Errors
+    /// [`SagaError::NotStarted`]; [`SagaError::Read`].
+    ///
+    /// # Cancel safety
+    /// Dropping the future is harmless.
+    pub async fn status(&self, id: &SagaId) -> Result<SagaStatus, SagaError> {
+        let instance = self.load(id).await?;
+        let saga = self.shared().sagas.get(&instance.state.saga);
+        Ok(saga.map_or_else(|| SagaStatus::of(&instance), |saga| saga.status(&instance)))
+    }
+
+    /// Waits until an instance has ended or is stuck, `limit` at most.
+    ///
+    /// # Errors
+    /// [`SagaError::TimedOut`] with where it stands; others as of [`Sagas::status`].
+    ///
+    /// # Cancel safety
+    /// Dropping the future is harmless; the instance goes on.
+    pub async fn wait_for(&self, id: &SagaId, limit: Duration) -> Result<SagaStatus, SagaError> {
+        let (until, mut pause) = (Instant::now() + limit, FIRST_LOOK);
+        loop {
+            // Before the look, so that no end falls in between.
+            let done = self.shared().in_flight.done(&self.key(id));
+            let status = self.status(id).await?;
+            if status.status.is_final() || status.status == Status::Stuck {
+                return Ok(status);
+            }
+            if Instant::now() >= until {
+                return Err(SagaError::TimedOut { id: id.clone(), status: Box::new(status) });
+            }
+            match done {
+                Some(mut done) => drop(timeout_at(until, done.changed()).await),
+                None => {
+                    sleep(pause.min(until - Instant::now())).await;
+                    pause = (pause * 2).min(LONGEST_LOOK);
+                }
+            }
+        }
+    }
+
+    /// The row of an instance; `None` if there is none, perhaps not yet.
+    ///
+    /// # Errors
+    /// [`QueryError`].
+    ///
+    /// # Cancel safety
+    /// Dropping the future is harmless.
+    pub async fn find(&self, id: &SagaId) -> Result<Option<SagaInstance>, QueryError> {
+        self.projections().find::<SagaInstances>(&(self.tenant.clone(), id.to_string())).await
+    }
+
+    /// The rows of instances that wait for a person, of all tenants, those that do so longest first: `most` of them,
+    /// [`Projections::MOST_ROWS`] at most.
+    ///
+    /// # Errors
+    /// [`QueryError`].
+    ///
+    /// # Cancel safety
+    /// Dropping the future is harmless.
+    pub async fn stuck(&self, most: u32) -> Result<Vec<SagaInstance>, QueryError> {
+        self.projections().select::<SagaInstances>(STUCK, &[&most]).await
+    }
+
+    /// What this process does for its sagas.
+    #[must_use]
+    pub fn runner(&self) -> RunnerStatus {
+        let shared = self.shared();
+        let Seen { missing, error } = shared.seen.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        RunnerStatus {
+            in_flight: shared.in_flight.count(),
+            most_in_flight: shared.in_flight.most(),
+            slots: shared.slots(),
+            missing,
+            error,
+        }
+    }
+
+    /// The projection that builds the table `saga_instances` ([`SagaInstances`]): for its health, its dead letters, waits and
+    /// queries. While it is paused, no process continues an instance that another one has left.
+    pub fn projections(&self) -> &Projections {
+        &self.shared().views
+    }
+
+    /// Begins no further call, lets those that are under way end, at most for the grace time
+    /// ([`SagasBuilder::grace`](crate::SagasBuilder::grace)), records what they gave, and leaves the instances to other processes
+    /// or the next start. Closing twice is harmless.
+    ///
+    /// # Cancel safety
+    /// Dropping the future lets the calls end by themselves; closing again waits for them.
+    pub async fn close(&self) {
+        let shared = self.shared();
+        shared.in_flight.close();
+        self.inner.cancel.cancel();
+        shared.tracker.close();
+        if timeout(self.inner.grace, shared.tracker.wait()).await.is_err() {
+            tracing::warn!("calls of sagas were under way for longer than the grace time; their outcomes are unknown");
+            shared.abort.cancel();
+            shared.tracker.wait().await;
+        }
+        shared.views.close().await;
+    }
+
+    async fn load(&self, id: &SagaId) -> Result<InstanceAtVersion, SagaError> {
+        let instances = self.shared().instances.with(Context::of(self.tenant.clone()));
+        let loaded = instances.load(id).await.map_err(|source| SagaError::Read { id: id.clone(), source })?;
+        if loaded.state.status == Status::NotStarted {
+            return Err(SagaError::NotStarted { id: id.clone() });
+        }
+        Ok(InstanceAtVersion { state: loaded.state, version: loaded.version })
+    }
+
+    /// The saga of an instance.
+    async fn saga_of(&self, id: &SagaId) -> Result<Arc<dyn AnySaga>, SagaError> {
+        let name = self.load(id).await?.state.saga.clone();
+        let saga = self.shared().sagas.get(&name).cloned();
+        saga.ok_or_else(|| SagaError::NoDefinition { id: id.clone(), saga: name })
+    }
+}

@@ -1,0 +1,5 @@
+//! The table and the runner.
+
+mod backlog;
+mod rows;
+mod runs;
