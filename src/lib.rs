@@ -20,6 +20,7 @@
 //! | answer HTTP requests, each once | [how](guide::web) |
 //! | call other systems that fail, and refuse what is too much | the module `resilience` (feature `resilience`) |
 //! | run a business transaction over several services, and undo it if it fails | the module `sagas` (feature `sagas`) |
+//! | be the service that such a transaction calls | [how](guide::participants); `sagas::participant` |
 //! | ask what was true then | [`Repository::as_of`], [`Repository::history`], [`Projections::as_of`], [`AsOf`], and [below](#what-was-true-then) |
 //! | test all of that | the module `testing` (feature `testing`) |
 //! | put another engine under it, or something in front of a store | [`EventStore`], and the module `conformance` (feature `conformance`) |
@@ -110,14 +111,22 @@
 //! | `resilience-tower` | no | a policy as a layer of tower |
 //! | `resilience-http` | no | layers for a service's own HTTP: requests that run once, rate limits with their headers |
 //! | `resilience-axum` | no | all of that, and routes and extractors for axum |
-//! | `sagas` | no | declared steps over several services, each with its undo |
+//! | `sagas` | no | declared steps over several services, each with its undo; participants, which do and undo such steps once |
+//! | `sagas-http` | no | what an answer over HTTP means for a step |
+//! | `sagas-axum` | no | that, and handlers of participants for axum |
 //! | `testing` | no | given/when/then, a store that fails on demand, and the lock of stored shapes |
 //! | `conformance` | no | the contract of a store as clauses that run |
 //! | `full` | no | everything that runs in production; layers and routes for HTTP are asked for by name |
 
 #![cfg_attr(docsrs, feature(doc_cfg))]
 #![cfg_attr(
-    not(all(feature = "macros", feature = "sqlite", feature = "projections", feature = "resilience-axum")),
+    not(all(
+        feature = "macros",
+        feature = "sqlite",
+        feature = "projections",
+        feature = "resilience-axum",
+        feature = "sagas-axum"
+    )),
     allow(
         rustdoc::broken_intra_doc_links,
         reason = "the manual also names what a smaller choice of features leaves out"
@@ -224,6 +233,10 @@ pub mod guide {
     #[cfg(all(feature = "resilience-axum", feature = "sqlite"))]
     #[doc = include_str!("../docs/web.md")]
     pub mod web {}
+
+    #[cfg(feature = "sagas-axum")]
+    #[doc = include_str!("../docs/participants.md")]
+    pub mod participants {}
 }
 
 /// For those who implement a store, a clock or a source of ids, put something in front of a store, or read pages of the log

@@ -5,6 +5,11 @@ mod deploying;
 #[cfg(test)]
 mod killed;
 #[cfg(test)]
+#[path = "../../../resilience/src/loopback.rs"]
+mod loopback;
+#[cfg(test)]
+mod participant;
+#[cfg(test)]
 mod people;
 #[cfg(test)]
 mod sharing;
