@@ -13,13 +13,14 @@
 //! | run a command over two aggregates | [`AggregateStore::execute_two`]; [how](guide::two_aggregates) |
 //! | append, load, read and subscribe without aggregates | [`EventStore`], [`EventStoreExt`], [`Append`], [`Filter`] |
 //! | commit events and rows of your own together | [`TransactionalStore::begin_with`]; [how](guide::unit_of_work); [`UnitOfWork`], [`SqliteStore::begin`], [`SqliteStore::append_in`]; `PostgresStore::begin`, `PostgresStore::append_in` |
-//! | build read models | [`ReadModel`], [`Projection`], [`Rows`], or per stream [`StreamProjection`], [`StreamRow`]; [`ProjectionsExt::projections`], [`ProjectionsBuilder`], [`Projections::show`] to roll back |
-//! | run them in several processes | [how](guide::many_processes); [`Projections::pause`], [`Projections::dead_letters`], [`Projections::health`] |
+//! | build read models | [`ReadModel`], [`Projection`], [`Rows`], or per stream [`StreamProjection`], [`StreamRow`]; by SQL of your own [`TransactionProjection`](projections::TransactionProjection); [`ProjectionsExt::projections`], [`ProjectionsBuilder`], [`Projections::show`] to roll back |
+//! | run them in several processes | [how](guide::many_processes); [`Projections::pause`], [`Projections::dead_letters`], [`Projections::health`], [`Projections::stops`] |
 //! | query them | [`Projections::find`], [`Projections::find_many`], [`Projections::select`] |
-//! | send mails, call others when something has happened | [`Reactor`], [`EffectKey`], [`ProjectionsBuilder::react`] |
+//! | send mails, call others when something has happened | [`Reactor`], [`EffectKey`], [`ProjectionsBuilder::react`]; [`Projections::parked`] |
 //! | answer HTTP requests, each once | [how](guide::web) |
 //! | call other systems that fail, and refuse what is too much | the module `resilience` (feature `resilience`) |
 //! | run a business transaction over several services, and undo it if it fails | the module `sagas` (feature `sagas`) |
+//! | be the service that such a transaction calls | [how](guide::participants); `sagas::participant` |
 //! | ask what was true then | [`Repository::as_of`], [`Repository::history`], [`Projections::as_of`], [`AsOf`], and [below](#what-was-true-then) |
 //! | test all of that | the module `testing` (feature `testing`) |
 //! | put another engine under it, or something in front of a store | [`EventStore`], and the module `conformance` (feature `conformance`) |
@@ -110,14 +111,22 @@
 //! | `resilience-tower` | no | a policy as a layer of tower |
 //! | `resilience-http` | no | layers for a service's own HTTP: requests that run once, rate limits with their headers |
 //! | `resilience-axum` | no | all of that, and routes and extractors for axum |
-//! | `sagas` | no | declared steps over several services, each with its undo |
+//! | `sagas` | no | declared steps over several services, each with its undo; participants, which do and undo such steps once |
+//! | `sagas-http` | no | what an answer over HTTP means for a step |
+//! | `sagas-axum` | no | that, and handlers of participants for axum |
 //! | `testing` | no | given/when/then, a store that fails on demand, and the lock of stored shapes |
 //! | `conformance` | no | the contract of a store as clauses that run |
 //! | `full` | no | everything that runs in production; layers and routes for HTTP are asked for by name |
 
 #![cfg_attr(docsrs, feature(doc_cfg))]
 #![cfg_attr(
-    not(all(feature = "macros", feature = "sqlite", feature = "projections", feature = "resilience-axum")),
+    not(all(
+        feature = "macros",
+        feature = "sqlite",
+        feature = "projections",
+        feature = "resilience-axum",
+        feature = "sagas-axum"
+    )),
     allow(
         rustdoc::broken_intra_doc_links,
         reason = "the manual also names what a smaller choice of features leaves out"
@@ -186,13 +195,13 @@ pub mod postgres {
 #[cfg(feature = "projections")]
 pub mod projections {
     pub use annals_projections::{
-        AsOfError, Column, ColumnError, ColumnSpec, ColumnType, ColumnValue, ControlError, DeadLetter, EffectKey,
-        Elsewhere, EventPlace, HealthOf, IndexSpec, LastError, ParkedError, ParkedStream, PositionToken, Projection,
-        ProjectionError, ProjectionHealth, ProjectionProgress, ProjectionState, ProjectionStatus, Projections,
-        ProjectionsBuilder, QueryError, QueryValue, Reacting, Reactor, ReactorError, ReactorState, ReactorStatus,
-        ReadModel, ReadModelDatabase, Retried, RowAsOf, RowError, RowKey, RowKeyPrefix, Rows, RowsAsOf, SlotStatus,
-        SpecError, StartError, StopCause, Stopped, StreamKey, StreamOptions, StreamProjection, StreamRow, TableSpec,
-        Verdict, WaitError, text_column,
+        AsOfError, Column, ColumnError, ColumnSpec, ColumnType, ColumnValue, ControlError, Controlled, DeadLetter,
+        EffectKey, Elsewhere, EventPlace, HealthOf, InTransaction, IndexSpec, LastError, ParkedStream, PositionToken,
+        Projection, ProjectionError, ProjectionHealth, ProjectionProgress, ProjectionState, ProjectionStatus,
+        ProjectionTransaction, Projections, ProjectionsBuilder, QueryError, QueryValue, Reacting, Reactor,
+        ReactorError, ReactorState, ReactorStatus, ReadModel, ReadModelDatabase, Retried, RowAsOf, RowError, RowKey,
+        RowKeyPrefix, Rows, RowsAsOf, SlotStatus, SpecError, StartError, StopCause, Stopped, Stops, StreamKey,
+        StreamOptions, StreamProjection, StreamRow, TableSpec, TransactionProjection, Verdict, WaitError, text_column,
     };
 }
 
@@ -224,6 +233,10 @@ pub mod guide {
     #[cfg(all(feature = "resilience-axum", feature = "sqlite"))]
     #[doc = include_str!("../docs/web.md")]
     pub mod web {}
+
+    #[cfg(feature = "sagas-axum")]
+    #[doc = include_str!("../docs/participants.md")]
+    pub mod participants {}
 }
 
 /// For those who implement a store, a clock or a source of ids, put something in front of a store, or read pages of the log
@@ -267,12 +280,12 @@ pub mod testing {
     pub use annals_projections::testing::{GivenEvent, GivenEvents, ProjectionTest, given_events};
 }
 
-/// The traits whose methods one calls on a store or a projection, in one line: `use annals::prelude::*;`.
+/// The traits whose methods one calls on a store, a projection or a reactor, in one line: `use annals::prelude::*;`.
 pub mod prelude {
     #[cfg(all(feature = "projections", any(feature = "sqlite", feature = "postgres")))]
     pub use annals_projections::ProjectionsExt as _;
     #[cfg(feature = "projections")]
-    pub use annals_projections::StreamProjection as _;
+    pub use annals_projections::{Reactor as _, StreamProjection as _};
 
     pub use annals_eventstore::{AggregateStore as _, EventStore as _, EventStoreExt as _};
     #[cfg(any(feature = "sqlite", feature = "postgres"))]

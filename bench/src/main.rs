@@ -60,6 +60,9 @@ struct Options {
     /// `project`: so many projections on one pass, up to 3, beside one.
     #[arg(long, default_value_t = 1)]
     projections: usize,
+    /// `project`: a stream projection with so many slots in one process, beside one that is not divided.
+    #[arg(long)]
+    slots: Option<u32>,
     /// `project`: leases of so many milliseconds, beside leases of an hour.
     #[arg(long)]
     lease_ms: Option<u64>,

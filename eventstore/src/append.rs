@@ -15,7 +15,7 @@ use crate::event::NewEvent;
 use crate::invalid::Invalid;
 use crate::limits::Limits;
 use crate::request::RequestKey;
-use crate::stream::{ExpectedVersion, StreamId, Tenant};
+use crate::stream::{ExpectedVersion, StreamId, StreamVersion, Tenant};
 
 /// Events for the ends of one or several streams of one tenant: all of them or none.
 ///
@@ -59,6 +59,8 @@ pub struct Append {
     parts: Vec<AppendPart>,
     request: Option<RequestKey>,
     deadline: Option<Instant>,
+    /// Without parts: the streams that the answer names, each at the version that led to no events.
+    about: Vec<AppendedStream>,
 }
 
 /// The events of an [`Append`] for one stream: what [`Append::parts`] gives.
@@ -82,13 +84,21 @@ impl Append {
             parts: vec![AppendPart { stream, expected, events }],
             request: None,
             deadline: None,
+            about: Vec::new(),
         }
     }
 
     /// A request key alone, for a request that led to no events: its repeat gets the same answer.
     #[must_use]
     pub fn request_only(tenant: Tenant, request: RequestKey) -> Self {
-        Self { tenant, parts: Vec::new(), request: Some(request), deadline: None }
+        Self::request_about(tenant, request, Vec::new())
+    }
+
+    /// The same for a request about streams, so that the key is not taken for that of a request about others.
+    pub(crate) fn request_about(tenant: Tenant, request: RequestKey, streams: Vec<(StreamId, StreamVersion)>) -> Self {
+        let at = |(stream, version)| AppendedStream { stream, version, positions: Vec::new() };
+        let about = streams.into_iter().map(at).collect();
+        Self { tenant, parts: Vec::new(), request: Some(request), deadline: None, about }
     }
 
     /// More events, for the end of another stream of the same tenant. What breaks that rule is refused when it is sent.
@@ -244,6 +254,7 @@ impl Append {
             parts,
             request: self.request,
             deadline: self.deadline,
+            about: self.about,
             bytes,
             event_count: ids.len(),
         })

@@ -10,7 +10,8 @@ use crate::stream::{StreamId, StreamVersion};
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Appended {
-    /// One entry per stream, in the order of the append; empty for an append of a request key alone.
+    /// One entry per stream, in the order of the append. For an append of a request key alone it is empty, or has the streams of
+    /// the command that led to no events, without positions.
     pub streams: Vec<AppendedStream>,
     /// The position of the last event, which is what a reader of one's own writes waits for; [`Position::START`] for an
     /// append of a request key alone.
@@ -37,7 +38,7 @@ impl Appended {
     }
 
     /// The version of the first stream after the append, which is all there is to know after an append to one stream;
-    /// [`StreamVersion::NONE`] for an append of a request key alone.
+    /// [`StreamVersion::NONE`] for an append without streams.
     #[must_use]
     pub fn version(&self) -> StreamVersion {
         self.streams.first().map_or(StreamVersion::NONE, |s| s.version)

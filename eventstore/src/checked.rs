@@ -5,6 +5,7 @@ use std::sync::Arc;
 use tokio::time::Instant;
 use uuid::Uuid;
 
+use crate::appended::AppendedStream;
 use crate::error::AppendError;
 use crate::event::{NewEvent, check_event};
 use crate::event_id::EventId;
@@ -28,6 +29,8 @@ pub struct CheckedAppend {
     pub(crate) append_id: Option<Uuid>,
     pub(crate) request: Option<RequestKey>,
     pub(crate) deadline: Option<Instant>,
+    /// The streams of the answer to an append of a request key alone, without positions.
+    pub(crate) about: Vec<AppendedStream>,
     /// Payloads and metadata, in bytes.
     pub(crate) bytes: usize,
     pub(crate) event_count: usize,

@@ -12,7 +12,7 @@ use uuid::Uuid;
 /// # Obligations on the implementer
 /// [`Clock::now`] returns at once and does not panic: a store calls it while other appends are queued.
 pub trait Clock: Send + Sync + 'static {
-    /// The present moment. Stores keep microseconds; finer parts are cut off.
+    /// The present moment. Stores keep the last whole microsecond that is not after it.
     fn now(&self) -> Timestamp;
 }
 
@@ -22,12 +22,12 @@ impl<C: Clock + ?Sized> Clock for Arc<C> {
     }
 }
 
-/// The time truncated to microseconds, as stores keep it.
+/// The last whole microsecond that is not after the time, as stores keep it.
 ///
 /// Within the very last second of the calendar it is the beginning of that second: jiff cannot represent the
 /// microseconds after it, and a recorded time must be readable.
 pub(crate) fn whole_micros(time: Timestamp) -> Timestamp {
-    Timestamp::from_microsecond(time.as_microsecond()).unwrap_or_else(|_| {
+    Timestamp::from_microsecond(micros_up_to(time)).unwrap_or_else(|_| {
         Timestamp::from_second(time.as_second()).expect("cutting off digits stays within the calendar")
     })
 }
@@ -161,6 +161,9 @@ mod tests {
         };
         check("2026-01-02T03:04:05.123456999Z", "2026-01-02T03:04:05.123456Z");
         check("2026-01-02T03:04:05Z", "2026-01-02T03:04:05Z");
+        // Before 1970 too, the earlier one is kept: a recorded time is never after the event.
+        check("1969-12-31T23:59:59.999999001Z", "1969-12-31T23:59:59.999999Z");
+        check("1969-07-20T20:17:40.000000999Z", "1969-07-20T20:17:40Z");
         check(&Timestamp::MAX.to_string(), "9999-12-30T22:00:00Z");
         check(&Timestamp::MIN.to_string(), &Timestamp::MIN.to_string());
     }

@@ -111,3 +111,16 @@ impl DatabaseError {
         }
     }
 }
+
+/// What a database has answered, with its code; `None` for any other error. sqlx would say it twice, as the error and as its
+/// source, and PostgreSQL's with a line number of the server's own source.
+#[cfg(any(feature = "sqlite", feature = "postgres"))]
+pub(crate) fn answer(error: &(dyn std::error::Error + Send + Sync + 'static)) -> Option<String> {
+    let shared = || error.downcast_ref::<std::sync::Arc<sqlx::Error>>().map(|error| &**error);
+    let answer = error.downcast_ref::<sqlx::Error>().or_else(shared)?.as_database_error()?;
+    #[cfg(feature = "postgres")]
+    if let Some(answer) = answer.try_downcast_ref::<sqlx::postgres::PgDatabaseError>() {
+        return Some(format!("{} (SQLSTATE {})", answer.message(), answer.code()));
+    }
+    Some(answer.to_string())
+}

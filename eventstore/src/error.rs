@@ -43,7 +43,7 @@ pub enum ErrorFamily {
 
 /// An error of a database, file or connection; the cause inside our own errors. Clones share it.
 ///
-/// It reads as what it wraps, whose own causes follow in its `source`.
+/// It reads as what it wraps, whose own causes follow in its `source`. The answer of a database is shown once, with its code.
 #[derive(Clone)]
 pub struct BackendError(Arc<dyn std::error::Error + Send + Sync>);
 
@@ -54,21 +54,45 @@ impl BackendError {
     }
 }
 
+impl BackendError {
+    /// The answer of a database, if it is one.
+    fn answer(&self) -> Option<String> {
+        #[cfg(any(feature = "sqlite", feature = "postgres"))]
+        return crate::database_error::answer(&*self.0);
+        #[cfg(not(any(feature = "sqlite", feature = "postgres")))]
+        None
+    }
+}
+
 impl fmt::Display for BackendError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        self.0.fmt(f)
+        match self.answer() {
+            Some(answer) => f.write_str(&answer),
+            None => self.0.fmt(f),
+        }
     }
 }
 
 impl fmt::Debug for BackendError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        self.0.fmt(f)
+        fmt::Display::fmt(self, f)
     }
 }
 
 impl std::error::Error for BackendError {
     fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
-        self.0.source()
+        self.0.source().filter(|_| self.answer().is_none())
+    }
+}
+
+/// What stands for the stream of a unit of work without appends: an aggregate type and an id.
+pub(crate) const NO_STREAM: (&str, &str) = ("unit of work", "without appends");
+
+/// What had no answer, or was not sent.
+fn sent(stream: &StreamId) -> String {
+    match (stream.aggregate_type(), stream.aggregate_id()) {
+        NO_STREAM => "the unit of work".to_owned(),
+        _ => format!("append to stream `{stream}`"),
     }
 }
 
@@ -121,7 +145,7 @@ pub enum AppendError {
         /// Its position.
         actual: StreamVersion,
     },
-    /// Too many appends of this tenant wait already. Append again later, or slower.
+    /// Too many appends or commands of this tenant wait already. Append again later, or slower.
     #[error("{queued} {unit} of tenant `{tenant}` wait already, the most is {limit}")]
     Overloaded {
         /// Whose queue is full.
@@ -130,12 +154,12 @@ pub enum AppendError {
         queued: usize,
         /// How many may wait.
         limit: usize,
-        /// Of what: `appends` or `bytes`.
+        /// Of what: `appends`, `bytes`, or `commands` on the same aggregates.
         unit: &'static str,
     },
     /// The deadline passed before the append was sent; nothing was stored. If it is still needed, append again with a
     /// later one.
-    #[error("the deadline passed before the append to stream `{stream}` was sent")]
+    #[error("the deadline passed before the {} was sent", sent(.stream).trim_start_matches("the "))]
     DeadlineExceeded {
         /// The first stream of the append.
         stream: StreamId,
@@ -162,7 +186,7 @@ pub enum AppendError {
     },
     /// The connection or the engine failed while the append was being committed. Appending the same event ids again is
     /// safe; its success, or an error that [`settles_outcome`](AppendError::settles_outcome), reports what happened.
-    #[error("append to stream `{stream}` has an unknown outcome")]
+    #[error("{} has an unknown outcome", sent(.stream))]
     OutcomeUnknown {
         /// The first stream of the append.
         stream: StreamId,

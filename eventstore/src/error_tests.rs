@@ -5,8 +5,8 @@ use std::time::Duration;
 use uuid::Uuid;
 
 use crate::database_error::DatabaseError;
-use crate::error::Repeat;
 use crate::error::{AppendError, BackendError, DecodeError, ErrorFamily, Invalid, OpenError, ReadError};
+use crate::error::{NO_STREAM, Repeat};
 use crate::event::EventId;
 use crate::position::{Incarnation, Position};
 use crate::stream::{ExpectedVersion, StreamId, StreamVersion, Tenant};
@@ -32,6 +32,7 @@ fn invalid() -> Invalid {
 }
 
 fn append_errors() -> Vec<AppendError> {
+    let no_stream = StreamId::stored(Tenant::default(), NO_STREAM.0.into(), NO_STREAM.1.into());
     let taken = |how| AppendError::EventIdTaken {
         event_id: EventId::new(Uuid::from_u128(17)).expect("not nil"),
         stream: stream(),
@@ -56,6 +57,8 @@ fn append_errors() -> Vec<AppendError> {
         AppendError::Busy { waited: Duration::from_secs(5) },
         AppendError::StorageFull { source: engine() },
         AppendError::Unavailable { source: engine() },
+        AppendError::DeadlineExceeded { stream: no_stream.clone() },
+        AppendError::OutcomeUnknown { stream: no_stream, source: engine() },
         AppendError::OutcomeUnknown { stream: stream(), source: engine() },
         AppendError::Closed,
         AppendError::ReadOnly { reason: "it was opened with `read_only`".to_owned() },

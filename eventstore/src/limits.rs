@@ -27,7 +27,8 @@ pub struct Limits {
     pub append_events: usize,
     /// Bytes of one group-commit batch, unless a single append fills it; 8 MiB by default.
     pub batch_bytes: usize,
-    /// Appends of one tenant that may wait in a store handle for their turn; 10,000 by default.
+    /// Appends of one tenant that may wait in a store handle for their turn, and commands of one that may wait in a repository
+    /// for others on the same aggregates; 10,000 by default.
     pub queued_appends: usize,
     /// Bytes of one tenant's appends that may wait there, unless a single append has more; 64 MiB by default.
     pub queued_bytes: usize,

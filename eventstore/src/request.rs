@@ -10,6 +10,7 @@ use uuid::Uuid;
 
 use crate::invalid::Invalid;
 use crate::name::check_name;
+use crate::payload;
 
 /// A digest of a request's parameters, stable over processes and builds.
 ///
@@ -33,10 +34,15 @@ impl Fingerprint {
     /// in another order each time, so that a repeat would be refused as another request. Use a `BTreeSet` or a list.
     ///
     /// # Errors
-    /// [`Invalid`] with the field `body` if it cannot be written as JSON.
+    /// [`Invalid`] with the field `body` if it cannot be written as JSON: NaN and infinities cannot, and it may nest as deep as a
+    /// payload.
     pub fn of<T: Serialize + ?Sized>(body: &T) -> Result<Self, Invalid> {
-        let mut canonical = serde_json::to_value(body).map_err(|e| {
-            Invalid::new("body", format!("cannot be written as JSON: {e}"), "use a type that serde can write")
+        let mut canonical = payload::to_value(body).map_err(|e| {
+            Invalid::new(
+                "body",
+                format!("cannot be written as JSON: {e}"),
+                "use finite numbers and types that serde can write",
+            )
         })?;
         // Objects keep the order of their keys if any crate of the app turns serde_json's `preserve_order` on.
         canonical.sort_all_objects();
@@ -182,6 +188,17 @@ mod tests {
         let expires = |lifetime| key.clone().with_lifetime(lifetime).expires(Timestamp::UNIX_EPOCH);
         assert_eq!(expires(Duration::MAX), Timestamp::MAX);
         assert_eq!(expires(Duration::from_secs(1)), Timestamp::from_second(1).expect("it is sound"));
+    }
+
+    /// serde_json writes all three as `null`, so a request for one was taken for a repeat of a request for another.
+    #[test]
+    fn a_body_with_a_number_that_json_cannot_hold_has_no_fingerprint() {
+        for number in [f64::NAN, f64::INFINITY, f64::NEG_INFINITY] {
+            let refused = Fingerprint::of(&("pay", vec![Some(number)])).expect_err("it is not JSON");
+            assert_eq!(refused.field, "body");
+            assert!(refused.problem.contains("which JSON cannot hold"), "{refused}");
+        }
+        Fingerprint::of(&("pay", f64::MAX, f32::MIN)).expect("it is sound");
     }
 
     // Fingerprints are stored. If a build made others, a repeat would be refused as another request for a day.

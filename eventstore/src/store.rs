@@ -240,10 +240,11 @@ pub trait EventStore: Send + Sync + 'static {
     fn watch(&self) -> watch::Receiver<Position>;
 
     /// Waits until queued appends are answered, then stops the handle's tasks and wakes every receiver of
-    /// [`EventStore::watch`]. On SQLite it waits without bound for an open unit of work of the handle, which holds the only
-    /// connection for writing: commit, roll back or drop it first. Later calls fail with `Closed`, through every clone of
-    /// the handle. Closing twice is
-    /// harmless.
+    /// [`EventStore::watch`]. Later calls fail with `Closed`, through every clone of the handle. Closing twice is harmless.
+    ///
+    /// Commit, roll back or drop units of work, transactions and readers first. What is still open is waited for as long as a
+    /// call waits for it: `SqliteOptions::busy_timeout` or `PostgresOptions::connection_timeout`. After that an error in the log
+    /// says so, and its connection is closed when it ends.
     ///
     /// # Cancel safety
     /// Dropping the future leaves the handle closed, perhaps with tasks that are still at it; closing again waits for

@@ -12,7 +12,7 @@ pub use of_request::{Begun, RequestUnitOfWork};
 use crate::aggregate::{Evolve, IntoEvents};
 use crate::append::{Append, Appended};
 use crate::context::Context;
-use crate::error::{AppendError, BackendError, Invalid};
+use crate::error::{AppendError, BackendError, Invalid, NO_STREAM};
 use crate::position::{Incarnation, Position};
 use crate::repository::{CommandScope, ExecuteError, Executed, One, Repository};
 use crate::request::RequestKey;
@@ -200,7 +200,7 @@ fn check_store<A: Evolve>(repository: &Repository<A>, incarnation: Incarnation) 
 
 /// What an error names when it is about no append at all.
 pub(crate) fn no_stream() -> StreamId {
-    StreamId::stored(Tenant::default(), "unit of work".into(), "without appends".into())
+    StreamId::stored(Tenant::default(), NO_STREAM.0.into(), NO_STREAM.1.into())
 }
 
 /// Why a unit of work with a cancelled append cannot continue.

@@ -13,6 +13,7 @@ mod flows;
 mod generations;
 mod list;
 mod location;
+mod mail;
 mod many;
 mod money;
 mod on_account;
@@ -28,6 +29,7 @@ mod story;
 mod tables;
 #[cfg(test)]
 mod tests;
+mod totals;
 mod two_processes;
 mod two_shops;
 
@@ -56,6 +58,9 @@ struct Options {
     /// Run this number of orders concurrently instead, and print the rate.
     #[arg(long)]
     orders: Option<u64>,
+    /// With `--orders`: keep the totals of customers too, by SQL of the shop's own.
+    #[arg(long, requires = "orders")]
+    totals: bool,
     /// The number of the first order. Numbers come from the caller: here from the clock, in microseconds, so
     /// that each run has its own.
     #[arg(long)]
@@ -108,6 +113,10 @@ enum Scene {
     },
     /// The same checkout without a saga: reactors answer events, and what they do is followed as a flow.
     Choreography,
+    /// A reactor sends a mail for each parcel, through a mail service that fails at first.
+    Mail,
+    /// What customers have ordered and paid, in a table that SQL of the shop's own writes.
+    Totals,
     /// A payment service degrades, fails and recovers; nothing is stored.
     Resilience,
 }
@@ -151,20 +160,25 @@ async fn run(options: Options, out: &mut dyn Write) -> Result<(), Fault> {
         }
         Some(Scene::TwoProcesses { .. }) => two_processes::play(&location, first, out).await?,
         Some(Scene::DeadLetters) => dead_letters::play(&location, first, out).await?,
-        scene => play(&location, scene, options.orders, first, out).await?,
+        Some(Scene::Mail) => mail::play(&location, first, out).await?,
+        Some(Scene::Totals) => totals::play(&location, first, out).await?,
+        scene => {
+            let more = if options.totals { totals::with_totals } else { shop::with_list };
+            let shop = Shop::open_with(&location, more).await?;
+            play(shop, scene, options.orders, first, out).await?;
+        }
     }
     Ok(location.print_next_steps("order_list", out)?)
 }
 
 /// Plays a scene in a shop that is open.
 async fn play(
-    location: &Location,
+    shop: Shop,
     scene: Option<Scene>,
     orders: Option<u64>,
     first: i64,
     out: &mut dyn Write,
 ) -> Result<(), Fault> {
-    let shop = Shop::open(location).await?;
     let played = match (orders, scene) {
         (Some(orders), _) => many::play(&shop, first, orders, out).await,
         (None, Some(Scene::OnAccount)) => on_account::play(&shop, first, out).await,

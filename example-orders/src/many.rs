@@ -41,7 +41,7 @@ pub async fn play(shop: &Shop, first: i64, orders: u64, out: &mut dyn Write) -> 
     let rate = |seconds: f64| (orders * STEPS) as f64 / seconds.max(f64::EPSILON);
     writeln!(out, "{orders} orders, {} events: {:.0} events/s durable on disk,", orders * STEPS, rate(appended))?;
     let later = (shown - appended) * 1e3;
-    Ok(writeln!(out, "and visible in all three read models {later:.0} ms after the last append.")?)
+    Ok(writeln!(out, "and visible in all read models {later:.0} ms after the last append.")?)
 }
 
 async fn order(shop: &Shop, number: i64) -> Result<annals::Position, Fault> {

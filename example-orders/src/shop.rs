@@ -17,9 +17,6 @@ use crate::location::Location;
 use crate::order::Order;
 use crate::statement::CustomerStatement;
 
-/// What is added to the other read models, and how all are run.
-pub type More = fn(ProjectionsBuilder) -> ProjectionsBuilder;
-
 /// An order that the list cannot show is set aside, and the others go on.
 pub fn with_list(views: ProjectionsBuilder) -> ProjectionsBuilder {
     views.with(OrderList.dead_letter())
@@ -44,7 +41,10 @@ impl Shop {
     }
 
     /// The same, where `more` says which list of orders there is and how all of it is run.
-    pub async fn open_with(location: &Location, more: More) -> Result<Self, Fault> {
+    pub async fn open_with(
+        location: &Location,
+        more: impl FnOnce(ProjectionsBuilder) -> ProjectionsBuilder,
+    ) -> Result<Self, Fault> {
         match location {
             Location::File(path) => Self::over_with(annals::sqlite(path).await?, more).await,
             Location::Postgres(url) => {
@@ -61,7 +61,11 @@ impl Shop {
         Self::over_with(store, with_list).await
     }
 
-    async fn over_with(store: impl EventStore + ProjectionsExt + Clone, more: More) -> Result<Self, Fault> {
+    /// The same, where `more` says which list of orders there is and how all of it is run.
+    pub async fn over_with(
+        store: impl EventStore + ProjectionsExt + Clone,
+        more: impl FnOnce(ProjectionsBuilder) -> ProjectionsBuilder,
+    ) -> Result<Self, Fault> {
         let orders = store.aggregate::<Order>();
         let credits = store.aggregate::<Credit>();
         let views = store.projections().with(OrderDetail).with(DailySales).with(CustomerStatement);

@@ -15,6 +15,7 @@ use crate::detail::{Detail, OrderDetail};
 use crate::generations;
 use crate::list::{Listed, OrderList};
 use crate::location::Location;
+use crate::mail;
 use crate::money::{Currency, Money};
 use crate::on_account;
 use crate::order::OrderCommand::{Cancel, Deliver, Pay, Place, Reserve, Ship};
@@ -25,6 +26,7 @@ use crate::shop::Shop;
 use crate::statement::{CustomerStatement, ShopEvent, Statement};
 use crate::story;
 use crate::tables;
+use crate::totals;
 use crate::two_shops;
 
 /// Runs the scene once in an open shop, and closes the shop.
@@ -132,6 +134,33 @@ async fn orders_that_cannot_be_listed_are_set_aside_dropped_and_retried_and_the_
         let mut printed = Vec::new();
         dead_letters::play(&location, 1_001, &mut printed).await.expect("played");
         insta::assert_snapshot!("dead_letters", String::from_utf8(printed).expect("text"));
+    }
+}
+
+#[tokio::test]
+async fn a_mail_is_sent_once_for_each_parcel_and_none_for_history_and_the_text_is_the_golden_one() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let scratch = annals_scratch::Database::empty().await;
+    let on_postgres = Location::of(None, Some(scratch.url().to_owned())).expect("a known URL");
+    for location in [Location::File(folder.path().join("orders.db")), on_postgres] {
+        let mut printed = Vec::new();
+        mail::play(&location, 1_001, &mut printed).await.expect("played");
+        insta::assert_snapshot!("mail", String::from_utf8(printed).expect("text"));
+    }
+}
+
+#[tokio::test]
+async fn totals_by_sql_of_the_shops_own_print_the_golden_text_on_both_databases() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let scratch = annals_scratch::Database::empty().await;
+    let on_postgres = Location::of(None, Some(scratch.url().to_owned())).expect("a known URL");
+    for location in [Location::File(folder.path().join("orders.db")), on_postgres] {
+        let mut printed = Vec::new();
+        for first in [1_001, 1_004] {
+            totals::play(&location, first, &mut printed).await.expect("played");
+            printed.extend(b"\n~~~~~~~~~~~~~~~~ again ~~~~~~~~~~~~~~~~\n\n");
+        }
+        insta::assert_snapshot!("totals", String::from_utf8(printed).expect("text"));
     }
 }
 

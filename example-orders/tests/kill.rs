@@ -15,7 +15,11 @@ struct App {
 impl App {
     fn command(&self, orders: &str) -> Command {
         let mut command = Command::new(env!("CARGO_BIN_EXE_example-orders"));
-        command.args(["--orders", orders]).stdout(Stdio::null()).stderr(Stdio::null()).env_remove("DATABASE_URL");
+        command
+            .args(["--totals", "--orders", orders])
+            .stdout(Stdio::null())
+            .stderr(Stdio::null())
+            .env_remove("DATABASE_URL");
         if let Some(file) = &self.file {
             command.arg("--db").arg(file);
         }
@@ -51,6 +55,7 @@ impl App {
 struct Questions {
     order_list: [&'static str; 2],
     revenue: [&'static str; 2],
+    totals: [&'static str; 2],
     streams_with_holes: &'static str,
 }
 
@@ -85,6 +90,21 @@ const SQLITE: Questions = Questions {
         FROM events
         WHERE event_type = 'order.paid'
         ORDER BY 1
+        ",
+    ],
+    totals: [
+        "
+        SELECT json_array(customer, orders, paid)
+        FROM customer_totals_v1
+        ORDER BY customer
+        ",
+        "
+        SELECT json_array(p.event_data ->> '$.customer', count(*), coalesce(sum(m.event_data ->> '$.amount.minor'), 0))
+        FROM events AS p
+        LEFT JOIN events AS m ON m.aggregate_id = p.aggregate_id AND m.event_type = 'order.paid'
+        WHERE p.event_type = 'order.placed'
+        GROUP BY p.event_data ->> '$.customer'
+        ORDER BY p.event_data ->> '$.customer'
         ",
     ],
     streams_with_holes: "
@@ -131,6 +151,24 @@ const POSTGRES: Questions = Questions {
         ORDER BY 1
         ",
     ],
+    totals: [
+        "
+        SELECT json_build_array(customer, orders, paid)::text
+        FROM customer_totals_v1
+        ORDER BY customer COLLATE \"C\"
+        ",
+        "
+        SELECT json_build_array(p.event_data ->> 'customer', count(*),
+                   coalesce(sum((m.event_data #> '{amount,minor}')::bigint), 0))::text
+        FROM annals.events AS p
+        LEFT JOIN annals.events AS m
+          ON m.tenant = p.tenant AND m.aggregate_type = p.aggregate_type AND m.aggregate_id = p.aggregate_id
+         AND m.event_type = 'order.paid'
+        WHERE p.event_type = 'order.placed'
+        GROUP BY p.event_data ->> 'customer'
+        ORDER BY (p.event_data ->> 'customer') COLLATE \"C\"
+        ",
+    ],
     streams_with_holes: "
         SELECT aggregate_id
         FROM annals.events
@@ -158,6 +196,9 @@ async fn check(questions: Questions, mut ask: impl AsyncFnMut(&'static str) -> V
     assert_eq!(listed, ask(expected).await);
     let [revenue, expected] = questions.revenue;
     assert_eq!(ask(revenue).await, ask(expected).await);
+    // Written by SQL of the app's own.
+    let [totals, expected] = questions.totals;
+    assert_eq!(ask(totals).await, ask(expected).await);
 }
 
 #[tokio::test]

@@ -20,6 +20,7 @@ pub(crate) struct Plan {
 /// - A free unit goes to the runner with the fewest units, of those that run its projection. If that does not take it, because
 ///   it has died or has stopped the projection, anyone takes it at the next survey.
 /// - A unit moves from a runner to one that has at least two less: so the numbers come to differ by one at most, and stay.
+/// - Of those that could move, it is one of the projection whose slots are shared the least, so that several work on it.
 pub(crate) fn plan(me: Uuid, survey: &Survey, free_before: &BTreeSet<UnitId>) -> Plan {
     let mut loads: BTreeMap<Uuid, usize> = survey.runners.iter().map(|runner| (runner.id, runner.units)).collect();
     let mut plan = Plan::default();
@@ -70,7 +71,11 @@ fn next_move(
         let (to, load) = (least_loaded(survey, loads, unit)?, loads.get(from)?);
         (loads[&to] + 2 <= *load).then_some((*unit, *from, to))
     });
-    moves.max_by_key(|(_, from, to)| loads[from] - loads[to])
+    let of = |runner: &Uuid, unit: &UnitId| {
+        let is_of = |(other, owner): &(&UnitId, &Uuid)| *owner == runner && other.projection == unit.projection;
+        owners.iter().filter(is_of).count()
+    };
+    moves.max_by_key(|(unit, from, to)| (loads[from] - loads[to], of(from, unit).saturating_sub(of(to, unit))))
 }
 
 #[cfg(test)]
@@ -198,6 +203,32 @@ mod tests {
                 let survey = if rng.bool() { world.survey(&me.runs) } else { old[&me.id].clone() };
                 world.act(me.id, &survey);
             }
+        }
+    }
+
+    /// Slots are there to share the work of one projection: a process that comes takes over some of them, and not others alone.
+    #[test]
+    fn the_slots_of_each_projection_are_shared() {
+        let split = |slot| UnitId { projection: "split", version: 1, slot };
+        let others = ["a", "b", "z"].map(|projection| UnitId { projection, version: 1, slot: 0 });
+        let units: Vec<UnitId> = (0..4).map(split).chain(others).collect();
+        let runs = vec![("split", 1), ("a", 1), ("b", 1), ("z", 1)];
+        for newcomer in [0, 2] {
+            let runner =
+                |id| RunnerState { id, name: String::new(), units: 0, runs: runs.clone(), stopped: Vec::new() };
+            let (first, second) = (Uuid::from_u128(1), Uuid::from_u128(newcomer));
+            let mut world = World {
+                owners: units.iter().map(|unit| (*unit, Some(first))).collect(),
+                runners: vec![runner(first), runner(second)],
+                free_before: BTreeMap::new(),
+                moves: 0,
+            };
+            world.runners.sort_by_key(|runner| runner.id);
+            rounds(&mut world, &mut Rng::with_seed(1), 20);
+            let owns = |who: Uuid| world.owners.iter().filter(move |(_, owner)| **owner == Some(who));
+            let split = |who| owns(who).filter(|(unit, _)| unit.projection == "split").count();
+            assert_eq!((split(first), split(second)), (2, 2), "{:?}", world.owners);
+            assert!(owns(second).count() >= 3, "{:?}", world.owners);
         }
     }
 

@@ -23,6 +23,7 @@ use crate::pass::{Passes, Shared};
 use crate::projection::Projection;
 use crate::reactor::{self, AnyReactor, Reacting, Reactor, Reactors, TypedReactor};
 use crate::read_model::{NAME_RULE, is_identifier};
+use crate::transaction::{TransactionProjection, TypedTransaction};
 use crate::wait::{Fed, Names};
 
 /// How long a process may be silent, if nobody says otherwise.
@@ -123,6 +124,12 @@ impl ProjectionsBuilder {
     /// One more projection. Its read model is its own: no two projections write one table.
     pub fn with<P: Projection>(mut self, projection: P) -> Self {
         self.projections.push(Box::new(Typed::new(projection)));
+        self
+    }
+
+    /// One more projection that writes by SQL of its own, in tables of its own: see [`TransactionProjection`].
+    pub fn with_transaction<T: TransactionProjection>(mut self, projection: T) -> Self {
+        self.projections.push(Box::new(TypedTransaction::new(projection)));
         self
     }
 
@@ -243,7 +250,11 @@ impl ProjectionsBuilder {
         let (mut members, mut fed, mut status_senders) = (Vec::new(), Vec::new(), Vec::new());
         for projection in projections {
             let model = projection.model();
-            let prepared = database.prepare(&model, &projection.shape(), store.incarnation(), clock.now()).await?;
+            let (shape, incarnation, now) = (projection.shape(), store.incarnation(), clock.now());
+            let prepared = match projection.in_transaction() {
+                Some(own) => database.prepare_transaction(&model, &shape, own, incarnation, now).await?,
+                None => database.prepare(&model, &shape, incarnation, now).await?,
+            };
             for place in &prepared.places {
                 check_log(store.as_ref(), &place.checkpoint).await.map_err(|e| refused(&model, e))?;
             }
@@ -357,7 +368,9 @@ fn check(projections: &[Box<dyn AnyProjection>]) -> Result<(), StartError> {
         if version == 0 {
             return invalid("VERSION", format!("of projection `{name}` is 0"), "count versions from 1");
         }
-        table.check()?;
+        if projection.in_transaction().is_none() {
+            table.check()?;
+        }
         projection.kind().check(name)?;
         if projection.names().is_empty() {
             return invalid(
@@ -374,7 +387,7 @@ fn check(projections: &[Box<dyn AnyProjection>]) -> Result<(), StartError> {
             if earlier.projection == name {
                 return invalid("NAME", format!("`{name}` is that of two projections"), "give each a name of its own");
             }
-            if earlier.table.name == table.name {
+            if earlier.table.name == table.name && projection.in_transaction().is_none() {
                 let problem = format!("`{}` is that of projections `{}` and `{name}`", table.name, earlier.projection);
                 return invalid("table", problem, "give each projection a read model of its own");
             }

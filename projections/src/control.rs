@@ -7,8 +7,8 @@ use crate::database::{Fault, Paused};
 use crate::error::ControlError;
 use crate::handle::Projections;
 use crate::keeper::Order;
-use crate::projection::Projection;
 use crate::status::ProjectionState;
+use crate::transaction::Controlled;
 
 /// The longest name and the longest reason of somebody who does something, in characters.
 const MOST_TEXT: usize = 200;
@@ -44,12 +44,12 @@ impl Projections {
     ///
     /// # Cancel safety
     /// Dropping the future leaves it paused or not.
-    pub async fn pause<P: Projection>(&self, by: &str) -> Result<(), ControlError> {
+    pub async fn pause<P: Controlled>(&self, by: &str) -> Result<(), ControlError> {
         check_text("by", by)?;
         self.known_to_control::<P>()?;
         let now = self.shared().clock.now();
-        match self.shared().database.pause(P::NAME, by, now).await.map_err(refused)? {
-            Some(Paused { by, .. }) => tracing::info!(projection = P::NAME, by, "paused"),
+        match self.shared().database.pause(P::__NAME, by, now).await.map_err(refused)? {
+            Some(Paused { by, .. }) => tracing::info!(projection = P::__NAME, by, "paused"),
             None => return Err(self.unknown_to_control::<P>()),
         }
         // So that the status says it soon. What was paused is paused whether anybody hears this or not.
@@ -64,9 +64,9 @@ impl Projections {
     ///
     /// # Cancel safety
     /// Dropping the future leaves it paused or not.
-    pub async fn resume<P: Projection>(&self) -> Result<bool, ControlError> {
+    pub async fn resume<P: Controlled>(&self) -> Result<bool, ControlError> {
         self.known_to_control::<P>()?;
-        let resumed = self.shared().database.resume(P::NAME).await.map_err(refused)?;
+        let resumed = self.shared().database.resume(P::__NAME).await.map_err(refused)?;
         self.order(Order::Look).ok();
         Ok(resumed)
     }
@@ -82,26 +82,26 @@ impl Projections {
     ///
     /// # Cancel safety
     /// Dropping the future leaves it stopped or started.
-    pub async fn start_again<P: Projection>(&self) -> Result<bool, ControlError> {
+    pub async fn start_again<P: Controlled>(&self) -> Result<bool, ControlError> {
         let status = self.known_to_control::<P>()?;
         if !matches!(status, ProjectionState::Stopped(_)) {
             return Ok(false);
         }
-        self.shared().database.forget_tries(P::NAME).await.map_err(refused)?;
+        self.shared().database.forget_tries(P::__NAME).await.map_err(refused)?;
         let (done, starts) = oneshot::channel();
-        self.order(Order::StartAgain(P::NAME, done))?;
+        self.order(Order::StartAgain(P::__NAME, done))?;
         // It is dropped when that is done.
         starts.await.ok();
         Ok(true)
     }
 
-    fn known_to_control<P: Projection>(&self) -> Result<ProjectionState, ControlError> {
+    fn known_to_control<P: Controlled>(&self) -> Result<ProjectionState, ControlError> {
         let state = self.status_of::<P>().map(|status| status.state);
         state.ok_or_else(|| self.unknown_to_control::<P>())
     }
 
-    pub(crate) fn unknown_to_control<P: Projection>(&self) -> ControlError {
-        ControlError::Unknown { name: P::NAME.to_owned(), known: self.names_of_all() }
+    pub(crate) fn unknown_to_control<P: Controlled>(&self) -> ControlError {
+        ControlError::Unknown { name: P::__NAME.to_owned(), known: self.names_of_all() }
     }
 }
 

@@ -66,7 +66,8 @@ impl From<ParkedStream> for DeadLetter {
 }
 
 impl Projections {
-    /// The streams that `P` has set aside, sorted slot by slot; at most 10,000 per slot, as then the projection stops.
+    /// The streams that `P` has set aside, in whichever process, sorted slot by slot; at most 10,000 per slot, as then the
+    /// projection stops. They are those of the version that runs here: while a deploy is under way, each build has its own.
     ///
     /// # Errors
     /// [`ControlError::Invalid`] if `P` was not started with [`StreamProjection::dead_letter`](crate::StreamProjection::dead_letter);
@@ -188,7 +189,11 @@ impl Projections {
         let projection = self.any::<P>().ok_or_else(|| self.unknown_to_control::<P>())?;
         if !projection.parks() {
             let problem = format!("of projection `{}` are not kept", P::NAME);
-            return Err(Invalid::new("dead letters", problem, "start it with `.dead_letter()`").into());
+            let fix = match projection.kind().0 {
+                Some(_) => "start it with `.dead_letter()`",
+                None => "only a `StreamProjection` has some; what stops this one is started again by `start_again`",
+            };
+            return Err(Invalid::new("dead letters", problem, fix).into());
         }
         Ok(projection)
     }

@@ -17,8 +17,8 @@ use crate::reads::{not_per_tenant, per_tenant};
 use crate::stream_key::StreamKey;
 use crate::stream_projection::StreamProjection;
 
-/// How many events the first page has at most; each further page has up to four times as many. How far away the end is, is not
-/// known.
+/// How many events the first page has at most; each further page has half of what was read before it, if that is more. How far away
+/// the end is, is not known.
 const FIRST_PAGE: usize = 128;
 
 /// The row of one stream as it was, returned by [`Projections::find_as_of`].
@@ -192,17 +192,17 @@ async fn row_as_of(
 ) -> Result<(Option<Vec<ColumnValue>>, Position, Option<EventPlace>), AsOfError> {
     let end = end_of(store.as_ref(), stream, as_of).await?;
     let mut past = Past::of(projection, end);
-    let (mut after, mut limit) = (StreamVersion::NONE, FIRST_PAGE);
+    let (mut after, mut read) = (StreamVersion::NONE, 0);
     // Behind the event for which it is parked, nothing of a stream is applied.
     while past.progress.position < end.position && past.parked.is_empty() {
-        let page = store.load_page(stream, after, limit).await?;
+        let page = store.load_page(stream, after, FIRST_PAGE.max(read / 2).min(MAX_PAGE_EVENTS)).await?;
+        read += page.events.len();
         let Some(last) = page.events.last() else { break };
         past.fold(&Batch::decode(&page.events, &[projection.decoder()]))?;
         (after, past.progress) = (last.version, last.checkpoint(end.incarnation));
         if page.end {
             break;
         }
-        limit = limit.saturating_mul(4).min(MAX_PAGE_EVENTS);
     }
     // Whether the log has been replaced while it was read.
     store.check_checkpoint(&end).await?;

@@ -191,19 +191,21 @@ impl<P: Projection> AnyFold for Fold<P> {
     }
 
     fn spans(&self) -> Vec<Span> {
-        let span = |event: &Decoded<P::Event>| {
-            let trace_parent = event.trace_parent()?;
-            let EventPlace { position, stream, name, .. } = &event.place;
-            let (projection, event) = (P::NAME, &**name);
-            Some(info_span!("project", projection, position = position.get(), %stream, event, trace_parent))
-        };
-        (0..self.len()).filter_map(|index| span(self.event(index))).collect()
+        (0..self.len()).filter_map(|index| span_of(P::NAME, self.event(index))).collect()
     }
 
     fn checkpoint(&self, incarnation: Incarnation, events: usize) -> Checkpoint {
         let last = self.event(events - 1);
         Checkpoint { incarnation, position: last.position(), event_id: Some(last.event_id) }
     }
+}
+
+/// A span for the event, as part of its trace, if that is kept.
+pub(crate) fn span_of<E>(projection: &'static str, event: &Decoded<E>) -> Option<Span> {
+    let trace_parent = event.trace_parent()?;
+    let EventPlace { position, stream, name, .. } = &event.place;
+    let event = &**name;
+    Some(info_span!("project", projection, position = position.get(), %stream, event, trace_parent))
 }
 
 /// Applies one event; a panic is an error like any other.

@@ -24,7 +24,8 @@ use crate::reactor::{KnownReactor, ReactorState, ReactorStatus};
 use crate::read_model::ReadModel;
 use crate::reads::Reads;
 use crate::status::{ProjectionState, ProjectionStatus};
-use crate::wait::Names;
+use crate::transaction::Controlled;
+use crate::wait::{Fed, Names};
 
 /// Projections that run. Cloning is cheap; when the last clone is dropped they are closed, without anybody waiting for it.
 ///
@@ -114,7 +115,7 @@ impl Projections {
         self.0.orders.send(order).map_err(|_| ControlError::Closed)
     }
 
-    pub(crate) fn status_of<P: Projection>(&self) -> Option<ProjectionStatus> {
+    pub(crate) fn status_of<P: Controlled>(&self) -> Option<ProjectionStatus> {
         Some(self.0.names.fed[self.place_of::<P>().ok()?].status.borrow().clone())
     }
 
@@ -244,7 +245,7 @@ impl Projections {
     ///
     /// # Cancel safety
     /// Dropping the future is harmless.
-    pub async fn wait_for_one<P: Projection>(&self, position: Position, timeout: Duration) -> Result<(), WaitError> {
+    pub async fn wait_for_one<P: Controlled>(&self, position: Position, timeout: Duration) -> Result<(), WaitError> {
         self.0.names.wait(&[self.known::<P>()?], position, timeout).await
     }
 
@@ -352,16 +353,18 @@ impl Projections {
     }
 
     /// Where `P` is among the projections; the names that there are if it is not.
-    fn place_of<P: Projection>(&self) -> Result<usize, String> {
-        let fed = &self.0.names.fed;
-        fed.iter().position(|fed| fed.model.projection == P::NAME).ok_or_else(|| self.names_of_all())
+    fn place_of<P: Controlled>(&self) -> Result<usize, String> {
+        let is_it =
+            |fed: &Fed| fed.model.projection == P::__NAME && fed.model.is_in_transaction() == P::__IN_TRANSACTION;
+        self.0.names.fed.iter().position(is_it).ok_or_else(|| self.names_of_all())
     }
 
-    fn known<P: Projection>(&self) -> Result<usize, WaitError> {
-        self.place_of::<P>().map_err(|known| WaitError::Unknown { name: P::NAME.to_owned(), known })
+    fn known<P: Controlled>(&self) -> Result<usize, WaitError> {
+        self.place_of::<P>().map_err(|known| WaitError::Unknown { name: P::__NAME.to_owned(), known })
     }
 
-    /// Waits until a projection or a reactor stops because of an error, or all of them are closed: for alerts.
+    /// Waits until a projection or a reactor stops because of an error, or all of them are closed. Once one has stopped this returns at
+    /// once; alerts, which want the others too, take [`Projections::stops`].
     ///
     /// ```
     /// # mod till { include!(concat!(env!("CARGO_MANIFEST_DIR"), "/docs/till.rs")); }

@@ -124,6 +124,7 @@ impl fmt::Display for Verdict {
             Self::Healthy => f.write_str("healthy"),
             Self::CatchingUp => f.write_str("catching up"),
             Self::Retrying { fault } => write!(f, "retrying: {fault}"),
+            Self::Degraded { parked: 1 } => f.write_str("degraded: 1 stream is parked"),
             Self::Degraded { parked } => write!(f, "degraded: {parked} streams are parked"),
             Self::Paused { by, since } => write!(f, "paused by `{by}` since {since}"),
             Self::Failed { why } => write!(f, "failed: {why}"),

@@ -4,11 +4,13 @@
 //! |---|---|
 //! | say what a table looks like | [`ReadModel`], [`Column`], [`text_column!`] |
 //! | fold events into its rows | [`Projection`], [`Rows`]; one row per stream: [`StreamProjection`], [`StreamRow`] |
+//! | write the rows by SQL of your own | [`TransactionProjection`], [`ProjectionTransaction`] |
 //! | choose between these | [Which kind of projection](#which-kind-of-projection) |
 //! | run that | `store.projections()` of `ProjectionsExt` (feature `sqlite` or `postgres`), [`Projections::of`], [`ProjectionsBuilder::start`] |
 //! | look at the dead letters of a stream projection, retry and drop them | [`Projections::dead_letters`], [`Projections::retry`], [`Projections::drop_dead_letter`] |
-//! | know which have failed, for a supervisor | [`Projections::health`], [`Projections::stopped`] |
+//! | know which have failed, for a supervisor | [`Projections::health`], [`Projections::stops`] |
 //! | pause, resume, start again | [`Projections::pause`], [`Projections::resume`], [`Projections::start_again`] |
+//! | look at what a reactor has set aside, retry it | [`Projections::parked`], [`Projections::retry_parked`] |
 //! | read rows by key or condition | [`Projections::find`], [`Projections::select`] |
 //! | read them as they were | [`Projections::as_of`], one of a stream projection: [`Projections::find_as_of`] |
 //! | send mails, call others: side effects | [`Reactor`], [`EffectKey`], [`ProjectionsBuilder::react`] |
@@ -70,6 +72,7 @@ mod serde_column;
 mod shape;
 mod slot;
 mod status;
+mod stops;
 mod stream_key;
 mod stream_options;
 mod stream_projection;
@@ -80,6 +83,7 @@ pub mod testing;
 #[cfg(test)]
 mod tests;
 mod token;
+mod transaction;
 mod wait;
 
 pub use as_of::{AsOfError, RowsAsOf};
@@ -100,17 +104,19 @@ pub use health::{HealthOf, ProjectionHealth, Verdict};
 #[doc(hidden)]
 pub use keeper::MayLeave;
 pub use projection::Projection;
-pub use reactor::{EffectKey, ParkedError, ParkedStream, Reacting, Reactor, ReactorError, ReactorState, ReactorStatus};
+pub use reactor::{EffectKey, ParkedStream, Reacting, Reactor, ReactorError, ReactorState, ReactorStatus};
 pub use read_model::{ColumnSpec, IndexSpec, ReadModel, RowKey, RowKeyPrefix, SpecError, TableSpec};
 pub use reads::QueryValue;
 pub use rows::Rows;
 pub use slot::slot_of;
 pub use status::{LastError, ProjectionState, ProjectionStatus, SlotStatus};
+pub use stops::Stops;
 pub use stream_key::StreamKey;
 pub use stream_options::StreamOptions;
 pub use stream_projection::StreamProjection;
 pub use stream_row::StreamRow;
 pub use token::PositionToken;
+pub use transaction::{Controlled, InTransaction, ProjectionTransaction, TransactionProjection};
 
 /// What derived code calls. Not for people; no promise is made about it.
 #[doc(hidden)]

@@ -1,6 +1,7 @@
 //! One projection in the hands of a runner: how far it is, what of that is saved, and what it says about itself.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use annals_eventstore::{Checkpoint, Clock, Event, Filter, Invalid, Position, Tenant};
@@ -22,6 +23,7 @@ use crate::shape::Shape;
 use crate::slot::Slot;
 use crate::status::{LastError, ProjectionState, ProjectionStatus, SlotStatus, StatusSender};
 use crate::stream_options::Kind;
+use crate::transaction::AnyTransaction;
 
 /// A projection whose types are hidden from the runner.
 pub(crate) trait AnyProjection: Send + Sync {
@@ -56,6 +58,11 @@ pub(crate) trait AnyProjection: Send + Sync {
         self.kind().parks()
     }
 
+    /// What it does beside the rest, if it is a transaction projection. Then it has no fold.
+    fn in_transaction(&self) -> Option<&dyn AnyTransaction> {
+        None
+    }
+
     /// Its fold over the events of `batch` behind `after`, of the streams in `slot`.
     fn fold(&self, batch: &Batch, after: Position, slot: Slot) -> Box<dyn AnyFold>;
 }
@@ -78,7 +85,7 @@ impl<P: Projection> AnyProjection for Typed<P> {
     }
 
     fn names(&self) -> Vec<&'static str> {
-        P::Event::READS.iter().map(|shape| shape.name).collect()
+        names_of::<P::Event>()
     }
 
     fn tenant(&self) -> Option<&Tenant> {
@@ -94,11 +101,7 @@ impl<P: Projection> AnyProjection for Typed<P> {
     }
 
     fn strike_seen(&self, batch: &Batch, names: &mut Vec<&'static str>) {
-        let events = batch.of::<P::Event>();
-        let is_ours = |event: &&Decoded<P::Event>| {
-            self.tenant.as_ref().is_none_or(|tenant| tenant == event.place.stream.tenant())
-        };
-        names.retain(|name| !events.iter().filter(is_ours).any(|event| *event.place.name == **name));
+        strike_seen::<P::Event>(batch, self.tenant.as_ref(), names);
     }
 
     fn kind(&self) -> Kind {
@@ -108,6 +111,18 @@ impl<P: Projection> AnyProjection for Typed<P> {
     fn fold(&self, batch: &Batch, after: Position, slot: Slot) -> Box<dyn AnyFold> {
         Box::new(Fold::new(Arc::clone(&self.projection), self.tenant.as_ref(), batch, after, slot))
     }
+}
+
+/// The stored names of an event type.
+pub(crate) fn names_of<E: Event>() -> Vec<&'static str> {
+    E::READS.iter().map(|shape| shape.name).collect()
+}
+
+/// Takes the names that events of `batch` have, of the tenant, out of `names`.
+pub(crate) fn strike_seen<E: Event>(batch: &Batch, tenant: Option<&Tenant>, names: &mut Vec<&'static str>) {
+    let events = batch.of::<E>();
+    let is_ours = |event: &&Decoded<E>| tenant.is_none_or(|tenant| tenant == event.place.stream.tenant());
+    names.retain(|name| !events.iter().filter(is_ours).any(|event| *event.place.name == **name));
 }
 
 /// What all of `projections` want together.
@@ -171,6 +186,8 @@ pub(crate) struct Member {
     saved: Checkpoint,
     /// Whether the read model's stable name shows this version, or has been left to another for good.
     pub(crate) settled: bool,
+    /// Whether the log says what the name shows, for all slots.
+    logs_shown: Arc<AtomicBool>,
     /// When the stable name may be tried to switch again, after it could not be.
     pub(crate) show_after: Option<Instant>,
     live: bool,
@@ -189,7 +206,7 @@ impl Member {
     ) -> Vec<Self> {
         let model = projection.model();
         let status = ProjectionStatus::new(model.projection.into(), model.version, &prepared.places);
-        let status_sender = Arc::new(StatusSender::new(status));
+        let (status_sender, logs_shown) = (Arc::new(StatusSender::new(status)), Arc::new(AtomicBool::new(false)));
         let of_slot = |place: &Place| Self {
             projection: Arc::clone(projection),
             model,
@@ -203,6 +220,7 @@ impl Member {
             progress: place.checkpoint,
             saved: place.checkpoint,
             settled: prepared.shown,
+            logs_shown: Arc::clone(&logs_shown),
             show_after: None,
             live: false,
             unseen: Vec::new(),
@@ -249,6 +267,12 @@ impl Member {
         metrics::parked(&self.model, parked.len());
         let streams = self.parked.len();
         self.send(|status| status.parked = streams);
+    }
+
+    /// What the stable name shows is known now. Whether this is the first slot to find it, which writes it to the log.
+    pub(crate) fn settle(&mut self) -> bool {
+        self.settled = true;
+        !self.logs_shown.swap(true, Ordering::Relaxed)
     }
 
     /// What was parked by those who owned it before.
@@ -419,19 +443,27 @@ impl Member {
         if self.unseen.is_empty() {
             return;
         }
-        let names = self.unseen.join(", ");
-        tracing::warn!(
-            projection = self.model.projection,
-            names,
-            "no event that was read has these names; if they are new, all is well, else check their spelling"
-        );
-        self.status_sender.send_modify(|status| status.unseen.clone_from(&self.unseen));
+        // The slots of a projection find the same, one after the other.
+        if self.status_sender.borrow().unseen != self.unseen {
+            let names = self.unseen.join(", ");
+            tracing::warn!(
+                projection = self.model.projection,
+                names,
+                "no event that was read has these names; if they are new, all is well, else check their spelling"
+            );
+            self.status_sender.send_modify(|status| status.unseen.clone_from(&self.unseen));
+        }
     }
 
     /// A fault that may pass blocks it.
     pub(crate) fn set_retrying(&self, fault: &(dyn std::error::Error + 'static)) {
         let fault = chain(fault);
-        tracing::warn!(projection = self.model.projection, position = self.position().get(), %fault, "retrying");
+        let is_same =
+            |slot: &SlotStatus| matches!(&slot.state, ProjectionState::Retrying { fault: other } if *other == fault);
+        // Once for all slots, and not again with each try.
+        if !self.status_sender.borrow().slots.iter().any(is_same) {
+            tracing::warn!(projection = self.model.projection, position = self.position().get(), %fault, "retrying");
+        }
         metrics::fault(&self.model);
         self.send(|status| status.last_error = Some(LastError { text: fault.as_str().into(), at: self.clock.now() }));
         self.set_state(ProjectionState::Retrying { fault });

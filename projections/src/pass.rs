@@ -25,6 +25,7 @@ use crate::page_reader::{PageReader, Wanted};
 use crate::parking::Parked;
 use crate::status::StatusSender;
 use crate::switch::switch;
+use crate::transaction::{self, MOST_AT_ONCE};
 
 /// How long a stored checkpoint may stay behind where nothing concerned the projection.
 const SAVE_AFTER: Duration = Duration::from_secs(1);
@@ -33,7 +34,7 @@ const SAVE_AFTER: Duration = Duration::from_secs(1);
 const SAVE_BEHIND: i64 = 100_000;
 
 /// So often an event is begun at most if processes end meanwhile.
-const MOST_TRIES: u32 = 5;
+pub(crate) const MOST_TRIES: u32 = 5;
 
 /// With so many streams parked in a slot the next one that fails stops the projection.
 const MOST_PARKED: usize = 10_000;
@@ -82,8 +83,13 @@ impl Passes {
         &self.shared
     }
 
-    /// Starts a pass for each group of projections that are close to each other.
-    pub(crate) fn start(&self, mut members: Vec<Member>) {
+    /// Starts a pass for each group of projections that are close to each other, and for each transaction projection.
+    pub(crate) fn start(&self, members: Vec<Member>) {
+        let (alone, mut members): (Vec<_>, _) =
+            members.into_iter().partition(|member| member.model.is_in_transaction());
+        for member in alone {
+            self.spawn(Role::Alone, vec![member]);
+        }
         members.sort_by_key(|member| std::cmp::Reverse(member.position()));
         while !members.is_empty() {
             let apart = members
@@ -135,6 +141,8 @@ pub(crate) enum Role {
     Follow(mpsc::UnboundedReceiver<Vec<Member>>),
     /// They join those that follow the log, and the pass ends.
     CatchUp(mpsc::UnboundedSender<Vec<Member>>),
+    /// It is a transaction projection, and follows the log by itself: how long its SQL takes is its own matter.
+    Alone,
 }
 
 /// Projections that share one reader.
@@ -153,7 +161,10 @@ pub(crate) struct Pass {
 impl Pass {
     pub(crate) fn new(shared: Shared, role: Role, members: Vec<Member>) -> Self {
         let wanted = all_wanted(&members);
-        let pages = PageReader::of(Arc::clone(&shared.store));
+        let pages = match role {
+            Role::Alone => PageReader::with_batches_of(Arc::clone(&shared.store), MOST_AT_ONCE),
+            _ => PageReader::of(Arc::clone(&shared.store)),
+        };
         Self { shared, role, members, wanted, pages, recheck: false, backoff: Backoff::default(), unsaved_since: None }
     }
 
@@ -165,7 +176,7 @@ impl Pass {
             self.hand_over().await;
             let Some(after) = self.members.iter().map(Member::progress).min_by_key(|at| at.position).copied() else {
                 match &self.role {
-                    Role::CatchUp(_) => return,
+                    Role::CatchUp(_) | Role::Alone => return,
                     Role::Follow(_) => self.wait().await,
                 }
                 continue;
@@ -215,7 +226,8 @@ impl Pass {
                     return;
                 }
                 self.caught_up().await;
-                if self.is_at(reached) {
+                // What has stopped is handed over first.
+                if self.is_at(reached) && self.members.iter().all(Member::is_running) {
                     self.wait().await;
                 }
             }
@@ -345,6 +357,9 @@ impl Pass {
         for member in &mut self.members {
             member.look_at(batch);
         }
+        if let Role::Alone = self.role {
+            return transaction::process(&self.shared, &mut self.members, batch, checkpoint).await;
+        }
         loop {
             let shared = &self.shared;
             // A projection that was put back behind the beginning of the batch must read again from there.
@@ -398,7 +413,7 @@ impl Pass {
         let joining = async {
             match &mut self.role {
                 Role::Follow(joining) => joining.recv().await,
-                Role::CatchUp(_) => None,
+                Role::CatchUp(_) | Role::Alone => None,
             }
         };
         let joined = tokio::select! {
@@ -465,10 +480,7 @@ fn leave_one_alone(behind: &mut Vec<usize>, members: &[Member], batch: &Batch) {
 
 /// Folds what a projection wants of a batch, loading rows as they are missed; `None` if it was cancelled meanwhile.
 async fn fold(shared: &Shared, at: usize, member: &Member, batch: &Batch, checkpoint: Checkpoint) -> Option<Part> {
-    let progress = member.progress();
-    if progress.incarnation != checkpoint.incarnation {
-        let (position, incarnation) = (progress.position, progress.incarnation);
-        let cause = StopCause::Read(Arc::new(ReadError::StoreRewound { position, incarnation }));
+    if let Some(cause) = other_log(member, checkpoint) {
         return Some(part(at, member, None, Outcome::stopped(cause), checkpoint));
     }
     let mut folding = folding(member, batch);
@@ -508,6 +520,13 @@ async fn fold(shared: &Shared, at: usize, member: &Member, batch: &Batch, checkp
     Some(part(at, member, Some(&folding), outcome, checkpoint).seen(seen))
 }
 
+/// Why a projection cannot go on to a checkpoint, if that is of another log than its own.
+pub(crate) fn other_log(member: &Member, checkpoint: Checkpoint) -> Option<StopCause> {
+    let Checkpoint { position, incarnation, .. } = *member.progress();
+    let rewound = || StopCause::Read(Arc::new(ReadError::StoreRewound { position, incarnation }));
+    (incarnation != checkpoint.incarnation).then(rewound)
+}
+
 /// What is folded of a batch for a slot of a projection.
 fn folding(member: &Member, batch: &Batch) -> Folding {
     let folding = Folding::of(member.projection.fold(batch, member.position(), member.slot()));
@@ -517,7 +536,11 @@ fn folding(member: &Member, batch: &Batch) -> Folding {
 }
 
 /// Counts that an event is about to be applied alone; `None` if the wait for a fault that may pass was cancelled.
-async fn begin_try(shared: &Shared, member: &Member, position: Position) -> Option<Result<Option<u32>, Fault>> {
+pub(crate) async fn begin_try(
+    shared: &Shared,
+    member: &Member,
+    position: Position,
+) -> Option<Result<Option<u32>, Fault>> {
     let (mut backoff, (unit, epoch)) = (Backoff::default(), member.held());
     loop {
         match shared.database.begin_try(unit, epoch, position).await {

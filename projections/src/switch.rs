@@ -20,12 +20,14 @@ pub(crate) async fn switch(shared: &Shared, member: &mut Member) {
     loop {
         match shared.database.show(&member.model, how).await {
             Ok(Shows::This) => {
-                member.settled = true;
-                tracing::info!(projection, version, "the read model shows this version now");
+                if member.settle() {
+                    tracing::info!(projection, version, "the read model shows this version now");
+                }
             }
             Ok(Shows::Stays(shown)) => {
-                member.settled = true;
-                tracing::info!(projection, version, shown, "the read model continues to show another version");
+                if member.settle() {
+                    tracing::info!(projection, version, shown, "the read model continues to show another version");
+                }
             }
             Ok(Shows::Further(shown)) if how.foreign != Some(shown) && shared.is_foreign(&shown).await => {
                 how.foreign = Some(shown);

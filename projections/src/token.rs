@@ -9,6 +9,7 @@ use uuid::Uuid;
 
 use crate::error::WaitError;
 use crate::handle::Projections;
+use crate::projection::Projection;
 
 /// A position with the incarnation of its store, as short text for a header or a URL: `X-Position` of an answer, which a client
 /// sends with its next read to find there what it has written.
@@ -104,10 +105,31 @@ impl Projections {
     /// # Cancel safety
     /// Dropping the future is harmless.
     pub async fn wait_for_token(&self, token: &PositionToken, timeout: Duration) -> Result<(), WaitError> {
+        self.wait_for(self.position_of(token)?, timeout).await
+    }
+
+    /// The same as [`Projections::wait_for_token`] for one projection, whatever becomes of the others: for a request that reads
+    /// one read model, and should not wait for another that is paused or has stopped.
+    ///
+    /// # Errors
+    /// As of [`Projections::wait_for_token`]; [`WaitError::Unknown`] if `P` was not started.
+    ///
+    /// # Cancel safety
+    /// Dropping the future is harmless.
+    pub async fn wait_for_one_token<P: Projection>(
+        &self,
+        token: &PositionToken,
+        timeout: Duration,
+    ) -> Result<(), WaitError> {
+        self.wait_for_one::<P>(self.position_of(token)?, timeout).await
+    }
+
+    /// The position, if it is of the store whose events are projected.
+    fn position_of(&self, token: &PositionToken) -> Result<Position, WaitError> {
         let store = self.names().shared.store.incarnation();
-        if token.incarnation != store {
-            return Err(WaitError::OtherStore { token: *token, store });
+        match token.incarnation == store {
+            true => Ok(token.position),
+            false => Err(WaitError::OtherStore { token: *token, store }),
         }
-        self.wait_for(token.position, timeout).await
     }
 }

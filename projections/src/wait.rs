@@ -6,11 +6,12 @@ use std::time::Duration;
 
 use annals_eventstore::{Checkpoint, Position};
 use futures::future::join_all;
+use jiff::Timestamp;
 use tokio::sync::{Mutex, watch};
 use tokio::time::{Instant, sleep, timeout};
 
 use crate::commit::check_log;
-use crate::database::{Fault, Model, Shown, Shows, Switch};
+use crate::database::{Fault, Model, Shown, Shows, Switch, UnitId};
 use crate::error::{Elsewhere, ProjectionProgress, WaitError};
 use crate::member::{AnyProjection, chain};
 use crate::pass::Shared;
@@ -85,9 +86,31 @@ impl Names {
             return Ok(Arc::clone(look));
         }
         let number = self.begun.fetch_add(1, Ordering::SeqCst) + 1;
-        let look = Arc::new(Look { number, shown: self.shared.database.shown(&self.models).await? });
+        let mut shown = self.shared.database.shown(&self.models).await?;
+        self.look_at_transactions(&mut shown).await?;
+        let look = Arc::new(Look { number, shown });
         *last = Some(Arc::clone(&look));
         Ok(look)
+    }
+
+    /// A transaction projection has no name that shows a version: what counts is the one that runs here.
+    async fn look_at_transactions(&self, shown: &mut [Option<Shown>]) -> Result<(), Fault> {
+        let own: Vec<usize> = (0..self.models.len()).filter(|&at| self.models[at].is_in_transaction()).collect();
+        if own.is_empty() {
+            return Ok(());
+        }
+        let unit = |&at: &usize| {
+            let Model { projection, version, .. } = self.models[at];
+            UnitId { projection, version, slot: 0 }
+        };
+        let units: Vec<UnitId> = own.iter().map(unit).collect();
+        for (at, place) in own.into_iter().zip(self.shared.database.places(&units).await?) {
+            // When it was moved is asked only of a version that runs elsewhere.
+            let moved_at = Timestamp::UNIX_EPOCH;
+            let version = self.models[at].version;
+            shown[at] = place.map(|place| Shown { version, places: vec![(0, place.checkpoint)], moved_at });
+        }
+        Ok(())
     }
 
     /// Up to where queries by each name see the log.
@@ -278,17 +301,27 @@ impl Wait<'_> {
 
 /// Why slots of a projection do not go on in this process.
 fn in_the_way(status: &ProjectionStatus) -> Option<String> {
-    let of_slot = |own: &SlotStatus| {
-        let what = match &own.state {
+    let what_of = |own: &SlotStatus| {
+        Some(match &own.state {
             ProjectionState::Paused { by, since } => format!("paused by `{by}` since {since}"),
             ProjectionState::Standby { owner: Some(owner) } => format!("run by {owner}"),
             ProjectionState::Standby { owner: None } => "run by no process at the moment".to_owned(),
             _ => return None,
-        };
-        Some(if status.slots.len() > 1 { format!("slot {}: {what}", own.slot) } else { what })
+        })
     };
-    let all: Vec<String> = status.slots.iter().filter_map(of_slot).collect();
-    (!all.is_empty()).then(|| all.join(", "))
+    let mut slots_of: Vec<(String, Vec<String>)> = Vec::new();
+    for (own, what) in status.slots.iter().filter_map(|own| Some((own, what_of(own)?))) {
+        match slots_of.iter_mut().find(|(other, _)| *other == what) {
+            Some((_, slots)) => slots.push(own.slot.to_string()),
+            None => slots_of.push((what, vec![own.slot.to_string()])),
+        }
+    }
+    let all = slots_of.into_iter().map(|(what, slots)| match slots.len() {
+        all if all == status.slots.len() => what,
+        1 => format!("slot {}: {what}", slots[0]),
+        _ => format!("slots {}: {what}", slots.join(", ")),
+    });
+    Some(all.collect::<Vec<_>>().join(", ")).filter(|all| !all.is_empty())
 }
 
 /// Up to where queries see the log in a version that is shown: the slot that is furthest behind.

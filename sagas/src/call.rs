@@ -74,15 +74,25 @@ impl StepError {
         Self::Unknown { error: error.to_string() }
     }
 
-    /// The error of an HTTP answer, by its status: 408 and 5xx except 503 say that the outcome is unknown; 409, 425, 429 and 503
-    /// that it may work later; every other one refuses.
+    /// The error of an HTTP answer, by its status: 408 and 5xx except 503 say that the outcome is unknown; 425, 429, 503, and 409 if
+    /// it has a `Retry-After`, that it may work later; every other one refuses.
     pub fn of_status(status: u16, retry_after: Option<Duration>) -> Self {
         let error = format!("HTTP status {status}");
         match status {
+            409 if retry_after.is_none() => Self::Refused { reason: error },
             409 | 425 | 429 | 503 => Self::Transient { error, retry_after },
             408 | 500.. => Self::Unknown { error },
             _ => Self::Refused { reason: error },
         }
+    }
+
+    /// The same error with more about it.
+    #[cfg(feature = "http")]
+    pub(crate) fn with_detail(mut self, detail: &str) -> Self {
+        let (Self::Refused { reason: text } | Self::Transient { error: text, .. } | Self::Unknown { error: text }) =
+            &mut self;
+        *text = format!("{text}: {detail}");
+        self
     }
 }
 

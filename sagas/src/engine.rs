@@ -167,8 +167,12 @@ impl<C: SagaData> Engine<C> {
         self.run_until(id, &AtomicBool::new(false)).await
     }
 
-    /// The same, but when `stop` is set, no further call is begun: those under way end, and what they gave is recorded.
+    /// The same, but when `stop` is set, no further call is begun: those whose intents are recorded are made and end, and what they gave
+    /// is recorded.
     pub(crate) async fn run_until(&self, id: &SagaId, stop: &AtomicBool) -> Result<SagaStatus, SagaError> {
+        if stop.load(Ordering::Relaxed) {
+            return self.status(id).await;
+        }
         let instance = self.record(id, |instance| {
             if instance.status == Status::NotStarted {
                 return Err(SagaError::NotStarted { id: id.clone() });
@@ -181,7 +185,9 @@ impl<C: SagaData> Engine<C> {
         loop {
             let planner = Planner::new(&self.definition, &instance.state, self.clock.now());
             for due in planner.due() {
-                if !stop.load(Ordering::Relaxed) && under_way.insert(due.clone()) {
+                // An intent says that a call is made; a local step has none.
+                let is_recorded = due.attempt > 0;
+                if (is_recorded || !stop.load(Ordering::Relaxed)) && under_way.insert(due.clone()) {
                     calls.push(self.call(id, Arc::clone(&instance.state), due, stop));
                 }
             }

@@ -37,7 +37,8 @@
 //! # Ok(())
 //! # }
 //! ```
-
+//!
+//! The service that a remote step calls, which must do it once and undo it once, is a [`participant`].
 //!
 //! # Many processes
 //!
@@ -64,6 +65,11 @@
 //! not done before it. Else it becomes [stuck](Status::Stuck) with the reason, before anything is called, and goes on when a person
 //! retries it in a build in which it fits. Steps that it has not begun may change at will. If a build lacks a whole saga, its
 //! instances wait, and [`Sagas::runner`] names the saga.
+//!
+//! # Features
+//!
+//! `sqlite` and `postgres` (where the table of the runner is), `http` (what an answer over HTTP means for a step), `axum` (handlers
+//! of a participant), `testing` (the explorer).
 
 #![cfg_attr(docsrs, feature(doc_cfg))]
 
@@ -78,6 +84,7 @@ mod flow;
 mod instance;
 mod local;
 mod mismatch;
+pub mod participant;
 mod person;
 mod plan;
 mod retry;
@@ -95,7 +102,7 @@ pub use error::SagaError;
 pub use event::{Direction, Intervention, SagaEvent};
 pub use flow::{Flow, FlowEvent, FlowSteps, timeline};
 pub use instance::{Instance, SagaId, Status};
-pub use local::{LocalCommand, command};
+pub use local::{LocalCommand, answering, command};
 pub use person::{By, Decision};
 pub use retry::StepRetry;
 #[cfg(any(feature = "sqlite", feature = "postgres"))]

@@ -9,7 +9,9 @@ pub(crate) use processes::part;
 
 use std::time::{Duration, Instant};
 
-use annals::{Append, EventId, EventStore, ExpectedVersion, NewEvent, ProjectionsBuilder, StreamId, Tenant};
+use annals::{
+    Append, EventId, EventStore, ExpectedVersion, NewEvent, ProjectionsBuilder, StreamId, StreamProjection, Tenant,
+};
 use serde::{Deserialize, Serialize};
 
 use crate::project::kinds::OrderList;
@@ -110,12 +112,15 @@ enum Baseline {
     LongLeases,
     /// Ours, of one projection.
     OneProjection,
+    /// Ours, of a stream projection that is not divided.
+    OneSlot,
 }
 
 impl Baseline {
     fn of(options: &Options) -> Option<Self> {
         match options {
             Options { alone: true, .. } => None,
+            Options { slots: Some(_), .. } => Some(Self::OneSlot),
             Options { lease_ms: Some(_), .. } => Some(Self::LongLeases),
             Options { projections: 2.., .. } => Some(Self::OneProjection),
             _ => Some(Self::Upserts),
@@ -127,6 +132,7 @@ impl Baseline {
             Self::Upserts => "one upsert statement per event in transactions of 1,000",
             Self::LongLeases => "annals with leases of an hour",
             Self::OneProjection => "annals with one projection",
+            Self::OneSlot => "annals with one slot",
         }
     }
 
@@ -134,6 +140,7 @@ impl Baseline {
     fn ours(self, options: &Options) -> Ours {
         match self {
             Self::LongLeases => Ours { lease: LONG_LEASE, ..Ours::of(options) },
+            Self::OneSlot => Ours { slots: Some(1), ..Ours::of(options) },
             Self::OneProjection | Self::Upserts => Ours { projections: 1, ..Ours::of(options) },
         }
     }
@@ -144,15 +151,20 @@ impl Baseline {
 struct Ours {
     projections: usize,
     lease: Duration,
+    /// The slots of a stream projection in place of the others.
+    slots: Option<u32>,
 }
 
 impl Ours {
     fn of(options: &Options) -> Self {
         let lease = options.lease_ms.map_or(DEFAULT_LEASE, Duration::from_millis);
-        Self { projections: options.projections, lease }
+        Self { projections: options.projections, lease, slots: options.slots }
     }
 
     fn projections(self, views: ProjectionsBuilder) -> ProjectionsBuilder {
+        if let Some(slots) = self.slots {
+            return views.lease(self.lease).with(kinds::SplitList.slots(slots));
+        }
         let mut views = views.lease(self.lease).with(OrderList);
         if self.projections > 1 {
             views = views.with(kinds::SecondList);
@@ -170,6 +182,12 @@ const LONG_LEASE: Duration = Duration::from_secs(3_600);
 
 /// Counts the orders whose rows are complete.
 const DELIVERED: &str = "SELECT count(*) FROM order_list WHERE status = 'delivered'";
+/// The same in the list that is split into slots.
+const DELIVERED_SPLIT: &str = "SELECT count(*) FROM order_list_split WHERE status = 'delivered'";
+
+fn delivered(options: &Options) -> &'static str {
+    if options.slots.is_some() { DELIVERED_SPLIT } else { DELIVERED }
+}
 
 /// How many orders a log of this many events has.
 fn orders(events: usize) -> i64 {

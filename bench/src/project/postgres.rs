@@ -6,7 +6,7 @@ use annals::postgres::PostgresDatabase;
 use annals::{EventStore, PostgresOptions, Projections};
 use sqlx::{Connection, Row};
 
-use super::{Baseline, DELIVERED, OrderEvent, Ours, build, fill, orders};
+use super::{Baseline, OrderEvent, Ours, build, delivered, fill, orders};
 use crate::baseline::postgres::{Micros, connection, tidy};
 use crate::report::Report;
 use crate::server::MeasuredServer;
@@ -24,7 +24,7 @@ pub(super) async fn measure(options: &Options) -> Result<Report, Fault> {
     for round in 0.. {
         let database = PostgresDatabase::open(server.database(&format!("ours_{round}")).await?).await?;
         build(&store, Projections::of(&store, &database), Ours::of(options), &mut ours).await?;
-        let row = sqlx::query(DELIVERED).fetch_one(&mut *database.read().await?).await?;
+        let row = sqlx::query(delivered(options)).fetch_one(&mut *database.read().await?).await?;
         assert_eq!(row.get::<i64, _>(0), orders(options.events()), "every order is in the list");
         database.close().await;
         if let Some(baseline) = baseline {

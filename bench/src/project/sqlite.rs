@@ -7,7 +7,7 @@ use annals::sqlite::SqliteDatabase;
 use annals::{EventStore, Projections, SqliteStore};
 use sqlx::{Connection, Row, SqliteConnection};
 
-use super::{Baseline, DELIVERED, OrderEvent, Ours, build, fill, orders};
+use super::{Baseline, OrderEvent, Ours, build, delivered, fill, orders};
 use crate::baseline::sqlite::{connection, options as file};
 use crate::report::Report;
 use crate::slices::{Tally, report};
@@ -22,7 +22,7 @@ pub(super) async fn measure(options: &Options) -> Result<Report, Fault> {
     for round in 0.. {
         let database = SqliteDatabase::open(folder.path().join(format!("ours-{round}.db"))).await?;
         build(&store, Projections::of(&store, &database), Ours::of(options), &mut ours).await?;
-        let row = sqlx::query(DELIVERED).fetch_one(&mut *database.read().await?).await?;
+        let row = sqlx::query(delivered(options)).fetch_one(&mut *database.read().await?).await?;
         assert_eq!(row.get::<i64, _>(0), orders(options.events()), "every order is in the list");
         database.close().await;
         if let Some(baseline) = baseline {

@@ -66,9 +66,11 @@ pub(super) async fn another_event_at_the_position_is_a_rewound_store(case: Case)
 pub(super) async fn a_checkpoint_without_an_event_id_is_refused(case: Case) {
     case.append("a", ExpectedVersion::Any, 2).await;
     let head = case.store.head().await.unwrap();
-    match case.store.check_checkpoint(&Checkpoint { event_id: None, ..head }).await {
-        Err(ReadError::Invalid(invalid)) => names_the_field(&invalid, "checkpoint"),
-        other => panic!("expected an error about `checkpoint`: {other:?}"),
+    for incarnation in [head.incarnation, Incarnation(case.store.ids().next_id())] {
+        match case.store.check_checkpoint(&Checkpoint { event_id: None, incarnation, ..head }).await {
+            Err(ReadError::Invalid(invalid)) => names_the_field(&invalid, "checkpoint"),
+            other => panic!("expected an error about `checkpoint`: {other:?}"),
+        }
     }
 }
 

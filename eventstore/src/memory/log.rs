@@ -58,8 +58,8 @@ impl Log {
         self.latest = self.latest.max(now);
         let begins = self.latest;
         // From here on nothing can fail, so that no append is ever stored by half.
-        let CheckedAppend { tenant, parts, append_id, request, .. } = append;
-        let streams = parts.into_iter().map(|part| self.store(part, append_id, now)).collect();
+        let CheckedAppend { tenant, parts, append_id, request, about, .. } = append;
+        let streams = parts.into_iter().map(|part| self.store(part, append_id, now)).chain(about).collect();
         let answer = Appended::new(streams, now, false);
         if let Some(request) = request {
             self.requests.remember(&tenant, &request, answer.clone(), begins, now);

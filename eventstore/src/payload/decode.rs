@@ -5,7 +5,7 @@ use std::fmt;
 use serde::Deserialize;
 use serde::de::value::U32Deserializer;
 use serde::de::{
-    DeserializeSeed, Deserializer, EnumAccess, Error, IntoDeserializer, MapAccess, VariantAccess, Visitor,
+    DeserializeSeed, Deserializer, EnumAccess, Error, IgnoredAny, IntoDeserializer, MapAccess, VariantAccess, Visitor,
 };
 use serde::forward_to_deserialize_any;
 
@@ -27,7 +27,7 @@ pub fn decode_variant<T: for<'de> Deserialize<'de>>(index: u32, payload: &Payloa
     let mut json = serde_json::Deserializer::from_str(payload.as_str());
     T::deserialize(VariantContent { index, json: &mut json })
         .and_then(|value| json.end().map(|()| value))
-        .map_err(|source| DecodeError::Payload { source })
+        .map_err(unfit)
 }
 
 /// Reads a struct; the bound is spelled out as at [`decode_variant`].
@@ -35,7 +35,29 @@ pub fn decode_variant<T: for<'de> Deserialize<'de>>(index: u32, payload: &Payloa
 /// # Errors
 /// [`DecodeError::Payload`] if the content does not fit.
 pub fn decode_struct<T: for<'de> Deserialize<'de>>(payload: &Payload) -> Result<T, DecodeError> {
-    payload.read().map_err(|source| DecodeError::Payload { source })
+    payload.read().map_err(unfit)
+}
+
+/// The error of a payload that does not fit. Logs show it, so what serde quotes of the payload's values is taken out of its
+/// text; what the `Deserialize` of the type itself says is left.
+fn unfit(error: serde_json::Error) -> DecodeError {
+    let text = error.to_string();
+    let source = match without_value(&text) {
+        // serde_json finds line and column in the text again.
+        Some(text) => Error::custom(text),
+        None => error,
+    };
+    DecodeError::Payload { source }
+}
+
+/// The text of an error of serde without the value in it, such as "invalid type: string, expected i32"; `None` if it quotes
+/// none.
+fn without_value(text: &str) -> Option<String> {
+    let quotes = ["invalid type: ", "invalid value: ", "unknown variant "];
+    quotes.iter().find(|quotes| text.starts_with(**quotes))?;
+    let value = text.find(['"', '`'])?;
+    let expected = text.rfind(", expected ").or_else(|| text.rfind(", there are no variants"))?;
+    (value < expected).then(|| format!("{}{}", text[..value].trim_end(), &text[expected..]))
 }
 
 /// The content of a variant that is known by its index.
@@ -101,7 +123,8 @@ impl<'de> VariantAccess<'de> for VariantContent<'_, 'de> {
     }
 }
 
-/// The content of a unit variant: `{}`, or `null` as another writer may have put it.
+/// The content of a unit variant: an object, whose fields are those of another build and ignored as those of a variant with
+/// fields are; or `null` as another writer may have put it.
 struct EmptyContent;
 
 impl<'de> Visitor<'de> for EmptyContent {
@@ -116,9 +139,7 @@ impl<'de> Visitor<'de> for EmptyContent {
     }
 
     fn visit_map<A: MapAccess<'de>>(self, mut fields: A) -> Result<(), A::Error> {
-        match fields.next_key::<String>()? {
-            None => Ok(()),
-            Some(field) => Err(Error::custom(format_args!("the event has no fields, but the payload has `{field}`"))),
-        }
+        while fields.next_entry::<IgnoredAny, IgnoredAny>()?.is_some() {}
+        Ok(())
     }
 }

@@ -17,12 +17,18 @@ use std::sync::Arc;
 
 use serde::Serialize;
 use serde::de::DeserializeOwned;
+use serde_json::Value;
 
 use crate::invalid::Invalid;
 use crate::limits::MAX_EVENT_BYTES;
 
 pub use decode::{decode_struct, decode_variant};
 pub use encode::{encode_struct, encode_variant};
+
+/// The JSON value of `value`; NaN, infinities and what nests too deep are refused.
+pub(crate) fn to_value<T: Serialize + ?Sized>(value: &T) -> Result<Value, serde_json::Error> {
+    value.serialize(guard::Guard::new(serde_json::value::Serializer))
+}
 
 /// How deep arrays and objects may nest; serde_json refuses to read 128.
 pub const MAX_DEPTH: usize = 64;
@@ -116,9 +122,10 @@ impl Payload {
     }
 }
 
+/// Its size only: logs show events by `Debug`, and a payload may hold personal data. [`Payload::as_str`] shows it.
 impl fmt::Debug for Payload {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.text)
+        write!(f, "Payload({} bytes)", self.text.len())
     }
 }
 

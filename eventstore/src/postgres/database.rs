@@ -12,7 +12,7 @@ use crate::error::{BackendError, OpenError};
 use crate::postgres::connection::borrowed::BorrowedConnection;
 use crate::postgres::connection::planner::{DEFAULT_PLANNER, KEEP_NO_PLAN, default_planner};
 use crate::postgres::connection::pool::Pool;
-use crate::postgres::fault::{NoConnection, commit_error, database_error, is_answer};
+use crate::postgres::fault::{NoConnection, commit_error, database_error, is_answer, may_pass};
 use crate::postgres::migrate::{migrate, pending};
 use crate::postgres::open::open_error;
 use crate::postgres::options::PostgresOptions;
@@ -203,8 +203,10 @@ impl PostgresDatabase {
         }
     }
 
-    /// Closes all connections once they are free. Later calls fail with [`DatabaseError::Closed`]. The connections of a
-    /// store's database are the store's, which is closed too.
+    /// Closes all connections once they are free. Those that are still borrowed after
+    /// [`PostgresOptions::connection_timeout`], by a reader, a transaction or a unit of work, are counted by an error in the log and
+    /// closed when they are dropped. Later calls fail with [`DatabaseError::Closed`]. The connections of a store's database are the
+    /// store's, which is closed too.
     ///
     /// # Cancel safety
     /// Dropping the future leaves the handle closed; remaining connections are closed when the last clone is dropped.
@@ -223,6 +225,13 @@ impl PostgresDatabase {
     #[must_use]
     pub fn is_pooled(&self) -> bool {
         self.0.pool.is_pooled()
+    }
+
+    /// Whether a statement that failed so may work in another transaction.
+    #[doc(hidden)]
+    #[must_use]
+    pub fn may_pass(&self, error: &sqlx::Error) -> bool {
+        may_pass(error)
     }
 
     /// What an error of a statement on one of this database's connections means. Not for commits: use

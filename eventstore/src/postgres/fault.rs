@@ -178,13 +178,13 @@ pub(crate) fn append_error(error: &Arc<sqlx::Error>, stream: impl FnOnce() -> St
         // The server itself does not know.
         code if code == "40003" || code.starts_with("08") => AppendError::OutcomeUnknown { stream: stream(), source },
         "25006" => AppendError::ReadOnly { reason: "the server is a standby, or set to read only".to_owned() },
-        PRIVILEGE => AppendError::ReadOnly { reason: format!("the account may not append ({error}); {GRANT}") },
+        PRIVILEGE => AppendError::ReadOnly { reason: format!("the account may not append ({source}); {GRANT}") },
         "53100" => AppendError::StorageFull { source },
         // The sequence of the positions is at its end.
         "2200H" => AppendError::no_position_left(),
         // Missing tables and functions, rejected rows: an operator must act.
         code if ["42", "3F", "23", "22"].iter().any(|class| code.starts_with(class)) => AppendError::Broken {
-            what: format!("the database refused a checked append: {error}"),
+            what: format!("the database refused a checked append: {source}"),
             remedy: "compare the schema `annals` and its privileges with what the migrations make".to_owned(),
         },
         _ => AppendError::Unavailable { source },
@@ -194,15 +194,7 @@ pub(crate) fn append_error(error: &Arc<sqlx::Error>, stream: impl FnOnce() -> St
 /// Maps a failed statement, other than a commit: the transaction will not be stored.
 pub(crate) fn database_error(error: sqlx::Error) -> DatabaseError {
     let source = |error| BackendError::new(error);
-    let Some(refusal) = error.as_database_error().and_then(|e| e.try_downcast_ref::<PgDatabaseError>()) else {
-        return match error {
-            sqlx::Error::Io(_) | sqlx::Error::Tls(_) | sqlx::Error::Protocol(_) => {
-                DatabaseError::Unavailable { source: source(error) }
-            }
-            error => DatabaseError::Failed { source: source(error) },
-        };
-    };
-    match refusal.code() {
+    match code_of_any(&error).unwrap_or_default() {
         "53100" => DatabaseError::StorageFull { source: source(error) },
         "25006" => DatabaseError::ReadOnly { source: source(error) },
         "XX001" | "XX002" => DatabaseError::Damaged { source: source(error) },
@@ -210,13 +202,24 @@ pub(crate) fn database_error(error: sqlx::Error) -> DatabaseError {
         code if code == "P0001" || code.starts_with("23") || code.starts_with("44") => {
             DatabaseError::Refused { source: source(error) }
         }
-        // Lost connections, serialization failures and deadlocks, exhausted resources, locks and prepared objects in use,
-        // cancelled statements, servers that start or stop; transactions that were idle for too long.
-        code if code == "25P03" || ["08", "40", "53", "55", "57"].iter().any(|class| code.starts_with(class)) => {
-            DatabaseError::Unavailable { source: source(error) }
-        }
+        _ if may_pass(&error) => DatabaseError::Unavailable { source: source(error) },
         _ => DatabaseError::Failed { source: source(error) },
     }
+}
+
+/// Whether a statement that failed so may work in another transaction: lost connections, serialization failures and
+/// deadlocks, exhausted resources, locks and prepared objects in use, cancelled statements, servers that start or stop;
+/// transactions that were idle for too long.
+pub(crate) fn may_pass(error: &sqlx::Error) -> bool {
+    match code_of_any(error) {
+        Some(code) => code == "25P03" || ["08", "40", "53", "55", "57"].iter().any(|class| code.starts_with(class)),
+        None => matches!(error, sqlx::Error::Io(_) | sqlx::Error::Tls(_) | sqlx::Error::Protocol(_)),
+    }
+}
+
+/// The SQLSTATE, also of an error with which the server ended the connection.
+fn code_of_any(error: &sqlx::Error) -> Option<&str> {
+    Some(error.as_database_error()?.try_downcast_ref::<PgDatabaseError>()?.code())
 }
 
 /// Maps a failed commit. An error that the server has sent means that nothing was stored, unless it ended the connection.

@@ -190,7 +190,7 @@ async fn check_grounds(connection: &mut PgConnection, shown: &Shown) -> Result<(
 /// Maps a statement that failed while the database was opened or migrated.
 pub(crate) fn open_error(path: &str, error: sqlx::Error) -> OpenError {
     if code(&error) == Some(PRIVILEGE) {
-        let what = format!("the account lacks a privilege ({error})");
+        let what = format!("the account lacks a privilege ({})", BackendError::new(error));
         return OpenError::Unsound { path: path.to_owned(), what, fix: GRANT.to_owned() };
     }
     database_error(error).into_open(path)

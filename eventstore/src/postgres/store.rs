@@ -9,7 +9,7 @@ use tokio::task::JoinHandle;
 use crate::append::{Append, Appended};
 use crate::as_of::AsOf;
 use crate::clock::IdSource;
-use crate::error::{AppendError, Invalid, OpenError, ReadError};
+use crate::error::{AppendError, OpenError, ReadError};
 use crate::filter::{Filter, StreamFilter};
 use crate::limits::Limits;
 use crate::position::{After, Checkpoint, Incarnation, Position};
@@ -221,16 +221,11 @@ impl EventStore for PostgresStore {
 
     async fn check_checkpoint(&self, checkpoint: &Checkpoint) -> Result<(), ReadError> {
         self.check_open()?;
-        let rewound = || ReadError::StoreRewound { position: checkpoint.position, incarnation: checkpoint.incarnation };
-        if checkpoint.incarnation != self.incarnation() {
-            return Err(rewound());
-        }
-        match checkpoint.event_id {
-            None if checkpoint.position == Position::START => Ok(()),
-            None => Err(Invalid::new("checkpoint", "has a position but no event id", "store both").into()),
-            Some(id) if self.0.reader.event_id_at(checkpoint.position).await? == Some(id) => Ok(()),
-            Some(_) => Err(rewound()),
-        }
+        let found = match checkpoint.event_id {
+            Some(_) => self.0.reader.event_id_at(checkpoint.position).await?,
+            None => None,
+        };
+        checkpoint.check(self.incarnation(), found)
     }
 
     fn watch(&self) -> watch::Receiver<Position> {

@@ -108,6 +108,11 @@ impl CommandScope for PostgresUnitOfWork {
         if self.broken {
             return Err(broken());
         }
+        if let Some(request) = append.request.as_ref().filter(|_| !append.about.is_empty()) {
+            let answer = Appended::new(append.about.clone(), self.now().await?, false);
+            let first = self.keep(&append.tenant, request, &answer).await?;
+            return Ok(first.unwrap_or(answer));
+        }
         self.broken = true;
         let appended = within(&mut self.transaction, None, &append).await;
         self.broken = matches!(appended, Err(NotDone::Failed(_)));

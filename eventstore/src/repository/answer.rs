@@ -69,8 +69,7 @@ impl<A: fmt::Debug> fmt::Debug for Loaded<A> {
 pub struct Executed<A> {
     /// The aggregate's stream.
     pub stream: StreamId,
-    /// The stream's version after the command. If the command led to no events, the version on which that was decided, or,
-    /// for a repeat of such a command, the present version, as nothing else is stored about it.
+    /// The stream's version after the command. If the command led to no events, the version on which that was decided.
     pub version: StreamVersion,
     /// The state at that version. A repeat reads it again. The pointer shares it with the repository's cache.
     pub state: Arc<A>,

@@ -53,8 +53,8 @@ impl<A: fmt::Debug> fmt::Debug for LoadedAsOf<A> {
     }
 }
 
-/// How many events the first page of a read of the past has at most; each further page has up to four times as many. How far away
-/// the last event is, is not known before it was read, except for a version.
+/// How many events the first page of a read of the past has at most; each further page has half of what was read before it, if that
+/// is more. How far away the last event is, is not known before it was read, except for a version; so little is read in vain.
 const FIRST_PAGE: usize = 128;
 
 /// The last event that is read.
@@ -164,13 +164,13 @@ impl<A: Evolve> Repository<A> {
             return Ok((Known::start(), position));
         }
         let start = self.snapshot_within(stream, last).await?;
-        let (begun, mut most) = (start.version, FIRST_PAGE);
+        let (begun, mut read) = (start.version, 0);
         let mut reading = Reading::on(start);
         loop {
             let (after, limit) = reading.next_page();
-            let limit = limit.min(most).min(last.events_after(after));
-            most = most.saturating_mul(4);
+            let limit = limit.min(FIRST_PAGE.max(read / 2)).min(last.events_after(after));
             let mut page = self.store().load_page(stream, after, limit).await?;
+            read += page.events.len();
             let included = page.events.partition_point(|event| last.includes(event));
             page.end |= included < page.events.len() || page.events.last().is_some_and(|event| last.is(event));
             page.events.truncate(included);

@@ -2,14 +2,17 @@
 
 use std::future::Future;
 
+use tokio::time::Instant;
+
 use super::error::ExecuteError;
 use super::scope::CommandScope;
 use super::settle::{SettleToken, Settled, settle};
+use super::turns::Turn;
 use crate::append::{Append, Appended};
 use crate::context::Context;
 use crate::error::{AppendError, ErrorFamily, Invalid, ReadError};
 use crate::store::EventStore;
-use crate::stream::StreamId;
+use crate::stream::{StreamId, StreamVersion};
 
 /// What a command decides on: one aggregate, or several of one tenant.
 pub(crate) trait Subject: Sync {
@@ -19,6 +22,12 @@ pub(crate) trait Subject: Sync {
     type Events: Send + Sync;
     /// The answer to the command.
     type Answer;
+
+    /// Waits until no earlier command runs on the same streams, not beyond `deadline`.
+    fn take_turns(
+        &self,
+        deadline: Option<Instant>,
+    ) -> impl Future<Output = Result<[Option<Turn<'_>>; 2], AppendError>> + Send;
 
     /// The states that are known without asking the store; `None` if there is one to read first.
     fn cached(&self) -> Option<Self::States>;
@@ -38,6 +47,9 @@ pub(crate) trait Subject: Sync {
 
     /// The append of events, of which there are some, and the states that they lead to.
     fn append(&self, states: &Self::States, events: &Self::Events) -> Result<(Append, Self::States), Invalid>;
+
+    /// Their streams, at the versions of the states.
+    fn versions(&self, states: &Self::States) -> Vec<(StreamId, StreamVersion)>;
 
     fn remember(&self, states: &Self::States);
 
@@ -97,6 +109,12 @@ where
     if let Some(first) = first_answer(scope, subject, context).await? {
         return Ok(first);
     }
+    // Kept until the command has its answer, so that others of this process lose no race against it. A transaction has locks of
+    // its own in the database, which commands that keep a turn may wait for.
+    let _turns = match S::IS_TRANSACTION {
+        true => [None, None],
+        false => subject.take_turns(context.deadline()).await?,
+    };
     let cached = subject.cached();
     // A transaction is read first: it sees what it has appended itself, which is in no cache.
     let mut is_fresh = S::IS_TRANSACTION || cached.is_none();
@@ -127,7 +145,8 @@ where
         let (append, next) = match (changed, context.request()) {
             (Changed::None, None) => return Ok(subject.nothing(&states)),
             (Changed::None, Some(request)) => {
-                (Append::request_only(context.tenant().clone(), request.clone()), states.clone())
+                let streams = subject.versions(&states);
+                (Append::request_about(context.tenant().clone(), request.clone(), streams), states.clone())
             }
             _ => subject.append(&states, &events)?,
         };

@@ -14,6 +14,7 @@ use super::error::ExecuteError;
 use super::scope::Direct;
 use super::settle::{SettleToken, ask};
 use super::subject::{One, Two};
+use super::turns::Turns;
 use crate::aggregate::{Decide, Evolve, IntoEvents};
 use crate::append::Appended;
 use crate::context::Context;
@@ -158,6 +159,11 @@ where
 
 /// Loads aggregates of one kind and executes commands on them. Cloning it is cheap, and clones share one cache.
 ///
+/// Commands of a repository and its clones on one aggregate run one after the other; those on other aggregates do not wait for
+/// them. So only other repositories, appends of your own, units of work and other processes can append in between. How many
+/// commands of a tenant may wait is [`Limits::queued_appends`](crate::Limits::queued_appends). A command that has not ended 10
+/// seconds after another began to wait for it, because its future is not polled or its store does not answer, loses its turn.
+///
 /// A command is decided on the aggregate's state, and its events are appended with the loaded version as the expected one.
 /// If another writer appended first, only the new events are read, and the command is decided again: up to 10 times, then
 /// the conflict is returned.
@@ -214,6 +220,7 @@ pub struct Repository<A: Evolve> {
     pub(super) store: Arc<dyn EventStore>,
     pub(super) cache: Cache<A>,
     pub(super) context: Arc<Context>,
+    pub(super) turns: Turns,
     pub(super) attempts: u32,
     /// `None` if the aggregate has none, or the store has no place for them.
     pub(super) snapshots: Option<Snapshots<A>>,
@@ -231,6 +238,7 @@ impl<A: Evolve> Repository<A> {
             store,
             cache: Cache::new(CACHED_STATES),
             context: Arc::default(),
+            turns: Turns::default(),
             attempts: ATTEMPTS,
             snapshots,
             kind: A::TYPE.into(),
@@ -341,7 +349,7 @@ impl<A: Evolve> Repository<A> {
     /// returned, with `repeated` and the state that it led to, which is read for it. A command without events is stored too; a rejection or a conflict is not.
     ///
     /// If the outcome of the append is unknown, it is repeated with the same event ids, a few times within the deadline of the
-    /// context, until it is known. This, and a deadline, need a runtime with tokio's timers.
+    /// context, until it is known. This, a deadline, and waiting for another command need a runtime with tokio's timers.
     ///
     /// # Errors
     /// [`ExecuteError::Rejected`] if the domain rejects; [`ExecuteError::Append`] with
@@ -473,6 +481,7 @@ impl<A: Evolve> Clone for Repository<A> {
             store: self.store.clone(),
             cache: self.cache.clone(),
             context: self.context.clone(),
+            turns: self.turns.clone(),
             attempts: self.attempts,
             snapshots: self.snapshots.clone(),
             kind: self.kind.clone(),

@@ -14,6 +14,7 @@ mod snapshots;
 mod subject;
 #[cfg(test)]
 mod tests;
+mod turns;
 
 #[cfg(any(feature = "sqlite", feature = "postgres"))]
 #[cfg(any(feature = "sqlite", feature = "postgres"))]

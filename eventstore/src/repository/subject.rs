@@ -2,6 +2,8 @@
 
 use std::sync::Arc;
 
+use tokio::time::Instant;
+
 use super::answer::{Executed, Loaded};
 use super::as_of::Last;
 use super::cache::Known;
@@ -10,6 +12,7 @@ use super::error::ExecuteError;
 use super::handle::Repository;
 use super::reading::{Reading, read_to};
 use super::scope::CommandScope;
+use super::turns::Turn;
 use crate::aggregate::{Evolve, IntoEvents};
 use crate::append::{Append, Appended};
 use crate::error::{AppendError, Invalid, ReadError};
@@ -63,6 +66,11 @@ impl<'r, A: Evolve> One<'r, A> {
         AppendError::RequestKeyReused { tenant: self.stream.tenant().clone(), key: request.key().to_owned() }
     }
 
+    /// Its turn among the commands on it.
+    async fn turn(&self, deadline: Option<Instant>) -> Result<Turn<'_>, AppendError> {
+        self.repository.turns.take(&self.stream, deadline, self.repository.store()).await
+    }
+
     /// Folds the events up to `version`, from a snapshot below it if there is one.
     async fn fold_to<S: CommandScope>(&self, scope: &mut S, version: StreamVersion) -> Result<Known<A>, ReadError> {
         let known = match S::IS_TRANSACTION {
@@ -99,6 +107,10 @@ impl<A: Evolve> Subject for One<'_, A> {
     type States = Known<A>;
     type Events = Vec<A::Event>;
     type Answer = Executed<A>;
+
+    async fn take_turns(&self, deadline: Option<Instant>) -> Result<[Option<Turn<'_>>; 2], AppendError> {
+        Ok([Some(self.turn(deadline).await?), None])
+    }
 
     fn cached(&self) -> Option<Known<A>> {
         self.repository.cache.get(self.repository.store.incarnation(), &self.stream)
@@ -143,6 +155,10 @@ impl<A: Evolve> Subject for One<'_, A> {
     fn append(&self, known: &Known<A>, events: &Vec<A::Event>) -> Result<(Append, Known<A>), Invalid> {
         let (new, next) = self.prepare(known, events)?;
         Ok((Append::to(self.stream.clone(), known.expected(), new), next))
+    }
+
+    fn versions(&self, known: &Known<A>) -> Vec<(StreamId, StreamVersion)> {
+        vec![(self.stream.clone(), known.version)]
     }
 
     fn remember(&self, known: &Known<A>) {
@@ -211,6 +227,18 @@ impl<A: Evolve, B: Evolve> Subject for Two<'_, A, B> {
     type Events = (Vec<A::Event>, Vec<B::Event>);
     type Answer = (Executed<A>, Executed<B>);
 
+    /// In the order of the streams, so that no two commands wait for each other.
+    async fn take_turns(&self, deadline: Option<Instant>) -> Result<[Option<Turn<'_>>; 2], AppendError> {
+        let (first, second) = if self.first.stream < self.second.stream {
+            let first = self.first.turn(deadline).await?;
+            (first, self.second.turn(deadline).await?)
+        } else {
+            let second = self.second.turn(deadline).await?;
+            (self.first.turn(deadline).await?, second)
+        };
+        Ok([Some(first), Some(second)])
+    }
+
     fn cached(&self) -> Option<(Known<A>, Known<B>)> {
         Some((self.first.cached()?, self.second.cached()?))
     }
@@ -246,6 +274,10 @@ impl<A: Evolve, B: Evolve> Subject for Two<'_, A, B> {
             _ => to_first(first).and(second_stream, second_expected, second),
         };
         Ok((append, (first_next, second_next)))
+    }
+
+    fn versions(&self, states: &Self::States) -> Vec<(StreamId, StreamVersion)> {
+        vec![(self.first.stream.clone(), states.0.version), (self.second.stream.clone(), states.1.version)]
     }
 
     fn remember(&self, states: &Self::States) {

@@ -50,6 +50,7 @@ impl DatabaseError {
                 ReadError::Damaged { position: Position::START, what: format!("the database file: {source}") }
             }
             Self::FileReplaced { what, remedy } => ReadError::Broken { what, remedy },
+            Self::Unavailable { source } => ReadError::Unavailable { source },
             other => ReadError::Unavailable { source: BackendError::new(other) },
         }
     }
@@ -77,6 +78,11 @@ pub(crate) fn result_code(error: &sqlx::Error) -> Option<i32> {
 
 fn extended_code(error: &sqlx::Error) -> Option<i32> {
     error.as_database_error()?.code()?.parse().ok()
+}
+
+/// Whether a statement that failed so may work in another transaction: what is locked, full or fails to be read.
+pub(crate) fn may_pass(error: &sqlx::Error) -> bool {
+    matches!(result_code(error), Some(BUSY | LOCKED | FULL | IOERR)) || matches!(error, sqlx::Error::WorkerCrashed)
 }
 
 /// Whether the file's folder may not be written, so that the journal cannot be made.

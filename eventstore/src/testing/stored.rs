@@ -38,7 +38,7 @@ pub(super) fn read_back<E: Event>(what: &str, event: &E) -> E {
     let named = format!("{what}, `{}` v{} ({}),", shape.name, shape.version, shape.rust_name);
     let payload = event.encode().unwrap_or_else(|e| panic!("{named} cannot be stored: {e}"));
     let parts = E::read(shape.name, shape.version, &payload)
-        .unwrap_or_else(|e| panic!("{named} cannot be read back from {payload:?}: {}", chain(&e)));
+        .unwrap_or_else(|e| panic!("{named} cannot be read back from {}: {}", payload.as_str(), chain(&e)));
     let count = parts.as_slice().len();
     let (Some(back), 1) = (parts.into_iter().next(), count) else {
         panic!("{named} is read back as {count} events");

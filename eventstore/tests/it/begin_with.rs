@@ -1,11 +1,12 @@
 //! Units of work for one request: one effect of all that is in them, and the first answer, on both databases.
 
+use std::convert::Infallible;
 use std::time::Duration;
 
 use annals_eventstore::{
-    Actor, AggregateStore, Append, AppendError, Appended, Begun, Context, EventStoreExt, ExecuteError, ExpectedVersion,
-    Filter, Fingerprint, Position, RecordedEvent, RequestKey, RequestUnitOfWork, SqliteStore, StreamId, Tenant,
-    TransactionalStore,
+    Actor, AggregateStore, Append, AppendError, Appended, Begun, Context, EventStoreExt, ExecuteError, Executed,
+    ExpectedVersion, Filter, Fingerprint, Position, RecordedEvent, RequestKey, RequestUnitOfWork, SqliteStore,
+    StreamId, Tenant, TransactionalStore, UnitOfWork,
 };
 use futures::TryStreamExt;
 use futures::future::join_all;
@@ -83,6 +84,7 @@ on_both! {
     every_event_has_tenant_metadata_and_cause_of_the_context;
     a_key_with_another_fingerprint_is_refused_and_one_of_a_failed_unit_is_free;
     a_unit_without_events_keeps_its_key_too;
+    the_key_of_a_command_without_events_is_of_its_aggregate;
     a_passed_deadline_stores_nothing;
     a_command_that_a_savepoint_has_undone_is_in_no_answer;
     a_request_that_sql_has_committed_too_early_has_one_effect;
@@ -225,6 +227,40 @@ async fn a_unit_without_events_keeps_its_key_too(store: impl WithTable) {
         assert!(!place_or_pay(&store, &Context::of(context.tenant().clone())).await.repeated);
     }
     assert_eq!(log(&store).await.len(), 2);
+}
+
+/// A command that leads to no events, alone or in a unit of work.
+async fn nothing_on(
+    store: &impl WithTable,
+    context: &Context,
+    id: &str,
+    inside: bool,
+) -> Result<Executed<Order>, ExecuteError<Infallible>> {
+    let orders = store.aggregate::<Order>().with(context.clone());
+    let nothing = |_: &Order| Ok::<_, Infallible>(None::<OrderEvent>);
+    if !inside {
+        return orders.execute(&order(id), nothing).await;
+    }
+    let mut work = store.begin().await?;
+    let done = work.execute(&orders, &order(id), nothing).await;
+    work.commit().await?;
+    done
+}
+
+/// For another aggregate it was answered as done, and nothing ran.
+async fn the_key_of_a_command_without_events_is_of_its_aggregate(store: impl WithTable) {
+    for (key, inside) in [("r-1", false), ("r-2", true)] {
+        let context = keyed(key, "x");
+        let first = nothing_on(&store, &context, "a", inside).await.unwrap();
+        assert!(!first.repeated && first.recorded_at.is_some());
+        for inside in [false, true] {
+            let again = nothing_on(&store, &context, "a", inside).await.unwrap();
+            assert_eq!((again.repeated, again.version, again.recorded_at), (true, first.version, first.recorded_at));
+            let other = nothing_on(&store, &context, "b", inside).await.unwrap_err();
+            assert!(matches!(other, ExecuteError::Append(AppendError::RequestKeyReused { .. })), "{other:?}");
+        }
+    }
+    assert_eq!(log(&store).await.len(), 0);
 }
 
 /// Places an order, or pays it if it is placed.

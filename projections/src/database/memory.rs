@@ -17,7 +17,7 @@ use crate::database::{
 };
 use crate::error::StartError;
 use crate::memory_table::MemoryTable;
-use crate::reactor::{Failing, Kept, Opened, Opening, ReactorKeeper, check_tenant, unit_of};
+use crate::reactor::{ASKED, Failing, Kept, Opened, Opening, ReactorKeeper, check_tenant, unit_of};
 use crate::reads::Query;
 use crate::shape::Shape;
 
@@ -260,6 +260,24 @@ impl ReadModels for MemoryReadModels {
             unclean: stored.unclean - 1,
             failing: stored.failing.clone(),
         })
+    }
+
+    async fn failing(&self, reactor: &'static str, only_asked: bool) -> Result<Vec<Failing>, Fault> {
+        let asked = |failing: &&Failing| !only_asked || failing.parked && failing.next_try_at == ASKED;
+        let state = self.state();
+        let mut all: Vec<Failing> = state
+            .reactors
+            .get(reactor)
+            .map_or_else(Vec::new, |stored| stored.failing.iter().filter(asked).cloned().collect());
+        all.sort_by_key(|failing| failing.place.position);
+        Ok(all)
+    }
+
+    async fn ask_again(&self, reactor: &'static str, stream: &StreamId) -> Result<bool, Fault> {
+        let mut state = self.state();
+        let stored = state.reactors.get_mut(reactor).into_iter().flat_map(|stored| &mut stored.failing);
+        let parked = stored.filter(|failing| failing.parked && failing.place.stream == *stream);
+        Ok(parked.map(|failing| failing.next_try_at = ASKED).count() == 1)
     }
 
     async fn shown(&self, models: &[Model]) -> Result<Vec<Option<Shown>>, Fault> {

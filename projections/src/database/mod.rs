@@ -1,5 +1,6 @@
 //! The database that read models live in, as the runner needs it. It knows nothing of the events' store.
 
+mod applying;
 mod choice;
 #[cfg(test)]
 pub(crate) mod contract;
@@ -7,6 +8,8 @@ mod lease;
 #[cfg(test)]
 pub(crate) mod memory;
 mod name;
+#[cfg(any(feature = "sqlite", feature = "postgres"))]
+mod own_sql;
 pub(crate) mod parked;
 #[cfg(feature = "postgres")]
 pub(crate) mod postgres;
@@ -17,7 +20,7 @@ pub(crate) mod sqlite;
 
 use std::time::Duration;
 
-use annals_eventstore::{BackendError, Checkpoint, DatabaseError, Incarnation, Position};
+use annals_eventstore::{BackendError, Checkpoint, DatabaseError, Incarnation, Invalid, Position, StreamId};
 use async_trait::async_trait;
 use jiff::Timestamp;
 use uuid::Uuid;
@@ -25,10 +28,12 @@ use uuid::Uuid;
 use crate::changes::Changes;
 use crate::column::ColumnValue;
 use crate::error::StartError;
-use crate::reactor::{Opened, Opening};
+use crate::reactor::{Failing, Opened, Opening};
 use crate::read_model::TableSpec;
 use crate::reads::Query;
 use crate::shape::Shape;
+use crate::transaction::{AnyTransaction, NO_TABLE};
+pub(crate) use applying::Applying;
 pub use choice::ReadModelDatabase;
 pub(crate) use lease::{Claimed, LeaseState, Paused, Runner, RunnerState, Survey, UnitId};
 pub(crate) use name::{Shown, Shows, StoredName, Switch};
@@ -43,6 +48,11 @@ pub(crate) struct Model {
 }
 
 impl Model {
+    /// Whether it is a transaction projection, of whose tables nothing is known.
+    pub(crate) fn is_in_transaction(&self) -> bool {
+        self.table.name == NO_TABLE.name
+    }
+
     /// The name of the table itself. The read model's stable name is that of a view over it.
     pub(crate) fn table_name(&self) -> String {
         format!("{}_v{}", self.table.name, self.version)
@@ -132,6 +142,24 @@ pub(crate) trait ReadModels: Send + Sync {
         now: Timestamp,
     ) -> Result<Prepared, StartError>;
 
+    /// Sees to it that a transaction projection has a checkpoint; where it has none, it sets up its tables in the same transaction.
+    async fn prepare_transaction(
+        &self,
+        model: &Model,
+        _shape: &Shape,
+        _projection: &dyn AnyTransaction,
+        _incarnation: Incarnation,
+        _now: Timestamp,
+    ) -> Result<Prepared, StartError> {
+        let problem = format!("takes no SQL, which projection `{}` consists of", model.projection);
+        Err(Invalid::new("database", problem, "use a SQLite file or a PostgreSQL database").into())
+    }
+
+    /// Begins a transaction in which a transaction projection applies events; `None` if its stored place is not `from`.
+    async fn begin_applying(&self, _model: &Model, _from: &Place) -> Result<Option<Box<dyn Applying>>, Fault> {
+        Ok(None)
+    }
+
     /// Where each of these units is; `None` if its checkpoint is gone.
     async fn places(&self, units: &[UnitId]) -> Result<Vec<Option<Place>>, Fault>;
 
@@ -160,6 +188,13 @@ pub(crate) trait ReadModels: Send + Sync {
     /// Makes a reactor the opening run's, in place of any run before it, and stores where it begins if nothing is stored. The calls of
     /// earlier runs change nothing from then on.
     async fn open_reactor(&self, opening: Opening) -> Result<Opened, StartError>;
+
+    /// The events that streams of a reactor cannot get past, sorted by position; or only those of parked streams that were asked
+    /// to be retried since their events last failed.
+    async fn failing(&self, reactor: &'static str, only_asked: bool) -> Result<Vec<Failing>, Fault>;
+
+    /// Asks whoever runs the reactor to retry a parked stream; false if it is not parked.
+    async fn ask_again(&self, reactor: &'static str, stream: &StreamId) -> Result<bool, Fault>;
 
     /// What the stable names of these models' read models show, in their order; `None` where name or checkpoint is gone.
     async fn shown(&self, models: &[Model]) -> Result<Vec<Option<Shown>>, Fault>;

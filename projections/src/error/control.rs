@@ -1,10 +1,11 @@
-//! Why projections could not be paused, resumed or started again.
+//! Why people could not do something with projections or reactors that run.
 
 use annals_eventstore::{BackendError, ErrorFamily, Invalid, ReadError};
 
 use crate::member::chain;
 
-/// Why a projection could not be paused, resumed or started again. Nothing was changed then.
+/// Why a projection or a reactor could not be paused, resumed or started again, or what it has set aside not listed, retried or
+/// dropped. Nothing was changed then.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum ControlError {
@@ -16,6 +17,14 @@ pub enum ControlError {
     Unknown {
         /// The name.
         name: String,
+        /// The names there are, joined by commas.
+        known: String,
+    },
+    /// No reactor of this name was started. Add it by `react`.
+    #[error("no reactor is called `{name}`; started are {known}; add it by `react`")]
+    UnknownReactor {
+        /// The name.
+        name: &'static str,
         /// The names there are, joined by commas.
         known: String,
     },
@@ -62,7 +71,11 @@ impl ControlError {
             Self::Unavailable(_) | Self::Taken { .. } => ErrorFamily::Transient,
             Self::Read(error) => error.family(),
             Self::Database(_) => ErrorFamily::Broken,
-            Self::Invalid(_) | Self::Unknown { .. } | Self::Paused { .. } | Self::Closed => ErrorFamily::Invalid,
+            Self::Invalid(_)
+            | Self::Unknown { .. }
+            | Self::UnknownReactor { .. }
+            | Self::Paused { .. }
+            | Self::Closed => ErrorFamily::Invalid,
         }
     }
 

@@ -61,6 +61,23 @@ impl ProjectionError {
     pub(crate) fn undeclared(why: Invalid) -> Self {
         Self(Cause::Undeclared(why))
     }
+
+    /// The error that it was made of.
+    pub(crate) fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
+        match &self.0 {
+            Cause::Other(source) => Some(source.as_ref()),
+            Cause::NotLoaded | Cause::Undeclared(_) => None,
+        }
+    }
+
+    /// The same, taken out.
+    #[cfg(any(feature = "sqlite", feature = "postgres"))]
+    pub(crate) fn into_source(self) -> Box<dyn std::error::Error + Send + Sync> {
+        match self.0 {
+            Cause::Other(source) => source,
+            other => Self(other).to_string().into(),
+        }
+    }
 }
 
 /// The cause to report.
@@ -230,6 +247,13 @@ pub enum StopCause {
     /// The database of the read models refused the work, and would again. Fix what it says, start again.
     #[error("the database of the read models refused; fix what it says and start again")]
     Database(#[source] BackendError),
+    /// A statement of a transaction projection's own has ended its transaction: a COMMIT or ROLLBACK, or SQL that SQLite rolls back for.
+    /// Nothing of the transaction is stored; on PostgreSQL what was written before a COMMIT, and behind a ROLLBACK, is. Leave the end of
+    /// the transaction to annals, and start again; where rows may be stored without their checkpoint, raise `VERSION` to build it anew.
+    #[error(
+        "a statement of its own has ended the transaction, as COMMIT and ROLLBACK do; leave that to annals and start again, on PostgreSQL with a raised `VERSION`, as rows may be stored without their checkpoint"
+    )]
+    TransactionEnded,
     /// The checkpoint is gone from the database while the projection was running. Start it again to build from the
     /// beginning.
     #[error("its checkpoint was removed from the database while it was running; start it again")]
@@ -250,6 +274,7 @@ impl StopCause {
             | Self::ProcessEnded(_)
             | Self::NeverSatisfied(_)
             | Self::Database(_)
+            | Self::TransactionEnded
             | Self::CheckpointRemoved
             | Self::Runner(_) => ErrorFamily::Broken,
             Self::Undeclared(_) => ErrorFamily::Invalid,

@@ -79,7 +79,7 @@ pub enum QueryError {
     },
     /// The database could not be asked, or could not run the query. Its family says whether to try again; if it is *invalid*,
     /// compare the types in the text with those of the columns.
-    #[error("the database could not read `{read_model}`; do what it says, or fix the text of the query")]
+    #[error("the database could not read `{read_model}`{}", what_helps(source))]
     Database {
         /// The read model.
         read_model: &'static str,
@@ -98,6 +98,15 @@ pub enum QueryError {
         /// Those that there are, joined by commas.
         known: String,
     },
+}
+
+/// What to do about what a database said of a query.
+fn what_helps(source: &DatabaseError) -> &'static str {
+    match source.family() {
+        ErrorFamily::Transient => "; try again",
+        ErrorFamily::Invalid => "; fix the text of the query, or do what it says",
+        _ => "; do what it says",
+    }
 }
 
 impl QueryError {

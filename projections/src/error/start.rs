@@ -158,6 +158,18 @@ pub enum StartError {
         /// What the database said.
         source: DatabaseError,
     },
+    /// A transaction projection could not make its tables. Fix what it says, start again.
+    #[error(
+        "projection `{projection}` (version {version}) could not set up its tables; fix what it says and start again"
+    )]
+    SetUp {
+        /// The projection.
+        projection: &'static str,
+        /// Its version.
+        version: u32,
+        /// What it said.
+        source: Box<dyn std::error::Error + Send + Sync>,
+    },
     /// The database of the read models could not be brought to this build's schema. Fix what it says, start again.
     #[error("the database of the read models could not be prepared; fix what it says and start again")]
     Migrate(#[source] OpenError),
@@ -177,7 +189,7 @@ impl StartError {
             | Self::ReactorTenantChanged { .. }
             | Self::ColumnsLost { .. }
             | Self::NameTaken { .. } => ErrorFamily::Invalid,
-            Self::Rewound { .. } | Self::ReactorRewound { .. } => ErrorFamily::Broken,
+            Self::Rewound { .. } | Self::ReactorRewound { .. } | Self::SetUp { .. } => ErrorFamily::Broken,
             Self::Store(source) => source.family(),
             Self::Database { source, .. } => source.family(),
             Self::Migrate(source) => source.family(),

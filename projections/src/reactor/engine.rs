@@ -7,20 +7,20 @@ use std::time::Duration;
 use annals_eventstore::{After, Backoff, Checkpoint, Clock, EventStore, ReadError, StreamId, StreamPage};
 use futures::FutureExt;
 use futures::future::BoxFuture;
-use tokio::sync::mpsc;
+use tokio::sync::Notify;
 use tokio::task::{JoinError, JoinSet};
 use tokio::time::{Instant, sleep_until, timeout_at};
 use tokio_util::sync::CancellationToken;
 
 use super::attempt::{Attempts, LONGEST_WAIT, Outcome};
-use super::keeper::{Failing, Kept, Opened};
+use super::keeper::{ASKED, Failing, Kept, Opened};
 use super::lanes::{Item, Lanes, Replay};
 use super::reactions::{AnyReactor, Held};
 use super::reactor::Options;
 use super::status::{ReactorState, ReactorStatus};
 use super::window::Window;
 use crate::batch::Batch;
-use crate::database::Fault;
+use crate::database::{Fault, ReadModels};
 use crate::error::{StopCause, Stopped};
 use crate::fold::panic_text;
 use crate::member::chain;
@@ -46,6 +46,9 @@ const SAVE_AFTER: Duration = Duration::from_millis(200);
 /// How long it may stay behind where nothing concerned the reactor.
 const SAVE_IDLE_AFTER: Duration = Duration::from_secs(1);
 
+/// How often it is asked which parked streams are to be retried, if there are some.
+const ASK_AGAIN_AFTER: Duration = Duration::from_secs(1);
+
 /// How often the log is looked at although no notification came.
 const LOOK_ANYWAY: Duration = Duration::from_secs(5);
 
@@ -54,16 +57,10 @@ pub(crate) struct Surroundings {
     pub(crate) store: Arc<dyn EventStore>,
     pub(crate) clock: Arc<dyn Clock>,
     pub(crate) cancel: CancellationToken,
-    pub(crate) requests: mpsc::UnboundedReceiver<Request>,
+    pub(crate) database: Arc<dyn ReadModels>,
+    /// Somebody here has asked to retry a parked stream.
+    pub(crate) asked: Arc<Notify>,
     pub(crate) status: Arc<tokio::sync::watch::Sender<ReactorStatus>>,
-}
-
-/// What people ask of a reactor that runs.
-pub(crate) enum Request {
-    /// The parked streams.
-    Parked(tokio::sync::oneshot::Sender<Vec<Failing>>),
-    /// Tries a parked stream again; the answer is whether it is parked.
-    Retry(StreamId, tokio::sync::oneshot::Sender<bool>),
 }
 
 /// Why a run ends.
@@ -94,6 +91,9 @@ pub(crate) struct Run {
     /// Set at the end of the log: when it is looked at anyway.
     look_at: Option<Instant>,
     replaying: Option<BoxFuture<'static, Replayed>>,
+    /// Which parked streams are to be retried, and when that is asked next.
+    asking: Option<BoxFuture<'static, Result<Vec<Failing>, Fault>>>,
+    ask_at: Instant,
     read_again_at: Option<Instant>,
     backoff: Backoff,
     saved: Checkpoint,
@@ -113,7 +113,11 @@ impl Run {
     pub(crate) fn new(around: Surroundings, reactor: Arc<dyn AnyReactor>, wanted: Wanted, opened: Opened) -> Self {
         let Opened { keeper, checkpoint, unclean, failing } = opened;
         let mut lanes = Lanes::default();
-        for failing in failing {
+        for mut failing in failing {
+            if failing.next_try_at == ASKED {
+                // What is stored says that it was asked for, until the event fails again.
+                failing.next_try_at = around.clock.now();
+            }
             // The clock may have been changed since, or be that of another machine; no wait is longer than the longest.
             let wait = failing.next_try_at.duration_since(around.clock.now());
             let wait = Duration::try_from(wait).unwrap_or_default().min(LONGEST_WAIT);
@@ -134,6 +138,8 @@ impl Run {
             held: Arc::default(),
             look_at: None,
             replaying: None,
+            asking: None,
+            ask_at: Instant::now(),
             read_again_at: None,
             backoff: Backoff::default(),
             saved: checkpoint,
@@ -155,6 +161,7 @@ impl Run {
             self.lanes.wake(Instant::now());
             self.begin();
             self.begin_saving();
+            self.begin_asking();
             self.begin_replay();
             self.step().await;
             self.report();
@@ -182,14 +189,16 @@ impl Run {
         let now = Instant::now();
         let reads = self.wants_page();
         let again = self.read_again_at.filter(|at| *at > now);
-        let wakes = [self.lanes.next_wake(), again, self.save_due(), self.look_at];
+        let ask_at = Some(self.ask_at).filter(|_| self.lanes.parked() > 0 && self.asking.is_none());
+        let wakes = [self.lanes.next_wake(), again, self.save_due(), self.look_at, ask_at];
         let wake = wakes.into_iter().flatten().min();
         let after = (*self.window.read()).into();
         tokio::select! {
             biased;
             () = self.around.cancel.cancelled() => self.end = Some(End::Closed),
             saved = held(&mut self.saving) => self.was_saved(saved),
-            Some(request) = self.around.requests.recv() => self.answer(request),
+            () = self.around.asked.notified() => self.ask_at = Instant::now(),
+            asked = held(&mut self.asking) => self.retry(asked),
             replayed = held(&mut self.replaying) => self.take_replayed(replayed).await,
             read = read_on(&mut self.pages, reads, self.look_at.is_some(), after, &self.wanted) => match read {
                 Some(page) => self.take_page(page),
@@ -410,14 +419,19 @@ impl Run {
         self.moved();
     }
 
-    fn answer(&mut self, request: Request) {
-        // Nobody waits for the answer any more: nothing is lost.
-        match request {
-            Request::Parked(answer) => {
-                let parked = self.lanes.failing().filter(|failing| failing.parked).cloned().collect();
-                drop(answer.send(parked));
-            }
-            Request::Retry(stream, answer) => drop(answer.send(self.lanes.replay(&stream))),
+    /// Begins to ask which parked streams are to be retried, if it is time.
+    fn begin_asking(&mut self) {
+        if self.lanes.parked() > 0 && self.asking.is_none() && self.ask_at <= Instant::now() {
+            let (database, reactor) = (Arc::clone(&self.around.database), self.attempts.reactor);
+            self.asking = Some(async move { database.failing(reactor, true).await }.boxed());
+        }
+    }
+
+    /// Retries the parked streams for which that was asked. If the database did not say, it is asked again.
+    fn retry(&mut self, asked: Result<Vec<Failing>, Fault>) {
+        self.ask_at = Instant::now() + ASK_AGAIN_AFTER;
+        for failing in asked.unwrap_or_default() {
+            self.lanes.replay(&failing.place.stream);
         }
     }
 
@@ -435,7 +449,10 @@ impl Run {
 
     fn retrying(&self, fault: &(dyn std::error::Error + 'static)) {
         let fault = chain(fault);
-        tracing::warn!(reactor = self.attempts.reactor, %fault, "retrying");
+        // Not again with each try.
+        if !matches!(&self.around.status.borrow().state, ReactorState::Retrying { fault: other } if *other == fault) {
+            tracing::warn!(reactor = self.attempts.reactor, %fault, "retrying");
+        }
         self.around.status.send_modify(|status| status.set_state(ReactorState::Retrying { fault }));
     }
 

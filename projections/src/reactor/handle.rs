@@ -1,15 +1,12 @@
 //! What the handle on running projections offers about reactors.
 
-use std::sync::PoisonError;
-
 use annals_eventstore::StreamId;
-use tokio::sync::oneshot;
 
-use super::engine::Request;
 use super::reactor::Reactor;
 use super::start::KnownReactor;
 use super::status::ReactorStatus;
-use crate::error::EventPlace;
+use crate::control::refused;
+use crate::error::{ControlError, EventPlace};
 use crate::handle::Projections;
 
 /// A stream that a reactor has set aside.
@@ -22,33 +19,6 @@ pub struct ParkedStream {
     pub error: String,
 }
 
-/// Why parked streams could not be listed or retried.
-#[derive(Debug, thiserror::Error)]
-#[non_exhaustive]
-pub enum ParkedError {
-    /// The reactor was not started with this handle. Ask where it was.
-    #[error("no reactor `{name}` was started here; ask the handle that `start` gave where it was")]
-    Unknown {
-        /// Its name.
-        name: &'static str,
-    },
-    /// The reactor does not run here any more: it has stopped, was closed, or another process runs it now. Its status says
-    /// which.
-    #[error("reactor `{name}` does not run here any more; its status says why")]
-    NotRunning {
-        /// Its name.
-        name: &'static str,
-    },
-    /// The stream is not parked, so there is nothing to retry.
-    #[error("stream `{stream}` is not parked by reactor `{name}`; there is nothing to retry")]
-    NotParked {
-        /// The reactor's name.
-        name: &'static str,
-        /// The stream.
-        stream: StreamId,
-    },
-}
-
 impl Projections {
     /// The state of every reactor that was started here, in the order in which they were added.
     /// [`Reactor`] has an example. [`Projections::stopped`] also waits for reactors.
@@ -57,45 +27,48 @@ impl Projections {
         self.known_reactors().iter().map(|reactor| reactor.status.borrow().clone()).collect()
     }
 
-    /// The streams that the reactor `R` has set aside, those that are being retried too: see [`Reacting::dead_letter`](crate::Reacting::dead_letter).
+    /// The streams that the reactor `R` has set aside, those that are being retried too, in the order of their events, in whichever
+    /// process it runs: see [`Reacting::dead_letter`](crate::Reacting::dead_letter).
     ///
     /// # Errors
-    /// [`ParkedError::Unknown`] or [`ParkedError::NotRunning`].
+    /// [`ControlError::UnknownReactor`] if `R` was not started here; others as of [`Projections::pause`].
     ///
     /// # Cancel safety
     /// Dropping the future is harmless.
-    pub async fn parked<R: Reactor>(&self) -> Result<Vec<ParkedStream>, ParkedError> {
-        let parked = self.ask::<R, _>(Request::Parked).await?;
-        Ok(parked.into_iter().map(|failing| ParkedStream { event: failing.place, error: failing.error }).collect())
+    pub async fn parked<R: Reactor>(&self) -> Result<Vec<ParkedStream>, ControlError> {
+        self.known_reactor(R::NAME)?;
+        let failing = self.shared().database.failing(R::NAME, false).await.map_err(refused)?;
+        let parked = failing.into_iter().filter(|failing| failing.parked);
+        Ok(parked.map(|failing| ParkedStream { event: failing.place, error: failing.error }).collect())
     }
 
     /// Lets the reactor `R` handle a parked stream again, from the event that failed: that one and all later ones, in order. When all
-    /// are handled, the stream is not parked any more. If one fails, the stream is parked from there.
+    /// are handled, the stream is not parked any more. If one fails, the stream is parked from there. False if it is not parked.
     ///
-    /// Returns when the retry has begun; [`Projections::parked`] shows what is left. It ends with the process: after a restart
-    /// the stream is parked still, and what was handled since is handled again when it is retried.
+    /// Any process may ask for it. That it is wanted is stored when this returns, and the process that runs the reactor begins
+    /// within a second; if none runs it, the next one that does. [`Projections::parked`] shows what is left. A retry that has
+    /// begun ends with the process: after a restart the stream is parked still, and what was handled since is handled again when
+    /// it is retried.
     ///
     /// # Errors
-    /// [`ParkedError::NotParked`] if the stream is not parked; [`ParkedError::Unknown`] or [`ParkedError::NotRunning`].
+    /// As of [`Projections::parked`].
     ///
     /// # Cancel safety
-    /// Dropping the future leaves open whether the retry has begun.
-    pub async fn retry_parked<R: Reactor>(&self, stream: &StreamId) -> Result<(), ParkedError> {
-        match self.ask::<R, _>(|answer| Request::Retry(stream.clone(), answer)).await? {
-            true => Ok(()),
-            false => Err(ParkedError::NotParked { name: R::NAME, stream: stream.clone() }),
-        }
+    /// Dropping the future leaves open whether the retry was asked for.
+    pub async fn retry_parked<R: Reactor>(&self, stream: &StreamId) -> Result<bool, ControlError> {
+        let reactor = self.known_reactor(R::NAME)?;
+        let asked = self.shared().database.ask_again(R::NAME, stream).await.map_err(refused)?;
+        reactor.asked.notify_one();
+        Ok(asked)
     }
 
-    async fn ask<R: Reactor, T>(&self, request: impl FnOnce(oneshot::Sender<T>) -> Request) -> Result<T, ParkedError> {
-        let is_its_own = |reactor: &&KnownReactor| reactor.name == R::NAME;
-        let reactor = self.known_reactors().iter().find(is_its_own).ok_or(ParkedError::Unknown { name: R::NAME })?;
-        let gone = ParkedError::NotRunning { name: R::NAME };
-        let (answer, answered) = oneshot::channel();
-        let requests = reactor.requests.lock().unwrap_or_else(PoisonError::into_inner).clone();
-        match requests.map(|requests| requests.send(request(answer))) {
-            Some(Ok(())) => answered.await.map_err(|_| gone),
-            Some(Err(_)) | None => Err(gone),
-        }
+    fn known_reactor(&self, name: &'static str) -> Result<&KnownReactor, ControlError> {
+        let all = self.known_reactors();
+        let unknown = || {
+            let known: Vec<String> = all.iter().map(|known| format!("`{}`", known.name)).collect();
+            let known = if known.is_empty() { "none".to_owned() } else { known.join(", ") };
+            ControlError::UnknownReactor { name, known }
+        };
+        all.iter().find(|reactor| reactor.name == name).ok_or_else(unknown)
     }
 }

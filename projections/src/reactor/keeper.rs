@@ -13,6 +13,9 @@ use crate::error::{EventPlace, StartError};
 /// The most bytes of an error's text that are stored.
 const MOST_ERROR_BYTES: usize = 2_000;
 
+/// When the event of a parked stream is tried again if somebody has asked for that. Else it is when it was tried last or later.
+pub(crate) const ASKED: Timestamp = Timestamp::UNIX_EPOCH;
+
 /// The name of a reactor's row among the checkpoints. No projection can have it.
 pub(crate) fn checkpoint_name(reactor: &str) -> String {
     format!("reactor:{reactor}")

@@ -19,11 +19,11 @@ mod window;
 
 pub use effect_key::EffectKey;
 pub use error::ReactorError;
-pub use handle::{ParkedError, ParkedStream};
+pub use handle::ParkedStream;
 pub use reactor::{Reacting, Reactor};
 pub use status::{ReactorState, ReactorStatus};
 
-pub(crate) use keeper::{Failing, Kept, Opened, Opening, ReactorKeeper, check_tenant, checkpoint_name};
+pub(crate) use keeper::{ASKED, Failing, Kept, Opened, Opening, ReactorKeeper, check_tenant, checkpoint_name};
 pub(crate) use leased::Reactors;
 pub(crate) use reactions::{AnyReactor, TypedReactor};
 #[cfg(test)]

@@ -24,6 +24,10 @@ use super::error::ReactorError;
 /// and continues, notices when it next stores something; until then it may repeat effects, also out of order. So receivers must
 /// use the key.
 ///
+/// An event that can never be handled, as one with an address that is none, stops the reactor or
+/// [parks its stream](Reacting::dead_letter), so that somebody looks at it. Nothing drops it: if it is to be left out, `react`
+/// writes that to the log and answers with `Ok`.
+///
 /// # Obligations on the implementer
 /// [`Reactor::react`] may be dropped at any `.await`: at the time limit ([`Reacting::time_limit`]), and when the process ends. What
 /// it had asked for by then is asked for again, under the same key. It does not block its thread.
@@ -60,9 +64,17 @@ use super::error::ReactorError;
 ///
 /// # async fn run() -> Result<(), Box<dyn std::error::Error>> {
 /// # let folder = tempfile::tempdir()?;
-/// let store = annals_eventstore::sqlite(folder.path().join("orders.db")).await?;
+/// // A test calls it without a runner.
+/// let shipped = OrderEvent::Shipped { email: "ann@example.org".into() };
+/// let given = annals_projections::testing::given_events([("o-17", shipped)]);
 /// let outbox = std::sync::Arc::default();
 /// let mailer = Mailer { outbox: std::sync::Arc::clone(&outbox) };
+/// for event in given.recorded()[0].typed::<OrderEvent>()? {
+///     mailer.react(&event, &EffectKey::new(Mailer::NAME, event.event_id, event.part)).await.unwrap();
+/// }
+/// assert_eq!(outbox.lock().unwrap().remove(0).1, "ann@example.org");
+///
+/// let store = annals_eventstore::sqlite(folder.path().join("orders.db")).await?;
 /// let views = store.projections().react(mailer).start().await?;
 ///
 /// let stream = StreamId::new(Tenant::default(), "order", "o-17")?;

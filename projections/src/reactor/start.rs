@@ -6,10 +6,10 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use annals_eventstore::{AsOf, Checkpoint, EventStore, Filter, IdSource, Invalid, Position, ReadError, TimeOrderedIds};
 use futures::FutureExt;
-use tokio::sync::{mpsc, watch};
+use tokio::sync::{Notify, watch};
 use tokio_util::sync::CancellationToken;
 
-use super::engine::{Request, Run, Surroundings};
+use super::engine::{Run, Surroundings};
 use super::keeper::{Opening, checkpoint_name};
 use super::reactions::AnyReactor;
 use super::reactor::First;
@@ -30,17 +30,15 @@ pub(crate) struct Member {
     wanted: Wanted,
     start: Checkpoint,
     status: Arc<watch::Sender<ReactorStatus>>,
-    requests: Requests,
+    asked: Arc<Notify>,
 }
-
-/// Where to ask a reactor that runs here; nowhere if it does not.
-pub(crate) type Requests = Arc<Mutex<Option<mpsc::UnboundedSender<Request>>>>;
 
 /// What the handle knows of a reactor.
 pub(crate) struct KnownReactor {
     pub(crate) name: &'static str,
     pub(crate) status: watch::Receiver<ReactorStatus>,
-    pub(crate) requests: Requests,
+    /// To be told when somebody has asked to retry a parked stream.
+    pub(crate) asked: Arc<Notify>,
 }
 
 /// Checks everything that can be checked without a database.
@@ -104,7 +102,7 @@ pub(crate) async fn prepare(shared: &Shared, reactors: Vec<Box<dyn AnyReactor>>)
             reactor: Arc::from(reactor),
             start,
             status: Arc::new(status),
-            requests: Arc::default(),
+            asked: Arc::default(),
         });
     }
     Ok(members)
@@ -161,8 +159,7 @@ fn refused(reactor: &'static str, error: ReadError) -> StartError {
 
 impl Member {
     pub(crate) fn known(&self) -> KnownReactor {
-        let requests = Arc::clone(&self.requests);
-        KnownReactor { name: self.reactor.name(), status: self.status.subscribe(), requests }
+        KnownReactor { name: self.reactor.name(), status: self.status.subscribe(), asked: Arc::clone(&self.asked) }
     }
 
     pub(crate) fn is_stopped(&self) -> bool {
@@ -173,7 +170,8 @@ impl Member {
     pub(crate) fn set_standby(&self, owner: Option<&str>, position: Position) {
         if !self.is_stopped() {
             self.status.send_modify(|status| {
-                (status.in_flight, status.position, status.owner) = (0, position, owner.map(Into::into));
+                (status.in_flight, status.retrying, status.parked, status.last_error) = (0, 0, 0, None);
+                (status.position, status.owner) = (position, owner.map(Into::into));
                 status.set_state(ReactorState::Standby { owner: owner.map(Into::into) });
             });
         }
@@ -219,20 +217,18 @@ impl Member {
             status.owner = Some(Arc::clone(runner));
             status.set_state(ReactorState::CatchingUp);
         });
-        let (request, requests) = mpsc::unbounded_channel();
-        *self.requests.lock().unwrap_or_else(PoisonError::into_inner) = Some(request);
         let around = Surroundings {
             store: Arc::clone(&shared.store),
             clock: Arc::clone(&shared.clock),
             cancel,
-            requests,
+            database: Arc::clone(&shared.database),
+            asked: Arc::clone(&self.asked),
             status: Arc::clone(&self.status),
         };
         let run = Run::new(around, Arc::clone(&self.reactor), self.wanted.clone(), opened);
-        let (status, asked) = (Arc::clone(&self.status), Arc::clone(&self.requests));
+        let status = Arc::clone(&self.status);
         Ok(async move {
             let ended = AssertUnwindSafe(run.run()).catch_unwind().await;
-            *asked.lock().unwrap_or_else(PoisonError::into_inner) = None;
             // Should the engine itself panic, nobody waits in vain.
             let Err(panic) = ended else { return };
             let text = panic_text(panic.as_ref());

@@ -22,11 +22,12 @@ pub struct ReactorStatus {
     pub handled: u64,
     /// How many events are being handled.
     pub in_flight: usize,
-    /// How many streams wait for another try of an event.
+    /// How many streams wait for another try of an event, if this process runs it.
     pub retrying: usize,
-    /// How many streams are parked.
+    /// How many streams are parked, if this process runs it; [`Projections::parked`](crate::Projections::parked) has them
+    /// in every process.
     pub parked: usize,
-    /// The last error, until an event that has failed is handled: event and reason.
+    /// The last error, until an event that has failed is handled: event and reason, if this process runs it.
     pub last_error: Option<String>,
     /// Who runs it: the name of this process or of another one. `None` if nobody does.
     pub owner: Option<Arc<str>>,
@@ -81,7 +82,7 @@ pub enum ReactorState {
         /// The fault.
         fault: String,
     },
-    /// It goes no further. Fix what it says and start it again.
+    /// It goes no further in this process. Fix what it says, and start the process again, or a build with the fix.
     Stopped(Stopped),
     /// Another process runs it. This one takes over if that ends.
     Standby {

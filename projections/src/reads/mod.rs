@@ -16,6 +16,7 @@ use crate::column::{ColumnType, ColumnValue};
 pub(crate) use find::{not_per_tenant, per_tenant};
 pub(crate) use run::Reads;
 pub use value::QueryValue;
+pub(crate) use value::checked;
 
 /// What is asked of a database.
 #[derive(Clone, Copy, Debug)]

@@ -25,8 +25,10 @@ impl Projections {
     ///
     /// - Rows that `ORDER BY` leaves equal are in the order of their keys, and so are all without it. The order of nulls
     ///   must be said.
-    /// - A value must have the type of the column that it is compared with. Null equals nothing: `IS NOT DISTINCT FROM $1`
-    ///   finds it.
+    /// - A field with `#[column(text)]` is a column with the text that serde writes. Compare it with that, as in `status = 'paid'`,
+    ///   or declare its type by [`text_column!`](crate::text_column) instead, and bind values of it.
+    /// - A value must have the type of the column that it is compared with, and so must another column, though one may be an integer
+    ///   and the other a real number. Null equals nothing: `IS NOT DISTINCT FROM $1` finds it.
     /// - `LIKE` takes capital and small letters as equal in SQLite, and not in PostgreSQL: `lower(customer) LIKE $1` is the same
     ///   in both. A backslash in its pattern escapes in PostgreSQL alone; `ESCAPE '!'` names another character for both. `lower` and
     ///   `upper` change the ASCII letters of a column alone.

@@ -161,6 +161,7 @@ fn a_remainder_is_that_of_integers() {
         assert!(refused.contains(&format!("the remainder of {named}, which is a real number")), "{real}: {refused}");
     }
     assert!(parsed("cents % $1 = line % 2", &[&3_i64]).is_ok());
+    assert!(parsed("cents < share", &[]).is_ok(), "numbers are compared as such");
 }
 
 /// What would lead out of the condition, or mean something else in some database, is never handed to one.
@@ -280,7 +281,7 @@ fn values_are_all_named_and_fit_what_they_are_compared_with() {
     for (text, values) in ok {
         assert!(parsed(text, values).is_ok(), "{text}: {:?}", parsed(text, values));
     }
-    let wrong: [(&str, &[&dyn QueryValue], &str); 22] = [
+    let wrong: [(&str, &[&dyn QueryValue], &str); 26] = [
         ("id = $1", &[&"a", &"b"], "does not name `$2`, but 2 values were given"),
         ("id = $2", &[&"a"], "names `$2`, but 1 values were given"),
         ("id = $2", &[&"a", &"b"], "does not name `$1`"),
@@ -295,6 +296,10 @@ fn values_are_all_named_and_fit_what_they_are_compared_with() {
         ("cents NOT IN (1, '2')", &[], "compares `cents`, which is an integer, with the text '2'"),
         ("cents IN ($1, $2)", &[&1, &true], "compares `cents`, which is an integer, with $2, which is a bool"),
         ("cents LIKE '1%'", &[], "compares `cents`, which is an integer, with the text '1%'"),
+        ("cents IS NOT DISTINCT FROM $1", &[&"5"], "compares `cents`, which is an integer, with $1, which is text"),
+        ("'a' IS DISTINCT FROM paid", &[], "compares `paid`, which is a bool, with the text 'a'"),
+        ("note IS DISTINCT FROM at", &[], "compares `at`, which is a timestamp, with `note`, which is text"),
+        ("id = cents", &[], "compares `cents`, which is an integer, with `id`, which is text"),
         ("id = 5.5", &[], "compares `id`, which is text, with the number 5.5"),
         ("LIMIT $1", &[&"5"], "has `$1` behind `LIMIT`"),
         ("LIMIT $1", &[&-1], "has `$1` behind `LIMIT`"),

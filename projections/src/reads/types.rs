@@ -7,7 +7,7 @@ use super::tokens::{COMPARISONS, Problem, Token};
 use crate::column::ColumnType;
 use crate::read_model::ColumnSpec;
 
-/// Checks each value, number and text that is compared with a column directly, by `IN` or by `BETWEEN`.
+/// Checks each value, number, text and column that is compared with a column directly, by `IN`, `BETWEEN` or `IS DISTINCT FROM`.
 pub(super) fn check(tokens: &[Token], values: &[ColumnType]) -> Result<(), Problem> {
     for (at, token) in tokens.iter().enumerate() {
         if let Token::Column(column) = token {
@@ -28,20 +28,24 @@ pub(super) fn check(tokens: &[Token], values: &[ColumnType]) -> Result<(), Probl
                 Some(found) => (*found, format!("${number}, which is {},", word_of(*found))),
                 None => continue,
             },
+            Token::Column(column) => {
+                (column.column_type, format!("`{}`, which is {},", column.name, word_of(column.column_type)))
+            }
             _ => continue,
         };
         let before = compared_before(&tokens[..at]);
-        let is_written = matches!(token, Token::Number(_));
+        let is_written = !matches!(token, Token::Value(_)) && is_number(found);
         for column in before.into_iter().chain(compared_behind(&tokens[at + 1..])) {
             // Large integers and real numbers are compared exactly by SQLite alone.
             let fits = column.column_type == found || is_written && is_number(column.column_type);
             if !fits {
                 let problem =
                     format!("compares `{}`, which is {}, with {what}", column.name, word_of(column.column_type));
-                return Err(Problem::new(
-                    problem.trim_end_matches(','),
-                    "bind a value of the type that the row's field has",
-                ));
+                let fix = match token {
+                    Token::Column(_) => "compare columns of one type",
+                    _ => "bind a value of the type that the row's field has",
+                };
+                return Err(Problem::new(problem.trim_end_matches(','), fix));
             }
         }
     }
@@ -87,6 +91,12 @@ fn compared_before(tokens: &[Token]) -> Option<&'static ColumnSpec> {
     match last {
         Token::Operator(operator) if COMPARISONS.contains(operator) => column_of(before),
         Token::Word("LIKE" | "BETWEEN") => column_of(before),
+        // `IS NOT DISTINCT FROM $1`
+        Token::Word("FROM") => match before {
+            [before @ .., Token::Word("IS"), Token::Word("DISTINCT")]
+            | [before @ .., Token::Word("IS"), Token::Word("NOT"), Token::Word("DISTINCT")] => column_of(before),
+            _ => None,
+        },
         // `BETWEEN $1 AND $2`
         Token::Word("AND") => match before {
             [before @ .., Token::Word("BETWEEN"), _] => column_of(before),
@@ -110,6 +120,15 @@ fn compared_before(tokens: &[Token]) -> Option<&'static ColumnSpec> {
 fn compared_behind(tokens: &[Token]) -> Option<&'static ColumnSpec> {
     match tokens {
         [Token::Operator(operator), Token::Column(column), ..] if COMPARISONS.contains(operator) => Some(column),
+        [Token::Word("IS"), Token::Word("DISTINCT"), Token::Word("FROM"), Token::Column(column), ..]
+        | [
+            Token::Word("IS"),
+            Token::Word("NOT"),
+            Token::Word("DISTINCT"),
+            Token::Word("FROM"),
+            Token::Column(column),
+            ..,
+        ] => Some(column),
         _ => None,
     }
 }

@@ -44,7 +44,7 @@ impl QueryValue for &str {
 }
 
 /// The values with their types, as a database holds them; else what is wrong with which.
-pub(super) fn checked(values: &[&dyn QueryValue]) -> Result<Vec<(ColumnType, ColumnValue)>, (usize, String)> {
+pub(crate) fn checked(values: &[&dyn QueryValue]) -> Result<Vec<(ColumnType, ColumnValue)>, (usize, String)> {
     let checked = |(at, value): (usize, &&dyn QueryValue)| {
         let (column_type, value) = (value.column_type(), value.to_value());
         match check_value(column_type, true, &value) {

@@ -235,6 +235,38 @@ pub(super) async fn a_read_model_that_was_emptied_has_all_events_of_a_parked_str
     views.close().await;
 }
 
+/// Whoever is slower finds that out, before it has a slot and while it has one, and what was dropped or applied meanwhile stays so.
+pub(super) async fn a_retry_that_another_was_faster_than_changes_nothing(shop: Fixture) {
+    let views = start(&shop, false).await;
+    poison(&shop, "a").await;
+    let last = poison(&shop, "b").await;
+    views.wait_for(last, shop.soon()).await.unwrap();
+    views.close().await;
+    let other = shop.beside();
+    let (slow, fast) = (start(&shop, true).await, start(&other, true).await);
+    for (id, of_held) in [("a", false), ("b", true)] {
+        let (held, before) = (shop.models.hold_seizes(of_held).await, shop.models.seizes_begun(of_held));
+        let of = stream(id);
+        let (retried, dropped) = tokio::join!(slow.retry::<Ordered>(&of), async {
+            while shop.models.seizes_begun(of_held) == before {
+                tokio::time::sleep(Duration::from_millis(1)).await;
+            }
+            let dropped = fast.drop_dead_letter::<Ordered>(&of, "me", "a test event").await;
+            drop(held);
+            dropped
+        });
+        assert!(dropped.unwrap());
+        match of_held {
+            false => assert_eq!(retried.unwrap(), Retried::NothingParked),
+            true => assert!(matches!(retried, Err(ControlError::Taken { .. })), "{retried:?}"),
+        }
+        assert_eq!(shop.rows::<Ordered>().await[0].1, folded([1]), "{id}");
+    }
+    assert_eq!(shop.rows::<Ordered>().await[1].1, folded([1]));
+    slow.close().await;
+    fast.close().await;
+}
+
 /// Two people retry the same stream: one does it, the other is told, and the slot has its owner again at once.
 pub(super) async fn of_two_retries_at_once_one_is_done(shop: Fixture) {
     let (first, second) = (start(&shop, false).await, start(&shop.beside(), false).await);

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use annals_eventstore::{
-    Checkpoint, Event, EventId, EventStore, ExpectedVersion, MemoryStore, NewEvent, Payload, Position, Recorded,
+    AsOf, Checkpoint, Event, EventId, EventStore, ExpectedVersion, MemoryStore, NewEvent, Payload, Position, Recorded,
     SeededIds, StreamId, Tenant,
 };
 
@@ -136,6 +136,24 @@ impl Fixture {
     /// The id and cents of every row that `P` has made.
     pub(crate) async fn rows<P: Projection>(&self) -> Vec<(String, i64)> {
         self.backend.accounts(&model::<P>()).await
+    }
+
+    /// The same of a table that SQL of a test's own has made.
+    pub(crate) async fn rows_of(&self, model: &Model) -> Vec<(String, i64)> {
+        self.backend.accounts(model).await
+    }
+
+    /// Puts the stored checkpoint of a projection behind the event at `position`, or removes it.
+    pub(crate) async fn put(&self, model: &Model, position: Option<Position>) {
+        let checkpoint = match position {
+            Some(position) => Some(self.store.log_as_of(AsOf::position(position)).await.unwrap()),
+            None => None,
+        };
+        self.backend.set_checkpoint(model, checkpoint).await;
+    }
+
+    pub(crate) fn is_postgres(&self) -> bool {
+        self.backend.is_postgres()
     }
 
     /// The same as a query by the stable name of `P`'s read model gives it.

@@ -156,6 +156,7 @@ async fn one_with_dead_letters_is_degraded_until_they_are_retried() {
     );
     views.close().await;
     let views = start(true).await;
+    assert_eq!(Verdict::Degraded { parked: 1 }.to_string(), "degraded: 1 stream is parked");
     for (id, left) in [("a", Verdict::Degraded { parked: 1 }), ("b", Verdict::Healthy)] {
         assert!(matches!(views.retry::<Ordered>(&stream(id)).await.unwrap(), Retried::Reopened { .. }));
         until(&views, |verdict| *verdict == left).await;

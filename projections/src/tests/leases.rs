@@ -7,8 +7,8 @@ use annals_eventstore::{IdSource, Position, TimeOrderedIds};
 use super::accounts::{AccountEvent, Accounts};
 use super::fixture::{Counts, Fixed, Fixture, model, pairs};
 use super::troubled::Trouble;
-use crate::database::Runner;
 use crate::database::contract::unit;
+use crate::database::{Runner, UnitId};
 use crate::error::StopCause;
 use crate::{ControlError, ProjectionState, ProjectionStatus, Projections, WaitError};
 
@@ -34,7 +34,7 @@ fn runs(views: &Projections) -> Vec<bool> {
 }
 
 /// Waits for what a few surveys bring about.
-async fn until(what: &str, holds: impl Fn() -> bool) {
+pub(super) async fn until(what: &str, holds: impl Fn() -> bool) {
     for _ in 0..2_000 {
         if holds() {
             return;
@@ -111,6 +111,8 @@ pub(super) async fn a_pause_ends_all_work_at_once_in_every_process(shop: Fixture
     drop((held, held_too));
     let last = shop.append("a", paid(4)).await;
     first.wait_for_one::<Counts>(last, shop.soon()).await.expect("others go on");
+    first.wait_for_one_token::<Counts>(&first.token(last), shop.soon()).await.expect("and so do requests for them");
+    assert!(matches!(first.wait_for_token(&first.token(last), LEASE).await, Err(WaitError::TimedOut { .. })));
     until("it says so", || {
         [&first, &second].iter().all(|views| matches!(&views.status()[0].state, ProjectionState::Paused { .. }))
     })
@@ -165,9 +167,8 @@ pub(super) async fn what_has_stopped_in_one_process_is_left_to_others_and_starte
 }
 
 /// What processes leave behind that end in the middle of applying an event, so many times.
-async fn die_applying(shop: &Fixture, position: Position, times: u32) {
+pub(super) async fn die_applying(shop: &Fixture, unit: UnitId, position: Position, times: u32) {
     let models = shop.handle();
-    let unit = unit(&model::<Accounts>());
     for n in 1..=times {
         let runs = vec![(unit.projection, unit.version)];
         let runner = Runner { id: TimeOrderedIds.next_id(), name: format!("dies {n}"), runs, stopped: Vec::new() };
@@ -192,7 +193,8 @@ pub(super) async fn an_event_that_ends_processes_stops_its_projection_at_last(sh
     views.close().await;
     let bad = shop.append("a", paid(2)).await;
     let last = shop.append("b", paid(4)).await;
-    die_applying(&shop, bad, 4).await;
+    let own = unit(&model::<Accounts>());
+    die_applying(&shop, own, bad, 4).await;
 
     // The fifth process ends politely while it could have been the event; the next is the last that tries.
     let views = start(&shop, "second").await;
@@ -206,7 +208,7 @@ pub(super) async fn an_event_that_ends_processes_stops_its_projection_at_last(sh
 
     let bad = shop.append("a", paid(8)).await;
     let last = shop.append("b", paid(16)).await;
-    die_applying(&shop, bad, 5).await;
+    die_applying(&shop, own, bad, 5).await;
     for name in ["third", "fourth"] {
         let views = start(&shop, name).await;
         let stopped = views.stopped().await.unwrap_err();

@@ -9,14 +9,14 @@ use annals_eventstore::{
 };
 
 use super::accounts::{Account, AccountEvent, Accounts};
-use super::fixture::{Fixed, Fixture, said};
+use super::fixture::{Counts, Fixed, Fixture, said};
 use crate::builder::ProjectionsBuilder;
 use crate::changes::{check_columns, check_key};
 use crate::serde_column::{json_from_column, json_to_column, text_from_column, text_to_column};
 use crate::{
-    Column, ColumnError, ColumnSpec, ColumnType, ColumnValue, EventPlace, IndexSpec, Projection, ProjectionError,
-    ProjectionProgress, QueryError, ReadModel, RowError, Rows, SpecError, StartError, StopCause, Stopped,
-    StreamProjection, StreamRow, TableSpec, WaitError,
+    Column, ColumnError, ColumnSpec, ColumnType, ColumnValue, ControlError, EffectKey, EventPlace, IndexSpec,
+    Projection, ProjectionError, ProjectionProgress, QueryError, Reactor, ReactorError, ReadModel, RowError, Rows,
+    SpecError, StartError, StopCause, Stopped, StreamProjection, StreamRow, TableSpec, WaitError,
 };
 
 fn position(n: i64) -> Position {
@@ -166,6 +166,7 @@ fn start_errors() -> Vec<StartError> {
         },
         StartError::Store(ReadError::Unavailable { source: engine() }),
         StartError::Database { projection: "order_list", source: DatabaseError::Unavailable { source: engine() } },
+        StartError::SetUp { projection: "customer_totals", version: 2, source: "there is no such dictionary".into() },
         StartError::Migrate(OpenError::Refused { path: "shop.db".to_owned(), source: engine() }),
     ]
 }
@@ -288,6 +289,7 @@ fn stops() -> Vec<Stopped> {
         },
         on_event(StopCause::NeverSatisfied(1_000)),
         stopped(None, StopCause::Database(engine())),
+        on_event(StopCause::TransactionEnded),
         stopped(None, StopCause::CheckpointRemoved),
         stopped(None, StopCause::Runner("index out of bounds".to_owned())),
     ];
@@ -368,6 +370,37 @@ fn query_errors() -> Vec<QueryError> {
     ]
 }
 
+struct Nobody;
+
+impl Reactor for Nobody {
+    type Event = AccountEvent;
+    const NAME: &'static str = "nobody";
+
+    async fn react(&self, _: &Recorded<AccountEvent>, _: &EffectKey) -> Result<(), ReactorError> {
+        Ok(())
+    }
+}
+
+async fn control_errors() -> Vec<ControlError> {
+    let rows = Fixture::new().projections().with(Accounts).start().await.unwrap();
+    let streams = Fixture::new().projections().with(OneAggregate).start().await.unwrap();
+    let errors = vec![
+        rows.dead_letters::<Accounts>().await.unwrap_err(),
+        streams.dead_letters::<OneAggregate>().await.unwrap_err(),
+        rows.pause::<Accounts>("").await.unwrap_err(),
+        rows.pause::<Counts>("a test").await.unwrap_err(),
+        rows.parked::<Nobody>().await.unwrap_err(),
+        ControlError::Unavailable(engine()),
+        ControlError::Database(engine()),
+        ControlError::Paused { projection: "accounts" },
+        ControlError::Taken { projection: "accounts" },
+        ControlError::Closed,
+    ];
+    rows.close().await;
+    streams.close().await;
+    errors
+}
+
 #[tokio::test]
 async fn messages_say_what_happened_and_what_to_do() {
     let mut all = String::new();
@@ -398,6 +431,10 @@ async fn messages_say_what_happened_and_what_to_do() {
     for error in query_errors() {
         assert_eq!(error.is_transient(), error.family() == ErrorFamily::Transient);
         tell("query", Some(error.family()), &error);
+    }
+    for error in control_errors().await {
+        assert_eq!(error.is_transient(), error.family() == ErrorFamily::Transient);
+        tell("control", Some(error.family()), &error);
     }
     for error in column_errors() {
         tell("column", None, &error);

@@ -27,6 +27,8 @@ mod start;
 mod streams;
 pub(crate) mod swapped;
 mod tenants;
+#[cfg(all(feature = "sqlite", feature = "postgres"))]
+mod transactions;
 pub(crate) mod troubled;
 
 /// One list, so that no database can miss a test. In memory time is paused; elsewhere it is real.
@@ -96,6 +98,7 @@ on_every_database! {
     dead_letters::events_that_arrive_while_a_stream_is_retried_follow_behind_in_order,
     dead_letters::parked_streams_that_cannot_be_read_stop_their_slot_and_say_so,
     dead_letters::a_read_model_that_was_emptied_has_all_events_of_a_parked_stream_in_the_end,
+    dead_letters::a_retry_that_another_was_faster_than_changes_nothing,
     dead_letters::of_two_retries_at_once_one_is_done,
     dead_letters::ten_thousand_waiting_events_are_retried_or_none,
     rivals::changes_that_cancel_out_are_a_step_that_another_process_cannot_take_half,

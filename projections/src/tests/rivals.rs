@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use annals_eventstore::{Checkpoint, DatabaseError, EventStore, Incarnation, Position};
+use annals_eventstore::{Checkpoint, DatabaseError, EventStore, Incarnation, Position, StreamId};
 use async_trait::async_trait;
 use fastrand::Rng;
 use jiff::Timestamp;
@@ -24,7 +24,7 @@ use crate::database::{
     StoredName, Survey, Switch, UnitId, Work,
 };
 use crate::error::StopCause;
-use crate::reactor::{Opened, Opening};
+use crate::reactor::{Failing, Opened, Opening};
 use crate::read_model::ReadModel;
 use crate::reads::Query;
 use crate::shape::Shape;
@@ -329,6 +329,14 @@ impl ReadModels for Replica {
 
     async fn open_reactor(&self, opening: Opening) -> Result<Opened, StartError> {
         self.models.open_reactor(opening).await
+    }
+
+    async fn failing(&self, reactor: &'static str, only_asked: bool) -> Result<Vec<Failing>, Fault> {
+        self.around(self.models.failing(reactor, only_asked)).await
+    }
+
+    async fn ask_again(&self, reactor: &'static str, stream: &StreamId) -> Result<bool, Fault> {
+        self.around(self.models.ask_again(reactor, stream)).await
     }
 
     async fn shown(&self, models: &[Model]) -> Result<Vec<Option<Shown>>, Fault> {

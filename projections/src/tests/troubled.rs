@@ -13,12 +13,13 @@ use crate::StartError;
 use crate::column::ColumnValue;
 use crate::database::contract::LookUp;
 use crate::database::{
-    Claimed, Fault, Model, Moved, ParkedStream, Paused, Place, Prepared, QueryFault, ReadModels, Runner, Shown, Shows,
-    StoredName, Survey, Switch, UnitId, Work,
+    Applying, Claimed, Fault, Model, Moved, ParkedStream, Paused, Place, Prepared, QueryFault, ReadModels, Runner,
+    Shown, Shows, StoredName, Survey, Switch, UnitId, Work,
 };
 use crate::reactor::{Failing, Kept, Opened, Opening, ReactorKeeper};
 use crate::reads::Query;
 use crate::shape::Shape;
+use crate::transaction::{AnyTransaction, ProjectionTransaction};
 
 /// What goes wrong with a call.
 #[derive(Clone, Copy, Debug)]
@@ -38,6 +39,7 @@ pub(crate) struct Troubled {
     gate_of_loads: Arc<tokio::sync::Mutex<()>>,
     gate_of_comparisons: Arc<tokio::sync::Mutex<()>>,
     gate_of_surveys: Arc<tokio::sync::Mutex<()>>,
+    gates_of_seizes: [Arc<tokio::sync::Mutex<()>>; 2],
     state: Arc<Mutex<State>>,
 }
 
@@ -57,6 +59,7 @@ struct State {
     loads_begun: usize,
     /// How many comparisons of stored checkpoints were begun.
     comparisons_begun: usize,
+    seizes_begun: [usize; 2],
     /// How many commits were begun, how many got through the gate, and how many had an effect.
     begun: usize,
     tried: usize,
@@ -74,7 +77,8 @@ struct State {
 impl Troubled {
     pub(crate) fn new(models: Arc<dyn ReadModels>) -> Self {
         let (gate, gate_of_loads, gate_of_comparisons, gate_of_surveys) = Default::default();
-        Self { models, gate, gate_of_loads, gate_of_comparisons, gate_of_surveys, state: Arc::default() }
+        let (gates_of_seizes, state) = Default::default();
+        Self { models, gate, gate_of_loads, gate_of_comparisons, gate_of_surveys, gates_of_seizes, state }
     }
 
     fn state(&self) -> std::sync::MutexGuard<'_, State> {
@@ -120,6 +124,15 @@ impl Troubled {
     /// Comparisons of stored checkpoints wait until what this gives is dropped.
     pub(crate) async fn hold_comparisons(&self) -> impl Sized {
         Arc::clone(&self.gate_of_comparisons).lock_owned().await
+    }
+
+    /// Whoever seizes a unit, or only whoever wants to keep one that it has seized, waits until what this gives is dropped.
+    pub(crate) async fn hold_seizes(&self, of_held: bool) -> impl Sized {
+        Arc::clone(&self.gates_of_seizes[usize::from(of_held)]).lock_owned().await
+    }
+
+    pub(crate) fn seizes_begun(&self, of_held: bool) -> usize {
+        self.state().seizes_begun[usize::from(of_held)]
     }
 
     pub(crate) fn comparisons_begun(&self) -> usize {
@@ -190,6 +203,22 @@ impl ReadModels for Troubled {
         now: Timestamp,
     ) -> Result<Prepared, StartError> {
         self.models.prepare(model, shape, incarnation, now).await
+    }
+
+    async fn prepare_transaction(
+        &self,
+        model: &Model,
+        shape: &Shape,
+        projection: &dyn AnyTransaction,
+        incarnation: Incarnation,
+        now: Timestamp,
+    ) -> Result<Prepared, StartError> {
+        self.models.prepare_transaction(model, shape, projection, incarnation, now).await
+    }
+
+    async fn begin_applying(&self, model: &Model, from: &Place) -> Result<Option<Box<dyn Applying>>, Fault> {
+        let begun = self.models.begin_applying(model, from).await?;
+        Ok(begun.map(|inner| Box::new(TroubledApplying { inner, state: Arc::clone(&self.state) }) as Box<dyn Applying>))
     }
 
     async fn places(&self, units: &[UnitId]) -> Result<Vec<Option<Place>>, Fault> {
@@ -266,6 +295,14 @@ impl ReadModels for Troubled {
         Ok(Opened { keeper, ..opened })
     }
 
+    async fn failing(&self, reactor: &'static str, only_asked: bool) -> Result<Vec<Failing>, Fault> {
+        self.models.failing(reactor, only_asked).await
+    }
+
+    async fn ask_again(&self, reactor: &'static str, stream: &StreamId) -> Result<bool, Fault> {
+        self.models.ask_again(reactor, stream).await
+    }
+
     async fn shown(&self, models: &[Model]) -> Result<Vec<Option<Shown>>, Fault> {
         self.models.shown(models).await
     }
@@ -303,6 +340,9 @@ impl ReadModels for Troubled {
         held: Option<i64>,
         lease: Duration,
     ) -> Result<Option<Place>, Fault> {
+        let of_held = usize::from(held.is_some());
+        self.state().seizes_begun[of_held] += 1;
+        drop(self.gates_of_seizes[of_held].lock().await);
         self.models.seize(unit, owner, held, lease).await
     }
 
@@ -386,5 +426,43 @@ impl ReactorKeeper for TroubledKeeper {
 
     async fn release(&self) -> Result<Kept, Fault> {
         self.call("release", self.inner.release()).await
+    }
+}
+
+/// A transaction whose commit fails as those of rows do.
+struct TroubledApplying {
+    inner: Box<dyn Applying>,
+    state: Arc<Mutex<State>>,
+}
+
+#[async_trait]
+impl Applying for TroubledApplying {
+    fn connection(&mut self) -> ProjectionTransaction<'_> {
+        self.inner.connection()
+    }
+
+    fn is_ended(&self) -> bool {
+        self.inner.is_ended()
+    }
+
+    async fn may_have_stored(&mut self) -> bool {
+        self.inner.may_have_stored().await
+    }
+
+    fn may_pass(&self, error: &(dyn std::error::Error + 'static)) -> bool {
+        self.inner.may_pass(error)
+    }
+
+    async fn commit(self: Box<Self>, to: &Checkpoint, now: Timestamp) -> Result<bool, Fault> {
+        let trouble = self.state.lock().expect("no test panics while it holds the lock").commits.pop_front().flatten();
+        match trouble {
+            None => self.inner.commit(to, now).await,
+            Some(Trouble::Passing) => Err(fault(true, None)),
+            Some(Trouble::Refused(_)) => Err(fault(false, None)),
+            Some(Trouble::Unanswered) => {
+                self.inner.commit(to, now).await?;
+                Err(fault(true, None))
+            }
+        }
     }
 }

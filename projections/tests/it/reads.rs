@@ -679,6 +679,9 @@ async fn a_token_brings_a_position_back_to_its_store_alone(backend: Backend) {
         matches!(&refused, WaitError::OtherStore { .. }) && refused.family() == ErrorFamily::Invalid,
         "{refused:?}"
     );
+    views.wait_for_one_token::<OrderList>(&token, SOON).await.unwrap();
+    let refused = views.wait_for_one_token::<OrderList>(&other, Duration::MAX).await.unwrap_err();
+    assert!(matches!(&refused, WaitError::OtherStore { .. }), "{refused:?}");
     let beyond = PositionToken { position: Position::new(i64::MAX).unwrap(), ..token };
     assert!(matches!(views.wait_for_token(&beyond, Duration::from_millis(50)).await, Err(WaitError::TimedOut { .. })));
     views.close().await;

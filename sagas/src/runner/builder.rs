@@ -123,8 +123,8 @@ impl SagasBuilder {
         self
     }
 
-    /// How many instances run at once in this process, 1 at least; 256 by default. An instance that waits, for a signal, a time or
-    /// its next attempt, is none of them. When so many run, further ones are left in the store until there is room.
+    /// How many instances run at once in this process, 1 at least; 256 by default. An instance that waits for a signal, or
+    /// for a time that is more than 200 ms ahead, is none of them. When so many run, further ones are left in the store until there is room.
     pub fn in_flight(mut self, most: usize) -> Self {
         self.in_flight = most;
         self

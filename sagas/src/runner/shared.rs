@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::panic::AssertUnwindSafe;
-use std::sync::atomic::AtomicBool;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -10,6 +10,7 @@ use annals_eventstore::{Clock, Repository, StreamId};
 use annals_projections::{ProjectionStatus, Projections, slot_of};
 use futures::FutureExt;
 use tokio::sync::{Notify, watch};
+use tokio::time::sleep;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
@@ -18,6 +19,9 @@ use super::in_flight::{Begin, InFlight};
 use super::instances::SLOTS;
 use super::look::has;
 use crate::instance::Instance;
+
+/// An instance that waits no longer than this goes on in its task, which the table need not wake.
+const SHORT: Duration = Duration::from_millis(200);
 
 pub(crate) struct Shared {
     pub(crate) sagas: BTreeMap<String, Arc<dyn AnySaga>>,
@@ -98,7 +102,15 @@ async fn run(shared: &Shared, saga: &dyn AnySaga, key: &Key, stop: &AtomicBool) 
     loop {
         // A step may panic; that is as if the process had ended in it.
         let version = match AssertUnwindSafe(saga.run(key, stop)).catch_unwind().await {
-            Ok(Ok(status)) => Some(status.version.get()),
+            Ok(Ok(status)) => {
+                let wait = status.wake_at.map(|at| at.duration_since(shared.clock.now()));
+                let wait = wait.filter(|wait| wait.is_positive()).and_then(|wait| Duration::try_from(wait).ok());
+                if let Some(wait) = wait.filter(|wait| *wait <= SHORT && !stop.load(Ordering::Relaxed)) {
+                    sleep(wait).await;
+                    continue;
+                }
+                Some(status.version.get())
+            }
             Ok(Err(error)) => {
                 let error = &error as &(dyn std::error::Error + 'static);
                 tracing::warn!(tenant = %key.tenant, saga = %key.id, error, "a saga could not be run; it is run again");

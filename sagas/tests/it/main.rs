@@ -7,6 +7,11 @@ mod flows;
 #[cfg(test)]
 mod killed;
 #[cfg(test)]
+#[path = "../../../resilience/src/loopback.rs"]
+mod loopback;
+#[cfg(test)]
+mod participant;
+#[cfg(test)]
 mod people;
 #[cfg(test)]
 mod sharing;

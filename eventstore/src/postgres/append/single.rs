@@ -40,6 +40,17 @@ const APPEND: &str = "
     ORDER BY 1
 ";
 
+/// Of a request about streams that got no events: its answer, which gets the time, is stored under its key.
+const KEEP_ANSWER: &str = "
+    SELECT k.kind, k.stream_number, k.actual, k.base_versions, k.positions, k.recorded_at, k.fingerprint,
+           coalesce(k.result, answer.result) AS result, k.standbys
+    FROM (SELECT jsonb_set($5::jsonb, '{recorded_at}',
+                           to_jsonb((extract(epoch FROM clock_timestamp()) * 1000000)::bigint))::text AS result
+          OFFSET 0) AS answer
+    CROSS JOIN LATERAL annals.append_keep($1, $2, $3, $4, answer.result) AS k
+    ORDER BY 1
+";
+
 pub(crate) const EVENTS_BY_IDS: &str = "
     SELECT event_id, tenant, aggregate_type, aggregate_id, version, position, event_type, schema_version,
            event_data::text, append_id, recorded_at
@@ -148,6 +159,13 @@ pub(crate) fn has_standbys(row: &PgRow) -> bool {
 pub(crate) fn answer_without_look(append: &CheckedAppend, row: &PgRow) -> Result<Option<Appended>, AppendError> {
     match get::<&str>(row, 0)? {
         "appended" => appended(append, row).map(Some),
+        "new" => match &append.request {
+            Some(request) => {
+                let answer = remembered(&append.tenant, request, request.fingerprint().get(), get(row, 7)?)?;
+                Ok(Some(Appended { repeated: false, ..answer }))
+            }
+            None => Err(broken("the answer to a request was stored, and the append has none".to_owned())),
+        },
         "remembered" => match &append.request {
             Some(request) => remembered(&append.tenant, request, get(row, 6)?, get(row, 7)?).map(Some),
             None => Err(broken("the answer to another request was returned".to_owned())),
@@ -232,6 +250,14 @@ fn with_event<'q>(query: Query<'q>, append: &'q CheckedAppend) -> Query<'q> {
 }
 
 fn call(append: &CheckedAppend, checked: bool) -> Query<'_> {
+    if let Some(request) = append.request.as_ref().filter(|_| !append.about.is_empty()) {
+        return sqlx::query(KEEP_ANSWER)
+            .bind(append.tenant.as_str())
+            .bind(request.key())
+            .bind(request.fingerprint().get())
+            .bind(lifetime(request))
+            .bind(answer::to_json(&Appended::new(append.about.clone(), Timestamp::UNIX_EPOCH, false)));
+    }
     with_events(sqlx::query(APPEND).bind(append.tenant.as_str()).bind(checked), append)
 }
 

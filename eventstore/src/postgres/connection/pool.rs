@@ -199,13 +199,24 @@ impl Pool {
         self.0.closed.load(Ordering::Acquire)
     }
 
-    /// Waits for all users of a connection and all earlier requests, then closes all. Later calls fail as closed.
+    /// Waits for all users of a connection and all earlier requests, as long as a call waits for a connection; then closes all,
+    /// those in use when they are dropped. Later calls fail as closed.
     pub(crate) async fn close(&self) {
         self.0.closed.store(true, Ordering::Release);
         let all = u32::try_from(self.0.size).unwrap_or(u32::MAX);
         // Permits are granted in the order of the requests, so this waits for all earlier ones. An error means that
         // another `close` was first.
-        let permits = self.0.permits.acquire_many(all).await;
+        let waited = self.0.timeout;
+        let permits = timeout(waited, self.0.permits.acquire_many(all)).await;
+        if permits.is_err() {
+            let in_use = self.0.size - self.0.permits.available_permits();
+            tracing::error!(
+                in_use,
+                ?waited,
+                "closed while connections are in use: by readers, transactions or units of work that are still open, or by long \
+                 statements; each is closed when it is dropped"
+            );
+        }
         self.0.permits.close();
         drop(permits);
         let idle = std::mem::take(&mut *self.lock());
@@ -338,6 +349,7 @@ impl Drop for PooledConnection {
         if let Some(session) = self.session.take()
             && session.is_usable()
             && self.permit.is_some()
+            && !self.pool.0.permits.is_closed()
         {
             self.pool.lock().push_back(Idle { session, since: self.since });
         }

@@ -28,6 +28,34 @@ const PARAMETERS: [&str; 18] = [
     "options",
 ];
 
+/// Those of libpq that are not supported: names that an error may show.
+const LIBPQ: [&str; 24] = [
+    "channel_binding",
+    "client_encoding",
+    "connect_timeout",
+    "fallback_application_name",
+    "gssencmode",
+    "gsslib",
+    "keepalives",
+    "keepalives_count",
+    "keepalives_idle",
+    "keepalives_interval",
+    "krbsrvname",
+    "load_balance_hosts",
+    "passfile",
+    "replication",
+    "require_auth",
+    "requirepeer",
+    "service",
+    "sslcompression",
+    "sslcrl",
+    "sslnegotiation",
+    "sslpassword",
+    "sslsni",
+    "target_session_attrs",
+    "tcp_user_timeout",
+];
+
 /// Reads the URL in the field of this name; the error shows no part of it.
 pub(crate) fn parse(field: &str, url: &str) -> Result<PgConnectOptions, Invalid> {
     let not_a_url = || Invalid::new(field, "is not a URL of a PostgreSQL database", FORM);
@@ -35,16 +63,17 @@ pub(crate) fn parse(field: &str, url: &str) -> Result<PgConnectOptions, Invalid>
     let (place, parameters) = rest.split_once('?').unwrap_or((rest, ""));
     let database = place.split_once('/').map_or("", |(_, database)| database);
     // Without this check the end of a password would be shown as the database name.
-    if database.contains('@') || rest.contains('#') {
+    let user = place.split('/').next().and_then(|authority| authority.rsplit_once('@')).map_or("", |(user, _)| user);
+    if database.contains('@') || user.contains('@') || rest.contains('#') {
         let fix = "in a password write `/` as `%2F`, `?` as `%3F`, `#` as `%23` and `@` as `%40`";
-        return Err(Invalid::new(field, "has an `@` after its host, or a `#`", fix));
+        return Err(Invalid::new(field, "has an `@` too many, or a `#`", fix));
     }
     for parameter in parameters.split('&').filter(|parameter| !parameter.is_empty()) {
         let (name, _) = parameter.split_once('=').unwrap_or((parameter, ""));
         if !PARAMETERS.contains(&name) && !name.starts_with("options[") {
-            // The name may be a piece of a password that contains a `?`; then an `@` follows.
-            let shown = if parameters.contains('@') { "a parameter" } else { &format!("the parameter `{name}`") };
-            let problem = format!("has {shown} that is not supported");
+            // The name may be a password that is in the wrong place, or a piece of one that contains a `?`.
+            let shown = LIBPQ.contains(&name).then(|| format!("the parameter `{name}`"));
+            let problem = format!("has {} that is not supported", shown.as_deref().unwrap_or("a parameter"));
             let fix =
                 format!("leave it out; supported are {} (in a password write `?` as `%3F`)", PARAMETERS.join(", "));
             return Err(Invalid::new(field, problem, fix));

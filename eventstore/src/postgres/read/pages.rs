@@ -528,7 +528,14 @@ impl<'s> PageBuilder<'s> {
             Some(stream) => self.decoder.event_of(stream, row),
             None => self.decoder.event(row),
         };
-        let event = event.map_err(PageError::Row)?;
+        let event = match event {
+            // The page ends before the row, and the next one reports it.
+            Err(_) if !self.events.is_empty() => {
+                self.cut = true;
+                return Ok(false);
+            }
+            event => event.map_err(PageError::Row)?,
+        };
         if !self.budget.takes(&event) {
             self.cut = true;
             return Ok(false);

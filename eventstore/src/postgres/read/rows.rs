@@ -122,7 +122,8 @@ impl Decoder {
             name: self.names.other(text(row, 3, "event_type")?),
             schema_version: u32::try_from(schema_version).map_err(|e| ("schema_version", e.into()))?,
             payload: Payload::trusted(json(row, 5, "event_data")?),
-            metadata: metadata.map_err(|e| ("metadata", e.into()))?,
+            metadata: metadata
+                .map_err(|e| ("metadata", format!("it does not fit at its column {}", e.column()).into()))?,
             append_id: optional(row, 9, "append_id")?.map(as_id).transpose().map_err(|e| ("append_id", e))?,
             recorded_at: Timestamp::from_microsecond(micros).map_err(|e| ("recorded_at", e.into()))?,
         })

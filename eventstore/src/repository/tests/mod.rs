@@ -2,6 +2,7 @@ mod account;
 mod programs;
 mod snapshots;
 mod spy;
+mod turns;
 #[cfg(any(feature = "sqlite", feature = "postgres"))]
 mod within;
 
@@ -565,9 +566,28 @@ async fn a_command_without_events_records_its_key() {
     spy.inner.append_many(paid_in(1)).await.unwrap();
     // Decided now, it would lead to an event.
     let again = keyed.send(&id(), Settle(100)).await.unwrap();
-    assert_eq!((again.version, again.events, again.repeated), (version(2), 0, true));
-    assert_eq!(again.recorded_at, first.recorded_at);
+    assert_eq!((again.version, again.events, again.repeated), (version(1), 0, true));
+    assert_eq!((again.state.balance, again.recorded_at), (100, first.recorded_at));
     assert_eq!(stored(&spy).await.len(), 2);
+}
+
+/// It was answered as done, and nothing ran: the key of a command without events belonged to no aggregate.
+#[tokio::test]
+async fn the_key_of_a_command_without_events_is_refused_for_another_aggregate() {
+    let (spy, accounts) = opened().await;
+    let keyed = accounts.with(request("r-1", "x"));
+    keyed.send(&id(), Settle(100)).await.unwrap();
+    let error = keyed.execute(&"b".to_owned(), deposit(1)).await.unwrap_err();
+    assert!(matches!(error, ExecuteError::Append(AppendError::RequestKeyReused { ref key, .. }) if key == "r-1"));
+    // Nor for a third one, if the command was about two.
+    let (context, both) = (request("r-2", "x"), [id(), "b".to_owned()]);
+    let pair = spy.execute_two(&context, (&accounts, &both[0]), (&accounts, &both[1]), |_, _| {
+        Ok::<_, Infallible>((None::<Moved>, None::<Moved>))
+    });
+    pair.await.unwrap();
+    let error = accounts.with(context).execute(&"c".to_owned(), deposit(1)).await.unwrap_err();
+    assert!(matches!(error, ExecuteError::Append(AppendError::RequestKeyReused { .. })), "{error:?}");
+    assert_eq!(stored(&spy).await.len(), 1);
 }
 
 #[tokio::test]

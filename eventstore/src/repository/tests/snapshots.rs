@@ -198,7 +198,8 @@ async fn a_read_of_the_past_reads_little_more_than_it_needs_and_takes_a_snapshot
     let position = spy.load_page(&stream(), version(599), 1).await.unwrap().events[0].position;
     spy.calls();
     assert_eq!(counters.as_of(&id(), AsOf::position(position)).await.unwrap().state.sum, 600);
-    let pages = [(0, 128), (127, 512)].map(|(after, events)| Call::Load { after, events });
+    let pages =
+        [(0, 128), (127, 128), (254, 128), (381, 192), (572, 288)].map(|(after, events)| Call::Load { after, events });
     assert_eq!(spy.calls(), pages);
     taken(&counters, 1).await;
     assert_eq!(versions(&spy, &counters).await, [600]);

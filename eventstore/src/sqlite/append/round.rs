@@ -186,7 +186,8 @@ fn appended<'a, 'r: 'a>(
         }
         AppendedStream { stream: part.stream.clone(), version, positions }
     };
-    Appended::new(append.parts.iter().map(|part| stream(part, stored)).collect(), now, false)
+    let streams = append.parts.iter().map(|part| stream(part, stored)).chain(append.about.iter().cloned());
+    Appended::new(streams.collect(), now, false)
 }
 
 /// Compares what is expected with what is there, and plans the rows of the append if it holds for all its streams.

@@ -4,7 +4,7 @@ use std::collections::VecDeque;
 use std::ops::{Deref, DerefMut};
 use std::path::Path;
 use std::pin::pin;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::Duration;
 
@@ -19,7 +19,7 @@ use crate::position::{Incarnation, Position};
 use crate::sqlite::connection::file::OpenedFile;
 use crate::sqlite::connection::open::{Opened, connect};
 use crate::sqlite::connection::session::{self, COMMIT, COMMIT_AT_HEAD, Session};
-use crate::sqlite::fault::{is_refused_commit, result_code};
+use crate::sqlite::fault::{is_refused_commit, may_pass, result_code};
 use crate::sqlite::options::SqliteOptions;
 
 const BEGIN: &str = "BEGIN IMMEDIATE";
@@ -90,6 +90,8 @@ struct Inner {
     /// Whether the lock was last taken for a [`SqliteTransaction`], which may be kept for any time.
     held_by_user: AtomicBool,
     permits: Arc<Semaphore>,
+    /// How many connections for reading code that is not ours has.
+    borrowed_readers: AtomicUsize,
     readers: Mutex<VecDeque<SqliteConnection>>,
     /// That of a new connection for reading.
     reader_session: OnceLock<Session>,
@@ -214,24 +216,52 @@ impl SqliteDatabase {
             writer: Arc::new(tokio::sync::Mutex::new(writer)),
             held_by_user: AtomicBool::new(false),
             permits: Arc::new(Semaphore::new(options.readers)),
+            borrowed_readers: AtomicUsize::new(0),
             readers: Mutex::new(readers),
             reader_session,
         })))
     }
 
-    /// Takes a connection for reading; it goes back when it is dropped. Waits while all are in use.
+    /// Takes a connection for reading; it goes back when it is dropped. Waits while all are in use, as long as
+    /// [`SqliteOptions::busy_timeout`] says, at least 100 ms.
     ///
     /// It refuses to write (`PRAGMA query_only`); [`SqliteDatabase::begin`] gives a transaction for that.
     ///
     /// # Errors
-    /// [`DatabaseError::Closed`], or what kept a connection from being opened.
+    /// [`DatabaseError::Unavailable`], which is transient, if other readers were kept for so long; [`DatabaseError::Closed`], or
+    /// what kept a connection from being opened.
     ///
     /// # Cancel safety
     /// Dropping the future takes nothing.
     pub async fn read(&self) -> Result<SqliteReader, DatabaseError> {
         let mut reader = self.held_reader().await?;
         reader.borrowed = true;
+        self.0.borrowed_readers.fetch_add(1, Ordering::AcqRel);
         Ok(reader)
+    }
+
+    /// Waits until a connection for reading may be taken. The handle's own reads are waited for however long they take, readers
+    /// of users as long as the busy timeout says.
+    async fn reader_permit(&self) -> Result<OwnedSemaphorePermit, DatabaseError> {
+        let max_wait = self.0.busy_timeout.max(SHORTEST_WAIT);
+        let mut permit = pin!(Arc::clone(&self.0.permits).acquire_owned());
+        // A permit that is there needs no timer.
+        if let Some(permit) = futures::FutureExt::now_or_never(&mut permit) {
+            return permit.map_err(|_| DatabaseError::Closed);
+        }
+        loop {
+            if let Ok(permit) = tokio::time::timeout(max_wait, &mut permit).await {
+                return permit.map_err(|_| DatabaseError::Closed);
+            }
+            let borrowed = self.0.borrowed_readers.load(Ordering::Acquire);
+            if borrowed > 0 {
+                let why = format!(
+                    "no connection for reading became free within {max_wait:?}: {borrowed} are held by readers that \
+                     `SqliteDatabase::read` gave; drop them sooner, or allow more by `SqliteOptions::readers`"
+                );
+                return Err(DatabaseError::Unavailable { source: BackendError::new(why) });
+            }
+        }
     }
 
     /// The same for reads that begin no transaction.
@@ -239,7 +269,7 @@ impl SqliteDatabase {
         if self.0.closed.load(Ordering::Acquire) {
             return Err(DatabaseError::Closed);
         }
-        let permit = Arc::clone(&self.0.permits).acquire_owned().await.map_err(|_| DatabaseError::Closed)?;
+        let permit = self.reader_permit().await?;
         self.0.file.check_name()?;
         let held = self.0.readers.lock().unwrap_or_else(PoisonError::into_inner).pop_front();
         let connection = match held {
@@ -283,8 +313,9 @@ impl SqliteDatabase {
         self.0.read_only
     }
 
-    /// Waits without bound for the transaction or unit of work that is open, so end it first; then closes all connections.
-    /// Readers that are borrowed are closed when they come back.
+    /// Waits for the transaction or unit of work that is open, as long as [`SqliteOptions::busy_timeout`] says, at least 100 ms;
+    /// then closes all connections. That of a transaction that is still open is named by an error in the log and closed when it
+    /// ends. Readers that are borrowed are closed when they come back.
     /// Later calls fail with [`DatabaseError::Closed`]. Closing twice is harmless.
     ///
     /// # Cancel safety
@@ -292,14 +323,24 @@ impl SqliteDatabase {
     /// dropped.
     pub async fn close(&self) {
         self.0.closed.store(true, Ordering::Release);
-        let mut writer = self.0.writer.lock().await;
-        if let Some(mut connection) = writer.connection.take() {
-            if writer.unclean
-                && let Err(error) = sqlx::query(ROLLBACK).execute(&mut connection).await
-            {
-                tracing::debug!(%error, "nothing to roll back while closing");
+        let waited = self.0.busy_timeout.max(SHORTEST_WAIT);
+        let mut lock = pin!(Arc::clone(&self.0.writer).lock_owned());
+        loop {
+            match tokio::time::timeout(waited, &mut lock).await {
+                Ok(writer) => break close_writer(writer).await,
+                Err(_) if self.0.held_by_user.load(Ordering::Acquire) => {
+                    let path = self.0.path.display();
+                    tracing::error!(
+                        %path,
+                        ?waited,
+                        "closed while a transaction or unit of work is open; its connection is closed when it ends"
+                    );
+                    let lock = Arc::clone(&self.0.writer).lock_owned();
+                    tokio::spawn(async move { close_writer(lock.await).await });
+                    break;
+                }
+                Err(_) => {}
             }
-            close(connection).await;
         }
         self.0.permits.close();
         let readers = std::mem::take(&mut *self.0.readers.lock().unwrap_or_else(PoisonError::into_inner));
@@ -476,10 +517,31 @@ impl SqliteDatabase {
     }
 }
 
+impl SqliteDatabase {
+    /// Whether a statement that failed so may work in another transaction.
+    #[doc(hidden)]
+    #[must_use]
+    pub fn may_pass(&self, error: &sqlx::Error) -> bool {
+        may_pass(error)
+    }
+}
+
 /// Makes a connection one for reading; what it then has is what it should have whenever it is taken.
 async fn refuse_to_write(connection: &mut SqliteConnection) -> Result<Session, sqlx::Error> {
     sqlx::query(REFUSE_TO_WRITE).execute(&mut *connection).await?;
     Session::of(connection).await
+}
+
+/// Closes the connection for writing, after a rollback of what is open.
+async fn close_writer(mut writer: OwnedMutexGuard<Writer>) {
+    if let Some(mut connection) = writer.connection.take() {
+        if writer.unclean
+            && let Err(error) = sqlx::query(ROLLBACK).execute(&mut connection).await
+        {
+            tracing::debug!(%error, "nothing to roll back while closing");
+        }
+        close(connection).await;
+    }
 }
 
 async fn close(connection: SqliteConnection) {
@@ -545,6 +607,7 @@ impl Drop for SqliteReader {
             self.database.take_back(connection);
             return;
         }
+        self.database.borrowed_readers.fetch_sub(1, Ordering::AcqRel);
         // A connection inside a transaction would keep the journal and show its next user an old state. sqlx knows only of
         // transactions that were begun through it, so a rollback is tried. Without a runtime the connection is closed.
         let (database, permit) = (Arc::clone(&self.database), self.permit.take());
@@ -606,7 +669,8 @@ impl SqliteTransaction {
     }
 
     /// A temporary object of the user that intercepts appends in this transaction, if there is one.
-    pub(crate) async fn intercepting(&mut self) -> Result<Option<String>, DatabaseError> {
+    #[doc(hidden)]
+    pub async fn intercepting(&mut self) -> Result<Option<String>, DatabaseError> {
         let database = self.database.clone();
         session::intercepting(self).await.map_err(|e| database.fault(e))
     }
@@ -646,10 +710,18 @@ impl SqliteTransaction {
     }
 
     /// Lets no COMMIT by SQL commit it from here on: SQLite rolls back instead.
-    pub(crate) fn refuse_commit_by_sql(&self) {
+    #[doc(hidden)]
+    pub fn refuse_commit_by_sql(&self) {
         if let Some(writer) = &self.writer {
             writer.ends.owner_only.store(true, Ordering::Release);
         }
+    }
+
+    /// Whether SQLite, or a statement of the user's own, has ended it.
+    #[doc(hidden)]
+    #[must_use]
+    pub fn is_ended(&self) -> bool {
+        self.ended().is_some()
     }
 
     fn take_writer(&mut self) -> OwnedMutexGuard<Writer> {

@@ -8,7 +8,7 @@ use crate::filter::{Filter, StreamFilter};
 use crate::payload::Payload;
 use crate::position::{After, Checkpoint, Incarnation, Position};
 use crate::sqlite::connection::database::SqliteDatabase;
-use crate::sqlite::read::rows::{not_given_out, not_utf8, read_metadata, unpack};
+use crate::sqlite::read::rows::{Long, not_given_out, read_metadata, unpack};
 use crate::store::{Page, StreamInfo, StreamPage};
 use crate::stream::{StreamId, StreamVersion, Tenant};
 
@@ -403,7 +403,7 @@ impl SqliteDatabase {
     }
 
     /// Takes a packed page apart and fetches what was too long to be packed. Says whether the page is whole, or was
-    /// cut because it would have become too large.
+    /// cut because it would have become too large, or before a row that cannot be read, which the next page then reports.
     async fn events_of(
         &self,
         reader: &mut SqliteConnection,
@@ -412,7 +412,6 @@ impl SqliteDatabase {
         let Some(row) = rows.first() else { return Ok((Vec::new(), true)) };
         let count = usize::try_from(row.get::<i64, _>(0)).unwrap_or_default();
         let Some(packed) = row.get::<Option<&[u8]>, _>(1) else { return Ok((Vec::new(), true)) };
-        let packed = std::str::from_utf8(packed).map_err(|_| not_utf8(packed))?;
         let mut unpacked = unpack(packed, count)?;
         let mut bytes = packed.len();
         for long in unpacked.long {
@@ -420,21 +419,38 @@ impl SqliteDatabase {
                 unpacked.events.truncate(long.index);
                 return Ok((unpacked.events, false));
             }
-            let rows = self.fetch(reader, sqlx::query(LONG_EVENT_AT).bind(long.position.get())).await?;
-            let row = rows
-                .first()
-                .ok_or_else(|| ReadError::Damaged { position: long.position, what: "the row is gone".to_owned() })?;
-            let payload: String = text(row, 0, long.position)?;
-            let metadata: String = text(row, 1, long.position)?;
-            bytes += payload.len() + metadata.len();
-            let event = &mut unpacked.events[long.index];
-            let ids = std::mem::take(&mut event.metadata);
-            event.payload = Payload::trusted(payload);
-            event.metadata = read_metadata(long.position, &metadata, None, None)?;
-            event.metadata.correlation_id = ids.correlation_id;
-            event.metadata.causation_id = ids.causation_id;
+            match self.complete(reader, &long, &mut unpacked.events[long.index]).await {
+                Ok(more) => bytes += more,
+                Err(ReadError::Damaged { .. }) if long.index > 0 => {
+                    unpacked.events.truncate(long.index);
+                    return Ok((unpacked.events, false));
+                }
+                Err(error) => return Err(error),
+            }
         }
-        Ok((unpacked.events, true))
+        Ok((unpacked.events, !unpacked.is_cut))
+    }
+
+    /// Fetches the contents of an event, and gives their bytes.
+    async fn complete(
+        &self,
+        reader: &mut SqliteConnection,
+        long: &Long,
+        event: &mut RecordedEvent,
+    ) -> Result<usize, ReadError> {
+        let rows = self.fetch(reader, sqlx::query(LONG_EVENT_AT).bind(long.position.get())).await?;
+        let row = rows
+            .first()
+            .ok_or_else(|| ReadError::Damaged { position: long.position, what: "the row is gone".to_owned() })?;
+        let payload: String = text(row, 0, long.position)?;
+        let metadata: String = text(row, 1, long.position)?;
+        let bytes = payload.len() + metadata.len();
+        let ids = std::mem::take(&mut event.metadata);
+        event.payload = Payload::trusted(payload);
+        event.metadata = read_metadata(long.position, &metadata, None, None)?;
+        event.metadata.correlation_id = ids.correlation_id;
+        event.metadata.causation_id = ids.causation_id;
+        Ok(bytes)
     }
 }
 

@@ -34,14 +34,33 @@ pub(crate) struct Long {
 pub(crate) struct Unpacked {
     pub(crate) events: Vec<RecordedEvent>,
     pub(crate) long: Vec<Long>,
+    /// Whether the page goes on with a row that cannot be read.
+    pub(crate) is_cut: bool,
 }
 
-/// Takes a page apart.
-pub(crate) fn unpack(packed: &str, expected: usize) -> Result<Unpacked, ReadError> {
+/// Takes a page apart, up to the first row that cannot be read.
+///
+/// # Errors
+/// If that is the first row of the page.
+pub(crate) fn unpack(packed: &[u8], expected: usize) -> Result<Unpacked, ReadError> {
+    let (text, is_cut) = match std::str::from_utf8(packed) {
+        Ok(text) => (text, false),
+        Err(error) => {
+            let text = std::str::from_utf8(&packed[..error.valid_up_to()]).unwrap_or_default();
+            let rows = text.rfind(RECORD).and_then(|end| text.get(..end));
+            (rows.ok_or_else(|| not_utf8(packed))?, true)
+        }
+    };
     let mut names = NameInterner::default();
-    let mut unpacked = Unpacked { events: Vec::with_capacity(expected), long: Vec::new() };
-    for row in packed.split(RECORD) {
-        let event = event(row, &mut names)?;
+    let mut unpacked = Unpacked { events: Vec::with_capacity(expected), long: Vec::new(), is_cut };
+    for row in text.split(RECORD) {
+        let event = match event(row, &mut names) {
+            Err(_) if !unpacked.events.is_empty() => {
+                unpacked.is_cut = true;
+                break;
+            }
+            event => event?,
+        };
         if event.payload.as_str().is_empty() {
             unpacked.long.push(Long { index: unpacked.events.len(), position: event.position });
         }
@@ -56,7 +75,7 @@ pub(crate) fn not_given_out(position: Position) -> ReadError {
 }
 
 /// What is wrong with a page that is no text: the first event that is none.
-pub(crate) fn not_utf8(packed: &[u8]) -> ReadError {
+fn not_utf8(packed: &[u8]) -> ReadError {
     let event = packed.split(|byte| *byte == RECORD as u8).find(|event| std::str::from_utf8(event).is_err());
     let event = String::from_utf8_lossy(event.unwrap_or_default());
     let position = event.split(UNIT).next().and_then(|position| position.parse().ok()).unwrap_or_default();
@@ -115,11 +134,12 @@ pub(crate) fn read_metadata(
     correlation_id: Option<Arc<str>>,
     causation_id: Option<Arc<str>>,
 ) -> Result<Metadata, ReadError> {
-    Metadata::from_stored(metadata, correlation_id, causation_id)
-        .map_err(|e| ReadError::Damaged { position, what: format!("`metadata` does not fit: {e}") })
+    Metadata::from_stored(metadata, correlation_id, causation_id).map_err(|e| ReadError::Damaged {
+        position,
+        what: format!("`metadata` does not fit at its column {}", e.column()),
+    })
 }
 
 fn damaged(position: Position, column: &str, found: &str) -> ReadError {
-    let shown: String = found.chars().take(40).collect();
-    ReadError::Damaged { position, what: format!("`{column}` cannot be read: `{}`", shown.escape_debug()) }
+    ReadError::Damaged { position, what: format!("`{column}` cannot be read, it has {} bytes", found.len()) }
 }

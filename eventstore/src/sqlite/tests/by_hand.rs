@@ -7,7 +7,7 @@ use sqlx::{AssertSqlSafe, Row, SqliteConnection};
 use super::{ANY, Fixture, event, stream};
 use crate::error::{ErrorFamily, OpenError, ReadError};
 use crate::filter::Filter;
-use crate::position::After;
+use crate::position::{After, Checkpoint};
 use crate::read::EventStoreExt;
 use crate::sqlite::{SqliteDatabase, SqliteOptions, SqliteStore};
 use crate::store::EventStore;
@@ -187,4 +187,54 @@ async fn an_event_after_fifty_thousand_others_is_found_by_its_filter() {
     let filter = Filter::all().event_name("counted").expect("a name");
     let found: Vec<_> = fixture.store.read_all(After::START, filter).try_collect().await.expect("read");
     assert_eq!(found.iter().map(|event| event.position).collect::<Vec<_>>(), [wanted.position]);
+}
+
+/// A reader got none of the events of a page with a damaged row, however many were good.
+#[tokio::test]
+async fn the_good_events_before_a_damaged_row_are_given_and_then_the_error_without_its_content() {
+    let long = "replace(hex(zeroblob(5000)), '00', 'ab') || CAST(x'ff' AS TEXT)";
+    for (damage, event_type, event_data, metadata) in [
+        ("metadata of another shape", "'x'", "'{}'", r#"'{"$actor":{"secret":1}}'"#),
+        ("a name that is no text", "'secret' || CAST(x'ff' AS TEXT)", "'{}'", "'{}'"),
+        ("a name with a separator", "'secret' || char(31)", "'{}'", "'{}'"),
+        ("a long payload that is no text", "'x'", long, "'{}'"),
+    ] {
+        let fixture = Fixture::new().await;
+        for n in 1..=2 {
+            fixture.append("a", ANY, n).await.expect("appended");
+        }
+        let mut foreign = fixture.foreign().await;
+        let row = format!(
+            "PRAGMA ignore_check_constraints = ON;
+             INSERT INTO events (position, event_id, tenant, aggregate_type, aggregate_id, version, event_type,
+                                 schema_version, event_data, metadata, recorded_at)
+             VALUES (3, randomblob(16), 'default', 'counter', 'a', 3, {event_type}, 1, {event_data}, {metadata}, 0)"
+        );
+        run(&mut foreign, &row).await;
+        fixture.append("a", ANY, 4).await.expect("appended");
+
+        let is_damaged = |answer: Option<ReadError>| {
+            let error = answer.unwrap_or_else(|| panic!("{damage}: it was read"));
+            assert!(
+                matches!(&error, ReadError::Damaged { position, .. } if position.get() == 3),
+                "{damage}: {error:?}"
+            );
+            assert!(!error.to_string().contains("secret"), "{error}");
+        };
+        let of_type = Filter::all().aggregate_type("counter").expect("a type");
+        for filter in [Filter::all(), of_type] {
+            let page = fixture.store.read_page(After::START, &filter, 10).await.expect(damage);
+            assert_eq!(page.events.iter().map(|event| event.position.get()).collect::<Vec<_>>(), [1, 2], "{damage}");
+            assert!(!page.end);
+            let last = page.checkpoint.expect("there are events");
+            assert_eq!(last, Checkpoint { position: page.events[1].position, ..last });
+            is_damaged(fixture.store.read_page(last.into(), &filter, 10).await.err());
+        }
+        let page = fixture.store.load_page(&stream("a"), StreamVersion::NONE, 10).await.expect(damage);
+        assert_eq!((page.events.len(), page.end), (2, false), "{damage}");
+        is_damaged(fixture.store.load_page(&stream("a"), page.events[1].version, 10).await.err());
+        let mut all = fixture.store.read_all(After::START, Filter::all());
+        assert!(all.try_next().await.expect(damage).is_some() && all.try_next().await.expect(damage).is_some());
+        is_damaged(all.try_next().await.err());
+    }
 }

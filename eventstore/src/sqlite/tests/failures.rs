@@ -262,11 +262,11 @@ async fn text_that_is_no_utf8_is_reported_and_never_a_panic() {
     .execute(&mut foreign)
     .await
     .expect("the schema cannot refuse it");
-    let error = fixture.store.read_page(After::START, &Filter::all(), 10).await.expect_err("damaged");
-    assert!(matches!(error, ReadError::Damaged { position, .. } if position.get() == 2), "{error}");
-    let after = Position::new(2).expect("a position");
-    let error = fixture.store.read_page(after.into(), &Filter::all(), 10).await.expect_err("damaged");
-    assert!(matches!(error, ReadError::Damaged { position, .. } if position.get() == 3), "{error}");
+    for after in [1, 2] {
+        let from = Position::new(after).expect("a position");
+        let error = fixture.store.read_page(from.into(), &Filter::all(), 10).await.expect_err("damaged");
+        assert!(matches!(error, ReadError::Damaged { position, .. } if position.get() == after + 1), "{error}");
+    }
     let error = fixture.store.streams_page(&crate::StreamFilter::all(), None, 10).await.expect_err("damaged");
     assert!(matches!(error, ReadError::Damaged { .. }), "{error}");
     // The writer looks at the same row when its id comes again.

@@ -11,7 +11,7 @@ use crate::database_error::DatabaseError;
 use crate::error::{AppendError, OpenError};
 use crate::sqlite::SqliteOptions;
 use crate::store::EventStore;
-use crate::stream::ExpectedVersion;
+use crate::stream::{ExpectedVersion, StreamVersion};
 use crate::unit_of_work::UnitOfWork;
 
 const TIMEOUT: Duration = Duration::from_millis(200);
@@ -131,4 +131,63 @@ async fn a_time_waits_for_the_unit_of_work_that_has_appended_before_it() {
         assert_eq!(answer.position.get(), 2, "another handle {asks_another_handle}");
         assert_eq!(store.log_as_of(time).await.expect("answered"), answer);
     }
+}
+
+/// A load waited for ever, and nothing said why.
+#[tokio::test]
+async fn a_read_while_all_readers_are_kept_ends_and_says_who_keeps_them() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let options = SqliteOptions::new(folder.path().join("log.db")).busy_timeout(TIMEOUT).readers(2);
+    let store = options.open().await.expect("opened");
+    let (_one, two) = (store.database().read().await.expect("free"), store.database().read().await.expect("free"));
+    let begun = Instant::now();
+    let error = bounded("a load", store.load_page(&stream("a"), StreamVersion::NONE, 1)).await.expect_err("refused");
+    assert!(error.is_transient() && begun.elapsed() >= TIMEOUT, "{error:?}");
+    let source = std::error::Error::source(&error).expect("a reason").to_string();
+    assert!(source.contains("2 are held by readers that `SqliteDatabase::read` gave"), "{source}");
+    let error = bounded("a reader", store.database().read()).await.err().expect("refused");
+    assert!(matches!(error, DatabaseError::Unavailable { .. }), "{error:?}");
+    drop(two);
+    bounded("a load", store.load_page(&stream("a"), StreamVersion::NONE, 1)).await.expect("free again");
+}
+
+/// The handle's own reads are waited for however long they take.
+#[tokio::test]
+async fn own_reads_are_waited_for_however_short_the_timeout_is() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let options = SqliteOptions::new(folder.path().join("log.db")).busy_timeout(Duration::ZERO).readers(1);
+    let store = options.open().await.expect("opened");
+    let own = store.database().held_reader().await.expect("free");
+    let a = stream("a");
+    let mut load = Box::pin(store.load_page(&a, StreamVersion::NONE, 1));
+    let early = tokio::time::timeout(Duration::from_millis(250), &mut load).await;
+    assert!(early.is_err(), "an own read is no reason");
+    drop(own);
+    assert!(bounded("the load", load).await.expect("free again").end);
+}
+
+/// A shutdown never ended.
+#[tokio::test]
+async fn closing_ends_while_a_unit_of_work_and_a_reader_are_open_and_the_unit_may_still_commit() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let path = folder.path().join("log.db");
+    let store = SqliteOptions::new(&path).busy_timeout(TIMEOUT).open().await.expect("opened");
+    let reader = store.database().read().await.expect("free");
+    let mut held = store.begin().await.expect("begun");
+    held.append(Append::to(stream("a"), ExpectedVersion::NoStream, vec![event(1)])).await.expect("appended");
+    let begun = Instant::now();
+    bounded("close", store.close()).await;
+    assert!(begun.elapsed() >= TIMEOUT, "it did not wait: {:?}", begun.elapsed());
+    held.commit().await.expect("committed");
+    drop(reader);
+    // All connections are closed by now: the last one takes the journal away.
+    let journal = folder.path().join("log.db-wal");
+    bounded("the end of the connections", async {
+        while journal.exists() {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    })
+    .await;
+    let again = SqliteOptions::new(&path).open().await.expect("opened");
+    assert_eq!(again.head().await.expect("read").position.get(), 1);
 }

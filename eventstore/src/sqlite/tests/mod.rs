@@ -32,7 +32,7 @@ use crate::error::{AppendError, ErrorFamily, OpenError, ReadError};
 use crate::event::{EventId, NewEvent};
 use crate::filter::Filter;
 use crate::payload::Payload;
-use crate::position::After;
+use crate::position::{After, Position};
 use crate::sqlite::connection::open::mount_of;
 use crate::sqlite::{SqliteOptions, SqliteStore};
 use crate::store::EventStore;
@@ -507,7 +507,11 @@ async fn rows_that_annals_did_not_write_are_reported_and_never_skipped() {
     .execute(&mut foreign)
     .await
     .expect("the schema cannot refuse it");
-    let error = fixture.store.read_page(After::START, &Filter::all(), 10).await.expect_err("damaged");
+    let error = fixture
+        .store
+        .read_page(Position::new(1).expect("a position").into(), &Filter::all(), 10)
+        .await
+        .expect_err("damaged");
     assert!(matches!(error, ReadError::Damaged { position, .. } if position.get() == 2), "{error}");
 }
 

@@ -198,3 +198,43 @@ async fn an_event_at_a_time_that_no_reader_can_represent_is_refused() {
     let log: Vec<_> = fixture.store.read_all(Position::START, Filter::all()).try_collect().await.unwrap();
     assert_eq!(log.len(), 2);
 }
+
+/// A reader got none of the events of a page with a damaged row, however many were good.
+#[tokio::test]
+async fn the_good_events_before_a_damaged_row_are_given_and_then_the_error_without_its_content() {
+    let fixture = Fixture::new().await;
+    let mut foreign = fixture.foreign().await;
+    let stream = stream("a");
+    fixture.store.append(&stream, ExpectedVersion::Any, vec![fixture.event(), fixture.event()]).await.unwrap();
+    run(&mut foreign, "ALTER TABLE annals.events DISABLE TRIGGER USER").await.unwrap();
+    let constraints = "DO $$ DECLARE c record; BEGIN
+        FOR c IN SELECT conname FROM pg_constraint WHERE conrelid = 'annals.events'::regclass AND contype = 'c' LOOP
+            EXECUTE format('ALTER TABLE annals.events DROP CONSTRAINT %I', c.conname);
+        END LOOP; END $$";
+    run(&mut foreign, constraints).await.unwrap();
+    let row = r#"INSERT INTO annals.events (event_id, tenant, aggregate_type, aggregate_id, version, event_type, schema_version,
+                                            event_data, metadata)
+                 VALUES (gen_random_uuid(), 'default', 'order', 'a', 3, 'placed', 1, '{}', '{"$actor": {"secret": 1}}')"#;
+    run(&mut foreign, row).await.unwrap();
+    run(&mut foreign, "ALTER TABLE annals.events ENABLE TRIGGER USER").await.unwrap();
+    fixture.store.append(&stream, ExpectedVersion::Any, vec![fixture.event()]).await.unwrap();
+
+    let is_damaged = |answer: Option<ReadError>| match answer {
+        Some(error @ ReadError::Damaged { position, .. }) => {
+            assert_eq!(position.get(), 3);
+            assert!(!error.to_string().contains("secret"), "{error}");
+        }
+        other => panic!("{other:?}"),
+    };
+    for filter in [Filter::all(), Filter::all().aggregate_type("order").unwrap()] {
+        let page = fixture.store.read_page(After::START, &filter, 10).await.unwrap();
+        assert_eq!(page.events.iter().map(|event| event.position.get()).collect::<Vec<_>>(), [1, 2]);
+        assert!(!page.end);
+        let last = page.checkpoint.unwrap();
+        assert_eq!((last.position, last.event_id), (page.events[1].position, Some(page.events[1].event_id)));
+        is_damaged(fixture.store.read_page(last.into(), &filter, 10).await.err());
+    }
+    let page = fixture.store.load_page(&stream, StreamVersion::NONE, 10).await.unwrap();
+    assert_eq!((page.events.len(), page.end), (2, false));
+    is_damaged(fixture.store.load_page(&stream, page.events[1].version, 10).await.err());
+}

@@ -455,3 +455,16 @@ async fn migrations_run_once_and_whole_in_a_database_without_a_store() {
     assert_clean(&mut reader, "after a failed migration").await;
     assert_eq!(text(&mut reader, "SELECT concat(to_regclass('theirs'), to_regclass('other'))").await, "theirs");
 }
+
+/// The chain gave the same text twice, with a line number of the server's own source.
+#[tokio::test]
+async fn an_error_of_the_server_is_told_once_with_its_code() {
+    let (_there, database) = with_table(1).await;
+    let mut reader = database.read().await.unwrap();
+    let error = sqlx::query("SELECT missing").execute(&mut *reader).await.unwrap_err();
+    let error = database.fault(error);
+    let source = std::error::Error::source(&error).unwrap();
+    assert_eq!(source.to_string(), "column \"missing\" does not exist (SQLSTATE 42703)");
+    assert_eq!(format!("{source:?}"), source.to_string());
+    assert!(source.source().is_none());
+}

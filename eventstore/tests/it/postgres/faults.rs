@@ -229,6 +229,10 @@ async fn a_url_that_cannot_be_meant_is_refused_and_not_shown() {
         // sqlx would pass over these, and log the value.
         "postgres://app@127.0.0.1:1/shop?pasword=secret",
         "postgres://app@127.0.0.1:1/shop?user=app&Password=secret",
+        // Passwords in the wrong place.
+        "postgres://app@127.0.0.1:1/shop?secret",
+        "postgres://app@127.0.0.1:1/shop?secret=",
+        "postgres://app@secret@127.0.0.1:1/shop",
     ] {
         let (error, text) = error_text(url).await;
         assert!(matches!(&error, OpenError::Invalid(i) if i.field == "url" && !i.fix.is_empty()), "{url}: {text}");

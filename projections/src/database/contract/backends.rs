@@ -31,6 +31,10 @@ pub(crate) trait Backend: Send + Sync {
 
     /// Which version the stable name of a read model shows.
     async fn shown(&self, table: &str) -> Option<u32>;
+
+    fn is_postgres(&self) -> bool {
+        false
+    }
 }
 
 /// What tests ask of read models.
@@ -283,6 +287,10 @@ mod postgres {
 
     #[async_trait]
     impl Backend for InPostgres {
+        fn is_postgres(&self) -> bool {
+            true
+        }
+
         fn handle(&self) -> Arc<dyn ReadModels> {
             Arc::new(PostgresReadModels::new(self.by.clone()))
         }

@@ -12,6 +12,7 @@ mod schema;
 mod statements;
 #[cfg(test)]
 mod tests;
+mod transaction;
 mod values;
 mod view;
 
@@ -19,7 +20,7 @@ use std::collections::HashMap;
 use std::time::Duration;
 
 use annals_eventstore::{
-    Checkpoint, DatabaseError, EventId, Incarnation, Position, PostgresDatabase, PostgresTransaction,
+    Checkpoint, DatabaseError, EventId, Incarnation, Position, PostgresDatabase, PostgresTransaction, StreamId,
 };
 use annals_migrations::POSTGRES_PROJECTIONS;
 use async_trait::async_trait;
@@ -32,15 +33,17 @@ use uuid::Uuid;
 use crate::column::ColumnValue;
 use crate::database::name::add_shown;
 use crate::database::{
-    Claimed, Fault, Model, Moved, ParkedStream, Paused, Place, Prepared, QueryFault, ReadModels, Runner, Shown, Shows,
-    StoredName, Survey, Switch, UnitId, Work,
+    Applying, Claimed, Fault, Model, Moved, ParkedStream, Paused, Place, Prepared, QueryFault, ReadModels, Runner,
+    Shown, Shows, StoredName, Survey, Switch, UnitId, Work,
 };
 use crate::error::StartError;
-use crate::reactor::{Opened, Opening};
+use crate::reactor::{Failing, Opened, Opening};
 use crate::reads::Query;
 use crate::shape::Shape;
+use crate::transaction::AnyTransaction;
 use fault::fault;
 use schema::{ModelSchema, once, stored_slot};
+pub(crate) use transaction::execute;
 
 /// That of the slot which is furthest behind.
 const CHECKPOINT: &str = "
@@ -108,6 +111,23 @@ impl ReadModels for PostgresReadModels {
         prepare::prepare(&self.database, self.schema().await.map_err(refused)?, model, shape, incarnation, now).await
     }
 
+    async fn prepare_transaction(
+        &self,
+        model: &Model,
+        shape: &Shape,
+        projection: &dyn AnyTransaction,
+        incarnation: Incarnation,
+        now: Timestamp,
+    ) -> Result<Prepared, StartError> {
+        let refused = |source| StartError::Database { projection: model.projection, source };
+        let schema = self.schema().await.map_err(refused)?;
+        transaction::prepare(&self.database, schema, model, shape, projection, incarnation, now).await
+    }
+
+    async fn begin_applying(&self, model: &Model, from: &Place) -> Result<Option<Box<dyn Applying>>, Fault> {
+        transaction::begin(&self.database, self.schema().await.map_err(fault)?, model, from).await
+    }
+
     async fn places(&self, units: &[UnitId]) -> Result<Vec<Option<Place>>, Fault> {
         let schema = self.schema().await.map_err(fault)?;
         let query = schema.query(PLACES).bind(schema.schema().to_owned());
@@ -165,6 +185,14 @@ impl ReadModels for PostgresReadModels {
         let refused = |source| StartError::Database { projection: opening.reactor, source };
         let schema = self.schema().await.map_err(refused)?;
         reactors::open(&self.database, schema, opening).await
+    }
+
+    async fn failing(&self, reactor: &'static str, only_asked: bool) -> Result<Vec<Failing>, Fault> {
+        reactors::failing(&self.database, self.schema().await.map_err(fault)?, reactor, only_asked).await.map_err(fault)
+    }
+
+    async fn ask_again(&self, reactor: &'static str, stream: &StreamId) -> Result<bool, Fault> {
+        reactors::ask_again(&self.database, self.schema().await.map_err(fault)?, reactor, stream).await.map_err(fault)
     }
 
     async fn shown(&self, models: &[Model]) -> Result<Vec<Option<Shown>>, Fault> {

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use annals_eventstore::__private::Micros;
 use annals_eventstore::{Backoff, Incarnation, PostgresDatabase, PostgresTransaction};
 use jiff::Timestamp;
-use sqlx::{AssertSqlSafe, Row};
+use sqlx::{AssertSqlSafe, PgConnection, Row};
 use tokio::time::sleep;
 
 use super::fault::was_lock_timeout_or_deadlock;
@@ -129,6 +129,53 @@ pub(super) async fn prepare(
     }
 }
 
+/// Stores that a version begins at the start of the log, and that nothing of it is parked.
+pub(super) async fn begin_checkpoint(
+    connection: &mut PgConnection,
+    schema: &ModelSchema,
+    model: &Model,
+    shape: &Shape,
+    incarnation: Incarnation,
+    now: Timestamp,
+) -> Result<(), sqlx::Error> {
+    let query = once(BEGIN_CHECKPOINT)
+        .bind(schema.schema())
+        .bind(model.projection)
+        .bind(i64::from(model.version))
+        .bind(model.table.name)
+        .bind(shape.table.clone())
+        .bind(shape.events.clone())
+        .bind(shape.tenant.clone())
+        .bind(incarnation.0)
+        .bind(Micros::of(now))
+        .bind(stored_slot(shape.slots));
+    query.execute(&mut *connection).await?;
+    let forget = once(FORGET_PARKED).bind(schema.schema()).bind(model.projection).bind(i64::from(model.version));
+    forget.execute(connection).await.map(drop)
+}
+
+/// The shape that a version was begun with.
+pub(super) async fn stored_shape(
+    connection: &mut PgConnection,
+    schema: &ModelSchema,
+    model: &Model,
+) -> Result<Shape, sqlx::Error> {
+    let query = once(SHAPE).bind(schema.schema()).bind(model.projection).bind(i64::from(model.version));
+    let row = query.fetch_one(connection).await?;
+    let slots = u32::try_from(row.get::<i32, _>(3)).unwrap_or_default();
+    Ok(Shape { table: row.get(0), events: row.get(1), tenant: row.get(2), slots })
+}
+
+/// The places of its slots.
+pub(super) async fn places(
+    connection: &mut PgConnection,
+    schema: &ModelSchema,
+    model: &Model,
+) -> Result<Vec<Place>, sqlx::Error> {
+    let query = once(OWN_PLACES).bind(schema.schema()).bind(model.projection).bind(i64::from(model.version));
+    query.fetch_all(connection).await?.iter().map(place_of).collect()
+}
+
 /// Why it could not be prepared.
 enum Refusal {
     Known(Box<StartError>),
@@ -199,9 +246,7 @@ impl Preparation<'_> {
     }
 
     async fn places(&mut self) -> Result<Vec<Place>, Refusal> {
-        let query = once(OWN_PLACES).bind(self.schema.schema()).bind(self.model.projection);
-        let rows = query.bind(i64::from(self.model.version)).fetch_all(&mut *self.transaction).await?;
-        Ok(rows.iter().map(place_of).collect::<Result<_, _>>()?)
+        Ok(places(&mut self.transaction, self.schema, self.model).await?)
     }
 
     async fn begin(&mut self, incarnation: Incarnation, now: Timestamp) -> Result<(), Refusal> {
@@ -210,30 +255,13 @@ impl Preparation<'_> {
             return Err(self.taken(&name, format!("is a {kind} without a checkpoint")).into());
         }
         self.execute(Arc::clone(&self.statements.create_table)).await?;
-        once(BEGIN_CHECKPOINT)
-            .bind(self.schema.schema())
-            .bind(self.model.projection)
-            .bind(i64::from(self.model.version))
-            .bind(self.model.table.name)
-            .bind(self.shape.table.clone())
-            .bind(self.shape.events.clone())
-            .bind(self.shape.tenant.clone())
-            .bind(incarnation.0)
-            .bind(Micros::of(now))
-            .bind(stored_slot(self.shape.slots))
-            .execute(&mut *self.transaction)
-            .await?;
-        let query = once(FORGET_PARKED).bind(self.schema.schema()).bind(self.model.projection);
-        query.bind(i64::from(self.model.version)).execute(&mut *self.transaction).await?;
-        Ok(())
+        Ok(begin_checkpoint(&mut self.transaction, self.schema, self.model, self.shape, incarnation, now).await?)
     }
 
     /// The declaration must be the one that the table was made from.
     async fn check_shape(&mut self) -> Result<(), Refusal> {
-        let query = once(SHAPE).bind(self.schema.schema()).bind(self.model.projection);
-        let row = query.bind(i64::from(self.model.version)).fetch_one(&mut *self.transaction).await?;
-        let slots = u32::try_from(row.get::<i32, _>(3)).unwrap_or_default();
-        Ok(self.shape.check(self.model, &Shape { table: row.get(0), events: row.get(1), tenant: row.get(2), slots })?)
+        let stored = stored_shape(&mut self.transaction, self.schema, self.model).await?;
+        Ok(self.shape.check(self.model, &stored)?)
     }
 
     /// The table must still be as it was made.

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use annals_eventstore::__private::Micros;
 use annals_eventstore::{
-    Checkpoint, Clock, Position, PostgresDatabase, PostgresTransaction, StreamId, StreamVersion, Tenant,
+    Checkpoint, Clock, DatabaseError, Position, PostgresDatabase, PostgresTransaction, StreamId, StreamVersion, Tenant,
 };
 use async_trait::async_trait;
 use jiff::Timestamp;
@@ -18,7 +18,7 @@ use super::schema::{ModelSchema, once};
 use super::values::Query;
 use crate::database::Fault;
 use crate::error::{EventPlace, StartError};
-use crate::reactor::{Failing, Kept, Opened, Opening, ReactorKeeper, check_tenant, checkpoint_name};
+use crate::reactor::{ASKED, Failing, Kept, Opened, Opening, ReactorKeeper, check_tenant, checkpoint_name};
 
 const STORED: &str = "
     SELECT incarnation, position, event_id, tenant
@@ -90,8 +90,14 @@ const KEEP: &str = "
 const FAILING: &str = "
     SELECT tenant, aggregate_type, aggregate_id, position, version, event_type, tries, unfinished, parked, error, next_try_at
     FROM annals.reactor_failures
-    WHERE read_schema = $1 AND reactor = $2
+    WHERE read_schema = $1 AND reactor = $2 AND (NOT $3 OR parked AND next_try_at = $4)
     ORDER BY position
+";
+
+const ASK_AGAIN: &str = "
+    UPDATE annals.reactor_failures
+    SET next_try_at = $6
+    WHERE read_schema = $1 AND reactor = $2 AND tenant = $3 AND aggregate_type = $4 AND aggregate_id = $5 AND parked
 ";
 
 pub(super) async fn stored(
@@ -158,12 +164,52 @@ pub(super) async fn open(
     let take = at(once(TAKE), schema, reactor).bind(owner);
     let unclean: i64 = take.fetch_one(&mut *transaction).await.and_then(|row| row.try_get(0)).map_err(failed)?;
     let checkpoint = begin(&mut transaction, database, schema, &opening).await?;
-    let rows = at(once(FAILING), schema, reactor).fetch_all(&mut *transaction).await.map_err(failed)?;
-    let failing = rows.iter().map(failing_of).collect::<Result<_, _>>().map_err(failed)?;
+    let failing = failing_in(&mut transaction, schema, reactor, false).await.map_err(failed)?;
     transaction.commit().await.map_err(refused)?;
     let schema = schema.schema().to_owned();
     let keeper = Arc::new(Keeper { database: database.clone(), schema, reactor, owner, clock: opening.clock });
     Ok(Opened { keeper, checkpoint, unclean: count(unclean).saturating_sub(1), failing })
+}
+
+pub(super) async fn failing(
+    database: &PostgresDatabase,
+    schema: &ModelSchema,
+    reactor: &'static str,
+    only_asked: bool,
+) -> Result<Vec<Failing>, DatabaseError> {
+    let mut transaction = database.begin().await?;
+    failing_in(&mut transaction, schema, reactor, only_asked).await.map_err(|error| database.fault(error))
+}
+
+async fn failing_in(
+    connection: &mut PgConnection,
+    schema: &ModelSchema,
+    reactor: &'static str,
+    only_asked: bool,
+) -> Result<Vec<Failing>, sqlx::Error> {
+    let query = at(once(FAILING), schema, reactor).bind(only_asked).bind(Micros::of(ASKED));
+    query.fetch_all(connection).await?.iter().map(failing_of).collect()
+}
+
+pub(super) async fn ask_again(
+    database: &PostgresDatabase,
+    schema: &ModelSchema,
+    reactor: &'static str,
+    stream: &StreamId,
+) -> Result<bool, DatabaseError> {
+    let mut transaction = database.begin().await?;
+    let query = of_stream(at(once(ASK_AGAIN), schema, reactor), stream).bind(Micros::of(ASKED));
+    let asked = query.execute(&mut *transaction).await.map_err(|error| database.fault(error))?;
+    transaction.commit().await?;
+    Ok(asked.rows_affected() == 1)
+}
+
+/// Binds the name of a stream.
+fn of_stream(query: Query, stream: &StreamId) -> Query {
+    query
+        .bind(stream.tenant().as_str().to_owned())
+        .bind(stream.aggregate_type().to_owned())
+        .bind(stream.aggregate_id().to_owned())
 }
 
 /// A number that is too large for its type is as good as the largest.
@@ -222,10 +268,7 @@ impl Keeper {
     }
 
     fn stream(&self, text: &'static str, stream: &StreamId) -> Query {
-        self.query(text, self.reactor)
-            .bind(stream.tenant().as_str().to_owned())
-            .bind(stream.aggregate_type().to_owned())
-            .bind(stream.aggregate_id().to_owned())
+        of_stream(self.query(text, self.reactor), stream)
     }
 
     fn sql_fault(&self, error: sqlx::Error) -> Fault {

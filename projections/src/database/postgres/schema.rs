@@ -54,15 +54,7 @@ impl ModelSchema {
 
     /// Binds the row of a checkpoint, and the place at which it must be.
     pub(super) fn bind_place(&self, query: Query, model: &Model, from: &Place) -> Query {
-        query
-            .bind(self.schema.clone())
-            .bind(model.projection)
-            .bind(i64::from(model.version))
-            .bind(stored_slot(from.slot))
-            .bind(from.epoch)
-            .bind(from.checkpoint.incarnation.0)
-            .bind(from.checkpoint.position.get())
-            .bind(from.checkpoint.event_id.map(|id| id.get()))
+        bind_place(query, &self.schema, model, from)
     }
 
     pub(super) fn statements(&self, model: &Model) -> Arc<Statements> {
@@ -70,6 +62,19 @@ impl ModelSchema {
         let made = statements.entry((model.table.name, model.version));
         Arc::clone(made.or_insert_with(|| Arc::new(Statements::of(&self.schema, model))))
     }
+}
+
+/// Binds the row of a checkpoint in a schema, and the place at which it must be.
+pub(super) fn bind_place(query: Query, schema: &str, model: &Model, from: &Place) -> Query {
+    query
+        .bind(schema.to_owned())
+        .bind(model.projection)
+        .bind(i64::from(model.version))
+        .bind(stored_slot(from.slot))
+        .bind(from.epoch)
+        .bind(from.checkpoint.incarnation.0)
+        .bind(from.checkpoint.position.get())
+        .bind(from.checkpoint.event_id.map(|id| id.get()))
 }
 
 /// A statement that is run now and then, and not kept prepared.

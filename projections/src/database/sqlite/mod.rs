@@ -8,6 +8,7 @@ mod reactors;
 mod statements;
 #[cfg(test)]
 mod tests;
+mod transaction;
 mod values;
 mod view;
 
@@ -15,7 +16,9 @@ use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use annals_eventstore::{BackendError, Checkpoint, DatabaseError, EventId, Incarnation, Position, SqliteDatabase};
+use annals_eventstore::{
+    BackendError, Checkpoint, DatabaseError, EventId, Incarnation, Position, SqliteDatabase, StreamId,
+};
 use annals_migrations::SQLITE_PROJECTIONS;
 use async_trait::async_trait;
 use jiff::Timestamp;
@@ -27,14 +30,16 @@ use crate::changes::{Changes, of_one_length};
 use crate::column::ColumnValue;
 use crate::database::name::add_shown;
 use crate::database::{
-    Claimed, Fault, Model, Moved, ParkedStream, Paused, Place, Prepared, QueryFault, ReadModels, Runner, Shown, Shows,
-    StoredName, Survey, Switch, UnitId, Work,
+    Applying, Claimed, Fault, Model, Moved, ParkedStream, Paused, Place, Prepared, QueryFault, ReadModels, Runner,
+    Shown, Shows, StoredName, Survey, Switch, UnitId, Work,
 };
 use crate::error::StartError;
-use crate::reactor::{Opened, Opening};
+use crate::reactor::{Failing, Opened, Opening};
 use crate::reads::Query;
 use crate::shape::Shape;
+use crate::transaction::AnyTransaction;
 use statements::Statements;
+pub(crate) use transaction::execute;
 use values::{bind_all, bind_checkpoint, bind_place, query, read_row};
 
 /// That of the slot which is furthest behind.
@@ -114,6 +119,21 @@ impl ReadModels for SqliteReadModels {
         now: Timestamp,
     ) -> Result<Prepared, StartError> {
         prepare::prepare(&self.database, model, shape, &self.statements(model), incarnation, now).await
+    }
+
+    async fn prepare_transaction(
+        &self,
+        model: &Model,
+        shape: &Shape,
+        projection: &dyn AnyTransaction,
+        incarnation: Incarnation,
+        now: Timestamp,
+    ) -> Result<Prepared, StartError> {
+        transaction::prepare(&self.database, model, shape, projection, incarnation, now).await
+    }
+
+    async fn begin_applying(&self, model: &Model, from: &Place) -> Result<Option<Box<dyn Applying>>, Fault> {
+        transaction::begin(&self.database, model, from).await
     }
 
     async fn places(&self, units: &[UnitId]) -> Result<Vec<Option<Place>>, Fault> {
@@ -203,6 +223,14 @@ impl ReadModels for SqliteReadModels {
         reactors::open(&self.database, opening).await
     }
 
+    async fn failing(&self, reactor: &'static str, only_asked: bool) -> Result<Vec<Failing>, Fault> {
+        reactors::failing(&self.database, reactor, only_asked).await.map_err(fault)
+    }
+
+    async fn ask_again(&self, reactor: &'static str, stream: &StreamId) -> Result<bool, Fault> {
+        reactors::ask_again(&self.database, reactor, stream).await.map_err(fault)
+    }
+
     async fn shown(&self, models: &[Model]) -> Result<Vec<Option<Shown>>, Fault> {
         // Names are identifiers, so they stand in JSON as they are.
         let names: Vec<String> = models.iter().map(|model| format!("\"{}\"", model.table.name)).collect();
@@ -289,6 +317,9 @@ impl SqliteReadModels {
         let updated = bind_checkpoint(moving, &work.to).bind(now.as_microsecond()).execute(&mut *connection).await?;
         if updated.rows_affected() != 1 {
             return Ok(Moved::Overtaken);
+        }
+        if work.model.is_in_transaction() {
+            return Ok(Moved::Done);
         }
         let statements = self.statements(&work.model);
         let Changes { written, removed_prefixes, removed } = &work.changes;

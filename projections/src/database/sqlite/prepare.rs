@@ -94,6 +94,42 @@ pub(super) async fn prepare(
     Ok(prepared)
 }
 
+/// Stores that a version begins at the start of the log, and that nothing of it is parked.
+pub(super) async fn begin_checkpoint(
+    connection: &mut SqliteConnection,
+    model: &Model,
+    shape: &Shape,
+    incarnation: Incarnation,
+    now: Timestamp,
+) -> Result<(), sqlx::Error> {
+    let query = sqlx::query(BEGIN_CHECKPOINT)
+        .bind(model.projection)
+        .bind(model.version)
+        .bind(model.table.name)
+        .bind(shape.table.clone())
+        .bind(shape.events.clone())
+        .bind(shape.tenant.clone())
+        .bind(incarnation.0.as_bytes().to_vec())
+        .bind(now.as_microsecond())
+        .bind(shape.slots);
+    query.execute(&mut *connection).await?;
+    let forget = sqlx::query(FORGET_PARKED).bind(model.projection).bind(model.version);
+    forget.execute(connection).await.map(drop)
+}
+
+/// The shape that a version was begun with.
+pub(super) async fn stored_shape(connection: &mut SqliteConnection, model: &Model) -> Result<Shape, sqlx::Error> {
+    let query = sqlx::query(SHAPE).bind(model.projection).bind(model.version);
+    let row = query.fetch_one(connection).await?;
+    Ok(Shape { table: row.get(0), events: row.get(1), tenant: row.get(2), slots: row.get(3) })
+}
+
+/// The places of its slots.
+pub(super) async fn places(connection: &mut SqliteConnection, model: &Model) -> Result<Vec<Place>, sqlx::Error> {
+    let query = sqlx::query(OWN_PLACES).bind(model.projection).bind(model.version);
+    query.fetch_all(connection).await?.iter().map(place_of).collect()
+}
+
 struct Preparation<'a> {
     connection: &'a mut SqliteConnection,
     database: &'a SqliteDatabase,
@@ -146,9 +182,7 @@ impl Preparation<'_> {
     }
 
     async fn places(&mut self) -> Result<Vec<Place>, StartError> {
-        let query = sqlx::query(OWN_PLACES).bind(self.model.projection).bind(self.model.version);
-        let rows = query.fetch_all(&mut *self.connection).await.map_err(|e| self.refused(e))?;
-        rows.iter().map(place_of).collect::<Result<_, _>>().map_err(|e| self.refused(e))
+        places(self.connection, self.model).await.map_err(|e| self.refused(e))
     }
 
     async fn begin(&mut self, incarnation: Incarnation, now: Timestamp) -> Result<(), StartError> {
@@ -157,30 +191,14 @@ impl Preparation<'_> {
             return Err(self.taken(&name, format!("is a {kind} without a checkpoint")));
         }
         run(self.connection, &self.statements.create_table).await.map_err(|e| self.refused(e))?;
-        sqlx::query(BEGIN_CHECKPOINT)
-            .bind(self.model.projection)
-            .bind(self.model.version)
-            .bind(self.model.table.name)
-            .bind(self.shape.table.clone())
-            .bind(self.shape.events.clone())
-            .bind(self.shape.tenant.clone())
-            .bind(incarnation.0.as_bytes().to_vec())
-            .bind(now.as_microsecond())
-            .bind(self.shape.slots)
-            .execute(&mut *self.connection)
-            .await
-            .map_err(|e| self.refused(e))?;
-        let query = sqlx::query(FORGET_PARKED).bind(self.model.projection).bind(self.model.version);
-        query.execute(&mut *self.connection).await.map_err(|e| self.refused(e))?;
-        Ok(())
+        let begun = begin_checkpoint(self.connection, self.model, self.shape, incarnation, now).await;
+        begun.map_err(|e| self.refused(e))
     }
 
     /// The declaration must be the one that the table was made from.
     async fn check_shape(&mut self) -> Result<(), StartError> {
-        let query = sqlx::query(SHAPE).bind(self.model.projection).bind(self.model.version);
-        let row = query.fetch_one(&mut *self.connection).await.map_err(|e| self.refused(e))?;
-        self.shape
-            .check(self.model, &Shape { table: row.get(0), events: row.get(1), tenant: row.get(2), slots: row.get(3) })
+        let stored = stored_shape(self.connection, self.model).await.map_err(|e| self.refused(e))?;
+        self.shape.check(self.model, &stored)
     }
 
     /// The table must still be as it was made.

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use annals_eventstore::{
-    Checkpoint, Clock, Position, SqliteDatabase, SqliteTransaction, StreamId, StreamVersion, Tenant,
+    Checkpoint, Clock, DatabaseError, Position, SqliteDatabase, SqliteTransaction, StreamId, StreamVersion, Tenant,
 };
 use async_trait::async_trait;
 use jiff::Timestamp;
@@ -15,7 +15,7 @@ use super::values::bind_checkpoint;
 use super::{checkpoint_of, fault};
 use crate::database::Fault;
 use crate::error::{EventPlace, StartError};
-use crate::reactor::{Failing, Kept, Opened, Opening, ReactorKeeper, check_tenant, checkpoint_name};
+use crate::reactor::{ASKED, Failing, Kept, Opened, Opening, ReactorKeeper, check_tenant, checkpoint_name};
 
 const STORED: &str = "
     SELECT incarnation, position, event_id, tenant
@@ -82,8 +82,14 @@ const KEEP: &str = "
 const FAILING: &str = "
     SELECT tenant, aggregate_type, aggregate_id, position, version, event_type, tries, unfinished, parked, error, next_try_at
     FROM annals_reactor_failures
-    WHERE reactor = ?1
+    WHERE reactor = ?1 AND (NOT ?2 OR parked AND next_try_at = ?3)
     ORDER BY position
+";
+
+const ASK_AGAIN: &str = "
+    UPDATE annals_reactor_failures
+    SET next_try_at = ?5
+    WHERE reactor = ?1 AND tenant = ?2 AND aggregate_type = ?3 AND aggregate_id = ?4 AND parked
 ";
 
 type Query = sqlx::query::Query<'static, Sqlite, SqliteArguments>;
@@ -131,11 +137,49 @@ pub(super) async fn open(database: &SqliteDatabase, opening: Opening) -> Result<
     let checkpoint = begin(&mut transaction, database, &opening).await?;
     let take = sqlx::query(TAKE).bind(reactor).bind(owner.as_bytes().to_vec());
     let unclean: u32 = take.fetch_one(&mut *transaction).await.and_then(|row| row.try_get(0)).map_err(failed)?;
-    let rows = sqlx::query(FAILING).bind(reactor).fetch_all(&mut *transaction).await.map_err(failed)?;
-    let failing = rows.iter().map(failing_of).collect::<Result<_, _>>().map_err(failed)?;
+    let failing = failing_in(&mut transaction, reactor, false).await.map_err(failed)?;
     transaction.commit().await.map_err(refused)?;
     let keeper = Arc::new(Keeper { database: database.clone(), reactor, owner, clock: opening.clock });
     Ok(Opened { keeper, checkpoint, unclean: unclean.saturating_sub(1), failing })
+}
+
+pub(super) async fn failing(
+    database: &SqliteDatabase,
+    reactor: &'static str,
+    only_asked: bool,
+) -> Result<Vec<Failing>, DatabaseError> {
+    let mut reader = database.read().await?;
+    failing_in(&mut reader, reactor, only_asked).await.map_err(|error| database.fault(error))
+}
+
+async fn failing_in(
+    connection: &mut SqliteConnection,
+    reactor: &'static str,
+    only_asked: bool,
+) -> Result<Vec<Failing>, sqlx::Error> {
+    let query = sqlx::query(FAILING).bind(reactor).bind(only_asked).bind(ASKED.as_microsecond());
+    query.fetch_all(connection).await?.iter().map(failing_of).collect()
+}
+
+pub(super) async fn ask_again(
+    database: &SqliteDatabase,
+    reactor: &'static str,
+    stream: &StreamId,
+) -> Result<bool, DatabaseError> {
+    let mut transaction = database.begin().await?;
+    let query = of_stream(ASK_AGAIN, reactor, stream).bind(ASKED.as_microsecond());
+    let asked = query.execute(&mut *transaction).await.map_err(|error| database.fault(error))?;
+    transaction.commit().await?;
+    Ok(asked.rows_affected() == 1)
+}
+
+/// Binds what the row of a stream begins with.
+fn of_stream(text: &'static str, reactor: &'static str, stream: &StreamId) -> Query {
+    sqlx::query(text)
+        .bind(reactor)
+        .bind(stream.tenant().as_str().to_owned())
+        .bind(stream.aggregate_type().to_owned())
+        .bind(stream.aggregate_id().to_owned())
 }
 
 fn failing_of(row: &SqliteRow) -> Result<Failing, sqlx::Error> {
@@ -183,11 +227,7 @@ impl Keeper {
     }
 
     fn stream(&self, text: &'static str, stream: &StreamId) -> Query {
-        sqlx::query(text)
-            .bind(self.reactor)
-            .bind(stream.tenant().as_str().to_owned())
-            .bind(stream.aggregate_type().to_owned())
-            .bind(stream.aggregate_id().to_owned())
+        of_stream(text, self.reactor, stream)
     }
 
     fn sql_fault(&self, error: sqlx::Error) -> Fault {

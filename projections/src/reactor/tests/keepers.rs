@@ -10,7 +10,7 @@ use crate::EventPlace;
 use crate::StartError;
 use crate::database::ReadModels;
 use crate::database::contract::Backend;
-use crate::reactor::{Failing, Kept, Opened, Opening};
+use crate::reactor::{ASKED, Failing, Kept, Opened, Opening};
 
 fn at(position: i64) -> Checkpoint {
     let incarnation = Incarnation(Uuid::from_u128(7));
@@ -105,6 +105,28 @@ async fn a_run_keeps_what_it_has_until_another_takes_the_reactor(backend: &dyn B
     assert_eq!(fifth.keeper.keep(&longest).await.unwrap(), Kept::Done);
 }
 
+/// Anybody may ask for a retry; only a parked stream takes it, and it is there until the event fails again.
+async fn a_retry_is_asked_for_until_it_is_kept_otherwise(backend: &dyn Backend) {
+    let models = backend.handle();
+    let opened = open(&models).await;
+    assert_eq!(models.failing("mailer", false).await.unwrap(), []);
+    let (b, parked) = (failing("b", 9, false), failing("p", 6, true));
+    for failing in [&b, &parked] {
+        opened.keeper.keep(failing).await.unwrap();
+    }
+    let other = backend.handle();
+    assert_eq!(other.failing("mailer", false).await.unwrap(), [parked.clone(), b.clone()]);
+    assert_eq!(other.failing("mailer", true).await.unwrap(), []);
+    for (stream, is_parked) in [(&b, false), (&failing("x", 1, true), false), (&parked, true), (&parked, true)] {
+        assert_eq!(other.ask_again("mailer", &stream.place.stream).await.unwrap(), is_parked);
+        assert!(!other.ask_again("printer", &stream.place.stream).await.unwrap(), "that is another reactor");
+    }
+    assert_eq!(models.failing("mailer", true).await.unwrap(), [Failing { next_try_at: ASKED, ..parked.clone() }]);
+    assert_eq!(opened.keeper.keep(&parked).await.unwrap(), Kept::Done, "it is nobody else's by that");
+    assert_eq!(models.failing("mailer", true).await.unwrap(), []);
+    assert_eq!(models.failing("mailer", false).await.unwrap(), [parked, b]);
+}
+
 /// Of all that open it at once, one has it.
 async fn of_several_that_open_it_at_once_one_has_it(backend: &dyn Backend) {
     backend.handle().migrate().await.unwrap();
@@ -154,5 +176,6 @@ macro_rules! on_every_database {
 
 on_every_database! {
     a_run_keeps_what_it_has_until_another_takes_the_reactor,
+    a_retry_is_asked_for_until_it_is_kept_otherwise,
     of_several_that_open_it_at_once_one_has_it,
 }

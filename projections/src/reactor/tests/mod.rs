@@ -6,6 +6,7 @@ mod keepers;
 pub(crate) mod mailer;
 mod order;
 mod parked;
+mod people;
 mod progress;
 mod unclean;
 mod unit;

@@ -30,7 +30,7 @@ fn id(name: &str) -> SagaId {
 
 async fn start(store: &impl TransactionalStore<Database: ReadModelDatabase>) -> Sagas {
     let long = Saga::<()>::new("long").timer("pause", Duration::from_secs(1_000_000)).build().expect("it is sound");
-    let short = Saga::<u32>::new("short").timer("pause", Duration::from_millis(50)).build().expect("it is sound");
+    let short = Saga::<u32>::new("short").timer("pause", Duration::from_millis(300)).build().expect("it is sound");
     store.sagas().with(long).with(short).start().await.expect("it starts")
 }
 

@@ -3,8 +3,9 @@
 use std::time::Duration;
 
 use annals_eventstore::{
-    AggregateStore, Append, AppendError, ErrorFamily, EventStore, ExecuteError, ExpectedVersion, Filter, Fingerprint,
-    Payload, PostgresOptions, PostgresStore, PostgresUnitOfWork, Repeat, RequestKey, StreamVersion, Tenant, UnitOfWork,
+    AggregateStore, Append, AppendError, DatabaseError, ErrorFamily, EventStore, ExecuteError, ExpectedVersion, Filter,
+    Fingerprint, Payload, PostgresOptions, PostgresStore, PostgresUnitOfWork, Repeat, RequestKey, StreamVersion,
+    Tenant, UnitOfWork,
 };
 use sqlx::{AssertSqlSafe, Connection, Row};
 use tokio::time::Instant;
@@ -343,4 +344,32 @@ async fn a_standby_or_a_read_only_server_is_reported_when_a_unit_appends() {
     let mut unit = store.begin().await.unwrap();
     let error = unit.append(fixture.to("a", ANY, 1)).await.unwrap_err();
     assert!(matches!(error, AppendError::ReadOnly { .. }), "{error:?}");
+}
+
+/// A shutdown never ended.
+#[tokio::test]
+async fn closing_ends_while_a_unit_of_work_and_a_reader_are_open_and_the_unit_may_still_commit() {
+    let fixture = Fixture::with_table().await;
+    let wait = Duration::from_millis(200);
+    let store = PostgresOptions::new(fixture.database.url()).connection_timeout(wait).open().await.unwrap();
+    let mut unit = store.begin().await.unwrap();
+    unit.append(fixture.to("a", NO_STREAM, 1)).await.unwrap();
+    let mut reader = store.database().read().await.unwrap();
+    let reading = pid(&mut reader).await;
+    let begun = Instant::now();
+    tokio::time::timeout(Duration::from_secs(10), store.close()).await.expect("closed");
+    assert!(begun.elapsed() >= wait, "it did not wait: {:?}", begun.elapsed());
+    assert!(matches!(store.database().read().await, Err(DatabaseError::Closed)));
+    unit.commit().await.unwrap();
+    assert_eq!(fixture.stored().await.0, heads(&[("a", 1)]));
+    drop(reader);
+    // Its connection is closed, not kept for a next user.
+    let open = format!("SELECT count(*) FROM pg_stat_activity WHERE pid = {reading}");
+    let mut foreign = fixture.foreign().await;
+    let closed = async {
+        while sqlx::query(AssertSqlSafe(open.clone())).fetch_one(&mut foreign).await.unwrap().get::<i64, _>(0) > 0 {
+            tokio::task::yield_now().await;
+        }
+    };
+    tokio::time::timeout(Duration::from_secs(10), closed).await.expect("its connection is closed");
 }

@@ -1,0 +1,36 @@
+//! What is recorded about a step.
+
+use annals_macros::Event;
+use jiff::Timestamp;
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+
+/// One event of the stream of a step.
+#[derive(Event, Serialize, Deserialize, Clone, Debug, PartialEq)]
+pub(crate) enum StepEvent {
+    /// An effect outside of the store is about to be made.
+    #[event(name = "participant.do_begun")]
+    DoBegun {
+        /// The fingerprint of the request.
+        request: String,
+        at: Timestamp,
+        /// When the effect is dropped at the latest.
+        until: Timestamp,
+    },
+    #[event(name = "participant.done")]
+    Done { request: String, answer: Value },
+    /// For good.
+    #[event(name = "participant.do_refused")]
+    DoRefused { request: String, reason: String },
+    /// The effect ended without an answer, and may be made again.
+    #[event(name = "participant.do_failed")]
+    DoFailed { error: String },
+    #[event(name = "participant.undo_begun")]
+    UndoBegun { at: Timestamp, until: Timestamp },
+    /// As the first event it is a tombstone.
+    #[event(name = "participant.undone")]
+    Undone,
+    /// The undo ended without success, and may be made again.
+    #[event(name = "participant.undo_failed")]
+    UndoFailed { error: String },
+}
