@@ -52,7 +52,30 @@ impl Context {
 
     /// The circumstances of a command that an event has led to, for reactors: the tenant, the correlation id and the trace of the event,
     /// and its id as the cause. With the reactor's key as the request key, an event that is handled again has no second effect:
-    /// `orders.with(Context::caused_by(event)).send_once(&id, key.to_string(), command)`.
+    /// `orders.with(Context::caused_by(event)).send_once(&id, key.to_string(), command)`, as long as a request key is kept.
+    ///
+    /// ```
+    /// # mod order { include!(concat!(env!("CARGO_MANIFEST_DIR"), "/docs/order.rs")); }
+    /// # use order::*;
+    /// use annals_eventstore::{AggregateStore, Context, CorrelationId, EventStoreExt, MemoryStore, Tenant};
+    /// use futures::TryStreamExt;
+    ///
+    /// # tokio::runtime::Builder::new_current_thread().enable_time().build()?.block_on(async {
+    /// let store = MemoryStore::new();
+    /// let context = Context::of(Tenant::new("north")?).with_correlation(CorrelationId::new("checkout-7")?);
+    /// let orders = store.aggregate::<Order>();
+    /// let done = orders.with(context).execute(&OrderId::new("o-17")?, |order| order.place(12_00)).await?;
+    ///
+    /// let stored = store.load(&done.stream).try_next().await?.expect("it was just placed");
+    /// let placed = stored.typed::<OrderEvent>()?.into_iter().next().expect("it is one event");
+    /// let caused = Context::caused_by(&placed);
+    /// assert_eq!(caused.tenant().as_str(), "north");
+    /// assert_eq!(caused.metadata().correlation_id, placed.metadata.correlation_id);
+    /// assert_eq!(caused.metadata().causation_id, Some(placed.event_id.into()));
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// # })?;
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
     #[must_use]
     pub fn caused_by<E>(event: &Recorded<E>) -> Self {
         let Metadata { correlation_id, trace_parent, .. } = event.metadata.clone();

@@ -19,6 +19,8 @@ use crate::retry::StepRetry;
 /// which a reactor can react. It is compensated when each step that was seen, and that some event undoes, was undone. If that
 /// takes longer than [`FlowSteps::compensation_within`], it is stuck.
 ///
+/// What comes behind the end of a flow changes nothing, and neither do events whose correlation id is the id of a saga: that has a row of its own.
+///
 /// The tracker calls nobody and changes nothing but the stream of the flow. Reactors keep the correlation id and are
 /// repeated without effect by `orders.with(Context::caused_by(event)).send_once(&id, key.to_string(), command)`.
 ///

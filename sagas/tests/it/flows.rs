@@ -182,6 +182,14 @@ async fn a_flow_that_fails_is_compensating_until_each_step_that_was_seen_is_undo
     assert_eq!(sagas.status(&id("a")).await.expect("it is there").status, Status::Compensating, "it was paid");
     emit(&store, "a", Refunded).await;
     until_is(&sagas, "a", Status::Compensated).await;
+    // What is done although the flow has failed is to be undone too.
+    for event in [Created, NotReserved, Paid, Cancelled] {
+        emit(&store, "b", event).await;
+    }
+    let status = until(&sagas, "b", |status| status.done.len() == 2).await;
+    assert_eq!(status.status, Status::Compensating);
+    emit(&store, "b", Refunded).await;
+    until_is(&sagas, "b", Status::Compensated).await;
     assert_eq!(told(&store, "a").await.iter().filter(|told| *told == "undo").count(), 1);
     sagas.close().await;
 }
