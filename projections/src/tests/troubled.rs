@@ -64,6 +64,10 @@ struct State {
     begun: usize,
     tried: usize,
     committed: usize,
+    /// What happens to the next reactors that are taken, in turn.
+    opens: VecDeque<Option<Trouble>>,
+    /// What was dropped, by whom and why.
+    dropped: Vec<String>,
     /// What happens to the next looks at parked streams, in turn.
     parked: VecDeque<Option<Trouble>>,
     /// What happens to the next calls of keepers, in turn.
@@ -103,8 +107,17 @@ impl Troubled {
         self.state().surveys.extend(trouble);
     }
 
+    pub(crate) fn trouble_opens(&self, trouble: impl IntoIterator<Item = Option<Trouble>>) {
+        self.state().opens.extend(trouble);
+    }
+
     pub(crate) fn trouble_parked(&self, trouble: impl IntoIterator<Item = Option<Trouble>>) {
         self.state().parked.extend(trouble);
+    }
+
+    /// The stream, where it was parked, by whom it was dropped, and why.
+    pub(crate) fn dropped(&self) -> Vec<String> {
+        self.state().dropped.clone()
     }
 
     /// From now on every claim comes too late, or not.
@@ -261,6 +274,9 @@ impl ReadModels for Troubled {
             Some(Trouble::Unanswered) | None => {}
         }
         let moved = self.models.commit(work, now).await?;
+        let dropped = work.iter().filter_map(|work| work.parking.drop.as_ref());
+        let dropped = dropped.map(|drop| format!("{} {} {}: {}", drop.stream, drop.from, drop.by, drop.why));
+        self.state().dropped.extend(dropped);
         self.state().committed += 1;
         match trouble {
             Some(Trouble::Unanswered) => Err(fault(true, None)),
@@ -290,6 +306,15 @@ impl ReadModels for Troubled {
     }
 
     async fn open_reactor(&self, opening: Opening) -> Result<Opened, StartError> {
+        let trouble = self.state().opens.pop_front().flatten();
+        if let Some(trouble) = trouble {
+            let source = BackendError::new("the disk is missing");
+            let source = match trouble {
+                Trouble::Refused(_) => DatabaseError::Failed { source },
+                _ => DatabaseError::Unavailable { source },
+            };
+            return Err(StartError::Database { projection: opening.reactor, source });
+        }
         let opened = self.models.open_reactor(opening).await?;
         let keeper = Arc::new(TroubledKeeper { inner: opened.keeper, state: Arc::clone(&self.state) });
         Ok(Opened { keeper, ..opened })
