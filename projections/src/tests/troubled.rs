@@ -53,6 +53,8 @@ struct State {
     shows: VecDeque<Option<Trouble>>,
     /// Whether others are always faster to claim.
     claims_nothing: bool,
+    /// How many units each claim got.
+    claims: Vec<usize>,
     /// What happens to the next surveys of leases, in turn.
     surveys: VecDeque<Option<Trouble>>,
     /// How many loads were begun.
@@ -123,6 +125,11 @@ impl Troubled {
     /// From now on every claim comes too late, or not.
     pub(crate) fn claim_nothing(&self, nothing: bool) {
         self.state().claims_nothing = nothing;
+    }
+
+    /// How many units each claim got so far.
+    pub(crate) fn claims(&self) -> Vec<usize> {
+        self.state().claims.clone()
     }
 
     /// Loads wait until what this gives is dropped.
@@ -343,7 +350,9 @@ impl ReadModels for Troubled {
 
     async fn claim(&self, runner: &Runner, units: &[UnitId], lease: Duration) -> Result<Vec<Claimed>, Fault> {
         let nothing = self.state().claims_nothing;
-        if nothing { Ok(Vec::new()) } else { self.models.claim(runner, units, lease).await }
+        let claimed = if nothing { Vec::new() } else { self.models.claim(runner, units, lease).await? };
+        self.state().claims.push(claimed.len());
+        Ok(claimed)
     }
 
     async fn release(&self, held: &[(UnitId, i64)]) -> Result<(), Fault> {
