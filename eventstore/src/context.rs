@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 
 use tokio::time::Instant;
 
+use crate::event::Recorded;
 use crate::metadata::{Actor, CausationId, CorrelationId, Metadata, TraceParent};
 use crate::request::RequestKey;
 use crate::stream::Tenant;
@@ -47,6 +48,17 @@ impl Context {
     #[must_use]
     pub fn of(tenant: Tenant) -> Self {
         Self { tenant, ..Self::default() }
+    }
+
+    /// The circumstances of a command that an event has led to, for reactors: the tenant, the correlation id and the trace of the event,
+    /// and its id as the cause. With the reactor's key as the request key, an event that is handled again has no second effect:
+    /// `orders.with(Context::caused_by(event)).send_once(&id, key.to_string(), command)`.
+    #[must_use]
+    pub fn caused_by<E>(event: &Recorded<E>) -> Self {
+        let Metadata { correlation_id, trace_parent, .. } = event.metadata.clone();
+        let causation_id = Some(event.event_id.into());
+        let metadata = Metadata { correlation_id, causation_id, trace_parent, ..Metadata::default() };
+        Self { metadata, ..Self::of(event.stream.tenant().clone()) }
     }
 
     /// The correlation id of the command.

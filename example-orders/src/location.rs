@@ -40,21 +40,21 @@ impl Location {
         }
     }
 
-    /// Prints what to do after the scene.
-    pub fn print_next_steps(&self, out: &mut dyn Write) -> std::io::Result<()> {
+    /// Prints what to do after the scene, which has filled this table.
+    pub fn print_next_steps(&self, table: &str, out: &mut dyn Write) -> std::io::Result<()> {
         const EVENTS: &str = "SELECT position, aggregate_id, version, event_type, event_data FROM";
-        const LIST: &str = "SELECT * FROM order_list";
+        let list = format!("SELECT * FROM {table}");
         match self {
             Self::File(file) => {
                 let file = file.display();
                 writeln!(out, "\nThe events and the tables are in {file}. To see more:")?;
                 writeln!(out, "  sqlite3 {file} '{EVENTS} events'")?;
-                writeln!(out, "  sqlite3 -box {file} '{LIST}'")?;
+                writeln!(out, "  sqlite3 -box {file} '{list}'")?;
             }
             Self::Postgres(_) => {
                 writeln!(out, "\nThe events are in the schema `annals`, the tables beside it. To see more:")?;
                 writeln!(out, "  psql \"$DATABASE_URL\" -c '{EVENTS} annals.events'")?;
-                writeln!(out, "  psql \"$DATABASE_URL\" -c '{LIST}'")?;
+                writeln!(out, "  psql \"$DATABASE_URL\" -c '{list}'")?;
             }
         }
         writeln!(out, "  cargo run -p example-orders -- --orders 10000")?;

@@ -3,10 +3,13 @@
 #![expect(unreachable_pub, reason = "the files are written as those of a library would be")]
 
 mod analytics;
+mod checkout;
+mod choreography;
 mod credit;
 mod dead_letters;
 mod detail;
 mod evolution;
+mod flows;
 mod generations;
 mod list;
 mod location;
@@ -18,6 +21,8 @@ mod order;
 mod past;
 mod payment;
 mod resilience;
+mod saga;
+mod services;
 mod shop;
 mod statement;
 mod story;
@@ -100,6 +105,14 @@ enum Scene {
     },
     /// A build with a fault cannot show every order in the list: what is set aside, looked at, dropped and retried.
     DeadLetters,
+    /// Checkouts over three services: one is completed, one undone, one goes on after a crash, and one waits for a person.
+    Saga {
+        /// Be the process that ends in the middle.
+        #[arg(long, hide = true)]
+        dies: bool,
+    },
+    /// The same checkout without a saga: reactors answer events, and what they do is followed as a flow.
+    Choreography,
     /// A reactor sends a mail for each parcel, through a mail service that fails at first.
     Mail,
     /// What customers have ordered and paid, in a table that SQL of the shop's own writes.
@@ -137,6 +150,14 @@ async fn run(options: Options, out: &mut dyn Write) -> Result<(), Fault> {
     }
     let first = options.first.unwrap_or_else(|| SystemClock.now().as_microsecond());
     match options.scene {
+        Some(Scene::Saga { dies: true }) => return saga::be_the_one_that_dies(&location, first).await,
+        Some(scene @ (Scene::Saga { .. } | Scene::Choreography)) => {
+            match scene {
+                Scene::Choreography => flows::play(&location, first, out).await?,
+                _ => saga::play(&location, first, out).await?,
+            }
+            return Ok(location.print_next_steps("saga_instances", out)?);
+        }
         Some(Scene::TwoProcesses { .. }) => two_processes::play(&location, first, out).await?,
         Some(Scene::DeadLetters) => dead_letters::play(&location, first, out).await?,
         Some(Scene::Mail) => mail::play(&location, first, out).await?,
@@ -147,7 +168,7 @@ async fn run(options: Options, out: &mut dyn Write) -> Result<(), Fault> {
             play(shop, scene, options.orders, first, out).await?;
         }
     }
-    Ok(location.print_next_steps(out)?)
+    Ok(location.print_next_steps("order_list", out)?)
 }
 
 /// Plays a scene in a shop that is open.

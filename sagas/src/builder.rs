@@ -18,7 +18,7 @@ use crate::local::LocalCommand;
 use crate::retry::StepRetry;
 
 /// How long a compensation may take by default.
-const COMPENSATION: Duration = Duration::from_secs(24 * 60 * 60);
+pub(crate) const COMPENSATION: Duration = Duration::from_secs(24 * 60 * 60);
 
 /// A saga that is being declared: steps in the order in which they run, for the data `C`.
 ///

@@ -93,6 +93,7 @@ fn failed(error: &CallError<StepError>, unknown: bool) -> Outcome {
 
 /// How the call of a remote step, or of its undo, is made.
 pub(crate) struct Remote<'a, C> {
+    #[cfg_attr(not(feature = "testing"), expect(dead_code, reason = "the explorer names the call by it"))]
     pub(crate) step: &'a str,
     pub(crate) policy: &'a Policy,
     pub(crate) action: &'a Action<C>,

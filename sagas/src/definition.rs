@@ -76,6 +76,8 @@ impl<C> Kind<C> {
 pub(crate) enum Undo<C> {
     Local(LocalAction<C>),
     Remote(Policy, Action<C>),
+    /// Others undo it, and a signal says so: of flows.
+    Signal,
     /// There is nothing to undo, for this reason.
     Nothing(String),
 }
@@ -156,7 +158,7 @@ fn outline<C>(steps: &[Step<C>]) -> String {
     for step in steps {
         let after: Vec<_> = step.after.iter().map(|&index| steps[index].name.as_str()).collect();
         let undo = match &step.undo {
-            Undo::Local(_) | Undo::Remote(..) => ", undo".to_owned(),
+            Undo::Local(_) | Undo::Remote(..) | Undo::Signal => ", undo".to_owned(),
             Undo::Nothing(why) if why.is_empty() => String::new(),
             Undo::Nothing(why) => format!(", no undo: {why}"),
         };

@@ -130,14 +130,7 @@ impl<C: SagaData> Engine<C> {
         for step in self.definition.steps() {
             definition::key(id, &step.name, Direction::Undo)?;
         }
-        let now = self.clock.now();
-        let started = SagaEvent::Started {
-            saga: self.definition.name().to_owned(),
-            definition: self.definition.hash().to_owned(),
-            data: data.clone(),
-            at: now,
-            deadline: self.definition.inner.deadline.map(|limit| after(now, limit)),
-        };
+        let started = self.started(data.clone());
         self.record(id, |instance| {
             if instance.status == Status::NotStarted {
                 return Ok(vec![started.clone()]);
@@ -149,6 +142,17 @@ impl<C: SagaData> Engine<C> {
         })
         .await
         .map(drop)
+    }
+
+    pub(crate) fn started(&self, data: serde_json::Value) -> SagaEvent {
+        let at = self.clock.now();
+        SagaEvent::Started {
+            saga: self.definition.name().to_owned(),
+            definition: self.definition.hash().to_owned(),
+            data,
+            at,
+            deadline: self.definition.inner.deadline.map(|limit| after(at, limit)),
+        }
     }
 
     /// Runs an instance until it ends, is stuck, or waits for a signal, a time or the next attempt. Continues what another process began and did not end:

@@ -93,6 +93,14 @@ pub(crate) struct Wait {
     pub(crate) until: Option<Timestamp>,
 }
 
+/// The name under which signals for a step wait. That a step was undone is signalled under a name that no step has.
+pub(crate) fn signal(step: &str, direction: Direction) -> String {
+    match direction {
+        Direction::Do => step.to_owned(),
+        Direction::Undo => format!("{step}/undo"),
+    }
+}
+
 /// What a step can be, in words.
 pub(crate) mod kind {
     pub(crate) const LOCAL: &str = "local";
@@ -180,6 +188,11 @@ impl Instance {
         self.steps.entry(step.to_owned()).or_default().progress_mut(direction)
     }
 
+    /// Whether the signal that a step is done, or undone, has come.
+    pub(crate) fn has_signal(&self, step: &str, direction: Direction) -> bool {
+        self.step(step).progress(direction).is_settled() || self.signals.contains_key(&signal(step, direction))
+    }
+
     /// What is known of a step that is begun as one of this kind.
     fn begin(&mut self, step: &str, kind: &'static str) -> &mut StepState {
         let state = self.steps.entry(step.to_owned()).or_default();
@@ -239,7 +252,8 @@ impl Evolve for Instance {
                 (progress.attempts, progress.open, progress.retry_at) = (attempt, true, None);
             }
             SagaEvent::Succeeded { step, direction, attempt, output } => {
-                let signal = self.signals.get_mut(&step).filter(|_| attempt == 0).and_then(VecDeque::pop_front);
+                let waiting = self.signals.get_mut(&signal(&step, direction));
+                let signal = waiting.filter(|_| attempt == 0).and_then(VecDeque::pop_front);
                 if attempt == 0 && direction == Direction::Do {
                     self.begin(&step, if signal.is_some() { kind::SIGNAL } else { kind::LOCAL });
                 }

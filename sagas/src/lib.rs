@@ -54,6 +54,11 @@
 //! | know how a process does | [`Sagas::runner`], [`Sagas::projections`] |
 //! | know whether a build fits what runs | [`SagasBuilder::check`], and below |
 //!
+//! # Flows
+//!
+//! Where no saga directs the steps, and reactors answer events with commands instead, a [`Flow`] declares which events the steps
+//! are. [`SagasBuilder::track`] follows them: each flow has a row, a [`timeline`], and a time limit.
+//!
 //! # Other builds
 //!
 //! An instance goes on in another build if each step that it has begun is there under its name and kind, behind no step that was
@@ -75,6 +80,7 @@ mod definition;
 mod engine;
 mod error;
 mod event;
+mod flow;
 mod instance;
 mod local;
 mod mismatch;
@@ -94,6 +100,7 @@ pub use definition::{Definition, SagaData};
 pub use engine::{Engine, SagaStatus};
 pub use error::SagaError;
 pub use event::{Direction, Intervention, SagaEvent};
+pub use flow::{Flow, FlowEvent, FlowSteps, timeline};
 pub use instance::{Instance, SagaId, Status};
 pub use local::{LocalCommand, answering, command};
 pub use person::{By, Decision};

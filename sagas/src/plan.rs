@@ -8,7 +8,7 @@ use std::time::Duration;
 use crate::call::StepError;
 use crate::definition::{Definition, Kind, Step, Undo};
 use crate::event::{Direction, SagaEvent};
-use crate::instance::{Instance, Status};
+use crate::instance::{Instance, Status, signal};
 use crate::mismatch::mismatch;
 use crate::retry::StepRetry;
 
@@ -182,6 +182,9 @@ impl<'d, C> Planner<'d, C> {
         let mut waits = false;
         for (index, step) in steps.iter().enumerate() {
             let state = self.instance.step(&step.name);
+            if let Some(event) = self.reported(index) {
+                return Some(event);
+            }
             // A call that was begun before the compensation is waited for.
             waits |= state.done.open || self.needs_undo(index);
             if let Undo::Remote(..) = step.undo
@@ -206,6 +209,18 @@ impl<'d, C> Planner<'d, C> {
             step: (0..steps.len()).find(|&index| self.can_undo(index)).map(|index| steps[index].name.clone()),
             reason: "the compensation took too long".to_owned(),
         })
+    }
+
+    /// What a signal says about a step that others do and undo: also that it was done, as it must be undone then.
+    fn reported(&self, index: usize) -> Option<SagaEvent> {
+        let step = &self.definition.steps()[index];
+        let direction = match step.undo {
+            Undo::Signal if !self.is_done(index) => Direction::Do,
+            Undo::Signal if self.can_undo(index) => Direction::Undo,
+            _ => return None,
+        };
+        let output = self.instance.signals.get(&signal(&step.name, direction))?.front()?.clone();
+        Some(SagaEvent::Succeeded { step: step.name.clone(), direction, attempt: 0, output })
     }
 
     fn is_late(&self) -> bool {

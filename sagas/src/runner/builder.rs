@@ -19,6 +19,7 @@ use super::look::look;
 use super::shared::Shared;
 use crate::definition::{Definition, SagaData};
 use crate::engine::Engine;
+use crate::flow::{Flow, Tracker};
 use crate::instance::Instance;
 
 /// How long a process may be silent, if nobody says otherwise.
@@ -44,6 +45,7 @@ impl<S: annals_eventstore::TransactionalStore<Database: ReadModelDatabase>> Saga
     }
 }
 
+type Tracked = Box<dyn FnOnce(ProjectionsBuilder, &Repository<Instance>, &Arc<dyn Clock>) -> ProjectionsBuilder + Send>;
 type Declared = Box<dyn FnOnce(&Arc<dyn EventStore>, &Repository<Instance>, &Arc<dyn Clock>) -> Arc<dyn AnySaga>>;
 
 /// Sagas that are to run. [`Sagas`] has an example.
@@ -52,6 +54,7 @@ pub struct SagasBuilder {
     store: Arc<dyn EventStore>,
     projections: ProjectionsBuilder,
     declared: Vec<Declared>,
+    tracked: Vec<Tracked>,
     clock: Arc<dyn Clock>,
     lease: Duration,
     in_flight: usize,
@@ -67,6 +70,7 @@ impl Sagas {
             store: Arc::new(store.clone()),
             projections: Projections::of(store, database),
             declared: Vec::new(),
+            tracked: Vec::new(),
             clock: Arc::new(SystemClock),
             lease: LEASE,
             in_flight: IN_FLIGHT,
@@ -83,6 +87,21 @@ impl SagasBuilder {
             Arc::new(Engine::over(Arc::clone(store), instances.clone(), definition, Arc::clone(clock)))
         }));
         self
+    }
+
+    /// Follows the flows of a kind: see [`Flow`]. The events are those that are recorded after this was started for the first time.
+    ///
+    /// # Errors
+    /// [`Invalid`] with the field `event` if an event is not one of the flow's type or is declared twice; others as of
+    /// [`Saga::build`](crate::Saga::build).
+    pub fn track<F: Flow>(mut self, _flow: F) -> Result<Self, Invalid> {
+        let (definition, marks) = F::steps().build::<F>()?;
+        let (store, tracked) = (Arc::clone(&self.store), definition.clone());
+        self.tracked.push(Box::new(|projections, instances, clock| {
+            let engine = Engine::over(store, instances.clone(), tracked, Arc::clone(clock));
+            projections.react(Tracker::<F>::new(engine, marks))
+        }));
+        Ok(self.with(definition))
     }
 
     /// The clock of timers, retries and deadlines; the machine's by default.
@@ -140,7 +159,7 @@ impl SagasBuilder {
         if self.look_every < Duration::from_millis(1) {
             return Err(Invalid::new("look_every", format!("is {:?}", self.look_every), "give 1 ms at least").into());
         }
-        let Self { store, projections, declared, clock, lease, in_flight, look_every, grace } = self;
+        let Self { store, projections, declared, tracked, clock, lease, in_flight, look_every, grace } = self;
         let instances = store.aggregate::<Instance>();
         let sagas = sagas(declared, &store, &instances, &clock)?;
         if sagas.is_empty() {
@@ -148,7 +167,9 @@ impl SagasBuilder {
         }
         let in_flight = Arc::new(InFlight::new(in_flight));
         let of_slot = Arc::clone(&in_flight);
-        let views = projections
+        let views = tracked
+            .into_iter()
+            .fold(projections, |projections, tracked| tracked(projections, &instances, &clock))
             .lease(lease)
             .with(SagaInstances.slots(SLOTS).dead_letter())
             .__may_leave::<SagaInstances>(Arc::new(move |slot| of_slot.may_leave(slot)))

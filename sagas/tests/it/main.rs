@@ -3,6 +3,8 @@
 #[cfg(test)]
 mod deploying;
 #[cfg(test)]
+mod flows;
+#[cfg(test)]
 mod killed;
 #[cfg(test)]
 #[path = "../../../resilience/src/loopback.rs"]

@@ -24,6 +24,8 @@ pub(crate) enum Line<'a> {
     Stopped { name: &'a str, why: &'a str, t: i128 },
     /// The process has given its slots back. It has applied so many events in all.
     End { name: &'a str, applied: u64, t: i128 },
+    /// A saga has ended, is stuck at a step, or was waited for in vain.
+    Saga { id: &'a str, r: &'a str, at: Option<&'a str>, why: Option<&'a str>, t0: i128, t1: i128 },
 }
 
 /// Prints a line and flushes it.

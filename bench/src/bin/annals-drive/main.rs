@@ -6,7 +6,9 @@ mod ack;
 mod dump;
 mod line;
 mod load;
+mod pay;
 mod run;
+mod saga;
 mod sum;
 mod target;
 
@@ -82,6 +84,7 @@ enum Command {
         #[arg(long)]
         name: Option<String>,
     },
+    Saga(saga::Options),
 }
 
 /// The projections of the driver.
@@ -106,6 +109,7 @@ fn main() -> Result<(), Fault> {
                 let name = name.unwrap_or_else(|| std::process::id().to_string());
                 run::run(&db, slots, Duration::from_millis(lease_ms), &name).await
             }
+            Command::Saga(options) => saga::run(&options).await,
         }
     })
 }

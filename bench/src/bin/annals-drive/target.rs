@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use annals::engine::Payload;
+use annals::sagas::{SagasBuilder, SagasExt};
 use annals::{
     EventId, EventStore, NewEvent, PostgresOptions, ProjectionsBuilder, ProjectionsExt, SqliteStore, StreamId, Tenant,
 };
@@ -17,15 +18,47 @@ pub(crate) async fn open(url: &str) -> Result<Arc<dyn EventStore>, Fault> {
 
 /// The same, with what starts projections into the database of the store.
 pub(crate) async fn open_with_projections(url: &str) -> Result<(Arc<dyn EventStore>, ProjectionsBuilder), Fault> {
+    match database(url)? {
+        Database::File(file) => {
+            let store = SqliteStore::open(file).await?;
+            let views = store.projections();
+            Ok((Arc::new(store), views))
+        }
+        Database::Server(url) => {
+            let store = PostgresOptions::new(url).migrate().open().await?;
+            let views = store.projections();
+            Ok((Arc::new(store), views))
+        }
+    }
+}
+
+/// The same, with what starts sagas.
+pub(crate) async fn open_with_sagas(url: &str) -> Result<(Arc<dyn EventStore>, SagasBuilder), Fault> {
+    match database(url)? {
+        Database::File(file) => {
+            let store = SqliteStore::open(file).await?;
+            let sagas = store.sagas();
+            Ok((Arc::new(store), sagas))
+        }
+        Database::Server(url) => {
+            let store = PostgresOptions::new(url).migrate().open().await?;
+            let sagas = store.sagas();
+            Ok((Arc::new(store), sagas))
+        }
+    }
+}
+
+enum Database<'a> {
+    File(&'a str),
+    Server(&'a str),
+}
+
+fn database(url: &str) -> Result<Database<'_>, Fault> {
     if let Some(file) = url.strip_prefix("sqlite://").or_else(|| url.strip_prefix("sqlite:")) {
-        let store = SqliteStore::open(file).await?;
-        let views = store.projections();
-        return Ok((Arc::new(store), views));
+        return Ok(Database::File(file));
     }
     if url.starts_with("postgres://") || url.starts_with("postgresql://") {
-        let store = PostgresOptions::new(url).migrate().open().await?;
-        let views = store.projections();
-        return Ok((Arc::new(store), views));
+        return Ok(Database::Server(url));
     }
     Err("the URL names no known store; use `sqlite:FILE` or `postgres://..`".into())
 }

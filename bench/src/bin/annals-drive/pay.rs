@@ -1,0 +1,88 @@
+//! A payment service that is given by its URL.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use annals::engine::{Clock, SystemClock};
+use annals::resilience::IdempotencyKey;
+use annals::sagas::StepError;
+use http_body_util::Full;
+use hyper::body::Bytes;
+use hyper::client::conn::http1::handshake;
+use hyper::header::{self, HeaderMap};
+use hyper::{Request, Response, Uri};
+use hyper_util::rt::TokioIo;
+use jiff::fmt::rfc2822::DateTimeParser;
+use serde::Serialize;
+use tokio::net::TcpStream;
+
+use crate::Fault;
+
+/// What is asked of the service.
+#[derive(Serialize)]
+pub(crate) struct Payment<'a> {
+    pub(crate) kind: &'static str,
+    pub(crate) order: &'a str,
+    pub(crate) cents: u64,
+}
+
+/// Where the service is.
+#[derive(Clone)]
+pub(crate) struct Service(Arc<Place>);
+
+struct Place {
+    uri: Uri,
+    host: String,
+    port: u16,
+}
+
+impl Service {
+    pub(crate) fn at(url: &str) -> Result<Self, Fault> {
+        let uri: Uri = url.parse().map_err(|e| format!("`{url}` is no URL: {e}"))?;
+        let host = uri.host().filter(|_| uri.scheme_str() == Some("http"));
+        let host = host.ok_or_else(|| format!("`{url}` is no address of a service; use `http://host:port/path`"))?;
+        let (host, port) = (host.trim_matches(['[', ']']).to_owned(), uri.port_u16().unwrap_or(80));
+        Ok(Self(Arc::new(Place { uri, host, port })))
+    }
+
+    /// Posts a payment under a key. What the service was not reached for has not happened; what it has not answered may have.
+    pub(crate) async fn post(&self, payment: &Payment<'_>, key: &IdempotencyKey) -> Result<(), StepError> {
+        let Place { uri, host, port } = &*self.0;
+        let body = serde_json::to_vec(payment).map_err(StepError::refused)?;
+        let request = Request::post(uri.path_and_query().map_or("/", |path| path.as_str()))
+            .header(header::HOST, uri.authority().map_or(host.as_str(), |authority| authority.as_str()))
+            .header(header::CONTENT_TYPE, "application/json")
+            .header("idempotency-key", key.as_str())
+            .body(Full::new(Bytes::from(body)))
+            .map_err(StepError::refused)?;
+        let stream = TcpStream::connect((host.as_str(), *port)).await.map_err(StepError::transient)?;
+        let (mut sender, connection) = handshake(TokioIo::new(stream)).await.map_err(StepError::transient)?;
+        // It ends with the sender, or tells it why it has ended.
+        tokio::spawn(connection);
+        let response = sender.send_request(request).await.map_err(StepError::unknown)?;
+        judge(&response)
+    }
+}
+
+/// What an answer means.
+fn judge<B>(response: &Response<B>) -> Result<(), StepError> {
+    let status = response.status();
+    let (error, retry_after) = (format!("the service answered {status}"), retry_after(response.headers()));
+    match (status.as_u16(), retry_after) {
+        (200..=299, _) => Ok(()),
+        // The request of the same key is in progress. Without the header the key is one of another request.
+        (409, Some(_)) | (429 | 503, _) => Err(StepError::Transient { error, retry_after }),
+        (500.., _) => Err(StepError::unknown(error)),
+        _ => Err(StepError::refused(error)),
+    }
+}
+
+/// The wait that the service asks for, in seconds or until a time.
+fn retry_after(headers: &HeaderMap) -> Option<Duration> {
+    let text = headers.get(header::RETRY_AFTER)?.to_str().ok()?.trim();
+    if let Ok(seconds) = text.parse() {
+        return Some(Duration::from_secs(seconds));
+    }
+    let time = DateTimeParser::new().parse_timestamp(text).ok()?;
+    Some(Duration::try_from(time.duration_since(SystemClock.now())).unwrap_or_default())
+}
