@@ -59,6 +59,11 @@ impl Returns {
         units.filter(|unit| asked.remove(unit)).collect()
     }
 
+    /// What came back is asked for no more: the next that runs it would give it back at once.
+    fn forget(&self, unit: &UnitId) {
+        self.asked.lock().unwrap_or_else(PoisonError::into_inner).remove(unit);
+    }
+
     /// Waits until some units are asked for, perhaps those of another pass.
     pub(crate) async fn wanted(&mut self) {
         if self.asking.changed().await.is_err() {
@@ -145,7 +150,14 @@ impl Keeper {
             let look = tokio::select! {
                 biased;
                 () = self.shared.cancel.cancelled() => break,
-                Some(member) = self.given.recv() => self.take_back(member),
+                Some(member) = self.given.recv() => {
+                    // What comes back together is looked at and claimed together, so that it reads the log together.
+                    let mut look = self.take_back(member);
+                    while let Ok(member) = self.given.try_recv() {
+                        look |= self.take_back(member);
+                    }
+                    look
+                }
                 unit = self.reactors.ended() => {
                     self.reactors.take_back(&self.shared, unit).await;
                     false
@@ -187,6 +199,7 @@ impl Keeper {
     fn take_back(&mut self, mut member: Member) -> bool {
         let unit = member.unit();
         self.running.remove(&unit);
+        self.shared.returns.forget(&unit);
         let again = self.again.remove(&unit) && member.is_stopped();
         if again {
             member.start_again();

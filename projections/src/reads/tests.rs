@@ -103,6 +103,7 @@ fn what_may_be_null_is_ordered_only_if_the_text_says_where() {
         "CASE WHEN paid THEN 1 END",
         "coalesce(id, note)",
         "coalesce(note, id) || note",
+        "coalesce(note, note) || coalesce(id, 'x')",
         "coalesce(note, lower(note), id) = note, id",
     ] {
         let text = format!("ORDER BY {null} DESC");

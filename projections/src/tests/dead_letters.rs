@@ -147,6 +147,7 @@ pub(super) async fn what_was_dropped_or_retried_never_comes_again(shop: Fixture)
     views.resume::<Ordered>().await.unwrap();
     assert!(views.drop_dead_letter::<Ordered>(&stream("a"), "me", "a test event").await.unwrap());
     assert!(!views.drop_dead_letter::<Ordered>(&stream("a"), "me", "a test event").await.unwrap());
+    assert_eq!(shop.models.dropped(), ["default/account/a 2 me: a test event"]);
     assert_eq!(parked(&views).await, [("b".to_owned(), 2, 1)]);
     let last = shop.append("a", paid([7])).await;
     views.wait_for(last, shop.soon()).await.unwrap();
@@ -208,7 +209,7 @@ pub(super) async fn parked_streams_that_cannot_be_read_stop_their_slot_and_say_s
 
     shop.models.trouble_parked([Some(Trouble::Refused("")); 3]);
     let views = start(&shop, false).await;
-    let stopped = views.stopped().await.unwrap_err();
+    let stopped = tokio::time::timeout(shop.soon(), views.stopped()).await.expect("it stops").unwrap_err();
     assert!(matches!(&*stopped.cause, StopCause::Database(_)), "{stopped:?}");
     assert!(views.health().await[0].verdict.is_failed());
     assert!(views.start_again::<Ordered>().await.unwrap());

@@ -6,11 +6,12 @@ use annals_eventstore::{IdSource, Position, TimeOrderedIds};
 
 use super::accounts::{AccountEvent, Accounts};
 use super::fixture::{Counts, Fixed, Fixture, model, pairs};
+use super::streams::PerAccount;
 use super::troubled::Trouble;
 use crate::database::contract::unit;
 use crate::database::{Runner, UnitId};
 use crate::error::StopCause;
-use crate::{ControlError, ProjectionState, ProjectionStatus, Projections, WaitError};
+use crate::{ControlError, ProjectionState, ProjectionStatus, Projections, StreamProjection, WaitError};
 
 const LEASE: Duration = Duration::from_millis(300);
 
@@ -94,6 +95,27 @@ pub(super) async fn an_owner_that_hangs_past_its_lease_writes_nothing_more(shop:
     assert_eq!(shop.rows::<Counts>().await, [counts, pairs(&[("c", 1)])].concat());
     views.close().await;
     second.close().await;
+}
+
+/// Slots that are claimed one after the other would each read the log by themselves.
+pub(super) async fn slots_that_come_back_together_are_claimed_together_and_share_pages_and_commits(shop: Fixture) {
+    let views = shop.projections().with(PerAccount::default().slots(8)).lease(LEASE).start().await.unwrap();
+    let is = |wanted: fn(&ProjectionState) -> bool| {
+        views.status()[0].slots.iter().filter(|slot| wanted(&slot.state)).count() == 8
+    };
+    until("all run", || is(|state| state.is_running())).await;
+    views.pause::<PerAccount>("the backup").await.unwrap();
+    until("all are paused", || is(|state| matches!(state, ProjectionState::Paused { .. }))).await;
+    let mut last = Position::START;
+    for account in 0..40 {
+        last = shop.append(&format!("a{account}"), paid(1)).await;
+    }
+    let (claims, committed) = (shop.models.claims().len(), shop.models.committed());
+    views.resume::<PerAccount>().await.unwrap();
+    views.wait_for(last, shop.soon()).await.unwrap();
+    assert_eq!((&shop.models.claims()[claims..], shop.models.committed() - committed), (&[8][..], 1));
+    assert_eq!(shop.rows::<PerAccount>().await.len(), 40);
+    views.close().await;
 }
 
 pub(super) async fn a_pause_ends_all_work_at_once_in_every_process(shop: Fixture) {

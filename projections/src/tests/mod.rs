@@ -86,6 +86,7 @@ on_every_database! {
     as_of::what_cannot_be_shown_as_it_was_says_why,
     leases::processes_share_the_projections_and_take_over_from_each_other,
     leases::an_owner_that_hangs_past_its_lease_writes_nothing_more,
+    leases::slots_that_come_back_together_are_claimed_together_and_share_pages_and_commits,
     leases::a_pause_ends_all_work_at_once_in_every_process,
     leases::a_database_that_refuses_leases_stops_what_does_not_run_and_says_so,
     leases::an_event_that_ends_processes_stops_its_projection_at_last,

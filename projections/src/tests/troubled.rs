@@ -53,6 +53,8 @@ struct State {
     shows: VecDeque<Option<Trouble>>,
     /// Whether others are always faster to claim.
     claims_nothing: bool,
+    /// How many units each claim got.
+    claims: Vec<usize>,
     /// What happens to the next surveys of leases, in turn.
     surveys: VecDeque<Option<Trouble>>,
     /// How many loads were begun.
@@ -64,6 +66,10 @@ struct State {
     begun: usize,
     tried: usize,
     committed: usize,
+    /// What happens to the next reactors that are taken, in turn.
+    opens: VecDeque<Option<Trouble>>,
+    /// What was dropped, by whom and why.
+    dropped: Vec<String>,
     /// What happens to the next looks at parked streams, in turn.
     parked: VecDeque<Option<Trouble>>,
     /// What happens to the next calls of keepers, in turn.
@@ -103,13 +109,27 @@ impl Troubled {
         self.state().surveys.extend(trouble);
     }
 
+    pub(crate) fn trouble_opens(&self, trouble: impl IntoIterator<Item = Option<Trouble>>) {
+        self.state().opens.extend(trouble);
+    }
+
     pub(crate) fn trouble_parked(&self, trouble: impl IntoIterator<Item = Option<Trouble>>) {
         self.state().parked.extend(trouble);
+    }
+
+    /// The stream, where it was parked, by whom it was dropped, and why.
+    pub(crate) fn dropped(&self) -> Vec<String> {
+        self.state().dropped.clone()
     }
 
     /// From now on every claim comes too late, or not.
     pub(crate) fn claim_nothing(&self, nothing: bool) {
         self.state().claims_nothing = nothing;
+    }
+
+    /// How many units each claim got so far.
+    pub(crate) fn claims(&self) -> Vec<usize> {
+        self.state().claims.clone()
     }
 
     /// Loads wait until what this gives is dropped.
@@ -261,6 +281,9 @@ impl ReadModels for Troubled {
             Some(Trouble::Unanswered) | None => {}
         }
         let moved = self.models.commit(work, now).await?;
+        let dropped = work.iter().filter_map(|work| work.parking.drop.as_ref());
+        let dropped = dropped.map(|drop| format!("{} {} {}: {}", drop.stream, drop.from, drop.by, drop.why));
+        self.state().dropped.extend(dropped);
         self.state().committed += 1;
         match trouble {
             Some(Trouble::Unanswered) => Err(fault(true, None)),
@@ -290,6 +313,15 @@ impl ReadModels for Troubled {
     }
 
     async fn open_reactor(&self, opening: Opening) -> Result<Opened, StartError> {
+        let trouble = self.state().opens.pop_front().flatten();
+        if let Some(trouble) = trouble {
+            let source = BackendError::new("the disk is missing");
+            let source = match trouble {
+                Trouble::Refused(_) => DatabaseError::Failed { source },
+                _ => DatabaseError::Unavailable { source },
+            };
+            return Err(StartError::Database { projection: opening.reactor, source });
+        }
         let opened = self.models.open_reactor(opening).await?;
         let keeper = Arc::new(TroubledKeeper { inner: opened.keeper, state: Arc::clone(&self.state) });
         Ok(Opened { keeper, ..opened })
@@ -318,7 +350,9 @@ impl ReadModels for Troubled {
 
     async fn claim(&self, runner: &Runner, units: &[UnitId], lease: Duration) -> Result<Vec<Claimed>, Fault> {
         let nothing = self.state().claims_nothing;
-        if nothing { Ok(Vec::new()) } else { self.models.claim(runner, units, lease).await }
+        let claimed = if nothing { Vec::new() } else { self.models.claim(runner, units, lease).await? };
+        self.state().claims.push(claimed.len());
+        Ok(claimed)
     }
 
     async fn release(&self, held: &[(UnitId, i64)]) -> Result<(), Fault> {

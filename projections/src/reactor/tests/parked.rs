@@ -188,9 +188,16 @@ async fn the_tries_of_a_retry_begin_anew() {
 fn a_stream_is_not_reopened_before_what_was_passed_meanwhile_is_handled() {
     use annals_eventstore::{Position, StreamVersion};
 
+    use std::sync::Arc;
+
     use crate::EventPlace;
+    use crate::batch::Batch;
     use crate::reactor::keeper::Failing;
-    use crate::reactor::lanes::Lanes;
+    use crate::reactor::lanes::{Item, Lanes};
+    use crate::reactor::reactions::Held;
+    use crate::reactor::{AnyReactor, TypedReactor};
+    use crate::testing::{GivenEvent, given_events};
+    use crate::tests::accounts::AccountEvent;
 
     let version = |n| StreamVersion::new(n).unwrap();
     let place = EventPlace {
@@ -204,7 +211,13 @@ fn a_stream_is_not_reopened_before_what_was_passed_meanwhile_is_handled() {
     lanes.restore(parked, tokio::time::Instant::now());
     assert!(lanes.replay(&stream("a")));
     assert!(!lanes.push_read(&stream("a"), Vec::new(), version(1), true), "event 2 was passed and is not read");
-    assert!(lanes.push_read(&stream("a"), Vec::new(), version(2), true));
+    let reactor = TypedReactor::new(Mailer::new(|_| Act::Done).into());
+    let events = given_events((0..3).map(|_| GivenEvent::of("account", "a", AccountEvent::Paid(1))));
+    let batch = Batch::decode(events.recorded(), &[reactor.decoder()]);
+    let page = reactor.page(&batch, Held::new(&Arc::default(), 0));
+    assert!(!lanes.push(Item { page, at: 2, number: Some(0) }), "it is left to the retry");
+    assert!(!lanes.push_read(&stream("a"), Vec::new(), version(2), true), "event 3 was passed and is not read");
+    assert!(lanes.push_read(&stream("a"), Vec::new(), version(3), true));
     lanes.reopened(&stream("a"));
     assert_eq!(lanes.parked(), 0);
 }

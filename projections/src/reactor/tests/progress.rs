@@ -219,6 +219,23 @@ async fn one_process_at_a_time_runs_a_reactor_and_the_next_takes_over() {
     second.close().await;
 }
 
+/// One that cannot be taken is left for later if that may pass; else it stops, and says so.
+#[tokio::test(start_paused = true)]
+async fn a_reactor_that_cannot_be_taken_waits_or_stops() {
+    let shop = Fixture::new();
+    let mailer = Mailer::new(|_| Act::Done);
+    shop.models.trouble_opens([Some(Trouble::Passing), Some(Trouble::Passing)]);
+    let views = start(&shop, &mailer).await;
+    let last = shop.append("a", paid(1)).await;
+    until_at(&views, last).await;
+    views.close().await;
+    shop.models.trouble_opens([Some(Trouble::Refused(""))]);
+    let views = start(&shop, &mailer).await;
+    until("it has stopped", || matches!(views.reactors()[0].state, ReactorState::Stopped(_))).await;
+    assert!(matches!(&*views.stopped().await.unwrap_err().cause, StopCause::Database(_)));
+    views.close().await;
+}
+
 /// Nobody takes a reactor for closed that is only given to another process; and who waits until one stops goes on waiting.
 #[tokio::test(start_paused = true)]
 async fn a_reactor_that_moves_to_another_process_is_never_closed() {
