@@ -64,7 +64,7 @@ pub(crate) struct Survey {
 }
 
 impl Survey {
-    /// `owners` are those of all units, also of those that the runner does not run: whoever looks sees the same numbers.
+    /// `owners` are those of all units, also of those that the runner does not run: every process sees the same numbers.
     pub(crate) fn new(units: Vec<LeaseState>, mut runners: Vec<RunnerState>, owners: &[Uuid]) -> Self {
         for runner in &mut runners {
             runner.units = owners.iter().filter(|owner| **owner == runner.id).count();

@@ -193,7 +193,7 @@ pub(crate) trait ReadModels: Send + Sync {
     /// to be retried since their events last failed.
     async fn failing(&self, reactor: &'static str, only_asked: bool) -> Result<Vec<Failing>, Fault>;
 
-    /// Asks whoever runs the reactor to retry a parked stream; false if it is not parked.
+    /// Asks the process that runs the reactor to retry a parked stream; false if it is not parked.
     async fn ask_again(&self, reactor: &'static str, stream: &StreamId) -> Result<bool, Fault>;
 
     /// What the stable names of these models' read models show, in their order; `None` where name or checkpoint is gone.

@@ -236,7 +236,7 @@ pub(super) async fn a_read_model_that_was_emptied_has_all_events_of_a_parked_str
     views.close().await;
 }
 
-/// Whoever is slower finds that out, before it has a slot and while it has one, and what was dropped or applied meanwhile stays so.
+/// The slower one finds that out, before it has a slot and while it has one, and what was dropped or applied meanwhile stays so.
 pub(super) async fn a_retry_that_another_was_faster_than_changes_nothing(shop: Fixture) {
     let views = start(&shop, false).await;
     poison(&shop, "a").await;

@@ -146,7 +146,7 @@ impl Troubled {
         Arc::clone(&self.gate_of_comparisons).lock_owned().await
     }
 
-    /// Whoever seizes a unit, or only whoever wants to keep one that it has seized, waits until what this gives is dropped.
+    /// Every attempt to seize a unit, or only one to keep a seized unit, waits until what this gives is dropped.
     pub(crate) async fn hold_seizes(&self, of_held: bool) -> impl Sized {
         Arc::clone(&self.gates_of_seizes[usize::from(of_held)]).lock_owned().await
     }

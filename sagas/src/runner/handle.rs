@@ -38,7 +38,7 @@ const STUCK: &str = "
 /// instance runs in the process that has its slot: if that is the one in which it was started, at once, else as soon as its row
 /// is there. When a process has died, the others share its slots as soon as its lease has ended
 /// ([`SagasBuilder::lease`](crate::SagasBuilder::lease)), and continue its instances from their streams. Whatever two
-/// processes believe, an append to the stream of an instance decides.
+/// processes take for true, an append to the stream of an instance decides.
 ///
 /// ```
 /// use annals_resilience::Policy;
