@@ -96,7 +96,8 @@ impl Progress {
     pub(crate) fn set_reader(&self, progress: ReaderProgress) {
         let mut known = self.lock();
         let reader = known.readers.entry(progress.reader).or_default();
-        if progress.resumed < reader.now.resumed {
+        // In one process no count falls.
+        if progress.resumed < reader.now.resumed || progress.on_standby < reader.now.on_standby {
             reader.before.resumed += reader.now.resumed;
             reader.before.on_standby += reader.now.on_standby;
         }
@@ -168,5 +169,22 @@ pub(crate) async fn watch(progress: Arc<Progress>, writers: Vec<mpsc::Sender<Ins
             );
             (printed, appends) = (Instant::now(), tally.appends);
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_a_killed_process_had_counted_is_kept_though_the_next_one_resumes_as_often() {
+        let progress = Progress::default();
+        let report = |resumed, on_standby| {
+            progress.set_reader(ReaderProgress { reader: 1, position: 0, resumed, on_standby });
+        };
+        report(1, 1);
+        report(1, 0);
+        report(2, 1);
+        assert_eq!(progress.resumed(), (3, 2));
     }
 }
