@@ -45,6 +45,7 @@ struct Job {
     reply: Reply,
     ticket: Arc<Ticket>,
     counted: Counted,
+    #[cfg_attr(not(feature = "sqlite"), expect(dead_code, reason = "only SQLite bounds the wait for its writer"))]
     arrived: Instant,
 }
 
