@@ -21,7 +21,7 @@
 //! | call other systems that fail, and refuse what is too much | the module `resilience` (feature `resilience`) |
 //! | run a business transaction over several services, and undo it if it fails | the module `sagas` (feature `sagas`) |
 //! | be the service that such a transaction calls | [how](guide::participants); `sagas::participant` |
-//! | ask what was true then | [`Repository::as_of`], [`Repository::history`], [`Projections::as_of`], [`AsOf`], and [below](#what-was-true-then) |
+//! | ask what was true then | [`Repository::as_of`], [`Repository::history`], [`Projections::as_of`], [`Projections::find_as_of`], [`AsOf`], and [below](#what-was-true-then) |
 //! | test all of that | the module `testing` (feature `testing`) |
 //! | put another engine under it, or something in front of a store | [`EventStore`], and the module `conformance` (feature `conformance`) |
 //! | understand an error | [`ErrorFamily`], [`AppendError`], [`ReadError`], [`ExecuteError`], [`OpenError`] |

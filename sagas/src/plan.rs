@@ -88,6 +88,17 @@ impl<'d, C> Planner<'d, C> {
         self.events
     }
 
+    /// How the instance ends, if no further call is needed for that.
+    fn plan_end(mut self) -> Option<Vec<SagaEvent>> {
+        while let Some(event) = self.next() {
+            if matches!(event, SagaEvent::Begun { .. }) {
+                return None;
+            }
+            self.push(event);
+        }
+        self.instance.status.is_final().then_some(self.events)
+    }
+
     /// The first step that is in the way of an instance which waits.
     fn waits_at(&self) -> Option<String> {
         let steps = self.definition.steps();
@@ -322,8 +333,8 @@ impl<'d, C> Planner<'d, C> {
         }
     }
 
-    /// What is recorded about the outcome of a call, and what follows from it if `goes_on`; `None` if nobody waits for it any
-    /// more.
+    /// What is recorded about the outcome of a call, and what follows from it if it `goes_on`, else only its end if there is
+    /// nothing left to be called. `None` if nobody waits for the outcome any more.
     pub(crate) fn outcome(mut self, due: &Due, outcome: Outcome, goes_on: bool) -> Option<Vec<SagaEvent>> {
         let step = &self.definition.steps()[due.step];
         let state = self.instance.step(&step.name);
@@ -348,7 +359,11 @@ impl<'d, C> Planner<'d, C> {
                 SagaEvent::Failed { step: name, direction, attempt, error, may_have_happened, retry_at }
             }
         });
-        Some(if goes_on { self.plan() } else { self.events })
+        if goes_on {
+            return Some(self.plan());
+        }
+        let outcome = self.events.clone();
+        Some(self.plan_end().unwrap_or(outcome))
     }
 
     fn retry(&self, step: &Step<C>, direction: Direction) -> StepRetry {

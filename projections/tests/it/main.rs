@@ -17,6 +17,8 @@ mod reads;
 #[cfg(test)]
 mod restored;
 #[cfg(test)]
+mod retried;
+#[cfg(test)]
 mod shop;
 
 /// One list, so that no pair of databases can miss a test.

@@ -1,6 +1,7 @@
 //! The engine, step by step.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use annals_eventstore::{AggregateStore, Clock, ManualClock, MemoryStore};
@@ -438,4 +439,31 @@ async fn of_two_people_one_decides_the_other_learns_who_did_and_a_second_click_g
     assert_eq!(engine.status(&id).await.expect("it is there"), before);
     let late = engine.intervene(&id, Intervention::Cancel, &by("bob")).await;
     assert!(matches!(late, Err(SagaError::WrongStatus { status: Status::Completed, .. })), "{late:?}");
+}
+
+/// One that is to go on elsewhere records what a call gave, and what follows from that without a call; no intent is left behind.
+#[tokio::test(start_paused = true)]
+async fn an_instance_that_is_to_go_on_elsewhere_ends_here_if_its_last_call_ends_it() {
+    for (refused, expected) in [(true, Status::Compensated), (false, Status::Running)] {
+        let stop = Arc::new(AtomicBool::new(false));
+        let during = Arc::clone(&stop);
+        let saga = Saga::<Checkout>::new("stopped")
+            .remote("charge", &policy("payments"), move |_, _| {
+                during.store(true, Ordering::Relaxed);
+                async move { if refused { Err(StepError::refused("not today")) } else { Ok(()) } }
+            })
+            .no_undo("it is a test")
+            .remote("reserve", &policy("stock"), |_, _| async { Ok(()) })
+            .no_undo("it is a test")
+            .build()
+            .expect("it is sound");
+        let engine = Engine::new(MemoryStore::new(), saga, clock());
+        engine.start(&id(), Checkout::new()).await.expect("it is new");
+        assert_eq!(engine.run_until(&id(), &stop).await.expect("it runs").status, expected);
+        let instance = engine.load(&id()).await.expect("it is there");
+        assert!(!instance.step("reserve").done.open && instance.waits.is_none(), "{instance:?}");
+        if !refused {
+            assert_eq!(engine.run(&id()).await.expect("it runs").status, Status::Completed);
+        }
+    }
 }

@@ -104,6 +104,9 @@ async fn reading_pauses_when_too_many_bytes_wait() {
     tokio::time::sleep(Duration::from_secs(4)).await;
     let read = store.calls() - before;
     assert!((3..=12).contains(&read), "{read} pages of about 4 MB, of 100 MB");
+    // Nor later: each five seconds the metrics ask for the head and the first event behind.
+    tokio::time::sleep(Duration::from_secs(15)).await;
+    assert!(store.calls() - before - read <= 6, "{} more", store.calls() - before - read);
     // The handler ends by its time limit; then the others come.
     until_at(&views, last).await;
     views.close().await;
