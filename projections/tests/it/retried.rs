@@ -110,7 +110,7 @@ fn killed_while_it_retries(name: &str, backend: &Backend) {
         views.close().await;
         shop.close().await;
     });
-    for millis in [5, 40, 120] {
+    for millis in [3, 15, 40] {
         let (mut child, _) = begin(name, backend);
         std::thread::park_timeout(Duration::from_millis(millis));
         child.kill().unwrap();
