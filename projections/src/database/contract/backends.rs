@@ -131,8 +131,9 @@ fn version_in(view: &str, table: &str) -> Option<u32> {
 async fn empty(backend: &dyn SqlBackend, model: &Model) {
     let (table, checkpoints) = (model.table_name(), backend.checkpoints());
     let projection = model.projection;
+    // In the order of a runner that commits, so that the two do not wait for each other.
     backend.run(&format!(
-        "DELETE FROM {table}; UPDATE {checkpoints} SET position = 0, event_id = NULL WHERE projection = '{projection}'"
+        "UPDATE {checkpoints} SET position = 0, event_id = NULL WHERE projection = '{projection}'; DELETE FROM {table}"
     ))
     .await;
 }
