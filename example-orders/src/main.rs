@@ -2,36 +2,14 @@
 
 #![expect(unreachable_pub, reason = "the files are written as those of a library would be")]
 
-mod analytics;
 mod checkout;
-mod choreography;
-mod credit;
-mod dead_letters;
-mod detail;
-mod evolution;
-mod flows;
-mod generations;
-mod list;
+mod domain;
 mod location;
-mod mail;
-mod many;
-mod money;
-mod on_account;
-mod order;
-mod past;
-mod payment;
-mod resilience;
-mod saga;
-mod services;
+mod read_models;
+mod scenes;
 mod shop;
-mod statement;
-mod story;
-mod tables;
 #[cfg(test)]
 mod tests;
-mod totals;
-mod two_processes;
-mod two_shops;
 
 use std::io::{ErrorKind, Write};
 use std::path::PathBuf;
@@ -41,8 +19,12 @@ use annals::engine::{Clock, SystemClock};
 use clap::{Parser, Subcommand};
 use jiff::Timestamp;
 
+use crate::domain::order::OrderId;
 use crate::location::Location;
-use crate::order::OrderId;
+use crate::scenes::{
+    dead_letters, flows, generations, mail, many, on_account, past, resilience, saga, story, totals, two_processes,
+    two_shops,
+};
 use crate::shop::Shop;
 
 /// Any error that stops a scene.

@@ -8,8 +8,8 @@ use std::fmt;
 use annals::{Aggregate, Decide, Event, Evolve, text_id};
 use serde::{Deserialize, Serialize};
 
-use crate::evolution::{PlacedV1, PlacedV2, RENAMED};
-use crate::money::Money;
+use crate::domain::evolution::{PlacedV1, PlacedV2, RENAMED};
+use crate::domain::money::Money;
 
 text_id! {
     /// The number on the confirmation mail, for example `o-1001`.

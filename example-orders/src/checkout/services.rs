@@ -15,7 +15,7 @@ use annals::{Aggregate, Context, Decide, Event, EventStore, Evolve, ExecuteError
 use serde::{Deserialize, Serialize};
 
 use crate::Fault;
-use crate::order::OrderId;
+use crate::domain::order::OrderId;
 
 text_id! {
     /// A service and an order, for example `payments-o-1001`.

@@ -9,8 +9,8 @@
 use annals::evolution::JsonUpcaster;
 use serde::Deserialize;
 
-use crate::money::Money;
-use crate::order::{CustomerId, Line, OrderError, OrderEvent, total_of};
+use crate::domain::money::Money;
+use crate::domain::order::{CustomerId, Line, OrderError, OrderEvent, total_of};
 
 /// The first: one product per order, and prices in euro.
 #[derive(Deserialize)]

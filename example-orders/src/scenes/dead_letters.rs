@@ -12,11 +12,11 @@ use annals::{
 };
 
 use crate::Fault;
-use crate::list::{Listed, OrderList};
+use crate::domain::money::Money;
+use crate::domain::order::OrderCommand::{Cancel, Pay, Place};
+use crate::domain::order::{CustomerId, Line, Order, OrderCommand, OrderEvent, OrderId, PaymentId};
 use crate::location::Location;
-use crate::money::Money;
-use crate::order::OrderCommand::{Cancel, Pay, Place};
-use crate::order::{CustomerId, Line, Order, OrderCommand, OrderEvent, OrderId, PaymentId};
+use crate::read_models::list::{Listed, OrderList};
 use crate::shop::Shop;
 
 /// The list as last week's build has it. It keeps the pieces of a line in a byte, which is a fault.

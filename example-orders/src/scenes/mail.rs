@@ -17,10 +17,10 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::task::JoinHandle;
 
 use crate::Fault;
+use crate::domain::money::Money;
+use crate::domain::order::OrderCommand::{Pay, Place, Reserve, Ship};
+use crate::domain::order::{CustomerId, Line, OrderEvent, OrderId, PaymentId};
 use crate::location::Location;
-use crate::money::Money;
-use crate::order::OrderCommand::{Pay, Place, Reserve, Ship};
-use crate::order::{CustomerId, Line, OrderEvent, OrderId, PaymentId};
 use crate::shop::{Shop, with_list};
 
 /// Tells the customer that the parcel is on its way.

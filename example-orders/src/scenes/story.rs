@@ -8,11 +8,11 @@ use std::io::Write;
 use annals::{Actor, AsOf, Context, ExecuteError, Executed};
 
 use crate::Fault;
-use crate::money::Money;
-use crate::order::OrderCommand::{Cancel, Deliver, Pay, Place, Reserve, Ship};
-use crate::order::{CustomerId, Line, Order, OrderError, OrderId, PaymentId};
+use crate::domain::money::Money;
+use crate::domain::order::OrderCommand::{Cancel, Deliver, Pay, Place, Reserve, Ship};
+use crate::domain::order::{CustomerId, Line, Order, OrderError, OrderId, PaymentId};
+use crate::scenes::tables;
 use crate::shop::Shop;
-use crate::tables;
 
 /// Runs the scene with orders from `number` on, and prints to `out` what happens.
 pub async fn play(shop: &Shop, number: i64, out: &mut dyn Write) -> Result<(), Fault> {

@@ -6,8 +6,8 @@
 use annals::{Aggregate, ProjectionError, ReadModel, Recorded, StreamProjection, StreamRow};
 use jiff::Timestamp;
 
-use crate::money::Currency;
-use crate::order::{CustomerId, Order, OrderEvent, OrderId, Status};
+use crate::domain::money::Currency;
+use crate::domain::order::{CustomerId, Order, OrderEvent, OrderId, Status};
 
 /// One line of the list.
 #[derive(ReadModel, Clone, Debug, PartialEq)]

@@ -11,11 +11,11 @@ use annals::{Context, CorrelationId, EventStore, PostgresOptions, Projections, P
 use tokio::time::{Instant, sleep};
 
 use crate::Fault;
-use crate::choreography::{Carrier, Checkouts, Orders, Payments, Warehouse};
+use crate::checkout::choreography::{Carrier, Checkouts, Orders, Payments, Warehouse};
+use crate::domain::money::Money;
+use crate::domain::order::OrderCommand::Place;
+use crate::domain::order::{CustomerId, Line, Order, OrderId};
 use crate::location::Location;
-use crate::money::Money;
-use crate::order::OrderCommand::Place;
-use crate::order::{CustomerId, Line, Order, OrderId};
 
 const SOON: Duration = Duration::from_secs(60);
 

@@ -7,8 +7,8 @@ use annals::{Projection, ProjectionError, ReadModel, Recorded, Rows};
 use jiff::civil::Date;
 use jiff::tz::Offset;
 
-use crate::money::{Currency, Money};
-use crate::order::OrderEvent;
+use crate::domain::money::{Currency, Money};
+use crate::domain::order::OrderEvent;
 
 /// One day (UTC) in one currency.
 #[derive(ReadModel, Clone, Debug, PartialEq)]

@@ -5,8 +5,8 @@
 use annals::{Projection, ProjectionError, ReadModel, Recorded, Rows};
 use jiff::Timestamp;
 
-use crate::money::Currency;
-use crate::order::{CustomerId, Line, OrderEvent, OrderId, Status};
+use crate::domain::money::Currency;
+use crate::domain::order::{CustomerId, Line, OrderEvent, OrderId, Status};
 
 /// The details of one order.
 #[derive(ReadModel, Clone, Debug, PartialEq)]

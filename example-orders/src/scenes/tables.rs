@@ -11,12 +11,12 @@ use tabled::builder::Builder;
 use tabled::settings::Style;
 
 use crate::Fault;
-use crate::analytics::{DailySales, Day};
-use crate::detail::{Detail, OrderDetail};
-use crate::list::{Listed, OrderList};
-use crate::money::decimal;
-use crate::order::OrderId;
-use crate::statement::{CustomerStatement, Statement};
+use crate::domain::money::decimal;
+use crate::domain::order::OrderId;
+use crate::read_models::analytics::{DailySales, Day};
+use crate::read_models::detail::{Detail, OrderDetail};
+use crate::read_models::list::{Listed, OrderList};
+use crate::read_models::statement::{CustomerStatement, Statement};
 
 /// Prints one order and the latest orders of the default shop, and the sales by day.
 pub async fn show(views: &Projections, order: &OrderId, out: &mut dyn Write) -> Result<(), Fault> {

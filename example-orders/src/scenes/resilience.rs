@@ -14,7 +14,7 @@ use futures::FutureExt;
 use tokio::time::{Instant, sleep_until};
 
 use crate::Fault;
-use crate::payment::{self, PaymentError, PaymentService};
+use crate::scenes::payment::{self, PaymentError, PaymentService};
 
 const SECONDS: u32 = 27;
 const CUSTOMERS_PER_SECOND: u32 = 10;

@@ -11,8 +11,8 @@ use annals::sagas::{Flow, FlowSteps, SagaEvent};
 use annals::{Aggregate, Context, Decide, Event, Evolve, ExecuteError, Recorded, Repository};
 use serde::{Deserialize, Serialize};
 
-use crate::order::OrderCommand::Cancel;
-use crate::order::{Line, Order, OrderEvent, OrderId};
+use crate::domain::order::OrderCommand::Cancel;
+use crate::domain::order::{Line, Order, OrderEvent, OrderId};
 
 /// What can happen to the payment of an order.
 #[derive(Event, Serialize, Deserialize, Clone, Debug)]

@@ -2,8 +2,8 @@
 
 use annals::{Event, Projection, ProjectionError, ReadModel, Recorded, Rows};
 
-use crate::credit::CreditEvent;
-use crate::order::{CustomerId, OrderEvent};
+use crate::domain::credit::CreditEvent;
+use crate::domain::order::{CustomerId, OrderEvent};
 
 /// The events of the whole shop. It declares nothing of its own: names and payloads are those of the wrapped types.
 #[derive(Event, Clone, Debug)]

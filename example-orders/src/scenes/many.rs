@@ -7,9 +7,9 @@ use futures::{StreamExt, TryStreamExt, stream};
 use indicatif::{ProgressBar, ProgressStyle};
 
 use crate::Fault;
-use crate::money::Money;
-use crate::order::OrderCommand::{Deliver, Pay, Place, Reserve, Ship};
-use crate::order::{CustomerId, Line, OrderId, PaymentId};
+use crate::domain::money::Money;
+use crate::domain::order::OrderCommand::{Deliver, Pay, Place, Reserve, Ship};
+use crate::domain::order::{CustomerId, Line, OrderId, PaymentId};
 use crate::shop::Shop;
 
 /// The number of concurrent orders.

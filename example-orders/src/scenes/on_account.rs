@@ -6,11 +6,11 @@ use std::io::Write;
 use annals::{Context, Decide, ExecuteError, Executed, Fingerprint, RequestKey, prelude::*};
 
 use crate::Fault;
-use crate::credit::{Credit, CreditError};
-use crate::money::Money;
-use crate::order::{CustomerId, Line, Order, OrderCommand, OrderError, OrderId, total_of};
+use crate::domain::credit::{Credit, CreditError};
+use crate::domain::money::Money;
+use crate::domain::order::{CustomerId, Line, Order, OrderCommand, OrderError, OrderId, total_of};
+use crate::scenes::tables;
 use crate::shop::Shop;
-use crate::tables;
 
 /// Why an order is not placed on account: one of the two aggregates rejects it.
 #[derive(Debug, thiserror::Error)]

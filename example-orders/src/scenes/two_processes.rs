@@ -11,12 +11,12 @@ use annals::projections::{ProjectionState, ProjectionStatus};
 use annals::{Position, ProjectionsBuilder, Tenant};
 
 use crate::Fault;
-use crate::analytics::DailySales;
-use crate::list::OrderList;
+use crate::domain::money::Money;
+use crate::domain::order::OrderCommand::Place;
+use crate::domain::order::{CustomerId, Line, OrderId};
 use crate::location::Location;
-use crate::money::Money;
-use crate::order::OrderCommand::Place;
-use crate::order::{CustomerId, Line, OrderId};
+use crate::read_models::analytics::DailySales;
+use crate::read_models::list::OrderList;
 use crate::shop::{Shop, with_list};
 
 /// Short, so that the scene is. The default of 5 seconds costs fewer small writes, and forgives a process that is late.

@@ -3,8 +3,8 @@
 use annals::{Aggregate, Event, Evolve};
 use serde::{Deserialize, Serialize};
 
-use crate::money::Money;
-use crate::order::{CustomerId, OrderId};
+use crate::domain::money::Money;
+use crate::domain::order::{CustomerId, OrderId};
 
 /// The events of a customer's credit.
 #[derive(Event, Serialize, Deserialize, Clone, Debug)]

@@ -14,10 +14,10 @@ use tabled::builder::Builder;
 use tabled::settings::Style;
 
 use crate::Fault;
+use crate::domain::money::{Money, decimal};
+use crate::domain::order::OrderCommand::{Cancel, Pay, Place};
+use crate::domain::order::{CustomerId, Line, OrderEvent, OrderId, PaymentId};
 use crate::location::Location;
-use crate::money::{Money, decimal};
-use crate::order::OrderCommand::{Cancel, Pay, Place};
-use crate::order::{CustomerId, Line, OrderEvent, OrderId, PaymentId};
 use crate::shop::{self, Shop};
 
 /// What each customer has ordered and paid.

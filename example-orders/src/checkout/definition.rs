@@ -16,10 +16,10 @@ use futures::future::BoxFuture;
 use serde::{Deserialize, Serialize};
 
 use crate::Fault;
-use crate::money::Money;
-use crate::order::OrderCommand::{Cancel, Pay, Place, Reserve, Ship};
-use crate::order::{CustomerId, Line, Order, OrderCommand, OrderId, PaymentId};
-use crate::services::Service;
+use crate::checkout::services::Service;
+use crate::domain::money::Money;
+use crate::domain::order::OrderCommand::{Cancel, Pay, Place, Reserve, Ship};
+use crate::domain::order::{CustomerId, Line, Order, OrderCommand, OrderId, PaymentId};
 
 /// The input of a checkout, and what its steps keep for later ones.
 #[derive(Serialize, Deserialize, Clone, Debug)]

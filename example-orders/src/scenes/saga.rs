@@ -12,11 +12,11 @@ use annals::{EventStore, EventStoreExt, PostgresOptions, StreamId, Tenant};
 use futures::TryStreamExt;
 
 use crate::Fault;
-use crate::checkout::{Checkout, Participants, checkout};
+use crate::checkout::definition::{Checkout, Participants, checkout};
+use crate::checkout::services::Mood;
+use crate::domain::money::Money;
+use crate::domain::order::{CustomerId, Line, OrderId, PaymentId, total_of};
 use crate::location::Location;
-use crate::money::Money;
-use crate::order::{CustomerId, Line, OrderId, PaymentId, total_of};
-use crate::services::Mood;
 
 /// Short, so that the scene is. The default of 5 seconds costs fewer small writes, and forgives a process that is late.
 const LEASE: Duration = Duration::from_millis(300);

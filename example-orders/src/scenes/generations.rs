@@ -9,12 +9,12 @@ use annals::engine::Payload;
 use annals::{Event, EventStore, EventStoreExt, ExpectedVersion, RecordedEvent, StreamVersion, Tenant};
 
 use crate::Fault;
-use crate::money::Money;
-use crate::order::OrderCommand::Pay;
-use crate::order::{OrderEvent, OrderId, PaymentId};
-use crate::past;
+use crate::domain::money::Money;
+use crate::domain::order::OrderCommand::Pay;
+use crate::domain::order::{OrderEvent, OrderId, PaymentId};
+use crate::scenes::past;
+use crate::scenes::tables;
 use crate::shop::Shop;
-use crate::tables;
 
 /// An event as it was stored: its name, its schema version, and its payload.
 type Stored = (&'static str, u32, &'static str);
@@ -22,11 +22,11 @@ type Stored = (&'static str, u32, &'static str);
 /// An order of each build. The first build also cancelled its order, under a name that the event does not have any more.
 const ORDERS: [&[Stored]; 3] = [
     &[
-        ("order.placed", 1, include_str!("../tests/corpus/order.placed.v1.json")),
-        ("order.withdrawn", 1, include_str!("../tests/corpus/order.withdrawn.v1.json")),
+        ("order.placed", 1, include_str!("../../tests/corpus/order.placed.v1.json")),
+        ("order.withdrawn", 1, include_str!("../../tests/corpus/order.withdrawn.v1.json")),
     ],
-    &[("order.placed", 2, include_str!("../tests/corpus/order.placed.v2.json"))],
-    &[("order.placed", 3, include_str!("../tests/corpus/order.placed.v3.json"))],
+    &[("order.placed", 2, include_str!("../../tests/corpus/order.placed.v2.json"))],
+    &[("order.placed", 3, include_str!("../../tests/corpus/order.placed.v3.json"))],
 ];
 
 /// Runs the scene with orders from `number` on, and prints to `out` what is stored and what is read.

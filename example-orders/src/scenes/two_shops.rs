@@ -8,11 +8,11 @@ use std::io::Write;
 use annals::{Context, Executed, Tenant};
 
 use crate::Fault;
-use crate::money::Money;
-use crate::order::OrderCommand::{Cancel, Place};
-use crate::order::{CustomerId, Line, Order, OrderId};
+use crate::domain::money::Money;
+use crate::domain::order::OrderCommand::{Cancel, Place};
+use crate::domain::order::{CustomerId, Line, Order, OrderId};
+use crate::scenes::tables;
 use crate::shop::Shop;
-use crate::tables;
 
 /// Runs the scene and prints to `out` what happens. A second run finds the orders and prints the lists again.
 pub async fn play(shop: &Shop, out: &mut dyn Write) -> Result<(), Fault> {

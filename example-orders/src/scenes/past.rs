@@ -11,9 +11,9 @@ use tabled::builder::Builder;
 use tabled::settings::Style;
 
 use crate::Fault;
-use crate::list::{Listed, OrderList};
-use crate::money::Money;
-use crate::order::{Order, OrderId};
+use crate::domain::money::Money;
+use crate::domain::order::{Order, OrderId};
+use crate::read_models::list::{Listed, OrderList};
 use crate::shop::Shop;
 
 /// Prints each event of an order with what it changed.
