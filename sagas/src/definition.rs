@@ -57,6 +57,8 @@ pub(crate) enum Kind<C> {
     Remote(Policy, Action<C>),
     Signal(fn(&Value) -> Result<(), serde_json::Error>),
     Timer(Duration),
+    /// The time in which a person can answer.
+    Approval(Option<Duration>),
     Pivot,
 }
 
@@ -67,6 +69,7 @@ impl<C> Kind<C> {
             Self::Remote(..) => kind::REMOTE,
             Self::Signal(_) => kind::SIGNAL,
             Self::Timer(_) => kind::TIMER,
+            Self::Approval(_) => kind::APPROVAL,
             Self::Pivot => kind::PIVOT,
         }
     }
@@ -197,6 +200,9 @@ pub(crate) fn build<C>(
         step.retry_undo.check(&step.name)?;
         if matches!(step.kind, Kind::Timer(wait) if wait.is_zero()) {
             return Err(Invalid::new("timer", format!("of step `{}` is 0", step.name), "give it a duration"));
+        }
+        if matches!(step.kind, Kind::Approval(Some(limit)) if limit.is_zero()) {
+            return Err(Invalid::new("within", format!("of step `{}` is 0", step.name), "give it a duration"));
         }
     }
     if deadline.is_some_and(|deadline| deadline.is_zero()) {

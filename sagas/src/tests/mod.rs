@@ -1,5 +1,6 @@
 //! The engine and the explorer on a checkout.
 
+mod approval;
 pub(crate) mod checkout;
 mod engine;
 mod explored;

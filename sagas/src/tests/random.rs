@@ -11,7 +11,7 @@ use crate::definition::{Definition, Kind, Step, Undo, build};
 use crate::retry::StepRetry;
 use crate::testing::{Choice, Point, broken, run};
 
-/// Up to seven remote steps in a random graph, of which some have no undo, with a pivot or without.
+/// Up to seven steps in a random graph, calls of which some have no undo and approvals, with a pivot or without.
 pub(crate) fn saga(random: &mut fastrand::Rng, world: &Arc<World>) -> Definition<()> {
     let count = random.usize(1..=7);
     let pivot = random.bool().then(|| random.usize(0..=count));
@@ -31,6 +31,11 @@ pub(crate) fn saga(random: &mut fastrand::Rng, world: &Arc<World>) -> Definition
         let first = pivot_at.unwrap_or(0);
         let mut after: Vec<usize> = (first..steps.len()).filter(|_| random.u8(0..10) < 4).collect();
         after.extend(pivot_at.filter(|at| !after.contains(at)));
+        if random.u8(0..6) == 0 {
+            let limit = random.bool().then_some(Duration::from_secs(10));
+            steps.push(step(format!("s{number}"), Kind::Approval(limit), after, Undo::Nothing(String::new())));
+            continue;
+        }
         let (done, undone) = (world.clone(), world.clone());
         let action: crate::definition::Action<()> = Arc::new(move |_, call| {
             let result = done.done("service", &call);
