@@ -5,3 +5,4 @@ pub(crate) mod checkout;
 mod engine;
 mod explored;
 pub(crate) mod random;
+mod undoing;

@@ -60,6 +60,32 @@ fn step(name: String, kind: Kind<()>, after: Vec<usize>, undo: Undo<()>) -> Step
     Step { name, kind, after, undo, keep: None, retry, retry_undo: retry }
 }
 
+/// However services have failed: when they do not any more, there is a number of appends, calls and answers after which a saga has ended.
+#[test]
+fn when_services_are_healthy_again_a_saga_ends_within_a_bounded_number_of_steps() {
+    let seed =
+        std::env::var("ANNALS_SEED").ok().and_then(|seed| seed.parse().ok()).unwrap_or_else(|| fastrand::u64(..));
+    println!("ANNALS_SEED={seed}");
+    let mut random = fastrand::Rng::with_seed(seed);
+    let (mut most, mut late) = (0, 0);
+    for case in 0..200 {
+        let world = Arc::new(World::default());
+        let definition = saga(&mut random, &world);
+        let (mut choices, healthy_from) = (random.fork(), random.usize(0..40));
+        let fails = move |number: usize, point: &Point| match number {
+            number if number >= healthy_from => Choice::Usual,
+            _ => choices.choice(point.choices().iter().copied()).unwrap_or(Choice::Usual),
+        };
+        let ran = run(|_| definition.clone(), (), fails);
+        assert_eq!(broken(&definition, &ran), None, "case {case}: {}", definition.outline());
+        let steps = ran.points.len().saturating_sub(healthy_from);
+        late += usize::from(steps > 0);
+        most = most.max(steps / definition.steps().len());
+    }
+    // Each step may have a wait that ends, a call and an outcome in both directions, and the end of a process before.
+    assert!(most <= 8 && late > 100, "{most} per step; {late} were ill until then");
+}
+
 #[test]
 fn random_graphs_under_random_schedules_keep_the_laws() {
     let seed =
