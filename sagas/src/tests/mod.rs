@@ -4,5 +4,6 @@ mod approval;
 pub(crate) mod checkout;
 mod engine;
 mod explored;
+mod flows;
 pub(crate) mod random;
 mod undoing;
