@@ -11,6 +11,7 @@ use serde::de::DeserializeOwned;
 use serde_json::Value;
 
 use crate::call::{Call, StepError};
+use crate::drawing;
 use crate::instance::{Instance, SagaId, kind};
 use crate::local::LocalCommand;
 use crate::retry::StepRetry;
@@ -117,6 +118,20 @@ impl<C> Definition<C> {
     #[must_use]
     pub fn outline(&self) -> String {
         outline(&self.inner.steps)
+    }
+
+    /// The steps as a picture: SVG without scripts or links, in light or dark as the reader prefers. It can stand in a page or in a file
+    /// of its own.
+    ///
+    /// ```
+    /// # use annals_sagas::Saga;
+    /// let wait = Saga::<()>::new("wait").signal::<u32>("answer").build()?;
+    /// assert!(wait.svg().starts_with("<svg "));
+    /// # Ok::<(), annals_eventstore::Invalid>(())
+    /// ```
+    #[must_use]
+    pub fn svg(&self) -> String {
+        drawing::svg(self.name(), self.steps())
     }
 
     pub(crate) fn steps(&self) -> &[Step<C>] {

@@ -78,6 +78,7 @@ mod builder;
 mod call;
 mod calls;
 mod definition;
+mod drawing;
 mod engine;
 mod error;
 mod event;

@@ -2,6 +2,7 @@
 
 mod approval;
 pub(crate) mod checkout;
+mod drawing;
 mod engine;
 mod explored;
 mod flows;
