@@ -3,4 +3,5 @@
 pub(crate) mod checkout;
 mod engine;
 mod explored;
+mod failures;
 pub(crate) mod random;
