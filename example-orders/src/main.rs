@@ -7,6 +7,7 @@ mod domain;
 mod location;
 mod read_models;
 mod scenes;
+mod services;
 mod shop;
 #[cfg(test)]
 mod tests;
@@ -25,6 +26,7 @@ use crate::scenes::{
     dead_letters, flows, generations, mail, many, on_account, past, resilience, saga, story, totals, two_processes,
     two_shops,
 };
+use crate::services::server::{self, Kind};
 use crate::shop::Shop;
 
 /// Any error that stops a scene.
@@ -47,6 +49,9 @@ struct Options {
     /// that each run has its own.
     #[arg(long)]
     first: Option<i64>,
+    /// The folder in which the payment service, the warehouse and the carrier keep their files; beside the shop's by default.
+    #[arg(long, global = true)]
+    services: Option<PathBuf>,
     #[command(subcommand)]
     scene: Option<Scene>,
 }
@@ -89,9 +94,17 @@ enum Scene {
     DeadLetters,
     /// Checkouts over three services: one is completed, one undone, one goes on after a crash, and one waits for a person.
     Saga {
-        /// Be the process that ends in the middle.
-        #[arg(long, hide = true)]
-        dies: bool,
+        /// Be the process that is killed in the middle, with the addresses of the services.
+        #[arg(long, hide = true, num_args = 3)]
+        dies: Vec<String>,
+    },
+    /// One of the services as a process of its own, until it is interrupted.
+    Service {
+        /// Which one.
+        kind: Kind,
+        /// The port, on the loopback interface.
+        #[arg(long)]
+        port: u16,
     },
     /// The same checkout without a saga: reactors answer events, and what they do is followed as a flow.
     Choreography,
@@ -124,6 +137,10 @@ async fn run(options: Options, out: &mut dyn Write) -> Result<(), Fault> {
         return tokio::task::spawn_blocking(in_paused_time).await?;
     }
     let location = Location::of(options.db, std::env::var("DATABASE_URL").ok())?;
+    let services = options.services.unwrap_or_else(|| location.services());
+    if let Some(Scene::Service { kind, port }) = options.scene {
+        return server::serve(kind, &services, port, out).await;
+    }
     if let Location::Postgres(_) = location {
         writeln!(out, "Everything is stored in the database of DATABASE_URL, whose schema is migrated first.\n")?;
     }
@@ -132,11 +149,13 @@ async fn run(options: Options, out: &mut dyn Write) -> Result<(), Fault> {
     }
     let first = options.first.unwrap_or_else(|| SystemClock.now().as_microsecond());
     match options.scene {
-        Some(Scene::Saga { dies: true }) => return saga::be_the_one_that_dies(&location, first).await,
+        Some(Scene::Saga { dies }) if !dies.is_empty() => {
+            return saga::be_the_one_that_dies(&location, first, &dies).await;
+        }
         Some(scene @ (Scene::Saga { .. } | Scene::Choreography)) => {
             match scene {
-                Scene::Choreography => flows::play(&location, first, out).await?,
-                _ => saga::play(&location, first, out).await?,
+                Scene::Choreography => flows::play(&location, &services, first, out).await?,
+                _ => saga::play(&location, &services, first, out).await?,
             }
             return Ok(location.print_next_steps("saga_instances", out)?);
         }

@@ -2,4 +2,7 @@
 
 pub mod choreography;
 pub mod definition;
-pub mod services;
+pub mod flow;
+pub mod handle;
+pub mod parts;
+pub mod timeline;
