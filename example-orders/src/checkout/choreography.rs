@@ -28,10 +28,10 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 
 use super::flow::{CheckoutEvent, FLOW};
-use super::parts::{Part, Payment, Progress, PaymentEvent, Reservation, Shipment, ShipmentEvent, StockEvent};
+use super::parts::{Part, Payment, PaymentEvent, Progress, Reservation, Shipment, ShipmentEvent, StockEvent};
 use crate::domain::order::OrderCommand::{Cancel, Pay, Reserve, Ship};
 use crate::domain::order::{Order, OrderCommand, OrderEvent, OrderId, PaymentId};
-use crate::services::clients::{Client, Origin};
+use crate::services::{Client, Origin};
 use crate::services::{payment, shipping, stock};
 use CheckoutEvent as On;
 
@@ -223,7 +223,9 @@ impl Reactor for Orders {
                 let commands = [Reserve { warehouse }, Ship { carrier: "snail".to_owned(), tracking }];
                 for (n, command) in commands.into_iter().enumerate() {
                     if !self.send(event, &order, format!("{key}-{n}"), command).await? {
-                        return Err(ReactorError::permanent(format!("the parcel of {order} is under way, and the order is not")));
+                        return Err(ReactorError::permanent(format!(
+                            "the parcel of {order} is under way, and the order is not"
+                        )));
                     }
                 }
             }

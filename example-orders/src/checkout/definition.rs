@@ -9,8 +9,8 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use annals::Repository;
 use annals::sagas::{Call, Definition, LocalCommand, Saga, StepError, command};
+use annals::{Decide, Repository};
 use futures::FutureExt;
 use futures::future::BoxFuture;
 use serde::de::DeserializeOwned;
@@ -18,8 +18,8 @@ use serde::{Deserialize, Serialize};
 
 use crate::domain::money::Money;
 use crate::domain::order::OrderCommand::{Cancel, Pay, Place, Reserve, Ship};
-use crate::domain::order::{CustomerId, Line, Order, OrderCommand, OrderId, PaymentId};
-use crate::services::clients::{Client, Clients, Origin};
+use crate::domain::order::{CustomerId, Line, Order, OrderError, OrderEvent, OrderId, PaymentId, Status};
+use crate::services::{Client, Clients, Origin};
 use crate::services::{payment, shipping, stock};
 
 /// How long a checkout may take in all, also while a service is down and its customer has left. Then it is undone.
@@ -67,7 +67,7 @@ pub fn checkout(orders: &Repository<Order>, services: &Clients) -> Result<Defini
     Saga::<Checkout>::new("checkout")
         .deadline(DEADLINE)
         .local("place", order(orders, |c| Place { customer: c.customer.clone(), lines: c.lines.clone() }))
-        .undo(order(orders, |_| Cancel { reason: "the checkout was not possible".to_owned() }))
+        .undo(order(orders, |_| CallOff))
         .remote("charge", &payment.policy, ask(payment, "/charge", Checkout::charge))
         .keep(|_, _: PaymentId| ())
         .undo(take_back(payment, "/charge"))
@@ -85,8 +85,26 @@ pub fn checkout(orders: &Repository<Order>, services: &Clients) -> Result<Defini
         .build()
 }
 
+/// Asks to cancel the order, unless its customer did that meanwhile. An undo that has nothing to do is no failure.
+struct CallOff;
+
+impl Decide<CallOff> for Order {
+    type Rejection = OrderError;
+
+    fn decide(&self, _: &CallOff) -> Result<Vec<OrderEvent>, OrderError> {
+        if self.status == Status::Cancelled {
+            return Ok(Vec::new());
+        }
+        self.decide(&Cancel { reason: "the checkout was not possible".to_owned() })
+    }
+}
+
 /// A step that is a command of the order.
-fn order(orders: &Repository<Order>, ask: fn(&Checkout) -> OrderCommand) -> impl Fn(&Checkout) -> LocalCommand + use<> {
+fn order<D>(orders: &Repository<Order>, ask: fn(&Checkout) -> D) -> impl Fn(&Checkout) -> LocalCommand + use<D>
+where
+    Order: Decide<D, Id = OrderId, Rejection = OrderError>,
+    D: Send + Sync + 'static,
+{
     let orders = orders.clone();
     move |checkout| command(&orders, checkout.order.clone(), ask(checkout))
 }

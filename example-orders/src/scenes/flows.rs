@@ -10,18 +10,17 @@ use std::time::{Duration, Instant};
 use annals::projections::ReactorStatus;
 use annals::sagas::{SagaEvent, SagaId, SagasExt, Status};
 use annals::{
-    Context, CorrelationId, EventStore, EventStoreExt, Filter, Position, PostgresOptions, ProjectionsExt, RecordedEvent,
-    Tenant,
+    Context, CorrelationId, EventStore, EventStoreExt, Filter, Position, PostgresOptions, ProjectionsExt,
+    RecordedEvent, Tenant,
 };
 use futures::TryStreamExt;
 
 use crate::Fault;
-use crate::checkout::handle::{Cart, Checkouts, Flow, id};
+use crate::checkout::{Cart, Checkouts, Flow, id};
 use crate::domain::money::Money;
 use crate::domain::order::{CustomerId, Line, OrderId};
 use crate::location::Location;
-use crate::services::faults::Faults;
-use crate::services::server::Servers;
+use crate::services::{ClientSettings, Faults, Servers};
 
 const SOON: Duration = Duration::from_secs(60);
 const LEASE: Duration = Duration::from_secs(5);
@@ -46,7 +45,7 @@ async fn play_in(
     out: &mut dyn Write,
 ) -> Result<(), Fault> {
     // Four seconds are short, so that the scene is.
-    let checkouts = Checkouts::start::<4>(&store, servers.clients()?, LEASE).await?;
+    let checkouts = Checkouts::start::<4>(&store, servers.clients(ClientSettings::default())?, LEASE).await?;
     let played = play_orders(&store, &checkouts, servers, number, out).await;
     checkouts.close().await;
     store.close().await;
@@ -62,7 +61,10 @@ async fn play_orders(
 ) -> Result<(), Fault> {
     let orders = [
         (1, "Alice orders a kettle. Each service is asked when the event of the one before it is seen."),
-        (11, "She orders more of them than there are: the reservation fails, which causes a refund, and the order is cancelled."),
+        (
+            11,
+            "She orders more of them than there are: the reservation fails, which causes a refund, and the order is cancelled.",
+        ),
         (200, "Her card is not charged for two hundred, so nothing but the order is undone."),
     ];
     for (n, (quantity, text)) in (number..).zip(orders) {
@@ -71,8 +73,11 @@ async fn play_orders(
         print(store, checkouts, n, out).await?;
     }
 
-    writeln!(out, "She orders a piano, and no answer of the warehouse comes. The end of the time is an event like any other.")?;
-    writeln!(out, "Whether the piano is set aside is not known, so it is taken back, and so would be the parcel.")?;
+    writeln!(
+        out,
+        "She orders a piano, and no answer of the warehouse comes. The end of the time is an event like any other."
+    )?;
+    writeln!(out, "When the warehouse answers at last, what was done by then is taken back, the parcel too.")?;
     servers.stock.faults.set(Faults { lost_answers: 1.0, ..Faults::default() });
     let piano = begin(checkouts, number + 3, "piano", 1).await?;
     ended(checkouts, &piano).await?;
@@ -108,14 +113,16 @@ async fn print(
         "shipment" => 2,
         _ => 3,
     });
+    let mut order = Vec::new();
     for (event, late) in lines {
-        match late {
-            Some(reason) => writeln!(out, "    -- {reason} --")?,
-            None if event.stream.aggregate_type() == "saga" => {}
-            None => writeln!(out, "    {}", event.name)?,
+        match (event.stream.aggregate_type(), late) {
+            (_, Some(reason)) => writeln!(out, "    -- {reason} --")?,
+            ("saga", None) => {}
+            ("order", None) if *event.name != *"order.placed" => order.push(event.name.to_string()),
+            _ => writeln!(out, "    {}", event.name)?,
         }
     }
-    Ok(writeln!(out, "  {id} is {end}\n")?)
+    Ok(writeln!(out, "  {id} is {end}, and its order has {}\n", order.join(", "))?)
 }
 
 /// Why a flow is undone, if that is because of its time.

@@ -14,15 +14,12 @@ use annals::{Context, EventStore, PostgresOptions, ProjectionsExt, Tenant, prelu
 
 use crate::Fault;
 use crate::checkout::definition::checkout;
-use crate::checkout::handle::{Cart, Checkouts, Flow, id};
 use crate::checkout::timeline::line;
+use crate::checkout::{Cart, Checkouts, Flow, id};
 use crate::domain::money::Money;
 use crate::domain::order::{CustomerId, Line, OrderId};
 use crate::location::Location;
-use crate::services::book::Entry;
-use crate::services::clients::Clients;
-use crate::services::faults::Faults;
-use crate::services::server::Servers;
+use crate::services::{ClientSettings, Clients, Entry, Faults, Servers};
 
 /// Short, so that the scene is. The default of 5 seconds costs fewer small writes, and forgives a process that is late.
 const LEASE: Duration = Duration::from_millis(300);
@@ -66,7 +63,7 @@ pub async fn play(location: &Location, services: &Path, number: i64, out: &mut d
 }
 
 async fn play_with(servers: &Servers, location: &Location, number: i64, out: &mut dyn Write) -> Result<(), Fault> {
-    let services = servers.clients()?;
+    let services = servers.clients(ClientSettings::default())?;
     let shop = Shop::open(location, &services).await?;
     let played = play_at_once(&shop, servers, number, out).await;
     shop.close().await;
@@ -139,7 +136,7 @@ async fn set_aside(child: &mut Child, servers: &Servers, number: i64) -> Result<
 /// What the process does that is killed. It does not come to its end.
 pub async fn be_the_one_that_dies(location: &Location, number: i64, services: &[String]) -> Result<(), Fault> {
     let [payment, stock, shipping] = services else { return Err("it takes three addresses".into()) };
-    let shop = Shop::open(location, &Clients::new(payment, stock, shipping)?).await?;
+    let shop = Shop::open(location, &Clients::new([payment, stock, shipping], ClientSettings::default())?).await?;
     start(&shop, number).await?;
     shop.checkouts.sagas.wait_for(&saga(number)?, SOON).await?;
     shop.close().await;

@@ -3,9 +3,7 @@
 //! The three services differ in what they do and in when they refuse. What they note is the same: an amount, in cents, pieces or parcels.
 //! The sums are a fold of the log, so they are right at once, and nothing is kept for them beside the events.
 
-use annals::{
-    Aggregate, Decide, Event, EventStore, EventStoreExt, Evolve, Filter, Position, ReadError, Tenant,
-};
+use annals::{Aggregate, Decide, Event, EventStore, EventStoreExt, Evolve, Filter, Position, ReadError, Tenant};
 use futures::TryStreamExt;
 use serde::{Deserialize, Serialize};
 
@@ -75,7 +73,11 @@ impl Decide<TakeBack> for Entry {
     type Rejection = std::convert::Infallible;
 
     fn decide(&self, _: &TakeBack) -> Result<Vec<EntryEvent>, Self::Rejection> {
-        Ok(Some(self.open()).filter(|open| *open > 0).map(|amount| EntryEvent::TakenBack { amount }).into_iter().collect())
+        Ok(Some(self.open())
+            .filter(|open| *open > 0)
+            .map(|amount| EntryEvent::TakenBack { amount })
+            .into_iter()
+            .collect())
     }
 }
 

@@ -8,7 +8,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use annals::resilience::retry::Retry;
-use annals::resilience::{CallError, Deadline, IdempotencyKey, Policy, PolicyBuilder, Profile};
+use annals::resilience::{CallError, Deadline, IdempotencyKey, Policy, PolicySettings, Profile};
 use annals::sagas::StepError;
 use annals::sagas::participant::outcome;
 use serde::de::DeserializeOwned;
@@ -43,23 +43,54 @@ pub struct Client {
 /// The clients of all services.
 #[derive(Clone)]
 pub struct Clients {
+    /// Of the payment service.
     pub payment: Client,
+    /// Of the warehouse.
     pub stock: Client,
+    /// Of the carrier.
     pub shipping: Client,
 }
 
-impl Clients {
-    /// Clients of the services at these addresses, such as `http://127.0.0.1:4101`.
-    pub fn new(payment: &str, stock: &str, shipping: &str) -> Result<Self, Fault> {
-        let retry = |cap| Retry { attempts: 2, cap: Duration::from_millis(cap), ..Retry::default() };
-        let within = |policy: PolicyBuilder, timeout, deadline, cap| {
-            let (timeout, deadline) = (Duration::from_millis(timeout), Duration::from_secs(deadline));
-            policy.timeout(timeout).deadline(deadline).retry(retry(cap)).bulkhead(20)
+/// The settings of the policies, and the defaults of this shop.
+#[derive(Deserialize, Clone, Debug, PartialEq)]
+#[serde(default, deny_unknown_fields)]
+pub struct ClientSettings {
+    /// Of the payment service: 10 s in all.
+    pub payment: PolicySettings,
+    /// Of the warehouse: 5 s in all.
+    pub stock: PolicySettings,
+    /// Of the carrier: 10 s in all.
+    pub shipping: PolicySettings,
+}
+
+impl Default for ClientSettings {
+    fn default() -> Self {
+        let within = |profile, timeout, cap, deadline| PolicySettings {
+            profile,
+            timeout: Some(Duration::from_millis(timeout)),
+            retry: Some(Retry { attempts: 2, cap: Duration::from_millis(cap), ..Retry::default() }),
+            deadline: Some(Duration::from_secs(deadline)),
+            bulkhead: Some(20.into()),
+            ..PolicySettings::default()
         };
+        Self {
+            payment: within(Profile::Medium, 4_000, 1_000, 10),
+            stock: within(Profile::Fast, 2_000, 500, 5),
+            shipping: within(Profile::Medium, 4_000, 1_000, 10),
+        }
+    }
+}
+
+impl Clients {
+    /// Clients of the services at these addresses, such as `http://127.0.0.1:4101`: payment, stock, shipping.
+    ///
+    /// # Errors
+    /// The settings do not fit each other, or the budget.
+    pub fn new([payment, stock, shipping]: [&str; 3], settings: ClientSettings) -> Result<Self, Fault> {
         let clients = Self {
-            payment: Client::new(payment, within(Policy::medium("payment"), 4_000, 10, 1_000), Profile::Medium)?,
-            stock: Client::new(stock, within(Policy::fast("stock"), 2_000, 5, 500), Profile::Fast)?,
-            shipping: Client::new(shipping, within(Policy::medium("shipping"), 4_000, 10, 1_000), Profile::Medium)?,
+            payment: Client::new("payment", payment, settings.payment)?,
+            stock: Client::new("stock", stock, settings.stock)?,
+            shipping: Client::new("shipping", shipping, settings.shipping)?,
         };
         let policies = [&clients.payment.policy, &clients.stock.policy, &clients.shipping.policy];
         Policy::slow("checkout").timeout(BUDGET - ORDER).in_sequence(policies).build()?;
@@ -68,9 +99,10 @@ impl Clients {
 }
 
 impl Client {
-    fn new(url: &str, policy: PolicyBuilder, profile: Profile) -> Result<Self, Fault> {
-        let http = reqwest::Client::builder().connect_timeout(profile.connect_timeout()).no_proxy().build()?;
-        Ok(Self { http, url: url.into(), policy: policy.build()? })
+    fn new(name: &str, url: &str, settings: PolicySettings) -> Result<Self, Fault> {
+        let connect = settings.connect_timeout.unwrap_or_else(|| settings.profile.connect_timeout());
+        let http = reqwest::Client::builder().connect_timeout(connect).no_proxy().build()?;
+        Ok(Self { http, url: url.into(), policy: Policy::from_settings(name, settings)? })
     }
 
     /// Sends a request once. `T` is what the service answers, as JSON.

@@ -14,7 +14,7 @@ use crate::domain::money::Money;
 use crate::domain::order::{OrderId, PaymentId};
 
 /// The most that a card is charged for one order.
-const CARD_LIMIT: Money = Money::euro_cents(5_000_00);
+const CARD_LIMIT: Money = Money::euro_cents(500_000);
 
 /// Asks to charge an order.
 #[derive(Serialize, Deserialize, Clone, Debug)]

@@ -4,6 +4,8 @@
 //! business. The shop reaches nothing of it but by HTTP. Within it each shop is a tenant, as two shops may have the same order
 //! numbers; a shop is known by the header `x-shop`. That is enough between services of one house. Another house would ask for a key.
 
+use std::future::Future;
+use std::io::Write;
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
@@ -21,7 +23,7 @@ use tokio::sync::oneshot;
 use tokio::task::JoinHandle;
 
 use super::book::{Entry, Sums};
-use super::clients::Clients;
+use super::clients::{ClientSettings, Clients};
 use super::faults::{self, Switch};
 use super::{payment, shipping, stock};
 use crate::Fault;
@@ -115,8 +117,11 @@ impl Server {
 
 /// All three services in this process.
 pub struct Servers {
+    /// The payment service.
     pub payment: Server,
+    /// The warehouse.
     pub stock: Server,
+    /// The carrier.
     pub shipping: Server,
 }
 
@@ -131,8 +136,8 @@ impl Servers {
     }
 
     /// Clients of them.
-    pub fn clients(&self) -> Result<Clients, Fault> {
-        Clients::new(&self.payment.url, &self.stock.url, &self.shipping.url)
+    pub fn clients(&self, settings: ClientSettings) -> Result<Clients, Fault> {
+        Clients::new([&self.payment.url, &self.stock.url, &self.shipping.url], settings)
     }
 
     /// Stops them.
@@ -141,11 +146,19 @@ impl Servers {
     }
 }
 
-/// Serves until the process is asked to end; the command `service`.
-pub async fn serve(kind: Kind, folder: &Path, port: u16, out: &mut dyn std::io::Write) -> Result<(), Fault> {
+/// Serves until `stop` is over; the command `service`.
+pub async fn serve(
+    kind: Kind,
+    folder: &Path,
+    port: u16,
+    stop: impl Future<Output = ()>,
+    out: &mut dyn Write,
+) -> Result<(), Fault> {
     let server = Server::start(kind, folder, port).await?;
-    writeln!(out, "The service {} is at {}. Its faults: PUT {}/faults", kind.name(), server.url, server.url)?;
-    tokio::signal::ctrl_c().await?;
+    let (name, url) = (kind.name(), &server.url);
+    writeln!(out, "The service `{name}` is at {url}. What goes wrong with it is set by: PUT {url}/faults")?;
+    out.flush()?;
+    stop.await;
     server.stop().await;
     Ok(())
 }
@@ -153,7 +166,8 @@ pub async fn serve(kind: Kind, folder: &Path, port: u16, out: &mut dyn std::io::
 fn router(kind: Kind, store: &SqliteStore, faults: &Switch) -> Router {
     let participant = Participant::new(store.clone()).contexts(context);
     let work = kind.routes(&participant, &store.aggregate());
-    let book = Router::new().route("/book", get(sums)).route("/book/{order}", get(entry)).with_state(Arc::new(store.clone()));
+    let book =
+        Router::new().route("/book", get(sums)).route("/book/{order}", get(entry)).with_state(Arc::new(store.clone()));
     let control = Router::new().route("/faults", get(faults::show).put(faults::change)).with_state(faults.clone());
     work.layer(middleware::from_fn_with_state(faults.clone(), faults::meet)).merge(book).merge(control)
 }
