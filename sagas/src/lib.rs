@@ -76,6 +76,7 @@
 mod builder;
 mod call;
 mod calls;
+mod control;
 mod definition;
 mod engine;
 mod error;
@@ -88,6 +89,7 @@ pub mod participant;
 mod person;
 mod plan;
 mod retry;
+mod run;
 mod runner;
 #[cfg(feature = "testing")]
 pub mod testing;

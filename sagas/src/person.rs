@@ -91,7 +91,8 @@ impl<C: SagaData> Engine<C> {
     ///
     /// # Errors
     /// [`SagaError::WrongStatus`] if the instance is in another state, also because another person was first, with what that
-    /// one decided; [`SagaError::NotStarted`]; [`SagaError::Record`].
+    /// one decided; [`SagaError::Invalid`] with the field `request` if its key was that of another decision;
+    /// [`SagaError::NotStarted`]; [`SagaError::Record`].
     ///
     /// # Cancel safety
     /// Dropping the future leaves the outcome unknown; [`Engine::status`] shows it.
@@ -106,8 +107,13 @@ impl<C: SagaData> Engine<C> {
         what: Intervention,
         by: &By,
     ) -> Result<Option<SagaEvent>, SagaError> {
-        if by.request.as_ref().is_some_and(|request| instance.requests.contains(request)) {
-            return Ok(None);
+        if let Some((request, first)) = by.request.as_ref().and_then(|request| instance.requests.get_key_value(request))
+        {
+            if (first.intervention, &first.actor, &first.reason) == (what, &by.actor, &by.reason) {
+                return Ok(None);
+            }
+            let problem = format!("`{request}` was that of another one: {first}");
+            return Err(Invalid::new("request", problem, "give each decision a key of its own").into());
         }
         let decision = || instance.decision.clone();
         let wrong =

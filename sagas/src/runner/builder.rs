@@ -28,6 +28,7 @@ const LEASE: Duration = Duration::from_secs(5);
 const IN_FLIGHT: usize = 256;
 /// How often the table is looked at anyway, if nobody says otherwise.
 const LOOK_EVERY: Duration = Duration::from_secs(1);
+const LONGEST_LOOK_EVERY: Duration = Duration::from_secs(60 * 60);
 /// How long a call may take when the sagas are closed, if nobody says otherwise.
 const GRACE: Duration = Duration::from_secs(10);
 
@@ -130,7 +131,7 @@ impl SagasBuilder {
         self
     }
 
-    /// How often the table is looked at although nothing in it has changed, 1 ms at least; a second by default. So much later may a
+    /// How often the table is looked at although nothing in it has changed, from 1 ms to an hour; a second by default. So much later may a
     /// timer fire after the clock was set forward.
     pub fn look_every(mut self, every: Duration) -> Self {
         self.look_every = every;
@@ -156,8 +157,9 @@ impl SagasBuilder {
         if self.in_flight == 0 {
             return Err(Invalid::new("in_flight", "is 0", "let one instance run at least").into());
         }
-        if self.look_every < Duration::from_millis(1) {
-            return Err(Invalid::new("look_every", format!("is {:?}", self.look_every), "give 1 ms at least").into());
+        if self.look_every < Duration::from_millis(1) || self.look_every > LONGEST_LOOK_EVERY {
+            let problem = format!("is {:?}", self.look_every);
+            return Err(Invalid::new("look_every", problem, "give a millisecond to an hour").into());
         }
         let Self { store, projections, declared, tracked, clock, lease, in_flight, look_every, grace } = self;
         let instances = store.aggregate::<Instance>();
