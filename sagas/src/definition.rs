@@ -13,6 +13,7 @@ use serde::de::{DeserializeOwned, Error as _};
 use serde_json::Value;
 
 use crate::call::{Call, StepError};
+use crate::drawing;
 use crate::instance::{End, Instance, SagaId, kind};
 use crate::local::LocalCommand;
 use crate::mismatch::mismatch;
@@ -61,6 +62,8 @@ pub(crate) enum Kind<C> {
     Remote(Policy, Action<C>),
     Signal(fn(&Value) -> Result<(), serde_json::Error>),
     Timer(Duration),
+    /// The time in which a person can answer.
+    Approval(Option<Duration>),
     Pivot,
 }
 
@@ -71,6 +74,7 @@ impl<C> Kind<C> {
             Self::Remote(..) => kind::REMOTE,
             Self::Signal(_) => kind::SIGNAL,
             Self::Timer(_) => kind::TIMER,
+            Self::Approval(_) => kind::APPROVAL,
             Self::Pivot => kind::PIVOT,
         }
     }
@@ -118,6 +122,20 @@ impl<C> Definition<C> {
     #[must_use]
     pub fn outline(&self) -> String {
         outline(&self.inner.steps)
+    }
+
+    /// The steps as a picture: SVG without scripts or links, in light or dark as the reader prefers. It can stand in a page or in a file
+    /// of its own.
+    ///
+    /// ```
+    /// # use annals_sagas::Saga;
+    /// let wait = Saga::<()>::new("wait").signal::<u32>("answer").build()?;
+    /// assert!(wait.svg().starts_with("<svg "));
+    /// # Ok::<(), annals_eventstore::Invalid>(())
+    /// ```
+    #[must_use]
+    pub fn svg(&self) -> String {
+        drawing::svg(self.name(), self.steps())
     }
 
     pub(crate) fn steps(&self) -> &[Step<C>] {
@@ -213,6 +231,9 @@ pub(crate) fn build<C>(
         step.retry_undo.check(&step.name)?;
         if matches!(step.kind, Kind::Timer(wait) if wait.is_zero()) {
             return Err(Invalid::new("timer", format!("of step `{}` is 0", step.name), "give it a duration"));
+        }
+        if matches!(step.kind, Kind::Approval(Some(limit)) if limit.is_zero()) {
+            return Err(Invalid::new("within", format!("of step `{}` is 0", step.name), "give it a duration"));
         }
     }
     if deadline.is_some_and(|deadline| deadline.is_zero()) {

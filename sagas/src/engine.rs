@@ -65,6 +65,8 @@ pub struct SagaStatus {
     pub reason: Option<String>,
     /// The steps that are done, in the order of their outcomes.
     pub done: Vec<String>,
+    /// The steps that wait for the approval of a person.
+    pub asks: Vec<String>,
     /// When [`Engine::run`] has something to do again, if it waits for a time; a signal may come before.
     pub wake_at: Option<Timestamp>,
     /// What a person did to it last.
@@ -415,6 +417,7 @@ impl SagaStatus {
             stuck_at: instance.stuck_at.clone(),
             reason: instance.reason.clone(),
             done: instance.done.clone(),
+            asks: instance.asks().map(|(step, _)| step.clone()).collect(),
             wake_at: instance.waits.and_then(|wait| wait.until),
             decision: instance.decision.clone(),
             version: at.version,

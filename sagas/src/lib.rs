@@ -50,6 +50,7 @@
 //! |---|---|
 //! | run instances in several processes | [`SagasBuilder`], [`Sagas::start`], [`Sagas::wait_for`], [`Sagas::close`] |
 //! | send what an instance waits for | [`Sagas::signal`] |
+//! | let a person approve a step | [`Saga::approval`], [`Sagas::approvals`], [`Sagas::approve`], [`Sagas::reject`] |
 //! | see what waits for a person, and decide | [`Sagas::stuck`], [`Sagas::preview`], [`Sagas::intervene`], [`Intervention`] |
 //! | know how a process does | [`Sagas::runner`], [`Sagas::projections`] |
 //! | know whether a build fits what runs | [`SagasBuilder::check`], and below |
@@ -78,6 +79,7 @@ mod call;
 mod calls;
 mod control;
 mod definition;
+mod drawing;
 mod engine;
 mod error;
 mod event;
@@ -110,4 +112,4 @@ pub use person::{By, Decision};
 pub use retry::StepRetry;
 #[cfg(any(feature = "sqlite", feature = "postgres"))]
 pub use runner::SagasExt;
-pub use runner::{CheckError, RunnerStatus, SagaInstance, SagaInstances, Sagas, SagasBuilder, Unfit};
+pub use runner::{Ask, CheckError, RunnerStatus, SagaInstance, SagaInstances, Sagas, SagasBuilder, Unfit};

@@ -186,6 +186,18 @@ impl<'d, C> Planner<'d, C> {
                         output: Value::Null,
                     }),
                 },
+                Kind::Approval(limit) if !state.asked => Some(SagaEvent::ApprovalAsked {
+                    step: step.name.clone(),
+                    at: self.now,
+                    until: limit.map(|limit| after(self.now, limit)),
+                }),
+                Kind::Approval(_) => state.due.filter(|due| self.now >= *due).map(|due| SagaEvent::Refused {
+                    step: step.name.clone(),
+                    direction: Direction::Do,
+                    attempt: 0,
+                    reason: format!("nobody has answered until {due}"),
+                    may_have_happened: false,
+                }),
                 Kind::Pivot => Some(SagaEvent::PivotPassed),
             };
             if event.is_some() {
