@@ -291,6 +291,8 @@ pub mod prelude {
     pub use annals_projections::ProjectionsExt as _;
     #[cfg(feature = "projections")]
     pub use annals_projections::{Reactor as _, StreamProjection as _};
+    #[cfg(all(feature = "sagas", any(feature = "sqlite", feature = "postgres")))]
+    pub use annals_sagas::SagasExt as _;
 
     pub use annals_eventstore::{AggregateStore as _, EventStore as _, EventStoreExt as _};
     #[cfg(any(feature = "sqlite", feature = "postgres"))]

@@ -39,7 +39,7 @@ pub struct SagaInstance {
     pub current_step: Option<String>,
     /// Which call of that step; 0 for one without calls.
     pub attempt: u32,
-    /// Where it stands.
+    /// Where it stands: in SQL the text `running`, `compensating`, `stuck`, `completed` or `compensated`.
     #[column(text)]
     pub status: Status,
     /// Its input; null if that is nothing.
@@ -127,7 +127,7 @@ impl SagaInstance {
     /// Takes in the next event of the stream.
     pub(crate) fn take_in(&mut self, event: &SagaEvent, version: i64, recorded_at: Timestamp) {
         (self.version, self.updated_at) = (version, recorded_at);
-        if let Some(error) = event.error() {
+        if let Some(error) = event.error_in(self.status) {
             self.last_error = Some(text::storable(&error));
         }
         match event {

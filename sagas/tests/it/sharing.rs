@@ -46,6 +46,11 @@ async fn rows_are_the_folds_of_the_streams_and_the_same_after_a_rebuild(place: i
     }
     let stuck = sagas.stuck(100).await.expect("it is asked");
     assert!(stuck.len() == 5 && stuck.iter().all(|row| row.current_step.as_deref() == Some("ship")), "{stuck:?}");
+    // A handle for one tenant lists the instances of no other.
+    assert_eq!(north.stuck(100).await.expect("it is asked"), []);
+    assert_eq!(sagas.tenant(Tenant::default()).stuck(4).await.expect("it is asked"), stuck[..4]);
+    let missing = north.status(&id("o-99")).await.expect_err("there is none").to_string();
+    assert_eq!(missing, "tenant `north` has no saga `o-99`");
     let rows = views.select::<SagaInstances>("", &[]).await.expect("it is asked");
     let head = store.head().await.expect("it is asked").position;
     let anew = views.as_of::<SagaInstances>(AsOf::position(head)).await.expect("it is folded anew");
