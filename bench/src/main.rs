@@ -18,6 +18,7 @@ mod server;
 mod slices;
 mod snapshots;
 mod visible;
+mod waiting;
 
 use std::process::ExitCode;
 use std::time::Duration;
@@ -84,6 +85,7 @@ enum Other {
     Visible(visible::Options),
     Policy(policy::Options),
     Saga(saga::Options),
+    SagaWaiting(waiting::Options),
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
@@ -152,6 +154,10 @@ async fn run(options: Options) -> Result<ExitCode, Fault> {
         }
         (Some(Other::Saga(options)), _) => {
             print(&saga::measure(options).await?, options.json)?;
+            Ok(ExitCode::SUCCESS)
+        }
+        (Some(Other::SagaWaiting(options)), _) => {
+            print(&waiting::measure(options).await?, options.json)?;
             Ok(ExitCode::SUCCESS)
         }
         (Some(Other::Policy(options)), _) => {
