@@ -32,7 +32,7 @@ const STUCK: &str = "
 ";
 
 /// The instances that ask for approval, those that do so longest first.
-const APPROVALS: &str = "
+pub(crate) const APPROVALS: &str = "
     status = 'running' AND asked_at IS NOT NULL
     ORDER BY asked_at NULLS LAST
     LIMIT $1

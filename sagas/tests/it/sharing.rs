@@ -81,6 +81,9 @@ async fn what_two_processes_start_at_once_is_run_by_one(place: impl Place) {
         assert_eq!((begun, appends), (1, 3), "{events:?}");
     }
     assert_eq!(world.calls("/charge/do"), [1; 150]);
+    second.projections().caught_up(SOON).await.expect("it reads the log");
+    let due = second.projections().select::<SagaInstances>("wake_at IS NOT NULL", &[]).await.expect("it is asked");
+    assert_eq!(due, [], "nobody looks at what has ended");
     for sagas in [first, second] {
         sagas.close().await;
     }
