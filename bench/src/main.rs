@@ -138,6 +138,11 @@ type Fault = Box<dyn std::error::Error + Send + Sync>;
 async fn main() -> ExitCode {
     run(Options::parse()).await.unwrap_or_else(|error| {
         eprintln!("{error}");
+        let mut source = error.source();
+        while let Some(error) = source {
+            eprintln!("because: {error}");
+            source = error.source();
+        }
         ExitCode::from(2)
     })
 }

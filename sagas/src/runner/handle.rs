@@ -33,7 +33,7 @@ const STUCK: &str = "
 
 /// The instances that ask for approval, those that do so longest first.
 pub(crate) const APPROVALS: &str = "
-    status = 'running' AND asked_at IS NOT NULL
+    asked_at IS NOT NULL
     ORDER BY asked_at NULLS LAST
     LIMIT $1
 ";
