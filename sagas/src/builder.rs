@@ -2,6 +2,7 @@
 
 use std::future::Future;
 use std::marker::PhantomData;
+use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -17,6 +18,7 @@ use crate::definition::{self, Action, Definition, Kind, SagaData, Step, Undo};
 use crate::local::LocalCommand;
 use crate::person::Decision;
 use crate::retry::StepRetry;
+use crate::text;
 
 /// How long a compensation may take by default.
 pub(crate) const COMPENSATION: Duration = Duration::from_secs(24 * 60 * 60);
@@ -302,10 +304,14 @@ where
     F: Fn(Arc<C>, Call) -> Fut + Send + Sync + 'static,
     Fut: Future<Output = Result<T, StepError>> + Send + 'static,
 {
+    let action = Arc::new(action);
     Arc::new(move |data, call| {
-        let future = action(data, call);
+        let action = Arc::clone(&action);
         async move {
-            let output = future.await?;
+            // Called in here, so that a panic of the closure itself is caught too.
+            let made = AssertUnwindSafe(async move { action(data, call).await }).catch_unwind().await;
+            let output =
+                made.map_err(|panic| StepError::unknown(format!("it panicked: {}", text::of_panic(&*panic))))??;
             // The call had its effect, so what cannot be recorded must lead to its undo.
             serde_json::to_value(output).map_err(|e| StepError::unknown(format!("its output is no JSON: {e}")))
         }

@@ -63,7 +63,7 @@
 //! # Other builds
 //!
 //! An instance goes on in another build if each step that it has begun is there under its name and kind, behind no step that was
-//! not done before it. Else it becomes [stuck](Status::Stuck) with the reason, before anything is called, and goes on when a person
+//! not done before it, and its data, with what steps have kept, can be read. Else it becomes [stuck](Status::Stuck) with the reason, before anything is called, and goes on when a person
 //! retries it in a build in which it fits. Steps that it has not begun may change at will. If a build lacks a whole saga, its
 //! instances wait, and [`Sagas::runner`] names the saga.
 //!
@@ -95,6 +95,7 @@ mod runner;
 pub mod testing;
 #[cfg(test)]
 mod tests;
+mod text;
 
 pub use builder::{AfterPivot, BeforePivot, NeedsLocalUndo, NeedsUndo, Parallel, Phase, Saga};
 pub use call::{Call, StepError};

@@ -9,12 +9,10 @@ use serde_json::Value;
 
 use crate::event::{Direction, Intervention, SagaEvent};
 use crate::instance::Status;
+use crate::text;
 
 /// Into how many slots the instances are divided: what one process has at least, and so how many processes share them at most.
 pub(crate) const SLOTS: u32 = 16;
-
-/// The most bytes of an error's text in a row.
-const MOST_ERROR_BYTES: usize = 2_000;
 
 /// A row of the table `saga_instances`: an instance, as its stream says. The table may lag behind the streams and can be built anew
 /// at any time; nothing relies on it but who looks for instances.
@@ -130,7 +128,7 @@ impl SagaInstance {
     pub(crate) fn take_in(&mut self, event: &SagaEvent, version: i64, recorded_at: Timestamp) {
         (self.version, self.updated_at) = (version, recorded_at);
         if let Some(error) = event.error() {
-            self.last_error = Some(storable_error(&error));
+            self.last_error = Some(text::storable(&error));
         }
         match event {
             SagaEvent::Started { saga, definition, data, at, deadline } => {
@@ -201,25 +199,14 @@ fn as_in_a_column(at: Timestamp) -> Timestamp {
     Timestamp::from_microsecond(at.as_microsecond()).unwrap_or(at)
 }
 
-/// The text without what no database holds, and not longer than a row should be.
-fn storable_error(error: &str) -> String {
-    let mut end = error.len().min(MOST_ERROR_BYTES);
-    while !error.is_char_boundary(end) {
-        end -= 1;
-    }
-    without_nul(&error[..end])
-}
-
 /// PostgreSQL holds no character 0, in JSON neither. The stream has the input as it was.
 fn storable(value: &Value) -> Value {
     match value {
-        Value::String(text) => Value::String(without_nul(text)),
+        Value::String(text) => Value::String(text::without_nul(text)),
         Value::Array(values) => values.iter().map(storable).collect(),
-        Value::Object(fields) => fields.iter().map(|(name, value)| (without_nul(name), storable(value))).collect(),
+        Value::Object(fields) => {
+            fields.iter().map(|(name, value)| (text::without_nul(name), storable(value))).collect()
+        }
         other => other.clone(),
     }
-}
-
-fn without_nul(text: &str) -> String {
-    text.replace('\0', "\u{fffd}")
 }

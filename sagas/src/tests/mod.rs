@@ -5,6 +5,7 @@ pub(crate) mod checkout;
 mod drawing;
 mod engine;
 mod explored;
+mod failures;
 mod flows;
 pub(crate) mod random;
 mod undoing;
