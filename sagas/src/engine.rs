@@ -3,7 +3,6 @@
 use std::collections::BTreeSet;
 use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use annals_eventstore::{
@@ -17,6 +16,7 @@ use serde::Serialize;
 
 use crate::call::StepError;
 use crate::calls::{self, Calls};
+use crate::control::Control;
 use crate::definition::{self, Definition, SagaData};
 use crate::error::{SagaError, chain};
 use crate::event::{Direction, SagaEvent};
@@ -24,6 +24,7 @@ use crate::instance::{Instance, SagaId, Status};
 use crate::local::{InstanceAt, NotDue};
 use crate::person::Decision;
 use crate::plan::{Due, Outcome, Planner, after};
+use crate::run::{Ended, until};
 use crate::text;
 
 /// Runs instances of one saga, whose streams are in a store. Cloning it is cheap.
@@ -139,7 +140,7 @@ impl<C: SagaData> Engine<C> {
             if instance.status == Status::NotStarted {
                 return Ok(vec![started.clone()]);
             }
-            if instance.saga == self.definition.name() && instance.data == data {
+            if instance.saga == self.definition.name() && text::is_same(&instance.data, &data) {
                 return Ok(Vec::new());
             }
             Err(SagaError::StartedBefore { id: id.clone() })
@@ -168,13 +169,13 @@ impl<C: SagaData> Engine<C> {
     /// # Cancel safety
     /// Dropping the future, at any moment, is as if the process had ended: run it again.
     pub async fn run(&self, id: &SagaId) -> Result<SagaStatus, SagaError> {
-        self.run_until(id, &AtomicBool::new(false)).await
+        self.run_until(id, &Control::default()).await
     }
 
-    /// The same, but when `stop` is set, no further call is begun: those whose intents are recorded are made and end, and what they gave
+    /// The same, but when `control` stops it, no further call is begun: those whose intents are recorded are made and end, and what they gave
     /// is recorded.
-    pub(crate) async fn run_until(&self, id: &SagaId, stop: &AtomicBool) -> Result<SagaStatus, SagaError> {
-        if stop.load(Ordering::Relaxed) {
+    pub(crate) async fn run_until(&self, id: &SagaId, control: &Control) -> Result<SagaStatus, SagaError> {
+        if control.is_stopped() {
             return self.status(id).await;
         }
         let instance = self.record(id, |instance| {
@@ -184,25 +185,47 @@ impl<C: SagaData> Engine<C> {
             Ok(self.continued(instance))
         });
         let mut instance = instance.await?;
-        let mut under_way = BTreeSet::new();
+        let (mut under_way, mut woken, mut looks) = (BTreeSet::new(), None, false);
         let mut calls = FuturesUnordered::new();
         loop {
-            let planner = Planner::new(&self.definition, &instance.state, self.clock.now());
+            control.set_version(instance.version.get());
+            let now = self.clock.now();
+            let planner = Planner::new(&self.definition, &instance.state, now);
             for due in planner.due() {
                 // An intent says that a call is made; a local step has none.
                 let is_recorded = due.attempt > 0;
-                if (is_recorded || !stop.load(Ordering::Relaxed)) && under_way.insert(due.clone()) {
-                    calls.push(self.call(id, Arc::clone(&instance.state), due, stop));
+                if (is_recorded || !control.is_stopped()) && under_way.insert(due.clone()) {
+                    calls.push(self.call(id, Arc::clone(&instance.state), due, control).left_future());
                 }
             }
-            let Some(ended) = calls.next().await else {
+            // While a call is under way, the other branches go on: at a time, or when a signal or a person has come.
+            let wake_at = planner.wake_at().filter(|at| *at > now || woken != Some(*at));
+            let may_look = !looks && !control.is_stopped();
+            let ended = tokio::select! {
+                biased;
+                ended = calls.next() => ended,
+                () = until(wake_at, now), if may_look && wake_at.is_some() => {
+                    (woken, looks) = (wake_at, true);
+                    calls.push(self.look(id, instance.clone()).right_future());
+                    continue;
+                }
+                () = control.changed(), if may_look => {
+                    looks = true;
+                    calls.push(self.look(id, instance.clone()).right_future());
+                    continue;
+                }
+            };
+            let Some((due, result)) = ended else {
                 return Ok(self.status_of(&instance));
             };
-            let (due, result): (Due, Result<Option<InstanceAtVersion>, SagaError>) = ended;
-            under_way.remove(&due);
+            match due {
+                Some(due) => drop(under_way.remove(&due)),
+                None => looks = false,
+            }
             instance = match result? {
-                Some(instance) => instance,
-                None => self.load_at(id).await?,
+                Some(known) if known.version >= instance.version => known,
+                // Of two that ended at the same moment, the older one may be seen last.
+                _ => self.load_at(id).await?,
             };
         }
     }
@@ -291,15 +314,9 @@ impl<C: SagaData> Engine<C> {
     }
 
     /// Makes a call and records its outcome, with what follows from it.
-    async fn call(
-        &self,
-        id: &SagaId,
-        instance: Arc<Instance>,
-        due: Due,
-        stop: &AtomicBool,
-    ) -> (Due, Result<Option<InstanceAtVersion>, SagaError>) {
-        let result = self.call_and_record(id, &instance, &due, stop).await;
-        (due, result)
+    async fn call(&self, id: &SagaId, instance: Arc<Instance>, due: Due, control: &Control) -> Ended {
+        let result = self.call_and_record(id, &instance, &due, control).await;
+        (Some(due), result)
     }
 
     /// Gives the instance afterwards, if it is known.
@@ -308,9 +325,9 @@ impl<C: SagaData> Engine<C> {
         id: &SagaId,
         instance: &Instance,
         due: &Due,
-        stop: &AtomicBool,
+        control: &Control,
     ) -> Result<Option<InstanceAtVersion>, SagaError> {
-        let goes_on = || !stop.load(Ordering::Relaxed);
+        let goes_on = || !control.is_stopped();
         let data = self.definition.data(instance).map_err(|source| SagaError::Data { id: id.clone(), source })?;
         if let Some(command) = calls::local(&self.definition, &data, due) {
             let context = self.context(id)?;
@@ -353,39 +370,6 @@ impl<C: SagaData> Engine<C> {
             recorded => recorded,
         };
         recorded.map(Some)
-    }
-
-    /// A local step cannot be done or undone before a person has repaired something.
-    async fn stuck_at(&self, id: &SagaId, due: &Due, problem: String) -> Result<Option<InstanceAtVersion>, SagaError> {
-        let step = &self.definition.steps()[due.step].name;
-        let stuck = SagaEvent::Stuck {
-            step: Some(step.clone()),
-            reason: text::storable(&format!("the {} of `{step}`: {problem}", due.direction)),
-        };
-        self.record(id, |instance| {
-            let is_due = Planner::new(&self.definition, instance, self.clock.now()).due().contains(due);
-            Ok(is_due.then(|| stuck.clone()).into_iter().collect())
-        })
-        .await
-        .map(Some)
-    }
-
-    async fn record_outcome(
-        &self,
-        id: &SagaId,
-        due: &Due,
-        outcome: Outcome,
-        goes_on: &(dyn Fn() -> bool + Sync),
-    ) -> Result<InstanceAtVersion, SagaError> {
-        self.record(id, |instance| {
-            let planner = Planner::new(&self.definition, instance, self.clock.now());
-            let recorded = planner.outcome(due, outcome.clone(), goes_on());
-            if recorded.is_none() {
-                tracing::info!(saga = %id, ?due, "an outcome came that nobody waits for any more");
-            }
-            Ok(recorded.unwrap_or_default())
-        })
-        .await
     }
 
     /// All events that an instance leads to have its id as their correlation id.

@@ -132,6 +132,9 @@ pub enum SagaEvent {
         may_have_happened: bool,
         /// When it is made again; `None` if it was the last attempt.
         retry_at: Option<Timestamp>,
+        /// Whether a guard of its policy refused it, so that it does not count as an attempt.
+        #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+        not_made: bool,
     },
     /// A timer runs.
     #[event(name = "saga.timer_set")]

@@ -83,8 +83,8 @@ pub struct Instance {
     pub(crate) waits: Option<Wait>,
     /// What a person did last.
     pub(crate) decision: Option<Decision>,
-    /// The keys of the requests of people that were followed, and what each was for.
-    pub(crate) requests: BTreeMap<String, Intervention>,
+    /// The requests of people that were followed, by their keys.
+    pub(crate) requests: BTreeMap<String, Decision>,
 }
 
 /// A wait for a signal or a time.
@@ -132,7 +132,7 @@ pub(crate) struct StepState {
 pub(crate) struct Progress {
     /// How many calls were begun.
     pub(crate) attempts: u32,
-    /// How many of them were begun before a person allowed more.
+    /// How many of them do not count: a person has allowed more since, or they were not made.
     pub(crate) forgiven: u32,
     /// Whether the last one has no outcome yet.
     pub(crate) open: bool,
@@ -140,6 +140,8 @@ pub(crate) struct Progress {
     /// Whether any of them may have had its effect.
     pub(crate) may_have_happened: bool,
     pub(crate) retry_at: Option<Timestamp>,
+    /// Why the last one failed.
+    pub(crate) error: Option<String>,
 }
 
 /// How the calls of a step ended.
@@ -293,11 +295,14 @@ impl Evolve for Instance {
                 }
                 let progress = self.progress_mut(&step, direction);
                 progress.may_have_happened |= may_have_happened;
+                progress.error = event.error();
                 (progress.open, progress.retry_at, progress.end) = (false, None, Some(End::Failed));
             }
-            SagaEvent::Failed { step, direction, attempt: _, error: _, may_have_happened, retry_at } => {
+            SagaEvent::Failed { step, direction, attempt: _, error: _, may_have_happened, retry_at, not_made } => {
                 let progress = self.progress_mut(&step, direction);
                 progress.may_have_happened |= may_have_happened;
+                progress.error = event.error();
+                progress.forgiven += u32::from(not_made);
                 (progress.open, progress.retry_at) = (false, retry_at);
                 if retry_at.is_none() {
                     progress.end = Some(End::Failed);
@@ -319,8 +324,9 @@ impl Evolve for Instance {
             }
             SagaEvent::WaitBegun { step: _, until } => self.waits = Some(Wait { until }),
             SagaEvent::Intervened { intervention, actor, reason, at, request, until } => {
-                self.requests.extend(request.map(|request| (request, intervention.clone())));
-                self.intervened(Decision { intervention, actor, reason, at }, until);
+                let decision = Decision { intervention, actor, reason, at };
+                self.requests.extend(request.map(|request| (request, decision.clone())));
+                self.intervened(decision, until);
             }
             SagaEvent::Completed => self.status = Status::Completed,
             SagaEvent::Compensated => self.status = Status::Compensated,

@@ -135,7 +135,9 @@ impl<C: SagaData> Engine<C> {
         by: &By,
     ) -> Result<Vec<SagaEvent>, SagaError> {
         match by.request.as_ref().and_then(|request| instance.requests.get(request)) {
-            Some(before) if *before == what => return Ok(Vec::new()),
+            Some(before) if (&before.intervention, &before.actor, &before.reason) == (&what, &by.actor, &by.reason) => {
+                return Ok(Vec::new());
+            }
             Some(before) => {
                 let problem = format!("is the key of another decision, {before}");
                 return Err(Invalid::new("request", problem, "give each decision a key of its own").into());

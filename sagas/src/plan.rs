@@ -36,6 +36,8 @@ pub(crate) enum Outcome {
         error: String,
         may_have_happened: bool,
         retry_after: Option<Duration>,
+        /// Whether a guard of the policy refused it before any attempt.
+        not_made: bool,
     },
 }
 
@@ -44,9 +46,11 @@ impl Outcome {
         match error {
             StepError::Refused { reason } => Self::Refused { reason, may_have_happened: false },
             StepError::Transient { error, retry_after } => {
-                Self::Failed { error, may_have_happened: false, retry_after }
+                Self::Failed { error, may_have_happened: false, retry_after, not_made: false }
             }
-            StepError::Unknown { error } => Self::Failed { error, may_have_happened: true, retry_after: None },
+            StepError::Unknown { error } => {
+                Self::Failed { error, may_have_happened: true, retry_after: None, not_made: false }
+            }
         }
     }
 }
@@ -101,6 +105,7 @@ impl<'d, C> Planner<'d, C> {
             error: "the process ended before the outcome was recorded".to_owned(),
             may_have_happened: true,
             retry_at: may_go_on.then_some(self.now),
+            not_made: false,
         });
     }
 
@@ -145,7 +150,7 @@ impl<'d, C> Planner<'d, C> {
         }
         let steps = self.definition.steps();
         if let Some(failed) = steps.iter().find(|step| self.instance.step(&step.name).done.has_failed()) {
-            let reason = self.instance.reason.clone().unwrap_or_default();
+            let reason = self.instance.step(&failed.name).done.error.unwrap_or_default();
             return Some(self.fail(Some(&failed.name), reason));
         }
         if self.instance.deadline.is_some_and(|deadline| self.now >= deadline) && !self.is_in_time() {
@@ -221,7 +226,7 @@ impl<'d, C> Planner<'d, C> {
         }
         let steps = self.definition.steps();
         if let Some(failed) = steps.iter().find(|step| self.instance.step(&step.name).undone.has_failed()) {
-            let reason = self.instance.reason.clone().unwrap_or_default();
+            let reason = self.instance.step(&failed.name).undone.error.unwrap_or_default();
             return Some(SagaEvent::Stuck { step: Some(failed.name.clone()), reason: format!("undo: {reason}") });
         }
         let mut waits = false;
@@ -388,10 +393,13 @@ impl<'d, C> Planner<'d, C> {
                 let reason = text::storable(&reason);
                 SagaEvent::Refused { step: name, direction, attempt, reason, may_have_happened }
             }
-            Outcome::Failed { error, may_have_happened, retry_after } => {
-                let wait = retry.wait(attempt - progress.forgiven.min(attempt), retry_after);
+            Outcome::Failed { error, may_have_happened, retry_after, not_made } => {
+                let wait = match not_made {
+                    true => Some(retry.wait_for_room(progress.forgiven, retry_after)),
+                    false => retry.wait(attempt - progress.forgiven.min(attempt), retry_after),
+                };
                 let (error, retry_at) = (text::storable(&error), wait.map(|wait| after(self.now, wait)));
-                SagaEvent::Failed { step: name, direction, attempt, error, may_have_happened, retry_at }
+                SagaEvent::Failed { step: name, direction, attempt, error, may_have_happened, retry_at, not_made }
             }
         });
         if goes_on {

@@ -44,6 +44,9 @@ impl<F: Flow> Reactor for Tracker<F> {
         let (Some(mark), Some(correlation)) = (self.marks.get(name), &event.metadata.correlation_id) else {
             return Ok(());
         };
+        if !F::follows(correlation) {
+            return Ok(());
+        }
         let tenant = event.stream.tenant();
         let (engine, id) =
             (self.engine.of(tenant), SagaId::new(correlation.as_str()).map_err(ReactorError::permanent)?);

@@ -24,6 +24,9 @@ use crate::person::By;
 const FIRST_LOOK: Duration = Duration::from_millis(10);
 const LONGEST_LOOK: Duration = Duration::from_millis(250);
 
+/// What no clock can hold is waited for so long: thirty years.
+const LONGEST_WAIT: Duration = Duration::from_secs(30 * 365 * 24 * 60 * 60);
+
 /// The instances that are stuck, those that are it longest first.
 const STUCK: &str = "
     status = 'stuck'
@@ -290,7 +293,8 @@ impl Sagas {
     /// # Cancel safety
     /// Dropping the future is harmless; the instance goes on.
     pub async fn wait_for(&self, id: &SagaId, limit: Duration) -> Result<SagaStatus, SagaError> {
-        let (until, mut pause) = (Instant::now() + limit, FIRST_LOOK);
+        let now = Instant::now();
+        let (until, mut pause) = (now.checked_add(limit).unwrap_or(now + LONGEST_WAIT), FIRST_LOOK);
         loop {
             // Before the look, so that no end falls in between.
             let done = self.shared().in_flight.done(&self.key(id));
