@@ -42,8 +42,8 @@ const STUCK_OF_TENANT: &str = "
 ";
 
 /// The instances that ask for approval, those that do so longest first.
-const APPROVALS: &str = "
-    status = 'running' AND asked_at IS NOT NULL
+pub(crate) const APPROVALS: &str = "
+    asked_at IS NOT NULL
     ORDER BY asked_at NULLS LAST
     LIMIT $1
 ";

@@ -63,7 +63,7 @@ pub struct SagaInstance {
     /// The steps that wait for the approval of a person, in the order in which they have asked.
     #[column(json)]
     pub asks: Vec<Ask>,
-    /// Since when the first of these waits.
+    /// Since when the first of these waits; null while the instance is stuck, as it takes no answer then.
     pub asked_at: Option<Timestamp>,
 }
 
@@ -186,7 +186,7 @@ impl SagaInstance {
             _ if !matches!(self.status, Status::Running | Status::Stuck) => self.asks.clear(),
             _ => {}
         }
-        self.asked_at = self.asks.first().map(|ask| ask.at);
+        self.asked_at = self.asks.first().map(|ask| ask.at).filter(|_| self.status == Status::Running);
     }
 
     fn is_at(&mut self, step: &str, attempt: u32) {
