@@ -184,7 +184,7 @@ pub enum AppendError {
         /// The error of the engine.
         source: BackendError,
     },
-    /// The connection or the engine failed while the append was being committed. Appending the same event ids again is
+    /// The connection or the engine failed while the append was being committed, or its deadline passed after it was sent. Appending the same event ids again is
     /// safe; its success, or an error that [`settles_outcome`](AppendError::settles_outcome), reports what happened.
     #[error("{} has an unknown outcome", sent(.stream))]
     OutcomeUnknown {
@@ -221,6 +221,11 @@ impl AppendError {
             remedy: "continue in a new store; if the position was set by hand, set it back to the end of the log"
                 .to_owned(),
         }
+    }
+
+    /// The deadline of an append passed after it was sent.
+    pub(crate) fn unanswered(stream: StreamId) -> Self {
+        Self::OutcomeUnknown { stream, source: BackendError::new("the deadline passed before the store answered") }
     }
 
     /// Which of the five families the error belongs to.
@@ -361,6 +366,11 @@ pub enum ReadError {
 }
 
 impl ReadError {
+    /// The deadline of a read passed.
+    pub(crate) fn late() -> Self {
+        Self::Unavailable { source: BackendError::new("the deadline passed before the store answered") }
+    }
+
     /// Which of the five families the error belongs to.
     #[must_use]
     pub fn family(&self) -> ErrorFamily {

@@ -22,15 +22,20 @@ pub(crate) enum NoConnection {
     OtherIncarnation(Incarnation),
     /// The connection goes through a pooler, which does not support the call.
     Pooled,
+    /// The server is a standby, which does not see the writers on the primary.
+    Standby,
     /// The next position would not be after the end of the log, which readers have passed.
     SequenceBehind { last: i64, head: i64 },
 }
+
+const ON_STANDBY: &str = "a standby does not know whether a gap will be filled; read from the primary";
 
 impl NoConnection {
     pub(crate) fn into_append(self) -> AppendError {
         match self {
             Self::Closed => AppendError::Closed,
             Self::Unavailable(source) => AppendError::Unavailable { source },
+            Self::Standby => AppendError::Unavailable { source: BackendError::new(ON_STANDBY) },
             Self::Pooled => AppendError::Invalid(not_through_pooler()),
             Self::OtherIncarnation(_) => AppendError::Broken {
                 what: "the database holds another incarnation of the store than the one that was opened".to_owned(),
@@ -48,6 +53,7 @@ impl NoConnection {
         match self {
             Self::Closed => DatabaseError::Closed,
             Self::Unavailable(source) => DatabaseError::Unavailable { source },
+            Self::Standby => DatabaseError::Unavailable { source: BackendError::new(ON_STANDBY) },
             Self::Pooled => DatabaseError::Failed { source: BackendError::new(not_through_pooler()) },
             Self::OtherIncarnation(_) => {
                 broken("the database holds another incarnation of the store than the one that was opened".to_owned())
@@ -60,6 +66,7 @@ impl NoConnection {
         match self {
             Self::Closed => ReadError::Closed,
             Self::Unavailable(source) => ReadError::Unavailable { source },
+            Self::Standby => ReadError::Unavailable { source: BackendError::new(ON_STANDBY) },
             Self::Pooled => ReadError::Invalid(not_through_pooler()),
             Self::OtherIncarnation(incarnation) => ReadError::StoreRewound { position: Position::START, incarnation },
             Self::SequenceBehind { last, head } => {

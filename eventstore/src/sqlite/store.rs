@@ -217,7 +217,14 @@ impl SqliteStore {
             return None;
         }
         let mut writer = DirectWriter::of(&group.database)?;
-        group.commit(&mut writer, std::slice::from_ref(append)).await.pop()
+        let answers = group.commit(&mut writer, std::slice::from_ref(append));
+        match append.deadline {
+            None => answers.await.pop(),
+            Some(deadline) => match tokio::time::timeout_at(deadline, answers).await {
+                Ok(mut answers) => answers.pop(),
+                Err(_) => Some(Err(AppendError::unanswered(append.first_stream()))),
+            },
+        }
     }
 
     /// SQLite gives the same code for a full disk and for a log that has used its last position, so it is looked up.
