@@ -166,10 +166,12 @@ pub enum AppendError {
     },
     /// Another process, or a unit of work of this one, blocked the store or the stream until the timeout; nothing was
     /// stored. Append again later, and keep units of work short.
-    #[error("blocked for {waited:?} by another process, or by a unit of work of this one")]
+    #[error("blocked for {waited:?} by {holder}")]
     Busy {
         /// How long this append waited.
         waited: Duration,
+        /// Who held what it waited for.
+        holder: Holder,
     },
     /// The disk, or the size that the database may have, is full; nothing was stored. Make room; no restart of the store is
     /// needed.
@@ -210,6 +212,29 @@ pub enum AppendError {
         /// The command or step that helps.
         remedy: String,
     },
+}
+
+/// Who holds what a call has waited for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Holder {
+    /// A unit of work, or a transaction, of the same handle on a SQLite file.
+    SameHandle,
+    /// Another process that has the SQLite file open, or another handle or connection of this one.
+    OtherHandle,
+    /// An open transaction on PostgreSQL that has appended to the same stream or runs for the same request, of this process or
+    /// another: `pg_blocking_pids` names it while it blocks.
+    Transaction,
+}
+
+impl fmt::Display for Holder {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::SameHandle => "a unit of work or a transaction of this handle",
+            Self::OtherHandle => "another process, or another handle of this one",
+            Self::Transaction => "an open transaction that has appended to the stream or runs for the request",
+        })
+    }
 }
 
 impl AppendError {

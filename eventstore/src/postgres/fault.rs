@@ -87,8 +87,8 @@ pub(crate) fn not_through_pooler() -> Invalid {
 
 /// Why a statement was not sent, inside an error of sqlx.
 #[derive(Debug, thiserror::Error)]
-#[error("the statement was not sent")]
-pub(crate) struct NotSent(#[source] BackendError);
+#[error("the statement was not sent: {0}")]
+pub(crate) struct NotSent(BackendError);
 
 impl NotSent {
     pub(crate) fn because(why: impl Into<Box<dyn std::error::Error + Send + Sync>>) -> sqlx::Error {
@@ -241,7 +241,7 @@ pub(crate) fn commit_error(error: sqlx::Error) -> DatabaseError {
 /// Maps an error at the end of a unit of work to the one that its users get.
 pub(crate) fn append_fault(error: DatabaseError, stream: impl FnOnce() -> StreamId) -> AppendError {
     match error {
-        DatabaseError::Busy { waited } => AppendError::Busy { waited },
+        DatabaseError::Busy { waited, holder } => AppendError::Busy { waited, holder },
         DatabaseError::Unavailable { source } => AppendError::Unavailable { source },
         // Transient errors are handled above; this transaction was aborted by one of the caller's own statements.
         DatabaseError::Failed { .. } => aborted().into(),

@@ -10,7 +10,7 @@ use tokio::time::Instant;
 use crate::answer;
 use crate::append::{Append, Appended, CheckedAppend};
 use crate::checked::of_request;
-use crate::error::{AppendError, BackendError, Invalid, ReadError};
+use crate::error::{AppendError, BackendError, Holder, Invalid, ReadError};
 use crate::position::{Incarnation, Position};
 use crate::postgres::append::in_transaction::{NotDone, failed, other_store, within};
 use crate::postgres::append::replication::confirm;
@@ -188,7 +188,7 @@ impl PostgresUnitOfWork {
         self.broken = true;
         let begun = Instant::now();
         let rows = query.fetch_all(&mut *self.transaction).await.map_err(|e| match was_blocked(&e) {
-            true => AppendError::Busy { waited: begun.elapsed() },
+            true => AppendError::Busy { waited: begun.elapsed(), holder: Holder::Transaction },
             false => failed(e, || of_request(tenant, request.key())),
         })?;
         self.broken = false;

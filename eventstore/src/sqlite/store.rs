@@ -59,6 +59,11 @@ const DATA_VERSION: &str = "PRAGMA data_version";
 ///
 /// The file must stay where it is while it is open, with its journal beside it: see [`SqliteDatabase`].
 ///
+/// **Backups.** `VACUUM INTO 'copy.db'` by the program `sqlite3`, or SQLite's backup API, copies a store that is open, as of one moment.
+/// Once all handles are closed, the file alone is everything and may be copied. Never copy only the file of a store that is open: the
+/// latest events are in its journal (`-wal`). A copy without any table is refused when it is opened; one that lacks only some events
+/// looks like an older store.
+///
 /// Its writer, and its watch of other processes, are tasks of the tokio runtime in which it is opened, which needs
 /// timers and must run as long as the store is used. Close it with [`EventStore::close`] when you are done.
 ///

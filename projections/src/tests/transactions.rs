@@ -125,7 +125,9 @@ impl<const VERSION: u32> TransactionProjection for Totals<VERSION> {
                 tx.execute(add, &[&id, &1]).await?;
                 let left = faults.fetch_update(Ordering::SeqCst, Ordering::SeqCst, |left| left.checked_sub(1));
                 if left.is_ok() {
-                    return Err(Jammed(DatabaseError::Busy { waited: Duration::ZERO }).into());
+                    return Err(
+                        Jammed(DatabaseError::Busy { waited: Duration::ZERO, holder: Holder::OtherHandle }).into()
+                    );
                 }
             }
             AccountEvent::LooksUp(_) => {

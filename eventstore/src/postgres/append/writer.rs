@@ -8,7 +8,7 @@ use tokio::task::{JoinHandle, JoinSet};
 use tokio::time::{Instant, timeout, timeout_at};
 
 use crate::append::{Appended, CheckedAppend};
-use crate::error::{AppendError, BackendError};
+use crate::error::{AppendError, BackendError, Holder};
 use crate::limits::Limits;
 use crate::position::Position;
 use crate::postgres::append::blocked_streams::{BlockedStreams, StreamTurn};
@@ -181,7 +181,7 @@ async fn ready(
     let Ok((turn, share)) = timeout(shared.pool.timeout(), share).await else {
         let waited = begun.elapsed();
         if turn_in_stream.is_some() {
-            return Err(AppendError::Busy { waited });
+            return Err(AppendError::Busy { waited, holder: Holder::Transaction });
         }
         let why =
             format!("other appends of tenant `{}` used its share of the connections for {waited:?}", to_append.tenant);
