@@ -5,8 +5,8 @@ use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use annals_eventstore::{
-    Checkpoint, DatabaseError, DecodeError, Event, EventShape, IdSource, Invalid, Payload, Position, Recorded, Tenant,
-    TimeOrderedIds,
+    Checkpoint, DatabaseError, DecodeError, Event, EventShape, Holder, IdSource, Invalid, Payload, Position, Recorded,
+    Tenant, TimeOrderedIds,
 };
 use sqlx::AssertSqlSafe;
 use tokio::sync::Semaphore;
