@@ -87,6 +87,7 @@ fn failed(error: &CallError<StepError>, unknown: bool) -> Outcome {
             error: source.as_ref().map_or_else(|| error.to_string(), ToString::to_string),
             may_have_happened,
             retry_after: error.retry_after(),
+            not_made: error.attempts == 0,
         },
     }
 }

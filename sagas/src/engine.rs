@@ -1,28 +1,31 @@
 //! Runs instances of one saga.
 
 use std::collections::BTreeSet;
+use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use annals_eventstore::{
     AggregateStore, Clock, Context, CorrelationId, ErrorFamily, EventStore, ExecuteError, Invalid, Repository,
     StreamVersion, Tenant,
 };
-use futures::StreamExt;
 use futures::stream::FuturesUnordered;
+use futures::{FutureExt, StreamExt};
 use jiff::Timestamp;
 use serde::Serialize;
 
 use crate::call::StepError;
 use crate::calls::{self, Calls};
+use crate::control::Control;
 use crate::definition::{self, Definition, SagaData};
-use crate::error::SagaError;
+use crate::error::{SagaError, chain};
 use crate::event::{Direction, SagaEvent};
 use crate::instance::{Instance, SagaId, Status};
 use crate::local::{InstanceAt, NotDue};
 use crate::person::Decision;
 use crate::plan::{Due, Outcome, Planner, after};
+use crate::run::{Ended, until};
+use crate::text;
 
 /// Runs instances of one saga, whose streams are in a store. Cloning it is cheap.
 ///
@@ -62,6 +65,8 @@ pub struct SagaStatus {
     pub reason: Option<String>,
     /// The steps that are done, in the order of their outcomes.
     pub done: Vec<String>,
+    /// The steps that wait for the approval of a person.
+    pub asks: Vec<String>,
     /// When [`Engine::run`] has something to do again, if it waits for a time; a signal may come before.
     pub wake_at: Option<Timestamp>,
     /// What a person did to it last.
@@ -135,7 +140,7 @@ impl<C: SagaData> Engine<C> {
             if instance.status == Status::NotStarted {
                 return Ok(vec![started.clone()]);
             }
-            if instance.saga == self.definition.name() && instance.data == data {
+            if instance.saga == self.definition.name() && text::is_same(&instance.data, &data) {
                 return Ok(Vec::new());
             }
             Err(SagaError::StartedBefore { id: id.clone() })
@@ -164,13 +169,13 @@ impl<C: SagaData> Engine<C> {
     /// # Cancel safety
     /// Dropping the future, at any moment, is as if the process had ended: run it again.
     pub async fn run(&self, id: &SagaId) -> Result<SagaStatus, SagaError> {
-        self.run_until(id, &AtomicBool::new(false)).await
+        self.run_until(id, &Control::default()).await
     }
 
-    /// The same, but when `stop` is set, no further call is begun: those whose intents are recorded are made and end, and what they gave
+    /// The same, but when `control` stops it, no further call is begun: those whose intents are recorded are made and end, and what they gave
     /// is recorded.
-    pub(crate) async fn run_until(&self, id: &SagaId, stop: &AtomicBool) -> Result<SagaStatus, SagaError> {
-        if stop.load(Ordering::Relaxed) {
+    pub(crate) async fn run_until(&self, id: &SagaId, control: &Control) -> Result<SagaStatus, SagaError> {
+        if control.is_stopped() {
             return self.status(id).await;
         }
         let instance = self.record(id, |instance| {
@@ -180,25 +185,47 @@ impl<C: SagaData> Engine<C> {
             Ok(self.continued(instance))
         });
         let mut instance = instance.await?;
-        let mut under_way = BTreeSet::new();
+        let (mut under_way, mut woken, mut looks) = (BTreeSet::new(), None, false);
         let mut calls = FuturesUnordered::new();
         loop {
-            let planner = Planner::new(&self.definition, &instance.state, self.clock.now());
+            control.set_version(instance.version.get());
+            let now = self.clock.now();
+            let planner = Planner::new(&self.definition, &instance.state, now);
             for due in planner.due() {
                 // An intent says that a call is made; a local step has none.
                 let is_recorded = due.attempt > 0;
-                if (is_recorded || !stop.load(Ordering::Relaxed)) && under_way.insert(due.clone()) {
-                    calls.push(self.call(id, Arc::clone(&instance.state), due, stop));
+                if (is_recorded || !control.is_stopped()) && under_way.insert(due.clone()) {
+                    calls.push(self.call(id, Arc::clone(&instance.state), due, control).left_future());
                 }
             }
-            let Some(ended) = calls.next().await else {
+            // While a call is under way, the other branches go on: at a time, or when a signal or a person has come.
+            let wake_at = planner.wake_at().filter(|at| *at > now || woken != Some(*at));
+            let may_look = !looks && !control.is_stopped();
+            let ended = tokio::select! {
+                biased;
+                ended = calls.next() => ended,
+                () = until(wake_at, now), if may_look && wake_at.is_some() => {
+                    (woken, looks) = (wake_at, true);
+                    calls.push(self.look(id, instance.clone()).right_future());
+                    continue;
+                }
+                () = control.changed(), if may_look => {
+                    looks = true;
+                    calls.push(self.look(id, instance.clone()).right_future());
+                    continue;
+                }
+            };
+            let Some((due, result)) = ended else {
                 return Ok(self.status_of(&instance));
             };
-            let (due, result): (Due, Result<Option<InstanceAtVersion>, SagaError>) = ended;
-            under_way.remove(&due);
+            match due {
+                Some(due) => drop(under_way.remove(&due)),
+                None => looks = false,
+            }
             instance = match result? {
-                Some(instance) => instance,
-                None => self.load_at(id).await?,
+                Some(known) if known.version >= instance.version => known,
+                // Of two that ended at the same moment, the older one may be seen last.
+                _ => self.load_at(id).await?,
             };
         }
     }
@@ -273,33 +300,23 @@ impl<C: SagaData> Engine<C> {
 
     /// What is recorded first when an instance is continued: calls without an outcome may have had their effect.
     fn continued(&self, instance: &Instance) -> Vec<SagaEvent> {
-        let now = self.clock.now();
-        let mut planner = Planner::new(&self.definition, instance, now);
+        let mut planner = Planner::new(&self.definition, instance, self.clock.now());
         for due in planner.due() {
             if due.attempt > 0 {
-                planner.push(SagaEvent::Failed {
-                    step: self.definition.steps()[due.step].name.clone(),
-                    direction: due.direction,
-                    attempt: due.attempt,
-                    error: "the process ended before the outcome was recorded".to_owned(),
-                    may_have_happened: true,
-                    retry_at: Some(now),
-                });
+                planner.interrupted(&due);
             }
         }
-        planner.plan()
+        let runs = matches!(instance.status, Status::Running | Status::Compensating);
+        match self.definition.unfit(instance).filter(|_| runs) {
+            Some(reason) => planner.stuck(reason),
+            None => planner.plan(),
+        }
     }
 
     /// Makes a call and records its outcome, with what follows from it.
-    async fn call(
-        &self,
-        id: &SagaId,
-        instance: Arc<Instance>,
-        due: Due,
-        stop: &AtomicBool,
-    ) -> (Due, Result<Option<InstanceAtVersion>, SagaError>) {
-        let result = self.call_and_record(id, &instance, &due, stop).await;
-        (due, result)
+    async fn call(&self, id: &SagaId, instance: Arc<Instance>, due: Due, control: &Control) -> Ended {
+        let result = self.call_and_record(id, &instance, &due, control).await;
+        (Some(due), result)
     }
 
     /// Gives the instance afterwards, if it is known.
@@ -308,9 +325,9 @@ impl<C: SagaData> Engine<C> {
         id: &SagaId,
         instance: &Instance,
         due: &Due,
-        stop: &AtomicBool,
+        control: &Control,
     ) -> Result<Option<InstanceAtVersion>, SagaError> {
-        let goes_on = || !stop.load(Ordering::Relaxed);
+        let goes_on = || !control.is_stopped();
         let data = self.definition.data(instance).map_err(|source| SagaError::Data { id: id.clone(), source })?;
         if let Some(command) = calls::local(&self.definition, &data, due) {
             let context = self.context(id)?;
@@ -323,11 +340,19 @@ impl<C: SagaData> Engine<C> {
                 Planner::new(&self.definition, instance, self.clock.now()).outcome(due, outcome, goes_on())
             };
             self.calls.before_append()?;
-            let done = command.execute(at, &record).await;
+            let done = AssertUnwindSafe(command.execute(at, &record)).catch_unwind().await;
             self.calls.after_append()?;
             return match done {
-                Ok(()) | Err(ExecuteError::Rejected(NotDue)) => Ok(None),
-                Err(e) => Err(recording(id, e)),
+                Ok(Ok(()) | Err(ExecuteError::Rejected(NotDue))) => Ok(None),
+                Ok(Err(ExecuteError::Invalid(invalid))) => {
+                    let error = StepError::refused(format!("its events cannot be recorded: {invalid}"));
+                    self.record_outcome(id, due, Outcome::of(error), &goes_on).await.map(Some)
+                }
+                Ok(Err(e)) => match recording(id, e) {
+                    error if error.family() == ErrorFamily::Broken => self.stuck_at(id, due, chain(&error)).await,
+                    error => Err(error),
+                },
+                Err(panic) => self.stuck_at(id, due, format!("it panicked: {}", text::of_panic(&*panic))).await,
             };
         }
         let key = definition::key(id, &self.definition.steps()[due.step].name, due.direction)?;
@@ -336,16 +361,15 @@ impl<C: SagaData> Engine<C> {
             Some(remote) => self.calls.call(remote, due, Arc::new(data), key).await?,
             None => Outcome::of(StepError::refused("the step makes no calls in this build")),
         };
-        self.record(id, |instance| {
-            let planner = Planner::new(&self.definition, instance, self.clock.now());
-            let recorded = planner.outcome(due, outcome.clone(), goes_on());
-            if recorded.is_none() {
-                tracing::info!(saga = %id, ?due, "an outcome came that nobody waits for any more");
+        let recorded = match self.record_outcome(id, due, outcome, &goes_on).await {
+            // The call had its effect, so what cannot be stored must lead to its undo.
+            Err(SagaError::Invalid(invalid)) => {
+                let error = StepError::unknown(format!("its output cannot be recorded: {invalid}"));
+                self.record_outcome(id, due, Outcome::of(error), &goes_on).await
             }
-            Ok(recorded.unwrap_or_default())
-        })
-        .await
-        .map(Some)
+            recorded => recorded,
+        };
+        recorded.map(Some)
     }
 
     /// All events that an instance leads to have its id as their correlation id.
@@ -393,6 +417,7 @@ impl SagaStatus {
             stuck_at: instance.stuck_at.clone(),
             reason: instance.reason.clone(),
             done: instance.done.clone(),
+            asks: instance.asks().map(|(step, _)| step.clone()).collect(),
             wake_at: instance.waits.and_then(|wait| wait.until),
             decision: instance.decision.clone(),
             version: at.version,

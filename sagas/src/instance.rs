@@ -1,6 +1,6 @@
 //! The state of one instance: the fold of its stream.
 
-use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::collections::{BTreeMap, VecDeque};
 
 use annals_eventstore::Evolve;
 use annals_macros::Aggregate;
@@ -83,8 +83,8 @@ pub struct Instance {
     pub(crate) waits: Option<Wait>,
     /// What a person did last.
     pub(crate) decision: Option<Decision>,
-    /// The keys of the requests of people that were followed.
-    pub(crate) requests: BTreeSet<String>,
+    /// The requests of people that were followed, by their keys.
+    pub(crate) requests: BTreeMap<String, Decision>,
 }
 
 /// A wait for a signal or a time.
@@ -107,6 +107,7 @@ pub(crate) mod kind {
     pub(crate) const REMOTE: &str = "remote";
     pub(crate) const SIGNAL: &str = "signal";
     pub(crate) const TIMER: &str = "timer";
+    pub(crate) const APPROVAL: &str = "approval";
     pub(crate) const PIVOT: &str = "pivot";
 }
 
@@ -116,8 +117,12 @@ pub(crate) struct StepState {
     pub(crate) done: Progress,
     pub(crate) undone: Progress,
     pub(crate) output: Value,
-    /// When its timer ends.
+    /// When its timer, or the time to answer it, ends.
     pub(crate) due: Option<Timestamp>,
+    /// Whether a person was asked for approval.
+    pub(crate) asked: bool,
+    /// How a person answered.
+    pub(crate) answer: Option<Decision>,
     /// What it was in the build that began it.
     pub(crate) kind: Option<&'static str>,
 }
@@ -127,7 +132,7 @@ pub(crate) struct StepState {
 pub(crate) struct Progress {
     /// How many calls were begun.
     pub(crate) attempts: u32,
-    /// How many of them were begun before a person allowed more.
+    /// How many of them do not count: a person has allowed more since, or they were not made.
     pub(crate) forgiven: u32,
     /// Whether the last one has no outcome yet.
     pub(crate) open: bool,
@@ -135,6 +140,8 @@ pub(crate) struct Progress {
     /// Whether any of them may have had its effect.
     pub(crate) may_have_happened: bool,
     pub(crate) retry_at: Option<Timestamp>,
+    /// Why the last one failed.
+    pub(crate) error: Option<String>,
 }
 
 /// How the calls of a step ended.
@@ -164,6 +171,11 @@ impl StepState {
             Direction::Do => &self.done,
             Direction::Undo => &self.undone,
         }
+    }
+
+    /// Whether it waits for the answer of a person, as long as the instance runs.
+    pub(crate) fn asks(&self) -> bool {
+        self.asked && self.done.end.is_none()
     }
 
     fn progress_mut(&mut self, direction: Direction) -> &mut Progress {
@@ -200,19 +212,28 @@ impl Instance {
         state
     }
 
+    /// The steps that wait for the approval of a person.
+    pub(crate) fn asks(&self) -> impl Iterator<Item = (&String, &StepState)> {
+        let runs = self.status == Status::Running;
+        self.steps.iter().filter(move |(_, state)| runs && state.asks())
+    }
+
     /// The direction in which a failed step was in the way.
     pub(crate) fn direction_when_stuck(&self) -> Direction {
         if self.was == Status::Compensating { Direction::Undo } else { Direction::Do }
     }
 
-    fn intervened(&mut self, intervention: Intervention, until: Option<Timestamp>) {
+    fn intervened(&mut self, decision: Decision, until: Option<Timestamp>) {
         let direction = self.direction_when_stuck();
         let stuck_at = self.stuck_at.take();
-        match intervention {
+        match &decision.intervention {
             Intervention::Retry | Intervention::Skip => {
                 if let Some(step) = stuck_at {
-                    let skip = intervention == Intervention::Skip;
-                    let progress = self.progress_mut(&step, direction);
+                    let skip = decision.intervention == Intervention::Skip;
+                    let state = self.steps.entry(step.clone()).or_default();
+                    // A person is asked again, and has the whole time again.
+                    (state.asked, state.answer) = (false, None);
+                    let progress = state.progress_mut(direction);
                     progress.end = skip.then_some(End::Skipped);
                     progress.forgiven = progress.attempts;
                     progress.retry_at = None;
@@ -230,8 +251,12 @@ impl Instance {
                 self.until = until;
             }
             Intervention::Complete => self.status = Status::Completed,
+            Intervention::Approve { step } | Intervention::Reject { step } => {
+                self.steps.entry(step.clone()).or_default().answer = Some(decision.clone());
+            }
         }
         self.reason = None;
+        self.decision = Some(decision);
     }
 }
 
@@ -270,17 +295,24 @@ impl Evolve for Instance {
                 }
                 let progress = self.progress_mut(&step, direction);
                 progress.may_have_happened |= may_have_happened;
+                progress.error = event.error();
                 (progress.open, progress.retry_at, progress.end) = (false, None, Some(End::Failed));
             }
-            SagaEvent::Failed { step, direction, attempt: _, error: _, may_have_happened, retry_at } => {
+            SagaEvent::Failed { step, direction, attempt: _, error: _, may_have_happened, retry_at, not_made } => {
                 let progress = self.progress_mut(&step, direction);
                 progress.may_have_happened |= may_have_happened;
+                progress.error = event.error();
+                progress.forgiven += u32::from(not_made);
                 (progress.open, progress.retry_at) = (false, retry_at);
                 if retry_at.is_none() {
                     progress.end = Some(End::Failed);
                 }
             }
             SagaEvent::TimerSet { step, due } => self.begin(&step, kind::TIMER).due = Some(due),
+            SagaEvent::ApprovalAsked { step, at: _, until } => {
+                let state = self.begin(&step, kind::APPROVAL);
+                (state.asked, state.due) = (true, until);
+            }
             SagaEvent::SignalReceived { step, payload } => self.signals.entry(step).or_default().push_back(payload),
             SagaEvent::PivotPassed => self.pivot_passed = true,
             SagaEvent::CompensationBegun { reason: _, until } => {
@@ -292,9 +324,9 @@ impl Evolve for Instance {
             }
             SagaEvent::WaitBegun { step: _, until } => self.waits = Some(Wait { until }),
             SagaEvent::Intervened { intervention, actor, reason, at, request, until } => {
-                self.requests.extend(request);
-                self.intervened(intervention, until);
-                self.decision = Some(Decision { intervention, actor, reason, at });
+                let decision = Decision { intervention, actor, reason, at };
+                self.requests.extend(request.map(|request| (request, decision.clone())));
+                self.intervened(decision, until);
             }
             SagaEvent::Completed => self.status = Status::Completed,
             SagaEvent::Compensated => self.status = Status::Compensated,

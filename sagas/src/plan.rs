@@ -11,6 +11,7 @@ use crate::event::{Direction, SagaEvent};
 use crate::instance::{Instance, Status, signal};
 use crate::mismatch::mismatch;
 use crate::retry::StepRetry;
+use crate::text;
 
 /// A call that is due: of a remote step whose intent is recorded, or of a local one.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -35,6 +36,8 @@ pub(crate) enum Outcome {
         error: String,
         may_have_happened: bool,
         retry_after: Option<Duration>,
+        /// Whether a guard of the policy refused it before any attempt.
+        not_made: bool,
     },
 }
 
@@ -43,9 +46,11 @@ impl Outcome {
         match error {
             StepError::Refused { reason } => Self::Refused { reason, may_have_happened: false },
             StepError::Transient { error, retry_after } => {
-                Self::Failed { error, may_have_happened: false, retry_after }
+                Self::Failed { error, may_have_happened: false, retry_after, not_made: false }
             }
-            StepError::Unknown { error } => Self::Failed { error, may_have_happened: true, retry_after: None },
+            StepError::Unknown { error } => {
+                Self::Failed { error, may_have_happened: true, retry_after: None, not_made: false }
+            }
         }
     }
 }
@@ -88,6 +93,28 @@ impl<'d, C> Planner<'d, C> {
         self.events
     }
 
+    /// A call whose outcome nobody recorded: it counts, so that a step that ends its process does not do so for ever.
+    pub(crate) fn interrupted(&mut self, due: &Due) {
+        let step = &self.definition.steps()[due.step];
+        let forgiven = self.instance.step(&step.name).progress(due.direction).forgiven;
+        let may_go_on = due.attempt.saturating_sub(forgiven) < self.retry(step, due.direction).most_interrupted();
+        self.push(SagaEvent::Failed {
+            step: step.name.clone(),
+            direction: due.direction,
+            attempt: due.attempt,
+            error: "the process ended before the outcome was recorded".to_owned(),
+            may_have_happened: true,
+            retry_at: may_go_on.then_some(self.now),
+            not_made: false,
+        });
+    }
+
+    /// The end of a plan for an instance that cannot go on in this build.
+    pub(crate) fn stuck(mut self, reason: String) -> Vec<SagaEvent> {
+        self.push(SagaEvent::Stuck { step: None, reason });
+        self.events
+    }
+
     /// How the instance ends, if no further call is needed for that.
     fn plan_end(mut self) -> Option<Vec<SagaEvent>> {
         while let Some(event) = self.next() {
@@ -123,7 +150,7 @@ impl<'d, C> Planner<'d, C> {
         }
         let steps = self.definition.steps();
         if let Some(failed) = steps.iter().find(|step| self.instance.step(&step.name).done.has_failed()) {
-            let reason = self.instance.reason.clone().unwrap_or_default();
+            let reason = self.instance.step(&failed.name).done.error.unwrap_or_default();
             return Some(self.fail(Some(&failed.name), reason));
         }
         if self.instance.deadline.is_some_and(|deadline| self.now >= deadline) && !self.is_in_time() {
@@ -159,6 +186,18 @@ impl<'d, C> Planner<'d, C> {
                         output: Value::Null,
                     }),
                 },
+                Kind::Approval(limit) if !state.asked => Some(SagaEvent::ApprovalAsked {
+                    step: step.name.clone(),
+                    at: self.now,
+                    until: limit.map(|limit| after(self.now, limit)),
+                }),
+                Kind::Approval(_) => state.due.filter(|due| self.now >= *due).map(|due| SagaEvent::Refused {
+                    step: step.name.clone(),
+                    direction: Direction::Do,
+                    attempt: 0,
+                    reason: format!("nobody has answered until {due}"),
+                    may_have_happened: false,
+                }),
                 Kind::Pivot => Some(SagaEvent::PivotPassed),
             };
             if event.is_some() {
@@ -187,7 +226,7 @@ impl<'d, C> Planner<'d, C> {
         }
         let steps = self.definition.steps();
         if let Some(failed) = steps.iter().find(|step| self.instance.step(&step.name).undone.has_failed()) {
-            let reason = self.instance.reason.clone().unwrap_or_default();
+            let reason = self.instance.step(&failed.name).undone.error.unwrap_or_default();
             return Some(SagaEvent::Stuck { step: Some(failed.name.clone()), reason: format!("undo: {reason}") });
         }
         let mut waits = false;
@@ -351,12 +390,16 @@ impl<'d, C> Planner<'d, C> {
         self.push(match outcome {
             Outcome::Succeeded(output) => SagaEvent::Succeeded { step: name, direction, attempt, output },
             Outcome::Refused { reason, may_have_happened } => {
+                let reason = text::storable(&reason);
                 SagaEvent::Refused { step: name, direction, attempt, reason, may_have_happened }
             }
-            Outcome::Failed { error, may_have_happened, retry_after } => {
-                let wait = retry.wait(attempt - progress.forgiven.min(attempt), retry_after);
-                let retry_at = wait.map(|wait| after(self.now, wait));
-                SagaEvent::Failed { step: name, direction, attempt, error, may_have_happened, retry_at }
+            Outcome::Failed { error, may_have_happened, retry_after, not_made } => {
+                let wait = match not_made {
+                    true => Some(retry.wait_for_room(progress.forgiven, retry_after)),
+                    false => retry.wait(attempt - progress.forgiven.min(attempt), retry_after),
+                };
+                let (error, retry_at) = (text::storable(&error), wait.map(|wait| after(self.now, wait)));
+                SagaEvent::Failed { step: name, direction, attempt, error, may_have_happened, retry_at, not_made }
             }
         });
         if goes_on {

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use annals_eventstore::{Event, Invalid};
+use annals_eventstore::{CorrelationId, Event, Invalid};
 
 use crate::builder::COMPENSATION;
 use crate::definition::{self, Definition, Kind, Step, Undo};
@@ -77,6 +77,12 @@ pub trait Flow: Send + Sync + 'static {
 
     /// Its steps.
     fn steps() -> FlowSteps;
+
+    /// Whether the events of a correlation are a flow of this kind; by default those of each are. For an event that is recorded in
+    /// flows and also elsewhere: an order that is placed without a checkout, say.
+    fn follows(_correlation: &CorrelationId) -> bool {
+        true
+    }
 }
 
 /// The steps of a [`Flow`], by the stored names of the events that say that they are done.

@@ -44,6 +44,9 @@ impl<F: Flow> Reactor for Tracker<F> {
         let (Some(mark), Some(correlation)) = (self.marks.get(name), &event.metadata.correlation_id) else {
             return Ok(());
         };
+        if !F::follows(correlation) {
+            return Ok(());
+        }
         let tenant = event.stream.tenant();
         let (engine, id) =
             (self.engine.of(tenant), SagaId::new(correlation.as_str()).map_err(ReactorError::permanent)?);
@@ -94,7 +97,7 @@ impl Engine<()> {
     }
 
     /// Records what an event says about a flow, once. A flow that is not known begins with `begun`.
-    async fn report(
+    pub(crate) async fn report(
         &self,
         id: &SagaId,
         mark: &Mark,

@@ -1,19 +1,18 @@
 //! A saga whose type of data is hidden from the runner.
 
 use std::any::{TypeId, type_name};
-use std::sync::atomic::AtomicBool;
 
 use annals_eventstore::Tenant;
 use futures::FutureExt;
 use futures::future::BoxFuture;
 use serde_json::Value;
 
+use crate::control::Control;
 use crate::definition::SagaData;
 use crate::engine::{Engine, InstanceAtVersion, SagaStatus};
 use crate::error::SagaError;
 use crate::event::{Intervention, SagaEvent};
 use crate::instance::{Instance, SagaId};
-use crate::mismatch::mismatch;
 use crate::person::By;
 
 type Done<'a, T> = BoxFuture<'a, Result<T, SagaError>>;
@@ -33,7 +32,7 @@ pub(crate) trait AnySaga: Send + Sync {
 
     fn start<'a>(&'a self, key: &'a Key, data: Value) -> Done<'a, ()>;
 
-    fn run<'a>(&'a self, key: &'a Key, stop: &'a AtomicBool) -> Done<'a, SagaStatus>;
+    fn run<'a>(&'a self, key: &'a Key, control: &'a Control) -> Done<'a, SagaStatus>;
 
     fn signal<'a>(&'a self, key: &'a Key, step: &'a str, payload: Value) -> Done<'a, ()>;
 
@@ -60,8 +59,8 @@ impl<C: SagaData> AnySaga for Engine<C> {
         async move { self.of(&key.tenant).start_with(&key.id, data).await }.boxed()
     }
 
-    fn run<'a>(&'a self, key: &'a Key, stop: &'a AtomicBool) -> Done<'a, SagaStatus> {
-        async move { self.of(&key.tenant).run_until(&key.id, stop).await }.boxed()
+    fn run<'a>(&'a self, key: &'a Key, control: &'a Control) -> Done<'a, SagaStatus> {
+        async move { self.of(&key.tenant).run_until(&key.id, control).await }.boxed()
     }
 
     fn signal<'a>(&'a self, key: &'a Key, step: &'a str, payload: Value) -> Done<'a, ()> {
@@ -81,6 +80,6 @@ impl<C: SagaData> AnySaga for Engine<C> {
     }
 
     fn mismatch(&self, instance: &Instance) -> Option<String> {
-        mismatch(self.definition(), instance)
+        self.definition().unfit(instance)
     }
 }

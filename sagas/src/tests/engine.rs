@@ -1,7 +1,6 @@
 //! The engine, step by step.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use annals_eventstore::{AggregateStore, Clock, ManualClock, MemoryStore};
@@ -11,6 +10,7 @@ use annals_resilience::retry::Retry;
 use tokio::sync::Semaphore;
 
 use super::checkout::{Checkout, Order, OrderId, World, checkout, policy};
+use crate::control::Control;
 use crate::{By, Engine, Intervention, Saga, SagaError, SagaId, Status, StepError, StepRetry};
 
 fn id() -> SagaId {
@@ -189,10 +189,10 @@ async fn what_fails_after_the_pivot_waits_for_a_person_who_may_retry_skip_or_com
         let refused = engine.intervene(&id(), Intervention::Compensate, &by("ada")).await;
         assert!(matches!(refused, Err(SagaError::WrongStatus { status: Status::Stuck, .. })), "{refused:?}");
         fails.lock().expect("nobody panics").take();
-        assert!(!engine.preview(&id(), what, &by("ada")).await.expect("it is allowed").is_empty());
+        assert!(!engine.preview(&id(), what.clone(), &by("ada")).await.expect("it is allowed").is_empty());
         assert_eq!(engine.status(&id()).await.expect("it is there").status, Status::Stuck, "a preview records nothing");
-        engine.intervene(&id(), what, &by("ada")).await.expect("it is allowed");
-        let late = engine.intervene(&id(), what, &by("bob")).await;
+        engine.intervene(&id(), what.clone(), &by("ada")).await.expect("it is allowed");
+        let late = engine.intervene(&id(), what.clone(), &by("bob")).await;
         assert!(matches!(late, Err(SagaError::WrongStatus { .. })), "{late:?}");
         assert_eq!(engine.run(&id()).await.expect("the store answers").status, Status::Completed);
         assert_eq!(world.effects("shipping"), usize::from(what == Intervention::Retry));
@@ -436,6 +436,11 @@ async fn of_two_people_one_decides_the_other_learns_who_did_and_a_second_click_g
     let before = engine.status(&id).await.expect("it is there");
     engine.intervene(&id, Intervention::Complete, &click).await.expect("it is the same click");
     assert_eq!(engine.preview(&id, Intervention::Complete, &click).await.expect("it is the same click"), []);
+    // The same key for another decision did nothing, and said that it had worked.
+    for (what, by) in [(Intervention::Skip, &click), (Intervention::Complete, &by("bob").request("click-1"))] {
+        let refused = engine.intervene(&id, what, by).await.expect_err("it is another decision").to_string();
+        assert!(refused.starts_with(&format!("`request` is the key of another decision, {decided}")), "{refused}");
+    }
     assert_eq!(engine.status(&id).await.expect("it is there"), before);
     let late = engine.intervene(&id, Intervention::Cancel, &by("bob")).await;
     assert!(matches!(late, Err(SagaError::WrongStatus { status: Status::Completed, .. })), "{late:?}");
@@ -445,11 +450,11 @@ async fn of_two_people_one_decides_the_other_learns_who_did_and_a_second_click_g
 #[tokio::test(start_paused = true)]
 async fn an_instance_that_is_to_go_on_elsewhere_ends_here_if_its_last_call_ends_it() {
     for (refused, expected) in [(true, Status::Compensated), (false, Status::Running)] {
-        let stop = Arc::new(AtomicBool::new(false));
-        let during = Arc::clone(&stop);
+        let control = Arc::<Control>::default();
+        let during = Arc::clone(&control);
         let saga = Saga::<Checkout>::new("stopped")
             .remote("charge", &policy("payments"), move |_, _| {
-                during.store(true, Ordering::Relaxed);
+                during.stop();
                 async move { if refused { Err(StepError::refused("not today")) } else { Ok(()) } }
             })
             .no_undo("it is a test")
@@ -459,7 +464,7 @@ async fn an_instance_that_is_to_go_on_elsewhere_ends_here_if_its_last_call_ends_
             .expect("it is sound");
         let engine = Engine::new(MemoryStore::new(), saga, clock());
         engine.start(&id(), Checkout::new()).await.expect("it is new");
-        assert_eq!(engine.run_until(&id(), &stop).await.expect("it runs").status, expected);
+        assert_eq!(engine.run_until(&id(), &control).await.expect("it runs").status, expected);
         let instance = engine.load(&id()).await.expect("it is there");
         assert!(!instance.step("reserve").done.open && instance.waits.is_none(), "{instance:?}");
         if !refused {

@@ -1,9 +1,13 @@
 //! Sagas on real stores, by the public API.
 
 #[cfg(test)]
+mod branches;
+#[cfg(test)]
 mod deploying;
 #[cfg(test)]
 mod flows;
+#[cfg(test)]
+mod flows_killed;
 #[cfg(test)]
 mod killed;
 #[cfg(test)]
