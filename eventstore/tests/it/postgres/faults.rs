@@ -138,7 +138,7 @@ async fn a_dropped_append_blocks_no_connection() {
 
 #[tokio::test]
 async fn too_many_waiting_appends_of_a_tenant_are_refused_and_no_other_tenants() {
-    for (appends, bytes, refused) in [(1, 1 << 20, "appends"), (100, 4, "bytes")] {
+    for (appends, bytes, refused) in [(2, 1 << 20, "appends"), (100, 8, "bytes")] {
         let fixture = Fixture::new().await;
         let mut rival = fixture.foreign().await;
         run(&mut rival, "BEGIN").await.unwrap();
