@@ -9,11 +9,12 @@ use jiff::Timestamp;
 use sqlx::{Connection, PgConnection, Row};
 
 use crate::domain::credit::{Credit, CreditEvent};
+use crate::domain::customer::{Customer, CustomerEvent};
 use crate::domain::money::{Currency, Money};
-use crate::domain::order::OrderCommand::{Cancel, Deliver, Pay, Place, Reserve, Ship};
+use crate::domain::order::OrderCommand::{Cancel, Change, Deliver, Pay, Place, Reserve, Return, Ship};
 use crate::domain::order::{CustomerId, Line, Order, OrderCommand, OrderError, OrderEvent, OrderId, PaymentId, Status};
 use crate::location::Location;
-use crate::read_models::analytics::{DailySales, Day};
+use crate::read_models::analytics::{DailySales, Day, ShopDay, ShopSales};
 use crate::read_models::detail::{Detail, OrderDetail};
 use crate::read_models::list::{Listed, OrderList};
 use crate::read_models::statement::{CustomerStatement, ShopEvent, Statement};
@@ -255,7 +256,12 @@ fn stored_names_are_unchanged() {
 
 #[test]
 fn stored_events_keep_their_shape_and_meaning() {
-    schema_lock!("events.lock", corpus = "tests/corpus", events = [ShopEvent], aggregates = [Order, Credit]);
+    schema_lock!(
+        "events.lock",
+        corpus = "tests/corpus",
+        events = [ShopEvent, CustomerEvent],
+        aggregates = [Order, Credit, Customer]
+    );
 }
 
 #[test]
@@ -298,6 +304,43 @@ fn a_paid_order_that_is_cancelled_is_refunded_in_the_same_append() {
 }
 
 #[test]
+fn what_is_returned_is_refunded_in_the_same_append() {
+    let reason = "too loud".to_owned();
+    given::<Order>([placed(), paid(), reserved(), shipped(), delivered()])
+        .when_command(Return { reason })
+        .then([returned(), refunded()]);
+}
+
+#[test]
+fn a_changed_order_costs_what_its_new_lines_do_and_keeps_its_currency() {
+    let three = |price| vec![Line { product: "kettle".to_owned(), quantity: 3, price }];
+    let euro = Money::euro_cents(4_900);
+    let (total, instead_of) = (Money::euro_cents(14_700), Money::euro_cents(9_800));
+    let changed = OrderEvent::Changed { customer: alice(), lines: three(euro), total, instead_of };
+    given::<Order>([placed()]).when_command(Change { lines: three(euro) }).then([changed.clone()]);
+    let dollars = Money { currency: Currency::Usd, ..euro };
+    let refused = OrderError::OtherCurrency { total: Money { currency: Currency::Usd, ..total } };
+    given::<Order>([placed()]).when_command(Change { lines: three(dollars) }).then_rejected(refused);
+    // The next change is instead of this one, and so are the amounts that are summed up.
+    given_events(hourly("o-1", vec![placed(), changed.clone()])).with(ShopSales).then_rows([ShopDay {
+        day: jiff::civil::date(2026, 3, 2),
+        currency: "EUR".to_owned(),
+        orders: 1,
+        ordered: 14_700,
+        revenue: 0,
+    }]);
+    let as_before = OrderEvent::Changed {
+        customer: alice(),
+        lines: vec![Line { product: "kettle".to_owned(), quantity: 2, price: euro }],
+        total: instead_of,
+        instead_of: total,
+    };
+    given::<Order>([placed(), changed])
+        .when_command(Change { lines: vec![Line { product: "kettle".to_owned(), quantity: 2, price: euro }] })
+        .then([as_before]);
+}
+
+#[test]
 fn nothing_is_shipped_before_it_is_paid_and_reserved() {
     for (history, status) in [(vec![placed()], Status::Placed), (vec![placed(), paid()], Status::Paid)] {
         given::<Order>(history).when_command(ship()).then_rejected(OrderError::NotNow { step: "shipped", status });
@@ -328,6 +371,8 @@ fn a_cancelled_order_shows_as_cancelled_with_nothing_paid() {
         paid: 0,
         carrier: None,
         tracking: None,
+        delivery: None,
+        placed_at: noon,
         changed_at: noon,
     }]);
 }
@@ -360,6 +405,10 @@ fn refunded() -> OrderEvent {
     OrderEvent::Refunded { payment: PaymentId::new("pay-1").expect("a name"), amount: Money::euro_cents(9_800) }
 }
 
+fn returned() -> OrderEvent {
+    OrderEvent::Returned { reason: "too loud".to_owned() }
+}
+
 fn after(history: &[OrderEvent]) -> Order {
     let mut order = Order::default();
     history.iter().for_each(|event| order.evolve(event));
@@ -376,11 +425,12 @@ fn every_step_is_accepted_in_its_status_and_refused_in_all_others() {
         (Status::Shipped, vec![placed(), paid(), reserved(), shipped()]),
         (Status::Delivered, vec![placed(), paid(), reserved(), shipped(), delivered()]),
         (Status::Cancelled, vec![placed(), paid(), cancelled(), refunded()]),
+        (Status::Returned, vec![placed(), paid(), reserved(), shipped(), delivered(), returned(), refunded()]),
     ];
     for (status, history) in histories {
         let order = after(&history);
         assert_eq!(order.status, status);
-        let owes = !matches!(status, Status::Unknown | Status::Placed | Status::Cancelled);
+        let owes = !matches!(status, Status::Unknown | Status::Placed | Status::Cancelled | Status::Returned);
         assert_eq!(order.paid.is_some(), owes, "what was paid and not given back, {status}");
         let check = |step: &'static str, taken: &[Status], command: OrderCommand| {
             let expected = match step {
@@ -391,11 +441,13 @@ fn every_step_is_accepted_in_its_status_and_refused_in_all_others() {
             assert_eq!(order.decide(&command).map(drop), expected, "an order that is {status}, {step}");
         };
         let line = Line { product: "kettle".to_owned(), quantity: 1, price: Money::euro_cents(1) };
-        check("placed", &[Status::Unknown], Place { customer: alice(), lines: vec![line] });
+        check("placed", &[Status::Unknown], Place { customer: alice(), lines: vec![line.clone()] });
+        check("changed", &[Status::Placed], Change { lines: vec![line] });
         check("paid", &[Status::Placed], pay(Money::euro_cents(9_800)));
         check("reserved", &[Status::Paid], Reserve { warehouse: "north".to_owned() });
         check("shipped", &[Status::Reserved], ship());
         check("delivered", &[Status::Shipped], Deliver { signed_by: "alice".to_owned() });
+        check("returned", &[Status::Delivered], Return { reason: "too loud".to_owned() });
         let may_end = [Status::Placed, Status::Paid, Status::Reserved];
         check("cancelled", &may_end, cancel());
         if may_end.contains(&status) {
@@ -468,6 +520,7 @@ fn the_list_and_the_detail_follow_an_order_to_its_end() {
         total: 9_800,
         currency: Currency::Eur,
         placed_at: at("2026-03-02T20:00:00Z"),
+        search: "o-1 alice kettle".to_owned(),
     }]);
     given_events(story()).with(OrderDetail).then_rows([Detail {
         order_id: o("o-1"),
@@ -479,6 +532,8 @@ fn the_list_and_the_detail_follow_an_order_to_its_end() {
         paid: 9_800,
         carrier: Some("snail".to_owned()),
         tracking: Some("SN-1".to_owned()),
+        delivery: Some(jiff::civil::date(2026, 3, 3)),
+        placed_at: at("2026-03-02T20:00:00Z"),
         changed_at: at("2026-03-03T00:00:00Z"),
     }]);
     for (steps, status) in [(1, Status::Placed), (2, Status::Paid), (3, Status::Reserved), (4, Status::Shipped)] {
@@ -490,6 +545,7 @@ fn the_list_and_the_detail_follow_an_order_to_its_end() {
             total: 9_800,
             currency: Currency::Eur,
             placed_at: at("2026-03-02T20:00:00Z"),
+            search: "o-1 alice kettle".to_owned(),
         }]);
     }
 }
