@@ -206,6 +206,7 @@ fn print(event: &SagaEvent, out: &mut dyn Write) -> std::io::Result<()> {
         SagaEvent::Stuck { .. } => writeln!(out, "  stuck"),
         SagaEvent::Completed => writeln!(out, "  completed"),
         SagaEvent::Compensated => writeln!(out, "  compensated"),
+        SagaEvent::ApprovalAsked { step, .. } => writeln!(out, "    {step} waits for approval"),
         SagaEvent::TimerSet { .. } | SagaEvent::SignalReceived { .. } | SagaEvent::WaitBegun { .. } => Ok(()),
     }
 }
