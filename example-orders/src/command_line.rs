@@ -5,18 +5,19 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
+use annals::Tenant;
 use annals::engine::{Clock, SystemClock};
 use clap::{Parser, Subcommand};
 use jiff::Timestamp;
 
 use crate::Fault;
-use crate::domain::order::OrderId;
+use crate::domain::order::{CustomerId, OrderId};
 use crate::location::Location;
 use crate::scenes::{
     dead_letters, flows, generations, mail, many, on_account, past, resilience, saga, story, totals, two_processes,
     two_shops,
 };
-use crate::service::{self, Settings};
+use crate::service::{self, Role, Settings};
 use crate::services::{self, Kind};
 use crate::shop::{self, Shop};
 
@@ -52,6 +53,18 @@ struct Options {
 
 #[derive(Subcommand)]
 enum Scene {
+    /// A new API key of the service, and the lines of its settings file for it.
+    NewKey {
+        /// Whose data it opens.
+        #[arg(long)]
+        tenant: String,
+        /// What its owner may do.
+        #[arg(long)]
+        role: Role,
+        /// Which customer its owner is, for the role `customer`.
+        #[arg(long, required_if_eq("role", "customer"))]
+        customer: Option<String>,
+    },
     /// Four orders of two customers, step by step.
     Story,
     /// An order is placed and charged to a credit, or neither: one command over two aggregates.
@@ -134,6 +147,11 @@ async fn obey(options: Options, out: &mut dyn Write) -> Result<(), Fault> {
         let flags = service::Flags { listen: options.listen, database: options.db };
         let settings = Settings::read(options.settings.as_deref(), std::env::vars(), flags)?;
         return service::serve(settings, service::asked_to_stop(), out).await;
+    }
+    if let Some(Scene::NewKey { tenant, role, customer }) = &options.scene {
+        let customer = customer.as_ref().map(CustomerId::new).transpose()?;
+        let (key, lines) = service::new_key(&Tenant::new(tenant)?, *role, customer.as_ref())?;
+        return Ok(writeln!(out, "# The key, which is stored nowhere: {key}\n{lines}")?);
     }
     let location = Location::of(options.db, std::env::var("DATABASE_URL").ok())?;
     let folder = options.services.unwrap_or_else(|| location.services());

@@ -1,4 +1,4 @@
-//! The setup: one store, its orders, and four read models beside the events in the same database.
+//! The setup: one store, its orders, and six read models beside the events in the same database.
 //!
 //! Only `open` depends on the database. The rest is the same for both.
 
@@ -10,9 +10,11 @@ use annals::{EventStore, PostgresOptions, Projections, ProjectionsBuilder, Proje
 
 use crate::Fault;
 use crate::domain::credit::Credit;
+use crate::domain::customer::Customer;
 use crate::domain::order::Order;
 use crate::location::Location;
-use crate::read_models::analytics::DailySales;
+use crate::read_models::analytics::{DailySales, ShopSales};
+use crate::read_models::customers::Customers;
 use crate::read_models::detail::OrderDetail;
 use crate::read_models::list::OrderList;
 use crate::read_models::statement::CustomerStatement;
@@ -30,6 +32,8 @@ pub struct Shop {
     pub orders: Repository<Order>,
     /// Executes commands on credits of customers.
     pub credits: Repository<Credit>,
+    /// Executes commands on customers.
+    pub customers: Repository<Customer>,
     /// The runner that updates the read models, and reads them.
     pub views: Projections,
 }
@@ -68,9 +72,11 @@ impl Shop {
     ) -> Result<Self, Fault> {
         let orders = store.aggregate::<Order>();
         let credits = store.aggregate::<Credit>();
-        let views = store.projections().with(OrderDetail).with(DailySales).with(CustomerStatement);
+        let customers = store.aggregate::<Customer>();
+        let views = store.projections().with(OrderDetail).with(DailySales).with(ShopSales);
+        let views = views.with(CustomerStatement).with(Customers);
         let views = more(views).start().await?;
-        let shop = Self { store: store.shared(), orders, credits, views };
+        let shop = Self { store: store.shared(), orders, credits, customers, views };
         shop.caught_up(shop.store.head().await?.position).await?;
         Ok(shop)
     }
@@ -94,7 +100,7 @@ impl Shop {
     }
 
     /// Finishes running work.
-    pub async fn close(self) -> Result<(), Fault> {
+    pub async fn close(&self) -> Result<(), Fault> {
         self.views.close().await;
         self.store.close().await;
         Ok(())

@@ -55,10 +55,10 @@ impl fmt::Debug for AnswerBody {
     }
 }
 
-/// An answer of a layer's own, as RFC 9457 has it.
-pub(crate) fn problem<B: From<Bytes>>(status: StatusCode, detail: &str) -> Response<B> {
+/// An answer of a layer's own, as RFC 9457 has it, with a member `code` that a program can compare: it never changes.
+pub(crate) fn problem<B: From<Bytes>>(status: StatusCode, code: &str, detail: &str) -> Response<B> {
     let title = status.canonical_reason().unwrap_or_default();
-    let body = serde_json::json!({ "title": title, "status": status.as_u16(), "detail": detail });
+    let body = serde_json::json!({ "title": title, "status": status.as_u16(), "code": code, "detail": detail });
     let mut response = Response::new(Bytes::from(body.to_string()).into());
     *response.status_mut() = status;
     let json = HeaderValue::from_static("application/problem+json");

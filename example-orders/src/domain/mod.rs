@@ -1,6 +1,7 @@
-//! The domain: orders and credits, their events, commands and rules, without any I/O.
+//! The domain: orders, customers and credits, their events, commands and rules, without any I/O.
 
 pub mod credit;
+pub mod customer;
 pub mod evolution;
 pub mod money;
 pub mod order;

@@ -7,6 +7,7 @@ use std::fmt;
 
 use annals::{Aggregate, Decide, Event, Evolve, text_id};
 use serde::{Deserialize, Serialize};
+use utoipa::ToSchema;
 
 use crate::domain::evolution::{PlacedV1, PlacedV2, RENAMED};
 use crate::domain::money::Money;
@@ -30,7 +31,7 @@ text_id! {
 annals::projections::text_column!(Status);
 
 /// One line of an order.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct Line {
     /// The product.
     pub product: String,
@@ -54,6 +55,18 @@ pub enum OrderEvent {
         lines: Vec<Line>,
         /// The price that the customer saw, not a later one.
         total: Money,
+    },
+    /// The customer changed what is ordered, before paying.
+    #[event(name = "order.changed")]
+    Changed {
+        /// The customer, so that a fold of totals needs no other event.
+        customer: CustomerId,
+        /// What is ordered now.
+        lines: Vec<Line>,
+        /// What it costs now.
+        total: Money,
+        /// What it did cost before.
+        instead_of: Money,
     },
     /// The payment service confirmed a payment.
     #[event(name = "order.paid")]
@@ -89,6 +102,12 @@ pub enum OrderEvent {
         /// The reason.
         reason: String,
     },
+    /// The customer sent the delivered pieces back.
+    #[event(name = "order.returned")]
+    Returned {
+        /// The reason.
+        reason: String,
+    },
     /// The payment was refunded.
     #[event(name = "order.refunded")]
     Refunded {
@@ -100,7 +119,7 @@ pub enum OrderEvent {
 }
 
 /// The status of an order.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "kebab-case")]
 pub enum Status {
     /// There is no such order.
@@ -118,6 +137,8 @@ pub enum Status {
     Delivered,
     /// Cancelled.
     Cancelled,
+    /// Delivered, and sent back.
+    Returned,
 }
 
 impl fmt::Display for Status {
@@ -130,16 +151,19 @@ impl fmt::Display for Status {
             Self::Shipped => "shipped",
             Self::Delivered => "delivered",
             Self::Cancelled => "cancelled",
+            Self::Returned => "returned",
         })
     }
 }
 
 /// The state that decisions need; everything else is for read models.
 #[derive(Aggregate, Serialize, Deserialize, Default, Clone, Debug, PartialEq)]
-#[aggregate(name = "order", id = OrderId, event = OrderEvent, snapshot(every = 100))]
+#[aggregate(name = "order", id = OrderId, event = OrderEvent, fold = 2, snapshot(every = 100))]
 pub struct Order {
     /// The status.
     pub status: Status,
+    /// Who ordered, and so who may change it.
+    pub customer: Option<CustomerId>,
     /// The total price.
     pub total: Option<Money>,
     /// The payment and its amount.
@@ -149,10 +173,12 @@ pub struct Order {
 impl Evolve for Order {
     fn evolve(&mut self, event: &OrderEvent) {
         match event {
-            OrderEvent::Placed { total, .. } => {
+            OrderEvent::Placed { customer, total, .. } => {
                 self.status = Status::Placed;
+                self.customer = Some(customer.clone());
                 self.total = Some(*total);
             }
+            OrderEvent::Changed { total, .. } => self.total = Some(*total),
             OrderEvent::Paid { payment, amount } => {
                 self.status = Status::Paid;
                 self.paid = Some((payment.clone(), *amount));
@@ -161,6 +187,7 @@ impl Evolve for Order {
             OrderEvent::Shipped { .. } => self.status = Status::Shipped,
             OrderEvent::Delivered { .. } => self.status = Status::Delivered,
             OrderEvent::Cancelled { .. } => self.status = Status::Cancelled,
+            OrderEvent::Returned { .. } => self.status = Status::Returned,
             OrderEvent::Refunded { .. } => self.paid = None,
         }
     }
@@ -174,6 +201,11 @@ pub enum OrderCommand {
         /// The customer.
         customer: CustomerId,
         /// What is ordered.
+        lines: Vec<Line>,
+    },
+    /// Change what is ordered.
+    Change {
+        /// What is ordered instead.
         lines: Vec<Line>,
     },
     /// Record a payment.
@@ -205,6 +237,11 @@ pub enum OrderCommand {
         /// The reason.
         reason: String,
     },
+    /// Record that the pieces came back.
+    Return {
+        /// The reason.
+        reason: String,
+    },
 }
 
 /// Why an order rejects a command.
@@ -226,6 +263,12 @@ pub enum OrderError {
         expected: Money,
         /// The offered amount.
         offered: Money,
+    },
+    /// The lines have another currency than the order.
+    #[error("the order is in another currency than {total}")]
+    OtherCurrency {
+        /// What the lines cost.
+        total: Money,
     },
     /// The status does not allow the step.
     #[error("an order that is {status} cannot be {step}")]
@@ -262,8 +305,9 @@ impl Decide<OrderCommand> for Order {
                 let total = total_of(&lines)?;
                 OrderEvent::Placed { customer, lines, total }
             }
+            OrderCommand::Change { lines } => self.change(lines)?,
             OrderCommand::Pay { payment, amount } => {
-                self.must_be(Status::Placed, "paid")?;
+                self.may_be("paid")?;
                 match self.total {
                     Some(expected) if expected != amount => {
                         return Err(OrderError::WrongAmount { expected, offered: amount });
@@ -272,18 +316,25 @@ impl Decide<OrderCommand> for Order {
                 }
             }
             OrderCommand::Reserve { warehouse } => {
-                self.must_be(Status::Paid, "reserved")?;
+                self.may_be("reserved")?;
                 OrderEvent::Reserved { warehouse }
             }
             OrderCommand::Ship { carrier, tracking } => {
-                self.must_be(Status::Reserved, "shipped")?;
+                self.may_be("shipped")?;
                 OrderEvent::Shipped { carrier, tracking }
             }
             OrderCommand::Deliver { signed_by } => {
-                self.must_be(Status::Shipped, "delivered")?;
+                self.may_be("delivered")?;
                 OrderEvent::Delivered { signed_by }
             }
-            OrderCommand::Cancel { reason } => return self.cancel(reason),
+            OrderCommand::Cancel { reason } => {
+                self.may_be("cancelled")?;
+                return Ok(self.with_refund(OrderEvent::Cancelled { reason }));
+            }
+            OrderCommand::Return { reason } => {
+                self.may_be("returned")?;
+                return Ok(self.with_refund(OrderEvent::Returned { reason }));
+            }
         };
         Ok(vec![event])
     }
@@ -291,15 +342,40 @@ impl Decide<OrderCommand> for Order {
 
 impl Order {
     /// A payment is refunded in the same append: two events, both or neither.
-    fn cancel(&self, reason: String) -> Result<Vec<OrderEvent>, OrderError> {
-        if !matches!(self.status, Status::Placed | Status::Paid | Status::Reserved) {
-            return Err(OrderError::NotNow { step: "cancelled", status: self.status });
-        }
+    fn with_refund(&self, event: OrderEvent) -> Vec<OrderEvent> {
         let refund = self.paid.clone().map(|(payment, amount)| OrderEvent::Refunded { payment, amount });
-        Ok(std::iter::once(OrderEvent::Cancelled { reason }).chain(refund).collect())
+        std::iter::once(event).chain(refund).collect()
     }
 
-    fn must_be(&self, status: Status, step: &'static str) -> Result<(), OrderError> {
-        if self.status == status { Ok(()) } else { Err(OrderError::NotNow { step, status: self.status }) }
+    fn change(&self, lines: Vec<Line>) -> Result<OrderEvent, OrderError> {
+        self.may_be("changed")?;
+        let (Some(instead_of), Some(customer)) = (self.total, self.customer.clone()) else {
+            return Err(OrderError::NoTotal);
+        };
+        let total = total_of(&lines)?;
+        if total.currency != instead_of.currency {
+            return Err(OrderError::OtherCurrency { total });
+        }
+        Ok(OrderEvent::Changed { customer, lines, total, instead_of })
+    }
+
+    fn may_be(&self, step: &'static str) -> Result<(), OrderError> {
+        if statuses_before(step).contains(&self.status) {
+            return Ok(());
+        }
+        Err(OrderError::NotNow { step, status: self.status })
+    }
+}
+
+/// In which status an order must be for a step, as errors name it.
+pub fn statuses_before(step: &str) -> &'static [Status] {
+    match step {
+        "changed" | "paid" => &[Status::Placed],
+        "reserved" => &[Status::Paid],
+        "shipped" => &[Status::Reserved],
+        "delivered" => &[Status::Shipped],
+        "cancelled" => &[Status::Placed, Status::Paid, Status::Reserved],
+        "returned" => &[Status::Delivered],
+        _ => &[],
     }
 }

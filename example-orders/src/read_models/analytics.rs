@@ -1,16 +1,16 @@
 //! Sales for the owner: one row per day and currency.
 //!
 //! Here the key of a row is not the order's id. Any event may change any row; the runner loads the rows that a fold reads.
-//! The sales of all shops are counted together, on purpose: the table is not `per_tenant`.
+//! There are two tables of one fold: the sales of each shop (`per_tenant`), and those of all shops together.
 
 use annals::{Projection, ProjectionError, ReadModel, Recorded, Rows};
 use jiff::civil::Date;
 use jiff::tz::Offset;
 
-use crate::domain::money::{Currency, Money};
+use crate::domain::money::Currency;
 use crate::domain::order::OrderEvent;
 
-/// One day (UTC) in one currency.
+/// One day (UTC) of all shops in one currency.
 #[derive(ReadModel, Clone, Debug, PartialEq)]
 #[read_model(table = "daily_sales", key("day", "currency"))]
 pub struct Day {
@@ -20,10 +20,35 @@ pub struct Day {
     pub currency: String,
     /// The number of orders placed on this day.
     pub orders: i64,
-    /// Their total price in cents.
+    /// Their total price in cents, and what changes of this day add to it or take from it.
     pub ordered: i64,
     /// Payments minus refunds of this day, in cents.
     pub revenue: i64,
+}
+
+/// The same of one shop.
+#[derive(ReadModel, Clone, Debug, PartialEq)]
+#[read_model(table = "shop_sales", key("day", "currency"), per_tenant)]
+pub struct ShopDay {
+    /// The day.
+    pub day: Date,
+    /// The currency.
+    pub currency: String,
+    /// The number of orders placed on this day.
+    pub orders: i64,
+    /// Their total price in cents, and what changes of this day add to it or take from it.
+    pub ordered: i64,
+    /// Payments minus refunds of this day, in cents.
+    pub revenue: i64,
+}
+
+/// What one event adds to a day.
+struct Sold {
+    day: Date,
+    currency: Currency,
+    orders: i64,
+    ordered: i64,
+    revenue: i64,
 }
 
 /// Builds the table `daily_sales`.
@@ -32,31 +57,54 @@ pub struct DailySales;
 impl Projection for DailySales {
     type Event = OrderEvent;
     type Row = Day;
+    /// The second knows of changed orders.
+    const VERSION: u32 = 2;
 
     fn apply(&self, event: &Recorded<OrderEvent>, rows: &mut Rows<Day>) -> Result<(), ProjectionError> {
-        let day = Offset::UTC.to_datetime(event.recorded_at).date();
-        match &event.event {
-            OrderEvent::Placed { total: Money { minor, currency }, .. } => {
-                let day = row(rows, day, *currency)?;
-                day.orders += 1;
-                day.ordered += minor;
-            }
-            OrderEvent::Paid { amount: Money { minor, currency }, .. } => row(rows, day, *currency)?.revenue += minor,
-            OrderEvent::Refunded { amount: Money { minor, currency }, .. } => {
-                row(rows, day, *currency)?.revenue -= minor
-            }
-            OrderEvent::Reserved { .. }
-            | OrderEvent::Shipped { .. }
-            | OrderEvent::Delivered { .. }
-            | OrderEvent::Cancelled { .. } => {}
-        }
+        let Some(sold) = sold(event) else { return Ok(()) };
+        let (day, currency) = (sold.day, sold.currency.to_string());
+        let key = (day, currency.clone());
+        let row = rows.get_or_insert_with(&key, || Day { day, currency, orders: 0, ordered: 0, revenue: 0 })?;
+        row.orders += sold.orders;
+        row.ordered += sold.ordered;
+        row.revenue += sold.revenue;
         Ok(())
     }
 }
 
-/// The row of a day, created on first use.
-fn row(rows: &mut Rows<Day>, day: Date, currency: Currency) -> Result<&mut Day, ProjectionError> {
-    let currency = currency.to_string();
-    let key = (day, currency.clone());
-    rows.get_or_insert_with(&key, || Day { day, currency, orders: 0, ordered: 0, revenue: 0 })
+/// Builds the table `shop_sales`.
+pub struct ShopSales;
+
+impl Projection for ShopSales {
+    type Event = OrderEvent;
+    type Row = ShopDay;
+
+    fn apply(&self, event: &Recorded<OrderEvent>, rows: &mut Rows<ShopDay>) -> Result<(), ProjectionError> {
+        let Some(sold) = sold(event) else { return Ok(()) };
+        let (day, currency) = (sold.day, sold.currency.to_string());
+        let key = (day, currency.clone());
+        let row = rows.get_or_insert_with(&key, || ShopDay { day, currency, orders: 0, ordered: 0, revenue: 0 })?;
+        row.orders += sold.orders;
+        row.ordered += sold.ordered;
+        row.revenue += sold.revenue;
+        Ok(())
+    }
+}
+
+fn sold(event: &Recorded<OrderEvent>) -> Option<Sold> {
+    let day = Offset::UTC.to_datetime(event.recorded_at).date();
+    let nothing = |currency| Sold { day, currency, orders: 0, ordered: 0, revenue: 0 };
+    Some(match &event.event {
+        OrderEvent::Placed { total, .. } => Sold { orders: 1, ordered: total.minor, ..nothing(total.currency) },
+        OrderEvent::Changed { total, instead_of, .. } => {
+            Sold { ordered: total.minor - instead_of.minor, ..nothing(total.currency) }
+        }
+        OrderEvent::Paid { amount, .. } => Sold { revenue: amount.minor, ..nothing(amount.currency) },
+        OrderEvent::Refunded { amount, .. } => Sold { revenue: -amount.minor, ..nothing(amount.currency) },
+        OrderEvent::Reserved { .. }
+        | OrderEvent::Shipped { .. }
+        | OrderEvent::Delivered { .. }
+        | OrderEvent::Cancelled { .. }
+        | OrderEvent::Returned { .. } => return None,
+    })
 }

@@ -7,11 +7,19 @@ use annals::{Aggregate, ProjectionError, ReadModel, Recorded, StreamProjection, 
 use jiff::Timestamp;
 
 use crate::domain::money::Currency;
-use crate::domain::order::{CustomerId, Order, OrderEvent, OrderId, Status};
+use crate::domain::order::{CustomerId, Line, Order, OrderEvent, OrderId, Status};
 
 /// One line of the list.
 #[derive(ReadModel, Clone, Debug, PartialEq)]
-#[read_model(table = "order_list", key = "order_id", index("status", "placed_at"), per_tenant)]
+#[read_model(
+    table = "order_list",
+    key = "order_id",
+    index("status", "placed_at"),
+    index = "placed_at",
+    index = "total",
+    index("customer", "placed_at"),
+    per_tenant
+)]
 pub struct Listed {
     /// The order.
     pub order_id: OrderId,
@@ -27,6 +35,8 @@ pub struct Listed {
     pub currency: Currency,
     /// When it was placed.
     pub placed_at: Timestamp,
+    /// What a search looks through: order, customer and products, in small letters.
+    pub search: String,
 }
 
 /// Builds the table `order_list`.
@@ -35,6 +45,8 @@ pub struct OrderList;
 impl StreamProjection for OrderList {
     type Event = OrderEvent;
     type Row = Listed;
+    /// The second has the column `search`, and knows of changes and returns.
+    const VERSION: u32 = 2;
     const AGGREGATES: &'static [&'static str] = &[Order::TYPE];
 
     fn apply(&self, event: &Recorded<OrderEvent>, row: &mut StreamRow<Listed>) -> Result<(), ProjectionError> {
@@ -44,11 +56,18 @@ impl StreamProjection for OrderList {
                     order_id: row.key().clone(),
                     customer: customer.clone(),
                     status: Status::Placed,
-                    pieces: lines.iter().map(|line| i64::from(line.quantity)).sum(),
+                    pieces: pieces(lines),
                     total: total.minor,
                     currency: total.currency,
                     placed_at: event.recorded_at,
+                    search: searched(row.key(), customer, lines),
                 });
+                return Ok(());
+            }
+            OrderEvent::Changed { lines, total, customer, .. } => {
+                let search = searched(row.key(), customer, lines);
+                let order = row.require()?;
+                (order.pieces, order.total, order.search) = (pieces(lines), total.minor, search);
                 return Ok(());
             }
             OrderEvent::Paid { .. } => Status::Paid,
@@ -56,10 +75,21 @@ impl StreamProjection for OrderList {
             OrderEvent::Shipped { .. } => Status::Shipped,
             OrderEvent::Delivered { .. } => Status::Delivered,
             OrderEvent::Cancelled { .. } => Status::Cancelled,
+            OrderEvent::Returned { .. } => Status::Returned,
             OrderEvent::Refunded { .. } => return Ok(()),
         };
         // An order that was never placed is a fault of the writer of the events: the order is set aside, and the event is named.
         row.require()?.status = status;
         Ok(())
     }
+}
+
+fn pieces(lines: &[Line]) -> i64 {
+    lines.iter().map(|line| i64::from(line.quantity)).sum()
+}
+
+/// Both sides of a search are in small letters, so that it finds the same in every database.
+fn searched(order: &OrderId, customer: &CustomerId, lines: &[Line]) -> String {
+    let products = lines.iter().map(|line| line.product.as_str());
+    [order.as_str(), customer.as_str()].into_iter().chain(products).collect::<Vec<_>>().join(" ").to_lowercase()
 }

@@ -38,6 +38,8 @@ pub struct CustomerStatement;
 impl Projection for CustomerStatement {
     type Event = ShopEvent;
     type Row = Statement;
+    /// The second knows of changed orders.
+    const VERSION: u32 = 2;
 
     fn apply(&self, event: &Recorded<ShopEvent>, rows: &mut Rows<Statement>) -> Result<(), ProjectionError> {
         match &event.event {
@@ -45,6 +47,9 @@ impl Projection for CustomerStatement {
                 let statement = row(rows, customer.clone())?;
                 statement.orders += 1;
                 statement.ordered += total.minor;
+            }
+            ShopEvent::Order(OrderEvent::Changed { customer, total, instead_of, .. }) => {
+                row(rows, customer.clone())?.ordered += total.minor - instead_of.minor;
             }
             ShopEvent::Order(_) => {}
             ShopEvent::Credit(CreditEvent::Granted { amount }) => {

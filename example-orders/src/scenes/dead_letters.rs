@@ -26,6 +26,7 @@ impl StreamProjection for LastWeeksList {
     type Event = OrderEvent;
     type Row = Listed;
     const AGGREGATES: &'static [&'static str] = OrderList::AGGREGATES;
+    const VERSION: u32 = <OrderList as StreamProjection>::VERSION;
 
     fn apply(&self, event: &Recorded<OrderEvent>, row: &mut StreamRow<Listed>) -> Result<(), ProjectionError> {
         if let OrderEvent::Placed { lines, .. } = &event.event {

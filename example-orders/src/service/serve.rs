@@ -2,53 +2,156 @@
 
 use std::future::Future;
 use std::io::Write;
+use std::net::SocketAddr;
+use std::sync::Arc;
 
-use axum::Router;
+use annals::Position;
+use annals::resilience::health::Health;
+use annals::resilience::rate_limit::RateLimiter;
+use annals::resilience::receiver::{Caller as Sender, MemoryRecords, Receiver, ReceiverSettings};
+use axum::http::request::Parts;
 use tokio::net::TcpListener;
 use tokio::sync::oneshot;
-use tokio::time::timeout;
+use tokio::time::{Instant, timeout_at};
 
 use crate::Fault;
+use crate::service::access::{Caller, Keys, Rights, of_the_demo};
+use crate::service::api::{self, Gates, Once};
+use crate::service::app::App;
 use crate::service::settings::Settings;
+use crate::service::{health, seed};
 use crate::shop::Shop;
 
 /// Serves the shop until `stop` is over, and then finishes the requests in flight. Prints to `out` where it is.
 ///
 /// # Errors
-/// The database cannot be opened, or the address is taken.
+/// A setting cannot work, the database cannot be opened, or the address is taken.
 pub async fn serve(
     settings: Settings,
     stop: impl Future<Output = ()> + Send + 'static,
     out: &mut dyn Write,
 ) -> Result<(), Fault> {
+    let is_demo = settings.keys.is_empty();
+    if is_demo && !settings.listen.ip().is_loopback() {
+        let fix = "name `keys` in the settings file; `-- new-key` makes one";
+        return Err(format!(
+            "{} is no loopback address, and the keys of the demonstration are known to all: {fix}",
+            settings.listen
+        )
+        .into());
+    }
+    let keys = Keys::new(&if is_demo { of_the_demo() } else { settings.keys.clone() })?;
+    let rights = Rights::of(&api::document())?;
     // Addresses are few and databases are slow, so the address comes first.
-    let listener =
-        TcpListener::bind(settings.listen).await.map_err(|e| format!("{} cannot be had: {e}", settings.listen))?;
+    let taken = |e| format!("{} cannot be had: {e}", settings.listen);
+    let listener = TcpListener::bind(settings.listen).await.map_err(taken)?;
     let shop = Shop::open(&settings.location()?).await?;
-    writeln!(out, "The shop is open at http://{}", listener.local_addr()?)?;
-    out.flush()?;
+    if is_demo && shop.store.head().await?.position == Position::START {
+        seed::seed(&shop).await?;
+    }
+    let app = App::new(shop, keys, rights);
+    let records = MemoryRecords::new(settings.idempotency.clone())?;
+    let once = once(&settings, records.clone());
+    let health = health::start(&app, &records, settings.idempotency.keys, settings.live)?;
+    let gates = Gates {
+        limiter: RateLimiter::new("tenants", settings.limits.clone())?,
+        once: once.clone(),
+        longest: settings.longest_deadline,
+        body_bytes: settings.body_bytes,
+    };
+    let router = api::router(app.clone(), gates, &health);
+    welcome(listener.local_addr()?, is_demo, out)?;
+    health.started();
 
+    run(listener, router, stop, &settings, &health, &once, out).await?;
+    // What is acknowledged is stored; what the read models have not shown yet they show after the next start.
+    app.shop.close().await?;
+    Ok(writeln!(out, "The shop is closed.")?)
+}
+
+/// Answers requests until the end, and then those in flight.
+async fn run(
+    listener: TcpListener,
+    router: axum::Router,
+    stop: impl Future<Output = ()> + Send + 'static,
+    settings: &Settings,
+    health: &Health,
+    once: &Once,
+    out: &mut dyn Write,
+) -> Result<(), Fault> {
     let (stopping, stopped) = oneshot::channel::<()>();
+    let draining = health.clone();
     let stop = async move {
         stop.await;
+        // From now on a balancer sends no more, and no connection is taken.
+        draining.begin_shutdown();
         // The receiver is in this function, and waits for it.
         let _ = stopping.send(());
     };
-    let server = axum::serve(listener, Router::new()).with_graceful_shutdown(stop);
-    let mut server = tokio::spawn(server.into_future());
+    let mut server = tokio::spawn(axum::serve(listener, router).with_graceful_shutdown(stop).into_future());
     tokio::select! {
         ended = &mut server => ended??,
-        _ = stopped => match timeout(settings.drain(), &mut server).await {
-            Ok(ended) => ended??,
-            Err(_) => {
-                server.abort();
-                writeln!(out, "Requests were still running after {} s; they were cut off.", settings.drain_seconds)?;
+        _ = stopped => {
+            let end = Instant::now() + settings.drain();
+            match timeout_at(end, &mut server).await {
+                Ok(ended) => ended??,
+                Err(_) => {
+                    server.abort();
+                    writeln!(out, "Requests were running for {} s more, and were cut off.", settings.drain_seconds)?;
+                }
             }
-        },
+            // Writes go on when their clients have left.
+            if timeout_at(end, once.drained()).await.is_err() {
+                writeln!(out, "Writes whose clients have left were cut off.")?;
+            }
+        }
     }
-    // What is acknowledged is stored; what the read models have not shown yet they show after the next start.
-    shop.close().await?;
-    Ok(writeln!(out, "The shop is closed.")?)
+    Ok(())
+}
+
+/// Every write needs a key. Whoever sends JSON may send it again by another library, which may order it otherwise.
+fn once(settings: &Settings, records: MemoryRecords) -> Once {
+    let receiver = ReceiverSettings {
+        request_bytes: settings.body_bytes,
+        required: true,
+        json_by_content: true,
+        ..ReceiverSettings::default()
+    };
+    Receiver::with(records, sender, receiver)
+}
+
+fn sender(parts: &Parts) -> Option<Sender> {
+    parts.extensions.get::<Caller>().map(|caller| Sender::new(Arc::<str>::from(caller.name())))
+}
+
+fn welcome(address: SocketAddr, is_demo: bool, out: &mut dyn Write) -> std::io::Result<()> {
+    writeln!(out, "The shop is open at http://{address}; Ctrl-C closes it.")?;
+    writeln!(out, "  all routes, to read and to try   http://{address}/docs")?;
+    writeln!(out, "  how it is                        http://{address}/health/ready")?;
+    if is_demo {
+        writeln!(
+            out,
+            "\nThe keys of the demonstration: alpha-admin.demo, alpha-alice.demo, beta-admin.demo, operator.demo"
+        )?;
+        writeln!(out, "\nThree things to try:")?;
+        writeln!(
+            out,
+            "  curl -s 'http://{address}/orders?sort=-total&limit=3' -H 'Authorization: Bearer alpha-admin.demo'"
+        )?;
+        writeln!(
+            out,
+            "  curl -si 'http://{address}/orders' -H 'Authorization: Bearer alpha-alice.demo' -H 'Idempotency-Key: mine-1' \\"
+        )?;
+        writeln!(
+            out,
+            "    --json '{{\"lines\": [{{\"product\": \"kettle\", \"quantity\": 1, \"price\": {{\"minor\": 4900, \"currency\": \"EUR\"}}}}]}}'"
+        )?;
+        writeln!(
+            out,
+            "  curl -s 'http://{address}/orders/o-1005/history' -H 'Authorization: Bearer alpha-admin.demo'"
+        )?;
+    }
+    out.flush()
 }
 
 /// Waits until the process is asked to end: by Ctrl-C, or by the signal that supervisors send.

@@ -7,10 +7,14 @@ use std::net::{Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use annals::resilience::deadline::LongestDeadline;
+use annals::resilience::rate_limit::RateLimit;
+use annals::resilience::receiver::MemorySettings;
 use serde::Deserialize;
 use toml::{Table, Value};
 
 use crate::location::{Location, UnknownDatabase};
+use crate::service::access::KeySettings;
 
 /// The settings of the service; `orders.example.toml` has each with its default.
 #[derive(Debug, Deserialize)]
@@ -24,11 +28,34 @@ pub struct Settings {
     pub database_url: Option<Secret>,
     /// Seconds that requests in flight are given when the service stops.
     pub drain_seconds: u64,
+    /// Where `/health/live` is answered too, by threads of its own.
+    pub live: Option<SocketAddr>,
+    /// The most bytes of a request's body.
+    pub body_bytes: usize,
+    /// The longest that a request may take, in whose header no shorter time is.
+    pub longest_deadline: LongestDeadline,
+    /// So much may come from a tenant.
+    pub limits: RateLimit,
+    /// How many idempotency keys are remembered, and for how long.
+    pub idempotency: MemorySettings,
+    /// The keys of all callers. Without any, those of the demonstration.
+    pub keys: Vec<KeySettings>,
 }
 
 impl Default for Settings {
     fn default() -> Self {
-        Self { listen: (Ipv4Addr::LOCALHOST, 8_080).into(), db: None, database_url: None, drain_seconds: 10 }
+        Self {
+            listen: (Ipv4Addr::LOCALHOST, 8_080).into(),
+            db: None,
+            database_url: None,
+            drain_seconds: 10,
+            live: None,
+            body_bytes: 64 * 1024,
+            longest_deadline: LongestDeadline::default(),
+            limits: RateLimit::default(),
+            idempotency: MemorySettings::default(),
+            keys: Vec::new(),
+        }
     }
 }
 

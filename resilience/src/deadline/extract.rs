@@ -55,6 +55,6 @@ impl<S: Send + Sync> FromRequestParts<S> for Deadline {
 
 impl IntoResponse for HeaderError {
     fn into_response(self) -> Response<axum::body::Body> {
-        problem(StatusCode::BAD_REQUEST, &self.to_string())
+        problem(StatusCode::BAD_REQUEST, "deadline-invalid", &self.to_string())
     }
 }

@@ -14,7 +14,7 @@ impl<E> CallError<E> {
     /// | 504 | an attempt was cut off, or the deadline is over | may have worked already; is sent with the same key only |
     ///
     /// With the feature `axum` a handler returns the error as it is: `Result<Json<Seats>, CallError<E>>`. The answer has this
-    /// status, `retry-after` where it is known, and policy and reason as `application/problem+json`, never the text of the
+    /// status, `retry-after` where it is known, and policy and reason as `application/problem+json` with the code `dependency-failed`, never the text of the
     /// dependency's error.
     pub fn status(&self) -> StatusCode {
         if self.may_have_happened() || self.guard() == Some(Guard::Deadline) {
@@ -30,7 +30,7 @@ impl<E> CallError<E> {
 #[cfg(feature = "axum")]
 impl<E> axum::response::IntoResponse for CallError<E> {
     fn into_response(self) -> axum::response::Response {
-        let mut response = crate::http::problem(self.status(), &self.to_string());
+        let mut response = crate::http::problem(self.status(), "dependency-failed", &self.to_string());
         if let Some(wait) = self.retry_after() {
             let seconds = crate::rate_limit::header_seconds(wait).max(1);
             response.headers_mut().insert(http::header::RETRY_AFTER, seconds.into());

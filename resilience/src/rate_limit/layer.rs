@@ -19,7 +19,7 @@ const RESET: HeaderName = HeaderName::from_static("ratelimit-reset");
 /// A layer of tower that counts requests by key, and refuses those above the quota with 429.
 ///
 /// Every answer has `ratelimit-limit`, `ratelimit-remaining` and `ratelimit-reset`, of which the last is in seconds; a
-/// refusal has `retry-after` too. Waits are rounded up and never 0: a caller that waits that long is admitted.
+/// refusal has `retry-after` too, and the code `rate-limited`. Waits are rounded up and never 0: a caller that waits that long is admitted.
 pub struct RateLimitLayer<K: Hash + Eq + Clone, F> {
     shared: Arc<Shared<K, F>>,
 }
@@ -88,7 +88,7 @@ where
                 })
             }
             Some(Err(limited)) => {
-                let mut response = problem(StatusCode::TOO_MANY_REQUESTS, &limited.to_string());
+                let mut response = problem(StatusCode::TOO_MANY_REQUESTS, "rate-limited", &limited.to_string());
                 insert(response.headers_mut(), limited.quota);
                 // The next call may pass in less than a nanosecond that a duration can say; 0 would mean now.
                 let seconds = header_seconds(limited.retry_after).max(1);

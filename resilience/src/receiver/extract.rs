@@ -17,7 +17,7 @@ pub struct NoKey;
 
 impl IntoResponse for NoKey {
     fn into_response(self) -> Response<axum::body::Body> {
-        problem(StatusCode::BAD_REQUEST, &self.to_string())
+        problem(StatusCode::BAD_REQUEST, "idempotency-key-invalid", &self.to_string())
     }
 }
 

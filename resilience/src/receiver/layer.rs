@@ -19,7 +19,7 @@ use tower_service::Service;
 use tracing::Instrument;
 
 use super::answer::Answer;
-use super::fingerprint::Fingerprint;
+use super::fingerprint::{Fingerprint, by_content};
 use super::records::{Caller, Claim, Found, RecordId, Records};
 use crate::http::{AnswerBody, BoxError, problem};
 use crate::policy::IdempotencyKey;
@@ -38,6 +38,9 @@ pub struct ReceiverSettings {
     pub answer_bytes: usize,
     /// Whether a request without a key is refused with 400. Default: it is handed on as it is.
     pub required: bool,
+    /// Whether bodies whose media type is JSON are the same if their content is, whatever the order of members and the white
+    /// space. Default: all bodies are compared byte by byte. A change makes others of the requests whose keys are kept.
+    pub json_by_content: bool,
     /// The wait that is asked for while a request is in flight, or there is no room. Default: 1 s.
     #[serde(with = "crate::duration_text")]
     pub retry_after: Duration,
@@ -46,7 +49,13 @@ pub struct ReceiverSettings {
 impl Default for ReceiverSettings {
     fn default() -> Self {
         let retry_after = Duration::from_secs(1);
-        Self { request_bytes: 1024 * 1024, answer_bytes: 256 * 1024, required: false, retry_after }
+        Self {
+            request_bytes: 1024 * 1024,
+            answer_bytes: 256 * 1024,
+            required: false,
+            json_by_content: false,
+            retry_after,
+        }
     }
 }
 
@@ -160,7 +169,11 @@ where
                 // The claim was dropped with the task, so the key is free again.
                 Err(error) => {
                     tracing::error!(%error, "the handler of a request with an idempotency key did not end");
-                    Ok(problem(StatusCode::INTERNAL_SERVER_ERROR, "the request failed; it may be sent again"))
+                    Ok(problem(
+                        StatusCode::INTERNAL_SERVER_ERROR,
+                        "broken-off",
+                        "the request failed; it may be sent again",
+                    ))
                 }
             }
         })
@@ -177,41 +190,51 @@ where
         B: Body<Data = Bytes> + From<Bytes>,
         B::Error: Into<BoxError>,
     {
-        let refused = |status, detail: &str| Looked::Refused(problem(status, detail));
+        let refused = |status, code: &str, detail: &str| Looked::Refused(problem(status, code, detail));
         let changes_nothing = [Method::GET, Method::HEAD, Method::OPTIONS, Method::TRACE];
         let mut keys = request.headers().get_all(KEY).iter();
         let (key, another) = (keys.next(), keys.next());
         let key = match key {
             _ if changes_nothing.contains(request.method()) => return Looked::Plain(request),
             None if self.settings.required => {
-                return refused(StatusCode::BAD_REQUEST, "the header `Idempotency-Key` is missing");
+                let detail = "the header `Idempotency-Key` is missing";
+                return refused(StatusCode::BAD_REQUEST, "idempotency-key-missing", detail);
             }
             None => return Looked::Plain(request),
             Some(_) if another.is_some() => {
-                return refused(StatusCode::BAD_REQUEST, "there is more than one header `Idempotency-Key`");
+                let detail = "there is more than one header `Idempotency-Key`";
+                return refused(StatusCode::BAD_REQUEST, "idempotency-key-invalid", detail);
             }
             Some(key) => key,
         };
         let key = match key.to_str().ok().and_then(|key| IdempotencyKey::new(key).ok()) {
             Some(key) => key,
-            None => return refused(StatusCode::BAD_REQUEST, &crate::policy::KeyError.to_string()),
+            None => {
+                let detail = crate::policy::KeyError.to_string();
+                return refused(StatusCode::BAD_REQUEST, "idempotency-key-invalid", &detail);
+            }
         };
         let (parts, body) = request.into_parts();
         let Some(caller) = (self.caller)(&parts) else {
-            return refused(StatusCode::UNAUTHORIZED, "an idempotency key is of use to known callers only");
+            let detail = "an idempotency key is of use to known callers only";
+            return refused(StatusCode::UNAUTHORIZED, "caller-unknown", detail);
         };
         let most = self.settings.request_bytes;
-        let too_big = || refused(StatusCode::PAYLOAD_TOO_LARGE, &format!("the body has more than {most} bytes"));
+        let too_big = || {
+            refused(StatusCode::PAYLOAD_TOO_LARGE, "body-too-large", &format!("the body has more than {most} bytes"))
+        };
         if body.size_hint().lower() > most as u64 {
             return too_big();
         }
         let body = match Limited::new(body, most).collect().await {
             Ok(body) => body.to_bytes(),
             Err(error) if error.is::<LengthLimitError>() => return too_big(),
-            Err(_) => return refused(StatusCode::BAD_REQUEST, "the body could not be read"),
+            Err(_) => return refused(StatusCode::BAD_REQUEST, "body-unreadable", "the body could not be read"),
         };
         let uri = whole_uri(&parts);
-        let fingerprint = Fingerprint::new(&caller, parts.method.as_str(), uri.path(), uri.query(), &body);
+        let compared = if self.settings.json_by_content { by_content(&parts.headers, &body) } else { None };
+        let compared = compared.as_deref().unwrap_or(&body);
+        let fingerprint = Fingerprint::new(&caller, parts.method.as_str(), uri.path(), uri.query(), compared);
         Looked::Keyed(Keyed {
             id: RecordId { caller, key },
             fingerprint,
@@ -232,7 +255,8 @@ where
                 return Ok(another_request(&fingerprint.differences(&other)));
             }
             Ok(Found::InFlight(_)) => {
-                return Ok(self.later(StatusCode::CONFLICT, "a request with this idempotency key is in flight"));
+                let detail = "a request with this idempotency key is in flight";
+                return Ok(self.later(StatusCode::CONFLICT, "idempotency-key-in-flight", detail));
             }
             Ok(Found::Answered(_, answer)) => return Ok(answer.replay()),
             Err(error) => {
@@ -240,7 +264,11 @@ where
                     error = &error as &dyn std::error::Error,
                     "a request with an idempotency key is refused"
                 );
-                return Ok(self.later(StatusCode::SERVICE_UNAVAILABLE, &error.to_string()));
+                return Ok(self.later(
+                    StatusCode::SERVICE_UNAVAILABLE,
+                    "idempotency-keys-unavailable",
+                    &error.to_string(),
+                ));
             }
         };
         // An error drops the claim, as a panic does.
@@ -258,8 +286,8 @@ where
         Ok(Response::from_parts(parts, body))
     }
 
-    fn later(&self, status: StatusCode, detail: &str) -> Response<AnswerBody> {
-        let mut response = problem(status, detail);
+    fn later(&self, status: StatusCode, code: &str, detail: &str) -> Response<AnswerBody> {
+        let mut response = problem(status, code, detail);
         let seconds = header_seconds(self.settings.retry_after).max(1);
         response.headers_mut().insert(header::RETRY_AFTER, HeaderValue::from(seconds));
         response
@@ -269,7 +297,7 @@ where
 fn another_request(differences: &[&str]) -> Response<AnswerBody> {
     let differences = differences.join(", ");
     let detail = format!("this idempotency key was used for another request; not the same: {differences}");
-    problem(StatusCode::UNPROCESSABLE_ENTITY, &detail)
+    problem(StatusCode::UNPROCESSABLE_ENTITY, "idempotency-key-reused", &detail)
 }
 
 /// A nested router of axum sees a part of the path only, which two routes may have in common.

@@ -1,0 +1,200 @@
+//! Errors over HTTP: `application/problem+json` (RFC 9457), with a code that a program can compare and that never changes.
+//!
+//! Every error of the shop becomes one here, by what a caller can do about it: 400 and 422 fix the request, 404 and 409 look again,
+//! 503 and 504 send the same again with the same key, 500 call somebody.
+
+use annals::projections::{AsOfError, QueryError, WaitError};
+use annals::resilience::Deadline;
+use annals::{AppendError, ErrorFamily, ExecuteError, Invalid, ReadError};
+use axum::http::{HeaderValue, StatusCode, header};
+use axum::response::{IntoResponse, Response};
+use serde::Serialize;
+use serde_json::{Value, json};
+use utoipa::ToSchema;
+
+use crate::domain::customer::NoName;
+use crate::domain::order::{OrderError, statuses_before};
+
+/// An error as it is answered.
+#[derive(Debug, Serialize, ToSchema)]
+pub struct Problem {
+    /// The status in words.
+    title: &'static str,
+    /// The status.
+    #[serde(serialize_with = "as_number")]
+    #[schema(value_type = u16)]
+    status: StatusCode,
+    /// What happened, for programs: `order-status`, say.
+    #[schema(value_type = String)]
+    code: &'static str,
+    /// What happened, for people, and what to do.
+    detail: String,
+    /// Of a conflict: what it should have been.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    expected: Option<Value>,
+    /// Of a conflict: what it is.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    actual: Option<Value>,
+    #[serde(skip)]
+    retry_after: Option<u32>,
+}
+
+fn as_number<S: serde::Serializer>(status: &StatusCode, to: S) -> Result<S::Ok, S::Error> {
+    to.serialize_u16(status.as_u16())
+}
+
+impl Problem {
+    /// An error of this status.
+    pub fn new(status: StatusCode, code: &'static str, detail: impl ToString) -> Self {
+        let title = status.canonical_reason().unwrap_or("Error");
+        Self { title, status, code, detail: detail.to_string(), expected: None, actual: None, retry_after: None }
+    }
+
+    /// The request is wrong as it is.
+    pub fn bad(code: &'static str, detail: impl ToString) -> Self {
+        Self::new(StatusCode::BAD_REQUEST, code, detail)
+    }
+
+    /// There is no such thing, or not for this caller, which is answered alike.
+    pub fn not_found(what: &str, id: impl std::fmt::Display) -> Self {
+        Self::new(StatusCode::NOT_FOUND, "not-found", format!("there is no {what} `{id}`"))
+    }
+
+    /// The state is another than the request needs.
+    pub fn conflict(
+        code: &'static str,
+        detail: impl ToString,
+        expected: impl Serialize,
+        actual: impl Serialize,
+    ) -> Self {
+        let (expected, actual) = (Some(json!(expected)), Some(json!(actual)));
+        Self { expected, actual, ..Self::new(StatusCode::CONFLICT, code, detail) }
+    }
+
+    /// The same request may work in a second.
+    pub fn later(code: &'static str, detail: impl ToString) -> Self {
+        Self { retry_after: Some(1), ..Self::new(StatusCode::SERVICE_UNAVAILABLE, code, detail) }
+    }
+
+    /// The caller's deadline is over. A write may have had its effect: the same key tells.
+    pub fn too_late(deadline: Deadline) -> Self {
+        debug_assert!(deadline.is_over());
+        let detail = "the deadline of the request is over; a write may have been made, and the same key tells";
+        Self::new(StatusCode::GATEWAY_TIMEOUT, "deadline-exceeded", detail)
+    }
+
+    /// What no caller can do anything about. The text of the error is for the log.
+    pub fn broken(error: &(dyn std::error::Error + 'static)) -> Self {
+        tracing::error!(error, "a request has failed");
+        let detail = "the shop cannot answer this; the request id finds it in the log";
+        Self::new(StatusCode::INTERNAL_SERVER_ERROR, "broken", detail)
+    }
+
+    fn of_family(family: ErrorFamily, error: &(dyn std::error::Error + 'static)) -> Self {
+        match family {
+            ErrorFamily::Invalid => Self::bad("invalid", error),
+            ErrorFamily::Conflict => Self::new(StatusCode::CONFLICT, "conflict", error),
+            ErrorFamily::Transient => Self::later("unavailable", error),
+            ErrorFamily::OutcomeUnknown => Self::later("outcome-unknown", error),
+            _ => Self::broken(error),
+        }
+    }
+}
+
+impl IntoResponse for Problem {
+    fn into_response(self) -> Response {
+        let json = HeaderValue::from_static("application/problem+json");
+        let body = serde_json::to_vec(&self).unwrap_or_default();
+        let mut response = (self.status, [(header::CONTENT_TYPE, json)], body).into_response();
+        if let Some(seconds) = self.retry_after {
+            response.headers_mut().insert(header::RETRY_AFTER, seconds.into());
+        }
+        response
+    }
+}
+
+/// What the rules of the domain refuse: 409 if the order is in the way, 422 if the request is.
+impl From<OrderError> for Problem {
+    fn from(error: OrderError) -> Self {
+        let wrong = |code| Self::new(StatusCode::UNPROCESSABLE_ENTITY, code, &error);
+        match &error {
+            OrderError::PlacedAlready => Self::conflict("order-exists", &error, "no such order", "an order"),
+            OrderError::NotNow { step, status } => {
+                Self::conflict("order-status", &error, statuses_before(step), status)
+            }
+            OrderError::WrongAmount { expected, offered } => Self::conflict("order-amount", &error, expected, offered),
+            OrderError::Empty => wrong("order-empty"),
+            OrderError::NoTotal => wrong("order-total"),
+            OrderError::OtherCurrency { .. } => wrong("order-currency"),
+        }
+    }
+}
+
+impl From<NoName> for Problem {
+    fn from(error: NoName) -> Self {
+        Self::new(StatusCode::UNPROCESSABLE_ENTITY, "customer-name", error)
+    }
+}
+
+impl<R: Into<Self> + std::fmt::Debug + std::fmt::Display + 'static> From<ExecuteError<R>> for Problem
+where
+    ExecuteError<R>: std::error::Error,
+{
+    fn from(error: ExecuteError<R>) -> Self {
+        match error {
+            ExecuteError::Rejected(rejection) => rejection.into(),
+            ExecuteError::Append(AppendError::RequestKeyReused { .. }) => {
+                let detail = "this idempotency key was used for another request; give each request its own";
+                Self::new(StatusCode::UNPROCESSABLE_ENTITY, "idempotency-key-reused", detail)
+            }
+            ExecuteError::Append(AppendError::WrongExpectedVersion { ref expected, actual, .. }) => {
+                let detail = "others changed the order at the same time, again and again; send the same again";
+                Self::conflict("conflict", detail, expected.to_string(), actual.to_string())
+            }
+            ExecuteError::Append(AppendError::DeadlineExceeded { .. }) => {
+                let detail = "the deadline of the request is over; nothing was stored";
+                Self::new(StatusCode::GATEWAY_TIMEOUT, "deadline-exceeded", detail)
+            }
+            error => match error.family() {
+                Some(family) => Self::of_family(family, &error),
+                None => Self::broken(&error),
+            },
+        }
+    }
+}
+
+impl From<Invalid> for Problem {
+    fn from(error: Invalid) -> Self {
+        Self::bad("invalid", error)
+    }
+}
+
+impl From<ReadError> for Problem {
+    fn from(error: ReadError) -> Self {
+        Self::of_family(error.family(), &error)
+    }
+}
+
+impl From<QueryError> for Problem {
+    fn from(error: QueryError) -> Self {
+        Self::of_family(error.family(), &error)
+    }
+}
+
+impl From<AsOfError> for Problem {
+    fn from(error: AsOfError) -> Self {
+        match &error {
+            AsOfError::Read(ReadError::Invalid(invalid)) => Self::bad("as-of-invalid", format!("`as_of`: {invalid}")),
+            error => Self::of_family(error.family(), error),
+        }
+    }
+}
+
+impl From<WaitError> for Problem {
+    fn from(error: WaitError) -> Self {
+        match &error {
+            WaitError::TimedOut { .. } => Self::later("position-not-reached", &error),
+            error => Self::of_family(error.family(), error),
+        }
+    }
+}
