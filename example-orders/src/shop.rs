@@ -9,13 +9,13 @@ use annals::projections::ProjectionStatus;
 use annals::{EventStore, PostgresOptions, Projections, ProjectionsBuilder, ProjectionsExt, Repository, prelude::*};
 
 use crate::Fault;
-use crate::analytics::DailySales;
-use crate::credit::Credit;
-use crate::detail::OrderDetail;
-use crate::list::OrderList;
+use crate::domain::credit::Credit;
+use crate::domain::order::Order;
 use crate::location::Location;
-use crate::order::Order;
-use crate::statement::CustomerStatement;
+use crate::read_models::analytics::DailySales;
+use crate::read_models::detail::OrderDetail;
+use crate::read_models::list::OrderList;
+use crate::read_models::statement::CustomerStatement;
 
 /// An order that the list cannot show is set aside, and the others go on.
 pub fn with_list(views: ProjectionsBuilder) -> ProjectionsBuilder {

@@ -8,26 +8,26 @@ use annals::{Decide, Event, Evolve, SqliteOptions};
 use jiff::Timestamp;
 use sqlx::{Connection, PgConnection, Row};
 
-use crate::analytics::{DailySales, Day};
-use crate::credit::{Credit, CreditEvent};
-use crate::dead_letters;
-use crate::detail::{Detail, OrderDetail};
-use crate::generations;
-use crate::list::{Listed, OrderList};
+use crate::domain::credit::{Credit, CreditEvent};
+use crate::domain::money::{Currency, Money};
+use crate::domain::order::OrderCommand::{Cancel, Deliver, Pay, Place, Reserve, Ship};
+use crate::domain::order::{CustomerId, Line, Order, OrderCommand, OrderError, OrderEvent, OrderId, PaymentId, Status};
 use crate::location::Location;
-use crate::mail;
-use crate::money::{Currency, Money};
-use crate::on_account;
-use crate::order::OrderCommand::{Cancel, Deliver, Pay, Place, Reserve, Ship};
-use crate::order::{CustomerId, Line, Order, OrderCommand, OrderError, OrderEvent, OrderId, PaymentId, Status};
-use crate::past;
-use crate::resilience;
+use crate::read_models::analytics::{DailySales, Day};
+use crate::read_models::detail::{Detail, OrderDetail};
+use crate::read_models::list::{Listed, OrderList};
+use crate::read_models::statement::{CustomerStatement, ShopEvent, Statement};
+use crate::scenes::dead_letters;
+use crate::scenes::generations;
+use crate::scenes::mail;
+use crate::scenes::on_account;
+use crate::scenes::past;
+use crate::scenes::resilience;
+use crate::scenes::story;
+use crate::scenes::tables;
+use crate::scenes::totals;
+use crate::scenes::two_shops;
 use crate::shop::Shop;
-use crate::statement::{CustomerStatement, ShopEvent, Statement};
-use crate::story;
-use crate::tables;
-use crate::totals;
-use crate::two_shops;
 
 /// Runs the scene once in an open shop, and closes the shop.
 async fn play(shop: Shop, first: i64, printed: &mut Vec<u8>) {
