@@ -102,5 +102,6 @@ async fn events_of_other_aggregates_with_the_same_stored_name_are_passed_over() 
 fn given_events_are_of_the_aggregate_that_their_type_names() {
     given_events([("1", AccountClosed::Closed { why: "moved".into() })])
         .with(Endings)
+        .across_tenants()
         .then_rows([Ending { kind: "account".into(), id: "1".into() }]);
 }
