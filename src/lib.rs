@@ -19,7 +19,7 @@
 //! | send mails, call others when something has happened | [`Reactor`], [`EffectKey`], [`ProjectionsBuilder::react`]; [`Projections::parked`] |
 //! | answer HTTP requests, each once | [how](guide::web) |
 //! | call other systems that fail, and refuse what is too much | the module `resilience` (feature `resilience`) |
-//! | run a business transaction over several services, and undo it if it fails | the module `sagas` (feature `sagas`) |
+//! | run a business transaction over several services, and undo it if it fails | [how](guide::sagas); the module `sagas` (feature `sagas`) |
 //! | be the service that such a transaction calls | [how](guide::participants); `sagas::participant` |
 //! | ask what was true then | [`Repository::as_of`], [`Repository::history`], [`Projections::as_of`], [`Projections::find_as_of`], [`AsOf`], and [below](#what-was-true-then) |
 //! | test all of that | the module `testing` (feature `testing`) |
@@ -125,7 +125,8 @@
         feature = "sqlite",
         feature = "projections",
         feature = "resilience-axum",
-        feature = "sagas-axum"
+        feature = "sagas-axum",
+        feature = "testing"
     )),
     allow(
         rustdoc::broken_intra_doc_links,
@@ -233,6 +234,10 @@ pub mod guide {
     #[cfg(all(feature = "resilience-axum", feature = "sqlite"))]
     #[doc = include_str!("../docs/web.md")]
     pub mod web {}
+
+    #[cfg(all(feature = "sagas", feature = "sqlite", feature = "testing"))]
+    #[doc = include_str!("../docs/sagas.md")]
+    pub mod sagas {}
 
     #[cfg(feature = "sagas-axum")]
     #[doc = include_str!("../docs/participants.md")]

@@ -2,6 +2,7 @@
 
 use std::future::Future;
 use std::marker::PhantomData;
+use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -15,7 +16,9 @@ use serde_json::Value;
 use crate::call::{Call, StepError};
 use crate::definition::{self, Action, Definition, Kind, SagaData, Step, Undo};
 use crate::local::LocalCommand;
+use crate::person::Decision;
 use crate::retry::StepRetry;
+use crate::text;
 
 /// How long a compensation may take by default.
 pub(crate) const COMPENSATION: Duration = Duration::from_secs(24 * 60 * 60);
@@ -181,6 +184,29 @@ impl<C: SagaData, P: Phase, O> Saga<C, P, O> {
         self.draft.into_saga()
     }
 
+    /// Asks a person, who answers by [`Engine::approve`](crate::Engine::approve) or [`Engine::reject`](crate::Engine::reject). What is
+    /// rejected is refused: before the pivot the saga is compensated, after it it is stuck. The step gives who approved it, and why.
+    ///
+    /// ```
+    /// # use annals_sagas::{Decision, Saga};
+    /// # use serde::{Deserialize, Serialize};
+    /// # use std::time::Duration;
+    /// #[derive(Serialize, Deserialize, Clone)]
+    /// struct Transfer { cents: u64, released_by: Option<String> }
+    ///
+    /// let transfer = Saga::<Transfer>::new("transfer")
+    ///     .approval("release")
+    ///     .within(Duration::from_secs(3 * 24 * 60 * 60))
+    ///     .keep(|transfer, decision: Decision| transfer.released_by = Some(decision.actor))
+    ///     .build()?;
+    /// # assert_eq!(transfer.outline(), "approval release\n");
+    /// # Ok::<(), annals_eventstore::Invalid>(())
+    /// ```
+    pub fn approval(mut self, name: &str) -> Saga<C, P, Decision> {
+        self.draft.push(name, Kind::Approval(None));
+        self.draft.into_saga()
+    }
+
     /// Branches that run side by side. The next step needs all of them.
     ///
     /// ```
@@ -205,10 +231,20 @@ impl<C: SagaData, P: Phase, O> Saga<C, P, O> {
     ///
     /// # Errors
     /// [`Invalid`] that names the field: `saga` or `step` for a name that is none or is used twice, `steps` if there are none,
-    /// `attempts` or `first` of a [`StepRetry`], a duration of 0.
+    /// `attempts` or `first` of a [`StepRetry`]; `timer`, `within`, `deadline` or `compensation_within` for a duration of 0.
     pub fn build(self) -> Result<Definition<C>, Invalid> {
         let Draft { name, steps, last: _, deadline, compensation } = self.draft;
         definition::build(name, steps, deadline, compensation)
+    }
+}
+
+impl<C: SagaData, P: Phase> Saga<C, P, Decision> {
+    /// How long the last step, an [`approval`](Saga::approval), can be answered. Then it is refused. Without a limit it waits for ever.
+    pub fn within(mut self, limit: Duration) -> Self {
+        if let Some(Step { kind: Kind::Approval(within), .. }) = self.draft.steps.last_mut() {
+            *within = Some(limit);
+        }
+        self
     }
 }
 
@@ -268,10 +304,14 @@ where
     F: Fn(Arc<C>, Call) -> Fut + Send + Sync + 'static,
     Fut: Future<Output = Result<T, StepError>> + Send + 'static,
 {
+    let action = Arc::new(action);
     Arc::new(move |data, call| {
-        let future = action(data, call);
+        let action = Arc::clone(&action);
         async move {
-            let output = future.await?;
+            // Called in here, so that a panic of the closure itself is caught too.
+            let made = AssertUnwindSafe(async move { action(data, call).await }).catch_unwind().await;
+            let output =
+                made.map_err(|panic| StepError::unknown(format!("it panicked: {}", text::of_panic(&*panic))))??;
             // The call had its effect, so what cannot be recorded must lead to its undo.
             serde_json::to_value(output).map_err(|e| StepError::unknown(format!("its output is no JSON: {e}")))
         }

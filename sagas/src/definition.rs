@@ -1,5 +1,7 @@
 //! What a saga consists of, once it is built.
 
+use std::fmt::Display;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -7,13 +9,16 @@ use annals_eventstore::{Fingerprint, Invalid};
 use annals_resilience::Policy;
 use futures::future::BoxFuture;
 use serde::Serialize;
-use serde::de::DeserializeOwned;
+use serde::de::{DeserializeOwned, Error as _};
 use serde_json::Value;
 
 use crate::call::{Call, StepError};
-use crate::instance::{Instance, SagaId, kind};
+use crate::drawing;
+use crate::instance::{End, Instance, SagaId, kind};
 use crate::local::LocalCommand;
+use crate::mismatch::mismatch;
 use crate::retry::StepRetry;
+use crate::text;
 use annals_resilience::IdempotencyKey;
 
 use crate::event::Direction;
@@ -57,6 +62,8 @@ pub(crate) enum Kind<C> {
     Remote(Policy, Action<C>),
     Signal(fn(&Value) -> Result<(), serde_json::Error>),
     Timer(Duration),
+    /// The time in which a person can answer.
+    Approval(Option<Duration>),
     Pivot,
 }
 
@@ -67,6 +74,7 @@ impl<C> Kind<C> {
             Self::Remote(..) => kind::REMOTE,
             Self::Signal(_) => kind::SIGNAL,
             Self::Timer(_) => kind::TIMER,
+            Self::Approval(_) => kind::APPROVAL,
             Self::Pivot => kind::PIVOT,
         }
     }
@@ -116,6 +124,20 @@ impl<C> Definition<C> {
         outline(&self.inner.steps)
     }
 
+    /// The steps as a picture: SVG without scripts or links, in light or dark as the reader prefers. It can stand in a page or in a file
+    /// of its own.
+    ///
+    /// ```
+    /// # use annals_sagas::Saga;
+    /// let wait = Saga::<()>::new("wait").signal::<u32>("answer").build()?;
+    /// assert!(wait.svg().starts_with("<svg "));
+    /// # Ok::<(), annals_eventstore::Invalid>(())
+    /// ```
+    #[must_use]
+    pub fn svg(&self) -> String {
+        drawing::svg(self.name(), self.steps())
+    }
+
     pub(crate) fn steps(&self) -> &[Step<C>] {
         &self.inner.steps
     }
@@ -126,16 +148,28 @@ impl<C> Definition<C> {
 }
 
 impl<C: SagaData> Definition<C> {
+    /// Why an instance cannot go on in this build, its data included.
+    pub(crate) fn unfit(&self, instance: &Instance) -> Option<String> {
+        let of_data = || Some(format!("its data does not fit this build: {}", self.data(instance).err()?));
+        mismatch(self, instance).or_else(of_data).map(|reason| text::storable(&reason))
+    }
+
     /// The input of an instance with everything that its steps have kept.
     pub(crate) fn data(&self, instance: &Instance) -> Result<C, serde_json::Error> {
         let mut data: C = serde_json::from_value(instance.data.clone())?;
         for name in &instance.done {
+            // A person who skips a step gives nothing to keep.
             if let Some(keep) = self.find(name).and_then(|step| step.keep.as_ref())
                 && let Some(state) = instance.steps.get(name)
-                && state.done.is_settled()
-                && !state.output.is_null()
+                && state.done.end == Some(End::Succeeded)
             {
-                keep(&mut data, state.output.clone())?;
+                let output = state.output.clone();
+                let of_step = |problem: &dyn Display| {
+                    serde_json::Error::custom(format!("`keep` of the step `{name}`: {problem}"))
+                };
+                catch_unwind(AssertUnwindSafe(|| keep(&mut data, output)))
+                    .map_err(|panic| of_step(&format!("it panicked: {}", text::of_panic(&*panic))))?
+                    .map_err(|e| of_step(&e))?;
             }
         }
         Ok(data)
@@ -197,6 +231,9 @@ pub(crate) fn build<C>(
         step.retry_undo.check(&step.name)?;
         if matches!(step.kind, Kind::Timer(wait) if wait.is_zero()) {
             return Err(Invalid::new("timer", format!("of step `{}` is 0", step.name), "give it a duration"));
+        }
+        if matches!(step.kind, Kind::Approval(Some(limit)) if limit.is_zero()) {
+            return Err(Invalid::new("within", format!("of step `{}` is 0", step.name), "give it a duration"));
         }
     }
     if deadline.is_some_and(|deadline| deadline.is_zero()) {

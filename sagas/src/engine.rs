@@ -1,6 +1,7 @@
 //! Runs instances of one saga.
 
 use std::collections::BTreeSet;
+use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
@@ -9,20 +10,21 @@ use annals_eventstore::{
     AggregateStore, Clock, Context, CorrelationId, ErrorFamily, EventStore, ExecuteError, Invalid, Repository,
     StreamVersion, Tenant,
 };
-use futures::StreamExt;
 use futures::stream::FuturesUnordered;
+use futures::{FutureExt, StreamExt};
 use jiff::Timestamp;
 use serde::Serialize;
 
 use crate::call::StepError;
 use crate::calls::{self, Calls};
 use crate::definition::{self, Definition, SagaData};
-use crate::error::SagaError;
+use crate::error::{SagaError, chain};
 use crate::event::{Direction, SagaEvent};
 use crate::instance::{Instance, SagaId, Status};
 use crate::local::{InstanceAt, NotDue};
 use crate::person::Decision;
 use crate::plan::{Due, Outcome, Planner, after};
+use crate::text;
 
 /// Runs instances of one saga, whose streams are in a store. Cloning it is cheap.
 ///
@@ -62,6 +64,8 @@ pub struct SagaStatus {
     pub reason: Option<String>,
     /// The steps that are done, in the order of their outcomes.
     pub done: Vec<String>,
+    /// The steps that wait for the approval of a person.
+    pub asks: Vec<String>,
     /// When [`Engine::run`] has something to do again, if it waits for a time; a signal may come before.
     pub wake_at: Option<Timestamp>,
     /// What a person did to it last.
@@ -273,21 +277,17 @@ impl<C: SagaData> Engine<C> {
 
     /// What is recorded first when an instance is continued: calls without an outcome may have had their effect.
     fn continued(&self, instance: &Instance) -> Vec<SagaEvent> {
-        let now = self.clock.now();
-        let mut planner = Planner::new(&self.definition, instance, now);
+        let mut planner = Planner::new(&self.definition, instance, self.clock.now());
         for due in planner.due() {
             if due.attempt > 0 {
-                planner.push(SagaEvent::Failed {
-                    step: self.definition.steps()[due.step].name.clone(),
-                    direction: due.direction,
-                    attempt: due.attempt,
-                    error: "the process ended before the outcome was recorded".to_owned(),
-                    may_have_happened: true,
-                    retry_at: Some(now),
-                });
+                planner.interrupted(&due);
             }
         }
-        planner.plan()
+        let runs = matches!(instance.status, Status::Running | Status::Compensating);
+        match self.definition.unfit(instance).filter(|_| runs) {
+            Some(reason) => planner.stuck(reason),
+            None => planner.plan(),
+        }
     }
 
     /// Makes a call and records its outcome, with what follows from it.
@@ -323,11 +323,19 @@ impl<C: SagaData> Engine<C> {
                 Planner::new(&self.definition, instance, self.clock.now()).outcome(due, outcome, goes_on())
             };
             self.calls.before_append()?;
-            let done = command.execute(at, &record).await;
+            let done = AssertUnwindSafe(command.execute(at, &record)).catch_unwind().await;
             self.calls.after_append()?;
             return match done {
-                Ok(()) | Err(ExecuteError::Rejected(NotDue)) => Ok(None),
-                Err(e) => Err(recording(id, e)),
+                Ok(Ok(()) | Err(ExecuteError::Rejected(NotDue))) => Ok(None),
+                Ok(Err(ExecuteError::Invalid(invalid))) => {
+                    let error = StepError::refused(format!("its events cannot be recorded: {invalid}"));
+                    self.record_outcome(id, due, Outcome::of(error), &goes_on).await.map(Some)
+                }
+                Ok(Err(e)) => match recording(id, e) {
+                    error if error.family() == ErrorFamily::Broken => self.stuck_at(id, due, chain(&error)).await,
+                    error => Err(error),
+                },
+                Err(panic) => self.stuck_at(id, due, format!("it panicked: {}", text::of_panic(&*panic))).await,
             };
         }
         let key = definition::key(id, &self.definition.steps()[due.step].name, due.direction)?;
@@ -336,6 +344,39 @@ impl<C: SagaData> Engine<C> {
             Some(remote) => self.calls.call(remote, due, Arc::new(data), key).await?,
             None => Outcome::of(StepError::refused("the step makes no calls in this build")),
         };
+        let recorded = match self.record_outcome(id, due, outcome, &goes_on).await {
+            // The call had its effect, so what cannot be stored must lead to its undo.
+            Err(SagaError::Invalid(invalid)) => {
+                let error = StepError::unknown(format!("its output cannot be recorded: {invalid}"));
+                self.record_outcome(id, due, Outcome::of(error), &goes_on).await
+            }
+            recorded => recorded,
+        };
+        recorded.map(Some)
+    }
+
+    /// A local step cannot be done or undone before a person has repaired something.
+    async fn stuck_at(&self, id: &SagaId, due: &Due, problem: String) -> Result<Option<InstanceAtVersion>, SagaError> {
+        let step = &self.definition.steps()[due.step].name;
+        let stuck = SagaEvent::Stuck {
+            step: Some(step.clone()),
+            reason: text::storable(&format!("the {} of `{step}`: {problem}", due.direction)),
+        };
+        self.record(id, |instance| {
+            let is_due = Planner::new(&self.definition, instance, self.clock.now()).due().contains(due);
+            Ok(is_due.then(|| stuck.clone()).into_iter().collect())
+        })
+        .await
+        .map(Some)
+    }
+
+    async fn record_outcome(
+        &self,
+        id: &SagaId,
+        due: &Due,
+        outcome: Outcome,
+        goes_on: &(dyn Fn() -> bool + Sync),
+    ) -> Result<InstanceAtVersion, SagaError> {
         self.record(id, |instance| {
             let planner = Planner::new(&self.definition, instance, self.clock.now());
             let recorded = planner.outcome(due, outcome.clone(), goes_on());
@@ -345,7 +386,6 @@ impl<C: SagaData> Engine<C> {
             Ok(recorded.unwrap_or_default())
         })
         .await
-        .map(Some)
     }
 
     /// All events that an instance leads to have its id as their correlation id.
@@ -393,6 +433,7 @@ impl SagaStatus {
             stuck_at: instance.stuck_at.clone(),
             reason: instance.reason.clone(),
             done: instance.done.clone(),
+            asks: instance.asks().map(|(step, _)| step.clone()).collect(),
             wake_at: instance.waits.and_then(|wait| wait.until),
             decision: instance.decision.clone(),
             version: at.version,

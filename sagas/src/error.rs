@@ -106,3 +106,14 @@ impl SagaError {
         self.family() == ErrorFamily::Transient
     }
 }
+
+/// The error and its causes.
+pub(crate) fn chain(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut source = error.source();
+    while let Some(error) = source {
+        text += &format!(": {error}");
+        source = error.source();
+    }
+    text
+}

@@ -24,8 +24,8 @@ impl std::fmt::Display for Direction {
     }
 }
 
-/// What a person did to an instance.
-#[derive(Serialize, Deserialize, Clone, Copy, Debug, PartialEq, Eq)]
+/// What a person decides about an instance.
+#[derive(Serialize, Deserialize, Clone, Debug, PartialEq, Eq)]
 #[serde(rename_all = "snake_case")]
 pub enum Intervention {
     /// The failed step gets all its attempts again.
@@ -38,17 +38,29 @@ pub enum Intervention {
     Complete,
     /// An instance that runs is given up: its finished steps are undone.
     Cancel,
+    /// A step that asks for approval is done.
+    Approve {
+        /// The step.
+        step: String,
+    },
+    /// A step that asks for approval is refused.
+    Reject {
+        /// The step.
+        step: String,
+    },
 }
 
 impl std::fmt::Display for Intervention {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str(match self {
-            Self::Retry => "retry",
-            Self::Skip => "skip",
-            Self::Compensate => "compensate",
-            Self::Complete => "complete",
-            Self::Cancel => "cancel",
-        })
+        match self {
+            Self::Retry => f.write_str("retry"),
+            Self::Skip => f.write_str("skip"),
+            Self::Compensate => f.write_str("compensate"),
+            Self::Complete => f.write_str("complete"),
+            Self::Cancel => f.write_str("cancel"),
+            Self::Approve { step } => write!(f, "approve `{step}`"),
+            Self::Reject { step } => write!(f, "reject `{step}`"),
+        }
     }
 }
 
@@ -137,6 +149,16 @@ pub enum SagaEvent {
         /// What came with it.
         payload: Value,
     },
+    /// A person is asked for approval.
+    #[event(name = "saga.approval_asked")]
+    ApprovalAsked {
+        /// The step.
+        step: String,
+        /// When.
+        at: Timestamp,
+        /// Until when it can be answered; `None` if there is no limit.
+        until: Option<Timestamp>,
+    },
     /// The steps before the pivot cannot be undone any more.
     #[event(name = "saga.pivot_passed")]
     PivotPassed,
@@ -164,10 +186,10 @@ pub enum SagaEvent {
         /// Why.
         reason: String,
     },
-    /// A person intervened.
+    /// A person decided.
     #[event(name = "saga.intervened")]
     Intervened {
-        /// What was done.
+        /// What.
         intervention: Intervention,
         /// By whom.
         actor: String,

@@ -1,6 +1,6 @@
 //! The state of one instance: the fold of its stream.
 
-use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::collections::{BTreeMap, VecDeque};
 
 use annals_eventstore::Evolve;
 use annals_macros::Aggregate;
@@ -83,8 +83,8 @@ pub struct Instance {
     pub(crate) waits: Option<Wait>,
     /// What a person did last.
     pub(crate) decision: Option<Decision>,
-    /// The keys of the requests of people that were followed.
-    pub(crate) requests: BTreeSet<String>,
+    /// The keys of the requests of people that were followed, and what each was for.
+    pub(crate) requests: BTreeMap<String, Intervention>,
 }
 
 /// A wait for a signal or a time.
@@ -107,6 +107,7 @@ pub(crate) mod kind {
     pub(crate) const REMOTE: &str = "remote";
     pub(crate) const SIGNAL: &str = "signal";
     pub(crate) const TIMER: &str = "timer";
+    pub(crate) const APPROVAL: &str = "approval";
     pub(crate) const PIVOT: &str = "pivot";
 }
 
@@ -116,8 +117,12 @@ pub(crate) struct StepState {
     pub(crate) done: Progress,
     pub(crate) undone: Progress,
     pub(crate) output: Value,
-    /// When its timer ends.
+    /// When its timer, or the time to answer it, ends.
     pub(crate) due: Option<Timestamp>,
+    /// Whether a person was asked for approval.
+    pub(crate) asked: bool,
+    /// How a person answered.
+    pub(crate) answer: Option<Decision>,
     /// What it was in the build that began it.
     pub(crate) kind: Option<&'static str>,
 }
@@ -166,6 +171,11 @@ impl StepState {
         }
     }
 
+    /// Whether it waits for the answer of a person, as long as the instance runs.
+    pub(crate) fn asks(&self) -> bool {
+        self.asked && self.done.end.is_none()
+    }
+
     fn progress_mut(&mut self, direction: Direction) -> &mut Progress {
         match direction {
             Direction::Do => &mut self.done,
@@ -200,19 +210,28 @@ impl Instance {
         state
     }
 
+    /// The steps that wait for the approval of a person.
+    pub(crate) fn asks(&self) -> impl Iterator<Item = (&String, &StepState)> {
+        let runs = self.status == Status::Running;
+        self.steps.iter().filter(move |(_, state)| runs && state.asks())
+    }
+
     /// The direction in which a failed step was in the way.
     pub(crate) fn direction_when_stuck(&self) -> Direction {
         if self.was == Status::Compensating { Direction::Undo } else { Direction::Do }
     }
 
-    fn intervened(&mut self, intervention: Intervention, until: Option<Timestamp>) {
+    fn intervened(&mut self, decision: Decision, until: Option<Timestamp>) {
         let direction = self.direction_when_stuck();
         let stuck_at = self.stuck_at.take();
-        match intervention {
+        match &decision.intervention {
             Intervention::Retry | Intervention::Skip => {
                 if let Some(step) = stuck_at {
-                    let skip = intervention == Intervention::Skip;
-                    let progress = self.progress_mut(&step, direction);
+                    let skip = decision.intervention == Intervention::Skip;
+                    let state = self.steps.entry(step.clone()).or_default();
+                    // A person is asked again, and has the whole time again.
+                    (state.asked, state.answer) = (false, None);
+                    let progress = state.progress_mut(direction);
                     progress.end = skip.then_some(End::Skipped);
                     progress.forgiven = progress.attempts;
                     progress.retry_at = None;
@@ -230,8 +249,12 @@ impl Instance {
                 self.until = until;
             }
             Intervention::Complete => self.status = Status::Completed,
+            Intervention::Approve { step } | Intervention::Reject { step } => {
+                self.steps.entry(step.clone()).or_default().answer = Some(decision.clone());
+            }
         }
         self.reason = None;
+        self.decision = Some(decision);
     }
 }
 
@@ -281,6 +304,10 @@ impl Evolve for Instance {
                 }
             }
             SagaEvent::TimerSet { step, due } => self.begin(&step, kind::TIMER).due = Some(due),
+            SagaEvent::ApprovalAsked { step, at: _, until } => {
+                let state = self.begin(&step, kind::APPROVAL);
+                (state.asked, state.due) = (true, until);
+            }
             SagaEvent::SignalReceived { step, payload } => self.signals.entry(step).or_default().push_back(payload),
             SagaEvent::PivotPassed => self.pivot_passed = true,
             SagaEvent::CompensationBegun { reason: _, until } => {
@@ -292,9 +319,8 @@ impl Evolve for Instance {
             }
             SagaEvent::WaitBegun { step: _, until } => self.waits = Some(Wait { until }),
             SagaEvent::Intervened { intervention, actor, reason, at, request, until } => {
-                self.requests.extend(request);
-                self.intervened(intervention, until);
-                self.decision = Some(Decision { intervention, actor, reason, at });
+                self.requests.extend(request.map(|request| (request, intervention.clone())));
+                self.intervened(Decision { intervention, actor, reason, at }, until);
             }
             SagaEvent::Completed => self.status = Status::Completed,
             SagaEvent::Compensated => self.status = Status::Compensated,

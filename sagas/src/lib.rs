@@ -50,6 +50,7 @@
 //! |---|---|
 //! | run instances in several processes | [`SagasBuilder`], [`Sagas::start`], [`Sagas::wait_for`], [`Sagas::close`] |
 //! | send what an instance waits for | [`Sagas::signal`] |
+//! | let a person approve a step | [`Saga::approval`], [`Sagas::approvals`], [`Sagas::approve`], [`Sagas::reject`] |
 //! | see what waits for a person, and decide | [`Sagas::stuck`], [`Sagas::preview`], [`Sagas::intervene`], [`Intervention`] |
 //! | know how a process does | [`Sagas::runner`], [`Sagas::projections`] |
 //! | know whether a build fits what runs | [`SagasBuilder::check`], and below |
@@ -62,7 +63,7 @@
 //! # Other builds
 //!
 //! An instance goes on in another build if each step that it has begun is there under its name and kind, behind no step that was
-//! not done before it. Else it becomes [stuck](Status::Stuck) with the reason, before anything is called, and goes on when a person
+//! not done before it, and its data, with what steps have kept, can be read. Else it becomes [stuck](Status::Stuck) with the reason, before anything is called, and goes on when a person
 //! retries it in a build in which it fits. Steps that it has not begun may change at will. If a build lacks a whole saga, its
 //! instances wait, and [`Sagas::runner`] names the saga.
 //!
@@ -77,6 +78,7 @@ mod builder;
 mod call;
 mod calls;
 mod definition;
+mod drawing;
 mod engine;
 mod error;
 mod event;
@@ -93,6 +95,7 @@ mod runner;
 pub mod testing;
 #[cfg(test)]
 mod tests;
+mod text;
 
 pub use builder::{AfterPivot, BeforePivot, NeedsLocalUndo, NeedsUndo, Parallel, Phase, Saga};
 pub use call::{Call, StepError};
@@ -107,4 +110,4 @@ pub use person::{By, Decision};
 pub use retry::StepRetry;
 #[cfg(any(feature = "sqlite", feature = "postgres"))]
 pub use runner::SagasExt;
-pub use runner::{CheckError, RunnerStatus, SagaInstance, SagaInstances, Sagas, SagasBuilder, Unfit};
+pub use runner::{Ask, CheckError, RunnerStatus, SagaInstance, SagaInstances, Sagas, SagasBuilder, Unfit};

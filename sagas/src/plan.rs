@@ -11,6 +11,7 @@ use crate::event::{Direction, SagaEvent};
 use crate::instance::{Instance, Status, signal};
 use crate::mismatch::mismatch;
 use crate::retry::StepRetry;
+use crate::text;
 
 /// A call that is due: of a remote step whose intent is recorded, or of a local one.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -88,6 +89,27 @@ impl<'d, C> Planner<'d, C> {
         self.events
     }
 
+    /// A call whose outcome nobody recorded: it counts, so that a step that ends its process does not do so for ever.
+    pub(crate) fn interrupted(&mut self, due: &Due) {
+        let step = &self.definition.steps()[due.step];
+        let forgiven = self.instance.step(&step.name).progress(due.direction).forgiven;
+        let may_go_on = due.attempt.saturating_sub(forgiven) < self.retry(step, due.direction).most_interrupted();
+        self.push(SagaEvent::Failed {
+            step: step.name.clone(),
+            direction: due.direction,
+            attempt: due.attempt,
+            error: "the process ended before the outcome was recorded".to_owned(),
+            may_have_happened: true,
+            retry_at: may_go_on.then_some(self.now),
+        });
+    }
+
+    /// The end of a plan for an instance that cannot go on in this build.
+    pub(crate) fn stuck(mut self, reason: String) -> Vec<SagaEvent> {
+        self.push(SagaEvent::Stuck { step: None, reason });
+        self.events
+    }
+
     /// How the instance ends, if no further call is needed for that.
     fn plan_end(mut self) -> Option<Vec<SagaEvent>> {
         while let Some(event) = self.next() {
@@ -159,6 +181,18 @@ impl<'d, C> Planner<'d, C> {
                         output: Value::Null,
                     }),
                 },
+                Kind::Approval(limit) if !state.asked => Some(SagaEvent::ApprovalAsked {
+                    step: step.name.clone(),
+                    at: self.now,
+                    until: limit.map(|limit| after(self.now, limit)),
+                }),
+                Kind::Approval(_) => state.due.filter(|due| self.now >= *due).map(|due| SagaEvent::Refused {
+                    step: step.name.clone(),
+                    direction: Direction::Do,
+                    attempt: 0,
+                    reason: format!("nobody has answered until {due}"),
+                    may_have_happened: false,
+                }),
                 Kind::Pivot => Some(SagaEvent::PivotPassed),
             };
             if event.is_some() {
@@ -351,11 +385,12 @@ impl<'d, C> Planner<'d, C> {
         self.push(match outcome {
             Outcome::Succeeded(output) => SagaEvent::Succeeded { step: name, direction, attempt, output },
             Outcome::Refused { reason, may_have_happened } => {
+                let reason = text::storable(&reason);
                 SagaEvent::Refused { step: name, direction, attempt, reason, may_have_happened }
             }
             Outcome::Failed { error, may_have_happened, retry_after } => {
                 let wait = retry.wait(attempt - progress.forgiven.min(attempt), retry_after);
-                let retry_at = wait.map(|wait| after(self.now, wait));
+                let (error, retry_at) = (text::storable(&error), wait.map(|wait| after(self.now, wait)));
                 SagaEvent::Failed { step: name, direction, attempt, error, may_have_happened, retry_at }
             }
         });

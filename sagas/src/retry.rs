@@ -10,7 +10,8 @@ use annals_eventstore::Invalid;
 /// step's policy.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct StepRetry {
-    /// How many calls are made at most, from 1.
+    /// How many calls are made at most, from 1. One whose process ended before its outcome was recorded is made again also if it
+    /// was the last one, until there were five in all.
     pub attempts: u32,
     /// The wait after the first one.
     pub first: Duration,
@@ -28,6 +29,11 @@ impl Default for StepRetry {
 impl StepRetry {
     /// Twenty calls, within about 15 minutes: what is begun should be undone.
     pub(crate) const UNDO: Self = Self { attempts: 20, first: Duration::from_secs(1), most: Duration::from_secs(60) };
+
+    /// How many calls are made at most if the process ends in each.
+    pub(crate) fn most_interrupted(&self) -> u32 {
+        self.attempts.max(Self::default().attempts)
+    }
 
     pub(crate) fn check(&self, step: &str) -> Result<(), Invalid> {
         if self.attempts == 0 {

@@ -97,7 +97,7 @@ impl Engine<()> {
     }
 
     /// Records what an event says about a flow, once. A flow that is not known begins with `begun`.
-    async fn report(
+    pub(crate) async fn report(
         &self,
         id: &SagaId,
         mark: &Mark,

@@ -6,6 +6,7 @@ use annals_eventstore::{ErrorFamily, Invalid};
 
 use super::key::StepKey;
 use crate::call::StepError;
+use crate::error::chain;
 
 /// Why a call of a step did not succeed. As a [`StepError`] it is what the saga takes it as, so that a participant can also be called
 /// within the process of the saga.
@@ -147,15 +148,4 @@ impl From<ParticipantError> for StepError {
             },
         }
     }
-}
-
-/// The error and its causes.
-fn chain(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut source = error.source();
-    while let Some(error) = source {
-        text += &format!(": {error}");
-        source = error.source();
-    }
-    text
 }

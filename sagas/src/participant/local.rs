@@ -13,6 +13,7 @@ use super::remote::answer;
 use super::state::{Phase, SHORTEST_WAIT, StepState, ToUndo};
 use crate::event::Direction;
 use crate::local::{LocalCommand, NotDue, Record, RecordedWith};
+use crate::text;
 
 impl Participant {
     /// Does a step by a command of an aggregate in the same store, see [`command`](crate::command) and
@@ -47,7 +48,7 @@ impl Participant {
             is_due.then(|| {
                 vec![match decided {
                     Ok(answer) => StepEvent::Done { request, answer },
-                    Err(reason) => StepEvent::DoRefused { request, reason },
+                    Err(reason) => StepEvent::DoRefused { request, reason: text::storable(&reason) },
                 }]
             })
         };
@@ -86,7 +87,7 @@ impl Participant {
             matches!(state.to_undo(step, self.now()), Ok(ToUndo::Undo)).then(|| {
                 vec![match decided {
                     Ok(_) => StepEvent::Undone,
-                    Err(error) => StepEvent::UndoFailed { error },
+                    Err(error) => StepEvent::UndoFailed { error: text::storable(&error) },
                 }]
             })
         };

@@ -16,6 +16,7 @@ use super::state::{Phase, StepState, ToUndo};
 use crate::call::StepError;
 use crate::event::Direction;
 use crate::plan::after;
+use crate::text;
 
 impl Participant {
     /// Does a step by an effect outside of the store: that it was begun is committed, then `effect` runs, then its answer is
@@ -85,8 +86,8 @@ impl Participant {
     async fn not_done(&self, step: &StepKey, request: String, call: u32, error: StepError) -> ParticipantError {
         let is_final = matches!(error, StepError::Refused { .. });
         let event = match &error {
-            StepError::Refused { reason } => StepEvent::DoRefused { request, reason: reason.clone() },
-            error => StepEvent::DoFailed { error: error.to_string() },
+            StepError::Refused { reason } => StepEvent::DoRefused { request, reason: text::storable(reason) },
+            error => StepEvent::DoFailed { error: text::storable(&error.to_string()) },
         };
         let is_ours = |state: &StepState| matches!(state.phase, Phase::Doing(_)) && state.calls == call;
         let recorded =
@@ -150,7 +151,7 @@ impl Participant {
                 Ok(match (&state.phase, &result) {
                     (Phase::Undoing(_) | Phase::NotUndone { .. }, Ok(())) => Some(StepEvent::Undone),
                     (Phase::Undoing(_), Err(error)) if is_ours => {
-                        Some(StepEvent::UndoFailed { error: error.to_string() })
+                        Some(StepEvent::UndoFailed { error: text::storable(&error.to_string()) })
                     }
                     _ => None,
                 })

@@ -13,7 +13,6 @@ use crate::engine::{Engine, InstanceAtVersion, SagaStatus};
 use crate::error::SagaError;
 use crate::event::{Intervention, SagaEvent};
 use crate::instance::{Instance, SagaId};
-use crate::mismatch::mismatch;
 use crate::person::By;
 
 type Done<'a, T> = BoxFuture<'a, Result<T, SagaError>>;
@@ -81,6 +80,6 @@ impl<C: SagaData> AnySaga for Engine<C> {
     }
 
     fn mismatch(&self, instance: &Instance) -> Option<String> {
-        mismatch(self.definition(), instance)
+        self.definition().unfit(instance)
     }
 }

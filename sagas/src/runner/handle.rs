@@ -31,6 +31,13 @@ const STUCK: &str = "
     LIMIT $1
 ";
 
+/// The instances that ask for approval, those that do so longest first.
+const APPROVALS: &str = "
+    status = 'running' AND asked_at IS NOT NULL
+    ORDER BY asked_at NULLS LAST
+    LIMIT $1
+";
+
 /// Sagas that run in this process, beside others that run the same. Cloning is cheap; when the last clone is dropped they are closed,
 /// without anybody waiting for it.
 ///
@@ -193,7 +200,7 @@ impl Sagas {
         Ok(())
     }
 
-    /// A person decides about an instance that is stuck, or cancels one that runs: [`Engine::intervene`](crate::Engine::intervene)
+    /// A person decides about an instance that is stuck, answers one that asks, or cancels one that runs: [`Engine::intervene`](crate::Engine::intervene)
     /// has the table.
     ///
     /// # Errors
@@ -206,6 +213,49 @@ impl Sagas {
         saga.intervene(&self.key(id), what, by).await?;
         self.shared().run(self.key(id), saga.name(), None);
         Ok(())
+    }
+
+    /// A person approves a step that was declared by [`approval`](crate::Saga::approval) and asks.
+    ///
+    /// ```
+    /// use annals_sagas::{By, Saga, SagaId, SagasExt, Status};
+    /// use std::time::Duration;
+    ///
+    /// # async fn run() -> Result<(), Box<dyn std::error::Error>> {
+    /// # let folder = tempfile::tempdir()?;
+    /// let store = annals_eventstore::sqlite(folder.path().join("bank.db")).await?;
+    /// let transfer = Saga::<u64>::new("transfer").approval("release").build()?;
+    /// let sagas = store.sagas().with(transfer).start().await?;
+    /// let id = SagaId::new("t-17")?;
+    /// sagas.start(&id, 5_000_00_u64).await?;
+    /// while sagas.approvals(10).await?.is_empty() {
+    ///     tokio::time::sleep(Duration::from_millis(10)).await;
+    /// }
+    /// sagas.approve(&id, "release", &By::new("ada", "I know them")?.request("click-4711")).await?;
+    /// assert_eq!(sagas.wait_for(&id, Duration::from_secs(5)).await?.status, Status::Completed);
+    /// # sagas.close().await;
+    /// # Ok(()) }
+    /// # tokio::runtime::Runtime::new().unwrap().block_on(run()).unwrap();
+    /// ```
+    ///
+    /// # Errors
+    /// As of [`Sagas::intervene`].
+    ///
+    /// # Cancel safety
+    /// As of [`Sagas::intervene`].
+    pub async fn approve(&self, id: &SagaId, step: &str, by: &By) -> Result<(), SagaError> {
+        self.intervene(id, Intervention::Approve { step: step.to_owned() }, by).await
+    }
+
+    /// A person rejects such a step: before the pivot the saga is compensated, after it it is stuck.
+    ///
+    /// # Errors
+    /// As of [`Sagas::intervene`].
+    ///
+    /// # Cancel safety
+    /// As of [`Sagas::intervene`].
+    pub async fn reject(&self, id: &SagaId, step: &str, by: &By) -> Result<(), SagaError> {
+        self.intervene(id, Intervention::Reject { step: step.to_owned() }, by).await
     }
 
     /// What [`Sagas::intervene`], and what follows from it, would record, without recording it: a dry run.
@@ -272,7 +322,7 @@ impl Sagas {
         self.projections().find::<SagaInstances>(&(self.tenant.clone(), id.to_string())).await
     }
 
-    /// The rows of instances that wait for a person, of all tenants, those that do so longest first: `most` of them,
+    /// The rows of instances that are stuck and wait for a person, of all tenants, those that do so longest first: `most` of them,
     /// [`Projections::MOST_ROWS`] at most.
     ///
     /// # Errors
@@ -282,6 +332,18 @@ impl Sagas {
     /// Dropping the future is harmless.
     pub async fn stuck(&self, most: u32) -> Result<Vec<SagaInstance>, QueryError> {
         self.projections().select::<SagaInstances>(STUCK, &[&most]).await
+    }
+
+    /// The rows of instances that ask a person for approval, of all tenants, those that do so longest first: `most` of them,
+    /// [`Projections::MOST_ROWS`] at most.
+    ///
+    /// # Errors
+    /// [`QueryError`].
+    ///
+    /// # Cancel safety
+    /// Dropping the future is harmless.
+    pub async fn approvals(&self, most: u32) -> Result<Vec<SagaInstance>, QueryError> {
+        self.projections().select::<SagaInstances>(APPROVALS, &[&most]).await
     }
 
     /// What this process does for its sagas.

@@ -4,16 +4,15 @@ use annals_eventstore::{Recorded, StreamId, Tenant};
 use annals_macros::ReadModel;
 use annals_projections::{ProjectionError, StreamProjection, StreamRow, slot_of};
 use jiff::Timestamp;
+use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-use crate::event::{Intervention, SagaEvent};
+use crate::event::{Direction, Intervention, SagaEvent};
 use crate::instance::Status;
+use crate::text;
 
 /// Into how many slots the instances are divided: what one process has at least, and so how many processes share them at most.
 pub(crate) const SLOTS: u32 = 16;
-
-/// The most bytes of an error's text in a row.
-const MOST_ERROR_BYTES: usize = 2_000;
 
 /// A row of the table `saga_instances`: an instance, as its stream says. The table may lag behind the streams and can be built anew
 /// at any time; nothing relies on it but who looks for instances.
@@ -22,7 +21,8 @@ const MOST_ERROR_BYTES: usize = 2_000;
     table = "saga_instances",
     key("tenant", "saga_id"),
     index("saga_type", "wake_at"),
-    index("status", "updated_at")
+    index("status", "updated_at"),
+    index("asked_at")
 )]
 pub struct SagaInstance {
     /// The tenant.
@@ -60,6 +60,22 @@ pub struct SagaInstance {
     pub last_error: Option<String>,
     /// The correlation id of all that it led to.
     pub correlation_id: Option<String>,
+    /// The steps that wait for the approval of a person, in the order in which they have asked.
+    #[column(json)]
+    pub asks: Vec<Ask>,
+    /// Since when the first of these waits.
+    pub asked_at: Option<Timestamp>,
+}
+
+/// A step that waits for the approval of a person.
+#[derive(Serialize, Deserialize, Clone, Debug, PartialEq, Eq)]
+pub struct Ask {
+    /// The step.
+    pub step: String,
+    /// Since when.
+    pub at: Timestamp,
+    /// Until when it can be answered; `None` if there is no limit.
+    pub until: Option<Timestamp>,
 }
 
 /// The projection that builds the table.
@@ -103,6 +119,8 @@ impl SagaInstance {
             deadline: None,
             last_error: None,
             correlation_id: None,
+            asks: Vec::new(),
+            asked_at: None,
         }
     }
 
@@ -110,7 +128,7 @@ impl SagaInstance {
     pub(crate) fn take_in(&mut self, event: &SagaEvent, version: i64, recorded_at: Timestamp) {
         (self.version, self.updated_at) = (version, recorded_at);
         if let Some(error) = event.error() {
-            self.last_error = Some(storable_error(&error));
+            self.last_error = Some(text::storable(&error));
         }
         match event {
             SagaEvent::Started { saga, definition, data, at, deadline } => {
@@ -123,7 +141,7 @@ impl SagaInstance {
             | SagaEvent::Succeeded { step, attempt, .. }
             | SagaEvent::Refused { step, attempt, .. }
             | SagaEvent::Failed { step, attempt, .. } => self.is_at(step, *attempt),
-            SagaEvent::TimerSet { step, .. } => self.is_at(step, 0),
+            SagaEvent::TimerSet { step, .. } | SagaEvent::ApprovalAsked { step, .. } => self.is_at(step, 0),
             SagaEvent::WaitBegun { step: Some(step), .. } | SagaEvent::Stuck { step: Some(step), .. }
                 if self.current_step.as_ref() != Some(step) =>
             {
@@ -151,10 +169,24 @@ impl SagaInstance {
         if let SagaEvent::Stuck { .. } = event {
             self.status = Status::Stuck;
         }
+        self.ask(event);
         self.wake_at = match event {
             SagaEvent::WaitBegun { until, .. } => *until,
             _ => Some(self.created_at).filter(|_| matches!(self.status, Status::Running | Status::Compensating)),
         };
+    }
+
+    fn ask(&mut self, event: &SagaEvent) {
+        match event {
+            SagaEvent::ApprovalAsked { step, at, until } => {
+                self.asks.push(Ask { step: step.clone(), at: as_in_a_column(*at), until: until.map(as_in_a_column) });
+            }
+            SagaEvent::Succeeded { step, direction: Direction::Do, .. }
+            | SagaEvent::Refused { step, direction: Direction::Do, .. } => self.asks.retain(|ask| ask.step != *step),
+            _ if !matches!(self.status, Status::Running | Status::Stuck) => self.asks.clear(),
+            _ => {}
+        }
+        self.asked_at = self.asks.first().map(|ask| ask.at);
     }
 
     fn is_at(&mut self, step: &str, attempt: u32) {
@@ -162,25 +194,19 @@ impl SagaInstance {
     }
 }
 
-/// The text without what no database holds, and not longer than a row should be.
-fn storable_error(error: &str) -> String {
-    let mut end = error.len().min(MOST_ERROR_BYTES);
-    while !error.is_char_boundary(end) {
-        end -= 1;
-    }
-    without_nul(&error[..end])
+/// In microseconds, so that it is equal to the columns that have the same time.
+fn as_in_a_column(at: Timestamp) -> Timestamp {
+    Timestamp::from_microsecond(at.as_microsecond()).unwrap_or(at)
 }
 
 /// PostgreSQL holds no character 0, in JSON neither. The stream has the input as it was.
 fn storable(value: &Value) -> Value {
     match value {
-        Value::String(text) => Value::String(without_nul(text)),
+        Value::String(text) => Value::String(text::without_nul(text)),
         Value::Array(values) => values.iter().map(storable).collect(),
-        Value::Object(fields) => fields.iter().map(|(name, value)| (without_nul(name), storable(value))).collect(),
+        Value::Object(fields) => {
+            fields.iter().map(|(name, value)| (text::without_nul(name), storable(value))).collect()
+        }
         other => other.clone(),
     }
-}
-
-fn without_nul(text: &str) -> String {
-    text.replace('\0', "\u{fffd}")
 }

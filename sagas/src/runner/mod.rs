@@ -16,4 +16,4 @@ pub use builder::SagasBuilder;
 pub use builder::SagasExt;
 pub use check::{CheckError, Unfit};
 pub use handle::{RunnerStatus, Sagas};
-pub use instances::{SagaInstance, SagaInstances};
+pub use instances::{Ask, SagaInstance, SagaInstances};

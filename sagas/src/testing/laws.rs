@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use super::world::Ran;
 use crate::definition::{Definition, Kind, Undo};
-use crate::event::{Direction, SagaEvent};
+use crate::event::{Direction, Intervention, SagaEvent};
 use crate::instance::Status;
 
 /// The first law that a run breaks.
@@ -35,9 +35,16 @@ fn order<C>(definition: &Definition<C>, events: &[SagaEvent]) -> Option<String> 
     let mut pivot_passed = false;
     let mut open = BTreeSet::new();
     let mut with_effect = BTreeSet::new();
+    let mut answered = BTreeSet::new();
     for event in events {
         match event {
             SagaEvent::CompensationBegun { .. } => compensating = true,
+            SagaEvent::Intervened {
+                intervention: Intervention::Approve { step } | Intervention::Reject { step },
+                ..
+            } if compensating || !answered.insert(step) => {
+                return Some(format!("`{step}` was answered twice, or during the compensation"));
+            }
             SagaEvent::PivotPassed => pivot_passed = true,
             SagaEvent::Begun { step, direction: Direction::Do, attempt } => {
                 if compensating {

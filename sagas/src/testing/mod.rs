@@ -1,4 +1,4 @@
-//! The crash-point explorer: tries a saga under every outcome of its calls and with a crash at every append.
+//! The crash-point explorer: tries a saga under every outcome of its calls and approvals, and with a crash at every append.
 //!
 //! ```
 //! use annals_resilience::Policy;
@@ -40,4 +40,4 @@ pub(crate) use laws::broken;
 #[cfg(test)]
 pub(crate) use schedule::{Choice, Point};
 #[cfg(test)]
-pub(crate) use world::run;
+pub(crate) use world::{PausedClock, recorded, run};

@@ -11,6 +11,8 @@ use crate::event::Direction;
 pub(crate) enum Point {
     /// A call is made.
     Call { step: String, direction: Direction, attempt: u32 },
+    /// A person is asked for approval.
+    Ask { step: String, limited: bool },
     /// Something is appended to the stream of the instance.
     Append,
 }
@@ -21,11 +23,13 @@ pub(crate) enum Choice {
     Usual,
     Refused,
     Transient,
+    /// Nobody answers in time.
+    Unanswered,
     /// The call has its effect, and no answer comes.
     LostAnswer,
     /// The call has no effect, and no answer comes.
     LostCall,
-    /// The call arrives twice.
+    /// The call, or the answer of a person, arrives twice.
     Twice,
     CrashBefore,
     CrashAfter,
@@ -33,20 +37,24 @@ pub(crate) enum Choice {
 
 const OF_CALLS: [Choice; 6] =
     [Choice::Usual, Choice::Refused, Choice::Transient, Choice::LostAnswer, Choice::LostCall, Choice::Twice];
+const OF_ASKS: [Choice; 4] = [Choice::Usual, Choice::Refused, Choice::Twice, Choice::Unanswered];
 const OF_APPENDS: [Choice; 3] = [Choice::Usual, Choice::CrashBefore, Choice::CrashAfter];
 
 impl Point {
     pub(crate) fn choices(&self) -> &'static [Choice] {
         match self {
             Self::Call { .. } => &OF_CALLS,
+            Self::Ask { limited: true, .. } => &OF_ASKS,
+            Self::Ask { limited: false, .. } => &OF_ASKS[..3],
             Self::Append => &OF_APPENDS,
         }
     }
 
-    /// Whether a choice is one more disturbance, of which a run has few. The outcomes of first calls are not: all their combinations are tried.
+    /// Whether a choice is one more disturbance, of which a run has few. The outcomes of first calls and of approvals are not: all their
+    /// combinations are tried.
     pub(crate) fn disturbs(&self, choice: Choice) -> bool {
         match self {
-            Self::Call { direction: Direction::Do, attempt: 1, .. } => choice == Choice::Twice,
+            Self::Call { direction: Direction::Do, attempt: 1, .. } | Self::Ask { .. } => choice == Choice::Twice,
             _ => true,
         }
     }
@@ -56,6 +64,7 @@ impl fmt::Display for Point {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Call { step, direction, attempt } => write!(f, "call {attempt} of `{step}` {direction}"),
+            Self::Ask { step, .. } => write!(f, "approval of `{step}`"),
             Self::Append => f.write_str("append"),
         }
     }
@@ -67,6 +76,7 @@ impl fmt::Display for Choice {
             Self::Usual => "as usual",
             Self::Refused => "is refused",
             Self::Transient => "fails",
+            Self::Unanswered => "is not answered in time",
             Self::LostAnswer => "has its effect, and its answer is lost",
             Self::LostCall => "is lost",
             Self::Twice => "arrives twice",

@@ -1,12 +1,13 @@
 //! One run: the calls fail and the process ends as the schedule says.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
 
-use annals_eventstore::{Clock, ErrorFamily, EventStoreExt, MemoryStore, Parts};
+use annals_eventstore::{Clock, ErrorFamily, MemoryStore, ReadError, Tenant};
 use annals_resilience::{Deadline, IdempotencyKey};
+use futures::FutureExt;
 use futures::future::BoxFuture;
-use futures::{FutureExt, TryStreamExt};
 use jiff::{SignedDuration, Timestamp};
 use tokio::time::Instant;
 
@@ -17,7 +18,9 @@ use crate::definition::{Definition, SagaData};
 use crate::engine::{Engine, SagaStatus};
 use crate::error::SagaError;
 use crate::event::{Direction, SagaEvent};
+use crate::flow::timeline;
 use crate::instance::SagaId;
+use crate::person::By;
 use crate::plan::{Due, Outcome};
 
 /// A run that has made so many appends and calls does not end.
@@ -41,6 +44,8 @@ struct Script {
     points: Mutex<Vec<Point>>,
     keys: Mutex<BTreeMap<(String, Direction, u32, usize), String>>,
     crashed: Mutex<bool>,
+    /// The steps that nobody approves or rejects.
+    unanswered: Mutex<BTreeSet<String>>,
 }
 
 fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
@@ -106,7 +111,7 @@ impl<C: SagaData> Calls<C> for Scripted {
                     call().await;
                     call().await
                 }
-                Choice::Usual | Choice::CrashBefore | Choice::CrashAfter => call().await,
+                Choice::Usual | Choice::Unanswered | Choice::CrashBefore | Choice::CrashAfter => call().await,
             })
         }
         .boxed()
@@ -128,7 +133,18 @@ impl<C: SagaData> Calls<C> for Scripted {
 
 /// The clock of a runtime whose time is paused.
 #[derive(Clone)]
-struct PausedClock(Instant);
+pub(crate) struct PausedClock(Instant);
+
+impl PausedClock {
+    pub(crate) fn new() -> Self {
+        Self(Instant::now())
+    }
+
+    #[cfg(test)]
+    pub(crate) fn since(&self) -> Instant {
+        self.0
+    }
+}
 
 impl Clock for PausedClock {
     fn now(&self) -> Timestamp {
@@ -150,10 +166,11 @@ pub(crate) fn run<C: SagaData>(
         points: Mutex::default(),
         keys: Mutex::default(),
         crashed: Mutex::default(),
+        unanswered: Mutex::default(),
     });
     let (status, events) = runtime.block_on(async {
         let store = MemoryStore::new();
-        let clock = PausedClock(Instant::now());
+        let clock = PausedClock::new();
         let definition = definition(&store);
         let id = SagaId::new("explored").expect("it is an id");
         loop {
@@ -162,26 +179,61 @@ pub(crate) fn run<C: SagaData>(
             let engine = Engine { calls: Arc::new(scripted), ..engine };
             let ran = async {
                 engine.start(&id, input.clone()).await?;
-                engine.run_to_end(&id).await
+                loop {
+                    let status = engine.run(&id).await?;
+                    if answer(&script, &engine, &id).await? {
+                        continue;
+                    }
+                    let Some(wake_at) = status.wake_at else { return Ok(status) };
+                    let wait = wake_at.duration_since(engine.clock.now());
+                    tokio::time::sleep(Duration::try_from(wait).unwrap_or_default()).await;
+                }
             };
             let result = ran.await;
             if result.is_err() && std::mem::take(&mut *lock(&script.crashed)) {
                 continue;
             }
-            let events: Vec<Parts<SagaEvent>> = match engine.instances.stream(&id) {
-                Ok(stream) => {
-                    let decode = |event: annals_eventstore::RecordedEvent| async move { event.decode() };
-                    store.load(&stream).and_then(decode).try_collect().await.unwrap_or_default()
-                }
-                Err(_) => Vec::new(),
-            };
-            return (result.map_err(text), events.into_iter().flatten().collect());
+            let events = recorded(&store, &id).await.unwrap_or_default();
+            return (result.map_err(text), events);
         }
     });
     let keys = std::mem::take(&mut *lock(&script.keys));
     let points = std::mem::take(&mut *lock(&script.points));
     let keys = keys.into_iter().map(|((step, direction, ..), key)| ((step, direction), key)).collect();
     Ran { status, events, points, keys }
+}
+
+/// What is recorded of an instance.
+pub(crate) async fn recorded(store: &MemoryStore, id: &SagaId) -> Result<Vec<SagaEvent>, ReadError> {
+    let events = timeline(store, &Tenant::default(), id).await?;
+    Ok(events.into_iter().map(|event| event.event).collect())
+}
+
+/// Answers a step that asks for approval, as the script says; whether there was one.
+async fn answer<C: SagaData>(script: &Script, engine: &Engine<C>, id: &SagaId) -> Result<bool, SagaError> {
+    let instance = engine.load(id).await?;
+    let asks = instance.asks().find(|(step, _)| !lock(&script.unanswered).contains(*step));
+    let Some((step, state)) = asks else { return Ok(false) };
+    let (_, choice) = script.choose(Point::Ask { step: step.clone(), limited: state.due.is_some() });
+    let by = |actor: &str| By::new(actor, "as scheduled");
+    match choice {
+        Choice::Unanswered => {
+            lock(&script.unanswered).insert(step.clone());
+        }
+        Choice::Refused => engine.reject(id, step, &by("ada")?).await?,
+        Choice::Twice => {
+            let click = by("ada")?.request(step.as_str());
+            engine.approve(id, step, &click).await?;
+            engine.approve(id, step, &click).await?;
+            match engine.reject(id, step, &by("bob")?).await {
+                Err(SagaError::WrongStatus { .. }) => {}
+                Ok(()) => return Err(ended("what was approved was rejected")),
+                Err(error) => return Err(error),
+            }
+        }
+        _ => engine.approve(id, step, &by("ada")?).await?,
+    }
+    Ok(true)
 }
 
 fn text(error: SagaError) -> String {

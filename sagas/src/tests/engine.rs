@@ -189,10 +189,10 @@ async fn what_fails_after_the_pivot_waits_for_a_person_who_may_retry_skip_or_com
         let refused = engine.intervene(&id(), Intervention::Compensate, &by("ada")).await;
         assert!(matches!(refused, Err(SagaError::WrongStatus { status: Status::Stuck, .. })), "{refused:?}");
         fails.lock().expect("nobody panics").take();
-        assert!(!engine.preview(&id(), what, &by("ada")).await.expect("it is allowed").is_empty());
+        assert!(!engine.preview(&id(), what.clone(), &by("ada")).await.expect("it is allowed").is_empty());
         assert_eq!(engine.status(&id()).await.expect("it is there").status, Status::Stuck, "a preview records nothing");
-        engine.intervene(&id(), what, &by("ada")).await.expect("it is allowed");
-        let late = engine.intervene(&id(), what, &by("bob")).await;
+        engine.intervene(&id(), what.clone(), &by("ada")).await.expect("it is allowed");
+        let late = engine.intervene(&id(), what.clone(), &by("bob")).await;
         assert!(matches!(late, Err(SagaError::WrongStatus { .. })), "{late:?}");
         assert_eq!(engine.run(&id()).await.expect("the store answers").status, Status::Completed);
         assert_eq!(world.effects("shipping"), usize::from(what == Intervention::Retry));

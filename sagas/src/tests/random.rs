@@ -11,7 +11,7 @@ use crate::definition::{Definition, Kind, Step, Undo, build};
 use crate::retry::StepRetry;
 use crate::testing::{Choice, Point, broken, run};
 
-/// Up to seven remote steps in a random graph, of which some have no undo, with a pivot or without.
+/// Up to seven steps in a random graph, calls of which some have no undo and approvals, with a pivot or without.
 pub(crate) fn saga(random: &mut fastrand::Rng, world: &Arc<World>) -> Definition<()> {
     let count = random.usize(1..=7);
     let pivot = random.bool().then(|| random.usize(0..=count));
@@ -31,6 +31,11 @@ pub(crate) fn saga(random: &mut fastrand::Rng, world: &Arc<World>) -> Definition
         let first = pivot_at.unwrap_or(0);
         let mut after: Vec<usize> = (first..steps.len()).filter(|_| random.u8(0..10) < 4).collect();
         after.extend(pivot_at.filter(|at| !after.contains(at)));
+        if random.u8(0..6) == 0 {
+            let limit = random.bool().then_some(Duration::from_secs(10));
+            steps.push(step(format!("s{number}"), Kind::Approval(limit), after, Undo::Nothing(String::new())));
+            continue;
+        }
         let (done, undone) = (world.clone(), world.clone());
         let action: crate::definition::Action<()> = Arc::new(move |_, call| {
             let result = done.done("service", &call);
@@ -53,6 +58,32 @@ pub(crate) fn saga(random: &mut fastrand::Rng, world: &Arc<World>) -> Definition
 fn step(name: String, kind: Kind<()>, after: Vec<usize>, undo: Undo<()>) -> Step<()> {
     let retry = StepRetry { attempts: 3, ..StepRetry::default() };
     Step { name, kind, after, undo, keep: None, retry, retry_undo: retry }
+}
+
+/// However services have failed: when they do not any more, there is a number of appends, calls and answers after which a saga has ended.
+#[test]
+fn when_services_are_healthy_again_a_saga_ends_within_a_bounded_number_of_steps() {
+    let seed =
+        std::env::var("ANNALS_SEED").ok().and_then(|seed| seed.parse().ok()).unwrap_or_else(|| fastrand::u64(..));
+    println!("ANNALS_SEED={seed}");
+    let mut random = fastrand::Rng::with_seed(seed);
+    let (mut most, mut late) = (0, 0);
+    for case in 0..200 {
+        let world = Arc::new(World::default());
+        let definition = saga(&mut random, &world);
+        let (mut choices, healthy_from) = (random.fork(), random.usize(0..40));
+        let fails = move |number: usize, point: &Point| match number {
+            number if number >= healthy_from => Choice::Usual,
+            _ => choices.choice(point.choices().iter().copied()).unwrap_or(Choice::Usual),
+        };
+        let ran = run(|_| definition.clone(), (), fails);
+        assert_eq!(broken(&definition, &ran), None, "case {case}: {}", definition.outline());
+        let steps = ran.points.len().saturating_sub(healthy_from);
+        late += usize::from(steps > 0);
+        most = most.max(steps / definition.steps().len());
+    }
+    // Each step may have a wait that ends, a call and an outcome in both directions, and the end of a process before.
+    assert!(most <= 8 && late > 100, "{most} per step; {late} were ill until then");
 }
 
 #[test]

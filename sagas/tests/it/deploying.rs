@@ -105,6 +105,9 @@ async fn instances_whose_saga_is_gone_are_reported_and_go_on_when_it_is_back(pla
     assert_eq!(sagas.status(&id("o-1")).await.expect("it is there").status, Status::Running);
     let unfit = store.sagas().with(signalled("reserve")).check().await.expect("it is read");
     assert_eq!(unfit[0].reason, "this build has no saga `order`");
+    let other = Saga::<u32>::new("order").signal::<u32>("paid").build().expect("it is sound");
+    let unfit = store.sagas().with(other).check().await.expect("it is read");
+    assert!(unfit[0].reason.starts_with("its data does not fit this build: invalid type: map"), "{unfit:?}");
     sagas.close().await;
 
     let sagas = store.sagas().with(signalled("reserve")).with(orders(&world)).start().await.expect("it starts");

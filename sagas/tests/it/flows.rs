@@ -23,7 +23,7 @@ on_every_store!(
 );
 
 #[derive(Event, Serialize, Deserialize, Clone, Copy, Debug, PartialEq)]
-enum ShopEvent {
+pub(crate) enum ShopEvent {
     #[event(name = "order.created")]
     Created,
     #[event(name = "order.cancelled")]
@@ -64,7 +64,7 @@ impl Decide<Cancel> for Shop {
     }
 }
 
-struct Checkout;
+pub(crate) struct Checkout;
 
 impl Flow for Checkout {
     type Event = ShopEvent;
@@ -110,7 +110,7 @@ impl Flow for Online {
 }
 
 /// Records an event of a flow, in a stream of its kind.
-async fn emit(store: &(impl EventStore + Clone), flow: &str, event: ShopEvent) {
+pub(crate) async fn emit(store: &(impl EventStore + Clone), flow: &str, event: ShopEvent) {
     let shop: Repository<Shop> = store.aggregate();
     let context = Context::default().with_correlation(CorrelationId::new(flow).expect("it is an id"));
     let stream = ShopId::new(format!("{flow}-{event:?}")).expect("it is an id");
@@ -146,7 +146,7 @@ async fn told(store: &(impl EventStore + Clone), flow: &str) -> Vec<String> {
 }
 
 /// Waits until the tracker has handled everything.
-async fn handled(store: &impl EventStore, sagas: &Sagas) {
+pub(crate) async fn handled(store: &impl EventStore, sagas: &Sagas) {
     let head = store.head().await.expect("it is read").position;
     let wait = async {
         while sagas.projections().reactors().iter().any(|reactor| reactor.position < head) {

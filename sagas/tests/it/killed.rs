@@ -14,6 +14,8 @@ use annals_scratch::again::{again, is_again};
 use futures::future::join_all;
 use serde::{Deserialize, Serialize};
 
+use super::world::{keeps_the_laws, recorded};
+
 /// How many sagas run at once.
 const SAGAS: u32 = 15;
 /// How often the process is killed.
@@ -178,7 +180,14 @@ where
         assert_eq!(effects, if expected == Status::Completed { 3 } else { 0 }, "saga {number}");
     }
     let orders = store.aggregate::<Order>();
+    sagas.projections().caught_up(SOON).await.expect("the store answers");
     for number in 0..SAGAS {
+        let id = SagaId::new(id(number)).expect("it is an id");
+        keeps_the_laws(&recorded(&store, &id).await.expect("the store answers").0);
+        let (status, row) = (sagas.status(&id).await, sagas.find(&id).await);
+        let status = status.expect("the store answers");
+        let row = row.expect("the store answers").expect("it has a row");
+        assert_eq!((row.status, row.version), (status.status, status.version.get()), "saga {number}");
         let order = orders.load(&OrderId::new(format!("o-{number}")).expect("it is an id")).await;
         let expected = Order { placed: 1, cancelled: u32::from(number % 3 == 0) };
         assert_eq!(*order.expect("the store answers").state, expected, "order {number}");

@@ -5,6 +5,8 @@ mod deploying;
 #[cfg(test)]
 mod flows;
 #[cfg(test)]
+mod flows_killed;
+#[cfg(test)]
 mod killed;
 #[cfg(test)]
 #[path = "../../../resilience/src/loopback.rs"]

@@ -1,11 +1,19 @@
 //! Instances that wait for a person, in a runner.
 
-use annals_sagas::{By, Intervention, SagaError, SagaEvent, SagasExt, Status};
+use std::time::Duration;
+
+use annals_eventstore::{EventStore, MemoryStore, SqliteDatabase, TransactionalStore};
+use annals_projections::ReadModelDatabase;
+use annals_resilience::Policy;
+use annals_sagas::{By, Decision, Definition, Intervention, Saga, SagaError, SagaEvent, Sagas, SagasExt, Status};
 
 use super::stores::{Place, on_every_store};
 use super::world::{Order, SOON, World, id, orders, recorded};
 
-on_every_store!(an_undo_that_is_refused_waits_for_a_person_and_the_steps_before_it_with_it);
+on_every_store!(
+    an_undo_that_is_refused_waits_for_a_person_and_the_steps_before_it_with_it,
+    of_two_people_who_decide_at_once_one_does_and_the_other_learns_who_did,
+);
 
 async fn an_undo_that_is_refused_waits_for_a_person_and_the_steps_before_it_with_it(place: impl Place) {
     let (store, world) = (place.open().await, World::default());
@@ -50,4 +58,111 @@ async fn an_undo_that_is_refused_waits_for_a_person_and_the_steps_before_it_with
 
 fn is_stuck(event: &SagaEvent) -> bool {
     matches!(event, SagaEvent::Stuck { .. })
+}
+
+/// Charges; then a person releases it or does not. The data is who did.
+fn transfer() -> Definition<Vec<String>> {
+    Saga::<Vec<String>>::new("transfer")
+        .remote("charge", &Policy::fast("payment").build().expect("it is sound"), |_, _| async { Ok(()) })
+        .undo(|_, _| async { Ok(()) })
+        .approval("release")
+        .within(Duration::from_secs(3_600))
+        .keep(|transfer: &mut Vec<String>, decision: Decision| transfer.push(decision.actor))
+        .build()
+        .expect("it is sound")
+}
+
+async fn of_two_people_who_decide_at_once_one_does_and_the_other_learns_who_did(place: impl Place) {
+    let stores = [place.open().await, place.open().await];
+    decide_at_once(&stores, [stores[0].database(), stores[1].database()]).await;
+}
+
+#[tokio::test]
+async fn of_two_people_who_decide_at_once_about_sagas_in_memory_one_does_and_the_other_learns_who_did() {
+    let folder = tempfile::tempdir().expect("there is room");
+    let database = SqliteDatabase::open(folder.path().join("views.db")).await.expect("it opens");
+    let store = MemoryStore::new();
+    decide_at_once(&[store.clone(), store], [&database, &database]).await;
+}
+
+async fn decide_at_once<S: EventStore + Clone, D: ReadModelDatabase>(stores: &[S; 2], databases: [&D; 2]) {
+    let world = World::default();
+    let start = |number: usize| Sagas::of(&stores[number], databases[number]).with(orders(&world)).with(transfer());
+    let one = start(0).start().await.expect("it starts");
+    let other = start(1).start().await.expect("it starts");
+    let click =
+        |actor: &str| By::new(actor, "the customer called").expect("it is sound").request(format!("of-{actor}"));
+    let decided = |result: Result<(), SagaError>| match result {
+        Err(SagaError::WrongStatus { decision: Some(decision), .. }) => decision,
+        other => panic!("{other:?}"),
+    };
+    let events = async |name: &str| recorded(&stores[0], &id(name)).await.expect("it is read").0;
+    let decisions = |events: &[SagaEvent]| {
+        let is_decision = |event: &&SagaEvent| matches!(event, SagaEvent::Intervened { .. });
+        events.iter().filter(is_decision).count()
+    };
+
+    // One that is stuck. What follows from a decision takes a while, so that it is not stuck again at once.
+    let order = Order { refuses: Some("refund".to_owned()), takes_ms: 400 };
+    let stuck = id("o-1");
+    one.start(&stuck, order).await.expect("it is new");
+    let called = async {
+        while world.calls("o-1/charge/do").is_empty() {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    };
+    tokio::time::timeout(SOON, called).await.expect("it is called");
+    one.intervene(&stuck, Intervention::Cancel, &click("eve")).await.expect("it runs");
+    assert_eq!(other.wait_for(&stuck, SOON).await.expect("it ends").status, Status::Stuck);
+    let (ada, bob) = (click("ada"), click("bob"));
+    let (retried, undone) = futures::join!(
+        one.intervene(&stuck, Intervention::Retry, &ada),
+        other.intervene(&stuck, Intervention::Compensate, &bob),
+    );
+    let ada_won = retried.is_ok();
+    let (first, second) = if ada_won { ("ada", undone) } else { ("bob", retried) };
+    assert_eq!(decided(second).actor, first);
+    let (what, late) = (Intervention::Retry, Intervention::Compensate);
+    let (again, old) = (one.intervene(&stuck, what, &ada).await, other.intervene(&stuck, late, &bob).await);
+    let (again, old) = if ada_won { (again, old) } else { (old, again) };
+    again.expect("it is the same click");
+    assert_eq!(decided(old).actor, first);
+    assert_eq!(decisions(&events("o-1").await), 2, "with that of eve");
+
+    // One that asks.
+    let asks = id("t-1");
+    one.start(&asks, Vec::<String>::new()).await.expect("it is new");
+    let listed = async {
+        loop {
+            match &other.approvals(10).await.expect("it is asked")[..] {
+                [] => tokio::time::sleep(Duration::from_millis(5)).await,
+                [row] => return row.clone(),
+                rows => panic!("{rows:?}"),
+            }
+        }
+    };
+    let row = tokio::time::timeout(SOON, listed).await.expect("it is listed");
+    assert_eq!((&*row.saga_id, row.current_step.as_deref()), ("t-1", Some("release")));
+    assert_eq!((&*row.asks[0].step, row.asked_at, row.wake_at), ("release", Some(row.asks[0].at), row.asks[0].until));
+    let would = one.preview(&asks, Intervention::Approve { step: "release".to_owned() }, &ada).await;
+    assert_eq!(would.expect("it asks").last(), Some(&SagaEvent::Completed));
+    let approve = async || one.approve(&asks, "release", &click("cleo")).await;
+    let reject = async || other.reject(&asks, "release", &click("dan")).await;
+    let (approved, rejected) = futures::join!(approve(), reject());
+    let cleo_won = approved.is_ok();
+    let (first, second) = if cleo_won { ("cleo", rejected) } else { ("dan", approved) };
+    assert_eq!(decided(second).actor, first);
+    let end = one.wait_for(&asks, SOON).await.expect("it ends");
+    assert_eq!(end.status, if cleo_won { Status::Completed } else { Status::Compensated });
+    let (again, old) = if cleo_won { (approve().await, reject().await) } else { (reject().await, approve().await) };
+    again.expect("it is the same click");
+    assert_eq!(decided(old).actor, first);
+    let events = events("t-1").await;
+    assert_eq!(decisions(&events), 1);
+    let of = |event: &SagaEvent| matches!(event, SagaEvent::Intervened { actor, reason, .. } if actor == first && reason == "the customer called");
+    assert!(events.iter().any(of), "{events:?}");
+    one.projections().caught_up(SOON).await.expect("it reads the log");
+    assert_eq!(one.approvals(10).await.expect("it is asked"), []);
+    one.close().await;
+    other.close().await;
 }

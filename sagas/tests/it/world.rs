@@ -1,12 +1,12 @@
 //! A saga for tests, and services that count what they are asked for.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use annals_eventstore::{EventStore, EventStoreExt, ReadError, StreamId, Tenant};
 use annals_resilience::Policy;
-use annals_sagas::{Call, Definition, Saga, SagaEvent, SagaId, StepError, StepRetry};
+use annals_sagas::{Call, Definition, Direction, Saga, SagaEvent, SagaId, StepError, StepRetry};
 use futures::TryStreamExt;
 use serde::{Deserialize, Serialize};
 
@@ -98,6 +98,32 @@ pub(crate) async fn recorded(
         events.extend(event.decode::<SagaEvent>()?);
     }
     Ok((events, appends.len()))
+}
+
+/// No step is done after the compensation has begun or undone after the pivot, and each call that was begun has one outcome.
+pub(crate) fn keeps_the_laws(events: &[SagaEvent]) {
+    let (mut compensating, mut pivot_passed, mut open) = (false, false, BTreeSet::new());
+    for event in events {
+        match event {
+            SagaEvent::CompensationBegun { .. } => compensating = true,
+            SagaEvent::PivotPassed => pivot_passed = true,
+            SagaEvent::Begun { step, direction, attempt } => {
+                let may = match direction {
+                    Direction::Do => !compensating,
+                    Direction::Undo => compensating && !pivot_passed,
+                };
+                assert!(may && open.insert((step, *direction, *attempt)), "{event:?} in {events:?}");
+            }
+            SagaEvent::Succeeded { step, direction, attempt, .. }
+            | SagaEvent::Refused { step, direction, attempt, .. }
+            | SagaEvent::Failed { step, direction, attempt, .. } => {
+                let has_intent = *attempt == 0 || open.remove(&(step, *direction, *attempt));
+                assert!(has_intent, "{event:?} in {events:?}");
+            }
+            _ => {}
+        }
+    }
+    assert!(open.is_empty(), "{open:?} in {events:?}");
 }
 
 pub(crate) const SOON: Duration = Duration::from_secs(10);

@@ -16,9 +16,9 @@ const SOON: Duration = Duration::from_secs(20);
 const MANY: &str = "
     INSERT INTO saga_instances_v1
         (tenant, saga_id, slot, saga_type, definition, current_step, attempt, status, payload, created_at, updated_at, version,
-         wake_at, deadline, last_error, correlation_id)
+         wake_at, deadline, last_error, correlation_id, asks, asked_at)
     SELECT tenant, saga_id || n, n % 16, saga_type, definition, current_step, attempt, status, payload, created_at, updated_at,
-           version, wake_at, deadline, last_error, correlation_id
+           version, wake_at, deadline, last_error, correlation_id, asks, asked_at
     FROM saga_instances_v1,
          (WITH RECURSIVE numbers(n) AS (SELECT 1 UNION ALL SELECT n + 1 FROM numbers WHERE n < 100000) SELECT n FROM numbers) AS m
     WHERE saga_type = 'long'

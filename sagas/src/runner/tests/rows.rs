@@ -31,6 +31,7 @@ fn check(row: &SagaInstance, instance: &Instance, events: &[SagaEvent]) {
         | SagaEvent::Succeeded { step, attempt, .. }
         | SagaEvent::Refused { step, attempt, .. }
         | SagaEvent::Failed { step, attempt, .. } => Some((step.clone(), Some(*attempt))),
+        SagaEvent::ApprovalAsked { step, .. } => Some((step.clone(), Some(0))),
         SagaEvent::WaitBegun { step: Some(step), .. } | SagaEvent::Stuck { step: Some(step), .. } => {
             Some((step.clone(), None))
         }
@@ -41,6 +42,15 @@ fn check(row: &SagaInstance, instance: &Instance, events: &[SagaEvent]) {
     let same = about.iter().rev().take_while(|(step, _)| Some(step) == row.current_step.as_ref());
     let attempt = same.filter_map(|(_, attempt)| *attempt).next();
     assert_eq!(row.attempt, attempt.unwrap_or_default());
+    // As many steps can ask while it is stuck, as another one may be in the way.
+    let can_ask = matches!(instance.status, Status::Running)
+        || instance.status == Status::Stuck && instance.was == Status::Running;
+    let asks = instance.steps.iter().filter(|(_, state)| can_ask && state.asks());
+    let asks: Vec<_> = asks.map(|(step, state)| (step.clone(), state.due)).collect();
+    let mut of_row: Vec<_> = row.asks.iter().map(|ask| (ask.step.clone(), ask.until)).collect();
+    of_row.sort();
+    assert_eq!(of_row, asks);
+    assert_eq!(row.asked_at, row.asks.iter().map(|ask| ask.at).min());
 }
 
 #[test]

@@ -120,6 +120,33 @@ async fn an_answer_that_cannot_be_stored_is_of_unknown_outcome_and_is_undone() {
     assert_eq!(provider.counted(), (0, 1, 1));
 }
 
+/// A refusal that could not be stored kept the step in flight, and so did a failure: a do and an undo were held off for 30 seconds.
+#[tokio::test]
+async fn what_a_provider_says_is_stored_however_it_says_it() {
+    let two = Two::on_memory().await;
+    let [participant, _] = two.participants();
+    for (number, text) in ["a\0b".to_owned(), "x".repeat(1_100_000)].into_iter().enumerate() {
+        let refused = step(&format!("{number}-refused"));
+        let refuse = async |_| Err::<u32, _>(StepError::refused(&text));
+        for _ in 0..2 {
+            let error = participant.do_remote(&refused, "request", refuse).await.unwrap_err();
+            assert!(matches!(error, ParticipantError::Refused { .. }), "{error}");
+        }
+        let failed = step(&format!("{number}-failed"));
+        for _ in 0..2 {
+            let error = participant.do_remote(&failed, "request", async |_| Err::<u32, _>(StepError::unknown(&text)));
+            let error = error.await.unwrap_err();
+            assert!(matches!(error, ParticipantError::Unknown { .. }), "{error}");
+        }
+        for _ in 0..2 {
+            let error = participant.undo_remote(&failed, async |_, _: Option<u32>| Err(StepError::refused(&text)));
+            let error = error.await.unwrap_err();
+            assert!(matches!(error, ParticipantError::Refused { .. }), "{error}");
+        }
+        participant.undo_remote(&failed, async |_, _: Option<u32>| Ok(())).await.unwrap();
+    }
+}
+
 /// A process was stopped in the middle of an effect for longer than its time.
 #[tokio::test(start_paused = true)]
 async fn an_effect_that_ends_after_an_undo_is_reported_as_unknown() {
