@@ -93,6 +93,22 @@ impl Flow for Quick {
     }
 }
 
+/// As `Checkout`, for some correlations only.
+struct Online;
+
+impl Flow for Online {
+    type Event = ShopEvent;
+    const NAME: &'static str = "online";
+
+    fn follows(correlation: &CorrelationId) -> bool {
+        correlation.as_str().starts_with("online-")
+    }
+
+    fn steps() -> FlowSteps {
+        Checkout::steps()
+    }
+}
+
 /// Records an event of a flow, in a stream of its kind.
 pub(crate) async fn emit(store: &(impl EventStore + Clone), flow: &str, event: ShopEvent) {
     let shop: Repository<Shop> = store.aggregate();
@@ -262,6 +278,22 @@ async fn a_flow_goes_on_where_it_was_when_its_tracker_is_started_again(place: im
 }
 
 #[tokio::test]
+async fn events_of_correlations_that_a_flow_does_not_follow_begin_none() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let store = annals_eventstore::sqlite(folder.path().join("shop.db")).await.expect("a store");
+    let sagas = store.sagas().track(Online).expect("it is one").start().await.expect("it starts");
+    for event in [Created, Paid] {
+        emit(&store, "request-1", event).await;
+        emit(&store, "online-1", event).await;
+    }
+    handled(&store, &sagas).await;
+    assert_eq!(told(&store, "online-1").await, ["order.created", "payment.completed"]);
+    assert_eq!(told(&store, "request-1").await, [""; 0]);
+    sagas.close().await;
+    store.close().await;
+}
+
+#[tokio::test]
 async fn flows_in_memory_have_their_table_in_another_database() {
     let folder = tempfile::tempdir().expect("there is room");
     let (store, database) = (MemoryStore::new(), SqliteDatabase::open(folder.path().join("views.db")).await);
@@ -303,6 +335,10 @@ fn a_flow_whose_events_are_unknown_or_say_two_things_is_refused_with_the_event()
             assert_eq!(refused.field, "event");
             assert!(refused.to_string().contains(problem), "{refused}");
         }
+        // Which of both had a row was a matter of luck, and the other one was nowhere to be seen.
+        let both = store.sagas().track(Checkout).expect("it is sound").track(Quick);
+        let refused = both.err().expect("a correlation is one flow").to_string();
+        assert!(refused.starts_with("`event` `order.created` begins the flows `checkout` and `quick`"), "{refused}");
         store.close().await;
     });
 }
