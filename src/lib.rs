@@ -249,8 +249,8 @@ pub mod guide {
 pub mod engine {
     pub use annals_eventstore::{
         After, AppendPart, AppendedStream, BackendError, Backoff, CausationId, CheckedAppend, CheckedEvent,
-        CheckedPart, Clock, DatabaseError, DecodeError, EventShape, EventStream, FilterConditions, Holder, IdSource,
-        Incarnation, IntoEvents, Limits, MAX_DEPTH, MAX_EVENT_BYTES, MAX_METADATA_BYTES, MAX_NAME_BYTES,
+        CheckedPart, Clock, DatabaseError, DecodeError, EventShape, EventStream, EventsOf, FilterConditions, Holder,
+        IdSource, Incarnation, IntoEvents, Limits, MAX_DEPTH, MAX_EVENT_BYTES, MAX_METADATA_BYTES, MAX_NAME_BYTES,
         MAX_PAGE_EVENTS, ManualClock, MemoryStoreBuilder, PAGE_BYTES, Page, PageBudget, Pages, Payload, Repeat,
         SeededIds, Snapshot, SnapshotCodec, SnapshotPolicy, SnapshotQueue, SnapshotStats, SnapshotStore,
         StoredSnapshot, StreamFilter, StreamInfo, StreamPage, Streams, SystemClock, TimeOrderedIds, TraceParent,

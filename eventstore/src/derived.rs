@@ -3,7 +3,7 @@
 use std::convert::Infallible;
 
 use crate::error::{DecodeError, Invalid};
-use crate::event::{Event, EventShape};
+use crate::event::{Event, EventShape, EventsOf};
 use crate::payload::Payload;
 use crate::upcast::Message;
 
@@ -83,6 +83,40 @@ const fn refuse_twice(one: &EventShape, other: &EventShape) -> ! {
     let message = message.text(one.rust_name).text(" and ").text(other.rust_name);
     let message = message.text("; wrap each event type once, and give each event a name of its own");
     panic!("{}", message.as_str())
+}
+
+/// The aggregate types that names of the wrapped event types are of, of which there are `N`.
+#[must_use]
+pub const fn join_of<const N: usize>(types: &[&[EventsOf]]) -> [EventsOf; N] {
+    let mut joined = [EventsOf { aggregate_type: "", events: &[] }; N];
+    let (mut count, mut at) = (0, 0);
+    while at < types.len() {
+        let mut in_type = 0;
+        while in_type < types[at].len() {
+            joined[count] = types[at][in_type];
+            count += 1;
+            in_type += 1;
+        }
+        at += 1;
+    }
+    joined
+}
+
+/// Checks that the events of an aggregate are not declared to be of another one.
+///
+/// # Panics
+/// While it compiles, if they are: no projection would get them.
+pub const fn check_of(of: &[EventsOf], aggregate_type: &str) {
+    let mut at = 0;
+    while at < of.len() {
+        if !same_text(of[at].aggregate_type, aggregate_type) {
+            let message =
+                Message::new("the events of the aggregate `").text(aggregate_type).text("` are declared as `of = \"");
+            let message = message.text(of[at].aggregate_type).text("\"`; give both the same name");
+            panic!("{}", message.as_str())
+        }
+        at += 1;
+    }
 }
 
 /// Checks that events of `shapes` have these names.

@@ -231,7 +231,7 @@ impl fmt::Display for Holder {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
             Self::SameHandle => "a unit of work or a transaction of this handle",
-            Self::OtherHandle => "another process, or another handle of this one",
+            Self::OtherHandle => "another process or another handle of this one",
             Self::Transaction => "an open transaction that has appended to the stream or runs for the request",
         })
     }

@@ -34,6 +34,11 @@ pub trait Event: Sized + Send + Sync + 'static {
     /// projection, and any other reader that decodes events of this type, gets the events with these names.
     const READS: &'static [EventShape] = Self::SHAPES;
 
+    /// Which of the names that this type reads are events of streams of one aggregate type alone: `#[event(of = "order")]` says so.
+    /// Events with such a name in streams of other types are not read as this type by projections, reactors and [`Filter::of`](crate::Filter::of);
+    /// [`RecordedEvent::is_of`] tells. By default they are, whatever their stream.
+    const OF: &'static [EventsOf] = &[];
+
     /// The name and schema version under which this value is stored; one of [`Event::SHAPES`].
     fn shape(&self) -> &'static EventShape;
 
@@ -70,6 +75,30 @@ pub struct EventShape {
     /// Where it is declared in the code, for example `OrderEvent::Placed`, or how an old version is read; only for display,
     /// never stored.
     pub rust_name: &'static str,
+}
+
+/// Names that are events of one aggregate type; see [`Event::OF`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct EventsOf {
+    /// The stored name of the aggregate type.
+    pub aggregate_type: &'static str,
+    /// The names, as of [`Event::READS`].
+    pub events: &'static [EventShape],
+}
+
+impl EventsOf {
+    fn has(&self, name: &str) -> bool {
+        self.events.iter().any(|shape| shape.name == name)
+    }
+}
+
+/// The aggregate types of all events that `E` reads, if each of them is of one.
+#[doc(hidden)]
+#[must_use]
+pub fn aggregate_types<E: Event>() -> Option<Vec<&'static str>> {
+    let of_one = |name: &str| E::OF.iter().any(|of| of.has(name));
+    let all = !E::READS.is_empty() && E::READS.iter().all(|shape| of_one(shape.name));
+    all.then(|| E::OF.iter().map(|of| of.aggregate_type).collect())
 }
 
 /// An event with its id and metadata, not yet stored.
@@ -253,6 +282,46 @@ impl RecordedEvent {
     #[must_use]
     pub fn checkpoint(&self, incarnation: Incarnation) -> Checkpoint {
         Checkpoint { incarnation, position: self.position, event_id: Some(self.event_id) }
+    }
+
+    /// Whether readers of the type `E` take it: it has one of the names that `E` reads, and its stream is of the aggregate type that
+    /// [`Event::OF`] names for it, if that names one.
+    ///
+    /// ```
+    /// use annals_eventstore::{EventStore, EventStoreExt, ExpectedVersion, MemoryStore, StreamId, Tenant};
+    /// use annals_macros::Event;
+    /// use futures::TryStreamExt;
+    /// use serde::{Deserialize, Serialize};
+    ///
+    /// #[derive(Event, Serialize, Deserialize)]
+    /// #[event(of = "order")]
+    /// enum OrderEvent {
+    ///     #[event(name = "closed")]
+    ///     Closed,
+    /// }
+    ///
+    /// # tokio::runtime::Builder::new_current_thread().enable_time().build()?.block_on(async {
+    /// let store = MemoryStore::new();
+    /// let mut found = Vec::new();
+    /// for aggregate_type in ["order", "till"] {
+    ///     let stream = StreamId::new(Tenant::default(), aggregate_type, "1")?;
+    ///     store.append(&stream, ExpectedVersion::NoStream, vec![store.new_event(&OrderEvent::Closed)?]).await?;
+    ///     let recorded = store.load(&stream).try_next().await?.expect("it was just appended");
+    ///     found.push(recorded.is_of::<OrderEvent>());
+    /// }
+    /// assert_eq!(found, [true, false]);
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// # })?;
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    #[must_use]
+    pub fn is_of<E: Event>(&self) -> bool {
+        let mut of = E::OF.iter().filter(|of| of.has(&self.name));
+        let is_of_stream = match of.next() {
+            None => true,
+            Some(of) => of.aggregate_type == self.stream.aggregate_type(),
+        };
+        is_of_stream && E::READS.iter().any(|shape| *shape.name == *self.name)
     }
 
     /// Reads the payload as the domain's own type: one event, or none or several where an upcaster drops or splits it.

@@ -1,7 +1,7 @@
 //! Filters: which events and streams a read returns.
 
 use crate::error::Invalid;
-use crate::event::Event;
+use crate::event::{Event, aggregate_types};
 use crate::metadata::CorrelationId;
 use crate::name::check_name;
 use crate::stream::{StreamId, Tenant};
@@ -40,7 +40,8 @@ impl Filter {
     }
 
     /// Every event that `E` reads: those with the stored names of [`Event::READS`], so also events that were stored under a
-    /// name which it no longer writes.
+    /// name which it no longer writes. If each of them is of an aggregate type ([`Event::OF`]), only streams of these types. Where `E`
+    /// wraps types of several aggregates, [`RecordedEvent::is_of`](crate::RecordedEvent::is_of) tells which events are its own.
     ///
     /// # Errors
     /// [`Invalid`] with the field `event_type` if no event could have one of the names, or if there are none, as for a type
@@ -56,7 +57,7 @@ impl Filter {
                 filter = filter.event_name(shape.name)?;
             }
         }
-        Ok(filter)
+        aggregate_types::<E>().unwrap_or_default().into_iter().try_fold(filter, Self::aggregate_type)
     }
 
     /// Only events of this tenant.

@@ -93,7 +93,7 @@ pub use clock::{Clock, IdSource, ManualClock, SeededIds, SystemClock, TimeOrdere
 pub use context::Context;
 pub use database_error::DatabaseError;
 pub use error::{AppendError, BackendError, DecodeError, ErrorFamily, Holder, OpenError, ReadError, Repeat};
-pub use event::{Event, EventShape, NewEvent, Recorded, RecordedEvent};
+pub use event::{Event, EventShape, EventsOf, NewEvent, Recorded, RecordedEvent};
 pub use event_id::EventId;
 pub use filter::{Filter, FilterConditions, StreamFilter};
 pub use invalid::Invalid;
@@ -131,12 +131,14 @@ pub mod __private {
     pub use std::string::String;
 
     pub use crate::aggregate::{Aggregate, SnapshotPolicy};
-    pub use crate::derived::{NoEvent, check_names, find_shape, has_name, join_shapes, unknown_name};
+    pub use crate::derived::{
+        NoEvent, check_names, check_of, find_shape, has_name, join_of, join_shapes, unknown_name,
+    };
     pub use crate::error::DecodeError;
-    pub use crate::event::{Event, EventShape};
+    pub use crate::event::{Event, EventShape, EventsOf, aggregate_types};
     pub use crate::invalid::Invalid;
     pub use crate::parts::Parts;
-    pub use crate::payload::{Payload, decode_struct, decode_variant, encode_struct, encode_variant};
+    pub use crate::payload::{Payload, decode_struct, decode_variant, encode_struct, encode_variant, without_values};
     #[cfg(feature = "postgres")]
     pub use crate::postgres::Micros;
     pub use crate::snapshot::SnapshotCodec;

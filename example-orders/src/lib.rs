@@ -6,6 +6,7 @@
 
 pub mod checkout;
 mod command_line;
+pub mod degradation;
 pub mod domain;
 mod location;
 mod read_models;

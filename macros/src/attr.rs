@@ -1,6 +1,7 @@
 //! PARSE: the words of our attributes, and how their values are read.
 
 use proc_macro2::{Span, TokenStream, TokenTree};
+use quote::ToTokens;
 use syn::ext::IdentExt;
 use syn::parse::{Parse, ParseStream, Parser};
 use syn::{Attribute, Error, Expr, Ident, Lit, LitInt, LitStr, Meta, Path, Result, Token, Type, parenthesized};
@@ -19,6 +20,7 @@ pub(crate) const ID: &str = "id";
 pub(crate) const SNAPSHOT: &str = "snapshot";
 pub(crate) const TRANSPARENT: &str = "transparent";
 pub(crate) const UPCAST: &str = "upcast";
+pub(crate) const OF: &str = "of";
 pub(crate) const UPCASTERS: &str = "upcasters";
 pub(crate) const FOLD: &str = "fold";
 pub(crate) const EVERY: &str = "every";
@@ -148,7 +150,11 @@ pub(crate) fn no_value(word: &Ident, input: ParseStream<'_>, attribute: &str) ->
 
 /// `= "text"`.
 pub(crate) fn text(word: &Ident, input: ParseStream<'_>, example: &str) -> Result<LitStr> {
-    match value(word, input, example)? {
+    text_of(value(word, input, example)?, word, example)
+}
+
+fn text_of(value: Expr, word: &Ident, example: &str) -> Result<LitStr> {
+    match value {
         Expr::Lit(lit) if lit.attrs.is_empty() => match lit.lit {
             Lit::Str(text) => Ok(text),
             other => Err(wanted(other, word, "text in quotes", example)),
@@ -189,7 +195,14 @@ pub(crate) fn path(word: &Ident, input: ParseStream<'_>, example: &str) -> Resul
 /// `= "name"` or `("name", "name")`.
 pub(crate) fn texts(word: &Ident, input: ParseStream<'_>, example: &str) -> Result<Vec<LitStr>> {
     if !input.peek(syn::token::Paren) {
-        return text(word, input, example).map(|text| vec![text]);
+        return match value(word, input, example)? {
+            Expr::Array(array) => {
+                let names: Vec<_> = array.elems.iter().map(|name| name.to_token_stream().to_string()).collect();
+                let message = format!("several names are in parentheses; write `{word}({})`", names.join(", "));
+                Err(Error::new_spanned(array, message))
+            }
+            one => text_of(one, word, example).map(|text| vec![text]),
+        };
     }
     in_parentheses(input, |content, span| {
         let mut texts = Vec::new();

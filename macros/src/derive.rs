@@ -6,7 +6,7 @@ use syn::{DeriveInput, Error};
 use crate::ast::{AggregateInput, EventInput, ReadModelInput};
 use crate::attr::{AGGREGATE, EVENT, READ_MODEL};
 use crate::mistakes::Mistakes;
-use crate::{expand, fallback, root, validate};
+use crate::{expand, fallback, lints, root, validate};
 
 pub(crate) fn event(input: &DeriveInput) -> TokenStream {
     let mut mistakes = Mistakes::default();
@@ -14,7 +14,7 @@ pub(crate) fn event(input: &DeriveInput) -> TokenStream {
     let krate = parsed.labels.krate.first().map(|word| &word.value);
     let root = root::find(root::OF_EVENTS, krate, EVENT);
     match validate::event(&parsed, root.clone(), mistakes) {
-        Ok(valid) => expand::event(&valid),
+        Ok(valid) => expand::event(&valid, &lints::allowed(input)),
         Err(error) => report(&error, root.ok().map(|p| fallback::event(&p, &parsed))),
     }
 }
@@ -24,7 +24,7 @@ pub(crate) fn aggregate(input: &DeriveInput) -> TokenStream {
     let parsed = AggregateInput::parse(input, &mut mistakes);
     let root = root::find(root::OF_EVENTS, parsed.krate.first().map(|word| &word.value), AGGREGATE);
     match validate::aggregate(&parsed, root.clone(), mistakes) {
-        Ok(valid) => expand::aggregate(&valid),
+        Ok(valid) => expand::aggregate(&valid, &lints::allowed(input)),
         Err(error) => report(&error, root.ok().map(|p| fallback::aggregate(&p, &parsed))),
     }
 }
@@ -34,7 +34,7 @@ pub(crate) fn read_model(input: &DeriveInput) -> TokenStream {
     let parsed = ReadModelInput::parse(input, &mut mistakes);
     let root = root::find(root::OF_READ_MODELS, parsed.krate.first().map(|word| &word.value), READ_MODEL);
     match validate::read_model(&parsed, root.clone(), mistakes) {
-        Ok(valid) => expand::read_model(&valid),
+        Ok(valid) => expand::read_model(&valid, &lints::allowed(input)),
         Err(error) => report(&error, root.ok().map(|p| fallback::read_model(&p, &parsed))),
     }
 }

@@ -116,7 +116,6 @@ fn implement(p: &TokenStream, name: &str, ident: &Ident, generics: &Generics, it
     let (parameters, arguments, where_clause) = generics.split_for_impl();
     quote! {
         #[automatically_derived]
-        #[allow(deprecated)]
         impl #parameters #p::#name for #ident #arguments #where_clause { #items }
     }
 }

@@ -11,6 +11,7 @@ mod attr;
 mod derive;
 mod expand;
 mod fallback;
+mod lints;
 mod mistakes;
 mod root;
 mod serde_words;
@@ -122,6 +123,9 @@ use syn::{DeriveInput, parse_macro_input};
 /// assert_eq!(ShopEvent::decode("order.paid", 1, &paid)?, ShopEvent::Order(OrderEvent::Paid(995)));
 /// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```
+///
+/// On the enum or the struct: `of = "order"`, the aggregate type whose events these are. Projections and reactors of this type then pass
+/// over events with the same stored names in streams of other aggregates; without it they read them as this type.
 ///
 /// On the enum or the struct: `crate = path::to::annals`, see the page of the crate.
 ///
@@ -273,7 +277,8 @@ pub fn aggregate(input: TokenStream) -> TokenStream {
 ///   plain text.
 /// - `#[column(json)]`: for every type that serde can write; the column has JSON, under the rules of event payloads.
 ///
-/// What serde writes as null in either of them, such as `None`, is NULL in the column. The type must be an `Option`.
+/// `None` of an `Option` is NULL in the column. What else serde writes as null is not: with `json` it is the JSON `null`, which comes
+/// back as what it was, and with `text` it stops the projection.
 ///
 /// Without `text` or `json` the field's type must implement `Column`, as integers, `bool`, `f64`, `String`, timestamps,
 /// UUIDs and bytes do, and an `Option` of each, which may be null.
@@ -281,6 +286,7 @@ pub fn aggregate(input: TokenStream) -> TokenStream {
 /// # Refused
 /// - names of tables and columns that are not made of lower-case letters, digits and `_`, a letter first, at most 48
 ///   characters, or that begin with `annals_`, `sqlite_` or `pg_`: SQL is built from them;
+/// - columns called as one that PostgreSQL adds to every table: `ctid`, `xmin`, `xmax`, `cmin`, `cmax`, `tableoid`;
 /// - with `per_tenant`, a column called `tenant`, and `tenant` in a key or an index;
 /// - keys and indexes of columns that do not exist, and an index of what is indexed already;
 /// - a key column that may be null, or has `text` or `json`: implement `Column` for its type, for example by `text_column!`;

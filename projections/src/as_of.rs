@@ -174,9 +174,7 @@ impl<'p> Past<'p> {
         let outcome = loop {
             match folding.step() {
                 Step::Ready(outcome) => break *outcome,
-                Step::Load(keys) => {
-                    folding.supply(self.table.load(&keys)).map_err(|e| self.stopped(Stop::of(StopCause::Row(e))))?;
-                }
+                Step::Load(keys) => folding.supply(self.table.load(&keys)),
             }
         };
         let Outcome { applied, changes, stop, parked, passed_over } = outcome;

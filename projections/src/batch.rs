@@ -84,7 +84,7 @@ impl Batch {
 fn decode_all<E: Event>(events: &[RecordedEvent]) -> Arc<dyn Any + Send + Sync> {
     let decoded: Vec<Decoded<E>> = events
         .iter()
-        .filter(|event| E::READS.iter().any(|shape| *shape.name == *event.name))
+        .filter(|event| event.is_of::<E>())
         .map(|event| Decoded {
             place: EventPlace::of(event),
             event_id: event.event_id,

@@ -1,10 +1,12 @@
 //! What a fold made of a batch, as values for a table, checked to be what the table can hold.
 
 use std::cmp::Ordering;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 
 use annals_eventstore::ErrorFamily;
 
 use crate::column::{ColumnError, ColumnType, ColumnValue};
+use crate::fold::panic_text;
 use crate::key_order::KeyOrder;
 use crate::read_model::{ReadModel, TableSpec};
 
@@ -114,6 +116,14 @@ pub enum RowError {
         /// The column, and what it holds.
         source: ColumnError,
     },
+    /// The code of a type that writes or reads columns panicked: a [`Column`](crate::Column), serde's, or that of the row. Fix it.
+    #[error("a conversion of a row of `{table}` panicked: {text}; fix how its columns are written and read")]
+    Panicked {
+        /// The table.
+        table: &'static str,
+        /// What the panic said.
+        text: String,
+    },
 }
 
 impl RowError {
@@ -122,7 +132,9 @@ impl RowError {
     pub fn family(&self) -> ErrorFamily {
         match self {
             Self::Value { .. } | Self::KeyChanged { .. } | Self::OfAnotherStream { .. } => ErrorFamily::Invalid,
-            Self::Missing { .. } | Self::Foreign { .. } | Self::Unreadable { .. } => ErrorFamily::Broken,
+            Self::Missing { .. } | Self::Foreign { .. } | Self::Unreadable { .. } | Self::Panicked { .. } => {
+                ErrorFamily::Broken
+            }
         }
     }
 
@@ -159,6 +171,13 @@ impl RowError {
     fn value<R: ReadModel>(key: &[ColumnValue], column: &str, problem: impl Into<String>) -> Self {
         Self::Value { table: R::TABLE.name, key: show(key), column: column.to_owned(), problem: problem.into() }
     }
+}
+
+/// Runs code of the user's that writes or reads rows; a panic is an error like any other.
+pub(crate) fn guarded<R: ReadModel, T>(run: impl FnOnce() -> Result<T, RowError>) -> Result<T, RowError> {
+    // What a panic leaves half-done is thrown away with the batch, or with the event.
+    catch_unwind(AssertUnwindSafe(run))
+        .unwrap_or_else(|panic| Err(RowError::Panicked { table: R::TABLE.name, text: panic_text(panic.as_ref()) }))
 }
 
 /// A key as error messages show it: the beginning of each value.
@@ -270,7 +289,7 @@ fn check_key_values<R: ReadModel>(key: &[ColumnValue]) -> Result<(), RowError> {
         let checked = match (R::TABLE.columns.iter().find(|column| column.name == *name), value) {
             // Two keys that differ in their nanoseconds only would be two rows here and one in the database.
             (_, ColumnValue::Timestamp(time)) if time.subsec_nanosecond() % 1_000 != 0 => {
-                Err(format!("is {time}, finer than the microseconds a key can have; round it"))
+                Err("is finer than the microseconds a key can have; round it".to_owned())
             }
             (Some(column), value) => check_value(column.column_type, false, value),
             (None, _) => Err("is no column of the table; fix the key of the table".to_owned()),
@@ -296,7 +315,7 @@ pub(crate) fn check_value(column_type: ColumnType, nullable: bool, value: &Colum
         (ColumnType::Text, ColumnValue::Text(text)) if text.contains('\0') => Err(NO_NUL.to_owned()),
         // What no database holds is refused by all, so that a read model can move from one to the other.
         (ColumnType::Timestamp, ColumnValue::Timestamp(time)) if time.as_microsecond() < FIRST_MOMENT => {
-            Err(format!("is {time}, but PostgreSQL's times begin in the year -4713; use an `Option`, or text"))
+            Err("is before PostgreSQL's times begin, in the year -4713; use an `Option`, or text".to_owned())
         }
         (ColumnType::Integer, ColumnValue::Integer(_))
         | (ColumnType::Real, ColumnValue::Real(_))

@@ -49,9 +49,9 @@ use crate::column_types::moment;
 #[diagnostic::on_unimplemented(
     message = "a column cannot hold the type `{Self}`",
     label = "no type of a column",
-    note = "if serde writes it as a string, as ids and plain enums: `annals::projections::text_column!({Self});`, or `#[column(text)]` on a field that is not in the key",
-    note = "if it is anything else that serde writes: `#[column(json)]` on a field that is not in the key",
-    note = "integers of a database have 64 bits with a sign: use `i64` or `u32` for `u64` and `usize`"
+    note = "for `u64` and `usize` use `i64` or `u32`, as integers of a database have 64 bits with a sign; for `f32` use `f64`, for `char` use `String`",
+    note = "a type that serde writes as a string, as ids and plain enums: `#[column(text)]` on a field that is not in the key; or, if the type is your own, `annals::projections::text_column!(..)`",
+    note = "anything else that serde writes: `#[column(json)]` on a field that is not in the key"
 )]
 pub trait Column: Sized {
     /// What the column holds.
@@ -154,6 +154,15 @@ impl ColumnValue {
         }
     }
 
+    /// About how many bytes it has.
+    pub(crate) fn bytes(&self) -> usize {
+        match self {
+            Self::Text(text) | Self::Json(text) => text.len(),
+            Self::Bytes(bytes) => bytes.len(),
+            _ => 16,
+        }
+    }
+
     /// What the value is, in a word.
     pub(crate) fn kind(&self) -> &'static str {
         match self {
@@ -169,6 +178,11 @@ impl ColumnValue {
             Self::Refused(_) => "a refused value",
         }
     }
+}
+
+/// About how many bytes rows have.
+pub(crate) fn bytes_of(rows: &[Vec<ColumnValue>]) -> usize {
+    rows.iter().flatten().map(ColumnValue::bytes).sum()
 }
 
 /// Two values are equal if a database would keep the same; numbers are compared by their bits, so that every value equals

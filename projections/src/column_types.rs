@@ -21,8 +21,10 @@ macro_rules! integer_column {
 
             fn from_column(value: ColumnValue) -> Result<Self, ColumnError> {
                 match value {
-                    ColumnValue::Integer(n) => <$type>::try_from(n)
-                        .map_err(|_| ColumnError::new(concat!("an integer within ", stringify!($type)), n.to_string())),
+                    ColumnValue::Integer(n) => <$type>::try_from(n).map_err(|_| {
+                        let found = if n < 0 { "a smaller one" } else { "a larger one" };
+                        ColumnError::new(concat!("an integer within ", stringify!($type)), found)
+                    }),
                     other => Err(ColumnError::mismatch("an integer", &other)),
                 }
             }
@@ -110,7 +112,8 @@ impl Column for Tenant {
 
     fn from_column(value: ColumnValue) -> Result<Self, ColumnError> {
         let name = Arc::<str>::from_column(value)?;
-        Tenant::new(&name).map_err(|error| ColumnError::new("the name of a tenant", error.to_string()))
+        Tenant::new(&name)
+            .map_err(|error| ColumnError::new("the name of a tenant", format!("a text that {}", error.problem)))
     }
 
     fn normalize(&mut self) -> Result<(), ColumnError> {
@@ -168,7 +171,7 @@ impl Column for Timestamp {
     fn normalize(&mut self) -> Result<(), ColumnError> {
         let micros = self.as_microsecond();
         if micros < FIRST_MOMENT {
-            return Err(ColumnError::unfit(self.to_string()));
+            return Err(ColumnError::unfit("a moment before the year -4713"));
         }
         if self.subsec_nanosecond() % 1_000 != 0 {
             *self = moment(micros).unwrap_or(*self);
@@ -187,7 +190,7 @@ impl Column for Date {
 
     fn from_column(value: ColumnValue) -> Result<Self, ColumnError> {
         let text = Arc::<str>::from_column(value)?;
-        text.parse().map_err(|_| ColumnError::new("a date as `2026-03-01`", format!("{text:?}")))
+        text.parse().map_err(|_| ColumnError::new("a date as `2026-03-01`", format!("text of {} bytes", text.len())))
     }
 
     fn normalize(&mut self) -> Result<(), ColumnError> {

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use annals_eventstore::{BackendError, Backoff, Checkpoint, EventStore, Position, ReadError};
+use futures::future::join_all;
 use jiff::Timestamp;
 use tokio::time::sleep;
 use tracing::Span;
@@ -85,7 +86,8 @@ pub(crate) async fn move_on(shared: &Shared, members: &mut [Member], parts: Vec<
 }
 
 /// Commits all parts in one transaction and moves the projections on. A part that the database refuses stops its projection
-/// and the others go without it; a fault that may pass is waited out. False if it was cancelled while waiting.
+/// and the others go without it; so does one that others block by their locks. Any other fault that may pass is waited out. False if it
+/// was cancelled while waiting.
 pub(crate) async fn commit(shared: &Shared, members: &mut [Member], mut parts: Vec<Part>) -> bool {
     let mut backoff = Backoff::default();
     let mut unanswered = false;
@@ -104,6 +106,13 @@ pub(crate) async fn commit(shared: &Shared, members: &mut [Member], mut parts: V
             }
             Err(fault) => fault,
         };
+        let beside_others = members.iter().filter(|member| member.is_running()).count() > 1;
+        if fault.blocked && beside_others && !unanswered {
+            // Whose locks are meant shows when each is committed by itself.
+            let Some(left) = commit_each(shared, members, parts).await else { return false };
+            (parts, unanswered) = (left, true);
+            continue;
+        }
         if fault.transient {
             unanswered = true;
             if !wait_to_retry(shared, members, &parts, &fault, backoff.next_wait()).await {
@@ -120,6 +129,25 @@ pub(crate) async fn commit(shared: &Shared, members: &mut [Member], mut parts: V
         }
     }
     true
+}
+
+/// Commits each part by itself. One that is blocked is left to its projection, which does not go on with the others; gives those that
+/// had another fault that may pass. `None` if it was cancelled while waiting.
+async fn commit_each(shared: &Shared, members: &mut [Member], parts: Vec<Part>) -> Option<Vec<Part>> {
+    let now = shared.clock.now();
+    let commits = parts.iter().map(|part| async move { shared.database.commit(&[&part.work], now).await });
+    let commits = join_all(commits).await;
+    let (mut left, mut overtaken) = (Vec::new(), Vec::new());
+    for (part, committed) in parts.into_iter().zip(commits) {
+        match committed {
+            Ok(moved) if moved.contains(&Moved::Done) => part.committed(members),
+            Ok(_) => overtaken.push(part),
+            Err(fault) if fault.blocked => members[part.member].block(&fault),
+            Err(fault) if fault.transient => left.push(part),
+            Err(fault) => members[part.member].stop_by(fault),
+        }
+    }
+    compare(shared, members, overtaken, false).await.then_some(left)
 }
 
 /// Compares where the stored checkpoints are: a projection whose checkpoint is where its part begins moves on if the part

@@ -13,7 +13,7 @@ use crate::column::ColumnValue;
 use crate::control::{check_text, refused};
 use crate::database::{Dropped, Model, Moved, ParkedStream, ParkingChanges, Place, UnitId, Work};
 use crate::error::{ControlError, EventPlace, StopCause};
-use crate::folding::{Folding, Outcome, Step, Stop};
+use crate::folding::{Folding, Outcome, Step};
 use crate::handle::Projections;
 use crate::keeper::Order;
 use crate::member::AnyProjection;
@@ -292,12 +292,11 @@ impl Taken {
                 Step::Load(keys) => keys,
             };
             if !replay.loaded {
-                let stored = self.shared.database.load(&replay.model, &self.place, &keys).await.map_err(refused)?;
+                let stored =
+                    self.shared.database.load(&replay.model, &self.place, &keys, usize::MAX).await.map_err(refused)?;
                 replay.stored(stored.ok_or(ControlError::Taken { projection: self.unit.projection })?);
             }
-            if let Err(error) = folding.supply(replay.table.load(&keys)) {
-                break Outcome { stop: Some(Stop::of(StopCause::Row(error))), ..Outcome::default() };
-            }
+            folding.supply(replay.table.load(&keys));
         };
         replay.table.write(&outcome.changes);
         replay.applied += outcome.applied as u64;

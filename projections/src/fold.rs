@@ -23,11 +23,26 @@ use crate::slot::Slot;
 pub(crate) enum Round {
     /// Every event was applied, and every row they asked for was there.
     Done,
-    /// The rows of these keys are missing. Supply them and go round again.
-    Missing(Vec<Vec<ColumnValue>>),
+    /// The rows of these keys are missing. Supply them and go round again. The event with the number `first` asked for the first.
+    Missing { first: usize, keys: Vec<Vec<ColumnValue>> },
     /// The events with these numbers in the batch cannot be applied. Where streams are parked, that is the first of each stream that has
     /// one, up to one that stops the projection; else it is the first of the batch.
     Failed(Vec<(usize, StopCause)>),
+}
+
+/// Rows that the table has of the first of the missing keys.
+#[derive(Debug, Default)]
+pub(crate) struct Loaded {
+    pub(crate) rows: Vec<Vec<ColumnValue>>,
+    /// How many keys were looked up.
+    pub(crate) keys: usize,
+}
+
+/// All of them were.
+impl From<Vec<Vec<ColumnValue>>> for Loaded {
+    fn from(rows: Vec<Vec<ColumnValue>>) -> Self {
+        Self { rows, keys: usize::MAX }
+    }
 }
 
 /// A fold whose types are hidden from the runner.
@@ -42,7 +57,16 @@ pub(crate) trait AnyFold: Send {
     fn round(&mut self, limit: usize) -> Round;
 
     /// Takes the rows that the table has of those missing after the last round.
-    fn supply(&mut self, rows: Vec<Vec<ColumnValue>>) -> Result<(), RowError>;
+    ///
+    /// # Errors
+    /// About a row that cannot be read. Then all of them are still missing.
+    fn supply(&mut self, loaded: Loaded) -> Result<(), RowError>;
+
+    /// How many lookups the last round has made.
+    fn looked_up(&self) -> usize;
+
+    /// How many bytes the rows have that were supplied.
+    fn loaded(&self) -> usize;
 
     /// What the last round made; else all rows that no table can hold or give back, and the numbers of the events that made them.
     fn changes(&mut self) -> Result<Changes, Vec<BadRow>>;
@@ -149,15 +173,23 @@ impl<P: Projection> AnyFold for Fold<P> {
         }
         if let Some(first_missing) = first_missing {
             match self.rows.missing() {
-                Ok(keys) => return Round::Missing(keys),
+                Ok(keys) => return Round::Missing { first: first_missing, keys },
                 Err(error) => failed.push((first_missing, StopCause::Row(error))),
             }
         }
         if failed.is_empty() { Round::Done } else { Round::Failed(failed) }
     }
 
-    fn supply(&mut self, rows: Vec<Vec<ColumnValue>>) -> Result<(), RowError> {
-        self.rows.supply(rows)
+    fn supply(&mut self, loaded: Loaded) -> Result<(), RowError> {
+        self.rows.supply(loaded)
+    }
+
+    fn looked_up(&self) -> usize {
+        self.rows.looked_up()
+    }
+
+    fn loaded(&self) -> usize {
+        self.rows.loaded()
     }
 
     fn changes(&mut self) -> Result<Changes, Vec<BadRow>> {

@@ -5,18 +5,27 @@ use std::sync::Arc;
 
 use annals_eventstore::Position;
 
-use crate::changes::{Changes, RowError};
+use crate::changes::Changes;
 use crate::column::ColumnValue;
 use crate::error::{EventPlace, StopCause};
-use crate::fold::{AnyFold, Round};
+use crate::fold::{AnyFold, Loaded, Round};
 use crate::parking::{Parked, ParkedStreams, PassedOver};
 
-/// After this many rounds the folding tries only half of the events: chains of lookups that lead from event to event cost a
-/// round each, and a shorter batch makes a round cheaper.
+/// After this many rounds that did not pay the folding tries only half of the events: chains of lookups that lead from event to
+/// event cost a round each, and a shorter batch makes a round cheaper.
 const ROUNDS_BEFORE_HALVING: usize = 16;
 
-/// The most rounds for a single event. A chain of lookups this long is taken for a fold that is not pure.
-const MOST_ROUNDS: usize = 1_000;
+/// A round pays if it asks for at least one row for so many events that it applies again.
+const EVENTS_PER_ROW: usize = 16;
+
+/// The most rounds for a single event.
+const MOST_ROUNDS: usize = 20_000;
+
+/// The most rounds for a single event that make no more lookups than the one before. So many are taken for a fold that is not pure.
+const MOST_STALLED: usize = 1_000;
+
+/// About how many bytes of rows are loaded for a batch: it ends before the first event that needs more.
+const MOST_LOADED: usize = 16 << 20;
 
 /// What to do next.
 pub(crate) enum Step {
@@ -61,13 +70,16 @@ pub(crate) struct Folding {
     /// How many events are tried; later ones wait for another folding, or until someone fixes the fold.
     limit: usize,
     rounds: usize,
+    /// How many rounds of a single event were no step forward, and how many lookups the last one made.
+    stalled: usize,
+    looked_up: usize,
     stop: Option<Stop>,
 }
 
 impl Folding {
     pub(crate) fn of(fold: Box<dyn AnyFold>) -> Self {
         let limit = fold.len();
-        Self { fold, limit, rounds: 0, stop: None }
+        Self { fold, limit, rounds: 0, stalled: 0, looked_up: 0, stop: None }
     }
 
     /// The same of a stream projection that parks streams, of which `parked` are parked already. An event that cannot be applied then
@@ -109,17 +121,21 @@ impl Folding {
     pub(crate) fn step(&mut self) -> Step {
         while self.limit > 0 {
             match self.fold.round(self.limit) {
-                Round::Missing(keys) => {
-                    self.rounds += 1;
-                    if self.rounds <= ROUNDS_BEFORE_HALVING || (self.limit == 1 && self.rounds <= MOST_ROUNDS) {
+                // What is in memory is enough for the events before.
+                Round::Missing { first, .. } if self.room() == 0 => self.limit = first.max(1),
+                Round::Missing { keys, .. } if self.limit == 1 => {
+                    self.count_round_of_one();
+                    match self.rounds < MOST_ROUNDS && self.stalled < MOST_STALLED {
+                        true => return Step::Load(keys),
+                        false => self.set_aside(vec![(0, StopCause::NeverSatisfied(self.rounds))]),
+                    }
+                }
+                Round::Missing { keys, .. } => {
+                    self.rounds += usize::from(keys.len() * EVENTS_PER_ROW < self.limit);
+                    if self.rounds <= ROUNDS_BEFORE_HALVING {
                         return Step::Load(keys);
                     }
-                    if self.limit == 1 {
-                        self.stop_before(0, StopCause::NeverSatisfied(MOST_ROUNDS));
-                    } else {
-                        self.rounds = 0;
-                        self.limit /= 2;
-                    }
+                    self.only(self.limit / 2);
                 }
                 Round::Failed(failed) => self.set_aside(failed),
                 Round::Done => match self.fold.changes() {
@@ -139,12 +155,31 @@ impl Folding {
         Step::Ready(Box::new(outcome))
     }
 
+    /// How many bytes of rows may be loaded for the last step. More are loaded only for a single event.
+    pub(crate) fn room(&self) -> usize {
+        if self.limit == 1 { usize::MAX } else { MOST_LOADED.saturating_sub(self.fold.loaded()) }
+    }
+
     /// Takes what the table has of the rows that the last step asked for.
-    ///
-    /// # Errors
-    /// [`RowError`] if a row cannot be read as one of this read model.
-    pub(crate) fn supply(&mut self, rows: Vec<Vec<ColumnValue>>) -> Result<(), RowError> {
-        self.fold.supply(rows)
+    pub(crate) fn supply(&mut self, loaded: impl Into<Loaded>) {
+        let Err(error) = self.fold.supply(loaded.into()) else { return };
+        // Which event asked for the row shows when it is alone.
+        match self.limit {
+            1 => self.set_aside(vec![(0, StopCause::Row(error))]),
+            events => self.only(events / 2),
+        }
+    }
+
+    /// Tries so many events from now on.
+    fn only(&mut self, limit: usize) {
+        (self.limit, self.rounds) = (limit, 0);
+    }
+
+    fn count_round_of_one(&mut self) {
+        self.rounds += 1;
+        // The same event makes the same lookups again, and then another.
+        self.stalled += usize::from(self.fold.looked_up() <= self.looked_up);
+        self.looked_up = self.fold.looked_up();
     }
 
     /// Parks the streams of these events, up to the first for which the projection must stop.

@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 use annals_eventstore::Tenant;
 
-use crate::changes::{Changes, RowError, check_columns, check_indexes, check_key, check_prefix};
+use crate::changes::{Changes, RowError, check_columns, check_indexes, check_key, check_prefix, guarded};
 use crate::column::{Column, ColumnValue};
 use crate::key_order::KeyOrder;
 use crate::read_model::{ReadModel, RowKey};
@@ -162,15 +162,18 @@ impl<R: ReadModel> KnownRows<R> {
         });
     }
 
-    /// The table has no row called `key`, as far as is known by now.
-    pub(crate) fn absent(&mut self, key: R::Key) {
-        self.by_key.insert(key, KnownRow::of(Stored::Absent));
+    /// The row called `key`, which was asked for, is not in the table as far as is known by now; or it was not `looked_up` after
+    /// all.
+    pub(crate) fn not_stored(&mut self, key: &R::Key, looked_up: bool) {
+        if let Some(known) = self.by_key.get_mut(key) {
+            known.stored = if looked_up { Stored::Absent } else { Stored::Unknown };
+        }
     }
 
     /// The table has no row called `key`, unless it is known to have one or an event has changed that.
     pub(crate) fn assume_absent(&mut self, key: &R::Key) {
         if !self.by_key.contains_key(key) {
-            self.absent(key.clone());
+            self.by_key.insert(key.clone(), KnownRow::of(Stored::Absent));
         }
     }
 
@@ -207,14 +210,17 @@ impl<R: ReadModel> KnownRow<R> {
             return Ok(());
         }
         self.is_normal = true;
-        // The key of a row that was looked up was checked before it was loaded.
-        if matches!(self.stored, Stored::Unknown | Stored::Missing) {
-            check_key::<R>(whole_key::<R>(tenant, key)).map_err(|error| (self.changed_by, error))?;
-        }
-        match &mut self.now {
-            Now::Row(row) => normalize(tenant, key, row).map_err(|error| (self.changed_by, error)),
-            Now::Removed | Now::AsStored => Ok(()),
-        }
+        let normal = guarded::<R, _>(|| {
+            // The key of a row that was looked up was checked before it was loaded.
+            if matches!(self.stored, Stored::Unknown | Stored::Missing) {
+                check_key::<R>(whole_key::<R>(tenant, key))?;
+            }
+            match &mut self.now {
+                Now::Row(row) => normalize(tenant, key, row),
+                Now::Removed | Now::AsStored => Ok(()),
+            }
+        });
+        normal.map_err(|error| (self.changed_by, error))
     }
 
     /// Adds what must be written for this row. `is_removed` says that the row which the table holds is removed with all whose
@@ -226,12 +232,22 @@ impl<R: ReadModel> KnownRow<R> {
         key: &R::Key,
         is_removed: bool,
     ) -> Result<(), BadRow> {
-        let by = self.changed_by;
         self.normalize(tenant, key, usize::MAX)?;
+        let added = guarded::<R, _>(|| self.add_normal_to(changes, tenant, key, is_removed));
+        added.map_err(|error| (self.changed_by, error))
+    }
+
+    fn add_normal_to(
+        &self,
+        changes: &mut Changes,
+        tenant: Option<&Tenant>,
+        key: &R::Key,
+        is_removed: bool,
+    ) -> Result<(), RowError> {
         match (&self.now, &self.stored) {
             (Now::AsStored, _) | (Now::Removed, Stored::Absent) => {}
             (Now::Removed, _) => {
-                let key = check_key::<R>(whole_key::<R>(tenant, key)).map_err(|error| (by, error))?;
+                let key = check_key::<R>(whole_key::<R>(tenant, key))?;
                 if !is_removed {
                     changes.removed.push(key);
                 }
@@ -241,8 +257,8 @@ impl<R: ReadModel> KnownRow<R> {
                 let same = matches!(stored, Stored::Row(before) if before.to_columns() == columns);
                 if is_removed || !same {
                     let (whole, columns) = (whole_key::<R>(tenant, key), with_tenant(tenant, columns));
-                    check_columns::<R>(&whole, &columns).map_err(|error| (by, error))?;
-                    check_same_key(tenant, key, row).map_err(|error| (by, error))?;
+                    check_columns::<R>(&whole, &columns)?;
+                    check_same_key(tenant, key, row)?;
                     changes.written.push(columns.into_iter().map(ColumnValue::normal).collect());
                 }
             }

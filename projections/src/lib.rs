@@ -56,6 +56,7 @@ mod health;
 mod keeper;
 mod key_order;
 mod known_rows;
+mod loading;
 mod member;
 mod memory_table;
 mod metrics;

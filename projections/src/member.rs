@@ -1,9 +1,11 @@
 //! One projection in the hands of a runner: how far it is, what of that is saved, and what it says about itself.
 
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
+use annals_eventstore::__private::aggregate_types;
 use annals_eventstore::{Checkpoint, Clock, Event, Filter, Invalid, Position, Tenant};
 
 use jiff::Timestamp;
@@ -14,11 +16,12 @@ use crate::database::{Claimed, Fault, LeaseState, Model, ParkingChanges, Paused,
 use crate::error::{EventPlace, StopCause, Stopped};
 use crate::fold::{AnyFold, Fold};
 use crate::folding::Stop;
+use crate::loading::RowSize;
 use crate::metrics;
 use crate::page_reader::Wanted;
 use crate::parking::ParkedStreams;
 use crate::projection::Projection;
-use crate::read_model::ReadModel;
+use crate::read_model::{ReadModel, TENANT};
 use crate::shape::Shape;
 use crate::slot::Slot;
 use crate::status::{LastError, ProjectionState, ProjectionStatus, SlotStatus, StatusSender};
@@ -32,6 +35,12 @@ pub(crate) trait AnyProjection: Send + Sync {
     /// The stored names of the events it wants.
     fn names(&self) -> Vec<&'static str>;
 
+    /// The aggregate types of the events that it wants, if all of them are of one.
+    fn aggregate_types(&self) -> Option<Vec<&'static str>>;
+
+    /// The events that it wants, as [`Shape::events`] has them.
+    fn event_lines(&self) -> Vec<String>;
+
     fn tenant(&self) -> Option<&Tenant>;
 
     /// From now on it wants the events of this tenant alone.
@@ -39,11 +48,14 @@ pub(crate) trait AnyProjection: Send + Sync {
 
     fn decoder(&self) -> Decoder;
 
+    /// A tenant of events of `batch` that it wants other than `known`, which is the first of them if there was none before.
+    fn other_tenant(&self, batch: &Batch, known: &mut Option<Tenant>) -> Option<Tenant>;
+
     /// Takes the names that events of `batch` have, as far as it wants them, out of `names`.
     fn strike_seen(&self, batch: &Batch, names: &mut Vec<&'static str>);
 
     fn shape(&self) -> Shape {
-        Shape { slots: self.slots(), ..Shape::of(self.model().table, self.names(), self.tenant()) }
+        Shape { slots: self.slots(), ..Shape::of(self.model().table, self.event_lines(), self.tenant()) }
     }
 
     fn kind(&self) -> Kind;
@@ -88,6 +100,14 @@ impl<P: Projection> AnyProjection for Typed<P> {
         names_of::<P::Event>()
     }
 
+    fn aggregate_types(&self) -> Option<Vec<&'static str>> {
+        aggregate_types::<P::Event>()
+    }
+
+    fn event_lines(&self) -> Vec<String> {
+        events_of::<P::Event>()
+    }
+
     fn tenant(&self) -> Option<&Tenant> {
         self.tenant.as_ref()
     }
@@ -98,6 +118,16 @@ impl<P: Projection> AnyProjection for Typed<P> {
 
     fn decoder(&self) -> Decoder {
         Decoder::of::<P::Event>()
+    }
+
+    fn other_tenant(&self, batch: &Batch, known: &mut Option<Tenant>) -> Option<Tenant> {
+        let events = batch.of::<P::Event>();
+        let mut tenants = events.iter().map(|event| event.place.stream.tenant());
+        let known = match known {
+            Some(known) => known,
+            None => known.insert(tenants.next()?.clone()),
+        };
+        tenants.find(|tenant| *tenant != known).cloned()
     }
 
     fn strike_seen(&self, batch: &Batch, names: &mut Vec<&'static str>) {
@@ -118,6 +148,24 @@ pub(crate) fn names_of<E: Event>() -> Vec<&'static str> {
     E::READS.iter().map(|shape| shape.name).collect()
 }
 
+/// The same with the aggregate type that each is of, if it is of one.
+pub(crate) fn events_of<E: Event>() -> Vec<String> {
+    let of = |name: &str| E::OF.iter().find(|of| of.events.iter().any(|shape| shape.name == name));
+    let line = |name: &'static str| match of(name) {
+        Some(of) => format!("{name}\t{}", of.aggregate_type),
+        None => name.to_owned(),
+    };
+    names_of::<E>().into_iter().map(line).collect()
+}
+
+/// Whether rows of several tenants may meet. A stream projection does not take those of several.
+fn may_merge_tenants(projection: &dyn AnyProjection) -> bool {
+    let table = projection.model().table;
+    let of_many =
+        projection.tenant().is_none() && projection.kind().0.is_none() && projection.in_transaction().is_none();
+    of_many && !table.per_tenant && !table.key.contains(&TENANT)
+}
+
 /// Takes the names that events of `batch` have, of the tenant, out of `names`.
 pub(crate) fn strike_seen<E: Event>(batch: &Batch, tenant: Option<&Tenant>, names: &mut Vec<&'static str>) {
     let events = batch.of::<E>();
@@ -130,16 +178,24 @@ pub(crate) fn wanted<'a>(projections: impl Iterator<Item = &'a dyn AnyProjection
     let mut names: Vec<&'static str> = Vec::new();
     let mut decoders = Vec::new();
     let mut tenants: Vec<Option<&Tenant>> = Vec::new();
+    let mut aggregate_types = Some(Vec::new());
     for projection in projections {
         names.extend(projection.names());
         decoders.push(projection.decoder());
         tenants.push(projection.tenant());
+        aggregate_types = aggregate_types.zip(projection.aggregate_types()).map(|(all, own)| [all, own].concat());
     }
     names.sort_unstable();
     names.dedup();
     let mut filter = Filter::all();
     for name in names {
         filter = filter.event_name(name)?;
+    }
+    let mut aggregate_types = aggregate_types.unwrap_or_default();
+    aggregate_types.sort_unstable();
+    aggregate_types.dedup();
+    for aggregate_type in aggregate_types {
+        filter = filter.aggregate_type(aggregate_type)?;
     }
     if let Some(Some(tenant)) = tenants.first()
         && tenants.iter().all(|other| *other == Some(tenant))
@@ -177,6 +233,9 @@ pub(crate) struct Member {
     standing: Standing,
     /// So many of the next events are applied one by one, as one of them may have ended a process.
     careful: usize,
+    /// Whether the database refuses its work for a while, and not that of others, so that it goes on by itself.
+    blocked: bool,
+    row_size: RowSize,
     /// The streams that are parked in it, while this process owns it.
     parked: Arc<ParkedStreams>,
     /// Everything up to here is applied, or does not concern it. This is what it reports as reached.
@@ -191,6 +250,9 @@ pub(crate) struct Member {
     /// When the stable name may be tried to switch again, after it could not be.
     pub(crate) show_after: Option<Instant>,
     live: bool,
+    /// Whether rows of several tenants may meet and it has not been said yet; and the first tenant that was seen.
+    may_merge_tenants: bool,
+    tenant: Option<Tenant>,
     /// The names of events that it wants and that none had so far, if it was read from the beginning of the log.
     unseen: Vec<&'static str>,
     status_sender: Arc<StatusSender>,
@@ -216,6 +278,8 @@ impl Member {
             epoch: place.epoch,
             standing: Standing::Elsewhere,
             careful: 0,
+            blocked: false,
+            row_size: RowSize::default(),
             parked: Arc::default(),
             progress: place.checkpoint,
             saved: place.checkpoint,
@@ -223,6 +287,8 @@ impl Member {
             logs_shown: Arc::clone(&logs_shown),
             show_after: None,
             live: false,
+            may_merge_tenants: may_merge_tenants(projection.as_ref()),
+            tenant: None,
             unseen: Vec::new(),
             status_sender: Arc::clone(&status_sender),
         };
@@ -287,11 +353,32 @@ impl Member {
         self.careful > 0
     }
 
+    /// The database refuses its work for a while, and not that of others.
+    pub(crate) fn block(&mut self, fault: &Fault) {
+        self.blocked = true;
+        self.set_retrying(&fault.source);
+    }
+
+    pub(crate) fn is_blocked(&self) -> bool {
+        self.blocked
+    }
+
+    /// It has a pass of its own by now.
+    pub(crate) fn apart(mut self) -> Self {
+        self.blocked = false;
+        self
+    }
+
+    /// What is known of the size of its rows.
+    pub(crate) fn row_size(&self) -> &RowSize {
+        &self.row_size
+    }
+
     /// This process owns it now, where others have left it.
     pub(crate) fn claimed(&mut self, claimed: &Claimed) {
         let Claimed { epoch, checkpoint, suspect, .. } = *claimed;
         self.careful = if suspect { CAREFUL } else { 0 };
-        (self.epoch, self.standing, self.live) = (epoch, Standing::Owned, false);
+        (self.epoch, self.standing, self.live, self.blocked) = (epoch, Standing::Owned, false, false);
         self.unseen = if checkpoint.position == Position::START { self.projection.names() } else { Vec::new() };
         self.send(|status| status.owner = Some(Arc::clone(&self.runner)));
         self.committed(checkpoint, 0);
@@ -418,8 +505,19 @@ impl Member {
         }
     }
 
-    /// Notes which names the events of a page have.
+    /// Notes which names and tenants the events of a page have.
     pub(crate) fn look_at(&mut self, batch: &Batch) {
+        if self.may_merge_tenants
+            && let Some(other) = self.projection.other_tenant(batch, &mut self.tenant)
+        {
+            self.may_merge_tenants = false;
+            tracing::warn!(
+                projection = self.model.projection,
+                tenant = %other,
+                "events of several tenants go into rows under the same keys; if each tenant is to have its own, declare the read model \
+                 `per_tenant`, or run the projection for one tenant by `for_tenant`"
+            );
+        }
         if self.unseen.is_empty() {
             return;
         }
@@ -545,11 +643,16 @@ pub(crate) fn log_stopped(stopped: &Stopped) {
 
 /// An error with everything behind it, in one line.
 pub(crate) fn chain(error: &(dyn std::error::Error + 'static)) -> String {
-    let mut text = error.to_string();
+    // The error may be one of the user's, whose text must not end the pass.
+    let text_of = |error: &(dyn std::error::Error + 'static)| {
+        let text = catch_unwind(AssertUnwindSafe(|| error.to_string()));
+        text.unwrap_or_else(|_| "an error whose `Display` panicked".to_owned())
+    };
+    let mut text = text_of(error);
     let mut source = error.source();
     while let Some(error) = source {
         // Transparent errors say what their source says; once is enough.
-        let said = error.to_string();
+        let said = text_of(error);
         if !text.ends_with(&said) {
             text.push_str(": ");
             text.push_str(&said);

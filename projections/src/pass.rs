@@ -13,13 +13,13 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use crate::batch::Batch;
-use crate::column::ColumnValue;
 use crate::commit::{Part, Seen, commit, move_on};
 use crate::database::{Fault, ParkingChanges, ReadModels, UnitId};
 use crate::error::{StopCause, Stopped};
 use crate::fold::panic_text;
 use crate::folding::{Folding, Outcome, Step, Stop};
 use crate::keeper::Returns;
+use crate::loading::load;
 use crate::member::{Member, log_stopped, wanted};
 use crate::page_reader::{PageReader, Wanted};
 use crate::parking::Parked;
@@ -63,6 +63,7 @@ impl Shared {
 const TOGETHER: i64 = 10_000;
 
 /// The passes of a runner: one follows the log, the others lead projections to it.
+#[derive(Clone)]
 pub(crate) struct Passes {
     shared: Shared,
     join: mpsc::UnboundedSender<Vec<Member>>,
@@ -108,7 +109,7 @@ impl Passes {
     }
 
     fn spawn(&self, role: Role, members: Vec<Member>) {
-        let pass = Pass::new(self.shared.clone(), role, members);
+        let pass = Pass::new(self.clone(), role, members);
         self.tracker.spawn(guard(pass, self.status_senders.clone(), self.shared.cancel.clone()));
     }
 }
@@ -148,24 +149,29 @@ pub(crate) enum Role {
 /// Projections that share one reader.
 pub(crate) struct Pass {
     shared: Shared,
+    passes: Passes,
     role: Role,
     members: Vec<Member>,
     wanted: Wanted,
     pages: PageReader,
     /// Whether the log may have been replaced since it was last looked at.
     recheck: bool,
+    /// Whether the log could not be read lately.
+    paused: bool,
     backoff: Backoff,
     unsaved_since: Option<Instant>,
 }
 
 impl Pass {
-    pub(crate) fn new(shared: Shared, role: Role, members: Vec<Member>) -> Self {
+    fn new(passes: Passes, role: Role, members: Vec<Member>) -> Self {
+        let shared = passes.shared.clone();
         let wanted = all_wanted(&members);
         let pages = match role {
             Role::Alone => PageReader::with_batches_of(Arc::clone(&shared.store), MOST_AT_ONCE),
             _ => PageReader::of(Arc::clone(&shared.store)),
         };
-        Self { shared, role, members, wanted, pages, recheck: false, backoff: Backoff::default(), unsaved_since: None }
+        let (recheck, paused, backoff, unsaved_since) = (false, false, Backoff::default(), None);
+        Self { shared, passes, role, members, wanted, pages, recheck, paused, backoff, unsaved_since }
     }
 
     /// Runs until it is cancelled, or until there is nothing left to do for a pass that catches up.
@@ -174,6 +180,7 @@ impl Pass {
             self.take_in();
             self.give_back_what_is_asked_for().await;
             self.hand_over().await;
+            self.part_with_the_blocked();
             let Some(after) = self.members.iter().map(Member::progress).min_by_key(|at| at.position).copied() else {
                 match &self.role {
                     Role::CatchUp(_) | Role::Alone => return,
@@ -202,8 +209,8 @@ impl Pass {
                 continue;
             }
             self.backoff = Backoff::default();
-            for member in &self.members {
-                member.resume();
+            if std::mem::take(&mut self.paused) {
+                self.members.iter().for_each(Member::resume);
             }
             match page.checkpoint {
                 Some(checkpoint) => {
@@ -277,6 +284,21 @@ impl Pass {
         }
     }
 
+    /// Gives what others must not wait for a pass of its own. It comes back when it has caught up.
+    fn part_with_the_blocked(&mut self) {
+        let (blocked, others): (Vec<Member>, _) = std::mem::take(&mut self.members)
+            .into_iter()
+            .partition(|member| member.is_running() && member.is_blocked());
+        self.members = others;
+        if blocked.is_empty() {
+            return;
+        }
+        self.wanted = all_wanted(&self.members);
+        for member in blocked {
+            self.passes.spawn(Role::CatchUp(self.passes.join.clone()), vec![member.apart()]);
+        }
+    }
+
     /// Takes in projections that have caught up.
     fn take_in(&mut self) {
         let Role::Follow(joining) = &mut self.role else { return };
@@ -333,6 +355,7 @@ impl Pass {
     }
 
     async fn pause(&mut self, error: &ReadError) {
+        self.paused = true;
         for member in self.running() {
             member.set_retrying(error);
         }
@@ -364,15 +387,28 @@ impl Pass {
             let shared = &self.shared;
             // A projection that was put back behind the beginning of the batch must read again from there.
             let takes = |member: &Member| {
-                member.is_running() && member.position() >= after && member.position() < checkpoint.position
+                let is_there = member.position() >= after && member.position() < checkpoint.position;
+                member.is_running() && !member.is_blocked() && is_there
             };
             let mut behind: Vec<usize> = (0..self.members.len()).filter(|&at| takes(&self.members[at])).collect();
             leave_one_alone(&mut behind, &self.members, batch);
             if behind.is_empty() {
                 return;
             }
-            let folded = behind.iter().map(|&at| fold(shared, at, &self.members[at], batch, checkpoint));
-            let Some(parts) = join_all(folded).await.into_iter().collect() else { return };
+            let beside_others = self.running().count() > 1;
+            let folded = behind.iter().map(|&at| fold(shared, at, &self.members[at], batch, checkpoint, beside_others));
+            let (mut parts, mut blocked) = (Vec::new(), Vec::new());
+            for (folded, at) in join_all(folded).await.into_iter().zip(behind) {
+                match folded {
+                    Some(Ok(part)) => parts.push(part),
+                    Some(Err(fault)) => blocked.push((at, fault)),
+                    None => return,
+                }
+            }
+            blocked.iter().for_each(|(at, fault)| self.members[*at].block(fault));
+            if parts.is_empty() {
+                return;
+            }
             if !move_on(shared, &mut self.members, parts).await || shared.cancel.is_cancelled() {
                 return;
             }
@@ -479,9 +515,19 @@ fn leave_one_alone(behind: &mut Vec<usize>, members: &[Member], batch: &Batch) {
 }
 
 /// Folds what a projection wants of a batch, loading rows as they are missed; `None` if it was cancelled meanwhile.
-async fn fold(shared: &Shared, at: usize, member: &Member, batch: &Batch, checkpoint: Checkpoint) -> Option<Part> {
+///
+/// # Errors
+/// The fault, if others block it by their locks and it would keep projections beside it waiting.
+async fn fold(
+    shared: &Shared,
+    at: usize,
+    member: &Member,
+    batch: &Batch,
+    checkpoint: Checkpoint,
+    beside_others: bool,
+) -> Option<Result<Part, Fault>> {
     if let Some(cause) = other_log(member, checkpoint) {
-        return Some(part(at, member, None, Outcome::stopped(cause), checkpoint));
+        return Some(Ok(part(at, member, None, Outcome::stopped(cause), checkpoint)));
     }
     let mut folding = folding(member, batch);
     let seen = match member.is_live() && folding.fold().len() > 0 {
@@ -494,30 +540,40 @@ async fn fold(shared: &Shared, at: usize, member: &Member, batch: &Batch, checkp
         match begin_try(shared, member, first).await? {
             Ok(Some(tries)) if tries > MOST_TRIES => folding.refuse_first(StopCause::ProcessEnded(MOST_TRIES)),
             Ok(Some(_)) => {}
-            Ok(None) => return Some(Part::comparing(at, member)),
+            Ok(None) => return Some(Ok(Part::comparing(at, member))),
             Err(fault) => {
                 let stopped = Outcome::stopped(StopCause::Database(fault.source));
-                return Some(part(at, member, Some(&folding), stopped, checkpoint));
+                return Some(Ok(part(at, member, Some(&folding), stopped, checkpoint)));
             }
         }
     }
+    let mut backoff = Backoff::default();
     let outcome = loop {
         let keys = match folding.step() {
             Step::Ready(outcome) => break *outcome,
             Step::Load(keys) => keys,
         };
-        match load(shared, member, &keys).await? {
-            Ok(Some(rows)) => {
-                if let Err(error) = folding.supply(rows) {
-                    break Outcome::stopped(StopCause::Row(error));
+        let loaded = loop {
+            match load(shared.database.as_ref(), member, &keys, folding.room()).await {
+                Err(fault) if fault.transient && !(fault.blocked && beside_others) => {
+                    member.set_retrying(&fault.source);
+                    tokio::select! {
+                        () = shared.cancel.cancelled() => return None,
+                        () = sleep(backoff.next_wait()) => {}
+                    }
                 }
+                loaded => break loaded,
             }
+        };
+        match loaded {
+            Ok(Some(loaded)) => folding.supply(loaded),
             // Rows of another place in the log are nothing to fold on.
-            Ok(None) => return Some(Part::comparing(at, member)),
+            Ok(None) => return Some(Ok(Part::comparing(at, member))),
+            Err(fault) if fault.transient => return Some(Err(fault)),
             Err(fault) => break Outcome::stopped(StopCause::Database(fault.source)),
         }
     };
-    Some(part(at, member, Some(&folding), outcome, checkpoint).seen(seen))
+    Some(Ok(part(at, member, Some(&folding), outcome, checkpoint).seen(seen)))
 }
 
 /// Why a projection cannot go on to a checkpoint, if that is of another log than its own.
@@ -552,28 +608,6 @@ pub(crate) async fn begin_try(
                 }
             }
             begun => return Some(begun),
-        }
-    }
-}
-
-/// Loads rows as they are where the projection's checkpoint was last seen; `Ok(None)` if it is elsewhere by now, `None` if
-/// the wait for a fault that may pass was cancelled.
-async fn load(
-    shared: &Shared,
-    member: &Member,
-    keys: &[Vec<ColumnValue>],
-) -> Option<Result<Option<Vec<Vec<ColumnValue>>>, Fault>> {
-    let mut backoff = Backoff::default();
-    loop {
-        match shared.database.load(&member.model, &member.saved(), keys).await {
-            Err(fault) if fault.transient => {
-                member.set_retrying(&fault.source);
-                tokio::select! {
-                    () = shared.cancel.cancelled() => return None,
-                    () = sleep(backoff.next_wait()) => {}
-                }
-            }
-            loaded => return Some(loaded),
         }
     }
 }

@@ -56,8 +56,8 @@ use crate::stream_options::Kind;
 /// ```
 pub trait Projection: Send + Sync + 'static {
     /// What it folds. It gets every event whose stored name is one that this type reads ([`Event::READS`]), from streams of
-    /// any aggregate. So it may be an enum made for this projection, with the stored names and the fields that it needs, of
-    /// several aggregates. One more name, or one less, needs a raised [`Projection::VERSION`].
+    /// any aggregate unless the type names one by `#[event(of = "order")]`. So it may be an enum made for this projection, with the stored names and the fields that it needs, of
+    /// several aggregates. One more name, or one less, or another aggregate, needs a raised [`Projection::VERSION`].
     type Event: Event;
     /// What it builds.
     type Row: ReadModel;

@@ -76,7 +76,7 @@ pub trait ReadModel: Clone + Send + Sync + 'static {
 #[diagnostic::on_unimplemented(
     message = "a row cannot be named by the type `{Self}`",
     label = "no type of a key",
-    note = "the type of a key column implements `Column`, `Eq` and `Hash`; for an id or a plain enum write `annals::projections::text_column!({Self});`"
+    note = "the type of a key column implements `Column`, `Eq` and `Hash`; for an id or a plain enum of your own write `annals::projections::text_column!(..)`, for `u64` use `i64` or `u32`, for `char` use `String`"
 )]
 pub trait RowKey: Eq + Hash + Clone + Send + Sync + 'static {
     /// The key's values, in the order of the table's key columns.
@@ -262,6 +262,12 @@ impl TableSpec {
                 let name = column.name.escape_debug();
                 return wrong(format!("the column's name `{name}` cannot be used in SQL; {NAME_RULE}"));
             }
+            if SYSTEM_COLUMNS.contains(&column.name) {
+                let name = column.name;
+                return wrong(format!(
+                    "the column's name `{name}` is one that PostgreSQL adds to every table; rename it"
+                ));
+            }
             if self.columns[..at].iter().any(|earlier| earlier.name == column.name) {
                 return wrong(format!("column `{}` is declared twice; rename one", column.name));
             }
@@ -308,6 +314,9 @@ impl TableSpec {
         Ok(())
     }
 }
+
+/// Columns that PostgreSQL adds to every table. So SQLite does not take them either.
+const SYSTEM_COLUMNS: [&str; 6] = ["ctid", "xmin", "xmax", "cmin", "cmax", "tableoid"];
 
 /// Whether `name` can be used in SQL of every engine, quoted or not by accident: `[a-z][a-z0-9_]*`, not too long.
 pub(crate) fn is_identifier(name: &str) -> bool {

@@ -4,9 +4,10 @@ use std::collections::HashMap;
 
 use annals_eventstore::Tenant;
 
-use crate::changes::{Changes, RowError, check_key};
-use crate::column::{Column, ColumnError, ColumnValue, next_column};
+use crate::changes::{Changes, RowError, check_key, guarded};
+use crate::column::{Column, ColumnError, ColumnValue, bytes_of, next_column};
 use crate::error::ProjectionError;
+use crate::fold::Loaded;
 use crate::known_rows::{BadRow, KnownRows, LookUp, Now, whole_key};
 use crate::read_model::{ReadModel, RowKeyPrefix, TENANT};
 
@@ -16,7 +17,11 @@ use crate::read_model::{ReadModel, RowKeyPrefix, TENANT};
 /// such keys of the batch at once, and applies the batch again from its beginning. So hand the error on with `?`. Swallowing
 /// it costs time but cannot harm: what was made without the row is thrown away.
 ///
-/// In memory are the rows that one batch asks for or writes, of up to 10,000 events and about 4 MiB. An event finds each of
+/// A fold that asks for several rows of one event in a loop is run again for each of them, up to 20,000 times: where they are many, ask
+/// for them at once by [`Rows::prefetch`].
+///
+/// In memory are the rows that one batch asks for or writes, of up to 10,000 events and about 4 MiB. A batch ends before the first event
+/// that needs more than 16 MiB of stored rows; one event gets all that it asks for. An event finds each of
 /// them as the table would give it back after the event before it: times in whole microseconds, one zero, JSON in
 /// PostgreSQL's form. So it does not matter which events share a batch.
 ///
@@ -81,6 +86,10 @@ pub struct Rows<R: ReadModel> {
     event: usize,
     /// Whether all events of the batch are of one tenant, which the projection or its runner has chosen.
     of_one_tenant: bool,
+    /// How many lookups this round has made.
+    looked_up: usize,
+    /// How many bytes the rows have that were loaded.
+    loaded: usize,
     /// The first row of this round that no table can hold or give back, with the number of its event.
     failed: Option<BadRow>,
 }
@@ -89,7 +98,8 @@ impl<R: ReadModel> Rows<R> {
     /// No rows, and nothing known about any key.
     pub(crate) fn new(of_one_tenant: bool) -> Self {
         let known = KnownRows::of(None);
-        Self { known, others: HashMap::new(), missing: Vec::new(), event: 0, of_one_tenant, failed: None }
+        let (others, missing, event) = (HashMap::new(), Vec::new(), 0);
+        Self { known, others, missing, event, of_one_tenant, looked_up: 0, loaded: 0, failed: None }
     }
 
     /// The row called `key`, or `None` if there is none.
@@ -256,6 +266,7 @@ impl<R: ReadModel> Rows<R> {
 
     /// Fails, and remembers the key, if it is not known whether there is a row called `key`.
     fn look_up(&mut self, key: &R::Key) -> Result<(), ProjectionError> {
+        self.looked_up += 1;
         match self.known.look_up(key, self.event) {
             Ok(LookUp::Known) => return Ok(()),
             Ok(LookUp::Asked) => {}
@@ -268,7 +279,7 @@ impl<R: ReadModel> Rows<R> {
     /// Begins a round: forgets what the last one made, keeps what the table is known to hold.
     pub(crate) fn reset(&mut self) {
         self.missing.clear();
-        self.failed = None;
+        (self.looked_up, self.failed) = (0, None);
         self.all().for_each(KnownRows::reset);
     }
 
@@ -300,6 +311,16 @@ impl<R: ReadModel> Rows<R> {
         self.failed.take()
     }
 
+    /// How many lookups this round has made.
+    pub(crate) fn looked_up(&self) -> usize {
+        self.looked_up
+    }
+
+    /// How many bytes the rows have that were loaded.
+    pub(crate) fn loaded(&self) -> usize {
+        self.loaded
+    }
+
     /// Whether this round asked for rows that are not loaded, so that what it made is worth nothing.
     pub(crate) fn is_missing_any(&self) -> bool {
         !self.missing.is_empty()
@@ -312,7 +333,7 @@ impl<R: ReadModel> Rows<R> {
     pub(crate) fn missing(&mut self) -> Result<Vec<Vec<ColumnValue>>, RowError> {
         let mut columns = Vec::with_capacity(self.missing.len());
         for (tenant, key) in &self.missing {
-            match check_key::<R>(whole_key::<R>(tenant.as_ref(), key)) {
+            match guarded::<R, _>(|| check_key::<R>(whole_key::<R>(tenant.as_ref(), key))) {
                 Ok(key) => columns.push(key),
                 Err(error) if columns.is_empty() => return Err(error),
                 Err(_) => break,
@@ -322,17 +343,36 @@ impl<R: ReadModel> Rows<R> {
         Ok(columns)
     }
 
-    /// Takes what the table holds for the missing keys: `loaded` for those it has, nothing for the others.
+    /// Takes what the table holds for the first of the missing keys. Nothing is known of the others.
     ///
     /// # Errors
-    /// [`RowError::Unreadable`] if a loaded row is not one of this type, [`RowError::Foreign`] if it has another key.
-    pub(crate) fn supply(&mut self, loaded: Vec<Vec<ColumnValue>>) -> Result<(), RowError> {
-        for (tenant, key) in std::mem::take(&mut self.missing) {
+    /// [`RowError::Unreadable`] if a loaded row is not one of this type, [`RowError::Foreign`] if it has another key,
+    /// [`RowError::Panicked`]. Then nothing is known of all of them.
+    pub(crate) fn supply(&mut self, Loaded { rows, keys }: Loaded) -> Result<(), RowError> {
+        self.loaded += bytes_of(&rows);
+        let missing = std::mem::take(&mut self.missing);
+        let (looked_up, others) = missing.split_at(keys.min(missing.len()));
+        let supplied = guarded::<R, _>(|| {
+            self.not_stored(looked_up, true);
+            self.not_stored(others, false);
+            self.stored(rows)
+        });
+        if supplied.is_err() {
+            self.not_stored(&missing, false);
+        }
+        supplied
+    }
+
+    fn not_stored(&mut self, keys: &[(Option<Tenant>, R::Key)], looked_up: bool) {
+        for (tenant, key) in keys {
             if let Some(known) = self.of(tenant.as_ref()) {
-                known.absent(key);
+                known.not_stored(key, looked_up);
             }
         }
-        for columns in loaded {
+    }
+
+    fn stored(&mut self, rows: Vec<Vec<ColumnValue>>) -> Result<(), RowError> {
+        for columns in rows {
             let unreadable = |source| RowError::Unreadable { table: R::TABLE.name, source };
             let (tenant, row) = read_row::<R>(columns).map_err(unreadable)?;
             match self.of(tenant.as_ref()) {

@@ -1,5 +1,6 @@
 //! Columns that serde writes: bare text for ids and plain enums, JSON for everything else.
 
+use annals_eventstore::__private::without_values;
 use annals_eventstore::Payload;
 use serde::Serialize;
 use serde::de::{DeserializeOwned, IntoDeserializer};
@@ -7,13 +8,13 @@ use serde::de::{DeserializeOwned, IntoDeserializer};
 use crate::column::{ColumnError, ColumnValue};
 use crate::column_types::text;
 
-/// A value that serde writes as a string, as that string without quotes; `None` as null.
-///
-/// Anything else that serde writes is refused.
+/// A value that serde writes as a string, as that string without quotes. Anything else that serde writes is refused.
 pub fn text_to_column<T: Serialize + ?Sized>(value: &T) -> ColumnValue {
     match serde_json::to_value(value) {
         Ok(serde_json::Value::String(string)) => text(string.into()),
-        Ok(serde_json::Value::Null) => ColumnValue::Null,
+        Ok(serde_json::Value::Null) => {
+            ColumnValue::refused("is written as null by serde; use an `Option`, and one alone")
+        }
         Ok(_) => ColumnValue::refused("is not written as a string by serde; use `#[column(json)]`"),
         Err(error) => ColumnValue::refused(format!("cannot be written by serde: {error}; fix its `Serialize`")),
     }
@@ -26,11 +27,11 @@ pub fn text_to_column<T: Serialize + ?Sized>(value: &T) -> ColumnValue {
 pub fn text_from_column<T: DeserializeOwned>(value: ColumnValue) -> Result<T, ColumnError> {
     let json = match value {
         ColumnValue::Text(text) => serde_json::Value::String(text.as_ref().to_owned()),
-        ColumnValue::Null => serde_json::Value::Null,
         other => return Err(ColumnError::mismatch("text", &other)),
     };
-    T::deserialize(json.into_deserializer())
-        .map_err(|error: serde_json::Error| ColumnError::new("text that serde takes", error.to_string()))
+    T::deserialize(json.into_deserializer()).map_err(|error: serde_json::Error| {
+        ColumnError::new("text that serde takes", without_values(error).to_string())
+    })
 }
 
 /// Makes a value the one that its text column gives back.
@@ -42,10 +43,9 @@ pub fn text_normalize<T: Serialize + DeserializeOwned>(value: &mut T) -> Result<
     Ok(())
 }
 
-/// A value as JSON text, under the rules of event payloads; `None` as null.
+/// A value as JSON text, under the rules of event payloads.
 pub fn json_to_column<T: Serialize + ?Sized>(value: &T) -> ColumnValue {
     match Payload::of(value) {
-        Ok(json) if json.as_str() == "null" => ColumnValue::Null,
         Ok(json) => ColumnValue::Json(json.as_str().into()),
         Err(error) => ColumnValue::refused(format!("cannot be kept: {error}")),
     }
@@ -56,12 +56,9 @@ pub fn json_to_column<T: Serialize + ?Sized>(value: &T) -> ColumnValue {
 /// # Errors
 /// [`ColumnError`] if the column holds no JSON, or serde does not take it.
 pub fn json_from_column<T: DeserializeOwned>(value: ColumnValue) -> Result<T, ColumnError> {
-    let read = match &value {
-        ColumnValue::Json(json) => serde_json::from_str(json),
-        ColumnValue::Null => serde_json::from_str("null"),
-        other => return Err(ColumnError::mismatch("JSON", other)),
-    };
-    read.map_err(|error| ColumnError::new("JSON that serde takes", error.to_string()))
+    let ColumnValue::Json(json) = &value else { return Err(ColumnError::mismatch("JSON", &value)) };
+    serde_json::from_str(json)
+        .map_err(|error| ColumnError::new("JSON that serde takes", without_values(error).to_string()))
 }
 
 /// Makes a value the one that its JSON column gives back.

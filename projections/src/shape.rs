@@ -13,7 +13,8 @@ pub(crate) struct Shape {
     /// The table as one line, `daily(day text, cents integer, note text null; key day)` say. Indexes do not count, as
     /// they can change without a rebuild.
     pub(crate) table: String,
-    /// The stored names of the events that it wants, sorted, a line each. No name holds the end of a line.
+    /// The stored names of the events that it wants, sorted, a line each, with their aggregate type behind a tab where only those of
+    /// one are wanted. No name holds a control character.
     pub(crate) events: String,
     /// The only tenant whose events it wants.
     pub(crate) tenant: Option<String>,
@@ -22,11 +23,12 @@ pub(crate) struct Shape {
 }
 
 impl Shape {
-    pub(crate) fn of(table: &TableSpec, mut names: Vec<&'static str>, tenant: Option<&Tenant>) -> Self {
-        names.sort_unstable();
-        names.dedup();
+    pub(crate) fn of(table: &TableSpec, events: Vec<impl Into<String>>, tenant: Option<&Tenant>) -> Self {
+        let mut events: Vec<String> = events.into_iter().map(Into::into).collect();
+        events.sort_unstable();
+        events.dedup();
         let tenant = tenant.map(|tenant| tenant.as_str().to_owned());
-        Self { table: line(table), events: names.join("\n"), tenant, slots: 1 }
+        Self { table: line(table), events: events.join("\n"), tenant, slots: 1 }
     }
 
     /// Checks that a version which was begun with the shape `stored` is still declared so.
@@ -38,7 +40,11 @@ impl Shape {
         }
         if self.events != stored.events {
             let only_in = |one: &Self, other: &Self| {
-                one.events.lines().filter(|name| !other.events.lines().any(|n| n == *name)).map(str::to_owned).collect()
+                one.events
+                    .lines()
+                    .filter(|name| !other.events.lines().any(|n| n == *name))
+                    .map(|name| name.replace('\t', " of "))
+                    .collect()
             };
             let (new, missing) = (only_in(self, stored), only_in(stored, self));
             return Err(StartError::EventsChanged { projection, version, new, missing });

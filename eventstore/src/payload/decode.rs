@@ -27,7 +27,7 @@ pub fn decode_variant<T: for<'de> Deserialize<'de>>(index: u32, payload: &Payloa
     let mut json = serde_json::Deserializer::from_str(payload.as_str());
     T::deserialize(VariantContent { index, json: &mut json })
         .and_then(|value| json.end().map(|()| value))
-        .map_err(unfit)
+        .map_err(|error| unfit(without_values(error)))
 }
 
 /// Reads a struct; the bound is spelled out as at [`decode_variant`].
@@ -38,16 +38,20 @@ pub fn decode_struct<T: for<'de> Deserialize<'de>>(payload: &Payload) -> Result<
     payload.read().map_err(unfit)
 }
 
-/// The error of a payload that does not fit. Logs show it, so what serde quotes of the payload's values is taken out of its
-/// text; what the `Deserialize` of the type itself says is left.
-fn unfit(error: serde_json::Error) -> DecodeError {
-    let text = error.to_string();
-    let source = match without_value(&text) {
+/// The error of a payload that does not fit.
+fn unfit(source: serde_json::Error) -> DecodeError {
+    DecodeError::Payload { source }
+}
+
+/// The error of a value that does not fit. Logs show it, so what serde quotes of the values is taken out of its text; what the
+/// `Deserialize` of the type itself says is left.
+#[must_use]
+pub fn without_values(error: serde_json::Error) -> serde_json::Error {
+    match without_value(&error.to_string()) {
         // serde_json finds line and column in the text again.
         Some(text) => Error::custom(text),
         None => error,
-    };
-    DecodeError::Payload { source }
+    }
 }
 
 /// The text of an error of serde without the value in it, such as "invalid type: string, expected i32"; `None` if it quotes

@@ -22,7 +22,7 @@ use serde_json::Value;
 use crate::invalid::Invalid;
 use crate::limits::MAX_EVENT_BYTES;
 
-pub use decode::{decode_struct, decode_variant};
+pub use decode::{decode_struct, decode_variant, without_values};
 pub use encode::{encode_struct, encode_variant};
 
 /// The JSON value of `value`; NaN, infinities and what nests too deep are refused.
@@ -118,7 +118,7 @@ impl Payload {
     /// # Errors
     /// What serde found, and where: the JSON does not have the shape of a `T`.
     pub fn read<T: DeserializeOwned>(&self) -> Result<T, serde_json::Error> {
-        serde_json::from_str(&self.text)
+        serde_json::from_str(&self.text).map_err(without_values)
     }
 }
 

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use annals::projections::QueryError;
 use annals::sagas::{SagaError, SagaId, Sagas, SagasExt};
 use annals::{
     Context, CorrelationId, EventStore, ExecuteError, Invalid, Projections, ProjectionsExt, ReadError, Repository,
@@ -63,6 +64,9 @@ pub enum CheckoutError {
     /// Nothing could be read.
     #[error(transparent)]
     Read(#[from] ReadError),
+    /// The row could not be read.
+    #[error(transparent)]
+    Query(#[from] QueryError),
 }
 
 /// The checkouts of all shops of a store, which run in this process, beside others that run the same. Clones are the same.

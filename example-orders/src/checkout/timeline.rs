@@ -18,6 +18,7 @@ pub fn line(event: &SagaEvent) -> Option<String> {
         SagaEvent::Intervened { intervention, actor, reason, .. } => {
             format!("{actor}: {intervention}, because {reason}")
         }
+        SagaEvent::ApprovalAsked { step, .. } => format!("{step} waits for approval"),
         SagaEvent::Stuck { .. } => "stuck".to_owned(),
         SagaEvent::Completed => "completed".to_owned(),
         SagaEvent::Compensated => "compensated".to_owned(),

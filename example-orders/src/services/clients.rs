@@ -99,7 +99,11 @@ impl Clients {
 }
 
 impl Client {
-    fn new(name: &str, url: &str, settings: PolicySettings) -> Result<Self, Fault> {
+    /// The client of a service at an address.
+    ///
+    /// # Errors
+    /// The settings do not fit each other.
+    pub fn new(name: &str, url: &str, settings: PolicySettings) -> Result<Self, Fault> {
         let connect = settings.connect_timeout.unwrap_or_else(|| settings.profile.connect_timeout());
         let http = reqwest::Client::builder().connect_timeout(connect).no_proxy().build()?;
         Ok(Self { http, url: url.into(), policy: Policy::from_settings(name, settings)? })

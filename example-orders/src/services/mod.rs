@@ -4,6 +4,7 @@
 mod book;
 mod clients;
 mod faults;
+pub(crate) mod notification;
 pub(crate) mod payment;
 mod server;
 pub(crate) mod shipping;

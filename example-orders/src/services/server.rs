@@ -25,7 +25,7 @@ use tokio::task::JoinHandle;
 use super::book::{Entry, Sums};
 use super::clients::{ClientSettings, Clients};
 use super::faults::{self, Switch};
-use super::{payment, shipping, stock};
+use super::{notification, payment, shipping, stock};
 use crate::Fault;
 use crate::domain::order::OrderId;
 
@@ -45,6 +45,8 @@ pub enum Kind {
     Stock,
     /// Fetches parcels.
     Shipping,
+    /// Sends messages to customers.
+    Notification,
 }
 
 impl Kind {
@@ -54,6 +56,7 @@ impl Kind {
             Self::Payment => "payment",
             Self::Stock => "stock",
             Self::Shipping => "shipping",
+            Self::Notification => "notification",
         }
     }
 
@@ -62,6 +65,7 @@ impl Kind {
             Self::Payment => payment::routes(participant, book),
             Self::Stock => stock::routes(participant, book),
             Self::Shipping => shipping::routes(participant, book),
+            Self::Notification => notification::routes(participant, book),
         }
     }
 }

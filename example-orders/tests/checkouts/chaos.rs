@@ -6,12 +6,12 @@
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
-use annals::resilience::Deadline;
+use annals::resilience::{Deadline, IdempotencyKey};
 use annals::sagas::{By, Intervention, SagaId, Status};
 use annals::{EventStore, SqliteStore};
 use example_orders::checkout::{Checkouts, Flow};
-use example_orders::domain::order::{OrderCommand, Status as OrderStatus};
-use example_orders::services::{Faults, Kind, Server, Servers};
+use example_orders::domain::order::{OrderCommand, OrderId, Status as OrderStatus};
+use example_orders::services::{Faults, Kind, Origin, Server, Servers};
 use fastrand::Rng;
 
 use crate::{LEASE, begin, cart, order, quick, shop, start};
@@ -73,7 +73,28 @@ async fn settle(checkouts: &Checkouts, servers: &Servers, ids: &BTreeMap<usize, 
             checkouts.decide(&shop(), id, Intervention::Retry, &kim).await.expect("it may");
             standing = checkouts.wait(&shop(), id, Deadline::NONE).await.expect("it stands");
         }
+        if standing.status == Status::Stuck {
+            // Its customer cancelled it when the parcel was under way, so it is brought back by hand.
+            take_back(checkouts, id, &standing.order).await;
+            checkouts.decide(&shop(), id, Intervention::Complete, &kim).await.expect("it may");
+            standing = checkouts.wait(&shop(), id, Deadline::NONE).await.expect("it stands");
+        }
         assert!(standing.status.is_final(), "{standing:?}");
+    }
+}
+
+/// What a person does about an order that was cancelled behind the pivot.
+async fn take_back(checkouts: &Checkouts, id: &SagaId, order: &OrderId) {
+    let loaded = checkouts.orders.load(order).await.expect("it is read");
+    assert_eq!(loaded.state.status, OrderStatus::Cancelled, "{id} is stuck for another reason");
+    let (services, origin) = (&checkouts.services, Origin { shop: shop().to_string(), trace: None });
+    for (client, path, step) in [
+        (&services.shipping, "/fetch", "fetch"),
+        (&services.stock, "/reserve", "set-aside"),
+        (&services.payment, "/charge", "charge"),
+    ] {
+        let key = IdempotencyKey::new(format!("{id}/{step}/undo")).expect("a key");
+        client.send::<()>(path, order, &origin, &key, Deadline::NONE).await.expect("all is well again");
     }
 }
 

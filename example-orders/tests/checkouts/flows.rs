@@ -77,25 +77,27 @@ async fn orders_that_are_placed_without_a_checkout_are_no_flow() {
 }
 
 #[tokio::test]
-async fn a_customer_who_cancels_a_paid_order_meanwhile_gets_the_money_back() {
+async fn a_customer_who_cancels_a_paid_order_meanwhile_gets_the_money_back_whoever_directs_it() {
     let folder = tempfile::tempdir().expect("a folder");
     let store = annals::sqlite(folder.path().join("orders.db")).await.expect("a store");
     let (servers, checkouts) = start::<30>(folder.path(), &store, quick()).await;
-    servers.stock.faults.set(Faults { down: true, ..Faults::default() });
-    let id = begin(&checkouts, Flow::Choreographed, cart(1, 1)).await;
-    let until = Instant::now() + Duration::from_secs(20);
-    while checkouts.orders.load(&order(1)).await.expect("read").state.status != OrderStatus::Paid {
-        assert!(Instant::now() < until, "it is not paid");
-        tokio::time::sleep(Duration::from_millis(10)).await;
-    }
-    let cancel = OrderCommand::Cancel { reason: "too late".to_owned() };
-    checkouts.orders.send(&order(1), cancel).await.expect("cancelled");
-    servers.stock.faults.set(Faults::default());
-    let standing = checkouts.wait(&shop(), &id, Deadline::NONE).await.expect("it ends");
-    assert_eq!(standing.answer, "undone");
-    while books(&servers, 1).await != [0, 0, 0] {
-        assert!(Instant::now() < until, "{:?}", books(&servers, 1).await);
-        tokio::time::sleep(Duration::from_millis(10)).await;
+    for (number, flow) in [(1, Flow::Orchestrated), (2, Flow::Choreographed)] {
+        servers.stock.faults.set(Faults { down: true, ..Faults::default() });
+        let id = begin(&checkouts, flow, cart(number, 1)).await;
+        let until = Instant::now() + Duration::from_secs(20);
+        while checkouts.orders.load(&order(number)).await.expect("read").state.status != OrderStatus::Paid {
+            assert!(Instant::now() < until, "it is not paid");
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+        let cancel = OrderCommand::Cancel { reason: "too late".to_owned() };
+        checkouts.orders.send(&order(number), cancel).await.expect("cancelled");
+        servers.stock.faults.set(Faults::default());
+        let standing = checkouts.wait(&shop(), &id, Deadline::NONE).await.expect("it ends");
+        assert_eq!(standing.answer, "undone", "{standing:?}");
+        while books(&servers, number).await != [0, 0, 0] {
+            assert!(Instant::now() < until, "{:?}", books(&servers, number).await);
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
     }
     checkouts.close().await;
     servers.stop().await;

@@ -3,7 +3,7 @@
 use syn::{Attribute, Data, DeriveInput, Fields, Generics, Ident, LitInt, LitStr, Path, Type};
 
 use super::body::{Body, on_fields};
-use crate::attr::{self, CRATE, EVENT, NAME, TRANSPARENT, UPCAST, UPCASTERS, VERSION, Values};
+use crate::attr::{self, CRATE, EVENT, NAME, OF, TRANSPARENT, UPCAST, UPCASTERS, VERSION, Values};
 use crate::mistakes::Mistakes;
 use crate::serde_words;
 
@@ -36,6 +36,8 @@ pub(crate) struct EventLabels {
     pub(crate) upcast: Values<Vec<Type>>,
     /// The list of steps on JSON.
     pub(crate) upcasters: Values<Path>,
+    /// The aggregate type of the events.
+    pub(crate) of: Values<LitStr>,
     pub(crate) krate: Values<Path>,
     pub(crate) transparent: Values<()>,
     /// Whether every word was known and every value could be read.
@@ -44,10 +46,10 @@ pub(crate) struct EventLabels {
 
 impl EventInput {
     pub(crate) fn parse(input: &DeriveInput, mistakes: &mut Mistakes) -> Self {
-        const ON_VARIANTS: WordLists = (&[NAME, VERSION, UPCAST, TRANSPARENT], &[UPCASTERS, CRATE]);
+        const ON_VARIANTS: WordLists = (&[NAME, VERSION, UPCAST, TRANSPARENT], &[OF, UPCASTERS, CRATE]);
         let on_type: WordLists = match &input.data {
-            Data::Enum(_) => (&[UPCASTERS, CRATE], &[NAME, VERSION, UPCAST, TRANSPARENT]),
-            Data::Struct(_) | Data::Union(_) => (&[NAME, VERSION, UPCAST, UPCASTERS, CRATE], &[]),
+            Data::Enum(_) => (&[OF, UPCASTERS, CRATE], &[NAME, VERSION, UPCAST, TRANSPARENT]),
+            Data::Struct(_) | Data::Union(_) => (&[NAME, VERSION, UPCAST, OF, UPCASTERS, CRATE], &[]),
         };
         Self {
             ident: input.ident.clone(),
@@ -79,6 +81,7 @@ impl EventLabels {
             version: Values::default(),
             upcast: Values::default(),
             upcasters: Values::default(),
+            of: Values::default(),
             krate: Values::default(),
             transparent: Values::default(),
             understood: true,
@@ -92,6 +95,8 @@ impl EventLabels {
                 labels.upcast.add(word, attr::types(word, input, "upcast(PlacedV1, PlacedV2)"))
             } else if word == UPCASTERS {
                 labels.upcasters.add(word, attr::path(word, input, "upcasters = STEPS"))
+            } else if word == OF {
+                labels.of.add(word, attr::text(word, input, "of = \"order\""))
             } else if word == TRANSPARENT {
                 labels.transparent.add(word, Ok(()))
             } else {

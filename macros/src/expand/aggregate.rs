@@ -7,7 +7,7 @@ use syn::LitStr;
 use super::span::at;
 use crate::validate::{ValidAggregate, ValidSnapshot};
 
-pub(crate) fn aggregate(valid: &ValidAggregate) -> TokenStream {
+pub(crate) fn aggregate(valid: &ValidAggregate, allowed: &TokenStream) -> TokenStream {
     let ValidAggregate { root: p, ident, generics, name, id, event, snapshot, fold, declaration } = valid;
     let where_clause = &generics.where_clause;
     let (policy, check) = match snapshot {
@@ -31,9 +31,12 @@ pub(crate) fn aggregate(valid: &ValidAggregate) -> TokenStream {
             }
         }
     });
+    let check_of = quote_spanned! {at(name.span())=>
+        const _: () = #p::check_of(<<#ident as #p::Aggregate>::Event as #p::Event>::OF, #name);
+    };
     quote! {
         #[automatically_derived]
-        #[allow(deprecated)]
+        #allowed
         impl #p::Aggregate for #ident #where_clause {
             const TYPE: &'static #p::core::primitive::str = #name;
             const FOLD: #p::core::primitive::u32 = #fold;
@@ -43,5 +46,6 @@ pub(crate) fn aggregate(valid: &ValidAggregate) -> TokenStream {
             #codec
         }
         #check
+        #check_of
     }
 }

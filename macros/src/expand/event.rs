@@ -8,14 +8,14 @@ use syn::spanned::Spanned;
 use super::span::at;
 use crate::validate::{EventKind, Shape, ValidEvent};
 
-pub(crate) fn event(valid: &ValidEvent) -> TokenStream {
+pub(crate) fn event(valid: &ValidEvent, allowed: &TokenStream) -> TokenStream {
     match &valid.kind {
-        EventKind::Named(shapes) => named(valid, shapes),
-        EventKind::Wrapping(variants) => wrapping(valid, variants),
+        EventKind::Named(shapes) => named(valid, shapes, allowed),
+        EventKind::Wrapping(variants) => wrapping(valid, variants, allowed),
     }
 }
 
-fn named(valid: &ValidEvent, shapes: &[Shape]) -> TokenStream {
+fn named(valid: &ValidEvent, shapes: &[Shape], allowed: &TokenStream) -> TokenStream {
     let ValidEvent { root: p, ident, generics, .. } = valid;
     let where_clause = &generics.where_clause;
     let entries = shapes.iter().map(|shape| {
@@ -44,11 +44,19 @@ fn named(valid: &ValidEvent, shapes: &[Shape]) -> TokenStream {
     };
     let index = if variants.is_empty() { quote!(_) } else { quote!(__index) };
     let (read, check) = read(valid, shapes);
+    let of = valid.of.as_ref().map(|aggregate_type| {
+        let events = quote!(<#ident as #p::Event>::READS);
+        quote! {
+            const OF: &'static [#p::EventsOf] =
+                &[#p::EventsOf { aggregate_type: #aggregate_type, events: #events }];
+        }
+    });
     quote! {
         #[automatically_derived]
-        #[allow(deprecated)]
+        #allowed
         impl #p::Event for #ident #where_clause {
             const SHAPES: &'static [#p::EventShape] = &[#(#entries),*];
+            #of
 
             fn shape(&self) -> &'static #p::EventShape {
                 #shape_of_self
@@ -157,7 +165,7 @@ fn by_type(p: &TokenStream, ident: &Ident, shape: &Shape) -> TokenStream {
     }
 }
 
-fn wrapping(valid: &ValidEvent, variants: &[(Ident, Type)]) -> TokenStream {
+fn wrapping(valid: &ValidEvent, variants: &[(Ident, Type)], allowed: &TokenStream) -> TokenStream {
     let ValidEvent { root: p, ident, generics, .. } = valid;
     let where_clause = &generics.where_clause;
     let names: Vec<&Ident> = variants.iter().map(|(name, _)| name).collect();
@@ -166,12 +174,14 @@ fn wrapping(valid: &ValidEvent, variants: &[(Ident, Type)]) -> TokenStream {
         variants.iter().map(|(_, ty)| quote_spanned!(at(ty.span())=> <#ty as #p::Event>)).collect();
     quote! {
         #[automatically_derived]
-        #[allow(deprecated)]
+        #allowed
         impl #p::Event for #ident #where_clause {
             const SHAPES: &'static [#p::EventShape] =
                 &#p::join_shapes::<{ 0 #(+ #types::SHAPES.len())* }>(&[#(#types::SHAPES),*]);
             const READS: &'static [#p::EventShape] =
                 &#p::join_shapes::<{ 0 #(+ #types::READS.len())* }>(&[#(#types::READS),*]);
+            const OF: &'static [#p::EventsOf] =
+                &#p::join_of::<{ 0 #(+ #types::OF.len())* }>(&[#(#types::OF),*]);
 
             fn shape(&self) -> &'static #p::EventShape {
                 match self { #(Self::#names(__event) => #types::shape(__event),)* }

@@ -7,7 +7,7 @@ use syn::spanned::Spanned;
 use super::span::at;
 use crate::validate::{Storage, TENANT, ValidColumn, ValidReadModel};
 
-pub(crate) fn read_model(valid: &ValidReadModel) -> TokenStream {
+pub(crate) fn read_model(valid: &ValidReadModel, allowed: &TokenStream) -> TokenStream {
     let ValidReadModel { root: p, ident, generics, table, columns, key, indexes, per_tenant } = valid;
     let where_clause = &generics.where_clause;
     let tenant = per_tenant.then_some(TENANT);
@@ -45,7 +45,7 @@ pub(crate) fn read_model(valid: &ValidReadModel) -> TokenStream {
         #(#never_null)*
 
         #[automatically_derived]
-        #[allow(deprecated)]
+        #allowed
         impl #p::ReadModel for #ident #where_clause {
             type Key = #key_type;
 
@@ -95,30 +95,57 @@ fn spec(p: &TokenStream, column: &ValidColumn) -> TokenStream {
 
 fn to_column(p: &TokenStream, column: &ValidColumn) -> TokenStream {
     let ValidColumn { field, ty, .. } = column;
-    match column.storage {
-        Storage::Column => quote_spanned!(at(ty.span())=> <#ty as #p::Column>::to_column(&self.#field)),
-        Storage::Text => quote_spanned!(at(ty.span())=> #p::text_to_column::<#ty>(&self.#field)),
-        Storage::Json => quote_spanned!(at(ty.span())=> #p::json_to_column::<#ty>(&self.#field)),
+    let span = at(ty.span());
+    let write = match column.storage {
+        Storage::Column => return quote_spanned!(span=> <#ty as #p::Column>::to_column(&self.#field)),
+        Storage::Text => quote!(text_to_column),
+        Storage::Json => quote!(json_to_column),
+    };
+    // `None` alone is null in the column. What else serde writes as null is not, so that it comes back as it was.
+    match column.optional {
+        true => {
+            quote_spanned!(span=> self.#field.as_ref().map_or(#p::ColumnValue::Null, |__value| #p::#write(__value)))
+        }
+        false => quote_spanned!(span=> #p::#write::<#ty>(&self.#field)),
     }
 }
 
 fn from_column(p: &TokenStream, column: &ValidColumn) -> TokenStream {
     let ValidColumn { field, ty, name, .. } = column;
     let value = quote!(#p::next_column(__columns, #name)?);
+    let span = at(ty.span());
+    let in_column = quote!(map_err(|__error| __error.in_column(#name))?);
     let read = match column.storage {
-        Storage::Column => quote_spanned!(at(ty.span())=> <#ty as #p::Column>::from_column(#value)),
-        Storage::Text => quote_spanned!(at(ty.span())=> #p::text_from_column::<#ty>(#value)),
-        Storage::Json => quote_spanned!(at(ty.span())=> #p::json_from_column::<#ty>(#value)),
+        Storage::Column => return quote_spanned!(span=> #field: <#ty as #p::Column>::from_column(#value).#in_column),
+        Storage::Text => quote!(text_from_column),
+        Storage::Json => quote!(json_from_column),
     };
-    quote!(#field: #read.map_err(|__error| __error.in_column(#name))?)
+    match column.optional {
+        true => quote_spanned! {span=>
+            #field: match #value {
+                #p::ColumnValue::Null => #p::core::option::Option::None,
+                __value => #p::core::option::Option::Some(#p::#read(__value).#in_column),
+            }
+        },
+        false => quote_spanned!(span=> #field: #p::#read::<#ty>(#value).#in_column),
+    }
 }
 
 fn normalize(p: &TokenStream, column: &ValidColumn) -> TokenStream {
     let ValidColumn { field, ty, name, .. } = column;
-    let normal = match column.storage {
-        Storage::Column => quote_spanned!(at(ty.span())=> <#ty as #p::Column>::normalize(&mut self.#field)),
-        Storage::Text => quote_spanned!(at(ty.span())=> #p::text_normalize::<#ty>(&mut self.#field)),
-        Storage::Json => quote_spanned!(at(ty.span())=> #p::json_normalize::<#ty>(&mut self.#field)),
+    let span = at(ty.span());
+    let in_column = quote!(map_err(|__error| __error.in_column(#name))?);
+    let normalize = match column.storage {
+        Storage::Column => return quote_spanned!(span=> <#ty as #p::Column>::normalize(&mut self.#field).#in_column),
+        Storage::Text => quote!(text_normalize),
+        Storage::Json => quote!(json_normalize),
     };
-    quote!(#normal.map_err(|__error| __error.in_column(#name))?)
+    match column.optional {
+        true => quote_spanned! {span=>
+            if let #p::core::option::Option::Some(__value) = &mut self.#field {
+                #p::#normalize(__value).#in_column
+            }
+        },
+        false => quote_spanned!(span=> #p::#normalize::<#ty>(&mut self.#field).#in_column),
+    }
 }

@@ -6,7 +6,7 @@ use syn::{Error, Generics, Ident, LitStr, Path, Type};
 
 use super::shared::{from_one, not_generic, not_misplaced, once, required, stored_name};
 use crate::ast::{Body, EventInput, EventLabels, VariantInput};
-use crate::attr::{EVENT, TRANSPARENT, UPCAST, UPCASTERS, Word};
+use crate::attr::{EVENT, OF, TRANSPARENT, UPCAST, UPCASTERS};
 use crate::mistakes::Mistakes;
 
 /// A valid event.
@@ -16,6 +16,8 @@ pub(crate) struct ValidEvent {
     pub(crate) generics: Generics,
     /// The list of its steps on JSON.
     pub(crate) upcasters: Option<Path>,
+    /// The aggregate type of all of them.
+    pub(crate) of: Option<LitStr>,
     pub(crate) kind: EventKind,
 }
 
@@ -61,12 +63,17 @@ pub(crate) fn event(
         }
     };
     let upcasters = once(&input.labels.upcasters, &mut mistakes).cloned();
+    let of = once(&input.labels.of, &mut mistakes).cloned();
+    if let Some(of) = &of {
+        stored_name(of, &mut mistakes);
+    }
     let root = root.map_err(|error| mistakes.push(error)).ok();
     let valid = root.zip(kind).map(|(root, kind)| ValidEvent {
         root,
         ident: input.ident.clone(),
         generics: input.generics.clone(),
         upcasters,
+        of,
         kind,
     });
     mistakes.finish(valid)
@@ -86,6 +93,10 @@ fn enumeration(input: &EventInput, variants: &[VariantInput], mistakes: &mut Mis
         for word in &input.labels.upcasters.0 {
             let message =
                 format!("steps belong to the wrapped event types; move `{UPCASTERS}` to the one that reads the events");
+            mistakes.at(&word.word, message);
+        }
+        for word in &input.labels.of.0 {
+            let message = format!("each wrapped event type has its own aggregate type; move `{OF}` to them");
             mistakes.at(&word.word, message);
         }
         return Some(EventKind::Wrapping(wrapping(variants, mistakes)));
@@ -238,7 +249,8 @@ fn variant_words(labels: &EventLabels) -> impl Iterator<Item = &Ident> {
 
 /// All variants are handled by one implementation, which names one crate and one list of steps.
 fn type_words_belong_to_the_type(labels: &EventLabels, mistakes: &mut Mistakes) {
-    for Word { word, .. } in labels.krate.0.iter().chain(&labels.upcasters.0) {
+    let words = labels.krate.0.iter().chain(&labels.upcasters.0).map(|word| &word.word);
+    for word in words.chain(labels.of.0.iter().map(|word| &word.word)) {
         mistakes.at(word, format!("`{word}` belongs to the whole enum; write `#[{EVENT}({word} = ..)]` above it"));
     }
 }

@@ -20,6 +20,9 @@ pub(crate) const TENANT: &str = "tenant";
 /// Prefixes that are reserved for annals and the engines.
 const RESERVED: [&str; 3] = ["annals_", "sqlite_", "pg_"];
 
+/// Columns that PostgreSQL adds to every table; `TableSpec::check` of the projections has them too.
+const SYSTEM_COLUMNS: [&str; 6] = ["ctid", "xmin", "xmax", "cmin", "cmax", "tableoid"];
+
 /// A valid read model.
 pub(crate) struct ValidReadModel {
     pub(crate) root: TokenStream,
@@ -145,13 +148,13 @@ fn columns(input: &ReadModelInput, mistakes: &mut Mistakes) -> Option<Vec<ValidC
 fn column(input: &ColumnInput, mistakes: &mut Mistakes) -> ValidColumn {
     let name = match once(&input.name, mistakes) {
         Some(name) => {
-            identifier(name, &name.value(), "a column's name", mistakes);
+            column_name(name, &name.value(), "a column's name", mistakes);
             name.value()
         }
         None => {
             let name = input.field.unraw().to_string();
             let what = format!("a field's column (rename it with `#[{COLUMN}(name = \"..\")]`)");
-            identifier(&input.field, &name, &what, mistakes);
+            column_name(&input.field, &name, &what, mistakes);
             name
         }
     };
@@ -176,6 +179,16 @@ fn one_storage(input: &ColumnInput, mistakes: &mut Mistakes) -> Storage {
             mistakes.at(&json.word, format!("a column is kept as `{TEXT}` or as `{JSON}`, not both; remove one"));
             Storage::Json
         }
+    }
+}
+
+/// One database would refuse the table, and the other not.
+fn column_name(at: impl quote::ToTokens, name: &str, what: &str, mistakes: &mut Mistakes) {
+    if SYSTEM_COLUMNS.contains(&name) {
+        mistakes
+            .at(at, format!("{what} cannot be `{name}`, which PostgreSQL adds to every table; choose another name"));
+    } else {
+        identifier(at, name, what, mistakes);
     }
 }
 

@@ -248,3 +248,36 @@ fn a_wrapping_enum_refuses_what_none_of_its_types_can_read() {
     }
     assert!(matches!(ShopEvent::decode("order.paid", 1, &payload), Err(DecodeError::Payload { .. })));
 }
+
+mod of_an_aggregate {
+    use annals_eventstore::{Event, EventsOf};
+    use annals_macros::Event;
+    use serde::{Deserialize, Serialize};
+
+    #[derive(Event, Serialize, Deserialize)]
+    #[event(of = "order")]
+    enum OrderEvent {
+        #[event(name = "closed")]
+        Closed,
+    }
+
+    #[derive(Event, Serialize, Deserialize)]
+    #[event(name = "counted", of = "stock")]
+    struct Counted;
+
+    #[derive(Event)]
+    enum ShopEvent {
+        #[event(transparent)]
+        Order(OrderEvent),
+        #[event(transparent)]
+        Stock(Counted),
+    }
+
+    #[test]
+    fn a_type_says_of_which_aggregate_its_events_are_and_one_that_wraps_others_says_the_same() {
+        let order = EventsOf { aggregate_type: "order", events: OrderEvent::READS };
+        assert_eq!(OrderEvent::OF, [order]);
+        assert_eq!(ShopEvent::OF, [order, EventsOf { aggregate_type: "stock", events: Counted::READS }]);
+        let _ = (ShopEvent::Order(OrderEvent::Closed), ShopEvent::Stock(Counted));
+    }
+}

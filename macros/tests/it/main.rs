@@ -2,6 +2,7 @@
 
 mod aggregate;
 mod event;
+mod forbidden;
 mod given_crate;
 mod mirror;
 mod read_model;

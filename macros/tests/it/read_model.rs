@@ -127,6 +127,25 @@ fn a_row_is_normalized_field_by_field() {
     assert_eq!(row, HalfRow { id: 1, half: Half { kept: 2, lost: 0 }, status: Status::Open });
 }
 
+#[derive(ReadModel, Clone, Debug, PartialEq)]
+#[read_model(table = "twice", key = "id", crate = crate::mirror)]
+struct TwiceRow {
+    id: i64,
+    #[column(json)]
+    twice: Option<Option<u8>>,
+}
+
+#[test]
+fn what_serde_writes_as_null_beside_none_comes_back_as_it_was() {
+    for (twice, column) in [(None, ColumnValue::Null), (Some(None), ColumnValue::Json("null".to_owned()))] {
+        let mut row = TwiceRow { id: 1, twice };
+        assert_eq!(row.to_columns()[1], column);
+        row.normalize().unwrap();
+        assert_eq!(row, TwiceRow { id: 1, twice });
+        assert_eq!(TwiceRow::from_columns(&mut row.to_columns().into_iter()), Ok(row));
+    }
+}
+
 #[test]
 fn values_are_in_the_order_of_the_columns() {
     assert_eq!(

@@ -180,13 +180,21 @@ impl ReadModels for MemoryReadModels {
         model: &Model,
         from: &Place,
         keys: &[Vec<ColumnValue>],
+        most: usize,
     ) -> Result<Option<Vec<Vec<ColumnValue>>>, Fault> {
         let state = self.state();
         let unit = UnitId { slot: from.slot, ..first_of(model) };
         if state.units.get(&unit).map(|stored| place(&unit, stored)) != Some(*from) {
             return Ok(None);
         }
-        Ok(Some(state.tables.get(&model.table_name()).map(|table| table.load(keys)).unwrap_or_default()))
+        let mut rows = state.tables.get(&model.table_name()).map(|table| table.load(keys)).unwrap_or_default();
+        let mut bytes = 0;
+        rows.retain(|row| {
+            let fits = bytes < most;
+            bytes += row.iter().map(ColumnValue::bytes).sum::<usize>();
+            fits
+        });
+        Ok(Some(rows))
     }
 
     async fn commit(&self, work: &[&Work], now: Timestamp) -> Result<Vec<Moved>, Fault> {

@@ -101,6 +101,8 @@ pub(crate) enum Moved {
 pub(crate) struct Fault {
     /// Whether the same call may work later.
     pub(crate) transient: bool,
+    /// Whether that is so because others hold locks on what it needs. Nothing of it is stored then.
+    pub(crate) blocked: bool,
     /// The part of the commit that is to blame, if it was one.
     pub(crate) part: Option<usize>,
     pub(crate) source: BackendError,
@@ -163,12 +165,14 @@ pub(crate) trait ReadModels: Send + Sync {
     /// Where each of these units is; `None` if its checkpoint is gone.
     async fn places(&self, units: &[UnitId]) -> Result<Vec<Option<Place>>, Fault>;
 
-    /// The rows that there are of these keys, in any order; `None` if the stored place is not `from`.
+    /// The rows that there are of these keys, in any order; `None` if the stored place is not `from`. It ends with some of them
+    /// once these have `most` bytes.
     async fn load(
         &self,
         model: &Model,
         from: &Place,
         keys: &[Vec<ColumnValue>],
+        most: usize,
     ) -> Result<Option<Vec<Vec<ColumnValue>>>, Fault>;
 
     /// Writes rows and moves checkpoints.

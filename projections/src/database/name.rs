@@ -76,6 +76,7 @@ impl StoredName {
         if !switch.even_down {
             self.check_columns(model).map_err(|e| Fault {
                 transient: false,
+                blocked: false,
                 part: None,
                 source: BackendError::new(e),
             })?;

@@ -37,6 +37,14 @@ pub(super) fn undeclared(model: &Model, index: &str) {
     );
 }
 
+/// What has the stable name of a read model, where it is no view.
+pub(super) fn not_a_view(kind: &str, of_annals: bool) -> String {
+    match of_annals {
+        true => format!("is a {kind} in which annals keeps what it needs itself"),
+        false => format!("is a {kind} that annals did not make"),
+    }
+}
+
 /// Says that a version is built anew because somebody has dropped its table and left its checkpoint.
 pub(super) fn table_is_gone(model: &Model) {
     tracing::warn!(

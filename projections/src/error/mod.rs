@@ -241,8 +241,10 @@ pub enum StopCause {
     )]
     ProcessEnded(u32),
     /// `apply` asked for other rows each time it ran, so many times. Make it pure: the same event must look up the same
-    /// rows.
-    #[error("`apply` asked for more rows {0} times over and never had enough; make it pure")]
+    /// rows. If it is, and needs that many for one event, it asks for them at once by [`Rows::prefetch`](crate::Rows::prefetch).
+    #[error(
+        "`apply` asked for more rows {0} times over and never had enough; make it pure, and ask for many rows at once by `prefetch`"
+    )]
     NeverSatisfied(usize),
     /// The database of the read models refused the work, and would again. Fix what it says, start again.
     #[error("the database of the read models refused; fix what it says and start again")]
@@ -254,9 +256,11 @@ pub enum StopCause {
         "a statement of its own has ended the transaction, as COMMIT and ROLLBACK do; leave that to annals and start again, on PostgreSQL with a raised `VERSION`, as rows may be stored without their checkpoint"
     )]
     TransactionEnded,
-    /// The checkpoint is gone from the database while the projection was running. Start it again to build from the
-    /// beginning.
-    #[error("its checkpoint was removed from the database while it was running; start it again")]
+    /// The checkpoint is gone from the database while the projection was running, and nothing tells how far the rows in its table are.
+    /// Drop the table and the view over it, and start the process again: it is built from the beginning.
+    #[error(
+        "its checkpoint was removed from the database while it was running; drop its table and the view over it, then start the process again, and it is built from the beginning"
+    )]
     CheckpointRemoved,
     /// The runner itself failed; a fault of annals. Please report it; starting again continues from the checkpoint.
     #[error("the runner failed: {0}; please report this")]
@@ -301,7 +305,12 @@ impl StopCause {
 
     /// Whether it concerns one stream alone, so that a stream projection can go on with the others.
     pub(crate) fn is_of_one_stream(&self) -> bool {
-        matches!(self, Self::Apply(_) | Self::Panicked(_) | Self::ProcessEnded(_) | Self::Read(_) | Self::Row(_))
+        match self {
+            // The key's type is to blame.
+            Self::Row(RowError::Foreign { .. }) => false,
+            Self::Apply(_) | Self::Panicked(_) | Self::ProcessEnded(_) | Self::Read(_) | Self::Row(_) => true,
+            _ => false,
+        }
     }
 
     /// Whether the log is another one than the projection has read.

@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use annals_eventstore::__private::aggregate_types;
 use annals_eventstore::{EventId, Tenant};
 use futures::future::BoxFuture;
 
@@ -17,6 +18,9 @@ pub(crate) trait AnyReactor: Send + Sync {
 
     /// The stored names of the events it wants.
     fn names(&self) -> Vec<&'static str>;
+
+    /// The aggregate types of the events that it wants, if all of them are of one.
+    fn aggregate_types(&self) -> Option<Vec<&'static str>>;
 
     fn tenant(&self) -> Option<&Tenant>;
 
@@ -91,6 +95,10 @@ impl<R: Reactor> AnyReactor for TypedReactor<R> {
 
     fn names(&self) -> Vec<&'static str> {
         <R::Event as annals_eventstore::Event>::READS.iter().map(|shape| shape.name).collect()
+    }
+
+    fn aggregate_types(&self) -> Option<Vec<&'static str>> {
+        aggregate_types::<R::Event>()
     }
 
     fn tenant(&self) -> Option<&Tenant> {

@@ -90,7 +90,7 @@ use super::error::ReactorError;
 /// ```
 pub trait Reactor: Send + Sync + 'static {
     /// What it reacts to: every event whose stored name is one that this type reads ([`Event::READS`]), from streams of any
-    /// aggregate. A name that the type learns later counts from then on; there is nothing to rebuild.
+    /// aggregate unless the type names one by `#[event(of = "order")]`. A name that the type learns later counts from then on; there is nothing to rebuild.
     type Event: Event;
 
     /// The name under which its position is kept, and a part of every [`EffectKey`]; chosen once. Under another name it is another

@@ -71,6 +71,9 @@ fn wanted(reactor: &dyn AnyReactor) -> Result<Wanted, Invalid> {
             Invalid::new("Event", problem, why.fix)
         })?;
     }
+    for aggregate_type in reactor.aggregate_types().unwrap_or_default() {
+        filter = filter.aggregate_type(aggregate_type)?;
+    }
     if let Some(tenant) = reactor.tenant() {
         filter = filter.tenant(tenant.clone());
     }

@@ -3,6 +3,7 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
+use annals_eventstore::__private::aggregate_types;
 use annals_eventstore::{
     Event, EventId, IdSource, Metadata, NewEvent, Payload, Position, RecordedEvent, SeededIds, StreamId, StreamVersion,
     Tenant,
@@ -165,11 +166,13 @@ impl GivenEvent {
 /// The aggregate type of events that are given without one.
 pub(super) const AGGREGATE: &str = "aggregate";
 
-/// An event of an aggregate of the kind `aggregate`; for a stream projection of one kind, of that.
+/// An event of the aggregate type that `#[event(of = "..")]` names; else of the kind `aggregate`, or for a stream projection of one
+/// kind, of that.
 impl<E: Event> From<(&str, E)> for GivenEvent {
     #[track_caller]
     fn from((aggregate_id, event): (&str, E)) -> Self {
-        Self::of(AGGREGATE, aggregate_id, event)
+        let aggregate_type = aggregate_types::<E>().and_then(|types| types.first().copied());
+        Self::of(aggregate_type.unwrap_or(AGGREGATE), aggregate_id, event)
     }
 }
 

@@ -78,9 +78,7 @@ fn run_slot<P: Projection>(
             let outcome = loop {
                 match folding.step() {
                     Step::Ready(outcome) => break *outcome,
-                    Step::Load(keys) => {
-                        folding.supply(table.load(&keys)).unwrap_or_else(|error| panic!("{error}"));
-                    }
+                    Step::Load(keys) => folding.supply(table.load(&keys)),
                 }
             };
             table.write(&outcome.changes);

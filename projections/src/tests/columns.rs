@@ -62,15 +62,16 @@ fn text_of_serde_stands_bare_in_its_column() {
 #[test]
 fn what_serde_does_not_write_as_text_is_refused_as_text() {
     assert_eq!(refused(&text_to_column(&[1, 2])), "is not written as a string by serde; use `#[column(json)]`");
-    assert_eq!(text_to_column(&None::<Status>), ColumnValue::Null);
-    assert_eq!(text_from_column::<Option<Status>>(ColumnValue::Null).unwrap(), None);
+    let null = text_to_column(&None::<Status>);
+    assert_eq!(refused(&null), "is written as null by serde; use an `Option`, and one alone");
+    assert!(text_from_column::<Option<Status>>(ColumnValue::Null).is_err());
 }
 
 #[test]
 fn json_comes_back_and_numbers_that_json_lacks_are_refused() {
     let value = vec![Some(1.5), None];
     assert_eq!(json_from_column::<Vec<Option<f64>>>(json_to_column(&value)).unwrap(), value);
-    assert_eq!(json_to_column(&None::<i64>), ColumnValue::Null);
+    assert_eq!(json_to_column(&serde_json::Value::Null), ColumnValue::Json("null".into()));
     let refused = refused(&json_to_column(&[1.0, f64::NAN])).to_owned();
     assert!(refused.contains("[1]"), "the place is named: {refused}");
 }
@@ -78,7 +79,9 @@ fn json_comes_back_and_numbers_that_json_lacks_are_refused() {
 #[test]
 fn a_column_out_of_range_names_what_it_should_be() {
     let error = u8::from_column(ColumnValue::Integer(256)).unwrap_err().in_column("age");
-    assert_eq!(error.to_string(), "column `age` should be an integer within u8, but is 256");
+    assert_eq!(error.to_string(), "column `age` should be an integer within u8, but is a larger one");
+    let error = u8::from_column(ColumnValue::Integer(-1)).unwrap_err();
+    assert_eq!(error.found, "a smaller one");
     let error = String::from_column(ColumnValue::Integer(1)).unwrap_err().in_column("name");
     assert_eq!(error.to_string(), "column `name` should be text, but is an integer");
 }
@@ -134,6 +137,32 @@ fn keys_of_several_columns_keep_their_order() {
     assert_eq!(key.to_columns(), [Status::Open.to_column(), 7_i64.to_column(), Uuid::from_u128(1).to_column()]);
 }
 
+/// A text that a message shows may be a secret of somebody's.
+#[test]
+fn errors_of_columns_quote_no_values() {
+    let secret = || ColumnValue::Text("secret".into());
+    let errors = [
+        jiff::civil::Date::from_column(secret()).unwrap_err(),
+        annals_eventstore::Tenant::from_column(ColumnValue::Text("secret\n".into())).unwrap_err(),
+        text_from_column::<Status>(secret()).unwrap_err(),
+        json_from_column::<i64>(ColumnValue::Json("\"secret\"".into())).unwrap_err(),
+        json_from_column::<Status>(ColumnValue::Json("\"secret\"".into())).unwrap_err(),
+    ];
+    for error in errors {
+        assert!(!format!("{error} {error:?}").contains("secret"), "{error:?}");
+    }
+}
+
+/// What the compiler's note suggests for types that no column can have.
+#[test]
+fn the_types_that_are_suggested_for_others_are_columns() {
+    fn suggested<T: Column>() {}
+    suggested::<i64>();
+    suggested::<u32>();
+    suggested::<f64>();
+    suggested::<String>();
+}
+
 const ID: ColumnSpec = ColumnSpec { name: "id", column_type: ColumnType::Text, nullable: false };
 const GOOD: TableSpec = TableSpec { name: "orders", columns: &[ID], key: &["id"], indexes: &[], per_tenant: false };
 
@@ -151,6 +180,10 @@ fn a_table_declared_wrongly_is_refused_with_what_to_do() {
     }
     wrong(TableSpec { name: "annals_orders", ..GOOD }, "which is taken");
     wrong(TableSpec { columns: &[], ..GOOD }, "has 0 columns");
+    for name in ["ctid", "xmin", "xmax", "cmin", "cmax", "tableoid"] {
+        let columns = vec![ID, ColumnSpec { name, ..ID }].leak();
+        wrong(TableSpec { columns, ..GOOD }, &format!("`{name}` is one that PostgreSQL adds to every table"));
+    }
     wrong(TableSpec { columns: &[ID, ID], ..GOOD }, "`id` is declared twice");
     wrong(TableSpec { columns: &[ColumnSpec { name: "I", ..ID }], key: &["I"], ..GOOD }, "the column's name `I`");
     wrong(TableSpec { key: &[], ..GOOD }, "has no key");

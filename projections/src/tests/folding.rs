@@ -33,7 +33,7 @@ fn fold(events: Given<'_>, table: &MemoryTable) -> (Outcome, Vec<Vec<String>>) {
                 let mut names: Vec<_> = keys.iter().map(|key| key[0].to_string()).collect();
                 names.sort();
                 asked.push(names);
-                folding.supply(table.load(&keys)).unwrap();
+                folding.supply(table.load(&keys));
             }
         }
     }
@@ -206,13 +206,11 @@ fn a_long_chain_from_event_to_event_is_folded_in_parts_and_loses_nothing() {
     let ids: Vec<String> = (0..40).map(|n| format!("n{n:02}")).collect();
     let links: Vec<_> =
         ids.iter().enumerate().map(|(n, id)| (id.as_str(), 0, ids.get(n + 1).map(String::as_str))).collect();
-    let given = given_events(vec![("n00", AccountEvent::PaidAtTheEnd(1)), ("n00", AccountEvent::PaidAtTheEnd(2))]);
-    let (outcome, asked) =
-        fold(vec![("n00", AccountEvent::PaidAtTheEnd(1)), ("n00", AccountEvent::PaidAtTheEnd(2))], &table(&links));
-    assert_eq!(given.recorded().len(), 2);
-    assert_eq!(outcome.applied, 1, "the chain is longer than the rounds a whole batch gets");
+    let events = (0..40).map(|_| ("n00", AccountEvent::PaidAtTheEnd(1))).collect();
+    let (outcome, asked) = fold(events, &table(&links));
+    assert_eq!(outcome.applied, 10, "the chain is longer than the rounds a whole batch gets");
     assert_eq!(asked.len(), 40, "a row is loaded once, however often the round is begun anew");
-    assert_eq!(written(&outcome), [pair("n39", 1)]);
+    assert_eq!(written(&outcome), [pair("n39", 10)]);
 }
 
 /// A fold that looks up another row each time it runs.
@@ -242,7 +240,7 @@ fn a_fold_that_never_has_enough_is_stopped() {
     let outcome = loop {
         match folding.step() {
             Step::Ready(outcome) => break *outcome,
-            Step::Load(_) => folding.supply(Vec::new()).unwrap(),
+            Step::Load(_) => folding.supply(Vec::new()),
         }
     };
     assert_eq!(outcome.applied, 0);
@@ -256,7 +254,10 @@ fn a_row_from_the_table_that_nobody_asked_for_is_refused() {
     let mut folding = Folding::of(Box::new(Fold::new(Arc::new(Accounts), None, &batch, Position::START, Slot::WHOLE)));
     assert!(matches!(folding.step(), Step::Load(_)));
     let other = Account::new("z", 1, jiff::Timestamp::UNIX_EPOCH).to_columns();
-    assert!(matches!(folding.supply(vec![other]), Err(RowError::Foreign { .. })));
+    folding.supply(vec![other]);
+    let Step::Ready(outcome) = folding.step() else { panic!("it asks again") };
+    let stop = outcome.stop.expect("it stopped");
+    assert!(matches!(stop.cause, StopCause::Row(RowError::Foreign { .. })), "{stop:?}");
 }
 
 #[test]
@@ -264,4 +265,54 @@ fn changes_stand_in_the_order_of_their_keys() {
     let events = ["d", "b", "a", "c"].map(|id| (id, AccountEvent::Opened)).to_vec();
     let (outcome, _) = fold(events, &table(&[]));
     assert_eq!(written(&outcome).into_iter().map(|(id, _)| id).collect::<Vec<_>>(), ["a", "b", "c", "d"]);
+}
+
+/// Asks for so many rows of its own, one after the other, as an event says.
+struct InALoop;
+
+impl Projection for InALoop {
+    type Event = AccountEvent;
+    type Row = Account;
+
+    fn apply(
+        &self,
+        event: &annals_eventstore::Recorded<AccountEvent>,
+        rows: &mut Rows<Account>,
+    ) -> Result<(), crate::ProjectionError> {
+        let AccountEvent::Paid(count) = event.event else { return Ok(()) };
+        for n in 0..count {
+            let id = format!("{}-{n}", event.stream.aggregate_id());
+            rows.get_or_insert_with(&id, || Account::new(&id, 0, event.recorded_at))?.cents += 1;
+        }
+        Ok(())
+    }
+}
+
+/// Folds events as one batch over an empty table; how many were applied and rows written, and in how many rounds.
+fn fold_in_a_loop(events: Given<'_>) -> (usize, usize, usize) {
+    let given = given_events(events);
+    let batch = Batch::decode(given.recorded(), &[Decoder::of::<AccountEvent>()]);
+    let mut folding = Folding::of(Box::new(Fold::new(Arc::new(InALoop), None, &batch, Position::START, Slot::WHOLE)));
+    let mut rounds = 0;
+    loop {
+        match folding.step() {
+            Step::Ready(outcome) => return (outcome.applied, outcome.changes.written.len(), rounds),
+            Step::Load(_) => folding.supply(Vec::new()),
+        }
+        rounds += 1;
+    }
+}
+
+/// An order of many lines must not stop a projection for ever.
+#[test]
+fn an_event_may_ask_for_more_than_a_thousand_rows_in_a_loop() {
+    assert_eq!(fold_in_a_loop(vec![("a", AccountEvent::Paid(1_200))]), (1, 1_200, 1_200));
+}
+
+/// Else each batch is folded and committed many times over, in small parts.
+#[test]
+fn events_that_ask_for_rows_in_a_loop_are_folded_in_one_go() {
+    let ids: Vec<String> = (0..200).map(|n| format!("n{n}")).collect();
+    let events = ids.iter().map(|id| (id.as_str(), AccountEvent::Paid(50))).collect();
+    assert_eq!(fold_in_a_loop(events), (200, 10_000, 50));
 }

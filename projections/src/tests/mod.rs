@@ -2,6 +2,7 @@
 
 pub(crate) mod accounts;
 mod as_of;
+mod blocked;
 mod columns;
 mod dead_letters;
 mod deploy;
@@ -16,7 +17,9 @@ mod minimal_store;
 mod normal;
 pub(crate) mod observed;
 mod observing;
+mod of_aggregate;
 mod page_reader;
+mod panics;
 mod parking;
 mod rebuild;
 mod restored;
@@ -78,7 +81,11 @@ on_every_database! {
     start::a_raised_version_is_built_beside_the_old_one_and_shown_when_it_has_caught_up,
     start::a_new_projection_catches_up_while_the_others_follow_the_log,
     normal::events_at_once_and_one_by_one_give_the_same_row,
+    normal::a_null_of_json_comes_back_as_it_was,
     normal::a_row_too_long_for_an_index_stops_its_projection_and_the_event_is_named,
+    panics::a_stored_row_whose_reading_panics_costs_its_projection_or_its_stream,
+    blocked::a_table_that_others_lock_costs_its_own_projection_alone,
+    blocked::rows_that_are_large_are_loaded_for_fewer_events_at_once,
     lines::rows_of_a_tenant_are_its_own_and_gone_when_their_beginning_was_removed,
     tenants::nothing_is_removed_by_an_event_behind_the_one_that_stops_the_projection,
     rebuild::rebuild_equals_first_build,

@@ -220,3 +220,41 @@ pub(super) async fn a_row_too_long_for_an_index_stops_its_projection_and_the_eve
         shop.set_checkpoint::<Tags>(Some(passed)).await;
     }
 }
+
+#[derive(ReadModel, Clone, Debug, PartialEq)]
+#[read_model(table = "nulls", key = "id")]
+struct NullRow {
+    id: String,
+    #[column(json)]
+    value: serde_json::Value,
+    #[column(json)]
+    twice: Option<Option<i64>>,
+}
+
+struct Nulls;
+
+impl Projection for Nulls {
+    type Event = MeterEvent;
+    type Row = NullRow;
+
+    fn apply(&self, event: &Recorded<MeterEvent>, rows: &mut Rows<NullRow>) -> Result<(), ProjectionError> {
+        let id = event.stream.aggregate_id().to_owned();
+        let new = NullRow { id: id.clone(), value: serde_json::Value::Null, twice: Some(None) };
+        match rows.get(&id)? {
+            Some(row) if *row != new => Err(ProjectionError::new(format!("it came back as {row:?}"))),
+            _ => {
+                rows.upsert(new);
+                Ok(())
+            }
+        }
+    }
+}
+
+pub(super) async fn a_null_of_json_comes_back_as_it_was(shop: Fixture) {
+    for _ in 0..2 {
+        let views = shop.projections().with(Nulls).start().await.unwrap();
+        let last = shop.append_any("n", [MeterEvent::Read { nanosecond: 0 }, MeterEvent::Read { nanosecond: 1 }]).await;
+        views.wait_for(last, shop.soon()).await.unwrap();
+        views.close().await;
+    }
+}

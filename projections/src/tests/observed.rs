@@ -64,6 +64,40 @@ impl tracing::Subscriber for Spans {
     }
 }
 
+/// The messages of warnings, with their fields.
+#[derive(Clone, Default)]
+pub(crate) struct Warnings(Arc<Mutex<Vec<String>>>);
+
+impl Warnings {
+    pub(crate) fn all(&self) -> Vec<String> {
+        self.0.lock().unwrap().clone()
+    }
+}
+
+impl tracing::Subscriber for Warnings {
+    fn enabled(&self, metadata: &tracing::Metadata<'_>) -> bool {
+        metadata.is_event() && *metadata.level() == tracing::Level::WARN
+    }
+
+    fn new_span(&self, _: &tracing::span::Attributes<'_>) -> tracing::span::Id {
+        tracing::span::Id::from_u64(1)
+    }
+
+    fn record(&self, _: &tracing::span::Id, _: &tracing::span::Record<'_>) {}
+
+    fn record_follows_from(&self, _: &tracing::span::Id, _: &tracing::span::Id) {}
+
+    fn event(&self, event: &tracing::Event<'_>) {
+        let fields = Spans::called("");
+        event.record(&mut Fields(&fields));
+        self.0.lock().unwrap().push(fields.fields().join(" "));
+    }
+
+    fn enter(&self, _: &tracing::span::Id) {}
+
+    fn exit(&self, _: &tracing::span::Id) {}
+}
+
 /// Metrics by name and labels: the sum of a counter, the last value of a gauge, how many values a histogram has.
 #[derive(Clone, Default)]
 pub(crate) struct Metrics(Arc<Mutex<BTreeMap<String, Value>>>);

@@ -307,8 +307,9 @@ impl ReadModels for Replica {
         model: &Model,
         from: &Place,
         keys: &[Vec<ColumnValue>],
+        most: usize,
     ) -> Result<Option<Vec<Vec<ColumnValue>>>, Fault> {
-        self.around(self.models.load(model, from, keys)).await
+        self.around(self.models.load(model, from, keys, most)).await
     }
 
     async fn commit(&self, work: &[&Work], now: Timestamp) -> Result<Vec<Moved>, Fault> {

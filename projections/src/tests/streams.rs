@@ -92,7 +92,7 @@ pub(super) fn fold(
             Step::Ready(outcome) => return (*outcome, asked),
             Step::Load(keys) => {
                 asked.push(keys.len());
-                folding.supply(table.load(&keys)).unwrap();
+                folding.supply(table.load(&keys));
             }
         }
     }

@@ -1,11 +1,12 @@
 //! A tenant does not notice what others do: not in the past, not in the status, and not in the test kit.
 
-use annals_eventstore::{AsOf, Recorded, Tenant};
+use annals_eventstore::{AsOf, EventStore, Recorded, Tenant};
 use annals_macros::ReadModel;
 
 use super::accounts::{Account, AccountEvent, Accounts};
 use super::fixture::{Counts, Fixture, OfTenant, pairs, said, until_at};
 use super::lines::{Line, LineEvent, Lines, added, stored, tenants};
+use super::observed::Warnings;
 use crate::testing::{GivenEvent, given_events};
 use crate::{Column, ColumnValue, Projection, ProjectionError, Projections, ReadModel, RowKeyPrefix, Rows};
 
@@ -216,4 +217,28 @@ fn events_of_several_tenants_may_be_given_to_a_read_model_that_keeps_them_apart(
     given_events([of(&first, added()), of(&second, added()), of(&first, erased()), of(&second, erased())])
         .with(OrdersOfAll)
         .then_rows([]);
+}
+
+/// A read model under the aggregate's id alone would mix the rows of tenants whose ids are alike.
+#[tokio::test(start_paused = true)]
+async fn rows_in_which_tenants_meet_are_warned_of_once_and_not_where_one_tenant_is_wanted() {
+    let (warnings, north) = (Warnings::default(), Tenant::new("north").unwrap());
+    let _guard = tracing::subscriber::set_default(warnings.clone());
+    let shop = Fixture::new();
+    let views = shop.projections().with(Accounts).start().await.unwrap();
+    let about = |projection: &str| {
+        let named = format!("projection=\"{projection}\"");
+        let all = warnings.all();
+        all.iter().filter(|text| text.contains("several tenants") && text.contains(&named)).count()
+    };
+    for (tenant, expected) in [(Tenant::default(), 0), (north.clone(), 1), (Tenant::default(), 1), (north.clone(), 1)] {
+        let last = shop.append_of(tenant, "a", [AccountEvent::Paid(1)]).await;
+        views.wait_for(last, shop.soon()).await.unwrap();
+        assert_eq!(about("accounts"), expected, "{:?}", warnings.all());
+    }
+    views.close().await;
+    let other = Fixture::new().with_store(shop.store.clone());
+    let views = other.projections().with(OfTenant(north)).start().await.unwrap();
+    views.wait_for(other.store.head().await.unwrap().position, shop.soon()).await.unwrap();
+    assert_eq!(about("accounts"), 1, "{:?}", warnings.all());
 }

@@ -10,7 +10,7 @@ use jiff::Timestamp;
 use uuid::Uuid;
 
 use crate::StartError;
-use crate::column::ColumnValue;
+use crate::column::{ColumnValue, bytes_of};
 use crate::database::contract::LookUp;
 use crate::database::{
     Applying, Claimed, Fault, Model, Moved, ParkedStream, Paused, Place, Prepared, QueryFault, ReadModels, Runner,
@@ -49,6 +49,10 @@ struct State {
     commits: VecDeque<Option<Trouble>>,
     /// What happens to the next loads, in turn.
     loads: VecDeque<Option<Trouble>>,
+    /// The projection whose table others have locked.
+    locked: Option<&'static str>,
+    /// How many bytes of rows were loaded since the last commit, and the most so far before a commit.
+    loaded: [usize; 2],
     /// What happens to the next switches of a view, in turn.
     shows: VecDeque<Option<Trouble>>,
     /// Whether others are always faster to claim.
@@ -93,6 +97,16 @@ impl Troubled {
 
     pub(crate) fn trouble_commits(&self, trouble: impl IntoIterator<Item = Option<Trouble>>) {
         self.state().commits.extend(trouble);
+    }
+
+    /// Others lock the table of a projection, or none.
+    pub(crate) fn lock_table(&self, projection: Option<&'static str>) {
+        self.state().locked = projection;
+    }
+
+    /// The most bytes of rows that were loaded for one commit.
+    pub(crate) fn most_loaded(&self) -> usize {
+        self.state().loaded[1]
     }
 
     /// Commits wait until what this gives is dropped.
@@ -206,7 +220,7 @@ impl Troubled {
 }
 
 fn fault(transient: bool, part: Option<usize>) -> Fault {
-    Fault { transient, part, source: BackendError::new("the disk is missing") }
+    Fault { transient, blocked: false, part, source: BackendError::new("the disk is missing") }
 }
 
 #[async_trait]
@@ -252,12 +266,20 @@ impl ReadModels for Troubled {
         model: &Model,
         from: &Place,
         keys: &[Vec<ColumnValue>],
+        most: usize,
     ) -> Result<Option<Vec<Vec<ColumnValue>>>, Fault> {
         self.state().loads_begun += 1;
         drop(self.gate_of_loads.lock().await);
         let trouble = self.state().loads.pop_front().flatten();
+        if self.state().locked == Some(model.projection) {
+            return Err(Fault { blocked: true, ..fault(true, None) });
+        }
         match trouble {
-            None => self.models.load(model, from, keys).await,
+            None => {
+                let loaded = self.models.load(model, from, keys, most).await?;
+                self.state().loaded[0] += loaded.as_deref().map_or(0, bytes_of);
+                Ok(loaded)
+            }
             Some(Trouble::Refused(_)) => Err(fault(false, None)),
             Some(_) => Err(fault(true, None)),
         }
@@ -269,6 +291,11 @@ impl ReadModels for Troubled {
         let trouble = {
             let mut state = self.state();
             state.tried += 1;
+            let [loaded, most] = state.loaded;
+            state.loaded = [0, most.max(loaded)];
+            if work.iter().any(|work| Some(work.model.projection) == state.locked) {
+                return Err(Fault { blocked: true, ..fault(true, None) });
+            }
             state.commits.pop_front().flatten()
         };
         match trouble {

@@ -3,6 +3,7 @@
 use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 
+use annals_eventstore::__private::aggregate_types;
 use annals_eventstore::{Checkpoint, Incarnation, Position, Tenant};
 use futures::FutureExt;
 use futures::future::BoxFuture;
@@ -15,7 +16,7 @@ use crate::batch::{Batch, Decoded, Decoder};
 use crate::database::Model;
 use crate::error::{EventPlace, ProjectionError, StopCause};
 use crate::fold::{AnyFold, panic_text, span_of};
-use crate::member::{AnyProjection, names_of, strike_seen};
+use crate::member::{AnyProjection, events_of, names_of, strike_seen};
 use crate::read_model::TableSpec;
 use crate::shape::Shape;
 use crate::slot::Slot;
@@ -88,6 +89,14 @@ impl<T: TransactionProjection> AnyProjection for TypedTransaction<T> {
         names_of::<T::Event>()
     }
 
+    fn aggregate_types(&self) -> Option<Vec<&'static str>> {
+        aggregate_types::<T::Event>()
+    }
+
+    fn event_lines(&self) -> Vec<String> {
+        events_of::<T::Event>()
+    }
+
     fn tenant(&self) -> Option<&Tenant> {
         self.tenant.as_ref()
     }
@@ -100,12 +109,16 @@ impl<T: TransactionProjection> AnyProjection for TypedTransaction<T> {
         Decoder::of::<T::Event>()
     }
 
+    fn other_tenant(&self, _: &Batch, _: &mut Option<Tenant>) -> Option<Tenant> {
+        None
+    }
+
     fn strike_seen(&self, batch: &Batch, names: &mut Vec<&'static str>) {
         strike_seen::<T::Event>(batch, self.tenant.as_ref(), names);
     }
 
     fn shape(&self) -> Shape {
-        Shape { table: SHAPE.to_owned(), ..Shape::of(NO_TABLE, self.names(), self.tenant()) }
+        Shape { table: SHAPE.to_owned(), ..Shape::of(NO_TABLE, self.event_lines(), self.tenant()) }
     }
 
     fn kind(&self) -> Kind {

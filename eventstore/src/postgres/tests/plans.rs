@@ -11,6 +11,9 @@ use crate::postgres::snapshots;
 
 /// The plans of all hot reads, each with where it was found.
 async fn plans(connection: &mut sqlx::PgConnection, when: &str, found: &mut Vec<(&'static str, String, Vec<String>)>) {
+    // The number of the table is another one in each database.
+    let number = lines(connection, "SELECT 'annals.events'::regclass::oid::text ORDER BY 1").await;
+    let number = format!("'{}'::oid", number[0]);
     let reads = [
         pages::hot_reads(),
         as_of::hot_reads(),
@@ -36,7 +39,10 @@ async fn plans(connection: &mut sqlx::PgConnection, when: &str, found: &mut Vec<
             let sorted = (name.starts_with("READ") || name.starts_with("LOAD")) && sorts_many(&plan);
             assert!(!sorted, "{name} sorts rows that the index has in order ({when}, {mode}):\n{shown}");
             assert!(!costs[0].contains("cost=1000000"), "{name} has no index ({when}, {mode}):\n{}", costs[0]);
-            let plan = plan.iter().map(|line| format!("    {line}\n")).collect();
+            let plan = plan
+                .iter()
+                .map(|line| format!("    {}\n", line.replace(&number, "'annals.events'::regclass")))
+                .collect();
             let at = format!("{when} {mode}");
             match found.iter_mut().find(|(known, same, _)| *known == name && *same == plan) {
                 Some((_, _, places)) => places.push(at),

@@ -119,7 +119,7 @@ async fn check_written_again(server: &Server, options: PostgresOptions, end: End
     assert!(matches!(next, Some(Err(ReadError::StoreRewound { .. }))), "{next:?}");
 }
 
-/// The known final part is from before the crash, and the statement runs after it, without a failed call between them.
+/// The known final part is from before the crash, and the statement runs after it.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_read_that_waits_for_a_connection_through_a_crash_uses_nothing_of_before() {
     let server = Server::start(&[("wal_writer_delay", "10s")]);
@@ -128,12 +128,17 @@ async fn a_read_that_waits_for_a_connection_through_a_crash_uses_nothing_of_befo
     let (_writer, kept) = commit_unflushed(&server).await;
     let filter = Filter::all().event_name("placed").unwrap();
     assert_eq!(store.read_page(After::START, &filter, 100).await.unwrap().events.len(), 61);
-    let taken = store.database().read().await.unwrap();
+    // A load that is blocked has the only connection for reads.
+    let mut blocker = connect(&server).await;
+    run(&mut blocker, "BEGIN; LOCK TABLE annals.events IN ACCESS EXCLUSIVE MODE").await.unwrap();
+    let of_load = store.clone();
+    let mut load = async move { of_load.load_page(&stream("kept"), StreamVersion::NONE, 1).await }.boxed();
+    assert!((&mut load).now_or_never().is_none());
     let mut reading = store.read_page(After::START, &filter, 100);
     assert!((&mut reading).now_or_never().is_none());
     tokio::task::block_in_place(|| server.restart(Stop::Immediate));
     let (mut slow, held, last) = write_again(&server, kept).await;
-    drop(taken);
+    assert!(load.await.is_err_and(|error| error.is_transient()));
     let answer = reading.await;
     assert!(answer.as_ref().is_err_and(ReadError::is_transient), "{answer:?}");
     run(&mut slow, "COMMIT").await.unwrap();

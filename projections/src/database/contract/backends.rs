@@ -62,7 +62,7 @@ impl<M: ReadModels + ?Sized> LookUp for M {
 
     async fn rows(&self, model: &Model, keys: &[Vec<ColumnValue>]) -> Result<Vec<Vec<ColumnValue>>, Fault> {
         let from = self.place(model).await?.expect("the model was prepared");
-        Ok(self.load(model, &from, keys).await?.expect("nobody moves the checkpoint meanwhile"))
+        Ok(self.load(model, &from, keys, usize::MAX).await?.expect("nobody moves the checkpoint meanwhile"))
     }
 }
 

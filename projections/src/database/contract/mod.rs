@@ -87,6 +87,7 @@ macro_rules! clauses_of_schemas {
             a_table_that_somebody_altered_is_refused,
             a_version_whose_table_somebody_dropped_is_built_anew,
             names_that_belong_to_something_else_are_refused,
+            a_table_without_its_checkpoint_is_built_anew_once_it_was_dropped,
             a_raised_version_has_its_own_table_and_is_shown_on_request,
             a_version_with_more_columns_is_shown_and_taken_back,
             a_raised_version_has_the_columns_that_the_name_shows,

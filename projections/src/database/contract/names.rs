@@ -72,6 +72,10 @@ pub(super) async fn other_events_or_another_tenant_are_another_shape(backend: &d
         (shape_of(&MODEL), None),
         (Shape::of(MODEL.table, vec!["happened", "happened"], None), None),
         (Shape::of(MODEL.table, vec!["happened", "again", "before"], None), Some("`again` is new, `before` is new;")),
+        (
+            Shape::of(MODEL.table, vec!["happened\torder"], None),
+            Some("`happened of order` is new, `happened` is missing;"),
+        ),
         (Shape::of(MODEL.table, vec!["again"], None), Some("`again` is new, `happened` is missing;")),
         (Shape::of(MODEL.table, vec!["happened"], Some(&other)), Some("now wants those of tenant `north`;")),
     ];

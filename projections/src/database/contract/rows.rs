@@ -330,10 +330,10 @@ pub(super) async fn rows_are_loaded_only_where_the_checkpoint_stands(backend: &d
             models.commit(&[&work(0, position, vec![row("a", 1, 1.0)], vec![])], NOW).await.unwrap();
         }
         for keys in [vec![key("b", 1)], vec![key("a", 1)], (0..600).map(|n| key("a", n)).collect()] {
-            let rows = models.load(&MODEL, &unowned(position), &keys).await.unwrap().expect("it is there");
+            let rows = models.load(&MODEL, &unowned(position), &keys, usize::MAX).await.unwrap().expect("it is there");
             assert_eq!(rows.len(), usize::from(position > 0 && keys != [key("b", 1)]));
             for other in elsewhere(position) {
-                assert_eq!(models.load(&MODEL, &other, &keys).await.unwrap(), None, "{other:?}");
+                assert_eq!(models.load(&MODEL, &other, &keys, usize::MAX).await.unwrap(), None, "{other:?}");
             }
         }
         // Nor is anything written there, on any way of a commit.

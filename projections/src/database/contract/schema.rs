@@ -213,6 +213,7 @@ pub(super) async fn names_that_belong_to_something_else_are_refused(backend: &dy
     backend.run("CREATE TABLE \"select_v1\" (x TEXT)").await;
     let error = prepare(backend, &MODEL).await.unwrap_err().to_string();
     assert!(error.contains("`select_v1`, which is a table without a checkpoint"), "{error}");
+    assert!(error.contains("drop it to build it anew"), "{error}");
     backend.run("DROP TABLE \"select_v1\"").await;
     prepare(backend, &MODEL).await.unwrap();
     let error = prepare(backend, &Model { projection: "thief", ..MODEL }).await.unwrap_err().to_string();
@@ -224,6 +225,20 @@ pub(super) async fn names_that_belong_to_something_else_are_refused(backend: &dy
     if let Err(error) = error {
         assert!(error.to_string().contains("is a view that annals did not make"), "{error}");
     }
+}
+
+/// The advice of a projection that has stopped so must not fail.
+pub(super) async fn a_table_without_its_checkpoint_is_built_anew_once_it_was_dropped(backend: &dyn SqlBackend) {
+    let models = backend.handle();
+    prepare(backend, &MODEL).await.unwrap();
+    models.commit(&[&work(0, 1, vec![row("old", 1, 1.0)], vec![])], NOW).await.unwrap();
+    backend.set_checkpoint(&MODEL, None).await;
+    assert!(prepare(backend, &MODEL).await.is_err(), "nothing tells how far its rows are");
+    backend.run("DROP VIEW \"select\"").await;
+    backend.run("DROP TABLE \"select_v1\"").await;
+    let prepared = prepare(backend, &MODEL).await.unwrap();
+    assert_eq!((prepared.places[0].checkpoint.position, prepared.shown), (Position::START, true));
+    assert!(backend.texts("SELECT \"order\" FROM \"select\" ORDER BY 1").await.is_empty());
 }
 
 pub(super) async fn a_raised_version_has_its_own_table_and_is_shown_on_request(backend: &dyn SqlBackend) {

@@ -4,12 +4,13 @@ use std::collections::HashMap;
 use std::sync::Arc;
 
 use annals_eventstore::__private::Micros;
-use annals_eventstore::{DatabaseError, PostgresDatabase};
+use annals_eventstore::PostgresDatabase;
 use jiff::Timestamp;
 use sqlx::{PgConnection, Row};
 
-use super::fault::fault;
+use super::fault::{fault, statement_fault};
 use super::load::seek_by_key;
+use super::lock_timeout;
 use super::parked;
 use super::schema::ModelSchema;
 use super::statements::{PLACE_PARAMETERS, Statements, at_place};
@@ -22,6 +23,10 @@ use crate::database::{Fault, Moved, Work};
 /// sides hold it in memory.
 const MOST_ROWS: usize = 10_000;
 const MOST_BYTES: usize = 8 << 20;
+
+/// Until the connection is returned, and until the end of the transaction.
+const WAIT_SHORTLY: &str = concat!("SET ", lock_timeout!());
+const WAIT_SHORTLY_INSIDE: &str = concat!("SET LOCAL ", lock_timeout!());
 
 /// How many parameters [`moved`] takes.
 const MOVE_PARAMETERS: usize = PLACE_PARAMETERS + 4;
@@ -59,7 +64,7 @@ struct Commit<'a> {
 impl Commit<'_> {
     async fn run(&self) -> Result<Vec<Moved>, Fault> {
         if self.parts.iter().all(|part| is_small(&part.work.changes) && part.work.parking.is_empty()) {
-            match self.at_once().await.map_err(fault) {
+            match self.at_once().await {
                 // Which part is to blame shows when they are run one after the other.
                 Err(fault) if !fault.transient => {}
                 done => return done,
@@ -69,7 +74,8 @@ impl Commit<'_> {
     }
 
     /// Everything in one statement, which is one round trip and its own transaction. A pooler needs a transaction around it.
-    async fn at_once(&self) -> Result<Vec<Moved>, DatabaseError> {
+    async fn at_once(&self) -> Result<Vec<Moved>, Fault> {
+        let sql_fault = |e| statement_fault(self.database, e);
         let mut query = self.schema.query(at_once(&self.parts));
         for part in &self.parts {
             query = self.bind_move(query, part.work);
@@ -78,22 +84,27 @@ impl Commit<'_> {
             }
         }
         let row = match self.database.is_pooled() {
-            false => query.fetch_one(&mut *self.database.read().await?).await.map_err(|e| self.database.fault(e))?,
+            false => {
+                let mut connection = self.database.read().await.map_err(fault)?;
+                sqlx::raw_sql(WAIT_SHORTLY).execute(&mut *connection).await.map_err(sql_fault)?;
+                query.fetch_one(&mut *connection).await.map_err(sql_fault)?
+            }
             true => {
-                let mut transaction = self.database.begin().await?;
-                let row = query.fetch_one(&mut *transaction).await.map_err(|e| self.database.fault(e))?;
-                transaction.commit().await?;
+                let mut transaction = self.database.begin().await.map_err(fault)?;
+                sqlx::raw_sql(WAIT_SHORTLY_INSIDE).execute(&mut *transaction).await.map_err(sql_fault)?;
+                let row = query.fetch_one(&mut *transaction).await.map_err(sql_fault)?;
+                transaction.commit().await.map_err(fault)?;
                 row
             }
         };
         let answers = (0..self.parts.len()).map(|at| row.try_get::<bool, _>(at).map(answer));
-        answers.collect::<Result<_, _>>().map_err(|e| self.database.fault(e))
+        answers.collect::<Result<_, _>>().map_err(sql_fault)
     }
 
     /// The same in a transaction, part by part, piece by piece.
     async fn one_by_one(&self) -> Result<Vec<Moved>, Fault> {
         let mut transaction = self.database.begin().await.map_err(fault)?;
-        let sql_fault = |e| fault(self.database.fault(e));
+        let sql_fault = |e| statement_fault(self.database, e);
         seek_by_key(&mut transaction).await.map_err(sql_fault)?;
         let mut done = Vec::with_capacity(self.parts.len());
         for (at, part) in self.parts.iter().enumerate() {
@@ -182,7 +193,7 @@ fn pieces(mut rows: &[Vec<ColumnValue>]) -> impl Iterator<Item = &[Vec<ColumnVal
     std::iter::from_fn(move || {
         let mut bytes = 0;
         let fitting = rows.iter().take(MOST_ROWS).take_while(|row| {
-            bytes += row.iter().map(size).sum::<usize>();
+            bytes += row.iter().map(ColumnValue::bytes).sum::<usize>();
             bytes <= MOST_BYTES
         });
         // A row that is larger than a piece should be goes alone.
@@ -191,12 +202,4 @@ fn pieces(mut rows: &[Vec<ColumnValue>]) -> impl Iterator<Item = &[Vec<ColumnVal
         rows = rest;
         (!piece.is_empty()).then_some(piece)
     })
-}
-
-fn size(value: &ColumnValue) -> usize {
-    match value {
-        ColumnValue::Text(text) | ColumnValue::Json(text) => text.len(),
-        ColumnValue::Bytes(bytes) => bytes.len(),
-        _ => 16,
-    }
 }

@@ -1,6 +1,6 @@
 //! Which failures of PostgreSQL may pass by themselves.
 
-use annals_eventstore::{BackendError, DatabaseError};
+use annals_eventstore::{BackendError, DatabaseError, PostgresDatabase};
 
 use crate::database::Fault;
 
@@ -8,7 +8,14 @@ use crate::database::Fault;
 /// that does not take writes, because after a failure a connection may lead to a standby for a while.
 pub(super) fn fault(error: DatabaseError) -> Fault {
     let passes = matches!(error, DatabaseError::OutcomeUnknown { .. } | DatabaseError::ReadOnly { .. });
-    Fault { transient: passes || error.is_transient(), part: None, source: BackendError::new(error) }
+    let transient = passes || error.is_transient();
+    Fault { transient, blocked: false, part: None, source: BackendError::new(error) }
+}
+
+/// The same of a statement that is not a commit.
+pub(super) fn statement_fault(database: &PostgresDatabase, error: sqlx::Error) -> Fault {
+    let blocked = was_lock_timeout_or_deadlock(&error);
+    Fault { blocked, ..fault(database.fault(error)) }
 }
 
 /// Whether the server gave up for the sake of another transaction: a lock was not to be had in time, a deadlock, a

@@ -6,6 +6,7 @@ use annals_eventstore::BackendError;
 use futures::TryStreamExt;
 use sqlx::{PgConnection, Row};
 
+use super::lock_timeout;
 use super::schema::ModelSchema;
 use super::values::{bind_keys, read_row};
 use crate::column::ColumnValue;
@@ -13,7 +14,7 @@ use crate::database::{Model, Place};
 
 /// Plans of statements are kept by each connection, so one that was made while the table was small would read all of it
 /// when it is large. Where whole tables are not read at all, the primary key is the only way to a row.
-const BY_KEY_ONLY: &str = "SET LOCAL enable_seqscan = off";
+const BY_KEY_ONLY: &str = concat!("SET LOCAL enable_seqscan = off; SET LOCAL ", lock_timeout!());
 
 /// How many keys go into one statement at most.
 const MOST_KEYS: usize = 10_000;
@@ -31,7 +32,7 @@ impl From<sqlx::Error> for Error {
     }
 }
 
-/// For the rest of the transaction, no statement reads a whole table.
+/// For the rest of the transaction, no statement reads a whole table, or waits long for a lock.
 pub(super) async fn seek_by_key(connection: &mut PgConnection) -> Result<(), sqlx::Error> {
     sqlx::raw_sql(BY_KEY_ONLY).execute(connection).await.map(drop)
 }
@@ -43,10 +44,11 @@ pub(super) async fn load(
     model: &Model,
     from: &Place,
     keys: &[Vec<ColumnValue>],
+    most: usize,
 ) -> Result<Option<Vec<Vec<ColumnValue>>>, Error> {
     seek_by_key(connection).await?;
     let statements = schema.statements(model);
-    let mut found = Vec::with_capacity(keys.len());
+    let (mut found, mut bytes) = (Vec::new(), 0);
     for keys in keys.chunks(MOST_KEYS) {
         let query = bind_keys(schema.query(Arc::clone(&statements.load)), model.table, keys);
         let query = schema.bind_place(query, model, from);
@@ -58,7 +60,12 @@ pub(super) async fn load(
                 is_there = true;
                 continue;
             }
-            found.push(read_row(model.table, &row).map_err(Error::Row)?);
+            let row = read_row(model.table, &row).map_err(Error::Row)?;
+            bytes += row.iter().map(ColumnValue::bytes).sum::<usize>();
+            found.push(row);
+            if bytes >= most {
+                return Ok(Some(found));
+            }
         }
         if !is_there {
             return Ok(None);

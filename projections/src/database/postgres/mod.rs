@@ -2,6 +2,7 @@
 
 mod commit;
 mod fault;
+mod indexes;
 mod lease;
 mod load;
 mod parked;
@@ -41,9 +42,18 @@ use crate::reactor::{Failing, Opened, Opening};
 use crate::reads::Query;
 use crate::shape::Shape;
 use crate::transaction::AnyTransaction;
-use fault::fault;
+use fault::{fault, statement_fault};
 use schema::{ModelSchema, once, stored_slot};
 pub(crate) use transaction::execute;
+
+/// How long a commit or a load waits for the lock of a table or a row that others hold. After that it can be cancelled, its projection
+/// says that it is blocked, and others go on without it.
+macro_rules! lock_timeout {
+    () => {
+        "lock_timeout = '1s'"
+    };
+}
+use lock_timeout;
 
 /// That of the slot which is furthest behind.
 const CHECKPOINT: &str = "
@@ -88,7 +98,7 @@ impl PostgresReadModels {
     }
 
     fn sql_fault(&self, error: sqlx::Error) -> Fault {
-        fault(self.database.fault(error))
+        statement_fault(&self.database, error)
     }
 }
 
@@ -152,12 +162,13 @@ impl ReadModels for PostgresReadModels {
         model: &Model,
         from: &Place,
         keys: &[Vec<ColumnValue>],
+        most: usize,
     ) -> Result<Option<Vec<Vec<ColumnValue>>>, Fault> {
         let schema = self.schema().await.map_err(fault)?;
         let mut transaction = self.database.begin().await.map_err(fault)?;
-        load::load(&mut transaction, schema, model, from, keys).await.map_err(|e| match e {
+        load::load(&mut transaction, schema, model, from, keys, most).await.map_err(|e| match e {
             load::Error::Sql(error) => self.sql_fault(error),
-            load::Error::Row(source) => Fault { transient: false, part: None, source },
+            load::Error::Row(source) => Fault { transient: false, blocked: false, part: None, source },
         })
         // Dropping the transaction ends it; nobody has to wait for that.
     }

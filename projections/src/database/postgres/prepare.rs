@@ -10,10 +10,10 @@ use tokio::time::sleep;
 
 use super::fault::was_lock_timeout_or_deadlock;
 use super::schema::{ModelSchema, once, stored_slot};
-use super::statements::{Statements, index_prefix, postgres_type};
-use super::view;
+use super::statements::{Statements, postgres_type};
+use super::{indexes, view};
 use super::{place_of, stored_checkpoint, wait_briefly};
-use crate::database::sql::{is_our_index, table_is_gone, undeclared};
+use crate::database::sql::{not_a_view, table_is_gone};
 use crate::database::{Model, Place, Prepared};
 use crate::error::StartError;
 use crate::shape::Shape;
@@ -36,6 +36,9 @@ const OTHER_OWNER: &str = "
     ORDER BY projection
 ";
 
+/// The schema of the tables of annals itself.
+const ANNALS: &str = "annals";
+
 const KIND: &str = "
     SELECT CASE c.relkind WHEN 'r' THEN 'table' WHEN 'p' THEN 'table' WHEN 'v' THEN 'view'
                           WHEN 'm' THEN 'materialized view' WHEN 'i' THEN 'index' WHEN 'S' THEN 'sequence'
@@ -55,16 +58,6 @@ const COLUMNS: &str = "
     LEFT JOIN pg_index AS k ON k.indrelid = c.oid AND k.indisprimary
     WHERE n.nspname = $1 AND c.relname = $2 AND c.relkind = 'r' AND a.attnum > 0 AND NOT a.attisdropped
     ORDER BY a.attnum
-";
-
-const INDEXES: &str = "
-    SELECT i.relname::text
-    FROM pg_index AS x
-    JOIN pg_class AS i ON i.oid = x.indexrelid
-    JOIN pg_class AS c ON c.oid = x.indrelid
-    JOIN pg_namespace AS n ON n.oid = c.relnamespace
-    WHERE n.nspname = $1 AND c.relname = $2
-    ORDER BY 1
 ";
 
 const BEGIN_CHECKPOINT: &str = "
@@ -98,7 +91,8 @@ const OWN_PLACES: &str = "
 /// How often it begins again because a lock on the table was not to be had in time.
 const ATTEMPTS: usize = 10;
 
-/// Does all of it in one transaction, so that several processes may start at once.
+/// Does all of it in one transaction, so that several processes may start at once; but for the indexes of a table that others may
+/// write to.
 pub(super) async fn prepare(
     database: &PostgresDatabase,
     schema: &ModelSchema,
@@ -112,10 +106,15 @@ pub(super) async fn prepare(
     let mut attempt = 1;
     loop {
         let transaction = database.begin().await.map_err(refused)?;
-        let mut preparation = Preparation { transaction, schema, model, shape, statements: schema.statements(model) };
+        let statements = schema.statements(model);
+        let by_pooler = database.is_pooled();
+        let mut preparation = Preparation { transaction, schema, model, shape, statements, by_pooler };
         match preparation.run(incarnation, now).await {
-            Ok(prepared) => {
+            Ok((prepared, lacks_indexes)) => {
                 preparation.transaction.commit().await.map_err(refused)?;
+                if lacks_indexes {
+                    indexes::make_beside(database, schema, model).await.map_err(refused)?;
+                }
                 return Ok(prepared);
             }
             Err(Refusal::Sql(error)) if was_lock_timeout_or_deadlock(&error) && attempt < ATTEMPTS => {
@@ -200,18 +199,24 @@ struct Preparation<'a> {
     model: &'a Model,
     shape: &'a Shape,
     statements: Arc<Statements>,
+    by_pooler: bool,
 }
 
 impl Preparation<'_> {
-    async fn run(&mut self, incarnation: Incarnation, now: Timestamp) -> Result<Prepared, Refusal> {
+    /// Says also whether the table lacks indexes.
+    async fn run(&mut self, incarnation: Incarnation, now: Timestamp) -> Result<(Prepared, bool), Refusal> {
         once(TAKE_TURN).execute(&mut *self.transaction).await?;
         wait_briefly(&mut self.transaction).await?;
         self.check_owner().await?;
+        let mut is_new = true;
         match stored_checkpoint(&mut self.transaction, self.schema, self.model).await? {
             Some(_) => {
                 self.check_shape().await?;
                 match self.kind(&self.model.table_name()).await? {
-                    Some(_) => self.check_table().await?,
+                    Some(_) => {
+                        self.check_table().await?;
+                        is_new = false;
+                    }
                     None => {
                         table_is_gone(self.model);
                         self.begin(incarnation, now).await?;
@@ -220,9 +225,14 @@ impl Preparation<'_> {
             }
             None => self.begin(incarnation, now).await?,
         }
-        self.ensure_indexes().await?;
+        let mut lacks_indexes = indexes::are_missing(&mut self.transaction, self.schema, self.model).await?;
+        // Through a pooler there are only transactions.
+        if lacks_indexes && (is_new || self.by_pooler) {
+            indexes::make(&mut self.transaction, self.schema, self.model).await?;
+            lacks_indexes = false;
+        }
         let shown = self.see_to_view().await?;
-        Ok(Prepared { places: self.places().await?, shown })
+        Ok((Prepared { places: self.places().await?, shown }, lacks_indexes))
     }
 
     async fn execute(&mut self, sql: Arc<str>) -> Result<(), sqlx::Error> {
@@ -252,7 +262,7 @@ impl Preparation<'_> {
     async fn begin(&mut self, incarnation: Incarnation, now: Timestamp) -> Result<(), Refusal> {
         let name = self.model.table_name();
         if let Some(kind) = self.kind(&name).await? {
-            return Err(self.taken(&name, format!("is a {kind} without a checkpoint")).into());
+            return Err(self.taken(&name, format!("is a {kind} without a checkpoint, so that nothing tells how far it is; drop it to build it anew")).into());
         }
         self.execute(Arc::clone(&self.statements.create_table)).await?;
         Ok(begin_checkpoint(&mut self.transaction, self.schema, self.model, self.shape, incarnation, now).await?)
@@ -289,26 +299,6 @@ impl Preparation<'_> {
         Err(StartError::ShapeChanged { projection, version, stored: found, declared }.into())
     }
 
-    /// Makes indexes that are missing. One of ours that is declared no longer stays: a build that declares it may still run.
-    async fn ensure_indexes(&mut self) -> Result<(), Refusal> {
-        let query = once(INDEXES).bind(self.schema.schema()).bind(self.model.table_name());
-        let rows = query.fetch_all(&mut *self.transaction).await?;
-        let there: Vec<String> = rows.iter().map(|row| row.get(0)).collect();
-        let statements = Arc::clone(&self.statements);
-        let prefix = index_prefix(self.model);
-        for index in there.iter().filter(|name| is_our_index(name, &prefix)) {
-            if !statements.indexes.iter().any(|(declared, _)| declared == index) {
-                undeclared(self.model, index);
-            }
-        }
-        for (name, create) in &statements.indexes {
-            if !there.contains(name) {
-                self.execute(Arc::clone(create)).await?;
-            }
-        }
-        Ok(())
-    }
-
     /// Makes the view if there is none; tells whether it shows this version. One that shows another version stays until
     /// this one has caught up, and then it is only left to a higher one.
     async fn see_to_view(&mut self) -> Result<bool, Refusal> {
@@ -323,7 +313,7 @@ impl Preparation<'_> {
             return Ok(true);
         };
         if kind != "view" {
-            return Err(self.taken(name, format!("is a {kind} that annals did not make")).into());
+            return Err(self.taken(name, not_a_view(&kind, self.schema.schema() == ANNALS)).into());
         }
         let shown = view::version_of(&mut self.transaction, self.schema, self.model).await?;
         let Some(shown) = shown.map(|version| Model { version, ..*self.model }) else {

@@ -14,8 +14,7 @@ use crate::reads::Select;
 /// Every statement of one table. All names in them are qualified, so they mean the same on every connection.
 pub(super) struct Statements {
     pub(super) create_table: Arc<str>,
-    /// Name and text of every index.
-    pub(super) indexes: Vec<(String, Arc<str>)>,
+    pub(super) indexes: Vec<Index>,
     pub(super) view: View,
     /// The rows of some keys (an array per key column), and one more row if the checkpoint is where it must be: one
     /// statement sees both at one moment. The last column tells which.
@@ -33,6 +32,14 @@ pub(super) struct Statements {
     write_into: String,
     on_conflict: String,
     spec: &'static TableSpec,
+}
+
+/// An index, and how it is made: in a transaction, or beside those that write to the table.
+pub(super) struct Index {
+    pub(super) name: String,
+    pub(super) create: Arc<str>,
+    pub(super) create_beside: Arc<str>,
+    pub(super) drop_beside: Arc<str>,
 }
 
 /// The view of a read model's stable name.
@@ -79,7 +86,7 @@ impl Statements {
         };
         Self {
             create_table: create_table(&table, spec).into(),
-            indexes: spec.indexes.iter().map(|index| create_index(model, &table, index)).collect(),
+            indexes: spec.indexes.iter().map(|index| index_of(model, schema, &table, index)).collect(),
             load: load(&table, spec).into(),
             find: find(&view, spec).into(),
             write: write.into(),
@@ -200,12 +207,17 @@ fn create_table(table: &str, spec: &TableSpec) -> String {
 }
 
 /// The index and its name. That follows from table and columns, so that a changed declaration is a new index.
-fn create_index(model: &Model, table: &str, index: &IndexSpec) -> (String, Arc<str>) {
+fn index_of(model: &Model, schema: &str, table: &str, index: &IndexSpec) -> Index {
     let table_name = model.table_name();
     let names = std::iter::once(table_name.as_str()).chain(index.columns.iter().copied());
     let name = format!("{}{:08x}", index_prefix(model), digest(names));
-    let text = format!("CREATE INDEX {} ON {table} ({})", quoted(&name), list(index.columns.iter().copied()));
-    (name, text.into())
+    let rest = format!("{} ON {table} ({})", quoted(&name), list(index.columns.iter().copied()));
+    Index {
+        create: format!("CREATE INDEX {rest}").into(),
+        create_beside: format!("CREATE INDEX CONCURRENTLY {rest}").into(),
+        drop_beside: format!("DROP INDEX CONCURRENTLY IF EXISTS {}", qualified(schema, &name)).into(),
+        name,
+    }
 }
 
 /// What the names of all our indexes of a table begin with; short enough that PostgreSQL does not cut the rest.

@@ -191,13 +191,22 @@ async fn a_view_in_use_is_not_waited_for_long_and_switched_when_it_is_free() {
 }
 
 #[tokio::test]
-async fn who_may_read_the_view_may_read_it_after_a_switch() {
+async fn who_may_read_the_view_may_read_it_after_a_switch_and_comments_stay() {
     let backend = InPostgres::new().await;
     prepare(&backend, &THIRD).await.unwrap();
     // Roles belong to the server, not to the database, so the name is one that exists everywhere.
     backend
-        .run("GRANT SELECT ON \"select\" TO pg_monitor WITH GRANT OPTION; GRANT INSERT ON \"select\" TO PUBLIC")
+        .run(
+            "GRANT SELECT ON \"select\" TO pg_monitor WITH GRANT OPTION; GRANT INSERT ON \"select\" TO PUBLIC;
+             GRANT UPDATE (\"order\") ON \"select\" TO pg_monitor WITH GRANT OPTION;
+             COMMENT ON VIEW \"select\" IS 'it''s everything'; COMMENT ON COLUMN \"select\".\"group\" IS 'a number'",
+        )
         .await;
+    let further = "SELECT privilege_type || ' ' || column_name || ' ' || grantee || ' ' || is_grantable FROM information_schema.column_privileges
+                   WHERE table_name = 'select' AND grantee <> current_user AND privilege_type = 'UPDATE'
+                   UNION ALL SELECT description FROM pg_description WHERE objoid = '\"select\"'::regclass ORDER BY 1";
+    let further_before = backend.texts(further).await;
+    assert_eq!(further_before, ["UPDATE order pg_monitor YES", "a number", "it's everything"]);
     let grants =
         "SELECT privilege_type || ' ' || grantee || ' ' || is_grantable FROM information_schema.table_privileges
                   WHERE table_name = 'select' AND grantee <> current_user ORDER BY 1";
@@ -206,6 +215,7 @@ async fn who_may_read_the_view_may_read_it_after_a_switch() {
     prepare(&backend, &narrow()).await.unwrap();
     assert_eq!(backend.handle().show(&narrow(), ON_REQUEST).await.unwrap(), Shows::This);
     assert_eq!(backend.texts(grants).await, before);
+    assert_eq!(backend.texts(further).await, further_before);
 }
 
 #[tokio::test]

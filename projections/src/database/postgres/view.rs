@@ -66,16 +66,42 @@ const VERSIONS: &str = "
     ORDER BY version
 ";
 
-/// What others than the owner may do with a view, as statements that allow it again. PostgreSQL quotes what it names.
-const GRANTS: &str = "
-    SELECT format('GRANT %s ON %s TO %s%s', g.privilege_type, $3,
+/// What others than the owner may do with a view and with those of its columns that stay, and the comments on them, as statements that
+/// make it so again. PostgreSQL quotes what it names.
+const KEPT: &str = "
+    WITH view AS (
+        SELECT c.oid, c.relacl, c.relowner
+        FROM pg_class AS c
+        JOIN pg_namespace AS n ON n.oid = c.relnamespace
+        WHERE n.nspname = $1 AND c.relname = $2
+    ), columns AS (
+        SELECT a.attrelid, a.attnum, a.attname, a.attacl
+        FROM pg_attribute AS a
+        JOIN view ON a.attrelid = view.oid
+        WHERE a.attnum > 0 AND NOT a.attisdropped AND a.attname = ANY ($4)
+    ), grants AS (
+        SELECT g.privilege_type AS what, g.grantee, g.is_grantable
+        FROM view
+        CROSS JOIN LATERAL aclexplode(view.relacl) AS g
+        UNION ALL
+        SELECT format('%s (%I)', g.privilege_type, columns.attname), g.grantee, g.is_grantable
+        FROM columns
+        CROSS JOIN LATERAL aclexplode(columns.attacl) AS g
+    )
+    SELECT format('GRANT %s ON %s TO %s%s', g.what, $3,
                   CASE WHEN g.grantee = 0 THEN 'PUBLIC' ELSE quote_ident(r.rolname) END,
                   CASE WHEN g.is_grantable THEN ' WITH GRANT OPTION' ELSE '' END)
-    FROM pg_class AS c
-    JOIN pg_namespace AS n ON n.oid = c.relnamespace
-    CROSS JOIN LATERAL aclexplode(c.relacl) AS g
+    FROM grants AS g
+    JOIN view ON g.grantee <> view.relowner
     LEFT JOIN pg_roles AS r ON r.oid = g.grantee
-    WHERE n.nspname = $1 AND c.relname = $2 AND g.grantee <> c.relowner
+    UNION ALL
+    SELECT format('COMMENT ON VIEW %s IS %L', $3, obj_description(view.oid, 'pg_class'))
+    FROM view
+    WHERE obj_description(view.oid, 'pg_class') IS NOT NULL
+    UNION ALL
+    SELECT format('COMMENT ON COLUMN %s.%I IS %L', $3, columns.attname, col_description(attrelid, attnum))
+    FROM columns
+    WHERE col_description(attrelid, attnum) IS NOT NULL
     ORDER BY 1
 ";
 
@@ -189,12 +215,13 @@ async fn replace(
         let ordered = list(before.iter().chain(new).map(|(name, _)| name.as_str()));
         return run(transaction, &statements.view.replace(&ordered)).await;
     }
-    let query = once(GRANTS).bind(schema.schema()).bind(model.table.name).bind(statements.view.name.clone());
-    let grants = query.fetch_all(&mut **transaction).await?;
+    let stay: Vec<&str> = after.iter().map(|(name, _)| name.as_str()).collect();
+    let query = once(KEPT).bind(schema.schema()).bind(model.table.name).bind(statements.view.name.clone()).bind(stay);
+    let kept = query.fetch_all(&mut **transaction).await?;
     run(transaction, &statements.view.drop).await?;
     run(transaction, &statements.view.create).await?;
-    for grant in grants {
-        run(transaction, grant.get(0)).await?;
+    for statement in kept {
+        run(transaction, statement.get(0)).await?;
     }
     Ok(())
 }

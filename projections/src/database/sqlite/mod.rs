@@ -21,6 +21,7 @@ use annals_eventstore::{
 };
 use annals_migrations::SQLITE_PROJECTIONS;
 use async_trait::async_trait;
+use futures::TryStreamExt;
 use jiff::Timestamp;
 use sqlx::sqlite::SqliteRow;
 use sqlx::{Row, SqliteConnection};
@@ -102,7 +103,7 @@ impl SqliteReadModels {
 /// compares the checkpoint. Everything else would fail again.
 fn fault(error: DatabaseError) -> Fault {
     let transient = error.is_transient() || matches!(error, DatabaseError::OutcomeUnknown { .. });
-    Fault { transient, part: None, source: BackendError::new(error) }
+    Fault { transient, blocked: false, part: None, source: BackendError::new(error) }
 }
 
 #[async_trait]
@@ -155,24 +156,27 @@ impl ReadModels for SqliteReadModels {
         model: &Model,
         from: &Place,
         keys: &[Vec<ColumnValue>],
+        most: usize,
     ) -> Result<Option<Vec<Vec<ColumnValue>>>, Fault> {
         let statements = self.statements(model);
         let mut reader = self.database.read().await.map_err(fault)?;
-        let mut rows = Vec::with_capacity(keys.len());
+        let (mut rows, mut bytes) = (Vec::new(), 0);
         for (sql, keys) in statements.load.padded(keys) {
             let loading = bind_all(bind_place(query(sql), model, from), keys);
-            let found = loading.fetch_all(&mut *reader).await.map_err(|e| self.sql_fault(e))?;
+            let mut found = loading.fetch(&mut *reader);
             let mut is_there = false;
-            for row in &found {
+            while let Some(row) = found.try_next().await.map_err(|e| self.sql_fault(e))? {
                 if row.get(model.table.columns.len()) {
                     is_there = true;
                     continue;
                 }
-                rows.push(read_row(model.table, row).map_err(|source| Fault {
-                    transient: false,
-                    part: None,
-                    source,
-                })?);
+                let refused = |source| Fault { transient: false, blocked: false, part: None, source };
+                let row = read_row(model.table, &row).map_err(refused)?;
+                bytes += row.iter().map(ColumnValue::bytes).sum::<usize>();
+                rows.push(row);
+                if bytes >= most {
+                    return Ok(Some(rows));
+                }
             }
             if !is_there {
                 return Ok(None);

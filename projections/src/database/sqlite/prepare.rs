@@ -7,7 +7,7 @@ use sqlx::{Row, SqliteConnection};
 use super::statements::{Statements, index_prefix, sqlite_type};
 use super::view::{self, run};
 use super::{place_of, stored_checkpoint};
-use crate::database::sql::{is_our_index, table_is_gone, undeclared};
+use crate::database::sql::{is_our_index, not_a_view, table_is_gone, undeclared};
 use crate::database::{Model, Place, Prepared};
 use crate::error::StartError;
 use crate::shape::Shape;
@@ -26,6 +26,9 @@ const OTHER_OWNER: &str = "
     WHERE read_model = ?1 AND projection <> ?2
     ORDER BY projection
 ";
+
+/// The table of the store, which may be in the same file.
+const EVENTS: &str = "events";
 
 const OBJECT: &str = "
     SELECT type, sql
@@ -188,7 +191,12 @@ impl Preparation<'_> {
     async fn begin(&mut self, incarnation: Incarnation, now: Timestamp) -> Result<(), StartError> {
         let name = self.model.table_name();
         if let Some((kind, _)) = self.object(&name).await? {
-            return Err(self.taken(&name, format!("is a {kind} without a checkpoint")));
+            return Err(self.taken(
+                &name,
+                format!(
+                    "is a {kind} without a checkpoint, so that nothing tells how far it is; drop it to build it anew"
+                ),
+            ));
         }
         run(self.connection, &self.statements.create_table).await.map_err(|e| self.refused(e))?;
         let begun = begin_checkpoint(self.connection, self.model, self.shape, incarnation, now).await;
@@ -267,7 +275,7 @@ impl Preparation<'_> {
             return Ok(true);
         };
         if kind != "view" {
-            return Err(self.taken(name, format!("is a {kind} that annals did not make")));
+            return Err(self.taken(name, not_a_view(&kind, name == EVENTS)));
         }
         let shown = view::version_of(self.connection, self.model, &sql).await.map_err(|e| self.refused(e))?;
         let Some(shown) = shown.map(|version| Model { version, ..*self.model }) else {

@@ -1,0 +1,67 @@
+//! Messages to customers: a reactor that hands each to the notification service, once for each event.
+//!
+//! The service is the least that the shop needs. So its pool is small, ten messages at once, and while it is down nothing but messages
+//! waits. While they are switched off, they are left out: nobody wants those of last week.
+
+use std::time::Duration;
+
+use annals::Recorded;
+use annals::projections::{EffectKey, Reacting, Reactor, ReactorError};
+use annals::resilience::toggle::Toggle;
+use annals::resilience::{PolicySettings, Profile};
+use annals::sagas::participant::StepKey;
+
+use crate::Fault;
+use crate::domain::order::{OrderEvent, OrderId};
+use crate::services::{Client, Origin, notification::Notify};
+
+/// How many messages are sent at once.
+const POOL: u32 = 10;
+
+/// Sends a message for what customers want to know of their orders.
+pub struct Notifications {
+    service: Client,
+    toggle: Toggle<bool>,
+}
+
+impl Notifications {
+    /// Messages through the service at this address.
+    ///
+    /// # Errors
+    /// The settings do not fit each other.
+    pub fn new(url: &str, toggle: Toggle<bool>) -> Result<Reacting<Self>, Fault> {
+        let settings = PolicySettings {
+            profile: Profile::Medium,
+            timeout: Some(Duration::from_secs(5)),
+            bulkhead: Some(POOL.into()),
+            ..PolicySettings::default()
+        };
+        let service = Client::new("notification", url, settings)?;
+        Ok(Self { service, toggle }.streams_at_once(POOL as usize))
+    }
+}
+
+impl Reactor for Notifications {
+    type Event = OrderEvent;
+    const NAME: &'static str = "notifications";
+
+    async fn react(&self, event: &Recorded<OrderEvent>, key: &EffectKey) -> Result<(), ReactorError> {
+        let order: OrderId = event.aggregate_id()?;
+        let (what, text) = match &event.event {
+            OrderEvent::Placed { total, .. } => ("placed", format!("Thank you for your order {order} of {total}.")),
+            OrderEvent::Shipped { carrier, tracking } => {
+                ("shipped", format!("Your order {order} is on its way with {carrier}, number {tracking}."))
+            }
+            OrderEvent::Cancelled { reason } => ("cancelled", format!("Your order {order} is cancelled: {reason}.")),
+            _ => return Ok(()),
+        };
+        if !self.toggle.is_on() {
+            return Ok(());
+        }
+        let notify = Notify { message: OrderId::new(format!("{order}-{what}"))?, text };
+        let trace = event.metadata.trace_parent.as_ref().map(ToString::to_string);
+        let origin = Origin { shop: event.stream.tenant().to_string(), trace };
+        let step = StepKey::new(format!("notification/{key}"))?;
+        Ok(self.service.call("/notify", &notify, &origin, &step.do_key()).await?)
+    }
+}

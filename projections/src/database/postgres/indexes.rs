@@ -1,0 +1,104 @@
+//! The indexes of a table: made with it, or later beside those that write to it.
+
+use annals_eventstore::{Backoff, DatabaseError, PostgresDatabase};
+use sqlx::{AssertSqlSafe, PgConnection, Row};
+use tokio::time::sleep;
+
+use super::schema::{ModelSchema, once};
+use super::statements::{Index, index_prefix};
+use crate::database::Model;
+use crate::database::sql::{is_our_index, undeclared};
+
+/// Each index of a table, and whether it is finished.
+const INDEXES: &str = "
+    SELECT i.relname::text, x.indisvalid
+    FROM pg_index AS x
+    JOIN pg_class AS i ON i.oid = x.indexrelid
+    JOIN pg_class AS c ON c.oid = x.indrelid
+    JOIN pg_namespace AS n ON n.oid = c.relnamespace
+    WHERE n.nspname = $1 AND c.relname = $2
+    ORDER BY 1
+";
+
+/// The keys are `annl` and `indx` in ASCII. A process that has to wait asks again: if it waited in the server, the one that makes an
+/// index would wait for it, as for every transaction that has begun before.
+const TAKE_TURN: &str = "SELECT pg_try_advisory_lock(1634627180, 1768842360)";
+const END_TURN: &str = "SELECT pg_advisory_unlock(1634627180, 1768842360)";
+
+/// Names of the table's indexes, and whether each is finished.
+async fn there(
+    connection: &mut PgConnection,
+    schema: &ModelSchema,
+    model: &Model,
+) -> Result<Vec<(String, bool)>, sqlx::Error> {
+    let query = once(INDEXES).bind(schema.schema()).bind(model.table_name());
+    Ok(query.fetch_all(connection).await?.iter().map(|row| (row.get(0), row.get(1))).collect())
+}
+
+/// Whether indexes are missing or unfinished. One of ours that is declared no longer stays: a build that declares it may still run.
+pub(super) async fn are_missing(
+    connection: &mut PgConnection,
+    schema: &ModelSchema,
+    model: &Model,
+) -> Result<bool, sqlx::Error> {
+    let (there, prefix) = (there(connection, schema, model).await?, index_prefix(model));
+    let indexes = &schema.statements(model).indexes;
+    for (index, _) in there.iter().filter(|(name, _)| is_our_index(name, &prefix)) {
+        if !indexes.iter().any(|declared| declared.name == *index) {
+            undeclared(model, index);
+        }
+    }
+    Ok(indexes.iter().any(|index| !there.contains(&(index.name.clone(), true))))
+}
+
+/// Makes those that are missing in the transaction of the connection. Nobody writes to the table until it ends.
+pub(super) async fn make(
+    connection: &mut PgConnection,
+    schema: &ModelSchema,
+    model: &Model,
+) -> Result<(), sqlx::Error> {
+    let there = there(connection, schema, model).await?;
+    for index in &schema.statements(model).indexes {
+        if !there.iter().any(|(name, _)| *name == index.name) {
+            sqlx::raw_sql(AssertSqlSafe(index.create.clone())).execute(&mut *connection).await?;
+        }
+    }
+    Ok(())
+}
+
+/// Makes those that are missing or unfinished while others write to the table.
+pub(super) async fn make_beside(
+    database: &PostgresDatabase,
+    schema: &ModelSchema,
+    model: &Model,
+) -> Result<(), DatabaseError> {
+    let mut connection = database.read().await?;
+    let mut backoff = Backoff::default();
+    while !take_turn(&mut connection).await.map_err(|e| database.fault(e))? {
+        sleep(backoff.next_wait()).await;
+    }
+    // If this is dropped, the connection gives the turn back.
+    let made = make_in_turn(&mut connection, schema, model).await;
+    let ended = once(END_TURN).execute(&mut *connection).await;
+    made.and(ended.map(drop)).map_err(|e| database.fault(e))
+}
+
+async fn take_turn(connection: &mut PgConnection) -> Result<bool, sqlx::Error> {
+    Ok(once(TAKE_TURN).fetch_one(connection).await?.get(0))
+}
+
+async fn make_in_turn(connection: &mut PgConnection, schema: &ModelSchema, model: &Model) -> Result<(), sqlx::Error> {
+    let there = there(connection, schema, model).await?;
+    for Index { name, create_beside, drop_beside, .. } in &schema.statements(model).indexes {
+        let found = there.iter().find(|(there, _)| there == name);
+        // A process that ended meanwhile has left it.
+        if let Some((_, false)) = found {
+            sqlx::raw_sql(AssertSqlSafe(drop_beside.clone())).execute(&mut *connection).await?;
+        }
+        if !found.is_some_and(|(_, finished)| *finished) {
+            tracing::info!(projection = model.projection, version = model.version, index = name, "an index is made");
+            sqlx::raw_sql(AssertSqlSafe(create_beside.clone())).execute(&mut *connection).await?;
+        }
+    }
+    Ok(())
+}
