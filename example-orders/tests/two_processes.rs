@@ -3,7 +3,8 @@
 use std::process::Command;
 
 /// Which two read models the second process gets depends on who is late; how many it gets does not.
-const READ_MODELS: [&str; 4] = ["order_list", "order_detail", "daily_sales", "customer_statement"];
+const READ_MODELS: [&str; 6] =
+    ["order_list", "order_detail", "daily_sales", "shop_sales", "customer_statement", "customers"];
 
 /// What the scene prints, each read model as `one`, without the next steps.
 fn played(set: impl FnOnce(&mut Command) -> &mut Command) -> String {
