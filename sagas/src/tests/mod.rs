@@ -10,4 +10,5 @@ mod explored;
 mod failures;
 mod flows;
 pub(crate) mod random;
+mod undo;
 mod undoing;

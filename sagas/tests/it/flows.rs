@@ -8,7 +8,7 @@ use annals_eventstore::{
 };
 use annals_macros::{Aggregate, Event};
 use annals_projections::{EffectKey, ProjectionsExt, Reactor, ReactorError};
-use annals_sagas::{Flow, FlowSteps, SagaEvent, SagaId, SagaStatus, Sagas, SagasExt, Status, timeline};
+use annals_sagas::{Flow, FlowSteps, Saga, SagaEvent, SagaId, SagaStatus, Sagas, SagasExt, Status, timeline};
 use futures::TryStreamExt;
 use serde::{Deserialize, Serialize};
 
@@ -17,6 +17,7 @@ use super::world::{SOON, id};
 
 on_every_store!(
     flows_are_completed_whatever_the_order_of_their_events_and_repeated_ones_change_nothing,
+    a_flow_is_of_its_tenant_and_never_a_saga,
     a_flow_that_fails_is_compensating_until_each_step_that_was_seen_is_undone,
     a_flow_that_takes_too_long_is_reported_once_and_reactors_can_undo_it,
     a_flow_goes_on_where_it_was_when_its_tracker_is_started_again,
@@ -111,8 +112,12 @@ impl Flow for Online {
 
 /// Records an event of a flow, in a stream of its kind.
 pub(crate) async fn emit(store: &(impl EventStore + Clone), flow: &str, event: ShopEvent) {
+    emit_in(store, Tenant::default(), flow, event).await;
+}
+
+async fn emit_in(store: &(impl EventStore + Clone), tenant: Tenant, flow: &str, event: ShopEvent) {
     let shop: Repository<Shop> = store.aggregate();
-    let context = Context::default().with_correlation(CorrelationId::new(flow).expect("it is an id"));
+    let context = Context::of(tenant).with_correlation(CorrelationId::new(flow).expect("it is an id"));
     let stream = ShopId::new(format!("{flow}-{event:?}")).expect("it is an id");
     shop.with(context).execute(&stream, |_| Ok::<_, std::convert::Infallible>(event)).await.expect("it is stored");
 }
@@ -182,6 +187,26 @@ async fn flows_are_completed_whatever_the_order_of_their_events_and_repeated_one
     assert_eq!((&*row_of_a.saga_type, row_of_a.status), ("checkout", Status::Completed));
     assert_eq!(row_of_a.correlation_id.as_deref(), Some("a"));
     assert!(row("c").await.is_none());
+    sagas.close().await;
+}
+
+/// Two tenants may have flows of one correlation; a saga that has it as its id is left alone.
+async fn a_flow_is_of_its_tenant_and_never_a_saga(place: impl Place) {
+    let (store, north) = (place.open().await, Tenant::new("north").expect("it is a name"));
+    let waiting = Saga::<u32>::new("waiting").signal::<u32>("paid").build().expect("it is sound");
+    let sagas = store.sagas().track(Checkout).expect("it is sound").with(waiting).start().await.expect("it starts");
+    sagas.start(&id("s"), 1_u32).await.expect("it is new");
+    until(&sagas, "s", |status| status.version.get() == 2).await;
+    emit(&store, "s", Created).await;
+    for event in [Created, Paid, Reserved, Shipped] {
+        emit_in(&store, north.clone(), "a", event).await;
+    }
+    emit(&store, "a", Created).await;
+    until(&sagas, "a", |status| status.done == ["order.created"]).await;
+    let of_north = sagas.tenant(north);
+    until_is(&of_north, "a", Status::Completed).await;
+    let untouched = sagas.status(&id("s")).await.expect("it is there");
+    assert_eq!((untouched.version.get(), untouched.status), (2, Status::Running));
     sagas.close().await;
 }
 

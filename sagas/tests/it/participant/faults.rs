@@ -170,6 +170,19 @@ async fn an_effect_that_ends_after_an_undo_is_reported_as_unknown() {
     };
     let late = one.do_remote(&step("2"), "request", effect).await.unwrap_err();
     assert!(matches!(late, ParticipantError::Unknown { .. }), "{late}");
+
+    // A failure that comes late is not that of the call which is in flight by then.
+    let effect = async |_| {
+        two.later();
+        let third = step("3");
+        let call = other.do_remote(&third, "request", async |_| std::future::pending::<Result<u32, _>>().await);
+        assert!(tokio::time::timeout(Duration::from_secs(1), call).await.is_err());
+        Err::<u32, _>(StepError::transient("later"))
+    };
+    let late = one.do_remote(&step("3"), "request", effect).await.unwrap_err();
+    assert!(matches!(late, ParticipantError::Transient { .. }), "{late}");
+    let third = one.do_remote(&step("3"), "request", async |_| Ok(17)).await.unwrap_err();
+    assert!(matches!(third, ParticipantError::InFlight { .. }), "{third}");
 }
 
 /// A clock on which the time of every call passes between two looks.
