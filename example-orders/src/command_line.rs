@@ -17,6 +17,7 @@ use crate::scenes::{
     two_shops,
 };
 use crate::service::{self, Settings};
+use crate::services::{self, Kind};
 use crate::shop::{self, Shop};
 
 /// A shop: its events and read models are in one SQLite file, or in the PostgreSQL database that DATABASE_URL names. Without a
@@ -42,6 +43,9 @@ struct Options {
     /// Of the service: where it listens, `127.0.0.1:8080` by default; port 0 takes a free one.
     #[arg(long)]
     listen: Option<SocketAddr>,
+    /// The folder in which the payment service, the warehouse and the carrier keep their files; beside the shop's by default.
+    #[arg(long, global = true)]
+    services: Option<PathBuf>,
     #[command(subcommand)]
     scene: Option<Scene>,
 }
@@ -84,9 +88,17 @@ enum Scene {
     DeadLetters,
     /// Checkouts over three services: one is completed, one undone, one goes on after a crash, and one waits for a person.
     Saga {
-        /// Be the process that ends in the middle.
-        #[arg(long, hide = true)]
-        dies: bool,
+        /// Be the process that is killed in the middle, with the addresses of the services.
+        #[arg(long, hide = true, num_args = 3)]
+        dies: Vec<String>,
+    },
+    /// One of the services of a checkout as a process of its own, until it is asked to end.
+    Service {
+        /// Which one.
+        kind: Kind,
+        /// The port, on the loopback interface.
+        #[arg(long)]
+        port: u16,
     },
     /// The same checkout without a saga: reactors answer events, and what they do is followed as a flow.
     Choreography,
@@ -124,6 +136,10 @@ async fn obey(options: Options, out: &mut dyn Write) -> Result<(), Fault> {
         return service::serve(settings, service::asked_to_stop(), out).await;
     }
     let location = Location::of(options.db, std::env::var("DATABASE_URL").ok())?;
+    let folder = options.services.unwrap_or_else(|| location.services());
+    if let Some(Scene::Service { kind, port }) = options.scene {
+        return services::serve(kind, &folder, port, service::asked_to_stop(), out).await;
+    }
     if let Location::Postgres(_) = location {
         writeln!(out, "Everything is stored in the database of DATABASE_URL, whose schema is migrated first.\n")?;
     }
@@ -132,11 +148,13 @@ async fn obey(options: Options, out: &mut dyn Write) -> Result<(), Fault> {
     }
     let first = options.first.unwrap_or_else(|| SystemClock.now().as_microsecond());
     match options.scene {
-        Some(Scene::Saga { dies: true }) => return saga::be_the_one_that_dies(&location, first).await,
+        Some(Scene::Saga { dies }) if !dies.is_empty() => {
+            return saga::be_the_one_that_dies(&location, first, &dies).await;
+        }
         Some(scene @ (Scene::Saga { .. } | Scene::Choreography)) => {
             match scene {
-                Scene::Choreography => flows::play(&location, first, out).await?,
-                _ => saga::play(&location, first, out).await?,
+                Scene::Choreography => flows::play(&location, &folder, first, out).await?,
+                _ => saga::play(&location, &folder, first, out).await?,
             }
             return Ok(location.print_next_steps("saga_instances", out)?);
         }

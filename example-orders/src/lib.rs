@@ -4,13 +4,14 @@
 
 #![expect(unreachable_pub, reason = "the files are written as those of a library would be")]
 
-mod checkout;
+pub mod checkout;
 mod command_line;
-mod domain;
+pub mod domain;
 mod location;
 mod read_models;
 mod scenes;
 pub mod service;
+pub mod services;
 mod shop;
 #[cfg(test)]
 mod tests;

@@ -40,6 +40,14 @@ impl Location {
         }
     }
 
+    /// Where the services keep their files: beside that of the shop, or where the program runs.
+    pub fn services(&self) -> PathBuf {
+        match self {
+            Self::File(file) => file.with_extension("services"),
+            Self::Postgres(_) => PathBuf::from(FILE).with_extension("services"),
+        }
+    }
+
     /// Prints what to do after the scene, which has filled this table.
     pub fn print_next_steps(&self, table: &str, out: &mut dyn Write) -> std::io::Result<()> {
         const EVENTS: &str = "SELECT position, aggregate_id, version, event_type, event_data FROM";

@@ -5,8 +5,10 @@ use std::process::Command;
 
 /// What the scene prints, without the next steps.
 fn played(scene: &str, set: impl FnOnce(&mut Command) -> &mut Command) -> String {
+    let services = tempfile::tempdir().expect("a folder");
     let mut app = Command::new(env!("CARGO_BIN_EXE_example-orders"));
-    let output = set(app.env_remove("DATABASE_URL")).args(["--first", "1001", scene]).output().expect("it starts");
+    let app = set(app.env_remove("DATABASE_URL")).arg("--services").arg(services.path());
+    let output = app.args(["--first", "1001", scene]).output().expect("it starts");
     let errors = String::from_utf8_lossy(&output.stderr);
     assert!(output.status.success() && errors.is_empty(), "{errors}");
     let printed = String::from_utf8(output.stdout).expect("text");

@@ -63,7 +63,9 @@ pub struct SagaStatus {
     pub stuck_at: Option<String>,
     /// The last failure, or why it is compensated or stuck.
     pub reason: Option<String>,
-    /// The steps that are done, in the order of their outcomes.
+    /// The step that is under way or waited for, the first one if there are several, while it runs or is undone.
+    pub waits_at: Option<String>,
+    /// The steps that are done, in the order of their outcomes; also those that were undone since.
     pub done: Vec<String>,
     /// The steps that wait for the approval of a person.
     pub asks: Vec<String>,
@@ -140,7 +142,7 @@ impl<C: SagaData> Engine<C> {
             if instance.status == Status::NotStarted {
                 return Ok(vec![started.clone()]);
             }
-            if instance.saga == self.definition.name() && text::is_same(&instance.data, &data) {
+            if instance.saga == self.definition.name() && is_same::<C>(&instance.data, &data) {
                 return Ok(Vec::new());
             }
             Err(SagaError::StartedBefore { id: id.clone() })
@@ -180,7 +182,7 @@ impl<C: SagaData> Engine<C> {
         }
         let instance = self.record(id, |instance| {
             if instance.status == Status::NotStarted {
-                return Err(SagaError::NotStarted { id: id.clone() });
+                return Err(self.not_started(id));
             }
             Ok(self.continued(instance))
         });
@@ -256,16 +258,32 @@ impl<C: SagaData> Engine<C> {
     pub async fn status(&self, id: &SagaId) -> Result<SagaStatus, SagaError> {
         let instance = self.load_at(id).await?;
         if instance.state.status == Status::NotStarted {
-            return Err(SagaError::NotStarted { id: id.clone() });
+            return Err(self.not_started(id));
         }
         Ok(self.status_of(&instance))
     }
 
-    /// Hands an instance what its step `step` waits for, now or later. Each signal is recorded, and taken by one step once.
+    /// The input of an instance, with what its steps have kept so far: what a saga that is completed has given.
     ///
     /// # Errors
-    /// [`SagaError::Invalid`] with the field `step` if no step waits for such a signal, or `payload` if it does not fit; nothing is recorded
-    /// then. [`SagaError::NotStarted`]; [`SagaError::WrongStatus`] after its end; [`SagaError::Record`].
+    /// [`SagaError::NotStarted`]; [`SagaError::Read`]; [`SagaError::Data`] if it does not fit this build.
+    ///
+    /// # Cancel safety
+    /// Dropping the future is harmless.
+    pub async fn data(&self, id: &SagaId) -> Result<C, SagaError> {
+        let instance = self.load(id).await?;
+        if instance.status == Status::NotStarted {
+            return Err(self.not_started(id));
+        }
+        self.definition.data(&instance).map_err(|source| SagaError::Data { id: id.clone(), source })
+    }
+
+    /// Hands an instance what its step `step` waits for, now or later. A step takes one signal: the same again changes nothing.
+    ///
+    /// # Errors
+    /// [`SagaError::Invalid`] with the field `step` if no step waits for such a signal, or `payload` if it does not fit;
+    /// [`SagaError::SignalledBefore`] if another one came first; [`SagaError::NotStarted`]; [`SagaError::WrongStatus`] after its
+    /// end, and while it is undone. Nothing is recorded then. [`SagaError::Record`].
     ///
     /// # Cancel safety
     /// Dropping the future leaves the outcome unknown.
@@ -282,17 +300,19 @@ impl<C: SagaData> Engine<C> {
         };
         let payload = serde_json::to_value(payload).map_err(unfit)?;
         check(&payload).map_err(unfit)?;
-        let received = SagaEvent::SignalReceived { step: step.to_owned(), payload };
-        self.record(id, |instance| match instance.status {
-            Status::NotStarted => Err(SagaError::NotStarted { id: id.clone() }),
-            status if status.is_final() => Err(SagaError::WrongStatus {
+        let received = SagaEvent::SignalReceived { step: step.to_owned(), payload: payload.clone() };
+        self.record(id, |instance| match (instance.signalled(step), instance.status) {
+            (_, Status::NotStarted) => Err(self.not_started(id)),
+            (Some(first), _) if *first == payload => Ok(Vec::new()),
+            (Some(_), _) => Err(SagaError::SignalledBefore { id: id.clone(), step: step.to_owned() }),
+            (None, status) if !instance.goes_forward() => Err(SagaError::WrongStatus {
                 id: id.clone(),
                 status,
-                needs: "signals are for those that have not ended",
+                needs: "signals are for those that run",
                 decision: instance.decision.clone(),
             }),
             // What follows from it is recorded by who makes the calls: an intent means that a call is being made.
-            _ => Ok(vec![received.clone()]),
+            (None, _) => Ok(vec![received.clone()]),
         })
         .await
         .map(drop)
@@ -357,7 +377,7 @@ impl<C: SagaData> Engine<C> {
         }
         let key = definition::key(id, &self.definition.steps()[due.step].name, due.direction)?;
         // The intent may be that of a build in which the step was a call.
-        let outcome = match calls::remote(&self.definition, due) {
+        let outcome = match calls::remote(&self.definition, due, (self.context.tenant(), id)) {
             Some(remote) => self.calls.call(remote, due, Arc::new(data), key).await?,
             None => Outcome::of(StepError::refused("the step makes no calls in this build")),
         };
@@ -370,6 +390,10 @@ impl<C: SagaData> Engine<C> {
             recorded => recorded,
         };
         recorded.map(Some)
+    }
+
+    pub(crate) fn not_started(&self, id: &SagaId) -> SagaError {
+        SagaError::NotStarted { tenant: self.context.tenant().clone(), id: id.clone() }
     }
 
     /// All events that an instance leads to have its id as their correlation id.
@@ -404,7 +428,7 @@ impl<C: SagaData> Engine<C> {
 
     pub(crate) fn status_of(&self, at: &InstanceAtVersion) -> SagaStatus {
         let planner = Planner::new(&self.definition, &at.state, self.clock.now());
-        SagaStatus { wake_at: planner.wake_at(), ..SagaStatus::of(at) }
+        SagaStatus { wake_at: planner.wake_at(), waits_at: planner.waiting_at(), ..SagaStatus::of(at) }
     }
 }
 
@@ -416,6 +440,7 @@ impl SagaStatus {
             status: instance.status,
             stuck_at: instance.stuck_at.clone(),
             reason: instance.reason.clone(),
+            waits_at: None,
             done: instance.done.clone(),
             asks: instance.asks().map(|(step, _)| step.clone()).collect(),
             wake_at: instance.waits.and_then(|wait| wait.until),
@@ -423,6 +448,12 @@ impl SagaStatus {
             version: at.version,
         }
     }
+}
+
+/// Whether an input is the recorded one, which an earlier build may have written in an earlier shape.
+fn is_same<C: SagaData>(recorded: &serde_json::Value, data: &serde_json::Value) -> bool {
+    text::is_same(recorded, data)
+        || C::deserialize(recorded).and_then(serde_json::to_value).is_ok_and(|recorded| text::is_same(&recorded, data))
 }
 
 /// The error of a store that did not record.

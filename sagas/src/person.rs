@@ -85,7 +85,7 @@ impl<C: SagaData> Engine<C> {
     ///
     /// | intervention | needs | then |
     /// |---|---|---|
-    /// | `Retry` | stuck | the failed step has all its attempts again |
+    /// | `Retry` | stuck | the failed step has all its attempts again, under the same key: a [participant](crate::participant) that has refused it refuses it again |
     /// | `Skip` | stuck at a step | the step counts as done, or as undone |
     /// | `Compensate` | stuck, its pivot not passed | finished steps are undone |
     /// | `Complete` | stuck | it counts as completed; nothing more is called |
@@ -155,7 +155,7 @@ impl<C: SagaData> Engine<C> {
             |needs| SagaError::WrongStatus { id: id.clone(), status: instance.status, needs, decision: decision() };
         let undoes = matches!(what, Intervention::Compensate | Intervention::Cancel);
         match (&what, instance.status) {
-            (_, Status::NotStarted) => return Err(SagaError::NotStarted { id: id.clone() }),
+            (_, Status::NotStarted) => return Err(self.not_started(id)),
             (_, Status::Running | Status::Stuck) if undoes && instance.pivot_passed => {
                 return Err(wrong("it has passed its pivot, so that its steps cannot be undone"));
             }

@@ -1,246 +1,262 @@
-//! The same checkout without anybody who directs it: payments, warehouse and carrier each answer events with events of their own.
+//! The same checkout without anybody who directs it: payments, warehouse and carrier each answer events with calls of their services,
+//! and note what came of them as events, which others answer.
 //!
-//! Each is a reactor. It gets an event at least once, so its command has the reactor's key, and a repeated one has no second effect. All
-//! events that an order leads to have one correlation id, which `Context::caused_by` keeps. That is the flow. What is declared of
-//! it at the end of this file only says which events its steps are, so that it can be seen how far it is, and that it takes too long.
-
-use std::time::Duration;
+//! Each is a reactor. It gets an event at least once, so its call has one key for ever, and what it notes is noted once. All
+//! events that a checkout leads to have one correlation id, which `Context::caused_by` keeps. That is the flow. What is declared of
+//! it in `flow.rs` only says which events its steps are, so that it can be seen how far it is, and that it takes too long.
+//!
+//! | what is seen | who answers | and notes |
+//! |---|---|---|
+//! | `order.placed` | payments | `payment.completed` or `payment.failed` |
+//! | `payment.completed` | warehouse | `inventory.reserved` or `reservation.failed` |
+//! | `payment.completed` | orders | `order.paid` |
+//! | `inventory.reserved` | carrier | `shipment.created` or `shipment.failed` |
+//! | one of the failures, or that the flow takes too long | payments | `refund.initiated`, then `payment.refunded` |
+//! | `refund.initiated` | warehouse | `release.initiated`, then `inventory.released` |
+//! | `release.initiated` | carrier | `recall.initiated`, then `shipment.recalled` |
+//! | that the flow is completed | orders | `order.reserved`, `order.shipped` |
+//! | that the flow is undone | orders | `order.cancelled` |
+//!
+//! A customer who cancels a paid order meanwhile is one more reason for a refund.
 
 use annals::projections::{EffectKey, Reactor, ReactorError};
-use annals::sagas::{Flow, FlowSteps, SagaEvent};
-use annals::{Aggregate, Context, Decide, Event, Evolve, ExecuteError, Recorded, Repository};
-use serde::{Deserialize, Serialize};
+use annals::resilience::IdempotencyKey;
+use annals::sagas::participant::StepKey;
+use annals::sagas::{SagaEvent, StepError};
+use annals::{Context, CorrelationId, ExecuteError, Recorded, Repository};
+use serde::Serialize;
+use serde::de::DeserializeOwned;
 
-use crate::domain::order::OrderCommand::Cancel;
-use crate::domain::order::{Line, Order, OrderEvent, OrderId};
-
-/// What can happen to the payment of an order.
-#[derive(Event, Serialize, Deserialize, Clone, Debug)]
-pub enum PaymentEvent {
-    #[event(name = "payment.completed")]
-    Completed { lines: Vec<Line> },
-    #[event(name = "payment.failed")]
-    Failed,
-    #[event(name = "payment.refunded")]
-    Refunded,
-}
-
-/// What can happen to the pieces of an order.
-#[derive(Event, Serialize, Deserialize, Clone, Debug)]
-pub enum StockEvent {
-    #[event(name = "inventory.reserved")]
-    Reserved,
-    #[event(name = "reservation.failed")]
-    Failed,
-}
-
-/// What can happen to the parcel of an order.
-#[derive(Event, Serialize, Deserialize, Clone, Debug)]
-pub enum ShipmentEvent {
-    #[event(name = "shipment.created")]
-    Created,
-}
-
-/// All that the reactors listen to, also what is recorded of the flow itself.
-#[derive(Event, Clone, Debug)]
-pub enum CheckoutEvent {
-    #[event(transparent)]
-    Order(OrderEvent),
-    #[event(transparent)]
-    Payment(PaymentEvent),
-    #[event(transparent)]
-    Stock(StockEvent),
-    #[event(transparent)]
-    Shipment(ShipmentEvent),
-    #[event(transparent)]
-    Flow(SagaEvent),
-}
+use super::flow::{CheckoutEvent, FLOW};
+use super::parts::{Part, Payment, PaymentEvent, Progress, Reservation, Shipment, ShipmentEvent, StockEvent};
+use crate::domain::order::OrderCommand::{Cancel, Pay, Reserve, Ship};
+use crate::domain::order::{Order, OrderCommand, OrderEvent, OrderId, PaymentId};
+use crate::services::{Client, Origin};
+use crate::services::{payment, shipping, stock};
 use CheckoutEvent as On;
 
-/// A payment is asked for once, and refunded if it was made.
-#[derive(Aggregate, Default, Clone)]
-#[aggregate(name = "payment", id = OrderId, event = PaymentEvent)]
-pub struct Payment {
-    paid: bool,
+/// The order of an event of a flow; `None` for events of anything else, such as of a saga.
+fn order_of(event: &Recorded<CheckoutEvent>) -> Option<OrderId> {
+    let flow = event.metadata.correlation_id.as_ref()?.as_str();
+    OrderId::new(flow.strip_prefix(FLOW)?).ok()
 }
 
-impl Evolve for Payment {
-    fn evolve(&mut self, event: &PaymentEvent) {
-        self.paid = matches!(event, PaymentEvent::Completed { .. });
+/// A reactor of the choreography: it calls a service, and notes what came of it in the streams of a part.
+pub struct Answers<P: Part> {
+    service: Client,
+    parts: Repository<P>,
+}
+
+impl<P: Part> Answers<P> {
+    pub fn new(service: &Client, parts: Repository<P>) -> Self {
+        Self { service: service.clone(), parts }
+    }
+
+    /// Has the effect at the service, and notes that it was had, or that it was refused.
+    async fn fulfil<T: DeserializeOwned + Send>(
+        &self,
+        event: &Recorded<CheckoutEvent>,
+        path: &str,
+        body: &(impl Serialize + Sync),
+        order: &OrderId,
+        done: impl FnOnce(T) -> P::Event,
+    ) -> Result<(), ReactorError> {
+        let step = step(event, path)?;
+        match self.service.call(path, body, &origin(event), &step.do_key()).await {
+            Ok(answer) => self.note(event, order, done(answer)).await,
+            Err(error) => match error.source {
+                Some(StepError::Refused { reason }) => self.note(event, order, P::failed(reason)).await,
+                // It is called again under its key, until it answers.
+                _ => Err(ReactorError::transient(error)),
+            },
+        }
+    }
+
+    /// Takes it back, also if it is not known whether it was had: the service then refuses it for ever.
+    async fn take_back(
+        &self,
+        event: &Recorded<CheckoutEvent>,
+        path: &str,
+        order: &OrderId,
+    ) -> Result<(), ReactorError> {
+        let key: IdempotencyKey = step(event, path)?.undo_key();
+        let () = self.service.call(path, order, &origin(event), &key).await?;
+        self.note(event, order, P::undone()).await
+    }
+
+    /// Notes an event, unless the part has gone beyond it.
+    async fn note(
+        &self,
+        event: &Recorded<CheckoutEvent>,
+        order: &OrderId,
+        noted: P::Event,
+    ) -> Result<(), ReactorError> {
+        let parts = self.parts.with(Context::caused_by(event));
+        match parts.execute(order, |part: &P| part.note(&noted)).await {
+            Ok(_) => Ok(()),
+            Err(error) => Err(error.into()),
+        }
     }
 }
 
-#[derive(Aggregate, Default, Clone)]
-#[aggregate(name = "reservation", id = OrderId, event = StockEvent)]
-pub struct Reservation;
-
-impl Evolve for Reservation {
-    fn evolve(&mut self, _: &StockEvent) {}
+fn step(event: &Recorded<CheckoutEvent>, path: &str) -> Result<StepKey, ReactorError> {
+    let flow = event.metadata.correlation_id.as_ref().map(ToString::to_string).unwrap_or_default();
+    Ok(StepKey::new(format!("{flow}{path}"))?)
 }
 
-#[derive(Aggregate, Default, Clone)]
-#[aggregate(name = "shipment", id = OrderId, event = ShipmentEvent)]
-pub struct Shipment;
-
-impl Evolve for Shipment {
-    fn evolve(&mut self, _: &ShipmentEvent) {}
+fn origin(event: &Recorded<CheckoutEvent>) -> Origin {
+    let trace = event.metadata.trace_parent.as_ref().map(ToString::to_string);
+    Origin { shop: event.stream.tenant().to_string(), trace }
 }
 
-/// What is asked of payments.
-#[derive(Serialize)]
-pub enum Pay {
-    Charge { lines: Vec<Line> },
-    Refund,
-}
-
-impl Decide<Pay> for Payment {
-    type Rejection = std::convert::Infallible;
-
-    /// The bank takes no payment for more than a hundred pieces.
-    fn decide(&self, command: &Pay) -> Result<Vec<PaymentEvent>, Self::Rejection> {
-        Ok(match command {
-            Pay::Charge { lines } if pieces(lines) > 100 => vec![PaymentEvent::Failed],
-            Pay::Charge { lines } => vec![PaymentEvent::Completed { lines: lines.clone() }],
-            Pay::Refund if self.paid => vec![PaymentEvent::Refunded],
-            Pay::Refund => Vec::new(),
-        })
-    }
-}
-
-#[derive(Serialize)]
-pub struct SetAside {
-    lines: Vec<Line>,
-}
-
-impl Decide<SetAside> for Reservation {
-    type Rejection = std::convert::Infallible;
-
-    /// Ten pieces are there for each order.
-    fn decide(&self, SetAside { lines }: &SetAside) -> Result<Vec<StockEvent>, Self::Rejection> {
-        Ok(vec![if pieces(lines) > 10 { StockEvent::Failed } else { StockEvent::Reserved }])
-    }
-}
-
-#[derive(Serialize)]
-pub struct Fetch;
-
-impl Decide<Fetch> for Shipment {
-    type Rejection = std::convert::Infallible;
-
-    fn decide(&self, _: &Fetch) -> Result<Vec<ShipmentEvent>, Self::Rejection> {
-        Ok(vec![ShipmentEvent::Created])
-    }
-}
-
-fn pieces(lines: &[Line]) -> u32 {
-    lines.iter().map(|line| line.quantity).sum()
-}
-
-/// Answers an event with a command for the same order. All streams of a checkout have the id of the order.
-async fn answer<A, C>(
-    repository: &Repository<A>,
-    event: &Recorded<CheckoutEvent>,
-    key: &EffectKey,
-    command: C,
-) -> Result<(), ReactorError>
-where
-    A: Decide<C, Id = OrderId>,
-    A::Rejection: std::error::Error + Send + Sync + 'static,
-    C: Serialize + Send + Sync,
-{
-    let order: OrderId = event.aggregate_id().map_err(ReactorError::permanent)?;
-    match repository.with(Context::caused_by(event)).send_once(&order, key.to_string(), command).await {
-        // A cancelled order that is to be cancelled says no. That is no fault.
-        Ok(_) | Err(ExecuteError::Rejected(_)) => Ok(()),
-        Err(error) => Err(ReactorError::transient(error)),
-    }
+/// Whether a flow is undone from here on.
+fn fails(event: &CheckoutEvent) -> bool {
+    matches!(event, On::Flow(SagaEvent::CompensationBegun { .. } | SagaEvent::Intervened { until: Some(_), .. }))
 }
 
 /// Charges placed orders, and gives the money back where an order cannot be completed.
-pub struct Payments(pub Repository<Payment>);
-
-impl Reactor for Payments {
+impl Reactor for Answers<Payment> {
     type Event = CheckoutEvent;
     const NAME: &'static str = "payments";
 
-    async fn react(&self, event: &Recorded<CheckoutEvent>, key: &EffectKey) -> Result<(), ReactorError> {
+    async fn react(&self, event: &Recorded<CheckoutEvent>, _: &EffectKey) -> Result<(), ReactorError> {
+        if let On::Order(OrderEvent::Cancelled { .. }) = &event.event {
+            return refund(&self.parts, event).await;
+        }
+        let Some(order) = order_of(event) else { return Ok(()) };
         match &event.event {
-            On::Order(OrderEvent::Placed { lines, .. }) => {
-                answer(&self.0, event, key, Pay::Charge { lines: lines.clone() }).await
+            On::Order(OrderEvent::Placed { total, lines, .. }) => {
+                let charge = payment::Charge { order: order.clone(), payment: payment_of(&order)?, amount: *total };
+                let done = |payment: PaymentId| PaymentEvent::Completed { payment, lines: lines.clone() };
+                self.fulfil(event, "/charge", &charge, &order, done).await
             }
-            On::Stock(StockEvent::Failed) | On::Flow(SagaEvent::CompensationBegun { .. }) => {
-                answer(&self.0, event, key, Pay::Refund).await
+            On::Stock(StockEvent::Failed { .. }) | On::Shipment(ShipmentEvent::Failed { .. }) => {
+                self.note(event, &order, PaymentEvent::RefundInitiated).await
             }
+            on if fails(on) => self.note(event, &order, PaymentEvent::RefundInitiated).await,
+            On::Payment(PaymentEvent::RefundInitiated) => self.take_back(event, "/charge", &order).await,
             _ => Ok(()),
         }
     }
 }
 
-/// Sets the pieces of paid orders aside. It is slow with pianos.
-pub struct Warehouse(pub Repository<Reservation>);
-
-impl Reactor for Warehouse {
+/// Sets the pieces of paid orders aside, and puts them back.
+impl Reactor for Answers<Reservation> {
     type Event = CheckoutEvent;
     const NAME: &'static str = "warehouse";
 
-    async fn react(&self, event: &Recorded<CheckoutEvent>, key: &EffectKey) -> Result<(), ReactorError> {
+    async fn react(&self, event: &Recorded<CheckoutEvent>, _: &EffectKey) -> Result<(), ReactorError> {
+        let Some(order) = order_of(event) else { return Ok(()) };
         match &event.event {
-            On::Payment(PaymentEvent::Completed { lines }) if lines.iter().all(|line| line.product != "piano") => {
-                answer(&self.0, event, key, SetAside { lines: lines.clone() }).await
+            On::Payment(PaymentEvent::Completed { lines, .. }) => {
+                let reserve = stock::Reserve { order: order.clone(), lines: lines.clone() };
+                let done = |warehouse| StockEvent::Reserved { warehouse };
+                self.fulfil(event, "/reserve", &reserve, &order, done).await
             }
+            On::Payment(PaymentEvent::RefundInitiated) => self.note(event, &order, StockEvent::ReleaseInitiated).await,
+            On::Stock(StockEvent::ReleaseInitiated) => self.take_back(event, "/reserve", &order).await,
             _ => Ok(()),
         }
     }
 }
 
-/// Fetches the parcels of orders whose pieces are set aside.
-pub struct Carrier(pub Repository<Shipment>);
-
-impl Reactor for Carrier {
+/// Fetches the parcels of orders whose pieces are set aside, and brings them back.
+impl Reactor for Answers<Shipment> {
     type Event = CheckoutEvent;
     const NAME: &'static str = "carrier";
 
-    async fn react(&self, event: &Recorded<CheckoutEvent>, key: &EffectKey) -> Result<(), ReactorError> {
+    async fn react(&self, event: &Recorded<CheckoutEvent>, _: &EffectKey) -> Result<(), ReactorError> {
+        let Some(order) = order_of(event) else { return Ok(()) };
         match &event.event {
-            On::Stock(StockEvent::Reserved) => answer(&self.0, event, key, Fetch).await,
+            On::Stock(StockEvent::Reserved { .. }) => {
+                let fetch = shipping::Fetch { order: order.clone() };
+                self.fulfil(event, "/fetch", &fetch, &order, |tracking| ShipmentEvent::Created { tracking }).await
+            }
+            On::Stock(StockEvent::ReleaseInitiated) => self.note(event, &order, ShipmentEvent::RecallInitiated).await,
+            On::Shipment(ShipmentEvent::RecallInitiated) => self.take_back(event, "/fetch", &order).await,
             _ => Ok(()),
         }
     }
 }
 
-/// Cancels orders that are not paid, or not any more.
-pub struct Orders(pub Repository<Order>);
+/// Gives back what was paid for an order that is cancelled, if a flow has charged it.
+async fn refund(payments: &Repository<Payment>, event: &Recorded<CheckoutEvent>) -> Result<(), ReactorError> {
+    let order: OrderId = event.aggregate_id()?;
+    let flow = CorrelationId::new(format!("{FLOW}{order}"))?;
+    let payments = payments.with(Context::caused_by(event).with_correlation(flow));
+    let initiated = |payment: &Payment| match payment.progress() {
+        Progress::Done => payment.note(&PaymentEvent::RefundInitiated),
+        _ => Ok(Vec::new()),
+    };
+    payments.execute(&order, initiated).await?;
+    Ok(())
+}
+
+/// Tells the order what came of its checkout.
+pub struct Orders {
+    pub orders: Repository<Order>,
+    pub payments: Repository<Payment>,
+    pub reservations: Repository<Reservation>,
+    pub shipments: Repository<Shipment>,
+}
 
 impl Reactor for Orders {
     type Event = CheckoutEvent;
     const NAME: &'static str = "orders";
 
     async fn react(&self, event: &Recorded<CheckoutEvent>, key: &EffectKey) -> Result<(), ReactorError> {
+        let Some(order) = order_of(event) else { return Ok(()) };
+        let context = Context::caused_by(event);
         match &event.event {
-            On::Payment(PaymentEvent::Failed | PaymentEvent::Refunded) => {
-                answer(&self.0, event, key, Cancel { reason: "it is not paid".to_owned() }).await
+            On::Payment(PaymentEvent::Completed { payment, .. }) => {
+                let Some(amount) = self.orders.with(context).load(&order).await?.state.total else {
+                    return Err(ReactorError::permanent(format!("there is no order {order}")));
+                };
+                if !self.send(event, &order, key.to_string(), Pay { payment: payment.clone(), amount }).await? {
+                    refund(&self.payments, event).await?;
+                }
             }
-            _ => Ok(()),
+            // Not before: from here on the flow does not fail, whatever events are under way.
+            On::Flow(SagaEvent::Completed) => {
+                let warehouse = self.reservations.with(context.clone()).load(&order).await?.state.warehouse.clone();
+                let tracking = self.shipments.with(context).load(&order).await?.state.tracking.clone();
+                let commands = [Reserve { warehouse }, Ship { carrier: "snail".to_owned(), tracking }];
+                for (n, command) in commands.into_iter().enumerate() {
+                    if !self.send(event, &order, format!("{key}-{n}"), command).await? {
+                        return Err(ReactorError::permanent(format!(
+                            "the parcel of {order} is under way, and the order is not"
+                        )));
+                    }
+                }
+            }
+            On::Flow(SagaEvent::Compensated) => {
+                let cancel = Cancel { reason: "the checkout was not possible".to_owned() };
+                // Its customer may have cancelled it before.
+                self.send(event, &order, key.to_string(), cancel).await?;
+            }
+            _ => {}
+        }
+        Ok(())
+    }
+}
+
+impl Orders {
+    /// Whether the order takes the command.
+    async fn send(
+        &self,
+        event: &Recorded<CheckoutEvent>,
+        order: &OrderId,
+        key: String,
+        command: OrderCommand,
+    ) -> Result<bool, ReactorError> {
+        match self.orders.with(Context::caused_by(event)).send_once(order, key, command).await {
+            Ok(_) => Ok(true),
+            Err(ExecuteError::Rejected(_)) => Ok(false),
+            Err(error) => Err(error.into()),
         }
     }
 }
 
-/// The flow: its steps, which event undoes which, and which say that it fails.
-pub struct Checkouts;
-
-impl Flow for Checkouts {
-    type Event = CheckoutEvent;
-    const NAME: &'static str = "checkouts";
-
-    fn steps() -> FlowSteps {
-        FlowSteps::begin("order.placed")
-            .undone_by("order.cancelled")
-            .step("payment.completed")
-            .undone_by("payment.refunded")
-            .fails("payment.failed")
-            .step("inventory.reserved")
-            .fails("reservation.failed")
-            .step("shipment.created")
-            .timeout(Duration::from_secs(4))
-    }
+fn payment_of(order: &OrderId) -> Result<PaymentId, annals::Invalid> {
+    PaymentId::new(format!("pay-{order}"))
 }

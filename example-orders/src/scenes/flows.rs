@@ -1,119 +1,166 @@
 //! The scene `-- choreography`: four orders, which nobody directs. One is completed, two fail and are undone, and one takes too long.
 //!
-//! The flow of an order has a stream and a row like a saga, whose id is the correlation id of its events. Here that is the id of the
-//! order.
+//! The flow of an order has a stream and a row like a saga, whose id is the correlation id of its events. The log has all events
+//! of it under that id, so that is what is printed.
 
 use std::io::Write;
-use std::time::Duration;
+use std::path::Path;
+use std::time::{Duration, Instant};
 
-use annals::sagas::{SagaEvent, SagaId, Sagas, SagasExt, Status, timeline};
-use annals::{Context, CorrelationId, EventStore, PostgresOptions, Projections, ProjectionsExt, Tenant, prelude::*};
-use tokio::time::{Instant, sleep};
+use annals::projections::ReactorStatus;
+use annals::sagas::{SagaEvent, SagaId, SagasExt, Status};
+use annals::{
+    Context, CorrelationId, EventStore, EventStoreExt, Filter, Position, PostgresOptions, ProjectionsExt,
+    RecordedEvent, Tenant,
+};
+use futures::TryStreamExt;
 
 use crate::Fault;
-use crate::checkout::choreography::{Carrier, Checkouts, Orders, Payments, Warehouse};
+use crate::checkout::{Cart, Checkouts, Flow, id};
 use crate::domain::money::Money;
-use crate::domain::order::OrderCommand::Place;
-use crate::domain::order::{CustomerId, Line, Order, OrderId};
+use crate::domain::order::{CustomerId, Line, OrderId};
 use crate::location::Location;
+use crate::services::{ClientSettings, Faults, Servers};
 
 const SOON: Duration = Duration::from_secs(60);
+const LEASE: Duration = Duration::from_secs(5);
 
 /// Runs the scene with orders from `number` on, and prints to `out` what happens.
-pub async fn play(location: &Location, number: i64, out: &mut dyn Write) -> Result<(), Fault> {
-    match location {
-        Location::File(path) => play_in(annals::sqlite(path).await?, number, out).await,
-        Location::Postgres(url) => play_in(PostgresOptions::new(url).migrate().open().await?, number, out).await,
-    }
+pub async fn play(location: &Location, services: &Path, number: i64, out: &mut dyn Write) -> Result<(), Fault> {
+    let servers = Servers::start(services).await?;
+    let played = match location {
+        Location::File(path) => play_in(annals::sqlite(path).await?, &servers, number, out).await,
+        Location::Postgres(url) => {
+            play_in(PostgresOptions::new(url).migrate().open().await?, &servers, number, out).await
+        }
+    };
+    servers.stop().await;
+    played
 }
 
 async fn play_in(
     store: impl EventStore + ProjectionsExt + SagasExt + Clone,
+    servers: &Servers,
     number: i64,
     out: &mut dyn Write,
 ) -> Result<(), Fault> {
-    let sagas = store.sagas().track(Checkouts)?.start().await?;
-    let reactors = react(&store).await?;
-    let played = play_orders(&store, &sagas, number, out).await;
-    reactors.close().await;
-    sagas.close().await;
+    // Four seconds are short, so that the scene is.
+    let checkouts = Checkouts::start::<4>(&store, servers.clients(ClientSettings::default())?, LEASE).await?;
+    let played = play_orders(&store, &checkouts, servers, number, out).await;
+    checkouts.close().await;
     store.close().await;
     played
 }
 
-/// Each could run in a process of its own.
-async fn react(store: &(impl EventStore + ProjectionsExt + Clone)) -> Result<Projections, Fault> {
-    let reactors = store
-        .projections()
-        .react(Payments(store.aggregate()))
-        .react(Warehouse(store.aggregate()))
-        .react(Carrier(store.aggregate()))
-        .react(Orders(store.aggregate()));
-    Ok(reactors.start().await?)
-}
-
 async fn play_orders(
     store: &(impl EventStore + Clone),
-    sagas: &Sagas,
+    checkouts: &Checkouts,
+    servers: &Servers,
     number: i64,
     out: &mut dyn Write,
 ) -> Result<(), Fault> {
-    // All four are under way at once.
-    let orders = [("kettle", 1), ("kettle", 11), ("kettle", 101), ("piano", 1)];
-    for (n, (product, quantity)) in (number..).zip(orders) {
-        place(store, n, product, quantity).await?;
-    }
-    let texts = [
-        "Alice orders a kettle. Each service waits for the event of the one before it.",
-        "She orders more of them than there are: the reservation fails, which refunds the payment, which cancels the order.",
-        "Her bank does not pay for a hundred, so nothing but the order is undone.",
-        "She orders a piano, and the warehouse says nothing for too long. That ends the flow, and is an event like any other.",
+    let orders = [
+        (1, "Alice orders a kettle. Each service is asked when the event of the one before it is seen."),
+        (
+            11,
+            "She orders more of them than there are: the reservation fails, which causes a refund, and the order is cancelled.",
+        ),
+        (200, "Her card is not charged for two hundred, so nothing but the order is undone."),
     ];
-    for (n, text) in (number..).zip(texts) {
+    for (n, (quantity, text)) in (number..).zip(orders) {
         writeln!(out, "{text}")?;
-        print(store, sagas, n, out).await?;
+        begin(checkouts, n, "kettle", quantity).await?;
+        print(store, checkouts, n, out).await?;
     }
-    Ok(())
+
+    writeln!(
+        out,
+        "She orders a piano, and no answer of the warehouse comes. The end of the time is an event like any other."
+    )?;
+    writeln!(out, "When the warehouse answers at last, what was done by then is taken back, the parcel too.")?;
+    servers.stock.faults.set(Faults { lost_answers: 1.0, ..Faults::default() });
+    let piano = begin(checkouts, number + 3, "piano", 1).await?;
+    ended(checkouts, &piano).await?;
+    servers.stock.faults.set(Faults::default());
+    print(store, checkouts, number + 3, out).await
 }
 
-async fn place(store: &(impl EventStore + Clone), number: i64, product: &str, quantity: u32) -> Result<(), Fault> {
-    let order = OrderId::new(format!("o-{number}"))?;
+async fn begin(checkouts: &Checkouts, number: i64, product: &str, quantity: u32) -> Result<SagaId, Fault> {
     let lines = vec![Line { product: product.to_owned(), quantity, price: Money::euro_cents(4_900) }];
-    let context = Context::default().with_correlation(CorrelationId::new(&order)?);
-    let orders = store.aggregate::<Order>().with(context);
-    orders.send(&order, Place { customer: CustomerId::new("alice")?, lines }).await?;
-    Ok(())
+    let cart = Cart { order: order(number)?, customer: CustomerId::new("alice")?, lines };
+    Ok(checkouts.begin(Flow::Choreographed, cart, &Context::default()).await?)
 }
 
-/// Waits for the end of a flow, and prints its timeline.
+/// Waits until a flow has ended and all is quiet, and prints its events.
 async fn print(
     store: &(impl EventStore + Clone),
-    sagas: &Sagas,
+    checkouts: &Checkouts,
     number: i64,
     out: &mut dyn Write,
 ) -> Result<(), Fault> {
-    let id = SagaId::new(format!("o-{number}"))?;
-    let end = ended(sagas, &id).await?;
-    for event in timeline(store, &Tenant::default(), &id).await? {
-        match event.event {
-            SagaEvent::SignalReceived { payload, .. } => {
-                writeln!(out, "    {}", payload["name"].as_str().unwrap_or_default())?;
-            }
-            SagaEvent::CompensationBegun { reason, .. } if reason.starts_with("its deadline") => {
-                writeln!(out, "    -- {reason}: from here on it is undone --")?;
-            }
-            SagaEvent::CompensationBegun { .. } => writeln!(out, "    -- failed: from here on it is undone --")?,
-            _ => {}
+    let id = id(Flow::Choreographed, &order(number)?)?;
+    let end = ended(checkouts, &id).await?;
+    quiet(store, checkouts).await?;
+    let of_flow = Filter::all().tenant(Tenant::default()).correlation(CorrelationId::new(&id)?);
+    let events: Vec<_> = store.read_all(Position::START, of_flow).try_collect().await?;
+    let lates: Vec<Option<String>> = events.iter().map(late).collect::<Result<_, _>>()?;
+    let at = lates.iter().position(Option::is_some).map_or(events.len(), |at| at + 1);
+    let mut lines: Vec<_> = events.iter().zip(lates).collect();
+    // Money, pieces and parcels are taken back side by side. Here one after the other.
+    lines[at..].sort_by_key(|(event, _)| match event.stream.aggregate_type() {
+        "payment" => 0,
+        "reservation" => 1,
+        "shipment" => 2,
+        _ => 3,
+    });
+    let mut order = Vec::new();
+    for (event, late) in lines {
+        match (event.stream.aggregate_type(), late) {
+            (_, Some(reason)) => writeln!(out, "    -- {reason} --")?,
+            ("saga", None) => {}
+            ("order", None) if *event.name != *"order.placed" => order.push(event.name.to_string()),
+            _ => writeln!(out, "    {}", event.name)?,
         }
     }
-    Ok(writeln!(out, "  {id} is {end}\n")?)
+    Ok(writeln!(out, "  {id} is {end}, and its order has {}\n", order.join(", "))?)
 }
 
-/// The end of a flow, which has no row before its first event was seen.
-async fn ended(sagas: &Sagas, id: &SagaId) -> Result<Status, Fault> {
-    let until = Instant::now() + SOON;
-    while sagas.status(id).await.is_err() && Instant::now() < until {
-        sleep(Duration::from_millis(10)).await;
+/// Why a flow is undone, if that is because of its time.
+fn late(event: &RecordedEvent) -> Result<Option<String>, Fault> {
+    if event.stream.aggregate_type() != "saga" {
+        return Ok(None);
     }
-    Ok(sagas.wait_for(id, SOON).await?.status)
+    Ok(event.decode::<SagaEvent>()?.into_iter().find_map(|event| match event {
+        SagaEvent::CompensationBegun { reason, .. } if reason.starts_with("its deadline") => Some(reason),
+        _ => None,
+    }))
+}
+
+async fn ended(checkouts: &Checkouts, id: &SagaId) -> Result<Status, Fault> {
+    let until = Instant::now() + SOON;
+    // It has no row before its first event was seen.
+    while checkouts.sagas.status(id).await.is_err() && Instant::now() < until {
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+    Ok(checkouts.sagas.wait_for(id, SOON).await?.status)
+}
+
+/// Waits until the reactors have handled all events, and the events that came of that.
+async fn quiet(store: &impl EventStore, checkouts: &Checkouts) -> Result<(), Fault> {
+    let until = Instant::now() + SOON;
+    loop {
+        let head = store.head().await?.position;
+        let behind = |reactor: &ReactorStatus| reactor.position < head;
+        if !checkouts.reactors.reactors().iter().any(behind) && store.head().await?.position == head {
+            return Ok(());
+        }
+        if Instant::now() > until {
+            return Err(format!("after a minute the reactors are {:?}", checkouts.reactors.reactors()).into());
+        }
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+}
+
+fn order(number: i64) -> Result<OrderId, annals::Invalid> {
+    OrderId::new(format!("o-{number}"))
 }

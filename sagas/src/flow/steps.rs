@@ -3,12 +3,11 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use annals_eventstore::{Event, Invalid};
+use annals_eventstore::{CorrelationId, Event, Invalid};
 
 use crate::builder::COMPENSATION;
 use crate::definition::{self, Definition, Kind, Step, Undo};
 use crate::event::Direction;
-use crate::retry::StepRetry;
 
 /// A business transaction that no saga directs: reactors answer events with commands, whose events others answer. A flow is all
 /// events of one correlation id. [`SagasBuilder::track`](crate::SagasBuilder::track) gives each a stream and a row in
@@ -77,6 +76,12 @@ pub trait Flow: Send + Sync + 'static {
 
     /// Its steps.
     fn steps() -> FlowSteps;
+
+    /// Whether the events of a correlation are a flow of this kind; by default those of each are. For an event that is recorded in
+    /// flows and also elsewhere: an order that is placed without a checkout, say.
+    fn follows(_correlation: &CorrelationId) -> bool {
+        true
+    }
 }
 
 /// The steps of a [`Flow`], by the stored names of the events that say that they are done.
@@ -161,8 +166,8 @@ impl FlowSteps {
                 after: Vec::new(),
                 undo: undone_by.map_or(Undo::Nothing(String::new()), |_| Undo::Signal),
                 keep: None,
-                retry: StepRetry::default(),
-                retry_undo: StepRetry::default(),
+                retry: None,
+                retry_undo: None,
             });
         }
         for event in self.fails {

@@ -44,6 +44,9 @@ impl<F: Flow> Reactor for Tracker<F> {
         let (Some(mark), Some(correlation)) = (self.marks.get(name), &event.metadata.correlation_id) else {
             return Ok(());
         };
+        if !F::follows(correlation) {
+            return Ok(());
+        }
         let tenant = event.stream.tenant();
         let (engine, id) =
             (self.engine.of(tenant), SagaId::new(correlation.as_str()).map_err(ReactorError::permanent)?);
@@ -109,7 +112,7 @@ impl Engine<()> {
             let mut events = Vec::new();
             if instance.status == Status::NotStarted {
                 let (Some(begun), Some(first)) = (begun, self.definition.steps().first()) else {
-                    return Err(SagaError::NotStarted { id: id.clone() });
+                    return Err(self.not_started(id));
                 };
                 events.push(self.started(Value::Null));
                 events.push(signalled(&first.name, Direction::Do, begun)?);

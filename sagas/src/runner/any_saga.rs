@@ -1,6 +1,6 @@
 //! A saga whose type of data is hidden from the runner.
 
-use std::any::{TypeId, type_name};
+use std::any::{Any, TypeId, type_name};
 
 use annals_eventstore::Tenant;
 use futures::FutureExt;
@@ -40,6 +40,9 @@ pub(crate) trait AnySaga: Send + Sync {
 
     fn preview<'a>(&'a self, key: &'a Key, what: Intervention, by: &'a By) -> Done<'a, Vec<SagaEvent>>;
 
+    /// Puts the data of an instance into `data`, if that is an `Option` of its type.
+    fn data<'a>(&'a self, key: &'a Key, data: &'a mut (dyn Any + Send)) -> Done<'a, ()>;
+
     fn status(&self, instance: &InstanceAtVersion) -> SagaStatus;
 
     /// Why an instance cannot go on in this build.
@@ -73,6 +76,16 @@ impl<C: SagaData> AnySaga for Engine<C> {
 
     fn preview<'a>(&'a self, key: &'a Key, what: Intervention, by: &'a By) -> Done<'a, Vec<SagaEvent>> {
         async move { self.of(&key.tenant).preview(&key.id, what, by).await }.boxed()
+    }
+
+    fn data<'a>(&'a self, key: &'a Key, data: &'a mut (dyn Any + Send)) -> Done<'a, ()> {
+        async move {
+            if let Some(data) = data.downcast_mut::<Option<C>>() {
+                *data = Some(self.of(&key.tenant).data(&key.id).await?);
+            }
+            Ok(())
+        }
+        .boxed()
     }
 
     fn status(&self, instance: &InstanceAtVersion) -> SagaStatus {

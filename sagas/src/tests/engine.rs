@@ -96,15 +96,27 @@ async fn a_signal_is_taken_once_and_may_come_before_its_step() {
     let engine = timed(&clock);
     engine.start(&id(), ()).await.expect("it is new");
     engine.signal(&id(), "confirmed", 3).await.expect("it fits");
-    engine.signal(&id(), "paid", 1).await.expect("it fits");
-    engine.signal(&id(), "paid", 2).await.expect("it fits");
+    // What comes second is the same, or is refused, whether the step has taken the first one or not.
+    let signalled = async || {
+        engine.signal(&id(), "paid", 1).await.expect("it fits");
+        let before = engine.load(&id()).await.expect("the store answers");
+        engine.signal(&id(), "paid", 1).await.expect("it is the same");
+        let other = engine.signal(&id(), "paid", 2).await.expect_err("it is another one");
+        assert_eq!(other.to_string(), "step `paid` of saga `c-1` has its signal, and this is another one");
+        assert_eq!(other.family(), annals_eventstore::ErrorFamily::Conflict);
+        assert_eq!(engine.load(&id()).await.expect("the store answers"), before);
+    };
+    signalled().await;
     let status = engine.run(&id()).await.expect("the store answers");
     assert_eq!((status.status, &status.done[..]), (Status::Running, &["paid".to_owned()][..]));
+    assert_eq!(status.waits_at.as_deref(), Some("pause"));
+    signalled().await;
     let instance = engine.load(&id()).await.expect("the store answers");
     assert_eq!(instance.step("paid").output, 1);
-    assert_eq!(instance.signals["paid"].len(), 1, "the second one is left over");
     advance(&engine, &clock, 30);
-    assert_eq!(engine.run(&id()).await.expect("the store answers").status, Status::Completed);
+    let status = engine.run(&id()).await.expect("the store answers");
+    assert_eq!((status.status, status.waits_at), (Status::Completed, None));
+    signalled().await;
 }
 
 #[tokio::test(start_paused = true)]

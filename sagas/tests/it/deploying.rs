@@ -125,5 +125,8 @@ async fn instances_whose_saga_is_gone_are_reported_and_go_on_when_it_is_back(pla
     north.signal(&waits, "paid", 1).await.expect("it fits");
     assert_eq!(north.wait_for(&waits, SOON).await.expect("it ends").status, Status::Completed);
     assert!(sagas.status(&waits).await.expect("it is there").done.is_empty());
+    assert_eq!(sagas.data::<Order>(&id("o-1")).await.expect("it fits").takes_ms, 0);
+    let other = sagas.data::<u32>(&id("o-1")).await;
+    assert!(matches!(&other, Err(SagaError::Invalid(invalid)) if invalid.field == "data"), "{other:?}");
     sagas.close().await;
 }

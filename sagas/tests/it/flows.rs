@@ -94,6 +94,22 @@ impl Flow for Quick {
     }
 }
 
+/// As `Checkout`, for some correlations only.
+struct Online;
+
+impl Flow for Online {
+    type Event = ShopEvent;
+    const NAME: &'static str = "online";
+
+    fn follows(correlation: &CorrelationId) -> bool {
+        correlation.as_str().starts_with("online-")
+    }
+
+    fn steps() -> FlowSteps {
+        Checkout::steps()
+    }
+}
+
 /// Records an event of a flow, in a stream of its kind.
 pub(crate) async fn emit(store: &(impl EventStore + Clone), flow: &str, event: ShopEvent) {
     emit_in(store, Tenant::default(), flow, event).await;
@@ -284,6 +300,22 @@ async fn a_flow_goes_on_where_it_was_when_its_tracker_is_started_again(place: im
     until_is(&sagas, "a", Status::Completed).await;
     assert_eq!(told(&store, "a").await.len(), 4);
     sagas.close().await;
+}
+
+#[tokio::test]
+async fn events_of_correlations_that_a_flow_does_not_follow_begin_none() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let store = annals_eventstore::sqlite(folder.path().join("shop.db")).await.expect("a store");
+    let sagas = store.sagas().track(Online).expect("it is one").start().await.expect("it starts");
+    for event in [Created, Paid] {
+        emit(&store, "request-1", event).await;
+        emit(&store, "online-1", event).await;
+    }
+    handled(&store, &sagas).await;
+    assert_eq!(told(&store, "online-1").await, ["order.created", "payment.completed"]);
+    assert_eq!(told(&store, "request-1").await, [""; 0]);
+    sagas.close().await;
+    store.close().await;
 }
 
 #[tokio::test]

@@ -1,0 +1,144 @@
+//! The checkouts of a shop, in both variants: they run in this process, and here one is begun.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use annals::sagas::{SagaError, SagaId, Sagas, SagasExt};
+use annals::{
+    Context, CorrelationId, EventStore, ExecuteError, Invalid, Projections, ProjectionsExt, ReadError, Repository,
+    prelude::*,
+};
+use clap::ValueEnum;
+use serde::{Deserialize, Serialize};
+
+use super::choreography::{Answers, Orders};
+use super::definition::{Checkout, checkout};
+use super::flow::{CheckoutFlow, FLOW};
+use super::parts::{Payment, Reservation, Shipment};
+use crate::Fault;
+use crate::domain::order::OrderCommand::Place;
+use crate::domain::order::{CustomerId, Line, Order, OrderError, OrderId, PaymentId, total_of};
+use crate::services::{Clients, Origin};
+
+/// What the id of an orchestrated checkout begins with. The number of the order follows.
+pub(super) const SAGA: &str = "checkout-";
+
+/// Who directs a checkout.
+#[derive(ValueEnum, Serialize, Deserialize, Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[serde(rename_all = "snake_case")]
+pub enum Flow {
+    /// A saga.
+    #[default]
+    Orchestrated,
+    /// Nobody: reactors answer each other's events.
+    Choreographed,
+}
+
+/// What a customer checks out.
+#[derive(Serialize, Deserialize, Clone, Debug)]
+pub struct Cart {
+    /// The number that it gets.
+    pub order: OrderId,
+    /// Who orders.
+    pub customer: CustomerId,
+    /// What is ordered.
+    pub lines: Vec<Line>,
+}
+
+/// Why a checkout could not be begun, seen or decided about.
+#[derive(Debug, thiserror::Error)]
+pub enum CheckoutError {
+    /// A value breaks a rule. It says which, and how to fix it.
+    #[error(transparent)]
+    Invalid(#[from] Invalid),
+    /// The order is not possible: it is placed already, or has no pieces.
+    #[error(transparent)]
+    Order(#[from] OrderError),
+    /// The order could not be read or written.
+    #[error(transparent)]
+    Execute(#[from] ExecuteError<OrderError>),
+    /// There is no such checkout, it is not in the state that this is for, or it could not be recorded.
+    #[error(transparent)]
+    Saga(#[from] SagaError),
+    /// Nothing could be read.
+    #[error(transparent)]
+    Read(#[from] ReadError),
+}
+
+/// The checkouts of all shops of a store, which run in this process, beside others that run the same. Clones are the same.
+#[derive(Clone)]
+pub struct Checkouts {
+    pub(super) store: Arc<dyn EventStore>,
+    /// The orders.
+    pub orders: Repository<Order>,
+    /// How the services are called.
+    pub services: Clients,
+    /// The sagas and the flows.
+    pub sagas: Sagas,
+    /// The reactors of the choreography.
+    pub reactors: Projections,
+}
+
+impl Checkouts {
+    /// Runs the checkouts of a store: new ones, and those that another process has left. `SECONDS` is the time of a
+    /// choreographed one.
+    pub async fn start<const SECONDS: u64>(
+        store: &(impl EventStore + ProjectionsExt + SagasExt + Clone),
+        services: Clients,
+        lease: Duration,
+    ) -> Result<Self, Fault> {
+        let orders = store.aggregate::<Order>();
+        let sagas = store.sagas().with(checkout(&orders, &services)?).track(CheckoutFlow::<SECONDS>)?.lease(lease);
+        let sagas = sagas.start().await?;
+        let (payments, reservations, shipments) = (store.aggregate(), store.aggregate(), store.aggregate());
+        // Each could run in a process of its own.
+        let reactors = store
+            .projections()
+            .lease(lease)
+            .react(Answers::<Payment>::new(&services.payment, payments.clone()).streams_at_once(32))
+            .react(Answers::<Reservation>::new(&services.stock, reservations.clone()).streams_at_once(32))
+            .react(Answers::<Shipment>::new(&services.shipping, shipments.clone()).streams_at_once(32))
+            .react(Orders { orders: orders.clone(), payments, reservations, shipments }.dead_letter())
+            .start()
+            .await?;
+        Ok(Self { store: store.shared(), orders, services, sagas, reactors })
+    }
+
+    /// Begins no further call, and leaves what is under way to other processes or the next start.
+    pub async fn close(&self) {
+        self.reactors.close().await;
+        self.sagas.close().await;
+    }
+
+    /// Begins a checkout: the order is placed, paid, reserved and shipped, or cancelled. To begin the same again changes nothing.
+    /// The context says for which shop, and in which trace.
+    pub async fn begin(&self, flow: Flow, cart: Cart, context: &Context) -> Result<SagaId, CheckoutError> {
+        let total = total_of(&cart.lines)?;
+        let id = id(flow, &cart.order)?;
+        match flow {
+            Flow::Orchestrated => {
+                let trace = context.metadata().trace_parent.as_ref().map(ToString::to_string);
+                let origin = Origin { shop: context.tenant().to_string(), trace };
+                let payment = PaymentId::new(format!("pay-{}", cart.order))?;
+                let Cart { order, customer, lines } = cart;
+                let (warehouse, tracking) = (String::new(), String::new());
+                let data = Checkout { order, customer, lines, total, payment, origin, warehouse, tracking };
+                self.sagas.tenant(context.tenant().clone()).start(&id, data).await?;
+            }
+            Flow::Choreographed => {
+                let context = context.clone().with_correlation(CorrelationId::new(&id)?);
+                let place = Place { customer: cart.customer, lines: cart.lines };
+                self.orders.with(context).send_once(&cart.order, id.to_string(), place).await?;
+            }
+        }
+        Ok(id)
+    }
+}
+
+/// The id of the checkout of an order.
+pub fn id(flow: Flow, order: &OrderId) -> Result<SagaId, Invalid> {
+    match flow {
+        Flow::Orchestrated => SagaId::new(format!("{SAGA}{order}")),
+        Flow::Choreographed => SagaId::new(format!("{FLOW}{order}")),
+    }
+}
