@@ -249,7 +249,7 @@ pub mod guide {
 pub mod engine {
     pub use annals_eventstore::{
         After, AppendPart, AppendedStream, BackendError, Backoff, CausationId, CheckedAppend, CheckedEvent,
-        CheckedPart, Clock, DatabaseError, DecodeError, EventShape, EventStream, FilterConditions, IdSource,
+        CheckedPart, Clock, DatabaseError, DecodeError, EventShape, EventStream, FilterConditions, Holder, IdSource,
         Incarnation, IntoEvents, Limits, MAX_DEPTH, MAX_EVENT_BYTES, MAX_METADATA_BYTES, MAX_NAME_BYTES,
         MAX_PAGE_EVENTS, ManualClock, MemoryStoreBuilder, PAGE_BYTES, Page, PageBudget, Pages, Payload, Repeat,
         SeededIds, Snapshot, SnapshotCodec, SnapshotPolicy, SnapshotQueue, SnapshotStats, SnapshotStore,
@@ -291,6 +291,8 @@ pub mod prelude {
     pub use annals_projections::ProjectionsExt as _;
     #[cfg(feature = "projections")]
     pub use annals_projections::{Reactor as _, StreamProjection as _};
+    #[cfg(all(feature = "sagas", any(feature = "sqlite", feature = "postgres")))]
+    pub use annals_sagas::SagasExt as _;
 
     pub use annals_eventstore::{AggregateStore as _, EventStore as _, EventStoreExt as _};
     #[cfg(any(feature = "sqlite", feature = "postgres"))]

@@ -18,6 +18,7 @@ mod server;
 mod slices;
 mod snapshots;
 mod visible;
+mod waiting;
 
 use std::process::ExitCode;
 use std::time::Duration;
@@ -84,6 +85,7 @@ enum Other {
     Visible(visible::Options),
     Policy(policy::Options),
     Saga(saga::Options),
+    SagaWaiting(waiting::Options),
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
@@ -136,6 +138,11 @@ type Fault = Box<dyn std::error::Error + Send + Sync>;
 async fn main() -> ExitCode {
     run(Options::parse()).await.unwrap_or_else(|error| {
         eprintln!("{error}");
+        let mut source = error.source();
+        while let Some(error) = source {
+            eprintln!("because: {error}");
+            source = error.source();
+        }
         ExitCode::from(2)
     })
 }
@@ -152,6 +159,10 @@ async fn run(options: Options) -> Result<ExitCode, Fault> {
         }
         (Some(Other::Saga(options)), _) => {
             print(&saga::measure(options).await?, options.json)?;
+            Ok(ExitCode::SUCCESS)
+        }
+        (Some(Other::SagaWaiting(options)), _) => {
+            print(&waiting::measure(options).await?, options.json)?;
             Ok(ExitCode::SUCCESS)
         }
         (Some(Other::Policy(options)), _) => {

@@ -143,6 +143,21 @@ fn check(db: &str) {
     assert_eq!(book.lock().expect("no holder panics").calls, before, "what has ended is not called again");
 }
 
+/// The full size is measured by hand: `bench/README.md`.
+#[test]
+fn sagas_that_wait_cost_little_memory_and_are_found_in_time() {
+    let output = Command::new(env!("CARGO_BIN_EXE_annals-bench"))
+        .args(["saga-waiting", "--waiting", "500", "--json"])
+        .output()
+        .expect("it starts");
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    let report: Value = serde_json::from_slice(&output.stdout).expect("JSON");
+    let figure = |name: &str| report[name].as_f64().expect("a number");
+    assert_eq!(figure("waiting"), 500.0);
+    assert!(figure("waiting_mb") < 100.0 && figure("before_mb") > 0.0, "{report}");
+    assert!(figure("signal_p50_ms") < 2_000.0 && figure("late_p50_ms") < 2_000.0, "{report}");
+}
+
 #[test]
 fn sagas_end_as_the_answers_of_the_payment_service_say() {
     let folder = tempfile::tempdir().expect("a folder");

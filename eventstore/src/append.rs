@@ -116,8 +116,9 @@ impl Append {
         self
     }
 
-    /// The same append, withdrawn if it still waits for its turn at `deadline`; it then fails with
-    /// [`AppendError::DeadlineExceeded`] and nothing is stored. Once the store is at it, it is answered, however late.
+    /// The same append, answered at `deadline` at the latest. If it still waits for its turn then, it is withdrawn and fails with
+    /// [`AppendError::DeadlineExceeded`]: nothing is stored. If it was sent, it fails with [`AppendError::OutcomeUnknown`]: it may
+    /// be stored, then or later, and appending the same event ids again tells.
     #[must_use]
     pub fn with_deadline(mut self, deadline: Instant) -> Self {
         self.deadline = Some(deadline);

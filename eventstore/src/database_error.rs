@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use crate::error::{BackendError, ErrorFamily, OpenError};
+use crate::error::{BackendError, ErrorFamily, Holder, OpenError};
 
 /// Why a statement, a transaction or a connection of a database failed. Nothing was stored, unless it is
 /// [`DatabaseError::OutcomeUnknown`].
@@ -13,10 +13,12 @@ use crate::error::{BackendError, ErrorFamily, OpenError};
 pub enum DatabaseError {
     /// Another process, or an open transaction or unit of work of this one, held the write lock of a SQLite file all the
     /// time that was allowed. Try again later.
-    #[error("another process, or a unit of work of this one, held the database's write lock for more than {waited:?}")]
+    #[error("{holder} held the database's write lock for more than {waited:?}")]
     Busy {
         /// How long was waited.
         waited: Duration,
+        /// Who held it.
+        holder: Holder,
     },
     /// The database could not be reached, or ended the transaction: a lost connection, a deadlock, a timeout. Begin the
     /// transaction again.
@@ -112,12 +114,17 @@ impl DatabaseError {
     }
 }
 
-/// What a database has answered, with its code; `None` for any other error. sqlx would say it twice, as the error and as its
+/// What a database has answered, with its code, or why nothing was sent; `None` for any other error. sqlx would say it twice, as the error and as its
 /// source, and PostgreSQL's with a line number of the server's own source.
 #[cfg(any(feature = "sqlite", feature = "postgres"))]
 pub(crate) fn answer(error: &(dyn std::error::Error + Send + Sync + 'static)) -> Option<String> {
     let shared = || error.downcast_ref::<std::sync::Arc<sqlx::Error>>().map(|error| &**error);
-    let answer = error.downcast_ref::<sqlx::Error>().or_else(shared)?.as_database_error()?;
+    let error = error.downcast_ref::<sqlx::Error>().or_else(shared)?;
+    if let sqlx::Error::AnyDriverError(own) = error {
+        // One of ours inside, which sqlx would call an "error in Any driver mapping".
+        return Some(own.to_string());
+    }
+    let answer = error.as_database_error()?;
     #[cfg(feature = "postgres")]
     if let Some(answer) = answer.try_downcast_ref::<sqlx::postgres::PgDatabaseError>() {
         return Some(format!("{} (SQLSTATE {})", answer.message(), answer.code()));

@@ -166,10 +166,12 @@ pub enum AppendError {
     },
     /// Another process, or a unit of work of this one, blocked the store or the stream until the timeout; nothing was
     /// stored. Append again later, and keep units of work short.
-    #[error("blocked for {waited:?} by another process, or by a unit of work of this one")]
+    #[error("blocked for {waited:?} by {holder}")]
     Busy {
         /// How long this append waited.
         waited: Duration,
+        /// Who held what it waited for.
+        holder: Holder,
     },
     /// The disk, or the size that the database may have, is full; nothing was stored. Make room; no restart of the store is
     /// needed.
@@ -184,7 +186,7 @@ pub enum AppendError {
         /// The error of the engine.
         source: BackendError,
     },
-    /// The connection or the engine failed while the append was being committed. Appending the same event ids again is
+    /// The connection or the engine failed while the append was being committed, or its deadline passed after it was sent. Appending the same event ids again is
     /// safe; its success, or an error that [`settles_outcome`](AppendError::settles_outcome), reports what happened.
     #[error("{} has an unknown outcome", sent(.stream))]
     OutcomeUnknown {
@@ -212,6 +214,29 @@ pub enum AppendError {
     },
 }
 
+/// Who holds what a call has waited for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Holder {
+    /// A unit of work, or a transaction, of the same handle on a SQLite file.
+    SameHandle,
+    /// Another process that has the SQLite file open, or another handle or connection of this one.
+    OtherHandle,
+    /// An open transaction on PostgreSQL that has appended to the same stream or runs for the same request, of this process or
+    /// another: `pg_blocking_pids` names it while it blocks.
+    Transaction,
+}
+
+impl fmt::Display for Holder {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::SameHandle => "a unit of work or a transaction of this handle",
+            Self::OtherHandle => "another process, or another handle of this one",
+            Self::Transaction => "an open transaction that has appended to the stream or runs for the request",
+        })
+    }
+}
+
 impl AppendError {
     /// Every position is used: one more append would need a number beyond 64 bits.
     #[cfg(any(feature = "sqlite", feature = "postgres"))]
@@ -221,6 +246,11 @@ impl AppendError {
             remedy: "continue in a new store; if the position was set by hand, set it back to the end of the log"
                 .to_owned(),
         }
+    }
+
+    /// The deadline of an append passed after it was sent.
+    pub(crate) fn unanswered(stream: StreamId) -> Self {
+        Self::OutcomeUnknown { stream, source: BackendError::new("the deadline passed before the store answered") }
     }
 
     /// Which of the five families the error belongs to.
@@ -361,6 +391,11 @@ pub enum ReadError {
 }
 
 impl ReadError {
+    /// The deadline of a read passed.
+    pub(crate) fn late() -> Self {
+        Self::Unavailable { source: BackendError::new("the deadline passed before the store answered") }
+    }
+
     /// Which of the five families the error belongs to.
     #[must_use]
     pub fn family(&self) -> ErrorFamily {

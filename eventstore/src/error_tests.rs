@@ -6,7 +6,7 @@ use uuid::Uuid;
 
 use crate::database_error::DatabaseError;
 use crate::error::{AppendError, BackendError, DecodeError, ErrorFamily, Invalid, OpenError, ReadError};
-use crate::error::{NO_STREAM, Repeat};
+use crate::error::{Holder, NO_STREAM, Repeat};
 use crate::event::EventId;
 use crate::position::{Incarnation, Position};
 use crate::stream::{ExpectedVersion, StreamId, StreamVersion, Tenant};
@@ -54,7 +54,8 @@ fn append_errors() -> Vec<AppendError> {
         AppendError::StreamFull { stream: stream(), actual: version(i64::MAX) },
         AppendError::Overloaded { tenant: Tenant::default(), queued: 10_000, limit: 10_000, unit: "appends" },
         AppendError::DeadlineExceeded { stream: stream() },
-        AppendError::Busy { waited: Duration::from_secs(5) },
+        AppendError::Busy { waited: Duration::from_secs(5), holder: Holder::SameHandle },
+        AppendError::Busy { waited: Duration::from_secs(5), holder: Holder::Transaction },
         AppendError::StorageFull { source: engine() },
         AppendError::Unavailable { source: engine() },
         AppendError::DeadlineExceeded { stream: no_stream.clone() },
@@ -201,7 +202,7 @@ fn database_errors() -> Vec<DatabaseError> {
     use DatabaseError as D;
 
     vec![
-        D::Busy { waited: Duration::from_secs(5) },
+        D::Busy { waited: Duration::from_secs(5), holder: Holder::OtherHandle },
         D::Unavailable { source: engine() },
         D::StorageFull { source: engine() },
         D::ReadOnly { source: engine() },

@@ -208,6 +208,11 @@ pub struct RecordedEvent {
 }
 
 impl RecordedEvent {
+    /// The bytes of its payload and metadata.
+    pub(crate) fn bytes(&self) -> usize {
+        self.payload.as_str().len() + self.metadata.bytes()
+    }
+
     /// A recorded event; for those who implement a store, and for tests. The time is truncated to microseconds.
     ///
     /// A store creates it from a [`CheckedEvent`](crate::CheckedEvent) (`event.into()`) or, when it reads an event back,

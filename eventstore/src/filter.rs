@@ -112,6 +112,12 @@ impl Filter {
         *self == Self::default()
     }
 
+    /// Whether every event of its correlation matches.
+    #[cfg(any(feature = "sqlite", feature = "postgres"))]
+    pub(crate) fn is_correlation_only(&self) -> bool {
+        self.tenant.is_none() && self.aggregate_types.is_empty() && self.names.is_empty()
+    }
+
     /// Whether `event` matches. This defines the filter; stores may evaluate it in another way.
     #[must_use]
     pub fn matches(&self, event: &crate::event::RecordedEvent) -> bool {

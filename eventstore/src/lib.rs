@@ -92,7 +92,7 @@ pub use checked::{CheckedAppend, CheckedEvent, CheckedPart};
 pub use clock::{Clock, IdSource, ManualClock, SeededIds, SystemClock, TimeOrderedIds};
 pub use context::Context;
 pub use database_error::DatabaseError;
-pub use error::{AppendError, BackendError, DecodeError, ErrorFamily, OpenError, ReadError, Repeat};
+pub use error::{AppendError, BackendError, DecodeError, ErrorFamily, Holder, OpenError, ReadError, Repeat};
 pub use event::{Event, EventShape, NewEvent, Recorded, RecordedEvent};
 pub use event_id::EventId;
 pub use filter::{Filter, FilterConditions, StreamFilter};

@@ -27,10 +27,10 @@ pub struct Limits {
     pub append_events: usize,
     /// Bytes of one group-commit batch, unless a single append fills it; 8 MiB by default.
     pub batch_bytes: usize,
-    /// Appends of one tenant that may wait in a store handle for their turn, and commands of one that may wait in a repository
+    /// Appends of one tenant that may be unanswered in a store handle, queued or sent, and commands of one that may wait in a repository
     /// for others on the same aggregates; 10,000 by default.
     pub queued_appends: usize,
-    /// Bytes of one tenant's appends that may wait there, unless a single append has more; 64 MiB by default.
+    /// Bytes of one tenant's appends that may be unanswered there, unless a single append has more; 64 MiB by default.
     pub queued_bytes: usize,
 }
 
@@ -58,7 +58,7 @@ pub const MAX_METADATA_BYTES: usize = 1 << 20;
 /// most.
 pub const MAX_PAGE_EVENTS: usize = 10_000;
 
-/// The bytes at which a page of a read ends, about, unless a single event is larger: 16 MiB.
+/// The bytes of payloads and metadata at which a page of a read ends, about, unless a single event is larger: 16 MiB.
 pub const PAGE_BYTES: usize = 16 << 20;
 
 /// Checks the limit of a read: at least 1, and at most [`MAX_PAGE_EVENTS`], to which it is clamped. For those who
@@ -113,7 +113,7 @@ impl PageBudget {
 
     /// Whether the page takes `event`, and if so, takes it into account. The first event always fits.
     pub fn takes(&mut self, event: &RecordedEvent) -> bool {
-        let bytes = event.payload.as_str().len();
+        let bytes = event.bytes();
         if self.events == 0 || (bytes > self.bytes && !self.empty) {
             return false;
         }

@@ -109,6 +109,16 @@ pub struct Metadata {
 }
 
 impl Metadata {
+    /// The bytes of its texts.
+    pub(crate) fn bytes(&self) -> usize {
+        let text = |text: Option<&str>| text.map_or(0, str::len);
+        text(self.correlation_id.as_ref().map(CorrelationId::as_str))
+            + text(self.causation_id.as_ref().map(CausationId::as_str))
+            + text(self.actor.as_ref().map(Actor::as_str))
+            + text(self.trace_parent.as_ref().map(TraceParent::as_str))
+            + self.extra.iter().map(|(name, value)| name.len() + value.len()).sum::<usize>()
+    }
+
     /// The same metadata, which takes from `other` what it lacks itself.
     #[cfg(any(feature = "sqlite", feature = "postgres"))]
     pub(crate) fn or(self, other: &Self) -> Self {

@@ -26,17 +26,10 @@ CREATE TABLE annals.events (
 -- For reading one correlation in order. Rows without a correlation id are not in the index.
 CREATE INDEX events_correlation ON annals.events (correlation_id, position) WHERE correlation_id IS NOT NULL;
 
--- The fence. A statement trigger fires before the first row of an INSERT is computed, and so before its first position is
--- allocated. The lock is held until the transaction has ended and its rows are visible. So a transaction with an allocated
--- position is visible in pg_locks, or has ended. The two keys are `annl` and `fnce` in ASCII.
-CREATE FUNCTION annals.announce_writer() RETURNS trigger LANGUAGE plpgsql AS $$
-BEGIN
-    PERFORM pg_catalog.pg_advisory_xact_lock_shared(1634627180, 1718510437);
-    RETURN NULL;
-END $$;
-
-CREATE TRIGGER events_writers_are_announced BEFORE INSERT ON annals.events
-FOR EACH STATEMENT EXECUTE FUNCTION annals.announce_writer();
+-- The fence. An INSERT locks its table, in the mode ROW EXCLUSIVE, before the first row is computed, and so before its first
+-- position is allocated. The lock is held until the transaction has ended and its rows are visible. So a transaction with an
+-- allocated position is visible in pg_locks, or has ended. Only accounts with a privilege to write the table can take the lock, or
+-- one that excludes it; an advisory lock could be taken by every account that may connect.
 
 CREATE FUNCTION annals.refuse_change() RETURNS trigger LANGUAGE plpgsql AS $$
 BEGIN
@@ -141,7 +134,6 @@ REFERENCING NEW TABLE AS inserted
 FOR EACH STATEMENT EXECUTE FUNCTION annals.check_new_events();
 
 -- Also when rows are applied by replication or restored with session_replication_role = replica.
-ALTER TABLE annals.events ENABLE ALWAYS TRIGGER events_writers_are_announced;
 ALTER TABLE annals.events ENABLE ALWAYS TRIGGER events_are_never_updated;
 ALTER TABLE annals.events ENABLE ALWAYS TRIGGER events_are_never_deleted;
 ALTER TABLE annals.events ENABLE ALWAYS TRIGGER events_are_never_truncated;

@@ -8,8 +8,8 @@
 -- So scans of whole tables and of whole streams are disabled inside the functions (measured: no cost).
 --
 -- The time of an append is read after the writer is announced. A reader that asks what was true at a time waits for all
--- writers that are announced, so those that come later record later. A single event gets its time inside the INSERT, after the
--- trigger; an append of several events takes the lock of the trigger itself before it reads the clock.
+-- writers that are announced, so those that come later record later. A single event gets its time inside the INSERT, which has
+-- locked the table by then; an append of several events locks it itself before it reads the clock.
 --
 -- The query for the last event of a stream starts at the expected version. An index scan reads all matching entries of a
 -- page: for a long stream a hundred instead of one (measured: 12 instead of 3 microseconds).
@@ -188,6 +188,16 @@ BEGIN
     RETURN outcome;
 END $$;
 
+-- Waits for the lock of a turn, not for long: it only makes deadlocks rare, which the server finds too, and any account can take it.
+CREATE FUNCTION annals.wait_for_turn(p_lock_number int) RETURNS boolean LANGUAGE plpgsql SET lock_timeout = '1s' AS $$
+BEGIN
+    PERFORM pg_advisory_xact_lock(1634627180, p_lock_number);
+    RETURN true;
+EXCEPTION
+    WHEN lock_not_available THEN
+        RETURN false;
+END $$;
+
 -- One append of any kind. It waits up to five seconds for other transactions. The streams are p_aggregate_types[n] /
 -- p_aggregate_ids[n], expected at p_expected[n] (NULL: any version) with the event p_last_events[n] (NULL: any). Event m
 -- belongs to stream p_stream_numbers[m] (from 1), in the order of the append.
@@ -213,14 +223,18 @@ BEGIN
     outcome.standbys := current_setting('synchronous_standby_names') <> '';
     -- Appends to several streams, and those that were refused by a concurrent one, lock their streams: rows of several
     -- streams inserted in different orders would deadlock. The number of locks is bounded, as the server's lock table is;
-    -- streams may share one. The locks are taken before anything is read, so that it cannot change afterwards.
+    -- streams of a tenant may share one, and those of two tenants do not: a unit of work of one keeps them until it ends. They
+    -- are taken before anything is read, so that it cannot change afterwards.
     IF p_checked OR streams > 1 THEN
         FOR lock_number IN
-            SELECT DISTINCT (hashtextextended(p_tenant || chr(31) || t || chr(31) || i, 0) & 127)::int
+            SELECT DISTINCT (2097152 + ((hashtextextended(p_tenant, 0) & 1048575) << 7)
+                             + (hashtextextended(t || chr(31) || i, 0) & 127))::int
             FROM unnest(p_aggregate_types, p_aggregate_ids) AS s (t, i)
             ORDER BY 1
         LOOP
-            PERFORM pg_advisory_xact_lock(1634627180, lock_number);
+            IF NOT pg_try_advisory_xact_lock(1634627180, lock_number) THEN
+                EXIT WHEN NOT annals.wait_for_turn(lock_number);
+            END IF;
         END LOOP;
     END IF;
 
@@ -271,7 +285,7 @@ BEGIN
     END LOOP;
 
     PERFORM annals.be_durable();
-    PERFORM pg_catalog.pg_advisory_xact_lock_shared(1634627180, 1718510437);
+    LOCK TABLE annals.events IN ROW EXCLUSIVE MODE;
     now_at := clock_timestamp();
     IF p_request_key IS NOT NULL THEN
         last_at := annals.last_recorded_at();
@@ -413,7 +427,7 @@ BEGIN
 
     PERFORM annals.be_durable();
     outcome.standbys := current_setting('synchronous_standby_names') <> '';
-    PERFORM pg_catalog.pg_advisory_xact_lock_shared(1634627180, 1718510437);
+    LOCK TABLE annals.events IN ROW EXCLUSIVE MODE;
     now_at := clock_timestamp();
     IF requests > 0 THEN
         last_at := annals.last_recorded_at();

@@ -7,7 +7,7 @@
 --   annals_projections  the same, and writes read models in its own schema, `read_models`, which must be the first of
 --                       its search path (ALTER ROLE shop_views SET search_path = read_models).
 --
--- Every account that can connect can take the lock of the fence, and so make readers wait.
+-- An account that can only connect blocks neither writers nor readers of the store.
 --
 -- The last three do not log in: grant them to the accounts of your programs (GRANT annals_app TO shop_api). Run it before
 -- the first migration, so that the owner can create the schema, and again after every migration, because new functions

@@ -40,9 +40,9 @@ pub struct Saga<C, P = BeforePivot, O = ()> {
 pub enum BeforePivot {}
 /// Steps that are declared here cannot be undone.
 pub enum AfterPivot {}
-/// The last step was remote, and it was not said yet how to undo it.
+/// The last step was remote, and it was not said yet how to undo it: put `.undo(..)` or `.no_undo(why)` behind it.
 pub enum NeedsUndo {}
-/// The last step was local, and it was not said yet how to undo it.
+/// The last step was local, and it was not said yet how to undo it: put `.undo(..)` or `.no_undo(why)` behind it.
 pub enum NeedsLocalUndo {}
 
 /// The phase of a saga in which a step can be declared: [`BeforePivot`] and [`AfterPivot`].
@@ -76,6 +76,10 @@ struct Draft<C> {
     last: Vec<usize>,
     deadline: Option<Duration>,
     compensation: Duration,
+    /// Whether what was declared last is branches, so that there is no last step.
+    joined: bool,
+    /// The first word that stands where it would change nothing.
+    misplaced: Option<Invalid>,
 }
 
 impl<C: SagaData> Draft<C> {
@@ -86,10 +90,26 @@ impl<C: SagaData> Draft<C> {
             after: std::mem::take(&mut self.last),
             undo: Undo::Nothing(String::new()),
             keep: None,
-            retry: StepRetry::default(),
-            retry_undo: StepRetry::UNDO,
+            retry: None,
+            retry_undo: None,
         });
         self.last = vec![self.steps.len() - 1];
+        self.joined = false;
+    }
+
+    /// Sets something of the last step, if `set` finds that it has it.
+    fn of_last(mut self, word: &'static str, set: impl FnOnce(&mut Step<C>) -> Result<(), String>) -> Self {
+        let behind = if self.joined { "stands behind branches" } else { "stands behind no step" };
+        let set = match self.steps.last_mut().filter(|_| !self.joined) {
+            Some(step) => set(step),
+            None => Err(behind.to_owned()),
+        };
+        if let Err(problem) = set {
+            let problem = format!("of saga `{}` {problem}", self.name);
+            let misplaced = Invalid::new(word, problem, "put it behind the step that it is for, once");
+            self.misplaced.get_or_insert(misplaced);
+        }
+        self
     }
 
     fn into_saga<P, O>(self) -> Saga<C, P, O> {
@@ -100,8 +120,16 @@ impl<C: SagaData> Draft<C> {
 impl<C: SagaData> Saga<C> {
     /// A saga without steps. Its name is stored; 1 to 60 visible ASCII characters, no space and no `/`, as those of steps.
     pub fn new(name: &str) -> Self {
-        Draft { name: name.to_owned(), steps: Vec::new(), last: Vec::new(), deadline: None, compensation: COMPENSATION }
-            .into_saga()
+        Draft {
+            name: name.to_owned(),
+            steps: Vec::new(),
+            last: Vec::new(),
+            deadline: None,
+            compensation: COMPENSATION,
+            joined: false,
+            misplaced: None,
+        }
+        .into_saga()
     }
 }
 
@@ -119,33 +147,39 @@ impl<C: SagaData, P, O> Saga<C, P, O> {
         self
     }
 
-    /// How often the last step is tried.
-    pub fn retry(mut self, retry: StepRetry) -> Self {
-        if let Some(step) = self.draft.steps.last_mut() {
-            step.retry = retry;
-        }
-        self
+    /// How often the last step, which is remote, is tried.
+    pub fn retry(self, retry: StepRetry) -> Self {
+        let draft = self.draft.of_last("retry", |step| {
+            step.retry = Some(retry);
+            Ok(())
+        });
+        draft.into_saga()
     }
 
-    /// How often the undo of the last step is tried.
-    pub fn retry_undo(mut self, retry: StepRetry) -> Self {
-        if let Some(step) = self.draft.steps.last_mut() {
-            step.retry_undo = retry;
-        }
-        self
+    /// How often the undo of the last step, which is remote, is tried.
+    pub fn retry_undo(self, retry: StepRetry) -> Self {
+        let draft = self.draft.of_last("retry_undo", |step| {
+            step.retry_undo = Some(retry);
+            Ok(())
+        });
+        draft.into_saga()
     }
 }
 
 impl<C: SagaData, P, O: DeserializeOwned + 'static> Saga<C, P, O> {
-    /// Keeps what the last step gives in the data, for later steps and for undo.
-    pub fn keep(mut self, keep: impl Fn(&mut C, O) + Send + Sync + 'static) -> Saga<C, P, ()> {
-        if let Some(step) = self.draft.steps.last_mut() {
+    /// Keeps what the last step gives in the data, for later steps and for undo. A step that a person skipped gives nothing.
+    pub fn keep(self, keep: impl Fn(&mut C, O) + Send + Sync + 'static) -> Saga<C, P, ()> {
+        let draft = self.draft.of_last("keep", |step| {
+            if step.keep.is_some() || matches!(step.kind, Kind::Pivot) {
+                return Err(format!("stands behind `{}`, which gives nothing more to keep", step.name));
+            }
             step.keep = Some(Arc::new(move |data, output: Value| {
                 keep(data, serde_json::from_value(output)?);
                 Ok(())
             }));
-        }
-        self.draft.into_saga()
+            Ok(())
+        });
+        draft.into_saga()
     }
 }
 
@@ -224,6 +258,7 @@ impl<C: SagaData, P: Phase, O> Saga<C, P, O> {
         let Parallel { mut draft, start, ends, .. } =
             branches(Parallel { draft: self.draft, start, ends: Vec::new(), phase: PhantomData });
         draft.last = if ends.is_empty() { start } else { ends };
+        draft.joined = true;
         draft.into_saga()
     }
 
@@ -231,20 +266,28 @@ impl<C: SagaData, P: Phase, O> Saga<C, P, O> {
     ///
     /// # Errors
     /// [`Invalid`] that names the field: `saga` or `step` for a name that is none or is used twice, `steps` if there are none,
-    /// `attempts` or `first` of a [`StepRetry`]; `timer`, `within`, `deadline` or `compensation_within` for a duration of 0.
+    /// `attempts` or `first` of a [`StepRetry`]; `timer`, `within`, `deadline` or `compensation_within` for a duration of 0; `no_undo`
+    /// without a reason; `keep`, `retry`, `retry_undo` or `within` where it would change nothing.
     pub fn build(self) -> Result<Definition<C>, Invalid> {
-        let Draft { name, steps, last: _, deadline, compensation } = self.draft;
+        let Draft { name, steps, last: _, deadline, compensation, joined: _, misplaced } = self.draft;
+        if let Some(misplaced) = misplaced {
+            return Err(misplaced);
+        }
         definition::build(name, steps, deadline, compensation)
     }
 }
 
 impl<C: SagaData, P: Phase> Saga<C, P, Decision> {
     /// How long the last step, an [`approval`](Saga::approval), can be answered. Then it is refused. Without a limit it waits for ever.
-    pub fn within(mut self, limit: Duration) -> Self {
-        if let Some(Step { kind: Kind::Approval(within), .. }) = self.draft.steps.last_mut() {
-            *within = Some(limit);
-        }
-        self
+    pub fn within(self, limit: Duration) -> Self {
+        let draft = self.draft.of_last("within", |step| match &mut step.kind {
+            Kind::Approval(within) => {
+                *within = Some(limit);
+                Ok(())
+            }
+            _ => Err(format!("stands behind `{}`, which is no approval", step.name)),
+        });
+        draft.into_saga()
     }
 }
 
@@ -291,10 +334,11 @@ impl<C: SagaData, O> Saga<C, NeedsLocalUndo, O> {
     }
 }
 
-fn no_undo<C: SagaData, O>(mut draft: Draft<C>, why: &str) -> Saga<C, BeforePivot, O> {
-    if let Some(step) = draft.steps.last_mut() {
+fn no_undo<C: SagaData, O>(draft: Draft<C>, why: &str) -> Saga<C, BeforePivot, O> {
+    let draft = draft.of_last("no_undo", |step| {
         step.undo = Undo::Nothing(why.to_owned());
-    }
+        if why.trim().is_empty() { Err(format!("says not why `{}` is not undone", step.name)) } else { Ok(()) }
+    });
     draft.into_saga()
 }
 
@@ -332,6 +376,7 @@ impl<C: SagaData, P: Phase> Parallel<C, P> {
     /// One more branch.
     pub fn branch<O>(mut self, steps: impl FnOnce(Saga<C, P, ()>) -> Saga<C, P, O>) -> Self {
         self.draft.last.clone_from(&self.start);
+        self.draft.joined = true; // a branch begins behind no step of its own
         let Saga { mut draft, .. } = steps(self.draft.into_saga());
         // A branch without steps ends where it begins.
         self.ends.extend(draft.last.drain(..).filter(|index| !self.ends.contains(index)).collect::<Vec<_>>());

@@ -1,19 +1,37 @@
 //! One call of a remote step, and how it may fail.
 
+use annals_eventstore::Tenant;
 use annals_resilience::{Class, Classify, Deadline, IdempotencyKey};
 use std::time::Duration;
+
+use crate::instance::SagaId;
 
 /// What a remote step is handed for one call.
 #[derive(Clone, Debug)]
 pub struct Call {
+    pub(crate) tenant: Tenant,
+    pub(crate) saga_id: SagaId,
     pub(crate) key: IdempotencyKey,
     pub(crate) deadline: Deadline,
     pub(crate) attempt: u32,
 }
 
 impl Call {
+    /// Whose instance it is. Instances of two tenants may have one id, and then their calls have one key: a service that several
+    /// tenants share needs both.
+    #[must_use]
+    pub fn tenant(&self) -> &Tenant {
+        &self.tenant
+    }
+
+    /// The instance.
+    #[must_use]
+    pub fn saga_id(&self) -> &SagaId {
+        &self.saga_id
+    }
+
     /// The key of the step in this instance: `{saga id}/{step}/do`, or `undo`. The same for all attempts, also after a
-    /// restart; hand it to the service, which must have the effect once.
+    /// restart; hand it to the service, which must have the effect once. It does not name the [tenant](Call::tenant).
     #[must_use]
     pub fn key(&self) -> &IdempotencyKey {
         &self.key

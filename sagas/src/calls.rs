@@ -3,7 +3,8 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use annals_resilience::{CallError, IdempotencyKey, Policy};
+use annals_eventstore::Tenant;
+use annals_resilience::{CallError, Deadline, IdempotencyKey, Policy};
 use futures::FutureExt;
 use futures::future::BoxFuture;
 
@@ -11,6 +12,7 @@ use crate::call::{Call, StepError};
 use crate::definition::{Action, Definition, Kind, SagaData, Undo};
 use crate::error::SagaError;
 use crate::event::Direction;
+use crate::instance::SagaId;
 use crate::local::LocalCommand;
 use crate::plan::{Due, Outcome};
 
@@ -44,23 +46,17 @@ impl<C: SagaData> Calls<C> for ThroughPolicies {
         data: Arc<C>,
         key: IdempotencyKey,
     ) -> BoxFuture<'a, Result<Outcome, SagaError>> {
-        async move { Ok(through(remote.policy, remote.action, due.attempt, data, &key).await) }.boxed()
+        async move { Ok(through(&remote, due.attempt, data, &key).await) }.boxed()
     }
 }
 
-async fn through<C: SagaData>(
-    policy: &Policy,
-    action: &Action<C>,
-    attempt: u32,
-    data: Arc<C>,
-    key: &IdempotencyKey,
-) -> Outcome {
+async fn through<C: SagaData>(remote: &Remote<'_, C>, attempt: u32, data: Arc<C>, key: &IdempotencyKey) -> Outcome {
     // The policy may make several attempts, and an earlier one may be of unknown outcome.
     let unknown = AtomicBool::new(false);
-    let result = policy
+    let result = remote
+        .policy
         .keyed(key, |call, key| {
-            let call = Call { key: key.clone(), deadline: call.deadline(), attempt };
-            let made = action(data.clone(), call);
+            let made = (remote.action)(data.clone(), remote.call_of(key.clone(), call.deadline(), attempt));
             let unknown = &unknown;
             async move {
                 let result = made.await;
@@ -87,24 +83,38 @@ fn failed(error: &CallError<StepError>, unknown: bool) -> Outcome {
             error: source.as_ref().map_or_else(|| error.to_string(), ToString::to_string),
             may_have_happened,
             retry_after: error.retry_after(),
+            not_made: error.attempts == 0,
         },
     }
 }
 
 /// How the call of a remote step, or of its undo, is made.
 pub(crate) struct Remote<'a, C> {
+    pub(crate) tenant: &'a Tenant,
+    pub(crate) id: &'a SagaId,
     #[cfg_attr(not(feature = "testing"), expect(dead_code, reason = "the explorer names the call by it"))]
     pub(crate) step: &'a str,
     pub(crate) policy: &'a Policy,
     pub(crate) action: &'a Action<C>,
 }
 
-/// The call of a remote step; `None` for one that makes none.
-pub(crate) fn remote<'a, C>(definition: &'a Definition<C>, due: &Due) -> Option<Remote<'a, C>> {
+impl<C> Remote<'_, C> {
+    /// What the step is handed.
+    pub(crate) fn call_of(&self, key: IdempotencyKey, deadline: Deadline, attempt: u32) -> Call {
+        Call { tenant: self.tenant.clone(), saga_id: self.id.clone(), key, deadline, attempt }
+    }
+}
+
+/// The call of a remote step of an instance; `None` for one that makes none.
+pub(crate) fn remote<'a, C>(
+    definition: &'a Definition<C>,
+    due: &Due,
+    (tenant, id): (&'a Tenant, &'a SagaId),
+) -> Option<Remote<'a, C>> {
     let step = &definition.steps()[due.step];
     match (due.direction, &step.kind, &step.undo) {
         (Direction::Do, Kind::Remote(policy, action), _) | (Direction::Undo, _, Undo::Remote(policy, action)) => {
-            Some(Remote { step: &step.name, policy, action })
+            Some(Remote { tenant, id, step: &step.name, policy, action })
         }
         _ => None,
     }

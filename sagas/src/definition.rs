@@ -52,8 +52,8 @@ pub(crate) struct Step<C> {
     pub(crate) after: Vec<usize>,
     pub(crate) undo: Undo<C>,
     pub(crate) keep: Option<Keep<C>>,
-    pub(crate) retry: StepRetry,
-    pub(crate) retry_undo: StepRetry,
+    pub(crate) retry: Option<StepRetry>,
+    pub(crate) retry_undo: Option<StepRetry>,
 }
 
 /// What a step does.
@@ -202,6 +202,17 @@ fn outline<C>(steps: &[Step<C>]) -> String {
     text
 }
 
+fn check_retry<C>(word: &'static str, step: &Step<C>, retry: Option<StepRetry>, calls: bool) -> Result<(), Invalid> {
+    match retry {
+        None => Ok(()),
+        Some(retry) if calls => retry.check(&step.name),
+        Some(_) => {
+            let problem = format!("is for step `{}`, of which no call is made", step.name);
+            Err(Invalid::new(word, problem, "leave it out, or put it behind the remote step that it is for"))
+        }
+    }
+}
+
 /// Checks a saga and makes its definition.
 pub(crate) fn build<C>(
     name: String,
@@ -227,8 +238,8 @@ pub(crate) fn build<C>(
             let problem = format!("`{}` of saga `{name}` is declared twice", step.name);
             return Err(Invalid::new("step", problem, "give each step a name of its own"));
         }
-        step.retry.check(&step.name)?;
-        step.retry_undo.check(&step.name)?;
+        check_retry("retry", step, step.retry, matches!(step.kind, Kind::Remote(..)))?;
+        check_retry("retry_undo", step, step.retry_undo, matches!(step.undo, Undo::Remote(..)))?;
         if matches!(step.kind, Kind::Timer(wait) if wait.is_zero()) {
             return Err(Invalid::new("timer", format!("of step `{}` is 0", step.name), "give it a duration"));
         }

@@ -3,7 +3,6 @@
 use std::collections::BTreeSet;
 use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use annals_eventstore::{
@@ -17,6 +16,7 @@ use serde::Serialize;
 
 use crate::call::StepError;
 use crate::calls::{self, Calls};
+use crate::control::Control;
 use crate::definition::{self, Definition, SagaData};
 use crate::error::{SagaError, chain};
 use crate::event::{Direction, SagaEvent};
@@ -24,6 +24,7 @@ use crate::instance::{Instance, SagaId, Status};
 use crate::local::{InstanceAt, NotDue};
 use crate::person::Decision;
 use crate::plan::{Due, Outcome, Planner, after};
+use crate::run::{Ended, until};
 use crate::text;
 
 /// Runs instances of one saga, whose streams are in a store. Cloning it is cheap.
@@ -62,7 +63,9 @@ pub struct SagaStatus {
     pub stuck_at: Option<String>,
     /// The last failure, or why it is compensated or stuck.
     pub reason: Option<String>,
-    /// The steps that are done, in the order of their outcomes.
+    /// The step that is under way or waited for, the first one if there are several, while it runs or is undone.
+    pub waits_at: Option<String>,
+    /// The steps that are done, in the order of their outcomes; also those that were undone since.
     pub done: Vec<String>,
     /// The steps that wait for the approval of a person.
     pub asks: Vec<String>,
@@ -139,7 +142,7 @@ impl<C: SagaData> Engine<C> {
             if instance.status == Status::NotStarted {
                 return Ok(vec![started.clone()]);
             }
-            if instance.saga == self.definition.name() && instance.data == data {
+            if instance.saga == self.definition.name() && is_same::<C>(&instance.data, &data) {
                 return Ok(Vec::new());
             }
             Err(SagaError::StartedBefore { id: id.clone() })
@@ -168,41 +171,63 @@ impl<C: SagaData> Engine<C> {
     /// # Cancel safety
     /// Dropping the future, at any moment, is as if the process had ended: run it again.
     pub async fn run(&self, id: &SagaId) -> Result<SagaStatus, SagaError> {
-        self.run_until(id, &AtomicBool::new(false)).await
+        self.run_until(id, &Control::default()).await
     }
 
-    /// The same, but when `stop` is set, no further call is begun: those whose intents are recorded are made and end, and what they gave
+    /// The same, but when `control` stops it, no further call is begun: those whose intents are recorded are made and end, and what they gave
     /// is recorded.
-    pub(crate) async fn run_until(&self, id: &SagaId, stop: &AtomicBool) -> Result<SagaStatus, SagaError> {
-        if stop.load(Ordering::Relaxed) {
+    pub(crate) async fn run_until(&self, id: &SagaId, control: &Control) -> Result<SagaStatus, SagaError> {
+        if control.is_stopped() {
             return self.status(id).await;
         }
         let instance = self.record(id, |instance| {
             if instance.status == Status::NotStarted {
-                return Err(SagaError::NotStarted { id: id.clone() });
+                return Err(self.not_started(id));
             }
             Ok(self.continued(instance))
         });
         let mut instance = instance.await?;
-        let mut under_way = BTreeSet::new();
+        let (mut under_way, mut woken, mut looks) = (BTreeSet::new(), None, false);
         let mut calls = FuturesUnordered::new();
         loop {
-            let planner = Planner::new(&self.definition, &instance.state, self.clock.now());
+            control.set_version(instance.version.get());
+            let now = self.clock.now();
+            let planner = Planner::new(&self.definition, &instance.state, now);
             for due in planner.due() {
                 // An intent says that a call is made; a local step has none.
                 let is_recorded = due.attempt > 0;
-                if (is_recorded || !stop.load(Ordering::Relaxed)) && under_way.insert(due.clone()) {
-                    calls.push(self.call(id, Arc::clone(&instance.state), due, stop));
+                if (is_recorded || !control.is_stopped()) && under_way.insert(due.clone()) {
+                    calls.push(self.call(id, Arc::clone(&instance.state), due, control).left_future());
                 }
             }
-            let Some(ended) = calls.next().await else {
+            // While a call is under way, the other branches go on: at a time, or when a signal or a person has come.
+            let wake_at = planner.wake_at().filter(|at| *at > now || woken != Some(*at));
+            let may_look = !looks && !control.is_stopped();
+            let ended = tokio::select! {
+                biased;
+                ended = calls.next() => ended,
+                () = until(wake_at, now), if may_look && wake_at.is_some() => {
+                    (woken, looks) = (wake_at, true);
+                    calls.push(self.look(id, instance.clone()).right_future());
+                    continue;
+                }
+                () = control.changed(), if may_look => {
+                    looks = true;
+                    calls.push(self.look(id, instance.clone()).right_future());
+                    continue;
+                }
+            };
+            let Some((due, result)) = ended else {
                 return Ok(self.status_of(&instance));
             };
-            let (due, result): (Due, Result<Option<InstanceAtVersion>, SagaError>) = ended;
-            under_way.remove(&due);
+            match due {
+                Some(due) => drop(under_way.remove(&due)),
+                None => looks = false,
+            }
             instance = match result? {
-                Some(instance) => instance,
-                None => self.load_at(id).await?,
+                Some(known) if known.version >= instance.version => known,
+                // Of two that ended at the same moment, the older one may be seen last.
+                _ => self.load_at(id).await?,
             };
         }
     }
@@ -233,16 +258,32 @@ impl<C: SagaData> Engine<C> {
     pub async fn status(&self, id: &SagaId) -> Result<SagaStatus, SagaError> {
         let instance = self.load_at(id).await?;
         if instance.state.status == Status::NotStarted {
-            return Err(SagaError::NotStarted { id: id.clone() });
+            return Err(self.not_started(id));
         }
         Ok(self.status_of(&instance))
     }
 
-    /// Hands an instance what its step `step` waits for, now or later. Each signal is recorded, and taken by one step once.
+    /// The input of an instance, with what its steps have kept so far: what a saga that is completed has given.
     ///
     /// # Errors
-    /// [`SagaError::Invalid`] with the field `step` if no step waits for such a signal, or `payload` if it does not fit; nothing is recorded
-    /// then. [`SagaError::NotStarted`]; [`SagaError::WrongStatus`] after its end; [`SagaError::Record`].
+    /// [`SagaError::NotStarted`]; [`SagaError::Read`]; [`SagaError::Data`] if it does not fit this build.
+    ///
+    /// # Cancel safety
+    /// Dropping the future is harmless.
+    pub async fn data(&self, id: &SagaId) -> Result<C, SagaError> {
+        let instance = self.load(id).await?;
+        if instance.status == Status::NotStarted {
+            return Err(self.not_started(id));
+        }
+        self.definition.data(&instance).map_err(|source| SagaError::Data { id: id.clone(), source })
+    }
+
+    /// Hands an instance what its step `step` waits for, now or later. A step takes one signal: the same again changes nothing.
+    ///
+    /// # Errors
+    /// [`SagaError::Invalid`] with the field `step` if no step waits for such a signal, or `payload` if it does not fit;
+    /// [`SagaError::SignalledBefore`] if another one came first; [`SagaError::NotStarted`]; [`SagaError::WrongStatus`] after its
+    /// end, and while it is undone. Nothing is recorded then. [`SagaError::Record`].
     ///
     /// # Cancel safety
     /// Dropping the future leaves the outcome unknown.
@@ -259,17 +300,19 @@ impl<C: SagaData> Engine<C> {
         };
         let payload = serde_json::to_value(payload).map_err(unfit)?;
         check(&payload).map_err(unfit)?;
-        let received = SagaEvent::SignalReceived { step: step.to_owned(), payload };
-        self.record(id, |instance| match instance.status {
-            Status::NotStarted => Err(SagaError::NotStarted { id: id.clone() }),
-            status if status.is_final() => Err(SagaError::WrongStatus {
+        let received = SagaEvent::SignalReceived { step: step.to_owned(), payload: payload.clone() };
+        self.record(id, |instance| match (instance.signalled(step), instance.status) {
+            (_, Status::NotStarted) => Err(self.not_started(id)),
+            (Some(first), _) if *first == payload => Ok(Vec::new()),
+            (Some(_), _) => Err(SagaError::SignalledBefore { id: id.clone(), step: step.to_owned() }),
+            (None, status) if !instance.goes_forward() => Err(SagaError::WrongStatus {
                 id: id.clone(),
                 status,
-                needs: "signals are for those that have not ended",
+                needs: "signals are for those that run",
                 decision: instance.decision.clone(),
             }),
             // What follows from it is recorded by who makes the calls: an intent means that a call is being made.
-            _ => Ok(vec![received.clone()]),
+            (None, _) => Ok(vec![received.clone()]),
         })
         .await
         .map(drop)
@@ -291,15 +334,9 @@ impl<C: SagaData> Engine<C> {
     }
 
     /// Makes a call and records its outcome, with what follows from it.
-    async fn call(
-        &self,
-        id: &SagaId,
-        instance: Arc<Instance>,
-        due: Due,
-        stop: &AtomicBool,
-    ) -> (Due, Result<Option<InstanceAtVersion>, SagaError>) {
-        let result = self.call_and_record(id, &instance, &due, stop).await;
-        (due, result)
+    async fn call(&self, id: &SagaId, instance: Arc<Instance>, due: Due, control: &Control) -> Ended {
+        let result = self.call_and_record(id, &instance, &due, control).await;
+        (Some(due), result)
     }
 
     /// Gives the instance afterwards, if it is known.
@@ -308,9 +345,9 @@ impl<C: SagaData> Engine<C> {
         id: &SagaId,
         instance: &Instance,
         due: &Due,
-        stop: &AtomicBool,
+        control: &Control,
     ) -> Result<Option<InstanceAtVersion>, SagaError> {
-        let goes_on = || !stop.load(Ordering::Relaxed);
+        let goes_on = || !control.is_stopped();
         let data = self.definition.data(instance).map_err(|source| SagaError::Data { id: id.clone(), source })?;
         if let Some(command) = calls::local(&self.definition, &data, due) {
             let context = self.context(id)?;
@@ -340,7 +377,7 @@ impl<C: SagaData> Engine<C> {
         }
         let key = definition::key(id, &self.definition.steps()[due.step].name, due.direction)?;
         // The intent may be that of a build in which the step was a call.
-        let outcome = match calls::remote(&self.definition, due) {
+        let outcome = match calls::remote(&self.definition, due, (self.context.tenant(), id)) {
             Some(remote) => self.calls.call(remote, due, Arc::new(data), key).await?,
             None => Outcome::of(StepError::refused("the step makes no calls in this build")),
         };
@@ -355,37 +392,8 @@ impl<C: SagaData> Engine<C> {
         recorded.map(Some)
     }
 
-    /// A local step cannot be done or undone before a person has repaired something.
-    async fn stuck_at(&self, id: &SagaId, due: &Due, problem: String) -> Result<Option<InstanceAtVersion>, SagaError> {
-        let step = &self.definition.steps()[due.step].name;
-        let stuck = SagaEvent::Stuck {
-            step: Some(step.clone()),
-            reason: text::storable(&format!("the {} of `{step}`: {problem}", due.direction)),
-        };
-        self.record(id, |instance| {
-            let is_due = Planner::new(&self.definition, instance, self.clock.now()).due().contains(due);
-            Ok(is_due.then(|| stuck.clone()).into_iter().collect())
-        })
-        .await
-        .map(Some)
-    }
-
-    async fn record_outcome(
-        &self,
-        id: &SagaId,
-        due: &Due,
-        outcome: Outcome,
-        goes_on: &(dyn Fn() -> bool + Sync),
-    ) -> Result<InstanceAtVersion, SagaError> {
-        self.record(id, |instance| {
-            let planner = Planner::new(&self.definition, instance, self.clock.now());
-            let recorded = planner.outcome(due, outcome.clone(), goes_on());
-            if recorded.is_none() {
-                tracing::info!(saga = %id, ?due, "an outcome came that nobody waits for any more");
-            }
-            Ok(recorded.unwrap_or_default())
-        })
-        .await
+    pub(crate) fn not_started(&self, id: &SagaId) -> SagaError {
+        SagaError::NotStarted { tenant: self.context.tenant().clone(), id: id.clone() }
     }
 
     /// All events that an instance leads to have its id as their correlation id.
@@ -420,7 +428,7 @@ impl<C: SagaData> Engine<C> {
 
     pub(crate) fn status_of(&self, at: &InstanceAtVersion) -> SagaStatus {
         let planner = Planner::new(&self.definition, &at.state, self.clock.now());
-        SagaStatus { wake_at: planner.wake_at(), ..SagaStatus::of(at) }
+        SagaStatus { wake_at: planner.wake_at(), waits_at: planner.waiting_at(), ..SagaStatus::of(at) }
     }
 }
 
@@ -432,6 +440,7 @@ impl SagaStatus {
             status: instance.status,
             stuck_at: instance.stuck_at.clone(),
             reason: instance.reason.clone(),
+            waits_at: None,
             done: instance.done.clone(),
             asks: instance.asks().map(|(step, _)| step.clone()).collect(),
             wake_at: instance.waits.and_then(|wait| wait.until),
@@ -439,6 +448,12 @@ impl SagaStatus {
             version: at.version,
         }
     }
+}
+
+/// Whether an input is the recorded one, which an earlier build may have written in an earlier shape.
+fn is_same<C: SagaData>(recorded: &serde_json::Value, data: &serde_json::Value) -> bool {
+    text::is_same(recorded, data)
+        || C::deserialize(recorded).and_then(serde_json::to_value).is_ok_and(|recorded| text::is_same(&recorded, data))
 }
 
 /// The error of a store that did not record.

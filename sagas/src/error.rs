@@ -1,6 +1,6 @@
 //! What can go wrong with an instance as a whole.
 
-use annals_eventstore::{ErrorFamily, Invalid, ReadError};
+use annals_eventstore::{ErrorFamily, Invalid, ReadError, Tenant};
 
 use crate::engine::SagaStatus;
 use crate::instance::{SagaId, Status};
@@ -16,9 +16,20 @@ pub enum SagaError {
         /// The instance.
         id: SagaId,
     },
-    /// There is no such instance.
-    #[error("there is no saga `{id}`")]
+    /// The step has its signal, and this is another one. Nothing was recorded: what came first counts.
+    #[error("step `{step}` of saga `{id}` has its signal, and this is another one")]
+    SignalledBefore {
+        /// The instance.
+        id: SagaId,
+        /// The step that waits for it, or has taken it.
+        step: String,
+    },
+    /// The tenant has no such instance.
+    #[error("tenant `{tenant}` has no saga `{id}`")]
     NotStarted {
+        /// The tenant that was asked for, by [`Sagas::tenant`](crate::Sagas::tenant) or
+        /// [`Engine::tenant`](crate::Engine::tenant).
+        tenant: Tenant,
         /// The instance.
         id: SagaId,
     },
@@ -91,7 +102,9 @@ impl SagaError {
     #[must_use]
     pub fn family(&self) -> ErrorFamily {
         match self {
-            Self::StartedBefore { .. } | Self::WrongStatus { .. } => ErrorFamily::Conflict,
+            Self::StartedBefore { .. } | Self::SignalledBefore { .. } | Self::WrongStatus { .. } => {
+                ErrorFamily::Conflict
+            }
             Self::NotStarted { .. } | Self::Invalid(_) => ErrorFamily::Invalid,
             Self::Data { .. } | Self::NoDefinition { .. } => ErrorFamily::Broken,
             Self::TimedOut { .. } => ErrorFamily::Transient,

@@ -5,6 +5,8 @@ use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
+use crate::instance::Status;
+
 /// Whether a step is done or undone.
 #[derive(Serialize, Deserialize, Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 #[serde(rename_all = "snake_case")]
@@ -132,6 +134,9 @@ pub enum SagaEvent {
         may_have_happened: bool,
         /// When it is made again; `None` if it was the last attempt.
         retry_at: Option<Timestamp>,
+        /// Whether a guard of its policy refused it, so that it does not count as an attempt.
+        #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+        not_made: bool,
     },
     /// A timer runs.
     #[event(name = "saga.timer_set")]
@@ -211,6 +216,18 @@ pub enum SagaEvent {
 }
 
 impl SagaEvent {
+    /// The same, if it is the present reason of an instance of this status: a call that was under way when the instance failed, and
+    /// fails too, does not change why.
+    pub(crate) fn error_in(&self, status: Status) -> Option<String> {
+        let late = match self {
+            Self::Refused { direction, .. } | Self::Failed { direction, .. } => {
+                status == Status::Stuck || status == Status::Compensating && *direction == Direction::Do
+            }
+            _ => false,
+        };
+        self.error().filter(|_| !late)
+    }
+
     /// What went wrong, or why the instance is compensated or stuck, if the event says it.
     pub(crate) fn error(&self) -> Option<String> {
         match self {

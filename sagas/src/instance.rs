@@ -83,8 +83,8 @@ pub struct Instance {
     pub(crate) waits: Option<Wait>,
     /// What a person did last.
     pub(crate) decision: Option<Decision>,
-    /// The keys of the requests of people that were followed, and what each was for.
-    pub(crate) requests: BTreeMap<String, Intervention>,
+    /// The requests of people that were followed, by their keys.
+    pub(crate) requests: BTreeMap<String, Decision>,
 }
 
 /// A wait for a signal or a time.
@@ -132,7 +132,7 @@ pub(crate) struct StepState {
 pub(crate) struct Progress {
     /// How many calls were begun.
     pub(crate) attempts: u32,
-    /// How many of them were begun before a person allowed more.
+    /// How many of them do not count: a person has allowed more since, or they were not made.
     pub(crate) forgiven: u32,
     /// Whether the last one has no outcome yet.
     pub(crate) open: bool,
@@ -140,6 +140,8 @@ pub(crate) struct Progress {
     /// Whether any of them may have had its effect.
     pub(crate) may_have_happened: bool,
     pub(crate) retry_at: Option<Timestamp>,
+    /// How the last call failed.
+    pub(crate) error: Option<String>,
 }
 
 /// How the calls of a step ended.
@@ -203,6 +205,22 @@ impl Instance {
         self.step(step).progress(direction).is_settled() || self.signals.contains_key(&signal(step, direction))
     }
 
+    /// The signal that counts for a step: that which it has taken, or the first that waits for it.
+    pub(crate) fn signalled(&self, step: &str) -> Option<&Value> {
+        let taken = self.steps.get(step).filter(|state| state.done.is_settled()).map(|state| &state.output);
+        taken.or_else(|| self.signals.get(step)?.front())
+    }
+
+    /// Whether steps are being done or undone.
+    pub(crate) fn is_under_way(&self) -> bool {
+        matches!(self.status, Status::Running | Status::Compensating)
+    }
+
+    /// Whether steps are being done, or will be if a person lets it go on.
+    pub(crate) fn goes_forward(&self) -> bool {
+        self.status == Status::Running || self.status == Status::Stuck && self.was == Status::Running
+    }
+
     /// What is known of a step that is begun as one of this kind.
     fn begin(&mut self, step: &str, kind: &'static str) -> &mut StepState {
         let state = self.steps.entry(step.to_owned()).or_default();
@@ -261,7 +279,8 @@ impl Instance {
 impl Evolve for Instance {
     fn evolve(&mut self, event: &SagaEvent) {
         self.waits = None;
-        self.reason = event.error().or_else(|| self.reason.take());
+        self.reason = event.error_in(self.status).or_else(|| self.reason.take());
+        let error = event.error();
         match event.clone() {
             SagaEvent::Started { saga, definition, data, deadline, at } => {
                 let status = Status::Running;
@@ -294,11 +313,13 @@ impl Evolve for Instance {
                 let progress = self.progress_mut(&step, direction);
                 progress.may_have_happened |= may_have_happened;
                 (progress.open, progress.retry_at, progress.end) = (false, None, Some(End::Failed));
+                progress.error = error;
             }
-            SagaEvent::Failed { step, direction, attempt: _, error: _, may_have_happened, retry_at } => {
+            SagaEvent::Failed { step, direction, attempt: _, error: _, may_have_happened, retry_at, not_made } => {
                 let progress = self.progress_mut(&step, direction);
                 progress.may_have_happened |= may_have_happened;
-                (progress.open, progress.retry_at) = (false, retry_at);
+                progress.forgiven += u32::from(not_made);
+                (progress.open, progress.retry_at, progress.error) = (false, retry_at, error);
                 if retry_at.is_none() {
                     progress.end = Some(End::Failed);
                 }
@@ -319,8 +340,9 @@ impl Evolve for Instance {
             }
             SagaEvent::WaitBegun { step: _, until } => self.waits = Some(Wait { until }),
             SagaEvent::Intervened { intervention, actor, reason, at, request, until } => {
-                self.requests.extend(request.map(|request| (request, intervention.clone())));
-                self.intervened(Decision { intervention, actor, reason, at }, until);
+                let decision = Decision { intervention, actor, reason, at };
+                self.requests.extend(request.map(|request| (request, decision.clone())));
+                self.intervened(decision, until);
             }
             SagaEvent::Completed => self.status = Status::Completed,
             SagaEvent::Compensated => self.status = Status::Compensated,

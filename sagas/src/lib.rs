@@ -77,6 +77,7 @@
 mod builder;
 mod call;
 mod calls;
+mod control;
 mod definition;
 mod drawing;
 mod engine;
@@ -90,6 +91,7 @@ pub mod participant;
 mod person;
 mod plan;
 mod retry;
+mod run;
 mod runner;
 #[cfg(feature = "testing")]
 pub mod testing;

@@ -85,7 +85,7 @@ impl<C: SagaData> Engine<C> {
     ///
     /// | intervention | needs | then |
     /// |---|---|---|
-    /// | `Retry` | stuck | the failed step has all its attempts again |
+    /// | `Retry` | stuck | the failed step has all its attempts again, under the same key: a [participant](crate::participant) that has refused it refuses it again |
     /// | `Skip` | stuck at a step | the step counts as done, or as undone |
     /// | `Compensate` | stuck, its pivot not passed | finished steps are undone |
     /// | `Complete` | stuck | it counts as completed; nothing more is called |
@@ -135,7 +135,9 @@ impl<C: SagaData> Engine<C> {
         by: &By,
     ) -> Result<Vec<SagaEvent>, SagaError> {
         match by.request.as_ref().and_then(|request| instance.requests.get(request)) {
-            Some(before) if *before == what => return Ok(Vec::new()),
+            Some(before) if (&before.intervention, &before.actor, &before.reason) == (&what, &by.actor, &by.reason) => {
+                return Ok(Vec::new());
+            }
             Some(before) => {
                 let problem = format!("is the key of another decision, {before}");
                 return Err(Invalid::new("request", problem, "give each decision a key of its own").into());
@@ -153,7 +155,7 @@ impl<C: SagaData> Engine<C> {
             |needs| SagaError::WrongStatus { id: id.clone(), status: instance.status, needs, decision: decision() };
         let undoes = matches!(what, Intervention::Compensate | Intervention::Cancel);
         match (&what, instance.status) {
-            (_, Status::NotStarted) => return Err(SagaError::NotStarted { id: id.clone() }),
+            (_, Status::NotStarted) => return Err(self.not_started(id)),
             (_, Status::Running | Status::Stuck) if undoes && instance.pivot_passed => {
                 return Err(wrong("it has passed its pivot, so that its steps cannot be undone"));
             }

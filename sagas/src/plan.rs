@@ -36,6 +36,8 @@ pub(crate) enum Outcome {
         error: String,
         may_have_happened: bool,
         retry_after: Option<Duration>,
+        /// Whether a guard of the policy refused it before any attempt.
+        not_made: bool,
     },
 }
 
@@ -44,9 +46,11 @@ impl Outcome {
         match error {
             StepError::Refused { reason } => Self::Refused { reason, may_have_happened: false },
             StepError::Transient { error, retry_after } => {
-                Self::Failed { error, may_have_happened: false, retry_after }
+                Self::Failed { error, may_have_happened: false, retry_after, not_made: false }
             }
-            StepError::Unknown { error } => Self::Failed { error, may_have_happened: true, retry_after: None },
+            StepError::Unknown { error } => {
+                Self::Failed { error, may_have_happened: true, retry_after: None, not_made: false }
+            }
         }
     }
 }
@@ -82,8 +86,7 @@ impl<'d, C> Planner<'d, C> {
         while let Some(event) = self.next() {
             self.push(event);
         }
-        let unfinished = matches!(self.instance.status, Status::Running | Status::Compensating);
-        if unfinished && self.instance.waits.is_none() && self.due().is_empty() {
+        if self.instance.is_under_way() && self.instance.waits.is_none() && self.due().is_empty() {
             self.push(SagaEvent::WaitBegun { step: self.waits_at(), until: self.wake_at() });
         }
         self.events
@@ -101,6 +104,7 @@ impl<'d, C> Planner<'d, C> {
             error: "the process ended before the outcome was recorded".to_owned(),
             may_have_happened: true,
             retry_at: may_go_on.then_some(self.now),
+            not_made: false,
         });
     }
 
@@ -131,6 +135,11 @@ impl<'d, C> Planner<'d, C> {
         (0..steps.len()).find(is_next).map(|index| steps[index].name.clone())
     }
 
+    /// The same of an instance that is under way.
+    pub(crate) fn waiting_at(&self) -> Option<String> {
+        self.instance.is_under_way().then(|| self.waits_at()).flatten()
+    }
+
     fn next(&self) -> Option<SagaEvent> {
         match self.instance.status {
             Status::Running => self.next_of_running(),
@@ -144,9 +153,8 @@ impl<'d, C> Planner<'d, C> {
             return Some(SagaEvent::Stuck { step: None, reason: mismatch });
         }
         let steps = self.definition.steps();
-        if let Some(failed) = steps.iter().find(|step| self.instance.step(&step.name).done.has_failed()) {
-            let reason = self.instance.reason.clone().unwrap_or_default();
-            return Some(self.fail(Some(&failed.name), reason));
+        if let Some((step, error)) = self.failed(Direction::Do) {
+            return Some(self.fail(Some(&step), error));
         }
         if self.instance.deadline.is_some_and(|deadline| self.now >= deadline) && !self.is_in_time() {
             return Some(self.fail(None, "its deadline has passed".to_owned()));
@@ -202,6 +210,15 @@ impl<'d, C> Planner<'d, C> {
         all_done.then_some(SagaEvent::Completed)
     }
 
+    /// The first step that has failed in a direction, and how.
+    fn failed(&self, direction: Direction) -> Option<(String, String)> {
+        self.definition.steps().iter().find_map(|step| {
+            let state = self.instance.step(&step.name);
+            let progress = state.progress(direction);
+            progress.has_failed().then(|| (step.name.clone(), progress.error.clone().unwrap_or_default()))
+        })
+    }
+
     /// What happens to an instance that cannot be completed: it is compensated, or past the pivot it waits for a person.
     fn fail(&self, step: Option<&str>, reason: String) -> SagaEvent {
         if self.instance.pivot_passed {
@@ -220,9 +237,8 @@ impl<'d, C> Planner<'d, C> {
             return Some(SagaEvent::Stuck { step: None, reason: mismatch });
         }
         let steps = self.definition.steps();
-        if let Some(failed) = steps.iter().find(|step| self.instance.step(&step.name).undone.has_failed()) {
-            let reason = self.instance.reason.clone().unwrap_or_default();
-            return Some(SagaEvent::Stuck { step: Some(failed.name.clone()), reason: format!("undo: {reason}") });
+        if let Some((step, error)) = self.failed(Direction::Undo) {
+            return Some(SagaEvent::Stuck { step: Some(step), reason: format!("undo: {error}") });
         }
         let mut waits = false;
         for (index, step) in steps.iter().enumerate() {
@@ -388,10 +404,13 @@ impl<'d, C> Planner<'d, C> {
                 let reason = text::storable(&reason);
                 SagaEvent::Refused { step: name, direction, attempt, reason, may_have_happened }
             }
-            Outcome::Failed { error, may_have_happened, retry_after } => {
-                let wait = retry.wait(attempt - progress.forgiven.min(attempt), retry_after);
+            Outcome::Failed { error, may_have_happened, retry_after, not_made } => {
+                let wait = match not_made {
+                    true => Some(retry.wait_for_room(progress.forgiven, retry_after)),
+                    false => retry.wait(attempt - progress.forgiven.min(attempt), retry_after),
+                };
                 let (error, retry_at) = (text::storable(&error), wait.map(|wait| after(self.now, wait)));
-                SagaEvent::Failed { step: name, direction, attempt, error, may_have_happened, retry_at }
+                SagaEvent::Failed { step: name, direction, attempt, error, may_have_happened, retry_at, not_made }
             }
         });
         if goes_on {
@@ -403,8 +422,8 @@ impl<'d, C> Planner<'d, C> {
 
     fn retry(&self, step: &Step<C>, direction: Direction) -> StepRetry {
         match direction {
-            Direction::Do => step.retry,
-            Direction::Undo => step.retry_undo,
+            Direction::Do => step.retry.unwrap_or_default(),
+            Direction::Undo => step.retry_undo.unwrap_or(StepRetry::UNDO),
         }
     }
 }

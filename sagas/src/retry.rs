@@ -4,6 +4,9 @@ use std::time::Duration;
 
 use annals_eventstore::Invalid;
 
+/// The longest wait that a service may ask for.
+const MOST_ASKED: Duration = Duration::from_secs(24 * 60 * 60);
+
 /// How often the calls of a step are made, and how long to wait in between: the wait doubles after each call.
 ///
 /// The waits are recorded, so they go on after a restart. Retries inside of one call, within milliseconds, are those of the
@@ -11,11 +14,12 @@ use annals_eventstore::Invalid;
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct StepRetry {
     /// How many calls are made at most, from 1. One whose process ended before its outcome was recorded is made again also if it
-    /// was the last one, until there were five in all.
+    /// was the last one, until there were five in all. One that a
+    /// guard of its policy refused, an open breaker or a full bulkhead say, is no call, and is made later.
     pub attempts: u32,
     /// The wait after the first one.
     pub first: Duration,
-    /// The longest wait.
+    /// The longest wait, unless the service asks for a longer one; a day at most.
     pub most: Duration,
 }
 
@@ -29,6 +33,12 @@ impl Default for StepRetry {
 impl StepRetry {
     /// Twenty calls, within about 15 minutes: what is begun should be undone.
     pub(crate) const UNDO: Self = Self { attempts: 20, first: Duration::from_secs(1), most: Duration::from_secs(60) };
+
+    /// The wait after a call that a guard of its policy refused, after `earlier` such ones.
+    pub(crate) fn wait_for_room(&self, earlier: u32, asked: Option<Duration>) -> Duration {
+        let room = Self { attempts: u32::MAX, ..*self };
+        room.wait(earlier.min(u32::MAX - 2) + 1, asked).unwrap_or(self.most)
+    }
 
     /// How many calls are made at most if the process ends in each.
     pub(crate) fn most_interrupted(&self) -> u32 {
@@ -52,7 +62,7 @@ impl StepRetry {
             return None;
         }
         let doubled = 2_u32.checked_pow(attempt.saturating_sub(1)).and_then(|factor| self.first.checked_mul(factor));
-        Some(doubled.unwrap_or(self.most).min(self.most).max(asked.unwrap_or_default()))
+        Some(doubled.unwrap_or(self.most).min(self.most).max(asked.unwrap_or_default().min(MOST_ASKED)))
     }
 }
 
@@ -68,6 +78,8 @@ mod tests {
         assert_eq!(retry.wait(100, None), None);
         assert_eq!(retry.wait(1, Some(Duration::from_secs(90))), Some(Duration::from_secs(90)));
         assert_eq!(retry.wait(6, Some(Duration::from_secs(2))), Some(Duration::from_secs(32)));
+        assert_eq!(retry.wait(1, Some(Duration::MAX)), Some(MOST_ASKED));
+        assert_eq!([0, 1, u32::MAX].map(|earlier| retry.wait_for_room(earlier, None).as_secs()), [1, 2, 60]);
     }
 
     #[test]

@@ -21,6 +21,6 @@ mod small_disk;
 mod tls;
 
 pub use database::Database;
-pub use server::{Server, Stop};
+pub use server::{Frozen, Server, Stop};
 pub use small_disk::SmallDisk;
 pub use tls::Tls;

@@ -28,8 +28,16 @@ const WATCHDOG: &str = r#"
     cd /
     flock -x "$0/owner" true
     [ ! -f "$0/pooler.pid" ] || kill -KILL "$(cat "$0/pooler.pid")"
+    [ ! -f "$0/data/postmaster.pid" ] || kill -CONT "$(head -n 1 "$0/data/postmaster.pid")"
     [ -d "$0/data" ] && "$1/pg_ctl" -D "$0/data" -m immediate -w stop
     rm -rf "$0"
+"#;
+
+/// Sends the signal `$1` to the server whose folder is `$0` and to its processes, the main process first: it starts no others then.
+const SIGNAL_ALL: &str = r#"
+    main="$(head -n 1 "$0/data/postmaster.pid")"
+    kill -"$1" "$main"
+    for process in $(ps -o pid= --ppid "$main"); do kill -"$1" "$process" || true; done
 "#;
 
 /// How a server is stopped.
@@ -124,6 +132,18 @@ impl Server {
         run(unprivileged(Path::new("sh")).args(["-c", "kill -KILL \"$0\""]).arg(pid.to_string()));
     }
 
+    /// Lets none of its processes run until the answer is dropped, as when its machine hangs: connections stay open and can be made,
+    /// and nothing answers.
+    #[must_use]
+    pub fn freeze(&self) -> Frozen<'_> {
+        self.signal_all("STOP");
+        Frozen(self)
+    }
+
+    fn signal_all(&self, signal: &str) {
+        run(unprivileged(Path::new("sh")).args(["-c", SIGNAL_ALL]).arg(&self.folder).arg(signal));
+    }
+
     /// The URL of one of its databases. A new server has the database `postgres`.
     #[must_use]
     pub fn url(&self, database: &str) -> String {
@@ -185,6 +205,16 @@ impl Server {
         let mut command = unprivileged(&self.program("pg_ctl"));
         command.args(["-w", "-s", "-t", SECONDS, "-D"]).arg(self.data());
         command
+    }
+}
+
+/// A server that does not run: see [`Server::freeze`].
+#[derive(Debug)]
+pub struct Frozen<'s>(&'s Server);
+
+impl Drop for Frozen<'_> {
+    fn drop(&mut self) {
+        self.0.signal_all("CONT");
     }
 }
 

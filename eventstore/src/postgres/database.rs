@@ -157,7 +157,7 @@ impl PostgresDatabase {
         let connection = self.0.pool.borrow().await.map_err(NoConnection::into_database)?;
         let mut borrowed = BorrowedConnection::new(connection);
         if self.0.pool.is_of_store() {
-            sqlx::raw_sql(DEFAULT_PLANNER).execute(&mut *borrowed).await.map_err(database_error)?;
+            borrowed.run(DEFAULT_PLANNER).await.map_err(database_error)?;
         }
         Ok(PostgresReader(borrowed))
     }
@@ -296,7 +296,7 @@ impl PostgresTransaction {
 
     /// The same; returns whether the server waits for standbys at each commit.
     pub(crate) async fn commit_and_report(mut self) -> Result<bool, DatabaseError> {
-        let rows = sqlx::raw_sql(COMMIT).fetch_all(&mut *self.0).await.map_err(commit_error)?;
+        let rows = self.0.run(COMMIT).await.map_err(commit_error)?;
         self.0.ended();
         let was_ours = rows.first().is_some_and(|row| row.try_get(0).unwrap_or(false));
         if was_ours {

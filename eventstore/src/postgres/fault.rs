@@ -22,15 +22,20 @@ pub(crate) enum NoConnection {
     OtherIncarnation(Incarnation),
     /// The connection goes through a pooler, which does not support the call.
     Pooled,
+    /// The server is a standby, which does not see the writers on the primary.
+    Standby,
     /// The next position would not be after the end of the log, which readers have passed.
     SequenceBehind { last: i64, head: i64 },
 }
+
+const ON_STANDBY: &str = "a standby does not know whether a gap will be filled; read from the primary";
 
 impl NoConnection {
     pub(crate) fn into_append(self) -> AppendError {
         match self {
             Self::Closed => AppendError::Closed,
             Self::Unavailable(source) => AppendError::Unavailable { source },
+            Self::Standby => AppendError::Unavailable { source: BackendError::new(ON_STANDBY) },
             Self::Pooled => AppendError::Invalid(not_through_pooler()),
             Self::OtherIncarnation(_) => AppendError::Broken {
                 what: "the database holds another incarnation of the store than the one that was opened".to_owned(),
@@ -48,6 +53,7 @@ impl NoConnection {
         match self {
             Self::Closed => DatabaseError::Closed,
             Self::Unavailable(source) => DatabaseError::Unavailable { source },
+            Self::Standby => DatabaseError::Unavailable { source: BackendError::new(ON_STANDBY) },
             Self::Pooled => DatabaseError::Failed { source: BackendError::new(not_through_pooler()) },
             Self::OtherIncarnation(_) => {
                 broken("the database holds another incarnation of the store than the one that was opened".to_owned())
@@ -60,6 +66,7 @@ impl NoConnection {
         match self {
             Self::Closed => ReadError::Closed,
             Self::Unavailable(source) => ReadError::Unavailable { source },
+            Self::Standby => ReadError::Unavailable { source: BackendError::new(ON_STANDBY) },
             Self::Pooled => ReadError::Invalid(not_through_pooler()),
             Self::OtherIncarnation(incarnation) => ReadError::StoreRewound { position: Position::START, incarnation },
             Self::SequenceBehind { last, head } => {
@@ -80,8 +87,8 @@ pub(crate) fn not_through_pooler() -> Invalid {
 
 /// Why a statement was not sent, inside an error of sqlx.
 #[derive(Debug, thiserror::Error)]
-#[error("the statement was not sent")]
-pub(crate) struct NotSent(#[source] BackendError);
+#[error("the statement was not sent: {0}")]
+pub(crate) struct NotSent(BackendError);
 
 impl NotSent {
     pub(crate) fn because(why: impl Into<Box<dyn std::error::Error + Send + Sync>>) -> sqlx::Error {
@@ -234,7 +241,7 @@ pub(crate) fn commit_error(error: sqlx::Error) -> DatabaseError {
 /// Maps an error at the end of a unit of work to the one that its users get.
 pub(crate) fn append_fault(error: DatabaseError, stream: impl FnOnce() -> StreamId) -> AppendError {
     match error {
-        DatabaseError::Busy { waited } => AppendError::Busy { waited },
+        DatabaseError::Busy { waited, holder } => AppendError::Busy { waited, holder },
         DatabaseError::Unavailable { source } => AppendError::Unavailable { source },
         // Transient errors are handled above; this transaction was aborted by one of the caller's own statements.
         DatabaseError::Failed { .. } => aborted().into(),

@@ -38,14 +38,14 @@ const GROUNDS: &str = "
            (SELECT count(*)
             FROM pg_trigger AS t
             WHERE t.tgrelid = to_regclass('annals.events') AND NOT t.tgisinternal AND t.tgenabled IN ('A', 'O')
-              AND t.tgname IN ('events_writers_are_announced', 'events_are_never_updated', 'events_are_never_deleted',
-                               'events_are_never_truncated', 'events_continue_their_stream')) AS triggers,
+              AND t.tgname IN ('events_are_never_updated', 'events_are_never_deleted', 'events_are_never_truncated',
+                               'events_continue_their_stream')) AS triggers,
            (SELECT coalesce(max(position), 0) FROM annals.events) AS head,
            (SELECT CASE WHEN is_called THEN last_value ELSE 0 END FROM annals.events_position) AS last
     ORDER BY 1
 ";
 
-const TRIGGERS: i64 = 5;
+const TRIGGERS: i64 = 4;
 
 /// A setting that is sent when a connection begins, only to check whether the server received it: a pooler refuses or
 /// drops it. The server's default is 1.

@@ -102,8 +102,10 @@ impl PostgresOptions {
         self
     }
 
-    /// How many connections the handle holds at most for reads, units of work and large appends; 10 by default, from 1 to
-    /// 10,000; other values are clamped. They are opened on demand. Each of the [`PostgresOptions::writers`] has one more,
+    /// How many connections the handle holds at most for units of work, borrowed readers and large appends, and as many again for its
+    /// own reads; 10 by default, from 1 to 10,000; other values are clamped. They are opened on demand. So reads never wait for
+    /// appends that are blocked, and the appends of one tenant use at most four fifths of the former, so that those of others do not
+    /// wait for them. Each of the [`PostgresOptions::writers`] has one more,
     /// and listening for notifications takes one; the server's `max_connections` must have room for those of all handles.
     #[must_use]
     pub fn connections(mut self, connections: usize) -> Self {
@@ -120,9 +122,9 @@ impl PostgresOptions {
     }
 
     /// How long the server may take to answer one of the store's own statements, or between two rows of a read; 30 s by
-    /// default. After that the connection is closed: the outcome of an append is unknown, a read fails as unavailable. So no
-    /// call waits forever for a server that is gone. Statements inside a unit of work, and the caller's own, have no such
-    /// limit.
+    /// default. After that the connection is closed: the outcome of an append or a commit is unknown, a read fails as unavailable.
+    /// So no call waits forever for a server that is gone. Statements inside a unit of work, and the caller's own, have no such
+    /// limit; the beginning and the commit of a transaction have it. A call with a deadline ends there.
     #[must_use]
     pub fn answer_timeout(mut self, timeout: Duration) -> Self {
         self.answer_timeout = timeout;

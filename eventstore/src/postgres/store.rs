@@ -15,6 +15,7 @@ use crate::limits::Limits;
 use crate::position::{After, Checkpoint, Incarnation, Position};
 use crate::postgres::append::blocked_streams::BlockedStreams;
 use crate::postgres::append::group::is_small;
+use crate::postgres::append::shares::Shares;
 use crate::postgres::append::single;
 use crate::postgres::append::writer::{Shared, Writers, append_outside_groups};
 use crate::postgres::connection::pool::Pool;
@@ -72,8 +73,9 @@ impl PostgresStore {
         let listen_at = crate::postgres::open::listen_to(&options)?;
         let (pool, name, incarnation) = crate::postgres::open::open(&options).await?;
         let database = PostgresDatabase::over(pool.clone(), name, &options);
-        let reader = Arc::new(Reader::new(pool.clone(), incarnation));
+        let reader = Arc::new(Reader::new(pool.another(), incarnation));
         let shared = Shared {
+            shares: Shares::of(&pool),
             pool,
             limits: options.limits,
             bounds: Bounds::default(),
@@ -101,8 +103,8 @@ impl PostgresStore {
 
     /// The store's database, for read models beside the events.
     ///
-    /// Its connections are those of the store: appends and reads cannot use one that is borrowed or in a transaction. Where
-    /// many are borrowed for long, open the database separately ([`PostgresDatabase::open`]).
+    /// Its connections are those of the store: large appends and units of work cannot use one that is borrowed or in a transaction;
+    /// reads and small appends have others. Where many are borrowed for long, open the database separately ([`PostgresDatabase::open`]).
     #[must_use]
     pub fn database(&self) -> &PostgresDatabase {
         &self.0.database
@@ -121,6 +123,7 @@ impl PostgresStore {
         &self.0.snapshots
     }
 
+    /// The connections for reads.
     pub(crate) fn pool(&self) -> &Pool {
         &self.0.reader.pool
     }
@@ -235,7 +238,7 @@ impl EventStore for PostgresStore {
     async fn close(&self) {
         self.0.writers.close().await;
         self.0.snapshots.close().await;
-        self.pool().close().await;
+        tokio::join!(self.pool().close(), self.0.shared.pool.close());
         let tasks = std::mem::take(&mut *self.0.tasks.lock().unwrap_or_else(PoisonError::into_inner));
         for task in tasks {
             task.abort();

@@ -8,9 +8,9 @@ use sqlx::{PgConnection, Postgres, Row, Transaction};
 use tokio::time::Instant;
 
 use crate::answer;
-use crate::append::{Append, Appended};
+use crate::append::{Append, Appended, CheckedAppend};
 use crate::checked::of_request;
-use crate::error::{AppendError, BackendError, Invalid, ReadError};
+use crate::error::{AppendError, BackendError, Holder, Invalid, ReadError};
 use crate::position::{Incarnation, Position};
 use crate::postgres::append::in_transaction::{NotDone, failed, other_store, within};
 use crate::postgres::append::replication::confirm;
@@ -114,7 +114,7 @@ impl CommandScope for PostgresUnitOfWork {
             return Ok(first.unwrap_or(answer));
         }
         self.broken = true;
-        let appended = within(&mut self.transaction, None, &append).await;
+        let appended = in_time(&append, within(&mut self.transaction, None, &append)).await;
         self.broken = matches!(appended, Err(NotDone::Failed(_)));
         let appended = appended?;
         self.stream.get_or_insert_with(|| append.first_stream());
@@ -188,7 +188,7 @@ impl PostgresUnitOfWork {
         self.broken = true;
         let begun = Instant::now();
         let rows = query.fetch_all(&mut *self.transaction).await.map_err(|e| match was_blocked(&e) {
-            true => AppendError::Busy { waited: begun.elapsed() },
+            true => AppendError::Busy { waited: begun.elapsed(), holder: Holder::Transaction },
             false => failed(e, || of_request(tenant, request.key())),
         })?;
         self.broken = false;
@@ -337,8 +337,18 @@ impl PostgresStore {
         }
         let append = append.check(self.limits())?;
         append.check_deadline()?;
-        check_foreign(transaction).await?;
-        Ok(within(transaction, Some(self.incarnation()), &append).await?)
+        let check = async { check_foreign(transaction).await.map_err(NotDone::Refused) };
+        in_time(&append, check).await?;
+        Ok(in_time(&append, within(transaction, Some(self.incarnation()), &append)).await?)
+    }
+}
+
+/// Waits for a statement of an append, not beyond its deadline. After that the transaction cannot go on.
+async fn in_time<T>(append: &CheckedAppend, run: impl Future<Output = Result<T, NotDone>>) -> Result<T, NotDone> {
+    let late = || NotDone::Failed(AppendError::DeadlineExceeded { stream: append.first_stream() });
+    match append.deadline {
+        None => run.await,
+        Some(deadline) => tokio::time::timeout_at(deadline, run).await.unwrap_or_else(|_| Err(late())),
     }
 }
 

@@ -1,4 +1,4 @@
-//! How many appends and bytes of each tenant wait. Both are bounded, so that no tenant fills the memory.
+//! How many appends and bytes of each tenant are unanswered. Both are bounded, so that no tenant fills the memory.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -8,7 +8,7 @@ use crate::error::AppendError;
 use crate::limits::Limits;
 use crate::stream::Tenant;
 
-/// The waiting appends of one handle, counted. Clones count together.
+/// The unanswered appends of one handle, counted. Clones count together.
 #[derive(Clone, Default)]
 pub(crate) struct Bounds(Arc<Mutex<HashMap<Tenant, Count>>>);
 

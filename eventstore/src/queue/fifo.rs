@@ -37,15 +37,26 @@ impl Ticket {
     }
 }
 
-type Reply = oneshot::Sender<Result<Appended, AppendError>>;
+/// Where the answer to an append goes. Until then it counts among those of its tenant.
+pub(crate) struct Reply {
+    answer: oneshot::Sender<Result<Appended, AppendError>>,
+    counted: Counted,
+}
 
-/// An append in the queue, and where its answer goes.
+impl Reply {
+    /// Answers. The caller may have dropped its future; what is stored is stored all the same.
+    pub(crate) fn send(self, answer: Result<Appended, AppendError>) {
+        // First, so that the caller finds room for the next one.
+        drop(self.counted);
+        drop(self.answer.send(answer));
+    }
+}
+
+/// An append in the queue.
 struct Job {
     append: CheckedAppend,
     reply: Reply,
     ticket: Arc<Ticket>,
-    counted: Counted,
-    #[cfg_attr(not(feature = "sqlite"), expect(dead_code, reason = "only SQLite bounds the wait for its writer"))]
     arrived: Instant,
 }
 
@@ -96,8 +107,8 @@ impl Queue {
         self.lock().order.is_empty()
     }
 
-    /// Puts an append at the end of its tenant's queue and waits for its answer. Its deadline takes it out again, unless
-    /// a writer has taken it by then: what was taken is answered.
+    /// Puts an append at the end of its tenant's queue and waits for its answer, not beyond its deadline. That takes it out again,
+    /// unless a writer has taken it by then: its outcome is unknown then.
     pub(crate) async fn append(&self, append: CheckedAppend, limits: &Limits) -> Result<Appended, AppendError> {
         let (reply, mut answer) = oneshot::channel();
         let ticket = Arc::new(Ticket::default());
@@ -111,8 +122,7 @@ impl Queue {
             match tokio::time::timeout_at(deadline, &mut answer).await {
                 Ok(answer) => return answer.map_err(gone)?,
                 Err(_) if ticket.withdraw() => return Err(AppendError::DeadlineExceeded { stream }),
-                // It has been sent, so it is answered.
-                Err(_) => {}
+                Err(_) => return Err(AppendError::unanswered(stream)),
             }
         }
         answer.await.map_err(gone)?
@@ -121,7 +131,7 @@ impl Queue {
     fn push(
         &self,
         append: CheckedAppend,
-        reply: Reply,
+        answer: oneshot::Sender<Result<Appended, AppendError>>,
         ticket: Arc<Ticket>,
         limits: &Limits,
     ) -> Result<(), AppendError> {
@@ -134,7 +144,7 @@ impl Queue {
             let tenant = append.tenant.clone();
             let queue = waiting.tenants.entry(tenant.clone()).or_default();
             let first = queue.is_empty();
-            queue.push_back(Job { append, reply, ticket, counted, arrived: Instant::now() });
+            queue.push_back(Job { append, reply: Reply { answer, counted }, ticket, arrived: Instant::now() });
             if first {
                 waiting.order.push_back(tenant);
             }
@@ -158,8 +168,7 @@ impl Queue {
             std::mem::take(&mut waiting.tenants)
         };
         for job in tenants.into_values().flatten() {
-            // The caller may have dropped its future.
-            drop(job.reply.send(Err(AppendError::Closed)));
+            job.reply.send(Err(AppendError::Closed));
         }
     }
 
@@ -180,7 +189,6 @@ impl Queue {
     }
 
     /// Takes every append that was there at `time`, for one answer to all of them.
-    #[cfg(feature = "sqlite")]
     pub(crate) fn take_until(&self, time: Instant) -> Taken {
         let mut waiting = self.lock();
         let Waiting { tenants, order, .. } = &mut *waiting;
@@ -211,11 +219,10 @@ impl Queue {
             let Some(queue) = waiting.tenants.get_mut(&tenant) else { continue };
             let Some(job) = queue.pop_front() else { continue };
             let append = &job.append;
-            if append.deadline.is_some_and(|deadline| deadline <= now) || job.reply.is_closed() {
+            if append.deadline.is_some_and(|deadline| deadline <= now) || job.reply.answer.is_closed() {
                 if job.ticket.withdraw() {
                     let error = AppendError::DeadlineExceeded { stream: append.first_stream() };
-                    // The caller may have dropped its future.
-                    drop(job.reply.send(Err(error)));
+                    job.reply.send(Err(error));
                 }
             } else {
                 let full = !batch.appends.is_empty()
@@ -232,8 +239,7 @@ impl Queue {
                     rows += append.event_count;
                     ids.extend(append.events().map(|(_, event)| event.event_id));
                     keys.extend(append.request.as_ref().map(|r| (tenant.clone(), r.key().to_owned())));
-                    let Job { append, reply, counted, .. } = job;
-                    drop(counted);
+                    let Job { append, reply, .. } = job;
                     batch.appends.push(append);
                     batch.replies.push(reply);
                 }

@@ -101,3 +101,48 @@ fn a_tenant_whose_append_had_no_room_is_first_in_the_next_batch() {
     assert_eq!(next(&queue), ["u1", "v1", "t2", "u2"]);
     assert_eq!(next(&queue), Vec::<String>::new());
 }
+
+/// A writer that waits for its database must not take in appends without bound.
+#[test]
+fn an_append_that_a_writer_has_taken_counts_until_it_is_answered() {
+    let queue = Arc::new(Queue::new(Bounds::default()));
+    let limits = Limits { queued_appends: 2, ..Limits::default() };
+    let try_one = |id: &str| {
+        let (queue, limits) = (Arc::clone(&queue), limits.clone());
+        let append = append("t", id, 1).check(&limits).expect("it is sound");
+        let mut waiting = async move { queue.append(append, &limits).await }.boxed();
+        let answered = waiting.as_mut().poll(&mut Context::from_waker(Waker::noop()));
+        (waiting, answered)
+    };
+    let _waiting = [try_one("a"), try_one("b")].map(|(waiting, _)| waiting);
+    let mut taken = queue.gather(&limits);
+    assert_eq!(taken.appends.len(), 2);
+    let refused = |answer| matches!(answer, std::task::Poll::Ready(Err(AppendError::Overloaded { .. })));
+    assert!(refused(try_one("c").1));
+    taken.replies.remove(0).send(Err(AppendError::Closed));
+    let (_third, answer) = try_one("c");
+    assert!(answer.is_pending());
+    assert!(refused(try_one("d").1));
+}
+
+/// What a writer has taken may be stored at any time; the caller waits no longer than it said.
+#[tokio::test(start_paused = true)]
+async fn a_deadline_leaves_the_outcome_of_an_append_that_was_taken_unknown() {
+    let queue = Arc::new(Queue::new(Bounds::default()));
+    let deadline = tokio::time::Instant::now() + std::time::Duration::from_millis(200);
+    let (taken, queued) = (append("t", "a", 1).with_deadline(deadline), append("t", "b", 1).with_deadline(deadline));
+    let (sent, waits) = (append_later(&queue, taken), append_later(&queue, queued));
+    tokio::task::yield_now().await;
+    // The second repeats nothing; it is put back by taking the first alone.
+    let first = queue.gather(&Limits { batch_bytes: 1, ..Limits::default() });
+    assert_eq!(first.appends.len(), 1);
+    assert!(matches!(sent.await.expect("it ends"), Err(AppendError::OutcomeUnknown { .. })));
+    assert!(matches!(waits.await.expect("it ends"), Err(AppendError::DeadlineExceeded { .. })));
+    assert_eq!(tokio::time::Instant::now(), deadline);
+}
+
+fn append_later(queue: &Arc<Queue>, append: Append) -> tokio::task::JoinHandle<Result<Appended, AppendError>> {
+    let queue = Arc::clone(queue);
+    let append = append.check(&Limits::default()).expect("it is sound");
+    tokio::spawn(async move { queue.append(append, &Limits::default()).await })
+}

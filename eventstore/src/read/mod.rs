@@ -5,6 +5,7 @@ mod events;
 mod ext;
 mod overlap;
 mod pages;
+mod room;
 mod stream_pages;
 mod streams;
 mod subscription;

@@ -12,6 +12,7 @@ use crate::error::ReadError;
 use crate::filter::Filter;
 use crate::position::{After, Position};
 use crate::read::ahead::{Ahead, FIRST_PAGE, grown};
+use crate::read::room::Room;
 use crate::store::{EventStore, Page};
 
 /// The log page by page: the present events, then new ones, without a gap or a duplicate.
@@ -21,7 +22,8 @@ use crate::store::{EventStore, Page};
 /// [`EventStoreExt::pages`](crate::EventStoreExt::pages); the streams of events are built on it.
 ///
 /// At most two pages are in memory: the current one, and the next one, which is read ahead. A page has a limit of 64
-/// events at first and of up to 4,096 later. Each read checks that the last event of the page before is still in the log,
+/// events at first and of up to 4,096 later, and fewer where there are many readers: the pages of all readers of a process have
+/// 128 MiB, about, or 256 KiB each if that is more. Each read checks that the last event of the page before is still in the log,
 /// so a reader never continues in a log that was rewound or replaced. Nothing is held in the store between pages. Dropping
 /// the value ends its read.
 ///
@@ -72,6 +74,7 @@ pub struct Pages {
     /// Whether transient errors are waited out here.
     retries: bool,
     ahead: Ahead<Page>,
+    room: Room,
 }
 
 impl Pages {
@@ -84,6 +87,7 @@ impl Pages {
             caught_up: false,
             retries: true,
             ahead: Ahead::idle(),
+            room: Room::enter(),
         }
     }
 
@@ -127,7 +131,8 @@ impl Pages {
             self.after = (*checkpoint).into();
         }
         self.caught_up = page.end;
-        self.limit = grown(self.limit);
+        self.room.has_read(&page.events);
+        self.limit = self.room.limit(grown(self.limit));
         if !page.end {
             let next = read(self.store.clone(), self.filter.clone(), self.after, self.limit, false, self.retries);
             self.ahead.begin(next);

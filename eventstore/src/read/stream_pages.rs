@@ -10,6 +10,7 @@ use crate::error::ReadError;
 use crate::position::Position;
 use crate::read::ahead::{Ahead, FIRST_STREAM_PAGE, grown};
 use crate::read::overlap::{Overlap, OverlappingPages};
+use crate::read::room::Room;
 use crate::store::{EventStore, StreamPage};
 use crate::stream::{StreamId, StreamVersion};
 
@@ -21,12 +22,21 @@ pub(super) struct StreamPages {
     position: Position,
     limit: usize,
     ahead: Ahead<StreamPage>,
+    room: Room,
 }
 
 impl StreamPages {
     pub(super) fn new(store: Arc<dyn EventStore>, stream: StreamId, after: StreamVersion) -> Self {
         let pages = OverlappingPages::behind(after, None);
-        Self { store, stream, pages, position: Position::START, limit: FIRST_STREAM_PAGE, ahead: Ahead::idle() }
+        Self {
+            store,
+            stream,
+            pages,
+            position: Position::START,
+            limit: FIRST_STREAM_PAGE,
+            ahead: Ahead::idle(),
+            room: Room::enter(),
+        }
     }
 
     /// The next page; must not be called after one with `end`.
@@ -47,7 +57,8 @@ impl StreamPages {
         if let Some(last) = page.events.last() {
             self.position = last.position;
         }
-        self.limit = grown(self.limit);
+        self.room.has_read(&page.events);
+        self.limit = self.room.limit(grown(self.limit));
         if !page.end {
             let (after, limit) = (self.pages.after(), self.pages.limit(self.limit));
             self.ahead.begin(read(self.store.clone(), self.stream.clone(), after, limit));

@@ -96,7 +96,7 @@ impl<A: Evolve> Repository<A> {
     ///
     /// A position and a time mean a prefix of the log in whole appends: see [`AsOf`]. A version is taken exactly, also in the
     /// middle of an append. For a time it waits until no running append can be recorded at it any more, if that could change
-    /// the answer. The deadline of the context does not apply.
+    /// the answer. At the deadline of the context it fails as unavailable.
     ///
     /// Where there are snapshots, it begins with the latest one of that time, and reads the events from there on. It has one
     /// taken of what it read, if that were as many events as a load has one taken after.
@@ -138,6 +138,10 @@ impl<A: Evolve> Repository<A> {
     /// # Cancel safety
     /// Dropping the future is harmless.
     pub async fn as_of(&self, id: &A::Id, as_of: AsOf) -> Result<LoadedAsOf<A>, ReadError> {
+        self.read_in_time(self.find_as_of(id, as_of)).await
+    }
+
+    async fn find_as_of(&self, id: &A::Id, as_of: AsOf) -> Result<LoadedAsOf<A>, ReadError> {
         let stream = self.stream(id)?;
         let last = match as_of {
             AsOf::Version(version) if version < 0 => {

@@ -16,6 +16,8 @@ pub(crate) struct Known<A> {
     pub(crate) version: StreamVersion,
     /// The event at that version, which proves that the state is one of this history; `None` before the first.
     pub(crate) last_event: Option<EventId>,
+    /// The bytes of the events or the snapshot that it was made of, which stand for the size of the state.
+    pub(crate) bytes: usize,
     /// Whether a snapshot of the state is taken once it is known to be stored; not of one that is cached.
     pub(crate) is_due: bool,
 }
@@ -23,7 +25,7 @@ pub(crate) struct Known<A> {
 impl<A: Default> Known<A> {
     /// The state before the first event.
     pub(crate) fn start() -> Self {
-        Self { state: Arc::new(A::default()), version: StreamVersion::NONE, last_event: None, is_due: false }
+        Self { state: Arc::new(A::default()), version: StreamVersion::NONE, last_event: None, bytes: 0, is_due: false }
     }
 }
 
@@ -48,6 +50,7 @@ impl<A: Evolve> Known<A> {
                 Arc::make_mut(&mut self.state).evolve(&event);
             }
             (self.version, self.last_event) = (recorded.version, Some(recorded.event_id));
+            self.bytes += recorded.payload.as_str().len();
         }
         Ok(())
     }
@@ -55,11 +58,14 @@ impl<A: Evolve> Known<A> {
 
 impl<A> Clone for Known<A> {
     fn clone(&self) -> Self {
-        Self { state: self.state.clone(), version: self.version, last_event: self.last_event, is_due: self.is_due }
+        Self { state: self.state.clone(), ..*self }
     }
 }
 
-/// A bounded number of states, those used most kept.
+/// The most bytes that can be weighed.
+const HEAVIEST: u64 = u32::MAX as u64;
+
+/// A bounded number of states of bounded size, those used most kept.
 ///
 /// What it holds was the truth at some moment: streams only grow, so a state in it may be old but never wrong. The
 /// exceptions are a failover to a server that had not got everything, and a restore. So each state belongs to one
@@ -68,9 +74,18 @@ impl<A> Clone for Known<A> {
 pub(super) struct Cache<A>(Option<moka::sync::Cache<StreamId, (Incarnation, Known<A>)>>);
 
 impl<A: Send + Sync + 'static> Cache<A> {
-    /// Keeps up to `entries` states; none for 0.
-    pub(super) fn new(entries: u64) -> Self {
-        Self((entries > 0).then(|| moka::sync::Cache::new(entries)))
+    /// Keeps up to `entries` states of up to `bytes` in all; none if one of them is 0.
+    pub(super) fn new(entries: u64, bytes: u64) -> Self {
+        // Each state weighs at least its share of the bytes, so that one bound holds both.
+        let bytes = bytes.min(HEAVIEST);
+        let unit = bytes.div_ceil(entries.max(1));
+        let weigh = move |_: &StreamId, (_, known): &(Incarnation, Known<A>)| {
+            u32::try_from(unit.max(u64::try_from(known.bytes).unwrap_or(u64::MAX))).unwrap_or(u32::MAX)
+        };
+        let cache = || {
+            moka::sync::Cache::builder().max_capacity(bytes.min(unit.saturating_mul(entries))).weigher(weigh).build()
+        };
+        Self((entries > 0 && bytes > 0).then(cache))
     }
 
     pub(super) fn get(&self, incarnation: Incarnation, stream: &StreamId) -> Option<Known<A>> {
@@ -87,6 +102,15 @@ impl<A: Send + Sync + 'static> Cache<A> {
             Some((of, there)) if of == incarnation && there.version >= known.version => Op::Nop,
             _ => Op::Put((incarnation, Known { is_due: false, ..known.clone() })),
         });
+    }
+
+    /// How many states are kept.
+    #[cfg(test)]
+    pub(super) fn count(&self) -> u64 {
+        self.0.as_ref().map_or(0, |cache| {
+            cache.run_pending_tasks();
+            cache.entry_count()
+        })
     }
 
     pub(super) fn evict(&self, stream: &StreamId) {

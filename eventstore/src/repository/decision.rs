@@ -10,7 +10,7 @@ use super::settle::{SettleToken, Settled, settle};
 use super::turns::Turn;
 use crate::append::{Append, Appended};
 use crate::context::Context;
-use crate::error::{AppendError, ErrorFamily, Invalid, ReadError};
+use crate::error::{AppendError, BackendError, ErrorFamily, Invalid, ReadError};
 use crate::store::EventStore;
 use crate::stream::{StreamId, StreamVersion};
 
@@ -151,10 +151,14 @@ where
             _ => subject.append(&states, &events)?,
         };
         drop(events);
-        match append_in(scope, subject, circumstances, in_context(append, context)).await {
+        let append = in_context(append, context);
+        match append_in(scope, subject, circumstances, &append).await {
             // Without a request key a repeat is that of the same events, so their state is the one.
             Ok(appended) if appended.repeated && context.request().is_some() => {
-                return again(scope, subject, &appended).await;
+                // With this token it is the same append, which is answered as this one was.
+                let source = BackendError::new("the deadline passed before the state of the first answer was read");
+                let late = || unknown(subject.stream(), append, source);
+                return in_time::<S, _, _>(context, again(scope, subject, &appended), late).await;
             }
             Ok(appended) => {
                 // What a transaction adds may never be committed.
@@ -180,21 +184,30 @@ where
     }
 }
 
-/// Reads on; outside of a transaction not beyond the deadline of the command.
+/// Waits for `run`; outside of a transaction not beyond the deadline of the command, which then fails with `late`.
+async fn in_time<S: CommandScope, T, E>(
+    context: &Context,
+    run: impl Future<Output = Result<T, E>>,
+    late: impl FnOnce() -> E,
+) -> Result<T, E> {
+    match context.deadline().filter(|_| !S::IS_TRANSACTION) {
+        None => run.await,
+        Some(deadline) => tokio::time::timeout_at(deadline, run).await.unwrap_or_else(|_| Err(late())),
+    }
+}
+
+fn not_sent<R>(subject: &impl Subject) -> ExecuteError<R> {
+    AppendError::DeadlineExceeded { stream: subject.stream().clone() }.into()
+}
+
 async fn read_in_time<S: CommandScope, P: Subject, R>(
     scope: &mut S,
     subject: &P,
     context: &Context,
     states: P::States,
 ) -> Result<P::States, ExecuteError<R>> {
-    let read = subject.read(scope, states);
-    match context.deadline().filter(|_| !S::IS_TRANSACTION) {
-        None => Ok(read.await?),
-        Some(deadline) => match tokio::time::timeout_at(deadline, read).await {
-            Ok(read) => Ok(read?),
-            Err(_) => Err(AppendError::DeadlineExceeded { stream: subject.stream().clone() }.into()),
-        },
-    }
+    let read = async { Ok(subject.read(scope, states).await?) };
+    in_time::<S, _, _>(context, read, || not_sent(subject)).await
 }
 
 /// The answer to this request, if it was executed before.
@@ -210,15 +223,10 @@ async fn first_answer<S: CommandScope, P: Subject, R>(
             None => Ok(None),
         }
     };
-    match context.deadline().filter(|_| !S::IS_TRANSACTION) {
-        None => look.await,
-        Some(deadline) => tokio::time::timeout_at(deadline, look)
-            .await
-            .unwrap_or_else(|_| Err(AppendError::DeadlineExceeded { stream: subject.stream().clone() }.into())),
-    }
+    in_time::<S, _, _>(context, look, || not_sent(subject)).await
 }
 
-/// The answer to what was executed before, whatever the deadline is: its effect is there.
+/// The answer to what was executed before.
 pub(super) async fn again<P: Subject, R>(
     scope: &mut impl CommandScope,
     subject: &P,
@@ -245,7 +253,7 @@ async fn append_in<S: CommandScope, R>(
     scope: &mut S,
     subject: &impl Subject,
     circumstances: Circumstances<'_>,
-    append: Append,
+    append: &Append,
 ) -> Result<Appended, ExecuteError<R>> {
     let source = match scope.append_once(append.clone()).await {
         Err(AppendError::OutcomeUnknown { source, .. }) if !S::IS_TRANSACTION => source,
@@ -254,12 +262,13 @@ async fn append_in<S: CommandScope, R>(
     let stream = subject.stream();
     tracing::warn!(%stream, error = %source, "an append has an unknown outcome, settling it");
     subject.evict();
-    match settle(circumstances.store, &append, stream, circumstances.context.deadline(), source).await {
+    match settle(circumstances.store, append, stream, circumstances.context.deadline(), source).await {
         Settled::Known(known) => Ok(known?),
-        Settled::Unknown(source) => Err(ExecuteError::OutcomeUnknown {
-            stream: stream.clone(),
-            token: SettleToken::new(stream.clone(), append),
-            source,
-        }),
+        Settled::Unknown(source) => Err(unknown(stream, append.clone(), source)),
     }
+}
+
+fn unknown<R>(stream: &StreamId, append: Append, source: BackendError) -> ExecuteError<R> {
+    let token = SettleToken::new(stream.clone(), append);
+    ExecuteError::OutcomeUnknown { stream: stream.clone(), token, source }
 }

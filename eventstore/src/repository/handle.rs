@@ -28,6 +28,9 @@ use crate::stream::StreamId;
 
 /// How many states a repository keeps by default.
 const CACHED_STATES: u64 = 10_000;
+
+/// How many bytes they have together.
+const CACHED_BYTES: u64 = 256 << 20;
 /// How often a command is decided by default.
 const ATTEMPTS: u32 = 10;
 
@@ -168,7 +171,7 @@ where
 /// If another writer appended first, only the new events are read, and the command is decided again: up to 10 times, then
 /// the conflict is returned.
 ///
-/// States are cached (10,000 by default), so that the usual command is one round trip to the store. The store checks a
+/// States are cached (10,000 and 256 MiB of events by default), so that the usual command is one round trip to the store. The store checks a
 /// cached state: the append expects the last event of the state it was decided on, so that
 /// nothing is stored if a failover or a restore has lost that event; a rejection, or a decision without events, that was
 /// made on a cached state is repeated after new events were read; and [`Repository::load`] always reads new events.
@@ -236,7 +239,7 @@ impl<A: Evolve> Repository<A> {
         let snapshots = queue.zip(A::snapshot_codec()).map(|(queue, codec)| Snapshots::new(codec, queue));
         Self {
             store,
-            cache: Cache::new(CACHED_STATES),
+            cache: Cache::new(CACHED_STATES, CACHED_BYTES),
             context: Arc::default(),
             turns: Turns::default(),
             attempts: ATTEMPTS,
@@ -272,11 +275,19 @@ impl<A: Evolve> Repository<A> {
         Self { context: Arc::new(context), ..self.clone() }
     }
 
-    /// The same repository with a new, empty cache of up to `states` states, of any size; 10,000 by default. The most recently
-    /// used are kept.
+    /// The same repository with a new, empty cache of up to `states` states; 10,000 by default. The most recently used are kept.
+    /// They have 256 MiB together, see [`Repository::cache_bytes`].
     #[must_use]
     pub fn cache(self, states: u64) -> Self {
-        Self { cache: Cache::new(states), ..self }
+        self.cache_bytes(states, CACHED_BYTES)
+    }
+
+    /// The same repository with a new, empty cache of up to `states` states and up to `bytes`, at most 4 GiB. A state counts as many
+    /// bytes as the payloads of the events that it was folded from, or the snapshot and the events after it: its own size
+    /// is not known.
+    #[must_use]
+    pub fn cache_bytes(self, states: u64, bytes: u64) -> Self {
+        Self { cache: Cache::new(states, bytes), ..self }
     }
 
     /// The same repository without a cache: it reads the whole stream before every command.
@@ -326,7 +337,7 @@ impl<A: Evolve> Repository<A> {
     /// The aggregate's state after its last event, with its version; the default state and version 0 if it has no
     /// events.
     ///
-    /// Always reads new events. The deadline of the context does not apply.
+    /// Always reads new events. At the deadline of the context it fails as unavailable.
     ///
     /// # Errors
     /// [`ReadError::Undecodable`] naming an event that this build cannot read; [`ReadError::Invalid`] if no stream
@@ -335,7 +346,8 @@ impl<A: Evolve> Repository<A> {
     /// # Cancel safety
     /// Dropping the future is harmless.
     pub async fn load(&self, id: &A::Id) -> Result<Loaded<A>, ReadError> {
-        One::new(self, id)?.load(&mut Direct(&*self.store)).await
+        let one = One::new(self, id)?;
+        self.read_in_time(one.load(&mut Direct(&*self.store))).await
     }
 
     /// Decides with `decide` what happens to the aggregate called `id`, and appends it: all of its events or none.
@@ -452,6 +464,17 @@ impl<A: Evolve> Repository<A> {
         one.check_request(&appended, token.append().request())?;
         let known = one.read_at(&mut Direct(&*self.store), &appended).await?;
         Ok(one.answer(&appended, known))
+    }
+
+    /// Waits for `read`, not beyond the deadline of the context.
+    pub(super) async fn read_in_time<T>(
+        &self,
+        read: impl Future<Output = Result<T, ReadError>>,
+    ) -> Result<T, ReadError> {
+        match self.context.deadline() {
+            None => read.await,
+            Some(deadline) => tokio::time::timeout_at(deadline, read).await.unwrap_or_else(|_| Err(ReadError::late())),
+        }
     }
 
     /// The store that it appends to.

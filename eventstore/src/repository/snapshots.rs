@@ -99,7 +99,14 @@ impl<A: Evolve> Snapshots<A> {
             );
         }
         let state = self.codec.decode(&snapshot.body).map_err(|e| format!("its state cannot be read: {e}"))?;
-        Ok(Known { state: state.into(), version: snapshot.version, last_event: Some(snapshot.event_id), is_due: false })
+        let bytes = snapshot.body.as_str().len();
+        Ok(Known {
+            state: state.into(),
+            version: snapshot.version,
+            last_event: Some(snapshot.event_id),
+            bytes,
+            is_due: false,
+        })
     }
 
     /// Compares a snapshot with what its events give.

@@ -92,6 +92,7 @@ impl<'r, A: Evolve> One<'r, A> {
         for event in events {
             let (event, copy) = NewEvent::with_copy(EventId::new(ids.next_id())?, event)?;
             Arc::make_mut(&mut next.state).evolve(&copy);
+            next.bytes += event.payload.as_str().len();
             new.push(event.with_metadata(metadata.clone()));
         }
         if let Some(version) = known.version.plus(events.len()) {

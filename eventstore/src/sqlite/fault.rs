@@ -3,14 +3,14 @@
 use std::time::Duration;
 
 use crate::database_error::DatabaseError;
-use crate::error::{AppendError, BackendError, ReadError};
+use crate::error::{AppendError, BackendError, Holder, ReadError};
 use crate::position::Position;
 use crate::stream::StreamId;
 
 impl DatabaseError {
     pub(crate) fn of(error: sqlx::Error, waited: Duration) -> Self {
         match result_code(&error) {
-            Some(BUSY | LOCKED) => Self::Busy { waited },
+            Some(BUSY | LOCKED) => Self::Busy { waited, holder: Holder::OtherHandle },
             Some(FULL) => Self::StorageFull { source: BackendError::new(error) },
             Some(READONLY | PERM) => Self::ReadOnly { source: BackendError::new(error) },
             Some(CORRUPT | NOTADB) => Self::Damaged { source: BackendError::new(error) },
@@ -26,7 +26,7 @@ impl DatabaseError {
 
     pub(crate) fn into_append(self, stream: impl FnOnce() -> StreamId) -> AppendError {
         match self {
-            Self::Busy { waited } => AppendError::Busy { waited },
+            Self::Busy { waited, holder } => AppendError::Busy { waited, holder },
             Self::StorageFull { source } => AppendError::StorageFull { source },
             Self::ReadOnly { source } => AppendError::ReadOnly { reason: source.to_string() },
             Self::Damaged { source } => {

@@ -59,6 +59,11 @@ const DATA_VERSION: &str = "PRAGMA data_version";
 ///
 /// The file must stay where it is while it is open, with its journal beside it: see [`SqliteDatabase`].
 ///
+/// **Backups.** `VACUUM INTO 'copy.db'` by the program `sqlite3`, or SQLite's backup API, copies a store that is open, as of one moment.
+/// Once all handles are closed, the file alone is everything and may be copied. Never copy only the file of a store that is open: the
+/// latest events are in its journal (`-wal`). A copy without any table is refused when it is opened; one that lacks only some events
+/// looks like an older store.
+///
 /// Its writer, and its watch of other processes, are tasks of the tokio runtime in which it is opened, which needs
 /// timers and must run as long as the store is used. Close it with [`EventStore::close`] when you are done.
 ///
@@ -217,7 +222,14 @@ impl SqliteStore {
             return None;
         }
         let mut writer = DirectWriter::of(&group.database)?;
-        group.commit(&mut writer, std::slice::from_ref(append)).await.pop()
+        let answers = group.commit(&mut writer, std::slice::from_ref(append));
+        match append.deadline {
+            None => answers.await.pop(),
+            Some(deadline) => match tokio::time::timeout_at(deadline, answers).await {
+                Ok(mut answers) => answers.pop(),
+                Err(_) => Some(Err(AppendError::unanswered(append.first_stream()))),
+            },
+        }
     }
 
     /// SQLite gives the same code for a full disk and for a log that has used its last position, so it is looked up.

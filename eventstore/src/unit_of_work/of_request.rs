@@ -2,6 +2,7 @@
 
 use std::fmt;
 use std::ops::{Deref, DerefMut};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use async_trait::async_trait;
@@ -21,7 +22,7 @@ use crate::store::StreamPage;
 use crate::stream::{StreamId, StreamVersion, Tenant};
 
 /// How long a commit that comes after its deadline waits for its rollback.
-const LATE_ROLLBACK: Duration = Duration::from_millis(50);
+const LATE_ROLLBACK: Duration = Duration::from_millis(30);
 
 /// How a unit of work for a request begins. [`RequestUnitOfWork`] has an example.
 #[expect(clippy::large_enum_variant, reason = "there is one per transaction, and most are new")]
@@ -238,20 +239,39 @@ impl<S: TransactionalStore> RequestUnitOfWork<S> {
     /// of the append, with `repeated`.
     ///
     /// # Errors
-    /// As of [`UnitOfWork::commit`]; [`AppendError::DeadlineExceeded`] if the deadline has passed, and [`AppendError::Invalid`]
-    /// with the field `transaction` if a savepoint of the user's own has undone events; nothing is stored then. After an unknown
-    /// outcome begin with the same context again: it tells.
+    /// As of [`UnitOfWork::commit`]; [`AppendError::DeadlineExceeded`] if the deadline passes before the commit is sent, and
+    /// [`AppendError::Invalid`] with the field `transaction` if a savepoint of the user's own has undone events; nothing is stored
+    /// then. [`AppendError::OutcomeUnknown`] if it passes after that: begin with the same request again, which tells.
     ///
     /// # Cancel safety
     /// Dropping the future leaves the outcome unknown; begin with the same context again.
-    pub async fn commit(mut self) -> Result<Appended, AppendError> {
-        if is_late(&self.context) {
+    pub async fn commit(self) -> Result<Appended, AppendError> {
+        let Some(deadline) = self.context.deadline() else { return self.commit_all(&AtomicBool::new(false)).await };
+        let (late, stream) = (exceeded(&self.context), self.of_commit());
+        if deadline <= Instant::now() {
             return match tokio::time::timeout(LATE_ROLLBACK, self.unit.rollback()).await {
                 Ok(Err(unknown @ AppendError::OutcomeUnknown { .. })) => Err(unknown),
                 // A rollback that is given up goes on without anybody waiting for it.
-                _ => Err(exceeded(&self.context)),
+                _ => Err(late),
             };
         }
+        let is_sent = AtomicBool::new(false);
+        match tokio::time::timeout_at(deadline, self.commit_all(&is_sent)).await {
+            Ok(answer) => answer,
+            Err(_) if is_sent.into_inner() => Err(AppendError::unanswered(stream)),
+            Err(_) => Err(late),
+        }
+    }
+
+    /// What an error about the commit names.
+    fn of_commit(&self) -> StreamId {
+        let first = self.streams.first().map(|appended| appended.stream.clone());
+        let of_request = |request: &RequestKey| of_request(self.context.tenant(), request.key());
+        first.or_else(|| self.context.request().map(of_request)).unwrap_or_else(no_stream)
+    }
+
+    /// Says in `is_sent` whether it may have been committed.
+    async fn commit_all(mut self, is_sent: &AtomicBool) -> Result<Appended, AppendError> {
         let positions: Vec<_> = self.streams.iter().flat_map(|appended| appended.positions.iter().copied()).collect();
         if self.undone || !self.unit.has(positions).await? {
             self.unit.rollback().await?;
@@ -267,6 +287,7 @@ impl<S: TransactionalStore> RequestUnitOfWork<S> {
         {
             return roll_back_to(first, &self.store, self.unit, &self.context).await;
         }
+        is_sent.store(true, Ordering::Release);
         self.unit.commit().await?;
         Ok(answer)
     }
@@ -274,12 +295,20 @@ impl<S: TransactionalStore> RequestUnitOfWork<S> {
     /// Rolls back, and waits until that is done. The request key is not stored.
     ///
     /// # Errors
-    /// As of [`UnitOfWork::rollback`].
+    /// As of [`UnitOfWork::rollback`]; [`AppendError::DeadlineExceeded`] if it is not done at the deadline of the context: it goes
+    /// on, and nothing is stored.
     ///
     /// # Cancel safety
     /// Dropping the future rolls back as well.
     pub async fn rollback(self) -> Result<(), AppendError> {
-        self.unit.rollback().await
+        let late = exceeded(&self.context);
+        match self.context.deadline() {
+            None => self.unit.rollback().await,
+            Some(deadline) => {
+                let until = deadline.max(Instant::now() + LATE_ROLLBACK);
+                tokio::time::timeout_at(until, self.unit.rollback()).await.unwrap_or(Err(late))
+            }
+        }
     }
 
     /// Takes what was appended into the answer.

@@ -10,6 +10,8 @@ mod cached;
 mod chaos;
 mod conformance;
 #[cfg(feature = "sqlite")]
+mod correlation;
+#[cfg(feature = "sqlite")]
 mod evolving;
 mod execute_two;
 mod memory;

@@ -6,8 +6,8 @@ use std::time::Duration;
 
 use annals_eventstore::testing::{Fault, FaultyStore};
 use annals_eventstore::{
-    EventId, EventStore, EventStoreExt, ExpectedVersion, Filter, MemoryStore, NewEvent, Payload, Position, ReadError,
-    StreamFilter, StreamId, StreamVersion, Tenant,
+    EventId, EventStore, EventStoreExt, ExpectedVersion, Filter, MemoryStore, Metadata, NewEvent, PAGE_BYTES, Pages,
+    Payload, Position, ReadError, RecordedEvent, StreamFilter, StreamId, StreamVersion, Tenant,
 };
 use futures::{FutureExt, StreamExt, TryStreamExt};
 use tokio::time::{Instant, timeout};
@@ -268,4 +268,58 @@ async fn dropping_the_future_of_an_item_loses_no_event() {
     }
     assert_eq!(seen, expected(1..=600));
     assert!(dropped > 0, "the test never dropped a waiting future");
+}
+
+fn large(store: &impl EventStore, payload: usize, note: usize) -> NewEvent {
+    let id = EventId::new(store.ids().next_id()).unwrap();
+    let mut metadata = Metadata::default();
+    metadata.extra.insert("note".to_owned(), "m".repeat(note));
+    NewEvent::raw(id, "large", 1, Payload::of(&"p".repeat(payload)).unwrap()).unwrap().with_metadata(metadata)
+}
+
+fn bytes(events: &[RecordedEvent]) -> usize {
+    let note = |event: &RecordedEvent| event.metadata.extra.values().map(String::len).sum::<usize>();
+    events.iter().map(|event| event.payload.as_str().len() + note(event)).sum()
+}
+
+/// A page of small payloads must not be large by its metadata.
+#[tokio::test]
+async fn metadata_count_among_the_bytes_of_a_page() {
+    let store = MemoryStore::new();
+    for _ in 0..4 {
+        let events = (0..500).map(|_| large(&store, 10, 15_000)).collect();
+        store.append(&stream("a"), ExpectedVersion::Any, events).await.unwrap();
+    }
+    let page = store.read_page(Position::START.into(), &Filter::all(), 10_000).await.unwrap();
+    assert!(!page.end && page.events.len() > 1_000 && bytes(&page.events) <= PAGE_BYTES, "{}", page.events.len());
+    let page = store.load_page(&stream("a"), StreamVersion::NONE, 10_000).await.unwrap();
+    assert!(!page.end && bytes(&page.events) <= PAGE_BYTES, "{}", page.events.len());
+}
+
+/// Each reader holds two pages; with many readers they are shorter.
+#[tokio::test]
+async fn the_pages_of_many_readers_have_a_bound_together() {
+    let store = MemoryStore::new();
+    for _ in 0..4 {
+        let events = (0..500).map(|_| large(&store, 8_000, 0)).collect();
+        store.append(&stream("a"), ExpectedVersion::Any, events).await.unwrap();
+    }
+    let mut readers: Vec<_> = (0..200).map(|_| store.pages(Position::START, Filter::all())).collect();
+    let mut held = 0;
+    for reader in &mut readers {
+        let page = async |reader: &mut Pages| bytes(&reader.next().await.unwrap().events);
+        page(reader).await;
+        let largest = page(reader).await.max(page(reader).await);
+        // The present one, and the next, which is as long.
+        held += 2 * largest;
+    }
+    assert!(held <= 128 << 20, "{held}");
+    drop(readers);
+    // A single reader has long ones again.
+    let mut reader = store.pages(Position::START, Filter::all());
+    let mut longest = 0;
+    for _ in 0..3 {
+        longest = longest.max(reader.next().await.unwrap().events.len());
+    }
+    assert!(longest >= 1_000, "{longest}");
 }

@@ -13,11 +13,11 @@ pub fn line(event: &SagaEvent) -> Option<String> {
         SagaEvent::Failed { step, direction, error, .. } => format!("{direction} {step}: {error}"),
         SagaEvent::SignalReceived { payload, .. } => seen(payload)?,
         SagaEvent::PivotPassed => "-- pivot --".to_owned(),
+        SagaEvent::ApprovalAsked { step, .. } => format!("{step} waits for approval"),
         SagaEvent::CompensationBegun { .. } => "-- from here on it is undone --".to_owned(),
         SagaEvent::Intervened { intervention, actor, reason, .. } => {
             format!("{actor}: {intervention}, because {reason}")
         }
-        SagaEvent::ApprovalAsked { step, .. } => format!("{step} waits for approval"),
         SagaEvent::Stuck { .. } => "stuck".to_owned(),
         SagaEvent::Completed => "completed".to_owned(),
         SagaEvent::Compensated => "compensated".to_owned(),

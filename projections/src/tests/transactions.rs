@@ -5,8 +5,8 @@ use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use annals_eventstore::{
-    Checkpoint, DatabaseError, DecodeError, Event, EventShape, IdSource, Invalid, Payload, Position, Recorded, Tenant,
-    TimeOrderedIds,
+    Checkpoint, DatabaseError, DecodeError, Event, EventShape, Holder, IdSource, Invalid, Payload, Position, Recorded,
+    Tenant, TimeOrderedIds,
 };
 use sqlx::AssertSqlSafe;
 use tokio::sync::Semaphore;
@@ -125,7 +125,9 @@ impl<const VERSION: u32> TransactionProjection for Totals<VERSION> {
                 tx.execute(add, &[&id, &1]).await?;
                 let left = faults.fetch_update(Ordering::SeqCst, Ordering::SeqCst, |left| left.checked_sub(1));
                 if left.is_ok() {
-                    return Err(Jammed(DatabaseError::Busy { waited: Duration::ZERO }).into());
+                    return Err(
+                        Jammed(DatabaseError::Busy { waited: Duration::ZERO, holder: Holder::OtherHandle }).into()
+                    );
                 }
             }
             AccountEvent::LooksUp(_) => {

@@ -8,7 +8,6 @@ use annals_eventstore::{CorrelationId, Event, Invalid};
 use crate::builder::COMPENSATION;
 use crate::definition::{self, Definition, Kind, Step, Undo};
 use crate::event::Direction;
-use crate::retry::StepRetry;
 
 /// A business transaction that no saga directs: reactors answer events with commands, whose events others answer. A flow is all
 /// events of one correlation id. [`SagasBuilder::track`](crate::SagasBuilder::track) gives each a stream and a row in
@@ -167,8 +166,8 @@ impl FlowSteps {
                 after: Vec::new(),
                 undo: undone_by.map_or(Undo::Nothing(String::new()), |_| Undo::Signal),
                 keep: None,
-                retry: StepRetry::default(),
-                retry_undo: StepRetry::default(),
+                retry: None,
+                retry_undo: None,
             });
         }
         for event in self.fails {

@@ -112,7 +112,7 @@ impl Engine<()> {
             let mut events = Vec::new();
             if instance.status == Status::NotStarted {
                 let (Some(begun), Some(first)) = (begun, self.definition.steps().first()) else {
-                    return Err(SagaError::NotStarted { id: id.clone() });
+                    return Err(self.not_started(id));
                 };
                 events.push(self.started(Value::Null));
                 events.push(signalled(&first.name, Direction::Do, begun)?);

@@ -1,5 +1,7 @@
 //! What is recorded about a step.
 
+use std::sync::Arc;
+
 use annals_macros::Event;
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
@@ -16,12 +18,25 @@ pub(crate) enum StepEvent {
         at: Timestamp,
         /// When the effect is dropped at the latest.
         until: Timestamp,
+        /// The path of the handler that was called, if it was one.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        address: Option<Arc<str>>,
     },
     #[event(name = "participant.done")]
-    Done { request: String, answer: Value },
+    Done {
+        request: String,
+        answer: Value,
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        address: Option<Arc<str>>,
+    },
     /// For good.
     #[event(name = "participant.do_refused")]
-    DoRefused { request: String, reason: String },
+    DoRefused {
+        request: String,
+        reason: String,
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        address: Option<Arc<str>>,
+    },
     /// The effect ended without an answer, and may be made again.
     #[event(name = "participant.do_failed")]
     DoFailed { error: String },

@@ -32,6 +32,8 @@ pub struct Participant {
     pub(super) context: Context,
     clock: Arc<dyn Clock>,
     effects_within: Duration,
+    /// The path of the handler that is called, if it is one.
+    pub(super) address: Option<Arc<str>>,
     #[cfg(feature = "axum")]
     pub(super) contexts: Option<super::routes::Contexts>,
 }
@@ -46,6 +48,7 @@ impl Participant {
             context: Context::default(),
             clock: Arc::new(SystemClock),
             effects_within: EFFECTS_WITHIN,
+            address: None,
             #[cfg(feature = "axum")]
             contexts: None,
         }

@@ -44,11 +44,11 @@ impl Participant {
         let request = fingerprint(request)?;
         let record = |state: &StepState, decided: Result<Value, String>| {
             let is_due = matches!(state.to_do(step, &request, self.now()), Ok(None));
-            let request = request.clone();
+            let (request, address) = (request.clone(), self.address.clone());
             is_due.then(|| {
                 vec![match decided {
-                    Ok(answer) => StepEvent::Done { request, answer },
-                    Err(reason) => StepEvent::DoRefused { request, reason: text::storable(&reason) },
+                    Ok(answer) => StepEvent::Done { request, answer, address },
+                    Err(reason) => StepEvent::DoRefused { request, reason: text::storable(&reason), address },
                 }]
             })
         };
@@ -75,7 +75,7 @@ impl Participant {
         let context = self.context(step, Direction::Undo)?;
         let begun = self
             .record(context.clone(), step, |state| {
-                let to_undo = state.to_undo(step, self.now())?;
+                let to_undo = state.to_undo(step, self.address.as_deref(), self.now())?;
                 Ok((to_undo == ToUndo::Tombstone).then_some(StepEvent::Undone))
             })
             .await?;
@@ -84,7 +84,7 @@ impl Participant {
         }
         // A step that was begun is not new again, so it is still to be undone or was undone meanwhile.
         let record = |state: &StepState, decided: Result<Value, String>| {
-            matches!(state.to_undo(step, self.now()), Ok(ToUndo::Undo)).then(|| {
+            matches!(state.to_undo(step, self.address.as_deref(), self.now()), Ok(ToUndo::Undo)).then(|| {
                 vec![match decided {
                     Ok(_) => StepEvent::Undone,
                     Err(error) => StepEvent::UndoFailed { error: text::storable(&error) },

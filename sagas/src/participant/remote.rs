@@ -51,7 +51,8 @@ impl Participant {
             .record(self.context(step, Direction::Do)?, step, |state| {
                 let now = self.now();
                 let is_due = state.to_do(step, &request, now)?.is_none();
-                Ok(is_due.then(|| StepEvent::DoBegun { request: request.clone(), at: now, until: after(now, limit) }))
+                let (request, address) = (request.clone(), self.address.clone());
+                Ok(is_due.then(|| StepEvent::DoBegun { request, at: now, until: after(now, limit), address }))
             })
             .await?;
         if begun.events == 0 {
@@ -59,7 +60,7 @@ impl Participant {
         }
         let result = within(&call, limit, effect(call.clone())).await;
         let event = match result.and_then(answer_to_keep) {
-            Ok(answer) => StepEvent::Done { request, answer },
+            Ok(answer) => StepEvent::Done { request, answer, address: None },
             Err(error) => return Err(self.not_done(step, request, begun.state.calls, error).await),
         };
         let done = self.record_outcome(step, Direction::Do, |state| match state.phase {
@@ -86,7 +87,9 @@ impl Participant {
     async fn not_done(&self, step: &StepKey, request: String, call: u32, error: StepError) -> ParticipantError {
         let is_final = matches!(error, StepError::Refused { .. });
         let event = match &error {
-            StepError::Refused { reason } => StepEvent::DoRefused { request, reason: text::storable(reason) },
+            StepError::Refused { reason } => {
+                StepEvent::DoRefused { request, reason: text::storable(reason), address: None }
+            }
             error => StepEvent::DoFailed { error: text::storable(&error.to_string()) },
         };
         let is_ours = |state: &StepState| matches!(state.phase, Phase::Doing(_)) && state.calls == call;
@@ -129,7 +132,7 @@ impl Participant {
         let begun = self
             .record(self.context(step, Direction::Undo)?, step, |state| {
                 let now = self.now();
-                Ok(match state.to_undo(step, now)? {
+                Ok(match state.to_undo(step, self.address.as_deref(), now)? {
                     ToUndo::Nothing => None,
                     ToUndo::Tombstone => Some(StepEvent::Undone),
                     ToUndo::Undo => {

@@ -30,7 +30,7 @@ use crate::local::LocalCommand;
 pub(super) type Contexts = Arc<dyn Fn(&Parts) -> Option<Context> + Send + Sync>;
 
 /// Handlers for axum. Each takes POST with the header `Idempotency-Key`, which ends in `/do` or `/undo`, and a body of JSON; an empty
-/// body is `null`. The fingerprint of a do is its path and its body. The deadline is that of the header
+/// body is `null`. The fingerprint of a do is its path and its body; an undo is sent to the path of its do. The deadline is that of the header
 /// [`Deadline::HEADER`], 30 s at most by default. A call that has begun goes on when its client leaves.
 ///
 /// | answer | when |
@@ -170,7 +170,9 @@ impl Participant {
         let body = if body.is_empty() { Ok(Value::Null) } else { serde_json::from_slice(&body) };
         let body = body.map_err(|e| ParticipantError::from(unfit(&e)).into_response())?;
         let called = Called { step, direction, path: uri.path().to_owned(), body };
-        Ok((self.with(context.with_deadline(deadline)), called))
+        let mut participant = self.with(context.with_deadline(deadline));
+        participant.address = Some(uri.path().into());
+        Ok((participant, called))
     }
 }
 

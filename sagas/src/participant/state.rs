@@ -1,5 +1,6 @@
 //! The state of one step, and what its next call leads to: pure, so that every order of calls can be tried.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use annals_eventstore::Evolve;
@@ -21,6 +22,8 @@ pub(crate) struct StepState {
     pub(crate) phase: Phase,
     /// The fingerprint of the first do, if there was one.
     request: Option<String>,
+    /// The path of the handler that was called for it, if it was one.
+    address: Option<Arc<str>>,
     /// Whether an effect may have been made, so that an undo must run.
     begun: bool,
     /// How many calls were begun.
@@ -103,9 +106,17 @@ impl StepState {
     /// What an undo leads to.
     ///
     /// # Errors
+    /// [`ParticipantError::OtherRequest`] at another address than that of the do, where the undo of another step would run;
     /// [`ParticipantError::InFlight`], of a do too.
-    pub(crate) fn to_undo(&self, step: &StepKey, now: Timestamp) -> Result<ToUndo, ParticipantError> {
+    pub(crate) fn to_undo(
+        &self,
+        step: &StepKey,
+        address: Option<&str>,
+        now: Timestamp,
+    ) -> Result<ToUndo, ParticipantError> {
+        let is_other = self.address.as_deref().zip(address).is_some_and(|(first, address)| first != address);
         match &self.phase {
+            _ if is_other => Err(ParticipantError::OtherRequest { step: step.clone() }),
             Phase::Undone => Ok(ToUndo::Nothing),
             Phase::Doing(flight) | Phase::Undoing(flight) => in_flight(step, *flight, now).map(|()| ToUndo::Undo),
             _ if self.begun => Ok(ToUndo::Undo),
@@ -124,16 +135,18 @@ fn in_flight(step: &StepKey, flight: Flight, now: Timestamp) -> Result<(), Parti
 impl Evolve for StepState {
     fn evolve(&mut self, event: &StepEvent) {
         match event.clone() {
-            StepEvent::DoBegun { request, at, until } => {
-                self.request = Some(request);
+            StepEvent::DoBegun { request, at, until, address } => {
+                (self.request, self.address) = (Some(request), address);
                 (self.begun, self.calls) = (true, self.calls.saturating_add(1));
                 self.phase = Phase::Doing(Flight { at, until });
             }
-            StepEvent::Done { request, answer } => {
+            StepEvent::Done { request, answer, address } => {
+                self.address = self.address.take().or(address);
                 (self.request, self.begun, self.answer) = (Some(request), true, Some(answer));
                 self.phase = Phase::Done;
             }
-            StepEvent::DoRefused { request, reason } => {
+            StepEvent::DoRefused { request, reason, address } => {
+                self.address = self.address.take().or(address);
                 self.request = Some(request);
                 self.phase = Phase::Refused { reason };
             }

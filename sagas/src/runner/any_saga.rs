@@ -1,13 +1,13 @@
 //! A saga whose type of data is hidden from the runner.
 
-use std::any::{TypeId, type_name};
-use std::sync::atomic::AtomicBool;
+use std::any::{Any, TypeId, type_name};
 
 use annals_eventstore::Tenant;
 use futures::FutureExt;
 use futures::future::BoxFuture;
 use serde_json::Value;
 
+use crate::control::Control;
 use crate::definition::SagaData;
 use crate::engine::{Engine, InstanceAtVersion, SagaStatus};
 use crate::error::SagaError;
@@ -32,13 +32,16 @@ pub(crate) trait AnySaga: Send + Sync {
 
     fn start<'a>(&'a self, key: &'a Key, data: Value) -> Done<'a, ()>;
 
-    fn run<'a>(&'a self, key: &'a Key, stop: &'a AtomicBool) -> Done<'a, SagaStatus>;
+    fn run<'a>(&'a self, key: &'a Key, control: &'a Control) -> Done<'a, SagaStatus>;
 
     fn signal<'a>(&'a self, key: &'a Key, step: &'a str, payload: Value) -> Done<'a, ()>;
 
     fn intervene<'a>(&'a self, key: &'a Key, what: Intervention, by: &'a By) -> Done<'a, ()>;
 
     fn preview<'a>(&'a self, key: &'a Key, what: Intervention, by: &'a By) -> Done<'a, Vec<SagaEvent>>;
+
+    /// Puts the data of an instance into `data`, if that is an `Option` of its type.
+    fn data<'a>(&'a self, key: &'a Key, data: &'a mut (dyn Any + Send)) -> Done<'a, ()>;
 
     fn status(&self, instance: &InstanceAtVersion) -> SagaStatus;
 
@@ -59,8 +62,8 @@ impl<C: SagaData> AnySaga for Engine<C> {
         async move { self.of(&key.tenant).start_with(&key.id, data).await }.boxed()
     }
 
-    fn run<'a>(&'a self, key: &'a Key, stop: &'a AtomicBool) -> Done<'a, SagaStatus> {
-        async move { self.of(&key.tenant).run_until(&key.id, stop).await }.boxed()
+    fn run<'a>(&'a self, key: &'a Key, control: &'a Control) -> Done<'a, SagaStatus> {
+        async move { self.of(&key.tenant).run_until(&key.id, control).await }.boxed()
     }
 
     fn signal<'a>(&'a self, key: &'a Key, step: &'a str, payload: Value) -> Done<'a, ()> {
@@ -73,6 +76,16 @@ impl<C: SagaData> AnySaga for Engine<C> {
 
     fn preview<'a>(&'a self, key: &'a Key, what: Intervention, by: &'a By) -> Done<'a, Vec<SagaEvent>> {
         async move { self.of(&key.tenant).preview(&key.id, what, by).await }.boxed()
+    }
+
+    fn data<'a>(&'a self, key: &'a Key, data: &'a mut (dyn Any + Send)) -> Done<'a, ()> {
+        async move {
+            if let Some(data) = data.downcast_mut::<Option<C>>() {
+                *data = Some(self.of(&key.tenant).data(&key.id).await?);
+            }
+            Ok(())
+        }
+        .boxed()
     }
 
     fn status(&self, instance: &InstanceAtVersion) -> SagaStatus {

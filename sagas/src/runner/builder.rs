@@ -28,6 +28,7 @@ const LEASE: Duration = Duration::from_secs(5);
 const IN_FLIGHT: usize = 256;
 /// How often the table is looked at anyway, if nobody says otherwise.
 const LOOK_EVERY: Duration = Duration::from_secs(1);
+const LONGEST_LOOK_EVERY: Duration = Duration::from_secs(60 * 60);
 /// How long a call may take when the sagas are closed, if nobody says otherwise.
 const GRACE: Duration = Duration::from_secs(10);
 
@@ -55,6 +56,8 @@ pub struct SagasBuilder {
     projections: ProjectionsBuilder,
     declared: Vec<Declared>,
     tracked: Vec<Tracked>,
+    /// The flows that are followed, by the event that each begins with.
+    begins: BTreeMap<String, &'static str>,
     clock: Arc<dyn Clock>,
     lease: Duration,
     in_flight: usize,
@@ -71,6 +74,7 @@ impl Sagas {
             projections: Projections::of(store, database),
             declared: Vec::new(),
             tracked: Vec::new(),
+            begins: BTreeMap::new(),
             clock: Arc::new(SystemClock),
             lease: LEASE,
             in_flight: IN_FLIGHT,
@@ -92,10 +96,19 @@ impl SagasBuilder {
     /// Follows the flows of a kind: see [`Flow`]. The events are those that are recorded after this was started for the first time.
     ///
     /// # Errors
-    /// [`Invalid`] with the field `event` if an event is not one of the flow's type or is declared twice; others as of
+    /// [`Invalid`] with the field `event` if an event is not one of the flow's type, is declared twice, or begins another flow too; others as of
     /// [`Saga::build`](crate::Saga::build).
     pub fn track<F: Flow>(mut self, _flow: F) -> Result<Self, Invalid> {
         let (definition, marks) = F::steps().build::<F>()?;
+        let begins = definition.steps().first().map(|step| step.name.clone()).unwrap_or_default();
+        if let Some(other) = self.begins.insert(begins.clone(), F::NAME) {
+            let problem = format!("`{begins}` begins the flows `{other}` and `{}`", F::NAME);
+            return Err(Invalid::new(
+                "event",
+                problem,
+                "a correlation is one flow: declare one with the steps of both",
+            ));
+        }
         let (store, tracked) = (Arc::clone(&self.store), definition.clone());
         self.tracked.push(Box::new(|projections, instances, clock| {
             let engine = Engine::over(store, instances.clone(), tracked, Arc::clone(clock));
@@ -130,7 +143,7 @@ impl SagasBuilder {
         self
     }
 
-    /// How often the table is looked at although nothing in it has changed, 1 ms at least; a second by default. So much later may a
+    /// How often the table is looked at although nothing in it has changed, from 1 ms to an hour; a second by default. So much later may a
     /// timer fire after the clock was set forward.
     pub fn look_every(mut self, every: Duration) -> Self {
         self.look_every = every;
@@ -156,10 +169,12 @@ impl SagasBuilder {
         if self.in_flight == 0 {
             return Err(Invalid::new("in_flight", "is 0", "let one instance run at least").into());
         }
-        if self.look_every < Duration::from_millis(1) {
-            return Err(Invalid::new("look_every", format!("is {:?}", self.look_every), "give 1 ms at least").into());
+        if self.look_every < Duration::from_millis(1) || self.look_every > LONGEST_LOOK_EVERY {
+            let problem = format!("is {:?}", self.look_every);
+            return Err(Invalid::new("look_every", problem, "give a millisecond to an hour").into());
         }
-        let Self { store, projections, declared, tracked, clock, lease, in_flight, look_every, grace } = self;
+        let Self { store, projections, declared, tracked, begins: _, clock, lease, in_flight, look_every, grace } =
+            self;
         let instances = store.aggregate::<Instance>();
         let sagas = sagas(declared, &store, &instances, &clock)?;
         if sagas.is_empty() {

@@ -24,6 +24,9 @@ use crate::person::By;
 const FIRST_LOOK: Duration = Duration::from_millis(10);
 const LONGEST_LOOK: Duration = Duration::from_millis(250);
 
+/// What no clock can hold is waited for so long: thirty years.
+const LONGEST_WAIT: Duration = Duration::from_secs(30 * 365 * 24 * 60 * 60);
+
 /// The instances that are stuck, those that are it longest first.
 const STUCK: &str = "
     status = 'stuck'
@@ -31,11 +34,25 @@ const STUCK: &str = "
     LIMIT $1
 ";
 
+/// Those of one tenant.
+const STUCK_OF_TENANT: &str = "
+    tenant = $1 AND status = 'stuck'
+    ORDER BY updated_at
+    LIMIT $2
+";
+
 /// The instances that ask for approval, those that do so longest first.
-const APPROVALS: &str = "
-    status = 'running' AND asked_at IS NOT NULL
+pub(crate) const APPROVALS: &str = "
+    asked_at IS NOT NULL
     ORDER BY asked_at NULLS LAST
     LIMIT $1
+";
+
+/// Those of one tenant.
+const APPROVALS_OF_TENANT: &str = "
+    tenant = $1 AND status = 'running' AND asked_at IS NOT NULL
+    ORDER BY asked_at NULLS LAST
+    LIMIT $2
 ";
 
 /// Sagas that run in this process, beside others that run the same. Cloning is cheap; when the last clone is dropped they are closed,
@@ -78,7 +95,8 @@ const APPROVALS: &str = "
 #[must_use = "the sagas are closed when the last handle is dropped; keep it, and `close` it in the end"]
 pub struct Sagas {
     inner: Arc<Inner>,
-    tenant: Tenant,
+    /// Whose instances it is for, if that was said.
+    of: Option<Tenant>,
 }
 
 struct Inner {
@@ -115,12 +133,17 @@ impl RunnerStatus {
 impl Sagas {
     pub(super) fn new(shared: Arc<Shared>, cancel: CancellationToken, grace: Duration) -> Self {
         let _cancel_on_drop = cancel.clone().drop_guard();
-        Self { inner: Arc::new(Inner { shared, cancel, grace, _cancel_on_drop }), tenant: Tenant::default() }
+        Self { inner: Arc::new(Inner { shared, cancel, grace, _cancel_on_drop }), of: None }
     }
 
-    /// The same sagas, for the instances of another tenant.
+    /// The same sagas for the instances of this tenant alone, also where instances are listed. Without it the handle starts, changes
+    /// and shows those of the default tenant, and lists those of all tenants.
     pub fn tenant(&self, tenant: Tenant) -> Self {
-        Self { tenant, ..self.clone() }
+        Self { of: Some(tenant), ..self.clone() }
+    }
+
+    fn tenant_of_one(&self) -> Tenant {
+        self.of.clone().unwrap_or_default()
     }
 
     /// Starts an instance of the saga whose data is `C`. To start the same again changes nothing.
@@ -181,7 +204,7 @@ impl Sagas {
     }
 
     fn key(&self, id: &SagaId) -> Key {
-        Key { tenant: self.tenant.clone(), id: id.clone() }
+        Key { tenant: self.tenant_of_one(), id: id.clone() }
     }
 
     /// Hands an instance what its step `step` waits for, now or later.
@@ -282,6 +305,22 @@ impl Sagas {
         Ok(saga.map_or_else(|| SagaStatus::of(&instance), |saga| saga.status(&instance)))
     }
 
+    /// The input of an instance of the saga whose data is `C`, with what its steps have kept so far: what a saga that is completed
+    /// has given.
+    ///
+    /// # Errors
+    /// As of [`Engine::data`](crate::Engine::data); [`SagaError::NoDefinition`]; [`SagaError::Invalid`] with the field `data` if
+    /// the saga of the instance has another type of data.
+    ///
+    /// # Cancel safety
+    /// Dropping the future is harmless.
+    pub async fn data<C: SagaData>(&self, id: &SagaId) -> Result<C, SagaError> {
+        let saga = self.saga_of(id).await?;
+        let mut data: Option<C> = None;
+        saga.data(&self.key(id), &mut data).await?;
+        data.ok_or_else(|| self.unfit(type_name::<C>(), &format!("saga `{}` does not have", saga.name())).into())
+    }
+
     /// Waits until an instance has ended or is stuck, `limit` at most.
     ///
     /// # Errors
@@ -290,7 +329,8 @@ impl Sagas {
     /// # Cancel safety
     /// Dropping the future is harmless; the instance goes on.
     pub async fn wait_for(&self, id: &SagaId, limit: Duration) -> Result<SagaStatus, SagaError> {
-        let (until, mut pause) = (Instant::now() + limit, FIRST_LOOK);
+        let now = Instant::now();
+        let (until, mut pause) = (now.checked_add(limit).unwrap_or(now + LONGEST_WAIT), FIRST_LOOK);
         loop {
             // Before the look, so that no end falls in between.
             let done = self.shared().in_flight.done(&self.key(id));
@@ -319,11 +359,11 @@ impl Sagas {
     /// # Cancel safety
     /// Dropping the future is harmless.
     pub async fn find(&self, id: &SagaId) -> Result<Option<SagaInstance>, QueryError> {
-        self.projections().find::<SagaInstances>(&(self.tenant.clone(), id.to_string())).await
+        self.projections().find::<SagaInstances>(&(self.tenant_of_one(), id.to_string())).await
     }
 
-    /// The rows of instances that are stuck and wait for a person, of all tenants, those that do so longest first: `most` of them,
-    /// [`Projections::MOST_ROWS`] at most.
+    /// The rows of instances that are stuck and wait for a person, those that do so longest first: `most` of them,
+    /// [`Projections::MOST_ROWS`] at most. Of all tenants, or of that of the [handle](Sagas::tenant).
     ///
     /// # Errors
     /// [`QueryError`].
@@ -331,11 +371,11 @@ impl Sagas {
     /// # Cancel safety
     /// Dropping the future is harmless.
     pub async fn stuck(&self, most: u32) -> Result<Vec<SagaInstance>, QueryError> {
-        self.projections().select::<SagaInstances>(STUCK, &[&most]).await
+        self.listed(STUCK, STUCK_OF_TENANT, most).await
     }
 
-    /// The rows of instances that ask a person for approval, of all tenants, those that do so longest first: `most` of them,
-    /// [`Projections::MOST_ROWS`] at most.
+    /// The rows of instances that ask a person for approval, those that do so longest first: `most` of them,
+    /// [`Projections::MOST_ROWS`] at most. Of all tenants, or of that of the [handle](Sagas::tenant).
     ///
     /// # Errors
     /// [`QueryError`].
@@ -343,7 +383,19 @@ impl Sagas {
     /// # Cancel safety
     /// Dropping the future is harmless.
     pub async fn approvals(&self, most: u32) -> Result<Vec<SagaInstance>, QueryError> {
-        self.projections().select::<SagaInstances>(APPROVALS, &[&most]).await
+        self.listed(APPROVALS, APPROVALS_OF_TENANT, most).await
+    }
+
+    async fn listed(
+        &self,
+        of_all: &'static str,
+        of_tenant: &'static str,
+        most: u32,
+    ) -> Result<Vec<SagaInstance>, QueryError> {
+        match &self.of {
+            None => self.projections().select::<SagaInstances>(of_all, &[&most]).await,
+            Some(tenant) => self.projections().select::<SagaInstances>(of_tenant, &[tenant, &most]).await,
+        }
     }
 
     /// What this process does for its sagas.
@@ -386,10 +438,11 @@ impl Sagas {
     }
 
     async fn load(&self, id: &SagaId) -> Result<InstanceAtVersion, SagaError> {
-        let instances = self.shared().instances.with(Context::of(self.tenant.clone()));
+        let tenant = self.tenant_of_one();
+        let instances = self.shared().instances.with(Context::of(tenant.clone()));
         let loaded = instances.load(id).await.map_err(|source| SagaError::Read { id: id.clone(), source })?;
         if loaded.state.status == Status::NotStarted {
-            return Err(SagaError::NotStarted { id: id.clone() });
+            return Err(SagaError::NotStarted { tenant, id: id.clone() });
         }
         Ok(InstanceAtVersion { state: loaded.state, version: loaded.version })
     }

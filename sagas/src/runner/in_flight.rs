@@ -1,7 +1,6 @@
 //! Which instances this process runs, and which it has just run.
 
 use std::collections::HashMap;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -10,6 +9,7 @@ use tokio::time::Instant;
 
 use super::any_saga::Key;
 use super::instances::SLOTS;
+use crate::control::Control;
 
 /// The wait after the first run that failed, and the longest one.
 const FIRST_WAIT: Duration = Duration::from_millis(100);
@@ -22,8 +22,8 @@ const RECENT: Duration = Duration::from_secs(30);
 /// How the runner takes an instance.
 #[derive(Debug)]
 pub(crate) enum Begin {
-    /// It is to be run until this is set.
-    Run(Arc<AtomicBool>),
+    /// It is to be run until this stops it.
+    Run(Arc<Control>),
     /// It runs already, and is looked at once more afterwards.
     Runs,
     /// As many run as may.
@@ -53,7 +53,7 @@ struct State {
 struct Run {
     slot: u32,
     again: bool,
-    stop: Arc<AtomicBool>,
+    control: Arc<Control>,
     /// Dropped when it has ended.
     done: watch::Sender<()>,
 }
@@ -73,15 +73,19 @@ struct Ended {
     /// How many runs have failed, one after the other.
     failed: u32,
     not_before: Option<Instant>,
+    at: Option<Instant>,
 }
 
 impl Recent {
     fn get(&self, key: &Key) -> Option<Ended> {
-        self.new.get(key).or_else(|| self.old.get(key)).copied()
+        let known = self.new.get(key).or_else(|| self.old.get(key)).copied()?;
+        // A log that was set back has versions below the remembered one.
+        known.at.is_some_and(|at| at.elapsed() < 2 * RECENT).then_some(known)
     }
 
     fn insert(&mut self, key: Key, ended: Ended) {
         let now = Instant::now();
+        let ended = Ended { at: Some(now), ..ended };
         let since = *self.since.get_or_insert(now);
         if self.new.len() >= MOST_RECENT || now - since > RECENT {
             self.old = std::mem::take(&mut self.new);
@@ -118,6 +122,7 @@ impl InFlight {
         let mut state = self.lock();
         if let Some(run) = state.runs.get_mut(key) {
             run.again |= row.is_none();
+            run.control.look(row);
             return Begin::Runs;
         }
         let now = Instant::now();
@@ -131,18 +136,19 @@ impl InFlight {
             state.was_full = true;
             return Begin::Full;
         }
-        let stop = Arc::new(AtomicBool::new(false));
-        let run = Run { slot, again: false, stop: Arc::clone(&stop), done: watch::Sender::new(()) };
+        let control = Arc::<Control>::default();
+        let run = Run { slot, again: false, control: Arc::clone(&control), done: watch::Sender::new(()) };
         state.runs.insert(key.clone(), run);
-        Begin::Run(stop)
+        Begin::Run(control)
     }
 
     /// A run has ended: at this version, or by a failure. Whether it is to be run once more at once.
     pub(crate) fn ended(&self, key: &Key, version: Option<i64>) -> bool {
         let mut state = self.lock();
-        let again = state.runs.get_mut(key).is_some_and(|run| {
-            std::mem::take(&mut run.again) && version.is_some() && !run.stop.load(Ordering::Relaxed)
-        });
+        let again = state
+            .runs
+            .get_mut(key)
+            .is_some_and(|run| std::mem::take(&mut run.again) && version.is_some() && !run.control.is_stopped());
         if again {
             return true;
         }
@@ -193,7 +199,7 @@ impl InFlight {
 /// Lets instances begin no further call; how many they are.
 fn stop(state: &State, of: impl Fn(u32) -> bool) -> usize {
     let stopped = state.runs.values().filter(|run| of(run.slot));
-    stopped.map(|run| run.stop.store(true, Ordering::Relaxed)).count()
+    stopped.map(|run| run.control.stop()).count()
 }
 
 /// Every slot, as the text of the query has them: those that this process does not have are -1.

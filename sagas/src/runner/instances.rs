@@ -39,7 +39,7 @@ pub struct SagaInstance {
     pub current_step: Option<String>,
     /// Which call of that step; 0 for one without calls.
     pub attempt: u32,
-    /// Where it stands.
+    /// Where it stands: in SQL the text `running`, `compensating`, `stuck`, `completed` or `compensated`.
     #[column(text)]
     pub status: Status,
     /// Its input; null if that is nothing.
@@ -63,7 +63,7 @@ pub struct SagaInstance {
     /// The steps that wait for the approval of a person, in the order in which they have asked.
     #[column(json)]
     pub asks: Vec<Ask>,
-    /// Since when the first of these waits.
+    /// Since when the first of these waits; null while the instance is stuck, as it takes no answer then.
     pub asked_at: Option<Timestamp>,
 }
 
@@ -127,7 +127,7 @@ impl SagaInstance {
     /// Takes in the next event of the stream.
     pub(crate) fn take_in(&mut self, event: &SagaEvent, version: i64, recorded_at: Timestamp) {
         (self.version, self.updated_at) = (version, recorded_at);
-        if let Some(error) = event.error() {
+        if let Some(error) = event.error_in(self.status) {
             self.last_error = Some(text::storable(&error));
         }
         match event {
@@ -186,7 +186,7 @@ impl SagaInstance {
             _ if !matches!(self.status, Status::Running | Status::Stuck) => self.asks.clear(),
             _ => {}
         }
-        self.asked_at = self.asks.first().map(|ask| ask.at);
+        self.asked_at = self.asks.first().map(|ask| ask.at).filter(|_| self.status == Status::Running);
     }
 
     fn is_at(&mut self, step: &str, attempt: u32) {

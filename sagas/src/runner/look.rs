@@ -57,10 +57,11 @@ struct Found {
 /// Looks for instances, and runs what it finds, until `cancel`.
 pub(crate) async fn look(shared: Arc<Shared>, cancel: CancellationToken) {
     let mut changes = shared.state.clone();
-    let (mut pause, mut missing_at) = (SHORTEST_PAUSE, Instant::now());
+    let (mut pause, mut missing_at, mut turn) = (SHORTEST_PAUSE, Instant::now(), 0);
     loop {
         changes.mark_unchanged();
-        let found = match find(&shared).await {
+        turn += 1;
+        let found = match find(&shared, turn).await {
             Ok(found) => {
                 shared.looked(None);
                 found
@@ -96,8 +97,8 @@ pub(crate) async fn look(shared: Arc<Shared>, cancel: CancellationToken) {
     }
 }
 
-/// Takes what is due, as long as there is room.
-async fn find(shared: &Arc<Shared>) -> Result<Found, QueryError> {
+/// Takes what is due, as long as there is room. Each time another saga is the first, so that none takes all the room for ever.
+async fn find(shared: &Arc<Shared>, turn: usize) -> Result<Found, QueryError> {
     let slots = shared.slots();
     shared.in_flight.keep(&slots);
     let mut found = Found::default();
@@ -107,7 +108,8 @@ async fn find(shared: &Arc<Shared>) -> Result<Found, QueryError> {
     let now = shared.clock.now();
     let until = after(now, shared.look_every);
     let slots = slot_values(&slots);
-    for name in shared.sagas.keys() {
+    let sagas = shared.sagas.len();
+    for name in shared.sagas.keys().cycle().skip(turn % sagas.max(1)).take(sagas) {
         let mut behind = (FIRST, String::new(), String::new());
         while shared.in_flight.room() > 0 {
             let mut values: Vec<&dyn QueryValue> = vec![name, &until];

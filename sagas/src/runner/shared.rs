@@ -2,7 +2,6 @@
 
 use std::collections::BTreeMap;
 use std::panic::AssertUnwindSafe;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -18,6 +17,7 @@ use super::any_saga::{AnySaga, Key};
 use super::in_flight::{Begin, InFlight};
 use super::instances::SLOTS;
 use super::look::has;
+use crate::control::Control;
 use crate::instance::Instance;
 
 /// An instance that waits no longer than this goes on in its task, which the table need not wake.
@@ -64,13 +64,13 @@ impl Shared {
         if !is_here {
             return false;
         }
-        let Begin::Run(stop) = self.in_flight.begin(&key, slot, row, self.lease) else { return false };
+        let Begin::Run(control) = self.in_flight.begin(&key, slot, row, self.lease) else { return false };
         let shared = Arc::clone(self);
         self.tracker.spawn(async move {
             tokio::select! {
                 biased;
                 () = shared.abort.cancelled() => drop(shared.in_flight.ended(&key, None)),
-                () = run(&shared, &*saga, &key, &stop) => {}
+                () = run(&shared, &*saga, &key, &control) => {}
             }
             if shared.in_flight.take_was_full() {
                 shared.wake.notify_one();
@@ -98,14 +98,14 @@ impl Shared {
 }
 
 /// Runs an instance until it waits, ends, is stuck, or the run fails.
-async fn run(shared: &Shared, saga: &dyn AnySaga, key: &Key, stop: &AtomicBool) {
+async fn run(shared: &Shared, saga: &dyn AnySaga, key: &Key, control: &Control) {
     loop {
         // A step may panic; that is as if the process had ended in it.
-        let version = match AssertUnwindSafe(saga.run(key, stop)).catch_unwind().await {
+        let version = match AssertUnwindSafe(saga.run(key, control)).catch_unwind().await {
             Ok(Ok(status)) => {
                 let wait = status.wake_at.map(|at| at.duration_since(shared.clock.now()));
                 let wait = wait.filter(|wait| wait.is_positive()).and_then(|wait| Duration::try_from(wait).ok());
-                if let Some(wait) = wait.filter(|wait| *wait <= SHORT && !stop.load(Ordering::Relaxed)) {
+                if let Some(wait) = wait.filter(|wait| *wait <= SHORT && !control.is_stopped()) {
                     sleep(wait).await;
                     continue;
                 }

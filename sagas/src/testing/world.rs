@@ -12,7 +12,7 @@ use jiff::{SignedDuration, Timestamp};
 use tokio::time::Instant;
 
 use super::schedule::{Choice, Point, Schedule};
-use crate::call::{Call, StepError};
+use crate::call::StepError;
 use crate::calls::{Calls, Remote};
 use crate::definition::{Definition, SagaData};
 use crate::engine::{Engine, SagaStatus};
@@ -96,7 +96,7 @@ impl<C: SagaData> Calls<C> for Scripted {
             let (number, choice) = self.script.choose(point);
             lock(&self.script.keys).insert((step, direction, attempt, number), key.as_str().to_owned());
             let call = || {
-                let call = Call { key: key.clone(), deadline: Deadline::NONE, attempt };
+                let call = remote.call_of(key.clone(), Deadline::NONE, attempt);
                 (remote.action)(data.clone(), call).map(|result| result.map_or_else(Outcome::of, Outcome::Succeeded))
             };
             Ok(match choice {

@@ -1,7 +1,6 @@
 //! The engine, step by step.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use annals_eventstore::{AggregateStore, Clock, ManualClock, MemoryStore};
@@ -11,6 +10,7 @@ use annals_resilience::retry::Retry;
 use tokio::sync::Semaphore;
 
 use super::checkout::{Checkout, Order, OrderId, World, checkout, policy};
+use crate::control::Control;
 use crate::{By, Engine, Intervention, Saga, SagaError, SagaId, Status, StepError, StepRetry};
 
 fn id() -> SagaId {
@@ -96,15 +96,27 @@ async fn a_signal_is_taken_once_and_may_come_before_its_step() {
     let engine = timed(&clock);
     engine.start(&id(), ()).await.expect("it is new");
     engine.signal(&id(), "confirmed", 3).await.expect("it fits");
-    engine.signal(&id(), "paid", 1).await.expect("it fits");
-    engine.signal(&id(), "paid", 2).await.expect("it fits");
+    // What comes second is the same, or is refused, whether the step has taken the first one or not.
+    let signalled = async || {
+        engine.signal(&id(), "paid", 1).await.expect("it fits");
+        let before = engine.load(&id()).await.expect("the store answers");
+        engine.signal(&id(), "paid", 1).await.expect("it is the same");
+        let other = engine.signal(&id(), "paid", 2).await.expect_err("it is another one");
+        assert_eq!(other.to_string(), "step `paid` of saga `c-1` has its signal, and this is another one");
+        assert_eq!(other.family(), annals_eventstore::ErrorFamily::Conflict);
+        assert_eq!(engine.load(&id()).await.expect("the store answers"), before);
+    };
+    signalled().await;
     let status = engine.run(&id()).await.expect("the store answers");
     assert_eq!((status.status, &status.done[..]), (Status::Running, &["paid".to_owned()][..]));
+    assert_eq!(status.waits_at.as_deref(), Some("pause"));
+    signalled().await;
     let instance = engine.load(&id()).await.expect("the store answers");
     assert_eq!(instance.step("paid").output, 1);
-    assert_eq!(instance.signals["paid"].len(), 1, "the second one is left over");
     advance(&engine, &clock, 30);
-    assert_eq!(engine.run(&id()).await.expect("the store answers").status, Status::Completed);
+    let status = engine.run(&id()).await.expect("the store answers");
+    assert_eq!((status.status, status.waits_at), (Status::Completed, None));
+    signalled().await;
 }
 
 #[tokio::test(start_paused = true)]
@@ -436,6 +448,11 @@ async fn of_two_people_one_decides_the_other_learns_who_did_and_a_second_click_g
     let before = engine.status(&id).await.expect("it is there");
     engine.intervene(&id, Intervention::Complete, &click).await.expect("it is the same click");
     assert_eq!(engine.preview(&id, Intervention::Complete, &click).await.expect("it is the same click"), []);
+    // The same key for another decision did nothing, and said that it had worked.
+    for (what, by) in [(Intervention::Skip, &click), (Intervention::Complete, &by("bob").request("click-1"))] {
+        let refused = engine.intervene(&id, what, by).await.expect_err("it is another decision").to_string();
+        assert!(refused.starts_with(&format!("`request` is the key of another decision, {decided}")), "{refused}");
+    }
     assert_eq!(engine.status(&id).await.expect("it is there"), before);
     let late = engine.intervene(&id, Intervention::Cancel, &by("bob")).await;
     assert!(matches!(late, Err(SagaError::WrongStatus { status: Status::Completed, .. })), "{late:?}");
@@ -445,11 +462,11 @@ async fn of_two_people_one_decides_the_other_learns_who_did_and_a_second_click_g
 #[tokio::test(start_paused = true)]
 async fn an_instance_that_is_to_go_on_elsewhere_ends_here_if_its_last_call_ends_it() {
     for (refused, expected) in [(true, Status::Compensated), (false, Status::Running)] {
-        let stop = Arc::new(AtomicBool::new(false));
-        let during = Arc::clone(&stop);
+        let control = Arc::<Control>::default();
+        let during = Arc::clone(&control);
         let saga = Saga::<Checkout>::new("stopped")
             .remote("charge", &policy("payments"), move |_, _| {
-                during.store(true, Ordering::Relaxed);
+                during.stop();
                 async move { if refused { Err(StepError::refused("not today")) } else { Ok(()) } }
             })
             .no_undo("it is a test")
@@ -459,7 +476,7 @@ async fn an_instance_that_is_to_go_on_elsewhere_ends_here_if_its_last_call_ends_
             .expect("it is sound");
         let engine = Engine::new(MemoryStore::new(), saga, clock());
         engine.start(&id(), Checkout::new()).await.expect("it is new");
-        assert_eq!(engine.run_until(&id(), &stop).await.expect("it runs").status, expected);
+        assert_eq!(engine.run_until(&id(), &control).await.expect("it runs").status, expected);
         let instance = engine.load(&id()).await.expect("it is there");
         assert!(!instance.step("reserve").done.open && instance.waits.is_none(), "{instance:?}");
         if !refused {

@@ -35,7 +35,7 @@ fn parallel_branches_are_undone_each_in_its_own_order() {
             })
         };
         Saga::<()>::new("branches")
-            .parallel(|both| both.branch(|one| step(into(step(one, "a1")), "a2")).branch(|two| step(into(two), "b1")))
+            .parallel(|both| both.branch(|one| step(into(step(one, "a1")), "a2")).branch(|two| step(two, "b1")))
             .build()
             .expect("it is sound")
     };

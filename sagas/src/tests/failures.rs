@@ -5,6 +5,7 @@ use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::time::Duration;
 
 use annals_eventstore::{AggregateStore, Decide, ManualClock, MemoryStore, SystemClock};
+use annals_resilience::Policy;
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
@@ -236,4 +237,63 @@ async fn an_output_that_is_nothing_is_kept_too_and_a_panic_in_keep_is_stuck() {
     let stuck = engine.run(&id()).await.expect("the store answers");
     assert_eq!(stuck.status, Status::Stuck, "{stuck:?}");
     assert!(stuck.reason.expect("it says why").contains("`keep` of the step `c`: it panicked: on purpose"));
+}
+
+/// The second reason was empty, as a decision about the first one had cleared it.
+#[tokio::test]
+async fn of_two_steps_that_fail_each_has_its_own_reason() {
+    let refuses = |reason: &'static str| move |_, _: Call| async move { Err::<(), _>(StepError::refused(reason)) };
+    let once = StepRetry { attempts: 1, ..FEW };
+    let saga = Saga::<()>::new("both")
+        .pivot()
+        .parallel(|both| {
+            both.branch(|one| one.remote("a", &policy("a"), refuses("no a")).retry(once))
+                .branch(|two| two.remote("b", &policy("b"), refuses("no b")).retry(once))
+        })
+        .build()
+        .expect("it is sound");
+    let engine = Engine::new(MemoryStore::new(), saga, SystemClock);
+    engine.start(&id(), ()).await.expect("it is new");
+    let by = By::new("ada", "done by hand").expect("it is sound");
+    let mut reasons = Vec::new();
+    while let stuck = engine.run(&id()).await.expect("the store answers")
+        && stuck.status == Status::Stuck
+    {
+        reasons.push((stuck.stuck_at.expect("it is a step"), stuck.reason.expect("it says why")));
+        engine.intervene(&id(), Intervention::Skip, &by).await.expect("it is stuck");
+    }
+    let (a, b) = ("`a` was refused: no a", "`b` was refused: no b");
+    assert_eq!(reasons[1], ("b".to_owned(), b.to_owned()));
+    assert!(reasons.len() == 2 && reasons[0].0 == "a" && [a, b].contains(&reasons[0].1.as_str()), "{reasons:?}");
+}
+
+/// Orders were cancelled because too many came at once.
+#[tokio::test]
+async fn a_call_that_a_guard_of_its_policy_refuses_is_no_attempt() {
+    let full = Policy::medium("payments").bulkhead(1).build().expect("it is sound");
+    let calls = Arc::new(AtomicU32::new(0));
+    let counted = Arc::clone(&calls);
+    let saga = Saga::<()>::new("many")
+        .remote("charge", &full, move |_, _| {
+            counted.fetch_add(1, Ordering::SeqCst);
+            async {
+                tokio::time::sleep(Duration::from_millis(20)).await;
+                Ok(())
+            }
+        })
+        .retry(StepRetry { attempts: 1, first: Duration::from_millis(5), most: Duration::from_millis(50) })
+        .undo(|_, _| async { Ok(()) })
+        .build()
+        .expect("it is sound");
+    let engine = Engine::new(MemoryStore::new(), saga, SystemClock);
+    let ended = (0..30).map(|number| {
+        let engine = engine.clone();
+        async move {
+            let id = SagaId::new(format!("m-{number}")).expect("it is an id");
+            engine.start(&id, ()).await.expect("it is new");
+            engine.run_to_end(&id).await.expect("the store answers").status
+        }
+    });
+    assert_eq!(futures::future::join_all(ended).await, [Status::Completed; 30]);
+    assert_eq!(calls.load(Ordering::SeqCst), 30);
 }

@@ -2,6 +2,8 @@
 
 mod approval;
 pub(crate) mod checkout;
+mod data;
+mod declared;
 mod drawing;
 mod engine;
 mod explored;

@@ -57,7 +57,8 @@ pub(crate) fn saga(random: &mut fastrand::Rng, world: &Arc<World>) -> Definition
 
 fn step(name: String, kind: Kind<()>, after: Vec<usize>, undo: Undo<()>) -> Step<()> {
     let retry = StepRetry { attempts: 3, ..StepRetry::default() };
-    Step { name, kind, after, undo, keep: None, retry, retry_undo: retry }
+    let (of_do, of_undo) = (matches!(kind, Kind::Remote(..)), matches!(undo, Undo::Remote(..)));
+    Step { name, kind, after, undo, keep: None, retry: of_do.then_some(retry), retry_undo: of_undo.then_some(retry) }
 }
 
 /// However services have failed: when they do not any more, there is a number of appends, calls and answers after which a saga has ended.

@@ -112,5 +112,8 @@ async fn instances_whose_saga_is_gone_are_reported_and_go_on_when_it_is_back(pla
 
     let sagas = store.sagas().with(signalled("reserve")).with(orders(&world)).start().await.expect("it starts");
     assert_eq!(sagas.wait_for(&id("o-1"), SOON).await.expect("it ends").status, Status::Completed);
+    assert_eq!(sagas.data::<Order>(&id("o-1")).await.expect("it fits").takes_ms, 0);
+    let other = sagas.data::<u32>(&id("o-1")).await;
+    assert!(matches!(&other, Err(SagaError::Invalid(invalid)) if invalid.field == "data"), "{other:?}");
     sagas.close().await;
 }

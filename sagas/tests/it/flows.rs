@@ -335,6 +335,10 @@ fn a_flow_whose_events_are_unknown_or_say_two_things_is_refused_with_the_event()
             assert_eq!(refused.field, "event");
             assert!(refused.to_string().contains(problem), "{refused}");
         }
+        // Which of both had a row was a matter of luck, and the other one was nowhere to be seen.
+        let both = store.sagas().track(Checkout).expect("it is sound").track(Quick);
+        let refused = both.err().expect("a correlation is one flow").to_string();
+        assert!(refused.starts_with("`event` `order.created` begins the flows `checkout` and `quick`"), "{refused}");
         store.close().await;
     });
 }

@@ -1,6 +1,8 @@
 //! Sagas on real stores, by the public API.
 
 #[cfg(test)]
+mod branches;
+#[cfg(test)]
 mod deploying;
 #[cfg(test)]
 mod flows;

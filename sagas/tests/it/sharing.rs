@@ -46,6 +46,11 @@ async fn rows_are_the_folds_of_the_streams_and_the_same_after_a_rebuild(place: i
     }
     let stuck = sagas.stuck(100).await.expect("it is asked");
     assert!(stuck.len() == 5 && stuck.iter().all(|row| row.current_step.as_deref() == Some("ship")), "{stuck:?}");
+    // A handle for one tenant lists the instances of no other.
+    assert_eq!(north.stuck(100).await.expect("it is asked"), []);
+    assert_eq!(sagas.tenant(Tenant::default()).stuck(4).await.expect("it is asked"), stuck[..4]);
+    let missing = north.status(&id("o-99")).await.expect_err("there is none").to_string();
+    assert_eq!(missing, "tenant `north` has no saga `o-99`");
     let rows = views.select::<SagaInstances>("", &[]).await.expect("it is asked");
     let head = store.head().await.expect("it is asked").position;
     let anew = views.as_of::<SagaInstances>(AsOf::position(head)).await.expect("it is folded anew");
@@ -81,6 +86,9 @@ async fn what_two_processes_start_at_once_is_run_by_one(place: impl Place) {
         assert_eq!((begun, appends), (1, 3), "{events:?}");
     }
     assert_eq!(world.calls("/charge/do"), [1; 150]);
+    second.projections().caught_up(SOON).await.expect("it reads the log");
+    let due = second.projections().select::<SagaInstances>("wake_at IS NOT NULL", &[]).await.expect("it is asked");
+    assert_eq!(due, [], "nobody looks at what has ended");
     for sagas in [first, second] {
         sagas.close().await;
     }
@@ -125,9 +133,9 @@ async fn a_process_that_is_closed_ends_its_calls_and_the_next_one_goes_on_behind
     let (store, world) = (place.open().await, World::default());
     let sagas = store.sagas().with(orders(&world)).start().await.expect("it starts");
     let ids: Vec<_> = (0..10).map(|number| id(format!("o-{number}"))).collect();
-    for id in &ids {
-        sagas.start(id, Order { refuses: None, takes_ms: 100 }).await.expect("it is new");
-    }
+    // At once and slowly, so that none is at its last step when the last one begins.
+    let starts = ids.iter().map(|id| sagas.start(id, Order { refuses: None, takes_ms: 300 }));
+    join_all(starts).await.into_iter().collect::<Result<Vec<_>, _>>().expect("they are new");
     let all_called = async {
         while world.calls("/charge/do").len() < 10 {
             tokio::time::sleep(Duration::from_millis(5)).await;
@@ -154,10 +162,12 @@ async fn a_full_process_leaves_instances_in_the_store_until_there_is_room(place:
     let (store, world) = (place.open().await, World::default());
     let sagas = store.sagas().with(orders(&world)).in_flight(2).start().await.expect("it starts");
     let ids: Vec<_> = (0..7).map(|number| id(format!("o-{number}"))).collect();
-    for id in &ids {
+    // At once, so that none has ended when the last one comes.
+    let starts = ids.iter().map(|id| async {
         sagas.start(id, Order { refuses: None, takes_ms: 40 }).await.expect("it is new");
         assert!(sagas.runner().in_flight <= 2);
-    }
+    });
+    join_all(starts).await;
     assert!(sagas.runner().is_full());
     for id in &ids {
         assert_eq!(sagas.wait_for(id, SOON).await.expect("it ends").status, Status::Completed);

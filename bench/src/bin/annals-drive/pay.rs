@@ -1,18 +1,16 @@
 //! A payment service that is given by its URL.
 
 use std::sync::Arc;
-use std::time::Duration;
 
-use annals::engine::{Clock, SystemClock};
 use annals::resilience::IdempotencyKey;
 use annals::sagas::StepError;
+use annals::sagas::participant::outcome;
 use http_body_util::Full;
 use hyper::body::Bytes;
 use hyper::client::conn::http1::handshake;
-use hyper::header::{self, HeaderMap};
-use hyper::{Request, Response, Uri};
+use hyper::header;
+use hyper::{Request, Uri};
 use hyper_util::rt::TokioIo;
-use jiff::fmt::rfc2822::DateTimeParser;
 use serde::Serialize;
 use tokio::net::TcpStream;
 
@@ -60,29 +58,7 @@ impl Service {
         // It ends with the sender, or tells it why it has ended.
         tokio::spawn(connection);
         let response = sender.send_request(request).await.map_err(StepError::unknown)?;
-        judge(&response)
+        // No body is wanted, so none that comes can be wrong.
+        outcome(response.status(), response.headers(), b"")
     }
-}
-
-/// What an answer means.
-fn judge<B>(response: &Response<B>) -> Result<(), StepError> {
-    let status = response.status();
-    let (error, retry_after) = (format!("the service answered {status}"), retry_after(response.headers()));
-    match (status.as_u16(), retry_after) {
-        (200..=299, _) => Ok(()),
-        // The request of the same key is in progress. Without the header the key is one of another request.
-        (409, Some(_)) | (429 | 503, _) => Err(StepError::Transient { error, retry_after }),
-        (500.., _) => Err(StepError::unknown(error)),
-        _ => Err(StepError::refused(error)),
-    }
-}
-
-/// The wait that the service asks for, in seconds or until a time.
-fn retry_after(headers: &HeaderMap) -> Option<Duration> {
-    let text = headers.get(header::RETRY_AFTER)?.to_str().ok()?.trim();
-    if let Ok(seconds) = text.parse() {
-        return Some(Duration::from_secs(seconds));
-    }
-    let time = DateTimeParser::new().parse_timestamp(text).ok()?;
-    Some(Duration::try_from(time.duration_since(SystemClock.now())).unwrap_or_default())
 }

@@ -15,11 +15,11 @@ use crate::Fault;
 use crate::fact::Fact;
 use crate::run_folder::{Reconnecting, RunFolder};
 
-/// The transactions that hold the fence. The keys are those of the trigger.
+/// The transactions that hold the fence.
 const HOLDERS: &str = "
     SELECT DISTINCT virtualtransaction
     FROM pg_locks
-    WHERE locktype = 'advisory' AND granted AND classid = 1634627180 AND objid = 1718510437 AND objsubid = 2
+    WHERE locktype = 'relation' AND granted AND relation = 'annals.events'::regclass AND mode = 'RowExclusiveLock'
     ORDER BY 1
 ";
 

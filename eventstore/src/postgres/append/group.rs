@@ -105,6 +105,11 @@ impl WriterConnection {
         Self { pool, connection: None, checked_inserts: 0, standbys: false }
     }
 
+    /// Makes sure that the server can be reached, as far as is known.
+    pub(crate) async fn reach(&mut self) -> Result<(), NoConnection> {
+        self.ready().await.map(drop)
+    }
+
     /// Stores small appends; none repeats an event id or a request key of another. The answers are in the same order. An
     /// append without an answer must be tried alone, on a connection that may block.
     pub(crate) async fn store(&mut self, appends: &[CheckedAppend]) -> Vec<Option<Answer>> {
@@ -149,12 +154,8 @@ impl WriterConnection {
         // Groups that are still to be tried.
         let mut stack = vec![places];
         while let Some(group) = stack.pop() {
-            let left = self.store_group(appends, group, read_first, &mut answers).await;
-            if left.len() > 1 {
-                let (first, second) = left.split_at(left.len() / 2);
-                stack.push(second.to_vec());
-                stack.push(first.to_vec());
-            }
+            let smaller = self.store_group(appends, group, read_first, &mut answers).await;
+            stack.extend(smaller.into_iter().rev());
         }
         answers
     }
@@ -201,14 +202,14 @@ impl WriterConnection {
         }
     }
 
-    /// Tries to store the appends at `places` together. Returns those that must be tried in smaller groups.
+    /// Tries to store the appends at `places` together. Returns the smaller groups that must be tried.
     async fn store_group(
         &mut self,
         appends: &[CheckedAppend],
         places: Vec<usize>,
         read_first: bool,
         answers: &mut [Option<Answer>],
-    ) -> Vec<usize> {
+    ) -> Vec<Vec<usize>> {
         let (mut open, mut read_first, mut tries) = (places, read_first, 0);
         while tries < TRIES && !open.is_empty() {
             match self.try_group(appends, &open, read_first).await {
@@ -222,9 +223,13 @@ impl WriterConnection {
                 Err(Failed::Raced) => (read_first, tries) = (true, tries + 1),
                 // The cause may be a full stream, which the stored state shows.
                 Err(Failed::RowRejected) if open.len() == 1 && !read_first => (read_first, tries) = (true, tries + 1),
-                Err(Failed::RowRejected) => return open,
-                // Later appends must not wait for the blocking transaction.
-                Err(Failed::Blocked) => return Vec::new(),
+                Err(Failed::RowRejected) => break,
+                // Later appends must not wait for the blocking transaction, nor those of tenants that it does not block.
+                Err(Failed::Blocked) => {
+                    let of_one = |one: &usize, other: &usize| appends[*one].tenant == appends[*other].tenant;
+                    let tenants: Vec<_> = open.chunk_by(of_one).map(<[usize]>::to_vec).collect();
+                    return if tenants.len() > 1 { tenants } else { Vec::new() };
+                }
                 Err(failed) => {
                     for place in open {
                         answers[place] = Some(Err(failed.answer(|| appends[place].first_stream())));
@@ -233,7 +238,11 @@ impl WriterConnection {
                 }
             }
         }
-        open
+        if open.len() < 2 {
+            return Vec::new();
+        }
+        let (first, second) = open.split_at(open.len() / 2);
+        vec![first.to_vec(), second.to_vec()]
     }
 
     /// One statement for the appends at `places`, and with `read_first` the statements that read the stored state first.

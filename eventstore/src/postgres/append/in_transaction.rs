@@ -6,7 +6,7 @@ use sqlx::{PgConnection, Row};
 use tokio::time::Instant;
 
 use crate::append::{Appended, CheckedAppend};
-use crate::error::{AppendError, BackendError, ErrorFamily, Invalid};
+use crate::error::{AppendError, BackendError, ErrorFamily, Holder, Invalid};
 use crate::position::Incarnation;
 use crate::postgres::append::single::{answer_without_look, find_stored_duplicate, stored_events, with_events};
 use crate::postgres::fault::{aborted, append_error, is_aborted};
@@ -56,7 +56,7 @@ pub(crate) async fn within(
     };
     let query = sqlx::query(APPEND_WITHIN).bind(append.tenant.as_str()).bind(store.map(|store| store.0));
     let rows = with_events(query, append).fetch_all(&mut *connection).await.map_err(failed)?;
-    let blocked = || NotDone::Refused(AppendError::Busy { waited: begun.elapsed() });
+    let blocked = || NotDone::Refused(AppendError::Busy { waited: begun.elapsed(), holder: Holder::Transaction });
     let Some(row) = rows.first() else { return Err(blocked()) };
     match row.try_get(0).unwrap_or_default() {
         "other_store" if store.is_none() => return Err(NotDone::Refused(ended())),

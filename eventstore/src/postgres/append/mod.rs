@@ -5,5 +5,6 @@ pub(super) mod group;
 pub(super) mod in_transaction;
 pub(super) mod plan;
 pub(super) mod replication;
+pub(super) mod shares;
 pub(super) mod single;
 pub(super) mod writer;

@@ -12,7 +12,7 @@ use uuid::Uuid;
 use crate::answer;
 use crate::append::{Appended, AppendedStream, CheckedAppend};
 use crate::duplicate::{StoredEvent, find_duplicate};
-use crate::error::AppendError;
+use crate::error::{AppendError, Holder};
 use crate::event::EventId;
 use crate::payload::Payload;
 use crate::position::Position;
@@ -115,7 +115,7 @@ async fn try_to_append(
         }
         checked = true;
     }
-    Err(AppendError::Busy { waited: begun.elapsed() })
+    Err(AppendError::Busy { waited: begun.elapsed(), holder: Holder::Transaction })
 }
 
 /// The stored answer to a request.

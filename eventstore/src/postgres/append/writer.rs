@@ -3,18 +3,19 @@
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::sync::Arc;
 
-use tokio::sync::{Mutex, watch};
+use tokio::sync::{Mutex, OwnedMutexGuard, watch};
 use tokio::task::{JoinHandle, JoinSet};
-use tokio::time::Instant;
+use tokio::time::{Instant, timeout, timeout_at};
 
 use crate::append::{Appended, CheckedAppend};
-use crate::error::AppendError;
+use crate::error::{AppendError, BackendError, Holder};
 use crate::limits::Limits;
 use crate::position::Position;
 use crate::postgres::append::blocked_streams::{BlockedStreams, StreamTurn};
 use crate::postgres::append::group::WriterConnection;
+use crate::postgres::append::shares::{Share, Shares};
 use crate::postgres::append::single::append;
-use crate::postgres::connection::pool::Pool;
+use crate::postgres::connection::pool::{Pool, PooledConnection};
 use crate::postgres::fault::NoConnection;
 use crate::queue::{Bounds, EndOfQueue, Queue, Taken};
 
@@ -31,6 +32,7 @@ pub(crate) struct Shared {
     pub(crate) limits: Limits,
     pub(crate) bounds: Bounds,
     pub(crate) blocked_streams: BlockedStreams,
+    pub(crate) shares: Shares,
     /// The last known position, written by any handle.
     pub(crate) head: watch::Sender<Position>,
     /// The last position that this handle has written.
@@ -102,6 +104,15 @@ async fn write(end: EndOfQueue, mut connection: WriterConnection, shared: Shared
             // appends. This waits for nothing else.
             tokio::task::yield_now().await;
         }
+        // While the server cannot be reached they wait in the queue, where their deadlines take them out.
+        let begun = Instant::now();
+        if let Err(error) = connection.reach().await {
+            // Those that came later have not waited for as long.
+            for reply in queue.take_until(begun).replies {
+                reply.send(Err(error.clone().into_append()));
+            }
+            continue;
+        }
         let Taken { appends, replies } = queue.gather(&shared.limits);
         if appends.is_empty() {
             continue;
@@ -113,13 +124,12 @@ async fn write(end: EndOfQueue, mut connection: WriterConnection, shared: Shared
         }
         for ((reply, answer), append) in replies.into_iter().zip(answers).zip(appends) {
             match answer {
-                // A caller that was cancelled needs no answer; its append is stored anyway.
-                Some(answer) => drop(reply.send(answer)),
+                Some(answer) => reply.send(answer),
                 None => {
                     let (shared, turn_in_stream) =
                         (shared.clone(), shared.blocked_streams.enter(&append.parts[0].stream));
                     beside.spawn(async move {
-                        drop(reply.send(append_outside_groups(&shared, &append, Some(turn_in_stream)).await));
+                        reply.send(append_outside_groups(&shared, &append, Some(turn_in_stream)).await);
                     });
                 }
             }
@@ -129,30 +139,56 @@ async fn write(end: EndOfQueue, mut connection: WriterConnection, shared: Shared
     beside.join_all().await;
 }
 
-/// Appends on a connection of the pool, after earlier ones that wait for the same stream.
+/// Appends on a connection of the pool, after earlier ones that wait for the same stream, and within the tenant's share.
 pub(crate) async fn append_outside_groups(
     shared: &Shared,
     to_append: &CheckedAppend,
     turn_in_stream: Option<StreamTurn>,
 ) -> Result<Appended, AppendError> {
-    let ready = async {
-        let turn = match &turn_in_stream {
-            Some(turn_in_stream) => Some(turn_in_stream.turn().await),
-            None => None,
-        };
-        Ok((turn, shared.pool.take().await?))
-    };
+    let ready = ready(shared, to_append, turn_in_stream.as_ref());
     let taken = match to_append.deadline {
         Some(deadline) if deadline <= Instant::now() => None,
-        Some(deadline) => tokio::time::timeout_at(deadline, ready).await.ok(),
+        Some(deadline) => timeout_at(deadline, ready).await.ok(),
         None => Some(ready.await),
     };
     let late = || AppendError::DeadlineExceeded { stream: to_append.first_stream() };
-    let (_turn, mut connection) = taken.ok_or_else(late)?.map_err(NoConnection::into_append)?;
-    let appended = append(&mut connection, to_append).await?;
+    let (_turn, _share, mut connection) = taken.ok_or_else(late)??;
+    let sent = append(&mut connection, to_append);
+    let appended = match to_append.deadline {
+        Some(deadline) => timeout_at(deadline, sent).await,
+        None => Ok(sent.await),
+    };
+    let appended = appended.unwrap_or_else(|_| Err(AppendError::unanswered(to_append.first_stream())))?;
     drop(connection);
     shared.committed(appended.position);
     Ok(appended)
+}
+
+/// What an append needs before it is sent.
+async fn ready(
+    shared: &Shared,
+    to_append: &CheckedAppend,
+    turn_in_stream: Option<&StreamTurn>,
+) -> Result<(Option<OwnedMutexGuard<()>>, Share, PooledConnection), AppendError> {
+    let begun = Instant::now();
+    let share = async {
+        let turn = match turn_in_stream {
+            Some(turn_in_stream) => Some(turn_in_stream.turn().await),
+            None => None,
+        };
+        (turn, shared.shares.take(&to_append.tenant, turn_in_stream.is_some()).await)
+    };
+    let Ok((turn, share)) = timeout(shared.pool.timeout(), share).await else {
+        let waited = begun.elapsed();
+        if turn_in_stream.is_some() {
+            return Err(AppendError::Busy { waited, holder: Holder::Transaction });
+        }
+        let why =
+            format!("other appends of tenant `{}` used its share of the connections for {waited:?}", to_append.tenant);
+        return Err(AppendError::Unavailable { source: BackendError::new(why) });
+    };
+    let connection = shared.pool.take().await.map_err(NoConnection::into_append)?;
+    Ok((turn, share, connection))
 }
 
 /// Wakes readers when the head may have moved to `position`. It is lower than before if the log was rewound.

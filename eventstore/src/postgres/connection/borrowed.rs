@@ -3,12 +3,12 @@
 use std::ops::{Deref, DerefMut};
 use std::time::Duration;
 
-use sqlx::postgres::PgTransactionManager;
+use sqlx::postgres::{PgRow, PgTransactionManager};
 use sqlx::{Connection, PgConnection};
 use sqlx_core::transaction::TransactionManager;
 
 use crate::postgres::connection::pool::PooledConnection;
-use crate::postgres::fault::is_answer;
+use crate::postgres::fault::{is_answer, no_answer};
 
 /// Ends open transactions and resets what outlives a transaction: cursors, roles, settings, channels, locks and temporary
 /// tables. Prepared statements stay, as sqlx keeps them.
@@ -56,7 +56,21 @@ impl BorrowedConnection {
     /// makes a savepoint.
     pub(crate) async fn begin(&mut self, statements: sqlx::SqlStr) -> Result<(), sqlx::Error> {
         self.inside = true;
-        PgTransactionManager::begin(self, Some(statements)).await
+        let max_wait = self.answer_timeout();
+        let begun = tokio::time::timeout(max_wait, PgTransactionManager::begin(self, Some(statements))).await;
+        begun.unwrap_or_else(|_| Err(no_answer(max_wait)))
+    }
+
+    /// Runs statements of the store, without values.
+    pub(crate) async fn run(&mut self, statements: &'static str) -> Result<Vec<PgRow>, sqlx::Error> {
+        let max_wait = self.answer_timeout();
+        let rows = tokio::time::timeout(max_wait, sqlx::raw_sql(statements).fetch_all(&mut **self)).await;
+        rows.unwrap_or_else(|_| Err(no_answer(max_wait)))
+    }
+
+    /// How long the server may take for them.
+    fn answer_timeout(&self) -> Duration {
+        self.connection.as_ref().expect("it is there until the drop").answer_timeout()
     }
 
     /// Marks the transaction as ended.

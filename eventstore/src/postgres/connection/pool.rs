@@ -37,13 +37,24 @@ const IS_IT_STILL_OURS: &str = concat!(
 "
 );
 
-/// The connections of one handle. Clones share them.
+/// One of the two sets of connections of a handle: reads have their own, as statements that write may be blocked by transactions
+/// of others. Clones share them.
 #[derive(Clone)]
-pub(crate) struct Pool(Arc<Inner>);
+pub(crate) struct Pool {
+    handle: Arc<Inner>,
+    set: Arc<Set>,
+}
 
+/// A bounded number of connections.
+struct Set {
+    size: usize,
+    permits: Arc<Semaphore>,
+    idle: Mutex<VecDeque<Idle>>,
+}
+
+/// What both sets have in common.
 struct Inner {
     connect: PgConnectOptions,
-    size: usize,
     timeout: Duration,
     answer_timeout: Duration,
     pooled: bool,
@@ -54,8 +65,6 @@ struct Inner {
     /// How many runs are known to have ended.
     ended_runs: AtomicU64,
     closed: AtomicBool,
-    permits: Arc<Semaphore>,
-    idle: Mutex<VecDeque<Idle>>,
 }
 
 /// An idle connection.
@@ -68,12 +77,16 @@ struct Idle {
 /// appends have an unknown outcome.
 const RESTED: Duration = Duration::from_secs(1);
 
+impl Set {
+    fn new(size: usize) -> Self {
+        Self { size, permits: Arc::new(Semaphore::new(size)), idle: Mutex::new(VecDeque::with_capacity(size)) }
+    }
+}
+
 impl Pool {
     pub(crate) fn new(connect: PgConnectOptions, options: &PostgresOptions) -> Self {
-        let size = options.connections;
-        Self(Arc::new(Inner {
+        let handle = Arc::new(Inner {
             connect,
-            size,
             timeout: options.connection_timeout,
             answer_timeout: options.answer_timeout,
             pooled: options.pooled,
@@ -81,19 +94,33 @@ impl Pool {
             run: Mutex::new(None),
             ended_runs: AtomicU64::new(0),
             closed: AtomicBool::new(false),
-            permits: Arc::new(Semaphore::new(size)),
-            idle: Mutex::new(VecDeque::with_capacity(size)),
-        }))
+        });
+        Self { handle, set: Arc::new(Set::new(options.connections)) }
+    }
+
+    /// As many connections of the same handle again.
+    pub(crate) fn another(&self) -> Self {
+        Self { handle: Arc::clone(&self.handle), set: Arc::new(Set::new(self.set.size)) }
+    }
+
+    /// How many connections there are at most.
+    pub(crate) fn size(&self) -> usize {
+        self.set.size
+    }
+
+    /// How long a call waits for one.
+    pub(crate) fn timeout(&self) -> Duration {
+        self.handle.timeout
     }
 
     /// Sets the store that every later connection must find.
     pub(crate) fn expect(&self, store: Incarnation) {
-        self.0.store.get_or_init(|| store);
+        self.handle.store.get_or_init(|| store);
     }
 
     /// Whether the pool belongs to a store, so that its planner settings are set.
     pub(crate) fn is_of_store(&self) -> bool {
-        self.0.store.get().is_some()
+        self.handle.store.get().is_some()
     }
 
     /// Takes a connection; it goes back when it is dropped.
@@ -103,17 +130,17 @@ impl Pool {
         if self.is_closed() {
             return Err(NoConnection::Closed);
         }
-        let waited = timeout(self.0.timeout, self.take_in_turn()).await;
+        let waited = timeout(self.handle.timeout, self.take_in_turn()).await;
         waited.unwrap_or_else(|_| Err(self.none_in_time()))
     }
 
     /// Takes a connection that the caller borrows for their own statements.
     pub(crate) async fn borrow(&self) -> Result<PooledConnection, NoConnection> {
-        if self.0.pooled { Err(NoConnection::Pooled) } else { self.take().await }
+        if self.handle.pooled { Err(NoConnection::Pooled) } else { self.take().await }
     }
 
     async fn take_in_turn(&self) -> Result<PooledConnection, NoConnection> {
-        let permit = Arc::clone(&self.0.permits).acquire_owned().await.map_err(|_| NoConnection::Closed)?;
+        let permit = Arc::clone(&self.set.permits).acquire_owned().await.map_err(|_| NoConnection::Closed)?;
         loop {
             let idle = self.lock().pop_back();
             let Some(Idle { mut session, since }) = idle else {
@@ -133,7 +160,7 @@ impl Pool {
 
     /// A connection outside of the shared ones, for a task that keeps it.
     pub(crate) async fn own(&self) -> Result<PooledConnection, NoConnection> {
-        let connected = timeout(self.0.timeout, self.connect()).await;
+        let connected = timeout(self.handle.timeout, self.connect()).await;
         let session = connected.unwrap_or_else(|_| Err(self.none_in_time()))?;
         Ok(PooledConnection::new(session, self.clone(), None))
     }
@@ -141,15 +168,15 @@ impl Pool {
     fn none_in_time(&self) -> NoConnection {
         NoConnection::Unavailable(BackendError::new(format!(
             "no connection became available within {:?}",
-            self.0.timeout
+            self.handle.timeout
         )))
     }
 
     async fn connect(&self) -> Result<Session, NoConnection> {
         let unavailable = |error| NoConnection::Unavailable(BackendError::new(error));
-        let pooled = self.0.pooled.then_some(self.0.timeout);
-        let mut session = Session::connect(&self.0.connect, pooled).await.map_err(unavailable)?;
-        let Some(store) = self.0.store.get() else { return Ok(session) };
+        let pooled = self.handle.pooled.then_some(self.handle.timeout);
+        let mut session = Session::connect(&self.handle.connect, pooled).await.map_err(unavailable)?;
+        let Some(store) = self.handle.store.get() else { return Ok(session) };
         let rows = session.fetch_all(sqlx::query(IS_IT_STILL_OURS)).await.map_err(unavailable)?;
         let row = rows.first().ok_or_else(|| unavailable(sqlx::Error::RowNotFound))?;
         let found: Option<Uuid> = row.get(0);
@@ -162,16 +189,16 @@ impl Pool {
         }
         let run = ServerRun::from(row.get::<String, _>(3));
         session.is_of(run.clone());
-        let before = self.0.run.lock().unwrap_or_else(PoisonError::into_inner).replace(run.clone());
+        let before = self.handle.run.lock().unwrap_or_else(PoisonError::into_inner).replace(run.clone());
         if before.is_some_and(|before| before != run) {
-            self.0.ended_runs.fetch_add(1, Ordering::AcqRel);
+            self.handle.ended_runs.fetch_add(1, Ordering::AcqRel);
         }
         Ok(session)
     }
 
     /// The run of the server of the last connection; what was read in other runs is invalid.
     pub(crate) fn run(&self) -> Option<ServerRun> {
-        self.0.run.lock().unwrap_or_else(PoisonError::into_inner).clone()
+        self.handle.run.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
     /// Whether a later connection has reached another run than `run`: a server that is no longer the primary, or another
@@ -182,34 +209,34 @@ impl Pool {
 
     /// How many runs of the server are known to have ended.
     pub(crate) fn ended_runs(&self) -> u64 {
-        self.0.ended_runs.load(Ordering::Acquire)
+        self.handle.ended_runs.load(Ordering::Acquire)
     }
 
     /// How long the server may take to answer before a connection is closed.
     pub(crate) fn answer_timeout(&self) -> Duration {
-        self.0.answer_timeout
+        self.handle.answer_timeout
     }
 
     /// Whether the connections go through a pooler.
     pub(crate) fn is_pooled(&self) -> bool {
-        self.0.pooled
+        self.handle.pooled
     }
 
     pub(crate) fn is_closed(&self) -> bool {
-        self.0.closed.load(Ordering::Acquire)
+        self.handle.closed.load(Ordering::Acquire)
     }
 
     /// Waits for all users of a connection and all earlier requests, as long as a call waits for a connection; then closes all,
     /// those in use when they are dropped. Later calls fail as closed.
     pub(crate) async fn close(&self) {
-        self.0.closed.store(true, Ordering::Release);
-        let all = u32::try_from(self.0.size).unwrap_or(u32::MAX);
+        self.handle.closed.store(true, Ordering::Release);
+        let all = u32::try_from(self.set.size).unwrap_or(u32::MAX);
         // Permits are granted in the order of the requests, so this waits for all earlier ones. An error means that
         // another `close` was first.
-        let waited = self.0.timeout;
-        let permits = timeout(waited, self.0.permits.acquire_many(all)).await;
+        let waited = self.handle.timeout;
+        let permits = timeout(waited, self.set.permits.acquire_many(all)).await;
         if permits.is_err() {
-            let in_use = self.0.size - self.0.permits.available_permits();
+            let in_use = self.set.size - self.set.permits.available_permits();
             tracing::error!(
                 in_use,
                 ?waited,
@@ -217,7 +244,7 @@ impl Pool {
                  statements; each is closed when it is dropped"
             );
         }
-        self.0.permits.close();
+        self.set.permits.close();
         drop(permits);
         let idle = std::mem::take(&mut *self.lock());
         for Idle { session, .. } in idle {
@@ -228,7 +255,7 @@ impl Pool {
     }
 
     fn lock(&self) -> std::sync::MutexGuard<'_, VecDeque<Idle>> {
-        self.0.idle.lock().unwrap_or_else(PoisonError::into_inner)
+        self.set.idle.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -251,6 +278,11 @@ impl PooledConnection {
         self.session.as_ref().and_then(Session::run)
     }
 
+    /// How long the server may take to answer before it is closed.
+    pub(crate) fn answer_timeout(&self) -> Duration {
+        self.pool.answer_timeout()
+    }
+
     /// Whether the connection can be used, as far as is known: it reaches the last run of the server, its last statement was
     /// answered, and if it has been idle since, the server has answered a ping.
     pub(crate) async fn is_alive(&mut self) -> bool {
@@ -258,7 +290,7 @@ impl PooledConnection {
             return false;
         }
         if self.session().is_usable() && self.since.elapsed() > RESTED {
-            let max_wait = self.pool.0.timeout;
+            let max_wait = self.pool.handle.timeout;
             // Without an answer it stays unusable.
             let _ = timeout(max_wait, self.session().is_alive()).await;
             self.look();
@@ -349,7 +381,7 @@ impl Drop for PooledConnection {
         if let Some(session) = self.session.take()
             && session.is_usable()
             && self.permit.is_some()
-            && !self.pool.0.permits.is_closed()
+            && !self.pool.set.permits.is_closed()
         {
             self.pool.lock().push_back(Idle { session, since: self.since });
         }

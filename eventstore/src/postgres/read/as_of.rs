@@ -129,7 +129,14 @@ impl InRun<'_> {
 
     /// Waits until everything that was visible before the call is final; returns the position of the last such event.
     async fn settle(&self) -> Result<i64, ReadError> {
-        if self.reader.horizon.wait_until_final(i64::MAX, MAX_WAIT_FOR_WRITERS).await?.is_none() {
+        if self
+            .reader
+            .horizon
+            .wait_until_final(i64::MAX, MAX_WAIT_FOR_WRITERS)
+            .await
+            .map_err(NoConnection::into_read)?
+            .is_none()
+        {
             return Err(writers_are_open());
         }
         self.known_now().await

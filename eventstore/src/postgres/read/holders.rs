@@ -7,7 +7,7 @@ use sqlx::postgres::PgRow;
 
 use crate::postgres::connection::pool::Pool;
 
-/// The running writers, the oldest first. The keys of the lock are those of the fence's trigger.
+/// The running writers, the oldest first.
 const RUNNING_WRITERS: &str = "
     SELECT l.pid, l.virtualtransaction, a.application_name, a.state,
            extract(epoch FROM clock_timestamp() - coalesce(a.xact_start, p.prepared))::float8 AS age, p.gid
@@ -16,9 +16,9 @@ const RUNNING_WRITERS: &str = "
     LEFT JOIN pg_locks AS t
       ON l.pid IS NULL AND t.pid IS NULL AND t.locktype = 'transactionid' AND t.virtualtransaction = l.virtualtransaction
     LEFT JOIN pg_prepared_xacts AS p ON p.transaction = t.transactionid
-    WHERE l.locktype = 'advisory' AND l.granted
+    WHERE l.locktype = 'relation' AND l.granted
       AND l.database = (SELECT oid FROM pg_database WHERE datname = current_database())
-      AND l.classid = 1634627180 AND l.objid = 1718510437 AND l.objsubid = 2
+      AND l.relation = 'annals.events'::regclass AND l.mode = 'RowExclusiveLock'
     ORDER BY age DESC NULLS LAST, l.virtualtransaction
     LIMIT 5
 ";

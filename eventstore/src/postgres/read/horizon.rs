@@ -1,9 +1,9 @@
 //! How far the log is final: the position up to which no writer can add an event any more.
 //!
 //! Positions become visible in any order, so a reader at a gap cannot see whether it will be filled. It reads L, the last
-//! allocated position, and then W, the transactions that hold the announcement lock. A writer that has allocated a position up to L
-//! took the announcement lock before, so it is in W or has ended, and the events of ended transactions are visible. When no
-//! transaction of W holds the announcement lock any more, the log is final up to the last event at or below L that a new statement
+//! allocated position, and then W, the transactions that have locked the table of events for an INSERT. A writer that has allocated
+//! a position up to L took that lock before, so it is in W or has ended, and the events of ended transactions are visible. When no
+//! transaction of W holds the lock any more, the log is final up to the last event at or below L that a new statement
 //! sees, and positions that are missing below it stay gaps.
 //!
 //! All of that holds for one run of the server: a crash may lose commits that were not flushed, prepared transactions
@@ -36,13 +36,13 @@ const LAST_ALLOCATED: &str = "
     ORDER BY last
 ";
 
-/// The transactions that are announced as writers. The keys are those of the trigger.
+/// The transactions that are announced as writers, by the lock that every INSERT takes before it allocates a position.
 pub(crate) const HOLDERS: &str = "
     SELECT l.virtualtransaction
     FROM pg_locks AS l
     JOIN pg_database AS d ON d.oid = l.database AND d.datname = current_database()
-    WHERE l.locktype = 'advisory' AND l.granted
-      AND l.classid = 1634627180 AND l.objid = 1718510437 AND l.objsubid = 2
+    WHERE l.locktype = 'relation' AND l.granted
+      AND l.relation = 'annals.events'::regclass AND l.mode = 'RowExclusiveLock'
     ORDER BY l.virtualtransaction
 ";
 
@@ -68,8 +68,14 @@ const LAST_BEFORE_GAP: &str = "
     LIMIT 1
 ";
 
-/// How long to wait before the holders are read again.
+/// How long to wait before the holders are read again, at first. It grows with the wait, of which it is a 16th.
 const LOOK_AGAIN: Duration = Duration::from_millis(2);
+
+/// The most of it: behind a transaction that somebody has forgotten, looking costs little.
+const LOOK_AGAIN_AT_LAST: Duration = Duration::from_millis(250);
+
+/// How many questions are kept. More share the last one, and with it the positions that it waits for.
+const MOST_QUESTIONS: usize = 32;
 
 /// How long to wait after a fault.
 const TRY_AGAIN: Duration = Duration::from_millis(50);
@@ -114,6 +120,17 @@ struct Looks {
     open: VecDeque<Question>,
     /// The last ticket that was read.
     asked: u64,
+}
+
+impl Looks {
+    /// Adds a question, or lets the newest one answer its calls too.
+    fn ask(&mut self, question: Question) {
+        let is_full = self.open.len() >= MOST_QUESTIONS;
+        match self.open.back_mut().filter(|newest| is_full || newest.last == question.last) {
+            Some(newest) => (newest.ticket, newest.last) = (question.ticket, question.last),
+            None => self.open.push_back(question),
+        }
+    }
 }
 
 /// All calls up to `ticket` are answered when the log is settled up to `last`, which was allocated after them.
@@ -164,7 +181,7 @@ impl Horizon {
     /// Waits until it is known how far the log is final: at least every event that was visible before the call, or some event
     /// after `after`, whichever is known first. Waits for running writers up to `max_wait`; `None` after that timeout. Then
     /// readers of the head are woken as soon as there is an answer.
-    pub(crate) async fn wait_until_final(&self, after: i64, max_wait: Duration) -> Result<Option<Final>, ReadError> {
+    pub(crate) async fn wait_until_final(&self, after: i64, max_wait: Duration) -> Result<Option<Final>, NoConnection> {
         let ticket = self.asked.fetch_add(1, Ordering::AcqRel) + 1;
         let mut answers = self.answered.subscribe();
         self.wake.notify_one();
@@ -175,7 +192,7 @@ impl Horizon {
         // Also after the timeout: the answer may have arrived before `timed_out` was set.
         let answered = self.answered.borrow();
         if answered.upto >= ticket {
-            answered.found.clone().map_err(NoConnection::into_read)?;
+            answered.found.clone()?;
             return Ok(Some(self.known()));
         }
         Ok(Some(self.known()).filter(|known| known.position > after))
@@ -219,8 +236,9 @@ impl Horizon {
             if failed {
                 sleep(TRY_AGAIN).await;
             } else if let Some(oldest) = looks.open.front() {
-                wait.look(&self.pool, oldest.since.elapsed()).await;
-                sleep(LOOK_AGAIN).await;
+                let waited = oldest.since.elapsed();
+                wait.look(&self.pool, waited).await;
+                sleep(pause_after(waited)).await;
             }
         }
     }
@@ -241,11 +259,10 @@ impl Horizon {
             let rows = fetch(&mut connection, sqlx::query(LAST_ALLOCATED)).await?;
             let row = rows.first().ok_or_else(|| unreadable(sqlx::Error::RowNotFound))?;
             if row.try_get(0).map_err(unreadable)? {
-                let why = "a standby does not know whether a gap will be filled; read from the primary";
-                return Err(NoConnection::Unavailable(BackendError::new(why)));
+                return Err(NoConnection::Standby);
             }
             looks.asked = asked;
-            looks.open.push_back(Question { ticket: asked, last: row.try_get(1).map_err(unreadable)?, since });
+            looks.ask(Question { ticket: asked, last: row.try_get(1).map_err(unreadable)?, since });
         }
         let Some(wanted) = looks.open.back().map(|question| question.last) else { return Ok(0) };
         if looks.settled < wanted {
@@ -284,16 +301,25 @@ impl Horizon {
         loop {
             let mut connection = self.pool.take().await.map_err(NoConnection::into_read)?;
             let known = self.known_in(connection.run());
-            let query = sqlx::query(LAST_BEFORE_GAP).bind(known.position);
-            let rows = fetch(&mut connection, query).await.map_err(NoConnection::into_read)?;
-            let Some(row) = rows.first() else { return Ok(known) };
-            let end = Final { position: row.get(0), event_id: Some(row.get(1)) };
+            let Some(end) = last_before_gap(&mut connection, known.position).await? else { return Ok(known) };
             self.record_final(connection.run(), end);
             if end.position - known.position < 10_000 {
                 return Ok(self.known());
             }
         }
     }
+}
+
+/// How long to wait before the holders are read again, after a wait.
+fn pause_after(waited: Duration) -> Duration {
+    (waited / 16).clamp(LOOK_AGAIN, LOOK_AGAIN_AT_LAST)
+}
+
+/// The last of the events that follow `after` without a gap, of the next 10,000.
+pub(crate) async fn last_before_gap(connection: &mut PooledConnection, after: i64) -> Result<Option<Final>, ReadError> {
+    let query = sqlx::query(LAST_BEFORE_GAP).bind(after);
+    let rows = fetch(connection, query).await.map_err(NoConnection::into_read)?;
+    Ok(rows.first().map(|row| Final { position: row.get(0), event_id: Some(row.get(1)) }))
 }
 
 async fn fetch(connection: &mut PooledConnection, query: Query<'_>) -> Result<Vec<PgRow>, NoConnection> {
@@ -313,4 +339,31 @@ pub(crate) fn hot_reads() -> Vec<(&'static str, &'static str, &'static str)> {
         ("LAST_ALLOCATED", LAST_ALLOCATED, ""),
         ("HOLDERS", HOLDERS, ""),
     ]
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Behind a transaction that somebody has forgotten every read asks again.
+    #[test]
+    fn questions_without_an_answer_are_few_however_many_calls_ask() {
+        let mut looks = Looks::default();
+        let ask = |looks: &mut Looks, ticket, last| looks.ask(Question { ticket, last, since: Instant::now() });
+        for ticket in 1..=10_000 {
+            ask(&mut looks, ticket, 7);
+        }
+        assert_eq!(looks.open.iter().map(|question| question.ticket).collect::<Vec<_>>(), [10_000]);
+        for ticket in 10_001..=20_000 {
+            ask(&mut looks, ticket, i64::try_from(ticket).unwrap());
+        }
+        assert_eq!(looks.open.len(), MOST_QUESTIONS);
+        assert_eq!(looks.open.back().map(|question| (question.ticket, question.last)), Some((20_000, 20_000)));
+    }
+
+    #[test]
+    fn the_longer_the_wait_the_longer_the_pause() {
+        let pauses = [0, 10, 160, 1_600, 3_600_000].map(|ms| pause_after(Duration::from_millis(ms)).as_millis());
+        assert_eq!(pauses, [2, 2, 10, 100, 250]);
+    }
 }

@@ -7,6 +7,7 @@ use std::time::Duration;
 use futures::stream::BoxStream;
 use futures::{FutureExt, TryStreamExt};
 use sqlx::error::BoxDynError;
+use sqlx::postgres::PgRow;
 use sqlx::{PgConnection, Row};
 use tokio::time::timeout;
 use uuid::Uuid;
@@ -20,7 +21,7 @@ use crate::postgres::connection::pool::{Pool, PooledConnection, Query};
 use crate::postgres::connection::server_run::ServerRun;
 use crate::postgres::fault::{NoConnection, no_answer, read_error, sequence_behind};
 use crate::postgres::read::copy::Copied;
-use crate::postgres::read::horizon::{Final, Horizon};
+use crate::postgres::read::horizon::{Final, Horizon, last_before_gap};
 use crate::postgres::read::rows::{Columns, Decoder, columns_in_stream, event_columns, position_and_id};
 use crate::store::{Page, StreamPage};
 use crate::stream::{StreamId, StreamVersion};
@@ -139,6 +140,16 @@ const FIRST_BETWEEN: &str = "
     LIMIT 1
 ";
 
+/// The event of a correlation that is `$4` events after the first one after `$2`, if there are so many up to `$3`.
+const LAST_OF_CORRELATION: &str = "
+    SELECT position, event_id
+    FROM annals.events
+    WHERE correlation_id = $1 AND position > $2 AND position <= $3
+    ORDER BY position
+    OFFSET $4
+    LIMIT 1
+";
+
 const EVENT_ID_AT: &str = "
     SELECT event_id
     FROM annals.events
@@ -148,6 +159,9 @@ const EVENT_ID_AT: &str = "
 
 /// How many positions one filtered read covers, so that no statement runs for long when few events match.
 const WINDOW: i64 = 50_000;
+
+/// How many events of a correlation.
+const WINDOW_OF_CORRELATION: i64 = 10_000;
 
 /// How long one read waits at a gap for the writers that may fill it. The caller then reads again.
 const MAX_WAIT: Duration = Duration::from_millis(200);
@@ -161,7 +175,7 @@ pub(crate) struct Reader {
     pub(crate) incarnation: Incarnation,
     pub(crate) horizon: Arc<Horizon>,
     pub(crate) marks: TimeMarks,
-    /// The average payload bytes per event of the last page, to estimate how many events fit a page.
+    /// The average bytes per event of the last page, to estimate how many events fit a page.
     bytes_per_event: AtomicUsize,
 }
 
@@ -258,7 +272,8 @@ impl Reader {
             if std::mem::replace(&mut asked, true) {
                 return self.nothing_after(after).await;
             }
-            if self.horizon.wait_until_final(after.position.get(), MAX_WAIT).await?.is_none() {
+            let is_final = self.horizon.wait_until_final(after.position.get(), MAX_WAIT).await;
+            if is_final.map_err(NoConnection::into_read)?.is_none() {
                 return Ok(self.empty_page_before_gap());
             }
         }
@@ -270,18 +285,36 @@ impl Reader {
         let mut head = self.horizon.known_in(run.as_ref());
         // Catching up needs no look.
         if head.position <= from {
-            if self.horizon.wait_until_final(from, MAX_WAIT).await?.is_none() {
-                self.horizon.final_without_waiting().await?;
+            match self.horizon.wait_until_final(from, MAX_WAIT).await {
+                Err(standby @ NoConnection::Standby) => {
+                    (run, head) = self.run_after(from).await?;
+                    if head.position <= from {
+                        let page = self.nothing_after(after).await?;
+                        return if page.end { Ok(page) } else { Err(standby.into_read()) };
+                    }
+                }
+                waited => {
+                    if waited.map_err(NoConnection::into_read)?.is_none() {
+                        self.horizon.final_without_waiting().await?;
+                    }
+                    run = self.pool.run();
+                    head = self.horizon.known_in(run.as_ref());
+                }
             }
-            run = self.pool.run();
-            head = self.horizon.known_in(run.as_ref());
         }
         let mut bound = head;
         if head.position <= from {
             return self.nothing_after(after).await;
         }
-        // A correlation is found by its index, however long the log is; other filters read a window of it.
-        if filter.correlation_id.is_none() && from.saturating_add(WINDOW) < head.position {
+        // A filter reads a window of the log; a correlation, which its index finds, a window of itself.
+        if let Some(id) = &filter.correlation_id {
+            if from.saturating_add(WINDOW_OF_CORRELATION) < head.position && !filter.is_correlation_only() {
+                let query = sqlx::query(LAST_OF_CORRELATION).bind(id.as_str()).bind(from).bind(head.position);
+                let query = query.bind(WINDOW_OF_CORRELATION - 1);
+                let rows = self.connection_in(&run).await?.fetch_all(query).await.map_err(read_error)?;
+                bound = rows.first().map_or(head, final_at);
+            }
+        } else if from.saturating_add(WINDOW) < head.position {
             bound = match self.one_between(&run, LAST_BETWEEN, from, from.saturating_add(WINDOW)).await? {
                 Some(bound) => bound,
                 // The gap is longer than the window.
@@ -341,9 +374,10 @@ impl Reader {
 
     /// The last final event.
     pub(crate) async fn head(&self) -> Result<Checkpoint, ReadError> {
-        let head = match self.horizon.wait_until_final(i64::MAX, MAX_WAIT_FOR_HEAD).await? {
-            Some(head) => head,
-            None => self.horizon.final_without_waiting().await?,
+        let head = match self.horizon.wait_until_final(i64::MAX, MAX_WAIT_FOR_HEAD).await {
+            Ok(Some(head)) => head,
+            Ok(None) | Err(NoConnection::Standby) => self.horizon.final_without_waiting().await?,
+            Err(error) => return Err(error.into_read()),
         };
         Ok(match head.event_id {
             Some(id) => self.checkpoint(Position::stored(head.position), EventId::stored(id)),
@@ -371,7 +405,14 @@ impl Reader {
     ) -> Result<Option<Final>, ReadError> {
         let query = sqlx::query(text).bind(after).bind(bound);
         let rows = self.connection_in(run).await?.fetch_all(query).await.map_err(read_error)?;
-        Ok(rows.first().map(|row| Final { position: row.get(0), event_id: Some(row.get::<Uuid, _>(1)) }))
+        Ok(rows.first().map(final_at))
+    }
+
+    /// The end of the events that follow `after` without a gap, and the run of the server in which it was read.
+    async fn run_after(&self, after: i64) -> Result<(Option<ServerRun>, Final), ReadError> {
+        let mut connection = self.pool.take().await.map_err(NoConnection::into_read)?;
+        let end = last_before_gap(&mut connection, after).await?;
+        Ok((connection.run().cloned(), end.unwrap_or_default()))
     }
 
     /// A connection to the server run in which a bound was final.
@@ -540,7 +581,7 @@ impl<'s> PageBuilder<'s> {
             self.cut = true;
             return Ok(false);
         }
-        self.bytes += event.payload.as_str().len();
+        self.bytes += event.bytes();
         if self.events.len() == FEW {
             // It will most likely be full. Growing step by step would move all events several times.
             self.events.reserve_exact(self.limit - FEW);
@@ -559,6 +600,10 @@ impl<'s> PageBuilder<'s> {
         let whole = !self.cut && self.events.len() < self.limit;
         Ok(FetchedEvents { events: self.events, whole, cut: self.cut })
     }
+}
+
+fn final_at(row: &PgRow) -> Final {
+    Final { position: row.get(0), event_id: Some(row.get::<Uuid, _>(1)) }
 }
 
 fn load_after(stream: &StreamId, after: StreamVersion, limit: i64) -> Query<'_> {
@@ -597,6 +642,7 @@ pub(crate) fn hot_reads() -> Vec<(&'static str, &'static str, &'static str)> {
         ("LAST_AND_AFTER", LAST_AND_AFTER, "(100)"),
         ("LAST_BETWEEN", LAST_BETWEEN, "(100, 15000)"),
         ("FIRST_BETWEEN", FIRST_BETWEEN, "(100, 15000)"),
+        ("LAST_OF_CORRELATION", LAST_OF_CORRELATION, "('correlation-1-1', 100, 15000, 9999)"),
         ("EVENT_ID_AT", EVENT_ID_AT, "(100)"),
     ]
 }

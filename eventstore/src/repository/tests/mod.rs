@@ -347,7 +347,8 @@ async fn states_of_another_incarnation_of_the_store_are_not_used() {
 #[tokio::test]
 async fn a_later_state_of_another_incarnation_is_replaced_by_one_of_this() {
     let (spy, accounts) = opened().await;
-    let later = Known { state: Arc::new(Account::default()), version: version(9), last_event: None, is_due: false };
+    let later =
+        Known { state: Arc::new(Account::default()), version: version(9), last_event: None, bytes: 0, is_due: false };
     accounts.cache.put(spy.incarnation(), &stream("a"), &later);
     *spy.incarnation.lock().unwrap() = Incarnation(uuid::Uuid::from_u128(7));
     accounts.execute(&id(), |a| a.withdraw(1)).await.unwrap();
@@ -363,6 +364,7 @@ async fn a_stream_shorter_than_what_is_known_is_read_from_its_beginning() {
         state: Arc::new(Account { balance: 1_000, notes: vec![] }),
         version: version(9),
         last_event: Some(EventId::new(uuid::Uuid::from_u128(9)).unwrap()),
+        bytes: 0,
         is_due: false,
     };
     accounts.cache.put(spy.incarnation(), &stream("a"), &foreign);
@@ -859,4 +861,21 @@ async fn any_store_in_a_pointer_has_aggregates() {
     let store: Arc<dyn EventStore> = Arc::new(Spy::new());
     store.aggregate::<Account>().execute(&id(), deposit(1)).await.unwrap();
     assert_eq!(store.aggregate::<Account>().load(&id()).await.unwrap().state.balance, 1);
+}
+
+/// A count alone bounds nothing: states may have any size.
+#[tokio::test]
+async fn cached_states_have_a_bound_in_bytes_and_one_in_number() {
+    let large = || Moved::Annotated { notes: vec!["x".repeat(100_000)] };
+    for (states, bytes, most) in [(1_000, 1 << 20, 10), (3, 1 << 30, 3)] {
+        let (_, accounts) = opened().await;
+        let accounts = accounts.cache_bytes(states, bytes);
+        for n in 0..30 {
+            let id = format!("large-{n}");
+            accounts.execute(&id, |_| Ok::<_, Infallible>(large())).await.unwrap();
+            accounts.execute(&id, |_| Ok::<_, Infallible>(Moved::In(1))).await.unwrap();
+        }
+        let kept = accounts.cache.count();
+        assert!((2..=most).contains(&kept), "{kept}");
+    }
 }

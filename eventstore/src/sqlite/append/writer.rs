@@ -69,8 +69,7 @@ impl GroupCommit {
                 Err(error) => refuse_all(&error, &appends),
             };
             for (reply, answer) in replies.into_iter().zip(answers) {
-                // The caller may have dropped its future; its append is stored all the same.
-                drop(reply.send(answer));
+                reply.send(answer);
             }
         }
     }

@@ -14,7 +14,7 @@ use tokio::sync::{OwnedMutexGuard, OwnedSemaphorePermit, Semaphore};
 
 use crate::clock::{Clock, IdSource};
 use crate::database_error::DatabaseError;
-use crate::error::{BackendError, OpenError};
+use crate::error::{BackendError, Holder, OpenError};
 use crate::position::{Incarnation, Position};
 use crate::sqlite::connection::file::OpenedFile;
 use crate::sqlite::connection::open::{Opened, connect};
@@ -377,7 +377,7 @@ impl SqliteDatabase {
             match tokio::time::timeout(max_wait.max(SHORTEST_WAIT), &mut lock).await {
                 Ok(writer) => break writer,
                 Err(_) if self.0.held_by_user.load(Ordering::Acquire) => {
-                    return Err(DatabaseError::Busy { waited: max_wait });
+                    return Err(DatabaseError::Busy { waited: max_wait, holder: Holder::SameHandle });
                 }
                 Err(_) => {}
             }

@@ -34,6 +34,12 @@ const MIN_BUILD_OF_STORE: &str = "
     ORDER BY 1
 ";
 
+/// The length in bytes to which the journal is cut when its content was taken over into the file.
+const LONGEST_JOURNAL: &str = "16777216";
+
+/// How long another process may take to create the tables of a new file.
+const CREATED_WITHIN: Duration = Duration::from_secs(1);
+
 /// How often opening begins again because the name meant another file afterwards than before.
 const MOST_TRIES: usize = 5;
 
@@ -61,11 +67,14 @@ pub(crate) async fn connect(options: &SqliteOptions) -> Result<Opened, OpenError
             Synchronous::Full => SqliteSynchronous::Full,
             Synchronous::Normal => SqliteSynchronous::Normal,
         })
+        // While a reader keeps an old snapshot the journal grows; after that it is cut to this length.
+        .pragma("journal_size_limit", LONGEST_JOURNAL)
         .statement_cache_capacity(256)
         .row_buffer_size(256)
         .disable_statement_logging();
+    let has_no_journal = is_without_journal(&absolute);
     let mut first = connect_to_named(&connect, &absolute, &path).await?;
-    let looked = match look_from_inside(&mut first, options, &path).await {
+    let looked = match look_from_inside(&mut first, options, &path, has_no_journal).await {
         Ok(()) => OpenedFile::of(&absolute, !options.read_only).map_err(|e| DatabaseError::from(e).into_open(&path)),
         Err(error) => Err(error),
     };
@@ -193,7 +202,11 @@ async fn look_from_inside(
     connection: &mut SqliteConnection,
     options: &SqliteOptions,
     path: &str,
+    has_no_journal: bool,
 ) -> Result<(), OpenError> {
+    if has_no_journal {
+        refuse_copy_without_journal(connection, path).await?;
+    }
     let what = sqlx::query(WHAT_IS_IT).fetch_all(&mut *connection).await.map_err(|e| fault(path, e))?;
     let number = |column: &str| what.first().map_or(0, |row| row.get::<i64, _>(column));
     let (application_id, objects, stores) = (number("application_id"), number("objects"), number("stores"));
@@ -224,6 +237,35 @@ async fn look_from_inside(
     // The first read after the switch opens the journal and its index, which exist from then on.
     sqlx::query(WHAT_IS_IT).fetch_all(connection).await.map_err(|e| fault(path, e))?;
     Ok(())
+}
+
+/// Whether the file has content and no journal beside it.
+fn is_without_journal(absolute: &Path) -> bool {
+    let real = absolute.canonicalize().unwrap_or_else(|_| absolute.to_owned());
+    let mut journal = real.as_os_str().to_owned();
+    journal.push("-wal");
+    std::fs::metadata(&real).is_ok_and(|file| file.len() > 0) && !Path::new(&journal).exists()
+}
+
+/// A copy of a young store without its journal looks like a new, empty file. But its header says that it has a journal, and a file
+/// that was closed has its tables in it. One that another process is creating gets them in a moment.
+async fn refuse_copy_without_journal(connection: &mut SqliteConnection, path: &str) -> Result<(), OpenError> {
+    let until = Instant::now() + CREATED_WITHIN;
+    loop {
+        let what = sqlx::query(WHAT_IS_IT).fetch_all(&mut *connection).await.map_err(|e| fault(path, e))?;
+        if what.first().is_none_or(|row| row.get::<i64, _>("objects") > 0) {
+            return Ok(());
+        }
+        let mode = sqlx::query("PRAGMA journal_mode").fetch_all(&mut *connection).await.map_err(|e| fault(path, e))?;
+        if mode.first().is_none_or(|row| row.get::<&str, _>(0) != "wal") {
+            return Ok(());
+        }
+        if Instant::now() >= until {
+            let what = format!("it has no table, and its journal `{path}-wal` is missing: a copy of the file alone?");
+            return Err(OpenError::Damaged { path: path.to_owned(), what });
+        }
+        sleep(Duration::from_millis(5)).await;
+    }
 }
 
 /// Asks SQLite whether the file may be written. Nothing is written, and the call does not wait: if the lock is

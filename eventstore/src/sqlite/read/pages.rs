@@ -18,6 +18,8 @@ pub(crate) const MOST_EVENTS: usize = 2_048;
 const MOST_BYTES: usize = 16 << 20;
 /// How many positions one filtered read looks at, so that no statement runs for long when little matches.
 const WINDOW: i64 = 50_000;
+/// How many events of a correlation.
+const WINDOW_OF_CORRELATION: i64 = 10_000;
 
 /// The events that the rest of the statement finds, packed into one row of text, and how many they are. Contents above
 /// 8 KiB are left out and fetched on their own, so that a page stays small. More columns may follow.
@@ -114,6 +116,16 @@ const LAST_AT_OR_BELOW: &str = "
     WHERE position <= ?1
     ORDER BY position DESC
     LIMIT 1
+";
+
+/// The event of a correlation that is `?3` events after the first one after `?2`, if there are so many.
+const LAST_OF_CORRELATION: &str = "
+    SELECT position
+    FROM events
+    WHERE correlation_id = ?1 AND position > ?2
+    ORDER BY position
+    LIMIT 1
+    OFFSET ?3
 ";
 
 const EVENT_ID_AT: &str = "
@@ -222,9 +234,17 @@ impl SqliteDatabase {
         filter: &Filter,
         limit: usize,
     ) -> Result<Page, ReadError> {
-        // A correlation is found by its index, however long the log is; other filters look at a window of it.
+        // A filter looks at a window of the log; a correlation, which its index finds, at a window of itself.
         let from = after.position.get();
-        let window = if filter.correlation_id.is_some() { i64::MAX } else { from.saturating_add(WINDOW) };
+        let window = match &filter.correlation_id {
+            None => from.saturating_add(WINDOW),
+            Some(_) if filter.is_correlation_only() => i64::MAX,
+            Some(id) => {
+                let query = sqlx::query(LAST_OF_CORRELATION).bind(id.as_str().to_owned()).bind(from);
+                let rows = self.fetch(reader, query.bind(WINDOW_OF_CORRELATION - 1)).await?;
+                rows.first().map_or(i64::MAX, |row| row.get(0))
+            }
+        };
         let rows = self.fetch(reader, sqlx::query(LAST_AT_OR_BELOW).bind(window).bind(from)).await?;
         check_after(incarnation, after, rows.first(), 3)?;
         let Some(row) = rows.first() else {
@@ -517,6 +537,7 @@ pub(crate) fn hot_reads() -> Vec<(&'static str, &'static str)> {
         ("LONG_EVENT_AT", LONG_EVENT_AT),
         ("HEAD", HEAD),
         ("LAST_AT_OR_BELOW", LAST_AT_OR_BELOW),
+        ("LAST_OF_CORRELATION", LAST_OF_CORRELATION),
         ("EVENT_ID_AT", EVENT_ID_AT),
         ("STREAMS_AFTER", STREAMS_AFTER),
     ]

@@ -9,7 +9,10 @@ use annals_scratch::again::{again, is_again};
 use sqlx::Connection;
 use sqlx::sqlite::{SqliteConnectOptions, SqliteConnection};
 
+use tokio::time::Instant;
+
 use super::{ANY, Fixture, event, stream};
+use crate::append::Append;
 use crate::error::AppendError;
 use crate::position::Position;
 use crate::sqlite::SqliteOptions;
@@ -69,10 +72,23 @@ async fn another_process_makes_appends_busy_while_it_holds_the_lock() {
     let version = crate::StreamVersion::new(1).expect("a version");
     for expected in [ANY, version.into()] {
         let error = store.append(&stream("a"), expected, vec![event(2)]).await.expect_err("busy");
-        assert!(matches!(error, AppendError::Busy { waited } if waited == max_wait), "{error:?}");
+        let by = crate::error::Holder::OtherHandle;
+        assert!(
+            matches!(error, AppendError::Busy { waited, holder } if (waited, holder) == (max_wait, by)),
+            "{error:?}"
+        );
         assert!(error.is_transient());
     }
     assert!(matches!(store.begin().await.err(), Some(AppendError::Busy { .. })));
+    // A handle that waits for long is left at a deadline. Two at once: one is sent directly, the other by the writer.
+    let deadline = Instant::now() + Duration::from_millis(200);
+    let late = |id| Append::to(stream(id), ANY, vec![event(9)]).with_deadline(deadline);
+    let (one, other) = tokio::join!(fixture.store.append_many(late("b")), fixture.store.append_many(late("c")));
+    assert!(deadline.elapsed() < Duration::from_millis(500), "{:?}", deadline.elapsed());
+    for error in [one.expect_err("late"), other.expect_err("late")] {
+        let is_late = matches!(error, AppendError::OutcomeUnknown { .. } | AppendError::DeadlineExceeded { .. });
+        assert!(is_late, "{error:?}");
+    }
     // Reading, and opening a store that is complete, needs no lock.
     assert_eq!(store.head().await.expect("read").position, Position::new(1).expect("a position"));
     let late = options.open().await.expect("opened beside the other process");

@@ -8,7 +8,7 @@ use crate::append::Append;
 use crate::as_of::AsOf;
 use crate::clock::{Clock, ManualClock};
 use crate::database_error::DatabaseError;
-use crate::error::{AppendError, OpenError};
+use crate::error::{AppendError, Holder, OpenError};
 use crate::sqlite::SqliteOptions;
 use crate::store::EventStore;
 use crate::stream::{ExpectedVersion, StreamVersion};
@@ -33,14 +33,20 @@ async fn a_held_unit_of_work_makes_the_other_writers_of_its_handle_busy() {
     let begun = Instant::now();
     for what in ["append", "the next append"] {
         let busy = bounded(what, store.append(&stream("a"), ANY, vec![event(2)])).await.expect_err("refused");
-        assert!(matches!(busy, AppendError::Busy { waited } if waited == TIMEOUT), "{what}: {busy:?}");
+        assert!(
+            matches!(busy, AppendError::Busy { waited, holder: Holder::SameHandle } if waited == TIMEOUT),
+            "{what}: {busy:?}"
+        );
         assert!(busy.to_string().contains("unit of work"), "{busy}");
         assert!(busy.is_transient());
     }
     let busy = bounded("begin", store.begin()).await.err().expect("refused");
-    assert!(matches!(busy, AppendError::Busy { waited } if waited == TIMEOUT), "{busy:?}");
+    assert!(matches!(busy, AppendError::Busy { waited, holder: Holder::SameHandle } if waited == TIMEOUT), "{busy:?}");
     let busy = bounded("a transaction", store.database().begin()).await.err().expect("refused");
-    assert!(matches!(busy, DatabaseError::Busy { waited } if waited == TIMEOUT), "{busy:?}");
+    assert!(
+        matches!(busy, DatabaseError::Busy { waited, holder: Holder::SameHandle } if waited == TIMEOUT),
+        "{busy:?}"
+    );
     assert!(busy.to_string().contains("unit of work"), "{busy}");
     let busy = bounded("a migration", store.database().migrate(LABELS)).await.expect_err("refused");
     assert!(matches!(busy, OpenError::Unavailable { .. }), "{busy:?}");

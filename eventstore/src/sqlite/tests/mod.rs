@@ -12,6 +12,7 @@ mod failures;
 mod full_disk;
 mod full_stream;
 mod held_unit;
+mod journal;
 mod left_behind;
 #[cfg(unix)]
 mod permissions;

@@ -14,7 +14,7 @@ const WAITS: &str = "
     SELECT count(*)
     FROM pg_locks AS l
     JOIN pg_database AS d ON d.oid = l.database AND d.datname = current_database()
-    WHERE l.locktype = 'advisory' AND NOT l.granted AND l.classid = 1634627180 AND l.objid = 1718510437
+    WHERE l.locktype = 'relation' AND NOT l.granted AND l.relation = 'annals.events'::regclass
     ORDER BY 1
 ";
 
@@ -31,14 +31,14 @@ async fn number(connection: &mut PgConnection, text: &'static str) -> i64 {
 /// Blocks the announcement of a writer, and checks that it has not read the clock before.
 async fn check(fixture: &Fixture, what: &str, writer: impl Future<Output = i64> + Send + 'static) {
     let mut blocker = fixture.foreign().await;
-    run(&mut blocker, "SELECT pg_advisory_lock(1634627180, 1718510437)").await.unwrap();
+    run(&mut blocker, "BEGIN; LOCK TABLE annals.events IN SHARE MODE").await.unwrap();
     let writer = tokio::spawn(writer);
     while number(&mut blocker, WAITS).await == 0 {
         assert!(!writer.is_finished(), "{what} is not announced");
         tokio::task::yield_now().await;
     }
     let announced_after = number(&mut blocker, NOW).await;
-    run(&mut blocker, "SELECT pg_advisory_unlock_all()").await.unwrap();
+    run(&mut blocker, "ROLLBACK").await.unwrap();
     let recorded_at = writer.await.unwrap();
     assert!(recorded_at >= announced_after, "{what} has read the clock before it was announced");
 }

@@ -3,8 +3,8 @@
 use std::time::Duration;
 
 use annals_eventstore::{
-    Append, AppendError, ErrorFamily, EventStore, ExpectedVersion, Filter, Position, PostgresOptions, PostgresStore,
-    ReadError, StreamVersion,
+    Append, AppendError, DatabaseError, ErrorFamily, EventStore, ExpectedVersion, Filter, Position, PostgresOptions,
+    PostgresStore, ReadError, StreamVersion,
 };
 use annals_scratch::Database;
 use sqlx::{Connection, PgConnection};
@@ -59,12 +59,14 @@ async fn a_call_without_a_free_connection_times_out() {
     let store = options.open().await.unwrap();
     let taken = store.database().read().await.unwrap();
     let a = stream("a");
-    let waiting = tokio::time::timeout(Duration::from_secs(2), store.load_page(&a, START, 1));
-    let error = waiting.await.expect("it waits no longer than its timeout").unwrap_err();
-    assert!(error.is_transient(), "{error:?}");
+    let waiting = tokio::time::timeout(Duration::from_secs(2), store.database().read());
+    let error = waiting.await.expect("it waits no longer than its timeout").err().expect("none is free");
+    assert!(matches!(error, DatabaseError::Unavailable { .. }), "{error:?}");
+    // Reads of the store have their own.
+    store.load_page(&a, START, 1).await.unwrap();
     drop(taken);
     // It is cleaned first.
-    while store.load_page(&a, START, 1).await.is_err() {}
+    while store.database().read().await.is_err() {}
 }
 
 #[tokio::test]
@@ -96,7 +98,8 @@ async fn writers_of_another_database_block_no_reader() {
     let fixture = Fixture::new().await;
     let elsewhere = Database::empty().await;
     let mut other = PgConnection::connect(elsewhere.url()).await.unwrap();
-    run(&mut other, "BEGIN; SELECT pg_advisory_xact_lock_shared(1634627180, 1718510437)").await.unwrap();
+    run(&mut other, "CREATE SCHEMA annals; CREATE TABLE annals.events (position bigint)").await.unwrap();
+    run(&mut other, "BEGIN; INSERT INTO annals.events VALUES (1)").await.unwrap();
     let (first, last) = with_a_gap(&fixture).await;
     assert_eq!(page(&fixture.store, first).await.unwrap(), [last]);
     assert_eq!(fixture.store.head().await.unwrap().position.get(), last);
@@ -115,10 +118,21 @@ async fn a_standby_returns_events_up_to_a_gap_and_reports_why_it_stops_there() {
     run(&mut fixture.foreign().await, pretend).await.unwrap();
     let standby = PostgresOptions::new(fixture.database.url()).open().await.unwrap();
     assert_eq!(page(&standby, 0).await.unwrap(), [first]);
-    let error = page(&standby, first).await.unwrap_err();
-    assert!(error.is_transient(), "{error:?}");
-    let why = std::error::Error::source(&error).expect("it has a cause").to_string();
-    assert!(why.contains("read from the primary"), "{why}");
+    assert_eq!(standby.head().await.unwrap().position.get(), first);
+    let wanted = Filter::all().event_name("placed").unwrap();
+    let filtered = standby.read_page(Position::START.into(), &wanted, 10).await.unwrap();
+    assert_eq!((filtered.events.len(), filtered.checkpoint.unwrap().position.get(), filtered.end), (1, first, false));
+    let other = Filter::all().event_name("other").unwrap();
+    let none = standby.read_page(Position::START.into(), &other, 10).await.unwrap();
+    assert_eq!((none.events.len(), none.checkpoint.unwrap().position.get()), (0, first), "it moves on over others");
+    let after = Position::new(first).unwrap().into();
+    for error in [page(&standby, first).await.unwrap_err(), standby.read_page(after, &wanted, 10).await.unwrap_err()] {
+        assert!(error.is_transient(), "{error:?}");
+        let why = std::error::Error::source(&error).expect("it has a cause").to_string();
+        assert!(why.contains("read from the primary"), "{why}");
+    }
+    let after = Position::new(last).unwrap().into();
+    assert!(standby.read_page(after, &wanted, 10).await.unwrap().end);
     let no_more = "DO $$ BEGIN EXECUTE format('ALTER DATABASE %I RESET search_path', current_database()); END $$";
     run(&mut fixture.foreign().await, no_more).await.unwrap();
     assert_eq!(page(&fixture.store, first).await.unwrap(), [last], "the primary knows");

@@ -8,6 +8,7 @@ mod database;
 mod environment;
 mod failover;
 mod faults;
+mod frozen;
 #[cfg(target_os = "linux")]
 mod full_disk;
 mod full_stream;
@@ -26,6 +27,7 @@ mod schema;
 mod server_run;
 mod settings;
 mod standby;
+mod tenants;
 mod tls;
 mod torture;
 mod unit_of_work;

@@ -88,8 +88,8 @@ async fn what_the_order_relies_on_must_be_in_place() {
         ("ALTER SEQUENCE annals.events_position CYCLE", "ALTER SEQUENCE annals.events_position NO CYCLE"),
         ("SELECT setval('annals.events_position', 1)", "SELECT setval('annals.events_position', 3)"),
         (
-            "ALTER TABLE annals.events DISABLE TRIGGER events_writers_are_announced",
-            "ALTER TABLE annals.events ENABLE ALWAYS TRIGGER events_writers_are_announced",
+            "ALTER TABLE annals.events DISABLE TRIGGER events_continue_their_stream",
+            "ALTER TABLE annals.events ENABLE ALWAYS TRIGGER events_continue_their_stream",
         ),
     ] {
         run(&mut foreign, harm).await.unwrap();

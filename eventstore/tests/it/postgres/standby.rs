@@ -27,6 +27,11 @@ async fn a_standby_is_read_from_and_takes_appends_when_it_is_promoted() {
     // What the primary takes is read here, as long as no number is missing.
     store.append(&stream("second"), ExpectedVersion::NoStream, vec![event_for(&store)]).await.unwrap();
     assert_eq!(next().await, stream("second"));
+    // Through a filter too, and the end of it is its head.
+    let filter = Filter::all().event_name("placed").unwrap();
+    let page = standby.read_page(Position::START.into(), &filter, 10).await.unwrap();
+    assert_eq!((page.events.len(), page.end), (2, true));
+    assert_eq!(standby.head().await.unwrap().position, page.events[1].position);
     // So is the past of what it has; for what comes next it would have to know the writers on the primary.
     for past in [AsOf::position(first.position), AsOf::time(first.recorded_at)] {
         let fresh = PostgresOptions::new(second.url("postgres")).open().await.unwrap();

@@ -99,7 +99,6 @@ impl Place {
                     "ALTER TABLE annals.events DISABLE TRIGGER USER;
                      DELETE FROM annals.events WHERE position NOT IN (
                          SELECT position FROM annals.events ORDER BY position LIMIT {events});
-                     ALTER TABLE annals.events ENABLE ALWAYS TRIGGER events_writers_are_announced;
                      ALTER TABLE annals.events ENABLE ALWAYS TRIGGER events_are_never_updated;
                      ALTER TABLE annals.events ENABLE ALWAYS TRIGGER events_are_never_deleted;
                      ALTER TABLE annals.events ENABLE ALWAYS TRIGGER events_are_never_truncated;

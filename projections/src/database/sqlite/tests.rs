@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use annals_eventstore::{BackendError, DatabaseError, Tenant};
+use annals_eventstore::{BackendError, DatabaseError, Holder, Tenant};
 use sqlx::Row;
 
 use super::SqliteReadModels;
@@ -79,7 +79,7 @@ async fn the_plans_of_queries_by_the_name_are_as_agreed() {
 fn faults_that_may_pass_are_distinguished_from_those_that_will_not() {
     let source = || BackendError::new("the disk is missing");
     for (error, transient) in [
-        (DatabaseError::Busy { waited: Duration::ZERO }, true),
+        (DatabaseError::Busy { waited: Duration::ZERO, holder: Holder::OtherHandle }, true),
         (DatabaseError::StorageFull { source: source() }, true),
         (DatabaseError::OutcomeUnknown { source: source() }, true),
         (DatabaseError::Unavailable { source: source() }, true),

@@ -6,6 +6,7 @@ use annals_eventstore::{PostgresOptions, TransactionalStore};
 use annals_projections::ReadModelDatabase;
 use sqlx::{AssertSqlSafe, Connection, PgConnection, Row, SqliteConnection};
 
+use crate::runner::handle::APPROVALS;
 use crate::runner::look::DUE;
 use crate::runner::{Sagas, SagasExt};
 use crate::{Saga, SagaId, Status};
@@ -36,20 +37,29 @@ async fn start(store: &impl TransactionalStore<Database: ReadModelDatabase>) -> 
 
 /// The statement of a look, with values in their places.
 fn due(now: &str) -> String {
-    let (condition, order) = DUE.split_once("ORDER BY").expect("it has an order");
+    explained(DUE, 21, |number| match number {
+        1 => "'long'".to_owned(),
+        2 => now.to_owned(),
+        3..=18 => (number - 3).to_string(),
+        19 => "'0001-01-01'".to_owned(),
+        _ => "''".to_owned(),
+    })
+}
+
+/// The statement that lists those that ask for approval.
+fn approvals() -> String {
+    explained(APPROVALS, 1, |_| "10".to_owned())
+}
+
+fn explained(text: &str, values: usize, value: impl Fn(usize) -> String) -> String {
+    let (condition, order) = text.split_once("ORDER BY").expect("it has an order");
     let (order, limit) = order.split_once("LIMIT").expect("it has a limit");
     let mut text = format!(
         "EXPLAIN %SELECT * FROM (SELECT * FROM saga_instances AS t) AS r WHERE ({condition})
          ORDER BY {order}, tenant, saga_id LIMIT {limit}"
     );
-    for (number, value) in (1..=21).rev().map(|number| match number {
-        1 => (number, "'long'".to_owned()),
-        2 => (number, now.to_owned()),
-        3..=18 => (number, (number - 3).to_string()),
-        19 => (number, "'0001-01-01'".to_owned()),
-        _ => (number, "''".to_owned()),
-    }) {
-        text = text.replace(&format!("${number}"), &value);
+    for number in (1..=values).rev() {
+        text = text.replace(&format!("${number}"), &value(number));
     }
     text
 }
@@ -82,6 +92,10 @@ async fn many_waiting_instances_cost_one_search_of_an_index_on_sqlite() {
     let plan = sqlx::query(plan).fetch_all(&mut connection).await.expect("it is planned");
     let plan: Vec<String> = plan.iter().map(|row| row.get("detail")).collect();
     insta::assert_snapshot!(plan.join("\n"));
+    let plan = AssertSqlSafe(approvals().replace('%', "QUERY PLAN "));
+    let plan = sqlx::query(plan).fetch_all(&mut connection).await.expect("it is planned");
+    let plan: Vec<String> = plan.iter().map(|row| row.get("detail")).collect();
+    insta::assert_snapshot!("approvals_on_sqlite", plan.join("\n"));
     runs_beside_many(&sagas).await;
 }
 
@@ -102,5 +116,9 @@ async fn many_waiting_instances_cost_one_search_of_an_index_on_postgres() {
     let plan = sqlx::query(plan).fetch_all(&mut connection).await.expect("it is planned");
     let plan: Vec<String> = plan.iter().map(|row| row.get(0)).collect();
     insta::assert_snapshot!(plan.join("\n"));
+    let plan = AssertSqlSafe(approvals().replace('%', "(COSTS OFF) "));
+    let plan = sqlx::query(plan).fetch_all(&mut connection).await.expect("it is planned");
+    let plan: Vec<String> = plan.iter().map(|row| row.get(0)).collect();
+    insta::assert_snapshot!("approvals_on_postgres", plan.join("\n"));
     runs_beside_many(&sagas).await;
 }

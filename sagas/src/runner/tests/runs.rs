@@ -31,6 +31,18 @@ async fn a_row_that_is_older_than_what_was_done_here_is_not_taken_and_one_that_i
     assert!(!runs.ended(&key("a"), Some(9)));
 }
 
+/// A log that was set back has lower versions: what a process remembers of them must end, or it leaves the instance for ever.
+#[tokio::test(start_paused = true)]
+async fn what_was_done_here_is_remembered_for_a_minute() {
+    let runs = InFlight::new(10);
+    assert!(takes(&runs, "a", None));
+    assert!(!runs.ended(&key("a"), Some(7)));
+    tokio::time::advance(Duration::from_secs(59)).await;
+    assert!(!takes(&runs, "a", Some(6)));
+    tokio::time::advance(Duration::from_secs(1)).await;
+    assert!(takes(&runs, "a", Some(6)));
+}
+
 #[tokio::test(start_paused = true)]
 async fn what_fails_is_tried_again_after_growing_waits() {
     let runs = InFlight::new(10);
@@ -47,12 +59,12 @@ async fn what_fails_is_tried_again_after_growing_waits() {
 #[tokio::test(start_paused = true)]
 async fn no_more_than_the_most_run_and_a_slot_is_left_when_nothing_of_it_runs() {
     let runs = InFlight::new(1);
-    let Begin::Run(stop) = runs.begin(&key("a"), 3, None, LEASE) else { panic!("there is room") };
+    let Begin::Run(control) = runs.begin(&key("a"), 3, None, LEASE) else { panic!("there is room") };
     assert!(matches!(runs.begin(&key("b"), 4, None, LEASE), Begin::Full));
     assert_eq!((runs.count(), runs.room()), (1, 0));
     assert!(runs.may_leave(4));
     assert!(!runs.may_leave(3));
-    assert!(stop.load(std::sync::atomic::Ordering::Relaxed), "it begins no further call");
+    assert!(control.is_stopped(), "it begins no further call");
     assert!(!runs.ended(&key("a"), Some(1)));
     assert!(runs.take_was_full() && !runs.take_was_full());
     assert!(runs.may_leave(3));

@@ -66,6 +66,10 @@ impl Service {
         let pay_out = move |(): ()| command(&paid, till(), TillEvent::PaidOut);
         let router = Router::new()
             .route("/charge", participant.remote(charge, refund))
+            .route(
+                "/charge-too",
+                participant.remote(|_: Charge, _| async { Ok(0) }, |_: Charge, _: Option<u32>, _| async { Ok(()) }),
+            )
             .route("/pay-in", participant.local(pay_in, pay_out));
         Self { two, provider, begun, gate, address: serve(router).await }
     }
@@ -101,17 +105,25 @@ async fn each_answer_says_how_a_saga_is_to_take_it() {
         ("/charge", "c 7/charge/do", r#"{"cents":5}"#, 400, "Idempotency-Key"),
         ("/pay-in", "c-8/pay/do", "", 200, "1"),
         ("/pay-in", "c-8/pay/do", "null", 200, "1"),
+        ("/charge", "c-8/pay/undo", r#"{"cents":5}"#, 422, "another request"),
         ("/pay-in", "c-8/pay/undo", "", 204, ""),
+        // The same body, at another address: the refund of the one ran for the charge of the other.
+        ("/charge", "c-9/charge/do", r#"{"cents":5}"#, 200, "17"),
+        ("/charge-too", "c-9/charge/do", r#"{"cents":5}"#, 422, "another request"),
+        ("/charge-too", "c-9/charge/undo", r#"{"cents":5}"#, 422, "another request"),
+        ("/pay-in", "c-9/charge/undo", "", 422, "another request"),
+        ("/charge", "c-9/charge/undo", r#"{"cents":5}"#, 204, ""),
+        ("/charge-too", "c-9/charge/undo", r#"{"cents":5}"#, 422, "another request"),
     ] {
         let answer = service.send(path, key, body).await;
         assert_eq!(answer.status, status, "{key} {body}: {answer:?}");
         assert!(answer.body.contains(says), "{key} {body}: {answer:?}");
         assert_eq!(answer.header("retry-after").is_some(), status == 409, "{answer:?}");
     }
-    assert_eq!(service.provider.counted(), (0, 1, 1));
+    assert_eq!(service.provider.counted(), (0, 2, 2));
     let key = ("idempotency-key", "c-1/charge/do");
     let other = ask(service.address, "POST /charge", &[key, ("tenant", "north")], r#"{"cents":5}"#).await;
-    assert_eq!((other.status, service.provider.counted().1), (200, 2));
+    assert_eq!((other.status, service.provider.counted().1), (200, 3));
     let nobody = ask(service.address, "POST /charge", &[key, ("tenant", "")], r#"{"cents":5}"#).await;
     assert_eq!(nobody.status, 401);
 }
