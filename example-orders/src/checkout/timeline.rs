@@ -17,7 +17,7 @@ pub fn line(event: &SagaEvent) -> Option<String> {
         SagaEvent::CompensationBegun { .. } => "-- from here on it is undone --".to_owned(),
         SagaEvent::Intervened { intervention, actor, reason, .. } => {
             format!("{actor}: {intervention}, because {reason}")
-        SagaEvent::ApprovalAsked { step, .. } => format!("{step} waits for approval"),
+        }
         SagaEvent::Stuck { .. } => "stuck".to_owned(),
         SagaEvent::Completed => "completed".to_owned(),
         SagaEvent::Compensated => "compensated".to_owned(),
