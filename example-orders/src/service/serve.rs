@@ -48,6 +48,8 @@ pub async fn serve(
     let shop = Shop::open(&settings.location()?).await?;
     if is_demo && shop.store.head().await?.position == Position::START {
         seed::seed(&shop).await?;
+        // The first request finds all of it.
+        shop.caught_up(shop.store.head().await?.position).await?;
     }
     let app = App::new(shop, keys, rights);
     let records = MemoryRecords::new(settings.idempotency.clone())?;
