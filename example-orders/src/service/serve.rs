@@ -60,7 +60,7 @@ pub async fn serve(
     let (shop, checkouts) = open(&location, clients).await?;
     if is_demo && shop.store.head().await?.position == Position::START {
         seed::seed(&shop).await?;
-        // The first request finds it whole.
+        // The first request finds all of it.
         shop.caught_up(shop.store.head().await?.position).await?;
     }
     let app = App::new(shop, checkouts, keys, rights);

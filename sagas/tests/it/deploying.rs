@@ -117,11 +117,9 @@ async fn instances_whose_saga_is_gone_are_reported_and_go_on_when_it_is_back(pla
 
     let sagas = store.sagas().with(signalled("reserve")).with(orders(&world)).start().await.expect("it starts");
     assert_eq!(sagas.wait_for(&id("o-1"), SOON).await.expect("it ends").status, Status::Completed);
-<<<<<<< HEAD
     assert_eq!(sagas.data::<Order>(&id("o-1")).await.expect("it fits").takes_ms, 0);
     let other = sagas.data::<u32>(&id("o-1")).await;
     assert!(matches!(&other, Err(SagaError::Invalid(invalid)) if invalid.field == "data"), "{other:?}");
-=======
     // A signal is for the instance of its tenant.
     let (north, waits) = (sagas.tenant(north), id("waits"));
     for sagas in [&sagas, &north] {
@@ -130,6 +128,5 @@ async fn instances_whose_saga_is_gone_are_reported_and_go_on_when_it_is_back(pla
     north.signal(&waits, "paid", 1).await.expect("it fits");
     assert_eq!(north.wait_for(&waits, SOON).await.expect("it ends").status, Status::Completed);
     assert!(sagas.status(&waits).await.expect("it is there").done.is_empty());
->>>>>>> sab25
     sagas.close().await;
 }

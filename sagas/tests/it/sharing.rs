@@ -133,10 +133,7 @@ async fn a_process_that_is_closed_ends_its_calls_and_the_next_one_goes_on_behind
     let (store, world) = (place.open().await, World::default());
     let sagas = store.sagas().with(orders(&world)).start().await.expect("it starts");
     let ids: Vec<_> = (0..10).map(|number| id(format!("o-{number}"))).collect();
-<<<<<<< HEAD
     // At once and slowly, so that none is at its last step when the last one begins.
-=======
->>>>>>> sab25
     let starts = ids.iter().map(|id| sagas.start(id, Order { refuses: None, takes_ms: 300 }));
     join_all(starts).await.into_iter().collect::<Result<Vec<_>, _>>().expect("they are new");
     let all_called = async {
@@ -165,7 +162,6 @@ async fn a_full_process_leaves_instances_in_the_store_until_there_is_room(place:
     let (store, world) = (place.open().await, World::default());
     let sagas = store.sagas().with(orders(&world)).in_flight(2).start().await.expect("it starts");
     let ids: Vec<_> = (0..7).map(|number| id(format!("o-{number}"))).collect();
-<<<<<<< HEAD
     // At once, so that none has ended when the last one comes.
     let starts = ids.iter().map(|id| async {
         sagas.start(id, Order { refuses: None, takes_ms: 40 }).await.expect("it is new");
@@ -173,11 +169,6 @@ async fn a_full_process_leaves_instances_in_the_store_until_there_is_room(place:
     });
     join_all(starts).await;
     assert!(sagas.runner().is_full());
-=======
-    let starts = ids.iter().map(|id| sagas.start(id, Order { refuses: None, takes_ms: 60 }));
-    join_all(starts).await.into_iter().collect::<Result<Vec<_>, _>>().expect("they are new");
-    assert!(sagas.runner().is_full() && sagas.runner().in_flight == 2);
->>>>>>> sab25
     for id in &ids {
         assert_eq!(sagas.wait_for(id, SOON).await.expect("it ends").status, Status::Completed);
     }
