@@ -144,7 +144,7 @@ async fn obey(options: Options, out: &mut dyn Write) -> Result<(), Fault> {
         return tokio::task::spawn_blocking(in_paused_time).await?;
     }
     if let (None, None) = (&options.scene, options.orders) {
-        let flags = service::Flags { listen: options.listen, database: options.db };
+        let flags = service::Flags { listen: options.listen, database: options.db, services: options.services };
         let settings = Settings::read(options.settings.as_deref(), std::env::vars(), flags)?;
         return service::serve(settings, service::asked_to_stop(), out).await;
     }

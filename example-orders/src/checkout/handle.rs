@@ -4,13 +4,14 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use annals::projections::QueryError;
-use annals::sagas::{SagaError, SagaId, Sagas, SagasExt};
+use annals::sagas::{SagaError, SagaEvent, SagaId, Sagas, SagasExt, timeline};
 use annals::{
     Context, CorrelationId, EventStore, ExecuteError, Invalid, Projections, ProjectionsExt, ReadError, Repository,
-    prelude::*,
+    Tenant, prelude::*,
 };
 use clap::ValueEnum;
 use serde::{Deserialize, Serialize};
+use utoipa::ToSchema;
 
 use super::choreography::{Answers, Orders};
 use super::definition::{Checkout, checkout};
@@ -25,7 +26,7 @@ use crate::services::{Clients, Origin};
 pub(super) const SAGA: &str = "checkout-";
 
 /// Who directs a checkout.
-#[derive(ValueEnum, Serialize, Deserialize, Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(ValueEnum, Serialize, Deserialize, ToSchema, Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[serde(rename_all = "snake_case")]
 pub enum Flow {
     /// A saga.
@@ -127,7 +128,16 @@ impl Checkouts {
                 let Cart { order, customer, lines } = cart;
                 let (warehouse, tracking) = (String::new(), String::new());
                 let data = Checkout { order, customer, lines, total, payment, origin, warehouse, tracking };
-                self.sagas.tenant(context.tenant().clone()).start(&id, data).await?;
+                let (customer, lines) = (data.customer.clone(), data.lines.clone());
+                match self.sagas.tenant(context.tenant().clone()).start(&id, data).await {
+                    // The same from another request, whose trace is another one.
+                    Err(SagaError::StartedBefore { .. })
+                        if self
+                            .begun(context.tenant(), &id)
+                            .await?
+                            .is_some_and(|begun| (&begun.customer, &begun.lines) == (&customer, &lines)) => {}
+                    started => started?,
+                }
             }
             Flow::Choreographed => {
                 let context = context.clone().with_correlation(CorrelationId::new(&id)?);
@@ -136,6 +146,16 @@ impl Checkouts {
             }
         }
         Ok(id)
+    }
+
+    /// What a saga was begun with; `None` if there is no such saga.
+    pub(super) async fn begun(&self, shop: &Tenant, id: &SagaId) -> Result<Option<Checkout>, CheckoutError> {
+        let events = timeline(&self.store, shop, id).await?;
+        let Some(SagaEvent::Started { data, .. }) = events.into_iter().next().map(|event| event.event) else {
+            return Ok(None);
+        };
+        let broken = |source| SagaError::Data { id: id.clone(), source };
+        Ok(Some(serde_json::from_value(data).map_err(broken)?))
     }
 }
 

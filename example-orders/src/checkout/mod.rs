@@ -1,6 +1,5 @@
 //! The checkout over three services: as a saga, and as a choreography.
 
-mod api;
 mod choreography;
 pub(crate) mod definition;
 pub(crate) mod flow;
@@ -9,6 +8,5 @@ mod parts;
 mod standing;
 pub(crate) mod timeline;
 
-pub use api::{Visitor, routes};
 pub use handle::{Cart, CheckoutError, Checkouts, Flow, id};
 pub use standing::{Moment, Standing};

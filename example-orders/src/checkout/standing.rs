@@ -12,38 +12,44 @@ use annals::{Context, Invalid, Tenant};
 use jiff::Timestamp;
 use serde::Serialize;
 use tokio::time::sleep;
+use utoipa::ToSchema;
 
 use super::flow::FLOW;
-use super::handle::{CheckoutError, Checkouts, Flow, SAGA};
-use crate::domain::order::{OrderId, Status as OrderStatus};
+use super::handle::{CheckoutError, Checkouts, Flow, SAGA, id};
+use crate::domain::order::{CustomerId, OrderId, Status as OrderStatus};
 use crate::services::BUDGET;
 
 /// How long to wait before the next look at a checkout that somebody waits for.
 const LOOK: Duration = Duration::from_millis(50);
 
 /// Where a checkout stands.
-#[derive(Serialize, Clone, Debug)]
+#[derive(Serialize, ToSchema, Clone, Debug)]
 pub struct Standing {
     /// What names it.
     pub id: String,
     /// Its order.
+    #[schema(value_type = String)]
     pub order: OrderId,
     /// Who directs it.
     pub flow: Flow,
     /// The state of its saga or flow.
+    #[schema(value_type = String)]
     pub status: Status,
     /// `completed`, `undone`, `is undone`, `waits for a person`, `pending` or `pending, will retry`.
+    #[schema(value_type = String)]
     pub answer: &'static str,
     /// The last failure, or why it is undone or stuck.
     pub reason: Option<String>,
     /// When the next call is made, if it waits for that.
+    #[schema(value_type = Option<String>, format = DateTime)]
     pub next_try: Option<Timestamp>,
 }
 
 /// One event of a checkout.
-#[derive(Serialize, Clone, Debug)]
+#[derive(Serialize, ToSchema, Clone, Debug)]
 pub struct Moment {
     /// When it was recorded.
+    #[schema(value_type = String, format = DateTime)]
     pub at: Timestamp,
     /// What happened.
     pub event: String,
@@ -78,6 +84,34 @@ impl Checkouts {
             _ if standing.status.is_final() => self.is_told(shop, standing).await,
             _ => Ok(false),
         }
+    }
+
+    /// The checkout of an order, whoever directs it, if there is one.
+    pub async fn find(&self, shop: &Tenant, order: &OrderId) -> Result<Option<(SagaId, Standing)>, CheckoutError> {
+        for flow in [Flow::Orchestrated, Flow::Choreographed] {
+            let id = id(flow, order)?;
+            match self.standing(shop, &id).await {
+                Err(CheckoutError::Saga(SagaError::NotStarted { .. })) => {}
+                standing => return Ok(Some((id, standing?))),
+            }
+        }
+        Ok(None)
+    }
+
+    /// Whose checkout it is. A saga knows it before the order is placed; a flow begins with the order.
+    pub async fn customer(
+        &self,
+        shop: &Tenant,
+        id: &SagaId,
+        standing: &Standing,
+    ) -> Result<Option<CustomerId>, CheckoutError> {
+        Ok(match standing.flow {
+            Flow::Orchestrated => self.begun(shop, id).await?.map(|begun| begun.customer),
+            Flow::Choreographed => {
+                let orders = self.orders.with(Context::of(shop.clone()));
+                orders.load(&standing.order).await?.state.customer.clone()
+            }
+        })
     }
 
     /// Where a checkout stands.

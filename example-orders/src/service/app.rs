@@ -6,6 +6,7 @@ use std::sync::Arc;
 use annals::engine::TimeOrderedIds;
 use tokio::sync::Semaphore;
 
+use crate::checkout::Checkouts;
 use crate::service::access::{Keys, Rights};
 use crate::service::problem::Problem;
 use crate::shop::Shop;
@@ -18,6 +19,8 @@ pub struct App(Arc<Parts>);
 pub struct Parts {
     /// Events, commands and read models.
     pub shop: Shop,
+    /// Checkouts, which call the services.
+    pub checkouts: Checkouts,
     /// Who may come.
     pub keys: Keys,
     /// Who may go where.
@@ -32,9 +35,9 @@ pub struct Parts {
 
 impl App {
     /// Puts the parts together.
-    pub fn new(shop: Shop, keys: Keys, rights: Rights) -> Self {
+    pub fn new(shop: Shop, checkouts: Checkouts, keys: Keys, rights: Rights) -> Self {
         let (waits, replays) = (Semaphore::new(256), Semaphore::new(2));
-        Self(Arc::new(Parts { shop, keys, rights, waits, replays, ids: TimeOrderedIds }))
+        Self(Arc::new(Parts { shop, checkouts, keys, rights, waits, replays, ids: TimeOrderedIds }))
     }
 
     /// Room for one more read of the past; none waits for it for long.

@@ -6,6 +6,7 @@ mod app;
 mod ask;
 mod document;
 mod health;
+mod partners;
 mod problem;
 mod seed;
 mod seen;
@@ -14,5 +15,6 @@ mod settings;
 mod trace;
 
 pub use access::{KeySettings, Role, new_key};
+pub use partners::PartnerSettings;
 pub use serve::{asked_to_stop, serve};
 pub use settings::{Flags, Secret, Settings, SettingsFault};

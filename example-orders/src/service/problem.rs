@@ -5,6 +5,7 @@
 
 use annals::projections::{AsOfError, QueryError, WaitError};
 use annals::resilience::Deadline;
+use annals::sagas::SagaError;
 use annals::{AppendError, ErrorFamily, ExecuteError, Invalid, ReadError};
 use axum::http::{HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
@@ -12,6 +13,7 @@ use serde::Serialize;
 use serde_json::{Value, json};
 use utoipa::ToSchema;
 
+use crate::checkout::CheckoutError;
 use crate::domain::customer::NoName;
 use crate::domain::order::{OrderError, statuses_before};
 
@@ -90,6 +92,11 @@ impl Problem {
         Self::new(StatusCode::INTERNAL_SERVER_ERROR, "broken", detail)
     }
 
+    fn key_reused() -> Self {
+        let detail = "this idempotency key was used for another request; give each request its own";
+        Self::new(StatusCode::UNPROCESSABLE_ENTITY, "idempotency-key-reused", detail)
+    }
+
     fn of_family(family: ErrorFamily, error: &(dyn std::error::Error + 'static)) -> Self {
         match family {
             ErrorFamily::Invalid => Self::bad("invalid", error),
@@ -143,10 +150,7 @@ where
     fn from(error: ExecuteError<R>) -> Self {
         match error {
             ExecuteError::Rejected(rejection) => rejection.into(),
-            ExecuteError::Append(AppendError::RequestKeyReused { .. }) => {
-                let detail = "this idempotency key was used for another request; give each request its own";
-                Self::new(StatusCode::UNPROCESSABLE_ENTITY, "idempotency-key-reused", detail)
-            }
+            ExecuteError::Append(AppendError::RequestKeyReused { .. }) => Self::key_reused(),
             ExecuteError::Append(AppendError::WrongExpectedVersion { ref expected, actual, .. }) => {
                 let detail = "others changed the order at the same time, again and again; send the same again";
                 Self::conflict("conflict", detail, expected.to_string(), actual.to_string())
@@ -159,6 +163,33 @@ where
                 Some(family) => Self::of_family(family, &error),
                 None => Self::broken(&error),
             },
+        }
+    }
+}
+
+impl From<CheckoutError> for Problem {
+    fn from(error: CheckoutError) -> Self {
+        match error {
+            CheckoutError::Invalid(error) => error.into(),
+            CheckoutError::Order(error) => error.into(),
+            CheckoutError::Execute(error) => error.into(),
+            CheckoutError::Read(error) => error.into(),
+            CheckoutError::Query(error) => error.into(),
+            CheckoutError::Saga(error) => error.into(),
+        }
+    }
+}
+
+impl From<SagaError> for Problem {
+    fn from(error: SagaError) -> Self {
+        match &error {
+            // The order of a checkout follows from the key of its request.
+            SagaError::StartedBefore { .. } => Self::key_reused(),
+            SagaError::WrongStatus { status, needs, .. } => Self::conflict("checkout-status", &error, needs, status),
+            SagaError::NotStarted { .. } => {
+                Self::later("checkout-not-seen", "the checkout has begun, and is not seen yet; send the same again")
+            }
+            _ => Self::of_family(error.family(), &error),
         }
     }
 }

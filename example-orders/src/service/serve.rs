@@ -4,23 +4,32 @@ use std::future::Future;
 use std::io::Write;
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::time::Duration;
 
-use annals::Position;
 use annals::resilience::health::Health;
 use annals::resilience::rate_limit::RateLimiter;
 use annals::resilience::receiver::{Caller as Sender, MemoryRecords, Receiver, ReceiverSettings};
+use annals::sagas::SagasExt;
+use annals::{EventStore, Position, PostgresOptions, ProjectionsExt};
 use axum::http::request::Parts;
 use tokio::net::TcpListener;
 use tokio::sync::oneshot;
 use tokio::time::{Instant, timeout_at};
 
 use crate::Fault;
+use crate::checkout::Checkouts;
+use crate::location::Location;
 use crate::service::access::{Caller, Keys, Rights, of_the_demo};
 use crate::service::api::{self, Gates, Once};
 use crate::service::app::App;
+use crate::service::partners::Partners;
 use crate::service::settings::Settings;
 use crate::service::{health, seed};
-use crate::shop::Shop;
+use crate::services::Clients;
+use crate::shop::{Shop, with_list};
+
+/// After a crash another process goes on with a checkout so much later.
+const LEASE: Duration = Duration::from_secs(5);
 
 /// Serves the shop until `stop` is over, and then finishes the requests in flight. Prints to `out` where it is.
 ///
@@ -45,13 +54,16 @@ pub async fn serve(
     // Addresses are few and databases are slow, so the address comes first.
     let taken = |e| format!("{} cannot be had: {e}", settings.listen);
     let listener = TcpListener::bind(settings.listen).await.map_err(taken)?;
-    let shop = Shop::open(&settings.location()?).await?;
+    let location = settings.location()?;
+    let folder = settings.services.folder.clone().unwrap_or_else(|| location.services());
+    let (partners, clients) = Partners::start(&settings.services, &folder).await?;
+    let (shop, checkouts) = open(&location, clients).await?;
     if is_demo && shop.store.head().await?.position == Position::START {
         seed::seed(&shop).await?;
         // The first request finds all of it.
         shop.caught_up(shop.store.head().await?.position).await?;
     }
-    let app = App::new(shop, keys, rights);
+    let app = App::new(shop, checkouts, keys, rights);
     let records = MemoryRecords::new(settings.idempotency.clone())?;
     let once = once(&settings, records.clone());
     let health = health::start(&app, &records, settings.idempotency.keys, settings.live)?;
@@ -62,13 +74,33 @@ pub async fn serve(
         body_bytes: settings.body_bytes,
     };
     let router = api::router(app.clone(), gates, &health);
-    welcome(listener.local_addr()?, is_demo, out)?;
+    welcome(listener.local_addr()?, &partners, is_demo, out)?;
     health.started();
 
     run(listener, router, stop, &settings, &health, &once, out).await?;
+    // No request begins a checkout any more. Those that run call the services and write to the store, so they end before both; what
+    // they have not done they do after the next start.
+    app.checkouts.close().await;
+    partners.stop().await;
     // What is acknowledged is stored; what the read models have not shown yet they show after the next start.
     app.shop.close().await?;
     Ok(writeln!(out, "The shop is closed.")?)
+}
+
+/// Opens the store, and starts the read models and the checkouts of it.
+async fn open(location: &Location, clients: Clients) -> Result<(Shop, Checkouts), Fault> {
+    match location {
+        Location::File(path) => over(annals::sqlite(path).await?, clients).await,
+        Location::Postgres(url) => over(PostgresOptions::new(url).migrate().open().await?, clients).await,
+    }
+}
+
+async fn over(
+    store: impl EventStore + ProjectionsExt + SagasExt + Clone,
+    clients: Clients,
+) -> Result<(Shop, Checkouts), Fault> {
+    let shop = Shop::over_with(store.clone(), with_list).await?;
+    Ok((shop, Checkouts::start::<30>(&store, clients, LEASE).await?))
 }
 
 /// Answers requests until the end, and then those in flight.
@@ -126,14 +158,17 @@ fn sender(parts: &Parts) -> Option<Sender> {
     parts.extensions.get::<Caller>().map(|caller| Sender::new(Arc::<str>::from(caller.name())))
 }
 
-fn welcome(address: SocketAddr, is_demo: bool, out: &mut dyn Write) -> std::io::Result<()> {
+fn welcome(address: SocketAddr, partners: &Partners, is_demo: bool, out: &mut dyn Write) -> std::io::Result<()> {
     writeln!(out, "The shop is open at http://{address}; Ctrl-C closes it.")?;
     writeln!(out, "  all routes, to read and to try   http://{address}/docs")?;
     writeln!(out, "  how it is                        http://{address}/health/ready")?;
+    for (name, url) in partners.here() {
+        writeln!(out, "  what goes wrong with {name:<8}    {url}/faults")?;
+    }
     if is_demo {
         writeln!(
             out,
-            "\nThe keys of the demonstration: alpha-admin.demo, alpha-alice.demo, beta-admin.demo, operator.demo"
+            "\nThe keys of the demonstration: alpha-admin.demo, alpha-alice.demo, alpha-operator.demo, beta-admin.demo, operator.demo"
         )?;
         writeln!(out, "\nThree things to try:")?;
         writeln!(

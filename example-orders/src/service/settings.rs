@@ -15,6 +15,7 @@ use toml::{Table, Value};
 
 use crate::location::{Location, UnknownDatabase};
 use crate::service::access::KeySettings;
+use crate::service::partners::PartnerSettings;
 
 /// The settings of the service; `orders.example.toml` has each with its default.
 #[derive(Debug, Deserialize)]
@@ -38,6 +39,8 @@ pub struct Settings {
     pub limits: RateLimit,
     /// How many idempotency keys are remembered, and for how long.
     pub idempotency: MemorySettings,
+    /// The services that a checkout calls.
+    pub services: PartnerSettings,
     /// The keys of all callers. Without any, those of the demonstration.
     pub keys: Vec<KeySettings>,
 }
@@ -54,6 +57,7 @@ impl Default for Settings {
             longest_deadline: LongestDeadline::default(),
             limits: RateLimit::default(),
             idempotency: MemorySettings::default(),
+            services: PartnerSettings::default(),
             keys: Vec::new(),
         }
     }
@@ -76,6 +80,8 @@ pub struct Flags {
     pub listen: Option<SocketAddr>,
     /// A SQLite file.
     pub database: Option<PathBuf>,
+    /// Where the services of this process keep their files.
+    pub services: Option<PathBuf>,
 }
 
 /// Settings that cannot be used.
@@ -136,6 +142,7 @@ impl Settings {
         }
         let mut settings = checked(settings, "the environment")?;
         settings.listen = flags.listen.unwrap_or(settings.listen);
+        settings.services.folder = flags.services.or(settings.services.folder);
         if flags.database.is_some() {
             (settings.db, settings.database_url) = (flags.database, None);
         }
@@ -211,7 +218,8 @@ mod tests {
         let settings = read(Some(file), &variables, Flags::default()).expect("read");
         assert_eq!((settings.listen.port(), settings.drain_seconds), (2, 3));
         assert!(matches!(settings.location(), Ok(Location::Postgres(_))));
-        let flags = Flags { listen: "127.0.0.1:3".parse().ok(), database: Some("of-the-flag.db".into()) };
+        let flags =
+            Flags { listen: "127.0.0.1:3".parse().ok(), database: Some("of-the-flag.db".into()), ..Flags::default() };
         let settings = read(Some(file), &variables, flags).expect("read");
         assert_eq!(settings.listen.port(), 3);
         assert!(matches!(settings.location(), Ok(Location::File(file)) if file == Path::new("of-the-flag.db")));

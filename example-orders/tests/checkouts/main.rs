@@ -1,6 +1,5 @@
 //! Checkouts over services that are real servers, which fail in each way in turn, and at random.
 
-mod api;
 mod chaos;
 mod degradation;
 mod faults;

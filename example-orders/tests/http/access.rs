@@ -2,7 +2,7 @@
 
 use serde_json::{Value, json};
 
-use crate::server::{ADMIN, ALICE, Answer, BETA, BOB, OPERATOR, Server, Store};
+use crate::server::{ADMIN, ALICE, ALPHA_OPERATOR, Answer, BETA, BOB, OPERATOR, Server, Store, order};
 
 /// Method and path of every route.
 async fn routes(server: &Server) -> Vec<(String, String)> {
@@ -20,9 +20,12 @@ async fn routes(server: &Server) -> Vec<(String, String)> {
 #[tokio::test]
 async fn every_route_answers_every_key_as_agreed() {
     let server = Server::on(Store::file()).await;
+    let checkout = server.post("/checkouts", ALICE, "checkout", &order("alice", 1, 100)).await;
+    assert_eq!((checkout.status, &checkout.json()["answer"]), (200, &json!("completed")), "{}", checkout.text);
+    let checkout = checkout.json()["order"].as_str().expect("an id").to_owned();
     let mut table = String::new();
     for (method, path) in routes(&server).await {
-        let mut line = format!("{method:<4} {path:<28}");
+        let mut line = format!("{method:<4} {path:<34}");
         for (name, key) in [
             ("none", None),
             ("wrong", Some("alpha-admin.other")),
@@ -30,10 +33,12 @@ async fn every_route_answers_every_key_as_agreed() {
             ("bob", Some(BOB)),
             ("admin", Some(ADMIN)),
             ("beta", Some(BETA)),
+            ("alpha-operator", Some(ALPHA_OPERATOR)),
             ("operator", Some(OPERATOR)),
         ] {
-            // An order and a customer of alice in the shop alpha.
-            let path = path.replace("{order}", "o-1003").replace("{customer}", "alice");
+            // An order, a checkout and a customer of alice in the shop alpha.
+            let order = if path.contains("/checkout") { &*checkout } else { "o-1003" };
+            let path = path.replace("{order}", order).replace("{customer}", "alice");
             let mut request = server.request(&method, &path, key.unwrap_or_default());
             if key.is_none() {
                 request = server

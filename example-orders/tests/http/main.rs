@@ -2,6 +2,7 @@
 
 mod access;
 mod as_of;
+mod checkouts;
 mod once;
 mod pages;
 mod routes;

@@ -1,7 +1,7 @@
 //! A service of the test's own, and how it is asked.
 
 use std::io::{BufRead, BufReader, Read};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 
 use reqwest::{Method, RequestBuilder};
@@ -20,6 +20,7 @@ pub(crate) struct Server {
     pub(crate) client: reqwest::Client,
     pub(crate) store: Store,
     settings: Vec<(String, String)>,
+    services: tempfile::TempDir,
 }
 
 /// An answer, read whole.
@@ -34,6 +35,9 @@ pub(crate) const ADMIN: &str = "alpha-admin.demo";
 pub(crate) const ALICE: &str = "alpha-alice.demo";
 pub(crate) const BOB: &str = "alpha-bob.demo";
 pub(crate) const BETA: &str = "beta-admin.demo";
+/// An operator of the shop alpha.
+pub(crate) const ALPHA_OPERATOR: &str = "alpha-operator.demo";
+/// One of no shop.
 pub(crate) const OPERATOR: &str = "operator.demo";
 
 impl Store {
@@ -62,15 +66,16 @@ impl Server {
         let generous = [("ORDERS_LIMITS__CALLS", "1000000"), ("ORDERS_LIMITS__BURST", "1000000")];
         let settings = generous.iter().chain(settings).map(|(name, value)| ((*name).to_owned(), (*value).to_owned()));
         let settings: Vec<_> = settings.collect();
-        let (child, address) = start(&store, &settings);
-        Self { child, address, client: reqwest::Client::new(), store, settings }
+        let services = tempfile::tempdir().expect("a folder");
+        let (child, address) = start(&store, &settings, services.path());
+        Self { child, address, client: reqwest::Client::new(), store, settings, services }
     }
 
     /// Kills the service, as a crash does, and starts it again on the same data.
     pub(crate) fn crash(&mut self) {
         self.child.kill().expect("killed");
         self.child.wait().expect("it ended");
-        (self.child, self.address) = start(&self.store, &self.settings);
+        (self.child, self.address) = start(&self.store, &self.settings, self.services.path());
     }
 
     /// Asks the service to end, and waits until it has; gives what it printed since its start.
@@ -140,9 +145,10 @@ impl Answer {
     }
 }
 
-fn start(store: &Store, settings: &[(String, String)]) -> (Child, String) {
+fn start(store: &Store, settings: &[(String, String)], services: &Path) -> (Child, String) {
     let mut command = Command::new(env!("CARGO_BIN_EXE_example-orders"));
     command.args(["--listen", "127.0.0.1:0"]).env_remove("DATABASE_URL");
+    command.arg("--services").arg(services);
     match store {
         Store::File(file, _) => command.arg("--db").arg(file),
         Store::Postgres(database) => command.env("DATABASE_URL", database.url()),

@@ -18,7 +18,8 @@ pub enum Role {
     Customer,
     /// Somebody of the staff of a shop: all orders of the shop.
     Admin,
-    /// Somebody who runs the service: how it is, and the sums over all shops. No orders.
+    /// Somebody who runs the service: how it is, the sums over all shops, and decisions about checkouts of the shop of the key. No
+    /// orders.
     Operator,
 }
 

@@ -116,6 +116,7 @@ pub fn of_the_demo() -> Vec<KeySettings> {
         key("alpha-admin", "alpha", Role::Admin, None),
         key("beta-carol", "beta", Role::Customer, Some("carol")),
         key("beta-admin", "beta", Role::Admin, None),
+        key("alpha-operator", "alpha", Role::Operator, None),
         key("operator", "operators", Role::Operator, None),
     ]
 }

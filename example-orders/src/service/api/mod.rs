@@ -1,6 +1,7 @@
 //! The routes, by what they are about. Each says in its document who may use it, and that is enforced.
 
 mod analytics;
+mod checkouts;
 mod cursor;
 mod customers;
 mod list;

@@ -18,7 +18,7 @@ use utoipa_axum::router::OpenApiRouter;
 use utoipa_swagger_ui::SwaggerUi;
 
 use crate::service::access::{Caller, guard};
-use crate::service::api::{analytics, customers, list, operator, orders, steps};
+use crate::service::api::{analytics, checkouts, customers, list, operator, orders, steps};
 use crate::service::app::App;
 use crate::service::document;
 use crate::service::problem::Problem;
@@ -50,6 +50,7 @@ fn routes() -> OpenApiRouter<App> {
         .merge(list::routes())
         .merge(orders::routes())
         .merge(customers::routes())
+        .merge(checkouts::routes())
         .merge(analytics::routes())
         .merge(operator::routes())
 }

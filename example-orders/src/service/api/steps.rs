@@ -8,6 +8,7 @@ use utoipa::ToSchema;
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
+use crate::checkout::Cart;
 use crate::domain::money::Money;
 use crate::domain::order::{CustomerId, Line, OrderCommand, OrderId, PaymentId};
 use crate::service::access::to_hex;
@@ -39,6 +40,20 @@ pub struct NewOrder {
     /// What is ordered, in one currency.
     #[schema(min_items = 1, max_items = 100)]
     lines: Vec<Line>,
+}
+
+impl NewOrder {
+    /// The order that a caller asks for, and whose it is.
+    pub fn cart(self, write: &Write) -> Result<Cart, Problem> {
+        checked(&self.lines)?;
+        let asked = self.customer.map(CustomerId::new).transpose()?;
+        let missing = || {
+            let detail = "say whose order it is: `customer`";
+            Problem::new(StatusCode::UNPROCESSABLE_ENTITY, "customer-missing", detail)
+        };
+        let customer = write.caller.only(asked)?.ok_or_else(missing)?;
+        Ok(Cart { order: id_of(write)?, customer, lines: self.lines })
+    }
 }
 
 /// What is ordered instead.
@@ -105,18 +120,8 @@ pub struct Delivery {
     responses((status = 201, body = Written)),
     security(("api_key" = ["customer", "admin"])))]
 async fn place(write: Write, Body(new): Body<NewOrder>) -> Result<Response, Problem> {
-    checked(&new.lines)?;
-    let asked = new.customer.map(CustomerId::new).transpose()?;
-    let customer = write.caller.only(asked)?;
-    let Some(customer) = customer else {
-        return Err(Problem::new(
-            StatusCode::UNPROCESSABLE_ENTITY,
-            "customer-missing",
-            "say whose order it is: `customer`",
-        ));
-    };
-    let order = id_of(&write)?;
-    let (position, body) = write.place(&order, OrderCommand::Place { customer, lines: new.lines }).await?;
+    let Cart { order, customer, lines } = new.cart(&write)?;
+    let (position, body) = write.place(&order, OrderCommand::Place { customer, lines }).await?;
     // The id is made of hexadecimal digits.
     let place = HeaderValue::from_str(&format!("/orders/{order}")).map_err(|e| Problem::broken(&e))?;
     Ok((StatusCode::CREATED, [(header::LOCATION, place)], position, body).into_response())
@@ -204,7 +209,7 @@ fn checked(lines: &[Line]) -> Result<(), Problem> {
 }
 
 /// A text that people read. Databases cannot store the character U+0000.
-fn short(field: &str, text: String) -> Result<String, Problem> {
+pub fn short(field: &str, text: String) -> Result<String, Problem> {
     let wrong = |problem: &str| Problem::new(StatusCode::UNPROCESSABLE_ENTITY, "text", format!("`{field}` {problem}"));
     match text.trim() {
         "" => Err(wrong("is empty")),

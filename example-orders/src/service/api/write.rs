@@ -101,13 +101,21 @@ impl Write {
         // The whole request, with the id that the path has.
         let request = (A::TYPE, id.to_string(), command);
         let request = RequestKey::of_caller(&self.caller.name(), self.key.as_str(), &request)?;
-        let context = Context::of(self.caller.tenant.clone())
+        Ok(of.with(self.context()?.with_request(request)))
+    }
+
+    /// Whose request it is, where it comes from, and its deadline.
+    pub fn context(&self) -> Result<Context, Problem> {
+        Ok(Context::of(self.caller.tenant.clone())
             .with_actor(self.caller.actor()?)
             .with_correlation(self.trace.correlation()?)
             .with_trace_parent(self.trace.trace_parent()?)
-            .with_deadline(self.deadline)
-            .with_request(request);
-        Ok(of.with(context))
+            .with_deadline(self.deadline))
+    }
+
+    /// How long something may be waited for, so that there is still an answer before the deadline.
+    pub fn patience(&self) -> Deadline {
+        self.deadline.left().map_or(self.deadline, |left| self.deadline.child(left.mul_f64(0.9)))
     }
 
     fn answer(&self, order: &OrderId, done: &Executed<Order>) -> Answer {

@@ -1,0 +1,216 @@
+//! Checkouts: begin one, see where it stands, and decide about one that waits for a person.
+//!
+//! A checkout calls three services, and goes on whether or not anybody waits for it. So the answer is where it has ended, or that it
+//! goes on, and where to look.
+
+use annals::sagas::{By, Intervention, SagaId};
+use axum::Json;
+use axum::extract::State;
+use axum::http::{StatusCode, header};
+use axum::response::{IntoResponse, Response};
+use jiff::Timestamp;
+use serde::{Deserialize, Serialize};
+use serde_json::{Value, json};
+use utoipa::{IntoParams, ToSchema};
+use utoipa_axum::router::OpenApiRouter;
+use utoipa_axum::routes;
+
+use crate::checkout::timeline::line;
+use crate::checkout::{Flow, Moment, Standing};
+use crate::domain::order::OrderId;
+use crate::service::access::Caller;
+use crate::service::api::steps::{NewOrder, short};
+use crate::service::api::write::Write;
+use crate::service::app::App;
+use crate::service::ask::{Asked, Body, OrderPath};
+use crate::service::problem::Problem;
+
+/// All of them.
+pub fn routes() -> OpenApiRouter<App> {
+    OpenApiRouter::new().routes(routes!(begin)).routes(routes!(show)).routes(routes!(decide)).routes(routes!(stuck))
+}
+
+/// In which variant.
+#[derive(Deserialize, IntoParams)]
+#[serde(deny_unknown_fields)]
+#[into_params(parameter_in = Query)]
+struct FlowQuery {
+    /// Who directs it; a saga, if nothing is said.
+    #[serde(default)]
+    #[param(inline)]
+    flow: Flow,
+}
+
+/// Place an order, pay it, set its pieces aside and ship it; or cancel it, where that is not possible.
+#[utoipa::path(post, path = "/checkouts", tag = "checkouts", request_body = NewOrder, params(FlowQuery),
+    responses(
+        (status = 200, description = "It has ended.", body = Standing),
+        (status = 202, description = "It goes on, or waits for a person; `Location` is where to look.", body = Standing)
+    ), security(("api_key" = ["customer", "admin"])))]
+async fn begin(write: Write, Asked(query): Asked<FlowQuery>, Body(new): Body<NewOrder>) -> Result<Response, Problem> {
+    let (app, shop) = (&write.app, &write.caller.tenant);
+    let id = app.checkouts.begin(query.flow, new.cart(&write)?, &write.context()?).await?;
+    let standing = app.checkouts.wait(shop, &id, write.patience()).await?;
+    // What the checkout has written to the order is before the end of the log.
+    let position = app.position(app.shop.store.head().await?.position);
+    if standing.status.is_final() {
+        return Ok((position, Json(standing)).into_response());
+    }
+    let place = format!("/orders/{}/checkout", standing.order);
+    let headers = [(header::LOCATION, place), (header::RETRY_AFTER, "1".to_owned())];
+    Ok((StatusCode::ACCEPTED, position, headers, Json(standing)).into_response())
+}
+
+/// A checkout, and how it came to be so.
+#[derive(Serialize, ToSchema)]
+struct CheckoutDetails {
+    /// Where it stands.
+    standing: Standing,
+    /// Its row in `saga_instances`, which may come a moment later.
+    #[schema(value_type = Option<Object>)]
+    row: Option<Value>,
+    /// What has happened.
+    timeline: Vec<Moment>,
+}
+
+/// Where the checkout of an order stands, and what has happened in it.
+#[utoipa::path(get, path = "/orders/{order}/checkout", tag = "checkouts", params(("order" = String, Path)),
+    responses((status = 200, body = CheckoutDetails)), security(("api_key" = ["customer", "admin", "operator"])))]
+async fn show(
+    State(app): State<App>,
+    caller: Caller,
+    OrderPath(order): OrderPath,
+) -> Result<Json<CheckoutDetails>, Problem> {
+    let (id, standing) = find(&app, &caller, &order).await?;
+    let timeline = app.checkouts.timeline(&caller.tenant, &id).await?;
+    let row = app.checkouts.sagas.tenant(caller.tenant).find(&id).await?;
+    let row = row.map(|row| {
+        json!({
+            "saga_type": row.saga_type, "current_step": row.current_step, "attempt": row.attempt, "status": row.status,
+            "version": row.version, "created_at": row.created_at, "updated_at": row.updated_at, "wake_at": row.wake_at,
+            "deadline": row.deadline, "last_error": row.last_error, "correlation_id": row.correlation_id,
+        })
+    });
+    Ok(Json(CheckoutDetails { standing, row, timeline }))
+}
+
+/// The checkout of an order, if the caller sees it. One of somebody else is answered like none.
+async fn find(app: &App, caller: &Caller, order: &OrderId) -> Result<(SagaId, Standing), Problem> {
+    let none = || Problem::not_found("checkout of an order", order);
+    let (id, standing) = app.checkouts.find(&caller.tenant, order).await?.ok_or_else(none)?;
+    let customer = app.checkouts.customer(&caller.tenant, &id, &standing).await?;
+    if !customer.is_some_and(|customer| caller.sees(&customer)) {
+        return Err(none());
+    }
+    Ok((id, standing))
+}
+
+/// What somebody decides.
+#[derive(Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+struct Decide {
+    decision: Decision,
+    /// The reason, for people.
+    #[schema(max_length = 1000)]
+    reason: String,
+    /// Nothing is changed unless it is said that this is no dry run.
+    #[serde(default = "yes")]
+    dry_run: bool,
+}
+
+fn yes() -> bool {
+    true
+}
+
+/// What can be decided about a checkout.
+#[derive(Deserialize, ToSchema, Clone, Copy)]
+#[serde(rename_all = "snake_case")]
+enum Decision {
+    /// The failed step gets all its attempts again.
+    Retry,
+    /// The failed step counts as done, or as undone.
+    Skip,
+    /// The finished steps are undone.
+    Compensate,
+    /// It counts as completed.
+    Complete,
+    /// One that runs is given up: its finished steps are undone.
+    Cancel,
+}
+
+impl From<Decision> for Intervention {
+    fn from(decision: Decision) -> Self {
+        match decision {
+            Decision::Retry => Self::Retry,
+            Decision::Skip => Self::Skip,
+            Decision::Compensate => Self::Compensate,
+            Decision::Complete => Self::Complete,
+            Decision::Cancel => Self::Cancel,
+        }
+    }
+}
+
+/// What a decision leads to.
+#[derive(Serialize, ToSchema)]
+struct Decided {
+    /// Of a dry run: what the decision would record.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    would: Option<Vec<String>>,
+    /// Where the checkout stands now.
+    standing: Standing,
+}
+
+/// Decide about a checkout of the shop of the key; or, as long as `dry_run` is not `false`, see what the decision would record.
+#[utoipa::path(post, path = "/orders/{order}/checkout/decision", tag = "checkouts", request_body = Decide,
+    params(("order" = String, Path)), responses((status = 200, body = Decided)), security(("api_key" = ["operator"])))]
+async fn decide(
+    write: Write,
+    OrderPath(order): OrderPath,
+    Body(Decide { decision, reason, dry_run }): Body<Decide>,
+) -> Result<Json<Decided>, Problem> {
+    let (checkouts, shop) = (&write.app.checkouts, &write.caller.tenant);
+    let (id, _) = find(&write.app, &write.caller, &order).await?;
+    let by = By::new(&*write.caller.key, short("reason", reason)?)?;
+    let would = if dry_run {
+        let would = checkouts.preview(shop, &id, decision.into(), &by).await?;
+        Some(would.iter().filter_map(line).collect())
+    } else {
+        // It is stored with the decision, so that a repeat after a crash is found to be one.
+        let by = by.request(format!("{}/{}", write.caller.name(), write.key.as_str()));
+        checkouts.decide(shop, &id, decision.into(), &by).await?;
+        None
+    };
+    Ok(Json(Decided { would, standing: checkouts.standing(shop, &id).await? }))
+}
+
+/// Those that wait for a person.
+#[derive(Serialize, ToSchema)]
+struct StuckCheckouts {
+    /// The first hundred, those that wait longest first.
+    checkouts: Vec<StuckCheckout>,
+}
+
+/// One that waits for a person.
+#[derive(Serialize, ToSchema)]
+struct StuckCheckout {
+    id: String,
+    /// The step in the way.
+    current_step: Option<String>,
+    #[schema(value_type = String, format = DateTime)]
+    since: Timestamp,
+    reason: Option<String>,
+}
+
+/// The checkouts of the shop of the key that wait for a person.
+#[utoipa::path(get, path = "/checkouts/stuck", tag = "checkouts",
+    responses((status = 200, body = StuckCheckouts)), security(("api_key" = ["operator"])))]
+async fn stuck(State(app): State<App>, caller: Caller) -> Result<Json<StuckCheckouts>, Problem> {
+    let rows = app.checkouts.sagas.tenant(caller.tenant).stuck(100).await?;
+    let checkouts = rows.into_iter().map(|row| StuckCheckout {
+        id: row.saga_id,
+        current_step: row.current_step,
+        since: row.updated_at,
+        reason: row.last_error,
+    });
+    Ok(Json(StuckCheckouts { checkouts: checkouts.collect() }))
+}
