@@ -379,7 +379,8 @@ impl Member {
         let Claimed { epoch, checkpoint, suspect, .. } = *claimed;
         self.careful = if suspect { CAREFUL } else { 0 };
         (self.epoch, self.standing, self.live, self.blocked) = (epoch, Standing::Owned, false, false);
-        self.unseen = if checkpoint.position == Position::START { self.projection.names() } else { Vec::new() };
+        let may_be_misspelt = checkpoint.position == Position::START && !self.projection.kind().own_events();
+        self.unseen = if may_be_misspelt { self.projection.names() } else { Vec::new() };
         self.send(|status| status.owner = Some(Arc::clone(&self.runner)));
         self.committed(checkpoint, 0);
     }

@@ -18,11 +18,12 @@ pub struct StreamOptions<S> {
     projection: S,
     slots: u32,
     parks: bool,
+    own_events: bool,
 }
 
 impl<S: StreamProjection> StreamOptions<S> {
     pub(crate) fn of(projection: S) -> Self {
-        Self { projection, slots: 1, parks: false }
+        Self { projection, slots: 1, parks: false, own_events: false }
     }
 
     /// As of [`StreamProjection::slots`].
@@ -34,6 +35,14 @@ impl<S: StreamProjection> StreamOptions<S> {
     /// As of [`StreamProjection::dead_letter`].
     pub fn dead_letter(mut self) -> Self {
         self.parks = true;
+        self
+    }
+
+    /// Its events are those of the library that runs it: no warning asks people to check how they are spelt. No promise is made about
+    /// it.
+    #[doc(hidden)]
+    pub fn __own_events(mut self) -> Self {
+        self.own_events = true;
         self
     }
 }
@@ -53,7 +62,8 @@ impl<S: StreamProjection> Projection for StreamOptions<S> {
     }
 
     fn __kind(&self) -> Kind {
-        let of_streams = |streams| Streams { slots: self.slots, parks: self.parks, ..streams };
+        let of_streams =
+            |streams| Streams { slots: self.slots, parks: self.parks, own_events: self.own_events, ..streams };
         Kind(self.projection.__kind().0.map(of_streams))
     }
 }
@@ -74,6 +84,8 @@ pub(crate) struct Streams {
     pub(crate) slots: u32,
     /// Whether it parks a stream whose event it cannot apply.
     pub(crate) parks: bool,
+    /// Whether its events are those of the library that runs it.
+    pub(crate) own_events: bool,
 }
 
 impl Kind {
@@ -86,6 +98,10 @@ impl Kind {
 
     pub(crate) fn parks(self) -> bool {
         self.0.is_some_and(|streams| streams.parks)
+    }
+
+    pub(crate) fn own_events(self) -> bool {
+        self.0.is_some_and(|streams| streams.own_events)
     }
 
     /// Checks what the projection called `name` declares.

@@ -169,6 +169,7 @@ impl<S: StreamProjection> Projection for S {
             tenant_in_key: tenant_in_key::<S>(),
             slots: 1,
             parks: false,
+            own_events: false,
         }))
     }
 }

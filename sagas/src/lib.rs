@@ -70,7 +70,7 @@
 //! # Features
 //!
 //! `sqlite` and `postgres` (where the table of the runner is), `http` (what an answer over HTTP means for a step), `axum` (handlers
-//! of a participant), `testing` (the explorer).
+//! of a participant), `testing` (given / when / then, and the explorer).
 
 #![cfg_attr(docsrs, feature(doc_cfg))]
 

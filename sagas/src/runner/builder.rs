@@ -186,7 +186,7 @@ impl SagasBuilder {
             .into_iter()
             .fold(projections, |projections, tracked| tracked(projections, &instances, &clock))
             .lease(lease)
-            .with(SagaInstances.slots(SLOTS).dead_letter())
+            .with(SagaInstances.slots(SLOTS).dead_letter().__own_events())
             .__may_leave::<SagaInstances>(Arc::new(move |slot| of_slot.may_leave(slot)))
             .start()
             .await?;

@@ -50,7 +50,7 @@ pub(crate) const APPROVALS: &str = "
 
 /// Those of one tenant.
 const APPROVALS_OF_TENANT: &str = "
-    tenant = $1 AND status = 'running' AND asked_at IS NOT NULL
+    tenant = $1 AND asked_at IS NOT NULL
     ORDER BY asked_at NULLS LAST
     LIMIT $2
 ";

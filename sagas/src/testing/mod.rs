@@ -1,4 +1,5 @@
-//! The crash-point explorer: tries a saga under every outcome of its calls and approvals, and with a crash at every append.
+//! Tests of sagas: [`given`] begins a given / when / then of one path, with answers in place of services and a virtual clock; and
+//! [`explore`] tries a saga under every outcome of its calls and approvals, with a crash at every append.
 //!
 //! ```
 //! use annals_resilience::Policy;
@@ -30,11 +31,13 @@
 //! ```
 
 mod explorer;
+mod given;
 mod laws;
 mod schedule;
 mod world;
 
 pub use explorer::{End, Explored, Explorer, explore};
+pub use given::{SagaTest, given};
 #[cfg(test)]
 pub(crate) use laws::broken;
 #[cfg(test)]

@@ -1,4 +1,4 @@
-//! The engine and the explorer on a checkout.
+//! The engine and the kits for tests on a checkout.
 
 mod approval;
 pub(crate) mod checkout;
@@ -9,6 +9,7 @@ mod engine;
 mod explored;
 mod failures;
 mod flows;
+mod given;
 pub(crate) mod random;
 mod undo;
 mod undoing;

@@ -2,10 +2,12 @@
 
 use std::time::Duration;
 
-use annals_eventstore::{EventStore, MemoryStore, SqliteDatabase, TransactionalStore};
+use annals_eventstore::{EventStore, MemoryStore, SqliteDatabase, Tenant, TransactionalStore};
 use annals_projections::ReadModelDatabase;
 use annals_resilience::Policy;
-use annals_sagas::{By, Decision, Definition, Intervention, Saga, SagaError, SagaEvent, Sagas, SagasExt, Status};
+use annals_sagas::{
+    By, Decision, Definition, Intervention, Saga, SagaError, SagaEvent, SagaInstance, Sagas, SagasExt, Status,
+};
 
 use super::stores::{Place, on_every_store};
 use super::world::{Order, SOON, World, id, orders, recorded};
@@ -13,6 +15,7 @@ use super::world::{Order, SOON, World, id, orders, recorded};
 on_every_store!(
     an_undo_that_is_refused_waits_for_a_person_and_the_steps_before_it_with_it,
     of_two_people_who_decide_at_once_one_does_and_the_other_learns_who_did,
+    a_handle_of_one_tenant_lists_what_asks_and_what_is_stuck_of_that_tenant_alone,
 );
 
 async fn an_undo_that_is_refused_waits_for_a_person_and_the_steps_before_it_with_it(place: impl Place) {
@@ -70,6 +73,40 @@ fn transfer() -> Definition<Vec<String>> {
         .keep(|transfer: &mut Vec<String>, decision: Decision| transfer.push(decision.actor))
         .build()
         .expect("it is sound")
+}
+
+async fn a_handle_of_one_tenant_lists_what_asks_and_what_is_stuck_of_that_tenant_alone(place: impl Place) {
+    let store = place.open().await;
+    // Two ask; where one of them is rejected after the pivot it is stuck, and the other takes no answer.
+    let parcel = Saga::<u32>::new("parcel")
+        .pivot()
+        .parallel(|both| both.branch(|one| one.approval("send")).branch(|two| two.approval("insure")));
+    let sagas = store.sagas().with(parcel.build().expect("it is sound")).start().await.expect("it starts");
+    let [north, south] = ["north", "south"].map(|name| sagas.tenant(Tenant::new(name).expect("it is a name")));
+    let by = By::new("ada", "the customer called").expect("it is sound");
+    for (handle, name) in [(&north, "p-1"), (&south, "p-2"), (&north, "p-3"), (&north, "p-4")] {
+        handle.start(&id(name), 1_u32).await.expect("it is new");
+        let asks = async {
+            while handle.status(&id(name)).await.expect("it is there").asks.len() < 2 {
+                tokio::time::sleep(Duration::from_millis(5)).await;
+            }
+        };
+        tokio::time::timeout(SOON, asks).await.expect("it asks");
+    }
+    north.reject(&id("p-3"), "insure", &by).await.expect("it asks");
+    assert_eq!(north.wait_for(&id("p-3"), SOON).await.expect("it ends").status, Status::Stuck);
+    sagas.projections().caught_up(SOON).await.expect("it reads the log");
+    let names = |rows: Vec<SagaInstance>| rows.into_iter().map(|row| row.saga_id).collect::<Vec<_>>();
+    for (handle, approvals, stuck) in [
+        (&sagas, &["p-1", "p-2", "p-4"][..], &["p-3"][..]),
+        (&north, &["p-1", "p-4"], &["p-3"]),
+        (&south, &["p-2"], &[]),
+    ] {
+        assert_eq!(names(handle.approvals(10).await.expect("it is asked")), approvals);
+        assert_eq!(names(handle.approvals(1).await.expect("it is asked")), approvals[..1]);
+        assert_eq!(names(handle.stuck(10).await.expect("it is asked")), stuck);
+    }
+    sagas.close().await;
 }
 
 async fn of_two_people_who_decide_at_once_one_does_and_the_other_learns_who_did(place: impl Place) {
