@@ -17,6 +17,8 @@
 //! | that the flow is completed | orders | `order.reserved`, `order.shipped` |
 //! | that the flow is undone | orders | `order.cancelled` |
 //!
+//! Who notes a failure also sends the undo of what failed: an earlier try may have been done without an answer.
+//!
 //! A customer who cancels a paid order meanwhile is one more reason for a refund.
 
 use annals::projections::{EffectKey, Reactor, ReactorError};
@@ -79,9 +81,15 @@ impl<P: Part> Answers<P> {
         path: &str,
         order: &OrderId,
     ) -> Result<(), ReactorError> {
+        self.undo(event, path, order).await?;
+        self.note(event, order, P::undone()).await
+    }
+
+    /// Sends the undo. What was refused may have been done by an earlier try, whose answer was lost; and it must not be done later.
+    async fn undo(&self, event: &Recorded<CheckoutEvent>, path: &str, order: &OrderId) -> Result<(), ReactorError> {
         let key: IdempotencyKey = step(event, path)?.undo_key();
         let () = self.service.call(path, order, &origin(event), &key).await?;
-        self.note(event, order, P::undone()).await
+        Ok(())
     }
 
     /// Notes an event, unless the part has gone beyond it.
@@ -135,6 +143,7 @@ impl Reactor for Answers<Payment> {
             }
             on if fails(on) => self.note(event, &order, PaymentEvent::RefundInitiated).await,
             On::Payment(PaymentEvent::RefundInitiated) => self.take_back(event, "/charge", &order).await,
+            On::Payment(PaymentEvent::Failed { .. }) => self.undo(event, "/charge", &order).await,
             _ => Ok(()),
         }
     }
@@ -155,6 +164,7 @@ impl Reactor for Answers<Reservation> {
             }
             On::Payment(PaymentEvent::RefundInitiated) => self.note(event, &order, StockEvent::ReleaseInitiated).await,
             On::Stock(StockEvent::ReleaseInitiated) => self.take_back(event, "/reserve", &order).await,
+            On::Stock(StockEvent::Failed { .. }) => self.undo(event, "/reserve", &order).await,
             _ => Ok(()),
         }
     }
@@ -174,6 +184,7 @@ impl Reactor for Answers<Shipment> {
             }
             On::Stock(StockEvent::ReleaseInitiated) => self.note(event, &order, ShipmentEvent::RecallInitiated).await,
             On::Shipment(ShipmentEvent::RecallInitiated) => self.take_back(event, "/fetch", &order).await,
+            On::Shipment(ShipmentEvent::Failed { .. }) => self.undo(event, "/fetch", &order).await,
             _ => Ok(()),
         }
     }

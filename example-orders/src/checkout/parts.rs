@@ -14,7 +14,7 @@ pub enum Progress {
     #[default]
     Open,
     Done,
-    /// It was refused: nothing is to be taken back.
+    /// It was refused, and what an earlier try may have done is undone without a note.
     Failed,
     /// It is taken back, whether or not it was done.
     Undoing,
