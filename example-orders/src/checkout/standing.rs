@@ -86,7 +86,7 @@ impl Checkouts {
         }
     }
 
-    /// The checkout of an order, whoever directs it, if there is one.
+    /// The checkout of an order, orchestrated or choreographed, if there is one.
     pub async fn find(&self, shop: &Tenant, order: &OrderId) -> Result<Option<(SagaId, Standing)>, CheckoutError> {
         for flow in [Flow::Orchestrated, Flow::Choreographed] {
             let id = id(flow, order)?;

@@ -143,7 +143,7 @@ async fn run(
     Ok(())
 }
 
-/// Every write needs a key. Whoever sends JSON may send it again by another library, which may order it otherwise.
+/// Every write needs a key. JSON that is sent again may come from another library, which may order it otherwise.
 fn once(settings: &Settings, records: MemoryRecords) -> Once {
     let receiver = ReceiverSettings {
         request_bytes: settings.body_bytes,

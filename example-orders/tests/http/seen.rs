@@ -28,7 +28,7 @@ async fn own_writes_are_read_and_positions_that_cannot_come_are_refused_at_once_
         assert!(begun.elapsed() < Duration::from_secs(10), "nobody waits for it");
         let refused = server.get(&format!("/orders?at_least={of_another_store}"), ADMIN).await;
         assert_eq!(refused.problem(), (400, "position-of-another-store".to_owned()));
-        // A position is as good as any, whoever's event is there.
+        // A position is as good as any, also that of an event of others.
         assert_eq!(server.get(&format!("/orders?at_least={position}"), BETA).await.status, 200);
         for bad in [
             "-1",

@@ -50,7 +50,7 @@ struct FlowQuery {
 async fn begin(write: Write, Asked(query): Asked<FlowQuery>, Body(new): Body<NewOrder>) -> Result<Response, Problem> {
     let (app, shop) = (&write.app, &write.caller.tenant);
     let id = app.checkouts.begin(query.flow, new.cart(&write)?, &write.context()?).await?;
-    let standing = app.checkouts.wait(shop, &id, write.patience()).await?;
+    let standing = app.checkouts.wait(shop, &id, write.deadline_of_wait()).await?;
     // What the checkout has written to the order is before the end of the log.
     let position = app.position(app.shop.store.head().await?.position);
     if standing.status.is_final() {

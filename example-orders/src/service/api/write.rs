@@ -114,7 +114,7 @@ impl Write {
     }
 
     /// How long something may be waited for, so that there is still an answer before the deadline.
-    pub fn patience(&self) -> Deadline {
+    pub fn deadline_of_wait(&self) -> Deadline {
         self.deadline.left().map_or(self.deadline, |left| self.deadline.child(left.mul_f64(0.9)))
     }
 
