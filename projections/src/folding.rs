@@ -18,6 +18,9 @@ const ROUNDS_BEFORE_HALVING: usize = 16;
 /// A round pays if it asks for at least one row for so many events that it applies again.
 const EVENTS_PER_ROW: usize = 16;
 
+/// After this many rounds, also if they paid, the same: an event that never has enough must come to be tried alone.
+const MOST_ROUNDS_TOGETHER: usize = 1_000;
+
 /// The most rounds for a single event.
 const MOST_ROUNDS: usize = 20_000;
 
@@ -70,6 +73,8 @@ pub(crate) struct Folding {
     /// How many events are tried; later ones wait for another folding, or until someone fixes the fold.
     limit: usize,
     rounds: usize,
+    /// How many of them did not pay.
+    unpaid: usize,
     /// How many rounds of a single event were no step forward, and how many lookups the last one made.
     stalled: usize,
     looked_up: usize,
@@ -79,7 +84,7 @@ pub(crate) struct Folding {
 impl Folding {
     pub(crate) fn of(fold: Box<dyn AnyFold>) -> Self {
         let limit = fold.len();
-        Self { fold, limit, rounds: 0, stalled: 0, looked_up: 0, stop: None }
+        Self { fold, limit, rounds: 0, unpaid: 0, stalled: 0, looked_up: 0, stop: None }
     }
 
     /// The same of a stream projection that parks streams, of which `parked` are parked already. An event that cannot be applied then
@@ -131,8 +136,9 @@ impl Folding {
                     }
                 }
                 Round::Missing { keys, .. } => {
-                    self.rounds += usize::from(keys.len() * EVENTS_PER_ROW < self.limit);
-                    if self.rounds <= ROUNDS_BEFORE_HALVING {
+                    self.rounds += 1;
+                    self.unpaid += usize::from(keys.len() * EVENTS_PER_ROW < self.limit);
+                    if self.unpaid <= ROUNDS_BEFORE_HALVING && self.rounds <= MOST_ROUNDS_TOGETHER {
                         return Step::Load(keys);
                     }
                     self.only(self.limit / 2);
@@ -172,7 +178,7 @@ impl Folding {
 
     /// Tries so many events from now on.
     fn only(&mut self, limit: usize) {
-        (self.limit, self.rounds) = (limit, 0);
+        (self.limit, self.rounds, self.unpaid) = (limit, 0, 0);
     }
 
     fn count_round_of_one(&mut self) {
