@@ -104,6 +104,38 @@ async fn a_customer_who_cancels_a_paid_order_meanwhile_gets_the_money_back_whoev
 }
 
 #[tokio::test]
+async fn what_is_refused_after_it_was_done_without_an_answer_is_undone() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let store = annals::sqlite(folder.path().join("orders.db")).await.expect("a store");
+    let (servers, checkouts) = start::<30>(folder.path(), &store, quick()).await;
+    servers.stock.faults.set(Faults { lost_answers: 1.0, ..Faults::default() });
+    let id = begin(&checkouts, Flow::Choreographed, cart(1, 1)).await;
+    let until = Instant::now() + Duration::from_secs(20);
+    while books(&servers, 1).await[1] == 0 {
+        assert!(Instant::now() < until, "nothing is set aside");
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+    servers.stock.faults.set(Faults { closed: true, ..Faults::default() });
+    while !checkouts
+        .timeline(&shop(), &id)
+        .await
+        .expect("it is read")
+        .iter()
+        .any(|moment| moment.event == "-- from here on it is undone --")
+    {
+        assert!(Instant::now() < until, "it is not refused");
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+    servers.stock.faults.set(Faults::default());
+    while books(&servers, 1).await != [0, 0, 0] {
+        assert!(Instant::now() < until, "{:?}", books(&servers, 1).await);
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+    checkouts.close().await;
+    servers.stop().await;
+}
+
+#[tokio::test]
 async fn while_the_breaker_of_payment_is_open_a_customer_is_told_at_once_and_an_operator_may_give_up() {
     let folder = tempfile::tempdir().expect("a folder");
     let store = annals::sqlite(folder.path().join("orders.db")).await.expect("a store");
