@@ -197,11 +197,11 @@ pub mod postgres {
 pub mod projections {
     pub use annals_projections::{
         AsOfError, Column, ColumnError, ColumnSpec, ColumnType, ColumnValue, ControlError, Controlled, DeadLetter,
-        EffectKey, Elsewhere, EventPlace, HealthOf, InTransaction, IndexSpec, LastError, ParkedStream, PositionToken,
-        Projection, ProjectionError, ProjectionHealth, ProjectionProgress, ProjectionState, ProjectionStatus,
-        ProjectionTransaction, Projections, ProjectionsBuilder, QueryError, QueryValue, Reacting, Reactor,
-        ReactorError, ReactorState, ReactorStatus, ReadModel, ReadModelDatabase, Retried, RowAsOf, RowError, RowKey,
-        RowKeyPrefix, Rows, RowsAsOf, SlotStatus, SpecError, StartError, StopCause, Stopped, Stops, StreamKey,
+        EffectKey, Elsewhere, EventPlace, HealthOf, InTransaction, IndexSpec, KeyText, LastError, ParkedStream,
+        PositionToken, Projection, ProjectionError, ProjectionHealth, ProjectionProgress, ProjectionState,
+        ProjectionStatus, ProjectionTransaction, Projections, ProjectionsBuilder, QueryError, QueryValue, Reacting,
+        Reactor, ReactorError, ReactorState, ReactorStatus, ReadModel, ReadModelDatabase, Retried, RowAsOf, RowError,
+        RowKey, RowKeyPrefix, Rows, RowsAsOf, SlotStatus, SpecError, StartError, StopCause, Stopped, Stops, StreamKey,
         StreamOptions, StreamProjection, StreamRow, TableSpec, TransactionProjection, Verdict, WaitError, text_column,
     };
 }
@@ -227,6 +227,9 @@ pub mod guide {
     #[doc = include_str!("../docs/many-processes.md")]
     pub mod many_processes {}
 
+    #[doc = include_str!("../docs/telemetry.md")]
+    pub mod telemetry {}
+
     #[cfg(feature = "sqlite")]
     #[doc = include_str!("../docs/unit-of-work.md")]
     pub mod unit_of_work {}
@@ -251,8 +254,8 @@ pub mod engine {
         After, AppendPart, AppendedStream, BackendError, Backoff, CausationId, CheckedAppend, CheckedEvent,
         CheckedPart, Clock, DatabaseError, DecodeError, EventShape, EventStream, EventsOf, FilterConditions, Holder,
         IdSource, Incarnation, IntoEvents, Limits, MAX_DEPTH, MAX_EVENT_BYTES, MAX_METADATA_BYTES, MAX_NAME_BYTES,
-        MAX_PAGE_EVENTS, ManualClock, MemoryStoreBuilder, PAGE_BYTES, Page, PageBudget, Pages, Payload, Repeat,
-        SeededIds, Snapshot, SnapshotCodec, SnapshotPolicy, SnapshotQueue, SnapshotStats, SnapshotStore,
+        MAX_PAGE_EVENTS, ManualClock, MemoryStoreBuilder, PAGE_BYTES, Page, PageBudget, Pages, Payload, ReadAhead,
+        Repeat, SeededIds, Snapshot, SnapshotCodec, SnapshotPolicy, SnapshotQueue, SnapshotStats, SnapshotStore,
         StoredSnapshot, StreamFilter, StreamInfo, StreamPage, Streams, SystemClock, TimeOrderedIds, TraceParent,
         forward_event_store, page_limit,
     };

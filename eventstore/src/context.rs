@@ -125,7 +125,8 @@ impl Context {
 
     /// The moment after which the caller no longer waits, whatever state the store is in. A command that is still reading or queued
     /// then fails with [`AppendError::DeadlineExceeded`](crate::AppendError::DeadlineExceeded) and nothing is stored; one that was
-    /// sent has an [unknown outcome](crate::ExecuteError::OutcomeUnknown). A load fails as unavailable. Takes an instant, an optional one, or a `Deadline` of the resilience patterns.
+    /// sent has an [unknown outcome](crate::ExecuteError::OutcomeUnknown). A load fails as unavailable. Takes an instant
+    /// of tokio (`tokio::time::Instant::now() + Duration::from_secs(2)`), an optional one, or a `Deadline` of the resilience patterns.
     #[must_use]
     pub fn with_deadline(mut self, deadline: impl Into<Option<Instant>>) -> Self {
         self.deadline = deadline.into();

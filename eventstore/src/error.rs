@@ -88,6 +88,11 @@ impl std::error::Error for BackendError {
 /// What stands for the stream of a unit of work without appends: an aggregate type and an id.
 pub(crate) const NO_STREAM: (&str, &str) = ("unit of work", "without appends");
 
+/// What a refused call would add, where that is more than one.
+fn and_more(more: usize) -> String {
+    if more > 1 { format!(", and this one has {more}") } else { String::new() }
+}
+
 /// What had no answer, or was not sent.
 fn sent(stream: &StreamId) -> String {
     match (stream.aggregate_type(), stream.aggregate_id()) {
@@ -146,12 +151,14 @@ pub enum AppendError {
         actual: StreamVersion,
     },
     /// Too many appends or commands of this tenant wait already. Append again later, or slower.
-    #[error("{queued} {unit} of tenant `{tenant}` wait already, the most is {limit}")]
+    #[error("{queued} {unit} of tenant `{tenant}` wait already{}, the most is {limit}", and_more(*more))]
     Overloaded {
         /// Whose queue is full.
         tenant: Tenant,
         /// How many wait.
         queued: usize,
+        /// How many this call would add.
+        more: usize,
         /// How many may wait.
         limit: usize,
         /// Of what: `appends`, `bytes`, or `commands` on the same aggregates.

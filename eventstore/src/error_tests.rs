@@ -52,7 +52,8 @@ fn append_errors() -> Vec<AppendError> {
         taken(Repeat::OtherAppend),
         AppendError::RequestKeyReused { tenant: Tenant::default(), key: "form-17".to_owned() },
         AppendError::StreamFull { stream: stream(), actual: version(i64::MAX) },
-        AppendError::Overloaded { tenant: Tenant::default(), queued: 10_000, limit: 10_000, unit: "appends" },
+        AppendError::Overloaded { tenant: Tenant::default(), queued: 10_000, more: 1, limit: 10_000, unit: "appends" },
+        AppendError::Overloaded { tenant: Tenant::default(), queued: 800, more: 300, limit: 1_000, unit: "bytes" },
         AppendError::DeadlineExceeded { stream: stream() },
         AppendError::Busy { waited: Duration::from_secs(5), holder: Holder::SameHandle },
         AppendError::Busy { waited: Duration::from_secs(5), holder: Holder::Transaction },
@@ -169,6 +170,16 @@ fn every_error_is_of_a_family_and_transient_exactly_if_that_is() {
             assert_eq!((source.family(), source.is_transient()), (ErrorFamily::Broken, false));
         }
     }
+}
+
+/// sqlx calls an error of ours inside of its own an "error in Any driver mapping".
+#[cfg(feature = "sqlite")]
+#[test]
+fn an_error_of_ours_inside_one_of_sqlx_is_told_as_what_it_is() {
+    let source = BackendError::new(sqlx::Error::AnyDriverError("the file was replaced".into()));
+    let error = DatabaseError::Unavailable { source };
+    assert!(chain(&error).ends_with("the file was replaced\n"), "{}", chain(&error));
+    assert!(!chain(&error).contains("driver"), "{}", chain(&error));
 }
 
 #[test]

@@ -67,6 +67,7 @@ mod read;
 mod repository;
 mod request;
 mod snapshot;
+mod spawned;
 #[cfg(feature = "sqlite")]
 mod sqlite;
 mod store;
@@ -108,7 +109,7 @@ pub use position::{After, Checkpoint, Incarnation, Position};
 pub use postgres::{
     PostgresDatabase, PostgresOptions, PostgresReader, PostgresStore, PostgresTransaction, PostgresUnitOfWork, postgres,
 };
-pub use read::{EventStoreExt, EventStream, Pages, Streams, Subscription};
+pub use read::{EventStoreExt, EventStream, Pages, ReadAhead, Streams, Subscription};
 pub use repository::{
     AggregateStore, ExecuteError, Executed, FieldChange, HistoryStep, Loaded, LoadedAsOf, Repository, SettleToken,
 };

@@ -2,12 +2,14 @@
 
 use crate::event::RecordedEvent;
 use crate::invalid::Invalid;
+use crate::read::ReadAhead;
 
 /// Upper bounds that a store checks before it writes anything.
 ///
 /// The same defaults hold on every store, so that what one engine accepts another does not refuse. What is above a
 /// bound is refused as invalid, naming the field; a call that would have to queue above one is refused as overloaded,
-/// which is transient. Bounds apply to appends only: stored events are always readable.
+/// which is transient. Bounds apply to appends only: stored events are always readable. [`Limits::read_ahead`] says how much of
+/// them the readers of a handle keep in memory.
 ///
 /// ```
 /// use annals_eventstore::{EventStore, Limits, MemoryStore};
@@ -32,6 +34,8 @@ pub struct Limits {
     pub queued_appends: usize,
     /// Bytes of one tenant's appends that may be unanswered there, unless a single append has more; 64 MiB by default.
     pub queued_bytes: usize,
+    /// The memory for the pages that readers of the log hold; 128 MiB for all of a handle by default.
+    pub read_ahead: ReadAhead,
 }
 
 impl Default for Limits {
@@ -44,6 +48,7 @@ impl Default for Limits {
             batch_bytes: 8 << 20,
             queued_appends: 10_000,
             queued_bytes: 64 << 20,
+            read_ahead: ReadAhead::default(),
         }
     }
 }

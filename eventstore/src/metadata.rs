@@ -156,10 +156,11 @@ impl Metadata {
             return Ok("{}".to_owned());
         }
         for (name, value) in &self.extra {
-            check_name("metadata", name).map_err(|e| Invalid::new(format!("metadata.{name}"), e.problem, e.fix))?;
+            check_name("metadata", name)
+                .map_err(|e| Invalid::new(format!("metadata.{}", name.escape_debug()), e.problem, e.fix))?;
             if value.contains('\0') {
                 return Err(Invalid::new(
-                    format!("metadata.{name}"),
+                    format!("metadata.{}", name.escape_debug()),
                     "holds the character U+0000, which PostgreSQL cannot store",
                     "remove it",
                 ));

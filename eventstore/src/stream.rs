@@ -192,7 +192,8 @@ impl fmt::Display for StreamVersion {
 
 /// What a writer requires of a stream at the moment of the append.
 ///
-/// There is no default on purpose: a writer that accepts any version passes [`ExpectedVersion::Any`]. One that has read the stream
+/// There is no default on purpose: a writer that accepts any version passes [`ExpectedVersion::Any`], and one that only adds to
+/// what others have begun passes [`ExpectedVersion::StreamExists`]. One that has read the stream
 /// passes [`ExpectedVersion::LastEvent`], which also holds after a failover or a restore: there the stream may be as long
 /// as before, with other events. `ExpectedVersion::from` creates it from the last event that was read, and
 /// [`Loaded::expected`](crate::Loaded::expected) of a loaded aggregate.
@@ -207,6 +208,8 @@ impl fmt::Display for StreamVersion {
 /// assert!(!expected.holds(version, Some(other)));
 /// assert!(ExpectedVersion::Exact(version).holds(version, Some(other)));
 /// assert!(ExpectedVersion::NoStream.holds(StreamVersion::NONE, None));
+/// assert!(ExpectedVersion::StreamExists.holds(version, Some(other)));
+/// assert!(!ExpectedVersion::StreamExists.holds(StreamVersion::NONE, None));
 /// # Ok::<(), annals_eventstore::Invalid>(())
 /// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -224,14 +227,19 @@ pub enum ExpectedVersion {
     },
     /// The events are appended whatever the stream's version is; they begin it if there is none.
     Any,
+    /// The stream must have at least one event; which version it is at does not matter.
+    StreamExists,
 }
 
 impl ExpectedVersion {
     /// Whether a stream at `actual`, whose last event is `last_event`, is as required.
     #[must_use]
     pub fn holds(self, actual: StreamVersion, last_event: Option<EventId>) -> bool {
-        self.version().is_none_or(|version| version == actual)
-            && self.last_event().is_none_or(|event_id| last_event == Some(event_id))
+        let at_version = match self {
+            Self::StreamExists => actual > StreamVersion::NONE,
+            _ => self.version().is_none_or(|version| version == actual),
+        };
+        at_version && self.last_event().is_none_or(|event_id| last_event == Some(event_id))
     }
 
     /// The stream must end as it did when it was read.
@@ -242,13 +250,13 @@ impl ExpectedVersion {
         }
     }
 
-    /// The version that the stream must have; `None` for any.
+    /// The version that the stream must have; `None` for any, also if the stream must exist.
     #[must_use]
     pub fn version(self) -> Option<StreamVersion> {
         match self {
             Self::NoStream => Some(StreamVersion::NONE),
             Self::Exact(version) | Self::LastEvent { version, .. } => Some(version),
-            Self::Any => None,
+            Self::Any | Self::StreamExists => None,
         }
     }
 
@@ -257,7 +265,7 @@ impl ExpectedVersion {
     pub fn last_event(self) -> Option<EventId> {
         match self {
             Self::LastEvent { event_id, .. } => Some(event_id),
-            Self::NoStream | Self::Exact(_) | Self::Any => None,
+            Self::NoStream | Self::Exact(_) | Self::Any | Self::StreamExists => None,
         }
     }
 }
@@ -282,6 +290,7 @@ impl fmt::Display for ExpectedVersion {
             Self::Exact(version) => version.fmt(f),
             Self::LastEvent { version, event_id } => write!(f, "{version} with event `{event_id}`"),
             Self::Any => f.write_str("any version"),
+            Self::StreamExists => f.write_str("a stream with events"),
         }
     }
 }

@@ -66,6 +66,13 @@ pub trait TransactionalStore: EventStore + Clone {
     /// Dropping the future, or the unit of work, rolls back.
     fn begin(&self) -> impl Future<Output = Result<Self::UnitOfWork, AppendError>> + Send;
 
+    /// The same for a tenant, so that its units of work leave room for those of others.
+    #[doc(hidden)]
+    fn begin_for(&self, tenant: &Tenant) -> impl Future<Output = Result<Self::UnitOfWork, AppendError>> + Send {
+        let _ = tenant;
+        self.begin()
+    }
+
     /// Begins a unit of work for one request, or gives its first answer if it was executed before: then nothing of it runs
     /// again. [`RequestUnitOfWork`] has an example.
     ///

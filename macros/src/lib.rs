@@ -125,7 +125,8 @@ use syn::{DeriveInput, parse_macro_input};
 /// ```
 ///
 /// On the enum or the struct: `of = "order"`, the aggregate type whose events these are. Projections and reactors of this type then pass
-/// over events with the same stored names in streams of other aggregates; without it they read them as this type.
+/// over events with the same stored names in streams of other aggregates; without it they read them as this type. Two types that share a stored
+/// name cannot be in one transparent enum, as their names are compared while it compiles: a projection over both reads two types.
 ///
 /// On the enum or the struct: `crate = path::to::annals`, see the page of the crate.
 ///

@@ -160,7 +160,7 @@ BEGIN
     ORDER BY e.version DESC
     LIMIT 1;
     head := coalesce(head, 0);
-    IF p_expected <> head OR p_last_event IS NOT NULL AND p_last_event IS DISTINCT FROM last_one THEN
+    IF p_expected <> head AND (p_expected <> -1 OR head = 0) OR p_last_event IS NOT NULL AND p_last_event IS DISTINCT FROM last_one THEN
         head := (annals.head_of(p_tenant, p_aggregate_type, p_aggregate_id)).version;
         outcome.kind := CASE WHEN EXISTS (SELECT 1 FROM annals.events AS e WHERE e.event_id = p_event_id)
                              THEN 'ids' ELSE 'conflict' END;
@@ -188,18 +188,28 @@ BEGIN
     RETURN outcome;
 END $$;
 
--- Waits for the lock of a turn, not for long: it only makes deadlocks rare, which the server finds too, and any account can take it.
+-- Waits for the lock of a turn, not for long: it only makes deadlocks rare, which the server finds too. Any account that may connect
+-- can take it, so the warning names the holder. (Locks that need a grant would not help: such an account can also fill the server's
+-- lock table with advisory locks, after which no statement gets any lock. Rows to lock would have to be written for each append.)
 CREATE FUNCTION annals.wait_for_turn(p_lock_number int) RETURNS boolean LANGUAGE plpgsql SET lock_timeout = '1s' AS $$
 BEGIN
     PERFORM pg_advisory_xact_lock(1634627180, p_lock_number);
     RETURN true;
 EXCEPTION
     WHEN lock_not_available THEN
+        RAISE WARNING 'annals: an append goes on without the lock of its turn after 1 s, which is kept by %', coalesce((
+            SELECT string_agg(coalesce(format('backend %s (role %s)', l.pid, a.usename), 'a prepared transaction'), ', ')
+            FROM pg_locks AS l
+            LEFT JOIN pg_stat_activity AS a ON a.pid = l.pid
+            WHERE l.locktype = 'advisory' AND l.granted AND l.objsubid = 2
+              AND l.classid = 1634627180 AND l.objid = p_lock_number
+              AND l.database = (SELECT d.oid FROM pg_database AS d WHERE d.datname = current_database())),
+            'nobody any more');
         RETURN false;
 END $$;
 
 -- One append of any kind. It waits up to five seconds for other transactions. The streams are p_aggregate_types[n] /
--- p_aggregate_ids[n], expected at p_expected[n] (NULL: any version) with the event p_last_events[n] (NULL: any). Event m
+-- p_aggregate_ids[n], expected at p_expected[n] (NULL: any version; -1: any but 0) with the event p_last_events[n] (NULL: any). Event m
 -- belongs to stream p_stream_numbers[m] (from 1), in the order of the append.
 CREATE FUNCTION annals.append(
     p_tenant text, p_checked boolean,
@@ -268,7 +278,7 @@ BEGIN
         LIMIT 1) AS h ON true;
 
     FOR n IN 1..streams LOOP
-        IF p_expected[n] <> heads[n] OR p_last_events[n] IS NOT NULL AND p_last_events[n] IS DISTINCT FROM ends[n] THEN
+        IF p_expected[n] <> heads[n] AND (p_expected[n] <> -1 OR heads[n] = 0) OR p_last_events[n] IS NOT NULL AND p_last_events[n] IS DISTINCT FROM ends[n] THEN
             outcome.kind := CASE WHEN EXISTS (SELECT 1 FROM annals.events AS e WHERE e.event_id = ANY (p_event_ids))
                                  THEN 'ids' ELSE 'conflict' END;
             outcome.stream_number := n;

@@ -95,7 +95,7 @@ pub(super) async fn a_reserved_metadata_name_is_refused(case: Case) {
         metadata.extra.insert(bad.to_owned(), "value".to_owned());
         let events = vec![case.event(), case.event().with_metadata(metadata)];
         let append = Append::to(case.stream("a"), ExpectedVersion::Any, events);
-        case.invalid_without_trace(append, &format!("metadata.{bad}")).await;
+        case.invalid_without_trace(append, &format!("metadata.{}", bad.escape_debug())).await;
     }
 }
 

@@ -41,6 +41,7 @@ macro_rules! __conformance_clauses {
                 another_last_event_is_refused_at_any_version,
                 the_last_event_may_come_with_the_same_batch,
                 any_appends_at_the_end_at_every_version,
+                a_stream_that_must_exist_is_taken_at_any_version_and_never_begun,
                 versions_have_no_gaps_at_any_expected_version,
                 streams_do_not_share_versions,
                 a_conflict_is_of_its_own_family_and_worth_no_blind_retry,

@@ -133,6 +133,38 @@ pub(super) async fn any_appends_at_the_end_at_every_version(case: Case) {
     }
 }
 
+/// A writer that only adds to what another has begun must not begin it, whatever way the append takes.
+pub(super) async fn a_stream_that_must_exist_is_taken_at_any_version_and_never_begun(case: Case) {
+    let exists = ExpectedVersion::StreamExists;
+    case.append("b", ExpectedVersion::NoStream, 1).await;
+    for count in [1, 40] {
+        let absent = || Append::to(case.stream("a"), exists, case.events(count));
+        is_conflict(&case.refused_without_trace(absent()).await, &case.stream("a"), exists, 0);
+        let keyed = absent().with_request(request("r", "body"));
+        is_conflict(&case.refused_without_trace(keyed).await, &case.stream("a"), exists, 0);
+        let several =
+            Append::to(case.stream("b"), exists, case.events(1)).and(case.stream("a"), exists, case.events(count));
+        is_conflict(&case.refused_without_trace(several).await, &case.stream("a"), exists, 0);
+    }
+    let mut length = 1;
+    for count in [1, 1, 40, 2] {
+        length += i64::try_from(count).unwrap();
+        assert_eq!(case.append("b", exists, count).await.version(), version(length));
+    }
+    let keyed = Append::to(case.stream("b"), exists, case.events(1)).with_request(request("r", "body"));
+    assert_eq!(case.store.append_many(keyed).await.unwrap().version(), version(length + 1));
+    // The same events again are the same append, also where the first began nothing.
+    let again = Append::to(case.stream("b"), exists, case.events(1));
+    assert!(!case.store.append_many(again.clone()).await.unwrap().repeated);
+    assert!(case.store.append_many(again).await.unwrap().repeated);
+    // Appends that gather: of those to a stream that is not there all are refused, unless one before them has begun it.
+    let streams = ["b", "c", "b", "c"];
+    let appends = streams.map(|id| case.store.append_many(Append::to(case.stream(id), exists, case.events(1))));
+    let answers = futures::future::join_all(appends).await;
+    assert_eq!(answers.iter().map(Result::is_ok).collect::<Vec<_>>(), [true, false, true, false], "{answers:?}");
+    is_conflict(answers[1].as_ref().unwrap_err(), &case.stream("c"), exists, 0);
+}
+
 pub(super) async fn versions_have_no_gaps_at_any_expected_version(case: Case) {
     let mut length = 0;
     for (n, expected) in [(1, exact(0)), (2, ExpectedVersion::Any), (3, exact(3)), (1, exact(6))] {

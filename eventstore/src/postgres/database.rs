@@ -16,6 +16,7 @@ use crate::postgres::fault::{NoConnection, commit_error, database_error, is_answ
 use crate::postgres::migrate::{migrate, pending};
 use crate::postgres::open::open_error;
 use crate::postgres::options::PostgresOptions;
+use crate::stream::Tenant;
 
 /// One message. The setting `annals.transaction` marks the transaction, so that the commit can recognize it.
 fn begin_text(idle_timeout: Duration, also: &'static str) -> String {
@@ -67,6 +68,8 @@ pub struct PostgresDatabase(Arc<Inner>);
 
 struct Inner {
     pool: Pool,
+    /// The connections for reads.
+    reads: Pool,
     name: String,
     begin: SqlStr,
     begin_unit_of_work: SqlStr,
@@ -100,7 +103,8 @@ impl PostgresDatabase {
 
     pub(crate) fn over(pool: Pool, name: String, options: &PostgresOptions) -> Self {
         let begin = |also| AssertSqlSafe(begin_text(options.idle_timeout, also)).into_sql_str();
-        Self(Arc::new(Inner { pool, name, begin: begin(""), begin_unit_of_work: begin(KEEP_NO_PLAN) }))
+        let reads = pool.another();
+        Self(Arc::new(Inner { pool, reads, name, begin: begin(""), begin_unit_of_work: begin(KEEP_NO_PLAN) }))
     }
 
     /// Runs those of `migrations` that this database does not have yet, in one transaction. The crates of annals add their
@@ -176,21 +180,41 @@ impl PostgresDatabase {
     /// # Cancel safety
     /// Dropping the future, or the transaction, rolls back.
     pub async fn begin(&self) -> Result<PostgresTransaction, DatabaseError> {
-        self.try_to_begin(&self.0.begin).await.map_err(|e| match e {
-            NotBegun::NoConnection(e) => e.into_database(),
-            NotBegun::Refused(e) => self.fault(e),
-        })
+        self.try_to_begin(&self.0.pool, None, &self.0.begin).await.map_err(|e| self.not_begun(e))
+    }
+
+    /// The same for a read of annals about a tenant, or about all: on the connections for reads, which no transaction of a user keeps.
+    #[doc(hidden)]
+    pub async fn begin_to_read(&self, tenant: Option<&Tenant>) -> Result<PostgresTransaction, DatabaseError> {
+        self.try_to_begin(&self.0.reads, tenant, &self.0.begin).await.map_err(|e| self.not_begun(e))
+    }
+
+    fn not_begun(&self, error: NotBegun) -> DatabaseError {
+        match error {
+            NotBegun::NoConnection(error) => error.into_database(),
+            NotBegun::Refused(error) => self.fault(error),
+        }
+    }
+
+    /// The connections for reads.
+    pub(crate) fn reads(&self) -> &Pool {
+        &self.0.reads
     }
 
     /// The same for a unit of work, in which statements of the store run too.
     pub(crate) async fn begin_unit_of_work(&self) -> Result<PostgresTransaction, NotBegun> {
-        self.try_to_begin(&self.0.begin_unit_of_work).await
+        self.try_to_begin(&self.0.pool, None, &self.0.begin_unit_of_work).await
     }
 
-    async fn try_to_begin(&self, begin: &SqlStr) -> Result<PostgresTransaction, NotBegun> {
+    async fn try_to_begin(
+        &self,
+        pool: &Pool,
+        tenant: Option<&Tenant>,
+        begin: &SqlStr,
+    ) -> Result<PostgresTransaction, NotBegun> {
         let mut renewed = false;
         loop {
-            let mut borrowed = BorrowedConnection::new(self.0.pool.take().await.map_err(NotBegun::NoConnection)?);
+            let mut borrowed = BorrowedConnection::new(pool.take_for(tenant).await.map_err(NotBegun::NoConnection)?);
             match borrowed.begin(begin.clone()).await {
                 Ok(()) => return Ok(PostgresTransaction(borrowed)),
                 // The idle connection was broken, and the others most likely are too.
@@ -211,7 +235,7 @@ impl PostgresDatabase {
     /// # Cancel safety
     /// Dropping the future leaves the handle closed; remaining connections are closed when the last clone is dropped.
     pub async fn close(&self) {
-        self.0.pool.close().await;
+        tokio::join!(self.0.pool.close(), self.0.reads.close());
     }
 
     /// A readable name of the database: its address without user and password.

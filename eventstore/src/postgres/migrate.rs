@@ -2,8 +2,11 @@
 //!
 //! Also through a pooler: statements outside of the transaction have no values, and those inside are unnamed.
 
+use std::time::Duration;
+
 use annals_migrations::{BUILD, MIN_BUILD, Migration, POSTGRES_LEDGER};
 use sqlx::{PgConnection, Row};
+use tokio::time::{Instant, sleep};
 
 const LEDGER_EXISTS: &str = "
     SELECT to_regclass('annals.migrations') IS NOT NULL
@@ -16,8 +19,18 @@ const APPLIED: &str = "
     ORDER BY component, number
 ";
 
-/// The keys are `annl` and `migr` in ASCII. A second process waits, and then finds no pending migrations.
-const TAKE_TURN: &str = "SELECT pg_advisory_xact_lock(1634627180, 1835624306)";
+/// A second process waits, and then finds no pending migrations. An account that may only connect cannot take this lock.
+const TAKE_TURN: &str = "LOCK TABLE annals.migrations IN SHARE UPDATE EXCLUSIVE MODE";
+
+/// For the first migration of a database, in which there is nothing to lock yet. The keys are `annl` and `migr` in ASCII.
+const TAKE_FIRST_TURN: &str = "
+    SELECT pg_try_advisory_xact_lock(1634627180, 1835624306)
+    ORDER BY 1
+";
+
+/// How long that is waited for. Who has it for longer makes no tables, and is left alone: two who do it at once fail at most.
+const LONGEST_FIRST_TURN: Duration = Duration::from_secs(5);
+const ASK_AGAIN: Duration = Duration::from_millis(50);
 
 const RECORD_MIGRATION: &str = "
     INSERT INTO annals.migrations (component, number, name, build)
@@ -29,13 +42,29 @@ const CREATE_INCARNATION: &str = "
     VALUES ($1)
 ";
 
+async fn ledger_exists(connection: &mut PgConnection) -> Result<bool, sqlx::Error> {
+    let ledger = sqlx::raw_sql(LEDGER_EXISTS).fetch_all(connection).await?;
+    Ok(ledger.first().is_some_and(|row| row.get(0)))
+}
+
+async fn take_first_turn(connection: &mut PgConnection) -> Result<(), sqlx::Error> {
+    let begun = Instant::now();
+    while !sqlx::raw_sql(TAKE_FIRST_TURN).fetch_all(&mut *connection).await?.first().is_some_and(|row| row.get(0)) {
+        if begun.elapsed() >= LONGEST_FIRST_TURN {
+            tracing::warn!(waited = ?LONGEST_FIRST_TURN, "another session has the lock for the first migration, and makes none");
+            break;
+        }
+        sleep(ASK_AGAIN).await;
+    }
+    Ok(())
+}
+
 /// Those of `all` that this database does not have yet.
 pub(crate) async fn pending<'m>(
     connection: &mut PgConnection,
     all: &'m [Migration],
 ) -> Result<Vec<&'m Migration>, sqlx::Error> {
-    let ledger = sqlx::raw_sql(LEDGER_EXISTS).fetch_all(&mut *connection).await?;
-    if !ledger.first().is_some_and(|row| row.get(0)) {
+    if !ledger_exists(connection).await? {
         return Ok(all.iter().collect());
     }
     let rows = sqlx::raw_sql(APPLIED).fetch_all(connection).await?;
@@ -49,8 +78,11 @@ pub(crate) async fn pending<'m>(
 /// Runs pending migrations, all in one transaction. After an error the connection must be closed.
 pub(crate) async fn migrate(connection: &mut PgConnection, all: &[Migration]) -> Result<(), sqlx::Error> {
     sqlx::raw_sql("BEGIN ISOLATION LEVEL READ COMMITTED").execute(&mut *connection).await?;
+    if !ledger_exists(connection).await? {
+        take_first_turn(connection).await?;
+        sqlx::raw_sql(POSTGRES_LEDGER).execute(&mut *connection).await?;
+    }
     sqlx::raw_sql(TAKE_TURN).execute(&mut *connection).await?;
-    sqlx::raw_sql(POSTGRES_LEDGER).execute(&mut *connection).await?;
     for migration in pending(connection, all).await? {
         sqlx::raw_sql(migration.sql).execute(&mut *connection).await?;
         if migration.component == "events" && migration.name == "store" {

@@ -15,7 +15,7 @@ use crate::postgres::fault::{NoConnection, database_error};
 use crate::postgres::store::PostgresStore;
 use crate::request::Fingerprint;
 use crate::snapshot::{Row, Snapshot, SnapshotQueue, SnapshotStore, StoredSnapshot, surplus};
-use crate::stream::{StreamId, StreamVersion};
+use crate::stream::{StreamId, StreamVersion, Tenant};
 
 /// How long a load waits for a snapshot. It can do without: if the table is locked, or the server is slow, it reads the events.
 const MAX_WAIT_TO_LOAD: Duration = Duration::from_secs(1);
@@ -169,16 +169,23 @@ impl PostgresStore {
         key: &str,
         up_to: i64,
     ) -> Result<Option<StoredSnapshot>, DatabaseError> {
-        let rows = self.fetch_within(MAX_WAIT_TO_LOAD, of_stream(query, stream).bind(key).bind(up_to)).await?;
+        let rows = self
+            .fetch_within(MAX_WAIT_TO_LOAD, Some(stream.tenant()), of_stream(query, stream).bind(key).bind(up_to))
+            .await?;
         rows.first().map(|row| stored(stream, key, row)).transpose().map_err(database_error)
     }
 
     async fn fetch(&self, query: Query<'_>) -> Result<Vec<PgRow>, DatabaseError> {
-        self.fetch_within(MAX_WAIT_TO_SAVE, query).await
+        self.fetch_within(MAX_WAIT_TO_SAVE, None, query).await
     }
 
-    async fn fetch_within(&self, max_wait: Duration, query: Query<'_>) -> Result<Vec<PgRow>, DatabaseError> {
-        let mut connection = self.pool().take().await.map_err(NoConnection::into_database)?;
+    async fn fetch_within(
+        &self,
+        max_wait: Duration,
+        tenant: Option<&Tenant>,
+        query: Query<'_>,
+    ) -> Result<Vec<PgRow>, DatabaseError> {
+        let mut connection = self.pool().take_for(tenant).await.map_err(NoConnection::into_database)?;
         let max_wait = max_wait.min(self.pool().answer_timeout());
         connection.fetch_all_within(max_wait, query).await.map_err(database_error)
     }

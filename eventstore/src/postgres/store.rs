@@ -73,7 +73,7 @@ impl PostgresStore {
         let listen_at = crate::postgres::open::listen_to(&options)?;
         let (pool, name, incarnation) = crate::postgres::open::open(&options).await?;
         let database = PostgresDatabase::over(pool.clone(), name, &options);
-        let reader = Arc::new(Reader::new(pool.another(), incarnation));
+        let reader = Arc::new(Reader::new(database.reads().clone(), incarnation));
         let shared = Shared {
             shares: Shares::of(&pool),
             pool,
@@ -108,6 +108,10 @@ impl PostgresStore {
     #[must_use]
     pub fn database(&self) -> &PostgresDatabase {
         &self.0.database
+    }
+
+    pub(crate) fn shared(&self) -> &Shared {
+        &self.0.shared
     }
 
     pub(crate) fn reader(&self) -> &Reader {
@@ -188,7 +192,7 @@ impl EventStore for PostgresStore {
     }
 
     async fn find_request(&self, tenant: &Tenant, request: &RequestKey) -> Result<Option<Appended>, AppendError> {
-        let mut connection = self.pool().take().await.map_err(NoConnection::into_append)?;
+        let mut connection = self.pool().take_for(Some(tenant)).await.map_err(NoConnection::into_append)?;
         single::find_request(&mut connection, tenant, request).await
     }
 

@@ -5,7 +5,7 @@ use std::ops::{Deref, DerefMut};
 use async_trait::async_trait;
 use jiff::Timestamp;
 use sqlx::{PgConnection, Postgres, Row, Transaction};
-use tokio::time::Instant;
+use tokio::time::{Instant, timeout};
 
 use crate::answer;
 use crate::append::{Append, Appended, CheckedAppend};
@@ -14,6 +14,7 @@ use crate::error::{AppendError, BackendError, Holder, Invalid, ReadError};
 use crate::position::{Incarnation, Position};
 use crate::postgres::append::in_transaction::{NotDone, failed, other_store, within};
 use crate::postgres::append::replication::confirm;
+use crate::postgres::append::shares::Share;
 use crate::postgres::append::single;
 use crate::postgres::connection::pool::Query;
 use crate::postgres::database::{NotBegun, PostgresDatabase, PostgresTransaction};
@@ -81,6 +82,8 @@ pub struct PostgresUnitOfWork {
     stream: Option<StreamId>,
     /// Whether an append was cancelled or has failed with its transaction. Then nothing may be committed.
     broken: bool,
+    /// That of its tenant in the connections; nothing where it is not known whose it is.
+    share: Option<Share>,
 }
 
 #[async_trait]
@@ -234,6 +237,20 @@ impl TransactionalStore for PostgresStore {
     async fn begin(&self) -> Result<PostgresUnitOfWork, AppendError> {
         Self::begin(self).await
     }
+
+    async fn begin_for(&self, tenant: &Tenant) -> Result<PostgresUnitOfWork, AppendError> {
+        let shared = self.shared();
+        let share = timeout(shared.pool.timeout(), shared.shares.take(tenant, false)).await.map_err(|_| {
+            let why = format!(
+                "other units of work and appends of tenant `{tenant}` used its share of the connections for {:?}",
+                shared.pool.timeout()
+            );
+            AppendError::Unavailable { source: BackendError::new(why) }
+        })?;
+        let mut unit = Self::begin(self).await?;
+        unit.share = Some(share);
+        Ok(unit)
+    }
 }
 
 impl Deref for PostgresUnitOfWork {
@@ -293,7 +310,8 @@ impl PostgresStore {
             NotBegun::NoConnection(e) => e.into_append(),
             NotBegun::Refused(e) => failed(e, no_stream),
         })?;
-        Ok(PostgresUnitOfWork { transaction, store: self.clone(), last: Position::START, stream: None, broken: false })
+        let store = self.clone();
+        Ok(PostgresUnitOfWork { transaction, store, last: Position::START, stream: None, broken: false, share: None })
     }
 
     /// Appends inside a transaction that the caller has begun on their own connection to this store's database.

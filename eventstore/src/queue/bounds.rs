@@ -25,13 +25,14 @@ impl Bounds {
         let tenant = &append.tenant;
         let mut counts = self.lock();
         let (appends, bytes) = counts.get(tenant).map_or((0, 0), |count| (count.appends, count.bytes));
-        let refused =
-            |unit, queued, limit| Err(AppendError::Overloaded { tenant: tenant.clone(), queued, limit, unit });
+        let refused = |unit, queued, more, limit| {
+            Err(AppendError::Overloaded { tenant: tenant.clone(), queued, more, limit, unit })
+        };
         if appends >= limits.queued_appends {
-            return refused("appends", appends, limits.queued_appends);
+            return refused("appends", appends, 1, limits.queued_appends);
         }
         if appends > 0 && bytes + append.bytes > limits.queued_bytes {
-            return refused("bytes", bytes, limits.queued_bytes);
+            return refused("bytes", bytes, append.bytes, limits.queued_bytes);
         }
         let count = counts.entry(tenant.clone()).or_default();
         count.appends += 1;

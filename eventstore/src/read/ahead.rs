@@ -1,15 +1,13 @@
 //! One page under way while the consumer works on the one before.
 
 use std::future::Future;
-use std::panic::resume_unwind;
-use std::pin::Pin;
 use std::task::{Context, Poll, ready};
 
 use futures::FutureExt;
 use futures::future::BoxFuture;
-use tokio::task::JoinHandle;
 
-use crate::error::{BackendError, ReadError};
+use crate::error::ReadError;
+use crate::spawned::Spawned;
 
 /// The limit of the first page of the log; a reader that stops early has not read much for nothing.
 pub(super) const FIRST_PAGE: usize = 64;
@@ -25,9 +23,10 @@ pub(super) fn grown(limit: usize) -> usize {
     (limit * 4).min(LARGEST_PAGE)
 }
 
-/// At most one running read, kept between polls, so that a caller that stops polling does not lose its answer.
+/// At most one running read, kept between polls, so that a caller that stops polling does not lose its answer. It is in a task of
+/// its own, so that it also comes to its end, and gives back its connection, while nobody polls it.
 pub(super) struct Ahead<T> {
-    reading: Option<BoxFuture<'static, Result<T, ReadError>>>,
+    reading: Option<Spawned<Result<T, ReadError>>>,
 }
 
 impl<T: Send + 'static> Ahead<T> {
@@ -35,9 +34,9 @@ impl<T: Send + 'static> Ahead<T> {
         Self { reading: None }
     }
 
-    /// Begins a read in its own task, which is aborted when this value is dropped.
+    /// Begins a read, which is aborted when this value is dropped.
     pub(super) fn begin(&mut self, read: impl Future<Output = Result<T, ReadError>> + Send + 'static) {
-        self.reading = Some(Spawned(tokio::spawn(read)).boxed());
+        self.reading = Some(Spawned::begin(read));
     }
 
     /// Waits for the read that is under way, or for the one that `start` makes if none is.
@@ -46,29 +45,19 @@ impl<T: Send + 'static> Ahead<T> {
         cx: &mut Context<'_>,
         start: impl FnOnce() -> BoxFuture<'static, Result<T, ReadError>>,
     ) -> Poll<Result<T, ReadError>> {
-        let answer = ready!(self.reading.get_or_insert_with(start).poll_unpin(cx));
+        let reading = match &mut self.reading {
+            Some(reading) => reading,
+            none => {
+                let mut read = start();
+                // One that need not wait needs no task.
+                if let Poll::Ready(answer) = read.poll_unpin(cx) {
+                    return Poll::Ready(answer);
+                }
+                none.insert(Spawned::begin(read))
+            }
+        };
+        let answer = ready!(reading.poll_unpin(cx));
         self.reading = None;
-        Poll::Ready(answer)
-    }
-}
-
-/// A task that is aborted when this value is dropped.
-struct Spawned<T>(JoinHandle<Result<T, ReadError>>);
-
-impl<T> Future for Spawned<T> {
-    type Output = Result<T, ReadError>;
-
-    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
-        Poll::Ready(match ready!(self.0.poll_unpin(cx)) {
-            Ok(answer) => answer,
-            Err(failed) if failed.is_panic() => resume_unwind(failed.into_panic()),
-            Err(cancelled) => Err(ReadError::Unavailable { source: BackendError::new(cancelled) }),
-        })
-    }
-}
-
-impl<T> Drop for Spawned<T> {
-    fn drop(&mut self) {
-        self.0.abort();
+        Poll::Ready(answer.unwrap_or_else(|source| Err(ReadError::Unavailable { source })))
     }
 }

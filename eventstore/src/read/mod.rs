@@ -15,5 +15,6 @@ pub(crate) use overlap::{Overlap, OverlappingPages};
 pub use events::EventStream;
 pub use ext::EventStoreExt;
 pub use pages::Pages;
+pub use room::ReadAhead;
 pub use streams::Streams;
 pub use subscription::Subscription;

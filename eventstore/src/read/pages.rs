@@ -22,8 +22,8 @@ use crate::store::{EventStore, Page};
 /// [`EventStoreExt::pages`](crate::EventStoreExt::pages); the streams of events are built on it.
 ///
 /// At most two pages are in memory: the current one, and the next one, which is read ahead. A page has a limit of 64
-/// events at first and of up to 4,096 later, and fewer where there are many readers: the pages of all readers of a process have
-/// 128 MiB, about, or 256 KiB each if that is more. Each read checks that the last event of the page before is still in the log,
+/// events at first and of up to 4,096 later, and fewer where there are many readers: the pages of all readers of a handle have the
+/// bytes of [`Limits::read_ahead`](crate::Limits::read_ahead), about, or 256 KiB each if that is more. Each read checks that the last event of the page before is still in the log,
 /// so a reader never continues in a log that was rewound or replaced. Nothing is held in the store between pages. Dropping
 /// the value ends its read.
 ///
@@ -79,6 +79,7 @@ pub struct Pages {
 
 impl Pages {
     pub(super) fn new(store: Arc<dyn EventStore>, after: After, filter: Filter) -> Self {
+        let room = Room::enter(&store.limits().read_ahead);
         Self {
             store,
             filter: Arc::new(filter),
@@ -87,7 +88,7 @@ impl Pages {
             caught_up: false,
             retries: true,
             ahead: Ahead::idle(),
-            room: Room::enter(),
+            room,
         }
     }
 

@@ -28,15 +28,8 @@ pub(super) struct StreamPages {
 impl StreamPages {
     pub(super) fn new(store: Arc<dyn EventStore>, stream: StreamId, after: StreamVersion) -> Self {
         let pages = OverlappingPages::behind(after, None);
-        Self {
-            store,
-            stream,
-            pages,
-            position: Position::START,
-            limit: FIRST_STREAM_PAGE,
-            ahead: Ahead::idle(),
-            room: Room::enter(),
-        }
+        let room = Room::enter(&store.limits().read_ahead);
+        Self { store, stream, pages, position: Position::START, limit: FIRST_STREAM_PAGE, ahead: Ahead::idle(), room }
     }
 
     /// The next page; must not be called after one with `end`.

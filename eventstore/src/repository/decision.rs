@@ -5,6 +5,7 @@ use std::future::Future;
 use tokio::time::Instant;
 
 use super::error::ExecuteError;
+use super::observed::observed;
 use super::scope::CommandScope;
 use super::settle::{SettleToken, Settled, settle};
 use super::turns::Turn;
@@ -152,7 +153,8 @@ where
         };
         drop(events);
         let append = in_context(append, context);
-        match append_in(scope, subject, circumstances, &append).await {
+        let appended = append_in(scope, subject, circumstances, &append);
+        match observed(subject.stream(), context, appended).await {
             // Without a request key a repeat is that of the same events, so their state is the one.
             Ok(appended) if appended.repeated && context.request().is_some() => {
                 // With this token it is the same append, which is answered as this one was.

@@ -53,7 +53,8 @@ const ATTEMPTS: u32 = 10;
 pub trait AggregateStore: EventStore + Clone {
     /// The repository of a kind of aggregate, for commands of the default tenant; [`Repository::with`] is for others.
     ///
-    /// Make it once and clone it: each call begins with an empty cache.
+    /// Make it once and clone it: each call begins with an empty cache, and commands take turns on an aggregate only within one and its
+    /// clones, so that those of several conflict.
     fn aggregate<A: Evolve>(&self) -> Repository<A> {
         Repository::new(Arc::new(self.clone()))
     }
@@ -188,7 +189,7 @@ where
 /// - The first one that a handle of the store loads is compared with its events, which are read in full for that. If they
 ///   give another state, `evolve` has changed without a new `fold` number: an error is logged and no snapshot of the type is
 ///   used by that handle.
-/// - Of each stream up to 8 are kept, the older ones further apart. All of them may be deleted at any time: loads take longer
+/// - Of each stream up to 16 are kept, the older ones further apart. All of them may be deleted at any time: loads take longer
 ///   then, and give the same.
 ///
 /// ```

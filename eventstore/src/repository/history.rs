@@ -12,6 +12,7 @@ use super::reading::Reading;
 use crate::aggregate::Evolve;
 use crate::error::{Invalid, ReadError};
 use crate::event::RecordedEvent;
+use crate::stream::StreamId;
 
 /// One event of an aggregate's history, returned by [`Repository::history`](crate::Repository::history).
 #[non_exhaustive]
@@ -88,19 +89,23 @@ impl<A: Evolve + Serialize> Repository<A> {
     ///
     /// # Errors
     /// [`ReadError::Invalid`] with the field `state` if the state cannot be written as JSON; others as of
-    /// [`Repository::load`].
+    /// [`Repository::load`], whose deadline it has.
     ///
     /// # Cancel safety
     /// Dropping the future is harmless.
     pub async fn history(&self, id: &A::Id) -> Result<Vec<HistoryStep<A>>, ReadError> {
         let stream = self.stream(id)?;
+        self.read_in_time(self.history_of(&stream)).await
+    }
+
+    async fn history_of(&self, stream: &StreamId) -> Result<Vec<HistoryStep<A>>, ReadError> {
         let mut steps: Vec<HistoryStep<A>> = Vec::new();
         let mut reading = Reading::on(Known::<A>::start());
         let mut before = json_of(&*reading.known.state)?;
         loop {
             let (after, limit) = reading.next_page();
-            let page = self.store().load_page(&stream, after, limit).await?;
-            let end = reading.take_each(&stream, page, |event, state| {
+            let page = self.store().load_page(stream, after, limit).await?;
+            let end = reading.take_each(stream, page, |event, state| {
                 if event.version.get() == 1 {
                     // The stream is read from its beginning, perhaps again as another history.
                     steps.clear();

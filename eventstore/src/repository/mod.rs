@@ -7,6 +7,7 @@ mod decision;
 mod error;
 mod handle;
 mod history;
+mod observed;
 mod reading;
 mod scope;
 mod settle;

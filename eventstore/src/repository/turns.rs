@@ -83,7 +83,7 @@ impl Turns {
         if queued >= limit {
             let tenant = stream.tenant().clone();
             drop(streams);
-            return Err(AppendError::Overloaded { tenant, queued, limit, unit: "commands" });
+            return Err(AppendError::Overloaded { tenant, queued, more: 1, limit, unit: "commands" });
         }
         *waiting.entry(stream.tenant().clone()).or_default() += 1;
         let (give, given) = oneshot::channel();

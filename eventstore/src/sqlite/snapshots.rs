@@ -124,7 +124,7 @@ impl SqliteStore {
         if self.is_closed() {
             return Err(DatabaseError::Closed);
         }
-        let mut reader = self.database().held_reader().await?;
+        let mut reader = self.database().held_reader(Some(stream.tenant())).await?;
         let (tenant, aggregate_type, aggregate_id) = stream.parts();
         let rows = sqlx::query(query)
             .bind(tenant)
@@ -135,6 +135,7 @@ impl SqliteStore {
             .fetch_all(&mut *reader)
             .await
             .map_err(|e| self.database().fault(e))?;
+        reader.release();
         Ok(rows.first().map(|row| stored(stream, key, row)))
     }
 }

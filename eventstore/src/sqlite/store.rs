@@ -23,6 +23,7 @@ use crate::position::{After, Checkpoint, Incarnation, Position};
 use crate::queue::{Bounds, Queue};
 use crate::request::RequestKey;
 use crate::snapshot::{SnapshotQueue, SnapshotStore};
+use crate::spawned::Spawned;
 use crate::sqlite::append::direct::DirectWriter;
 use crate::sqlite::append::requests;
 use crate::sqlite::append::writer::GroupCommit;
@@ -62,7 +63,8 @@ const DATA_VERSION: &str = "PRAGMA data_version";
 /// **Backups.** `VACUUM INTO 'copy.db'` by the program `sqlite3`, or SQLite's backup API, copies a store that is open, as of one moment.
 /// Once all handles are closed, the file alone is everything and may be copied. Never copy only the file of a store that is open: the
 /// latest events are in its journal (`-wal`). A copy without any table is refused when it is opened; one that lacks only some events
-/// looks like an older store.
+/// looks like an older store. A copy of a store whose projections run has their leases too: in the copy they begin when those end, after 5 s
+/// by default.
 ///
 /// Its writer, and its watch of other processes, are tasks of the tokio runtime in which it is opened, which needs
 /// timers and must run as long as the store is used. Close it with [`EventStore::close`] when you are done.
@@ -215,20 +217,29 @@ impl SqliteStore {
         self.0.synchronous
     }
 
-    /// Commits an append on the caller's own task, if no other append does: that saves two switches between tasks.
-    async fn append_directly(&self, append: &CheckedAppend) -> Option<Result<Appended, AppendError>> {
+    /// The connection for writing, if no other append uses it or waits for it.
+    fn direct_writer(&self) -> Option<DirectWriter> {
         let group = &self.0.group;
-        if group.last_batch.load(Ordering::Relaxed) > 1 || !group.queue.is_empty() {
-            return None;
-        }
-        let mut writer = DirectWriter::of(&group.database)?;
-        let answers = group.commit(&mut writer, std::slice::from_ref(append));
-        match append.deadline {
-            None => answers.await.pop(),
-            Some(deadline) => match tokio::time::timeout_at(deadline, answers).await {
-                Ok(mut answers) => answers.pop(),
-                Err(_) => Some(Err(AppendError::unanswered(append.first_stream()))),
-            },
+        let alone = group.last_batch.load(Ordering::Relaxed) <= 1 && group.queue.is_empty();
+        alone.then(|| DirectWriter::of(&group.database)).flatten()
+    }
+
+    /// Commits an append without the queue. It has a task of its own, as a caller that polls its future no more, for a while or for
+    /// ever, must not keep the connection from others.
+    async fn append_directly(&self, mut writer: DirectWriter, append: CheckedAppend) -> Result<Appended, AppendError> {
+        let (group, stream, deadline) = (Arc::clone(&self.0.group), append.first_stream(), append.deadline);
+        let commit = Spawned::begin(async move {
+            let mut answers = group.commit(&mut writer, std::slice::from_ref(&append)).await;
+            answers.pop().expect("one append has one answer")
+        });
+        let committed = match deadline {
+            None => Ok(commit.await),
+            Some(deadline) => tokio::time::timeout_at(deadline, commit).await,
+        };
+        match committed {
+            Ok(Ok(answer)) => answer,
+            Ok(Err(source)) => Err(AppendError::OutcomeUnknown { stream, source }),
+            Err(_) => Err(AppendError::unanswered(stream)),
         }
     }
 
@@ -240,7 +251,7 @@ impl SqliteStore {
         if !matches!(answer, Err(AppendError::StorageFull { .. })) {
             return answer;
         }
-        let Ok(mut reader) = self.database().held_reader().await else { return answer };
+        let Ok(mut reader) = self.database().held_reader(None).await else { return answer };
         match sqlx::query(LAST_POSITION_IS_USED).bind(i64::MAX).fetch_optional(&mut *reader).await {
             Ok(Some(_)) => Err(AppendError::no_position_left()),
             _ => answer,
@@ -271,9 +282,10 @@ pub async fn sqlite(path: impl AsRef<Path>) -> Result<SqliteStore, OpenError> {
 async fn read_store(database: &SqliteDatabase, path: &Path) -> Result<(Incarnation, i64), OpenError> {
     let path = path.display().to_string();
     let failed = |e: DatabaseError| e.into_open(&path);
-    let mut reader = database.held_reader().await.map_err(failed)?;
+    let mut reader = database.held_reader(None).await.map_err(failed)?;
     let rows = sqlx::query(INCARNATION_AND_LAST_TIME).fetch_all(&mut *reader).await;
     let rows = rows.map_err(|e| failed(database.fault(e)))?;
+    reader.release();
     rows.first()
         .and_then(|row| {
             let incarnation = Uuid::from_slice(row.get::<&[u8], _>(0)).ok()?;
@@ -373,8 +385,8 @@ impl EventStore for SqliteStore {
             return Err(AppendError::ReadOnly { reason: "it was opened with `read_only`".to_owned() });
         }
         append.check_deadline()?;
-        let answer = match self.append_directly(&append).await {
-            Some(answer) => answer,
+        let answer = match self.direct_writer() {
+            Some(writer) => self.append_directly(writer, append).await,
             None => self.0.group.queue.append(append, &self.0.group.limits).await,
         };
         self.unless_no_position_left(answer).await
@@ -386,11 +398,12 @@ impl EventStore for SqliteStore {
         }
         let group = &self.0.group;
         let unavailable = |e: DatabaseError| AppendError::Unavailable { source: BackendError::new(e) };
-        let mut reader = group.database.held_reader().await.map_err(unavailable)?;
+        let mut reader = group.database.held_reader(Some(tenant)).await.map_err(unavailable)?;
         let now = group.now().as_microsecond();
         let found = requests::find(&mut reader, tenant, request, now)
             .await
             .map_err(|e| unavailable(group.database.fault(e)))?;
+        reader.release();
         found.map(|found| found.answer(tenant, request)).transpose()
     }
 

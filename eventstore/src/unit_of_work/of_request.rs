@@ -93,7 +93,7 @@ pub(super) async fn begin<S: TransactionalStore>(store: &S, context: &Context) -
         return Err(exceeded(context));
     }
     let begin = async {
-        let mut unit = store.begin().await?;
+        let mut unit = store.begin_for(context.tenant()).await?;
         let first = match context.request() {
             Some(request) => unit.claim(context.tenant(), request).await?,
             None => None,

@@ -33,3 +33,5 @@ mod public_parts;
 mod read;
 mod rewound;
 mod together;
+#[cfg(feature = "sqlite")]
+mod turns;

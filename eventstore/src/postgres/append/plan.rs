@@ -122,6 +122,10 @@ impl<'a> Plan<'a> {
             },
         };
         let holds = match (head, expected) {
+            // Without facts a stream must be one that the group has added to, or its version is read.
+            (_, None) if part.expected == ExpectedVersion::StreamExists => {
+                slot.is_some() || head.is_some_and(|head| head > 0)
+            }
             (_, None) => true,
             (Some(head), Some(expected)) => {
                 head == expected && part.expected.last_event().is_none_or(|id| last_event == Some(id))

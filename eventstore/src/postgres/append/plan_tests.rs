@@ -10,6 +10,7 @@ use crate::payload::Payload;
 use crate::stream::{ExpectedVersion, StreamId, StreamVersion, Tenant};
 
 const ANY: i64 = -1;
+const EXISTS: i64 = -2;
 
 fn stream(id: &str) -> StreamId {
     StreamId::new(Tenant::default(), "order", id).unwrap()
@@ -18,6 +19,7 @@ fn stream(id: &str) -> StreamId {
 fn append(id: &str, expected: i64, events: usize) -> CheckedAppend {
     let expected = match expected {
         ANY => ExpectedVersion::Any,
+        EXISTS => ExpectedVersion::StreamExists,
         version => ExpectedVersion::Exact(StreamVersion::new(version).unwrap()),
     };
     let event = || {
@@ -62,6 +64,15 @@ fn check(appends: &[(&str, i64, usize)], known: Option<&[(&str, i64)]>) -> Vec<S
         became[*place] = "later".to_owned();
     }
     became
+}
+
+/// That a stream exists is read, unless the group itself has added to it before.
+#[test]
+fn a_stream_must_exist_before_the_append_that_expects_it() {
+    assert_eq!(check(&[("a", EXISTS, 1), ("b", ANY, 1), ("b", EXISTS, 2)], None), ["later", "?+1", "?+2 ?+3"]);
+    let known: &[_] = &[("a", 4), ("b", 0)];
+    assert_eq!(check(&[("a", EXISTS, 1), ("b", EXISTS, 1)], Some(known)), ["4+1", "!0"]);
+    assert_eq!(check(&[("b", EXISTS, 1), ("b", ANY, 1), ("b", EXISTS, 1)], Some(known)), ["!0", "0+1", "0+2"]);
 }
 
 #[test]

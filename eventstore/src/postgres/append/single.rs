@@ -210,7 +210,7 @@ pub(crate) fn call_for_one(append: &CheckedAppend) -> Query<'_> {
 /// The call of a plain append by an optimistic insert; `None` if it names no expected version. It has a short
 /// timeout if another transaction blocks it.
 pub(crate) fn call_for_next(append: &CheckedAppend) -> Option<Query<'_>> {
-    expected(append.parts[0].expected).filter(|version| *version < i64::MAX)?;
+    append.parts[0].expected.version().filter(|version| version.get() < i64::MAX)?;
     Some(with_event(sqlx::query(APPEND_NEXT), append))
 }
 
@@ -224,7 +224,7 @@ pub(crate) fn next_appended(append: &CheckedAppend, row: &PgRow) -> Result<Optio
     };
     let stream = AppendedStream {
         stream: part.stream.clone(),
-        version: StreamVersion::stored(expected(part.expected).unwrap_or_default()).plus(1).unwrap_or_default(),
+        version: part.expected.version().unwrap_or_default().plus(1).unwrap_or_default(),
         positions: vec![Position::stored(position)],
     };
     let recorded_at = Timestamp::from_microsecond(recorded_at).map_err(|e| broken(format!("the time: {e}")))?;
@@ -291,8 +291,12 @@ pub(crate) fn lifetime(request: &RequestKey) -> Option<i64> {
     if micros <= LONGEST_LIFETIME { i64::try_from(micros).ok() } else { None }
 }
 
+/// The expected version as the functions of the database take it: `NULL` for any, -1 for a stream that must exist.
 fn expected(expected: ExpectedVersion) -> Option<i64> {
-    expected.version().map(StreamVersion::get)
+    match expected {
+        ExpectedVersion::StreamExists => Some(-1),
+        _ => expected.version().map(StreamVersion::get),
+    }
 }
 
 /// The answer to an append that has just been stored. Positions increase in the order of the append.

@@ -1,4 +1,4 @@
-//! Connections: a bounded number, provided in the order of the requests.
+//! Connections: a bounded number, provided in the order of the requests of each tenant.
 //!
 //! Not sqlx's pool: it pings the server whenever a connection is returned, and returns connections whose owner was
 //! cancelled between BEGIN and its answer. Here a connection is returned only if its last statement has been answered.
@@ -11,7 +11,6 @@ use std::time::Duration;
 
 use sqlx::postgres::{PgConnectOptions, PgRow};
 use sqlx::{PgConnection, Row};
-use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::{Instant, timeout};
 use uuid::Uuid;
 
@@ -22,6 +21,8 @@ pub(crate) use crate::postgres::connection::session::Query;
 use crate::postgres::connection::session::Session;
 use crate::postgres::fault::{NoConnection, no_answer};
 use crate::postgres::options::PostgresOptions;
+use crate::queue::{Permit, Permits};
+use crate::stream::Tenant;
 
 /// Run on every new connection: is it the store that was opened, and will the next position be after the end of its log?
 /// The log is read in the snapshot of the statement and the sequence later, so concurrent appends cause no false alarm.
@@ -48,7 +49,7 @@ pub(crate) struct Pool {
 /// A bounded number of connections.
 struct Set {
     size: usize,
-    permits: Arc<Semaphore>,
+    permits: Permits,
     idle: Mutex<VecDeque<Idle>>,
 }
 
@@ -79,7 +80,7 @@ const RESTED: Duration = Duration::from_secs(1);
 
 impl Set {
     fn new(size: usize) -> Self {
-        Self { size, permits: Arc::new(Semaphore::new(size)), idle: Mutex::new(VecDeque::with_capacity(size)) }
+        Self { size, permits: Permits::new(size), idle: Mutex::new(VecDeque::with_capacity(size)) }
     }
 }
 
@@ -127,10 +128,15 @@ impl Pool {
     ///
     /// Dropping the future takes nothing.
     pub(crate) async fn take(&self) -> Result<PooledConnection, NoConnection> {
+        self.take_for(None).await
+    }
+
+    /// The same for a tenant, whose calls wait behind each other and not before those of others.
+    pub(crate) async fn take_for(&self, tenant: Option<&Tenant>) -> Result<PooledConnection, NoConnection> {
         if self.is_closed() {
             return Err(NoConnection::Closed);
         }
-        let waited = timeout(self.handle.timeout, self.take_in_turn()).await;
+        let waited = timeout(self.handle.timeout, self.take_in_turn(tenant)).await;
         waited.unwrap_or_else(|_| Err(self.none_in_time()))
     }
 
@@ -139,8 +145,8 @@ impl Pool {
         if self.handle.pooled { Err(NoConnection::Pooled) } else { self.take().await }
     }
 
-    async fn take_in_turn(&self) -> Result<PooledConnection, NoConnection> {
-        let permit = Arc::clone(&self.set.permits).acquire_owned().await.map_err(|_| NoConnection::Closed)?;
+    async fn take_in_turn(&self, tenant: Option<&Tenant>) -> Result<PooledConnection, NoConnection> {
+        let permit = self.set.permits.take(tenant).await.ok_or(NoConnection::Closed)?;
         loop {
             let idle = self.lock().pop_back();
             let Some(Idle { mut session, since }) = idle else {
@@ -167,8 +173,10 @@ impl Pool {
 
     fn none_in_time(&self) -> NoConnection {
         NoConnection::Unavailable(BackendError::new(format!(
-            "no connection became available within {:?}",
-            self.handle.timeout
+            "no connection became available within {:?}: all {} are in use, by statements that take that long, by readers, transactions \
+             and units of work that are open, or by futures that are not polled; end those sooner, or allow more by \
+             `PostgresOptions::connections`",
+            self.handle.timeout, self.set.size
         )))
     }
 
@@ -230,13 +238,9 @@ impl Pool {
     /// those in use when they are dropped. Later calls fail as closed.
     pub(crate) async fn close(&self) {
         self.handle.closed.store(true, Ordering::Release);
-        let all = u32::try_from(self.set.size).unwrap_or(u32::MAX);
-        // Permits are granted in the order of the requests, so this waits for all earlier ones. An error means that
-        // another `close` was first.
         let waited = self.handle.timeout;
-        let permits = timeout(waited, self.set.permits.acquire_many(all)).await;
-        if permits.is_err() {
-            let in_use = self.set.size - self.set.permits.available_permits();
+        if timeout(waited, self.set.permits.all_back()).await.is_err() {
+            let in_use = self.set.size - self.set.permits.free();
             tracing::error!(
                 in_use,
                 ?waited,
@@ -245,7 +249,6 @@ impl Pool {
             );
         }
         self.set.permits.close();
-        drop(permits);
         let idle = std::mem::take(&mut *self.lock());
         for Idle { session, .. } in idle {
             if let Err(error) = session.close().await {
@@ -265,11 +268,11 @@ pub(crate) struct PooledConnection {
     pool: Pool,
     since: Instant,
     /// Its place among the shared connections; a task's own connection has none and is closed when it is dropped.
-    permit: Option<OwnedSemaphorePermit>,
+    permit: Option<Permit>,
 }
 
 impl PooledConnection {
-    fn new(session: Session, pool: Pool, permit: Option<OwnedSemaphorePermit>) -> Self {
+    fn new(session: Session, pool: Pool, permit: Option<Permit>) -> Self {
         Self { session: Some(session), pool, since: Instant::now(), permit }
     }
 

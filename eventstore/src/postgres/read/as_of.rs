@@ -151,7 +151,7 @@ impl InRun<'_> {
     /// What is known, if this is still the run of the server.
     async fn known_now(&self) -> Result<i64, ReadError> {
         let known = self.known();
-        drop(self.reader.connection_in(&self.run).await?);
+        drop(self.reader.connection_in(&self.run, None).await?);
         Ok(known)
     }
 
@@ -237,7 +237,7 @@ impl InRun<'_> {
     }
 
     async fn fetch(&self, query: Query<'_>) -> Result<Vec<PgRow>, ReadError> {
-        self.reader.connection_in(&self.run).await?.fetch_all(query).await.map_err(read_error)
+        self.reader.connection_in(&self.run, None).await?.fetch_all(query).await.map_err(read_error)
     }
 }
 

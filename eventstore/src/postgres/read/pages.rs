@@ -24,7 +24,7 @@ use crate::postgres::read::copy::Copied;
 use crate::postgres::read::horizon::{Final, Horizon, last_before_gap};
 use crate::postgres::read::rows::{Columns, Decoder, columns_in_stream, event_columns, position_and_id};
 use crate::store::{Page, StreamPage};
-use crate::stream::{StreamId, StreamVersion};
+use crate::stream::{StreamId, StreamVersion, Tenant};
 use crate::time_marks::TimeMarks;
 
 /// The log after a position. Read by COPY, which sends the same bytes with less overhead (measured, see bench/FIGURES.md)
@@ -223,7 +223,7 @@ impl Reader {
     ) -> Result<StreamPage, ReadError> {
         let limit = self.statement_limit(limit)?;
         let page = PageBuilder::of(Some(stream), limit);
-        let connection = self.pool.take().await.map_err(NoConnection::into_read)?;
+        let connection = self.pool.take_for(Some(stream.tenant())).await.map_err(NoConnection::into_read)?;
         let fetched = self.fetch_events(connection, load_after(stream, after, limit), page).await?;
         Ok(StreamPage::new(fetched.events, fetched.whole))
     }
@@ -280,6 +280,7 @@ impl Reader {
     }
 
     async fn read_filtered(&self, after: After, filter: &Filter, limit: i64) -> Result<Page, ReadError> {
+        let tenant = filter.tenant.as_ref();
         let from = after.position.get();
         let mut run = self.pool.run();
         let mut head = self.horizon.known_in(run.as_ref());
@@ -287,7 +288,7 @@ impl Reader {
         if head.position <= from {
             match self.horizon.wait_until_final(from, MAX_WAIT).await {
                 Err(standby @ NoConnection::Standby) => {
-                    (run, head) = self.run_after(from).await?;
+                    (run, head) = self.run_after(from, tenant).await?;
                     if head.position <= from {
                         let page = self.nothing_after(after).await?;
                         return if page.end { Ok(page) } else { Err(standby.into_read()) };
@@ -311,14 +312,14 @@ impl Reader {
             if from.saturating_add(WINDOW_OF_CORRELATION) < head.position && !filter.is_correlation_only() {
                 let query = sqlx::query(LAST_OF_CORRELATION).bind(id.as_str()).bind(from).bind(head.position);
                 let query = query.bind(WINDOW_OF_CORRELATION - 1);
-                let rows = self.connection_in(&run).await?.fetch_all(query).await.map_err(read_error)?;
+                let rows = self.connection_in(&run, tenant).await?.fetch_all(query).await.map_err(read_error)?;
                 bound = rows.first().map_or(head, final_at);
             }
         } else if from.saturating_add(WINDOW) < head.position {
-            bound = match self.one_between(&run, LAST_BETWEEN, from, from.saturating_add(WINDOW)).await? {
+            bound = match self.one_between(&run, tenant, LAST_BETWEEN, from, from.saturating_add(WINDOW)).await? {
                 Some(bound) => bound,
                 // The gap is longer than the window.
-                None => self.one_between(&run, FIRST_BETWEEN, from, head.position).await?.unwrap_or(head),
+                None => self.one_between(&run, tenant, FIRST_BETWEEN, from, head.position).await?.unwrap_or(head),
             };
         }
         let list = |names: &[String]| (!names.is_empty()).then(|| names.to_vec());
@@ -335,7 +336,7 @@ impl Reader {
             Some(id) => query.bind(id.as_str()),
             None => query,
         };
-        let connection = self.connection_in(&run).await?;
+        let connection = self.connection_in(&run, tenant).await?;
         let fetched = self.fetch_events(connection, query, self.page_after(after, limit)).await?;
         let checkpoint = match (fetched.events.last(), bound.event_id) {
             (Some(last), _) if !fetched.whole => self.checkpoint(last.position, last.event_id),
@@ -399,25 +400,30 @@ impl Reader {
     async fn one_between(
         &self,
         run: &Option<ServerRun>,
+        tenant: Option<&Tenant>,
         text: &'static str,
         after: i64,
         bound: i64,
     ) -> Result<Option<Final>, ReadError> {
         let query = sqlx::query(text).bind(after).bind(bound);
-        let rows = self.connection_in(run).await?.fetch_all(query).await.map_err(read_error)?;
+        let rows = self.connection_in(run, tenant).await?.fetch_all(query).await.map_err(read_error)?;
         Ok(rows.first().map(final_at))
     }
 
     /// The end of the events that follow `after` without a gap, and the run of the server in which it was read.
-    async fn run_after(&self, after: i64) -> Result<(Option<ServerRun>, Final), ReadError> {
-        let mut connection = self.pool.take().await.map_err(NoConnection::into_read)?;
+    async fn run_after(&self, after: i64, tenant: Option<&Tenant>) -> Result<(Option<ServerRun>, Final), ReadError> {
+        let mut connection = self.pool.take_for(tenant).await.map_err(NoConnection::into_read)?;
         let end = last_before_gap(&mut connection, after).await?;
         Ok((connection.run().cloned(), end.unwrap_or_default()))
     }
 
     /// A connection to the server run in which a bound was final.
-    pub(crate) async fn connection_in(&self, run: &Option<ServerRun>) -> Result<PooledConnection, ReadError> {
-        let connection = self.pool.take().await.map_err(NoConnection::into_read)?;
+    pub(crate) async fn connection_in(
+        &self,
+        run: &Option<ServerRun>,
+        tenant: Option<&Tenant>,
+    ) -> Result<PooledConnection, ReadError> {
+        let connection = self.pool.take_for(tenant).await.map_err(NoConnection::into_read)?;
         if connection.run() != run.as_ref() {
             let why = "the server has restarted, or is another one, since the read began";
             return Err(ReadError::Unavailable { source: BackendError::new(why) });

@@ -45,7 +45,7 @@ pub(crate) async fn streams_after(
     limit: usize,
 ) -> Result<Vec<StreamInfo>, ReadError> {
     let limit = page_limit(limit)?;
-    let mut connection = pool.take().await.map_err(NoConnection::into_read)?;
+    let mut connection = pool.take_for(filter.tenant.as_ref()).await.map_err(NoConnection::into_read)?;
     // The start of the requested streams, in the order of the index.
     let mut from: (String, String, String) = match (after, &filter.tenant, &filter.aggregate_type) {
         (Some(after), _, _) => names(after),

@@ -1,4 +1,5 @@
 mod account;
+mod observed;
 mod programs;
 mod snapshots;
 mod spy;

@@ -8,19 +8,24 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::Duration;
 
+use futures::FutureExt;
 use sqlx::sqlite::{SqliteConnectOptions, SqliteRow};
 use sqlx::{ConnectOptions, Connection, Row, SqliteConnection};
-use tokio::sync::{OwnedMutexGuard, OwnedSemaphorePermit, Semaphore};
+use tokio::sync::OwnedMutexGuard;
+use tokio::time::Instant;
 
 use crate::clock::{Clock, IdSource};
 use crate::database_error::DatabaseError;
 use crate::error::{BackendError, Holder, OpenError};
 use crate::position::{Incarnation, Position};
+use crate::queue::{Permit, Permits};
 use crate::sqlite::connection::file::OpenedFile;
+use crate::sqlite::connection::interrupt::Interrupt;
 use crate::sqlite::connection::open::{Opened, connect};
 use crate::sqlite::connection::session::{self, COMMIT, COMMIT_AT_HEAD, Session};
 use crate::sqlite::fault::{is_refused_commit, may_pass, result_code};
 use crate::sqlite::options::SqliteOptions;
+use crate::stream::Tenant;
 
 const BEGIN: &str = "BEGIN IMMEDIATE";
 const ROLLBACK: &str = "ROLLBACK";
@@ -34,6 +39,13 @@ const INCARNATION: &str = "
 
 /// How long another transaction of this process is waited for at least: those of projections are only this short.
 const SHORTEST_WAIT: Duration = Duration::from_millis(100);
+
+/// Reads of which none has come to an end for so long have futures that nobody polls, most likely: who waits, and so is polled, gets a
+/// connection beside those of the limit.
+const STALLED: Duration = Duration::from_millis(500);
+
+/// How long reads are waited for of which none comes to an end, where there is no other connection either.
+const LONGEST_READ: Duration = Duration::from_secs(10);
 
 /// The result code of ROLLBACK outside of a transaction (`SQLITE_ERROR`).
 pub(crate) const NO_TRANSACTION: i32 = 1;
@@ -89,18 +101,31 @@ struct Inner {
     writer: Arc<tokio::sync::Mutex<Writer>>,
     /// Whether the lock was last taken for a [`SqliteTransaction`], which may be kept for any time.
     held_by_user: AtomicBool,
-    permits: Arc<Semaphore>,
+    permits: Permits,
+    /// As many again, for those who wait for reads that are stalled.
+    extra_permits: Permits,
+    /// How many reads there are at once, but for those.
+    readers_at_once: usize,
     /// How many connections for reading code that is not ours has.
     borrowed_readers: AtomicUsize,
-    readers: Mutex<VecDeque<SqliteConnection>>,
+    /// How often a connection for reading was taken.
+    readers_taken: AtomicUsize,
+    readers: Mutex<VecDeque<ReadConnection>>,
     /// That of a new connection for reading.
     reader_session: OnceLock<Session>,
+}
+
+/// A connection for reading.
+struct ReadConnection {
+    connection: SqliteConnection,
+    interrupt: Interrupt,
 }
 
 /// The connection for writing.
 #[derive(Default)]
 pub(crate) struct Writer {
     connection: Option<SqliteConnection>,
+    interrupt: Interrupt,
     /// Whether a transaction may be open, so that the next owner of the lock rolls it back first.
     unclean: bool,
     /// Whether code that is not ours had the connection and may have left something on it.
@@ -197,7 +222,8 @@ impl SqliteDatabase {
             // While a connection is open, no other file can get the same inode.
             let session = refuse_to_write(&mut first).await.map_err(fault)?;
             reader_session.get_or_init(|| session);
-            readers.push_back(first);
+            let interrupt = Interrupt::of(&mut first).await.map_err(fault)?;
+            readers.push_back(ReadConnection { connection: first, interrupt });
             Writer::default()
         } else {
             Writer::of(first, &file).await.map_err(fault)?
@@ -215,8 +241,11 @@ impl SqliteDatabase {
             closed: AtomicBool::new(false),
             writer: Arc::new(tokio::sync::Mutex::new(writer)),
             held_by_user: AtomicBool::new(false),
-            permits: Arc::new(Semaphore::new(options.readers)),
+            permits: Permits::new(options.readers),
+            extra_permits: Permits::new(options.readers),
+            readers_at_once: options.readers,
             borrowed_readers: AtomicUsize::new(0),
+            readers_taken: AtomicUsize::new(0),
             readers: Mutex::new(readers),
             reader_session,
         })))
@@ -234,42 +263,67 @@ impl SqliteDatabase {
     /// # Cancel safety
     /// Dropping the future takes nothing.
     pub async fn read(&self) -> Result<SqliteReader, DatabaseError> {
-        let mut reader = self.held_reader().await?;
-        reader.borrowed = true;
+        let mut reader = self.read_for(None).await?;
+        reader.is_counted = true;
         self.0.borrowed_readers.fetch_add(1, Ordering::AcqRel);
         Ok(reader)
     }
 
-    /// Waits until a connection for reading may be taken. The handle's own reads are waited for however long they take, readers
-    /// of users as long as the busy timeout says.
-    async fn reader_permit(&self) -> Result<OwnedSemaphorePermit, DatabaseError> {
+    /// The same for a query of annals itself about a tenant, or about all: no user keeps it.
+    #[doc(hidden)]
+    pub async fn read_for(&self, tenant: Option<&Tenant>) -> Result<SqliteReader, DatabaseError> {
+        let mut reader = self.held_reader(tenant).await?;
+        reader.borrowed = true;
+        Ok(reader)
+    }
+
+    /// Waits until a connection for reading may be taken. The handle's own reads are waited for as long as they come to an end,
+    /// readers of users as long as the busy timeout says.
+    async fn reader_permit(&self, tenant: Option<&Tenant>) -> Result<Permit, DatabaseError> {
         let max_wait = self.0.busy_timeout.max(SHORTEST_WAIT);
-        let mut permit = pin!(Arc::clone(&self.0.permits).acquire_owned());
+        let mut permit = pin!(self.0.permits.take(tenant));
         // A permit that is there needs no timer.
-        if let Some(permit) = futures::FutureExt::now_or_never(&mut permit) {
-            return permit.map_err(|_| DatabaseError::Closed);
+        if let Some(permit) = (&mut permit).now_or_never() {
+            return permit.ok_or(DatabaseError::Closed);
         }
+        let taken = || self.0.readers_taken.load(Ordering::Acquire);
+        let begun = Instant::now();
+        let (mut seen, mut since) = (taken(), begun);
         loop {
-            if let Ok(permit) = tokio::time::timeout(max_wait, &mut permit).await {
-                return permit.map_err(|_| DatabaseError::Closed);
+            if let Ok(permit) = tokio::time::timeout(max_wait.min(STALLED), &mut permit).await {
+                return permit.ok_or(DatabaseError::Closed);
             }
             let borrowed = self.0.borrowed_readers.load(Ordering::Acquire);
-            if borrowed > 0 {
-                let why = format!(
+            let unavailable = |why| Err(DatabaseError::Unavailable { source: BackendError::new(why) });
+            if borrowed > 0 && begun.elapsed() >= max_wait {
+                return unavailable(format!(
                     "no connection for reading became free within {max_wait:?}: {borrowed} are held by readers that \
                      `SqliteDatabase::read` gave; drop them sooner, or allow more by `SqliteOptions::readers`"
-                );
-                return Err(DatabaseError::Unavailable { source: BackendError::new(why) });
+                ));
+            }
+            if taken() != seen {
+                (seen, since) = (taken(), Instant::now());
+            } else if since.elapsed() >= STALLED
+                && borrowed < self.0.readers_at_once
+                && let Some(Some(permit)) = self.0.extra_permits.take(tenant).now_or_never()
+            {
+                return Ok(permit);
+            } else if since.elapsed() >= LONGEST_READ {
+                return unavailable(format!(
+                    "no connection for reading became free within {LONGEST_READ:?}: reads have them whose futures are not polled, or \
+                     which take that long; poll them, or allow more by `SqliteOptions::readers`"
+                ));
             }
         }
     }
 
-    /// The same for reads that begin no transaction.
-    pub(crate) async fn held_reader(&self) -> Result<SqliteReader, DatabaseError> {
+    /// The same for reads that begin no transaction: those of a tenant, or of all.
+    pub(crate) async fn held_reader(&self, tenant: Option<&Tenant>) -> Result<SqliteReader, DatabaseError> {
         if self.0.closed.load(Ordering::Acquire) {
             return Err(DatabaseError::Closed);
         }
-        let permit = self.reader_permit().await?;
+        let permit = self.reader_permit(tenant).await?;
+        self.0.readers_taken.fetch_add(1, Ordering::AcqRel);
         self.0.file.check_name()?;
         let held = self.0.readers.lock().unwrap_or_else(PoisonError::into_inner).pop_front();
         let connection = match held {
@@ -281,6 +335,8 @@ impl SqliteDatabase {
             database: Arc::clone(&self.0),
             permit: Some(permit),
             borrowed: false,
+            is_counted: false,
+            idle: false,
         })
     }
 
@@ -344,7 +400,7 @@ impl SqliteDatabase {
         }
         self.0.permits.close();
         let readers = std::mem::take(&mut *self.0.readers.lock().unwrap_or_else(PoisonError::into_inner));
-        for connection in readers {
+        for ReadConnection { connection, .. } in readers {
             close(connection).await;
         }
     }
@@ -395,9 +451,10 @@ impl SqliteDatabase {
         (clean && !self.0.closed.load(Ordering::Acquire)).then_some(writer)
     }
 
-    /// Rolls back what is open on the connection of a future that was dropped, so that other processes need not wait for the
-    /// next writer of this one. Without a runtime the next owner of the lock does it.
+    /// Ends what runs on the connection of a future that was dropped, and rolls back, so that other processes need not wait for
+    /// the next writer of this one. Without a runtime the next owner of the lock does it.
     pub(crate) fn roll_back_soon(&self, mut writer: OwnedMutexGuard<Writer>) {
+        writer.interrupt.raise();
         let database = self.clone();
         if let Ok(runtime) = tokio::runtime::Handle::try_current() {
             runtime.spawn(async move {
@@ -417,6 +474,11 @@ impl SqliteDatabase {
         }
         if writer.connection.is_none() {
             self.replace(writer).await?;
+        }
+        if writer.interrupt.is_raised() {
+            let Writer { connection, interrupt, .. } = &mut *writer;
+            let connection = connection.as_mut().expect("it was opened just above");
+            interrupt.lower(connection).await.map_err(|e| self.fault(e))?;
         }
         if writer.unclean {
             // The owner before was cancelled between BEGIN and COMMIT. If it had not begun, or had ended, ROLLBACK
@@ -491,11 +553,12 @@ impl SqliteDatabase {
 
     /// A connection that refuses to write: a write on it would not take the lock of this process's writers,
     /// who would then wait for it as for another process.
-    async fn connect_for_reading(&self) -> Result<SqliteConnection, DatabaseError> {
+    async fn connect_for_reading(&self) -> Result<ReadConnection, DatabaseError> {
         let mut connection = self.connect().await?;
         let session = refuse_to_write(&mut connection).await.map_err(|e| self.fault(e))?;
         self.0.reader_session.get_or_init(|| session);
-        Ok(connection)
+        let interrupt = Interrupt::of(&mut connection).await.map_err(|e| self.fault(e))?;
+        Ok(ReadConnection { connection, interrupt })
     }
 
     /// A connection for one use alone, which is watching the file.
@@ -554,8 +617,9 @@ impl Writer {
     /// A new connection for writing.
     async fn of(mut connection: SqliteConnection, file: &Arc<OpenedFile>) -> Result<Self, sqlx::Error> {
         let ends = Ends::of(&mut connection, file).await?;
+        let interrupt = Interrupt::of(&mut connection).await?;
         let session = Some(Session::of(&mut connection).await?);
-        Ok(Self { connection: Some(connection), unclean: false, borrowed: false, session, ends })
+        Ok(Self { connection: Some(connection), interrupt, unclean: false, borrowed: false, session, ends })
     }
 
     pub(crate) fn connection(&mut self) -> Result<&mut SqliteConnection, DatabaseError> {
@@ -574,56 +638,64 @@ impl Writer {
 }
 
 /// A connection for reading, outside of any transaction. It dereferences to the connection, for the user's own SQL, and
-/// refuses to write. It goes back when it is dropped. [`SqliteDatabase`] has an example.
+/// refuses to write. It goes back when it is dropped; a statement that still runs then is ended within some milliseconds.
+/// [`SqliteDatabase`] has an example.
 ///
 /// Queries see the rows as they are when each begins; for several that must agree, run `BEGIN` before and `COMMIT` after
 /// them. While that transaction is open the file's journal cannot shrink, so keep it short.
 pub struct SqliteReader {
-    connection: Option<SqliteConnection>,
+    connection: Option<ReadConnection>,
     database: Arc<Inner>,
-    permit: Option<OwnedSemaphorePermit>,
+    permit: Option<Permit>,
     /// Whether code that is not ours had it, and so may have begun a transaction.
     borrowed: bool,
+    /// Whether a user has it, who may keep it for any time.
+    is_counted: bool,
+    /// Whether no statement runs on it; otherwise that of a cancelled read may.
+    idle: bool,
+}
+
+impl SqliteReader {
+    /// Gives it back at once: all its statements have ended.
+    pub(crate) fn release(mut self) {
+        self.idle = true;
+    }
 }
 
 impl Deref for SqliteReader {
     type Target = SqliteConnection;
 
     fn deref(&self) -> &SqliteConnection {
-        self.connection.as_ref().expect("it is there until the drop")
+        &self.connection.as_ref().expect("it is there until the drop").connection
     }
 }
 
 impl DerefMut for SqliteReader {
     fn deref_mut(&mut self) -> &mut SqliteConnection {
-        self.connection.as_mut().expect("it is there until the drop")
+        &mut self.connection.as_mut().expect("it is there until the drop").connection
     }
 }
 
 impl Drop for SqliteReader {
     fn drop(&mut self) {
-        let Some(mut connection) = self.connection.take() else { return };
-        if !self.borrowed {
-            self.database.take_back(connection);
+        let Some(mut reader) = self.connection.take() else { return };
+        if self.idle && !self.borrowed {
+            self.database.take_back(reader);
             return;
         }
-        self.database.borrowed_readers.fetch_sub(1, Ordering::AcqRel);
-        // A connection inside a transaction would keep the journal and show its next user an old state. sqlx knows only of
-        // transactions that were begun through it, so a rollback is tried. Without a runtime the connection is closed.
+        reader.interrupt.raise();
+        let borrowed = self.borrowed;
+        if self.is_counted {
+            self.database.borrowed_readers.fetch_sub(1, Ordering::AcqRel);
+        }
+        // Without a runtime the connection is closed.
         let (database, permit) = (Arc::clone(&self.database), self.permit.take());
         if let Ok(runtime) = tokio::runtime::Handle::try_current() {
             runtime.spawn(async move {
-                let clean = match sqlx::query(ROLLBACK).execute(&mut connection).await {
-                    Err(error) if result_code(&error) != Some(NO_TRANSACTION) => {
-                        tracing::debug!(%error, "a reader that cannot roll back is closed");
-                        false
-                    }
-                    _ => Session::of(&mut connection).await.ok().as_ref() == database.reader_session.get(),
-                };
-                if clean {
-                    database.take_back(connection);
+                if database.clean_reader(&mut reader, borrowed).await {
+                    database.take_back(reader);
                 } else {
-                    close(connection).await;
+                    close(reader.connection).await;
                 }
                 drop(permit);
             });
@@ -632,14 +704,37 @@ impl Drop for SqliteReader {
 }
 
 impl Inner {
-    fn take_back(&self, reader: SqliteConnection) {
-        if !self.closed.load(Ordering::Acquire) {
-            self.readers.lock().unwrap_or_else(PoisonError::into_inner).push_back(reader);
+    /// Whether a reader that was dropped may be used again, once what ran on it has ended.
+    async fn clean_reader(&self, reader: &mut ReadConnection, borrowed: bool) -> bool {
+        let ReadConnection { connection, interrupt } = reader;
+        if let Err(error) = interrupt.lower(connection).await {
+            tracing::debug!(%error, "a reader whose statement does not end is closed");
+            return false;
+        }
+        if !borrowed {
+            return true;
+        }
+        // A connection inside a transaction would keep the journal and show its next user an old state. sqlx knows only of
+        // transactions that were begun through it, so a rollback is tried.
+        match sqlx::query(ROLLBACK).execute(&mut *connection).await {
+            Err(error) if result_code(&error) != Some(NO_TRANSACTION) => {
+                tracing::debug!(%error, "a reader that cannot roll back is closed");
+                false
+            }
+            _ => Session::of(connection).await.ok().as_ref() == self.reader_session.get(),
+        }
+    }
+
+    fn take_back(&self, reader: ReadConnection) {
+        let mut readers = self.readers.lock().unwrap_or_else(PoisonError::into_inner);
+        // One of those beside the limit is closed, so that they are no more than before.
+        if !self.closed.load(Ordering::Acquire) && readers.len() < self.readers_at_once {
+            readers.push_back(reader);
         }
     }
 }
 
-/// A transaction for writing. It dereferences to the connection, for the user's own SQL; dropping it rolls back.
+/// A transaction for writing. It dereferences to the connection, for the user's own SQL; dropping it ends what runs and rolls back.
 /// [`SqliteDatabase`] has an example.
 ///
 /// The connection is inside a transaction already: `begin()` on it fails, savepoints are plain SQL. End it by its own

@@ -92,7 +92,7 @@ impl SqliteDatabase {
 async fn migrate_and_check(database: &SqliteDatabase, migrations: &'static [Migration]) -> Result<(), OpenError> {
     migrate(database, migrations).await?;
     let path = shown(database.path());
-    let mut reader = database.held_reader().await.map_err(|e| e.into_open(&path))?;
+    let mut reader = database.held_reader(None).await.map_err(|e| e.into_open(&path))?;
     let found = schema(&mut reader).await.map_err(|e| fault(&path, e))?;
     let expected = expected(migrations).await.map_err(|e| fault(&path, e))?;
     let unsound = |what: String, fix: &str| Err(OpenError::Unsound { path: path.clone(), what, fix: fix.to_owned() });
@@ -117,6 +117,7 @@ async fn migrate_and_check(database: &SqliteDatabase, migrations: &'static [Migr
             );
         }
     }
+    reader.release();
     Ok(())
 }
 

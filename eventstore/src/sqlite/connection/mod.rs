@@ -2,6 +2,7 @@
 
 pub(super) mod database;
 pub(super) mod file;
+mod interrupt;
 mod migrate;
 pub(super) mod open;
 pub(super) mod session;

@@ -261,7 +261,11 @@ async fn refuse_copy_without_journal(connection: &mut SqliteConnection, path: &s
             return Ok(());
         }
         if Instant::now() >= until {
-            let what = format!("it has no table, and its journal `{path}-wal` is missing: a copy of the file alone?");
+            // Both causes leave the same bytes: the second, once another program has opened and closed the file.
+            let what = format!(
+                "it has no table, and its journal `{path}-wal` is missing. If the store was being created when its process ended, \
+                 nothing was stored: delete the file. Otherwise it is a copy of the file alone, without the events in its journal"
+            );
             return Err(OpenError::Damaged { path: path.to_owned(), what });
         }
         sleep(Duration::from_millis(5)).await;

@@ -15,6 +15,7 @@ use crate::database_error::DatabaseError;
 use crate::error::{Invalid, ReadError};
 use crate::event::EventId;
 use crate::position::{Checkpoint, Position};
+use crate::spawned::Spawned;
 use crate::sqlite::append::direct::DirectWriter;
 use crate::sqlite::store::SqliteStore;
 use crate::store::EventStore;
@@ -63,7 +64,7 @@ const NEXT_MARKS: &str = "
                 FROM events
                 WHERE position > ?1 AND position <= ?2
                 ORDER BY position
-                LIMIT ?3)
+                LIMIT ?3 + 0)
           WINDOW in_order AS (ORDER BY position))
     WHERE number % ?4 = 0
     ORDER BY position
@@ -123,13 +124,19 @@ impl SqliteStore {
     /// that is committed later is recorded at this time or later, but for a lone append, which is recorded in its millisecond or
     /// later.
     async fn time_after_writers(&self, time: Timestamp) -> Result<Timestamp, ReadError> {
-        let database = self.database();
-        if database.is_read_only() {
+        if self.database().is_read_only() {
             let problem = format!("is {time}, and no later event is stored");
             let fix = "a handle that was opened with `read_only` cannot wait for writers: ask for a position";
             return Err(Invalid::new("time", problem, fix).into());
         }
-        let failed = DatabaseError::into_read;
+        // In a task of its own, as a caller that polls no more must not keep the lock from writers.
+        let store = self.clone();
+        let now = Spawned::begin(async move { store.time_of_writer().await }).await;
+        now.unwrap_or_else(|source| Err(ReadError::Unavailable { source }))
+    }
+
+    async fn time_of_writer(&self) -> Result<Timestamp, ReadError> {
+        let (database, failed) = (self.database(), DatabaseError::into_read);
         let mut writer = DirectWriter::around(database, database.writer().await.map_err(failed)?);
         writer.set_unclean(true);
         let begun = sqlx::query("BEGIN IMMEDIATE").execute(writer.connection().map_err(failed)?).await;
@@ -141,8 +148,10 @@ impl SqliteStore {
 
     async fn fetched(&self, query: Query<'_>) -> Result<Vec<SqliteRow>, ReadError> {
         let database = self.database();
-        let mut reader = database.held_reader().await.map_err(DatabaseError::into_read)?;
-        query.fetch_all(&mut *reader).await.map_err(|e| database.fault(e).into_read())
+        let mut reader = database.held_reader(None).await.map_err(DatabaseError::into_read)?;
+        let rows = query.fetch_all(&mut *reader).await.map_err(|e| database.fault(e).into_read());
+        reader.release();
+        rows
     }
 }
 

@@ -3,12 +3,17 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use futures::StreamExt;
+
 use super::{ANY, event, stream};
 use crate::append::Append;
 use crate::as_of::AsOf;
 use crate::clock::{Clock, ManualClock};
 use crate::database_error::DatabaseError;
 use crate::error::{AppendError, Holder, OpenError};
+use crate::filter::Filter;
+use crate::position::Position;
+use crate::read::EventStoreExt;
 use crate::sqlite::SqliteOptions;
 use crate::store::EventStore;
 use crate::stream::{ExpectedVersion, StreamVersion};
@@ -163,7 +168,7 @@ async fn own_reads_are_waited_for_however_short_the_timeout_is() {
     let folder = tempfile::tempdir().expect("a folder");
     let options = SqliteOptions::new(folder.path().join("log.db")).busy_timeout(Duration::ZERO).readers(1);
     let store = options.open().await.expect("opened");
-    let own = store.database().held_reader().await.expect("free");
+    let own = store.database().held_reader(None).await.expect("free");
     let a = stream("a");
     let mut load = Box::pin(store.load_page(&a, StreamVersion::NONE, 1));
     let early = tokio::time::timeout(Duration::from_millis(250), &mut load).await;
@@ -196,4 +201,62 @@ async fn closing_ends_while_a_unit_of_work_and_a_reader_are_open_and_the_unit_ma
     .await;
     let again = SqliteOptions::new(&path).open().await.expect("opened");
     assert_eq!(again.head().await.expect("read").position.get(), 1);
+}
+
+/// Polls a call so often that it is under way, and gives it back as it is.
+async fn begun<T>(call: &mut std::pin::Pin<Box<impl Future<Output = T>>>) {
+    assert!(futures::poll!(call).is_pending(), "it waits for the database");
+}
+
+/// A caller that polls its append no more kept the connection for writing: all other appends waited for ever.
+#[tokio::test]
+async fn an_append_whose_future_is_not_polled_keeps_nobody_from_writing() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let store = SqliteOptions::new(folder.path().join("log.db")).busy_timeout(TIMEOUT).open().await.expect("opened");
+    let (a, b) = (stream("a"), stream("b"));
+    let mut held = Box::pin(store.append(&a, ANY, vec![event(1)]));
+    begun(&mut held).await;
+    bounded("another append", store.append(&b, ANY, vec![event(2)])).await.expect("appended");
+    bounded("a unit of work", store.begin()).await.expect("begun").rollback().await.expect("rolled back");
+    bounded("the first append", held).await.expect("appended");
+}
+
+/// One that waits for the connection while it is not polled is given it, and it comes to nobody else: those who are polled get others.
+#[tokio::test]
+async fn reads_whose_futures_are_not_polled_keep_no_connection_from_others() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let store = SqliteOptions::new(folder.path().join("log.db")).readers(1).open().await.expect("opened");
+    let a = stream("a");
+    store.append(&a, ANY, vec![event(1)]).await.expect("appended");
+    // What a read has that is under way and that nobody polls.
+    let held = store.database().held_reader(None).await.expect("it is free");
+    let other = store.database().held_reader(None);
+    bounded("a read", store.load_page(&a, StreamVersion::NONE, 10)).await.expect("read");
+    let other = bounded("another", other).await.expect("beside the limit");
+    tokio::time::pause();
+    let refused = store.load_page(&a, StreamVersion::NONE, 10).await.expect_err("nothing became free");
+    assert!(refused.is_transient(), "{refused:?}");
+    assert!(format!("{refused:?}").contains("futures are not polled"), "{refused:?}");
+    tokio::time::resume();
+    drop(other);
+    drop(held);
+    bounded("a read", store.load_page(&a, StreamVersion::NONE, 10)).await.expect("read");
+}
+
+/// Each kept a connection in the middle of its read while the consumer of the others did something else.
+#[tokio::test]
+async fn subscriptions_that_are_not_polled_keep_no_connection() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let store = SqliteOptions::new(folder.path().join("log.db")).readers(1).open().await.expect("opened");
+    let a = stream("a");
+    store.append(&a, ANY, vec![event(1)]).await.expect("appended");
+    let mut subscriptions: Vec<_> = (0..3).map(|_| store.subscribe(Position::START, Filter::all())).collect();
+    let mut loads: Vec<_> = (0..3).map(|_| store.load(&a)).collect();
+    let mut events = futures::stream::select_all(subscriptions.iter_mut());
+    let mut loaded = futures::stream::select_all(loads.iter_mut());
+    for _ in 0..3 {
+        bounded("an event", events.next()).await.expect("it goes on").expect("read");
+        bounded("an event of the stream", loaded.next()).await.expect("it goes on").expect("read");
+        bounded("a read", store.load_page(&a, StreamVersion::NONE, 10)).await.expect("read");
+    }
 }

@@ -1,6 +1,7 @@
 //! The journal beside the file: one that is missing is noticed where it can be, and one that has grown is cut again.
 
-use sqlx::Connection;
+use sqlx::sqlite::{SqliteConnectOptions, SqliteJournalMode};
+use sqlx::{ConnectOptions, Connection};
 
 use super::{ANY, Fixture, event, stream};
 use crate::clock::{IdSource, TimeOrderedIds};
@@ -28,6 +29,26 @@ async fn a_copy_of_the_file_without_its_journal_is_not_taken_for_a_new_store() {
     let store = SqliteStore::open(&whole).await.expect("opened");
     assert_eq!(store.load_page(&stream("a"), StreamVersion::NONE, 9).await.expect("read").events.len(), 1);
     store.close().await;
+}
+
+/// A process that is killed while it creates its file leaves the same bytes, once another program has opened and closed the file. The
+/// error must help in both cases.
+#[tokio::test]
+async fn a_file_without_tables_and_journal_is_refused_with_both_causes_and_what_to_do() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let path = folder.path().join("young.db");
+    let connect =
+        SqliteConnectOptions::new().filename(&path).create_if_missing(true).journal_mode(SqliteJournalMode::Wal);
+    connect.connect().await.expect("created").close().await.expect("closed");
+    let refused = SqliteStore::open(&path).await.err().expect("it cannot be told from a copy").to_string();
+    let path = path.display();
+    for part in [
+        format!("`{path}-wal` is missing"),
+        "a copy of the file alone".into(),
+        "If the store was being created when its process ended, nothing was stored: delete the file".into(),
+    ] {
+        assert!(refused.contains(&part), "{part}: {refused}");
+    }
 }
 
 fn large() -> NewEvent {

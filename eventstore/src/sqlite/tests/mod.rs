@@ -3,11 +3,14 @@
 mod another_process;
 mod bounds;
 mod by_hand;
+#[cfg(target_os = "linux")]
+mod cancelled;
 mod clock;
 mod decide_within;
 #[cfg(unix)]
 mod failing_commit;
 mod failures;
+mod fair;
 #[cfg(target_os = "linux")]
 mod full_disk;
 mod full_stream;
@@ -554,6 +557,9 @@ async fn hot_reads_use_their_indexes() {
         .chain(crate::sqlite::snapshots::hot_reads().into_iter().map(|(n, s)| (n, s.to_owned())))
         .chain(crate::sqlite::append::round::hot_reads())
     {
+        let is_planned_each_time =
+            |limit: &str| !limit.trim_start_matches(|c: char| c.is_ascii_digit()).starts_with(" + 0");
+        assert!(!sql.split("LIMIT ?").skip(1).any(is_planned_each_time), "{name}: `LIMIT ?N` and not `LIMIT ?N + 0`");
         let rows = sqlx::query(sqlx::AssertSqlSafe(format!("EXPLAIN QUERY PLAN {sql}")))
             .fetch_all(&mut foreign)
             .await

@@ -102,6 +102,7 @@ impl Oracle {
                 last.is_none_or(|last| (last.version, last.event_id) != (*version, *event_id))
             }
             ExpectedVersion::Any => false,
+            ExpectedVersion::StreamExists => actual(stream) == 0,
         });
         let wrong: Vec<_> = wrong.map(|(stream, ..)| (stream.clone(), actual(stream))).collect();
         if wrong.is_empty() { Verdict::New } else { Verdict::Conflict(wrong) }

@@ -38,6 +38,7 @@ pub(crate) enum Operation {
 pub(crate) enum Expectation {
     NoStream,
     Any,
+    Exists,
     /// The stream's version and so many more.
     Off(i64),
     /// The stream's last event, or (if false) its first.
@@ -81,6 +82,7 @@ pub(crate) fn operation() -> impl Strategy<Value = Operation> {
     let expectation = prop_oneof![
         2 => Just(Expectation::Any),
         1 => Just(Expectation::NoStream),
+        1 => Just(Expectation::Exists),
         4 => Just(Expectation::Off(0)),
         1 => (-2_i64..3).prop_map(Expectation::Off),
         3 => prop_oneof![4 => Just(true), 1 => Just(false)].prop_map(Expectation::LastEvent),
@@ -232,6 +234,7 @@ impl<H: Backend> Run<H> {
         match expectation {
             Expectation::NoStream => ExpectedVersion::NoStream,
             Expectation::Any => ExpectedVersion::Any,
+            Expectation::Exists => ExpectedVersion::StreamExists,
             Expectation::LastEvent(right) => {
                 let mut events = self.oracle.log.values().filter(|event| event.stream == *stream);
                 match if right { events.next_back() } else { events.next() } {

@@ -1,9 +1,13 @@
 //! Errors of migrations that could not be run: what is wrong, and whether it is transient.
 
-use annals_eventstore::{ErrorFamily, OpenError, PostgresDatabase, PostgresOptions, PostgresStore};
+use std::time::Duration;
+
+use annals_eventstore::{ErrorFamily, EventStore, OpenError, PostgresDatabase, PostgresOptions, PostgresStore};
 use annals_migrations::Migration;
 use annals_scratch::Database;
+use sqlx::postgres::PgConnectOptions;
 use sqlx::{Connection, PgConnection};
+use tokio::time::timeout;
 
 use super::run;
 
@@ -23,6 +27,25 @@ async fn with_setting(setting: &str) -> Database {
 async fn migrate(there: &Database, migration: Migration) -> OpenError {
     let database = PostgresDatabase::open(there.url()).await.unwrap();
     database.migrate(&[migration]).await.unwrap_err()
+}
+
+/// An account without a right in the database took the lock of migrations, and kept every first start from coming to an end.
+#[tokio::test]
+async fn an_account_that_may_only_connect_keeps_no_store_from_being_made() {
+    let there = Database::empty().await;
+    let mut owner = PgConnection::connect(there.url()).await.unwrap();
+    let name = format!("stranger_{:016x}", fastrand::u64(..));
+    run(&mut owner, &format!("CREATE ROLE {name} LOGIN PASSWORD 'only for tests'")).await.unwrap();
+    let options: PgConnectOptions = there.url().parse().unwrap();
+    let mut stranger = PgConnection::connect_with(&options.username(&name).password("only for tests")).await.unwrap();
+    run(&mut stranger, "SELECT pg_advisory_lock(1634627180, 1835624306)").await.unwrap();
+    let opened = timeout(Duration::from_secs(20), PostgresOptions::new(there.url()).migrate().open()).await;
+    let store = opened.expect("it is made without the lock").unwrap();
+    store.close().await;
+    let refused = run(&mut stranger, "BEGIN; LOCK TABLE annals.migrations IN SHARE UPDATE EXCLUSIVE MODE").await;
+    assert_eq!(super::code(&refused.unwrap_err()), "42501");
+    drop(stranger);
+    run(&mut owner, &format!("DROP ROLE {name}")).await.unwrap();
 }
 
 #[tokio::test]

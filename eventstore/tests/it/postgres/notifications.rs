@@ -184,9 +184,9 @@ async fn all_waiting_readers_continue_when_the_writer_ends() {
     }
 }
 
-/// Collects what is logged as an error.
+/// Collects what is logged as an error or a warning.
 #[derive(Clone, Default)]
-struct Errors(Arc<Mutex<String>>);
+pub(super) struct Errors(pub(super) Arc<Mutex<String>>);
 
 impl Visit for Errors {
     fn record_debug(&mut self, field: &Field, value: &dyn std::fmt::Debug) {
@@ -196,7 +196,7 @@ impl Visit for Errors {
 
 impl tracing::Subscriber for Errors {
     fn enabled(&self, metadata: &tracing::Metadata<'_>) -> bool {
-        *metadata.level() == tracing::Level::ERROR
+        *metadata.level() <= tracing::Level::WARN
     }
     fn new_span(&self, _: &Attributes<'_>) -> Id {
         Id::from_u64(1)

@@ -3,16 +3,17 @@
 use std::time::Duration;
 
 use annals_eventstore::{
-    Append, AppendError, Appended, EventStore, ExpectedVersion, Limits, PostgresOptions, StreamId, StreamVersion,
-    Tenant, UnitOfWork,
+    Append, AppendError, Appended, Begun, Context, EventStore, ExpectedVersion, Limits, PostgresOptions, StreamId,
+    StreamVersion, Tenant, TransactionalStore, UnitOfWork,
 };
 use futures::StreamExt;
 use futures::future::join_all;
 use futures::stream::FuturesUnordered;
 use sqlx::postgres::PgConnectOptions;
-use sqlx::{Connection, PgConnection};
+use sqlx::{Connection, PgConnection, Row};
 use tokio::time::{Instant, timeout};
 
+use super::notifications::Errors;
 use super::{Fixture, event_for, run};
 
 const ANY: ExpectedVersion = ExpectedVersion::Any;
@@ -112,6 +113,29 @@ async fn a_unit_of_work_over_many_streams_keeps_no_other_tenants_append_waiting(
     unit.commit().await.unwrap();
 }
 
+/// A tenant keeps as many units of work open as it gets.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn open_units_of_work_of_a_tenant_leave_connections_for_those_of_others() {
+    let fixture = Fixture::new().await;
+    let of = |tenant: &str| Context::of(Tenant::new(tenant).unwrap());
+    let (mut open, mut refused) = (Vec::new(), 0);
+    for _ in 0..12 {
+        match timeout(Duration::from_millis(100), fixture.store.begin_with(&of("noisy"))).await {
+            Ok(begun) => open.push(begun.unwrap()),
+            Err(_) => refused += 1,
+        }
+    }
+    assert_eq!((open.len(), refused), (8, 4));
+    let others = async {
+        let Begun::New(work) = fixture.store.begin_with(&of("quiet")).await.unwrap() else { panic!("it is new") };
+        fixture.store.append_many(fixture.two("quiet", "a")).await.unwrap();
+        work.rollback().await.unwrap();
+    };
+    timeout(BOUND, others).await.expect("it has its share");
+    open.pop();
+    timeout(BOUND, fixture.store.begin_with(&of("noisy"))).await.expect("there is room again").unwrap();
+}
+
 /// What is sent counts until it is answered: a table that is locked takes the appends of a tenant only up to its bound.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn appends_that_were_sent_and_not_answered_count_too() {
@@ -141,9 +165,13 @@ async fn appends_that_were_sent_and_not_answered_count_too() {
     assert_eq!((refused, waited.iter().filter(|answer| answer.is_ok()).count()), (200, 100));
 }
 
+async fn pid_of(connection: &mut PgConnection) -> i32 {
+    sqlx::query("SELECT pg_backend_pid()").fetch_one(connection).await.unwrap().get(0)
+}
+
 /// A role without any privilege on the store takes every advisory lock that it can think of, and asks for the table's.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn an_account_that_may_only_connect_blocks_no_append() {
+async fn an_account_that_may_only_connect_blocks_no_append_and_is_named() {
     let fixture = Fixture::new().await;
     let name = format!("stranger_{:016x}", fastrand::u64(..));
     run(&mut fixture.foreign().await, &format!("CREATE ROLE {name} LOGIN PASSWORD 'only for tests'")).await.unwrap();
@@ -169,6 +197,15 @@ async fn an_account_that_may_only_connect_blocks_no_append() {
     };
     let head = timeout(2 * BOUND, appends).await.expect("no append waits for the stranger for long");
     assert!(head.position.get() >= 43);
+    let logged = Errors::default();
+    let turn = format!("SELECT annals.wait_for_turn(({of_tenant})::int)");
+    {
+        let _logged = tracing::subscriber::set_default(logged.clone());
+        run(&mut fixture.foreign().await, &turn).await.unwrap();
+    }
+    let pid = pid_of(&mut stranger).await;
+    let logged = logged.0.lock().unwrap().clone();
+    assert!(logged.contains(&format!("kept by backend {pid} (role {name})")), "{logged}");
     drop(stranger);
     run(&mut fixture.foreign().await, &format!("DROP ROLE {name}")).await.unwrap();
 }
