@@ -11,6 +11,7 @@ use tokio_util::task::TaskTracker;
 
 use crate::as_of::MOST_ROWS;
 use crate::commit::check_log;
+use crate::control::check_text;
 #[cfg(any(feature = "sqlite", feature = "postgres"))]
 use crate::database::ReadModelDatabase;
 use crate::database::{Model, ReadModels, Runner};
@@ -195,7 +196,7 @@ impl ProjectionsBuilder {
     }
 
     /// What other processes call this one, in [`ProjectionState::Standby`](crate::ProjectionState::Standby) say; by default its
-    /// process id and the name of its machine.
+    /// process id and the name of its machine. 1 to 200 printable characters.
     pub fn runner_name(mut self, name: impl Into<String>) -> Self {
         self.runner_name = Some(name.into());
         self
@@ -246,6 +247,7 @@ impl ProjectionsBuilder {
         check_lease(self.lease)?;
         let Self { store, database, clock, projections, reactors, most_rows_as_of, lease, may_leave, .. } = self;
         let runner_name: Arc<str> = self.runner_name.unwrap_or_else(name_of_process).into();
+        check_text("runner_name", &runner_name)?;
         database.migrate().await?;
         let (mut members, mut fed, mut status_senders) = (Vec::new(), Vec::new(), Vec::new());
         for projection in projections {

@@ -1,6 +1,7 @@
 //! What a fold made of a batch, as values for a table, checked to be what the table can hold.
 
 use std::cmp::Ordering;
+use std::fmt;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
 use annals_eventstore::ErrorFamily;
@@ -54,59 +55,95 @@ pub(crate) fn compare(a: &ColumnValue, b: &ColumnValue) -> Ordering {
     }
 }
 
-/// Why a row cannot be kept in its table.
+/// The key of a row, as [`RowError`] has it. It may hold what must not be in a log, such as a name or an address, so neither the
+/// message of an error nor its `Debug` shows it: ask for it by [`KeyText::as_str`].
+#[derive(Clone, PartialEq, Eq)]
+pub struct KeyText(String);
+
+impl KeyText {
+    fn of(key: &[ColumnValue]) -> Self {
+        Self(show(key))
+    }
+
+    /// The beginning of each of its values, up to 100 characters.
+    #[must_use]
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+impl fmt::Debug for KeyText {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "KeyText({} bytes)", self.0.len())
+    }
+}
+
+/// Why a row cannot be kept in its table. The error of a projection that stops names the event too; the key of the row, which
+/// its variants have, is not in the message.
+///
+/// ```
+/// use annals_projections::{RowError, StopCause, Stopped};
+///
+/// /// For a person who may see it.
+/// fn key_of(stopped: &Stopped) -> Option<&str> {
+///     match &*stopped.cause {
+///         StopCause::Row(RowError::Missing { key, .. } | RowError::Value { key, .. }) => Some(key.as_str()),
+///         _ => None,
+///     }
+/// }
+/// ```
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum RowError {
     /// A value is not one that the column can hold. Fix the fold, or the row's type.
-    #[error("row `{key}` of `{table}`: column `{column}` {problem}")]
+    #[error("a row of `{table}`: column `{column}` {problem}")]
     Value {
         /// The table.
         table: &'static str,
         /// The row's key.
-        key: String,
+        key: KeyText,
         /// The column.
         column: String,
         /// What is wrong with the value.
         problem: String,
     },
     /// The fold changed the key of a row it was given. Remove the old row and upsert the new one instead.
-    #[error("row `{key}` of `{table}` was given the key `{found}`; remove the old row and upsert the new one")]
+    #[error("a row of `{table}` was given another key; remove the old row and upsert the new one")]
     KeyChanged {
         /// The table.
         table: &'static str,
         /// The key under which the row was looked up.
-        key: String,
+        key: KeyText,
         /// The key that it has now.
-        found: String,
+        found: KeyText,
     },
     /// The fold of a stream projection inserted a row with another key than that of the event's stream. Make its key of the stream.
     #[error(
-        "a row with the key `{found}` was inserted into `{table}` for a stream whose row has the key `{key}`; take the key from `StreamRow::key`"
+        "a row with another key than that of its stream was inserted into `{table}`; take the key from `StreamRow::key`"
     )]
     OfAnotherStream {
         /// The table.
         table: &'static str,
         /// The key of the stream's row.
-        key: String,
+        key: KeyText,
         /// The key of the row.
-        found: String,
+        found: KeyText,
     },
     /// There is no row that [`Rows::require`](crate::Rows::require) asked for. Fix the fold, or what wrote the events.
-    #[error("there is no row `{key}` in `{table}`")]
+    #[error("`{table}` has no row with the key that was asked for")]
     Missing {
         /// The table.
         table: &'static str,
         /// The key.
-        key: String,
+        key: KeyText,
     },
     /// The table gave a row that nobody asked for: the key's type does not come back from the database as it went in.
-    #[error("`{table}` holds a row `{key}` that was not asked for; its key must come back from the database unchanged")]
+    #[error("`{table}` holds a row that was not asked for; its key must come back from the database unchanged")]
     Foreign {
         /// The table.
         table: &'static str,
         /// The key of the row.
-        key: String,
+        key: KeyText,
     },
     /// A stored row is not one of this type; somebody else has written it. Rebuild the read model under a raised `VERSION`.
     #[error("a row of `{table}` cannot be read; rebuild the read model under a raised `VERSION`")]
@@ -145,19 +182,19 @@ impl RowError {
     }
 
     pub(crate) fn missing<R: ReadModel>(key: &[ColumnValue]) -> Self {
-        Self::Missing { table: R::TABLE.name, key: show(key) }
+        Self::Missing { table: R::TABLE.name, key: KeyText::of(key) }
     }
 
     pub(crate) fn foreign<R: ReadModel>(key: &[ColumnValue]) -> Self {
-        Self::Foreign { table: R::TABLE.name, key: show(key) }
+        Self::Foreign { table: R::TABLE.name, key: KeyText::of(key) }
     }
 
     pub(crate) fn key_changed<R: ReadModel>(key: &[ColumnValue], found: &[ColumnValue]) -> Self {
-        Self::KeyChanged { table: R::TABLE.name, key: show(key), found: show(found) }
+        Self::KeyChanged { table: R::TABLE.name, key: KeyText::of(key), found: KeyText::of(found) }
     }
 
     pub(crate) fn of_another_stream<R: ReadModel>(key: &[ColumnValue], found: &[ColumnValue]) -> Self {
-        Self::OfAnotherStream { table: R::TABLE.name, key: show(key), found: show(found) }
+        Self::OfAnotherStream { table: R::TABLE.name, key: KeyText::of(key), found: KeyText::of(found) }
     }
 
     /// The row can be stored, but what the table gives back is not a row.
@@ -169,7 +206,7 @@ impl RowError {
     }
 
     fn value<R: ReadModel>(key: &[ColumnValue], column: &str, problem: impl Into<String>) -> Self {
-        Self::Value { table: R::TABLE.name, key: show(key), column: column.to_owned(), problem: problem.into() }
+        Self::Value { table: R::TABLE.name, key: KeyText::of(key), column: column.to_owned(), problem: problem.into() }
     }
 }
 
@@ -180,7 +217,7 @@ pub(crate) fn guarded<R: ReadModel, T>(run: impl FnOnce() -> Result<T, RowError>
         .unwrap_or_else(|panic| Err(RowError::Panicked { table: R::TABLE.name, text: panic_text(panic.as_ref()) }))
 }
 
-/// A key as error messages show it: the beginning of each value.
+/// A key as text: the beginning of each value.
 fn show(key: &[ColumnValue]) -> String {
     let value = |value: &ColumnValue| {
         let text = value.to_string();
@@ -192,7 +229,7 @@ fn show(key: &[ColumnValue]) -> String {
     key.iter().map(value).collect::<Vec<_>>().join(", ")
 }
 
-/// The most characters of a key's value that a message shows.
+/// The most characters of a key's value.
 const LONGEST_SHOWN: usize = 100;
 
 /// Checks the values of a row against its table.

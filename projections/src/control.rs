@@ -106,13 +106,13 @@ impl Projections {
 }
 
 /// Checks what people say of what they do.
-pub(crate) fn check_text(field: &'static str, text: &str) -> Result<(), ControlError> {
+pub(crate) fn check_text(field: &'static str, text: &str) -> Result<(), Invalid> {
     let length = text.chars().count();
     if (1..=MOST_TEXT).contains(&length) && !text.chars().any(char::is_control) {
         return Ok(());
     }
     let problem = format!("has {length} characters, or some that cannot be printed");
-    Err(Invalid::new(field, problem, "give it 1 to 200 printable characters").into())
+    Err(Invalid::new(field, problem, "give it 1 to 200 printable characters"))
 }
 
 pub(crate) fn refused(fault: Fault) -> ControlError {

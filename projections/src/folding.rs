@@ -27,8 +27,9 @@ const MOST_ROUNDS: usize = 20_000;
 /// The most rounds for a single event that make no more lookups than the one before. So many are taken for a fold that is not pure.
 const MOST_STALLED: usize = 1_000;
 
-/// About how many bytes of rows are loaded for a batch: it ends before the first event that needs more.
-const MOST_LOADED: usize = 16 << 20;
+/// About how many bytes of rows are loaded for a batch, which ends before the first event that needs more; and about how many a batch
+/// writes, by what those before it wrote.
+pub(crate) const MOST_LOADED: usize = 16 << 20;
 
 /// What to do next.
 pub(crate) enum Step {
@@ -94,9 +95,9 @@ impl Folding {
         self
     }
 
-    /// The same for the first event alone.
-    pub(crate) fn only_first(mut self) -> Self {
-        self.limit = self.limit.min(1);
+    /// The same for so many events at most.
+    pub(crate) fn at_most(mut self, events: usize) -> Self {
+        self.limit = self.limit.min(events);
         self
     }
 

@@ -423,7 +423,8 @@ impl Projections {
     }
 
     /// Lets every projection finish the batch it is at and every reactor the events it is at, at most for its time limit; stores
-    /// checkpoints that are behind, and waits until nothing runs any more. Closing twice is harmless.
+    /// checkpoints that are behind, and waits until nothing runs any more. Closing twice is harmless. On a database that does not answer,
+    /// each statement is given up after the time limits of its handle: with the defaults of PostgreSQL it takes some 35 s.
     ///
     /// # Cancel safety
     /// Dropping the future lets them end by themselves; closing again waits for them.

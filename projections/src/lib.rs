@@ -91,7 +91,7 @@ pub use as_of::{AsOfError, RowsAsOf};
 pub use builder::ProjectionsBuilder;
 #[cfg(any(feature = "sqlite", feature = "postgres"))]
 pub use builder::ProjectionsExt;
-pub use changes::RowError;
+pub use changes::{KeyText, RowError};
 pub use column::{Column, ColumnError, ColumnType, ColumnValue};
 pub use database::ReadModelDatabase;
 pub use dead_letters::{DeadLetter, Retried};

@@ -10,13 +10,14 @@ use crate::member::Member;
 /// How many rows are looked up at once before their size is known.
 const FIRST_ROWS: usize = 64;
 
-/// About how many bytes there were lately for each row of a projection that was looked up; 0 if that is not known.
+/// About how many bytes there were lately for each row of a projection that was looked up, or for each event that wrote rows; 0 if
+/// that is not known.
 #[derive(Debug, Default)]
 pub(crate) struct RowSize(AtomicUsize);
 
 impl RowSize {
     /// How many of `rows` rows have no more than `bytes` bytes by what is known of them; 1 at least.
-    fn rows_within(&self, bytes: usize, rows: usize) -> usize {
+    pub(crate) fn rows_within(&self, bytes: usize, rows: usize) -> usize {
         let most = match self.0.load(Ordering::Relaxed) {
             0 => FIRST_ROWS,
             per_row => bytes / per_row,
@@ -25,7 +26,7 @@ impl RowSize {
     }
 
     /// So many rows that were looked up had so many bytes together.
-    fn note(&self, rows: usize, bytes: usize) {
+    pub(crate) fn note(&self, rows: usize, bytes: usize) {
         self.0.store((bytes / rows.max(1)).max(1), Ordering::Relaxed);
     }
 }

@@ -43,6 +43,9 @@ pub(crate) trait AnyProjection: Send + Sync {
 
     fn tenant(&self) -> Option<&Tenant>;
 
+    /// Whether it merges tenants on purpose.
+    fn across_tenants(&self) -> bool;
+
     /// From now on it wants the events of this tenant alone.
     fn set_tenant(&mut self, tenant: Tenant);
 
@@ -112,6 +115,10 @@ impl<P: Projection> AnyProjection for Typed<P> {
         self.tenant.as_ref()
     }
 
+    fn across_tenants(&self) -> bool {
+        P::ACROSS_TENANTS
+    }
+
     fn set_tenant(&mut self, tenant: Tenant) {
         self.tenant = Some(tenant);
     }
@@ -163,7 +170,7 @@ fn may_merge_tenants(projection: &dyn AnyProjection) -> bool {
     let table = projection.model().table;
     let of_many =
         projection.tenant().is_none() && projection.kind().0.is_none() && projection.in_transaction().is_none();
-    of_many && !table.per_tenant && !table.key.contains(&TENANT)
+    of_many && !projection.across_tenants() && !table.per_tenant && !table.key.contains(&TENANT)
 }
 
 /// Takes the names that events of `batch` have, of the tenant, out of `names`.
@@ -236,6 +243,8 @@ pub(crate) struct Member {
     /// Whether the database refuses its work for a while, and not that of others, so that it goes on by itself.
     blocked: bool,
     row_size: RowSize,
+    /// What an event wrote lately.
+    written_size: RowSize,
     /// The streams that are parked in it, while this process owns it.
     parked: Arc<ParkedStreams>,
     /// Everything up to here is applied, or does not concern it. This is what it reports as reached.
@@ -280,6 +289,7 @@ impl Member {
             careful: 0,
             blocked: false,
             row_size: RowSize::default(),
+            written_size: RowSize::default(),
             parked: Arc::default(),
             progress: place.checkpoint,
             saved: place.checkpoint,
@@ -372,6 +382,10 @@ impl Member {
     /// What is known of the size of its rows.
     pub(crate) fn row_size(&self) -> &RowSize {
         &self.row_size
+    }
+
+    pub(crate) fn written_size(&self) -> &RowSize {
+        &self.written_size
     }
 
     /// This process owns it now, where others have left it.
@@ -516,7 +530,7 @@ impl Member {
                 projection = self.model.projection,
                 tenant = %other,
                 "events of several tenants go into rows under the same keys; if each tenant is to have its own, declare the read model \
-                 `per_tenant`, or run the projection for one tenant by `for_tenant`"
+                 `per_tenant`, or run the projection for one tenant by `for_tenant`; if not, say so by `ACROSS_TENANTS`"
             );
         }
         if self.unseen.is_empty() {

@@ -122,7 +122,8 @@ async fn read(
         if room == 0 || bytes >= BATCH_BYTES {
             break;
         }
-        let next = store.read_page(checkpoint.into(), &wanted.filter, room).await?;
+        // What was read is given first. The next read begins behind it, and tells the error.
+        let Ok(next) = store.read_page(checkpoint.into(), &wanted.filter, room).await else { break };
         bytes += payload_bytes(&next.events);
         page.events.extend(next.events);
         page.checkpoint = next.checkpoint.or(page.checkpoint);

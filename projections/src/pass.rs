@@ -13,11 +13,12 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use crate::batch::Batch;
+use crate::column::bytes_of;
 use crate::commit::{Part, Seen, commit, move_on};
 use crate::database::{Fault, ParkingChanges, ReadModels, UnitId};
 use crate::error::{StopCause, Stopped};
 use crate::fold::panic_text;
-use crate::folding::{Folding, Outcome, Step, Stop};
+use crate::folding::{Folding, MOST_LOADED, Outcome, Step, Stop};
 use crate::keeper::Returns;
 use crate::loading::load;
 use crate::member::{Member, log_stopped, wanted};
@@ -535,7 +536,7 @@ async fn fold(
         false => Seen::default(),
     };
     if member.is_careful() && folding.fold().len() > 0 {
-        folding = folding.only_first();
+        folding = folding.at_most(1);
         let first = folding.fold().place(0).position;
         match begin_try(shared, member, first).await? {
             Ok(Some(tries)) if tries > MOST_TRIES => folding.refuse_first(StopCause::ProcessEnded(MOST_TRIES)),
@@ -573,6 +574,9 @@ async fn fold(
             Err(fault) => break Outcome::stopped(StopCause::Database(fault.source)),
         }
     };
+    if outcome.applied > 0 {
+        member.written_size().note(outcome.applied, bytes_of(&outcome.changes.written));
+    }
     Some(Ok(part(at, member, Some(&folding), outcome, checkpoint).seen(seen)))
 }
 
@@ -585,7 +589,9 @@ pub(crate) fn other_log(member: &Member, checkpoint: Checkpoint) -> Option<StopC
 
 /// What is folded of a batch for a slot of a projection.
 fn folding(member: &Member, batch: &Batch) -> Folding {
-    let folding = Folding::of(member.projection.fold(batch, member.position(), member.slot()));
+    let fold = member.projection.fold(batch, member.position(), member.slot());
+    let most = member.written_size().rows_within(MOST_LOADED, fold.len());
+    let folding = Folding::of(fold).at_most(most);
     // Where too many streams fail, the fold is to blame and not the streams.
     let parks = member.projection.parks() && member.parked().len() < MOST_PARKED;
     if parks { folding.parking(Arc::clone(member.parked())) } else { folding }

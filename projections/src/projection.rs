@@ -72,6 +72,11 @@ pub trait Projection: Send + Sync + 'static {
     /// from the beginning; [the crate's documentation](crate#deploying-a-changed-projection) says how it takes the name.
     const VERSION: u32 = 1;
 
+    /// Whether rows have what several tenants have done on purpose, as the sales of all shops together have. Then nothing warns of
+    /// it, neither the log nor the test kit. It changes nothing else: rows are kept apart by `per_tenant`, or by a key with the
+    /// tenant.
+    const ACROSS_TENANTS: bool = false;
+
     /// The only tenant whose events it wants; all tenants by default. Another one needs a raised [`Projection::VERSION`].
     fn tenant(&self) -> Option<Tenant> {
         None

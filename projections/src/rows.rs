@@ -21,8 +21,8 @@ use crate::read_model::{ReadModel, RowKeyPrefix, TENANT};
 /// for them at once by [`Rows::prefetch`].
 ///
 /// In memory are the rows that one batch asks for or writes, of up to 10,000 events and about 4 MiB. A batch ends before the first event
-/// that needs more than 16 MiB of stored rows; one event gets all that it asks for. An event finds each of
-/// them as the table would give it back after the event before it: times in whole microseconds, one zero, JSON in
+/// that needs more than 16 MiB of stored rows, and where its events would write more than that, by what those before them wrote; one
+/// event gets all that it asks for. An event finds each of them as the table would give it back after the event before it: times in whole microseconds, one zero, JSON in
 /// PostgreSQL's form. So it does not matter which events share a batch.
 ///
 /// ```
@@ -72,7 +72,7 @@ use crate::read_model::{ReadModel, RowKeyPrefix, TENANT};
 /// given_events([("p-1", ParcelEvent::Sent), ("p-2", ParcelEvent::Sent), ("p-1", moved()), ("p-2", ParcelEvent::Delivered)])
 ///     .with(UnderWay)
 ///     .then_rows([Parcel { parcel: "p-1".into(), place: "Ghent".into() }]);
-/// given_events([("p-3", moved())]).with(UnderWay).then_stops_before(1, "there is no row `\"default\", \"p-3\"` in `parcels_under_way`");
+/// given_events([("p-3", moved())]).with(UnderWay).then_stops_before(1, "`parcels_under_way` has no row with the key");
 /// ```
 #[derive(Debug)]
 pub struct Rows<R: ReadModel> {

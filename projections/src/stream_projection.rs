@@ -78,7 +78,7 @@ use crate::stream_row::StreamRow;
 /// given_events([("p-1", ParcelEvent::Sent), ("p-2", ParcelEvent::Sent), ("p-1", moved()), ("p-2", ParcelEvent::Delivered)])
 ///     .with(UnderWay)
 ///     .then_rows([Parcel { parcel: "p-1".into(), place: "Ghent".into() }]);
-/// given_events([("p-3", moved())]).with(UnderWay).then_stops_before(1, "there is no row `\"default\", \"p-3\"` in `parcels_under_way`");
+/// given_events([("p-3", moved())]).with(UnderWay).then_stops_before(1, "`parcels_under_way` has no row with the key");
 /// ```
 #[diagnostic::on_unimplemented(
     message = "`{Self}` is not a `StreamProjection`",

@@ -1,10 +1,11 @@
 //! Waiting until queries by the stable names see a position, whichever process sees to that.
 
+use std::panic::resume_unwind;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
-use annals_eventstore::{Checkpoint, Position};
+use annals_eventstore::{BackendError, Checkpoint, Position};
 use futures::future::join_all;
 use jiff::Timestamp;
 use tokio::sync::{Mutex, watch};
@@ -22,6 +23,9 @@ use crate::switch::SWITCH_AGAIN;
 /// which may feed the version shown, does not.
 const LOOK_AGAIN: Duration = Duration::from_millis(20);
 
+/// After so long without an answer the database is what is waited for.
+const NO_ANSWER: Duration = Duration::from_millis(100);
+
 /// A projection that was started, and what its runner says of it.
 pub(crate) struct Fed {
     pub(crate) model: Model,
@@ -33,6 +37,12 @@ pub(crate) struct Fed {
 pub(crate) struct Names {
     pub(crate) shared: Shared,
     pub(crate) fed: Vec<Fed>,
+    looks: Arc<Looks>,
+}
+
+/// What is asked of the database for all who wait.
+struct Looks {
+    shared: Shared,
     models: Vec<Model>,
     /// How many looks were begun.
     begun: AtomicU64,
@@ -50,15 +60,19 @@ struct Look {
 impl Names {
     pub(crate) fn new(shared: Shared, fed: Vec<Fed>) -> Self {
         let models = fed.iter().map(|fed| fed.model).collect();
-        Self { shared, fed, models, begun: AtomicU64::new(0), last: Mutex::new(None) }
+        let looks = Looks { shared: shared.clone(), models, begun: AtomicU64::new(0), last: Mutex::new(None) };
+        Self { shared, fed, looks: Arc::new(looks) }
     }
 
     /// Waits until queries by the names of the projections `of` see everything up to `position`.
     pub(crate) async fn wait(&self, of: &[usize], position: Position, most: Duration) -> Result<(), WaitError> {
         let behind = self.fed.iter().map(|fed| fed.status.borrow().position < position).collect();
-        let mut wait = Wait { names: self, of, position, behind, checked: None, look: None, fault: None };
+        let mut wait = Wait { names: self, of, position, behind, checked: None, look: None, asked: None, fault: None };
         match timeout(most, wait.run()).await {
             Ok(ended) => ended,
+            Err(_) if wait.asked.is_some_and(|asked| asked.elapsed() >= NO_ANSWER) => {
+                Err(WaitError::Unavailable(BackendError::new(format!("it has not answered within {most:?}"))))
+            }
             Err(_) => Err(WaitError::TimedOut { position, waited: most, reached: wait.reached() }),
         }
     }
@@ -78,41 +92,16 @@ impl Names {
         self.wait_for_all(head.position, most.saturating_sub(begun.elapsed())).await
     }
 
-    /// What the names show at a moment after this was called.
+    /// What the names show at a moment after this was called. It is asked in a task of its own: a caller who does not poll would keep
+    /// its turn, and a connection, from all others.
     async fn look(&self) -> Result<Arc<Look>, Fault> {
-        let before = self.begun.load(Ordering::SeqCst);
-        let mut last = self.last.lock().await;
-        if let Some(look) = last.as_ref().filter(|look| look.number > before) {
-            return Ok(Arc::clone(look));
+        let looks = Arc::clone(&self.looks);
+        match tokio::spawn(async move { looks.look().await }).await {
+            Ok(look) => look,
+            Err(failed) if failed.is_panic() => resume_unwind(failed.into_panic()),
+            Err(ended) => Err(Fault { transient: true, blocked: false, part: None, source: BackendError::new(ended) }),
         }
-        let number = self.begun.fetch_add(1, Ordering::SeqCst) + 1;
-        let mut shown = self.shared.database.shown(&self.models).await?;
-        self.look_at_transactions(&mut shown).await?;
-        let look = Arc::new(Look { number, shown });
-        *last = Some(Arc::clone(&look));
-        Ok(look)
     }
-
-    /// A transaction projection has no name that shows a version: what counts is the one that runs here.
-    async fn look_at_transactions(&self, shown: &mut [Option<Shown>]) -> Result<(), Fault> {
-        let own: Vec<usize> = (0..self.models.len()).filter(|&at| self.models[at].is_in_transaction()).collect();
-        if own.is_empty() {
-            return Ok(());
-        }
-        let unit = |&at: &usize| {
-            let Model { projection, version, .. } = self.models[at];
-            UnitId { projection, version, slot: 0 }
-        };
-        let units: Vec<UnitId> = own.iter().map(unit).collect();
-        for (at, place) in own.into_iter().zip(self.shared.database.places(&units).await?) {
-            // When it was moved is asked only of a version that runs elsewhere.
-            let moved_at = Timestamp::UNIX_EPOCH;
-            let version = self.models[at].version;
-            shown[at] = place.map(|place| Shown { version, places: vec![(0, place.checkpoint)], moved_at });
-        }
-        Ok(())
-    }
-
     /// Up to where queries by each name see the log.
     pub(crate) async fn progress(&self) -> Result<Vec<ProjectionProgress>, WaitError> {
         let look = self.look().await.map_err(|fault| match fault.transient {
@@ -196,6 +185,42 @@ impl Names {
     }
 }
 
+impl Looks {
+    async fn look(&self) -> Result<Arc<Look>, Fault> {
+        let before = self.begun.load(Ordering::SeqCst);
+        let mut last = self.last.lock().await;
+        if let Some(look) = last.as_ref().filter(|look| look.number > before) {
+            return Ok(Arc::clone(look));
+        }
+        let number = self.begun.fetch_add(1, Ordering::SeqCst) + 1;
+        let mut shown = self.shared.database.shown(&self.models).await?;
+        self.look_at_transactions(&mut shown).await?;
+        let look = Arc::new(Look { number, shown });
+        *last = Some(Arc::clone(&look));
+        Ok(look)
+    }
+
+    /// A transaction projection has no name that shows a version: what counts is the one that runs here.
+    async fn look_at_transactions(&self, shown: &mut [Option<Shown>]) -> Result<(), Fault> {
+        let own: Vec<usize> = (0..self.models.len()).filter(|&at| self.models[at].is_in_transaction()).collect();
+        if own.is_empty() {
+            return Ok(());
+        }
+        let unit = |&at: &usize| {
+            let Model { projection, version, .. } = self.models[at];
+            UnitId { projection, version, slot: 0 }
+        };
+        let units: Vec<UnitId> = own.iter().map(unit).collect();
+        for (at, place) in own.into_iter().zip(self.shared.database.places(&units).await?) {
+            // When it was moved is asked only of a version that runs elsewhere.
+            let moved_at = Timestamp::UNIX_EPOCH;
+            let version = self.models[at].version;
+            shown[at] = place.map(|place| Shown { version, places: vec![(0, place.checkpoint)], moved_at });
+        }
+        Ok(())
+    }
+}
+
 /// Somebody who waits.
 struct Wait<'a> {
     names: &'a Names,
@@ -207,6 +232,8 @@ struct Wait<'a> {
     checked: Option<Checkpoint>,
     /// What was seen last.
     look: Option<Arc<Look>>,
+    /// Since when the database is asked, while it has not answered.
+    asked: Option<Instant>,
     /// Why nothing could be seen since.
     fault: Option<String>,
 }
@@ -228,7 +255,10 @@ impl Wait<'_> {
 
     /// Whether all names show what is waited for; an error if one will not.
     async fn there(&mut self) -> Result<bool, WaitError> {
-        let look = match self.names.look().await {
+        self.asked = Some(Instant::now());
+        let look = self.names.look().await;
+        self.asked = None;
+        let look = match look {
             Ok(look) => look,
             Err(fault) => {
                 self.check_open()?;

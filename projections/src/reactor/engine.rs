@@ -284,6 +284,8 @@ impl Run {
 
     /// Stores that a stream is not parked any more, and takes its events in again.
     async fn reopen(&mut self, stream: &StreamId) {
+        self.ask_later();
+        self.finish_saving().await;
         loop {
             match self.attempts.keeper.forget(stream).await {
                 Ok(Kept::Done) => {
@@ -373,9 +375,11 @@ impl Run {
         self.moved();
     }
 
-    /// It may have come further.
+    /// It may have come further, or what it has come to may be stored.
     fn moved(&mut self) {
-        if self.window.handled() != self.saved {
+        if self.window.handled() == self.saved {
+            self.unsaved_since = None;
+        } else {
             self.unsaved_since.get_or_insert_with(Instant::now);
         }
     }
@@ -398,6 +402,15 @@ impl Run {
             let (keeper, from, handled) = (Arc::clone(&self.attempts.keeper), self.saved, self.handled);
             self.unsaved_since = None;
             self.saving = Some(async move { (to, handled, keeper.save(&from, &to).await) }.boxed());
+        }
+    }
+
+    /// Lets a save that has begun come to its end. It may hold the database's write lock, so nothing else may be waited for while
+    /// nobody polls it.
+    async fn finish_saving(&mut self) {
+        if let Some(saving) = self.saving.take() {
+            let saved = saving.await;
+            self.was_saved(saved);
         }
     }
 
@@ -424,6 +437,13 @@ impl Run {
         if self.lanes.parked() > 0 && self.asking.is_none() && self.ask_at <= Instant::now() {
             let (database, reactor) = (Arc::clone(&self.around.database), self.attempts.reactor);
             self.asking = Some(async move { database.failing(reactor, true).await }.boxed());
+        }
+    }
+
+    /// Gives up a question that has begun. It may hold a connection, so nothing else may be waited for while nobody polls it.
+    fn ask_later(&mut self) {
+        if self.asking.take().is_some() {
+            self.ask_at = Instant::now();
         }
     }
 
@@ -486,14 +506,13 @@ impl Run {
         if let End::Stopped(stopped) = &end {
             self.around.status.send_modify(|status| status.set_state(ReactorState::Stopped(stopped.clone())));
         }
+        self.ask_later();
+        self.replaying = None;
         if !matches!(end, End::Lost) {
+            self.finish_saving().await;
             let until = Instant::now() + self.options().time_limit;
             while let Ok(Some(joined)) = timeout_at(until, self.running.join_next()).await {
                 self.ended(joined);
-            }
-            if let Some(saving) = self.saving.take() {
-                let saved = saving.await;
-                self.was_saved(saved);
             }
             self.save_at_last().await;
         }

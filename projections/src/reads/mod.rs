@@ -13,6 +13,7 @@ mod value;
 use annals_eventstore::Tenant;
 
 use crate::column::{ColumnType, ColumnValue};
+use crate::database::Model;
 pub(crate) use find::{not_per_tenant, per_tenant};
 pub(crate) use run::Reads;
 pub use value::QueryValue;
@@ -26,6 +27,21 @@ pub(crate) enum Query<'a> {
     Keys(&'a [Vec<ColumnValue>]),
     /// The rows that fit a condition.
     Select(&'a Select),
+}
+
+impl Query<'_> {
+    /// Whose rows are asked for, where they are those of one tenant.
+    pub(crate) fn tenant(&self, model: &Model) -> Option<Tenant> {
+        match self {
+            Self::Select(select) => select.tenant.clone(),
+            // The key of a row of a tenant begins with it.
+            Self::Keys(keys) if model.table.per_tenant => match keys.first()?.first()? {
+                ColumnValue::Text(tenant) => Tenant::new(tenant.as_ref()).ok(),
+                _ => None,
+            },
+            Self::Keys(_) => None,
+        }
+    }
 }
 
 /// A query by a condition. Its columns are those of `r`, which has the rows of the tenant alone, if there is one; its

@@ -37,9 +37,27 @@ const ORDERS: &TableSpec = &TableSpec {
     per_tenant: true,
 };
 
+/// Columns that are called like words which a text may have.
+const WORDS: &TableSpec = &TableSpec {
+    columns: &[
+        column("id", ColumnType::Text, false),
+        column("order", ColumnType::Text, false),
+        column("end", ColumnType::Integer, false),
+        column("null", ColumnType::Integer, false),
+        column("limit", ColumnType::Integer, false),
+    ],
+    key: &["id"],
+    per_tenant: false,
+    ..*ORDERS
+};
+
 fn parsed(text: &str, values: &[&dyn QueryValue]) -> Result<Clauses, String> {
+    parsed_for(ORDERS, text, values)
+}
+
+fn parsed_for(table: &'static TableSpec, text: &str, values: &[&dyn QueryValue]) -> Result<Clauses, String> {
     let values = checked(values).map_err(|(number, problem)| format!("value {number} {problem}"))?;
-    clauses(ORDERS, text, &values, 100).map_err(|wrong| format!("{}; {}", wrong.problem, wrong.fix))
+    clauses(table, text, &values, 100).map_err(|wrong| format!("{}; {}", wrong.problem, wrong.fix))
 }
 
 #[track_caller]
@@ -90,6 +108,35 @@ fn a_text_is_a_condition_an_order_and_a_limit_each_if_it_is_needed() {
     check("doc IS NOT NULL", &[], "r.\"doc\" IS NOT NULL", BY_KEY, "LIMIT 101");
     let case = "CASE WHEN paid THEN cents ELSE 0 END > share / 2.5";
     check(case, &[], "CASE WHEN r.\"paid\" THEN r.\"cents\" ELSE 0 END > r.\"share\" / 2.5", BY_KEY, "LIMIT 101");
+}
+
+/// SQLite read `end` as the column where PostgreSQL refused it, and `null` was null in both.
+#[test]
+fn a_column_that_is_called_like_a_word_is_written_in_quotes_where_a_value_must_be() {
+    for (text, word) in [
+        ("end > 1", "end"),
+        ("NOT (limit = 1 AND end > 1)", "limit"),
+        ("1 < NULL", "null"),
+        ("5 IN (1, null)", "null"),
+        ("5 NOT BETWEEN limit AND 5", "limit"),
+        ("id = 'x' ORDER BY end DESC", "end"),
+        ("order = 'x'", "order"),
+        ("ORDER BY id, order", "order"),
+    ] {
+        let fix = format!("a column of that name; write the column as \"{word}\"");
+        let refused = parsed_for(WORDS, text, &[]).expect_err(text);
+        assert!(refused.contains(&fix), "{text}: {refused}");
+    }
+    for (text, condition, order, limit) in [
+        ("\"end\" > 1 ORDER BY \"limit\" LIMIT 5", "r.\"end\" > 1", "r.\"limit\", r.\"id\"", "LIMIT 5"),
+        ("ORDER BY \"order\" limit 3", "", "r.\"order\", r.\"id\"", "LIMIT 3"),
+        ("LIMIT 3", "", "r.\"id\"", "LIMIT 3"),
+        ("id IS NOT NULL", "r.\"id\" IS NOT NULL", "r.\"id\"", "LIMIT 101"),
+        ("CASE WHEN id = 'x' THEN 1 END = 1", "CASE WHEN r.\"id\" = 'x' THEN 1 END = 1", "r.\"id\"", "LIMIT 101"),
+    ] {
+        let expected = Clauses { condition: condition.into(), order: order.into(), limit: limit.into() };
+        assert_eq!(parsed_for(WORDS, text, &[]), Ok(expected), "{text}");
+    }
 }
 
 #[test]
@@ -231,6 +278,9 @@ fn what_a_text_cannot_have_is_refused_by_name() {
         ("paid GROUP BY id", "has the name `GROUP`"),
         ("paid ORDER id", "has `ORDER r.\"id\"`"),
         ("paid ORDER BY", "has no column behind `ORDER BY`"),
+        ("paid AND", "ends with `AND`"),
+        ("paid OR NOT ORDER BY id", "ends with `NOT`"),
+        ("cents = LIMIT 1", "ends with `=`"),
         ("ORDER BY LIMIT 1", "has no column behind `ORDER BY`"),
         ("ORDER BY note", "orders by `note`, which may be null"),
         ("ORDER BY id, note DESC", "orders by `note`, which may be null"),

@@ -1,6 +1,6 @@
 //! The text that a user gives to `select`: a condition, an order and a limit, each optional.
 
-use super::tokens::{COMPARISONS, Problem, Token, join, tokens};
+use super::tokens::{COMPARISONS, Problem, Token, expects_value, join, tokens};
 use super::types;
 use crate::column::{ColumnType, ColumnValue};
 use crate::read_model::TableSpec;
@@ -49,6 +49,9 @@ pub(super) fn clauses(
             return Err(Problem::new(format!("has `{}`", join(rest)), fix));
         }
     };
+    if let Some(last) = condition.last().filter(|_| expects_value(condition)) {
+        return Err(Problem::new(format!("ends with `{last}`"), "write what follows it"));
+    }
     if let Some(clause) = condition.iter().chain(order).find(|token| is_clause(token)) {
         let fix = "write each clause once, and outside of brackets";
         return Err(Problem::new(format!("has `{clause}` where it cannot be"), fix));

@@ -88,7 +88,7 @@ pub(super) fn tokens<'t>(table: &'static TableSpec, text: &'t str) -> Result<Vec
             '"' => quoted_column(table, rest)?,
             '$' => value(rest)?,
             '0'..='9' => number(rest)?,
-            'a'..='z' | 'A'..='Z' | '_' => word(table, rest)?,
+            'a'..='z' | 'A'..='Z' | '_' => word(table, &found, rest)?,
             _ if is_operator(first) => operator(rest)?,
             other => return Err(Problem::new(format!("has the character {other:?} outside of quotes"), OWN_QUERY)),
         };
@@ -186,12 +186,53 @@ fn operator(text: &str) -> Result<(Token<'_>, usize), Problem> {
     }
 }
 
-fn word<'t>(table: &'static TableSpec, text: &'t str) -> Result<(Token<'t>, usize), Problem> {
+/// Whether a value must follow, as far as the last word or sign says it.
+pub(super) fn expects_value(before: &[Token]) -> bool {
+    match before {
+        // `x IS NOT ..` and `x NOT IN ..` are no values.
+        [before @ .., Token::Word("NOT")] => expects_value(before),
+        [] | [.., Token::Open | Token::Comma | Token::Operator(_)] => true,
+        [.., Token::Word(word)] => matches!(
+            *word,
+            "AND"
+                | "OR"
+                | "LIKE"
+                | "BETWEEN"
+                | "ESCAPE"
+                | "WHEN"
+                | "THEN"
+                | "ELSE"
+                | "FROM"
+                | "BY"
+                | "LIMIT"
+                | "OFFSET"
+        ),
+        _ => false,
+    }
+}
+
+/// A name where a value must be is that of a column. If it is a word as well, the databases read it differently.
+fn is_ambiguous(table: &TableSpec, before: &[Token], word: &str, rest: &str) -> bool {
+    let next = rest.trim_ascii_start();
+    let is_clause = match word {
+        "NOT" | "CASE" => true,
+        "ORDER" => next.get(..2).is_some_and(|next| next.eq_ignore_ascii_case("by")),
+        "LIMIT" | "OFFSET" => before.is_empty() && next.starts_with(|c: char| c == '$' || c.is_ascii_digit()),
+        _ => false,
+    };
+    !is_clause && expects_value(before) && column(table, &word.to_ascii_lowercase()).is_some()
+}
+
+fn word<'t>(table: &'static TableSpec, before: &[Token], text: &'t str) -> Result<(Token<'t>, usize), Problem> {
     let length = run(text, |c| c.is_ascii_alphanumeric() || c == '_');
     let word = &text[..length];
     let is_called = text[length..].trim_ascii_start().starts_with('(');
     let same = |known: &&&str| known.eq_ignore_ascii_case(word);
     if let Some(known) = WORDS.iter().find(same) {
+        if is_ambiguous(table, before, known, &text[length..]) {
+            let problem = format!("has the word `{word}` where a value must be, and a column of that name");
+            return Err(Problem::new(problem, format!("write the column as \"{}\"", word.to_ascii_lowercase())));
+        }
         return Ok((Token::Word(known), length));
     }
     if let Some(known) = FUNCTIONS.iter().find(same).filter(|_| is_called) {

@@ -68,10 +68,11 @@ impl<P: Projection> ProjectionTest<P> {
                     .unwrap_or_else(|error| panic!("`AGGREGATES`: {error}"));
             });
         }
-        Self { typed, events, across_tenants: false }
+        Self { typed, events, across_tenants: P::ACROSS_TENANTS }
     }
 
-    /// The read model has rows of several tenants together on purpose: a second tenant with the same events is not tried.
+    /// The read model has rows of several tenants together on purpose: a second tenant with the same events is not tried. A
+    /// projection that says so itself, by [`Projection::ACROSS_TENANTS`], does not need it.
     #[must_use]
     pub fn across_tenants(mut self) -> Self {
         self.across_tenants = true;
@@ -182,7 +183,7 @@ impl<P: Projection> ProjectionTest<P> {
                 stopped.is_none() && together == alone,
                 "`{}` merges tenants: when a second tenant has the same events, with the same ids, its rows are\n{}{}but each \
                  tenant alone has\n{}Declare `#[read_model(.., per_tenant)]`, or put the tenant into the key. If it merges \
-                 tenants on purpose, write `.across_tenants()` before `then_rows`.",
+                 tenants on purpose, write `const ACROSS_TENANTS: bool = true;` in the projection.",
                 P::Row::TABLE.name,
                 show::<P::Row>(&together),
                 stopped.unwrap_or_default(),

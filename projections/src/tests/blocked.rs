@@ -2,11 +2,11 @@
 
 use std::time::Duration;
 
-use annals_eventstore::EventStore;
+use annals_eventstore::{EventStore, Recorded};
 
-use super::accounts::{AccountEvent, Accounts};
+use super::accounts::{Account, AccountEvent, Accounts};
 use super::fixture::{Counts, Fixture, pairs, until_at};
-use crate::{ProjectionState, Projections};
+use crate::{Projection, ProjectionError, ProjectionState, Projections, Rows};
 
 fn paid(count: usize) -> impl Iterator<Item = AccountEvent> {
     std::iter::repeat_n(AccountEvent::Paid(1), count)
@@ -59,6 +59,33 @@ pub(super) async fn rows_that_are_large_are_loaded_for_fewer_events_at_once(shop
     assert!(shop.rows::<Accounts>().await.iter().all(|(_, cents)| *cents == 1));
 }
 
+/// Makes a row of 200 kB of each account.
+struct LargeRows;
+
+impl Projection for LargeRows {
+    type Event = AccountEvent;
+    type Row = Account;
+
+    fn apply(&self, event: &Recorded<AccountEvent>, rows: &mut Rows<Account>) -> Result<(), ProjectionError> {
+        let account = Account::new(event.stream.aggregate_id(), 1, event.recorded_at);
+        rows.upsert(Account { next: Some("x".repeat(200_000)), ..account });
+        Ok(())
+    }
+}
+
+/// A batch of small events must not hold all the large rows that it makes.
+pub(super) async fn large_rows_of_small_events_are_written_in_parts(shop: Fixture) {
+    for n in 0..110 {
+        shop.append(&format!("n{n:03}"), paid(1)).await;
+    }
+    let views = shop.projections().with(LargeRows).start().await.unwrap();
+    let last = shop.store.head().await.unwrap();
+    views.wait_for(last.position, shop.soon()).await.unwrap();
+    let written = shop.models.most_written();
+    assert!((10 << 20..20 << 20).contains(&written), "at once: {written} bytes");
+    assert_eq!(shop.rows::<Accounts>().await.len(), 110);
+}
+
 #[cfg(feature = "postgres")]
 mod in_postgres {
     use annals_eventstore::PostgresDatabase;
@@ -66,8 +93,7 @@ mod in_postgres {
 
     use super::*;
     use crate::database::contract::InPostgres;
-    use crate::tests::accounts::Account;
-    use crate::{ColumnValue, IndexSpec, Projection, ProjectionError, ReadModel, Rows, TableSpec};
+    use crate::{ColumnValue, IndexSpec, ReadModel, TableSpec};
 
     async fn shop() -> (Fixture, PostgresDatabase) {
         let backend = InPostgres::new().await;

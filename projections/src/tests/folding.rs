@@ -178,7 +178,7 @@ fn a_row_that_no_table_can_hold_is_the_fault_of_its_event() {
     assert_eq!(stop.event.expect("an event is to blame").name.as_ref(), "not_a_number");
     assert_eq!(
         stop.cause.to_string(),
-        "row `\"b\"` of `accounts`: column `share` is NaN, which SQLite would store as null; use an `Option`"
+        "a row of `accounts`: column `share` is NaN, which SQLite would store as null; use an `Option`"
     );
 }
 

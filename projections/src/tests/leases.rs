@@ -10,13 +10,24 @@ use super::streams::PerAccount;
 use super::troubled::Trouble;
 use crate::database::contract::unit;
 use crate::database::{Runner, UnitId};
-use crate::error::StopCause;
+use crate::error::{StartError, StopCause};
 use crate::{ControlError, ProjectionState, ProjectionStatus, Projections, StreamProjection, WaitError};
 
 const LEASE: Duration = Duration::from_millis(300);
 
 async fn start(shop: &Fixture, name: &str) -> Projections {
     shop.projections().with(Accounts).with(Counts).lease(LEASE).runner_name(name).start().await.unwrap()
+}
+
+/// PostgreSQL cannot store it, and so all projections stopped at their first lease.
+#[tokio::test]
+async fn a_name_of_a_runner_that_cannot_be_stored_or_printed_is_refused() {
+    let shop = Fixture::new();
+    for name in ["", "a\0b", "\u{1b}[31mred", &"x".repeat(201)] {
+        let refused = shop.projections().with(Accounts).runner_name(name).start().await.err();
+        let is_named = matches!(&refused, Some(StartError::Invalid(invalid)) if invalid.field == "runner_name");
+        assert!(is_named, "{name:?}: {refused:?}");
+    }
 }
 
 fn paid(cents: i64) -> [AccountEvent; 1] {

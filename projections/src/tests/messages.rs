@@ -254,6 +254,20 @@ fn row_errors() -> Vec<RowError> {
     ]
 }
 
+/// Keys may be names or addresses of people, and errors are logged.
+#[test]
+fn errors_about_rows_show_their_keys_only_on_request() {
+    for error in row_errors() {
+        let shown = format!("{error} {error:?} {error:#?}");
+        assert!(!["a-17", "a-18", "longlong", "2026-03-01"].iter().any(|key| shown.contains(key)), "{shown}");
+        assert!(shown.contains("accounts"), "{shown}");
+    }
+    let RowError::KeyChanged { key, found, .. } = RowError::key_changed::<Account>(&key("a-17"), &key("a-18")) else {
+        panic!("it is the key")
+    };
+    assert_eq!((key.as_str(), found.as_str()), ("\"a-17\"", "\"a-18\""));
+}
+
 fn stops() -> Vec<Stopped> {
     let place = EventPlace {
         position: position(40),

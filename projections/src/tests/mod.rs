@@ -86,6 +86,7 @@ on_every_database! {
     panics::a_stored_row_whose_reading_panics_costs_its_projection_or_its_stream,
     blocked::a_table_that_others_lock_costs_its_own_projection_alone,
     blocked::rows_that_are_large_are_loaded_for_fewer_events_at_once,
+    blocked::large_rows_of_small_events_are_written_in_parts,
     lines::rows_of_a_tenant_are_its_own_and_gone_when_their_beginning_was_removed,
     tenants::nothing_is_removed_by_an_event_behind_the_one_that_stops_the_projection,
     rebuild::rebuild_equals_first_build,

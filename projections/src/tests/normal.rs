@@ -97,7 +97,7 @@ fn a_row_that_no_table_can_hold_stops_before_its_event_though_the_next_replaces_
     let rekeyed = |id: &str| AccountEvent::Rekeyed(id.to_owned());
     given_events([("a", AccountEvent::Opened), ("a", rekeyed("b")), ("a", rekeyed("a"))])
         .with(Accounts)
-        .then_stops_before(2, "was given the key");
+        .then_stops_before(2, "was given another key");
 }
 
 #[derive(Serialize, Deserialize, Clone, Debug)]
@@ -134,7 +134,7 @@ fn a_row_that_could_not_be_read_back_is_never_stored() {
     let read = |nanosecond| ("n", MeterEvent::Read { nanosecond });
     given_events([read(1), read(0), read(2)]).with(Notes).then_stops_before(
         2,
-        "row `\"n\"` of `notes`: column `note` could not be read back: it should be JSON that serde takes",
+        "a row of `notes`: column `note` could not be read back: it should be JSON that serde takes",
     );
 }
 

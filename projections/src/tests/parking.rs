@@ -146,7 +146,7 @@ fn model(events: &[(String, AccountEvent)]) -> (Vec<(usize, &'static str)>, BTre
                     *row += cents;
                     None
                 }
-                None => Some("there is no row"),
+                None => Some("has no row with the key"),
             },
             AccountEvent::Closed => rows.remove(id).and(None),
             AccountEvent::Refused => Some("the domain says no"),

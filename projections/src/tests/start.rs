@@ -1,6 +1,7 @@
 //! What is refused before anything runs, and where projections begin.
 
 use annals_eventstore::Recorded;
+use annals_macros::ReadModel;
 
 use super::accounts::{Account, AccountEvent, Accounts};
 use super::fixture::{Counts, Doubled, Fixed, Fixture, pairs, until_at};
@@ -42,6 +43,44 @@ async fn projections_declared_wrongly_are_refused() {
     refused(shop.projections().with(VersionZero), "count versions from 1").await;
     refused(shop.projections().with(Accounts).with(Fixed), "`accounts` is that of two projections").await;
     refused(shop.projections().with(Accounts).with(OtherName), "a read model of its own").await;
+}
+
+#[derive(ReadModel, Clone)]
+#[read_model(table = "events", key = "id")]
+struct Happened {
+    id: String,
+}
+
+struct Everything;
+
+impl Projection for Everything {
+    type Event = AccountEvent;
+    type Row = Happened;
+
+    fn apply(&self, event: &Recorded<AccountEvent>, rows: &mut Rows<Happened>) -> Result<(), ProjectionError> {
+        rows.upsert(Happened { id: event.event_id.to_string() });
+        Ok(())
+    }
+}
+
+/// In an SQLite file the log is called so; the message said "a table that annals did not make".
+#[cfg(feature = "sqlite")]
+#[tokio::test]
+async fn a_read_model_called_events_is_refused_as_the_name_is_that_of_the_log() {
+    use annals_eventstore::{EventStore, SqliteStore};
+
+    use crate::ProjectionsExt;
+
+    let folder = tempfile::tempdir().unwrap();
+    let store = SqliteStore::open(folder.path().join("log.db")).await.unwrap();
+    let error = store.projections().with(Everything).start().await.expect_err("the name is taken");
+    assert!(matches!(error, StartError::NameTaken { .. }), "{error:?}");
+    assert_eq!(
+        error.to_string(),
+        "projection `events` needs the name `events`, which is a table in which annals keeps what it needs itself; rename the read \
+         model's table, or the other"
+    );
+    store.close().await;
 }
 
 pub(super) async fn a_restart_continues_where_it_ended(shop: Fixture) {

@@ -241,4 +241,22 @@ async fn rows_in_which_tenants_meet_are_warned_of_once_and_not_where_one_tenant_
     let views = other.projections().with(OfTenant(north)).start().await.unwrap();
     views.wait_for(other.store.head().await.unwrap().position, shop.soon()).await.unwrap();
     assert_eq!(about("accounts"), 1, "{:?}", warnings.all());
+    views.close().await;
+    let meant = Fixture::new().with_store(shop.store.clone());
+    let views = meant.projections().with(OfAll).start().await.unwrap();
+    views.wait_for(meant.store.head().await.unwrap().position, shop.soon()).await.unwrap();
+    assert_eq!(about("accounts"), 1, "{:?}", warnings.all());
+}
+
+/// The accounts of all tenants together, on purpose.
+struct OfAll;
+
+impl Projection for OfAll {
+    type Event = AccountEvent;
+    type Row = Account;
+    const ACROSS_TENANTS: bool = true;
+
+    fn apply(&self, event: &Recorded<AccountEvent>, rows: &mut Rows<Account>) -> Result<(), ProjectionError> {
+        Accounts.apply(event, rows)
+    }
 }

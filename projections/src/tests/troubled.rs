@@ -53,6 +53,8 @@ struct State {
     locked: Option<&'static str>,
     /// How many bytes of rows were loaded since the last commit, and the most so far before a commit.
     loaded: [usize; 2],
+    /// The most bytes of rows that one commit wrote.
+    written: usize,
     /// What happens to the next switches of a view, in turn.
     shows: VecDeque<Option<Trouble>>,
     /// Whether others are always faster to claim.
@@ -80,6 +82,12 @@ struct State {
     keeps: VecDeque<Option<Trouble>>,
     /// What keepers were asked for, in turn.
     kept: Vec<&'static str>,
+    /// How long a keeper takes to save.
+    saves_take: Duration,
+    /// How long it takes to ask which parked streams are to be retried.
+    asks_take: Duration,
+    /// Who changes what a keeper has, as in a database: one at a time, and others do not wait for ever.
+    writing: Arc<tokio::sync::Mutex<()>>,
     /// Where the checkpoint was each time that a view was to be switched.
     shown_at: Vec<i64>,
 }
@@ -107,6 +115,11 @@ impl Troubled {
     /// The most bytes of rows that were loaded for one commit.
     pub(crate) fn most_loaded(&self) -> usize {
         self.state().loaded[1]
+    }
+
+    /// The most bytes of rows that one commit wrote.
+    pub(crate) fn most_written(&self) -> usize {
+        self.state().written
     }
 
     /// Commits wait until what this gives is dropped.
@@ -203,6 +216,16 @@ impl Troubled {
         self.state().keeps.clear();
     }
 
+    /// From now on a keeper takes so long to save, and holds what it writes meanwhile.
+    pub(crate) fn saves_take(&self, time: Duration) {
+        self.state().saves_take = time;
+    }
+
+    /// From now on it takes so long to ask which parked streams are to be retried, and nobody else gets the connection meanwhile.
+    pub(crate) fn asks_take(&self, time: Duration) {
+        self.state().asks_take = time;
+    }
+
     /// What keepers of reactors were asked for, in turn: `save`, `keep`, `forget`, `release`.
     pub(crate) fn kept(&self) -> Vec<&'static str> {
         self.state().kept.clone()
@@ -291,6 +314,8 @@ impl ReadModels for Troubled {
         let trouble = {
             let mut state = self.state();
             state.tried += 1;
+            let written = work.iter().map(|work| bytes_of(&work.changes.written)).sum();
+            state.written = state.written.max(written);
             let [loaded, most] = state.loaded;
             state.loaded = [0, most.max(loaded)];
             if work.iter().any(|work| Some(work.model.projection) == state.locked) {
@@ -355,6 +380,14 @@ impl ReadModels for Troubled {
     }
 
     async fn failing(&self, reactor: &'static str, only_asked: bool) -> Result<Vec<Failing>, Fault> {
+        let (takes, writing) = {
+            let state = self.state();
+            (state.asks_take, Arc::clone(&state.writing))
+        };
+        if only_asked && !takes.is_zero() {
+            let _writing = writing.lock().await;
+            tokio::time::sleep(takes).await;
+        }
         self.models.failing(reactor, only_asked).await
     }
 
@@ -454,11 +487,18 @@ impl TroubledKeeper {
         what: &'static str,
         call: impl Future<Output = Result<Kept, Fault>> + Send,
     ) -> Result<Kept, Fault> {
-        let trouble = {
+        let (trouble, writing, takes) = {
             let mut state = self.state.lock().expect("no test panics while it holds the lock");
             state.kept.push(what);
-            state.keeps.pop_front().flatten()
+            let takes = Some(state.saves_take).filter(|takes| what == "save" && !takes.is_zero());
+            (state.keeps.pop_front().flatten(), Arc::clone(&state.writing), takes)
         };
+        let Ok(_writing) = tokio::time::timeout(Duration::from_secs(5), writing.lock()).await else {
+            return Err(fault(true, None));
+        };
+        if let Some(takes) = takes {
+            tokio::time::sleep(takes).await;
+        }
         match trouble {
             None => call.await,
             Some(Trouble::Passing) => Err(fault(true, None)),

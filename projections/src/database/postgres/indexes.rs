@@ -1,6 +1,7 @@
 //! The indexes of a table: made with it, or later beside those that write to it.
 
 use annals_eventstore::{Backoff, DatabaseError, PostgresDatabase};
+use sqlx::postgres::PgRow;
 use sqlx::{AssertSqlSafe, PgConnection, Row};
 use tokio::time::sleep;
 
@@ -23,6 +24,15 @@ const INDEXES: &str = "
 /// The keys are `annl` and `indx` in ASCII. A process that has to wait asks again: if it waited in the server, the one that makes an
 /// index would wait for it, as for every transaction that has begun before.
 const TAKE_TURN: &str = "SELECT pg_try_advisory_lock(1634627180, 1768842360)";
+/// Who has the turn, and whether that account may run projections.
+const HOLDERS: &str = "
+    SELECT a.usename::text, a.pid, has_table_privilege(a.usesysid, 'annals.checkpoints', 'UPDATE') AS may_write
+    FROM pg_locks AS l
+    JOIN pg_stat_activity AS a ON a.pid = l.pid
+    WHERE l.locktype = 'advisory' AND l.granted AND l.classid = 1634627180 AND l.objid = 1768842360 AND l.objsubid = 2
+      AND l.database = (SELECT oid FROM pg_database WHERE datname = current_database())
+    ORDER BY a.pid
+";
 const END_TURN: &str = "SELECT pg_advisory_unlock(1634627180, 1768842360)";
 
 /// Names of the table's indexes, and whether each is finished.
@@ -72,11 +82,33 @@ pub(super) async fn make_beside(
     schema: &ModelSchema,
     model: &Model,
 ) -> Result<(), DatabaseError> {
-    let mut connection = database.read().await?;
-    let mut backoff = Backoff::default();
-    while !take_turn(&mut connection).await.map_err(|e| database.fault(e))? {
+    let (mut backoff, mut is_said) = (Backoff::default(), false);
+    let mut connection = loop {
+        // Others need the connections meanwhile: another process may be at it for an hour.
+        let mut connection = database.read().await?;
+        if take_turn(&mut connection).await.map_err(|e| database.fault(e))? {
+            break connection;
+        }
+        if let Some((holder, may_write)) = holder(&mut connection).await.map_err(|e| database.fault(e))? {
+            if !may_write {
+                tracing::warn!(
+                    projection = model.projection,
+                    holder,
+                    "an account that runs no projections has the lock for indexes"
+                );
+                break connection;
+            }
+            if !std::mem::replace(&mut is_said, true) {
+                tracing::info!(
+                    projection = model.projection,
+                    holder,
+                    "indexes are made when those of another process are"
+                );
+            }
+        }
+        drop(connection);
         sleep(backoff.next_wait()).await;
-    }
+    };
     // If this is dropped, the connection gives the turn back.
     let made = make_in_turn(&mut connection, schema, model).await;
     let ended = once(END_TURN).execute(&mut *connection).await;
@@ -85,6 +117,13 @@ pub(super) async fn make_beside(
 
 async fn take_turn(connection: &mut PgConnection) -> Result<bool, sqlx::Error> {
     Ok(once(TAKE_TURN).fetch_one(connection).await?.get(0))
+}
+
+/// The first who has the turn, by account and backend, and whether that account may run projections.
+async fn holder(connection: &mut PgConnection) -> Result<Option<(String, bool)>, sqlx::Error> {
+    let rows = once(HOLDERS).fetch_all(connection).await?;
+    let holder = |row: &PgRow| (format!("{} (backend {})", row.get::<String, _>(0), row.get::<i32, _>(1)), row.get(2));
+    Ok(rows.first().map(holder))
 }
 
 async fn make_in_turn(connection: &mut PgConnection, schema: &ModelSchema, model: &Model) -> Result<(), sqlx::Error> {

@@ -18,8 +18,9 @@ use crate::database::{Model, Place, Prepared};
 use crate::error::StartError;
 use crate::shape::Shape;
 
-/// The keys are `annl` and `prep` in ASCII. The second caller waits, and then finds the work done.
-pub(super) const TAKE_TURN: &str = "SELECT pg_advisory_xact_lock(1634627180, 1886545264)";
+/// The second caller waits, and then finds the work done. Commits of batches go on meanwhile, and an account that may only connect cannot
+/// take this lock.
+pub(super) const TAKE_TURN: &str = "LOCK TABLE annals.checkpoints IN SHARE UPDATE EXCLUSIVE MODE";
 
 const SHAPE: &str = "
     SELECT shape, events, tenant, slots

@@ -44,7 +44,7 @@ pub(super) async fn run(
     };
     // A transaction takes no more round trips than a connection without, as that is prepared for the statement too; and it is
     // begun again if the connection was lost meanwhile. Dropping it ends it.
-    let mut transaction = database.begin().await?;
+    let mut transaction = database.begin_to_read(query.tenant(model).as_ref()).await?;
     let failed = |error| QueryFault::Database(database.fault(error));
     let mut rows = Vec::new();
     let mut is_shown = true;

@@ -138,7 +138,7 @@ impl ReadModels for SqliteReadModels {
     }
 
     async fn places(&self, units: &[UnitId]) -> Result<Vec<Option<Place>>, Fault> {
-        let mut reader = self.database.read().await.map_err(fault)?;
+        let mut reader = self.database.read_for(None).await.map_err(fault)?;
         let rows = sqlx::query(PLACES).fetch_all(&mut *reader).await.map_err(|e| self.sql_fault(e))?;
         let of = |unit: &UnitId| {
             let is_its_own = |row: &&SqliteRow| {
@@ -159,7 +159,7 @@ impl ReadModels for SqliteReadModels {
         most: usize,
     ) -> Result<Option<Vec<Vec<ColumnValue>>>, Fault> {
         let statements = self.statements(model);
-        let mut reader = self.database.read().await.map_err(fault)?;
+        let mut reader = self.database.read_for(None).await.map_err(fault)?;
         let (mut rows, mut bytes) = (Vec::new(), 0);
         for (sql, keys) in statements.load.padded(keys) {
             let loading = bind_all(bind_place(query(sql), model, from), keys);
@@ -238,7 +238,7 @@ impl ReadModels for SqliteReadModels {
     async fn shown(&self, models: &[Model]) -> Result<Vec<Option<Shown>>, Fault> {
         // Names are identifiers, so they stand in JSON as they are.
         let names: Vec<String> = models.iter().map(|model| format!("\"{}\"", model.table.name)).collect();
-        let mut reader = self.database.read().await.map_err(fault)?;
+        let mut reader = self.database.read_for(None).await.map_err(fault)?;
         let query = sqlx::query(SHOWN).bind(format!("[{}]", names.join(",")));
         let rows = query.fetch_all(&mut *reader).await.map_err(|e| self.sql_fault(e))?;
         let mut shown = HashMap::with_capacity(rows.len());
@@ -296,7 +296,7 @@ impl ReadModels for SqliteReadModels {
     }
 
     async fn name(&self, model: &Model) -> Result<Option<StoredName>, DatabaseError> {
-        let mut reader = self.database.read().await?;
+        let mut reader = self.database.read_for(None).await?;
         view::stored_name(&mut reader, model).await.map_err(|e| self.database.fault(e))
     }
 

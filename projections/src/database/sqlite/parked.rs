@@ -44,7 +44,7 @@ const PASS_OVER: &str = "
 
 /// What is parked in a slot.
 pub(super) async fn parked(database: &SqliteDatabase, unit: &UnitId) -> Result<Vec<ParkedStream>, DatabaseError> {
-    let mut reader = database.read().await?;
+    let mut reader = database.read_for(None).await?;
     let query = sqlx::query(PARKED).bind(unit.projection).bind(unit.version).bind(unit.slot);
     let rows = query.fetch_all(&mut *reader).await.map_err(|e| database.fault(e))?;
     rows.iter().map(read).collect::<Result<_, _>>().map_err(|e| database.fault(e))

@@ -35,7 +35,8 @@ pub(super) async fn run(
         Query::Select(select) => vec![bind_select(model, select)],
     };
     let failed = |error| QueryFault::Database(database.fault(error));
-    let mut reader = database.read().await?;
+    let tenant = query.tenant(model);
+    let mut reader = database.read_for(tenant.as_ref()).await?;
     sqlx::query(BEGIN).execute(&mut *reader).await.map_err(failed)?;
     let mut rows = Vec::new();
     for piece in pieces {

@@ -96,7 +96,7 @@ type Query = sqlx::query::Query<'static, Sqlite, SqliteArguments>;
 
 pub(super) async fn stored(database: &SqliteDatabase, reactor: &'static str) -> Result<Option<Checkpoint>, StartError> {
     let refused = |source| StartError::Database { projection: reactor, source };
-    let mut reader = database.read().await.map_err(refused)?;
+    let mut reader = database.read_for(None).await.map_err(refused)?;
     let row = sqlx::query(STORED).bind(checkpoint_name(reactor)).fetch_optional(&mut *reader).await;
     let stored = row.and_then(|row| row.as_ref().map(checkpoint_of).transpose());
     stored.map_err(|error| refused(database.fault(error)))
@@ -148,7 +148,7 @@ pub(super) async fn failing(
     reactor: &'static str,
     only_asked: bool,
 ) -> Result<Vec<Failing>, DatabaseError> {
-    let mut reader = database.read().await?;
+    let mut reader = database.read_for(None).await?;
     failing_in(&mut reader, reactor, only_asked).await.map_err(|error| database.fault(error))
 }
 

@@ -167,6 +167,50 @@ async fn an_event_that_cannot_be_read_parks_its_stream() {
     views.close().await;
 }
 
+/// Who stores the checkpoint holds the database's write lock, and must go on while the reactor wants it for something else.
+#[tokio::test(start_paused = true)]
+async fn a_retry_ends_though_the_checkpoint_is_being_stored() {
+    let shop = Fixture::new();
+    let mailer = Mailer::new(|call| match (call.stream.as_str(), call.nth) {
+        ("a", 1) => Act::Permanent,
+        ("a", _) => Act::Slow(Duration::from_millis(600)),
+        _ => Act::Done,
+    });
+    let views = start_parking(&shop, &mailer).await;
+    let last = shop.append("a", paid(1)).await;
+    until_at(&views, last).await;
+    shop.models.saves_take(Duration::from_secs(1));
+    assert!(views.retry_parked::<Mailer>(&stream("a")).await.unwrap());
+    until("it is tried again", || mailer.calls_of("a").len() == 2).await;
+    // It is stored 200 ms later, and for a second; the try ends in between.
+    shop.append("b", paid(1)).await;
+    let began = tokio::time::Instant::now();
+    until_none_is_parked(&views).await;
+    assert!(began.elapsed() < Duration::from_secs(2), "{:?}", began.elapsed());
+    views.close().await;
+}
+
+/// Who asks which streams are to be retried has a connection, which the reactor may need for something else.
+#[tokio::test(start_paused = true)]
+async fn a_retry_ends_though_it_is_asked_what_to_retry_next() {
+    let shop = Fixture::new();
+    let mailer = Mailer::new(|call| match (call.stream.as_str(), call.nth) {
+        ("a", 1) => Act::Permanent,
+        _ => Act::Slow(Duration::from_millis(1_400)),
+    });
+    let views = start_parking(&shop, &mailer).await;
+    let last = shop.append("a", paid(1)).await;
+    until_at(&views, last).await;
+    shop.models.asks_take(Duration::from_secs(1));
+    assert!(views.retry_parked::<Mailer>(&stream("a")).await.unwrap());
+    until("it is tried again", || mailer.calls_of("a").len() == 2).await;
+    // It is asked a second after the last answer, and for a second; the try ends in between.
+    let began = tokio::time::Instant::now();
+    until_none_is_parked(&views).await;
+    assert!(began.elapsed() < Duration::from_secs(2), "{:?}", began.elapsed());
+    views.close().await;
+}
+
 /// A retry has all the tries that the event had at first.
 #[tokio::test(start_paused = true)]
 async fn the_tries_of_a_retry_begin_anew() {
