@@ -1,8 +1,10 @@
 //! What the run of an instance is told from outside.
 
 use std::sync::atomic::{AtomicBool, AtomicI64, Ordering};
+use std::sync::{Mutex, PoisonError};
 
 use tokio::sync::Notify;
+use tracing::Span;
 
 /// Handed to the run of one instance.
 #[derive(Debug, Default)]
@@ -11,6 +13,7 @@ pub(crate) struct Control {
     /// The version up to which the run has seen the stream.
     version: AtomicI64,
     look: Notify,
+    span: Mutex<Option<Span>>,
 }
 
 impl Control {
@@ -33,6 +36,16 @@ impl Control {
 
     pub(crate) fn set_version(&self, version: i64) {
         self.version.store(version, Ordering::Relaxed);
+    }
+
+    /// The span of the run has begun.
+    pub(crate) fn set_span(&self, span: &Span) {
+        *self.span.lock().unwrap_or_else(PoisonError::into_inner) = Some(span.clone());
+    }
+
+    /// The span of a run that is over, for what is said of how it ended. It ends when this is dropped.
+    pub(crate) fn take_span(&self) -> Span {
+        self.span.lock().unwrap_or_else(PoisonError::into_inner).take().unwrap_or_else(Span::none)
     }
 
     pub(crate) async fn changed(&self) {

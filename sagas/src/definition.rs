@@ -5,7 +5,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::time::Duration;
 
-use annals_eventstore::{Fingerprint, Invalid};
+use annals_eventstore::{Evolve, Fingerprint, Invalid};
 use annals_resilience::Policy;
 use futures::future::BoxFuture;
 use serde::Serialize;
@@ -21,7 +21,7 @@ use crate::retry::StepRetry;
 use crate::text;
 use annals_resilience::IdempotencyKey;
 
-use crate::event::Direction;
+use crate::event::{Direction, SagaEvent};
 
 /// The data of a saga: its input, and what steps have kept in it. Implemented for every type that can be it.
 pub trait SagaData: Serialize + DeserializeOwned + Clone + Send + Sync + 'static {}
@@ -124,8 +124,9 @@ impl<C> Definition<C> {
         outline(&self.inner.steps)
     }
 
-    /// The steps as a picture: SVG without scripts or links, in light or dark as the reader prefers. It can stand in a page or in a file
-    /// of its own.
+    /// The steps as a picture: SVG without scripts, links or styles of its own, so that it can stand in a page under a strict content
+    /// security policy, or in a file of its own. It has a title and a description for those who do not see it, and classes for a stylesheet, such as
+    /// [`SVG_STYLES`](crate::SVG_STYLES); without one it is light.
     ///
     /// ```
     /// # use annals_sagas::Saga;
@@ -135,7 +136,31 @@ impl<C> Definition<C> {
     /// ```
     #[must_use]
     pub fn svg(&self) -> String {
-        drawing::svg(self.name(), self.steps())
+        drawing::svg(self.name(), self.steps(), None)
+    }
+
+    /// The same picture with how each step stands after these events of an instance: all of its [`timeline`](crate::timeline), or those
+    /// up to a moment.
+    ///
+    /// ```
+    /// use annals_sagas::{Direction, Saga, SagaEvent};
+    ///
+    /// let wait = Saga::<()>::new("wait").signal::<u32>("answer").build()?;
+    /// let answered = SagaEvent::Succeeded {
+    ///     step: "answer".to_owned(),
+    ///     direction: Direction::Do,
+    ///     attempt: 0,
+    ///     output: 42.into(),
+    /// };
+    /// assert!(wait.svg_after([]).contains("answer: not done"));
+    /// assert!(wait.svg_after([&answered]).contains("answer: done"));
+    /// # Ok::<(), annals_eventstore::Invalid>(())
+    /// ```
+    #[must_use]
+    pub fn svg_after<'a>(&self, events: impl IntoIterator<Item = &'a SagaEvent>) -> String {
+        let mut instance = Instance::default();
+        events.into_iter().for_each(|event| instance.evolve(event));
+        drawing::svg(self.name(), self.steps(), Some(&instance))
     }
 
     pub(crate) fn steps(&self) -> &[Step<C>] {

@@ -6,13 +6,14 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use annals_eventstore::{
-    AggregateStore, Clock, Context, CorrelationId, ErrorFamily, EventStore, ExecuteError, Invalid, Repository,
-    StreamVersion, Tenant,
+    Actor, AggregateStore, Clock, Context, CorrelationId, ErrorFamily, EventId, EventStore, ExecuteError, Invalid,
+    Metadata, Repository, StreamVersion, Tenant, TraceParent,
 };
 use futures::stream::FuturesUnordered;
 use futures::{FutureExt, StreamExt};
 use jiff::Timestamp;
 use serde::Serialize;
+use tracing::Instrument;
 
 use crate::call::StepError;
 use crate::calls::{self, Calls};
@@ -22,6 +23,7 @@ use crate::error::{SagaError, chain};
 use crate::event::{Direction, SagaEvent};
 use crate::instance::{Instance, SagaId, Status};
 use crate::local::{InstanceAt, NotDue};
+use crate::observed::{self, Decided};
 use crate::person::Decision;
 use crate::plan::{Due, Outcome, Planner, after};
 use crate::run::{Ended, until};
@@ -38,6 +40,8 @@ pub struct Engine<C> {
     pub(crate) definition: Definition<C>,
     pub(crate) clock: Arc<dyn Clock>,
     pub(crate) calls: Arc<dyn Calls<C>>,
+    /// How the instance that it runs was started.
+    pub(crate) start: Option<Start>,
 }
 
 impl<C> Clone for Engine<C> {
@@ -49,8 +53,16 @@ impl<C> Clone for Engine<C> {
             definition: self.definition.clone(),
             clock: self.clock.clone(),
             calls: self.calls.clone(),
+            start: self.start.clone(),
         }
     }
+}
+
+/// The first event of an instance: what the commands of its steps come from.
+#[derive(Clone)]
+pub(crate) struct Start {
+    event_id: EventId,
+    actor: Option<Actor>,
 }
 
 /// Where an instance stands, and why.
@@ -71,6 +83,8 @@ pub struct SagaStatus {
     pub asks: Vec<String>,
     /// When [`Engine::run`] has something to do again, if it waits for a time; a signal may come before.
     pub wake_at: Option<Timestamp>,
+    /// When a call that has failed is made again, if one waits for that. Timers and deadlines are no calls.
+    pub next_try: Option<Timestamp>,
     /// What a person did to it last.
     pub decision: Option<Decision>,
     /// The version of its stream.
@@ -99,7 +113,7 @@ impl<C: SagaData> Engine<C> {
         clock: Arc<dyn Clock>,
     ) -> Self {
         let (context, calls) = (Context::default(), Arc::new(calls::ThroughPolicies));
-        Self { store, instances, context, definition, clock, calls }
+        Self { store, instances, context, definition, clock, calls, start: None }
     }
 
     /// The engine for the instances of a tenant.
@@ -112,6 +126,26 @@ impl<C: SagaData> Engine<C> {
     pub fn tenant(self, tenant: Tenant) -> Self {
         let context = Context::of(tenant);
         Self { instances: self.instances.with(context.clone()), context, ..self }
+    }
+
+    /// The same engine, which records as a part of this trace (W3C trace context). An instance that is started so is run in it, wherever
+    /// and whenever that is; without a trace here, a run takes that of the start.
+    #[must_use]
+    pub fn in_trace(self, trace_parent: impl Into<Option<TraceParent>>) -> Self {
+        match trace_parent.into() {
+            Some(trace_parent) => Self { context: self.context.clone().with_trace_parent(trace_parent), ..self },
+            None => self,
+        }
+    }
+
+    /// The same engine, which records for this person or program. The commands of the steps of an instance that is started so are in
+    /// the name of who has started it, wherever and whenever that is. What is undone is in nobody's name.
+    #[must_use]
+    pub fn with_actor(self, actor: impl Into<Option<Actor>>) -> Self {
+        match actor.into() {
+            Some(actor) => Self { context: self.context.clone().with_actor(actor), ..self },
+            None => self,
+        }
     }
 
     /// The definition.
@@ -180,6 +214,29 @@ impl<C: SagaData> Engine<C> {
         if control.is_stopped() {
             return self.status(id).await;
         }
+        let (start, trace) = self.start_of(id).await?.unzip();
+        let trace = trace.flatten();
+        let span = observed::run_span(self.definition.name(), id, trace.as_ref());
+        control.set_span(&span);
+        // Who looks at an instance is not who has started it.
+        let own = Self { context: Context::of(self.context.tenant().clone()), start, ..self.clone() };
+        let engine = own.in_trace(self.context.metadata().trace_parent.clone()).in_trace(trace);
+        engine.run_from(id, control).instrument(span).await
+    }
+
+    /// How an instance was started, and in which trace, if it was in one.
+    async fn start_of(&self, id: &SagaId) -> Result<Option<(Start, Option<TraceParent>)>, SagaError> {
+        let stream = self.instances.stream(id)?;
+        let first = self.store.load_page(&stream, StreamVersion::NONE, 1).await;
+        let first = first.map_err(|source| SagaError::Read { id: id.clone(), source })?;
+        let start = first.events.into_iter().next().map(|event| {
+            let Metadata { actor, trace_parent, .. } = event.metadata;
+            (Start { event_id: event.event_id, actor }, trace_parent)
+        });
+        Ok(start)
+    }
+
+    async fn run_from(&self, id: &SagaId, control: &Control) -> Result<SagaStatus, SagaError> {
         let instance = self.record(id, |instance| {
             if instance.status == Status::NotStarted {
                 return Err(self.not_started(id));
@@ -309,6 +366,7 @@ impl<C: SagaData> Engine<C> {
                 id: id.clone(),
                 status,
                 needs: "signals are for those that run",
+                allowed: &[Status::Running],
                 decision: instance.decision.clone(),
             }),
             // What follows from it is recorded by who makes the calls: an intent means that a call is being made.
@@ -335,7 +393,8 @@ impl<C: SagaData> Engine<C> {
 
     /// Makes a call and records its outcome, with what follows from it.
     async fn call(&self, id: &SagaId, instance: Arc<Instance>, due: Due, control: &Control) -> Ended {
-        let result = self.call_and_record(id, &instance, &due, control).await;
+        let span = observed::step_span(&self.definition.steps()[due.step].name, due.direction, due.attempt);
+        let result = self.call_and_record(id, &instance, &due, control).instrument(span).await;
         (Some(due), result)
     }
 
@@ -350,20 +409,29 @@ impl<C: SagaData> Engine<C> {
         let goes_on = || !control.is_stopped();
         let data = self.definition.data(instance).map_err(|source| SagaError::Data { id: id.clone(), source })?;
         if let Some(command) = calls::local(&self.definition, &data, due) {
-            let context = self.context(id)?;
+            let context = self.context_of_command(id, due.direction)?;
             let at = InstanceAt { store: &self.store, context: &context, instances: &self.instances, id };
+            let decided = Decided::default();
             let record = |instance: &Instance, result: Result<(), String>| {
                 let outcome = match result {
                     Ok(()) => Outcome::Succeeded(serde_json::Value::Null),
                     Err(reason) => Outcome::Refused { reason, may_have_happened: false },
                 };
-                Planner::new(&self.definition, instance, self.clock.now()).outcome(due, outcome, goes_on())
+                observed::ended(&outcome);
+                let recorded =
+                    Planner::new(&self.definition, instance, self.clock.now()).outcome(due, outcome, goes_on());
+                decided.note(recorded.as_deref().unwrap_or_default());
+                recorded
             };
             self.calls.before_append()?;
             let done = AssertUnwindSafe(command.execute(at, &record)).catch_unwind().await;
             self.calls.after_append()?;
             return match done {
-                Ok(Ok(()) | Err(ExecuteError::Rejected(NotDue))) => Ok(None),
+                Ok(Ok(())) => {
+                    decided.count(self.definition.name());
+                    Ok(None)
+                }
+                Ok(Err(ExecuteError::Rejected(NotDue))) => Ok(None),
                 Ok(Err(ExecuteError::Invalid(invalid))) => {
                     let error = StepError::refused(format!("its events cannot be recorded: {invalid}"));
                     self.record_outcome(id, due, Outcome::of(error), &goes_on).await.map(Some)
@@ -381,6 +449,7 @@ impl<C: SagaData> Engine<C> {
             Some(remote) => self.calls.call(remote, due, Arc::new(data), key).await?,
             None => Outcome::of(StepError::refused("the step makes no calls in this build")),
         };
+        observed::ended(&outcome);
         let recorded = match self.record_outcome(id, due, outcome, &goes_on).await {
             // The call had its effect, so what cannot be stored must lead to its undo.
             Err(SagaError::Invalid(invalid)) => {
@@ -401,6 +470,17 @@ impl<C: SagaData> Engine<C> {
         Ok(self.context.clone().with_correlation(CorrelationId::new(id)?))
     }
 
+    /// The command of a step is caused by the start, and in the name of who did that; unless it undoes what that one wanted.
+    fn context_of_command(&self, id: &SagaId, direction: Direction) -> Result<Context, SagaError> {
+        let context = self.context(id)?;
+        let Some(start) = &self.start else { return Ok(context) };
+        let context = context.with_causation(start.event_id.into());
+        Ok(match &start.actor {
+            Some(actor) if direction == Direction::Do => context.with_actor(actor.clone()),
+            _ => context,
+        })
+    }
+
     pub(crate) async fn load(&self, id: &SagaId) -> Result<Instance, SagaError> {
         Ok((*self.load_at(id).await?.state).clone())
     }
@@ -417,10 +497,15 @@ impl<C: SagaData> Engine<C> {
         decide: impl Fn(&Instance) -> Result<Vec<SagaEvent>, SagaError>,
     ) -> Result<InstanceAtVersion, SagaError> {
         self.calls.before_append()?;
-        let done = self.instances.with(self.context(id)?).execute(id, decide).await;
+        let decided = Decided::default();
+        let noted = |instance: &Instance| decide(instance).inspect(|events| decided.note(events));
+        let done = self.instances.with(self.context(id)?).execute(id, noted).await;
         self.calls.after_append()?;
         match done {
-            Ok(done) => Ok(InstanceAtVersion { state: done.state, version: done.version }),
+            Ok(done) => {
+                decided.count(self.definition.name());
+                Ok(InstanceAtVersion { state: done.state, version: done.version })
+            }
             Err(ExecuteError::Rejected(refused)) => Err(refused),
             Err(e) => Err(recording(id, e)),
         }
@@ -444,6 +529,7 @@ impl SagaStatus {
             done: instance.done.clone(),
             asks: instance.asks().map(|(step, _)| step.clone()).collect(),
             wake_at: instance.waits.and_then(|wait| wait.until),
+            next_try: instance.next_try(),
             decision: instance.decision.clone(),
             version: at.version,
         }

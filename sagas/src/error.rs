@@ -40,8 +40,10 @@ pub enum SagaError {
         id: SagaId,
         /// Its state.
         status: Status,
-        /// In which state it could be done.
+        /// In which state it could be done, in words.
         needs: &'static str,
+        /// The states in which it could be done, if one of these is needed. Where its state is among them, something else is in the way.
+        allowed: &'static [Status],
         /// What a person did to it last: perhaps somebody was first.
         decision: Option<Decision>,
     },
@@ -53,7 +55,7 @@ pub enum SagaError {
         /// The name of its saga.
         saga: String,
     },
-    /// The instance has neither ended nor become stuck in time. It goes on.
+    /// The instance has not come in time to what was waited for, such as its end. It goes on.
     #[error("saga `{id}` is {} after the time to wait for it", status.status)]
     TimedOut {
         /// The instance.

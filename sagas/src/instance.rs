@@ -234,6 +234,16 @@ impl Instance {
         self.steps.iter().filter(move |(_, state)| runs && state.asks())
     }
 
+    /// When a call that has failed is made again, the first one if there are several.
+    pub(crate) fn next_try(&self) -> Option<Timestamp> {
+        let tries = self.steps.values().flat_map(|state| match self.status {
+            Status::Running => [state.done.retry_at, state.undone.retry_at],
+            Status::Compensating => [None, state.undone.retry_at],
+            _ => [None, None],
+        });
+        tries.flatten().min()
+    }
+
     /// The direction in which a failed step was in the way.
     pub(crate) fn direction_when_stuck(&self) -> Direction {
         if self.was == Status::Compensating { Direction::Undo } else { Direction::Do }

@@ -151,8 +151,16 @@ impl<C: SagaData> Engine<C> {
         let state = step.map(|step| instance.step(step)).unwrap_or_default();
         let now = self.clock.now();
         let decision = || state.answer.clone().or_else(|| instance.decision.clone());
-        let wrong =
-            |needs| SagaError::WrongStatus { id: id.clone(), status: instance.status, needs, decision: decision() };
+        let allowed: &[Status] = match what {
+            Intervention::Retry | Intervention::Skip | Intervention::Compensate | Intervention::Complete => {
+                &[Status::Stuck]
+            }
+            Intervention::Cancel | Intervention::Approve { .. } | Intervention::Reject { .. } => &[Status::Running],
+        };
+        let wrong = |needs| {
+            let (id, status, decision) = (id.clone(), instance.status, decision());
+            SagaError::WrongStatus { id, status, needs, allowed, decision }
+        };
         let undoes = matches!(what, Intervention::Compensate | Intervention::Cancel);
         match (&what, instance.status) {
             (_, Status::NotStarted) => return Err(self.not_started(id)),

@@ -367,17 +367,17 @@ impl<'d, C> Planner<'d, C> {
     /// When something will be due without any call: the end of a timer, of a wait before a retry, of a deadline.
     pub(crate) fn wake_at(&self) -> Option<Timestamp> {
         let instance = &self.instance;
-        let waits = instance.steps.values().flat_map(|state| {
-            let due = state.due.filter(|_| instance.status == Status::Running && !state.done.is_settled());
-            [due, state.done.retry_at.filter(|_| instance.status == Status::Running), state.undone.retry_at]
-        });
+        let ends = instance
+            .steps
+            .values()
+            .filter_map(|state| state.due.filter(|_| instance.status == Status::Running && !state.done.is_settled()));
         let limit = match instance.status {
             Status::Running if !self.is_in_time() => instance.deadline,
             Status::Compensating => instance.until,
             _ => None,
         };
         if matches!(instance.status, Status::Running | Status::Compensating) {
-            waits.flatten().chain(limit).min()
+            ends.chain(instance.next_try()).chain(limit).min()
         } else {
             None
         }

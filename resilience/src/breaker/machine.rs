@@ -76,12 +76,21 @@ struct Limits {
 
 impl Machine {
     /// For settings that were checked.
+    #[cfg(test)]
     pub(super) fn new(settings: BreakerSettings) -> Self {
+        Self::new_in(Mode::Normal, settings)
+    }
+
+    pub(super) fn new_in(mode: Mode, settings: BreakerSettings) -> Self {
+        let phase = match mode {
+            Mode::HeldOpen => Phase::Open { until: Duration::MAX },
+            Mode::Normal | Mode::HeldClosed | Mode::Disabled | Mode::MetricsOnly => Phase::Closed,
+        };
         let rate = |rate: Option<f64>| rate.and_then(Ratio::new);
         Self {
             limits: Limits { failure_rate: rate(settings.failure_rate), slow_rate: rate(settings.slow_rate) },
-            mode: Mode::Normal,
-            phase: Phase::Closed,
+            mode,
+            phase,
             generation: 0,
             since: Duration::ZERO,
             window: Window::new(settings.window),

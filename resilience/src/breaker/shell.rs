@@ -37,9 +37,20 @@ impl Breaker {
     /// # Errors
     /// [`SettingsError`] names the settings that cannot work.
     pub fn new(name: impl Into<Arc<str>>, settings: BreakerSettings) -> Result<Self, SettingsError> {
+        Self::new_in(Mode::Normal, name, settings)
+    }
+
+    /// The same in another mode than [`Mode::Normal`]: it begins so, and nothing changes.
+    pub(crate) fn new_in(
+        mode: Mode,
+        name: impl Into<Arc<str>>,
+        settings: BreakerSettings,
+    ) -> Result<Self, SettingsError> {
         let name = name.into();
         settings.check(&name)?;
-        let machine = Mutex::new(Machine::new(settings));
+        let machine = Machine::new_in(mode, settings);
+        show(&name, machine.state());
+        let machine = Mutex::new(machine);
         let core = Arc::new(Core { name, machine, start: Instant::now() });
         Ok(Self { shared: Arc::new(Shared { core, changed: watch::Sender::new(0) }) })
     }
@@ -165,26 +176,39 @@ impl Shared {
         let transitions: Vec<_> = (before..after).filter_map(|seen| Some(machine.transition_after(seen)?.0)).collect();
         drop(machine);
         let policy = || self.core.name.clone();
-        let described = |state| match state {
-            BreakerState::Closed => ("closed", 0.0),
-            BreakerState::HalfOpen => ("half_open", 1.0),
-            BreakerState::Open => ("open", 2.0),
-        };
         // Two threads may come here in another order than they had the lock in; the gauge shows the newest state.
         self.changed.send_if_modified(|newest| {
             let newer = after > *newest;
             if let Some(last) = transitions.last().filter(|_| newer) {
-                metrics::gauge!("resilience_breaker_state", "policy" => policy()).set(described(last.to).1);
+                show(&self.core.name, last.to);
             }
             *newest = after.max(*newest);
             newer
         });
         for transition in transitions {
             let (to, _) = described(transition.to);
+            if transition.from == transition.to {
+                tracing::info!(policy = &*self.core.name, state = to, cause = ?transition.cause, "the breaker begins anew");
+                continue;
+            }
             metrics::counter!("resilience_breaker_transitions_total", "policy" => policy(), "to" => to).increment(1);
             tracing::warn!(policy = &*self.core.name, from = ?transition.from, to = ?transition.to, cause = ?transition.cause, "the breaker changed its state");
         }
     }
+}
+
+/// As metrics and the log have it.
+fn described(state: BreakerState) -> (&'static str, f64) {
+    match state {
+        BreakerState::Closed => ("closed", 0.0),
+        BreakerState::HalfOpen => ("half_open", 1.0),
+        BreakerState::Open => ("open", 2.0),
+    }
+}
+
+/// Sets the gauge.
+fn show(policy: &Arc<str>, state: BreakerState) {
+    metrics::gauge!("resilience_breaker_state", "policy" => Arc::clone(policy)).set(described(state).1);
 }
 
 impl fmt::Debug for Breaker {

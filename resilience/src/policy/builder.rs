@@ -106,13 +106,12 @@ impl PolicyBuilder {
                 .two(("timeout", limits.timeout), ("in_sequence", children.join(" + ")))
                 .refuse(&format!("the calls that an attempt makes can take {sum:?}"))?;
         }
-        let breaker = Breaker::new(name.clone(), limits.breaker.clone())?;
-        if settings.breaker_mode != Mode::Normal {
-            breaker.set_mode(settings.breaker_mode);
-        }
+        let breaker = Breaker::new_in(settings.breaker_mode, name.clone(), limits.breaker.clone())?;
         let budget = settings.retry.as_ref().and_then(|retry| retry.budget.as_ref());
         let seed = settings.retry.as_ref().and_then(|retry| retry.seed);
+        let completed = settings.completed(&limits);
         let engine = Engine {
+            settings: completed,
             metrics: Metrics::new(&name),
             rate_limit: settings.rate_limit.map(|limit| RateLimiter::new(&name, limit)).transpose()?,
             budget: budget.map(|budget| RetryBudget::new(&name, budget)).transpose()?,

@@ -8,7 +8,7 @@ use tokio::time::Instant;
 
 use super::call::Call;
 use super::metrics::Metrics;
-use super::settings::Limits;
+use super::settings::{Limits, PolicySettings};
 use crate::breaker::{Breaker, Outcome, Permit, Refused};
 use crate::bulkhead::{Bulkhead, Slot};
 use crate::chaos::{Faced, Switch};
@@ -20,6 +20,8 @@ use crate::retry::{Delays, Retry, RetryBudget, Withdrawal};
 
 pub(super) struct Engine {
     pub(super) name: Arc<str>,
+    /// What it was made of, for those who look at it.
+    pub(super) settings: PolicySettings,
     pub(super) limits: Limits,
     pub(super) rate_limit: Option<RateLimiter<()>>,
     pub(super) retry: Option<Retry>,

@@ -102,6 +102,23 @@ impl Policy {
         &self.engine.name
     }
 
+    /// What the policy was made of, with the profile's values filled in: for a page that a person reads.
+    ///
+    /// ```
+    /// use std::time::Duration;
+    ///
+    /// use annals_resilience::Policy;
+    ///
+    /// let settings = Policy::fast("stock").bulkhead(20).build()?.settings().clone();
+    /// assert_eq!(settings.timeout, Some(Duration::from_secs(5)));
+    /// assert_eq!(settings.breaker.map(|breaker| breaker.open), Some(Duration::from_secs(10)));
+    /// assert_eq!((settings.bulkhead.map(|bulkhead| bulkhead.slots), settings.retry), (Some(20), None));
+    /// # Ok::<(), annals_resilience::SettingsError>(())
+    /// ```
+    pub fn settings(&self) -> &PolicySettings {
+        &self.engine.settings
+    }
+
     /// The longest that a call can take, with all attempts and waits; a wait that the dependency asks for is included.
     pub fn longest(&self) -> Duration {
         self.engine.limits.longest

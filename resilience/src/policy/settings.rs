@@ -117,6 +117,18 @@ pub(super) struct Limits {
 }
 
 impl PolicySettings {
+    /// The same with the profile's values filled in.
+    pub(super) fn completed(&self, limits: &Limits) -> Self {
+        Self {
+            timeout: Some(limits.timeout),
+            connect_timeout: Some(limits.connect),
+            read_timeout: Some(limits.read),
+            deadline: Some(limits.longest),
+            breaker: Some(limits.breaker.clone()),
+            ..self.clone()
+        }
+    }
+
     pub(super) fn check(&self, name: &str) -> Result<Limits, SettingsError> {
         let check = Check::of(name);
         let timeout = self.timeout.unwrap_or_else(|| self.profile.timeout());

@@ -20,7 +20,7 @@ use tracing::Instrument;
 
 use super::answer::Answer;
 use super::fingerprint::{Fingerprint, by_content};
-use super::records::{Caller, Claim, Found, RecordId, Records};
+use super::records::{Caller, Claim, Found, RecordId, Records, RecordsError};
 use crate::http::{AnswerBody, BoxError, problem};
 use crate::policy::IdempotencyKey;
 use crate::rate_limit::header_seconds;
@@ -41,7 +41,11 @@ pub struct ReceiverSettings {
     /// Whether bodies whose media type is JSON are the same if their content is, whatever the order of members and the white
     /// space. Default: all bodies are compared byte by byte. A change makes others of the requests whose keys are kept.
     pub json_by_content: bool,
-    /// The wait that is asked for while a request is in flight, or there is no room. Default: 1 s.
+    /// Whether answers of 4xx are kept too. Default: they are. Turn it off where a refused request has stored nothing: then its repeat is
+    /// decided anew, by whichever process gets it, and its key may be used for another request.
+    pub keep_refusals: bool,
+    /// The wait that is asked for while a request is in flight, and the shortest one that is asked for when there is no room.
+    /// Default: 1 s.
     #[serde(with = "crate::duration_text")]
     pub retry_after: Duration,
 }
@@ -54,6 +58,7 @@ impl Default for ReceiverSettings {
             answer_bytes: 256 * 1024,
             required: false,
             json_by_content: false,
+            keep_refusals: true,
             retry_after,
         }
     }
@@ -256,7 +261,7 @@ where
             }
             Ok(Found::InFlight(_)) => {
                 let detail = "a request with this idempotency key is in flight";
-                return Ok(self.later(StatusCode::CONFLICT, "idempotency-key-in-flight", detail));
+                return Ok(self.later(StatusCode::CONFLICT, "idempotency-key-in-flight", detail, None));
             }
             Ok(Found::Answered(_, answer)) => return Ok(answer.replay()),
             Err(error) => {
@@ -264,16 +269,14 @@ where
                     error = &error as &dyn std::error::Error,
                     "a request with an idempotency key is refused"
                 );
-                return Ok(self.later(
-                    StatusCode::SERVICE_UNAVAILABLE,
-                    "idempotency-keys-unavailable",
-                    &error.to_string(),
-                ));
+                let free_in = if let RecordsError::Full { free_in, .. } = error { free_in } else { None };
+                let (status, code) = (StatusCode::SERVICE_UNAVAILABLE, "idempotency-keys-unavailable");
+                return Ok(self.later(status, code, &error.to_string(), free_in));
             }
         };
         // An error drops the claim, as a panic does.
         let (parts, body) = service.call(request).await?.into_parts();
-        if !Answer::is_final(parts.status) {
+        if !Answer::is_final(parts.status) || parts.status.is_client_error() && !self.settings.keep_refusals {
             drop(claim);
             return Ok(Response::from_parts(parts, AnswerBody::new(body)));
         }
@@ -286,9 +289,10 @@ where
         Ok(Response::from_parts(parts, body))
     }
 
-    fn later(&self, status: StatusCode, code: &str, detail: &str) -> Response<AnswerBody> {
+    fn later(&self, status: StatusCode, code: &str, detail: &str, free_in: Option<Duration>) -> Response<AnswerBody> {
         let mut response = problem(status, code, detail);
-        let seconds = header_seconds(self.settings.retry_after).max(1);
+        let wait = free_in.unwrap_or_default().max(self.settings.retry_after);
+        let seconds = header_seconds(wait).max(1);
         response.headers_mut().insert(header::RETRY_AFTER, HeaderValue::from(seconds));
         response
     }

@@ -7,7 +7,7 @@ use tokio::time::Instant;
 
 use super::answer::Answer;
 use super::fingerprint::Fingerprint;
-use super::records::{Caller, Claim, Found, RecordId, Records, RecordsError};
+use super::records::{Caller, Claim, Found, RecordId, Records, RecordsError, Share};
 use crate::error::{Check, SettingsError};
 use crate::policy::IdempotencyKey;
 
@@ -20,6 +20,8 @@ pub struct MemorySettings {
     pub retention: Duration,
     /// Keys of all callers; some 500 bytes each. Further ones are refused with 503. Default: 100,000.
     pub keys: usize,
+    /// Keys of one group of callers, such as a tenant, so that the callers of one together do not take all. Default: 50,000.
+    pub keys_of_a_group: usize,
     /// Keys of one caller, so that none takes all. Default: 10,000.
     pub keys_of_a_caller: usize,
     /// Bytes of all kept headers and bodies. When more come, the oldest answers lose their bodies and their headers but for
@@ -30,7 +32,7 @@ pub struct MemorySettings {
 impl Default for MemorySettings {
     fn default() -> Self {
         let retention = Duration::from_secs(24 * 3600);
-        Self { retention, keys: 100_000, keys_of_a_caller: 10_000, bytes: 64 * 1024 * 1024 }
+        Self { retention, keys: 100_000, keys_of_a_group: 50_000, keys_of_a_caller: 10_000, bytes: 64 * 1024 * 1024 }
     }
 }
 
@@ -45,6 +47,8 @@ pub struct MemoryRecords {
 struct Kept {
     callers: HashMap<Caller, HashMap<IdempotencyKey, Record>>,
     keys: usize,
+    /// How many of them the callers of each group have.
+    of_groups: HashMap<Arc<str>, usize>,
     bytes: usize,
     /// Kept answers, oldest first.
     answered: VecDeque<(Instant, RecordId)>,
@@ -69,6 +73,7 @@ impl MemoryRecords {
         let check = Check::of("receiver");
         check.not_zero("memory.retention", settings.retention)?;
         check.not_zero("memory.keys", settings.keys)?;
+        check.not_zero("memory.keys_of_a_group", settings.keys_of_a_group)?;
         check.not_zero("memory.keys_of_a_caller", settings.keys_of_a_caller)?;
         Ok(Self { kept: Arc::default(), settings })
     }
@@ -101,15 +106,16 @@ impl Records for MemoryRecords {
                 None => Found::InFlight(fingerprint),
             });
         }
-        if kept.keys >= self.settings.keys {
-            return Err(RecordsError::Full { of_caller: false });
-        }
-        if kept.callers.get(&id.caller).map_or(0, HashMap::len) >= self.settings.keys_of_a_caller {
-            return Err(RecordsError::Full { of_caller: true });
+        if let Some(share) = kept.used_up(&id.caller, &self.settings) {
+            let free_in = kept.free_in(share, &id.caller, self.settings.retention);
+            return Err(RecordsError::Full { share, free_in });
         }
         let record = Record { fingerprint: *fingerprint, answer: None };
         kept.callers.entry(id.caller.clone()).or_default().insert(id.key.clone(), record);
         kept.keys += 1;
+        if let Some(group) = &id.caller.group {
+            *kept.of_groups.entry(group.clone()).or_default() += 1;
+        }
         Ok(Found::New(MemoryClaim { records: self.clone(), id: Some(id.clone()) }))
     }
 }
@@ -142,6 +148,30 @@ impl Drop for MemoryClaim {
 impl Kept {
     fn record(&mut self, id: &RecordId) -> Option<&mut Record> {
         self.callers.get_mut(&id.caller)?.get_mut(&id.key)
+    }
+
+    /// The share in which there is no room for another key of this caller.
+    fn used_up(&self, caller: &Caller, most: &MemorySettings) -> Option<Share> {
+        let of_caller = self.callers.get(caller).map_or(0, HashMap::len);
+        let of_group = caller.group.as_ref().and_then(|group| self.of_groups.get(group)).copied().unwrap_or_default();
+        if of_caller >= most.keys_of_a_caller {
+            Some(Share::Caller)
+        } else if of_group >= most.keys_of_a_group {
+            Some(Share::Group)
+        } else {
+            (self.keys >= most.keys).then_some(Share::All)
+        }
+    }
+
+    /// When the oldest answer of a share is forgotten; `None` while all its requests are in flight.
+    fn free_in(&self, share: Share, caller: &Caller, retention: Duration) -> Option<Duration> {
+        let mut answered = self.answered.iter();
+        let (at, _) = answered.find(|(_, id)| match share {
+            Share::Caller => id.caller == *caller,
+            Share::Group => id.caller.group == caller.group,
+            Share::All => true,
+        })?;
+        Some(retention.saturating_sub(at.elapsed()))
     }
 
     fn keep(&mut self, id: RecordId, answer: Answer, most: usize) {
@@ -189,6 +219,14 @@ impl Kept {
             self.callers.remove(&id.caller);
         }
         self.keys -= 1;
+        if let Some(group) = &id.caller.group
+            && let Some(keys) = self.of_groups.get_mut(group)
+        {
+            *keys -= 1;
+            if *keys == 0 {
+                self.of_groups.remove(group);
+            }
+        }
         self.bytes -= record.answer.as_ref().map_or(0, Answer::size);
     }
 }

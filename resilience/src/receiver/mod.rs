@@ -17,4 +17,4 @@ pub use extract::NoKey;
 pub use fingerprint::Fingerprint;
 pub use layer::{Receiver, ReceiverService, ReceiverSettings};
 pub use memory::{MemoryClaim, MemoryRecords, MemorySettings};
-pub use records::{Caller, Claim, Found, RecordId, Records, RecordsError};
+pub use records::{Caller, Claim, Found, RecordId, Records, RecordsError, Share};

@@ -1,6 +1,7 @@
 use std::fmt;
 use std::future::Future;
 use std::sync::Arc;
+use std::time::Duration;
 
 use super::answer::Answer;
 use super::fingerprint::Fingerprint;
@@ -9,17 +10,31 @@ use crate::policy::IdempotencyKey;
 
 /// Who sends a request: the authenticated principal, as tenant and user. Never an address, which many may share.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub struct Caller(Arc<str>);
+pub struct Caller {
+    name: Arc<str>,
+    pub(super) group: Option<Arc<str>>,
+}
 
 impl Caller {
     /// The caller of this name.
     pub fn new(name: impl Into<Arc<str>>) -> Self {
-        Self(name.into())
+        Self { name: name.into(), group: None }
+    }
+
+    /// The same caller as one of a group, such as a tenant, that shares the room for its keys. Callers of one name in two groups are two.
+    #[must_use]
+    pub fn of_group(self, group: impl Into<Arc<str>>) -> Self {
+        Self { group: Some(group.into()), ..self }
     }
 
     /// The name.
     pub fn as_str(&self) -> &str {
-        &self.0
+        &self.name
+    }
+
+    /// The group.
+    pub fn group(&self) -> Option<&str> {
+        self.group.as_deref()
     }
 }
 
@@ -81,18 +96,43 @@ pub enum Found<C> {
 #[non_exhaustive]
 pub enum RecordsError {
     /// There is no room for another key.
-    #[error("no room for another idempotency key{}", if *.of_caller { " of this caller" } else { "" })]
+    #[error("no room for another idempotency key{share}")]
     Full {
-        /// Whether it is the caller's share that is used up.
-        of_caller: bool,
+        /// Which share is used up.
+        share: Share,
+        /// When the oldest answer of that share is forgotten; `None` if that is not known.
+        free_in: Option<Duration>,
     },
     /// Where the records are stored cannot be reached.
     #[error("the records of idempotency keys cannot be reached")]
     Unavailable(#[source] BoxError),
 }
 
+/// Of whose keys there are too many.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Share {
+    /// Of the caller.
+    Caller,
+    /// Of the caller's group.
+    Group,
+    /// Of all callers.
+    All,
+}
+
 impl fmt::Display for Caller {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.0)
+        f.write_str(&self.name)
+    }
+}
+
+/// As the end of an error's text.
+impl fmt::Display for Share {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Caller => " of this caller",
+            Self::Group => " of this caller's group",
+            Self::All => "",
+        })
     }
 }

@@ -19,6 +19,7 @@ use crate::loopback::{Answer as Got, ask, open, read, serve};
 
 mod headers;
 mod settings;
+mod shares;
 
 fn ms(ms: u64) -> Duration {
     Duration::from_millis(ms)

@@ -48,8 +48,10 @@ impl<F: Flow> Reactor for Tracker<F> {
             return Ok(());
         }
         let tenant = event.stream.tenant();
-        let (engine, id) =
-            (self.engine.of(tenant), SagaId::new(correlation.as_str()).map_err(ReactorError::permanent)?);
+        let (engine, id) = (
+            self.engine.of(tenant).in_trace(event.metadata.trace_parent.clone()),
+            SagaId::new(correlation.as_str()).map_err(ReactorError::permanent)?,
+        );
         let seen = FlowEvent::of(name, event);
         let first = engine.definition().steps().first();
         let begins = first.is_some_and(|first| *mark == Mark::Step(first.name.clone(), Direction::Do));

@@ -2,7 +2,7 @@
 
 use std::any::{Any, TypeId, type_name};
 
-use annals_eventstore::Tenant;
+use annals_eventstore::{Actor, Tenant, TraceParent};
 use futures::FutureExt;
 use futures::future::BoxFuture;
 use serde_json::Value;
@@ -14,6 +14,13 @@ use crate::error::SagaError;
 use crate::event::{Intervention, SagaEvent};
 use crate::instance::{Instance, SagaId};
 use crate::person::By;
+
+/// The request that something is recorded for: its trace, and whose it is, as far as that is known.
+#[derive(Clone, Default)]
+pub(crate) struct Origin {
+    pub(crate) trace: Option<TraceParent>,
+    pub(crate) actor: Option<Actor>,
+}
 
 type Done<'a, T> = BoxFuture<'a, Result<T, SagaError>>;
 
@@ -30,13 +37,13 @@ pub(crate) trait AnySaga: Send + Sync {
     /// The type of its data, and what that is called.
     fn data_type(&self) -> (TypeId, &'static str);
 
-    fn start<'a>(&'a self, key: &'a Key, data: Value) -> Done<'a, ()>;
+    fn start<'a>(&'a self, key: &'a Key, data: Value, from: Origin) -> Done<'a, ()>;
 
     fn run<'a>(&'a self, key: &'a Key, control: &'a Control) -> Done<'a, SagaStatus>;
 
-    fn signal<'a>(&'a self, key: &'a Key, step: &'a str, payload: Value) -> Done<'a, ()>;
+    fn signal<'a>(&'a self, key: &'a Key, step: &'a str, payload: Value, from: Origin) -> Done<'a, ()>;
 
-    fn intervene<'a>(&'a self, key: &'a Key, what: Intervention, by: &'a By) -> Done<'a, ()>;
+    fn intervene<'a>(&'a self, key: &'a Key, what: Intervention, by: &'a By, from: Origin) -> Done<'a, ()>;
 
     fn preview<'a>(&'a self, key: &'a Key, what: Intervention, by: &'a By) -> Done<'a, Vec<SagaEvent>>;
 
@@ -49,6 +56,12 @@ pub(crate) trait AnySaga: Send + Sync {
     fn mismatch(&self, instance: &Instance) -> Option<String>;
 }
 
+impl<C: SagaData> Engine<C> {
+    fn of_request(&self, key: &Key, from: Origin) -> Self {
+        self.of(&key.tenant).in_trace(from.trace).with_actor(from.actor)
+    }
+}
+
 impl<C: SagaData> AnySaga for Engine<C> {
     fn name(&self) -> &str {
         self.definition().name()
@@ -58,20 +71,20 @@ impl<C: SagaData> AnySaga for Engine<C> {
         (TypeId::of::<C>(), type_name::<C>())
     }
 
-    fn start<'a>(&'a self, key: &'a Key, data: Value) -> Done<'a, ()> {
-        async move { self.of(&key.tenant).start_with(&key.id, data).await }.boxed()
+    fn start<'a>(&'a self, key: &'a Key, data: Value, from: Origin) -> Done<'a, ()> {
+        async move { self.of_request(key, from).start_with(&key.id, data).await }.boxed()
     }
 
     fn run<'a>(&'a self, key: &'a Key, control: &'a Control) -> Done<'a, SagaStatus> {
         async move { self.of(&key.tenant).run_until(&key.id, control).await }.boxed()
     }
 
-    fn signal<'a>(&'a self, key: &'a Key, step: &'a str, payload: Value) -> Done<'a, ()> {
-        async move { self.of(&key.tenant).signal(&key.id, step, payload).await }.boxed()
+    fn signal<'a>(&'a self, key: &'a Key, step: &'a str, payload: Value, from: Origin) -> Done<'a, ()> {
+        async move { self.of_request(key, from).signal(&key.id, step, payload).await }.boxed()
     }
 
-    fn intervene<'a>(&'a self, key: &'a Key, what: Intervention, by: &'a By) -> Done<'a, ()> {
-        async move { self.of(&key.tenant).intervene(&key.id, what, by).await }.boxed()
+    fn intervene<'a>(&'a self, key: &'a Key, what: Intervention, by: &'a By, from: Origin) -> Done<'a, ()> {
+        async move { self.of_request(key, from).intervene(&key.id, what, by).await }.boxed()
     }
 
     fn preview<'a>(&'a self, key: &'a Key, what: Intervention, by: &'a By) -> Done<'a, Vec<SagaEvent>> {

@@ -4,13 +4,13 @@ use std::any::{TypeId, type_name};
 use std::sync::{Arc, PoisonError};
 use std::time::Duration;
 
-use annals_eventstore::{Context, Invalid, Tenant};
+use annals_eventstore::{Actor, Context, Invalid, Tenant, TraceParent};
 use annals_projections::{Projections, QueryError};
 use serde::Serialize;
-use tokio::time::{Instant, sleep, timeout, timeout_at};
+use tokio::time::timeout;
 use tokio_util::sync::{CancellationToken, DropGuard};
 
-use super::any_saga::{AnySaga, Key};
+use super::any_saga::{AnySaga, Key, Origin};
 use super::instances::{SagaInstance, SagaInstances};
 use super::shared::{Seen, Shared};
 use crate::definition::SagaData;
@@ -19,13 +19,6 @@ use crate::error::SagaError;
 use crate::event::{Intervention, SagaEvent};
 use crate::instance::{SagaId, Status};
 use crate::person::By;
-
-/// The first and the longest pause between two looks at an instance that another process runs.
-const FIRST_LOOK: Duration = Duration::from_millis(10);
-const LONGEST_LOOK: Duration = Duration::from_millis(250);
-
-/// What no clock can hold is waited for so long: thirty years.
-const LONGEST_WAIT: Duration = Duration::from_secs(30 * 365 * 24 * 60 * 60);
 
 /// The instances that are stuck, those that are it longest first.
 const STUCK: &str = "
@@ -97,6 +90,8 @@ pub struct Sagas {
     inner: Arc<Inner>,
     /// Whose instances it is for, if that was said.
     of: Option<Tenant>,
+    /// The request that it is used for.
+    from: Origin,
 }
 
 struct Inner {
@@ -133,13 +128,78 @@ impl RunnerStatus {
 impl Sagas {
     pub(super) fn new(shared: Arc<Shared>, cancel: CancellationToken, grace: Duration) -> Self {
         let _cancel_on_drop = cancel.clone().drop_guard();
-        Self { inner: Arc::new(Inner { shared, cancel, grace, _cancel_on_drop }), of: None }
+        Self { inner: Arc::new(Inner { shared, cancel, grace, _cancel_on_drop }), of: None, from: Origin::default() }
     }
 
     /// The same sagas for the instances of this tenant alone, also where instances are listed. Without it the handle starts, changes
     /// and shows those of the default tenant, and lists those of all tenants.
     pub fn tenant(&self, tenant: Tenant) -> Self {
         Self { of: Some(tenant), ..self.clone() }
+    }
+
+    /// The same sagas for a request of this trace (W3C trace context), which is kept with what the request records. All that an instance
+    /// does, its calls and what its commands record, is part of the trace in which it was started; also in another process, and after
+    /// a restart. `None` is a request without a trace.
+    ///
+    /// ```
+    /// use annals_eventstore::{Filter, Position, TraceParent, EventStoreExt, EventStore};
+    /// use annals_sagas::{Saga, SagaId, SagasExt};
+    /// use futures::TryStreamExt;
+    /// use std::time::Duration;
+    ///
+    /// # async fn run() -> Result<(), Box<dyn std::error::Error>> {
+    /// # let folder = tempfile::tempdir()?;
+    /// let store = annals_eventstore::sqlite(folder.path().join("bank.db")).await?;
+    /// let sagas = store.sagas().with(Saga::<u64>::new("nap").timer("wait", Duration::from_millis(1)).build()?).start().await?;
+    /// let request = TraceParent::new("00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01")?;
+    /// let id = SagaId::new("n-17")?;
+    /// sagas.in_trace(request.clone()).start(&id, 1_u64).await?;
+    /// sagas.wait_for(&id, Duration::from_secs(5)).await?;
+    ///
+    /// let recorded: Vec<_> = store.read_all(Position::START, Filter::all()).try_collect().await?;
+    /// assert!(recorded.iter().all(|event| event.metadata.trace_parent.as_ref() == Some(&request)));
+    /// # sagas.close().await;
+    /// # Ok(()) }
+    /// # tokio::runtime::Runtime::new().unwrap().block_on(run()).unwrap();
+    /// ```
+    pub fn in_trace(&self, trace_parent: impl Into<Option<TraceParent>>) -> Self {
+        let from = Origin { trace: trace_parent.into(), ..self.from.clone() };
+        Self { from, ..self.clone() }
+    }
+
+    /// The same sagas for a request of this person or program, which is kept with what the request records. The events of the commands
+    /// of an instance have the actor who has started it, and its first event as their cause; also in another process, and after a
+    /// restart. What undoes them has no actor. `None` is a request of nobody.
+    ///
+    /// ```
+    /// # mod order { include!(concat!(env!("CARGO_MANIFEST_DIR"), "/../eventstore/docs/order.rs")); }
+    /// # use order::*;
+    /// use annals_eventstore::{Actor, AggregateStore, EventStoreExt};
+    /// use annals_sagas::{Saga, SagaId, SagasExt, command};
+    /// use futures::TryStreamExt;
+    /// use std::time::Duration;
+    ///
+    /// # async fn run() -> Result<(), Box<dyn std::error::Error>> {
+    /// # let folder = tempfile::tempdir()?;
+    /// let store = annals_eventstore::sqlite(folder.path().join("shop.db")).await?;
+    /// let (orders, id) = (store.aggregate::<Order>(), OrderId::new("o-17")?);
+    /// orders.execute(&id, |order| order.place(12_00)).await?;
+    /// let (all, order) = (orders.clone(), id.clone());
+    /// let pay = move |amount: &u64| command(&all, order.clone(), Pay { amount: *amount });
+    /// let payment = Saga::<u64>::new("payment").local("pay", pay).no_undo("it is paid").build()?;
+    /// let sagas = store.sagas().with(payment).start().await?;
+    /// sagas.with_actor(Actor::new("alice")?).start(&SagaId::new("p-17")?, 12_00_u64).await?;
+    /// sagas.wait_for(&SagaId::new("p-17")?, Duration::from_secs(5)).await?;
+    ///
+    /// let events: Vec<_> = store.load(&orders.stream(&id)?).try_collect().await?;
+    /// assert_eq!(events[1].metadata.actor.as_ref().map(|actor| actor.as_str()), Some("alice"));
+    /// # sagas.close().await;
+    /// # Ok(()) }
+    /// # tokio::runtime::Runtime::new().unwrap().block_on(run()).unwrap();
+    /// ```
+    pub fn with_actor(&self, actor: impl Into<Option<Actor>>) -> Self {
+        let from = Origin { actor: actor.into(), ..self.from.clone() };
+        Self { from, ..self.clone() }
     }
 
     fn tenant_of_one(&self) -> Tenant {
@@ -185,7 +245,7 @@ impl Sagas {
     async fn start_one<C: SagaData>(&self, saga: &dyn AnySaga, id: &SagaId, data: C) -> Result<(), SagaError> {
         let data = serde_json::to_value(&data).map_err(|source| SagaError::Data { id: id.clone(), source })?;
         let key = self.key(id);
-        saga.start(&key, data).await?;
+        saga.start(&key, data, self.from.clone()).await?;
         self.shared().run(key, saga.name(), None);
         Ok(())
     }
@@ -199,11 +259,11 @@ impl Sagas {
         self.shared().sagas.keys().map(|name| format!("`{name}`")).collect::<Vec<_>>().join(", ")
     }
 
-    fn shared(&self) -> &Arc<Shared> {
+    pub(super) fn shared(&self) -> &Arc<Shared> {
         &self.inner.shared
     }
 
-    fn key(&self, id: &SagaId) -> Key {
+    pub(super) fn key(&self, id: &SagaId) -> Key {
         Key { tenant: self.tenant_of_one(), id: id.clone() }
     }
 
@@ -218,7 +278,7 @@ impl Sagas {
         let payload = serde_json::to_value(payload)
             .map_err(|e| Invalid::new("payload", format!("does not fit: {e}"), "send what the step waits for"))?;
         let saga = self.saga_of(id).await?;
-        saga.signal(&self.key(id), step, payload).await?;
+        saga.signal(&self.key(id), step, payload, self.from.clone()).await?;
         self.shared().run(self.key(id), saga.name(), None);
         Ok(())
     }
@@ -233,7 +293,7 @@ impl Sagas {
     /// Dropping the future leaves the outcome unknown; [`Sagas::status`] shows it.
     pub async fn intervene(&self, id: &SagaId, what: Intervention, by: &By) -> Result<(), SagaError> {
         let saga = self.saga_of(id).await?;
-        saga.intervene(&self.key(id), what, by).await?;
+        saga.intervene(&self.key(id), what, by, self.from.clone()).await?;
         self.shared().run(self.key(id), saga.name(), None);
         Ok(())
     }
@@ -319,36 +379,6 @@ impl Sagas {
         let mut data: Option<C> = None;
         saga.data(&self.key(id), &mut data).await?;
         data.ok_or_else(|| self.unfit(type_name::<C>(), &format!("saga `{}` does not have", saga.name())).into())
-    }
-
-    /// Waits until an instance has ended or is stuck, `limit` at most.
-    ///
-    /// # Errors
-    /// [`SagaError::TimedOut`] with where it stands; others as of [`Sagas::status`].
-    ///
-    /// # Cancel safety
-    /// Dropping the future is harmless; the instance goes on.
-    pub async fn wait_for(&self, id: &SagaId, limit: Duration) -> Result<SagaStatus, SagaError> {
-        let now = Instant::now();
-        let (until, mut pause) = (now.checked_add(limit).unwrap_or(now + LONGEST_WAIT), FIRST_LOOK);
-        loop {
-            // Before the look, so that no end falls in between.
-            let done = self.shared().in_flight.done(&self.key(id));
-            let status = self.status(id).await?;
-            if status.status.is_final() || status.status == Status::Stuck {
-                return Ok(status);
-            }
-            if Instant::now() >= until {
-                return Err(SagaError::TimedOut { id: id.clone(), status: Box::new(status) });
-            }
-            match done {
-                Some(mut done) => drop(timeout_at(until, done.changed()).await),
-                None => {
-                    sleep(pause.min(until - Instant::now())).await;
-                    pause = (pause * 2).min(LONGEST_LOOK);
-                }
-            }
-        }
     }
 
     /// The row of an instance; `None` if there is none, perhaps not yet.

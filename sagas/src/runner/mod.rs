@@ -10,6 +10,7 @@ mod look;
 mod shared;
 #[cfg(test)]
 mod tests;
+mod wait;
 
 pub use builder::SagasBuilder;
 #[cfg(any(feature = "sqlite", feature = "postgres"))]

@@ -101,8 +101,12 @@ impl Shared {
 async fn run(shared: &Shared, saga: &dyn AnySaga, key: &Key, control: &Control) {
     loop {
         // A step may panic; that is as if the process had ended in it.
-        let version = match AssertUnwindSafe(saga.run(key, control)).catch_unwind().await {
+        let ended = AssertUnwindSafe(saga.run(key, control)).catch_unwind().await;
+        // What is said of its end is in its trace.
+        let span = control.take_span();
+        let version = match ended {
             Ok(Ok(status)) => {
+                drop(span);
                 let wait = status.wake_at.map(|at| at.duration_since(shared.clock.now()));
                 let wait = wait.filter(|wait| wait.is_positive()).and_then(|wait| Duration::try_from(wait).ok());
                 if let Some(wait) = wait.filter(|wait| *wait <= SHORT && !control.is_stopped()) {
@@ -113,10 +117,12 @@ async fn run(shared: &Shared, saga: &dyn AnySaga, key: &Key, control: &Control) 
             }
             Ok(Err(error)) => {
                 let error = &error as &(dyn std::error::Error + 'static);
+                let _span = span.entered();
                 tracing::warn!(tenant = %key.tenant, saga = %key.id, error, "a saga could not be run; it is run again");
                 None
             }
             Err(_) => {
+                let _span = span.entered();
                 tracing::error!(tenant = %key.tenant, saga = %key.id, "a step panicked; it is tried again");
                 None
             }

@@ -3,15 +3,18 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use annals_eventstore::{AggregateStore, Clock, ManualClock, MemoryStore};
+use annals_eventstore::{
+    Actor, AggregateStore, Clock, EventStoreExt, Filter, ManualClock, MemoryStore, Position, TraceParent,
+};
+use futures::TryStreamExt;
 
 use annals_resilience::Policy;
 use annals_resilience::retry::Retry;
 use tokio::sync::Semaphore;
 
-use super::checkout::{Checkout, Order, OrderId, World, checkout, policy};
+use super::checkout::{Cancel, Checkout, Order, OrderId, Place, World, checkout, policy};
 use crate::control::Control;
-use crate::{By, Engine, Intervention, Saga, SagaError, SagaId, Status, StepError, StepRetry};
+use crate::{By, Engine, Intervention, Saga, SagaError, SagaId, SagaStatus, Status, StepError, StepRetry, command};
 
 fn id() -> SagaId {
     SagaId::new("c-1").expect("it is an id")
@@ -199,13 +202,16 @@ async fn what_fails_after_the_pivot_waits_for_a_person_who_may_retry_skip_or_com
         assert_eq!(status.reason.as_deref(), Some("`ship` was refused: no carrier"));
 
         let refused = engine.intervene(&id(), Intervention::Compensate, &by("ada")).await;
-        assert!(matches!(refused, Err(SagaError::WrongStatus { status: Status::Stuck, .. })), "{refused:?}");
+        assert!(
+            matches!(refused, Err(SagaError::WrongStatus { status: Status::Stuck, allowed: [Status::Stuck], .. })),
+            "{refused:?}"
+        );
         fails.lock().expect("nobody panics").take();
         assert!(!engine.preview(&id(), what.clone(), &by("ada")).await.expect("it is allowed").is_empty());
         assert_eq!(engine.status(&id()).await.expect("it is there").status, Status::Stuck, "a preview records nothing");
         engine.intervene(&id(), what.clone(), &by("ada")).await.expect("it is allowed");
         let late = engine.intervene(&id(), what.clone(), &by("bob")).await;
-        assert!(matches!(late, Err(SagaError::WrongStatus { .. })), "{late:?}");
+        assert!(matches!(late, Err(SagaError::WrongStatus { allowed: [Status::Stuck], .. })), "{late:?}");
         assert_eq!(engine.run(&id()).await.expect("the store answers").status, Status::Completed);
         assert_eq!(world.effects("shipping"), usize::from(what == Intervention::Retry));
         assert_eq!(world.effects("payment"), 1);
@@ -381,8 +387,8 @@ async fn a_compensation_that_takes_too_long_is_stuck_and_may_go_on_when_a_person
         clock.set(jiff::Timestamp::from_second(seconds).expect("it is in the calendar"));
         assert_eq!(engine.run(&id()).await.expect("the store answers").status, Status::Compensating, "{seconds}");
     }
-    let wake_at = engine.status(&id()).await.expect("it is there").wake_at;
-    assert_eq!(wake_at.map(jiff::Timestamp::as_second), Some(100));
+    let status = engine.status(&id()).await.expect("it is there");
+    assert_eq!([status.wake_at, status.next_try].map(|at| at.map(jiff::Timestamp::as_second)), [Some(100), Some(120)]);
     clock.advance(Duration::from_secs(20));
     let status = engine.run(&id()).await.expect("the store answers");
     assert_eq!((status.status, status.stuck_at.as_deref()), (Status::Stuck, Some("charge")));
@@ -483,4 +489,73 @@ async fn an_instance_that_is_to_go_on_elsewhere_ends_here_if_its_last_call_ends_
             assert_eq!(engine.run(&id()).await.expect("it runs").status, Status::Completed);
         }
     }
+}
+
+/// A process that continues what another one began knows no request, and yet all that follows from it is to be found by its trace.
+#[tokio::test(start_paused = true)]
+async fn all_that_an_instance_records_is_in_the_trace_in_which_it_was_started_whoever_runs_it() {
+    let (world, store) = (Arc::new(World::default()), MemoryStore::new());
+    let engine = || Engine::new(store.clone(), checkout(&world, &store), clock());
+    let trace = TraceParent::new("00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01").expect("it is one");
+    engine().in_trace(trace.clone()).start(&id(), Checkout::new()).await.expect("it is new");
+    // A person looks at it under another trace.
+    let other = TraceParent::new("00-1af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01").expect("it is one");
+    assert_eq!(engine().in_trace(other).run(&id()).await.expect("the store answers").status, Status::Completed);
+    let events: Vec<_> = store.read_all(Position::START, Filter::all()).try_collect().await.expect("the store answers");
+    assert!(events.iter().any(|event| event.stream.aggregate_type() != "saga"), "{events:?}");
+    assert!(
+        events.len() > 8 && events.iter().all(|event| event.metadata.trace_parent.as_ref() == Some(&trace)),
+        "{events:?}"
+    );
+}
+
+/// Somebody has to be found who wanted it; and who wanted it is not who undoes it.
+#[tokio::test(start_paused = true)]
+async fn commands_of_steps_are_in_the_name_of_who_started_the_instance_and_their_undo_is_in_nobodys() {
+    for (refused, names) in [(false, &["order.placed"][..]), (true, &["order.placed", "order.cancelled"])] {
+        let store = MemoryStore::new();
+        let (placed, cancelled) = (store.aggregate::<Order>(), store.aggregate::<Order>());
+        let order = || OrderId::new("o-17").expect("it is an id");
+        let saga = Saga::<()>::new("named")
+            .local("create", move |()| command(&placed, order(), Place))
+            .undo(move |()| command(&cancelled, order(), Cancel))
+            .remote("charge", &policy("payments"), move |_, _| async move {
+                if refused { Err(StepError::refused("not today")) } else { Ok(()) }
+            })
+            .no_undo("it is a test")
+            .build()
+            .expect("it is sound");
+        let engine = Engine::new(store.clone(), saga, clock());
+        let actor = |name: &str| Actor::new(name).expect("it is one");
+        engine.clone().with_actor(actor("alice")).start(&id(), ()).await.expect("it is new");
+        // Who runs it is somebody else.
+        engine.with_actor(actor("kim")).run(&id()).await.expect("the store answers");
+        let events: Vec<_> = store.read_all(Position::START, Filter::all()).try_collect().await.expect("they are read");
+        let start = &events[0];
+        assert_eq!(start.metadata.actor, Some(actor("alice")));
+        let of_orders = events.iter().filter(|event| event.stream.aggregate_type() == "order");
+        for (event, name) in of_orders.clone().zip(names) {
+            assert_eq!(&*event.name, *name);
+            assert_eq!(event.metadata.actor, (*name == "order.placed").then(|| actor("alice")), "{name}");
+            assert_eq!(event.metadata.causation_id, Some(start.event_id.into()), "{name}");
+        }
+        assert_eq!(of_orders.count(), names.len());
+        assert!(events.iter().all(|event| event.metadata.actor != Some(actor("kim"))), "{events:?}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_next_try_is_that_of_a_call_that_has_failed_and_no_deadline() {
+    let saga = Saga::<()>::new("late")
+        .deadline(Duration::from_secs(300))
+        .remote("charge", &policy("payments"), |_, _| async { Err::<(), _>(StepError::transient("not now")) })
+        .retry(StepRetry { first: Duration::from_secs(60), ..StepRetry::default() })
+        .no_undo("it is a test")
+        .build()
+        .expect("it is sound");
+    let engine = Engine::new(MemoryStore::new(), saga, clock());
+    let seconds = |status: SagaStatus| [status.wake_at, status.next_try].map(|at| at.map(jiff::Timestamp::as_second));
+    engine.start(&id(), ()).await.expect("it is new");
+    assert_eq!(seconds(engine.status(&id()).await.expect("it is there")), [Some(300), None]);
+    assert_eq!(seconds(engine.run(&id()).await.expect("the store answers")), [Some(60), Some(60)]);
 }

@@ -11,6 +11,8 @@ mod flows_killed;
 #[cfg(test)]
 mod killed;
 #[cfg(test)]
+mod lines;
+#[cfg(test)]
 #[path = "../../../resilience/src/loopback.rs"]
 mod loopback;
 #[cfg(test)]

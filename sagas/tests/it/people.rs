@@ -31,6 +31,13 @@ async fn an_undo_that_is_refused_waits_for_a_person_and_the_steps_before_it_with
     let id = super::world::id("o-2");
     let order = Order { refuses: Some("refund".to_owned()), takes_ms: 200 };
     sagas.start(&id, order).await.expect("it is new");
+    // Before the call nothing would be undone.
+    let called = async {
+        while world.calls("o-2/charge/do").is_empty() {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    };
+    tokio::time::timeout(SOON, called).await.expect("it is called");
     sagas.intervene(&id, Intervention::Cancel, &by("ada")).await.expect("it runs");
     let status = sagas.wait_for(&id, SOON).await.expect("it ends");
     assert_eq!((status.status, status.stuck_at.as_deref()), (Status::Stuck, Some("charge")));

@@ -118,3 +118,21 @@ fn the_state_of_a_breaker_is_a_number() {
     assert_eq!([state(5, 0, 0), state(5, 30, 0), state(5, 30, 1)], [Some(2.0), Some(1.0), Some(1.0)]);
     assert_eq!(state(5, 30, 2), None, "closed is 0");
 }
+
+/// Each start of a service logged that breakers had changed from closed to closed.
+#[test]
+fn a_breaker_that_begins_in_a_mode_or_begins_anew_has_not_changed_its_state() {
+    let counted = counted(async || {
+        let pool = Policy::fast("pool").breaker_mode(Mode::Disabled).build().unwrap();
+        pool.breaker().set_mode(Mode::Normal);
+        let held = Policy::fast("held").breaker_mode(Mode::HeldOpen).build().unwrap();
+        assert_eq!(held.once(|_| async { Ok::<_, Status>(()) }).await.unwrap_err().guard(), Some(Guard::Breaker));
+        held.breaker().set_mode(Mode::Normal);
+        held.once(|_| async { Ok::<_, Status>(()) }).await.unwrap();
+    });
+    insta::assert_snapshot!(counted, @r"
+    attempts_total policy=held class=success 1
+    breaker_transitions_total policy=held to=closed 1
+    refusals_total policy=held guard=breaker 1
+    ");
+}
