@@ -12,6 +12,7 @@ use jiff::Timestamp;
 
 use crate::Fault;
 use crate::domain::order::{CustomerId, OrderId};
+use crate::load;
 use crate::location::Location;
 use crate::scenes::{
     dead_letters, flows, generations, mail, many, on_account, past, resilience, saga, story, totals, two_processes,
@@ -65,6 +66,8 @@ enum Scene {
         #[arg(long, required_if_eq("role", "customer"))]
         customer: Option<String>,
     },
+    /// Orders over HTTP at a fixed rate, or as many as the service takes; latencies, and whether each order is there, once.
+    Load(load::Options),
     /// Four orders of two customers, step by step.
     Story,
     /// An order is placed and charged to a credit, or neither: one command over two aggregates.
@@ -139,7 +142,23 @@ pub async fn run() -> ExitCode {
     ExitCode::FAILURE
 }
 
+/// Refuses flags that what is asked for does not look at.
+fn check(options: &Options) -> Result<(), Fault> {
+    let serves = options.scene.is_none() && options.orders.is_none();
+    if options.orders.is_some() && options.scene.is_some() {
+        return Err("`--orders` is a scene of its own; leave the other one out".into());
+    }
+    if options.listen.is_some() && !serves {
+        return Err("`--listen` is for the shop as a service; leave it out, or leave the scene out".into());
+    }
+    if options.settings.is_some() && !serves && !matches!(options.scene, Some(Scene::Service { .. })) {
+        return Err("`--settings` is for the services; leave it out, or leave the scene out".into());
+    }
+    Ok(())
+}
+
 async fn obey(options: Options, out: &mut dyn Write) -> Result<(), Fault> {
+    check(&options)?;
     if let Some(Scene::Resilience) = options.scene {
         return tokio::task::spawn_blocking(in_paused_time).await?;
     }
@@ -149,15 +168,23 @@ async fn obey(options: Options, out: &mut dyn Write) -> Result<(), Fault> {
         return service::serve(settings, service::asked_to_stop(), out).await;
     }
     if let Some(Scene::NewKey { tenant, role, customer }) = &options.scene {
+        if customer.is_some() && *role != Role::Customer {
+            return Err("a key of this role sees the whole shop; leave `--customer` out".into());
+        }
         let customer = customer.as_ref().map(CustomerId::new).transpose()?;
         let (key, lines) = service::new_key(&Tenant::new(tenant)?, *role, customer.as_ref())?;
         return Ok(writeln!(out, "# The key, which is stored nowhere: {key}\n{lines}")?);
     }
+    if let Some(Scene::Load(load)) = &options.scene {
+        return load::play(load, out).await;
+    }
+    if let Some(Scene::Service { kind, port }) = options.scene {
+        let flags = service::Flags { listen: None, database: options.db, services: options.services };
+        let settings = Settings::read(options.settings.as_deref(), std::env::vars(), flags)?;
+        return services::serve(kind, &settings, port, service::asked_to_stop(), out).await;
+    }
     let location = Location::of(options.db, std::env::var("DATABASE_URL").ok())?;
     let folder = options.services.unwrap_or_else(|| location.services());
-    if let Some(Scene::Service { kind, port }) = options.scene {
-        return services::serve(kind, &folder, port, service::asked_to_stop(), out).await;
-    }
     if let Location::Postgres(_) = location {
         writeln!(out, "Everything is stored in the database of DATABASE_URL, whose schema is migrated first.\n")?;
     }

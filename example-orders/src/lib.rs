@@ -6,8 +6,11 @@
 
 pub mod checkout;
 mod command_line;
+pub mod connections;
+mod dashboard;
 pub mod degradation;
 pub mod domain;
+pub mod load;
 mod location;
 mod read_models;
 mod scenes;

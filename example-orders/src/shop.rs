@@ -39,7 +39,7 @@ pub struct Shop {
 }
 
 impl Shop {
-    /// Opens the shop at `location`, or creates it.
+    /// Opens the shop at `location`, or creates it, and waits until its read models show all that is stored.
     pub async fn open(location: &Location) -> Result<Self, Fault> {
         Self::open_with(location, with_list).await
     }
@@ -49,17 +49,19 @@ impl Shop {
         location: &Location,
         more: impl FnOnce(ProjectionsBuilder) -> ProjectionsBuilder,
     ) -> Result<Self, Fault> {
-        match location {
-            Location::File(path) => Self::over_with(annals::sqlite(path).await?, more).await,
+        let shop = match location {
+            Location::File(path) => Self::over_with(annals::sqlite(path).await?, more).await?,
             Location::Postgres(url) => {
                 // On a server, the schema is changed only on request. Where several processes share a database, a step of
                 // the deployment should do it, and not each process.
-                Self::over_with(PostgresOptions::new(url).migrate().open().await?, more).await
+                Self::over_with(PostgresOptions::new(url).migrate().open().await?, more).await?
             }
-        }
+        };
+        shop.caught_up(shop.store.head().await?.position).await?;
+        Ok(shop)
     }
 
-    /// Starts the read models of an open store.
+    /// Starts the read models of an open store. They catch up in the background, however long that takes.
     #[cfg(test)]
     pub async fn over(store: impl EventStore + ProjectionsExt + Clone) -> Result<Self, Fault> {
         Self::over_with(store, with_list).await
@@ -76,9 +78,7 @@ impl Shop {
         let views = store.projections().with(OrderDetail).with(DailySales).with(ShopSales);
         let views = views.with(CustomerStatement).with(Customers);
         let views = more(views).start().await?;
-        let shop = Self { store: store.shared(), orders, credits, customers, views };
-        shop.caught_up(shop.store.head().await?.position).await?;
-        Ok(shop)
+        Ok(Self { store: store.shared(), orders, credits, customers, views })
     }
 
     /// Waits until the read models show everything up to `position`.

@@ -10,9 +10,11 @@ use annals::{Event, SqliteOptions};
 use jiff::Timestamp;
 use sqlx::{Connection, PgConnection, Row};
 
+use crate::checkout::parts::{PaymentEvent, ShipmentEvent, StockEvent};
+use crate::degradation::{PreferencesEvent, ToggleEvent};
 use crate::domain::credit::{Credit, CreditEvent};
 use crate::domain::customer::{Customer, CustomerEvent};
-use crate::domain::money::Money;
+use crate::domain::money::{Currency, Money};
 use crate::domain::order::OrderCommand::Place;
 use crate::domain::order::{CustomerId, Line, Order, OrderEvent, OrderId};
 use crate::location::Location;
@@ -27,6 +29,7 @@ use crate::scenes::story;
 use crate::scenes::tables;
 use crate::scenes::totals;
 use crate::scenes::two_shops;
+use crate::services::EntryEvent;
 use crate::shop::Shop;
 use crate::tests::rules::{alice, cancel, o, pay};
 
@@ -166,16 +169,20 @@ async fn totals_by_sql_of_the_shops_own_print_the_golden_text_on_both_databases(
 }
 
 #[test]
-fn the_statement_counts_the_events_of_both_aggregates() {
+fn the_statement_counts_the_events_of_both_aggregates_in_each_currency() {
     let euro = Money::euro_cents;
     let carol = || CustomerId::new("carol").expect("an id");
-    let placed = OrderEvent::Placed { customer: carol(), lines: vec![], total: euro(500) };
+    let dollars = |minor| Money { minor, currency: Currency::Usd };
+    let placed = |total| OrderEvent::Placed { customer: carol(), lines: vec![], total };
+    let row =
+        |currency, ordered, granted| Statement { customer: carol(), currency, orders: 1, ordered, granted, charged: 0 };
     given_events([
         GivenEvent::of("credit", "carol", CreditEvent::Granted { amount: euro(2_000) }),
-        GivenEvent::of("order", "o-1", placed),
+        GivenEvent::of("order", "o-1", placed(euro(500))),
+        GivenEvent::of("order", "o-2", placed(dollars(70))),
     ])
     .with(CustomerStatement)
-    .then_rows([Statement { customer: carol(), orders: 1, ordered: 500, granted: 2_000, charged: 0 }]);
+    .then_rows([row(Currency::Eur, 500, 2_000), row(Currency::Usd, 70, 0)]);
 }
 
 /// The clock of the server cannot be fixed, so the shop in a file runs at the server's time, and hours are not compared.
@@ -259,7 +266,16 @@ fn stored_events_keep_their_shape_and_meaning() {
     schema_lock!(
         "events.lock",
         corpus = "tests/corpus",
-        events = [ShopEvent, CustomerEvent],
+        events = [
+            ShopEvent,
+            CustomerEvent,
+            PaymentEvent,
+            StockEvent,
+            ShipmentEvent,
+            ToggleEvent,
+            PreferencesEvent,
+            EntryEvent
+        ],
         aggregates = [Order, Credit, Customer]
     );
 }

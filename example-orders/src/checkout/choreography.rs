@@ -19,7 +19,8 @@
 //!
 //! Who notes a failure also sends the undo of what failed: an earlier try may have been done without an answer.
 //!
-//! A customer who cancels a paid order meanwhile is one more reason for a refund.
+//! A customer who cancels a paid order meanwhile, or sends it back, is one more reason for a refund. The same reactors take back what a
+//! saga has done for such an order: after its pivot it does not do that itself.
 
 use annals::projections::{EffectKey, Reactor, ReactorError};
 use annals::resilience::IdempotencyKey;
@@ -30,6 +31,7 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 
 use super::flow::{CheckoutEvent, FLOW};
+use super::handle::SAGA;
 use super::parts::{Part, Payment, PaymentEvent, Progress, Reservation, Shipment, ShipmentEvent, StockEvent};
 use crate::domain::order::OrderCommand::{Cancel, Pay, Reserve, Ship};
 use crate::domain::order::{Order, OrderCommand, OrderEvent, OrderId, PaymentId};
@@ -92,6 +94,23 @@ impl<P: Part> Answers<P> {
         Ok(())
     }
 
+    /// Takes back a step of the saga of an order that was refunded, if its checkout was one. A step that was not done is refused from now
+    /// on; one that the saga has undone is not undone twice.
+    async fn undo_saga(
+        &self,
+        event: &Recorded<CheckoutEvent>,
+        payment: &PaymentId,
+        name: &str,
+        path: &str,
+    ) -> Result<(), ReactorError> {
+        let order: OrderId = event.aggregate_id()?;
+        if *payment == payment_of(&order)? {
+            let key = StepKey::new(format!("{SAGA}{order}/{name}"))?.undo_key();
+            let () = self.service.call(path, &order, &origin(event), &key).await?;
+        }
+        Ok(())
+    }
+
     /// Notes an event, unless the part has gone beyond it.
     async fn note(
         &self,
@@ -128,14 +147,19 @@ impl Reactor for Answers<Payment> {
     const NAME: &'static str = "payments";
 
     async fn react(&self, event: &Recorded<CheckoutEvent>, _: &EffectKey) -> Result<(), ReactorError> {
-        if let On::Order(OrderEvent::Cancelled { .. }) = &event.event {
+        if let On::Order(OrderEvent::Refunded { payment, .. }) = &event.event {
+            self.undo_saga(event, payment, "charge", "/charge").await?;
             return refund(&self.parts, event).await;
         }
         let Some(order) = order_of(event) else { return Ok(()) };
         match &event.event {
             On::Order(OrderEvent::Placed { total, lines, .. }) => {
                 let charge = payment::Charge { order: order.clone(), payment: payment_of(&order)?, amount: *total };
-                let done = |payment: PaymentId| PaymentEvent::Completed { payment, lines: lines.clone() };
+                let done = |payment: PaymentId| PaymentEvent::Completed {
+                    payment,
+                    lines: lines.clone(),
+                    amount: Some(*total),
+                };
                 self.fulfil(event, "/charge", &charge, &order, done).await
             }
             On::Stock(StockEvent::Failed { .. }) | On::Shipment(ShipmentEvent::Failed { .. }) => {
@@ -155,6 +179,9 @@ impl Reactor for Answers<Reservation> {
     const NAME: &'static str = "warehouse";
 
     async fn react(&self, event: &Recorded<CheckoutEvent>, _: &EffectKey) -> Result<(), ReactorError> {
+        if let On::Order(OrderEvent::Refunded { payment, .. }) = &event.event {
+            return self.undo_saga(event, payment, "set-aside", "/reserve").await;
+        }
         let Some(order) = order_of(event) else { return Ok(()) };
         match &event.event {
             On::Payment(PaymentEvent::Completed { lines, .. }) => {
@@ -176,6 +203,9 @@ impl Reactor for Answers<Shipment> {
     const NAME: &'static str = "carrier";
 
     async fn react(&self, event: &Recorded<CheckoutEvent>, _: &EffectKey) -> Result<(), ReactorError> {
+        if let On::Order(OrderEvent::Refunded { payment, .. }) = &event.event {
+            return self.undo_saga(event, payment, "fetch", "/fetch").await;
+        }
         let Some(order) = order_of(event) else { return Ok(()) };
         match &event.event {
             On::Stock(StockEvent::Reserved { .. }) => {
@@ -190,7 +220,7 @@ impl Reactor for Answers<Shipment> {
     }
 }
 
-/// Gives back what was paid for an order that is cancelled, if a flow has charged it.
+/// Gives back what was paid for an order that is cancelled or sent back, if a flow has charged it.
 async fn refund(payments: &Repository<Payment>, event: &Recorded<CheckoutEvent>) -> Result<(), ReactorError> {
     let order: OrderId = event.aggregate_id()?;
     let flow = CorrelationId::new(format!("{FLOW}{order}"))?;
@@ -219,8 +249,13 @@ impl Reactor for Orders {
         let Some(order) = order_of(event) else { return Ok(()) };
         let context = Context::caused_by(event);
         match &event.event {
-            On::Payment(PaymentEvent::Completed { payment, .. }) => {
-                let Some(amount) = self.orders.with(context).load(&order).await?.state.total else {
+            On::Payment(PaymentEvent::Completed { payment, amount, .. }) => {
+                // What was charged, and not what the order costs by now: it may have been changed meanwhile, and is then refunded.
+                let total = match amount {
+                    Some(amount) => Some(*amount),
+                    None => self.orders.with(context).load(&order).await?.state.total,
+                };
+                let Some(amount) = total else {
                     return Err(ReactorError::permanent(format!("there is no order {order}")));
                 };
                 if !self.send(event, &order, key.to_string(), Pay { payment: payment.clone(), amount }).await? {

@@ -12,6 +12,9 @@ use crate::domain::order::OrderEvent;
 /// What the correlation id of a flow begins with. The number of the order follows.
 pub const FLOW: &str = "flow-";
 
+/// The step that needs the payment service.
+pub(super) const PAID: &str = "payment.completed";
+
 /// All that the reactors listen to, also what is recorded of the flow itself.
 #[derive(Event, Clone, Debug)]
 pub enum CheckoutEvent {
@@ -41,7 +44,7 @@ impl<const SECONDS: u64> Flow for CheckoutFlow<SECONDS> {
 
     fn steps() -> FlowSteps {
         FlowSteps::begin("order.placed")
-            .step("payment.completed")
+            .step(PAID)
             .undone_by("payment.refunded")
             .fails("payment.failed")
             .fails("refund.initiated")

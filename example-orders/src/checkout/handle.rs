@@ -3,11 +3,11 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use annals::projections::QueryError;
+use annals::projections::{ControlError, ParkedStream, QueryError};
 use annals::sagas::{SagaError, SagaEvent, SagaId, Sagas, SagasExt, timeline};
 use annals::{
     Context, CorrelationId, EventStore, ExecuteError, Invalid, Projections, ProjectionsExt, ReadError, Repository,
-    Tenant, prelude::*,
+    StreamId, Tenant, prelude::*,
 };
 use clap::ValueEnum;
 use serde::{Deserialize, Serialize};
@@ -23,9 +23,9 @@ use crate::domain::order::{CustomerId, Line, Order, OrderError, OrderId, Payment
 use crate::services::{Clients, Origin};
 
 /// What the id of an orchestrated checkout begins with. The number of the order follows.
-pub(super) const SAGA: &str = "checkout-";
+pub const SAGA: &str = "checkout-";
 
-/// Who directs a checkout.
+/// Who directs a checkout: `orchestrated`, a saga; `choreographed`, nobody, as services answer each other's events.
 #[derive(ValueEnum, Serialize, Deserialize, ToSchema, Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[serde(rename_all = "snake_case")]
 pub enum Flow {
@@ -109,6 +109,19 @@ impl Checkouts {
         Ok(Self { store: store.shared(), orders, services, sagas, reactors })
     }
 
+    /// The reactor of the choreography that can set streams aside: an event of a flow that the order does not fit.
+    pub const REACTOR: &'static str = Orders::NAME;
+
+    /// The streams that it has set aside.
+    pub async fn parked(&self) -> Result<Vec<ParkedStream>, ControlError> {
+        self.reactors.parked::<Orders>().await
+    }
+
+    /// Lets it handle such a stream again. False if it was not set aside.
+    pub async fn retry_parked(&self, stream: &StreamId) -> Result<bool, ControlError> {
+        self.reactors.retry_parked::<Orders>(stream).await
+    }
+
     /// Begins no further call, and leaves what is under way to other processes or the next start.
     pub async fn close(&self) {
         self.reactors.close().await;
@@ -122,6 +135,8 @@ impl Checkouts {
         let id = id(flow, &cart.order)?;
         match flow {
             Flow::Orchestrated => {
+                // A saga begins whatever the order is, and finds that out in its first step. This one would hide the other.
+                self.check_is_free(context.tenant(), &cart.order, flow).await?;
                 let trace = context.metadata().trace_parent.as_ref().map(ToString::to_string);
                 let origin = Origin { shop: context.tenant().to_string(), trace };
                 let payment = PaymentId::new(format!("pay-{}", cart.order))?;
@@ -129,7 +144,10 @@ impl Checkouts {
                 let (warehouse, tracking) = (String::new(), String::new());
                 let data = Checkout { order, customer, lines, total, payment, origin, warehouse, tracking };
                 let (customer, lines) = (data.customer.clone(), data.lines.clone());
-                match self.sagas.tenant(context.tenant().clone()).start(&id, data).await {
+                // Its events say who has ordered, as those of the order do where nobody directs it.
+                let (trace, actor) = (context.metadata().trace_parent.clone(), context.metadata().actor.clone());
+                let sagas = self.sagas.tenant(context.tenant().clone()).in_trace(trace).with_actor(actor);
+                match sagas.start(&id, data).await {
                     // The same from another request, whose trace is another one.
                     Err(SagaError::StartedBefore { .. })
                         if self

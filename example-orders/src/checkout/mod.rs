@@ -3,10 +3,11 @@
 mod choreography;
 pub(crate) mod definition;
 pub(crate) mod flow;
-mod handle;
-mod parts;
+pub(crate) mod handle;
+pub(crate) mod parts;
+mod placer;
 mod standing;
 pub(crate) mod timeline;
 
 pub use handle::{Cart, CheckoutError, Checkouts, Flow, id};
-pub use standing::{Moment, Standing};
+pub use standing::{Moment, Standing, flow_and_order};

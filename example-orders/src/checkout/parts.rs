@@ -6,6 +6,7 @@
 use annals::{Aggregate, Event, Evolve};
 use serde::{Deserialize, Serialize};
 
+use crate::domain::money::Money;
 use crate::domain::order::{Line, OrderId, PaymentId};
 
 /// How far a part is.
@@ -51,7 +52,13 @@ pub trait Part: Evolve<Event: Clone> + Aggregate<Id = OrderId> {
 #[derive(Event, Serialize, Deserialize, Clone, Debug)]
 pub enum PaymentEvent {
     #[event(name = "payment.completed")]
-    Completed { payment: PaymentId, lines: Vec<Line> },
+    Completed {
+        payment: PaymentId,
+        lines: Vec<Line>,
+        /// What was charged; none was noted at first.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        amount: Option<Money>,
+    },
     #[event(name = "payment.failed")]
     Failed { reason: String },
     #[event(name = "refund.initiated")]

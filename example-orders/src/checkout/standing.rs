@@ -8,19 +8,31 @@ use std::time::Duration;
 use annals::resilience::Deadline;
 use annals::resilience::breaker::BreakerState;
 use annals::sagas::{By, Intervention, SagaError, SagaEvent, SagaId, Status, timeline};
-use annals::{Context, Invalid, Tenant};
-use jiff::Timestamp;
+use annals::{Context, Event, Invalid, Tenant};
+use jiff::{Timestamp, Unit};
 use serde::Serialize;
 use tokio::time::sleep;
 use utoipa::ToSchema;
+use utoipa::openapi::schema::{Object, ObjectBuilder, Type};
 
-use super::flow::FLOW;
+use super::flow::{FLOW, PAID};
 use super::handle::{CheckoutError, Checkouts, Flow, SAGA, id};
+use super::placer::Placer;
 use crate::domain::order::{CustomerId, OrderId, Status as OrderStatus};
 use crate::services::BUDGET;
 
-/// How long to wait before the next look at a checkout that somebody waits for.
+/// How long to wait before the next look at a flow that somebody waits for. Of a saga its runner says when it has come further.
 const LOOK: Duration = Duration::from_millis(50);
+
+/// While it runs, and nothing has failed.
+const PENDING: &str = "pending";
+/// While it runs, and the next call is made later, or as soon as the payment service is asked again.
+const RETRIES: &str = "pending, will retry";
+/// All that is answered.
+const ANSWERS: [&str; 6] = ["completed", "undone", "is undone", "waits for a person", PENDING, RETRIES];
+/// All that a checkout can be which has begun.
+const STATUSES: [Status; 5] =
+    [Status::Running, Status::Compensating, Status::Stuck, Status::Completed, Status::Compensated];
 
 /// Where a checkout stands.
 #[derive(Serialize, ToSchema, Clone, Debug)]
@@ -33,16 +45,29 @@ pub struct Standing {
     /// Who directs it.
     pub flow: Flow,
     /// The state of its saga or flow.
-    #[schema(value_type = String)]
+    #[schema(schema_with = statuses)]
     pub status: Status,
-    /// `completed`, `undone`, `is undone`, `waits for a person`, `pending` or `pending, will retry`.
-    #[schema(value_type = String)]
+    /// The same for a customer.
+    #[schema(schema_with = answers)]
     pub answer: &'static str,
     /// The last failure, or why it is undone or stuck.
     pub reason: Option<String>,
-    /// When the next call is made, if it waits for that.
+    /// When a call that has failed is made again, to the microsecond. Only of an orchestrated one, and only while it waits for that.
     #[schema(value_type = Option<String>, format = DateTime)]
     pub next_try: Option<Timestamp>,
+}
+
+fn statuses() -> Object {
+    let all = STATUSES.map(|status| serde_json::json!(status));
+    let text = "The state of its saga or flow: `running`; `compensating`, while what was done is undone; `stuck`, until a person decides; \
+                and in the end `completed` or `compensated`.";
+    ObjectBuilder::new().schema_type(Type::String).enum_values(Some(all)).description(Some(text)).build()
+}
+
+fn answers() -> Object {
+    let text = "The same for a customer: `completed`; `undone`; `is undone`, at the moment; `waits for a person`; `pending`, while \
+                nothing has failed; `pending, will retry`, if a call has failed and is made again, or waits until the payment service is well.";
+    ObjectBuilder::new().schema_type(Type::String).enum_values(Some(ANSWERS)).description(Some(text)).build()
 }
 
 /// One event of a checkout.
@@ -51,15 +76,33 @@ pub struct Moment {
     /// When it was recorded.
     #[schema(value_type = String, format = DateTime)]
     pub at: Timestamp,
-    /// What happened.
+    /// What happened, for people.
     pub event: String,
+    /// What happened, for programs: the name of the event, such as `saga.step_failed`.
+    #[schema(value_type = String)]
+    pub name: &'static str,
+    /// The step that it is about. Of a choreographed one it has the name of the event that it is done by, and `/undo` behind it if it is
+    /// undone.
+    pub step: Option<String>,
 }
 
 impl Checkouts {
     /// Waits until a checkout has ended or is stuck, and its order knows; for as long as a customer does, or the deadline says. Gives
-    /// where it stands then, and at once where the next call is not made in that time, or the breaker of the payment service is open.
+    /// where it stands then, and at once where a call has failed, or is not made, while the breaker of the payment service is open.
     pub async fn wait(&self, shop: &Tenant, id: &SagaId, deadline: Deadline) -> Result<Standing, CheckoutError> {
         let deadline = deadline.child(BUDGET);
+        if let (Flow::Orchestrated, order) = flow_and_order(id)? {
+            let (sagas, left) = (self.sagas.tenant(shop.clone()), deadline.left().unwrap_or(BUDGET));
+            match sagas.wait_until(id, left, |status| self.is_over(status.status, status.next_try)).await {
+                // Of two that begin at once, in two processes, one has placed the order. This is not a checkout then.
+                Ok(status) if status.status == Status::Compensated => {
+                    self.check_is_free(shop, &order, Flow::Orchestrated).await?;
+                }
+                Ok(_) | Err(SagaError::TimedOut { .. }) => {}
+                Err(error) => return Err(error.into()),
+            }
+            return self.standing(shop, id).await;
+        }
         loop {
             match self.standing(shop, id).await {
                 Ok(standing) if self.is_answer(shop, &standing).await? || deadline.is_over() => return Ok(standing),
@@ -76,26 +119,37 @@ impl Checkouts {
     /// Whether it is of no use to wait any longer.
     async fn is_answer(&self, shop: &Tenant, standing: &Standing) -> Result<bool, CheckoutError> {
         match standing.status {
-            Status::Running => {
-                let breaker = self.services.payment.policy.breaker();
-                Ok(standing.next_try.is_some() && breaker.state() == BreakerState::Open)
-            }
+            Status::Running => Ok(standing.answer == RETRIES && self.payment_is_not_asked()),
             Status::Stuck => Ok(true),
             _ if standing.status.is_final() => self.is_told(shop, standing).await,
             _ => Ok(false),
         }
     }
 
+    /// The same of a saga.
+    fn is_over(&self, status: Status, next_try: Option<Timestamp>) -> bool {
+        match status {
+            Status::Running => next_try.is_some() && self.payment_is_not_asked(),
+            status => status.is_final() || status == Status::Stuck,
+        }
+    }
+
+    fn payment_is_not_asked(&self) -> bool {
+        self.services.payment.policy.breaker().state() == BreakerState::Open
+    }
+
     /// The checkout of an order, orchestrated or choreographed, if there is one.
     pub async fn find(&self, shop: &Tenant, order: &OrderId) -> Result<Option<(SagaId, Standing)>, CheckoutError> {
-        for flow in [Flow::Orchestrated, Flow::Choreographed] {
-            let id = id(flow, order)?;
-            match self.standing(shop, &id).await {
-                Err(CheckoutError::Saga(SagaError::NotStarted { .. })) => {}
-                standing => return Ok(Some((id, standing?))),
-            }
+        let flow = match self.placer(shop, order).await? {
+            Placer::Checkout(flow) => flow,
+            Placer::Nobody => Flow::Orchestrated,
+            Placer::Other => return Ok(None),
+        };
+        let id = id(flow, order)?;
+        match self.standing(shop, &id).await {
+            Err(CheckoutError::Saga(SagaError::NotStarted { .. })) => Ok(None),
+            standing => Ok(Some((id, standing?))),
         }
-        Ok(None)
     }
 
     /// Whose checkout it is. A saga knows it before the order is placed; a flow begins with the order.
@@ -116,17 +170,22 @@ impl Checkouts {
 
     /// Where a checkout stands.
     pub async fn standing(&self, shop: &Tenant, id: &SagaId) -> Result<Standing, CheckoutError> {
-        let (flow, order) = parse(id)?;
+        let (flow, order) = flow_and_order(id)?;
         let status = self.sagas.tenant(shop.clone()).status(id).await?;
+        let retries = match flow {
+            Flow::Orchestrated => status.next_try.is_some(),
+            // The reactor calls again by itself, and nothing is recorded of that.
+            Flow::Choreographed => !status.done.iter().any(|step| step == PAID) && self.payment_is_not_asked(),
+        };
         let answer = match status.status {
             Status::Completed => "completed",
             Status::Compensated => "undone",
             Status::Compensating => "is undone",
             Status::Stuck => "waits for a person",
-            _ if flow == Flow::Orchestrated && status.wake_at.is_some() => "pending, will retry",
-            _ => "pending",
+            _ if retries => RETRIES,
+            _ => PENDING,
         };
-        let next_try = status.wake_at.filter(|_| flow == Flow::Orchestrated);
+        let next_try = status.next_try.map(|at| at.round(Unit::Microsecond).unwrap_or(at));
         Ok(Standing { id: id.to_string(), order, flow, status: status.status, answer, reason: status.reason, next_try })
     }
 
@@ -147,7 +206,8 @@ impl Checkouts {
         let events = timeline(&self.store, shop, id).await?;
         let moments = events.iter().filter_map(|event| {
             let line = super::timeline::line(&event.event)?;
-            Some(Moment { at: event.recorded_at, event: line })
+            let (name, step) = (event.event.shape().name, super::timeline::step(&event.event).map(str::to_owned));
+            Some(Moment { at: event.recorded_at, event: line, name, step })
         });
         Ok(moments.collect())
     }
@@ -170,7 +230,7 @@ impl Checkouts {
 }
 
 /// Which checkout an id names.
-fn parse(id: &SagaId) -> Result<(Flow, OrderId), Invalid> {
+pub fn flow_and_order(id: &SagaId) -> Result<(Flow, OrderId), Invalid> {
     let id = id.as_str();
     match (id.strip_prefix(SAGA), id.strip_prefix(FLOW)) {
         (Some(order), _) => Ok((Flow::Orchestrated, OrderId::new(order)?)),

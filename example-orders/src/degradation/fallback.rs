@@ -5,11 +5,13 @@ use std::hash::Hash;
 
 use annals::resilience::fallback::{CacheSettings, StaleCache};
 use annals::resilience::toggle::Toggle;
-use annals::resilience::{Call, Classify, Policy, SettingsError};
+use annals::resilience::{Call, Classify, Deadline, Policy, SettingsError};
 use serde::Serialize;
+use utoipa::ToSchema;
 
-/// Where an answer comes from.
-#[derive(Serialize, Clone, Copy, Debug, PartialEq, Eq)]
+/// Where an answer comes from: the `source`, now or a minute ago; a `cache`, which says what the source did some minutes ago; or it is a
+/// `default`, as there is nothing else, or the feature is off.
+#[derive(Serialize, ToSchema, Clone, Copy, Debug, PartialEq, Eq)]
 #[serde(rename_all = "snake_case")]
 pub enum AnsweredBy {
     /// It is as of now, or of a minute ago.
@@ -56,7 +58,7 @@ where
     }
 
     /// The answer for a key, which `read` reads. It never fails.
-    pub async fn get<E, F, Fut>(&self, key: K, read: F) -> Given<T>
+    pub async fn get<E, F, Fut>(&self, key: K, deadline: Deadline, read: F) -> Given<T>
     where
         E: Classify + Send,
         F: FnMut(Call) -> Fut + Send,
@@ -68,7 +70,7 @@ where
             return default();
         }
         let entry = self.cache.entry(key);
-        match self.policy.idempotent(read).or_cached(&entry).await {
+        match self.policy.idempotent(read).deadline(deadline).or_cached(&entry).await {
             Ok(answer) if answer.stale => Given { value: answer.value, from: AnsweredBy::Cache },
             Ok(answer) => Given { value: answer.value, from: AnsweredBy::Source },
             Err(_) => default(),

@@ -7,11 +7,13 @@ mod pools;
 mod preferences;
 mod recommendations;
 mod toggles;
+mod whole;
 
 pub use fallback::{AnsweredBy, Given, WithFallback};
 pub use notifications::Notifications;
 pub use pages::{Page, Pages, Shown};
-pub use pools::Lanes;
+pub use pools::{Lanes, Reads};
 pub use preferences::{Preferences, PreferencesEvent, PreferencesOf, Profile, Theme};
 pub use recommendations::Recommendations;
-pub use toggles::{Switched, ToggleEvent, Toggles};
+pub use toggles::{Change, Switched, ToggleEvent, ToggleId, Toggles};
+pub use whole::Degradation;

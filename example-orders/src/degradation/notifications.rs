@@ -8,7 +8,8 @@ use std::time::Duration;
 use annals::Recorded;
 use annals::projections::{EffectKey, Reacting, Reactor, ReactorError};
 use annals::resilience::toggle::Toggle;
-use annals::resilience::{PolicySettings, Profile};
+use annals::resilience::{CallError, PolicySettings, Profile};
+use annals::sagas::StepError;
 use annals::sagas::participant::StepKey;
 
 use crate::Fault;
@@ -25,19 +26,23 @@ pub struct Notifications {
 }
 
 impl Notifications {
-    /// Messages through the service at this address.
+    /// The client of the service at this address.
     ///
     /// # Errors
     /// The settings do not fit each other.
-    pub fn new(url: &str, toggle: Toggle<bool>) -> Result<Reacting<Self>, Fault> {
+    pub fn client(url: &str) -> Result<Client, Fault> {
         let settings = PolicySettings {
             profile: Profile::Medium,
             timeout: Some(Duration::from_secs(5)),
             bulkhead: Some(POOL.into()),
             ..PolicySettings::default()
         };
-        let service = Client::new("notification", url, settings)?;
-        Ok(Self { service, toggle }.streams_at_once(POOL as usize))
+        Client::new("notification", url, settings)
+    }
+
+    /// Messages through the service. What it refuses waits for a person, with the later messages of the same order.
+    pub fn new(service: Client, toggle: Toggle<bool>) -> Reacting<Self> {
+        Self { service, toggle }.streams_at_once(POOL as usize).dead_letter()
     }
 }
 
@@ -62,6 +67,12 @@ impl Reactor for Notifications {
         let trace = event.metadata.trace_parent.as_ref().map(ToString::to_string);
         let origin = Origin { shop: event.stream.tenant().to_string(), trace };
         let step = StepKey::new(format!("notification/{key}"))?;
-        Ok(self.service.call("/notify", &notify, &origin, &step.do_key()).await?)
+        match self.service.call("/notify", &notify, &origin, &step.do_key()).await {
+            // It would refuse it again.
+            Err(refused @ CallError { source: Some(StepError::Refused { .. }), .. }) => {
+                Err(ReactorError::permanent(refused))
+            }
+            sent => Ok(sent?),
+        }
     }
 }

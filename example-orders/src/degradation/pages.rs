@@ -4,28 +4,33 @@
 //! never given an older page as if it were a new one.
 
 use std::future::Future;
+use std::hash::Hash;
 use std::time::Duration;
 
 use annals::resilience::fallback::{CacheSettings, StaleCache};
 use annals::resilience::toggle::Toggle;
-use annals::resilience::{Call, CallError, Classify, Deadline, Policy, SettingsError};
+use annals::resilience::{Call, CallError, Classify, Deadline, SettingsError};
 use annals::{Position, Tenant};
-use serde::Serialize;
+
+use super::Reads;
+
+/// A page holds up to a hundred rows, so all of them together are some 30 MB at most.
+const MOST_PAGES: u64 = 1_000;
 
 /// A page of a list.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Page<T> {
-    /// Its rows.
-    pub rows: Vec<T>,
+    /// What is on it.
+    pub value: T,
     /// It shows everything up to here.
     pub position: Position,
 }
 
 /// A page as a client gets it.
-#[derive(Serialize, Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Shown<T> {
-    /// Its rows.
-    pub rows: Vec<T>,
+    /// What is on it.
+    pub value: T,
     /// It shows everything up to here.
     pub position: Position,
     /// The read model could not be read, and this page was read so many seconds ago.
@@ -35,21 +40,25 @@ pub struct Shown<T> {
 }
 
 /// The last pages of all shops, by what was asked for.
-pub struct Pages<T> {
-    policy: Policy,
-    last: StaleCache<(Tenant, String), Page<T>>,
+pub struct Pages<Q, T> {
+    reads: Reads,
+    last: StaleCache<(Tenant, Q), Page<T>>,
     toggle: Toggle<bool>,
 }
 
-impl<T: Clone + Send + Sync + 'static> Pages<T> {
-    /// Pages that are read through `policy`. While `toggle` is off, an error is an error.
+impl<Q, T> Pages<Q, T>
+where
+    Q: Hash + Eq + Clone + Send + Sync + 'static,
+    T: Clone + Send + Sync + 'static,
+{
+    /// Pages that are read through `reads`, of each shop through its own policy. While `toggle` is off, an error is an error.
     ///
     /// # Errors
     /// Settings that cannot work.
-    pub fn new(policy: Policy, toggle: Toggle<bool>) -> Result<Self, SettingsError> {
+    pub fn new(reads: impl Into<Reads>, toggle: Toggle<bool>) -> Result<Self, SettingsError> {
         // Each read is a new one, as clients want to see what they wrote.
-        let settings = CacheSettings { fresh: Duration::ZERO, ..CacheSettings::default() };
-        Ok(Self { last: StaleCache::new("pages", settings)?, policy, toggle })
+        let settings = CacheSettings { fresh: Duration::ZERO, keys: MOST_PAGES, ..CacheSettings::default() };
+        Ok(Self { last: StaleCache::new("pages", settings)?, reads: reads.into(), toggle })
     }
 
     /// The page that `read` reads; or the last one, which says that it is.
@@ -59,7 +68,7 @@ impl<T: Clone + Send + Sync + 'static> Pages<T> {
     pub async fn get<E, F, Fut>(
         &self,
         shop: &Tenant,
-        query: &str,
+        query: &Q,
         at_least: Option<Position>,
         deadline: Deadline,
         mut read: F,
@@ -69,15 +78,16 @@ impl<T: Clone + Send + Sync + 'static> Pages<T> {
         F: FnMut(Call) -> Fut + Send,
         Fut: Future<Output = Result<Page<T>, E>> + Send,
     {
+        let policy = self.reads.of(shop);
         if !self.toggle.is_on() {
-            return Ok(shown(self.policy.idempotent(read).deadline(deadline).run().await?, None, at_least));
+            return Ok(shown(policy.idempotent(read).deadline(deadline).run().await?, None, at_least));
         }
-        let entry = self.last.entry((shop.clone(), query.to_owned()));
-        let answer = self.policy.idempotent(&mut read).deadline(deadline).or_cached(&entry).await?;
+        let entry = self.last.entry((shop.clone(), query.clone()));
+        let answer = policy.idempotent(&mut read).deadline(deadline).or_cached(&entry).await?;
         let is_older = at_least.is_some_and(|at_least| answer.value.position < at_least);
         if is_older && !answer.stale {
             // Another one has asked for it, who had not seen so much.
-            return Ok(shown(self.policy.idempotent(read).deadline(deadline).run().await?, None, at_least));
+            return Ok(shown(policy.idempotent(read).deadline(deadline).run().await?, None, at_least));
         }
         let stale = answer.age.filter(|_| answer.stale).map(|age| age.as_secs());
         Ok(shown(answer.value, stale, at_least))
@@ -85,7 +95,7 @@ impl<T: Clone + Send + Sync + 'static> Pages<T> {
 }
 
 fn shown<T>(page: Page<T>, stale_seconds: Option<u64>, at_least: Option<Position>) -> Shown<T> {
-    let Page { rows, position } = page;
+    let Page { value, position } = page;
     let older_than_asked = at_least.is_some_and(|at_least| position < at_least);
-    Shown { rows, position, stale_seconds, older_than_asked }
+    Shown { value, position, stale_seconds, older_than_asked }
 }

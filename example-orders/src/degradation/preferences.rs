@@ -1,18 +1,20 @@
 //! What a customer prefers. Where that cannot be read, the shop speaks English, counts in euro, and is light.
 
 use annals::resilience::toggle::Toggle;
-use annals::resilience::{Class, Classify, Policy, SettingsError};
+use annals::resilience::{Class, Classify, Deadline, Policy, SettingsError};
 use annals::{
-    Aggregate, Context, Decide, Event, EventStore, Evolve, ExecuteError, ReadError, Repository, Tenant, prelude::*,
+    Aggregate, Context, Decide, Event, EventStore, Evolve, ExecuteError, Position, ReadError, Repository, Tenant,
+    prelude::*,
 };
 use serde::{Deserialize, Serialize};
+use utoipa::ToSchema;
 
 use super::fallback::{Given, WithFallback};
 use crate::domain::money::Currency;
 use crate::domain::order::CustomerId;
 
-/// How the shop looks.
-#[derive(Serialize, Deserialize, Clone, Copy, Debug, Default, PartialEq, Eq)]
+/// How the shop looks: `light` or `dark`.
+#[derive(Serialize, Deserialize, ToSchema, Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[serde(rename_all = "snake_case")]
 pub enum Theme {
     /// Dark on light.
@@ -23,9 +25,10 @@ pub enum Theme {
 }
 
 /// What a customer prefers; the default is for those of whom nothing is known.
-#[derive(Serialize, Deserialize, Clone, Debug, PartialEq, Eq)]
+#[derive(Serialize, Deserialize, ToSchema, Clone, Debug, PartialEq, Eq)]
 pub struct Preferences {
-    /// A language by its code.
+    /// A language by its code, such as `en` or `pt-BR`.
+    #[schema(pattern = "^[A-Za-z]{2,8}(-[A-Za-z0-9]{1,8}){0,3}$")]
     pub language: String,
     /// The currency in which prices are shown.
     pub currency: Currency,
@@ -102,16 +105,21 @@ impl PreferencesOf {
     }
 
     /// What a customer prefers, as far as is known.
-    pub async fn get(&self, shop: &Tenant, customer: &CustomerId) -> Given<Preferences> {
+    pub async fn get(&self, shop: &Tenant, customer: &CustomerId, deadline: Deadline) -> Given<Preferences> {
         let profiles = self.profiles.with(Context::of(shop.clone()));
         let read = |_| {
             let (profiles, customer) = (profiles.clone(), customer.clone());
             async move { Ok::<_, NotRead>(profiles.load(&customer).await?.state.preferences.clone()) }
         };
-        self.known.get((shop.clone(), customer.clone()), read).await
+        self.known.get((shop.clone(), customer.clone()), deadline, read).await
     }
 
-    /// Changes them.
+    /// Forgets what is kept of them: they may have been changed by another process.
+    pub fn forget(&self, shop: &Tenant, customer: &CustomerId) {
+        self.known.changed(&(shop.clone(), customer.clone()));
+    }
+
+    /// Changes them. A reader of one's own writes in another process asks for the position.
     ///
     /// # Errors
     /// They could not be stored.
@@ -120,10 +128,10 @@ impl PreferencesOf {
         context: Context,
         customer: &CustomerId,
         wanted: Preferences,
-    ) -> Result<(), ExecuteError<std::convert::Infallible>> {
+    ) -> Result<Position, ExecuteError<std::convert::Infallible>> {
         let key = (context.tenant().clone(), customer.clone());
-        self.profiles.with(context).send(customer, wanted).await?;
+        let done = self.profiles.with(context).send(customer, wanted).await?;
         self.known.changed(&key);
-        Ok(())
+        Ok(done.position)
     }
 }

@@ -6,7 +6,7 @@ use std::collections::BTreeMap;
 
 use annals::resilience::fallback::CacheSettings;
 use annals::resilience::toggle::Toggle;
-use annals::resilience::{Class, Classify, Policy, SettingsError};
+use annals::resilience::{Class, Classify, Deadline, Policy, SettingsError};
 use annals::{EventStore, EventStoreExt, Filter, Position, ReadError, Tenant};
 use futures::TryStreamExt;
 
@@ -45,12 +45,12 @@ impl<S: EventStore + Clone> Recommendations<S> {
     }
 
     /// What is ordered most in a shop, the first first.
-    pub async fn get(&self, shop: &Tenant) -> Given<Vec<String>> {
+    pub async fn get(&self, shop: &Tenant, deadline: Deadline) -> Given<Vec<String>> {
         let read = |_| {
             let (store, shop) = (self.store.clone(), shop.clone());
             async move { popular(&store, shop).await.map_err(NotRead) }
         };
-        self.known.get(shop.clone(), read).await
+        self.known.get(shop.clone(), deadline, read).await
     }
 }
 

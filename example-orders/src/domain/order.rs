@@ -10,7 +10,7 @@ use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
 use crate::domain::evolution::{PlacedV1, PlacedV2, RENAMED};
-use crate::domain::money::Money;
+use crate::domain::money::{Money, decimal};
 
 text_id! {
     /// The number on the confirmation mail, for example `o-1001`.
@@ -34,10 +34,12 @@ annals::projections::text_column!(Status);
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct Line {
     /// The product.
+    #[schema(min_length = 1, max_length = 1000)]
     pub product: String,
     /// The number of pieces.
+    #[schema(minimum = 1)]
     pub quantity: u32,
-    /// The price of one piece.
+    /// The price of one piece, not below zero.
     pub price: Money,
 }
 
@@ -118,8 +120,9 @@ pub enum OrderEvent {
     },
 }
 
-/// The status of an order.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+/// The status of an order: `placed`, `paid`, `reserved` in a warehouse, `shipped`, `delivered`, and `returned` if it was sent back; or
+/// `cancelled` before it left. `unknown` is that of no order.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "kebab-case")]
 pub enum Status {
     /// There is no such order.
@@ -256,6 +259,12 @@ pub enum OrderError {
     /// The lines have several currencies, or the sum overflows.
     #[error("the lines do not add up to an amount of one currency")]
     NoTotal,
+    /// It costs more than [`MOST`].
+    #[error("an order costs at most {} {}, not {total}", decimal(MOST), total.currency)]
+    TooMuch {
+        /// What the lines cost.
+        total: Money,
+    },
     /// The amount is not the total price.
     #[error("the order costs {expected}, not {offered}")]
     WrongAmount {
@@ -280,6 +289,10 @@ pub enum OrderError {
     },
 }
 
+/// The most that an order may cost, in cents. What is stored is summed up for ever, and no read model can take a sum that its columns do
+/// not hold: millions of orders of this price fit into 64 bits.
+pub const MOST: i64 = 1_000_000_000_000;
+
 /// The total price of lines, of which there is at least one, with at least one piece each.
 pub fn total_of(lines: &[Line]) -> Result<Money, OrderError> {
     if lines.iter().any(|line| line.quantity == 0) {
@@ -289,6 +302,9 @@ pub fn total_of(lines: &[Line]) -> Result<Money, OrderError> {
     for line in lines {
         let price = line.price.times(line.quantity).ok_or(OrderError::NoTotal)?;
         total = total.plus(price).ok_or(OrderError::NoTotal)?;
+    }
+    if !(-MOST..=MOST).contains(&total.minor) {
+        return Err(OrderError::TooMuch { total });
     }
     Ok(total)
 }

@@ -51,6 +51,15 @@ struct Sold {
     revenue: i64,
 }
 
+impl Sold {
+    /// Sums end where their columns do: an event that is stored must not stop the read models of all shops, whatever amount it has.
+    fn add_to(&self, orders: &mut i64, ordered: &mut i64, revenue: &mut i64) {
+        *orders = orders.saturating_add(self.orders);
+        *ordered = ordered.saturating_add(self.ordered);
+        *revenue = revenue.saturating_add(self.revenue);
+    }
+}
+
 /// Builds the table `daily_sales`.
 pub struct DailySales;
 
@@ -59,15 +68,15 @@ impl Projection for DailySales {
     type Row = Day;
     /// The second knows of changed orders.
     const VERSION: u32 = 2;
+    /// They are the sales of all shops together.
+    const ACROSS_TENANTS: bool = true;
 
     fn apply(&self, event: &Recorded<OrderEvent>, rows: &mut Rows<Day>) -> Result<(), ProjectionError> {
         let Some(sold) = sold(event) else { return Ok(()) };
         let (day, currency) = (sold.day, sold.currency.to_string());
         let key = (day, currency.clone());
         let row = rows.get_or_insert_with(&key, || Day { day, currency, orders: 0, ordered: 0, revenue: 0 })?;
-        row.orders += sold.orders;
-        row.ordered += sold.ordered;
-        row.revenue += sold.revenue;
+        sold.add_to(&mut row.orders, &mut row.ordered, &mut row.revenue);
         Ok(())
     }
 }
@@ -84,9 +93,7 @@ impl Projection for ShopSales {
         let (day, currency) = (sold.day, sold.currency.to_string());
         let key = (day, currency.clone());
         let row = rows.get_or_insert_with(&key, || ShopDay { day, currency, orders: 0, ordered: 0, revenue: 0 })?;
-        row.orders += sold.orders;
-        row.ordered += sold.ordered;
-        row.revenue += sold.revenue;
+        sold.add_to(&mut row.orders, &mut row.ordered, &mut row.revenue);
         Ok(())
     }
 }
@@ -97,10 +104,12 @@ fn sold(event: &Recorded<OrderEvent>) -> Option<Sold> {
     Some(match &event.event {
         OrderEvent::Placed { total, .. } => Sold { orders: 1, ordered: total.minor, ..nothing(total.currency) },
         OrderEvent::Changed { total, instead_of, .. } => {
-            Sold { ordered: total.minor - instead_of.minor, ..nothing(total.currency) }
+            Sold { ordered: total.minor.saturating_sub(instead_of.minor), ..nothing(total.currency) }
         }
         OrderEvent::Paid { amount, .. } => Sold { revenue: amount.minor, ..nothing(amount.currency) },
-        OrderEvent::Refunded { amount, .. } => Sold { revenue: -amount.minor, ..nothing(amount.currency) },
+        OrderEvent::Refunded { amount, .. } => {
+            Sold { revenue: amount.minor.saturating_neg(), ..nothing(amount.currency) }
+        }
         OrderEvent::Reserved { .. }
         | OrderEvent::Shipped { .. }
         | OrderEvent::Delivered { .. }

@@ -16,6 +16,8 @@ pub struct CustomerRow {
     pub name: String,
     /// Since when the shop knows the customer.
     pub since: Timestamp,
+    /// What a search looks through: the name in small letters.
+    pub search: String,
 }
 
 /// Builds the table `customers`.
@@ -24,15 +26,20 @@ pub struct Customers;
 impl StreamProjection for Customers {
     type Event = CustomerEvent;
     type Row = CustomerRow;
+    /// The second has the column `search`.
+    const VERSION: u32 = 2;
     const AGGREGATES: &'static [&'static str] = &[Customer::TYPE];
 
     fn apply(&self, event: &Recorded<CustomerEvent>, row: &mut StreamRow<CustomerRow>) -> Result<(), ProjectionError> {
         match &event.event {
             CustomerEvent::Registered { name } => {
-                let customer = row.key().clone();
-                row.insert(CustomerRow { customer, name: name.clone(), since: event.recorded_at });
+                let (customer, search) = (row.key().clone(), name.to_lowercase());
+                row.insert(CustomerRow { customer, name: name.clone(), since: event.recorded_at, search });
             }
-            CustomerEvent::Renamed { name } => row.require()?.name = name.clone(),
+            CustomerEvent::Renamed { name } => {
+                let customer = row.require()?;
+                (customer.name, customer.search) = (name.clone(), name.to_lowercase());
+            }
         }
         Ok(())
     }

@@ -47,11 +47,15 @@ pub async fn show_sales(views: &Projections, out: &mut dyn Write) -> Result<(), 
 
 /// Prints what customers with credit have ordered and charged.
 pub async fn show_statement(views: &Projections, out: &mut dyn Write) -> Result<(), Fault> {
-    let all = views.select_of_tenant::<CustomerStatement>(&Tenant::default(), "granted > $1", &[&0]).await?;
-    let cells = |Statement { customer, orders, ordered, granted, charged }| {
-        [customer.to_string(), orders.to_string(), ordered.to_string(), granted.to_string(), charged.to_string()]
+    let all = views
+        .select_of_tenant::<CustomerStatement>(&Tenant::default(), "granted > $1 ORDER BY customer, currency", &[&0])
+        .await?;
+    let cells = |row: Statement| {
+        let numbers = [row.orders, row.ordered, row.granted, row.charged].map(|number| number.to_string());
+        let [orders, ordered, granted, charged] = numbers;
+        [row.customer.to_string(), row.currency.to_string(), orders, ordered, granted, charged]
     };
-    let all = table(["customer", "orders", "ordered", "granted", "charged"], all.into_iter().map(cells));
+    let all = table(["customer", "currency", "orders", "ordered", "granted", "charged"], all.into_iter().map(cells));
     Ok(writeln!(out, "\nStatement (table customer_statement), from the events of both, in cents:\n{all}")?)
 }
 

@@ -1,28 +1,22 @@
 //! What the service says of itself: whether it should be restarted, and whether requests should come.
 
-use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use annals::projections::Verdict;
+use annals::projections::{ProjectionHealth, Verdict};
 use annals::resilience::health::{Health, HealthError};
 use annals::resilience::receiver::MemoryRecords;
 
+use crate::degradation::Toggles;
 use crate::service::app::App;
-
-/// A read model that is behind by more shows its readers too old a shop.
-const MOST_LAG: Duration = Duration::from_secs(30);
+use crate::service::settings::Settings;
 
 /// Begins to watch.
 ///
 /// # Errors
 /// The system has no thread or no port for it.
-pub fn start(
-    app: &App,
-    records: &MemoryRecords,
-    most_keys: usize,
-    live: Option<SocketAddr>,
-) -> Result<Health, HealthError> {
+pub fn start(app: &App, records: &MemoryRecords, settings: &Settings) -> Result<Health, HealthError> {
+    let (most_keys, most_lag) = (settings.idempotency.keys, settings.most_lag());
     let store = Arc::clone(&app.shop.store);
     let database = move || {
         let store = Arc::clone(&store);
@@ -32,14 +26,10 @@ pub fn start(
     let projections = move || {
         let views = views.clone();
         async move {
-            for one in views.health().await {
-                let problem = match one.verdict {
-                    Verdict::Failed { .. } => "has failed",
-                    Verdict::Paused { .. } => continue,
-                    _ if one.lag.is_some_and(|lag| lag > MOST_LAG) => "is more than 30 s behind",
-                    _ => continue,
-                };
-                return Err(format!("`{}` {problem}", one.name));
+            let problems = views.health().await.into_iter().filter_map(|one| problem_of(&one, most_lag));
+            let problems = problems.collect::<Vec<_>>().join("; ");
+            if !problems.is_empty() {
+                return Err(problems);
             }
             Ok(())
         }
@@ -50,12 +40,47 @@ pub fn start(
         let full = records.keys() >= most_keys;
         async move { if full { Err("there is no room for another idempotency key") } else { Ok(()) } }
     };
+    // It is memory of this process and cannot be gone, but it can be switched off. Then a fault of the read models is one of the lists.
+    let toggles = app.clone();
+    let cache = move || {
+        let off = toggles.degradation.toggles.all().get(Toggles::STALE_PAGES) == Some(&false);
+        async move { if off { Err("the last pages are switched off") } else { Ok(()) } }
+    };
+    // The database may answer again before the breakers ask it. What is refused until then is what one shop asks, or each of them.
+    let reads = app.degradation.lanes.reads.clone();
+    let reads = move || {
+        let refused = reads.all().any(|policy| policy.breaker().check().is_err());
+        async move { if refused { Err("reads are refused for some seconds, as too many have failed") } else { Ok(()) } }
+    };
+    let client = app.checkouts.services.payment.clone();
+    let payment = move || {
+        let client = client.clone();
+        async move { client.is_up().await }
+    };
     let health = Health::builder()
         .critical("database", database)
         .critical("idempotency-keys", keys)
-        .informational("projections", projections);
-    match live {
+        .informational("cache", cache)
+        // Orders are taken without it; their payments wait.
+        .informational("payment", payment)
+        .informational("projections", projections)
+        .informational("reads", reads);
+    match settings.live {
         Some(address) => health.live_port(address).start(),
         None => health.start(),
+    }
+}
+
+/// What is wrong with a read model or a reactor, if that concerns those who send requests. Everyone reads it, so it counts no events.
+fn problem_of(one: &ProjectionHealth, most_lag: Duration) -> Option<String> {
+    let name = &one.name;
+    match one.verdict {
+        Verdict::Failed { .. } => Some(format!("`{name}` has failed")),
+        Verdict::Paused { .. } => None,
+        // Readers are shown too old a shop. After a start this is how long the rest of it takes.
+        _ => one.lag.filter(|lag| *lag > most_lag).map(|lag| {
+            let left = one.time_left.map(|left| format!(", about {} s left", left.as_secs())).unwrap_or_default();
+            format!("`{name}` is too far behind: {} s{left}", lag.as_secs())
+        }),
     }
 }

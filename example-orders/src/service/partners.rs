@@ -1,4 +1,4 @@
-//! The services that a checkout calls. Each runs in this process, on a free port, unless the settings say where it is.
+//! The services that a checkout calls, and the one that sends messages. Each runs in this process, on a free port, unless the settings say where it is.
 
 use std::path::{Path, PathBuf};
 
@@ -19,6 +19,10 @@ pub struct PartnerSettings {
     pub stock: Option<String>,
     /// The address of the carrier.
     pub shipping: Option<String>,
+    /// The address of the service that sends messages to customers.
+    pub notification: Option<String>,
+    /// How those of a checkout are called.
+    pub clients: ClientSettings,
 }
 
 /// The services of this process.
@@ -26,17 +30,19 @@ pub struct PartnerSettings {
 pub struct Partners(Vec<(Kind, Server)>);
 
 impl Partners {
-    /// Starts those whose addresses are not set; gives the clients of all three.
+    /// Starts those whose addresses are not set; gives the clients of those that a checkout calls, and the address of the notification
+    /// service.
     ///
     /// # Errors
     /// An address is none, or a service cannot be started.
-    pub async fn start(settings: &PartnerSettings, folder: &Path) -> Result<(Self, Clients), Fault> {
+    pub async fn start(settings: &PartnerSettings, folder: &Path) -> Result<(Self, Clients, String), Fault> {
         let mut all = Self::default();
         let payment = all.address(Kind::Payment, settings.payment.as_deref(), folder).await?;
         let stock = all.address(Kind::Stock, settings.stock.as_deref(), folder).await?;
         let shipping = all.address(Kind::Shipping, settings.shipping.as_deref(), folder).await?;
-        let clients = Clients::new([&payment, &stock, &shipping], ClientSettings::default())?;
-        Ok((all, clients))
+        let notification = all.address(Kind::Notification, settings.notification.as_deref(), folder).await?;
+        let clients = Clients::new([&payment, &stock, &shipping], settings.clients.clone())?;
+        Ok((all, clients, notification))
     }
 
     async fn address(&mut self, kind: Kind, set: Option<&str>, folder: &Path) -> Result<String, Fault> {

@@ -1,10 +1,12 @@
 //! Errors over HTTP: `application/problem+json` (RFC 9457), with a code that a program can compare and that never changes.
 //!
 //! Every error of the shop becomes one here, by what a caller can do about it: 400 and 422 fix the request, 404 and 409 look again,
-//! 503 and 504 send the same again with the same key, 500 call somebody.
+//! 503 and 504 send the same again with the same key, 500 call somebody. One 409 is like a 503: a key that is in flight.
 
-use annals::projections::{AsOfError, QueryError, WaitError};
-use annals::resilience::Deadline;
+use std::convert::Infallible;
+
+use annals::projections::{AsOfError, ControlError, QueryError, WaitError};
+use annals::resilience::{CallError, Class, Classify, Deadline, Guard, Reason, TimeLimit};
 use annals::sagas::SagaError;
 use annals::{AppendError, ErrorFamily, ExecuteError, Invalid, ReadError};
 use axum::http::{HeaderValue, StatusCode, header};
@@ -27,14 +29,15 @@ pub struct Problem {
     #[schema(value_type = u16)]
     status: StatusCode,
     /// What happened, for programs: `order-status`, say.
-    #[schema(value_type = String)]
+    #[schema(schema_with = crate::service::document::codes)]
     code: &'static str,
     /// What happened, for people, and what to do.
     detail: String,
-    /// Of a conflict: what it should have been.
+    /// Of a conflict: what it should have been. Of `order-status` and `checkout-status` a list of statuses, of `order-amount` an amount,
+    /// else a text.
     #[serde(skip_serializing_if = "Option::is_none")]
     expected: Option<Value>,
-    /// Of a conflict: what it is.
+    /// Of a conflict: what it is. A status, an amount, or a text.
     #[serde(skip_serializing_if = "Option::is_none")]
     actual: Option<Value>,
     #[serde(skip)]
@@ -81,8 +84,34 @@ impl Problem {
     /// The caller's deadline is over. A write may have had its effect: the same key tells.
     pub fn too_late(deadline: Deadline) -> Self {
         debug_assert!(deadline.is_over());
-        let detail = "the deadline of the request is over; a write may have been made, and the same key tells";
+        Self::deadline_exceeded()
+    }
+
+    fn deadline_exceeded() -> Self {
+        let detail =
+            "the deadline of the request is over; if it is a write it may have been made, and the same key tells";
         Self::new(StatusCode::GATEWAY_TIMEOUT, "deadline-exceeded", detail)
+    }
+
+    /// Whether it says that there is no such thing.
+    pub fn is_not_found(&self) -> bool {
+        self.code == "not-found"
+    }
+
+    /// Status, code and detail, for those who do not answer in JSON.
+    pub fn parts(&self) -> (StatusCode, &'static str, &str) {
+        (self.status, self.code, &self.detail)
+    }
+
+    /// The service ends before the request does.
+    pub fn stopping() -> Self {
+        let detail = "the service stops; a write may have been made, and the same key tells after its next start";
+        Self::later("stopping", detail)
+    }
+
+    /// Whether it is a fault of the shop, and not of what was asked.
+    pub fn is_outage(&self) -> bool {
+        self.status.is_server_error() && self.code != "position-not-reached"
     }
 
     /// What no caller can do anything about. The text of the error is for the log.
@@ -90,6 +119,16 @@ impl Problem {
         tracing::error!(error, "a request has failed");
         let detail = "the shop cannot answer this; the request id finds it in the log";
         Self::new(StatusCode::INTERNAL_SERVER_ERROR, "broken", detail)
+    }
+
+    /// The database cannot be asked now. What it says of that is for the log.
+    fn unavailable(error: &(dyn std::error::Error + 'static)) -> Self {
+        Self::of_outage("unavailable", error)
+    }
+
+    fn of_outage(code: &'static str, error: &(dyn std::error::Error + 'static)) -> Self {
+        tracing::debug!(error, "a request cannot be answered now");
+        Self::later(code, "the database does not answer now; send the same again, a write with the same key")
     }
 
     fn key_reused() -> Self {
@@ -101,8 +140,12 @@ impl Problem {
         match family {
             ErrorFamily::Invalid => Self::bad("invalid", error),
             ErrorFamily::Conflict => Self::new(StatusCode::CONFLICT, "conflict", error),
-            ErrorFamily::Transient => Self::later("unavailable", error),
-            ErrorFamily::OutcomeUnknown => Self::later("outcome-unknown", error),
+            ErrorFamily::Transient => Self::unavailable(error),
+            ErrorFamily::OutcomeUnknown => {
+                let detail =
+                    "it is not known whether the write was made; send the same again with the same key, which tells";
+                Self { detail: detail.to_owned(), ..Self::of_outage("outcome-unknown", error) }
+            }
             _ => Self::broken(error),
         }
     }
@@ -113,10 +156,39 @@ impl IntoResponse for Problem {
         let json = HeaderValue::from_static("application/problem+json");
         let body = serde_json::to_vec(&self).unwrap_or_default();
         let mut response = (self.status, [(header::CONTENT_TYPE, json)], body).into_response();
+        if self.status == StatusCode::UNAUTHORIZED {
+            response.headers_mut().insert(header::WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));
+        }
         if let Some(seconds) = self.retry_after {
             response.headers_mut().insert(header::RETRY_AFTER, seconds.into());
         }
         response
+    }
+}
+
+/// What a policy makes of an error of the shop: only its own faults count, and only some of them may pass.
+impl Classify for Problem {
+    fn class(&self) -> Class {
+        Class::of_status(self.status.as_u16(), None)
+    }
+}
+
+impl From<CallError<Self>> for Problem {
+    fn from(error: CallError<Self>) -> Self {
+        let seconds = error.retry_after().map(|wait| wait.as_secs().clamp(1, 60) as u32);
+        let busy = |detail: &str| Self { retry_after: seconds.or(Some(1)), ..Self::later("busy", detail) };
+        match (error.guard(), error.reason, error.source) {
+            (Some(Guard::Deadline), ..) | (_, Reason::TimedOut { limit: TimeLimit::Deadline }, _) => {
+                Self::deadline_exceeded()
+            }
+            (Some(Guard::Breaker), ..) => busy("the database has failed too often, and is not asked for some seconds"),
+            (Some(_), ..) => busy("too many requests of this kind are made at once"),
+            (None, Reason::Failed { .. }, Some(problem)) => problem,
+            (None, ..) => {
+                let detail = "the database did not answer in time; a write may have been made, and the same key tells";
+                Self::later("no-answer", detail)
+            }
+        }
     }
 }
 
@@ -131,7 +203,7 @@ impl From<OrderError> for Problem {
             }
             OrderError::WrongAmount { expected, offered } => Self::conflict("order-amount", &error, expected, offered),
             OrderError::Empty => wrong("order-empty"),
-            OrderError::NoTotal => wrong("order-total"),
+            OrderError::NoTotal | OrderError::TooMuch { .. } => wrong("order-total"),
             OrderError::OtherCurrency { .. } => wrong("order-currency"),
         }
     }
@@ -167,6 +239,13 @@ where
     }
 }
 
+/// What no rule refuses.
+impl From<Infallible> for Problem {
+    fn from(never: Infallible) -> Self {
+        match never {}
+    }
+}
+
 impl From<CheckoutError> for Problem {
     fn from(error: CheckoutError) -> Self {
         match error {
@@ -185,7 +264,11 @@ impl From<SagaError> for Problem {
         match &error {
             // The order of a checkout follows from the key of its request.
             SagaError::StartedBefore { .. } => Self::key_reused(),
-            SagaError::WrongStatus { status, needs, .. } => Self::conflict("checkout-status", &error, needs, status),
+            SagaError::WrongStatus { status, allowed, .. } if !allowed.contains(status) => {
+                Self::conflict("checkout-status", &error, allowed, status)
+            }
+            // It has passed its pivot, say.
+            SagaError::WrongStatus { .. } => Self::new(StatusCode::CONFLICT, "checkout-decision", &error),
             SagaError::NotStarted { .. } => {
                 Self::later("checkout-not-seen", "the checkout has begun, and is not seen yet; send the same again")
             }
@@ -208,7 +291,12 @@ impl From<ReadError> for Problem {
 
 impl From<QueryError> for Problem {
     fn from(error: QueryError) -> Self {
-        Self::of_family(error.family(), &error)
+        match error {
+            QueryError::Value { .. } | QueryError::Key(_) => Self::bad("invalid", error),
+            // The texts are ours, and so are their faults.
+            _ if error.is_transient() => Self::unavailable(&error),
+            _ => Self::broken(&error),
+        }
     }
 }
 
@@ -221,10 +309,22 @@ impl From<AsOfError> for Problem {
     }
 }
 
+impl From<ControlError> for Problem {
+    fn from(error: ControlError) -> Self {
+        match &error {
+            ControlError::Paused { .. } => Self::new(StatusCode::CONFLICT, "projection-paused", &error),
+            error => Self::of_family(error.family(), error),
+        }
+    }
+}
+
 impl From<WaitError> for Problem {
     fn from(error: WaitError) -> Self {
         match &error {
-            WaitError::TimedOut { .. } => Self::later("position-not-reached", &error),
+            WaitError::TimedOut { position, .. } => {
+                let detail = format!("what is read did not show position {position} in time; send the same again");
+                Self::later("position-not-reached", detail)
+            }
             error => Self::of_family(error.family(), error),
         }
     }

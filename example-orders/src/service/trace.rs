@@ -1,18 +1,21 @@
 //! Which request it is: an id for people who look into a log, and the trace context of W3C for machines.
 //!
-//! Both are taken over from the caller where they are well formed, else made. They are stored with the events of a command, and so
+//! The request is a span of the trace, and a line of the log when it is answered. Both are taken over from the caller where they are well formed, else made. They are stored with the events of a command, and so
 //! lead from an event to the request that it came from.
 
-use annals::engine::{IdSource, TraceParent};
+use annals::engine::{IdSource, TimeOrderedIds, TraceParent};
 use annals::{CorrelationId, Invalid};
 use axum::extract::{Request, State};
 use axum::http::{HeaderMap, HeaderName, HeaderValue};
 use axum::middleware::Next;
 use axum::response::Response;
+use tracing::field::Empty;
+use tracing::{Instrument, info_span};
 
 use crate::checkout::flow::FLOW;
+use crate::checkout::handle::SAGA;
 use crate::service::access::to_hex;
-use crate::service::app::App;
+use crate::service::telemetry::{method_of, route_of};
 
 const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 const TRACE_PARENT: HeaderName = HeaderName::from_static("traceparent");
@@ -24,10 +27,21 @@ pub struct Trace {
     pub request_id: String,
     /// `00-TRACE-SPAN-FLAGS`: the caller's trace, and a span of ours in it.
     pub parent: String,
+    /// What the caller sent, if it was well formed.
+    above: Option<String>,
+}
+
+/// How requests are named.
+#[derive(Clone)]
+pub struct Tracing {
+    /// Makes the ids.
+    pub ids: TimeOrderedIds,
+    /// The share of the traces that begin here which is kept.
+    pub kept: f64,
 }
 
 impl Trace {
-    fn of(headers: &HeaderMap, ids: &impl IdSource) -> Self {
+    fn of(headers: &HeaderMap, ids: &impl IdSource, is_kept: bool) -> Self {
         let one = |name| {
             let mut values = headers.get_all(name).iter();
             values.next().filter(|_| values.next().is_none()).and_then(|value: &HeaderValue| value.to_str().ok())
@@ -35,11 +49,12 @@ impl Trace {
         let request_id = one(REQUEST_ID).filter(|id| is_request_id(id));
         let request_id = request_id.map_or_else(|| ids.next_id().to_string(), str::to_owned);
         let span = to_hex(&ids.next_id().as_bytes()[8..]);
-        let parent = match one(TRACE_PARENT).and_then(trace_and_flags) {
+        let above = one(TRACE_PARENT).filter(|header| trace_and_flags(header).is_some());
+        let parent = match above.and_then(trace_and_flags) {
             Some((trace, flags)) => format!("00-{trace}-{span}-{flags}"),
-            None => format!("00-{}-{span}-01", ids.next_id().simple()),
+            None => format!("00-{}-{span}-0{}", ids.next_id().simple(), u8::from(is_kept)),
         };
-        Self { request_id, parent }
+        Self { request_id, parent, above: above.map(str::to_owned) }
     }
 
     /// As it is stored with events.
@@ -54,10 +69,21 @@ impl Trace {
 }
 
 /// Names the request, for the handlers and in the answer.
-pub async fn trace(State(app): State<App>, mut request: Request, next: Next) -> Response {
-    let trace = Trace::of(request.headers(), &app.ids);
+pub async fn trace(State(tracing): State<Tracing>, mut request: Request, next: Next) -> Response {
+    let trace = Trace::of(request.headers(), &tracing.ids, fastrand::f64() < tracing.kept);
+    // Neither path nor query: they say what the request is about.
+    let span = info_span!(
+        "request",
+        "http.request.method" = method_of(request.method()),
+        "http.route" = route_of(&request),
+        "http.response.status_code" = Empty,
+        request_id = trace.request_id,
+        span_context = trace.parent,
+        trace_parent = trace.above,
+    );
     request.extensions_mut().insert(trace.clone());
-    let mut response = next.run(request).await;
+    let mut response = next.run(request).instrument(span.clone()).await;
+    span.record("http.response.status_code", response.status().as_u16());
     // Both are visible ASCII.
     if let (Ok(id), Ok(parent)) = (trace.request_id.parse(), trace.parent.parse()) {
         response.headers_mut().insert(REQUEST_ID, id);
@@ -66,11 +92,14 @@ pub async fn trace(State(app): State<App>, mut request: Request, next: Next) -> 
     response
 }
 
-/// What can be stored with an event, and printed in a log without a doubt where it ends. A choreographed checkout is known by its
-/// correlation id, so a caller who could choose that of one could have any order of the shop paid.
+/// What can be stored with an event, and printed in a log without a doubt where it ends. A checkout is known by its correlation
+/// id, so a caller who could choose that of a choreographed one could have any order of the shop paid.
 fn is_request_id(id: &str) -> bool {
     let is_fine = |b: u8| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'_' | b'.' | b':' | b'/');
-    (1..=100).contains(&id.len()) && id.bytes().all(is_fine) && !id.starts_with("__") && !id.starts_with(FLOW)
+    (1..=100).contains(&id.len())
+        && id.bytes().all(is_fine)
+        && !id.starts_with("__")
+        && ![FLOW, SAGA].iter().any(|begin| id.starts_with(begin))
 }
 
 /// The trace and the flags of a `traceparent` of version 00. The zeros that stand for nothing are refused, as the standard has it.
@@ -92,7 +121,7 @@ mod tests {
 
     fn of(headers: &[(&HeaderName, &str)]) -> Trace {
         let headers = headers.iter().map(|(name, value)| ((*name).clone(), value.parse().expect("a value")));
-        Trace::of(&headers.collect(), &SeededIds::new(1))
+        Trace::of(&headers.collect(), &SeededIds::new(1), true)
     }
 
     #[test]
@@ -117,7 +146,7 @@ mod tests {
     #[test]
     fn a_request_keeps_its_id_unless_it_could_not_be_stored_or_printed() {
         assert_eq!(of(&[(&REQUEST_ID, "web-17")]).request_id, "web-17");
-        for bad in ["", "__x", "a b", "a\tb", "flow-o-1", &"x".repeat(101)] {
+        for bad in ["", "__x", "a b", "a\tb", "flow-o-1", "checkout-o-1", &"x".repeat(101)] {
             let made = of(&[(&REQUEST_ID, bad)]).request_id;
             assert!(made != bad && is_request_id(&made), "{bad}: {made}");
         }

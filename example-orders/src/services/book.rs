@@ -39,8 +39,8 @@ pub struct Entry {
 impl Evolve for Entry {
     fn evolve(&mut self, event: &EntryEvent) {
         match event {
-            EntryEvent::Made { amount } => self.made += amount,
-            EntryEvent::TakenBack { amount } => self.taken_back += amount,
+            EntryEvent::Made { amount } => self.made = self.made.saturating_add(*amount),
+            EntryEvent::TakenBack { amount } => self.taken_back = self.taken_back.saturating_add(*amount),
         }
     }
 }
@@ -101,8 +101,10 @@ impl Sums {
         while let Some(event) = events.try_next().await? {
             for event in event.decode::<EntryEvent>()? {
                 match event {
-                    EntryEvent::Made { amount } => (sums.entries, sums.made) = (sums.entries + 1, sums.made + amount),
-                    EntryEvent::TakenBack { amount } => sums.taken_back += amount,
+                    EntryEvent::Made { amount } => {
+                        (sums.entries, sums.made) = (sums.entries + 1, sums.made.saturating_add(amount))
+                    }
+                    EntryEvent::TakenBack { amount } => sums.taken_back = sums.taken_back.saturating_add(amount),
                 }
             }
         }

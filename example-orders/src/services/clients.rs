@@ -14,6 +14,7 @@ use annals::sagas::participant::outcome;
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
+use super::faults::Faults;
 use super::server::{SHOP, TRACE};
 use crate::Fault;
 
@@ -21,6 +22,9 @@ use crate::Fault;
 pub const BUDGET: Duration = Duration::from_secs(30);
 /// What of it the commands of the order may take.
 const ORDER: Duration = Duration::from_secs(5);
+
+/// How long a service may take to say or change what goes wrong with it.
+const CONTROL: Duration = Duration::from_secs(2);
 
 /// In whose name a service is called.
 #[derive(Serialize, Deserialize, Clone, Debug, PartialEq, Eq)]
@@ -131,6 +135,34 @@ impl Client {
         outcome(status, &headers, &answer.bytes().await.map_err(no_answer)?)
     }
 
+    /// Whether the service says that it is well. It is asked beside the policy, whose breaker counts calls that matter.
+    ///
+    /// # Errors
+    /// It does not answer, or not that.
+    pub async fn is_up(&self) -> Result<(), reqwest::Error> {
+        let asked = async { self.http.get(format!("{}/health", self.url)).send().await?.error_for_status() };
+        // Everyone who asks for the health of the shop reads it.
+        asked.await.map(drop).map_err(reqwest::Error::without_url)
+    }
+
+    /// What goes wrong with the service, by the switches that it has for that.
+    ///
+    /// # Errors
+    /// It does not answer, or not that.
+    pub async fn faults(&self) -> Result<Faults, reqwest::Error> {
+        let request = self.http.get(format!("{}/faults", self.url)).timeout(CONTROL);
+        request.send().await?.error_for_status()?.json().await
+    }
+
+    /// Changes what goes wrong with it from now on.
+    ///
+    /// # Errors
+    /// It does not answer, or refuses.
+    pub async fn set_faults(&self, faults: &Faults) -> Result<(), reqwest::Error> {
+        let request = self.http.put(format!("{}/faults", self.url)).timeout(CONTROL).json(faults);
+        request.send().await?.error_for_status().map(drop)
+    }
+
     /// Sends a request through the policy, for those who call outside of a saga.
     pub async fn call<T: DeserializeOwned + Send>(
         &self,
@@ -143,7 +175,8 @@ impl Client {
     }
 }
 
-/// Without a connection nothing has happened. Anything else may have.
+/// Without a connection nothing has happened. Anything else may have. Customers read it, and the address is nothing for them.
 fn no_answer(error: reqwest::Error) -> StepError {
+    let error = error.without_url();
     if error.is_connect() { StepError::transient(error) } else { StepError::unknown(error) }
 }

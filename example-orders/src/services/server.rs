@@ -10,8 +10,9 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
+use annals::engine::{TimeOrderedIds, TraceParent};
 use annals::sagas::participant::Participant;
-use annals::{Context, EventStore, Repository, SqliteStore, Tenant, engine::TraceParent, prelude::*};
+use annals::{Context, EventStore, Repository, SqliteStore, Tenant, prelude::*};
 use axum::extract::{Path as Segment, State};
 use axum::http::request::Parts;
 use axum::http::{HeaderMap, StatusCode};
@@ -27,7 +28,9 @@ use super::clients::{ClientSettings, Clients};
 use super::faults::{self, Switch};
 use super::{notification, payment, shipping, stock};
 use crate::Fault;
+use crate::connections::{self, Connections};
 use crate::domain::order::OrderId;
+use crate::service::{Settings, Telemetry, Tracing, trace};
 
 /// The header that names the shop.
 pub const SHOP: &str = "x-shop";
@@ -78,22 +81,33 @@ pub struct Server {
     pub faults: Switch,
     store: SqliteStore,
     stop: oneshot::Sender<()>,
-    serving: JoinHandle<std::io::Result<()>>,
+    serving: JoinHandle<()>,
 }
 
 impl Server {
     /// Starts a service on a port of the loopback interface, or on a free one if that is 0. Its store is a file in `folder`, which
     /// is created if it is missing.
     pub async fn start(kind: Kind, folder: &Path, port: u16) -> Result<Self, Fault> {
-        tokio::fs::create_dir_all(folder).await?;
+        Self::start_with(kind, folder, port, |routes| routes).await
+    }
+
+    /// The same with layers around its routes.
+    async fn start_with(
+        kind: Kind,
+        folder: &Path,
+        port: u16,
+        layers: impl FnOnce(Router) -> Router,
+    ) -> Result<Self, Fault> {
+        let not_made = |e| format!("the folder of the services, `{}`, cannot be made: {e}", folder.display());
+        tokio::fs::create_dir_all(folder).await.map_err(not_made)?;
         let store = annals::sqlite(folder.join(format!("{}.db", kind.name()))).await?;
         let listener = TcpListener::bind(("127.0.0.1", port)).await?;
         let url = format!("http://{}", listener.local_addr()?);
         let faults = Switch::new(u64::from(port));
-        let routes = router(kind, &store, &faults);
+        let routes = layers(router(kind, &store, &faults));
         let (stop, stopped) = oneshot::channel();
         let stopped = async { drop(stopped.await) };
-        let serving = tokio::spawn(axum::serve(listener, routes).with_graceful_shutdown(stopped).into_future());
+        let serving = tokio::spawn(connections::serve(listener, routes, Connections::default(), stopped));
         Ok(Self { url, faults, store, stop, serving })
     }
 
@@ -150,26 +164,31 @@ impl Servers {
     }
 }
 
-/// Serves until `stop` is over; the command `service`.
+/// Serves until `stop` is over, and logs each request; the command `service`. Services in the process of the shop do not: what they
+/// are asked are steps of its checkouts, which are lines of its log.
 pub async fn serve(
     kind: Kind,
-    folder: &Path,
+    settings: &Settings,
     port: u16,
     stop: impl Future<Output = ()>,
     out: &mut dyn Write,
 ) -> Result<(), Fault> {
-    let server = Server::start(kind, folder, port).await?;
+    let telemetry = Telemetry::start(&settings.log, &settings.traces)?;
+    let tracing = Tracing { ids: TimeOrderedIds, kept: settings.traces.kept };
+    let logged = |routes: Router| routes.layer(middleware::from_fn_with_state(tracing, trace));
+    let server = Server::start_with(kind, &settings.services_folder()?, port, logged).await?;
     let (name, url) = (kind.name(), &server.url);
     writeln!(out, "The service `{name}` is at {url}. What goes wrong with it is set by: PUT {url}/faults")?;
     out.flush()?;
     stop.await;
     server.stop().await;
+    telemetry.close().await;
     Ok(())
 }
 
 fn router(kind: Kind, store: &SqliteStore, faults: &Switch) -> Router {
     let participant = Participant::new(store.clone()).contexts(context);
-    let work = kind.routes(&participant, &store.aggregate());
+    let work = kind.routes(&participant, &store.aggregate()).route("/health", get(async || StatusCode::NO_CONTENT));
     let book =
         Router::new().route("/book", get(sums)).route("/book/{order}", get(entry)).with_state(Arc::new(store.clone()));
     let control = Router::new().route("/faults", get(faults::show).put(faults::change)).with_state(faults.clone());

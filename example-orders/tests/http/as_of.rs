@@ -33,6 +33,8 @@ async fn a_time_of_our_own_output_gives_the_state_with_that_event_and_no_time_is
         assert_eq!(ids(&then), ["o-1005", "o-1003", "o-1001"]);
         let page = server.get(&format!("/orders?as_of={last}&limit=2&sort=total"), ADMIN).await.json();
         assert_eq!(ids(&page), ["o-1004", "o-1001"]);
+        let found = server.get(&format!("/orders?as_of={last}&q=Brown&sort=total"), ADMIN).await.json();
+        assert_eq!(ids(&found), ["o-1004", "o-1002"]);
         let next = page["next"].as_str().expect("others follow");
         let page = server.get(&format!("/orders?as_of={last}&limit=2&sort=total&after={next}"), ADMIN).await.json();
         assert_eq!(ids(&page), ["o-1003", "o-1005"]);

@@ -1,35 +1,26 @@
 //! Checkouts through the service. The services that they call are the test's own, so that it can set what goes wrong.
 
-use std::time::Duration;
-
 use annals::Tenant;
 use example_orders::services::{Faults, Servers};
-use serde_json::json;
+use serde_json::{Value, json};
 
 use crate::server::{ADMIN, ALICE, ALPHA_OPERATOR, Answer, BETA, BOB, OPERATOR, Server, Store, order};
 
-/// Asks until the answer is as wanted.
-async fn until(server: &Server, path: &str, key: &str, wanted: impl Fn(&Answer) -> bool) -> Answer {
-    let end = tokio::time::Instant::now() + Duration::from_secs(60);
-    loop {
-        let answer = server.get(path, key).await;
-        if wanted(&answer) {
-            return answer;
-        }
-        assert!(tokio::time::Instant::now() < end, "{path}: {}", answer.text);
-        tokio::time::sleep(Duration::from_millis(20)).await;
-    }
+/// A service whose partners run in the test.
+pub(crate) async fn start(store: Store, folder: &std::path::Path) -> (Server, Servers) {
+    start_with(store, folder, &[]).await
 }
 
-/// A service whose partners run in the test.
-async fn start(store: Store, folder: &std::path::Path) -> (Server, Servers) {
+/// The same with these settings.
+pub(crate) async fn start_with(store: Store, folder: &std::path::Path, settings: &[(&str, &str)]) -> (Server, Servers) {
     let partners = Servers::start(folder).await.expect("they start");
     let addresses = [
         ("ORDERS_SERVICES__PAYMENT", &*partners.payment.url),
         ("ORDERS_SERVICES__STOCK", &*partners.stock.url),
         ("ORDERS_SERVICES__SHIPPING", &*partners.shipping.url),
     ];
-    (Server::with(store, &addresses).await, partners)
+    let settings = [settings, &addresses].concat();
+    (Server::with(store, &settings).await, partners)
 }
 
 #[tokio::test]
@@ -54,6 +45,13 @@ async fn a_checkout_is_done_once_whatever_is_sent_again_and_seen_by_its_own_shop
                 assert_eq!(shown["standing"]["flow"], flow, "{shown}");
                 assert!(shown["timeline"].as_array().is_some_and(|events| events.len() > 3), "{shown}");
                 if key == ALICE {
+                    let step = if flow == "orchestrated" { "charge" } else { "payment.completed" };
+                    let of_step = |moment: &Value| moment["step"] == step && moment["name"].is_string();
+                    assert!(shown["timeline"].as_array().is_some_and(|events| events.iter().any(of_step)), "{shown}");
+                    let history = server.get(&format!("/orders/{id}/history"), ALICE).await.json();
+                    let placed = &history["events"][0];
+                    assert_eq!((&placed["event"], &placed["by"]), (&json!("order.placed"), &json!("alpha-alice")));
+                    assert!(placed["caused_by"].is_string(), "{history}");
                     for (other, status) in
                         [(ADMIN, 200), (ALPHA_OPERATOR, 200), (BOB, 404), (BETA, 404), (OPERATOR, 404)]
                     {
@@ -103,6 +101,7 @@ async fn an_operator_of_the_shop_decides_about_a_checkout_that_is_stuck_after_a_
     partners.shipping.faults.set(Faults { closed: true, ..Faults::default() });
     let begun = server.post("/checkouts", ALICE, "stuck", &order("alice", 1, 4_900)).await;
     assert_eq!((begun.status, &begun.json()["answer"]), (202, &json!("waits for a person")), "{}", begun.text);
+    assert_eq!(begun.json()["reason"], "somebody of the shop has to look at it");
     partners.shipping.faults.set(Faults::default());
     let place = begun.header("location").to_owned();
     let decision = format!("{place}/decision");
@@ -113,15 +112,46 @@ async fn an_operator_of_the_shop_decides_about_a_checkout_that_is_stuck_after_a_
     let would = server.post(&decision, ALPHA_OPERATOR, "dry", &retry).await;
     assert_eq!((would.status, would.json()["would"].as_array().map(Vec::len)), (200, Some(2)), "{}", would.text);
     let some = |answer: &Answer| answer.json()["checkouts"].as_array().is_some_and(|all| !all.is_empty());
-    let stuck = until(&server, "/checkouts/stuck", ALPHA_OPERATOR, some).await.json();
+    let stuck = server.until("/checkouts/stuck", ALPHA_OPERATOR, some).await.json();
     assert_eq!(stuck["checkouts"][0]["id"], begun.json()["id"], "a dry run has changed nothing");
+    // By that it is decided about.
+    assert_eq!(
+        (&stuck["checkouts"][0]["order"], &stuck["checkouts"][0]["flow"]),
+        (&begun.json()["order"], &json!("orchestrated"))
+    );
     assert_eq!(server.get("/checkouts/stuck", OPERATOR).await.json()["checkouts"], json!([]), "of another shop");
     let back = json!({ "decision": "compensate", "reason": "x", "dry_run": false });
-    assert_eq!(server.post(&decision, ALPHA_OPERATOR, "back", &back).await.problem().0, 409);
+    let behind_its_pivot = server.post(&decision, ALPHA_OPERATOR, "back", &back).await;
+    assert_eq!(behind_its_pivot.problem(), (409, "checkout-decision".to_owned()));
     let really = json!({ "decision": "retry", "reason": "it is open again", "dry_run": false });
     let decided = server.post(&decision, ALPHA_OPERATOR, "really", &really).await;
     assert_eq!(decided.status, 200, "{}", decided.text);
-    until(&server, &place, ALICE, |answer| answer.json()["standing"]["answer"] == "completed").await;
+    server.until(&place, ALICE, |answer| answer.json()["standing"]["answer"] == "completed").await;
+    // Customers are shown neither what services have said nor who has decided; the staff is.
+    for (key, sees) in [(ALICE, false), (ADMIN, true)] {
+        let shown = server.get(&place, key).await;
+        assert_eq!(
+            (shown.text.contains("HTTP status"), shown.text.contains("alpha-operator")),
+            (sees, sees),
+            "{key} {}",
+            shown.text
+        );
+        assert_eq!(shown.json()["row"].is_object(), sees, "{key} {}", shown.text);
+    }
+    // What a person completes is counted as completed.
+    partners.shipping.faults.set(Faults { closed: true, ..Faults::default() });
+    let by_hand = server.post("/checkouts", ALICE, "by-hand", &order("alice", 1, 4_900)).await;
+    let complete = json!({ "decision": "complete", "reason": "it is delivered by hand", "dry_run": false });
+    let decided =
+        server.post(&format!("{}/decision", by_hand.header("location")), ALPHA_OPERATOR, "hand", &complete).await;
+    assert_eq!((decided.status, &decided.json()["standing"]["answer"]), (200, &json!("completed")), "{}", decided.text);
+    let metrics = server.get("/metrics", OPERATOR).await.text;
+    assert!(metrics.contains(r#"annals_sagas_total{saga="checkout",event="completed"} 2"#), "{metrics}");
+    // For another decision it is in the wrong status, and the right ones are given.
+    let other = json!({ "decision": "skip", "reason": "x" });
+    let late = server.post(&decision, ALPHA_OPERATOR, "late", &other).await;
+    assert_eq!(late.problem(), (409, "checkout-status".to_owned()));
+    assert_eq!((&late.json()["expected"], &late.json()["actual"]), (&json!(["stuck"]), &json!("completed")));
     // The same after a crash is no second decision, which would be refused now.
     server.crash();
     assert_eq!(server.post(&decision, ALPHA_OPERATOR, "really", &really).await.status, 200);
@@ -131,4 +161,40 @@ async fn an_operator_of_the_shop_decides_about_a_checkout_that_is_stuck_after_a_
         assert!(status.success(), "{errors}");
     }
     partners.stop().await;
+}
+
+/// A customer whose second request came to another process was told that an order which is paid and shipped was undone.
+#[tokio::test]
+async fn one_key_is_no_second_checkout_at_another_process_and_hides_none_on_both_databases() {
+    for store in Store::each().await {
+        let one = Server::on(store).await;
+        let other = Server::beside(&one).await;
+        let body = order("alice", 1, 4_900);
+        let exists = (409, "order-exists".to_owned());
+        let done = one.post("/checkouts?flow=choreographed", ALICE, "flow", &body).await;
+        assert_eq!((done.status, &done.json()["answer"]), (200, &json!("completed")), "{}", done.text);
+        let id = done.json()["order"].as_str().expect("an id").to_owned();
+        assert_eq!(other.post("/checkouts", ALICE, "flow", &body).await.problem(), exists);
+        let shown = other.get(&format!("/orders/{id}/checkout"), ALICE).await.json()["standing"].clone();
+        assert_eq!((&shown["flow"], &shown["answer"]), (&json!("choreographed"), &json!("completed")), "{shown}");
+
+        let (id, _) = one.place(ALICE, "order", "alice", 4_900).await;
+        assert_eq!(other.post("/checkouts", ALICE, "order", &body).await.problem(), exists);
+        let none = other.get(&format!("/orders/{id}/checkout"), ALICE).await;
+        assert_eq!(none.problem(), (404, "not-found".to_owned()));
+
+        for number in 0..3 {
+            let key = format!("both-{number}");
+            let (saga, flow) = futures::join!(
+                one.post("/checkouts", ALICE, &key, &body),
+                other.post("/checkouts?flow=choreographed", ALICE, &key, &body),
+            );
+            let (won, lost) = if saga.status == 200 { (saga, flow) } else { (flow, saga) };
+            assert_eq!((won.status, &won.json()["answer"]), (200, &json!("completed")), "{} {}", won.text, lost.text);
+            assert_eq!(lost.problem(), exists, "{}", lost.text);
+            let id = won.json()["order"].as_str().expect("an id").to_owned();
+            let shown = one.get(&format!("/orders/{id}/checkout"), ALICE).await.json()["standing"].clone();
+            assert_eq!(shown["flow"], won.json()["flow"], "{shown}");
+        }
+    }
 }

@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use futures::future::join_all;
 use serde_json::json;
+use sha2::{Digest, Sha256};
 
 use crate::server::{ADMIN, ALICE, Answer, BOB, Server, Store, order};
 
@@ -28,7 +29,7 @@ async fn a_key_that_is_used_for_another_request_is_refused_and_nothing_happens()
     let (first, _) = server.place(ALICE, "one", "alice", 100).await;
     let (second, _) = server.place(ALICE, "two", "alice", 100).await;
     let pay = json!({ "payment": "p", "amount": { "minor": 100, "currency": "EUR" } });
-    let paid = server.post(&format!("/orders/{first}/pay"), ALICE, "k", &pay).await;
+    let paid = server.post(&format!("/orders/{first}/pay"), ADMIN, "k", &pay).await;
     assert_eq!(paid.status, 200);
     for (method, path) in [
         ("POST", format!("/orders/{second}/pay")),
@@ -36,10 +37,10 @@ async fn a_key_that_is_used_for_another_request_is_refused_and_nothing_happens()
         ("POST", format!("/orders/{first}/pay?dry_run=1")),
         ("PUT", format!("/orders/{first}/pay")),
     ] {
-        let other = server.write(method, &path, ALICE, "k", &pay).await;
+        let other = server.write(method, &path, ADMIN, "k", &pay).await;
         assert_eq!(other.problem(), (422, "idempotency-key-reused".to_owned()), "{method} {path}");
     }
-    let again = server.post(&format!("/orders/{first}/pay"), ALICE, "k", &pay).await;
+    let again = server.post(&format!("/orders/{first}/pay"), ADMIN, "k", &pay).await;
     assert_eq!((again.status, &again.text), (200, &paid.text), "the first answer stays");
     assert_eq!(again.header("idempotent-replayed"), "true");
     let history = async |id: String| {
@@ -101,4 +102,71 @@ async fn twenty_at_once_and_one_after_a_crash_are_one_order_on_both_databases() 
         assert_eq!(two.problem(), (422, "idempotency-key-reused".to_owned()));
         assert_eq!(count(&server, "erin").await, 1);
     }
+}
+
+/// Ten customers of one shop filled the memory of all, and no shop could place an order for a day; and two shops whose names were
+/// written alike shared their keys, so that one was given the order of the other.
+#[tokio::test]
+async fn the_keys_of_a_shop_are_no_other_shops_and_its_share_of_the_memory_is_its_own() {
+    let digest = |key: &str| Sha256::digest(key).iter().map(|byte| format!("{byte:02x}")).collect::<String>();
+    let key = |id: &str, tenant: &str| {
+        let sha256 = digest(&format!("{id}.s"));
+        format!("{{ id = '{id}', sha256 = '{sha256}', tenant = '{tenant}', role = 'admin' }}")
+    };
+    let keys = [("ann", "big"), ("bob", "big"), ("cem", "small"), ("b/c", "a"), ("c", "a/b")];
+    let keys = format!("[{}]", keys.map(|(id, tenant)| key(id, tenant)).join(", "));
+    // Of twelve, four tenants have three each.
+    let settings = [
+        ("ORDERS_KEYS", &*keys),
+        ("ORDERS_IDEMPOTENCY__KEYS", "12"),
+        ("ORDERS_IDEMPOTENCY__KEYS_OF_A_CALLER", "2"),
+        ("ORDERS_IDEMPOTENCY__RETENTION", "1h"),
+    ];
+    let server = Server::with(Store::file(), &settings).await;
+    for number in 0..20 {
+        let (once, body) = (format!("none-{number}"), json!({ "reason": "x" }));
+        let refused = server.post("/orders/none/cancel", "ann.s", &once, &body).await;
+        assert_eq!(refused.problem(), (404, "not-found".to_owned()));
+    }
+    for (who, once) in [("ann.s", "1"), ("ann.s", "2"), ("bob.s", "1")] {
+        server.place(who, once, "erin", 100).await;
+    }
+    for (who, whose) in [("ann.s", "of this caller"), ("bob.s", "of this caller's group")] {
+        let full = server.post("/orders", who, "3", &order("erin", 1, 100)).await;
+        assert_eq!(full.problem(), (503, "idempotency-keys-unavailable".to_owned()));
+        let wait: u64 = full.header("retry-after").parse().expect("seconds");
+        assert!(full.text.contains(&format!("{whose}\"")) && (3_000..=3_600).contains(&wait), "{wait} {}", full.text);
+    }
+    server.place("cem.s", "3", "erin", 100).await;
+    let ready = server.get("/health/ready", "").await;
+    assert_eq!((ready.status, &ready.json()["status"]), (200, &json!("up")), "{}", ready.text);
+
+    let (first, _) = server.place("b/c.s", "same", "erin", 100).await;
+    let (second, _) = server.place("c.s", "same", "erin", 100).await;
+    assert_ne!(first, second);
+    assert_eq!(server.get(&format!("/orders/{second}/history"), "c.s").await.status, 200);
+}
+
+/// The process that had refused a request repeated that for a day, while others had done it; and a misuse of a key kept the right
+/// request from being repeated.
+#[tokio::test]
+async fn what_was_refused_is_decided_on_the_order_as_it_is_when_it_is_sent_again() {
+    let mut server = Server::on(Store::file()).await;
+    let (id, _) = server.place(ADMIN, "one", "alice", 100).await;
+    let (other, _) = server.place(ADMIN, "two", "alice", 100).await;
+    let (path, body) = (format!("/orders/{id}/reserve"), json!({ "warehouse": "north" }));
+    let early = server.post(&path, ADMIN, "k", &body).await;
+    assert_eq!(early.problem(), (409, "order-status".to_owned()));
+    let pay = json!({ "payment": "p", "amount": { "minor": 100, "currency": "EUR" } });
+    assert_eq!(server.post(&format!("/orders/{id}/pay"), ADMIN, "pay", &pay).await.status, 200);
+    let done = server.post(&path, ADMIN, "k", &body).await;
+    assert_eq!((done.status, done.header("idempotent-replayed")), (200, ""), "{}", done.text);
+    let again = server.post(&path, ADMIN, "k", &body).await;
+    assert_eq!((&again.text, again.header("idempotent-replayed")), (&done.text, "true"));
+
+    server.crash();
+    let misuse = server.post(&format!("/orders/{other}/reserve"), ADMIN, "k", &body).await;
+    assert_eq!(misuse.problem(), (422, "idempotency-key-reused".to_owned()));
+    let again = server.post(&path, ADMIN, "k", &body).await;
+    assert_eq!((again.status, &again.text), (200, &done.text));
 }

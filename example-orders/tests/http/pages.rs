@@ -131,6 +131,8 @@ async fn each_order_is_in_one_part_by_every_sort_in_both_directions_on_both_data
         };
         assert_eq!(found("100%25%20COTTON_").await, 50, "a search is for the text as it is, in any case");
         assert_eq!((found("100_").await, found("%25%25").await, found("o-1003").await), (0, 0, 1));
+        // By the name of a customer, which is in another read model.
+        assert_eq!((found("bob%20BROWN").await, found("b%25n").await), (3, 0));
         let paid = server.get("/orders?status=paid&limit=100", ADMIN).await.json();
         assert_eq!(paid["orders"].as_array().map(Vec::len), Some(1));
         assert_eq!(server.get("/orders?limit=100", BETA).await.json()["orders"].as_array().map(Vec::len), Some(5));

@@ -2,7 +2,7 @@
 
 use serde_json::{Value, json};
 
-use crate::server::{ADMIN, ALICE, Answer, BOB, OPERATOR, Server, Store, order};
+use crate::server::{ADMIN, ALICE, Answer, OPERATOR, Server, Store, order};
 
 #[tokio::test]
 async fn an_order_is_led_to_its_end_and_every_read_shows_it_on_both_databases() {
@@ -14,7 +14,7 @@ async fn an_order_is_led_to_its_end_and_every_read_shows_it_on_both_databases() 
         let lines = order("alice", 2, 4_900)["lines"].clone();
         let steps: [(&str, &str, &str, Value, &str); 7] = [
             ("PUT", "/lines", ALICE, json!({ "lines": lines }), "placed"),
-            ("POST", "/pay", ALICE, json!({ "payment": "p-1", "amount": euro(9_800) }), "paid"),
+            ("POST", "/pay", ADMIN, json!({ "payment": "p-1", "amount": euro(9_800) }), "paid"),
             ("POST", "/reserve", ADMIN, json!({ "warehouse": "north" }), "reserved"),
             ("POST", "/ship", ADMIN, json!({ "carrier": "snail", "tracking": "SN-1" }), "shipped"),
             ("POST", "/deliver", ADMIN, json!({ "signed_by": "alice" }), "delivered"),
@@ -37,8 +37,9 @@ async fn an_order_is_led_to_its_end_and_every_read_shows_it_on_both_databases() 
             position = done.header("x-position").to_owned();
             assert!(!position.is_empty());
         }
-        let wrong =
-            server.post("/orders/o-1004/pay", BOB, "pay", &json!({ "payment": "p-2", "amount": euro(1) })).await;
+        let wrong = server
+            .post("/orders/o-1004/pay", ADMIN, "too-little", &json!({ "payment": "p-2", "amount": euro(1) }))
+            .await;
         assert_eq!(wrong.problem(), (409, "order-amount".to_owned()));
         assert_eq!(wrong.json()["expected"], euro(1_260));
 
@@ -59,7 +60,14 @@ async fn an_order_is_led_to_its_end_and_every_read_shows_it_on_both_databases() 
         let customer = server.get(&format!("/customers/alice?{seen}"), ALICE).await.json();
         assert_eq!((&customer["name"], &customer["orders"]), (&json!("Alice Baker"), &json!(5)));
         assert_eq!(customer["latest"].as_array().map(Vec::len), Some(5));
-        assert_eq!(customer["ordered"], 2_500 + 3_500 + 4_900 + 6_400 + 9_800);
+        assert_eq!(customer["ordered"], json!([euro(2_500 + 3_500 + 4_900 + 6_400 + 9_800)]));
+        // Amounts of two currencies are never added.
+        let dollars = json!({ "minor": 300, "currency": "USD" });
+        let in_dollars = json!({ "lines": [{ "product": "kettle", "quantity": 1, "price": dollars }] });
+        let placed = server.post("/orders", ALICE, "dollars", &in_dollars).await;
+        let seen = format!("at_least={}", placed.header("x-position"));
+        let customer = server.get(&format!("/customers/alice?{seen}"), ALICE).await.json();
+        assert_eq!((&customer["orders"], &customer["ordered"][1]), (&json!(6), &dollars), "{}", placed.text);
 
         let days = server.get(&format!("/analytics/days?{seen}"), ADMIN).await.json();
         let total = &days["totals"][0];
@@ -71,7 +79,7 @@ async fn an_order_is_led_to_its_end_and_every_read_shows_it_on_both_databases() 
         let all = server.get(&format!("/operator/sales?{seen}"), OPERATOR).await.json();
         assert_eq!(all["totals"][0]["orders"], 13);
         let projections = server.get("/operator/projections", OPERATOR).await.json();
-        assert!(projections["projections"].as_array().is_some_and(|all| all.len() == 6), "{projections}");
+        assert!(projections["projections"].as_array().is_some_and(|all| all.len() == 7), "{projections}");
         assert!(projections["projections"].as_array().into_iter().flatten().all(|one| one["failed"] == false));
     }
 }
@@ -94,7 +102,13 @@ fn check_history(history: &Answer) {
         ]
     );
     let paid = &history["events"][2];
-    assert_eq!((&paid["by"], &paid["version"]), (&json!("alpha-alice"), &json!(3)));
+    assert_eq!((&paid["by"], &paid["version"]), (&json!("alpha-admin"), &json!(3)));
     assert!(paid["request_id"].is_string());
     assert_eq!(paid["changed"][1]["after"], "paid");
+    let data = |event: usize| &history["events"][event]["data"];
+    assert_eq!((&data(0)["customer"], &data(0)["lines"][0]["product"]), (&json!("alice"), &json!("kettle")));
+    // The order costs what it did before, and has other lines.
+    assert_eq!(data(1)["lines"], order("alice", 2, 4_900)["lines"]);
+    assert_eq!(data(4), &json!({ "carrier": "snail", "tracking": "SN-1" }));
+    assert_eq!(data(5), &json!({ "signed_by": "alice" }));
 }

@@ -3,8 +3,9 @@
 use std::time::{Duration, Instant};
 
 use futures::future::join_all;
+use serde_json::json;
 
-use crate::server::{ADMIN, BETA, Server, Store};
+use crate::server::{ADMIN, ALICE, BETA, Server, Store};
 
 #[tokio::test]
 async fn own_writes_are_read_and_positions_that_cannot_come_are_refused_at_once_on_both_databases() {
@@ -43,4 +44,32 @@ async fn own_writes_are_read_and_positions_that_cannot_come_are_refused_at_once_
             assert!(refused.text.contains("at_least"), "{}", refused.text);
         }
     }
+}
+
+#[tokio::test]
+async fn after_a_kill_ones_own_write_is_read_when_the_leases_of_the_dead_have_ended_on_both_databases() {
+    for store in Store::each().await {
+        let mut server = Server::on(store).await;
+        server.crash();
+        let begun = Instant::now();
+        let (id, position) = server.place(ADMIN, "k", "alice", 100).await;
+        // It waits; it is not refused.
+        let found = server.get(&format!("/orders/{id}?at_least={position}"), ADMIN).await;
+        assert_eq!(found.status, 200, "{} after {:?}", found.text, begun.elapsed());
+    }
+}
+
+#[tokio::test]
+async fn preferences_that_another_process_has_changed_are_read_with_the_position_of_the_change() {
+    let one = Server::on(Store::file()).await;
+    let Store::File(file, _) = &one.store else { panic!("it is a file") };
+    let other = Server::on(Store::File(file.clone(), tempfile::tempdir().expect("a folder").into())).await;
+    let path = "/customers/alice/preferences";
+    assert_eq!(other.get(path, ALICE).await.json()["preferences"]["theme"], "light");
+    let wanted = json!({ "language": "en", "currency": "EUR", "theme": "dark" });
+    let set = one.write("PUT", path, ALICE, "dark", &wanted).await;
+    let seen = other.get(&format!("{path}?at_least={}", set.header("x-position")), ALICE).await;
+    assert_eq!((seen.status, seen.json()), (200, json!({ "preferences": wanted, "from": "source" })));
+    let ahead = other.get(&format!("{path}?at_least=9{}", set.header("x-position")), ALICE).await;
+    assert_eq!(ahead.problem(), (400, "position-ahead".to_owned()));
 }

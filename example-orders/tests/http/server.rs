@@ -1,26 +1,60 @@
 //! A service of the test's own, and how it is asked.
 
-use std::io::{BufRead, BufReader, Read};
+use std::io::{BufRead, BufReader};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::{Arc, Mutex};
+use std::thread::JoinHandle;
 
 use reqwest::{Method, RequestBuilder};
 use serde_json::Value;
 
-/// Where the service stores everything.
+use crate::document;
+
+/// Where the service stores everything. Clones are the same.
+#[derive(Clone)]
 pub(crate) enum Store {
-    File(PathBuf, #[expect(dead_code, reason = "it is removed when it is dropped")] tempfile::TempDir),
-    Postgres(annals_scratch::Database),
+    File(PathBuf, #[expect(dead_code, reason = "it is removed when it is dropped")] Arc<tempfile::TempDir>),
+    Postgres(Arc<annals_scratch::Database>),
 }
 
 /// A service that runs until it is dropped.
 pub(crate) struct Server {
     child: Child,
+    /// What it has written to its standard error since its start.
+    log: Log,
     pub(crate) address: String,
     pub(crate) client: reqwest::Client,
     pub(crate) store: Store,
     settings: Vec<(String, String)>,
     services: tempfile::TempDir,
+}
+
+/// What a process writes to its standard error. Somebody has to read that, or a process would stop at a full pipe.
+struct Log(Arc<Mutex<String>>, Option<JoinHandle<()>>);
+
+impl Log {
+    fn of(child: &mut Child) -> Self {
+        let (written, errors) = (Arc::<Mutex<String>>::default(), child.stderr.take().expect("a pipe"));
+        let into = Arc::clone(&written);
+        let reading = std::thread::spawn(move || {
+            for line in BufReader::new(errors).lines().map_while(Result::ok) {
+                *into.lock().expect("no panic") += &(line + "\n");
+            }
+        });
+        Self(written, Some(reading))
+    }
+
+    fn so_far(&self) -> String {
+        self.0.lock().expect("no panic").clone()
+    }
+
+    /// All of a process that has ended.
+    fn all(&mut self) -> String {
+        self.1.take().into_iter().for_each(|reading| reading.join().expect("no panic"));
+        self.so_far()
+    }
 }
 
 /// An answer, read whole.
@@ -43,11 +77,11 @@ pub(crate) const OPERATOR: &str = "operator.demo";
 impl Store {
     pub(crate) fn file() -> Self {
         let folder = tempfile::tempdir().expect("a folder");
-        Self::File(folder.path().join("orders.db"), folder)
+        Self::File(folder.path().join("orders.db"), Arc::new(folder))
     }
 
     pub(crate) async fn postgres() -> Self {
-        Self::Postgres(annals_scratch::Database::empty().await)
+        Self::Postgres(Arc::new(annals_scratch::Database::empty().await))
     }
 
     /// One of each.
@@ -67,15 +101,20 @@ impl Server {
         let settings = generous.iter().chain(settings).map(|(name, value)| ((*name).to_owned(), (*value).to_owned()));
         let settings: Vec<_> = settings.collect();
         let services = tempfile::tempdir().expect("a folder");
-        let (child, address) = start(&store, &settings, services.path());
-        Self { child, address, client: reqwest::Client::new(), store, settings, services }
+        let (child, log, address) = start(&store, &settings, services.path());
+        Self { child, log, address, client: reqwest::Client::new(), store, settings, services }
+    }
+
+    /// A second process of the same service.
+    pub(crate) async fn beside(other: &Self) -> Self {
+        Self::on(other.store.clone()).await
     }
 
     /// Kills the service, as a crash does, and starts it again on the same data.
     pub(crate) fn crash(&mut self) {
         self.child.kill().expect("killed");
         self.child.wait().expect("it ended");
-        (self.child, self.address) = start(&self.store, &self.settings, self.services.path());
+        (self.child, self.log, self.address) = start(&self.store, &self.settings, self.services.path());
     }
 
     /// Asks the service to end, and waits until it has; gives what it printed since its start.
@@ -84,9 +123,12 @@ impl Server {
         let signalled = Command::new("kill").args(["-TERM", &self.child.id().to_string()]).status();
         assert!(signalled.expect("signalled").success());
         let status = self.child.wait().expect("it ended");
-        let mut printed = String::new();
-        self.child.stderr.take().expect("a pipe").read_to_string(&mut printed).expect("text");
-        (status, printed)
+        (status, self.log.all())
+    }
+
+    /// What it has written to its log since its start.
+    pub(crate) fn log(&self) -> String {
+        self.log.so_far()
     }
 
     pub(crate) fn request(&self, method: &str, path: &str, key: &str) -> RequestBuilder {
@@ -95,7 +137,7 @@ impl Server {
     }
 
     pub(crate) async fn get(&self, path: &str, key: &str) -> Answer {
-        Answer::of(self.request("GET", path, key)).await
+        self.documented("GET", path, self.request("GET", path, key)).await
     }
 
     /// A write under a key of its own.
@@ -104,7 +146,15 @@ impl Server {
     }
 
     pub(crate) async fn write(&self, method: &str, path: &str, key: &str, once: &str, body: &Value) -> Answer {
-        Answer::of(self.request(method, path, key).header("idempotency-key", once).json(body)).await
+        let request = self.request(method, path, key).header("idempotency-key", once).json(body);
+        self.documented(method, path, request).await
+    }
+
+    /// The answer, which is one that the document of the API has.
+    pub(crate) async fn documented(&self, method: &str, path: &str, request: RequestBuilder) -> Answer {
+        let answer = Answer::of(request).await;
+        document::check(document::document(self).await, method, path, &answer);
+        answer
     }
 
     /// Places an order of one line; gives its id and the answer's position.
@@ -120,6 +170,32 @@ impl Server {
 pub(crate) fn order(customer: &str, quantity: u32, cents: i64) -> Value {
     let price = serde_json::json!({ "minor": cents, "currency": "EUR" });
     serde_json::json!({ "customer": customer, "lines": [{ "product": "kettle", "quantity": quantity, "price": price }] })
+}
+
+impl Server {
+    /// Asks until the answer is as wanted.
+    pub(crate) async fn until(&self, path: &str, key: &str, wanted: impl Fn(&Answer) -> bool) -> Answer {
+        let end = tokio::time::Instant::now() + std::time::Duration::from_secs(60);
+        loop {
+            let answer = self.get(path, key).await;
+            if wanted(&answer) {
+                return answer;
+            }
+            assert!(tokio::time::Instant::now() < end, "{path}: {}", answer.text);
+            tokio::time::sleep(std::time::Duration::from_millis(20)).await;
+        }
+    }
+
+    /// Switches a feature on or off, in all shops.
+    pub(crate) async fn switch(&self, toggle: &str, on: bool) -> Answer {
+        static SWITCHED: AtomicU32 = AtomicU32::new(0);
+        let once = format!("switch-{}", SWITCHED.fetch_add(1, Ordering::Relaxed));
+        let body = serde_json::json!({ "on": on, "reason": "a test" });
+        let path = format!("/operator/toggles/{toggle}");
+        let done = self.write("PUT", &path, OPERATOR, &once, &body).await;
+        assert_eq!(done.status, 200, "{}", done.text);
+        done
+    }
 }
 
 impl Answer {
@@ -145,7 +221,7 @@ impl Answer {
     }
 }
 
-fn start(store: &Store, settings: &[(String, String)], services: &Path) -> (Child, String) {
+fn start(store: &Store, settings: &[(String, String)], services: &Path) -> (Child, Log, String) {
     let mut command = Command::new(env!("CARGO_BIN_EXE_example-orders"));
     command.args(["--listen", "127.0.0.1:0"]).env_remove("DATABASE_URL");
     command.arg("--services").arg(services);
@@ -155,25 +231,59 @@ fn start(store: &Store, settings: &[(String, String)], services: &Path) -> (Chil
     };
     command.envs(settings.iter().map(|(name, value)| (name, value)));
     let mut child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().expect("it starts");
+    let mut log = Log::of(&mut child);
     let mut lines = BufReader::new(child.stdout.take().expect("a pipe")).lines();
     let first = lines.next().and_then(Result::ok);
     let address =
         first.as_deref().and_then(|line| line.split_once("http://")?.1.split_once(';')).map(|(address, _)| address);
     let Some(address) = address.map(str::to_owned) else {
         child.wait().expect("it ended");
-        let mut errors = String::new();
-        child.stderr.take().expect("a pipe").read_to_string(&mut errors).expect("text");
-        panic!("it did not start: {first:?} {errors}");
+        panic!("it did not start: {first:?} {}", log.all());
     };
     // Somebody has to read what it prints, or it would stop at a full pipe.
     std::thread::spawn(move || lines.for_each(drop));
-    (child, address)
+    (child, log, address)
+}
+
+/// One of the services as a process of its own, which is killed when it is dropped.
+pub(crate) struct Service(Child, Log);
+
+impl Service {
+    /// What it has written to its log since its start.
+    pub(crate) fn log(&self) -> String {
+        self.1.so_far()
+    }
+}
+
+/// Starts one with its files in `folder`; gives its address too.
+pub(crate) fn service(kind: &str, folder: &Path, settings: &[(&str, &str)]) -> (Service, String) {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_example-orders"));
+    command.args(["service", kind, "--port", "0", "--services"]).arg(folder).env_remove("DATABASE_URL");
+    command.envs(settings.iter().copied());
+    let mut child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().expect("it starts");
+    let log = Log::of(&mut child);
+    let mut first = String::new();
+    BufReader::new(child.stdout.take().expect("a pipe")).read_line(&mut first).expect("a line");
+    let service = Service(child, log);
+    let url = first.split_once(" is at ").and_then(|(_, rest)| rest.split_once(". "));
+    let (url, _) = url.unwrap_or_else(|| panic!("it did not start: {first} {}", service.log()));
+    (service, url.to_owned())
+}
+
+/// It may have ended already.
+fn end(child: &mut Child) {
+    let _ = child.kill();
+    let _ = child.wait();
+}
+
+impl Drop for Service {
+    fn drop(&mut self) {
+        end(&mut self.0);
+    }
 }
 
 impl Drop for Server {
     fn drop(&mut self) {
-        // It may have ended already.
-        let _ = self.child.kill();
-        let _ = self.child.wait();
+        end(&mut self.child);
     }
 }

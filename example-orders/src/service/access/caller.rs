@@ -4,10 +4,12 @@ use std::sync::Arc;
 
 use annals::{Actor, Invalid, Tenant};
 use axum::extract::FromRequestParts;
+use axum::http::StatusCode;
 use axum::http::request::Parts;
 use serde::Deserialize;
 
 use crate::domain::order::CustomerId;
+use crate::service::app::App;
 use crate::service::problem::Problem;
 
 /// What a caller may do; the documents of the routes say which roles each takes.
@@ -70,9 +72,10 @@ impl Caller {
         Actor::new(&self.key)
     }
 
-    /// Whose idempotency keys they are.
+    /// Whose idempotency keys they are. No two callers have one name: the part behind the last slash has none of its own, as a slash in
+    /// the id of a key is written as a space, which no id has.
     pub fn name(&self) -> String {
-        format!("{}/{}", self.tenant, self.key)
+        format!("{}/{}", self.tenant, self.key.replace('/', " "))
     }
 }
 
@@ -82,5 +85,22 @@ impl<S: Send + Sync> FromRequestParts<S> for Caller {
     /// The guard has put it there. A route without the guard in front of it answers nobody.
     async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self, Problem> {
         parts.extensions.get().cloned().ok_or_else(super::guard::unknown)
+    }
+}
+
+/// A caller whose key is that of no shop, but of those who run the service: what concerns all shops is decided by nobody else.
+#[derive(Clone, Copy, Debug)]
+pub struct OfNoShop;
+
+impl FromRequestParts<App> for OfNoShop {
+    type Rejection = Problem;
+
+    async fn from_request_parts(parts: &mut Parts, app: &App) -> Result<Self, Problem> {
+        let caller = Caller::from_request_parts(parts, app).await?;
+        if app.keys.is_of_no_shop(&caller.key) {
+            return Ok(Self);
+        }
+        let detail = "it concerns all shops, and the key is that of one; a key of an operator of no shop is for it";
+        Err(Problem::new(StatusCode::FORBIDDEN, "all-shops", detail))
     }
 }

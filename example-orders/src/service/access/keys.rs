@@ -3,7 +3,7 @@
 //! One round of SHA-256 is enough, because the secret is 32 random bytes, which nobody finds by trying. For passwords, which people
 //! choose, it would not be.
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 use std::fmt::Write;
 use std::sync::Arc;
 
@@ -81,6 +81,27 @@ impl Keys {
         let is_right = bool::from(hash_of(key).ct_eq(&hash));
         found.filter(|_| is_right).map(|(_, caller)| caller)
     }
+
+    /// The shops: whose customers or staff have keys.
+    pub fn shops(&self) -> Vec<Tenant> {
+        let people = self.0.values().filter(|(_, caller)| caller.role != Role::Operator);
+        people.map(|(_, caller)| caller.tenant.clone()).collect::<BTreeSet<_>>().into_iter().collect()
+    }
+
+    /// How many tenants have keys.
+    pub fn tenants(&self) -> usize {
+        self.0.values().map(|(_, caller)| &caller.tenant).collect::<BTreeSet<_>>().len()
+    }
+
+    /// Whether a key of this id is there and belongs to none of them, but to those who run the service.
+    pub fn is_of_no_shop(&self, id: &str) -> bool {
+        self.0.get(id).is_some_and(|(_, caller)| !self.shops().contains(&caller.tenant))
+    }
+
+    /// Whether it is the key of somebody who works here. Of the others the id may say which customer it is.
+    pub fn is_of_staff(&self, id: &str) -> bool {
+        self.0.get(id).is_some_and(|(_, caller)| caller.role != Role::Customer)
+    }
 }
 
 /// Makes a key, and the lines of the settings for it.
@@ -91,12 +112,16 @@ pub fn new_key(
 ) -> Result<(String, String), getrandom::Error> {
     let mut secret = [0; 32];
     getrandom::fill(&mut secret)?;
-    let id = format!("{tenant}-{}-{}", role.name(), &to_hex(&secret[..4]));
+    // A shop may be called by its domain, and an id has no dot.
+    let plain = |c: char| if c.is_ascii_alphanumeric() || c == '_' { c } else { '-' };
+    let shop: String = tenant.as_str().chars().map(plain).collect();
+    let id = format!("{shop}-{}-{}", role.name(), &to_hex(&secret[..4]));
     let key = format!("{id}.{}", to_hex(&secret[4..]));
-    let mut lines = format!("[[keys]]\nid = {id:?}\nsha256 = \"{}\"\n", to_hex(&hash_of(&key)));
-    lines += &format!("tenant = {:?}\nrole = {:?}\n", tenant.as_str(), role.name());
-    if let Some(customer) = customer {
-        lines += &format!("customer = {:?}\n", customer.as_str());
+    let sha256 = to_hex(&hash_of(&key));
+    let values = [("id", &*id), ("sha256", &*sha256), ("tenant", tenant.as_str()), ("role", role.name())];
+    let mut lines = "[[keys]]\n".to_owned();
+    for (name, value) in values.into_iter().chain(customer.map(|customer| ("customer", customer.as_str()))) {
+        lines += &format!("{name} = {}\n", toml::Value::from(value));
     }
     Ok((key, lines))
 }

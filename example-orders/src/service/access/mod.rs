@@ -7,7 +7,7 @@ mod guard;
 mod keys;
 mod rights;
 
-pub use caller::{Caller, Role};
+pub use caller::{Caller, OfNoShop, Role};
 pub use guard::guard;
 pub use keys::{KeySettings, Keys, new_key, of_the_demo, to_hex};
 pub use rights::Rights;

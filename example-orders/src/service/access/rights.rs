@@ -11,9 +11,15 @@ use super::caller::Role;
 /// The name of the security scheme in the document.
 pub const SCHEME: &str = "api_key";
 
-/// The roles of each route.
+/// What the document says of each route that is enforced before it.
 #[derive(Debug)]
-pub struct Rights(HashMap<(Method, String), Vec<Role>>);
+pub struct Rights(HashMap<(Method, String), Route>);
+
+#[derive(Debug)]
+struct Route {
+    roles: Vec<Role>,
+    takes_query: bool,
+}
 
 /// A route whose document does not say who may use it.
 #[derive(Debug, thiserror::Error)]
@@ -34,7 +40,9 @@ impl Rights {
                 let route = format!("{} {path}", method.to_ascii_uppercase());
                 let Ok(method) = Method::from_bytes(method.to_ascii_uppercase().as_bytes()) else { continue };
                 let roles = roles_of(operation).ok_or(RightsFault(route))?;
-                rights.insert((method, path.clone()), roles);
+                let mut parameters = operation["parameters"].as_array().into_iter().flatten();
+                let takes_query = parameters.any(|parameter| parameter["in"] == "query");
+                rights.insert((method, path.clone()), Route { roles, takes_query });
             }
         }
         Ok(Self(rights))
@@ -47,7 +55,12 @@ impl Rights {
 
     /// Whether a caller of this role may use the route.
     pub fn allow(&self, method: &Method, path: &str, role: Role) -> bool {
-        self.0.get(&route(method, path)).is_some_and(|roles| roles.contains(&role))
+        self.0.get(&route(method, path)).is_some_and(|route| route.roles.contains(&role))
+    }
+
+    /// Whether the route has any parameter in its query.
+    pub fn takes_query(&self, method: &Method, path: &str) -> bool {
+        self.0.get(&route(method, path)).is_some_and(|route| route.takes_query)
     }
 }
 

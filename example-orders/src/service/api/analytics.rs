@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 
 use annals::AsOf;
+use annals::projections::QueryValue;
 use annals::resilience::Deadline;
 use axum::Json;
 use axum::extract::State;
@@ -24,18 +25,18 @@ pub fn routes() -> OpenApiRouter<App> {
 }
 
 /// Which days.
-#[derive(Deserialize, IntoParams)]
+#[derive(Deserialize, Default, IntoParams)]
 #[serde(deny_unknown_fields)]
 #[into_params(parameter_in = Query)]
 pub struct DaysQuery {
     /// The first day, such as 2026-03-02; the first of all if it is left out.
     #[param(value_type = Option<String>, format = Date)]
-    from: Option<Date>,
+    pub from: Option<Date>,
     /// The last day; the last of all if it is left out.
     #[param(value_type = Option<String>, format = Date)]
-    to: Option<Date>,
+    pub to: Option<Date>,
     /// The sales as they were known at a time such as 2026-03-02T09:30:00Z.
-    as_of: Option<String>,
+    pub as_of: Option<String>,
     /// `X-Position` of a write: the sales have it.
     pub at_least: Option<String>,
 }
@@ -44,35 +45,42 @@ pub struct DaysQuery {
 #[derive(Serialize, ToSchema)]
 pub struct Sales {
     /// The newest first.
-    days: Vec<DaySales>,
+    pub days: Vec<DaySales>,
     /// The sums of these days, for each currency.
-    totals: Vec<Total>,
+    pub totals: Vec<Total>,
 }
 
 /// One day (UTC) in one currency. Amounts are in minor units.
 #[derive(Serialize, ToSchema)]
-struct DaySales {
+pub struct DaySales {
+    /// The day.
     #[schema(value_type = String, format = Date)]
-    day: Date,
-    currency: String,
+    pub day: Date,
+    /// The currency by its ISO code.
+    pub currency: String,
     /// Orders placed on this day.
-    orders: i64,
+    pub orders: i64,
     /// What they cost.
-    ordered: i64,
+    pub ordered: i64,
     /// Payments minus refunds of this day.
-    revenue: i64,
-    /// What an order costs, on average; nothing if there is none.
-    average_order: Option<i64>,
+    pub revenue: i64,
+    /// What an order costs, on average, rounded down; nothing if there is none.
+    pub average_order: Option<i64>,
 }
 
-/// The sums in one currency.
+/// The sums in one currency. Amounts are in minor units.
 #[derive(Serialize, ToSchema)]
-struct Total {
-    currency: String,
-    orders: i64,
-    ordered: i64,
-    revenue: i64,
-    average_order: Option<i64>,
+pub struct Total {
+    /// The currency by its ISO code.
+    pub currency: String,
+    /// Orders placed on these days.
+    pub orders: i64,
+    /// What they cost.
+    pub ordered: i64,
+    /// Payments minus refunds of these days.
+    pub revenue: i64,
+    /// What an order costs, on average, rounded down; nothing if there is none.
+    pub average_order: Option<i64>,
 }
 
 /// The days from `$1` to `$2`.
@@ -83,32 +91,26 @@ impl DaysQuery {
     pub fn days(&self) -> (Date, Date) {
         (self.from.unwrap_or(Date::MIN), self.to.unwrap_or(Date::MAX))
     }
-
-    /// Refuses `as_of` where it has no meaning.
-    pub fn without_as_of(&self) -> Result<(), Problem> {
-        match self.as_of {
-            None => Ok(()),
-            Some(_) => Err(Problem::bad("query-invalid", "the sums over all shops have no `as_of`")),
-        }
-    }
 }
 
 /// The sales of the shop by day: orders, revenue, and what an order costs on average.
-#[utoipa::path(get, path = "/analytics/days", tag = "analytics", params(DaysQuery),
+#[utoipa::path(get, path = "/analytics/days", operation_id = "list_sales_by_day", tag = "analytics", params(DaysQuery),
     responses((status = 200, body = Sales)), security(("api_key" = ["admin"])))]
-async fn by_day(
+pub async fn by_day(
     State(app): State<App>,
     caller: Caller,
     deadline: Deadline,
     Asked(query): Asked<DaysQuery>,
 ) -> Result<Json<Sales>, Problem> {
     app.shows::<ShopSales>(query.at_least.as_deref(), deadline).await?;
-    let (from, to) = query.days();
+    let (views, (from, to)) = (&app.shop.views, query.days());
+    let days: [&dyn QueryValue; 2] = [&from, &to];
     let rows = match &query.as_of {
-        None => app.shop.views.select_of_tenant::<ShopSales>(&caller.tenant, DAYS, &[&from, &to]).await?,
+        None => app.report(deadline, || views.select_of_tenant::<ShopSales>(&caller.tenant, DAYS, &days)).await?,
         Some(time) => {
+            let time = AsOf::time(moment(time)?);
             let _room = app.room_to_replay().await?;
-            let then = app.shop.views.as_of_tenant::<ShopSales>(&caller.tenant, AsOf::time(moment(time)?)).await?;
+            let then = app.report(deadline, || views.as_of_tenant::<ShopSales>(&caller.tenant, time)).await?;
             let mut rows: Vec<ShopDay> = then.rows.into_iter().filter(|row| from <= row.day && row.day <= to).collect();
             rows.sort_by(|one, other| (other.day, &one.currency).cmp(&(one.day, &other.currency)));
             rows

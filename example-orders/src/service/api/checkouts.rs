@@ -3,7 +3,7 @@
 //! A checkout calls three services, and goes on whether or not anybody waits for it. So the answer is where it has ended, or that it
 //! goes on, and where to look.
 
-use annals::sagas::{By, Intervention, SagaId};
+use annals::sagas::{By, Intervention, SagaId, Status};
 use axum::Json;
 use axum::extract::State;
 use axum::http::{StatusCode, header};
@@ -16,9 +16,9 @@ use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
 use crate::checkout::timeline::line;
-use crate::checkout::{Flow, Moment, Standing};
+use crate::checkout::{Flow, Moment, Standing, flow_and_order};
 use crate::domain::order::OrderId;
-use crate::service::access::Caller;
+use crate::service::access::{Caller, Role};
 use crate::service::api::steps::{NewOrder, short};
 use crate::service::api::write::Write;
 use crate::service::app::App;
@@ -42,17 +42,23 @@ struct FlowQuery {
 }
 
 /// Place an order, pay it, set its pieces aside and ship it; or cancel it, where that is not possible.
-#[utoipa::path(post, path = "/checkouts", tag = "checkouts", request_body = NewOrder, params(FlowQuery),
+#[utoipa::path(post, path = "/checkouts", operation_id = "begin_checkout", tag = "checkouts", request_body = NewOrder, params(FlowQuery),
     responses(
         (status = 200, description = "It has ended.", body = Standing),
         (status = 202, description = "It goes on, or waits for a person; `Location` is where to look.", body = Standing)
     ), security(("api_key" = ["customer", "admin"])))]
 async fn begin(write: Write, Asked(query): Asked<FlowQuery>, Body(new): Body<NewOrder>) -> Result<Response, Problem> {
     let (app, shop) = (&write.app, &write.caller.tenant);
-    let id = app.checkouts.begin(query.flow, new.cart(&write)?, &write.context()?).await?;
-    let standing = app.checkouts.wait(shop, &id, write.deadline_of_wait()).await?;
+    let (cart, context) = (new.cart(&write)?, write.context()?);
+    let id = write.command(app.checkouts.begin(query.flow, cart, &context)).await?;
+    let standing = tokio::select! {
+        standing = app.checkouts.wait(shop, &id, write.deadline_of_wait()) => standing?,
+        // The service stops. The checkout goes on in another process, or after the next start.
+        () = app.drain.begun() => app.checkouts.standing(shop, &id).await?,
+    };
     // What the checkout has written to the order is before the end of the log.
     let position = app.position(app.shop.store.head().await?.position);
+    let standing = shown(&write.caller, standing);
     if standing.status.is_final() {
         return Ok((position, Json(standing)).into_response());
     }
@@ -66,7 +72,7 @@ async fn begin(write: Write, Asked(query): Asked<FlowQuery>, Body(new): Body<New
 struct CheckoutDetails {
     /// Where it stands.
     standing: Standing,
-    /// Its row in `saga_instances`, which may come a moment later.
+    /// Its row in `saga_instances`, which may come a moment later. Not for customers.
     #[schema(value_type = Option<Object>)]
     row: Option<Value>,
     /// What has happened.
@@ -74,7 +80,7 @@ struct CheckoutDetails {
 }
 
 /// Where the checkout of an order stands, and what has happened in it.
-#[utoipa::path(get, path = "/orders/{order}/checkout", tag = "checkouts", params(("order" = String, Path)),
+#[utoipa::path(get, path = "/orders/{order}/checkout", operation_id = "get_checkout", tag = "checkouts", params(("order" = String, Path)),
     responses((status = 200, body = CheckoutDetails)), security(("api_key" = ["customer", "admin", "operator"])))]
 async fn show(
     State(app): State<App>,
@@ -82,9 +88,13 @@ async fn show(
     OrderPath(order): OrderPath,
 ) -> Result<Json<CheckoutDetails>, Problem> {
     let (id, standing) = find(&app, &caller, &order).await?;
-    let timeline = app.checkouts.timeline(&caller.tenant, &id).await?;
+    let mut timeline = app.checkouts.timeline(&caller.tenant, &id).await?;
+    if caller.role == Role::Customer {
+        timeline.iter_mut().for_each(without_words);
+    }
+    let standing = shown(&caller, standing);
     let row = app.checkouts.sagas.tenant(caller.tenant).find(&id).await?;
-    let row = row.map(|row| {
+    let row = row.filter(|_| caller.role != Role::Customer).map(|row| {
         json!({
             "saga_type": row.saga_type, "current_step": row.current_step, "attempt": row.attempt, "status": row.status,
             "version": row.version, "created_at": row.created_at, "updated_at": row.updated_at, "wake_at": row.wake_at,
@@ -94,8 +104,32 @@ async fn show(
     Ok(Json(CheckoutDetails { standing, row, timeline }))
 }
 
+/// What a caller is shown. What services say is not for customers: it may name machines.
+fn shown(caller: &Caller, standing: Standing) -> Standing {
+    if caller.role != Role::Customer {
+        return standing;
+    }
+    let reason = match standing.status {
+        Status::Running => "a service does not answer",
+        Status::Stuck => "somebody of the shop has to look at it",
+        _ => "the checkout was not possible",
+    };
+    Standing { reason: standing.reason.map(|_| reason.to_owned()), ..standing }
+}
+
+/// An event as customers are shown it: neither what services say, nor who of the shop has decided.
+fn without_words(moment: &mut Moment) {
+    let step = moment.step.as_deref().unwrap_or("a step");
+    match moment.name {
+        "saga.step_failed" => moment.event = format!("{step}: no answer"),
+        "saga.step_refused" => moment.event = format!("{step}: refused"),
+        "saga.intervened" => "somebody of the shop has decided".clone_into(&mut moment.event),
+        _ => {}
+    }
+}
+
 /// The checkout of an order, if the caller sees it. One of somebody else is answered like none.
-async fn find(app: &App, caller: &Caller, order: &OrderId) -> Result<(SagaId, Standing), Problem> {
+pub async fn find(app: &App, caller: &Caller, order: &OrderId) -> Result<(SagaId, Standing), Problem> {
     let none = || Problem::not_found("checkout of an order", order);
     let (id, standing) = app.checkouts.find(&caller.tenant, order).await?.ok_or_else(none)?;
     let customer = app.checkouts.customer(&caller.tenant, &id, &standing).await?;
@@ -108,10 +142,12 @@ async fn find(app: &App, caller: &Caller, order: &OrderId) -> Result<(SagaId, St
 /// What somebody decides.
 #[derive(Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
+#[schema(example = json!({ "decision": "retry", "reason": "the carrier is open again", "dry_run": true }))]
 struct Decide {
+    /// What is decided.
     decision: Decision,
     /// The reason, for people.
-    #[schema(max_length = 1000)]
+    #[schema(min_length = 1, max_length = 1000)]
     reason: String,
     /// Nothing is changed unless it is said that this is no dry run.
     #[serde(default = "yes")]
@@ -122,7 +158,9 @@ fn yes() -> bool {
     true
 }
 
-/// What can be decided about a checkout.
+/// What can be decided about a checkout. Of one that is stuck: `retry`, the failed step gets all its attempts again; `skip`, it counts as
+/// done, or as undone; `compensate`, the finished steps are undone, before the pivot alone; `complete`, it counts as completed. Of one that
+/// runs, before its pivot: `cancel`, it is given up, and its finished steps are undone.
 #[derive(Deserialize, ToSchema, Clone, Copy)]
 #[serde(rename_all = "snake_case")]
 enum Decision {
@@ -161,7 +199,7 @@ struct Decided {
 }
 
 /// Decide about a checkout of the shop of the key; or, as long as `dry_run` is not `false`, see what the decision would record.
-#[utoipa::path(post, path = "/orders/{order}/checkout/decision", tag = "checkouts", request_body = Decide,
+#[utoipa::path(post, path = "/orders/{order}/checkout/decision", operation_id = "decide_about_checkout", tag = "checkouts", request_body = Decide,
     params(("order" = String, Path)), responses((status = 200, body = Decided)), security(("api_key" = ["operator"])))]
 async fn decide(
     write: Write,
@@ -193,24 +231,31 @@ struct StuckCheckouts {
 /// One that waits for a person.
 #[derive(Serialize, ToSchema)]
 struct StuckCheckout {
+    /// What names it.
     id: String,
+    /// Its order, by which it is decided about.
+    #[schema(value_type = String)]
+    order: OrderId,
+    /// Who directs it.
+    flow: Flow,
     /// The step in the way.
     current_step: Option<String>,
+    /// Since when it waits.
     #[schema(value_type = String, format = DateTime)]
     since: Timestamp,
+    /// Why.
     reason: Option<String>,
 }
 
 /// The checkouts of the shop of the key that wait for a person.
-#[utoipa::path(get, path = "/checkouts/stuck", tag = "checkouts",
+#[utoipa::path(get, path = "/checkouts/stuck", operation_id = "list_stuck_checkouts", tag = "checkouts",
     responses((status = 200, body = StuckCheckouts)), security(("api_key" = ["operator"])))]
 async fn stuck(State(app): State<App>, caller: Caller) -> Result<Json<StuckCheckouts>, Problem> {
     let rows = app.checkouts.sagas.tenant(caller.tenant).stuck(100).await?;
-    let checkouts = rows.into_iter().map(|row| StuckCheckout {
-        id: row.saga_id,
-        current_step: row.current_step,
-        since: row.updated_at,
-        reason: row.last_error,
+    let checkouts = rows.into_iter().map(|row| -> Result<_, Problem> {
+        let (flow, order) = flow_and_order(&SagaId::new(&row.saga_id)?)?;
+        let (current_step, since, reason) = (row.current_step, row.updated_at, row.last_error);
+        Ok(StuckCheckout { id: row.saga_id, order, flow, current_step, since, reason })
     });
-    Ok(Json(StuckCheckouts { checkouts: checkouts.collect() }))
+    Ok(Json(StuckCheckouts { checkouts: checkouts.collect::<Result<_, _>>()? }))
 }

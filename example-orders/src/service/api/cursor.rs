@@ -12,7 +12,7 @@ use crate::service::access::to_hex;
 use crate::service::problem::Problem;
 
 /// What a list is sorted by.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Column {
     PlacedAt,
@@ -21,7 +21,7 @@ pub enum Column {
 }
 
 /// Column and direction, as in `sort=-placed-at`.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct Sort {
     pub column: Column,
     pub descending: bool,
@@ -57,7 +57,7 @@ impl Sort {
 }
 
 /// The value of a row by which a list is sorted.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub enum Key {
     PlacedAt(Timestamp),
     Total(i64),
@@ -65,7 +65,7 @@ pub enum Key {
 }
 
 /// A place in a list.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct Cursor {
     sort: Sort,
     pub key: Key,

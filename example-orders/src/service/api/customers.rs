@@ -1,5 +1,6 @@
 //! A customer: name, sums, and all orders, newest first, by `GET /orders?customer=`.
 
+use annals::projections::QueryValue;
 use annals::resilience::Deadline;
 use axum::Json;
 use axum::extract::State;
@@ -11,6 +12,7 @@ use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
 use crate::domain::customer::Name;
+use crate::domain::money::Money;
 use crate::domain::order::CustomerId;
 use crate::read_models::customers::Customers;
 use crate::read_models::list::OrderList;
@@ -39,6 +41,7 @@ struct CustomerQuery {
 /// A customer, and what the customer has ordered.
 #[derive(Serialize, ToSchema)]
 struct CustomerHistory {
+    /// The id.
     #[schema(value_type = String)]
     customer: CustomerId,
     /// Nothing if the shop does not know it.
@@ -48,17 +51,19 @@ struct CustomerHistory {
     since: Option<Timestamp>,
     /// The number of orders.
     orders: i64,
-    /// What they cost together, in minor units.
-    ordered: i64,
+    /// What they cost together, by currency.
+    ordered: Vec<Money>,
     /// The last ones, newest first; `GET /orders?customer=` has all.
     latest: Vec<OrderLine>,
 }
 
+/// The customer's sums.
+const SUMS: &str = "customer = $1 ORDER BY currency";
 /// The customer's last orders.
 const LATEST: &str = "customer = $1 ORDER BY placed_at DESC LIMIT 10";
 
 /// A customer, and what the customer has ordered.
-#[utoipa::path(get, path = "/customers/{customer}", tag = "customers", params(("customer" = String, Path), CustomerQuery),
+#[utoipa::path(get, path = "/customers/{customer}", operation_id = "get_customer", tag = "customers", params(("customer" = String, Path), CustomerQuery),
     responses((status = 200, body = CustomerHistory)), security(("api_key" = ["customer", "admin"])))]
 async fn history(
     State(app): State<App>,
@@ -72,13 +77,18 @@ async fn history(
     app.shows::<CustomerStatement>(query.at_least.as_deref(), deadline).await?;
     app.shows::<Customers>(query.at_least.as_deref(), deadline).await?;
     let (views, tenant) = (&app.shop.views, &caller.tenant);
-    let named = views.find_of_tenant::<Customers>(tenant, &customer).await?;
-    let statement = views.find_of_tenant::<CustomerStatement>(tenant, &customer).await?;
-    if named.is_none() && statement.is_none() {
+    let named = app.query(tenant, deadline, || views.find_of_tenant::<Customers>(tenant, &customer)).await?;
+    let of_customer: [&dyn QueryValue; 1] = [&customer];
+    let sums = || views.select_of_tenant::<CustomerStatement>(tenant, SUMS, &of_customer);
+    let sums = app.query(tenant, deadline, sums).await?;
+    if named.is_none() && sums.is_empty() {
         return Err(Problem::not_found("customer", &customer));
     }
-    let latest = views.select_of_tenant::<OrderList>(tenant, LATEST, &[&customer]).await?;
-    let (orders, ordered) = statement.map_or((0, 0), |statement| (statement.orders, statement.ordered));
+    let latest =
+        app.query(tenant, deadline, || views.select_of_tenant::<OrderList>(tenant, LATEST, &of_customer)).await?;
+    let orders = sums.iter().map(|row| row.orders).sum();
+    let ordered = sums.iter().filter(|row| row.orders > 0);
+    let ordered = ordered.map(|row| Money { minor: row.ordered, currency: row.currency }).collect();
     let (name, since) = named.map(|named| (named.name, named.since)).unzip();
     let latest = latest.into_iter().map(|row| OrderLine::of(row, name.clone())).collect();
     Ok(Json(CustomerHistory { customer, since, orders, ordered, latest, name }))
@@ -87,7 +97,9 @@ async fn history(
 /// A name.
 #[derive(Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
+#[schema(example = json!({ "name": "Alice Adams" }))]
 struct NewName {
+    /// The name, as the customer writes it.
     #[schema(min_length = 1, max_length = 100)]
     name: String,
 }
@@ -95,13 +107,15 @@ struct NewName {
 /// The customer as it is called now.
 #[derive(Serialize, ToSchema)]
 struct Named {
+    /// The id.
     #[schema(value_type = String)]
     customer: CustomerId,
+    /// The name.
     name: Option<String>,
 }
 
 /// Give a customer a name, for the first time or another one.
-#[utoipa::path(put, path = "/customers/{customer}", tag = "customers", params(("customer" = String, Path)),
+#[utoipa::path(put, path = "/customers/{customer}", operation_id = "name_customer", tag = "customers", params(("customer" = String, Path)),
     request_body = NewName, responses((status = 200, body = Named)), security(("api_key" = ["customer", "admin"])))]
 async fn name(
     write: Write,
@@ -114,7 +128,7 @@ async fn name(
     }
     let command = Name { name };
     let customers = write.once(&write.app.shop.customers, &customer, &command)?;
-    let done = customers.send(&customer, command).await?;
+    let done = write.command(customers.send(&customer, command)).await?;
     let name = done.state.name.clone();
     Ok((write.app.position(done.position), Json(Named { customer, name })))
 }

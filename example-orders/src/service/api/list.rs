@@ -3,21 +3,25 @@
 //! A part begins behind the last row of the part before, which its cursor holds. That costs the same for the thousandth part as for
 //! the first, and a row that is added or changed in between hides no other: `OFFSET` has neither.
 
-use annals::projections::QueryValue;
 use annals::resilience::Deadline;
+use annals::{Position, StreamProjection};
 use axum::Json;
 use axum::extract::State;
+use axum::http::{HeaderName, HeaderValue, header};
+use axum::response::{IntoResponse, Response};
 use serde::Deserialize;
 use utoipa::IntoParams;
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
+use crate::degradation::{Page, Shown};
 use crate::domain::order::{CustomerId, Status};
-use crate::read_models::customers::Customers;
+use crate::read_models::customers::{CustomerRow, Customers};
 use crate::read_models::list::{Listed, OrderList};
 use crate::service::access::Caller;
-use crate::service::api::cursor::{Column, Cursor, Key, Sort};
+use crate::service::api::cursor::{Cursor, Sort};
 use crate::service::api::past;
+use crate::service::api::texts::{NAMED, Values, pattern, text};
 use crate::service::api::views::{OrderLine, OrderPage};
 use crate::service::app::App;
 use crate::service::ask::{Asked, moment};
@@ -29,34 +33,36 @@ pub fn routes() -> OpenApiRouter<App> {
 }
 
 /// Which orders, and how.
-#[derive(Deserialize, IntoParams)]
+#[derive(Deserialize, Default, IntoParams)]
 #[serde(deny_unknown_fields)]
 #[into_params(parameter_in = Query)]
 pub struct ListQuery {
     /// Only those of this status.
-    status: Option<Status>,
+    pub status: Option<Status>,
     /// Only those of this customer.
     #[param(max_length = 200)]
-    customer: Option<String>,
-    /// Only those in whose id, customer or products this is found, in any case.
+    pub customer: Option<String>,
+    /// Only those in whose id, customer or products this is found, in any case, or in the name of their customer; of more than twenty
+    /// such customers, in the order of their ids, only the first twenty.
     #[param(max_length = 100)]
-    q: Option<String>,
+    pub q: Option<String>,
     /// `placed-at`, `total` or `customer`, with a `-` before it for the greatest first; the newest first if it is left out.
-    sort: Option<String>,
+    pub sort: Option<String>,
     /// How many, 20 if it is left out.
     #[param(minimum = 1, maximum = 100)]
-    limit: Option<u32>,
+    pub limit: Option<u32>,
     /// `next` of the part before.
-    after: Option<String>,
+    pub after: Option<String>,
     /// `previous` of the part behind.
-    before: Option<String>,
-    /// The list as it was, at a time such as 2026-03-02T09:30:00Z.
-    as_of: Option<String>,
-    /// `X-Position` of a write: the list has it.
-    at_least: Option<String>,
+    pub before: Option<String>,
+    /// The list as it was, at a time such as 2026-03-02T09:30:00Z. Names of customers are those of now, also where `q` is searched for.
+    pub as_of: Option<String>,
+    /// `X-Position` of a write: the list has it, or says that it has not.
+    pub at_least: Option<String>,
 }
 
 /// The same, checked.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Wanted {
     pub status: Option<Status>,
     pub customer: Option<CustomerId>,
@@ -71,7 +77,7 @@ pub struct Wanted {
 }
 
 impl Wanted {
-    fn of(query: &ListQuery, caller: &Caller) -> Result<Self, Problem> {
+    pub fn of(query: &ListQuery, caller: &Caller) -> Result<Self, Problem> {
         let bad = |detail: &str| Problem::bad("query-invalid", detail);
         let sort = Sort::parse(query.sort.as_deref())?;
         let (from, backward) = match (&query.after, &query.before) {
@@ -100,31 +106,90 @@ impl Wanted {
     }
 }
 
-/// The list of orders, in parts.
-#[utoipa::path(get, path = "/orders", tag = "orders", params(ListQuery),
-    responses((status = 200, body = OrderPage)), security(("api_key" = ["customer", "admin"])))]
+/// What the header `X-Stale` says: the page is an older one, which stands in for what could not be read.
+const STALE: HeaderName = HeaderName::from_static("x-stale");
+
+/// The list of orders, in parts. While it cannot be read, it is the last one of this question, up to five minutes old: it has
+/// `stale_seconds`, and the headers `Age` and `X-Stale`.
+#[utoipa::path(get, path = "/orders", operation_id = "list_orders", tag = "orders", params(ListQuery),
+    responses((status = 200, body = OrderPage, headers(
+        ("X-Position" = String, description = "The list shows everything up to here."),
+        ("X-Stale" = Option<String>, description = "`last-page`, or `older-than-asked` if it has not what `at_least` asks for."),
+        ("Age" = Option<u64>, description = "Of a page that is stale: how many seconds ago it was read.")
+    ))), security(("api_key" = ["customer", "admin"])))]
 async fn list(
     State(app): State<App>,
     caller: Caller,
     deadline: Deadline,
     Asked(query): Asked<ListQuery>,
-) -> Result<Json<OrderPage>, Problem> {
-    let wanted = Wanted::of(&query, &caller)?;
-    app.shows::<OrderList>(query.at_least.as_deref(), deadline).await?;
-    let (rows, as_of_position) = match &query.as_of {
-        Some(time) => {
-            let (rows, position) = past::rows(&app, &caller, moment(time)?, &wanted).await?;
-            (rows, Some(position.get()))
-        }
-        None => (rows(&app, &caller, &wanted).await?, None),
+) -> Result<Response, Problem> {
+    let (page, position) = shown(&app, &caller, deadline, &query).await?;
+    let (stale_seconds, older_than_asked) = (page.stale_seconds, page.older_than_asked);
+    let mut response = Json(page).into_response();
+    let headers = response.headers_mut();
+    headers.extend(position.into_iter().flat_map(|position| app.position(position)));
+    if let Some(seconds) = stale_seconds {
+        headers.insert(header::AGE, seconds.into());
+        headers.insert(STALE, HeaderValue::from_static("last-page"));
+    }
+    if older_than_asked {
+        headers.insert(STALE, HeaderValue::from_static("older-than-asked"));
+    }
+    Ok(response)
+}
+
+/// The part of the list that a caller asks for; and up to where it shows everything, unless it is of the past.
+pub async fn shown(
+    app: &App,
+    caller: &Caller,
+    deadline: Deadline,
+    query: &ListQuery,
+) -> Result<(OrderPage, Option<Position>), Problem> {
+    let wanted = Wanted::of(query, caller)?;
+    let seen = app.seen(query.at_least.as_deref())?;
+    let waited = async {
+        app.wait_for::<OrderList>(seen, deadline).await?;
+        app.wait_for::<Customers>(seen, deadline).await
     };
-    let mut page = page(&app, &caller, &wanted, rows).await?;
-    page.as_of_position = as_of_position;
-    Ok(Json(page))
+    match waited.await {
+        // While the database cannot be asked how far the list is, there still is the last page.
+        Err(problem) if problem.is_outage() => {}
+        waited => waited?,
+    }
+    if let Some(time) = &query.as_of {
+        return Ok((past::page(app, caller, moment(time)?, &wanted, deadline).await?, None));
+    }
+    let read = |_| page(app, caller, &wanted);
+    let shown = app.pages.get(&caller.tenant, &wanted, seen, deadline, read).await?;
+    let Shown { value: mut page, position, stale_seconds, older_than_asked } = shown;
+    (page.stale_seconds, page.older_than_asked) = (stale_seconds, older_than_asked);
+    Ok((page, Some(position)))
+}
+
+/// Reads a part of the list as it is.
+async fn page(app: &App, caller: &Caller, wanted: &Wanted) -> Result<Page<OrderPage>, Problem> {
+    let (views, tenant) = (&app.shop.views, &caller.tenant);
+    // Before the rows, so that they show at least as much.
+    let position = app.progress(&[OrderList::NAME, Customers::NAME]).await?;
+    let sort = if wanted.backward { wanted.sort.reversed() } else { wanted.sort };
+    let values = Values::of(wanted, named(app, caller, wanted).await?);
+    let rows = views.select_of_tenant::<OrderList>(tenant, text(wanted, sort), &values.all(wanted)).await?;
+    Ok(Page { value: part(app, caller, wanted, rows).await?, position })
+}
+
+/// The customers in whose names a search finds something.
+pub async fn named(app: &App, caller: &Caller, wanted: &Wanted) -> Result<Vec<CustomerRow>, Problem> {
+    match &wanted.search {
+        None => Ok(Vec::new()),
+        Some(search) => {
+            let pattern = pattern(Some(search));
+            Ok(app.shop.views.select_of_tenant::<Customers>(&caller.tenant, NAMED, &[&pattern]).await?)
+        }
+    }
 }
 
 /// Makes a part of the rows that were found, of which there is one more than wanted if others follow.
-async fn page(app: &App, caller: &Caller, wanted: &Wanted, mut rows: Vec<Listed>) -> Result<OrderPage, Problem> {
+pub async fn part(app: &App, caller: &Caller, wanted: &Wanted, mut rows: Vec<Listed>) -> Result<OrderPage, Problem> {
     let others_follow = rows.len() > wanted.limit;
     rows.truncate(wanted.limit);
     if wanted.backward {
@@ -137,87 +202,6 @@ async fn page(app: &App, caller: &Caller, wanted: &Wanted, mut rows: Vec<Listed>
     let previous = place(rows.first(), if wanted.backward { others_follow } else { begun });
     let customers: Vec<CustomerId> = rows.iter().map(|row| row.customer.clone()).collect();
     let names = app.shop.views.find_many_of_tenant::<Customers>(&caller.tenant, &customers).await?;
-    let named = rows.into_iter().zip(names).map(|(row, named)| OrderLine::of(row, named.map(|named| named.name)));
-    Ok(OrderPage { orders: named.collect(), next, previous, as_of_position: None })
-}
-
-// The texts of all orders; each has the same filters. A filter that is not wanted is null, and then compares a column with itself.
-macro_rules! filtered {
-    () => {
-        "status = coalesce($1, status) AND customer = coalesce($2, customer) AND search LIKE $3 ESCAPE '!'"
-    };
-}
-
-macro_rules! texts {
-    ($column:literal, $beyond:literal, $direction:literal) => {
-        [
-            concat!(filtered!(), " ORDER BY ", $column, " ", $direction, ", order_id ", $direction, " LIMIT $4"),
-            concat!(
-                filtered!(),
-                " AND ",
-                $column,
-                " ",
-                $beyond,
-                "= $5 AND (",
-                $column,
-                " ",
-                $beyond,
-                " $5 OR order_id ",
-                $beyond,
-                " $6) ORDER BY ",
-                $column,
-                " ",
-                $direction,
-                ", order_id ",
-                $direction,
-                " LIMIT $4"
-            ),
-        ]
-    };
-}
-
-/// The text for an order: from the beginning, and from a cursor.
-fn texts(sort: Sort) -> [&'static str; 2] {
-    match (sort.column, sort.descending) {
-        (Column::PlacedAt, false) => texts!("placed_at", ">", "ASC"),
-        (Column::PlacedAt, true) => texts!("placed_at", "<", "DESC"),
-        (Column::Total, false) => texts!("total", ">", "ASC"),
-        (Column::Total, true) => texts!("total", "<", "DESC"),
-        (Column::Customer, false) => texts!("customer", ">", "ASC"),
-        (Column::Customer, true) => texts!("customer", "<", "DESC"),
-    }
-}
-
-/// The rows of a part and one more, in the order in which they are read.
-async fn rows(app: &App, caller: &Caller, wanted: &Wanted) -> Result<Vec<Listed>, Problem> {
-    let sort = if wanted.backward { wanted.sort.reversed() } else { wanted.sort };
-    let [from_the_beginning, from_a_cursor] = texts(sort);
-    let pattern = pattern(wanted.search.as_deref());
-    let most = wanted.limit as i64 + 1;
-    let filters: [&dyn QueryValue; 4] = [&wanted.status, &wanted.customer, &pattern, &most];
-    let Some(Cursor { key, order, .. }) = &wanted.from else {
-        return Ok(app.shop.views.select_of_tenant::<OrderList>(&caller.tenant, from_the_beginning, &filters).await?);
-    };
-    let key: &dyn QueryValue = match key {
-        Key::PlacedAt(time) => time,
-        Key::Total(cents) => cents,
-        Key::Customer(customer) => customer,
-    };
-    let values: Vec<&dyn QueryValue> = filters.into_iter().chain([key, order as &dyn QueryValue]).collect();
-    Ok(app.shop.views.select_of_tenant::<OrderList>(&caller.tenant, from_a_cursor, &values).await?)
-}
-
-/// A pattern of `LIKE` that finds a text as it is: what stands for others in a pattern stands for itself.
-fn pattern(search: Option<&str>) -> String {
-    let mut pattern = String::from("%");
-    for letter in search.unwrap_or_default().chars() {
-        if matches!(letter, '%' | '_' | '!') {
-            pattern.push('!');
-        }
-        pattern.push(letter);
-    }
-    if search.is_some() {
-        pattern.push('%');
-    }
-    pattern
+    let orders = rows.into_iter().zip(names).map(|(row, named)| OrderLine::of(row, named.map(|named| named.name)));
+    Ok(OrderPage { orders: orders.collect(), next, previous, ..OrderPage::default() })
 }

@@ -1,16 +1,23 @@
 //! The routes, by what they are about. Each says in its document who may use it, and that is enforced.
 
-mod analytics;
-mod checkouts;
+pub(crate) mod analytics;
+pub(crate) mod checkouts;
 mod cursor;
 mod customers;
-mod list;
+pub(crate) mod list;
 mod operator;
-mod orders;
+pub(crate) mod orders;
 mod past;
+#[cfg(test)]
+mod plans;
+mod preferences;
 mod router;
 mod steps;
-mod views;
+mod texts;
+mod toggles;
+pub(crate) mod views;
 mod write;
 
+pub use list::Wanted;
 pub use router::{Gates, Once, document, router};
+pub use views::OrderPage;

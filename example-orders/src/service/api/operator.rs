@@ -1,11 +1,12 @@
 //! For those who run the service: how far the read models are, and the sums over all shops.
 
-use annals::projections::Verdict;
+use annals::projections::{QueryValue, Verdict};
 use annals::resilience::Deadline;
 use axum::Json;
 use axum::extract::State;
-use serde::Serialize;
-use utoipa::ToSchema;
+use jiff::civil::Date;
+use serde::{Deserialize, Serialize};
+use utoipa::{IntoParams, ToSchema};
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
@@ -23,12 +24,14 @@ pub fn routes() -> OpenApiRouter<App> {
 /// How far the read models are.
 #[derive(Serialize, ToSchema)]
 struct Progress {
+    /// Read models, and reactors.
     projections: Vec<OneProgress>,
 }
 
 /// How far one read model is.
 #[derive(Serialize, ToSchema)]
 struct OneProgress {
+    /// What it is called.
     name: String,
     /// Everything up to here is shown.
     position: i64,
@@ -43,7 +46,7 @@ struct OneProgress {
 }
 
 /// How far the read models are.
-#[utoipa::path(get, path = "/operator/projections", tag = "operator",
+#[utoipa::path(get, path = "/operator/projections", operation_id = "list_projections", tag = "operator",
     responses((status = 200, body = Progress)), security(("api_key" = ["operator"])))]
 async fn projections(State(app): State<App>) -> Json<Progress> {
     let health = app.shop.views.health().await;
@@ -58,17 +61,32 @@ async fn projections(State(app): State<App>) -> Json<Progress> {
     Json(Progress { projections: projections.collect() })
 }
 
+/// Which days. The sums over all shops are those of now.
+#[derive(Deserialize, IntoParams)]
+#[serde(deny_unknown_fields)]
+#[into_params(parameter_in = Query)]
+struct AllDaysQuery {
+    /// The first day, such as 2026-03-02; the first of all if it is left out.
+    #[param(value_type = Option<String>, format = Date)]
+    from: Option<Date>,
+    /// The last day; the last of all if it is left out.
+    #[param(value_type = Option<String>, format = Date)]
+    to: Option<Date>,
+    /// `X-Position` of a write: the sales have it.
+    at_least: Option<String>,
+}
+
 /// The sales of all shops together, by day.
-#[utoipa::path(get, path = "/operator/sales", tag = "operator", params(DaysQuery),
+#[utoipa::path(get, path = "/operator/sales", operation_id = "list_sales_of_all_shops", tag = "operator", params(AllDaysQuery),
     responses((status = 200, body = Sales)), security(("api_key" = ["operator"])))]
 async fn sales(
     State(app): State<App>,
     deadline: Deadline,
-    Asked(query): Asked<DaysQuery>,
+    Asked(AllDaysQuery { from, to, at_least }): Asked<AllDaysQuery>,
 ) -> Result<Json<Sales>, Problem> {
-    query.without_as_of()?;
-    app.shows::<DailySales>(query.at_least.as_deref(), deadline).await?;
-    let (from, to) = query.days();
-    let rows = app.shop.views.select::<DailySales>(DAYS, &[&from, &to]).await?;
+    app.shows::<DailySales>(at_least.as_deref(), deadline).await?;
+    let (from, to) = DaysQuery { from, to, ..DaysQuery::default() }.days();
+    let days: [&dyn QueryValue; 2] = [&from, &to];
+    let rows = app.report(deadline, || app.shop.views.select::<DailySales>(DAYS, &days)).await?;
     Ok(Json(Sales::of(rows.into_iter())))
 }

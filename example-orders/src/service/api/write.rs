@@ -1,12 +1,14 @@
 //! A command over HTTP: decided on the state of the order, for a caller, once per idempotency key.
 //!
-//! Two things see to the once. The receiver in front of all routes keeps whole answers, for as long as the process lives. Under it
-//! the key is stored with the events, in the same append, so that a repeat after a crash finds what was done.
+//! Two things see to the once. The receiver in front of all routes keeps whole answers for some minutes, of what was done; a refusal
+//! is decided anew each time. Under it the key is stored with the events, in the same append, so that a repeat finds what was done later,
+//! after a crash and at another process too.
 
 use std::fmt;
+use std::future::Future;
 
 use annals::resilience::{Deadline, IdempotencyKey};
-use annals::{Aggregate, Context, Executed, Repository, RequestKey};
+use annals::{Aggregate, Context, Decide, Executed, Repository, RequestKey, Tenant};
 use axum::Json;
 use axum::extract::FromRequestParts;
 use axum::http::request::Parts;
@@ -20,7 +22,6 @@ use crate::service::access::Caller;
 use crate::service::app::App;
 use crate::service::problem::Problem;
 use crate::service::trace::Trace;
-use annals::Decide;
 
 /// All that a write needs of its request, beside what it asks for.
 pub struct Write {
@@ -82,31 +83,53 @@ impl Write {
             Some(customer) if self.caller.sees(customer) => state.decide(&command).map_err(Refused::Rejected),
             _ => Err(Refused::NotFound(order.clone())),
         };
-        Ok(self.answer(order, &orders.execute(order, decide).await?))
+        Ok(self.answer(order, &self.command(orders.execute(order, decide)).await?))
     }
 
     /// Places an order.
     pub async fn place(&self, order: &OrderId, command: OrderCommand) -> Result<Answer, Problem> {
         let orders = self.once(&self.app.shop.orders, order, &command)?;
-        Ok(self.answer(order, &orders.send(order, command).await?))
+        Ok(self.answer(order, &self.command(orders.send(order, command)).await?))
     }
 
     /// The repository as this request uses it: its tenant, who it is, where it comes from, its deadline and its key.
-    pub fn once<A, C>(&self, of: &Repository<A>, id: &A::Id, command: &C) -> Result<Repository<A>, Problem>
-    where
-        A: Aggregate + annals::Evolve,
-        A::Id: fmt::Display,
-        C: Serialize,
-    {
+    pub fn once<A: Aggregate<Id: fmt::Display> + annals::Evolve>(
+        &self,
+        of: &Repository<A>,
+        id: &A::Id,
+        command: &impl Serialize,
+    ) -> Result<Repository<A>, Problem> {
+        Ok(of.with(self.keyed::<A>(&self.caller.tenant, id, command)?))
+    }
+
+    /// The same for those who have the repository.
+    pub fn keyed<A: Aggregate<Id: fmt::Display>>(
+        &self,
+        tenant: &Tenant,
+        id: &A::Id,
+        command: &impl Serialize,
+    ) -> Result<Context, Problem> {
         // The whole request, with the id that the path has.
         let request = (A::TYPE, id.to_string(), command);
         let request = RequestKey::of_caller(&self.caller.name(), self.key.as_str(), &request)?;
-        Ok(of.with(self.context()?.with_request(request)))
+        Ok(self.context_in(tenant)?.with_request(request))
+    }
+
+    /// A command, in its pool and before the deadline.
+    pub async fn command<T, E: Into<Problem>>(
+        &self,
+        command: impl Future<Output = Result<T, E>>,
+    ) -> Result<T, Problem> {
+        self.app.command(self.deadline, command).await
     }
 
     /// Whose request it is, where it comes from, and its deadline.
     pub fn context(&self) -> Result<Context, Problem> {
-        Ok(Context::of(self.caller.tenant.clone())
+        self.context_in(&self.caller.tenant)
+    }
+
+    fn context_in(&self, tenant: &Tenant) -> Result<Context, Problem> {
+        Ok(Context::of(tenant.clone())
             .with_actor(self.caller.actor()?)
             .with_correlation(self.trace.correlation()?)
             .with_trace_parent(self.trace.trace_parent()?)
