@@ -7,7 +7,11 @@
 --   annals_projections  the same, and writes read models in its own schema, `read_models`, which must be the first of
 --                       its search path (ALTER ROLE shop_views SET search_path = read_models).
 --
--- An account that can only connect blocks neither writers nor readers of the store.
+-- An account that can only connect reads and writes nothing, and by locks it delays an append of several streams by 1 s, with a
+-- warning that names it, and the first migration by 5 s. But units of work for a request whose key it knows wait for its lock, until
+-- they fail as busy, and it can use up what all accounts share: connections, and the lock table of the server, by advisory locks.
+-- PostgreSQL lets every account connect to a new database; where not all are trusted:
+--   REVOKE CONNECT ON DATABASE shop FROM PUBLIC; GRANT CONNECT ON DATABASE shop TO annals_owner, annals_reader;
 --
 -- The last three do not log in: grant them to the accounts of your programs (GRANT annals_app TO shop_api). Run it before
 -- the first migration, so that the owner can create the schema, and again after every migration, because new functions
@@ -43,10 +47,12 @@ BEGIN
         RETURN;
     END IF;
 
-    -- One owner, also for what another account has created. Sequences, indexes and row types follow their tables.
+    -- One owner, also for what another account has created. Sequences, indexes and row types follow their tables. What
+    -- has this owner is left alone: a change of owner locks the table, and programs that use it could be in a deadlock with it.
     ALTER SCHEMA annals OWNER TO annals_owner;
     FOR thing IN SELECT oid::regclass AS name FROM pg_class
-                 WHERE relnamespace = 'annals'::regnamespace AND relkind IN ('r', 'p', 'v') LOOP
+                 WHERE relnamespace = 'annals'::regnamespace AND relkind IN ('r', 'p', 'v')
+                   AND relowner <> 'annals_owner'::regrole LOOP
         EXECUTE format('ALTER TABLE %s OWNER TO annals_owner', thing.name);
     END LOOP;
     FOR thing IN SELECT oid::regclass AS name FROM pg_class

@@ -2,8 +2,9 @@
 
 use std::time::Duration;
 
-use annals_eventstore::{EventStore, PostgresOptions};
-use annals_projections::{ProjectionState, ProjectionsExt};
+use annals_eventstore::{EventStore, PostgresOptions, UnitOfWork};
+use annals_projections::{ProjectionState, ProjectionsExt, WaitError};
+use sqlx::postgres::PgConnectOptions;
 use sqlx::{AssertSqlSafe, ConnectOptions, Connection, PgConnection, Row};
 
 use super::backends::{Backend, until_at};
@@ -25,6 +26,89 @@ async fn blocked_backend(connection: &mut PgConnection, known: i32) -> i32 {
         }
         tokio::task::yield_now().await;
     }
+}
+
+/// The process that makes indexes may be at it for an hour, and one connection is all that there is.
+#[tokio::test]
+async fn a_start_that_waits_for_the_indexes_of_another_process_keeps_no_connection_and_strangers_keep_none_from_it() {
+    let backend = Backend::in_one_postgres().await;
+    let shop = backend.open().await;
+    shop.projections().with(OrderList).start().await.unwrap().close().await;
+    let url = backend.postgres_url();
+    let mut owner = PgConnection::connect(url).await.unwrap();
+    let unfinished = "UPDATE pg_index SET indisvalid = false
+                      WHERE NOT indisprimary AND indrelid = 'order_list_v1'::regclass";
+    let finished = "SELECT count(*) FROM pg_index WHERE indrelid = 'order_list_v1'::regclass AND NOT indisvalid";
+    let lock = "SELECT pg_advisory_lock(1634627180, 1768842360)";
+    let store = PostgresOptions::new(url).connections(1).open().await.unwrap();
+    let begin = || {
+        let store = store.clone();
+        tokio::spawn(async move { store.projections().with(OrderList).start().await })
+    };
+
+    let mut other = PgConnection::connect(url).await.unwrap();
+    sqlx::raw_sql(lock).execute(&mut other).await.unwrap();
+    sqlx::raw_sql(unfinished).execute(&mut owner).await.unwrap();
+    let start = begin();
+    for _ in 0..10 {
+        let begun = tokio::time::timeout(Duration::from_secs(3), store.begin()).await;
+        begun.expect("a connection is free at times").unwrap().rollback().await.unwrap();
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    assert!(!start.is_finished(), "the other one makes indexes");
+    other.close().await.unwrap();
+    start.await.unwrap().unwrap().close().await;
+    assert_eq!(sqlx::query_scalar::<_, i64>(finished).fetch_one(&mut owner).await.unwrap(), 0);
+
+    let name = format!("stranger_{:016x}", fastrand::u64(..));
+    sqlx::raw_sql(AssertSqlSafe(format!("CREATE ROLE {name} LOGIN PASSWORD 'only for tests'")))
+        .execute(&mut owner)
+        .await
+        .unwrap();
+    let options: PgConnectOptions = url.parse().unwrap();
+    let mut stranger = PgConnection::connect_with(&options.username(&name).password("only for tests")).await.unwrap();
+    sqlx::raw_sql(lock).execute(&mut stranger).await.unwrap();
+    sqlx::raw_sql("SELECT pg_advisory_lock(1634627180, 1886545264)").execute(&mut stranger).await.unwrap();
+    sqlx::raw_sql(unfinished).execute(&mut owner).await.unwrap();
+    let started = tokio::time::timeout(SOON, begin()).await.expect("it does not wait for a stranger");
+    started.unwrap().unwrap().close().await;
+    assert_eq!(sqlx::query_scalar::<_, i64>(finished).fetch_one(&mut owner).await.unwrap(), 0);
+    drop(stranger);
+    sqlx::raw_sql(AssertSqlSafe(format!("DROP ROLE {name}"))).execute(&mut owner).await.unwrap();
+}
+
+/// It was said that the position is not reached, which was not so.
+#[tokio::test]
+async fn a_wait_says_that_the_database_does_not_answer_where_that_is_why_it_ends() {
+    let backend = Backend::in_one_postgres().await;
+    let shop = backend.open().await;
+    let views = shop.projections().with(OrderList).start().await.unwrap();
+    let position = shop.append("o-1", &[placed("ann", 1)]).await;
+    views.wait_for(position, SOON).await.unwrap();
+    let mut holder = PgConnection::connect(backend.postgres_url()).await.unwrap();
+    sqlx::raw_sql("BEGIN; LOCK TABLE annals.read_models IN ACCESS EXCLUSIVE MODE").execute(&mut holder).await.unwrap();
+    let error = views.wait_for(position, Duration::from_millis(400)).await.unwrap_err();
+    assert!(matches!(error, WaitError::Unavailable(_)) && error.is_transient(), "{error:?}");
+    assert!(error.to_string().contains("it has not answered within 400ms"), "{error}");
+    sqlx::raw_sql("COMMIT").execute(&mut holder).await.unwrap();
+    views.wait_for(position, SOON).await.unwrap();
+    views.close().await;
+}
+
+/// Units of work that were open took the connections of queries, too.
+#[tokio::test]
+async fn rows_are_found_while_transactions_of_the_user_have_all_connections_for_writing() {
+    let backend = Backend::in_one_postgres().await;
+    let shop = backend.open().await;
+    let position = shop.append("o-1", &[placed("ann", 1)]).await;
+    let store = PostgresOptions::new(backend.postgres_url()).connections(2).open().await.unwrap();
+    let views = store.projections().with(OrderList).start().await.unwrap();
+    views.wait_for(position, SOON).await.unwrap();
+    let units = (store.begin().await.unwrap(), store.begin().await.unwrap());
+    let found = tokio::time::timeout(Duration::from_secs(3), views.find::<OrderList>(&"o-1".to_owned())).await;
+    assert_eq!(found.expect("it is answered").unwrap().unwrap().cents, 1);
+    drop(units);
+    views.close().await;
 }
 
 /// Somebody holds the table, so the commit waits in its middle, the checkpoint moved and the rows not written.
@@ -117,7 +201,8 @@ const ROLES: [&str; 4] = ["annals_owner", "annals_app", "annals_reader", "annals
 #[tokio::test]
 async fn the_example_of_roles_lets_projections_do_their_work_and_no_more() {
     let backend = Backend::in_one_postgres().await;
-    let shop = backend.open().await;
+    // Closed while its tables get another owner.
+    backend.open().await.close().await;
     let suffix = format!("_{:016x}", fastrand::u64(..));
     let mut superuser = PgConnection::connect(backend.postgres_url()).await.unwrap();
     let account = format!("views{suffix}");
@@ -128,6 +213,7 @@ async fn the_example_of_roles_lets_projections_do_their_work_and_no_more() {
     for sql in [example_of_roles(&suffix), accounts] {
         sqlx::raw_sql(AssertSqlSafe(sql)).execute(&mut superuser).await.unwrap();
     }
+    let shop = backend.open().await;
     let store = PostgresOptions::new(backend.postgres_url_as(&account)).open().await.unwrap();
     // The second start finds everything in place.
     for n in 1..3 {

@@ -430,6 +430,11 @@ async fn only_the_owner_creates_the_schema() {
     let app = roles.store("app").open().await.unwrap();
     app.append(&stream("b"), ExpectedVersion::NoStream, vec![event_for(&app)]).await.unwrap();
     reads_everything(&roles.store("reader").open().await.unwrap(), 2).await;
+    // Run once more, it waits for no program that has read a table.
+    let mut report = roles.connect("reader").await;
+    run(&mut report, "BEGIN; SELECT FROM annals.events, annals.store").await.unwrap();
+    run(&mut roles.superuser().await, &format!("SET lock_timeout = '2s'; {}", roles.script)).await.unwrap();
+    report.close().await.unwrap();
     // Even the owner cannot change recorded events while the triggers exist.
     let mut by_hand = roles.connect("annals_owner").await;
     for statement in
