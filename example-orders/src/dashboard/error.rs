@@ -1,5 +1,6 @@
 //! An error as a page, of the same status as the API would answer.
 
+use axum::http::header::RETRY_AFTER;
 use axum::response::{IntoResponse, Response};
 use maud::html;
 
@@ -27,6 +28,10 @@ impl IntoResponse for Trouble {
                 p { a href="/dashboard" { "To the first page" } " · " a href="/dashboard/sign-in" { "Sign in with another key" } }
             }
         };
-        (status, answer(outer(title, false, &content))).into_response()
+        let mut response = (status, answer(outer(title, false, &content))).into_response();
+        if let Some(seconds) = self.0.retry_after() {
+            response.headers_mut().insert(RETRY_AFTER, seconds.into());
+        }
+        response
     }
 }

@@ -68,7 +68,7 @@ impl Dashboard {
     /// The key has asked for too many.
     pub fn count_page(&self, key: &Arc<str>) -> Result<(), Problem> {
         let detail = "this key has asked for too many pages; load it again in a second";
-        let limited = |_| Problem::new(StatusCode::TOO_MANY_REQUESTS, "rate-limited", detail);
+        let limited = |_| Problem::new(StatusCode::TOO_MANY_REQUESTS, "rate-limited", detail).in_a_second();
         self.pages.check(key).map(drop).map_err(limited)
     }
 

@@ -78,7 +78,7 @@ impl Problem {
 
     /// The same request may work in a second.
     pub fn later(code: &'static str, detail: impl ToString) -> Self {
-        Self { retry_after: Some(1), ..Self::new(StatusCode::SERVICE_UNAVAILABLE, code, detail) }
+        Self::new(StatusCode::SERVICE_UNAVAILABLE, code, detail).in_a_second()
     }
 
     /// The caller's deadline is over. A write may have had its effect: the same key tells.
@@ -101,6 +101,16 @@ impl Problem {
     /// Status, code and detail, for those who do not answer in JSON.
     pub fn parts(&self) -> (StatusCode, &'static str, &str) {
         (self.status, self.code, &self.detail)
+    }
+
+    /// After how many seconds the same may be asked for again.
+    pub fn retry_after(&self) -> Option<u32> {
+        self.retry_after
+    }
+
+    /// The same may be asked for again in a second.
+    pub fn in_a_second(self) -> Self {
+        Self { retry_after: Some(1), ..self }
     }
 
     /// The service ends before the request does.
