@@ -15,6 +15,7 @@ mod serve;
 mod settings;
 mod telemetry;
 mod trace;
+mod unread;
 
 pub use access::{KeySettings, Role, new_key};
 pub use partners::PartnerSettings;

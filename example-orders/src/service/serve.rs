@@ -11,6 +11,7 @@ use annals::resilience::receiver::{Caller as Sender, MemoryRecords, MemorySettin
 use annals::sagas::SagasExt;
 use annals::{EventStore, Position, PostgresOptions, ProjectionsExt, Tenant, prelude::*};
 use axum::http::request::Parts;
+use axum::middleware::from_fn;
 use tokio::net::TcpListener;
 use tokio::sync::oneshot;
 use tokio::time::{Instant, timeout_at};
@@ -28,7 +29,7 @@ use crate::service::drain::Drain;
 use crate::service::partners::Partners;
 use crate::service::settings::Settings;
 use crate::service::telemetry::{Metrics, Telemetry};
-use crate::service::{health, seed};
+use crate::service::{health, seed, unread};
 use crate::services::Clients;
 use crate::shop::{Shop, with_list};
 
@@ -78,7 +79,10 @@ pub async fn serve(
         body_bytes: settings.body_bytes,
     };
     let dashboard = Dashboard::start(app.clone(), settings.limits.clone(), health.clone())?;
-    let router = dashboard.counted(api::router(app.clone(), gates, &health)).merge(dashboard.routes());
+    let router = dashboard
+        .counted(api::router(app.clone(), gates, &health))
+        .merge(dashboard.routes())
+        .layer(from_fn(unread::close));
     // Nobody waits for read models that are behind: each read says up to where it shows everything, and health how far that is.
     welcome(listener.local_addr()?, &partners, is_demo, out)?;
     health.started();

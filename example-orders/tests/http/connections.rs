@@ -46,6 +46,37 @@ async fn connections_that_send_half_a_header_are_ended_and_others_are_answered()
     assert!(status.success() && lines == 1, "{log}");
 }
 
+/// What is behind the head of such a request would be read as the next one, or is lost with the connection.
+#[tokio::test]
+async fn who_is_refused_before_the_body_is_read_is_told_that_the_connection_ends() {
+    let server = Server::on(Store::file()).await;
+    let answer = async |head: &str, body: &str| {
+        let mut connection = TcpStream::connect(&server.address).await.expect("connected");
+        let length = "host: shop\r\ncontent-type: application/json\r\ncontent-length: 2\r\n";
+        let request = format!("{head}\r\n{length}\r\n{body}");
+        connection.write_all(request.as_bytes()).await.expect("sent");
+        let mut answer = Vec::new();
+        while !answer.windows(4).any(|end| end == b"\r\n\r\n") {
+            let read = tokio::time::timeout(Duration::from_secs(20), connection.read_buf(&mut answer));
+            assert!(read.await.expect("in time").expect("read") > 0, "{answer:?}");
+        }
+        String::from_utf8(answer).expect("text").to_lowercase()
+    };
+    let key = format!("authorization: Bearer {ADMIN}");
+    for (head, status) in [
+        ("POST /orders HTTP/1.1".to_owned(), 401),
+        (format!("POST /orders HTTP/1.1\r\n{key}"), 400),
+        (format!("PUT /operator/toggles/x HTTP/1.1\r\n{key}"), 403),
+        ("POST /nothing HTTP/1.1".to_owned(), 404),
+        ("POST /dashboard/sign-out HTTP/1.1".to_owned(), 403),
+    ] {
+        let answer = answer(&head, "").await;
+        assert!(answer.starts_with(&format!("http/1.1 {status}")) && answer.contains("connection: close"), "{answer}");
+    }
+    let read = answer(&format!("POST /orders HTTP/1.1\r\n{key}\r\nidempotency-key: k"), "{}").await;
+    assert!(read.starts_with("http/1.1 4") && !read.contains("connection: close"), "{read}");
+}
+
 #[tokio::test]
 async fn requests_in_flight_may_take_longer_than_a_header_and_are_answered_after_the_end_has_begun() {
     let (gate, running) = (Arc::new(Semaphore::new(0)), Arc::new(Semaphore::new(0)));

@@ -8,9 +8,9 @@ use annals::resilience::health::Health;
 use annals::resilience::rate_limit::{RateLimitLayer, RateLimiter};
 use annals::resilience::receiver::{Caller as Sender, MemoryRecords, Receiver};
 use axum::extract::{DefaultBodyLimit, MatchedPath, Request, State};
+use axum::http::StatusCode;
 use axum::http::request::Parts;
-use axum::http::{HeaderValue, StatusCode, header};
-use axum::middleware::{Next, from_extractor, from_fn, from_fn_with_state, map_response};
+use axum::middleware::{Next, from_extractor, from_fn, from_fn_with_state};
 use axum::response::Response;
 use axum::{Extension, Router};
 use utoipa::openapi::OpenApi;
@@ -75,7 +75,6 @@ pub fn router(app: App, gates: Gates, health: &Health) -> Router {
         .layer(from_fn_with_state(app.clone(), asked))
         .layer(DefaultBodyLimit::max(gates.body_bytes))
         .layer(gates.once)
-        .layer(map_response(unread))
         .layer(from_fn_with_state(app.clone(), in_time))
         .layer(from_extractor::<Deadline>())
         .layer(Extension(gates.longest))
@@ -105,15 +104,6 @@ async fn asked(
         return Err(Problem::bad("query-invalid", detail));
     }
     Ok(next.run(request).await)
-}
-
-/// A body that is too large is not read to its end, after which the connection is of no use. A client that is not told so may send
-/// its next request there.
-async fn unread(mut response: Response) -> Response {
-    if response.status() == StatusCode::PAYLOAD_TOO_LARGE {
-        response.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
-    }
-    response
 }
 
 /// Answers when the caller's deadline is over, or the service ends, whatever the handler still does. A write goes on, and its key tells
