@@ -2,7 +2,7 @@
 
 use serde_json::{Value, json};
 
-use crate::server::{ADMIN, ALICE, Answer, OPERATOR, Server, Store, order};
+use crate::server::{ADMIN, ALICE, ALPHA_OPERATOR, Answer, OPERATOR, Server, Store, order};
 
 #[tokio::test]
 async fn an_order_is_led_to_its_end_and_every_read_shows_it_on_both_databases() {
@@ -78,6 +78,8 @@ async fn an_order_is_led_to_its_end_and_every_read_shows_it_on_both_databases() 
         assert_eq!(server.get("/analytics/days?from=2020-01-01&to=2020-12-31", ADMIN).await.json()["days"], json!([]));
         let all = server.get(&format!("/operator/sales?{seen}"), OPERATOR).await.json();
         assert_eq!(all["totals"][0]["orders"], 13);
+        let of_one_shop = server.get("/operator/sales", ALPHA_OPERATOR).await;
+        assert_eq!(of_one_shop.problem(), (403, "all-shops".to_owned()), "what others sell");
         let projections = server.get("/operator/projections", OPERATOR).await.json();
         assert!(projections["projections"].as_array().is_some_and(|all| all.len() == 7), "{projections}");
         assert!(projections["projections"].as_array().into_iter().flatten().all(|one| one["failed"] == false));

@@ -11,6 +11,7 @@ use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
 use crate::read_models::analytics::DailySales;
+use crate::service::access::OfNoShop;
 use crate::service::api::analytics::{DAYS, DaysQuery, Sales};
 use crate::service::app::App;
 use crate::service::ask::Asked;
@@ -76,13 +77,14 @@ struct AllDaysQuery {
     at_least: Option<String>,
 }
 
-/// The sales of all shops together, by day.
+/// The sales of all shops together, by day; with the key of an operator of no shop.
 #[utoipa::path(get, path = "/operator/sales", operation_id = "list_sales_of_all_shops", tag = "operator", params(AllDaysQuery),
     responses((status = 200, body = Sales)), security(("api_key" = ["operator"])))]
 async fn sales(
     State(app): State<App>,
     deadline: Deadline,
     Asked(AllDaysQuery { from, to, at_least }): Asked<AllDaysQuery>,
+    _: OfNoShop,
 ) -> Result<Json<Sales>, Problem> {
     app.shows::<DailySales>(at_least.as_deref(), deadline).await?;
     let (from, to) = DaysQuery { from, to, ..DaysQuery::default() }.days();
