@@ -65,6 +65,19 @@
     follow();
   });
 
+  // A page that is opened behind others connects when somebody looks at it: a browser has six connections to a shop.
+  document.addEventListener("readystatechange", () => {
+    const live = document.getElementById("live");
+    if (!document.hidden || !live) return;
+    const attribute = "hx-sse:connect", place = live.getAttribute(attribute);
+    live.removeAttribute(attribute);
+    document.addEventListener("visibilitychange", () => {
+      hear();
+      live.setAttribute(attribute, place);
+      htmx.process(live);
+    }, { once: true });
+  }, { once: true });
+
   // A live page hears from the service every five seconds at least. Where it does not, it says so, and since when.
   let heard = Date.now(), broken = false, title = document.title;
   const hear = () => { heard = Date.now(); broken = false; const offline = document.getElementById("offline"); if (offline) offline.hidden = true; };
@@ -149,7 +162,8 @@
     const axis = { stroke: colour("--quiet"), grid: { stroke: colour("--rule"), width: 1 }, ticks: { show: false }, font: "12px system-ui, sans-serif" };
     const isDays = element.dataset.chart === "days";
     const number = (value) => value == null ? "" : value.toLocaleString("en", { maximumFractionDigits: 2 });
-    const bars = uPlot.paths.bars({ size: [0.6, 40] });
+    // Bars of one day stand side by side, so that none hides another.
+    const bars = (n) => uPlot.paths.bars(series.length === 1 ? { size: [0.6, 40] } : { size: [0.4, 20], align: n === 0 ? -1 : 1 });
     const plot = new uPlot({
       width,
       height: element.classList.contains("small") ? 160 : 220,
@@ -170,7 +184,7 @@
           stroke: colour("--series-" + (n + 1)),
           fill: isDays ? colour("--series-" + (n + 1)) : undefined,
           width: isDays ? 0 : 2,
-          paths: isDays ? bars : undefined,
+          paths: isDays ? bars(n) : undefined,
           points: { show: false },
           value: (_, value) => number(value),
         })),
