@@ -7,7 +7,7 @@ pub(crate) mod handle;
 pub(crate) mod parts;
 mod placer;
 mod standing;
-pub(crate) mod timeline;
+pub mod timeline;
 
 pub use handle::{Cart, CheckoutError, Checkouts, Flow, id};
 pub use standing::{Moment, Standing, flow_and_order};

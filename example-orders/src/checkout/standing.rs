@@ -186,7 +186,9 @@ impl Checkouts {
             _ => PENDING,
         };
         let next_try = status.next_try.map(|at| at.round(Unit::Microsecond).unwrap_or(at));
-        Ok(Standing { id: id.to_string(), order, flow, status: status.status, answer, reason: status.reason, next_try })
+        // That a call has failed before it was made again is no reason for a checkout to be completed.
+        let reason = status.reason.filter(|_| status.status != Status::Completed);
+        Ok(Standing { id: id.to_string(), order, flow, status: status.status, answer, reason, next_try })
     }
 
     /// Whether the order shows how its checkout has ended. A saga tells it in the same append; the reactor is a moment later.
@@ -201,10 +203,16 @@ impl Checkouts {
         Ok(expected.contains(&order))
     }
 
-    /// What happened in a checkout.
-    pub async fn timeline(&self, shop: &Tenant, id: &SagaId) -> Result<Vec<Moment>, CheckoutError> {
+    /// What happened in a checkout, for its customer or for staff.
+    pub async fn timeline(
+        &self,
+        shop: &Tenant,
+        id: &SagaId,
+        shown: fn(&mut SagaEvent),
+    ) -> Result<Vec<Moment>, CheckoutError> {
         let events = timeline(&self.store, shop, id).await?;
-        let moments = events.iter().filter_map(|event| {
+        let moments = events.into_iter().filter_map(|mut event| {
+            shown(&mut event.event);
             let line = super::timeline::line(&event.event)?;
             let (name, step) = (event.event.shape().name, super::timeline::step(&event.event).map(str::to_owned));
             Some(Moment { at: event.recorded_at, event: line, name, step })

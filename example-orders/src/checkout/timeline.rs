@@ -1,7 +1,37 @@
 //! What happened in a checkout, in words: for the scenes, for the API, and for its pages.
 
-use annals::sagas::{Direction, FlowEvent, SagaEvent};
+use annals::sagas::{Direction, FlowEvent, SagaEvent, Status};
 use serde_json::Value;
+
+/// Who decides about a checkout, for its customer.
+const THE_SHOP: &str = "somebody of the shop";
+
+/// An event as its customer is shown it: neither what services say, which may name machines, nor what the shop says of it.
+pub fn for_its_customer(event: &mut SagaEvent) {
+    match event {
+        SagaEvent::Refused { reason, .. } => "it was not possible".clone_into(reason),
+        SagaEvent::Failed { error, .. } => "no answer".clone_into(error),
+        SagaEvent::CompensationBegun { reason, .. } => why_for_its_customer(Status::Compensating).clone_into(reason),
+        SagaEvent::Stuck { reason, .. } => why_for_its_customer(Status::Stuck).clone_into(reason),
+        SagaEvent::Intervened { actor, reason, .. } => {
+            THE_SHOP.clone_into(actor);
+            reason.clear();
+        }
+        _ => {}
+    }
+}
+
+/// An event as those who work here are shown it: as it is.
+pub fn for_staff(_: &mut SagaEvent) {}
+
+/// Why a checkout stands where it does, for its customer.
+pub fn why_for_its_customer(status: Status) -> &'static str {
+    match status {
+        Status::Running => "a service does not answer",
+        Status::Stuck => "somebody of the shop has to look at it",
+        _ => "the checkout was not possible",
+    }
+}
 
 /// One event of a saga or a flow, on one line; `None` for what nobody looks for.
 pub fn line(event: &SagaEvent) -> Option<String> {
@@ -19,6 +49,7 @@ pub fn line(event: &SagaEvent) -> Option<String> {
         SagaEvent::PivotPassed => "the pivot is passed: from here on nothing is undone".to_owned(),
         SagaEvent::ApprovalAsked { step, .. } => format!("{step} waits for approval"),
         SagaEvent::CompensationBegun { .. } => "from here on it is undone".to_owned(),
+        SagaEvent::Intervened { actor, .. } if actor == THE_SHOP => format!("{actor} has decided"),
         SagaEvent::Intervened { intervention, actor, reason, .. } => {
             format!("{actor}: {intervention}, because {reason}")
         }

@@ -7,10 +7,12 @@ use maud::{Markup, PreEscaped, html};
 
 use crate::checkout::Flow;
 use crate::checkout::definition::checkout;
+use crate::checkout::timeline::{for_its_customer, for_staff, why_for_its_customer};
 use crate::dashboard::sagas::state;
 use crate::dashboard::steps::{self, Step};
 use crate::dashboard::visitor::Visitor;
 use crate::domain::order::OrderId;
+use crate::service::access::Role;
 use crate::service::api::checkouts;
 use crate::service::app::App;
 use crate::service::problem::Problem;
@@ -38,20 +40,29 @@ impl Checkout {
             Err(problem) if problem.is_not_found() => return Ok(None),
             Err(problem) => return Err(problem),
         };
-        Self::at(app, tenant, id, standing.flow, as_of).await.map(Some)
+        if visitor.caller().role != Role::Customer {
+            return Self::at(app, tenant, id, standing.flow, as_of, for_staff).await.map(Some);
+        }
+        let mut checkout = Self::at(app, tenant, id, standing.flow, as_of, for_its_customer).await?;
+        if let Some(row) = &mut checkout.row {
+            row.last_error = row.last_error.take().map(|_| why_for_its_customer(row.status).to_owned());
+        }
+        Ok(Some(checkout))
     }
 
-    /// The checkout of this id as it was.
+    /// The checkout of this id as it was, for its customer or for staff.
     pub async fn at(
         app: &App,
         tenant: &Tenant,
         id: SagaId,
         flow: Flow,
         as_of: Option<Timestamp>,
+        shown: fn(&mut SagaEvent),
     ) -> Result<Self, Problem> {
         let mut events = timeline(&app.shop.store, tenant, &id).await?;
         let moments: Vec<Timestamp> = events.iter().map(|event| event.recorded_at).collect();
         events.retain(|event| as_of.is_none_or(|as_of| event.recorded_at <= as_of));
+        events.iter_mut().for_each(|event| shown(&mut event.event));
         // The row is folded from the same events, also for now: the table may be a moment behind.
         let sagas = app.checkouts.sagas.projections();
         let row = match as_of.or(moments.last().copied()) {

@@ -3,7 +3,7 @@
 //! The decision is an event of the checkout, with who and why. All that are decided about together have the key of one request, so
 //! that a second click changes nothing.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashSet};
 
 use annals::Tenant;
 use annals::engine::IdSource;
@@ -86,9 +86,7 @@ async fn impossible(visitor: &Visitor, chosen: &[One]) -> Result<BTreeMap<&'stat
         let why = refused.try_fold(None, |_, (refused, (_, id))| refused.map(|refused| Some(why_not(id, refused))));
         why.flatten().map(|why| (*name, why.parts().2.to_owned()))
     });
-    let impossible: BTreeMap<_, _> = join_all(tried).await.into_iter().flatten().collect();
-    // Where nothing can be decided, what is asked for says why.
-    Ok(if impossible.len() < DECISIONS.len() { impossible } else { BTreeMap::new() })
+    Ok(join_all(tried).await.into_iter().flatten().collect())
 }
 
 /// The form.
@@ -99,7 +97,10 @@ pub async fn form(visitor: Visitor, RawQuery(query): RawQuery) -> Result<Respons
     let chosen = chosen(&visitor, &saga)?;
     let impossible = impossible(&visitor, &chosen).await?;
     let possible = || DECISIONS.iter().filter(|(name, ..)| !impossible.contains_key(name));
-    let checked = possible().find(|(name, ..)| *name == decision).or_else(|| possible().next());
+    let can_be_decided = possible().next().is_some();
+    let asked_for = DECISIONS.iter().find(|(name, ..)| *name == decision);
+    let checked =
+        asked_for.filter(|(name, ..)| !can_be_decided || !impossible.contains_key(name)).or_else(|| possible().next());
     let content = html! {
         div.head { h1 { "Decide" } }
         @if chosen.is_empty() {
@@ -122,8 +123,9 @@ pub async fn form(visitor: Visitor, RawQuery(query): RawQuery) -> Result<Respons
                             }
                         }
                     }
+                    @if chosen.len() > MOST_TRIED { p.quiet { "What cannot be decided about so many is seen in the next step." } }
                     (reason_filled("reason", &reason))
-                    button.main type="submit" { "See what it would do" }
+                    button.main type="submit" disabled[!can_be_decided] { "See what it would do" }
                 }
             }
         }
@@ -231,7 +233,11 @@ fn chosen(visitor: &Visitor, names: &[String]) -> Result<Vec<One>, Problem> {
         let one = (Tenant::new(shop).map_err(|_| none())?, SagaId::new(id).map_err(|_| none())?);
         if visitor.sees(&one.0) { Ok(one) } else { Err(none()) }
     };
-    names.iter().map(one).collect()
+    // Twice chosen is chosen.
+    let mut all: Vec<One> = names.iter().map(one).collect::<Result<_, _>>()?;
+    let mut seen = HashSet::new();
+    all.retain(|one| seen.insert(one.clone()));
+    Ok(all)
 }
 
 fn names(chosen: &[One]) -> Markup {

@@ -87,7 +87,8 @@ pub fn read<T: DeserializeOwned>(body: &str) -> Result<T, serde::de::value::Erro
 /// It comes from elsewhere, or does not say.
 pub fn from_here(headers: &HeaderMap) -> Result<(), Problem> {
     let text = |name| headers.get(name).and_then(|value| value.to_str().ok());
-    let origin = text(header::ORIGIN).and_then(|origin| origin.split_once("://")).map(|(_, authority)| authority);
+    let origin = text(header::ORIGIN).and_then(|origin| origin.split_once("://"));
+    let origin = origin.filter(|(scheme, _)| ["http", "https"].contains(scheme)).map(|(_, authority)| authority);
     match (origin, text(header::HOST)) {
         (Some(origin), Some(host)) if origin.eq_ignore_ascii_case(host) => Ok(()),
         _ => {

@@ -82,6 +82,7 @@ pub struct Operation {
 #[aggregate(name = "operation", id = Target, event = OperationEvent)]
 pub struct Operations {
     version: i64,
+    number: u64,
     /// The last ones, the first of them first.
     pub last: Vec<Operation>,
 }
@@ -91,6 +92,7 @@ impl Evolve for Operations {
         self.version += 1;
         match event {
             OperationEvent::Begun { what, by, reason, at } => {
+                self.number += 1;
                 if self.last.len() == KEPT {
                     self.last.remove(0);
                 }
@@ -113,8 +115,13 @@ fn of(app: &App, context: Context) -> Repository<Operations> {
 
 /// What was done last with something of a shop, or of the whole service; the last first.
 pub async fn last(app: &App, shop: &Tenant, target: &str) -> Result<Vec<Operation>, Problem> {
+    Ok(last_of_all(app, shop, target).await?.0)
+}
+
+/// The same, with how many there are in all.
+pub async fn last_of_all(app: &App, shop: &Tenant, target: &str) -> Result<(Vec<Operation>, u64), Problem> {
     let operations = of(app, Context::of(shop.clone())).load(&Target::new(target)?).await?;
-    Ok(operations.state.last.iter().rev().cloned().collect())
+    Ok((operations.state.last.iter().rev().cloned().collect(), operations.state.number))
 }
 
 /// Something that an operator wants to be done, and that is recorded.
@@ -192,10 +199,10 @@ pub fn checked(reason: &str) -> Result<&str, Problem> {
 /// Whether a reader sees it: it is no space, and none of those that have no width or only set the direction of others.
 fn is_visible(character: char) -> bool {
     !character.is_whitespace()
-        && !matches!(character, '\u{ad}' | '\u{34f}' | '\u{61c}' | '\u{115f}'..='\u{1160}' | '\u{17b4}'..='\u{17b5}'
+        && !matches!(character, '\u{ad}' | '\u{300}'..='\u{36f}' | '\u{61c}' | '\u{115f}'..='\u{1160}' | '\u{17b4}'..='\u{17b5}'
             | '\u{180b}'..='\u{180f}' | '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2060}'..='\u{206f}' | '\u{2800}'
             | '\u{3164}' | '\u{e000}'..='\u{f8ff}' | '\u{fe00}'..='\u{fe0f}' | '\u{feff}' | '\u{ffa0}'
-            | '\u{fff0}'..='\u{fffb}' | '\u{e0000}'..='\u{10ffff}')
+            | '\u{fff0}'..='\u{fffb}' | '\u{1d173}'..='\u{1d17a}' | '\u{e0000}'..='\u{10ffff}')
 }
 
 /// The field for a reason. Several of them on a page have names of their own.

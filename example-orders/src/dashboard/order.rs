@@ -66,8 +66,11 @@ pub async fn show(
     moments.dedup();
     let of_order = events.into_iter().filter(|event| then.is_none_or(|then| event.at <= then)).map(Entry::of_order);
     let of_checkout = checkout.iter().flat_map(|checkout| &checkout.events).filter_map(Entry::of_checkout);
-    let operations =
-        operations::last(&visitor.dashboard.app, &visitor.caller().tenant, &format!("order-{order}")).await?;
+    // What the shop did with its own machinery is not for customers.
+    let operations = match visitor.caller().role {
+        Role::Customer => Vec::new(),
+        _ => operations::last(&visitor.dashboard.app, &visitor.caller().tenant, &format!("order-{order}")).await?,
+    };
     let operations = operations.into_iter().filter(|operation| then.is_none_or(|then| operation.at <= then));
     let of_operators = operations.enumerate().map(|(n, operation)| Entry::of_operation(n, operation));
     let entries = of_order.chain(of_checkout).chain(of_operators).collect();

@@ -55,15 +55,17 @@ const BY_CUSTOMER: &str = "customer";
 /// The page.
 pub async fn show(mut visitor: Visitor, Query(query): Query<OrdersQuery>) -> Result<Response, Trouble> {
     visitor.needs(&Method::GET, "/orders")?;
-    // Where a part of the list by customers ends is a customer, who would be in the links to the others.
-    let would_tell = query.sort == BY_CUSTOMER && !visitor.session.shows_personal_data;
-    let first = || OrdersQuery { sort: String::new(), after: String::new(), before: String::new(), ..query.clone() };
-    let query = if would_tell { first() } else { query };
+    // What is found by a customer tells of whom it is, and where a part of the list by customers ends is one, who would be in the links
+    // to the others.
+    let hides = personal::is_asked_for(&visitor);
+    let would_tell = hides && (query.sort.contains(BY_CUSTOMER) || !query.customer.is_empty());
+    let query =
+        if would_tell { OrdersQuery { status: query.status, q: query.q, ..OrdersQuery::default() } } else { query };
     if would_tell {
         // Forms lead back to the page, so its own address must not tell either.
         visitor.uri = query.url("", "").parse().unwrap_or_else(|_| Uri::from_static(PATH));
     }
-    let asked = query.of_the_api()?;
+    let asked = query.of_the_api(hides)?;
     let (page, _) = list::shown(&visitor.dashboard.app, visitor.caller(), visitor.deadline(), &asked).await?;
     let is_filtered = [&query.status, &query.customer, &query.q].into_iter().any(|field| !field.is_empty());
     let content = html! {
@@ -71,8 +73,8 @@ pub async fn show(mut visitor: Visitor, Query(query): Query<OrdersQuery>) -> Res
             div { h1 { "Orders" } p.quiet { "Of the shop " (visitor.caller().tenant) ". The list follows what happens." } }
             (personal::button(&visitor))
         }
-        (query.form(visitor.session.shows_personal_data))
-        @if would_tell { p.notice { "Orders are sorted by customer while personal data is shown. These are the newest first." } }
+        (query.form(hides))
+        @if would_tell { p.notice { "Orders are found and sorted by customer while personal data is shown. These are of all customers, the newest first." } }
         @if let Some(seconds) = page.stale_seconds {
             p.notice.warn { "The list cannot be read at the moment. This is how it was " (seconds) " s ago." }
         }
@@ -92,8 +94,8 @@ pub async fn show(mut visitor: Visitor, Query(query): Query<OrdersQuery>) -> Res
 }
 
 impl OrdersQuery {
-    /// As the API is asked.
-    fn of_the_api(&self) -> Result<ListQuery, Problem> {
+    /// As the API is asked; without names if those are hidden.
+    fn of_the_api(&self, hides: bool) -> Result<ListQuery, Problem> {
         let named = |status: &&Status| status.to_string() == self.status;
         let status = STATUSES.iter().find(named).copied();
         if status.is_none() && !self.status.is_empty() {
@@ -106,17 +108,19 @@ impl OrdersQuery {
             sort: filled(&self.sort),
             after: filled(&self.after),
             before: filled(&self.before),
+            without_names: hides,
             ..ListQuery::default()
         })
     }
 
-    fn form(&self, shows_personal_data: bool) -> Markup {
+    fn form(&self, hides: bool) -> Markup {
+        let places = if hides { "order or product" } else { "order, customer or product" };
         html! {
             form.card method="get" action=(PATH) role="search" data-at-once {
                 div.row {
                     div.grow {
                         label for="q" { "Search" }
-                        input #q name="q" type="search" value=(self.q) maxlength="100" placeholder="order, customer or product";
+                        input #q name="q" type="search" value=(self.q) maxlength="100" placeholder=(places);
                     }
                     div {
                         label for="status" { "Status" }
@@ -127,14 +131,16 @@ impl OrdersQuery {
                             }
                         }
                     }
-                    div {
-                        label for="customer" { "Customer" }
-                        input #customer name="customer" value=(self.customer) maxlength="200" size="12" autocomplete="off";
+                    @if !hides {
+                        div {
+                            label for="customer" { "Customer" }
+                            input #customer name="customer" value=(self.customer) maxlength="200" size="12" autocomplete="off";
+                        }
                     }
                     div {
                         label for="sort" { "Sort" }
                         select #sort name="sort" {
-                            @for (sort, name) in SORTS.into_iter().filter(|(sort, _)| shows_personal_data || *sort != BY_CUSTOMER) {
+                            @for (sort, name) in SORTS.into_iter().filter(|(sort, _)| !hides || *sort != BY_CUSTOMER) {
                                 option value=(sort) selected[self.sort == sort] { (name) }
                             }
                         }

@@ -74,11 +74,14 @@ pub async fn show(visitor: Visitor) -> Result<Response, Trouble> {
             }
         }
         (last_hour(&minutes))
-        @if let Ok(Ok(asked)) = asked && !asked.is_empty() {
-            section.card aria-labelledby="asked" {
+        @match &asked {
+            Ok(Ok((asked, _))) if asked.is_empty() => {}
+            Ok(Ok((asked, number))) => section.card aria-labelledby="asked" {
                 h2 #asked { "Who has asked for personal data" }
-                ol.timeline { @for one in &asked { li { (operations::line(one)) } } }
-            }
+                ol.timeline { @for one in asked { li { (operations::line(one)) } } }
+                @if *number > asked.len() as u64 { p.quiet { "These are the last " (asked.len()) " of " (number) ". All are events of the shop." } }
+            },
+            _ => p.notice.warn { "Who has asked for personal data cannot be read at the moment." },
         }
     };
     // Who does not look at the page is told when its title changes.

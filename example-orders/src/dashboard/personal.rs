@@ -50,9 +50,14 @@ fn is_recorded(visitor: &Visitor) -> bool {
     visitor.caller().role != Role::Customer
 }
 
-/// Who has asked in a shop, the last first.
-pub async fn asked(visitor: &Visitor, shop: &Tenant) -> Result<Vec<Operation>, Problem> {
-    operations::last(&visitor.dashboard.app, shop, TARGET).await
+/// Whether names are hidden from this visitor until they are asked for, with a reason.
+pub fn is_asked_for(visitor: &Visitor) -> bool {
+    is_recorded(visitor) && !visitor.session.shows_personal_data
+}
+
+/// Who has asked in a shop, the last first, and how many have in all.
+pub async fn asked(visitor: &Visitor, shop: &Tenant) -> Result<(Vec<Operation>, u64), Problem> {
+    operations::last_of_all(&visitor.dashboard.app, shop, TARGET).await
 }
 
 /// The button for that.
@@ -78,10 +83,10 @@ pub fn personal(visitor: &Visitor, text: &str) -> Markup {
     html! { span.hidden-text { span aria-hidden="true" { "•••••" } span.visually-hidden { "hidden" } } }
 }
 
-/// Who did something. The key of a customer may say which customer it is.
+/// Who did something. The key of a customer may say which customer it is, and who works for the shop is not for customers.
 pub fn actor(visitor: &Visitor, key: &str) -> Markup {
     if visitor.dashboard.app.keys.is_of_staff(key) {
-        return html! { (key) };
+        return html! { @if visitor.caller().role == Role::Customer { "the shop" } @else { (key) } };
     }
     html! { "a customer (" (personal(visitor, key)) ")" }
 }

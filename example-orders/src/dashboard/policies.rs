@@ -330,6 +330,11 @@ pub async fn set_faults(FormAbout { visitor, name, fields }: FormAbout<NewFaults
     if latency_ms > MOST_LATENCY_MS {
         return Err(Problem::bad("latency", format!("`latency_ms` is {MOST_LATENCY_MS} at most")).into());
     }
+    for (field, share) in [("errors", errors), ("lost_answers", lost_answers)] {
+        if !share.is_finite() {
+            return Err(Problem::bad(field, format!("`{field}` is {share}; give a share from 0 to 1")).into());
+        }
+    }
     let faults = Faults { latency_ms, errors, lost_answers, closed, down };
     let what = format!("faults of `{name}`: {}", in_words(&faults));
     let act = async move {

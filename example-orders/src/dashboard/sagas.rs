@@ -7,6 +7,7 @@ use axum::response::{IntoResponse, Redirect, Response};
 use maud::{Markup, html};
 
 use crate::checkout::CheckoutError;
+use crate::checkout::timeline::for_staff;
 use crate::dashboard::checkout::Checkout;
 use crate::dashboard::error::Trouble;
 use crate::dashboard::format::{time, time_utc};
@@ -172,16 +173,18 @@ pub fn why_not(id: &SagaId, error: CheckoutError) -> Problem {
 }
 
 /// One checkout, and how it came to be so.
-pub async fn one(visitor: Visitor, PathOf((shop, id)): PathOf<(String, String)>) -> Result<Response, Trouble> {
+pub async fn one(mut visitor: Visitor, PathOf((shop, id)): PathOf<(String, String)>) -> Result<Response, Trouble> {
     visitor.needs(&Method::GET, ROUTE)?;
     let none = || Problem::not_found("checkout", id.escape_debug());
     let (shop, id) = (Tenant::new(&shop).map_err(|_| none())?, SagaId::new(&id).map_err(|_| none())?);
     if !visitor.sees(&shop) {
         return Err(none().into());
     }
+    // They were asked for in another shop.
+    visitor.session.shows_personal_data &= visitor.caller().tenant == shop;
     let checkouts = &visitor.dashboard.app.checkouts;
     let standing = checkouts.standing(&shop, &id).await.map_err(|e| why_not(&id, e))?;
-    let checkout = Checkout::at(&visitor.dashboard.app, &shop, id.clone(), standing.flow, None).await?;
+    let checkout = Checkout::at(&visitor.dashboard.app, &shop, id.clone(), standing.flow, None, for_staff).await?;
     let events: Vec<_> = checkout.events.iter().filter_map(Entry::of_checkout).collect();
     let number = events.len();
     let is_final = standing.status.is_final();

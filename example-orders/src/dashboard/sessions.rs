@@ -30,7 +30,7 @@ pub struct Session {
     pub caller: Caller,
     /// What the forms of this session bring back.
     pub form_token: Arc<str>,
-    /// Whether names of customers are shown.
+    /// Whether names of customers of this shop are shown.
     pub shows_personal_data: bool,
     begun_at: Instant,
     used_at: Instant,
@@ -82,9 +82,10 @@ impl Sessions {
         self.lock().get(token).is_some_and(|session| !session.is_over())
     }
 
-    /// From now on it is about this shop.
+    /// From now on it is about this shop. That names of another one's customers were asked for says nothing of its own.
     pub fn choose_shop(&self, token: &str, shop: Tenant) {
         if let Some(session) = self.lock().get_mut(token) {
+            session.shows_personal_data &= session.caller.tenant == shop;
             session.caller.tenant = shop;
         }
     }

@@ -7,6 +7,7 @@ use annals::resilience::breaker::BreakerState;
 use annals::resilience::{Deadline, IdempotencyKey};
 use annals::sagas::{By, Intervention, SagaError, Status};
 use annals::{EventStoreExt, Filter, Position};
+use example_orders::checkout::timeline::for_staff;
 use example_orders::checkout::{CheckoutError, Checkouts, Flow};
 use example_orders::domain::order::{OrderCommand, OrderError, Status as OrderStatus};
 use example_orders::services::{ClientSettings, Faults, Origin, Servers};
@@ -43,7 +44,7 @@ async fn a_checkout_ends_with_a_parcel_or_with_nothing_in_any_book_whoever_direc
             assert_eq!((standing.answer, loaded.state.status), (answer, status), "{flow:?} {quantity}: {standing:?}");
             assert_eq!(loaded.state.paid.is_some(), quantity == 2);
             assert_eq!(books(&servers, number).await, open, "{flow:?} {quantity}");
-            let timeline = checkouts.timeline(&shop(), &id).await.expect("it is read");
+            let timeline = checkouts.timeline(&shop(), &id, for_staff).await.expect("it is read");
             assert!(timeline.len() > 2, "{timeline:?}");
         }
         // Another cart for the order of a checkout is another request.
@@ -197,7 +198,7 @@ async fn what_is_refused_after_it_was_done_without_an_answer_is_undone() {
     }
     servers.stock.faults.set(Faults { closed: true, ..Faults::default() });
     while !checkouts
-        .timeline(&shop(), &id)
+        .timeline(&shop(), &id, for_staff)
         .await
         .expect("it is read")
         .iter()

@@ -173,6 +173,12 @@ async fn who_of_the_shop_asks_for_personal_data_says_why_and_operators_see_that(
     let page = operator.page("/dashboard/overview").await;
     assert!(page.contains("Who has asked for personal data") && page.contains("because: she has called"), "{page}");
     assert!(page.contains("by alpha-admin"), "{page}");
+    // Many that follow do not hide that there was another.
+    for n in 0..20 {
+        admin.send("/dashboard/personal", &[("shows", "true"), ("reason", &n.to_string())]).await;
+    }
+    let page = operator.page("/dashboard/overview").await;
+    assert!(!page.contains("she has called") && page.contains("These are the last 20 of 21."), "{page}");
     // Another shop's is not of theirs, and a customer asks for nothing but the own name.
     assert!(!other.page("/dashboard/overview").await.contains("she has called"));
     assert_eq!(alice.send("/dashboard/personal", &[("shows", "true")]).await.status, 303);
@@ -335,13 +341,23 @@ async fn no_link_of_a_page_tells_who_a_customer_is_while_personal_data_is_hidden
     let hex = |text: &str| text.bytes().map(|byte| format!("{byte:02x}")).collect::<String>();
     let tells = |page: &str| page.contains("alice") || page.contains(&hex("alice"));
     let by_customer = "/dashboard/orders?sort=customer";
-    for path in ["/dashboard/orders", by_customer] {
+    let of_bob = "/dashboard/orders?customer=bob";
+    for path in ["/dashboard/orders", by_customer, "/dashboard/orders?sort=+-customer", of_bob] {
         let page = admin.page(path).await;
         assert!(page.contains("rel=\"next\"") && !tells(&page) && !page.contains("by customer</option>"), "{page}");
+    }
+    // What is searched for is found in orders and products, and tells nothing of customers.
+    for (search, number) in [("alice", 0), ("Alice+A", 0), ("o-1001", 1), ("kettle", 20)] {
+        let page = admin.page(&format!("/dashboard/orders?q={search}")).await;
+        assert_eq!(page.matches("id=\"order-").count(), number, "{search}: {page}");
     }
     admin.send("/dashboard/personal", &[("shows", "true"), ("reason", "a call")]).await;
     let page = admin.page(by_customer).await;
     assert!(tells(between(&page, "rel=\"next\"", ">")), "{page}");
+    for (search, number) in [("q=alice", 20), ("q=Alice+A", 20), ("customer=bob", 3)] {
+        let page = admin.page(&format!("/dashboard/orders?{search}")).await;
+        assert_eq!(page.matches("id=\"order-").count(), number, "{search}: {page}");
+    }
     let next = between(between(&page, "rel=\"next\"", ">"), "href=\"", "\"").replace("&amp;", "&");
     assert!(admin.page(&next).await.contains("rel=\"prev\""));
     // A link that was kept leads to a list that tells nobody.

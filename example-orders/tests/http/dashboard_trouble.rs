@@ -27,7 +27,7 @@ async fn a_stuck_checkout_and_an_open_breaker_are_on_the_first_page_of_operators
     let folder = tempfile::tempdir().expect("a folder");
     let (server, partners) = start(Store::file(), folder.path()).await;
     let (admin, operator) = (Browser::of(&server, ADMIN).await, Browser::of(&server, OPERATOR).await);
-    let of_shop = Browser::of(&server, ALPHA_OPERATOR).await;
+    let (of_shop, alice) = (Browser::of(&server, ALPHA_OPERATOR).await, Browser::of(&server, ALICE).await);
     let overview = "/dashboard/overview";
     assert!(operator.page(overview).await.contains("Nothing. No checkout is stuck"));
 
@@ -50,6 +50,11 @@ async fn a_stuck_checkout_and_an_open_breaker_are_on_the_first_page_of_operators
         page.contains("waits for a person") && !page.contains("data-field") && !page.contains("order.placed"),
         "{page}"
     );
+
+    // What services say is not for customers: it may name machines.
+    let page = alice.page(&path).await;
+    assert!(page.contains("Its checkout waits for a person: somebody of the shop has to look at it"), "{page}");
+    assert!(page.contains("fetch was refused: it was not possible") && !page.contains("HTTP status"), "{page}");
 
     // What has passed its pivot cannot be taken back, and that is said before somebody has written why.
     let form = of_shop.page(&format!("/dashboard/sagas/decide?saga=alpha/{id}")).await;
@@ -76,7 +81,36 @@ async fn a_stuck_checkout_and_an_open_breaker_are_on_the_first_page_of_operators
     let page = until(&admin, &path, |page| page.contains("The parcel is under way")).await;
     // Who has decided, and why.
     assert!(page.contains("alpha-operator: retry, because it is open &lt;again&gt;"), "{page}");
+    let page = until(&alice, &path, |page| page.contains("The parcel is under way")).await;
+    assert!(page.contains("somebody of the shop has decided"), "{page}");
+    assert!(!page.contains("open &lt;again&gt;") && !page.contains("alpha-operator"), "{page}");
+    for key in [ALICE, ADMIN] {
+        let standing = server.get(&format!("/orders/{order_id}/checkout"), key).await.json()["standing"].clone();
+        assert_eq!((&standing["status"], &standing["reason"]), (&json!("completed"), &json!(null)), "{standing}");
+    }
     until(&operator, overview, |page| !page.contains(id)).await;
+    // Nothing can be decided about what is completed, and each decision says so.
+    let form = of_shop.page(&format!("/dashboard/sagas/decide?saga=alpha/{id}&saga=alpha/{id}")).await;
+    assert_eq!(form.matches("Not here: ").count(), 5, "{form}");
+    assert!(
+        form.contains("type=\"submit\" disabled>See what it would do") && form.matches("data-saga=").count() == 1,
+        "{form}"
+    );
+
+    // Who asks for personal data in one shop sees that of no other.
+    let place = format!("/dashboard/sagas/alpha/{id}");
+    let asked = [("shows", "true"), ("reason", "a call")];
+    assert_eq!(operator.send("/dashboard/personal", &asked).await.status, 303);
+    assert!(!operator.page(&place).await.contains("alpha-alice"));
+    assert_eq!(operator.send("/dashboard/shop", &[("shop", "alpha")]).await.status, 303);
+    assert!(!operator.page(&place).await.contains("alpha-alice"));
+    assert_eq!(operator.send("/dashboard/personal", &asked).await.status, 303);
+    assert!(operator.page(&place).await.contains("alpha-alice"));
+    assert!(of_shop.page(overview).await.contains("Who has asked for personal data"));
+    for shop in ["beta", "alpha"] {
+        assert_eq!(operator.send("/dashboard/shop", &[("shop", shop)]).await.status, 303);
+        assert!(!operator.page(&place).await.contains("alpha-alice"), "{shop}");
+    }
 
     partners.payment.faults.set(Faults { down: true, ..Faults::default() });
     for n in 0..3 {

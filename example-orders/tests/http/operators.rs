@@ -90,7 +90,7 @@ async fn nothing_is_done_without_the_key_of_an_operator_the_form_of_the_session_
         assert_eq!(operator.post(path, fields).await.status, 403, "{path}: without the token of the session");
         let strange: Vec<_> = fields.iter().copied().chain([("form_token", "0")]).collect();
         assert_eq!(operator.post(path, &strange).await.status, 403, "{path}: with another token");
-        for reason in ["", "   ", "a\nb", "\u{200b}", " \u{202e}\u{2069}", &"x".repeat(151)] {
+        for reason in ["", "   ", "a\nb", "\u{200b}", " \u{202e}\u{2069}", "\u{1d173}\u{301}", &"x".repeat(151)] {
             let fields: Vec<_> =
                 fields.iter().map(|(name, value)| (*name, if *name == "reason" { reason } else { value })).collect();
             assert_eq!(operator.send(path, &fields).await.status, 400, "{path}: because {reason:?}");
@@ -129,7 +129,7 @@ async fn what_is_done_is_recorded_and_so_is_what_could_not_be_done() {
     let operator = Browser::of(&server, OPERATOR).await;
     let payment = "/dashboard/policies/payment";
     let faults = |errors| [("latency_ms", "0"), ("errors", errors), ("lost_answers", "0"), ("reason", "a drill")];
-    for (errors, status) in [("0.5", 303), ("2", 303), ("much", 400)] {
+    for (errors, status) in [("0.5", 303), ("2", 303), ("much", 400), ("NaN", 400), ("-inf", 400)] {
         assert_eq!(operator.send(&format!("{payment}/faults"), &faults(errors)).await.status, status, "{errors}");
     }
     let held = [("mode", "closed"), ("reason", "it is well")];

@@ -3,7 +3,7 @@
 //! A checkout calls three services, and goes on whether or not anybody waits for it. So the answer is where it has ended, or that it
 //! goes on, and where to look.
 
-use annals::sagas::{By, Intervention, SagaId, Status};
+use annals::sagas::{By, Intervention, SagaId};
 use axum::Json;
 use axum::extract::State;
 use axum::http::{StatusCode, header};
@@ -15,7 +15,7 @@ use utoipa::{IntoParams, ToSchema};
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
-use crate::checkout::timeline::line;
+use crate::checkout::timeline::{for_its_customer, for_staff, line, why_for_its_customer};
 use crate::checkout::{Flow, Moment, Standing, flow_and_order};
 use crate::domain::order::OrderId;
 use crate::service::access::{Caller, Role};
@@ -88,10 +88,8 @@ async fn show(
     OrderPath(order): OrderPath,
 ) -> Result<Json<CheckoutDetails>, Problem> {
     let (id, standing) = find(&app, &caller, &order).await?;
-    let mut timeline = app.checkouts.timeline(&caller.tenant, &id).await?;
-    if caller.role == Role::Customer {
-        timeline.iter_mut().for_each(without_words);
-    }
+    let event_shown = if caller.role == Role::Customer { for_its_customer } else { for_staff };
+    let timeline = app.checkouts.timeline(&caller.tenant, &id, event_shown).await?;
     let standing = shown(&caller, standing);
     let row = app.checkouts.sagas.tenant(caller.tenant).find(&id).await?;
     let row = row.filter(|_| caller.role != Role::Customer).map(|row| {
@@ -109,23 +107,8 @@ fn shown(caller: &Caller, standing: Standing) -> Standing {
     if caller.role != Role::Customer {
         return standing;
     }
-    let reason = match standing.status {
-        Status::Running => "a service does not answer",
-        Status::Stuck => "somebody of the shop has to look at it",
-        _ => "the checkout was not possible",
-    };
-    Standing { reason: standing.reason.map(|_| reason.to_owned()), ..standing }
-}
-
-/// An event as customers are shown it: neither what services say, nor who of the shop has decided.
-fn without_words(moment: &mut Moment) {
-    let step = moment.step.as_deref().unwrap_or("a step");
-    match moment.name {
-        "saga.step_failed" => moment.event = format!("{step}: no answer"),
-        "saga.step_refused" => moment.event = format!("{step}: refused"),
-        "saga.intervened" => "somebody of the shop has decided".clone_into(&mut moment.event),
-        _ => {}
-    }
+    let reason = standing.reason.map(|_| why_for_its_customer(standing.status).to_owned());
+    Standing { reason, ..standing }
 }
 
 /// The checkout of an order, if the caller sees it. One of somebody else is answered like none.

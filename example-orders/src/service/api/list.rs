@@ -59,6 +59,10 @@ pub struct ListQuery {
     pub as_of: Option<String>,
     /// `X-Position` of a write: the list has it, or says that it has not.
     pub at_least: Option<String>,
+    /// Nobody is found by who the customer is. A page asks so while it hides that.
+    #[serde(skip)]
+    #[param(ignore)]
+    pub without_names: bool,
 }
 
 /// The same, checked.
@@ -74,6 +78,8 @@ pub struct Wanted {
     pub from: Option<Cursor>,
     /// Whether it ends there instead.
     pub backward: bool,
+    /// Whether nobody is found by who the customer is. A part may have fewer rows then, and others still follow.
+    pub without_names: bool,
 }
 
 impl Wanted {
@@ -102,6 +108,7 @@ impl Wanted {
             limit,
             from,
             backward,
+            without_names: query.without_names,
         })
     }
 }
@@ -180,11 +187,11 @@ async fn page(app: &App, caller: &Caller, wanted: &Wanted) -> Result<Page<OrderP
 /// The customers in whose names a search finds something.
 pub async fn named(app: &App, caller: &Caller, wanted: &Wanted) -> Result<Vec<CustomerRow>, Problem> {
     match &wanted.search {
-        None => Ok(Vec::new()),
-        Some(search) => {
+        Some(search) if !wanted.without_names => {
             let pattern = pattern(Some(search));
             Ok(app.shop.views.select_of_tenant::<Customers>(&caller.tenant, NAMED, &[&pattern]).await?)
         }
+        _ => Ok(Vec::new()),
     }
 }
 
@@ -200,6 +207,9 @@ pub async fn part(app: &App, caller: &Caller, wanted: &Wanted, mut rows: Vec<Lis
     let next = place(rows.last(), wanted.backward || others_follow);
     let begun = wanted.from.is_some();
     let previous = place(rows.first(), if wanted.backward { others_follow } else { begun });
+    if let Some(search) = wanted.search.as_ref().filter(|_| wanted.without_names) {
+        rows.retain(|row| row.search.replacen(&row.customer.as_str().to_lowercase(), "", 1).contains(search));
+    }
     let customers: Vec<CustomerId> = rows.iter().map(|row| row.customer.clone()).collect();
     let names = app.shop.views.find_many_of_tenant::<Customers>(&caller.tenant, &customers).await?;
     let orders = rows.into_iter().zip(names).map(|(row, named)| OrderLine::of(row, named.map(|named| named.name)));

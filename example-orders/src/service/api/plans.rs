@@ -30,6 +30,7 @@ fn questions() -> Vec<(&'static str, Wanted, [&'static str; 4])> {
         limit: 20,
         from: None,
         backward: false,
+        without_names: false,
     };
     let (status, customer) = (Some(Status::Paid), CustomerId::new("c-51").ok());
     let dearest = Sort { column: Column::Total, descending: true };
