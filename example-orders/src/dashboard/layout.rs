@@ -105,7 +105,8 @@ pub fn outer(title: &str, has_charts: bool, body: &Markup) -> Markup {
                 @if has_charts { (style(&CHART_STYLES)) }
                 // Before anything is drawn: it chooses between light and dark.
                 script src=(SCRIPTS.url) {}
-                (script(&HTMX))
+                // It begins when the page and all that is deferred is there; if it were deferred itself it could begin without the next one.
+                script src=(HTMX.url) {}
                 (script(&HTMX_SSE))
                 @if has_charts { (script(&CHARTS)) }
             }

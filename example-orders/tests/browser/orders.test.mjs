@@ -105,6 +105,44 @@ test('a list does not move under the pointer or the focus, and a button shows wh
   });
 });
 
+test('a page follows what happens, whichever of its scripts comes last', async () => {
+  const cookie = await session(service.url, 'alpha-admin');
+  for (const late of ['dashboard', 'htmx', 'hx-sse']) {
+    await visiting(browser, { cookie }, async (page) => {
+      await page.route(`**/assets/${late}.*.js`, async (route) => {
+        await new Promise((resolve) => setTimeout(resolve, 300));
+        await route.continue();
+      });
+      await page.goto(`${service.url}/dashboard/orders`);
+      const { body: { order_id: order } } = await service.api('alpha-alice').post('/orders', kettle);
+      await page.locator(`#order-${order}`).waitFor();
+    });
+  }
+});
+
+test('a page that is opened behind others connects when somebody looks at it', async () => {
+  const cookie = await session(service.url, 'alpha-admin');
+  await visiting(browser, { cookie }, async (page) => {
+    await page.addInitScript(() => {
+      globalThis.behind = true;
+      Object.defineProperty(document, 'hidden', { get: () => globalThis.behind });
+      Object.defineProperty(document, 'visibilityState', { get: () => (globalThis.behind ? 'hidden' : 'visible') });
+    });
+    const connections = [];
+    page.on('request', (request) => request.url().includes('/dashboard/live') && connections.push(request.url()));
+    await page.goto(`${service.url}/dashboard/orders`);
+    const { body: { order_id: order } } = await service.api('alpha-alice').post('/orders', kettle);
+    await page.evaluate(() => new Promise((resolve) => setTimeout(resolve, 300)));
+    assert.deepEqual(connections, []);
+    await page.evaluate(() => {
+      globalThis.behind = false;
+      document.dispatchEvent(new Event('visibilitychange'));
+    });
+    await page.locator(`#order-${order}`).waitFor();
+    assert.equal(connections.length, 1);
+  });
+});
+
 test('a slider that somebody has moved goes on with the page', async () => {
   const { order } = await checkout(service);
   const cookie = await session(service.url, 'alpha-admin');
