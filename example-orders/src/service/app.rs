@@ -12,7 +12,8 @@ use tokio::sync::{Semaphore, SemaphorePermit};
 
 use crate::checkout::Checkouts;
 use crate::degradation::{Degradation, Pages, Toggles};
-use crate::service::access::{Keys, Rights};
+use crate::domain::order::OrderId;
+use crate::service::access::{Caller, Keys, Rights, Role};
 use crate::service::api::{OrderPage, Wanted};
 use crate::service::drain::Drain;
 use crate::service::problem::Problem;
@@ -102,6 +103,18 @@ impl App {
     ) -> Result<T, Problem> {
         let once = async |_| command.await.map_err(Into::into);
         Ok(self.degradation.lanes.command.once(once).deadline(deadline).run().await?)
+    }
+
+    /// What a caller is told who asked for an order, or something of it, that cannot be read. Somebody else's is answered like none.
+    pub async fn unread(&self, caller: &Caller, order: &OrderId, problem: Problem, none: Problem) -> Problem {
+        if caller.role != Role::Customer || !problem.is_of_data() {
+            return problem;
+        }
+        match self.checkouts.customer_of(&caller.tenant, order).await.map_err(Problem::from) {
+            Ok(Some(customer)) if caller.sees(&customer) => problem,
+            Err(unknown) if !unknown.is_of_data() => unknown,
+            _ => none,
+        }
     }
 
     /// Room for one more read of the past; none waits for it for long.

@@ -2,8 +2,6 @@
 
 use std::time::{Duration, Instant};
 
-use annals::engine::{IdSource, Payload, TimeOrderedIds};
-use annals::{EventId, EventStore, ExpectedVersion, NewEvent, StreamId, Tenant};
 use futures::{StreamExt, stream};
 use serde_json::json;
 
@@ -206,17 +204,7 @@ async fn an_order_with_an_event_that_cannot_be_read_shows_what_can_be() {
     let server = Server::on(Store::file()).await;
     let (id, position) = server.place(ALICE, "1", "alice", 4_900).await;
     assert_eq!(server.get(&format!("/orders/{id}?at_least={position}"), ADMIN).await.status, 200);
-    let Store::File(file, _) = &server.store else { panic!("a file") };
-    let garbage = NewEvent::raw(
-        EventId::new(TimeOrderedIds.next_id()).expect("an id"),
-        "order.changed",
-        1,
-        Payload::from_json("{\"lines\":5}").expect("JSON"),
-    );
-    let stream = StreamId::new(Tenant::new("alpha").expect("a tenant"), "order", &id).expect("an id");
-    let store = annals::sqlite(file).await.expect("opened");
-    store.append(&stream, ExpectedVersion::Any, vec![garbage.expect("an event")]).await.expect("appended");
-    store.close().await;
+    server.unreadable("alpha", &id, "five").await;
     let path = format!("/dashboard/orders/{id}");
     let page = Browser::of(&server, ADMIN).await.page(&path).await;
     assert!(page.contains("Its events cannot be read") && page.contains("data-field=\"total\""), "{page}");
