@@ -52,7 +52,7 @@ pub async fn show(visitor: Visitor, Query(query): Query<AnalyticsQuery>) -> Resu
     let moments = moments(first_order(&visitor).await?, SystemClock.now());
     let content = html! {
         div.head { div { h1 { "Analytics" } p.quiet { "Sales of the shop " (visitor.caller().tenant) " by day (UTC), as they were known." } } }
-        (slider::slider(PATH, &moments, &then))
+        (slider::slider(PATH, &moments, true, &then))
         @if sales.days.is_empty() {
             section.card { p.empty { "Nothing was sold" @if then.at.is_some() { " until then" } "." } }
         } @else {

@@ -70,7 +70,7 @@ pub async fn show(
         operations::last(&visitor.dashboard.app, &visitor.caller().tenant, &format!("order-{order}")).await?;
     let operations = operations.into_iter().filter(|operation| then.is_none_or(|then| operation.at <= then));
     let of_operators = operations.enumerate().map(|(n, operation)| Entry::of_operation(n, operation));
-    let entries = of_order.chain(of_checkout).chain(of_operators).collect();
+    let entries: Vec<Entry> = of_order.chain(of_checkout).chain(of_operators).collect();
     let path = format!("{}/{}", list::PATH, escaped(order.as_str()));
     let content = html! {
         div.head {
@@ -86,7 +86,7 @@ pub async fn show(
         @if let Some(problem) = &unreadable {
             p.notice.bad role="alert" { "Its events cannot be read, so the timeline lacks them: " (problem.parts().2) }
         }
-        (slider::slider(&path, &moments, &asked))
+        (slider::slider(&path, &moments, unreadable.is_none(), &asked))
         (blocks(&visitor, then, details.as_ref(), checkout.as_ref()).show())
         @if let Some(checkout) = checkout.as_ref().filter(|_| visitor.may(&Method::GET, sagas::ROUTE)) {
             p { a.button href=(sagas::url(&visitor.caller().tenant, checkout.id.as_str())) { "To its checkout" } }
@@ -94,7 +94,8 @@ pub async fn show(
         div.columns.wide-first {
             div {
                 @if let Some(details) = &details { (facts(&visitor, details)) (lines(details)) }
-                (timeline::show(&visitor, Some(&*path), entries))
+                // The notice says that what has happened cannot be read.
+                @if unreadable.is_none() || !entries.is_empty() { (timeline::show(&visitor, Some(&*path), entries)) }
             }
             div {
                 @match &checkout {

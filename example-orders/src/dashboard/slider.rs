@@ -7,8 +7,9 @@ use maud::{Markup, html};
 use crate::dashboard::format::{counted, moment};
 use crate::dashboard::query::Then;
 
-/// The slider of the page at `path`, which is shown as of a time or now. The moments are in order.
-pub fn slider(path: &str, moments: &[Timestamp], then: &Then) -> Markup {
+/// The slider of the page at `path`, which is shown as of a time or now. The moments are in order; of some it may be that they cannot be
+/// read.
+pub fn slider(path: &str, moments: &[Timestamp], are_all: bool, then: &Then) -> Markup {
     let (as_of, wrong) = (then.at, then.wrong.as_deref());
     let written = wrong.map(str::to_owned).or_else(|| then.of_the_api());
     let last = moments.len();
@@ -38,7 +39,8 @@ pub fn slider(path: &str, moments: &[Timestamp], then: &Then) -> Markup {
             p.quiet #moment-help {
                 "The whole page moves through " (counted(last as u64, "moment", "moments"))
                 @match moments {
-                    [] => ", as nothing has happened yet",
+                    [] if are_all => ", as nothing has happened yet",
+                    [] => ", as what has happened cannot be read",
                     [only] => { ", " (moment(*only)) " UTC" },
                     [first, .., last] => { ", from " (moment(*first)) " to " (moment(*last)) " UTC" },
                 }

@@ -7,7 +7,8 @@ use serde_json::json;
 use sqlx::{AssertSqlSafe, Connection, PgConnection, SqliteConnection};
 
 use crate::browser::Browser;
-use crate::server::{ADMIN, ALICE, Answer, BETA, BOB, Server, Store, order};
+use crate::checkouts::choreographed;
+use crate::server::{ADMIN, ALICE, Answer, BETA, BOB, Server, Store};
 
 /// The list of orders, which nobody can read.
 enum Broken {
@@ -125,7 +126,7 @@ async fn an_event_that_cannot_be_read_is_no_reason_to_refuse_other_reads() {
     let server = Server::on(Store::file()).await;
     let (id, position) = server.place(ALICE, "own", "alice", 100).await;
     assert_eq!(server.get(&format!("/orders/{id}?at_least={position}"), ADMIN).await.status, 200);
-    server.unreadable("alpha", &id, "five").await;
+    server.unreadable("alpha", &id).await;
     let then = SystemClock.now();
     for _ in 0..12 {
         for path in [format!("/orders/{id}/history"), format!("/orders/{id}?as_of={then}")] {
@@ -138,10 +139,8 @@ async fn an_event_that_cannot_be_read_is_no_reason_to_refuse_other_reads() {
 #[tokio::test]
 async fn an_order_that_cannot_be_read_is_answered_like_none_to_those_whose_it_is_not() {
     let server = Server::on(Store::file()).await;
-    let begun = server.post("/checkouts?flow=choreographed", ALICE, "1", &order("alice", 1, 100)).await;
-    assert_eq!(begun.json()["answer"], "completed", "{}", begun.text);
-    let id = begun.json()["order"].as_str().expect("an id").to_owned();
-    server.unreadable("alpha", &id, "five").await;
+    let id = choreographed(&server).await;
+    server.unreadable("alpha", &id).await;
     let history = server.get(&format!("/orders/{id}/history"), ALICE).await;
     assert_eq!(history.problem(), (500, "broken".to_owned()), "{}", history.text);
     let (bob, then) = (Browser::of(&server, BOB).await, SystemClock.now());

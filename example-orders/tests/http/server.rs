@@ -188,14 +188,18 @@ impl Server {
         }
     }
 
-    /// Appends an event that cannot be read to an order, beside a service on a file. Its text is in the message of the error.
-    pub(crate) async fn unreadable(&self, shop: &str, order: &str, text: &str) {
+    /// Appends an event that cannot be read to an order, beside a service on a file.
+    pub(crate) async fn unreadable(&self, shop: &str, order: &str) {
         let Store::File(file, _) = &self.store else { panic!("a file") };
         let event = NewEvent::raw(
             EventId::new(TimeOrderedIds.next_id()).expect("an id"),
             "order.paid",
             1,
-            Payload::from_json(&serde_json::json!({ "payment": "p", "amount": text }).to_string()).expect("JSON"),
+            Payload::from_json(
+                &serde_json::json!({ "payment": "p", "amount": { "minor": 1, "currency": "of another build" } })
+                    .to_string(),
+            )
+            .expect("JSON"),
         );
         let stream = StreamId::new(Tenant::new(shop).expect("a tenant"), "order", order).expect("an id");
         let store = annals::sqlite(file).await.expect("opened");
