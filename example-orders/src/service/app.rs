@@ -5,9 +5,9 @@ use std::ops::Deref;
 use std::sync::Arc;
 use std::time::Duration;
 
-use annals::Tenant;
 use annals::engine::TimeOrderedIds;
 use annals::resilience::{Deadline, Policy};
+use annals::{Projections, Tenant};
 use tokio::sync::{Semaphore, SemaphorePermit};
 
 use crate::checkout::Checkouts;
@@ -70,6 +70,11 @@ impl App {
         let lanes = &degradation.lanes;
         let of_services = clients.into_iter().map(|client| &client.policy);
         of_services.chain(lanes.reads.all()).chain([&lanes.command, &lanes.reporting]).collect()
+    }
+
+    /// What runs projections and reactors: those of the shop, those of the sagas, and the reactors of the choreography.
+    pub fn runners(&self) -> [&Projections; 3] {
+        [&self.shop.views, self.checkouts.sagas.projections(), &self.checkouts.reactors]
     }
 
     /// A read of the API: in the part of its shop of the pool of reads, and behind the breaker of that.
