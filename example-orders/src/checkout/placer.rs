@@ -1,10 +1,10 @@
 //! What has placed an order. One order has one checkout at most, whichever requests come under one key and to which process: that in
 //! whose name its first event was recorded.
 
-use annals::{Aggregate, CorrelationId, EventStore, StreamId, StreamVersion, Tenant};
+use annals::{Aggregate, CorrelationId, EventStore, RecordedEvent, StreamId, StreamVersion, Tenant};
 
 use super::handle::{CheckoutError, Checkouts, Flow, id};
-use crate::domain::order::{Order, OrderError, OrderId};
+use crate::domain::order::{CustomerId, Order, OrderError, OrderEvent, OrderId};
 
 /// What has placed an order.
 pub(super) enum Placer {
@@ -17,11 +17,24 @@ pub(super) enum Placer {
 }
 
 impl Checkouts {
+    /// The first event of an order, if there is one.
+    async fn placed(&self, shop: &Tenant, order: &OrderId) -> Result<Option<RecordedEvent>, CheckoutError> {
+        let stream = StreamId::new(shop.clone(), Order::TYPE, order.as_str())?;
+        Ok(self.store.load_page(&stream, StreamVersion::NONE, 1).await?.events.into_iter().next())
+    }
+
+    /// Whose order it is, if there is one. That can be read also where a later event cannot.
+    pub async fn customer_of(&self, shop: &Tenant, order: &OrderId) -> Result<Option<CustomerId>, CheckoutError> {
+        let Some(placed) = self.placed(shop, order).await? else { return Ok(None) };
+        Ok(placed.typed::<OrderEvent>()?.into_iter().find_map(|event| match event.event {
+            OrderEvent::Placed { customer, .. } => Some(customer),
+            _ => None,
+        }))
+    }
+
     /// What has placed the order.
     pub(super) async fn placer(&self, shop: &Tenant, order: &OrderId) -> Result<Placer, CheckoutError> {
-        let stream = StreamId::new(shop.clone(), Order::TYPE, order.as_str())?;
-        let first = self.store.load_page(&stream, StreamVersion::NONE, 1).await?;
-        let Some(placed) = first.events.into_iter().next() else { return Ok(Placer::Nobody) };
+        let Some(placed) = self.placed(shop, order).await? else { return Ok(Placer::Nobody) };
         // All that a saga or a flow does has its id.
         let in_the_name_of = placed.metadata.correlation_id;
         for flow in [Flow::Orchestrated, Flow::Choreographed] {

@@ -161,10 +161,7 @@ impl Checkouts {
     ) -> Result<Option<CustomerId>, CheckoutError> {
         Ok(match standing.flow {
             Flow::Orchestrated => self.begun(shop, id).await?.map(|begun| begun.customer),
-            Flow::Choreographed => {
-                let orders = self.orders.with(Context::of(shop.clone()));
-                orders.load(&standing.order).await?.state.customer.clone()
-            }
+            Flow::Choreographed => self.customer_of(shop, &standing.order).await?,
         })
     }
 

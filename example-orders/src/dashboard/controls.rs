@@ -72,15 +72,10 @@ static CONTROLS: [Control; 7] = [
     of::<SagaInstances>(),
 ];
 
-/// All projections and reactors: those of the shop, those of the sagas, and the reactors of the choreography.
-pub fn runners(app: &App) -> [&Projections; 3] {
-    [&app.shop.views, app.checkouts.sagas.projections(), &app.checkouts.reactors]
-}
-
 /// The projection of a name, and what runs it; `None` if there is none, or it is a reactor.
 pub fn find(app: &App, name: &str) -> Option<(Projections, &'static Control)> {
     let control = CONTROLS.iter().find(|control| control.name == name)?;
-    let runner = runners(app).into_iter().find(|views| views.status().iter().any(|one| &*one.name == name))?;
+    let runner = app.runners().into_iter().find(|views| views.status().iter().any(|one| &*one.name == name))?;
     Some((runner.clone(), control))
 }
 

@@ -5,6 +5,7 @@ use std::collections::{BTreeMap, VecDeque};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
+use annals::Tenant;
 use annals::engine::{Clock, SystemClock};
 use annals::projections::ProjectionHealth;
 use axum::extract::{Request, State};
@@ -44,7 +45,7 @@ pub struct Minute {
 pub struct Hour {
     minutes: Mutex<VecDeque<Minute>>,
     health: Mutex<Arc<[ProjectionHealth]>>,
-    parked: Mutex<Arc<BTreeMap<&'static str, u64>>>,
+    parked: Mutex<Arc<BTreeMap<(&'static str, Tenant), u64>>>,
 }
 
 impl Hour {
@@ -65,7 +66,9 @@ impl Hour {
             match letters {
                 Ok(letters) => {
                     let mut parked = BTreeMap::new();
-                    letters.iter().for_each(|letter| *parked.entry(letter.of).or_default() += 1);
+                    for letter in letters {
+                        *parked.entry((letter.of, letter.stream.tenant().clone())).or_default() += 1;
+                    }
                     *self.parked.lock().unwrap_or_else(PoisonError::into_inner) = Arc::new(parked);
                 }
                 Err(error) => {
@@ -76,9 +79,14 @@ impl Hour {
         }
     }
 
-    /// How many streams each of them has set aside, at the last look.
-    pub fn parked(&self) -> Arc<BTreeMap<&'static str, u64>> {
-        self.parked.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    /// How many streams each of them has set aside at the last look, of those shops.
+    pub fn parked(&self, shops: impl Fn(&Tenant) -> bool) -> BTreeMap<&'static str, u64> {
+        let parked = self.parked.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        let mut of_shops = BTreeMap::new();
+        for ((name, _), number) in parked.iter().filter(|((_, shop), _)| shops(shop)) {
+            *of_shops.entry(*name).or_default() += number;
+        }
+        of_shops
     }
 
     /// How the read models and reactors were at the last look.

@@ -73,7 +73,7 @@ pub async fn show(
     };
     let operations = operations.into_iter().filter(|operation| then.is_none_or(|then| operation.at <= then));
     let of_operators = operations.enumerate().map(|(n, operation)| Entry::of_operation(n, operation));
-    let entries = of_order.chain(of_checkout).chain(of_operators).collect();
+    let entries: Vec<Entry> = of_order.chain(of_checkout).chain(of_operators).collect();
     let path = format!("{}/{}", list::PATH, escaped(order.as_str()));
     let content = html! {
         div.head {
@@ -97,7 +97,8 @@ pub async fn show(
         div.columns.wide-first {
             div {
                 @if let Some(details) = &details { (facts(&visitor, details)) (lines(details)) }
-                (timeline::show(&visitor, Some(&*path), entries))
+                // The notice says that what has happened cannot be read.
+                @if unreadable.is_none() || !entries.is_empty() { (timeline::show(&visitor, Some(&*path), entries)) }
             }
             div {
                 @match &checkout {

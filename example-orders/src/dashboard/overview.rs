@@ -21,6 +21,7 @@ use crate::dashboard::layout::Page;
 use crate::dashboard::topic::Topic;
 use crate::dashboard::visitor::Visitor;
 use crate::dashboard::{operations, personal, policies, projections, sagas};
+use crate::service::health::told;
 use crate::service::problem::Problem;
 
 /// Where it is.
@@ -46,8 +47,8 @@ pub async fn show(visitor: Visitor) -> Result<Response, Trouble> {
     };
     let health = visitor.dashboard.hour.health();
     // What is broken comes before what follows from it.
-    let set_aside = visitor.dashboard.hour.parked();
-    let of_views = health.iter().filter_map(|health| projection(health, &set_aside));
+    let set_aside = visitor.dashboard.hour.parked(|shop| visitor.sees(shop));
+    let of_views = health.iter().filter_map(|health| projection(&visitor, health, &set_aside));
     let checks = visitor.dashboard.health.ready().await.checks;
     let of_checks =
         checks.iter().filter_map(|(name, check)| check_of_health(name, check.status, check.error.as_deref()));
@@ -175,11 +176,14 @@ fn check_of_health(name: &str, status: Status, error: Option<&str>) -> Option<Ne
     Some(Need { class, word, what, more: html! { @if let Some(error) = error { (error) } } })
 }
 
-fn projection(health: &ProjectionHealth, set_aside: &BTreeMap<&'static str, u64>) -> Option<Need> {
+fn projection(visitor: &Visitor, health: &ProjectionHealth, set_aside: &BTreeMap<&'static str, u64>) -> Option<Need> {
     let behind = health.lag.filter(|lag| *lag > MOST_LAG);
-    let (class, word, more) = match &health.verdict {
+    let (class, word, more) = match &told(&visitor.dashboard.app, visitor.caller(), health) {
         Verdict::Failed { why } => ("bad", "stopped", html! { (why) }),
-        Verdict::Degraded { .. } if set_aside.contains_key(&*health.name) => return None,
+        // That number is the one of all shops.
+        Verdict::Degraded { .. } if set_aside.contains_key(&*health.name) || !visitor.runs_the_service() => {
+            return None;
+        }
         Verdict::Degraded { parked } => {
             ("warn", "parked", html! { (counted(*parked as u64, "stream is set aside", "streams are set aside")) })
         }

@@ -1,6 +1,7 @@
 //! Projections and reactors: how far each is, who runs it, what it has set aside; and what a person can do with one.
 
-use std::collections::BTreeSet;
+use std::cmp::Reverse;
+use std::collections::{BTreeMap, BTreeSet};
 
 use annals::projections::{HealthOf, ProjectionHealth, ProjectionProgress, Verdict};
 use annals::{Projections, StreamId, Tenant};
@@ -10,7 +11,7 @@ use futures::future::{join_all, try_join_all};
 use maud::{Markup, html};
 use serde::Deserialize;
 
-use crate::dashboard::controls::{self, Act, Letter, runners};
+use crate::dashboard::controls::{self, Act, Letter};
 use crate::dashboard::error::Trouble;
 use crate::dashboard::form::FormAbout;
 use crate::dashboard::format::{count, counted, span, time_utc};
@@ -21,6 +22,7 @@ use crate::dashboard::query::PathOf;
 use crate::dashboard::topic::Topic;
 use crate::dashboard::visitor::{Visitor, escaped};
 use crate::service::app::App;
+use crate::service::health::{fault_told, told};
 use crate::service::problem::Problem;
 
 /// Where it is.
@@ -34,6 +36,8 @@ const LONGEST_BY: usize = 200;
 /// So many streams that are set aside are on a page, and so many are retried at once.
 const MOST_PARKED: usize = 50;
 const MOST_RETRIED: usize = 1_000;
+/// So many of the last things that operators did are on a page.
+const MOST_OPERATIONS: usize = 20;
 
 /// A projection or a reactor.
 struct One {
@@ -60,7 +64,7 @@ impl One {
 }
 
 async fn all(app: &App) -> Result<Vec<One>, Problem> {
-    let all = join_all(runners(app).map(async |views: &Projections| {
+    let all = join_all(app.runners().map(async |views: &Projections| {
         let (health, progress) = tokio::join!(views.health(), views.progress());
         let (progress, status, reactors) = (progress.map_err(Problem::from)?, views.status(), views.reactors());
         let one = |health: ProjectionHealth| {
@@ -98,7 +102,8 @@ pub async fn list(visitor: Visitor) -> Result<Response, Trouble> {
     let app = &visitor.dashboard.app;
     let letters = app.query(&visitor.caller().tenant, visitor.deadline(), || controls::letters(app));
     let (all, letters) = tokio::join!(all(app), letters);
-    let (all, letters) = (all?, letters?);
+    let (all, mut letters) = (all?, letters?);
+    letters.retain(|letter| visitor.sees(letter.stream.tenant()));
     let head = app.shop.store.head().await.map_err(Problem::from)?;
     let content = html! {
         div.head {
@@ -193,11 +198,21 @@ pub async fn one(visitor: Visitor, PathOf(name): PathOf<String>) -> Result<Respo
         Ok::<_, Problem>((letter, operations))
     }));
     let parked = parked.await?;
-    let operations = last(app, &Tenant::default(), &format!("projection-{name}")).await?;
+    // What is done with a projection concerns all shops, and what is done with the streams of a shop that one.
+    let mut shops = BTreeSet::from_iter(visitor.shops());
+    shops.extend([Tenant::default(), visitor.caller().tenant.clone()]);
+    let target = format!("projection-{name}");
+    let operations = try_join_all(shops.iter().map(|shop| last(app, shop, &target)));
+    let mut operations = operations.await?.concat();
+    operations.sort_by_key(|operation| Reverse(operation.at));
+    operations.truncate(MOST_OPERATIONS);
+    let verdict = told(app, visitor.caller(), &one.health);
+    // The number of streams that are set aside is that of all shops; those that are of this one follow.
+    let says_why = visitor.runs_the_service() || !matches!(verdict, Verdict::Degraded { .. });
     let content = html! {
         div.head { div { h1 { (name) } p { (state(&one.health.verdict)) " " span.quiet { (one.kind()) } } } }
-        @if !matches!(one.health.verdict, Verdict::Healthy | Verdict::CatchingUp) {
-            p.notice.warn { (one.health.verdict) }
+        @if says_why && !matches!(verdict, Verdict::Healthy | Verdict::CatchingUp) {
+            p.notice.warn { (verdict) }
         }
         div.columns.wide-first {
             section.card aria-labelledby="facts" {
@@ -208,7 +223,7 @@ pub async fn one(visitor: Visitor, PathOf(name): PathOf<String>) -> Result<Respo
                     dt { "Events behind" } dd { (behind(&one.health)) }
                     dt { "Events/s" } dd { (rate(one.rate)) }
                     dt { "Run by" } dd { (owners(one)) }
-                    @if let Some(error) = &one.last_error { dt { "Last fault" } dd { (error) } }
+                    @if let Some(error) = &one.last_error { dt { "Last fault" } dd { (fault_told(app, visitor.caller(), &name, error)) } }
                 }
             }
             @if one.can_pause && visitor.runs_the_service() { (control(&visitor, one)) }
@@ -312,14 +327,14 @@ pub async fn control_one(FormAbout { visitor, name, fields }: FormAbout<Controll
     let none = || Problem::not_found("projection", name.escape_debug());
     let (views, control) = controls::find(&visitor.dashboard.app, &name).ok_or_else(none)?;
     let by: String = format!("{}: {}", visitor.caller().key, checked(&reason)?).chars().take(LONGEST_BY).collect();
-    let with = vec![of_projection(control.name, format!("{} `{}`", act.name(), control.name))];
+    let with = vec![of_projection(Tenant::default(), control.name, format!("{} `{}`", act.name(), control.name))];
     let wanted = Wanted { with, reason, page: url(&name) };
     wanted.perform(&visitor, async move { control.perform(&views, act, &by).await }).await
 }
 
 /// Where it is recorded what operators do with a projection.
-fn of_projection(name: &str, what: String) -> (Tenant, String, String) {
-    (Tenant::default(), format!("projection-{name}"), what)
+fn of_projection(shop: Tenant, name: &str, what: String) -> (Tenant, String, String) {
+    (shop, format!("projection-{name}"), what)
 }
 
 /// What is to be done with a stream that was set aside, or with all of them.
@@ -354,30 +369,33 @@ pub async fn parked(FormAbout { visitor, name, fields }: FormAbout<Parked>) -> R
         letters.retain(|letter| letter.stream == stream);
     }
     letters.truncate(MOST_RETRIED);
-    let streams: Vec<StreamId> = letters.into_iter().map(|letter| letter.stream).collect();
-    let Some(stream) = streams.first().cloned() else {
-        return Err(Problem::not_found("stream that is set aside", id.escape_debug()).into());
-    };
+    let mut shops = BTreeMap::<Tenant, Vec<StreamId>>::new();
+    for letter in letters {
+        shops.entry(letter.stream.tenant().clone()).or_default().push(letter.stream);
+    }
     let by: String = visitor.caller().key.chars().take(LONGEST_BY).collect();
     let why = checked(&reason)?.to_owned();
     let word = if act == ParkedAct::Drop { "drop" } else { "retry" };
-    let of_one = (stream.tenant().clone(), target_of(&stream), format!("{word} in `{name}`"));
-    // Others see that page, too, and not the names of streams of this shop.
-    let number = counted(streams.len() as u64, "stream", "streams");
-    let of_all = of_projection(&name, format!("{word} of {number} of the shop {} in `{name}`", stream.tenant()));
-    let with = match act {
-        ParkedAct::RetryAll => vec![of_projection(&name, format!("{word} of {number} in `{name}`"))],
-        _ => vec![of_one, of_all],
-    };
-    let wanted = Wanted { with, reason, page: url(&name) };
-    let act = async move {
-        match act {
-            ParkedAct::Retry => controls::retry(&app, &name, &stream).await,
-            ParkedAct::RetryAll => retry_all(&app, &name, &streams).await,
-            ParkedAct::Drop => controls::give_up(&app, &name, &stream, &by, &why).await,
+    let mut answer = Err(Problem::not_found("stream that is set aside", id.escape_debug()).into());
+    // Each shop has a record of its own streams: reasons and outcomes name them, and are not for others.
+    for (shop, streams) in shops {
+        let number = counted(streams.len() as u64, "stream", "streams");
+        let mut with = vec![of_projection(shop.clone(), &name, format!("{word} of {number} in `{name}`, of {shop}"))];
+        if act != ParkedAct::RetryAll {
+            with.push((shop, target_of(&streams[0]), format!("{word} in `{name}`")));
         }
-    };
-    wanted.perform(&visitor, act).await
+        let wanted = Wanted { with, reason: reason.clone(), page: url(&name) };
+        let (app, name, by, why) = (app.clone(), name.clone(), by.clone(), why.clone());
+        let act = async move {
+            match act {
+                ParkedAct::Retry => controls::retry(&app, &name, &streams[0]).await,
+                ParkedAct::RetryAll => retry_all(&app, &name, &streams).await,
+                ParkedAct::Drop => controls::give_up(&app, &name, &streams[0], &by, &why).await,
+            }
+        };
+        answer = Ok(wanted.perform(&visitor, act).await?);
+    }
+    answer
 }
 
 /// Retries one after another, whatever came of those before it. It has failed if none could be retried.

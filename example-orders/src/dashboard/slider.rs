@@ -38,7 +38,7 @@ pub fn slider(path: &str, moments: &[Timestamp], then: &Then) -> Markup {
             p.quiet #moment-help {
                 "The whole page moves through " (counted(last as u64, "moment", "moments"))
                 @match moments {
-                    [] => ", as there is none before now",
+                    [] => ", as none before now can be shown",
                     [only] => { ", " (moment(*only)) " UTC" },
                     [first, .., last] => { ", from " (moment(*first)) " to " (moment(*last)) " UTC" },
                 }

@@ -5,14 +5,15 @@ use std::ops::Deref;
 use std::sync::Arc;
 use std::time::Duration;
 
-use annals::Tenant;
 use annals::engine::TimeOrderedIds;
 use annals::resilience::{Deadline, Policy};
+use annals::{Projections, Tenant};
 use tokio::sync::{Semaphore, SemaphorePermit};
 
 use crate::checkout::Checkouts;
 use crate::degradation::{Degradation, Pages, Toggles};
-use crate::service::access::{Keys, Rights};
+use crate::domain::order::OrderId;
+use crate::service::access::{Caller, Keys, Rights, Role};
 use crate::service::api::{OrderPage, Wanted};
 use crate::service::drain::Drain;
 use crate::service::problem::Problem;
@@ -71,6 +72,11 @@ impl App {
         of_services.chain(lanes.reads.all()).chain([&lanes.command, &lanes.reporting]).collect()
     }
 
+    /// What runs projections and reactors: those of the shop, those of the sagas, and the reactors of the choreography.
+    pub fn runners(&self) -> [&Projections; 3] {
+        [&self.shop.views, self.checkouts.sagas.projections(), &self.checkouts.reactors]
+    }
+
     /// A read of the API: in the part of its shop of the pool of reads, and behind the breaker of that.
     pub async fn query<T, E, Fut>(
         &self,
@@ -102,6 +108,18 @@ impl App {
     ) -> Result<T, Problem> {
         let once = async |_| command.await.map_err(Into::into);
         Ok(self.degradation.lanes.command.once(once).deadline(deadline).run().await?)
+    }
+
+    /// What a caller is told who asked for an order, or something of it, that cannot be read. Somebody else's is answered like none.
+    pub async fn of_unreadable(&self, caller: &Caller, order: &OrderId, problem: Problem, none: Problem) -> Problem {
+        if caller.role != Role::Customer || !problem.is_of_data() {
+            return problem;
+        }
+        match self.checkouts.customer_of(&caller.tenant, order).await.map_err(Problem::from) {
+            Ok(Some(customer)) if caller.sees(&customer) => problem,
+            Err(unknown) if !unknown.is_of_data() => unknown,
+            _ => none,
+        }
     }
 
     /// Room for one more read of the past; none waits for it for long.

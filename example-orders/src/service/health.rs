@@ -3,11 +3,12 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use annals::projections::{ProjectionHealth, Verdict};
+use annals::projections::{EventPlace, ProjectionHealth, ProjectionState, ReactorState, Verdict};
 use annals::resilience::health::{Health, HealthError};
 use annals::resilience::receiver::MemoryRecords;
 
 use crate::degradation::Toggles;
+use crate::service::access::Caller;
 use crate::service::app::App;
 use crate::service::settings::Settings;
 
@@ -69,6 +70,50 @@ pub fn start(app: &App, records: &MemoryRecords, settings: &Settings) -> Result<
         Some(address) => health.live_port(address).start(),
         None => health.start(),
     }
+}
+
+/// What an operator is told of a read model or a reactor.
+pub fn told(app: &App, caller: &Caller, one: &ProjectionHealth) -> Verdict {
+    match &one.verdict {
+        Verdict::Failed { why } => Verdict::Failed { why: fault_told(app, caller, &one.name, why) },
+        Verdict::Retrying { fault } => Verdict::Retrying { fault: fault_told(app, caller, &one.name, fault) },
+        other => other.clone(),
+    }
+}
+
+/// What an operator is told of a fault. Its text may name a stream of any shop and quote its events, so an operator of one shop reads it
+/// only where it has stopped at an event of that shop.
+pub fn fault_told(app: &App, caller: &Caller, name: &str, text: &str) -> String {
+    if app.keys.is_of_no_shop(&caller.key) {
+        return text.to_owned();
+    }
+    let stops = stopped_before(app, name);
+    let is_own = |event: &EventPlace| *event.stream.tenant() == caller.tenant;
+    match stops.iter().flatten().find(|event| !is_own(event)) {
+        Some(event) => format!(
+            "the event at position {}, which is one of another shop, cannot be read or applied; ask those who run the service",
+            event.position
+        ),
+        None if !stops.is_empty() && stops.iter().all(Option::is_some) => text.to_owned(),
+        None => "those who run the service see why; ask them".to_owned(),
+    }
+}
+
+/// Before which events it has stopped in this process; `None` for what is the fault of no event.
+fn stopped_before(app: &App, name: &str) -> Vec<Option<EventPlace>> {
+    let stops = app.runners().into_iter().flat_map(|views| {
+        let slots = views.status().into_iter().filter(|one| &*one.name == name).flat_map(|one| one.slots);
+        let projections = slots.filter_map(|slot| match slot.state {
+            ProjectionState::Stopped(stopped) => Some(stopped.event),
+            _ => None,
+        });
+        let reactors = views.reactors().into_iter().filter(|one| &*one.name == name);
+        projections.chain(reactors.filter_map(|one| match one.state {
+            ReactorState::Stopped(stopped) => Some(stopped.event),
+            _ => None,
+        }))
+    });
+    stops.collect()
 }
 
 /// What is wrong with a read model or a reactor, if that concerns those who send requests. Everyone reads it, so it counts no events.

@@ -6,7 +6,7 @@ pub(crate) mod app;
 pub(crate) mod ask;
 mod document;
 mod drain;
-mod health;
+pub mod health;
 mod partners;
 pub(crate) mod problem;
 mod seed;

@@ -4,11 +4,14 @@
 //! 503 and 504 send the same again with the same key, 500 call somebody. One 409 is like a 503: a key that is in flight.
 
 use std::convert::Infallible;
+use std::error::Error;
+use std::iter::successors;
 
-use annals::projections::{AsOfError, ControlError, QueryError, WaitError};
+use annals::engine::DecodeError;
+use annals::projections::{AsOfError, ControlError, QueryError, StopCause, Stopped, WaitError};
 use annals::resilience::{CallError, Class, Classify, Deadline, Guard, Reason, TimeLimit};
 use annals::sagas::SagaError;
-use annals::{AppendError, ErrorFamily, ExecuteError, Invalid, ReadError};
+use annals::{AppendError, ErrorFamily, ExecuteError, Invalid, Position, ReadError};
 use axum::http::{HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use serde::Serialize;
@@ -42,6 +45,9 @@ pub struct Problem {
     actual: Option<Value>,
     #[serde(skip)]
     retry_after: Option<u32>,
+    /// Something that is stored cannot be read, while the database is well.
+    #[serde(skip)]
+    is_of_data: bool,
 }
 
 fn as_number<S: serde::Serializer>(status: &StatusCode, to: S) -> Result<S::Ok, S::Error> {
@@ -52,7 +58,8 @@ impl Problem {
     /// An error of this status.
     pub fn new(status: StatusCode, code: &'static str, detail: impl ToString) -> Self {
         let title = status.canonical_reason().unwrap_or("Error");
-        Self { title, status, code, detail: detail.to_string(), expected: None, actual: None, retry_after: None }
+        let detail = detail.to_string();
+        Self { title, status, code, detail, expected: None, actual: None, retry_after: None, is_of_data: false }
     }
 
     /// The request is wrong as it is.
@@ -98,6 +105,11 @@ impl Problem {
         self.code == "not-found"
     }
 
+    /// Whether something that is stored cannot be read, while the database is well.
+    pub fn is_of_data(&self) -> bool {
+        self.is_of_data
+    }
+
     /// Status, code and detail, for those who do not answer in JSON.
     pub fn parts(&self) -> (StatusCode, &'static str, &str) {
         (self.status, self.code, &self.detail)
@@ -125,18 +137,18 @@ impl Problem {
     }
 
     /// What no caller can do anything about. The text of the error is for the log.
-    pub fn broken(error: &(dyn std::error::Error + 'static)) -> Self {
+    pub fn broken(error: &(dyn Error + 'static)) -> Self {
         tracing::error!(error, "a request has failed");
         let detail = "the shop cannot answer this; the request id finds it in the log";
-        Self::new(StatusCode::INTERNAL_SERVER_ERROR, "broken", detail)
+        Self { is_of_data: is_of_data(error), ..Self::new(StatusCode::INTERNAL_SERVER_ERROR, "broken", detail) }
     }
 
     /// The database cannot be asked now. What it says of that is for the log.
-    fn unavailable(error: &(dyn std::error::Error + 'static)) -> Self {
+    fn unavailable(error: &(dyn Error + 'static)) -> Self {
         Self::of_outage("unavailable", error)
     }
 
-    fn of_outage(code: &'static str, error: &(dyn std::error::Error + 'static)) -> Self {
+    fn of_outage(code: &'static str, error: &(dyn Error + 'static)) -> Self {
         tracing::debug!(error, "a request cannot be answered now");
         Self::later(code, "the database does not answer now; send the same again, a write with the same key")
     }
@@ -146,7 +158,7 @@ impl Problem {
         Self::new(StatusCode::UNPROCESSABLE_ENTITY, "idempotency-key-reused", detail)
     }
 
-    fn of_family(family: ErrorFamily, error: &(dyn std::error::Error + 'static)) -> Self {
+    fn of_family(family: ErrorFamily, error: &(dyn Error + 'static)) -> Self {
         match family {
             ErrorFamily::Invalid => Self::bad("invalid", error),
             ErrorFamily::Conflict => Self::new(StatusCode::CONFLICT, "conflict", error),
@@ -159,6 +171,19 @@ impl Problem {
             _ => Self::broken(error),
         }
     }
+}
+
+/// Whether an event, a row, or the data of a saga cannot be read.
+fn is_of_data(error: &(dyn Error + 'static)) -> bool {
+    successors(Some(error), |&error| error.source()).any(|error| {
+        error.is::<DecodeError>()
+            || error.is::<serde_json::Error>()
+            || matches!(error.downcast_ref(), Some(ReadError::Damaged { position, .. }) if *position > Position::START)
+            || matches!(error.downcast_ref(), Some(QueryError::Unreadable { .. }))
+            || error
+                .downcast_ref()
+                .is_some_and(|stopped: &Stopped| stopped.event.is_some() || matches!(*stopped.cause, StopCause::Row(_)))
+    })
 }
 
 impl IntoResponse for Problem {
@@ -176,9 +201,13 @@ impl IntoResponse for Problem {
     }
 }
 
-/// What a policy makes of an error of the shop: only its own faults count, and only some of them may pass.
+/// What a policy makes of an error of the shop: only its own faults count, and only some of them may pass. One event that cannot be
+/// read is no reason to refuse the reads of a whole shop.
 impl Classify for Problem {
     fn class(&self) -> Class {
+        if self.is_of_data {
+            return Class::Ignored;
+        }
         Class::of_status(self.status.as_u16(), None)
     }
 }
@@ -227,11 +256,12 @@ impl From<NoName> for Problem {
 
 impl<R: Into<Self> + std::fmt::Debug + std::fmt::Display + 'static> From<ExecuteError<R>> for Problem
 where
-    ExecuteError<R>: std::error::Error,
+    ExecuteError<R>: Error,
 {
     fn from(error: ExecuteError<R>) -> Self {
         match error {
             ExecuteError::Rejected(rejection) => rejection.into(),
+            ExecuteError::Read(error) => error.into(),
             ExecuteError::Append(AppendError::RequestKeyReused { .. }) => Self::key_reused(),
             ExecuteError::Append(AppendError::WrongExpectedVersion { ref expected, actual, .. }) => {
                 let detail = "others changed the order at the same time, again and again; send the same again";
@@ -312,18 +342,21 @@ impl From<QueryError> for Problem {
 
 impl From<AsOfError> for Problem {
     fn from(error: AsOfError) -> Self {
-        match &error {
+        match error {
             AsOfError::Read(ReadError::Invalid(invalid)) => Self::bad("as-of-invalid", format!("`as_of`: {invalid}")),
-            error => Self::of_family(error.family(), error),
+            AsOfError::Read(error) => error.into(),
+            AsOfError::Stopped(stopped) => Self::of_family(stopped.family(), &stopped),
+            error => Self::of_family(error.family(), &error),
         }
     }
 }
 
 impl From<ControlError> for Problem {
     fn from(error: ControlError) -> Self {
-        match &error {
-            ControlError::Paused { .. } => Self::new(StatusCode::CONFLICT, "projection-paused", &error),
-            error => Self::of_family(error.family(), error),
+        match error {
+            ControlError::Paused { .. } => Self::new(StatusCode::CONFLICT, "projection-paused", error),
+            ControlError::Read(error) => error.into(),
+            error => Self::of_family(error.family(), &error),
         }
     }
 }
@@ -335,6 +368,7 @@ impl From<WaitError> for Problem {
                 let detail = format!("what is read did not show position {position} in time; send the same again");
                 Self::later("position-not-reached", detail)
             }
+            WaitError::Stopped(stopped) => Self::of_family(stopped.family(), stopped),
             error => Self::of_family(error.family(), error),
         }
     }

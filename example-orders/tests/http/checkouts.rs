@@ -23,6 +23,16 @@ pub(crate) async fn start_with(store: Store, folder: &std::path::Path, settings:
     (Server::with(store, &settings).await, partners)
 }
 
+/// A choreographed checkout of alice that is completed; gives its order.
+pub(crate) async fn choreographed(server: &Server) -> String {
+    let body = order("alice", 1, 100);
+    let begun = server.post("/checkouts?flow=choreographed", ALICE, "choreographed", &body).await.json();
+    let id = begun["order"].as_str().unwrap_or_else(|| panic!("{begun}")).to_owned();
+    let completed = |answer: &Answer| answer.status == 200 && answer.json()["standing"]["answer"] == "completed";
+    server.until(&format!("/orders/{id}/checkout"), ALICE, completed).await;
+    id
+}
+
 #[tokio::test]
 async fn a_checkout_is_done_once_whatever_is_sent_again_and_seen_by_its_own_shop_and_customer_alone_on_both_databases()
 {

@@ -2,12 +2,11 @@
 
 use std::time::{Duration, Instant};
 
-use annals::engine::{IdSource, Payload, TimeOrderedIds};
-use annals::{EventId, EventStore, ExpectedVersion, NewEvent, StreamId, Tenant};
 use futures::{StreamExt, stream};
 use serde_json::json;
 
 use crate::browser::{Browser, between, body};
+use crate::checkouts::choreographed;
 use crate::server::{ADMIN, ALICE, ALPHA_OPERATOR, Answer, BETA, BOB, OPERATOR, Server, Store, order};
 
 const POLICY: &str = "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data:; connect-src 'self'; \
@@ -210,24 +209,23 @@ async fn one_key_asks_for_so_many_pages_and_others_are_not_kept_from_theirs() {
 #[tokio::test]
 async fn an_order_with_an_event_that_cannot_be_read_shows_what_can_be() {
     let server = Server::on(Store::file()).await;
+    let flow = choreographed(&server).await;
     let (id, position) = server.place(ALICE, "1", "alice", 4_900).await;
     assert_eq!(server.get(&format!("/orders/{id}?at_least={position}"), ADMIN).await.status, 200);
-    let Store::File(file, _) = &server.store else { panic!("a file") };
-    let garbage = NewEvent::raw(
-        EventId::new(TimeOrderedIds.next_id()).expect("an id"),
-        "order.changed",
-        1,
-        Payload::from_json("{\"lines\":5}").expect("JSON"),
-    );
-    let stream = StreamId::new(Tenant::new("alpha").expect("a tenant"), "order", &id).expect("an id");
-    let store = annals::sqlite(file).await.expect("opened");
-    store.append(&stream, ExpectedVersion::Any, vec![garbage.expect("an event")]).await.expect("appended");
-    store.close().await;
+    server.unreadable("alpha", &id).await;
     let path = format!("/dashboard/orders/{id}");
     let page = Browser::of(&server, ADMIN).await.page(&path).await;
     assert!(page.contains("Its events cannot be read") && page.contains("data-field=\"total\""), "{page}");
-    // Whose order it is not learns nothing of it.
-    assert_eq!(Browser::of(&server, BOB).await.get(&path).await.status, 404);
+    assert!(page.contains("as none before now can be shown") && !page.contains("othing ha"), "{page}");
+    // Nobody directs this one, so that its events are all that says whose it is.
+    server.unreadable("alpha", &flow).await;
+    for key in [ALICE, ADMIN, ALPHA_OPERATOR] {
+        let checkout = server.get(&format!("/orders/{flow}/checkout"), key).await;
+        assert_eq!((checkout.status, &checkout.json()["standing"]["answer"]), (200, &json!("completed")));
+        let page = Browser::of(&server, key).await.page(&format!("/dashboard/orders/{flow}")).await;
+        let says_why = page.contains("Its events cannot be read");
+        assert!(page.contains("payment.completed") && says_why == (key != ALPHA_OPERATOR), "{key}: {page}");
+    }
 }
 
 /// Reads notices until one says that the page has changed.

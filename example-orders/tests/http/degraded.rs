@@ -1,11 +1,14 @@
 //! What the service answers while something that it needs is really gone: the read side, the whole database, the payment service.
 
+use annals::engine::{Clock, SystemClock};
 use annals_scratch::Database;
 use example_orders::services::{Faults, Kind, Server as Service};
 use serde_json::json;
 use sqlx::{AssertSqlSafe, Connection, PgConnection, SqliteConnection};
 
-use crate::server::{ADMIN, ALICE, Answer, BETA, Server, Store};
+use crate::browser::Browser;
+use crate::checkouts::choreographed;
+use crate::server::{ADMIN, ALICE, Answer, BETA, BOB, Server, Store};
 
 /// The list of orders, which nobody can read.
 enum Broken {
@@ -115,6 +118,46 @@ async fn reads_that_fail_in_one_shop_are_refused_there_alone_and_health_says_so(
     assert_eq!((ready.status, &ready.json()["status"]), (200, &json!("degraded")), "{}", ready.text);
     server.place(ADMIN, "k", "alice", 100).await;
     connection.close().await.expect("closed");
+}
+
+/// One customer who asked for such an order five times had the reads of the whole shop refused.
+#[tokio::test]
+async fn an_event_that_cannot_be_read_is_no_reason_to_refuse_other_reads() {
+    let server = Server::on(Store::file()).await;
+    let (id, position) = server.place(ALICE, "own", "alice", 100).await;
+    assert_eq!(server.get(&format!("/orders/{id}?at_least={position}"), ADMIN).await.status, 200);
+    server.unreadable("alpha", &id).await;
+    let then = SystemClock.now();
+    for _ in 0..12 {
+        for path in [format!("/orders/{id}/history"), format!("/orders/{id}?as_of={then}")] {
+            assert_eq!(server.get(&path, ALICE).await.problem(), (500, "broken".to_owned()), "{path}");
+        }
+    }
+    assert_eq!(server.get("/orders/o-1002", ADMIN).await.status, 200);
+}
+
+#[tokio::test]
+async fn an_order_that_cannot_be_read_is_answered_like_none_to_those_whose_it_is_not() {
+    let server = Server::on(Store::file()).await;
+    let id = choreographed(&server).await;
+    server.unreadable("alpha", &id).await;
+    let history = server.get(&format!("/orders/{id}/history"), ALICE).await;
+    assert_eq!(history.problem(), (500, "broken".to_owned()), "{}", history.text);
+    let (bob, then) = (Browser::of(&server, BOB).await, SystemClock.now());
+    let why = json!({ "reason": "x" });
+    let lines = json!({ "lines": [{ "product": "x", "quantity": 1, "price": { "minor": 1, "currency": "EUR" } }] });
+    for order in [&*id, "o-none"] {
+        let path = |rest: &str| format!("/orders/{order}{rest}");
+        for rest in ["", "/history", "/checkout", &format!("?as_of={then}")] {
+            assert_eq!(server.get(&path(rest), BOB).await.status, 404, "{order}{rest}");
+        }
+        assert_eq!(bob.get(&format!("/dashboard{}", path(""))).await.status, 404, "{order}");
+        for (method, rest, body) in [("POST", "/cancel", &why), ("POST", "/return", &why), ("PUT", "/lines", &lines)] {
+            let answer = server.write(method, &path(rest), BOB, &path(rest), body).await;
+            assert_eq!(answer.status, 404, "{order}{rest}: {}", answer.text);
+        }
+    }
+    assert_eq!(server.post(&format!("/orders/{id}/cancel"), ALICE, "own", &why).await.status, 500);
 }
 
 /// Runs SQL beside a database, in that of the server.

@@ -9,7 +9,7 @@ use tokio::io::AsyncWriteExt;
 use tokio::net::TcpStream;
 
 use crate::browser::{Browser, between, body};
-use crate::server::{ADMIN, ALICE, ALPHA_OPERATOR, Answer, OPERATOR, Server, Store, order};
+use crate::server::{ADMIN, ALICE, ALPHA_OPERATOR, Answer, BETA, OPERATOR, Server, Store, order};
 
 const PAGES: [&str; 9] = [
     "/dashboard/sagas",
@@ -181,6 +181,76 @@ async fn an_operator_of_one_shop_sees_and_decides_about_its_checkouts_alone() {
     let form = own.page(&format!("/dashboard/sagas/decide?{again}")).await;
     assert!(form.contains(&format!("value=\"alpha/{id}\"")) && form.contains("value=\"x\""), "{form}");
     assert!(form.contains("value=\"retry\" required checked"), "{form}");
+}
+
+/// Why an event cannot be read.
+const WHY: &str = "the payload does not fit";
+
+/// Where an operator reads what stops a read model.
+const FAULTS: [&str; 6] = [
+    "/dashboard/overview",
+    "/dashboard/projections",
+    "/dashboard/projections/order_list",
+    "/dashboard/projections/order_detail",
+    "/dashboard/projections/customer_statement",
+    "/dashboard/projections/notifications",
+];
+
+#[tokio::test]
+async fn what_cannot_be_read_of_another_shop_is_shown_with_its_text_to_those_alone_who_run_the_service() {
+    let server = Server::on(Store::file()).await;
+    let (id, _) = server.place(BETA, "1", "carol", 100).await;
+    server.unreadable("beta", &id).await;
+    let [own, all] = [Browser::of(&server, ALPHA_OPERATOR).await, Browser::of(&server, OPERATOR).await];
+    let until = async |browser: &Browser, path: &str, text: &str| {
+        let end = Instant::now() + Duration::from_secs(60);
+        loop {
+            let page = browser.page(path).await;
+            if page.contains(text) {
+                return page;
+            }
+            assert!(Instant::now() < end, "{path} is without {text}: {page}");
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+    };
+    let detail = "/dashboard/projections/order_detail";
+    let list = "/dashboard/projections/order_list";
+    let retry = [("act", "retry"), ("shop", "beta"), ("kind", "order"), ("id", &id), ("reason", "carol has called")];
+    for path in ["/dashboard/overview", detail, list] {
+        until(&all, path, WHY).await;
+    }
+    assert_eq!(all.send(&format!("{list}/parked"), &retry).await.status, 303);
+    assert_eq!(
+        all.send(&format!("{list}/parked"), &[("act", "retry-all"), ("reason", "carol waits")]).await.status,
+        303
+    );
+    let page = all.page(list).await;
+    assert!(page.contains("carol waits") && page.matches("retry of 1 stream in `order_list`, of beta").count() == 2);
+    for path in ["/dashboard/overview", detail] {
+        until(&own, path, "which is one of another shop").await;
+    }
+    assert!(server.get("/operator/projections", OPERATOR).await.text.contains(WHY));
+    let api = server.get("/operator/projections", ALPHA_OPERATOR).await.text;
+    assert!(api.contains("which is one of another shop") && !api.contains("parked"), "{api}");
+    for (path, page) in stream::iter(FAULTS).then(async |path| (path, own.page(path).await)).collect::<Vec<_>>().await {
+        for text in [&*id, "carol", "beta/", WHY, "stream is set aside", "is parked"] {
+            assert!(!page.contains(text) && !api.contains(text), "{path} has {text}: {page}");
+        }
+    }
+    // An event of the own shop is shown as it is, also beside others.
+    let (id, _) = server.place(ALICE, "2", "alice", 100).await;
+    server.unreadable("alpha", &id).await;
+    until(&own, list, WHY).await;
+    assert_eq!(own.send(&format!("{list}/parked"), &[("act", "retry-all"), ("reason", "she calls")]).await.status, 303);
+    assert!(own.page(list).await.contains("retry of 1 stream in `order_list`, of alpha"));
+    drop(server);
+
+    let server = Server::on(Store::file()).await;
+    server.unreadable("alpha", "o-1003").await;
+    let own = Browser::of(&server, ALPHA_OPERATOR).await;
+    for path in ["/dashboard/overview", detail] {
+        until(&own, path, WHY).await;
+    }
 }
 
 /// The names of the checkouts in the rows of a page, in their order, and when the last event of each was.

@@ -7,6 +7,8 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, Mutex};
 use std::thread::JoinHandle;
 
+use annals::engine::{IdSource, Payload, TimeOrderedIds};
+use annals::{EventId, EventStore, ExpectedVersion, NewEvent, StreamId, Tenant};
 use reqwest::{Method, RequestBuilder};
 use serde_json::Value;
 
@@ -184,6 +186,25 @@ impl Server {
             assert!(tokio::time::Instant::now() < end, "{path}: {}", answer.text);
             tokio::time::sleep(std::time::Duration::from_millis(20)).await;
         }
+    }
+
+    /// Appends an event that cannot be read to an order, beside a service on a file.
+    pub(crate) async fn unreadable(&self, shop: &str, order: &str) {
+        let Store::File(file, _) = &self.store else { panic!("a file") };
+        let event = NewEvent::raw(
+            EventId::new(TimeOrderedIds.next_id()).expect("an id"),
+            "order.paid",
+            1,
+            Payload::from_json(
+                &serde_json::json!({ "payment": "p", "amount": { "minor": 1, "currency": "of another build" } })
+                    .to_string(),
+            )
+            .expect("JSON"),
+        );
+        let stream = StreamId::new(Tenant::new(shop).expect("a tenant"), "order", order).expect("an id");
+        let store = annals::sqlite(file).await.expect("opened");
+        store.append(&stream, ExpectedVersion::Any, vec![event.expect("an event")]).await.expect("appended");
+        store.close().await;
     }
 
     /// Switches a feature on or off, in all shops.

@@ -1,6 +1,6 @@
 //! For those who run the service: how far the read models are, and the sums over all shops.
 
-use annals::projections::{QueryValue, Verdict};
+use annals::projections::{ProjectionHealth, QueryValue, Verdict};
 use annals::resilience::Deadline;
 use axum::Json;
 use axum::extract::State;
@@ -11,10 +11,11 @@ use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
 use crate::read_models::analytics::DailySales;
-use crate::service::access::OfNoShop;
+use crate::service::access::{Caller, OfNoShop};
 use crate::service::api::analytics::{DAYS, DaysQuery, Sales};
 use crate::service::app::App;
 use crate::service::ask::Asked;
+use crate::service::health::told;
 use crate::service::problem::Problem;
 
 /// All of them.
@@ -49,15 +50,20 @@ struct OneProgress {
 /// How far the read models are.
 #[utoipa::path(get, path = "/operator/projections", operation_id = "list_projections", tag = "operator",
     responses((status = 200, body = Progress)), security(("api_key" = ["operator"])))]
-async fn projections(State(app): State<App>) -> Json<Progress> {
+async fn projections(State(app): State<App>, caller: Caller) -> Json<Progress> {
     let health = app.shop.views.health().await;
+    let verdict = |one: &ProjectionHealth| match told(&app, &caller, one) {
+        // Their number is that of all shops.
+        Verdict::Degraded { .. } if !app.keys.is_of_no_shop(&caller.key) => "Degraded".to_owned(),
+        verdict => format!("{verdict:?}"),
+    };
     let projections = health.into_iter().map(|one| OneProgress {
+        verdict: verdict(&one),
         name: one.name.to_string(),
         position: one.position.get(),
         behind: one.behind,
         lag_ms: one.lag.map(|lag| u64::try_from(lag.as_millis()).unwrap_or(u64::MAX)),
         failed: matches!(one.verdict, Verdict::Failed { .. }),
-        verdict: format!("{:?}", one.verdict),
     });
     Json(Progress { projections: projections.collect() })
 }

@@ -46,9 +46,10 @@ pub async fn detail(
 ) -> Result<Json<OrderDetails>, Problem> {
     app.shows::<OrderDetail>(query.at_least.as_deref(), deadline).await?;
     let views = &app.shop.views;
+    let none = || Problem::not_found("order", &order);
     let row = match &query.as_of {
         None => {
-            app.query(&caller.tenant, deadline, || views.find_of_tenant::<OrderDetail>(&caller.tenant, &order)).await?
+            app.query(&caller.tenant, deadline, || views.find_of_tenant::<OrderDetail>(&caller.tenant, &order)).await
         }
         // Only the events of this order are read.
         Some(time) => {
@@ -56,11 +57,14 @@ pub async fn detail(
             app.query(&caller.tenant, deadline, || {
                 views.find_of_tenant_as_of::<OrderDetail>(&caller.tenant, &order, time)
             })
-            .await?
-            .row
+            .await
+            .map(|then| then.row)
         }
     };
-    let row = row.filter(|row| caller.sees(&row.customer)).ok_or_else(|| Problem::not_found("order", &order))?;
+    let row = match row {
+        Ok(row) => row.filter(|row| caller.sees(&row.customer)).ok_or_else(none)?,
+        Err(problem) => return Err(app.of_unreadable(&caller, &order, problem, none()).await),
+    };
     let named = app
         .query(&caller.tenant, deadline, || views.find_of_tenant::<Customers>(&caller.tenant, &row.customer))
         .await?;
@@ -77,10 +81,14 @@ pub async fn history(
     OrderPath(order): OrderPath,
 ) -> Result<Json<OrderHistory>, Problem> {
     let orders = app.shop.orders.with(Context::of(caller.tenant.clone()));
-    let steps = app.query(&caller.tenant, deadline, || orders.history(&order)).await?;
+    let none = || Problem::not_found("order", &order);
+    let steps = match app.query(&caller.tenant, deadline, || orders.history(&order)).await {
+        Ok(steps) => steps,
+        Err(problem) => return Err(app.of_unreadable(&caller, &order, problem, none()).await),
+    };
     let customer = steps.last().and_then(|step| step.state.customer.as_ref());
     if !customer.is_some_and(|customer| caller.sees(customer)) {
-        return Err(Problem::not_found("order", &order));
+        return Err(none());
     }
     let events = steps.into_iter().map(|step| -> Result<_, Problem> {
         // An event of an order is read as one, also if it is an older one.

@@ -83,7 +83,12 @@ impl Write {
             Some(customer) if self.caller.sees(customer) => state.decide(&command).map_err(Refused::Rejected),
             _ => Err(Refused::NotFound(order.clone())),
         };
-        Ok(self.answer(order, &self.command(orders.execute(order, decide)).await?))
+        match self.command(orders.execute(order, decide)).await {
+            Ok(done) => Ok(self.answer(order, &done)),
+            Err(problem) => {
+                Err(self.app.of_unreadable(&self.caller, order, problem, Problem::not_found("order", order)).await)
+            }
+        }
     }
 
     /// Places an order.
