@@ -8,7 +8,8 @@ use std::time::Duration;
 use annals_eventstore::{BackendError, Checkpoint, Position};
 use futures::future::join_all;
 use jiff::Timestamp;
-use tokio::sync::{Mutex, watch};
+use tokio::runtime::Handle;
+use tokio::sync::{Mutex, oneshot, watch};
 use tokio::time::{Instant, sleep, timeout};
 
 use crate::commit::check_log;
@@ -38,6 +39,8 @@ pub(crate) struct Names {
     pub(crate) shared: Shared,
     pub(crate) fed: Vec<Fed>,
     looks: Arc<Looks>,
+    /// Where the runner is, and looks are: the runtime of a caller may be driven no more.
+    runtime: Handle,
 }
 
 /// What is asked of the database for all who wait.
@@ -61,7 +64,7 @@ impl Names {
     pub(crate) fn new(shared: Shared, fed: Vec<Fed>) -> Self {
         let models = fed.iter().map(|fed| fed.model).collect();
         let looks = Looks { shared: shared.clone(), models, begun: AtomicU64::new(0), last: Mutex::new(None) };
-        Self { shared, fed, looks: Arc::new(looks) }
+        Self { shared, fed, looks: Arc::new(looks), runtime: Handle::current() }
     }
 
     /// Waits until queries by the names of the projections `of` see everything up to `position`.
@@ -96,12 +99,14 @@ impl Names {
     /// its turn, and a connection, from all others.
     async fn look(&self) -> Result<Arc<Look>, Fault> {
         let looks = Arc::clone(&self.looks);
-        match tokio::spawn(async move { looks.look().await }).await {
+        let (_caller, gone) = oneshot::channel();
+        match self.runtime.spawn(async move { looks.look(gone).await }).await {
             Ok(look) => look,
             Err(failed) if failed.is_panic() => resume_unwind(failed.into_panic()),
-            Err(ended) => Err(Fault { transient: true, blocked: false, part: None, source: BackendError::new(ended) }),
+            Err(ended) => Err(unanswered(ended)),
         }
     }
+
     /// Up to where queries by each name see the log.
     pub(crate) async fn progress(&self) -> Result<Vec<ProjectionProgress>, WaitError> {
         let look = self.look().await.map_err(|fault| match fault.transient {
@@ -186,9 +191,13 @@ impl Names {
 }
 
 impl Looks {
-    async fn look(&self) -> Result<Arc<Look>, Fault> {
+    /// What the names show for a caller, until whose end it waits for its turn.
+    async fn look(&self, caller: oneshot::Receiver<()>) -> Result<Arc<Look>, Fault> {
         let before = self.begun.load(Ordering::SeqCst);
-        let mut last = self.last.lock().await;
+        let mut last = tokio::select! {
+            last = self.last.lock() => last,
+            _ = caller => return Err(unanswered("nobody waits for the answer any more")),
+        };
         if let Some(look) = last.as_ref().filter(|look| look.number > before) {
             return Ok(Arc::clone(look));
         }
@@ -219,6 +228,11 @@ impl Looks {
         }
         Ok(())
     }
+}
+
+/// A look that was not made; the next may be.
+fn unanswered(why: impl Into<Box<dyn std::error::Error + Send + Sync>>) -> Fault {
+    Fault { transient: true, blocked: false, part: None, source: BackendError::new(why) }
 }
 
 /// Somebody who waits.

@@ -22,6 +22,8 @@ struct Inner {
 #[derive(Default)]
 struct State {
     free: usize,
+    /// How many have come back.
+    given_back: u64,
     closed: bool,
     /// Those who wait, while none is free. What concerns all tenants has a queue as one of them has.
     waiting: HashMap<Option<Tenant>, VecDeque<oneshot::Sender<Permit>>>,
@@ -69,6 +71,12 @@ impl Permits {
         self.lock().free
     }
 
+    /// How many have come back so far.
+    #[cfg(any(feature = "sqlite", test))]
+    pub(crate) fn given_back(&self) -> u64 {
+        self.lock().given_back
+    }
+
     /// Waits until nobody has one or waits for one.
     #[cfg(any(feature = "postgres", test))]
     pub(crate) async fn all_back(&self) {
@@ -106,6 +114,7 @@ impl Permits {
     /// Gives one on to the next who still waits. Who has given up has no turn.
     fn give_back(&self) {
         let mut state = self.lock();
+        state.given_back += 1;
         while let Some(tenant) = state.order.pop_front() {
             let Some(queue) = state.waiting.get_mut(&tenant) else { continue };
             let mut is_given = false;

@@ -99,7 +99,7 @@ impl SqliteOptions {
 
     /// How many connections are held for reading, which is how many reads run at once; 4 by default, from 1 to 10,000:
     /// a value outside is taken for the nearest of them. Others wait. Where no read ends for half a second, because their futures are not
-    /// polled, those who wait get as many connections beside them.
+    /// polled, those who wait and are polled get as many connections beside them, until one of those ends.
     #[must_use]
     pub fn readers(mut self, readers: usize) -> Self {
         self.readers = readers.clamp(1, 10_000);

@@ -33,6 +33,7 @@ mod tenants;
 #[cfg(all(feature = "sqlite", feature = "postgres"))]
 mod transactions;
 pub(crate) mod troubled;
+mod waits;
 
 /// One list, so that no database can miss a test. In memory time is paused; elsewhere it is real.
 macro_rules! on_every_database {

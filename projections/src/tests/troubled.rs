@@ -39,6 +39,7 @@ pub(crate) struct Troubled {
     gate_of_loads: Arc<tokio::sync::Mutex<()>>,
     gate_of_comparisons: Arc<tokio::sync::Mutex<()>>,
     gate_of_surveys: Arc<tokio::sync::Mutex<()>>,
+    gate_of_looks: Arc<tokio::sync::Mutex<()>>,
     gates_of_seizes: [Arc<tokio::sync::Mutex<()>>; 2],
     state: Arc<Mutex<State>>,
 }
@@ -95,8 +96,17 @@ struct State {
 impl Troubled {
     pub(crate) fn new(models: Arc<dyn ReadModels>) -> Self {
         let (gate, gate_of_loads, gate_of_comparisons, gate_of_surveys) = Default::default();
-        let (gates_of_seizes, state) = Default::default();
-        Self { models, gate, gate_of_loads, gate_of_comparisons, gate_of_surveys, gates_of_seizes, state }
+        let (gate_of_looks, gates_of_seizes, state) = Default::default();
+        Self {
+            models,
+            gate,
+            gate_of_loads,
+            gate_of_comparisons,
+            gate_of_surveys,
+            gate_of_looks,
+            gates_of_seizes,
+            state,
+        }
     }
 
     fn state(&self) -> std::sync::MutexGuard<'_, State> {
@@ -171,6 +181,11 @@ impl Troubled {
     /// Comparisons of stored checkpoints wait until what this gives is dropped.
     pub(crate) async fn hold_comparisons(&self) -> impl Sized {
         Arc::clone(&self.gate_of_comparisons).lock_owned().await
+    }
+
+    /// What names show is not answered until what this gives is dropped.
+    pub(crate) async fn hold_looks(&self) -> impl Sized {
+        Arc::clone(&self.gate_of_looks).lock_owned().await
     }
 
     /// Every attempt to seize a unit, or only one to keep a seized unit, waits until what this gives is dropped.
@@ -396,6 +411,7 @@ impl ReadModels for Troubled {
     }
 
     async fn shown(&self, models: &[Model]) -> Result<Vec<Option<Shown>>, Fault> {
+        drop(self.gate_of_looks.lock().await);
         self.models.shown(models).await
     }
 

@@ -4,7 +4,7 @@ use std::collections::VecDeque;
 use std::ops::{Deref, DerefMut};
 use std::path::Path;
 use std::pin::pin;
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::Duration;
 
@@ -43,6 +43,9 @@ const SHORTEST_WAIT: Duration = Duration::from_millis(100);
 /// Reads of which none has come to an end for so long have futures that nobody polls, most likely: who waits, and so is polled, gets a
 /// connection beside those of the limit.
 const STALLED: Duration = Duration::from_millis(500);
+
+/// After so long a read that waits beside stalled ones has shown that its own future is polled.
+const IS_POLLED: Duration = Duration::from_millis(10);
 
 /// How long reads are waited for of which none comes to an end, where there is no other connection either.
 const LONGEST_READ: Duration = Duration::from_secs(10);
@@ -104,15 +107,31 @@ struct Inner {
     permits: Permits,
     /// As many again, for those who wait for reads that are stalled.
     extra_permits: Permits,
+    /// How many permits of the limit had come back when it was found that none does. Reads are stalled until one does.
+    stalled_at: AtomicU64,
     /// How many reads there are at once, but for those.
     readers_at_once: usize,
     /// How many connections for reading code that is not ours has.
     borrowed_readers: AtomicUsize,
-    /// How often a connection for reading was taken.
-    readers_taken: AtomicUsize,
     readers: Mutex<VecDeque<ReadConnection>>,
     /// That of a new connection for reading.
     reader_session: OnceLock<Session>,
+}
+
+/// A count, and since when it is what it is.
+struct Unchanged {
+    count: u64,
+    since: Instant,
+}
+
+impl Unchanged {
+    /// For how long it has been `count`, as far as was seen.
+    fn for_how_long(&mut self, count: u64) -> Duration {
+        if count != self.count {
+            *self = Self { count, since: Instant::now() };
+        }
+        self.since.elapsed()
+    }
 }
 
 /// A connection for reading.
@@ -243,9 +262,9 @@ impl SqliteDatabase {
             held_by_user: AtomicBool::new(false),
             permits: Permits::new(options.readers),
             extra_permits: Permits::new(options.readers),
+            stalled_at: AtomicU64::new(u64::MAX),
             readers_at_once: options.readers,
             borrowed_readers: AtomicUsize::new(0),
-            readers_taken: AtomicUsize::new(0),
             readers: Mutex::new(readers),
             reader_session,
         })))
@@ -263,8 +282,8 @@ impl SqliteDatabase {
     /// # Cancel safety
     /// Dropping the future takes nothing.
     pub async fn read(&self) -> Result<SqliteReader, DatabaseError> {
-        let mut reader = self.read_for(None).await?;
-        reader.is_counted = true;
+        let mut reader = self.take_reader(None, true).await?;
+        (reader.borrowed, reader.is_counted) = (true, true);
         self.0.borrowed_readers.fetch_add(1, Ordering::AcqRel);
         Ok(reader)
     }
@@ -277,38 +296,49 @@ impl SqliteDatabase {
         Ok(reader)
     }
 
-    /// Waits until a connection for reading may be taken. The handle's own reads are waited for as long as they come to an end,
-    /// readers of users as long as the busy timeout says.
-    async fn reader_permit(&self, tenant: Option<&Tenant>) -> Result<Permit, DatabaseError> {
+    /// Waits until a connection for reading may be taken: as long as reads come to an end, and while readers of users are kept as
+    /// long as the busy timeout says without an end of any; a user waits no longer than that in all.
+    async fn reader_permit(&self, tenant: Option<&Tenant>, for_user: bool) -> Result<Permit, DatabaseError> {
+        let Inner { permits, extra_permits, stalled_at, .. } = &*self.0;
         let max_wait = self.0.busy_timeout.max(SHORTEST_WAIT);
-        let mut permit = pin!(self.0.permits.take(tenant));
+        let mut permit = pin!(permits.take(tenant));
         // A permit that is there needs no timer.
         if let Some(permit) = (&mut permit).now_or_never() {
             return permit.ok_or(DatabaseError::Closed);
         }
-        let taken = || self.0.readers_taken.load(Ordering::Acquire);
+        let is_stalled = || stalled_at.load(Ordering::Acquire) == permits.given_back();
+        let all_given_back = || permits.given_back() + extra_permits.given_back();
         let begun = Instant::now();
-        let (mut seen, mut since) = (taken(), begun);
+        let mut of_limit = Unchanged { count: permits.given_back(), since: begun };
+        let mut of_all = Unchanged { count: all_given_back(), since: begun };
+        let mut extra = pin!(extra_permits.take(tenant));
+        let mut takes_extra = false;
         loop {
-            if let Ok(permit) = tokio::time::timeout(max_wait.min(STALLED), &mut permit).await {
-                return permit.ok_or(DatabaseError::Closed);
+            let pause = if is_stalled() && !takes_extra { IS_POLLED } else { max_wait.min(STALLED) };
+            let due = Instant::now() + pause;
+            tokio::select! {
+                biased;
+                permit = &mut permit => return permit.ok_or(DatabaseError::Closed),
+                permit = &mut extra, if takes_extra => return permit.ok_or(DatabaseError::Closed),
+                () = tokio::time::sleep_until(due) => {}
             }
             let borrowed = self.0.borrowed_readers.load(Ordering::Acquire);
             let unavailable = |why| Err(DatabaseError::Unavailable { source: BackendError::new(why) });
-            if borrowed > 0 && begun.elapsed() >= max_wait {
+            let without_end = of_all.for_how_long(all_given_back());
+            let waited = if for_user { begun.elapsed() } else { without_end };
+            if borrowed > 0 && waited >= max_wait {
                 return unavailable(format!(
                     "no connection for reading became free within {max_wait:?}: {borrowed} are held by readers that \
                      `SqliteDatabase::read` gave; drop them sooner, or allow more by `SqliteOptions::readers`"
                 ));
             }
-            if taken() != seen {
-                (seen, since) = (taken(), Instant::now());
-            } else if since.elapsed() >= STALLED
-                && borrowed < self.0.readers_at_once
-                && let Some(Some(permit)) = self.0.extra_permits.take(tenant).now_or_never()
-            {
-                return Ok(permit);
-            } else if since.elapsed() >= LONGEST_READ {
+            if of_limit.for_how_long(permits.given_back()) >= STALLED && borrowed < self.0.readers_at_once {
+                stalled_at.store(of_limit.count, Ordering::Release);
+            }
+            // Who is polled so late would keep a connection while it is not, and others need them.
+            if is_stalled() && !takes_extra && due.elapsed() < STALLED {
+                takes_extra = true;
+            } else if without_end >= LONGEST_READ {
                 return unavailable(format!(
                     "no connection for reading became free within {LONGEST_READ:?}: reads have them whose futures are not polled, or \
                      which take that long; poll them, or allow more by `SqliteOptions::readers`"
@@ -319,11 +349,14 @@ impl SqliteDatabase {
 
     /// The same for reads that begin no transaction: those of a tenant, or of all.
     pub(crate) async fn held_reader(&self, tenant: Option<&Tenant>) -> Result<SqliteReader, DatabaseError> {
+        self.take_reader(tenant, false).await
+    }
+
+    async fn take_reader(&self, tenant: Option<&Tenant>, for_user: bool) -> Result<SqliteReader, DatabaseError> {
         if self.0.closed.load(Ordering::Acquire) {
             return Err(DatabaseError::Closed);
         }
-        let permit = self.reader_permit(tenant).await?;
-        self.0.readers_taken.fetch_add(1, Ordering::AcqRel);
+        let permit = self.reader_permit(tenant, for_user).await?;
         self.0.file.check_name()?;
         let held = self.0.readers.lock().unwrap_or_else(PoisonError::into_inner).pop_front();
         let connection = match held {

@@ -243,6 +243,95 @@ async fn reads_whose_futures_are_not_polled_keep_no_connection_from_others() {
     bounded("a read", store.load_page(&a, StreamVersion::NONE, 10)).await.expect("read");
 }
 
+/// Beside the stalled ones two reads a second came to an end: each that got another connection made all others wait anew.
+#[tokio::test]
+async fn reads_beside_stalled_ones_wait_half_a_second_and_then_run_as_many_at_once_as_the_limit() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let store = SqliteOptions::new(folder.path().join("log.db")).readers(2).open().await.expect("opened");
+    let a = stream("a");
+    store.append(&a, ANY, vec![event(1)]).await.expect("appended");
+    let mut stalled = Vec::new();
+    for _ in 0..2 {
+        stalled.push(store.database().held_reader(None).await.expect("it is free"));
+    }
+    let at_once = |reads: usize| {
+        let (store, a) = (&store, &a);
+        async move {
+            let begun = Instant::now();
+            let reads = (0..reads).map(|_| store.load_page(a, StreamVersion::NONE, 10));
+            for read in bounded("the reads", futures::future::join_all(reads)).await {
+                assert_eq!(read.expect("read").events.len(), 1);
+            }
+            begun.elapsed()
+        }
+    };
+    let first = at_once(20).await;
+    assert!((Duration::from_millis(500)..Duration::from_secs(2)).contains(&first), "{first:?}");
+    // It is known by now that none of them ends.
+    let next = at_once(20).await;
+    assert!(next < Duration::from_millis(400), "{next:?}");
+    drop(stalled.pop());
+    let after = at_once(20).await;
+    assert!(after < Duration::from_millis(400), "{after:?}");
+}
+
+/// A caller that is polled now and then only would keep the connections that others need meanwhile.
+#[tokio::test]
+async fn who_is_seldom_polled_gets_no_connection_beside_the_limit() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let store = SqliteOptions::new(folder.path().join("log.db")).readers(1).open().await.expect("opened");
+    let read = || Box::pin(store.database().held_reader(None));
+    let stalled = read().await.expect("it is free");
+    let beside = bounded("a read", read()).await.expect("beside the limit");
+    // From here on nothing waits for the file.
+    beside.release();
+    tokio::time::pause();
+    let mut seldom: Vec<_> = (0..3).map(|_| read()).collect();
+    for _ in 0..3 {
+        for seldom in &mut seldom {
+            assert!(futures::poll!(seldom).is_pending());
+        }
+        let begun = tokio::time::Instant::now();
+        read().await.expect("beside the limit").release();
+        assert!(begun.elapsed() < Duration::from_millis(100), "{:?}", begun.elapsed());
+        tokio::time::advance(Duration::from_secs(4)).await;
+    }
+    // Polled again, it is one of the others.
+    seldom.pop().expect("one of them").await.expect("beside the limit").release();
+    stalled.release();
+    seldom.pop().expect("one of them").await.expect("of the limit").release();
+}
+
+/// One reader that a user kept made the reads of a burst fail which had waited for the busy timeout, whatever the others did.
+#[tokio::test]
+async fn own_reads_are_waited_for_while_they_end_though_a_user_keeps_a_reader() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let options = SqliteOptions::new(folder.path().join("log.db")).busy_timeout(TIMEOUT).readers(2);
+    let store = options.open().await.expect("opened");
+    let database = store.database();
+    let (one, two) = (database.held_reader(None).await, database.held_reader(None).await);
+    for opened in [one, two] {
+        opened.expect("free").release();
+    }
+    // From here on nothing waits for the file.
+    tokio::time::pause();
+    let _kept = database.read().await.expect("free");
+    let own = (0..10).map(|_| async {
+        let own = database.held_reader(None).await?;
+        tokio::time::sleep(TIMEOUT * 3 / 4).await;
+        own.release();
+        Ok::<_, DatabaseError>(())
+    });
+    let ended = futures::future::join_all(own).await;
+    assert!(ended.iter().all(Result::is_ok), "{ended:?}");
+    // Nothing ends any more.
+    let _held = database.held_reader(None).await.expect("free");
+    let begun = tokio::time::Instant::now();
+    let error = database.held_reader(None).await.err().expect("refused");
+    assert!(begun.elapsed() >= TIMEOUT && begun.elapsed() < TIMEOUT * 2, "{:?}", begun.elapsed());
+    assert!(format!("{error:?}").contains("1 are held by readers that `SqliteDatabase::read` gave"), "{error:?}");
+}
+
 /// Each kept a connection in the middle of its read while the consumer of the others did something else.
 #[tokio::test]
 async fn subscriptions_that_are_not_polled_keep_no_connection() {
