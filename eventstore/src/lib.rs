@@ -141,7 +141,7 @@ pub mod __private {
     pub use crate::parts::Parts;
     pub use crate::payload::{Payload, decode_struct, decode_variant, encode_struct, encode_variant, without_values};
     #[cfg(feature = "postgres")]
-    pub use crate::postgres::Micros;
+    pub use crate::postgres::{Micros, answer_within, next_within};
     pub use crate::snapshot::SnapshotCodec;
     pub use crate::text_id::{IdText, id_text, read_id};
     pub use crate::upcast::{JsonUpcaster, convert, read_stored, reads};

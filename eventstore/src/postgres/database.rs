@@ -251,6 +251,13 @@ impl PostgresDatabase {
         self.0.pool.is_pooled()
     }
 
+    /// How long the server may take to answer.
+    #[doc(hidden)]
+    #[must_use]
+    pub fn answer_timeout(&self) -> Duration {
+        self.0.pool.answer_timeout()
+    }
+
     /// Whether a statement that failed so may work in another transaction.
     #[doc(hidden)]
     #[must_use]

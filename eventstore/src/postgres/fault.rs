@@ -4,6 +4,8 @@ use std::io;
 use std::sync::Arc;
 use std::time::Duration;
 
+use futures::stream::BoxStream;
+use futures::{FutureExt, TryStreamExt};
 use sqlx::postgres::{PgDatabaseError, PgSeverity};
 
 use crate::database_error::DatabaseError;
@@ -100,10 +102,26 @@ impl NotSent {
     }
 }
 
-/// The error of a connection that was closed because the server gave no answer within the timeout.
-pub(crate) fn no_answer(max_wait: Duration) -> sqlx::Error {
-    let why = format!("the server gave no answer within {max_wait:?}");
-    sqlx::Error::Io(io::Error::new(io::ErrorKind::TimedOut, why))
+/// Waits no longer than `max_wait` for an answer of the server. The connection must be closed after that, as the answer may still come.
+pub async fn answer_within<T>(
+    max_wait: Duration,
+    answer: impl Future<Output = Result<T, sqlx::Error>>,
+) -> Result<T, sqlx::Error> {
+    tokio::time::timeout(max_wait, answer).await.unwrap_or_else(|_| {
+        let why = format!("the server gave no answer within {max_wait:?}");
+        Err(sqlx::Error::Io(io::Error::new(io::ErrorKind::TimedOut, why)))
+    })
+}
+
+/// The next item of an answer. The timeout applies to each item, as a large answer may take long. An item that is ready needs no timer.
+pub async fn next_within<T>(
+    max_wait: Duration,
+    answer: &mut BoxStream<'_, Result<T, sqlx::Error>>,
+) -> Result<Option<T>, sqlx::Error> {
+    match answer.try_next().now_or_never() {
+        Some(next) => next,
+        None => answer_within(max_wait, answer.try_next()).await,
+    }
 }
 
 pub(crate) fn sequence_behind(last: i64, head: i64) -> String {

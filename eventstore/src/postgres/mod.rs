@@ -17,6 +17,7 @@ mod tests;
 mod unit_of_work;
 
 pub use database::{PostgresDatabase, PostgresReader, PostgresTransaction};
+pub use fault::{answer_within, next_within};
 pub use micros::Micros;
 pub use options::PostgresOptions;
 pub use store::{PostgresStore, postgres};

@@ -125,6 +125,9 @@ impl PostgresOptions {
     /// default. After that the connection is closed: the outcome of an append or a commit is unknown, a read fails as unavailable.
     /// So no call waits forever for a server that is gone. Statements inside a unit of work, and the caller's own, have no such
     /// limit; the beginning and the commit of a transaction have it. A call with a deadline ends there.
+    ///
+    /// It holds for the statements of projections and queries of read models too, except those that take as long as their work: making
+    /// indexes, removing rows by a part of their key, and waiting for another process that starts.
     #[must_use]
     pub fn answer_timeout(mut self, timeout: Duration) -> Self {
         self.answer_timeout = timeout;

@@ -8,7 +8,7 @@ use sqlx::{Connection, PgConnection};
 use sqlx_core::transaction::TransactionManager;
 
 use crate::postgres::connection::pool::PooledConnection;
-use crate::postgres::fault::{is_answer, no_answer};
+use crate::postgres::fault::{answer_within, is_answer};
 
 /// Ends open transactions and resets what outlives a transaction: cursors, roles, settings, channels, locks and temporary
 /// tables. Prepared statements stay, as sqlx keeps them.
@@ -57,15 +57,13 @@ impl BorrowedConnection {
     pub(crate) async fn begin(&mut self, statements: sqlx::SqlStr) -> Result<(), sqlx::Error> {
         self.inside = true;
         let max_wait = self.answer_timeout();
-        let begun = tokio::time::timeout(max_wait, PgTransactionManager::begin(self, Some(statements))).await;
-        begun.unwrap_or_else(|_| Err(no_answer(max_wait)))
+        answer_within(max_wait, PgTransactionManager::begin(self, Some(statements))).await
     }
 
     /// Runs statements of the store, without values.
     pub(crate) async fn run(&mut self, statements: &'static str) -> Result<Vec<PgRow>, sqlx::Error> {
         let max_wait = self.answer_timeout();
-        let rows = tokio::time::timeout(max_wait, sqlx::raw_sql(statements).fetch_all(&mut **self)).await;
-        rows.unwrap_or_else(|_| Err(no_answer(max_wait)))
+        answer_within(max_wait, sqlx::raw_sql(statements).fetch_all(&mut **self)).await
     }
 
     /// How long the server may take for them.

@@ -19,7 +19,7 @@ use crate::position::Incarnation;
 use crate::postgres::connection::server_run::{ServerRun, server_run};
 pub(crate) use crate::postgres::connection::session::Query;
 use crate::postgres::connection::session::Session;
-use crate::postgres::fault::{NoConnection, no_answer};
+use crate::postgres::fault::{NoConnection, answer_within};
 use crate::postgres::options::PostgresOptions;
 use crate::queue::{Permit, Permits};
 use crate::stream::Tenant;
@@ -314,9 +314,9 @@ impl PooledConnection {
         max_wait: Duration,
         query: Query<'_>,
     ) -> Result<Vec<PgRow>, sqlx::Error> {
-        let result = timeout(max_wait, self.session().fetch_all(query)).await;
+        let result = answer_within(max_wait, self.session().fetch_all(query)).await;
         self.look();
-        result.unwrap_or_else(|_| Err(no_answer(max_wait)))
+        result
     }
 
     /// Prepares the connection for one statement, to be run on [`PooledConnection::connection`] and completed by
@@ -345,9 +345,9 @@ impl PooledConnection {
     /// Ends the statement, which failed with `error` if there is one. Returns the error of the commit.
     pub(crate) async fn end(&mut self, error: Option<&sqlx::Error>) -> Result<(), sqlx::Error> {
         let max_wait = self.pool.answer_timeout();
-        let ended = timeout(max_wait, self.session().end(error)).await;
+        let ended = answer_within(max_wait, self.session().end(error)).await;
         self.look();
-        ended.unwrap_or_else(|_| Err(no_answer(max_wait)))
+        ended
     }
 
     /// Hands the connection to a borrower, who reports by [`PooledConnection::returned`] whether it can be used again.

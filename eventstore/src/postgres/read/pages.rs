@@ -4,12 +4,9 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
-use futures::stream::BoxStream;
-use futures::{FutureExt, TryStreamExt};
 use sqlx::error::BoxDynError;
 use sqlx::postgres::PgRow;
 use sqlx::{PgConnection, Row};
-use tokio::time::timeout;
 use uuid::Uuid;
 
 use crate::error::{BackendError, ReadError};
@@ -19,7 +16,7 @@ use crate::limits::{PAGE_BYTES, PageBudget, page_limit};
 use crate::position::{After, Checkpoint, Incarnation, Position};
 use crate::postgres::connection::pool::{Pool, PooledConnection, Query};
 use crate::postgres::connection::server_run::ServerRun;
-use crate::postgres::fault::{NoConnection, no_answer, read_error, sequence_behind};
+use crate::postgres::fault::{NoConnection, answer_within, next_within, read_error, sequence_behind};
 use crate::postgres::read::copy::Copied;
 use crate::postgres::read::horizon::{Final, Horizon, last_before_gap};
 use crate::postgres::read::rows::{Columns, Decoder, columns_in_stream, event_columns, position_and_id};
@@ -494,9 +491,9 @@ impl Reader {
     ) -> Result<FetchedEvents, PageError> {
         let mut copied = Copied::default();
         let max_wait = self.pool.answer_timeout();
-        let begun = timeout(max_wait, connection.copy_out_raw(text)).await;
-        let mut messages = begun.unwrap_or_else(|_| Err(no_answer(max_wait))).map_err(PageError::Statement)?;
-        while let Some(message) = next(&mut messages, max_wait).await? {
+        let begun = answer_within(max_wait, connection.copy_out_raw(text)).await;
+        let mut messages = begun.map_err(PageError::Statement)?;
+        while let Some(message) = next_within(max_wait, &mut messages).await.map_err(PageError::Statement)? {
             if !copied.message(&message, |fields| page.try_add(fields))? {
                 break;
             }
@@ -514,7 +511,8 @@ impl Reader {
         mut page: PageBuilder<'_>,
     ) -> Result<FetchedEvents, PageError> {
         let mut rows = query.fetch(connection);
-        while let Some(row) = next(&mut rows, self.pool.answer_timeout()).await? {
+        let max_wait = self.pool.answer_timeout();
+        while let Some(row) = next_within(max_wait, &mut rows).await.map_err(PageError::Statement)? {
             if !page.try_add(&row)? {
                 break;
             }
@@ -526,18 +524,6 @@ impl Reader {
     fn page_after(&self, after: After, limit: i64) -> PageBuilder<'static> {
         PageBuilder { after: after.event_id.map(|_| (after, self.incarnation)), ..PageBuilder::of(None, limit) }
     }
-}
-
-/// The next item. The timeout applies to each item, as a large page may take long. An item that is ready needs no timer.
-async fn next<T>(
-    answer: &mut BoxStream<'_, Result<T, sqlx::Error>>,
-    max_wait: Duration,
-) -> Result<Option<T>, PageError> {
-    let next = match answer.try_next().now_or_never() {
-        Some(next) => next,
-        None => timeout(max_wait, answer.try_next()).await.unwrap_or_else(|_| Err(no_answer(max_wait))),
-    };
-    next.map_err(PageError::Statement)
 }
 
 /// From this many events on, a page reserves room for all that it may get.

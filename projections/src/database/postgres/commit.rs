@@ -86,12 +86,12 @@ impl Commit<'_> {
         let row = match self.database.is_pooled() {
             false => {
                 let mut connection = self.database.read().await.map_err(fault)?;
-                sqlx::raw_sql(WAIT_SHORTLY).execute(&mut *connection).await.map_err(sql_fault)?;
+                self.schema.run(&mut connection, WAIT_SHORTLY).await.map_err(sql_fault)?;
                 query.fetch_one(&mut *connection).await.map_err(sql_fault)?
             }
             true => {
                 let mut transaction = self.database.begin().await.map_err(fault)?;
-                sqlx::raw_sql(WAIT_SHORTLY_INSIDE).execute(&mut *transaction).await.map_err(sql_fault)?;
+                self.schema.run(&mut transaction, WAIT_SHORTLY_INSIDE).await.map_err(sql_fault)?;
                 let row = query.fetch_one(&mut *transaction).await.map_err(sql_fault)?;
                 transaction.commit().await.map_err(fault)?;
                 row
@@ -105,7 +105,7 @@ impl Commit<'_> {
     async fn one_by_one(&self) -> Result<Vec<Moved>, Fault> {
         let mut transaction = self.database.begin().await.map_err(fault)?;
         let sql_fault = |e| statement_fault(self.database, e);
-        seek_by_key(&mut transaction).await.map_err(sql_fault)?;
+        seek_by_key(self.schema, &mut transaction).await.map_err(sql_fault)?;
         let mut done = Vec::with_capacity(self.parts.len());
         for (at, part) in self.parts.iter().enumerate() {
             let written = self.write(&mut transaction, part).await;
@@ -126,9 +126,9 @@ impl Commit<'_> {
         }
         for prefixes in of_one_length(removed_prefixes).flat_map(pieces) {
             let statement = &part.statements.remove_by_prefix[prefixes[0].len() - 1];
-            bind_keys(self.schema.query(Arc::clone(statement)), model.table, prefixes)
-                .execute(&mut *connection)
-                .await?;
+            // Any number of rows may begin with them.
+            let query = self.schema.query(Arc::clone(statement)).without_limit();
+            bind_keys(query, model.table, prefixes).execute(&mut *connection).await?;
         }
         for rows in pieces(written) {
             let query = self.schema.query(Arc::clone(&part.statements.write));

@@ -5,7 +5,7 @@ use sqlx::postgres::PgRow;
 use sqlx::{AssertSqlSafe, PgConnection, Row};
 use tokio::time::sleep;
 
-use super::schema::{ModelSchema, once};
+use super::schema::ModelSchema;
 use super::statements::{Index, index_prefix};
 use crate::database::Model;
 use crate::database::sql::{is_our_index, undeclared};
@@ -41,7 +41,7 @@ async fn there(
     schema: &ModelSchema,
     model: &Model,
 ) -> Result<Vec<(String, bool)>, sqlx::Error> {
-    let query = once(INDEXES).bind(schema.schema()).bind(model.table_name());
+    let query = schema.once(INDEXES).bind(schema.schema()).bind(model.table_name());
     Ok(query.fetch_all(connection).await?.iter().map(|row| (row.get(0), row.get(1))).collect())
 }
 
@@ -86,10 +86,10 @@ pub(super) async fn make_beside(
     let mut connection = loop {
         // Others need the connections meanwhile: another process may be at it for an hour.
         let mut connection = database.read().await?;
-        if take_turn(&mut connection).await.map_err(|e| database.fault(e))? {
+        if take_turn(schema, &mut connection).await.map_err(|e| database.fault(e))? {
             break connection;
         }
-        if let Some((holder, may_write)) = holder(&mut connection).await.map_err(|e| database.fault(e))? {
+        if let Some((holder, may_write)) = holder(schema, &mut connection).await.map_err(|e| database.fault(e))? {
             if !may_write {
                 tracing::warn!(
                     projection = model.projection,
@@ -111,17 +111,17 @@ pub(super) async fn make_beside(
     };
     // If this is dropped, the connection gives the turn back.
     let made = make_in_turn(&mut connection, schema, model).await;
-    let ended = once(END_TURN).execute(&mut *connection).await;
+    let ended = schema.once(END_TURN).execute(&mut *connection).await;
     made.and(ended.map(drop)).map_err(|e| database.fault(e))
 }
 
-async fn take_turn(connection: &mut PgConnection) -> Result<bool, sqlx::Error> {
-    Ok(once(TAKE_TURN).fetch_one(connection).await?.get(0))
+async fn take_turn(schema: &ModelSchema, connection: &mut PgConnection) -> Result<bool, sqlx::Error> {
+    Ok(schema.once(TAKE_TURN).fetch_one(connection).await?.get(0))
 }
 
 /// The first who has the turn, by account and backend, and whether that account may run projections.
-async fn holder(connection: &mut PgConnection) -> Result<Option<(String, bool)>, sqlx::Error> {
-    let rows = once(HOLDERS).fetch_all(connection).await?;
+async fn holder(schema: &ModelSchema, connection: &mut PgConnection) -> Result<Option<(String, bool)>, sqlx::Error> {
+    let rows = schema.once(HOLDERS).fetch_all(connection).await?;
     let holder = |row: &PgRow| (format!("{} (backend {})", row.get::<String, _>(0), row.get::<i32, _>(1)), row.get(2));
     Ok(rows.first().map(holder))
 }

@@ -11,7 +11,7 @@ use sqlx::postgres::PgRow;
 use uuid::Uuid;
 
 use super::prepare::TAKE_TURN;
-use super::schema::{ModelSchema, once, stored_slot};
+use super::schema::{ModelSchema, stored_slot};
 use super::{checkpoint_of, place_of, slot_of, version_of};
 use crate::database::{Claimed, LeaseState, Paused, Place, Runner, RunnerState, Survey, UnitId};
 
@@ -135,13 +135,14 @@ pub(super) async fn survey(
 ) -> Result<Survey, DatabaseError> {
     let failed = |e| database.fault(e);
     let mut transaction = database.begin().await?;
-    let alive = once(I_AM_ALIVE).bind(schema.schema()).bind(runner.id).bind(&runner.name).bind(runner.runs_as_text());
+    let alive =
+        schema.once(I_AM_ALIVE).bind(schema.schema()).bind(runner.id).bind(&runner.name).bind(runner.runs_as_text());
     alive.bind(lease.as_secs_f64()).execute(&mut *transaction).await.map_err(failed)?;
-    once(FORGET_THE_DEAD).bind(schema.schema()).execute(&mut *transaction).await.map_err(failed)?;
-    let renew = once(RENEW).bind(schema.schema()).bind(runner.id).bind(lease.as_secs_f64());
+    schema.once(FORGET_THE_DEAD).bind(schema.schema()).execute(&mut *transaction).await.map_err(failed)?;
+    let renew = schema.once(RENEW).bind(schema.schema()).bind(runner.id).bind(lease.as_secs_f64());
     renew.execute(&mut *transaction).await.map_err(failed)?;
-    let units = once(UNITS).bind(schema.schema()).fetch_all(&mut *transaction).await.map_err(failed)?;
-    let runners = once(RUNNERS).bind(schema.schema()).fetch_all(&mut *transaction).await.map_err(failed)?;
+    let units = schema.once(UNITS).bind(schema.schema()).fetch_all(&mut *transaction).await.map_err(failed)?;
+    let runners = schema.once(RUNNERS).bind(schema.schema()).fetch_all(&mut *transaction).await.map_err(failed)?;
     transaction.commit().await?;
     let owners = units.iter().filter_map(|row| row.try_get("owner").transpose()).collect::<Result<Vec<Uuid>, _>>();
     let units = units.iter().filter_map(|row| lease_state(runner, row).transpose()).collect::<Result<_, _>>();
@@ -159,7 +160,7 @@ pub(super) async fn claim(
     let failed = |e| database.fault(e);
     let (projections, versions, slots) = columns(units);
     let mut transaction = database.begin().await?;
-    let query = once(CLAIM).bind(schema.schema()).bind(runner.id).bind(lease.as_secs_f64());
+    let query = schema.once(CLAIM).bind(schema.schema()).bind(runner.id).bind(lease.as_secs_f64());
     let query = query.bind(projections).bind(versions).bind(slots);
     let rows = query.fetch_all(&mut *transaction).await.map_err(failed)?;
     transaction.commit().await?;
@@ -176,7 +177,7 @@ pub(super) async fn begin_try(
 ) -> Result<Option<u32>, DatabaseError> {
     let failed = |e| database.fault(e);
     let mut transaction = database.begin().await?;
-    let query = once(BEGIN_TRY).bind(schema.schema()).bind(unit.projection).bind(i64::from(unit.version));
+    let query = schema.once(BEGIN_TRY).bind(schema.schema()).bind(unit.projection).bind(i64::from(unit.version));
     let query = query.bind(stored_slot(unit.slot)).bind(epoch).bind(position.get());
     let row = query.fetch_optional(&mut *transaction).await.map_err(failed)?;
     transaction.commit().await?;
@@ -190,7 +191,7 @@ pub(super) async fn forget_tries(
     projection: &str,
 ) -> Result<(), DatabaseError> {
     let mut transaction = database.begin().await?;
-    let query = once(FORGET_TRIES).bind(schema.schema()).bind(projection);
+    let query = schema.once(FORGET_TRIES).bind(schema.schema()).bind(projection);
     query.execute(&mut *transaction).await.map_err(|e| database.fault(e))?;
     transaction.commit().await
 }
@@ -204,7 +205,7 @@ pub(super) async fn seize(
     lease: Duration,
 ) -> Result<Option<Place>, DatabaseError> {
     let mut transaction = database.begin().await?;
-    let query = once(SEIZE).bind(schema.schema()).bind(unit.projection).bind(i64::from(unit.version));
+    let query = schema.once(SEIZE).bind(schema.schema()).bind(unit.projection).bind(i64::from(unit.version));
     let query = query.bind(stored_slot(unit.slot)).bind(owner).bind(lease.as_secs_f64()).bind(held);
     let row = query.fetch_optional(&mut *transaction).await.map_err(|e| database.fault(e))?;
     transaction.commit().await?;
@@ -220,7 +221,7 @@ pub(super) async fn release(
     let epochs: Vec<i64> = held.iter().map(|(_, epoch)| *epoch).collect();
     let (projections, versions, slots) = columns(&units);
     let mut transaction = database.begin().await?;
-    let query = once(RELEASE).bind(schema.schema()).bind(projections).bind(versions).bind(slots).bind(epochs);
+    let query = schema.once(RELEASE).bind(schema.schema()).bind(projections).bind(versions).bind(slots).bind(epochs);
     query.execute(&mut *transaction).await.map_err(|e| database.fault(e))?;
     transaction.commit().await
 }
@@ -231,7 +232,7 @@ pub(super) async fn leave(
     runner: &Runner,
 ) -> Result<(), DatabaseError> {
     let mut transaction = database.begin().await?;
-    let query = once(LEAVE).bind(schema.schema()).bind(runner.id);
+    let query = schema.once(LEAVE).bind(schema.schema()).bind(runner.id);
     query.execute(&mut *transaction).await.map_err(|e| database.fault(e))?;
     transaction.commit().await
 }
@@ -246,10 +247,10 @@ pub(super) async fn pause(
     let failed = |e| database.fault(e);
     let mut transaction = database.begin().await?;
     // A version that is prepared at the same time begins paused, or is paused here.
-    once(TAKE_TURN).execute(&mut *transaction).await.map_err(failed)?;
-    let query = once(PAUSE).bind(schema.schema()).bind(projection).bind(by).bind(Micros::of(now));
+    schema.once(TAKE_TURN).execute(&mut *transaction).await.map_err(failed)?;
+    let query = schema.once(PAUSE).bind(schema.schema()).bind(projection).bind(by).bind(Micros::of(now));
     query.execute(&mut *transaction).await.map_err(failed)?;
-    let query = once(PAUSED).bind(schema.schema()).bind(projection);
+    let query = schema.once(PAUSED).bind(schema.schema()).bind(projection);
     let row = query.fetch_optional(&mut *transaction).await.map_err(failed)?;
     transaction.commit().await?;
     row.map_or(Ok(None), |row| paused(&row)).map_err(failed)
@@ -262,8 +263,8 @@ pub(super) async fn resume(
 ) -> Result<bool, DatabaseError> {
     let failed = |e| database.fault(e);
     let mut transaction = database.begin().await?;
-    once(TAKE_TURN).execute(&mut *transaction).await.map_err(failed)?;
-    let query = once(RESUME).bind(schema.schema()).bind(projection);
+    schema.once(TAKE_TURN).execute(&mut *transaction).await.map_err(failed)?;
+    let query = schema.once(RESUME).bind(schema.schema()).bind(projection);
     let resumed = query.execute(&mut *transaction).await.map_err(failed)?;
     transaction.commit().await?;
     Ok(resumed.rows_affected() > 0)

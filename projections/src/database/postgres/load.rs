@@ -33,8 +33,8 @@ impl From<sqlx::Error> for Error {
 }
 
 /// For the rest of the transaction, no statement reads a whole table, or waits long for a lock.
-pub(super) async fn seek_by_key(connection: &mut PgConnection) -> Result<(), sqlx::Error> {
-    sqlx::raw_sql(BY_KEY_ONLY).execute(connection).await.map(drop)
+pub(super) async fn seek_by_key(schema: &ModelSchema, connection: &mut PgConnection) -> Result<(), sqlx::Error> {
+    schema.run(connection, BY_KEY_ONLY).await
 }
 
 /// The rows that there are of these keys, if the checkpoint is `from`. The connection is inside of a transaction.
@@ -46,7 +46,7 @@ pub(super) async fn load(
     keys: &[Vec<ColumnValue>],
     most: usize,
 ) -> Result<Option<Vec<Vec<ColumnValue>>>, Error> {
-    seek_by_key(connection).await?;
+    seek_by_key(schema, connection).await?;
     let statements = schema.statements(model);
     let (mut found, mut bytes) = (Vec::new(), 0);
     for keys in keys.chunks(MOST_KEYS) {

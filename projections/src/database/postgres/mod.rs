@@ -20,9 +20,7 @@ mod view;
 use std::collections::HashMap;
 use std::time::Duration;
 
-use annals_eventstore::{
-    Checkpoint, DatabaseError, EventId, Incarnation, Position, PostgresDatabase, PostgresTransaction, StreamId,
-};
+use annals_eventstore::{Checkpoint, DatabaseError, EventId, Incarnation, Position, PostgresDatabase, StreamId};
 use annals_migrations::POSTGRES_PROJECTIONS;
 use async_trait::async_trait;
 use jiff::Timestamp;
@@ -43,7 +41,7 @@ use crate::reads::Query;
 use crate::shape::Shape;
 use crate::transaction::AnyTransaction;
 use fault::{fault, statement_fault};
-use schema::{ModelSchema, once, stored_slot};
+use schema::{ModelSchema, stored_slot};
 pub(crate) use transaction::execute;
 
 /// How long a commit or a load waits for the lock of a table or a row that others hold. After that it can be cancelled, its projection
@@ -292,7 +290,7 @@ async fn stored_checkpoint(
     schema: &ModelSchema,
     model: &Model,
 ) -> Result<Option<Checkpoint>, sqlx::Error> {
-    let query = once(CHECKPOINT).bind(schema.schema()).bind(model.projection).bind(i64::from(model.version));
+    let query = schema.once(CHECKPOINT).bind(schema.schema()).bind(model.projection).bind(i64::from(model.version));
     query.fetch_optional(connection).await?.as_ref().map(checkpoint_of).transpose()
 }
 
@@ -326,6 +324,6 @@ fn version_of(row: &PgRow, column: &str) -> Result<u32, sqlx::Error> {
 
 /// The locks of the database are waited for this long and no longer: a query that waits for a lock on a table or a view
 /// keeps all others waiting behind it.
-async fn wait_briefly(transaction: &mut PostgresTransaction) -> Result<(), sqlx::Error> {
-    sqlx::raw_sql("SET LOCAL lock_timeout = '250ms'").execute(&mut **transaction).await.map(drop)
+async fn wait_briefly(schema: &ModelSchema, connection: &mut PgConnection) -> Result<(), sqlx::Error> {
+    schema.run(connection, "SET LOCAL lock_timeout = '250ms'").await
 }

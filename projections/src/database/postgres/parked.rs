@@ -6,7 +6,7 @@ use jiff::Timestamp;
 use sqlx::postgres::PgRow;
 use sqlx::{PgConnection, Row};
 
-use super::schema::{ModelSchema, once, stored_slot};
+use super::schema::{ModelSchema, stored_slot};
 use super::values::Query;
 use crate::database::parked::{self, ParkedStream, ParkingChanges, parts};
 use crate::database::{UnitId, Work};
@@ -55,7 +55,7 @@ pub(super) async fn parked(
     unit: &UnitId,
 ) -> Result<Vec<ParkedStream>, DatabaseError> {
     let mut transaction = database.begin().await?;
-    let query = once(PARKED).bind(schema.schema()).bind(unit.projection).bind(i64::from(unit.version));
+    let query = schema.once(PARKED).bind(schema.schema()).bind(unit.projection).bind(i64::from(unit.version));
     let rows = query.bind(stored_slot(unit.slot)).fetch_all(&mut *transaction).await;
     let rows = rows.map_err(|e| database.fault(e))?;
     rows.iter().map(read).collect::<Result<_, _>>().map_err(|e| database.fault(e))

@@ -9,7 +9,7 @@ use sqlx::{AssertSqlSafe, PgConnection, Row};
 use tokio::time::sleep;
 
 use super::fault::was_lock_timeout_or_deadlock;
-use super::schema::{ModelSchema, once, stored_slot};
+use super::schema::{ModelSchema, stored_slot};
 use super::statements::{Statements, postgres_type};
 use super::{indexes, view};
 use super::{place_of, stored_checkpoint, wait_briefly};
@@ -138,7 +138,8 @@ pub(super) async fn begin_checkpoint(
     incarnation: Incarnation,
     now: Timestamp,
 ) -> Result<(), sqlx::Error> {
-    let query = once(BEGIN_CHECKPOINT)
+    let query = schema
+        .once(BEGIN_CHECKPOINT)
         .bind(schema.schema())
         .bind(model.projection)
         .bind(i64::from(model.version))
@@ -150,7 +151,7 @@ pub(super) async fn begin_checkpoint(
         .bind(Micros::of(now))
         .bind(stored_slot(shape.slots));
     query.execute(&mut *connection).await?;
-    let forget = once(FORGET_PARKED).bind(schema.schema()).bind(model.projection).bind(i64::from(model.version));
+    let forget = schema.once(FORGET_PARKED).bind(schema.schema()).bind(model.projection).bind(i64::from(model.version));
     forget.execute(connection).await.map(drop)
 }
 
@@ -160,7 +161,7 @@ pub(super) async fn stored_shape(
     schema: &ModelSchema,
     model: &Model,
 ) -> Result<Shape, sqlx::Error> {
-    let query = once(SHAPE).bind(schema.schema()).bind(model.projection).bind(i64::from(model.version));
+    let query = schema.once(SHAPE).bind(schema.schema()).bind(model.projection).bind(i64::from(model.version));
     let row = query.fetch_one(connection).await?;
     let slots = u32::try_from(row.get::<i32, _>(3)).unwrap_or_default();
     Ok(Shape { table: row.get(0), events: row.get(1), tenant: row.get(2), slots })
@@ -172,7 +173,7 @@ pub(super) async fn places(
     schema: &ModelSchema,
     model: &Model,
 ) -> Result<Vec<Place>, sqlx::Error> {
-    let query = once(OWN_PLACES).bind(schema.schema()).bind(model.projection).bind(i64::from(model.version));
+    let query = schema.once(OWN_PLACES).bind(schema.schema()).bind(model.projection).bind(i64::from(model.version));
     query.fetch_all(connection).await?.iter().map(place_of).collect()
 }
 
@@ -206,8 +207,8 @@ struct Preparation<'a> {
 impl Preparation<'_> {
     /// Says also whether the table lacks indexes.
     async fn run(&mut self, incarnation: Incarnation, now: Timestamp) -> Result<(Prepared, bool), Refusal> {
-        once(TAKE_TURN).execute(&mut *self.transaction).await?;
-        wait_briefly(&mut self.transaction).await?;
+        self.schema.once(TAKE_TURN).without_limit().execute(&mut *self.transaction).await?;
+        wait_briefly(self.schema, &mut self.transaction).await?;
         self.check_owner().await?;
         let mut is_new = true;
         match stored_checkpoint(&mut self.transaction, self.schema, self.model).await? {
@@ -237,8 +238,7 @@ impl Preparation<'_> {
     }
 
     async fn execute(&mut self, sql: Arc<str>) -> Result<(), sqlx::Error> {
-        // By the simple protocol: nothing is gained by keeping the plan of a statement that runs once.
-        sqlx::raw_sql(AssertSqlSafe(sql)).execute(&mut *self.transaction).await.map(drop)
+        self.schema.run(&mut self.transaction, AssertSqlSafe(sql)).await
     }
 
     fn taken(&self, name: &str, taken_by: String) -> StartError {
@@ -247,7 +247,7 @@ impl Preparation<'_> {
 
     async fn check_owner(&mut self) -> Result<(), Refusal> {
         let name = self.model.table.name;
-        let query = once(OTHER_OWNER).bind(self.schema.schema()).bind(name).bind(self.model.projection);
+        let query = self.schema.once(OTHER_OWNER).bind(self.schema.schema()).bind(name).bind(self.model.projection);
         match query.fetch_optional(&mut *self.transaction).await? {
             Some(row) => {
                 Err(self.taken(name, format!("is the read model of projection `{}`", row.get::<&str, _>(0))).into())
@@ -277,7 +277,7 @@ impl Preparation<'_> {
 
     /// The table must still be as it was made.
     async fn check_table(&mut self) -> Result<(), Refusal> {
-        let query = once(COLUMNS).bind(self.schema.schema()).bind(self.model.table_name());
+        let query = self.schema.once(COLUMNS).bind(self.schema.schema()).bind(self.model.table_name());
         let rows = query.fetch_all(&mut *self.transaction).await?;
         let found = rows.iter().map(|row| {
             let null = if row.get(2) { "" } else { " null" };
@@ -335,7 +335,7 @@ impl Preparation<'_> {
 
     /// What the object called `name` is.
     async fn kind(&mut self, name: &str) -> Result<Option<String>, sqlx::Error> {
-        let query = once(KIND).bind(self.schema.schema()).bind(name);
+        let query = self.schema.once(KIND).bind(self.schema.schema()).bind(name);
         Ok(query.fetch_optional(&mut *self.transaction).await?.map(|row| row.get(0)))
     }
 }

@@ -6,7 +6,7 @@ use annals_eventstore::PostgresDatabase;
 use futures::TryStreamExt;
 use sqlx::Row;
 
-use super::schema::{ModelSchema, once};
+use super::schema::ModelSchema;
 use super::values::{Query as Statement, bind, bind_keys, read_row};
 use super::version_of;
 use crate::column::ColumnValue;
@@ -34,11 +34,11 @@ pub(super) async fn run(
     let statements = schema.statements(model);
     let statement = match query {
         Query::Keys(keys) => {
-            let statement = schema.query(Arc::clone(&statements.find)).persistent(false);
+            let statement = schema.query(Arc::clone(&statements.find)).once();
             bind_keys(statement, model.table, keys).bind(schema.schema().to_owned())
         }
         Query::Select(select) => {
-            let statement = schema.query(statements.select(select)).persistent(false);
+            let statement = schema.query(statements.select(select)).once();
             bind_select(statement, schema, select)
         }
     };
@@ -59,7 +59,7 @@ pub(super) async fn run(
     }
     drop(found);
     if rows.is_empty() && is_shown {
-        let query = once(SHOWN).bind(schema.schema()).bind(model.table.name);
+        let query = schema.once(SHOWN).bind(schema.schema()).bind(model.table.name);
         let row = query.fetch_optional(&mut *transaction).await.map_err(failed)?;
         let version = row.map(|row| version_of(&row, "version")).transpose().map_err(failed)?;
         is_shown = version == Some(shown);

@@ -14,7 +14,7 @@ use uuid::Uuid;
 
 use super::checkpoint_of;
 use super::fault::fault;
-use super::schema::{ModelSchema, once};
+use super::schema::ModelSchema;
 use super::values::Query;
 use crate::database::Fault;
 use crate::error::{EventPlace, StartError};
@@ -107,14 +107,14 @@ pub(super) async fn stored(
 ) -> Result<Option<Checkpoint>, StartError> {
     let refused = |source| StartError::Database { projection: reactor, source };
     let mut transaction = database.begin().await.map_err(refused)?;
-    let row = at(once(STORED), schema, &checkpoint_name(reactor)).fetch_optional(&mut *transaction).await;
+    let row = at(schema, STORED, &checkpoint_name(reactor)).fetch_optional(&mut *transaction).await;
     let stored = row.and_then(|row| row.as_ref().map(checkpoint_of).transpose());
     stored.map_err(|error| refused(database.fault(error)))
 }
 
-/// Binds what every row of a reactor begins with.
-fn at(query: Query, schema: &ModelSchema, name: &str) -> Query {
-    query.bind(schema.schema().to_owned()).bind(name.to_owned())
+/// A statement with what every row of a reactor begins with.
+fn at(schema: &ModelSchema, text: &'static str, name: &str) -> Query {
+    schema.once(text).bind(schema.schema().to_owned()).bind(name.to_owned())
 }
 
 fn bind_checkpoint(query: Query, checkpoint: &Checkpoint) -> Query {
@@ -143,10 +143,10 @@ async fn begin(
     let failed = |error| StartError::Database { projection: reactor, source: database.fault(error) };
     let tenant = tenant.as_ref().map(|tenant| tenant.as_str().to_owned());
     let name = checkpoint_name(reactor);
-    let begin = at(once(BEGIN), schema, &name).bind(events.clone()).bind(tenant.clone());
+    let begin = at(schema, BEGIN, &name).bind(events.clone()).bind(tenant.clone());
     let begin = bind_checkpoint(begin, start).bind(Micros::of(clock.now()));
     begin.execute(&mut *connection).await.map_err(failed)?;
-    let row = at(once(STORED), schema, &name).fetch_one(&mut *connection).await.map_err(failed)?;
+    let row = at(schema, STORED, &name).fetch_one(&mut *connection).await.map_err(failed)?;
     check_tenant(reactor, row.try_get("tenant").map_err(failed)?, tenant)?;
     checkpoint_of(&row).map_err(failed)
 }
@@ -161,7 +161,7 @@ pub(super) async fn open(
     let failed = |error| refused(database.fault(error));
     let mut transaction = database.begin().await.map_err(refused)?;
     // Calls of the run before this one are over when this is answered, so what is read behind it is the last.
-    let take = at(once(TAKE), schema, reactor).bind(owner);
+    let take = at(schema, TAKE, reactor).bind(owner);
     let unclean: i64 = take.fetch_one(&mut *transaction).await.and_then(|row| row.try_get(0)).map_err(failed)?;
     let checkpoint = begin(&mut transaction, database, schema, &opening).await?;
     let failing = failing_in(&mut transaction, schema, reactor, false).await.map_err(failed)?;
@@ -187,7 +187,7 @@ async fn failing_in(
     reactor: &'static str,
     only_asked: bool,
 ) -> Result<Vec<Failing>, sqlx::Error> {
-    let query = at(once(FAILING), schema, reactor).bind(only_asked).bind(Micros::of(ASKED));
+    let query = at(schema, FAILING, reactor).bind(only_asked).bind(Micros::of(ASKED));
     query.fetch_all(connection).await?.iter().map(failing_of).collect()
 }
 
@@ -198,7 +198,7 @@ pub(super) async fn ask_again(
     stream: &StreamId,
 ) -> Result<bool, DatabaseError> {
     let mut transaction = database.begin().await?;
-    let query = of_stream(at(once(ASK_AGAIN), schema, reactor), stream).bind(Micros::of(ASKED));
+    let query = of_stream(at(schema, ASK_AGAIN, reactor), stream).bind(Micros::of(ASKED));
     let asked = query.execute(&mut *transaction).await.map_err(|error| database.fault(error))?;
     transaction.commit().await?;
     Ok(asked.rows_affected() == 1)
@@ -261,10 +261,8 @@ impl Keeper {
         Ok(Kept::Done)
     }
 
-    /// A statement that each connection keeps prepared, unless there is a pooler in between.
     fn query(&self, text: &'static str, name: &str) -> Query {
-        let query = sqlx::query(text).persistent(!self.database.is_pooled());
-        query.bind(self.schema.clone()).bind(name.to_owned())
+        Query::of(&self.database, text).bind(self.schema.clone()).bind(name.to_owned())
     }
 
     fn stream(&self, text: &'static str, stream: &StreamId) -> Query {

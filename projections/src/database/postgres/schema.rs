@@ -3,8 +3,9 @@
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
 
+use annals_eventstore::__private::answer_within;
 use annals_eventstore::{BackendError, DatabaseError, PostgresDatabase};
-use sqlx::{AssertSqlSafe, Row};
+use sqlx::{AssertSqlSafe, PgConnection, Row, SqlSafeStr};
 
 use super::statements::Statements;
 use super::values::Query;
@@ -19,7 +20,7 @@ const WHERE_TO: &str = "
 /// on every connection.
 pub(super) struct ModelSchema {
     schema: String,
-    pooled: bool,
+    database: PostgresDatabase,
     /// The text of every statement, made once per table.
     statements: Mutex<HashMap<(&'static str, u32), Arc<Statements>>>,
 }
@@ -29,7 +30,8 @@ impl ModelSchema {
     pub(super) async fn find(database: &PostgresDatabase) -> Result<Self, DatabaseError> {
         let failed = |what: String| DatabaseError::Failed { source: BackendError::new(what) };
         let mut transaction = database.begin().await?;
-        let row = once(WHERE_TO).fetch_one(&mut *transaction).await.map_err(|e| database.fault(e))?;
+        let row =
+            Query::of(database, WHERE_TO).once().fetch_one(&mut *transaction).await.map_err(|e| database.fault(e))?;
         let (schema, encoding): (Option<String>, String) = (row.get(0), row.get(1));
         if encoding != "UTF8" {
             return Err(failed(format!("the database has the encoding {encoding}; create it with `ENCODING 'UTF8'`")));
@@ -39,17 +41,27 @@ impl ModelSchema {
                 "`search_path` names no schema that exists, so tables have no place; set it, or create one".to_owned(),
             )
         })?;
-        Ok(Self { schema, pooled: database.is_pooled(), statements: Mutex::default() })
+        Ok(Self { schema, database: database.clone(), statements: Mutex::default() })
     }
 
     pub(super) fn schema(&self) -> &str {
         &self.schema
     }
 
-    /// A statement that is run again and again: each connection keeps it prepared, unless there is a pooler in between, which
-    /// would look for it on another connection.
+    /// A statement that is run again and again.
     pub(super) fn query(&self, text: impl Into<Arc<str>>) -> Query {
-        sqlx::query(AssertSqlSafe(text.into())).persistent(!self.pooled)
+        Query::of(&self.database, AssertSqlSafe(text.into()))
+    }
+
+    /// A statement that is run now and then.
+    pub(super) fn once(&self, text: &'static str) -> Query {
+        Query::of(&self.database, text).once()
+    }
+
+    /// Runs statements without values by the simple protocol: nothing is gained by keeping the plan of one that runs once.
+    pub(super) async fn run(&self, connection: &mut PgConnection, sql: impl SqlSafeStr) -> Result<(), sqlx::Error> {
+        let answer = sqlx::raw_sql(sql).execute(connection);
+        answer_within(self.database.answer_timeout(), answer).await.map(drop)
     }
 
     /// Binds the row of a checkpoint, and the place at which it must be.
@@ -75,11 +87,6 @@ pub(super) fn bind_place(query: Query, schema: &str, model: &Model, from: &Place
         .bind(from.checkpoint.incarnation.0)
         .bind(from.checkpoint.position.get())
         .bind(from.checkpoint.event_id.map(|id| id.get()))
-}
-
-/// A statement that is run now and then, and not kept prepared.
-pub(super) fn once(text: &'static str) -> Query {
-    sqlx::query(text).persistent(false)
 }
 
 /// The number of a slot as its column has it; numbers beyond are refused at the start.

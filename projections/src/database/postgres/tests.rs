@@ -4,21 +4,25 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use annals_eventstore::{PostgresDatabase, Tenant};
+use annals_eventstore::{BackendError, Position, PostgresDatabase, PostgresOptions, StreamId, Tenant};
+use futures::FutureExt;
+use futures::future::join_all;
 use jiff::Timestamp;
 use sqlx::{AssertSqlSafe, PgConnection, Row};
+use uuid::Uuid;
 
 use super::load::seek_by_key;
+use super::schema::ModelSchema;
 use super::statements::Statements;
 use super::{PostgresReadModels, ReadModels};
 use crate::column::{ColumnType, ColumnValue};
 use crate::database::contract::{
     Backend, EVERYTHING, InPostgres, LATEST, LISTED, LookUp, MODEL, SqlBackend, incarnation, key, prepare, random_json,
-    row, shape_of, work,
+    row, shape_of, unit, work,
 };
-use crate::database::{Model, Moved, Shows, Switch, Work};
+use crate::database::{Model, Moved, QueryFault, Runner, Shows, Switch, Work};
 use crate::read_model::TableSpec;
-use crate::reads::Select;
+use crate::reads::{Query, Select};
 
 const NOW: Timestamp = Timestamp::UNIX_EPOCH;
 
@@ -45,6 +49,7 @@ async fn plan(connection: &mut PgConnection, statement: &str, values: &str) -> S
 async fn rows_are_sought_by_their_key_whatever_the_statistics_say() {
     let backend = InPostgres::new().await;
     prepare(&backend, &MODEL).await.unwrap();
+    let schema = ModelSchema::find(&backend.database).await.unwrap();
     let statements = Statements::of("public", &MODEL);
     let fill = "INSERT INTO select_v1 (\"order\", \"group\") SELECT 'x' || n, n FROM generate_series";
     let mut deceived = false;
@@ -59,7 +64,7 @@ async fn rows_are_sought_by_their_key_whatever_the_statistics_say() {
         let mut transaction = backend.database.begin().await.unwrap();
         let keys_and_place = format!("{KEYS}, {PLACE}");
         deceived |= plan(&mut transaction, &statements.load, &keys_and_place).await.contains("Seq Scan on select_v1");
-        seek_by_key(&mut transaction).await.unwrap();
+        seek_by_key(&schema, &mut transaction).await.unwrap();
         for (statement, values) in [
             (&statements.load, keys_and_place.as_str()),
             (&statements.remove, KEYS),
@@ -381,4 +386,68 @@ async fn codes_tell_what_may_pass() {
     }
     backend.run("DROP TRIGGER fail ON select_v1").await;
     assert_eq!(backend.handle().commit(&[&commit], NOW).await.unwrap(), [Moved::Done], "and then it continues");
+}
+
+/// A backend that hangs answers no more than one that waits for a lock. One was enough to stop a projection, or all leases of a process.
+#[tokio::test]
+async fn no_call_waits_longer_than_the_server_may_take_to_answer() {
+    const LIMIT: Duration = Duration::from_millis(200);
+    let backend = InPostgres::new().await;
+    prepare(&backend, &MODEL).await.unwrap();
+    let options = PostgresOptions::new(backend.scratch.url()).connections(40).answer_timeout(LIMIT);
+    let models = PostgresReadModels::new(PostgresDatabase::open_with(&options).await.unwrap());
+    models.schema().await.unwrap();
+    let (writing, removing) = (work(0, 1, vec![row("a", 1, 1.0)], vec![]), work(0, 1, vec![], vec![key("a", 1)]));
+    let (from, unit) = (writing.from, unit(&MODEL));
+    let runs = vec![(MODEL.projection, MODEL.version)];
+    let runner = Runner { id: Uuid::from_u128(1), name: "a".to_owned(), runs, stopped: Vec::new() };
+    let stream = StreamId::new(Tenant::default(), "order", "a").unwrap();
+    let (keys, units, works, removals, held) = ([key("a", 1)], [unit], [&writing], [&removing], [(unit, 1)]);
+    let find = Query::Keys(&keys);
+    let mut lock = backend.database.begin().await.unwrap();
+    let lock_all =
+        "LOCK TABLE annals.checkpoints, annals.read_models, annals.runners, annals.parked_streams, annals.reactors,
+                               annals.reactor_failures, select_v1 IN ACCESS EXCLUSIVE MODE";
+    run(&mut lock, lock_all).await;
+    macro_rules! calls {
+        ($($call:ident($($value:expr),*)),+ $(,)?) => {
+            vec![$((stringify!($call), models.$call($($value),*).map(|answer| answer.map(drop).map_err(|e| e.source)).boxed())),+]
+        };
+    }
+    let mut calls = calls!(
+        begin_applying(&MODEL, &from),
+        places(&units),
+        load(&MODEL, &from, &keys, usize::MAX),
+        commit(&works, NOW),
+        commit(&removals, NOW),
+        show(&MODEL, Switch::default()),
+        failing("reactor", false),
+        ask_again("reactor", &stream),
+        shown(&[MODEL]),
+        survey(&runner, LIMIT),
+        claim(&runner, &units, LIMIT),
+        release(&held),
+        begin_try(unit, 1, Position::START),
+        forget_tries("everything"),
+        seize(unit, runner.id, None, LIMIT),
+        parked(unit),
+        leave(&runner),
+        pause("everything", "me", NOW),
+        resume("everything"),
+    );
+    let name = async { models.name(&MODEL).await.map(drop).map_err(BackendError::new) };
+    let query = async {
+        match models.query(&MODEL, 1, &find).await {
+            Err(QueryFault::Database(error)) => Err(BackendError::new(error)),
+            _ => Ok(()),
+        }
+    };
+    calls.extend([("name", name.boxed()), ("query", query.boxed())]);
+    let ended = calls.into_iter().map(async |(call, answer)| (call, tokio::time::timeout(LIMIT * 10, answer).await));
+    for (call, answer) in join_all(ended).await {
+        let error = crate::member::chain(&answer.unwrap_or_else(|_| panic!("{call} ends")).unwrap_err());
+        assert!(error.contains("the server gave no answer within 200ms"), "{call}: {error}");
+    }
+    lock.rollback().await.unwrap();
+    assert_eq!(models.commit(&works, NOW).await.unwrap(), [Moved::Done]);
 }

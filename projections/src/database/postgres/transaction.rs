@@ -8,9 +8,9 @@ use sqlx::{PgConnection, Row};
 
 use super::fault::fault;
 use super::prepare::{TAKE_TURN, begin_checkpoint, places, stored_shape};
-use super::schema::{ModelSchema, bind_place, once};
+use super::schema::{ModelSchema, bind_place};
 use super::stored_checkpoint;
-use super::values::bind;
+use super::values::{Query, bind};
 use crate::column::{ColumnType, ColumnValue};
 use crate::database::own_sql::{not_set_up, statement_has_ended, transient};
 use crate::database::{Applying, Fault, Model, Place, Prepared};
@@ -54,14 +54,14 @@ pub(super) async fn prepare(
     let refused = |source| StartError::Database { projection: model.projection, source };
     let failed = |error| refused(database.fault(error));
     let mut transaction = database.begin().await.map_err(refused)?;
-    once(TAKE_TURN).execute(&mut *transaction).await.map_err(failed)?;
+    schema.once(TAKE_TURN).without_limit().execute(&mut *transaction).await.map_err(failed)?;
     if stored_checkpoint(&mut transaction, schema, model).await.map_err(failed)?.is_some() {
         shape.check(model, &stored_shape(&mut transaction, schema, model).await.map_err(failed)?)?;
     } else {
         let mut own = ProjectionTransaction::over(Connection::Postgres(database, &mut transaction));
         let made = projection.set_up(&mut own).await;
         made.map_err(|error| not_set_up(model, error, |error| database.fault(error)))?;
-        let is_open = once(IS_OPEN).fetch_one(&mut *transaction).await.map_err(failed)?;
+        let is_open = schema.once(IS_OPEN).fetch_one(&mut *transaction).await.map_err(failed)?;
         if !is_open.get::<bool, _>(0) {
             return Err(statement_has_ended(model));
         }
@@ -109,7 +109,7 @@ impl Applying for InDatabase {
 
     /// A transaction that was aborted by an error refuses the question, and stores nothing.
     async fn may_have_stored(&mut self) -> bool {
-        let is_open = once(IS_OPEN).fetch_one(&mut *self.transaction).await;
+        let is_open = Query::of(&self.database, IS_OPEN).once().fetch_one(&mut self.transaction).await;
         is_open.is_ok_and(|row| !row.get::<bool, _>(0))
     }
 
@@ -118,7 +118,7 @@ impl Applying for InDatabase {
     }
 
     async fn commit(mut self: Box<Self>, to: &Checkpoint, now: Timestamp) -> Result<bool, Fault> {
-        let moving = sqlx::query(MOVE_CHECKPOINT).persistent(!self.database.is_pooled());
+        let moving = Query::of(&self.database, MOVE_CHECKPOINT);
         let moving = bind_place(moving, &self.schema, &self.model, &self.from)
             .bind(to.incarnation.0)
             .bind(to.position.get())
@@ -133,14 +133,14 @@ impl Applying for InDatabase {
     }
 }
 
-/// Runs a statement of the user's own.
+/// Runs a statement of the user's own, which may take any time.
 pub(crate) async fn execute(
     database: &PostgresDatabase,
     connection: &mut PgConnection,
     sql: &'static str,
     values: &[(ColumnType, ColumnValue)],
 ) -> Result<u64, DatabaseError> {
-    let query = sqlx::query(sql).persistent(!database.is_pooled());
+    let query = Query::of(database, sql).without_limit();
     let done = values.iter().fold(query, bind).execute(connection).await.map_err(|e| database.fault(e))?;
     Ok(done.rows_affected())
 }

@@ -1,16 +1,72 @@
 //! Values on their way into PostgreSQL and out of it.
 
-use annals_eventstore::__private::Micros;
-use annals_eventstore::BackendError;
-use sqlx::postgres::{PgArguments, PgRow};
-use sqlx::{Postgres, Row};
+use std::time::Duration;
+
+use annals_eventstore::__private::{Micros, answer_within, next_within};
+use annals_eventstore::{BackendError, PostgresDatabase};
+use futures::StreamExt;
+use futures::stream::{self, BoxStream};
+use sqlx::postgres::{PgArguments, PgQueryResult, PgRow};
+use sqlx::{Encode, PgConnection, Postgres, Row, SqlSafeStr, Type};
 use uuid::Uuid;
 
 use crate::column::{ColumnError, ColumnType, ColumnValue};
 use crate::column_types::moment;
 use crate::read_model::{ColumnSpec, TableSpec};
 
-pub(super) type Query = sqlx::query::Query<'static, Postgres, PgArguments>;
+/// A statement, and how long the server may take to answer it, or between two of its rows; no limit is for what may take any time.
+/// Without an answer the connection must be dropped, which closes it.
+pub(super) struct Query {
+    query: sqlx::query::Query<'static, Postgres, PgArguments>,
+    max_wait: Duration,
+}
+
+impl Query {
+    /// One that is run again and again: each connection keeps it prepared, unless there is a pooler in between, which would look
+    /// for it on another connection.
+    pub(super) fn of(database: &PostgresDatabase, text: impl SqlSafeStr) -> Self {
+        let query = sqlx::query(text).persistent(!database.is_pooled());
+        Self { query, max_wait: database.answer_timeout() }
+    }
+
+    /// One that is run now and then, and not kept prepared.
+    pub(super) fn once(self) -> Self {
+        Self { query: self.query.persistent(false), ..self }
+    }
+
+    /// One that takes as long as its work, or waits for such a one.
+    pub(super) fn without_limit(self) -> Self {
+        Self { max_wait: Duration::MAX, ..self }
+    }
+
+    pub(super) fn bind<'t, T: Encode<'t, Postgres> + Type<Postgres>>(self, value: T) -> Self {
+        Self { query: self.query.bind(value), ..self }
+    }
+
+    pub(super) async fn execute(self, connection: &mut PgConnection) -> Result<PgQueryResult, sqlx::Error> {
+        answer_within(self.max_wait, self.query.execute(connection)).await
+    }
+
+    pub(super) async fn fetch_all(self, connection: &mut PgConnection) -> Result<Vec<PgRow>, sqlx::Error> {
+        answer_within(self.max_wait, self.query.fetch_all(connection)).await
+    }
+
+    pub(super) async fn fetch_one(self, connection: &mut PgConnection) -> Result<PgRow, sqlx::Error> {
+        answer_within(self.max_wait, self.query.fetch_one(connection)).await
+    }
+
+    pub(super) async fn fetch_optional(self, connection: &mut PgConnection) -> Result<Option<PgRow>, sqlx::Error> {
+        answer_within(self.max_wait, self.query.fetch_optional(connection)).await
+    }
+
+    pub(super) fn fetch(self, connection: &mut PgConnection) -> BoxStream<'_, Result<PgRow, sqlx::Error>> {
+        let (rows, max_wait) = (self.query.fetch(connection), self.max_wait);
+        stream::try_unfold(rows, move |mut rows| async move {
+            Ok(next_within(max_wait, &mut rows).await?.map(|row| (row, rows)))
+        })
+        .boxed()
+    }
+}
 
 /// Binds whole rows, as one array per column.
 pub(super) fn bind_rows(mut query: Query, table: &TableSpec, rows: &[Vec<ColumnValue>]) -> Query {

@@ -5,7 +5,7 @@ use sqlx::{AssertSqlSafe, PgConnection, Row};
 
 use super::fault::{fault, is_depended_upon};
 use super::prepare::TAKE_TURN;
-use super::schema::{ModelSchema, once};
+use super::schema::ModelSchema;
 use super::{checkpoint_of, stored_checkpoint, version_of as version_in, wait_briefly};
 use crate::database::sql::list;
 use crate::database::{Fault, Model, Shows, StoredName, Switch};
@@ -111,7 +111,7 @@ pub(super) async fn stored_name(
     schema: &ModelSchema,
     model: &Model,
 ) -> Result<Option<StoredName>, sqlx::Error> {
-    let query = once(STORED).bind(schema.schema()).bind(model.table.name);
+    let query = schema.once(STORED).bind(schema.schema()).bind(model.table.name);
     let Some(row) = query.fetch_optional(connection).await? else { return Ok(None) };
     let shown = match row.try_get::<Option<String>, _>("shape")? {
         Some(shape) => Some((shape, checkpoint_of(&row)?)),
@@ -126,7 +126,7 @@ pub(super) async fn store(
     schema: &ModelSchema,
     model: &Model,
 ) -> Result<(), sqlx::Error> {
-    let query = once(STORE).bind(schema.schema()).bind(model.table.name).bind(model.projection);
+    let query = schema.once(STORE).bind(schema.schema()).bind(model.table.name).bind(model.projection);
     query.bind(i64::from(model.version)).execute(connection).await.map(drop)
 }
 
@@ -137,11 +137,11 @@ pub(super) async fn version_of(
     schema: &ModelSchema,
     model: &Model,
 ) -> Result<Option<u32>, sqlx::Error> {
-    let query = once(READS).bind(schema.schema()).bind(model.table.name);
+    let query = schema.once(READS).bind(schema.schema()).bind(model.table.name);
     let rows = query.fetch_all(&mut *connection).await?;
     let [read] = rows.as_slice() else { return Ok(None) };
     let Some(table) = read.get::<Option<String>, _>(0) else { return Ok(None) };
-    let query = once(VERSIONS).bind(schema.schema()).bind(model.projection).bind(model.table.name);
+    let query = schema.once(VERSIONS).bind(schema.schema()).bind(model.projection).bind(model.table.name);
     let versions = query.fetch_all(&mut *connection).await?;
     let versions = versions.iter().map(|row| version_in(row, "version")).collect::<Result<Vec<_>, _>>()?;
     let shown = versions.into_iter().find(|version| Model { version: *version, ..*model }.table_name() == table);
@@ -169,15 +169,15 @@ pub(super) async fn switch(
         }),
         false => fault(database.fault(error)),
     };
-    wait_briefly(&mut transaction).await.map_err(sql_fault)?;
-    once(TAKE_TURN).execute(&mut *transaction).await.map_err(sql_fault)?;
+    wait_briefly(schema, &mut transaction).await.map_err(sql_fault)?;
+    schema.once(TAKE_TURN).execute(&mut *transaction).await.map_err(sql_fault)?;
     let (name, own) = name_and_own(&mut transaction, schema, model).await.map_err(sql_fault)?;
     if let Some(shows) = name.map_or(Ok(None), |name| name.decide(model, switch, own))? {
         return Ok(shows);
     }
     replace(&mut transaction, schema, model).await.map_err(sql_fault)?;
     // Only now, as the lock on the view may take a while to get, and meanwhile commits go on.
-    let hold = once(HOLD_SHOWN).bind(schema.schema()).bind(model.table.name);
+    let hold = schema.once(HOLD_SHOWN).bind(schema.schema()).bind(model.table.name);
     hold.execute(&mut *transaction).await.map_err(sql_fault)?;
     let (name, own) = name_and_own(&mut transaction, schema, model).await.map_err(sql_fault)?;
     if let Some(shows) = name.map_or(Ok(None), |name| name.decide(model, switch, own))? {
@@ -206,9 +206,8 @@ async fn replace(
     let statements = schema.statements(model);
     let before = columns(transaction, schema, model.table.name).await?;
     let after = columns(transaction, schema, &model.table_name()).await?;
-    let run = async |transaction: &mut PostgresTransaction, sql: &str| {
-        sqlx::raw_sql(AssertSqlSafe(sql)).execute(&mut **transaction).await.map(drop)
-    };
+    let run =
+        async |transaction: &mut PostgresTransaction, sql: &str| schema.run(transaction, AssertSqlSafe(sql)).await;
     // A view that only gains columns is replaced, and stays what others depend on, and may read. New ones come last there.
     if before.iter().all(|column| after.contains(column)) {
         let new = after.iter().filter(|column| !before.contains(column));
@@ -216,7 +215,8 @@ async fn replace(
         return run(transaction, &statements.view.replace(&ordered)).await;
     }
     let stay: Vec<&str> = after.iter().map(|(name, _)| name.as_str()).collect();
-    let query = once(KEPT).bind(schema.schema()).bind(model.table.name).bind(statements.view.name.clone()).bind(stay);
+    let query =
+        schema.once(KEPT).bind(schema.schema()).bind(model.table.name).bind(statements.view.name.clone()).bind(stay);
     let kept = query.fetch_all(&mut **transaction).await?;
     run(transaction, &statements.view.drop).await?;
     run(transaction, &statements.view.create).await?;
@@ -232,6 +232,6 @@ async fn columns(
     schema: &ModelSchema,
     name: &str,
 ) -> Result<Vec<(String, String)>, sqlx::Error> {
-    let rows = once(COLUMNS).bind(schema.schema()).bind(name).fetch_all(connection).await?;
+    let rows = schema.once(COLUMNS).bind(schema.schema()).bind(name).fetch_all(connection).await?;
     Ok(rows.iter().map(|row| (row.get(0), row.get(1))).collect())
 }
