@@ -11,6 +11,7 @@ use std::time::Duration;
 use futures::FutureExt;
 use sqlx::sqlite::{SqliteConnectOptions, SqliteRow};
 use sqlx::{ConnectOptions, Connection, Row, SqliteConnection};
+use tokio::runtime::{Handle, RuntimeFlavor};
 use tokio::sync::OwnedMutexGuard;
 use tokio::time::Instant;
 
@@ -95,6 +96,8 @@ struct Inner {
     file: Arc<OpenedFile>,
     /// That of the store in the file, once a store has read it.
     incarnation: OnceLock<Incarnation>,
+    /// Where the file was opened.
+    runtime: Handle,
     clock: Arc<dyn Clock>,
     is_system_clock: bool,
     ids: Arc<dyn IdSource>,
@@ -252,6 +255,7 @@ impl SqliteDatabase {
             path: options.path.clone(),
             file,
             incarnation: OnceLock::new(),
+            runtime: Handle::current(),
             clock: Arc::clone(&options.clock),
             is_system_clock: options.is_system_clock,
             ids: Arc::clone(&options.ids),
@@ -489,7 +493,7 @@ impl SqliteDatabase {
     pub(crate) fn roll_back_soon(&self, mut writer: OwnedMutexGuard<Writer>) {
         writer.interrupt.raise();
         let database = self.clone();
-        if let Ok(runtime) = tokio::runtime::Handle::try_current() {
+        if let Some(runtime) = self.0.runtime() {
             runtime.spawn(async move {
                 if let Err(error) = database.clean(&mut writer).await {
                     tracing::debug!(%error, "a dropped transaction is rolled back by the next writer");
@@ -723,7 +727,7 @@ impl Drop for SqliteReader {
         }
         // Without a runtime the connection is closed.
         let (database, permit) = (Arc::clone(&self.database), self.permit.take());
-        if let Ok(runtime) = tokio::runtime::Handle::try_current() {
+        if let Some(runtime) = self.database.runtime() {
             runtime.spawn(async move {
                 if database.clean_reader(&mut reader, borrowed).await {
                     database.take_back(reader);
@@ -737,6 +741,13 @@ impl Drop for SqliteReader {
 }
 
 impl Inner {
+    /// Where what was dropped is cleaned. A runtime without threads of its own may be driven no more, and others would wait for it.
+    fn runtime(&self) -> Option<Handle> {
+        let here = Handle::try_current().ok()?;
+        let is_driven = |runtime: &Handle| runtime.runtime_flavor() == RuntimeFlavor::MultiThread;
+        Some(if !is_driven(&here) && is_driven(&self.runtime) { self.runtime.clone() } else { here })
+    }
+
     /// Whether a reader that was dropped may be used again, once what ran on it has ended.
     async fn clean_reader(&self, reader: &mut ReadConnection, borrowed: bool) -> bool {
         let ReadConnection { connection, interrupt } = reader;

@@ -332,6 +332,31 @@ async fn own_reads_are_waited_for_while_they_end_though_a_user_keeps_a_reader() 
     assert!(format!("{error:?}").contains("1 are held by readers that `SqliteDatabase::read` gave"), "{error:?}");
 }
 
+/// What was dropped there was cleaned when that runtime went on: no other writer got the lock until then.
+#[tokio::test(flavor = "multi_thread", worker_threads = 1)]
+async fn what_is_dropped_in_a_runtime_that_is_driven_no_more_keeps_nobody_waiting() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let options = SqliteOptions::new(folder.path().join("log.db")).busy_timeout(Duration::from_secs(1)).readers(1);
+    let store = options.open().await.expect("opened");
+    let elsewhere = std::thread::spawn({
+        let store = store.clone();
+        move || {
+            let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("built");
+            runtime.block_on(async {
+                drop(store.database().read().await.expect("free"));
+                drop(store.begin().await.expect("begun"));
+            });
+            runtime
+        }
+    });
+    // It is kept for the next call.
+    let _runtime = elsewhere.join().expect("no panic");
+    store.append(&stream("a"), ANY, vec![event(1)]).await.expect("appended");
+    let begun = Instant::now();
+    store.load_page(&stream("a"), StreamVersion::NONE, 1).await.expect("read");
+    assert!(begun.elapsed() < Duration::from_millis(400), "{:?}", begun.elapsed());
+}
+
 /// Each kept a connection in the middle of its read while the consumer of the others did something else.
 #[tokio::test]
 async fn subscriptions_that_are_not_polled_keep_no_connection() {
