@@ -73,6 +73,8 @@ struct Inner {
     pool: Pool,
     /// The connections for reads.
     reads: Pool,
+    /// Those of them that queries of read models may have.
+    queries: Pool,
     name: String,
     begin: SqlStr,
     begin_unit_of_work: SqlStr,
@@ -109,7 +111,7 @@ impl PostgresDatabase {
             |also| AssertSqlSafe(begin_text(options.idle_timeout, pool.sets_check_of_client(), also)).into_sql_str();
         let reads = pool.another();
         let (begin, begin_unit_of_work) = (begin(""), begin(KEEP_NO_PLAN));
-        Self(Arc::new(Inner { pool, reads, name, begin, begin_unit_of_work }))
+        Self(Arc::new(Inner { queries: reads.for_queries(), pool, reads, name, begin, begin_unit_of_work }))
     }
 
     /// Runs those of `migrations` that this database does not have yet, in one transaction. The crates of annals add their
@@ -188,10 +190,11 @@ impl PostgresDatabase {
         self.try_to_begin(&self.0.pool, None, &self.0.begin).await.map_err(|e| self.not_begun(e))
     }
 
-    /// The same for a read of annals about a tenant, or about all: on the connections for reads, which no transaction of a user keeps.
+    /// The same for a query of a read model about a tenant, or about all: on its part of the connections for reads, which no transaction of
+    /// a user keeps.
     #[doc(hidden)]
     pub async fn begin_to_read(&self, tenant: Option<&Tenant>) -> Result<PostgresTransaction, DatabaseError> {
-        self.try_to_begin(&self.0.reads, tenant, &self.0.begin).await.map_err(|e| self.not_begun(e))
+        self.try_to_begin(&self.0.queries, tenant, &self.0.begin).await.map_err(|e| self.not_begun(e))
     }
 
     fn not_begun(&self, error: NotBegun) -> DatabaseError {

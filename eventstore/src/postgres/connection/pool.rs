@@ -44,12 +44,15 @@ const IS_IT_STILL_OURS: &str = concat!(
 pub(crate) struct Pool {
     handle: Arc<Inner>,
     set: Arc<Set>,
+    is_for_queries: bool,
 }
 
 /// A bounded number of connections.
 struct Set {
     size: usize,
     permits: Permits,
+    /// How many of them queries of read models may have.
+    of_queries: Permits,
     idle: Mutex<VecDeque<Idle>>,
 }
 
@@ -84,7 +87,9 @@ const NOTICED_WITHIN: Duration = Duration::from_millis(150);
 
 impl Set {
     fn new(size: usize) -> Self {
-        Self { size, permits: Permits::new(size), idle: Mutex::new(VecDeque::with_capacity(size)) }
+        let own = (size / 10).max(1);
+        let (permits, of_queries) = (Permits::new(size), Permits::new((size - own).max(1)));
+        Self { size, permits, of_queries, idle: Mutex::new(VecDeque::with_capacity(size)) }
     }
 }
 
@@ -102,12 +107,18 @@ impl Pool {
             ended_runs: AtomicU64::new(0),
             closed: AtomicBool::new(false),
         });
-        Self { handle, set: Arc::new(Set::new(options.connections)) }
+        Self { handle, set: Arc::new(Set::new(options.connections)), is_for_queries: false }
     }
 
     /// As many connections of the same handle again.
     pub(crate) fn another(&self) -> Self {
-        Self { handle: Arc::clone(&self.handle), set: Arc::new(Set::new(self.set.size)) }
+        Self { handle: Arc::clone(&self.handle), set: Arc::new(Set::new(self.set.size)), is_for_queries: false }
+    }
+
+    /// The same connections for queries of read models, whose tables may be locked for long: those leave a tenth of them, at least one, for
+    /// other reads, unless there is only one.
+    pub(crate) fn for_queries(&self) -> Self {
+        Self { is_for_queries: true, ..self.clone() }
     }
 
     /// How many connections there are at most.
@@ -152,8 +163,12 @@ impl Pool {
     }
 
     async fn take_in_turn(&self, tenant: Option<&Tenant>) -> Result<PooledConnection, NoConnection> {
+        let of_queries = match self.is_for_queries {
+            true => Some(self.set.of_queries.take(tenant).await.ok_or(NoConnection::Closed)?),
+            false => None,
+        };
         let permit = self.set.permits.take(tenant).await.ok_or(NoConnection::Closed)?;
-        let mut permits = HeldPermits { permits: Some(permit), is_at_work: true };
+        let mut permits = HeldPermits { permits: Some((permit, of_queries)), is_at_work: true };
         let session = self.idle_or_new().await;
         permits.is_at_work = false;
         Ok(PooledConnection::new(session?, self.clone(), Some(permits)))
@@ -182,11 +197,15 @@ impl Pool {
     }
 
     fn none_in_time(&self) -> NoConnection {
+        let (count, which) = match self.is_for_queries {
+            true => (self.set.of_queries.count(), " that queries of read models may have"),
+            false => (self.set.size, ""),
+        };
         NoConnection::Unavailable(BackendError::new(format!(
-            "no connection became available within {:?}: all {} are in use, by statements that take that long, by readers, transactions \
-             and units of work that are open, or by futures that are not polled; end those sooner, or allow more by \
+            "no connection became available within {:?}: all {count}{which} are in use, by statements that take that long, by readers, \
+             transactions and units of work that are open, or by futures that are not polled; end those sooner, or allow more by \
              `PostgresOptions::connections`",
-            self.handle.timeout, self.set.size
+            self.handle.timeout
         )))
     }
 
@@ -254,7 +273,11 @@ impl Pool {
     pub(crate) async fn close(&self) {
         self.handle.closed.store(true, Ordering::Release);
         let waited = self.handle.timeout;
-        if timeout(waited, self.set.permits.all_back()).await.is_err() {
+        let all_back = async {
+            self.set.of_queries.all_back().await;
+            self.set.permits.all_back().await;
+        };
+        if timeout(waited, all_back).await.is_err() {
             let in_use = self.set.size - self.set.permits.free();
             tracing::error!(
                 in_use,
@@ -263,6 +286,7 @@ impl Pool {
                  statements; each is closed when it is dropped"
             );
         }
+        self.set.of_queries.close();
         self.set.permits.close();
         let idle = std::mem::take(&mut *self.lock());
         for Idle { session, .. } in idle {
@@ -279,7 +303,7 @@ impl Pool {
 
 /// The permits of a connection in use.
 struct HeldPermits {
-    permits: Option<Permit>,
+    permits: Option<(Permit, Option<Permit>)>,
     /// Whether the server may be at a statement, or still accept the connection.
     is_at_work: bool,
 }
