@@ -12,6 +12,7 @@ use crate::error::{BackendError, OpenError};
 use crate::postgres::connection::borrowed::BorrowedConnection;
 use crate::postgres::connection::planner::{DEFAULT_PLANNER, KEEP_NO_PLAN, default_planner};
 use crate::postgres::connection::pool::Pool;
+use crate::postgres::connection::session::check_client;
 use crate::postgres::fault::{NoConnection, commit_error, database_error, is_answer, may_pass};
 use crate::postgres::migrate::{migrate, pending};
 use crate::postgres::open::open_error;
@@ -19,13 +20,15 @@ use crate::postgres::options::PostgresOptions;
 use crate::stream::Tenant;
 
 /// One message. The setting `annals.transaction` marks the transaction, so that the commit can recognize it.
-fn begin_text(idle_timeout: Duration, also: &'static str) -> String {
+fn begin_text(idle_timeout: Duration, checks_client: bool, also: &'static str) -> String {
+    let check_client = if checks_client { concat!("SET LOCAL ", check_client!(), ";") } else { "" };
     // 0 would mean no limit.
     let idle_ms = idle_timeout.as_millis().clamp(1, 2_147_483_647);
     format!(
         "BEGIN ISOLATION LEVEL READ COMMITTED;
          SET LOCAL annals.transaction = 'open';
          {};
+         {check_client}
          {also}
          SET LOCAL idle_in_transaction_session_timeout = {idle_ms};
          SELECT set_config('synchronous_commit', 'on', true)
@@ -70,6 +73,8 @@ struct Inner {
     pool: Pool,
     /// The connections for reads.
     reads: Pool,
+    /// Those of them that queries of read models may have.
+    queries: Pool,
     name: String,
     begin: SqlStr,
     begin_unit_of_work: SqlStr,
@@ -102,9 +107,11 @@ impl PostgresDatabase {
     }
 
     pub(crate) fn over(pool: Pool, name: String, options: &PostgresOptions) -> Self {
-        let begin = |also| AssertSqlSafe(begin_text(options.idle_timeout, also)).into_sql_str();
+        let begin =
+            |also| AssertSqlSafe(begin_text(options.idle_timeout, pool.sets_check_of_client(), also)).into_sql_str();
         let reads = pool.another();
-        Self(Arc::new(Inner { pool, reads, name, begin: begin(""), begin_unit_of_work: begin(KEEP_NO_PLAN) }))
+        let (begin, begin_unit_of_work) = (begin(""), begin(KEEP_NO_PLAN));
+        Self(Arc::new(Inner { queries: reads.for_queries(), pool, reads, name, begin, begin_unit_of_work }))
     }
 
     /// Runs those of `migrations` that this database does not have yet, in one transaction. The crates of annals add their
@@ -183,10 +190,11 @@ impl PostgresDatabase {
         self.try_to_begin(&self.0.pool, None, &self.0.begin).await.map_err(|e| self.not_begun(e))
     }
 
-    /// The same for a read of annals about a tenant, or about all: on the connections for reads, which no transaction of a user keeps.
+    /// The same for a query of a read model about a tenant, or about all: on its part of the connections for reads, which no transaction of
+    /// a user keeps.
     #[doc(hidden)]
     pub async fn begin_to_read(&self, tenant: Option<&Tenant>) -> Result<PostgresTransaction, DatabaseError> {
-        self.try_to_begin(&self.0.reads, tenant, &self.0.begin).await.map_err(|e| self.not_begun(e))
+        self.try_to_begin(&self.0.queries, tenant, &self.0.begin).await.map_err(|e| self.not_begun(e))
     }
 
     fn not_begun(&self, error: NotBegun) -> DatabaseError {

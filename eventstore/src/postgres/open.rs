@@ -11,8 +11,9 @@ use crate::error::{BackendError, OpenError};
 use crate::position::Incarnation;
 use crate::postgres::connection::planner::{BY_INDEX, READ_COMMITTED};
 use crate::postgres::connection::pool::Pool;
+use crate::postgres::connection::session::CHECK_CLIENT;
 use crate::postgres::connection::url;
-use crate::postgres::fault::{GRANT, PRIVILEGE, code, database_error, sequence_behind};
+use crate::postgres::fault::{GRANT, PRIVILEGE, code, database_error, is_answer, sequence_behind};
 use crate::postgres::migrate::{migrate, pending};
 use crate::postgres::options::{Listen, PostgresOptions};
 
@@ -51,6 +52,12 @@ const TRIGGERS: i64 = 4;
 /// drops it. The server's default is 1.
 const FLOAT_DIGITS: i8 = 2;
 
+/// Sets it for this statement alone.
+const TRY_TO_CHECK_CLIENT: &str = "
+    SELECT set_config('client_connection_check_interval', '100ms', true)
+    ORDER BY 1
+";
+
 const RECEIVED_PARAMETERS: &str = "
     SELECT current_setting('extra_float_digits')
     ORDER BY 1
@@ -58,28 +65,35 @@ const RECEIVED_PARAMETERS: &str = "
 
 /// Connects and runs all checks. Returns the connections, the name of the database and the store's incarnation.
 pub(crate) async fn open(options: &PostgresOptions) -> Result<(Pool, String, Incarnation), OpenError> {
-    let (connect, shown, mut connection) = first_connection(options).await?;
+    let First { connect, shown, mut connection, checks_client } = first_connection(options).await?;
     let store = look(&mut connection, options, &shown).await?;
     close(connection).await;
     // Poolers refuse such options; there, each transaction sets them.
     let connect = if options.pooled { connect } else { connect.options(BY_INDEX).options([READ_COMMITTED]) };
-    let pool = Pool::new(connect, options);
+    let pool = Pool::new(connect, options, checks_client);
     pool.expect(store);
     Ok((pool, shown.0, store))
 }
 
 /// Connects to a database that need not hold a store. Returns the connections and the name of the database.
 pub(crate) async fn connect(options: &PostgresOptions) -> Result<(Pool, String), OpenError> {
-    let (connect, shown, connection) = first_connection(options).await?;
+    let First { connect, shown, connection, checks_client } = first_connection(options).await?;
     close(connection).await;
-    Ok((Pool::new(connect, options), shown.0))
+    Ok((Pool::new(connect, options, checks_client), shown.0))
 }
 
-/// The connect options, and a first connection that uses them.
-async fn first_connection(options: &PostgresOptions) -> Result<(PgConnectOptions, Shown, PgConnection), OpenError> {
+/// A first connection, and the options of those that follow.
+struct First {
+    connect: PgConnectOptions,
+    shown: Shown,
+    connection: PgConnection,
+    checks_client: bool,
+}
+
+async fn first_connection(options: &PostgresOptions) -> Result<First, OpenError> {
     let connect = url::parse("url", &options.url)?;
     let float_digits = (!options.pooled).then_some(FLOAT_DIGITS);
-    let connect = connect.disable_statement_logging().application_name("annals").extra_float_digits(float_digits);
+    let mut connect = connect.disable_statement_logging().application_name("annals").extra_float_digits(float_digits);
     let shown = Shown::of(&connect);
     let mut connection = match tokio::time::timeout(options.connection_timeout, connect.connect()).await {
         Ok(connected) => connected.map_err(|e| shown.no_connection(e, options))?,
@@ -88,7 +102,23 @@ async fn first_connection(options: &PostgresOptions) -> Result<(PgConnectOptions
     if !options.pooled {
         check_no_pooler(&mut connection, &shown).await?;
     }
-    Ok((connect, shown, connection))
+    let checks_client = checks_client(&mut connection, &shown).await?;
+    if checks_client && !options.pooled {
+        connect = connect.options([CHECK_CLIENT]);
+    }
+    Ok(First { connect, shown, connection, checks_client })
+}
+
+/// Whether the server can look whether the client is still there: since PostgreSQL 14, not on every system.
+async fn checks_client(connection: &mut PgConnection, shown: &Shown) -> Result<bool, OpenError> {
+    if connection.server_version_num().is_some_and(|version| version < 140_000) {
+        return Ok(false);
+    }
+    match sqlx::raw_sql(TRY_TO_CHECK_CLIENT).fetch_all(connection).await {
+        Ok(_) => Ok(true),
+        Err(error) if is_answer(&error) => Ok(false),
+        Err(error) => Err(shown.failed(error)),
+    }
 }
 
 /// Where to listen for other handles' commits.

@@ -105,8 +105,10 @@ impl PostgresOptions {
     /// How many connections the handle holds at most for units of work, borrowed readers and large appends, and as many again for its
     /// own reads and those of read models; 10 by default, from 1 to 10,000; other values are clamped. They are opened on demand. So reads
     /// never wait for appends that are blocked, and the appends of one tenant and its units of work for requests use at most four fifths
-    /// of the former, so that those of others do not wait for them. Each of the [`PostgresOptions::writers`] has one more,
-    /// and listening for notifications takes one; the server's `max_connections` must have room for those of all handles.
+    /// of the former, so that those of others do not wait for them. Queries of read models leave a tenth of the latter, at least one, to
+    /// the store's own reads. A single connection cannot be shared so: an open unit of work of one tenant keeps those of others waiting.
+    /// Each of the [`PostgresOptions::writers`] has one more, and listening for notifications takes one; the server's `max_connections`
+    /// must have room for those of all handles.
     #[must_use]
     pub fn connections(mut self, connections: usize) -> Self {
         self.connections = connections.clamp(1, 10_000);

@@ -65,6 +65,12 @@ impl Permits {
         taken.await.ok()
     }
 
+    /// How many there are.
+    #[cfg(feature = "postgres")]
+    pub(crate) fn count(&self) -> usize {
+        self.0.count
+    }
+
     /// How many nobody has.
     #[cfg(any(feature = "postgres", test))]
     pub(crate) fn free(&self) -> usize {

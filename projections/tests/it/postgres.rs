@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use annals_eventstore::{EventStore, PostgresOptions, UnitOfWork};
 use annals_projections::{ProjectionState, ProjectionsExt, WaitError};
+use futures::future::join_all;
 use sqlx::postgres::PgConnectOptions;
 use sqlx::{AssertSqlSafe, ConnectOptions, Connection, PgConnection, Row};
 
@@ -108,6 +109,35 @@ async fn rows_are_found_while_transactions_of_the_user_have_all_connections_for_
     let found = tokio::time::timeout(Duration::from_secs(3), views.find::<OrderList>(&"o-1".to_owned())).await;
     assert_eq!(found.expect("it is answered").unwrap().unwrap().cents, 1);
     drop(units);
+    views.close().await;
+}
+
+/// They took all connections for reads, and never ended.
+#[tokio::test]
+async fn queries_of_a_locked_read_model_end_and_leave_connections_for_the_reads_of_the_store() {
+    let backend = Backend::in_one_postgres().await;
+    let shop = backend.open().await;
+    let position = shop.append("o-1", &[placed("ann", 1)]).await;
+    let options = PostgresOptions::new(backend.postgres_url()).connections(2).answer_timeout(Duration::from_secs(2));
+    let store = options.open().await.unwrap();
+    let views = store.projections().with(OrderList).start().await.unwrap();
+    views.wait_for(position, SOON).await.unwrap();
+    let mut holder = PgConnection::connect(backend.postgres_url()).await.unwrap();
+    sqlx::raw_sql("BEGIN; LOCK TABLE order_list_v1 IN ACCESS EXCLUSIVE MODE").execute(&mut holder).await.unwrap();
+    let find = || async { views.find::<OrderList>(&"o-1".to_owned()).await };
+    let reads = async {
+        tokio::time::sleep(Duration::from_millis(100)).await;
+        let head = tokio::time::timeout(Duration::from_millis(1_500), store.head()).await;
+        assert_eq!(head.expect("a connection is free").unwrap().position, position);
+    };
+    let ends = async { tokio::time::timeout(SOON, join_all([find(), find()])).await };
+    let ((), found) = tokio::join!(reads, ends);
+    for answer in found.expect("they end") {
+        let error = answer.unwrap_err();
+        assert!(error.is_transient(), "{error:?}");
+    }
+    sqlx::raw_sql("ROLLBACK").execute(&mut holder).await.unwrap();
+    assert_eq!(find().await.unwrap().unwrap().cents, 1);
     views.close().await;
 }
 

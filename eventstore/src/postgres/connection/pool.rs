@@ -11,7 +11,7 @@ use std::time::Duration;
 
 use sqlx::postgres::{PgConnectOptions, PgRow};
 use sqlx::{PgConnection, Row};
-use tokio::time::{Instant, timeout};
+use tokio::time::{Instant, sleep, timeout};
 use uuid::Uuid;
 
 use crate::error::BackendError;
@@ -44,12 +44,15 @@ const IS_IT_STILL_OURS: &str = concat!(
 pub(crate) struct Pool {
     handle: Arc<Inner>,
     set: Arc<Set>,
+    is_for_queries: bool,
 }
 
 /// A bounded number of connections.
 struct Set {
     size: usize,
     permits: Permits,
+    /// How many of them queries of read models may have.
+    of_queries: Permits,
     idle: Mutex<VecDeque<Idle>>,
 }
 
@@ -59,6 +62,7 @@ struct Inner {
     timeout: Duration,
     answer_timeout: Duration,
     pooled: bool,
+    checks_client: bool,
     /// The store that was opened; connections made before it is known are not checked.
     store: OnceLock<Incarnation>,
     /// The run of the server of the last connection.
@@ -78,30 +82,43 @@ struct Idle {
 /// appends have an unknown outcome.
 const RESTED: Duration = Duration::from_secs(1);
 
+/// When the server has noticed that the client of a connection is gone: its backend looks every 100 ms (`check_client!`).
+const NOTICED_WITHIN: Duration = Duration::from_millis(150);
+
 impl Set {
     fn new(size: usize) -> Self {
-        Self { size, permits: Permits::new(size), idle: Mutex::new(VecDeque::with_capacity(size)) }
+        let own = (size / 10).max(1);
+        let (permits, of_queries) = (Permits::new(size), Permits::new((size - own).max(1)));
+        Self { size, permits, of_queries, idle: Mutex::new(VecDeque::with_capacity(size)) }
     }
 }
 
 impl Pool {
-    pub(crate) fn new(connect: PgConnectOptions, options: &PostgresOptions) -> Self {
+    /// `checks_client`: whether the server knows `check_client!`.
+    pub(crate) fn new(connect: PgConnectOptions, options: &PostgresOptions, checks_client: bool) -> Self {
         let handle = Arc::new(Inner {
             connect,
             timeout: options.connection_timeout,
             answer_timeout: options.answer_timeout,
             pooled: options.pooled,
+            checks_client,
             store: OnceLock::new(),
             run: Mutex::new(None),
             ended_runs: AtomicU64::new(0),
             closed: AtomicBool::new(false),
         });
-        Self { handle, set: Arc::new(Set::new(options.connections)) }
+        Self { handle, set: Arc::new(Set::new(options.connections)), is_for_queries: false }
     }
 
     /// As many connections of the same handle again.
     pub(crate) fn another(&self) -> Self {
-        Self { handle: Arc::clone(&self.handle), set: Arc::new(Set::new(self.set.size)) }
+        Self { handle: Arc::clone(&self.handle), set: Arc::new(Set::new(self.set.size)), is_for_queries: false }
+    }
+
+    /// The same connections for queries of read models, whose tables may be locked for long: those leave a tenth of them, at least one, for
+    /// other reads, unless there is only one.
+    pub(crate) fn for_queries(&self) -> Self {
+        Self { is_for_queries: true, ..self.clone() }
     }
 
     /// How many connections there are at most.
@@ -146,18 +163,26 @@ impl Pool {
     }
 
     async fn take_in_turn(&self, tenant: Option<&Tenant>) -> Result<PooledConnection, NoConnection> {
+        let of_queries = match self.is_for_queries {
+            true => Some(self.set.of_queries.take(tenant).await.ok_or(NoConnection::Closed)?),
+            false => None,
+        };
         let permit = self.set.permits.take(tenant).await.ok_or(NoConnection::Closed)?;
+        let mut permits = HeldPermits { permits: Some((permit, of_queries)), is_at_work: true };
+        let session = self.idle_or_new().await;
+        permits.is_at_work = false;
+        Ok(PooledConnection::new(session?, self.clone(), Some(permits)))
+    }
+
+    async fn idle_or_new(&self) -> Result<Session, NoConnection> {
         loop {
             let idle = self.lock().pop_back();
-            let Some(Idle { mut session, since }) = idle else {
-                let session = self.connect().await?;
-                return Ok(PooledConnection::new(session, self.clone(), Some(permit)));
-            };
+            let Some(Idle { mut session, since }) = idle else { return self.connect().await };
             if self.is_past(session.run()) {
                 continue;
             }
             if since.elapsed() <= RESTED || session.is_alive().await {
-                return Ok(PooledConnection::new(session, self.clone(), Some(permit)));
+                return Ok(session);
             }
             // The other idle connections are most likely broken too.
             self.lock().clear();
@@ -172,17 +197,21 @@ impl Pool {
     }
 
     fn none_in_time(&self) -> NoConnection {
+        let (count, which) = match self.is_for_queries {
+            true => (self.set.of_queries.count(), " that queries of read models may have"),
+            false => (self.set.size, ""),
+        };
         NoConnection::Unavailable(BackendError::new(format!(
-            "no connection became available within {:?}: all {} are in use, by statements that take that long, by readers, transactions \
-             and units of work that are open, or by futures that are not polled; end those sooner, or allow more by \
+            "no connection became available within {:?}: all {count}{which} are in use, by statements that take that long, by readers, \
+             transactions and units of work that are open, or by futures that are not polled; end those sooner, or allow more by \
              `PostgresOptions::connections`",
-            self.handle.timeout, self.set.size
+            self.handle.timeout
         )))
     }
 
     async fn connect(&self) -> Result<Session, NoConnection> {
         let unavailable = |error| NoConnection::Unavailable(BackendError::new(error));
-        let pooled = self.handle.pooled.then_some(self.handle.timeout);
+        let pooled = self.handle.pooled.then_some((self.handle.timeout, self.handle.checks_client));
         let mut session = Session::connect(&self.handle.connect, pooled).await.map_err(unavailable)?;
         let Some(store) = self.handle.store.get() else { return Ok(session) };
         let rows = session.fetch_all(sqlx::query(IS_IT_STILL_OURS)).await.map_err(unavailable)?;
@@ -230,6 +259,11 @@ impl Pool {
         self.handle.pooled
     }
 
+    /// Whether each transaction must set `check_client!`.
+    pub(crate) fn sets_check_of_client(&self) -> bool {
+        self.handle.pooled && self.handle.checks_client
+    }
+
     pub(crate) fn is_closed(&self) -> bool {
         self.handle.closed.load(Ordering::Acquire)
     }
@@ -239,7 +273,11 @@ impl Pool {
     pub(crate) async fn close(&self) {
         self.handle.closed.store(true, Ordering::Release);
         let waited = self.handle.timeout;
-        if timeout(waited, self.set.permits.all_back()).await.is_err() {
+        let all_back = async {
+            self.set.of_queries.all_back().await;
+            self.set.permits.all_back().await;
+        };
+        if timeout(waited, all_back).await.is_err() {
             let in_use = self.set.size - self.set.permits.free();
             tracing::error!(
                 in_use,
@@ -248,6 +286,7 @@ impl Pool {
                  statements; each is closed when it is dropped"
             );
         }
+        self.set.of_queries.close();
         self.set.permits.close();
         let idle = std::mem::take(&mut *self.lock());
         for Idle { session, .. } in idle {
@@ -262,18 +301,40 @@ impl Pool {
     }
 }
 
+/// The permits of a connection in use.
+struct HeldPermits {
+    permits: Option<(Permit, Option<Permit>)>,
+    /// Whether the server may be at a statement, or still accept the connection.
+    is_at_work: bool,
+}
+
+impl Drop for HeldPermits {
+    fn drop(&mut self) {
+        let permits = self.permits.take();
+        // Otherwise calls that give up would leave any number of backends behind.
+        if self.is_at_work
+            && let Ok(runtime) = tokio::runtime::Handle::try_current()
+        {
+            runtime.spawn(async move {
+                sleep(NOTICED_WITHIN).await;
+                drop(permits);
+            });
+        }
+    }
+}
+
 /// A connection in use, outside of any transaction.
 pub(crate) struct PooledConnection {
     session: Option<Session>,
     pool: Pool,
     since: Instant,
-    /// Its place among the shared connections; a task's own connection has none and is closed when it is dropped.
-    permit: Option<Permit>,
+    /// Those of a shared connection; a task's own connection has none and is closed when it is dropped.
+    permits: Option<HeldPermits>,
 }
 
 impl PooledConnection {
-    fn new(session: Session, pool: Pool, permit: Option<Permit>) -> Self {
-        Self { session: Some(session), pool, since: Instant::now(), permit }
+    fn new(session: Session, pool: Pool, permits: Option<HeldPermits>) -> Self {
+        Self { session: Some(session), pool, since: Instant::now(), permits }
     }
 
     /// The run of the server of every statement on the connection.
@@ -350,6 +411,11 @@ impl PooledConnection {
         ended
     }
 
+    /// Marks that further rows of the statement are not wanted: the server ends it when it sends them.
+    pub(crate) fn cut(&mut self) {
+        self.session().cut();
+    }
+
     /// Hands the connection to a borrower, who reports by [`PooledConnection::returned`] whether it can be used again.
     pub(crate) fn borrow(&mut self) -> &mut PgConnection {
         self.session().borrow()
@@ -381,11 +447,9 @@ impl PooledConnection {
 
 impl Drop for PooledConnection {
     fn drop(&mut self) {
-        if let Some(session) = self.session.take()
-            && session.is_usable()
-            && self.permit.is_some()
-            && !self.pool.set.permits.is_closed()
-        {
+        let (Some(session), Some(permits)) = (self.session.take(), &mut self.permits) else { return };
+        permits.is_at_work = !session.is_usable() && !session.is_cut();
+        if session.is_usable() && !self.pool.set.permits.is_closed() {
             self.pool.lock().push_back(Idle { session, since: self.since });
         }
     }

@@ -16,36 +16,62 @@ use crate::postgres::fault::{NotSent, is_answer};
 
 pub(crate) type Query<'q> = sqlx::query::Query<'q, Postgres, PgArguments>;
 
+/// How often the server looks, at work or while it waits for a lock, whether the client is still there. Otherwise a backend whose client
+/// has given up before a locked table would stay until the lock is gone.
+macro_rules! check_client {
+    () => {
+        "client_connection_check_interval = '100ms'"
+    };
+}
+pub(crate) use check_client;
+
+/// The same for a new connection.
+pub(crate) const CHECK_CLIENT: (&str, &str) = ("client_connection_check_interval", "100ms");
+
 /// Begins, and reads which server run the pooler's connection belongs to: it may have reconnected. Statements without
 /// values need no prepared statement, so both are sent in one message.
-const BEGIN: &str = concat!(
-    "
+macro_rules! begin {
+    ($($also:expr),*) => {
+        concat!(
+            "
     BEGIN ISOLATION LEVEL READ COMMITTED;
     ",
-    by_index!(),
-    ";
+            by_index!(),
+            $($also,)*
+            ";
     SELECT ",
-    server_run!(),
-    "
+            server_run!(),
+            "
     ORDER BY 1
 "
-);
+        )
+    };
+}
+
+const BEGIN: &str = begin!();
+const BEGIN_AND_CHECK_CLIENT: &str = begin!("; SET LOCAL ", check_client!());
 
 /// A connection and its state.
 pub(crate) struct Session {
     connection: PgConnection,
-    /// How long a pooler may take to assign a server connection, if there is a pooler.
-    pooled: Option<Duration>,
+    /// How long a pooler may take to assign a server connection, if there is a pooler, and whether transactions set `check_client!`.
+    pooled: Option<(Duration, bool)>,
     /// The run of the server of every statement, once it is known.
     run: Option<ServerRun>,
     answered: bool,
+    /// Whether further rows of the statement that is not answered completely are not wanted.
+    cut: bool,
 }
 
 impl Session {
-    /// Connects; `pooled` is how long a pooler may take to assign a server connection, if there is a pooler.
-    pub(crate) async fn connect(options: &PgConnectOptions, pooled: Option<Duration>) -> Result<Self, sqlx::Error> {
+    /// Connects; `pooled` is how long a pooler may take to assign a server connection, if there is a pooler, and whether transactions set
+    /// `check_client!`.
+    pub(crate) async fn connect(
+        options: &PgConnectOptions,
+        pooled: Option<(Duration, bool)>,
+    ) -> Result<Self, sqlx::Error> {
         let connection = options.connect().await?;
-        Ok(Self { connection, pooled, run: None, answered: true })
+        Ok(Self { connection, pooled, run: None, answered: true, cut: false })
     }
 
     /// Runs one statement to its end: an error of the commit, after the rows, is returned too.
@@ -65,8 +91,9 @@ impl Session {
     /// The same for a statement without values.
     pub(crate) async fn begin_plain(&mut self) -> Result<(), sqlx::Error> {
         self.answered = false;
-        let Some(max_wait) = self.pooled else { return Ok(()) };
-        let begun = sqlx::raw_sql(BEGIN).fetch_all(&mut self.connection);
+        let Some((max_wait, checks_client)) = self.pooled else { return Ok(()) };
+        let begun =
+            sqlx::raw_sql(if checks_client { BEGIN_AND_CHECK_CLIENT } else { BEGIN }).fetch_all(&mut self.connection);
         let rows = match tokio::time::timeout(max_wait, begun).await {
             Ok(rows) => rows.map_err(NotSent::because)?,
             Err(_) => {
@@ -121,6 +148,15 @@ impl Session {
 
     pub(crate) fn returned(&mut self, usable: bool) {
         self.answered = usable;
+    }
+
+    pub(crate) fn cut(&mut self) {
+        self.cut = true;
+    }
+
+    /// Whether the server ends the statement by itself when the connection is closed.
+    pub(crate) fn is_cut(&self) -> bool {
+        self.cut
     }
 
     /// Pings the server.

@@ -454,7 +454,7 @@ impl Reader {
         let query = connection.begin(query).await.map_err(read_error)?;
         let fetched = self.fetch_events_on(connection.connection(), query, page).await;
         match &fetched {
-            Ok(fetched) if fetched.cut => {}
+            Ok(fetched) if fetched.cut => connection.cut(),
             Ok(_) => connection.end(None).await.map_err(read_error)?,
             Err(PageError::Statement(error)) => connection.end(Some(error)).await.map_err(read_error)?,
             Err(PageError::Row(_)) => {}
@@ -477,8 +477,9 @@ impl Reader {
         connection.begin_plain().await.map_err(read_error)?;
         // After an error sqlx may leave an answer unread, so then the connection is closed.
         let fetched = self.copied_on(connection.connection(), &text, self.page_after(after, limit)).await?;
-        if !fetched.cut {
-            connection.end(None).await.map_err(read_error)?;
+        match fetched.cut {
+            true => connection.cut(),
+            false => connection.end(None).await.map_err(read_error)?,
         }
         Ok(fetched)
     }

@@ -15,6 +15,7 @@ use tokio::time::{Instant, timeout};
 
 use super::notifications::Errors;
 use super::{Fixture, event_for, run};
+use crate::backends::postgres_database_on_our_own;
 
 const ANY: ExpectedVersion = ExpectedVersion::Any;
 
@@ -208,4 +209,31 @@ async fn an_account_that_may_only_connect_blocks_no_append_and_is_named() {
     assert!(logged.contains(&format!("kept by backend {pid} (role {name})")), "{logged}");
     drop(stranger);
     run(&mut fixture.foreign().await, &format!("DROP ROLE {name}")).await.unwrap();
+}
+
+/// Each of them left a backend that waited for the lock, until the server took no more connections.
+#[tokio::test]
+async fn calls_that_give_up_before_a_locked_table_leave_few_backends_behind() {
+    const CONNECTIONS: i64 = 3;
+    let database = postgres_database_on_our_own().await;
+    let mut other = PgConnection::connect(database.url()).await.unwrap();
+    let options = |url: String| PostgresOptions::new(url).connections(CONNECTIONS as usize).poll_only();
+    for options in [options(database.url().to_owned()), options(database.url_through_pooler()).pooled()] {
+        let store = options.open().await.unwrap();
+        let load = || async { store.load_page(&of("loud", "a"), StreamVersion::NONE, 10).await };
+        join_all((0..CONNECTIONS).map(|_| load())).await.into_iter().collect::<Result<Vec<_>, _>>().unwrap();
+        run(&mut other, "BEGIN; LOCK TABLE annals.events IN ACCESS EXCLUSIVE MODE").await.unwrap();
+        let mut most = 0;
+        for _ in 0..15 {
+            join_all((0..CONNECTIONS).map(|_| timeout(Duration::from_millis(30), load()))).await;
+            let blocked = "SELECT count(*) FROM pg_stat_activity
+                           WHERE datname = current_database() AND wait_event_type = 'Lock'";
+            most = most.max(sqlx::query(blocked).fetch_one(&mut other).await.unwrap().get::<i64, _>(0));
+        }
+        // A busy server notices later that a client has gone.
+        assert!((1..=4 * CONNECTIONS).contains(&most), "{most} backends");
+        run(&mut other, "ROLLBACK").await.unwrap();
+        timeout(BOUND, load()).await.expect("it is free again").unwrap();
+        store.close().await;
+    }
 }
