@@ -87,12 +87,12 @@ impl Commit<'_> {
             false => {
                 let mut connection = self.database.read().await.map_err(fault)?;
                 self.schema.run(&mut connection, WAIT_SHORTLY).await.map_err(sql_fault)?;
-                query.fetch_one(&mut *connection).await.map_err(sql_fault)?
+                query.fetch_one(&mut connection).await.map_err(sql_fault)?
             }
             true => {
                 let mut transaction = self.database.begin().await.map_err(fault)?;
                 self.schema.run(&mut transaction, WAIT_SHORTLY_INSIDE).await.map_err(sql_fault)?;
-                let row = query.fetch_one(&mut *transaction).await.map_err(sql_fault)?;
+                let row = query.fetch_one(&mut transaction).await.map_err(sql_fault)?;
                 transaction.commit().await.map_err(fault)?;
                 row
             }

@@ -111,7 +111,7 @@ pub(super) async fn make_beside(
     };
     // If this is dropped, the connection gives the turn back.
     let made = make_in_turn(&mut connection, schema, model).await;
-    let ended = schema.once(END_TURN).execute(&mut *connection).await;
+    let ended = schema.once(END_TURN).execute(&mut connection).await;
     made.and(ended.map(drop)).map_err(|e| database.fault(e))
 }
 

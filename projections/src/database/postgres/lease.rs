@@ -137,12 +137,12 @@ pub(super) async fn survey(
     let mut transaction = database.begin().await?;
     let alive =
         schema.once(I_AM_ALIVE).bind(schema.schema()).bind(runner.id).bind(&runner.name).bind(runner.runs_as_text());
-    alive.bind(lease.as_secs_f64()).execute(&mut *transaction).await.map_err(failed)?;
-    schema.once(FORGET_THE_DEAD).bind(schema.schema()).execute(&mut *transaction).await.map_err(failed)?;
+    alive.bind(lease.as_secs_f64()).execute(&mut transaction).await.map_err(failed)?;
+    schema.once(FORGET_THE_DEAD).bind(schema.schema()).execute(&mut transaction).await.map_err(failed)?;
     let renew = schema.once(RENEW).bind(schema.schema()).bind(runner.id).bind(lease.as_secs_f64());
-    renew.execute(&mut *transaction).await.map_err(failed)?;
-    let units = schema.once(UNITS).bind(schema.schema()).fetch_all(&mut *transaction).await.map_err(failed)?;
-    let runners = schema.once(RUNNERS).bind(schema.schema()).fetch_all(&mut *transaction).await.map_err(failed)?;
+    renew.execute(&mut transaction).await.map_err(failed)?;
+    let units = schema.once(UNITS).bind(schema.schema()).fetch_all(&mut transaction).await.map_err(failed)?;
+    let runners = schema.once(RUNNERS).bind(schema.schema()).fetch_all(&mut transaction).await.map_err(failed)?;
     transaction.commit().await?;
     let owners = units.iter().filter_map(|row| row.try_get("owner").transpose()).collect::<Result<Vec<Uuid>, _>>();
     let units = units.iter().filter_map(|row| lease_state(runner, row).transpose()).collect::<Result<_, _>>();
@@ -162,7 +162,7 @@ pub(super) async fn claim(
     let mut transaction = database.begin().await?;
     let query = schema.once(CLAIM).bind(schema.schema()).bind(runner.id).bind(lease.as_secs_f64());
     let query = query.bind(projections).bind(versions).bind(slots);
-    let rows = query.fetch_all(&mut *transaction).await.map_err(failed)?;
+    let rows = query.fetch_all(&mut transaction).await.map_err(failed)?;
     transaction.commit().await?;
     let claimed = rows.iter().filter_map(|row| claimed(runner, row).transpose());
     claimed.collect::<Result<_, _>>().map_err(failed)
@@ -179,7 +179,7 @@ pub(super) async fn begin_try(
     let mut transaction = database.begin().await?;
     let query = schema.once(BEGIN_TRY).bind(schema.schema()).bind(unit.projection).bind(i64::from(unit.version));
     let query = query.bind(stored_slot(unit.slot)).bind(epoch).bind(position.get());
-    let row = query.fetch_optional(&mut *transaction).await.map_err(failed)?;
+    let row = query.fetch_optional(&mut transaction).await.map_err(failed)?;
     transaction.commit().await?;
     let tries = row.map(|row| row.try_get::<i32, _>("tries")).transpose().map_err(failed)?;
     Ok(tries.map(|tries| u32::try_from(tries).unwrap_or_default()))
@@ -192,7 +192,7 @@ pub(super) async fn forget_tries(
 ) -> Result<(), DatabaseError> {
     let mut transaction = database.begin().await?;
     let query = schema.once(FORGET_TRIES).bind(schema.schema()).bind(projection);
-    query.execute(&mut *transaction).await.map_err(|e| database.fault(e))?;
+    query.execute(&mut transaction).await.map_err(|e| database.fault(e))?;
     transaction.commit().await
 }
 
@@ -207,7 +207,7 @@ pub(super) async fn seize(
     let mut transaction = database.begin().await?;
     let query = schema.once(SEIZE).bind(schema.schema()).bind(unit.projection).bind(i64::from(unit.version));
     let query = query.bind(stored_slot(unit.slot)).bind(owner).bind(lease.as_secs_f64()).bind(held);
-    let row = query.fetch_optional(&mut *transaction).await.map_err(|e| database.fault(e))?;
+    let row = query.fetch_optional(&mut transaction).await.map_err(|e| database.fault(e))?;
     transaction.commit().await?;
     row.as_ref().map(place_of).transpose().map_err(|e| database.fault(e))
 }
@@ -222,7 +222,7 @@ pub(super) async fn release(
     let (projections, versions, slots) = columns(&units);
     let mut transaction = database.begin().await?;
     let query = schema.once(RELEASE).bind(schema.schema()).bind(projections).bind(versions).bind(slots).bind(epochs);
-    query.execute(&mut *transaction).await.map_err(|e| database.fault(e))?;
+    query.execute(&mut transaction).await.map_err(|e| database.fault(e))?;
     transaction.commit().await
 }
 
@@ -233,7 +233,7 @@ pub(super) async fn leave(
 ) -> Result<(), DatabaseError> {
     let mut transaction = database.begin().await?;
     let query = schema.once(LEAVE).bind(schema.schema()).bind(runner.id);
-    query.execute(&mut *transaction).await.map_err(|e| database.fault(e))?;
+    query.execute(&mut transaction).await.map_err(|e| database.fault(e))?;
     transaction.commit().await
 }
 
@@ -247,11 +247,11 @@ pub(super) async fn pause(
     let failed = |e| database.fault(e);
     let mut transaction = database.begin().await?;
     // A version that is prepared at the same time begins paused, or is paused here.
-    schema.once(TAKE_TURN).execute(&mut *transaction).await.map_err(failed)?;
+    schema.once(TAKE_TURN).execute(&mut transaction).await.map_err(failed)?;
     let query = schema.once(PAUSE).bind(schema.schema()).bind(projection).bind(by).bind(Micros::of(now));
-    query.execute(&mut *transaction).await.map_err(failed)?;
+    query.execute(&mut transaction).await.map_err(failed)?;
     let query = schema.once(PAUSED).bind(schema.schema()).bind(projection);
-    let row = query.fetch_optional(&mut *transaction).await.map_err(failed)?;
+    let row = query.fetch_optional(&mut transaction).await.map_err(failed)?;
     transaction.commit().await?;
     row.map_or(Ok(None), |row| paused(&row)).map_err(failed)
 }
@@ -263,9 +263,9 @@ pub(super) async fn resume(
 ) -> Result<bool, DatabaseError> {
     let failed = |e| database.fault(e);
     let mut transaction = database.begin().await?;
-    schema.once(TAKE_TURN).execute(&mut *transaction).await.map_err(failed)?;
+    schema.once(TAKE_TURN).execute(&mut transaction).await.map_err(failed)?;
     let query = schema.once(RESUME).bind(schema.schema()).bind(projection);
-    let resumed = query.execute(&mut *transaction).await.map_err(failed)?;
+    let resumed = query.execute(&mut transaction).await.map_err(failed)?;
     transaction.commit().await?;
     Ok(resumed.rows_affected() > 0)
 }

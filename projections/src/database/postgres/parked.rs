@@ -56,7 +56,7 @@ pub(super) async fn parked(
 ) -> Result<Vec<ParkedStream>, DatabaseError> {
     let mut transaction = database.begin().await?;
     let query = schema.once(PARKED).bind(schema.schema()).bind(unit.projection).bind(i64::from(unit.version));
-    let rows = query.bind(stored_slot(unit.slot)).fetch_all(&mut *transaction).await;
+    let rows = query.bind(stored_slot(unit.slot)).fetch_all(&mut transaction).await;
     let rows = rows.map_err(|e| database.fault(e))?;
     rows.iter().map(read).collect::<Result<_, _>>().map_err(|e| database.fault(e))
 }

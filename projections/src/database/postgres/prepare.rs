@@ -207,7 +207,7 @@ struct Preparation<'a> {
 impl Preparation<'_> {
     /// Says also whether the table lacks indexes.
     async fn run(&mut self, incarnation: Incarnation, now: Timestamp) -> Result<(Prepared, bool), Refusal> {
-        self.schema.once(TAKE_TURN).without_limit().execute(&mut *self.transaction).await?;
+        self.schema.once(TAKE_TURN).without_limit().execute(&mut self.transaction).await?;
         wait_briefly(self.schema, &mut self.transaction).await?;
         self.check_owner().await?;
         let mut is_new = true;
@@ -248,7 +248,7 @@ impl Preparation<'_> {
     async fn check_owner(&mut self) -> Result<(), Refusal> {
         let name = self.model.table.name;
         let query = self.schema.once(OTHER_OWNER).bind(self.schema.schema()).bind(name).bind(self.model.projection);
-        match query.fetch_optional(&mut *self.transaction).await? {
+        match query.fetch_optional(&mut self.transaction).await? {
             Some(row) => {
                 Err(self.taken(name, format!("is the read model of projection `{}`", row.get::<&str, _>(0))).into())
             }
@@ -278,7 +278,7 @@ impl Preparation<'_> {
     /// The table must still be as it was made.
     async fn check_table(&mut self) -> Result<(), Refusal> {
         let query = self.schema.once(COLUMNS).bind(self.schema.schema()).bind(self.model.table_name());
-        let rows = query.fetch_all(&mut *self.transaction).await?;
+        let rows = query.fetch_all(&mut self.transaction).await?;
         let found = rows.iter().map(|row| {
             let null = if row.get(2) { "" } else { " null" };
             let key = row.get::<Option<i32>, _>(3).map_or(String::new(), |place| format!(" key {}", place + 1));
@@ -336,6 +336,6 @@ impl Preparation<'_> {
     /// What the object called `name` is.
     async fn kind(&mut self, name: &str) -> Result<Option<String>, sqlx::Error> {
         let query = self.schema.once(KIND).bind(self.schema.schema()).bind(name);
-        Ok(query.fetch_optional(&mut *self.transaction).await?.map(|row| row.get(0)))
+        Ok(query.fetch_optional(&mut self.transaction).await?.map(|row| row.get(0)))
     }
 }

@@ -48,7 +48,7 @@ pub(super) async fn run(
     let failed = |error| QueryFault::Database(database.fault(error));
     let mut rows = Vec::new();
     let mut is_shown = true;
-    let mut found = statement.fetch(&mut *transaction);
+    let mut found = statement.fetch(&mut transaction);
     while let Some(row) = found.try_next().await.map_err(failed)? {
         let version = row.try_get::<Option<i64>, _>(model.table.columns.len()).map_err(failed)?;
         // The columns of another version may have other types, so they are not looked at.
@@ -60,7 +60,7 @@ pub(super) async fn run(
     drop(found);
     if rows.is_empty() && is_shown {
         let query = schema.once(SHOWN).bind(schema.schema()).bind(model.table.name);
-        let row = query.fetch_optional(&mut *transaction).await.map_err(failed)?;
+        let row = query.fetch_optional(&mut transaction).await.map_err(failed)?;
         let version = row.map(|row| version_of(&row, "version")).transpose().map_err(failed)?;
         is_shown = version == Some(shown);
     }

@@ -107,7 +107,7 @@ pub(super) async fn stored(
 ) -> Result<Option<Checkpoint>, StartError> {
     let refused = |source| StartError::Database { projection: reactor, source };
     let mut transaction = database.begin().await.map_err(refused)?;
-    let row = at(schema, STORED, &checkpoint_name(reactor)).fetch_optional(&mut *transaction).await;
+    let row = at(schema, STORED, &checkpoint_name(reactor)).fetch_optional(&mut transaction).await;
     let stored = row.and_then(|row| row.as_ref().map(checkpoint_of).transpose());
     stored.map_err(|error| refused(database.fault(error)))
 }
@@ -162,7 +162,7 @@ pub(super) async fn open(
     let mut transaction = database.begin().await.map_err(refused)?;
     // Calls of the run before this one are over when this is answered, so what is read behind it is the last.
     let take = at(schema, TAKE, reactor).bind(owner);
-    let unclean: i64 = take.fetch_one(&mut *transaction).await.and_then(|row| row.try_get(0)).map_err(failed)?;
+    let unclean: i64 = take.fetch_one(&mut transaction).await.and_then(|row| row.try_get(0)).map_err(failed)?;
     let checkpoint = begin(&mut transaction, database, schema, &opening).await?;
     let failing = failing_in(&mut transaction, schema, reactor, false).await.map_err(failed)?;
     transaction.commit().await.map_err(refused)?;
@@ -199,7 +199,7 @@ pub(super) async fn ask_again(
 ) -> Result<bool, DatabaseError> {
     let mut transaction = database.begin().await?;
     let query = of_stream(at(schema, ASK_AGAIN, reactor), stream).bind(Micros::of(ASKED));
-    let asked = query.execute(&mut *transaction).await.map_err(|error| database.fault(error))?;
+    let asked = query.execute(&mut transaction).await.map_err(|error| database.fault(error))?;
     transaction.commit().await?;
     Ok(asked.rows_affected() == 1)
 }
@@ -250,13 +250,13 @@ impl Keeper {
     async fn begin(&self) -> Result<Option<PostgresTransaction>, Fault> {
         let mut transaction = self.database.begin().await.map_err(fault)?;
         let query = self.query(IS_OWN, self.reactor).bind(self.owner);
-        let own = query.fetch_optional(&mut *transaction).await.map_err(|e| self.sql_fault(e))?;
+        let own = query.fetch_optional(&mut transaction).await.map_err(|e| self.sql_fault(e))?;
         Ok(own.map(|_| transaction))
     }
 
     async fn run(&self, query: Query) -> Result<Kept, Fault> {
         let Some(mut transaction) = self.begin().await? else { return Ok(Kept::Lost) };
-        query.execute(&mut *transaction).await.map_err(|e| self.sql_fault(e))?;
+        query.execute(&mut transaction).await.map_err(|e| self.sql_fault(e))?;
         transaction.commit().await.map_err(fault)?;
         Ok(Kept::Done)
     }
@@ -280,13 +280,13 @@ impl ReactorKeeper for Keeper {
         let Some(mut transaction) = self.begin().await? else { return Ok(Kept::Lost) };
         let moving = bind_checkpoint(self.query(MOVE_CHECKPOINT, &checkpoint_name(self.reactor)), from);
         let moving = bind_checkpoint(moving, to).bind(Micros::of(self.clock.now()));
-        let moved = moving.execute(&mut *transaction).await.map_err(|e| self.sql_fault(e))?;
+        let moved = moving.execute(&mut transaction).await.map_err(|e| self.sql_fault(e))?;
         if moved.rows_affected() != 1 {
             return Ok(Kept::Lost);
         }
         let forget = self.query(FORGET_UP_TO, self.reactor).bind(to.position.get());
         for query in [self.query(IS_CLEAN, self.reactor), forget] {
-            query.execute(&mut *transaction).await.map_err(|e| self.sql_fault(e))?;
+            query.execute(&mut transaction).await.map_err(|e| self.sql_fault(e))?;
         }
         transaction.commit().await.map_err(fault)?;
         Ok(Kept::Done)

@@ -31,7 +31,7 @@ impl ModelSchema {
         let failed = |what: String| DatabaseError::Failed { source: BackendError::new(what) };
         let mut transaction = database.begin().await?;
         let row =
-            Query::of(database, WHERE_TO).once().fetch_one(&mut *transaction).await.map_err(|e| database.fault(e))?;
+            Query::of(database, WHERE_TO).once().fetch_one(&mut transaction).await.map_err(|e| database.fault(e))?;
         let (schema, encoding): (Option<String>, String) = (row.get(0), row.get(1));
         if encoding != "UTF8" {
             return Err(failed(format!("the database has the encoding {encoding}; create it with `ENCODING 'UTF8'`")));

@@ -54,14 +54,14 @@ pub(super) async fn prepare(
     let refused = |source| StartError::Database { projection: model.projection, source };
     let failed = |error| refused(database.fault(error));
     let mut transaction = database.begin().await.map_err(refused)?;
-    schema.once(TAKE_TURN).without_limit().execute(&mut *transaction).await.map_err(failed)?;
+    schema.once(TAKE_TURN).without_limit().execute(&mut transaction).await.map_err(failed)?;
     if stored_checkpoint(&mut transaction, schema, model).await.map_err(failed)?.is_some() {
         shape.check(model, &stored_shape(&mut transaction, schema, model).await.map_err(failed)?)?;
     } else {
         let mut own = ProjectionTransaction::over(Connection::Postgres(database, &mut transaction));
         let made = projection.set_up(&mut own).await;
         made.map_err(|error| not_set_up(model, error, |error| database.fault(error)))?;
-        let is_open = schema.once(IS_OPEN).fetch_one(&mut *transaction).await.map_err(failed)?;
+        let is_open = schema.once(IS_OPEN).fetch_one(&mut transaction).await.map_err(failed)?;
         if !is_open.get::<bool, _>(0) {
             return Err(statement_has_ended(model));
         }
@@ -80,7 +80,7 @@ pub(super) async fn begin(
 ) -> Result<Option<Box<dyn Applying>>, Fault> {
     let mut transaction = database.begin().await.map_err(fault)?;
     let locking = schema.bind_place(schema.query(LOCK), model, from);
-    let locked = locking.fetch_optional(&mut *transaction).await.map_err(|e| fault(database.fault(e)))?;
+    let locked = locking.fetch_optional(&mut transaction).await.map_err(|e| fault(database.fault(e)))?;
     if locked.is_none() {
         return Ok(None);
     }
@@ -124,7 +124,7 @@ impl Applying for InDatabase {
             .bind(to.position.get())
             .bind(to.event_id.map(|id| id.get()))
             .bind(Micros::of(now));
-        let moved = moving.execute(&mut *self.transaction).await.map_err(|e| fault(self.database.fault(e)))?;
+        let moved = moving.execute(&mut self.transaction).await.map_err(|e| fault(self.database.fault(e)))?;
         if moved.rows_affected() != 1 {
             return Ok(false);
         }

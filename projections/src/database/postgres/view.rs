@@ -170,7 +170,7 @@ pub(super) async fn switch(
         false => fault(database.fault(error)),
     };
     wait_briefly(schema, &mut transaction).await.map_err(sql_fault)?;
-    schema.once(TAKE_TURN).execute(&mut *transaction).await.map_err(sql_fault)?;
+    schema.once(TAKE_TURN).execute(&mut transaction).await.map_err(sql_fault)?;
     let (name, own) = name_and_own(&mut transaction, schema, model).await.map_err(sql_fault)?;
     if let Some(shows) = name.map_or(Ok(None), |name| name.decide(model, switch, own))? {
         return Ok(shows);
@@ -178,7 +178,7 @@ pub(super) async fn switch(
     replace(&mut transaction, schema, model).await.map_err(sql_fault)?;
     // Only now, as the lock on the view may take a while to get, and meanwhile commits go on.
     let hold = schema.once(HOLD_SHOWN).bind(schema.schema()).bind(model.table.name);
-    hold.execute(&mut *transaction).await.map_err(sql_fault)?;
+    hold.execute(&mut transaction).await.map_err(sql_fault)?;
     let (name, own) = name_and_own(&mut transaction, schema, model).await.map_err(sql_fault)?;
     if let Some(shows) = name.map_or(Ok(None), |name| name.decide(model, switch, own))? {
         return Ok(shows);
@@ -217,7 +217,7 @@ async fn replace(
     let stay: Vec<&str> = after.iter().map(|(name, _)| name.as_str()).collect();
     let query =
         schema.once(KEPT).bind(schema.schema()).bind(model.table.name).bind(statements.view.name.clone()).bind(stay);
-    let kept = query.fetch_all(&mut **transaction).await?;
+    let kept = query.fetch_all(transaction).await?;
     run(transaction, &statements.view.drop).await?;
     run(transaction, &statements.view.create).await?;
     for statement in kept {
