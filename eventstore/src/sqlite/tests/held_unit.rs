@@ -350,11 +350,12 @@ async fn what_is_dropped_in_a_runtime_that_is_driven_no_more_keeps_nobody_waitin
         }
     });
     // It is kept for the next call.
-    let _runtime = elsewhere.join().expect("no panic");
+    let runtime = elsewhere.join().expect("no panic");
     store.append(&stream("a"), ANY, vec![event(1)]).await.expect("appended");
     let begun = Instant::now();
     store.load_page(&stream("a"), StreamVersion::NONE, 1).await.expect("read");
     assert!(begun.elapsed() < Duration::from_millis(400), "{:?}", begun.elapsed());
+    runtime.shutdown_background();
 }
 
 /// Each kept a connection in the middle of its read while the consumer of the others did something else.
