@@ -20,6 +20,7 @@ use utoipa_axum::routes;
 use super::Telemetry;
 use super::lines::Lines;
 use crate::Fault;
+use crate::service::access::OfNoShop;
 use crate::service::app::App;
 
 /// The bounds of all histograms, in seconds.
@@ -103,10 +104,10 @@ pub fn routes() -> OpenApiRouter<App> {
     OpenApiRouter::new().routes(routes!(show))
 }
 
-/// The metrics, in the text format of Prometheus.
+/// The metrics, in the text format of Prometheus; with the key of an operator of no shop.
 #[utoipa::path(get, path = "/metrics", operation_id = "get_metrics", tag = "operator",
     responses((status = 200, description = "The metrics.", body = String, content_type = "text/plain")), security(("api_key" = ["operator"])))]
-async fn show(Extension(metrics): Extension<Metrics>) -> impl IntoResponse {
+async fn show(Extension(metrics): Extension<Metrics>, _: OfNoShop) -> impl IntoResponse {
     ([(header::CONTENT_TYPE, "text/plain; version=0.0.4; charset=utf-8")], metrics.text().await)
 }
 
