@@ -83,10 +83,10 @@ pub fn personal(visitor: &Visitor, text: &str) -> Markup {
     html! { span.hidden-text { span aria-hidden="true" { "•••••" } span.visually-hidden { "hidden" } } }
 }
 
-/// Who did something. The key of a customer may say which customer it is, and who works for the shop is not for customers.
+/// Who did something. The key of a customer may say which customer it is.
 pub fn actor(visitor: &Visitor, key: &str) -> Markup {
     if visitor.dashboard.app.keys.is_of_staff(key) {
-        return html! { @if visitor.caller().role == Role::Customer { "the shop" } @else { (key) } };
+        return html! { (key) };
     }
     html! { "a customer (" (personal(visitor, key)) ")" }
 }

@@ -112,6 +112,18 @@ async fn a_stuck_checkout_and_an_open_breaker_are_on_the_first_page_of_operators
         assert!(!operator.page(&place).await.contains("alpha-alice"), "{shop}");
     }
 
+    // That a call has failed at first is no reason why the checkout is completed.
+    partners.stock.faults.set(Faults { down: true, ..Faults::default() });
+    let cart = order("alice", 1, 4_900);
+    let heals = async {
+        tokio::time::sleep(Duration::from_millis(500)).await;
+        partners.stock.faults.set(Faults::default());
+    };
+    let (begun, ()) = tokio::join!(server.post("/checkouts", ALICE, "at-last", &cart), heals);
+    let place = format!("/orders/{}/checkout", begun.json()["order"].as_str().expect("an id"));
+    let done = server.until(&place, ADMIN, |answer| answer.json()["standing"]["status"] == "completed").await;
+    assert!(done.text.contains("has failed") && done.json()["standing"]["reason"].is_null(), "{}", done.text);
+
     partners.payment.faults.set(Faults { down: true, ..Faults::default() });
     for n in 0..3 {
         server.post("/checkouts", ALICE, &format!("pending-{n}"), &order("alice", 1, 4_900)).await;
